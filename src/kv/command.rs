@@ -1,0 +1,123 @@
+//! What a client can ask of the store, as it stands in the log.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
+use crate::paxos;
+
+/// The longest key, in bytes.
+pub const KEY_MAX_BYTES: usize = 4 << 10;
+/// The longest value, in bytes.
+pub const VALUE_MAX_BYTES: usize = 1 << 20;
+/// The longest label, in bytes.
+pub const LABEL_MAX_BYTES: usize = 48;
+/// A client never has more than so many sequence numbers open.
+pub const SPAN: u64 = 64;
+
+/// A change of one key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Op {
+    /// Sets the value.
+    Put {
+        /// The key.
+        #[serde(with = "serde_bytes")]
+        key: Vec<u8>,
+        /// The value.
+        #[serde(with = "serde_bytes")]
+        value: Vec<u8>,
+        /// Only if the key is at this version; a key that was never written is at version 0.
+        if_version: Option<u64>,
+    },
+    /// Removes the value.
+    Delete {
+        /// The key.
+        #[serde(with = "serde_bytes")]
+        key: Vec<u8>,
+    },
+}
+
+impl Op {
+    /// The key that it changes.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Op::Put { key, .. } | Op::Delete { key } => key,
+        }
+    }
+
+    /// Whether key and value keep their limits.
+    pub fn is_within_limits(&self) -> bool {
+        let value = match self {
+            Op::Put { value, .. } => value.len(),
+            Op::Delete { .. } => 0,
+        };
+        self.key().len() <= KEY_MAX_BYTES && value <= VALUE_MAX_BYTES
+    }
+}
+
+/// A command of the log. Two commands are the same if [`Command::id`] is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Command {
+    /// Opens a session, which is named by the slot where this is applied.
+    Open {
+        /// Drawn by the client; a resend has the same.
+        nonce: u64,
+        /// For people: which client's which request it is, as in `c1-5`.
+        label: String,
+    },
+    /// A write within a session.
+    Write {
+        /// The session.
+        session: u64,
+        /// Numbers the session's writes from 1.
+        sequence: u64,
+        /// The client knows the outcome of every write below this one; at most `sequence`.
+        first_open: u64,
+        /// For people: which client's which request it is.
+        label: String,
+        /// What to write.
+        op: Op,
+    },
+}
+
+impl Command {
+    /// Which command it is. An OPEN is named by its nonce: no session is 0.
+    pub fn id(&self) -> paxos::CommandId {
+        match self {
+            Command::Open { nonce, .. } => paxos::CommandId(0, *nonce),
+            Command::Write { session, sequence, .. } => paxos::CommandId(*session, *sequence),
+        }
+    }
+
+    /// For people: which client's which request it is.
+    pub fn label(&self) -> &str {
+        match self {
+            Command::Open { label, .. } | Command::Write { label, .. } => label,
+        }
+    }
+
+    /// Whether the log may hold it: sizes, and a sequence number that its session may use.
+    pub fn is_well_formed(&self) -> bool {
+        let labelled = self.label().len() <= LABEL_MAX_BYTES;
+        match self {
+            Command::Open { .. } => labelled,
+            Command::Write { session, sequence, first_open, op, .. } => {
+                labelled
+                    && *session > 0
+                    && *first_open > 0
+                    && first_open <= sequence
+                    && sequence - first_open < SPAN
+                    && op.is_within_limits()
+            }
+        }
+    }
+
+    /// As Paxos sees it: an id and bytes.
+    pub fn to_paxos(&self) -> paxos::Command {
+        paxos::Command { id: self.id(), payload: codec::encode(self).into() }
+    }
+
+    /// The command in a value of the log.
+    pub fn from_paxos(command: &paxos::Command) -> Result<Command, CodecError> {
+        codec::decode(&command.payload)
+    }
+}

@@ -1,0 +1,6 @@
+//! A Paxos replicated key-value store.
+
+pub mod codec;
+pub mod kv;
+pub mod paxos;
+pub mod role;

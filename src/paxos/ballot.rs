@@ -1,0 +1,122 @@
+//! The two numbers of the protocol: which proposal, and which place in the log.
+
+use std::fmt::{self, Debug, Display};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::role::Server;
+
+/// The number of a proposal (Paxos Made Simple, section 2.2): unique, because a server never uses a round twice and the
+/// server's number is part of it; ordered, the round first. Printed `round.server`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ballot {
+    /// Grows with each attempt; the ordering's major part.
+    pub round: u64,
+    /// The proposer that owns the ballot; breaks ties.
+    pub server: Server,
+}
+
+impl Ballot {
+    /// Lower than every ballot that anyone owns: nothing was promised yet.
+    pub const ZERO: Ballot = Ballot { round: 0, server: Server(0) };
+}
+
+impl Display for Ballot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.round, self.server.0)
+    }
+}
+
+impl Debug for Ballot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Ballot {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Ballot, String> {
+        let parts = text.split_once('.').and_then(|(round, server)| Some((number(round)?, number(server)?)));
+        match parts {
+            Some((round, server)) if server <= u64::from(Server::MAX) => {
+                Ok(Ballot { round, server: Server(server as u8) })
+            }
+            _ => Err(format!("'{text}' is no ballot (round.server, as in 3.1)")),
+        }
+    }
+}
+
+/// Reads a number written in exactly the way that it is printed.
+fn number(digits: &str) -> Option<u64> {
+    digits.parse().ok().filter(|n: &u64| n.to_string() == digits)
+}
+
+/// A place in the log: 1, 2, 3 ... Slot 0 is "before the first".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Slot(pub u64);
+
+impl Slot {
+    /// The slot after this one.
+    pub fn next(self) -> Slot {
+        self.plus(1)
+    }
+
+    /// The slot `count` places later.
+    pub fn plus(self, count: u64) -> Slot {
+        Slot(self.0.saturating_add(count))
+    }
+
+    /// The slot before this one; 0 stays 0.
+    pub fn previous(self) -> Slot {
+        Slot(self.0.saturating_sub(1))
+    }
+
+    /// How many slots this one is ahead of `other`; 0 if it is not.
+    pub fn ahead_of(self, other: Slot) -> u64 {
+        self.0.saturating_sub(other.0)
+    }
+
+    /// The slots from this one to `last`, both included.
+    pub fn to(self, last: Slot) -> impl Iterator<Item = Slot> {
+        (self.0..=last.0).map(Slot)
+    }
+}
+
+impl Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(&self.0, f)
+    }
+}
+
+impl Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ballots_order_by_round_then_server_and_never_as_fractions() {
+        let ballot = |text: &str| text.parse::<Ballot>().unwrap();
+        assert!(ballot("2.1") > ballot("1.5"));
+        assert!(ballot("3.2") > ballot("3.1"));
+        // As fractions 1.10 and 1.1 would be one number: two proposers would own one ballot.
+        assert_ne!(ballot("1.10"), ballot("1.1"));
+        assert!(ballot("1.10") > ballot("1.9"));
+        assert!(ballot("1.1") > Ballot::ZERO);
+    }
+
+    #[test]
+    fn only_the_printed_form_is_read() {
+        for text in ["", "1", "1.", ".1", "01.1", "1.01", "1.64", "-1.1", "1.1.1", "+1.1"] {
+            assert!(text.parse::<Ballot>().is_err(), "{text}");
+        }
+        let ballot = Ballot { round: 17, server: Server(3) };
+        assert_eq!(ballot.to_string().parse(), Ok(ballot));
+    }
+}

@@ -1,0 +1,454 @@
+//! The learner: finds out what was chosen, and applies it in slot order.
+//!
+//! The learner of a ballot's owner counts that ballot's `ACCEPTED`; when a majority of distinct acceptors has accepted a
+//! slot at that one ballot, the slot is chosen, and the learner says so to all (Paxos Made Simple, section 2.3). Every
+//! learner keeps the value of the highest ballot that it heard in an `ACCEPT`, so `CHOSEN` need not carry it: if that
+//! ballot is at least the chosen one, its value is the chosen one (P2b: no higher proposal carries another).
+//!
+//! A learner may miss anything. Who hears in a `BEAT` that a peer is further asks it for what is missing. A learner also
+//! answers reads: see [`reads`](super::reads).
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use super::reads::Reads;
+use super::{Ballot, CommandId, Entry, Life, Message, Quorums, Slot, StateMachine, Value};
+use crate::role::{Input, NoRecord, Output, Role, Server, Servers, Timed};
+
+/// How far beyond the applied slot a learner keeps what it hears; what lies beyond, it asks for later.
+pub const WINDOW: u64 = 1_024;
+/// The values of one ENTRIES take about this many bytes at most, unless a single one is larger.
+pub const ENTRIES_BYTES: usize = 1 << 20;
+/// One ENTRIES holds at most so many slots.
+pub const ENTRIES_MAX: usize = 1_024;
+/// A beat older than so many of one's own beats (each 100 ms) says nothing about who is alive.
+pub const FRESH_BEATS: u64 = 3;
+
+/// A time-out of a learner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LearnerTimer {
+    /// Time to say how far one is.
+    Beat,
+    /// Something is missing and may still be on its way.
+    Missing,
+    /// The peer asked for entries has not answered.
+    CatchUp,
+    /// A round of reads has not found a majority.
+    Read {
+        /// The round.
+        id: u64,
+    },
+    /// A slot that reads wait for is still not applied.
+    Fill {
+        /// How often it was asked for.
+        tries: u32,
+    },
+}
+
+impl Timed for LearnerTimer {
+    fn delay_ms(&self) -> RangeInclusive<u64> {
+        match *self {
+            LearnerTimer::Beat => 100..=100,
+            LearnerTimer::Missing => 50..=50,
+            LearnerTimer::CatchUp => 200..=200,
+            LearnerTimer::Read { .. } => 100..=150,
+            // 50 to 150 ms, doubling up to 0.8 s.
+            LearnerTimer::Fill { tries } => (50 << tries.min(4))..=(150 << tries.min(3)).min(800),
+        }
+    }
+}
+
+/// What a server asks of its learner.
+#[derive(Clone, Debug)]
+pub enum LearnerRequest<Q> {
+    /// A linearizable read.
+    Read {
+        /// Comes back with the answer.
+        token: u64,
+        /// What to ask the state machine.
+        query: Q,
+    },
+}
+
+/// What a learner tells its server.
+#[derive(Clone, Debug)]
+pub enum LearnerOutcome<M: StateMachine> {
+    /// A slot was applied. Said of every slot, whoever proposed it.
+    Applied {
+        /// The slot.
+        slot: Slot,
+        /// Its command, unless it is a no-op.
+        id: Option<CommandId>,
+        /// What the state machine made of it.
+        outcome: M::Outcome,
+    },
+    /// A read's answer.
+    Answer {
+        /// As in the request.
+        token: u64,
+        /// The state answered from had applied exactly the slots up to this one.
+        slot: Slot,
+        /// What the state machine said.
+        answer: M::Answer,
+    },
+    /// A read found no majority, or its slot was not applied in time.
+    ReadFailed {
+        /// As in the request.
+        token: u64,
+        /// The acceptors that answered the last round.
+        answered: Servers,
+    },
+}
+
+/// A step of a learner.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LearnerFact<O> {
+    /// A majority has accepted a slot at one ballot of this server's.
+    Chosen {
+        /// The slot.
+        slot: Slot,
+        /// The ballot.
+        ballot: Ballot,
+        /// Who accepted.
+        quorum: Servers,
+    },
+    /// A chosen value was applied.
+    Learned {
+        /// The slot, now the last one applied.
+        slot: Slot,
+        /// The ballot at which it is known to be chosen.
+        ballot: Ballot,
+        /// The value.
+        value: Value,
+        /// What the state machine made of it.
+        outcome: O,
+    },
+    /// It asks a peer for what it missed.
+    CaughtUp {
+        /// The first slot missing.
+        from: Slot,
+        /// The peer asked.
+        to: Server,
+        /// How far that peer, or another, is known to be.
+        known: Slot,
+    },
+    /// It asks a proposer to get slots chosen that a read found.
+    Filled {
+        /// Up to this slot.
+        slot: Slot,
+        /// The servers whose proposers are asked.
+        to: Servers,
+    },
+}
+
+/// What is known of a slot that is not applied yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Open {
+    /// The value of the highest ballot heard in an ACCEPT.
+    heard: Option<(Ballot, Value)>,
+    /// A ballot at which the slot is known to be chosen.
+    chosen: Option<Ballot>,
+    /// Who accepted it at which ballot of this server's.
+    votes: BTreeMap<Ballot, Servers>,
+    /// CHOSEN was said.
+    reported: bool,
+}
+
+/// What is known of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Peer {
+    applied: Slot,
+    /// In one's own beats.
+    heard_at: u64,
+}
+
+/// The learner of one server. See the [module](self).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Learner<M: StateMachine> {
+    pub(super) me: Server,
+    pub(super) quorums: Quorums,
+    /// The last slot applied; rises by exactly one at a time.
+    pub(super) applied: Slot,
+    pub(super) machine: M,
+    /// What was applied, for peers that are behind. All of it, until checkpoints exist.
+    log: BTreeMap<Slot, (Ballot, Value)>,
+    /// Slots above `applied`, at most [`WINDOW`] ahead.
+    open: BTreeMap<Slot, Open>,
+    /// The highest slot that anybody is known to have applied, or that is known to be chosen.
+    known: Slot,
+    /// What the peers' beats said.
+    peers: BTreeMap<Server, Peer>,
+    /// Beats of one's own so far: the learner's clock.
+    pub(super) beats: u64,
+    /// The peer asked for entries and not heard of yet.
+    asked: Option<Server>,
+    /// The [`LearnerTimer::Missing`] timer runs.
+    waiting: bool,
+    pub(super) reads: Reads<M::Query>,
+}
+
+impl<M: StateMachine> Learner<M> {
+    /// A learner whose state machine has applied everything up to `applied`.
+    pub fn new(me: Server, quorums: Quorums, life: Life, applied: Slot, machine: M) -> Learner<M> {
+        Learner {
+            me,
+            quorums,
+            applied,
+            machine,
+            log: BTreeMap::new(),
+            open: BTreeMap::new(),
+            known: applied,
+            peers: BTreeMap::new(),
+            beats: 0,
+            asked: None,
+            waiting: false,
+            reads: Reads::new(life),
+        }
+    }
+
+    /// The last slot applied.
+    pub fn applied(&self) -> Slot {
+        self.applied
+    }
+
+    /// The highest slot known to be chosen anywhere.
+    pub fn known(&self) -> Slot {
+        self.known
+    }
+
+    /// The state machine, as of [`Learner::applied`].
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// A life begins: beat, ask somebody what was missed, and find out by a read how far the log may reach. Nothing tells
+    /// a learner that starts last that the final CHOSEN was said before it lived.
+    fn start(&mut self, out: &mut Output<Self>) {
+        self.beat(out);
+        out.send(self.quorums.others(self.me), Message::CatchUp { from: self.applied.next() });
+        self.begin_first_read(out);
+    }
+
+    /// ACCEPT, heard beside the acceptor: keep the value of the highest ballot.
+    fn handle_accept(&mut self, ballot: Ballot, slot: Slot, value: Value, out: &mut Output<Self>) {
+        let Some(open) = self.open(slot) else { return };
+        match &open.heard {
+            Some((held, before)) if *held == ballot => {
+                assert!(*before == value, "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}");
+            }
+            Some((held, _)) if *held > ballot => {}
+            _ => open.heard = Some((ballot, value)),
+        }
+        self.advance(out);
+    }
+
+    /// ACCEPTED: count distinct acceptors of one ballot of our own; at a majority the slot is chosen, which is said once.
+    fn handle_accepted(&mut self, acceptor: Server, ballot: Ballot, slot: Slot, out: &mut Output<Self>) {
+        if ballot.server != self.me || !self.quorums.servers().contains(acceptor) {
+            return;
+        }
+        let (quorums, me) = (self.quorums, self.me);
+        let Some(open) = self.open(slot) else { return };
+        let votes = open.votes.entry(ballot).or_default();
+        votes.insert(acceptor);
+        let quorum = *votes;
+        if open.reported || !quorums.is_chosen(quorum) {
+            return;
+        }
+        open.reported = true;
+        out.fact(|| LearnerFact::Chosen { slot, ballot, quorum });
+        out.send(quorums.others(me), Message::Chosen { ballot, slot });
+        self.handle_chosen(ballot, slot, out);
+    }
+
+    /// CHOSEN: the slot holds what any proposal at this ballot, or above, carries.
+    fn handle_chosen(&mut self, ballot: Ballot, slot: Slot, out: &mut Output<Self>) {
+        self.known = self.known.max(slot);
+        if let Some(open) = self.open(slot) {
+            // The lowest such ballot makes the value heard count soonest.
+            open.chosen = Some(open.chosen.map_or(ballot, |before| before.min(ballot)));
+        }
+        self.advance(out);
+        self.look_for_missing(out);
+    }
+
+    /// BEAT: somebody says how far it is.
+    fn handle_beat(&mut self, peer: Server, applied: Slot, out: &mut Output<Self>) {
+        if peer == self.me || !self.quorums.servers().contains(peer) {
+            return;
+        }
+        self.peers.insert(peer, Peer { applied, heard_at: self.beats });
+        self.known = self.known.max(applied);
+        self.look_for_missing(out);
+    }
+
+    /// CATCHUP: send what was applied here from that slot on, as much as a frame takes.
+    fn handle_catch_up(&self, peer: Server, from: Slot, out: &mut Output<Self>) {
+        let mut entries = Vec::new();
+        let mut room = ENTRIES_BYTES;
+        for (slot, (ballot, value)) in self.log.range(from..).take(ENTRIES_MAX) {
+            let size = 24 + value.size();
+            if size > room && !entries.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(size);
+            entries.push(Entry { slot: *slot, ballot: *ballot, value: value.clone() });
+        }
+        out.send(Servers::only(peer), Message::Entries { entries, applied: self.applied });
+    }
+
+    /// ENTRIES: apply those that come next; ask for more if there is more.
+    fn handle_entries(&mut self, peer: Server, entries: Vec<Entry>, applied: Slot, out: &mut Output<Self>) {
+        self.known = self.known.max(applied);
+        let before = self.applied;
+        for entry in entries {
+            if entry.slot == self.applied.next() {
+                self.apply(entry.slot, entry.ballot, entry.value, out);
+            }
+        }
+        self.advance(out);
+        if self.asked == Some(peer) || self.asked.is_none() {
+            self.asked = None;
+            if self.applied > before && self.applied < applied {
+                self.ask(peer, out);
+            } else {
+                self.look_for_missing(out);
+            }
+        }
+    }
+
+    /// Applies every slot that is next and whose chosen value is held.
+    fn advance(&mut self, out: &mut Output<Self>) {
+        while let Some(open) = self.open.get(&self.applied.next()) {
+            let (Some(chosen), Some((heard, _))) = (open.chosen, &open.heard) else { break };
+            if *heard < chosen {
+                break;
+            }
+            let slot = self.applied.next();
+            let open = self.open.remove(&slot).and_then(|open| open.heard);
+            let Some((_, value)) = open else { unreachable!("the value was there a line ago") };
+            self.apply(slot, chosen, value, out);
+        }
+    }
+
+    /// Applies the next slot, says what came of it, and answers the reads that waited for it.
+    fn apply(&mut self, slot: Slot, ballot: Ballot, value: Value, out: &mut Output<Self>) {
+        assert_eq!(slot, self.applied.next(), "slots are applied one after the other");
+        let outcome = self.machine.apply(slot, &value);
+        self.applied = slot;
+        self.known = self.known.max(slot);
+        self.open.remove(&slot);
+        out.fact(|| LearnerFact::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
+        out.outcome(LearnerOutcome::Applied { slot, id: value.id(), outcome });
+        self.log.insert(slot, (ballot, value));
+        self.answer_reads(out);
+    }
+
+    /// The record of a slot that is still of interest: not applied yet, and not too far ahead.
+    fn open(&mut self, slot: Slot) -> Option<&mut Open> {
+        let ahead = slot.ahead_of(self.applied);
+        (ahead > 0 && ahead <= WINDOW).then(|| self.open.entry(slot).or_default())
+    }
+
+    /// If something chosen is missing, waits a moment for it to arrive by itself.
+    fn look_for_missing(&mut self, out: &mut Output<Self>) {
+        if self.known > self.applied && !self.waiting && self.asked.is_none() {
+            self.waiting = true;
+            out.arm(LearnerTimer::Missing);
+        }
+    }
+
+    /// Asks a peer that has more; the next one if `self.asked` has let us down.
+    fn catch_up(&mut self, out: &mut Output<Self>) {
+        let before = self.asked.take();
+        if self.known <= self.applied {
+            return;
+        }
+        let ahead = self.peers.iter().filter(|(_, peer)| peer.applied > self.applied);
+        let ahead: Servers = ahead.map(|(server, _)| *server).collect();
+        // Best a living peer that is ahead; if nobody's beat is, whoever chose the slot may still be alone with it.
+        let others = self.quorums.others(self.me);
+        let choices = [ahead.and(self.alive()), ahead, others];
+        let candidates = choices.into_iter().find(|servers| !servers.is_empty()).unwrap_or(others);
+        let next = candidates.iter().find(|peer| before.is_some_and(|before| *peer > before));
+        if let Some(peer) = next.or_else(|| candidates.iter().next()) {
+            self.ask(peer, out);
+        }
+    }
+
+    fn ask(&mut self, peer: Server, out: &mut Output<Self>) {
+        self.asked = Some(peer);
+        let (from, known) = (self.applied.next(), self.known);
+        out.fact(|| LearnerFact::CaughtUp { from, to: peer, known });
+        out.send(Servers::only(peer), Message::CatchUp { from });
+        out.arm(LearnerTimer::CatchUp);
+    }
+
+    /// Says how far it is, to its own proposer too.
+    fn beat(&mut self, out: &mut Output<Self>) {
+        self.beats += 1;
+        out.arm(LearnerTimer::Beat);
+        let (applied, digest) = (self.applied, self.machine.digest());
+        out.send(self.quorums.servers(), Message::Beat { applied, digest });
+        self.give_up_old_reads(out);
+    }
+
+    /// The servers whose learners were heard of in the last 300 ms, and this one.
+    pub(super) fn alive(&self) -> Servers {
+        let fresh = self.peers.iter().filter(|(_, peer)| self.beats - peer.heard_at < FRESH_BEATS);
+        fresh.map(|(server, _)| *server).chain([self.me]).collect()
+    }
+}
+
+impl<M: StateMachine> Role for Learner<M> {
+    type Message = Message;
+    type Record = NoRecord;
+    type Timer = LearnerTimer;
+    type Request = LearnerRequest<M::Query>;
+    type Outcome = LearnerOutcome<M>;
+    type Fact = LearnerFact<M::Outcome>;
+
+    fn replay(&mut self, record: NoRecord) {
+        match record {}
+    }
+
+    fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
+        match input {
+            Input::Start => self.start(out),
+            Input::Message { from, message } => match message {
+                Message::Accept { ballot, slot, value } => self.handle_accept(ballot, slot, value, out),
+                Message::Accepted { ballot, slot } => self.handle_accepted(from, ballot, slot, out),
+                Message::Chosen { ballot, slot } => self.handle_chosen(ballot, slot, out),
+                Message::Beat { applied, .. } => self.handle_beat(from, applied, out),
+                Message::CatchUp { from: slot } => self.handle_catch_up(from, slot, out),
+                Message::Entries { entries, applied } => self.handle_entries(from, entries, applied, out),
+                Message::ReadAnswer { id, slot } => self.handle_read_answer(from, id, slot, out),
+                // Not for a learner; see Message::heard_by.
+                Message::Prepare { .. }
+                | Message::Promise { .. }
+                | Message::Nack { .. }
+                | Message::Truncated { .. }
+                | Message::Read { .. }
+                | Message::Fill { .. } => {}
+            },
+            Input::Timeout(timer) => match timer {
+                LearnerTimer::Beat => self.beat(out),
+                LearnerTimer::Missing => {
+                    self.waiting = false;
+                    if self.asked.is_none() {
+                        self.catch_up(out);
+                    }
+                }
+                // Late if the answer has come: then nothing is asked of anybody.
+                LearnerTimer::CatchUp => {
+                    if self.asked.is_some() {
+                        self.catch_up(out);
+                    }
+                }
+                LearnerTimer::Read { id } => self.retry_read(id, out),
+                LearnerTimer::Fill { tries } => self.fill(tries, out),
+            },
+            Input::Request(LearnerRequest::Read { token, query }) => self.read(token, query, out),
+        }
+    }
+}

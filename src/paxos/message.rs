@@ -1,0 +1,291 @@
+//! What the roles of different servers say to each other, and who hears it.
+
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ballot, Slot};
+
+/// Names a command for ever. Two commands are the same if their ids are, whatever their bytes say: the protocol has no
+/// other way to tell a retry from a second wish.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CommandId(pub u64, pub u64);
+
+impl Debug for CommandId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}-{}", self.0, self.1)
+    }
+}
+
+/// A command of the replicated state machine. The protocol never looks inside.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Command {
+    /// Which command it is.
+    pub id: CommandId,
+    /// What it says to the state machine.
+    #[serde(with = "payload")]
+    pub payload: Arc<[u8]>,
+}
+
+impl Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({} B)", self.id, self.payload.len())
+    }
+}
+
+/// A payload as one block of bytes; sharing it between roles of a server costs nothing.
+mod payload {
+    use super::Arc;
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(payload: &Arc<[u8]>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_bytes(payload)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
+        let bytes: serde_bytes::ByteBuf = serde::Deserialize::deserialize(from)?;
+        Ok(bytes.into_vec().into())
+    }
+}
+
+/// What a slot of the log can hold.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Value {
+    /// Nothing to do: fills a hole that a dead proposer left.
+    Noop,
+    /// A command.
+    Command(Command),
+}
+
+impl Value {
+    /// The id of the command, if it is one.
+    pub fn id(&self) -> Option<CommandId> {
+        match self {
+            Value::Noop => None,
+            Value::Command(command) => Some(command.id),
+        }
+    }
+
+    /// About how many bytes the value takes in a message.
+    pub fn size(&self) -> usize {
+        match self {
+            Value::Noop => 16,
+            Value::Command(command) => 40 + command.payload.len(),
+        }
+    }
+}
+
+impl Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Noop => f.write_str("noop"),
+            Value::Command(command) => Debug::fmt(command, f),
+        }
+    }
+}
+
+/// A value with its slot and a ballot: as accepted (PROMISE) or as chosen (ENTRIES).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its place in the log.
+    pub slot: Slot,
+    /// The ballot at which it was accepted, or known to be chosen.
+    pub ballot: Ballot,
+    /// The value.
+    pub value: Value,
+}
+
+/// A run of slots whose accepted values an acceptor can no longer read, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SlotRange {
+    /// The first slot.
+    pub first: Slot,
+    /// The last slot.
+    pub last: Slot,
+}
+
+impl SlotRange {
+    /// Whether the slot is in the run.
+    pub fn contains(&self, slot: Slot) -> bool {
+        self.first <= slot && slot <= self.last
+    }
+}
+
+/// Which request a NACK refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refused {
+    /// The PREPARE for all slots from this one.
+    Prepare(Slot),
+    /// The ACCEPT for this slot.
+    Accept(Slot),
+}
+
+/// Where a PROMISE that is too large for one frame is cut. All parts of one answer come from one state of the acceptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Part {
+    /// Which answer of this acceptor it is; never used twice, in any of its lives.
+    pub answer: u64,
+    /// Which part of the answer, from 0.
+    pub index: u32,
+    /// How many parts the answer has.
+    pub count: u32,
+}
+
+/// The messages of the protocol. See the table in the [module's essay](super).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Message {
+    /// Phase 1a: promise to take nothing below `ballot`, and tell what you have accepted from slot `from` on.
+    Prepare {
+        /// The ballot to promise.
+        ballot: Ballot,
+        /// The first slot of interest; the promise itself is for all slots.
+        from: Slot,
+    },
+    /// Phase 1b: promised, and here is all that was accepted at or above `from`.
+    Promise {
+        /// The ballot promised.
+        ballot: Ballot,
+        /// Which part of the answer this is.
+        part: Part,
+        /// All slots below were chosen and forgotten here.
+        truncated_below: Slot,
+        /// What was accepted, in slot order; only this part's share of it.
+        accepted: Vec<Entry>,
+        /// Slots whose answer is unknown: by no means "nothing accepted".
+        damaged: Vec<SlotRange>,
+    },
+    /// A refusal: the acceptor has promised a higher ballot.
+    Nack {
+        /// The ballot refused.
+        ballot: Ballot,
+        /// What was refused.
+        refused: Refused,
+        /// The ballot that the acceptor is bound to.
+        promised: Ballot,
+    },
+    /// Neither accepted nor refused: the slot was chosen long ago and its value is forgotten here.
+    Truncated {
+        /// The ballot of the ACCEPT.
+        ballot: Ballot,
+        /// The slot of the ACCEPT.
+        slot: Slot,
+        /// All slots below this one are chosen.
+        below: Slot,
+    },
+    /// Phase 2a: accept `value` in `slot`. The value travels in this message and nowhere else.
+    Accept {
+        /// The ballot of the proposal.
+        ballot: Ballot,
+        /// The slot.
+        slot: Slot,
+        /// The value.
+        value: Value,
+    },
+    /// Phase 2b: accepted, and durable.
+    Accepted {
+        /// The ballot at which it was accepted.
+        ballot: Ballot,
+        /// The slot.
+        slot: Slot,
+    },
+    /// A majority has accepted the slot at one ballot.
+    Chosen {
+        /// That ballot.
+        ballot: Ballot,
+        /// The slot.
+        slot: Slot,
+    },
+    /// How far a learner is; every 100 ms.
+    Beat {
+        /// The last slot applied.
+        applied: Slot,
+        /// The digest of its state machine after that slot.
+        digest: u64,
+    },
+    /// "Send me what was chosen from this slot on."
+    CatchUp {
+        /// The first slot missing.
+        from: Slot,
+    },
+    /// Chosen slots, in order and without a gap; perhaps none.
+    Entries {
+        /// The entries, each chosen.
+        entries: Vec<Entry>,
+        /// The last slot that the sender has applied: there may be more to ask for.
+        applied: Slot,
+    },
+    /// Asks an acceptor how far a value may have been chosen (Paxos Quorum Reads).
+    Read {
+        /// The round of reads; never used twice, in any life of the asker.
+        id: u64,
+    },
+    /// The answer: no slot above this one has been accepted here.
+    ReadAnswer {
+        /// The round of reads.
+        id: u64,
+        /// The highest slot accepted, damaged or truncated.
+        slot: Slot,
+    },
+    /// "Get every slot up to this one chosen: I wait for it."
+    Fill {
+        /// The slot that somebody waits for.
+        slot: Slot,
+    },
+}
+
+/// The roles of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RoleName {
+    /// Gets commands chosen.
+    Proposer,
+    /// The memory of the protocol.
+    Acceptor,
+    /// Finds out what was chosen, and applies it.
+    Learner,
+}
+
+impl RoleName {
+    /// All three.
+    pub const ALL: [RoleName; 3] = [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner];
+}
+
+impl Message {
+    /// The roles of the receiving server that hear the message.
+    pub fn heard_by(&self) -> &'static [RoleName] {
+        use RoleName::{Acceptor, Learner, Proposer};
+        match self {
+            Message::Prepare { .. } | Message::Read { .. } => &[Acceptor],
+            Message::Promise { .. } | Message::Nack { .. } | Message::Truncated { .. } | Message::Fill { .. } => {
+                &[Proposer]
+            }
+            // The learner of every server hears the value from the proposer itself; votes only name slot and ballot.
+            Message::Accept { .. } => &[Acceptor, Learner],
+            Message::Accepted { .. }
+            | Message::Chosen { .. }
+            | Message::CatchUp { .. }
+            | Message::Entries { .. }
+            | Message::ReadAnswer { .. } => &[Learner],
+            Message::Beat { .. } => &[Learner, Proposer],
+        }
+    }
+
+    /// The message's name in the papers, in capitals.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Prepare { .. } => "PREPARE",
+            Message::Promise { .. } => "PROMISE",
+            Message::Nack { .. } => "NACK",
+            Message::Truncated { .. } => "TRUNCATED",
+            Message::Accept { .. } => "ACCEPT",
+            Message::Accepted { .. } => "ACCEPTED",
+            Message::Chosen { .. } => "CHOSEN",
+            Message::Beat { .. } => "BEAT",
+            Message::CatchUp { .. } => "CATCHUP",
+            Message::Entries { .. } => "ENTRIES",
+            Message::Read { .. } => "READ",
+            Message::ReadAnswer { .. } => "READANSWER",
+            Message::Fill { .. } => "FILL",
+        }
+    }
+}

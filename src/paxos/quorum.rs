@@ -1,0 +1,93 @@
+//! Who votes, and how many make a quorum.
+
+use crate::role::{Server, Servers};
+
+/// The acceptors of the cluster and the sizes of its quorums.
+///
+/// Any quorum of phase 1 must share an acceptor with any quorum of phase 2 (Paxos Made Simple, section 2.2; Howard et
+/// al., Flexible Paxos, for why nothing more is needed). Majorities do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Quorums {
+    servers: Servers,
+    prepare: usize,
+    accept: usize,
+}
+
+impl Quorums {
+    /// Majorities of these servers for both phases.
+    pub fn majority(servers: Servers) -> Quorums {
+        let majority = servers.len() / 2 + 1;
+        Quorums::new(servers, majority, majority)
+    }
+
+    /// Quorums of these sizes. Panics if two of them could miss each other.
+    pub fn new(servers: Servers, prepare: usize, accept: usize) -> Quorums {
+        assert!(prepare <= servers.len() && accept <= servers.len(), "a quorum is part of the cluster");
+        assert!(prepare + accept > servers.len(), "a quorum of phase 1 and one of phase 2 must share an acceptor");
+        Quorums { servers, prepare, accept }
+    }
+
+    /// Everybody.
+    pub fn servers(&self) -> Servers {
+        self.servers
+    }
+
+    /// Everybody but one.
+    pub fn others(&self, me: Server) -> Servers {
+        self.servers.without(Servers::only(me))
+    }
+
+    /// Whether these servers' promises are a quorum.
+    pub fn is_prepared(&self, promises: Servers) -> bool {
+        promises.len() >= self.prepare
+    }
+
+    /// Whether these servers' acceptances choose a value.
+    pub fn is_chosen(&self, acceptances: Servers) -> bool {
+        acceptances.len() >= self.accept
+    }
+
+    /// Whether no quorum of phase 1 is left once these servers have refused.
+    pub fn is_prepare_refused(&self, refusals: Servers) -> bool {
+        self.servers.without(refusals).len() < self.prepare
+    }
+
+    /// Whether no quorum of phase 2 is left once these servers have refused.
+    pub fn is_accept_refused(&self, refusals: Servers) -> bool {
+        self.servers.without(refusals).len() < self.accept
+    }
+
+    /// Whether a read may trust these answers: every quorum of phase 2 has one of them.
+    pub fn is_read(&self, answers: Servers) -> bool {
+        self.is_accept_refused(answers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_of_five_are_a_majority_the_own_server_included() {
+        let five = Quorums::majority(Servers::first(5));
+        assert!(!five.is_chosen(Servers::first(2)));
+        assert!(five.is_chosen(Servers::first(3)));
+        assert!(five.is_prepare_refused(Servers::first(3)));
+        assert!(!five.is_prepare_refused(Servers::first(2)));
+    }
+
+    #[test]
+    fn a_read_needs_one_of_every_choosing_quorum() {
+        for (prepare, accept) in [(3, 3), (4, 2), (5, 1), (2, 4)] {
+            let quorums = Quorums::new(Servers::first(5), prepare, accept);
+            assert!(quorums.is_read(Servers::first(6 - accept as u8)));
+            assert!(!quorums.is_read(Servers::first(5 - accept as u8)));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "share an acceptor")]
+    fn quorums_that_could_miss_each_other_are_refused() {
+        Quorums::new(Servers::first(5), 2, 3);
+    }
+}

@@ -1,0 +1,312 @@
+//! The one contract between a protocol and the world that runs it.
+//!
+//! A [`Role`] is a value: it has no clock, no socket, no file, no thread and no randomness. It takes an [`Input`],
+//! changes itself, and says in an [`Output`] what should happen. Whoever runs it is a *shell*: threads over TCP, a
+//! simulator, a model checker. All of them run a role through the same [`turn`], which holds the rule that every
+//! consensus protocol stands on:
+//!
+//! > What a role says must not leave before what it must remember is durable.
+//!
+//! The rule is held by types. [`step_all`] hands back a [`Stepped`], whose actions nobody can reach; only
+//! [`Stepped::commit`], which writes the records, turns it into a [`Released`], whose actions can be taken. A crash is
+//! to drop either of them.
+
+use std::fmt::{self, Debug, Display};
+use std::hash::Hash;
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+/// A server of the cluster, by its number in the cluster file: 1 to [`Server::MAX`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Server(pub u8);
+
+impl Server {
+    /// The largest number a server can have.
+    pub const MAX: u8 = 63;
+}
+
+impl Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}", self.0)
+    }
+}
+
+impl Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+/// A set of servers. Distinct by construction, iterated in order of their numbers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Servers(u64);
+
+impl Servers {
+    /// The set of nobody.
+    pub const NONE: Servers = Servers(0);
+
+    /// The set of one server.
+    pub fn only(server: Server) -> Servers {
+        [server].into_iter().collect()
+    }
+
+    /// Servers 1 to `count`.
+    pub fn first(count: u8) -> Servers {
+        (1..=count).map(Server).collect()
+    }
+
+    /// Adds a server; true if it was not there before.
+    pub fn insert(&mut self, server: Server) -> bool {
+        assert!(server.0 <= Server::MAX, "server numbers end at {}", Server::MAX);
+        let before = self.0;
+        self.0 |= 1 << server.0;
+        self.0 != before
+    }
+
+    /// Whether the set holds the server.
+    pub fn contains(&self, server: Server) -> bool {
+        server.0 <= Server::MAX && self.0 & (1 << server.0) != 0
+    }
+
+    /// How many servers the set holds.
+    pub fn len(&self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Whether the set is empty.
+    pub fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// The servers of this set that are not in `other`.
+    pub fn without(&self, other: Servers) -> Servers {
+        Servers(self.0 & !other.0)
+    }
+
+    /// The servers that are in both sets.
+    pub fn and(&self, other: Servers) -> Servers {
+        Servers(self.0 & other.0)
+    }
+
+    /// The servers of the set, lowest number first.
+    pub fn iter(&self) -> impl Iterator<Item = Server> + use<> {
+        let bits = self.0;
+        (0..=Server::MAX).map(Server).filter(move |s| bits & (1 << s.0) != 0)
+    }
+}
+
+impl FromIterator<Server> for Servers {
+    fn from_iter<I: IntoIterator<Item = Server>>(servers: I) -> Servers {
+        let mut set = Servers::NONE;
+        for server in servers {
+            set.insert(server);
+        }
+        set
+    }
+}
+
+impl Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("none");
+        }
+        for (n, server) in self.iter().enumerate() {
+            write!(f, "{}{server}", if n == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl Debug for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{self}}}")
+    }
+}
+
+/// A part of a protocol: same state and same input give the same new state and the same output.
+pub trait Role: Sized {
+    /// What roles of different servers say to each other.
+    type Message: Clone + Debug;
+    /// What a role must remember across a crash.
+    type Record: Clone + Debug;
+    /// A named time-out.
+    type Timer: Timed;
+    /// What the server that the role lives on asks of it.
+    type Request: Clone + Debug;
+    /// What the role tells the server that it lives on.
+    type Outcome: Clone + Debug;
+    /// A step of the protocol, for people to read. It has no effect on anything.
+    type Fact: Clone + Debug;
+
+    /// Takes back one remembered record. Recovery is the fold of all records, in order, and nothing else.
+    fn replay(&mut self, record: Self::Record);
+
+    /// Takes one input.
+    fn step(&mut self, input: Input<Self>, out: &mut Output<Self>);
+}
+
+/// A named time-out. Arming one replaces the pending one of the same variant, whatever its fields say; its fields let
+/// a role recognise a time-out that comes too late.
+pub trait Timed: Clone + Debug + Eq + Hash {
+    /// From this range, in milliseconds, the shell draws the delay.
+    fn delay_ms(&self) -> RangeInclusive<u64>;
+}
+
+/// What can happen to a role.
+#[derive(Clone, Debug)]
+pub enum Input<R: Role> {
+    /// A life begins: the records have been replayed.
+    Start,
+    /// A message arrived, perhaps late, perhaps twice.
+    Message {
+        /// The server whose role sent it.
+        from: Server,
+        /// What it says.
+        message: R::Message,
+    },
+    /// An armed timer ran out.
+    Timeout(R::Timer),
+    /// The role's own server asks something.
+    Request(R::Request),
+}
+
+/// What a role wants done.
+#[derive(Clone, Debug)]
+pub enum Action<R: Role> {
+    /// Send a message to each of these servers; the sender may be among them.
+    Send {
+        /// Whom to tell.
+        to: Servers,
+        /// What to tell.
+        message: R::Message,
+    },
+    /// Start a timer.
+    Arm(R::Timer),
+    /// Tell the own server.
+    Outcome(R::Outcome),
+    /// Show people a step of the protocol.
+    Fact(R::Fact),
+}
+
+/// Collects what the steps of one group want remembered and done.
+#[derive(Debug)]
+pub struct Output<R: Role> {
+    records: Vec<R::Record>,
+    actions: Vec<Action<R>>,
+    facts: bool,
+}
+
+impl<R: Role> Output<R> {
+    /// Remembers a record before any action of this group is taken.
+    pub fn persist(&mut self, record: R::Record) {
+        self.records.push(record);
+    }
+
+    /// Sends a message.
+    pub fn send(&mut self, to: Servers, message: R::Message) {
+        self.actions.push(Action::Send { to, message });
+    }
+
+    /// Starts a timer.
+    pub fn arm(&mut self, timer: R::Timer) {
+        self.actions.push(Action::Arm(timer));
+    }
+
+    /// Tells the own server.
+    pub fn outcome(&mut self, outcome: R::Outcome) {
+        self.actions.push(Action::Outcome(outcome));
+    }
+
+    /// Shows a step of the protocol; the fact is not even made when nobody looks.
+    pub fn fact(&mut self, fact: impl FnOnce() -> R::Fact) {
+        if self.facts {
+            self.actions.push(Action::Fact(fact()));
+        }
+    }
+}
+
+/// Stable storage of one role: when [`Disk::commit`] returns, the records survive any crash.
+pub trait Disk<Record> {
+    /// Why records could not be made durable. After an error nobody knows what is on the disk: the process must stop.
+    type Error;
+
+    /// Makes the records durable, all of them, in order. Never called with none.
+    fn commit(&mut self, records: &[Record]) -> Result<(), Self::Error>;
+}
+
+/// The disk of a role that has nothing to remember.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDisk;
+
+/// The record of a role that has nothing to remember: there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoRecord {}
+
+impl Disk<NoRecord> for NoDisk {
+    type Error = std::convert::Infallible;
+
+    fn commit(&mut self, records: &[NoRecord]) -> Result<(), Self::Error> {
+        match records.first() {
+            None => Ok(()),
+            Some(record) => match *record {},
+        }
+    }
+}
+
+/// A group of inputs that the role has taken, with the records not yet durable: what it wants done is out of reach.
+#[must_use = "a group that is dropped here is a crash between step and sync"]
+pub struct Stepped<C, R: Role> {
+    records: Vec<R::Record>,
+    actions: Vec<(C, Vec<Action<R>>)>,
+}
+
+/// A group whose records are durable.
+#[must_use = "a group that is dropped here is a crash between sync and send"]
+pub struct Released<C, R: Role> {
+    actions: Vec<(C, Vec<Action<R>>)>,
+}
+
+/// Steps the role through a group of inputs. Each input comes with a context of the shell's, which comes back with the
+/// actions that the input led to.
+pub fn step_all<C, R: Role>(role: &mut R, inputs: impl IntoIterator<Item = (C, Input<R>)>, facts: bool) -> Stepped<C, R> {
+    let mut out = Output { records: Vec::new(), actions: Vec::new(), facts };
+    let mut actions = Vec::new();
+    for (context, input) in inputs {
+        role.step(input, &mut out);
+        actions.push((context, std::mem::take(&mut out.actions)));
+    }
+    Stepped { records: out.records, actions }
+}
+
+impl<C, R: Role> Stepped<C, R> {
+    /// Makes the records of the group durable, and only then lets its actions go.
+    pub fn commit<D: Disk<R::Record>>(self, disk: &mut D) -> Result<Released<C, R>, D::Error> {
+        if !self.records.is_empty() {
+            disk.commit(&self.records)?;
+        }
+        Ok(Released { actions: self.actions })
+    }
+
+    /// The records that the group wants durable: for tests and models that are their own disk.
+    pub fn records(&self) -> &[R::Record] {
+        &self.records
+    }
+}
+
+impl<C, R: Role> Released<C, R> {
+    /// The actions of the group, by input and in order.
+    pub fn into_actions(self) -> Vec<(C, Vec<Action<R>>)> {
+        self.actions
+    }
+}
+
+/// One turn: step all, commit once, then release.
+pub fn turn<C, R: Role, D: Disk<R::Record>>(
+    role: &mut R,
+    inputs: impl IntoIterator<Item = (C, Input<R>)>,
+    disk: &mut D,
+    facts: bool,
+) -> Result<Vec<(C, Vec<Action<R>>)>, D::Error> {
+    Ok(step_all(role, inputs, facts).commit(disk)?.into_actions())
+}
