@@ -4,3 +4,8 @@ pub mod codec;
 pub mod kv;
 pub mod paxos;
 pub mod role;
+pub mod client;
+pub mod net;
+pub mod server;
+pub mod storage;
+pub mod trace;
