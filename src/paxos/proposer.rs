@@ -19,6 +19,8 @@ use crate::role::{Input, Output, Role, Server, Servers, Timed};
 
 /// A proposer keeps at most so many commands; more are refused.
 pub const COMMANDS_MAX: usize = 1_024;
+/// The commands that a proposer keeps take at most so many bytes; more are refused.
+pub const COMMANDS_MAX_BYTES: usize = 64 << 20;
 /// At most so many slots are proposed in at one ballot.
 pub const WINDOW: u64 = 128;
 /// A life reserves so many rounds at a time.
@@ -502,12 +504,20 @@ impl Proposer {
     fn handle_propose(&mut self, command: Command, out: &mut Output<Self>) {
         if let Some(pending) = self.commands.iter_mut().find(|pending| pending.command.id == command.id) {
             pending.since = self.ticks;
-        } else if self.commands.len() >= COMMANDS_MAX {
-            return out.outcome(ProposerOutcome::NotApplied { id: command.id, why: NotApplied::Busy });
+        } else if self.has_room_for(&command) {
+            // The proposal under way may have adopted it: then it is in an ACCEPT already.
+            let open = if let Phase::Accepting(_, open) = &self.phase { Some(open) } else { None };
+            let proposed = open.is_some_and(|open| open.values().any(|value| value.id() == Some(command.id)));
+            self.commands.push_back(Pending { command, since: self.ticks, proposed });
         } else {
-            self.commands.push_back(Pending { command, since: self.ticks, proposed: false });
+            return out.outcome(ProposerOutcome::NotApplied { id: command.id, why: NotApplied::Busy });
         }
         self.begin(out);
+    }
+
+    fn has_room_for(&self, command: &Command) -> bool {
+        let kept: usize = self.commands.iter().map(|pending| pending.command.payload.len()).sum();
+        self.commands.len() < COMMANDS_MAX && kept + command.payload.len() <= COMMANDS_MAX_BYTES
     }
 
     /// A tenth of a second has passed: give up what was never proposed and is about to be given up by its client.
