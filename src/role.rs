@@ -19,11 +19,22 @@ use serde::{Deserialize, Serialize};
 
 /// A server of the cluster, by its number in the cluster file: 1 to [`Server::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8")]
 pub struct Server(pub u8);
 
 impl Server {
     /// The largest number a server can have.
     pub const MAX: u8 = 63;
+}
+
+impl TryFrom<u8> for Server {
+    type Error = String;
+
+    /// From bytes that nobody vouches for: a set of servers has no room for a larger number.
+    fn try_from(number: u8) -> Result<Server, String> {
+        let server = Server(number);
+        if number <= Server::MAX { Ok(server) } else { Err(format!("server numbers end at {}", Server::MAX)) }
+    }
 }
 
 impl Display for Server {

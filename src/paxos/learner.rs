@@ -377,7 +377,7 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// Asks a peer that has more: the next one after the one asked last, since that was no help.
+    /// Asks a peer that has more: the next one after the one asked last, which may have been no help.
     fn catch_up(&mut self, out: &mut Output<Self>) {
         self.asked = None;
         if self.known <= self.applied {

@@ -45,7 +45,7 @@ struct Round<Q> {
 pub(super) struct Reads<Q> {
     life: Life,
     /// Rounds of this life so far.
-    rounds: u32,
+    rounds: u64,
     /// Reads that wait for a round to begin.
     waiting: Vec<Read<Q>>,
     round: Option<Round<Q>>,
