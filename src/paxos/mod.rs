@@ -1,6 +1,7 @@
 //! Paxos, and nothing else: no clock, socket, file, thread or randomness in this room.
 //!
 //! (essay)
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod acceptor;
 mod ballot;

@@ -409,8 +409,7 @@ impl Proposer {
         attempt.answered.insert(acceptor);
         let refusals = attempt.nacks.keys().copied().collect();
         let (again, quorums) = (attempt.again, self.quorums);
-        let lost =
-            if preparing { quorums.is_prepare_refused(refusals) } else { quorums.is_accept_refused(refusals) };
+        let lost = if preparing { quorums.is_prepare_refused(refusals) } else { quorums.is_accept_refused(refusals) };
         if lost && preparing && !again {
             // The round was only stale: nobody need be waited for.
             self.prepare(true, out);
