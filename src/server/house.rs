@@ -23,6 +23,8 @@ const FLUSH: Duration = Duration::from_millis(200);
 pub struct House {
     /// Which server it is.
     pub me: Server,
+    /// All servers.
+    pub cluster: Servers,
     /// How it was started.
     pub options: Options,
     /// Where its lines go.
@@ -71,9 +73,10 @@ impl From<Lost> for Cause {
 
 impl House {
     /// A server whose roles are still down.
-    pub fn new(me: Server, options: Options, trace: Trace) -> House {
+    pub fn new(me: Server, cluster: Servers, options: Options, trace: Trace) -> House {
         House {
             me,
+            cluster,
             options,
             trace,
             proposer: Mailbox::closed(),

@@ -47,7 +47,8 @@ pub fn run(mut options: Options) -> Result<(), String> {
 
     let quorums = Quorums::majority(cluster.servers());
     let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), quorums, seed);
-    supervisor.start(|| tell_boot(&house, &cluster, &folder, seed))?;
+    supervisor.start()?;
+    tell_boot(&house, &cluster, &folder, seed);
     let linked = Linked::default();
     peers::dial(&house, &cluster, &folder, &linked)?;
     let storage = folder.storage_id();
@@ -76,7 +77,7 @@ fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String>
             opened.map_err(|error| format!("cannot write the log file {}: {error}. Choose another --log-dir", path.display()))?
         }
         None if options.quiet => Trace::disabled(),
-        None => Trace::to_terminal(process),
+        None => Trace::to_terminal(process).map_err(|error| format!("cannot show lines on the terminal: {error}"))?,
     };
     trace.show_steps(options.steps == Switch::On);
     Ok(trace)

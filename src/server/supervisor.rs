@@ -4,7 +4,6 @@
 //! thread opens the same disk, and the new one knows what the disk knows.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,14 +12,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::disks::{AcceptorJournal, RoundsFile};
 use super::house::{self, House};
 use super::lines;
-use super::mailbox::{Cause, CrashOrder, CrashPoint, Inbox, Item, Mail, Mailbox};
+use super::mailbox::{Cause, CrashOrder, CrashPoint, Inbox, Item, Mail};
 use super::options::Restart;
 use super::runner::{Ended, Shell, run};
 use super::shells::{AcceptorShell, LearnerShell, ProposerShell};
 use crate::kv::Kv;
 use crate::net::{Unknown, WhyNotApplied};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Learner, Life, Message, Proposer, ProposerRequest, Quorums, RoleName, Slot,
+    Acceptor, Learner, Life, Message, Proposer, ProposerRequest, Quorums, RoleName, Slot, StateMachine,
 };
 use crate::random::Random;
 use crate::role::{Disk, Input, NoDisk, Role};
@@ -72,7 +71,6 @@ pub struct Supervisor {
 
 /// One role's place.
 struct Post {
-    role: RoleName,
     /// Draws the failures of this role.
     random: Random,
     state: State,
@@ -83,7 +81,7 @@ struct Post {
 type RoleThread = JoinHandle<Option<CrashOrder>>;
 
 enum State {
-    Up { thread: RoleThread, since: Instant, fails: Option<(Instant, CrashOrder)> },
+    Up { thread: RoleThread, fails: Option<(Instant, CrashOrder)> },
     Down { since: Instant, until: Option<Instant> },
 }
 
@@ -93,7 +91,6 @@ impl Supervisor {
         let (sender, orders) = bounded(ORDERS_MAX);
         let me = u64::from(house.me.0);
         let posts = RoleName::ALL.map(|role| Post {
-            role,
             random: Random::new(seed, me << 8 | role as u64),
             state: State::Down { since: Instant::now(), until: None },
             lives: 0,
@@ -190,7 +187,7 @@ impl Supervisor {
         };
         let post = &mut self.posts[role as usize];
         post.lives += 1;
-        post.state = State::Up { thread, since: Instant::now(), fails };
+        post.state = State::Up { thread, fails };
         Ok(())
     }
 
@@ -281,7 +278,7 @@ impl Supervisor {
         D::Error: std::fmt::Display,
         S: Shell<R> + Send + 'static,
     {
-        let thread = std::thread::Builder::new().name(RoleTag::from(name).to_string());
+        let thread = std::thread::Builder::new().name(RoleTag::from(name).as_str().to_string());
         let life = move || {
             let since = Instant::now();
             match run(role, &mut disk, &inbox, &shell, random) {

@@ -113,6 +113,12 @@ impl Trace {
         Ok(Trace::open(process, Sink::append(path)?, &filter, Arc::new(Timestamp::now), terminal))
     }
 
+    /// Shows the lines on stderr and keeps them nowhere; `RUST_LOG` filters.
+    pub fn to_terminal(process: Process) -> io::Result<Trace> {
+        let filter = std::env::var("RUST_LOG").unwrap_or_default();
+        Ok(Trace::open(process, Sink::Nowhere, &filter, Arc::new(Timestamp::now), Some(Terminal::stderr()?)))
+    }
+
     /// Keeps the lines in memory, for [`Trace::text`].
     pub fn to_memory(process: Process) -> Trace {
         Trace::to_memory_at(process, Timestamp::now)
@@ -171,7 +177,7 @@ impl Trace {
     pub fn text(&self) -> String {
         match self.shared.as_ref().map(|shared| lock(&shared.sink)).as_deref() {
             Some(Sink::Memory(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
-            Some(Sink::File { .. }) | None => String::new(),
+            Some(Sink::File { .. } | Sink::Nowhere) | None => String::new(),
         }
     }
 
@@ -278,6 +284,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Where lines end up.
 enum Sink {
+    /// Only the terminal shows them.
+    Nowhere,
     /// For tests and simulators.
     Memory(Vec<u8>),
     /// A file of lines.
@@ -306,6 +314,7 @@ impl Sink {
     /// Takes a group, or nothing of it.
     fn take(&mut self, group: &[u8]) {
         match self {
+            Sink::Nowhere => {}
             Sink::Memory(bytes) => bytes.extend_from_slice(group),
             Sink::File { file, whole, torn } => {
                 if *torn && file.set_len(*whole).is_err() {
