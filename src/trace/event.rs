@@ -69,6 +69,15 @@ macro_rules! events {
                 Ok(())
             }
 
+            /// An event of the n-th kind, its fields drawn at random.
+            #[cfg(test)]
+            pub(super) fn any(kind: usize, source: &mut super::arbitrary::Source) -> Event {
+                use super::arbitrary::Any;
+                let makers: &[fn(&mut super::arbitrary::Source) -> Event] =
+                    &[$(|source| Event::$variant { $($field: Any::any(source)),* }),*];
+                makers[kind](source)
+            }
+
             /// Reads the fields of the event of this name, and leaves what stands behind them.
             pub(super) fn read(name: &str, from: &mut Fields<'_>) -> Result<Event, EventError> {
                 match name {
@@ -447,3 +456,7 @@ impl fmt::Display for Event {
         self.write_fields(f)
     }
 }
+
+#[cfg(test)]
+#[path = "event_tests.rs"]
+mod tests;
