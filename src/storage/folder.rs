@@ -289,7 +289,7 @@ mod tests {
         folder.remember_peer(Server(4), 9).unwrap();
         drop(folder);
         let folder = open(&path);
-        assert_eq!((folder.life(), folder.storage_id(), folder.known_peer(Server(4))), (3, storage, Some(9)));
+        assert_eq!((folder.life(), folder.storage_id(), folder.known_peer(Server(4))), (2, storage, Some(9)));
     }
 
     #[test]
