@@ -40,7 +40,7 @@ fn what_cannot_run_says_why() {
     assert!(text.contains("in use") || text.contains("another server"), "{text}");
     cluster.kill(&[1]);
     let text = refusal(cluster.command(2).arg("--data").arg(&data));
-    assert!(text.contains("server 1"), "{text}");
+    assert!(text.contains("server s1"), "{text}");
 
     // A folder of another cluster.
     let other = cluster.folder.path().join("other.toml");
