@@ -14,6 +14,8 @@
 
 mod memory;
 mod real;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 

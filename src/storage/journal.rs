@@ -374,6 +374,8 @@ impl Row {
     fn seal_last_but_one<F: Files>(&self, files: &F, owner: u64) -> Result<(), OpenError> {
         let Some((number, seal)) = self.unsealed else { return Ok(()) };
         let name = file_name(number);
+        // A seal says that another segment follows: that one's name must not be lost afterwards.
+        files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
         let file = files.open(&name).map_err(failed("open", name.clone()))?;
         let sector = seal.write(Seed::new(owner, number));
         file.write_at(SECTOR_BYTES as u64, &sector).map_err(failed("seal", name.clone()))?;

@@ -43,12 +43,10 @@ impl Display for Damage {
             DamagedPart::Seal => f.write_str("the mark of its end cannot be read; ")?,
             DamagedPart::Groups => {}
         }
+        let others = if *slots_complete { "" } else { ", and perhaps others that nothing names any more" };
         match (slots, slots_complete) {
-            (Some(SlotRange { first, last }), true) if first == last => write!(f, "it concerns slot {first}"),
-            (Some(SlotRange { first, last }), true) => write!(f, "it concerns slots {first} to {last}"),
-            (Some(SlotRange { first, last }), false) => {
-                write!(f, "it concerns slots {first} to {last}, and perhaps others that nothing names any more")
-            }
+            (Some(SlotRange { first, last }), _) if first == last => write!(f, "it concerns slot {first}{others}"),
+            (Some(SlotRange { first, last }), _) => write!(f, "it concerns slots {first} to {last}{others}"),
             (None, true) => f.write_str("it concerns promises and no slot"),
             (None, false) => f.write_str("nothing tells any more which slots it concerns"),
         }

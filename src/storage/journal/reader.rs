@@ -21,6 +21,8 @@ pub(super) struct Reader {
     owner: u64,
     /// The number of the segment before, 0 if there is none.
     segment_before: u32,
+    /// That segment is not sealed.
+    is_open_before: bool,
     /// The number of the group to come.
     next_group: u64,
     /// The slots of the last group.
@@ -65,6 +67,7 @@ impl Reader {
         Reader {
             owner,
             segment_before: 0,
+            is_open_before: false,
             next_group: 1,
             slots_before: None,
             open_commit: None,
@@ -99,6 +102,12 @@ impl Reader {
         };
         let used = self.groups(segment, &sectors)?;
         self.tail(segment, &sectors[used..], used, seal)?;
+        if used > 0 && self.is_open_before {
+            // It was sealed before this one took its first group.
+            let what = Lost { slots: None, complete: false };
+            return Err(damage(&super::file_name(self.segment_before), 1, DamagedPart::Seal, what));
+        }
+        self.is_open_before = seal.is_none();
         self.segment_before = segment.number;
         Ok(Found { used: FIRST_SECTOR + used, is_sealed: seal.is_some() })
     }
