@@ -1,1 +1,18 @@
-//! To be written.
+//! The client's side: a library that writes exactly once and says honestly what it knows, and the programme around it.
+//!
+//! [`Client`] talks to one server at a time and fails over to the next. Its three parts are apart: [`Session`] numbers
+//! the writes, [`Connection`] carries one request and its reply, and the loop in `stub.rs` tries again until there is a
+//! result, a certain failure or no time left. What a request can come to is in `outcome.rs`.
+
+mod connection;
+mod duration;
+mod lines;
+mod outcome;
+mod session;
+mod stub;
+
+pub use connection::{Connection, NoReply};
+pub use duration::parse_duration;
+pub use outcome::{Asked, ClientError, Found, Outcome, Tries, Try, TryEnd};
+pub use session::{Session, WriteId};
+pub use stub::{Client, ClientOptions, check_limits};

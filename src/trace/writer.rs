@@ -113,6 +113,12 @@ impl Trace {
         Ok(Trace::open(process, Sink::append_to(path)?, &filter, Arc::new(Timestamp::now), terminal))
     }
 
+    /// Shows the lines on stderr and keeps them nowhere; `RUST_LOG` filters.
+    pub fn to_terminal(process: Process) -> io::Result<Trace> {
+        let filter = std::env::var("RUST_LOG").unwrap_or_default();
+        Ok(Trace::open(process, Sink::new(Nowhere, 0), &filter, Arc::new(Timestamp::now), Some(Terminal::stderr()?)))
+    }
+
     /// Keeps the lines in memory, for [`Trace::text`].
     pub fn to_memory(process: Process) -> Trace {
         Trace::to_memory_at(process, Timestamp::now)
@@ -323,6 +329,23 @@ impl Medium for Vec<u8> {
 
     fn bytes(&self) -> &[u8] {
         self
+    }
+}
+
+/// Keeps nothing: only the terminal shows the lines.
+struct Nowhere;
+
+impl Medium for Nowhere {
+    fn append(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn cut(&mut self, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &[]
     }
 }
 
