@@ -12,7 +12,7 @@ use super::field::{AcceptedSlots, Digest, MaybeBallot, Millis, Nacks, Seconds, S
 use super::line::{Line, LineId, Process, RoleTag, clean_label, clean_why};
 use super::text::Text;
 use super::word::{Applied, CrashCause, CrashPoint, DropCause, LinkState, Op, Recovered, RestartMode, Status};
-use crate::paxos::{Ballot, Refused, Slot};
+use crate::paxos::{Ballot, CommandId, Refused, Slot};
 use crate::role::{Server, Servers};
 
 /// Where the randomness comes from.
@@ -100,6 +100,7 @@ macro_rules! made_of {
 made_of! {
     Slot: u64 => Slot;
     Ballot: (u64, Server) => |(round, server)| Ballot { round, server };
+    CommandId: (u64, u64) => |(session, sequence)| CommandId(session, sequence);
     SlotFrom: Slot => SlotFrom;
     MaybeBallot: Option<Ballot> => MaybeBallot;
     Digest: u64 => Digest;

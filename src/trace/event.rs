@@ -12,7 +12,7 @@ use super::field::{
 };
 use super::text::Text;
 use super::word::{Applied, CrashCause, CrashPoint, DropCause, LinkState, Op, Recovered, RestartMode, Status};
-use crate::paxos::{Ballot, Refused, Slot};
+use crate::paxos::{Ballot, CommandId, Refused, Slot};
 use crate::role::{Server, Servers};
 
 /// Why the name and fields of a line are no event.
@@ -178,6 +178,8 @@ events! {
         value: Option<Text>,
         /// Only if the key is at this version.
         if_version: Option<u64>,
+        /// Which command it is: `session-sequence`, or `0-nonce` for an OPEN. Labels may repeat, this does not.
+        id: Option<CommandId>,
         /// What it came to.
         result: Applied,
         /// The version of the key, after it or when it was applied first.

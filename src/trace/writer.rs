@@ -152,6 +152,16 @@ impl Trace {
         self.shared.as_ref().is_some_and(|shared| shared.steps.load(Ordering::Relaxed))
     }
 
+    /// Whether every line of a role is shown, so that a run can be proved from its lines: steps are on, and `RUST_LOG`
+    /// takes none of them away. A process says so in its BOOT line.
+    pub fn is_complete(&self) -> bool {
+        let lets_through = |shared: &Arc<Shared>| {
+            let info = |role: &RoleTag| Metadata::builder().level(Level::Info).target(target(*role)).build();
+            RoleTag::ALL.iter().all(|role| shared.logger.enabled(&info(role)))
+        };
+        self.steps() && self.shared.as_ref().is_some_and(lets_through)
+    }
+
     /// The process whose lines these are.
     pub fn process(&self) -> Option<&Process> {
         self.shared.as_ref().map(|shared| &shared.process)

@@ -182,6 +182,7 @@ fn a_line_that_is_filtered_out_takes_no_number() {
     let ids = trace.write_group(&[accepted(1), follows]);
     assert_eq!(ids[0], None);
     assert_eq!(ids[1].as_ref().unwrap().n, 1);
+    assert!(!trace.is_complete() && Trace::to_memory(s1()).is_complete());
     assert_eq!(lines(&trace)[0].re, None, "what was left out cannot be pointed at");
 }
 
