@@ -10,6 +10,7 @@
 //! The rule is held by types. [`step_all`] hands back a [`Stepped`], whose actions nobody can reach; only
 //! [`Stepped::commit`], which writes the records, turns it into a [`Released`], whose actions can be taken. A crash is
 //! to drop either of them.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::fmt::{self, Debug, Display};
 use std::hash::Hash;
@@ -19,11 +20,22 @@ use serde::{Deserialize, Serialize};
 
 /// A server of the cluster, by its number in the cluster file: 1 to [`Server::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8")]
 pub struct Server(pub u8);
 
 impl Server {
     /// The largest number a server can have.
     pub const MAX: u8 = 63;
+}
+
+impl TryFrom<u8> for Server {
+    type Error = String;
+
+    /// From bytes that nobody vouches for: a set of servers has no room for a larger number.
+    fn try_from(number: u8) -> Result<Server, String> {
+        let server = Server(number);
+        if number <= Server::MAX { Ok(server) } else { Err(format!("server numbers end at {}", Server::MAX)) }
+    }
 }
 
 impl Display for Server {
@@ -254,22 +266,29 @@ impl Disk<NoRecord> for NoDisk {
     }
 }
 
+/// The actions of a group, by input and in order.
+pub type Actions<C, R> = Vec<(C, Vec<Action<R>>)>;
+
 /// A group of inputs that the role has taken, with the records not yet durable: what it wants done is out of reach.
 #[must_use = "a group that is dropped here is a crash between step and sync"]
 pub struct Stepped<C, R: Role> {
     records: Vec<R::Record>,
-    actions: Vec<(C, Vec<Action<R>>)>,
+    actions: Actions<C, R>,
 }
 
 /// A group whose records are durable.
 #[must_use = "a group that is dropped here is a crash between sync and send"]
 pub struct Released<C, R: Role> {
-    actions: Vec<(C, Vec<Action<R>>)>,
+    actions: Actions<C, R>,
 }
 
 /// Steps the role through a group of inputs. Each input comes with a context of the shell's, which comes back with the
 /// actions that the input led to.
-pub fn step_all<C, R: Role>(role: &mut R, inputs: impl IntoIterator<Item = (C, Input<R>)>, facts: bool) -> Stepped<C, R> {
+pub fn step_all<C, R: Role>(
+    role: &mut R,
+    inputs: impl IntoIterator<Item = (C, Input<R>)>,
+    facts: bool,
+) -> Stepped<C, R> {
     let mut out = Output { records: Vec::new(), actions: Vec::new(), facts };
     let mut actions = Vec::new();
     for (context, input) in inputs {
@@ -296,7 +315,7 @@ impl<C, R: Role> Stepped<C, R> {
 
 impl<C, R: Role> Released<C, R> {
     /// The actions of the group, by input and in order.
-    pub fn into_actions(self) -> Vec<(C, Vec<Action<R>>)> {
+    pub fn into_actions(self) -> Actions<C, R> {
         self.actions
     }
 }
@@ -307,6 +326,6 @@ pub fn turn<C, R: Role, D: Disk<R::Record>>(
     inputs: impl IntoIterator<Item = (C, Input<R>)>,
     disk: &mut D,
     facts: bool,
-) -> Result<Vec<(C, Vec<Action<R>>)>, D::Error> {
+) -> Result<Actions<C, R>, D::Error> {
     Ok(step_all(role, inputs, facts).commit(disk)?.into_actions())
 }

@@ -69,6 +69,11 @@ impl Sessions {
         self.sessions.is_empty()
     }
 
+    /// The session that an OPEN with this nonce has opened.
+    pub fn opened_by(&self, nonce: u64) -> Option<u64> {
+        self.by_nonce.get(&nonce).copied()
+    }
+
     /// A fingerprint of all sessions.
     pub fn digest(&self) -> u64 {
         self.digest

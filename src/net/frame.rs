@@ -75,12 +75,14 @@ pub struct FrameReader {
     buffer: Vec<u8>,
     start: usize,
     limit: usize,
+    /// The length of the last frame read.
+    last: usize,
 }
 
 impl FrameReader {
     /// A reader of frames whose payload has at most `limit` bytes.
     pub fn new(stream: TcpStream, limit: usize) -> FrameReader {
-        FrameReader { stream, buffer: Vec::new(), start: 0, limit }
+        FrameReader { stream, buffer: Vec::new(), start: 0, limit, last: 0 }
     }
 
     /// The connection.
@@ -115,7 +117,8 @@ impl FrameReader {
             return Err(malformed("a frame's checksum is wrong".to_string()));
         }
         let value = codec::decode(payload).map_err(|error| malformed(error.to_string()))?;
-        self.use_up(HEADER_BYTES + length);
+        self.last = HEADER_BYTES + length;
+        self.use_up(self.last);
         Ok(Some(value))
     }
 
@@ -133,6 +136,11 @@ impl FrameReader {
     /// How many bytes have come that nothing has used.
     pub fn unused(&self) -> usize {
         self.buffer.len() - self.start
+    }
+
+    /// How many bytes the last frame had, its header included.
+    pub fn last_frame_bytes(&self) -> u64 {
+        self.last as u64
     }
 
     fn number(&self, at: usize) -> u32 {

@@ -127,3 +127,10 @@ fn hear(reader: &mut FrameReader, deadline: Instant) -> Result<Option<Hello>, Fr
     }
     reader.read(Some(deadline))
 }
+
+/// The last words to a caller that was not even heard.
+pub fn turn_away(mut stream: &TcpStream, why: &str) {
+    // Nobody waits for more than an attempt: a caller that does not read it learns it from the closed connection.
+    let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
+    let _ = stream.write_all(&frame(&Answer::Refused { why: why.to_string() }));
+}

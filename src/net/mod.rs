@@ -7,7 +7,7 @@ mod listener;
 mod wire;
 
 pub use frame::{CLIENT_FRAME_MAX_BYTES, FrameError, FrameReader, PEER_FRAME_MAX_BYTES, frame, frame_into};
-pub use handshake::{Hello, HandshakeError, Who, answer, greet};
+pub use handshake::{HandshakeError, Hello, Who, answer, greet, turn_away};
 pub use link::{Link, LinkState};
 pub use listener::{Connections, bind, listen};
 pub use wire::{

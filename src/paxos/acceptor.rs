@@ -93,7 +93,7 @@ pub struct Acceptor {
     /// This life's share of answer numbers.
     life: Life,
     /// How many promises this life has given.
-    answers: u32,
+    answers: u64,
 }
 
 impl Acceptor {

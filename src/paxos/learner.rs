@@ -21,6 +21,9 @@ pub const WINDOW: u64 = 1_024;
 pub const ENTRIES_BYTES: usize = 1 << 20;
 /// One ENTRIES holds at most so many slots.
 pub const ENTRIES_MAX: usize = 1_024;
+/// Votes are counted for at most so many ballots a slot, the highest: a proposal that is so many attempts old is chosen
+/// again by a later one.
+const BALLOTS_COUNTED: usize = 16;
 /// A beat older than so many of one's own beats (each 100 ms) says nothing about who is alive.
 pub const FRESH_BEATS: u64 = 3;
 
@@ -182,8 +185,10 @@ pub struct Learner<M: StateMachine> {
     pub(super) beats: u64,
     /// The peer asked for entries and not heard of yet.
     asked: Option<Server>,
-    /// The [`LearnerTimer::Missing`] timer runs.
-    waiting: bool,
+    /// The peer asked last, whatever came of it: if it was no help, the next one is asked.
+    asked_last: Option<Server>,
+    /// The [`LearnerTimer::Missing`] timer runs, and was started when this slot was the last one applied.
+    waiting: Option<Slot>,
     pub(super) reads: Reads<M::Query>,
 }
 
@@ -201,7 +206,8 @@ impl<M: StateMachine> Learner<M> {
             peers: BTreeMap::new(),
             beats: 0,
             asked: None,
-            waiting: false,
+            asked_last: None,
+            waiting: None,
             reads: Reads::new(life),
         }
     }
@@ -252,6 +258,9 @@ impl<M: StateMachine> Learner<M> {
         let votes = open.votes.entry(ballot).or_default();
         votes.insert(acceptor);
         let quorum = *votes;
+        if open.votes.len() > BALLOTS_COUNTED {
+            open.votes.pop_first();
+        }
         if open.reported || !quorums.is_chosen(quorum) {
             return;
         }
@@ -352,15 +361,25 @@ impl<M: StateMachine> Learner<M> {
 
     /// If something chosen is missing, waits a moment for it to arrive by itself.
     fn look_for_missing(&mut self, out: &mut Output<Self>) {
-        if self.known > self.applied && !self.waiting && self.asked.is_none() {
-            self.waiting = true;
+        if self.known > self.applied && self.waiting.is_none() && self.asked.is_none() {
+            self.waiting = Some(self.applied);
             out.arm(LearnerTimer::Missing);
         }
     }
 
-    /// Asks a peer that has more; the next one if `self.asked` has let us down.
+    /// The moment is over. If the log has grown meanwhile, what is missing now is another slot: it gets its moment too.
+    fn miss(&mut self, out: &mut Output<Self>) {
+        let stuck = self.waiting.take() == Some(self.applied);
+        if stuck && self.asked.is_none() {
+            self.catch_up(out);
+        } else {
+            self.look_for_missing(out);
+        }
+    }
+
+    /// Asks a peer that has more: the next one after the one asked last, which may have been no help.
     fn catch_up(&mut self, out: &mut Output<Self>) {
-        let before = self.asked.take();
+        self.asked = None;
         if self.known <= self.applied {
             return;
         }
@@ -370,14 +389,14 @@ impl<M: StateMachine> Learner<M> {
         let others = self.quorums.others(self.me);
         let choices = [ahead.and(self.alive()), ahead, others];
         let candidates = choices.into_iter().find(|servers| !servers.is_empty()).unwrap_or(others);
-        let next = candidates.iter().find(|peer| before.is_some_and(|before| *peer > before));
+        let next = candidates.iter().find(|peer| self.asked_last.is_some_and(|last| *peer > last));
         if let Some(peer) = next.or_else(|| candidates.iter().next()) {
             self.ask(peer, out);
         }
     }
 
     fn ask(&mut self, peer: Server, out: &mut Output<Self>) {
-        self.asked = Some(peer);
+        (self.asked, self.asked_last) = (Some(peer), Some(peer));
         let (from, known) = (self.applied.next(), self.known);
         out.fact(|| LearnerFact::CaughtUp { from, to: peer, known });
         out.send(Servers::only(peer), Message::CatchUp { from });
@@ -433,12 +452,7 @@ impl<M: StateMachine> Role for Learner<M> {
             },
             Input::Timeout(timer) => match timer {
                 LearnerTimer::Beat => self.beat(out),
-                LearnerTimer::Missing => {
-                    self.waiting = false;
-                    if self.asked.is_none() {
-                        self.catch_up(out);
-                    }
-                }
+                LearnerTimer::Missing => self.miss(out),
                 // Late if the answer has come: then nothing is asked of anybody.
                 LearnerTimer::CatchUp => {
                     if self.asked.is_some() {

@@ -1,6 +1,7 @@
 //! Paxos, and nothing else: no clock, socket, file, thread or randomness in this room.
 //!
 //! (essay)
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod acceptor;
 mod ballot;
@@ -30,9 +31,13 @@ pub use quorum::Quorums;
 pub struct Life(pub u32);
 
 impl Life {
-    /// The n-th number of this life: no other life of the role has it.
-    pub fn number(self, n: u32) -> u64 {
-        u64::from(self.0) << 32 | u64::from(n)
+    /// Lives are numbered below this.
+    pub const END: u32 = 1 << 24;
+
+    /// The n-th number of this life: no other life of the role has it. There are 2^40 of them, years of the busiest life.
+    pub fn number(self, n: u64) -> u64 {
+        assert!(self.0 < Life::END && n >> 40 == 0, "life {} has run out of numbers", self.0);
+        u64::from(self.0) << 40 | n
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::proposer::WINDOW;
 use super::{Ballot, Entry, Part, Quorums, Slot, SlotRange, Value};
 use crate::role::{Server, Servers};
 
@@ -92,7 +93,9 @@ impl Promises {
             }
         }
         let last = adopted.keys().next_back().copied().max(fill).unwrap_or_default().max(first.previous());
-        let definite = first.to(last.plus(own)).all(|slot| self.is_definite(quorums, quorum, slot));
+        // What lies beyond the window is not proposed at this ballot.
+        let mut proposed = first.to(last.plus(own)).take((WINDOW + own) as usize);
+        let definite = proposed.all(|slot| self.is_definite(quorums, quorum, slot));
         definite.then_some(Bound { quorum, first, last, adopted })
     }
 

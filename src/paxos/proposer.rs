@@ -19,6 +19,8 @@ use crate::role::{Input, Output, Role, Server, Servers, Timed};
 
 /// A proposer keeps at most so many commands; more are refused.
 pub const COMMANDS_MAX: usize = 1_024;
+/// The commands that a proposer keeps take at most so many bytes; more are refused.
+pub const COMMANDS_MAX_BYTES: usize = 64 << 20;
 /// At most so many slots are proposed in at one ballot.
 pub const WINDOW: u64 = 128;
 /// A life reserves so many rounds at a time.
@@ -230,6 +232,8 @@ pub struct Proposer {
     reserved: u64,
     /// What the own learner has applied; None while it is down.
     applied: Option<Slot>,
+    /// All slots below were chosen: an acceptor has said so, and that it no longer holds their values. At least 0.
+    truncated_below: Slot,
     /// Commands whose outcome is not applied, oldest first; at most [`COMMANDS_MAX`].
     commands: VecDeque<Pending>,
     /// A slot that a learner waits for.
@@ -254,6 +258,7 @@ impl Proposer {
             next_round: 1,
             reserved: 1,
             applied: None,
+            truncated_below: Slot(0),
             commands: VecDeque::new(),
             fill: None,
             phase: Phase::Idle,
@@ -264,6 +269,11 @@ impl Proposer {
         }
     }
 
+    /// The round of its next ballot.
+    pub fn next_round(&self) -> u64 {
+        self.next_round
+    }
+
     /// Starts an attempt if there is work, a learner to see it through, and nothing else under way.
     fn begin(&mut self, out: &mut Output<Self>) {
         self.begin_after(false, out);
@@ -271,8 +281,11 @@ impl Proposer {
 
     /// As [`Proposer::begin`]; `waited` if the learner had its time to catch up.
     fn begin_after(&mut self, waited: bool, out: &mut Output<Self>) {
-        let Some(applied) = self.applied.filter(|_| self.phase == Phase::Idle) else { return };
-        self.fill = self.fill.filter(|slot| *slot > applied);
+        if self.phase != Phase::Idle || self.applied.is_none() {
+            return;
+        }
+        let first = self.first_open();
+        self.fill = self.fill.filter(|slot| *slot >= first);
         if self.commands.is_empty() && self.fill.is_none() {
             return;
         }
@@ -281,6 +294,11 @@ impl Proposer {
             return out.arm(ProposerTimer::CatchUp);
         }
         self.prepare(false, out);
+    }
+
+    /// The first slot of which the proposer does not know that it is chosen.
+    fn first_open(&self) -> Slot {
+        self.applied.unwrap_or_default().next().max(self.truncated_below)
     }
 
     /// Whether a living peer has applied far more than the own learner: its slots must not be fought over again.
@@ -292,7 +310,7 @@ impl Proposer {
 
     /// Phase 1: asks everybody to promise a ballot that nobody has used.
     fn prepare(&mut self, again: bool, out: &mut Output<Self>) {
-        let from = self.applied.unwrap_or_default().next();
+        let from = self.first_open();
         let ballot = Ballot { round: self.next_round, server: self.me };
         self.next_round += 1;
         self.reserve(out);
@@ -316,6 +334,8 @@ impl Proposer {
     /// PROMISE: a part of an acceptor's answer. With a quorum of whole answers, phase 2 begins.
     fn handle_promise(&mut self, acceptor: Server, message: Message, out: &mut Output<Self>) {
         let Message::Promise { ballot, part, truncated_below, accepted, damaged } = message else { return };
+        self.truncated_below = self.truncated_below.max(truncated_below);
+        let open = self.first_open();
         let Phase::Preparing(attempt, promises) = &mut self.phase else { return };
         if attempt.ballot != ballot || !self.quorums.servers().contains(acceptor) {
             return;
@@ -323,8 +343,8 @@ impl Proposer {
         attempt.answered.insert(acceptor);
         promises.add(acceptor, part, accepted, truncated_below, damaged);
         out.arm(ProposerTimer::Attempt { ballot, failures: self.failures });
-        let first = attempt.from.max(self.applied.unwrap_or_default().next());
-        let own = self.policy.commands_per_ballot() as u64;
+        let first = attempt.from.max(open);
+        let own = if attempt.fill.is_some() { 0 } else { self.policy.commands_per_ballot() as u64 };
         if let Some(bound) = promises.bound(&self.quorums, first, attempt.fill, own) {
             let attempt = attempt.clone();
             self.propose(attempt, bound, out);
@@ -394,8 +414,7 @@ impl Proposer {
         attempt.answered.insert(acceptor);
         let refusals = attempt.nacks.keys().copied().collect();
         let (again, quorums) = (attempt.again, self.quorums);
-        let lost =
-            if preparing { quorums.is_prepare_refused(refusals) } else { quorums.is_accept_refused(refusals) };
+        let lost = if preparing { quorums.is_prepare_refused(refusals) } else { quorums.is_accept_refused(refusals) };
         if lost && preparing && !again {
             // The round was only stale: nobody need be waited for.
             self.prepare(true, out);
@@ -406,8 +425,10 @@ impl Proposer {
         }
     }
 
-    /// TRUNCATED: the slot was chosen long ago. It is closed, and a command proposed in it goes on.
+    /// TRUNCATED: the slot was chosen long ago. It is closed, and a command proposed in it goes on, behind what is
+    /// forgotten: to prepare the same slots again would end here again, at once and for ever.
     fn handle_truncated(&mut self, ballot: Ballot, below: Slot, out: &mut Output<Self>) {
+        self.truncated_below = self.truncated_below.max(below);
         if let Phase::Accepting(attempt, open) = &mut self.phase
             && attempt.ballot == ballot
         {
@@ -487,12 +508,20 @@ impl Proposer {
     fn handle_propose(&mut self, command: Command, out: &mut Output<Self>) {
         if let Some(pending) = self.commands.iter_mut().find(|pending| pending.command.id == command.id) {
             pending.since = self.ticks;
-        } else if self.commands.len() >= COMMANDS_MAX {
-            return out.outcome(ProposerOutcome::NotApplied { id: command.id, why: NotApplied::Busy });
+        } else if self.has_room_for(&command) {
+            // The proposal under way may have adopted it: then it is in an ACCEPT already.
+            let open = if let Phase::Accepting(_, open) = &self.phase { Some(open) } else { None };
+            let proposed = open.is_some_and(|open| open.values().any(|value| value.id() == Some(command.id)));
+            self.commands.push_back(Pending { command, since: self.ticks, proposed });
         } else {
-            self.commands.push_back(Pending { command, since: self.ticks, proposed: false });
+            return out.outcome(ProposerOutcome::NotApplied { id: command.id, why: NotApplied::Busy });
         }
         self.begin(out);
+    }
+
+    fn has_room_for(&self, command: &Command) -> bool {
+        let kept: usize = self.commands.iter().map(|pending| pending.command.payload.len()).sum();
+        self.commands.len() < COMMANDS_MAX && kept + command.payload.len() <= COMMANDS_MAX_BYTES
     }
 
     /// A tenth of a second has passed: give up what was never proposed and is about to be given up by its client.

@@ -45,13 +45,13 @@ struct Round<Q> {
 pub(super) struct Reads<Q> {
     life: Life,
     /// Rounds of this life so far.
-    rounds: u32,
+    rounds: u64,
     /// Reads that wait for a round to begin.
     waiting: Vec<Read<Q>>,
     round: Option<Round<Q>>,
     /// Reads whose round found this slot, which is not applied yet.
     bound: Vec<(Slot, Read<Q>)>,
-    /// FILLs since the last slot was applied, and whether the timer runs.
+    /// The [`LearnerTimer::Fill`] timer runs, and was started when this slot was the last one applied.
     filling: Option<Slot>,
     /// Who answered the last round: for the sentence that says why a read failed.
     answered: Servers,
@@ -152,7 +152,11 @@ impl<M: StateMachine> Learner<M> {
     /// A bound slot is still not applied: ask the lowest-numbered living server's proposer to fill the log up to it, and
     /// after some tries without progress one's own.
     pub(super) fn fill(&mut self, tries: u32, out: &mut Output<Self>) {
-        let Some(slot) = self.reads.bound.iter().map(|(slot, _)| *slot).max() else { return };
+        let Some(slot) = self.reads.bound.iter().map(|(slot, _)| *slot).max() else {
+            // Whoever waited has given up. The timer rests; the next read that is bound starts it again.
+            self.reads.filling = None;
+            return;
+        };
         if self.reads.filling != Some(self.applied) {
             return;
         }

@@ -12,7 +12,7 @@ use super::field::{
 };
 use super::text::Text;
 use super::word::{Applied, CrashCause, CrashPoint, DropCause, LinkState, Op, Recovered, RestartMode, Status};
-use crate::paxos::{Ballot, Refused, Slot};
+use crate::paxos::{Ballot, CommandId, Refused, Slot};
 use crate::role::{Server, Servers};
 
 /// Why the name and fields of a line are no event.
@@ -67,6 +67,15 @@ macro_rules! events {
                     })*
                 }
                 Ok(())
+            }
+
+            /// An event of the n-th kind, its fields drawn at random.
+            #[cfg(test)]
+            pub(super) fn any(kind: usize, source: &mut super::arbitrary::Source) -> Event {
+                use super::arbitrary::Any;
+                let makers: &[fn(&mut super::arbitrary::Source) -> Event] =
+                    &[$(|source| Event::$variant { $($field: Any::any(source)),* }),*];
+                makers[kind](source)
             }
 
             /// Reads the fields of the event of this name, and leaves what stands behind them.
@@ -169,6 +178,8 @@ events! {
         value: Option<Text>,
         /// Only if the key is at this version.
         if_version: Option<u64>,
+        /// Which command it is: `session-sequence`, or `0-nonce` for an OPEN. Labels may repeat, this does not.
+        id: Option<CommandId>,
         /// What it came to.
         result: Applied,
         /// The version of the key, after it or when it was applied first.
@@ -447,3 +458,7 @@ impl fmt::Display for Event {
         self.write_fields(f)
     }
 }
+
+#[cfg(test)]
+#[path = "event_tests.rs"]
+mod tests;

@@ -84,6 +84,7 @@ pub fn learner(fact: &LearnerFact<kv::Outcome>, cluster: Servers, context: &Cont
                 key,
                 value: val,
                 if_version,
+                id: value.id(),
                 result,
                 version,
                 session,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::text::{Text, closing_quote};
-use crate::paxos::{Ballot, Refused, Slot};
+use crate::paxos::{Ballot, CommandId, Refused, Slot};
 use crate::role::{Server, Servers};
 
 /// A part of an event.
@@ -139,6 +139,18 @@ impl Word for Server {
 
     fn parse(text: &str) -> Option<Server> {
         text.strip_prefix('s')?.parse().ok().map(Server).filter(|server| server.0 <= Server::MAX)
+    }
+}
+
+/// `session-sequence`.
+impl Word for CommandId {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        write!(to, "{}-{}", self.0, self.1)
+    }
+
+    fn parse(text: &str) -> Option<CommandId> {
+        let (session, sequence) = text.split_once('-')?;
+        Some(CommandId(session.parse().ok()?, sequence.parse().ok()?))
     }
 }
 

@@ -43,8 +43,9 @@ impl TryFrom<String> for Name {
     fn try_from(name: String) -> Result<Name, String> {
         let fits = !name.is_empty() && name.len() <= NAME_MAX_BYTES;
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        let servers = name.strip_prefix('s').is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
-        if fits && plain && !servers {
+        let number = name.strip_prefix('s').filter(|rest| !rest.is_empty());
+        let like_a_server = number.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+        if fits && plain && !like_a_server {
             Ok(Name(name))
         } else {
             let short: String = name.chars().take(NAME_MAX_BYTES).collect();

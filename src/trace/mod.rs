@@ -7,6 +7,8 @@
 //! 2026-08-21T14:03:07.105388Z INFO  s1.206  proposer ACCEPT   req=c1-5 slot=7 ballot=3.1 ... re=s5.90 -- why
 //! ```
 
+#[cfg(test)]
+mod arbitrary;
 mod event;
 mod facts;
 mod field;

@@ -115,6 +115,8 @@ words! {
         Crashed = "crashed",
         /// The queue for it is full.
         Full = "full",
+        /// The disk has no room for another value.
+        DiskFull = "disk-full",
         /// There is no connection to the server that it is for.
         Unconnected = "unconnected",
         /// The server that it is for starts or stops.

@@ -110,7 +110,13 @@ impl Trace {
     pub fn to_file(process: Process, path: &Path, terminal: bool) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
         let terminal = terminal.then(Terminal::stderr).transpose()?;
-        Ok(Trace::open(process, Sink::append(path)?, &filter, Arc::new(Timestamp::now), terminal))
+        Ok(Trace::open(process, Sink::append_to(path)?, &filter, Arc::new(Timestamp::now), terminal))
+    }
+
+    /// Shows the lines on stderr and keeps them nowhere; `RUST_LOG` filters.
+    pub fn to_terminal(process: Process) -> io::Result<Trace> {
+        let filter = std::env::var("RUST_LOG").unwrap_or_default();
+        Ok(Trace::open(process, Sink::new(Nowhere, 0), &filter, Arc::new(Timestamp::now), Some(Terminal::stderr()?)))
     }
 
     /// Keeps the lines in memory, for [`Trace::text`].
@@ -120,7 +126,7 @@ impl Trace {
 
     /// As [`Trace::to_memory`], by this clock.
     pub fn to_memory_at(process: Process, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Trace {
-        Trace::open(process, Sink::Memory(Vec::new()), "", Arc::new(clock), None)
+        Trace::open(process, Sink::new(Vec::new(), 0), "", Arc::new(clock), None)
     }
 
     fn open(process: Process, sink: Sink, filter: &str, clock: Clock, terminal: Option<Terminal>) -> Trace {
@@ -146,6 +152,16 @@ impl Trace {
         self.shared.as_ref().is_some_and(|shared| shared.steps.load(Ordering::Relaxed))
     }
 
+    /// Whether every line of a role is shown, so that a run can be proved from its lines: steps are on, and `RUST_LOG`
+    /// takes none of them away. A process says so in its BOOT line.
+    pub fn is_complete(&self) -> bool {
+        let lets_through = |shared: &Arc<Shared>| {
+            let info = |role: &RoleTag| Metadata::builder().level(Level::Info).target(target(*role)).build();
+            RoleTag::ALL.iter().all(|role| shared.logger.enabled(&info(role)))
+        };
+        self.steps() && self.shared.as_ref().is_some_and(lets_through)
+    }
+
     /// The process whose lines these are.
     pub fn process(&self) -> Option<&Process> {
         self.shared.as_ref().map(|shared| &shared.process)
@@ -169,10 +185,8 @@ impl Trace {
 
     /// What a trace in memory holds; empty for others.
     pub fn text(&self) -> String {
-        match self.shared.as_ref().map(|shared| lock(&shared.sink)).as_deref() {
-            Some(Sink::Memory(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
-            Some(Sink::File { .. }) | None => String::new(),
-        }
+        let Some(shared) = &self.shared else { return String::new() };
+        String::from_utf8_lossy(lock(&shared.sink).medium.bytes()).into_owned()
     }
 
     /// Waits until the terminal has shown all lines so far, but not longer than this: for the end of a process.
@@ -241,7 +255,7 @@ impl Shared {
     fn hand_over(&self, first: &Draft, text: &str) -> bool {
         let (level, target) = (first.event.level(), target(first.role));
         self.logger.log(&Record::builder().args(format_args!("{text}")).level(level).target(target).build());
-        lock(&self.sink).is_well()
+        !lock(&self.sink).torn
     }
 }
 
@@ -276,54 +290,103 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where lines end up.
-enum Sink {
-    /// For tests and simulators.
-    Memory(Vec<u8>),
-    /// A file of lines.
-    File {
-        file: File,
-        /// So many bytes of it are whole groups.
-        whole: u64,
-        /// The last write left half a group behind, or nothing.
-        torn: bool,
-    },
+/// Where lines end up: bytes that grow at their end, and can be cut back.
+trait Medium: Send {
+    /// Adds bytes at the end, in one write if the medium takes them whole.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Keeps only so many bytes.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+
+    /// The bytes, if they are in memory.
+    fn bytes(&self) -> &[u8];
+}
+
+impl Medium for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
+impl Medium for Vec<u8> {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.truncate(length as usize);
+        Ok(())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Keeps nothing: only the terminal shows the lines.
+struct Nowhere;
+
+impl Medium for Nowhere {
+    fn append(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn cut(&mut self, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
+/// A medium that holds whole groups of lines only.
+struct Sink {
+    medium: Box<dyn Medium>,
+    /// So many bytes of it are whole groups.
+    whole: u64,
+    /// The last group was not taken; a part of it may stand behind the whole ones.
+    torn: bool,
 }
 
 impl Sink {
-    /// Opens a file for more lines. Half a line at its end, which a kill or a full disk can leave, is cut off: it was
-    /// never part of a message, and the next line must begin on its own.
-    fn append(path: &Path) -> io::Result<Sink> {
+    fn new(medium: impl Medium + 'static, whole: u64) -> Sink {
+        Sink { medium: Box::new(medium), whole, torn: false }
+    }
+
+    /// Opens a file for more lines. Half a line at its end, which a kill or a full disk can leave, is cut off: the next
+    /// line must begin on its own.
+    fn append_to(path: &Path) -> io::Result<Sink> {
         let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
         let length = file.metadata()?.len();
         let whole = end_of_last_line(&mut file, length)?;
         if whole < length {
             file.set_len(whole)?;
         }
-        Ok(Sink::File { file, whole, torn: false })
+        Ok(Sink::new(file, whole))
     }
 
     /// Takes a group, or nothing of it.
     fn take(&mut self, group: &[u8]) {
-        match self {
-            Sink::Memory(bytes) => bytes.extend_from_slice(group),
-            Sink::File { file, whole, torn } => {
-                if *torn && file.set_len(*whole).is_err() {
-                    return;
-                }
-                *torn = file.write_all(group).is_err();
-                if *torn {
-                    // If this fails too, the next group tries again before it is written.
-                    let _ = file.set_len(*whole);
-                } else {
-                    *whole += group.len() as u64;
-                }
-            }
+        if self.torn && self.medium.cut(self.whole).is_err() {
+            return;
         }
-    }
-
-    fn is_well(&self) -> bool {
-        !matches!(self, Sink::File { torn: true, .. })
+        self.torn = self.medium.append(group).is_err();
+        if self.torn {
+            // Should this fail, the next group tries again before it is written.
+            let _ = self.medium.cut(self.whole);
+        } else {
+            self.whole += group.len() as u64;
+        }
     }
 }
 
@@ -357,3 +420,7 @@ impl Write for Pipe {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

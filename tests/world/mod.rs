@@ -1,0 +1,358 @@
+//! A cluster of role values without threads, sockets or files: each test that drives it decides what happens next.
+//!
+//! Whatever a role sends lies in `packets` until the test delivers, drops or copies it; whatever it arms lies in
+//! `timers` until the test fires it; a crash takes a role's memory, and gives the next life its durable records.
+#![allow(dead_code, missing_docs)] // Each test that includes this module uses its own part of it.
+
+pub mod ghost;
+
+use std::mem::{discriminant, take};
+use std::ops::RangeInclusive;
+
+use paxos_kv::paxos::{
+    Acceptor, Command, Learner, LearnerOutcome, LearnerRequest, Life, Message, Policy, Proposer, ProposerRequest,
+    Quorums, RoleName, StateMachine,
+};
+use paxos_kv::role::{Action, Disk, Input, Role, Server, Servers, Timed, step_all};
+
+/// Where in a turn the role's thread ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// It does not.
+    No,
+    /// During the sync: the first so many records of the group are durable, and nothing is said.
+    InSync(usize),
+    /// Between sync and send: all records are durable, and nothing is said.
+    AfterSync,
+}
+
+/// What a role did in one turn.
+pub struct Ran<R: Role> {
+    /// Records that are durable now.
+    pub durable: Vec<R::Record>,
+    /// Records that the crash took.
+    pub lost: Vec<R::Record>,
+    /// What it did; nothing if it crashed.
+    pub actions: Vec<Action<R>>,
+    /// Whether it crashed.
+    pub crashed: bool,
+}
+
+/// A turn of one of the roles.
+pub enum Turn<M: StateMachine> {
+    Proposer(Ran<Proposer>),
+    Acceptor(Ran<Acceptor>),
+    Learner(Ran<Learner<M>>),
+    /// The role is down: the input is lost.
+    Down,
+}
+
+/// A role's place on a server: the role while it lives, and what outlives it.
+pub struct Host<R: Role> {
+    pub role: Option<R>,
+    pub disk: Vec<R::Record>,
+    /// Armed timers, with the moment when they are due, in milliseconds.
+    pub timers: Vec<(u64, R::Timer)>,
+    /// Lives so far.
+    pub lives: u32,
+}
+
+impl<R: Role> Default for Host<R> {
+    fn default() -> Host<R> {
+        Host { role: None, disk: Vec::new(), timers: Vec::new(), lives: 0 }
+    }
+}
+
+/// Memory that plays the disk, and may fail in the middle of a group.
+struct RamDisk<'a, T> {
+    records: &'a mut Vec<T>,
+    keep: Option<usize>,
+}
+
+impl<T: Clone> Disk<T> for RamDisk<'_, T> {
+    type Error = ();
+
+    fn commit(&mut self, records: &[T]) -> Result<(), ()> {
+        let kept = self.keep.unwrap_or(records.len()).min(records.len());
+        self.records.extend_from_slice(&records[..kept]);
+        if self.keep.is_some() { Err(()) } else { Ok(()) }
+    }
+}
+
+impl<R: Role> Host<R> {
+    /// One turn over a group of inputs, through the same steps as in every shell. None if the role is down.
+    fn turn(&mut self, inputs: Vec<Input<R>>, crash: Crash) -> Option<Ran<R>> {
+        let role = self.role.as_mut()?;
+        let stepped = step_all(role, inputs.into_iter().map(|input| ((), input)), true);
+        let records = stepped.records().to_vec();
+        let keep = if let Crash::InSync(keep) = crash { Some(keep.min(records.len())) } else { None };
+        // A group without records has no sync to crash in: the crash comes before anything is sent.
+        let released = stepped.commit(&mut RamDisk { records: &mut self.disk, keep });
+        let (durable, lost) = records.split_at(keep.unwrap_or(records.len()));
+        let (durable, lost) = (durable.to_vec(), lost.to_vec());
+        let actions = match (crash, released) {
+            (Crash::No, Ok(released)) => released.into_actions().into_iter().flat_map(|(_, actions)| actions).collect(),
+            _ => Vec::new(),
+        };
+        let crashed = crash != Crash::No;
+        if crashed {
+            self.crash();
+        }
+        Some(Ran { durable, lost, actions, crashed })
+    }
+
+    /// The thread ends: memory and timers are gone.
+    fn crash(&mut self) {
+        self.role = None;
+        self.timers.clear();
+    }
+
+    /// A new life takes the durable records back.
+    fn begin(&mut self, mut role: R) {
+        assert!(self.role.is_none(), "the old life has ended");
+        for record in self.disk.clone() {
+            role.replay(record);
+        }
+        self.role = Some(role);
+    }
+
+    /// Arming replaces the pending timer of the same variant.
+    fn arm(&mut self, due: u64, timer: R::Timer) {
+        self.timers.retain(|(_, pending)| discriminant(pending) != discriminant(&timer));
+        self.timers.push((due, timer));
+    }
+}
+
+/// What one server tells a role of another, or of its own.
+#[derive(Clone, Debug)]
+pub enum What {
+    Message(Message),
+    /// In the house: the own learner has applied a slot.
+    Applied(ProposerRequest),
+}
+
+/// Something on its way.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    pub from: Server,
+    pub to: Server,
+    pub role: RoleName,
+    pub what: What,
+    /// When it arrives if nothing goes wrong, in milliseconds.
+    pub due: u64,
+}
+
+/// One server.
+pub struct Node<M: StateMachine> {
+    pub proposer: Host<Proposer>,
+    pub acceptor: Host<Acceptor>,
+    pub learner: Host<Learner<M>>,
+}
+
+/// All of them, and what is between them.
+pub struct Cluster<M: StateMachine> {
+    pub quorums: Quorums,
+    pub packets: Vec<Packet>,
+    /// Milliseconds since the beginning, for tests that let time pass.
+    pub now: u64,
+    nodes: Vec<Node<M>>,
+    machine: M,
+    /// Draws a delay from a range of milliseconds.
+    draw: Box<dyn FnMut(RangeInclusive<u64>) -> u64>,
+}
+
+impl<M: StateMachine> Cluster<M> {
+    /// Servers 1 to `count`, all roles down.
+    pub fn new(count: u8, machine: M, draw: impl FnMut(RangeInclusive<u64>) -> u64 + 'static) -> Cluster<M> {
+        let node = || Node { proposer: Host::default(), acceptor: Host::default(), learner: Host::default() };
+        Cluster {
+            quorums: Quorums::majority(Servers::first(count)),
+            packets: Vec::new(),
+            now: 0,
+            nodes: (0..count).map(|_| node()).collect(),
+            machine,
+            draw: Box::new(draw),
+        }
+    }
+
+    pub fn node(&self, server: Server) -> &Node<M> {
+        &self.nodes[usize::from(server.0) - 1]
+    }
+
+    fn node_mut(&mut self, server: Server) -> &mut Node<M> {
+        &mut self.nodes[usize::from(server.0) - 1]
+    }
+
+    pub fn servers(&self) -> impl Iterator<Item = Server> + use<M> {
+        self.quorums.servers().iter()
+    }
+
+    pub fn is_up(&self, server: Server, role: RoleName) -> bool {
+        let node = self.node(server);
+        match role {
+            RoleName::Proposer => node.proposer.role.is_some(),
+            RoleName::Acceptor => node.acceptor.role.is_some(),
+            RoleName::Learner => node.learner.role.is_some(),
+        }
+    }
+
+    /// Begins a new life of a role, from what its disk knows.
+    pub fn start(&mut self, server: Server, role: RoleName) -> Turn<M> {
+        let (quorums, machine) = (self.quorums, self.machine.clone());
+        let node = self.node_mut(server);
+        match role {
+            RoleName::Proposer => {
+                node.proposer.lives += 1;
+                node.proposer.begin(Proposer::new(server, quorums, Policy::BasicPaxos));
+                self.at_proposer(server, vec![Input::Start], Crash::No)
+            }
+            RoleName::Acceptor => {
+                node.acceptor.lives += 1;
+                let life = Life(node.acceptor.lives);
+                node.acceptor.begin(Acceptor::new(life));
+                self.at_acceptor(server, vec![Input::Start], Crash::No)
+            }
+            RoleName::Learner => {
+                node.learner.lives += 1;
+                let life = Life(node.learner.lives);
+                node.learner.begin(Learner::new(server, quorums, life, Default::default(), machine));
+                self.at_learner(server, vec![Input::Start], Crash::No)
+            }
+        }
+    }
+
+    /// Ends the life of a role between two turns. The supervisor tells the proposer that its learner is gone.
+    pub fn crash(&mut self, server: Server, role: RoleName) {
+        let node = self.node_mut(server);
+        match role {
+            RoleName::Proposer => node.proposer.crash(),
+            RoleName::Acceptor => node.acceptor.crash(),
+            RoleName::Learner => node.learner.crash(),
+        }
+        if role == RoleName::Learner {
+            self.at_proposer(server, vec![Input::Request(ProposerRequest::LearnerDown)], Crash::No);
+        }
+    }
+
+    /// Forgets what the role had on disk: the end of all guarantees.
+    pub fn wipe_acceptor(&mut self, server: Server) {
+        self.node_mut(server).acceptor.disk.clear();
+    }
+
+    /// Gives a group of packets, all to one role, to that role as one turn.
+    pub fn deliver(&mut self, packets: Vec<Packet>, crash: Crash) -> Turn<M> {
+        let Some((to, role)) = packets.first().map(|packet| (packet.to, packet.role)) else { return Turn::Down };
+        match role {
+            RoleName::Proposer => {
+                let inputs = packets.into_iter().map(|packet| match packet.what {
+                    What::Message(message) => Input::Message { from: packet.from, message },
+                    What::Applied(request) => Input::Request(request),
+                });
+                self.at_proposer(to, inputs.collect(), crash)
+            }
+            RoleName::Acceptor => self.at_acceptor(to, messages(packets), crash),
+            RoleName::Learner => self.at_learner(to, messages(packets), crash),
+        }
+    }
+
+    pub fn at_proposer(&mut self, server: Server, inputs: Vec<Input<Proposer>>, crash: Crash) -> Turn<M> {
+        let Some(ran) = self.node_mut(server).proposer.turn(inputs, crash) else { return Turn::Down };
+        for action in &ran.actions {
+            match action {
+                Action::Send { to, message } => self.send(server, *to, message),
+                Action::Arm(timer) => {
+                    let due = self.due(timer);
+                    self.node_mut(server).proposer.arm(due, *timer);
+                }
+                Action::Outcome(_) | Action::Fact(_) => {}
+            }
+        }
+        Turn::Proposer(ran)
+    }
+
+    pub fn at_acceptor(&mut self, server: Server, inputs: Vec<Input<Acceptor>>, crash: Crash) -> Turn<M> {
+        let Some(ran) = self.node_mut(server).acceptor.turn(inputs, crash) else { return Turn::Down };
+        for action in &ran.actions {
+            match action {
+                Action::Send { to, message } => self.send(server, *to, message),
+                Action::Arm(timer) => match *timer {},
+                Action::Outcome(_) | Action::Fact(_) => {}
+            }
+        }
+        Turn::Acceptor(ran)
+    }
+
+    pub fn at_learner(&mut self, server: Server, inputs: Vec<Input<Learner<M>>>, crash: Crash) -> Turn<M> {
+        let Some(ran) = self.node_mut(server).learner.turn(inputs, crash) else { return Turn::Down };
+        if ran.crashed {
+            self.at_proposer(server, vec![Input::Request(ProposerRequest::LearnerDown)], Crash::No);
+        }
+        for action in &ran.actions {
+            match action {
+                Action::Send { to, message } => self.send(server, *to, message),
+                Action::Arm(timer) => {
+                    let due = self.due(timer);
+                    self.node_mut(server).learner.arm(due, *timer);
+                }
+                Action::Outcome(LearnerOutcome::Applied { slot, id, .. }) => {
+                    let what = What::Applied(ProposerRequest::Applied { slot: *slot, id: *id });
+                    let packet = Packet { from: server, to: server, role: RoleName::Proposer, what, due: self.now };
+                    self.packets.push(packet);
+                }
+                Action::Outcome(_) | Action::Fact(_) => {}
+            }
+        }
+        Turn::Learner(ran)
+    }
+
+    /// Fires the n-th pending timer of a proposer.
+    pub fn fire_proposer(&mut self, server: Server, n: usize, crash: Crash) -> Turn<M> {
+        let (_, timer) = self.node_mut(server).proposer.timers.remove(n);
+        self.at_proposer(server, vec![Input::Timeout(timer)], crash)
+    }
+
+    /// Fires the n-th pending timer of a learner.
+    pub fn fire_learner(&mut self, server: Server, n: usize, crash: Crash) -> Turn<M> {
+        let (_, timer) = self.node_mut(server).learner.timers.remove(n);
+        self.at_learner(server, vec![Input::Timeout(timer)], crash)
+    }
+
+    pub fn propose(&mut self, server: Server, command: Command) -> Turn<M> {
+        self.at_proposer(server, vec![Input::Request(ProposerRequest::Propose(command))], Crash::No)
+    }
+
+    pub fn read(&mut self, server: Server, token: u64, query: M::Query) -> Turn<M> {
+        self.at_learner(server, vec![Input::Request(LearnerRequest::Read { token, query })], Crash::No)
+    }
+
+    fn due(&mut self, timer: &impl Timed) -> u64 {
+        self.now + (self.draw)(timer.delay_ms())
+    }
+
+    fn send(&mut self, from: Server, to: Servers, message: &Message) {
+        for to in to.iter() {
+            for role in message.heard_by() {
+                let due = self.now + (self.draw)(0..=2);
+                self.packets.push(Packet { from, to, role: *role, what: What::Message(message.clone()), due });
+            }
+        }
+    }
+
+    /// Takes what is on its way and fits.
+    pub fn take_packets(&mut self, fits: impl FnMut(&mut Packet) -> bool) -> Vec<Packet> {
+        self.packets.extract_if(.., fits).collect()
+    }
+
+    /// Takes everything that is on its way.
+    pub fn take_all_packets(&mut self) -> Vec<Packet> {
+        take(&mut self.packets)
+    }
+}
+
+fn messages<R: Role<Message = Message>>(packets: Vec<Packet>) -> Vec<Input<R>> {
+    let message = |packet: Packet| match packet.what {
+        What::Message(message) => Some(Input::Message { from: packet.from, message }),
+        What::Applied(_) => None,
+    };
+    packets.into_iter().filter_map(message).collect()
+}
