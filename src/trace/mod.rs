@@ -9,10 +9,12 @@
 
 #[cfg(test)]
 mod arbitrary;
+pub mod audit;
 mod event;
 mod facts;
 mod field;
 mod line;
+pub mod parse;
 mod terminal;
 mod text;
 mod word;
