@@ -455,7 +455,7 @@ impl Proposer {
         }
         if let Phase::Accepting(attempt, open) = &mut self.phase {
             open.retain(|open, _| *open > slot);
-            if before < Some(slot) {
+            if before < Some(slot) && !open.is_empty() {
                 out.arm(ProposerTimer::Attempt { ballot: attempt.ballot, failures: self.failures });
             }
             self.finish_if_applied(out);
