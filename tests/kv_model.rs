@@ -21,8 +21,11 @@ fn ops() -> impl Strategy<Value = Op> {
     let key = prop_oneof![Just(b"a".to_vec()), Just(b"b".to_vec()), Just(b"c".to_vec())];
     let value = prop::collection::vec(any::<u8>(), 0..3);
     prop_oneof![
-        (key.clone(), value, prop::option::of(0..4u64))
-            .prop_map(|(key, value, if_version)| Op::Put { key, value, if_version }),
+        (key.clone(), value, prop::option::of(0..4u64)).prop_map(|(key, value, if_version)| Op::Put {
+            key,
+            value,
+            if_version
+        }),
         key.prop_map(|key| Op::Delete { key }),
     ]
 }
@@ -84,7 +87,8 @@ impl Naive {
                     return Outcome::Superseded;
                 }
                 let before = mine().find_map(|write| write.3.filter(|_| write.1 == *sequence));
-                let applied = if before.is_none() { Some(Saved { slot: Slot(slot), written: self.write(op) }) } else { None };
+                let applied =
+                    if before.is_none() { Some(Saved { slot: Slot(slot), written: self.write(op) }) } else { None };
                 self.writes.push((*session, *sequence, *first_open, applied));
                 match (before, applied) {
                     (Some(saved), _) => Outcome::Duplicate(saved),
@@ -98,7 +102,9 @@ impl Naive {
     fn write(&mut self, op: &Op) -> Written {
         let (value, version) = self.keys.get(op.key()).cloned().unwrap_or((None, 0));
         let new = match op {
-            Op::Put { if_version, value, .. } if if_version.is_none_or(|wanted| wanted == version) => Some(value.clone()),
+            Op::Put { if_version, value, .. } if if_version.is_none_or(|wanted| wanted == version) => {
+                Some(value.clone())
+            }
             Op::Put { .. } => return Written::Mismatch { version },
             Op::Delete { .. } if value.is_some() => None,
             Op::Delete { .. } => return Written::NotFound { version },
