@@ -13,14 +13,14 @@ mod connection;
 pub mod demo;
 mod duration;
 pub mod identity;
-mod lines;
+pub(crate) mod lines;
 mod outcome;
 mod perform;
 pub mod print;
 mod scenes;
 mod session;
 pub mod status;
-mod stub;
+pub(crate) mod stub;
 pub mod workload;
 
 pub use connection::{Connection, NoReply};

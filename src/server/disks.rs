@@ -5,21 +5,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::paxos::{AcceptorRecord, ProposerRecord};
 use crate::role::Disk;
-use crate::storage::disk::RealFiles;
+use crate::storage::disk::{Files, RealFiles};
 use crate::storage::{DataFolder, FolderError, Journal, JournalError, Rounds};
 
 /// The acceptor's journal, and whether it has room for another value.
-pub struct AcceptorJournal {
-    journal: Journal<RealFiles>,
+pub struct AcceptorJournal<F: Files = RealFiles> {
+    journal: Journal<F>,
     has_room: Arc<AtomicBool>,
 }
 
 impl AcceptorJournal {
     /// Opens the journal of a data folder; gives what it remembers.
-    pub fn open(folder: &DataFolder, segment_bytes: u64) -> Result<(AcceptorJournal, Vec<AcceptorRecord>), FolderError> {
+    pub fn open(
+        folder: &DataFolder,
+        segment_bytes: u64,
+    ) -> Result<(AcceptorJournal, Vec<AcceptorRecord>), FolderError> {
         let (journal, recovered) = folder.open_journal(segment_bytes)?;
+        Ok((AcceptorJournal::new(journal), recovered.records))
+    }
+}
+
+impl<F: Files> AcceptorJournal<F> {
+    /// A journal that is open.
+    pub fn new(journal: Journal<F>) -> AcceptorJournal<F> {
         let has_room = Arc::new(AtomicBool::new(journal.has_room()));
-        Ok((AcceptorJournal { journal, has_room }, recovered.records))
+        AcceptorJournal { journal, has_room }
     }
 
     /// True while the next segment stands ready: then any value can be accepted without asking the disk for space.
@@ -28,7 +38,7 @@ impl AcceptorJournal {
     }
 }
 
-impl Disk<AcceptorRecord> for AcceptorJournal {
+impl<F: Files> Disk<AcceptorRecord> for AcceptorJournal<F> {
     type Error = JournalError;
 
     fn commit(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {

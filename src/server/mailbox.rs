@@ -10,9 +10,9 @@ use crate::role::{Input, Role};
 use crate::trace::Context;
 
 /// A mailbox holds at most so many inputs.
-const MAILBOX_MAX: usize = 1_024;
+pub const MAILBOX_MAX: usize = 1_024;
 /// A mailbox holds at most so many bytes of values.
-const MAILBOX_MAX_BYTES: usize = 16 << 20;
+pub const MAILBOX_MAX_BYTES: usize = 16 << 20;
 
 /// An input on its way to a role, with the line and the request that it comes from.
 pub struct Mail<R: Role> {

@@ -8,14 +8,14 @@
 
 mod board;
 mod clients;
-mod desk;
-mod disks;
-mod house;
-mod lines;
-mod mailbox;
+pub(crate) mod desk;
+pub(crate) mod disks;
+pub(crate) mod house;
+pub(crate) mod lines;
+pub(crate) mod mailbox;
 mod options;
 mod peers;
-mod runner;
+pub(crate) mod runner;
 mod shells;
 mod start;
 mod supervisor;
