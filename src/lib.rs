@@ -9,5 +9,6 @@ pub mod paxos;
 pub mod random;
 pub mod role;
 pub mod server;
+pub mod sim;
 pub mod storage;
 pub mod trace;

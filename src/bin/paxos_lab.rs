@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use paxos_kv::sim;
 use paxos_kv::trace::audit::Audit;
 use paxos_kv::trace::parse::Run;
 
@@ -35,6 +36,8 @@ enum Command {
         /// Folder of the run, as runs/latest
         dir: PathBuf,
     },
+    /// Run whole clusters in virtual time, where everything that can go wrong does
+    Simulate(sim::cli::Simulate),
 }
 
 fn main() -> ExitCode {
@@ -64,5 +67,6 @@ fn run(command: Command) -> Result<(String, u8), String> {
             let audit = Audit::new(&run);
             Ok((audit.explain(&run).to_string(), audit.verdict().exit_code()))
         }
+        Command::Simulate(options) => sim::cli::run(&options),
     }
 }
