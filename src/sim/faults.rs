@@ -412,7 +412,7 @@ impl World {
             // A new disk under the old name: its peers must refuse it.
             me.folder = Default::default();
             me.storage = storage;
-            self.strangers.insert(server);
+            self.nature.ghost.replaced(server);
             return;
         }
         let has_journal = me.folder.journal.list().is_ok_and(|names| names.iter().any(|name| name.ends_with("journal")));

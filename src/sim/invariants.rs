@@ -86,8 +86,8 @@ pub struct Ghost {
     promises: BTreeMap<(Ballot, Server), Reported>,
     /// Values that were proposed.
     proposed: BTreeMap<(Slot, Ballot), Value>,
-    /// Commands that a proposer's life has put into an ACCEPT.
-    proposed_by: BTreeSet<(u64, CommandId)>,
+    /// Commands of their own that living proposers have put into an ACCEPT, until their learner has applied them.
+    proposed_by: BTreeSet<(Server, CommandId)>,
     /// The log as applied: outcome and digest after each slot, from slot 1.
     applied: Vec<(Outcome, u64)>,
     /// How far each living learner is.
@@ -102,6 +102,8 @@ pub struct Ghost {
     reads: BTreeMap<(u64, u64), Slot>,
     /// Replays the log in slot order.
     machine: Kv,
+    /// Servers that came back with a new disk.
+    strangers: Servers,
 }
 
 impl Ghost {
@@ -124,6 +126,7 @@ impl Ghost {
             refused: BTreeSet::new(),
             reads: BTreeMap::new(),
             machine: Kv::default(),
+            strangers: Servers::NONE,
         }
     }
 
@@ -168,6 +171,9 @@ impl Ghost {
 
     /// An acceptor's group is durable.
     pub fn durable(&mut self, server: Server, records: &[AcceptorRecord]) {
+        if self.strangers.contains(server) {
+            return;
+        }
         for record in records {
             self.record(server, record);
         }
@@ -216,6 +222,9 @@ impl Ghost {
 
     /// What an acceptor has found on its disk.
     pub fn recovered(&mut self, server: Server, acceptor: &Acceptor, marks: &mut Marks) {
+        if self.strangers.contains(server) {
+            return;
+        }
         let in_doubt = std::mem::take(&mut self.disk(server).in_doubt);
         let disk = self.disk(server).clone();
         let is = |disk: &Durable| (disk.promised, &disk.accepted) == (acceptor.promised(), acceptor.accepted());
@@ -251,6 +260,9 @@ impl Ghost {
 
     /// What an acceptor says. Its group is durable already.
     pub fn acceptor_says(&mut self, server: Server, actions: &[Action<Acceptor>], marks: &mut Marks) {
+        if self.strangers.contains(server) {
+            return;
+        }
         let mut whole: BTreeMap<u64, (Ballot, Reported)> = BTreeMap::new();
         for action in actions {
             let Action::Send { message, .. } = action else { continue };
@@ -297,7 +309,10 @@ impl Ghost {
     // ---- proposers
 
     /// What a proposer says.
-    pub fn proposer_says(&mut self, server: Server, life: u64, actions: &[Action<Proposer>], marks: &mut Marks) {
+    pub fn proposer_says(&mut self, server: Server, actions: &[Action<Proposer>], marks: &mut Marks) {
+        if self.strangers.contains(server) {
+            return;
+        }
         for action in actions {
             match action {
                 Action::Send { message: Message::Prepare { ballot, from }, .. } => {
@@ -305,14 +320,14 @@ impl Ghost {
                     self.require(11, new, || format!("{server} prepared {ballot}, which was used before"));
                 }
                 Action::Send { message: Message::Accept { ballot, slot, value }, .. } => {
-                    self.accept_sent(life, *ballot, *slot, value);
+                    self.accept_sent(*ballot, *slot, value);
                 }
                 Action::Fact(ProposerFact::Proposed { slot, ballot, value, adopted, quorum, .. }) => {
                     self.proposal(*slot, *ballot, value, *adopted, *quorum, marks);
                 }
                 Action::Outcome(ProposerOutcome::NotApplied { id, .. }) => {
                     marks.reach(Mark::ToldNotApplied);
-                    let sent = self.proposed_by.contains(&(life, *id));
+                    let sent = self.proposed_by.contains(&(server, *id));
                     self.require(25, !sent, || format!("{server} gave up {id:?}, and had it in an ACCEPT"));
                 }
                 _ => {}
@@ -320,15 +335,12 @@ impl Ghost {
         }
     }
 
-    fn accept_sent(&mut self, life: u64, ballot: Ballot, slot: Slot, value: &Value) {
+    fn accept_sent(&mut self, ballot: Ballot, slot: Slot, value: &Value) {
         let prepared = self.prepared.get(&ballot).is_some_and(|from| *from <= slot);
         self.require(7, prepared, || format!("{ballot} was not prepared for slot {slot}"));
         let same = self.proposed.get(&(slot, ballot)).is_none_or(|before| before == value);
         self.require(3, same, || format!("{ballot} proposed two values in slot {slot}"));
         self.proposed.insert((slot, ballot), value.clone());
-        if let Some(id) = value.id() {
-            self.proposed_by.insert((life, id));
-        }
         let lost = self.chosen.get(&slot).filter(|(at, chosen)| *at < ballot && chosen != value);
         if let Some((at, _)) = lost {
             let at = *at;
@@ -345,6 +357,9 @@ impl Ghost {
             (Some((at, bound)), adopted) => adopted == Some(*at) && bound == value,
             (None, adopted) => adopted.is_none(),
         };
+        if let (Some(id), None) = (value.id(), adopted) {
+            self.proposed_by.insert((ballot.server, id));
+        }
         if highest.is_some() {
             marks.reach(Mark::Adopted);
         } else if *value == Value::Noop {
@@ -363,6 +378,9 @@ impl Ghost {
 
     /// A learner begins with nothing.
     pub fn learner_started(&mut self, server: Server, marks: &mut Marks) {
+        if self.strangers.contains(server) {
+            return;
+        }
         self.learners.insert(server, Slot(0));
         if !self.applied.is_empty() {
             marks.reach(Mark::LearnerFromNothing);
@@ -377,6 +395,9 @@ impl Ghost {
         actions: &[Action<crate::paxos::Learner<Kv>>],
         marks: &mut Marks,
     ) {
+        if self.strangers.contains(server) {
+            return;
+        }
         for action in actions {
             match action {
                 Action::Fact(LearnerFact::Chosen { slot, ballot, quorum }) => {
@@ -416,6 +437,9 @@ impl Ghost {
     }
 
     fn learned(&mut self, server: Server, slot: Slot, value: &Value, outcome: &Outcome, marks: &mut Marks) {
+        if let Some(id) = value.id() {
+            self.proposed_by.remove(&(server, id));
+        }
         let before = self.learners.insert(server, slot).unwrap_or_default();
         self.require(12, slot == before.next(), || format!("{server} applied slot {slot} after {before}"));
         let chosen = self.chosen.get(&slot).is_some_and(|(_, chosen)| chosen == value);
@@ -479,9 +503,17 @@ impl Ghost {
     }
 
     /// A role has died: what was asked of it is answered by nobody.
-    pub fn died(&mut self, role: RoleName, life: u64) {
-        if role == RoleName::Learner {
-            self.reads.retain(|(asked, _), _| *asked != life);
+    pub fn died(&mut self, server: Server, role: RoleName, life: u64) {
+        match role {
+            RoleName::Learner => self.reads.retain(|(asked, _), _| *asked != life),
+            RoleName::Proposer => self.proposed_by.retain(|(proposer, _)| *proposer != server),
+            RoleName::Acceptor => {}
         }
+    }
+
+    /// A server has got a new disk: what it says from now on must count for nobody, so it is not even judged. If a
+    /// proposer counted its promise, that promise would be missed.
+    pub fn replaced(&mut self, server: Server) {
+        self.strangers.insert(server);
     }
 }

@@ -165,8 +165,8 @@ impl Housed for Proposer {
         server.tell_write(nature, id, &Reply::NotApplied(WhyNotApplied::Proposer(why)), &context);
     }
 
-    fn says(nature: &mut Nature, server: Server, life: u64, actions: &[Action<Proposer>]) {
-        nature.ghost.proposer_says(server, life, actions, &mut nature.marks);
+    fn says(nature: &mut Nature, server: Server, _life: u64, actions: &[Action<Proposer>]) {
+        nature.ghost.proposer_says(server, actions, &mut nature.marks);
     }
 }
 

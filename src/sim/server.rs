@@ -166,6 +166,7 @@ impl SimServer {
         if let Some(down) = down {
             self.line(RoleTag::Proposer, lines::restarted_proposer(down, proposer.next_round()));
         }
+        nature.ghost.died(self.me, RoleName::Proposer, 0);
         self.begin::<Proposer>(nature, proposer, rounds);
         Ok(())
     }

@@ -204,7 +204,7 @@ impl SimServer {
         let Some(process) = &mut self.process else { return };
         let number = process.number;
         let Some(living) = R::place(process).take() else { return };
-        nature.ghost.died(R::NAME, living.number);
+        nature.ghost.died(me, R::NAME, living.number);
         let up = Duration::from_micros(now - living.since);
         self.line(R::NAME.into(), lines::crash(order, up));
         let down = order.down.unwrap_or_default();

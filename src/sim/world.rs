@@ -110,8 +110,6 @@ pub struct World {
     clients: Vec<SimClient>,
     /// Servers that faults have damaged for good.
     pub lost: Servers,
-    /// Servers that came back with a new disk.
-    pub strangers: Servers,
     faults_are_over: bool,
     events: u64,
 }
@@ -127,7 +125,6 @@ impl World {
             servers,
             clients: Vec::new(),
             lost: Servers::NONE,
-            strangers: Servers::NONE,
             faults_are_over: false,
             events: 0,
             plan,
@@ -208,6 +205,7 @@ impl World {
         let healthy = self.plan.healthy.without(self.lost);
         let enough = self.plan.quorums().is_prepared(healthy);
         let healthy = if enough { healthy } else { self.plan.cluster().without(self.lost) };
+        self.plan.healthy = healthy;
         for server in self.plan.cluster().iter() {
             if !healthy.contains(server) {
                 self.kill(server, Death::Process);
@@ -492,6 +490,10 @@ impl World {
     }
 
     fn end(&mut self, server: Server) {
+        for process in self.servers.iter_mut().filter_map(|one| one.process.as_mut()) {
+            // Its connections are gone: with the next ones come new greetings.
+            process.met = process.met.without(Servers::only(server));
+        }
         let waiters = self.servers[usize::from(server.0) - 1].end_process();
         for waiter in waiters {
             // Some connections end at once, others only fall silent.
