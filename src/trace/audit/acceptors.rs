@@ -19,15 +19,25 @@ pub(super) struct Report {
     from: Slot,
     /// What is known to be reported.
     reported: BTreeMap<Slot, Ballot>,
-    /// The report is longer than the line, and nothing else tells the rest: slots behind this one are not known.
+    /// The report is longer than the line. Of the slots behind this one the acceptor's earlier lines tell the rest, but
+    /// perhaps not all: it may have accepted more, and died before it wrote the line.
     known_to: Option<Slot>,
 }
 
+/// What an acceptor reported of a slot, as far as lines tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Say {
+    /// The ballot at which it had accepted a value there, or a lower one; None if it had accepted none.
+    pub at_least: Option<Ballot>,
+    /// It is exactly that.
+    pub exactly: bool,
+}
+
 impl Report {
-    /// What the acceptor reported of a slot: a ballot, or that it had accepted nothing. None if the lines do not tell.
-    pub fn says(&self, slot: Slot) -> Option<Option<Ballot>> {
-        let told = slot >= self.from && self.known_to.is_none_or(|last| slot <= last);
-        told.then(|| self.reported.get(&slot).copied())
+    /// What the acceptor reported of a slot; None if it was not asked about it.
+    pub fn says(&self, slot: Slot) -> Option<Say> {
+        let exactly = self.known_to.is_none_or(|last| slot <= last);
+        (slot >= self.from).then(|| Say { at_least: self.reported.get(&slot).copied(), exactly })
     }
 }
 
@@ -196,10 +206,11 @@ impl Past {
             let says = format!("{who} reports {all} accepted slots from {from} on, and has accepted {known}");
             case.violated(Rule::Promise, &[at], says);
         }
-        // The slots that the line has no room for are told by the lines of their acceptance, if all of them are.
+        // The slots that the line has no room for are told by the lines of their acceptance, if all of them are there.
         let known_to = last_shown.filter(|_| all != known || self.may_know_more);
-        if told.more > 0 && known_to.is_none() {
-            reported.extend(self.accepted.range(from..).map(|(slot, (ballot, _))| (*slot, *ballot)));
+        if let Some(last) = last_shown {
+            let rest = self.accepted.range(last.next()..);
+            reported.extend(rest.map(|(slot, (ballot, _))| (*slot, *ballot)));
         }
         Report { at, from, reported, known_to }
     }
