@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use paxos_kv::kv::{Command, Get, Kv, Op, Outcome};
-use paxos_kv::paxos::{self, CommandId, LearnerOutcome, ProposerOutcome, RoleName, Slot};
+use paxos_kv::paxos::{self, CommandId, LearnerOutcome, Message, ProposerOutcome, RoleName, Slot};
 use paxos_kv::role::{Action, Server};
 use rand_core::Rng;
 use rand_pcg::Pcg32;
 
 use world::ghost::Ghost;
-use world::{Cluster, Crash, Packet, Turn};
+use world::{Cluster, Crash, Packet, Turn, What};
 
 /// Walks a test run takes.
 const SEEDS: u64 = 2_000;
@@ -31,6 +31,8 @@ const LIVENESS_MS: u64 = 10_000;
 #[derive(Debug)]
 struct Odds {
     lose: u64,
+    /// ACCEPTs are lost more often in some walks: what only a minority has accepted is where Paxos is hard.
+    lose_accepts: u64,
     double: u64,
     replay: u64,
     fire: u64,
@@ -84,6 +86,7 @@ impl Walk {
         let mut odds = |choices: &[u64]| choices[(rng.next_u32() as usize) % choices.len()];
         let odds = Odds {
             lose: odds(&[0, 20, 100, 300]),
+            lose_accepts: odds(&[0, 0, 300, 700]),
             double: odds(&[0, 20, 100]),
             replay: odds(&[0, 5, 20]),
             fire: odds(&[20, 60, 200]),
@@ -182,7 +185,8 @@ impl Walk {
         if !self.chance(self.odds.double) {
             self.cluster.packets.swap_remove(n);
         }
-        if self.chance(self.odds.lose) {
+        let is_accept = matches!(packet.what, What::Message(Message::Accept { .. }));
+        if self.chance(self.odds.lose) || (is_accept && self.chance(self.odds.lose_accepts)) {
             return;
         }
         if self.old.len() < 300 {
@@ -440,10 +444,12 @@ impl Walk {
     }
 }
 
-/// What a batch of walks reached, so that a batch that tests nothing is noticed.
+/// What a batch of walks reached: a batch that goes nowhere tests nothing.
 #[derive(Default, Debug)]
 struct Reached {
     applied: usize,
+    noops: usize,
+    duplicates: usize,
     answers: usize,
     refusals: usize,
 }
@@ -455,21 +461,28 @@ fn walk(seed: u64) -> Reached {
         walk.step();
     }
     walk.heal();
-    Reached { applied: walk.ghost.applied(), answers: walk.answers, refusals: walk.refusals }
+    Reached {
+        applied: walk.ghost.applied(),
+        noops: walk.ghost.outcomes(|outcome| *outcome == Outcome::Noop),
+        duplicates: walk.ghost.outcomes(|outcome| matches!(outcome, Outcome::Duplicate(_))),
+        answers: walk.answers,
+        refusals: walk.refusals,
+    }
 }
 
 #[test]
 fn nothing_wrong_happens_and_then_everything_gets_done() {
     let only = std::env::var("PAXOS_WALK_SEED").ok().map(|seed| seed.parse().expect("PAXOS_WALK_SEED is a number"));
     let seeds = only.map_or(1..=SEEDS, |seed: u64| seed..=seed);
-    let alone = seeds.clone().count() == 1;
-    let mut reached = Reached::default();
+    let mut all = Reached::default();
     for seed in seeds {
         match catch_unwind(AssertUnwindSafe(|| walk(seed))) {
-            Ok(Reached { applied, answers, refusals }) => {
-                reached.applied += applied;
-                reached.answers += answers;
-                reached.refusals += refusals;
+            Ok(reached) => {
+                all.applied += reached.applied;
+                all.noops += reached.noops;
+                all.duplicates += reached.duplicates;
+                all.answers += reached.answers;
+                all.refusals += reached.refusals;
             }
             Err(panic) => {
                 eprintln!("seed {seed} failed: PAXOS_WALK_SEED={seed} cargo test --test random_walk");
@@ -477,8 +490,8 @@ fn nothing_wrong_happens_and_then_everything_gets_done() {
             }
         }
     }
-    println!("{reached:?}");
-    if !alone {
-        assert!(reached.applied > 20_000 && reached.answers > 10_000 && reached.refusals > 100, "{reached:?}");
-    }
+    println!("{all:?}");
+    let Reached { applied, noops, duplicates, answers, refusals } = all;
+    let enough = applied > 20_000 && noops > 20 && duplicates > 200 && answers > 10_000 && refusals > 100;
+    assert!(enough || only.is_some(), "these walks go nowhere: {all:?}");
 }

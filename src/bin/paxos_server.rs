@@ -9,6 +9,7 @@ use paxos_kv::server::{self, Options};
 #[derive(Parser)]
 #[command(
     name = "paxos-server",
+    args_override_self = true,
     version,
     after_help = "\
 Examples:

@@ -52,6 +52,9 @@ pub struct Options {
     /// Allows addresses that are not loopback: everything is sent in the clear, and nobody is asked who they are
     #[arg(long)]
     pub insecure: bool,
+    /// The length of the acceptor's journal files in KiB; longer ones are made less often
+    #[arg(long, value_name = "KIB", default_value_t = 16 << 10, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
+    pub segment_kib: u64,
     /// No copy of the lines on the terminal
     #[arg(long)]
     pub quiet: bool,
@@ -140,6 +143,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 impl Options {
+    /// The length of the acceptor's journal files, in bytes.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_kib << 10
+    }
+
     /// Refuses what would send words in the clear to another machine.
     pub fn check_address(&self, address: SocketAddr) -> Result<(), String> {
         if address.ip().is_loopback() || self.insecure {

@@ -16,6 +16,8 @@ use crate::trace::{Context, Draft, Re};
 
 /// One group has at most so many inputs.
 const GROUP_MAX: usize = 1_024;
+/// One group has values of at most so many bytes, and then whatever comes next: it must fit into half a journal segment.
+const GROUP_MAX_BYTES: usize = 4 << 20;
 /// A crash inside a turn waits this long for a turn to hit.
 const CRASH_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -109,12 +111,14 @@ fn gather<R: Role, S: Shell<R>>(
         None => inbox.items.recv().map_err(|_| RecvTimeoutError::Disconnected),
         Some(deadline) => inbox.items.recv_deadline(deadline),
     };
+    let mut bytes = 0;
     let items = first.into_iter().chain(inbox.items.try_iter());
     for item in items {
         match item {
             Item::Mail(mail) => {
                 inbox.taken(&mail);
-                let Mail { context, input, .. } = mail;
+                let Mail { context, input, size } = mail;
+                bytes += size;
                 if shell.must_shed(&input) {
                     shell.house().tell_shed(&context);
                 } else {
@@ -124,7 +128,7 @@ fn gather<R: Role, S: Shell<R>>(
             Item::Crash(order) => return Gathered::Crash(order),
             Item::Stop => return Gathered::Stop,
         }
-        if group.len() >= GROUP_MAX {
+        if group.len() >= GROUP_MAX || bytes >= GROUP_MAX_BYTES {
             break;
         }
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-use super::disks::{AcceptorJournal, RoundsFile};
+use super::disks::{AcceptorJournal, open_rounds};
 use super::house::{self, House};
 use super::lines;
 use super::mailbox::{Cause, CrashOrder, CrashPoint, Inbox, Item, Mail};
@@ -203,11 +203,9 @@ impl Supervisor {
     }
 
     fn start_proposer(&mut self, down: Option<Duration>, random: Random) -> Result<RoleThread, String> {
-        let (rounds, records) = RoundsFile::open(&self.folder).map_err(|error| error.to_string())?;
+        let (rounds, record) = open_rounds(&self.folder).map_err(|error| error.to_string())?;
         let mut proposer = Proposer::new(self.house.me, self.quorums, self.house.options.protocol.policy());
-        for record in records {
-            proposer.replay(record);
-        }
+        proposer.replay(record);
         if let Some(down) = down {
             self.tell_restart(RoleName::Proposer, lines::restarted_proposer(down, proposer.next_round()), None);
         }
@@ -218,9 +216,10 @@ impl Supervisor {
     fn start_acceptor(&mut self, down: Option<Duration>, random: Random) -> Result<RoleThread, String> {
         let lost = self.house.options.restart == Restart::Lost && down.is_some();
         if lost {
-            AcceptorJournal::wipe(&self.folder).map_err(|error| error.to_string())?;
+            self.folder.discard_journal().map_err(|error| error.to_string())?;
         }
-        let (journal, recovered) = AcceptorJournal::open(&self.folder).map_err(|error| error.to_string())?;
+        let opened = AcceptorJournal::open(&self.folder, self.house.options.segment_bytes());
+        let (journal, recovered) = opened.map_err(|error| error.to_string())?;
         let mut acceptor = Acceptor::new(self.next_life()?);
         for record in recovered {
             acceptor.replay(record);
@@ -253,7 +252,7 @@ impl Supervisor {
     }
 
     fn next_life(&self) -> Result<Life, String> {
-        self.folder.next_role_life().map(Life).map_err(|error| error.to_string())
+        self.folder.begin_role_life().map(Life).map_err(|error| error.to_string())
     }
 
     fn tell_restart(&self, role: RoleName, event: Event, why: Option<String>) {

@@ -1,11 +1,24 @@
-//! stub
-use crate::role::Server;
-pub struct DataFolder;
-impl DataFolder {
-    pub fn open(_p: &std::path::Path, _c: &str, _s: Server) -> Result<DataFolder, String> { Ok(DataFolder) }
-    pub fn life(&self) -> u32 { 1 }
-    pub fn next_role_life(&self) -> Result<u32, String> { static N: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0); Ok(N.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) }
-    pub fn storage_id(&self) -> u64 { 7 }
-    pub fn known_peer(&self, _s: Server) -> Option<u64> { None }
-    pub fn remember_peer(&self, _s: Server, _i: u64) -> Result<(), String> { Ok(()) }
-}
+//! Stable storage of one server: what survives when its power fails.
+//!
+//! | who | remembers | in |
+//! |---|---|---|
+//! | acceptor | what it promised and accepted | [`journal`]: append only, one write and one sync a group |
+//! | proposer | which rounds are spent | [`rounds`]: one number, replaced as a whole |
+//! | server | who it is, its lives, its peers' disks | [`identity`]: a small text, replaced as a whole |
+//!
+//! All three live in a [`folder`]. They reach the disk through [`disk`] alone, so that each of them can be run on a disk
+//! in memory whose power fails at any step.
+//!
+//! What is assumed of the disk: a sector of 512 bytes is written whole or not at all; what was synced stays. Where the
+//! second is broken (a bit flips, a file is lost or comes back old), it is found out and the server does not start:
+//! damaged is never taken for "never written".
+
+pub mod disk;
+pub mod folder;
+pub mod identity;
+pub mod journal;
+pub mod rounds;
+
+pub use folder::{DataFolder, FolderError};
+pub use journal::{Journal, JournalError, Recovered};
+pub use rounds::{Rounds, RoundsError};

@@ -62,6 +62,11 @@ impl Ghost {
         self.applied.len()
     }
 
+    /// In how many slots the log came to an outcome of this kind.
+    pub fn outcomes(&self, kind: impl Fn(&Outcome) -> bool) -> usize {
+        self.applied.iter().filter(|(outcome, _)| kind(outcome)).count()
+    }
+
     /// A client was told that a command will never be applied.
     pub fn refuse(&mut self, id: CommandId) {
         assert!(!self.effects.contains_key(&id), "{id:?} was called not applied, and is applied");

@@ -1,0 +1,523 @@
+//! The command line of `paxos-client`.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use super::demo::Demo;
+use super::duration::parse_duration;
+use super::identity::Identity;
+use super::outcome::{ClientError, Found, Outcome};
+use super::perform::{Counts, Done, outcome_words, perform};
+use super::print::Printer;
+use super::status::Survey;
+use super::stub::{Client, ClientOptions, check_limits};
+use super::workload::{self, Action, Operation, shown};
+use crate::cluster::Cluster;
+use crate::kv::VALUE_MAX_BYTES;
+use crate::paxos::RoleName;
+use crate::role::Server;
+
+/// Exit codes: what a script needs to know of an outcome.
+pub mod exit {
+    /// Done.
+    pub const OK: u8 = 0;
+    /// Something else failed.
+    pub const FAILURE: u8 = 1;
+    /// The command line, or an input, cannot be what was meant.
+    pub const USAGE: u8 = 2;
+    /// There is no such key.
+    pub const NOT_FOUND: u8 = 3;
+    /// Certainly not applied; failed reads and version mismatches too.
+    pub const NOT_APPLIED: u8 = 4;
+    /// Applied or not: nobody knows.
+    pub const UNKNOWN: u8 = 5;
+}
+
+const PREPOPULATE: &str = include_str!("../../res/prepopulate.txt");
+const OPERATIONS: &str = include_str!("../../res/operations.txt");
+/// Where the cluster file is, below the folder of the project.
+const CLUSTER_FILE: &str = "res/cluster.toml";
+/// A demo has at most so many clients.
+const CLIENTS_MAX: u8 = 64;
+/// Between two looks of `status --await`.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  failure
+  2  usage
+  3  key not found
+  4  certainly not applied (failed reads and version mismatches too)
+  5  outcome unknown: the write may be applied, now or later
+
+Examples:
+  paxos-client put color \"deep blue\"
+  paxos-client get color
+  paxos-client put color red --if-version 1
+  printf '\\000\\001' | paxos-client put blob -
+  paxos-client run res/operations.txt
+  paxos-client status
+  paxos-client crash 3.acceptor --for 2s        (servers must run with --lab)
+  paxos-client --clients 3 --scenes all         (the demo; this is what run_client.sh does)
+
+A request that a server does not answer within 1 s goes on to the next server, under the same number, so that it is
+applied once. Data goes to stdout, everything else to stderr.";
+
+/// Talks to a Paxos key-value store.
+#[derive(Debug, Parser)]
+#[command(name = "paxos-client", version, about, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// The cluster file [default: res/cluster.toml, here or beside the program's sources]
+    #[arg(long, global = true, value_name = "FILE", env = "PAXOS_CLUSTER")]
+    cluster: Option<PathBuf>,
+    /// The server to ask first [default: any]
+    #[arg(long, global = true, value_name = "N")]
+    server: Option<u8>,
+    /// How long a whole request may take, all tries together
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    timeout: Duration,
+    /// The client's name in lines and labels [default: the first of c1, c2 ... that is free in the log folder]
+    #[arg(long, global = true, value_name = "NAME")]
+    name: Option<String>,
+    /// Where client-N.log goes [default: runs/latest if it is a run of this cluster, else no file]
+    #[arg(long, global = true, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fill the store, work on it through all servers, and check what is left (also without the word `demo`)
+    Demo(DemoArgs),
+    /// Set a key's value
+    Put {
+        /// The key, at most 4 KiB
+        key: OsString,
+        /// The value, at most 1 MiB; `-` or nothing: read it from standard input, as it is
+        value: Option<OsString>,
+        /// Only if the key is at this version (0: never written)
+        #[arg(long, value_name = "N")]
+        if_version: Option<u64>,
+    },
+    /// Print a key's value
+    Get {
+        /// The key
+        key: OsString,
+    },
+    /// Remove a key's value
+    Delete {
+        /// The key
+        key: OsString,
+    },
+    /// Do the operations of a file, one a line: [@SERVER] put KEY VALUE [--if-version N] | get KEY | delete KEY
+    Run {
+        /// The file; `-`: standard input
+        file: PathBuf,
+    },
+    /// Show how every server is; fails if no write is possible now
+    Status {
+        /// Wait so long until every server answers, and fail if one does not
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        r#await: Option<Duration>,
+    },
+    /// Print the cluster's servers, one a line: number, peer address, client address
+    Servers,
+    /// End the thread of a role, or of all three (servers must run with --lab)
+    Crash {
+        /// The server, or one of its roles: 3 or 3.acceptor
+        #[arg(value_parser = parse_target)]
+        target: Target,
+        /// How long it stays down [default: until `restart`]
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        r#for: Option<Duration>,
+    },
+    /// Start a crashed role again, or all three (servers must run with --lab)
+    Restart {
+        /// The server, or one of its roles: 3 or 3.acceptor
+        #[arg(value_parser = parse_target)]
+        target: Target,
+    },
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Between two operations of a client
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "750ms")]
+    pace: Duration,
+    /// How many clients do the operations, all at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(CLIENTS_MAX)))]
+    clients: u8,
+    /// `all` adds malformed bytes, two clients on one key, and a majority outage (which needs servers with --lab)
+    #[arg(long, value_enum, default_value_t = Scenes::Basic)]
+    scenes: Scenes,
+    /// What the store holds at first, as a file of operations [default: res/prepopulate.txt, built in]
+    #[arg(long, value_name = "FILE")]
+    prepopulate: Option<PathBuf>,
+    /// What each client does, as a file of operations [default: res/operations.txt, built in]
+    #[arg(long, value_name = "FILE")]
+    operations: Option<PathBuf>,
+    /// How long the servers may take to come to the same state at the end
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
+    settle: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenes {
+    /// Pre-population, five PUT, five GET, five DELETE, the check.
+    Basic,
+    /// Malformed bytes, two clients on one key and a majority outage as well.
+    All,
+}
+
+/// A server, or one of its roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Target {
+    server: Server,
+    role: Option<RoleName>,
+}
+
+/// Reads `3` or `3.acceptor`.
+fn parse_target(text: &str) -> Result<Target, String> {
+    let wrong = || format!("'{text}' is no server or role (write 3 or 3.acceptor)");
+    let (number, role) = text.split_once('.').map_or((text, None), |(number, role)| (number, Some(role)));
+    let role = match role {
+        None => None,
+        Some("proposer") => Some(RoleName::Proposer),
+        Some("acceptor") => Some(RoleName::Acceptor),
+        Some("learner") => Some(RoleName::Learner),
+        Some(_) => return Err(wrong()),
+    };
+    let number = number.trim_start_matches('s').parse().ok().filter(|number| (1..=Server::MAX).contains(number));
+    Ok(Target { server: Server(number.ok_or_else(wrong)?), role })
+}
+
+/// What ends the programme: an exit code and perhaps a sentence.
+#[derive(Debug)]
+struct Stop {
+    code: u8,
+    sentence: String,
+}
+
+impl Stop {
+    fn new(code: u8, sentence: impl Into<String>) -> Stop {
+        Stop { code, sentence: sentence.into() }
+    }
+
+    /// A request without a result, and what to try next.
+    fn request(error: &ClientError, key: Option<&[u8]>) -> Stop {
+        let (code, advice) = match (error, key) {
+            (ClientError::Unknown(_), Some(key)) => (exit::UNKNOWN, format!(". Try: paxos-client get {}", shown(key))),
+            (ClientError::Unknown(_), None) => (exit::UNKNOWN, ". Try: paxos-client status".to_string()),
+            (ClientError::NotApplied(_), _) => (exit::NOT_APPLIED, ". Try: paxos-client status".to_string()),
+            (ClientError::TooLarge(_) | ClientError::NoSuchServer { .. }, _) => (exit::USAGE, String::new()),
+            (ClientError::Refused { .. }, _) => (exit::FAILURE, String::new()),
+        };
+        Stop::new(code, format!("{error}{advice}"))
+    }
+}
+
+/// Runs the programme on a command line.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let printer = Arc::new(Printer::default());
+    let cli = match Cli::try_parse_from(with_demo(arguments.into_iter().collect())) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // To a terminal that is gone nothing can be said.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
+        }
+    };
+    let code = match execute(cli, &printer) {
+        Ok(()) => exit::OK,
+        Err(Stop { code, sentence }) => {
+            printer.note(format!("error: {sentence}"));
+            code
+        }
+    };
+    match printer.failure() {
+        Some(why) => {
+            printer.note(format!("error: {why}"));
+            ExitCode::from(exit::FAILURE)
+        }
+        None => ExitCode::from(code),
+    }
+}
+
+/// Puts the word `demo` in front of a command line that names no command.
+fn with_demo(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let names_command = |argument: &OsString| {
+        let word = argument.to_str().unwrap_or_default();
+        command.find_subcommand(word).is_some() || ["help", "--help", "-h", "--version", "-V"].contains(&word)
+    };
+    let optional = arguments.get(1).is_none_or(|first| first.to_string_lossy().starts_with('-'));
+    if optional && !arguments.iter().skip(1).any(names_command) {
+        arguments.insert(1.min(arguments.len()), "demo".into());
+    }
+    arguments
+}
+
+fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
+    let cluster = read_cluster(cli.common.cluster.as_deref())?;
+    let common = &cli.common;
+    match cli.command {
+        Command::Demo(demo) => run_demo(common, cluster, demo, printer),
+        Command::Put { key, value, if_version } => {
+            let (key, value) = (key.into_vec(), value_of(value, printer)?);
+            one(common, cluster, &Action::Put { key, value, if_version }, printer)
+        }
+        Command::Get { key } => one(common, cluster, &Action::Get { key: key.into_vec() }, printer),
+        Command::Delete { key } => one(common, cluster, &Action::Delete { key: key.into_vec() }, printer),
+        Command::Run { file } => run_file(common, cluster, &file, printer),
+        Command::Status { r#await } => status(&cluster, r#await, printer),
+        Command::Servers => {
+            for (server, member) in cluster.members() {
+                printer.line(format!("{} {} {}", server.0, member.peer, member.client));
+            }
+            Ok(())
+        }
+        Command::Crash { target, r#for } => {
+            let Target { server, role } = target;
+            order(common, cluster, |client| client.crash(server, role, r#for))
+        }
+        Command::Restart { target } => {
+            let Target { server, role } = target;
+            order(common, cluster, |client| client.restart(server, role))
+        }
+    }
+}
+
+/// The cluster file that was named, or else the one of the project that the programme stands in.
+fn read_cluster(named: Option<&Path>) -> Result<Cluster, Stop> {
+    let beside = || {
+        let program = env::current_exe().ok()?;
+        program.ancestors().map(|folder| folder.join(CLUSTER_FILE)).find(|path| path.exists())
+    };
+    let path = match named {
+        Some(path) => path.to_path_buf(),
+        None if Path::new(CLUSTER_FILE).exists() => CLUSTER_FILE.into(),
+        None => beside().unwrap_or_else(|| CLUSTER_FILE.into()),
+    };
+    Cluster::read(&path).map_err(|error| Stop::new(exit::FAILURE, error.to_string()))
+}
+
+/// The value of a PUT, from the command line or from standard input.
+fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, Stop> {
+    match value {
+        Some(value) if value != "-" => Ok(value.into_vec()),
+        Some(_) | None => {
+            if io::stdin().is_terminal() {
+                printer.note("reading the value from the terminal; it ends with Ctrl-D");
+            }
+            read_all(io::stdin().lock(), VALUE_MAX_BYTES).map_err(|error| {
+                Stop::new(exit::FAILURE, format!("cannot read the value from standard input: {error}"))
+            })
+        }
+    }
+}
+
+/// Everything that comes, or one byte more than the limit: enough to see that it is too much.
+fn read_all(from: impl Read, limit: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Who the n-th client of this programme is, counted from 1: in the log folder if there is one.
+fn identify(common: &Common, cluster: &Cluster, n: usize, printer: &Printer) -> Result<Identity, Stop> {
+    let name = common.name.as_deref();
+    let usage = |why| Stop::new(exit::USAGE, why);
+    if let Some(folder) = &common.log_dir {
+        return Identity::in_folder(folder, name, cluster.servers()).map_err(usage);
+    }
+    let runs = env::var_os("PAXOS_RUNS").map_or_else(|| PathBuf::from("runs"), PathBuf::from);
+    let latest = runs.join("latest");
+    // Another cluster's run is not the place for this client's lines: nobody could make sense of them there.
+    let same = Cluster::read(&latest.join("cluster.toml")).is_ok_and(|run| run == *cluster);
+    if same {
+        match Identity::in_folder(&latest, name, cluster.servers()) {
+            Ok(identity) => return Ok(identity),
+            Err(why) if name.is_some() => return Err(usage(why)),
+            Err(why) => printer.note(format!("note: no lines are written: {why}")),
+        }
+    }
+    Identity::without_lines(name.unwrap_or(&format!("c{n}"))).map_err(usage)
+}
+
+/// A client that tells a person about its detours.
+fn connect(common: &Common, cluster: Cluster, identity: Identity, printer: &Arc<Printer>) -> Result<Client, Stop> {
+    let options = ClientOptions {
+        first_server: common.server.map(Server),
+        timeout: common.timeout,
+        trace: identity.trace,
+        ..ClientOptions::new(cluster, identity.name)
+    };
+    let mut client = Client::connect(options).map_err(|error| Stop::request(&error, None))?;
+    let printer = printer.clone();
+    client.on_failover(move |failed, next| printer.note(format!("{failed}; trying server {}", next.0)));
+    Ok(client)
+}
+
+/// One operation, of which stdout gets the result.
+fn one(common: &Common, cluster: Cluster, action: &Action, printer: &Arc<Printer>) -> Result<(), Stop> {
+    let value: &[u8] = if let Action::Put { value, .. } = action { value } else { &[] };
+    check_limits(action.key(), value).map_err(|error| Stop::request(&error, None))?;
+    let identity = identify(common, &cluster, 1, printer)?;
+    let mut client = connect(common, cluster, identity, printer)?;
+    let key = shown(action.key());
+    let missing = |version| Stop::new(exit::NOT_FOUND, format!("there is no key {key} (version {version})"));
+    match perform(&mut client, action).end {
+        Ok(Done::Read(Found { value: Some(mut value), .. })) => {
+            value.push(b'\n');
+            printer.data(&value);
+            Ok(())
+        }
+        Ok(Done::Read(Found { value: None, version, .. })) => Err(missing(version)),
+        Ok(Done::Wrote(Outcome::NotFound { version, .. })) => Err(missing(version)),
+        Ok(Done::Wrote(Outcome::Mismatch { version, .. })) => Err(Stop::new(
+            exit::NOT_APPLIED,
+            format!("{key} is at version {version}: nothing was written. Try: paxos-client get {key}"),
+        )),
+        Ok(Done::Wrote(outcome @ Outcome::Written { .. })) => {
+            printer.line(outcome_words(&outcome));
+            Ok(())
+        }
+        Err(error) => Err(Stop::request(&error, Some(action.key()))),
+    }
+}
+
+/// The operations of a file, all of it read before the first is done.
+fn run_file(common: &Common, cluster: Cluster, file: &Path, printer: &Arc<Printer>) -> Result<(), Stop> {
+    let operations = read_operations(file, &cluster)?;
+    let identity = identify(common, &cluster, 1, printer)?;
+    let mut client = connect(common, cluster, identity, printer)?;
+    let mut counts = Counts::default();
+    for operation in &operations {
+        if let Some(server) = operation.server {
+            client.talk_to(server).map_err(|error| Stop::request(&error, None))?;
+        }
+        let ended = perform(&mut client, &operation.action);
+        counts.add(&ended.end);
+        printer.line(format!("{} {}  {}", client.last_label(), operation.action, ended.words()));
+    }
+    printer.note(counts.to_string());
+    match counts {
+        Counts { unknown: 1.., .. } => Err(Stop::new(exit::UNKNOWN, "not every outcome is known")),
+        Counts { not_applied: 1.., .. } | Counts { mismatch: 1.., .. } => {
+            Err(Stop::new(exit::NOT_APPLIED, "not every operation was applied"))
+        }
+        Counts { .. } => Ok(()),
+    }
+}
+
+/// The operations of a file or of standard input, for servers that exist.
+fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<Operation>, Stop> {
+    let unreadable = |error| Stop::new(exit::FAILURE, format!("cannot read {}: {error}", file.display()));
+    let bytes = match file.as_os_str() == "-" {
+        true => read_all(io::stdin().lock(), workload::FILE_MAX_BYTES),
+        false => std::fs::File::open(file).and_then(|file| read_all(file, workload::FILE_MAX_BYTES)),
+    };
+    let operations = workload::parse(&bytes.map_err(unreadable)?).map_err(|errors| {
+        let sentences: Vec<String> =
+            errors.iter().map(|error| format!("{}:{}: {}", file.display(), error.line, error.what)).collect();
+        Stop::new(exit::USAGE, format!("{}\nNothing was done.", sentences.join("\n")))
+    })?;
+    let foreign = |operation: &&Operation| operation.server.is_some_and(|server| cluster.member(server).is_none());
+    match operations.iter().find(foreign) {
+        Some(Operation { line, server: Some(server), .. }) => {
+            let what = format!("there is no server {} in the cluster file. Nothing was done.", server.0);
+            Err(Stop::new(exit::USAGE, format!("{}:{line}: {what}", file.display())))
+        }
+        Some(_) | None => Ok(operations),
+    }
+}
+
+/// Operations that are built in. On a cluster of other servers than the usual five they visit those it has.
+fn built_in(text: &str, cluster: &Cluster) -> Result<Vec<Operation>, Stop> {
+    let mut operations = workload::parse(text.as_bytes())
+        .map_err(|errors| Stop::new(exit::FAILURE, format!("the built-in operations are wrong: {errors:?}")))?;
+    for operation in &mut operations {
+        operation.server = operation.server.filter(|server| cluster.member(*server).is_some());
+    }
+    Ok(operations)
+}
+
+/// How every server is.
+fn status(cluster: &Cluster, patience: Option<Duration>, printer: &Printer) -> Result<(), Stop> {
+    let deadline = Instant::now() + patience.unwrap_or_default();
+    loop {
+        let survey = Survey::take(cluster, Duration::from_secs(1));
+        let enough = survey.is_complete() || Instant::now() >= deadline;
+        if !enough {
+            std::thread::sleep(LOOK_AGAIN);
+            continue;
+        }
+        printer.data(survey.text().as_bytes());
+        return match (patience.is_some(), survey.is_complete(), survey.verdict().0) {
+            (true, true, _) | (false, _, true) => Ok(()),
+            (true, false, _) => Err(Stop::new(exit::FAILURE, "not every server answers")),
+            (false, _, false) => Err(Stop::new(exit::FAILURE, survey.verdict().1)),
+        };
+    }
+}
+
+/// A command to a server in lab mode.
+fn order(
+    common: &Common,
+    cluster: Cluster,
+    order: impl FnOnce(&mut Client) -> Result<(), ClientError>,
+) -> Result<(), Stop> {
+    let options = ClientOptions { timeout: common.timeout, ..ClientOptions::new(cluster, "lab") };
+    let mut client = Client::connect(options).map_err(|error| Stop::request(&error, None))?;
+    order(&mut client).map_err(|error| Stop::request(&error, None))
+}
+
+/// The demo.
+fn run_demo(common: &Common, cluster: Cluster, demo: DemoArgs, printer: &Arc<Printer>) -> Result<(), Stop> {
+    let script = |file: Option<&Path>, text| match file {
+        Some(file) => read_operations(file, &cluster),
+        None => built_in(text, &cluster),
+    };
+    let prepopulate = script(demo.prepopulate.as_deref(), PREPOPULATE)?;
+    let operations = script(demo.operations.as_deref(), OPERATIONS)?;
+    if common.name.is_some() && (demo.clients > 1 || demo.scenes == Scenes::All) {
+        return Err(Stop::new(exit::USAGE, "--name is for one client, and this demo has several: leave it out"));
+    }
+    let rivals = if demo.scenes == Scenes::All { 2 } else { 0 };
+    let mut clients = (1..=usize::from(demo.clients) + rivals)
+        .map(|n| identify(common, &cluster, n, printer))
+        .collect::<Result<Vec<_>, _>>()?;
+    let rivals = clients.split_off(usize::from(demo.clients));
+    let names: Vec<&str> = clients.iter().map(|client| client.name.as_str()).collect();
+    printer.note(format!("clients: {}", names.join(", ")));
+    let run = Demo {
+        clients,
+        rivals,
+        prepopulate,
+        operations,
+        pace: demo.pace,
+        timeout: common.timeout,
+        settle: demo.settle,
+        printer: printer.clone(),
+        cluster,
+    };
+    run.run().map_err(|problems| Stop::new(exit::FAILURE, problems.join("\nerror: ")))?;
+    printer.line("the run is as it must be: every request has an outcome, and what was acknowledged is there");
+    Ok(())
+}

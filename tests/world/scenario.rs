@@ -1,0 +1,648 @@
+//! The language of the scenario files: commands in, plain sentences out.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::hash::Hash;
+
+use goldenscript::{ArgumentConsumer, Context};
+use paxos_kv::paxos::{
+    AcceptorFact, AcceptorRecord, Ballot, Command, CommandId, Entry, LearnerFact, LearnerOutcome, Message, Part,
+    ProposerFact, ProposerOutcome, ProposerRecord, Refused, RoleName, Slot, SlotRange, StateMachine, Value,
+};
+use paxos_kv::role::{Action, Role, Server, Servers, Timed};
+
+use crate::world::{Cluster, Crash, Packet, Ran, Turn, What};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// The state machine of the scenarios: a list of names, each taken once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Names {
+    names: Vec<String>,
+    taken: BTreeMap<CommandId, Slot>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    Noop,
+    Taken,
+    Duplicate(Slot),
+}
+
+impl StateMachine for Names {
+    type Outcome = Outcome;
+    type Query = ();
+    type Answer = String;
+
+    fn apply(&mut self, slot: Slot, value: &Value) -> Outcome {
+        let Some(id) = value.id() else { return Outcome::Noop };
+        if let Some(first) = self.taken.get(&id) {
+            return Outcome::Duplicate(*first);
+        }
+        self.taken.insert(id, slot);
+        self.names.push(name(value));
+        Outcome::Taken
+    }
+
+    fn query(&self, (): &()) -> String {
+        if self.names.is_empty() { "nothing".to_string() } else { self.names.join(" ") }
+    }
+
+    fn digest(&self) -> u64 {
+        self.names.len() as u64
+    }
+}
+
+/// One file at work.
+#[derive(Default)]
+pub struct Scenario {
+    cluster: Option<Cluster<Names>>,
+    reads: u64,
+    out: String,
+}
+
+/// Which messages on their way a command means.
+struct Filter {
+    name: Option<String>,
+    from: Servers,
+    to: Servers,
+    role: Option<RoleName>,
+    slot: Option<Slot>,
+    ballot: Option<Ballot>,
+    count: usize,
+}
+
+impl goldenscript::Runner for Scenario {
+    type Command = goldenscript::Command;
+
+    fn run(&mut self, command: &goldenscript::Command, _: &Context) -> Result<String> {
+        let mut args = command.consume_args();
+        self.command(&command.name, &mut args)?;
+        args.reject_next()?;
+        Ok(std::mem::take(&mut self.out))
+    }
+}
+
+impl Scenario {
+    /// The commands:
+    ///
+    /// | command | meaning |
+    /// |---|---|
+    /// | `cluster 3` | servers s1 to s3 begin; what they say at first is delivered and not shown |
+    /// | `propose s1 A` | a client asks s1 for command A |
+    /// | `read s1` | a client reads at s1 |
+    /// | `deliver [PREPARE] [from=s1/s2] [to=s3] [role=acceptor] [slot=1] [ballot=1.1] [count=1]` | those messages arrive, oldest first, one turn each; without a filter all that are on their way now |
+    /// | ... `together=yes` | all in one turn of each role |
+    /// | ... `crash=before-sync`, `crash=after-sync` | the role's thread ends in that turn; `crash=in-sync/1`: one record of the group is durable |
+    /// | `drop ...`, `copy ...` | the same selection is lost, or will arrive once more |
+    /// | `settle` | deliver until nothing is on its way |
+    /// | `network` | what is on its way |
+    /// | `fire s1.proposer attempt` | an armed timer runs out |
+    /// | `crash s1.acceptor`, `restart s1.acceptor` | between two turns |
+    /// | `forget s1.acceptor` | its disk is wiped: outside of what the protocol allows |
+    /// | `say PROMISE from=s2 to=s1 ballot=1.1 ...` | a message made by hand arrives |
+    /// | `show s1` | what its roles know |
+    fn command(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        match name {
+            "cluster" => return self.begin(pos(args)?.parse()?),
+            "propose" => {
+                let server = server(&pos(args)?)?;
+                let command = command(&pos(args)?);
+                writeln!(self.out, "{server} proposer is asked for {}", text(&command))?;
+                let turn = self.cluster()?.propose(server, command);
+                self.tell(server, turn)?;
+            }
+            "read" => {
+                let server = server(&pos(args)?)?;
+                self.reads += 1;
+                let token = self.reads;
+                writeln!(self.out, "{server} learner is asked for read r{token}")?;
+                let turn = self.cluster()?.read(server, token, ());
+                self.tell(server, turn)?;
+            }
+            "deliver" => {
+                let together = args.take_key("together").is_some();
+                let crash = crash(args.take_key("crash"))?;
+                let packets = self.take(args)?;
+                self.deliver(packets, together, crash)?;
+            }
+            "drop" => {
+                for packet in self.take(args)? {
+                    writeln!(self.out, "lost: {}", on_its_way(&packet))?;
+                }
+            }
+            "copy" => {
+                for packet in self.take(args)? {
+                    writeln!(self.out, "will arrive once more: {}", on_its_way(&packet))?;
+                    self.cluster()?.packets.extend([packet.clone(), packet]);
+                }
+            }
+            "settle" => {
+                while !self.cluster()?.packets.is_empty() {
+                    let packets = self.cluster()?.take_all_packets();
+                    self.deliver(packets, false, Crash::No)?;
+                }
+            }
+            "network" => {
+                for packet in self.cluster()?.packets.clone() {
+                    writeln!(self.out, "{}", on_its_way(&packet))?;
+                }
+            }
+            "fire" => self.fire(args)?,
+            "crash" => {
+                let (server, role) = server_role(&pos(args)?)?;
+                self.cluster()?.crash(server, role);
+                writeln!(self.out, "{server} {} is down", lower(role))?;
+            }
+            "restart" => {
+                let (server, role) = server_role(&pos(args)?)?;
+                writeln!(self.out, "{server} {} begins a new life", lower(role))?;
+                let turn = self.cluster()?.start(server, role);
+                self.tell(server, turn)?;
+                self.remembered(server, role)?;
+            }
+            "forget" => {
+                let (server, role) = server_role(&pos(args)?)?;
+                assert!(role == RoleName::Acceptor, "only an acceptor has a memory to lose here");
+                self.cluster()?.wipe_acceptor(server);
+                writeln!(self.out, "{server} acceptor's disk is wiped")?;
+            }
+            "say" => {
+                let message = message(args)?;
+                let (from, to) = (server(&key(args, "from")?)?, server(&key(args, "to")?)?);
+                for role in message.heard_by() {
+                    let what = What::Message(message.clone());
+                    let packet = Packet { from, to, role: *role, what, due: 0 };
+                    self.deliver(vec![packet], false, Crash::No)?;
+                }
+            }
+            "show" => self.show(server(&pos(args)?)?)?,
+            _ => return Err(format!("no such command: {name}").into()),
+        }
+        Ok(())
+    }
+
+    fn cluster(&mut self) -> Result<&mut Cluster<Names>> {
+        self.cluster.as_mut().ok_or_else(|| "begin with: cluster 3".into())
+    }
+
+    /// All roles begin and hear each other once: everybody knows that nothing was applied.
+    fn begin(&mut self, count: u8) -> Result<()> {
+        self.cluster = Some(Cluster::new(count, Names::default(), |delay| *delay.start()));
+        for server in self.cluster()?.servers() {
+            for role in RoleName::ALL {
+                self.cluster()?.start(server, role);
+            }
+        }
+        while !self.cluster()?.packets.is_empty() {
+            let packets = self.cluster()?.take_all_packets();
+            self.deliver(packets, false, Crash::No)?;
+        }
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Takes the selected messages off the network.
+    fn take(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<Vec<Packet>> {
+        let mut filter = Filter {
+            name: args.next_pos().map(str::to_string),
+            from: servers(args.take_key("from"))?,
+            to: servers(args.take_key("to"))?,
+            role: args.take_key("role").map(|role| role_name(role)).transpose()?,
+            slot: args.take_key("slot").map(|slot| slot.parse().map(Slot)).transpose()?,
+            ballot: args.take_key("ballot").map(|ballot| ballot.parse()).transpose()?,
+            count: args.take_key("count").map_or(Ok(usize::MAX), |count| count.parse())?,
+        };
+        let packets = self.cluster()?.take_packets(|packet| filter.takes(packet));
+        if packets.is_empty() { Err("no such message is on its way".into()) } else { Ok(packets) }
+    }
+
+    fn deliver(&mut self, packets: Vec<Packet>, together: bool, crash: Crash) -> Result<()> {
+        let mut groups: Vec<Vec<Packet>> = Vec::new();
+        for packet in packets {
+            match groups.iter_mut().find(|group| together && group[0].to == packet.to && group[0].role == packet.role) {
+                Some(group) => group.push(packet),
+                None => groups.push(vec![packet]),
+            }
+        }
+        for group in groups {
+            let (to, before) = (group[0].to, self.out.len());
+            let mut quiet = true;
+            for packet in &group {
+                let What::Message(message) = &packet.what else { continue };
+                writeln!(self.out, "{to} {} hears {} from {}", lower(packet.role), words(message), packet.from)?;
+                // What the learner does with an ACCEPT, and anybody with a BEAT, is mostly to remember it.
+                let learner = packet.role == RoleName::Learner;
+                quiet &=
+                    matches!(message, Message::Beat { .. }) || learner && matches!(message, Message::Accept { .. });
+            }
+            let heard = self.out.len();
+            let turn = self.cluster()?.deliver(group, crash);
+            let down = matches!(turn, Turn::Down);
+            self.tell(to, turn)?;
+            if down {
+                writeln!(self.out, "    it is down")?;
+            } else if self.out.len() == heard && quiet {
+                self.out.truncate(before);
+            } else if self.out.len() == heard {
+                writeln!(self.out, "    nothing")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fire(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let (server, role) = server_role(&pos(args)?)?;
+        let wanted = pos(args)?;
+        let node = self.cluster()?.node(server);
+        let named = |timer: &str| timer.to_lowercase().starts_with(&wanted);
+        let timers: Vec<String> = match role {
+            RoleName::Proposer => node.proposer.timers.iter().map(|(_, timer)| format!("{timer:?}")).collect(),
+            _ => node.learner.timers.iter().map(|(_, timer)| format!("{timer:?}")).collect(),
+        };
+        let n = timers.iter().position(|timer| named(timer)).ok_or_else(|| format!("armed: {timers:?}"))?;
+        writeln!(self.out, "{server} {}'s timer {wanted} runs out", lower(role))?;
+        let before = self.out.len();
+        let turn = match role {
+            RoleName::Proposer => self.cluster()?.fire_proposer(server, n, Crash::No),
+            _ => self.cluster()?.fire_learner(server, n, Crash::No),
+        };
+        self.tell(server, turn)?;
+        if self.out.len() == before {
+            writeln!(self.out, "    nothing")?;
+        }
+        Ok(())
+    }
+
+    /// Says what a turn did, and lets the proposer hear at once what its own learner applied.
+    fn tell(&mut self, server: Server, turn: Turn<Names>) -> Result<()> {
+        match turn {
+            Turn::Acceptor(ran) => self.tell_ran(&ran, acceptor_record, acceptor_fact, |never| match *never {}),
+            Turn::Proposer(ran) => self.tell_ran(&ran, proposer_record, proposer_fact, proposer_outcome),
+            Turn::Learner(ran) => self.tell_ran(&ran, |never| match *never {}, learner_fact, learner_outcome),
+            Turn::Down => {}
+        }
+        for packet in self.cluster()?.take_packets(|packet| matches!(packet.what, What::Applied(_))) {
+            let before = self.out.len();
+            writeln!(self.out, "{server} proposer hears from its own learner")?;
+            let heard = self.out.len();
+            let turn = self.cluster()?.deliver(vec![packet], Crash::No);
+            self.tell(server, turn)?;
+            if self.out.len() == heard {
+                self.out.truncate(before);
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_ran<R: Role<Message = Message>>(
+        &mut self,
+        ran: &Ran<R>,
+        record: impl Fn(&R::Record) -> String,
+        fact: impl Fn(&R::Fact) -> Option<String>,
+        outcome: impl Fn(&R::Outcome) -> Option<String>,
+    ) {
+        let mut lines = Vec::new();
+        lines.extend(ran.durable.iter().map(|durable| format!("disk: {}", record(durable))));
+        lines.extend(ran.lost.iter().map(|lost| format!("lost: {}", record(lost))));
+        if ran.crashed {
+            lines.push("it crashes, and says nothing".to_string());
+        }
+        for action in &ran.actions {
+            lines.extend(match action {
+                Action::Send { to, message } => Some(format!("{} -> {to}", words(message))),
+                Action::Arm(timer) => timer_words(timer),
+                Action::Outcome(told) => outcome(told),
+                Action::Fact(done) => fact(done),
+            });
+        }
+        for line in lines {
+            self.out.push_str("    ");
+            self.out.push_str(&line);
+            self.out.push('\n');
+        }
+    }
+
+    /// What the new life of a role knows.
+    fn remembered(&mut self, server: Server, role: RoleName) -> Result<()> {
+        if role == RoleName::Acceptor {
+            let knows = self.acceptor(server)?;
+            writeln!(self.out, "    remembers {knows}")?;
+        }
+        Ok(())
+    }
+
+    fn acceptor(&mut self, server: Server) -> Result<String> {
+        let Some(acceptor) = &self.cluster()?.node(server).acceptor.role else { return Ok("it is down".to_string()) };
+        let accepted =
+            acceptor.accepted().iter().map(|(slot, (ballot, value))| format!("{slot}={}@{ballot}", name(value)));
+        let accepted: Vec<String> = accepted.collect();
+        let accepted = if accepted.is_empty() { "nothing".to_string() } else { accepted.join(" ") };
+        Ok(format!("promised {}, accepted {accepted}", acceptor.promised()))
+    }
+
+    fn show(&mut self, server: Server) -> Result<()> {
+        let acceptor = self.acceptor(server)?;
+        writeln!(self.out, "{server} acceptor: {acceptor}")?;
+        let learner = match &self.cluster()?.node(server).learner.role {
+            Some(learner) => format!("applied {}, holds {}", learner.applied(), learner.machine().query(&())),
+            None => "it is down".to_string(),
+        };
+        writeln!(self.out, "{server} learner: {learner}")?;
+        Ok(())
+    }
+}
+
+impl Filter {
+    fn takes(&mut self, packet: &Packet) -> bool {
+        let What::Message(message) = &packet.what else { return false };
+        let (slot, ballot) = place(message);
+        let takes = self.count > 0
+            && self.name.as_ref().is_none_or(|name| message.name() == name)
+            && (self.from.is_empty() || self.from.contains(packet.from))
+            && (self.to.is_empty() || self.to.contains(packet.to))
+            && self.role.is_none_or(|role| role == packet.role)
+            && self.slot.is_none_or(|wanted| slot == Some(wanted))
+            && self.ballot.is_none_or(|wanted| ballot == Some(wanted));
+        self.count -= usize::from(takes);
+        takes
+    }
+}
+
+/// The slot and the ballot that a message speaks of.
+fn place(message: &Message) -> (Option<Slot>, Option<Ballot>) {
+    match message {
+        Message::Prepare { ballot, .. } | Message::Promise { ballot, .. } | Message::Nack { ballot, .. } => {
+            (None, Some(*ballot))
+        }
+        Message::Truncated { ballot, slot, .. }
+        | Message::Accept { ballot, slot, .. }
+        | Message::Accepted { ballot, slot }
+        | Message::Chosen { ballot, slot } => (Some(*slot), Some(*ballot)),
+        Message::Fill { slot } | Message::ReadAnswer { slot, .. } => (Some(*slot), None),
+        Message::Beat { .. } | Message::CatchUp { .. } | Message::Entries { .. } | Message::Read { .. } => (None, None),
+    }
+}
+
+fn words(message: &Message) -> String {
+    let name = message.name();
+    match message {
+        Message::Prepare { ballot, from } => format!("{name} {ballot} for slots {from}+"),
+        Message::Promise { ballot, part, truncated_below, accepted, damaged } => {
+            let mut text = format!("{name} {ballot} accepted {}", entries(accepted));
+            if part.count > 1 {
+                let _ = write!(text, ", part {} of {}", part.index + 1, part.count);
+            }
+            if truncated_below.0 > 1 {
+                let _ = write!(text, ", all below slot {truncated_below} chosen and forgotten");
+            }
+            for SlotRange { first, last } in damaged {
+                let _ = write!(text, ", slots {first} to {last} damaged");
+            }
+            text
+        }
+        Message::Nack { ballot, refused, promised } => match refused {
+            Refused::Prepare(from) => format!("{name} {ballot} for slots {from}+, promised {promised}"),
+            Refused::Accept(slot) => format!("{name} {ballot} slot {slot}, promised {promised}"),
+        },
+        Message::Truncated { ballot, slot, below } => {
+            format!("{name} {ballot} slot {slot}, all below slot {below} chosen and forgotten")
+        }
+        Message::Accept { ballot, slot, value } => format!("{name} {ballot} slot {slot} = {}", self::name(value)),
+        Message::Accepted { ballot, slot } | Message::Chosen { ballot, slot } => format!("{name} {ballot} slot {slot}"),
+        Message::Beat { applied, .. } => format!("{name} applied {applied}"),
+        Message::CatchUp { from } => format!("{name} from slot {from}"),
+        Message::Entries { entries, applied } => format!("{name} {}, applied {applied}", self::entries(entries)),
+        Message::Read { id } => format!("{name} {}", number(*id)),
+        Message::ReadAnswer { id, slot } => format!("{name} {}, highest slot {slot}", number(*id)),
+        Message::Fill { slot } => format!("{name} slot {slot}"),
+    }
+}
+
+/// A number of a life, as life.number.
+fn number(id: u64) -> String {
+    format!("#{}.{}", id >> 40, id & ((1 << 40) - 1))
+}
+
+fn entries(entries: &[Entry]) -> String {
+    let entry = |Entry { slot, ballot, value }: &Entry| format!("{slot}={}@{ballot}", name(value));
+    match entries.len() {
+        0 => "nothing".to_string(),
+        1..=8 => entries.iter().map(entry).collect::<Vec<_>>().join(" "),
+        more => format!("{} ... {} ({more} slots)", entry(&entries[0]), entry(&entries[more - 1])),
+    }
+}
+
+fn on_its_way(packet: &Packet) -> String {
+    let What::Message(message) = &packet.what else { return String::new() };
+    format!("{} from {} to {} {}", words(message), packet.from, packet.to, lower(packet.role))
+}
+
+fn timer_words<T: Timed>(timer: &T) -> Option<String> {
+    let name = format!("{timer:?}");
+    // The clocks of the roles tick always.
+    if name == "Tick" || name == "Beat" {
+        return None;
+    }
+    let name = name.split([' ', '{']).next().unwrap_or_default();
+    let (from, to) = timer.delay_ms().into_inner();
+    Some(if from == to { format!("timer {name} in {to} ms") } else { format!("timer {name} in {from} to {to} ms") })
+}
+
+fn acceptor_record(record: &AcceptorRecord) -> String {
+    match record {
+        AcceptorRecord::Promised(ballot) => format!("promised {ballot}"),
+        AcceptorRecord::Accepted(Entry { slot, ballot, value }) => format!("accepted {slot}={}@{ballot}", name(value)),
+    }
+}
+
+fn proposer_record(ProposerRecord::Spent(below): &ProposerRecord) -> String {
+    format!("rounds below {below} are spent")
+}
+
+fn acceptor_fact(_: &AcceptorFact) -> Option<String> {
+    None // Each is a message too.
+}
+
+fn proposer_fact(fact: &ProposerFact) -> Option<String> {
+    match fact {
+        ProposerFact::Prepared { .. } => None,
+        ProposerFact::Proposed { slot, adopted: Some(ballot), quorum, value, .. } => {
+            Some(format!("slot {slot}: bound to {} by {ballot}, the highest accepted among {quorum}", name(value)))
+        }
+        ProposerFact::Proposed { slot, adopted: None, quorum, value, .. } => {
+            Some(format!("slot {slot}: free for {}, by the promises of {quorum}", name(value)))
+        }
+        ProposerFact::Retried { ballot, nacks, answered, next, reason, .. } => {
+            let nacks: Vec<String> = nacks.iter().map(|(server, promised)| format!("{server}({promised})")).collect();
+            let nacks = if nacks.is_empty() { "none".to_string() } else { nacks.join(" ") };
+            Some(format!("gives {ballot} up: {reason:?}, nacks {nacks}, answered {answered}, next round {next}"))
+        }
+    }
+}
+
+fn proposer_outcome(ProposerOutcome::NotApplied { id, why }: &ProposerOutcome) -> Option<String> {
+    Some(format!("tells the client: {} is certainly not applied ({why:?})", id_name(*id)))
+}
+
+fn learner_fact(fact: &LearnerFact<Outcome>) -> Option<String> {
+    match fact {
+        LearnerFact::Chosen { slot, ballot, quorum } => Some(format!("slot {slot} is chosen at {ballot} by {quorum}")),
+        LearnerFact::Learned { slot, value, outcome, .. } => Some(match outcome {
+            Outcome::Duplicate(first) => format!("applies slot {slot} = {}: a duplicate of slot {first}", name(value)),
+            Outcome::Noop | Outcome::Taken => format!("applies slot {slot} = {}", name(value)),
+        }),
+        LearnerFact::CaughtUp { .. } | LearnerFact::Filled { .. } => None,
+    }
+}
+
+fn learner_outcome(outcome: &LearnerOutcome<Names>) -> Option<String> {
+    match outcome {
+        LearnerOutcome::Applied { .. } => None,
+        LearnerOutcome::Answer { token, slot, answer } => {
+            Some(format!("answers read r{token} as of slot {slot}: {answer}"))
+        }
+        LearnerOutcome::ReadFailed { token, answered } => {
+            Some(format!("read r{token} has failed, answered {answered}"))
+        }
+    }
+}
+
+fn lower(role: RoleName) -> String {
+    format!("{role:?}").to_lowercase()
+}
+
+/// A command is named by its payload; its id is made of the name.
+fn command(name: &str) -> Command {
+    let id = name.bytes().fold(0, |id, byte| id << 8 | u64::from(byte));
+    Command { id: CommandId(1, id), payload: name.as_bytes().into() }
+}
+
+fn id_name(id: CommandId) -> String {
+    String::from_utf8_lossy(&id.1.to_be_bytes()).trim_start_matches('\0').to_string()
+}
+
+fn text(command: &Command) -> String {
+    String::from_utf8_lossy(&command.payload).into_owned()
+}
+
+fn name(value: &Value) -> String {
+    match value {
+        Value::Noop => "noop".to_string(),
+        Value::Command(command) if command.payload.len() > 8 => id_name(command.id),
+        Value::Command(command) => text(command),
+    }
+}
+
+fn value(name: &str) -> Value {
+    match name.split_once("-MiB-") {
+        _ if name == "noop" => Value::Noop,
+        // A large value: its payload is no longer its name.
+        Some((mib, name)) => {
+            let large = vec![b'.'; mib.parse::<usize>().unwrap_or(1) << 20];
+            Value::Command(Command { payload: large.into(), ..command(name) })
+        }
+        None => Value::Command(command(name)),
+    }
+}
+
+fn pos(args: &mut ArgumentConsumer<'_>) -> Result<String> {
+    Ok(args.next_pos().ok_or("an argument is missing")?.to_string())
+}
+
+fn key(args: &mut ArgumentConsumer<'_>, key: &str) -> Result<String> {
+    Ok(args.take_key(key).ok_or_else(|| format!("{key}= is missing"))?.to_string())
+}
+
+fn server(text: &str) -> Result<Server> {
+    Ok(Server(text.strip_prefix('s').ok_or("a server is s1, s2, ...")?.parse()?))
+}
+
+fn servers(text: Option<&str>) -> Result<Servers> {
+    text.map_or(Ok(Servers::NONE), |text| text.split('/').map(server).collect())
+}
+
+fn role_name(text: &str) -> Result<RoleName> {
+    RoleName::ALL.into_iter().find(|role| lower(*role) == text).ok_or_else(|| format!("no role {text}").into())
+}
+
+fn server_role(text: &str) -> Result<(Server, RoleName)> {
+    let (at, role) = text.split_once('.').ok_or("a role is s1.acceptor")?;
+    Ok((server(at)?, role_name(role)?))
+}
+
+fn crash(text: Option<&str>) -> Result<Crash> {
+    Ok(match text {
+        None => Crash::No,
+        Some("before-sync") => Crash::InSync(0),
+        Some("after-sync") => Crash::AfterSync,
+        Some(text) => Crash::InSync(text.strip_prefix("in-sync/").ok_or("crash= what?")?.parse()?),
+    })
+}
+
+/// A message made by hand, for what a healthy peer would not say now.
+fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
+    let name = pos(args)?;
+    let ballot = |args: &mut ArgumentConsumer<'_>, name: &str| -> Result<Ballot> { Ok(key(args, name)?.parse()?) };
+    let slot = |args: &mut ArgumentConsumer<'_>, name: &str| -> Result<Slot> { Ok(Slot(key(args, name)?.parse()?)) };
+    Ok(match name.as_str() {
+        "PREPARE" => Message::Prepare { ballot: ballot(args, "ballot")?, from: slot(args, "slot")? },
+        "PROMISE" => {
+            let part = args.take_key("part").unwrap_or("1/1");
+            let (index, count) = part.split_once('/').ok_or("part=1/2")?;
+            let answer = args.take_key("answer").map_or(Ok(1), |answer| answer.parse())?;
+            Message::Promise {
+                ballot: ballot(args, "ballot")?,
+                part: Part { answer, index: index.parse::<u32>()? - 1, count: count.parse()? },
+                truncated_below: args.take_key("below").map_or(Ok(1), |below| below.parse()).map(Slot)?,
+                accepted: parse_entries(args.take_key("accepted"))?,
+                damaged: parse_ranges(args.take_key("damaged"))?,
+            }
+        }
+        "NACK" => Message::Nack {
+            ballot: ballot(args, "ballot")?,
+            refused: Refused::Accept(slot(args, "slot")?),
+            promised: ballot(args, "promised")?,
+        },
+        "TRUNCATED" => Message::Truncated {
+            ballot: ballot(args, "ballot")?,
+            slot: slot(args, "slot")?,
+            below: slot(args, "below")?,
+        },
+        "ACCEPT" => Message::Accept {
+            ballot: ballot(args, "ballot")?,
+            slot: slot(args, "slot")?,
+            value: value(&key(args, "value")?),
+        },
+        "ACCEPTED" => Message::Accepted { ballot: ballot(args, "ballot")?, slot: slot(args, "slot")? },
+        "CHOSEN" => Message::Chosen { ballot: ballot(args, "ballot")?, slot: slot(args, "slot")? },
+        "BEAT" => Message::Beat { applied: slot(args, "applied")?, digest: 0 },
+        "CATCHUP" => Message::CatchUp { from: slot(args, "slot")? },
+        "ENTRIES" => {
+            Message::Entries { entries: parse_entries(args.take_key("entries"))?, applied: slot(args, "applied")? }
+        }
+        "READ" => Message::Read { id: key(args, "id")?.parse()? },
+        "FILL" => Message::Fill { slot: slot(args, "slot")? },
+        _ => return Err(format!("no message {name}").into()),
+    })
+}
+
+/// `7@3.1@A/8@1.2@noop`
+fn parse_entries(text: Option<&str>) -> Result<Vec<Entry>> {
+    let entry = |text: &str| -> Result<Entry> {
+        let mut parts = text.split('@');
+        let mut part = || parts.next().ok_or("an entry is slot@ballot@value");
+        Ok(Entry { slot: Slot(part()?.parse()?), ballot: part()?.parse()?, value: value(part()?) })
+    };
+    text.into_iter().flat_map(|text| text.split('/')).map(entry).collect()
+}
+
+/// `4-5`
+fn parse_ranges(text: Option<&str>) -> Result<Vec<SlotRange>> {
+    let range = |text: &str| -> Result<SlotRange> {
+        let (first, last) = text.split_once('-').ok_or("slots are 4-5")?;
+        Ok(SlotRange { first: Slot(first.parse()?), last: Slot(last.parse()?) })
+    };
+    text.into_iter().map(range).collect()
+}
