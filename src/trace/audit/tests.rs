@@ -1,9 +1,7 @@
 //! An honest run is proved; and for each rule a run that breaks only that one is caught.
 
-use std::collections::BTreeMap;
-
+use super::script::run;
 use super::*;
-use crate::trace::Line;
 
 /// Two clients at two servers. c1's write of red is accepted by one acceptor only; c2's proposer finds it there, finishes
 /// it, and puts its own behind. An acceptor dies and comes back in between, a server is killed and comes back.
@@ -70,29 +68,6 @@ s2 proposer PREPARE slot=1+ ballot=6.2 to=ALL
 s2 acceptor PROMISE slot=1+ ballot=6.2 accepted=1@1.1,2@2.1,3@3.1,5@5.2 to=s2
 s1,s2 server DIGEST slot=5 digest=00000000000000aa
 ";
-
-fn run(script: &str) -> Run {
-    let mut numbers: BTreeMap<String, u64> = BTreeMap::new();
-    let mut run = Run::default();
-    for (at, text) in script.replace("ALL", "s1,s2,s3,s4,s5").lines().enumerate() {
-        let mut words = text.splitn(4, ' ');
-        let mut word = || words.next().unwrap_or_default();
-        let (who, role, event, rest) = (word(), word(), word(), word());
-        for who in who.split(',') {
-            let n = numbers.entry(who.into()).or_default();
-            *n += 1;
-            let (seconds, id) = (format!("{:02}:{:02}", at / 60, at % 60), format!("{who}.{n}"));
-            // What level the line has is not of interest here.
-            let line =
-                |level| format!("2026-08-21T14:{seconds}.000000Z {level:<5} {id:<7} {role:<8} {event:<8} {rest}");
-            let lines = ["INFO", "WARN", "ERROR"].map(|level| line(level).parse::<Line>());
-            let line =
-                lines.into_iter().reduce(|a, b| a.or(b)).unwrap().unwrap_or_else(|error| panic!("{text}\n{error}"));
-            run.add(&format!("{who}.log"), format!("{line}\n").as_bytes(), u64::MAX).unwrap();
-        }
-    }
-    run
-}
 
 /// The run with something else in place of a part of it.
 fn tampered(changes: &[(&str, &str)]) -> String {
@@ -508,7 +483,7 @@ fn many_findings_of_a_kind_are_counted() {
     let text = Audit::new(&run).explain(&run).to_string();
     assert!(text.contains("VIOLATION (apply): the key of slot 2 was at version 0"), "{text}");
     let lost: String = (0..9).map(|_| "s2 server LOST n=1\n").collect();
-    let run = super::tests::run(&format!("{HONEST}{lost}"));
+    let run = super::script::run(&format!("{HONEST}{lost}"));
     let text = Audit::new(&run).explain(&run).to_string();
     assert!(text.contains("not provable (complete): 4 more of this kind"), "{text}");
 }
