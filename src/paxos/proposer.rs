@@ -220,7 +220,7 @@ enum Phase {
     Accepting(Attempt, BTreeMap<Slot, Value>),
 }
 
-/// The proposer of one server. See the [module](self).
+/// The proposer of one server. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proposer {
     me: Server,
