@@ -378,7 +378,7 @@ fn connect(common: &Common, cluster: Cluster, identity: Identity, printer: &Arc<
     };
     let mut client = Client::connect(options).map_err(|error| Stop::request(&error, None))?;
     let printer = printer.clone();
-    client.on_failover(move |failed, next| printer.note(format!("{failed}; trying server {}", next.0)));
+    client.on_failover(move |failed, next| printer.note(failed.and_next(next)));
     Ok(client)
 }
 

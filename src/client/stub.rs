@@ -287,12 +287,17 @@ impl Client {
         }
     }
 
-    /// After a try that brought nothing: waits if it is time to, chooses the next server and tells of it.
+    /// After a try that brought nothing: waits if it is time to, chooses the next server and tells of it. That the same
+    /// server fails in the same way again is told once.
     fn fail_over(&mut self, tries: &Tries, reach: Reach, pause: Duration, deadline: Instant, lines: &mut Lines) {
         let next = if reach == Reach::Any { self.server_after(self.server) } else { self.server };
         thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
         self.server = next;
-        if let Some(failed) = tries.last.last().filter(|_| self.has_time(tries, deadline)) {
+        let told = match tries.last.as_slice() {
+            [.., before, last] => before.server == last.server && before.end.word() == last.end.word(),
+            _ => false,
+        };
+        if let Some(failed) = tries.last.last().filter(|_| !told && self.has_time(tries, deadline)) {
             lines.failover(failed, next);
             if let Some(hear) = &mut self.on_failover {
                 hear(failed, next);

@@ -246,7 +246,7 @@ fn a_failover_is_told_in_a_sentence() {
         FakeCluster::start(vec![opens_and(|_, _| Act::Nothing), serves(|n, r| Act::Reply(good_reply(n as u64, r)))]);
     let mut client = Client::connect(cluster.options()).unwrap();
     let (told, heard) = std::sync::mpsc::channel();
-    client.on_failover(move |failed, next| told.send(format!("{failed}; trying server {}", next.0)).unwrap());
+    client.on_failover(move |failed, next| told.send(failed.and_next(next)).unwrap());
     client.put(b"k", b"v").unwrap();
     let heard: Vec<String> = heard.try_iter().collect();
     assert_eq!(heard.len(), 1, "{heard:?}");
