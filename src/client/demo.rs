@@ -74,7 +74,7 @@ impl Player {
         };
         let mut client = Client::connect(options)?;
         let (name, printer) = (identity.name.clone(), demo.printer.clone());
-        client.on_failover(move |failed, next| printer.note(format!("{name}: {failed}; trying server {}", next.0)));
+        client.on_failover(move |failed, next| printer.note(format!("{name}: {}", failed.and_next(next))));
         let (trace, printer) = (identity.trace.clone(), demo.printer.clone());
         Ok(Player {
             client,
