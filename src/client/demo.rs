@@ -158,7 +158,7 @@ impl Demo {
             problems.extend(ledger.merge(std::mem::take(&mut player.ledger)).err());
             counts.merge(player.counts);
         }
-        self.announce(&players, "read-back", "Every key, read back from each server");
+        self.announce(&players, "readback", "Every key, read back from each server");
         if let Some(first) = players.first_mut() {
             problems.extend(self.read_back(first, &ledger));
         }
