@@ -9,10 +9,15 @@
 
 #[cfg(test)]
 mod arbitrary;
+pub mod audit;
 mod event;
+pub mod exchange;
 mod facts;
 mod field;
 mod line;
+pub mod parse;
+pub mod report;
+pub mod story;
 mod terminal;
 mod text;
 mod word;
