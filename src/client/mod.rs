@@ -7,6 +7,7 @@
 //! The rest is the command line (`cli.rs`), and the demo: a script of operations ([`workload`]) and scenes, whose end is
 //! judged by a [`check`] of what the writes were told.
 
+mod arguments;
 pub mod check;
 pub mod cli;
 mod connection;
