@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use super::duration::parse_duration;
+use crate::duration::parse_duration;
 use crate::paxos::RoleName;
 use crate::role::Server;
 

@@ -12,7 +12,6 @@ pub mod check;
 pub mod cli;
 mod connection;
 pub mod demo;
-mod duration;
 pub mod identity;
 mod lines;
 mod outcome;
@@ -27,7 +26,6 @@ mod tests;
 pub mod workload;
 
 pub use connection::{Connection, NoReply};
-pub use duration::parse_duration;
 pub use outcome::{Asked, ClientError, Found, Outcome, Tries, Try, TryEnd};
 pub use perform::{Counts, Done, Ended, perform};
 pub use session::{Session, WriteId};
