@@ -1,1 +1,34 @@
-//! To be written.
+//! The client's side: a library that writes exactly once and says honestly what it knows, and the programme around it.
+//!
+//! [`Client`] talks to one server at a time and fails over to the next. Its three parts are apart: [`Session`] numbers
+//! the writes, [`Connection`] carries one request and its reply, and the loop in `stub.rs` tries again until there is a
+//! result, a certain failure or no time left. What a request can come to is in `outcome.rs`.
+//!
+//! The rest is the command line (`cli.rs`), and the demo: a script of operations ([`workload`]) and scenes, whose end is
+//! judged by a [`check`] of what the writes were told.
+
+mod arguments;
+pub mod check;
+pub mod cli;
+mod connection;
+pub mod demo;
+mod duration;
+pub mod identity;
+mod lines;
+mod outcome;
+mod perform;
+pub mod print;
+mod scenes;
+mod session;
+pub mod status;
+mod stub;
+#[cfg(test)]
+mod tests;
+pub mod workload;
+
+pub use connection::{Connection, NoReply};
+pub use duration::parse_duration;
+pub use outcome::{Asked, ClientError, Found, Outcome, Tries, Try, TryEnd};
+pub use perform::{Counts, Done, Ended, perform};
+pub use session::{Session, WriteId};
+pub use stub::{Client, ClientOptions, check_limits};

@@ -270,6 +270,26 @@ impl Message {
         }
     }
 
+    /// About how many bytes its values take.
+    pub fn size(&self) -> usize {
+        let values = |entries: &[Entry]| entries.iter().map(|entry| 24 + entry.value.size()).sum();
+        match self {
+            Message::Accept { value, .. } => value.size(),
+            Message::Promise { accepted, .. } => values(accepted),
+            Message::Entries { entries, .. } => values(entries),
+            Message::Prepare { .. }
+            | Message::Nack { .. }
+            | Message::Truncated { .. }
+            | Message::Accepted { .. }
+            | Message::Chosen { .. }
+            | Message::Beat { .. }
+            | Message::CatchUp { .. }
+            | Message::Read { .. }
+            | Message::ReadAnswer { .. }
+            | Message::Fill { .. } => 0,
+        }
+    }
+
     /// The message's name in the papers, in capitals.
     pub fn name(&self) -> &'static str {
         match self {

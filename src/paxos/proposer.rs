@@ -269,6 +269,11 @@ impl Proposer {
         }
     }
 
+    /// The round of its next ballot.
+    pub fn next_round(&self) -> u64 {
+        self.next_round
+    }
+
     /// Starts an attempt if there is work, a learner to see it through, and nothing else under way.
     fn begin(&mut self, out: &mut Output<Self>) {
         self.begin_after(false, out);

@@ -1,1 +1,25 @@
-//! To be written.
+//! One server process: threads, timers, failures and the front desk. The only place where sockets meet roles.
+//!
+//! - [`start`](Server::start) brings it up; [`options`] is its command line.
+//! - [`runner`] is the shell that runs any role; [`shells`] is what each role adds to it.
+//! - [`house`] is what they share: mailboxes, links, and how a message reaches the roles that hear it.
+//! - [`supervisor`] starts roles, lets them fail, and starts them again.
+//! - [`peers`] and [`clients`] are the connections; [`desk`] is who waits for what.
+
+mod board;
+mod clients;
+mod desk;
+mod disks;
+mod house;
+mod lines;
+mod mailbox;
+mod options;
+mod peers;
+mod runner;
+mod shells;
+mod start;
+mod supervisor;
+mod timers;
+
+pub use options::{Fail, Options, Protocol, Restart, Switch, parse_duration};
+pub use start::run;

@@ -1,1 +1,32 @@
-//! To be written.
+//! Lines: what every process tells people while it runs.
+//!
+//! A line is a typed [`Event`] with a time, a number and a reason. It is written through [`Trace`] and reads back exactly
+//! what was said, so the same lines that a person follows with `grep` prove afterwards that a run kept the rules.
+//!
+//! ```text
+//! 2026-08-21T14:03:07.105388Z INFO  s1.206  proposer ACCEPT   req=c1-5 slot=7 ballot=3.1 ... re=s5.90 -- why
+//! ```
+
+#[cfg(test)]
+mod arbitrary;
+pub mod audit;
+mod event;
+pub mod exchange;
+mod facts;
+mod field;
+mod line;
+pub mod parse;
+pub mod report;
+pub mod story;
+mod terminal;
+mod text;
+mod word;
+mod writer;
+
+pub use event::{Event, EventError};
+pub use facts::{acceptor, learner, proposer};
+pub use field::{AcceptedSlots, Digest, FieldError, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom, Tries};
+pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
+pub use text::Text;
+pub use word::{Applied, CrashCause, CrashPoint, DropCause, LinkState, Op, Recovered, RestartMode, Status};
+pub use writer::{Draft, Re, Trace};

@@ -1,0 +1,223 @@
+//! Whether the state at the end of a programme is one that its writes can have led to.
+//!
+//! A version counts the writes applied to a key, so it says more than the value: the acknowledged write with the highest
+//! version must be there, unless something wrote later. What may have written later are the writes whose outcome is
+//! unknown, and clients of which this programme knows nothing.
+
+use std::collections::BTreeMap;
+
+use super::outcome::{ClientError, Found, Outcome};
+use super::workload::{Action, shown};
+use crate::role::Server;
+
+/// What came of each write of a programme, by key.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    keys: BTreeMap<Vec<u8>, Writes>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Writes {
+    /// By the version that it made: what each acknowledged write left, None if it removed the value.
+    acknowledged: BTreeMap<u64, Option<Vec<u8>>>,
+    /// What each write whose outcome is unknown would leave.
+    unknown: Vec<Option<Vec<u8>>>,
+}
+
+/// What the check of a key came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The state follows from the writes.
+    Right,
+    /// It does, if clients of which this programme knows nothing have written meanwhile. The sentence says so.
+    Overtaken(String),
+    /// It does not. The sentence says why.
+    Wrong(String),
+}
+
+impl Ledger {
+    /// Notes how an operation ended; an error if two acknowledged writes claim one version of a key.
+    pub fn note(&mut self, action: &Action, end: &Result<Outcome, ClientError>) -> Result<(), String> {
+        let left = match action {
+            Action::Put { value, .. } => Some(value.clone()),
+            Action::Delete { .. } => None,
+            Action::Get { .. } => return Ok(()),
+        };
+        let writes = self.keys.entry(action.key().to_vec()).or_default();
+        match end {
+            Ok(Outcome::Written { version, .. }) => {
+                if writes.acknowledged.insert(*version, left).is_some() {
+                    return Err(format!("two writes of {} were both told version {version}", shown(action.key())));
+                }
+            }
+            Err(ClientError::Unknown(_)) => writes.unknown.push(left),
+            Ok(Outcome::NotFound { .. } | Outcome::Mismatch { .. }) | Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes over what another client of the programme has noted.
+    pub fn merge(&mut self, other: Ledger) -> Result<(), String> {
+        for (key, theirs) in other.keys {
+            let ours = self.keys.entry(key.clone()).or_default();
+            ours.unknown.extend(theirs.unknown);
+            for (version, left) in theirs.acknowledged {
+                if ours.acknowledged.insert(version, left).is_some() {
+                    return Err(format!("two writes of {} were both told version {version}", shown(&key)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The keys that were to be written.
+    pub fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.keys.keys().map(Vec::as_slice)
+    }
+
+    /// Judges what was found in a key after all writes had ended.
+    pub fn judge(&self, key: &[u8], found: &Found) -> Verdict {
+        let Some(writes) = self.keys.get(key) else { return Verdict::Right };
+        let Some((version, left)) = writes.acknowledged.last_key_value() else { return Verdict::Right };
+        let key = shown(key);
+        if found.version < *version {
+            return Verdict::Wrong(format!(
+                "the acknowledged write of {key} at version {version} is lost: the key is at version {}",
+                found.version
+            ));
+        }
+        if found.version == *version {
+            let right = found.value == *left;
+            let what = format!("{key} at version {version} was acknowledged as one value and holds another");
+            return if right { Verdict::Right } else { Verdict::Wrong(what) };
+        }
+        if writes.unknown.contains(&found.value) {
+            return Verdict::Right;
+        }
+        if found.value.is_some() && found.value == *left {
+            return Verdict::Wrong(format!(
+                "the write of {key} acknowledged at version {version} stands there again at version {}: it was applied \
+                 twice, or another client has written the same",
+                found.version
+            ));
+        }
+        Verdict::Overtaken(format!("{key} has been written by another client meanwhile (version {})", found.version))
+    }
+}
+
+/// Compares what one read after the other has found in a key, on one server after the other: a later one must never find
+/// an older state, and never another value at the same version.
+pub fn compare(key: &[u8], found: &[(Server, Found)]) -> Result<(), String> {
+    for pair in found.windows(2) {
+        let [(one, earlier), (other, later)] = pair else { continue };
+        let key = shown(key);
+        if later.version < earlier.version {
+            return Err(format!(
+                "server {} has {key} at version {}, after server {} had shown version {}: a stale read",
+                other.0, later.version, one.0, earlier.version
+            ));
+        }
+        if later.version == earlier.version && later.value != earlier.value {
+            return Err(format!("servers {} and {} hold different values of {key} at one version", one.0, other.0));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::outcome::{Asked, Tries};
+    use crate::paxos::Slot;
+    use crate::role::Servers;
+
+    fn put(value: &str) -> Action {
+        Action::Put { key: b"k".to_vec(), value: value.into(), if_version: None }
+    }
+
+    fn delete() -> Action {
+        Action::Delete { key: b"k".to_vec() }
+    }
+
+    fn done(version: u64) -> Result<Outcome, ClientError> {
+        Ok(Outcome::Written { slot: Slot(version), version })
+    }
+
+    fn unknown() -> Result<Outcome, ClientError> {
+        Err(ClientError::Unknown(Tries::new(Servers::first(5), Asked::Write)))
+    }
+
+    fn not_applied() -> Result<Outcome, ClientError> {
+        Err(ClientError::NotApplied(Tries::new(Servers::first(5), Asked::Write)))
+    }
+
+    fn found(value: Option<&str>, version: u64) -> Found {
+        Found { slot: Slot(99), value: value.map(Into::into), version }
+    }
+
+    fn judge(notes: &[(Action, Result<Outcome, ClientError>)], value: Option<&str>, version: u64) -> char {
+        let mut ledger = Ledger::default();
+        for (action, end) in notes {
+            ledger.note(action, end).unwrap();
+        }
+        match ledger.judge(b"k", &found(value, version)) {
+            Verdict::Right => 'r',
+            Verdict::Overtaken(_) => 'o',
+            Verdict::Wrong(_) => 'w',
+        }
+    }
+
+    #[test]
+    fn the_last_acknowledged_write_must_be_there() {
+        let notes = [(put("b"), done(4)), (put("a"), done(3)), (put("c"), not_applied())];
+        assert_eq!(judge(&notes, Some("b"), 4), 'r');
+        assert_eq!(judge(&notes, Some("a"), 3), 'w', "lost");
+        assert_eq!(judge(&notes, Some("a"), 4), 'w', "another value at its version");
+        assert_eq!(judge(&notes, None, 4), 'w');
+        assert_eq!(judge(&notes, Some("b"), 5), 'w', "applied twice");
+        assert_eq!(judge(&notes, Some("x"), 5), 'o', "another client's");
+        assert_eq!(judge(&notes, Some("c"), 5), 'o', "what was not applied is not there by us");
+    }
+
+    #[test]
+    fn a_key_whose_last_write_is_unknown_may_hold_either() {
+        let notes = [(put("a"), done(3)), (put("b"), unknown())];
+        assert_eq!(judge(&notes, Some("a"), 3), 'r');
+        assert_eq!(judge(&notes, Some("b"), 4), 'r');
+        assert_eq!(judge(&notes, Some("a"), 4), 'w');
+        assert_eq!(judge(&notes, Some("x"), 4), 'o');
+        let notes = [(put("a"), done(3)), (delete(), unknown())];
+        assert_eq!(judge(&notes, Some("a"), 3), 'r');
+        assert_eq!(judge(&notes, None, 4), 'r');
+        let notes = [(put("a"), unknown())];
+        assert_eq!(judge(&notes, None, 0), 'r');
+        assert_eq!(judge(&notes, Some("a"), 1), 'r');
+    }
+
+    #[test]
+    fn deletes_count_and_what_changed_nothing_does_not() {
+        assert_eq!(judge(&[(put("a"), done(3)), (delete(), done(4))], None, 4), 'r');
+        assert_eq!(judge(&[(put("a"), done(3)), (delete(), done(4))], Some("a"), 4), 'w');
+        let missing = Ok(Outcome::NotFound { slot: Slot(9), version: 4 });
+        assert_eq!(judge(&[(put("a"), done(3)), (delete(), done(4)), (delete(), missing)], None, 4), 'r');
+    }
+
+    #[test]
+    fn two_writes_never_make_one_version() {
+        let mut ledger = Ledger::default();
+        ledger.note(&put("a"), &done(3)).unwrap();
+        assert!(ledger.note(&put("b"), &done(3)).unwrap_err().contains("version 3"));
+        let mut other = Ledger::default();
+        other.note(&put("b"), &done(3)).unwrap();
+        assert!(ledger.merge(other).unwrap_err().contains("version 3"));
+    }
+
+    #[test]
+    fn later_reads_never_go_back() {
+        let read = |server, value, version| (Server(server), found(value, version));
+        assert!(compare(b"k", &[read(1, Some("a"), 3), read(2, Some("a"), 3)]).is_ok());
+        assert!(compare(b"k", &[read(1, Some("a"), 3), read(2, Some("b"), 4)]).is_ok());
+        assert!(compare(b"k", &[read(1, Some("b"), 4), read(2, Some("a"), 3)]).unwrap_err().contains("stale"));
+        assert!(compare(b"k", &[read(1, Some("b"), 4), read(2, Some("a"), 4)]).unwrap_err().contains("different"));
+    }
+}

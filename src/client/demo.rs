@@ -1,0 +1,282 @@
+//! The scripted run: fills the store, works on it through all servers while they fail, and checks what is left.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::check::{Ledger, Verdict, compare};
+use super::identity::Identity;
+use super::outcome::{ClientError, Found};
+use super::perform::{Counts, Done, Ended, perform};
+use super::print::{Printer, table};
+use super::scenes;
+use super::status::{Survey, roles_down};
+use super::stub::{Client, ClientOptions};
+use super::workload::{Action, Operation, shown};
+use crate::cluster::Cluster;
+use crate::net::ServerStatus;
+use crate::paxos::{RoleName, Slot};
+use crate::role::Server;
+use crate::trace::{Digest, Draft, Event, RoleTag, Text, Trace};
+
+/// How long a server is given to answer a question about its state.
+const STATUS_PATIENCE: Duration = Duration::from_secs(1);
+/// Between two looks at all servers.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// What stands for the client's name in a value.
+const PLACEHOLDER: &str = "{client}";
+
+/// What the run does.
+pub struct Demo {
+    /// The servers.
+    pub cluster: Cluster,
+    /// The clients: each does the same operations, all at once.
+    pub clients: Vec<Identity>,
+    /// What the first client does before the others begin.
+    pub prepopulate: Vec<Operation>,
+    /// What every client does.
+    pub operations: Vec<Operation>,
+    /// Between two operations of a client.
+    pub pace: Duration,
+    /// How long a request may take.
+    pub timeout: Duration,
+    /// How long the servers are given at the end to come to the same state.
+    pub settle: Duration,
+    /// The two clients of the scene in which two write one key; nobody if no scene is played.
+    pub rivals: Vec<Identity>,
+    /// Where people see it.
+    pub printer: Arc<Printer>,
+}
+
+/// One client of the run, and what it has seen.
+pub struct Player {
+    /// The client.
+    pub client: Client,
+    /// Its lines.
+    pub trace: Trace,
+    /// What came of its writes.
+    pub ledger: Ledger,
+    /// How its requests ended.
+    pub counts: Counts,
+    /// What must not be.
+    pub problems: Vec<String>,
+    /// Where people see it.
+    pub printer: Arc<Printer>,
+}
+
+impl Player {
+    /// A client of the run.
+    pub fn new(demo: &Demo, identity: &Identity) -> Result<Player, ClientError> {
+        let options = ClientOptions {
+            timeout: demo.timeout,
+            trace: identity.trace.clone(),
+            ..ClientOptions::new(demo.cluster.clone(), &identity.name)
+        };
+        let mut client = Client::connect(options)?;
+        let (name, printer) = (identity.name.clone(), demo.printer.clone());
+        client.on_failover(move |failed, next| printer.note(format!("{name}: {}", failed.and_next(next))));
+        let (trace, printer) = (identity.trace.clone(), demo.printer.clone());
+        Ok(Player {
+            client,
+            trace,
+            ledger: Ledger::default(),
+            counts: Counts::default(),
+            problems: Vec::new(),
+            printer,
+        })
+    }
+
+    /// Tells that a part of the run begins.
+    pub fn phase(&self, name: &str) {
+        self.trace.line(Draft::new(RoleTag::Client, Event::Phase { name: Text::from(name) }));
+    }
+
+    /// Does one operation, shows it and notes what came of it.
+    pub fn play(&mut self, server: Server, action: &Action) -> Ended {
+        let action = for_client(action, self.client.name());
+        if let Err(error) = self.client.talk_to(server) {
+            self.problems.push(error.to_string());
+        }
+        let ended = perform(&mut self.client, &action);
+        let by = self.client.server();
+        let detour = if by == server || ended.end.is_err() { String::new() } else { format!(" (answered by {by})") };
+        let label = self.client.last_label();
+        self.printer.line(format!("{label:<7} {server}  {:<40} {}{detour}", action.to_string(), ended.words()));
+        self.counts.add(&ended.end);
+        let noted = match &ended.end {
+            Ok(Done::Wrote(outcome)) => self.ledger.note(&action, &Ok(*outcome)),
+            Ok(Done::Read(_)) => Ok(()),
+            Err(error) => self.ledger.note(&action, &Err(error.clone())),
+        };
+        self.problems.extend(noted.err());
+        ended
+    }
+}
+
+/// The action with the client's name in the place of `{client}`.
+fn for_client(action: &Action, name: &str) -> Action {
+    match action {
+        Action::Put { key, value, if_version } => match std::str::from_utf8(value) {
+            Ok(text) => {
+                let value = text.replace(PLACEHOLDER, name).into_bytes();
+                Action::Put { key: key.clone(), value, if_version: *if_version }
+            }
+            Err(_) => action.clone(),
+        },
+        Action::Get { .. } | Action::Delete { .. } => action.clone(),
+    }
+}
+
+impl Demo {
+    /// Runs it. An error is a sentence for each thing that must not be.
+    pub fn run(&self) -> Result<(), Vec<String>> {
+        let one = |error: ClientError| vec![error.to_string()];
+        let before = self.look_before()?;
+        let mut players = Vec::new();
+        for identity in &self.clients {
+            players.push(Player::new(self, identity).map_err(one)?);
+        }
+        self.announce(&players, "prepopulate", "Pre-population, by the first client");
+        if let Some(first) = players.first_mut() {
+            self.play_all(first, &self.prepopulate, Duration::ZERO);
+        }
+        let what =
+            format!("{} operations, by {} client(s), to all servers in turn", self.operations.len(), players.len());
+        self.announce(&players, "operations", &what);
+        thread::scope(|scope| {
+            for player in &mut players {
+                scope.spawn(move || self.play_all(player, &self.operations, self.pace));
+            }
+        });
+        let mut problems = Vec::new();
+        if !self.rivals.is_empty() {
+            problems.extend(scenes::play(self, &mut players));
+        }
+        let (mut ledger, mut counts) = (Ledger::default(), Counts::default());
+        for player in &mut players {
+            problems.append(&mut player.problems);
+            problems.extend(ledger.merge(std::mem::take(&mut player.ledger)).err());
+            counts.merge(player.counts);
+        }
+        self.announce(&players, "readback", "Every key, read back from each server");
+        if let Some(first) = players.first_mut() {
+            problems.extend(self.read_back(first, &ledger));
+        }
+        self.announce(&players, "digest", "The replicas' states");
+        problems.extend(self.compare_replicas(&players, &before).err());
+        self.printer.line(counts.to_string());
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Tells people and lines that a part of the run begins.
+    pub fn announce(&self, players: &[Player], name: &str, title: &str) {
+        self.printer.line(format!("\n== {title} =="));
+        for player in players {
+            player.phase(name);
+        }
+    }
+
+    /// The n-th server of the cluster, counted from 0 and round and round.
+    pub fn server(&self, n: usize) -> Server {
+        let servers: Vec<Server> = self.cluster.servers().iter().collect();
+        servers[n % servers.len()]
+    }
+
+    /// Whether there is a cluster at all.
+    fn look_before(&self) -> Result<Survey, Vec<String>> {
+        let survey = Survey::take(&self.cluster, STATUS_PATIENCE);
+        if survey.statuses().next().is_none() {
+            let why =
+                "no server of the cluster answers. Start them with ./run_server.sh, or name another --cluster FILE";
+            return Err(vec![why.to_string()]);
+        }
+        self.printer.line(survey.text().trim_end());
+        Ok(survey)
+    }
+
+    /// One client does operations, one after the other.
+    fn play_all(&self, player: &mut Player, operations: &[Operation], pace: Duration) {
+        for (n, operation) in operations.iter().enumerate() {
+            if n > 0 {
+                thread::sleep(pace);
+            }
+            player.play(operation.server.unwrap_or_else(|| self.server(n)), &operation.action);
+        }
+    }
+
+    /// Reads every key from each server, and judges what is found.
+    fn read_back(&self, player: &mut Player, ledger: &Ledger) -> Vec<String> {
+        player.client.set_timeout(self.settle);
+        let (mut rows, mut problems) = (Vec::new(), Vec::new());
+        for key in ledger.keys() {
+            let mut found: Vec<(Server, Found)> = Vec::new();
+            for server in self.cluster.servers().iter() {
+                match player.client.talk_to(server).and_then(|()| player.client.get_here(key)) {
+                    Ok(read) => found.push((server, read)),
+                    Err(error) => {
+                        problems.push(format!("{} was not read from server {}: {error}", shown(key), server.0))
+                    }
+                }
+            }
+            problems.extend(compare(key, &found).err());
+            let Some((_, last)) = found.last() else { continue };
+            let verdict = match ledger.judge(key, last) {
+                Verdict::Right => "as acknowledged".to_string(),
+                Verdict::Overtaken(why) => why,
+                Verdict::Wrong(why) => {
+                    problems.push(why.clone());
+                    format!("WRONG: {why}")
+                }
+            };
+            let alike =
+                found.iter().filter(|(_, read)| read.value == last.value && read.version == last.version).count();
+            let value = last.value.as_deref().map_or("(none)".to_string(), |value| shown(value).to_string());
+            let agree = format!("{alike} of {} agree", self.cluster.servers().len());
+            rows.push(vec![shown(key).to_string(), value, last.version.to_string(), agree, verdict]);
+        }
+        player.client.set_timeout(self.timeout);
+        self.printer.line(table(&["key", "value", "version", "read from servers", "check"], &rows).trim_end());
+        problems
+    }
+
+    /// Waits until all servers have the same state, and tells of it and of what has failed meanwhile.
+    fn compare_replicas(&self, players: &[Player], before: &Survey) -> Result<(), String> {
+        let servers = self.cluster.servers().len();
+        let deadline = Instant::now() + self.settle;
+        let survey = loop {
+            let survey = Survey::take(&self.cluster, STATUS_PATIENCE);
+            if survey.agreement().is_some() || Instant::now() >= deadline {
+                break survey;
+            }
+            thread::sleep(LOOK_AGAIN);
+        };
+        self.printer.line(survey.text().trim_end());
+        self.printer.line("");
+        let crashes = RoleName::ALL.map(|role| survey.crashes(role).saturating_sub(before.crashes(role)));
+        let [proposers, acceptors, learners] = crashes;
+        self.printer.line(format!(
+            "crashes during this run: {acceptors} of acceptors, {proposers} of proposers, {learners} of learners"
+        ));
+        let Some((slot, digest)) = survey.agreement() else {
+            let equal = survey.largest_agreement();
+            self.printer.line(format!("replica digest: {equal} of {servers} equal"));
+            return Err(format!(
+                "only {equal} of {servers} replicas have the same state after {:.0} s{}",
+                self.settle.as_secs_f64(),
+                survey.statuses().filter_map(down_sentence).collect::<String>()
+            ));
+        };
+        self.printer.line(format!("replica digest: {servers} of {servers} equal ({digest:016x} after slot {slot})"));
+        let count = u8::try_from(servers).ok();
+        let event = Event::Digest { slot: Slot(slot), digest: Digest(digest), equal: count, of: count };
+        for player in players {
+            player.trace.line(Draft::new(RoleTag::Client, event.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// Names the roles of a server that are down, as a further clause.
+fn down_sentence(status: &ServerStatus) -> Option<String> {
+    roles_down(status).map(|down| format!("; server {} has no {down}", status.server.0))
+}

@@ -1,0 +1,176 @@
+//! What a client tells in lines: each request, how it was passed on from server to server, and how it ended.
+
+use std::time::Duration;
+
+use super::connection::{Connection, NoReply};
+use super::outcome::{Asked, ClientError, Tries, Try, TryEnd};
+use crate::codec;
+use crate::kv::{self, Written};
+use crate::net::{ClientReply, Reply, Request, Unknown};
+use crate::role::Server;
+use crate::trace::{Context, Draft, Event, LineId, Millis, Op, Re, RoleTag, Status, Text, Trace};
+
+/// The lines of one request.
+pub(super) struct Lines {
+    trace: Trace,
+    /// The request's label, as in `c1-5`.
+    label: String,
+    /// The last line that told of a sending.
+    sent: Option<LineId>,
+}
+
+impl Lines {
+    /// Tells of a new request to a server. What is not about a key is not told: nobody's state depends on it.
+    pub(super) fn begin(trace: &Trace, label: String, request: &Request, to: Server) -> Lines {
+        let mut lines = Lines { trace: trace.clone(), label, sent: None };
+        if let Some(event) = asked(request, to) {
+            lines.sent = lines.tell(event, Re::None, None);
+        } else {
+            lines.trace = Trace::disabled();
+        }
+        lines
+    }
+
+    /// What goes with the request to the server.
+    pub(super) fn context(&self) -> Context {
+        Context { re: self.sent.clone(), req: Some(self.label.clone()) }
+    }
+
+    /// A try has failed, and the next server is asked.
+    pub(super) fn failover(&mut self, failed: &Try, to: Server) {
+        let cause = Text::from(failed.end.word());
+        let event = Event::Failover { waited: failed.took.into(), cause, from: failed.server, to };
+        let why = format!("{failed}; asking server {} for the same", to.0);
+        let line = self.tell(event, self.sent.clone().into(), Some(why));
+        self.sent = line.or(self.sent.take());
+    }
+
+    /// The request has ended without a server's word on it.
+    pub(super) fn gave_up(&self, error: &ClientError) {
+        let (ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = error else { return };
+        let (status, why) = match (tries.asked, tries.may_be_applied) {
+            (Asked::Read, _) => (Status::NotApplied, "nothing was read"),
+            (Asked::Session, true) => (Status::Unknown, "it may still be opened; the write was not sent"),
+            (Asked::Session, false) => (Status::NotApplied, "the write was not sent"),
+            (Asked::Write | Asked::Order, true) => (Status::Unknown, "may still be applied"),
+            (Asked::Write | Asked::Order, false) => (Status::NotApplied, "certainly not applied"),
+        };
+        let asked = tries.last.iter().map(|one| one.server).collect();
+        let event = Event::Timeout { waited: tries.took.into(), tries: crate::trace::Tries(asked), status };
+        self.tell(event, self.sent.clone().into(), Some(format!("{why}; continuing with the next request")));
+    }
+
+    /// A server has said how the request ended.
+    pub(super) fn replied(&self, reply: &ClientReply, from: Server, took: Duration) {
+        if let Some(event) = heard(&reply.reply, from, took) {
+            self.tell(event, reply.context.re.clone().into(), None);
+        }
+    }
+
+    /// The servers no longer know the write's session, or its number.
+    pub(super) fn forgotten(&self, tries: &Tries) {
+        let Some(last) = tries.last.last() else { return };
+        let status = match last.end {
+            TryEnd::Unknown(Unknown::Expired) => Status::Expired,
+            _ => Status::Superseded,
+        };
+        let why = "may have been applied by an earlier try; it is never sent again";
+        self.tell(response(status, last.server, tries.took), self.sent.clone().into(), Some(why.to_string()));
+    }
+
+    /// A server has sent a reply to something that was not asked.
+    pub(super) fn unrequested(&self, reply: &ClientReply, connection: (Server, std::net::SocketAddr), asked: u64) {
+        let (server, from) = connection;
+        let length = codec::encode(reply).len() as u64;
+        let why = format!(
+            "received an unrequested reply of length {length} from server {}: it is to request {}, and {asked} was asked",
+            server.0, reply.number
+        );
+        self.tell(Event::Malformed { length, from }, self.sent.clone().into(), Some(why));
+    }
+
+    /// A server has sent bytes that are no reply.
+    pub(super) fn malformed(&self, no_reply: &NoReply, connection: &Connection) {
+        if let NoReply::Malformed { length, what } = no_reply {
+            let from = connection.address();
+            let why = format!("received malformed reply of length {length} from {from}: {what}");
+            self.tell(Event::Malformed { length: *length, from }, self.sent.clone().into(), Some(why));
+        }
+    }
+
+    fn tell(&self, event: Event, re: Re, why: Option<String>) -> Option<LineId> {
+        self.trace.line(Draft { role: RoleTag::Client, req: Some(self.label.clone()), event, re, why })
+    }
+}
+
+/// The line of a request.
+fn asked(request: &Request, to: Server) -> Option<Event> {
+    let event = |op, key: Option<&[u8]>| Event::Request {
+        op,
+        key: key.map(Text::new),
+        value: None,
+        if_version: None,
+        from: None,
+        to: Some(to),
+        session: None,
+        sequence: None,
+    };
+    let mut line = match request {
+        Request::Open { .. } => event(Op::Open, None),
+        Request::Get { key } => event(Op::Get, Some(key)),
+        Request::Write { op: kv::Op::Put { key, .. }, .. } => event(Op::Put, Some(key)),
+        Request::Write { op: kv::Op::Delete { key }, .. } => event(Op::Delete, Some(key)),
+        Request::Status | Request::Crash { .. } | Request::Restart { .. } => return None,
+    };
+    if let (
+        Request::Write { session: in_session, sequence: number, op, .. },
+        Event::Request { value, if_version, session, sequence, .. },
+    ) = (request, &mut line)
+    {
+        (*session, *sequence) = (Some(*in_session), Some(*number));
+        if let kv::Op::Put { value: new, if_version: wanted, .. } = op {
+            (*value, *if_version) = (Some(Text::new(new)), *wanted);
+        }
+    }
+    Some(line)
+}
+
+/// The line of a reply that is a result.
+fn heard(reply: &Reply, from: Server, took: Duration) -> Option<Event> {
+    let mut line = response(Status::Ok, from, took);
+    let Event::Response { status, slot, version, value, session, cause, .. } = &mut line else { return None };
+    match reply {
+        Reply::Opened { session: opened } => *session = Some(*opened),
+        Reply::Applied { slot: at, written } => {
+            let now = match written {
+                Written::Done { version } => (Status::Ok, version),
+                Written::NotFound { version } => (Status::NotFound, version),
+                Written::Mismatch { version } => (Status::Mismatch, version),
+            };
+            (*status, *slot, *version) = (now.0, Some(*at), Some(*now.1));
+        }
+        Reply::Value { slot: at, value: found, version: now } => {
+            (*slot, *version, *value) = (Some(*at), Some(*now), found.as_deref().map(Text::new));
+            if found.is_none() {
+                *status = Status::NotFound;
+            }
+        }
+        Reply::Refused(why) => (*status, *cause) = (Status::NotApplied, Some(Text::new(why))),
+        Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Status(_) | Reply::Done => return None,
+    }
+    Some(line)
+}
+
+fn response(status: Status, from: Server, took: Duration) -> Event {
+    Event::Response {
+        status,
+        slot: None,
+        version: None,
+        value: None,
+        session: None,
+        cause: None,
+        took: Millis::from(took),
+        server: Some(from),
+        to: None,
+    }
+}

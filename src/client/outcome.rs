@@ -1,0 +1,359 @@
+//! How a request can end: done, certainly not applied, or unknown. Nothing else, and never a guess.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::connection::{NoReply, seconds};
+use crate::kv::Written;
+use crate::net::{Unknown, WhyNotApplied};
+use crate::paxos::{self, RoleName, Slot};
+use crate::role::{Server, Servers};
+
+/// A client remembers so many tries of a request; of earlier ones it knows how many there were, and what they mean.
+const TRIES_MAX: usize = 64;
+
+/// What a write did, in which slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done.
+    Written {
+        /// Where in the log.
+        slot: Slot,
+        /// The key's new version.
+        version: u64,
+    },
+    /// There was nothing to delete: nothing changed.
+    NotFound {
+        /// Where in the log.
+        slot: Slot,
+        /// The key's version, unchanged.
+        version: u64,
+    },
+    /// The key was at another version than the write wanted: nothing changed.
+    Mismatch {
+        /// Where in the log.
+        slot: Slot,
+        /// The version found.
+        version: u64,
+    },
+}
+
+impl Outcome {
+    /// What a server says that the write in this slot did.
+    pub(super) fn new(slot: Slot, written: Written) -> Outcome {
+        match written {
+            Written::Done { version } => Outcome::Written { slot, version },
+            Written::NotFound { version } => Outcome::NotFound { slot, version },
+            Written::Mismatch { version } => Outcome::Mismatch { slot, version },
+        }
+    }
+
+    /// Where in the log the write stands.
+    pub fn slot(&self) -> Slot {
+        match self {
+            Outcome::Written { slot, .. } | Outcome::NotFound { slot, .. } | Outcome::Mismatch { slot, .. } => *slot,
+        }
+    }
+
+    /// The key's version after the write.
+    pub fn version(&self) -> u64 {
+        match self {
+            Outcome::Written { version, .. }
+            | Outcome::NotFound { version, .. }
+            | Outcome::Mismatch { version, .. } => *version,
+        }
+    }
+}
+
+/// What a read found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The state was read after every slot up to this one was applied.
+    pub slot: Slot,
+    /// The value, if there is one.
+    pub value: Option<Vec<u8>>,
+    /// How many writes were applied to the key.
+    pub version: u64,
+}
+
+/// Why a request has no result.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ClientError {
+    /// Certainly not applied: every try ended so. A failed read is one, too.
+    #[error("{}", .0.why_not_applied())]
+    NotApplied(Tries),
+    /// It may be applied, now or later, or not.
+    #[error("outcome unknown: {}", .0.why_unknown())]
+    Unknown(Tries),
+    /// The server does not do that.
+    #[error("server {} refuses: {why}", .server.0)]
+    Refused {
+        /// The server.
+        server: Server,
+        /// Its sentence.
+        why: String,
+    },
+    /// Nothing was sent: the store does not take this.
+    #[error("{0}")]
+    TooLarge(String),
+    /// Nothing was sent: there is no such server.
+    #[error("there is no server {} in the cluster file (it has {known})", .server.0)]
+    NoSuchServer {
+        /// The server.
+        server: Server,
+        /// All servers.
+        known: Servers,
+    },
+}
+
+impl ClientError {
+    /// Whether the request may be applied all the same.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, ClientError::Unknown(_))
+    }
+}
+
+/// One try and its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Try {
+    /// The server asked.
+    pub server: Server,
+    /// How it ended.
+    pub end: TryEnd,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// How a try ended that brought no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TryEnd {
+    /// There was no reply.
+    NoReply(NoReply),
+    /// The server says: certainly not applied through this try.
+    NotApplied(WhyNotApplied),
+    /// The server says that it does not know.
+    Unknown(Unknown),
+}
+
+impl TryEnd {
+    /// Whether what was asked may be applied through this try.
+    pub fn may_be_applied(&self) -> bool {
+        match self {
+            TryEnd::NoReply(no_reply) => no_reply.may_have_arrived(),
+            TryEnd::NotApplied(_) => false,
+            TryEnd::Unknown(_) => true,
+        }
+    }
+
+    /// In a word, for lines.
+    pub fn word(&self) -> &'static str {
+        match self {
+            TryEnd::NoReply(NoReply::ConnectionRefused) => "connection-refused",
+            TryEnd::NoReply(NoReply::Unreachable { .. }) => "unreachable",
+            TryEnd::NoReply(NoReply::TurnedAway { .. }) => "turned-away",
+            TryEnd::NoReply(NoReply::NotSent { .. }) => "not-sent",
+            TryEnd::NoReply(NoReply::Silent { .. }) => "no-answer",
+            TryEnd::NoReply(NoReply::Broken { .. }) => "connection-lost",
+            TryEnd::NoReply(NoReply::Malformed { .. }) => "malformed-reply",
+            TryEnd::NotApplied(why) => word(why),
+            TryEnd::Unknown(Unknown::TimedOut) => "no-outcome-in-time",
+            TryEnd::Unknown(Unknown::RoleDied(_)) => "role-died",
+            TryEnd::Unknown(Unknown::Superseded) => "superseded",
+            TryEnd::Unknown(Unknown::Expired) => "session-expired",
+        }
+    }
+}
+
+/// A server's reason, in a word.
+fn word(why: &WhyNotApplied) -> &'static str {
+    match why {
+        WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. }) => "no-quorum",
+        WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => "outrun",
+        WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "learner-behind",
+        WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy",
+        WhyNotApplied::RoleDown(_) => "role-down",
+        WhyNotApplied::NoReadQuorum(_) => "no-read-quorum",
+    }
+}
+
+/// A try for people: "server 2 did not answer within 1.0 s".
+impl Display for Try {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "server {} ", self.server.0)?;
+        match &self.end {
+            TryEnd::NoReply(NoReply::ConnectionRefused) => f.write_str("refused the connection"),
+            TryEnd::NoReply(NoReply::Unreachable { why }) => write!(f, "was not reached ({why})"),
+            TryEnd::NoReply(NoReply::TurnedAway { why }) => write!(f, "turned this client away: {why}"),
+            TryEnd::NoReply(NoReply::NotSent { why }) => write!(f, "did not take the request ({why})"),
+            TryEnd::NoReply(NoReply::Silent { waited }) => write!(f, "did not answer within {}", seconds(*waited)),
+            TryEnd::NoReply(NoReply::Broken { why }) => write!(f, "was lost before it answered ({why})"),
+            TryEnd::NoReply(NoReply::Malformed { what, .. }) => write!(f, "sent a malformed reply ({what})"),
+            TryEnd::NotApplied(why) => match why {
+                WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. }) => f.write_str("found no quorum"),
+                WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => {
+                    f.write_str("was outrun by rival proposers and sent no ACCEPT")
+                }
+                WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => {
+                    f.write_str("has a learner that is down or too far behind")
+                }
+                WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => f.write_str("is too busy"),
+                WhyNotApplied::RoleDown(role) => write!(f, "has no {} at the moment", role_word(*role)),
+                WhyNotApplied::NoReadQuorum(_) => f.write_str("found no majority to read from"),
+            },
+            TryEnd::Unknown(Unknown::TimedOut) => f.write_str("proposed it and saw no outcome in time"),
+            TryEnd::Unknown(Unknown::RoleDied(role)) => {
+                write!(f, "proposed it, and its {} died before the outcome", role_word(*role))
+            }
+            TryEnd::Unknown(Unknown::Superseded) => f.write_str("says that this client no longer asks for it"),
+            TryEnd::Unknown(Unknown::Expired) => f.write_str("says that the session has expired"),
+        }
+    }
+}
+
+impl Try {
+    /// The try and what the client does about it: "server 2 did not answer within 1.0 s; trying server 3".
+    pub fn and_next(&self, next: Server) -> String {
+        if next == self.server { format!("{self}; trying again") } else { format!("{self}; trying server {}", next.0) }
+    }
+}
+
+/// A role as a word of a sentence.
+pub(super) fn role_word(role: RoleName) -> &'static str {
+    match role {
+        RoleName::Proposer => "proposer",
+        RoleName::Acceptor => "acceptor",
+        RoleName::Learner => "learner",
+    }
+}
+
+/// What kind of request it was: what a missing result means depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A read, or a server's status: nothing is changed by it.
+    Read,
+    /// A session, for a write that has not been sent yet.
+    Session,
+    /// A write.
+    Write,
+    /// That a role crashes or restarts.
+    Order,
+}
+
+/// The tries of one request, none of which brought a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tries {
+    /// The last tries, at most 64, in order.
+    pub last: Vec<Try>,
+    /// How many there were.
+    pub count: u64,
+    /// Whether one of them may have been applied.
+    pub may_be_applied: bool,
+    /// All servers of the cluster.
+    pub cluster: Servers,
+    /// What was asked.
+    pub asked: Asked,
+    /// From the beginning of the first to the end of the last.
+    pub took: Duration,
+}
+
+impl Tries {
+    /// No try yet.
+    pub(super) fn new(cluster: Servers, asked: Asked) -> Tries {
+        Tries { last: Vec::new(), count: 0, may_be_applied: false, cluster, asked, took: Duration::ZERO }
+    }
+
+    /// One more has failed.
+    pub(super) fn push(&mut self, one: Try) {
+        self.count += 1;
+        self.may_be_applied |= one.end.may_be_applied();
+        if self.last.len() == TRIES_MAX {
+            self.last.remove(0);
+        }
+        self.last.push(one);
+    }
+
+    /// The error that these tries come to. A read changes nothing, and a session without its write neither: what the
+    /// caller asked for is then certainly not applied.
+    pub(super) fn into_error(self, took: Duration) -> ClientError {
+        let tries = Tries { took, ..self };
+        match tries.asked {
+            Asked::Write | Asked::Order if tries.may_be_applied => ClientError::Unknown(tries),
+            Asked::Read | Asked::Session | Asked::Write | Asked::Order => ClientError::NotApplied(tries),
+        }
+    }
+
+    /// In a word, for lines: why the last one failed.
+    pub fn word(&self) -> &'static str {
+        self.last.last().map_or("no-time", |one| one.end.word())
+    }
+
+    fn consequence(&self) -> &'static str {
+        match self.asked {
+            Asked::Read => "The read was NOT done",
+            Asked::Session => "There is no session: the write was NOT sent",
+            Asked::Write => "The write was NOT applied",
+            Asked::Order => "It was NOT done",
+        }
+    }
+
+    fn why_not_applied(&self) -> String {
+        let Some(telling) = self.last.iter().max_by_key(|one| tells(&one.end)) else {
+            return format!("there was no time for a single try. {}", self.consequence());
+        };
+        let consequence = self.consequence();
+        let took = seconds(telling.took).replace(' ', "");
+        match &telling.end {
+            TryEnd::NotApplied(WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { answered })) => format!(
+                "no quorum: {} acceptors answered PREPARE in {took}{}. No ACCEPT was sent: the write was NOT applied",
+                self.share(*answered),
+                self.silent(*answered),
+            ),
+            TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(answered)) => format!(
+                "no quorum: {} acceptors answered the read in {took}{}. {consequence}",
+                self.share(*answered),
+                self.silent(*answered),
+            ),
+            TryEnd::NoReply(NoReply::ConnectionRefused) => {
+                let refused: Servers = self.last.iter().map(|one| one.server).collect();
+                format!("no server listens: {} refused the connection. {consequence}", self.share(refused))
+            }
+            _ => format!("{telling}. {consequence}"),
+        }
+    }
+
+    fn why_unknown(&self) -> String {
+        let telling = self.last.iter().rev().find(|one| one.end.may_be_applied());
+        let what = telling.map_or_else(|| "an early try had no outcome".to_string(), ToString::to_string);
+        let accept = match telling.map(|one| &one.end) {
+            Some(TryEnd::Unknown(Unknown::TimedOut | Unknown::RoleDied(_))) => "ACCEPT may have been sent",
+            Some(TryEnd::Unknown(Unknown::Superseded | Unknown::Expired)) => "an earlier copy may have been applied",
+            Some(_) | None => "the request had been sent",
+        };
+        format!("{what}; {accept}, and it may still be applied")
+    }
+
+    fn share(&self, of: Servers) -> String {
+        format!("{} of {}", of.and(self.cluster).len(), self.cluster.len())
+    }
+
+    fn silent(&self, answered: Servers) -> String {
+        let silent: Vec<String> = self.cluster.without(answered).iter().map(|server| server.0.to_string()).collect();
+        if silent.is_empty() { String::new() } else { format!(" (no answer: {})", silent.join(", ")) }
+    }
+}
+
+/// Which end says most about the cluster: of many tries, the sentence is about that one, and of equals the last.
+fn tells(end: &TryEnd) -> u8 {
+    match end {
+        TryEnd::NoReply(NoReply::ConnectionRefused) => 0,
+        TryEnd::NoReply(NoReply::Unreachable { .. }) => 1,
+        TryEnd::NoReply(_) => 2,
+        TryEnd::NotApplied(WhyNotApplied::Busy | WhyNotApplied::RoleDown(_)) => 3,
+        TryEnd::NotApplied(WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. })) => 6,
+        TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(_)) => 6,
+        TryEnd::NotApplied(WhyNotApplied::Proposer(_)) => 4,
+        TryEnd::Unknown(_) => 5,
+    }
+}

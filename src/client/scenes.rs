@@ -1,0 +1,240 @@
+//! Three scenes of what people do to a cluster: they send it rubbish, they write the same key at once, and they take a
+//! majority away.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::demo::{Demo, Player};
+use super::outcome::{ClientError, Outcome};
+use super::perform::Done;
+use super::workload::Action;
+use crate::net::{Hello, ServerStatus, Who, frame, greet};
+use crate::paxos::RoleName;
+use crate::random::Random;
+use crate::role::Server;
+
+/// How long a server may take to end a connection that sends rubbish.
+const END_PATIENCE: Duration = Duration::from_secs(2);
+/// Each of the two rivals increments the counter so often.
+const INCREMENTS: u64 = 20;
+/// A rival that has not finished by then has met something that no fail-over cures.
+const RIVALRY_PATIENCE: Duration = Duration::from_secs(90);
+/// How long the majority is away.
+const OUTAGE: Duration = Duration::from_secs(3);
+/// How long a request waits during the outage.
+const OUTAGE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a failing acceptor is awaited, so that it can be crashed.
+const UP_PATIENCE: Duration = Duration::from_secs(10);
+/// The first words of every connection, with the version of the protocol.
+const GREETING: &[u8] = b"PXKV\x01\x00";
+
+/// Plays all scenes; what must not be, in sentences.
+pub fn play(demo: &Demo, players: &mut [Player]) -> Vec<String> {
+    let mut problems = Vec::new();
+    demo.announce(players, "malformed", "Malformed bytes, at a client port and at a peer port");
+    problems.extend(rubbish(demo, players).err());
+    demo.announce(players, "two-clients", "Two clients at two servers increment one key");
+    problems.extend(rivals(demo, players).err());
+    demo.announce(players, "outage", "A majority of the acceptors is away");
+    problems.extend(outage(demo, players).err());
+    problems
+}
+
+/// Sends a server what no honest program sends, and shows that it goes on.
+fn rubbish(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
+    let Some(player) = players.first_mut() else { return Ok(()) };
+    let victim = demo.server(2);
+    let Some(member) = demo.cluster.member(victim) else { return Ok(()) };
+    let mut random = Random::unseeded();
+    let noise: Vec<u8> = (0..8).flat_map(|_| random.next().to_le_bytes()).collect();
+    let with_greeting = |rest: &[u8]| [GREETING, rest].concat();
+    let oversized = with_greeting(&[0xff; 8]);
+    let truncated = with_greeting(&[100, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7]);
+    let foreign = [b"PXKV\xff\x00".as_slice(), &noise].concat();
+    let cases: [(&str, &[u8]); 4] = [
+        ("random bytes", &noise),
+        ("the announcement of a frame of 4 GiB", &oversized),
+        ("another version of the protocol", &foreign),
+        ("a frame that ends in its middle", &truncated),
+    ];
+    for (port, address) in [("client", member.client), ("peer", member.peer)] {
+        for (what, bytes) in cases {
+            let end = send(address, None, bytes)?;
+            player.printer.line(format!("sent {what} ({} bytes) to the {port} port {address}: {end}", bytes.len()));
+        }
+    }
+    // The same behind a proper handshake, where requests are read.
+    let hello = Hello { cluster: demo.cluster.name.clone(), to: victim, who: Who::Client };
+    let mut damaged = frame(&0_u64);
+    damaged[4] ^= 1;
+    for (what, bytes) in [("a request with a wrong checksum", damaged), ("a frame that is no request", frame(&noise))] {
+        let end = send(member.client, Some(&hello), &bytes)?;
+        player.printer.line(format!("sent {what} ({} bytes) to the client port {}: {end}", bytes.len(), member.client));
+    }
+    let put = Action::Put { key: b"after-rubbish".to_vec(), value: b"still here, {client}".to_vec(), if_version: None };
+    let get = Action::Get { key: b"after-rubbish".to_vec() };
+    for action in [put, get] {
+        if let Err(error) = player.play(victim, &action).end {
+            return Err(format!("server {} does not serve after malformed bytes: {error}", victim.0));
+        }
+    }
+    Ok(())
+}
+
+/// Sends bytes and nothing more, and waits for what the server does about it.
+fn send(address: SocketAddr, hello: Option<&Hello>, bytes: &[u8]) -> Result<&'static str, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("cannot send malformed bytes to {address}: {error}");
+    let mut stream = TcpStream::connect_timeout(&address, END_PATIENCE).map_err(|error| failed(&error))?;
+    if let Some(hello) = hello {
+        greet(&stream, hello).map_err(|error| failed(&error))?;
+    }
+    stream.set_read_timeout(Some(END_PATIENCE)).map_err(|error| failed(&error))?;
+    // The server may end the connection while this is still sending: that is an answer too.
+    let _ = stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write));
+    let deadline = Instant::now() + END_PATIENCE;
+    let mut answer = [0; 1_024];
+    while Instant::now() < deadline {
+        match stream.read(&mut answer) {
+            Ok(0) => return Ok("it ended the connection"),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+            Err(_) => return Ok("it ended the connection"),
+        }
+    }
+    Ok("it still holds the connection")
+}
+
+/// What a rival has done to the counter.
+#[derive(Clone, Copy, Debug, Default)]
+struct Increments {
+    done: u64,
+    unknown: u64,
+    refused: u64,
+}
+
+/// Two clients increment one key by compare-and-set: no increment is lost, none is done twice.
+fn rivals(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
+    let new = |identity| Player::new(demo, identity).map_err(|error: ClientError| error.to_string());
+    let rivals: Vec<Player> = demo.rivals.iter().map(new).collect::<Result<_, _>>()?;
+    let Some(first) = players.first_mut() else { return Ok(()) };
+    let start = counter(first)?;
+    let ends: Vec<Result<Increments, String>> = thread::scope(|scope| {
+        let threads: Vec<_> = rivals
+            .into_iter()
+            .enumerate()
+            .map(|(n, mut player)| scope.spawn(move || increment(&mut player, demo.server(n))))
+            .collect();
+        // A panic in one of them is one here.
+        threads.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    let mut sum = Increments::default();
+    for end in ends {
+        let end = end?;
+        sum.done += end.done;
+        sum.unknown += end.unknown;
+        sum.refused += end.refused;
+    }
+    let end = counter(first)?;
+    let (counted, versions) = (end.0.saturating_sub(start.0), end.1.saturating_sub(start.1));
+    first.printer.line(format!(
+        "counter: {} -> {}, version {} -> {}: {} increments acknowledged, {} unknown, {} refused for another's version",
+        start.0, end.0, start.1, end.1, sum.done, sum.unknown, sum.refused
+    ));
+    if counted != versions || !(sum.done..=sum.done + sum.unknown).contains(&counted) {
+        return Err(format!(
+            "{} increments of the counter were acknowledged ({} unknown), and it grew by {counted} in {versions} writes",
+            sum.done, sum.unknown
+        ));
+    }
+    Ok(())
+}
+
+/// The counter's number and version; 0 if there is none.
+fn counter(player: &mut Player) -> Result<(u64, u64), String> {
+    let found = player.client.get(b"counter").map_err(|error| format!("the counter cannot be read: {error}"))?;
+    let number = found.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    Ok((number.unwrap_or(0), found.version))
+}
+
+/// Adds one as often as it should be, reading anew whenever the rival was faster.
+fn increment(player: &mut Player, server: Server) -> Result<Increments, String> {
+    let deadline = Instant::now() + RIVALRY_PATIENCE;
+    let mut increments = Increments::default();
+    while increments.done + increments.unknown < INCREMENTS {
+        if Instant::now() >= deadline {
+            return Err(format!("only {} of {INCREMENTS} increments were done in time", increments.done));
+        }
+        let name = player.client.name().to_string();
+        player.client.talk_to(server).map_err(|error| error.to_string())?;
+        let Ok((number, version)) = counter(player) else { continue };
+        let next = (number + 1).to_string();
+        match player.client.put_if_version(b"counter", next.as_bytes(), version) {
+            Ok(Outcome::Written { .. }) => increments.done += 1,
+            Ok(Outcome::Mismatch { .. } | Outcome::NotFound { .. }) => increments.refused += 1,
+            Err(ClientError::Unknown(_)) => increments.unknown += 1,
+            Err(error) => player.printer.note(format!("{name}: {error}")),
+        }
+    }
+    Ok(increments)
+}
+
+/// Takes three of five acceptors away and shows what requests do without a majority, and after it.
+fn outage(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
+    let Some(player) = players.first_mut() else { return Ok(()) };
+    let servers = demo.cluster.servers();
+    let away: Vec<Server> = servers.iter().take(servers.len() / 2 + 1).collect();
+    await_acceptors(player, &away);
+    let over = Instant::now() + OUTAGE;
+    for server in &away {
+        match player.client.crash(*server, Some(RoleName::Acceptor), Some(OUTAGE)) {
+            Ok(()) => {
+                let down = OUTAGE.as_secs_f64();
+                player.printer.line(format!("the acceptor of server {} is away for {down:.0} s", server.0));
+            }
+            // Its own timer was a moment faster: it is away all the same.
+            Err(error) if !acceptor_is_up(player, *server) => player.printer.line(error.to_string()),
+            Err(error) => {
+                player.printer.line(format!(
+                    "skipped: {error}. To see this scene, let clients crash roles: ./run_server.sh stop, then \
+                     ./run_server.sh --lab"
+                ));
+                return Ok(());
+            }
+        }
+    }
+    player.client.set_timeout(OUTAGE_TIMEOUT);
+    let put = |value: &str| Action::Put { key: b"outage".to_vec(), value: value.into(), if_version: None };
+    let mut without = 0;
+    for server in servers.iter() {
+        if Instant::now() + OUTAGE_TIMEOUT > over {
+            break;
+        }
+        let ended = player.play(server, &put("during, by {client}"));
+        without += u64::from(ended.end.is_err());
+    }
+    player.printer.line(format!("{without} request(s) had no majority, were noted, and the client went on"));
+    player.client.set_timeout(demo.timeout);
+    for action in [put("after, by {client}"), Action::Get { key: b"outage".to_vec() }] {
+        match player.play(demo.server(0), &action).end {
+            Ok(Done::Wrote(Outcome::Written { .. }) | Done::Read(_)) => {}
+            Ok(Done::Wrote(other)) => return Err(format!("a plain PUT came to {other:?}")),
+            Err(error) => return Err(format!("requests do not go on after the outage: {error}")),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until these acceptors are up at the same time, so that they can go away together; not for ever.
+fn await_acceptors(player: &mut Player, servers: &[Server]) {
+    let deadline = Instant::now() + UP_PATIENCE;
+    while Instant::now() < deadline && !servers.iter().all(|server| acceptor_is_up(player, *server)) {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn acceptor_is_up(player: &mut Player, server: Server) -> bool {
+    let is_up = |status: ServerStatus| status.roles.iter().any(|role| role.role == RoleName::Acceptor && role.up);
+    player.client.status(server).is_ok_and(is_up)
+}

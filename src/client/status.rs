@@ -1,0 +1,260 @@
+//! How the cluster is: every server asked at once, a sentence, and a table.
+
+use std::fmt::Write;
+use std::thread;
+use std::time::Duration;
+
+use super::outcome::{ClientError, role_word};
+use super::print::table;
+use super::stub::{Client, ClientOptions};
+use crate::cluster::Cluster;
+use crate::net::ServerStatus;
+use crate::paxos::RoleName;
+use crate::role::Server;
+
+/// What each server of the cluster has said of itself, or why it has not.
+#[derive(Debug)]
+pub struct Survey {
+    /// By server, lowest number first.
+    pub answers: Vec<(Server, Result<ServerStatus, ClientError>)>,
+}
+
+impl Survey {
+    /// Asks all servers at once; each has so long to answer.
+    pub fn take(cluster: &Cluster, patience: Duration) -> Survey {
+        let ask = |server| {
+            let options = ClientOptions {
+                first_server: Some(server),
+                timeout: patience,
+                try_timeout: patience,
+                ..ClientOptions::new(cluster.clone(), "status")
+            };
+            (server, Client::connect(options).and_then(|mut client| client.status(server)))
+        };
+        let answers = thread::scope(|scope| {
+            let asked: Vec<_> = cluster.servers().iter().map(|server| scope.spawn(move || ask(server))).collect();
+            // A panic in one of them is one here.
+            asked
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        Survey { answers }
+    }
+
+    /// The servers that have answered.
+    pub fn statuses(&self) -> impl Iterator<Item = &ServerStatus> {
+        self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok())
+    }
+
+    /// Whether every server has answered.
+    pub fn is_complete(&self) -> bool {
+        self.answers.iter().all(|(_, answer)| answer.is_ok())
+    }
+
+    /// The slot and digest that all servers agree on, if they do.
+    pub fn agreement(&self) -> Option<(u64, u64)> {
+        let mut states = self.statuses().map(|status| (status.applied.0, status.digest));
+        let first = states.next()?;
+        (self.is_complete() && states.all(|state| state == first)).then_some(first)
+    }
+
+    /// How many servers have the digest that most have, at the slot where they have it.
+    pub fn largest_agreement(&self) -> usize {
+        let state = |status: &ServerStatus| (status.applied, status.digest);
+        self.statuses().map(|one| self.statuses().filter(|other| state(other) == state(one)).count()).max().unwrap_or(0)
+    }
+
+    /// How often roles have crashed, all servers together.
+    pub fn crashes(&self, role: RoleName) -> u64 {
+        self.statuses().flat_map(|status| &status.roles).filter(|r| r.role == role).map(|r| u64::from(r.crashes)).sum()
+    }
+
+    /// Whether writes can be done now, and a sentence that says how safely.
+    pub fn verdict(&self) -> (bool, String) {
+        let servers = self.answers.len();
+        let majority = servers / 2 + 1;
+        let acceptors = self.statuses().filter(|status| is_up(status, RoleName::Acceptor)).count();
+        let doors = self.statuses().filter(|s| is_up(s, RoleName::Proposer) && is_up(s, RoleName::Learner)).count();
+        if acceptors < majority {
+            return (false, format!("no writes: {acceptors} of {servers} acceptors are up, and {majority} are needed"));
+        }
+        if doors == 0 {
+            return (false, "no writes: no server has both its proposer and its learner up".to_string());
+        }
+        let spare = match acceptors - majority {
+            0 => "no more failure tolerated".to_string(),
+            1 => "1 more failure tolerated".to_string(),
+            spare => format!("{spare} more failures tolerated"),
+        };
+        (true, format!("writes OK; {spare}"))
+    }
+
+    /// The servers whose roles forget their promises when they restart.
+    fn unsafe_servers(&self) -> Vec<String> {
+        self.statuses().filter(|s| s.restart != "disk").map(|s| s.server.0.to_string()).collect()
+    }
+
+    /// The verdict and the table.
+    pub fn text(&self) -> String {
+        let mut text = self.verdict().1 + "\n";
+        let forgetful = self.unsafe_servers();
+        if !forgetful.is_empty() {
+            let servers = forgetful.join(", ");
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "UNSAFE: acceptors of server {servers} forget their promises (--restart lost)");
+        }
+        let known = self.statuses().map(|status| status.known.max(status.applied)).max().unwrap_or_default();
+        let rows: Vec<Vec<String>> = self
+            .answers
+            .iter()
+            .map(|(server, answer)| match answer {
+                Ok(status) => row(status, status.known.max(known).ahead_of(status.applied)),
+                Err(error) => vec![server.to_string(), format!("no answer: {}", short(error))],
+            })
+            .collect();
+        let head = [
+            "server", "proposer", "acceptor", "learner", "promised", "chosen", "applied", "lag", "digest", "keys",
+            "crashes", "restart",
+        ];
+        // A server that has not answered has a sentence instead of cells: it must not widen a column.
+        let (full, silent): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| row.len() > 2);
+        text.push_str(&table(&head, &full));
+        for row in silent {
+            let _ = writeln!(text, "{}", row.join("      "));
+        }
+        text
+    }
+}
+
+fn is_up(status: &ServerStatus, role: RoleName) -> bool {
+    status.roles.iter().any(|one| one.role == role && one.up)
+}
+
+fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
+    let state = |role| if is_up(status, role) { "up" } else { "DOWN" };
+    let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
+    let restart = if status.restart == "disk" { status.restart.clone() } else { format!("{} UNSAFE", status.restart) };
+    vec![
+        status.server.to_string(),
+        state(RoleName::Proposer).to_string(),
+        state(RoleName::Acceptor).to_string(),
+        state(RoleName::Learner).to_string(),
+        status.promised.to_string(),
+        status.known.to_string(),
+        status.applied.to_string(),
+        lag.to_string(),
+        format!("{:016x}", status.digest),
+        status.keys.to_string(),
+        crashes.to_string(),
+        restart,
+    ]
+}
+
+/// Why a server has not answered, without what it means for a request.
+fn short(error: &ClientError) -> String {
+    match error {
+        ClientError::NotApplied(tries) | ClientError::Unknown(tries) => {
+            tries.last.last().map_or_else(|| "no time".to_string(), ToString::to_string)
+        }
+        ClientError::Refused { .. } | ClientError::TooLarge(_) | ClientError::NoSuchServer { .. } => error.to_string(),
+    }
+}
+
+/// The roles that are down, in words; None if all are up.
+pub fn roles_down(status: &ServerStatus) -> Option<String> {
+    let down: Vec<&str> = status.roles.iter().filter(|role| !role.up).map(|role| role_word(role.role)).collect();
+    (!down.is_empty()).then(|| down.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::RoleStatus;
+    use crate::paxos::{Ballot, Slot};
+    use crate::role::Servers;
+
+    fn status(server: u8, down: &[RoleName], applied: u64) -> (Server, Result<ServerStatus, ClientError>) {
+        let roles = RoleName::ALL.map(|role| RoleStatus { role, up: !down.contains(&role), crashes: 2 }).to_vec();
+        let status = ServerStatus {
+            server: Server(server),
+            version: "1".to_string(),
+            protocol: "basic-paxos".to_string(),
+            restart: "disk".to_string(),
+            life: 1,
+            pid: 1,
+            roles,
+            promised: Ballot { round: 3, server: Server(1) },
+            accepted: 4,
+            known: Slot(7),
+            applied: Slot(applied),
+            digest: 0xab,
+            keys: 1,
+            sessions: 1,
+            dropped: 0,
+            linked: Servers::NONE,
+        };
+        (Server(server), Ok(status))
+    }
+
+    fn silent(server: u8) -> (Server, Result<ServerStatus, ClientError>) {
+        let tries = super::super::outcome::Tries::new(Servers::first(5), super::super::outcome::Asked::Read);
+        (Server(server), Err(ClientError::NotApplied(tries)))
+    }
+
+    #[test]
+    fn the_sentence_counts_living_acceptors() {
+        use RoleName::{Acceptor, Learner, Proposer};
+        let five = |answers: [_; 5]| Survey { answers: answers.into() }.verdict();
+        let all = |down: &[RoleName]| [1, 2, 3, 4, 5].map(|server| status(server, down, 7));
+        assert_eq!(five(all(&[])), (true, "writes OK; 2 more failures tolerated".to_string()));
+        let mut one_silent = all(&[]);
+        one_silent[0] = silent(1);
+        assert_eq!(five(one_silent).1, "writes OK; 1 more failure tolerated");
+        let mut two_down = all(&[]);
+        two_down[0] = silent(1);
+        two_down[1] = status(2, &[Acceptor], 7);
+        assert_eq!(five(two_down).1, "writes OK; no more failure tolerated");
+        let mut three_down = all(&[Acceptor]);
+        three_down[3] = status(4, &[], 7);
+        three_down[4] = status(5, &[], 7);
+        assert_eq!(five(three_down), (false, "no writes: 2 of 5 acceptors are up, and 3 are needed".to_string()));
+        assert!(!five(all(&[Proposer])).0);
+        let mut split = all(&[Learner]);
+        split[0] = status(1, &[Proposer], 7);
+        assert!(!five(split).0);
+    }
+
+    #[test]
+    fn the_table_shows_lag_silence_and_unsafe_restarts() {
+        let mut forgetful = status(2, &[RoleName::Acceptor], 5);
+        forgetful.1.as_mut().unwrap().restart = "lost".to_string();
+        let survey = Survey { answers: vec![status(1, &[], 7), forgetful, silent(3)] };
+        let text = survey.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].starts_with("UNSAFE: acceptors of server 2 forget"), "{text}");
+        let cells = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+        assert_eq!(cells(lines[3])[..8], ["s1", "up", "up", "up", "3.1", "7", "7", "0"]);
+        assert_eq!(cells(lines[4])[..8], ["s2", "up", "DOWN", "up", "3.1", "7", "5", "2"]);
+        assert!(lines[4].ends_with("lost UNSAFE"), "{text}");
+        assert_eq!(lines[5], "s3      no answer: no time");
+        assert_eq!(survey.agreement(), None);
+        assert_eq!(survey.crashes(RoleName::Acceptor), 4);
+    }
+
+    #[test]
+    fn agreement_needs_every_server_at_one_slot_with_one_digest() {
+        let agreed = || vec![status(1, &[], 7), status(2, &[], 7)];
+        assert_eq!(Survey { answers: agreed() }.agreement(), Some((7, 0xab)));
+        let mut behind = agreed();
+        behind.push(status(3, &[], 6));
+        let behind = Survey { answers: behind };
+        assert_eq!((behind.agreement(), behind.largest_agreement()), (None, 2));
+        let mut missing = agreed();
+        missing.push(silent(3));
+        assert_eq!(Survey { answers: missing }.agreement(), None);
+        let mut other = agreed();
+        other[1].1.as_mut().unwrap().digest = 1;
+        assert_eq!(Survey { answers: other }.agreement(), None);
+    }
+}

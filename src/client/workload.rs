@@ -1,0 +1,352 @@
+//! Files of operations, one a line: what `paxos-client run` and the demo do.
+//!
+//! ```text
+//! # a comment
+//! put color "deep blue"
+//! @3 put motto "two\nlines" --if-version 2
+//! get color
+//! delete color
+//! ```
+//!
+//! `@3` names the server to talk to. Words are separated by spaces or tabs; in double quotes `\"`, `\\`, `\n`, `\r`, `\t`
+//! and `\xNN` stand for bytes that cannot be written otherwise. Bytes that are not UTF-8 stand for themselves.
+
+use std::fmt;
+
+use super::stub::check_limits;
+use crate::role::Server;
+
+/// The largest file that is read, in bytes.
+pub const FILE_MAX_BYTES: usize = 64 << 20;
+/// So many errors are told; more would not help anybody.
+const ERRORS_MAX: usize = 8;
+
+/// A line of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Its line number, from 1.
+    pub line: usize,
+    /// The server to talk to; whichever is convenient if None.
+    pub server: Option<Server>,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What an operation does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Sets a value.
+    Put {
+        /// The key.
+        key: Vec<u8>,
+        /// The value.
+        value: Vec<u8>,
+        /// Only if the key is at this version.
+        if_version: Option<u64>,
+    },
+    /// Reads a value.
+    Get {
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// Removes a value.
+    Delete {
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+impl Action {
+    /// The key that it is about.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Action::Put { key, .. } | Action::Get { key } | Action::Delete { key } => key,
+        }
+    }
+}
+
+/// As it would stand in a file.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Action::Put { key, value, if_version } => {
+                write!(f, "put {} {}", shown(key), shown(value))?;
+                if_version.map_or(Ok(()), |version| write!(f, " --if-version {version}"))
+            }
+            Action::Get { key } => write!(f, "get {}", shown(key)),
+            Action::Delete { key } => write!(f, "delete {}", shown(key)),
+        }
+    }
+}
+
+/// Bytes for a person: in quotes and escaped if need be, and cut if long.
+pub fn shown(bytes: &[u8]) -> crate::trace::Text {
+    crate::trace::Text::new(bytes)
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineError {
+    /// Its number, from 1; 0 for the file as a whole.
+    pub line: usize,
+    /// The sentence.
+    pub what: String,
+}
+
+/// Reads a whole file, or says what is wrong with it: nothing of a file with an error is ever done.
+pub fn parse(bytes: &[u8]) -> Result<Vec<Operation>, Vec<LineError>> {
+    if bytes.len() > FILE_MAX_BYTES {
+        let what = format!("it has {} bytes, and at most {FILE_MAX_BYTES} are read", bytes.len());
+        return Err(vec![LineError { line: 0, what }]);
+    }
+    let (mut operations, mut errors) = (Vec::new(), Vec::new());
+    for (n, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        let line_bytes = line.strip_suffix(b"\r").unwrap_or(line);
+        match words(line_bytes).and_then(|words| operation(n + 1, words)) {
+            Ok(operation) => operations.extend(operation),
+            Err(what) => errors.push(LineError { line: n + 1, what }),
+        }
+        if errors.len() == ERRORS_MAX {
+            break;
+        }
+    }
+    if errors.is_empty() { Ok(operations) } else { Err(errors) }
+}
+
+/// A word of a line, and whether it stood in quotes: a quoted word is never an option, a server or a comment.
+#[derive(Debug, PartialEq, Eq)]
+struct Word {
+    bytes: Vec<u8>,
+    quoted: bool,
+}
+
+/// The operation in the words of a line; None in an empty line.
+fn operation(line: usize, words: Vec<Word>) -> Result<Option<Operation>, String> {
+    let mut words = words.into_iter().peekable();
+    let Some(first) = words.peek() else { return Ok(None) };
+    let server = match first.bytes.strip_prefix(b"@").filter(|_| !first.quoted) {
+        None => None,
+        Some(number) => {
+            let number = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
+            let server = number.filter(|number| (1..=Server::MAX).contains(number)).map(Server);
+            Some(server.ok_or_else(|| format!("{} names no server (as @3 does)", shown(&first.bytes)))?)
+        }
+    };
+    if server.is_some() {
+        words.next();
+    }
+    let verb = words.next().ok_or("there is nothing to do behind the server")?;
+    let mut word = |what: &str| words.next().map(|word| word.bytes).ok_or_else(|| format!("the {what} is missing"));
+    let action = match verb.bytes.to_ascii_lowercase().as_slice() {
+        b"put" => {
+            let (key, value) = (word("key")?, word("value")?);
+            Action::Put { key, value, if_version: if_version(&mut words)? }
+        }
+        b"get" => Action::Get { key: word("key")? },
+        b"delete" => Action::Delete { key: word("key")? },
+        _ => return Err(format!("{} is no operation (put, get, delete)", shown(&verb.bytes))),
+    };
+    if let Some(extra) = words.next() {
+        return Err(format!("{} is one word too many: a key or value with spaces needs quotes", shown(&extra.bytes)));
+    }
+    let value: &[u8] = if let Action::Put { value, .. } = &action { value } else { &[] };
+    check_limits(action.key(), value).map_err(|error| error.to_string())?;
+    Ok(Some(Operation { line, server, action }))
+}
+
+/// `--if-version N` or `--if-version=N`, if it is there.
+fn if_version(words: &mut std::iter::Peekable<std::vec::IntoIter<Word>>) -> Result<Option<u64>, String> {
+    let Some(option) = words.next_if(|word| !word.quoted && word.bytes.starts_with(b"--if-version")) else {
+        return Ok(None);
+    };
+    let number = match option.bytes.strip_prefix(b"--if-version=") {
+        Some(number) => number.to_vec(),
+        None if option.bytes == b"--if-version" => words.next().map(|word| word.bytes).unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let version = std::str::from_utf8(&number).ok().and_then(|number| number.parse().ok());
+    version.map(Some).ok_or_else(|| "--if-version wants the number of a version".to_string())
+}
+
+/// The words of a line, up to a comment.
+fn words(line: &[u8]) -> Result<Vec<Word>, String> {
+    let mut words = Vec::new();
+    let mut rest = line.trim_ascii_start();
+    while let Some(first) = rest.first() {
+        let (word, after) = match first {
+            b'#' => break,
+            b'"' => quoted(&rest[1..])?,
+            _ => plain(rest)?,
+        };
+        words.push(word);
+        rest = after.trim_ascii_start();
+    }
+    Ok(words)
+}
+
+/// A word without quotes, and what stands behind it.
+fn plain(text: &[u8]) -> Result<(Word, &[u8]), String> {
+    let end = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
+    let (word, after) = text.split_at(end);
+    if let Some(wrong) = word.iter().find(|byte| **byte == b'"' || byte.is_ascii_control()) {
+        return Err(format!(
+            "{} does not belong into the word {}: put it in quotes",
+            wrong.escape_ascii(),
+            shown(word)
+        ));
+    }
+    Ok((Word { bytes: word.to_vec(), quoted: false }, after))
+}
+
+/// A quoted word, of which the first quote is gone, and what stands behind it.
+fn quoted(text: &[u8]) -> Result<(Word, &[u8]), String> {
+    let mut bytes = Vec::new();
+    let mut at = 0;
+    loop {
+        match text.get(at) {
+            None => return Err("a quote is opened and never closed".to_string()),
+            Some(b'"') => break,
+            Some(b'\\') => {
+                let (byte, length) = escape(&text[at + 1..])?;
+                bytes.push(byte);
+                at += 1 + length;
+            }
+            Some(byte) => {
+                bytes.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    let after = &text[at + 1..];
+    if after.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+        return Err("a closing quote is followed by something other than a space".to_string());
+    }
+    Ok((Word { bytes, quoted: true }, after))
+}
+
+/// The byte that an escape stands for, and how many bytes behind the backslash it takes.
+fn escape(text: &[u8]) -> Result<(u8, usize), String> {
+    match text {
+        [b'n', ..] => Ok((b'\n', 1)),
+        [b'r', ..] => Ok((b'\r', 1)),
+        [b't', ..] => Ok((b'\t', 1)),
+        [byte @ (b'"' | b'\\'), ..] => Ok((*byte, 1)),
+        [b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+            let digit = |byte: &u8| char::from(*byte).to_digit(16).unwrap_or(0) as u8;
+            Ok((digit(high) << 4 | digit(low), 3))
+        }
+        _ => Err("an escape is not understood (\\\" \\\\ \\n \\r \\t \\xNN)".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn one(line: impl AsRef<[u8]>) -> Result<Operation, String> {
+        match parse(line.as_ref()) {
+            Ok(mut operations) => {
+                assert_eq!(operations.len(), 1);
+                Ok(operations.remove(0))
+            }
+            Err(errors) => Err(errors[0].what.clone()),
+        }
+    }
+
+    fn put(key: &[u8], value: &[u8], if_version: Option<u64>) -> Action {
+        Action::Put { key: key.to_vec(), value: value.to_vec(), if_version }
+    }
+
+    #[test]
+    fn operations_are_read_with_server_quotes_and_version() {
+        assert_eq!(one("put color blue").unwrap().action, put(b"color", b"blue", None));
+        let operation = one("\t@3  PUT \"my key\" \"deep \\\"blue\\\"\\n\\xff\" --if-version 2 # why\r\n").unwrap();
+        assert_eq!(operation.server, Some(Server(3)));
+        assert_eq!(operation.action, put(b"my key", b"deep \"blue\"\n\xff", Some(2)));
+        assert_eq!(one("put k v --if-version=0").unwrap().action, put(b"k", b"v", Some(0)));
+        assert_eq!(one("get a#b").unwrap().action, Action::Get { key: b"a#b".to_vec() });
+        assert_eq!(one("delete \"\"").unwrap().action, Action::Delete { key: Vec::new() });
+        // In quotes nothing is an option, a comment or a server.
+        assert_eq!(one("put \"#k\" \"--if-version\"").unwrap().action, put(b"#k", b"--if-version", None));
+        assert_eq!(one(b"put k \xff\xfe").unwrap().action, put(b"k", b"\xff\xfe", None));
+    }
+
+    #[test]
+    fn empty_lines_and_comments_are_no_operations_but_count_as_lines() {
+        let operations = parse(b"# first\n\n  \t\r\nget a\n   # last\nget b").unwrap();
+        assert_eq!(operations.iter().map(|operation| operation.line).collect::<Vec<_>>(), [4, 6]);
+        assert_eq!(parse(b""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let cases = [
+            ("put", "the key is missing"),
+            ("put k", "the value is missing"),
+            ("get", "the key is missing"),
+            ("delete", "the key is missing"),
+            ("get a b", "b is one word too many"),
+            ("put k deep blue", "blue is one word too many"),
+            ("put k v --if-version", "wants the number"),
+            ("put k v --if-version -1", "wants the number"),
+            ("put k v --if-version=1.5", "wants the number"),
+            ("put k v --if-versions 1", "wants the number"),
+            ("put k v --if-version 99999999999999999999", "wants the number"),
+            ("drop table", "drop is no operation"),
+            ("\"@3\" get k", "@3 is no operation"),
+            ("@0 get k", "@0 names no server"),
+            ("@64 get k", "@64 names no server"),
+            ("@x get k", "@x names no server"),
+            ("@ get k", "@ names no server"),
+            ("@3", "nothing to do"),
+            ("get \"k", "never closed"),
+            ("get \"k\\", "escape"),
+            ("get \"\\q\"", "escape"),
+            ("get \"\\x1\"", "escape"),
+            ("get \"\\xg0\"", "escape"),
+            ("get \"a\"b", "closing quote"),
+            ("get a\"b", "does not belong"),
+            ("get a\u{7}b", "does not belong"),
+            ("get a\0b", "does not belong"),
+        ];
+        for (line, reason) in cases {
+            let errors = parse(format!("get fine\n{line}\n").as_bytes()).unwrap_err();
+            assert_eq!((errors.len(), errors[0].line), (1, 2), "{line:?}");
+            let what = &errors[0].what;
+            assert!(what.contains(reason), "{line:?}: {what}");
+            assert!(!what.bytes().any(|byte| byte.is_ascii_control()), "{what:?}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_before_anything_is_sent() {
+        let key = "k".repeat(crate::kv::KEY_MAX_BYTES);
+        assert!(one(format!("get {key}")).is_ok());
+        assert!(one(format!("get {key}k")).unwrap_err().contains("the store takes at most 4096"));
+        let value = "v".repeat(crate::kv::VALUE_MAX_BYTES + 1);
+        assert!(one(format!("put k {value}")).unwrap_err().contains("at most 1048576"));
+        assert!(one("x".repeat(100_000)).unwrap_err().len() < 200);
+    }
+
+    #[test]
+    fn a_file_full_of_errors_names_the_first_few() {
+        let errors = parse("nonsense\n".repeat(1_000).as_bytes()).unwrap_err();
+        assert_eq!(errors.iter().map(|error| error.line).collect::<Vec<_>>(), (1..=8).collect::<Vec<_>>());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            // Whatever comes back: it must come back.
+            let _ = parse(&bytes);
+        }
+
+        #[test]
+        fn every_key_and_value_can_be_written(key in prop::collection::vec(any::<u8>(), 0..40), value in prop::collection::vec(any::<u8>(), 0..40)) {
+            let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+            let line = format!("put \"{}\" \"{}\"", hex(&key), hex(&value));
+            prop_assert_eq!(one(line).unwrap().action, put(&key, &value, None));
+        }
+    }
+}

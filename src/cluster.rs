@@ -1,0 +1,179 @@
+//! The cluster file: who the servers are and where they listen.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::role::{Server, Servers};
+
+/// The largest cluster file that is read, in bytes.
+const FILE_MAX_BYTES: u64 = 64 << 10;
+/// The longest name of a cluster, in bytes.
+const NAME_MAX_BYTES: usize = 64;
+
+/// A cluster: its name and its servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// Servers of differently named clusters never speak to each other.
+    pub name: String,
+    members: BTreeMap<Server, Member>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// For the other servers.
+    pub peer: SocketAddr,
+    /// For clients.
+    pub client: SocketAddr,
+}
+
+/// Why a cluster file cannot be used.
+#[derive(Debug, Error)]
+pub enum ClusterError {
+    /// It cannot be read.
+    #[error("cannot read the cluster file {path}: {cause}. Name one with --cluster FILE (see res/cluster.toml)")]
+    Unreadable {
+        /// Its path.
+        path: PathBuf,
+        /// The system's reason.
+        cause: std::io::Error,
+    },
+    /// It is not TOML of the expected shape.
+    #[error("the cluster file {path} is not understood: {cause}")]
+    Syntax {
+        /// Its path.
+        path: PathBuf,
+        /// The parser's reason.
+        cause: Box<toml::de::Error>,
+    },
+    /// It says something that cannot be.
+    #[error("the cluster file {path} cannot be used: {reason}")]
+    Senseless {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    cluster: String,
+    server: Vec<FileServer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileServer {
+    id: u8,
+    peer: SocketAddr,
+    client: SocketAddr,
+}
+
+impl Cluster {
+    /// Reads and checks a cluster file.
+    pub fn read(path: &Path) -> Result<Cluster, ClusterError> {
+        let unreadable = |cause| ClusterError::Unreadable { path: path.to_path_buf(), cause };
+        let size = std::fs::metadata(path).map_err(unreadable)?.len();
+        if size > FILE_MAX_BYTES {
+            let reason = format!("it has {size} bytes, and at most {FILE_MAX_BYTES} are read");
+            return Err(ClusterError::Senseless { path: path.to_path_buf(), reason });
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let file: File = toml::from_str(&text)
+            .map_err(|cause| ClusterError::Syntax { path: path.to_path_buf(), cause: Box::new(cause) })?;
+        Cluster::check(file).map_err(|reason| ClusterError::Senseless { path: path.to_path_buf(), reason })
+    }
+
+    fn check(file: File) -> Result<Cluster, String> {
+        let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if file.cluster.is_empty() || file.cluster.len() > NAME_MAX_BYTES || !file.cluster.chars().all(name_is_plain) {
+            return Err(format!("cluster = {:?} is no name (letters, digits, - _ . up to 64)", file.cluster));
+        }
+        let mut members = BTreeMap::new();
+        let mut addresses = Vec::new();
+        for FileServer { id, peer, client } in file.server {
+            if id == 0 || id > Server::MAX {
+                return Err(format!("server id {id} is not between 1 and {}", Server::MAX));
+            }
+            for address in [peer, client] {
+                if address.port() == 0 {
+                    return Err(format!("server {id}: port 0 of {address} cannot be dialled"));
+                }
+                if addresses.contains(&address) {
+                    return Err(format!("the address {address} is given twice"));
+                }
+                addresses.push(address);
+            }
+            if members.insert(Server(id), Member { peer, client }).is_some() {
+                return Err(format!("server id {id} is given twice"));
+            }
+        }
+        if members.is_empty() {
+            return Err("it has no [[server]]".to_string());
+        }
+        Ok(Cluster { name: file.cluster, members })
+    }
+
+    /// All servers.
+    pub fn servers(&self) -> Servers {
+        self.members.keys().copied().collect()
+    }
+
+    /// Where a server listens, if it is in the cluster.
+    pub fn member(&self, server: Server) -> Option<Member> {
+        self.members.get(&server).copied()
+    }
+
+    /// All servers and where they listen, lowest number first.
+    pub fn members(&self) -> impl Iterator<Item = (Server, Member)> + '_ {
+        self.members.iter().map(|(server, member)| (*server, *member))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Cluster, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cluster.toml");
+        std::fs::write(&path, text).unwrap();
+        Cluster::read(&path).map_err(|error| error.to_string())
+    }
+
+    fn server(id: u8, peer: u16, client: u16) -> String {
+        format!("[[server]]\nid = {id}\npeer = \"127.0.0.1:{peer}\"\nclient = \"127.0.0.1:{client}\"\n")
+    }
+
+    #[test]
+    fn the_shipped_file_has_five_servers() {
+        let cluster = Cluster::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/res/cluster.toml"))).unwrap();
+        assert_eq!(cluster.servers(), Servers::first(5));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_reason() {
+        let cases = [
+            ("cluster = \"c\"\nserver = []".to_string(), "no [[server]]"),
+            (format!("cluster = \"\"\n{}", server(1, 1, 2)), "is no name"),
+            (format!("cluster = \"c\"\n{}{}", server(1, 1, 2), server(1, 3, 4)), "id 1 is given twice"),
+            (format!("cluster = \"c\"\n{}{}", server(1, 1, 2), server(2, 1, 4)), "127.0.0.1:1 is given twice"),
+            (format!("cluster = \"c\"\n{}", server(0, 1, 2)), "server id 0"),
+            (format!("cluster = \"c\"\n{}", server(64, 1, 2)), "server id 64"),
+            (format!("cluster = \"c\"\n{}", server(1, 0, 2)), "port 0"),
+            (format!("cluster = \"c\"\ncolour = 1\n{}", server(1, 1, 2)), "colour"),
+            ("cluster = ".to_string(), "not understood"),
+        ];
+        for (text, reason) in cases {
+            let error = read(&text).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+        assert!(Cluster::read(Path::new("/nowhere/cluster.toml")).unwrap_err().to_string().contains("--cluster"));
+    }
+}

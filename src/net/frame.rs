@@ -1,0 +1,207 @@
+//! A frame: `u32 length, u32 crc32c, payload`, little endian. The payload is one encoded value.
+//!
+//! Nothing of a frame is believed before it is checked: the length against a limit before memory is taken, the checksum
+//! before the payload is decoded, and the payload must be used up. A frame has a deadline as a whole, from its first
+//! byte: a peer that sends a byte now and then cannot hold a thread for ever.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use crate::codec;
+
+/// The largest payload between a client and a server, in bytes.
+pub const CLIENT_FRAME_MAX_BYTES: usize = 2 << 20;
+/// The largest payload between servers, in bytes.
+pub const PEER_FRAME_MAX_BYTES: usize = 4 << 20;
+/// How long a frame may take, from its first byte to its last.
+pub const FRAME_DEADLINE: Duration = Duration::from_secs(30);
+/// Bytes before the payload.
+const HEADER_BYTES: usize = 8;
+/// The buffer grows by at most so much at a time: a length that lies costs no memory.
+const READ_BYTES: usize = 64 << 10;
+
+/// Why no frame could be read.
+#[derive(Debug, Error)]
+pub enum FrameError {
+    /// The bytes are not what they should be.
+    #[error("{what}")]
+    Malformed {
+        /// Bytes received of it, or the length that an oversized frame announced.
+        length: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The deadline has passed.
+    #[error("no whole frame within {:.1} s ({received} bytes of one came)", waited.as_secs_f64())]
+    TimedOut {
+        /// Bytes received of the frame.
+        received: usize,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(#[from] io::Error),
+}
+
+/// Appends a value as a frame.
+pub fn frame_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
+    let start = bytes.len();
+    bytes.extend_from_slice(&[0; HEADER_BYTES]);
+    codec::encode_into(value, bytes);
+    let payload = &bytes[start + HEADER_BYTES..];
+    let (length, checksum) = (payload.len() as u32, crc32c::crc32c(payload));
+    bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    bytes[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
+}
+
+/// A value as a frame.
+pub fn frame<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame_into(value, &mut bytes);
+    bytes
+}
+
+/// Reads frames from a connection.
+#[derive(Debug)]
+pub struct FrameReader {
+    stream: TcpStream,
+    /// Received and not yet used: from `start` on.
+    buffer: Vec<u8>,
+    start: usize,
+    limit: usize,
+    /// The length of the last frame read.
+    last: usize,
+}
+
+impl FrameReader {
+    /// A reader of frames whose payload has at most `limit` bytes.
+    pub fn new(stream: TcpStream, limit: usize) -> FrameReader {
+        FrameReader { stream, buffer: Vec::new(), start: 0, limit, last: 0 }
+    }
+
+    /// The connection.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Whether bytes of a next frame are here already.
+    pub fn has_more(&self) -> bool {
+        self.buffer.len() > self.start
+    }
+
+    /// The next value; None if the connection was closed between two frames. Waits for the first byte until `idle` has
+    /// passed (for ever if None), and for the whole frame at most [`FRAME_DEADLINE`].
+    pub fn read<T: DeserializeOwned>(&mut self, idle: Option<Instant>) -> Result<Option<T>, FrameError> {
+        if !self.has_more() && !self.fill(idle)? {
+            return Ok(None);
+        }
+        let whole = Instant::now() + FRAME_DEADLINE;
+        let deadline = Some(idle.map_or(whole, |idle| idle.min(whole)));
+        self.await_bytes(HEADER_BYTES, deadline)?;
+        let length = self.number(0) as usize;
+        if length > self.limit {
+            let what = format!("a frame of {length} bytes is announced, and at most {} are taken", self.limit);
+            return Err(FrameError::Malformed { length: length as u64, what });
+        }
+        self.await_bytes(HEADER_BYTES + length, deadline)?;
+        let checksum = self.number(4);
+        let payload = &self.buffer[self.start + HEADER_BYTES..self.start + HEADER_BYTES + length];
+        let malformed = |what| FrameError::Malformed { length: (HEADER_BYTES + length) as u64, what };
+        if crc32c::crc32c(payload) != checksum {
+            return Err(malformed("a frame's checksum is wrong".to_string()));
+        }
+        let value = codec::decode(payload).map_err(|error| malformed(error.to_string()))?;
+        self.last = HEADER_BYTES + length;
+        self.use_up(self.last);
+        Ok(Some(value))
+    }
+
+    /// Exactly `count` raw bytes, before any frame; None if the connection was closed before the first.
+    pub fn read_raw(&mut self, count: usize, deadline: Instant) -> Result<Option<Vec<u8>>, FrameError> {
+        if !self.has_more() && !self.fill(Some(deadline))? {
+            return Ok(None);
+        }
+        self.await_bytes(count, Some(deadline))?;
+        let bytes = self.buffer[self.start..self.start + count].to_vec();
+        self.use_up(count);
+        Ok(Some(bytes))
+    }
+
+    /// How many bytes have come that nothing has used.
+    pub fn unused(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    /// How many bytes the last frame had, its header included.
+    pub fn last_frame_bytes(&self) -> u64 {
+        self.last as u64
+    }
+
+    fn number(&self, at: usize) -> u32 {
+        let bytes = &self.buffer[self.start + at..self.start + at + 4];
+        bytes.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
+    }
+
+    fn use_up(&mut self, count: usize) {
+        self.start += count;
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+            self.buffer.shrink_to(READ_BYTES);
+        }
+    }
+
+    /// Waits until `count` bytes are here.
+    fn await_bytes(&mut self, count: usize, deadline: Option<Instant>) -> Result<(), FrameError> {
+        while self.unused() < count {
+            if !self.fill(deadline)? {
+                let what = format!("the connection was closed after {} of {count} bytes", self.unused());
+                return Err(FrameError::Malformed { length: self.unused() as u64, what });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what has come, at least a byte; false at the end of the connection.
+    fn fill(&mut self, deadline: Option<Instant>) -> Result<bool, FrameError> {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        let begun = Instant::now();
+        let length = self.buffer.len();
+        self.buffer.resize(length + READ_BYTES, 0);
+        let outcome = read_until(&mut self.stream, &mut self.buffer[length..], deadline);
+        self.buffer.truncate(length + outcome.as_ref().map_or(0, |count| *count));
+        match outcome {
+            Ok(count) => Ok(count > 0),
+            Err(error) if is_timeout(&error) => Err(FrameError::TimedOut { received: length, waited: begun.elapsed() }),
+            Err(error) => Err(FrameError::Broken(error)),
+        }
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// One read that ends at the deadline. (A socket's own time-out is per call, so it is set anew for each.)
+fn read_until(stream: &mut TcpStream, bytes: &mut [u8], deadline: Option<Instant>) -> io::Result<usize> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(left)?;
+        match stream.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}

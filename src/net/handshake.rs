@@ -1,0 +1,136 @@
+//! Who is there: the first words on every connection.
+//!
+//! The caller says six raw bytes, `PXKV` and the version of the protocol, and then a [`Hello`]; the called server answers
+//! with its own name or a refusal in a sentence. Servers of different clusters, a server under a false number, and a
+//! server whose data folder is not the one that its peers know never exchange a word of Paxos.
+
+use std::io::{self, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::frame::{FrameError, FrameReader, frame, frame_into};
+use crate::role::Server;
+
+/// How long both sides give each other for the handshake.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+const MAGIC: &[u8; 4] = b"PXKV";
+/// The version of everything said on a connection.
+const VERSION: u16 = 1;
+const PREAMBLE_BYTES: usize = 6;
+/// The largest frame of a handshake, in bytes.
+const HANDSHAKE_FRAME_MAX_BYTES: usize = 1 << 10;
+
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Who {
+    /// A client.
+    Client,
+    /// A server that will send messages to this one.
+    Peer {
+        /// Its number.
+        server: Server,
+        /// The id of its data folder.
+        storage: u64,
+    },
+}
+
+/// The caller's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The cluster that the caller means.
+    pub cluster: String,
+    /// The server that it means.
+    pub to: Server,
+    /// Who it is.
+    pub who: Who,
+}
+
+/// The called server's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Answer {
+    Welcome { storage: u64 },
+    Refused { why: String },
+}
+
+/// Why two sides do not speak.
+#[derive(Debug, Error)]
+pub enum HandshakeError {
+    /// No connection, or it broke.
+    #[error("{0}")]
+    Broken(#[from] FrameError),
+    /// The other side does not want to.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> HandshakeError {
+        HandshakeError::Broken(FrameError::Broken(error))
+    }
+}
+
+fn preamble() -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes
+}
+
+/// The caller's side: introduces itself, and gives the storage id of the server that it reached.
+pub fn greet(mut stream: &TcpStream, hello: &Hello) -> Result<u64, HandshakeError> {
+    let mut bytes = preamble();
+    frame_into(hello, &mut bytes);
+    stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
+    stream.write_all(&bytes)?;
+    let mut reader = FrameReader::new(stream.try_clone()?, HANDSHAKE_FRAME_MAX_BYTES);
+    match reader.read(Some(Instant::now() + HANDSHAKE_DEADLINE))? {
+        Some(Answer::Welcome { storage }) => Ok(storage),
+        Some(Answer::Refused { why }) => Err(HandshakeError::Refused(why)),
+        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection").into()),
+    }
+}
+
+/// The called side: hears who is there, lets `check` judge, and answers. None if the caller went away without a word.
+pub fn answer(
+    reader: &mut FrameReader,
+    storage: u64,
+    check: impl FnOnce(&Hello) -> Result<(), String>,
+) -> Result<Option<Who>, HandshakeError> {
+    let deadline = Instant::now() + HANDSHAKE_DEADLINE;
+    let Some(hello) = hear(reader, deadline)? else { return Ok(None) };
+    let verdict = check(&hello).map(|()| hello.who);
+    let words = match &verdict {
+        Ok(_) => Answer::Welcome { storage },
+        Err(why) => Answer::Refused { why: why.clone() },
+    };
+    reader.stream().set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
+    reader.stream().write_all(&frame(&words))?;
+    verdict.map(Some).map_err(HandshakeError::Refused)
+}
+
+/// The caller's words.
+fn hear(reader: &mut FrameReader, deadline: Instant) -> Result<Option<Hello>, FrameError> {
+    let Some(bytes) = reader.read_raw(PREAMBLE_BYTES, deadline)? else { return Ok(None) };
+    if bytes[..4] != *MAGIC {
+        let length = (PREAMBLE_BYTES + reader.unused()) as u64;
+        return Err(FrameError::Malformed { length, what: "this is not the protocol of this store".to_string() });
+    }
+    let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+    if version != VERSION {
+        let length = (PREAMBLE_BYTES + reader.unused()) as u64;
+        let what = format!("the caller speaks version {version} of the protocol, this server {VERSION}");
+        // The words after a foreign version cannot be read, but a refusal can be said.
+        reader.stream().write_all(&frame(&Answer::Refused { why: what.clone() }))?;
+        return Err(FrameError::Malformed { length, what });
+    }
+    reader.read(Some(deadline))
+}
+
+/// The last words to a caller that was not even heard.
+pub fn turn_away(mut stream: &TcpStream, why: &str) {
+    // Nobody waits for more than an attempt: a caller that does not read it learns it from the closed connection.
+    let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
+    let _ = stream.write_all(&frame(&Answer::Refused { why: why.to_string() }));
+}

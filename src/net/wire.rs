@@ -1,0 +1,190 @@
+//! What is said on connections: envelopes between servers, requests and replies between clients and servers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kv::{Op, Written};
+use crate::paxos::{self, Ballot, RoleName, Slot};
+use crate::role::{Server, Servers};
+use crate::trace::Context;
+
+/// A message between roles of two servers, with the line and the request that it comes from: for people, not for roles.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Where it comes from.
+    pub context: Context,
+    /// What it says.
+    pub message: paxos::Message,
+}
+
+/// A client's request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientRequest {
+    /// Comes back in the reply: a reply to anything else is not believed.
+    pub number: u64,
+    /// The client's line and label.
+    pub context: Context,
+    /// What it asks.
+    pub request: Request,
+}
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Open a session.
+    Open {
+        /// The same in every resend.
+        nonce: u64,
+    },
+    /// Write within a session; a resend says the same session and sequence.
+    Write {
+        /// The session.
+        session: u64,
+        /// The write's number in the session.
+        sequence: u64,
+        /// The client knows the outcome of every write below.
+        first_open: u64,
+        /// The write.
+        op: Op,
+    },
+    /// A linearizable read.
+    Get {
+        /// The key.
+        #[serde(with = "serde_bytes")]
+        key: Vec<u8>,
+    },
+    /// How the server is.
+    Status,
+    /// End a role's thread; servers in lab mode only.
+    Crash {
+        /// The role; all three if None.
+        role: Option<RoleName>,
+        /// How long it stays down, in milliseconds; until RESTART if None.
+        down_ms: Option<u64>,
+    },
+    /// Start a role's thread again; servers in lab mode only.
+    Restart {
+        /// The role; all three if None.
+        role: Option<RoleName>,
+    },
+}
+
+/// A server's reply.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientReply {
+    /// As in the request.
+    pub number: u64,
+    /// The server's line.
+    pub context: Context,
+    /// What it says.
+    pub reply: Reply,
+}
+
+/// What a server replies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// The session is open.
+    Opened {
+        /// Its name.
+        session: u64,
+    },
+    /// The write was applied, once.
+    Applied {
+        /// Where.
+        slot: Slot,
+        /// What it did.
+        written: Written,
+    },
+    /// The key, as of a slot.
+    Value {
+        /// Every slot up to this one was applied.
+        slot: Slot,
+        /// None if there is none.
+        value: Option<serde_bytes::ByteBuf>,
+        /// How many writes were applied to the key.
+        version: u64,
+    },
+    /// Certainly not applied through this try.
+    NotApplied(WhyNotApplied),
+    /// May be applied or not.
+    Unknown(Unknown),
+    /// How the server is.
+    Status(Box<ServerStatus>),
+    /// Done as asked (crash, restart).
+    Done,
+    /// The server does not do that; a sentence says why.
+    Refused(String),
+}
+
+/// Why a try has certainly not been applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WhyNotApplied {
+    /// The proposer never put it into an ACCEPT.
+    Proposer(paxos::NotApplied),
+    /// A role that it needs is down on this server.
+    RoleDown(RoleName),
+    /// A read found no majority, or not in time. Those who answered.
+    NoReadQuorum(Servers),
+    /// The server has too much to do already.
+    Busy,
+}
+
+/// Why nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unknown {
+    /// No outcome came in time.
+    TimedOut,
+    /// A role that would have said the outcome has died.
+    RoleDied(RoleName),
+    /// The session has said that it no longer asks for this write.
+    Superseded,
+    /// The session is not known any more.
+    Expired,
+}
+
+/// How a role is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleStatus {
+    /// Which.
+    pub role: RoleName,
+    /// Whether its thread runs.
+    pub up: bool,
+    /// How often it has crashed in this life of the server.
+    pub crashes: u32,
+}
+
+/// How a server is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Which.
+    pub server: Server,
+    /// The program's version.
+    pub version: String,
+    /// The protocol's name.
+    pub protocol: String,
+    /// How roles come back: `disk`, or the unsafe `lost`.
+    pub restart: String,
+    /// The server's life on its data folder.
+    pub life: u32,
+    /// The process id.
+    pub pid: u32,
+    /// Its roles.
+    pub roles: Vec<RoleStatus>,
+    /// The acceptor's promise.
+    pub promised: Ballot,
+    /// In how many slots the acceptor has accepted.
+    pub accepted: u64,
+    /// The highest slot that the learner knows to be chosen anywhere.
+    pub known: Slot,
+    /// The last slot that it has applied.
+    pub applied: Slot,
+    /// The digest of the state after that slot.
+    pub digest: u64,
+    /// Keys, tombstones included.
+    pub keys: u64,
+    /// Sessions.
+    pub sessions: u64,
+    /// Messages dropped because a role was down or a queue full.
+    pub dropped: u64,
+    /// The servers that it is connected to.
+    pub linked: Servers,
+}

@@ -1,0 +1,69 @@
+//! What others may see of the roles of a server, for `status`.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::paxos::{Ballot, RoleName, Slot};
+
+/// The state last published by each role.
+#[derive(Default)]
+pub struct Board(Mutex<Shown>);
+
+/// See [`Board`].
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The acceptor's promise.
+    pub promised: Ballot,
+    /// In how many slots it has accepted.
+    pub accepted: u64,
+    /// The highest slot known to be chosen.
+    pub known: Slot,
+    /// The last slot applied.
+    pub applied: Slot,
+    /// The digest after it.
+    pub digest: u64,
+    /// Keys of the store.
+    pub keys: u64,
+    /// Sessions of the store.
+    pub sessions: u64,
+    /// Crashes by role.
+    crashes: [u32; 3],
+}
+
+impl Default for Shown {
+    fn default() -> Shown {
+        Shown {
+            promised: Ballot::ZERO,
+            accepted: 0,
+            known: Slot(0),
+            applied: Slot(0),
+            digest: 0,
+            keys: 0,
+            sessions: 0,
+            crashes: [0; 3],
+        }
+    }
+}
+
+impl Shown {
+    /// How often a role has crashed.
+    pub fn crashes(&self, role: RoleName) -> u32 {
+        self.crashes[role as usize]
+    }
+
+    /// One more crash of a role.
+    pub fn add_crash(&mut self, role: RoleName) {
+        self.crashes[role as usize] += 1;
+    }
+}
+
+impl Board {
+    /// Changes what is shown.
+    pub fn update(&self, change: impl FnOnce(&mut Shown)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What is shown now.
+    pub fn read(&self) -> Shown {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

@@ -1,0 +1,136 @@
+//! The front desk's list of who waits for what.
+//!
+//! A waiter is registered before its command is handed to the proposer, and found by the command's id when any learner of
+//! this server applies it, whoever proposed it. A waiter is told exactly once.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use crate::kv::Outcome;
+use crate::net::{Reply, Unknown, WhyNotApplied};
+use crate::paxos::CommandId;
+use crate::trace::Context;
+
+/// A reply and the line that it comes from.
+pub type Told = (Reply, Context);
+
+/// Who waits.
+#[derive(Default)]
+pub struct Desk {
+    waiters: Mutex<Waiters>,
+    next: AtomicU64,
+}
+
+#[derive(Default)]
+struct Waiters {
+    /// By command: a retry may wait beside the first try.
+    writes: BTreeMap<CommandId, Vec<(u64, Sender<Told>)>>,
+    reads: BTreeMap<u64, Sender<Told>>,
+}
+
+/// A place at the desk; given up when dropped.
+pub struct Ticket<'a> {
+    desk: &'a Desk,
+    id: Option<CommandId>,
+    /// Names the waiter; a read's token.
+    pub token: u64,
+    /// Brings the reply.
+    pub told: Receiver<Told>,
+}
+
+impl Desk {
+    /// Waits for the outcome of a command.
+    pub fn await_write(&self, id: CommandId) -> Ticket<'_> {
+        let (ticket, sender) = self.ticket(Some(id));
+        self.lock().writes.entry(id).or_default().push((ticket.token, sender));
+        ticket
+    }
+
+    /// Waits for the answer of a read.
+    pub fn await_read(&self) -> Ticket<'_> {
+        let (ticket, sender) = self.ticket(None);
+        self.lock().reads.insert(ticket.token, sender);
+        ticket
+    }
+
+    fn ticket(&self, id: Option<CommandId>) -> (Ticket<'_>, Sender<Told>) {
+        let (sender, told) = bounded(1);
+        let token = self.next.fetch_add(1, Ordering::Relaxed);
+        (Ticket { desk: self, id, token, told }, sender)
+    }
+
+    /// A command was applied.
+    pub fn applied(&self, id: CommandId, outcome: Outcome, context: &Context) {
+        let reply = match outcome {
+            Outcome::Opened { session } => Reply::Opened { session },
+            Outcome::Applied(saved) | Outcome::Duplicate(saved) => {
+                Reply::Applied { slot: saved.slot, written: saved.written }
+            }
+            Outcome::Superseded => Reply::Unknown(Unknown::Superseded),
+            Outcome::Expired => Reply::Unknown(Unknown::Expired),
+            Outcome::Noop | Outcome::Unreadable => Reply::Refused("the log holds no such command".to_string()),
+        };
+        self.tell_write(id, &reply, context);
+    }
+
+    /// A command is certainly not applied by this try.
+    pub fn not_applied(&self, id: CommandId, why: WhyNotApplied, context: &Context) {
+        self.tell_write(id, &Reply::NotApplied(why), context);
+    }
+
+    fn tell_write(&self, id: CommandId, reply: &Reply, context: &Context) {
+        let waiters = self.lock().writes.remove(&id);
+        for (_, sender) in waiters.into_iter().flatten() {
+            // Room for one and told once; a waiter that has left does not mind.
+            let _ = sender.try_send((reply.clone(), context.clone()));
+        }
+    }
+
+    /// A read is answered, or has failed.
+    pub fn tell_read(&self, token: u64, reply: Reply, context: &Context) {
+        if let Some(sender) = self.lock().reads.remove(&token) {
+            let _ = sender.try_send((reply, context.clone()));
+        }
+    }
+
+    /// A role has died that would have said the outcomes: whoever waits for a write is told that it will not hear one
+    /// from here, and whoever waits for a read that it has failed.
+    pub fn role_died(&self, unknown: Unknown, reads_too: Option<WhyNotApplied>) {
+        let mut waiters = self.lock();
+        let writes = std::mem::take(&mut waiters.writes);
+        let reads = if reads_too.is_some() { std::mem::take(&mut waiters.reads) } else { BTreeMap::new() };
+        drop(waiters);
+        for (_, sender) in writes.into_values().flatten() {
+            let _ = sender.try_send((Reply::Unknown(unknown), Context::default()));
+        }
+        for (sender, why) in reads.into_values().zip(std::iter::repeat(reads_too)) {
+            let _ = sender.try_send((Reply::NotApplied(why.unwrap_or(WhyNotApplied::Busy)), Context::default()));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiters> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let mut waiters = self.desk.lock();
+        match self.id {
+            None => {
+                waiters.reads.remove(&self.token);
+            }
+            Some(id) => {
+                if let Some(tickets) = waiters.writes.get_mut(&id) {
+                    tickets.retain(|(token, _)| *token != self.token);
+                    if tickets.is_empty() {
+                        waiters.writes.remove(&id);
+                    }
+                }
+            }
+        }
+    }
+}

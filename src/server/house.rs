@@ -1,0 +1,186 @@
+//! One server: what its roles, its links and its front desk share.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::board::Board;
+use super::desk::Desk;
+use super::lines;
+use super::mailbox::{Lost, Mail, Mailbox};
+use super::options::Options;
+use crate::kv::Kv;
+use crate::net::{Envelope, Link, frame};
+use crate::paxos::{Acceptor, Learner, Message, Proposer, RoleName};
+use crate::role::{Input, Role, Server, Servers};
+use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
+
+/// How long a dying process waits for its terminal.
+const FLUSH: Duration = Duration::from_millis(200);
+
+/// The shared part of a server.
+pub struct House {
+    /// Which server it is.
+    pub me: Server,
+    /// All servers.
+    pub cluster: Servers,
+    /// How it was started.
+    pub options: Options,
+    /// Where its lines go.
+    pub trace: Trace,
+    /// The proposer's mailbox.
+    pub proposer: Mailbox<Proposer>,
+    /// The acceptor's mailbox.
+    pub acceptor: Mailbox<Acceptor>,
+    /// The learner's mailbox.
+    pub learner: Mailbox<Learner<Kv>>,
+    /// Who waits for an outcome.
+    pub desk: Desk,
+    /// What others may see of the roles.
+    pub board: Board,
+    /// The links to the other servers; set once, when the server's own ports are open.
+    pub links: OnceLock<BTreeMap<Server, Link>>,
+    drops: Drops,
+}
+
+/// Messages that were lost and not told one by one.
+#[derive(Default)]
+struct Drops {
+    untold: Mutex<BTreeMap<(RoleName, Cause), u64>>,
+    total: AtomicU64,
+}
+
+/// Why a message was dropped, as its line says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// The role is down.
+    Crashed,
+    /// Its mailbox is full.
+    Full,
+    /// The disk has no room for another value.
+    DiskFull,
+}
+
+impl From<Lost> for Cause {
+    fn from(lost: Lost) -> Cause {
+        match lost {
+            Lost::Down => Cause::Crashed,
+            Lost::Full => Cause::Full,
+        }
+    }
+}
+
+impl House {
+    /// A server whose roles are still down.
+    pub fn new(me: Server, cluster: Servers, options: Options, trace: Trace) -> House {
+        House {
+            me,
+            cluster,
+            options,
+            trace,
+            proposer: Mailbox::closed(),
+            acceptor: Mailbox::closed(),
+            learner: Mailbox::closed(),
+            desk: Desk::default(),
+            board: Board::default(),
+            links: OnceLock::new(),
+            drops: Drops::default(),
+        }
+    }
+
+    /// Sends a message to servers, this one perhaps among them. It is encoded once.
+    pub fn send(&self, to: Servers, message: Message, context: Context) {
+        let others = to.without(Servers::only(self.me));
+        if !others.is_empty()
+            && let Some(links) = self.links.get()
+        {
+            let envelope = Envelope { context: context.clone(), message: message.clone() };
+            let bytes: Arc<[u8]> = frame(&envelope).into();
+            for link in others.iter().filter_map(|server| links.get(&server)) {
+                // A link that is down or full drops: Paxos sends again.
+                link.send(bytes.clone());
+            }
+        }
+        if to.contains(self.me) {
+            self.deliver(self.me, Envelope { context, message });
+        }
+    }
+
+    /// Hands a message to the roles that hear it.
+    pub fn deliver(&self, from: Server, envelope: Envelope) {
+        let Envelope { context, message } = envelope;
+        for role in message.heard_by() {
+            let lost = match role {
+                RoleName::Proposer => post(&self.proposer, from, &message, &context),
+                RoleName::Acceptor => post(&self.acceptor, from, &message, &context),
+                RoleName::Learner => post(&self.learner, from, &message, &context),
+            };
+            if let Err(lost) = lost {
+                self.tell_drop(*role, message.name(), Some(from), lost.into(), &context);
+            }
+        }
+    }
+
+    /// Tells that a message was dropped: in a line of its own where steps are shown, else in a count.
+    pub fn tell_drop(&self, role: RoleName, message: &str, from: Option<Server>, cause: Cause, context: &Context) {
+        self.drops.total.fetch_add(1, Ordering::Relaxed);
+        // Beats come ten times a second from everybody, and mean nothing to a role that is down.
+        let is_beat = matches!(message, "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES");
+        if self.trace.steps() && !is_beat {
+            self.line(role.into(), context, lines::dropped(message, from, cause, None));
+        } else {
+            let mut untold = self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            *untold.entry((role, cause)).or_default() += 1;
+        }
+    }
+
+    /// Tells that a value was not even offered to the acceptor because the disk is full.
+    pub fn tell_shed(&self, context: &Context) {
+        self.tell_drop(RoleName::Acceptor, "ACCEPT", None, Cause::DiskFull, context);
+    }
+
+    /// Once a second: a line for what was dropped untold since.
+    pub fn tell_untold_drops(&self) {
+        let untold = std::mem::take(&mut *self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner));
+        for ((role, cause), count) in untold {
+            self.line(role.into(), &Context::default(), lines::dropped("any", None, cause, Some(count)));
+        }
+    }
+
+    /// How many messages were dropped so far.
+    pub fn dropped(&self) -> u64 {
+        self.drops.total.load(Ordering::Relaxed)
+    }
+
+    /// Writes one line; gives the context for what comes from it.
+    pub fn line(&self, role: RoleTag, context: &Context, event: Event) -> Context {
+        self.line_because(role, context, event, None)
+    }
+
+    /// Writes one line with a reason for people.
+    pub fn line_because(&self, role: RoleTag, context: &Context, event: Event, why: Option<String>) -> Context {
+        let draft = Draft { why, ..Draft::about(role, event, context) };
+        let id = self.trace.line(draft);
+        Context { re: id.or_else(|| context.re.clone()), req: context.req.clone() }
+    }
+
+    /// Ends the process: nobody knows any more what is on the disk, or what the program does.
+    pub fn fatal(&self, sentence: &str) -> ! {
+        eprintln!("error: server {}: {sentence}. The process stops; what it acknowledged is safe", self.me.0);
+        let event = Event::Fault { part: Text::new("server"), cause: Text::new(sentence) };
+        self.line(RoleTag::Server, &Context::default(), event);
+        self.trace.flush(FLUSH);
+        std::process::exit(1)
+    }
+}
+
+fn post<R: Role<Message = Message>>(
+    mailbox: &Mailbox<R>,
+    from: Server,
+    message: &Message,
+    context: &Context,
+) -> Result<(), Lost> {
+    let input = Input::Message { from, message: message.clone() };
+    mailbox.post(Mail { context: context.clone(), input, size: message.size() })
+}

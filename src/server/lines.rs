@@ -1,0 +1,143 @@
+//! The lines of a server as such: requests and replies, links, failures, start and end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::house::Cause as DropReason;
+use super::mailbox::{Cause, CrashOrder, CrashPoint};
+use crate::kv::{self, Written};
+use crate::net::{Reply, Request, Unknown, WhyNotApplied};
+use crate::paxos::{self, Ballot};
+use crate::role::Server;
+use crate::trace::{self, DropCause, Event, LinkState, MaybeBallot, Op, Recovered, Status, Text};
+
+/// A request as it arrived; None for those that change and read no key.
+pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
+    let event = |op, key: Option<&[u8]>, value: Option<&[u8]>, if_version, session, sequence| Event::Request {
+        op,
+        key: key.map(Text::new),
+        value: value.map(Text::new),
+        if_version,
+        from: Some(from),
+        to: None,
+        session,
+        sequence,
+    };
+    match request {
+        Request::Open { .. } => Some(event(Op::Open, None, None, None, None, None)),
+        Request::Get { key } => Some(event(Op::Get, Some(key), None, None, None, None)),
+        Request::Write { session, sequence, op, .. } => {
+            let (session, sequence) = (Some(*session), Some(*sequence));
+            Some(match op {
+                kv::Op::Put { key, value, if_version } => {
+                    event(Op::Put, Some(key), Some(value), *if_version, session, sequence)
+                }
+                kv::Op::Delete { key } => event(Op::Delete, Some(key), None, None, session, sequence),
+            })
+        }
+        Request::Status | Request::Crash { .. } | Request::Restart { .. } => None,
+    }
+}
+
+/// A reply as it leaves; None for those without an event of their own.
+pub fn response(reply: &Reply, took: Duration, to: SocketAddr) -> Option<Event> {
+    let (mut slot, mut version, mut value, mut session, mut cause) = (None, None, None, None, None);
+    let status = match reply {
+        Reply::Opened { session: opened } => {
+            session = Some(*opened);
+            Status::Ok
+        }
+        Reply::Applied { slot: at, written } => {
+            slot = Some(*at);
+            let (status, at) = match written {
+                Written::Done { version } => (Status::Ok, version),
+                Written::NotFound { version } => (Status::NotFound, version),
+                Written::Mismatch { version } => (Status::Mismatch, version),
+            };
+            version = Some(*at);
+            status
+        }
+        Reply::Value { slot: at, value: found, version: at_version } => {
+            (slot, version) = (Some(*at), Some(*at_version));
+            value = found.as_ref().map(Text::new);
+            if found.is_some() { Status::Ok } else { Status::NotFound }
+        }
+        Reply::NotApplied(why) => {
+            cause = Some(Text::new(why_not_applied(why)));
+            Status::NotApplied
+        }
+        Reply::Unknown(Unknown::Superseded) => Status::Superseded,
+        Reply::Unknown(Unknown::Expired) => Status::Expired,
+        Reply::Unknown(why) => {
+            cause = Some(Text::new(if *why == Unknown::TimedOut { "no outcome in time" } else { "a role died" }));
+            Status::Unknown
+        }
+        Reply::Status(_) | Reply::Done | Reply::Refused(_) => return None,
+    };
+    let to = Some(to);
+    Some(Event::Response { status, slot, version, value, session, cause, took: took.into(), server: None, to })
+}
+
+fn why_not_applied(why: &WhyNotApplied) -> String {
+    match why {
+        WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { answered }) => {
+            format!("no quorum: {} answered PREPARE ({answered})", answered.len())
+        }
+        WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => "rivals were faster".to_string(),
+        WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "the learner is behind".to_string(),
+        WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy".to_string(),
+        WhyNotApplied::RoleDown(role) => format!("the {} is down", format!("{role:?}").to_lowercase()),
+        WhyNotApplied::NoReadQuorum(answered) => format!("no quorum: {} answered READ ({answered})", answered.len()),
+    }
+}
+
+/// A message that did not reach a role.
+pub fn dropped(message: &str, from: Option<Server>, reason: DropReason, n: Option<u64>) -> Event {
+    let cause = match reason {
+        DropReason::Crashed => DropCause::Crashed,
+        DropReason::Full => DropCause::Full,
+        DropReason::DiskFull => DropCause::DiskFull,
+    };
+    Event::Drop { msg: Text::new(message), from, to: None, cause, n }
+}
+
+/// A change of a link.
+pub fn link(peer: Server, state: LinkState, cause: Option<&str>) -> Event {
+    Event::Link { peer, state, cause: cause.map(Text::new) }
+}
+
+/// A role's death.
+pub fn crash(order: CrashOrder, up: Duration) -> Event {
+    let cause = match order.cause {
+        Cause::Timer => trace::CrashCause::Timer,
+        Cause::Admin => trace::CrashCause::Admin,
+    };
+    let point = match order.point {
+        CrashPoint::BeforeStep => trace::CrashPoint::BeforeStep,
+        CrashPoint::BeforeSync => trace::CrashPoint::BeforeSync,
+        CrashPoint::BeforeSend => trace::CrashPoint::BeforeSend,
+    };
+    Event::Crash { cause, point: Some(point), up: up.into(), down: order.down.map(Into::into) }
+}
+
+/// What a restarted acceptor knows.
+pub fn restarted_acceptor(down: Duration, lost: bool, promised: Ballot, accepted: u64) -> Event {
+    let recovered = if lost { Recovered::Nothing } else { Recovered::Disk };
+    let promised = Some(MaybeBallot((promised > Ballot::ZERO).then_some(promised)));
+    let accepted = Some(accepted);
+    Event::Restart { down: down.into(), recovered, promised, accepted, next: None, applied: None, digest: None }
+}
+
+/// What a restarted proposer knows.
+pub fn restarted_proposer(down: Duration, next: u64) -> Event {
+    let recovered = Recovered::Disk;
+    let next = Some(next);
+    Event::Restart { down: down.into(), recovered, promised: None, accepted: None, next, applied: None, digest: None }
+}
+
+/// What a restarted learner knows.
+pub fn restarted_learner(down: Duration, applied: paxos::Slot, digest: u64) -> Event {
+    let recovered = Recovered::Disk;
+    let (applied, digest) = (Some(applied), Some(trace::Digest(digest)));
+    Event::Restart { down: down.into(), recovered, promised: None, accepted: None, next: None, applied, digest }
+}

@@ -1,0 +1,185 @@
+//! How a server is started.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::paxos::{Policy, RoleName};
+
+/// The command line of a server.
+#[derive(Clone, Debug, Args)]
+pub struct Options {
+    /// Which server of the cluster file this is
+    #[arg(long, value_name = "N")]
+    pub id: u8,
+    /// The cluster file
+    #[arg(long, value_name = "FILE", env = "PAXOS_CLUSTER", default_value = "res/cluster.toml")]
+    pub cluster: PathBuf,
+    /// How the servers agree
+    #[arg(long, value_enum, default_value_t = Protocol::BasicPaxos)]
+    pub protocol: Protocol,
+    /// The data folder: what this server must never forget [default: data/server-N]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where server-N.log goes [default: no file, lines on the terminal only]
+    #[arg(long, value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
+    /// Whether the steps of the protocol are shown, a line each
+    #[arg(long, value_enum, default_value_t = Switch::On)]
+    pub steps: Switch,
+    /// Which roles fail at random times and come back
+    #[arg(long, value_enum, default_value_t = Fail::None)]
+    pub fail: Fail,
+    /// How long a failing role lives, on average (drawn from 0.5 to 1.5 times that)
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "4s")]
+    pub mean_up: Duration,
+    /// How long it is down, on average
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1.5s")]
+    pub mean_down: Duration,
+    /// Fixes the times of failures and all other random choices [default: drawn, and told in the BOOT line]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// What a restarted acceptor remembers: `disk` all that its disk holds; `lost` nothing, which is UNSAFE
+    #[arg(long, value_enum, default_value_t = Restart::Disk)]
+    pub restart: Restart,
+    /// Lets clients crash and restart roles
+    #[arg(long)]
+    pub lab: bool,
+    /// Allows addresses that are not loopback: everything is sent in the clear, and nobody is asked who they are
+    #[arg(long)]
+    pub insecure: bool,
+    /// The length of the acceptor's journal files in KiB; longer ones are made less often
+    #[arg(long, value_name = "KIB", default_value_t = 16 << 10, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
+    pub segment_kib: u64,
+    /// No copy of the lines on the terminal
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// How the servers agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// Both phases for every command; any server proposes.
+    BasicPaxos,
+}
+
+impl Protocol {
+    /// What it means for a proposer.
+    pub fn policy(self) -> Policy {
+        match self {
+            Protocol::BasicPaxos => Policy::BasicPaxos,
+        }
+    }
+}
+
+/// Yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Yes.
+    On,
+    /// No.
+    Off,
+}
+
+/// Which roles fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fail {
+    /// None.
+    None,
+    /// The acceptor.
+    Acceptors,
+    /// Proposer, acceptor and learner.
+    All,
+}
+
+impl Fail {
+    /// Whether a role fails.
+    pub fn includes(self, role: RoleName) -> bool {
+        match self {
+            Fail::None => false,
+            Fail::Acceptors => role == RoleName::Acceptor,
+            Fail::All => true,
+        }
+    }
+}
+
+/// What a restarted acceptor remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Restart {
+    /// What its disk holds.
+    Disk,
+    /// Nothing: a chosen value can be un-chosen.
+    Lost,
+}
+
+macro_rules! named_as_on_the_command_line {
+    ($($kind:ty),+) => {$(
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
+            }
+        }
+    )+};
+}
+named_as_on_the_command_line!(Protocol, Switch, Fail, Restart);
+
+/// Reads a time as `4s`, `1.5s`, `600ms`, `2m`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("'{text}' is no time (as in 600ms, 1.5s, 2m)")),
+    };
+    let number = f64::from_str(digits).map_err(|_| format!("'{text}' is no time (as in 600ms, 1.5s, 2m)"))?;
+    let within = (0.0..=31_536_000.0).contains(&(number * factor));
+    within.then(|| Duration::from_secs_f64(number * factor)).ok_or(format!("'{text}' is not between 0 and a year"))
+}
+
+impl Options {
+    /// The length of the acceptor's journal files, in bytes.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_kib << 10
+    }
+
+    /// Refuses what would send words in the clear to another machine.
+    pub fn check_address(&self, address: SocketAddr) -> Result<(), String> {
+        if address.ip().is_loopback() || self.insecure {
+            return Ok(());
+        }
+        Err(format!(
+            "the address {address} is not a loopback address, and this store has neither encryption nor passwords. Use \
+             127.0.0.1, or say --insecure if the network is yours alone"
+        ))
+    }
+
+    /// Refuses failure times that make no sense.
+    pub fn check_failures(&self) -> Result<(), String> {
+        let shortest = Duration::from_millis(10);
+        if self.fail != Fail::None && (self.mean_up < shortest || self.mean_down < shortest) {
+            return Err("--mean-up and --mean-down must be at least 10ms".to_string());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        assert_eq!(parse_duration("600ms"), Ok(Duration::from_millis(600)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        for text in ["", "4", "s", "-1s", "4 s", "4x", "NaNs", "infs", "1e30s", "é"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The other servers: whom this one talks to, and whom it listens to.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::house::House;
+use super::lines;
+use crate::cluster::Cluster;
+use crate::net::{
+    Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState, PEER_FRAME_MAX_BYTES, Who,
+    answer, listen,
+};
+use crate::role::{Server, Servers};
+use crate::storage::DataFolder;
+use crate::trace::{self, Context, Event, RoleTag};
+
+/// Connections from peers: each has one, and may open a next one before the last is noticed to be dead.
+const PEER_CONNECTIONS_PER_SERVER: usize = 4;
+
+/// Which servers' links are up.
+#[derive(Clone, Default)]
+pub struct Linked(Arc<AtomicU64>);
+
+impl Linked {
+    fn set(&self, server: Server, up: bool) -> bool {
+        let bit = 1 << server.0;
+        let before =
+            if up { self.0.fetch_or(bit, Ordering::Relaxed) } else { self.0.fetch_and(!bit, Ordering::Relaxed) };
+        (before & bit != 0) != up
+    }
+
+    /// The servers that are connected.
+    pub fn servers(&self) -> Servers {
+        let bits = self.0.load(Ordering::Relaxed);
+        (0..=Server::MAX).filter(|n| bits & (1 << n) != 0).map(Server).collect()
+    }
+}
+
+/// Starts a link to every other server.
+pub fn dial(house: &Arc<House>, cluster: &Cluster, folder: &Arc<DataFolder>, linked: &Linked) -> Result<(), String> {
+    let mut links = BTreeMap::new();
+    for (server, member) in cluster.members().filter(|(server, _)| *server != house.me) {
+        let who = Who::Peer { server: house.me, storage: folder.storage_id() };
+        let hello = Hello { cluster: cluster.name.clone(), to: server, who };
+        let (house, folder, linked) = (house.clone(), folder.clone(), linked.clone());
+        let judge = move |state: LinkState<'_>| match state {
+            LinkState::Up(storage) => {
+                let known = check_storage(&folder, server, storage);
+                linked.set(server, known.is_ok());
+                let state = if known.is_ok() { trace::LinkState::Up } else { trace::LinkState::Refused };
+                tell_link(&house, server, state, known.as_ref().err().map(String::as_str));
+                known
+            }
+            LinkState::Down(error) => {
+                if linked.set(server, false) {
+                    tell_link(&house, server, trace::LinkState::Lost, Some(&error.to_string()));
+                }
+                Ok(())
+            }
+            LinkState::Refused(why) => {
+                tell_link(&house, server, trace::LinkState::Refused, Some(why));
+                Ok(())
+            }
+        };
+        let link = Link::start(format!("link-{server}"), member.peer, hello, judge)
+            .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
+        links.insert(server, link);
+    }
+    let _ = house.links.set(links);
+    Ok(())
+}
+
+fn tell_link(house: &House, peer: Server, state: trace::LinkState, why: Option<&str>) {
+    let event = lines::link(peer, state, None);
+    house.line_because(RoleTag::Server, &Context::default(), event, why.map(str::to_string));
+}
+
+/// A peer is known by its data folder: what it promised before is in there, and nowhere else.
+fn check_storage(folder: &DataFolder, server: Server, storage: u64) -> Result<(), String> {
+    match folder.known_peer(server) {
+        Some(known) if known != storage => Err(format!(
+            "server {} comes with another data folder ({storage:016x}) than the one that this cluster knows \
+             ({known:016x}): its promises are not in it. Bring the old data folder back",
+            server.0
+        )),
+        Some(_) => Ok(()),
+        None => folder.remember_peer(server, storage).map_err(|error| error.to_string()),
+    }
+}
+
+/// Listens to the other servers.
+pub fn serve(
+    house: &Arc<House>,
+    cluster: &Cluster,
+    folder: &Arc<DataFolder>,
+    listener: TcpListener,
+) -> std::io::Result<()> {
+    let connections = Connections::up_to(PEER_CONNECTIONS_PER_SERVER * cluster.servers().len());
+    let (house, cluster, folder) = (house.clone(), cluster.clone(), folder.clone());
+    let serve = move |stream, address| hear_peer(&house, &cluster, &folder, stream, address);
+    listen("peer", listener, connections, serve, drop)
+}
+
+/// One connection from a peer: hands on what it says until it ends.
+fn hear_peer(house: &House, cluster: &Cluster, folder: &DataFolder, stream: TcpStream, address: SocketAddr) {
+    let mut reader = FrameReader::new(stream, PEER_FRAME_MAX_BYTES);
+    let check = |hello: &Hello| {
+        check_hello(hello, cluster, house.me)?;
+        match hello.who {
+            Who::Client => Err("this is the address for servers; clients have another one".to_string()),
+            Who::Peer { server, .. } if server == house.me || !cluster.servers().contains(server) => {
+                Err(format!("no other server of this cluster has the number {}", server.0))
+            }
+            Who::Peer { server, storage } => check_storage(folder, server, storage),
+        }
+    };
+    let peer = match answer(&mut reader, folder.storage_id(), check) {
+        Ok(Some(Who::Peer { server, .. })) => server,
+        Ok(_) => return,
+        Err(error) => return tell_malformed(house, address, &error),
+    };
+    loop {
+        match reader.read::<Envelope>(None) {
+            Ok(Some(envelope)) => house.deliver(peer, envelope),
+            Ok(None) | Err(FrameError::Broken(_)) => return,
+            Err(error) => return tell_malformed(house, address, &HandshakeError::Broken(error)),
+        }
+    }
+}
+
+/// The parts of a greeting that every caller must get right.
+pub fn check_hello(hello: &Hello, cluster: &Cluster, me: Server) -> Result<(), String> {
+    if hello.cluster != cluster.name {
+        return Err(format!("this is cluster {:?}, not {:?}", cluster.name, hello.cluster));
+    }
+    if hello.to != me {
+        return Err(format!("this is server {}, not {}", me.0, hello.to.0));
+    }
+    Ok(())
+}
+
+/// The line for bytes that nobody understands. They are counted, and never shown.
+pub fn tell_malformed(house: &House, address: SocketAddr, error: &HandshakeError) {
+    let (length, what) = match error {
+        HandshakeError::Broken(FrameError::Malformed { length, what }) => (*length, what.clone()),
+        HandshakeError::Broken(error @ FrameError::TimedOut { received, .. }) => (*received as u64, error.to_string()),
+        HandshakeError::Broken(FrameError::Broken(_)) => return,
+        // An honest caller at the wrong door: it was told, and the bytes it sent were understood.
+        HandshakeError::Refused(why) => (0, format!("greeting refused: {why}")),
+    };
+    let why = format!("received malformed request of length {length} from {address}: {what}");
+    house.line_because(RoleTag::Server, &Context::default(), Event::Malformed { length, from: address }, Some(why));
+}

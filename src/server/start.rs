@@ -1,0 +1,132 @@
+//! From the command line to a running server, and to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::clients::{self, FrontDesk};
+use super::house::House;
+use super::options::{Fail, Options, Restart, Switch};
+use super::peers::{self, Linked};
+use super::supervisor::{Order, Supervisor};
+use crate::cluster::Cluster;
+use crate::net::bind;
+use crate::paxos::Quorums;
+use crate::random::Random;
+use crate::role::Server;
+use crate::storage::DataFolder;
+use crate::trace::{Context, Digest, Event, MaybeBallot, Process, RestartMode, RoleTag, Text, Trace};
+
+/// How long the last lines may take to reach the terminal.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Runs a server until Ctrl-C or SIGTERM. The error is one sentence for the terminal.
+pub fn run(mut options: Options) -> Result<(), String> {
+    let cluster = Cluster::read(&options.cluster).map_err(|error| error.to_string())?;
+    let me = Server(options.id);
+    let member = cluster.member(me).ok_or_else(|| {
+        let known = cluster.servers();
+        format!("{} has no server {} (it has {known}). Choose one with --id", options.cluster.display(), options.id)
+    })?;
+    for address in [member.peer, member.client] {
+        options.check_address(address)?;
+    }
+    options.check_failures()?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    // Ports before anything else: a server that is started twice must not touch the running one's data.
+    let peer_port = bind(member.peer, "peer")?;
+    let client_port = bind(member.client, "client")?;
+    let data = options.data.get_or_insert_with(|| format!("data/server-{}", me.0).into()).clone();
+    let folder = DataFolder::open(&data, &cluster.name, me).map_err(|error| error.to_string())?;
+    let folder = Arc::new(folder);
+    let trace = open_trace(&options, me, folder.life())?;
+    let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
+    let house = Arc::new(House::new(me, cluster.servers(), options, trace));
+
+    let quorums = Quorums::majority(cluster.servers());
+    let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), quorums, seed);
+    supervisor.start()?;
+    tell_boot(&house, &cluster, &folder, seed);
+    let linked = Linked::default();
+    peers::dial(&house, &cluster, &folder, &linked)?;
+    let storage = folder.storage_id();
+    let desk = FrontDesk {
+        house: house.clone(),
+        cluster: cluster.clone(),
+        storage,
+        life: folder.life(),
+        linked,
+        orders: orders.clone(),
+    };
+    let spawned = peers::serve(&house, &cluster, &folder, peer_port).and_then(|()| clients::serve(desk, client_port));
+    spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
+    let supervising = std::thread::Builder::new().name("supervisor".to_string()).spawn(move || supervisor.run());
+    let supervising = supervising.map_err(|error| format!("cannot start a thread: {error}"))?;
+
+    let signal = signals.forever().next().unwrap_or(SIGTERM);
+    // If the supervisor has too much to do, the process ends all the same: a crash loses nothing either.
+    if orders.give(Order::Stop).is_ok() {
+        let _ = supervising.join();
+    }
+    tell_stop(&house, if signal == SIGINT { "SIGINT" } else { "SIGTERM" });
+    house.trace.flush(LAST_WORDS);
+    Ok(())
+}
+
+fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String> {
+    let process = Process::server(me, life);
+    let trace = match &options.log_dir {
+        Some(folder) => {
+            let path = folder.join(format!("server-{}.log", me.0));
+            let opened = std::fs::create_dir_all(folder).and_then(|()| Trace::to_file(process, &path, !options.quiet));
+            opened.map_err(|error| {
+                format!("cannot write the log file {}: {error}. Choose another --log-dir", path.display())
+            })?
+        }
+        None if options.quiet => Trace::disabled(),
+        None => Trace::to_terminal(process).map_err(|error| format!("cannot show lines on the terminal: {error}"))?,
+    };
+    trace.show_steps(options.steps == Switch::On);
+    Ok(trace)
+}
+
+/// The first line: what this process is, and what it found on its disk.
+fn tell_boot(house: &House, cluster: &Cluster, folder: &DataFolder, seed: u64) {
+    let options = &house.options;
+    let shown = house.board.read();
+    let fails = options.fail != Fail::None;
+    let restart = if options.restart == Restart::Lost { RestartMode::Lost } else { RestartMode::Disk };
+    let event = Event::Boot {
+        version: Text::new(env!("CARGO_PKG_VERSION")),
+        cluster: cluster.servers(),
+        protocol: Some(Text::new(options.protocol.to_string())),
+        seed: Some(seed),
+        fail: Some(Text::new(options.fail.to_string())),
+        mean_up: fails.then(|| options.mean_up.into()),
+        mean_down: fails.then(|| options.mean_down.into()),
+        restart: Some(restart),
+        data: options.data.as_ref().map(|path| Text::new(path.to_string_lossy().as_bytes())),
+        steps: Some(Text::new(options.steps.to_string())),
+        life: Some(folder.life()),
+        applied: Some(shown.applied),
+        digest: Some(Digest(shown.digest)),
+        promised: Some(MaybeBallot((shown.promised.round > 0).then_some(shown.promised))),
+        accepted: Some(shown.accepted),
+    };
+    let why = (restart == RestartMode::Lost).then(|| {
+        "UNSAFE: a restarted acceptor forgets what it promised and accepted; for demonstration only".to_string()
+    });
+    if let Some(why) = &why {
+        eprintln!("warning: server {}: {why}", house.me.0);
+    }
+    house.line_because(RoleTag::Server, &Context::default(), event, why);
+}
+
+fn tell_stop(house: &House, cause: &str) {
+    let shown = house.board.read();
+    let (applied, digest) = (Some(shown.applied), Some(Digest(shown.digest)));
+    let event = Event::Stop { applied, digest, cause: Text::new(cause) };
+    house.line(RoleTag::Server, &Context::default(), event);
+}

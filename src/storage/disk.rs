@@ -1,0 +1,96 @@
+//! The few file operations that stable storage needs, and nothing more: one flat folder of files.
+//!
+//! Everything durable goes through [`Files`], so that the very same code runs on a real folder ([`RealFiles`]) and on
+//! one in memory whose power can be cut at any operation ([`MemoryFiles`]).
+//!
+//! What a power cut may do, and what both implementations therefore promise no more than:
+//!
+//! * bytes are durable once [`StableFile::sync_data`] has returned; before that each *sector* of 512 bytes is, on its
+//!   own, either the old or the new one. A sector is never half of each;
+//! * a name (created, renamed or removed) is durable once [`Files::sync_folder`] has returned; before that each such
+//!   change has, on its own, happened or not. A rename happens whole or not at all;
+//! * after a failed sync nobody knows what is on the disk, and asking again does not help: the kernel may have marked
+//!   the lost pages as clean (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+
+mod memory;
+mod real;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+pub use memory::{Counts, Failure, MemoryFile, MemoryFiles};
+pub use real::{RealFile, RealFiles};
+
+/// What a disk writes whole or not at all, in bytes.
+pub const SECTOR_BYTES: usize = 512;
+
+/// A flat folder of files. A handle: clones are the same folder.
+pub trait Files: Clone + Send + Sync + 'static {
+    /// An open file.
+    type File: StableFile;
+
+    /// The names in the folder, sorted.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// The bytes of a file, all of them.
+    fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+
+    /// Opens a file that exists, for writing in place.
+    fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Makes a new file of so many zero bytes and syncs it (its name is durable only after
+    /// [`sync_folder`](Files::sync_folder)). An error may leave a part of it behind.
+    fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<Self::File>;
+
+    /// Gives a file another name, in place of the file that had it.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes the names durable.
+    fn sync_folder(&self) -> io::Result<()>;
+}
+
+/// An open file of fixed length.
+pub trait StableFile: Send + 'static {
+    /// Writes all the bytes at this place, which lies within the file.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes the bytes written so far durable.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// Removes a file; fine if there is none.
+pub fn remove_if_present<F: Files>(files: &F, name: &str) -> io::Result<()> {
+    match files.remove(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// The bytes of a file, or None if there is no such file.
+pub fn read_if_present<F: Files>(files: &F, name: &str) -> io::Result<Option<Vec<u8>>> {
+    match files.read(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// The name under which a file is made before it takes its place.
+pub fn name_in_making(name: &str) -> String {
+    format!("{name}.new")
+}
+
+/// Puts these bytes in place of the file's, durably and as one step: after a crash at any moment the file holds either
+/// the old bytes or the new ones, and the new ones if this has returned.
+pub fn replace<F: Files>(files: &F, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let new = name_in_making(name);
+    remove_if_present(files, &new)?;
+    let file = files.create_zeroed(&new, bytes.len() as u64)?;
+    file.write_at(0, bytes)?;
+    file.sync_data()?;
+    files.rename(&new, name)?;
+    files.sync_folder()
+}

@@ -1,0 +1,440 @@
+//! A folder in memory that can lose its power.
+//!
+//! It keeps two pictures of every file: the one that programs see, and the one that would survive. A sync copies the
+//! one to the other; [`MemoryFiles::power_cut`] lets a seed decide, sector by sector and name by name, what of the
+//! difference reached the disk in time. Every changing operation is numbered, and [`MemoryFiles::fail`] makes a chosen
+//! one fail: so a test can crash a program at each of its steps, one after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rand_core::{Rng, SeedableRng};
+use rand_pcg::Pcg32;
+
+use super::{Files, SECTOR_BYTES, StableFile};
+
+/// How an operation fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The machine stops in the middle of it: this operation and all that follow fail, until
+    /// [`MemoryFiles::power_cut`] or [`MemoryFiles::restart`].
+    Stop,
+    /// It fails once with this error. A failed write may have written some of its sectors, and a failed sync drops what
+    /// it should have made durable while programs go on to see it.
+    Once(io::ErrorKind),
+}
+
+/// How many operations of each kind there were, failed ones included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Files made.
+    pub creates: u64,
+    /// Writes at an offset.
+    pub writes: u64,
+    /// Syncs of a file's data; the one within the making of a file does not count.
+    pub syncs: u64,
+    /// Renames.
+    pub renames: u64,
+    /// Removals.
+    pub removes: u64,
+    /// Syncs of the folder.
+    pub folder_syncs: u64,
+}
+
+impl Counts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.creates + self.writes + self.syncs + self.renames + self.removes + self.folder_syncs
+    }
+}
+
+/// A folder in memory. A handle: clones are the same folder.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryFiles(Arc<Mutex<State>>);
+
+/// An open file in memory. It dies with the life of the machine that it was opened in.
+#[derive(Debug)]
+pub struct MemoryFile {
+    state: Arc<Mutex<State>>,
+    inode: u64,
+    life: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    inodes: BTreeMap<u64, Inode>,
+    next_inode: u64,
+    /// The names that programs see.
+    names: BTreeMap<String, u64>,
+    /// The names that would survive.
+    durable_names: BTreeMap<String, u64>,
+    /// What happened to names since the folder was synced, in order.
+    changes: Vec<Change>,
+    counts: Counts,
+    /// The operation, numbered from 0, that will fail.
+    failure: Option<(u64, Failure)>,
+    stopped: bool,
+    /// The sum of the files' lengths cannot grow beyond this.
+    capacity: Option<u64>,
+    /// How often the machine was started again.
+    life: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Inode {
+    /// What programs see.
+    bytes: Vec<u8>,
+    /// What would survive; shorter if the length is not durable yet.
+    durable: Vec<u8>,
+    /// The sectors in which the two may differ and that can still reach the disk.
+    dirty: BTreeSet<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Made { name: String, inode: u64 },
+    Renamed { from: String, to: String, inode: u64 },
+    Removed { name: String },
+}
+
+/// What becomes of an operation.
+enum Fate {
+    Works,
+    Fails(Failure),
+}
+
+impl MemoryFiles {
+    /// An empty folder.
+    pub fn new() -> MemoryFiles {
+        MemoryFiles::default()
+    }
+
+    /// A folder of these files, all durable.
+    pub fn from_image(image: &BTreeMap<String, Vec<u8>>) -> MemoryFiles {
+        let files = MemoryFiles::new();
+        for (name, bytes) in image {
+            files.put(name, bytes);
+        }
+        files
+    }
+
+    /// The files as programs see them.
+    pub fn image(&self) -> BTreeMap<String, Vec<u8>> {
+        let state = self.state();
+        state.names.iter().map(|(name, inode)| (name.clone(), state.inodes[inode].bytes.clone())).collect()
+    }
+
+    /// Makes a file, or another in its place, durably and past all counting: how a test damages a disk.
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        let mut state = self.state();
+        let inode = state.add_inode(Inode { bytes: bytes.to_vec(), durable: bytes.to_vec(), dirty: BTreeSet::new() });
+        state.names.insert(name.to_string(), inode);
+        state.durable_names.insert(name.to_string(), inode);
+    }
+
+    /// An independent copy of the folder, running and without planned failures, what is unsynced included.
+    pub fn fork(&self) -> MemoryFiles {
+        let mut state = self.state().clone();
+        state.failure = None;
+        state.stopped = false;
+        MemoryFiles(Arc::new(Mutex::new(state)))
+    }
+
+    /// How many operations there were.
+    pub fn counts(&self) -> Counts {
+        self.state().counts
+    }
+
+    /// Makes an operation fail: 0 is the next one, 1 the one after it. At most one failure is planned at a time.
+    pub fn fail(&self, operation: u64, failure: Failure) {
+        let mut state = self.state();
+        state.failure = Some((state.counts.total() + operation, failure));
+    }
+
+    /// The sum of the files' lengths cannot grow beyond so many bytes; None lifts the limit.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity = bytes;
+    }
+
+    /// The program is started again on a machine that kept running: nothing unsynced is lost, and nothing becomes
+    /// durable either. Files that are open no longer work.
+    pub fn restart(&self) {
+        let mut state = self.state();
+        state.stopped = false;
+        state.failure = None;
+        state.life += 1;
+    }
+
+    /// The power fails and comes back: of what was not synced, each sector and each change of a name is kept or lost as
+    /// the seed decides. Files that are open no longer work.
+    pub fn power_cut(&self, seed: u64) {
+        let mut random = Pcg32::seed_from_u64(seed);
+        let mut coin = || random.next_u32() & 1 == 0;
+        self.power_cut_by(&mut coin);
+    }
+
+    /// As [`power_cut`](MemoryFiles::power_cut), with each choice asked of `keep`: first the names in the order of
+    /// their changes, then the sectors by file and place.
+    pub fn power_cut_by(&self, keep: &mut dyn FnMut() -> bool) {
+        self.restart();
+        let mut state = self.state();
+        let state = &mut *state;
+        for change in std::mem::take(&mut state.changes) {
+            if keep() {
+                change.happen(&mut state.durable_names);
+            }
+        }
+        state.names = state.durable_names.clone();
+        for inode in state.inodes.values_mut() {
+            inode.lose(keep);
+        }
+        let named: BTreeSet<u64> = state.names.values().copied().collect();
+        state.inodes.retain(|number, _| named.contains(number));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.0)
+    }
+}
+
+/// A test that panicked while it held the lock changes nothing about what the others see.
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn no_such_file(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("no file {name}"))
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the machine has stopped")
+}
+
+impl Change {
+    fn happen(&self, names: &mut BTreeMap<String, u64>) {
+        match self {
+            Change::Made { name, inode } => {
+                names.insert(name.clone(), *inode);
+            }
+            Change::Renamed { from, to, inode } => {
+                if names.get(from) == Some(inode) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *inode);
+            }
+            Change::Removed { name } => {
+                names.remove(name);
+            }
+        }
+    }
+}
+
+impl Inode {
+    /// Becomes what survives when the power fails now.
+    fn lose(&mut self, keep: &mut dyn FnMut() -> bool) {
+        // A length that was never synced ends anywhere.
+        while self.durable.len() < self.bytes.len() && keep() {
+            let grown = (self.durable.len() + SECTOR_BYTES).min(self.bytes.len());
+            self.durable.resize(grown, 0);
+        }
+        for sector in std::mem::take(&mut self.dirty) {
+            if keep() {
+                self.harden(sector);
+            }
+        }
+        self.bytes = self.durable.clone();
+    }
+
+    fn harden(&mut self, sector: usize) {
+        let start = sector * SECTOR_BYTES;
+        let end = (start + SECTOR_BYTES).min(self.durable.len());
+        if start < end {
+            self.durable[start..end].copy_from_slice(&self.bytes[start..end]);
+        }
+    }
+
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
+        self.dirty.extend(offset / SECTOR_BYTES..(offset + bytes.len()).div_ceil(SECTOR_BYTES));
+    }
+
+    fn sync(&mut self) {
+        self.durable.resize(self.bytes.len(), 0);
+        for sector in std::mem::take(&mut self.dirty) {
+            self.harden(sector);
+        }
+    }
+}
+
+impl State {
+    fn add_inode(&mut self, inode: Inode) -> u64 {
+        self.next_inode += 1;
+        self.inodes.insert(self.next_inode, inode);
+        self.next_inode
+    }
+
+    /// Counts an operation and finds out whether it is the one that fails.
+    fn operation(&mut self, kind: impl FnOnce(&mut Counts) -> &mut u64) -> io::Result<Fate> {
+        if self.stopped {
+            return Err(stopped());
+        }
+        let number = self.counts.total();
+        *kind(&mut self.counts) += 1;
+        match self.failure {
+            Some((failing, failure)) if failing == number => {
+                self.failure = None;
+                self.stopped = failure == Failure::Stop;
+                Ok(Fate::Fails(failure))
+            }
+            _ => Ok(Fate::Works),
+        }
+    }
+
+    fn running(&self) -> io::Result<()> {
+        if self.stopped { Err(stopped()) } else { Ok(()) }
+    }
+
+    fn inode_of(&self, name: &str) -> io::Result<u64> {
+        self.names.get(name).copied().ok_or_else(|| no_such_file(name))
+    }
+
+    fn create(&mut self, name: &str, length: u64) -> io::Result<u64> {
+        let fate = self.operation(|counts| &mut counts.creates)?;
+        if self.names.contains_key(name) {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("file {name} exists")));
+        }
+        let used: u64 = self.names.values().map(|inode| self.inodes[inode].bytes.len() as u64).sum();
+        let free = self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
+        let made = length.min(free) as usize;
+        let works = matches!(fate, Fate::Works) && made as u64 == length;
+        // What is left of a file whose making failed: its name, and an unsynced length.
+        let durable = if works { vec![0; made] } else { Vec::new() };
+        let inode = self.add_inode(Inode { bytes: vec![0; made], durable, dirty: BTreeSet::new() });
+        self.names.insert(name.to_string(), inode);
+        self.changes.push(Change::Made { name: name.to_string(), inode });
+        match fate {
+            Fate::Works if works => Ok(inode),
+            Fate::Works => Err(io::ErrorKind::StorageFull.into()),
+            Fate::Fails(failure) => Err(failure.error()),
+        }
+    }
+
+    /// Changes a name. One that fails with an error has not happened; the last one of a life may have.
+    fn change(&mut self, change: Change, fate: &Fate) -> io::Result<()> {
+        if !matches!(fate, Fate::Fails(Failure::Once(_))) {
+            change.happen(&mut self.names);
+            self.changes.push(change);
+        }
+        fate.result()
+    }
+}
+
+impl Fate {
+    fn result(&self) -> io::Result<()> {
+        match self {
+            Fate::Works => Ok(()),
+            Fate::Fails(failure) => Err(failure.error()),
+        }
+    }
+}
+
+impl Failure {
+    fn error(self) -> io::Error {
+        match self {
+            Failure::Stop => stopped(),
+            Failure::Once(kind) => kind.into(),
+        }
+    }
+}
+
+impl Files for MemoryFiles {
+    type File = MemoryFile;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let state = self.state();
+        state.running()?;
+        Ok(state.names.keys().cloned().collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let state = self.state();
+        state.running()?;
+        Ok(state.inodes[&state.inode_of(name)?].bytes.clone())
+    }
+
+    fn open(&self, name: &str) -> io::Result<MemoryFile> {
+        let state = self.state();
+        state.running()?;
+        Ok(MemoryFile { state: self.0.clone(), inode: state.inode_of(name)?, life: state.life })
+    }
+
+    fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<MemoryFile> {
+        let mut state = self.state();
+        let inode = state.create(name, bytes)?;
+        Ok(MemoryFile { state: self.0.clone(), inode, life: state.life })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        let fate = state.operation(|counts| &mut counts.renames)?;
+        let inode = state.inode_of(from)?;
+        state.change(Change::Renamed { from: from.to_string(), to: to.to_string(), inode }, &fate)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        let fate = state.operation(|counts| &mut counts.removes)?;
+        state.inode_of(name)?;
+        state.change(Change::Removed { name: name.to_string() }, &fate)
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let mut state = self.state();
+        let fate = state.operation(|counts| &mut counts.folder_syncs)?;
+        if matches!(fate, Fate::Works) {
+            state.durable_names = state.names.clone();
+            state.changes.clear();
+        }
+        fate.result()
+    }
+}
+
+impl MemoryFile {
+    fn running(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = lock(&self.state);
+        if state.life != self.life {
+            return Err(io::Error::other("the file was opened before the machine was started again"));
+        }
+        Ok(state)
+    }
+}
+
+impl StableFile for MemoryFile {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.running()?;
+        let fate = state.operation(|counts| &mut counts.writes)?;
+        let Some(inode) = state.inodes.get_mut(&self.inode) else { return Err(io::ErrorKind::NotFound.into()) };
+        let offset = offset as usize;
+        assert!(offset + bytes.len() <= inode.bytes.len(), "a write behind the end of a file of fixed length");
+        match fate {
+            // An error in the middle: the first half is written.
+            Fate::Fails(Failure::Once(_)) => inode.write(offset, &bytes[..bytes.len() / 2]),
+            Fate::Works | Fate::Fails(Failure::Stop) => inode.write(offset, bytes),
+        }
+        fate.result()
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.running()?;
+        let fate = state.operation(|counts| &mut counts.syncs)?;
+        let Some(inode) = state.inodes.get_mut(&self.inode) else { return Err(io::ErrorKind::NotFound.into()) };
+        match fate {
+            Fate::Works => inode.sync(),
+            // Programs see the bytes until the machine stops, but nothing will ever write them.
+            Fate::Fails(Failure::Once(_)) => inode.dirty.clear(),
+            Fate::Fails(Failure::Stop) => {}
+        }
+        fate.result()
+    }
+}

@@ -1,0 +1,404 @@
+//! The data folder of one server.
+//!
+//! ```text
+//! lock            held by the process that uses the folder
+//! identity.toml   whose folder it is
+//! journal/        the acceptor's stable storage
+//! rounds          the proposer's
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use thiserror::Error;
+
+use super::disk::{Files, RealFiles, name_in_making};
+use super::identity::{IDENTITY_FILE, Identity, IdentityError};
+use super::journal::{Journal, OpenError, Options, Recovered};
+use super::rounds::{ROUNDS_FILE, Rounds, RoundsError};
+use crate::role::Server;
+
+const LOCK_FILE: &str = "lock";
+const JOURNAL_FOLDER: &str = "journal";
+/// A journal that is on its way out.
+const DISCARDED_FOLDER: &str = "journal.discarded";
+
+/// Why a data folder cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum FolderError {
+    /// The disk refused.
+    #[error("cannot {doing} {path}: {source}. Name a folder that this user may write to (--data)")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Another process uses it.
+    #[error("data folder {path} is in use by another server. Stop that one, or name another folder (--data)")]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There are files in it, and no identity.
+    #[error(
+        "{path} holds {holds} and no {IDENTITY_FILE}: it is no data folder, or it lost its identity. Name an empty \
+         folder, or put the file back"
+    )]
+    NotADataFolder {
+        /// The folder.
+        path: PathBuf,
+        /// One of the files in it.
+        holds: String,
+    },
+    /// No random number for the storage id.
+    #[error("the system gives no random number for the storage id: {0}")]
+    Random(String),
+    /// Its identity says no.
+    #[error("data folder {path}: {source}")]
+    Identity {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: IdentityError,
+    },
+    /// Its journal cannot be opened.
+    #[error("data folder {path}: {source}")]
+    Journal {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: Box<OpenError>,
+    },
+    /// Its file of spent rounds cannot be opened.
+    #[error("data folder {path}: {source}")]
+    Rounds {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: RoundsError,
+    },
+}
+
+/// The data folder of one server, held by this process for as long as the value lives. Any thread may use it.
+#[derive(Debug)]
+pub struct DataFolder {
+    path: PathBuf,
+    files: RealFiles,
+    identity: Identity<RealFiles>,
+    life: u32,
+    /// The lock ends with this file.
+    _lock: File,
+}
+
+impl DataFolder {
+    /// Opens the folder of a server, or makes it (readable for this user alone), and begins a life on it.
+    pub fn open(path: &Path, cluster: &str, server: Server) -> Result<DataFolder, FolderError> {
+        make_folder(path).map_err(failed("make the folder", path))?;
+        let lock = lock(path)?;
+        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
+        let identity = match Identity::read(files.clone(), cluster, server).map_err(denied)? {
+            Some(identity) => identity,
+            None => {
+                refuse_strangers(path, &files)?;
+                let storage = getrandom::u64().map_err(|error| FolderError::Random(error.to_string()))?;
+                let created = jiff::Timestamp::now().to_string();
+                Identity::create(files.clone(), cluster, server, storage, created).map_err(denied)?
+            }
+        };
+        let life = identity.begin_life().map_err(denied)?;
+        Ok(DataFolder { path: path.to_path_buf(), files, identity, life, _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The number of this life: 1 for the first process on this folder, and no number twice.
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+
+    /// Durably takes a number for a role that begins a life of its own: 1 for the first, and no number twice.
+    pub fn begin_role_life(&self) -> Result<u32, FolderError> {
+        self.identity.begin_role_life().map_err(self.denied())
+    }
+
+    /// The random number that tells this folder from any other that ever had its server's number.
+    pub fn storage_id(&self) -> u64 {
+        self.identity.storage_id()
+    }
+
+    /// The storage id of a peer, if it was ever met.
+    pub fn known_peer(&self, server: Server) -> Option<u64> {
+        self.identity.known_peer(server)
+    }
+
+    /// Remembers the storage id of a peer durably; an error if the peer was met with another.
+    pub fn remember_peer(&self, server: Server, storage: u64) -> Result<(), FolderError> {
+        self.identity.remember_peer(server, storage).map_err(self.denied())
+    }
+
+    /// The folder of the acceptor's journal.
+    pub fn journal_path(&self) -> PathBuf {
+        self.path.join(JOURNAL_FOLDER)
+    }
+
+    /// The proposer's file.
+    pub fn rounds_path(&self) -> PathBuf {
+        self.path.join(ROUNDS_FILE)
+    }
+
+    /// Opens the acceptor's journal; a folder that has had one must have it still. Each life of an acceptor opens it
+    /// anew, after the life before has dropped it.
+    pub fn open_journal(&self, segment_bytes: u64) -> Result<(Journal<RealFiles>, Recovered), FolderError> {
+        self.finish_discarding()?;
+        let path = self.journal_path();
+        let must_exist = self.identity.has_journal();
+        let refused = |source| FolderError::Journal { path: self.path.clone(), source: Box::new(source) };
+        if must_exist && !path.exists() {
+            return Err(refused(OpenError::Missing));
+        }
+        make_folder(&path).map_err(failed("make the folder", &path))?;
+        let files = RealFiles::open(&path).map_err(failed("open the folder", &path))?;
+        let options = Options { segment_bytes, owner: self.storage_id(), must_exist };
+        let opened = Journal::open(files, options).map_err(refused)?;
+        self.identity.set_has_journal(true).map_err(self.denied())?;
+        Ok(opened)
+    }
+
+    /// Opens the proposer's file of spent rounds; a folder that has had one must have it still.
+    pub fn open_rounds(&self) -> Result<Rounds<RealFiles>, FolderError> {
+        let opened = Rounds::open(self.files.clone(), self.storage_id(), self.identity.has_rounds());
+        let rounds = opened.map_err(|source| FolderError::Rounds { path: self.path.clone(), source })?;
+        self.identity.set_has_rounds().map_err(self.denied())?;
+        Ok(rounds)
+    }
+
+    /// Makes the acceptor forget everything. **Unsafe by intent**: an acceptor that comes back without its memory breaks
+    /// Paxos, and this is how to show it. The journal must not be open.
+    pub fn discard_journal(&self) -> Result<(), FolderError> {
+        self.finish_discarding()?;
+        self.identity.set_has_journal(false).map_err(self.denied())?;
+        let (from, to) = (self.journal_path(), self.path.join(DISCARDED_FOLDER));
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(failed("rename", &from))?,
+        }
+        self.files.sync_folder().map_err(failed("sync", &self.path))?;
+        self.finish_discarding()
+    }
+
+    fn finish_discarding(&self) -> Result<(), FolderError> {
+        let path = self.path.join(DISCARDED_FOLDER);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(failed("remove", &path)),
+        }
+    }
+
+    fn denied(&self) -> impl FnOnce(IdentityError) -> FolderError + use<> {
+        let path = self.path.clone();
+        move |source| FolderError::Identity { path, source }
+    }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError + use<> {
+    let path = path.to_path_buf();
+    move |source| FolderError::Io { doing, path, source }
+}
+
+/// Makes a folder for this user alone, with the folders above it, and makes each new name durable.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = match path.parent() {
+        Some(above) if above != Path::new("") => above,
+        _ => Path::new("."),
+    };
+    make_folder(above)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    File::open(above)?.sync_all()
+}
+
+fn lock(path: &Path) -> Result<File, FolderError> {
+    let name = path.join(LOCK_FILE);
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
+    let file = opened.map_err(failed("write to", &name))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::InUse { path: path.to_path_buf() }),
+        Err(error) => Err(failed("lock", &name)(error.into())),
+    }
+}
+
+/// A folder without an identity must be empty, but for what a first start that was interrupted leaves.
+fn refuse_strangers(path: &Path, files: &RealFiles) -> Result<(), FolderError> {
+    let names = files.list().map_err(failed("list", path))?;
+    let stranger = names.into_iter().find(|name| *name != LOCK_FILE && *name != name_in_making(IDENTITY_FILE));
+    match stranger {
+        Some(holds) => Err(FolderError::NotADataFolder { path: path.to_path_buf(), holds }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::paxos::{AcceptorRecord, Ballot, ProposerRecord};
+    use crate::role::Disk;
+
+    const SEGMENT_BYTES: u64 = 256 << 10;
+    const SERVER: Server = Server(2);
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("data").join("server-2");
+        (root, path)
+    }
+
+    fn open(path: &Path) -> DataFolder {
+        DataFolder::open(path, "lab", SERVER).unwrap()
+    }
+
+    fn promise(round: u64) -> AcceptorRecord {
+        AcceptorRecord::Promised(Ballot { round, server: Server(1) })
+    }
+
+    #[test]
+    fn a_new_folder_is_private_and_its_lives_are_counted() {
+        let (_root, path) = place();
+        let folder = open(&path);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        let storage = folder.storage_id();
+        assert_eq!((folder.life(), folder.begin_role_life().unwrap()), (1, 1));
+        folder.remember_peer(Server(4), 9).unwrap();
+        drop(folder);
+        let folder = open(&path);
+        assert_eq!((folder.life(), folder.storage_id(), folder.known_peer(Server(4))), (2, storage, Some(9)));
+    }
+
+    #[test]
+    fn two_folders_never_have_one_storage_id() {
+        let (_root, one) = place();
+        let (_other_root, other) = place();
+        assert_ne!(open(&one).storage_id(), open(&other).storage_id());
+    }
+
+    #[test]
+    fn a_second_server_on_the_folder_is_refused_until_the_first_is_gone() {
+        let (_root, path) = place();
+        let first = open(&path);
+        let error = DataFolder::open(&path, "lab", SERVER).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("data folder {} is in use by another server", path.display())), "{error}");
+        drop(first);
+        open(&path);
+    }
+
+    #[test]
+    fn the_folder_of_another_cluster_or_server_is_refused_and_left_alone() {
+        let (_root, path) = place();
+        drop(open(&path));
+        let before = fs::read(path.join(IDENTITY_FILE)).unwrap();
+        for (cluster, server) in [("home", SERVER), ("lab", Server(3))] {
+            let error = DataFolder::open(&path, cluster, server).unwrap_err();
+            assert!(matches!(error, FolderError::Identity { .. }), "{error}");
+            assert!(error.to_string().contains("it belongs to"), "{error}");
+        }
+        assert_eq!(fs::read(path.join(IDENTITY_FILE)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_folder_of_other_things_is_refused() {
+        let (root, path) = place();
+        fs::write(root.path().join("photo.jpg"), "x").unwrap();
+        let error = DataFolder::open(root.path(), "lab", SERVER).unwrap_err();
+        assert!(matches!(&error, FolderError::NotADataFolder { holds, .. } if holds == "photo.jpg"), "{error}");
+        drop(open(&path).open_journal(SEGMENT_BYTES).unwrap());
+        fs::remove_file(path.join(IDENTITY_FILE)).unwrap();
+        let error = DataFolder::open(&path, "lab", SERVER).unwrap_err();
+        assert!(matches!(error, FolderError::NotADataFolder { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_a_folder_is_refused_in_one_sentence() {
+        let (root, _) = place();
+        let path = root.path().join("file");
+        fs::write(&path, "").unwrap();
+        for path in [path.clone(), path.join("data")] {
+            let error = DataFolder::open(&path, "lab", SERVER).unwrap_err();
+            assert!(matches!(error, FolderError::Io { .. }), "{error}");
+            assert!(error.to_string().starts_with("cannot make the folder"), "{error}");
+        }
+    }
+
+    #[test]
+    fn journal_and_rounds_come_back() {
+        let (_root, path) = place();
+        let folder = open(&path);
+        let (mut journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
+        assert!(recovered.records.is_empty());
+        journal.commit(&[promise(7)]).unwrap();
+        folder.open_rounds().unwrap().commit(&[ProposerRecord::Spent(1_024)]).unwrap();
+        drop((journal, folder));
+        let folder = open(&path);
+        let (_journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
+        assert_eq!((recovered.records, recovered.segment), (vec![promise(7)], 2));
+        assert_eq!(folder.open_rounds().unwrap().record(), ProposerRecord::Spent(1_024));
+    }
+
+    #[test]
+    fn a_server_that_lost_its_memory_is_refused_and_never_starts_afresh() {
+        let (_root, path) = place();
+        let folder = open(&path);
+        folder.open_journal(SEGMENT_BYTES).unwrap().0.commit(&[promise(7)]).unwrap();
+        drop(folder.open_rounds().unwrap());
+        for file in fs::read_dir(folder.journal_path()).unwrap() {
+            fs::remove_file(file.unwrap().path()).unwrap();
+        }
+        let is_missing = |folder: &DataFolder| {
+            let error = folder.open_journal(SEGMENT_BYTES).unwrap_err();
+            matches!(error, FolderError::Journal { source, .. } if matches!(*source, OpenError::Missing))
+        };
+        assert!(is_missing(&folder), "an empty folder");
+        fs::remove_dir(folder.journal_path()).unwrap();
+        drop(folder);
+        let folder = open(&path);
+        assert!(is_missing(&folder), "no folder");
+        fs::remove_file(folder.rounds_path()).unwrap();
+        let error = folder.open_rounds().unwrap_err();
+        assert!(matches!(error, FolderError::Rounds { source: RoundsError::Missing, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_journal_may_be_discarded_by_name_only() {
+        let (_root, path) = place();
+        let folder = open(&path);
+        folder.open_journal(SEGMENT_BYTES).unwrap().0.commit(&[promise(7)]).unwrap();
+        folder.discard_journal().unwrap();
+        let (mut journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
+        assert!(recovered.records.is_empty());
+        journal.commit(&[promise(8)]).unwrap();
+        drop(journal);
+        // A crash in the middle of discarding it, once the identity has let it go.
+        folder.identity.set_has_journal(false).unwrap();
+        fs::rename(folder.journal_path(), path.join(DISCARDED_FOLDER)).unwrap();
+        let (_journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
+        assert!(recovered.records.is_empty());
+        assert!(!path.join(DISCARDED_FOLDER).exists());
+    }
+}

@@ -1,0 +1,434 @@
+//! The file that says whose a data folder is: which server of which cluster, and what it must never forget about itself.
+//!
+//! It is TOML, for people to read; its first line is a checksum of the rest, and it is replaced as a whole in one step.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::disk::{Files, read_if_present, replace};
+use crate::role::Server;
+
+/// The file's name.
+pub const IDENTITY_FILE: &str = "identity.toml";
+
+/// The version of the data folder's layout.
+const FORMAT: u32 = 1;
+
+/// Why the identity cannot be read or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// The disk refused.
+    #[error("cannot {doing} {IDENTITY_FILE}: {source}. Is the folder writable, and is there room on the disk?")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file does not hold what was written.
+    #[error(
+        "{IDENTITY_FILE} is damaged or was edited ({why}), so nobody can say whose folder this is. Put it back as it was"
+    )]
+    Damaged {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A folder of another version.
+    #[error("the folder is of format {found}, and this program knows {FORMAT}: use the program that wrote it")]
+    Format {
+        /// The version of the folder.
+        found: u32,
+    },
+    /// The folder of another cluster.
+    #[error(
+        "it belongs to cluster \"{found}\" and this is cluster \"{expected}\". Give this server a folder of its own"
+    )]
+    OtherCluster {
+        /// The cluster in the file.
+        found: String,
+        /// This cluster.
+        expected: String,
+    },
+    /// The folder of another server.
+    #[error("it belongs to server {found} and this is server {expected}. Give each server a folder of its own")]
+    OtherServer {
+        /// The server in the file.
+        found: Server,
+        /// This server.
+        expected: Server,
+    },
+    /// A peer is not the one that it was.
+    #[error(
+        "server {server} was known with storage {known:016x} and now comes with {offered:016x}: its disk was wiped or \
+         swapped, and it may have forgotten what it promised"
+    )]
+    OtherPeer {
+        /// The peer.
+        server: Server,
+        /// Its storage id when it was first met.
+        known: u64,
+        /// The storage id that it has now.
+        offered: u64,
+    },
+    /// An earlier error ended the use of this file.
+    #[error("writing {IDENTITY_FILE} has failed before: this process must stop")]
+    Failed,
+}
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    format: u32,
+    cluster: String,
+    server: u8,
+    /// In hexadecimal.
+    storage: String,
+    created: String,
+    /// How many lives were begun on this folder.
+    life: u32,
+    /// How many lives the roles have begun in them.
+    role_life: u32,
+    /// Whether there was a journal.
+    journal: bool,
+    /// Whether there was a file of spent rounds.
+    rounds: bool,
+    /// The storage ids of the peers, in hexadecimal, by server.
+    peers: BTreeMap<String, String>,
+}
+
+/// The identity of a data folder. Any thread may use it.
+#[derive(Debug)]
+pub struct Identity<F: Files> {
+    files: F,
+    storage: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    contents: Contents,
+    has_failed: bool,
+}
+
+impl<F: Files> Identity<F> {
+    /// Reads the identity of the folder, or None if it has none yet.
+    pub fn read(files: F, cluster: &str, server: Server) -> Result<Option<Identity<F>>, IdentityError> {
+        let bytes = read_if_present(&files, IDENTITY_FILE).map_err(failed("read"))?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let contents = parse(&bytes)?;
+        let storage = parse_storage(&contents.storage)?;
+        for id in contents.peers.values() {
+            parse_storage(id)?;
+        }
+        if contents.cluster != cluster {
+            return Err(IdentityError::OtherCluster { found: contents.cluster, expected: cluster.to_string() });
+        }
+        if contents.server != server.0 {
+            return Err(IdentityError::OtherServer { found: Server(contents.server), expected: server });
+        }
+        // The process before may have died between renaming the file and syncing its name.
+        files.sync_folder().map_err(failed("sync"))?;
+        Ok(Some(Identity { files, storage, state: Mutex::new(State { contents, has_failed: false }) }))
+    }
+
+    /// Gives a folder an identity, in place of any that it had. `created` is a time, for people.
+    pub fn create(
+        files: F,
+        cluster: &str,
+        server: Server,
+        storage: u64,
+        created: String,
+    ) -> Result<Identity<F>, IdentityError> {
+        let contents = Contents {
+            format: FORMAT,
+            cluster: cluster.to_string(),
+            server: server.0,
+            storage: format!("{storage:016x}"),
+            created,
+            life: 0,
+            role_life: 0,
+            journal: false,
+            rounds: false,
+            peers: BTreeMap::new(),
+        };
+        let identity =
+            Identity { files, storage, state: Mutex::new(State { contents: contents.clone(), has_failed: false }) };
+        identity.change(|_| {})?;
+        Ok(identity)
+    }
+
+    /// The random number that tells this folder from any other that ever had its server's number.
+    pub fn storage_id(&self) -> u64 {
+        self.storage
+    }
+
+    /// The number of the last life begun.
+    pub fn life(&self) -> u32 {
+        self.state().contents.life
+    }
+
+    /// Begins a life: durably takes the next number, which no other life on this folder has.
+    pub fn begin_life(&self) -> Result<u32, IdentityError> {
+        self.change(|contents| {
+            assert!(contents.life < u32::MAX, "the lives of this folder are used up");
+            contents.life += 1;
+        })
+        .map(|contents| contents.life)
+    }
+
+    /// Begins a life of a role: durably takes the next number, which no other life of a role on this folder has.
+    pub fn begin_role_life(&self) -> Result<u32, IdentityError> {
+        self.change(|contents| {
+            assert!(contents.role_life < u32::MAX, "the lives of the roles of this folder are used up");
+            contents.role_life += 1;
+        })
+        .map(|contents| contents.role_life)
+    }
+
+    /// Whether the folder has a journal.
+    pub fn has_journal(&self) -> bool {
+        self.state().contents.journal
+    }
+
+    /// Remembers whether the folder has a journal.
+    pub fn set_has_journal(&self, journal: bool) -> Result<(), IdentityError> {
+        if self.has_journal() != journal {
+            self.change(|contents| contents.journal = journal)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the folder has a file of spent rounds.
+    pub fn has_rounds(&self) -> bool {
+        self.state().contents.rounds
+    }
+
+    /// Remembers that the folder has a file of spent rounds.
+    pub fn set_has_rounds(&self) -> Result<(), IdentityError> {
+        if !self.has_rounds() {
+            self.change(|contents| contents.rounds = true)?;
+        }
+        Ok(())
+    }
+
+    /// The storage id of a peer, if it was ever met.
+    pub fn known_peer(&self, server: Server) -> Option<u64> {
+        known(&self.state().contents, server)
+    }
+
+    /// Remembers the storage id of a peer durably; an error if the peer was met with another.
+    pub fn remember_peer(&self, server: Server, offered: u64) -> Result<(), IdentityError> {
+        let mut state = self.state();
+        match known(&state.contents, server) {
+            Some(known) if known == offered => Ok(()),
+            Some(known) => Err(IdentityError::OtherPeer { server, known, offered }),
+            None => self
+                .change_locked(&mut state, |contents| {
+                    contents.peers.insert(server.to_string(), format!("{offered:016x}"));
+                })
+                .map(|_| ()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What is in memory changes only after the file did, in one step: a panic elsewhere leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Contents)) -> Result<Contents, IdentityError> {
+        self.change_locked(&mut self.state(), change)
+    }
+
+    fn change_locked(&self, state: &mut State, change: impl FnOnce(&mut Contents)) -> Result<Contents, IdentityError> {
+        if state.has_failed {
+            return Err(IdentityError::Failed);
+        }
+        let mut contents = state.contents.clone();
+        change(&mut contents);
+        let written = replace(&self.files, IDENTITY_FILE, print(&contents).as_bytes());
+        state.has_failed = written.is_err();
+        written.map_err(failed("write"))?;
+        state.contents = contents.clone();
+        Ok(contents)
+    }
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
+    move |source| IdentityError::Io { doing, source }
+}
+
+fn known(contents: &Contents, server: Server) -> Option<u64> {
+    contents.peers.get(&server.to_string()).and_then(|id| parse_storage(id).ok())
+}
+
+fn checksum_line(text: &str) -> String {
+    format!(
+        "checksum = \"{:08x}\" # of all that follows; a server writes this file, people only read it\n",
+        crc32c::crc32c(text.as_bytes())
+    )
+}
+
+fn print(contents: &Contents) -> String {
+    let text = match toml::to_string(contents) {
+        Ok(text) => text,
+        Err(error) => panic!("numbers, strings and a table of strings cannot be written as TOML: {error}"),
+    };
+    checksum_line(&text) + &text
+}
+
+fn parse(bytes: &[u8]) -> Result<Contents, IdentityError> {
+    let damaged = |why: &str| IdentityError::Damaged { why: why.to_string() };
+    let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
+    let Some((_, rest)) = text.split_once('\n') else { return Err(damaged("it has no first line")) };
+    if checksum_line(rest) + rest != text {
+        return Err(damaged("its checksum is wrong"));
+    }
+    let format = rest.lines().find_map(|line| line.strip_prefix("format = ")?.parse().ok());
+    match format {
+        Some(FORMAT) => toml::from_str(rest).map_err(|error| damaged(error.message())),
+        Some(found) => Err(IdentityError::Format { found }),
+        None => Err(damaged("it names no format")),
+    }
+}
+
+fn parse_storage(text: &str) -> Result<u64, IdentityError> {
+    u64::from_str_radix(text, 16).map_err(|_| IdentityError::Damaged { why: format!("'{text}' is no storage id") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::disk::{Failure, MemoryFiles};
+
+    fn read(files: &MemoryFiles) -> Option<Identity<MemoryFiles>> {
+        Identity::read(files.clone(), "lab", Server(3)).unwrap()
+    }
+
+    fn create(files: &MemoryFiles) -> Result<Identity<MemoryFiles>, IdentityError> {
+        Identity::create(files.clone(), "lab", Server(3), 0xabc, "today".to_string())
+    }
+
+    #[test]
+    fn what_was_remembered_is_read_back() {
+        let files = MemoryFiles::new();
+        assert!(read(&files).is_none());
+        let identity = create(&files).unwrap();
+        assert_eq!(identity.begin_life().unwrap(), 1);
+        identity.set_has_journal(true).unwrap();
+        identity.remember_peer(Server(1), u64::MAX).unwrap();
+        let identity = read(&files).unwrap();
+        assert_eq!((identity.storage_id(), identity.life()), (0xabc, 1));
+        assert_eq!((identity.has_journal(), identity.has_rounds()), (true, false));
+        assert_eq!((identity.known_peer(Server(1)), identity.known_peer(Server(2))), (Some(u64::MAX), None));
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_with_another_disk_is_refused() {
+        let files = MemoryFiles::new();
+        let identity = create(&files).unwrap();
+        identity.remember_peer(Server(5), 1).unwrap();
+        identity.remember_peer(Server(5), 1).unwrap();
+        let error = identity.remember_peer(Server(5), 2).unwrap_err();
+        assert!(matches!(error, IdentityError::OtherPeer { server: Server(5), known: 1, offered: 2 }));
+        assert_eq!(read(&files).unwrap().known_peer(Server(5)), Some(1));
+    }
+
+    #[test]
+    fn the_folder_of_another_cluster_or_server_is_refused() {
+        let files = MemoryFiles::new();
+        create(&files).unwrap();
+        let other = Identity::read(files.clone(), "home", Server(3)).unwrap_err();
+        assert_eq!(
+            other.to_string(),
+            "it belongs to cluster \"lab\" and this is cluster \"home\". Give this server a folder of its own"
+        );
+        let other = Identity::read(files, "lab", Server(4)).unwrap_err();
+        assert!(matches!(other, IdentityError::OtherServer { found: Server(3), expected: Server(4) }));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_refused() {
+        let files = MemoryFiles::new();
+        create(&files).unwrap().remember_peer(Server(1), 7).unwrap();
+        let whole = files.read(IDENTITY_FILE).unwrap();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            files.put(IDENTITY_FILE, &bytes);
+            let error = Identity::read(files.clone(), "lab", Server(3)).unwrap_err();
+            assert!(matches!(error, IdentityError::Damaged { .. }), "bit {bit}: {error}");
+        }
+        for length in 0..whole.len() {
+            files.put(IDENTITY_FILE, &whole[..length]);
+            assert!(Identity::read(files.clone(), "lab", Server(3)).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn another_format_is_named() {
+        let files = MemoryFiles::new();
+        create(&files).unwrap();
+        let text = String::from_utf8(files.read(IDENTITY_FILE).unwrap()).unwrap();
+        let rest = text.split_once('\n').unwrap().1.replace("format = 1", "format = 2");
+        files.put(IDENTITY_FILE, (checksum_line(&rest) + &rest).as_bytes());
+        let error = Identity::read(files, "lab", Server(3)).unwrap_err();
+        assert!(matches!(error, IdentityError::Format { found: 2 }), "{error}");
+    }
+
+    #[test]
+    fn no_crash_makes_two_lives_have_one_number() {
+        for seed in 0..16 {
+            let files = MemoryFiles::new();
+            create(&files).unwrap();
+            let mut last = 0;
+            for operation in 0..40 {
+                let identity = read(&files).unwrap();
+                files.fail(operation % 8, Failure::Stop);
+                if let Ok(life) = identity.begin_life() {
+                    assert!(life > last, "life {life} after {last}");
+                    last = life;
+                }
+                // A program that dies and comes back may see what is not durable yet, and then loses power.
+                files.restart();
+                drop(read(&files).unwrap());
+                files.power_cut(seed * 1_000 + operation);
+            }
+            assert!(last > 5);
+        }
+    }
+
+    #[test]
+    fn what_a_new_process_has_read_is_durable() {
+        for seed in 0..16 {
+            let files = MemoryFiles::new();
+            let identity = create(&files).unwrap();
+            // Dies after renaming the file, before syncing its name; the machine itself runs on.
+            files.fail(5, Failure::Stop);
+            assert!(identity.remember_peer(Server(1), 7).is_err());
+            files.restart();
+            assert_eq!(read(&files).unwrap().known_peer(Server(1)), Some(7));
+            files.power_cut(seed);
+            assert_eq!(read(&files).unwrap().known_peer(Server(1)), Some(7), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn threads_share_it() {
+        let files = MemoryFiles::new();
+        let identity = create(&files).unwrap();
+        std::thread::scope(|threads| {
+            for server in 1..=5 {
+                let identity = &identity;
+                threads.spawn(move || identity.remember_peer(Server(server), u64::from(server)).unwrap());
+            }
+        });
+        let identity = read(&files).unwrap();
+        assert!((1..=5).all(|server| identity.known_peer(Server(server)) == Some(u64::from(server))));
+    }
+}

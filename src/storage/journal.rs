@@ -1,0 +1,463 @@
+//! The acceptor's journal: its stable storage.
+//!
+//! An acceptor's records are appended to a row of *segments*, files of fixed length that are filled with zeros and
+//! synced before they are used, and never used again. So a commit changes nothing but the bytes that it writes: one
+//! write, one sync. What the bytes are is told in `sector`, and how they are judged in `reader`.
+//!
+//! Three rules make the row of files as trustworthy as the bytes in them:
+//!
+//! * A file is complete before it has its name: it is prepared as `spare`, and becomes a segment by a rename.
+//! * A segment names the one before it, and one that is full is sealed before its successor takes a record. So a file
+//!   that is missing at the beginning, in the middle or at the end is missed.
+//! * A process that starts copies the last segment into a new one, and goes on there. What was written last may be
+//!   readable without being durable (its sync may never have happened, or have failed); once copied and synced, it is.
+//!
+//! The next segment is prepared as soon as the last one is taken, so a full disk is known a whole segment ahead:
+//! [`Journal::has_room`].
+
+mod error;
+mod reader;
+mod sector;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+pub use error::{Damage, DamagedPart, JournalError, OpenError};
+use reader::{Reader, Segment, hull};
+use sector::{FIRST_OF_COMMIT, FIRST_SECTOR, Group, Header, LAST_OF_COMMIT, PAYLOAD_BYTES, Seal, Seed, Slots, VERSION};
+
+use super::disk::{Files, SECTOR_BYTES, StableFile, remove_if_present};
+use crate::codec;
+use crate::paxos::{AcceptorRecord, SlotRange};
+use crate::role::Disk;
+
+/// The length of a segment unless somebody asks for another, in bytes.
+pub const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// The next segment, before it is one.
+const SPARE: &str = "spare";
+/// The next segment, before it is whole.
+const SPARE_IN_MAKING: &str = "spare.new";
+/// Buffers that a large commit has made larger than this, in bytes, are given back.
+const KEPT_BUFFER_BYTES: usize = 4 << 20;
+
+/// How a journal is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Length of a new segment: a multiple of 512, from 2,048 to 1 GiB. Never shrinks: a journal that has longer ones goes on
+    /// with those.
+    pub segment_bytes: u64,
+    /// The storage id of the server. Segments of any other are refused.
+    pub owner: u64,
+    /// There was a journal before: refuse to start with an empty one.
+    pub must_exist: bool,
+}
+
+/// What a journal held when it was opened.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Every record whose commit had returned, in order, and perhaps those of the commit after them.
+    pub records: Vec<AcceptorRecord>,
+    /// The number of the segment that this opening began: larger than that of any opening before.
+    pub segment: u32,
+    /// A crash had cut the last commit short; it was never acknowledged, and is gone.
+    pub torn_tail_cut: bool,
+}
+
+/// The acceptor's journal. See the [module](self).
+///
+/// After an error the journal is done for: nobody knows what the disk holds until a new process has read it.
+#[derive(Debug)]
+pub struct Journal<F: Files> {
+    files: F,
+    owner: u64,
+    segment_bytes: u64,
+    active: Active<F::File>,
+    /// The next segment, ready for use.
+    spare: Option<F::File>,
+    next_group: u64,
+    /// The slots of the last group.
+    slots_before: Slots,
+    has_failed: bool,
+    /// The records of a commit as bytes; kept between commits.
+    payload: Vec<u8>,
+    /// The sectors of a group; kept between groups.
+    sectors: Vec<u8>,
+}
+
+/// The segment that takes the next group.
+#[derive(Debug)]
+struct Active<File> {
+    number: u32,
+    file: File,
+    seed: Seed,
+    /// The first sector that was never written.
+    next: usize,
+    /// All of them.
+    sectors: usize,
+}
+
+impl<File> Active<File> {
+    fn free(&self) -> usize {
+        self.sectors - self.next
+    }
+}
+
+/// The name of a segment's file.
+fn file_name(segment: u32) -> String {
+    format!("{segment:010}.journal")
+}
+
+/// The number of a segment, by the name of its file.
+fn segment_number(name: &str) -> Option<u32> {
+    let number = name.strip_suffix(".journal")?.parse().ok()?;
+    (number > 0 && number < u32::MAX && file_name(number) == name).then_some(number)
+}
+
+impl<F: Files> Journal<F> {
+    /// Reads the journal in this folder and begins a new segment, with the records of the last one at its head. It may
+    /// be interrupted at any moment, and only ever leaves a journal that holds the same.
+    pub fn open(files: F, options: Options) -> Result<(Journal<F>, Recovered), OpenError> {
+        let bytes = options.segment_bytes;
+        let is_fit = bytes.is_multiple_of(SECTOR_BYTES as u64) && (2_048..=1 << 30).contains(&bytes);
+        assert!(is_fit, "a segment of {bytes} bytes is too small, too large or no whole number of sectors");
+        let row = Row::read(&files, options)?;
+        row.seal_last_but_one(&files, options.owner)?;
+
+        let segment_bytes = row.last.segment_bytes.max(options.segment_bytes);
+        let file = prepared(&files, segment_bytes)?;
+        let number = row.numbers.last().map_or(1, |last| last + 1);
+        let seed = Seed::new(options.owner, number);
+        let header = Header {
+            version: VERSION,
+            segment: number,
+            follows: row.last.follows,
+            bytes: segment_bytes,
+            owner: options.owner,
+            first_group: row.last.first_group,
+            slots_before: row.last.slots_before,
+        };
+        let next = begin(&files, &file, header, row.last.bytes, seed)?;
+        // Only now that the copy is durable, name and all, may the original go.
+        for number in &row.replaced {
+            remove_if_present(&files, &file_name(*number)).map_err(failed("remove", file_name(*number)))?;
+        }
+        if !row.replaced.is_empty() {
+            files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
+        }
+
+        let recovered = Recovered { records: row.records, segment: number, torn_tail_cut: row.is_cut };
+        let sectors = (segment_bytes / SECTOR_BYTES as u64) as usize;
+        let mut journal = Journal {
+            files,
+            owner: options.owner,
+            segment_bytes,
+            active: Active { number, file, seed, next, sectors },
+            spare: None,
+            next_group: row.next_group,
+            slots_before: row.slots_before,
+            has_failed: false,
+            payload: Vec::new(),
+            sectors: Vec::new(),
+        };
+        // Without a next segment the journal still works, it only has no room; see has_room.
+        journal.spare = make_spare(&journal.files, journal.segment_bytes).ok();
+        Ok((journal, recovered))
+    }
+
+    /// Whether values may be accepted. While it is true, the next commit of up to half a segment (of the usual length:
+    /// some 7 MiB of records) succeeds however full the disk is, and leaves the other half for promises. False once the
+    /// next segment could not be made: then the server refuses new values, goes on to promise, and asks
+    /// [`try_make_room`](Journal::try_make_room) now and then.
+    pub fn has_room(&self) -> bool {
+        self.spare.is_some() && !self.has_failed
+    }
+
+    /// Tries again to prepare the next segment, if there is none. An error here is no reason to stop.
+    pub fn try_make_room(&mut self) -> Result<(), JournalError> {
+        if self.has_failed {
+            return Err(JournalError::Failed);
+        }
+        if self.spare.is_none() {
+            let made = make_spare(&self.files, self.segment_bytes);
+            self.spare = Some(made.map_err(|source| JournalError::Full { bytes: self.segment_bytes, source })?);
+        }
+        Ok(())
+    }
+
+    /// The number of the segment that takes the next record.
+    pub fn segment(&self) -> u32 {
+        self.active.number
+    }
+
+    fn append(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
+        let mut payload = std::mem::take(&mut self.payload);
+        payload.clear();
+        let slots = encode(records, &mut payload);
+        let begun_in = self.active.number;
+        let mut done = 0;
+        while done < payload.len() {
+            let left = payload.len() - done;
+            let is_fresh = self.active.next == FIRST_SECTOR;
+            if Group::sectors_of(left) > self.active.free() && !is_fresh {
+                self.move_on()?;
+            }
+            // Less than all of it only if the commit is larger than a whole segment.
+            let now = left.min(self.active.free() * PAYLOAD_BYTES);
+            let first = if done == 0 { FIRST_OF_COMMIT } else { 0 };
+            let last = if now == left { LAST_OF_COMMIT } else { 0 };
+            self.write_group(&payload[done..done + now], first | last, slots)?;
+            done += now;
+        }
+        payload.shrink_to(KEPT_BUFFER_BYTES);
+        self.payload = payload;
+        if self.active.number != begun_in {
+            self.try_make_room().unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// The hot path: one write, one sync.
+    fn write_group(&mut self, payload: &[u8], flags: u32, slots: Slots) -> Result<(), JournalError> {
+        let length = payload.len() as u32;
+        let group = Group { number: self.next_group, length, flags, slots, slots_before: self.slots_before };
+        self.sectors.clear();
+        group.write(payload, self.active.seed, &mut self.sectors);
+        let offset = (self.active.next * SECTOR_BYTES) as u64;
+        let file = &self.active.file;
+        file.write_at(offset, &self.sectors).map_err(fatal("write", self.active.number))?;
+        file.sync_data().map_err(fatal("sync", self.active.number))?;
+        self.active.next += group.sectors();
+        self.next_group += 1;
+        self.slots_before = slots;
+        self.sectors.shrink_to(KEPT_BUFFER_BYTES);
+        Ok(())
+    }
+
+    /// Makes the spare the active segment. It has its name durably before the old one is sealed, and the old one is
+    /// sealed before it takes a record.
+    fn move_on(&mut self) -> Result<(), JournalError> {
+        self.try_make_room()?;
+        let Some(file) = self.spare.take() else { return Err(JournalError::Failed) };
+        let old = &self.active;
+        let number = old.number + 1;
+        let header = Header {
+            version: VERSION,
+            segment: number,
+            follows: old.number,
+            bytes: self.segment_bytes,
+            owner: self.owner,
+            first_group: self.next_group,
+            slots_before: self.slots_before,
+        };
+        file.write_at(0, &header.write()).map_err(fatal("write", number))?;
+        file.sync_data().map_err(fatal("sync", number))?;
+        self.files.rename(SPARE, &file_name(number)).map_err(fatal("name", number))?;
+        self.files.sync_folder().map_err(fatal("name", number))?;
+        let seal = Seal { last_group: self.next_group - 1, slots: self.slots_before };
+        old.file.write_at(SECTOR_BYTES as u64, &seal.write(old.seed)).map_err(fatal("seal", old.number))?;
+        old.file.sync_data().map_err(fatal("seal", old.number))?;
+        let seed = Seed::new(self.owner, number);
+        self.active = Active { number, file, seed, next: FIRST_SECTOR, sectors: self.active.sectors };
+        Ok(())
+    }
+}
+
+impl<F: Files> Disk<AcceptorRecord> for Journal<F> {
+    type Error = JournalError;
+
+    fn commit(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
+        if self.has_failed {
+            return Err(JournalError::Failed);
+        }
+        let done = self.append(records);
+        self.has_failed = done.is_err();
+        done
+    }
+}
+
+/// The records as bytes, each behind its length, and the slots in which they accept a value.
+fn encode(records: &[AcceptorRecord], payload: &mut Vec<u8>) -> Slots {
+    let mut slots = None;
+    for record in records {
+        let start = payload.len();
+        payload.extend_from_slice(&[0; 4]);
+        codec::encode_into(record, payload);
+        let length = (payload.len() - start - 4) as u32;
+        payload[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        if let AcceptorRecord::Accepted(entry) = record {
+            slots = hull(slots, Some(SlotRange { first: entry.slot, last: entry.slot }));
+        }
+    }
+    slots
+}
+
+/// The row of segments that a new life finds.
+struct Row {
+    /// The segments that are there, in order.
+    numbers: Vec<u32>,
+    /// Those that the new segment replaces: the last, and what an interrupted opening left of those before it.
+    replaced: Vec<u32>,
+    last: Last,
+    /// The last segment but one, its seal and where its groups end, if it is not sealed yet.
+    unsealed: Option<(u32, Seal)>,
+    records: Vec<AcceptorRecord>,
+    next_group: u64,
+    slots_before: Slots,
+    is_cut: bool,
+}
+
+/// The last segment.
+struct Last {
+    follows: u32,
+    first_group: u64,
+    /// Of the group before its first.
+    slots_before: Slots,
+    /// Length of its file; 0 if there is none.
+    segment_bytes: u64,
+    /// Its sectors up to the end of its last whole group.
+    bytes: Vec<u8>,
+}
+
+/// What a new journal continues.
+const NOTHING: Last = Last { follows: 0, first_group: 1, slots_before: None, segment_bytes: 0, bytes: Vec::new() };
+
+impl Row {
+    /// Reads everything and changes nothing.
+    fn read<F: Files>(files: &F, options: Options) -> Result<Row, OpenError> {
+        let numbers = segments(files)?;
+        let mut row = Row {
+            replaced: Vec::new(),
+            last: NOTHING,
+            unsealed: None,
+            records: Vec::new(),
+            next_group: 1,
+            slots_before: None,
+            is_cut: false,
+            numbers,
+        };
+        let Some(&last) = row.numbers.last() else {
+            return if options.must_exist { Err(OpenError::Missing) } else { Ok(row) };
+        };
+        let file = file_name(last);
+        let mut bytes = files.read(&file).map_err(failed("read", file.clone()))?;
+        let segment = Segment { file: &file, number: last, bytes: &bytes, is_last: true };
+        let header = reader::header(options.owner, segment)?;
+        // The last segment says which one it follows: what stands in between was replaced by it.
+        row.replaced = row.numbers.iter().copied().filter(|number| *number > header.follows).collect();
+
+        let mut reader = Reader::new(options.owner);
+        let mut before = None;
+        for number in row.numbers.iter().copied().filter(|number| *number <= header.follows) {
+            let file = file_name(number);
+            let bytes = files.read(&file).map_err(failed("read", file.clone()))?;
+            let found = reader.segment(Segment { file: &file, number, bytes: &bytes, is_last: false })?;
+            before = Some((number, found.is_sealed, reader.seal()));
+        }
+        let found = reader.segment(segment)?;
+        if found.is_sealed {
+            return Err(OpenError::EndMissing { file });
+        }
+        bytes.truncate(found.used * SECTOR_BYTES);
+        let Header { follows, first_group, slots_before, bytes: segment_bytes, .. } = header;
+        row.last = Last { follows, first_group, slots_before, segment_bytes, bytes };
+        row.unsealed = before.and_then(|(number, is_sealed, seal)| (!is_sealed).then_some((number, seal)));
+        let read = reader.finish();
+        row.records = read.records;
+        row.next_group = read.next_group;
+        row.slots_before = read.slots_before;
+        row.is_cut = read.is_cut;
+        Ok(row)
+    }
+
+    /// Ends what a crash between naming a segment and sealing the one before it has left open.
+    fn seal_last_but_one<F: Files>(&self, files: &F, owner: u64) -> Result<(), OpenError> {
+        let Some((number, seal)) = self.unsealed else { return Ok(()) };
+        let name = file_name(number);
+        // A seal says that another segment follows: that one's name must not be lost afterwards.
+        files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
+        let file = files.open(&name).map_err(failed("open", name.clone()))?;
+        let sector = seal.write(Seed::new(owner, number));
+        file.write_at(SECTOR_BYTES as u64, &sector).map_err(failed("seal", name.clone()))?;
+        file.sync_data().map_err(failed("seal", name))
+    }
+}
+
+/// The numbers of the segments in the folder, sorted. Anything that is none of the journal's files is refused.
+fn segments<F: Files>(files: &F) -> Result<Vec<u32>, OpenError> {
+    let names = files.list().map_err(failed("list", "the folder".to_string()))?;
+    let mut numbers = Vec::new();
+    for name in names {
+        match segment_number(&name) {
+            Some(number) => numbers.push(number),
+            None if name == SPARE || name == SPARE_IN_MAKING => {}
+            None => return Err(OpenError::Stranger { file: name }),
+        }
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Writes the head of the first segment of this life into the spare and gives it its name; returns the first sector
+/// that is free in it. `sectors` are those of the last segment, which it replaces; empty if there is none.
+fn begin<F: Files>(
+    files: &F,
+    spare: &F::File,
+    header: Header,
+    mut sectors: Vec<u8>,
+    seed: Seed,
+) -> Result<usize, OpenError> {
+    let name = file_name(header.segment);
+    let head = FIRST_SECTOR * SECTOR_BYTES;
+    sectors.resize(sectors.len().max(head), 0);
+    sectors[..SECTOR_BYTES].copy_from_slice(&header.write());
+    for sector in sectors[head..].chunks_exact_mut(SECTOR_BYTES) {
+        seed.close(sector);
+    }
+    spare.write_at(0, &sectors).map_err(failed("write", name.clone()))?;
+    spare.sync_data().map_err(failed("sync", name.clone()))?;
+    files.rename(SPARE, &name).map_err(failed("name", name.clone()))?;
+    files.sync_folder().map_err(failed("name", name))?;
+    Ok(sectors.len() / SECTOR_BYTES)
+}
+
+/// The spare of an earlier life if it is as good as new, else a new one.
+fn prepared<F: Files>(files: &F, bytes: u64) -> Result<F::File, OpenError> {
+    let failed_spare = |doing| failed(doing, SPARE.to_string());
+    let old = super::disk::read_if_present(files, SPARE).map_err(failed_spare("read"))?;
+    match old {
+        Some(old) if old.len() as u64 == bytes && sector::is_zero(&old) => {
+            files.open(SPARE).map_err(failed_spare("open"))
+        }
+        _ => {
+            remove_if_present(files, SPARE).map_err(failed_spare("remove"))?;
+            make_spare(files, bytes).map_err(|source| match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OpenError::Full { bytes },
+                _ => failed_spare("make")(source),
+            })
+        }
+    }
+}
+
+/// Prepares the next segment. It is called `spare` only when it is whole, zero and synced.
+fn make_spare<F: Files>(files: &F, bytes: u64) -> io::Result<F::File> {
+    remove_if_present(files, SPARE_IN_MAKING)?;
+    let made = files.create_zeroed(SPARE_IN_MAKING, bytes).and_then(|file| {
+        files.rename(SPARE_IN_MAKING, SPARE)?;
+        Ok(file)
+    });
+    if made.is_err() {
+        // Room on the disk matters more than why this fails too.
+        remove_if_present(files, SPARE_IN_MAKING).unwrap_or_default();
+    }
+    made
+}
+
+fn failed(doing: &'static str, file: String) -> impl FnOnce(io::Error) -> OpenError {
+    move |source| OpenError::Io { doing, file, source }
+}
+
+fn fatal(doing: &'static str, segment: u32) -> impl FnOnce(io::Error) -> JournalError {
+    move |source| JournalError::Io { doing, file: file_name(segment), source }
+}

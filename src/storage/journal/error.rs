@@ -1,0 +1,210 @@
+//! What can be wrong with a journal, in sentences for whoever runs the server.
+
+use std::fmt::{self, Display};
+use std::io;
+
+use thiserror::Error;
+
+use crate::paxos::SlotRange;
+
+/// Which part of a segment is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DamagedPart {
+    /// The first sector, which says what the file is.
+    Header,
+    /// The second sector, which says where the segment ends.
+    Seal,
+    /// What an acceptor remembered.
+    Groups,
+}
+
+/// A place of the journal that was written and can no longer be read. It may have held anything, so it never counts as
+/// "nothing was accepted".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The name of the file.
+    pub file: String,
+    /// The first byte of the first bad sector.
+    pub offset: u64,
+    /// What the sector is for.
+    pub part: DamagedPart,
+    /// The lowest and the highest slot known to be concerned, as far as the sectors around it tell.
+    pub slots: Option<SlotRange>,
+    /// Whether `slots` covers all that is lost; if not, any other slot may be concerned too.
+    pub slots_complete: bool,
+}
+
+impl Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damage { file, offset, part, slots, slots_complete } = self;
+        write!(f, "journal file {file} is damaged at byte {offset}: ")?;
+        match part {
+            DamagedPart::Header => f.write_str("its header cannot be read, or it never was a journal file; ")?,
+            DamagedPart::Seal => f.write_str("the mark of its end cannot be read; ")?,
+            DamagedPart::Groups => {}
+        }
+        let others = if *slots_complete { "" } else { ", and perhaps others that nothing names any more" };
+        match (slots, slots_complete) {
+            (Some(SlotRange { first, last }), _) if first == last => write!(f, "it concerns slot {first}{others}"),
+            (Some(SlotRange { first, last }), _) => write!(f, "it concerns slots {first} to {last}{others}"),
+            (None, true) => f.write_str("it concerns promises and no slot"),
+            (None, false) => f.write_str("nothing tells any more which slots it concerns"),
+        }
+    }
+}
+
+/// Why a journal cannot be opened. Whatever the reason, it still holds what it held.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The disk refused.
+    #[error("cannot {doing} {file} of the journal: {source}. Repair the disk or the permissions, then start again")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The name of the file.
+        file: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// No space for the new segment that every start needs.
+    #[error(
+        "cannot start the journal: the disk has no room for a new segment of {bytes} bytes. Free some, then start again"
+    )]
+    Full {
+        /// How much is needed.
+        bytes: u64,
+    },
+    /// There was a journal, and now there is none.
+    #[error(
+        "the journal is gone, though this server has had one: without it the server would break promises that it has \
+         given. Put the folder back as it was; a server that lost it cannot come back under its number"
+    )]
+    Missing,
+    /// A segment in the middle is missing.
+    #[error("journal file {file} is missing: {before} needs it. Put it back as it was")]
+    MissingSegment {
+        /// The missing file.
+        file: String,
+        /// The file that says so.
+        before: String,
+    },
+    /// The last segments are missing.
+    #[error(
+        "the journal ends too early: {file} says that another file follows, and there is none. Put it back as it was"
+    )]
+    EndMissing {
+        /// The last file.
+        file: String,
+    },
+    /// A file is shorter or longer than it was made.
+    #[error("journal file {file} has {found} bytes and was made with {expected}: it was cut or overwritten")]
+    Length {
+        /// The file.
+        file: String,
+        /// Its length, in bytes.
+        found: u64,
+        /// The length that its header names, in bytes.
+        expected: u64,
+    },
+    /// The journal of another server.
+    #[error(
+        "journal file {file} belongs to the storage {found:016x} and this is {expected:016x}: it was copied from another \
+         server's folder"
+    )]
+    Foreign {
+        /// The file.
+        file: String,
+        /// The storage id in it.
+        found: u64,
+        /// This storage's id.
+        expected: u64,
+    },
+    /// A file that was renamed.
+    #[error("journal file {file} is segment {segment} by its header: it was renamed. Give it its name back")]
+    Misnamed {
+        /// The file.
+        file: String,
+        /// The number in its header.
+        segment: u32,
+    },
+    /// A journal of another version.
+    #[error("journal file {file} is of format {found}, and this program knows {known}: use the program that wrote it")]
+    Version {
+        /// The file.
+        file: String,
+        /// The version of the file.
+        found: u32,
+        /// The version of this program.
+        known: u32,
+    },
+    /// A file that is none of the journal's.
+    #[error("the journal's folder holds {file}, which is none of its files. Move it away, then start again")]
+    Stranger {
+        /// The file.
+        file: String,
+    },
+    /// A segment that was replaced long ago is back.
+    #[error("journal file {file} does not belong here: {next} has replaced it. Was an old copy put back?")]
+    Surplus {
+        /// The file.
+        file: String,
+        /// The next one.
+        next: String,
+    },
+    /// Segments that do not continue each other.
+    #[error(
+        "journal file {file} goes on with group {found} where {expected} was to come: its files are of different times"
+    )]
+    Gap {
+        /// The file.
+        file: String,
+        /// The group that it begins with.
+        found: u64,
+        /// The group after the last one of the files before.
+        expected: u64,
+    },
+    /// Sectors can no longer be read.
+    #[error(
+        "{0}. What was accepted or promised there must not be taken for nothing, so the server does not start. Keep the \
+         folder as it is; the other servers go on as long as they are a majority"
+    )]
+    Damaged(Damage),
+    /// Whole sectors hold what this program cannot read.
+    #[error("journal file {file} holds at byte {offset} what this program cannot read: {cause}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Where the group begins.
+        offset: u64,
+        /// What is wrong with it.
+        cause: String,
+    },
+}
+
+/// Why records are not known to be durable.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum JournalError {
+    /// A write or a sync failed. What the disk holds now is unknown until a new process reads it.
+    #[error("cannot {doing} journal file {file}: {source}. What the disk holds is unknown now: this process must stop")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        file: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The journal is full, and there is no next segment.
+    #[error("the journal is full and its next file of {bytes} bytes cannot be made: {source}. Free room on the disk")]
+    Full {
+        /// How much is needed.
+        bytes: u64,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// An earlier error ended this journal's life.
+    #[error("the journal has failed before and takes nothing more: this process must stop")]
+    Failed,
+}

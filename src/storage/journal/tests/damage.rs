@@ -1,0 +1,344 @@
+//! A disk that does not keep what it was given, and folders that were tampered with.
+
+use super::*;
+
+/// A journal of three segments and a spare, every record in a commit of its own or with a neighbour, and which sectors
+/// each commit takes.
+struct Sample {
+    image: BTreeMap<String, Vec<u8>>,
+    records: Vec<AcceptorRecord>,
+    commits: Vec<Commit>,
+}
+
+struct Commit {
+    file: String,
+    /// The byte where it begins.
+    offset: usize,
+    bytes: usize,
+    /// The last of its slots, if it accepts any.
+    slot: Option<Slot>,
+}
+
+impl Commit {
+    fn holds(&self, file: &str, offset: usize) -> bool {
+        self.file == file && (self.offset..self.offset + self.bytes).contains(&offset)
+    }
+}
+
+fn sample() -> Sample {
+    let files = MemoryFiles::new();
+    let (mut journal, _) = open(&files, SMALL).unwrap();
+    let (mut records, mut commits) = (Vec::new(), Vec::new());
+    let sizes = [None, Some(30), Some(900), None, Some(40), Some(1_300), None, Some(100), Some(600)];
+    for (number, size) in (1..).zip(sizes) {
+        let record = size.map_or_else(|| promise(number), |bytes| accept(number, bytes));
+        journal.commit(std::slice::from_ref(&record)).unwrap();
+        let bytes = journal.sectors.len();
+        commits.push(Commit {
+            file: file_name(journal.segment()),
+            offset: journal.active.next * SECTOR_BYTES - bytes,
+            bytes,
+            slot: size.map(|_| Slot(number)),
+        });
+        records.push(record);
+    }
+    let image = files.image();
+    assert_eq!(image.len(), 4);
+    assert_eq!(recovered(&files, SMALL), records);
+    Sample { image, records, commits }
+}
+
+/// Opens the sample with one of its files changed.
+fn open_with(sample: &Sample, file: &str, change: impl FnOnce(&mut Vec<u8>)) -> Result<Recovered, OpenError> {
+    let files = MemoryFiles::from_image(&sample.image);
+    let mut bytes = sample.image[file].clone();
+    change(&mut bytes);
+    files.put(file, &bytes);
+    open(&files, SMALL).map(|(_, back)| back)
+}
+
+#[test]
+fn every_flipped_bit_is_reported_with_its_place_and_its_slots() {
+    let sample = sample();
+    for (name, bytes) in &sample.image {
+        for bit in 0..bytes.len() * 8 {
+            let result = open_with(&sample, name, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
+            if name == SPARE {
+                // Nothing is in it: it is thrown away.
+                assert_eq!(result.unwrap().records, sample.records);
+                continue;
+            }
+            let Err(OpenError::Damaged(damage)) = result else { panic!("{name}, bit {bit}: {result:?}") };
+            let sector = bit / 8 / SECTOR_BYTES * SECTOR_BYTES;
+            assert_eq!((&damage.file, damage.offset), (name, sector as u64), "bit {bit}");
+            let hit = sample.commits.iter().find(|commit| commit.holds(name, sector)).and_then(|commit| commit.slot);
+            let names = |slot: &Slot| damage.slots.is_some_and(|range| range.contains(*slot));
+            assert!(hit.is_none_or(|slot| names(&slot) || !damage.slots_complete), "{name}, bit {bit}: {damage}");
+        }
+    }
+}
+
+#[test]
+fn every_cut_of_a_file_is_reported() {
+    let sample = sample();
+    for (name, bytes) in &sample.image {
+        for length in 0..bytes.len() {
+            let result = open_with(&sample, name, |bytes| bytes.truncate(length));
+            if name == SPARE {
+                assert_eq!(result.unwrap().records, sample.records);
+            } else {
+                let Err(OpenError::Length { file, found, .. }) = &result else {
+                    panic!("{name}, {length}: {result:?}")
+                };
+                assert_eq!((file, *found), (name, length as u64));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sector_that_was_never_written_or_strayed_is_no_other_history() {
+    let sample = sample();
+    let sectors: Vec<(&String, usize)> = sample
+        .image
+        .iter()
+        .flat_map(|(name, bytes)| (0..bytes.len() / SECTOR_BYTES).map(move |n| (name, n * SECTOR_BYTES)))
+        .collect();
+    let last = sample.commits.last().unwrap();
+    for (to, to_offset) in &sectors {
+        for (from, from_offset) in &sectors {
+            let source = &sample.image[*from][*from_offset..from_offset + SECTOR_BYTES];
+            let is_same = *source == sample.image[*to][*to_offset..to_offset + SECTOR_BYTES];
+            let result =
+                open_with(&sample, to, |bytes| bytes[*to_offset..to_offset + SECTOR_BYTES].copy_from_slice(source));
+            match result {
+                Ok(back) if back.records == sample.records => assert!(is_same || *to == SPARE),
+                // Zeros in the last group are what a power cut leaves: nothing can tell the two apart.
+                Ok(back) => {
+                    assert!(last.holds(to, *to_offset) && source.iter().all(|byte| *byte == 0));
+                    assert_eq!(back.records, sample.records[..sample.records.len() - 1]);
+                }
+                Err(_) => assert!(!is_same && *to != SPARE),
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_that_vanish_from_the_end_of_a_full_segment_are_damage() {
+    // What would be a torn tail in the last segment: a file in the middle was synced before the next one began.
+    let sample = sample();
+    for number in 5..=8 {
+        let commit = &sample.commits[number - 1];
+        for gone in (commit.offset..commit.offset + commit.bytes).step_by(SECTOR_BYTES) {
+            let result = open_with(&sample, &commit.file, |bytes| bytes[gone..].fill(0));
+            let Err(OpenError::Damaged(damage)) = result else { panic!("{number}: {result:?}") };
+            assert_eq!((&damage.file, damage.offset), (&commit.file, gone as u64));
+            let last = damage.slots.map(|range| range.last);
+            assert_eq!(last, Some(Slot(8)), "the seal still knows the last group: {damage}");
+        }
+    }
+}
+
+#[test]
+fn a_sector_of_another_segment_or_server_is_damage_even_in_its_place() {
+    let first_group = |owner: u64, segment: u32, round: u64| {
+        let files = MemoryFiles::new();
+        let options = Options { owner, ..options(SMALL) };
+        for _ in 1..segment {
+            drop(Journal::open(files.clone(), options).unwrap());
+        }
+        let (mut journal, _) = Journal::open(files.clone(), options).unwrap();
+        journal.commit(&[promise(round)]).unwrap();
+        assert_eq!(journal.segment(), segment);
+        files
+    };
+    let whole = first_group(OWNER, 2, 1);
+    let group = 2 * SECTOR_BYTES..3 * SECTOR_BYTES;
+    for (owner, segment, is_own) in [(OWNER, 2, true), (OWNER, 1, false), (OWNER + 1, 2, false)] {
+        let other = first_group(owner, segment, 7).read(&file_name(segment)).unwrap();
+        let files = whole.fork();
+        let mut bytes = files.read(&file_name(2)).unwrap();
+        bytes[group.clone()].copy_from_slice(&other[group.clone()]);
+        files.put(&file_name(2), &bytes);
+        match open(&files, SMALL) {
+            Ok((_, back)) => assert!(is_own && back.records == [promise(7)]),
+            Err(error) => assert!(!is_own && matches!(error, OpenError::Damaged(_)), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn files_of_two_times_are_not_put_together() {
+    // The same server, the same numbers: a folder restored from a copy, and files of its later life beside it.
+    let life = |records: &[AcceptorRecord]| {
+        let files = MemoryFiles::new();
+        let (mut journal, _) = open(&files, SMALL).unwrap();
+        records.iter().for_each(|record| journal.commit(std::slice::from_ref(record)).unwrap());
+        files
+    };
+    let one = life(&[accept(1, 2_000), accept(2, 2_000)]);
+    let other = life(&[promise(1), accept(1, 2_000), accept(2, 2_000)]);
+    assert_eq!(segments_of(&one), segments_of(&other));
+    one.put(&file_name(2), &other.read(&file_name(2)).unwrap());
+    let error = open(&one, SMALL).unwrap_err();
+    assert!(matches!(error, OpenError::Gap { found: 3, expected: 2, .. }), "{error}");
+}
+
+#[test]
+fn the_slots_are_named_as_far_as_anything_still_knows_them() {
+    let sample = sample();
+    let sentence = |numbers: &[usize]| {
+        let commits: Vec<&Commit> = numbers.iter().map(|number| &sample.commits[number - 1]).collect();
+        assert!(commits.iter().all(|commit| commit.file == commits[0].file));
+        let result = open_with(&sample, &commits[0].file, |bytes| {
+            commits.iter().for_each(|commit| bytes[commit.offset] ^= 1);
+        });
+        let Err(OpenError::Damaged(damage)) = result else { panic!("{result:?}") };
+        damage.to_string()
+    };
+    let place = "journal file 0000000001.journal is damaged at byte 1024: ";
+    assert_eq!(sentence(&[1]), format!("{place}it concerns promises and no slot"));
+    let place = "journal file 0000000001.journal is damaged at byte 1536: ";
+    assert_eq!(sentence(&[2]), format!("{place}it concerns slot 2"));
+    assert_eq!(sentence(&[2, 3]), format!("{place}it concerns slots 2 to 3"));
+    // The seal knows the last group of a full segment.
+    let place = "journal file 0000000002.journal is damaged at byte 3584: ";
+    assert_eq!(sentence(&[8]), format!("{place}it concerns slot 8"));
+    // Nothing knows the one before it, when both are lost and each is one sector.
+    let place = "journal file 0000000002.journal is damaged at byte 3072: ";
+    let expected = format!("{place}it concerns slot 8, and perhaps others that nothing names any more");
+    assert_eq!(sentence(&[7, 8]), expected);
+}
+
+#[test]
+fn a_last_group_that_nothing_knows_is_not_called_known() {
+    let files = MemoryFiles::new();
+    let (mut journal, _) = open(&files, SMALL).unwrap();
+    journal.commit(&[accept(1, 30)]).unwrap();
+    let mut bytes = files.read(&file_name(1)).unwrap();
+    bytes[2 * SECTOR_BYTES + 60] ^= 4;
+    files.put(&file_name(1), &bytes);
+    let before = files.image();
+    let error = open(&files, SMALL).unwrap_err().to_string();
+    let start =
+        "journal file 0000000001.journal is damaged at byte 1024: nothing tells any more which slots it concerns. ";
+    assert!(error.starts_with(start), "{error}");
+    assert_eq!(files.image(), before, "a journal that is refused is left as it is");
+}
+
+#[test]
+fn a_missing_segment_is_missed_wherever_it_was() {
+    let sample = sample();
+    let without = |gone: &[u32]| {
+        let mut image = sample.image.clone();
+        gone.iter().for_each(|number| drop(image.remove(&file_name(*number))));
+        open(&MemoryFiles::from_image(&image), SMALL).unwrap_err()
+    };
+    for (gone, missing) in [(&[1][..], 1), (&[2], 2), (&[1, 2], 2)] {
+        let error = without(gone);
+        assert!(matches!(&error, OpenError::MissingSegment { file, .. } if *file == file_name(missing)), "{error}");
+    }
+    for gone in [&[3][..], &[2, 3]] {
+        let error = without(gone);
+        let last = file_name(gone[0] - 1);
+        assert!(matches!(&error, OpenError::EndMissing { file } if *file == last), "{error}");
+    }
+    let mut image = sample.image.clone();
+    image.retain(|name, _| name == SPARE);
+    let must_exist = Options { must_exist: true, ..options(SMALL) };
+    let error = Journal::open(MemoryFiles::from_image(&image), must_exist).unwrap_err();
+    assert!(matches!(error, OpenError::Missing), "{error}");
+}
+
+#[test]
+fn the_end_is_missed_after_a_restart_too() {
+    // The last segment was replaced by a new one, and the power failed between naming a segment and sealing the other.
+    let files = MemoryFiles::new();
+    let (mut journal, _) = open(&files, SMALL).unwrap();
+    journal.commit(&[accept(1, 2_000)]).unwrap();
+    // Write, sync, rename, sync the folder; the next one would write the seal.
+    files.fail(4, Failure::Stop);
+    assert!(journal.commit(&[accept(2, 2_000)]).is_err());
+    files.power_cut_by(&mut || false);
+    assert_eq!(segments_of(&files), [file_name(1), file_name(2)]);
+    let (mut journal, back) = open(&files, SMALL).unwrap();
+    assert_eq!(back.records, [accept(1, 2_000)]);
+    journal.commit(&[promise(1)]).unwrap();
+    files.remove(&file_name(journal.segment())).unwrap();
+    let error = open(&files, SMALL).unwrap_err();
+    assert!(matches!(&error, OpenError::EndMissing { file } if *file == file_name(1)), "{error}");
+}
+
+#[test]
+fn files_that_do_not_belong_are_named() {
+    let sample = sample();
+    let with = |name: &str, bytes: &[u8]| {
+        let mut image = sample.image.clone();
+        image.insert(name.to_string(), bytes.to_vec());
+        open(&MemoryFiles::from_image(&image), SMALL).unwrap_err()
+    };
+    let first = &sample.image[&file_name(1)];
+    for name in ["notes.txt", "1.journal", "0000000000.journal", "4294967295.journal", "00000000010.journal"] {
+        let error = with(name, first);
+        assert!(matches!(&error, OpenError::Stranger { file } if file == name), "{error}");
+    }
+    let error = with(&file_name(9), first);
+    assert!(matches!(error, OpenError::Misnamed { segment: 1, .. }), "{error}");
+    let error = with(&file_name(9), &[b'x'; SMALL as usize]);
+    assert!(error.to_string().contains("it never was a journal file"), "{error}");
+    let error = with(&file_name(9), b"");
+    assert!(matches!(error, OpenError::Length { found: 0, .. }), "{error}");
+
+    let options = Options { owner: 1, ..options(SMALL) };
+    let error = Journal::open(MemoryFiles::from_image(&sample.image), options).unwrap_err();
+    assert!(matches!(error, OpenError::Foreign { found: OWNER, expected: 1, .. }), "{error}");
+    let others = MemoryFiles::new();
+    drop(Journal::open(others.clone(), options).unwrap());
+    let error = with(&file_name(2), &others.read(&file_name(1)).unwrap());
+    assert!(matches!(error, OpenError::Foreign { found: 1, expected: OWNER, .. }), "{error}");
+}
+
+#[test]
+fn an_old_copy_of_a_file_is_refused() {
+    let files = MemoryFiles::new();
+    let (mut journal, _) = open(&files, SMALL).unwrap();
+    journal.commit(&[accept(1, 2_000)]).unwrap();
+    let old = files.read(&file_name(1)).unwrap();
+    journal.commit(&[accept(2, 2_000)]).unwrap();
+    let replaced = files.read(&file_name(2)).unwrap();
+    drop(open(&files, SMALL).unwrap());
+
+    // The first segment from before it was sealed: the next ones show that it was.
+    let aged = files.fork();
+    aged.put(&file_name(1), &old);
+    let (mut journal, _) = open(&files, SMALL).unwrap();
+    journal.commit(&[accept(3, 2_000)]).unwrap();
+    let error = open(&aged, SMALL).unwrap_err();
+    assert!(matches!(error, OpenError::Damaged(Damage { part: DamagedPart::Seal, .. })), "{error}");
+
+    // One that was replaced: another stands in its place.
+    files.put(&file_name(2), &replaced);
+    let error = open(&files, SMALL).unwrap_err();
+    assert!(matches!(&error, OpenError::Surplus { file, .. } if *file == file_name(2)), "{error}");
+}
+
+#[test]
+fn a_journal_of_another_format_is_refused() {
+    let sample = sample();
+    let result = open_with(&sample, &file_name(3), |bytes| {
+        let header = Header::read(&bytes[..SECTOR_BYTES]).unwrap();
+        bytes[..SECTOR_BYTES].copy_from_slice(&Header { version: 2, ..header }.write());
+    });
+    assert!(matches!(result, Err(OpenError::Version { found: 2, known: 1, .. })), "{result:?}");
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_is_named() {
+    let files = MemoryFiles::new();
+    drop(open(&files, SMALL).unwrap());
+    files.fail(0, Failure::Stop);
+    assert!(files.sync_folder().is_err());
+    let error = open(&files, SMALL).unwrap_err();
+    assert!(matches!(error, OpenError::Io { doing: "list", .. }), "{error}");
+}

@@ -1,0 +1,464 @@
+//! Every kind of line, in one table: its name, its fields in the order in which they are printed, and how loud it is.
+//!
+//! The table makes the type, the writer and the reader, so a line that can be written can be read back, exactly.
+
+use std::fmt::{self, Formatter};
+use std::net::SocketAddr;
+
+use log::Level;
+
+use super::field::{
+    AcceptedSlots, Digest, Field, FieldError, Fields, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, Tries,
+};
+use super::text::Text;
+use super::word::{Applied, CrashCause, CrashPoint, DropCause, LinkState, Op, Recovered, RestartMode, Status};
+use crate::paxos::{Ballot, CommandId, Refused, Slot};
+use crate::role::{Server, Servers};
+
+/// Why the name and fields of a line are no event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventError {
+    /// No event is called so.
+    #[error("no event is called {0}")]
+    Unknown(String),
+    /// A field is missing or wrong.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+}
+
+/// Declares the events: `NAME` is printed, a *step* is part of the normal course of the protocol.
+macro_rules! events {
+    ($(
+        $(#[$doc:meta])*
+        $variant:ident = $name:literal, $level:ident, $kind:ident {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty),* $(,)?
+        }
+    )*) => {
+        /// What a line says. See the [module](self).
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Event {
+            $($(#[$doc])* $variant { $($(#[$field_doc])* $field: $type),* }),*
+        }
+
+        impl Event {
+            /// The names of all events.
+            pub const NAMES: &[&str] = &[$($name),*];
+
+            /// The name, in capitals.
+            pub fn name(&self) -> &'static str {
+                match self { $(Event::$variant { .. } => $name),* }
+            }
+
+            /// How loud the event is by its kind alone.
+            fn usual_level(&self) -> Level {
+                match self { $(Event::$variant { .. } => Level::$level),* }
+            }
+
+            /// Whether it is part of the normal course of things, of which there are many: `--steps off` leaves it out.
+            pub fn is_step(&self) -> bool {
+                match self { $(Event::$variant { .. } => events!(@$kind)),* }
+            }
+
+            /// Writes each field as ` key=value`.
+            pub(super) fn write_fields(&self, to: &mut Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Event::$variant { $($field),* } => {
+                        $($field.write(stringify!($field), to)?;)*
+                    })*
+                }
+                Ok(())
+            }
+
+            /// An event of the n-th kind, its fields drawn at random.
+            #[cfg(test)]
+            pub(super) fn any(kind: usize, source: &mut super::arbitrary::Source) -> Event {
+                use super::arbitrary::Any;
+                let makers: &[fn(&mut super::arbitrary::Source) -> Event] =
+                    &[$(|source| Event::$variant { $($field: Any::any(source)),* }),*];
+                makers[kind](source)
+            }
+
+            /// Reads the fields of the event of this name, and leaves what stands behind them.
+            pub(super) fn read(name: &str, from: &mut Fields<'_>) -> Result<Event, EventError> {
+                match name {
+                    $($name => Ok(Event::$variant { $($field: Field::read(stringify!($field), from)?),* }),)*
+                    _ => Err(EventError::Unknown(name.into())),
+                }
+            }
+        }
+    };
+    (@step) => { true };
+    (@rare) => { false };
+}
+
+events! {
+    /// A proposer asks for promises: one ballot for all slots from `slot`.
+    Prepare = "PREPARE", Info, step {
+        /// The first slot of interest.
+        slot: SlotFrom,
+        /// The ballot.
+        ballot: Ballot,
+        /// Whom it asks.
+        to: Servers,
+    }
+    /// An acceptor promises.
+    Promise = "PROMISE", Info, step {
+        /// The first slot of interest.
+        slot: SlotFrom,
+        /// The ballot.
+        ballot: Ballot,
+        /// What it has accepted from that slot on.
+        accepted: AcceptedSlots,
+        /// The ballot's owner.
+        to: Server,
+    }
+    /// An acceptor refuses.
+    Nack = "NACK", Warn, step {
+        /// What is refused: `7+` a PREPARE, `7` an ACCEPT.
+        slot: Refused,
+        /// The ballot refused.
+        ballot: Ballot,
+        /// What binds the acceptor.
+        promised: Ballot,
+        /// The proposer refused.
+        to: Server,
+    }
+    /// A proposer proposes.
+    Accept = "ACCEPT", Info, step {
+        /// The slot.
+        slot: Slot,
+        /// The ballot.
+        ballot: Ballot,
+        /// What the command does.
+        op: Op,
+        /// The key that it changes.
+        key: Option<Text>,
+        /// The new value.
+        value: Option<Text>,
+        /// Only if the key is at this version.
+        if_version: Option<u64>,
+        /// Where the value was accepted before, if the promises bind the proposer to it.
+        adopted: MaybeBallot,
+        /// Who promised.
+        quorum: Servers,
+        /// Whom it asks.
+        to: Servers,
+    }
+    /// An acceptor accepts.
+    Accepted = "ACCEPTED", Info, step {
+        /// The slot.
+        slot: Slot,
+        /// The ballot.
+        ballot: Ballot,
+        /// The ballot's owner, whose learner counts.
+        to: Server,
+    }
+    /// A learner has counted a majority.
+    Chosen = "CHOSEN", Info, step {
+        /// The slot.
+        slot: Slot,
+        /// The ballot.
+        ballot: Ballot,
+        /// Who accepted.
+        quorum: Servers,
+        /// Whom it tells.
+        to: Servers,
+    }
+    /// A learner has applied a slot.
+    Learn = "LEARN", Info, step {
+        /// The slot.
+        slot: Slot,
+        /// A ballot at which it was chosen.
+        ballot: Ballot,
+        /// What the command does.
+        op: Op,
+        /// The key that it changes.
+        key: Option<Text>,
+        /// The new value.
+        value: Option<Text>,
+        /// Only if the key is at this version.
+        if_version: Option<u64>,
+        /// Which command it is: `session-sequence`, or `0-nonce` for an OPEN. Labels may repeat, this does not.
+        id: Option<CommandId>,
+        /// What it came to.
+        result: Applied,
+        /// The version of the key, after it or when it was applied first.
+        version: Option<u64>,
+        /// The session that was opened.
+        session: Option<u64>,
+        /// The last slot applied.
+        applied: Slot,
+    }
+    /// A proposer's attempt is lost; it will try again.
+    Retry = "RETRY", Warn, step {
+        /// The attempt's first slot.
+        slot: Slot,
+        /// The attempt's ballot.
+        ballot: Ballot,
+        /// Who refused.
+        nack: Nacks,
+        /// The next round.
+        next: u64,
+    }
+    /// A role dies.
+    Crash = "CRASH", Warn, rare {
+        /// Why.
+        cause: CrashCause,
+        /// Where in a turn.
+        point: Option<CrashPoint>,
+        /// How long it has lived.
+        up: Seconds,
+        /// How long it will be down; not known if somebody has to ask for the restart.
+        down: Option<Seconds>,
+    }
+    /// A role lives again.
+    Restart = "RESTART", Info, rare {
+        /// How long it was down.
+        down: Seconds,
+        /// What it knows of its past.
+        recovered: Recovered,
+        /// An acceptor: what binds it.
+        promised: Option<MaybeBallot>,
+        /// An acceptor: in how many slots it has accepted a value.
+        accepted: Option<u64>,
+        /// A proposer: its next round.
+        next: Option<u64>,
+        /// A learner: the last slot applied.
+        applied: Option<Slot>,
+        /// A learner: the fingerprint of its state.
+        digest: Option<Digest>,
+    }
+    /// A message is not delivered.
+    Drop = "DROP", Warn, rare {
+        /// The message's name.
+        msg: Text,
+        /// The server that it came from.
+        from: Option<Server>,
+        /// The server that it was for, if not this one.
+        to: Option<Server>,
+        /// Why.
+        cause: DropCause,
+        /// How many there were, if it was more than one.
+        n: Option<u64>,
+    }
+    /// A client asks (`to=`), a server is asked (`from=`).
+    Request = "REQUEST", Info, step {
+        /// What.
+        op: Op,
+        /// The key.
+        key: Option<Text>,
+        /// The new value.
+        value: Option<Text>,
+        /// Only if the key is at this version.
+        if_version: Option<u64>,
+        /// The client's address.
+        from: Option<SocketAddr>,
+        /// The server asked.
+        to: Option<Server>,
+        /// The client's session.
+        session: Option<u64>,
+        /// The number of the write in its session.
+        sequence: Option<u64>,
+    }
+    /// A server answers (`to=`), a client hears (`server=`).
+    Response = "RESPONSE", Info, step {
+        /// How the request ended.
+        status: Status,
+        /// Where the write was applied; for a read, the last slot of the state that it was answered from.
+        slot: Option<Slot>,
+        /// The version of the key.
+        version: Option<u64>,
+        /// The value read.
+        value: Option<Text>,
+        /// The session opened.
+        session: Option<u64>,
+        /// Why it was not applied, in a word.
+        cause: Option<Text>,
+        /// How long it took.
+        took: Millis,
+        /// The server that answered.
+        server: Option<Server>,
+        /// The client's address.
+        to: Option<SocketAddr>,
+    }
+    /// A client's try has failed, and it asks the next server for the same.
+    Failover = "FAILOVER", Warn, rare {
+        /// How long it waited.
+        waited: Seconds,
+        /// Why, in a word.
+        cause: Text,
+        /// The server that let it down.
+        from: Server,
+        /// The server that it asks now.
+        to: Server,
+    }
+    /// A client gives a request up.
+    Timeout = "TIMEOUT", Warn, rare {
+        /// How long it waited in all.
+        waited: Seconds,
+        /// The servers asked, in order.
+        tries: Tries,
+        /// What it knows of the outcome.
+        status: Status,
+    }
+    /// Somebody sent bytes that are no request.
+    Malformed = "MALFORMED", Warn, rare {
+        /// The bytes read, or the length that an oversized frame announced.
+        length: u64,
+        /// The sender.
+        from: SocketAddr,
+    }
+    /// A process starts.
+    Boot = "BOOT", Info, rare {
+        /// Of the program.
+        version: Text,
+        /// All servers: a majority is counted among them.
+        cluster: Servers,
+        /// The protocol.
+        protocol: Option<Text>,
+        /// Of all random delays.
+        seed: Option<u64>,
+        /// Which roles fail at random.
+        fail: Option<Text>,
+        /// How long a failing role lives on average.
+        mean_up: Option<Seconds>,
+        /// How long a failed role is down on average.
+        mean_down: Option<Seconds>,
+        /// How failed roles come back.
+        restart: Option<RestartMode>,
+        /// The data folder.
+        data: Option<Text>,
+        /// Whether protocol steps are shown: `on` or `off`.
+        steps: Option<Text>,
+        /// How often a process has started on the data folder.
+        life: Option<u32>,
+        /// The last slot that was applied when the learner started.
+        applied: Option<Slot>,
+        /// The fingerprint of its state.
+        digest: Option<Digest>,
+        /// What binds the acceptor.
+        promised: Option<MaybeBallot>,
+        /// In how many slots the acceptor has accepted a value.
+        accepted: Option<u64>,
+    }
+    /// A process ends.
+    Stop = "STOP", Info, rare {
+        /// The last slot applied.
+        applied: Option<Slot>,
+        /// The fingerprint of that state.
+        digest: Option<Digest>,
+        /// Why, in a word.
+        cause: Text,
+    }
+    /// A proposer leads from a slot on.
+    Lead = "LEAD", Info, rare {
+        /// The first slot that it may propose in.
+        slot: SlotFrom,
+        /// Its ballot.
+        ballot: Ballot,
+        /// Who promised.
+        quorum: Servers,
+    }
+    /// A leader gives up.
+    Stepdown = "STEPDOWN", Warn, rare {
+        /// Its ballot.
+        ballot: Ballot,
+        /// The rival's.
+        promised: Option<Ballot>,
+    }
+    /// A learner asks a peer for what it has missed.
+    Catchup = "CATCHUP", Info, step {
+        /// The first slot missing.
+        from: Slot,
+        /// The last slot known to be chosen.
+        known: Slot,
+        /// The peer.
+        to: Server,
+    }
+    /// A learner asks proposers to get every slot up to this one chosen.
+    Fill = "FILL", Info, step {
+        /// The slot.
+        slot: Slot,
+        /// The servers whose proposers are asked.
+        to: Servers,
+    }
+    /// A state was saved or loaded whole.
+    Snapshot = "SNAPSHOT", Info, rare {
+        /// The last slot applied to it.
+        slot: Slot,
+        /// Its fingerprint.
+        digest: Digest,
+    }
+    /// The state after a slot; at the end of a run also how many replicas agree on it.
+    Digest = "DIGEST", Info, rare {
+        /// The slot.
+        slot: Slot,
+        /// The fingerprint.
+        digest: Digest,
+        /// So many replicas have this one.
+        equal: Option<u8>,
+        /// Of so many.
+        of: Option<u8>,
+    }
+    /// Stands for lines that could not be written.
+    Lost = "LOST", Error, rare {
+        /// How many.
+        n: u64,
+    }
+    /// A connection to a peer.
+    Link = "LINK", Info, rare {
+        /// The peer.
+        peer: Server,
+        /// What became of it.
+        state: LinkState,
+        /// Why, in a word or two.
+        cause: Option<Text>,
+    }
+    /// A part of a client's programme begins.
+    Phase = "PHASE", Info, rare {
+        /// What it is called.
+        name: Text,
+    }
+    /// Something outside failed: a disk, a socket, a file.
+    Fault = "FAULT", Error, rare {
+        /// What failed.
+        part: Text,
+        /// How.
+        cause: Text,
+    }
+    /// A rule that must always hold is broken.
+    Violation = "VIOLATION", Error, rare {
+        /// Which rule.
+        rule: Text,
+        /// The slot that it is about.
+        slot: Option<Slot>,
+        /// The ballot that it is about.
+        ballot: Option<Ballot>,
+    }
+}
+
+impl Event {
+    /// How loud the event is: Info a step, Warn a fault, refusal or retry, Error a broken rule or a failed disk.
+    pub fn level(&self) -> Level {
+        match self {
+            Event::Restart { recovered: Recovered::Nothing, .. }
+            | Event::Boot { restart: Some(RestartMode::Lost), .. }
+            | Event::Link { state: LinkState::Lost | LinkState::Refused, .. }
+            | Event::Response { status: Status::NotApplied | Status::Unknown | Status::Expired, .. } => Level::Warn,
+            Event::Digest { equal: Some(equal), of: Some(of), .. } if equal < of => Level::Error,
+            _ => self.usual_level(),
+        }
+    }
+}
+
+/// The event without its line: `CHOSEN slot=7 ballot=5.1 quorum=s1,s2,s4 to=s1,s2,s3,s4,s5`.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        self.write_fields(f)
+    }
+}
+
+#[cfg(test)]
+#[path = "event_tests.rs"]
+mod tests;

@@ -1,0 +1,88 @@
+//! Every line reads back as it was written, whatever clients put into it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::trace::Line;
+use crate::trace::arbitrary::{Any, Source};
+
+fn line(kind: usize, seed: u64) -> Line {
+    let source = &mut Source::new(seed);
+    let event = Event::any(kind, source);
+    Line { event, ..Line::any(source) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn every_line_is_read_back_exactly(kind in 0..Event::NAMES.len(), seed: u64) {
+        let line = line(kind, seed);
+        let text = line.to_string();
+        prop_assert_eq!(text.lines().count(), 1);
+        match text.parse::<Line>() {
+            Ok(read) => prop_assert_eq!(read, line),
+            Err(error) => prop_assert!(false, "{}\n{}", text, error),
+        }
+    }
+
+    /// A change of one character is another line, or none: never the same one in another dress.
+    #[test]
+    fn no_line_has_two_forms(kind in 0..Event::NAMES.len(), seed: u64, at: prop::sample::Index, with in "[ =\",+0-9a-zA-Z.-]") {
+        let line = line(kind, seed);
+        let text = line.to_string();
+        let at = at.index(text.chars().count());
+        let changed: String = text.chars().enumerate().map(|(n, c)| if n == at { with.clone() } else { c.into() }).collect();
+        if changed != text && let Ok(read) = changed.parse::<Line>() {
+            prop_assert_ne!(read, line);
+        }
+    }
+
+    /// Whatever a client calls its keys, values and requests: the line says what happened, and nothing else.
+    #[test]
+    fn no_client_can_forge_a_field_or_a_line(key: Vec<u8>, value in forgery(), label in forgery()) {
+        let (key, value) = (Some(Text::new(key)), Some(Text::new(value)));
+        let event = Event::Accept {
+            slot: Slot(7), ballot: Ballot { round: 3, server: Server(1) }, op: Op::Put, key, value, if_version: None,
+            adopted: MaybeBallot(None), quorum: Servers::first(3), to: Servers::first(5),
+        };
+        let line = Line { event, req: Some(label), why: None, re: None, ..Line::any(&mut Source::new(1)) };
+        let text = line.to_string();
+        prop_assert_eq!(text.lines().count(), 1);
+        prop_assert_eq!(text.parse::<Line>(), Ok(line));
+    }
+}
+
+/// Texts that try to look like the rest of a line, or like another one.
+fn forgery() -> impl Strategy<Value = String> {
+    let bits = prop::sample::select(vec![
+        "\n",
+        "\r\n",
+        "\u{2028}",
+        " ",
+        "\"",
+        "\\",
+        "\\\"",
+        "re=s1.1",
+        " -- ",
+        "=",
+        "quorum=s1,s2,s3 to=s1 ",
+        "...",
+        "+65B#",
+        "2026-08-21T14:03:07.105388Z INFO  s1.206  acceptor PROMISE  slot=7+ ballot=3.1 accepted=none to=s1",
+        "\u{0}",
+        "é",
+        "\u{202e}",
+    ]);
+    prop::collection::vec(bits, 0..6).prop_map(|bits| bits.concat())
+}
+
+#[test]
+fn the_level_says_what_needs_attention() {
+    let link = |state| Event::Link { peer: Server(2), state, cause: None };
+    assert_eq!(link(LinkState::Up).level(), Level::Info);
+    assert_eq!(link(LinkState::Lost).level(), Level::Warn);
+    let digest = |equal| Event::Digest { slot: Slot(1), digest: Digest(1), equal: Some(equal), of: Some(5) };
+    assert_eq!(digest(5).level(), Level::Info);
+    assert_eq!(digest(4).level(), Level::Error);
+}

@@ -1,0 +1,424 @@
+//! The `key=value` part of a line: how the parts of an event are written, and read back.
+
+use std::fmt::{self, Formatter};
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::text::{Text, closing_quote};
+use crate::paxos::{Ballot, CommandId, Refused, Slot};
+use crate::role::{Server, Servers};
+
+/// A part of an event.
+pub trait Field: Sized {
+    /// Writes ` key=value`, or nothing if there is no value.
+    fn write(&self, key: &str, to: &mut Formatter<'_>) -> fmt::Result;
+
+    /// Reads what [`Field::write`] wrote.
+    fn read(key: &'static str, from: &mut Fields<'_>) -> Result<Self, FieldError>;
+}
+
+/// A value that stands behind `key=`.
+pub trait Word: Sized {
+    /// Writes the value.
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result;
+
+    /// Reads it back.
+    fn parse(text: &str) -> Option<Self>;
+}
+
+/// Why the fields of a line cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldError {
+    /// A field that the event always has is not there.
+    #[error("there is no {0}= where one belongs")]
+    Missing(&'static str),
+    /// A field holds something that its type cannot.
+    #[error("{key}={value} is not understood")]
+    Invalid {
+        /// The field.
+        key: &'static str,
+        /// What it holds.
+        value: String,
+    },
+}
+
+/// The fields of a line that are not read yet.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Fields<'a> {
+    /// All of these fields, in the order in which they stand.
+    pub fn new(text: &'a str) -> Fields<'a> {
+        Fields { rest: text.trim_start_matches(' ') }
+    }
+
+    /// Takes the next field's value if the field is called so.
+    pub fn take(&mut self, key: &str) -> Option<&'a str> {
+        let value = self.rest.strip_prefix(key)?.strip_prefix('=')?;
+        let quoted = value.strip_prefix('"').and_then(|quoted| Some(closing_quote(quoted)? + 2)).unwrap_or(0);
+        let end = value[quoted..].find(' ').map_or(value.len(), |space| quoted + space);
+        self.rest = value[end..].trim_start_matches(' ');
+        Some(&value[..end])
+    }
+
+    /// What stands behind the last field taken.
+    pub fn rest(&self) -> &'a str {
+        self.rest
+    }
+}
+
+impl<T: Word> Field for T {
+    fn write(&self, key: &str, to: &mut Formatter<'_>) -> fmt::Result {
+        write!(to, " {key}=")?;
+        self.print(to)
+    }
+
+    fn read(key: &'static str, from: &mut Fields<'_>) -> Result<T, FieldError> {
+        let value = from.take(key).ok_or(FieldError::Missing(key))?;
+        T::parse(value).ok_or_else(|| FieldError::Invalid { key, value: value.into() })
+    }
+}
+
+/// A field that is left out when there is nothing to say.
+impl<T: Word> Field for Option<T> {
+    fn write(&self, key: &str, to: &mut Formatter<'_>) -> fmt::Result {
+        self.as_ref().map_or(Ok(()), |value| value.write(key, to))
+    }
+
+    fn read(key: &'static str, from: &mut Fields<'_>) -> Result<Option<T>, FieldError> {
+        let Some(value) = from.take(key) else { return Ok(None) };
+        T::parse(value).map(Some).ok_or_else(|| FieldError::Invalid { key, value: value.into() })
+    }
+}
+
+/// Types that are read back by `FromStr` what `Display` wrote. A second way to write the same (`07`) is caught when the
+/// whole line is written again and compared.
+macro_rules! displayed {
+    ($($type:ty),*) => {$(
+        impl Word for $type {
+            fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, to)
+            }
+
+            fn parse(text: &str) -> Option<$type> {
+                <$type>::from_str(text).ok()
+            }
+        }
+    )*};
+}
+
+displayed!(u8, u32, u64, Ballot, SocketAddr);
+
+impl Word for Text {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, to)
+    }
+
+    fn parse(text: &str) -> Option<Text> {
+        Text::parse(text)
+    }
+}
+
+impl Word for Slot {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, to)
+    }
+
+    fn parse(text: &str) -> Option<Slot> {
+        text.parse().ok().map(Slot)
+    }
+}
+
+impl Word for Server {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, to)
+    }
+
+    fn parse(text: &str) -> Option<Server> {
+        text.strip_prefix('s')?.parse().ok().map(Server).filter(|server| server.0 <= Server::MAX)
+    }
+}
+
+/// `session-sequence`.
+impl Word for CommandId {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        write!(to, "{}-{}", self.0, self.1)
+    }
+
+    fn parse(text: &str) -> Option<CommandId> {
+        let (session, sequence) = text.split_once('-')?;
+        Some(CommandId(session.parse().ok()?, sequence.parse().ok()?))
+    }
+}
+
+/// `s1,s2,s5`, or `none`.
+impl Word for Servers {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, to)
+    }
+
+    fn parse(text: &str) -> Option<Servers> {
+        parse_list(text, ',', Server::parse).map(|servers| servers.into_iter().collect())
+    }
+}
+
+/// `7+` for a PREPARE of all slots from 7, `7` for an ACCEPT in slot 7.
+impl Word for Refused {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Prepare(slot) => SlotFrom(*slot).print(to),
+            Refused::Accept(slot) => slot.print(to),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Refused> {
+        match SlotFrom::parse(text) {
+            Some(SlotFrom(slot)) => Some(Refused::Prepare(slot)),
+            None => Slot::parse(text).map(Refused::Accept),
+        }
+    }
+}
+
+/// All slots from this one, printed `7+`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlotFrom(pub Slot);
+
+impl Word for SlotFrom {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        write!(to, "{}+", self.0)
+    }
+
+    fn parse(text: &str) -> Option<SlotFrom> {
+        Slot::parse(text.strip_suffix('+')?).map(SlotFrom)
+    }
+}
+
+/// A ballot, or `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MaybeBallot(pub Option<Ballot>);
+
+impl From<Ballot> for MaybeBallot {
+    /// [`Ballot::ZERO`] stands for "nothing promised yet".
+    fn from(ballot: Ballot) -> MaybeBallot {
+        MaybeBallot(Some(ballot).filter(|ballot| *ballot != Ballot::ZERO))
+    }
+}
+
+impl Word for MaybeBallot {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(ballot) => ballot.print(to),
+            None => to.write_str("none"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<MaybeBallot> {
+        if text == "none" {
+            Some(MaybeBallot(None))
+        } else {
+            Ballot::parse(text).map(|ballot| MaybeBallot(Some(ballot)))
+        }
+    }
+}
+
+/// What an acceptor reports as accepted: `7@3.1,8@2.4`; after so many only how many more, with a fingerprint of all of
+/// them: `+12#9f3a12c45e07d211`; or `none`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptedSlots {
+    /// The first of them, at most [`AcceptedSlots::SHOWN`], in slot order.
+    pub first: Vec<(Slot, Ballot)>,
+    /// The others, if there are any.
+    pub more: Option<MoreSlots>,
+}
+
+/// Slots that a line has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoreSlots {
+    /// How many they are.
+    pub count: u64,
+    /// The sum of the [`fingerprint`]s of all slots of the report: whoever knows what was accepted can tell that it is
+    /// what was reported.
+    pub sum: u64,
+}
+
+/// A number for "this slot, accepted at this ballot".
+pub fn fingerprint(slot: Slot, ballot: Ballot) -> u64 {
+    let mut bytes = [0; 17];
+    bytes[..8].copy_from_slice(&slot.0.to_le_bytes());
+    bytes[8..16].copy_from_slice(&ballot.round.to_le_bytes());
+    bytes[16] = ballot.server.0;
+    xxh3_64(&bytes)
+}
+
+impl AcceptedSlots {
+    /// A line shows at most so many slots.
+    pub const SHOWN: usize = 8;
+
+    /// What a line shows of these slots.
+    pub fn new(accepted: &[(Slot, Ballot)]) -> AcceptedSlots {
+        let (first, rest) = accepted.split_at(accepted.len().min(AcceptedSlots::SHOWN));
+        let sum = || accepted.iter().fold(0, |sum: u64, (slot, ballot)| sum.wrapping_add(fingerprint(*slot, *ballot)));
+        let more = (!rest.is_empty()).then(|| MoreSlots { count: rest.len() as u64, sum: sum() });
+        AcceptedSlots { first: first.to_vec(), more }
+    }
+}
+
+impl Word for AcceptedSlots {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        if self.first.is_empty() {
+            return to.write_str("none");
+        }
+        for (n, (slot, ballot)) in self.first.iter().enumerate() {
+            write!(to, "{}{slot}@{ballot}", if n == 0 { "" } else { "," })?;
+        }
+        match &self.more {
+            Some(MoreSlots { count, sum }) => write!(to, ",+{count}#{sum:016x}"),
+            None => Ok(()),
+        }
+    }
+
+    fn parse(text: &str) -> Option<AcceptedSlots> {
+        let (shown, more) = match text.rsplit_once(",+") {
+            Some((shown, more)) => {
+                let (count, sum) = more.split_once('#')?;
+                (shown, Some(MoreSlots { count: count.parse().ok()?, sum: u64::from_str_radix(sum, 16).ok()? }))
+            }
+            None => (text, None),
+        };
+        let pair = |text: &str| {
+            let (slot, ballot) = text.split_once('@')?;
+            Some((Slot::parse(slot)?, Ballot::parse(ballot)?))
+        };
+        parse_list(shown, ',', pair).map(|first| AcceptedSlots { first, more })
+    }
+}
+
+/// Who refused, and what binds each: `s4(4.2),s5(4.2)`, or `none`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nacks(pub Vec<(Server, Ballot)>);
+
+impl Word for Nacks {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return to.write_str("none");
+        }
+        for (n, (server, ballot)) in self.0.iter().enumerate() {
+            write!(to, "{}{server}({ballot})", if n == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+
+    fn parse(text: &str) -> Option<Nacks> {
+        let pair = |text: &str| {
+            let (server, ballot) = text.strip_suffix(')')?.split_once('(')?;
+            Some((Server::parse(server)?, Ballot::parse(ballot)?))
+        };
+        parse_list(text, ',', pair).map(Nacks)
+    }
+}
+
+/// Servers in the order in which they were tried, perhaps one of them twice: `s2,s4,s2`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tries(pub Vec<Server>);
+
+impl Word for Tries {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return to.write_str("none");
+        }
+        for (n, server) in self.0.iter().enumerate() {
+            write!(to, "{}{server}", if n == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+
+    fn parse(text: &str) -> Option<Tries> {
+        parse_list(text, ',', Server::parse).map(Tries)
+    }
+}
+
+fn parse_list<T>(text: &str, separator: char, item: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    if text == "none" { Some(Vec::new()) } else { text.split(separator).map(item).collect() }
+}
+
+/// How long something took, to the microsecond: `26.171ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Millis {
+    micros: u64,
+}
+
+impl From<Duration> for Millis {
+    fn from(duration: Duration) -> Millis {
+        Millis { micros: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX) }
+    }
+}
+
+impl From<Millis> for Duration {
+    fn from(time: Millis) -> Duration {
+        Duration::from_micros(time.micros)
+    }
+}
+
+impl Word for Millis {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        write!(to, "{}.{:03}ms", self.micros / 1_000, self.micros % 1_000)
+    }
+
+    fn parse(text: &str) -> Option<Millis> {
+        thousandths(text.strip_suffix("ms")?).map(|micros| Millis { micros })
+    }
+}
+
+/// How long something takes, to the millisecond: `4.402s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seconds {
+    millis: u64,
+}
+
+impl From<Duration> for Seconds {
+    fn from(duration: Duration) -> Seconds {
+        Seconds { millis: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX) }
+    }
+}
+
+impl From<Seconds> for Duration {
+    fn from(time: Seconds) -> Duration {
+        Duration::from_millis(time.millis)
+    }
+}
+
+impl Word for Seconds {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        write!(to, "{}.{:03}s", self.millis / 1_000, self.millis % 1_000)
+    }
+
+    fn parse(text: &str) -> Option<Seconds> {
+        thousandths(text.strip_suffix('s')?).map(|millis| Seconds { millis })
+    }
+}
+
+/// Reads `4.402` as 4402.
+fn thousandths(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.')?;
+    let fraction: u64 = Some(fraction).filter(|fraction| fraction.len() == 3)?.parse().ok()?;
+    whole.parse::<u64>().ok()?.checked_mul(1_000)?.checked_add(fraction)
+}
+
+/// A fingerprint of a replica's state, in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub u64);
+
+impl Word for Digest {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        write!(to, "{:016x}", self.0)
+    }
+
+    fn parse(text: &str) -> Option<Digest> {
+        (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Digest))?
+    }
+}

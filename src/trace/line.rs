@@ -1,0 +1,365 @@
+//! A line: who says when what, why, and because of which other line.
+
+use std::fmt::{self, Debug, Display, Formatter};
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use log::Level;
+use serde::{Deserialize, Serialize};
+
+use super::event::{Event, EventError};
+use super::field::{Fields, Word};
+use super::text::{self, Text, floor_char_boundary, is_invisible};
+use crate::paxos::RoleName;
+use crate::role::Server;
+
+/// The longest name of a process that is no server, in bytes.
+pub const NAME_MAX_BYTES: usize = 32;
+/// A longer label is cut, a line must not grow with what a client calls its request.
+pub const LABEL_MAX_BYTES: usize = 64;
+
+/// A process that writes lines: `s2`, in its third life on one data folder `s2@3`; or a client, `c1`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Process {
+    who: Who,
+    life: u32,
+}
+
+/// Who it is, in all its lives.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+enum Who {
+    Server(Server),
+    Other(Name),
+}
+
+/// A name that is safe in a line. Names come in messages, so whoever decodes one checks it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Name(String);
+
+impl TryFrom<String> for Name {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Name, String> {
+        let fits = !name.is_empty() && name.len() <= NAME_MAX_BYTES;
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        let number = name.strip_prefix('s').filter(|rest| !rest.is_empty());
+        let like_a_server = number.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
+        if fits && plain && !like_a_server {
+            Ok(Name(name))
+        } else {
+            let short: String = name.chars().take(NAME_MAX_BYTES).collect();
+            Err(format!(
+                "{short:?} is no name: 1 to {NAME_MAX_BYTES} letters, digits, - and _, and not s1, s2 ... like a server"
+            ))
+        }
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0
+    }
+}
+
+impl Process {
+    /// A server in one of its lives, counted from 1.
+    pub fn server(server: Server, life: u32) -> Process {
+        Process { who: Who::Server(server), life: life.max(1) }
+    }
+
+    /// A process that is no server; an error says what a name may be.
+    pub fn named(name: &str) -> Result<Process, String> {
+        Ok(Process { who: Who::Other(name.to_owned().try_into()?), life: 1 })
+    }
+
+    /// Which server it is, if it is one.
+    pub fn as_server(&self) -> Option<Server> {
+        match self.who {
+            Who::Server(server) => Some(server),
+            Who::Other(_) => None,
+        }
+    }
+
+    /// Which of its lives it is in.
+    pub fn life(&self) -> u32 {
+        self.life
+    }
+}
+
+impl Display for Process {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.who {
+            Who::Server(server) => Display::fmt(server, f)?,
+            Who::Other(Name(name)) => f.write_str(name)?,
+        }
+        if self.life == 1 { Ok(()) } else { write!(f, "@{}", self.life) }
+    }
+}
+
+impl Debug for Process {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Process {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Process, String> {
+        let (name, life) = text.split_once('@').map_or((text, Some(1)), |(name, life)| (name, life.parse().ok()));
+        let life = life.filter(|life| *life > 0).ok_or_else(|| format!("'{text}' has no life behind the @"))?;
+        let who = match Server::parse(name) {
+            Some(server) => Who::Server(server),
+            None => Who::Other(name.to_owned().try_into()?),
+        };
+        Ok(Process { who, life })
+    }
+}
+
+/// Names a line for ever: `s2@3.1` is the first line of the third life of server 2.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LineId {
+    /// Who wrote it.
+    pub process: Process,
+    /// Its number among that process's lines, from 1 and without a gap.
+    pub n: u64,
+}
+
+impl Display for LineId {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.process, self.n)
+    }
+}
+
+impl Debug for LineId {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+impl FromStr for LineId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<LineId, String> {
+        let (process, n) = text.rsplit_once('.').ok_or_else(|| format!("'{text}' names no line (as s1.204 does)"))?;
+        let n = n.parse().map_err(|_| format!("'{text}' ends in no number"))?;
+        Ok(LineId { process: process.parse()?, n })
+    }
+}
+
+impl Word for LineId {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, to)
+    }
+
+    fn parse(text: &str) -> Option<LineId> {
+        text.parse().ok()
+    }
+}
+
+/// What the envelope of a message carries for people, beside the message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    /// The line that told of the sending.
+    pub re: Option<LineId>,
+    /// Which client's which request it is about, as in `c1-5`: a label, nothing relies on it.
+    pub req: Option<String>,
+}
+
+/// The part of a process that speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RoleTag {
+    /// A client.
+    Client,
+    /// A server as such: its front desk, its links, its process.
+    Server,
+    /// Its proposer.
+    Proposer,
+    /// Its acceptor.
+    Acceptor,
+    /// Its learner.
+    Learner,
+    /// The coordinator of a two-phase commit.
+    Coordinator,
+    /// A participant of a two-phase commit.
+    Participant,
+    /// Who makes roles fail.
+    Chaos,
+    /// Who checks the lines of the others.
+    Audit,
+}
+
+impl RoleTag {
+    /// All of them.
+    pub const ALL: [RoleTag; 9] = [
+        RoleTag::Client,
+        RoleTag::Server,
+        RoleTag::Proposer,
+        RoleTag::Acceptor,
+        RoleTag::Learner,
+        RoleTag::Coordinator,
+        RoleTag::Participant,
+        RoleTag::Chaos,
+        RoleTag::Audit,
+    ];
+
+    /// As it is printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RoleTag::Client => "client",
+            RoleTag::Server => "server",
+            RoleTag::Proposer => "proposer",
+            RoleTag::Acceptor => "acceptor",
+            RoleTag::Learner => "learner",
+            RoleTag::Coordinator => "coordinator",
+            RoleTag::Participant => "participant",
+            RoleTag::Chaos => "chaos",
+            RoleTag::Audit => "audit",
+        }
+    }
+}
+
+impl From<RoleName> for RoleTag {
+    fn from(role: RoleName) -> RoleTag {
+        match role {
+            RoleName::Proposer => RoleTag::Proposer,
+            RoleName::Acceptor => RoleTag::Acceptor,
+            RoleName::Learner => RoleTag::Learner,
+        }
+    }
+}
+
+/// One line. `Display` is the line without its line break, `FromStr` reads exactly that back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// When, in UTC, to the microsecond.
+    pub time: Timestamp,
+    /// Which line it is.
+    pub id: LineId,
+    /// Who speaks.
+    pub role: RoleTag,
+    /// Which request it is about.
+    pub req: Option<String>,
+    /// What happened.
+    pub event: Event,
+    /// The line whose message is being handled.
+    pub re: Option<LineId>,
+    /// Why, in plain English.
+    pub why: Option<String>,
+}
+
+impl Line {
+    /// How loud the line is.
+    pub fn level(&self) -> Level {
+        self.event.level()
+    }
+}
+
+/// A label as a line holds it: not empty, not too long.
+pub(super) fn clean_label(mut label: String) -> Option<String> {
+    label.truncate(floor_char_boundary(label.as_bytes(), LABEL_MAX_BYTES));
+    Some(label).filter(|label| !label.is_empty())
+}
+
+/// A sentence as a line holds it: not empty, and without anything that would break the line.
+pub(super) fn clean_why(why: String) -> Option<String> {
+    let why = if why.contains(is_invisible) { why.replace(is_invisible, " ") } else { why };
+    Some(why).filter(|why| !why.is_empty())
+}
+
+impl Display for Line {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let role = self.role.as_str();
+        // Padded fields are written as strings: `pad` works on those alone.
+        write!(f, "{:.6} {:<5} ", self.time, self.level().as_str())?;
+        write_padded(f, &self.id, 7)?;
+        write!(f, " {role:<8} {:<8}", self.event.name())?;
+        if let Some(req) = &self.req {
+            f.write_str(" req=")?;
+            text::write_bytes(req.as_bytes(), f)?;
+        }
+        self.event.write_fields(f)?;
+        if let Some(re) = &self.re {
+            write!(f, " re={re}")?;
+        }
+        match &self.why {
+            Some(why) => write!(f, " -- {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn write_padded(f: &mut Formatter<'_>, id: &LineId, width: usize) -> fmt::Result {
+    write!(f, "{:<width$}", id.to_string())
+}
+
+/// Why a text is no line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// Time, level, id, role and event do not all stand at its head.
+    #[error("a line begins with time, level, id, role and event; {0} is missing or wrong")]
+    Head(&'static str),
+    /// The event is not known, or a field of it is missing or wrong.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// Something stands behind the last field of the event.
+    #[error("'{0}' stands where the line should end")]
+    Rest(String),
+    /// It can be read, but a writer of lines would have written something else.
+    #[error("it is not written as a line of this program is: that would be '{0}'")]
+    Form(String),
+}
+
+impl FromStr for Line {
+    type Err = LineError;
+
+    fn from_str(line: &str) -> Result<Line, LineError> {
+        let mut rest = line;
+        let mut word = || {
+            let (word, behind) = rest.split_once(' ').unwrap_or((rest, ""));
+            rest = behind.trim_start_matches(' ');
+            word
+        };
+        let (time, _level, id, role, name) = (word(), word(), word(), word(), word());
+        let time = time.parse().map_err(|_| LineError::Head("the time"))?;
+        let id = id.parse().map_err(|_| LineError::Head("the id"))?;
+        let role = RoleTag::ALL.into_iter().find(|tag| tag.as_str() == role).ok_or(LineError::Head("the role"))?;
+        let mut fields = Fields::new(rest);
+        let req = fields.take("req").map(parse_label).transpose()?;
+        let event = Event::read(name, &mut fields)?;
+        let re = fields.take("re").map(|re| LineId::parse(re).ok_or_else(|| LineError::Rest(format!("re={re}"))));
+        let re = re.transpose()?;
+        let why = match fields.rest() {
+            "" => None,
+            rest => Some(rest.strip_prefix("-- ").ok_or_else(|| LineError::Rest(rest.into()))?.to_owned()),
+        };
+        let read = Line { time, id, role, req, event, re, why };
+        // One strict rule instead of many: it is a line if writing it again gives the same text.
+        let written = read.to_string();
+        if written == line { Ok(read) } else { Err(LineError::Form(written)) }
+    }
+}
+
+fn parse_label(text: &str) -> Result<String, LineError> {
+    let label = Text::parse(text).and_then(|text| text.as_str().map(str::to_owned));
+    label.ok_or_else(|| LineError::Rest(format!("req={text}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lines of every shape that the documentation shows.
+    const SHAPES: &str = include_str!("testdata/shapes.log");
+
+    #[test]
+    fn the_promised_shapes_are_read_and_written_alike() {
+        for shape in SHAPES.lines() {
+            match shape.parse::<Line>() {
+                Ok(line) => assert_eq!(line.to_string(), shape),
+                Err(error) => panic!("{shape}\n{error}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The copy of the lines that a terminal shows. A terminal may be slow, or stopped: nobody waits for it.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use log::Level;
+
+/// At most so many groups of lines wait for the terminal; more are not shown.
+const QUEUE_MAX: usize = 1_024;
+
+/// Shows lines from a thread of its own.
+pub(super) struct Terminal {
+    lines: Sender<Item>,
+    /// Lines not shown since the last that were.
+    unseen: AtomicU64,
+}
+
+enum Item {
+    Lines { text: String, levels: Vec<Level>, unseen: u64 },
+    Flush(Sender<()>),
+}
+
+impl Terminal {
+    /// Shows lines on stderr: coloured if a person looks and has not asked for less (`NO_COLOR`).
+    pub(super) fn stderr() -> io::Result<Terminal> {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+        Terminal::new(io::stderr(), io::stderr().is_terminal() && !plain)
+    }
+
+    /// Shows lines there.
+    pub(super) fn new(to: impl Write + Send + 'static, colour: bool) -> io::Result<Terminal> {
+        let (lines, items) = bounded(QUEUE_MAX);
+        // It ends when the last sender does, and nobody joins it: it may hang in a terminal that takes nothing.
+        thread::Builder::new().name("terminal".into()).spawn(move || show_all(&items, to, colour))?;
+        Ok(Terminal { lines, unseen: AtomicU64::new(0) })
+    }
+
+    /// Queues a group of lines, or drops it. Never waits.
+    pub(super) fn show(&self, text: String, levels: Vec<Level>) {
+        let count = levels.len() as u64;
+        let unseen = self.unseen.swap(0, Ordering::Relaxed);
+        match self.lines.try_send(Item::Lines { text, levels, unseen }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.unseen.fetch_add(unseen + count, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Waits until all that was queued is shown, but not longer than this.
+    pub(super) fn flush(&self, at_most: Duration) {
+        let (done, shown) = bounded(1);
+        if self.lines.send_timeout(Item::Flush(done), at_most).is_ok() {
+            // Time is up, or the thread is gone: nothing more can be done for the terminal.
+            let _ = shown.recv_timeout(at_most);
+        }
+    }
+}
+
+/// The thread: shows what is queued until nobody can queue more.
+fn show_all(items: &Receiver<Item>, mut to: impl Write, colour: bool) {
+    for item in items {
+        let shown = match item {
+            Item::Lines { text, levels, unseen } => show_group(&mut to, colour, &text, &levels, unseen),
+            // Who asked may have stopped waiting.
+            Item::Flush(done) => done.send(()).map_err(io::Error::other),
+        };
+        // A closed terminal is no reason to stop: the file has the lines.
+        let _ = shown;
+    }
+}
+
+fn show_group(to: &mut impl Write, colour: bool, text: &str, levels: &[Level], unseen: u64) -> io::Result<()> {
+    let mut shown = String::with_capacity(text.len() + 16 * levels.len());
+    if unseen > 0 {
+        shown.push_str(&format!("({unseen} lines were too many for this terminal; the log file has them)\n"));
+    }
+    for (line, level) in text.lines().zip(levels) {
+        let style = if colour { style(*level) } else { Style::new() };
+        shown.push_str(&format!("{style}{line}{style:#}\n"));
+    }
+    to.write_all(shown.as_bytes())?;
+    to.flush()
+}
+
+fn style(level: Level) -> Style {
+    match level {
+        Level::Error => Style::new().bold().fg_color(Some(AnsiColor::Red.into())),
+        Level::Warn => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
+        Level::Info => Style::new(),
+        Level::Debug | Level::Trace => Style::new().dimmed(),
+    }
+}

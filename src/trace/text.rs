@@ -1,0 +1,252 @@
+//! Bytes of a client's in a line: exact, bounded, and unable to pretend to be anything else.
+//!
+//! A key may hold any bytes, a newline and a whole forged line among them. So bytes that mean something in a line, or
+//! cannot be seen, are escaped inside quotes; what is long is cut, and stands for itself with its length and a hash.
+
+use std::fmt::{self, Debug, Display, Write};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Longer texts are cut.
+pub const WHOLE_MAX_BYTES: usize = 64;
+/// A cut text shows at most so many bytes.
+const HEAD_BYTES: usize = 32;
+
+/// Bytes as a line shows them.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Text {
+    /// All of them.
+    Whole(Vec<u8>),
+    /// The first few of many.
+    Cut {
+        /// How the bytes begin.
+        head: Vec<u8>,
+        /// How many there are.
+        length: u64,
+        /// The 64-bit xxh3 of all of them: texts with the same length and hash are taken to be the same.
+        hash: u64,
+    },
+}
+
+impl Text {
+    /// What a line shows of these bytes.
+    pub fn new(bytes: impl AsRef<[u8]>) -> Text {
+        let bytes = bytes.as_ref();
+        if bytes.len() <= WHOLE_MAX_BYTES {
+            return Text::Whole(bytes.to_vec());
+        }
+        let head = bytes[..floor_char_boundary(bytes, HEAD_BYTES)].to_vec();
+        Text::Cut { head, length: bytes.len() as u64, hash: xxh3_64(bytes) }
+    }
+
+    /// Reads what [`Display`] wrote; None if it is nothing of the kind.
+    pub fn parse(text: &str) -> Option<Text> {
+        let Some(quoted) = text.strip_prefix('"') else {
+            return (!text.is_empty() && !needs_quotes(text.as_bytes())).then(|| Text::Whole(text.into()));
+        };
+        let end = closing_quote(quoted)?;
+        let (inside, rest) = (&quoted[..end], &quoted[end + 1..]);
+        if rest.is_empty() {
+            return unescape(inside).map(Text::Whole);
+        }
+        let (length, hash) = rest.strip_prefix('+')?.split_once("B#")?;
+        if hash.len() != 16 {
+            return None;
+        }
+        let head = unescape(inside.strip_suffix("...")?)?;
+        Some(Text::Cut { head, length: length.parse().ok()?, hash: u64::from_str_radix(hash, 16).ok()? })
+    }
+
+    /// The text itself, if it is whole and a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Text::Whole(bytes) => std::str::from_utf8(bytes).ok(),
+            Text::Cut { .. } => None,
+        }
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text::new(text)
+    }
+}
+
+impl Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Text::Whole(bytes) => write_bytes(bytes, f),
+            Text::Cut { head, length, hash } => {
+                f.write_char('"')?;
+                escape(head, f)?;
+                write!(f, "...\"+{length}B#{hash:016x}")
+            }
+        }
+    }
+}
+
+impl Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
+}
+
+/// Writes bytes whole, in quotes if they need them.
+pub(super) fn write_bytes(bytes: &[u8], to: &mut impl Write) -> fmt::Result {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !needs_quotes(bytes) => to.write_str(text),
+        _ => {
+            to.write_char('"')?;
+            escape(bytes, to)?;
+            to.write_char('"')
+        }
+    }
+}
+
+/// Where the quote that ends a quoted text stands, in the text behind the opening quote.
+pub(super) fn closing_quote(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|byte| {
+        let closes = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        closes
+    })
+}
+
+/// A character that cannot be seen, or changes how others are seen: line breaks of all kinds, controls, and the marks
+/// that turn the direction of writing.
+pub(super) fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || (c.is_whitespace() && c != ' ')
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+fn needs_quotes(bytes: &[u8]) -> bool {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.is_empty() || text.contains(|c| matches!(c, ' ' | '"' | '=' | '\\') || is_invisible(c)),
+        Err(_) => true,
+    }
+}
+
+/// JSON's escapes, and `\xNN` for a byte that is part of no character.
+fn escape(bytes: &[u8], to: &mut impl Write) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' => to.write_str("\\\"")?,
+                '\\' => to.write_str("\\\\")?,
+                '\n' => to.write_str("\\n")?,
+                '\r' => to.write_str("\\r")?,
+                '\t' => to.write_str("\\t")?,
+                // All of them lie in the first plane: four digits are enough.
+                c if is_invisible(c) => write!(to, "\\u{:04x}", u32::from(c))?,
+                c => to.write_char(c)?,
+            }
+        }
+        for byte in chunk.invalid() {
+            write!(to, "\\x{byte:02x}")?;
+        }
+    }
+    Ok(())
+}
+
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, escaped)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let kind = escaped.chars().next()?;
+        rest = &escaped[kind.len_utf8()..];
+        let mut digits = |count: usize| {
+            let (digits, behind) = rest.split_at_checked(count)?;
+            rest = behind;
+            u32::from_str_radix(digits, 16).ok()
+        };
+        match kind {
+            '"' | '\\' => bytes.push(kind as u8),
+            'n' => bytes.push(b'\n'),
+            'r' => bytes.push(b'\r'),
+            't' => bytes.push(b'\t'),
+            'x' => bytes.push(digits(2)? as u8),
+            'u' => {
+                let c = char::from_u32(digits(4)?)?;
+                bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+            }
+            _ => return None,
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Some(bytes)
+}
+
+/// The longest prefix of at most `max` bytes that cuts no character in two.
+pub(super) fn floor_char_boundary(bytes: &[u8], max: usize) -> usize {
+    let is_boundary = |at: &usize| bytes.get(*at).is_none_or(|byte| byte & 0xc0 != 0x80);
+    let end = bytes.len().min(max);
+    (end.saturating_sub(3)..=end).rev().find(is_boundary).unwrap_or(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shown(bytes: &[u8]) -> String {
+        Text::new(bytes).to_string()
+    }
+
+    #[test]
+    fn quotes_only_where_something_needs_them() {
+        assert_eq!(shown(b"color"), "color");
+        assert_eq!(shown("grün".as_bytes()), "grün");
+        assert_eq!(shown(b"deep blue"), r#""deep blue""#);
+        assert_eq!(shown(b""), r#""""#);
+        assert_eq!(shown(b"a=b"), r#""a=b""#);
+        assert_eq!(shown(br#"say "hi" \o/"#), r#""say \"hi\" \\o/""#);
+        assert_eq!(shown(b"a\nb\tc\r\x00"), r#""a\nb\tc\r\u0000""#);
+        assert_eq!(shown(b"\xff\xfe"), r#""\xff\xfe""#);
+        assert_eq!(shown("\u{2028}\u{202e}\u{85}".as_bytes()), r#""\u2028\u202e\u0085""#);
+    }
+
+    #[test]
+    fn what_is_long_shows_its_head_its_length_and_a_hash_of_all_of_it() {
+        let long = "abc".repeat(395);
+        let text = Text::new(&long);
+        assert_eq!(
+            text.to_string(),
+            format!(r#""abcabcabcabcabcabcabcabcabcabcab..."+1185B#{:016x}"#, xxh3_64(long.as_bytes()))
+        );
+        assert_ne!(text, Text::new(long.replace("cab", "cba")), "a change behind the head changes the hash");
+        // 31 bytes and half a character: the head ends before it.
+        let umlauts = format!("x{}", "ü".repeat(40));
+        assert!(shown(umlauts.as_bytes()).starts_with(&format!("\"x{}...\"+81B#", "ü".repeat(15))));
+    }
+
+    #[test]
+    fn the_longest_whole_text_is_not_cut_and_the_next_one_is() {
+        assert_eq!(shown(&[b'a'; WHOLE_MAX_BYTES]), "a".repeat(WHOLE_MAX_BYTES));
+        assert!(shown(&[b'a'; WHOLE_MAX_BYTES + 1]).contains("+65B#"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_back_exactly(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let text = Text::new(&bytes);
+            let shown = text.to_string();
+            prop_assert!(!shown.contains(is_invisible));
+            prop_assert!(shown.starts_with('"') || !shown.contains([' ', '=', '"']));
+            prop_assert_eq!(Text::parse(&shown), Some(text));
+        }
+
+        #[test]
+        fn any_string_is_read_back_exactly(string in "\\PC*|[\"\\\\nux=. ]*|(?s).*") {
+            let text = Text::new(&string);
+            prop_assert_eq!(Text::parse(&text.to_string()), Some(text));
+        }
+
+        #[test]
+        fn nothing_makes_the_reader_panic(text in "\"?[\"\\\\nux0-9a-fé.+B#]*") {
+            let _ = Text::parse(&text);
+        }
+    }
+}

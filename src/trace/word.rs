@@ -1,0 +1,194 @@
+//! The small vocabularies of lines.
+
+use std::fmt::{self, Formatter};
+
+use super::field::Word;
+use crate::paxos::Slot;
+
+/// Declares a field that is one of a few words.
+macro_rules! words {
+    ($($(#[$doc:meta])* enum $name:ident { $($(#[$word_doc:meta])* $word:ident = $text:literal),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$word_doc])* $word),*
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &[$name] = &[$($name::$word),*];
+
+            /// As it is printed.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$word => $text),* }
+            }
+        }
+
+        impl Word for $name {
+            fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+                to.write_str(self.as_str())
+            }
+
+            fn parse(text: &str) -> Option<$name> {
+                $name::ALL.iter().copied().find(|word| word.as_str() == text)
+            }
+        }
+    )*};
+}
+
+words! {
+    /// What is asked or proposed.
+    enum Op {
+        /// Sets a value.
+        Put = "PUT",
+        /// Reads a value, linearizably.
+        Get = "GET",
+        /// Reads a value as the asked server happens to have it; nothing is promised of it.
+        StaleGet = "STALEGET",
+        /// Removes a value.
+        Delete = "DELETE",
+        /// Opens a session.
+        Open = "OPEN",
+        /// Asks a server how it is.
+        Status = "STATUS",
+        /// Fills a hole in the log.
+        Noop = "NOOP",
+        /// Bytes in the log that are no command of this version.
+        Unreadable = "UNREADABLE",
+    }
+
+    /// How a request ended.
+    enum Status {
+        /// Done; a write was applied.
+        Ok = "OK",
+        /// There was nothing to read or to delete.
+        NotFound = "NOTFOUND",
+        /// The key was at another version.
+        Mismatch = "MISMATCH",
+        /// Certainly not applied.
+        NotApplied = "NOTAPPLIED",
+        /// May or may not be applied, now or later.
+        Unknown = "UNKNOWN",
+        /// The session is no longer known: not applied here, perhaps before.
+        Expired = "EXPIRED",
+        /// The session no longer asks for this write: not applied here, perhaps before.
+        Superseded = "SUPERSEDED",
+    }
+
+    /// Why a role died.
+    enum CrashCause {
+        /// Its random time was up.
+        Timer = "timer",
+        /// Somebody asked for it.
+        Admin = "admin",
+    }
+
+    /// Where in a turn a crash hits.
+    enum CrashPoint {
+        /// Before the role takes the input.
+        BeforeStep = "before-step",
+        /// The input is taken, its records are not durable.
+        BeforeSync = "before-sync",
+        /// The records are durable, nothing was said yet.
+        BeforeSend = "before-send",
+    }
+
+    /// What a restarted role knows.
+    enum Recovered {
+        /// What its disk knows.
+        Disk = "disk",
+        /// Nothing: its promises are forgotten, and a chosen value may be lost.
+        Nothing = "\"NONE UNSAFE\"",
+    }
+
+    /// How failed roles come back.
+    enum RestartMode {
+        /// With what their disk knows.
+        Disk = "disk",
+        /// With nothing: a lab mode that breaks Paxos.
+        Lost = "\"lost UNSAFE\"",
+    }
+
+    /// Why a message was dropped.
+    enum DropCause {
+        /// The role that it is for is down.
+        Crashed = "crashed",
+        /// The queue for it is full.
+        Full = "full",
+        /// The disk has no room for another value.
+        DiskFull = "disk-full",
+        /// There is no connection to the server that it is for.
+        Unconnected = "unconnected",
+        /// The server that it is for starts or stops.
+        Stopped = "stopped",
+    }
+
+    /// What became of a connection to a peer.
+    enum LinkState {
+        /// It stands.
+        Up = "up",
+        /// It is lost.
+        Lost = "lost",
+        /// The peer was not let in, or did not let us in.
+        Refused = "refused",
+    }
+}
+
+/// What a slot's value came to when it was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Applied {
+    /// The write was done.
+    Ok,
+    /// There was nothing to delete.
+    NotFound,
+    /// The key was at another version than the write wanted.
+    Mismatch,
+    /// The write was applied before.
+    Duplicate {
+        /// In this slot.
+        first: Slot,
+    },
+    /// The client no longer asks for this write.
+    Superseded,
+    /// The session is not known.
+    Expired,
+    /// A hole was filled.
+    Noop,
+    /// A session was opened, or found again.
+    Opened,
+    /// The bytes are no command.
+    Unreadable,
+}
+
+impl Word for Applied {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        to.write_str(match self {
+            Applied::Ok => "OK",
+            Applied::NotFound => "NOTFOUND",
+            Applied::Mismatch => "MISMATCH",
+            Applied::Duplicate { first } => return write!(to, "DUPLICATE(first={first})"),
+            Applied::Superseded => "SUPERSEDED",
+            Applied::Expired => "EXPIRED",
+            Applied::Noop => "NOOP",
+            Applied::Opened => "OPENED",
+            Applied::Unreadable => "UNREADABLE",
+        })
+    }
+
+    fn parse(text: &str) -> Option<Applied> {
+        Some(match text {
+            "OK" => Applied::Ok,
+            "NOTFOUND" => Applied::NotFound,
+            "MISMATCH" => Applied::Mismatch,
+            "SUPERSEDED" => Applied::Superseded,
+            "EXPIRED" => Applied::Expired,
+            "NOOP" => Applied::Noop,
+            "OPENED" => Applied::Opened,
+            "UNREADABLE" => Applied::Unreadable,
+            _ => {
+                let first = text.strip_prefix("DUPLICATE(first=")?.strip_suffix(')')?;
+                Applied::Duplicate { first: Slot::parse(first)? }
+            }
+        })
+    }
+}

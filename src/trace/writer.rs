@@ -1,0 +1,426 @@
+//! Writes the lines of one process.
+//!
+//! A group of lines gets consecutive numbers under one lock and goes to the file in one write, so neither another thread
+//! nor a kill can come between them. What cannot be written takes no number: once the file takes lines again, one `LOST`
+//! line says how many are missing.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use log::{Level, Log, Metadata, Record};
+
+use super::event::Event;
+use super::line::{Context, Line, LineId, Process, RoleTag, clean_label, clean_why};
+use super::terminal::Terminal;
+
+/// A line that has no number and no time yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Who speaks.
+    pub role: RoleTag,
+    /// Which request it is about.
+    pub req: Option<String>,
+    /// What happened.
+    pub event: Event,
+    /// What it follows from.
+    pub re: Re,
+    /// Why, in plain English.
+    pub why: Option<String>,
+}
+
+/// What a line follows from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Re {
+    /// Nothing that has a line.
+    #[default]
+    None,
+    /// This line.
+    Line(LineId),
+    /// An earlier draft of the same group, by its index.
+    Earlier(usize),
+}
+
+impl From<Option<LineId>> for Re {
+    fn from(line: Option<LineId>) -> Re {
+        line.map_or(Re::None, Re::Line)
+    }
+}
+
+impl Draft {
+    /// A line that stands alone.
+    pub fn new(role: RoleTag, event: Event) -> Draft {
+        Draft { role, req: None, event, re: Re::None, why: None }
+    }
+
+    /// A line about a message or request that came with this context.
+    pub fn about(role: RoleTag, event: Event, context: &Context) -> Draft {
+        Draft { role, req: context.req.clone(), event, re: context.re.clone().into(), why: None }
+    }
+
+    /// The same, with a reason.
+    pub fn why(self, why: impl Into<String>) -> Draft {
+        Draft { why: Some(why.into()), ..self }
+    }
+}
+
+/// Where the time of a line comes from.
+type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The lines of one process, shared by its threads: a clone writes to the same place.
+#[derive(Clone, Default)]
+pub struct Trace {
+    shared: Option<Arc<Shared>>,
+}
+
+struct Shared {
+    process: Process,
+    steps: AtomicBool,
+    clock: Clock,
+    logger: env_logger::Logger,
+    /// The file; the logger writes to it too, under the lock of `numbering`.
+    sink: Arc<Mutex<Sink>>,
+    terminal: Option<Terminal>,
+    numbering: Mutex<Numbering>,
+}
+
+/// What must change together.
+struct Numbering {
+    /// The number of the next line.
+    next: u64,
+    /// The time of the last line: times of one process only grow, so that sorting lines as text keeps their order.
+    last: Timestamp,
+    /// How many lines could not be written since the last that could.
+    lost: u64,
+}
+
+impl Trace {
+    /// Nobody reads: nothing is written.
+    pub fn disabled() -> Trace {
+        Trace { shared: None }
+    }
+
+    /// Appends to a file, and with `terminal` shows the same lines on stderr. `RUST_LOG` filters both; a line that it
+    /// takes away has no number.
+    pub fn to_file(process: Process, path: &Path, terminal: bool) -> io::Result<Trace> {
+        let filter = std::env::var("RUST_LOG").unwrap_or_default();
+        let terminal = terminal.then(Terminal::stderr).transpose()?;
+        Ok(Trace::open(process, Sink::append_to(path)?, &filter, Arc::new(Timestamp::now), terminal))
+    }
+
+    /// Shows the lines on stderr and keeps them nowhere; `RUST_LOG` filters.
+    pub fn to_terminal(process: Process) -> io::Result<Trace> {
+        let filter = std::env::var("RUST_LOG").unwrap_or_default();
+        Ok(Trace::open(process, Sink::new(Nowhere, 0), &filter, Arc::new(Timestamp::now), Some(Terminal::stderr()?)))
+    }
+
+    /// Keeps the lines in memory, for [`Trace::text`].
+    pub fn to_memory(process: Process) -> Trace {
+        Trace::to_memory_at(process, Timestamp::now)
+    }
+
+    /// As [`Trace::to_memory`], by this clock.
+    pub fn to_memory_at(process: Process, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Trace {
+        Trace::open(process, Sink::new(Vec::new(), 0), "", Arc::new(clock), None)
+    }
+
+    fn open(process: Process, sink: Sink, filter: &str, clock: Clock, terminal: Option<Terminal>) -> Trace {
+        let sink = Arc::new(Mutex::new(sink));
+        let mut builder = env_logger::Builder::new();
+        builder.filter_level(log::LevelFilter::Info).parse_filters(filter);
+        builder.format(|to, record| to.write_fmt(*record.args()));
+        let logger = builder.target(env_logger::Target::Pipe(Box::new(Pipe(sink.clone())))).build();
+        let numbering = Mutex::new(Numbering { next: 1, last: Timestamp::MIN, lost: 0 });
+        let steps = AtomicBool::new(true);
+        Trace { shared: Some(Arc::new(Shared { process, steps, clock, logger, sink, terminal, numbering })) }
+    }
+
+    /// Shows the steps of the protocol, or leaves them out. They are shown unless somebody says otherwise.
+    pub fn show_steps(&self, on: bool) {
+        if let Some(shared) = &self.shared {
+            shared.steps.store(on, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the steps of the protocol are shown: if not, their facts need not even be made.
+    pub fn steps(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.steps.load(Ordering::Relaxed))
+    }
+
+    /// Whether every line of a role is shown, so that a run can be proved from its lines: steps are on, and `RUST_LOG`
+    /// takes none of them away. A process says so in its BOOT line.
+    pub fn is_complete(&self) -> bool {
+        let lets_through = |shared: &Arc<Shared>| {
+            let info = |role: &RoleTag| Metadata::builder().level(Level::Info).target(target(*role)).build();
+            RoleTag::ALL.iter().all(|role| shared.logger.enabled(&info(role)))
+        };
+        self.steps() && self.shared.as_ref().is_some_and(lets_through)
+    }
+
+    /// The process whose lines these are.
+    pub fn process(&self) -> Option<&Process> {
+        self.shared.as_ref().map(|shared| &shared.process)
+    }
+
+    /// Writes one line. None if it was left out, or could not be written.
+    pub fn line(&self, draft: Draft) -> Option<LineId> {
+        self.write_group(std::slice::from_ref(&draft)).pop().flatten()
+    }
+
+    /// Writes lines that belong together, in one write. For each draft the id of its line; None if it was left out, or
+    /// could not be written.
+    pub fn write_group(&self, drafts: &[Draft]) -> Vec<Option<LineId>> {
+        let Some(shared) = self.shared.as_ref().filter(|_| !drafts.is_empty()) else { return vec![None; drafts.len()] };
+        let steps = self.steps();
+        let shown: Vec<usize> = (0..drafts.len())
+            .filter(|at| (steps || !drafts[*at].event.is_step()) && shared.lets_through(&drafts[*at]))
+            .collect();
+        if shown.is_empty() { vec![None; drafts.len()] } else { shared.write(drafts, &shown) }
+    }
+
+    /// What a trace in memory holds; empty for others.
+    pub fn text(&self) -> String {
+        let Some(shared) = &self.shared else { return String::new() };
+        String::from_utf8_lossy(lock(&shared.sink).medium.bytes()).into_owned()
+    }
+
+    /// Waits until the terminal has shown all lines so far, but not longer than this: for the end of a process.
+    pub fn flush(&self, at_most: Duration) {
+        if let Some(terminal) = self.shared.as_ref().and_then(|shared| shared.terminal.as_ref()) {
+            terminal.flush(at_most);
+        }
+    }
+}
+
+impl Shared {
+    fn lets_through(&self, draft: &Draft) -> bool {
+        self.logger.enabled(&Metadata::builder().level(draft.event.level()).target(target(draft.role)).build())
+    }
+
+    fn write(&self, drafts: &[Draft], shown: &[usize]) -> Vec<Option<LineId>> {
+        let mut numbering = lock(&self.numbering);
+        let count = shown.len() as u64 + u64::from(numbering.lost > 0);
+        let (mut next, mut time) = (numbering.next, (self.clock)().max(Timestamp::UNIX_EPOCH));
+        // The last line of a group says now; those before it happened before.
+        time = time.saturating_sub(SignedDuration::from_micros(count as i64 - 1)).unwrap_or(time);
+        let mut stamp = |last: &mut Timestamp, next: &mut u64| {
+            let soonest = last.saturating_add(SignedDuration::from_micros(1)).unwrap_or(*last);
+            *last = whole_micros(time.max(soonest));
+            time = last.saturating_add(SignedDuration::from_micros(1)).unwrap_or(*last);
+            let n = *next;
+            *next += 1;
+            (*last, LineId { process: self.process.clone(), n })
+        };
+        let mut last = numbering.last;
+        let mut text = String::with_capacity(192 * shown.len());
+        let mut loudest = Vec::with_capacity(shown.len() + 1);
+        if numbering.lost > 0 {
+            let (time, id) = stamp(&mut last, &mut next);
+            let event = Event::Lost { n: numbering.lost };
+            push(&mut text, &Line { time, id, role: RoleTag::Server, req: None, event, re: None, why: None });
+            loudest.push(Level::Error);
+        }
+        let mut ids: Vec<Option<LineId>> = vec![None; drafts.len()];
+        for &at in shown {
+            let Draft { role, req, event, re, why } = drafts[at].clone();
+            let re = match re {
+                Re::None => None,
+                Re::Line(line) => Some(line),
+                Re::Earlier(earlier) => ids.get(earlier).cloned().flatten(),
+            };
+            let (time, id) = stamp(&mut last, &mut next);
+            ids[at] = Some(id.clone());
+            loudest.push(event.level());
+            let line = Line { time, id, role, req: req.and_then(clean_label), event, re, why: why.and_then(clean_why) };
+            push(&mut text, &line);
+        }
+        if self.hand_over(&drafts[shown[0]], &text) {
+            *numbering = Numbering { next, last, lost: 0 };
+        } else {
+            numbering.lost += shown.len() as u64;
+            ids.fill(None);
+        }
+        if let Some(terminal) = &self.terminal {
+            terminal.show(text, loudest);
+        }
+        ids
+    }
+
+    /// One record, one write: `log` and `env_logger` carry the whole group. False if the file did not take it.
+    fn hand_over(&self, first: &Draft, text: &str) -> bool {
+        let (level, target) = (first.event.level(), target(first.role));
+        self.logger.log(&Record::builder().args(format_args!("{text}")).level(level).target(target).build());
+        !lock(&self.sink).torn
+    }
+}
+
+fn push(text: &mut String, line: &Line) {
+    if writeln!(text, "{line}").is_err() {
+        unreachable!("a string takes whatever is written to it");
+    }
+}
+
+/// Lines show microseconds; what they are made of holds no more.
+fn whole_micros(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
+
+/// What `RUST_LOG` calls the lines of a role: `paxos_kv::acceptor`.
+fn target(role: RoleTag) -> &'static str {
+    match role {
+        RoleTag::Client => "paxos_kv::client",
+        RoleTag::Server => "paxos_kv::server",
+        RoleTag::Proposer => "paxos_kv::proposer",
+        RoleTag::Acceptor => "paxos_kv::acceptor",
+        RoleTag::Learner => "paxos_kv::learner",
+        RoleTag::Coordinator => "paxos_kv::coordinator",
+        RoleTag::Participant => "paxos_kv::participant",
+        RoleTag::Chaos => "paxos_kv::chaos",
+        RoleTag::Audit => "paxos_kv::audit",
+    }
+}
+
+/// What a thread that panicked left behind is whole: every change under these locks is one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where lines end up: bytes that grow at their end, and can be cut back.
+trait Medium: Send {
+    /// Adds bytes at the end, in one write if the medium takes them whole.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Keeps only so many bytes.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+
+    /// The bytes, if they are in memory.
+    fn bytes(&self) -> &[u8];
+}
+
+impl Medium for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
+impl Medium for Vec<u8> {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.truncate(length as usize);
+        Ok(())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Keeps nothing: only the terminal shows the lines.
+struct Nowhere;
+
+impl Medium for Nowhere {
+    fn append(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn cut(&mut self, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
+/// A medium that holds whole groups of lines only.
+struct Sink {
+    medium: Box<dyn Medium>,
+    /// So many bytes of it are whole groups.
+    whole: u64,
+    /// The last group was not taken; a part of it may stand behind the whole ones.
+    torn: bool,
+}
+
+impl Sink {
+    fn new(medium: impl Medium + 'static, whole: u64) -> Sink {
+        Sink { medium: Box::new(medium), whole, torn: false }
+    }
+
+    /// Opens a file for more lines. Half a line at its end, which a kill or a full disk can leave, is cut off: the next
+    /// line must begin on its own.
+    fn append_to(path: &Path) -> io::Result<Sink> {
+        let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+        let length = file.metadata()?.len();
+        let whole = end_of_last_line(&mut file, length)?;
+        if whole < length {
+            file.set_len(whole)?;
+        }
+        Ok(Sink::new(file, whole))
+    }
+
+    /// Takes a group, or nothing of it.
+    fn take(&mut self, group: &[u8]) {
+        if self.torn && self.medium.cut(self.whole).is_err() {
+            return;
+        }
+        self.torn = self.medium.append(group).is_err();
+        if self.torn {
+            // Should this fail, the next group tries again before it is written.
+            let _ = self.medium.cut(self.whole);
+        } else {
+            self.whole += group.len() as u64;
+        }
+    }
+}
+
+/// How many bytes of the file are whole lines.
+fn end_of_last_line(file: &mut File, length: u64) -> io::Result<u64> {
+    let mut end = length;
+    let mut block = [0; 4_096];
+    while end > 0 {
+        let start = end.saturating_sub(block.len() as u64);
+        let block = &mut block[..(end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(block)?;
+        if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// The logger's way to the sink. It never fails: who wrote asks the sink how it went.
+struct Pipe(Arc<Mutex<Sink>>);
+
+impl Write for Pipe {
+    fn write(&mut self, group: &[u8]) -> io::Result<usize> {
+        lock(&self.0).take(group);
+        Ok(group.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

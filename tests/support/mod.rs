@@ -1,0 +1,215 @@
+//! Real servers for tests: the built binary, on addresses of their own, in a folder that goes away.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use paxos_kv::client::{Client, ClientOptions};
+use paxos_kv::cluster;
+use paxos_kv::net::ServerStatus;
+use paxos_kv::role::Server;
+use paxos_kv::trace::{Process, Trace};
+
+/// How long anything may take that should happen soon.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running cluster.
+pub struct Cluster {
+    /// Data, lines and the cluster file.
+    pub folder: tempfile::TempDir,
+    /// Its servers.
+    pub cluster: cluster::Cluster,
+    arguments: Vec<String>,
+    processes: Vec<Option<Child>>,
+}
+
+impl Cluster {
+    /// Starts `count` servers with these arguments, and waits until all of them answer.
+    pub fn start(count: u8, arguments: &[&str]) -> Cluster {
+        let mut cluster = Cluster::prepare(count, arguments);
+        for id in 1..=count {
+            cluster.run(id);
+        }
+        cluster.await_all();
+        cluster
+    }
+
+    /// A cluster of which nothing runs yet.
+    pub fn prepare(count: u8, arguments: &[&str]) -> Cluster {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cluster.toml");
+        std::fs::write(&file, cluster_file(count)).unwrap();
+        let cluster = cluster::Cluster::read(&file).unwrap();
+        let arguments = arguments.iter().map(|argument| argument.to_string()).collect();
+        Cluster { folder, cluster, arguments, processes: (0..count).map(|_| None).collect() }
+    }
+
+    /// The cluster file.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("cluster.toml")
+    }
+
+    /// The folder of the lines.
+    pub fn lines_folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The lines of a server so far.
+    pub fn lines_of(&self, id: u8) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("server-{id}.log"))).unwrap_or_default()
+    }
+
+    /// The data folder of a server.
+    pub fn data(&self, id: u8) -> PathBuf {
+        self.folder.path().join("data").join(format!("server-{id}"))
+    }
+
+    /// The command that starts a server.
+    pub fn command(&self, id: u8) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-server"));
+        command.arg("--id").arg(id.to_string()).arg("--cluster").arg(self.file());
+        command.arg("--data").arg(self.data(id)).arg("--log-dir").arg(self.folder.path()).arg("--quiet");
+        command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Starts one server.
+    pub fn run(&mut self, id: u8) {
+        let child = self.command(id).spawn().unwrap();
+        self.processes[usize::from(id) - 1] = Some(child);
+    }
+
+    /// Kills servers as `kill -9` does, all before any of them is waited for.
+    pub fn kill(&mut self, ids: &[u8]) {
+        let mut killed: Vec<Child> = ids.iter().filter_map(|id| self.processes[usize::from(*id) - 1].take()).collect();
+        for child in &mut killed {
+            child.kill().unwrap();
+        }
+        for child in &mut killed {
+            child.wait().unwrap();
+        }
+    }
+
+    /// The process id of a server.
+    pub fn pid(&self, id: u8) -> u32 {
+        self.processes[usize::from(id) - 1].as_ref().unwrap().id()
+    }
+
+    /// Waits for a server to end by itself.
+    pub fn await_end(&mut self, id: u8) -> std::process::ExitStatus {
+        let child = self.processes[usize::from(id) - 1].as_mut().unwrap();
+        let status = await_some("the server ends", || child.try_wait().unwrap());
+        self.processes[usize::from(id) - 1] = None;
+        status
+    }
+
+    /// A client that asks this server first, without lines.
+    pub fn client(&self, name: &str, server: u8) -> Client {
+        let mut options = ClientOptions::new(self.cluster.clone(), name);
+        options.first_server = Some(Server(server));
+        Client::connect(options).unwrap()
+    }
+
+    /// A client whose lines go beside the servers'.
+    pub fn client_with_lines(&self, name: &str, server: u8) -> Client {
+        let mut options = ClientOptions::new(self.cluster.clone(), name);
+        options.first_server = Some(Server(server));
+        let path = self.folder.path().join(format!("client-{name}.log"));
+        options.trace = Trace::to_file(Process::named(name).unwrap(), &path, false).unwrap();
+        Client::connect(options).unwrap()
+    }
+
+    /// How a server is, if it answers.
+    pub fn status(&self, id: u8) -> Option<ServerStatus> {
+        self.client("probe", id).status(Server(id)).ok()
+    }
+
+    /// Waits until every server answers and all are connected to each other.
+    pub fn await_all(&self) {
+        let others = self.cluster.servers().len() - 1;
+        for (server, _) in self.cluster.members() {
+            await_some("the server answers and is connected", || {
+                self.status(server.0).filter(|status| status.linked.len() == others)
+            });
+        }
+    }
+
+    /// Waits until all servers have applied the same slots to the same effect.
+    pub fn await_agreement(&self) -> ServerStatus {
+        await_some("all replicas agree", || {
+            let all: Option<Vec<_>> = self.cluster.members().map(|(server, _)| self.status(server.0)).collect();
+            let all = all?;
+            let same = |status: &ServerStatus| (status.applied, status.digest) == (all[0].applied, all[0].digest);
+            all.iter().all(same).then(|| all[0].clone())
+        })
+    }
+
+    /// Runs a tool of the project on the cluster.
+    pub fn client_tool(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
+        command.arg("--cluster").arg(self.file()).args(arguments).stdin(Stdio::null());
+        command.output().unwrap()
+    }
+
+    /// Proves the run from its lines; gives the exit code and what was printed.
+    pub fn audit(&self) -> (i32, String) {
+        lab(&["audit", &self.folder.path().to_string_lossy()])
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.processes.iter_mut().flatten() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            let kept = std::env::temp_dir().join(format!("paxos-kv-failed-{}", std::process::id()));
+            if std::fs::rename(self.folder.path(), &kept).is_ok() {
+                eprintln!("the run is kept in {}", kept.display());
+            }
+        }
+    }
+}
+
+/// Runs `paxos-lab`; gives the exit code and what was printed.
+pub fn lab(arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_paxos-lab")).args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (output.status.code().unwrap_or(-1), text)
+}
+
+/// A cluster file whose addresses nobody else has.
+pub fn cluster_file(count: u8) -> String {
+    let mut file = "cluster = \"test\"\n".to_string();
+    for id in 1..=count {
+        let (peer, client) = (free_address(), free_address());
+        file += &format!("[[server]]\nid = {id}\npeer = \"{peer}\"\nclient = \"{client}\"\n");
+    }
+    file
+}
+
+/// A free port of a loopback address that belongs to this process: tests that run at once cannot meet.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let process = std::process::id();
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let address = Ipv4Addr::new(127, (process >> 8 & 127) as u8 + 64, process as u8, (n % 250) as u8 + 1);
+    TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
+}
+
+/// Waits until something is there.
+pub fn await_some<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
