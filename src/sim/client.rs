@@ -203,8 +203,7 @@ impl SimClient {
         let lines = Lines::begin(&self.trace, label, &request, self.server);
         let tries = Tries::new(self.cluster, asked(&request));
         let pauses = Pauses::new(self.cluster.len());
-        let asking =
-            Asking { request, tries, pauses, lines, begun, deadline, try_begun: begun, operation, then };
+        let asking = Asking { request, tries, pauses, lines, begun, deadline, try_begun: begun, operation, then };
         self.ask(nature, Box::new(asking));
     }
 
@@ -223,7 +222,8 @@ impl SimClient {
 
     /// Nobody listens, or the connection has ended.
     pub fn loses_connection(&mut self, nature: &mut Nature, server: Server, number: u64, no_reply: NoReply) {
-        if server == self.server && number == self.frames
+        if server == self.server
+            && number == self.frames
             && let State::Asking(asking) = std::mem::replace(&mut self.state, State::Done)
         {
             self.failed(nature, asking, TryEnd::NoReply(no_reply));
@@ -248,7 +248,9 @@ impl SimClient {
                 let no_reply = NoReply::Malformed { length: bytes.len() as u64, what: error.to_string() };
                 self.failed(nature, asking, TryEnd::NoReply(no_reply));
             }
-            Ok(ClientReply { reply: Reply::NotApplied(why), .. }) => self.failed(nature, asking, TryEnd::NotApplied(why)),
+            Ok(ClientReply { reply: Reply::NotApplied(why), .. }) => {
+                self.failed(nature, asking, TryEnd::NotApplied(why))
+            }
             Ok(ClientReply { reply: Reply::Unknown(why), .. }) => self.failed(nature, asking, TryEnd::Unknown(why)),
             Ok(reply) => {
                 let took = Duration::from_micros(nature.now() - asking.begun);

@@ -301,7 +301,9 @@ impl World {
 
     fn reset(&mut self, server: Server) {
         let servers: Vec<Server> = self.plan.cluster().without(Servers::only(server)).iter().collect();
-        let (ours, Some(other)) = (Node::Server(server), self.nature.one_of(&servers).map(Node::Server)) else { return };
+        let (ours, Some(other)) = (Node::Server(server), self.nature.one_of(&servers).map(Node::Server)) else {
+            return;
+        };
         self.nature.mark(Mark::Reset);
         self.nature.network.reset(ours, other);
         self.nature.network.reset(other, ours);
@@ -321,7 +323,9 @@ impl World {
 
     fn crash_role(&mut self, server: Server) {
         let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
-        let (Some(role), Some(point)) = (self.nature.one_of(&RoleName::ALL), self.nature.one_of(&points)) else { return };
+        let (Some(role), Some(point)) = (self.nature.one_of(&RoleName::ALL), self.nature.one_of(&points)) else {
+            return;
+        };
         let down = Some(Duration::from_micros(self.while_it_lasts()));
         let at = usize::from(server.0) - 1;
         self.servers[at].crash(&mut self.nature, role, CrashOrder { point, cause: Cause::Timer, down });
@@ -415,7 +419,8 @@ impl World {
             self.nature.ghost.replaced(server);
             return;
         }
-        let has_journal = me.folder.journal.list().is_ok_and(|names| names.iter().any(|name| name.ends_with("journal")));
+        let has_journal =
+            me.folder.journal.list().is_ok_and(|names| names.iter().any(|name| name.ends_with("journal")));
         if has_journal {
             me.folder.journal = Default::default();
         }

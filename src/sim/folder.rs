@@ -50,11 +50,7 @@ impl Folder {
     }
 
     /// The acceptor's journal; a folder that has had one must have it still.
-    pub fn open_journal(
-        &self,
-        identity: &Identity<MemoryFiles>,
-        segment_bytes: u64,
-    ) -> Result<OpenedJournal, Refusal> {
+    pub fn open_journal(&self, identity: &Identity<MemoryFiles>, segment_bytes: u64) -> Result<OpenedJournal, Refusal> {
         let options = Options { segment_bytes, owner: identity.storage_id(), must_exist: identity.has_journal() };
         let (journal, recovered) = Journal::open(self.journal.clone(), options)?;
         identity.set_has_journal(true)?;

@@ -113,7 +113,9 @@ impl History {
                 let (held, at) = known.get(key.as_slice()).copied().unwrap_or_default();
                 let same = *version > at || (*version == at && value.as_deref() == held);
                 if !same {
-                    return broken(format!("a read at slot {slot} found {value:?} version {version}, after {held:?} version {at}"));
+                    return broken(format!(
+                        "a read at slot {slot} found {value:?} version {version}, after {held:?} version {at}"
+                    ));
                 }
                 known.insert(key, (value.as_deref(), *version));
             }
@@ -161,7 +163,11 @@ fn after<'a>(
     match (op, written) {
         (Op::Put { value, if_version, .. }, Written::Done { version }) => {
             let wanted = if_version.is_none_or(|wanted| wanted + 1 == *version);
-            if gap(*version) && wanted { Ok((Some(value), *version)) } else { Err(format!("put made {version} of {at}")) }
+            if gap(*version) && wanted {
+                Ok((Some(value), *version))
+            } else {
+                Err(format!("put made {version} of {at}"))
+            }
         }
         (Op::Delete { .. }, Written::Done { version }) => {
             let there = *version > at + 1 || (*version == at + 1 && held.is_some());

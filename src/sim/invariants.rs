@@ -10,8 +10,8 @@ use std::fmt;
 use super::marks::{Mark, Marks};
 use crate::kv::{Kv, Outcome, Written};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, Proposer,
-    ProposerFact, ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
+    Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, Proposer, ProposerFact,
+    ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
 };
 use crate::role::{Action, Server, Servers};
 
@@ -201,7 +201,9 @@ impl Ghost {
         };
         disk.promised = ballot;
         let invariant = if matches!(record, AcceptorRecord::Promised(_)) { 4 } else { 6 };
-        self.require(invariant, ballot >= before, || format!("{server} promised {before}, and then took part in {ballot}"));
+        self.require(invariant, ballot >= before, || {
+            format!("{server} promised {before}, and then took part in {ballot}")
+        });
         if let AcceptorRecord::Accepted(entry) = record {
             self.vote(server, entry);
         }
@@ -273,12 +275,16 @@ impl Ghost {
                 }
                 Message::Accepted { ballot, slot } => {
                     let voted = self.votes.get(&(*slot, *ballot)).is_some_and(|(_, servers)| servers.contains(server));
-                    self.require(5, voted, || format!("{server} says that it accepted {slot} at {ballot}: not on its disk"));
+                    self.require(5, voted, || {
+                        format!("{server} says that it accepted {slot} at {ballot}: not on its disk")
+                    });
                 }
                 Message::Nack { ballot, promised, .. } => {
                     marks.reach(Mark::Nacked);
                     let durable = self.disk(server).promised;
-                    self.require(5, *promised <= durable, || format!("{server} refused {ballot} by a promise not on its disk"));
+                    self.require(5, *promised <= durable, || {
+                        format!("{server} refused {ballot} by a promise not on its disk")
+                    });
                 }
                 _ => {}
             }
@@ -292,7 +298,8 @@ impl Ghost {
         let durable = self.disk(server).promised;
         self.require(5, ballot <= durable, || format!("{server} promised {ballot}: not on its disk"));
         for (slot, (at, value)) in &reported {
-            let voted = self.votes.get(&(*slot, *at)).is_some_and(|(v, servers)| servers.contains(server) && v == value);
+            let voted =
+                self.votes.get(&(*slot, *at)).is_some_and(|(v, servers)| servers.contains(server) && v == value);
             self.require(5, voted, || format!("{server} reported {slot} accepted at {at}: not on its disk"));
         }
         let Some(from) = self.prepared.get(&ballot).copied() else {
@@ -348,10 +355,19 @@ impl Ghost {
         }
     }
 
-    fn proposal(&mut self, slot: Slot, ballot: Ballot, value: &Value, adopted: Option<Ballot>, quorum: Servers, marks: &mut Marks) {
+    fn proposal(
+        &mut self,
+        slot: Slot,
+        ballot: Ballot,
+        value: &Value,
+        adopted: Option<Ballot>,
+        quorum: Servers,
+        marks: &mut Marks,
+    ) {
         let promises: Vec<_> = quorum.iter().map(|server| self.promises.get(&(ballot, server))).collect();
         let whole = self.quorums.is_prepared(quorum) && promises.iter().all(Option::is_some);
-        let told: Vec<&(Ballot, Value)> = promises.iter().flatten().filter_map(|reported| reported.get(&slot)).collect();
+        let told: Vec<&(Ballot, Value)> =
+            promises.iter().flatten().filter_map(|reported| reported.get(&slot)).collect();
         let highest = told.iter().max_by_key(|(at, _)| *at);
         let bound = match (highest, adopted) {
             (Some((at, bound)), adopted) => adopted == Some(*at) && bound == value,
@@ -370,7 +386,9 @@ impl Ghost {
         }
         let known = value.id().is_none_or(|id| self.asked.contains(&id));
         self.require(7, whole, || format!("{ballot} proposes in slot {slot} without whole promises of {quorum}"));
-        self.require(8, bound, || format!("{ballot} proposes in slot {slot} what its promises ({quorum}) do not bind it to"));
+        self.require(8, bound, || {
+            format!("{ballot} proposes in slot {slot} what its promises ({quorum}) do not bind it to")
+        });
         self.require(2, known, || format!("{ballot} proposes in slot {slot} what nobody asked for"));
     }
 
@@ -449,7 +467,9 @@ impl Ghost {
             return self.require(13, same, || format!("{server} came to another outcome in slot {slot}"));
         }
         let expected = self.machine.apply(slot, value);
-        self.require(13, expected == *outcome, || format!("slot {slot} came to {outcome:?}, and its log to {expected:?}"));
+        self.require(13, expected == *outcome, || {
+            format!("slot {slot} came to {outcome:?}, and its log to {expected:?}")
+        });
         self.applied.push((*outcome, self.machine.digest()));
         if let Some(id) = value.id() {
             self.took_effect(id, slot, outcome, marks);
@@ -492,7 +512,9 @@ impl Ghost {
     pub fn acknowledged(&mut self, id: CommandId, slot: Slot, written: Written) {
         let applied = matches!(self.outcome(slot), Some(Outcome::Applied(saved)) if saved.written == written);
         let kept = applied && self.effects.get(&id) == Some(&slot);
-        self.require(14, kept, || format!("{id:?} was acknowledged as {written:?} in slot {slot}, which holds something else"));
+        self.require(14, kept, || {
+            format!("{id:?} was acknowledged as {written:?} in slot {slot}, which holds something else")
+        });
     }
 
     /// A client counts its write as certainly not applied.

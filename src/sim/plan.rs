@@ -6,7 +6,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::faults::{Faults, Fault};
+use super::faults::{Fault, Faults};
 use super::nature::{MS, Micros, SECOND};
 use super::network::Weather;
 use crate::paxos::Quorums;
@@ -144,11 +144,14 @@ fn healthy(servers: u8, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> Se
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan { seed, servers, clients, requests, keys, reads, deletes, conditional, .. } = self;
-        let ms = |range: &RangeInclusive<Micros>| {
-            format!("{}-{}ms", *range.start() as f64 / 1e3, *range.end() as f64 / 1e3)
-        };
+        let ms =
+            |range: &RangeInclusive<Micros>| format!("{}-{}ms", *range.start() as f64 / 1e3, *range.end() as f64 / 1e3);
         writeln!(f, "seed {seed}: {servers} servers, {clients} clients, {requests} requests on {keys} keys")?;
-        writeln!(f, "  reads {reads}%, deletes {deletes}%, conditional puts {conditional}%, values up to {} bytes", self.value_bytes)?;
+        writeln!(
+            f,
+            "  reads {reads}%, deletes {deletes}%, conditional puts {conditional}%, values up to {} bytes",
+            self.value_bytes
+        )?;
         writeln!(
             f,
             "  sync {}, processor {}, think {}, request time-out {}s, journal files {} KiB, clocks {:?}%",

@@ -311,7 +311,9 @@ impl SimServer {
 
     /// Bytes from a client. False if they are no request.
     pub fn hear_client(&mut self, nature: &mut Nature, client: usize, bytes: &[u8]) -> bool {
-        let Ok(ClientRequest { number, context, request }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) else { return false };
+        let Ok(ClientRequest { number, context, request }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) else {
+            return false;
+        };
         let Some(process) = &mut self.process else { return true };
         let label = context.req.clone().unwrap_or_default();
         let context = match lines::request(&request, address(client)) {
@@ -442,23 +444,26 @@ impl SimServer {
         let Some(process) = self.process.as_ref().filter(|process| process.trace.steps()) else { return };
         let acceptor = process.acceptor.as_ref().map(|living| &living.role);
         let promised = acceptor.map(|role| role.promised()).filter(|ballot| ballot.round > 0);
-        self.line(RoleTag::Server, LineEvent::Boot {
-            version: Text::new(env!("CARGO_PKG_VERSION")),
-            cluster: self.cluster,
-            protocol: Some(Text::new("basic-paxos")),
-            seed: None,
-            fail: Some(Text::new("simulated")),
-            mean_up: None,
-            mean_down: None,
-            restart: Some(RestartMode::Disk),
-            data: None,
-            steps: Some(Text::new("on")),
-            life: Some(process.identity.life()),
-            applied: Some(Slot(0)),
-            digest: Some(Digest(Kv::default().digest())),
-            promised: Some(MaybeBallot(promised)),
-            accepted: acceptor.map(|role| role.accepted().len() as u64),
-        });
+        self.line(
+            RoleTag::Server,
+            LineEvent::Boot {
+                version: Text::new(env!("CARGO_PKG_VERSION")),
+                cluster: self.cluster,
+                protocol: Some(Text::new("basic-paxos")),
+                seed: None,
+                fail: Some(Text::new("simulated")),
+                mean_up: None,
+                mean_down: None,
+                restart: Some(RestartMode::Disk),
+                data: None,
+                steps: Some(Text::new("on")),
+                life: Some(process.identity.life()),
+                applied: Some(Slot(0)),
+                digest: Some(Digest(Kv::default().digest())),
+                promised: Some(MaybeBallot(promised)),
+                accepted: acceptor.map(|role| role.accepted().len() as u64),
+            },
+        );
     }
 
     /// The process is gone: its lines stay, and whoever waited has lost the connection.

@@ -223,9 +223,7 @@ impl World {
         }
         self.nature.after(200 * MS, Event::Chaos);
         let end = self.nature.now() + LIVENESS;
-        let done = self.go_on(end, |world| {
-            world.clients.iter().all(SimClient::is_done) && world.agree(healthy)
-        })?;
+        let done = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done) && world.agree(healthy))?;
         if done {
             let unanswered = self.nature.history.operations().iter();
             let failed = unanswered.filter(|one| one.client >= first && !one.has_result()).count();
@@ -451,7 +449,9 @@ impl World {
         match refusal {
             Refusal::Damaged(why) => {
                 let lost = self.lost.contains(server);
-                self.nature.ghost.require(23, lost, || format!("{server} refuses a disk that nobody has damaged: {why}"));
+                self.nature
+                    .ghost
+                    .require(23, lost, || format!("{server} refuses a disk that nobody has damaged: {why}"));
                 self.nature.mark(Mark::RefusedDamaged);
                 self.end(server);
             }

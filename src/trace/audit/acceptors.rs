@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::field::{AcceptedSlots, MaybeBallot};
+use super::super::field::{AcceptedSlots, MaybeBallot, MoreSlots, fingerprint};
 use super::super::line::RoleTag;
 use super::super::word::Recovered;
 use super::{Case, Rule};
 use crate::paxos::{Ballot, Slot};
 use crate::role::Server;
+
+/// Of so many proposals it is tried out which of them an acceptor may have accepted without a line.
+const UNKNOWN_MAX: usize = 14;
 
 /// What one PROMISE line says of the slots from its first on.
 #[derive(Clone, Debug)]
@@ -19,15 +22,25 @@ pub(super) struct Report {
     from: Slot,
     /// What is known to be reported.
     reported: BTreeMap<Slot, Ballot>,
-    /// The report is longer than the line, and nothing else tells the rest: slots behind this one are not known.
+    /// The report is longer than the line, and its fingerprint is not that of what the acceptor's earlier lines show. Of
+    /// the slots behind this one they tell the rest, but not all: it has accepted more, and died before it wrote the line.
     known_to: Option<Slot>,
 }
 
+/// What an acceptor reported of a slot, as far as lines tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Say {
+    /// The ballot at which it had accepted a value there, or a lower one; None if it had accepted none.
+    pub at_least: Option<Ballot>,
+    /// It is exactly that.
+    pub exactly: bool,
+}
+
 impl Report {
-    /// What the acceptor reported of a slot: a ballot, or that it had accepted nothing. None if the lines do not tell.
-    pub fn says(&self, slot: Slot) -> Option<Option<Ballot>> {
-        let told = slot >= self.from && self.known_to.is_none_or(|last| slot <= last);
-        told.then(|| self.reported.get(&slot).copied())
+    /// What the acceptor reported of a slot; None if it was not asked about it.
+    pub fn says(&self, slot: Slot) -> Option<Say> {
+        let exactly = self.known_to.is_none_or(|last| slot <= last);
+        (slot >= self.from).then(|| Say { at_least: self.reported.get(&slot).copied(), exactly })
     }
 }
 
@@ -164,45 +177,110 @@ impl Past {
     }
 
     /// Holds what a PROMISE reports against what was accepted; gives the report, as complete as lines make it.
-    fn report(&self, case: &mut Case<'_>, from: Slot, told: &AcceptedSlots, at: usize) -> Report {
-        let who = case.run.line(at).id.process.clone();
-        let mut reported: BTreeMap<Slot, Ballot> = told.first.iter().copied().collect();
-        let last_shown = told.first.last().map(|(slot, _)| *slot).filter(|_| told.more > 0);
-        for (slot, (ballot, line)) in self.accepted.range(from..) {
-            match reported.get(slot) {
-                Some(says) if says == ballot => {}
-                Some(says) if says > ballot && self.may_know_more => {}
-                Some(says) => {
-                    let says = format!("{who} reports {slot} accepted at {says}, and accepted it at {ballot}");
-                    case.violated(Rule::Promise, &[*line, at], says);
-                }
-                None if last_shown.is_some_and(|last| *slot > last) => {}
-                None => {
-                    let says = format!("{who} does not report slot {slot}, which it accepted at {ballot}");
-                    case.violated(Rule::Promise, &[*line, at], says);
+    fn report(&mut self, case: &mut Case<'_>, from: Slot, told: &AcceptedSlots, at: usize) -> Report {
+        let last_shown = told.more.and(told.first.last()).map_or(Slot(u64::MAX), |(slot, _)| *slot);
+        self.check_shown(case, from, last_shown, told, at);
+        for (slot, ballot) in &told.first {
+            check_was_proposed(case, *slot, *ballot, at);
+            // What it has reported once it must report for ever.
+            if self.accepted.get(slot).is_none_or(|(before, _)| before < ballot) {
+                self.accepted.insert(*slot, (*ballot, at));
+            }
+        }
+        let mut known_to = None;
+        if let Some(more) = told.more {
+            match self.find_rest(case, from, last_shown, &told.first, more, at) {
+                Rest::Found => {}
+                Rest::Unknown => known_to = Some(last_shown),
+                Rest::Other => {
+                    known_to = Some(last_shown);
+                    let who = &case.run.line(at).id.process;
+                    let says = format!("{who} reports other slots behind {last_shown} than it has accepted");
+                    case.missing_anywhere(Rule::Promise, &[at], says);
                 }
             }
         }
-        for (slot, ballot) in &told.first {
-            if !self.accepted.contains_key(slot) && !self.may_know_more {
+        let reported = self.accepted.range(from..).map(|(slot, (ballot, _))| (*slot, *ballot));
+        let mut reported: BTreeMap<Slot, Ballot> = reported.filter(|(slot, _)| *slot > last_shown).collect();
+        reported.extend(told.first.iter().copied());
+        Report { at, from, reported, known_to }
+    }
+
+    /// The slots that the line shows are those that were accepted.
+    fn check_shown(&self, case: &mut Case<'_>, from: Slot, last: Slot, told: &AcceptedSlots, at: usize) {
+        let who = &case.run.line(at).id.process;
+        let reported: BTreeMap<Slot, Ballot> = told.first.iter().copied().collect();
+        for (slot, (ballot, line)) in self.accepted.range(from..=last.max(from)) {
+            let says = match reported.get(slot) {
+                Some(says) if says == ballot || (says > ballot && self.may_know_more) => continue,
+                Some(says) => format!("{who} reports slot {slot} accepted at {says}, and accepted it at {ballot}"),
+                None => format!("{who} does not report slot {slot}, which it accepted at {ballot}"),
+            };
+            case.violated(Rule::Promise, &[*line, at], says);
+        }
+        for (slot, ballot) in reported {
+            if !self.accepted.contains_key(&slot) && !self.may_know_more {
                 let says = format!("{who} reports slot {slot} accepted at {ballot}, and no line shows that it was");
                 case.violated(Rule::Promise, &[at], says);
             }
-            check_was_proposed(case, *slot, *ballot, at);
         }
-        let known = self.accepted.range(from..).count() as u64;
-        let all = told.first.len() as u64 + told.more;
-        if all < known {
-            let says = format!("{who} reports {all} accepted slots from {from} on, and has accepted {known}");
-            case.violated(Rule::Promise, &[at], says);
-        }
-        // The slots that the line has no room for are told by the lines of their acceptance, if all of them are.
-        let known_to = last_shown.filter(|_| all != known || self.may_know_more);
-        if told.more > 0 && known_to.is_none() {
-            reported.extend(self.accepted.range(from..).map(|(slot, (ballot, _))| (*slot, *ballot)));
-        }
-        Report { at, from, reported, known_to }
     }
+
+    /// Finds the slots that a PROMISE line has no room for: those that the acceptor's lines show, if their fingerprint is
+    /// the one told; and with them what it may have accepted without a line, before it died.
+    fn find_rest(
+        &mut self,
+        case: &Case<'_>,
+        from: Slot,
+        last_shown: Slot,
+        shown: &[(Slot, Ballot)],
+        told: MoreSlots,
+        at: usize,
+    ) -> Rest {
+        let Event::Promise { ballot: promised, .. } = case.run.line(at).event else { return Rest::Unknown };
+        let known: BTreeMap<Slot, Ballot> = self.accepted.range(from..).map(|(slot, (b, _))| (*slot, *b)).collect();
+        let known: BTreeMap<Slot, Ballot> = known.into_iter().filter(|(slot, _)| *slot > last_shown).collect();
+        let sum = |slots: &mut dyn Iterator<Item = (Slot, Ballot)>| {
+            slots.fold(0, |sum: u64, (slot, ballot)| sum.wrapping_add(fingerprint(slot, ballot)))
+        };
+        let known_sum = sum(&mut known.iter().map(|(slot, ballot)| (*slot, *ballot)));
+        let lacks = told.sum.wrapping_sub(known_sum).wrapping_sub(sum(&mut shown.iter().copied()));
+        if lacks == 0 && told.count == known.len() as u64 {
+            return Rest::Found;
+        }
+        if !self.may_know_more {
+            return Rest::Other;
+        }
+        // What was proposed behind the slots shown, and is not known to be accepted or overruled.
+        let perhaps = case.accepts.range((last_shown.next(), Ballot::ZERO)..).map(|(key, _)| *key);
+        let perhaps = perhaps.filter(|(slot, ballot)| *ballot <= promised && known.get(slot) < Some(ballot));
+        let perhaps: Vec<(Slot, Ballot)> = perhaps.take(UNKNOWN_MAX + 1).collect();
+        if perhaps.len() > UNKNOWN_MAX {
+            return Rest::Unknown;
+        }
+        let gain = |(slot, ballot): (Slot, Ballot)| {
+            fingerprint(slot, ballot).wrapping_sub(known.get(&slot).map_or(0, |before| fingerprint(slot, *before)))
+        };
+        let chosen = |set: u32| perhaps.iter().enumerate().filter(move |(n, _)| set & 1 << n != 0).map(|(_, one)| *one);
+        let found = (1..1_u32 << perhaps.len()).find(|set| {
+            let new = chosen(*set).filter(|(slot, _)| !known.contains_key(slot)).count() as u64;
+            let gained = chosen(*set).fold(0, |sum: u64, one| sum.wrapping_add(gain(one)));
+            gained == lacks && told.count == known.len() as u64 + new
+        });
+        let Some(set) = found else { return Rest::Other };
+        self.accepted.extend(chosen(set).map(|(slot, ballot)| (slot, (ballot, at))));
+        Rest::Found
+    }
+}
+
+/// Whether it is known what a PROMISE line has no room for.
+enum Rest {
+    /// It is what the acceptor is now known to have accepted.
+    Found,
+    /// There are too many possibilities.
+    Unknown,
+    /// It cannot be anything that lines show.
+    Other,
 }
 
 /// Nobody accepts what nobody has proposed.

@@ -3,22 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::line::RoleTag;
+use super::super::exchange::{Exchange, exchanges};
 use super::super::text::Text;
 use super::super::word::{Applied, Op, Status};
 use super::{Case, Rule};
-use crate::paxos::{CommandId, Slot};
-
-/// A request and what became of it, by the lines of its client.
-struct Exchange<'a> {
-    request: usize,
-    op: Op,
-    key: Option<&'a Text>,
-    value: Option<&'a Text>,
-    /// Which command it is, if its client says so.
-    id: Option<CommandId>,
-    reply: Option<usize>,
-}
+use crate::paxos::Slot;
 
 /// A result that a client was told.
 struct Told<'a> {
@@ -29,7 +18,7 @@ struct Told<'a> {
 }
 
 pub(super) fn check(case: &mut Case<'_>) {
-    let exchanges = exchanges(case);
+    let exchanges = exchanges(case.run);
     let store = Store::new(case);
     for exchange in &exchanges {
         let Some(reply) = exchange.reply.filter(|reply| case.is_claim(*reply)) else { continue };
@@ -45,34 +34,6 @@ pub(super) fn check(case: &mut Case<'_>) {
         }
     }
     check_real_time(case, &exchanges);
-}
-
-/// Pairs each request of a client with the line that ends it. A client may use a label twice, one after the other.
-fn exchanges<'a>(case: &Case<'a>) -> Vec<Exchange<'a>> {
-    let run = case.run;
-    let mut exchanges: Vec<Exchange<'a>> = Vec::new();
-    for lines in run.by_process().into_values() {
-        let mut open: BTreeMap<&str, usize> = BTreeMap::new();
-        for at in lines {
-            let line = run.line(at);
-            let Some(req) = line.req.as_deref().filter(|_| line.role == RoleTag::Client) else { continue };
-            match &line.event {
-                Event::Request { op, key, value, session, sequence, .. } => {
-                    let id = session.zip(*sequence).map(|(session, sequence)| CommandId(session, sequence));
-                    let (key, value) = (key.as_ref(), value.as_ref());
-                    open.insert(req, exchanges.len());
-                    exchanges.push(Exchange { request: at, op: *op, key, value, id, reply: None });
-                }
-                Event::Response { .. } | Event::Timeout { .. } => {
-                    if let Some(exchange) = open.remove(req) {
-                        exchanges[exchange].reply = Some(at);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-    exchanges
 }
 
 fn told(event: &Event) -> Option<Told<'_>> {

@@ -13,6 +13,8 @@ mod complete;
 mod learners;
 mod proposals;
 #[cfg(test)]
+pub(super) mod script;
+#[cfg(test)]
 mod tests;
 
 use std::fmt::{self, Display, Formatter, Write};

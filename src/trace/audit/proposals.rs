@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::event::Event;
 use super::super::field::SlotFrom;
-use super::acceptors::Report;
+use super::acceptors::{Report, Say};
 use super::case::Told;
 use super::{Case, Rule};
 use crate::paxos::{Ballot, Slot};
@@ -74,46 +74,26 @@ fn check_bound(case: &mut Case<'_>, at: usize) {
         return case.missing(Rule::Adopt, silent, &[at], says);
     }
     let adopted = adopted.0;
-    let no_more = quorum.iter().map(|server| Fit::of_one(reports(server), slot, |say| say <= adopted)).min();
-    let that = quorum.iter().map(|server| Fit::of_one(reports(server), slot, |say| say == adopted)).max();
+    // What an acceptor may have accepted without a line must at least have been proposed.
+    let was_proposed = adopted.is_some_and(|ballot| case.accepts.contains_key(&(slot, ballot)));
+    let no_more = |say: Say| say.at_least <= adopted;
+    let that = |say: Say| say.at_least == adopted || (!say.exactly && say.at_least < adopted && was_proposed);
+    let no_more = quorum.iter().all(|server| fits(reports(server), slot, no_more));
+    let that = quorum.iter().any(|server| fits(reports(server), slot, that));
     let evidence = quorum.iter().flat_map(|server| reports(server).iter().map(|report| report.at)).chain([at]);
     let evidence: Vec<usize> = evidence.collect();
-    match no_more.min(that) {
-        Some(Fit::Yes) => {
-            if let Some(before) = adopted {
-                check_adopted(case, slot, before, at);
-            }
-        }
-        Some(Fit::Perhaps) => {
-            let says = format!("a promise for {ballot} reports more slots than its line shows, slot {slot} perhaps");
-            case.unproven(Rule::Adopt, &evidence, says);
-        }
-        Some(Fit::No) | None => {
-            let says = format!("{ballot} proposes in slot {slot} as if {}: its promises say otherwise", told(adopted));
-            case.violated(Rule::Adopt, &evidence, says);
-        }
+    if !no_more || !that {
+        let says = format!("{ballot} proposes in slot {slot} as if {}: its promises say otherwise", told(adopted));
+        case.violated(Rule::Adopt, &evidence, says);
+    } else if let Some(before) = adopted {
+        check_adopted(case, slot, before, at);
     }
 }
 
-/// How an acceptor's promise fits a proposal.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
-    No,
-    /// The lines do not tell all that the promise said.
-    Perhaps,
-    Yes,
-}
-
-impl Fit {
-    /// An acceptor that was asked twice has answered twice: one of its answers must fit.
-    fn of_one(reports: &[Report], slot: Slot, fits: impl Fn(Option<Ballot>) -> bool) -> Fit {
-        let fit = |report: &Report| match report.says(slot) {
-            None => Fit::Perhaps,
-            Some(say) if fits(say) => Fit::Yes,
-            Some(_) => Fit::No,
-        };
-        reports.iter().map(fit).max().unwrap_or(Fit::No)
-    }
+/// An acceptor that was asked twice has answered twice: one of its answers must fit. (One that was asked about later
+/// slots only says nothing against it: that the proposal is not below them is checked apart.)
+fn fits(reports: &[Report], slot: Slot, fits: impl Fn(Say) -> bool) -> bool {
+    reports.iter().any(|report| report.says(slot).is_none_or(&fits))
 }
 
 fn told(adopted: Option<Ballot>) -> String {
