@@ -209,16 +209,15 @@ say_why() {
   while IFS= read -r line; do note "  $line"; done < <(tail -n 5 -- "$run/server-$1.err")
 }
 
-# Says why servers have ended that this script has started; true if there is one.
+# Whether servers have ended that this script has started; if so, says which, and why the first has.
 some_have_ended() {
-  local id pid ended=1
+  local id pid ended=()
   while read -r id pid; do
-    if ! kill -0 "$pid" 2>/dev/null; then
-      say_why "$id"
-      ended=0
-    fi
+    if ! kill -0 "$pid" 2>/dev/null; then ended+=("$id"); fi
   done <"$run/pids"
-  return "$ended"
+  ((${#ended[@]} > 0)) || return 1
+  say_why "${ended[0]}"
+  if ((${#ended[@]} > 1)); then note "ended in all: server ${ended[*]}"; fi
 }
 
 # Waits until every server answers; false if one has ended, or if time is up.

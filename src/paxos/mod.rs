@@ -122,9 +122,9 @@
 //!   Complex*, 2015, section 2, where a scout and commanders are the two phases of a leader).
 //! - Changing who the servers are (*Paxos Made Simple*, section 3, at its end).
 //! - Forgetting what is old: acceptors and learners keep the whole log (*Moderately Complex*, section 4, on garbage
-//!   collection). The
-//!   messages know of it already: `TRUNCATED`, and `truncated_below` in a promise.
-//! - Leases (*Moderately Complex*, section 4, on read-only commands): a read needs a majority, and no clock is trusted with anything.
+//!   collection). The messages know of it already: `TRUNCATED`, and `truncated_below` in a promise.
+//! - Leases (*Moderately Complex*, section 4, on read-only commands): a read needs a majority, and no clock is trusted
+//!   with anything.
 //! - Liars. A server follows the protocol or is silent; *The Part-Time Parliament*'s priests are honest too.
 //!
 //! # Where to go on

@@ -215,20 +215,21 @@ impl<'a> Look<'a> {
                 return Err(format!("only {ended} {} have an outcome", op.as_str()));
             }
         }
-        let answered_by = |exchange: &Exchange<'_>| match self.run.line(exchange.reply?).event {
-            Event::Response { server, .. } => server,
+        // Asked first: a server whose roles are down may have sent the client on to the next.
+        let asked = |exchange: &Exchange<'_>| match self.run.line(exchange.request).event {
+            Event::Request { to, .. } => to,
             _ => None,
         };
-        let servers: Servers = self.in_phase(at_work).filter_map(answered_by).collect();
+        let servers: Servers = self.in_phase(at_work).filter_map(asked).collect();
         if !self.cluster.without(servers).is_empty() {
-            return Err(format!("no operation was answered by {}", self.cluster.without(servers)));
+            return Err(format!("no operation was asked of {}", self.cluster.without(servers)));
         }
         let reread = self.in_phase(after).filter(|exchange| exchange.op == Op::Get && exchange.reply.is_some()).count();
         if reread == 0 {
             return Err("nothing was read again at the end".into());
         }
         let total = self.in_phase(at_work).count();
-        let says = format!("{populated} keys before, {total} operations answered by {servers}, {reread} read again");
+        let says = format!("{populated} keys before, {total} operations asked of {servers}, {reread} read again");
         Ok((says, vec![before.line, at_work.line, after.line]))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::event::Event;
 use super::super::field::SlotFrom;
-use super::acceptors::Report;
+use super::acceptors::{Report, Say};
 use super::case::Told;
 use super::{Case, Rule};
 use crate::paxos::{Ballot, Slot};
@@ -74,8 +74,22 @@ fn check_bound(case: &mut Case<'_>, at: usize) {
         return case.missing(Rule::Adopt, silent, &[at], says);
     }
     let adopted = adopted.0;
-    let no_more = quorum.iter().map(|server| Fit::of_one(reports(server), slot, |say| say <= adopted)).min();
-    let that = quorum.iter().map(|server| Fit::of_one(reports(server), slot, |say| say == adopted)).max();
+    // What an acceptor may have accepted without a line must at least have been proposed.
+    let was_proposed = adopted.is_some_and(|ballot| case.accepts.contains_key(&(slot, ballot)));
+    let could_be_more = has_rival(case, slot, adopted, at);
+    let no_more = |say: Say| match say {
+        Say { at_least, .. } if at_least > adopted => Fit::No,
+        Say { exactly, .. } if exactly || !could_be_more => Fit::Yes,
+        Say { .. } => Fit::Perhaps,
+    };
+    // That somebody reported it matters less than that nobody reported more: it was proposed, so it was safe.
+    let that = |say: Say| match say {
+        Say { at_least, .. } if at_least == adopted => Fit::Yes,
+        Say { at_least, exactly: false } if at_least < adopted && was_proposed => Fit::Yes,
+        Say { .. } => Fit::No,
+    };
+    let no_more = quorum.iter().map(|server| Fit::of_one(reports(server), slot, no_more)).min();
+    let that = quorum.iter().map(|server| Fit::of_one(reports(server), slot, that)).max();
     let evidence = quorum.iter().flat_map(|server| reports(server).iter().map(|report| report.at)).chain([at]);
     let evidence: Vec<usize> = evidence.collect();
     match no_more.min(that) {
@@ -95,6 +109,15 @@ fn check_bound(case: &mut Case<'_>, at: usize) {
     }
 }
 
+/// Whether another value was proposed in the slot, below this proposal and above what it adopts: an acceptor could have
+/// accepted that one, and then this proposal would be wrong.
+fn has_rival(case: &Case<'_>, slot: Slot, adopted: Option<Ballot>, at: usize) -> bool {
+    let Event::Accept { ballot, .. } = case.run.line(at).event else { return false };
+    let value = Told::of(case.run.line(at));
+    let between = case.accepts.range((slot, adopted.unwrap_or(Ballot::ZERO))..(slot, ballot));
+    between.flat_map(|(_, lines)| lines).any(|rival| Told::of(case.run.line(*rival)) != value)
+}
+
 /// How an acceptor's promise fits a proposal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
@@ -105,14 +128,10 @@ enum Fit {
 }
 
 impl Fit {
-    /// An acceptor that was asked twice has answered twice: one of its answers must fit.
-    fn of_one(reports: &[Report], slot: Slot, fits: impl Fn(Option<Ballot>) -> bool) -> Fit {
-        let fit = |report: &Report| match report.says(slot) {
-            None => Fit::Perhaps,
-            Some(say) if fits(say) => Fit::Yes,
-            Some(_) => Fit::No,
-        };
-        reports.iter().map(fit).max().unwrap_or(Fit::No)
+    /// An acceptor that was asked twice has answered twice: one of its answers must fit. (One that was asked about later
+    /// slots only says nothing against it: that the proposal is not below them is checked apart.)
+    fn of_one(reports: &[Report], slot: Slot, fit: impl Fn(Say) -> Fit) -> Fit {
+        reports.iter().map(|report| report.says(slot).map_or(Fit::Yes, &fit)).max().unwrap_or(Fit::No)
     }
 }
 
