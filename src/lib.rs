@@ -1,8 +1,22 @@
-//! A Paxos replicated key-value store.
+//! A Paxos replicated key-value store that people can run, watch, break and trust.
+//!
+//! # Reading order
+//!
+//! 1. [`paxos`]: the protocol. Its head is an essay that starts from nothing; then one file a role.
+//! 2. [`role`]: what a role is, and why nothing is said before what it rests on is durable.
+//! 3. [`kv`]: what is replicated: a store with versions, whose writes are applied exactly once.
+//! 4. [`storage`]: how an acceptor remembers, and how damage is told from "never written".
+//! 5. [`server`]: threads, sockets, timers and failures around the roles; with [`net`] and [`codec`].
+//! 6. [`client`]: the other side: retries under one number, and honest outcomes.
+//! 7. [`trace`]: the lines that all of them write, and how they prove a run again.
+//!
+//! Dependencies point one way: `client, server -> net, storage, trace -> kv, paxos -> role`. The rooms [`role`],
+//! [`paxos`] and [`kv`] are pure: no clock, socket, file, thread, randomness or hash order.
 
 pub mod client;
 pub mod cluster;
 pub mod codec;
+pub mod duration;
 pub mod kv;
 pub mod net;
 pub mod paxos;

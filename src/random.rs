@@ -38,7 +38,7 @@ impl Random {
     pub fn within(&mut self, range: RangeInclusive<u64>) -> u64 {
         let (low, width) = (*range.start(), range.end().saturating_sub(*range.start()) + 1);
         // The high half of a 128-bit product is uniform up to one part in 2^64 / width.
-        low + (u128::from(self.next()) * u128::from(width) >> 64) as u64
+        low + ((u128::from(self.next()) * u128::from(width)) >> 64) as u64
     }
 
     /// A duration between half and one and a half of the mean.

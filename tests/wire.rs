@@ -3,6 +3,8 @@
 //! The golden bytes pin the format: whoever changes a message, a record or a command in a way that old bytes no longer
 //! mean the same sees it here first, and raises the version of protocol or journal.
 
+#![allow(clippy::unwrap_used)]
+
 use paxos_kv::codec::{CodecError, decode, encode};
 use paxos_kv::kv::{self, Op};
 use paxos_kv::paxos::{

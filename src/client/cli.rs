@@ -1,4 +1,4 @@
-//! The command line of `paxos-client`.
+//! What `paxos-client` does with its command line.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,10 +9,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::Parser;
 
+use super::arguments::{Cli, Command, Common, DemoArgs, Scenes, Target, with_demo};
 use super::demo::Demo;
-use super::duration::parse_duration;
 use super::identity::Identity;
 use super::outcome::{ClientError, Found, Outcome};
 use super::perform::{Counts, Done, outcome_words, perform};
@@ -22,7 +22,6 @@ use super::stub::{Client, ClientOptions, check_limits};
 use super::workload::{self, Action, Operation, shown};
 use crate::cluster::Cluster;
 use crate::kv::VALUE_MAX_BYTES;
-use crate::paxos::RoleName;
 use crate::role::Server;
 
 /// Exit codes: what a script needs to know of an outcome.
@@ -45,167 +44,8 @@ const PREPOPULATE: &str = include_str!("../../res/prepopulate.txt");
 const OPERATIONS: &str = include_str!("../../res/operations.txt");
 /// Where the cluster file is, below the folder of the project.
 const CLUSTER_FILE: &str = "res/cluster.toml";
-/// A demo has at most so many clients.
-const CLIENTS_MAX: u8 = 64;
 /// Between two looks of `status --await`.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-
-const AFTER_HELP: &str = "\
-Exit codes:
-  0  done
-  1  failure
-  2  usage
-  3  key not found
-  4  certainly not applied (failed reads and version mismatches too)
-  5  outcome unknown: the write may be applied, now or later
-
-Examples:
-  paxos-client put color \"deep blue\"
-  paxos-client get color
-  paxos-client put color red --if-version 1
-  printf '\\000\\001' | paxos-client put blob -
-  paxos-client run res/operations.txt
-  paxos-client status
-  paxos-client crash 3.acceptor --for 2s        (servers must run with --lab)
-  paxos-client --clients 3 --scenes all         (the demo; this is what run_client.sh does)
-
-A request that a server does not answer within 1 s goes on to the next server, under the same number, so that it is
-applied once. Data goes to stdout, everything else to stderr.";
-
-/// Talks to a Paxos key-value store.
-#[derive(Debug, Parser)]
-#[command(name = "paxos-client", version, about, after_help = AFTER_HELP, args_override_self = true)]
-struct Cli {
-    #[command(flatten)]
-    common: Common,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Args)]
-struct Common {
-    /// The cluster file [default: res/cluster.toml, here or beside the program's sources]
-    #[arg(long, global = true, value_name = "FILE", env = "PAXOS_CLUSTER")]
-    cluster: Option<PathBuf>,
-    /// The server to ask first [default: any]
-    #[arg(long, global = true, value_name = "N")]
-    server: Option<u8>,
-    /// How long a whole request may take, all tries together
-    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
-    timeout: Duration,
-    /// The client's name in lines and labels [default: the first of c1, c2 ... that is free in the log folder]
-    #[arg(long, global = true, value_name = "NAME")]
-    name: Option<String>,
-    /// Where client-N.log goes [default: runs/latest if it is a run of this cluster, else no file]
-    #[arg(long, global = true, value_name = "DIR")]
-    log_dir: Option<PathBuf>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Fill the store, work on it through all servers, and check what is left (also without the word `demo`)
-    Demo(DemoArgs),
-    /// Set a key's value
-    Put {
-        /// The key, at most 4 KiB
-        key: OsString,
-        /// The value, at most 1 MiB; `-` or nothing: read it from standard input, as it is
-        value: Option<OsString>,
-        /// Only if the key is at this version (0: never written)
-        #[arg(long, value_name = "N")]
-        if_version: Option<u64>,
-    },
-    /// Print a key's value
-    Get {
-        /// The key
-        key: OsString,
-    },
-    /// Remove a key's value
-    Delete {
-        /// The key
-        key: OsString,
-    },
-    /// Do the operations of a file, one a line: [@SERVER] put KEY VALUE [--if-version N] | get KEY | delete KEY
-    Run {
-        /// The file; `-`: standard input
-        file: PathBuf,
-    },
-    /// Show how every server is; fails if no write is possible now
-    Status {
-        /// Wait so long until every server answers, and fail if one does not
-        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-        r#await: Option<Duration>,
-    },
-    /// Print the cluster's servers, one a line: number, peer address, client address
-    Servers,
-    /// End the thread of a role, or of all three (servers must run with --lab)
-    Crash {
-        /// The server, or one of its roles: 3 or 3.acceptor
-        #[arg(value_parser = parse_target)]
-        target: Target,
-        /// How long it stays down [default: until `restart`]
-        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-        r#for: Option<Duration>,
-    },
-    /// Start a crashed role again, or all three (servers must run with --lab)
-    Restart {
-        /// The server, or one of its roles: 3 or 3.acceptor
-        #[arg(value_parser = parse_target)]
-        target: Target,
-    },
-}
-
-#[derive(Debug, Args)]
-struct DemoArgs {
-    /// Between two operations of a client
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "750ms")]
-    pace: Duration,
-    /// How many clients do the operations, all at once
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(CLIENTS_MAX)))]
-    clients: u8,
-    /// `all` adds malformed bytes, two clients on one key, and a majority outage (which needs servers with --lab)
-    #[arg(long, value_enum, default_value_t = Scenes::Basic)]
-    scenes: Scenes,
-    /// What the store holds at first, as a file of operations [default: res/prepopulate.txt, built in]
-    #[arg(long, value_name = "FILE")]
-    prepopulate: Option<PathBuf>,
-    /// What each client does, as a file of operations [default: res/operations.txt, built in]
-    #[arg(long, value_name = "FILE")]
-    operations: Option<PathBuf>,
-    /// How long the servers may take to come to the same state at the end
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
-    settle: Duration,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Scenes {
-    /// Pre-population, five PUT, five GET, five DELETE, the check.
-    Basic,
-    /// Malformed bytes, two clients on one key and a majority outage as well.
-    All,
-}
-
-/// A server, or one of its roles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Target {
-    server: Server,
-    role: Option<RoleName>,
-}
-
-/// Reads `3` or `3.acceptor`.
-fn parse_target(text: &str) -> Result<Target, String> {
-    let wrong = || format!("'{text}' is no server or role (write 3 or 3.acceptor)");
-    let (number, role) = text.split_once('.').map_or((text, None), |(number, role)| (number, Some(role)));
-    let role = match role {
-        None => None,
-        Some("proposer") => Some(RoleName::Proposer),
-        Some("acceptor") => Some(RoleName::Acceptor),
-        Some("learner") => Some(RoleName::Learner),
-        Some(_) => return Err(wrong()),
-    };
-    let number = number.trim_start_matches('s').parse().ok().filter(|number| (1..=Server::MAX).contains(number));
-    Ok(Target { server: Server(number.ok_or_else(wrong)?), role })
-}
 
 /// What ends the programme: an exit code and perhaps a sentence.
 #[derive(Debug)]
@@ -265,20 +105,6 @@ pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
         }
         None => code,
     }
-}
-
-/// Puts the word `demo` in front of a command line that names no command.
-fn with_demo(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let command = Cli::command();
-    let names_command = |argument: &OsString| {
-        let word = argument.to_str().unwrap_or_default();
-        command.find_subcommand(word).is_some() || ["help", "--help", "-h", "--version", "-V"].contains(&word)
-    };
-    let optional = arguments.get(1).is_none_or(|first| first.to_string_lossy().starts_with('-'));
-    if optional && !arguments.iter().skip(1).any(names_command) {
-        arguments.insert(1.min(arguments.len()), "demo".into());
-    }
-    arguments
 }
 
 fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {

@@ -7,11 +7,11 @@
 //! The rest is the command line (`cli.rs`), and the demo: a script of operations ([`workload`]) and scenes, whose end is
 //! judged by a [`check`] of what the writes were told.
 
+mod arguments;
 pub mod check;
 pub mod cli;
 mod connection;
 pub mod demo;
-mod duration;
 pub mod identity;
 mod lines;
 mod outcome;
@@ -26,7 +26,6 @@ mod tests;
 pub mod workload;
 
 pub use connection::{Connection, NoReply};
-pub use duration::parse_duration;
 pub use outcome::{Asked, ClientError, Found, Outcome, Tries, Try, TryEnd};
 pub use perform::{Counts, Done, Ended, perform};
 pub use session::{Session, WriteId};

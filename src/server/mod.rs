@@ -21,5 +21,5 @@ mod start;
 mod supervisor;
 mod timers;
 
-pub use options::{Fail, Options, Protocol, Restart, Switch, parse_duration};
+pub use options::{Fail, Options, Protocol, Restart, Switch};
 pub use start::run;

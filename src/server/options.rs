@@ -3,11 +3,11 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::duration::parse_duration;
 use crate::paxos::{Policy, RoleName};
 
 /// The command line of a server.
@@ -127,21 +127,6 @@ macro_rules! named_as_on_the_command_line {
 }
 named_as_on_the_command_line!(Protocol, Switch, Fail, Restart);
 
-/// Reads a time as `4s`, `1.5s`, `600ms`, `2m`.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &text[digits.len()..] {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("'{text}' is no time (as in 600ms, 1.5s, 2m)")),
-    };
-    let number = f64::from_str(digits).map_err(|_| format!("'{text}' is no time (as in 600ms, 1.5s, 2m)"))?;
-    let within = (0.0..=31_536_000.0).contains(&(number * factor));
-    within.then(|| Duration::from_secs_f64(number * factor)).ok_or(format!("'{text}' is not between 0 and a year"))
-}
-
 impl Options {
     /// The length of the acceptor's journal files, in bytes.
     pub fn segment_bytes(&self) -> u64 {
@@ -166,20 +151,5 @@ impl Options {
             return Err("--mean-up and --mean-down must be at least 10ms".to_string());
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_with_their_unit() {
-        assert_eq!(parse_duration("600ms"), Ok(Duration::from_millis(600)));
-        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for text in ["", "4", "s", "-1s", "4 s", "4x", "NaNs", "infs", "1e30s", "é"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
     }
 }

@@ -16,6 +16,9 @@ use crate::world::{Cluster, Crash, Packet, Ran, Turn, What};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
+/// After so many waves of messages without a time-out, roles that still have something to say will never end.
+const SETTLE_WAVES: usize = 100;
+
 /// The state machine of the scenarios: a list of names, each taken once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Names {
@@ -139,9 +142,12 @@ impl Scenario {
                 }
             }
             "settle" => {
-                while !self.cluster()?.packets.is_empty() {
+                for _ in 0..SETTLE_WAVES {
                     let packets = self.cluster()?.take_all_packets();
                     self.deliver(packets, false, Crash::No)?;
+                }
+                if !self.cluster()?.packets.is_empty() {
+                    return Err(format!("after {SETTLE_WAVES} waves of messages there are still more").into());
                 }
             }
             "network" => {

@@ -39,10 +39,13 @@ pub enum Act {
     Nothing,
 }
 
+/// Decides what to do with a request: the function gets its number, from 0.
+type Decide = Box<dyn FnMut(usize, &Request) -> Act + Send>;
+
 /// What a fake server does with a connection.
 pub enum Fake {
-    /// Takes requests. The function gets the number of the request, from 0.
-    Serves(Box<dyn FnMut(usize, &Request) -> Act + Send>),
+    /// Takes requests.
+    Serves(Decide),
     /// Nobody listens there.
     Absent,
     /// Accepts connections and says nothing.

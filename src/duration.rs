@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// No wait of a client is longer: whoever types more has mistaken the unit.
+/// Nothing is waited for longer: whoever types more has mistaken the unit.
 const MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Reads a duration: a number, perhaps with a fraction, and a unit out of ms, s, m, h.
