@@ -4,6 +4,7 @@ pub mod client;
 pub mod cluster;
 pub mod codec;
 pub mod kv;
+pub mod linearizability;
 pub mod net;
 pub mod paxos;
 pub mod random;

@@ -57,7 +57,8 @@ fn what_cannot_run_says_why() {
 
     // An address of the world, without --insecure.
     let world = cluster.folder.path().join("world.toml");
-    std::fs::write(&world, "cluster = \"w\"\n[[server]]\nid = 1\npeer = \"0.0.0.0:1\"\nclient = \"127.0.0.1:2\"\n").unwrap();
+    std::fs::write(&world, "cluster = \"w\"\n[[server]]\nid = 1\npeer = \"0.0.0.0:1\"\nclient = \"127.0.0.1:2\"\n")
+        .unwrap();
     let text = refusal(cluster.command(1).arg("--cluster").arg(&world));
     assert!(text.contains("0.0.0.0:1") && text.contains("--insecure"), "{text}");
 

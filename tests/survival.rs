@@ -56,7 +56,10 @@ fn nothing_acknowledged_is_lost_when_two_servers_and_then_all_are_killed() {
     let mut reader = cluster.client_with_lines("c3", 3);
     for (key, Known { acknowledged, perhaps }) in known.into_iter().flatten() {
         let found = reader.get(key.as_bytes()).unwrap().value.map(|value| String::from_utf8(value).unwrap());
-        assert!(found == acknowledged || found.as_ref().is_some_and(|value| perhaps.contains(value)), "{key}: {found:?}");
+        assert!(
+            found == acknowledged || found.as_ref().is_some_and(|value| perhaps.contains(value)),
+            "{key}: {found:?}"
+        );
     }
     cluster.await_agreement();
     let (code, text) = cluster.audit();

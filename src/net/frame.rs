@@ -181,9 +181,7 @@ impl FrameReader {
         self.buffer.truncate(length + outcome.as_ref().map_or(0, |count| *count));
         match outcome {
             Ok(count) => Ok(count > 0),
-            Err(error) if is_timeout(&error) => {
-                Err(FrameError::TimedOut { received: length, waited: begun.elapsed() })
-            }
+            Err(error) if is_timeout(&error) => Err(FrameError::TimedOut { received: length, waited: begun.elapsed() }),
             Err(error) => Err(FrameError::Broken(error)),
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use super::handshake::{Hello, HandshakeError, greet};
+use super::handshake::{HandshakeError, Hello, greet};
 
 /// A link's queue holds at most so many frames.
 const QUEUE_MAX: usize = 1_024;

@@ -1,11 +1,11 @@
 //! The front desk: a thread a client connection, which takes one request after the other.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::desk::{Told, Ticket};
+use super::desk::{Ticket, Told};
 use super::house::House;
 use super::lines;
 use super::mailbox::Mail;
@@ -130,7 +130,8 @@ impl FrontDesk {
         }
         let house = &self.house;
         let ticket = house.desk.await_write(command.id());
-        for (role, up) in [(RoleName::Proposer, house.proposer.is_open()), (RoleName::Learner, house.learner.is_open())] {
+        for (role, up) in [(RoleName::Proposer, house.proposer.is_open()), (RoleName::Learner, house.learner.is_open())]
+        {
             if !up {
                 return Ok((Reply::NotApplied(WhyNotApplied::RoleDown(role)), context.clone()));
             }

@@ -16,7 +16,10 @@ pub struct AcceptorJournal {
 
 impl AcceptorJournal {
     /// Opens the journal of a data folder; gives what it remembers.
-    pub fn open(folder: &DataFolder, segment_bytes: u64) -> Result<(AcceptorJournal, Vec<AcceptorRecord>), FolderError> {
+    pub fn open(
+        folder: &DataFolder,
+        segment_bytes: u64,
+    ) -> Result<(AcceptorJournal, Vec<AcceptorRecord>), FolderError> {
         let (journal, recovered) = folder.open_journal(segment_bytes)?;
         let has_room = Arc::new(AtomicBool::new(journal.has_room()));
         Ok((AcceptorJournal { journal, has_room }, recovered.records))

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::board::Board;
 use super::desk::Desk;
+use super::lines;
 use super::mailbox::{Lost, Mail, Mailbox};
 use super::options::Options;
 use crate::kv::Kv;
 use crate::net::{Envelope, Link, frame};
 use crate::paxos::{Acceptor, Learner, Message, Proposer, RoleName};
 use crate::role::{Input, Role, Server, Servers};
-use super::lines;
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
 
 /// How long a dying process waits for its terminal.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::house::House;
+use super::lines;
 use crate::cluster::Cluster;
 use crate::net::{
     Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState, PEER_FRAME_MAX_BYTES, Who,
@@ -13,7 +14,6 @@ use crate::net::{
 };
 use crate::role::{Server, Servers};
 use crate::storage::DataFolder;
-use super::lines;
 use crate::trace::{self, Context, Event, RoleTag};
 
 /// Connections from peers: each has one, and may open a next one before the last is noticed to be dead.
@@ -26,7 +26,8 @@ pub struct Linked(Arc<AtomicU64>);
 impl Linked {
     fn set(&self, server: Server, up: bool) -> bool {
         let bit = 1 << server.0;
-        let before = if up { self.0.fetch_or(bit, Ordering::Relaxed) } else { self.0.fetch_and(!bit, Ordering::Relaxed) };
+        let before =
+            if up { self.0.fetch_or(bit, Ordering::Relaxed) } else { self.0.fetch_and(!bit, Ordering::Relaxed) };
         (before & bit != 0) != up
     }
 

@@ -72,7 +72,8 @@ impl Shell<Acceptor> for AcceptorShell {
     }
 
     fn must_shed(&self, input: &Input<Acceptor>) -> bool {
-        matches!(input, Input::Message { message: Message::Accept { .. }, .. }) && !self.has_room.load(Ordering::Relaxed)
+        matches!(input, Input::Message { message: Message::Accept { .. }, .. })
+            && !self.has_room.load(Ordering::Relaxed)
     }
 }
 

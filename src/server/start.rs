@@ -52,7 +52,14 @@ pub fn run(mut options: Options) -> Result<(), String> {
     let linked = Linked::default();
     peers::dial(&house, &cluster, &folder, &linked)?;
     let storage = folder.storage_id();
-    let desk = FrontDesk { house: house.clone(), cluster: cluster.clone(), storage, life: folder.life(), linked, orders: orders.clone() };
+    let desk = FrontDesk {
+        house: house.clone(),
+        cluster: cluster.clone(),
+        storage,
+        life: folder.life(),
+        linked,
+        orders: orders.clone(),
+    };
     let spawned = peers::serve(&house, &cluster, &folder, peer_port).and_then(|()| clients::serve(desk, client_port));
     spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
     let supervising = std::thread::Builder::new().name("supervisor".to_string()).spawn(move || supervisor.run());
@@ -74,7 +81,9 @@ fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String>
         Some(folder) => {
             let path = folder.join(format!("server-{}.log", me.0));
             let opened = std::fs::create_dir_all(folder).and_then(|()| Trace::to_file(process, &path, !options.quiet));
-            opened.map_err(|error| format!("cannot write the log file {}: {error}. Choose another --log-dir", path.display()))?
+            opened.map_err(|error| {
+                format!("cannot write the log file {}: {error}. Choose another --log-dir", path.display())
+            })?
         }
         None if options.quiet => Trace::disabled(),
         None => Trace::to_terminal(process).map_err(|error| format!("cannot show lines on the terminal: {error}"))?,

@@ -245,7 +245,11 @@ impl Supervisor {
         // Until checkpoints exist a learner begins with nothing, and gets it all from its peers and the acceptors.
         let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, Slot(0), Kv::default());
         if let Some(down) = down {
-            self.tell_restart(RoleName::Learner, lines::restarted_learner(down, learner.applied(), learner.machine().digest()), None);
+            self.tell_restart(
+                RoleName::Learner,
+                lines::restarted_learner(down, learner.applied(), learner.machine().digest()),
+                None,
+            );
         }
         let inbox = self.house.learner.open();
         self.spawn(RoleName::Learner, learner, NoDisk, inbox, random, LearnerShell(self.house.clone()))
@@ -340,7 +344,9 @@ fn die<R: Role<Message = Message>, S: Shell<R>>(
     let house = shell.house();
     house.board.update(|shown| shown.add_crash(name));
     let why = match name {
-        RoleName::Acceptor => "its promises and accepted values are on disk; messages to it are dropped until it is back",
+        RoleName::Acceptor => {
+            "its promises and accepted values are on disk; messages to it are dropped until it is back"
+        }
         RoleName::Proposer => "its commands are forgotten; whoever waits for one is told that the outcome is unknown",
         RoleName::Learner => "what it applied is gone with its memory; its peers have it",
     };

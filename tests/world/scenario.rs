@@ -7,9 +7,8 @@ use std::hash::Hash;
 
 use goldenscript::{ArgumentConsumer, Context};
 use paxos_kv::paxos::{
-    AcceptorFact, AcceptorRecord, Ballot, Command, CommandId, Entry, LearnerFact, LearnerOutcome, Message,
-    Part, ProposerFact, ProposerOutcome, ProposerRecord, Refused, RoleName, Slot, SlotRange, StateMachine,
-    Value,
+    AcceptorFact, AcceptorRecord, Ballot, Command, CommandId, Entry, LearnerFact, LearnerOutcome, Message, Part,
+    ProposerFact, ProposerOutcome, ProposerRecord, Refused, RoleName, Slot, SlotRange, StateMachine, Value,
 };
 use paxos_kv::role::{Action, Role, Server, Servers, Timed};
 
@@ -235,7 +234,8 @@ impl Scenario {
                 writeln!(self.out, "{to} {} hears {} from {}", lower(packet.role), words(message), packet.from)?;
                 // What the learner does with an ACCEPT, and anybody with a BEAT, is mostly to remember it.
                 let learner = packet.role == RoleName::Learner;
-                quiet &= matches!(message, Message::Beat { .. }) || learner && matches!(message, Message::Accept { .. });
+                quiet &=
+                    matches!(message, Message::Beat { .. }) || learner && matches!(message, Message::Accept { .. });
             }
             let heard = self.out.len();
             let turn = self.cluster()?.deliver(group, crash);
@@ -335,7 +335,8 @@ impl Scenario {
 
     fn acceptor(&mut self, server: Server) -> Result<String> {
         let Some(acceptor) = &self.cluster()?.node(server).acceptor.role else { return Ok("it is down".to_string()) };
-        let accepted = acceptor.accepted().iter().map(|(slot, (ballot, value))| format!("{slot}={}@{ballot}", name(value)));
+        let accepted =
+            acceptor.accepted().iter().map(|(slot, (ballot, value))| format!("{slot}={}@{ballot}", name(value)));
         let accepted: Vec<String> = accepted.collect();
         let accepted = if accepted.is_empty() { "nothing".to_string() } else { accepted.join(" ") };
         Ok(format!("promised {}, accepted {accepted}", acceptor.promised()))
@@ -499,8 +500,12 @@ fn learner_fact(fact: &LearnerFact<Outcome>) -> Option<String> {
 fn learner_outcome(outcome: &LearnerOutcome<Names>) -> Option<String> {
     match outcome {
         LearnerOutcome::Applied { .. } => None,
-        LearnerOutcome::Answer { token, slot, answer } => Some(format!("answers read r{token} as of slot {slot}: {answer}")),
-        LearnerOutcome::ReadFailed { token, answered } => Some(format!("read r{token} has failed, answered {answered}")),
+        LearnerOutcome::Answer { token, slot, answer } => {
+            Some(format!("answers read r{token} as of slot {slot}: {answer}"))
+        }
+        LearnerOutcome::ReadFailed { token, answered } => {
+            Some(format!("read r{token} has failed, answered {answered}"))
+        }
     }
 }
 
