@@ -1,2 +1,106 @@
-//! x
-fn main() {}
+//! Studies runs: `paxos-lab audit runs/latest`.
+
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use paxos_kv::paxos::Slot;
+use paxos_kv::trace::audit::Audit;
+use paxos_kv::trace::parse::Run;
+use paxos_kv::trace::report::Report;
+use paxos_kv::trace::story::{Filter, story};
+
+/// Studies the lines that a run has left behind, or still writes.
+#[derive(Parser)]
+#[command(
+    name = "paxos-lab",
+    version,
+    after_help = "\
+Examples:
+  paxos-lab audit runs/latest                 prove the run again, from its lines alone
+  paxos-lab report runs/latest                what the run shows, each point with the lines that show it
+  paxos-lab logs runs/latest --req c1-5       the story of one request, and the crashes around it
+  paxos-lab logs runs/latest --slot 7         the story of one slot
+
+Exit codes: 0 done (audit, report: proved), 1 failure, 2 usage, 6 not provable because lines are missing, 7 a rule was
+broken."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Prove from the lines that every rule of Paxos was kept, or show where not
+    Audit {
+        /// Folder of the run, as runs/latest
+        dir: PathBuf,
+    },
+    /// Tick what the run shows, each point with the lines that show it
+    Report {
+        /// Folder of the run, as runs/latest
+        dir: PathBuf,
+        /// Show at most so many lines a point
+        #[arg(long, value_name = "N", default_value_t = 6)]
+        lines: usize,
+    },
+    /// Print lines ordered by cause and time, with the crashes that overlap
+    Logs {
+        /// Folder of the run, as runs/latest
+        dir: PathBuf,
+        /// Only the lines of this request, as c1-5
+        #[arg(long, value_name = "LABEL")]
+        req: Option<String>,
+        /// Only the lines about this slot
+        #[arg(long, value_name = "N")]
+        slot: Option<u64>,
+    },
+}
+
+fn main() -> ExitCode {
+    let (text, code) = match run(Cli::parse().command) {
+        Ok(done) => done,
+        Err(sentence) => {
+            eprintln!("error: {sentence}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::from(code),
+        // Whoever reads has seen enough, as in `| head`.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: cannot write the result: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What to print, and the exit code.
+fn run(command: Command) -> Result<(String, u8), String> {
+    let read = |dir: &Path| Run::read(dir).map_err(|error| error.to_string());
+    match command {
+        Command::Audit { dir } => {
+            let run = read(&dir)?;
+            let audit = Audit::new(&run);
+            Ok((audit.explain(&run).to_string(), audit.verdict().exit_code()))
+        }
+        Command::Report { dir, lines } => {
+            let run = read(&dir)?;
+            let (report, audit) = (Report::new(&run), Audit::new(&run));
+            let text = format!("{}\nAudit of the run:\n{}", report.explain(&run, lines), audit.explain(&run));
+            Ok((text, audit.verdict().exit_code()))
+        }
+        Command::Logs { dir, req, slot } => {
+            let run = read(&dir)?;
+            let filter = Filter { req, slot: slot.map(Slot) };
+            let told = story(&run, &filter);
+            if told.is_empty() {
+                return Err(format!("no line of {} is about that. Try: paxos-lab logs {0}", dir.display()));
+            }
+            Ok((told.into_iter().map(|at| format!("{}\n", run.line(at))).collect(), 0))
+        }
+    }
+}

@@ -74,7 +74,7 @@ applied once. Data goes to stdout, everything else to stderr.";
 
 /// Talks to a Paxos key-value store.
 #[derive(Debug, Parser)]
-#[command(name = "paxos-client", version, about, after_help = AFTER_HELP)]
+#[command(name = "paxos-client", version, about, after_help = AFTER_HELP, args_override_self = true)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -234,16 +234,24 @@ impl Stop {
 
 /// Runs the programme on a command line.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let printer = Arc::new(Printer::default());
-    let cli = match Cli::try_parse_from(with_demo(arguments.into_iter().collect())) {
+    ExitCode::from(run(arguments.into_iter().collect(), &Arc::new(Printer::standard())))
+}
+
+/// Runs the programme, and gives its exit code.
+pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
+    let cli = match Cli::try_parse_from(with_demo(arguments)) {
         Ok(cli) => cli,
+        // Help is data, and an error is none.
+        Err(error) if !error.use_stderr() => {
+            printer.data(error.render().to_string().as_bytes());
+            return if printer.failure().is_some() { exit::FAILURE } else { exit::OK };
+        }
         Err(error) => {
-            // To a terminal that is gone nothing can be said.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(exit::USAGE));
+            printer.note(error.render().to_string().trim_end());
+            return exit::USAGE;
         }
     };
-    let code = match execute(cli, &printer) {
+    let code = match execute(cli, printer) {
         Ok(()) => exit::OK,
         Err(Stop { code, sentence }) => {
             printer.note(format!("error: {sentence}"));
@@ -253,9 +261,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match printer.failure() {
         Some(why) => {
             printer.note(format!("error: {why}"));
-            ExitCode::from(exit::FAILURE)
+            exit::FAILURE
         }
-        None => ExitCode::from(code),
+        None => code,
     }
 }
 
@@ -370,7 +378,7 @@ fn connect(common: &Common, cluster: Cluster, identity: Identity, printer: &Arc<
     };
     let mut client = Client::connect(options).map_err(|error| Stop::request(&error, None))?;
     let printer = printer.clone();
-    client.on_failover(move |failed, next| printer.note(format!("{failed}; trying server {}", next.0)));
+    client.on_failover(move |failed, next| printer.note(failed.and_next(next)));
     Ok(client)
 }
 

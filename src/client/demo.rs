@@ -74,7 +74,7 @@ impl Player {
         };
         let mut client = Client::connect(options)?;
         let (name, printer) = (identity.name.clone(), demo.printer.clone());
-        client.on_failover(move |failed, next| printer.note(format!("{name}: {failed}; trying server {}", next.0)));
+        client.on_failover(move |failed, next| printer.note(format!("{name}: {}", failed.and_next(next))));
         let (trace, printer) = (identity.trace.clone(), demo.printer.clone());
         Ok(Player {
             client,
@@ -158,7 +158,7 @@ impl Demo {
             problems.extend(ledger.merge(std::mem::take(&mut player.ledger)).err());
             counts.merge(player.counts);
         }
-        self.announce(&players, "read-back", "Every key, read back from each server");
+        self.announce(&players, "readback", "Every key, read back from each server");
         if let Some(first) = players.first_mut() {
             problems.extend(self.read_back(first, &ledger));
         }

@@ -21,6 +21,8 @@ mod scenes;
 mod session;
 pub mod status;
 mod stub;
+#[cfg(test)]
+mod tests;
 pub mod workload;
 
 pub use connection::{Connection, NoReply};

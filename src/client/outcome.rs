@@ -212,6 +212,13 @@ impl Display for Try {
     }
 }
 
+impl Try {
+    /// The try and what the client does about it: "server 2 did not answer within 1.0 s; trying server 3".
+    pub fn and_next(&self, next: Server) -> String {
+        if next == self.server { format!("{self}; trying again") } else { format!("{self}; trying server {}", next.0) }
+    }
+}
+
 /// A role as a word of a sentence.
 pub(super) fn role_word(role: RoleName) -> &'static str {
     match role {

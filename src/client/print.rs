@@ -1,40 +1,55 @@
 //! What a person at a terminal sees: data on stdout, everything else on stderr, and neither can end the programme.
 
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Standard output and standard error, shared by threads. A reader that goes away early, as `head` does, is no error;
 /// that data could not be written is, and is remembered for the end.
-#[derive(Debug, Default)]
-pub struct Printer {
-    failed: Mutex<Option<io::Error>>,
+pub struct Printer(Mutex<Streams>);
+
+struct Streams {
+    data: Box<dyn Write + Send>,
+    notes: Box<dyn Write + Send>,
+    failed: Option<io::Error>,
 }
 
 impl Printer {
-    /// Writes bytes to stdout.
-    pub fn data(&self, bytes: &[u8]) {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed.is_some() {
-            return;
-        }
-        let mut stdout = io::stdout().lock();
-        *failed = stdout.write_all(bytes).and_then(|()| stdout.flush()).err();
+    /// Prints to stdout and stderr.
+    pub fn standard() -> Printer {
+        Printer::new(io::stdout(), io::stderr())
     }
 
-    /// Writes a line to stdout.
+    /// Prints data there, and everything else elsewhere.
+    pub fn new(data: impl Write + Send + 'static, notes: impl Write + Send + 'static) -> Printer {
+        Printer(Mutex::new(Streams { data: Box::new(data), notes: Box::new(notes), failed: None }))
+    }
+
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes bytes of data.
+    pub fn data(&self, bytes: &[u8]) {
+        let mut streams = self.streams();
+        if streams.failed.is_none() {
+            streams.failed = streams.data.write_all(bytes).and_then(|()| streams.data.flush()).err();
+        }
+    }
+
+    /// Writes a line of data.
     pub fn line(&self, line: impl AsRef<str>) {
         self.data(format!("{}\n", line.as_ref()).as_bytes());
     }
 
-    /// Writes a line to stderr. If nobody reads there, nobody can be told so.
+    /// Writes a line that is not data. If nobody reads there, nobody can be told so.
     pub fn note(&self, line: impl AsRef<str>) {
-        let _ = io::stderr().lock().write_all(format!("{}\n", line.as_ref()).as_bytes());
+        let _ = self.streams().notes.write_all(format!("{}\n", line.as_ref()).as_bytes());
     }
 
     /// Why data could not be written, if it could not; that the reader has gone does not count.
     pub fn failure(&self) -> Option<String> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = failed.as_ref().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        let streams = self.streams();
+        let failed = streams.failed.as_ref().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
         failed.map(|error| format!("cannot write to stdout: {error}"))
     }
 }
@@ -62,6 +77,29 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Closed(io::ErrorKind);
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_leaves_is_no_failure_and_a_full_disk_is() {
+        for (kind, failure) in [(io::ErrorKind::BrokenPipe, false), (io::ErrorKind::StorageFull, true)] {
+            let printer = Printer::new(Closed(kind), Closed(kind));
+            printer.line("a");
+            printer.line("b");
+            printer.note("c");
+            assert_eq!(printer.failure().is_some(), failure, "{kind}");
+        }
+    }
 
     #[test]
     fn columns_stand_under_their_names() {

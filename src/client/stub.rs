@@ -103,7 +103,7 @@ impl Client {
         &self.options.name
     }
 
-    /// The label of the last request, as in `c1-5`.
+    /// The label of the last request about a key or a session, as in `c1-5`.
     pub fn last_label(&self) -> String {
         format!("{}-{}", self.options.name, self.requests)
     }
@@ -121,6 +121,11 @@ impl Client {
         }
         self.server = server;
         Ok(())
+    }
+
+    /// Whether there is a connection that its server has not closed.
+    pub fn is_connected(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::is_open)
     }
 
     /// Sets how long a whole request may take from now on.
@@ -226,7 +231,9 @@ impl Client {
     /// One request: tries until there is a result, a server's last word, or no time left.
     fn request(&mut self, request: &Request, reach: Reach, deadline: Instant) -> Result<Reply, ClientError> {
         let begun = Instant::now();
-        self.requests += 1;
+        // People count the requests that lines tell of.
+        self.requests +=
+            u64::from(!matches!(request, Request::Status | Request::Crash { .. } | Request::Restart { .. }));
         let mut lines = Lines::begin(&self.options.trace, self.last_label(), request, self.server);
         let mut tries = Tries::new(self.options.cluster.servers(), asked(request));
         let mut pauses = Pauses::new(if reach == Reach::Any { tries.cluster.len() } else { 1 });
@@ -280,12 +287,17 @@ impl Client {
         }
     }
 
-    /// After a try that brought nothing: waits if it is time to, chooses the next server and tells of it.
+    /// After a try that brought nothing: waits if it is time to, chooses the next server and tells of it. That the same
+    /// server fails in the same way again is told once.
     fn fail_over(&mut self, tries: &Tries, reach: Reach, pause: Duration, deadline: Instant, lines: &mut Lines) {
         let next = if reach == Reach::Any { self.server_after(self.server) } else { self.server };
         thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
         self.server = next;
-        if let Some(failed) = tries.last.last().filter(|_| self.has_time(tries, deadline)) {
+        let told = match tries.last.as_slice() {
+            [.., before, last] => before.server == last.server && before.end.word() == last.end.word(),
+            _ => false,
+        };
+        if let Some(failed) = tries.last.last().filter(|_| !told && self.has_time(tries, deadline)) {
             lines.failover(failed, next);
             if let Some(hear) = &mut self.on_failover {
                 hear(failed, next);

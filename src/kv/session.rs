@@ -160,3 +160,134 @@ fn fingerprint(id: u64, session: &Session) -> u64 {
     }
     hash.digest()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DONE: Written = Written::Done { version: 1 };
+
+    /// Looks a write up, and applies it if it is new, as the store does.
+    fn write(sessions: &mut Sessions, slot: u64, session: u64, sequence: u64, first_open: u64) -> Lookup {
+        let lookup = sessions.look_up(Slot(slot), session, sequence, first_open);
+        if lookup == Lookup::New {
+            sessions.save(Slot(slot), session, sequence, DONE);
+        }
+        lookup
+    }
+
+    fn known(slot: u64) -> Lookup {
+        Lookup::Known(Saved { slot: Slot(slot), written: DONE })
+    }
+
+    #[test]
+    fn an_open_sent_again_finds_its_session() {
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.open(Slot(5), 77), 5);
+        assert_eq!(sessions.open(Slot(6), 78), 6);
+        assert_eq!(sessions.open(Slot(9), 77), 5);
+        assert_eq!((sessions.len(), sessions.opened_by(77), sessions.opened_by(79)), (2, Some(5), None));
+    }
+
+    #[test]
+    fn a_write_sent_again_is_answered_with_its_first_slot() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        assert_eq!(write(&mut sessions, 2, 1, 1, 1), Lookup::New);
+        assert_eq!(write(&mut sessions, 3, 1, 1, 1), known(2));
+        assert_eq!(write(&mut sessions, 4, 1, 2, 1), Lookup::New);
+        assert_eq!(write(&mut sessions, 5, 1, 1, 1), known(2));
+    }
+
+    #[test]
+    fn a_session_that_nobody_opened_is_expired() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        let before = sessions.clone();
+        assert_eq!(write(&mut sessions, 2, 9, 1, 1), Lookup::Expired);
+        assert_eq!(write(&mut sessions, 3, 0, 1, 1), Lookup::Expired);
+        assert_eq!(sessions, before);
+    }
+
+    #[test]
+    fn what_the_client_no_longer_asks_for_is_superseded_applied_or_not() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        write(&mut sessions, 2, 1, 1, 1);
+        assert_eq!(write(&mut sessions, 3, 1, 5, 3), Lookup::New);
+        assert_eq!(write(&mut sessions, 4, 1, 1, 1), Lookup::Superseded);
+        assert_eq!(write(&mut sessions, 5, 1, 2, 1), Lookup::Superseded);
+        // 3 and 4 are still open, whatever the message says of first_open; a lower one does not lower the session's.
+        assert_eq!(write(&mut sessions, 6, 1, 4, 1), Lookup::New);
+        assert_eq!(write(&mut sessions, 7, 1, 2, 2), Lookup::Superseded);
+        assert_eq!(write(&mut sessions, 8, 1, 5, 1), known(3));
+    }
+
+    #[test]
+    fn only_a_risen_first_open_drops_results() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        for sequence in 1..=SPAN {
+            assert_eq!(write(&mut sessions, 1 + sequence, 1, sequence, 1), Lookup::New);
+        }
+        for sequence in 1..=SPAN {
+            assert_eq!(write(&mut sessions, 100 + sequence, 1, sequence, 1), known(1 + sequence));
+        }
+        assert_eq!(write(&mut sessions, 200, 1, SPAN + 1, 3), Lookup::New);
+        assert_eq!(write(&mut sessions, 201, 1, 2, 1), Lookup::Superseded);
+        assert_eq!(write(&mut sessions, 202, 1, 3, 3), known(4));
+    }
+
+    #[test]
+    fn a_sequence_beyond_the_span_or_below_its_own_first_open_never_grows_the_table() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        let before = sessions.clone();
+        assert_eq!(write(&mut sessions, 2, 1, SPAN + 1, 1), Lookup::Superseded);
+        assert_eq!(write(&mut sessions, 3, 1, 4, 5), Lookup::Superseded);
+        assert_eq!(write(&mut sessions, 4, 1, u64::MAX, 1), Lookup::Superseded);
+        assert_eq!(sessions, before);
+        assert_eq!(write(&mut sessions, 5, 1, SPAN, 1), Lookup::New);
+    }
+
+    #[test]
+    fn the_session_that_was_quiet_for_longest_goes() {
+        let mut sessions = Sessions::default();
+        let max = SESSIONS_MAX as u64;
+        for slot in 1..=max {
+            sessions.open(Slot(slot), 10_000 + slot);
+        }
+        // Session 1 speaks again, and so does 2, by a resent OPEN.
+        write(&mut sessions, max + 1, 1, 1, 1);
+        sessions.open(Slot(max + 2), 10_002);
+        sessions.open(Slot(max + 3), 5);
+        sessions.open(Slot(max + 4), 6);
+        assert_eq!(sessions.len(), SESSIONS_MAX);
+        assert_eq!(write(&mut sessions, max + 5, 3, 1, 1), Lookup::Expired);
+        assert_eq!(write(&mut sessions, max + 6, 4, 1, 1), Lookup::Expired);
+        assert_eq!(write(&mut sessions, max + 7, 1, 1, 1), known(max + 1));
+        assert_eq!(write(&mut sessions, max + 8, 2, 1, 1), Lookup::New);
+        assert_eq!(write(&mut sessions, max + 9, 5, 1, 1), Lookup::New);
+        // A forgotten client that opens again begins a new session.
+        assert_eq!(sessions.open(Slot(max + 10), 10_003), max + 10);
+        assert_eq!(sessions.len(), SESSIONS_MAX);
+    }
+
+    #[test]
+    fn equal_tables_have_equal_digests_and_others_do_not() {
+        let mut sessions = Sessions::default();
+        let mut seen = std::collections::BTreeSet::from([sessions.digest()]);
+        sessions.open(Slot(1), 7);
+        assert!(seen.insert(sessions.digest()));
+        let opened = sessions.clone();
+        for (slot, sequence, first_open) in [(2, 1, 1), (3, 2, 1), (4, 2, 1), (5, 3, 2)] {
+            write(&mut sessions, slot, 1, sequence, first_open);
+            assert!(seen.insert(sessions.digest()), "slot {slot} changed the table and not its digest");
+        }
+        let mut again = opened;
+        for (slot, sequence, first_open) in [(2, 1, 1), (3, 2, 1), (4, 2, 1), (5, 3, 2)] {
+            write(&mut again, slot, 1, sequence, first_open);
+        }
+        assert_eq!((again.digest(), &again), (sessions.digest(), &sessions));
+    }
+}

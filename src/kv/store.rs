@@ -99,3 +99,99 @@ fn fingerprint(key: &[u8], entry: &Versioned) -> u64 {
     hash.update(entry.value.as_deref().unwrap_or_default());
     hash.digest()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &str, value: &str) -> Op {
+        Op::Put { key: key.into(), value: value.into(), if_version: None }
+    }
+
+    fn put_if(key: &str, value: &str, version: u64) -> Op {
+        Op::Put { key: key.into(), value: value.into(), if_version: Some(version) }
+    }
+
+    fn delete(key: &str) -> Op {
+        Op::Delete { key: key.into() }
+    }
+
+    fn versioned(value: Option<&str>, version: u64) -> Versioned {
+        Versioned { value: value.map(Into::into), version }
+    }
+
+    #[test]
+    fn each_applied_write_raises_the_version_by_one() {
+        let mut store = Store::default();
+        assert_eq!(store.apply(&put("k", "a")), Written::Done { version: 1 });
+        assert_eq!(store.apply(&put("k", "a")), Written::Done { version: 2 });
+        assert_eq!(store.apply(&delete("k")), Written::Done { version: 3 });
+        assert_eq!(store.apply(&put("k", "b")), Written::Done { version: 4 });
+        assert_eq!(store.get(b"k"), Some(&versioned(Some("b"), 4)));
+    }
+
+    #[test]
+    fn a_deleted_key_keeps_its_version_and_can_not_be_deleted_again() {
+        let mut store = Store::default();
+        store.apply(&put("k", "a"));
+        store.apply(&delete("k"));
+        assert_eq!(store.get(b"k"), Some(&versioned(None, 2)));
+        let digest = store.digest();
+        assert_eq!(store.apply(&delete("k")), Written::NotFound { version: 2 });
+        assert_eq!((store.get(b"k"), store.digest()), (Some(&versioned(None, 2)), digest));
+    }
+
+    #[test]
+    fn a_delete_of_a_missing_key_changes_nothing() {
+        let mut store = Store::default();
+        assert_eq!(store.apply(&delete("k")), Written::NotFound { version: 0 });
+        assert_eq!(store, Store::default());
+    }
+
+    #[test]
+    fn a_put_with_a_version_needs_exactly_that_version() {
+        let mut store = Store::default();
+        assert_eq!(store.apply(&put_if("k", "a", 1)), Written::Mismatch { version: 0 });
+        assert!(store.is_empty());
+        assert_eq!(store.apply(&put_if("k", "a", 0)), Written::Done { version: 1 });
+        assert_eq!(store.apply(&put_if("k", "b", 0)), Written::Mismatch { version: 1 });
+        assert_eq!(store.apply(&put_if("k", "b", 1)), Written::Done { version: 2 });
+        store.apply(&delete("k"));
+        // The tombstone's version counts: the key is not new.
+        assert_eq!(store.apply(&put_if("k", "c", 0)), Written::Mismatch { version: 3 });
+        assert_eq!(store.apply(&put_if("k", "c", 3)), Written::Done { version: 4 });
+    }
+
+    #[test]
+    fn the_digest_does_not_depend_on_the_way_to_the_state() {
+        let (mut one, mut other) = (Store::default(), Store::default());
+        for op in [put("a", "1"), put("b", "2"), put("a", "3")] {
+            one.apply(&op);
+        }
+        for op in [put("b", "2"), put("a", "x"), put("a", "3")] {
+            other.apply(&op);
+        }
+        assert_eq!((one.digest(), &one), (other.digest(), &other));
+    }
+
+    #[test]
+    fn the_digest_tells_states_apart() {
+        let digest = |ops: &[Op]| {
+            let mut store = Store::default();
+            ops.iter().for_each(|op| drop(store.apply(op)));
+            store.digest()
+        };
+        let states = [
+            digest(&[]),
+            digest(&[put("a", "")]),
+            digest(&[put("", "a")]),
+            digest(&[put("a", "bc")]),
+            digest(&[put("ab", "c")]),
+            digest(&[put("a", ""), put("a", "")]),
+            digest(&[put("a", ""), delete("a")]),
+            digest(&[put("a", ""), put("b", "")]),
+        ];
+        let distinct: std::collections::BTreeSet<u64> = states.into_iter().collect();
+        assert_eq!(distinct.len(), states.len());
+    }
+}

@@ -79,7 +79,7 @@ pub enum AcceptorRequest {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorOutcome {}
 
-/// The acceptor of one server. See the [module](self).
+/// The acceptor of one server. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Acceptor {
     /// It takes part in nothing below this ballot. One ballot for all slots; never falls.

@@ -165,7 +165,7 @@ struct Peer {
     heard_at: u64,
 }
 
-/// The learner of one server. See the [module](self).
+/// The learner of one server. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Learner<M: StateMachine> {
     pub(super) me: Server,

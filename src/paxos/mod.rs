@@ -1,6 +1,136 @@
 //! Paxos, and nothing else: no clock, socket, file, thread or randomness in this room.
 //!
-//! (essay)
+//! # The problem
+//!
+//! Five servers keep one store. A client may ask any of them, and any of them may crash, come back, or be slow without
+//! anybody being able to tell which; messages are lost, doubled and late. Still all servers must apply the same
+//! commands in the same order: then their stores are equal, since applying is deterministic (Schneider, *Implementing
+//! Fault-Tolerant Services Using the State Machine Approach*, 1990). So what must be agreed on is a *log*: which
+//! command stands in slot 1, which in slot 2, and so on.
+//!
+//! Two-phase commit agrees too, but one dead coordinator stops it. Paxos (Lamport, *The Part-Time Parliament*, 1998;
+//! *Paxos Made Simple*, 2001) goes on as long as a majority lives, and is never wrong however many do not. Nothing can
+//! promise more: no deterministic protocol is certain to end if even one server may crash and messages may take any
+//! time (Fischer, Lynch, Paterson 1985). Paxos gives up the certainty to end, never the agreement.
+//!
+//! # One slot
+//!
+//! *Chosen* means: a majority of *acceptors* has accepted one value at one [`Ballot`]. Two majorities always share an
+//! acceptor, and that one acceptor is what everything rests on.
+//!
+//! A ballot is the number of one proposal. Its owner, a *proposer*, goes through two phases:
+//!
+//! 1. `PREPARE(b)`: promise me to take part in nothing below `b`, and tell me what you have accepted so far. An
+//!    acceptor that has promised more answers `NACK`, and never keeps silent.
+//! 2. With promises of a majority the proposer knows enough. If any of them reports an accepted value, it must propose
+//!    the one with the highest ballot; if none does, it is free. `ACCEPT(b, value)` asks everybody to accept it.
+//!
+//! Why the highest? Suppose `v` was chosen at ballot 3. Whoever prepares ballot 4 hears from at least one acceptor that
+//! accepted `v` at 3, since majorities meet; or that acceptor had promised 4 before, and then `v` was not chosen at 3
+//! with its vote. So 4 proposes `v`, and so does 5, for which the highest is 3 or 4. From the moment that a value is
+//! chosen, every higher ballot carries that value (*Paxos Made Simple*, P2b and P2c). It does not matter whether
+//! anybody knows that it is chosen. And it does not matter which value most acceptors hold, or which arrived last: only
+//! the ballot does.
+//!
+//! # The log
+//!
+//! Each slot is a Paxos of its own, but all share the ballots: an acceptor has *one* promise for all slots, and
+//! `PREPARE` asks about every slot from `from` on. The answer reports all that was accepted there, chosen or not. The
+//! owner then proposes in each reported slot what it must, a *no-op* in the holes between, and its own command behind
+//! them.
+//!
+//! One promise for all slots is what lets a leader skip phase 1 (*Paxos Made Simple*, section 3), and it has a price
+//! while there is none: a rival's `PREPARE` for slot 8 kills an `ACCEPT` in flight for slot 7. [`Policy::BasicPaxos`]
+//! pays it: every command goes through both phases, and every server proposes whenever it likes.
+//!
+//! # The roles
+//!
+//! Each server has three, in a file each, and a role does not know that it shares a machine with others: the proposer's
+//! own acceptor is asked by message like everybody's, and counts like everybody's.
+//!
+//! - The [`Proposer`] gets commands chosen. It remembers one number: rounds below it are spent.
+//! - The [`Acceptor`] promises and accepts. It is the memory of the protocol: both are durable before a word of them
+//!   leaves (see [`role`](crate::role), whose types hold that order).
+//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. It remembers nothing:
+//!   whatever was chosen stands with a majority of acceptors.
+//!
+//! | message | from | heard on the receiving server by |
+//! |---|---|---|
+//! | `PREPARE` | proposer | acceptor |
+//! | `PROMISE`, `NACK`, `TRUNCATED` | acceptor | proposer |
+//! | `ACCEPT` (the value travels here) | proposer | acceptor and learner |
+//! | `ACCEPTED` | acceptor | learner of the ballot's owner |
+//! | `CHOSEN` | that learner | learners |
+//! | `BEAT` | learner, every 100 ms | learners, and the proposers |
+//! | `CATCHUP`, `ENTRIES` | learner | learner |
+//! | `READ` | learner | acceptor |
+//! | `READANSWER` | acceptor | learner |
+//! | `FILL` | learner | proposer |
+//!
+//! A vote names a slot and a ballot, not the value: every learner has heard the value from the proposer itself. One
+//! learner counts, the ballot owner's, and tells the others with `CHOSEN`. A learner that holds the value of that
+//! ballot *or a higher one* holds the chosen value, by P2b; with a lower one it holds nothing, and asks a peer. No
+//! proposer hears `CHOSEN`: a slot can be chosen while no learner holds its value, so a proposal is finished only when
+//! the own learner has *applied* the slot, which it says in the house ([`ProposerRequest::Applied`]) and with each
+//! `BEAT`.
+//!
+//! # One attempt
+//!
+//! A proposer with work to do prepares a new ballot from its learner's applied slot + 1, proposes as above, and is done
+//! when its learner has applied all of it. If the slot that it wanted went to another command, it tries a later one:
+//! the command stays until its outcome is applied, whoever got it there. The attempt is lost when a majority refuses,
+//! 20 ms after the first refusal, or when nothing has moved for a while. A majority of refusals to a first `PREPARE`
+//! only means that the round was stale: the proposer prepares again at once, above it, but once.
+//!
+//! Two proposers can beat each other for ever. What ends the duel is that the loser waits a random 0 to 40 ms. The wait
+//! does not grow with the losses: a loser that backs off further each time would starve.
+//!
+//! # Reads
+//!
+//! A server's store may be old: its learner may not have heard the last `CHOSEN`. A read that is answered from it at
+//! once could miss a write that another client knows to be done. *Paxos Quorum Reads* (Charapko, Ailijiang, Demirbas,
+//! HotStorage 2019) ask a majority of acceptors for their highest accepted slot, wait until it is applied, and answer
+//! then: whatever was chosen before the question has a vote in every majority. No leader, no lease, no clock. If the
+//! slot was left unfinished, the learner asks a proposer to `FILL` the log up to it. See `reads.rs` for why a round of
+//! questions never serves a read that came later.
+//!
+//! # Exactly once
+//!
+//! A client that hears nothing asks again, perhaps elsewhere, and two proposers may get one command into two slots. The
+//! protocol does not prevent that; the [state machine](StateMachine) takes a command that it knows for a duplicate, by
+//! its [`CommandId`], and says what it came to the first time. A proposer may say "certainly not applied" only of a
+//! command that it never put into an `ACCEPT`: after that, only the log knows.
+//!
+//! # Failures
+//!
+//! A role fails by losing its memory, between any two steps; its next life replays its records and goes on.
+//!
+//! - *Acceptor*: as if it had been slow. But one that comes back **without** its records breaks everything: say `A` is
+//!   chosen by s1 and s2 of three; s2 forgets, and promises s3 a new ballot reporting nothing; s2 and s3 choose `B` in
+//!   the same slot, and two learners disagree for ever. The scenario `cluster/lost_memory_is_unsafe` shows it step by
+//!   step.
+//! - *Proposer*: what it proposed may be chosen or not; whoever prepares next finishes it. It must never use a ballot
+//!   again: promises and votes to the old life's ballot may still arrive, and would be counted for other values.
+//! - *Learner*: it starts at slot 0, asks its peers, and reads once for itself to know how far it must get. Even if all
+//!   learners start at once, a `FILL` makes a proposer collect the log again from the acceptors.
+//! - *An acceptor that cannot read a slot* says "damaged", which is not "nothing accepted": a slot is free only with a
+//!   majority of definite answers.
+//!
+//! # What is left out
+//!
+//! - A leader that keeps its ballot (*Paxos Made Simple*, section 3; van Renesse and Altinbuken, *Paxos Made Moderately
+//!   Complex*, 2015, section 2, where a scout and commanders are the two phases of a leader).
+//! - Changing who the servers are (*Paxos Made Simple*, section 3, at its end).
+//! - Forgetting what is old: acceptors and learners keep the whole log (*Moderately Complex*, section 4, on garbage
+//!   collection). The messages know of it already: `TRUNCATED`, and `truncated_below` in a promise.
+//! - Leases (*Moderately Complex*, section 4, on read-only commands): a read needs a majority, and no clock is trusted
+//!   with anything.
+//! - Liars. A server follows the protocol or is silent; *The Part-Time Parliament*'s priests are honest too.
+//!
+//! # Where to go on
+//!
+//! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs`, `learner.rs` with `reads.rs`;
+//! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod acceptor;
@@ -34,7 +164,7 @@ impl Life {
     /// Lives are numbered below this.
     pub const END: u32 = 1 << 24;
 
-    /// The n-th number of this life: no other life of the role has it. There are 2^40 of them, years of the busiest life.
+    /// The n-th number of this life: no other life of the role has it. There are 2^40 of them: years of work.
     pub fn number(self, n: u64) -> u64 {
         assert!(self.0 < Life::END && n >> 40 == 0, "life {} has run out of numbers", self.0);
         u64::from(self.0) << 40 | n

@@ -220,7 +220,7 @@ enum Phase {
     Accepting(Attempt, BTreeMap<Slot, Value>),
 }
 
-/// The proposer of one server. See the [module](self).
+/// The proposer of one server. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proposer {
     me: Server,
@@ -460,7 +460,7 @@ impl Proposer {
         }
         if let Phase::Accepting(attempt, open) = &mut self.phase {
             open.retain(|open, _| *open > slot);
-            if before < Some(slot) {
+            if before < Some(slot) && !open.is_empty() {
                 out.arm(ProposerTimer::Attempt { ballot: attempt.ballot, failures: self.failures });
             }
             self.finish_if_applied(out);

@@ -404,6 +404,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_new_process_has_read_is_durable() {
+        for seed in 0..16 {
+            let files = MemoryFiles::new();
+            let identity = create(&files).unwrap();
+            // Dies after renaming the file, before syncing its name; the machine itself runs on.
+            files.fail(5, Failure::Stop);
+            assert!(identity.remember_peer(Server(1), 7).is_err());
+            files.restart();
+            assert_eq!(read(&files).unwrap().known_peer(Server(1)), Some(7));
+            files.power_cut(seed);
+            assert_eq!(read(&files).unwrap().known_peer(Server(1)), Some(7), "seed {seed}");
+        }
+    }
+
+    #[test]
     fn threads_share_it() {
         let files = MemoryFiles::new();
         let identity = create(&files).unwrap();

@@ -166,9 +166,10 @@ impl<F: Files> Journal<F> {
         Ok((journal, recovered))
     }
 
-    /// Whether values may be accepted. While it is true, the next commit of up to half a segment succeeds however full
-    /// the disk is, and leaves another half for promises. False once the next segment could not be made: then the
-    /// server refuses new values, goes on to promise, and asks [`try_make_room`](Journal::try_make_room) now and then.
+    /// Whether values may be accepted. While it is true, the next commit of up to half a segment (of the usual length:
+    /// some 7 MiB of records) succeeds however full the disk is, and leaves the other half for promises. False once the
+    /// next segment could not be made: then the server refuses new values, goes on to promise, and asks
+    /// [`try_make_room`](Journal::try_make_room) now and then.
     pub fn has_room(&self) -> bool {
         self.spare.is_some() && !self.has_failed
     }

@@ -121,7 +121,7 @@ impl Any for Refused {
 
 impl Any for AcceptedSlots {
     fn any(source: &mut Source) -> AcceptedSlots {
-        AcceptedSlots::new(&source.many(20))
+        AcceptedSlots::new(&source.many::<(Slot, Ballot)>(20))
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::text::{Text, closing_quote};
 use crate::paxos::{Ballot, CommandId, Refused, Slot};
 use crate::role::{Server, Servers};
@@ -224,13 +226,33 @@ impl Word for MaybeBallot {
     }
 }
 
-/// What an acceptor reports as accepted: `7@3.1,8@2.4`, after so many only how many more: `+12`; or `none`.
+/// What an acceptor reports as accepted: `7@3.1,8@2.4`; after so many only how many more, with a fingerprint of all of
+/// them: `+12#9f3a12c45e07d211`; or `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptedSlots {
     /// The first of them, at most [`AcceptedSlots::SHOWN`], in slot order.
     pub first: Vec<(Slot, Ballot)>,
-    /// How many more there are.
-    pub more: u64,
+    /// The others, if there are any.
+    pub more: Option<MoreSlots>,
+}
+
+/// Slots that a line has no room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MoreSlots {
+    /// How many they are.
+    pub count: u64,
+    /// The sum of the [`fingerprint`]s of all slots of the report: whoever knows what was accepted can tell that it is
+    /// what was reported.
+    pub sum: u64,
+}
+
+/// A number for "this slot, accepted at this ballot".
+pub fn fingerprint(slot: Slot, ballot: Ballot) -> u64 {
+    let mut bytes = [0; 17];
+    bytes[..8].copy_from_slice(&slot.0.to_le_bytes());
+    bytes[8..16].copy_from_slice(&ballot.round.to_le_bytes());
+    bytes[16] = ballot.server.0;
+    xxh3_64(&bytes)
 }
 
 impl AcceptedSlots {
@@ -239,9 +261,10 @@ impl AcceptedSlots {
 
     /// What a line shows of these slots.
     pub fn new(accepted: &[(Slot, Ballot)]) -> AcceptedSlots {
-        let first = accepted[..accepted.len().min(AcceptedSlots::SHOWN)].to_vec();
-        let more = (accepted.len() - first.len()) as u64;
-        AcceptedSlots { first, more }
+        let (first, rest) = accepted.split_at(accepted.len().min(AcceptedSlots::SHOWN));
+        let sum = || accepted.iter().fold(0, |sum: u64, (slot, ballot)| sum.wrapping_add(fingerprint(*slot, *ballot)));
+        let more = (!rest.is_empty()).then(|| MoreSlots { count: rest.len() as u64, sum: sum() });
+        AcceptedSlots { first: first.to_vec(), more }
     }
 }
 
@@ -253,13 +276,19 @@ impl Word for AcceptedSlots {
         for (n, (slot, ballot)) in self.first.iter().enumerate() {
             write!(to, "{}{slot}@{ballot}", if n == 0 { "" } else { "," })?;
         }
-        if self.more > 0 { write!(to, ",+{}", self.more) } else { Ok(()) }
+        match &self.more {
+            Some(MoreSlots { count, sum }) => write!(to, ",+{count}#{sum:016x}"),
+            None => Ok(()),
+        }
     }
 
     fn parse(text: &str) -> Option<AcceptedSlots> {
         let (shown, more) = match text.rsplit_once(",+") {
-            Some((shown, more)) => (shown, more.parse().ok()?),
-            None => (text, 0),
+            Some((shown, more)) => {
+                let (count, sum) = more.split_once('#')?;
+                (shown, Some(MoreSlots { count: count.parse().ok()?, sum: u64::from_str_radix(sum, 16).ok()? }))
+            }
+            None => (text, None),
         };
         let pair = |text: &str| {
             let (slot, ballot) = text.split_once('@')?;

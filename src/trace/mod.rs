@@ -9,10 +9,15 @@
 
 #[cfg(test)]
 mod arbitrary;
+pub mod audit;
 mod event;
+pub mod exchange;
 mod facts;
 mod field;
 mod line;
+pub mod parse;
+pub mod report;
+pub mod story;
 mod terminal;
 mod text;
 mod word;
@@ -20,7 +25,7 @@ mod writer;
 
 pub use event::{Event, EventError};
 pub use facts::{acceptor, learner, proposer};
-pub use field::{AcceptedSlots, Digest, FieldError, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, Tries};
+pub use field::{AcceptedSlots, Digest, FieldError, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom, Tries};
 pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
 pub use text::Text;
 pub use word::{Applied, CrashCause, CrashPoint, DropCause, LinkState, Op, Recovered, RestartMode, Status};

@@ -86,12 +86,13 @@ impl<R: Role> Host<R> {
         let stepped = step_all(role, inputs.into_iter().map(|input| ((), input)), true);
         let records = stepped.records().to_vec();
         let keep = if let Crash::InSync(keep) = crash { Some(keep.min(records.len())) } else { None };
-        // A group without records has no sync to crash in: the crash comes before anything is sent.
         let released = stepped.commit(&mut RamDisk { records: &mut self.disk, keep });
         let (durable, lost) = records.split_at(keep.unwrap_or(records.len()));
         let (durable, lost) = (durable.to_vec(), lost.to_vec());
-        let actions = match (crash, released) {
-            (Crash::No, Ok(released)) => released.into_actions().into_iter().flat_map(|(_, actions)| actions).collect(),
+        // A group without records has no sync to crash in: then the crash comes before anything is sent.
+        let unsent = crash == Crash::AfterSync || (keep.is_some() && records.is_empty());
+        let actions = match released {
+            Ok(released) if !unsent => released.into_actions().into_iter().flat_map(|(_, actions)| actions).collect(),
             _ => Vec::new(),
         };
         let crashed = crash != Crash::No;

@@ -472,7 +472,7 @@ fn proposer_fact(fact: &ProposerFact) -> Option<String> {
             Some(format!("slot {slot}: bound to {} by {ballot}, the highest accepted among {quorum}", name(value)))
         }
         ProposerFact::Proposed { slot, adopted: None, quorum, value, .. } => {
-            Some(format!("slot {slot}: free for {}, none of {quorum} has accepted anything", name(value)))
+            Some(format!("slot {slot}: free for {}, by the promises of {quorum}", name(value)))
         }
         ProposerFact::Retried { ballot, nacks, answered, next, reason, .. } => {
             let nacks: Vec<String> = nacks.iter().map(|(server, promised)| format!("{server}({promised})")).collect();
@@ -515,13 +515,12 @@ fn lower(role: RoleName) -> String {
 
 /// A command is named by its payload; its id is made of the name.
 fn command(name: &str) -> Command {
-    let mut id = [0; 8];
-    id[..name.len()].copy_from_slice(name.as_bytes());
-    Command { id: CommandId(1, u64::from_be_bytes(id)), payload: name.as_bytes().into() }
+    let id = name.bytes().fold(0, |id, byte| id << 8 | u64::from(byte));
+    Command { id: CommandId(1, id), payload: name.as_bytes().into() }
 }
 
 fn id_name(id: CommandId) -> String {
-    String::from_utf8_lossy(&id.1.to_be_bytes()).trim_end_matches('\0').to_string()
+    String::from_utf8_lossy(&id.1.to_be_bytes()).trim_start_matches('\0').to_string()
 }
 
 fn text(command: &Command) -> String {

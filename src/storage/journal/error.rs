@@ -53,7 +53,7 @@ impl Display for Damage {
     }
 }
 
-/// Why a journal cannot be opened. Nothing of it was changed.
+/// Why a journal cannot be opened. Whatever the reason, it still holds what it held.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {

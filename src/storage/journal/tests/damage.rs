@@ -125,6 +125,67 @@ fn a_sector_that_was_never_written_or_strayed_is_no_other_history() {
 }
 
 #[test]
+fn groups_that_vanish_from_the_end_of_a_full_segment_are_damage() {
+    // What would be a torn tail in the last segment: a file in the middle was synced before the next one began.
+    let sample = sample();
+    for number in 5..=8 {
+        let commit = &sample.commits[number - 1];
+        for gone in (commit.offset..commit.offset + commit.bytes).step_by(SECTOR_BYTES) {
+            let result = open_with(&sample, &commit.file, |bytes| bytes[gone..].fill(0));
+            let Err(OpenError::Damaged(damage)) = result else { panic!("{number}: {result:?}") };
+            assert_eq!((&damage.file, damage.offset), (&commit.file, gone as u64));
+            let last = damage.slots.map(|range| range.last);
+            assert_eq!(last, Some(Slot(8)), "the seal still knows the last group: {damage}");
+        }
+    }
+}
+
+#[test]
+fn a_sector_of_another_segment_or_server_is_damage_even_in_its_place() {
+    let first_group = |owner: u64, segment: u32, round: u64| {
+        let files = MemoryFiles::new();
+        let options = Options { owner, ..options(SMALL) };
+        for _ in 1..segment {
+            drop(Journal::open(files.clone(), options).unwrap());
+        }
+        let (mut journal, _) = Journal::open(files.clone(), options).unwrap();
+        journal.commit(&[promise(round)]).unwrap();
+        assert_eq!(journal.segment(), segment);
+        files
+    };
+    let whole = first_group(OWNER, 2, 1);
+    let group = 2 * SECTOR_BYTES..3 * SECTOR_BYTES;
+    for (owner, segment, is_own) in [(OWNER, 2, true), (OWNER, 1, false), (OWNER + 1, 2, false)] {
+        let other = first_group(owner, segment, 7).read(&file_name(segment)).unwrap();
+        let files = whole.fork();
+        let mut bytes = files.read(&file_name(2)).unwrap();
+        bytes[group.clone()].copy_from_slice(&other[group.clone()]);
+        files.put(&file_name(2), &bytes);
+        match open(&files, SMALL) {
+            Ok((_, back)) => assert!(is_own && back.records == [promise(7)]),
+            Err(error) => assert!(!is_own && matches!(error, OpenError::Damaged(_)), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn files_of_two_times_are_not_put_together() {
+    // The same server, the same numbers: a folder restored from a copy, and files of its later life beside it.
+    let life = |records: &[AcceptorRecord]| {
+        let files = MemoryFiles::new();
+        let (mut journal, _) = open(&files, SMALL).unwrap();
+        records.iter().for_each(|record| journal.commit(std::slice::from_ref(record)).unwrap());
+        files
+    };
+    let one = life(&[accept(1, 2_000), accept(2, 2_000)]);
+    let other = life(&[promise(1), accept(1, 2_000), accept(2, 2_000)]);
+    assert_eq!(segments_of(&one), segments_of(&other));
+    one.put(&file_name(2), &other.read(&file_name(2)).unwrap());
+    let error = open(&one, SMALL).unwrap_err();
+    assert!(matches!(error, OpenError::Gap { found: 3, expected: 2, .. }), "{error}");
+}
+
+#[test]
 fn the_slots_are_named_as_far_as_anything_still_knows_them() {
     let sample = sample();
     let sentence = |numbers: &[usize]| {

@@ -1,0 +1,243 @@
+//! Exit codes and words of the command line.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::{Arc, Mutex};
+
+use super::fake::{Act, Fake, FakeCluster, good, opens_and, serves};
+use crate::client::cli::run;
+use crate::client::print::Printer;
+use crate::kv::{Op, Written};
+use crate::net::{Reply, Request, Unknown, WhyNotApplied};
+use crate::paxos::{NotApplied, Slot};
+
+#[derive(Clone, Default)]
+struct Text(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Text {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+/// Exit code, stdout and stderr of a command line, on this cluster.
+fn paxos_client(cluster: &FakeCluster, words: &[&str]) -> (u8, String, String) {
+    let words = words.iter().map(OsString::from).collect();
+    with_bytes(cluster, words)
+}
+
+fn with_bytes(cluster: &FakeCluster, words: Vec<OsString>) -> (u8, String, String) {
+    let (data, notes) = (Text::default(), Text::default());
+    let printer = Arc::new(Printer::new(data.clone(), notes.clone()));
+    let mut all: Vec<OsString> = vec!["paxos-client".into(), "--cluster".into(), cluster.file.path().into()];
+    all.extend(["--server".into(), "1".into(), "--timeout".into(), "1s".into()]);
+    all.extend(words);
+    (run(all, &printer), data.text(), notes.text())
+}
+
+fn answers(reply: Reply) -> FakeCluster {
+    FakeCluster::start(vec![opens_and(move |_, _| Act::Reply(reply.clone()))])
+}
+
+fn applied(written: Written) -> FakeCluster {
+    answers(Reply::Applied { slot: Slot(9), written })
+}
+
+#[test]
+fn success_is_0_and_stdout_is_data() {
+    let value = Reply::Value { slot: Slot(9), value: Some(b"deep blue".to_vec().into()), version: 3 };
+    assert_eq!(paxos_client(&answers(value), &["get", "color"]), (0, "deep blue\n".to_string(), String::new()));
+    let done = applied(Written::Done { version: 3 });
+    assert_eq!(paxos_client(&done, &["put", "k", "v"]), (0, "OK version=3 slot=9\n".to_string(), String::new()));
+    assert_eq!(paxos_client(&done, &["delete", "k"]).0, 0);
+    let (code, text, _) = paxos_client(&done, &["servers"]);
+    assert_eq!((code, text.starts_with("1 127.0.0.1:1 127.0.0.1:")), (0, true), "{text}");
+}
+
+#[test]
+fn a_missing_key_is_3_and_says_so_on_stderr() {
+    let none = Reply::Value { slot: Slot(9), value: None, version: 2 };
+    for (cluster, words) in
+        [(answers(none), ["get", "a b"]), (applied(Written::NotFound { version: 2 }), ["delete", "a b"])]
+    {
+        let expected = "error: there is no key \"a b\" (version 2)\n".to_string();
+        assert_eq!(paxos_client(&cluster, &words), (3, String::new(), expected));
+    }
+}
+
+#[test]
+fn not_applied_is_4_with_what_was_found_and_what_next() {
+    let mismatch = applied(Written::Mismatch { version: 3 });
+    let (code, data, notes) = paxos_client(&mismatch, &["put", "color", "red", "--if-version", "2"]);
+    assert_eq!((code, data.as_str()), (4, ""));
+    assert_eq!(notes, "error: color is at version 3: nothing was written. Try: paxos-client get color\n");
+    let asked = &mismatch.requests()[1].1;
+    assert!(matches!(asked, Request::Write { op: Op::Put { if_version: Some(2), .. }, .. }), "{asked:?}");
+
+    let answered = std::iter::once(crate::role::Server(1)).collect();
+    let no_quorum = answers(Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered })));
+    let (code, _, notes) = paxos_client(&no_quorum, &["put", "color", "red"]);
+    assert_eq!(code, 4);
+    assert!(notes.ends_with("the write was NOT applied. Try: paxos-client status\n"), "{notes}");
+    let (code, _, notes) = paxos_client(&FakeCluster::start(vec![Fake::Absent]), &["get", "color"]);
+    assert_eq!(code, 4);
+    assert!(notes.contains("no server listens"), "{notes}");
+}
+
+#[test]
+fn an_unknown_outcome_is_5_and_says_how_to_find_out() {
+    let unknown = answers(Reply::Unknown(Unknown::Expired));
+    let (code, _, notes) = paxos_client(&unknown, &["put", "color", "red"]);
+    assert_eq!(code, 5);
+    assert!(notes.starts_with("error: outcome unknown: server 1 says that the session has expired"), "{notes}");
+    assert!(notes.ends_with("it may still be applied. Try: paxos-client get color\n"), "{notes}");
+}
+
+#[test]
+fn a_server_that_refuses_an_order_is_1() {
+    let refuses = answers(Reply::Refused("the server was not started with --lab".to_string()));
+    let (code, _, notes) = paxos_client(&refuses, &["crash", "1.acceptor", "--for", "2s"]);
+    assert_eq!((code, notes.as_str()), (1, "error: server 1 refuses: the server was not started with --lab\n"));
+    assert_eq!(paxos_client(&FakeCluster::start(vec![good()]), &["restart", "1"]).0, 0);
+}
+
+#[test]
+fn what_cannot_be_meant_is_2_and_nothing_is_sent() {
+    let cluster = FakeCluster::start(vec![good()]);
+    let long = "k".repeat(5_000);
+    for words in [
+        &["frobnicate"][..],
+        &["put"],
+        &["get", "a", "b"],
+        &["put", "k", "v", "--if-version", "x"],
+        &["get", "k", "--timeout", "5"],
+        &["get", &long],
+        &["get", "k", "--server", "9"],
+        &["get", "k", "--name", "s1"],
+        &["crash", "acceptor"],
+        &["crash", "64"],
+        &["crash", "1.teapot"],
+        &["--clients", "0"],
+        &["demo", "--clients", "2", "--name", "c7"],
+    ] {
+        let (code, data, notes) = paxos_client(&cluster, words);
+        assert_eq!((code, data.as_str()), (2, ""), "{words:?}: {notes}");
+        assert!(notes.starts_with("error: "), "{words:?}: {notes}");
+    }
+    assert!(cluster.requests().is_empty());
+}
+
+#[test]
+fn a_cluster_file_that_is_not_there_is_1() {
+    let printer = Arc::new(Printer::new(Text::default(), Text::default()));
+    let words = ["paxos-client", "--cluster", "/nowhere/cluster.toml", "status"].map(OsString::from);
+    assert_eq!(run(words.to_vec(), &printer), 1);
+}
+
+#[test]
+fn keys_and_values_may_be_any_bytes() {
+    let cluster = FakeCluster::start(vec![good()]);
+    let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    let (code, _, notes) = with_bytes(&cluster, vec!["put".into(), bytes(b"\xff k\n"), bytes(b"\xfe")]);
+    assert_eq!(code, 0, "{notes}");
+    let asked = &cluster.requests()[1].1;
+    assert!(
+        matches!(asked, Request::Write { op: Op::Put { key, value, .. }, .. } if key == b"\xff k\n" && value == b"\xfe")
+    );
+}
+
+#[test]
+fn help_names_every_exit_code() {
+    let cluster = FakeCluster::start(vec![Fake::Absent]);
+    let (code, help, notes) = paxos_client(&cluster, &["--help"]);
+    assert_eq!((code, notes.as_str()), (0, ""));
+    for text in
+        ["Examples:", "0  done", "1  failure", "2  usage", "3  key not found", "4  certainly", "5  outcome unknown"]
+    {
+        assert!(help.contains(text), "{text}");
+    }
+    assert_eq!(paxos_client(&cluster, &["--version"]).0, 0);
+}
+
+#[test]
+fn a_file_is_read_whole_before_anything_of_it_is_done() {
+    let cluster = FakeCluster::start(vec![good()]);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    std::fs::write(path, "put a 1\nget a\nput a\n").unwrap();
+    let (code, _, notes) = paxos_client(&cluster, &["run", path]);
+    assert_eq!((code, notes), (2, format!("error: {path}:3: the value is missing\nNothing was done.\n")));
+    std::fs::write(path, "put a 1\n@2 get a\n").unwrap();
+    let (code, _, notes) = paxos_client(&cluster, &["run", path]);
+    assert_eq!(code, 2);
+    assert!(notes.contains(&format!("{path}:2: there is no server 2")), "{notes}");
+    assert!(cluster.requests().is_empty());
+
+    std::fs::write(path, "put a 1\n@1 get a # there\ndelete \"a b\"\n").unwrap();
+    let (code, data, notes) = paxos_client(&cluster, &["run", path]);
+    assert_eq!((code, data.lines().count()), (0, 3), "{notes}");
+    assert!(data.starts_with("c1-2 put a 1  OK version=2 slot=2 ("), "{data}");
+    assert_eq!(paxos_client(&cluster, &["run", "/nowhere"]).0, 1);
+}
+
+#[test]
+fn a_file_ends_with_the_worst_of_its_outcomes() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let outcome = |text: &str| {
+        std::fs::write(path, text).unwrap();
+        let cluster = FakeCluster::start(vec![opens_and(|_, request| {
+            let key = match request {
+                Request::Write { op, .. } => op.key().to_vec(),
+                Request::Get { key } => key.clone(),
+                _ => Vec::new(),
+            };
+            Act::Reply(match (key.as_slice(), request) {
+                (b"unknown", _) => Reply::Unknown(Unknown::Superseded),
+                (b"no", _) => Reply::Refused("no".to_string()),
+                (b"missing", Request::Get { .. }) => Reply::Value { slot: Slot(1), value: None, version: 0 },
+                (_, Request::Get { .. }) => Reply::Value { slot: Slot(1), value: Some(Vec::new().into()), version: 1 },
+                (b"old", _) => Reply::Applied { slot: Slot(1), written: Written::Mismatch { version: 9 } },
+                (_, _) => Reply::Applied { slot: Slot(1), written: Written::Done { version: 1 } },
+            })
+        })]);
+        paxos_client(&cluster, &["run", path]).0
+    };
+    assert_eq!(outcome(""), 0);
+    assert_eq!(outcome("put a 1\nget missing\n"), 0, "that a key is not there is a result");
+    assert_eq!(outcome("put a 1\nput old 1 --if-version 2\nput a 2\n"), 4);
+    assert_eq!(outcome("put no 1\nget a\n"), 4);
+    assert_eq!(outcome("put unknown 1\nput no 1\n"), 5);
+}
+
+#[test]
+fn status_fails_when_no_write_is_possible() {
+    let (code, data, notes) = paxos_client(&FakeCluster::start(vec![Fake::Absent, Fake::Absent]), &["status"]);
+    assert_eq!(code, 1);
+    assert!(data.starts_with("no writes: 0 of 2 acceptors are up, and 2 are needed\n"), "{data}");
+    assert!(notes.contains("no writes"), "{notes}");
+    let (code, ..) = paxos_client(&FakeCluster::start(vec![Fake::Absent]), &["status", "--await", "100ms"]);
+    assert_eq!(code, 1);
+}
+
+#[test]
+fn a_command_line_without_a_command_is_the_demo() {
+    let (code, _, notes) = paxos_client(&FakeCluster::start(vec![Fake::Absent]), &["--pace", "1ms"]);
+    assert_eq!(code, 1);
+    assert!(notes.contains("no server of the cluster answers"), "{notes}");
+    // A server that says nothing sensible is as good as none.
+    let (code, _, notes) = paxos_client(&FakeCluster::start(vec![serves(|_, _| Act::Close)]), &["demo"]);
+    assert_eq!(code, 1);
+    assert!(notes.contains("no server of the cluster answers"), "{notes}");
+}

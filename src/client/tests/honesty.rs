@@ -1,0 +1,255 @@
+//! A client says "not applied" only when that is certain, and believes only what answers its question.
+
+use std::time::{Duration, Instant};
+
+use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, serves};
+use crate::client::{Asked, Client, ClientError, NoReply, Outcome, Tries, Try, TryEnd};
+use crate::net::{Reply, Request, Unknown, WhyNotApplied, frame};
+use crate::paxos::{NotApplied, RoleName, Slot};
+use crate::role::{Server, Servers};
+use crate::trace::{Event, Line, Process, Trace};
+
+fn no_quorum() -> Reply {
+    let answered = [Server(1), Server(2)].into_iter().collect();
+    Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered }))
+}
+
+fn put(cluster: &FakeCluster) -> Result<Outcome, ClientError> {
+    Client::connect(cluster.options()).unwrap().put(b"k", b"v")
+}
+
+/// Every way in which a try can end, and whether the request may be applied.
+fn ends() -> Vec<(TryEnd, bool)> {
+    let why = String::new;
+    vec![
+        (TryEnd::NoReply(NoReply::ConnectionRefused), false),
+        (TryEnd::NoReply(NoReply::Unreachable { why: why() }), false),
+        (TryEnd::NoReply(NoReply::TurnedAway { why: why() }), false),
+        (TryEnd::NoReply(NoReply::NotSent { why: why() }), false),
+        (TryEnd::NoReply(NoReply::Silent { waited: TRY }), true),
+        (TryEnd::NoReply(NoReply::Broken { why: why() }), true),
+        (TryEnd::NoReply(NoReply::Malformed { length: 1, what: why() }), true),
+        (TryEnd::NotApplied(WhyNotApplied::Busy), false),
+        (TryEnd::NotApplied(WhyNotApplied::RoleDown(RoleName::Learner)), false),
+        (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::Outrun)), false),
+        (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::Busy)), false),
+        (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::LearnerBehind)), false),
+        (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered: Servers::NONE })), false),
+        (TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(Servers::NONE)), false),
+        (TryEnd::Unknown(Unknown::TimedOut), true),
+        (TryEnd::Unknown(Unknown::RoleDied(RoleName::Proposer)), true),
+        (TryEnd::Unknown(Unknown::Superseded), true),
+        (TryEnd::Unknown(Unknown::Expired), true),
+    ]
+}
+
+#[test]
+fn one_try_that_may_have_been_applied_makes_a_write_unknown_in_every_combination() {
+    let ends = ends();
+    for (a, a_may) in &ends {
+        for (b, b_may) in &ends {
+            for (c, c_may) in &ends {
+                for asked in [Asked::Write, Asked::Order, Asked::Read, Asked::Session] {
+                    let mut tries = Tries::new(Servers::first(5), asked);
+                    for end in [a, b, c] {
+                        tries.push(Try { server: Server(1), end: end.clone(), took: TRY });
+                    }
+                    let error = tries.into_error(3 * TRY);
+                    let unknown = (*a_may || *b_may || *c_may) && matches!(asked, Asked::Write | Asked::Order);
+                    assert_eq!(error.is_unknown(), unknown, "{a:?} {b:?} {c:?} {asked:?}");
+                    assert_eq!(error.to_string().contains("unknown"), unknown, "{error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_uncertain_try_is_not_forgotten_however_many_follow() {
+    let mut tries = Tries::new(Servers::first(5), Asked::Write);
+    tries.push(Try { server: Server(1), end: TryEnd::Unknown(Unknown::TimedOut), took: TRY });
+    for _ in 0..1_000 {
+        tries.push(Try { server: Server(2), end: TryEnd::NotApplied(WhyNotApplied::Busy), took: TRY });
+    }
+    assert_eq!((tries.count, tries.last.len()), (1_001, 64));
+    assert!(tries.into_error(TRY).is_unknown());
+}
+
+#[test]
+fn each_kind_of_failure_on_the_wire_is_told_as_what_it_is() {
+    let garbage = || vec![0xff; 64];
+    let oversized = || [u32::MAX.to_le_bytes(), [0; 4]].concat();
+    let foreign = || frame(&"no reply at all");
+    let cases: Vec<(&str, Fake, bool)> = vec![
+        ("absent", Fake::Absent, false),
+        ("turned away", Fake::TurnsAway, false),
+        ("mute", Fake::Mute, false),
+        ("not applied", opens_and(|_, _| Act::Reply(no_quorum())), false),
+        ("silent", opens_and(|_, _| Act::Nothing), true),
+        ("closed", opens_and(|_, _| Act::Close), true),
+        ("garbage", opens_and(move |_, _| Act::Bytes(garbage())), true),
+        ("oversized", opens_and(move |_, _| Act::Bytes(oversized())), true),
+        ("no reply", opens_and(move |_, _| Act::Bytes(foreign())), true),
+        ("half a frame", opens_and(|_, _| Act::Bytes(frame(&no_quorum())[..6].to_vec())), true),
+        ("wrong kind", opens_and(|_, _| Act::Reply(Reply::Done)), true),
+        ("unknown", opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::TimedOut))), true),
+        ("superseded", opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::Superseded))), true),
+        ("expired", opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::Expired))), true),
+    ];
+    for (name, fake, unknown) in cases {
+        let error = put(&FakeCluster::start(vec![fake])).unwrap_err();
+        assert_eq!(error.is_unknown(), unknown, "{name}: {error}");
+        assert!(matches!(error, ClientError::Unknown(_) | ClientError::NotApplied(_)), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_later_no_does_not_undo_an_earlier_perhaps() {
+    let perhaps = opens_and(|_, _| Act::Close);
+    let no = opens_and(|_, _| Act::Reply(no_quorum()));
+    let error = put(&FakeCluster::start(vec![perhaps, no])).unwrap_err();
+    assert!(error.is_unknown(), "{error}");
+    // A result does: it is the result of this very write.
+    let perhaps = opens_and(|_, _| Act::Close);
+    assert_eq!(put(&FakeCluster::start(vec![perhaps, good()])), Ok(Outcome::Written { slot: Slot(1), version: 1 }));
+    // And a refusal is no word on what an earlier try has done.
+    let perhaps = opens_and(|_, _| Act::Close);
+    let refuses = opens_and(|_, _| Act::Reply(Reply::Refused("no".to_string())));
+    assert!(put(&FakeCluster::start(vec![perhaps, refuses])).unwrap_err().is_unknown());
+}
+
+#[test]
+fn a_refusal_is_final_and_comes_with_its_sentence() {
+    let refuses = opens_and(|_, _| Act::Reply(Reply::Refused("not in lab mode".to_string())));
+    let cluster = FakeCluster::start(vec![refuses, good()]);
+    let error = put(&cluster).unwrap_err();
+    assert_eq!(error, ClientError::Refused { server: Server(1), why: "not in lab mode".to_string() });
+}
+
+#[test]
+fn a_try_that_would_be_cut_short_is_not_begun() {
+    // Had it been begun, it would have ended without an answer, and a write that is certainly not applied would be told
+    // as unknown.
+    let slow_no = opens_and(|n, _| if n == 1 { Act::Late(TRY / 2, no_quorum()) } else { Act::Nothing });
+    let cluster = FakeCluster::start(vec![slow_no]);
+    let options = crate::client::ClientOptions { timeout: TRY * 5 / 4, ..cluster.options() };
+    let error = Client::connect(options).unwrap().put(b"k", b"v").unwrap_err();
+    assert!(!error.is_unknown(), "{error}");
+    let sentence = error.to_string();
+    assert!(sentence.starts_with("no quorum: 1 of 1 acceptors answered PREPARE in 0."), "{sentence}");
+    assert!(sentence.ends_with("No ACCEPT was sent: the write was NOT applied"), "{sentence}");
+}
+
+#[test]
+fn replies_to_other_requests_are_told_and_not_believed() {
+    let trace = Trace::to_memory(Process::named("c1").unwrap());
+    let right = || Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 3 } };
+    let confused = opens_and(move |_, _| Act::Unrequested(vec![1_000, 2_000], right()));
+    let cluster = FakeCluster::start(vec![confused]);
+    let options = crate::client::ClientOptions { trace: trace.clone(), ..cluster.options() };
+    let mut client = Client::connect(options).unwrap();
+    assert_eq!(client.put(b"k", b"v"), Ok(Outcome::Written { slot: Slot(9), version: 3 }));
+    assert_eq!(trace.text().matches("received an unrequested reply").count(), 2, "{}", trace.text());
+
+    let flood = opens_and(move |_, _| Act::Unrequested((1..100).collect(), right()));
+    let error = put(&FakeCluster::start(vec![flood])).unwrap_err();
+    assert!(error.to_string().contains("questions that were not asked"), "{error}");
+}
+
+#[test]
+fn reads_that_fail_are_not_applied_whatever_the_reason() {
+    for act in [Act::Nothing, Act::Close, Act::Reply(Reply::Done), Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
+        let cluster = FakeCluster::start(vec![serves(move |_, _| act.clone())]);
+        let error = Client::connect(cluster.options()).unwrap().get(b"k").unwrap_err();
+        assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
+        assert!(error.to_string().ends_with("The read was NOT done"), "{error}");
+    }
+}
+
+#[test]
+fn the_deadline_holds_against_silence_of_every_kind() {
+    for fake in [Fake::Mute, opens_and(|_, _| Act::Nothing), serves(|_, _| Act::Nothing), Fake::Absent] {
+        let cluster = FakeCluster::start(vec![fake]);
+        let begun = Instant::now();
+        put(&cluster).unwrap_err();
+        // Some room for a machine that is busy; without the deadline it would be for ever.
+        assert!(begun.elapsed() < 4 * TRY + Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn a_cluster_that_is_down_is_asked_again_and_again_but_not_all_the_time() {
+    let cluster = FakeCluster::start(vec![Fake::Absent, Fake::Absent, Fake::Absent]);
+    let ClientError::NotApplied(tries) = put(&cluster).unwrap_err() else { panic!("nobody was there to apply it") };
+    assert!((6..200).contains(&tries.count), "{} tries", tries.count);
+    let sentence = ClientError::NotApplied(tries).to_string();
+    assert!(sentence.starts_with("no server listens: 3 of 3 refused the connection"), "{sentence}");
+}
+
+#[test]
+fn what_is_too_large_is_never_sent() {
+    let cluster = FakeCluster::start(vec![good()]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let (key, value) = (vec![b'k'; 4 << 10], vec![b'v'; 1 << 20]);
+    assert!(matches!(client.put(&[&key[..], b"k"].concat(), b"v"), Err(ClientError::TooLarge(_))));
+    assert!(matches!(client.put(b"k", &[&value[..], b"v"].concat()), Err(ClientError::TooLarge(_))));
+    assert!(matches!(client.get(&[&key[..], b"k"].concat()), Err(ClientError::TooLarge(_))));
+    assert!(cluster.requests().is_empty());
+    assert!(client.put(&key, &value).is_ok(), "both limits are inclusive");
+}
+
+#[test]
+fn a_server_that_does_not_exist_is_an_error_of_the_caller() {
+    let cluster = FakeCluster::start(vec![good()]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let wrong = Err(ClientError::NoSuchServer { server: Server(9), known: Servers::first(1) });
+    assert_eq!(client.talk_to(Server(9)), wrong);
+    assert_eq!(client.crash(Server(9), None, None), wrong);
+}
+
+#[test]
+fn a_crash_is_ordered_once_and_from_one_server() {
+    let cluster = FakeCluster::start(vec![serves(|_, _| Act::Close), good()]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    assert!(client.crash(Server(1), None, Some(TRY)).unwrap_err().is_unknown());
+    assert_eq!(cluster.requests().len(), 1);
+    client.crash(Server(2), Some(RoleName::Acceptor), None).unwrap();
+    let order = Request::Crash { role: Some(RoleName::Acceptor), down_ms: None };
+    assert_eq!(cluster.requests()[1], (2, order));
+}
+
+#[test]
+fn every_request_is_told_with_its_detours_and_its_end() {
+    let trace = Trace::to_memory(Process::named("c1").unwrap());
+    let cluster = FakeCluster::start(vec![opens_and(|_, _| Act::Close), good()]);
+    let options = crate::client::ClientOptions { trace: trace.clone(), ..cluster.options() };
+    let mut client = Client::connect(options).unwrap();
+    client.put(b"k", b"v").unwrap();
+    assert_eq!(client.last_label(), "c1-2");
+    let lines: Vec<Line> = trace.text().lines().map(|line| line.parse().unwrap()).collect();
+    let names: Vec<&str> = lines.iter().map(|line| line.event.name()).collect();
+    assert_eq!(names, ["REQUEST", "RESPONSE", "REQUEST", "FAILOVER", "RESPONSE"]);
+    assert!(lines[2..].iter().all(|line| line.req.as_deref() == Some("c1-2")));
+
+    // A request without an end is told as well.
+    let trace = Trace::to_memory(Process::named("c1").unwrap());
+    let cluster = FakeCluster::start(vec![opens_and(|_, _| Act::Nothing)]);
+    let options = crate::client::ClientOptions { trace: trace.clone(), timeout: TRY, ..cluster.options() };
+    Client::connect(options).unwrap().put(b"k", b"v").unwrap_err();
+    let last: Line = trace.text().lines().last().unwrap().parse().unwrap();
+    assert!(matches!(last.event, Event::Timeout { status: crate::trace::Status::Unknown, .. }), "{last}");
+}
+
+#[test]
+fn a_failover_is_told_in_a_sentence() {
+    let cluster =
+        FakeCluster::start(vec![opens_and(|_, _| Act::Nothing), serves(|n, r| Act::Reply(good_reply(n as u64, r)))]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    client.on_failover(move |failed, next| told.send(failed.and_next(next)).unwrap());
+    client.put(b"k", b"v").unwrap();
+    let heard: Vec<String> = heard.try_iter().collect();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert!(heard[0].starts_with("server 1 did not answer within 0."), "{heard:?}");
+    assert!(heard[0].ends_with(" s; trying server 2"), "{heard:?}");
+}

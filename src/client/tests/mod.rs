@@ -1,0 +1,6 @@
+//! The client against servers that do as they are told.
+
+mod command_line;
+mod fake;
+mod honesty;
+mod recovery;

@@ -1,0 +1,156 @@
+//! Whatever happens to a write, it is never sent under a second name.
+
+use super::fake::{Act, Fake, FakeCluster, good, opens_and, serves};
+use crate::client::{Client, ClientError, Outcome};
+use crate::net::{Reply, Request, Unknown, WhyNotApplied};
+use crate::paxos::Slot;
+use crate::role::Server;
+
+/// (server, session, sequence, first_open) of each write.
+fn writes(cluster: &FakeCluster) -> Vec<(u8, u64, u64, u64)> {
+    let name = |(server, request)| match request {
+        Request::Write { session, sequence, first_open, .. } => Some((server, session, sequence, first_open)),
+        _ => None,
+    };
+    cluster.requests().into_iter().filter_map(name).collect()
+}
+
+/// (server, nonce) of each OPEN.
+fn opens(cluster: &FakeCluster) -> Vec<(u8, u64)> {
+    let nonce = |(server, request)| match request {
+        Request::Open { nonce } => Some((server, nonce)),
+        _ => None,
+    };
+    cluster.requests().into_iter().filter_map(nonce).collect()
+}
+
+#[test]
+fn a_write_goes_to_the_next_server_under_the_same_name() {
+    for first in [Act::Close, Act::Nothing, Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
+        let cluster = FakeCluster::start(vec![opens_and(move |_, _| first.clone()), good()]);
+        let mut client = Client::connect(cluster.options()).unwrap();
+        client.put(b"a", b"1").unwrap();
+        assert_eq!(writes(&cluster), [(1, 7, 1, 1), (2, 7, 1, 1)]);
+        // The client stays with the server that answered.
+        assert_eq!(client.server(), Server(2));
+        client.delete(b"a").unwrap();
+        assert_eq!(writes(&cluster)[2..], [(2, 7, 2, 2)]);
+        assert_eq!(opens(&cluster).len(), 1);
+    }
+}
+
+#[test]
+fn after_the_last_server_comes_the_first() {
+    let cluster = FakeCluster::start(vec![good(), Fake::Absent, Fake::TurnsAway]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    client.talk_to(Server(2)).unwrap();
+    client.put(b"a", b"1").unwrap();
+    assert_eq!(client.server(), Server(1));
+}
+
+#[test]
+fn a_session_is_opened_under_one_nonce_however_often_it_is_asked_for() {
+    let cluster = FakeCluster::start(vec![
+        serves(|_, _| Act::Close),
+        serves(|n, _| match n {
+            0 => Act::Close,
+            1 => Act::Reply(Reply::Opened { session: 40 }),
+            n => Act::Reply(Reply::Applied { slot: Slot(n as u64), written: crate::kv::Written::Done { version: 1 } }),
+        }),
+    ]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    client.put(b"a", b"1").unwrap();
+    let opens = opens(&cluster);
+    assert_eq!(opens.iter().map(|(server, _)| *server).collect::<Vec<_>>(), [1, 2, 1, 2]);
+    assert!(opens.iter().all(|(_, nonce)| *nonce == opens[0].1), "{opens:?}");
+    assert_eq!(writes(&cluster), [(2, 40, 1, 1)]);
+}
+
+#[test]
+fn a_write_without_a_session_is_certainly_not_applied() {
+    let cluster = FakeCluster::start(vec![serves(|_, _| Act::Nothing)]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    for _ in 0..2 {
+        let error = client.put(b"a", b"1").unwrap_err();
+        assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
+        assert!(error.to_string().contains("the write was NOT sent"), "{error}");
+    }
+    // The OPEN may have been applied: the second write asks for the same session.
+    let opens = opens(&cluster);
+    assert!(opens.len() >= 2 && opens.iter().all(|(_, nonce)| *nonce == opens[0].1), "{opens:?}");
+    assert!(writes(&cluster).is_empty());
+}
+
+#[test]
+fn an_expired_session_ends_the_write_and_the_next_one_opens_another() {
+    let expires = |n, request: &Request| match request {
+        Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64 }),
+        Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(Unknown::Expired)),
+        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 1 } }),
+    };
+    let cluster = FakeCluster::start(vec![serves(expires), good()]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    assert!(client.put(b"a", b"1").unwrap_err().is_unknown());
+    assert_eq!(writes(&cluster), [(1, 10, 1, 1)], "it is not sent again, anywhere");
+    assert_eq!(client.put(b"a", b"2"), Ok(Outcome::Written { slot: Slot(9), version: 1 }));
+    let opens = opens(&cluster);
+    assert_eq!(opens.len(), 2);
+    assert_ne!(opens[0].1, opens[1].1);
+    assert_eq!(writes(&cluster)[1..], [(1, 12, 1, 1)]);
+}
+
+#[test]
+fn a_superseded_write_ends_and_the_session_goes_on() {
+    let cluster = FakeCluster::start(vec![
+        opens_and(|n, _| match n {
+            1 => Act::Reply(Reply::Unknown(Unknown::Superseded)),
+            _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 1 } }),
+        }),
+        good(),
+    ]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    assert!(client.put(b"a", b"1").unwrap_err().is_unknown());
+    client.put(b"a", b"2").unwrap();
+    assert_eq!(writes(&cluster), [(1, 7, 1, 1), (1, 7, 2, 2)]);
+}
+
+#[test]
+fn what_was_not_learnt_is_never_asked_for_again() {
+    // The unknown write's number is below the next one's first_open: if it turns up later, it is superseded.
+    let unknown = opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::TimedOut)));
+    let cluster = FakeCluster::start(vec![unknown]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    assert!(client.put(b"a", b"1").unwrap_err().is_unknown());
+    assert!(client.put(b"a", b"2").unwrap_err().is_unknown());
+    let numbers: Vec<(u64, u64)> =
+        writes(&cluster).into_iter().map(|(_, _, sequence, first)| (sequence, first)).collect();
+    assert!(numbers.is_sorted() && numbers.first() == Some(&(1, 1)) && numbers.last() == Some(&(2, 2)), "{numbers:?}");
+}
+
+#[test]
+fn a_connection_that_was_closed_meanwhile_costs_no_try() {
+    let cluster = FakeCluster::start(vec![serves(|n, request| {
+        Act::ReplyAndClose(super::fake::good_reply(n as u64 + 1, request))
+    })]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    client.on_failover(|failed, _| panic!("{failed}"));
+    client.put(b"a", b"1").unwrap();
+    // The end of the connection travels behind the reply; wait until it is here.
+    while client.is_connected() {
+        std::thread::yield_now();
+    }
+    client.put(b"a", b"2").unwrap();
+    assert_eq!(writes(&cluster), [(1, 7, 1, 1), (1, 7, 2, 2)]);
+}
+
+#[test]
+fn a_read_from_one_server_never_comes_from_another() {
+    let not_now = serves(|n, request| match n {
+        0..=2 => Act::Reply(Reply::NotApplied(WhyNotApplied::Busy)),
+        n => Act::Reply(super::fake::good_reply(n as u64, request)),
+    });
+    let cluster = FakeCluster::start(vec![not_now, good()]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    assert_eq!(client.get_here(b"k").unwrap().value.as_deref(), Some(b"value".as_slice()));
+    assert!(cluster.requests().iter().all(|(server, _)| *server == 1));
+}

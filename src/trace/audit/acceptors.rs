@@ -1,0 +1,290 @@
+//! Each acceptor, rebuilt from its own lines: it took part in nothing below what it had promised, and forgot nothing.
+
+use std::collections::BTreeMap;
+
+use super::super::event::Event;
+use super::super::field::{AcceptedSlots, MaybeBallot, MoreSlots, fingerprint};
+use super::super::line::RoleTag;
+use super::super::word::Recovered;
+use super::guess::{Guess, Guessed, guess};
+use super::{Case, Rule};
+use crate::paxos::{Ballot, Slot};
+use crate::role::Server;
+
+/// What one PROMISE line says of the slots from its first on.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    /// The line.
+    pub at: usize,
+    /// It says something of this slot and all behind.
+    from: Slot,
+    /// What is known to be reported.
+    reported: BTreeMap<Slot, Ballot>,
+    /// The report is longer than the line, and the rest was not found: of the slots behind this one the acceptor's earlier
+    /// lines tell something, but perhaps not all.
+    known_to: Option<Slot>,
+}
+
+/// What an acceptor reported of a slot, as far as lines tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Say {
+    /// The ballot at which it had accepted a value there, or a lower one; None if it had accepted none.
+    pub at_least: Option<Ballot>,
+    /// It is exactly that.
+    pub exactly: bool,
+}
+
+impl Report {
+    /// What the acceptor reported of a slot; None if it was not asked about it.
+    pub fn says(&self, slot: Slot) -> Option<Say> {
+        let exactly = self.known_to.is_none_or(|last| slot <= last);
+        (slot >= self.from).then(|| Say { at_least: self.reported.get(&slot).copied(), exactly })
+    }
+}
+
+/// What an acceptor must know, by its lines so far.
+#[derive(Default)]
+struct Past {
+    /// The highest ballot that it was seen bound to, and where.
+    promised: Option<(Ballot, usize)>,
+    /// The highest ballot at which it was seen to accept in each slot, and where.
+    accepted: BTreeMap<Slot, (Ballot, usize)>,
+    /// It may know more: it has died since, after making durable what has no line, or it lived before these lines.
+    may_know_more: bool,
+    /// The life of the last line, and whether the acceptor has spoken in it.
+    life: Option<u32>,
+    has_spoken: bool,
+}
+
+pub(super) fn check(case: &mut Case<'_>) {
+    for (server, lines) in case.by_server.clone() {
+        let mut past = Past { may_know_more: !case.trusted.contains(server), ..Past::default() };
+        for at in lines {
+            past.take(case, server, at);
+        }
+    }
+}
+
+impl Past {
+    /// Holds a line against the past, then makes it part of it.
+    fn take(&mut self, case: &mut Case<'_>, server: Server, at: usize) {
+        let line = case.run.line(at);
+        let life = line.id.process.life();
+        if self.life.replace(life).is_some_and(|before| before != life) {
+            case.counts.deaths += 1;
+            self.may_know_more = true;
+            self.has_spoken = false;
+        }
+        self.has_spoken |= line.role == RoleTag::Acceptor;
+        match &line.event {
+            Event::Promise { slot, ballot, accepted, .. } => {
+                case.counts.answers += 1;
+                self.bind(case, *ballot, at, "promised");
+                let report = self.report(case, slot.0, accepted, at);
+                case.promises.entry((*ballot, server)).or_default().push(report);
+            }
+            Event::Nack { ballot, promised, .. } => {
+                case.counts.answers += 1;
+                if ballot >= promised {
+                    let says = format!("{server} refused {ballot}, although it had promised only {promised}");
+                    case.violated(Rule::Promise, &[at], says);
+                }
+                self.is_bound_to(case, *promised, at);
+            }
+            Event::Accepted { slot, ballot, .. } => {
+                case.counts.answers += 1;
+                self.bind(case, *ballot, at, "accepted");
+                let before = self.accepted.get(slot).map(|(before, _)| *before);
+                if before <= Some(*ballot) {
+                    self.accepted.insert(*slot, (*ballot, at));
+                }
+                check_was_proposed(case, *slot, *ballot, at);
+            }
+            Event::Crash { .. } => {
+                case.counts.deaths += 1;
+                self.may_know_more |= line.role == RoleTag::Acceptor;
+            }
+            Event::Restart { promised: Some(promised), accepted: Some(count), .. } => {
+                self.wakes(case, *promised, *count, at);
+            }
+            // What a process found on its disk; old news if its acceptor has been faster than this line.
+            Event::Boot { promised: Some(promised), accepted: Some(count), .. } if !self.has_spoken => {
+                self.wakes(case, *promised, *count, at);
+            }
+            _ => {}
+        }
+    }
+
+    /// The acceptor takes part in a ballot.
+    fn bind(&mut self, case: &mut Case<'_>, ballot: Ballot, at: usize, did: &str) {
+        if let Some((promised, before)) = self.promised
+            && ballot < promised
+        {
+            let who = &case.run.line(at).id.process;
+            let says = format!("{who} {did} {ballot} although it was bound to {promised}");
+            case.violated(Rule::Promise, &[before, at], says);
+        }
+        if self.promised.is_none_or(|(promised, _)| promised < ballot) {
+            self.promised = Some((ballot, at));
+        }
+    }
+
+    /// The acceptor says what it is bound to: no less than its lines, and no more unless it may know more.
+    fn is_bound_to(&mut self, case: &mut Case<'_>, says_bound: Ballot, at: usize) {
+        let who = &case.run.line(at).id.process;
+        let lines: Vec<usize> = self.promised.map(|(_, before)| before).into_iter().chain([at]).collect();
+        let promised = self.promised.map(|(promised, _)| promised);
+        if promised > Some(says_bound) {
+            let says = format!("{who} says it is bound to {says_bound}, and was bound to more");
+            case.violated(Rule::Promise, &lines, says);
+        } else if promised < Some(says_bound) {
+            if !self.may_know_more {
+                let says = format!("{who} says it is bound to {says_bound}, and no line shows how it came to be");
+                case.violated(Rule::Promise, &lines, says);
+            }
+            self.promised = Some((says_bound, at));
+        }
+    }
+
+    /// The acceptor lives again and says what it knows. A lost memory is no broken promise yet: it becomes one when the
+    /// acceptor acts on it.
+    fn wakes(&mut self, case: &mut Case<'_>, promised: MaybeBallot, count: u64, at: usize) {
+        if matches!(case.run.line(at).event, Event::Restart { recovered: Recovered::Nothing, .. }) {
+            return;
+        }
+        if let Some((before, line)) = self.promised
+            && promised.0.is_none_or(|promised| promised < before)
+        {
+            let who = &case.run.line(at).id.process;
+            let now = promised.0.map_or("nothing".to_string(), |promised| promised.to_string());
+            case.violated(
+                Rule::Promise,
+                &[line, at],
+                format!("{who} woke up bound to {now}, and was bound to {before}"),
+            );
+        }
+        if let Some(promised) = promised.0.filter(|promised| self.promised.is_none_or(|(before, _)| before < *promised))
+        {
+            self.promised = Some((promised, at));
+        }
+        if count < self.accepted.len() as u64 {
+            let who = &case.run.line(at).id.process;
+            let says = format!("{who} woke up knowing {count} accepted slots of {}", self.accepted.len());
+            case.violated(Rule::Promise, &[at], says);
+        }
+    }
+
+    /// Holds what a PROMISE reports against what was accepted; gives the report, as complete as lines make it.
+    fn report(&mut self, case: &mut Case<'_>, from: Slot, told: &AcceptedSlots, at: usize) -> Report {
+        let last_shown = told.more.and(told.first.last()).map_or(Slot(u64::MAX), |(slot, _)| *slot);
+        self.check_shown(case, from, last_shown, told, at);
+        for (slot, ballot) in &told.first {
+            check_was_proposed(case, *slot, *ballot, at);
+            // What it has reported once it must report for ever.
+            if self.accepted.get(slot).is_none_or(|(before, _)| before < ballot) {
+                self.accepted.insert(*slot, (*ballot, at));
+            }
+        }
+        let mut known_to = None;
+        if let Some(more) = told.more {
+            match self.find_rest(case, from, last_shown, &told.first, more, at) {
+                Rest::Found => {}
+                Rest::Unknown => known_to = Some(last_shown),
+                Rest::Other => {
+                    known_to = Some(last_shown);
+                    let who = &case.run.line(at).id.process;
+                    let says = format!("{who} reports other slots behind {last_shown} than it has accepted");
+                    case.missing_anywhere(Rule::Promise, &[at], says);
+                }
+            }
+        }
+        let reported = self.accepted.range(from..).map(|(slot, (ballot, _))| (*slot, *ballot));
+        let mut reported: BTreeMap<Slot, Ballot> = reported.filter(|(slot, _)| *slot > last_shown).collect();
+        reported.extend(told.first.iter().copied());
+        Report { at, from, reported, known_to }
+    }
+
+    /// The slots that the line shows are those that were accepted.
+    fn check_shown(&self, case: &mut Case<'_>, from: Slot, last: Slot, told: &AcceptedSlots, at: usize) {
+        let who = &case.run.line(at).id.process;
+        let reported: BTreeMap<Slot, Ballot> = told.first.iter().copied().collect();
+        for (slot, (ballot, line)) in self.accepted.range(from..=last.max(from)) {
+            let says = match reported.get(slot) {
+                Some(says) if says == ballot || (says > ballot && self.may_know_more) => continue,
+                Some(says) => format!("{who} reports slot {slot} accepted at {says}, and accepted it at {ballot}"),
+                None => format!("{who} does not report slot {slot}, which it accepted at {ballot}"),
+            };
+            case.violated(Rule::Promise, &[*line, at], says);
+        }
+        for (slot, ballot) in reported {
+            if !self.accepted.contains_key(&slot) && !self.may_know_more {
+                let says = format!("{who} reports slot {slot} accepted at {ballot}, and no line shows that it was");
+                case.violated(Rule::Promise, &[at], says);
+            }
+        }
+    }
+
+    /// Finds the slots that a PROMISE line has no room for: those that the acceptor's lines show, if their fingerprint is
+    /// the one told; and with them what it may have accepted without a line, before it died.
+    fn find_rest(
+        &mut self,
+        case: &Case<'_>,
+        from: Slot,
+        last_shown: Slot,
+        shown: &[(Slot, Ballot)],
+        told: MoreSlots,
+        at: usize,
+    ) -> Rest {
+        let Event::Promise { ballot: promised, .. } = case.run.line(at).event else { return Rest::Unknown };
+        let known: BTreeMap<Slot, Ballot> = self.accepted.range(from..).map(|(slot, (b, _))| (*slot, *b)).collect();
+        let known: BTreeMap<Slot, Ballot> = known.into_iter().filter(|(slot, _)| *slot > last_shown).collect();
+        let sum = |slots: &mut dyn Iterator<Item = (Slot, Ballot)>| {
+            slots.fold(0, |sum: u64, (slot, ballot)| sum.wrapping_add(fingerprint(slot, ballot)))
+        };
+        let known_sum = sum(&mut known.iter().map(|(slot, ballot)| (*slot, *ballot)));
+        let lacks = told.sum.wrapping_sub(known_sum).wrapping_sub(sum(&mut shown.iter().copied()));
+        if lacks == 0 && told.count == known.len() as u64 {
+            return Rest::Found;
+        }
+        if !self.may_know_more {
+            return Rest::Other;
+        }
+        // What was proposed behind the slots shown, and is not known to be accepted or overruled.
+        let perhaps = case.accepts.range((last_shown.next(), Ballot::ZERO)..).map(|(key, _)| *key);
+        let perhaps = perhaps.filter(|(slot, ballot)| *ballot <= promised && known.get(slot) < Some(ballot));
+        let perhaps = perhaps.map(|(slot, ballot)| Guess {
+            slot,
+            ballot,
+            gain: fingerprint(slot, ballot)
+                .wrapping_sub(known.get(&slot).map_or(0, |before| fingerprint(slot, *before))),
+            is_new: !known.contains_key(&slot),
+        });
+        let new = told.count.wrapping_sub(known.len() as u64);
+        match guess(&perhaps.collect::<Vec<_>>(), lacks, new) {
+            Guessed::These(slots) => {
+                self.accepted.extend(slots.into_iter().map(|guess| (guess.slot, (guess.ballot, at))));
+                Rest::Found
+            }
+            Guessed::None => Rest::Other,
+            Guessed::TooMany => Rest::Unknown,
+        }
+    }
+}
+
+/// Whether it is known what a PROMISE line has no room for.
+enum Rest {
+    /// It is what the acceptor is now known to have accepted.
+    Found,
+    /// There are too many possibilities.
+    Unknown,
+    /// It cannot be anything that lines show.
+    Other,
+}
+
+/// Nobody accepts what nobody has proposed.
+fn check_was_proposed(case: &mut Case<'_>, slot: Slot, ballot: Ballot, at: usize) {
+    if case.is_claim(at) && !case.accepts.contains_key(&(slot, ballot)) {
+        let says = format!("slot {slot} was accepted at {ballot}, and no line of {} proposes it", ballot.server);
+        case.missing(Rule::Ballot, [ballot.server].into_iter().collect(), &[at], says);
+    }
+}

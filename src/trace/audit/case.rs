@@ -1,0 +1,133 @@
+//! The evidence, sorted so that a rule finds what it looks for; and what the rules have found so far.
+
+use std::collections::BTreeMap;
+
+use super::super::event::Event;
+use super::super::line::Line;
+use super::super::parse::Run;
+use super::super::text::Text;
+use super::super::word::Op;
+use super::acceptors::Report;
+use super::{Counts, Finding, Rule, Verdict};
+use crate::paxos::{Ballot, Slot};
+use crate::role::{Server, Servers};
+
+/// A run under audit. Lines are named by their index in the run.
+pub(super) struct Case<'a> {
+    pub run: &'a Run,
+    /// All servers, as their BOOT lines say.
+    pub cluster: Servers,
+    /// The servers none of whose lines is missing, from a time on when they knew nothing: what they have no line of has
+    /// not happened.
+    pub trusted: Servers,
+    /// Each server's lines, in order, life after life.
+    pub by_server: BTreeMap<Server, Vec<usize>>,
+    pub prepares: BTreeMap<Ballot, Vec<usize>>,
+    /// What each PROMISE says, by the acceptor's server.
+    pub promises: BTreeMap<(Ballot, Server), Vec<Report>>,
+    pub accepts: BTreeMap<(Slot, Ballot), Vec<usize>>,
+    pub accepted: BTreeMap<(Slot, Ballot), Servers>,
+    pub chosen: BTreeMap<Slot, Vec<usize>>,
+    pub learns: BTreeMap<Slot, Vec<usize>>,
+    pub findings: Vec<Finding>,
+    pub counts: Counts,
+}
+
+/// The value of a slot, as lines tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told<'a> {
+    pub op: Op,
+    pub key: Option<&'a Text>,
+    pub value: Option<&'a Text>,
+    pub if_version: Option<u64>,
+    /// The command's label; a line about a no-op may carry the label of the request that it was made for.
+    pub req: Option<&'a str>,
+}
+
+impl<'a> Told<'a> {
+    /// The value that an ACCEPT or LEARN line is about.
+    pub fn of(line: &'a Line) -> Option<Told<'a>> {
+        let (Event::Accept { op, key, value, if_version, .. } | Event::Learn { op, key, value, if_version, .. }) =
+            &line.event
+        else {
+            return None;
+        };
+        let labelled = !matches!(op, Op::Noop | Op::Unreadable);
+        let req = line.req.as_deref().filter(|_| labelled);
+        Some(Told { op: *op, key: key.as_ref(), value: value.as_ref(), if_version: *if_version, req })
+    }
+}
+
+impl<'a> Case<'a> {
+    pub fn new(run: &'a Run) -> Case<'a> {
+        let mut case = Case {
+            run,
+            cluster: Servers::NONE,
+            trusted: Servers::NONE,
+            by_server: run.by_server(),
+            prepares: BTreeMap::new(),
+            promises: BTreeMap::new(),
+            accepts: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            chosen: BTreeMap::new(),
+            learns: BTreeMap::new(),
+            findings: Vec::new(),
+            counts: Counts::default(),
+        };
+        for (at, entry) in run.lines.iter().enumerate() {
+            let Some(server) = entry.line.id.process.as_server() else { continue };
+            match &entry.line.event {
+                Event::Prepare { ballot, .. } => case.prepares.entry(*ballot).or_default().push(at),
+                Event::Accept { slot, ballot, .. } => case.accepts.entry((*slot, *ballot)).or_default().push(at),
+                Event::Accepted { slot, ballot, .. } => {
+                    case.accepted.entry((*slot, *ballot)).or_default().insert(server);
+                }
+                Event::Chosen { slot, .. } => case.chosen.entry(*slot).or_default().push(at),
+                Event::Learn { slot, .. } => case.learns.entry(*slot).or_default().push(at),
+                _ => {}
+            }
+        }
+        case
+    }
+
+    /// Whether so many servers are a majority.
+    pub fn is_majority(&self, servers: Servers) -> bool {
+        servers.and(self.cluster).len() * 2 > self.cluster.len()
+    }
+
+    /// A rule is broken.
+    pub fn violated(&mut self, rule: Rule, lines: &[usize], says: String) {
+        self.findings.push(Finding { rule, verdict: Verdict::Violated, says, lines: lines.to_vec() });
+    }
+
+    /// A rule cannot be held against the lines.
+    pub fn unproven(&mut self, rule: Rule, lines: &[usize], says: String) {
+        self.findings.push(Finding { rule, verdict: Verdict::Unproven, says, lines: lines.to_vec() });
+    }
+
+    /// A claim rests on a line of each of these servers, and it is not there.
+    pub fn missing(&mut self, rule: Rule, of: Servers, lines: &[usize], says: String) {
+        if of.and(self.trusted).is_empty() {
+            self.unproven(rule, lines, format!("{says} (lines of {of} are missing)"));
+        } else {
+            self.violated(rule, lines, says);
+        }
+    }
+
+    /// A claim rests on a line of some server or other, and there is none.
+    pub fn missing_anywhere(&mut self, rule: Rule, lines: &[usize], says: String) {
+        let others = self.cluster.without(self.trusted);
+        self.missing(rule, if others.is_empty() { self.cluster } else { others }, lines, says);
+    }
+
+    /// The value proposed in a slot at a ballot, if a line tells it.
+    pub fn proposed(&self, slot: Slot, ballot: Ballot) -> Option<(usize, Told<'a>)> {
+        let at = *self.accepts.get(&(slot, ballot))?.first()?;
+        Some((at, Told::of(self.run.line(at))?))
+    }
+
+    /// Whether the line asks for proof: not if what proves it may have been read too early.
+    pub fn is_claim(&self, at: usize) -> bool {
+        !self.run.lines[at].late
+    }
+}

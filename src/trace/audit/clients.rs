@@ -1,0 +1,199 @@
+//! What clients were told, held against the log: the right result, and in an order that agrees with real time.
+
+use std::collections::BTreeMap;
+
+use super::super::event::Event;
+use super::super::exchange::{Exchange, exchanges};
+use super::super::text::Text;
+use super::super::word::{Applied, Op, Status};
+use super::{Case, Rule};
+use crate::paxos::Slot;
+
+/// A result that a client was told.
+struct Told<'a> {
+    status: Status,
+    slot: Option<Slot>,
+    version: Option<u64>,
+    value: Option<&'a Text>,
+}
+
+pub(super) fn check(case: &mut Case<'_>) {
+    let exchanges = exchanges(case.run);
+    let store = Store::new(case);
+    for exchange in &exchanges {
+        let Some(reply) = exchange.reply.filter(|reply| case.is_claim(*reply)) else { continue };
+        let Some(told) = told(&case.run.line(reply).event) else { continue };
+        case.counts.replies += 1;
+        match (exchange.op, told.status) {
+            (Op::Put | Op::Delete, Status::Ok | Status::NotFound | Status::Mismatch) => {
+                check_write(case, exchange, reply, &told);
+            }
+            (Op::Put | Op::Delete, Status::NotApplied) => check_not_applied(case, exchange, reply),
+            (Op::Get, Status::Ok | Status::NotFound) => check_read(case, &store, exchange, reply, &told),
+            _ => {}
+        }
+    }
+    check_real_time(case, &exchanges);
+}
+
+fn told(event: &Event) -> Option<Told<'_>> {
+    match event {
+        Event::Response { status, slot, version, value, .. } => {
+            Some(Told { status: *status, slot: *slot, version: *version, value: value.as_ref() })
+        }
+        Event::Timeout { status, .. } => Some(Told { status: *status, slot: None, version: None, value: None }),
+        _ => None,
+    }
+}
+
+/// An acknowledged write stands in its slot, with this result.
+fn check_write(case: &mut Case<'_>, exchange: &Exchange<'_>, reply: usize, told: &Told<'_>) {
+    let lines = [exchange.request, reply];
+    let Some(slot) = told.slot else {
+        return case.violated(Rule::Reply, &lines, "a write is acknowledged without a slot".into());
+    };
+    let Some(learn) = case.learns.get(&slot).map(|lines| lines[0]) else {
+        // Some learner has applied it before it was answered.
+        let says = format!("a write is acknowledged in slot {slot}, which nobody has applied");
+        return case.missing_anywhere(Rule::Once, &lines, says);
+    };
+    let line = case.run.line(learn);
+    let Event::Learn { op, key, value, id, result, version, .. } = &line.event else { return };
+    let same = (*op, key.as_ref(), value.as_ref()) == (exchange.op, exchange.key, exchange.value)
+        && line.req == case.run.line(exchange.request).req
+        && (exchange.id.is_none() || exchange.id == *id);
+    let lines = [exchange.request, learn, reply];
+    if !same {
+        let says = format!("a write is acknowledged in slot {slot}, which holds another command");
+        case.violated(Rule::Once, &lines, says);
+    } else if (status(*result), *version) != (Some(told.status), told.version) {
+        case.violated(Rule::Reply, &lines, format!("the reply says something else than slot {slot} came to"));
+    }
+}
+
+fn status(result: Applied) -> Option<Status> {
+    match result {
+        Applied::Ok => Some(Status::Ok),
+        Applied::NotFound => Some(Status::NotFound),
+        Applied::Mismatch => Some(Status::Mismatch),
+        // A reply names the slot of the effect, never that of a repetition.
+        _ => None,
+    }
+}
+
+/// "Certainly not applied" is certain.
+fn check_not_applied(case: &mut Case<'_>, exchange: &Exchange<'_>, reply: usize) {
+    let Some(wanted) = exchange.id else { return };
+    let effect = case.learns.values().map(|lines| lines[0]).find(|at| match case.run.line(*at).event {
+        Event::Learn { id, result, .. } => id == Some(wanted) && status(result).is_some(),
+        _ => false,
+    });
+    if let Some(effect) = effect {
+        let says = "a write that was called certainly not applied was applied".to_string();
+        case.violated(Rule::Reply, &[exchange.request, reply, effect], says);
+    }
+}
+
+/// A read answers with the last write applied at or before its slot.
+fn check_read(case: &mut Case<'_>, store: &Store<'_>, exchange: &Exchange<'_>, reply: usize, told: &Told<'_>) {
+    let lines = [exchange.request, reply];
+    let (Some(slot), Some(key)) = (told.slot, exchange.key) else {
+        return case.violated(Rule::Reply, &lines, "a read is answered without a slot or a key".into());
+    };
+    if slot > store.known {
+        let says =
+            format!("a read is answered from slot {slot}, and no line shows what slot {} holds", store.known.next());
+        return case.missing_anywhere(Rule::Reply, &lines, says);
+    }
+    let write = store.at(key, slot);
+    let found = write.map_or((0, None), |write| (write.version, write.value));
+    let has_status = (told.status == Status::Ok) == found.1.is_some();
+    if (told.version, told.value) != (Some(found.0), found.1) || !has_status {
+        let says = format!("a read from slot {slot} does not answer with the last write before it");
+        let lines: Vec<usize> = write.map(|write| write.learn).into_iter().chain(lines).collect();
+        case.violated(Rule::Reply, &lines, says);
+    }
+}
+
+/// What each key held after each slot.
+struct Store<'a> {
+    keys: BTreeMap<&'a Text, BTreeMap<Slot, Write<'a>>>,
+    /// All slots up to this one are known.
+    known: Slot,
+}
+
+/// A write that was applied.
+struct Write<'a> {
+    learn: usize,
+    version: u64,
+    /// None if it removed the value.
+    value: Option<&'a Text>,
+}
+
+impl<'a> Store<'a> {
+    fn new(case: &Case<'a>) -> Store<'a> {
+        let mut store = Store { keys: BTreeMap::new(), known: Slot(0) };
+        for (slot, lines) in &case.learns {
+            if *slot != store.known.next() {
+                break;
+            }
+            store.known = *slot;
+            let at = lines[0];
+            if let Event::Learn { key: Some(key), value, result: Applied::Ok, version: Some(version), .. } =
+                &case.run.line(at).event
+            {
+                store
+                    .keys
+                    .entry(key)
+                    .or_default()
+                    .insert(*slot, Write { learn: at, version: *version, value: value.as_ref() });
+            }
+        }
+        store
+    }
+
+    /// The last write to the key at or before a slot.
+    fn at(&self, key: &Text, slot: Slot) -> Option<&Write<'a>> {
+        self.keys.get(key)?.range(..=slot).next_back().map(|(_, write)| write)
+    }
+}
+
+/// Whatever was answered before something was asked stands before it in the log. Two reads may share a place.
+fn check_real_time(case: &mut Case<'_>, exchanges: &[Exchange<'_>]) {
+    /// A place in the order of everything: reads stand behind the slot that they saw.
+    type Place = (Slot, bool);
+    let place = |exchange: &Exchange<'_>| -> Option<Place> {
+        let told = told(&case.run.line(exchange.reply?).event)?;
+        match (exchange.op, told.status) {
+            (Op::Put | Op::Delete, Status::Ok | Status::NotFound | Status::Mismatch) => Some((told.slot?, false)),
+            (Op::Get, Status::Ok | Status::NotFound) => Some((told.slot?, true)),
+            _ => None,
+        }
+    };
+    // Requests before replies of the same microsecond: those two are not in order.
+    let mut moments = Vec::new();
+    for exchange in exchanges {
+        if let (Some(place), Some(reply)) = (place(exchange), exchange.reply) {
+            moments.push((case.run.line(exchange.request).time, false, exchange, reply, place));
+            moments.push((case.run.line(reply).time, true, exchange, reply, place));
+        }
+    }
+    moments.sort_by_key(|(time, is_reply, ..)| (*time, *is_reply));
+    let mut latest: Option<(Place, usize, usize)> = None;
+    let mut broken = Vec::new();
+    for (_, is_reply, exchange, reply, place) in moments {
+        if is_reply {
+            if latest.is_none_or(|(before, ..)| before < place) {
+                latest = Some((place, exchange.request, reply));
+            }
+        } else if let Some((before, request_before, reply_before)) = latest
+            && (place < before || (place == before && !place.1))
+        {
+            let says = format!("slot {} was answered before slot {} was asked for", before.0, place.0);
+            broken.push((says, [request_before, reply_before, exchange.request, reply]));
+        }
+    }
+    for (says, lines) in broken {
+        case.violated(Rule::RealTime, &lines, says);
+    }
+}

@@ -1,0 +1,211 @@
+//! Proves a run again, from its lines and nothing else: no server's word is taken for anything that a line of another
+//! process, or an earlier line of its own, can show to be false.
+//!
+//! A rule looks at *claims* (a CHOSEN says that a majority has accepted) and at the *evidence* for them (the ACCEPTED lines
+//! of those acceptors). A message leaves a server only after its line is in the file, so evidence that is missing means
+//! that the claim is false; unless lines of that server are missing too, and then nothing is proved either way.
+//! An acceptance may be durable without a line, if the acceptor was killed in between: it can turn up in a later PROMISE.
+
+mod acceptors;
+mod case;
+mod clients;
+mod complete;
+mod guess;
+mod learners;
+mod proposals;
+#[cfg(test)]
+pub(super) mod script;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::{self, Display, Formatter, Write};
+
+use super::parse::Run;
+use case::Case;
+
+/// What a run must keep. Each is a check of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// All lines that the other rules rest on are there.
+    Complete,
+    /// An acceptor takes no part in anything below what it has promised, and forgets nothing that it accepted.
+    Promise,
+    /// A ballot has one owner, one beginning, and at most one value a slot.
+    Ballot,
+    /// A proposer has a majority's promises, and proposes what they bind it to.
+    Adopt,
+    /// What is said to be chosen was accepted by a majority at one ballot.
+    Majority,
+    /// No slot has two values, in any eyes.
+    Agreement,
+    /// Learners apply slots one after the other, and come to the same results.
+    Apply,
+    /// Each write has its effect at most once, and an acknowledged one exactly once.
+    Once,
+    /// Replies say what was applied.
+    Reply,
+    /// What was answered before something else was asked stands before it in the log.
+    RealTime,
+}
+
+impl Rule {
+    /// The rule in a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Rule::Complete => "complete",
+            Rule::Promise => "promise",
+            Rule::Ballot => "ballot",
+            Rule::Adopt => "adopt",
+            Rule::Majority => "majority",
+            Rule::Agreement => "agreement",
+            Rule::Apply => "apply",
+            Rule::Once => "once",
+            Rule::Reply => "reply",
+            Rule::RealTime => "real-time",
+        }
+    }
+}
+
+/// How much a finding says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Every rule was kept.
+    Proved,
+    /// No rule was seen broken, but lines are missing: nothing is proved.
+    Unproven,
+    /// A rule was broken.
+    Violated,
+}
+
+impl Verdict {
+    /// The exit code of a program that came to this verdict.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Verdict::Proved => 0,
+            Verdict::Unproven => 6,
+            Verdict::Violated => 7,
+        }
+    }
+}
+
+/// Something that the lines show, or fail to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub rule: Rule,
+    /// Never [`Verdict::Proved`].
+    pub verdict: Verdict,
+    /// What is wrong, in a sentence.
+    pub says: String,
+    /// The lines that show it, by their index in the run.
+    pub lines: Vec<usize>,
+}
+
+/// How much was checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Lines read.
+    pub lines: usize,
+    /// Promises, refusals and acceptances that were held against the acceptor's past.
+    pub answers: usize,
+    /// Proposals that were held against their promises.
+    pub proposals: usize,
+    /// Slots that are said to be chosen.
+    pub chosen: usize,
+    /// Slots applied, counted once a learner life.
+    pub applied: usize,
+    /// Replies to clients that were held against the log.
+    pub replies: usize,
+    /// Crashes of roles, and deaths of processes.
+    pub deaths: usize,
+}
+
+/// What an audit has found.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// Everything that is wrong or missing, by rule.
+    pub findings: Vec<Finding>,
+    /// How much was checked.
+    pub counts: Counts,
+    /// Lines that say that acceptors come back without their memory.
+    pub unsafe_lines: Vec<usize>,
+}
+
+impl Audit {
+    /// Audits a run.
+    pub fn new(run: &Run) -> Audit {
+        let mut case = Case::new(run);
+        complete::check(&mut case);
+        acceptors::check(&mut case);
+        proposals::check(&mut case);
+        learners::check(&mut case);
+        clients::check(&mut case);
+        let unsafe_lines = complete::unsafe_lines(run);
+        let mut findings = case.findings;
+        findings.sort_by_key(|finding| (std::cmp::Reverse(finding.verdict), finding.rule));
+        Audit { findings, counts: Counts { lines: run.lines.len(), ..case.counts }, unsafe_lines }
+    }
+
+    /// The worst of the findings.
+    pub fn verdict(&self) -> Verdict {
+        self.findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Proved)
+    }
+
+    /// The audit for people, with the lines that show what it says.
+    pub fn explain<'a>(&'a self, run: &'a Run) -> impl Display + 'a {
+        Explained { audit: self, run }
+    }
+}
+
+/// At most so many findings of a rule are shown, and so many lines of each.
+const SHOWN_MAX: usize = 5;
+
+struct Explained<'a> {
+    audit: &'a Audit,
+    run: &'a Run,
+}
+
+impl Explained<'_> {
+    fn lines(&self, lines: &[usize], f: &mut Formatter<'_>) -> fmt::Result {
+        for at in lines.iter().take(SHOWN_MAX) {
+            let entry = &self.run.lines[*at];
+            writeln!(f, "    {}:{}: {}", entry.file, entry.number, entry.line)?;
+        }
+        if lines.len() > SHOWN_MAX { writeln!(f, "    and {} more lines", lines.len() - SHOWN_MAX) } else { Ok(()) }
+    }
+}
+
+impl Display for Explained<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Audit { findings, counts, unsafe_lines } = self.audit;
+        if !unsafe_lines.is_empty() {
+            writeln!(f, "UNSAFE: in this run acceptors come back without their memory; Paxos promises nothing then")?;
+            self.lines(&unsafe_lines[..1], f)?;
+        }
+        for alike in findings.chunk_by(|a, b| (a.verdict, a.rule) == (b.verdict, b.rule)) {
+            let Finding { rule, verdict, .. } = alike[0];
+            let word = if verdict == Verdict::Violated { "VIOLATION" } else { "not provable" };
+            for finding in alike.iter().take(SHOWN_MAX) {
+                writeln!(f, "{word} ({}): {}", rule.name(), finding.says)?;
+                self.lines(&finding.lines, f)?;
+            }
+            if alike.len() > SHOWN_MAX {
+                writeln!(f, "{word} ({}): {} more of this kind", rule.name(), alike.len() - SHOWN_MAX)?;
+            }
+        }
+        let Counts { lines, answers, proposals, chosen, applied, replies, deaths } = counts;
+        writeln!(
+            f,
+            "checked {lines} lines: {answers} answers of acceptors, {proposals} proposals, {chosen} chosen slots, \
+             {applied} applications, {replies} replies to clients, {deaths} deaths of roles and processes"
+        )?;
+        f.write_str("verdict: ")?;
+        f.write_str(match self.audit.verdict() {
+            Verdict::Proved if unsafe_lines.is_empty() => "PROVED, every rule was kept",
+            Verdict::Proved => "every rule was kept, by luck: this run was UNSAFE",
+            Verdict::Unproven => "NOT PROVABLE, lines are missing; no rule was seen broken",
+            Verdict::Violated => "VIOLATION, a rule was broken",
+        })?;
+        f.write_char('\n')
+    }
+}

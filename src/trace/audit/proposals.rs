@@ -1,0 +1,225 @@
+//! Each proposal and each choice: who may propose what, and what a majority has accepted.
+
+use std::collections::BTreeMap;
+
+use super::super::event::Event;
+use super::super::field::SlotFrom;
+use super::acceptors::{Report, Say};
+use super::case::Told;
+use super::{Case, Rule};
+use crate::paxos::{Ballot, Slot};
+use crate::role::Servers;
+
+pub(super) fn check(case: &mut Case<'_>) {
+    check_owners(case);
+    check_one_value(case);
+    let accepts: Vec<usize> = case.accepts.values().flatten().copied().collect();
+    for at in accepts {
+        if case.is_claim(at) {
+            case.counts.proposals += 1;
+            check_bound(case, at);
+        }
+    }
+    check_chosen(case);
+}
+
+/// A ballot has one owner, whose server is part of it, and one first slot: a second life never uses it again.
+fn check_owners(case: &mut Case<'_>) {
+    for at in 0..case.run.lines.len() {
+        let line = case.run.line(at);
+        let (Event::Prepare { ballot, .. } | Event::Accept { ballot, .. } | Event::Chosen { ballot, .. }) = line.event
+        else {
+            continue;
+        };
+        if line.id.process.as_server() != Some(ballot.server) {
+            let says = format!("{} uses ballot {ballot}, which belongs to {}", line.id.process, ballot.server);
+            case.violated(Rule::Ballot, &[at], says);
+        }
+    }
+    for (ballot, lines) in case.prepares.clone() {
+        let beginning = |at: usize| match case.run.line(at).event {
+            Event::Prepare { slot: SlotFrom(slot), .. } => (case.run.line(at).id.process.clone(), slot),
+            _ => unreachable!("prepares are PREPARE lines"),
+        };
+        if lines.iter().any(|at| beginning(*at) != beginning(lines[0])) {
+            case.violated(Rule::Ballot, &lines, format!("ballot {ballot} begins twice"));
+        }
+    }
+}
+
+/// One value a slot and ballot.
+fn check_one_value(case: &mut Case<'_>) {
+    for ((slot, ballot), lines) in case.accepts.clone() {
+        let first = Told::of(case.run.line(lines[0]));
+        if let Some(other) = lines.iter().find(|at| Told::of(case.run.line(**at)) != first) {
+            let says = format!("two values are proposed in slot {slot} at the one ballot {ballot}");
+            case.violated(Rule::Ballot, &[lines[0], *other], says);
+        }
+    }
+}
+
+/// A proposer proposes what a majority's promises bind it to: in each slot the value of the highest ballot reported, and
+/// a value of its own only where a whole quorum has accepted nothing.
+fn check_bound(case: &mut Case<'_>, at: usize) {
+    let Event::Accept { slot, ballot, adopted, quorum, .. } = case.run.line(at).event else { return };
+    check_from(case, slot, ballot, at);
+    if !case.is_majority(quorum) && !case.cluster.is_empty() {
+        let says = format!("{quorum} are no majority of {}: {ballot} may propose nothing", case.cluster);
+        return case.violated(Rule::Adopt, &[at], says);
+    }
+    let reports = |server| case.promises.get(&(ballot, server)).map(Vec::as_slice).unwrap_or_default();
+    let silent: Servers = quorum.iter().filter(|server| reports(*server).is_empty()).collect();
+    if !silent.is_empty() {
+        let says = format!("{ballot} proposes in slot {slot} on promises of {silent} that were never given");
+        return case.missing(Rule::Adopt, silent, &[at], says);
+    }
+    let adopted = adopted.0;
+    // What an acceptor may have accepted without a line must at least have been proposed.
+    let was_proposed = adopted.is_some_and(|ballot| case.accepts.contains_key(&(slot, ballot)));
+    let could_be_more = has_rival(case, slot, adopted, at);
+    let no_more = |say: Say| match say {
+        Say { at_least, .. } if at_least > adopted => Fit::No,
+        Say { exactly, .. } if exactly || !could_be_more => Fit::Yes,
+        Say { .. } => Fit::Perhaps,
+    };
+    // That somebody reported it matters less than that nobody reported more: it was proposed, so it was safe.
+    let that = |say: Say| match say {
+        Say { at_least, .. } if at_least == adopted => Fit::Yes,
+        Say { at_least, exactly: false } if at_least < adopted && was_proposed => Fit::Yes,
+        Say { .. } => Fit::No,
+    };
+    let no_more = quorum.iter().map(|server| Fit::of_one(reports(server), slot, no_more)).min();
+    let that = quorum.iter().map(|server| Fit::of_one(reports(server), slot, that)).max();
+    let evidence = quorum.iter().flat_map(|server| reports(server).iter().map(|report| report.at)).chain([at]);
+    let evidence: Vec<usize> = evidence.collect();
+    match no_more.min(that) {
+        Some(Fit::Yes) => {
+            if let Some(before) = adopted {
+                check_adopted(case, slot, before, at);
+            }
+        }
+        Some(Fit::Perhaps) => {
+            let says = format!("a promise for {ballot} reports more slots than its line shows, slot {slot} perhaps");
+            case.unproven(Rule::Adopt, &evidence, says);
+        }
+        Some(Fit::No) | None => {
+            let says = format!("{ballot} proposes in slot {slot} as if {}: its promises say otherwise", told(adopted));
+            case.violated(Rule::Adopt, &evidence, says);
+        }
+    }
+}
+
+/// Whether another value was proposed in the slot, below this proposal and above what it adopts: an acceptor could have
+/// accepted that one, and then this proposal would be wrong.
+fn has_rival(case: &Case<'_>, slot: Slot, adopted: Option<Ballot>, at: usize) -> bool {
+    let Event::Accept { ballot, .. } = case.run.line(at).event else { return false };
+    let value = Told::of(case.run.line(at));
+    let between = case.accepts.range((slot, adopted.unwrap_or(Ballot::ZERO))..(slot, ballot));
+    between.flat_map(|(_, lines)| lines).any(|rival| Told::of(case.run.line(*rival)) != value)
+}
+
+/// How an acceptor's promise fits a proposal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    No,
+    /// The lines do not tell all that the promise said.
+    Perhaps,
+    Yes,
+}
+
+impl Fit {
+    /// An acceptor that was asked twice has answered twice: one of its answers must fit. (One that was asked about later
+    /// slots only says nothing against it: that the proposal is not below them is checked apart.)
+    fn of_one(reports: &[Report], slot: Slot, fit: impl Fn(Say) -> Fit) -> Fit {
+        reports.iter().map(|report| report.says(slot).map_or(Fit::Yes, &fit)).max().unwrap_or(Fit::No)
+    }
+}
+
+fn told(adopted: Option<Ballot>) -> String {
+    adopted
+        .map_or("nothing had been accepted there".into(), |ballot| format!("{ballot} was the highest accepted there"))
+}
+
+/// The value of a proposal that is bound is that of the ballot that it names.
+fn check_adopted(case: &mut Case<'_>, slot: Slot, before: Ballot, at: usize) {
+    match case.proposed(slot, before) {
+        Some((earlier, value)) => {
+            if Told::of(case.run.line(at)) != Some(value) {
+                let says = format!("another value than the one that was accepted in slot {slot} at {before}");
+                case.violated(Rule::Adopt, &[earlier, at], says);
+            }
+        }
+        None => {
+            let says = format!("no line proposes in slot {slot} at {before} what is adopted here");
+            case.missing(Rule::Adopt, Servers::only(before.server), &[at], says);
+        }
+    }
+}
+
+/// The ballot was prepared, for this slot too.
+fn check_from(case: &mut Case<'_>, slot: Slot, ballot: Ballot, at: usize) {
+    let Some(prepare) = case.prepares.get(&ballot).map(|lines| lines[0]) else {
+        let says = format!("{ballot} proposes in slot {slot}, and was never prepared");
+        return case.missing(Rule::Adopt, Servers::only(ballot.server), &[at], says);
+    };
+    if let Event::Prepare { slot: SlotFrom(from), .. } = case.run.line(prepare).event
+        && slot < from
+    {
+        let says = format!("{ballot} proposes in slot {slot}, and was prepared from slot {from} on");
+        case.violated(Rule::Adopt, &[prepare, at], says);
+    }
+}
+
+/// A slot is chosen when a majority has accepted it at one ballot; and then it is chosen for good.
+fn check_chosen(case: &mut Case<'_>) {
+    for (slot, lines) in case.chosen.clone() {
+        case.counts.chosen += 1;
+        let mut values: BTreeMap<Ballot, Told<'_>> = BTreeMap::new();
+        for at in &lines {
+            let Event::Chosen { ballot, quorum, .. } = case.run.line(*at).event else { continue };
+            if case.is_claim(*at) {
+                check_majority(case, slot, ballot, quorum, *at);
+            }
+            if let Some((_, value)) = case.proposed(slot, ballot) {
+                values.insert(ballot, value);
+            }
+        }
+        let mut distinct = values.values();
+        let first = distinct.next();
+        if distinct.any(|value| Some(value) != first) {
+            case.violated(Rule::Agreement, &lines, format!("slot {slot} is chosen twice, with two values"));
+        }
+    }
+    check_every_majority(case);
+}
+
+fn check_majority(case: &mut Case<'_>, slot: Slot, ballot: Ballot, quorum: Servers, at: usize) {
+    let accepted = case.accepted.get(&(slot, ballot)).copied().unwrap_or_default();
+    let lacking = quorum.without(accepted);
+    if !case.cluster.is_empty() && !case.is_majority(quorum) {
+        let says =
+            format!("slot {slot} is called chosen at {ballot}, and {quorum} are no majority of {}", case.cluster);
+        case.violated(Rule::Majority, &[at], says);
+    } else if !lacking.is_empty() {
+        let says = format!("slot {slot} is called chosen at {ballot}, and {lacking} did not accept it");
+        case.missing(Rule::Majority, lacking, &[at], says);
+    }
+}
+
+/// Whether anybody noticed or not: what majorities have accepted in a slot is one value.
+fn check_every_majority(case: &mut Case<'_>) {
+    let mut values: BTreeMap<Slot, (usize, Told<'_>)> = BTreeMap::new();
+    for ((slot, ballot), servers) in case.accepted.clone() {
+        let Some((at, value)) = case.proposed(slot, ballot).filter(|_| case.is_majority(servers)) else { continue };
+        match values.get(&slot) {
+            Some((before, chosen)) if *chosen != value => {
+                let says = format!("majorities have accepted two values in slot {slot}");
+                case.violated(Rule::Agreement, &[*before, at], says);
+            }
+            Some(_) => {}
+            None => {
+                values.insert(slot, (at, value));
+            }
+        }
+    }
+}

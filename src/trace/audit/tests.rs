@@ -1,0 +1,511 @@
+//! An honest run is proved; and for each rule a run that breaks only that one is caught.
+
+use super::script::run;
+use super::*;
+use crate::paxos::Slot;
+use crate::trace::field::fingerprint;
+
+/// Two clients at two servers. c1's write of red is accepted by one acceptor only; c2's proposer finds it there, finishes
+/// it, and puts its own behind. An acceptor dies and comes back in between, a server is killed and comes back.
+/// Who speaks stands first (`s1,s2` speak the same); ALL are all five servers.
+const HONEST: &str = "\
+ALL server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=1 applied=0 promised=none accepted=0
+c1 client REQUEST req=c1-1 op=OPEN to=s1
+s1 proposer PREPARE req=c1-1 slot=1+ ballot=1.1 to=ALL
+s1,s2,s3 acceptor PROMISE req=c1-1 slot=1+ ballot=1.1 accepted=none to=s1
+s1 proposer ACCEPT req=c1-1 slot=1 ballot=1.1 op=OPEN adopted=none quorum=s1,s2,s3 to=ALL
+s1,s2,s3,s4 acceptor ACCEPTED req=c1-1 slot=1 ballot=1.1 to=s1
+s1 learner CHOSEN req=c1-1 slot=1 ballot=1.1 quorum=s1,s2,s3 to=ALL
+ALL learner LEARN req=c1-1 slot=1 ballot=1.1 op=OPEN id=0-77 result=OPENED session=1 applied=1
+c1 client RESPONSE req=c1-1 status=OK session=1 took=5.000ms server=s1
+c1 client REQUEST req=c1-2 op=PUT key=color value=blue to=s1 session=1 sequence=1
+s1 proposer PREPARE req=c1-2 slot=2+ ballot=2.1 to=ALL
+s1,s2,s3 acceptor PROMISE req=c1-2 slot=2+ ballot=2.1 accepted=none to=s1
+s1 proposer ACCEPT req=c1-2 slot=2 ballot=2.1 op=PUT key=color value=blue adopted=none quorum=s1,s2,s3 to=ALL
+s1,s2,s3 acceptor ACCEPTED req=c1-2 slot=2 ballot=2.1 to=s1
+s1 learner CHOSEN req=c1-2 slot=2 ballot=2.1 quorum=s1,s2,s3 to=ALL
+ALL learner LEARN req=c1-2 slot=2 ballot=2.1 op=PUT key=color value=blue id=1-1 result=OK version=1 applied=2
+c1 client RESPONSE req=c1-2 status=OK slot=2 version=1 took=5.000ms server=s1
+c1 client REQUEST req=c1-3 op=PUT key=color value=red to=s1 session=1 sequence=2
+s1 proposer PREPARE req=c1-3 slot=3+ ballot=3.1 to=ALL
+s1,s2,s3 acceptor PROMISE req=c1-3 slot=3+ ballot=3.1 accepted=none to=s1
+s2 acceptor CRASH cause=timer point=before-send up=3.000s down=0.500s
+s1 proposer ACCEPT req=c1-3 slot=3 ballot=3.1 op=PUT key=color value=red adopted=none quorum=s1,s2,s3 to=ALL
+s1 acceptor ACCEPTED req=c1-3 slot=3 ballot=3.1 to=s1
+c2 client REQUEST req=c2-1 op=PUT key=color value=green to=s5 session=1 sequence=9
+s5 proposer PREPARE req=c2-1 slot=3+ ballot=4.5 to=ALL
+s1 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@3.1 to=s5
+s4,s5 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=none to=s5
+s4 acceptor NACK req=c1-3 slot=3 ballot=3.1 promised=4.5 to=s1
+s5 proposer ACCEPT req=c1-3 slot=3 ballot=4.5 op=PUT key=color value=red adopted=3.1 quorum=s1,s4,s5 to=ALL
+s5 proposer ACCEPT req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=green adopted=none quorum=s1,s4,s5 to=ALL
+s1,s4,s5 acceptor ACCEPTED req=c1-3 slot=3 ballot=4.5 to=s5
+s1,s4,s5 acceptor ACCEPTED req=c2-1 slot=4 ballot=4.5 to=s5
+s5 learner CHOSEN req=c1-3 slot=3 ballot=4.5 quorum=s1,s4,s5 to=ALL
+s5 learner CHOSEN req=c2-1 slot=4 ballot=4.5 quorum=s1,s4,s5 to=ALL
+ALL learner LEARN req=c1-3 slot=3 ballot=4.5 op=PUT key=color value=red id=1-2 result=OK version=2 applied=3
+ALL learner LEARN req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=green id=1-9 result=OK version=3 applied=4
+c2 client RESPONSE req=c2-1 status=OK slot=4 version=3 took=5.000ms server=s5
+c1 client TIMEOUT req=c1-3 waited=1.000s tries=s1 status=UNKNOWN
+s2 acceptor RESTART down=0.500s recovered=disk promised=3.1 accepted=3
+c1 client REQUEST req=c1-4 op=GET key=color to=s3
+c1 client RESPONSE req=c1-4 status=OK slot=4 version=3 value=green took=1.000ms server=s3
+s3@2 server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=2 applied=0 promised=3.1 accepted=2
+s3@2 learner LEARN req=c1-1 slot=1 ballot=1.1 op=OPEN id=0-77 result=OPENED session=1 applied=1
+s3@2 learner LEARN req=c1-2 slot=2 ballot=2.1 op=PUT key=color value=blue id=1-1 result=OK version=1 applied=2
+c2 client REQUEST req=c2-2 op=DELETE key=color to=s2 session=1 sequence=10
+s2 proposer PREPARE req=c2-2 slot=5+ ballot=5.2 to=ALL
+s2,s4,s5 acceptor PROMISE req=c2-2 slot=5+ ballot=5.2 accepted=none to=s2
+s3@2 acceptor PROMISE req=c2-2 slot=5+ ballot=5.2 accepted=none to=s2
+s2 proposer ACCEPT req=c2-2 slot=5 ballot=5.2 op=DELETE key=color adopted=none quorum=s2,s4,s5 to=ALL
+s2,s4,s5 acceptor ACCEPTED req=c2-2 slot=5 ballot=5.2 to=s2
+s2 learner CHOSEN req=c2-2 slot=5 ballot=5.2 quorum=s2,s4,s5 to=ALL
+s1,s2,s4,s5 learner LEARN req=c2-2 slot=5 ballot=5.2 op=DELETE key=color id=1-10 result=OK version=4 applied=5
+c2 client RESPONSE req=c2-2 status=OK slot=5 version=4 took=5.000ms server=s2
+c2 client REQUEST req=c2-3 op=GET key=color to=s1
+c2 client RESPONSE req=c2-3 status=NOTFOUND slot=5 version=4 took=1.000ms server=s1
+c1 client REQUEST req=c1-5 op=PUT key=shape value=round to=s4 session=1 sequence=3
+c1 client TIMEOUT req=c1-5 waited=1.000s tries=s4 status=NOTAPPLIED
+s2 proposer PREPARE slot=1+ ballot=6.2 to=ALL
+s2 acceptor PROMISE slot=1+ ballot=6.2 accepted=1@1.1,2@2.1,3@3.1,5@5.2 to=s2
+s1,s2 server DIGEST slot=5 digest=00000000000000aa
+";
+
+/// The run with something else in place of a part of it.
+fn tampered(changes: &[(&str, &str)]) -> String {
+    let mut script = HONEST.to_string();
+    for (what, with) in changes {
+        assert!(script.contains(what), "there is no {what} in the run");
+        script = script.replace(what, with);
+    }
+    script
+}
+
+/// Without each line that holds this.
+fn without(what: &str) -> String {
+    let kept: Vec<&str> = HONEST.lines().filter(|line| !line.contains(what)).collect();
+    assert!(kept.len() < HONEST.lines().count(), "there is no {what} in the run");
+    kept.join("\n") + "\n"
+}
+
+/// With a line more, behind the one that holds `after`.
+fn with(after: &str, line: &str) -> String {
+    let at = HONEST.find(after).unwrap_or_else(|| panic!("there is no {after} in the run"));
+    let end = at + HONEST[at..].find('\n').unwrap() + 1;
+    format!("{}{line}\n{}", &HONEST[..end], &HONEST[end..])
+}
+
+#[track_caller]
+fn finds(script: &str, verdict: Verdict, rule: Rule, part_of_sentence: &str) {
+    let run = run(script);
+    let audit = Audit::new(&run);
+    let text = audit.explain(&run).to_string();
+    assert_eq!(audit.verdict(), verdict, "{text}");
+    assert!(audit.findings.iter().all(|finding| finding.rule == rule), "{text}");
+    assert!(audit.findings.iter().any(|finding| finding.says.contains(part_of_sentence)), "{text}");
+    assert!(audit.findings.iter().all(|finding| finding.lines.iter().all(|at| *at < run.lines.len())));
+}
+
+#[track_caller]
+fn breaks(script: &str, rule: Rule, part_of_sentence: &str) {
+    finds(script, Verdict::Violated, rule, part_of_sentence);
+}
+
+#[track_caller]
+fn hides(script: &str, rule: Rule, part_of_sentence: &str) {
+    finds(script, Verdict::Unproven, rule, part_of_sentence);
+}
+
+#[test]
+fn an_honest_run_is_proved() {
+    let run = run(HONEST);
+    let audit = Audit::new(&run);
+    let text = audit.explain(&run).to_string();
+    assert_eq!(audit.verdict(), Verdict::Proved, "{text}");
+    let expected =
+        Counts { lines: run.lines.len(), answers: 35, proposals: 6, chosen: 5, applied: 26, replies: 8, deaths: 2 };
+    assert_eq!(audit.counts, expected);
+    assert!(text.ends_with("verdict: PROVED, every rule was kept\n"), "{text}");
+}
+
+#[test]
+fn what_is_missing_is_not_proved() {
+    hides(&without("BOOT"), Rule::Complete, "no server says in a BOOT line");
+    hides(&tampered(&[("steps=on", "steps=off")]), Rule::Complete, "did not show protocol steps");
+    hides(&with("req=c2-3 status", "s2 server LOST n=3"), Rule::Complete, "could not write 3 lines");
+    hides(&tampered(&[("protocol=basic-paxos", "protocol=two-phase-commit")]), Rule::Complete, "no Paxos");
+    let other = "s4 server BOOT version=0.1.0 cluster=s1,s2,s3 steps=on";
+    hides(&with("req=c2-3 status", other), Rule::Complete, "disagree on who belongs");
+    // An older life of a server, whose lines are elsewhere, may have promised anything.
+    let lived = without("s3@2").replace(" life=1 applied=0 promised=none", " life=2 applied=0 promised=1.3");
+    let lived = lived.replace("ALL server BOOT", "s1@2,s2@2,s3@2,s4@2,s5@2 server BOOT");
+    let audit = Audit::new(&run(&lived.lines().take(1).map(|line| format!("{line}\n")).collect::<String>()));
+    assert_eq!((audit.verdict(), audit.findings.len()), (Verdict::Unproven, 5));
+}
+
+#[test]
+fn a_gap_in_the_numbers_is_not_proved() {
+    let mut run = run(HONEST);
+    let at = run.lines.iter().position(|entry| entry.line.id.to_string() == "s4.5").unwrap();
+    run.lines.remove(at);
+    let audit = Audit::new(&run);
+    assert_eq!(audit.verdict(), Verdict::Unproven, "{}", audit.explain(&run));
+    assert!(audit.findings.iter().any(|finding| finding.says == "s4.5 should stand where s4.6 does"));
+}
+
+#[test]
+fn claims_that_rest_on_a_server_without_lines_are_not_proved() {
+    let script = HONEST.replace("ALL server", "s1,s2,s3,s5 server").replace("ALL learner", "s1,s2,s3,s5 learner");
+    let script = script.replace("s4 acceptor NACK", "s5 acceptor NACK").replace("s2,s4,s5 acceptor", "s2,s5 acceptor");
+    let script =
+        script.replace("s1,s2,s4,s5 learner", "s1,s2,s5 learner").replace("s1,s4,s5 acceptor", "s1,s5 acceptor");
+    let script = script.replace("s4,s5 acceptor", "s5 acceptor").replace("s1,s2,s3,s4 acceptor", "s1,s2,s3 acceptor");
+    let run = run(&script);
+    let audit = Audit::new(&run);
+    assert_eq!(audit.verdict(), Verdict::Unproven, "{}", audit.explain(&run));
+    let rules: Vec<Rule> = audit.findings.iter().map(|finding| finding.rule).collect();
+    assert!(rules.contains(&Rule::Majority) && rules.contains(&Rule::Adopt), "{}", audit.explain(&run));
+}
+
+#[test]
+fn late_lines_are_evidence_but_ask_for_none() {
+    // What proves this CHOSEN is on a file that was read before it was written.
+    let mut run = run(&tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2 acceptor ACCEPTED")]));
+    assert_eq!(Audit::new(&run).verdict(), Verdict::Violated);
+    let at = run.lines.iter().position(|entry| entry.line.to_string().contains("CHOSEN   req=c2-2")).unwrap();
+    run.lines[at].late = true;
+    assert_eq!(Audit::new(&run).verdict(), Verdict::Proved, "{}", Audit::new(&run).explain(&run));
+}
+
+#[test]
+fn a_broken_promise_is_found() {
+    let after = "s4,s5 acceptor PROMISE req=c2-1";
+    breaks(&with(after, "s4 acceptor ACCEPTED slot=3 ballot=3.1 to=s1"), Rule::Promise, "bound to 4.5");
+    breaks(&with(after, "s4 acceptor PROMISE slot=3+ ballot=3.1 accepted=none to=s1"), Rule::Promise, "bound to 4.5");
+    breaks(&tampered(&[("promised=4.5 to=s1", "promised=4.2 to=s1")]), Rule::Promise, "was bound to more");
+    breaks(&tampered(&[("promised=4.5 to=s1", "promised=7.2 to=s1")]), Rule::Promise, "no line shows how");
+    breaks(&tampered(&[("ballot=3.1 promised=4.5", "ballot=5.1 promised=4.5")]), Rule::Promise, "refused 5.1");
+}
+
+#[test]
+fn a_forgetful_acceptor_is_found() {
+    breaks(&tampered(&[("promised=3.1 accepted=3", "promised=2.1 accepted=3")]), Rule::Promise, "was bound to 3.1");
+    breaks(
+        &tampered(&[("promised=3.1 accepted=3", "promised=3.1 accepted=1")]),
+        Rule::Promise,
+        "1 accepted slots of 2",
+    );
+    breaks(
+        &tampered(&[("promised=3.1 accepted=2", "promised=none accepted=2")]),
+        Rule::Promise,
+        "woke up bound to nothing",
+    );
+    breaks(&tampered(&[(",3@3.1,5@5.2", ",3@3.1")]), Rule::Promise, "does not report slot 5");
+    let older = "s4 acceptor PROMISE slot=3+ ballot=6.2 accepted=3@3.1,4@4.5,5@5.2 to=s2";
+    breaks(&with("s2 acceptor PROMISE slot=1+", older), Rule::Promise, "accepted it at 4.5");
+    // An acceptor that never died reports what no line shows.
+    let once_more = "s4 acceptor PROMISE slot=2+ ballot=6.2 accepted=2@2.1,3@4.5,4@4.5,5@5.2 to=s2";
+    breaks(&with("s2 acceptor PROMISE slot=1+", once_more), Rule::Promise, "no line shows that it was");
+    // The same where the line has no room for the slot, but its fingerprint tells.
+    let short = format!("s4 acceptor PROMISE slot=2+ ballot=6.2 accepted=3@4.5,{} to=s2", rest("3@4.5 4@4.5 5@4.5"));
+    breaks(&with("s2 acceptor PROMISE slot=1+", &short), Rule::Promise, "other slots behind 3");
+}
+
+/// The end of a report that shows its first slot alone.
+fn rest(all: &str) -> String {
+    let slots = all.split(' ').map(|one| one.split_once('@').unwrap());
+    let sums = slots.map(|(slot, ballot)| fingerprint(Slot(slot.parse().unwrap()), ballot.parse().unwrap()));
+    let (count, sum) = sums.fold((0, 0_u64), |(count, sum), one| (count + 1, sum.wrapping_add(one)));
+    format!("+{}#{sum:016x}", count - 1)
+}
+
+#[test]
+fn an_acceptance_may_be_durable_without_its_line_if_the_acceptor_died() {
+    // s2 accepted slot 3 at 3.1 and died before it said so: the honest run shows that at its end.
+    let once_more = "s1 acceptor PROMISE slot=5+ ballot=6.2 accepted=none to=s2";
+    assert_eq!(Audit::new(&run(&with("s2 acceptor PROMISE slot=1+", once_more))).verdict(), Verdict::Proved);
+    // What nobody ever proposed it cannot have accepted, dead or not.
+    breaks(&tampered(&[("3@3.1,5@5.2", "3@3.2,5@5.2")]), Rule::Ballot, "no line of s2 proposes it");
+}
+
+#[test]
+fn a_run_without_memory_is_called_unsafe_and_its_broken_promises_are_found() {
+    let lost = [("recovered=disk promised=3.1 accepted=3", "recovered=\"NONE UNSAFE\" promised=none accepted=0")];
+    let script = tampered(&lost);
+    let run = run(&script);
+    let audit = Audit::new(&run);
+    assert!(audit.explain(&run).to_string().starts_with("UNSAFE: "));
+    assert_eq!(audit.verdict(), Verdict::Proved, "nothing has come of it yet: {}", audit.explain(&run));
+    assert!(audit.explain(&run).to_string().ends_with("by luck: this run was UNSAFE\n"));
+    breaks(
+        &script.replace("accepted=1@1.1,2@2.1,3@3.1,5@5.2", "accepted=5@5.2"),
+        Rule::Promise,
+        "does not report slot 2",
+    );
+}
+
+#[test]
+fn a_ballot_with_two_owners_or_two_values_is_found() {
+    let again = "s5 proposer PREPARE slot=4+ ballot=4.5 to=ALL";
+    breaks(&with("s4 acceptor NACK", again), Rule::Ballot, "begins twice");
+    let foreign = "s3 proposer PREPARE slot=3+ ballot=4.5 to=ALL";
+    breaks(&with("s4 acceptor NACK", foreign), Rule::Ballot, "belongs to s5");
+    let twice =
+        "s5 proposer ACCEPT req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=gray adopted=none quorum=s1,s4,s5 to=ALL";
+    breaks(&with("s5 proposer ACCEPT req=c2-1", twice), Rule::Ballot, "two values");
+    breaks(
+        &with("s2 acceptor PROMISE slot=1+", "s5 acceptor ACCEPTED slot=6 ballot=6.4 to=s4"),
+        Rule::Ballot,
+        "no line of s4 proposes it",
+    );
+}
+
+#[test]
+fn a_proposal_that_its_promises_do_not_allow_is_found() {
+    // Another value than the one adopted, to the end.
+    let pink = [("slot=3 ballot=4.5 op=PUT key=color value=red", "slot=3 ballot=4.5 op=PUT key=color value=pink")];
+    breaks(&tampered(&pink), Rule::Adopt, "another value than the one");
+    // The same, but as if nothing had been reported.
+    breaks(&tampered(&[("adopted=3.1", "adopted=none")]), Rule::Adopt, "as if nothing had been accepted");
+    breaks(
+        &tampered(&[(
+            "slot=4 ballot=4.5 op=PUT key=color value=green adopted=none",
+            "slot=4 ballot=4.5 op=PUT key=color value=green adopted=3.1",
+        )]),
+        Rule::Adopt,
+        "as if 3.1 was the highest",
+    );
+    breaks(
+        &tampered(&[("slot=3+ ballot=4.5 to=ALL", "slot=4+ ballot=4.5 to=ALL")]),
+        Rule::Adopt,
+        "was prepared from slot 4 on",
+    );
+    breaks(&without("PREPARE req=c2-1"), Rule::Adopt, "was never prepared");
+    breaks(
+        &tampered(&[
+            ("s4,s5 acceptor PROMISE req=c2-1", "s5 acceptor PROMISE req=c2-1"),
+            ("s4 acceptor NACK", "s5 acceptor NACK"),
+        ]),
+        Rule::Adopt,
+        "promises of s4 that were never given",
+    );
+    breaks(&tampered(&[("adopted=none quorum=s2,s4,s5", "adopted=none quorum=s2,s5")]), Rule::Adopt, "no majority");
+}
+
+/// s2 proposes green in slot 4 once more; of the promises that it rests on, one has no room for that slot.
+fn proposes_again(long_promise: &str, adopted: &str) -> String {
+    let lines = format!(
+        "s2 proposer PREPARE slot=3+ ballot=7.2 to=ALL\n{long_promise}\n\
+         s4,s5 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@4.5,4@4.5,5@5.2 to=s2\n\
+         s2 proposer ACCEPT req=c2-1 slot=4 ballot=7.2 op=PUT key=color value=green adopted={adopted} \
+         quorum={},s4,s5 to=ALL",
+        &long_promise[..2]
+    );
+    with("s2 acceptor PROMISE slot=1+", &lines)
+}
+
+#[test]
+fn what_a_promise_has_no_room_for_is_known_from_the_acceptances() {
+    let long = format!("s1 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@4.5,{} to=s2", rest("3@4.5 4@4.5"));
+    let honest = run(&proposes_again(&long, "4.5"));
+    assert_eq!(Audit::new(&honest).verdict(), Verdict::Proved, "{}", Audit::new(&honest).explain(&honest));
+    breaks(&proposes_again(&long, "none"), Rule::Adopt, "as if nothing had been accepted");
+}
+
+#[test]
+fn what_a_dead_acceptor_accepted_without_a_line_is_found_by_its_fingerprint() {
+    // s2 was proposed slot 4 at 4.5, has no line of accepting it, and died: it may have, and here it has.
+    let long = format!("s2 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@3.1,{} to=s2", rest("3@3.1 4@4.5 5@5.2"));
+    let honest = run(&proposes_again(&long, "4.5"));
+    assert_eq!(Audit::new(&honest).verdict(), Verdict::Proved, "{}", Audit::new(&honest).explain(&honest));
+    // What was never proposed it cannot have accepted.
+    let long = format!("s2 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@3.1,{} to=s2", rest("3@3.1 4@4.2 5@5.2"));
+    let run = run(&proposes_again(&long, "4.5"));
+    let audit = Audit::new(&run);
+    assert_eq!(audit.verdict(), Verdict::Violated, "{}", audit.explain(&run));
+    assert!(
+        audit.findings.iter().any(|finding| finding.says == "s2 reports other slots behind 3 than it has accepted")
+    );
+}
+
+#[test]
+fn a_choice_without_a_majority_is_found() {
+    breaks(
+        &tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]),
+        Rule::Majority,
+        "s4 did not accept it",
+    );
+    breaks(
+        &tampered(&[("slot=5 ballot=5.2 quorum=s2,s4,s5", "slot=5 ballot=5.2 quorum=s2,s4")]),
+        Rule::Majority,
+        "no majority",
+    );
+    breaks(&without("CHOSEN req=c2-2"), Rule::Majority, "never chosen");
+}
+
+#[test]
+fn two_values_in_one_slot_are_found() {
+    let other = tampered(&[("ALL learner LEARN req=c2-1", "s1,s2,s3,s4 learner LEARN req=c2-1")]);
+    let other = other.replace("c2 client RESPONSE req=c2-1", "s5 learner LEARN req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=gray id=1-9 result=OK version=3 applied=4\nc2 client RESPONSE req=c2-1");
+    breaks(&other, Rule::Agreement, "different commands in slot 4");
+    breaks(
+        &other.replace("value=gray", "value=green").replace(
+            "s5 learner LEARN req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=green id=1-9 result=OK version=3",
+            "s5 learner LEARN req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=green id=1-9 result=OK version=2",
+        ),
+        Rule::Agreement,
+        "different effects",
+    );
+    let all = tampered(&[(
+        "slot=2 ballot=2.1 op=PUT key=color value=blue id",
+        "slot=2 ballot=1.1 op=PUT key=color value=blue id",
+    )]);
+    breaks(&all, Rule::Agreement, "nobody proposed at 1.1");
+}
+
+#[test]
+fn majorities_for_two_values_are_found_although_nobody_noticed() {
+    // A proposer that ignores what was chosen: that it may not is another rule.
+    let rival = "s2 proposer ACCEPT req=c2-9 slot=5 ballot=6.2 op=DELETE key=shape adopted=5.2 quorum=s2,s4,s5 to=ALL\n\
+                 s2,s4,s5 acceptor ACCEPTED slot=5 ballot=6.2 to=s2";
+    let run = run(&with("s2 acceptor PROMISE slot=1+", rival));
+    let audit = Audit::new(&run);
+    let says = "majorities have accepted two values in slot 5";
+    assert!(
+        audit.findings.iter().any(|finding| finding.rule == Rule::Agreement && finding.says == says),
+        "{}",
+        audit.explain(&run)
+    );
+}
+
+#[test]
+fn a_learner_out_of_step_is_found() {
+    breaks(
+        &tampered(&[("s1,s2,s4,s5 learner LEARN req=c2-2", "s1,s2,s4,s5,s3@2 learner LEARN req=c2-2")]),
+        Rule::Apply,
+        "out of order",
+    );
+    breaks(&tampered(&[("s3@2 learner LEARN req=c1-1", "s3 learner LEARN req=c1-1")]), Rule::Apply, "out of order");
+    breaks(
+        &with("s1,s2 server DIGEST", "s4 server DIGEST slot=5 digest=00000000000000bb"),
+        Rule::Apply,
+        "different states",
+    );
+    breaks(
+        &with(
+            "c2 client RESPONSE req=c2-2",
+            "s4 learner LEARN req=c2-2 slot=5 ballot=5.2 op=DELETE key=color id=1-10 result=OK version=4 applied=5",
+        ),
+        Rule::Apply,
+        "out of order",
+    );
+    let skipped = [
+        ("result=OK version=4", "result=OK version=5"),
+        ("status=OK slot=5 version=4", "status=OK slot=5 version=5"),
+        ("status=NOTFOUND slot=5 version=4", "status=NOTFOUND slot=5 version=5"),
+    ];
+    breaks(&tampered(&skipped), Rule::Apply, "the key of slot 5 was at version 3");
+}
+
+#[test]
+fn a_write_with_two_effects_or_none_is_found() {
+    breaks(
+        &tampered(&[("id=1-10 result=OK", "id=1-9 result=OK"), (" session=1 sequence=10", "")]),
+        Rule::Once,
+        "twice: in slot 4 and in slot 5",
+    );
+    breaks(
+        &tampered(&[("req=c2-1 status=OK slot=4 version=3", "req=c2-1 status=OK slot=3 version=2")]),
+        Rule::Once,
+        "holds another command",
+    );
+    breaks(
+        &tampered(&[("req=c2-2 status=OK slot=5", "req=c2-2 status=OK slot=6")])
+            .replace("c2 client REQUEST req=c2-3 op=GET key=color to=s1\n", ""),
+        Rule::Once,
+        "which nobody has applied",
+    );
+}
+
+#[test]
+fn a_repetition_is_held_against_its_first_effect() {
+    let repeated = |first: u8| {
+        format!(
+            "s2 proposer ACCEPT req=c2-2 slot=6 ballot=6.2 op=DELETE key=color adopted=none quorum=s2,s4,s5 to=ALL\n\
+             s2,s4,s5 acceptor ACCEPTED req=c2-2 slot=6 ballot=6.2 to=s2\n\
+             s2 learner CHOSEN req=c2-2 slot=6 ballot=6.2 quorum=s2,s4,s5 to=ALL\n\
+             s1 learner LEARN req=c2-2 slot=6 ballot=6.2 op=DELETE key=color id=1-10 result=DUPLICATE(first={first}) version=4 applied=6"
+        )
+    };
+    let promises = "s4,s5 acceptor PROMISE slot=1+ ballot=6.2 accepted=3@4.5,4@4.5,5@5.2 to=s2";
+    let promises = promises.replace("s4,s5", "s4").replace("accepted=", "accepted=1@1.1,")
+        + "\n"
+        + promises.replace("s4,s5", "s5").as_str();
+    let script = |first| with("s2 acceptor PROMISE slot=1+", &format!("{promises}\n{}", repeated(first)));
+    let honest = run(&script(5));
+    assert_eq!(Audit::new(&honest).verdict(), Verdict::Proved, "{}", Audit::new(&honest).explain(&honest));
+    breaks(&script(4), Rule::Once, "slot 4 does not hold");
+}
+
+#[test]
+fn a_reply_that_says_something_else_is_found() {
+    breaks(
+        &tampered(&[("req=c2-2 status=OK slot=5 version=4", "req=c2-2 status=OK slot=5 version=3")]),
+        Rule::Reply,
+        "something else than slot 5",
+    );
+    breaks(
+        &tampered(&[("status=OK slot=4 version=3 value=green", "status=OK slot=4 version=3 value=red")]),
+        Rule::Reply,
+        "last write before",
+    );
+    breaks(
+        &tampered(&[("status=NOTFOUND slot=5 version=4", "status=OK slot=5 version=4")]),
+        Rule::Reply,
+        "last write before",
+    );
+    breaks(
+        &tampered(&[("waited=1.000s tries=s1 status=UNKNOWN", "waited=1.000s tries=s1 status=NOTAPPLIED")]),
+        Rule::Reply,
+        "certainly not applied was applied",
+    );
+    breaks(
+        &tampered(&[("status=NOTFOUND slot=5 version=4", "status=NOTFOUND version=4")]),
+        Rule::Reply,
+        "without a slot",
+    );
+}
+
+#[test]
+fn an_order_that_contradicts_real_time_is_found() {
+    // A read after an acknowledged write does not see it.
+    breaks(
+        &tampered(&[("status=NOTFOUND slot=5 version=4", "status=OK slot=4 version=3 value=green")]),
+        Rule::RealTime,
+        "slot 5 was answered before slot 4",
+    );
+    // c2 asks when c1 has its answer from the slot of c2's own write.
+    let moved = without("REQUEST req=c2-1").replace("c1 client REQUEST req=c1-4 op=GET key=color to=s3\n", "");
+    let late = "c1 client REQUEST req=c1-4 op=GET key=color to=s3\nc1 client RESPONSE req=c1-4 status=OK slot=4 version=3 value=green took=1.000ms server=s3\nc2 client REQUEST req=c2-1 op=PUT key=color value=green to=s5 session=1 sequence=9\n";
+    let moved = moved
+        .replace("c1 client RESPONSE req=c1-4 status=OK slot=4 version=3 value=green took=1.000ms server=s3\n", "");
+    breaks(
+        &moved.replace("s5 proposer PREPARE req=c2-1", &format!("{late}s5 proposer PREPARE req=c2-1")),
+        Rule::RealTime,
+        "slot 4 was answered before slot 4",
+    );
+}
+
+#[test]
+fn many_findings_of_a_kind_are_counted() {
+    let run = run(&tampered(&[
+        ("result=OK version=1", "result=OK version=8"),
+        ("status=OK slot=2 version=1", "status=OK slot=2 version=8"),
+    ]));
+    let text = Audit::new(&run).explain(&run).to_string();
+    assert!(text.contains("VIOLATION (apply): the key of slot 2 was at version 0"), "{text}");
+    let lost: String = (0..9).map(|_| "s2 server LOST n=1\n").collect();
+    let run = super::script::run(&format!("{HONEST}{lost}"));
+    let text = Audit::new(&run).explain(&run).to_string();
+    assert!(text.contains("not provable (complete): 4 more of this kind"), "{text}");
+}

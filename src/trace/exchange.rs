@@ -1,0 +1,97 @@
+//! What lines say together: a request and its end, a crash and its restart.
+
+use std::collections::BTreeMap;
+
+use super::event::Event;
+use super::line::RoleTag;
+use super::parse::Run;
+use super::text::Text;
+use super::word::Op;
+use crate::paxos::CommandId;
+use crate::role::Server;
+
+/// A request and what became of it, by the lines of its client. Lines are named by their index in the run.
+#[derive(Clone, Debug)]
+pub struct Exchange<'a> {
+    /// The client's REQUEST.
+    pub request: usize,
+    /// What it asks.
+    pub op: Op,
+    /// Of which key.
+    pub key: Option<&'a Text>,
+    /// The new value.
+    pub value: Option<&'a Text>,
+    /// Which command it is, if its client says so.
+    pub id: Option<CommandId>,
+    /// The client's RESPONSE or TIMEOUT.
+    pub reply: Option<usize>,
+}
+
+/// Pairs each request of a client with the line that ends it. A client may use a label twice, one after the other.
+pub fn exchanges(run: &Run) -> Vec<Exchange<'_>> {
+    let mut exchanges: Vec<Exchange<'_>> = Vec::new();
+    for lines in run.by_process().into_values() {
+        let mut open: BTreeMap<&str, usize> = BTreeMap::new();
+        for at in lines {
+            let line = run.line(at);
+            let Some(req) = line.req.as_deref().filter(|_| line.role == RoleTag::Client) else { continue };
+            match &line.event {
+                Event::Request { op, key, value, session, sequence, .. } => {
+                    let id = session.zip(*sequence).map(|(session, sequence)| CommandId(session, sequence));
+                    let (key, value) = (key.as_ref(), value.as_ref());
+                    open.insert(req, exchanges.len());
+                    exchanges.push(Exchange { request: at, op: *op, key, value, id, reply: None });
+                }
+                Event::Response { .. } | Event::Timeout { .. } => {
+                    if let Some(exchange) = open.remove(req) {
+                        exchanges[exchange].reply = Some(at);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    exchanges
+}
+
+/// A time for which a role was down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// The role's server.
+    pub server: Server,
+    /// The role.
+    pub role: RoleTag,
+    /// Its CRASH.
+    pub crash: usize,
+    /// Its RESTART, or the BOOT of its server's next process; None if it stayed down.
+    pub restart: Option<usize>,
+}
+
+/// Every crash of a role with the restart that ended it.
+pub fn outages(run: &Run) -> Vec<Outage> {
+    let mut outages: Vec<Outage> = Vec::new();
+    for (server, lines) in run.by_server() {
+        let mut open: BTreeMap<RoleTag, usize> = BTreeMap::new();
+        for at in lines {
+            let line = run.line(at);
+            match line.event {
+                Event::Crash { .. } => {
+                    open.insert(line.role, outages.len());
+                    outages.push(Outage { server, role: line.role, crash: at, restart: None });
+                }
+                Event::Restart { .. } => {
+                    if let Some(outage) = open.remove(&line.role) {
+                        outages[outage].restart = Some(at);
+                    }
+                }
+                Event::Boot { .. } => {
+                    for outage in std::mem::take(&mut open).into_values() {
+                        outages[outage].restart = Some(at);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    outages
+}

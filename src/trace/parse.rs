@@ -1,0 +1,192 @@
+//! Reads the lines of a run back, also while its processes still write.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::line::{Line, LineError, LineId, Process};
+use crate::role::Server;
+
+/// Why a folder is no run that can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The folder or a file in it cannot be read.
+    #[error("cannot read {path}: {cause}")]
+    Unreadable {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// There are no log files.
+    #[error("{0} holds no *.log file: give the folder of a run, as in runs/latest")]
+    Empty(PathBuf),
+    /// A line, and not the last one, is none.
+    #[error("{file}:{number}: {cause}\n  {text}")]
+    Malformed {
+        /// The file.
+        file: String,
+        /// The line's number in it, from 1.
+        number: usize,
+        /// What is wrong.
+        cause: LineError,
+        /// What stands there.
+        text: String,
+    },
+}
+
+/// A line of a run.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What it says.
+    pub line: Line,
+    /// The file that it stands in.
+    pub file: Arc<str>,
+    /// Its number in that file, from 1.
+    pub number: usize,
+    /// It was written while the run was being read. What it rests on may stand in a file that had been read already, so
+    /// it can prove something, but asks for no proof.
+    pub late: bool,
+}
+
+/// The lines of a run, by file and in the order in which they were written there.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    /// All lines.
+    pub lines: Vec<Entry>,
+    /// Files whose last line was torn: it is ignored.
+    pub torn: Vec<String>,
+}
+
+impl Run {
+    /// Reads every `*.log` file of a folder.
+    pub fn read(folder: &Path) -> Result<Run, RunError> {
+        let files = log_files(folder)?;
+        if files.is_empty() {
+            return Err(RunError::Empty(folder.to_owned()));
+        }
+        // Two passes, because the processes may still write: a line is on its file before a word of it travels. So
+        // whatever the lines of the first pass rest on is there when the second begins.
+        let mut lengths = Vec::with_capacity(files.len());
+        for path in &files {
+            lengths.push(fs::metadata(path).map_err(unreadable(path))?.len());
+        }
+        let mut run = Run::default();
+        for (path, length) in files.iter().zip(lengths) {
+            let bytes = fs::read(path).map_err(unreadable(path))?;
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+            run.add(&name, &bytes, length)?;
+        }
+        Ok(run)
+    }
+
+    /// Adds the content of a file, of which the first `early` bytes were there when the reading began.
+    pub fn add(&mut self, name: &str, bytes: &[u8], early: u64) -> Result<(), RunError> {
+        let file: Arc<str> = name.into();
+        let mut end = 0;
+        for (at, text) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            end += text.len() as u64;
+            let Some(text) = text.strip_suffix(b"\n") else {
+                self.torn.push(name.to_owned());
+                break;
+            };
+            let text = String::from_utf8_lossy(text);
+            let line = text.parse().map_err(|cause| RunError::Malformed {
+                file: name.to_owned(),
+                number: at + 1,
+                cause,
+                text: text.clone().into_owned(),
+            })?;
+            self.lines.push(Entry { line, file: file.clone(), number: at + 1, late: end > early });
+        }
+        Ok(())
+    }
+
+    /// The line at an index.
+    pub fn line(&self, at: usize) -> &Line {
+        &self.lines[at].line
+    }
+
+    /// The indices of each process's lines, in the order in which they were written.
+    pub fn by_process(&self) -> BTreeMap<&Process, Vec<usize>> {
+        let mut by_process: BTreeMap<&Process, Vec<usize>> = BTreeMap::new();
+        for (at, entry) in self.lines.iter().enumerate() {
+            by_process.entry(&entry.line.id.process).or_default().push(at);
+        }
+        by_process
+    }
+
+    /// The indices of each server's lines, life after life.
+    pub fn by_server(&self) -> BTreeMap<Server, Vec<usize>> {
+        let mut by_server: BTreeMap<Server, Vec<usize>> = BTreeMap::new();
+        // Processes are ordered by server and life.
+        for (process, lines) in self.by_process() {
+            if let Some(server) = process.as_server() {
+                by_server.entry(server).or_default().extend(lines);
+            }
+        }
+        by_server
+    }
+
+    /// Where the line of each id stands.
+    pub fn by_id(&self) -> BTreeMap<&LineId, usize> {
+        self.lines.iter().enumerate().map(|(at, entry)| (&entry.line.id, at)).collect()
+    }
+}
+
+fn log_files(folder: &Path) -> Result<Vec<PathBuf>, RunError> {
+    let mut files = Vec::new();
+    for file in fs::read_dir(folder).map_err(unreadable(folder))? {
+        let path = file.map_err(unreadable(folder))?.path();
+        if path.extension().is_some_and(|extension| extension == "log") && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> RunError {
+    let path = path.to_owned();
+    move |cause| RunError::Unreadable { path, cause }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "2026-08-21T14:03:07.105612Z WARN  s3.1    acceptor DROP     msg=ACCEPT cause=crashed\n";
+    const TWO: &str = "2026-08-21T14:03:07.105613Z WARN  s3.2    acceptor DROP     msg=ACCEPT cause=crashed\n";
+
+    #[test]
+    fn a_torn_last_line_is_ignored_and_a_malformed_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server-3.log");
+        fs::write(folder.path().join("notes.txt"), "no log").unwrap();
+        // Torn where what is there could be a line of its own: it is not one.
+        fs::write(&path, format!("{ONE}{}", TWO.trim_end())).unwrap();
+        let run = Run::read(folder.path()).unwrap();
+        assert_eq!((run.lines.len(), run.torn.len()), (1, 1));
+        assert!(!run.lines[0].late);
+
+        fs::write(&path, format!("{ONE}what is this\n{TWO}")).unwrap();
+        let error = Run::read(folder.path()).unwrap_err().to_string();
+        assert!(error.starts_with("server-3.log:2: ") && error.ends_with("what is this"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_lines_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Run::read(folder.path()), Err(RunError::Empty(_))));
+        assert!(matches!(Run::read(&folder.path().join("nowhere")), Err(RunError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn lines_behind_what_was_there_at_first_are_late() {
+        let mut run = Run::default();
+        run.add("server-3.log", format!("{ONE}{TWO}").as_bytes(), ONE.len() as u64).unwrap();
+        assert_eq!(run.lines.iter().map(|entry| entry.late).collect::<Vec<_>>(), [false, true]);
+    }
+}

@@ -1,0 +1,380 @@
+//! What a run shows, point by point, each with the lines that show it. What lines cannot show is pointed to.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use jiff::Timestamp;
+
+use super::event::Event;
+use super::exchange::{Exchange, Outage, exchanges, outages};
+use super::line::RoleTag;
+use super::parse::Run;
+use super::word::{Op, Recovered, Status};
+use crate::role::Servers;
+
+/// Whether a point is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// These lines show it.
+    Shown,
+    /// This run does not show it.
+    NotShown,
+    /// Lines cannot show it.
+    Elsewhere,
+}
+
+/// One point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Its name, as `G4`.
+    pub name: &'static str,
+    /// What is asked for.
+    pub asks: &'static str,
+    /// Whether it is shown.
+    pub mark: Mark,
+    /// What the lines show, what is missing, or where to look.
+    pub says: String,
+    /// Lines that show it, by their index in the run.
+    pub lines: Vec<usize>,
+}
+
+/// What was found out about a point: shown, with lines; or a sentence that says what is missing.
+type Found = Result<(String, Vec<usize>), String>;
+
+/// All points of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// In the order of their names.
+    pub points: Vec<Point>,
+}
+
+impl Report {
+    /// Looks for every point.
+    pub fn new(run: &Run) -> Report {
+        let look = Look::new(run);
+        let point = |name, asks, found: Found| match found {
+            Ok((says, lines)) => Point { name, asks, mark: Mark::Shown, says, lines },
+            Err(says) => Point { name, asks, mark: Mark::NotShown, says, lines: Vec::new() },
+        };
+        let elsewhere = |name, asks, says: &str| {
+            let says = says.to_string();
+            Point { name, asks, mark: Mark::Elsewhere, says, lines: Vec::new() }
+        };
+        let points = vec![
+            point("G1", "five server processes and a scripted client", look.processes()),
+            point(
+                "G2",
+                "each line has time, server and role; protocol lines have slot, ballot and peers",
+                look.steps(),
+            ),
+            point(
+                "G3",
+                "pre-population, then 5 PUT, 5 GET and 5 DELETE over all servers, then a re-read",
+                look.workload(),
+            ),
+            point("G4", "an acceptor fails and comes back while requests are served", look.acceptor_outage()),
+            point("G5", "without a majority requests wait or time out, and later ones proceed", look.no_majority()),
+            point("G6", "all roles fail and come back", look.all_roles()),
+            point("G7", "malformed input is noted and hurts nobody", look.malformed()),
+            point("G8", "two clients change one key at the same time", look.concurrent()),
+            point("G9", "at the end all replicas are equal", look.digests()),
+            elsewhere(
+                "G10",
+                "commands and requirements are documented",
+                "README.md: quick start, and the table from requirement to command to line",
+            ),
+            elsewhere(
+                "R5",
+                "leaders and live-lock are discussed",
+                "src/paxos/mod.rs (the essay) and src/paxos/policy.rs",
+            ),
+            elsewhere(
+                "R8",
+                "the lines make clear how Paxos overcomes failures",
+                "read one request's story: paxos-lab logs DIR --req c1-5",
+            ),
+        ];
+        Report { points }
+    }
+
+    /// The report for people, with at most `lines` lines a point.
+    pub fn explain<'a>(&'a self, run: &'a Run, lines: usize) -> impl Display + 'a {
+        Explained { report: self, run, lines }
+    }
+}
+
+struct Explained<'a> {
+    report: &'a Report,
+    run: &'a Run,
+    lines: usize,
+}
+
+impl Display for Explained<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        for Point { name, asks, mark, says, lines } in &self.report.points {
+            let mark = match mark {
+                Mark::Shown => "[x]",
+                Mark::NotShown => "[ ]",
+                Mark::Elsewhere => "-->",
+            };
+            writeln!(f, "{mark} {name:<3} {asks}")?;
+            writeln!(f, "        {says}")?;
+            for at in lines.iter().take(self.lines) {
+                let entry = &self.run.lines[*at];
+                writeln!(f, "        {}:{}: {}", entry.file, entry.number, entry.line)?;
+            }
+        }
+        let count = |mark| self.report.points.iter().filter(|point| point.mark == mark).count();
+        let (shown, not) = (count(Mark::Shown), count(Mark::NotShown));
+        writeln!(f, "{shown} points shown, {not} not shown by this run")
+    }
+}
+
+/// A time in the programme of a client.
+#[derive(Clone, Copy)]
+struct Phase {
+    line: usize,
+    from: Timestamp,
+    to: Timestamp,
+}
+
+/// The run, with what several points look at.
+struct Look<'a> {
+    run: &'a Run,
+    cluster: Servers,
+    exchanges: Vec<Exchange<'a>>,
+    outages: Vec<Outage>,
+    phases: BTreeMap<String, Phase>,
+}
+
+impl<'a> Look<'a> {
+    fn new(run: &'a Run) -> Look<'a> {
+        let clusters = run.lines.iter().filter_map(|entry| match entry.line.event {
+            Event::Boot { cluster, .. } => Some(cluster),
+            _ => None,
+        });
+        let cluster = clusters.max_by_key(|cluster| cluster.len()).unwrap_or_default();
+        Look { run, cluster, exchanges: exchanges(run), outages: outages(run), phases: phases(run) }
+    }
+
+    fn find(&self, fits: impl Fn(&Event) -> bool) -> Option<usize> {
+        (0..self.run.lines.len()).find(|at| fits(&self.run.line(*at).event))
+    }
+
+    fn time(&self, at: usize) -> Timestamp {
+        self.run.line(at).time
+    }
+
+    /// The exchanges that began in a phase.
+    fn in_phase(&self, phase: Phase) -> impl Iterator<Item = &Exchange<'a>> {
+        self.exchanges.iter().filter(move |exchange| (phase.from..phase.to).contains(&self.time(exchange.request)))
+    }
+
+    fn status(&self, exchange: &Exchange<'_>) -> Option<Status> {
+        match self.run.line(exchange.reply?).event {
+            Event::Response { status, .. } | Event::Timeout { status, .. } => Some(status),
+            _ => None,
+        }
+    }
+
+    fn processes(&self) -> Found {
+        let mut boots = BTreeMap::new();
+        for (at, entry) in self.run.lines.iter().enumerate() {
+            if let (Event::Boot { .. }, Some(server)) = (&entry.line.event, entry.line.id.process.as_server()) {
+                boots.entry(server).or_insert(at);
+            }
+        }
+        if boots.len() < 5 {
+            return Err(format!("{} servers have a BOOT line", boots.len()));
+        }
+        let first = self.exchanges.first().ok_or("no client has asked for anything")?;
+        let lines = boots.values().copied().chain([first.request]).collect();
+        Ok((format!("{} servers have started, and a client has asked", boots.len()), lines))
+    }
+
+    fn steps(&self) -> Found {
+        let names = ["PREPARE", "PROMISE", "ACCEPT", "ACCEPTED", "CHOSEN", "LEARN"];
+        let lines: Vec<usize> = names.iter().filter_map(|name| self.find(|event| event.name() == *name)).collect();
+        if lines.len() < names.len() {
+            return Err("not every step of the protocol has a line; were the servers started with --steps on?".into());
+        }
+        Ok((format!("all {} lines have the form; one of each step:", self.run.lines.len()), lines))
+    }
+
+    fn workload(&self) -> Found {
+        let phase = |name: &str| self.phases.get(name).copied().ok_or(format!("there is no PHASE name={name}"));
+        let (before, at_work, after) = (phase("prepopulate")?, phase("operations")?, phase("readback")?);
+        let is_answered = |exchange: &&Exchange<'_>| self.status(exchange) == Some(Status::Ok);
+        let populated = self.in_phase(before).filter(|exchange| exchange.op == Op::Put).filter(is_answered).count();
+        if populated == 0 {
+            return Err("no PUT was answered in the pre-population".into());
+        }
+        for op in [Op::Put, Op::Get, Op::Delete] {
+            let ended = self.in_phase(at_work).filter(|exchange| exchange.op == op && exchange.reply.is_some()).count();
+            if ended < 5 {
+                return Err(format!("only {ended} {} have an outcome", op.as_str()));
+            }
+        }
+        // Asked first: a server whose roles are down may have sent the client on to the next.
+        let asked = |exchange: &Exchange<'_>| match self.run.line(exchange.request).event {
+            Event::Request { to, .. } => to,
+            _ => None,
+        };
+        let servers: Servers = self.in_phase(at_work).filter_map(asked).collect();
+        if !self.cluster.without(servers).is_empty() {
+            return Err(format!("no operation was asked of {}", self.cluster.without(servers)));
+        }
+        let reread = self.in_phase(after).filter(|exchange| exchange.op == Op::Get && exchange.reply.is_some()).count();
+        if reread == 0 {
+            return Err("nothing was read again at the end".into());
+        }
+        let total = self.in_phase(at_work).count();
+        let says = format!("{populated} keys before, {total} operations asked of {servers}, {reread} read again");
+        Ok((says, vec![before.line, at_work.line, after.line]))
+    }
+
+    /// The time between the first and the last request, in the operations if there is such a phase.
+    fn busy(&self) -> Option<(Timestamp, Timestamp)> {
+        let all = Phase { line: 0, from: Timestamp::MIN, to: Timestamp::MAX };
+        let phase = self.phases.get("operations").copied().unwrap_or(all);
+        let first = self.in_phase(phase).map(|exchange| self.time(exchange.request)).min()?;
+        let last = self.in_phase(phase).filter_map(|exchange| Some(self.time(exchange.reply?))).max()?;
+        Some((first, last))
+    }
+
+    fn acceptor_outage(&self) -> Found {
+        let (first, last) = self.busy().ok_or("no client has asked for anything")?;
+        let during = |outage: &&Outage| {
+            outage.role == RoleTag::Acceptor
+                && self.time(outage.crash) >= first
+                && outage.restart.is_some_and(|restart| self.time(restart) <= last)
+        };
+        let found: Vec<&Outage> = self.outages.iter().filter(during).collect();
+        let outage = found.first().ok_or("no acceptor died and came back between the first operation and the last")?;
+        let lines: Vec<usize> = [Some(outage.crash), outage.restart].into_iter().flatten().collect();
+        let survived = match lines.last().map(|at| &self.run.line(*at).event) {
+            Some(Event::Restart { recovered: Recovered::Nothing, .. }) => "UNSAFE: with nothing",
+            _ => "with what its disk knows",
+        };
+        Ok((format!("{} times an acceptor died and came back, {survived}", found.len()), lines))
+    }
+
+    fn no_majority(&self) -> Found {
+        let (from, to, crash) = self.outage_of_majority().ok_or("a majority of acceptors was up at all times")?;
+        let suffers = |exchange: &&Exchange<'_>| {
+            let asked = self.time(exchange.request);
+            let ended = exchange.reply.map(|reply| self.time(reply));
+            matches!(exchange.op, Op::Put | Op::Get | Op::Delete)
+                && asked < to
+                && ended.is_some_and(|ended| ended > from)
+        };
+        let noted = |exchange: &&Exchange<'_>| {
+            let status = self.status(exchange);
+            let waited =
+                exchange.reply.is_some_and(|reply| self.time(reply) >= to) && self.time(exchange.request) > from;
+            waited || matches!(status, Some(Status::Unknown | Status::NotApplied))
+        };
+        let victim = self.exchanges.iter().filter(suffers).find(noted);
+        let victim =
+            victim.ok_or("there was no majority for a while, but no request of that time waited or timed out")?;
+        let later =
+            |exchange: &&Exchange<'_>| self.time(exchange.request) > to && self.status(exchange) == Some(Status::Ok);
+        let later = self.exchanges.iter().find(later).ok_or("no request was answered after the majority came back")?;
+        let lines = [Some(crash), Some(victim.request), victim.reply, Some(later.request), later.reply];
+        let lines = lines.into_iter().flatten().collect();
+        Ok(("without a majority a request waited or timed out, and later ones proceeded".into(), lines))
+    }
+
+    /// The first time for which fewer acceptors than a majority were up: when, until when, and the crash that began it.
+    fn outage_of_majority(&self) -> Option<(Timestamp, Timestamp, usize)> {
+        let acceptors = self.outages.iter().filter(|outage| outage.role == RoleTag::Acceptor);
+        let mut changes: Vec<(Timestamp, i32, usize)> = Vec::new();
+        for outage in acceptors {
+            changes.push((self.time(outage.crash), 1, outage.crash));
+            changes.extend(outage.restart.map(|restart| (self.time(restart), -1, restart)));
+        }
+        changes.sort();
+        let (mut down, mut begun) = (0, None);
+        for (time, change, line) in changes {
+            down += change;
+            let is_without = (self.cluster.len() as i32 - down) * 2 <= self.cluster.len() as i32;
+            match begun {
+                None if is_without => begun = Some((time, line)),
+                Some((from, crash)) if !is_without => return Some((from, time, crash)),
+                _ => {}
+            }
+        }
+        begun.map(|(from, crash)| (from, Timestamp::MAX, crash))
+    }
+
+    fn all_roles(&self) -> Found {
+        let mut lines = Vec::new();
+        for role in [RoleTag::Proposer, RoleTag::Acceptor, RoleTag::Learner] {
+            let outage = self.outages.iter().find(|outage| outage.role == role && outage.restart.is_some());
+            let outage = outage.ok_or(format!("no {} died and came back", role.as_str()))?;
+            lines.extend([Some(outage.crash), outage.restart].into_iter().flatten());
+        }
+        Ok(("a role of each kind died and came back".into(), lines))
+    }
+
+    fn malformed(&self) -> Found {
+        let line =
+            self.find(|event| matches!(event, Event::Malformed { .. })).ok_or("no server got malformed input")?;
+        Ok(("noted with its length and sender".into(), vec![line]))
+    }
+
+    fn concurrent(&self) -> Found {
+        let mut writes: Vec<(Timestamp, Timestamp, &Exchange<'_>)> = Vec::new();
+        for exchange in self.exchanges.iter().filter(|exchange| matches!(exchange.op, Op::Put | Op::Delete)) {
+            if let Some(reply) = exchange.reply {
+                writes.push((self.time(exchange.request), self.time(reply), exchange));
+            }
+        }
+        writes.sort_by_key(|(from, ..)| *from);
+        for (at, (_, to, exchange)) in writes.iter().enumerate() {
+            let client = |exchange: &Exchange<'_>| &self.run.line(exchange.request).id.process;
+            let meanwhile = writes[at + 1..].iter().take_while(|(from, ..)| from < to);
+            let mut rivals = meanwhile.map(|(.., rival)| rival);
+            if let Some(rival) = rivals.find(|rival| rival.key == exchange.key && client(rival) != client(exchange)) {
+                let lines = [Some(exchange.request), Some(rival.request), exchange.reply, rival.reply];
+                return Ok(("two writes of one key overlap".into(), lines.into_iter().flatten().collect()));
+            }
+        }
+        Err("no two clients had a write of one key open at the same time".into())
+    }
+
+    fn digests(&self) -> Found {
+        let told = |event: &Event| matches!(event, Event::Digest { equal: Some(_), of: Some(_), .. });
+        let line = (0..self.run.lines.len()).rev().find(|at| told(&self.run.line(*at).event));
+        let line = line.ok_or("no line compares the replicas; did the client's programme end?")?;
+        match self.run.line(line).event {
+            Event::Digest { slot, equal: Some(equal), of: Some(of), .. } if equal == of => {
+                Ok((format!("replica digest: {equal} of {of} equal, at slot {slot}"), vec![line]))
+            }
+            _ => Err(format!("the replicas differ: {}", self.run.line(line))),
+        }
+    }
+}
+
+/// Each phase lasts until the next one of the same client.
+fn phases(run: &Run) -> BTreeMap<String, Phase> {
+    let mut phases: BTreeMap<String, Phase> = BTreeMap::new();
+    for lines in run.by_process().into_values() {
+        let mut open: Option<String> = None;
+        for at in lines {
+            let line = run.line(at);
+            let Event::Phase { name } = &line.event else { continue };
+            if let Some(before) = open.take().and_then(|before| phases.get_mut(&before)) {
+                before.to = line.time;
+            }
+            let name = name.as_str().unwrap_or_default().to_string();
+            phases.insert(name.clone(), Phase { line: at, from: line.time, to: Timestamp::MAX });
+            open = Some(name);
+        }
+    }
+    phases
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

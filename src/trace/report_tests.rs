@@ -1,0 +1,107 @@
+//! A run that shows everything, and for each point one that does not.
+
+use super::*;
+
+/// Who speaks stands first; then role, event and fields. A line is a second.
+const DEMO: &str = "\
+s1,s2,s3,s4,s5 server BOOT version=0.1.0 cluster=s1,s2,s3,s4,s5 steps=on life=1
+c1 client PHASE name=prepopulate
+c1 client REQUEST req=c1-1 op=PUT key=a value=1 to=s1
+s1 proposer PREPARE req=c1-1 slot=1+ ballot=1.1 to=s1,s2,s3,s4,s5
+s2 acceptor PROMISE req=c1-1 slot=1+ ballot=1.1 accepted=none to=s1
+s1 proposer ACCEPT req=c1-1 slot=1 ballot=1.1 op=PUT key=a value=1 adopted=none quorum=s1,s2,s5 to=s1,s2,s3,s4,s5
+s2 acceptor ACCEPTED req=c1-1 slot=1 ballot=1.1 to=s1
+s1 learner CHOSEN req=c1-1 slot=1 ballot=1.1 quorum=s1,s2,s4 to=s1,s2,s3,s4,s5
+s1 learner LEARN req=c1-1 slot=1 ballot=1.1 op=PUT key=a value=1 result=OK version=1 applied=1
+c1 client RESPONSE req=c1-1 status=OK slot=1 version=1 took=1.000ms server=s1
+c1 client PHASE name=operations
+OPERATIONS
+s3 acceptor CRASH cause=timer up=3.000s down=1.000s
+c1 client REQUEST req=c1-20 op=PUT key=k value=2 to=s1
+c2 client REQUEST req=c2-1 op=PUT key=k value=3 to=s2
+s3 acceptor RESTART down=1.000s recovered=disk promised=1.1 accepted=1
+c1 client RESPONSE req=c1-20 status=OK slot=20 version=1 took=1.000ms server=s1
+c2 client RESPONSE req=c2-1 status=OK slot=21 version=2 took=1.000ms server=s2
+c1 client PHASE name=readback
+c1 client REQUEST req=c1-30 op=GET key=a to=s2
+c1 client RESPONSE req=c1-30 status=OK slot=21 version=1 value=1 took=1.000ms server=s2
+c1 client PHASE name=scene:outage
+s1,s2,s3 acceptor CRASH cause=admin up=3.000s
+c1 client REQUEST req=c1-40 op=PUT key=a value=4 to=s1
+c1 client TIMEOUT req=c1-40 waited=10.000s tries=s1,s2 status=NOTAPPLIED
+s1,s2,s3 acceptor RESTART down=3.000s recovered=disk promised=1.1 accepted=1
+c1 client REQUEST req=c1-41 op=PUT key=a value=5 to=s1
+c1 client RESPONSE req=c1-41 status=OK slot=22 version=2 took=1.000ms server=s1
+s2 server MALFORMED length=17 from=127.0.0.1:50312
+s4 proposer CRASH cause=timer up=3.000s down=1.000s
+s4 proposer RESTART down=1.000s recovered=disk next=1026
+s4 learner CRASH cause=timer up=3.000s down=1.000s
+s4 learner RESTART down=1.000s recovered=disk applied=0
+c1 client DIGEST slot=22 digest=00000000000000aa equal=5 of=5
+";
+
+fn demo() -> String {
+    let mut operations = String::new();
+    for (n, op) in ["PUT", "GET", "DELETE"].iter().flat_map(|op| [op; 5]).enumerate() {
+        let server = n % 5 + 1;
+        operations += &format!("c1 client REQUEST req=c1-{} op={op} key=a to=s{server}\n", n + 2);
+        operations += &format!("c1 client RESPONSE req=c1-{} status=OK slot=9 took=1.000ms server=s{server}\n", n + 2);
+    }
+    DEMO.replace("OPERATIONS\n", &operations)
+}
+
+/// The names of the points that a run shows.
+fn shown(script: &str) -> Vec<&'static str> {
+    let run = crate::trace::audit::script::run(script);
+    let report = Report::new(&run);
+    for point in &report.points {
+        assert_eq!(point.mark == Mark::Shown, !point.lines.is_empty(), "{point:?}");
+    }
+    report.points.iter().filter(|point| point.mark == Mark::Shown).map(|point| point.name).collect()
+}
+
+/// With something else in a line, or without the line, exactly this point is missing.
+#[track_caller]
+fn misses(point: &str, what: &str, with: Option<&str>) {
+    let script = demo();
+    assert!(script.contains(what), "there is no {what} in the run");
+    let change = |line: &str| match with {
+        Some(with) => Some(line.replace(what, with) + "\n"),
+        None => (!line.contains(what)).then(|| format!("{line}\n")),
+    };
+    let shown_then = shown(&script.lines().filter_map(change).collect::<String>());
+    let missing: Vec<&str> = shown(&script).into_iter().filter(|name| !shown_then.contains(name)).collect();
+    assert_eq!(missing, [point]);
+}
+
+#[test]
+fn a_run_that_shows_everything_gets_every_tick() {
+    assert_eq!(shown(&demo()), ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9"]);
+    assert_eq!(shown(""), [""; 0]);
+}
+
+#[test]
+fn what_a_run_does_not_show_is_not_ticked() {
+    misses("G1", "s1,s2,s3,s4,s5 server BOOT", Some("s1,s2,s3,s4 server BOOT"));
+    misses("G2", "learner CHOSEN", None);
+    misses("G3", "op=DELETE key=a to=s1", Some("op=GET key=a to=s1"));
+    misses("G3", "key=a to=s4", Some("key=a to=s5"));
+    misses("G3", "name=readback", None);
+    misses("G4", "s3 acceptor CRASH cause=timer", Some("s3 proposer CRASH cause=timer"));
+    misses("G5", "s1,s2,s3 acceptor CRASH cause=admin", Some("s1,s2 acceptor CRASH cause=admin"));
+    misses("G5", "req=c1-41", None);
+    misses("G6", "s4 learner RESTART", None);
+    misses("G7", "MALFORMED", None);
+    misses("G8", "c2 client REQUEST req=c2-1 op=PUT key=k", Some("c2 client REQUEST req=c2-1 op=PUT key=j"));
+    misses("G9", "equal=5 of=5", Some("equal=4 of=5"));
+}
+
+#[test]
+fn the_report_says_what_is_missing_and_where_to_look() {
+    let run = crate::trace::audit::script::run(&demo().replace("equal=5 of=5", "equal=4 of=5"));
+    let text = Report::new(&run).explain(&run, 1).to_string();
+    assert!(text.contains("[ ] G9  at the end all replicas are equal\n        the replicas differ: 2026-"), "{text}");
+    assert!(text.contains("--> G10 "), "{text}");
+    assert!(text.contains("[x] G7 ") && text.contains("MALFORMED length=17"), "{text}");
+    assert!(text.ends_with("8 points shown, 1 not shown by this run\n"), "{text}");
+}

@@ -1,0 +1,251 @@
+//! The encoding of everything that goes over the wire or onto the disk.
+//!
+//! The golden bytes pin the format: whoever changes a message, a record or a command in a way that old bytes no longer
+//! mean the same sees it here first, and raises the version of protocol or journal.
+
+use paxos_kv::codec::{CodecError, decode, encode};
+use paxos_kv::kv::{self, Op};
+use paxos_kv::paxos::{
+    AcceptorRecord, Ballot, Command, CommandId, Entry, Message, Part, ProposerRecord, Refused, Slot, SlotRange, Value,
+};
+use paxos_kv::role::Server;
+use proptest::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+fn ballots() -> impl Strategy<Value = Ballot> {
+    (any::<u64>(), 0..=Server::MAX).prop_map(|(round, server)| Ballot { round, server: Server(server) })
+}
+
+fn slots() -> impl Strategy<Value = Slot> {
+    any::<u64>().prop_map(Slot)
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    let payload = prop::collection::vec(any::<u8>(), 0..300);
+    let command = (any::<u64>(), any::<u64>(), payload)
+        .prop_map(|(a, b, payload)| Value::Command(Command { id: CommandId(a, b), payload: payload.into() }));
+    prop_oneof![Just(Value::Noop), command]
+}
+
+fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    let entry = (slots(), ballots(), values()).prop_map(|(slot, ballot, value)| Entry { slot, ballot, value });
+    prop::collection::vec(entry, 0..10)
+}
+
+fn messages() -> impl Strategy<Value = Message> {
+    let part =
+        (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(answer, index, count)| Part { answer, index, count });
+    let ranges = prop::collection::vec((slots(), slots()).prop_map(|(first, last)| SlotRange { first, last }), 0..4);
+    let refused = prop_oneof![slots().prop_map(Refused::Prepare), slots().prop_map(Refused::Accept)];
+    prop_oneof![
+        (ballots(), slots()).prop_map(|(ballot, from)| Message::Prepare { ballot, from }),
+        (ballots(), part, slots(), entries(), ranges).prop_map(|(ballot, part, truncated_below, accepted, damaged)| {
+            Message::Promise { ballot, part, truncated_below, accepted, damaged }
+        }),
+        (ballots(), refused, ballots()).prop_map(|(ballot, refused, promised)| Message::Nack {
+            ballot,
+            refused,
+            promised
+        }),
+        (ballots(), slots(), slots()).prop_map(|(ballot, slot, below)| Message::Truncated { ballot, slot, below }),
+        (ballots(), slots(), values()).prop_map(|(ballot, slot, value)| Message::Accept { ballot, slot, value }),
+        (ballots(), slots()).prop_map(|(ballot, slot)| Message::Accepted { ballot, slot }),
+        (ballots(), slots()).prop_map(|(ballot, slot)| Message::Chosen { ballot, slot }),
+        (slots(), any::<u64>()).prop_map(|(applied, digest)| Message::Beat { applied, digest }),
+        slots().prop_map(|from| Message::CatchUp { from }),
+        (entries(), slots()).prop_map(|(entries, applied)| Message::Entries { entries, applied }),
+        any::<u64>().prop_map(|id| Message::Read { id }),
+        (any::<u64>(), slots()).prop_map(|(id, slot)| Message::ReadAnswer { id, slot }),
+        slots().prop_map(|slot| Message::Fill { slot }),
+    ]
+}
+
+fn commands() -> impl Strategy<Value = kv::Command> {
+    let bytes = || prop::collection::vec(any::<u8>(), 0..100);
+    let op = prop_oneof![
+        (bytes(), bytes(), any::<Option<u64>>()).prop_map(|(key, value, if_version)| Op::Put {
+            key,
+            value,
+            if_version
+        }),
+        bytes().prop_map(|key| Op::Delete { key }),
+    ];
+    prop_oneof![
+        (any::<u64>(), ".{0,20}").prop_map(|(nonce, label)| kv::Command::Open { nonce, label }),
+        (any::<u64>(), any::<u64>(), any::<u64>(), ".{0,20}", op).prop_map(
+            |(session, sequence, first_open, label, op)| {
+                kv::Command::Write { session, sequence, first_open, label, op }
+            }
+        ),
+    ]
+}
+
+/// There and back, not a byte more, not a byte less.
+fn round_trip<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) -> Result<(), TestCaseError> {
+    let mut bytes = encode(value);
+    prop_assert_eq!(&decode::<T>(&bytes).unwrap(), value);
+    prop_assert!(decode::<T>(&bytes[..bytes.len() - 1]).is_err());
+    bytes.push(0);
+    let trailing = matches!(decode::<T>(&bytes), Err(CodecError::Trailing { left: 1, .. }));
+    prop_assert!(trailing);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn messages_come_back(message in messages()) {
+        round_trip(&message)?;
+    }
+
+    #[test]
+    fn records_come_back(entries in entries(), ballot in ballots(), round in any::<u64>()) {
+        round_trip(&AcceptorRecord::Promised(ballot))?;
+        for entry in entries {
+            round_trip(&AcceptorRecord::Accepted(entry))?;
+        }
+        round_trip(&ProposerRecord::Spent(round))?;
+    }
+
+    #[test]
+    fn commands_come_back(command in commands()) {
+        round_trip(&command)?;
+        prop_assert_eq!(kv::Command::from_paxos(&command.to_paxos()).unwrap(), command);
+    }
+
+    /// Whatever bytes a stranger sends: an error or a value, soon, and no panic.
+    #[test]
+    fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = decode::<Message>(&bytes);
+        let _ = decode::<AcceptorRecord>(&bytes);
+        let _ = decode::<ProposerRecord>(&bytes);
+        let _ = decode::<kv::Command>(&bytes);
+    }
+
+    /// A healthy message with some bytes changed.
+    #[test]
+    fn changed_bytes_are_decoded_or_refused(message in messages(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5)) {
+        let mut bytes = encode(&message);
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let _ = decode::<Message>(&bytes);
+    }
+}
+
+/// A byte string or list that claims 2^61 elements is refused before memory is taken for it.
+#[test]
+fn hostile_lengths_are_refused() {
+    let long = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0x20];
+    let entries = [&[9][..], &long].concat();
+    let promise = [&[1, 1, 1, 1, 0, 1, 1][..], &long].concat();
+    let payload = [&[4, 1, 1, 1, 1, 0, 0][..], &long].concat();
+    for bytes in [entries, promise, payload] {
+        let error = decode::<Message>(&bytes).unwrap_err();
+        assert!(matches!(error, CodecError::Invalid { .. }), "{error}");
+    }
+    let label = [&[0, 7][..], &long].concat();
+    assert!(decode::<kv::Command>(&label).is_err());
+}
+
+/// A server above 63 has no place in a set of servers: such bytes are refused, and reach no role.
+#[test]
+fn servers_out_of_range_are_refused() {
+    let accepted = |server: u8| [5, 1, server, 1];
+    assert!(decode::<Message>(&accepted(63)).is_ok());
+    assert!(decode::<Message>(&accepted(64)).is_err());
+    assert!(decode::<Message>(&accepted(255)).is_err());
+}
+
+/// What roles put into one message at most fits the limit of the decoder, also when it is many small things.
+#[test]
+fn the_largest_parts_can_be_decoded() {
+    let noop =
+        |slot| Entry { slot: Slot(slot), ballot: Ballot { round: u64::MAX, server: Server(63) }, value: Value::Noop };
+    let accepted: Vec<Entry> = (u64::MAX - (1 << 20) / 40..u64::MAX).map(noop).collect();
+    let part = Part { answer: 1, index: 0, count: 1 };
+    let ballot = Ballot::ZERO;
+    let promise = Message::Promise { ballot, part, truncated_below: Slot(1), accepted, damaged: Vec::new() };
+    assert_eq!(decode::<Message>(&encode(&promise)).unwrap(), promise);
+    let payload = vec![7; kv::VALUE_MAX_BYTES + kv::KEY_MAX_BYTES + 200];
+    let value = Value::Command(Command { id: CommandId(1, 2), payload: payload.into() });
+    let entries = vec![noop(1), Entry { slot: Slot(2), ballot, value }];
+    let message = Message::Entries { entries, applied: Slot(2) };
+    assert_eq!(decode::<Message>(&encode(&message)).unwrap(), message);
+}
+
+/// The bytes of one value of each kind. (All containers hold things that take a byte at least, and nothing holds itself:
+/// a hostile length cannot make a decoder spin or recurse.)
+#[test]
+fn golden_bytes() {
+    let ballot = Ballot { round: 300, server: Server(2) };
+    let (slot, noop) = (Slot(7), Value::Noop);
+    let value = Value::Command(Command { id: CommandId(5, 6), payload: b"xyz"[..].into() });
+    let entry = Entry { slot, ballot, value: value.clone() };
+    let (part, damaged) = (Part { answer: 9, index: 0, count: 2 }, vec![SlotRange { first: Slot(3), last: Slot(4) }]);
+    let message = |message: Message| hex(&encode(&message));
+    let lines = [
+        message(Message::Prepare { ballot, from: slot }),
+        message(Message::Promise { ballot, part, truncated_below: Slot(1), accepted: vec![entry.clone()], damaged }),
+        message(Message::Nack { ballot, refused: Refused::Prepare(slot), promised: ballot }),
+        message(Message::Nack { ballot, refused: Refused::Accept(slot), promised: ballot }),
+        message(Message::Truncated { ballot, slot, below: Slot(8) }),
+        message(Message::Accept { ballot, slot, value }),
+        message(Message::Accept { ballot, slot, value: noop }),
+        message(Message::Accepted { ballot, slot }),
+        message(Message::Chosen { ballot, slot }),
+        message(Message::Beat { applied: slot, digest: u64::MAX }),
+        message(Message::CatchUp { from: slot }),
+        message(Message::Entries { entries: vec![entry.clone()], applied: slot }),
+        message(Message::Read { id: 1 << 40 }),
+        message(Message::ReadAnswer { id: 1, slot }),
+        message(Message::Fill { slot }),
+        hex(&encode(&AcceptorRecord::Promised(ballot))),
+        hex(&encode(&AcceptorRecord::Accepted(entry))),
+        hex(&encode(&ProposerRecord::Spent(1_025))),
+        hex(&encode(&kv::Command::Open { nonce: 77, label: "c1-1".into() })),
+        hex(&encode(&kv::Command::Write {
+            session: 1,
+            sequence: 2,
+            first_open: 2,
+            label: "c1-5".into(),
+            op: Op::Put { key: b"k".to_vec(), value: b"v".to_vec(), if_version: Some(3) },
+        })),
+        hex(&encode(&kv::Command::Write {
+            session: 1,
+            sequence: 3,
+            first_open: 2,
+            label: String::new(),
+            op: Op::Delete { key: b"k".to_vec() },
+        })),
+    ];
+    let golden = [
+        "00fb2c010207",
+        "01fb2c0102090002010107fb2c01020105060378797a010304",
+        "02fb2c01020007fb2c0102",
+        "02fb2c01020107fb2c0102",
+        "03fb2c01020708",
+        "04fb2c0102070105060378797a",
+        "04fb2c01020700",
+        "05fb2c010207",
+        "06fb2c010207",
+        "0707fdffffffffffffffff",
+        "0807",
+        "090107fb2c01020105060378797a07",
+        "0afd0000000000010000",
+        "0b0107",
+        "0c07",
+        "00fb2c0102",
+        "0107fb2c01020105060378797a",
+        "00fb0104",
+        "004d0463312d31",
+        "010102020463312d3500016b01760103",
+        "010103020001016b",
+    ];
+    assert_eq!(lines, golden);
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
