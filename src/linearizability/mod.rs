@@ -45,9 +45,9 @@ mod pairs;
 mod register;
 pub mod search;
 mod taken;
-mod values;
+pub mod values;
 mod verdict;
-mod versioned;
+pub mod versioned;
 
 #[cfg(test)]
 mod random_tests;

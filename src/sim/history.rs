@@ -1,11 +1,20 @@
 //! What clients have asked and heard, and whether one store can have said it.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::invariants::Violation;
 use super::nature::Nature;
 use crate::kv::{Op, Written};
+use crate::linearizability::search::{Found, Limits, search};
+use crate::linearizability::values::Values;
+use crate::linearizability::versioned::{Call, Outcome, Start, Versioned};
+use crate::linearizability;
 use crate::paxos::{CommandId, Slot};
+use crate::trace::Text;
+
+/// The search may use so much memory.
+const SEARCH_BYTES: usize = 256 << 20;
 
 /// What was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +59,12 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Whether it may have been done at all.
+    fn may_count(&self) -> bool {
+        let never_sent = matches!(self.what, What::Write(_)) && self.id.is_none();
+        self.heard != Heard::Refused && !never_sent
+    }
+
     /// Whether its client knows what came of it.
     pub fn has_result(&self) -> bool {
         matches!(self.heard, Heard::Wrote(..) | Heard::Read(..))
@@ -83,6 +98,59 @@ impl History {
     pub fn check_slots(&self) -> Result<(), Violation> {
         self.replay()?;
         self.agrees_with_time()
+    }
+
+    /// The search: some order of all operations, each between its call and its end, gives every result. Operations whose
+    /// outcome nobody knows may have happened at any time after their call, or never.
+    ///
+    /// The deadline is of real time, and far away: a search that meets it has failed too, as one that nobody can trust.
+    pub fn check_search(&self, deadline: Instant) -> Result<(), Violation> {
+        let mut by_key: BTreeMap<&[u8], Vec<(&Operation, Call, Option<Outcome>)>> = BTreeMap::new();
+        let read = self.operations.iter().filter_map(|one| match &one.heard {
+            Heard::Read(_, Some(value), _) => Some(Text::new(value)),
+            _ => None,
+        });
+        let model = Versioned { start: Start::Empty, values: Values::read(read) };
+        for operation in self.operations.iter().filter(|one| one.may_count()) {
+            let (key, call) = match &operation.what {
+                What::Get { key } => (key.as_slice(), Call::Get),
+                What::Write(Op::Delete { key }) => (key.as_slice(), Call::Delete),
+                What::Write(Op::Put { key, value, if_version }) => {
+                    let value = model.values.number(&Text::new(value));
+                    (key.as_slice(), Call::Put { value, if_version: *if_version })
+                }
+            };
+            let outcome = match &operation.heard {
+                Heard::Wrote(_, Written::Done { version }) => Some(Outcome::Done(*version)),
+                Heard::Wrote(_, Written::NotFound { version }) => Some(Outcome::NotFound(*version)),
+                Heard::Wrote(_, Written::Mismatch { version }) => Some(Outcome::Mismatch(*version)),
+                Heard::Read(_, value, version) => {
+                    Some(Outcome::Holds(value.as_ref().map(|value| model.values.number(&Text::new(value))), *version))
+                }
+                Heard::Unknown | Heard::Refused => None,
+            };
+            by_key.entry(key).or_default().push((operation, call, outcome));
+        }
+        for (key, all) in by_key {
+            let returned = |one: &Operation, outcome: Option<Outcome>| Some((one.ended?, outcome?));
+            let operations: Vec<_> = all
+                .iter()
+                .map(|(one, call, outcome)| linearizability::Operation {
+                    call: *call,
+                    called: one.called,
+                    returned: returned(one, *outcome),
+                })
+                .collect();
+            let limits = Limits { deadline, memory_bytes: SEARCH_BYTES };
+            let why = match search(&model, &operations, limits) {
+                Found::Order(_) => continue,
+                Found::Stuck(stuck) => format!("nothing explains {:?}, which ended last", all[stuck.breaks].0),
+                Found::OutOfTime | Found::OutOfMemory => "the search found no end".to_string(),
+            };
+            let what = format!("key {}: {why}", String::from_utf8_lossy(key));
+            return Err(Violation { invariant: 16, what });
+        }
+        Ok(())
     }
 
     fn replay(&self) -> Result<(), Violation> {

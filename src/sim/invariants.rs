@@ -10,7 +10,7 @@ use std::fmt;
 use super::marks::{Mark, Marks};
 use crate::kv::{Kv, Outcome, Written};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, Proposer, ProposerFact,
+    Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer, ProposerFact,
     ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
 };
 use crate::role::{Action, Server, Servers};
@@ -87,7 +87,9 @@ pub struct Ghost {
     /// Values that were proposed.
     proposed: BTreeMap<(Slot, Ballot), Value>,
     /// Commands of their own that living proposers have put into an ACCEPT, until their learner has applied them.
-    proposed_by: BTreeSet<(Server, CommandId)>,
+    proposed_by: BTreeMap<(Server, CommandId), Slot>,
+    /// Proposers that ask for promises.
+    preparing: Servers,
     /// The log as applied: outcome and digest after each slot, from slot 1.
     applied: Vec<(Outcome, u64)>,
     /// How far each living learner is.
@@ -118,7 +120,8 @@ impl Ghost {
             prepared: BTreeMap::new(),
             promises: BTreeMap::new(),
             proposed: BTreeMap::new(),
-            proposed_by: BTreeSet::new(),
+            proposed_by: BTreeMap::new(),
+            preparing: Servers::NONE,
             applied: Vec::new(),
             learners: BTreeMap::new(),
             effects: BTreeMap::new(),
@@ -329,12 +332,21 @@ impl Ghost {
                 Action::Send { message: Message::Accept { ballot, slot, value }, .. } => {
                     self.accept_sent(*ballot, *slot, value);
                 }
+                Action::Fact(ProposerFact::Prepared { .. }) => {
+                    if !self.preparing.insert(server) {
+                        marks.reach(Mark::PreparedAgain);
+                    }
+                }
+                Action::Fact(ProposerFact::Retried { .. }) => {
+                    self.preparing = self.preparing.without(Servers::only(server));
+                }
                 Action::Fact(ProposerFact::Proposed { slot, ballot, value, adopted, quorum, .. }) => {
+                    self.preparing = self.preparing.without(Servers::only(server));
                     self.proposal(*slot, *ballot, value, *adopted, *quorum, marks);
                 }
-                Action::Outcome(ProposerOutcome::NotApplied { id, .. }) => {
-                    marks.reach(Mark::ToldNotApplied);
-                    let sent = self.proposed_by.contains(&(server, *id));
+                Action::Outcome(ProposerOutcome::NotApplied { id, why }) => {
+                    marks.reach(if *why == NotApplied::Outrun { Mark::Outrun } else { Mark::ToldNotApplied });
+                    let sent = self.proposed_by.contains_key(&(server, *id));
                     self.require(25, !sent, || format!("{server} gave up {id:?}, and had it in an ACCEPT"));
                 }
                 _ => {}
@@ -374,7 +386,10 @@ impl Ghost {
             (None, adopted) => adopted.is_none(),
         };
         if let (Some(id), None) = (value.id(), adopted) {
-            self.proposed_by.insert((ballot.server, id));
+            let before = self.proposed_by.insert((ballot.server, id), slot);
+            if before.is_some_and(|before| before != slot) {
+                marks.reach(Mark::LostSlot);
+            }
         }
         if highest.is_some() {
             marks.reach(Mark::Adopted);
@@ -528,7 +543,10 @@ impl Ghost {
     pub fn died(&mut self, server: Server, role: RoleName, life: u64) {
         match role {
             RoleName::Learner => self.reads.retain(|(asked, _), _| *asked != life),
-            RoleName::Proposer => self.proposed_by.retain(|(proposer, _)| *proposer != server),
+            RoleName::Proposer => {
+                self.preparing = self.preparing.without(Servers::only(server));
+                self.proposed_by.retain(|(proposer, _), _| *proposer != server);
+            }
             RoleName::Acceptor => {}
         }
     }

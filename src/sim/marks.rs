@@ -30,7 +30,6 @@ marks! {
     Nacked = "a proposal was refused",
     PreparedAgain = "a stale round was prepared again",
     LostSlot = "a command lost its slot and was proposed again in another",
-    ChosenUnheard = "a slot was chosen while its owner's learner was down",
     LearnedByEntries = "a learner caught up by ENTRIES",
     LearnerFromNothing = "a learner began from nothing in a log that was not empty",
     ReadFilled = "a read waited for a FILL",
@@ -53,7 +52,6 @@ marks! {
     Flapped = "links flapped",
     Reset = "a connection was reset with frames under way",
     Slow = "links were slow and had little room",
-    MailboxFull = "a mailbox was full",
     // Crashes.
     CrashBeforeStep = "a role crashed before a step",
     CrashBeforeSync = "a role crashed between step and sync",

@@ -251,9 +251,6 @@ impl SimServer {
         match lost {
             None => self.wake::<R>(nature),
             Some(lost) => {
-                if lost == Lost::Full {
-                    nature.mark(Mark::MailboxFull);
-                }
                 let is_quiet = matches!(message, "" | "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES");
                 if !is_quiet && let Some(process) = &self.process {
                     let event = lines::dropped(message, from, Cause::from(lost), None);
@@ -266,6 +263,12 @@ impl SimServer {
 
     /// Hands a message to the roles that hear it.
     pub fn deliver(&mut self, nature: &mut Nature, from: Server, message: &Message, context: &Context) {
+        if let Message::Entries { entries, .. } = message
+            && let Some((applied, _)) = self.applied()
+            && entries.iter().any(|entry| entry.slot == applied.next())
+        {
+            nature.mark(Mark::LearnedByEntries);
+        }
         for role in message.heard_by() {
             let size = message.size();
             let context = context.clone();

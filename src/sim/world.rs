@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::client::{SimClient, Wish};
 use super::folder::Refusal;
@@ -20,10 +20,12 @@ use crate::client::NoReply;
 use crate::kv::Op;
 use crate::paxos::Slot;
 use crate::role::{Server, Servers};
-use crate::storage::disk::Failure;
+use crate::storage::disk::{Failure, Files};
 
 /// In so much virtual time without faults everything must be done and equal.
 pub const LIVENESS: Micros = 30 * SECOND;
+/// The search for an order of what the clients saw may take so much real time.
+const SEARCH_TIME: Duration = Duration::from_secs(60);
 /// A run has at most so many events: a run that has more never ends.
 const EVENTS_MAX: u64 = 5_000_000;
 
@@ -175,7 +177,9 @@ impl World {
             Ok(stuck) => stuck,
             Err(violation) => return Verdict::Unsafe(violation),
         };
-        if let Err(violation) = self.nature.history.check_slots() {
+        let history = &self.nature.history;
+        let checked = history.check_slots().and_then(|()| history.check_search(Instant::now() + SEARCH_TIME));
+        if let Err(violation) = checked {
             return Verdict::Unsafe(violation);
         }
         stuck.map_or(Verdict::Clean, Verdict::Stuck)
@@ -452,7 +456,8 @@ impl World {
                 self.nature
                     .ghost
                     .require(23, lost, || format!("{server} refuses a disk that nobody has damaged: {why}"));
-                self.nature.mark(Mark::RefusedDamaged);
+                let is_gone = self.server(server).folder.journal.list().is_ok_and(|names| names.is_empty());
+                self.nature.mark(if is_gone { Mark::FolderLost } else { Mark::RefusedDamaged });
                 self.end(server);
             }
             Refusal::Disk(_) => {
