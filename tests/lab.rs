@@ -1,5 +1,7 @@
 //! `paxos-lab` as people and scripts meet it: what it prints, and how it exits.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::{Command, Output};
 
