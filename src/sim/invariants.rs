@@ -542,7 +542,11 @@ impl Ghost {
     /// A role has died: what was asked of it is answered by nobody.
     pub fn died(&mut self, server: Server, role: RoleName, life: u64) {
         match role {
-            RoleName::Learner => self.reads.retain(|(asked, _), _| *asked != life),
+            RoleName::Learner => {
+                // Its proposer gives up what it was at.
+                self.preparing = self.preparing.without(Servers::only(server));
+                self.reads.retain(|(asked, _), _| *asked != life);
+            }
             RoleName::Proposer => {
                 self.preparing = self.preparing.without(Servers::only(server));
                 self.proposed_by.retain(|(proposer, _), _| *proposer != server);
