@@ -19,6 +19,7 @@ pub mod codec;
 pub mod duration;
 pub mod kv;
 pub mod linearizability;
+pub mod museum;
 pub mod net;
 pub mod paxos;
 pub mod random;

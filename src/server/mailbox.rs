@@ -36,6 +36,7 @@ pub enum Item<R: Role> {
 
 /// Where in a turn a crash hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "each is a point before something")]
 pub enum CrashPoint {
     /// The inputs are lost.
     BeforeStep,

@@ -11,19 +11,27 @@ use super::invariants::Violation;
 use super::marks::Marks;
 use super::plan::Plan;
 use super::world::{Report, Verdict, World};
+#[cfg(any(test, feature = "museum"))]
+use crate::museum;
+use crate::museum::Bug;
 
 thread_local! {
     /// The seed that this thread runs.
     static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
+    /// How it runs it.
+    static SETTING: Cell<Setting> = const { Cell::new(Setting { allowed: Faults::NONE, bug: None }) };
     /// What an assertion said that failed in it.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Runs one seed. A role that breaks one of its own assertions ends the run, and not the program; where panics cannot be
 /// caught, the program ends with the sentence and the command that replays it.
-pub fn run_one(seed: u64, allowed: Faults, lines: bool) -> Report {
+pub fn run_one(seed: u64, setting: Setting, lines: bool) -> Report {
     hear_panics();
-    let mut world = World::new(Plan::new(seed, allowed), lines);
+    #[cfg(any(test, feature = "museum"))]
+    museum::switch(setting.bug);
+    let mut world = World::new(Plan::new(seed, setting.allowed), lines);
+    SETTING.set(setting);
     RUNNING.set(Some(seed));
     let caught = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
     RUNNING.set(None);
@@ -34,9 +42,19 @@ pub fn run_one(seed: u64, allowed: Faults, lines: bool) -> Report {
 }
 
 /// The command that runs a seed again.
-pub fn replay(seed: u64, faults: Faults) -> String {
-    let faults = if faults == Faults::all() { String::new() } else { format!(" --faults {faults}") };
-    format!("paxos-lab simulate --seed {seed}{faults}{}", super::museum_option())
+pub fn replay(seed: u64, Setting { allowed, bug }: Setting) -> String {
+    let faults = if allowed == Faults::all() { String::new() } else { format!(" --faults {allowed}") };
+    let bug = bug.map_or(String::new(), |bug| format!(" --bug {}", bug.name()));
+    format!("paxos-lab simulate --seed {seed}{faults}{bug}")
+}
+
+/// What all runs of a batch have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Which faults are allowed.
+    pub allowed: Faults,
+    /// The bug of the museum that is on.
+    pub bug: Option<Bug>,
 }
 
 /// Within a run a panic is a finding: it is kept for the report.
@@ -53,7 +71,7 @@ fn hear_panics() {
             let what = format!("{}{place}", said.unwrap_or_default());
             if cfg!(panic = "abort") {
                 let violation = Violation { invariant: 29, what };
-                println!("seed {seed}: VIOLATION of {violation}\n{}", replay(seed, Faults::all()));
+                println!("seed {seed}: VIOLATION of {violation}\n{}", replay(seed, SETTING.get()));
                 std::process::exit(7);
             }
             SAID.set(Some(what));
@@ -70,8 +88,8 @@ pub struct Batch {
     pub last: u64,
     /// When to stop.
     pub time: Option<Duration>,
-    /// Which faults are allowed.
-    pub allowed: Faults,
+    /// What all runs have in common.
+    pub setting: Setting,
     /// How many threads run.
     pub threads: usize,
 }
@@ -122,7 +140,7 @@ impl Batch {
                         if seed > self.last || late || stop.load(Ordering::Relaxed) {
                             return;
                         }
-                        let report = run_one(seed, self.allowed, false);
+                        let report = run_one(seed, self.setting, false);
                         if report.verdict != Verdict::Clean {
                             stop.store(true, Ordering::Relaxed);
                         }

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::batch::{Batch, Summary, replay, run_one};
+use super::batch::{Batch, Setting, Summary, replay, run_one};
 use super::faults::Faults;
 use super::marks::Mark;
 use super::plan::Plan;
 use super::world::Verdict;
+use crate::museum::{self, Bug};
 use crate::random::Random;
 use crate::server::Protocol;
 
@@ -47,6 +48,12 @@ pub struct Simulate {
     /// How the servers agree
     #[arg(long, value_enum, default_value_t = Protocol::BasicPaxos)]
     protocol: Protocol,
+    /// Switch a bug of the museum on: the run should find it (builds with the feature `museum` only)
+    #[arg(long, value_name = "BUG")]
+    bug: Option<Bug>,
+    /// Search every bug of the museum, each among the seeds, and print the table of docs/museum.md
+    #[arg(long, requires = "seeds", conflicts_with_all = ["bug", "seed", "minutes"])]
+    museum: bool,
     /// With --seed: write the lines of all servers and clients into this folder
     #[arg(long, value_name = "DIR", requires = "seed")]
     out: Option<PathBuf>,
@@ -64,6 +71,14 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 /// Runs what the command line says; what to print, and the exit code.
 pub fn run(options: &Simulate) -> Result<(String, u8), String> {
     let Protocol::BasicPaxos = options.protocol;
+    if (options.bug.is_some() || options.museum) && !museum::OPEN {
+        return Err("this build has no museum. Try: cargo run --profile museum --features museum --bin paxos-lab -- \
+                    simulate --bug B07 --seeds 1..1000"
+            .to_string());
+    }
+    if let (true, Some((first, last))) = (options.museum, options.seeds) {
+        return Ok(super::museum::tour(first, last, options.threads()));
+    }
     match (options.seed, options.seeds, options.minutes) {
         (Some(seed), _, _) => one(seed, options),
         (None, Some((first, last)), _) => many(options, first, last, None),
@@ -76,9 +91,19 @@ pub fn run(options: &Simulate) -> Result<(String, u8), String> {
     }
 }
 
+impl Simulate {
+    fn setting(&self) -> Setting {
+        Setting { allowed: self.faults, bug: self.bug }
+    }
+
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
 fn one(seed: u64, options: &Simulate) -> Result<(String, u8), String> {
     print!("{}", Plan::new(seed, options.faults));
-    let report = run_one(seed, options.faults, options.out.is_some());
+    let report = run_one(seed, options.setting(), options.out.is_some());
     if let Some(folder) = &options.out {
         write_lines(folder, &report.lines).map_err(|error| format!("cannot write to {}: {error}", folder.display()))?;
     }
@@ -90,7 +115,7 @@ fn one(seed: u64, options: &Simulate) -> Result<(String, u8), String> {
         let _ = writeln!(text, "lines in {0}; prove them: paxos-lab audit {0}", folder.display());
     }
     if report.verdict != Verdict::Clean {
-        let _ = writeln!(text, "{}", replay(seed, options.faults));
+        let _ = writeln!(text, "{}", replay(seed, options.setting()));
     }
     Ok((text, report.verdict.exit_code()))
 }
@@ -104,9 +129,7 @@ fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io::Result<()>
 }
 
 fn many(options: &Simulate, first: u64, last: u64, time: Option<Duration>) -> Result<(String, u8), String> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = options.threads.unwrap_or(cores);
-    let batch = Batch { first, last, time, allowed: options.faults, threads };
+    let batch = Batch { first, last, time, setting: options.setting(), threads: options.threads() };
     let bar = progress(&batch);
     let begun = Instant::now();
     let summary = batch.run(|_| match time {
@@ -118,12 +141,7 @@ fn many(options: &Simulate, first: u64, last: u64, time: Option<Duration>) -> Re
     let mut text = told(&summary, first, took);
     let code = match &summary.failure {
         Some((seed, verdict)) => {
-            let what = match verdict {
-                Verdict::Unsafe(violation) => format!("VIOLATION of {violation}"),
-                Verdict::Stuck(why) => format!("NO PROGRESS: {why}"),
-                Verdict::Clean => String::new(),
-            };
-            let _ = writeln!(text, "seed {seed}: {what}\n{}", replay(*seed, options.faults));
+            let _ = writeln!(text, "seed {seed}: {verdict}\n{}", replay(*seed, options.setting()));
             verdict.exit_code()
         }
         None => marks_code(&summary, options.faults, &mut text),

@@ -415,7 +415,7 @@ impl World {
         if whole {
             // A new disk under the old name: its peers must refuse it.
             me.folder = Default::default();
-            me.storage = storage;
+            (me.storage, me.is_stranger) = (storage, true);
             self.nature.ghost.replaced(server);
             return;
         }

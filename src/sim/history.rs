@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::invariants::Violation;
 use super::nature::Nature;
 use crate::kv::{Op, Written};
+use crate::linearizability;
 use crate::linearizability::search::{Found, Limits, search};
 use crate::linearizability::values::Values;
 use crate::linearizability::versioned::{Call, Outcome, Start, Versioned};
-use crate::linearizability;
 use crate::paxos::{CommandId, Slot};
 use crate::trace::Text;
 
@@ -58,6 +58,9 @@ pub struct Operation {
     pub id: Option<CommandId>,
 }
 
+/// An operation in the words of the model.
+type Asked<'a> = (&'a Operation, Call, Option<Outcome>);
+
 impl Operation {
     /// Whether it may have been done at all.
     fn may_count(&self) -> bool {
@@ -105,7 +108,7 @@ impl History {
     ///
     /// The deadline is of real time, and far away: a search that meets it has failed too, as one that nobody can trust.
     pub fn check_search(&self, deadline: Instant) -> Result<(), Violation> {
-        let mut by_key: BTreeMap<&[u8], Vec<(&Operation, Call, Option<Outcome>)>> = BTreeMap::new();
+        let mut by_key: BTreeMap<&[u8], Vec<Asked<'_>>> = BTreeMap::new();
         let read = self.operations.iter().filter_map(|one| match &one.heard {
             Heard::Read(_, Some(value), _) => Some(Text::new(value)),
             _ => None,

@@ -10,8 +10,8 @@ use std::fmt;
 use super::marks::{Mark, Marks};
 use crate::kv::{Kv, Outcome, Written};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer, ProposerFact,
-    ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
+    Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer,
+    ProposerFact, ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
 };
 use crate::role::{Action, Server, Servers};
 
@@ -332,10 +332,9 @@ impl Ghost {
                 Action::Send { message: Message::Accept { ballot, slot, value }, .. } => {
                     self.accept_sent(*ballot, *slot, value);
                 }
-                Action::Fact(ProposerFact::Prepared { .. }) => {
-                    if !self.preparing.insert(server) {
-                        marks.reach(Mark::PreparedAgain);
-                    }
+                // Asks again, and has neither proposed nor given up: its first round was only stale.
+                Action::Fact(ProposerFact::Prepared { .. }) if !self.preparing.insert(server) => {
+                    marks.reach(Mark::PreparedAgain);
                 }
                 Action::Fact(ProposerFact::Retried { .. }) => {
                     self.preparing = self.preparing.without(Servers::only(server));

@@ -8,6 +8,7 @@
 //! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`].
 //! - [`server`], [`living`], [`turns`], [`desk`] and [`folder`] are a server without threads; [`client`] is a client.
 //! - [`invariants`] knows the rules and sees everything; [`history`] is what the clients saw.
+//! - [`museum`] shows that the simulator finds the bugs that others have had.
 //! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
 
 pub mod batch;
@@ -20,10 +21,13 @@ pub mod history;
 pub mod invariants;
 pub mod living;
 pub mod marks;
+pub mod museum;
 pub mod nature;
 pub mod network;
 pub mod plan;
 pub mod server;
+#[cfg(test)]
+mod tests;
 mod turns;
 pub mod world;
 
@@ -32,12 +36,7 @@ pub use marks::{Mark, Marks};
 pub use plan::Plan;
 pub use world::{Report, Verdict, World};
 
-/// What the command line needs to switch the same bug on again.
-fn museum_option() -> String {
-    String::new()
-}
-
 /// Runs one seed with faults of these classes at most.
 pub fn simulate(seed: u64, allowed: Faults) -> Report {
-    World::new(Plan::new(seed, allowed), false).run()
+    batch::run_one(seed, batch::Setting { allowed, bug: None }, false)
 }

@@ -14,6 +14,7 @@ use super::nature::{Event, Micros, Nature, Place, SECOND};
 use super::network::Node;
 use super::plan::Plan;
 use crate::kv::{Command, Get, Kv};
+use crate::museum::{self, Bug};
 use crate::net::{
     CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Reply, Request, WhyNotApplied,
     frame, unframe,
@@ -55,6 +56,8 @@ pub struct SimServer {
     pub clock: u64,
     /// The lines of all its processes, if somebody wants them.
     pub lines: Option<String>,
+    /// Its disk is a new one, and its peers know.
+    pub is_stranger: bool,
     quorums: Quorums,
     segment_bytes: u64,
 }
@@ -96,6 +99,7 @@ impl SimServer {
             sync: plan.sync.clone(),
             clock: plan.clocks[usize::from(me.0) - 1],
             lines: lines.then(String::new),
+            is_stranger: false,
             quorums: plan.quorums(),
             segment_bytes: plan.segment_bytes,
         }
@@ -122,13 +126,14 @@ impl SimServer {
         let identity = self.folder.identity(self.me, self.storage)?;
         let life = identity.begin_life()?;
         let trace = match self.lines {
-            Some(_) => {
+            // One that nobody believes tells nothing either: its lines would contradict those of its old disk.
+            Some(_) if !self.is_stranger => {
                 let clock = nature.clock();
                 Trace::to_memory_at(crate::trace::Process::server(self.me, life), move || {
                     time_of(clock.load(std::sync::atomic::Ordering::Relaxed))
                 })
             }
-            None => Trace::disabled(),
+            _ => Trace::disabled(),
         };
         self.process = Some(Process {
             number: nature.new_life(),
@@ -173,6 +178,10 @@ impl SimServer {
 
     fn start_acceptor(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
+        if museum::is(Bug::B14) && down.is_some() {
+            process.identity.set_has_journal(false)?;
+            self.folder.journal = Default::default();
+        }
         let (journal, records, cut) = self.folder.open_journal(&process.identity, self.segment_bytes)?;
         if cut {
             nature.mark(Mark::TornTail);

@@ -93,8 +93,14 @@ impl fmt::Display for Report {
             "{} of {} requests have a result, {} slots applied, {} events in {took:.1} virtual seconds",
             self.answered, self.asked, self.applied, self.events
         )?;
-        match &self.verdict {
-            Verdict::Clean => write!(f, "clean"),
+        fmt::Display::fmt(&self.verdict, f)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Clean => f.write_str("clean"),
             Verdict::Unsafe(violation) => write!(f, "VIOLATION of {violation}"),
             Verdict::Stuck(why) => write!(f, "NO PROGRESS: {why}"),
         }

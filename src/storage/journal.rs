@@ -29,6 +29,7 @@ use sector::{FIRST_OF_COMMIT, FIRST_SECTOR, Group, Header, LAST_OF_COMMIT, PAYLO
 
 use super::disk::{Files, SECTOR_BYTES, StableFile, remove_if_present};
 use crate::codec;
+use crate::museum::{self, Bug};
 use crate::paxos::{AcceptorRecord, SlotRange};
 use crate::role::Disk;
 
@@ -227,7 +228,12 @@ impl<F: Files> Journal<F> {
         let offset = (self.active.next * SECTOR_BYTES) as u64;
         let file = &self.active.file;
         file.write_at(offset, &self.sectors).map_err(fatal("write", self.active.number))?;
-        file.sync_data().map_err(fatal("sync", self.active.number))?;
+        if !museum::is(Bug::B01) {
+            let synced = file.sync_data().map_err(fatal("sync", self.active.number));
+            if !museum::is(Bug::B16) {
+                synced?;
+            }
+        }
         self.active.next += group.sectors();
         self.next_group += 1;
         self.slots_before = slots;
@@ -254,7 +260,9 @@ impl<F: Files> Journal<F> {
         file.write_at(0, &header.write()).map_err(fatal("write", number))?;
         file.sync_data().map_err(fatal("sync", number))?;
         self.files.rename(SPARE, &file_name(number)).map_err(fatal("name", number))?;
-        self.files.sync_folder().map_err(fatal("name", number))?;
+        if !museum::is(Bug::B19) {
+            self.files.sync_folder().map_err(fatal("name", number))?;
+        }
         let seal = Seal { last_group: self.next_group - 1, slots: self.slots_before };
         old.file.write_at(SECTOR_BYTES as u64, &seal.write(old.seed)).map_err(fatal("seal", old.number))?;
         old.file.sync_data().map_err(fatal("seal", old.number))?;
@@ -352,8 +360,8 @@ impl Row {
         for number in row.numbers.iter().copied().filter(|number| *number <= header.follows) {
             let file = file_name(number);
             let bytes = files.read(&file).map_err(failed("read", file.clone()))?;
-            reader.segment(Segment { file: &file, number, bytes: &bytes, is_last: false })?;
-            before = Some((number, reader.seal()));
+            let found = reader.segment(Segment { file: &file, number, bytes: &bytes, is_last: false })?;
+            before = Some((number, reader.seal())).filter(|_| !(museum::is(Bug::B17) && found.is_sealed));
         }
         let found = reader.segment(segment)?;
         if found.is_sealed {
