@@ -2,6 +2,7 @@
 //!
 //! Those of this project are in `tests/histories`. `PAXOS_HISTORIES=FOLDER` adds recorded ones, as `tests/histories/README.md`
 //! says.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::env;

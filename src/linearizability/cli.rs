@@ -195,6 +195,9 @@ fn show_witness(text: &mut String, source: &Source, witness: &Witness) -> std::f
             writeln!(text, "    ... and {more} more ...")?;
         }
     }
+    if matches!(source.history, History::Lines(_)) {
+        writeln!(text, "  (If a client wrote to this key whose lines are not among these, give them too.)")?;
+    }
     Ok(())
 }
 
