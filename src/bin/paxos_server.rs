@@ -28,6 +28,11 @@ fn main() -> ExitCode {
     // A thread that panics must not leave a server half alive: whatever it holds is lost as in a crash.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        // The terminal may take nothing: then nobody reads the report, and the server must not wait for it.
+        let _ = std::thread::Builder::new().spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            std::process::abort();
+        });
         report(panic);
         std::process::abort();
     }));

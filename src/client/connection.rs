@@ -1,6 +1,6 @@
 //! One connection to one server: a request goes out, and its reply comes back or does not.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use crate::cluster::Cluster;
 use crate::net::{
     CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameError, FrameReader, HandshakeError, Hello, Who, frame,
-    greet,
+    greet, write_before,
 };
 use crate::role::Server;
 
@@ -180,25 +180,4 @@ fn greet_before(stream: &TcpStream, hello: &Hello, deadline: Instant) -> Result<
         drop(done);
         greeted
     })
-}
-
-/// Writes all bytes before the deadline. (A socket's own time-out is per call, so it is set anew for each.)
-fn write_before(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not take the whole request in time"));
-        }
-        stream.set_write_timeout(Some(left))?;
-        match stream.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => bytes = &bytes[count..],
-            Err(error) => match error.kind() {
-                // Time-outs end the loop at its head.
-                io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {}
-                _ => return Err(error),
-            },
-        }
-    }
-    Ok(())
 }

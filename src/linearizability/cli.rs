@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::history::History;
+use super::history::{Format, History};
 use super::verdict::{Place, Unknown, Verdict, Witness};
 use crate::duration::parse_duration;
-use crate::trace::Line;
+use crate::trace::parse::Run;
 
 /// Exit codes, beside 1 for a failure and 2 for wrong usage.
 pub mod exit {
@@ -51,12 +51,10 @@ pub struct CheckArgs {
     within: Duration,
 }
 
-/// A history with the files that it stands in.
+/// A history, and what it is called.
 struct Source {
     name: String,
     history: History,
-    /// Of each line its file, its number there from 1, and its text.
-    lines: Vec<(String, usize, String)>,
 }
 
 impl CheckArgs {
@@ -86,32 +84,43 @@ fn exit_code(verdict: &Verdict) -> u8 {
 /// Reads the files: the lines of this program as one history, every other file as one of its own.
 fn read(paths: &[PathBuf]) -> Result<Vec<Source>, String> {
     let mut sources: Vec<Source> = Vec::new();
-    let mut own: Option<(Vec<String>, Vec<Line>, Vec<(String, usize, String)>)> = None;
+    let mut own: Vec<(PathBuf, u64)> = Vec::new();
     for path in files(paths)? {
-        let bytes = fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let content = String::from_utf8_lossy(&bytes);
+        let bytes = read_file(&path)?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         let name = path.display().to_string();
-        let history = History::parse(&content).map_err(|error| format!("{name}: {error}"))?;
-        let numbered = content.lines().enumerate().map(|(at, line)| (name.clone(), at + 1, line.to_string()));
-        if let History::Lines(lines) = history {
-            let (names, all, told) = own.get_or_insert_default();
-            names.push(name.clone());
-            told.extend(numbered.take(lines.len()));
-            all.extend(lines);
-        } else {
-            let lines = numbered.collect();
-            sources.push(Source { name, history, lines });
-        }
-    }
-    if let Some((names, lines, told)) = own {
-        let name = match &*names {
-            [name] => name.clone(),
-            [first, .., last] => format!("{first} ... {last} ({} files)", names.len()),
-            [] => String::new(),
+        let history = match Format::of(&text).map_err(|error| format!("{name}: {error}"))? {
+            Format::EtcdLog => History::EtcdLog(text),
+            Format::KvText => History::KvText(text),
+            Format::Lines => {
+                own.push((path, bytes.len() as u64));
+                continue;
+            }
         };
-        sources.push(Source { name, history: History::Lines(lines), lines: told });
+        sources.push(Source { name, history });
     }
+    sources.extend(read_run(&own)?);
     Ok(sources)
+}
+
+/// Reads the lines of a run; of each file so many bytes were there at a first look at all of them. What those rest on is
+/// there by now, also if the run goes on.
+fn read_run(own: &[(PathBuf, u64)]) -> Result<Option<Source>, String> {
+    let name = match own {
+        [] => return Ok(None),
+        [(path, _)] => path.display().to_string(),
+        [(first, _), .., (last, _)] => format!("{} ... {} ({} files)", first.display(), last.display(), own.len()),
+    };
+    let mut run = Run::default();
+    for (path, early) in own {
+        let bytes = read_file(path)?;
+        run.add(&path.display().to_string(), &bytes, *early).map_err(|error| error.to_string())?;
+    }
+    Ok(Some(Source { name, history: History::Lines(run) }))
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
 /// The files themselves; of a folder every `*.log`.
@@ -186,17 +195,22 @@ fn show_witness(text: &mut String, source: &Source, witness: &Witness) -> std::f
             writeln!(text, "    ... and {more} more ...")?;
         }
     }
+    if matches!(source.history, History::Lines(_)) {
+        writeln!(text, "  (If a client wrote to this key whose lines are not among these, give them too.)")?;
+    }
     Ok(())
 }
 
 /// An operation: the line of its call, and below it the line of its end.
 fn show(text: &mut String, source: &Source, place: &Place) -> std::fmt::Result {
-    let line = |at: usize| source.lines.get(at).map_or(("?", 0, ""), |(file, number, line)| (file, *number, line));
-    let (file, number, call) = line(place.call);
-    writeln!(text, "    {file}:{number}: {call}")?;
-    match place.end.map(line) {
-        Some((file, number, end)) => writeln!(text, "      {file}:{number}: {end}"),
-        None => writeln!(text, "      (never ended)"),
+    let line = |at: usize| {
+        let (file, number, line) = source.history.line(at);
+        format!("{}:{number}: {line}", file.unwrap_or(&source.name))
+    };
+    writeln!(text, "    {}", line(place.call))?;
+    match place.end {
+        Some(end) => writeln!(text, "      {}", line(end)),
+        None => writeln!(text, "      (no line tells how it ended)"),
     }
 }
 

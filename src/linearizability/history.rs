@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::verdict::{Verdict, check};
 use super::{etcd_log, kv_text, lines};
 use crate::trace::Line;
+use crate::trace::parse::Run;
 
 /// What a history is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,37 +57,33 @@ pub enum History {
     EtcdLog(String),
     /// Maps with get, put and append.
     KvText(String),
-    /// The lines of the clients of a run, and perhaps of its servers; each process's in order.
-    Lines(Vec<Line>),
+    /// The lines of the clients of a run, and perhaps of its servers.
+    Lines(Run),
 }
 
 impl History {
-    /// Reads what one file holds.
-    pub fn parse(text: &str) -> Result<History, FormatError> {
-        match Format::of(text)? {
-            Format::EtcdLog => Ok(History::EtcdLog(text.to_string())),
-            Format::KvText => Ok(History::KvText(text.to_string())),
-            Format::Lines => Ok(History::Lines(parse_lines(text)?)),
-        }
-    }
-
-    /// Checks it; the check gives up at the deadline. Places in the verdict are line numbers, from 0.
+    /// Checks it; the check gives up at the deadline. Places in the verdict are line numbers from 0, or indices of the
+    /// lines of the run.
     pub fn check(&self, deadline: Instant) -> Result<Verdict, FormatError> {
         match self {
             History::EtcdLog(text) => Ok(check(etcd_log::read(text)?, deadline)),
             History::KvText(text) => Ok(check(kv_text::read(text)?, deadline)),
-            History::Lines(all) => Ok(lines::check_lines(all, deadline)),
+            History::Lines(run) => Ok(lines::check_run(run, deadline)),
         }
     }
-}
 
-/// Reads the lines of this program. A last line without its line break is torn, and ignored.
-fn parse_lines(text: &str) -> Result<Vec<Line>, FormatError> {
-    let whole = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
-    whole
-        .enumerate()
-        .map(|(number, line)| line.parse().map_err(|error| FormatError::new(number, format!("{error}"))))
-        .collect()
+    /// The line at a place: its file if it is known, its number there from 1, and what it says.
+    pub fn line(&self, place: usize) -> (Option<&str>, usize, String) {
+        match self {
+            History::EtcdLog(text) | History::KvText(text) => {
+                (None, place + 1, text.lines().nth(place).unwrap_or_default().to_string())
+            }
+            History::Lines(run) => {
+                let entry = &run.lines[place];
+                (Some(&entry.file), entry.number, entry.line.to_string())
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -99,8 +96,6 @@ mod tests {
         assert_eq!(Format::of("setup\nINFO  jepsen.util - 0\t:invoke\t:read\tnil"), Ok(Format::EtcdLog));
         let line = "2026-08-21T14:03:07.105612Z WARN  s3.1    acceptor DROP     msg=ACCEPT cause=crashed\n";
         assert_eq!(Format::of(line), Ok(Format::Lines));
-        assert!(matches!(History::parse(&format!("{line}torn")), Ok(History::Lines(lines)) if lines.len() == 1));
-        assert_eq!(History::parse(&format!("{line}bad\n")).unwrap_err().line, 1);
         assert!(Format::of("hello\n").unwrap_err().to_string().starts_with("line 1: this is no history"));
         assert!(Format::of("\n\n").is_err());
     }

@@ -12,24 +12,35 @@ use super::values::Values;
 use super::verdict::{Part, Place, Unknown, Verdict, check};
 use super::versioned::{Call, Outcome, Start, Versioned};
 use crate::role::Server;
+use crate::trace::parse::Run;
 use crate::trace::{Event, Line, Op, Process, Status, Text};
 
 /// Checks the history in these lines, each process's in the order in which it wrote them. Places in the verdict are
 /// indices of the lines. The check gives up at the deadline.
 pub fn check_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, deadline: Instant) -> Verdict {
-    match read(lines) {
+    decide(read(lines.into_iter().map(|line| (line, false))), deadline)
+}
+
+/// Checks the history of a run, also while its processes still write. Places in the verdict are indices of its lines.
+pub fn check_run(run: &Run, deadline: Instant) -> Verdict {
+    decide(read(run.lines.iter().map(|entry| (&entry.line, entry.late))), deadline)
+}
+
+fn decide(parts: Result<Vec<Part<Versioned>>, Unknown>, deadline: Instant) -> Verdict {
+    match parts {
         Ok(parts) => check(parts, deadline),
         Err(incomplete) => Verdict::Unknown(incomplete),
     }
 }
 
-/// The history, key by key; an error if operations are missing.
-pub(super) fn read<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Result<Vec<Part<Versioned>>, Unknown> {
+/// The history, key by key; an error if operations are missing. The line that explains a late one may have been written
+/// after its file was read, so what a late line says of a result is left aside.
+fn read<'a>(lines: impl IntoIterator<Item = (&'a Line, bool)>) -> Result<Vec<Part<Versioned>>, Unknown> {
     let mut reader = Reader::default();
-    for (index, line) in lines.into_iter().enumerate() {
+    for (index, (line, late)) in lines.into_iter().enumerate() {
         match line.id.process.as_server() {
             Some(server) => reader.server(server, index, line),
-            None => reader.client(index, line)?,
+            None => reader.client(index, line, late)?,
         }
     }
     Ok(reader.finish())
@@ -88,7 +99,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn client(&mut self, index: usize, line: &'a Line) -> Result<(), Unknown> {
+    fn client(&mut self, index: usize, line: &'a Line, late: bool) -> Result<(), Unknown> {
         let last = self.last.entry(&line.id.process).or_insert(0);
         if line.id.n != *last + 1 || matches!(line.event, Event::Lost { .. }) {
             let sentence = format!("lines of {} are missing before {}", line.id.process, line.id);
@@ -109,9 +120,10 @@ impl<'a> Reader<'a> {
                     Unknown::Incomplete(format!("{} ends a request of which no line says what it was", line.id))
                 })?;
                 let Some(told) = ended.map(|index| &mut self.told[index]) else { return Ok(()) };
-                told.end = end(index, line, *status, told.asked).ok_or_else(|| {
+                let end = end(index, line, *status, told.asked).ok_or_else(|| {
                     Unknown::Incomplete(format!("{} does not say all that such an answer says", line.id))
                 })?;
+                told.end = if late { End::Pending(Some(index)) } else { end };
                 Ok(())
             }
             _ => Ok(()),
@@ -226,3 +238,7 @@ fn outcome(answer: Answer, values: &Values<Text>) -> Outcome {
         Answer::Mismatch(version) => Outcome::Mismatch(version),
     }
 }
+
+#[cfg(test)]
+#[path = "lines_tests.rs"]
+mod tests;

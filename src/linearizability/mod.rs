@@ -56,7 +56,7 @@ mod search_tests;
 
 pub use appends::Appends;
 pub use history::{Format, FormatError, History};
-pub use lines::check_lines;
+pub use lines::{check_lines, check_run};
 pub use model::{Model, Operation};
 pub use register::Register;
 pub use verdict::{Place, Unknown, Verdict, Witness};

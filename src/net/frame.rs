@@ -4,7 +4,7 @@
 //! before the payload is decoded, and the payload must be used up. A frame has a deadline as a whole, from its first
 //! byte: a peer that sends a byte now and then cannot hold a thread for ever.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,10 @@ pub const PEER_FRAME_MAX_BYTES: usize = 4 << 20;
 pub const FRAME_DEADLINE: Duration = Duration::from_secs(30);
 /// Bytes before the payload.
 const HEADER_BYTES: usize = 8;
-/// The buffer grows by at most so much at a time: a length that lies costs no memory.
+/// The first buffer of a connection: most requests are small, and many connections say nothing for long.
+const FIRST_BYTES: usize = 4 << 10;
+/// A buffer that is full of received bytes grows by at most so much at a time: a length that lies costs no memory. An
+/// empty one that is larger is given back.
 const READ_BYTES: usize = 64 << 10;
 
 /// Why no frame could be read.
@@ -103,22 +106,47 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     bytes[at..at + 4].iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
-/// Reads frames from a connection.
+/// Writes all bytes before the deadline, however slowly they are taken. (A socket's own time-out is per call, so it is set
+/// anew for each.)
+pub fn write_before(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "not everything was taken in time"));
+        }
+        stream.set_write_timeout(Some(left))?;
+        match stream.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            // A time-out ends the loop at its head.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted || is_timeout(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reads frames from a connection. Its buffer takes 4 KiB, and more only while more than that has come: up to a frame and
+/// the 64 KiB of one read.
 #[derive(Debug)]
 pub struct FrameReader {
     stream: TcpStream,
-    /// Received and not yet used: from `start` on.
     buffer: Vec<u8>,
+    /// What was received and not yet used is `buffer[start..end]`.
     start: usize,
+    end: usize,
     limit: usize,
     /// The length of the last frame read.
     last: usize,
+    /// The socket may have a time-out for reads.
+    is_timed: bool,
 }
 
 impl FrameReader {
     /// A reader of frames whose payload has at most `limit` bytes.
     pub fn new(stream: TcpStream, limit: usize) -> FrameReader {
-        FrameReader { stream, buffer: Vec::new(), start: 0, limit, last: 0 }
+        // Whoever used the socket before may have left a time-out.
+        FrameReader { stream, buffer: Vec::new(), start: 0, end: 0, limit, last: 0, is_timed: true }
     }
 
     /// The connection.
@@ -128,20 +156,21 @@ impl FrameReader {
 
     /// Whether bytes of a next frame are here already.
     pub fn has_more(&self) -> bool {
-        self.buffer.len() > self.start
+        self.unused() > 0
     }
 
     /// The next value; None if the connection was closed between two frames. Waits for the first byte until `idle` has
     /// passed (for ever if None), and for the whole frame at most [`FRAME_DEADLINE`].
     pub fn read<T: DeserializeOwned>(&mut self, idle: Option<Instant>) -> Result<Option<T>, FrameError> {
-        if !self.has_more() && !self.fill(idle)? {
+        if !self.await_first(idle)? {
             return Ok(None);
         }
-        let whole = Instant::now() + FRAME_DEADLINE;
-        let deadline = Some(idle.map_or(whole, |idle| idle.min(whole)));
-        self.await_bytes(HEADER_BYTES, deadline)?;
+        let begun = Instant::now();
+        let whole = begun + FRAME_DEADLINE;
+        let deadline = idle.map_or(whole, |idle| idle.min(whole));
+        self.await_bytes(HEADER_BYTES, begun, deadline)?;
         let length = announced(&self.buffer[self.start..], self.limit)?;
-        self.await_bytes(HEADER_BYTES + length, deadline)?;
+        self.await_bytes(HEADER_BYTES + length, begun, deadline)?;
         let value = open(&self.buffer[self.start..self.start + HEADER_BYTES + length])?;
         self.last = HEADER_BYTES + length;
         self.use_up(self.last);
@@ -150,10 +179,10 @@ impl FrameReader {
 
     /// Exactly `count` raw bytes, before any frame; None if the connection was closed before the first.
     pub fn read_raw(&mut self, count: usize, deadline: Instant) -> Result<Option<Vec<u8>>, FrameError> {
-        if !self.has_more() && !self.fill(Some(deadline))? {
+        if !self.await_first(Some(deadline))? {
             return Ok(None);
         }
-        self.await_bytes(count, Some(deadline))?;
+        self.await_bytes(count, Instant::now(), deadline)?;
         let bytes = self.buffer[self.start..self.start + count].to_vec();
         self.use_up(count);
         Ok(Some(bytes))
@@ -161,7 +190,7 @@ impl FrameReader {
 
     /// How many bytes have come that nothing has used.
     pub fn unused(&self) -> usize {
-        self.buffer.len() - self.start
+        self.end - self.start
     }
 
     /// How many bytes the last frame had, its header included.
@@ -171,17 +200,24 @@ impl FrameReader {
 
     fn use_up(&mut self, count: usize) {
         self.start += count;
-        if self.start == self.buffer.len() {
-            self.buffer.clear();
-            self.start = 0;
-            self.buffer.shrink_to(READ_BYTES);
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+            if self.buffer.len() > READ_BYTES {
+                self.buffer = Vec::new();
+            }
         }
     }
 
-    /// Waits until `count` bytes are here.
-    fn await_bytes(&mut self, count: usize, deadline: Option<Instant>) -> Result<(), FrameError> {
+    /// Waits until anything is here; false at the end of the connection.
+    fn await_first(&mut self, deadline: Option<Instant>) -> Result<bool, FrameError> {
+        let begun = Instant::now();
+        Ok(self.has_more() || self.fill(deadline).map_err(|error| self.failure(error, begun))? > 0)
+    }
+
+    /// Waits until `count` bytes are here, of something that has begun to come.
+    fn await_bytes(&mut self, count: usize, begun: Instant, deadline: Instant) -> Result<(), FrameError> {
         while self.unused() < count {
-            if !self.fill(deadline)? {
+            if self.fill(Some(deadline)).map_err(|error| self.failure(error, begun))? == 0 {
                 let what = format!("the connection was closed after {} of {count} bytes", self.unused());
                 return Err(FrameError::Malformed { length: self.unused() as u64, what });
             }
@@ -189,21 +225,43 @@ impl FrameReader {
         Ok(())
     }
 
-    /// Reads what has come, at least a byte; false at the end of the connection.
-    fn fill(&mut self, deadline: Option<Instant>) -> Result<bool, FrameError> {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
+    fn failure(&self, error: io::Error, begun: Instant) -> FrameError {
+        if is_timeout(&error) {
+            FrameError::TimedOut { received: self.unused(), waited: begun.elapsed() }
+        } else {
+            FrameError::Broken(error)
         }
-        let begun = Instant::now();
-        let length = self.buffer.len();
-        self.buffer.resize(length + READ_BYTES, 0);
-        let outcome = read_until(&mut self.stream, &mut self.buffer[length..], deadline);
-        self.buffer.truncate(length + outcome.as_ref().map_or(0, |count| *count));
-        match outcome {
-            Ok(count) => Ok(count > 0),
-            Err(error) if is_timeout(&error) => Err(FrameError::TimedOut { received: length, waited: begun.elapsed() }),
-            Err(error) => Err(FrameError::Broken(error)),
+    }
+
+    /// Reads what has come, at least a byte; 0 at the end of the connection.
+    fn fill(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
+        if self.end == self.buffer.len() && self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        if self.end == self.buffer.len() {
+            self.buffer.resize(self.end + self.end.clamp(FIRST_BYTES, READ_BYTES), 0);
+        }
+        let count = self.read_until(deadline)?;
+        self.end += count;
+        Ok(count)
+    }
+
+    /// One read that ends at the deadline. (A socket's own time-out is per call, so it is set anew for each.)
+    fn read_until(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            if self.is_timed || left.is_some() {
+                self.stream.set_read_timeout(left)?;
+                self.is_timed = left.is_some();
+            }
+            match self.stream.read(&mut self.buffer[self.end..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
         }
     }
 }
@@ -212,17 +270,6 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// One read that ends at the deadline. (A socket's own time-out is per call, so it is set anew for each.)
-fn read_until(stream: &mut TcpStream, bytes: &mut [u8], deadline: Option<Instant>) -> io::Result<usize> {
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(left)?;
-        match stream.read(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
-        }
-    }
-}
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

@@ -4,14 +4,14 @@
 //! with its own name or a refusal in a sentence. Servers of different clusters, a server under a false number, and a
 //! server whose data folder is not the one that its peers know never exchange a word of Paxos.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::frame::{FrameError, FrameReader, frame, frame_into};
+use super::frame::{FrameError, FrameReader, frame, frame_into, write_before};
 use crate::role::Server;
 
 /// How long both sides give each other for the handshake.
@@ -79,13 +79,13 @@ fn preamble() -> Vec<u8> {
 }
 
 /// The caller's side: introduces itself, and gives the storage id of the server that it reached.
-pub fn greet(mut stream: &TcpStream, hello: &Hello) -> Result<u64, HandshakeError> {
+pub fn greet(stream: &TcpStream, hello: &Hello) -> Result<u64, HandshakeError> {
+    let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     let mut bytes = preamble();
     frame_into(hello, &mut bytes);
-    stream.set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
-    stream.write_all(&bytes)?;
+    write_before(stream, &bytes, deadline)?;
     let mut reader = FrameReader::new(stream.try_clone()?, HANDSHAKE_FRAME_MAX_BYTES);
-    match reader.read(Some(Instant::now() + HANDSHAKE_DEADLINE))? {
+    match reader.read(Some(deadline))? {
         Some(Answer::Welcome { storage }) => Ok(storage),
         Some(Answer::Refused { why }) => Err(HandshakeError::Refused(why)),
         None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection").into()),
@@ -105,8 +105,7 @@ pub fn answer(
         Ok(_) => Answer::Welcome { storage },
         Err(why) => Answer::Refused { why: why.clone() },
     };
-    reader.stream().set_write_timeout(Some(HANDSHAKE_DEADLINE))?;
-    reader.stream().write_all(&frame(&words))?;
+    write_before(reader.stream(), &frame(&words), deadline)?;
     verdict.map(Some).map_err(HandshakeError::Refused)
 }
 
@@ -122,15 +121,19 @@ fn hear(reader: &mut FrameReader, deadline: Instant) -> Result<Option<Hello>, Fr
         let length = (PREAMBLE_BYTES + reader.unused()) as u64;
         let what = format!("the caller speaks version {version} of the protocol, this server {VERSION}");
         // The words after a foreign version cannot be read, but a refusal can be said.
-        reader.stream().write_all(&frame(&Answer::Refused { why: what.clone() }))?;
+        write_before(reader.stream(), &frame(&Answer::Refused { why: what.clone() }), deadline)?;
         return Err(FrameError::Malformed { length, what });
     }
     reader.read(Some(deadline))
 }
 
 /// The last words to a caller that was not even heard.
-pub fn turn_away(mut stream: &TcpStream, why: &str) {
+pub fn turn_away(stream: &TcpStream, why: &str) {
     // Nobody waits for more than an attempt: a caller that does not read it learns it from the closed connection.
-    let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
-    let _ = stream.write_all(&frame(&Answer::Refused { why: why.to_string() }));
+    let deadline = Instant::now() + Duration::from_millis(100);
+    let _ = write_before(stream, &frame(&Answer::Refused { why: why.to_string() }), deadline);
 }
+
+#[cfg(test)]
+#[path = "handshake_tests.rs"]
+mod tests;

@@ -12,8 +12,11 @@ use socket2::{SockRef, TcpKeepalive};
 const STACK_BYTES: usize = 256 << 10;
 /// After an error of `accept`, such as "too many open files", the listener waits this long before it tries again.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// A connection whose other end is silent for so long is asked whether it is there.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// A connection whose other end is silent for so long is asked whether it is there, so often, and so many times before it
+/// counts as dead: a machine that vanished without a word holds its place for a minute.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+/// So many callers may wait to be accepted: when a server comes back, all its clients call at once.
+const BACKLOG: i32 = 1_024;
 
 /// Counts connections up to a limit.
 #[derive(Clone, Debug)]
@@ -47,7 +50,12 @@ impl Drop for Place {
 
 /// Binds an address; the error says which one and why.
 pub fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, String> {
-    TcpListener::bind(address).map_err(|error| match error.kind() {
+    // The second listen only makes the queue of callers longer.
+    let bound = TcpListener::bind(address).and_then(|listener| {
+        SockRef::from(&listener).listen(BACKLOG)?;
+        Ok(listener)
+    });
+    bound.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => format!(
             "the {what} address {address} is taken by another process. Stop that one, or give this server another \
              address in the cluster file"
@@ -57,40 +65,106 @@ pub fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, String> {
     })
 }
 
-/// Accepts for ever, each connection in a thread of its own; beyond the limit `busy` has the last word with it.
+/// Accepts for ever, each connection in a thread of its own; beyond the limit `busy` has the last word with it. When no
+/// connection can be taken on, `trouble` hears why, once until one can again.
 pub fn listen(
     name: &'static str,
     listener: TcpListener,
     connections: Connections,
     serve: impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static,
     busy: impl Fn(TcpStream) + Send + 'static,
+    trouble: impl Fn(&io::Error) + Send + 'static,
 ) -> io::Result<()> {
     let serve = Arc::new(serve);
     let accept = move || {
+        let mut in_trouble = false;
         loop {
-            let Ok((stream, address)) = listener.accept() else {
-                std::thread::sleep(ACCEPT_BACKOFF);
-                continue;
-            };
-            let Some(place) = connections.take() else {
-                busy(stream);
-                continue;
-            };
-            // Both only help: without them the connection works as well.
-            let _ = stream.set_nodelay(true);
-            let _ = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE));
-            let serve = serve.clone();
-            let thread = std::thread::Builder::new().name(name.to_string()).stack_size(STACK_BYTES);
-            let spawned = thread.spawn(move || {
-                serve(stream, address);
-                drop(place);
-            });
-            if spawned.is_err() {
-                // No thread to be had: the connection is closed by being dropped, and the next may find one.
-                std::thread::sleep(ACCEPT_BACKOFF);
+            match accept_one(name, &listener, &connections, &serve, &busy) {
+                Ok(()) => in_trouble = false,
+                Err(error) => {
+                    if !in_trouble {
+                        trouble(&error);
+                    }
+                    in_trouble = true;
+                    std::thread::sleep(ACCEPT_BACKOFF);
+                }
             }
         }
     };
     std::thread::Builder::new().name(format!("{name}-accept")).spawn(accept)?;
     Ok(())
+}
+
+/// Takes the next connection on. If there is no thread to be had for it, it is closed by being dropped.
+fn accept_one(
+    name: &str,
+    listener: &TcpListener,
+    connections: &Connections,
+    serve: &Arc<impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static>,
+    busy: &impl Fn(TcpStream),
+) -> io::Result<()> {
+    let (stream, address) = match listener.accept() {
+        // The caller has gone again: that is its trouble, not ours.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => return Ok(()),
+        accepted => accepted?,
+    };
+    let Some(place) = connections.take() else {
+        busy(stream);
+        return Ok(());
+    };
+    let (time, interval, retries) = KEEPALIVE;
+    let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
+    // Both only help: without them the connection works as well.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
+    let serve = serve.clone();
+    let thread = std::thread::Builder::new().name(name.to_string()).stack_size(STACK_BYTES);
+    thread.spawn(move || {
+        serve(stream, address);
+        drop(place);
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn connections_beyond_the_limit_are_turned_away_until_one_ends() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = |mut stream: TcpStream, _| {
+            let _ = stream.read(&mut [0]);
+        };
+        let (turned_away, heard) = crossbeam_channel::unbounded();
+        let busy = move |stream| turned_away.send(stream).unwrap();
+        let connections = Connections::up_to(2);
+        listen("test", listener, connections.clone(), serve, busy, |error| panic!("{error}")).unwrap();
+        let first = TcpStream::connect(address).unwrap();
+        let _second = TcpStream::connect(address).unwrap();
+        let _third = TcpStream::connect(address).unwrap();
+        heard.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(connections.open.load(Ordering::Relaxed), 2);
+        drop(first);
+        while connections.open.load(Ordering::Relaxed) > 1 {
+            std::thread::yield_now();
+        }
+        let mut fourth = TcpStream::connect(address).unwrap();
+        fourth.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        assert!(fourth.read(&mut [0]).is_err(), "the fourth is held, not closed");
+        assert!(heard.is_empty());
+    }
+
+    #[test]
+    fn a_taken_address_is_told_by_name() {
+        let first = bind("127.0.0.1:0".parse().unwrap(), "peer").unwrap();
+        let address = first.local_addr().unwrap();
+        let error = bind(address, "peer").unwrap_err();
+        assert!(error.contains(&address.to_string()) && error.contains("taken by another process"), "{error}");
+        let error = bind("192.0.2.1:1".parse().unwrap(), "client").unwrap_err();
+        assert!(error.contains("192.0.2.1:1") && error.contains("not an address of this machine"), "{error}");
+    }
 }

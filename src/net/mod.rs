@@ -6,9 +6,11 @@ mod link;
 mod listener;
 mod wire;
 
-pub use frame::{CLIENT_FRAME_MAX_BYTES, FrameError, FrameReader, PEER_FRAME_MAX_BYTES, frame, frame_into, unframe};
+pub use frame::{
+    CLIENT_FRAME_MAX_BYTES, FrameError, FrameReader, PEER_FRAME_MAX_BYTES, frame, frame_into, unframe, write_before,
+};
 pub use handshake::{HandshakeError, Hello, Who, answer, greet, turn_away};
-pub use link::{Link, LinkState};
+pub use link::{Link, LinkState, Watcher};
 pub use listener::{Connections, bind, listen};
 pub use wire::{
     ClientReply, ClientRequest, Envelope, Reply, Request, RoleStatus, ServerStatus, Unknown, WhyNotApplied,

@@ -126,6 +126,8 @@ pub enum WhyNotApplied {
     NoReadQuorum(Servers),
     /// The server has too much to do already.
     Busy,
+    /// The disk of this server has no room for another value.
+    DiskFull,
 }
 
 /// Why nobody knows.

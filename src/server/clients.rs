@@ -1,21 +1,22 @@
 //! The front desk: a thread a client connection, which takes one request after the other.
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::desk::{Ticket, Told};
 use super::house::House;
 use super::lines;
-use super::mailbox::Mail;
-use super::peers::{Linked, check_hello, tell_malformed};
+use super::mailbox::{Lost, Mail};
+use super::peers::{Linked, check_hello, tell_malformed, tell_trouble};
 use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::net::{
     CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello,
     Reply, Request, RoleStatus, ServerStatus, Unknown, Who, WhyNotApplied, answer, frame, listen, turn_away,
+    write_before,
 };
 use crate::paxos::{LearnerRequest, ProposerRequest, RoleName};
 use crate::role::Input;
@@ -27,8 +28,8 @@ const CLIENTS_MAX: usize = 1_200;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A client that asks nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(600);
-/// A client that does not take its reply for so long is let go.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A client that has not taken its whole reply after so long is let go.
+const TAKE: Duration = Duration::from_secs(30);
 
 /// What the front desk needs.
 pub struct FrontDesk {
@@ -49,8 +50,9 @@ pub struct FrontDesk {
 /// Listens to clients.
 pub fn serve(desk: FrontDesk, listener: TcpListener) -> std::io::Result<()> {
     let busy = |stream| turn_away(&stream, "too many clients already; try another server");
+    let trouble = tell_trouble(desk.house.clone(), "no connection from a client can be taken on");
     let serve = move |stream, address| desk.serve(stream, address);
-    listen("client", listener, Connections::up_to(CLIENTS_MAX), serve, busy)
+    listen("client", listener, Connections::up_to(CLIENTS_MAX), serve, busy, trouble)
 }
 
 impl FrontDesk {
@@ -66,8 +68,6 @@ impl FrontDesk {
             Ok(None) => return,
             Err(error) => return tell_malformed(&self.house, address, &error),
         }
-        // Without the time-out a client that takes no reply would only hold its own thread.
-        let _ = reader.stream().set_write_timeout(Some(WRITE_TIMEOUT));
         loop {
             match reader.read::<ClientRequest>(Some(Instant::now() + IDLE)) {
                 Ok(Some(request)) => {
@@ -78,7 +78,7 @@ impl FrontDesk {
                             return tell_malformed(&self.house, address, &HandshakeError::Broken(error));
                         }
                     };
-                    if reader.stream().write_all(&frame(&reply)).is_err() {
+                    if write_before(reader.stream(), &frame(&reply), Instant::now() + TAKE).is_err() {
                         return;
                     }
                 }
@@ -136,11 +136,15 @@ impl FrontDesk {
                 return Ok((Reply::NotApplied(WhyNotApplied::RoleDown(role)), context.clone()));
             }
         }
+        if house.disk_full.load(Ordering::Relaxed) {
+            // Others may still have room; if nobody has, the client hears at once, and for certain.
+            return Ok((Reply::NotApplied(WhyNotApplied::DiskFull), context.clone()));
+        }
         let command = command.to_paxos();
         let size = command.payload.len();
         let input = Input::Request(ProposerRequest::Propose(command));
-        if house.proposer.post(Mail { context: context.clone(), input, size }).is_err() {
-            return Ok((Reply::NotApplied(WhyNotApplied::Busy), context.clone()));
+        if let Err(lost) = house.proposer.post(Mail { context: context.clone(), input, size }) {
+            return Ok((not_taken(RoleName::Proposer, lost), context.clone()));
         }
         Ok(await_reply(&ticket, Reply::Unknown(Unknown::TimedOut), context))
     }
@@ -150,8 +154,8 @@ impl FrontDesk {
         let ticket = self.house.desk.await_read();
         let request = LearnerRequest::Read { token: ticket.token, query: Get { key } };
         let mail = Mail { context: context.clone(), input: Input::Request(request), size: 0 };
-        if self.house.learner.post(mail).is_err() {
-            return (Reply::NotApplied(WhyNotApplied::RoleDown(RoleName::Learner)), context.clone());
+        if let Err(lost) = self.house.learner.post(mail) {
+            return (not_taken(RoleName::Learner, lost), context.clone());
         }
         await_reply(&ticket, Reply::NotApplied(WhyNotApplied::Busy), context)
     }
@@ -194,6 +198,14 @@ impl FrontDesk {
             linked: self.linked.servers(),
         }
     }
+}
+
+/// The role has not even seen the request.
+fn not_taken(role: RoleName, lost: Lost) -> Reply {
+    Reply::NotApplied(match lost {
+        Lost::Down => WhyNotApplied::RoleDown(role),
+        Lost::Full => WhyNotApplied::Busy,
+    })
 }
 
 /// Waits at the desk; `late` if nothing is said in time.

@@ -2,6 +2,9 @@
 //!
 //! A waiter is registered before its command is handed to the proposer, and found by the command's id when any learner of
 //! this server applies it, whoever proposed it. A waiter is told exactly once.
+//!
+//! "Not applied" may reach two tries of one command that wait side by side, though the proposer has not even taken the
+//! second one yet. That misleads nobody: a client sends a second try only after it has counted the first as unknown.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -136,5 +139,110 @@ impl Drop for Ticket<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::{Saved, Written};
+    use crate::paxos::{RoleName, Slot};
+
+    const ID: CommandId = CommandId(3, 1);
+    const DIED: Unknown = Unknown::RoleDied(RoleName::Learner);
+    const DOWN: WhyNotApplied = WhyNotApplied::RoleDown(RoleName::Learner);
+
+    fn applied(slot: u64) -> Outcome {
+        Outcome::Applied(Saved { slot: Slot(slot), written: Written::Done { version: 1 } })
+    }
+
+    fn context(n: u32) -> Context {
+        Context { re: None, req: Some(format!("c1-{n}")) }
+    }
+
+    /// What a waiter has been told; nothing more may come.
+    fn told(ticket: &Ticket<'_>) -> Option<Told> {
+        let told = ticket.told.try_recv().ok();
+        assert!(ticket.told.is_empty(), "told twice");
+        told
+    }
+
+    fn is_empty(desk: &Desk) -> bool {
+        let waiters = desk.lock();
+        waiters.writes.is_empty() && waiters.reads.is_empty()
+    }
+
+    #[test]
+    fn each_waiter_of_a_command_is_told_once_and_no_other() {
+        let desk = Desk::default();
+        let (first, retry, other) = (desk.await_write(ID), desk.await_write(ID), desk.await_write(CommandId(3, 2)));
+        desk.applied(ID, applied(7), &context(1));
+        desk.applied(ID, applied(8), &context(2));
+        desk.not_applied(ID, WhyNotApplied::Busy, &context(3));
+        desk.role_died(DIED, Some(DOWN));
+        let written = Reply::Applied { slot: Slot(7), written: Written::Done { version: 1 } };
+        for ticket in [&first, &retry] {
+            assert_eq!(told(ticket), Some((written.clone(), context(1))));
+        }
+        assert_eq!(told(&other), Some((Reply::Unknown(DIED), Context::default())));
+    }
+
+    #[test]
+    fn outcomes_are_said_as_they_are() {
+        let desk = Desk::default();
+        let saved = Saved { slot: Slot(4), written: Written::NotFound { version: 2 } };
+        let cases = [
+            (Outcome::Opened { session: 9 }, Reply::Opened { session: 9 }),
+            (Outcome::Duplicate(saved), Reply::Applied { slot: Slot(4), written: saved.written }),
+            (Outcome::Superseded, Reply::Unknown(Unknown::Superseded)),
+            (Outcome::Expired, Reply::Unknown(Unknown::Expired)),
+        ];
+        for (outcome, reply) in cases {
+            let ticket = desk.await_write(ID);
+            desk.applied(ID, outcome, &context(1));
+            assert_eq!(told(&ticket), Some((reply, context(1))));
+        }
+        let ticket = desk.await_write(ID);
+        desk.not_applied(ID, DOWN, &context(2));
+        assert_eq!(told(&ticket), Some((Reply::NotApplied(DOWN), context(2))));
+    }
+
+    #[test]
+    fn a_read_is_told_by_its_token() {
+        let desk = Desk::default();
+        let (one, other) = (desk.await_read(), desk.await_read());
+        let reply = Reply::Value { slot: Slot(1), value: None, version: 0 };
+        desk.tell_read(one.token, reply.clone(), &context(1));
+        desk.tell_read(one.token, Reply::Done, &context(2));
+        assert_eq!(told(&one), Some((reply, context(1))));
+        assert_eq!(told(&other), None);
+    }
+
+    #[test]
+    fn a_dead_proposer_ends_writes_and_a_dead_learner_reads_too() {
+        let desk = Desk::default();
+        let (write, read) = (desk.await_write(ID), desk.await_read());
+        desk.role_died(Unknown::RoleDied(RoleName::Proposer), None);
+        assert_eq!(told(&write).unwrap().0, Reply::Unknown(Unknown::RoleDied(RoleName::Proposer)));
+        assert_eq!(told(&read), None, "a read needs no proposer");
+        let write = desk.await_write(ID);
+        desk.role_died(DIED, Some(DOWN));
+        assert_eq!(told(&write).unwrap().0, Reply::Unknown(DIED));
+        assert_eq!(told(&read).unwrap().0, Reply::NotApplied(DOWN));
+        assert!(is_empty(&desk));
+    }
+
+    #[test]
+    fn who_leaves_is_forgotten_and_who_stays_is_not() {
+        let desk = Desk::default();
+        let (first, retry, read) = (desk.await_write(ID), desk.await_write(ID), desk.await_read());
+        drop(first);
+        drop(read);
+        desk.applied(ID, applied(7), &context(1));
+        assert!(told(&retry).is_some());
+        drop(retry);
+        assert!(is_empty(&desk));
+        drop(desk.await_write(ID));
+        assert!(is_empty(&desk), "an entry of nobody is no entry");
     }
 }

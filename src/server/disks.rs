@@ -1,17 +1,55 @@
-//! The roles' disks in a server: the stores of the data folder, as the supervisor opens them for each life.
+//! The roles' disks in a server: the stores of the data folder, as each life opens them, and what is done when one of
+//! them runs full.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use crate::kv::VALUE_MAX_BYTES;
 use crate::paxos::{AcceptorRecord, ProposerRecord};
-use crate::role::Disk;
-use crate::storage::disk::{Files, RealFiles};
+use crate::role::{Disk, NoDisk, NoRecord};
+use crate::storage::disk::RealFiles;
 use crate::storage::{DataFolder, FolderError, Journal, JournalError, Rounds};
 
-/// The acceptor's journal, and whether it has room for another value.
-pub struct AcceptorJournal<F: Files = RealFiles> {
-    journal: Journal<F>,
-    has_room: Arc<AtomicBool>,
+/// One group has values of at most so many bytes, and then whatever comes next.
+const GROUP_MAX_BYTES: usize = 4 << 20;
+/// What comes next: the largest value, its key, and what the records of a whole group have beside their values.
+const LAST_OF_GROUP_BYTES: usize = VALUE_MAX_BYTES + (256 << 10);
+/// A full disk is asked so often whether there is room again.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
+/// So much is left free for others when the next segment is made: the small files of the data folder, and the lines.
+const LEFT_FREE_BYTES: u64 = 1 << 20;
+
+/// The disk of a role in a server. It may run full, and have room again later.
+pub trait RoleDisk<Record>: Disk<Record> {
+    /// One group may have values of so many bytes, and then whatever comes next.
+    fn group_max_bytes(&self) -> usize {
+        GROUP_MAX_BYTES
+    }
+
+    /// Whether new values can be taken, however full the disk becomes meanwhile.
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    /// When [`RoleDisk::ask_for_room`] is to be called next; None while there is room.
+    fn next_ask(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Looks whether there is room again.
+    fn ask_for_room(&mut self) {}
+}
+
+impl RoleDisk<NoRecord> for NoDisk {}
+
+impl RoleDisk<ProposerRecord> for Rounds<RealFiles> {}
+
+/// The acceptor's journal. It has room while the next segment stands ready.
+pub struct AcceptorJournal {
+    journal: Journal<RealFiles>,
+    folder: PathBuf,
+    segment_bytes: u64,
+    next_ask: Option<Instant>,
 }
 
 impl AcceptorJournal {
@@ -21,33 +59,56 @@ impl AcceptorJournal {
         segment_bytes: u64,
     ) -> Result<(AcceptorJournal, Vec<AcceptorRecord>), FolderError> {
         let (journal, recovered) = folder.open_journal(segment_bytes)?;
-        Ok((AcceptorJournal::new(journal), recovered.records))
+        let mut journal = AcceptorJournal { journal, folder: folder.journal_path(), segment_bytes, next_ask: None };
+        journal.look();
+        Ok((journal, recovered.records))
+    }
+
+    /// Plans to ask for room if there is none.
+    fn look(&mut self) {
+        let next = || Instant::now() + ROOM_RETRY;
+        self.next_ask = if self.journal.has_room() { None } else { Some(self.next_ask.unwrap_or_else(next)) };
+    }
+
+    /// Whether the next segment fits beside what others need. To find out by filling the disk would take their last space.
+    fn may_fit(&self) -> bool {
+        let free = rustix::fs::statvfs(&self.folder).map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        free.is_ok_and(|free| free >= self.segment_bytes + LEFT_FREE_BYTES)
     }
 }
 
-impl<F: Files> AcceptorJournal<F> {
-    /// A journal that is open.
-    pub fn new(journal: Journal<F>) -> AcceptorJournal<F> {
-        let has_room = Arc::new(AtomicBool::new(journal.has_room()));
-        AcceptorJournal { journal, has_room }
+impl RoleDisk<AcceptorRecord> for AcceptorJournal {
+    /// What the journal promises while it has room, it promises for half a segment.
+    fn group_max_bytes(&self) -> usize {
+        let half = (self.segment_bytes / 2) as usize;
+        // Short segments are for tests: there a large value has no promise.
+        half.saturating_sub(LAST_OF_GROUP_BYTES).max(half / 4).min(GROUP_MAX_BYTES)
     }
 
-    /// True while the next segment stands ready: then any value can be accepted without asking the disk for space.
-    pub fn has_room(&self) -> Arc<AtomicBool> {
-        self.has_room.clone()
+    fn has_room(&self) -> bool {
+        self.journal.has_room()
+    }
+
+    fn next_ask(&self) -> Option<Instant> {
+        self.next_ask
+    }
+
+    fn ask_for_room(&mut self) {
+        self.next_ask = None;
+        if self.may_fit() {
+            // No reason to stop: the next time may be better.
+            let _ = self.journal.try_make_room();
+        }
+        self.look();
     }
 }
 
-impl<F: Files> Disk<AcceptorRecord> for AcceptorJournal<F> {
+impl Disk<AcceptorRecord> for AcceptorJournal {
     type Error = JournalError;
 
     fn commit(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
         self.journal.commit(records)?;
-        if !self.journal.has_room() {
-            // A full disk is no reason to stop: values are shed, promises go on, and each of them asks again.
-            let _ = self.journal.try_make_room();
-        }
-        self.has_room.store(self.journal.has_room(), Ordering::Relaxed);
+        self.look();
         Ok(())
     }
 }

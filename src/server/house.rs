@@ -1,15 +1,19 @@
 //! One server: what its roles, its links and its front desk share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+
+use crossbeam_channel::bounded;
 
 use super::board::Board;
 use super::desk::Desk;
 use super::lines;
 use super::mailbox::{Lost, Mail, Mailbox};
 use super::options::Options;
+use super::throttle::Throttle;
 use crate::kv::Kv;
 use crate::net::{Envelope, Link, frame};
 use crate::paxos::{Acceptor, Learner, Message, Proposer, RoleName};
@@ -18,6 +22,10 @@ use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
 
 /// How long a dying process waits for its terminal.
 const FLUSH: Duration = Duration::from_millis(200);
+/// So many drops a second have a line of their own, at most.
+const DROP_LINES: u32 = 1_000;
+/// So many malformed requests a second have a line of their own, at most.
+const MALFORMED_LINES: u32 = 100;
 
 /// The shared part of a server.
 pub struct House {
@@ -41,13 +49,17 @@ pub struct House {
     pub board: Board,
     /// The links to the other servers; set once, when the server's own ports are open.
     pub links: OnceLock<BTreeMap<Server, Link>>,
+    /// The acceptor's disk has no room for another value.
+    pub disk_full: AtomicBool,
     drops: Drops,
+    malformed: Throttle,
 }
 
-/// Messages that were lost and not told one by one.
-#[derive(Default)]
+/// Messages that were lost.
 struct Drops {
+    /// Not told one by one.
     untold: Mutex<BTreeMap<(RoleName, Cause), u64>>,
+    lines: Throttle,
     total: AtomicU64,
 }
 
@@ -85,7 +97,9 @@ impl House {
             desk: Desk::default(),
             board: Board::default(),
             links: OnceLock::new(),
-            drops: Drops::default(),
+            disk_full: AtomicBool::new(false),
+            drops: Drops { untold: Mutex::default(), lines: Throttle::new(DROP_LINES), total: AtomicU64::new(0) },
+            malformed: Throttle::new(MALFORMED_LINES),
         }
     }
 
@@ -117,35 +131,50 @@ impl House {
                 RoleName::Learner => post(&self.learner, from, &message, &context),
             };
             if let Err(lost) = lost {
-                self.tell_drop(*role, message.name(), Some(from), lost.into(), &context);
+                self.tell_drop(*role, message.name(), from, lost.into(), &context);
             }
         }
     }
 
     /// Tells that a message was dropped: in a line of its own where steps are shown, else in a count.
-    pub fn tell_drop(&self, role: RoleName, message: &str, from: Option<Server>, cause: Cause, context: &Context) {
+    pub fn tell_drop(&self, role: RoleName, message: &str, from: Server, cause: Cause, context: &Context) {
         self.drops.total.fetch_add(1, Ordering::Relaxed);
-        // Beats come ten times a second from everybody, and mean nothing to a role that is down.
-        let is_beat = matches!(message, "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES");
-        if self.trace.steps() && !is_beat {
-            self.line(role.into(), context, lines::dropped(message, from, cause, None));
+        // These come again and again from everybody, and mean nothing to a role that is down.
+        let is_routine = matches!(message, "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES");
+        if self.trace.steps() && !is_routine && self.drops.lines.lets_through() {
+            self.line(role.into(), context, lines::dropped(message, Some(from), cause, None));
         } else {
             let mut untold = self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner);
             *untold.entry((role, cause)).or_default() += 1;
         }
     }
 
-    /// Tells that a value was not even offered to the acceptor because the disk is full.
-    pub fn tell_shed(&self, context: &Context) {
-        self.tell_drop(RoleName::Acceptor, "ACCEPT", None, Cause::DiskFull, context);
+    /// The line for bytes that nobody understands. They are counted, and never shown.
+    pub fn tell_malformed(&self, from: SocketAddr, length: u64, what: &str) {
+        if self.malformed.lets_through() {
+            let why = format!("received malformed request of length {length} from {from}: {what}");
+            self.line_because(RoleTag::Server, &Context::default(), Event::Malformed { length, from }, Some(why));
+        }
     }
 
-    /// Once a second: a line for what was dropped untold since.
-    pub fn tell_untold_drops(&self) {
+    /// Once a second: a line for what happened since and was not told.
+    pub fn tell_counts(&self) {
         let untold = std::mem::take(&mut *self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner));
         for ((role, cause), count) in untold {
             self.line(role.into(), &Context::default(), lines::dropped("any", None, cause, Some(count)));
         }
+        let malformed = self.malformed.take_held_back();
+        if malformed > 0 {
+            let event = lines::dropped("MALFORMED", None, Cause::Full, Some(malformed));
+            let why = format!("{malformed} more malformed requests were received, too many for a line each");
+            self.line_because(RoleTag::Server, &Context::default(), event, Some(why));
+        }
+    }
+
+    /// Something outside failed, and the server goes on.
+    pub fn tell_fault(&self, part: &str, cause: &str, why: &str) {
+        let event = Event::Fault { part: Text::new(part), cause: Text::new(cause) };
+        self.line_because(RoleTag::Server, &Context::default(), event, Some(why.to_string()));
     }
 
     /// How many messages were dropped so far.
@@ -167,11 +196,25 @@ impl House {
 
     /// Ends the process: nobody knows any more what is on the disk, or what the program does.
     pub fn fatal(&self, sentence: &str) -> ! {
-        eprintln!("error: server {}: {sentence}. The process stops; what it acknowledged is safe", self.me.0);
         let event = Event::Fault { part: Text::new("server"), cause: Text::new(sentence) };
         self.line(RoleTag::Server, &Context::default(), event);
+        say_last(format!("error: server {}: {sentence}. The process stops; what it acknowledged is safe", self.me.0));
         self.trace.flush(FLUSH);
         std::process::exit(1)
+    }
+}
+
+/// Shows a sentence on the terminal, but does not wait long for one that takes nothing.
+fn say_last(sentence: String) {
+    let (said, heard) = bounded(1);
+    let say = move || {
+        eprintln!("{sentence}");
+        // Whoever waited may have gone.
+        let _ = said.send(());
+    };
+    // If there is no thread to be had, the line in the file has said it.
+    if std::thread::Builder::new().spawn(say).is_ok() {
+        let _ = heard.recv_timeout(FLUSH);
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::house::Cause as DropReason;
-use super::mailbox::{Cause, CrashOrder, CrashPoint};
+use super::mailbox::CrashOrder;
 use crate::kv::{self, Written};
 use crate::net::{Reply, Request, Unknown, WhyNotApplied};
 use crate::paxos::{self, Ballot};
@@ -86,7 +86,8 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => "rivals were faster".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "the learner is behind".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy".to_string(),
-        WhyNotApplied::RoleDown(role) => format!("the {} is down", format!("{role:?}").to_lowercase()),
+        WhyNotApplied::RoleDown(role) => format!("the {} is down", trace::RoleTag::from(*role).as_str()),
+        WhyNotApplied::DiskFull => "disk full".to_string(),
         WhyNotApplied::NoReadQuorum(answered) => format!("no quorum: {} answered READ ({answered})", answered.len()),
     }
 }
@@ -108,16 +109,8 @@ pub fn link(peer: Server, state: LinkState, cause: Option<&str>) -> Event {
 
 /// A role's death.
 pub fn crash(order: CrashOrder, up: Duration) -> Event {
-    let cause = match order.cause {
-        Cause::Timer => trace::CrashCause::Timer,
-        Cause::Admin => trace::CrashCause::Admin,
-    };
-    let point = match order.point {
-        CrashPoint::BeforeStep => trace::CrashPoint::BeforeStep,
-        CrashPoint::BeforeSync => trace::CrashPoint::BeforeSync,
-        CrashPoint::BeforeSend => trace::CrashPoint::BeforeSend,
-    };
-    Event::Crash { cause, point: Some(point), up: up.into(), down: order.down.map(Into::into) }
+    let CrashOrder { point, cause, down } = order;
+    Event::Crash { cause, point: Some(point), up: up.into(), down: down.map(Into::into) }
 }
 
 /// What a restarted acceptor knows.

@@ -3,15 +3,16 @@
 //! - [`start`] brings it up; [`options`] is its command line.
 //! - [`runner`] is the shell that runs any role; [`shells`] is what each role adds to it.
 //! - [`house`] is what they share: mailboxes, links, and how a message reaches the roles that hear it.
-//! - [`supervisor`] starts roles, lets them fail, and starts them again.
+//! - [`supervisor`] starts roles, lets them fail, and starts them again; [`lives`] is how a life begins and ends.
 //! - [`peers`] and [`clients`] are the connections; [`desk`] is who waits for what.
 
 mod board;
 mod clients;
 pub(crate) mod desk;
-pub(crate) mod disks;
+mod disks;
 pub(crate) mod house;
 pub(crate) mod lines;
+mod lives;
 pub(crate) mod mailbox;
 mod options;
 mod peers;
@@ -19,6 +20,7 @@ pub(crate) mod runner;
 mod shells;
 mod start;
 mod supervisor;
+mod throttle;
 mod timers;
 
 pub use options::{Fail, Options, Protocol, Restart, Switch};

@@ -52,7 +52,8 @@ pub struct Options {
     /// Allows addresses that are not loopback: everything is sent in the clear, and nobody is asked who they are
     #[arg(long)]
     pub insecure: bool,
-    /// The length of the acceptor's journal files in KiB; longer ones are made less often
+    /// The length of the acceptor's journal files in KiB; longer ones are made less often, and below 4096 a large value
+    /// can meet a full disk in the middle, which stops the server
     #[arg(long, value_name = "KIB", default_value_t = 16 << 10, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
     pub segment_kib: u64,
     /// No copy of the lines on the terminal
@@ -151,5 +152,18 @@ impl Options {
             return Err("--mean-up and --mean-down must be at least 10ms".to_string());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Options {
+    /// Of server 1, as these arguments say.
+    pub fn of(arguments: &[&str]) -> Options {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            options: Options,
+        }
+        <Cli as clap::Parser>::parse_from([&["paxos-server", "--id", "1"], arguments].concat()).options
     }
 }

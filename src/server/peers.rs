@@ -9,26 +9,29 @@ use super::house::House;
 use super::lines;
 use crate::cluster::Cluster;
 use crate::net::{
-    Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState, PEER_FRAME_MAX_BYTES, Who,
-    answer, listen,
+    Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState, PEER_FRAME_MAX_BYTES,
+    Watcher, Who, answer, listen,
 };
 use crate::role::{Server, Servers};
 use crate::storage::DataFolder;
-use crate::trace::{self, Context, Event, RoleTag};
+use crate::trace::{self, Context, RoleTag};
 
-/// Connections from peers: each has one, and may open a next one before the last is noticed to be dead.
-const PEER_CONNECTIONS_PER_SERVER: usize = 4;
+/// Connections from peers: each has one, and may open a next one before the last is noticed to be dead. The rest is for
+/// strangers, who have five seconds each to say who they are.
+const PEER_CONNECTIONS_PER_SERVER: usize = 16;
 
 /// Which servers' links are up.
 #[derive(Clone, Default)]
 pub struct Linked(Arc<AtomicU64>);
 
 impl Linked {
-    fn set(&self, server: Server, up: bool) -> bool {
+    fn set(&self, server: Server, up: bool) {
         let bit = 1 << server.0;
-        let before =
-            if up { self.0.fetch_or(bit, Ordering::Relaxed) } else { self.0.fetch_and(!bit, Ordering::Relaxed) };
-        (before & bit != 0) != up
+        if up {
+            self.0.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            self.0.fetch_and(!bit, Ordering::Relaxed);
+        }
     }
 
     /// The servers that are connected.
@@ -44,27 +47,8 @@ pub fn dial(house: &Arc<House>, cluster: &Cluster, folder: &Arc<DataFolder>, lin
     for (server, member) in cluster.members().filter(|(server, _)| *server != house.me) {
         let who = Who::Peer { server: house.me, storage: folder.storage_id() };
         let hello = Hello { cluster: cluster.name.clone(), to: server, who };
-        let (house, folder, linked) = (house.clone(), folder.clone(), linked.clone());
-        let judge = move |state: LinkState<'_>| match state {
-            LinkState::Up(storage) => {
-                let known = check_storage(&folder, server, storage);
-                linked.set(server, known.is_ok());
-                let state = if known.is_ok() { trace::LinkState::Up } else { trace::LinkState::Refused };
-                tell_link(&house, server, state, known.as_ref().err().map(String::as_str));
-                known
-            }
-            LinkState::Down(error) => {
-                if linked.set(server, false) {
-                    tell_link(&house, server, trace::LinkState::Lost, Some(&error.to_string()));
-                }
-                Ok(())
-            }
-            LinkState::Refused(why) => {
-                tell_link(&house, server, trace::LinkState::Refused, Some(why));
-                Ok(())
-            }
-        };
-        let link = Link::start(format!("link-{server}"), member.peer, hello, judge)
+        let watch = Watch { house: house.clone(), folder: folder.clone(), linked: linked.clone(), peer: server };
+        let link = Link::start(format!("link-{server}"), member.peer, hello, watch)
             .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
         links.insert(server, link);
     }
@@ -72,9 +56,34 @@ pub fn dial(house: &Arc<House>, cluster: &Cluster, folder: &Arc<DataFolder>, lin
     Ok(())
 }
 
-fn tell_link(house: &House, peer: Server, state: trace::LinkState, why: Option<&str>) {
-    let event = lines::link(peer, state, None);
-    house.line_because(RoleTag::Server, &Context::default(), event, why.map(str::to_string));
+/// Watches the link to one peer.
+struct Watch {
+    house: Arc<House>,
+    folder: Arc<DataFolder>,
+    linked: Linked,
+    peer: Server,
+}
+
+impl Watch {
+    fn tell(&self, state: trace::LinkState, why: Option<String>) {
+        let event = lines::link(self.peer, state, None);
+        self.house.line_because(RoleTag::Server, &Context::default(), event, why);
+    }
+}
+
+impl Watcher for Watch {
+    fn check(&mut self, storage: u64) -> Result<(), String> {
+        check_storage(&self.folder, self.peer, storage)
+    }
+
+    fn changed(&mut self, state: LinkState<'_>) {
+        self.linked.set(self.peer, matches!(state, LinkState::Up));
+        match state {
+            LinkState::Up => self.tell(trace::LinkState::Up, None),
+            LinkState::Down(error) => self.tell(trace::LinkState::Lost, Some(error.to_string())),
+            LinkState::Refused(why) => self.tell(trace::LinkState::Refused, Some(why.to_string())),
+        }
+    }
 }
 
 /// A peer is known by its data folder: what it promised before is in there, and nowhere else.
@@ -98,9 +107,10 @@ pub fn serve(
     listener: TcpListener,
 ) -> std::io::Result<()> {
     let connections = Connections::up_to(PEER_CONNECTIONS_PER_SERVER * cluster.servers().len());
+    let trouble = tell_trouble(house.clone(), "no connection from a server can be taken on");
     let (house, cluster, folder) = (house.clone(), cluster.clone(), folder.clone());
     let serve = move |stream, address| hear_peer(&house, &cluster, &folder, stream, address);
-    listen("peer", listener, connections, serve, drop)
+    listen("peer", listener, connections, serve, drop, trouble)
 }
 
 /// One connection from a peer: hands on what it says until it ends.
@@ -141,15 +151,20 @@ pub fn check_hello(hello: &Hello, cluster: &Cluster, me: Server) -> Result<(), S
     Ok(())
 }
 
-/// The line for bytes that nobody understands. They are counted, and never shown.
+/// The line for what is no request.
 pub fn tell_malformed(house: &House, address: SocketAddr, error: &HandshakeError) {
-    let (length, what) = match error {
-        HandshakeError::Broken(FrameError::Malformed { length, what }) => (*length, what.clone()),
-        HandshakeError::Broken(error @ FrameError::TimedOut { received, .. }) => (*received as u64, error.to_string()),
-        HandshakeError::Broken(FrameError::Broken(_)) => return,
+    match error {
+        HandshakeError::Broken(FrameError::Malformed { length, what }) => house.tell_malformed(address, *length, what),
+        HandshakeError::Broken(error @ FrameError::TimedOut { received, .. }) => {
+            house.tell_malformed(address, *received as u64, &error.to_string());
+        }
+        HandshakeError::Broken(FrameError::Broken(_)) => {}
         // An honest caller at the wrong door: it was told, and the bytes it sent were understood.
-        HandshakeError::Refused(why) => (0, format!("greeting refused: {why}")),
-    };
-    let why = format!("received malformed request of length {length} from {address}: {what}");
-    house.line_because(RoleTag::Server, &Context::default(), Event::Malformed { length, from: address }, Some(why));
+        HandshakeError::Refused(why) => house.tell_malformed(address, 0, &format!("greeting refused: {why}")),
+    }
+}
+
+/// Tells why a listener cannot go on for now.
+pub fn tell_trouble(house: Arc<House>, what: &'static str) -> impl Fn(&std::io::Error) {
+    move |error| house.tell_fault("listener", &error.to_string(), &format!("{what}; trying again until one can"))
 }

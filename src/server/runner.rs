@@ -6,23 +6,24 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 
-use super::house::House;
-use super::mailbox::{CrashOrder, CrashPoint, Inbox, Item, Mail, Mailbox};
+use super::disks::RoleDisk;
+use super::house::{Cause, House};
+use super::mailbox::{CrashOrder, Inbox, Item, Mail, Mailbox};
 use super::timers::Timers;
-use crate::paxos;
+use crate::paxos::{self, RoleName};
 use crate::random::Random;
-use crate::role::{Action, Disk, Input, Role, step_all};
-use crate::trace::{Context, Draft, Re};
+use crate::role::{Action, Actions, Input, Role, step_all};
+use crate::trace::{Context, CrashPoint, Draft, Re};
 
 /// One group has at most so many inputs.
 pub const GROUP_MAX: usize = 1_024;
-/// One group has values of at most so many bytes, and then whatever comes next: it must fit into half a journal segment.
-const GROUP_MAX_BYTES: usize = 4 << 20;
 /// A crash inside a turn waits this long for a turn to hit.
 pub const CRASH_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What the shell of a particular role adds.
 pub trait Shell<R: Role> {
+    /// Which role.
+    fn name(&self) -> RoleName;
     /// The server.
     fn house(&self) -> &House;
     /// The role's mailbox.
@@ -33,10 +34,12 @@ pub trait Shell<R: Role> {
     fn outcome(&self, outcome: R::Outcome, context: Context);
     /// A turn is over: what of the role's state others may see.
     fn publish(&self, role: &R);
-    /// Whether an input must be dropped because the disk is full.
-    fn must_shed(&self, _input: &Input<R>) -> bool {
+    /// Whether an input must be dropped when the disk has no room.
+    fn needs_room(&self, _input: &Input<R>) -> bool {
         false
     }
+    /// The disk has no room any more, or has room again.
+    fn room_changed(&self, _has_room: bool) {}
 }
 
 /// How a life ended.
@@ -48,98 +51,145 @@ pub enum Ended {
     Crashed(CrashOrder),
 }
 
-/// Runs a role until it is told to stop or to die. Inputs that are in its hands then are gone.
+/// Runs a role until it is told to stop or to die.
 pub fn run<R, D, S>(mut role: R, disk: &mut D, inbox: &Inbox<R>, shell: &S, random: Random) -> Ended
 where
     R: Role<Message = paxos::Message>,
-    D: Disk<R::Record>,
+    D: RoleDisk<R::Record>,
     D::Error: std::fmt::Display,
     S: Shell<R>,
 {
     let facts = shell.house().trace.steps();
-    let mut timers = Timers::new(random);
+    let mut intake = Intake::new(inbox, random);
     let mut group = vec![(Context::default(), Input::Start)];
-    let mut doom: Option<(CrashOrder, Instant)> = None;
+    let mut doom: Option<Doom> = None;
+    let mut had_room = true;
     loop {
-        let hit = doom.filter(|_| !group.is_empty()).map(|(order, _)| order);
-        let stepped = step_all(&mut role, group.drain(..), facts);
-        if let Some(order) = hit.filter(|order| order.point == CrashPoint::BeforeSync) {
-            return Ended::Crashed(order);
+        if !group.is_empty() {
+            let hit = doom.as_ref().map(|doom| doom.order);
+            let stepped = step_all(&mut role, group.drain(..), facts);
+            if let Some(order) = hit.filter(|order| order.point == CrashPoint::BeforeSync) {
+                return Ended::Crashed(order);
+            }
+            let released = match stepped.commit(disk) {
+                Ok(released) => released,
+                Err(error) => shell.house().fatal(&format!("stable storage failed: {error}")),
+            };
+            if let Some(order) = hit {
+                return Ended::Crashed(order);
+            }
+            shell.publish(&role);
+            take(released.into_actions(), &mut intake.timers, shell);
         }
-        let released = match stepped.commit(disk) {
-            Ok(released) => released,
-            Err(error) => shell.house().fatal(&format!("stable storage failed: {error}")),
-        };
-        if let Some(order) = hit {
-            return Ended::Crashed(order);
+        if intake.has_stopped {
+            return Ended::Stopped;
         }
-        shell.publish(&role);
-        take(released.into_actions(), &mut timers, shell);
-        match gather(&mut group, inbox, &mut timers, doom.map(|(_, patience)| patience), shell) {
-            Gathered::Group => {}
-            Gathered::Stop => return Ended::Stopped,
-            Gathered::Crash(order) if order.point == CrashPoint::BeforeStep => return Ended::Crashed(order),
-            Gathered::Crash(order) => doom = Some((order, Instant::now() + CRASH_PATIENCE)),
+        if disk.next_ask().is_some_and(|at| at <= Instant::now()) {
+            disk.ask_for_room();
         }
-        if let Some((order, patience)) = doom
-            && group.is_empty()
-            && Instant::now() >= patience
+        if disk.has_room() != had_room {
+            had_room = !had_room;
+            shell.room_changed(had_room);
+        }
+        if let Some(order) = intake.gather(&mut group, disk, doom.as_ref().map(|doom| doom.patience), shell) {
+            doom = Some(Doom { order, patience: Instant::now() + CRASH_PATIENCE });
+        }
+        if let Some(Doom { order, patience }) = &doom
+            && (order.point == CrashPoint::BeforeStep || (group.is_empty() && Instant::now() >= *patience))
         {
-            return Ended::Crashed(CrashOrder { point: CrashPoint::BeforeStep, ..order });
+            for (context, input) in group {
+                tell_lost(&input, Cause::Crashed, &context, shell);
+            }
+            return Ended::Crashed(CrashOrder { point: CrashPoint::BeforeStep, ..*order });
         }
     }
 }
 
-/// What there was to do.
-enum Gathered {
-    /// Inputs, or nothing until the patience ran out.
-    Group,
-    Stop,
-    Crash(CrashOrder),
+/// A crash that has been ordered.
+struct Doom {
+    order: CrashOrder,
+    /// If no turn has come until then, it hits between two turns.
+    patience: Instant,
 }
 
-/// Waits for an input or a timer, then takes all that is there.
-fn gather<R: Role, S: Shell<R>>(
-    group: &mut Vec<(Context, Input<R>)>,
-    inbox: &Inbox<R>,
-    timers: &mut Timers<R::Timer>,
-    patience: Option<Instant>,
-    shell: &S,
-) -> Gathered {
-    let deadline = [timers.next_due(), patience].into_iter().flatten().min();
-    let first = match deadline {
-        None => inbox.items.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        Some(deadline) => inbox.items.recv_deadline(deadline),
-    };
-    let mut bytes = 0;
-    let items = first.into_iter().chain(inbox.items.try_iter());
-    for item in items {
-        match item {
-            Item::Mail(mail) => {
-                inbox.taken(&mail);
-                let Mail { context, input, size } = mail;
-                bytes += size;
-                if shell.must_shed(&input) {
-                    shell.house().tell_shed(&context);
-                } else {
-                    group.push((context, input));
+/// What comes to a role: mail and time-outs.
+struct Intake<'a, R: Role> {
+    inbox: &'a Inbox<R>,
+    timers: Timers<R::Timer>,
+    /// All mail that was there at this moment has been taken, or a full group of it.
+    emptied: Instant,
+    /// The server stops.
+    has_stopped: bool,
+}
+
+impl<'a, R: Role<Message = paxos::Message>> Intake<'a, R> {
+    fn new(inbox: &'a Inbox<R>, random: Random) -> Intake<'a, R> {
+        Intake { inbox, timers: Timers::new(random), emptied: Instant::now(), has_stopped: false }
+    }
+
+    /// Waits for an input or a timer until `patience`, then takes all that is there; gives the order to crash if it is
+    /// among them. Comes back with nothing when a timer has just run out.
+    ///
+    /// A timer fires only once all mail that was there when it ran out has been stepped through and has not put it off: a
+    /// thread that was held up for a while must not take its own delay for the silence of others.
+    fn gather<D, S>(
+        &mut self,
+        group: &mut Vec<(Context, Input<R>)>,
+        disk: &D,
+        patience: Option<Instant>,
+        shell: &S,
+    ) -> Option<CrashOrder>
+    where
+        D: RoleDisk<R::Record>,
+        S: Shell<R>,
+    {
+        for (context, timer) in self.timers.take_due(self.emptied) {
+            group.push((context, Input::Timeout(timer)));
+        }
+        let deadline = [self.timers.next_due(), patience, disk.next_ask()].into_iter().flatten().min();
+        let first = if group.is_empty() { self.wait(deadline) } else { None };
+        self.emptied = Instant::now();
+        let mut bytes = 0;
+        for item in first.into_iter().chain(self.inbox.items.try_iter()) {
+            self.inbox.taken(&item);
+            match item {
+                Item::Mail(mail) => {
+                    let Mail { context, input, size } = mail;
+                    bytes += size;
+                    if shell.needs_room(&input) && !disk.has_room() {
+                        tell_lost(&input, Cause::DiskFull, &context, shell);
+                    } else {
+                        group.push((context, input));
+                    }
+                }
+                Item::Crash(order) => return Some(order),
+                // What came before is still done.
+                Item::Stop => {
+                    self.has_stopped = true;
+                    return None;
                 }
             }
-            Item::Crash(order) => return Gathered::Crash(order),
-            Item::Stop => return Gathered::Stop,
+            if group.len() >= GROUP_MAX || bytes >= disk.group_max_bytes() {
+                break;
+            }
         }
-        if group.len() >= GROUP_MAX || bytes >= GROUP_MAX_BYTES {
-            break;
-        }
+        None
     }
-    for (context, timer) in timers.take_due(Instant::now()) {
-        group.push((context, Input::Timeout(timer)));
+
+    /// The next item, or None at the deadline.
+    fn wait(&mut self, deadline: Option<Instant>) -> Option<Item<R>> {
+        let received = match deadline {
+            None => self.inbox.items.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(deadline) => self.inbox.items.recv_deadline(deadline),
+        };
+        // Nobody is left who could ever say anything.
+        self.has_stopped |= matches!(received, Err(RecvTimeoutError::Disconnected));
+        received.ok()
     }
-    Gathered::Group
 }
 
 /// Writes the lines of a group with one write, and then does what it wants done: no message leaves before its line.
-fn take<R, S>(actions: Vec<(Context, Vec<Action<R>>)>, timers: &mut Timers<R::Timer>, shell: &S)
+fn take<R, S>(actions: Actions<Context, R>, timers: &mut Timers<R::Timer>, shell: &S)
 where
     R: Role<Message = paxos::Message>,
     S: Shell<R>,
@@ -166,7 +216,7 @@ pub type Todo<R> = (Option<usize>, Context, Action<R>);
 
 /// Parts the lines of a group from what is to be done.
 pub fn sort<R: Role>(
-    actions: Vec<(Context, Vec<Action<R>>)>,
+    actions: Actions<Context, R>,
     draft: impl Fn(&R::Fact, &Context) -> Draft,
 ) -> (Vec<Draft>, Vec<Todo<R>>) {
     let mut drafts: Vec<Draft> = Vec::new();
@@ -199,3 +249,22 @@ fn cause(drafts: &[Draft], line: Option<usize>, draft: &Draft, context: &Context
         None => context.re.clone().map_or(Re::None, Re::Line),
     }
 }
+
+/// Tells of a message that the role will not see. What its own server asked is told to whoever waits for it.
+pub fn tell_lost<R: Role<Message = paxos::Message>>(
+    input: &Input<R>,
+    cause: Cause,
+    context: &Context,
+    shell: &impl Shell<R>,
+) {
+    match input {
+        Input::Message { from, message } => {
+            shell.house().tell_drop(shell.name(), message.name(), *from, cause, context);
+        }
+        Input::Start | Input::Timeout(_) | Input::Request(_) => {}
+    }
+}
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

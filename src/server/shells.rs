@@ -1,7 +1,7 @@
 //! What the shell of each role adds to the common one: its lines, its outcomes, and what it shows of itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::house::House;
 use super::mailbox::{Mail, Mailbox};
@@ -10,15 +10,20 @@ use crate::kv::Kv;
 use crate::net::{Reply, WhyNotApplied};
 use crate::paxos::{
     Acceptor, AcceptorFact, AcceptorOutcome, Learner, LearnerFact, LearnerOutcome, Message, Proposer, ProposerFact,
-    ProposerOutcome, ProposerRequest, StateMachine,
+    ProposerOutcome, ProposerRequest, RoleName, StateMachine,
 };
 use crate::role::Input;
 use crate::trace::{self, Context, Draft};
 
 /// The shell of a proposer.
+#[derive(Clone)]
 pub struct ProposerShell(pub Arc<House>);
 
 impl Shell<Proposer> for ProposerShell {
+    fn name(&self) -> RoleName {
+        RoleName::Proposer
+    }
+
     fn house(&self) -> &House {
         &self.0
     }
@@ -40,20 +45,20 @@ impl Shell<Proposer> for ProposerShell {
 }
 
 /// The shell of an acceptor.
-pub struct AcceptorShell {
-    /// The server.
-    pub house: Arc<House>,
-    /// The disk has room for another value.
-    pub has_room: Arc<AtomicBool>,
-}
+#[derive(Clone)]
+pub struct AcceptorShell(pub Arc<House>);
 
 impl Shell<Acceptor> for AcceptorShell {
+    fn name(&self) -> RoleName {
+        RoleName::Acceptor
+    }
+
     fn house(&self) -> &House {
-        &self.house
+        &self.0
     }
 
     fn mailbox(&self) -> &Mailbox<Acceptor> {
-        &self.house.acceptor
+        &self.0.acceptor
     }
 
     fn draft(&self, fact: &AcceptorFact, context: &Context) -> Draft {
@@ -65,22 +70,36 @@ impl Shell<Acceptor> for AcceptorShell {
     }
 
     fn publish(&self, role: &Acceptor) {
-        self.house.board.update(|shown| {
+        self.0.board.update(|shown| {
             shown.promised = role.promised();
             shown.accepted = role.accepted().len() as u64;
         });
     }
 
-    fn must_shed(&self, input: &Input<Acceptor>) -> bool {
+    /// A promise needs little, and a server that could not promise would be as good as dead. A value needs room.
+    fn needs_room(&self, input: &Input<Acceptor>) -> bool {
         matches!(input, Input::Message { message: Message::Accept { .. }, .. })
-            && !self.has_room.load(Ordering::Relaxed)
+    }
+
+    fn room_changed(&self, has_room: bool) {
+        self.0.disk_full.store(!has_room, Ordering::Relaxed);
+        if !has_room {
+            let why = "there is no room for the next file of the journal: new values are refused until there is, promises \
+                       go on. Free some space";
+            self.0.tell_fault("disk", "full", why);
+        }
     }
 }
 
 /// The shell of a learner.
+#[derive(Clone)]
 pub struct LearnerShell(pub Arc<House>);
 
 impl Shell<Learner<Kv>> for LearnerShell {
+    fn name(&self) -> RoleName {
+        RoleName::Learner
+    }
+
     fn house(&self) -> &House {
         &self.0
     }

@@ -1,9 +1,11 @@
 //! From the command line to a running server, and to its end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 
 use super::clients::{self, FrontDesk};
@@ -34,7 +36,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
         options.check_address(address)?;
     }
     options.check_failures()?;
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let (mut signals, is_stopping) = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
     // Ports before anything else: a server that is started twice must not touch the running one's data.
     let peer_port = bind(member.peer, "peer")?;
     let client_port = bind(member.client, "client")?;
@@ -66,6 +68,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
     let supervising = supervising.map_err(|error| format!("cannot start a thread: {error}"))?;
 
     let signal = signals.forever().next().unwrap_or(SIGTERM);
+    is_stopping.store(true, Ordering::Relaxed);
     // If the supervisor has too much to do, the process ends all the same: a crash loses nothing either.
     if orders.give(Order::Stop).is_ok() {
         let _ = supervising.join();
@@ -73,6 +76,16 @@ pub fn run(mut options: Options) -> Result<(), String> {
     tell_stop(&house, if signal == SIGINT { "SIGINT" } else { "SIGTERM" });
     house.trace.flush(LAST_WORDS);
     Ok(())
+}
+
+/// Ctrl-C and SIGTERM. Once the flag is set, the next one ends the process at once: whoever asks twice does not want to
+/// wait for a disk that hangs.
+fn signals() -> std::io::Result<(Signals, Arc<AtomicBool>)> {
+    let is_stopping = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        register_conditional_shutdown(signal, 128 + signal, is_stopping.clone())?;
+    }
+    Ok((Signals::new([SIGINT, SIGTERM])?, is_stopping))
 }
 
 fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String> {
@@ -108,7 +121,8 @@ fn tell_boot(house: &House, cluster: &Cluster, folder: &DataFolder, seed: u64) {
         mean_down: fails.then(|| options.mean_down.into()),
         restart: Some(restart),
         data: options.data.as_ref().map(|path| Text::new(path.to_string_lossy().as_bytes())),
-        steps: Some(Text::new(options.steps.to_string())),
+        // A filter may hide what the option asks for; who audits the run must know.
+        steps: Some(Text::from(if house.trace.is_complete() { "on" } else { "off" })),
         life: Some(folder.life()),
         applied: Some(shown.applied),
         digest: Some(Digest(shown.digest)),

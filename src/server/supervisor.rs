@@ -2,32 +2,36 @@
 //!
 //! A failure is real: the role's thread ends, with its memory and its mailbox. The supervisor joins it before a new
 //! thread opens the same disk, and the new one knows what the disk knows.
+//!
+//! The supervisor itself waits for nobody: a role that takes its time to die, or to read its disk, holds up neither the
+//! other roles nor the end of the server.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-use super::disks::{AcceptorJournal, open_rounds};
-use super::house::{self, House};
-use super::lines;
-use super::mailbox::{Cause, CrashOrder, CrashPoint, Inbox, Item, Mail};
-use super::options::Restart;
+use super::disks::RoleDisk;
+use super::house::House;
+use super::lives::{Cradle, die};
+use super::mailbox::{CrashOrder, Item, Lost};
+use super::options::Options;
 use super::runner::{Ended, Shell, run};
 use super::shells::{AcceptorShell, LearnerShell, ProposerShell};
-use crate::kv::Kv;
-use crate::net::{Unknown, WhyNotApplied};
-use crate::paxos::{
-    Acceptor, Learner, Life, Message, Proposer, ProposerRequest, Quorums, RoleName, Slot, StateMachine,
-};
+use crate::paxos::{Message, Quorums, RoleName};
 use crate::random::Random;
-use crate::role::{Disk, Input, NoDisk, Role};
+use crate::role::Role;
 use crate::storage::DataFolder;
-use crate::trace::{Context, Event, RoleTag};
+use crate::trace::{CrashCause, CrashPoint, RoleTag};
 
 /// Orders wait here; one too many is refused.
 const ORDERS_MAX: usize = 64;
+/// If there is no thread to be had for a role, it is tried again after so long.
+const THREAD_RETRY: Duration = Duration::from_secs(1);
+/// So long the roles have to finish what they are at when the server stops. One that hangs, in a disk that does not answer
+/// say, ends with the process: a crash loses nothing either.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What an operator may ask in lab mode.
 #[derive(Clone, Copy, Debug)]
@@ -61,11 +65,12 @@ impl Orders {
 
 /// Starts and restarts the roles of one server.
 pub struct Supervisor {
-    house: Arc<House>,
-    folder: Arc<DataFolder>,
-    quorums: Quorums,
+    cradle: Cradle,
     seed: u64,
     orders: Receiver<Order>,
+    /// The roles whose thread has just ended.
+    ended: Receiver<RoleName>,
+    farewell: Sender<RoleName>,
     posts: [Post; 3],
 }
 
@@ -77,31 +82,39 @@ struct Post {
     lives: u64,
 }
 
-/// A role's thread; it ends with the order that killed it, if one did.
-type RoleThread = JoinHandle<Option<CrashOrder>>;
-
 enum State {
-    Up { thread: RoleThread, fails: Option<(Instant, CrashOrder)> },
+    /// Its thread runs; when and how it is to fail.
+    Up { thread: JoinHandle<()>, fails: Option<(Instant, CrashOrder)> },
+    /// It is told to end, and its thread still runs. Then it is to be down for so long; until somebody restarts it if None.
+    Ending { thread: JoinHandle<()>, down: Option<Duration> },
+    /// It has no thread until then; until somebody restarts it if None.
     Down { since: Instant, until: Option<Instant> },
 }
+
+/// How the first life of a role in this process has begun: an error is a reason not to start.
+type Begun = Sender<Result<(), String>>;
 
 impl Supervisor {
     /// A supervisor whose roles have not started yet.
     pub fn new(house: Arc<House>, folder: Arc<DataFolder>, quorums: Quorums, seed: u64) -> (Supervisor, Orders) {
         let (sender, orders) = bounded(ORDERS_MAX);
-        let me = u64::from(house.me.0);
+        // Each role has one thread at a time, so there is always room for its farewell.
+        let (farewell, ended) = bounded(RoleName::ALL.len());
         let posts = RoleName::ALL.map(|role| Post {
-            random: Random::new(seed, me << 8 | role as u64),
+            random: failures_of(house.me.0, role, seed),
             state: State::Down { since: Instant::now(), until: None },
             lives: 0,
         });
-        (Supervisor { house, folder, quorums, seed, orders, posts }, Orders(sender))
+        let cradle = Cradle { house, folder, quorums };
+        (Supervisor { cradle, seed, orders, ended, farewell, posts }, Orders(sender))
     }
 
-    /// Starts the three roles. The acceptor comes first: nobody may be told less than it knows.
+    /// Starts the three roles, one after the other. The acceptor comes first: nobody may be told less than it knows.
     pub fn start(&mut self) -> Result<(), String> {
         for role in [RoleName::Acceptor, RoleName::Learner, RoleName::Proposer] {
-            self.start_role(role, None)?;
+            let (begun, begins) = bounded(1);
+            self.start_role(role, None, begun).map_err(|error| no_thread(role, &error))?;
+            begins.recv().unwrap_or_else(|_| Err(format!("the {} has not started", name_of(role))))?;
         }
         Ok(())
     }
@@ -109,17 +122,19 @@ impl Supervisor {
     /// Waits for failures, restarts and orders until it is told to stop.
     pub fn run(mut self) {
         let mut next_count = Instant::now() + Duration::from_secs(1);
+        let (orders, ended) = (self.orders.clone(), self.ended.clone());
         loop {
-            let due = self.posts.iter().filter_map(Post::due).chain([next_count]).min();
-            match self.orders.recv_deadline(due.unwrap_or(next_count)) {
-                Ok(Order::Stop) => return self.stop(),
-                Ok(Order::Crash { role, down }) => {
-                    let point = CrashPoint::BeforeStep;
-                    self.crash(role, CrashOrder { point, cause: Cause::Admin, down });
-                }
-                Ok(Order::Restart { role }) => self.restart(role),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            let due = self.posts.iter().filter_map(Post::due).chain([next_count]).min().unwrap_or(next_count);
+            select! {
+                recv(orders) -> order => match order {
+                    Ok(Order::Crash { role, down }) => {
+                        self.crash(role, CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down });
+                    }
+                    Ok(Order::Restart { role }) => self.restart_soon(role),
+                    Ok(Order::Stop) | Err(_) => return self.stop(),
+                },
+                recv(ended) -> role => role.iter().for_each(|role| self.bury(*role)),
+                default(due.saturating_duration_since(Instant::now())) => {}
             }
             let now = Instant::now();
             for role in RoleName::ALL {
@@ -130,172 +145,165 @@ impl Supervisor {
                 }
             }
             if now >= next_count {
-                self.house.tell_untold_drops();
+                self.house().tell_counts();
                 next_count = now + Duration::from_secs(1);
             }
         }
     }
 
-    /// Ends a role's thread and waits until it has ended.
+    fn house(&self) -> &House {
+        &self.cradle.house
+    }
+
+    /// Tells a role to die. One that is dying or down already may still get another time to come back.
     fn crash(&mut self, role: RoleName, order: CrashOrder) {
-        let post = &mut self.posts[role as usize];
-        let until = order.down.map(|down| Instant::now() + down);
-        match &mut post.state {
-            // Down already: an order may still change for how long.
-            State::Down { until: before, .. } => *before = until,
+        let state = &mut self.posts[role as usize].state;
+        match state {
+            State::Ending { down, .. } => *down = order.down,
+            State::Down { until, .. } => *until = order.down.map(|down| Instant::now() + down),
             State::Up { .. } => {
-                order_role(&self.house, role, order);
-                let down = State::Down { since: Instant::now(), until: None };
-                let State::Up { thread, .. } = std::mem::replace(&mut post.state, down) else { return };
-                let crashed = thread.join().unwrap_or_default();
-                let until = crashed.and_then(|order| order.down).map(|down| Instant::now() + down);
-                post.state = State::Down { since: Instant::now(), until };
+                let gone = State::Down { since: Instant::now(), until: None };
+                if let State::Up { thread, .. } = std::mem::replace(state, gone) {
+                    *state = State::Ending { thread, down: order.down };
+                }
+                // If it cannot take the order it is about to end.
+                let _ = give(&self.cradle.house, role, Word::Crash(order));
             }
+        }
+    }
+
+    /// A role's thread has ended.
+    fn bury(&mut self, role: RoleName) {
+        let state = &mut self.posts[role as usize].state;
+        let since = Instant::now();
+        let (thread, down) = match std::mem::replace(state, State::Down { since, until: None }) {
+            State::Ending { thread, down } => (thread, down),
+            State::Up { thread, .. } => (thread, None),
+            down @ State::Down { .. } => {
+                *state = down;
+                return;
+            }
+        };
+        if thread.join().is_err() {
+            self.house().fatal(&format!("the {} has panicked", name_of(role)));
+        }
+        self.posts[role as usize].state = State::Down { since, until: down.map(|down| since + down) };
+    }
+
+    /// Brings a role back that is down, or as soon as it is.
+    fn restart_soon(&mut self, role: RoleName) {
+        match &mut self.posts[role as usize].state {
+            State::Up { .. } => {}
+            State::Ending { down, .. } => *down = Some(Duration::ZERO),
+            State::Down { until, .. } => *until = Some(Instant::now()),
         }
     }
 
     fn restart(&mut self, role: RoleName) {
-        if let State::Down { since, .. } = self.posts[role as usize].state
-            && let Err(error) = self.start_role(role, Some(since.elapsed()))
-        {
-            self.house.fatal(&error);
+        let State::Down { since, .. } = self.posts[role as usize].state else { return };
+        // Nobody waits: a life that cannot begin stops the process by itself.
+        let (begun, _) = bounded(1);
+        if let Err(error) = self.start_role(role, Some(since.elapsed()), begun) {
+            self.house().tell_fault(name_of(role), "no thread", &no_thread(role, &error));
+            let until = Some(Instant::now() + THREAD_RETRY);
+            self.posts[role as usize].state = State::Down { since, until };
         }
     }
 
+    /// Lets every role finish what it has, and waits until all have ended, or for too long.
     fn stop(&mut self) {
-        self.house.proposer.order(Item::Stop);
-        self.house.learner.order(Item::Stop);
-        self.house.acceptor.order(Item::Stop);
-        for post in &mut self.posts {
-            let down = State::Down { since: Instant::now(), until: None };
-            if let State::Up { thread, .. } = std::mem::replace(&mut post.state, down) {
-                // A thread that panicked has ended the process already.
-                let _ = thread.join();
-            }
+        let house = &self.cradle.house;
+        for role in [RoleName::Proposer, RoleName::Learner, RoleName::Acceptor] {
+            // A role that is down need not be told.
+            let _ = give(house, role, Word::Stop);
+        }
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while self.posts.iter().any(|post| !matches!(post.state, State::Down { .. })) {
+            let Ok(role) = self.ended.recv_deadline(deadline) else { return };
+            self.bury(role);
         }
     }
 
-    /// Gives a role its memory back and a thread of its own. `down` is None at the start of the process.
-    fn start_role(&mut self, role: RoleName, down: Option<Duration>) -> Result<(), String> {
-        let lives = self.posts[role as usize].lives;
-        let random = Random::new(self.seed, u64::from(self.house.me.0) << 40 | (role as u64) << 32 | lives);
-        let fails = self.draw_failure(role);
+    /// Gives a role a thread of its own. `down` is None at the start of the process.
+    fn start_role(&mut self, role: RoleName, down: Option<Duration>, begun: Begun) -> std::io::Result<()> {
+        let cradle = self.cradle.clone();
+        let house = cradle.house.clone();
         let thread = match role {
-            RoleName::Proposer => self.start_proposer(down, random)?,
-            RoleName::Acceptor => self.start_acceptor(down, random)?,
-            RoleName::Learner => self.start_learner(down, random)?,
+            RoleName::Proposer => self.spawn(ProposerShell(house), begun, down, move || cradle.proposer(down))?,
+            RoleName::Acceptor => self.spawn(AcceptorShell(house), begun, down, move || cradle.acceptor(down))?,
+            RoleName::Learner => self.spawn(LearnerShell(house), begun, down, move || cradle.learner(down))?,
         };
+        let options = &self.cradle.house.options;
         let post = &mut self.posts[role as usize];
+        let fails = draw_failure(&mut post.random, options, role).map(|(up, order)| (Instant::now() + up, order));
         post.lives += 1;
         post.state = State::Up { thread, fails };
         Ok(())
     }
 
-    /// Draws when and how the next failure of a role hits, if it fails at all.
-    fn draw_failure(&mut self, role: RoleName) -> Option<(Instant, CrashOrder)> {
-        let options = &self.house.options;
-        let random = &mut self.posts[role as usize].random;
-        let (up, down) = (random.around(options.mean_up), random.around(options.mean_down));
-        let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
-        let point = points[random.within(0..=2) as usize];
-        let order = CrashOrder { point, cause: Cause::Timer, down: Some(down) };
-        options.fail.includes(role).then(|| (Instant::now() + up, order))
-    }
-
-    fn start_proposer(&mut self, down: Option<Duration>, random: Random) -> Result<RoleThread, String> {
-        let (rounds, record) = open_rounds(&self.folder).map_err(|error| error.to_string())?;
-        let mut proposer = Proposer::new(self.house.me, self.quorums, self.house.options.protocol.policy());
-        proposer.replay(record);
-        if let Some(down) = down {
-            self.tell_restart(RoleName::Proposer, lines::restarted_proposer(down, proposer.next_round()), None);
-        }
-        let inbox = self.house.proposer.open();
-        self.spawn(RoleName::Proposer, proposer, rounds, inbox, random, ProposerShell(self.house.clone()))
-    }
-
-    fn start_acceptor(&mut self, down: Option<Duration>, random: Random) -> Result<RoleThread, String> {
-        let lost = self.house.options.restart == Restart::Lost && down.is_some();
-        if lost {
-            self.folder.discard_journal().map_err(|error| error.to_string())?;
-        }
-        let opened = AcceptorJournal::open(&self.folder, self.house.options.segment_bytes());
-        let (journal, recovered) = opened.map_err(|error| error.to_string())?;
-        let mut acceptor = Acceptor::new(self.next_life()?);
-        for record in recovered {
-            acceptor.replay(record);
-        }
-        if let Some(down) = down {
-            let event = lines::restarted_acceptor(down, lost, acceptor.promised(), acceptor.accepted().len() as u64);
-            let why = lost.then(|| {
-                "UNSAFE: it has forgotten what it promised and accepted, so a chosen value can be un-chosen".to_string()
-            });
-            self.tell_restart(RoleName::Acceptor, event, why);
-        }
-        let house = self.house.clone();
-        house.board.update(|shown| {
-            shown.promised = acceptor.promised();
-            shown.accepted = acceptor.accepted().len() as u64;
-        });
-        let shell = AcceptorShell { has_room: journal.has_room(), house };
-        let inbox = self.house.acceptor.open();
-        self.spawn(RoleName::Acceptor, acceptor, journal, inbox, random, shell)
-    }
-
-    fn start_learner(&mut self, down: Option<Duration>, random: Random) -> Result<RoleThread, String> {
-        // Until checkpoints exist a learner begins with nothing, and gets it all from its peers and the acceptors.
-        let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, Slot(0), Kv::default());
-        if let Some(down) = down {
-            self.tell_restart(
-                RoleName::Learner,
-                lines::restarted_learner(down, learner.applied(), learner.machine().digest()),
-                None,
-            );
-        }
-        let inbox = self.house.learner.open();
-        self.spawn(RoleName::Learner, learner, NoDisk, inbox, random, LearnerShell(self.house.clone()))
-    }
-
-    fn next_life(&self) -> Result<Life, String> {
-        self.folder.begin_role_life().map(Life).map_err(|error| error.to_string())
-    }
-
-    fn tell_restart(&self, role: RoleName, event: Event, why: Option<String>) {
-        self.house.line_because(role.into(), &Context::default(), event, why);
-    }
-
+    /// Starts the thread of a life: it gets back what it must not have forgotten, runs, and says farewell.
     fn spawn<R, D, S>(
         &self,
-        name: RoleName,
-        role: R,
-        mut disk: D,
-        inbox: Inbox<R>,
-        random: Random,
         shell: S,
-    ) -> Result<RoleThread, String>
+        begun: Begun,
+        down: Option<Duration>,
+        revive: impl FnOnce() -> Result<(R, D), String> + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>>
     where
         R: Role<Message = Message> + Send + 'static,
         R::Message: Send,
         R::Timer: Send,
         R::Request: Send,
-        D: Disk<R::Record> + Send + 'static,
+        D: RoleDisk<R::Record> + Send + 'static,
         D::Error: std::fmt::Display,
-        S: Shell<R> + Send + 'static,
+        S: Shell<R> + Clone + Send + 'static,
     {
-        let thread = std::thread::Builder::new().name(RoleTag::from(name).as_str().to_string());
+        let name = shell.name();
+        let lives = self.posts[name as usize].lives;
+        let random = Random::new(self.seed, u64::from(self.house().me.0) << 40 | (name as u64) << 32 | lives);
+        let ended = self.farewell.clone();
+        // What comes while the role reads its disk waits for it.
+        let inbox = shell.mailbox().open();
+        let closing = shell.clone();
         let life = move || {
+            let _farewell = Farewell { name, ended };
+            let (role, mut disk) = match revive() {
+                Ok(revived) => revived,
+                Err(error) => {
+                    shell.mailbox().close();
+                    if down.is_some() {
+                        shell.house().fatal(&error);
+                    }
+                    // Who asked for the start is there, and ends it.
+                    let _ = begun.send(Err(error));
+                    return;
+                }
+            };
+            let _ = begun.send(Ok(()));
             let since = Instant::now();
             match run(role, &mut disk, &inbox, &shell, random) {
-                Ended::Stopped => {
-                    shell.mailbox().close();
-                    None
-                }
-                Ended::Crashed(order) => {
-                    die(name, order, since.elapsed(), &inbox, &shell);
-                    Some(order)
-                }
+                Ended::Stopped => shell.mailbox().close(),
+                Ended::Crashed(order) => die(order, since.elapsed(), &inbox, &shell),
             }
         };
-        thread.spawn(life).map_err(|error| format!("cannot start the thread of the {name:?}: {error}"))
+        let spawned = std::thread::Builder::new().name(name_of(name).to_string()).spawn(life);
+        if spawned.is_err() {
+            closing.mailbox().close();
+        }
+        spawned
+    }
+}
+
+/// Says that a role's thread ends, however it ends.
+struct Farewell {
+    name: RoleName,
+    ended: Sender<RoleName>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // Nobody hears it if the supervisor has gone.
+        let _ = self.ended.send(self.name);
     }
 }
 
@@ -304,6 +312,7 @@ impl Post {
     fn due(&self) -> Option<Instant> {
         match &self.state {
             State::Up { fails, .. } => fails.map(|(at, _)| at),
+            State::Ending { .. } => None,
             State::Down { until, .. } => *until,
         }
     }
@@ -313,6 +322,7 @@ impl Post {
         self.due().filter(|due| *due <= now)?;
         match &self.state {
             State::Up { fails, .. } => fails.map(|(_, order)| Due::Fail(order)),
+            State::Ending { .. } => None,
             State::Down { .. } => Some(Due::Restart),
         }
     }
@@ -323,51 +333,51 @@ enum Due {
     Restart,
 }
 
-/// Tells a role to die.
-fn order_role(house: &House, role: RoleName, order: CrashOrder) {
-    match role {
-        RoleName::Proposer => house.proposer.order(Item::Crash(order)),
-        RoleName::Acceptor => house.acceptor.order(Item::Crash(order)),
-        RoleName::Learner => house.learner.order(Item::Crash(order)),
-    };
+/// The stream of a role's failures: it depends on seed, server and role, and on nothing that happens.
+fn failures_of(server: u8, role: RoleName, seed: u64) -> Random {
+    Random::new(seed, u64::from(server) << 8 | role as u64)
 }
 
-/// The last act of a role's thread: the mailbox is gone, and everybody who waits for the role is told.
-fn die<R: Role<Message = Message>, S: Shell<R>>(
-    name: RoleName,
-    order: CrashOrder,
-    up: Duration,
-    inbox: &Inbox<R>,
-    shell: &S,
-) {
-    shell.mailbox().close();
-    let house = shell.house();
-    house.board.update(|shown| shown.add_crash(name));
-    let why = match name {
-        RoleName::Acceptor => {
-            "its promises and accepted values are on disk; messages to it are dropped until it is back"
-        }
-        RoleName::Proposer => "its commands are forgotten; whoever waits for one is told that the outcome is unknown",
-        RoleName::Learner => "what it applied is gone with its memory; its peers have it",
-    };
-    house.line_because(name.into(), &Context::default(), lines::crash(order, up), Some(why.to_string()));
-    for item in inbox.items.try_iter() {
-        if let Item::Mail(mail) = item {
-            let (message, from) = match &mail.input {
-                Input::Message { from, message } => (message.name(), Some(*from)),
-                Input::Start | Input::Timeout(_) | Input::Request(_) => ("REQUEST", None),
-            };
-            house.tell_drop(name, message, from, house::Cause::Crashed, &mail.context);
-        }
+/// Draws after how long the next life of a role fails, and how, if it fails at all.
+fn draw_failure(random: &mut Random, options: &Options, role: RoleName) -> Option<(Duration, CrashOrder)> {
+    let (up, down) = (random.around(options.mean_up), random.around(options.mean_down));
+    let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
+    let point = points[random.within(0..=2) as usize];
+    let order = CrashOrder { point, cause: CrashCause::Timer, down: Some(down) };
+    options.fail.includes(role).then_some((up, order))
+}
+
+/// What the supervisor says to a role.
+enum Word {
+    Crash(CrashOrder),
+    Stop,
+}
+
+fn give(house: &House, role: RoleName, word: Word) -> Result<(), Lost> {
+    match role {
+        RoleName::Proposer => house.proposer.order(word.into()),
+        RoleName::Acceptor => house.acceptor.order(word.into()),
+        RoleName::Learner => house.learner.order(word.into()),
     }
-    match name {
-        RoleName::Acceptor => {}
-        RoleName::Proposer => house.desk.role_died(Unknown::RoleDied(name), None),
-        RoleName::Learner => {
-            house.desk.role_died(Unknown::RoleDied(name), Some(WhyNotApplied::RoleDown(name)));
-            let input = Input::Request(ProposerRequest::LearnerDown);
-            // If the proposer is down too it begins its next life without a learner anyway.
-            let _ = house.proposer.post(Mail { context: Context::default(), input, size: 0 });
+}
+
+impl<R: Role> From<Word> for Item<R> {
+    fn from(word: Word) -> Item<R> {
+        match word {
+            Word::Crash(order) => Item::Crash(order),
+            Word::Stop => Item::Stop,
         }
     }
 }
+
+fn name_of(role: RoleName) -> &'static str {
+    RoleTag::from(role).as_str()
+}
+
+fn no_thread(role: RoleName, error: &std::io::Error) -> String {
+    format!("cannot start the thread of the {}: {error}", name_of(role))
+}
+
+#[cfg(test)]
+#[path = "supervisor_tests.rs"]
+mod tests;

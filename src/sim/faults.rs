@@ -12,7 +12,8 @@ use super::network::Node;
 use super::world::{Death, World};
 use crate::paxos::RoleName;
 use crate::role::{Server, Servers};
-use crate::server::mailbox::{Cause, CrashOrder, CrashPoint};
+use crate::server::mailbox::CrashOrder;
+use crate::trace::{CrashCause, CrashPoint};
 use crate::storage::disk::{Failure, Files};
 
 macro_rules! faults {
@@ -328,7 +329,7 @@ impl World {
         };
         let down = Some(Duration::from_micros(self.while_it_lasts()));
         let at = usize::from(server.0) - 1;
-        self.servers[at].crash(&mut self.nature, role, CrashOrder { point, cause: Cause::Timer, down });
+        self.servers[at].crash(&mut self.nature, role, CrashOrder { point, cause: CrashCause::Timer, down });
     }
 
     fn plan_disk_failure(&mut self, server: Server, failure: Failure) {

@@ -1,12 +1,12 @@
 //! The data folder of a simulated server: the files of [`DataFolder`](crate::storage::DataFolder), on disks in memory.
 
+use super::nature::{Micros, SECOND};
 use crate::paxos::{AcceptorRecord, ProposerRecord};
-use crate::role::Server;
-use crate::server::disks::AcceptorJournal;
+use crate::role::{Disk, Server};
 use crate::storage::disk::{Counts, Failure, Files, MemoryFiles, name_in_making};
 use crate::storage::identity::{IDENTITY_FILE, Identity, IdentityError};
 use crate::storage::journal::{Journal, OpenError, Options};
-use crate::storage::{Rounds, RoundsError};
+use crate::storage::{JournalError, Rounds, RoundsError};
 
 /// The name of every simulated cluster.
 const CLUSTER: &str = "sim";
@@ -31,8 +31,37 @@ pub enum Refusal {
     Damaged(String),
 }
 
+/// A full disk is asked so often whether there is room again.
+const ROOM_RETRY: Micros = SECOND;
+
+/// The acceptor's journal, as the real server keeps it: it has room while the next segment stands ready.
+pub struct AcceptorDisk {
+    journal: Journal<MemoryFiles>,
+    next_ask: Micros,
+}
+
+impl AcceptorDisk {
+    /// Whether new values can be taken; a full disk is asked again now and then.
+    pub fn has_room(&mut self, now: Micros) -> bool {
+        if !self.journal.has_room() && now >= self.next_ask {
+            self.next_ask = now + ROOM_RETRY;
+            // No reason to stop: the next time may be better.
+            let _ = self.journal.try_make_room();
+        }
+        self.journal.has_room()
+    }
+}
+
+impl Disk<AcceptorRecord> for AcceptorDisk {
+    type Error = JournalError;
+
+    fn commit(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
+        self.journal.commit(records)
+    }
+}
+
 /// A journal with what it remembers, and whether a torn tail was cut.
-pub type OpenedJournal = (AcceptorJournal<MemoryFiles>, Vec<AcceptorRecord>, bool);
+pub type OpenedJournal = (AcceptorDisk, Vec<AcceptorRecord>, bool);
 
 impl Folder {
     /// The identity in the folder, or a new one with this storage id if the folder is empty.
@@ -54,7 +83,7 @@ impl Folder {
         let options = Options { segment_bytes, owner: identity.storage_id(), must_exist: identity.has_journal() };
         let (journal, recovered) = Journal::open(self.journal.clone(), options)?;
         identity.set_has_journal(true)?;
-        Ok((AcceptorJournal::new(journal), recovered.records, recovered.torn_tail_cut))
+        Ok((AcceptorDisk { journal, next_ask: 0 }, recovered.records, recovered.torn_tail_cut))
     }
 
     /// The proposer's file of spent rounds; a folder that has had one must have it still.

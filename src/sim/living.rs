@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::mem::{Discriminant, discriminant};
 
+use super::folder::AcceptorDisk;
 use super::nature::{Micros, Nature};
 use super::server::{Process, SimServer};
 use crate::kv::{Kv, Outcome};
@@ -16,7 +17,6 @@ use crate::paxos::{
 };
 use crate::role::{Action, Disk, Input, NoDisk, Role, Server, Servers, Stepped, Timed};
 use crate::server::desk::reply_to;
-use crate::server::disks::AcceptorJournal;
 use crate::server::mailbox::{CrashOrder, Lost, MAILBOX_MAX, MAILBOX_MAX_BYTES, Mail};
 use crate::server::runner::GROUP_MAX;
 use crate::storage::Rounds;
@@ -49,6 +49,8 @@ pub struct Living<R: Housed> {
     pub doom: Option<CrashOrder>,
     inbox: VecDeque<Mail<R>>,
     bytes: usize,
+    /// All mail that was there at this moment has been taken, or a full group of it.
+    emptied: Micros,
     timers: Vec<Armed<R::Timer>>,
 }
 
@@ -72,6 +74,7 @@ impl<R: Housed> Living<R> {
             doom: None,
             inbox: VecDeque::from([start]),
             bytes: 0,
+            emptied: since,
             timers: Vec::new(),
         }
     }
@@ -98,9 +101,15 @@ impl<R: Housed> Living<R> {
         !self.inbox.is_empty() || self.timers.iter().any(|armed| armed.due <= now)
     }
 
-    /// Takes what is there, values of at most so many bytes and the next: the mail, then the timers that have run out.
+    /// Takes what is there, values of at most so many bytes and the next.
+    ///
+    /// A timer fires only once all mail that was there when it ran out has been stepped through and has not put it off.
     pub fn gather(&mut self, now: Micros, bytes_max: usize) -> Vec<(Context, Input<R>)> {
-        let mut group = Vec::new();
+        let mut group = self.take_due(self.emptied);
+        if self.inbox.is_empty() && group.is_empty() {
+            group = self.take_due(now);
+        }
+        self.emptied = now;
         let mut bytes = 0;
         while let Some(Mail { context, input, size }) = self.inbox.pop_front() {
             self.bytes -= size;
@@ -110,10 +119,13 @@ impl<R: Housed> Living<R> {
                 break;
             }
         }
+        group
+    }
+
+    fn take_due(&mut self, now: Micros) -> Vec<(Context, Input<R>)> {
         let mut due: Vec<_> = self.timers.extract_if(.., |armed| armed.due <= now).collect();
         due.sort_by_key(|armed| armed.due);
-        group.extend(due.into_iter().map(|armed| (armed.context, Input::Timeout(armed.timer))));
-        group
+        due.into_iter().map(|armed| (armed.context, Input::Timeout(armed.timer))).collect()
     }
 }
 
@@ -143,7 +155,7 @@ pub trait Housed: Role<Message = Message> {
     fn says(nature: &mut Nature, server: Server, life: u64, actions: &[Action<Self>]);
 
     /// Whether an input must be dropped because the disk is full.
-    fn must_shed(_living: &Living<Self>, _input: &Input<Self>) -> bool {
+    fn must_shed(_living: &mut Living<Self>, _input: &Input<Self>, _now: Micros) -> bool {
         false
     }
 }
@@ -171,7 +183,7 @@ impl Housed for Proposer {
 }
 
 impl Housed for Acceptor {
-    type Disk = AcceptorJournal<MemoryFiles>;
+    type Disk = AcceptorDisk;
     const NAME: RoleName = RoleName::Acceptor;
 
     fn place(process: &mut Process) -> &mut Option<Living<Acceptor>> {
@@ -198,9 +210,9 @@ impl Housed for Acceptor {
         nature.ghost.acceptor_says(server, actions, &mut nature.marks);
     }
 
-    fn must_shed(living: &Living<Acceptor>, input: &Input<Acceptor>) -> bool {
+    fn must_shed(living: &mut Living<Acceptor>, input: &Input<Acceptor>, now: Micros) -> bool {
         let is_accept = matches!(input, Input::Message { message: Message::Accept { .. }, .. });
-        is_accept && !living.disk.has_room().load(std::sync::atomic::Ordering::Relaxed)
+        is_accept && !living.disk.has_room(now)
     }
 }
 

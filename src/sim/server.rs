@@ -360,6 +360,10 @@ impl SimServer {
                 return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::RoleDown(role)), context));
             }
         }
+        if process.acceptor.as_mut().is_some_and(|acceptor| !acceptor.disk.has_room(nature.now())) {
+            let context = waiter.context.clone();
+            return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::DiskFull), context));
+        }
         let (token, context) = (waiter.token, waiter.context.clone());
         let waiter = Waiter { write: Some(command.id()), ..waiter };
         process.desk.wait(waiter.clone());
@@ -367,8 +371,8 @@ impl SimServer {
         let command = command.to_paxos();
         let size = command.payload.len();
         let mail = Mail { context, input: Input::Request(ProposerRequest::Propose(command)), size };
-        if self.post::<Proposer>(nature, mail, None).is_some() {
-            self.withdraw(nature, token, Reply::NotApplied(WhyNotApplied::Busy));
+        if let Some(lost) = self.post::<Proposer>(nature, mail, None) {
+            self.withdraw(nature, token, not_taken(RoleName::Proposer, lost));
         }
     }
 
@@ -382,8 +386,8 @@ impl SimServer {
         process.desk.wait(waiter);
         self.await_reply(nature, token);
         let input = Input::Request(LearnerRequest::Read { token, query: Get { key } });
-        if self.post::<Learner<Kv>>(nature, Mail { context, input, size: 0 }, None).is_some() {
-            self.withdraw(nature, token, Reply::NotApplied(WhyNotApplied::RoleDown(RoleName::Learner)));
+        if let Some(lost) = self.post::<Learner<Kv>>(nature, Mail { context, input, size: 0 }, None) {
+            self.withdraw(nature, token, not_taken(RoleName::Learner, lost));
         }
     }
 
@@ -487,6 +491,14 @@ impl SimServer {
         self.paused_until = 0;
         process.desk.all()
     }
+}
+
+/// A role did not take a request.
+fn not_taken(role: RoleName, lost: Lost) -> Reply {
+    Reply::NotApplied(match lost {
+        Lost::Down => WhyNotApplied::RoleDown(role),
+        Lost::Full => WhyNotApplied::Busy,
+    })
 }
 
 /// The address that a client's connection seems to come from.

@@ -11,10 +11,10 @@ use crate::net::{Unknown, WhyNotApplied};
 use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, RoleName};
 use crate::role::{Action, Actions, Input, step_all};
 use crate::server::lines;
-use crate::server::mailbox::{CrashOrder, CrashPoint, Mail};
+use crate::server::mailbox::{CrashOrder, Mail};
 use crate::server::runner::{CRASH_PATIENCE, sort};
 use crate::storage::disk::Failure;
-use crate::trace::Context;
+use crate::trace::{Context, CrashPoint};
 
 /// Calls a function of a role whose name is only known now.
 macro_rules! of_role {
@@ -82,7 +82,7 @@ impl SimServer {
         living.doing = Doing::Nothing;
         let mut group = living.gather(now, bytes_max);
         let before = group.len();
-        group.retain(|(_, input)| !R::must_shed(living, input));
+        group.retain(|(_, input)| !R::must_shed(living, input, now));
         if group.len() < before {
             nature.mark(Mark::DiskFull);
         }
@@ -254,6 +254,6 @@ impl SimServer {
 
     /// Groups of values take at most so many bytes.
     fn group_bytes_max(&self) -> usize {
-        self.segment_bytes() as usize / 4
+        self.segment_bytes() as usize / 8
     }
 }

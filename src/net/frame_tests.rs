@@ -1,0 +1,179 @@
+use std::net::{Shutdown, TcpListener};
+use std::thread;
+
+use super::*;
+
+/// Both ends of a connection.
+fn connection() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    calling.set_nodelay(true).unwrap();
+    (calling, listener.accept().unwrap().0)
+}
+
+/// What a reader makes of these bytes and the end of the connection behind them.
+fn read_all(bytes: &[u8]) -> Result<Vec<Vec<u8>>, FrameError> {
+    let (mut calling, called) = connection();
+    let bytes = bytes.to_vec();
+    let writer = thread::spawn(move || {
+        // The reader may close first.
+        let _ = calling.write_all(&bytes);
+    });
+    let mut reader = FrameReader::new(called, 300_000);
+    let mut values = Vec::new();
+    let outcome = loop {
+        match reader.read::<Vec<u8>>(Some(Instant::now() + Duration::from_secs(20))) {
+            Ok(Some(value)) => values.push(value),
+            Ok(None) => break Ok(values),
+            Err(error) => break Err(error),
+        }
+    };
+    drop(reader);
+    writer.join().unwrap();
+    outcome
+}
+
+fn malformed(bytes: &[u8]) -> (u64, String) {
+    match read_all(bytes) {
+        Err(FrameError::Malformed { length, what }) => (length, what),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn frames_of_every_size_come_back() {
+    let sizes = [0, 1, 7, 1_000, FIRST_BYTES - 9, FIRST_BYTES, READ_BYTES, 3 * READ_BYTES + 1, 250_000, 2];
+    let values: Vec<Vec<u8>> = sizes.iter().map(|size| (0..*size).map(|n| n as u8).collect()).collect();
+    let bytes: Vec<u8> = values.iter().flat_map(frame).collect();
+    assert_eq!(read_all(&bytes).unwrap(), values);
+}
+
+#[test]
+fn a_frame_may_be_split_at_every_byte() {
+    let bytes = [frame(&vec![1u8, 2, 3]), frame(&vec![4u8; 20])].concat();
+    for split in 1..bytes.len() {
+        let (mut calling, called) = connection();
+        let mut reader = FrameReader::new(called, 100);
+        calling.write_all(&bytes[..split]).unwrap();
+        // The first part is here, and read, before the second is sent.
+        while reader.unused() < split {
+            reader.fill(None).unwrap();
+        }
+        calling.write_all(&bytes[split..]).unwrap();
+        assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap(), [1, 2, 3], "split at {split}");
+        assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap(), [4; 20], "split at {split}");
+        assert!(!reader.has_more());
+    }
+}
+
+#[test]
+fn the_end_between_two_frames_is_no_error_and_inside_one_it_is() {
+    let bytes = frame(&vec![9u8; 10]);
+    assert_eq!(read_all(&bytes).unwrap().len(), 1);
+    assert_eq!(read_all(&[]).unwrap().len(), 0);
+    for cut in 1..bytes.len() {
+        let (length, what) = malformed(&bytes[..cut]);
+        assert_eq!(length, cut as u64);
+        assert!(what.contains(&format!("closed after {cut} of")), "{what}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_noticed() {
+    let bytes = frame(&vec![9u8; 10]);
+    for bit in 0..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        // A length that is too short leaves bytes over, one that is too long never comes to its end.
+        malformed(&flipped);
+    }
+}
+
+#[test]
+fn a_length_that_lies_costs_no_memory() {
+    let mut bytes = frame(&vec![1u8; 100]);
+    bytes[..4].copy_from_slice(&300_001u32.to_le_bytes());
+    let (length, what) = malformed(&bytes);
+    assert_eq!(length, 300_001, "the announced length");
+    assert!(what.contains("300001 bytes") && what.contains("at most 300000"), "{what}");
+
+    // Within the limit, but nothing comes: the buffer is as small as what has come.
+    bytes[..4].copy_from_slice(&300_000u32.to_le_bytes());
+    let (mut calling, called) = connection();
+    calling.write_all(&bytes).unwrap();
+    calling.shutdown(Shutdown::Write).unwrap();
+    let mut reader = FrameReader::new(called, 300_000);
+    assert!(reader.read::<Vec<u8>>(None).is_err());
+    assert!(reader.buffer.capacity() <= FIRST_BYTES, "{} bytes", reader.buffer.capacity());
+}
+
+#[test]
+fn a_large_buffer_is_given_back() {
+    let (mut calling, called) = connection();
+    let bytes = frame(&vec![1u8; 250_000]);
+    let writer = thread::spawn(move || calling.write_all(&bytes).map(|()| calling));
+    let mut reader = FrameReader::new(called, 300_000);
+    assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), 250_000);
+    assert!(reader.buffer.capacity() <= READ_BYTES, "{} bytes", reader.buffer.capacity());
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn trailing_bytes_in_a_frame_are_refused() {
+    let mut payload = codec::encode(&vec![1u8, 2]);
+    payload.push(0);
+    let mut bytes = (payload.len() as u32).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&crc32c::crc32c(&payload).to_le_bytes());
+    bytes.extend_from_slice(&payload);
+    let (length, what) = malformed(&bytes);
+    assert_eq!(length, bytes.len() as u64);
+    assert!(what.contains("followed by 1 bytes"), "{what}");
+}
+
+#[test]
+fn a_deadline_is_for_the_whole_frame_and_not_for_each_byte() {
+    let (mut calling, called) = connection();
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    let trickle = thread::spawn(move || {
+        let bytes = frame(&vec![0u8; 10_000]);
+        for byte in bytes.chunks(1) {
+            let timed_out = stopped.recv_timeout(Duration::from_millis(5)).is_err_and(|error| error.is_timeout());
+            if !timed_out || calling.write_all(byte).is_err() {
+                return;
+            }
+        }
+    });
+    let mut reader = FrameReader::new(called, 300_000);
+    let begun = Instant::now();
+    let error = reader.read::<Vec<u8>>(Some(begun + Duration::from_millis(200))).unwrap_err();
+    drop(stop);
+    trickle.join().unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(200));
+    let FrameError::TimedOut { received, waited } = error else { panic!("{error}") };
+    assert!(received > 1, "{received} bytes came");
+    assert!(waited > Duration::from_millis(100), "the whole frame was waited for {waited:?}, not its last byte");
+}
+
+#[test]
+fn waiting_for_a_first_byte_has_its_own_deadline() {
+    let (mut calling, called) = connection();
+    let mut reader = FrameReader::new(called, 100);
+    let error = reader.read::<Vec<u8>>(Some(Instant::now() + Duration::from_millis(20))).unwrap_err();
+    assert!(matches!(error, FrameError::TimedOut { received: 0, .. }), "{error}");
+    // The time-out that the socket had for that read is not the next one's.
+    let writer = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(100));
+        calling.write_all(&frame(&vec![5u8])).map(|()| calling)
+    });
+    assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap(), [5]);
+    writer.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_reader_that_takes_nothing_holds_a_writer_until_the_deadline() {
+    let (calling, _called) = connection();
+    let begun = Instant::now();
+    let error = write_before(&calling, &vec![0; 64 << 20], begun + Duration::from_millis(150)).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(begun.elapsed() >= Duration::from_millis(150));
+}

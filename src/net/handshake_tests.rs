@@ -1,0 +1,117 @@
+use std::io::Write;
+use std::net::TcpListener;
+use std::thread;
+
+use super::*;
+
+const STORAGE: u64 = 7;
+
+fn hello() -> Hello {
+    Hello { cluster: "lab".to_string(), to: Server(2), who: Who::Peer { server: Server(1), storage: 5 } }
+}
+
+type Heard = Result<Option<Who>, HandshakeError>;
+
+/// Runs both sides over a connection: `call` on the calling end, and the called side with this check.
+fn meet<T>(
+    call: impl FnOnce(TcpStream) -> T,
+    check: impl FnOnce(&Hello) -> Result<(), String> + Send + 'static,
+) -> (T, Heard) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let called = listener.accept().unwrap().0;
+    let called = thread::spawn(move || answer(&mut FrameReader::new(called, 1 << 10), STORAGE, check));
+    let said = call(calling);
+    (said, called.join().unwrap())
+}
+
+#[test]
+fn both_sides_learn_who_the_other_is() {
+    let (reached, heard) = meet(
+        |stream| greet(&stream, &hello()),
+        |heard| {
+            assert_eq!(*heard, hello());
+            Ok(())
+        },
+    );
+    assert_eq!(reached.unwrap(), STORAGE);
+    assert_eq!(heard.unwrap(), Some(hello().who));
+}
+
+#[test]
+fn a_refusal_is_a_sentence_for_both() {
+    let (reached, heard) = meet(|stream| greet(&stream, &hello()), |_| Err("this is server 3, not 2".to_string()));
+    for outcome in [reached.map(|_| ()), heard.map(|_| ())] {
+        let Err(HandshakeError::Refused(why)) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(why, "this is server 3, not 2");
+    }
+}
+
+#[test]
+fn who_goes_away_without_a_word_is_no_error() {
+    let (_, heard) = meet(drop, |_| unreachable!("nobody was heard"));
+    assert_eq!(heard.unwrap(), None);
+}
+
+#[test]
+fn what_is_no_greeting_is_counted_and_refused() {
+    let mut other_version = preamble();
+    other_version[4] = 99;
+    let mut unfinished = preamble();
+    unfinished.extend_from_slice(&frame(&hello())[..10]);
+    let mut other_words = preamble();
+    other_words.extend_from_slice(&frame(&vec![0xffu8; 9]));
+    let mut too_long = preamble();
+    too_long.extend_from_slice(&frame(&Hello { cluster: "x".repeat(2_000), ..hello() }));
+    let cases = [
+        (b"GET / HTTP/1.1".to_vec(), 14, "not the protocol"),
+        (other_version, 6, "version 99 of the protocol, this server 1"),
+        (b"PX".to_vec(), 2, "closed after 2 of 6"),
+        (unfinished, 10, "closed after 10 of"),
+        (other_words, 18, "not a Hello"),
+        (too_long, 2_007, "at most 1024 are taken"),
+    ];
+    for (bytes, count, reason) in cases {
+        let say = |mut stream: TcpStream| {
+            stream.write_all(&bytes).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            stream
+        };
+        let (_stream, heard) = meet(say, |_| unreachable!("nobody was understood"));
+        let Err(HandshakeError::Broken(FrameError::Malformed { length, what })) = heard else { panic!("{heard:?}") };
+        assert!(what.contains(reason), "{what}");
+        assert_eq!(length, count, "{what}");
+    }
+}
+
+#[test]
+fn another_version_is_answered_with_a_reason() {
+    let speak = |mut stream: TcpStream| {
+        let mut bytes = preamble();
+        bytes[4] = 99;
+        stream.write_all(&bytes).unwrap();
+        FrameReader::new(stream, 1 << 10).read::<Answer>(Some(Instant::now() + HANDSHAKE_DEADLINE)).unwrap()
+    };
+    let (answer, _) = meet(speak, |_| unreachable!("nobody was understood"));
+    let Some(Answer::Refused { why }) = answer else { panic!("{answer:?}") };
+    assert!(why.contains("version 99"), "{why}");
+}
+
+#[test]
+fn who_is_not_even_heard_gets_a_reason_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let called = listener.accept().unwrap().0;
+    turn_away(&called, "too many clients");
+    let greeted = greet(&calling, &hello());
+    assert!(matches!(&greeted, Err(HandshakeError::Refused(why)) if why == "too many clients"), "{greeted:?}");
+}
+
+#[test]
+fn a_called_side_that_closes_is_a_broken_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    drop(listener.accept().unwrap());
+    let greeted = greet(&calling, &hello());
+    assert!(matches!(greeted, Err(HandshakeError::Broken(FrameError::Broken(_)))), "{greeted:?}");
+}

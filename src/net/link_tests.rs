@@ -1,0 +1,156 @@
+use std::net::TcpListener;
+use std::thread;
+
+use crossbeam_channel::unbounded;
+
+use super::*;
+use crate::net::{FrameReader, Who, answer, frame};
+use crate::role::Server;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a link has told.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Checked(u64),
+    Up,
+    Down,
+    Refused(String),
+}
+
+/// Writes down what the link tells, and takes one peer only.
+struct Witness {
+    told: Sender<Told>,
+    wanted: u64,
+}
+
+impl Watcher for Witness {
+    fn check(&mut self, storage: u64) -> Result<(), String> {
+        let _ = self.told.send(Told::Checked(storage));
+        if storage == self.wanted { Ok(()) } else { Err(format!("data folder {storage} is another one")) }
+    }
+
+    fn changed(&mut self, state: LinkState<'_>) {
+        let _ = self.told.send(match state {
+            LinkState::Up => Told::Up,
+            LinkState::Down(_) => Told::Down,
+            LinkState::Refused(why) => Told::Refused(why.to_string()),
+        });
+    }
+}
+
+fn start(address: SocketAddr) -> (Link, Receiver<Told>) {
+    let (told, heard) = unbounded();
+    let who = Who::Peer { server: Server(1), storage: 5 };
+    let hello = Hello { cluster: "lab".to_string(), to: Server(2), who };
+    (Link::start("link".to_string(), address, hello, Witness { told, wanted: 7 }).unwrap(), heard)
+}
+
+/// The peer's side: takes the next connection and answers as this data folder, or refuses.
+fn take(listener: &TcpListener, storage: u64, refusal: Option<&str>) -> FrameReader {
+    let mut reader = FrameReader::new(listener.accept().unwrap().0, 1 << 20);
+    let _ = answer(&mut reader, storage, |_| refusal.map_or(Ok(()), |why| Err(why.to_string())));
+    reader
+}
+
+fn listener() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+fn next(heard: &Receiver<Told>) -> Told {
+    heard.recv_timeout(PATIENCE).unwrap()
+}
+
+fn word(n: u32) -> Arc<[u8]> {
+    frame(&n).into()
+}
+
+#[test]
+fn what_is_sent_arrives_in_order_and_a_link_that_is_down_drops() {
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    assert!(!link.send(word(0)), "nobody is there yet");
+    let mut reader = take(&listener, 7, None);
+    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    for n in 1..=500 {
+        assert!(link.send(word(n)));
+    }
+    for n in 1..=500 {
+        assert_eq!(reader.read::<u32>(None).unwrap(), Some(n));
+    }
+    // The thread, and with it the connection, ends with the last hold on the link.
+    drop(link);
+    assert_eq!(reader.read::<u32>(None).unwrap(), None);
+}
+
+#[test]
+fn a_link_connects_again_and_tells_each_change_once() {
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    for _ in 0..3 {
+        let reader = take(&listener, 7, None);
+        assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+        drop(reader);
+        // It is noticed by what is sent.
+        while heard.is_empty() {
+            link.send(word(1));
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(next(&heard), Told::Down);
+    }
+    let mut reader = take(&listener, 7, None);
+    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    assert!(link.send(word(3)));
+    assert_eq!(reader.read::<u32>(None).unwrap(), Some(3), "nothing of the connections before");
+}
+
+#[test]
+fn a_refusal_is_told_once_until_it_is_another() {
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    for _ in 0..2 {
+        take(&listener, 7, Some("not you"));
+    }
+    // The wrong data folder: this side refuses.
+    for _ in 0..2 {
+        take(&listener, 8, None);
+    }
+    let _reader = take(&listener, 7, None);
+    let told: Vec<Told> = std::iter::from_fn(|| Some(next(&heard))).take(6).collect();
+    let expected = [
+        Told::Refused("not you".to_string()),
+        Told::Checked(8),
+        Told::Refused("data folder 8 is another one".to_string()),
+        Told::Checked(8),
+        Told::Checked(7),
+        Told::Up,
+    ];
+    assert_eq!(told, expected);
+    assert!(link.send(word(1)));
+}
+
+#[test]
+fn a_peer_that_takes_nothing_fills_the_queue_and_no_more() {
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    let _reader = take(&listener, 7, None);
+    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    let large: Arc<[u8]> = vec![0; 1 << 20].into();
+    let begun = Instant::now();
+    // Some leave the queue for the socket's buffers; a queue without a limit would take them all.
+    let taken = (0..200).filter(|_| link.send(large.clone())).count();
+    assert!(taken < 100, "{taken} MiB were taken");
+    assert!(link.queued_bytes.load(Ordering::Relaxed) <= QUEUE_MAX_BYTES);
+    assert!(begun.elapsed() < PEER_TIMEOUT, "nobody waits for a slow peer");
+    assert_eq!(next(&heard), Told::Down, "a peer that takes nothing is let go");
+}
+
+#[test]
+fn a_queue_of_small_frames_is_limited_too() {
+    let (queue, frames) = bounded(QUEUE_MAX);
+    let link = Link { queue, queued_bytes: Arc::default(), up: Arc::new(AtomicBool::new(true)) };
+    let taken = (0..2 * QUEUE_MAX as u32).filter(|n| link.send(word(*n))).count();
+    assert_eq!((taken, frames.len()), (QUEUE_MAX, QUEUE_MAX));
+    let queued: usize = frames.try_iter().map(|frame| frame.len()).sum();
+    assert_eq!(link.queued_bytes.load(Ordering::Relaxed), queued, "what was dropped does not count");
+}

@@ -1,0 +1,121 @@
+//! How a life of a role begins and how it ends: what it gets back from its disk, its line, and who must hear of its death.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::disks::{AcceptorJournal, open_rounds};
+use super::house::{self, House};
+use super::lines;
+use super::mailbox::{CrashOrder, Inbox, Item, Mail};
+use super::options::Restart;
+use super::runner::{Shell, tell_lost};
+use crate::kv::Kv;
+use crate::net::{Unknown, WhyNotApplied};
+use crate::paxos::{
+    Acceptor, Learner, Life, Message, Proposer, ProposerRequest, Quorums, RoleName, Slot, StateMachine,
+};
+use crate::role::{Input, NoDisk, Role};
+use crate::storage::disk::RealFiles;
+use crate::storage::{DataFolder, Rounds};
+use crate::trace::{Context, Event};
+
+/// What a new life of any role begins with. Used in the thread of that life: a slow disk holds up nobody else.
+#[derive(Clone)]
+pub struct Cradle {
+    /// The server.
+    pub house: Arc<House>,
+    /// What it must never forget.
+    pub folder: Arc<DataFolder>,
+    /// Who counts as a majority.
+    pub quorums: Quorums,
+}
+
+impl Cradle {
+    /// A proposer that uses no round of its earlier lives. `down` is None at the start of the process, here and below.
+    pub fn proposer(&self, down: Option<Duration>) -> Result<(Proposer, Rounds<RealFiles>), String> {
+        let (rounds, record) = open_rounds(&self.folder).map_err(|error| error.to_string())?;
+        let mut proposer = Proposer::new(self.house.me, self.quorums, self.house.options.protocol.policy());
+        proposer.replay(record);
+        if let Some(down) = down {
+            self.tell_restart(RoleName::Proposer, lines::restarted_proposer(down, proposer.next_round()), None);
+        }
+        Ok((proposer, rounds))
+    }
+
+    /// An acceptor that knows what its disk knows; in the lost mode, if it crashed, nothing.
+    pub fn acceptor(&self, down: Option<Duration>) -> Result<(Acceptor, AcceptorJournal), String> {
+        let lost = self.house.options.restart == Restart::Lost && down.is_some();
+        if lost {
+            self.folder.discard_journal().map_err(|error| error.to_string())?;
+        }
+        let opened = AcceptorJournal::open(&self.folder, self.house.options.segment_bytes());
+        let (journal, recovered) = opened.map_err(|error| error.to_string())?;
+        let mut acceptor = Acceptor::new(self.next_life()?);
+        for record in recovered {
+            acceptor.replay(record);
+        }
+        if let Some(down) = down {
+            let event = lines::restarted_acceptor(down, lost, acceptor.promised(), acceptor.accepted().len() as u64);
+            let why = lost.then(|| {
+                "UNSAFE: it has forgotten what it promised and accepted, so a chosen value can be un-chosen".to_string()
+            });
+            self.tell_restart(RoleName::Acceptor, event, why);
+        }
+        self.house.board.update(|shown| {
+            shown.promised = acceptor.promised();
+            shown.accepted = acceptor.accepted().len() as u64;
+        });
+        Ok((acceptor, journal))
+    }
+
+    /// A learner. Until checkpoints exist it begins with nothing, and gets it all from its peers and the acceptors.
+    pub fn learner(&self, down: Option<Duration>) -> Result<(Learner<Kv>, NoDisk), String> {
+        let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, Slot(0), Kv::default());
+        if let Some(down) = down {
+            let event = lines::restarted_learner(down, learner.applied(), learner.machine().digest());
+            self.tell_restart(RoleName::Learner, event, None);
+        }
+        Ok((learner, NoDisk))
+    }
+
+    fn next_life(&self) -> Result<Life, String> {
+        self.folder.begin_role_life().map(Life).map_err(|error| error.to_string())
+    }
+
+    fn tell_restart(&self, role: RoleName, event: Event, why: Option<String>) {
+        self.house.line_because(role.into(), &Context::default(), event, why);
+    }
+}
+
+/// The last act of a role's thread: the mailbox is gone, and everybody who waits for the role is told.
+pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Duration, inbox: &Inbox<R>, shell: &S) {
+    shell.mailbox().close();
+    let (name, house) = (shell.name(), shell.house());
+    house.board.update(|shown| shown.add_crash(name));
+    let why = match name {
+        RoleName::Acceptor if house.options.restart == Restart::Lost => {
+            "UNSAFE: its promises and accepted values will be forgotten; messages to it are dropped until it is back"
+        }
+        RoleName::Acceptor => {
+            "its promises and accepted values are on disk; messages to it are dropped until it is back"
+        }
+        RoleName::Proposer => "its commands are forgotten; whoever waits for one is told that the outcome is unknown",
+        RoleName::Learner => "what it applied is gone with its memory; its peers have it",
+    };
+    house.line_because(name.into(), &Context::default(), lines::crash(order, up), Some(why.to_string()));
+    for item in inbox.items.try_iter() {
+        if let Item::Mail(mail) = item {
+            tell_lost(&mail.input, house::Cause::Crashed, &mail.context, shell);
+        }
+    }
+    match name {
+        RoleName::Acceptor => {}
+        RoleName::Proposer => house.desk.role_died(Unknown::RoleDied(name), None),
+        RoleName::Learner => {
+            house.desk.role_died(Unknown::RoleDied(name), Some(WhyNotApplied::RoleDown(name)));
+            let input = Input::Request(ProposerRequest::LearnerDown);
+            // If the proposer is down too it begins its next life without a learner anyway.
+            let _ = house.proposer.post_reserved(Mail { context: Context::default(), input, size: 0 });
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! A role that does as it is told, on a disk that can be held, shows what the shell does and when.
+
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::*;
+use crate::kv::Kv;
+use crate::paxos::{Learner, Message, Slot};
+use crate::role::{Disk, Output, Server, Servers, Timed};
+use crate::server::options::Options;
+use crate::trace::{CrashCause, Event, Process, RoleTag, Text, Trace};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const ME: Server = Server(1);
+/// Asks the role to arm its timer, and nothing else.
+const ARM: u64 = 1_000;
+
+/// Remembers each number, shows it, and sends it to its own server's learner.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Echo;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Silence;
+
+impl Timed for Silence {
+    fn delay_ms(&self) -> RangeInclusive<u64> {
+        30..=30
+    }
+}
+
+impl Role for Echo {
+    type Message = Message;
+    type Record = u64;
+    type Timer = Silence;
+    type Request = u64;
+    type Outcome = &'static str;
+    type Fact = u64;
+
+    fn replay(&mut self, _record: u64) {}
+
+    fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
+        match input {
+            Input::Start => {}
+            Input::Timeout(Silence) => out.outcome("silence"),
+            Input::Request(ARM) => {
+                out.arm(Silence);
+                out.outcome("armed");
+            }
+            Input::Request(n) | Input::Message { message: Message::Fill { slot: Slot(n) }, .. } => {
+                out.persist(n);
+                out.fact(|| n);
+                out.send(Servers::only(ME), Message::CatchUp { from: Slot(n) });
+            }
+            Input::Message { message, .. } => unreachable!("nobody sends {message:?}"),
+        }
+    }
+}
+
+/// Writes down what is committed. A commit can be held up.
+struct Slate {
+    commits: Arc<Mutex<Vec<Vec<u64>>>>,
+    entered: Sender<()>,
+    gate: Option<Receiver<()>>,
+    /// Answers to "is there room again"; without one there is room.
+    room: Vec<bool>,
+}
+
+impl Disk<u64> for Slate {
+    type Error = String;
+
+    fn commit(&mut self, records: &[u64]) -> Result<(), String> {
+        if let Some(gate) = &self.gate {
+            let _ = self.entered.send(());
+            // The test lets it go, or has ended.
+            let _ = gate.recv();
+        }
+        self.commits.lock().unwrap().push(records.to_vec());
+        Ok(())
+    }
+}
+
+impl RoleDisk<u64> for Slate {
+    fn has_room(&self) -> bool {
+        self.room.last().is_none_or(|room| *room)
+    }
+
+    fn next_ask(&self) -> Option<Instant> {
+        (!self.has_room()).then(Instant::now)
+    }
+
+    fn ask_for_room(&mut self) {
+        self.room.pop();
+    }
+}
+
+struct EchoShell {
+    house: Arc<House>,
+    mailbox: Arc<Mailbox<Echo>>,
+    told: Sender<(&'static str, Instant)>,
+}
+
+impl Shell<Echo> for EchoShell {
+    fn name(&self) -> RoleName {
+        RoleName::Acceptor
+    }
+
+    fn house(&self) -> &House {
+        &self.house
+    }
+
+    fn mailbox(&self) -> &Mailbox<Echo> {
+        &self.mailbox
+    }
+
+    fn draft(&self, fact: &u64, _context: &Context) -> Draft {
+        Draft::new(RoleTag::Acceptor, Event::Phase { name: Text::new(format!("number-{fact}")) })
+    }
+
+    fn outcome(&self, outcome: &'static str, _context: Context) {
+        let _ = self.told.send((outcome, Instant::now()));
+    }
+
+    fn publish(&self, _role: &Echo) {}
+
+    fn needs_room(&self, input: &Input<Echo>) -> bool {
+        matches!(input, Input::Message { .. })
+    }
+
+    fn room_changed(&self, has_room: bool) {
+        let _ = self.told.send((if has_room { "room" } else { "no room" }, Instant::now()));
+    }
+}
+
+/// A life of an [`Echo`] in a thread, and all that can be seen of it.
+struct Stage {
+    house: Arc<House>,
+    mailbox: Arc<Mailbox<Echo>>,
+    inbox: Arc<Inbox<Echo>>,
+    /// What it sends to its own server.
+    sent: Inbox<Learner<Kv>>,
+    told: Receiver<(&'static str, Instant)>,
+    commits: Arc<Mutex<Vec<Vec<u64>>>>,
+    entered: Receiver<()>,
+    gate: Option<Sender<()>>,
+    thread: Option<thread::JoinHandle<Ended>>,
+}
+
+impl Stage {
+    /// Whose commits wait until they are let go.
+    fn held() -> Stage {
+        Stage::new(Trace::to_memory(Process::server(ME, 1)), true, Vec::new())
+    }
+
+    fn free() -> Stage {
+        Stage::new(Trace::to_memory(Process::server(ME, 1)), false, Vec::new())
+    }
+
+    fn new(trace: Trace, held: bool, room: Vec<bool>) -> Stage {
+        let house = Arc::new(House::new(ME, Servers::first(1), Options::of(&[]), trace));
+        let sent = house.learner.open();
+        let mailbox = Arc::new(Mailbox::closed());
+        let inbox = Arc::new(mailbox.open());
+        let (tell, told) = unbounded();
+        let (enter, entered) = unbounded();
+        let (gate, opening) = unbounded();
+        let commits = Arc::<Mutex<Vec<Vec<u64>>>>::default();
+        let mut disk = Slate { commits: commits.clone(), entered: enter, gate: held.then_some(opening), room };
+        let shell = EchoShell { house: house.clone(), mailbox: mailbox.clone(), told: tell };
+        let reading = inbox.clone();
+        let thread = thread::spawn(move || run(Echo, &mut disk, &reading, &shell, Random::new(1, 1)));
+        let (gate, thread) = (held.then_some(gate), Some(thread));
+        Stage { house, mailbox, inbox, sent, told, commits, entered, gate, thread }
+    }
+
+    fn ask(&self, n: u64) {
+        self.mailbox.post(Mail { context: Context::default(), input: Input::Request(n), size: 0 }).unwrap();
+    }
+
+    /// As a message from server 2: it needs room on the disk.
+    fn say(&self, n: u64) {
+        let input = Input::Message { from: Server(2), message: Message::Fill { slot: Slot(n) } };
+        self.mailbox.post(Mail { context: Context::default(), input, size: 0 }).unwrap();
+    }
+
+    fn crash(&self, point: CrashPoint) {
+        let order = CrashOrder { point, cause: CrashCause::Admin, down: None };
+        self.mailbox.order(Item::Crash(order)).unwrap();
+    }
+
+    fn stop(&self) {
+        self.mailbox.order(Item::Stop).unwrap();
+    }
+
+    /// Waits until a commit is held.
+    fn await_commit(&self) {
+        self.entered.recv_timeout(PATIENCE).unwrap();
+    }
+
+    /// Lets one held commit go.
+    fn let_go(&self) {
+        self.gate.as_ref().unwrap().send(()).unwrap();
+    }
+
+    /// The numbers sent so far.
+    fn sent(&self) -> Vec<u64> {
+        let number = |item| match item {
+            Item::Mail(Mail { input: Input::Message { message: Message::CatchUp { from }, .. }, .. }) => from.0,
+            _ => panic!("nobody else posts here"),
+        };
+        self.sent.items.try_iter().map(number).collect()
+    }
+
+    fn told(&self) -> (&'static str, Instant) {
+        self.told.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Lets whatever is held go, and waits for the end: how it came, all commits, what was sent and not looked at before,
+    /// and the lines.
+    fn end(mut self) -> (Ended, Vec<Vec<u64>>, Vec<u64>, String) {
+        self.gate = None;
+        let ended = self.thread.take().unwrap().join().unwrap();
+        let commits = self.commits.lock().unwrap().clone();
+        (ended, commits, self.sent(), self.house.trace.text())
+    }
+}
+
+fn crash_point(ended: Ended) -> CrashPoint {
+    match ended {
+        Ended::Crashed(order) => order.point,
+        Ended::Stopped => panic!("it stopped"),
+    }
+}
+
+#[test]
+fn nothing_is_said_before_it_is_durable() {
+    let stage = Stage::held();
+    stage.ask(1);
+    stage.await_commit();
+    assert_eq!((stage.sent(), stage.house.trace.text()), (vec![], String::new()));
+    stage.let_go();
+    let sent = stage.sent.items.recv_timeout(PATIENCE);
+    assert!(matches!(sent, Ok(Item::Mail(Mail { context: Context { re: Some(_), .. }, .. }))), "it names its line");
+    stage.stop();
+    assert_eq!(stage.end().1, [[1]]);
+}
+
+#[test]
+fn what_gathers_during_a_commit_is_one_group_with_one_commit() {
+    let stage = Stage::held();
+    stage.ask(1);
+    stage.await_commit();
+    (2..=40).for_each(|n| stage.ask(n));
+    stage.let_go();
+    stage.await_commit();
+    stage.let_go();
+    stage.stop();
+    let (ended, commits, sent, _) = stage.end();
+    assert!(matches!(ended, Ended::Stopped));
+    assert_eq!(commits, [vec![1], (2..=40).collect()]);
+    assert_eq!(sent, (1..=40).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_group_has_a_largest_size() {
+    let stage = Stage::held();
+    stage.ask(1);
+    stage.await_commit();
+    let half = 3 << 20;
+    for n in 2..=5 {
+        stage.mailbox.post(Mail { context: Context::default(), input: Input::Request(n), size: half }).unwrap();
+    }
+    stage.stop();
+    let (_, commits, _, _) = stage.end();
+    assert_eq!(commits, [vec![1], vec![2, 3], vec![4, 5]]);
+}
+
+#[test]
+fn a_crash_before_the_step_loses_the_inputs() {
+    let stage = Stage::held();
+    stage.ask(1);
+    stage.await_commit();
+    stage.say(2);
+    stage.crash(CrashPoint::BeforeStep);
+    stage.say(3);
+    let inbox = stage.inbox.clone();
+    let (ended, commits, sent, lines) = stage.end();
+    assert_eq!(crash_point(ended), CrashPoint::BeforeStep);
+    assert_eq!((commits, sent), (vec![vec![1]], vec![1]));
+    assert!(!lines.contains("number-2"), "{lines}");
+    assert_eq!(lines.matches("DROP     msg=FILL from=s2 cause=crashed").count(), 1, "2 was in its hands: {lines}");
+    assert_eq!(inbox.items.len(), 1, "3 is left for whoever buries it");
+}
+
+#[test]
+fn a_crash_before_the_sync_leaves_neither_records_nor_words() {
+    let stage = Stage::free();
+    stage.crash(CrashPoint::BeforeSync);
+    stage.ask(1);
+    let (ended, commits, sent, lines) = stage.end();
+    assert_eq!(crash_point(ended), CrashPoint::BeforeSync);
+    assert_eq!((commits.len(), sent.len()), (0, 0));
+    assert_eq!(lines, "");
+}
+
+#[test]
+fn a_crash_before_the_send_leaves_records_and_no_words() {
+    let stage = Stage::free();
+    stage.crash(CrashPoint::BeforeSend);
+    stage.ask(1);
+    let (ended, commits, sent, lines) = stage.end();
+    assert_eq!(crash_point(ended), CrashPoint::BeforeSend);
+    assert_eq!((commits, sent), (vec![vec![1]], vec![]));
+    assert_eq!(lines, "");
+}
+
+#[test]
+fn a_crash_that_finds_no_turn_says_so() {
+    let stage = Stage::free();
+    stage.crash(CrashPoint::BeforeSend);
+    let ordered = Instant::now();
+    let (ended, commits, _, _) = stage.end();
+    assert_eq!(crash_point(ended), CrashPoint::BeforeStep, "it hit between two turns");
+    assert_eq!(commits.len(), 0);
+    assert!(ordered.elapsed() < PATIENCE);
+}
+
+#[test]
+fn the_lines_of_a_group_are_one_write_and_come_before_its_messages() {
+    let (seen, at_write) = unbounded();
+    let sent = Arc::new(Mutex::new(None::<Receiver<Item<Learner<Kv>>>>));
+    let outgoing = sent.clone();
+    // The clock is read when a group of lines is written: how many messages have been sent by then?
+    let clock = move || {
+        let count = outgoing.lock().unwrap().as_ref().map_or(0, Receiver::len);
+        let _ = seen.send(count);
+        jiff::Timestamp::now()
+    };
+    let stage = Stage::new(Trace::to_memory_at(Process::server(ME, 1), clock), true, Vec::new());
+    *sent.lock().unwrap() = Some(stage.sent.items.clone());
+    stage.ask(1);
+    stage.await_commit();
+    (2..=10).for_each(|n| stage.ask(n));
+    stage.stop();
+    let (_, commits, messages, lines) = stage.end();
+    assert_eq!((commits.len(), messages.len()), (2, 10));
+    assert_eq!(at_write.try_iter().collect::<Vec<usize>>(), [0, 1], "one write a group, before its messages");
+    assert_eq!(lines.lines().count(), 10);
+}
+
+#[test]
+fn who_stops_finishes_what_came_before() {
+    let stage = Stage::held();
+    stage.ask(1);
+    stage.await_commit();
+    stage.ask(2);
+    stage.stop();
+    stage.ask(3);
+    let (ended, commits, sent, _) = stage.end();
+    assert!(matches!(ended, Ended::Stopped));
+    assert_eq!((commits, sent), (vec![vec![1], vec![2]], vec![1, 2]));
+}
+
+#[test]
+fn nobody_waits_for_a_mailbox_that_is_gone() {
+    let stage = Stage::free();
+    stage.mailbox.close();
+    assert!(matches!(stage.end().0, Ended::Stopped));
+}
+
+#[test]
+fn a_thread_that_was_held_up_hears_its_mail_before_its_timers() {
+    let stage = Stage::held();
+    stage.ask(ARM);
+    assert_eq!(stage.told().0, "armed");
+    stage.ask(1);
+    stage.await_commit();
+    // The timer runs out while the disk is slow. What puts it off has come in time.
+    thread::sleep(Duration::from_millis(60));
+    stage.ask(ARM);
+    stage.let_go();
+    let (first, armed_at) = stage.told();
+    let (second, rung_at) = stage.told();
+    assert_eq!((first, second), ("armed", "silence"));
+    let waited = rung_at.duration_since(armed_at);
+    assert!(waited >= Duration::from_millis(25), "it was put off, and rang after {waited:?}");
+    stage.stop();
+    stage.end();
+}
+
+#[test]
+fn steady_mail_does_not_keep_timers_from_ringing() {
+    let stage = Stage::free();
+    stage.ask(ARM);
+    assert_eq!(stage.told().0, "armed");
+    let begun = Instant::now();
+    let mut n = 0;
+    while stage.told.is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "the timer never rang");
+        n += 1;
+        let mail = Mail { context: Context::default(), input: Input::Request(n % ARM), size: 0 };
+        // A full mailbox is as busy as can be.
+        let _ = stage.mailbox.post(mail);
+        stage.sent.items.try_iter().for_each(|item| stage.sent.taken(&item));
+    }
+    assert_eq!(stage.told().0, "silence");
+    stage.stop();
+    stage.end();
+}
+
+#[test]
+fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
+    // Asked three times, the disk has room the third time; nobody but the shell itself asks.
+    let mut asked = Stage::new(Trace::to_memory(Process::server(ME, 1)), false, vec![true, false, false]);
+    assert_eq!(asked.told().0, "no room");
+    assert_eq!(asked.told().0, "room");
+    asked.say(1);
+    asked.stop();
+    assert_eq!(asked.end().1, [[1]]);
+
+    let never = vec![false; 1 << 20];
+    asked = Stage::new(Trace::to_memory(Process::server(ME, 1)), false, never);
+    assert_eq!(asked.told().0, "no room");
+    asked.say(2);
+    asked.ask(3);
+    asked.stop();
+    let (_, commits, sent, lines) = asked.end();
+    assert_eq!((commits, sent), (vec![vec![3]], vec![3]), "what needs no room goes on");
+    assert!(lines.contains("DROP     msg=FILL from=s2 cause=disk-full"), "{lines}");
+}

@@ -1,0 +1,63 @@
+//! So many lines a second, and the rest as a number: whoever sends nonsense as fast as it can must not fill the disk.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lets some things through and counts the others.
+pub struct Throttle {
+    per_second: u32,
+    state: Mutex<State>,
+}
+
+struct State {
+    second: Instant,
+    through: u32,
+    held_back: u64,
+}
+
+impl Throttle {
+    /// Lets so many through in any second that begins when the one before is over.
+    pub fn new(per_second: u32) -> Throttle {
+        Throttle { per_second, state: Mutex::new(State { second: Instant::now(), through: 0, held_back: 0 }) }
+    }
+
+    /// Whether one more may pass now; if not, it is counted.
+    pub fn lets_through(&self) -> bool {
+        self.lets_through_at(Instant::now())
+    }
+
+    fn lets_through_at(&self, now: Instant) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(state.second) >= Duration::from_secs(1) {
+            (state.second, state.through) = (now, 0);
+        }
+        let passes = state.through < self.per_second;
+        if passes {
+            state.through += 1;
+        } else {
+            state.held_back += 1;
+        }
+        passes
+    }
+
+    /// How many were held back since this was asked last.
+    pub fn take_held_back(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner).held_back)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_pass_in_a_second_and_the_others_are_counted() {
+        let throttle = Throttle::new(3);
+        let begun = Instant::now();
+        let pass = |ms| (0..5).filter(|_| throttle.lets_through_at(begun + Duration::from_millis(ms))).count();
+        assert_eq!((pass(0), throttle.take_held_back()), (3, 2));
+        assert_eq!((pass(900), throttle.take_held_back()), (0, 5));
+        assert_eq!((pass(1_500), throttle.take_held_back()), (3, 2));
+        assert_eq!(throttle.take_held_back(), 0);
+    }
+}

@@ -1,0 +1,366 @@
+//! Roles that fail, at random times and by command: they really end, come back with what their disk knows, and nobody who
+//! waits is left alone or told a wrong thing.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use paxos_kv::client::{Client, ClientError, Try, TryEnd};
+use paxos_kv::net::{RoleStatus, WhyNotApplied};
+use paxos_kv::paxos::{Ballot, NotApplied, RoleName};
+use paxos_kv::role::{Server, Servers};
+use paxos_kv::trace::{CrashPoint, DropCause, Event, Line, MaybeBallot, Recovered, RestartMode, RoleTag, Seconds};
+use support::{Cluster, await_some};
+
+const ALL: [u8; 5] = [1, 2, 3, 4, 5];
+/// Short segments: these tests begin many lives.
+const FAILING: [&str; 8] = ["--mean-up", "400ms", "--mean-down", "150ms", "--seed", "5", "--segment-kib", "1024"];
+
+/// The lines of a server that are whole so far.
+fn lines(cluster: &Cluster, id: u8) -> Vec<Line> {
+    let text = cluster.lines_of(id);
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+/// The lines of one role of a server.
+fn lines_of_role(cluster: &Cluster, id: u8, role: RoleTag) -> Vec<Line> {
+    lines(cluster, id).into_iter().filter(|line| line.role == role).collect()
+}
+
+/// How often something stands in the lines of a role.
+fn count(cluster: &Cluster, id: u8, role: RoleTag, is_it: impl Fn(&Event) -> bool) -> usize {
+    lines_of_role(cluster, id, role).iter().filter(|line| is_it(&line.event)).count()
+}
+
+fn is_crash(event: &Event) -> bool {
+    matches!(event, Event::Crash { .. })
+}
+
+fn is_restart(event: &Event) -> bool {
+    matches!(event, Event::Restart { .. })
+}
+
+/// One client a server writes until `enough` says so, and each write has an outcome. How many there were of each kind.
+fn write_through_all(cluster: &Cluster, enough: impl Fn() -> bool + Sync) -> BTreeMap<&'static str, u32> {
+    let outcomes = Mutex::new(BTreeMap::new());
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let write = |id: u8| {
+        let mut client = cluster.client_with_lines(&format!("c{id}"), id);
+        let mut n = 0;
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            client.talk_to(Server(id)).unwrap();
+            n += 1;
+            let word = match client.put(format!("k{}", n % 5).as_bytes(), format!("c{id} value {n}").as_bytes()) {
+                Ok(_) => "applied",
+                Err(ClientError::NotApplied(_)) => "not applied",
+                Err(ClientError::Unknown(_)) => "unknown",
+                Err(error) => panic!("{error}"),
+            };
+            *outcomes.lock().unwrap().entry(word).or_default() += 1;
+        }
+    };
+    thread::scope(|scope| {
+        let _writers = ALL.map(|id| scope.spawn(move || write(id)));
+        await_some("enough has happened", || enough().then_some(()));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    outcomes.into_inner().unwrap()
+}
+
+/// Each death of a role is followed by a birth and the other way round; gives the deaths.
+fn deaths(cluster: &Cluster, id: u8, role: RoleTag) -> Vec<(CrashPoint, Seconds)> {
+    let mut deaths = Vec::new();
+    let mut is_up = true;
+    for line in lines_of_role(cluster, id, role) {
+        match line.event {
+            Event::Crash { point, down, .. } => {
+                assert!(is_up, "a dead role dies: {line}");
+                is_up = false;
+                deaths.push((point.unwrap(), down.unwrap()));
+            }
+            Event::Restart { .. } => {
+                assert!(!is_up, "a living role is born: {line}");
+                is_up = true;
+            }
+            // Only the server speaks for a role that is down.
+            _ => assert!(is_up || matches!(line.event, Event::Drop { .. }), "a dead role speaks: {line}"),
+        }
+    }
+    deaths
+}
+
+/// An acceptor's promise never falls, whatever it forgot in memory, and its accepted slots never become fewer.
+fn check_memory(cluster: &Cluster, id: u8) {
+    let (mut promised, mut slots) = (Ballot::ZERO, 0);
+    for line in lines_of_role(cluster, id, RoleTag::Acceptor) {
+        match &line.event {
+            Event::Promise { ballot, .. } | Event::Accepted { ballot, .. } => {
+                assert!(*ballot >= promised, "promised {promised} before: {line}");
+                promised = *ballot;
+            }
+            Event::Restart { promised: Some(MaybeBallot(found)), accepted: Some(accepted), recovered, .. } => {
+                let found = found.unwrap_or(Ballot::ZERO);
+                assert_eq!(*recovered, Recovered::Disk);
+                // It may be more than the lines say: a crash between sync and send leaves records and no words.
+                assert!(found >= promised && *accepted >= slots, "promised {promised}, {slots} slots before: {line}");
+                (promised, slots) = (found, *accepted);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// How many messages a role did not hear because it was down, as its server tells; each while it was down.
+fn drops(cluster: &Cluster, id: u8, role: RoleTag) -> usize {
+    let mut is_up = true;
+    let mut drops = 0;
+    for line in lines_of_role(cluster, id, role) {
+        match line.event {
+            Event::Crash { .. } => is_up = false,
+            Event::Restart { .. } => is_up = true,
+            Event::Drop { cause: DropCause::Crashed, n: None, .. } => {
+                // What was in its hands when it was hit is told just before its death.
+                drops += usize::from(!is_up);
+            }
+            _ => {}
+        }
+    }
+    drops
+}
+
+fn has_every_point(cluster: &Cluster) -> bool {
+    let deaths: Vec<_> = ALL.into_iter().flat_map(|id| deaths(cluster, id, RoleTag::Acceptor)).collect();
+    CrashPoint::ALL.iter().all(|point| deaths.iter().any(|(at, _)| at == point))
+}
+
+#[test]
+fn acceptors_that_fail_at_random_lose_nothing() {
+    let cluster = Cluster::start(5, &[&["--fail", "acceptors"], &FAILING[..]].concat());
+    let begun = Instant::now();
+    let outcomes = write_through_all(&cluster, || {
+        let lives = |id| count(&cluster, id, RoleTag::Acceptor, is_restart);
+        begun.elapsed() > Duration::from_secs(4)
+            && ALL.into_iter().all(|id| lives(id) >= 3)
+            && has_every_point(&cluster)
+    });
+    assert!(outcomes["applied"] > 20, "{outcomes:?}");
+    cluster.await_agreement();
+    for id in ALL {
+        let crashes = deaths(&cluster, id, RoleTag::Acceptor).len();
+        let restarts = count(&cluster, id, RoleTag::Acceptor, is_restart);
+        assert!(crashes == restarts || crashes == restarts + 1, "server {id}: {crashes} crashes, {restarts} restarts");
+        check_memory(&cluster, id);
+        for role in [RoleTag::Proposer, RoleTag::Learner] {
+            assert_eq!(count(&cluster, id, role, is_crash), 0, "only acceptors fail");
+        }
+    }
+    let drops: usize = ALL.into_iter().map(|id| drops(&cluster, id, RoleTag::Acceptor)).sum();
+    assert!(drops > 10, "messages to acceptors that are down are told: {drops}");
+    let (code, text) = cluster.audit();
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
+fn all_roles_may_fail_at_random() {
+    let cluster = Cluster::start(5, &[&["--fail", "all"], &FAILING[..]].concat());
+    let begun = Instant::now();
+    let roles = [RoleTag::Proposer, RoleTag::Acceptor, RoleTag::Learner];
+    let outcomes = write_through_all(&cluster, || {
+        let lives = |id, role| count(&cluster, id, role, is_restart);
+        let all_lived = || ALL.into_iter().all(|id| roles.into_iter().all(|role| lives(id, role) >= 2));
+        begun.elapsed() > Duration::from_secs(4) && all_lived() && has_every_point(&cluster)
+    });
+    assert!(outcomes["applied"] > 5, "{outcomes:?}");
+    for id in ALL {
+        for role in roles {
+            deaths(&cluster, id, role);
+        }
+        check_memory(&cluster, id);
+    }
+    cluster.await_agreement();
+    let (code, text) = cluster.audit();
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
+fn the_same_seed_fails_at_the_same_times() {
+    let roles = [RoleTag::Proposer, RoleTag::Acceptor, RoleTag::Learner];
+    let schedule = |fail: &str, roles: &[RoleTag]| {
+        let mut cluster = Cluster::prepare(2, &[&["--fail", fail], &FAILING[..]].concat());
+        cluster.run(1);
+        cluster.run(2);
+        let downs = |id: u8, role: &RoleTag| {
+            await_some("three crashes", || Some(deaths(&cluster, id, *role)).filter(|deaths| deaths.len() >= 3))
+        };
+        let take = |id| roles.iter().map(move |role| downs(id, role)[..3].iter().map(|(_, down)| *down).collect());
+        [1, 2].map(|id| take(id).collect::<Vec<Vec<Seconds>>>())
+    };
+    let first = schedule("all", &roles);
+    assert_eq!(first, schedule("all", &roles));
+    assert_ne!(first[0], first[1], "each server has its own times");
+    assert_ne!(first[0][0], first[0][1], "each role has its own times");
+    // Whether the other roles fail too changes nothing for the acceptors.
+    let acceptors = schedule("acceptors", &[RoleTag::Acceptor]);
+    assert_eq!(acceptors.map(|server| server[0].clone()), first.map(|server| server[1].clone()));
+}
+
+#[test]
+fn the_lost_mode_says_that_it_is_unsafe_wherever_it_shows() {
+    let cluster = Cluster::prepare(1, &[&["--fail", "acceptors", "--restart", "lost"], &FAILING[..]].concat());
+    let mut server = cluster.command(1).stderr(Stdio::piped()).spawn().unwrap();
+    let mut client = cluster.client("c1", 1);
+    client.set_timeout(support::PATIENCE);
+    client.put(b"k", b"v").unwrap();
+    await_some("two restarts", || (count(&cluster, 1, RoleTag::Acceptor, is_restart) >= 2).then_some(()));
+    server.kill().unwrap();
+    let stderr = String::from_utf8(server.wait_with_output().unwrap().stderr).unwrap();
+    assert!(stderr.contains("UNSAFE"), "{stderr}");
+
+    let lines = lines(&cluster, 1);
+    let boot = &lines[0];
+    assert!(matches!(boot.event, Event::Boot { restart: Some(RestartMode::Lost), .. }), "{boot}");
+    assert!(boot.to_string().contains("UNSAFE"), "{boot}");
+    for line in lines.iter().filter(|line| is_restart(&line.event)) {
+        let Event::Restart { recovered, promised, accepted, .. } = &line.event else { unreachable!("{line}") };
+        assert_eq!(
+            (*recovered, *promised, *accepted),
+            (Recovered::Nothing, Some(MaybeBallot(None)), Some(0)),
+            "{line}"
+        );
+        assert!(line.to_string().contains("UNSAFE"), "{line}");
+    }
+}
+
+fn roles(cluster: &Cluster, id: u8) -> Vec<RoleStatus> {
+    cluster.status(id).unwrap().roles
+}
+
+fn await_role(cluster: &Cluster, id: u8, role: RoleName, up: bool) {
+    await_some("the role is as ordered", || {
+        roles(cluster, id).iter().any(|status| status.role == role && status.up == up).then_some(())
+    });
+}
+
+/// Keeps the tries of a client that failed.
+fn failures_of(client: &mut Client) -> Arc<Mutex<Vec<Try>>> {
+    let failures = Arc::new(Mutex::new(Vec::new()));
+    let heard = failures.clone();
+    client.on_failover(move |failed, _| heard.lock().unwrap().push(failed.clone()));
+    failures
+}
+
+#[test]
+fn roles_crash_and_come_back_by_command() {
+    let cluster = Cluster::start(5, &["--lab", "--seed", "1", "--segment-kib", "1024"]);
+    let mut operator = cluster.client("lab", 1);
+    let mut client = cluster.client_with_lines("c1", 2);
+    client.put(b"k", b"v0").unwrap();
+    let failures = failures_of(&mut client);
+
+    for role in [RoleName::Proposer, RoleName::Learner] {
+        operator.crash(Server(2), Some(role), None).unwrap();
+        await_role(&cluster, 2, role, false);
+        // Refused at once and for certain, so the next server is asked and does it.
+        failures.lock().unwrap().clear();
+        client.talk_to(Server(2)).unwrap();
+        client.put(b"k", b"v1").unwrap();
+        let first = failures.lock().unwrap()[0].clone();
+        assert_eq!((first.server, first.end), (Server(2), TryEnd::NotApplied(WhyNotApplied::RoleDown(role))));
+        assert!(first.took < Duration::from_millis(500), "{:?}", first.took);
+        operator.restart(Server(2), Some(role)).unwrap();
+        await_role(&cluster, 2, role, true);
+    }
+
+    // A write that waits while its proposer dies is told so: with three acceptors down it can only wait.
+    let most = [Server(1), Server(2), Server(3)];
+    for server in most {
+        operator.crash(server, Some(RoleName::Acceptor), None).unwrap();
+        await_role(&cluster, server.0, RoleName::Acceptor, false);
+    }
+    for server in ALL.map(Server) {
+        // Without a majority nothing happens, and nothing is promised to have happened.
+        client.talk_to(server).unwrap();
+        client.set_timeout(Duration::from_millis(1_900));
+        let error = client.put(b"k", b"never").unwrap_err();
+        let ClientError::NotApplied(tries) = error else { panic!("{error}") };
+        let TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered })) = tries.last[0].end else {
+            panic!("{tries:?}")
+        };
+        let living: Servers = [Server(4), Server(5)].into_iter().collect();
+        assert!(answered.without(living).is_empty(), "{answered} answered");
+        assert!(!answered.is_empty(), "two acceptors live");
+    }
+    for server in most {
+        operator.restart(server, Some(RoleName::Acceptor)).unwrap();
+        await_role(&cluster, server.0, RoleName::Acceptor, true);
+    }
+    client.set_timeout(support::PATIENCE);
+    assert_eq!(client.put(b"k", b"v2").unwrap().version(), 4);
+
+    // A whole server's roles, for a time.
+    operator.crash(Server(5), None, Some(Duration::from_millis(200))).unwrap();
+    for role in [RoleTag::Proposer, RoleTag::Acceptor, RoleTag::Learner] {
+        await_some("it is back", || (count(&cluster, 5, role, is_restart) == 1).then_some(()));
+    }
+    assert!(roles(&cluster, 5).iter().all(|status| status.up && status.crashes == 1));
+    assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"v2");
+    cluster.await_agreement();
+    let (code, text) = cluster.audit();
+    assert_eq!(code, 0, "{text}");
+}
+
+#[test]
+fn who_waits_for_a_role_that_dies_is_told_at_once() {
+    let cluster = Cluster::start(3, &["--lab", "--seed", "1", "--segment-kib", "1024"]);
+    let mut operator = cluster.client("lab", 1);
+    let mut client = cluster.client("c1", 1);
+    client.put(b"k", b"v").unwrap();
+    let mut version = 1;
+    for role in [RoleName::Proposer, RoleName::Learner] {
+        // Nobody accepts, so the write waits.
+        for id in [2, 3] {
+            operator.crash(Server(id), Some(RoleName::Acceptor), None).unwrap();
+            await_role(&cluster, id, RoleName::Acceptor, false);
+        }
+        let failures = failures_of(&mut client);
+        client.talk_to(Server(1)).unwrap();
+        let requests = count(&cluster, 1, RoleTag::Server, |event| matches!(event, Event::Request { .. }));
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| client.put(b"k", b"w"));
+            await_some("the write has arrived", || {
+                let arrived = count(&cluster, 1, RoleTag::Server, |event| matches!(event, Event::Request { .. }));
+                (arrived > requests).then_some(())
+            });
+            operator.crash(Server(1), Some(role), Some(Duration::from_millis(50))).unwrap();
+            await_some("the writer is told", || failures.lock().unwrap().first().cloned());
+            for id in [2, 3] {
+                operator.restart(Server(id), Some(RoleName::Acceptor)).unwrap();
+            }
+            let outcome = writer.join().unwrap().unwrap();
+            version += 1;
+            assert_eq!(outcome.version(), version, "applied once");
+        });
+        let first = failures.lock().unwrap()[0].clone();
+        assert_eq!(first.end, TryEnd::Unknown(paxos_kv::net::Unknown::RoleDied(role)));
+        await_role(&cluster, 1, role, true);
+    }
+    cluster.await_agreement();
+}
+
+#[test]
+fn without_lab_mode_nobody_may_crash_anything() {
+    let cluster = Cluster::start(1, &["--seed", "1", "--segment-kib", "1024"]);
+    let mut client = cluster.client("c1", 1);
+    for refused in [client.crash(Server(1), None, None), client.restart(Server(1), Some(RoleName::Acceptor))] {
+        let Err(ClientError::Refused { why, .. }) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("--lab"), "{why}");
+    }
+    assert!(roles(&cluster, 1).iter().all(|status| status.up && status.crashes == 0));
+}
