@@ -5,59 +5,15 @@
 //! violation and never change their meaning.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use super::marks::{Mark, Marks};
+pub use super::violation::{Violation, name_of};
 use crate::kv::{Kv, Outcome, Written};
 use crate::paxos::{
     Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer,
     ProposerFact, ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
 };
 use crate::role::{Action, Server, Servers};
-
-/// A rule was broken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Which rule.
-    pub invariant: u8,
-    /// What happened.
-    pub what: String,
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "invariant {}, {}: {}", self.invariant, name_of(self.invariant), self.what)
-    }
-}
-
-/// What an invariant is about.
-pub fn name_of(invariant: u8) -> &'static str {
-    match invariant {
-        1 => "a slot has one chosen value",
-        2 => "what is chosen was asked for",
-        3 => "a ballot carries one value a slot",
-        4 => "promises never fall",
-        5 => "nothing is said before it is durable",
-        6 => "nothing is accepted below a promise",
-        7 => "a proposal follows whole promises of a quorum",
-        8 => "a proposal carries the value of the highest ballot accepted",
-        9 => "distinct acceptors of one ballot are counted",
-        11 => "a ballot is used once",
-        12 => "slots are applied one after the other, and only chosen ones",
-        13 => "equal logs make equal states",
-        14 => "what was acknowledged stays",
-        15 => "a command takes effect once",
-        16 => "clients see one store",
-        17 => "a read sees all that was chosen before it",
-        19 => "results agree with the order of slots and with time",
-        22 => "recovery finds what was durable, each time",
-        23 => "damaged is not absent",
-        25 => "what failed for certain never happens",
-        27 => "a healthy majority makes progress and agrees",
-        29 => "no role breaks its own assertions",
-        _ => "no name",
-    }
-}
 
 /// What an acceptor has on its disk for certain.
 #[derive(Clone, Debug)]
@@ -323,6 +279,7 @@ impl Ghost {
         if self.strangers.contains(server) {
             return;
         }
+        let mut last: Option<(Ballot, Slot)> = None;
         for action in actions {
             match action {
                 Action::Send { message: Message::Prepare { ballot, from }, .. } => {
@@ -330,6 +287,10 @@ impl Ghost {
                     self.require(11, new, || format!("{server} prepared {ballot}, which was used before"));
                 }
                 Action::Send { message: Message::Accept { ballot, slot, value }, .. } => {
+                    // In one step, and in the order of slots: see Proposer::propose.
+                    let hole = last.is_some_and(|(of, before)| of == *ballot && *slot != before.next());
+                    self.require(30, !hole, || format!("{ballot} proposes in slot {slot} and leaves a hole before it"));
+                    last = Some((*ballot, *slot));
                     self.accept_sent(*ballot, *slot, value);
                 }
                 // Asks again, and has neither proposed nor given up: its first round was only stale.

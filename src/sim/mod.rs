@@ -5,12 +5,14 @@
 //! event, and a failure is replayed with one command.
 //!
 //! - [`plan`] is what a seed decides beforehand, [`faults`] what goes wrong, and when.
-//! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`].
+//! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
+//!   `arrivals`.
 //! - [`server`], [`living`], [`turns`], [`desk`] and [`folder`] are a server without threads; [`client`] is a client.
 //! - [`invariants`] knows the rules and sees everything; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
 //! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
 
+mod arrivals;
 pub mod batch;
 pub mod cli;
 pub mod client;
@@ -29,6 +31,7 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod violation;
 pub mod world;
 
 pub use faults::{Fault, Faults};

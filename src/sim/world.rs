@@ -13,12 +13,10 @@ use super::folder::Refusal;
 use super::invariants::Violation;
 use super::marks::{Mark, Marks};
 use super::nature::{Event, MS, Micros, Nature, SECOND};
-use super::network::Node;
 use super::plan::Plan;
 use super::server::SimServer;
 use crate::client::NoReply;
 use crate::kv::Op;
-use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
 use crate::paxos::Slot;
 use crate::role::{Server, Servers};
 use crate::storage::disk::{Failure, Files};
@@ -116,7 +114,8 @@ pub struct World {
     pub nature: Nature,
     /// The servers, by number.
     pub servers: Vec<SimServer>,
-    clients: Vec<SimClient>,
+    /// The clients, by number.
+    pub clients: Vec<SimClient>,
     /// Servers that faults have damaged for good.
     pub lost: Servers,
     faults_are_over: bool,
@@ -320,7 +319,7 @@ impl World {
     }
 
     /// Something happens at a server; if its process must stop, it does.
-    fn at(&mut self, server: Server, happens: impl FnOnce(&mut SimServer, &mut Nature)) {
+    pub fn at(&mut self, server: Server, happens: impl FnOnce(&mut SimServer, &mut Nature)) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         happens(one, &mut self.nature);
         // A machine that stops takes the process with it, also where the process would have gone on.
@@ -330,110 +329,6 @@ impl World {
             let how = if self.nature.chance(500) { Death::Power } else { Death::Process };
             self.kill(server, how);
         }
-    }
-
-    fn frame(&mut self, from: Node, to: Node, bytes: &[u8], connection: Option<u64>) {
-        if !self.nature.network.arrives(from, to, connection) {
-            return self.nature.mark(Mark::FrameLost);
-        }
-        match (from, to) {
-            (Node::Server(from), Node::Server(to)) => self.frame_of_peer(from, to, bytes, connection),
-            (Node::Client(client), Node::Server(to)) => self.frame_of_client(client, to, bytes, connection),
-            (Node::Server(from), Node::Client(client)) => self.clients[client].hears(&mut self.nature, from, bytes),
-            (Node::Client(_), Node::Client(_)) => {}
-        }
-    }
-
-    /// A paused process hears nothing yet: the frame waits in the machine.
-    fn waits(&mut self, from: Node, to: Server, bytes: &[u8], connection: Option<u64>) -> bool {
-        let until = self.server(to).paused_until;
-        let rest = until.saturating_sub(self.nature.now());
-        if rest > 0 {
-            let (to, bytes) = (Node::Server(to), bytes.into());
-            self.nature.after(rest, Event::Frame { from, to, bytes, connection });
-        }
-        rest > 0
-    }
-
-    fn frame_of_peer(&mut self, from: Server, to: Server, bytes: &[u8], connection: Option<u64>) {
-        if self.waits(Node::Server(from), to, bytes, connection) || !self.have_met(from, to) {
-            return;
-        }
-        let mut understood = true;
-        self.at(to, |server, nature| understood = server.hear_peer(nature, from, bytes));
-        if !understood {
-            self.nature.mark(Mark::FrameCorrupt);
-            self.nature.network.reset(Node::Server(from), Node::Server(to));
-        }
-    }
-
-    fn frame_of_client(&mut self, client: usize, to: Server, bytes: &[u8], connection: Option<u64>) {
-        if self.waits(Node::Client(client), to, bytes, connection) {
-            return;
-        }
-        if self.server(to).process.is_none() {
-            return self.break_connection(to, client, bytes, NoReply::ConnectionRefused);
-        }
-        let mut understood = true;
-        self.at(to, |server, nature| understood = server.hear_client(nature, client, bytes));
-        if !understood {
-            self.nature.mark(Mark::FrameCorrupt);
-            let why = NoReply::Broken { why: "closed by the server".to_string() };
-            self.break_connection(to, client, bytes, why);
-        }
-    }
-
-    /// The connection of the try that sent this frame ends; a later try has one of its own.
-    fn break_connection(&mut self, server: Server, client: usize, bytes: &[u8], why: NoReply) {
-        // A frame that was damaged on the way says not even which try it was: its client hears nothing.
-        if let Ok(ClientRequest { number, .. }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) {
-            self.clients[client].loses_connection(&mut self.nature, server, number, why);
-        }
-    }
-
-    /// Whether two servers take each other for what they say they are: each remembers the other's storage id durably.
-    fn have_met(&mut self, from: Server, to: Server) -> bool {
-        let knows = |world: &World, one: Server, other: Server| {
-            let process = world.servers[usize::from(one.0) - 1].process.as_ref();
-            process.is_none_or(|process| process.met.contains(other))
-        };
-        if knows(self, to, from) && knows(self, from, to) {
-            return self.server(to).process.is_some();
-        }
-        self.meet(to, from) && self.meet(from, to) && self.server(to).process.is_some()
-    }
-
-    fn meet(&mut self, me: Server, other: Server) -> bool {
-        let storage = self.server(other).storage;
-        let Some(process) = &mut self.server(me).process else { return true };
-        if process.met.contains(other) {
-            return true;
-        }
-        match process.identity.remember_peer(other, storage) {
-            Ok(()) => {
-                process.met.insert(other);
-                true
-            }
-            Err(error @ crate::storage::identity::IdentityError::OtherPeer { .. }) => {
-                drop(error);
-                self.nature.mark(Mark::Stranger);
-                false
-            }
-            Err(error) => {
-                process.fatal = Some(error.to_string());
-                self.at(me, |_, _| {});
-                false
-            }
-        }
-    }
-
-    /// Whether all other servers remember a server's disk.
-    pub fn everybody_knows(&mut self, server: Server) -> bool {
-        let others = self.plan.cluster().without(Servers::only(server));
-        others.iter().all(|other| {
-            let identity = self.servers[usize::from(other.0) - 1].process.as_ref().map(|process| &process.identity);
-            identity.is_some_and(|identity| identity.known_peer(server).is_some())
-        })
     }
 
     fn restart_role(&mut self, role: crate::paxos::RoleName, server: Server, process: u64) {
