@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod codec;
 pub mod duration;
 pub mod kv;
+pub mod linearizability;
 pub mod net;
 pub mod paxos;
 pub mod random;

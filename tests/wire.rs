@@ -86,7 +86,7 @@ fn commands() -> impl Strategy<Value = kv::Command> {
 /// There and back, not a byte more, not a byte less.
 fn round_trip<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) -> Result<(), TestCaseError> {
     let mut bytes = encode(value);
-    prop_assert_eq!(&decode::<T>(&bytes).unwrap(), value);
+    prop_assert_eq!(&decode::<T>(&bytes).map_err(|error| TestCaseError::fail(error.to_string()))?, value);
     prop_assert!(decode::<T>(&bytes[..bytes.len() - 1]).is_err());
     bytes.push(0);
     let trailing = matches!(decode::<T>(&bytes), Err(CodecError::Trailing { left: 1, .. }));

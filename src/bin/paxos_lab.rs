@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use paxos_kv::linearizability::cli::CheckArgs;
 use paxos_kv::paxos::Slot;
 use paxos_kv::trace::audit::Audit;
 use paxos_kv::trace::parse::Run;
@@ -22,9 +23,10 @@ Examples:
   paxos-lab report runs/latest                what the run shows, each point with the lines that show it
   paxos-lab logs runs/latest --req c1-5       the story of one request, and the crashes around it
   paxos-lab logs runs/latest --slot 7         the story of one slot
+  paxos-lab check runs/latest                 whether what the clients have seen is linearizable
 
-Exit codes: 0 done (audit, report: proved), 1 failure, 2 usage, 6 not provable because lines are missing, 7 a rule was
-broken."
+Exit codes: 0 done (audit, report: proved; check: linearizable), 1 failure, 2 usage, 6 not provable because lines are
+missing, or not decided, 7 a rule was broken."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -57,6 +59,8 @@ enum Command {
         #[arg(long, value_name = "N")]
         slot: Option<u64>,
     },
+    /// Decide whether what clients have seen is linearizable
+    Check(CheckArgs),
 }
 
 fn main() -> ExitCode {
@@ -102,5 +106,6 @@ fn run(command: Command) -> Result<(String, u8), String> {
             }
             Ok((told.into_iter().map(|at| format!("{}\n", run.line(at))).collect(), 0))
         }
+        Command::Check(args) => args.run(),
     }
 }

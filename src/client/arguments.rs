@@ -87,7 +87,7 @@ pub(super) enum Command {
         /// The key
         key: OsString,
     },
-    /// Do the operations of a file, one a line: [@SERVER] put KEY VALUE [--if-version N] | get KEY | delete KEY
+    /// Do the operations of a file, one a line: put KEY VALUE | get KEY | delete KEY, perhaps behind @SERVER
     Run {
         /// The file; `-`: standard input
         file: PathBuf,

@@ -1,6 +1,6 @@
 //! One server process: threads, timers, failures and the front desk. The only place where sockets meet roles.
 //!
-//! - [`start`](Server::start) brings it up; [`options`] is its command line.
+//! - [`start`] brings it up; [`options`] is its command line.
 //! - [`runner`] is the shell that runs any role; [`shells`] is what each role adds to it.
 //! - [`house`] is what they share: mailboxes, links, and how a message reaches the roles that hear it.
 //! - [`supervisor`] starts roles, lets them fail, and starts them again; [`lives`] is how a life begins and ends.

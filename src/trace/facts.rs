@@ -199,3 +199,111 @@ fn why_applied(outcome: &Outcome) -> Option<String> {
         Outcome::Noop | Outcome::Opened { .. } | Outcome::Applied(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paxos::{CommandId, Slot};
+    use crate::trace::{LineId, Process, Trace};
+
+    fn ballot(text: &str) -> Ballot {
+        text.parse().unwrap()
+    }
+
+    fn put(label: &str) -> paxos::Command {
+        let op = kv::Op::Put { key: b"color".to_vec(), value: b"deep blue".to_vec(), if_version: None };
+        Command::Write { session: 3, sequence: 5, first_open: 1, label: label.into(), op }.to_paxos()
+    }
+
+    /// The message handled is about another request, as it happens when one ballot carries the commands of two.
+    fn context() -> Context {
+        let re = LineId { process: Process::server(Server(5), 1), n: 90 };
+        Context { re: Some(re), req: Some("c2-9".into()) }
+    }
+
+    /// The line from the role on.
+    fn line(draft: Draft) -> String {
+        let trace = Trace::to_memory(Process::server(Server(1), 1));
+        trace.line(draft);
+        trace.text().trim_end()[42..].to_string()
+    }
+
+    #[test]
+    fn a_command_has_its_own_label_and_its_bytes_are_decoded() {
+        let (slot, ballot, to) = (Slot(7), ballot("5.1"), Servers::first(5));
+        let quorum = Servers::first(3);
+        let value = Value::Command(put("c1-5"));
+        let fact = ProposerFact::Proposed { slot, ballot, value: value.clone(), adopted: None, quorum, to };
+        assert_eq!(
+            line(proposer(&fact, &context())),
+            "proposer ACCEPT   req=c1-5 slot=7 ballot=5.1 op=PUT key=color value=\"deep blue\" adopted=none \
+             quorum=s1,s2,s3 to=s1,s2,s3,s4,s5 re=s5.90 \
+             -- nobody in the quorum had accepted a value: free to propose its own"
+        );
+        let outcome = Outcome::Applied(Saved { slot, written: Written::Done { version: 1 } });
+        let fact = LearnerFact::Learned { slot, ballot, value, outcome };
+        assert_eq!(
+            line(learner(&fact, to, &context())),
+            "learner  LEARN    req=c1-5 slot=7 ballot=5.1 op=PUT key=color value=\"deep blue\" id=3-5 result=OK \
+             version=1 applied=7 re=s5.90"
+        );
+    }
+
+    #[test]
+    fn bytes_that_are_no_command_are_shown_as_that() {
+        let value = Value::Command(paxos::Command { id: CommandId(9, 9), payload: [0xff, 1, 2].as_slice().into() });
+        let fact = LearnerFact::Learned { slot: Slot(7), ballot: ballot("5.1"), value, outcome: Outcome::Unreadable };
+        let shown = line(learner(&fact, Servers::first(5), &context()));
+        assert!(
+            shown.starts_with("learner  LEARN    slot=7 ballot=5.1 op=UNREADABLE id=9-9 result=UNREADABLE"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn a_line_says_why() {
+        let retried = |nacks: Vec<(Server, Ballot)>, reason| ProposerFact::Retried {
+            ballot: ballot("3.1"),
+            from: Slot(7),
+            nacks,
+            answered: Servers::first(2),
+            next: 5,
+            reason,
+            command: Some(put("c1-5")),
+        };
+        assert_eq!(
+            line(proposer(&retried(vec![(Server(4), ballot("4.2"))], RetryReason::Nacked), &context())),
+            "proposer RETRY    req=c1-5 slot=7 ballot=3.1 nack=s4(4.2) next=5 re=s5.90 \
+             -- not chosen 20 ms after the first NACK; a rival holds 4.2, so the next round is 5"
+        );
+        let silence = line(proposer(&retried(Vec::new(), RetryReason::Silence), &context()));
+        assert!(
+            silence.ends_with("nack=none next=5 re=s5.90 -- too few have answered in time; heard from: s1,s2"),
+            "{silence}"
+        );
+        let adopted = ProposerFact::Proposed {
+            slot: Slot(7),
+            ballot: ballot("5.1"),
+            value: Value::Noop,
+            adopted: Some(ballot("3.1")),
+            quorum: Servers::first(3),
+            to: Servers::first(5),
+        };
+        let adopted = line(proposer(&adopted, &context()));
+        assert!(adopted.ends_with("-- must propose the value accepted at 3.1"), "{adopted}");
+        let refused = paxos::Refused::Prepare(Slot(7));
+        let nack = AcceptorFact::Nacked { to: Server(1), ballot: ballot("3.1"), refused, promised: ballot("4.2") };
+        assert_eq!(
+            line(acceptor(&nack, &context())),
+            "acceptor NACK     req=c2-9 slot=7+ ballot=3.1 promised=4.2 to=s1 re=s5.90 -- already promised 4.2 > 3.1"
+        );
+    }
+
+    #[test]
+    fn a_repetition_names_the_slot_of_its_effect() {
+        let saved = Saved { slot: Slot(6), written: Written::NotFound { version: 4 } };
+        assert_eq!(applied(&Outcome::Duplicate(saved)), (Applied::Duplicate { first: Slot(6) }, Some(4), None));
+        assert_eq!(applied(&Outcome::Opened { session: 3 }), (Applied::Opened, None, Some(3)));
+        assert_eq!(applied(&Outcome::Noop), (Applied::Noop, None, None));
+    }
+}

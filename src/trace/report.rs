@@ -260,51 +260,57 @@ impl<'a> Look<'a> {
     }
 
     fn no_majority(&self) -> Found {
-        let (from, to, crash) = self.outage_of_majority().ok_or("a majority of acceptors was up at all times")?;
-        let suffers = |exchange: &&Exchange<'_>| {
-            let asked = self.time(exchange.request);
-            let ended = exchange.reply.map(|reply| self.time(reply));
-            matches!(exchange.op, Op::Put | Op::Get | Op::Delete)
-                && asked < to
-                && ended.is_some_and(|ended| ended > from)
-        };
-        let noted = |exchange: &&Exchange<'_>| {
-            let status = self.status(exchange);
-            let waited =
-                exchange.reply.is_some_and(|reply| self.time(reply) >= to) && self.time(exchange.request) > from;
-            waited || matches!(status, Some(Status::Unknown | Status::NotApplied))
-        };
-        let victim = self.exchanges.iter().filter(suffers).find(noted);
-        let victim =
-            victim.ok_or("there was no majority for a while, but no request of that time waited or timed out")?;
-        let later =
-            |exchange: &&Exchange<'_>| self.time(exchange.request) > to && self.status(exchange) == Some(Status::Ok);
-        let later = self.exchanges.iter().find(later).ok_or("no request was answered after the majority came back")?;
-        let lines = [Some(crash), Some(victim.request), victim.reply, Some(later.request), later.reply];
-        let lines = lines.into_iter().flatten().collect();
+        let without = self.times_without_majority();
+        if without.is_empty() {
+            return Err("a majority of acceptors was up at all times".into());
+        }
+        let shown = without.into_iter().find_map(|(from, to, crash)| {
+            let victim = self.exchanges.iter().find(|exchange| self.suffers(exchange, from, to))?;
+            let later = |exchange: &&Exchange<'_>| {
+                self.time(exchange.request) > to && self.status(exchange) == Some(Status::Ok)
+            };
+            let later = self.exchanges.iter().find(later)?;
+            let lines = [Some(crash), Some(victim.request), victim.reply, Some(later.request), later.reply];
+            Some(lines.into_iter().flatten().collect())
+        });
+        let lines = shown
+            .ok_or("at times there was no majority, but no request suffered from it while a later one proceeded")?;
         Ok(("without a majority a request waited or timed out, and later ones proceeded".into(), lines))
     }
 
-    /// The first time for which fewer acceptors than a majority were up: when, until when, and the crash that began it.
-    fn outage_of_majority(&self) -> Option<(Timestamp, Timestamp, usize)> {
+    /// Whether a request met a time without a majority: it waited until the end of it, or got no result.
+    fn suffers(&self, exchange: &Exchange<'_>, from: Timestamp, to: Timestamp) -> bool {
+        let Some(reply) = exchange.reply.map(|reply| self.time(reply)) else { return false };
+        let asked = self.time(exchange.request);
+        let waited = asked > from && reply >= to;
+        let failed = matches!(self.status(exchange), Some(Status::Unknown | Status::NotApplied));
+        matches!(exchange.op, Op::Put | Op::Get | Op::Delete) && asked < to && reply > from && (waited || failed)
+    }
+
+    /// The times for which fewer acceptors than a majority were up: when, until when, and the crash that began each.
+    fn times_without_majority(&self) -> Vec<(Timestamp, Timestamp, usize)> {
         let acceptors = self.outages.iter().filter(|outage| outage.role == RoleTag::Acceptor);
         let mut changes: Vec<(Timestamp, i32, usize)> = Vec::new();
         for outage in acceptors {
             changes.push((self.time(outage.crash), 1, outage.crash));
             changes.extend(outage.restart.map(|restart| (self.time(restart), -1, restart)));
         }
-        changes.sort();
-        let (mut down, mut begun) = (0, None);
+        changes.sort_unstable();
+        let (mut down, mut begun, mut times) = (0, None, Vec::new());
         for (time, change, line) in changes {
             down += change;
             let is_without = (self.cluster.len() as i32 - down) * 2 <= self.cluster.len() as i32;
             match begun {
                 None if is_without => begun = Some((time, line)),
-                Some((from, crash)) if !is_without => return Some((from, time, crash)),
+                Some((from, crash)) if !is_without => {
+                    times.push((from, time, crash));
+                    begun = None;
+                }
                 _ => {}
             }
         }
-        begun.map(|(from, crash)| (from, Timestamp::MAX, crash))
+        times.extend(begun.map(|(from, crash)| (from, Timestamp::MAX, crash)));
+        times
     }
 
     fn all_roles(&self) -> Found {

@@ -79,7 +79,8 @@ impl Cluster {
 
     /// Starts one server.
     pub fn run(&mut self, id: u8) {
-        let child = self.command(id).spawn().unwrap();
+        let errors = std::fs::File::create(self.folder.path().join(format!("server-{id}.err"))).unwrap();
+        let child = self.command(id).stderr(errors).spawn().unwrap();
         self.processes[usize::from(id) - 1] = Some(child);
     }
 
@@ -129,11 +130,15 @@ impl Cluster {
     }
 
     /// Waits until every server answers and all are connected to each other.
-    pub fn await_all(&self) {
+    pub fn await_all(&mut self) {
         let others = self.cluster.servers().len() - 1;
-        for (server, _) in self.cluster.members() {
+        for Server(id) in self.cluster.servers().iter() {
             await_some("the server answers and is connected", || {
-                self.status(server.0).filter(|status| status.linked.len() == others)
+                if let Some(Ok(Some(status))) = self.processes[usize::from(id) - 1].as_mut().map(Child::try_wait) {
+                    let why = std::fs::read_to_string(self.folder.path().join(format!("server-{id}.err")));
+                    panic!("server {id} has ended ({status}): {}", why.unwrap_or_default());
+                }
+                self.status(id).filter(|status| status.linked.len() == others)
             });
         }
     }

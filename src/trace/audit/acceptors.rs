@@ -6,12 +6,10 @@ use super::super::event::Event;
 use super::super::field::{AcceptedSlots, MaybeBallot, MoreSlots, fingerprint};
 use super::super::line::RoleTag;
 use super::super::word::Recovered;
+use super::guess::{Guess, Guessed, guess};
 use super::{Case, Rule};
 use crate::paxos::{Ballot, Slot};
 use crate::role::Server;
-
-/// Of so many proposals it is tried out which of them an acceptor may have accepted without a line.
-const UNKNOWN_MAX: usize = 14;
 
 /// What one PROMISE line says of the slots from its first on.
 #[derive(Clone, Debug)]
@@ -22,8 +20,8 @@ pub(super) struct Report {
     from: Slot,
     /// What is known to be reported.
     reported: BTreeMap<Slot, Ballot>,
-    /// The report is longer than the line, and its fingerprint is not that of what the acceptor's earlier lines show. Of
-    /// the slots behind this one they tell the rest, but not all: it has accepted more, and died before it wrote the line.
+    /// The report is longer than the line, and the rest was not found: of the slots behind this one the acceptor's earlier
+    /// lines tell something, but perhaps not all.
     known_to: Option<Slot>,
 }
 
@@ -254,22 +252,22 @@ impl Past {
         // What was proposed behind the slots shown, and is not known to be accepted or overruled.
         let perhaps = case.accepts.range((last_shown.next(), Ballot::ZERO)..).map(|(key, _)| *key);
         let perhaps = perhaps.filter(|(slot, ballot)| *ballot <= promised && known.get(slot) < Some(ballot));
-        let perhaps: Vec<(Slot, Ballot)> = perhaps.take(UNKNOWN_MAX + 1).collect();
-        if perhaps.len() > UNKNOWN_MAX {
-            return Rest::Unknown;
-        }
-        let gain = |(slot, ballot): (Slot, Ballot)| {
-            fingerprint(slot, ballot).wrapping_sub(known.get(&slot).map_or(0, |before| fingerprint(slot, *before)))
-        };
-        let chosen = |set: u32| perhaps.iter().enumerate().filter(move |(n, _)| set & 1 << n != 0).map(|(_, one)| *one);
-        let found = (1..1_u32 << perhaps.len()).find(|set| {
-            let new = chosen(*set).filter(|(slot, _)| !known.contains_key(slot)).count() as u64;
-            let gained = chosen(*set).fold(0, |sum: u64, one| sum.wrapping_add(gain(one)));
-            gained == lacks && told.count == known.len() as u64 + new
+        let perhaps = perhaps.map(|(slot, ballot)| Guess {
+            slot,
+            ballot,
+            gain: fingerprint(slot, ballot)
+                .wrapping_sub(known.get(&slot).map_or(0, |before| fingerprint(slot, *before))),
+            is_new: !known.contains_key(&slot),
         });
-        let Some(set) = found else { return Rest::Other };
-        self.accepted.extend(chosen(set).map(|(slot, ballot)| (slot, (ballot, at))));
-        Rest::Found
+        let new = told.count.wrapping_sub(known.len() as u64);
+        match guess(&perhaps.collect::<Vec<_>>(), lacks, new) {
+            Guessed::These(slots) => {
+                self.accepted.extend(slots.into_iter().map(|guess| (guess.slot, (guess.ballot, at))));
+                Rest::Found
+            }
+            Guessed::None => Rest::Other,
+            Guessed::TooMany => Rest::Unknown,
+        }
     }
 }
 

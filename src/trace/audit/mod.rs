@@ -10,6 +10,7 @@ mod acceptors;
 mod case;
 mod clients;
 mod complete;
+mod guess;
 mod learners;
 mod proposals;
 #[cfg(test)]

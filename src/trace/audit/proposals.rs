@@ -76,24 +76,63 @@ fn check_bound(case: &mut Case<'_>, at: usize) {
     let adopted = adopted.0;
     // What an acceptor may have accepted without a line must at least have been proposed.
     let was_proposed = adopted.is_some_and(|ballot| case.accepts.contains_key(&(slot, ballot)));
-    let no_more = |say: Say| say.at_least <= adopted;
-    let that = |say: Say| say.at_least == adopted || (!say.exactly && say.at_least < adopted && was_proposed);
-    let no_more = quorum.iter().all(|server| fits(reports(server), slot, no_more));
-    let that = quorum.iter().any(|server| fits(reports(server), slot, that));
+    let could_be_more = has_rival(case, slot, adopted, at);
+    let no_more = |say: Say| match say {
+        Say { at_least, .. } if at_least > adopted => Fit::No,
+        Say { exactly, .. } if exactly || !could_be_more => Fit::Yes,
+        Say { .. } => Fit::Perhaps,
+    };
+    // That somebody reported it matters less than that nobody reported more: it was proposed, so it was safe.
+    let that = |say: Say| match say {
+        Say { at_least, .. } if at_least == adopted => Fit::Yes,
+        Say { at_least, exactly: false } if at_least < adopted && was_proposed => Fit::Yes,
+        Say { .. } => Fit::No,
+    };
+    let no_more = quorum.iter().map(|server| Fit::of_one(reports(server), slot, no_more)).min();
+    let that = quorum.iter().map(|server| Fit::of_one(reports(server), slot, that)).max();
     let evidence = quorum.iter().flat_map(|server| reports(server).iter().map(|report| report.at)).chain([at]);
     let evidence: Vec<usize> = evidence.collect();
-    if !no_more || !that {
-        let says = format!("{ballot} proposes in slot {slot} as if {}: its promises say otherwise", told(adopted));
-        case.violated(Rule::Adopt, &evidence, says);
-    } else if let Some(before) = adopted {
-        check_adopted(case, slot, before, at);
+    match no_more.min(that) {
+        Some(Fit::Yes) => {
+            if let Some(before) = adopted {
+                check_adopted(case, slot, before, at);
+            }
+        }
+        Some(Fit::Perhaps) => {
+            let says = format!("a promise for {ballot} reports more slots than its line shows, slot {slot} perhaps");
+            case.unproven(Rule::Adopt, &evidence, says);
+        }
+        Some(Fit::No) | None => {
+            let says = format!("{ballot} proposes in slot {slot} as if {}: its promises say otherwise", told(adopted));
+            case.violated(Rule::Adopt, &evidence, says);
+        }
     }
 }
 
-/// An acceptor that was asked twice has answered twice: one of its answers must fit. (One that was asked about later
-/// slots only says nothing against it: that the proposal is not below them is checked apart.)
-fn fits(reports: &[Report], slot: Slot, fits: impl Fn(Say) -> bool) -> bool {
-    reports.iter().any(|report| report.says(slot).is_none_or(&fits))
+/// Whether another value was proposed in the slot, below this proposal and above what it adopts: an acceptor could have
+/// accepted that one, and then this proposal would be wrong.
+fn has_rival(case: &Case<'_>, slot: Slot, adopted: Option<Ballot>, at: usize) -> bool {
+    let Event::Accept { ballot, .. } = case.run.line(at).event else { return false };
+    let value = Told::of(case.run.line(at));
+    let between = case.accepts.range((slot, adopted.unwrap_or(Ballot::ZERO))..(slot, ballot));
+    between.flat_map(|(_, lines)| lines).any(|rival| Told::of(case.run.line(*rival)) != value)
+}
+
+/// How an acceptor's promise fits a proposal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    No,
+    /// The lines do not tell all that the promise said.
+    Perhaps,
+    Yes,
+}
+
+impl Fit {
+    /// An acceptor that was asked twice has answered twice: one of its answers must fit. (One that was asked about later
+    /// slots only says nothing against it: that the proposal is not below them is checked apart.)
+    fn of_one(reports: &[Report], slot: Slot, fit: impl Fn(Say) -> Fit) -> Fit {
+        reports.iter().map(|report| report.says(slot).map_or(Fit::Yes, &fit)).max().unwrap_or(Fit::No)
+    }
 }
 
 fn told(adopted: Option<Ballot>) -> String {

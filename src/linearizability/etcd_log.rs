@@ -1,0 +1,179 @@
+//! The log of a Jepsen test of one register, as the test data of the Porcupine project have them.
+//!
+//! ```text
+//! INFO  jepsen.util - 2  :invoke  :write  4
+//! INFO  jepsen.util - 2  :ok      :write  4
+//! INFO  jepsen.util - 1  :invoke  :cas    [0 3]
+//! INFO  jepsen.util - 1  :fail    :cas    [0 3]
+//! INFO  jepsen.util - 3  :invoke  :read   nil
+//! INFO  jepsen.util - 3  :fail    :read   :timed-out
+//! ```
+//!
+//! `:info` means that the outcome is unknown. A failed compare-and-set that repeats its values did find another value; any
+//! other failed operation did not happen.
+
+use super::history::FormatError;
+use super::model::Operation;
+use super::pairs::{Kind, Pair, Told, pair};
+use super::register::{Call, Outcome, Register};
+use super::values::Values;
+use super::verdict::{Part, Place};
+
+/// What every line of the test has in it, before its fields.
+pub(super) const MARK: &str = "jepsen.util - ";
+
+/// What a line tells of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What<'a> {
+    Read(Option<&'a str>),
+    Write(&'a str),
+    CompareAndSet(&'a str, &'a str),
+    TimedOut,
+}
+
+/// Reads a log. A line without the mark is somebody else's.
+pub(super) fn read(text: &str) -> Result<Vec<Part<Register>>, FormatError> {
+    let fields = |line| text_after_mark(line).map(|fields| fields.split_whitespace().collect::<Vec<_>>());
+    let lines = text.lines().enumerate().filter_map(|(number, line)| Some((number, fields(line)?)));
+    let told = lines.map(|(number, fields)| {
+        told(number, &fields).ok_or_else(|| FormatError::new(number, "this is not PROCESS KIND FUNCTION VALUE"))
+    });
+    let pairs = pair(told.collect::<Result<_, _>>()?)?;
+    Ok(vec![part(&pairs)?])
+}
+
+fn text_after_mark(line: &str) -> Option<&str> {
+    line.split_once(MARK).map(|(_, fields)| fields)
+}
+
+fn told<'a>(line: usize, fields: &[&'a str]) -> Option<Told<'a, What<'a>>> {
+    let [process, kind, function, values @ ..] = fields else { return None };
+    let what = match (*function, values) {
+        (":read" | ":write" | ":cas", [":timed-out"]) => What::TimedOut,
+        (":read", ["nil"]) => What::Read(None),
+        (":read", [value]) => What::Read(Some(value)),
+        (":write", [value]) => What::Write(value),
+        (":cas", [from, to]) => What::CompareAndSet(from.strip_prefix('[')?, to.strip_suffix(']')?),
+        _ => return None,
+    };
+    Some(Told { line, process, kind: Kind::parse(kind)?, what })
+}
+
+fn part(pairs: &[Pair<What>]) -> Result<Part<Register>, FormatError> {
+    // Compared with is as good as read: the answer depends on the value.
+    let read = pairs.iter().flat_map(|pair| [Some(pair.call.1), pair.end.as_ref().map(|end| end.2)]);
+    let read = read.flatten().filter_map(|what| match what {
+        What::Read(value) => value,
+        What::CompareAndSet(from, _) => Some(from),
+        What::Write(_) | What::TimedOut => None,
+    });
+    let values = Values::read(read.map(str::to_string));
+    let (mut operations, mut places) = (Vec::new(), Vec::new());
+    for pair in pairs {
+        if let Some(operation) = operation(pair, &values)? {
+            operations.push(operation);
+            places.push(Place { call: pair.call.0, end: pair.end.as_ref().map(|end| end.0) });
+        }
+    }
+    Ok(Part { key: "the register".to_string(), model: Register { values }, operations, places })
+}
+
+/// The operation; None if it did not happen, or changed nothing and told nothing.
+fn operation(pair: &Pair<What>, values: &Values<String>) -> Result<Option<Operation<Call, Outcome>>, FormatError> {
+    let number = |value: &str| values.number(&value.to_string());
+    let (called, what) = pair.call;
+    let call = match what {
+        What::Read(None) => Call::Read,
+        What::Write(value) => Call::Write(number(value)),
+        What::CompareAndSet(from, to) => Call::CompareAndSet(number(from), number(to)),
+        What::Read(Some(_)) | What::TimedOut => return Err(FormatError::new(called, "this is no call")),
+    };
+    let returned = match pair.end {
+        None | Some((_, Kind::Info, _)) => None,
+        Some((line, Kind::Ok, What::Read(value))) if call == Call::Read => {
+            Some((line as u64, Outcome::Holds(value.map(number))))
+        }
+        Some((line, Kind::Ok, told)) if call != Call::Read && told == what => Some((line as u64, Outcome::Done)),
+        Some((line, Kind::Fail, told)) if matches!(call, Call::CompareAndSet(..)) && told == what => {
+            Some((line as u64, Outcome::Mismatch))
+        }
+        Some((_, Kind::Fail, _)) => return Ok(None),
+        Some((line, Kind::Ok | Kind::Invoke, _)) => {
+            return Err(FormatError::new(line, "this does not answer what was called"));
+        }
+    };
+    let tells_nothing = returned.is_none() && call == Call::Read;
+    Ok((!tells_nothing).then_some(Operation { call, called: called as u64, returned }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(lines: &[&str]) -> String {
+        lines
+            .iter()
+            .map(|line| format!("INFO  jepsen.util - {}\n", line.replace(' ', "\t").replace("_", " ")))
+            .collect()
+    }
+
+    #[test]
+    fn ends_mean_done_mismatch_not_happened_or_unknown() {
+        let text = log(&[
+            "0 :invoke :read nil",
+            "1 :invoke :write 4",
+            "0 :ok :read nil",
+            "1 :info :write :timed-out",
+            "2 :invoke :cas [0_3]",
+            "3 :invoke :cas [4_1]",
+            "2 :fail :cas [0_3]",
+            "3 :ok :cas [4_1]",
+            "0 :invoke :read nil",
+            "0 :fail :read :timed-out",
+            "4 :invoke :write 2",
+            "4 :fail :write 2",
+            "5 :invoke :read nil",
+        ]);
+        let parts = read(&format!("a line of somebody else\n{text}")).unwrap();
+        let [part] = &*parts else { panic!("one register") };
+        let number = |value: &str| part.model.values.number(&value.to_string());
+        assert_eq!(
+            part.operations,
+            [
+                Operation { call: Call::Read, called: 1, returned: Some((3, Outcome::Holds(None))) },
+                Operation { call: Call::Write(number("4")), called: 2, returned: None },
+                Operation {
+                    call: Call::CompareAndSet(number("0"), number("3")),
+                    called: 5,
+                    returned: Some((7, Outcome::Mismatch)),
+                },
+                Operation {
+                    call: Call::CompareAndSet(number("4"), number("1")),
+                    called: 6,
+                    returned: Some((8, Outcome::Done)),
+                },
+            ]
+        );
+        assert_ne!(number("4"), number("0"), "compared with");
+        assert_eq!(number("1"), number("3"), "read by nobody");
+        assert_eq!(part.places[1], Place { call: 2, end: Some(4) });
+    }
+
+    #[test]
+    fn what_is_no_history_is_named() {
+        for (lines, line, what) in [
+            (&["0 :invoke :read nil", "0 :invoke :read nil"][..], 1, "has not ended"),
+            (&["0 :ok :read nil"], 0, "has called nothing"),
+            (&["0 :invoke :read 4"], 0, "no call"),
+            (&["0 :invoke :read nil", "0 :ok :write 4"], 1, "does not answer"),
+            (&["0 :invoke :write 4", "0 :ok :write 5"], 1, "does not answer"),
+            (&["0 :invoke :swim 4"], 0, "PROCESS KIND"),
+            (&["0 :maybe :write 4"], 0, "PROCESS KIND"),
+            (&["0 :invoke"], 0, "PROCESS KIND"),
+        ] {
+            let error = read(&log(lines)).unwrap_err();
+            assert_eq!(error.line, line, "{lines:?}");
+            assert!(error.to_string().contains(what), "{error}");
+        }
+    }
+}

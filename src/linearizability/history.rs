@@ -1,0 +1,102 @@
+//! Histories in files, whatever they are written in.
+
+use std::time::Instant;
+
+use super::verdict::{Verdict, check};
+use super::{etcd_log, kv_text, lines};
+use crate::trace::Line;
+use crate::trace::parse::Run;
+
+/// What a history is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Format {
+    /// A Jepsen log of one register.
+    EtcdLog,
+    /// Maps with get, put and append.
+    KvText,
+    /// The lines of this program.
+    Lines,
+}
+
+/// Why a file is no history.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {}: {what}", .line + 1)]
+pub struct FormatError {
+    /// The number of the line, from 0.
+    pub line: usize,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+impl FormatError {
+    pub(super) fn new(line: usize, what: impl Into<String>) -> FormatError {
+        FormatError { line, what: what.into() }
+    }
+}
+
+impl Format {
+    /// What this text is written in, by its first line that is not empty.
+    pub fn of(text: &str) -> Result<Format, FormatError> {
+        let first = text.lines().enumerate().find(|(_, line)| !line.trim().is_empty());
+        let Some((number, line)) = first else { return Err(FormatError::new(0, "there is nothing in it")) };
+        if line.starts_with(kv_text::MARK) {
+            Ok(Format::KvText)
+        } else if text.lines().any(|line| line.contains(etcd_log::MARK)) {
+            Ok(Format::EtcdLog)
+        } else {
+            let parsed = line.parse::<Line>().map(|_| Format::Lines);
+            parsed.map_err(|error| FormatError::new(number, format!("this is no history that is known here ({error})")))
+        }
+    }
+}
+
+/// A history that was read.
+#[derive(Clone, Debug)]
+pub enum History {
+    /// A Jepsen log of one register.
+    EtcdLog(String),
+    /// Maps with get, put and append.
+    KvText(String),
+    /// The lines of the clients of a run, and perhaps of its servers.
+    Lines(Run),
+}
+
+impl History {
+    /// Checks it; the check gives up at the deadline. Places in the verdict are line numbers from 0, or indices of the
+    /// lines of the run.
+    pub fn check(&self, deadline: Instant) -> Result<Verdict, FormatError> {
+        match self {
+            History::EtcdLog(text) => Ok(check(etcd_log::read(text)?, deadline)),
+            History::KvText(text) => Ok(check(kv_text::read(text)?, deadline)),
+            History::Lines(run) => Ok(lines::check_run(run, deadline)),
+        }
+    }
+
+    /// The line at a place: its file if it is known, its number there from 1, and what it says.
+    pub fn line(&self, place: usize) -> (Option<&str>, usize, String) {
+        match self {
+            History::EtcdLog(text) | History::KvText(text) => {
+                (None, place + 1, text.lines().nth(place).unwrap_or_default().to_string())
+            }
+            History::Lines(run) => {
+                let entry = &run.lines[place];
+                (Some(&entry.file), entry.number, entry.line.to_string())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_told_apart_by_what_they_hold() {
+        assert_eq!(Format::of("\n{:process 0, :type :invoke"), Ok(Format::KvText));
+        assert_eq!(Format::of("setup\nINFO  jepsen.util - 0\t:invoke\t:read\tnil"), Ok(Format::EtcdLog));
+        let line = "2026-08-21T14:03:07.105612Z WARN  s3.1    acceptor DROP     msg=ACCEPT cause=crashed\n";
+        assert_eq!(Format::of(line), Ok(Format::Lines));
+        assert!(Format::of("hello\n").unwrap_err().to_string().starts_with("line 1: this is no history"));
+        assert!(Format::of("\n\n").is_err());
+    }
+}

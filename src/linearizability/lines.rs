@@ -1,0 +1,244 @@
+//! The history in the lines of this program's own clients.
+//!
+//! A client writes REQUEST before it sends anything, and RESPONSE or TIMEOUT once it knows how the request has ended, or
+//! that it will not know. NOTAPPLIED did not happen; UNKNOWN, EXPIRED, SUPERSEDED and no end at all are pending. If lines
+//! of servers are there too, writes of clients that write no lines are in their REQUEST lines: they count as pending.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::model::Operation;
+use super::values::Values;
+use super::verdict::{Part, Place, Unknown, Verdict, check};
+use super::versioned::{Call, Outcome, Start, Versioned};
+use crate::role::Server;
+use crate::trace::parse::Run;
+use crate::trace::{Event, Line, Op, Process, Status, Text};
+
+/// Checks the history in these lines, each process's in the order in which it wrote them. Places in the verdict are
+/// indices of the lines. The check gives up at the deadline.
+pub fn check_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, deadline: Instant) -> Verdict {
+    decide(read(lines.into_iter().map(|line| (line, false))), deadline)
+}
+
+/// Checks the history of a run, also while its processes still write. Places in the verdict are indices of its lines.
+pub fn check_run(run: &Run, deadline: Instant) -> Verdict {
+    decide(read(run.lines.iter().map(|entry| (&entry.line, entry.late))), deadline)
+}
+
+fn decide(parts: Result<Vec<Part<Versioned>>, Unknown>, deadline: Instant) -> Verdict {
+    match parts {
+        Ok(parts) => check(parts, deadline),
+        Err(incomplete) => Verdict::Unknown(incomplete),
+    }
+}
+
+/// The history, key by key; an error if operations are missing. The line that explains a late one may have been written
+/// after its file was read, so what a late line says of a result is left aside.
+fn read<'a>(lines: impl IntoIterator<Item = (&'a Line, bool)>) -> Result<Vec<Part<Versioned>>, Unknown> {
+    let mut reader = Reader::default();
+    for (index, (line, late)) in lines.into_iter().enumerate() {
+        match line.id.process.as_server() {
+            Some(server) => reader.server(server, index, line),
+            None => reader.client(index, line, late)?,
+        }
+    }
+    Ok(reader.finish())
+}
+
+/// Names a write, whichever server it was sent to: session and number.
+type WriteId = (u64, u64);
+
+/// An operation as the lines have it.
+struct Told<'a> {
+    key: &'a Text,
+    asked: Asked<'a>,
+    /// The line of the call, and its moment.
+    called: (usize, u64),
+    end: End<'a>,
+}
+
+/// What was asked about a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked<'a> {
+    Get,
+    Put { value: &'a Text, if_version: Option<u64> },
+    Delete,
+}
+
+/// What came of it, and in which line that stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End<'a> {
+    NotHappened,
+    Pending(Option<usize>),
+    Returned { line: usize, moment: u64, answer: Answer<'a> },
+}
+
+/// What was answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer<'a> {
+    Holds(Option<&'a Text>, u64),
+    Done(u64),
+    NotFound(u64),
+    Mismatch(u64),
+}
+
+#[derive(Default)]
+struct Reader<'a> {
+    told: Vec<Told<'a>>,
+    /// The requests that have not ended, by client and label; None for those that are about no key.
+    open: BTreeMap<(&'a Process, &'a str), Option<usize>>,
+    /// The number of the last line of each client.
+    last: BTreeMap<&'a Process, u64>,
+    /// The writes that clients have told of.
+    ours: BTreeSet<WriteId>,
+    /// The writes that servers were asked for, as the earliest of their lines has it.
+    served: BTreeMap<WriteId, Told<'a>>,
+    /// The first life of each server that the lines know, and whether its disk was empty.
+    first_lives: BTreeMap<Server, (u32, bool)>,
+}
+
+impl<'a> Reader<'a> {
+    fn client(&mut self, index: usize, line: &'a Line, late: bool) -> Result<(), Unknown> {
+        let last = self.last.entry(&line.id.process).or_insert(0);
+        if line.id.n != *last + 1 || matches!(line.event, Event::Lost { .. }) {
+            let sentence = format!("lines of {} are missing before {}", line.id.process, line.id);
+            return Err(Unknown::Incomplete(sentence));
+        }
+        *last = line.id.n;
+        let name = (&line.id.process, line.req.as_deref().unwrap_or_default());
+        match &line.event {
+            Event::Request { session, sequence, .. } => {
+                self.ours.extend(session.zip(*sequence));
+                // If the label was open, that request has no end.
+                self.open.insert(name, asked(&line.event).map(|_| self.told.len()));
+                self.told.extend(told(index, line));
+                Ok(())
+            }
+            Event::Response { status, .. } | Event::Timeout { status, .. } => {
+                let ended = self.open.remove(&name).ok_or_else(|| {
+                    Unknown::Incomplete(format!("{} ends a request of which no line says what it was", line.id))
+                })?;
+                let Some(told) = ended.map(|index| &mut self.told[index]) else { return Ok(()) };
+                let end = end(index, line, *status, told.asked).ok_or_else(|| {
+                    Unknown::Incomplete(format!("{} does not say all that such an answer says", line.id))
+                })?;
+                told.end = if late { End::Pending(Some(index)) } else { end };
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn server(&mut self, server: Server, index: usize, line: &'a Line) {
+        match &line.event {
+            Event::Request { session: Some(session), sequence: Some(sequence), .. } => {
+                let Some(told) = told(index, line) else { return };
+                let earliest =
+                    self.served.get(&(*session, *sequence)).is_none_or(|other| told.called.1 < other.called.1);
+                if earliest {
+                    self.served.insert((*session, *sequence), told);
+                }
+            }
+            Event::Boot { life, accepted, .. } => {
+                let life = life.unwrap_or(line.id.process.life());
+                let empty = accepted.map_or(life == 1, |accepted| accepted == 0);
+                let first = self.first_lives.entry(server).or_insert((life, empty));
+                *first = (*first).min((life, empty));
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(self) -> Vec<Part<Versioned>> {
+        let empty = self.first_lives.values().all(|(_, empty)| *empty);
+        let start = if empty { Start::Empty } else { Start::Anything };
+        let foreign = self.served.into_iter().filter(|(id, _)| !self.ours.contains(id)).map(|(_, told)| told);
+        let mut by_key: BTreeMap<&Text, Vec<Told>> = BTreeMap::new();
+        for told in self.told.into_iter().chain(foreign) {
+            let tells_nothing = told.asked == Asked::Get && matches!(told.end, End::Pending(_));
+            if told.end != End::NotHappened && !tells_nothing {
+                by_key.entry(told.key).or_default().push(told);
+            }
+        }
+        by_key.into_iter().map(|(key, told)| part(key, start, &told)).collect()
+    }
+}
+
+/// The operation of a REQUEST; None if it is about no key, or promises nothing.
+fn told<'a>(index: usize, line: &'a Line) -> Option<Told<'a>> {
+    let (key, asked) = asked(&line.event)?;
+    Some(Told { key, asked, called: (index, moment(line)), end: End::Pending(None) })
+}
+
+fn asked(event: &Event) -> Option<(&Text, Asked<'_>)> {
+    let Event::Request { op, key: Some(key), value, if_version, .. } = event else { return None };
+    let asked = match (op, value) {
+        (Op::Get, _) => Asked::Get,
+        (Op::Put, Some(value)) => Asked::Put { value, if_version: *if_version },
+        (Op::Delete, _) => Asked::Delete,
+        (Op::Put, None) | (Op::StaleGet | Op::Open | Op::Status | Op::Noop | Op::Unreadable, _) => return None,
+    };
+    Some((key, asked))
+}
+
+/// What a RESPONSE or TIMEOUT means for what was asked; None if a field is not there.
+fn end<'a>(index: usize, line: &'a Line, status: Status, asked: Asked) -> Option<End<'a>> {
+    let (version, value) = match &line.event {
+        Event::Response { version, value, .. } => (*version, value.as_ref()),
+        _ => (None, None),
+    };
+    let answer = match (status, asked) {
+        (Status::NotApplied, _) => return Some(End::NotHappened),
+        (Status::Unknown | Status::Expired | Status::Superseded, _) => return Some(End::Pending(Some(index))),
+        (Status::Ok, Asked::Get) => Answer::Holds(Some(value?), version?),
+        (Status::NotFound, Asked::Get) => Answer::Holds(None, version?),
+        (Status::Ok, Asked::Put { .. } | Asked::Delete) => Answer::Done(version?),
+        (Status::NotFound, Asked::Put { .. } | Asked::Delete) => Answer::NotFound(version?),
+        (Status::Mismatch, _) => Answer::Mismatch(version?),
+    };
+    // Times are cut to microseconds, and a process never writes two lines in one: what is that close overlaps.
+    Some(End::Returned { line: index, moment: moment(line) + 1, answer })
+}
+
+/// Microseconds since 1970.
+fn moment(line: &Line) -> u64 {
+    u64::try_from(line.time.as_microsecond()).unwrap_or(0)
+}
+
+fn part(key: &Text, start: Start, all: &[Told]) -> Part<Versioned> {
+    let read = all.iter().filter_map(|told| match told.end {
+        End::Returned { answer: Answer::Holds(value, _), .. } => value,
+        _ => None,
+    });
+    let values = Values::read(read.cloned());
+    let (mut operations, mut places) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
+    for told in all {
+        let call = match told.asked {
+            Asked::Get => Call::Get,
+            Asked::Put { value, if_version } => Call::Put { value: values.number(value), if_version },
+            Asked::Delete => Call::Delete,
+        };
+        let (end, returned) = match told.end {
+            End::NotHappened => continue,
+            End::Pending(line) => (line, None),
+            End::Returned { line, moment, answer } => (Some(line), Some((moment, outcome(answer, &values)))),
+        };
+        operations.push(Operation { call, called: told.called.1, returned });
+        places.push(Place { call: told.called.0, end });
+    }
+    Part { key: format!("key {key}"), model: Versioned { start, values }, operations, places }
+}
+
+fn outcome(answer: Answer, values: &Values<Text>) -> Outcome {
+    match answer {
+        Answer::Holds(value, version) => Outcome::Holds(value.map(|value| values.number(value)), version),
+        Answer::Done(version) => Outcome::Done(version),
+        Answer::NotFound(version) => Outcome::NotFound(version),
+        Answer::Mismatch(version) => Outcome::Mismatch(version),
+    }
+}
+
+#[cfg(test)]
+#[path = "lines_tests.rs"]
+mod tests;

@@ -1,0 +1,269 @@
+//! The search against trying everything, on many small random histories.
+
+use std::time::{Duration, Instant};
+
+use super::first_break::first_break;
+use super::model::{Model, Operation, OperationOf};
+use super::register::{self, Register};
+use super::search::{Found, Limits, Stuck, search};
+use super::values::{Number, UNREAD, Values};
+use super::versioned::{self, Start, Versioned};
+use crate::random::Random;
+use crate::trace::Text;
+
+fn limits() -> Limits {
+    Limits { deadline: Instant::now() + Duration::from_secs(60), memory_bytes: 1 << 28 }
+}
+
+/// Tries every order of every choice of pending operations, with nothing of the search's cleverness.
+fn by_brute_force<M: Model>(model: &M, operations: &[OperationOf<M>]) -> bool {
+    fn from<M: Model>(model: &M, operations: &[OperationOf<M>], left: &mut Vec<usize>, state: &M::State) -> bool {
+        if left.iter().all(|index| operations[*index].returned.is_none()) {
+            return true;
+        }
+        (0..left.len()).any(|at| {
+            let index = left.swap_remove(at);
+            let operation = &operations[index];
+            // Nothing that is left may have returned before this one was called.
+            let in_time = left.iter().all(|other| operations[*other].until() >= operation.called);
+            let explained = in_time
+                && model
+                    .step(state, &operation.call, operation.outcome())
+                    .is_some_and(|after| from(model, operations, left, &after));
+            left.push(index);
+            let last = left.len() - 1;
+            left.swap(at, last);
+            explained
+        })
+    }
+    from(model, operations, &mut (0..operations.len()).collect(), &model.start())
+}
+
+/// The state behind an order, if it explains everything that returned before `until`.
+fn explained<M: Model>(model: &M, operations: &[OperationOf<M>], order: &[usize], until: u64) -> Option<M::State> {
+    let mut state = model.start();
+    for (at, index) in order.iter().enumerate() {
+        state = model.step(&state, &operations[*index].call, operations[*index].outcome())?;
+        let in_time = order[at + 1..].iter().all(|later| operations[*later].until() >= operations[*index].called);
+        let once = !order[at + 1..].contains(index);
+        (in_time && once).then_some(())?;
+    }
+    let all_there = (0..operations.len()).all(|index| operations[index].until() >= until || order.contains(&index));
+    all_there.then_some(state)
+}
+
+/// Checks a history both ways. True if it is linearizable.
+fn agree<M: Model>(model: &M, operations: &[OperationOf<M>]) -> bool {
+    let expected = by_brute_force(model, operations);
+    match search(model, operations, limits()) {
+        Found::Order(order) => {
+            assert!(expected, "no order explains {operations:#?}");
+            assert!(explained(model, operations, &order, u64::MAX).is_some(), "{order:?} of {operations:#?}");
+        }
+        Found::Stuck(stuck) => {
+            assert!(!expected, "an order explains {operations:#?}");
+            let until = operations[stuck.breaks].until();
+            assert_eq!(explained(model, operations, &stuck.order, until), Some(stuck.state.clone()), "{operations:#?}");
+            let called: Vec<_> = operations.iter().filter(|operation| operation.called <= until).cloned().collect();
+            assert!(!by_brute_force(model, &called), "an order explains all up to {until} in {operations:#?}");
+            is_first_break(model, operations, &first_break(model, operations, stuck, limits()));
+        }
+        other => panic!("{other:?} of so few"),
+    }
+    expected
+}
+
+/// The history as it was known just after a return: what had not returned by then is pending.
+fn up_to<M: Model>(operations: &[OperationOf<M>], last: (u64, usize)) -> Vec<OperationOf<M>> {
+    let early = operations.iter().enumerate().filter(|(_, operation)| operation.called <= last.0);
+    early
+        .map(|(index, operation)| {
+            let returned = operation.returned.clone().filter(|(moment, _)| (*moment, index) <= last);
+            Operation { returned, ..operation.clone() }
+        })
+        .collect()
+}
+
+fn is_first_break<M: Model>(model: &M, operations: &[OperationOf<M>], stuck: &Stuck<M::State>) {
+    let last = (operations[stuck.breaks].until(), stuck.breaks);
+    assert!(!by_brute_force(model, &up_to::<M>(operations, last)), "{last:?} does not break {operations:#?}");
+    let mut early = operations.to_vec();
+    for (index, operation) in early.iter_mut().enumerate() {
+        operation.returned.take_if(|(moment, _)| (*moment, index) >= last);
+    }
+    assert_eq!(explained(model, &early, &stuck.order, u64::MAX), Some(stuck.state.clone()), "{operations:#?}");
+    for index in 0..operations.len() {
+        let elsewhere = stuck.order.contains(&index) || index == stuck.breaks || operations[index].called > last.0;
+        assert_ne!(stuck.open.contains(&index), elsewhere, "{index} of {operations:#?}");
+    }
+}
+
+/// What is random about a history.
+trait Asks: Model {
+    fn any_call(&self, random: &mut Random) -> Self::Call;
+    fn any_outcome(&self, random: &mut Random, call: &Self::Call) -> Self::Outcome;
+    /// The right answer in this state.
+    fn answer(&self, state: &Self::State, call: &Self::Call) -> Self::Outcome;
+}
+
+fn any_value(random: &mut Random, values: &[Number]) -> Number {
+    values[random.within(0..=values.len() as u64 - 1) as usize]
+}
+
+impl Asks for Register {
+    fn any_call(&self, random: &mut Random) -> register::Call {
+        let values = ["0", "1"].map(|value| self.values.number(&value.to_string()));
+        match random.within(0..=2) {
+            0 => register::Call::Read,
+            1 => register::Call::Write(any_value(random, &values)),
+            _ => register::Call::CompareAndSet(any_value(random, &values), any_value(random, &values)),
+        }
+    }
+
+    fn any_outcome(&self, random: &mut Random, call: &register::Call) -> register::Outcome {
+        let values = ["0", "1"].map(|value| self.values.number(&value.to_string()));
+        match (call, random.within(0..=2)) {
+            (register::Call::Read, 0) => register::Outcome::Holds(None),
+            (register::Call::Read, _) => register::Outcome::Holds(Some(any_value(random, &values))),
+            (register::Call::CompareAndSet(..), 0) => register::Outcome::Mismatch,
+            _ => register::Outcome::Done,
+        }
+    }
+
+    fn answer(&self, state: &Option<Number>, call: &register::Call) -> register::Outcome {
+        match call {
+            register::Call::Read => register::Outcome::Holds(*state),
+            register::Call::CompareAndSet(from, _) if *state != Some(*from) => register::Outcome::Mismatch,
+            register::Call::Write(_) | register::Call::CompareAndSet(..) => register::Outcome::Done,
+        }
+    }
+}
+
+impl Asks for Versioned {
+    fn any_call(&self, random: &mut Random) -> versioned::Call {
+        let values = [self.values.number(&"a".into()), self.values.number(&"b".into()), UNREAD];
+        match random.within(0..=4) {
+            0 => versioned::Call::Get,
+            1 => versioned::Call::Delete,
+            2 => versioned::Call::Put { value: any_value(random, &values), if_version: Some(random.within(0..=2)) },
+            _ => versioned::Call::Put { value: any_value(random, &values), if_version: None },
+        }
+    }
+
+    fn any_outcome(&self, random: &mut Random, call: &versioned::Call) -> versioned::Outcome {
+        let values = ["a", "b"].map(|value| self.values.number(&value.into()));
+        let version = random.within(0..=3);
+        match (call, random.within(0..=3)) {
+            (versioned::Call::Get, 0) => versioned::Outcome::Holds(None, version),
+            (versioned::Call::Get, _) => versioned::Outcome::Holds(Some(any_value(random, &values)), version),
+            (versioned::Call::Delete, 0) => versioned::Outcome::NotFound(version),
+            (versioned::Call::Put { if_version: Some(_), .. }, 0) => versioned::Outcome::Mismatch(version),
+            _ => versioned::Outcome::Done(version),
+        }
+    }
+
+    fn answer(&self, state: &versioned::State, call: &versioned::Call) -> versioned::Outcome {
+        let version = state.version.expect("the store of a test begins empty");
+        let versioned::Held::Known(held) = state.held else { panic!("the store of a test begins empty") };
+        match *call {
+            versioned::Call::Get => versioned::Outcome::Holds(held, version),
+            versioned::Call::Put { if_version: Some(wanted), .. } if wanted != version => {
+                versioned::Outcome::Mismatch(version)
+            }
+            versioned::Call::Delete if held.is_none() => versioned::Outcome::NotFound(version),
+            versioned::Call::Put { .. } | versioned::Call::Delete => versioned::Outcome::Done(version + 1),
+        }
+    }
+}
+
+/// At most so many operations: brute force tries the factorial of it.
+const OPERATIONS_MAX: u64 = 6;
+
+/// A history that is linearizable by construction: the operations take effect at moments drawn in order, each within a
+/// span around its moment. What is pending may have taken effect or not.
+fn valid<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
+    let mut state = model.start();
+    let mut operations = Vec::new();
+    for at in 1..=random.within(1..=OPERATIONS_MAX) {
+        let call = model.any_call(random);
+        let outcome = model.answer(&state, &call);
+        let after = model.step(&state, &call, Some(&outcome)).expect("the right answer fits");
+        let (moment, span) = (10 * at, random.within(0..=2) * 12 + 1);
+        let called = moment.saturating_sub(random.within(0..=span));
+        let pending = random.within(0..=4) == 0;
+        if !pending || random.within(0..=1) == 0 {
+            state = after;
+        }
+        let returned = (!pending).then(|| (moment + random.within(0..=span), outcome));
+        operations.push(Operation { call, called, returned });
+    }
+    operations
+}
+
+/// A valid history with one thing changed.
+fn mutated<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
+    let mut operations = valid(model, random);
+    let victim = random.within(0..=operations.len() as u64 - 1) as usize;
+    let operation = &mut operations[victim];
+    match random.within(0..=3) {
+        0 => operation.call = model.any_call(random),
+        1 => operation.called = operation.called.min(random.within(0..=60)),
+        _ => {
+            let outcome = model.any_outcome(random, &operation.call);
+            operation.returned = Some((operation.until().min(90).max(operation.called), outcome));
+        }
+    }
+    operations
+}
+
+fn random_history<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
+    let mut operations = Vec::new();
+    for _ in 0..random.within(1..=OPERATIONS_MAX) {
+        let (call, called) = (model.any_call(random), random.within(0..=20));
+        let outcome = model.any_outcome(random, &call);
+        let returned = (random.within(0..=3) > 0).then(|| (called + random.within(0..=12), outcome));
+        operations.push(Operation { call, called, returned });
+    }
+    operations
+}
+
+/// So many histories of each kind a model.
+const HISTORIES: u64 = 60_000;
+
+/// Checks many histories of each kind, and that none of the kinds is all right or all wrong without saying much.
+fn agree_on_many<M: Asks>(model: &M) {
+    let mut random = Random::new(17, 0);
+    let mut right = [0; 3];
+    for _ in 0..HISTORIES {
+        let valid = agree(model, &valid(model, &mut random));
+        assert!(valid, "linearizable by construction");
+        right[0] += 1;
+        right[1] += u64::from(agree(model, &mutated(model, &mut random)));
+        right[2] += u64::from(agree(model, &random_history(model, &mut random)));
+    }
+    for right in &right[1..] {
+        assert!((HISTORIES / 20..HISTORIES * 19 / 20).contains(right), "{right} of {HISTORIES} are linearizable");
+    }
+}
+
+#[test]
+fn the_search_agrees_with_brute_force_about_registers() {
+    agree_on_many(&Register { values: Values::read(["0", "1"].map(str::to_string)) });
+}
+
+#[test]
+fn the_search_agrees_with_brute_force_about_versions() {
+    agree_on_many(&Versioned { start: Start::Empty, values: Values::read(["a", "b"].map(Text::from)) });
+}
+
+#[test]
+fn the_search_agrees_with_brute_force_about_histories_that_begin_in_the_middle() {
+    let empty = Versioned { start: Start::Empty, values: Values::read(["a", "b"].map(Text::from)) };
+    let model = Versioned { start: Start::Anything, ..empty.clone() };
+    let mut random = Random::new(18, 0);
+    for _ in 0..HISTORIES / 3 {
+        assert!(agree(&model, &valid(&empty, &mut random)), "what began empty is linearizable from anywhere");
+        agree(&model, &mutated(&empty, &mut random));
+        agree(&model, &random_history(&empty, &mut random));
+    }
+}

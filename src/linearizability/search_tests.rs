@@ -1,0 +1,218 @@
+//! Histories made by hand, and long ones.
+
+use std::time::{Duration, Instant};
+
+use super::appends::{self, Appends};
+use super::first_break::first_break;
+use super::model::{Model, Operation, OperationOf};
+use super::register::{self, Register};
+use super::search::{Found, Limits, Stuck, search};
+use super::values::{UNREAD, Values};
+use super::versioned::{self, Call, Held, Outcome, Start, State, Versioned};
+use crate::random::Random;
+use crate::trace::Text;
+
+fn limits(time: Duration) -> Limits {
+    Limits { deadline: Instant::now() + time, memory_bytes: 1 << 28 }
+}
+
+fn found<M: Model>(model: &M, operations: &[OperationOf<M>]) -> Found<M::State> {
+    let limits = limits(Duration::from_secs(60));
+    match search(model, operations, limits) {
+        Found::Stuck(stuck) => Found::Stuck(first_break(model, operations, stuck, limits)),
+        other => other,
+    }
+}
+
+/// An operation from one moment to another.
+fn op<C, O>(called: u64, call: C, returned: u64, outcome: O) -> Operation<C, O> {
+    Operation { call, called, returned: Some((returned, outcome)) }
+}
+
+fn pending<C, O>(called: u64, call: C) -> Operation<C, O> {
+    Operation { call, called, returned: None }
+}
+
+/// A key whose values `a` and `b` were read.
+fn key() -> Versioned {
+    Versioned { start: Start::Empty, values: Values::read(["a", "b"].map(Text::from)) }
+}
+
+fn put(value: &str) -> Call {
+    Call::Put { value: key().values.number(&value.into()), if_version: None }
+}
+
+fn holds(value: &str, version: u64) -> Outcome {
+    Outcome::Holds(Some(key().values.number(&value.into())), version)
+}
+
+#[test]
+fn a_stale_read_is_the_operation_that_breaks() {
+    let operations = [
+        op(1, put("a"), 2, Outcome::Done(1)),
+        op(3, put("b"), 6, Outcome::Done(2)),
+        op(4, Call::Get, 5, holds("b", 2)),
+        op(7, Call::Get, 8, holds("a", 1)),
+        op(9, Call::Get, 10, holds("b", 2)),
+    ];
+    let b = key().values.number(&"b".into());
+    let state = State { held: Held::Known(Some(b)), version: Some(2) };
+    let stuck = Stuck { order: vec![0, 1, 2], state, breaks: 3, open: vec![] };
+    assert_eq!(found(&key(), &operations), Found::Stuck(stuck));
+}
+
+#[test]
+fn overlapping_operations_may_take_effect_in_any_order() {
+    let operations = [
+        op(1, put("a"), 9, Outcome::Done(2)),
+        op(2, put("b"), 8, Outcome::Done(1)),
+        op(3, Call::Get, 7, holds("b", 1)),
+        op(4, Call::Get, 6, Outcome::Holds(None, 0)),
+    ];
+    assert_eq!(found(&key(), &operations), Found::Order(vec![3, 1, 2, 0]));
+    // One after the other they may not.
+    let operations = [op(1, put("a"), 2, Outcome::Done(2)), op(3, put("b"), 4, Outcome::Done(1))];
+    let Found::Stuck(stuck) = found(&key(), &operations) else { panic!("version 2 came before version 1") };
+    assert_eq!((stuck.order, stuck.breaks, stuck.open), (vec![], 0, vec![]));
+}
+
+#[test]
+fn a_pending_write_may_take_effect_late_or_never() {
+    let seen_late = [
+        pending(1, put("a")),
+        op(2, Call::Get, 3, Outcome::Holds(None, 0)),
+        op(90, Call::Get, 91, holds("a", 1)),
+        op(92, put("b"), 93, Outcome::Done(2)),
+    ];
+    assert_eq!(found(&key(), &seen_late), Found::Order(vec![1, 0, 2, 3]));
+    let never_seen = [pending(1, put("a")), op(90, put("b"), 91, Outcome::Done(1))];
+    assert_eq!(found(&key(), &never_seen), Found::Order(vec![1]));
+    let seen_before_its_call = [op(1, Call::Get, 2, holds("a", 1)), pending(3, put("a"))];
+    assert!(matches!(found(&key(), &seen_before_its_call), Found::Stuck(Stuck { breaks: 0, .. })));
+    let applied_twice = [
+        pending(1, put("a")),
+        op(2, Call::Get, 3, holds("a", 1)),
+        op(4, put("b"), 5, Outcome::Done(2)),
+        op(6, Call::Get, 7, holds("a", 3)),
+    ];
+    assert!(matches!(found(&key(), &applied_twice), Found::Stuck(Stuck { breaks: 3, .. })));
+}
+
+#[test]
+fn a_violation_names_what_was_open_as_well() {
+    let operations = [
+        op(1, put("a"), 2, Outcome::Done(1)),
+        pending(3, put("b")),
+        op(4, Call::Delete, 20, Outcome::Done(2)),
+        op(5, Call::Get, 6, holds("a", 7)),
+        op(7, put("a"), 8, Outcome::Done(3)),
+    ];
+    let Found::Stuck(stuck) = found(&key(), &operations) else { panic!("nobody has made version 7") };
+    assert_eq!((stuck.order, stuck.breaks, stuck.open), (vec![0], 3, vec![1, 2]));
+}
+
+#[test]
+fn nothing_is_linearizable() {
+    assert_eq!(found(&key(), &[]), Found::Order(vec![]));
+    assert_eq!(found(&key(), &[pending(1, put("a"))]), Found::Order(vec![]));
+}
+
+/// Appends at the same time, and a read that fits no order of them: there are as many states as orders.
+fn hard() -> Vec<Operation<appends::Call, appends::Outcome>> {
+    let append = |n: u64| op(1 + n, appends::Call::Append(format!("{n}").into()), 100 + n, appends::Outcome::Done);
+    let mut operations: Vec<_> = (0..20).map(append).collect();
+    operations.push(op(200, appends::Call::Get, 201, appends::Outcome::Holds("x".into())));
+    operations
+}
+
+#[test]
+fn a_search_that_is_too_hard_ends_at_its_deadline_without_a_verdict() {
+    let begun = Instant::now();
+    assert_eq!(search(&Appends, &hard(), limits(Duration::from_millis(30))), Found::OutOfTime);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_search_that_needs_too_much_memory_ends_without_a_verdict() {
+    let limits = Limits { memory_bytes: 1 << 20, ..limits(Duration::from_secs(60)) };
+    assert_eq!(search(&Appends, &hard(), limits), Found::OutOfMemory);
+}
+
+/// Clients that put and get one key, one request at a time each; some puts never end, and half of those are applied.
+fn long(operations: usize, clients: usize, seed: u64) -> Vec<Operation<Call, Outcome>> {
+    let mut random = Random::new(seed, 0);
+    // Each client is free again at this moment; so the call of the next operation comes after it.
+    let mut free = vec![0; clients];
+    let (mut now, mut version, mut value) = (0, 0, None);
+    let mut history = Vec::new();
+    while history.len() < operations {
+        let client = random.within(0..=clients as u64 - 1) as usize;
+        // It takes effect now: called up to 40 moments before, returned up to 40 moments later.
+        now = (now + random.within(1..=10)).max(free[client] + 1);
+        let called = now.saturating_sub(random.within(0..=40)).max(free[client] + 1);
+        let returned = now + random.within(0..=40);
+        free[client] = returned;
+        if random.within(0..=1) == 0 {
+            history.push(op(called, Call::Get, returned, Outcome::Holds(value, version)));
+            continue;
+        }
+        let new = if random.within(0..=1) == 0 { UNREAD } else { key().values.number(&"a".into()) };
+        let call = Call::Put { value: new, if_version: None };
+        let is_pending = random.within(0..=50) == 0;
+        if !is_pending || random.within(0..=1) == 0 {
+            (version, value) = (version + 1, Some(new));
+        }
+        history.push(if is_pending {
+            pending(called, call)
+        } else {
+            op(called, call, returned, Outcome::Done(version))
+        });
+    }
+    history
+}
+
+#[test]
+fn long_histories_are_checked_within_seconds() {
+    let begun = Instant::now();
+    for seed in 0..4 {
+        let mut history = long(5_000, 20, seed);
+        assert!(matches!(found(&key(), &history), Found::Order(_)));
+        // The same, but for one read near the end that shows an older version.
+        let stale = history.iter().rposition(|operation| operation.call == Call::Get).unwrap();
+        if let Some((_, Outcome::Holds(_, version))) = &mut history[stale].returned {
+            *version -= 300;
+        }
+        assert!(matches!(found(&key(), &history), Found::Stuck(stuck) if stuck.breaks == stale));
+    }
+    let eight = begun.elapsed();
+    assert!(matches!(found(&key(), &long(100_000, 20, 9)), Found::Order(_)));
+    println!("eight histories of 5,000 operations: {eight:?}; one of 100,000: {:?}", begun.elapsed() - eight);
+    assert!(eight < Duration::from_secs(30), "{eight:?}");
+}
+
+#[test]
+fn many_pending_writes_of_values_that_nobody_has_read_are_no_burden() {
+    let mut history: Vec<_> = (0..60).map(|n| pending(n, put("x"))).collect();
+    history.push(op(100, put("a"), 101, Outcome::Done(31)));
+    history.push(op(102, Call::Get, 103, holds("a", 31)));
+    assert!(matches!(found(&key(), &history), Found::Order(order) if order.len() == 32));
+    history.push(op(104, Call::Get, 105, holds("b", 40)));
+    assert!(matches!(found(&key(), &history), Found::Stuck(Stuck { breaks: 62, .. })));
+}
+
+#[test]
+fn a_failed_compare_and_set_is_evidence() {
+    let model = Register { values: Values::read(["1", "2"].map(str::to_string)) };
+    let [one, two] = ["1", "2"].map(|value| model.values.number(&value.to_string()));
+    let write = op(1, register::Call::Write(one), 2, register::Outcome::Done);
+    let failed = op(3, register::Call::CompareAndSet(one, two), 4, register::Outcome::Mismatch);
+    assert!(matches!(found(&model, &[write.clone(), failed.clone()]), Found::Stuck(Stuck { breaks: 1, .. })));
+    let meanwhile = pending(1, register::Call::Write(two));
+    assert_eq!(found(&model, &[write, failed, meanwhile]), Found::Order(vec![0, 2, 1]));
+}
+
+#[test]
+#[should_panic(expected = "returns before it is called")]
+fn an_operation_that_returns_before_its_call_is_a_mistake_of_the_caller() {
+    let _ = found(&key(), &[op(5, Call::Get, 4, versioned::Outcome::Holds(None, 0))]);
+}

@@ -1,0 +1,59 @@
+//! Numbers for the values of one key.
+//!
+//! Only an operation that reads can tell two values apart. All values that no operation has read get the same number:
+//! that changes no verdict, and makes many pending writes equal, of which then one order is tried instead of all.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// The number of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Number(u32);
+
+/// Stands for all values that nobody has read.
+pub const UNREAD: Number = Number(0);
+
+/// Which value has which number.
+#[derive(Clone, Debug, Default)]
+pub struct Values<T> {
+    numbers: HashMap<T, Number>,
+    /// The values by their number, from 1.
+    values: Vec<T>,
+}
+
+impl<T: Clone + Eq + Hash> Values<T> {
+    /// Numbers these values, which some operation has read.
+    pub fn read(values: impl IntoIterator<Item = T>) -> Values<T> {
+        let mut all = Values { numbers: HashMap::new(), values: Vec::new() };
+        for value in values {
+            if !all.numbers.contains_key(&value) {
+                all.values.push(value.clone());
+                all.numbers.insert(value, Number(all.values.len() as u32));
+            }
+        }
+        all
+    }
+
+    /// The number of a value.
+    pub fn number(&self, value: &T) -> Number {
+        self.numbers.get(value).copied().unwrap_or(UNREAD)
+    }
+
+    /// The value of a number; None for those that nobody has read.
+    pub fn value(&self, number: Number) -> Option<&T> {
+        self.values.get((number.0 as usize).checked_sub(1)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_were_read_are_told_apart_and_the_others_are_not() {
+        let values = Values::read(["a", "b", "a"]);
+        assert_ne!(values.number(&"a"), values.number(&"b"));
+        assert_eq!((values.number(&"x"), values.number(&"y")), (UNREAD, UNREAD));
+        assert_eq!([values.value(values.number(&"b")), values.value(UNREAD)], [Some(&"b"), None]);
+    }
+}

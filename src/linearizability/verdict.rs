@@ -1,0 +1,133 @@
+//! What a check comes to, for all keys of a history.
+
+use std::time::Instant;
+
+use super::first_break::first_break;
+use super::model::{Model, OperationOf};
+use super::search::{Found, Limits, Stuck, search};
+
+/// A search of one key stops when its configurations need more than this.
+pub const MEMORY_BYTES: usize = 1 << 30;
+
+/// Where an operation stands in what the history was read from: the numbers of its lines, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Where it was called.
+    pub call: usize,
+    /// Where its end was told.
+    pub end: Option<usize>,
+}
+
+/// Whether a history is linearizable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Linearizable {
+        /// How many operations there are.
+        operations: usize,
+        /// How many keys they are about.
+        keys: usize,
+    },
+    /// It is not.
+    Violation(Box<Witness>),
+    /// Nobody knows.
+    Unknown(Unknown),
+}
+
+/// Why nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unknown {
+    /// The deadline came before the search ended.
+    #[error("not decided in time: {undecided} of {keys} keys, among them {key}")]
+    OutOfTime {
+        /// So many keys are undecided.
+        undecided: usize,
+        /// Of so many.
+        keys: usize,
+        /// One of them.
+        key: String,
+    },
+    /// A search would have needed more memory than it may use.
+    #[error("not decided: a search was stopped at {} MiB; {undecided} of {keys} keys, among them {key}", MEMORY_BYTES >> 20)]
+    OutOfMemory {
+        /// So many keys are undecided.
+        undecided: usize,
+        /// Of so many.
+        keys: usize,
+        /// One of them.
+        key: String,
+    },
+    /// Operations are missing from the history. The sentence says how that shows.
+    #[error("the history is not complete: {0}")]
+    Incomplete(String),
+}
+
+/// Why a history is not linearizable: up to a return everything can be explained, and with it not.
+///
+/// If the deadline comes while that return is being searched, the witness is a rougher one: then no order explains `breaks`
+/// *together with* what is in `order` and `open`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    /// The key that all this is about.
+    pub key: String,
+    /// An order that explains everything that returned before `breaks` did. Operations in it may have returned later: then
+    /// it does not say with what.
+    pub order: Vec<Place>,
+    /// What the key holds after it, in words.
+    pub state: String,
+    /// The operation whose result nothing explains any more.
+    pub breaks: Place,
+    /// The operations that were called before that return as well, but are not in the order.
+    pub open: Vec<Place>,
+}
+
+/// The operations on one key.
+#[derive(Clone, Debug)]
+pub(super) struct Part<M: Model> {
+    /// The key, as people read it.
+    pub(super) key: String,
+    pub(super) model: M,
+    pub(super) operations: Vec<OperationOf<M>>,
+    /// Where each of them stands.
+    pub(super) places: Vec<Place>,
+}
+
+/// Checks key after key. The short ones come first, and each may use an equal share of the time that is left: one key that
+/// is too hard does not keep the others from being decided.
+pub(super) fn check<M: Model>(mut parts: Vec<Part<M>>, deadline: Instant) -> Verdict {
+    let keys = parts.len();
+    let operations = parts.iter().map(|part| part.operations.len()).sum();
+    parts.sort_by_key(|part| part.operations.len());
+    let mut undecided: Vec<(String, bool)> = Vec::new();
+    for (index, part) in parts.into_iter().enumerate() {
+        let now = Instant::now();
+        let share = deadline.saturating_duration_since(now) / u32::try_from(keys - index).unwrap_or(u32::MAX);
+        let limits = Limits { deadline: now + share, memory_bytes: MEMORY_BYTES };
+        match search(&part.model, &part.operations, limits) {
+            Found::Order(_) => {}
+            Found::Stuck(stuck) => {
+                let stuck = first_break(&part.model, &part.operations, stuck, Limits { deadline, ..limits });
+                return Verdict::Violation(Box::new(witness(part, stuck)));
+            }
+            Found::OutOfTime => undecided.push((part.key, false)),
+            Found::OutOfMemory => undecided.push((part.key, true)),
+        }
+    }
+    let count = undecided.len();
+    match undecided.pop() {
+        None => Verdict::Linearizable { operations, keys },
+        Some((key, false)) => Verdict::Unknown(Unknown::OutOfTime { undecided: count, keys, key }),
+        Some((key, true)) => Verdict::Unknown(Unknown::OutOfMemory { undecided: count, keys, key }),
+    }
+}
+
+fn witness<M: Model>(part: Part<M>, stuck: Stuck<M::State>) -> Witness {
+    let places = |indices: Vec<usize>| indices.into_iter().map(|index| part.places[index]).collect();
+    Witness {
+        state: part.model.show(&stuck.state),
+        order: places(stuck.order),
+        breaks: part.places[stuck.breaks],
+        open: places(stuck.open),
+        key: part.key.clone(),
+    }
+}

@@ -1,0 +1,132 @@
+//! Histories with known verdicts: does the checker find them?
+//!
+//! Those of this project are in `tests/histories`. `PAXOS_HISTORIES=FOLDER` adds recorded ones, as `tests/histories/README.md`
+//! says.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Instant;
+
+/// What `paxos-lab check` says of a file: its exit code, and what it prints.
+fn check(files: &[&Path]) -> (i32, String) {
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_paxos-lab")).arg("check").args(files).output().unwrap();
+    let text = String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap();
+    (status.code().unwrap(), text)
+}
+
+fn files_in(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    let all = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<PathBuf> = all.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| extensions.iter().any(|extension| path.extension().is_some_and(|other| other == *extension)));
+    files.sort();
+    files
+}
+
+/// The exit code that the end of a name promises.
+fn promised(path: &Path) -> i32 {
+    let stem = path.file_stem().unwrap().to_str().unwrap();
+    match stem.rsplit_once('-').unwrap().1 {
+        "ok" => 0,
+        "missing" => 6,
+        "bad" => 7,
+        _ => panic!("{} promises no verdict", path.display()),
+    }
+}
+
+fn own() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/histories")
+}
+
+#[test]
+fn every_history_of_ours_gets_its_verdict() {
+    let files = files_in(&own(), &["log", "txt"]);
+    assert!(files.len() >= 15, "{files:?}");
+    for file in files {
+        let (code, text) = check(&[&file]);
+        assert_eq!(code, promised(&file), "{text}");
+    }
+}
+
+#[test]
+fn the_witness_shows_the_operation_that_breaks_and_what_was_right_before() {
+    let (_, text) = check(&[&own().join("lines-write-goes-back-bad.log")]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].contains("lines-write-goes-back-bad.log: NOT linearizable"), "{text}");
+    assert!(lines[1].contains("key color") && lines[3].contains("req=c2-2 status=OK"), "{text}");
+    assert!(text.contains("After it key color holds red, at version 2."), "{text}");
+    let order: Vec<usize> = ["c1-2 op", "c1-3 op", "c2-1 op"].iter().map(|label| text.find(label).unwrap()).collect();
+    assert!(order.is_sorted(), "{text}");
+}
+
+#[test]
+fn the_worst_of_several_verdicts_is_the_exit_code() {
+    let [ok, bad] = ["register-overlap-ok.log", "appends-lost-bad.txt"].map(|name| own().join(name));
+    let (code, text) = check(&[&bad, &ok]);
+    assert_eq!(code, 7);
+    assert!(text.contains("appends-lost-bad.txt: NOT linearizable"), "{text}");
+    assert!(text.contains("register-overlap-ok.log: linearizable (3 operations on 1 key, "), "{text}");
+}
+
+#[test]
+fn the_files_of_a_run_are_one_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = fs::read_to_string(own().join("lines-late-write-ok.log")).unwrap();
+    for client in ["c1", "c2"] {
+        let of_client = text.split_inclusive('\n').filter(|line| line.contains(&format!(" {client}.")));
+        fs::write(folder.path().join(format!("client-{}.log", &client[1..])), of_client.collect::<String>()).unwrap();
+    }
+    let (code, text) = check(&[folder.path()]);
+    assert!(code == 0 && text.contains("(2 files): linearizable (4 operations on 1 key, "), "{text}");
+    // What the second has read, the first has written.
+    let (code, text) = check(&[&folder.path().join("client-2.log")]);
+    assert_eq!(code, 7, "{text}");
+}
+
+#[test]
+fn what_is_no_history_is_a_failure_and_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("notes.txt");
+    fs::write(&file, "buy milk\n").unwrap();
+    let (code, text) = check(&[&file]);
+    assert!(code == 1 && text.contains("notes.txt: line 1: this is no history that is known here"), "{text}");
+    let (code, text) = check(&[&folder.path().join("nowhere.log")]);
+    assert!(code == 1 && text.contains("cannot read"), "{text}");
+    let (code, text) = check(&[folder.path()]);
+    assert!(code == 1 && text.contains("holds no *.log file"), "{text}");
+    assert_eq!(check(&[]).0, 2);
+}
+
+#[test]
+fn every_recorded_history_gets_its_verdict() {
+    let Some(folder) = env::var_os("PAXOS_HISTORIES").map(PathBuf::from) else {
+        eprintln!("skipped: PAXOS_HISTORIES does not name a folder with recorded histories");
+        return;
+    };
+    let verdicts = fs::read_to_string(folder.join("etcd/VERDICTS.tsv")).unwrap();
+    let verdicts: BTreeMap<&str, i32> = verdicts
+        .lines()
+        .map(|line| match line.split_once('\t').unwrap() {
+            (name, "linearizable") => (name, 0),
+            (name, "not linearizable") => (name, 7),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let logs = files_in(&folder.join("etcd"), &["log"]);
+    assert_eq!(logs.len(), verdicts.len());
+    let maps = files_in(&folder.join("kv"), &["txt"]);
+    assert!(!logs.is_empty() && !maps.is_empty());
+    let logs = logs.into_iter().map(|log| (verdicts[log.file_name().unwrap().to_str().unwrap()], log));
+    let begun = Instant::now();
+    let mut checked = 0;
+    for (expected, file) in logs.chain(maps.into_iter().map(|map| (promised(&map), map))) {
+        let (code, text) = check(&[&file]);
+        assert_eq!(code, expected, "{text}");
+        checked += 1;
+    }
+    eprintln!("{checked} recorded histories, every verdict right, in {:?}", begun.elapsed());
+}
