@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::history::{Format, History};
 use super::verdict::{Place, Unknown, Verdict, Witness};
-use crate::client::parse_duration;
+use crate::duration::parse_duration;
 use crate::trace::parse::Run;
 
 /// Exit codes, beside 1 for a failure and 2 for wrong usage.
