@@ -242,17 +242,17 @@ impl Client {
             let end = match self.attempt(request, &lines, deadline) {
                 Ok(ClientReply { reply: Reply::NotApplied(why), .. }) => TryEnd::NotApplied(why),
                 Ok(ClientReply { reply: Reply::Unknown(why), .. }) => TryEnd::Unknown(why),
+                // It would be refused everywhere, but an earlier try may have been applied: only a server's word that it
+                // is not applied may be taken for that.
+                Ok(ClientReply { reply: Reply::Refused(_), .. }) if tries.may_be_applied => {
+                    let error = tries.into_error(begun.elapsed());
+                    lines.gave_up(&error);
+                    return Err(error);
+                }
                 Ok(reply) => {
                     lines.replied(&reply, server, begun.elapsed());
                     let Reply::Refused(why) = reply.reply else { return Ok(reply.reply) };
-                    // It would be refused everywhere, so it has not been applied before: but only a server's word that
-                    // it is not applied may be taken for that.
-                    let certain = !tries.may_be_applied;
-                    return Err(if certain {
-                        ClientError::Refused { server, why }
-                    } else {
-                        tries.into_error(begun.elapsed())
-                    });
+                    return Err(ClientError::Refused { server, why });
                 }
                 Err(no_reply) => TryEnd::NoReply(no_reply),
             };

@@ -129,7 +129,7 @@ fn what_was_not_learnt_is_never_asked_for_again() {
 
 #[test]
 fn a_connection_that_was_closed_meanwhile_costs_no_try() {
-    // Not behind the OPEN: the write follows it at once, and would meet the end of the connection on its way.
+    // The session is opened on a connection that stays: its write would follow before the end of another is noticed.
     let cluster = FakeCluster::start(vec![opens_and(|n, request| {
         Act::ReplyAndClose(super::fake::good_reply(n as u64 + 1, request))
     })]);
