@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use paxos_kv::linearizability::cli::CheckArgs;
 use paxos_kv::linearizability::second_opinion;
 use paxos_kv::paxos::Slot;
+use paxos_kv::sim;
 use paxos_kv::trace::audit::Audit;
 use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::report::Report;
@@ -41,6 +42,8 @@ enum Command {
         /// Folder of the run, as runs/latest
         dir: PathBuf,
     },
+    /// Run whole clusters in virtual time, where everything that can go wrong does
+    Simulate(sim::cli::Simulate),
     /// Tick what the run shows, each point with the lines that show it
     Report {
         /// Folder of the run, as runs/latest
@@ -92,6 +95,7 @@ fn run(command: Command) -> Result<(String, u8), String> {
             let audit = Audit::new(&run);
             Ok(explain(&run, &audit))
         }
+        Command::Simulate(options) => sim::cli::run(&options),
         Command::Report { dir, lines } => {
             let run = read(&dir)?;
             let (report, audit) = (Report::new(&run), Audit::new(&run));

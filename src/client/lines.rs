@@ -11,7 +11,7 @@ use crate::role::Server;
 use crate::trace::{Context, Draft, Event, LineId, Millis, Op, Re, RoleTag, Status, Text, Trace};
 
 /// The lines of one request.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     trace: Trace,
     /// The request's label, as in `c1-5`.
     label: String,
@@ -21,7 +21,7 @@ pub(super) struct Lines {
 
 impl Lines {
     /// Tells of a new request to a server. What is not about a key is not told: nobody's state depends on it.
-    pub(super) fn begin(trace: &Trace, label: String, request: &Request, to: Server) -> Lines {
+    pub(crate) fn begin(trace: &Trace, label: String, request: &Request, to: Server) -> Lines {
         let mut lines = Lines { trace: trace.clone(), label, sent: None };
         if let Some(event) = asked(request, to) {
             lines.sent = lines.tell(event, Re::None, None);
@@ -32,12 +32,12 @@ impl Lines {
     }
 
     /// What goes with the request to the server.
-    pub(super) fn context(&self) -> Context {
+    pub(crate) fn context(&self) -> Context {
         Context { re: self.sent.clone(), req: Some(self.label.clone()) }
     }
 
     /// A try has failed, and the next server is asked.
-    pub(super) fn failover(&mut self, failed: &Try, to: Server) {
+    pub(crate) fn failover(&mut self, failed: &Try, to: Server) {
         let cause = Text::from(failed.end.word());
         let event = Event::Failover { waited: failed.took.into(), cause, from: failed.server, to };
         let why = format!("{failed}; asking server {} for the same", to.0);
@@ -46,7 +46,7 @@ impl Lines {
     }
 
     /// The request has ended without a server's word on it.
-    pub(super) fn gave_up(&self, error: &ClientError) {
+    pub(crate) fn gave_up(&self, error: &ClientError) {
         let (ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = error else { return };
         let (status, why) = match (tries.asked, tries.may_be_applied) {
             (Asked::Read, _) => (Status::NotApplied, "nothing was read"),
@@ -61,14 +61,14 @@ impl Lines {
     }
 
     /// A server has said how the request ended.
-    pub(super) fn replied(&self, reply: &ClientReply, from: Server, took: Duration) {
+    pub(crate) fn replied(&self, reply: &ClientReply, from: Server, took: Duration) {
         if let Some(event) = heard(&reply.reply, from, took) {
             self.tell(event, reply.context.re.clone().into(), None);
         }
     }
 
     /// The servers no longer know the write's session, or its number.
-    pub(super) fn forgotten(&self, tries: &Tries) {
+    pub(crate) fn forgotten(&self, tries: &Tries) {
         let Some(last) = tries.last.last() else { return };
         let status = match last.end {
             TryEnd::Unknown(Unknown::Expired) => Status::Expired,
@@ -79,7 +79,7 @@ impl Lines {
     }
 
     /// A server has sent a reply to something that was not asked.
-    pub(super) fn unrequested(&self, reply: &ClientReply, connection: (Server, std::net::SocketAddr), asked: u64) {
+    pub(crate) fn unrequested(&self, reply: &ClientReply, connection: (Server, std::net::SocketAddr), asked: u64) {
         let (server, from) = connection;
         let length = codec::encode(reply).len() as u64;
         let why = format!(
@@ -90,7 +90,7 @@ impl Lines {
     }
 
     /// A server has sent bytes that are no reply.
-    pub(super) fn malformed(&self, no_reply: &NoReply, connection: &Connection) {
+    pub(crate) fn malformed(&self, no_reply: &NoReply, connection: &Connection) {
         if let NoReply::Malformed { length, what } = no_reply {
             let from = connection.address();
             let why = format!("received malformed reply of length {length} from {from}: {what}");

@@ -13,14 +13,14 @@ pub mod cli;
 mod connection;
 pub mod demo;
 pub mod identity;
-mod lines;
+pub(crate) mod lines;
 mod outcome;
 mod perform;
 pub mod print;
 mod scenes;
 mod session;
 pub mod status;
-mod stub;
+pub(crate) mod stub;
 #[cfg(test)]
 mod tests;
 pub mod workload;

@@ -42,7 +42,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// What a server says that the write in this slot did.
-    pub(super) fn new(slot: Slot, written: Written) -> Outcome {
+    pub(crate) fn new(slot: Slot, written: Written) -> Outcome {
         match written {
             Written::Done { version } => Outcome::Written { slot, version },
             Written::NotFound { version } => Outcome::NotFound { slot, version },
@@ -262,12 +262,12 @@ pub struct Tries {
 
 impl Tries {
     /// No try yet.
-    pub(super) fn new(cluster: Servers, asked: Asked) -> Tries {
+    pub(crate) fn new(cluster: Servers, asked: Asked) -> Tries {
         Tries { last: Vec::new(), count: 0, may_be_applied: false, cluster, asked, took: Duration::ZERO }
     }
 
     /// One more has failed.
-    pub(super) fn push(&mut self, one: Try) {
+    pub(crate) fn push(&mut self, one: Try) {
         self.count += 1;
         self.may_be_applied |= one.end.may_be_applied();
         if self.last.len() == TRIES_MAX {
@@ -276,9 +276,21 @@ impl Tries {
         self.last.push(one);
     }
 
+    /// Whether another try makes sense in the time that is left. One that is cut short most likely ends without an
+    /// answer, and would make a request unknown that is certainly not applied so far.
+    pub(crate) fn are_worth_another(&self, left: Duration, try_timeout: Duration) -> bool {
+        match self.asked {
+            _ if self.count == 0 => !left.is_zero(),
+            // A second crash would be one too many.
+            Asked::Order => false,
+            Asked::Read => !left.is_zero(),
+            Asked::Session | Asked::Write => left >= try_timeout || (self.may_be_applied && !left.is_zero()),
+        }
+    }
+
     /// The error that these tries come to. A read changes nothing, and a session without its write neither: what the
     /// caller asked for is then certainly not applied.
-    pub(super) fn into_error(self, took: Duration) -> ClientError {
+    pub(crate) fn into_error(self, took: Duration) -> ClientError {
         let tries = Tries { took, ..self };
         match tries.asked {
             Asked::Write | Asked::Order if tries.may_be_applied => ClientError::Unknown(tries),

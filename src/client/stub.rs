@@ -273,18 +273,9 @@ impl Client {
         Err(error)
     }
 
-    /// Whether another try makes sense. One that is cut short most likely ends without an answer, and would make a
-    /// request unknown that is certainly not applied so far.
+    /// Whether another try makes sense before the deadline.
     fn has_time(&self, tries: &Tries, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let whole = left >= self.options.try_timeout;
-        match tries.asked {
-            _ if tries.count == 0 => !left.is_zero(),
-            // A second crash would be one too many.
-            Asked::Order => false,
-            Asked::Read => !left.is_zero(),
-            Asked::Session | Asked::Write => whole || (tries.may_be_applied && !left.is_zero()),
-        }
+        tries.are_worth_another(deadline.saturating_duration_since(Instant::now()), self.options.try_timeout)
     }
 
     /// After a try that brought nothing: waits if it is time to, chooses the next server and tells of it. That the same
@@ -356,7 +347,7 @@ pub fn check_limits(key: &[u8], value: &[u8]) -> Result<(), ClientError> {
     }
 }
 
-fn asked(request: &Request) -> Asked {
+pub(crate) fn asked(request: &Request) -> Asked {
     match request {
         Request::Get { .. } | Request::Status => Asked::Read,
         Request::Open { .. } => Asked::Session,
@@ -379,7 +370,7 @@ fn is_answer(request: &Request, reply: &Reply) -> bool {
 
 /// When to wait between tries: after each round of servers of which none took its time, so that a client of a cluster
 /// that is down neither spins nor sleeps while there is a server left to ask.
-struct Pauses {
+pub(crate) struct Pauses {
     /// So many servers make a round.
     servers: usize,
     /// So many have failed in a row without taking time.
@@ -388,12 +379,12 @@ struct Pauses {
 }
 
 impl Pauses {
-    fn new(servers: usize) -> Pauses {
+    pub(crate) fn new(servers: usize) -> Pauses {
         Pauses { servers, quick: 0, next: PAUSE.0 }
     }
 
     /// How long to wait after a try that took so long.
-    fn after(&mut self, took: Duration, random: &mut Random) -> Duration {
+    pub(crate) fn after(&mut self, took: Duration, random: &mut Random) -> Duration {
         if took >= PAUSE.1 {
             *self = Pauses::new(self.servers);
             return Duration::ZERO;

@@ -46,9 +46,9 @@ mod register;
 pub mod search;
 mod second_opinion;
 mod taken;
-mod values;
+pub mod values;
 mod verdict;
-mod versioned;
+pub mod versioned;
 
 #[cfg(test)]
 mod random_tests;

@@ -70,6 +70,42 @@ pub fn frame<T: Serialize>(value: &T) -> Vec<u8> {
     bytes
 }
 
+/// The value in bytes that should be one frame, whole and nothing else, with a payload of at most `limit` bytes.
+pub fn unframe<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, FrameError> {
+    let malformed = |what: &str| FrameError::Malformed { length: bytes.len() as u64, what: what.to_string() };
+    if bytes.len() < HEADER_BYTES {
+        return Err(malformed("a frame's header is cut short"));
+    }
+    if bytes.len() != HEADER_BYTES + announced(bytes, limit)? {
+        return Err(malformed("a frame is not as long as it says"));
+    }
+    open(bytes)
+}
+
+/// The length of the payload, as the header says.
+fn announced(header: &[u8], limit: usize) -> Result<usize, FrameError> {
+    let length = number(header, 0) as usize;
+    if length > limit {
+        let what = format!("a frame of {length} bytes is announced, and at most {limit} are taken");
+        return Err(FrameError::Malformed { length: length as u64, what });
+    }
+    Ok(length)
+}
+
+/// The value in a frame of the right length.
+fn open<T: DeserializeOwned>(frame: &[u8]) -> Result<T, FrameError> {
+    let payload = &frame[HEADER_BYTES..];
+    let malformed = |what| FrameError::Malformed { length: frame.len() as u64, what };
+    if crc32c::crc32c(payload) != number(frame, 4) {
+        return Err(malformed("a frame's checksum is wrong".to_string()));
+    }
+    codec::decode(payload).map_err(|error| malformed(error.to_string()))
+}
+
+fn number(bytes: &[u8], at: usize) -> u32 {
+    bytes[at..at + 4].iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
+}
+
 /// Writes all bytes before the deadline, however slowly they are taken. (A socket's own time-out is per call, so it is set
 /// anew for each.)
 pub fn write_before(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
@@ -133,19 +169,9 @@ impl FrameReader {
         let whole = begun + FRAME_DEADLINE;
         let deadline = idle.map_or(whole, |idle| idle.min(whole));
         self.await_bytes(HEADER_BYTES, begun, deadline)?;
-        let length = self.number(0) as usize;
-        if length > self.limit {
-            let what = format!("a frame of {length} bytes is announced, and at most {} are taken", self.limit);
-            return Err(FrameError::Malformed { length: length as u64, what });
-        }
+        let length = announced(&self.buffer[self.start..], self.limit)?;
         self.await_bytes(HEADER_BYTES + length, begun, deadline)?;
-        let checksum = self.number(4);
-        let payload = &self.buffer[self.start + HEADER_BYTES..self.start + HEADER_BYTES + length];
-        let malformed = |what| FrameError::Malformed { length: (HEADER_BYTES + length) as u64, what };
-        if crc32c::crc32c(payload) != checksum {
-            return Err(malformed("a frame's checksum is wrong".to_string()));
-        }
-        let value = codec::decode(payload).map_err(|error| malformed(error.to_string()))?;
+        let value = open(&self.buffer[self.start..self.start + HEADER_BYTES + length])?;
         self.last = HEADER_BYTES + length;
         self.use_up(self.last);
         Ok(Some(value))
@@ -170,11 +196,6 @@ impl FrameReader {
     /// How many bytes the last frame had, its header included.
     pub fn last_frame_bytes(&self) -> u64 {
         self.last as u64
-    }
-
-    fn number(&self, at: usize) -> u32 {
-        let bytes = &self.buffer[self.start + at..self.start + at + 4];
-        bytes.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
     }
 
     fn use_up(&mut self, count: usize) {

@@ -11,6 +11,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use super::{Ballot, Entry, Life, Message, Part, Refused, Slot, SlotRange, Value};
+use crate::museum::{self, Bug};
 use crate::role::{Input, Output, Role, Server, Servers, Timed};
 
 /// The values of one part of a PROMISE take about this many bytes at most, unless a single one is larger.
@@ -127,7 +128,9 @@ impl Acceptor {
         }
         if ballot > self.promised {
             self.promised = ballot;
-            out.persist(AcceptorRecord::Promised(ballot));
+            if !museum::is(Bug::B02) {
+                out.persist(AcceptorRecord::Promised(ballot));
+            }
         }
         out.fact(|| AcceptorFact::Promised {
             to: sender,
@@ -140,9 +143,16 @@ impl Acceptor {
 
     /// Sends the answer in as many parts as frames need, all cut from the state of this moment.
     fn promise(&mut self, to: Server, ballot: Ballot, from: Slot, out: &mut Output<Self>) {
-        let parts = cut(self.accepted.range(from..).map(|(slot, (ballot, value))| Entry {
+        let told = if museum::is(Bug::B09) {
+            1
+        } else if museum::is(Bug::PromiseWithoutValue) {
+            0
+        } else {
+            usize::MAX
+        };
+        let parts = cut(self.accepted.range(from..).take(told).map(|(slot, (ballot, value))| Entry {
             slot: *slot,
-            ballot: *ballot,
+            ballot: if museum::is(Bug::B06) { self.promised } else { *ballot },
             value: value.clone(),
         }));
         self.answers += 1;
@@ -159,7 +169,7 @@ impl Acceptor {
     /// ACCEPT: accept unless a higher ballot is promised. The ballot is tested first: a stale proposer must hear of its
     /// rival even about slots that are long forgotten.
     fn handle_accept(&mut self, sender: Server, ballot: Ballot, slot: Slot, value: Value, out: &mut Output<Self>) {
-        if ballot < self.promised {
+        if ballot < self.promised && !museum::is(Bug::AcceptBelowPromise) {
             return self.refuse(sender, ballot, Refused::Accept(slot), out);
         }
         if slot < self.truncated_below {
@@ -172,7 +182,7 @@ impl Acceptor {
             }
             _ => {
                 // Accepting binds like promising: whoever accepted at b takes no part below b.
-                self.promised = ballot;
+                self.promised = if museum::is(Bug::B05) { self.promised } else { ballot };
                 self.accepted.insert(slot, (ballot, value.clone()));
                 out.persist(AcceptorRecord::Accepted(Entry { slot, ballot, value }));
             }

@@ -13,6 +13,7 @@ use std::ops::RangeInclusive;
 
 use super::reads::Reads;
 use super::{Ballot, CommandId, Entry, Life, Message, Quorums, Slot, StateMachine, Value};
+use crate::museum::{self, Bug};
 use crate::role::{Input, NoRecord, Output, Role, Server, Servers, Timed};
 
 /// How far beyond the applied slot a learner keeps what it hears; what lies beyond, it asks for later.
@@ -255,13 +256,14 @@ impl<M: StateMachine> Learner<M> {
         }
         let (quorums, me) = (self.quorums, self.me);
         let Some(open) = self.open(slot) else { return };
-        let votes = open.votes.entry(ballot).or_default();
+        let counted = if museum::is(Bug::B08B) { Ballot::ZERO } else { ballot };
+        let votes = open.votes.entry(counted).or_default();
         votes.insert(acceptor);
         let quorum = *votes;
         if open.votes.len() > BALLOTS_COUNTED {
             open.votes.pop_first();
         }
-        if open.reported || !quorums.is_chosen(quorum) {
+        if open.reported || !(quorums.is_chosen(quorum) || museum::is(Bug::LearnWithoutQuorum)) {
             return;
         }
         open.reported = true;
@@ -330,7 +332,7 @@ impl<M: StateMachine> Learner<M> {
     fn advance(&mut self, out: &mut Output<Self>) {
         while let Some(open) = self.open.get(&self.applied.next()) {
             let (Some(chosen), Some((heard, _))) = (open.chosen, &open.heard) else { break };
-            if *heard < chosen {
+            if *heard < chosen && !museum::is(Bug::ChosenWithoutBallot) {
                 break;
             }
             let slot = self.applied.next();
@@ -380,7 +382,7 @@ impl<M: StateMachine> Learner<M> {
     /// Asks a peer that has more: the next one after the one asked last, which may have been no help.
     fn catch_up(&mut self, out: &mut Output<Self>) {
         self.asked = None;
-        if self.known <= self.applied {
+        if self.known <= self.applied || museum::is(Bug::NoCatchUp) {
             return;
         }
         let ahead = self.peers.iter().filter(|(_, peer)| peer.applied > self.applied);

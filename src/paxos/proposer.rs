@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::promises::{Bound, Promises};
 use super::{Ballot, Command, CommandId, Message, Policy, Quorums, Slot, Value};
+use crate::museum::{self, Bug};
 use crate::role::{Input, Output, Role, Server, Servers, Timed};
 
 /// A proposer keeps at most so many commands; more are refused.
@@ -311,13 +312,15 @@ impl Proposer {
     /// Phase 1: asks everybody to promise a ballot that nobody has used.
     fn prepare(&mut self, again: bool, out: &mut Output<Self>) {
         let from = self.first_open();
-        let ballot = Ballot { round: self.next_round, server: self.me };
-        self.next_round += 1;
+        let owner = if museum::is(Bug::BallotWithoutServer) { Server(1) } else { self.me };
+        let ballot = Ballot { round: self.next_round, server: owner };
+        self.next_round += if museum::is(Bug::B04) { 0 } else { 1 };
         self.reserve(out);
         let (to, fill) = (self.quorums.servers(), self.fill);
         let command = self.commands.front().filter(|_| fill.is_none()).map(|pending| pending.command.clone());
         out.fact(|| ProposerFact::Prepared { ballot, from, to, command });
-        out.send(to, Message::Prepare { ballot, from });
+        let told = if museum::is(Bug::AcceptBelowFrom) { from.next() } else { from };
+        out.send(to, Message::Prepare { ballot, from: told });
         out.arm(ProposerTimer::Attempt { ballot, failures: self.failures });
         let attempt = Attempt { ballot, from, fill, again, nacks: BTreeMap::new(), answered: Servers::NONE };
         self.phase = Phase::Preparing(attempt, Promises::default());
@@ -337,7 +340,8 @@ impl Proposer {
         self.truncated_below = self.truncated_below.max(truncated_below);
         let open = self.first_open();
         let Phase::Preparing(attempt, promises) = &mut self.phase else { return };
-        if attempt.ballot != ballot || !self.quorums.servers().contains(acceptor) {
+        let is_stale = attempt.ballot != ballot && !museum::is(Bug::B08);
+        if is_stale || !self.quorums.servers().contains(acceptor) {
             return;
         }
         attempt.answered.insert(acceptor);
@@ -357,6 +361,9 @@ impl Proposer {
         let plan = self.plan(&attempt, &bound);
         let mut open = BTreeMap::new();
         for (slot, (value, adopted)) in plan {
+            if museum::is(Bug::B11) && value == Value::Noop {
+                continue;
+            }
             assert!(slot >= attempt.from, "ballot {ballot} was prepared from {:?}, not for {slot:?}", attempt.from);
             self.mark_proposed(value.id());
             out.fact(|| ProposerFact::Proposed { slot, ballot, value: value.clone(), adopted, quorum, to });
@@ -529,7 +536,9 @@ impl Proposer {
         self.ticks += 1;
         out.arm(ProposerTimer::Tick);
         let why = self.why_not();
-        let old = |pending: &Pending| !pending.proposed && self.ticks - pending.since >= GIVE_UP_TICKS;
+        let old = |pending: &Pending| {
+            (!pending.proposed || museum::is(Bug::B22)) && self.ticks - pending.since >= GIVE_UP_TICKS
+        };
         for pending in self.commands.iter().filter(|pending| old(pending)) {
             out.outcome(ProposerOutcome::NotApplied { id: pending.command.id, why });
         }
@@ -590,7 +599,7 @@ impl Role for Proposer {
 
     fn replay(&mut self, record: ProposerRecord) {
         let ProposerRecord::Spent(below) = record;
-        self.next_round = self.next_round.max(below);
+        self.next_round = if museum::is(Bug::B03) { 1 } else { self.next_round.max(below) };
         self.reserved = self.next_round;
     }
 

@@ -11,6 +11,7 @@
 
 use super::learner::{Learner, LearnerFact, LearnerOutcome, LearnerTimer};
 use super::{Life, Message, Slot, StateMachine};
+use crate::museum::{self, Bug};
 use crate::role::{Output, Server, Servers};
 
 /// A learner keeps at most so many reads; more are refused.
@@ -81,7 +82,15 @@ impl<M: StateMachine> Learner<M> {
         if self.reads.len() >= READS_MAX {
             return out.outcome(LearnerOutcome::ReadFailed { token, answered: self.reads.answered });
         }
-        self.reads.waiting.push(Read { asked: Some((token, query)), since: self.beats });
+        let read = Read { asked: Some((token, query)), since: self.beats };
+        match &mut self.reads.round {
+            Some(round) if museum::is(Bug::B13) => round.reads.push(read),
+            _ if museum::is(Bug::B12) => self.reads.bound.push((Slot(0), read)),
+            _ => self.reads.waiting.push(read),
+        }
+        if museum::is(Bug::B12) {
+            self.answer_reads(out);
+        }
         self.begin_round(out);
     }
 

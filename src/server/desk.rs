@@ -67,16 +67,7 @@ impl Desk {
 
     /// A command was applied.
     pub fn applied(&self, id: CommandId, outcome: Outcome, context: &Context) {
-        let reply = match outcome {
-            Outcome::Opened { session } => Reply::Opened { session },
-            Outcome::Applied(saved) | Outcome::Duplicate(saved) => {
-                Reply::Applied { slot: saved.slot, written: saved.written }
-            }
-            Outcome::Superseded => Reply::Unknown(Unknown::Superseded),
-            Outcome::Expired => Reply::Unknown(Unknown::Expired),
-            Outcome::Noop | Outcome::Unreadable => Reply::Refused("the log holds no such command".to_string()),
-        };
-        self.tell_write(id, &reply, context);
+        self.tell_write(id, &reply_to(outcome), context);
     }
 
     /// A command is certainly not applied by this try.
@@ -116,6 +107,19 @@ impl Desk {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiters> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a client is told of the outcome of its command.
+pub fn reply_to(outcome: Outcome) -> Reply {
+    match outcome {
+        Outcome::Opened { session } => Reply::Opened { session },
+        Outcome::Applied(saved) | Outcome::Duplicate(saved) => {
+            Reply::Applied { slot: saved.slot, written: saved.written }
+        }
+        Outcome::Superseded => Reply::Unknown(Unknown::Superseded),
+        Outcome::Expired => Reply::Unknown(Unknown::Expired),
+        Outcome::Noop | Outcome::Unreadable => Reply::Refused("the log holds no such command".to_string()),
     }
 }
 

@@ -10,9 +10,9 @@ use crate::role::{Input, Role};
 use crate::trace::{Context, CrashCause, CrashPoint};
 
 /// A mailbox holds at most so many inputs.
-const MAILBOX_MAX: usize = 1_024;
+pub const MAILBOX_MAX: usize = 1_024;
 /// A mailbox holds at most so many bytes of values.
-const MAILBOX_MAX_BYTES: usize = 16 << 20;
+pub const MAILBOX_MAX_BYTES: usize = 16 << 20;
 /// Room beside that for what must not wait for others: orders, and the word that the learner is down.
 const RESERVED: usize = 8;
 

@@ -8,15 +8,15 @@
 
 mod board;
 mod clients;
-mod desk;
+pub(crate) mod desk;
 mod disks;
-mod house;
-mod lines;
+pub(crate) mod house;
+pub(crate) mod lines;
 mod lives;
-mod mailbox;
+pub(crate) mod mailbox;
 mod options;
 mod peers;
-mod runner;
+pub(crate) mod runner;
 mod shells;
 mod start;
 mod supervisor;

@@ -16,9 +16,9 @@ use crate::role::{Action, Actions, Input, Role, step_all};
 use crate::trace::{Context, CrashPoint, Draft, Re};
 
 /// One group has at most so many inputs.
-const GROUP_MAX: usize = 1_024;
+pub const GROUP_MAX: usize = 1_024;
 /// A crash inside a turn waits this long for a turn to hit.
-const CRASH_PATIENCE: Duration = Duration::from_millis(200);
+pub const CRASH_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What the shell of a particular role adds.
 pub trait Shell<R: Role> {
@@ -194,25 +194,7 @@ where
     R: Role<Message = paxos::Message>,
     S: Shell<R>,
 {
-    let mut drafts: Vec<Draft> = Vec::new();
-    let mut todo = Vec::new();
-    for (context, actions) in actions {
-        // The line of this step that the next action belongs to.
-        let mut line: Option<usize> = None;
-        for action in actions {
-            match action {
-                Action::Fact(fact) => {
-                    let mut draft = shell.draft(&fact, &context);
-                    draft.re = cause(&drafts, line, &draft, &context);
-                    line = Some(drafts.len());
-                    drafts.push(draft);
-                }
-                Action::Send { .. } | Action::Arm(_) | Action::Outcome(_) => {
-                    todo.push((line, context.clone(), action));
-                }
-            }
-        }
-    }
+    let (drafts, todo) = sort(actions, |fact, context| shell.draft(fact, context));
     let house = shell.house();
     let ids = house.trace.write_group(&drafts);
     for (line, context, action) in todo {
@@ -227,6 +209,36 @@ where
             Action::Fact(_) => {}
         }
     }
+}
+
+/// An action that is not a line, with the line of its step that it belongs to, if there is one.
+pub type Todo<R> = (Option<usize>, Context, Action<R>);
+
+/// Parts the lines of a group from what is to be done.
+pub fn sort<R: Role>(
+    actions: Actions<Context, R>,
+    draft: impl Fn(&R::Fact, &Context) -> Draft,
+) -> (Vec<Draft>, Vec<Todo<R>>) {
+    let mut drafts: Vec<Draft> = Vec::new();
+    let mut todo = Vec::new();
+    for (context, actions) in actions {
+        // The line of this step that the next action belongs to.
+        let mut line: Option<usize> = None;
+        for action in actions {
+            match action {
+                Action::Fact(fact) => {
+                    let mut told = draft(&fact, &context);
+                    told.re = cause(&drafts, line, &told, &context);
+                    line = Some(drafts.len());
+                    drafts.push(told);
+                }
+                Action::Send { .. } | Action::Arm(_) | Action::Outcome(_) => {
+                    todo.push((line, context.clone(), action));
+                }
+            }
+        }
+    }
+    (drafts, todo)
 }
 
 /// What a line comes from: an earlier line of another kind in the same step (LEARN from CHOSEN), else the input.

@@ -29,6 +29,7 @@ use sector::{FIRST_OF_COMMIT, FIRST_SECTOR, Group, Header, LAST_OF_COMMIT, PAYLO
 
 use super::disk::{Files, SECTOR_BYTES, StableFile, remove_if_present};
 use crate::codec;
+use crate::museum::{self, Bug};
 use crate::paxos::{AcceptorRecord, SlotRange};
 use crate::role::Disk;
 
@@ -227,7 +228,12 @@ impl<F: Files> Journal<F> {
         let offset = (self.active.next * SECTOR_BYTES) as u64;
         let file = &self.active.file;
         file.write_at(offset, &self.sectors).map_err(fatal("write", self.active.number))?;
-        file.sync_data().map_err(fatal("sync", self.active.number))?;
+        if !museum::is(Bug::B01) {
+            let synced = file.sync_data().map_err(fatal("sync", self.active.number));
+            if !museum::is(Bug::B16) {
+                synced?;
+            }
+        }
         self.active.next += group.sectors();
         self.next_group += 1;
         self.slots_before = slots;
@@ -254,7 +260,9 @@ impl<F: Files> Journal<F> {
         file.write_at(0, &header.write()).map_err(fatal("write", number))?;
         file.sync_data().map_err(fatal("sync", number))?;
         self.files.rename(SPARE, &file_name(number)).map_err(fatal("name", number))?;
-        self.files.sync_folder().map_err(fatal("name", number))?;
+        if !museum::is(Bug::B19) {
+            self.files.sync_folder().map_err(fatal("name", number))?;
+        }
         let seal = Seal { last_group: self.next_group - 1, slots: self.slots_before };
         old.file.write_at(SECTOR_BYTES as u64, &seal.write(old.seed)).map_err(fatal("seal", old.number))?;
         old.file.sync_data().map_err(fatal("seal", old.number))?;
@@ -300,8 +308,8 @@ struct Row {
     /// Those that the new segment replaces: the last, and what an interrupted opening left of those before it.
     replaced: Vec<u32>,
     last: Last,
-    /// The last segment but one, its seal and where its groups end, if it is not sealed yet.
-    unsealed: Option<(u32, Seal)>,
+    /// The last segment but one, and its seal.
+    last_but_one: Option<(u32, Seal)>,
     records: Vec<AcceptorRecord>,
     next_group: u64,
     slots_before: Slots,
@@ -330,7 +338,7 @@ impl Row {
         let mut row = Row {
             replaced: Vec::new(),
             last: NOTHING,
-            unsealed: None,
+            last_but_one: None,
             records: Vec::new(),
             next_group: 1,
             slots_before: None,
@@ -353,7 +361,7 @@ impl Row {
             let file = file_name(number);
             let bytes = files.read(&file).map_err(failed("read", file.clone()))?;
             let found = reader.segment(Segment { file: &file, number, bytes: &bytes, is_last: false })?;
-            before = Some((number, found.is_sealed, reader.seal()));
+            before = Some((number, reader.seal())).filter(|_| !(museum::is(Bug::B17) && found.is_sealed));
         }
         let found = reader.segment(segment)?;
         if found.is_sealed {
@@ -362,7 +370,7 @@ impl Row {
         bytes.truncate(found.used * SECTOR_BYTES);
         let Header { follows, first_group, slots_before, bytes: segment_bytes, .. } = header;
         row.last = Last { follows, first_group, slots_before, segment_bytes, bytes };
-        row.unsealed = before.and_then(|(number, is_sealed, seal)| (!is_sealed).then_some((number, seal)));
+        row.last_but_one = before;
         let read = reader.finish();
         row.records = read.records;
         row.next_group = read.next_group;
@@ -371,9 +379,11 @@ impl Row {
         Ok(row)
     }
 
-    /// Ends what a crash between naming a segment and sealing the one before it has left open.
+    /// Ends what a crash between naming a segment and sealing the one before it has left open. A seal that is there is
+    /// written once more: the process before may have stopped because its sync had failed, and then it can be read and is
+    /// not durable.
     fn seal_last_but_one<F: Files>(&self, files: &F, owner: u64) -> Result<(), OpenError> {
-        let Some((number, seal)) = self.unsealed else { return Ok(()) };
+        let Some((number, seal)) = self.last_but_one else { return Ok(()) };
         let name = file_name(number);
         // A seal says that another segment follows: that one's name must not be lost afterwards.
         files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;

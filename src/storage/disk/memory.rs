@@ -418,8 +418,10 @@ impl StableFile for MemoryFile {
         let offset = offset as usize;
         assert!(offset + bytes.len() <= inode.bytes.len(), "a write behind the end of a file of fixed length");
         match fate {
-            // An error in the middle: the first half is written.
-            Fate::Fails(Failure::Once(_)) => inode.write(offset, &bytes[..bytes.len() / 2]),
+            // An error in the middle: the first half is written, in whole sectors.
+            Fate::Fails(Failure::Once(_)) => {
+                inode.write(offset, &bytes[..bytes.len() / 2 / SECTOR_BYTES * SECTOR_BYTES]);
+            }
             Fate::Works | Fate::Fails(Failure::Stop) => inode.write(offset, bytes),
         }
         fate.result()

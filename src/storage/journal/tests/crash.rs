@@ -81,6 +81,29 @@ fn a_crash_at_any_step_keeps_what_was_acknowledged() {
     assert!(operation > 60, "only {operation} steps");
 }
 
+/// What broke: a sync that failed left the seal of a full segment readable and not durable. The process stopped, as it
+/// must; the next one read the seal, went on behind it, and a power cut later the segment had no end.
+#[test]
+fn an_error_at_any_step_and_a_power_cut_later_keep_what_was_acknowledged() {
+    let mut operation = 0;
+    loop {
+        let files = MemoryFiles::new();
+        files.fail(operation, Failure::Once(io::ErrorKind::Other));
+        let mut story = Story::default();
+        let done = run(&files, &mut story);
+        files.restart();
+        let back = check_from(&files, &story, &operation);
+        files.power_cut_by(&mut || false);
+        let after = recovered(&files, SMALL);
+        assert!(after.starts_with(&back) && after.len() == back.len() + 1, "operation {operation}");
+        if done && files.counts().total() < operation {
+            break;
+        }
+        operation += 1;
+    }
+    assert!(operation > 60, "only {operation} steps");
+}
+
 #[test]
 fn a_crash_at_any_step_of_recovery_changes_nothing() {
     let mut recoveries = 0;

@@ -1,0 +1,133 @@
+//! The museum: bugs that consensus systems have really had, each a small mutation of our own code.
+//!
+//! A check that has never failed proves nothing. Each exhibit is one line at the place where the rule is kept, switched on
+//! by name, and the simulator must find it (`paxos-lab simulate --bug B07`). Without the feature `museum`, [`is`] is the
+//! constant `false`, and no build that could serve anybody has it.
+
+#[cfg(all(feature = "museum", not(debug_assertions)))]
+compile_error!("the museum's bugs must never be in a release build: use --profile museum");
+
+macro_rules! exhibits {
+    ($($name:ident: $why:literal, seen $seen:literal;)+) => {
+        /// A bug.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "each tells what it is")]
+        pub enum Bug { $($name),+ }
+
+        impl Bug {
+            /// All of them.
+            pub const ALL: &[Bug] = &[$(Bug::$name),+];
+
+            /// Its name on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Bug::$name => stringify!($name)),+ }
+            }
+
+            /// What it does.
+            pub fn says(self) -> &'static str {
+                match self { $(Bug::$name => $why),+ }
+            }
+
+            /// Where it was seen.
+            pub fn seen(self) -> &'static str {
+                match self { $(Bug::$name => $seen),+ }
+            }
+        }
+    };
+}
+
+exhibits! {
+    B01: "a group is said before it is synced: the journal writes and does not sync", seen "etcd #14370";
+    B02: "a promise is not written down", seen "PySyncObj #201, nodedb #161, robustmq #2039";
+    B03: "a proposer that restarts uses its ballots again", seen "phxpaxos #145";
+    B04: "a new attempt takes the ballot of the one before", seen "two leaders of one term after a step-down";
+    B05: "accepting does not raise the promise", seen "textbook slips; found by model checkers";
+    B06: "one variable for the promised and the accepted ballot", seen "EPaxos, Sutra 2019";
+    B07: "the first value reported is adopted, and not that of the highest ballot", seen "student Paxos labs";
+    B08: "promises for an older ballot are counted", seen "vote counting in many first versions";
+    B08B: "votes of different ballots are added up", seen "vote counting in many first versions";
+    B09: "a promise is cut at a limit, and nobody notices", seen "frame limits under large logs";
+    B11: "holes are not filled", seen "DSLabs test 24";
+    B12: "a read is answered from the local map", seen "Redis-Raft #18, etcd #7331, published coursework";
+    B13: "a read joins a round of questions that has begun before it came", seen "etcd #20418";
+    B14: "a restarted acceptor has forgotten everything and votes", seen "published coursework; diskless recovery, DISC 2017";
+    B15: "a damaged end of the journal is taken for one that was never written", seen "8 of 8 systems in CORDS, FAST 2017";
+    B16: "an error of fsync is ignored", seen "fsyncgate; RocksDB #2495";
+    B17: "what a new process has read is taken for durable", seen "Rebello et al., ATC 2020; this project's own journal";
+    B19: "a new journal file's name is not synced", seen "ALICE, OSDI 2014";
+    B21: "a retried write is done twice", seen "retries after a fail-over";
+    B22: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
+    B32: "the state depends on the order of a hash map", seen "replicas that differ";
+    ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";
+    AcceptBelowFrom: "a proposer proposes in a slot that its promises do not cover", seen "a log with one ballot for all slots";
+    PromiseWithoutValue: "a promise says yes, and never what was accepted", seen "published coursework";
+    BallotWithoutServer: "a ballot does not say whose it is", seen "published coursework";
+    AcceptBelowPromise: "an acceptor accepts below its promise", seen "published coursework: the ballot goes backwards";
+    LearnWithoutQuorum: "one vote is enough", seen "published coursework";
+    NoCatchUp: "a learner that missed something never asks", seen "published coursework";
+}
+
+#[cfg(any(test, feature = "museum"))]
+mod selector {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static ON: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Whether this bug is switched on in this thread.
+    pub fn is(bug: Bug) -> bool {
+        ON.get() == Some(bug)
+    }
+
+    /// Switches a bug on in this thread, or all off.
+    pub fn switch(bug: Option<Bug>) {
+        ON.set(bug);
+    }
+
+    /// The bug that is on in this thread.
+    pub fn on() -> Option<Bug> {
+        ON.get()
+    }
+}
+
+#[cfg(not(any(test, feature = "museum")))]
+mod selector {
+    use super::Bug;
+
+    /// No bug can be switched on in this build.
+    #[inline(always)]
+    pub const fn is(_bug: Bug) -> bool {
+        false
+    }
+
+    /// The bug that is on in this thread: none.
+    pub const fn on() -> Option<Bug> {
+        None
+    }
+}
+
+#[cfg(any(test, feature = "museum"))]
+pub use selector::switch;
+pub use selector::{is, on};
+
+/// Nothing, but for B32: then a number that is another one in each life, as the order of a hash map is.
+pub fn order_of_a_hash_map() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    if is(Bug::B32) { RandomState::new().hash_one(0) } else { 0 }
+}
+
+/// Whether this build has the museum.
+pub const OPEN: bool = cfg!(any(test, feature = "museum"));
+
+impl std::str::FromStr for Bug {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Bug, String> {
+        let known = || Bug::ALL.iter().map(|bug| bug.name()).collect::<Vec<_>>().join(", ");
+        let found = Bug::ALL.iter().copied().find(|bug| bug.name().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| format!("'{name}' is no bug of the museum; there are {}", known()))
+    }
+}

@@ -1,0 +1,155 @@
+//! Runs seeds: one with care, or many on all cores.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::faults::Faults;
+use super::invariants::Violation;
+use super::marks::Marks;
+use super::plan::Plan;
+use super::world::{Report, Verdict, World};
+#[cfg(any(test, feature = "museum"))]
+use crate::museum;
+use crate::museum::Bug;
+
+thread_local! {
+    /// The seed that this thread runs.
+    static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
+    /// How it runs it.
+    static SETTING: Cell<Setting> = const { Cell::new(Setting { allowed: Faults::NONE, bug: None }) };
+    /// What an assertion said that failed in it.
+    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs one seed. A role that breaks one of its own assertions ends the run, and not the program; where panics cannot be
+/// caught, the program ends with the sentence and the command that replays it.
+pub fn run_one(seed: u64, setting: Setting, lines: bool) -> Report {
+    hear_panics();
+    #[cfg(any(test, feature = "museum"))]
+    museum::switch(setting.bug);
+    let mut world = World::new(Plan::new(seed, setting.allowed), lines);
+    SETTING.set(setting);
+    RUNNING.set(Some(seed));
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
+    RUNNING.set(None);
+    caught.unwrap_or_else(|_| {
+        let what = SAID.take().unwrap_or_else(|| "it said nothing".to_string());
+        world.report(Verdict::Unsafe(Violation { invariant: 29, what }))
+    })
+}
+
+/// The command that runs a seed again.
+pub fn replay(seed: u64, Setting { allowed, bug }: Setting) -> String {
+    let faults = if allowed == Faults::all() { String::new() } else { format!(" --faults {allowed}") };
+    let bug = bug.map_or(String::new(), |bug| format!(" --bug {}", bug.name()));
+    format!("paxos-lab simulate --seed {seed}{faults}{bug}")
+}
+
+/// What all runs of a batch have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Which faults are allowed.
+    pub allowed: Faults,
+    /// The bug of the museum that is on.
+    pub bug: Option<Bug>,
+}
+
+/// Within a run a panic is a finding: it is kept for the report.
+fn hear_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let Some(seed) = RUNNING.get() else { return usual(info) };
+            let payload = info.payload();
+            let said = payload.downcast_ref::<String>().cloned();
+            let said = said.or_else(|| payload.downcast_ref::<&str>().map(|said| (*said).to_string()));
+            let place = info.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
+            let what = format!("{}{place}", said.unwrap_or_default());
+            if cfg!(panic = "abort") {
+                let violation = Violation { invariant: 29, what };
+                println!("seed {seed}: VIOLATION of {violation}\n{}", replay(seed, SETTING.get()));
+                std::process::exit(7);
+            }
+            SAID.set(Some(what));
+        }));
+    });
+}
+
+/// Many seeds.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// The first seed.
+    pub first: u64,
+    /// The last one; none if time alone ends the batch.
+    pub last: u64,
+    /// When to stop.
+    pub time: Option<Duration>,
+    /// What all runs have in common.
+    pub setting: Setting,
+    /// How many threads run.
+    pub threads: usize,
+}
+
+/// What a batch has come to.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Runs that have ended.
+    pub runs: u64,
+    /// Events in all of them.
+    pub events: u64,
+    /// Slots applied in all of them.
+    pub slots: u64,
+    /// Virtual time of all of them, in microseconds.
+    pub virtual_time: u64,
+    /// What was reached.
+    pub marks: Marks,
+    /// The failure with the lowest seed.
+    pub failure: Option<(u64, Verdict)>,
+}
+
+impl Summary {
+    fn add(&mut self, report: &Report) {
+        self.runs += 1;
+        self.events += report.events;
+        self.slots += report.applied.0;
+        self.virtual_time += report.took;
+        self.marks.merge(&report.marks);
+        let lowest = self.failure.as_ref().is_none_or(|(seed, _)| report.seed < *seed);
+        if report.verdict != Verdict::Clean && lowest {
+            self.failure = Some((report.seed, report.verdict.clone()));
+        }
+    }
+}
+
+impl Batch {
+    /// Runs seed after seed until all are done, the time is over, or one fails; `tick` hears of each.
+    pub fn run(&self, tick: impl Fn(&Report) + Sync) -> Summary {
+        let (next, stop) = (AtomicU64::new(self.first), AtomicBool::new(false));
+        let summary = Mutex::new(Summary::default());
+        let end = self.time.map(|time| Instant::now() + time);
+        std::thread::scope(|scope| {
+            for _ in 0..self.threads.max(1) {
+                scope.spawn(|| {
+                    loop {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        let late = end.is_some_and(|end| Instant::now() >= end);
+                        if seed > self.last || late || stop.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        let report = run_one(seed, self.setting, false);
+                        if report.verdict != Verdict::Clean {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                        tick(&report);
+                        summary.lock().unwrap_or_else(PoisonError::into_inner).add(&report);
+                    }
+                });
+            }
+        });
+        summary.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,89 @@
+//! Who waits at a simulated front desk, by the rules of the real one.
+
+use std::collections::BTreeMap;
+
+use crate::net::{Reply, Unknown, WhyNotApplied};
+use crate::paxos::CommandId;
+use crate::trace::Context;
+
+/// One who waits.
+#[derive(Clone, Debug)]
+pub struct Waiter {
+    /// Names the waiter; a read's token.
+    pub token: u64,
+    /// Which client.
+    pub client: usize,
+    /// The number of its request.
+    pub number: u64,
+    /// The line of the request.
+    pub context: Context,
+    /// When the request came.
+    pub since: u64,
+    /// The command, if it is a write.
+    pub write: Option<CommandId>,
+}
+
+/// What a waiter is told, and the line that it comes from.
+pub type Told = (Waiter, Reply, Context);
+
+/// Everybody who waits.
+#[derive(Debug, Default)]
+pub struct Desk {
+    writes: BTreeMap<CommandId, Vec<Waiter>>,
+    reads: BTreeMap<u64, Waiter>,
+}
+
+impl Desk {
+    /// Somebody waits.
+    pub fn wait(&mut self, waiter: Waiter) {
+        match waiter.write {
+            Some(id) => self.writes.entry(id).or_default().push(waiter),
+            None => {
+                self.reads.insert(waiter.token, waiter);
+            }
+        }
+    }
+
+    /// Whoever waits for a command is told what it came to.
+    pub fn tell_write(&mut self, id: CommandId, reply: &Reply, context: &Context) -> Vec<Told> {
+        let waiters = self.writes.remove(&id).unwrap_or_default();
+        waiters.into_iter().map(|waiter| (waiter, reply.clone(), context.clone())).collect()
+    }
+
+    /// Whoever waits for a read is told.
+    pub fn tell_read(&mut self, token: u64, reply: Reply, context: Context) -> Option<Told> {
+        self.reads.remove(&token).map(|waiter| (waiter, reply, context))
+    }
+
+    /// A role has died that would have said the outcomes.
+    pub fn role_died(&mut self, unknown: Unknown, reads_too: Option<WhyNotApplied>) -> Vec<Told> {
+        let writes = std::mem::take(&mut self.writes).into_values().flatten();
+        let mut told: Vec<Told> = writes.map(|one| (one, Reply::Unknown(unknown), Context::default())).collect();
+        if let Some(why) = reads_too {
+            let reads = std::mem::take(&mut self.reads).into_values();
+            told.extend(reads.map(|one| (one, Reply::NotApplied(why), Context::default())));
+        }
+        told
+    }
+
+    /// One has waited long enough: what it is told, if it still waits.
+    pub fn give_up(&mut self, token: u64) -> Option<Told> {
+        if let Some(waiter) = self.reads.remove(&token) {
+            return Some((waiter, Reply::NotApplied(WhyNotApplied::Busy), Context::default()));
+        }
+        let id = self.writes.iter().find(|(_, all)| all.iter().any(|one| one.token == token)).map(|(id, _)| *id)?;
+        let waiters = self.writes.get_mut(&id)?;
+        let at = waiters.iter().position(|one| one.token == token)?;
+        let waiter = waiters.remove(at);
+        if waiters.is_empty() {
+            self.writes.remove(&id);
+        }
+        Some((waiter, Reply::Unknown(Unknown::TimedOut), Context::default()))
+    }
+
+    /// Everybody, when the process is gone.
+    pub fn all(&mut self) -> Vec<Waiter> {
+        let writes = std::mem::take(&mut self.writes).into_values().flatten();
+        writes.chain(std::mem::take(&mut self.reads).into_values()).collect()
+    }
+}

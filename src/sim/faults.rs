@@ -1,0 +1,429 @@
+//! What can go wrong, and when: each class of faults is on or off for a whole run.
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::marks::Mark;
+use super::nature::{Event, MS, Micros, SECOND};
+use super::network::Node;
+use super::world::{Death, World};
+use crate::paxos::RoleName;
+use crate::role::{Server, Servers};
+use crate::server::mailbox::CrashOrder;
+use crate::trace::{CrashCause, CrashPoint};
+use crate::storage::disk::{Failure, Files};
+
+macro_rules! faults {
+    ($($name:ident = $word:literal, $says:literal;)+) => {
+        /// A class of faults.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "each is told in its sentence")]
+        pub enum Fault { $($name),+ }
+
+        impl Fault {
+            /// All classes.
+            pub const ALL: &[Fault] = &[$(Fault::$name),+];
+
+            /// Its word on the command line.
+            pub fn word(self) -> &'static str {
+                match self { $(Fault::$name => $word),+ }
+            }
+
+            /// What happens.
+            pub fn says(self) -> &'static str {
+                match self { $(Fault::$name => $says),+ }
+            }
+        }
+    };
+}
+
+faults! {
+    Loss = "loss", "frames are lost";
+    Delay = "delay", "frames take long, and overtake each other";
+    Duplicate = "duplicate", "frames come twice";
+    Replay = "replay", "old frames come again, also those of earlier lives";
+    Corrupt = "corrupt", "bits of frames flip on the way";
+    Partition = "partition", "servers and clients are cut off from the others";
+    OneWay = "one-way", "a server is heard and does not hear, or hears and is not heard";
+    NonTransitive = "non-transitive", "two servers do not hear each other, and everybody hears both";
+    Flapping = "flapping", "a server is cut off and joined again, many times a second";
+    Reset = "reset", "connections break, and what was under way is lost";
+    SlowLink = "slow-link", "links are slow, and have room for a few frames";
+    RoleCrash = "role-crash", "one role crashes at any point of a turn, and comes back";
+    Kill = "kill", "a process is killed at any moment, and started again";
+    KillAll = "kill-all", "all processes are killed at once";
+    KillAtDisk = "kill-at-disk", "a process dies in one of its next disk operations, also while it starts";
+    PowerLoss = "power-loss", "a server loses its power, and of what was not synced any part";
+    PowerLossAll = "power-loss-all", "all servers lose their power at once";
+    Pause = "pause", "a process is paused for a while, and its clock runs on";
+    SlowServer = "slow-server", "a server's processor is up to fifty times slower";
+    Drift = "drift", "clocks run at half to twice the speed";
+    BitRot = "bit-rot", "a bit of synced data flips while a server is down";
+    LostFolder = "lost-folder", "a server loses files of its memory, or all of it";
+    DiskError = "disk-error", "a write or sync fails once";
+    DiskFull = "disk-full", "a disk is full, and later is not";
+    SlowSync = "slow-sync", "syncs take up to half a second, or hang for seconds";
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Fault, String> {
+        let known = || Fault::ALL.iter().map(|fault| fault.word()).collect::<Vec<_>>().join(", ");
+        let found = Fault::ALL.iter().copied().find(|fault| fault.word() == word);
+        found.ok_or_else(|| format!("'{word}' is no class of faults; there are {}, or all or none", known()))
+    }
+}
+
+/// A set of classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults(u32);
+
+impl Faults {
+    /// None of them.
+    pub const NONE: Faults = Faults(0);
+
+    /// All of them.
+    pub fn all() -> Faults {
+        Fault::ALL.iter().fold(Faults::NONE, |set, fault| set.with(*fault))
+    }
+
+    /// One class alone.
+    pub fn only(fault: Fault) -> Faults {
+        Faults::NONE.with(fault)
+    }
+
+    /// These and one more.
+    pub fn with(self, fault: Fault) -> Faults {
+        Faults(self.0 | 1 << fault as u32)
+    }
+
+    /// Whether it is on.
+    pub fn has(self, fault: Fault) -> bool {
+        self.0 & 1 << fault as u32 != 0
+    }
+
+    /// How many are on.
+    pub fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Those of the allowed classes that a seed turns on. If only few are allowed they all are.
+    pub fn swarm(allowed: Faults, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> Faults {
+        let share = pick(0..=60);
+        let mut on = Faults::NONE;
+        for fault in Fault::ALL {
+            // Drawn in any case: which classes are allowed must not change what else a seed decides.
+            let drawn = pick(0..=99) < share;
+            if allowed.has(*fault) && (drawn || allowed.count() <= 3) {
+                on = on.with(*fault);
+            }
+        }
+        on
+    }
+}
+
+impl FromStr for Faults {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Faults, String> {
+        match text {
+            "all" => Ok(Faults::all()),
+            "none" => Ok(Faults::NONE),
+            list => list.split(',').try_fold(Faults::NONE, |set, word| Ok(set.with(word.trim().parse()?))),
+        }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Faults::all() {
+            return f.write_str("all");
+        }
+        let words: Vec<_> = Fault::ALL.iter().filter(|fault| self.has(**fault)).map(|fault| fault.word()).collect();
+        f.write_str(if words.is_empty() { "none".to_string() } else { words.join(",") }.as_str())
+    }
+}
+
+/// A fault that ends by itself.
+#[derive(Clone, Debug)]
+pub enum Trouble {
+    /// These directions are cut.
+    Cut(Vec<(Node, Node)>),
+    /// These directions are cut and joined so many more times.
+    Flap(Vec<(Node, Node)>, bool, u32),
+    /// These directions are slow.
+    Slow(Vec<(Node, Node)>),
+    /// The process is paused.
+    Paused(Server),
+    /// The processor is slow.
+    SlowServer(Server),
+    /// The disk is full.
+    Full(Server),
+    /// Syncs are slow.
+    SlowSync(Server),
+}
+
+impl World {
+    /// Another fault of a class that is on, and the next time for one.
+    pub fn chaos(&mut self) {
+        let every = self.plan.fault_every;
+        let next = self.nature.time(&(every / 4..=every * 2));
+        self.nature.after(next, Event::Chaos);
+        let on: Vec<Fault> = Fault::ALL.iter().copied().filter(|fault| self.plan.faults.has(*fault)).collect();
+        let servers: Vec<Server> = self.plan.cluster().iter().collect();
+        if let (Some(fault), Some(server)) = (self.nature.one_of(&on), self.nature.one_of(&servers)) {
+            self.nature.note(&(fault as u32, server));
+            self.strike(fault, server);
+        }
+    }
+
+    /// How long a fault lasts.
+    fn while_it_lasts(&mut self) -> Micros {
+        let longest = self.plan.fault_lasts;
+        self.nature.time(&(longest / 10..=longest))
+    }
+
+    fn strike(&mut self, fault: Fault, server: Server) {
+        match fault {
+            // The weather and the clocks: not at moments.
+            Fault::Loss | Fault::Delay | Fault::Duplicate | Fault::Replay | Fault::Corrupt | Fault::Drift => {}
+            Fault::Partition | Fault::OneWay | Fault::NonTransitive | Fault::Flapping => self.cut_off(fault, server),
+            Fault::Reset => self.reset(server),
+            Fault::SlowLink => self.slow_links(server),
+            Fault::RoleCrash => self.crash_role(server),
+            Fault::Kill => self.kill(server, Death::Process),
+            Fault::PowerLoss => self.kill(server, Death::Power),
+            Fault::KillAll => self.kill_all(Death::Process),
+            Fault::PowerLossAll => self.kill_all(Death::Power),
+            Fault::KillAtDisk => self.plan_disk_failure(server, Failure::Stop),
+            Fault::DiskError => self.plan_disk_failure(server, Failure::Once(ErrorKind::Other)),
+            Fault::Pause => self.pause(server),
+            Fault::SlowServer => self.slow_server(server),
+            Fault::BitRot => self.flip_a_bit(server),
+            Fault::LostFolder => self.lose_folder(server),
+            Fault::DiskFull => self.fill_disk(server),
+            Fault::SlowSync => self.slow_sync(server),
+        }
+    }
+
+    fn heals(&mut self, trouble: Trouble) {
+        let lasts = self.while_it_lasts();
+        self.nature.after(lasts, Event::Heal(trouble));
+    }
+
+    /// A fault ends.
+    pub fn heal(&mut self, trouble: Trouble) {
+        match trouble {
+            Trouble::Cut(cut) => self.cut(&cut, false),
+            Trouble::Flap(cut, on, left) => {
+                self.cut(&cut, on);
+                if on || left > 0 {
+                    let next = self.nature.time(&(10 * MS..=400 * MS));
+                    self.nature.after(next, Event::Heal(Trouble::Flap(cut, !on, left.saturating_sub(1))));
+                }
+            }
+            Trouble::Slow(links) => {
+                for (from, to) in links {
+                    self.nature.network.slow_down(from, to, None);
+                }
+            }
+            Trouble::Paused(server) => self.resume(server),
+            Trouble::SlowServer(server) => {
+                let usual = self.plan.processor.clone();
+                self.server(server).processor = usual;
+            }
+            Trouble::Full(server) => {
+                let folder = &self.server(server).folder;
+                folder.top.set_capacity(None);
+                folder.journal.set_capacity(None);
+            }
+            Trouble::SlowSync(server) => {
+                let usual = self.plan.sync.clone();
+                self.server(server).sync = usual;
+            }
+        }
+    }
+
+    fn cut(&mut self, links: &[(Node, Node)], on: bool) {
+        for (from, to) in links {
+            self.nature.network.cut(*from, *to, on);
+        }
+    }
+
+    /// Everybody but these servers, clients at random.
+    fn others(&mut self, inside: Servers) -> (Vec<Node>, Vec<Node>) {
+        let (mut ins, mut outs) = (Vec::new(), Vec::new());
+        for server in self.plan.cluster().iter() {
+            if inside.contains(server) { &mut ins } else { &mut outs }.push(Node::Server(server));
+        }
+        for client in 0..self.plan.clients {
+            if self.nature.chance(300) { &mut ins } else { &mut outs }.push(Node::Client(client));
+        }
+        (ins, outs)
+    }
+
+    fn cut_off(&mut self, fault: Fault, server: Server) {
+        let mut inside = Servers::only(server);
+        if fault == Fault::Partition && self.nature.chance(500) {
+            let picked: Vec<Server> = self.plan.cluster().iter().filter(|_| self.nature.chance(400)).collect();
+            inside = picked.into_iter().chain([server]).collect();
+        }
+        let (ins, outs) = self.others(inside);
+        let pairs = |from: &[Node], to: &[Node]| -> Vec<(Node, Node)> {
+            from.iter().flat_map(|from| to.iter().map(|to| (*from, *to))).collect()
+        };
+        let mut links = match fault {
+            Fault::OneWay if self.nature.chance(500) => pairs(&ins, &outs),
+            Fault::OneWay => pairs(&outs, &ins),
+            Fault::NonTransitive => {
+                let other = self.nature.one_of(&outs).unwrap_or(Node::Server(server));
+                vec![(Node::Server(server), other), (other, Node::Server(server))]
+            }
+            _ => pairs(&ins, &outs).into_iter().chain(pairs(&outs, &ins)).collect(),
+        };
+        links.retain(|(from, to)| from != to);
+        self.nature.mark(match fault {
+            Fault::OneWay => Mark::CutOneWay,
+            Fault::NonTransitive => Mark::CutSome,
+            Fault::Flapping => Mark::Flapped,
+            _ => Mark::Cut,
+        });
+        if fault == Fault::Flapping {
+            let times = self.nature.random.within(2..=20) as u32;
+            return self.heal(Trouble::Flap(links, true, times));
+        }
+        self.cut(&links, true);
+        self.heals(Trouble::Cut(links));
+    }
+
+    fn reset(&mut self, server: Server) {
+        let servers: Vec<Server> = self.plan.cluster().without(Servers::only(server)).iter().collect();
+        let (ours, Some(other)) = (Node::Server(server), self.nature.one_of(&servers).map(Node::Server)) else {
+            return;
+        };
+        self.nature.mark(Mark::Reset);
+        self.nature.network.reset(ours, other);
+        self.nature.network.reset(other, ours);
+    }
+
+    fn slow_links(&mut self, server: Server) {
+        self.nature.mark(Mark::Slow);
+        let room = self.nature.random.within(2..=20) as usize;
+        let each = self.nature.time(&(MS..=50 * MS));
+        let others: Vec<Server> = self.plan.cluster().without(Servers::only(server)).iter().collect();
+        let links: Vec<_> = others.iter().map(|other| (Node::Server(server), Node::Server(*other))).collect();
+        for (from, to) in &links {
+            self.nature.network.slow_down(*from, *to, Some((room, each)));
+        }
+        self.heals(Trouble::Slow(links));
+    }
+
+    fn crash_role(&mut self, server: Server) {
+        let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
+        let (Some(role), Some(point)) = (self.nature.one_of(&RoleName::ALL), self.nature.one_of(&points)) else {
+            return;
+        };
+        let down = Some(Duration::from_micros(self.while_it_lasts()));
+        let at = usize::from(server.0) - 1;
+        self.servers[at].crash(&mut self.nature, role, CrashOrder { point, cause: CrashCause::Timer, down });
+    }
+
+    fn plan_disk_failure(&mut self, server: Server, failure: Failure) {
+        // Mostly the journal: the rest is written a few times in a life.
+        let in_journal = self.nature.chance(700);
+        let operation = self.nature.random.within(0..=12);
+        self.server(server).folder.fail(in_journal, operation, failure);
+    }
+
+    fn pause(&mut self, server: Server) {
+        let now = self.nature.now();
+        if !self.server(server).is_awake(now) {
+            return;
+        }
+        self.nature.mark(Mark::Paused);
+        let lasts = self.while_it_lasts();
+        self.server(server).paused_until = now + lasts;
+        self.nature.after(lasts, Event::Heal(Trouble::Paused(server)));
+    }
+
+    fn slow_server(&mut self, server: Server) {
+        self.nature.mark(Mark::SlowServer);
+        let factor = self.nature.random.within(2..=50);
+        let usual = self.plan.processor.clone();
+        self.server(server).processor = usual.start() * factor..=usual.end() * factor;
+        self.heals(Trouble::SlowServer(server));
+    }
+
+    fn slow_sync(&mut self, server: Server) {
+        let hangs = self.nature.chance(200);
+        self.nature.mark(if hangs { Mark::HungSync } else { Mark::SlowSync });
+        let slowest = if hangs { 5 * SECOND } else { 500 * MS };
+        self.server(server).sync = slowest / 10..=slowest;
+        self.heals(Trouble::SlowSync(server));
+    }
+
+    fn fill_disk(&mut self, server: Server) {
+        let room = self.nature.random.within(0..=8 << 10);
+        let folder = &self.server(server).folder;
+        let journal: usize = folder.journal.image().values().map(Vec::len).sum();
+        folder.journal.set_capacity(Some(journal as u64 + room));
+        self.heals(Trouble::Full(server));
+    }
+
+    /// A server that may be lost for good: with it no more than a minority is.
+    fn may_lose(&mut self, server: Server) -> bool {
+        self.lost.contains(server) || self.lost.len() < self.plan.spare_servers()
+    }
+
+    /// The server is stopped, a bit of its journal flips, and it is started again: it must refuse, or know all it knew.
+    fn flip_a_bit(&mut self, server: Server) {
+        if !self.may_lose(server) || self.lost.contains(server) {
+            return;
+        }
+        self.kill(server, Death::Process);
+        let journal = self.server(server).folder.journal.clone();
+        let image = journal.image();
+        let names: Vec<&String> = image.keys().collect();
+        let Some(name) = self.nature.one_of(&names) else { return };
+        let mut bytes = image[name].clone();
+        // Mostly where something was written.
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
+        let end = if self.nature.chance(800) { used } else { bytes.len() };
+        let Some(last) = (end as u64 * 8).checked_sub(1) else { return };
+        let bit = self.nature.random.within(0..=last) as usize;
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        journal.put(name, &bytes);
+        self.lost.insert(server);
+        self.nature.mark(Mark::BitRot);
+    }
+
+    /// Files are lost, or all of them.
+    fn lose_folder(&mut self, server: Server) {
+        if !self.may_lose(server) || self.lost.contains(server) {
+            return;
+        }
+        let everybody_knows_it = self.everybody_knows(server);
+        self.kill(server, Death::Process);
+        self.lost.insert(server);
+        let storage = self.nature.random.next();
+        let whole = self.nature.chance(400) && everybody_knows_it;
+        let at = usize::from(server.0) - 1;
+        let me = &mut self.servers[at];
+        if whole {
+            // A new disk under the old name: its peers must refuse it.
+            me.folder = Default::default();
+            (me.storage, me.is_stranger) = (storage, true);
+            self.nature.ghost.replaced(server);
+            return;
+        }
+        let has_journal =
+            me.folder.journal.list().is_ok_and(|names| names.iter().any(|name| name.ends_with("journal")));
+        if has_journal {
+            me.folder.journal = Default::default();
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The data folder of a simulated server: the files of [`DataFolder`](crate::storage::DataFolder), on disks in memory.
+
+use super::nature::{Micros, SECOND};
+use crate::paxos::{AcceptorRecord, ProposerRecord};
+use crate::role::{Disk, Server};
+use crate::storage::disk::{Counts, Failure, Files, MemoryFiles, name_in_making};
+use crate::storage::identity::{IDENTITY_FILE, Identity, IdentityError};
+use crate::storage::journal::{Journal, OpenError, Options};
+use crate::storage::{JournalError, Rounds, RoundsError};
+
+/// The name of every simulated cluster.
+const CLUSTER: &str = "sim";
+/// When every folder was made.
+const CREATED: &str = "2026-01-01T00:00:00Z";
+
+/// What outlives a process.
+#[derive(Clone, Debug, Default)]
+pub struct Folder {
+    /// The folder itself: identity and rounds.
+    pub top: MemoryFiles,
+    /// Its folder `journal`.
+    pub journal: MemoryFiles,
+}
+
+/// Why a server does not start.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The disk refused, for now.
+    Disk(String),
+    /// What is on it must not be used.
+    Damaged(String),
+}
+
+/// A full disk is asked so often whether there is room again.
+const ROOM_RETRY: Micros = SECOND;
+
+/// The acceptor's journal, as the real server keeps it: it has room while the next segment stands ready.
+pub struct AcceptorDisk {
+    journal: Journal<MemoryFiles>,
+    next_ask: Micros,
+}
+
+impl AcceptorDisk {
+    /// Whether new values can be taken; a full disk is asked again now and then.
+    pub fn has_room(&mut self, now: Micros) -> bool {
+        if !self.journal.has_room() && now >= self.next_ask {
+            self.next_ask = now + ROOM_RETRY;
+            // No reason to stop: the next time may be better.
+            let _ = self.journal.try_make_room();
+        }
+        self.journal.has_room()
+    }
+}
+
+impl Disk<AcceptorRecord> for AcceptorDisk {
+    type Error = JournalError;
+
+    fn commit(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
+        self.journal.commit(records)
+    }
+}
+
+/// A journal with what it remembers, and whether a torn tail was cut.
+pub type OpenedJournal = (AcceptorDisk, Vec<AcceptorRecord>, bool);
+
+impl Folder {
+    /// The identity in the folder, or a new one with this storage id if the folder is empty.
+    pub fn identity(&self, server: Server, storage: u64) -> Result<Identity<MemoryFiles>, Refusal> {
+        match Identity::read(self.top.clone(), CLUSTER, server)? {
+            Some(identity) => Ok(identity),
+            None => {
+                let names = self.top.list().map_err(|error| Refusal::Disk(error.to_string()))?;
+                if let Some(stranger) = names.into_iter().find(|name| *name != name_in_making(IDENTITY_FILE)) {
+                    return Err(Refusal::Damaged(format!("there is {stranger} and no {IDENTITY_FILE}")));
+                }
+                Ok(Identity::create(self.top.clone(), CLUSTER, server, storage, CREATED.to_string())?)
+            }
+        }
+    }
+
+    /// The acceptor's journal; a folder that has had one must have it still.
+    pub fn open_journal(&self, identity: &Identity<MemoryFiles>, segment_bytes: u64) -> Result<OpenedJournal, Refusal> {
+        let options = Options { segment_bytes, owner: identity.storage_id(), must_exist: identity.has_journal() };
+        let (journal, recovered) = Journal::open(self.journal.clone(), options)?;
+        identity.set_has_journal(true)?;
+        Ok((AcceptorDisk { journal, next_ask: 0 }, recovered.records, recovered.torn_tail_cut))
+    }
+
+    /// The proposer's file of spent rounds; a folder that has had one must have it still.
+    pub fn open_rounds(
+        &self,
+        identity: &Identity<MemoryFiles>,
+    ) -> Result<(Rounds<MemoryFiles>, ProposerRecord), Refusal> {
+        let rounds = Rounds::open(self.top.clone(), identity.storage_id(), identity.has_rounds())?;
+        identity.set_has_rounds()?;
+        let record = rounds.record();
+        Ok((rounds, record))
+    }
+
+    /// The process is gone; the machine runs on.
+    pub fn restart(&self) {
+        self.top.restart();
+        self.journal.restart();
+    }
+
+    /// The machine has lost its power.
+    pub fn power_cut(&self, seed: u64) {
+        self.top.power_cut(seed);
+        self.journal.power_cut(seed.rotate_left(32));
+    }
+
+    /// Lets an operation of either part fail.
+    pub fn fail(&self, in_journal: bool, operation: u64, failure: Failure) {
+        if in_journal { self.journal.fail(operation, failure) } else { self.top.fail(operation, failure) }
+    }
+
+    /// How many operations there were.
+    pub fn counts(&self) -> [Counts; 2] {
+        [self.top.counts(), self.journal.counts()]
+    }
+}
+
+impl From<IdentityError> for Refusal {
+    fn from(error: IdentityError) -> Refusal {
+        match error {
+            IdentityError::Io { .. } | IdentityError::Failed => Refusal::Disk(error.to_string()),
+            _ => Refusal::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<OpenError> for Refusal {
+    fn from(error: OpenError) -> Refusal {
+        match error {
+            OpenError::Io { .. } | OpenError::Full { .. } => Refusal::Disk(error.to_string()),
+            _ => Refusal::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<RoundsError> for Refusal {
+    fn from(error: RoundsError) -> Refusal {
+        match error {
+            RoundsError::Io { .. } | RoundsError::Failed => Refusal::Disk(error.to_string()),
+            _ => Refusal::Damaged(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! What clients have asked and heard, and whether one store can have said it.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use super::invariants::Violation;
+use super::nature::Nature;
+use crate::kv::{Op, Written};
+use crate::linearizability;
+use crate::linearizability::search::{Found, Limits, search};
+use crate::linearizability::values::Values;
+use crate::linearizability::versioned::{Call, Outcome, Start, Versioned};
+use crate::paxos::{CommandId, Slot};
+use crate::trace::Text;
+
+/// The search may use so much memory.
+const SEARCH_BYTES: usize = 256 << 20;
+
+/// What was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A write.
+    Write(Op),
+    /// A read.
+    Get {
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing, or nothing certain: it may have happened, or still happen.
+    Unknown,
+    /// It never happened.
+    Refused,
+    /// The write's result.
+    Wrote(Slot, Written),
+    /// What the read found.
+    Read(Slot, Option<Vec<u8>>, u64),
+}
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Who asked.
+    pub client: usize,
+    /// What.
+    pub what: What,
+    /// When: moments, of which no two are the same.
+    pub called: u64,
+    /// When it ended; for ever open if None.
+    pub ended: Option<u64>,
+    /// What was heard.
+    pub heard: Heard,
+    /// The write's name.
+    pub id: Option<CommandId>,
+}
+
+/// An operation in the words of the model.
+type Asked<'a> = (&'a Operation, Call, Option<Outcome>);
+
+impl Operation {
+    /// Whether it may have been done at all.
+    fn may_count(&self) -> bool {
+        let never_sent = matches!(self.what, What::Write(_)) && self.id.is_none();
+        self.heard != Heard::Refused && !never_sent
+    }
+
+    /// Whether its client knows what came of it.
+    pub fn has_result(&self) -> bool {
+        matches!(self.heard, Heard::Wrote(..) | Heard::Read(..))
+    }
+}
+
+/// All operations, in the order in which they were called.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    operations: Vec<Operation>,
+}
+
+impl History {
+    /// All of them.
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// The write has got its name.
+    pub fn name(&mut self, operation: usize, id: CommandId) {
+        self.operations[operation].id = Some(id);
+    }
+
+    fn end(&mut self, operation: usize, moment: u64, heard: Heard) {
+        let operation = &mut self.operations[operation];
+        (operation.ended, operation.heard) = (Some(moment), heard);
+    }
+
+    /// The slot witness: sorted by the slots that the replies name, the results are those of one store, and whatever
+    /// ended before something else began stands before it. No search is needed, and every client's word is checked.
+    pub fn check_slots(&self) -> Result<(), Violation> {
+        self.replay()?;
+        self.agrees_with_time()
+    }
+
+    /// The search: some order of all operations, each between its call and its end, gives every result. Operations whose
+    /// outcome nobody knows may have happened at any time after their call, or never.
+    ///
+    /// The deadline is of real time, and far away: a search that meets it has failed too, as one that nobody can trust.
+    pub fn check_search(&self, deadline: Instant) -> Result<(), Violation> {
+        let mut by_key: BTreeMap<&[u8], Vec<Asked<'_>>> = BTreeMap::new();
+        let read = self.operations.iter().filter_map(|one| match &one.heard {
+            Heard::Read(_, Some(value), _) => Some(Text::new(value)),
+            _ => None,
+        });
+        let model = Versioned { start: Start::Empty, values: Values::read(read) };
+        for operation in self.operations.iter().filter(|one| one.may_count()) {
+            let (key, call) = match &operation.what {
+                What::Get { key } => (key.as_slice(), Call::Get),
+                What::Write(Op::Delete { key }) => (key.as_slice(), Call::Delete),
+                What::Write(Op::Put { key, value, if_version }) => {
+                    let value = model.values.number(&Text::new(value));
+                    (key.as_slice(), Call::Put { value, if_version: *if_version })
+                }
+            };
+            let outcome = match &operation.heard {
+                Heard::Wrote(_, Written::Done { version }) => Some(Outcome::Done(*version)),
+                Heard::Wrote(_, Written::NotFound { version }) => Some(Outcome::NotFound(*version)),
+                Heard::Wrote(_, Written::Mismatch { version }) => Some(Outcome::Mismatch(*version)),
+                Heard::Read(_, value, version) => {
+                    Some(Outcome::Holds(value.as_ref().map(|value| model.values.number(&Text::new(value))), *version))
+                }
+                Heard::Unknown | Heard::Refused => None,
+            };
+            by_key.entry(key).or_default().push((operation, call, outcome));
+        }
+        for (key, all) in by_key {
+            let returned = |one: &Operation, outcome: Option<Outcome>| Some((one.ended?, outcome?));
+            let operations: Vec<_> = all
+                .iter()
+                .map(|(one, call, outcome)| linearizability::Operation {
+                    call: *call,
+                    called: one.called,
+                    returned: returned(one, *outcome),
+                })
+                .collect();
+            let limits = Limits { deadline, memory_bytes: SEARCH_BYTES };
+            let why = match search(&model, &operations, limits) {
+                Found::Order(_) => continue,
+                Found::Stuck(stuck) => format!("nothing explains {:?}, which ended last", all[stuck.breaks].0),
+                Found::OutOfTime | Found::OutOfMemory => "the search found no end".to_string(),
+            };
+            let what = format!("key {}: {why}", String::from_utf8_lossy(key));
+            return Err(Violation { invariant: 16, what });
+        }
+        Ok(())
+    }
+
+    fn replay(&self) -> Result<(), Violation> {
+        let broken = |what: String| Err(Violation { invariant: 19, what });
+        let mut by_slot: BTreeMap<Slot, Vec<&Operation>> = BTreeMap::new();
+        for operation in &self.operations {
+            if let Heard::Wrote(slot, _) | Heard::Read(slot, ..) = operation.heard {
+                by_slot.entry(slot).or_default().push(operation);
+            }
+        }
+        // What each key is known to hold. Writes whose outcome nobody heard leave gaps: then only versions are compared.
+        let mut known: BTreeMap<&[u8], (Option<&[u8]>, u64)> = BTreeMap::new();
+        for (slot, operations) in by_slot {
+            let (writes, reads): (Vec<_>, Vec<_>) =
+                operations.into_iter().partition(|operation| matches!(operation.what, What::Write(_)));
+            if writes.len() > 1 {
+                return broken(format!("slot {slot} was named in the replies to {} writes", writes.len()));
+            }
+            for write in writes {
+                let (What::Write(op), Heard::Wrote(_, written)) = (&write.what, &write.heard) else { continue };
+                let before = known.get(op.key()).copied().unwrap_or_default();
+                let now = after(op, written, before);
+                let now = now.map_err(|why| Violation { invariant: 19, what: format!("slot {slot}: {why}") })?;
+                known.insert(op.key(), now);
+            }
+            for read in reads {
+                let (What::Get { key }, Heard::Read(_, value, version)) = (&read.what, &read.heard) else { continue };
+                let (held, at) = known.get(key.as_slice()).copied().unwrap_or_default();
+                let same = *version > at || (*version == at && value.as_deref() == held);
+                if !same {
+                    return broken(format!(
+                        "a read at slot {slot} found {value:?} version {version}, after {held:?} version {at}"
+                    ));
+                }
+                known.insert(key, (value.as_deref(), *version));
+            }
+        }
+        Ok(())
+    }
+
+    /// A write stands at its slot, a read behind it.
+    fn agrees_with_time(&self) -> Result<(), Violation> {
+        let mut called: Vec<(u64, (Slot, bool))> = Vec::new();
+        let mut ended: Vec<(u64, (Slot, bool))> = Vec::new();
+        for operation in &self.operations {
+            let place = match operation.heard {
+                Heard::Wrote(slot, _) => (slot, false),
+                Heard::Read(slot, ..) => (slot, true),
+                Heard::Unknown | Heard::Refused => continue,
+            };
+            called.push((operation.called, place));
+            ended.extend(operation.ended.map(|moment| (moment, place)));
+        }
+        ended.sort_unstable();
+        let mut ended = ended.into_iter().peekable();
+        let mut furthest = (Slot(0), false);
+        for (moment, place) in called {
+            while let Some((_, before)) = ended.next_if(|(end, _)| *end < moment) {
+                furthest = furthest.max(before);
+            }
+            let later = if place.1 { place >= furthest } else { place > furthest };
+            if !later {
+                let what = format!("an operation of slot {} began after one of slot {} had ended", place.0, furthest.0);
+                return Err(Violation { invariant: 19, what });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a key holds after a write that came to this, if it held that before; an error if it cannot have come to this.
+fn after<'a>(
+    op: &'a Op,
+    written: &Written,
+    (held, at): (Option<&'a [u8]>, u64),
+) -> Result<(Option<&'a [u8]>, u64), String> {
+    let gap = |version: u64| version > at;
+    match (op, written) {
+        (Op::Put { value, if_version, .. }, Written::Done { version }) => {
+            let wanted = if_version.is_none_or(|wanted| wanted + 1 == *version);
+            if gap(*version) && wanted {
+                Ok((Some(value), *version))
+            } else {
+                Err(format!("put made {version} of {at}"))
+            }
+        }
+        (Op::Delete { .. }, Written::Done { version }) => {
+            let there = *version > at + 1 || (*version == at + 1 && held.is_some());
+            if there { Ok((None, *version)) } else { Err(format!("delete made {version} of {at}")) }
+        }
+        (Op::Delete { .. }, Written::NotFound { version }) => {
+            let missing = gap(*version) || (*version == at && held.is_none());
+            if missing { Ok((None, *version)) } else { Err(format!("delete found nothing at {version}, after {at}")) }
+        }
+        (Op::Put { if_version: Some(wanted), .. }, Written::Mismatch { version }) => {
+            let differs = wanted != version && *version >= at;
+            if differs { Ok((held, at)) } else { Err(format!("put found {version}, after {at}, and wanted {wanted}")) }
+        }
+        _ => Err(format!("{op:?} cannot come to {written:?}")),
+    }
+}
+
+impl Nature {
+    /// A client asks for something.
+    pub fn history_begins(&mut self, client: usize, what: What) -> usize {
+        let called = self.moment();
+        let operation = Operation { client, what, called, ended: None, heard: Heard::Unknown, id: None };
+        self.history.operations.push(operation);
+        self.history.operations.len() - 1
+    }
+
+    /// A write has ended with this.
+    pub fn history_wrote(&mut self, operation: usize, slot: Slot, written: Written) {
+        let moment = self.moment();
+        self.history.end(operation, moment, Heard::Wrote(slot, written));
+        if let Some(id) = self.history.operations[operation].id {
+            self.ghost.acknowledged(id, slot, written);
+        }
+    }
+
+    /// A read has ended with this.
+    pub fn history_read(&mut self, operation: usize, slot: Slot, value: Option<Vec<u8>>, version: u64) {
+        let moment = self.moment();
+        self.history.end(operation, moment, Heard::Read(slot, value, version));
+    }
+
+    /// Certainly not done.
+    pub fn history_refused(&mut self, operation: usize) {
+        let moment = self.moment();
+        self.history.end(operation, moment, Heard::Refused);
+        if let Some(id) = self.history.operations[operation].id {
+            self.ghost.refused(id);
+        }
+    }
+}

@@ -1,0 +1,562 @@
+//! The ghost: sees every disk, every message and every life at once, and knows what must never happen.
+//!
+//! Nobody in the world can see what it sees, and nothing it knows has any effect. It believes no role: a vote counts when
+//! it is durable on the acceptor's disk, and not when a learner says so. Invariants have numbers, which are told with a
+//! violation and never change their meaning.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::marks::{Mark, Marks};
+use crate::kv::{Kv, Outcome, Written};
+use crate::paxos::{
+    Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer,
+    ProposerFact, ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
+};
+use crate::role::{Action, Server, Servers};
+
+/// A rule was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which rule.
+    pub invariant: u8,
+    /// What happened.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invariant {}, {}: {}", self.invariant, name_of(self.invariant), self.what)
+    }
+}
+
+/// What an invariant is about.
+pub fn name_of(invariant: u8) -> &'static str {
+    match invariant {
+        1 => "a slot has one chosen value",
+        2 => "what is chosen was asked for",
+        3 => "a ballot carries one value a slot",
+        4 => "promises never fall",
+        5 => "nothing is said before it is durable",
+        6 => "nothing is accepted below a promise",
+        7 => "a proposal follows whole promises of a quorum",
+        8 => "a proposal carries the value of the highest ballot accepted",
+        9 => "distinct acceptors of one ballot are counted",
+        11 => "a ballot is used once",
+        12 => "slots are applied one after the other, and only chosen ones",
+        13 => "equal logs make equal states",
+        14 => "what was acknowledged stays",
+        15 => "a command takes effect once",
+        16 => "clients see one store",
+        17 => "a read sees all that was chosen before it",
+        19 => "results agree with the order of slots and with time",
+        22 => "recovery finds what was durable, each time",
+        23 => "damaged is not absent",
+        25 => "what failed for certain never happens",
+        27 => "a healthy majority makes progress and agrees",
+        29 => "no role breaks its own assertions",
+        _ => "no name",
+    }
+}
+
+/// What an acceptor has on its disk for certain.
+#[derive(Clone, Debug)]
+struct Durable {
+    promised: Ballot,
+    accepted: BTreeMap<Slot, (Ballot, Value)>,
+    /// A group that was being written when its acceptor died: it is there as a whole, or not at all.
+    in_doubt: Vec<AcceptorRecord>,
+}
+
+/// What a whole PROMISE reported.
+type Reported = BTreeMap<Slot, (Ballot, Value)>;
+
+/// The all-knowing observer.
+pub struct Ghost {
+    quorums: Quorums,
+    violation: Option<Violation>,
+    acceptors: BTreeMap<Server, Durable>,
+    /// Who durably accepted which value in a slot at a ballot.
+    votes: BTreeMap<(Slot, Ballot), (Value, Servers)>,
+    /// What was chosen, and the first ballot at which it was.
+    chosen: BTreeMap<Slot, (Ballot, Value)>,
+    /// Ballots that were prepared, and from where.
+    prepared: BTreeMap<Ballot, Slot>,
+    /// What was promised, by ballot and acceptor.
+    promises: BTreeMap<(Ballot, Server), Reported>,
+    /// Values that were proposed.
+    proposed: BTreeMap<(Slot, Ballot), Value>,
+    /// Commands of their own that living proposers have put into an ACCEPT, until their learner has applied them.
+    proposed_by: BTreeMap<(Server, CommandId), Slot>,
+    /// Proposers that ask for promises.
+    preparing: Servers,
+    /// The log as applied: outcome and digest after each slot, from slot 1.
+    applied: Vec<(Outcome, u64)>,
+    /// How far each living learner is.
+    learners: BTreeMap<Server, Slot>,
+    /// The first slot in which each command was applied.
+    effects: BTreeMap<CommandId, Slot>,
+    /// Commands that clients have asked for.
+    asked: BTreeSet<CommandId>,
+    /// Commands that a client counts as certainly not applied.
+    refused: BTreeSet<CommandId>,
+    /// The highest slot chosen when a read arrived, by the learner's life and the read's token.
+    reads: BTreeMap<(u64, u64), Slot>,
+    /// Replays the log in slot order.
+    machine: Kv,
+    /// Servers that came back with a new disk.
+    strangers: Servers,
+}
+
+impl Ghost {
+    /// At the beginning of the world.
+    pub fn new(quorums: Quorums) -> Ghost {
+        Ghost {
+            quorums,
+            violation: None,
+            acceptors: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            chosen: BTreeMap::new(),
+            prepared: BTreeMap::new(),
+            promises: BTreeMap::new(),
+            proposed: BTreeMap::new(),
+            proposed_by: BTreeMap::new(),
+            preparing: Servers::NONE,
+            applied: Vec::new(),
+            learners: BTreeMap::new(),
+            effects: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            reads: BTreeMap::new(),
+            machine: Kv::default(),
+            strangers: Servers::NONE,
+        }
+    }
+
+    /// The first rule that was broken.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// A rule was broken, unless `kept`.
+    pub fn require(&mut self, invariant: u8, kept: bool, what: impl FnOnce() -> String) {
+        if !kept && self.violation.is_none() {
+            self.violation = Some(Violation { invariant, what: what() });
+        }
+    }
+
+    /// The highest slot that is chosen, whether or not anybody knows.
+    pub fn highest_chosen(&self) -> Slot {
+        self.chosen.keys().next_back().copied().unwrap_or_default()
+    }
+
+    /// The last slot that anybody has applied.
+    pub fn applied(&self) -> Slot {
+        Slot(self.applied.len() as u64)
+    }
+
+    /// What a slot came to, if it was applied.
+    pub fn outcome(&self, slot: Slot) -> Option<&Outcome> {
+        self.applied.get(slot.0.checked_sub(1)? as usize).map(|(outcome, _)| outcome)
+    }
+
+    /// The command of a chosen slot.
+    pub fn command(&self, slot: Slot) -> Option<CommandId> {
+        self.chosen.get(&slot).and_then(|(_, value)| value.id())
+    }
+
+    /// The digest after a slot, if it was applied.
+    pub fn digest(&self, slot: Slot) -> Option<u64> {
+        self.applied.get(slot.0.checked_sub(1)? as usize).map(|(_, digest)| *digest)
+    }
+
+    // ---- acceptors
+
+    /// An acceptor's group is durable.
+    pub fn durable(&mut self, server: Server, records: &[AcceptorRecord]) {
+        if self.strangers.contains(server) {
+            return;
+        }
+        for record in records {
+            self.record(server, record);
+        }
+    }
+
+    /// An acceptor has died while it wrote this group.
+    pub fn in_doubt(&mut self, server: Server, records: Vec<AcceptorRecord>) {
+        self.disk(server).in_doubt = records;
+    }
+
+    fn disk(&mut self, server: Server) -> &mut Durable {
+        let new = || Durable { promised: Ballot::ZERO, accepted: BTreeMap::new(), in_doubt: Vec::new() };
+        self.acceptors.entry(server).or_insert_with(new)
+    }
+
+    fn record(&mut self, server: Server, record: &AcceptorRecord) {
+        let disk = self.disk(server);
+        let before = disk.promised;
+        let ballot = match record {
+            AcceptorRecord::Promised(ballot) => *ballot,
+            AcceptorRecord::Accepted(entry) => {
+                disk.accepted.insert(entry.slot, (entry.ballot, entry.value.clone()));
+                entry.ballot
+            }
+        };
+        disk.promised = ballot;
+        let invariant = if matches!(record, AcceptorRecord::Promised(_)) { 4 } else { 6 };
+        self.require(invariant, ballot >= before, || {
+            format!("{server} promised {before}, and then took part in {ballot}")
+        });
+        if let AcceptorRecord::Accepted(entry) = record {
+            self.vote(server, entry);
+        }
+    }
+
+    fn vote(&mut self, server: Server, Entry { slot, ballot, value }: &Entry) {
+        let (voted, servers) = self.votes.entry((*slot, *ballot)).or_insert_with(|| (value.clone(), Servers::NONE));
+        let same = voted == value;
+        servers.insert(server);
+        let servers = *servers;
+        self.require(3, same, || format!("ballot {ballot} carries two values for slot {slot}"));
+        if self.quorums.is_chosen(servers) {
+            let (at, chosen) = self.chosen.entry(*slot).or_insert_with(|| (*ballot, value.clone()));
+            let (at, same) = (*at, chosen == value);
+            self.require(1, same, || format!("slot {slot} was chosen twice, at {at} and at {ballot}"));
+        }
+    }
+
+    /// What an acceptor has found on its disk.
+    pub fn recovered(&mut self, server: Server, acceptor: &Acceptor, marks: &mut Marks) {
+        if self.strangers.contains(server) {
+            return;
+        }
+        let in_doubt = std::mem::take(&mut self.disk(server).in_doubt);
+        let disk = self.disk(server).clone();
+        let is = |disk: &Durable| (disk.promised, &disk.accepted) == (acceptor.promised(), acceptor.accepted());
+        if is(&disk) {
+            if !in_doubt.is_empty() {
+                marks.reach(Mark::GroupLost);
+            }
+            return;
+        }
+        let mut grown = disk.clone();
+        for record in &in_doubt {
+            match record {
+                AcceptorRecord::Promised(ballot) => grown.promised = *ballot,
+                AcceptorRecord::Accepted(Entry { slot, ballot, value }) => {
+                    grown.promised = *ballot;
+                    grown.accepted.insert(*slot, (*ballot, value.clone()));
+                }
+            }
+        }
+        let survived = is(&grown) && !in_doubt.is_empty();
+        self.require(22, survived, || {
+            format!(
+                "{server} was bound to {} with {} slots accepted, and came back with {} and {}",
+                disk.promised,
+                disk.accepted.len(),
+                acceptor.promised(),
+                acceptor.accepted().len()
+            )
+        });
+        marks.reach(Mark::GroupSurvived);
+        self.durable(server, &in_doubt);
+    }
+
+    /// What an acceptor says. Its group is durable already.
+    pub fn acceptor_says(&mut self, server: Server, actions: &[Action<Acceptor>], marks: &mut Marks) {
+        if self.strangers.contains(server) {
+            return;
+        }
+        let mut whole: BTreeMap<u64, (Ballot, Reported)> = BTreeMap::new();
+        for action in actions {
+            let Action::Send { message, .. } = action else { continue };
+            match message {
+                Message::Promise { ballot, part, accepted, .. } => {
+                    let (_, reported) = whole.entry(part.answer).or_insert_with(|| (*ballot, BTreeMap::new()));
+                    reported.extend(accepted.iter().map(|e| (e.slot, (e.ballot, e.value.clone()))));
+                }
+                Message::Accepted { ballot, slot } => {
+                    let voted = self.votes.get(&(*slot, *ballot)).is_some_and(|(_, servers)| servers.contains(server));
+                    self.require(5, voted, || {
+                        format!("{server} says that it accepted {slot} at {ballot}: not on its disk")
+                    });
+                }
+                Message::Nack { ballot, promised, .. } => {
+                    marks.reach(Mark::Nacked);
+                    let durable = self.disk(server).promised;
+                    self.require(5, *promised <= durable, || {
+                        format!("{server} refused {ballot} by a promise not on its disk")
+                    });
+                }
+                _ => {}
+            }
+        }
+        for (ballot, reported) in whole.into_values() {
+            self.promised(server, ballot, reported);
+        }
+    }
+
+    fn promised(&mut self, server: Server, ballot: Ballot, reported: Reported) {
+        let durable = self.disk(server).promised;
+        self.require(5, ballot <= durable, || format!("{server} promised {ballot}: not on its disk"));
+        for (slot, (at, value)) in &reported {
+            let voted =
+                self.votes.get(&(*slot, *at)).is_some_and(|(v, servers)| servers.contains(server) && v == value);
+            self.require(5, voted, || format!("{server} reported {slot} accepted at {at}: not on its disk"));
+        }
+        let Some(from) = self.prepared.get(&ballot).copied() else {
+            return self.require(11, false, || format!("{server} promised {ballot}, which nobody has prepared"));
+        };
+        // What was accepted at the ballot or above came after the promise.
+        let kept = self.disk(server).accepted.range(from..).filter(|(_, (at, _))| *at < ballot);
+        let missing = kept.filter(|(slot, (at, _))| reported.get(slot).is_none_or(|(told, _)| told != at));
+        let missing: Vec<Slot> = missing.map(|(slot, _)| *slot).collect();
+        self.require(7, missing.is_empty(), || format!("{server} promised {ballot} and kept quiet about {missing:?}"));
+        self.promises.entry((ballot, server)).or_insert(reported);
+    }
+
+    // ---- proposers
+
+    /// What a proposer says.
+    pub fn proposer_says(&mut self, server: Server, actions: &[Action<Proposer>], marks: &mut Marks) {
+        if self.strangers.contains(server) {
+            return;
+        }
+        for action in actions {
+            match action {
+                Action::Send { message: Message::Prepare { ballot, from }, .. } => {
+                    let new = self.prepared.insert(*ballot, *from).is_none() && ballot.server == server;
+                    self.require(11, new, || format!("{server} prepared {ballot}, which was used before"));
+                }
+                Action::Send { message: Message::Accept { ballot, slot, value }, .. } => {
+                    self.accept_sent(*ballot, *slot, value);
+                }
+                // Asks again, and has neither proposed nor given up: its first round was only stale.
+                Action::Fact(ProposerFact::Prepared { .. }) if !self.preparing.insert(server) => {
+                    marks.reach(Mark::PreparedAgain);
+                }
+                Action::Fact(ProposerFact::Retried { .. }) => {
+                    self.preparing = self.preparing.without(Servers::only(server));
+                }
+                Action::Fact(ProposerFact::Proposed { slot, ballot, value, adopted, quorum, .. }) => {
+                    self.preparing = self.preparing.without(Servers::only(server));
+                    self.proposal(*slot, *ballot, value, *adopted, *quorum, marks);
+                }
+                Action::Outcome(ProposerOutcome::NotApplied { id, why }) => {
+                    marks.reach(if *why == NotApplied::Outrun { Mark::Outrun } else { Mark::ToldNotApplied });
+                    let sent = self.proposed_by.contains_key(&(server, *id));
+                    self.require(25, !sent, || format!("{server} gave up {id:?}, and had it in an ACCEPT"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn accept_sent(&mut self, ballot: Ballot, slot: Slot, value: &Value) {
+        let prepared = self.prepared.get(&ballot).is_some_and(|from| *from <= slot);
+        self.require(7, prepared, || format!("{ballot} was not prepared for slot {slot}"));
+        let same = self.proposed.get(&(slot, ballot)).is_none_or(|before| before == value);
+        self.require(3, same, || format!("{ballot} proposed two values in slot {slot}"));
+        self.proposed.insert((slot, ballot), value.clone());
+        let lost = self.chosen.get(&slot).filter(|(at, chosen)| *at < ballot && chosen != value);
+        if let Some((at, _)) = lost {
+            let at = *at;
+            self.require(8, false, || format!("slot {slot} was chosen at {at}, and {ballot} proposes another value"));
+        }
+    }
+
+    fn proposal(
+        &mut self,
+        slot: Slot,
+        ballot: Ballot,
+        value: &Value,
+        adopted: Option<Ballot>,
+        quorum: Servers,
+        marks: &mut Marks,
+    ) {
+        let promises: Vec<_> = quorum.iter().map(|server| self.promises.get(&(ballot, server))).collect();
+        let whole = self.quorums.is_prepared(quorum) && promises.iter().all(Option::is_some);
+        let told: Vec<&(Ballot, Value)> =
+            promises.iter().flatten().filter_map(|reported| reported.get(&slot)).collect();
+        let highest = told.iter().max_by_key(|(at, _)| *at);
+        let bound = match (highest, adopted) {
+            (Some((at, bound)), adopted) => adopted == Some(*at) && bound == value,
+            (None, adopted) => adopted.is_none(),
+        };
+        if let (Some(id), None) = (value.id(), adopted) {
+            let before = self.proposed_by.insert((ballot.server, id), slot);
+            if before.is_some_and(|before| before != slot) {
+                marks.reach(Mark::LostSlot);
+            }
+        }
+        if highest.is_some() {
+            marks.reach(Mark::Adopted);
+        } else if *value == Value::Noop {
+            marks.reach(Mark::HoleFilled);
+        }
+        if told.iter().any(|(at, other)| Some(*at) != adopted && other != value) {
+            marks.reach(Mark::AdoptedOfMany);
+        }
+        let known = value.id().is_none_or(|id| self.asked.contains(&id));
+        self.require(7, whole, || format!("{ballot} proposes in slot {slot} without whole promises of {quorum}"));
+        self.require(8, bound, || {
+            format!("{ballot} proposes in slot {slot} what its promises ({quorum}) do not bind it to")
+        });
+        self.require(2, known, || format!("{ballot} proposes in slot {slot} what nobody asked for"));
+    }
+
+    // ---- learners
+
+    /// A learner begins with nothing.
+    pub fn learner_started(&mut self, server: Server, marks: &mut Marks) {
+        if self.strangers.contains(server) {
+            return;
+        }
+        self.learners.insert(server, Slot(0));
+        if !self.applied.is_empty() {
+            marks.reach(Mark::LearnerFromNothing);
+        }
+    }
+
+    /// What a learner says.
+    pub fn learner_says(
+        &mut self,
+        server: Server,
+        life: u64,
+        actions: &[Action<crate::paxos::Learner<Kv>>],
+        marks: &mut Marks,
+    ) {
+        if self.strangers.contains(server) {
+            return;
+        }
+        for action in actions {
+            match action {
+                Action::Fact(LearnerFact::Chosen { slot, ballot, quorum }) => {
+                    let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
+                    let counted = quorum.without(voted).is_empty() && self.quorums.is_chosen(*quorum);
+                    self.require(9, counted, || {
+                        format!("{server} counted {quorum} for slot {slot} at {ballot}, and {voted} have voted")
+                    });
+                }
+                Action::Fact(LearnerFact::Learned { slot, value, outcome, .. }) => {
+                    self.learned(server, *slot, value, outcome, marks);
+                }
+                Action::Fact(LearnerFact::Filled { .. }) => marks.reach(Mark::ReadFilled),
+                Action::Send { message: Message::Beat { applied, digest }, .. } if *applied > Slot(0) => {
+                    let same = self.digest(*applied) == Some(*digest);
+                    self.require(13, same, || format!("{server} differs from the log after slot {applied}"));
+                }
+                Action::Outcome(LearnerOutcome::Answer { token, slot, .. }) => {
+                    let bound = self.reads.remove(&(life, *token)).unwrap_or_default();
+                    self.require(17, *slot >= bound, || {
+                        format!("{server} answers a read from slot {slot}, and {bound} was chosen before it arrived")
+                    });
+                }
+                Action::Outcome(LearnerOutcome::ReadFailed { token, .. }) => {
+                    marks.reach(Mark::ReadFailed);
+                    self.reads.remove(&(life, *token));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A read has reached a learner.
+    pub fn read_arrived(&mut self, life: u64, token: u64) {
+        let chosen = self.highest_chosen();
+        self.reads.insert((life, token), chosen);
+    }
+
+    fn learned(&mut self, server: Server, slot: Slot, value: &Value, outcome: &Outcome, marks: &mut Marks) {
+        if let Some(id) = value.id() {
+            self.proposed_by.remove(&(server, id));
+        }
+        let before = self.learners.insert(server, slot).unwrap_or_default();
+        self.require(12, slot == before.next(), || format!("{server} applied slot {slot} after {before}"));
+        let chosen = self.chosen.get(&slot).is_some_and(|(_, chosen)| chosen == value);
+        self.require(12, chosen, || format!("{server} applied in slot {slot} what was not chosen"));
+        if let Some(known) = self.outcome(slot) {
+            let same = known == outcome;
+            return self.require(13, same, || format!("{server} came to another outcome in slot {slot}"));
+        }
+        let expected = self.machine.apply(slot, value);
+        self.require(13, expected == *outcome, || {
+            format!("slot {slot} came to {outcome:?}, and its log to {expected:?}")
+        });
+        self.applied.push((*outcome, self.machine.digest()));
+        if let Some(id) = value.id() {
+            self.took_effect(id, slot, outcome, marks);
+        }
+    }
+
+    fn took_effect(&mut self, id: CommandId, slot: Slot, outcome: &Outcome, marks: &mut Marks) {
+        let known = self.asked.contains(&id);
+        self.require(2, known, || format!("{id:?} was applied in slot {slot}, and nobody asked for it"));
+        match outcome {
+            Outcome::Applied(_) => {
+                let first = self.effects.insert(id, slot).is_none();
+                self.require(15, first, || format!("{id:?} took effect twice, the second time in slot {slot}"));
+                let refused = self.refused.contains(&id);
+                self.require(25, !refused, || format!("{id:?} was not applied for certain, and is in slot {slot}"));
+            }
+            Outcome::Duplicate(saved) => {
+                marks.reach(Mark::Duplicate);
+                let same = self.effects.get(&id) == Some(&saved.slot);
+                self.require(15, same, || format!("{id:?} is called a duplicate of slot {}", saved.slot));
+            }
+            Outcome::Opened { session } => {
+                let same = *self.effects.entry(id).or_insert(Slot(*session)) == Slot(*session);
+                self.require(15, same, || format!("{id:?} opened two sessions"));
+            }
+            Outcome::Superseded => marks.reach(Mark::Superseded),
+            Outcome::Noop | Outcome::Expired => {}
+            Outcome::Unreadable => self.require(2, false, || format!("{id:?} in slot {slot} cannot be read")),
+        }
+    }
+
+    // ---- clients
+
+    /// A client asks for a command for the first time.
+    pub fn asked(&mut self, id: CommandId) {
+        self.asked.insert(id);
+    }
+
+    /// A client was told what its write came to.
+    pub fn acknowledged(&mut self, id: CommandId, slot: Slot, written: Written) {
+        let applied = matches!(self.outcome(slot), Some(Outcome::Applied(saved)) if saved.written == written);
+        let kept = applied && self.effects.get(&id) == Some(&slot);
+        self.require(14, kept, || {
+            format!("{id:?} was acknowledged as {written:?} in slot {slot}, which holds something else")
+        });
+    }
+
+    /// A client counts its write as certainly not applied.
+    pub fn refused(&mut self, id: CommandId) {
+        let applied = self.effects.contains_key(&id);
+        self.require(25, !applied, || format!("{id:?} was not applied for certain, and has taken effect"));
+        self.refused.insert(id);
+    }
+
+    /// A role has died: what was asked of it is answered by nobody.
+    pub fn died(&mut self, server: Server, role: RoleName, life: u64) {
+        match role {
+            RoleName::Learner => {
+                // Its proposer gives up what it was at.
+                self.preparing = self.preparing.without(Servers::only(server));
+                self.reads.retain(|(asked, _), _| *asked != life);
+            }
+            RoleName::Proposer => {
+                self.preparing = self.preparing.without(Servers::only(server));
+                self.proposed_by.retain(|(proposer, _), _| *proposer != server);
+            }
+            RoleName::Acceptor => {}
+        }
+    }
+
+    /// A server has got a new disk: what it says from now on must count for nobody, so it is not even judged. If a
+    /// proposer counted its promise, that promise would be missed.
+    pub fn replaced(&mut self, server: Server) {
+        self.strangers.insert(server);
+    }
+}

@@ -1,0 +1,259 @@
+//! One life of one role: its mailbox, its timers, and the turn that it is in.
+//!
+//! This is the real server's `runner` without its thread: inputs gather in a bounded mailbox, a turn takes all of them,
+//! the group is made durable, and only then its actions leave.
+
+use std::collections::VecDeque;
+use std::mem::{Discriminant, discriminant};
+
+use super::folder::AcceptorDisk;
+use super::nature::{Micros, Nature};
+use super::server::{Process, SimServer};
+use crate::kv::{Kv, Outcome};
+use crate::net::{Reply, WhyNotApplied};
+use crate::paxos::{
+    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, Learner, LearnerFact, LearnerOutcome, Message, Proposer,
+    ProposerFact, ProposerOutcome, ProposerRequest, RoleName,
+};
+use crate::role::{Action, Disk, Input, NoDisk, Role, Server, Servers, Stepped, Timed};
+use crate::server::desk::reply_to;
+use crate::server::mailbox::{CrashOrder, Lost, MAILBOX_MAX, MAILBOX_MAX_BYTES, Mail};
+use crate::server::runner::GROUP_MAX;
+use crate::storage::Rounds;
+use crate::storage::disk::MemoryFiles;
+use crate::trace::{self, Context, Draft};
+
+/// What a role does at the moment.
+pub enum Doing<R: Role> {
+    /// Nothing.
+    Nothing,
+    /// It waits for the processor.
+    Waiting,
+    /// It waits for its disk; what it wants done is in the group.
+    Syncing(Stepped<Context, R>),
+}
+
+/// One life of a role.
+pub struct Living<R: Housed> {
+    /// The role.
+    pub role: R,
+    /// Its disk.
+    pub disk: R::Disk,
+    /// Which life of all.
+    pub number: u64,
+    /// When it began.
+    pub since: Micros,
+    /// What it does.
+    pub doing: Doing<R>,
+    /// It must die, and where.
+    pub doom: Option<CrashOrder>,
+    inbox: VecDeque<Mail<R>>,
+    bytes: usize,
+    /// All mail that was there at this moment has been taken, or a full group of it.
+    emptied: Micros,
+    timers: Vec<Armed<R::Timer>>,
+}
+
+struct Armed<T> {
+    variant: Discriminant<T>,
+    due: Micros,
+    timer: T,
+    context: Context,
+}
+
+impl<R: Housed> Living<R> {
+    /// A life begins.
+    pub fn new(role: R, disk: R::Disk, number: u64, since: Micros) -> Living<R> {
+        let start = Mail { context: Context::default(), input: Input::Start, size: 0 };
+        Living {
+            role,
+            disk,
+            number,
+            since,
+            doing: Doing::Nothing,
+            doom: None,
+            inbox: VecDeque::from([start]),
+            bytes: 0,
+            emptied: since,
+            timers: Vec::new(),
+        }
+    }
+
+    /// Hands it an input.
+    pub fn post(&mut self, mail: Mail<R>) -> Result<(), Lost> {
+        if self.inbox.len() >= MAILBOX_MAX || self.bytes + mail.size > MAILBOX_MAX_BYTES {
+            return Err(Lost::Full);
+        }
+        self.bytes += mail.size;
+        self.inbox.push_back(mail);
+        Ok(())
+    }
+
+    /// Starts a timer; a pending one of the same variant is forgotten.
+    pub fn arm(&mut self, timer: R::Timer, due: Micros, context: Context) {
+        let variant = discriminant(&timer);
+        self.timers.retain(|armed| armed.variant != variant);
+        self.timers.push(Armed { variant, due, timer, context });
+    }
+
+    /// Whether it has something to do now.
+    pub fn has_work(&self, now: Micros) -> bool {
+        !self.inbox.is_empty() || self.timers.iter().any(|armed| armed.due <= now)
+    }
+
+    /// Takes what is there, values of at most so many bytes and the next.
+    ///
+    /// A timer fires only once all mail that was there when it ran out has been stepped through and has not put it off.
+    pub fn gather(&mut self, now: Micros, bytes_max: usize) -> Vec<(Context, Input<R>)> {
+        let mut group = self.take_due(self.emptied);
+        if self.inbox.is_empty() && group.is_empty() {
+            group = self.take_due(now);
+        }
+        self.emptied = now;
+        let mut bytes = 0;
+        while let Some(Mail { context, input, size }) = self.inbox.pop_front() {
+            self.bytes -= size;
+            bytes += size;
+            group.push((context, input));
+            if group.len() >= GROUP_MAX || bytes >= bytes_max {
+                break;
+            }
+        }
+        group
+    }
+
+    fn take_due(&mut self, now: Micros) -> Vec<(Context, Input<R>)> {
+        let mut due: Vec<_> = self.timers.extract_if(.., |armed| armed.due <= now).collect();
+        due.sort_by_key(|armed| armed.due);
+        due.into_iter().map(|armed| (armed.context, Input::Timeout(armed.timer))).collect()
+    }
+}
+
+/// A role as a server of the simulator keeps it: what the real server's `shells` are to its threads.
+pub trait Housed: Role<Message = Message> {
+    /// Its disk.
+    type Disk: Disk<Self::Record, Error: std::fmt::Display>;
+    /// Its name.
+    const NAME: RoleName;
+
+    /// Where it lives.
+    fn place(process: &mut Process) -> &mut Option<Living<Self>>;
+
+    /// The line of a fact.
+    fn draft(fact: &Self::Fact, cluster: Servers, context: &Context) -> Draft;
+
+    /// It tells its server something.
+    fn tell(server: &mut SimServer, nature: &mut Nature, outcome: Self::Outcome, context: Context);
+
+    /// The ghost sees that a group is durable.
+    fn durable(_nature: &mut Nature, _server: Server, _records: &[Self::Record]) {}
+
+    /// The ghost sees that a crash hit while a group was being written.
+    fn in_doubt(_nature: &mut Nature, _server: Server, _records: Vec<Self::Record>) {}
+
+    /// The ghost hears what it says.
+    fn says(nature: &mut Nature, server: Server, life: u64, actions: &[Action<Self>]);
+
+    /// Whether an input must be dropped because the disk is full.
+    fn must_shed(_living: &mut Living<Self>, _input: &Input<Self>, _now: Micros) -> bool {
+        false
+    }
+}
+
+impl Housed for Proposer {
+    type Disk = Rounds<MemoryFiles>;
+    const NAME: RoleName = RoleName::Proposer;
+
+    fn place(process: &mut Process) -> &mut Option<Living<Proposer>> {
+        &mut process.proposer
+    }
+
+    fn draft(fact: &ProposerFact, _cluster: Servers, context: &Context) -> Draft {
+        trace::proposer(fact, context)
+    }
+
+    fn tell(server: &mut SimServer, nature: &mut Nature, outcome: ProposerOutcome, context: Context) {
+        let ProposerOutcome::NotApplied { id, why } = outcome;
+        server.tell_write(nature, id, &Reply::NotApplied(WhyNotApplied::Proposer(why)), &context);
+    }
+
+    fn says(nature: &mut Nature, server: Server, _life: u64, actions: &[Action<Proposer>]) {
+        nature.ghost.proposer_says(server, actions, &mut nature.marks);
+    }
+}
+
+impl Housed for Acceptor {
+    type Disk = AcceptorDisk;
+    const NAME: RoleName = RoleName::Acceptor;
+
+    fn place(process: &mut Process) -> &mut Option<Living<Acceptor>> {
+        &mut process.acceptor
+    }
+
+    fn draft(fact: &AcceptorFact, _cluster: Servers, context: &Context) -> Draft {
+        trace::acceptor(fact, context)
+    }
+
+    fn tell(_server: &mut SimServer, _nature: &mut Nature, outcome: AcceptorOutcome, _context: Context) {
+        match outcome {}
+    }
+
+    fn durable(nature: &mut Nature, server: Server, records: &[AcceptorRecord]) {
+        nature.ghost.durable(server, records);
+    }
+
+    fn in_doubt(nature: &mut Nature, server: Server, records: Vec<AcceptorRecord>) {
+        nature.ghost.in_doubt(server, records);
+    }
+
+    fn says(nature: &mut Nature, server: Server, _life: u64, actions: &[Action<Acceptor>]) {
+        nature.ghost.acceptor_says(server, actions, &mut nature.marks);
+    }
+
+    fn must_shed(living: &mut Living<Acceptor>, input: &Input<Acceptor>, now: Micros) -> bool {
+        let is_accept = matches!(input, Input::Message { message: Message::Accept { .. }, .. });
+        is_accept && !living.disk.has_room(now)
+    }
+}
+
+impl Housed for Learner<Kv> {
+    type Disk = NoDisk;
+    const NAME: RoleName = RoleName::Learner;
+
+    fn place(process: &mut Process) -> &mut Option<Living<Learner<Kv>>> {
+        &mut process.learner
+    }
+
+    fn draft(fact: &LearnerFact<Outcome>, cluster: Servers, context: &Context) -> Draft {
+        trace::learner(fact, cluster, context)
+    }
+
+    fn tell(server: &mut SimServer, nature: &mut Nature, outcome: LearnerOutcome<Kv>, context: Context) {
+        match outcome {
+            LearnerOutcome::Applied { slot, id, outcome } => {
+                if let Some(id) = id {
+                    server.tell_write(nature, id, &reply_to(outcome), &context);
+                }
+                let input = Input::Request(ProposerRequest::Applied { slot, id });
+                server.post::<Proposer>(nature, Mail { context, input, size: 0 }, None);
+            }
+            LearnerOutcome::Answer { token, slot, answer } => {
+                let value = answer.value.map(serde_bytes::ByteBuf::from);
+                server.tell_read(nature, token, Reply::Value { slot, value, version: answer.version }, context);
+            }
+            LearnerOutcome::ReadFailed { token, answered } => {
+                let reply = Reply::NotApplied(WhyNotApplied::NoReadQuorum(answered));
+                server.tell_read(nature, token, reply, context);
+            }
+        }
+    }
+
+    fn says(nature: &mut Nature, server: Server, life: u64, actions: &[Action<Learner<Kv>>]) {
+        nature.ghost.learner_says(server, life, actions, &mut nature.marks);
+    }
+}
+
+/// How long a timer runs by a clock of this speed, in percent.
+pub fn by_clock(nature: &mut Nature, timer: &impl Timed, speed: u64) -> Micros {
+    nature.random.within(timer.delay_ms()) * 1_000 * 100 / speed
+}

@@ -1,0 +1,116 @@
+//! Marks: what a run must reach to be worth anything.
+//!
+//! A simulator that never fills a hole proves nothing about holes. Each place of interest leaves a mark; a batch of seeds
+//! that never leaves one has failed, however clean its runs were.
+
+macro_rules! marks {
+    ($($name:ident = $says:literal),+ $(,)?) => {
+        /// Something of interest that a run has reached.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "each is told in its sentence")]
+        pub enum Mark { $($name),+ }
+
+        impl Mark {
+            /// All of them.
+            pub const ALL: &[Mark] = &[$(Mark::$name),+];
+
+            /// What was reached, for people.
+            pub fn says(self) -> &'static str {
+                match self { $(Mark::$name => $says),+ }
+            }
+        }
+    };
+}
+
+marks! {
+    // The protocol.
+    HoleFilled = "a hole was filled with a no-op",
+    Adopted = "a value was adopted from a promise",
+    AdoptedOfMany = "the highest of several ballots was adopted",
+    Nacked = "a proposal was refused",
+    PreparedAgain = "a stale round was prepared again",
+    LostSlot = "a command lost its slot and was proposed again in another",
+    LearnedByEntries = "a learner caught up by ENTRIES",
+    LearnerFromNothing = "a learner began from nothing in a log that was not empty",
+    ReadFilled = "a read waited for a FILL",
+    ReadFailed = "a read failed",
+    Duplicate = "a duplicate was answered with the first result",
+    Superseded = "a late copy of a write was superseded",
+    ToldNotApplied = "a proposer said that a command is certainly not applied",
+    ToldUnknown = "a client was told that the outcome is unknown",
+    FailedOver = "a client asked the next server",
+    Mismatch = "a conditional write met another version",
+    Outrun = "a proposer gave a command up because rivals were faster",
+    // The network.
+    FrameLost = "a frame was lost",
+    FrameDoubled = "a frame was sent twice",
+    FrameReplayed = "an old frame came once more",
+    FrameCorrupt = "a damaged frame was refused",
+    Cut = "links were cut both ways",
+    CutOneWay = "a link was cut one way",
+    CutSome = "two servers could not talk while a third heard both",
+    Flapped = "links flapped",
+    Reset = "a connection was reset with frames under way",
+    Slow = "links were slow and had little room",
+    // Crashes.
+    CrashBeforeStep = "a role crashed before a step",
+    CrashBeforeSync = "a role crashed between step and sync",
+    CrashBeforeSend = "a role crashed between sync and send",
+    AcceptorCrashed = "an acceptor alone crashed",
+    ProposerCrashed = "a proposer alone crashed",
+    LearnerCrashed = "a learner alone crashed",
+    Killed = "a process was killed",
+    KilledInCommit = "a process was killed in the middle of a commit",
+    KilledInRecovery = "a process was killed while it started",
+    AllKilled = "all processes were killed at once",
+    PowerLost = "a server lost its power",
+    AllPowerLost = "all servers lost their power at once",
+    GroupSurvived = "a group survived a crash though nobody was told",
+    GroupLost = "a group was lost in a crash before anybody was told",
+    TornTail = "a torn tail was cut",
+    Paused = "a server was paused",
+    SlowServer = "a server was slow",
+    // Disks.
+    BitRot = "a bit of synced data flipped",
+    RefusedDamaged = "a server refused to start from a damaged disk",
+    FolderLost = "a server lost its memory and refused to start",
+    Stranger = "a server with a new disk was refused by its peers",
+    DiskFailed = "a write or sync failed and the process stopped",
+    DiskFull = "a disk was full and values were shed",
+    SlowSync = "syncs were slow",
+    HungSync = "a sync hung",
+}
+
+/// How often each was reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks([u32; Mark::ALL.len()]);
+
+impl Default for Marks {
+    fn default() -> Marks {
+        Marks([0; Mark::ALL.len()])
+    }
+}
+
+impl Marks {
+    /// Once more.
+    pub fn reach(&mut self, mark: Mark) {
+        self.0[mark as usize] = self.0[mark as usize].saturating_add(1);
+    }
+
+    /// How often.
+    pub fn count(&self, mark: Mark) -> u32 {
+        self.0[mark as usize]
+    }
+
+    /// Adds those of another run.
+    pub fn merge(&mut self, other: &Marks) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine = mine.saturating_add(theirs);
+        }
+    }
+
+    /// Those that were never reached.
+    pub fn missing(&self) -> Vec<Mark> {
+        Mark::ALL.iter().copied().filter(|mark| self.count(*mark) == 0).collect()
+    }
+}

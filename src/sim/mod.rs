@@ -1,0 +1,42 @@
+//! The simulator: whole clusters in virtual time, where everything that can go wrong does, and one seed decides it all.
+//!
+//! The roles, the turn, the codec and the stable storage are the real ones; only threads, sockets, clocks and disks are
+//! replaced. Nothing here waits, and nothing depends on anything but the seed: the same seed gives the same run, event by
+//! event, and a failure is replayed with one command.
+//!
+//! - [`plan`] is what a seed decides beforehand, [`faults`] what goes wrong, and when.
+//! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`].
+//! - [`server`], [`living`], [`turns`], [`desk`] and [`folder`] are a server without threads; [`client`] is a client.
+//! - [`invariants`] knows the rules and sees everything; [`history`] is what the clients saw.
+//! - [`museum`] shows that the simulator finds the bugs that others have had.
+//! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
+
+pub mod batch;
+pub mod cli;
+pub mod client;
+pub mod desk;
+pub mod faults;
+pub mod folder;
+pub mod history;
+pub mod invariants;
+pub mod living;
+pub mod marks;
+pub mod museum;
+pub mod nature;
+pub mod network;
+pub mod plan;
+pub mod server;
+#[cfg(test)]
+mod tests;
+mod turns;
+pub mod world;
+
+pub use faults::{Fault, Faults};
+pub use marks::{Mark, Marks};
+pub use plan::Plan;
+pub use world::{Report, Verdict, World};
+
+/// Runs one seed with faults of these classes at most.
+pub fn simulate(seed: u64, allowed: Faults) -> Report {
+    batch::run_one(seed, batch::Setting { allowed, bug: None }, false)
+}

@@ -1,0 +1,248 @@
+//! What is not in anybody's hand: time, chance, and the order in which things happen.
+
+use std::collections::BinaryHeap;
+use std::hash::{Hash, Hasher};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::faults::Trouble;
+use super::history::History;
+use super::invariants::Ghost;
+use super::marks::{Mark, Marks};
+use super::network::{Network, Node};
+use super::plan::Plan;
+use crate::paxos::RoleName;
+use crate::random::Random;
+use crate::role::Server;
+
+/// Virtual microseconds since the world began.
+pub type Micros = u64;
+
+/// A millisecond.
+pub const MS: Micros = 1_000;
+/// A second.
+pub const SECOND: Micros = 1_000_000;
+
+/// Something that happens at a moment.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Bytes reach the other end of a link, unless it was cut or its connection reset meanwhile.
+    Frame {
+        /// Who sent them.
+        from: Node,
+        /// Who hears them.
+        to: Node,
+        /// A frame, perhaps damaged.
+        bytes: Arc<[u8]>,
+        /// The connection that they were sent on; None for an old frame that comes once more.
+        connection: Option<u64>,
+    },
+    /// A role has something to do, or one of its timers runs out.
+    Wake {
+        /// Which.
+        role: Place,
+    },
+    /// A role has the processor.
+    Turn {
+        /// Which.
+        role: Place,
+    },
+    /// The disk has done what a role's group asked for.
+    Synced {
+        /// Which.
+        role: Place,
+    },
+    /// A role that died comes back.
+    Restart {
+        /// Which, in the life of the process that it died in.
+        role: RoleName,
+        /// On which server.
+        server: Server,
+        /// The process.
+        process: u64,
+    },
+    /// A role was told to die inside a turn, and has had none for a while.
+    Doom {
+        /// Which.
+        role: Place,
+    },
+    /// The front desk of a server has waited long enough.
+    Patience {
+        /// The server.
+        server: Server,
+        /// The process.
+        process: u64,
+        /// The waiter.
+        token: u64,
+    },
+    /// A server's process is started.
+    Start {
+        /// The server.
+        server: Server,
+    },
+    /// A client has waited long enough, or thought long enough.
+    Client {
+        /// Which.
+        client: usize,
+        /// What it waited in.
+        stamp: u64,
+    },
+    /// Time for another fault.
+    Chaos,
+    /// A fault ends.
+    Heal(Trouble),
+}
+
+/// One life of one role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The server.
+    pub server: Server,
+    /// The role.
+    pub role: RoleName,
+    /// The life, numbered through all servers.
+    pub life: u64,
+}
+
+/// An event and its place in time.
+struct Due {
+    at: Micros,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    /// The earliest is the greatest: a heap gives its greatest first.
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+/// Time and chance, and those who watch: everything in a world that is neither a server nor a client.
+pub struct Nature {
+    now: Micros,
+    /// The same for the clocks of lines.
+    clock: Arc<AtomicU64>,
+    queue: BinaryHeap<Due>,
+    /// Events so far, and ever.
+    scheduled: u64,
+    /// The one source of all choices.
+    pub random: Random,
+    /// The links between servers and clients.
+    pub network: Network,
+    /// Sees everything and knows the rules.
+    pub ghost: Ghost,
+    /// What clients have asked and heard.
+    pub history: History,
+    /// What was reached.
+    pub marks: Marks,
+    lives: u64,
+    hash: Xxh3,
+}
+
+impl Nature {
+    /// The beginning.
+    pub fn new(plan: &Plan) -> Nature {
+        Nature {
+            now: 0,
+            clock: Arc::default(),
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            random: Random::new(plan.seed, 1),
+            network: Network::new(plan),
+            ghost: Ghost::new(plan.quorums()),
+            history: History::default(),
+            marks: Marks::default(),
+            lives: 0,
+            hash: Xxh3::new(),
+        }
+    }
+
+    /// The time.
+    pub fn now(&self) -> Micros {
+        self.now
+    }
+
+    /// The time, for those who only read it.
+    pub fn clock(&self) -> Arc<AtomicU64> {
+        self.clock.clone()
+    }
+
+    /// A number that only grows: two events are never at the same moment.
+    pub fn moment(&mut self) -> u64 {
+        self.scheduled += 1;
+        self.scheduled
+    }
+
+    /// Another life of anything begins.
+    pub fn new_life(&mut self) -> u64 {
+        self.lives += 1;
+        self.lives
+    }
+
+    /// Lets something happen after a while.
+    pub fn after(&mut self, delay: Micros, event: Event) {
+        let number = self.moment();
+        self.queue.push(Due { at: self.now + delay, number, event });
+    }
+
+    /// The next thing that happens, if it does before `end`; time goes on to it.
+    pub fn next(&mut self, end: Micros) -> Option<Event> {
+        if self.queue.peek()?.at > end {
+            return None;
+        }
+        let Due { at, number, event } = self.queue.pop()?;
+        self.now = at;
+        self.clock.store(at, Ordering::Relaxed);
+        self.note(&(at, number));
+        Some(event)
+    }
+
+    /// Makes something a part of the trace hash.
+    pub fn note(&mut self, what: &impl Hash) {
+        what.hash(&mut self.hash);
+    }
+
+    /// The hash of everything that has happened.
+    pub fn trace_hash(&self) -> u64 {
+        self.hash.finish()
+    }
+
+    /// True so many times of a thousand.
+    pub fn chance(&mut self, per_mille: u64) -> bool {
+        per_mille > 0 && self.random.within(0..=999) < per_mille
+    }
+
+    /// A time of the range.
+    pub fn time(&mut self, range: &RangeInclusive<Micros>) -> Micros {
+        self.random.within(range.clone())
+    }
+
+    /// One of these, each as likely as the others; None if there is none.
+    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
+        let last = choices.len().checked_sub(1)?;
+        choices.get(self.random.within(0..=last as u64) as usize).copied()
+    }
+
+    /// Something worth a mark was reached.
+    pub fn mark(&mut self, mark: Mark) {
+        self.marks.reach(mark);
+    }
+}

@@ -1,0 +1,211 @@
+//! Links: each message of each pair of ends has a fate of its own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use super::marks::Mark;
+use super::nature::{Event, MS, Micros, Nature};
+use super::plan::Plan;
+use crate::role::Server;
+
+/// So many old frames are kept to be sent once more.
+const OLD_FRAMES_MAX: usize = 128;
+/// At most so many frames are under way on a link; a link with less room has less.
+const IN_FLIGHT_MAX: usize = 1_024;
+
+/// An end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Node {
+    /// A server.
+    Server(Server),
+    /// A client, by its number.
+    Client(usize),
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Node::Server(server) => write!(f, "{server}"),
+            Node::Client(client) => write!(f, "c{}", client + 1),
+        }
+    }
+}
+
+/// One direction between two ends.
+#[derive(Clone, Debug, Default)]
+struct Link {
+    /// How many faults cut it; nothing gets through unless 0.
+    cuts: u32,
+    /// Rises with each reset: what was under way before is lost.
+    connection: u64,
+    in_flight: usize,
+    /// When the last frame arrives: those of one connection keep their order, unless links reorder.
+    last_due: Micros,
+    /// A slow link: room for so many frames, and so long for each.
+    slow: Option<(usize, Micros)>,
+}
+
+/// What can happen to any frame.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// The least time of a frame's way.
+    pub latency: Micros,
+    /// What is added to it, on average.
+    pub jitter: Micros,
+    /// Frames of one connection overtake each other.
+    pub reorders: bool,
+    /// Lost, of a thousand.
+    pub loss: u64,
+    /// Sent twice, of a thousand.
+    pub duplicate: u64,
+    /// Followed by an old frame of the same link, of a thousand.
+    pub replay: u64,
+    /// Damaged on the way, of a thousand.
+    pub corrupt: u64,
+}
+
+/// All links.
+#[derive(Clone, Debug)]
+pub struct Network {
+    weather: Weather,
+    links: BTreeMap<(Node, Node), Link>,
+    old: VecDeque<(Node, Node, Arc<[u8]>)>,
+    /// Frames between servers so far.
+    pub frames: u64,
+}
+
+impl Network {
+    /// Links of this kind.
+    pub fn new(plan: &Plan) -> Network {
+        Network { weather: plan.weather.clone(), links: BTreeMap::new(), old: VecDeque::new(), frames: 0 }
+    }
+
+    /// Nothing happens to frames any more but that they take their time.
+    pub fn calm_down(&mut self) {
+        let Weather { latency, jitter, reorders, .. } = self.weather;
+        let (latency, jitter) = (latency.min(5 * MS), jitter.min(5 * MS));
+        self.weather = Weather { latency, jitter, reorders, loss: 0, duplicate: 0, replay: 0, corrupt: 0 };
+        self.old.clear();
+        for link in self.links.values_mut() {
+            (link.cuts, link.slow) = (0, None);
+        }
+    }
+
+    fn link(&mut self, from: Node, to: Node) -> &mut Link {
+        self.links.entry((from, to)).or_default()
+    }
+
+    /// Cuts a direction, or takes one cut away.
+    pub fn cut(&mut self, from: Node, to: Node, on: bool) {
+        let link = self.link(from, to);
+        link.cuts = if on { link.cuts + 1 } else { link.cuts.saturating_sub(1) };
+    }
+
+    /// Loses all that is under way.
+    pub fn reset(&mut self, from: Node, to: Node) {
+        let link = self.link(from, to);
+        link.connection += 1;
+        link.last_due = 0;
+    }
+
+    /// Gives a link little room and time, or takes that away.
+    pub fn slow_down(&mut self, from: Node, to: Node, slow: Option<(usize, Micros)>) {
+        self.link(from, to).slow = slow;
+    }
+
+    /// A frame has come to the end of its way; false if it was lost on it.
+    pub fn arrives(&mut self, from: Node, to: Node, connection: Option<u64>) -> bool {
+        let link = self.link(from, to);
+        let Some(sent_on) = connection else { return link.cuts == 0 };
+        link.in_flight = link.in_flight.saturating_sub(1);
+        link.cuts == 0 && link.connection == sent_on
+    }
+
+    /// Whether one end can hear the other.
+    pub fn is_cut(&mut self, from: Node, to: Node) -> bool {
+        self.link(from, to).cuts > 0
+    }
+}
+
+impl Nature {
+    /// Sends a frame on its way.
+    pub fn send(&mut self, from: Node, to: Node, bytes: Arc<[u8]>) {
+        self.network.frames += 1;
+        let Weather { loss, duplicate, replay, .. } = self.network.weather;
+        if self.chance(loss) {
+            return self.mark(Mark::FrameLost);
+        }
+        self.send_copy(from, to, bytes.clone());
+        if self.chance(duplicate) {
+            self.mark(Mark::FrameDoubled);
+            self.send_copy(from, to, bytes.clone());
+        }
+        if replay > 0 {
+            self.replay(from, to, bytes, replay);
+        }
+    }
+
+    fn send_copy(&mut self, from: Node, to: Node, bytes: Arc<[u8]>) {
+        let Weather { latency, jitter, reorders, corrupt, .. } = self.network.weather;
+        let (now, mut delay) = (self.now(), latency + self.exponential(jitter));
+        let link = self.network.link(from, to);
+        let (room, each) = link.slow.unwrap_or((IN_FLIGHT_MAX, 0));
+        if link.cuts > 0 || link.in_flight >= room {
+            return self.mark(Mark::FrameLost);
+        }
+        delay += each * (1 + link.in_flight as Micros);
+        if !reorders {
+            delay = delay.max(link.last_due.saturating_sub(now));
+        }
+        link.in_flight += 1;
+        link.last_due = now + delay;
+        let connection = Some(link.connection);
+        let bytes = if self.chance(corrupt) { self.corrupted(&bytes) } else { bytes };
+        self.after(delay, Event::Frame { from, to, bytes, connection });
+    }
+
+    /// Keeps a frame, and sends one that was kept, perhaps long ago.
+    fn replay(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, per_mille: u64) {
+        if self.chance(per_mille)
+            && let Some(at) = (self.network.old.len() as u64).checked_sub(1)
+        {
+            let at = self.random.within(0..=at) as usize;
+            if let Some((from, to, bytes)) = self.network.old.get(at).cloned() {
+                self.mark(Mark::FrameReplayed);
+                self.after(1, Event::Frame { from, to, bytes, connection: None });
+            }
+        }
+        let between_servers = matches!((from, to), (Node::Server(_), Node::Server(_)));
+        if between_servers && self.chance(100) {
+            let old = &mut self.network.old;
+            if old.len() == OLD_FRAMES_MAX {
+                let at = self.random.within(0..=OLD_FRAMES_MAX as u64 - 1) as usize;
+                self.network.old.remove(at);
+            }
+            self.network.old.push_back((from, to, bytes));
+        }
+    }
+
+    /// Flips some bits.
+    fn corrupted(&mut self, bytes: &[u8]) -> Arc<[u8]> {
+        let mut bytes = bytes.to_vec();
+        for _ in 0..self.random.within(1..=3) {
+            let bit = self.random.within(0..=bytes.len() as u64 * 8 - 1) as usize;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        bytes.into()
+    }
+
+    /// Most are short, few are long.
+    fn exponential(&mut self, mean: Micros) -> Micros {
+        if mean == 0 {
+            return 0;
+        }
+        // Each further mean is half as likely, and within one all times are alike. Whole numbers are the same on every
+        // machine, which logarithms are not.
+        let (bits, step) = (self.random.next(), mean * 2 / 3);
+        let whole = Micros::from((bits >> 32 | 1 << 8).trailing_zeros()) * step;
+        whole + (((bits & 0xffff_ffff) * step) >> 32)
+    }
+}

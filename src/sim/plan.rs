@@ -1,0 +1,187 @@
+//! What one seed decides before a world begins: its size, its work, its speed, and which faults it will meet.
+//!
+//! A seed does not mix everything into every run: each class of faults is on or off as a whole, so that some runs meet
+//! one kind alone and many of it (Groce et al., "Swarm Testing", ISSTA 2012).
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use super::faults::{Fault, Faults};
+use super::nature::{MS, Micros, SECOND};
+use super::network::Weather;
+use crate::paxos::Quorums;
+use crate::random::Random;
+use crate::role::{Server, Servers};
+
+/// Everything that a seed decides beforehand.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// How many servers there are.
+    pub servers: u8,
+    /// How many clients.
+    pub clients: usize,
+    /// How many requests they make together.
+    pub requests: usize,
+    /// On how many keys.
+    pub keys: u64,
+    /// How many of a hundred requests read.
+    pub reads: u64,
+    /// How many of a hundred writes are deletes.
+    pub deletes: u64,
+    /// How many of a hundred puts name a version.
+    pub conditional: u64,
+    /// Values are up to so many bytes long.
+    pub value_bytes: u64,
+    /// How long a client thinks between two requests.
+    pub think: RangeInclusive<Micros>,
+    /// How long a client waits for a whole request.
+    pub timeout: Micros,
+    /// How long a role takes to get the processor.
+    pub processor: RangeInclusive<Micros>,
+    /// How long a sync takes.
+    pub sync: RangeInclusive<Micros>,
+    /// Length of the journal's files.
+    pub segment_bytes: u64,
+    /// How fast each server's clock runs, in percent: its timers take longer or shorter.
+    pub clocks: Vec<u64>,
+    /// What happens to frames.
+    pub weather: Weather,
+    /// The classes of faults that are on.
+    pub faults: Faults,
+    /// The time between two faults, on average.
+    pub fault_every: Micros,
+    /// How long a fault lasts at most, and a server stays down.
+    pub fault_lasts: Micros,
+    /// The phase with faults ends here, if the clients have not ended it before.
+    pub safety: Micros,
+    /// In the phase without faults only these servers are up: a majority.
+    pub healthy: Servers,
+}
+
+impl Plan {
+    /// The plan of a seed, with faults of these classes at most.
+    pub fn new(seed: u64, allowed: Faults) -> Plan {
+        let mut random = Random::new(seed, 0);
+        let mut pick = |range: RangeInclusive<u64>| random.within(range);
+        let servers = match pick(0..=9) {
+            0 => 1,
+            1 => 2,
+            2 | 3 => 3,
+            4 => 4,
+            _ => 5,
+        };
+        let faults = Faults::swarm(allowed, &mut pick);
+        let rate = |on: bool, per_mille: u64| if on { per_mille } else { 0 };
+        let slowest_sync = if pick(0..=4) == 0 { 8 * MS } else { 2 * MS };
+        let far = faults.has(Fault::Delay);
+        let weather = Weather {
+            latency: pick(20..=if far { 30 * MS } else { MS }),
+            jitter: pick(0..=if far { 40 * MS } else { MS }),
+            reorders: far && pick(0..=1) == 0,
+            loss: rate(faults.has(Fault::Loss), pick(1..=300)),
+            duplicate: rate(faults.has(Fault::Duplicate), pick(1..=500)),
+            replay: rate(faults.has(Fault::Replay), pick(1..=300)),
+            corrupt: rate(faults.has(Fault::Corrupt), pick(1..=100)),
+        };
+        let drift = faults.has(Fault::Drift);
+        let clocks = (0..servers).map(|_| if drift { pick(50..=200) } else { 100 }).collect();
+        Plan {
+            seed,
+            servers,
+            clients: pick(1..=6) as usize,
+            requests: pick(20..=200) as usize,
+            keys: pick(1..=5),
+            reads: pick(0..=60),
+            deletes: pick(0..=30),
+            conditional: pick(0..=50),
+            value_bytes: if pick(0..=9) == 0 { 3_000 } else { 24 },
+            think: 0..=pick(0..=50) * MS,
+            timeout: pick(2..=10) * SECOND,
+            processor: 2..=pick(5..=100),
+            sync: 100..=pick(200..=slowest_sync),
+            segment_bytes: 4_096 << pick(1..=3),
+            clocks,
+            weather,
+            faults,
+            fault_every: pick(30..=600) * MS,
+            fault_lasts: pick(10..=3_000) * MS,
+            safety: pick(5..=25) * SECOND,
+            healthy: healthy(servers, &mut pick),
+        }
+    }
+
+    /// All servers.
+    pub fn cluster(&self) -> Servers {
+        Servers::first(self.servers)
+    }
+
+    /// Who votes.
+    pub fn quorums(&self) -> Quorums {
+        Quorums::majority(self.cluster())
+    }
+
+    /// So many servers may be out of order for ever, and the cluster must still go on.
+    pub fn spare_servers(&self) -> usize {
+        usize::from(self.servers).div_ceil(2) - 1
+    }
+}
+
+/// Mostly everybody, else some majority.
+fn healthy(servers: u8, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> Servers {
+    let all = Servers::first(servers);
+    let mut left = all;
+    let spare = usize::from(servers).div_ceil(2) - 1;
+    if spare > 0 && pick(0..=2) == 0 {
+        for _ in 0..pick(1..=spare as u64) {
+            left = left.without(Servers::only(Server(pick(1..=u64::from(servers)) as u8)));
+        }
+    }
+    left
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { seed, servers, clients, requests, keys, reads, deletes, conditional, .. } = self;
+        let ms =
+            |range: &RangeInclusive<Micros>| format!("{}-{}ms", *range.start() as f64 / 1e3, *range.end() as f64 / 1e3);
+        writeln!(f, "seed {seed}: {servers} servers, {clients} clients, {requests} requests on {keys} keys")?;
+        writeln!(
+            f,
+            "  reads {reads}%, deletes {deletes}%, conditional puts {conditional}%, values up to {} bytes",
+            self.value_bytes
+        )?;
+        writeln!(
+            f,
+            "  sync {}, processor {}, think {}, request time-out {}s, journal files {} KiB, clocks {:?}%",
+            ms(&self.sync),
+            ms(&self.processor),
+            ms(&self.think),
+            self.timeout / SECOND,
+            self.segment_bytes >> 10,
+            self.clocks,
+        )?;
+        let w = &self.weather;
+        writeln!(
+            f,
+            "  links {}ms + {}ms{}, loss {}, twice {}, again {}, damaged {} of 1000",
+            w.latency as f64 / 1e3,
+            w.jitter as f64 / 1e3,
+            if w.reorders { " in any order" } else { "" },
+            w.loss,
+            w.duplicate,
+            w.replay,
+            w.corrupt
+        )?;
+        writeln!(
+            f,
+            "  faults {}, one each {}ms, up to {}ms long, for {}s; then only {} are up",
+            self.faults,
+            self.fault_every / MS,
+            self.fault_lasts / MS,
+            self.safety / SECOND,
+            self.healthy
+        )
+    }
+}

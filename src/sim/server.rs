@@ -1,0 +1,513 @@
+//! One simulated server: its folder, its process, and the rules by which the real one's threads work together.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::desk::{Desk, Told, Waiter};
+use super::folder::{Folder, Refusal};
+use super::living::{Doing, Housed, Living};
+use super::marks::Mark;
+use super::nature::{Event, Micros, Nature, Place, SECOND};
+use super::network::Node;
+use super::plan::Plan;
+use crate::kv::{Command, Get, Kv};
+use crate::museum::{self, Bug};
+use crate::net::{
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Reply, Request, WhyNotApplied,
+    frame, unframe,
+};
+use crate::paxos::{
+    Acceptor, CommandId, Learner, LearnerRequest, Life, Message, Policy, Proposer, ProposerRequest, Quorums, RoleName,
+    Slot, StateMachine,
+};
+use crate::role::{Input, Role, Server, Servers};
+use crate::server::house::Cause;
+use crate::server::lines;
+use crate::server::mailbox::{Lost, Mail};
+use crate::storage::disk::MemoryFiles;
+use crate::storage::identity::Identity;
+use crate::trace::{Context, Digest, Draft, Event as LineEvent, MaybeBallot, RestartMode, RoleTag, Text, Trace};
+
+/// The real front desk answers "unknown" after so long.
+const PATIENCE: Micros = 2 * SECOND;
+
+/// A server, whether its process runs or not.
+pub struct SimServer {
+    /// Which.
+    pub me: Server,
+    /// All servers.
+    pub cluster: Servers,
+    /// What outlives the process.
+    pub folder: Folder,
+    /// The storage id that a new folder gets.
+    pub storage: u64,
+    /// The process, if it runs.
+    pub process: Option<Process>,
+    /// It does nothing until then.
+    pub paused_until: Micros,
+    /// How long a role takes to get the processor.
+    pub processor: RangeInclusive<Micros>,
+    /// How long a sync takes.
+    pub sync: RangeInclusive<Micros>,
+    /// How fast its clock runs, in percent.
+    pub clock: u64,
+    /// The lines of all its processes, if somebody wants them.
+    pub lines: Option<String>,
+    /// Its disk is a new one, and its peers know.
+    pub is_stranger: bool,
+    quorums: Quorums,
+    segment_bytes: u64,
+}
+
+/// A process: what a kill ends.
+pub struct Process {
+    /// Which of all processes.
+    pub number: u64,
+    /// Whose folder it uses.
+    pub identity: Identity<MemoryFiles>,
+    /// Where its lines go.
+    pub trace: Trace,
+    /// Who waits.
+    pub desk: Desk,
+    /// The proposer, if it lives.
+    pub proposer: Option<Living<Proposer>>,
+    /// The acceptor.
+    pub acceptor: Option<Living<Acceptor>>,
+    /// The learner.
+    pub learner: Option<Living<Learner<Kv>>>,
+    /// Peers whose storage id is known to be right.
+    pub met: Servers,
+    /// Why it must stop.
+    pub fatal: Option<String>,
+    tokens: u64,
+}
+
+impl SimServer {
+    /// A server of this plan that was never started.
+    pub fn new(plan: &Plan, me: Server, storage: u64, lines: bool) -> SimServer {
+        SimServer {
+            me,
+            cluster: plan.cluster(),
+            folder: Folder::default(),
+            storage,
+            process: None,
+            paused_until: 0,
+            processor: plan.processor.clone(),
+            sync: plan.sync.clone(),
+            clock: plan.clocks[usize::from(me.0) - 1],
+            lines: lines.then(String::new),
+            is_stranger: false,
+            quorums: plan.quorums(),
+            segment_bytes: plan.segment_bytes,
+        }
+    }
+
+    /// The last slot that its learner has applied; None if there is no learner.
+    pub fn applied(&self) -> Option<(Slot, u64)> {
+        let learner = &self.process.as_ref()?.learner.as_ref()?.role;
+        Some((learner.applied(), learner.machine().digest()))
+    }
+
+    /// Length of the journal's files.
+    pub fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
+    /// Whether the process runs and is not paused.
+    pub fn is_awake(&self, now: Micros) -> bool {
+        self.process.is_some() && self.paused_until <= now
+    }
+
+    /// Starts the process: the identity first, then the acceptor, the learner and the proposer.
+    pub fn start(&mut self, nature: &mut Nature) -> Result<(), Refusal> {
+        let identity = self.folder.identity(self.me, self.storage)?;
+        let life = identity.begin_life()?;
+        let trace = match self.lines {
+            // One that nobody believes tells nothing either: its lines would contradict those of its old disk.
+            Some(_) if !self.is_stranger => {
+                let clock = nature.clock();
+                Trace::to_memory_at(crate::trace::Process::server(self.me, life), move || {
+                    time_of(clock.load(std::sync::atomic::Ordering::Relaxed))
+                })
+            }
+            _ => Trace::disabled(),
+        };
+        self.process = Some(Process {
+            number: nature.new_life(),
+            identity,
+            trace,
+            desk: Desk::default(),
+            proposer: None,
+            acceptor: None,
+            learner: None,
+            met: Servers::only(self.me),
+            fatal: None,
+            tokens: 0,
+        });
+        for role in [RoleName::Acceptor, RoleName::Learner, RoleName::Proposer] {
+            self.start_role(nature, role, None)?;
+        }
+        self.tell_boot();
+        Ok(())
+    }
+
+    /// Gives a role its memory back. `down` is None at the start of the process.
+    pub fn start_role(&mut self, nature: &mut Nature, role: RoleName, down: Option<Duration>) -> Result<(), Refusal> {
+        match role {
+            RoleName::Proposer => self.start_proposer(nature, down),
+            RoleName::Acceptor => self.start_acceptor(nature, down),
+            RoleName::Learner => self.start_learner(nature, down),
+        }
+    }
+
+    fn start_proposer(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let (rounds, record) = self.folder.open_rounds(&process.identity)?;
+        let mut proposer = Proposer::new(self.me, self.quorums, Policy::BasicPaxos);
+        proposer.replay(record);
+        if let Some(down) = down {
+            self.line(RoleTag::Proposer, lines::restarted_proposer(down, proposer.next_round()));
+        }
+        nature.ghost.died(self.me, RoleName::Proposer, 0);
+        self.begin::<Proposer>(nature, proposer, rounds);
+        Ok(())
+    }
+
+    fn start_acceptor(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        if museum::is(Bug::B14) && down.is_some() {
+            process.identity.set_has_journal(false)?;
+            self.folder.journal = Default::default();
+        }
+        let (journal, records, cut) = self.folder.open_journal(&process.identity, self.segment_bytes)?;
+        if cut {
+            nature.mark(Mark::TornTail);
+        }
+        if nature.chance(50) {
+            self.recover_again(nature, &records);
+        }
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let mut acceptor = Acceptor::new(Life(process.identity.begin_role_life()?));
+        for record in records {
+            acceptor.replay(record);
+        }
+        nature.ghost.recovered(self.me, &acceptor, &mut nature.marks);
+        if let Some(down) = down {
+            let accepted = acceptor.accepted().len() as u64;
+            self.line(RoleTag::Acceptor, lines::restarted_acceptor(down, false, acceptor.promised(), accepted));
+        }
+        self.begin::<Acceptor>(nature, acceptor, journal);
+        Ok(())
+    }
+
+    fn start_learner(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let life = Life(process.identity.begin_role_life()?);
+        let learner = Learner::new(self.me, self.quorums, life, Slot(0), Kv::default());
+        if let Some(down) = down {
+            let (applied, digest) = (learner.applied(), learner.machine().digest());
+            self.line(RoleTag::Learner, lines::restarted_learner(down, applied, digest));
+        }
+        nature.ghost.learner_started(self.me, &mut nature.marks);
+        self.begin::<Learner<Kv>>(nature, learner, crate::role::NoDisk);
+        Ok(())
+    }
+
+    /// Recovery changes nothing that it finds: another one finds the same.
+    fn recover_again(&self, nature: &mut Nature, records: &[crate::paxos::AcceptorRecord]) {
+        let Some(process) = &self.process else { return };
+        let copy = Folder { top: self.folder.top.fork(), journal: self.folder.journal.fork() };
+        let again = copy.open_journal(&process.identity, self.segment_bytes);
+        let same = again.is_ok_and(|(_, found, _)| found == records);
+        let me = self.me;
+        nature.ghost.require(22, same, || format!("{me} recovers its journal twice, and differently"));
+    }
+
+    fn begin<R: Housed>(&mut self, nature: &mut Nature, role: R, disk: R::Disk) {
+        let Some(process) = &mut self.process else { return };
+        let number = nature.new_life();
+        *R::place(process) = Some(Living::new(role, disk, number, nature.now()));
+        self.wake::<R>(nature);
+    }
+
+    /// Lets a role that is idle have the processor soon.
+    pub fn wake<R: Housed>(&mut self, nature: &mut Nature) {
+        let (me, now) = (self.me, nature.now());
+        let Some(process) = self.process.as_mut().filter(|_| self.paused_until <= now) else { return };
+        let Some(living) = R::place(process) else { return };
+        if matches!(living.doing, Doing::Nothing) && living.has_work(now) {
+            living.doing = Doing::Waiting;
+            let role = Place { server: me, role: R::NAME, life: living.number };
+            let delay = nature.time(&self.processor);
+            nature.after(delay, Event::Turn { role });
+        }
+    }
+
+    /// Hands an input to a role; lost if it is down or its mailbox is full, and then told as coming from `from`.
+    pub fn post<R: Housed>(&mut self, nature: &mut Nature, mail: Mail<R>, from: Option<Server>) -> Option<Lost> {
+        let process = self.process.as_mut()?;
+        let (context, message) = match (&mail.input, process.trace.steps()) {
+            (Input::Message { message, .. }, true) => (mail.context.clone(), message.name()),
+            _ => (Context::default(), ""),
+        };
+        let lost = match R::place(process) {
+            None => Some(Lost::Down),
+            Some(living) => living.post(mail).err(),
+        };
+        match lost {
+            None => self.wake::<R>(nature),
+            Some(lost) => {
+                let is_quiet = matches!(message, "" | "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES");
+                if !is_quiet && let Some(process) = &self.process {
+                    let event = lines::dropped(message, from, Cause::from(lost), None);
+                    process.trace.line(Draft::about(R::NAME.into(), event, &context));
+                }
+            }
+        }
+        lost
+    }
+
+    /// Hands a message to the roles that hear it.
+    pub fn deliver(&mut self, nature: &mut Nature, from: Server, message: &Message, context: &Context) {
+        if let Message::Entries { entries, .. } = message
+            && let Some((applied, _)) = self.applied()
+            && entries.iter().any(|entry| entry.slot == applied.next())
+        {
+            nature.mark(Mark::LearnedByEntries);
+        }
+        for role in message.heard_by() {
+            let size = message.size();
+            let context = context.clone();
+            match role {
+                RoleName::Proposer => {
+                    let input = Input::Message { from, message: message.clone() };
+                    self.post::<Proposer>(nature, Mail { context, input, size }, Some(from))
+                }
+                RoleName::Acceptor => {
+                    let input = Input::Message { from, message: message.clone() };
+                    self.post::<Acceptor>(nature, Mail { context, input, size }, Some(from))
+                }
+                RoleName::Learner => {
+                    let input = Input::Message { from, message: message.clone() };
+                    self.post::<Learner<Kv>>(nature, Mail { context, input, size }, Some(from))
+                }
+            };
+        }
+    }
+
+    /// Sends a message to servers, this one perhaps among them. It is encoded once.
+    pub fn send(&mut self, nature: &mut Nature, to: Servers, message: &Message, context: &Context) {
+        let others = to.without(Servers::only(self.me));
+        if !others.is_empty() {
+            let envelope = Envelope { context: context.clone(), message: message.clone() };
+            let bytes: std::sync::Arc<[u8]> = frame(&envelope).into();
+            for server in others.iter() {
+                nature.send(Node::Server(self.me), Node::Server(server), bytes.clone());
+            }
+        }
+        if to.contains(self.me) {
+            self.deliver(nature, self.me, message, context);
+        }
+    }
+
+    /// Bytes from a peer. False if they are no message: then the connection is closed.
+    pub fn hear_peer(&mut self, nature: &mut Nature, from: Server, bytes: &[u8]) -> bool {
+        let Ok(Envelope { context, message }) = unframe(bytes, PEER_FRAME_MAX_BYTES) else { return false };
+        nature.note(&(from, self.me, &message));
+        self.deliver(nature, from, &message, &context);
+        true
+    }
+
+    /// Bytes from a client. False if they are no request.
+    pub fn hear_client(&mut self, nature: &mut Nature, client: usize, bytes: &[u8]) -> bool {
+        let Ok(ClientRequest { number, context, request }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) else {
+            return false;
+        };
+        let Some(process) = &mut self.process else { return true };
+        let label = context.req.clone().unwrap_or_default();
+        let context = match lines::request(&request, address(client)) {
+            Some(event) => {
+                let re = process.trace.line(Draft::about(RoleTag::Server, event, &context));
+                Context { re: re.or(context.re), req: context.req }
+            }
+            None => context,
+        };
+        process.tokens += 1;
+        let waiter = Waiter { token: process.tokens, client, number, context, since: nature.now(), write: None };
+        match request {
+            Request::Open { nonce } => self.write(nature, waiter, Command::Open { nonce, label }),
+            Request::Write { session, sequence, first_open, op } => {
+                self.write(nature, waiter, Command::Write { session, sequence, first_open, label, op })
+            }
+            Request::Get { key } => self.read(nature, waiter, key),
+            Request::Status | Request::Crash { .. } | Request::Restart { .. } => return false,
+        }
+        true
+    }
+
+    /// A write: registered, handed over once, to one proposer life, and waited for.
+    fn write(&mut self, nature: &mut Nature, waiter: Waiter, command: Command) {
+        let Some(process) = &mut self.process else { return };
+        assert!(command.is_well_formed(), "a simulated client sends no malformed write");
+        for (role, up) in
+            [(RoleName::Proposer, process.proposer.is_some()), (RoleName::Learner, process.learner.is_some())]
+        {
+            if !up {
+                let context = waiter.context.clone();
+                return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::RoleDown(role)), context));
+            }
+        }
+        if process.acceptor.as_mut().is_some_and(|acceptor| !acceptor.disk.has_room(nature.now())) {
+            let context = waiter.context.clone();
+            return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::DiskFull), context));
+        }
+        let (token, context) = (waiter.token, waiter.context.clone());
+        let waiter = Waiter { write: Some(command.id()), ..waiter };
+        process.desk.wait(waiter.clone());
+        self.await_reply(nature, token);
+        let command = command.to_paxos();
+        let size = command.payload.len();
+        let mail = Mail { context, input: Input::Request(ProposerRequest::Propose(command)), size };
+        if let Some(lost) = self.post::<Proposer>(nature, mail, None) {
+            self.withdraw(nature, token, not_taken(RoleName::Proposer, lost));
+        }
+    }
+
+    /// A read: asked of the own learner.
+    fn read(&mut self, nature: &mut Nature, waiter: Waiter, key: Vec<u8>) {
+        let Some(process) = &mut self.process else { return };
+        let (token, context) = (waiter.token, waiter.context.clone());
+        if let Some(learner) = &process.learner {
+            nature.ghost.read_arrived(learner.number, token);
+        }
+        process.desk.wait(waiter);
+        self.await_reply(nature, token);
+        let input = Input::Request(LearnerRequest::Read { token, query: Get { key } });
+        if let Some(lost) = self.post::<Learner<Kv>>(nature, Mail { context, input, size: 0 }, None) {
+            self.withdraw(nature, token, not_taken(RoleName::Learner, lost));
+        }
+    }
+
+    fn await_reply(&self, nature: &mut Nature, token: u64) {
+        if let Some(process) = &self.process {
+            nature.after(PATIENCE, Event::Patience { server: self.me, process: process.number, token });
+        }
+    }
+
+    fn withdraw(&mut self, nature: &mut Nature, token: u64, reply: Reply) {
+        let told = self.process.as_mut().and_then(|process| process.desk.give_up(token));
+        if let Some((waiter, _, _)) = told {
+            let context = waiter.context.clone();
+            self.reply(nature, (waiter, reply, context));
+        }
+    }
+
+    /// A waiter has waited long enough.
+    pub fn lose_patience(&mut self, nature: &mut Nature, process: u64, token: u64) {
+        let same = self.process.as_mut().filter(|running| running.number == process);
+        if let Some(told) = same.and_then(|process| process.desk.give_up(token)) {
+            self.reply(nature, told);
+        }
+    }
+
+    /// Whoever waits for a command is told.
+    pub fn tell_write(&mut self, nature: &mut Nature, id: CommandId, reply: &Reply, context: &Context) {
+        let told = self.process.as_mut().map(|process| process.desk.tell_write(id, reply, context));
+        for one in told.into_iter().flatten() {
+            self.reply(nature, one);
+        }
+    }
+
+    /// Whoever waits for a read is told.
+    pub fn tell_read(&mut self, nature: &mut Nature, token: u64, reply: Reply, context: Context) {
+        let told = self.process.as_mut().and_then(|process| process.desk.tell_read(token, reply, context));
+        if let Some(told) = told {
+            self.reply(nature, told);
+        }
+    }
+
+    /// Sends a reply to a client.
+    pub fn reply(&mut self, nature: &mut Nature, (waiter, reply, cause): Told) {
+        if let (Reply::Applied { slot, written }, Some(id)) = (&reply, waiter.write) {
+            nature.ghost.acknowledged(id, *slot, *written);
+        }
+        let Some(process) = &self.process else { return };
+        let context = Context { re: cause.re.or(waiter.context.re), req: waiter.context.req };
+        let took = Duration::from_micros(nature.now() - waiter.since);
+        let context = match lines::response(&reply, took, address(waiter.client)) {
+            Some(event) if process.trace.steps() => {
+                let re = process.trace.line(Draft::about(RoleTag::Server, event, &context));
+                Context { re: re.or(context.re), req: context.req }
+            }
+            _ => context,
+        };
+        let bytes = frame(&ClientReply { number: waiter.number, context, reply }).into();
+        nature.send(Node::Server(self.me), Node::Client(waiter.client), bytes);
+    }
+
+    /// Writes one line.
+    pub fn line(&self, role: RoleTag, event: LineEvent) {
+        if let Some(process) = &self.process {
+            process.trace.line(Draft::new(role, event));
+        }
+    }
+
+    /// The first line: what this process is, and what it found on its disk.
+    fn tell_boot(&self) {
+        let Some(process) = self.process.as_ref().filter(|process| process.trace.steps()) else { return };
+        let acceptor = process.acceptor.as_ref().map(|living| &living.role);
+        let promised = acceptor.map(|role| role.promised()).filter(|ballot| ballot.round > 0);
+        self.line(
+            RoleTag::Server,
+            LineEvent::Boot {
+                version: Text::new(env!("CARGO_PKG_VERSION")),
+                cluster: self.cluster,
+                protocol: Some(Text::new("basic-paxos")),
+                seed: None,
+                fail: Some(Text::new("simulated")),
+                mean_up: None,
+                mean_down: None,
+                restart: Some(RestartMode::Disk),
+                data: None,
+                steps: Some(Text::new("on")),
+                life: Some(process.identity.life()),
+                applied: Some(Slot(0)),
+                digest: Some(Digest(Kv::default().digest())),
+                promised: Some(MaybeBallot(promised)),
+                accepted: acceptor.map(|role| role.accepted().len() as u64),
+            },
+        );
+    }
+
+    /// The process is gone: its lines stay, and whoever waited has lost the connection.
+    pub fn end_process(&mut self) -> Vec<Waiter> {
+        let Some(mut process) = self.process.take() else { return Vec::new() };
+        if let Some(lines) = &mut self.lines {
+            lines.push_str(&process.trace.text());
+        }
+        self.paused_until = 0;
+        process.desk.all()
+    }
+}
+
+/// A role did not take a request.
+fn not_taken(role: RoleName, lost: Lost) -> Reply {
+    Reply::NotApplied(match lost {
+        Lost::Down => WhyNotApplied::RoleDown(role),
+        Lost::Full => WhyNotApplied::Busy,
+    })
+}
+
+/// The address that a client's connection seems to come from.
+fn address(client: usize) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 50_001 + client as u16))
+}
+
+/// The world begins on a day that is easy to remember.
+pub fn time_of(now: Micros) -> Timestamp {
+    let begin = Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH);
+    begin.saturating_add(SignedDuration::from_micros(now as i64)).unwrap_or(begin)
+}

@@ -1,0 +1,129 @@
+//! The simulator itself: that it repeats, that healthy code is clean, and that broken code is not.
+
+use std::collections::BTreeSet;
+
+use super::batch::{Batch, Setting, run_one};
+use super::faults::{Fault, Faults};
+use super::invariants::Ghost;
+use super::world::{Report, Verdict};
+use crate::museum::Bug;
+use crate::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
+use crate::role::{Server, Servers};
+use crate::trace::audit::Audit;
+use crate::trace::parse::Run;
+
+const PLAIN: Setting = Setting { allowed: Faults::NONE, bug: None };
+
+fn all() -> Setting {
+    Setting { allowed: Faults::all(), ..PLAIN }
+}
+
+fn batch(first: u64, last: u64, setting: Setting) -> Batch {
+    Batch { first, last, time: None, setting, threads: 2 }
+}
+
+fn assert_clean(report: &Report, faults: Faults) {
+    assert_eq!(report.verdict, Verdict::Clean, "seed {} --faults {faults}", report.seed);
+}
+
+#[test]
+fn one_seed_gives_one_run_whether_or_not_somebody_reads_along() {
+    let mut hashes = BTreeSet::new();
+    for seed in 1..=8 {
+        let once = run_one(seed, all(), false);
+        let again = run_one(seed, all(), false);
+        let with_lines = run_one(seed, all(), true);
+        assert_eq!((once.trace, once.events), (again.trace, again.events), "seed {seed}");
+        assert_eq!((once.trace, once.events), (with_lines.trace, with_lines.events), "seed {seed} with lines");
+        hashes.insert(once.trace);
+    }
+    assert_eq!(hashes.len(), 8, "each seed has a run of its own");
+}
+
+#[test]
+fn fifty_seeds_with_all_faults_are_clean() {
+    let summary = batch(1, 50, all()).run(|_| {});
+    assert_eq!((summary.runs, summary.failure), (50, None));
+    assert!(summary.slots > 1_000, "only {} slots were applied", summary.slots);
+}
+
+#[test]
+fn each_class_of_faults_alone_is_clean_and_strikes() {
+    for fault in Fault::ALL {
+        let faults = Faults::only(*fault);
+        let calm = batch(1, 4, Setting { allowed: Faults::NONE, ..PLAIN }).run(|_| {}).events;
+        let summary = batch(1, 4, Setting { allowed: faults, ..PLAIN }).run(|report| assert_clean(report, faults));
+        assert_eq!(summary.failure, None, "{faults}");
+        assert_ne!(summary.events, calm, "{faults} changes nothing");
+    }
+}
+
+#[test]
+fn seeds_that_have_found_something_are_clean() {
+    let mut count = 0;
+    for line in include_str!("../../tests/seeds.txt").lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_whitespace();
+        let seed = words.next().and_then(|word| word.parse().ok()).unwrap();
+        let allowed = words.next().and_then(|word| word.parse().ok()).unwrap();
+        assert_clean(&run_one(seed, Setting { allowed, ..PLAIN }, false), allowed);
+        count += 1;
+    }
+    assert!(count >= 4);
+}
+
+#[test]
+fn the_lines_of_a_run_prove_it_again() {
+    for seed in [1, 5, 12, 40] {
+        let report = run_one(seed, all(), true);
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in &report.lines {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let run = Run::read(folder.path()).unwrap();
+        let audit = Audit::new(&run);
+        assert_eq!(audit.verdict().exit_code(), 0, "seed {seed}: {}", audit.explain(&run));
+    }
+}
+
+/// Each bug, and how many seeds must be enough.
+#[test]
+fn bugs_that_others_have_had_are_found() {
+    // Those that need hundreds of seeds are left to the tour of the museum.
+    let rare = [Bug::B11, Bug::B13, Bug::B17];
+    for bug in Bug::ALL.iter().filter(|bug| !rare.contains(bug)) {
+        let summary = batch(1, 100, Setting { allowed: Faults::all(), bug: Some(*bug) }).run(|_| {});
+        assert!(summary.failure.is_some(), "{} was not found in 100 seeds: {}", bug.name(), bug.says());
+    }
+}
+
+#[test]
+fn a_failure_says_what_was_broken() {
+    let violation = |bug| match run_one(1, Setting { allowed: Faults::NONE, bug: Some(bug) }, false).verdict {
+        Verdict::Unsafe(violation) => violation.invariant,
+        other => panic!("{bug:?} came to {other:?}"),
+    };
+    assert_eq!(violation(Bug::B02), 5);
+    assert_eq!(violation(Bug::B04), 11);
+    assert_eq!(violation(Bug::B12), 17);
+    assert_eq!(violation(Bug::LearnWithoutQuorum), 9);
+}
+
+#[test]
+fn the_ghost_counts_durable_votes() {
+    let mut ghost = Ghost::new(Quorums::majority(Servers::first(3)));
+    let ballot = |round, server| Ballot { round, server: Server(server) };
+    let accepted = |ballot, id| {
+        let command = crate::paxos::Command { id: crate::paxos::CommandId(0, id), payload: [].into() };
+        AcceptorRecord::Accepted(Entry { slot: Slot(1), ballot, value: Value::Command(command) })
+    };
+    ghost.durable(Server(1), &[accepted(ballot(1, 1), 7)]);
+    ghost.durable(Server(2), &[accepted(ballot(2, 2), 8)]);
+    assert_eq!(ghost.highest_chosen(), Slot(0), "two votes, at two ballots");
+    ghost.durable(Server(2), &[accepted(ballot(3, 2), 7)]);
+    ghost.durable(Server(3), &[accepted(ballot(3, 2), 7)]);
+    assert_eq!(ghost.highest_chosen(), Slot(1));
+    assert_eq!(ghost.violation(), None);
+    ghost.durable(Server(1), &[accepted(ballot(4, 1), 9)]);
+    ghost.durable(Server(3), &[accepted(ballot(4, 1), 9)]);
+    assert_eq!(ghost.violation().map(|violation| violation.invariant), Some(1));
+}

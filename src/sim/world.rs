@@ -1,0 +1,580 @@
+//! A world: servers, clients and whatever goes wrong, from the beginning to the verdict.
+//!
+//! A run has two phases. In the first, faults strike, and nothing wrong may be said or remembered; nobody promises that
+//! anything moves. In the second the faults are over and a majority is healthy: now everything must move again, the
+//! servers must agree, and new writes must be done, all within a stated time.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::client::{SimClient, Wish};
+use super::folder::Refusal;
+use super::invariants::Violation;
+use super::marks::{Mark, Marks};
+use super::nature::{Event, MS, Micros, Nature, SECOND};
+use super::network::Node;
+use super::plan::Plan;
+use super::server::SimServer;
+use crate::client::NoReply;
+use crate::kv::Op;
+use crate::paxos::Slot;
+use crate::role::{Server, Servers};
+use crate::storage::disk::{Failure, Files};
+
+/// In so much virtual time without faults everything must be done and equal.
+pub const LIVENESS: Micros = 30 * SECOND;
+/// The search for an order of what the clients saw may take so much real time.
+const SEARCH_TIME: Duration = Duration::from_secs(60);
+/// A run has at most so many events: a run that has more never ends.
+const EVENTS_MAX: u64 = 5_000_000;
+
+/// How a process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Death {
+    /// The machine runs on: nothing that was written is lost.
+    Process,
+    /// The machine stops: of what was not synced any part is lost.
+    Power,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing was wrong.
+    Clean,
+    /// A rule was broken.
+    Unsafe(Violation),
+    /// Nothing was wrong, and not enough was done.
+    Stuck(String),
+}
+
+impl Verdict {
+    /// The exit code that says so.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Verdict::Clean => 0,
+            Verdict::Unsafe(_) => 7,
+            Verdict::Stuck(_) => 8,
+        }
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The hash of all that happened: the same seed and program give the same.
+    pub trace: u64,
+    /// What was reached.
+    pub marks: Marks,
+    /// Events that happened.
+    pub events: u64,
+    /// Virtual time that has passed.
+    pub took: Micros,
+    /// Requests of clients that have ended with a result.
+    pub answered: usize,
+    /// All requests.
+    pub asked: usize,
+    /// The last slot applied by anybody.
+    pub applied: Slot,
+    /// Lines by file name, if they were wanted.
+    pub lines: Vec<(String, String)>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let took = self.took as f64 / SECOND as f64;
+        writeln!(
+            f,
+            "{} of {} requests have a result, {} slots applied, {} events in {took:.1} virtual seconds",
+            self.answered, self.asked, self.applied, self.events
+        )?;
+        fmt::Display::fmt(&self.verdict, f)
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Clean => f.write_str("clean"),
+            Verdict::Unsafe(violation) => write!(f, "VIOLATION of {violation}"),
+            Verdict::Stuck(why) => write!(f, "NO PROGRESS: {why}"),
+        }
+    }
+}
+
+/// Everything.
+pub struct World {
+    /// What the seed has decided.
+    pub plan: Plan,
+    /// Time, chance, links and watchers.
+    pub nature: Nature,
+    /// The servers, by number.
+    pub servers: Vec<SimServer>,
+    clients: Vec<SimClient>,
+    /// Servers that faults have damaged for good.
+    pub lost: Servers,
+    faults_are_over: bool,
+    events: u64,
+}
+
+impl World {
+    /// A world of this plan, before its first event. With `lines`, its servers and clients write theirs.
+    pub fn new(plan: Plan, lines: bool) -> World {
+        let mut nature = Nature::new(&plan);
+        let new_server = |me| SimServer::new(&plan, me, nature.random.next(), lines);
+        let servers = plan.cluster().iter().map(new_server).collect();
+        let mut world = World {
+            nature,
+            servers,
+            clients: Vec::new(),
+            lost: Servers::NONE,
+            faults_are_over: false,
+            events: 0,
+            plan,
+        };
+        for server in world.plan.cluster().iter() {
+            let delay = world.nature.time(&(0..=5 * MS));
+            world.nature.after(delay, Event::Start { server });
+        }
+        for client in 0..world.plan.clients {
+            world.add_client(client, lines);
+        }
+        if world.plan.faults.count() > 0 {
+            world.nature.after(20 * MS, Event::Chaos);
+        }
+        world
+    }
+
+    /// Runs to the end.
+    pub fn run(&mut self) -> Report {
+        let verdict = self.both_phases();
+        self.report(verdict)
+    }
+
+    /// What it has come to so far.
+    pub fn report(&mut self, verdict: Verdict) -> Report {
+        let answered = self.nature.history.operations().iter().filter(|one| one.has_result()).count();
+        let lines = self.take_lines();
+        Report {
+            seed: self.plan.seed,
+            verdict,
+            trace: self.nature.trace_hash(),
+            events: self.events,
+            took: self.nature.now(),
+            answered,
+            asked: self.nature.history.operations().len(),
+            applied: self.nature.ghost.applied(),
+            marks: self.nature.marks.clone(),
+            lines,
+        }
+    }
+
+    fn both_phases(&mut self) -> Verdict {
+        let end = self.plan.safety;
+        if let Err(violation) = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done)) {
+            return Verdict::Unsafe(violation);
+        }
+        let stuck = match self.calm_phase() {
+            Ok(stuck) => stuck,
+            Err(violation) => return Verdict::Unsafe(violation),
+        };
+        let history = &self.nature.history;
+        let checked = history.check_slots().and_then(|()| history.check_search(Instant::now() + SEARCH_TIME));
+        if let Err(violation) = checked {
+            return Verdict::Unsafe(violation);
+        }
+        stuck.map_or(Verdict::Clean, Verdict::Stuck)
+    }
+
+    /// Lets things happen until a moment, or until enough has.
+    fn go_on(&mut self, end: Micros, enough: impl Fn(&World) -> bool) -> Result<bool, Violation> {
+        while let Some(event) = self.nature.next(end) {
+            self.events += 1;
+            self.happens(event);
+            if let Some(violation) = self.nature.ghost.violation() {
+                return Err(violation.clone());
+            }
+            if self.events.is_multiple_of(32) && enough(self) {
+                return Ok(true);
+            }
+            if self.events > EVENTS_MAX {
+                return Ok(false);
+            }
+        }
+        Ok(enough(self))
+    }
+
+    /// No more faults, a healthy majority, and new writes at each of its servers. What is stuck then, if anything is.
+    fn calm_phase(&mut self) -> Result<Option<String>, Violation> {
+        self.end_faults();
+        let healthy = self.plan.healthy.without(self.lost);
+        let enough = self.plan.quorums().is_prepared(healthy);
+        let healthy = if enough { healthy } else { self.plan.cluster().without(self.lost) };
+        self.plan.healthy = healthy;
+        for server in self.plan.cluster().iter() {
+            if !healthy.contains(server) {
+                self.kill(server, Death::Process);
+            }
+        }
+        let first = self.clients.len();
+        for server in healthy.iter() {
+            let put = Op::Put { key: b"last".to_vec(), value: server.to_string().into_bytes(), if_version: None };
+            let wishes = VecDeque::from([Wish::Write(put), Wish::Read(b"last".to_vec())]);
+            let pace = (0..=100 * MS, LIVENESS);
+            let lines = self.servers[0].lines.is_some();
+            let number = self.clients.len();
+            let client = SimClient::new(&mut self.nature, number, self.plan.cluster(), wishes, server, pace, lines);
+            self.clients.push(client);
+        }
+        self.nature.after(200 * MS, Event::Chaos);
+        let end = self.nature.now() + LIVENESS;
+        let done = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done) && world.agree(healthy))?;
+        if done {
+            let unanswered = self.nature.history.operations().iter();
+            let failed = unanswered.filter(|one| one.client >= first && !one.has_result()).count();
+            return Ok((failed > 0).then(|| format!("{failed} requests have failed without any fault")));
+        }
+        Ok(Some(self.what_is_stuck(healthy)))
+    }
+
+    fn agree(&self, healthy: Servers) -> bool {
+        let mut states = healthy.iter().map(|server| self.servers[usize::from(server.0) - 1].applied());
+        let Some(Some(first)) = states.next() else { return false };
+        first.0 >= self.nature.ghost.applied() && states.all(|state| state == Some(first))
+    }
+
+    fn what_is_stuck(&self, healthy: Servers) -> String {
+        let waiting = self.clients.iter().filter(|client| !client.is_done()).map(|client| client.name.clone());
+        let waiting: Vec<String> = waiting.collect();
+        let applied = healthy.iter().map(|server| {
+            let state = self.servers[usize::from(server.0) - 1].applied();
+            format!("{server} {}", state.map_or("down".to_string(), |(slot, digest)| format!("{slot} ({digest:016x})")))
+        });
+        format!(
+            "{} s after the last fault, with {healthy} healthy: waiting {}; applied {}; highest chosen {}",
+            LIVENESS / SECOND,
+            if waiting.is_empty() { "nobody".to_string() } else { waiting.join(", ") },
+            applied.collect::<Vec<_>>().join(", "),
+            self.nature.ghost.highest_chosen()
+        )
+    }
+
+    fn end_faults(&mut self) {
+        self.faults_are_over = true;
+        self.nature.network.calm_down();
+        for at in 0..self.servers.len() {
+            let server = &mut self.servers[at];
+            (server.processor, server.sync) = (self.plan.processor.clone(), self.plan.sync.clone());
+            for files in [&server.folder.top, &server.folder.journal] {
+                files.set_capacity(None);
+                // A failure that was planned and has not struck is put off for ever.
+                files.fail(u64::MAX / 2, Failure::Stop);
+            }
+            let me = server.me;
+            self.resume(me);
+        }
+        for client in &mut self.clients {
+            client.stop();
+        }
+    }
+
+    /// One thing happens.
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Frame { from, to, bytes, connection } => self.frame(from, to, &bytes, connection),
+            Event::Wake { role } => self.at(role.server, |server, nature| server.wakes(nature, role.role)),
+            Event::Turn { role } => self.at(role.server, |server, nature| server.has_turn(nature, role)),
+            Event::Synced { role } => {
+                let until = self.server(role.server).paused_until;
+                if let Some(rest) = until.checked_sub(self.nature.now()).filter(|rest| *rest > 0) {
+                    return self.nature.after(rest, Event::Synced { role });
+                }
+                self.at(role.server, |server, nature| server.has_synced(nature, role));
+            }
+            Event::Doom { role } => self.at(role.server, |server, nature| server.dooms(nature, role)),
+            Event::Restart { role, server, process } => self.restart_role(role, server, process),
+            Event::Patience { server, process, token } => {
+                self.at(server, |server, nature| server.lose_patience(nature, process, token));
+            }
+            Event::Start { server } => self.start(server),
+            Event::Client { client, stamp } => self.clients[client].wakes(&mut self.nature, stamp),
+            Event::Chaos if self.faults_are_over => self.keep_up(),
+            Event::Chaos => self.chaos(),
+            Event::Heal(trouble) => {
+                if !self.faults_are_over {
+                    self.heal(trouble);
+                }
+            }
+        }
+    }
+
+    /// A server.
+    pub fn server(&mut self, server: Server) -> &mut SimServer {
+        &mut self.servers[usize::from(server.0) - 1]
+    }
+
+    /// Something happens at a server; if its process must stop, it does.
+    fn at(&mut self, server: Server, happens: impl FnOnce(&mut SimServer, &mut Nature)) {
+        let one = &mut self.servers[usize::from(server.0) - 1];
+        happens(one, &mut self.nature);
+        let fatal = one.process.as_ref().is_some_and(|process| process.fatal.is_some());
+        if fatal {
+            self.nature.mark(Mark::DiskFailed);
+            let how = if self.nature.chance(500) { Death::Power } else { Death::Process };
+            self.kill(server, how);
+        }
+    }
+
+    fn frame(&mut self, from: Node, to: Node, bytes: &[u8], connection: Option<u64>) {
+        if !self.nature.network.arrives(from, to, connection) {
+            return self.nature.mark(Mark::FrameLost);
+        }
+        match (from, to) {
+            (Node::Server(from), Node::Server(to)) => self.frame_of_peer(from, to, bytes, connection),
+            (Node::Client(client), Node::Server(to)) => self.frame_of_client(client, to, bytes, connection),
+            (Node::Server(from), Node::Client(client)) => self.clients[client].hears(&mut self.nature, from, bytes),
+            (Node::Client(_), Node::Client(_)) => {}
+        }
+    }
+
+    /// A paused process hears nothing yet: the frame waits in the machine.
+    fn waits(&mut self, from: Node, to: Server, bytes: &[u8], connection: Option<u64>) -> bool {
+        let until = self.server(to).paused_until;
+        let rest = until.saturating_sub(self.nature.now());
+        if rest > 0 {
+            let (to, bytes) = (Node::Server(to), bytes.into());
+            self.nature.after(rest, Event::Frame { from, to, bytes, connection });
+        }
+        rest > 0
+    }
+
+    fn frame_of_peer(&mut self, from: Server, to: Server, bytes: &[u8], connection: Option<u64>) {
+        if self.waits(Node::Server(from), to, bytes, connection) || !self.have_met(from, to) {
+            return;
+        }
+        let mut understood = true;
+        self.at(to, |server, nature| understood = server.hear_peer(nature, from, bytes));
+        if !understood {
+            self.nature.mark(Mark::FrameCorrupt);
+            self.nature.network.reset(Node::Server(from), Node::Server(to));
+        }
+    }
+
+    fn frame_of_client(&mut self, client: usize, to: Server, bytes: &[u8], connection: Option<u64>) {
+        if self.waits(Node::Client(client), to, bytes, connection) {
+            return;
+        }
+        if self.server(to).process.is_none() {
+            return self.break_connection(to, client, NoReply::ConnectionRefused);
+        }
+        let mut understood = true;
+        self.at(to, |server, nature| understood = server.hear_client(nature, client, bytes));
+        if !understood {
+            self.nature.mark(Mark::FrameCorrupt);
+            self.break_connection(to, client, NoReply::Broken { why: "closed by the server".to_string() });
+        }
+    }
+
+    fn break_connection(&mut self, server: Server, client: usize, why: NoReply) {
+        if let Some((asked, number)) = self.clients[client].waits_for()
+            && asked == server
+        {
+            self.clients[client].loses_connection(&mut self.nature, server, number, why);
+        }
+    }
+
+    /// Whether two servers take each other for what they say they are: each remembers the other's storage id durably.
+    fn have_met(&mut self, from: Server, to: Server) -> bool {
+        let knows = |world: &World, one: Server, other: Server| {
+            let process = world.servers[usize::from(one.0) - 1].process.as_ref();
+            process.is_none_or(|process| process.met.contains(other))
+        };
+        if knows(self, to, from) && knows(self, from, to) {
+            return self.server(to).process.is_some();
+        }
+        self.meet(to, from) && self.meet(from, to) && self.server(to).process.is_some()
+    }
+
+    fn meet(&mut self, me: Server, other: Server) -> bool {
+        let storage = self.server(other).storage;
+        let Some(process) = &mut self.server(me).process else { return true };
+        if process.met.contains(other) {
+            return true;
+        }
+        match process.identity.remember_peer(other, storage) {
+            Ok(()) => {
+                process.met.insert(other);
+                true
+            }
+            Err(error @ crate::storage::identity::IdentityError::OtherPeer { .. }) => {
+                drop(error);
+                self.nature.mark(Mark::Stranger);
+                false
+            }
+            Err(error) => {
+                process.fatal = Some(error.to_string());
+                self.at(me, |_, _| {});
+                false
+            }
+        }
+    }
+
+    /// Whether all other servers remember a server's disk.
+    pub fn everybody_knows(&mut self, server: Server) -> bool {
+        let others = self.plan.cluster().without(Servers::only(server));
+        others.iter().all(|other| {
+            let identity = self.servers[usize::from(other.0) - 1].process.as_ref().map(|process| &process.identity);
+            identity.is_some_and(|identity| identity.known_peer(server).is_some())
+        })
+    }
+
+    fn restart_role(&mut self, role: crate::paxos::RoleName, server: Server, process: u64) {
+        let one = &mut self.servers[usize::from(server.0) - 1];
+        if one.process.as_ref().is_none_or(|running| running.number != process) {
+            return;
+        }
+        if let Err(refusal) = one.start_role(&mut self.nature, role, Some(Duration::from_millis(1))) {
+            self.refused(server, refusal);
+        }
+    }
+
+    fn start(&mut self, server: Server) {
+        let healthy = self.plan.healthy.contains(server) || !self.faults_are_over;
+        let one = &mut self.servers[usize::from(server.0) - 1];
+        if one.process.is_some() || !healthy {
+            return;
+        }
+        if let Err(refusal) = one.start(&mut self.nature) {
+            self.refused(server, refusal);
+        }
+    }
+
+    /// A server does not start, or a role of it: the process ends. It may do so only if something is wrong.
+    fn refused(&mut self, server: Server, refusal: Refusal) {
+        match refusal {
+            Refusal::Damaged(why) => {
+                let lost = self.lost.contains(server);
+                self.nature
+                    .ghost
+                    .require(23, lost, || format!("{server} refuses a disk that nobody has damaged: {why}"));
+                let is_gone = self.server(server).folder.journal.list().is_ok_and(|names| names.is_empty());
+                self.nature.mark(if is_gone { Mark::FolderLost } else { Mark::RefusedDamaged });
+                self.end(server);
+            }
+            Refusal::Disk(_) => {
+                self.nature.mark(Mark::KilledInRecovery);
+                let how = if self.nature.chance(500) { Death::Power } else { Death::Process };
+                self.kill(server, how);
+            }
+        }
+    }
+
+    /// Kills a process, and lets it start again after a while.
+    pub fn kill(&mut self, server: Server, how: Death) {
+        let one = &mut self.servers[usize::from(server.0) - 1];
+        one.interrupt(&mut self.nature);
+        match how {
+            Death::Process => one.folder.restart(),
+            Death::Power => {
+                let seed = self.nature.random.next();
+                one.folder.power_cut(seed);
+            }
+        }
+        self.nature.mark(if how == Death::Power { Mark::PowerLost } else { Mark::Killed });
+        self.end(server);
+        let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_lasts };
+        let down = self.nature.time(&(MS..=longest));
+        self.nature.after(down, Event::Start { server });
+    }
+
+    /// Kills all processes at once.
+    pub fn kill_all(&mut self, how: Death) {
+        self.nature.mark(if how == Death::Power { Mark::AllPowerLost } else { Mark::AllKilled });
+        for server in self.plan.cluster().iter() {
+            self.kill(server, how);
+        }
+    }
+
+    fn end(&mut self, server: Server) {
+        for process in self.servers.iter_mut().filter_map(|one| one.process.as_mut()) {
+            // Its connections are gone: with the next ones come new greetings.
+            process.met = process.met.without(Servers::only(server));
+        }
+        let waiters = self.servers[usize::from(server.0) - 1].end_process();
+        for waiter in waiters {
+            // Some connections end at once, others only fall silent.
+            if self.nature.chance(700) {
+                let client = &mut self.clients[waiter.client];
+                let why = NoReply::Broken { why: "connection reset".to_string() };
+                client.loses_connection(&mut self.nature, server, waiter.number, why);
+            }
+        }
+    }
+
+    /// A paused process goes on.
+    pub fn resume(&mut self, server: Server) {
+        let one = &mut self.servers[usize::from(server.0) - 1];
+        one.paused_until = 0;
+        for role in crate::paxos::RoleName::ALL {
+            one.resumes(&mut self.nature, role);
+        }
+    }
+
+    /// Without faults, whoever is healthy and down is started.
+    fn keep_up(&mut self) {
+        for server in self.plan.cluster().iter() {
+            self.start(server);
+        }
+        self.nature.after(500 * MS, Event::Chaos);
+    }
+
+    fn add_client(&mut self, number: usize, lines: bool) {
+        let plan = &self.plan;
+        let count = plan.requests / plan.clients + usize::from(number < plan.requests % plan.clients);
+        let wishes = (0..count).map(|n| wish(&mut self.nature, plan, number, n)).collect();
+        let servers: Vec<Server> = plan.cluster().iter().collect();
+        let server = self.nature.one_of(&servers).unwrap_or(Server(1));
+        let pace = (plan.think.clone(), plan.timeout);
+        let cluster = plan.cluster();
+        let client = SimClient::new(&mut self.nature, number, cluster, wishes, server, pace, lines);
+        self.clients.push(client);
+    }
+
+    fn take_lines(&mut self) -> Vec<(String, String)> {
+        if self.servers.iter().all(|server| server.lines.is_none()) {
+            return Vec::new();
+        }
+        let mut files = Vec::new();
+        for server in &mut self.servers {
+            server.end_process();
+            files.push((format!("server-{}.log", server.me.0), server.lines.take().unwrap_or_default()));
+        }
+        for client in &self.clients {
+            files.push((format!("client-{}.log", client.name.trim_start_matches('c')), client.lines()));
+        }
+        files
+    }
+}
+
+/// What a client asks for as its n-th.
+fn wish(nature: &mut Nature, plan: &Plan, client: usize, n: usize) -> Wish {
+    let key = format!("k{}", nature.random.within(1..=plan.keys)).into_bytes();
+    let of_hundred = |nature: &mut Nature| nature.random.within(0..=99);
+    if of_hundred(nature) < plan.reads {
+        return Wish::Read(key);
+    }
+    if of_hundred(nature) < plan.deletes {
+        return Wish::Write(Op::Delete { key });
+    }
+    // No two puts write the same.
+    let mut value = format!("v{}-{n}-", client + 1).into_bytes();
+    let length = nature.random.within(0..=plan.value_bytes) as usize;
+    value.resize(value.len().max(length), b'.');
+    let if_version = (of_hundred(nature) < plan.conditional).then(|| nature.random.within(0..=6));
+    Wish::Write(Op::Put { key, value, if_version })
+}
