@@ -13,8 +13,8 @@ use super::world::{Death, World};
 use crate::paxos::RoleName;
 use crate::role::{Server, Servers};
 use crate::server::mailbox::CrashOrder;
-use crate::trace::{CrashCause, CrashPoint};
 use crate::storage::disk::{Failure, Files};
+use crate::trace::{CrashCause, CrashPoint};
 
 macro_rules! faults {
     ($($name:ident = $word:literal, $says:literal;)+) => {
