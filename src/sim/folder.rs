@@ -3,7 +3,7 @@
 use super::nature::{Micros, SECOND};
 use crate::paxos::{AcceptorRecord, ProposerRecord};
 use crate::role::{Disk, Server};
-use crate::storage::disk::{Counts, Failure, Files, MemoryFiles, name_in_making};
+use crate::storage::disk::{Failure, Files, MemoryFiles, name_in_making};
 use crate::storage::identity::{IDENTITY_FILE, Identity, IdentityError};
 use crate::storage::journal::{Journal, OpenError, Options};
 use crate::storage::{JournalError, Rounds, RoundsError};
@@ -114,9 +114,9 @@ impl Folder {
         if in_journal { self.journal.fail(operation, failure) } else { self.top.fail(operation, failure) }
     }
 
-    /// How many operations there were.
-    pub fn counts(&self) -> [Counts; 2] {
-        [self.top.counts(), self.journal.counts()]
+    /// Whether the machine has stopped in one of its operations.
+    pub fn has_stopped(&self) -> bool {
+        self.top.has_stopped() || self.journal.has_stopped()
     }
 }
 

@@ -137,11 +137,13 @@ impl Nature {
             return self.mark(Mark::FrameLost);
         }
         self.send_copy(from, to, bytes.clone());
-        if self.chance(duplicate) {
+        // A client's try is one connection: it cannot be refused and arrive all the same.
+        let between_servers = matches!((from, to), (Node::Server(_), Node::Server(_)));
+        if between_servers && self.chance(duplicate) {
             self.mark(Mark::FrameDoubled);
             self.send_copy(from, to, bytes.clone());
         }
-        if replay > 0 {
+        if between_servers && replay > 0 {
             self.replay(from, to, bytes, replay);
         }
     }
@@ -176,8 +178,7 @@ impl Nature {
                 self.after(1, Event::Frame { from, to, bytes, connection: None });
             }
         }
-        let between_servers = matches!((from, to), (Node::Server(_), Node::Server(_)));
-        if between_servers && self.chance(100) {
+        if self.chance(100) {
             let old = &mut self.network.old;
             if old.len() == OLD_FRAMES_MAX {
                 let at = self.random.within(0..=OLD_FRAMES_MAX as u64 - 1) as usize;

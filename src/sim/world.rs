@@ -322,8 +322,9 @@ impl World {
     fn at(&mut self, server: Server, happens: impl FnOnce(&mut SimServer, &mut Nature)) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         happens(one, &mut self.nature);
-        let fatal = one.process.as_ref().is_some_and(|process| process.fatal.is_some());
-        if fatal {
+        // A machine that stops takes the process with it, also where the process would have gone on.
+        let fatal = |process: &super::server::Process| process.fatal.is_some() || one.folder.has_stopped();
+        if one.process.as_ref().is_some_and(fatal) {
             self.nature.mark(Mark::DiskFailed);
             let how = if self.nature.chance(500) { Death::Power } else { Death::Process };
             self.kill(server, how);

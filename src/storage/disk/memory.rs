@@ -152,6 +152,11 @@ impl MemoryFiles {
         state.failure = Some((state.counts.total() + operation, failure));
     }
 
+    /// Whether a planned [`Failure::Stop`] has struck: then whoever uses the folder is no more, though it may not know.
+    pub fn has_stopped(&self) -> bool {
+        self.state().stopped
+    }
+
     /// The sum of the files' lengths cannot grow beyond so many bytes; None lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
