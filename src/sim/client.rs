@@ -230,11 +230,6 @@ impl SimClient {
         }
     }
 
-    /// The number of the request that it waits for; None if it waits for none.
-    pub fn waits_for(&self) -> Option<(Server, u64)> {
-        matches!(self.state, State::Asking(_)).then_some((self.server, self.frames))
-    }
-
     /// Bytes from a server.
     pub fn hears(&mut self, nature: &mut Nature, server: Server, bytes: &[u8]) {
         let reply = unframe::<ClientReply>(bytes, CLIENT_FRAME_MAX_BYTES);

@@ -18,6 +18,7 @@ use super::plan::Plan;
 use super::server::SimServer;
 use crate::client::NoReply;
 use crate::kv::Op;
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
 use crate::paxos::Slot;
 use crate::role::{Server, Servers};
 use crate::storage::disk::{Failure, Files};
@@ -371,20 +372,21 @@ impl World {
             return;
         }
         if self.server(to).process.is_none() {
-            return self.break_connection(to, client, NoReply::ConnectionRefused);
+            return self.break_connection(to, client, bytes, NoReply::ConnectionRefused);
         }
         let mut understood = true;
         self.at(to, |server, nature| understood = server.hear_client(nature, client, bytes));
         if !understood {
             self.nature.mark(Mark::FrameCorrupt);
-            self.break_connection(to, client, NoReply::Broken { why: "closed by the server".to_string() });
+            let why = NoReply::Broken { why: "closed by the server".to_string() };
+            self.break_connection(to, client, bytes, why);
         }
     }
 
-    fn break_connection(&mut self, server: Server, client: usize, why: NoReply) {
-        if let Some((asked, number)) = self.clients[client].waits_for()
-            && asked == server
-        {
+    /// The connection of the try that sent this frame ends; a later try has one of its own.
+    fn break_connection(&mut self, server: Server, client: usize, bytes: &[u8], why: NoReply) {
+        // A frame that was damaged on the way says not even which try it was: its client hears nothing.
+        if let Ok(ClientRequest { number, .. }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) {
             self.clients[client].loses_connection(&mut self.nature, server, number, why);
         }
     }
