@@ -315,7 +315,7 @@ has_fail=no has_seed=no has_protocol=no
 while (($# > 0)); do
   case $1 in
     stop | status)
-      (($# == 1)) && [[ $action == start && ${#server_options[@]} -eq 0 ]] || wrong "'$1' stands alone"
+      if (($# > 1)) || [[ $action != start || ${#server_options[@]} -gt 0 ]]; then wrong "'$1' stands alone"; fi
       action=$1
       ;;
     -h | --help) usage; exit 0 ;;

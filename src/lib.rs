@@ -9,6 +9,8 @@
 //! 5. [`server`]: threads, sockets, timers and failures around the roles; with [`net`] and [`codec`].
 //! 6. [`client`]: the other side: retries under one number, and honest outcomes.
 //! 7. [`trace`]: the lines that all of them write, and how they prove a run again.
+//! 8. [`linearizability`]: whether what clients saw makes sense in some order.
+//! 9. [`sim`]: whole clusters in virtual time, under everything that can go wrong; [`museum`]: the bugs that it must find.
 //!
 //! Dependencies point one way: `client, server -> net, storage, trace -> kv, paxos -> role`. The rooms [`role`],
 //! [`paxos`] and [`kv`] are pure: no clock, socket, file, thread, randomness or hash order.

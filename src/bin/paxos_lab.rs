@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use paxos_kv::linearizability::cli::CheckArgs;
+use paxos_kv::linearizability::second_opinion;
 use paxos_kv::paxos::Slot;
 use paxos_kv::sim;
 use paxos_kv::trace::audit::Audit;
@@ -92,14 +93,14 @@ fn run(command: Command) -> Result<(String, u8), String> {
         Command::Audit { dir } => {
             let run = read(&dir)?;
             let audit = Audit::new(&run);
-            Ok((audit.explain(&run).to_string(), audit.verdict().exit_code()))
+            Ok(explain(&run, &audit))
         }
         Command::Simulate(options) => sim::cli::run(&options),
         Command::Report { dir, lines } => {
             let run = read(&dir)?;
             let (report, audit) = (Report::new(&run), Audit::new(&run));
-            let text = format!("{}\nAudit of the run:\n{}", report.explain(&run, lines), audit.explain(&run));
-            Ok((text, audit.verdict().exit_code()))
+            let (verdict, code) = explain(&run, &audit);
+            Ok((format!("{}\nAudit of the run:\n{verdict}", report.explain(&run, lines)), code))
         }
         Command::Logs { dir, req, slot } => {
             let run = read(&dir)?;
@@ -112,4 +113,11 @@ fn run(command: Command) -> Result<(String, u8), String> {
         }
         Command::Check(args) => args.run(),
     }
+}
+
+/// The audit, and beside it what the search says of the clients. Where the two disagree, that is the last word.
+fn explain(run: &Run, audit: &Audit) -> (String, u8) {
+    let (clients, code) = second_opinion(run, audit);
+    let text = audit.explain(run).to_string();
+    (if code == audit.verdict().exit_code() { clients + &text } else { text + &clients }, code)
 }

@@ -74,10 +74,14 @@ impl Survey {
     pub fn verdict(&self) -> (bool, String) {
         let servers = self.answers.len();
         let majority = servers / 2 + 1;
-        let acceptors = self.statuses().filter(|status| is_up(status, RoleName::Acceptor)).count();
-        let doors = self.statuses().filter(|s| is_up(s, RoleName::Proposer) && is_up(s, RoleName::Learner)).count();
+        let has_room = || self.statuses().filter(|status| !status.disk_full);
+        let up = self.statuses().filter(|status| is_up(status, RoleName::Acceptor)).count();
+        let acceptors = has_room().filter(|status| is_up(status, RoleName::Acceptor)).count();
+        let doors = has_room().filter(|s| is_up(s, RoleName::Proposer) && is_up(s, RoleName::Learner)).count();
         if acceptors < majority {
-            return (false, format!("no writes: {acceptors} of {servers} acceptors are up, and {majority} are needed"));
+            let full = if acceptors < up { " with room on their disk" } else { "" };
+            let some = format!("{acceptors} of {servers} acceptors are up{full}");
+            return (false, format!("no writes: {some}, and {majority} are needed"));
         }
         if doors == 0 {
             return (false, "no writes: no server has both its proposer and its learner up".to_string());
@@ -133,12 +137,14 @@ fn is_up(status: &ServerStatus, role: RoleName) -> bool {
 
 fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
     let state = |role| if is_up(status, role) { "up" } else { "DOWN" };
+    let acceptor =
+        if status.disk_full && is_up(status, RoleName::Acceptor) { "FULL" } else { state(RoleName::Acceptor) };
     let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
     let restart = if status.restart == "disk" { status.restart.clone() } else { format!("{} UNSAFE", status.restart) };
     vec![
         status.server.to_string(),
         state(RoleName::Proposer).to_string(),
-        state(RoleName::Acceptor).to_string(),
+        acceptor.to_string(),
         state(RoleName::Learner).to_string(),
         status.promised.to_string(),
         status.known.to_string(),
@@ -192,9 +198,26 @@ mod tests {
             keys: 1,
             sessions: 1,
             dropped: 0,
+            disk_full: false,
             linked: Servers::NONE,
         };
         (Server(server), Ok(status))
+    }
+
+    fn full(server: u8) -> (Server, Result<ServerStatus, ClientError>) {
+        let (server, status) = status(server, &[], 7);
+        (server, status.map(|status| ServerStatus { disk_full: true, ..status }))
+    }
+
+    #[test]
+    fn a_server_without_room_is_no_help_with_writes() {
+        let of = |answers: Vec<_>| Survey { answers };
+        let one = of(vec![full(1), status(2, &[], 7), status(3, &[], 7)]);
+        assert_eq!(one.verdict(), (true, "writes OK; no more failure tolerated".to_string()));
+        assert!(one.text().contains("FULL"), "{}", one.text());
+        let (ok, sentence) = of(vec![full(1), full(2), status(3, &[], 7)]).verdict();
+        assert!(!ok);
+        assert_eq!(sentence, "no writes: 1 of 3 acceptors are up with room on their disk, and 2 are needed");
     }
 
     fn silent(server: u8) -> (Server, Result<ServerStatus, ClientError>) {

@@ -187,6 +187,8 @@ pub struct ServerStatus {
     pub sessions: u64,
     /// Messages dropped because a role was down or a queue full.
     pub dropped: u64,
+    /// Its disk has no room for another value: it takes no writes, and accepts nothing new.
+    pub disk_full: bool,
     /// The servers that it is connected to.
     pub linked: Servers,
 }

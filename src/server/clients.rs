@@ -195,6 +195,7 @@ impl FrontDesk {
             keys: shown.keys,
             sessions: shown.sessions,
             dropped: house.dropped(),
+            disk_full: house.disk_full.load(Ordering::Relaxed),
             linked: self.linked.servers(),
         }
     }

@@ -196,9 +196,8 @@ impl House {
 
     /// Ends the process: nobody knows any more what is on the disk, or what the program does.
     pub fn fatal(&self, sentence: &str) -> ! {
-        let event = Event::Fault { part: Text::new("server"), cause: Text::new(sentence) };
-        self.line(RoleTag::Server, &Context::default(), event);
-        say_last(format!("error: server {}: {sentence}. The process stops; what it acknowledged is safe", self.me.0));
+        self.tell_fault("server", "stopped", sentence);
+        say_last(format!("error: server {} stops: {sentence}. What it acknowledged is safe", self.me.0));
         self.trace.flush(FLUSH);
         std::process::exit(1)
     }

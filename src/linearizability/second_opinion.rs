@@ -1,0 +1,76 @@
+//! Beside the audit: a search that knows nothing of slots, on the same lines.
+//!
+//! The audit proves the order of replies by the slots that they name (the *slot witness*); the search asks only whether
+//! some order explains what clients saw. They rest on different evidence, so a bug in one of them shows as disagreement,
+//! and disagreement is a failure.
+
+use std::time::{Duration, Instant};
+
+use super::{Verdict, check_run};
+use crate::trace::audit::{self, Audit, Rule};
+use crate::trace::parse::Run;
+
+/// The search may take so long.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// What the search says of a run that was audited: sentences for people, and the exit code of both together.
+pub fn second_opinion(run: &Run, audit: &Audit) -> (String, u8) {
+    judge(&check_run(run, Instant::now() + WITHIN), audit)
+}
+
+fn judge(search: &Verdict, audit: &Audit) -> (String, u8) {
+    let violated = audit::Verdict::Violated;
+    let clients_lied_to = |rule| matches!(rule, Rule::Reply | Rule::RealTime | Rule::Once);
+    let witness_broke = audit.findings.iter().any(|found| found.verdict == violated && clients_lied_to(found.rule));
+    let code = audit.verdict().exit_code();
+    match search {
+        Verdict::Linearizable { operations, keys } if witness_broke => (
+            format!(
+                "DISAGREEMENT: an order explains the {operations} operations on {keys} keys that clients saw, and the slots of \
+                 their replies do not\n"
+            ),
+            violated.exit_code(),
+        ),
+        Verdict::Linearizable { operations, keys } => {
+            (format!("clients: {operations} operations on {keys} keys are linearizable\n"), code)
+        }
+        Verdict::Violation(witness) => {
+            let words = if audit.verdict() == violated { "clients" } else { "DISAGREEMENT" };
+            let more = format!("key {} breaks; see: paxos-lab check", witness.key);
+            (format!("{words}: what clients saw is NOT linearizable; {more}\n"), violated.exit_code())
+        }
+        Verdict::Unknown(why) => (format!("clients: not decided whether what they saw is linearizable: {why}\n"), code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::verdict::Unknown;
+    use super::*;
+    use crate::trace::audit::{Counts, Finding};
+
+    fn audit(findings: &[(Rule, audit::Verdict)]) -> Audit {
+        let finding = |&(rule, verdict)| Finding { rule, verdict, says: String::new(), lines: Vec::new() };
+        let findings = findings.iter().map(finding).collect();
+        Audit { findings, counts: Counts::default(), unsafe_lines: Vec::new() }
+    }
+
+    #[test]
+    fn agreement_keeps_the_audits_verdict_and_disagreement_is_a_failure() {
+        let fine = Verdict::Linearizable { operations: 3, keys: 1 };
+        let undecided = Verdict::Unknown(Unknown::Incomplete("a line is missing".to_string()));
+        let missing = audit(&[(Rule::Complete, audit::Verdict::Unproven)]);
+        let stale = audit(&[(Rule::RealTime, audit::Verdict::Violated)]);
+        let forgot = audit(&[(Rule::Promise, audit::Verdict::Violated)]);
+        for (search, audit, code, disagree) in [
+            (&fine, audit(&[]), 0, false),
+            (&fine, missing, 6, false),
+            (&fine, stale, 7, true),
+            (&fine, forgot, 7, false),
+            (&undecided, audit(&[]), 0, false),
+        ] {
+            let (text, found) = judge(search, &audit);
+            assert_eq!((found, text.contains("DISAGREEMENT")), (code, disagree), "{text}");
+        }
+    }
+}
