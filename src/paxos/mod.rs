@@ -131,6 +131,7 @@
 //!
 //! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs`, `learner.rs` with `reads.rs`;
 //! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
+//!
 //! Where a line says `museum::is(...)`, read `false`: these are switches that break one rule each, to see that the
 //! simulator notices (see [`museum`](crate::museum)).
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
