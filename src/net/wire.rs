@@ -128,6 +128,8 @@ pub enum WhyNotApplied {
     Busy,
     /// The disk of this server has no room for another value.
     DiskFull,
+    /// The state of this server was found to differ from the others': it answers nothing.
+    Fenced,
 }
 
 /// Why nobody knows.
@@ -189,6 +191,14 @@ pub struct ServerStatus {
     pub dropped: u64,
     /// Its disk has no room for another value: it takes no writes, and accepts nothing new.
     pub disk_full: bool,
+    /// Its durable checkpoint holds every slot up to this one.
+    pub checkpoint: Slot,
+    /// Its acceptor has forgotten every slot below this one.
+    pub truncated_below: Slot,
+    /// So many slots its acceptor cannot read.
+    pub damaged: u64,
+    /// Its state was found to differ from the others' after this slot: it answers nothing.
+    pub fenced: Option<Slot>,
     /// The servers that it is connected to.
     pub linked: Servers,
 }

@@ -132,6 +132,40 @@ pub struct Part {
     pub count: u32,
 }
 
+/// A part of a state: what a learner gets that is further behind than anybody's log reaches.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SnapshotPart {
+    /// Every slot up to this one was applied to the state.
+    pub slot: Slot,
+    /// The digest of the whole state.
+    pub digest: u64,
+    /// Which part it is, from 0.
+    pub index: u32,
+    /// What the state machine made of it.
+    #[serde(with = "payload")]
+    pub bytes: Arc<[u8]>,
+    /// Where the next part begins, in the sender's words; None if this is the last one.
+    pub next: Option<serde_bytes::ByteBuf>,
+}
+
+impl Debug for SnapshotPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let last = if self.next.is_none() { ", the last" } else { "" };
+        write!(f, "part {} of {:?} ({} B{last})", self.index, self.slot, self.bytes.len())
+    }
+}
+
+/// Names a part of a state to whoever has sent the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PartName {
+    /// The state's slot.
+    pub slot: Slot,
+    /// Which part.
+    pub index: u32,
+    /// Where it begins, in the sender's words.
+    pub token: serde_bytes::ByteBuf,
+}
+
 /// The messages of the protocol. See the table in the [module's essay](super).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
@@ -232,6 +266,10 @@ pub enum Message {
         /// The slot that somebody waits for.
         slot: Slot,
     },
+    /// A part of a state, in answer to a CATCHUP for slots that nobody's log reaches back to, or to a FETCH.
+    Snapshot(SnapshotPart),
+    /// "Send me this part of your state too."
+    Fetch(PartName),
 }
 
 /// The roles of a server.
@@ -265,6 +303,8 @@ impl Message {
             | Message::Chosen { .. }
             | Message::CatchUp { .. }
             | Message::Entries { .. }
+            | Message::Snapshot(_)
+            | Message::Fetch(_)
             | Message::ReadAnswer { .. } => &[Learner],
             Message::Beat { .. } => &[Learner, Proposer],
         }
@@ -277,6 +317,7 @@ impl Message {
             Message::Accept { value, .. } => value.size(),
             Message::Promise { accepted, .. } => values(accepted),
             Message::Entries { entries, .. } => values(entries),
+            Message::Snapshot(part) => part.bytes.len(),
             Message::Prepare { .. }
             | Message::Nack { .. }
             | Message::Truncated { .. }
@@ -286,6 +327,7 @@ impl Message {
             | Message::CatchUp { .. }
             | Message::Read { .. }
             | Message::ReadAnswer { .. }
+            | Message::Fetch(_)
             | Message::Fill { .. } => 0,
         }
     }
@@ -306,6 +348,8 @@ impl Message {
             Message::Read { .. } => "READ",
             Message::ReadAnswer { .. } => "READANSWER",
             Message::Fill { .. } => "FILL",
+            Message::Snapshot(_) => "SNAPSHOT",
+            Message::Fetch(_) => "FETCH",
         }
     }
 }

@@ -145,6 +145,9 @@ mod promises;
 mod proposer;
 mod quorum;
 mod reads;
+mod retention;
+mod doubts;
+mod snapshots;
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -152,7 +155,10 @@ use std::hash::Hash;
 pub use acceptor::{Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, AcceptorTimer};
 pub use ballot::{Ballot, Slot};
 pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer};
-pub use message::{Command, CommandId, Entry, Message, Part, Refused, RoleName, SlotRange, Value};
+pub use message::{
+    Command, CommandId, Entry, Message, Part, PartName, Refused, RoleName, SlotRange, SnapshotPart, Value,
+};
+pub use retention::Retention;
 pub use policy::Policy;
 pub use proposer::{
     NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason,
@@ -182,6 +188,8 @@ pub trait StateMachine: Clone + Debug + Eq + Hash {
     type Query: Clone + Debug + Eq + Hash;
     /// Its answer.
     type Answer: Clone + Debug + Eq + Hash;
+    /// What a checkpoint has to write.
+    type Changes: Clone + Debug + Eq + Hash;
 
     /// Applies the value of the next slot.
     fn apply(&mut self, slot: Slot, value: &Value) -> Self::Outcome;
@@ -191,4 +199,24 @@ pub trait StateMachine: Clone + Debug + Eq + Hash {
 
     /// A fingerprint of the state: equal states have equal digests.
     fn digest(&self) -> u64;
+
+    /// A machine of the same kind that has applied nothing, to [`load`](StateMachine::load) a state into. All that it gets
+    /// counts as changed.
+    fn empty(&self) -> Self;
+
+    /// Takes a part of a state that another machine of this kind has written. An error if the bytes are no such part.
+    fn load(&mut self, part: &[u8]) -> Result<(), String>;
+
+    /// What has changed since this was asked last, to be written to a checkpoint. To be followed by one of the next two
+    /// before it is asked again.
+    fn take_changes(&mut self) -> Self::Changes;
+
+    /// What was taken is durable.
+    fn changes_kept(&mut self);
+
+    /// What was taken could not be written: it counts as changed again.
+    fn changes_lost(&mut self);
+
+    /// What a command came to that was applied some time ago, if the state still says so.
+    fn recall(&self, id: CommandId) -> Option<Self::Outcome>;
 }

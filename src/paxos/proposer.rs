@@ -624,7 +624,9 @@ impl Role for Proposer {
                 | Message::CatchUp { .. }
                 | Message::Entries { .. }
                 | Message::Read { .. }
-                | Message::ReadAnswer { .. } => {}
+                | Message::ReadAnswer { .. }
+                | Message::Snapshot(_)
+                | Message::Fetch(_) => {}
             },
             Input::Timeout(timer) => self.handle_timeout(timer, out),
             Input::Request(request) => match request {

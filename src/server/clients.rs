@@ -136,6 +136,9 @@ impl FrontDesk {
                 return Ok((Reply::NotApplied(WhyNotApplied::RoleDown(role)), context.clone()));
             }
         }
+        if house.is_fenced.load(Ordering::Relaxed) {
+            return Ok((Reply::NotApplied(WhyNotApplied::Fenced), context.clone()));
+        }
         if house.disk_full.load(Ordering::Relaxed) {
             // Others may still have room; if nobody has, the client hears at once, and for certain.
             return Ok((Reply::NotApplied(WhyNotApplied::DiskFull), context.clone()));
@@ -151,6 +154,9 @@ impl FrontDesk {
 
     /// A read: asked of the own learner.
     fn read(&self, key: Vec<u8>, context: &Context) -> Told {
+        if self.house.is_fenced.load(Ordering::Relaxed) {
+            return (Reply::NotApplied(WhyNotApplied::Fenced), context.clone());
+        }
         let ticket = self.house.desk.await_read();
         let request = LearnerRequest::Read { token: ticket.token, query: Get { key } };
         let mail = Mail { context: context.clone(), input: Input::Request(request), size: 0 };
@@ -196,6 +202,10 @@ impl FrontDesk {
             sessions: shown.sessions,
             dropped: house.dropped(),
             disk_full: house.disk_full.load(Ordering::Relaxed),
+            checkpoint: shown.checkpoint,
+            truncated_below: shown.truncated_below,
+            damaged: shown.damaged,
+            fenced: shown.fenced,
             linked: self.linked.servers(),
         }
     }

@@ -75,6 +75,11 @@ impl Desk {
         self.tell_write(id, &Reply::NotApplied(why), context);
     }
 
+    /// The commands that somebody waits for.
+    pub fn waiting(&self) -> Vec<CommandId> {
+        self.lock().writes.keys().copied().collect()
+    }
+
     fn tell_write(&self, id: CommandId, reply: &Reply, context: &Context) {
         let waiters = self.lock().writes.remove(&id);
         for (_, sender) in waiters.into_iter().flatten() {

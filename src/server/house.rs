@@ -10,13 +10,14 @@ use crossbeam_channel::bounded;
 
 use super::board::Board;
 use super::desk::Desk;
+use super::keeper::Keeper;
 use super::lines;
 use super::mailbox::{Lost, Mail, Mailbox};
 use super::options::Options;
 use super::throttle::Throttle;
 use crate::kv::Kv;
-use crate::net::{Envelope, Link, frame};
-use crate::paxos::{Acceptor, Learner, Message, Proposer, RoleName};
+use crate::net::{Envelope, Link, Unknown, WhyNotApplied, frame};
+use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
 use crate::role::{Input, Role, Server, Servers};
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
 
@@ -51,6 +52,10 @@ pub struct House {
     pub links: OnceLock<BTreeMap<Server, Link>>,
     /// The acceptor's disk has no room for another value.
     pub disk_full: AtomicBool,
+    /// Writes the state down; set once, before any role starts.
+    pub keeper: OnceLock<Keeper>,
+    /// The state here was found to be wrong: nobody gets it any more.
+    pub is_fenced: AtomicBool,
     drops: Drops,
     malformed: Throttle,
 }
@@ -98,6 +103,8 @@ impl House {
             board: Board::default(),
             links: OnceLock::new(),
             disk_full: AtomicBool::new(false),
+            keeper: OnceLock::new(),
+            is_fenced: AtomicBool::new(false),
             drops: Drops { untold: Mutex::default(), lines: Throttle::new(DROP_LINES), total: AtomicU64::new(0) },
             malformed: Throttle::new(MALFORMED_LINES),
         }
@@ -140,7 +147,7 @@ impl House {
     pub fn tell_drop(&self, role: RoleName, message: &str, from: Server, cause: Cause, context: &Context) {
         self.drops.total.fetch_add(1, Ordering::Relaxed);
         // These come again and again from everybody, and mean nothing to a role that is down.
-        let is_routine = matches!(message, "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES");
+        let is_routine = matches!(message, "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES" | "SNAPSHOT" | "FETCH");
         if self.trace.steps() && !is_routine && self.drops.lines.lets_through() {
             self.line(role.into(), context, lines::dropped(message, Some(from), cause, None));
         } else {
@@ -192,6 +199,18 @@ impl House {
         let draft = Draft { why, ..Draft::about(role, event, context) };
         let id = self.trace.line(draft);
         Context { re: id.or_else(|| context.re.clone()), req: context.req.clone() }
+    }
+
+    /// The state of this server is not that of the others: whoever waits is told that nothing comes from here any more.
+    pub fn fence(&self, draft: Draft, slot: Slot) {
+        self.is_fenced.store(true, Ordering::Relaxed);
+        self.board.update(|shown| shown.fenced = Some(slot));
+        let sentence = draft.why.clone().unwrap_or_default();
+        self.trace.line(draft);
+        say_last(format!("error: server {}: {sentence}", self.me.0));
+        self.desk.role_died(Unknown::RoleDied(RoleName::Learner), Some(WhyNotApplied::Fenced));
+        let input = Input::Request(ProposerRequest::LearnerDown);
+        let _ = self.proposer.post_reserved(Mail { context: Context::default(), input, size: 0 });
     }
 
     /// Ends the process: nobody knows any more what is on the disk, or what the program does.

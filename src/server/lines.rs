@@ -88,6 +88,7 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy".to_string(),
         WhyNotApplied::RoleDown(role) => format!("the {} is down", trace::RoleTag::from(*role).as_str()),
         WhyNotApplied::DiskFull => "disk full".to_string(),
+        WhyNotApplied::Fenced => "the state of this server is wrong".to_string(),
         WhyNotApplied::NoReadQuorum(answered) => format!("no quorum: {} answered READ ({answered})", answered.len()),
     }
 }

@@ -64,13 +64,27 @@ impl Cradle {
         self.house.board.update(|shown| {
             shown.promised = acceptor.promised();
             shown.accepted = acceptor.accepted().len() as u64;
+            shown.truncated_below = acceptor.truncated_below();
         });
         Ok((acceptor, journal))
     }
 
-    /// A learner. Until checkpoints exist it begins with nothing, and gets it all from its peers and the acceptors.
+    /// A learner with the state that was last written down; what came after, it gets from its peers and the acceptors.
     pub fn learner(&self, down: Option<Duration>) -> Result<(Learner<Kv>, NoDisk), String> {
-        let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, Slot(0), Kv::default());
+        let loaded = match self.house.keeper.get() {
+            Some(keeper) => keeper.load(),
+            None => Some((Slot(0), Kv::default())),
+        };
+        let (slot, state) = loaded.ok_or("the thread of the checkpoint has ended")?;
+        let forgotten = self.house.board.read().truncated_below;
+        if self.house.cluster.len() == 1 && slot.next() < forgotten {
+            return Err(format!(
+                "the checkpoint holds {slot} slots, and the journal begins with slot {forgotten}: what is between is \
+                 nowhere else. Put the folder back as it was, or restore a backup"
+            ));
+        }
+        let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, slot, state);
+        let learner = learner.with_retention(self.house.options.retention());
         if let Some(down) = down {
             let event = lines::restarted_learner(down, learner.applied(), learner.machine().digest());
             self.tell_restart(RoleName::Learner, event, None);
@@ -100,7 +114,7 @@ pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Durat
             "its promises and accepted values are on disk; messages to it are dropped until it is back"
         }
         RoleName::Proposer => "its commands are forgotten; whoever waits for one is told that the outcome is unknown",
-        RoleName::Learner => "what it applied is gone with its memory; its peers have it",
+        RoleName::Learner => "what it applied since its last checkpoint is gone with its memory; its peers have it",
     };
     house.line_because(name.into(), &Context::default(), lines::crash(order, up), Some(why.to_string()));
     for item in inbox.items.try_iter() {

@@ -10,6 +10,7 @@ use signal_hook::iterator::Signals;
 
 use super::clients::{self, FrontDesk};
 use super::house::House;
+use super::keeper::Keeper;
 use super::options::{Fail, Options, Restart, Switch};
 use super::peers::{self, Linked};
 use super::supervisor::{Order, Supervisor};
@@ -47,6 +48,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
     let house = Arc::new(House::new(me, cluster.servers(), options, trace));
 
+    Keeper::start(&house, &folder)?;
     let quorums = Quorums::majority(cluster.servers());
     let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), quorums, seed);
     supervisor.start()?;

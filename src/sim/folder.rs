@@ -20,6 +20,19 @@ pub struct Folder {
     pub top: MemoryFiles,
     /// Its folder `journal`.
     pub journal: MemoryFiles,
+    /// Its folder `checkpoint`.
+    pub checkpoint: MemoryFiles,
+}
+
+/// Which part of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Identity and rounds.
+    Top,
+    /// The acceptor's.
+    Journal,
+    /// The learner's.
+    Checkpoint,
 }
 
 /// Why a server does not start.
@@ -99,29 +112,39 @@ impl Folder {
 
     /// The process is gone; the machine runs on.
     pub fn restart(&self) {
-        self.top.restart();
-        self.journal.restart();
+        self.all().for_each(MemoryFiles::restart);
     }
 
     /// The machine has lost its power.
     pub fn power_cut(&self, seed: u64) {
         self.top.power_cut(seed);
         self.journal.power_cut(seed.rotate_left(32));
+        self.checkpoint.power_cut(seed.rotate_left(16));
     }
 
-    /// Lets an operation of either part fail.
-    pub fn fail(&self, in_journal: bool, operation: u64, failure: Failure) {
-        if in_journal { self.journal.fail(operation, failure) } else { self.top.fail(operation, failure) }
+    /// All its parts.
+    pub fn all(&self) -> impl Iterator<Item = &MemoryFiles> {
+        [&self.top, &self.journal, &self.checkpoint].into_iter()
+    }
+
+    /// Lets an operation of one part fail.
+    pub fn fail(&self, part: Part, operation: u64, failure: Failure) {
+        let files = match part {
+            Part::Top => &self.top,
+            Part::Journal => &self.journal,
+            Part::Checkpoint => &self.checkpoint,
+        };
+        files.fail(operation, failure);
     }
 
     /// Whether a read has failed since this was asked last.
     pub fn has_failed_to_read(&self) -> bool {
-        self.top.has_failed_to_read() | self.journal.has_failed_to_read()
+        self.all().fold(false, |failed, files| failed | files.has_failed_to_read())
     }
 
     /// Whether the machine has stopped in one of its operations.
     pub fn has_stopped(&self) -> bool {
-        self.top.has_stopped() || self.journal.has_stopped()
+        self.all().any(MemoryFiles::has_stopped)
     }
 }
 

@@ -7,35 +7,35 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::marks::{Mark, Marks};
+use super::remembered::Durable;
 pub use super::violation::{Violation, name_of};
 use crate::kv::{Kv, Outcome, Written};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer,
-    ProposerFact, ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
+    Acceptor, Ballot, CommandId, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer,
+    ProposerFact, ProposerOutcome, Quorums, RoleName, Slot, SlotRange, StateMachine, Value,
 };
 use crate::role::{Action, Server, Servers};
-
-/// What an acceptor has on its disk for certain.
-#[derive(Clone, Debug)]
-struct Durable {
-    promised: Ballot,
-    accepted: BTreeMap<Slot, (Ballot, Value)>,
-    /// A group that was being written when its acceptor died: it is there as a whole, or not at all.
-    in_doubt: Vec<AcceptorRecord>,
-}
 
 /// What a whole PROMISE reported.
 type Reported = BTreeMap<Slot, (Ballot, Value)>;
 
+/// A PROMISE put together from its parts.
+struct Whole {
+    ballot: Ballot,
+    forgotten: Slot,
+    damaged: Vec<SlotRange>,
+    reported: Reported,
+}
+
 /// The all-knowing observer.
 pub struct Ghost {
-    quorums: Quorums,
+    pub(super) quorums: Quorums,
     violation: Option<Violation>,
-    acceptors: BTreeMap<Server, Durable>,
+    pub(super) acceptors: BTreeMap<Server, Durable>,
     /// Who durably accepted which value in a slot at a ballot.
-    votes: BTreeMap<(Slot, Ballot), (Value, Servers)>,
+    pub(super) votes: BTreeMap<(Slot, Ballot), (Value, Servers)>,
     /// What was chosen, and the first ballot at which it was.
-    chosen: BTreeMap<Slot, (Ballot, Value)>,
+    pub(super) chosen: BTreeMap<Slot, (Ballot, Value)>,
     /// Ballots that were prepared, and from where.
     prepared: BTreeMap<Ballot, Slot>,
     /// What was promised, by ballot and acceptor.
@@ -49,7 +49,7 @@ pub struct Ghost {
     /// The log as applied: outcome and digest after each slot, from slot 1.
     applied: Vec<(Outcome, u64)>,
     /// How far each living learner is.
-    learners: BTreeMap<Server, Slot>,
+    pub(super) learners: BTreeMap<Server, Slot>,
     /// The first slot in which each command was applied.
     effects: BTreeMap<CommandId, Slot>,
     /// Commands that clients have asked for.
@@ -60,13 +60,15 @@ pub struct Ghost {
     reads: BTreeMap<(u64, u64), Slot>,
     /// Replays the log in slot order.
     machine: Kv,
+    /// Learners that have taken a snapshot in this life.
+    pub(super) installs: Servers,
     /// Servers that came back with a new disk.
-    strangers: Servers,
+    pub(super) strangers: Servers,
 }
 
 impl Ghost {
-    /// At the beginning of the world.
-    pub fn new(quorums: Quorums) -> Ghost {
+    /// At the beginning of a world whose servers know so many sessions at most.
+    pub fn new(quorums: Quorums, sessions_max: usize) -> Ghost {
         Ghost {
             quorums,
             violation: None,
@@ -84,7 +86,8 @@ impl Ghost {
             asked: BTreeSet::new(),
             refused: BTreeSet::new(),
             reads: BTreeMap::new(),
-            machine: Kv::default(),
+            machine: Kv::with_sessions_max(sessions_max),
+            installs: Servers::NONE,
             strangers: Servers::NONE,
         }
     }
@@ -128,110 +131,26 @@ impl Ghost {
 
     // ---- acceptors
 
-    /// An acceptor's group is durable.
-    pub fn durable(&mut self, server: Server, records: &[AcceptorRecord]) {
-        if self.strangers.contains(server) {
-            return;
-        }
-        for record in records {
-            self.record(server, record);
-        }
-    }
-
-    /// An acceptor has died while it wrote this group.
-    pub fn in_doubt(&mut self, server: Server, records: Vec<AcceptorRecord>) {
-        self.disk(server).in_doubt = records;
-    }
-
-    fn disk(&mut self, server: Server) -> &mut Durable {
-        let new = || Durable { promised: Ballot::ZERO, accepted: BTreeMap::new(), in_doubt: Vec::new() };
-        self.acceptors.entry(server).or_insert_with(new)
-    }
-
-    fn record(&mut self, server: Server, record: &AcceptorRecord) {
-        let disk = self.disk(server);
-        let before = disk.promised;
-        let ballot = match record {
-            AcceptorRecord::Promised(ballot) => *ballot,
-            AcceptorRecord::Accepted(entry) => {
-                disk.accepted.insert(entry.slot, (entry.ballot, entry.value.clone()));
-                entry.ballot
-            }
-        };
-        disk.promised = ballot;
-        let invariant = if matches!(record, AcceptorRecord::Promised(_)) { 4 } else { 6 };
-        self.require(invariant, ballot >= before, || {
-            format!("{server} promised {before}, and then took part in {ballot}")
-        });
-        if let AcceptorRecord::Accepted(entry) = record {
-            self.vote(server, entry);
-        }
-    }
-
-    fn vote(&mut self, server: Server, Entry { slot, ballot, value }: &Entry) {
-        let (voted, servers) = self.votes.entry((*slot, *ballot)).or_insert_with(|| (value.clone(), Servers::NONE));
-        let same = voted == value;
-        servers.insert(server);
-        let servers = *servers;
-        self.require(3, same, || format!("ballot {ballot} carries two values for slot {slot}"));
-        if self.quorums.is_chosen(servers) {
-            let (at, chosen) = self.chosen.entry(*slot).or_insert_with(|| (*ballot, value.clone()));
-            let (at, same) = (*at, chosen == value);
-            self.require(1, same, || format!("slot {slot} was chosen twice, at {at} and at {ballot}"));
-        }
-    }
-
-    /// What an acceptor has found on its disk.
-    pub fn recovered(&mut self, server: Server, acceptor: &Acceptor, marks: &mut Marks) {
-        if self.strangers.contains(server) {
-            return;
-        }
-        let in_doubt = std::mem::take(&mut self.disk(server).in_doubt);
-        let disk = self.disk(server).clone();
-        let is = |disk: &Durable| (disk.promised, &disk.accepted) == (acceptor.promised(), acceptor.accepted());
-        if is(&disk) {
-            if !in_doubt.is_empty() {
-                marks.reach(Mark::GroupLost);
-            }
-            return;
-        }
-        let mut grown = disk.clone();
-        for record in &in_doubt {
-            match record {
-                AcceptorRecord::Promised(ballot) => grown.promised = *ballot,
-                AcceptorRecord::Accepted(Entry { slot, ballot, value }) => {
-                    grown.promised = *ballot;
-                    grown.accepted.insert(*slot, (*ballot, value.clone()));
-                }
-            }
-        }
-        let survived = is(&grown) && !in_doubt.is_empty();
-        self.require(22, survived, || {
-            format!(
-                "{server} was bound to {} with {} slots accepted, and came back with {} and {}",
-                disk.promised,
-                disk.accepted.len(),
-                acceptor.promised(),
-                acceptor.accepted().len()
-            )
-        });
-        marks.reach(Mark::GroupSurvived);
-        self.durable(server, &in_doubt);
-    }
-
     /// What an acceptor says. Its group is durable already.
     pub fn acceptor_says(&mut self, server: Server, actions: &[Action<Acceptor>], marks: &mut Marks) {
         if self.strangers.contains(server) {
             return;
         }
-        let mut whole: BTreeMap<u64, (Ballot, Reported)> = BTreeMap::new();
+        let mut whole: BTreeMap<u64, Whole> = BTreeMap::new();
         for action in actions {
             let Action::Send { message, .. } = action else { continue };
             match message {
-                Message::Promise { ballot, part, accepted, .. } => {
-                    let (_, reported) = whole.entry(part.answer).or_insert_with(|| (*ballot, BTreeMap::new()));
-                    reported.extend(accepted.iter().map(|e| (e.slot, (e.ballot, e.value.clone()))));
+                Message::Promise { ballot, part, truncated_below, accepted, damaged } => {
+                    let new = || Whole {
+                        ballot: *ballot,
+                        forgotten: *truncated_below,
+                        damaged: damaged.clone(),
+                        reported: BTreeMap::new(),
+                    };
+                    let whole = whole.entry(part.answer).or_insert_with(new);
+                    whole.reported.extend(accepted.iter().map(|e| (e.slot, (e.ballot, e.value.clone()))));
                 }
+                Message::Truncated { .. } => marks.reach(Mark::ToldTruncated),
                 Message::Accepted { ballot, slot } => {
                     let voted = self.votes.get(&(*slot, *ballot)).is_some_and(|(_, servers)| servers.contains(server));
                     self.require(5, voted, || {
@@ -248,12 +167,13 @@ impl Ghost {
                 _ => {}
             }
         }
-        for (ballot, reported) in whole.into_values() {
-            self.promised(server, ballot, reported);
+        for whole in whole.into_values() {
+            self.promised(server, whole, marks);
         }
     }
 
-    fn promised(&mut self, server: Server, ballot: Ballot, reported: Reported) {
+    fn promised(&mut self, server: Server, whole: Whole, marks: &mut Marks) {
+        let Whole { ballot, forgotten, damaged, reported } = whole;
         let durable = self.disk(server).promised;
         self.require(5, ballot <= durable, || format!("{server} promised {ballot}: not on its disk"));
         for (slot, (at, value)) in &reported {
@@ -264,9 +184,15 @@ impl Ghost {
         let Some(from) = self.prepared.get(&ballot).copied() else {
             return self.require(11, false, || format!("{server} promised {ballot}, which nobody has prepared"));
         };
+        if forgotten > from {
+            marks.reach(Mark::PromiseTruncated);
+        }
+        let durable = self.disk(server).truncated_below;
+        self.require(5, forgotten <= durable, || format!("{server} says that it has forgotten slots: not on its disk"));
         // What was accepted at the ballot or above came after the promise.
         let kept = self.disk(server).accepted.range(from..).filter(|(_, (at, _))| *at < ballot);
         let missing = kept.filter(|(slot, (at, _))| reported.get(slot).is_none_or(|(told, _)| told != at));
+        let missing = missing.filter(|(slot, _)| !Ghost::is_excused(**slot, forgotten, &damaged));
         let missing: Vec<Slot> = missing.map(|(slot, _)| *slot).collect();
         self.require(7, missing.is_empty(), || format!("{server} promised {ballot} and kept quiet about {missing:?}"));
         self.promises.entry((ballot, server)).or_insert(reported);
@@ -369,13 +295,14 @@ impl Ghost {
 
     // ---- learners
 
-    /// A learner begins with nothing.
-    pub fn learner_started(&mut self, server: Server, marks: &mut Marks) {
+    /// A learner begins with the state after a slot.
+    pub fn learner_started(&mut self, server: Server, slot: Slot, marks: &mut Marks) {
         if self.strangers.contains(server) {
             return;
         }
-        self.learners.insert(server, Slot(0));
-        if !self.applied.is_empty() {
+        self.learners.insert(server, slot);
+        self.installs = self.installs.without(Servers::only(server));
+        if slot == Slot(0) && !self.applied.is_empty() {
             marks.reach(Mark::LearnerFromNothing);
         }
     }
@@ -403,10 +330,14 @@ impl Ghost {
                 Action::Fact(LearnerFact::Learned { slot, value, outcome, .. }) => {
                     self.learned(server, *slot, value, outcome, marks);
                 }
+                Action::Fact(LearnerFact::Installed { slot, digest, .. }) => self.installed(server, *slot, *digest, marks),
                 Action::Fact(LearnerFact::Filled { .. }) => marks.reach(Mark::ReadFilled),
                 Action::Send { message: Message::Beat { applied, digest }, .. } if *applied > Slot(0) => {
                     let same = self.digest(*applied) == Some(*digest);
                     self.require(13, same, || format!("{server} differs from the log after slot {applied}"));
+                }
+                Action::Outcome(LearnerOutcome::Recalled { id, .. }) => {
+                    self.proposed_by.remove(&(server, *id));
                 }
                 Action::Outcome(LearnerOutcome::Answer { token, slot, .. }) => {
                     let bound = self.reads.remove(&(life, *token)).unwrap_or_default();
@@ -471,7 +402,8 @@ impl Ghost {
                 self.require(15, same, || format!("{id:?} opened two sessions"));
             }
             Outcome::Superseded => marks.reach(Mark::Superseded),
-            Outcome::Noop | Outcome::Expired => {}
+            Outcome::Expired => marks.reach(Mark::SessionExpired),
+            Outcome::Noop => {}
             Outcome::Unreadable => self.require(2, false, || format!("{id:?} in slot {slot} cannot be read")),
         }
     }

@@ -8,8 +8,8 @@
 //!   `damage` is what disks do.
 //! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
 //!   `arrivals`.
-//! - [`server`], [`living`], [`turns`], [`desk`] and [`folder`] are a server without threads; [`client`] is a client.
-//! - [`invariants`] knows the rules and sees everything; [`history`] is what the clients saw.
+//! - [`server`], [`living`], [`turns`], [`desk`], [`keeper`] and [`folder`] are a server without threads; [`client`] is a client.
+//! - [`invariants`] knows the rules and sees everything, `remembered` what is on disks; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
 //! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
 
@@ -23,12 +23,14 @@ pub mod faults;
 pub mod folder;
 pub mod history;
 pub mod invariants;
+pub mod keeper;
 pub mod living;
 pub mod marks;
 pub mod museum;
 pub mod nature;
 pub mod network;
 pub mod plan;
+mod remembered;
 pub mod server;
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,13 @@ pub enum Event {
         /// Which.
         role: Place,
     },
+    /// The keeper of a server's checkpoint has done something.
+    Keeper {
+        /// The server.
+        server: Server,
+        /// The process.
+        process: u64,
+    },
     /// A role that died comes back.
     Restart {
         /// Which, in the life of the process that it died in.
@@ -169,7 +176,7 @@ impl Nature {
             scheduled: 0,
             random: Random::new(plan.seed, 1),
             network: Network::new(plan),
-            ghost: Ghost::new(plan.quorums()),
+            ghost: Ghost::new(plan.quorums(), plan.sessions_max),
             history: History::default(),
             marks: Marks::default(),
             strikes: Strikes::default(),

@@ -9,7 +9,8 @@ use std::ops::RangeInclusive;
 use super::faults::{Fault, Faults};
 use super::nature::{MS, Micros, SECOND};
 use super::network::Weather;
-use crate::paxos::Quorums;
+use crate::kv::SESSIONS_MAX;
+use crate::paxos::{Quorums, Retention};
 use crate::random::Random;
 use crate::role::{Server, Servers};
 
@@ -44,6 +45,12 @@ pub struct Plan {
     pub sync: RangeInclusive<Micros>,
     /// Length of the journal's files.
     pub segment_bytes: u64,
+    /// How much of the past a learner keeps: little, so that short runs make checkpoints and snapshots.
+    pub retention: Retention,
+    /// Parts of a snapshot have so many bytes.
+    pub part_bytes: usize,
+    /// So many sessions are known at most.
+    pub sessions_max: usize,
     /// How fast each server's clock runs, in percent: its timers take longer or shorter.
     pub clocks: Vec<u64>,
     /// What happens to frames.
@@ -102,6 +109,14 @@ impl Plan {
             processor: 2..=pick(5..=100),
             sync: 100..=pick(200..=slowest_sync),
             segment_bytes: 4_096 << pick(1..=3),
+            retention: Retention {
+                checkpoint_slots: pick(3..=60),
+                checkpoint_bytes: pick(500..=20_000),
+                keep_slots: pick(0..=20),
+                keep_bytes: pick(100..=10_000),
+            },
+            part_bytes: pick(50..=2_000) as usize,
+            sessions_max: if pick(0..=3) == 0 { pick(1..=4) as usize } else { SESSIONS_MAX },
             clocks,
             weather,
             faults,
@@ -161,6 +176,12 @@ impl fmt::Display for Plan {
             self.timeout / SECOND,
             self.segment_bytes >> 10,
             self.clocks,
+        )?;
+        let Retention { checkpoint_slots, keep_slots, .. } = self.retention;
+        writeln!(
+            f,
+            "  checkpoints after {checkpoint_slots} slots, {keep_slots} kept, in parts of {} bytes; up to {} sessions",
+            self.part_bytes, self.sessions_max
         )?;
         let w = &self.weather;
         writeln!(

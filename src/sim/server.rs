@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::desk::{Desk, Told, Waiter};
 use super::folder::{Folder, Refusal};
+use super::keeper::Keeper;
 use super::living::{Doing, Housed, Living};
 use super::marks::Mark;
 use super::nature::{Event, Micros, Nature, Place, SECOND};
@@ -23,7 +24,7 @@ use crate::net::{
 };
 use crate::paxos::{
     Acceptor, CommandId, Learner, LearnerRequest, Life, Message, Policy, Proposer, ProposerRequest, Quorums, RoleName,
-    Slot, StateMachine,
+    Retention, Slot, StateMachine,
 };
 use crate::role::{Input, Role, Server, Servers};
 use crate::server::house::Cause;
@@ -60,6 +61,14 @@ pub struct SimServer {
     pub wall_clock: Arc<AtomicI64>,
     /// The lines of all its processes, if somebody wants them.
     pub lines: Option<String>,
+    /// Its checkpoint was damaged.
+    pub is_checkpoint_harmed: bool,
+    /// Parts of a state have so many bytes.
+    pub part_bytes: usize,
+    /// So many sessions are known at most.
+    pub sessions_max: usize,
+    /// How much of the past its learner keeps.
+    pub retention: Retention,
     /// Its disk is a new one, and its peers know.
     pub is_stranger: bool,
     quorums: Quorums,
@@ -82,6 +91,10 @@ pub struct Process {
     pub acceptor: Option<Living<Acceptor>>,
     /// The learner.
     pub learner: Option<Living<Learner<Kv>>>,
+    /// The checkpoint.
+    pub keeper: Option<Keeper>,
+    /// The state was found to be wrong.
+    pub is_fenced: bool,
     /// Peers whose storage id is known to be right.
     pub met: Servers,
     /// Why it must stop.
@@ -104,15 +117,22 @@ impl SimServer {
             clock: plan.clocks[usize::from(me.0) - 1],
             wall_clock: Arc::default(),
             lines: lines.then(String::new),
+            is_checkpoint_harmed: false,
+            part_bytes: plan.part_bytes,
+            sessions_max: plan.sessions_max,
+            retention: plan.retention,
             is_stranger: false,
             quorums: plan.quorums(),
             segment_bytes: plan.segment_bytes,
         }
     }
 
-    /// The last slot that its learner has applied; None if there is no learner.
+    /// The last slot that its learner has applied; None if there is no learner, or one that is wrong.
     pub fn applied(&self) -> Option<(Slot, u64)> {
         let learner = &self.process.as_ref()?.learner.as_ref()?.role;
+        if learner.fenced().is_some() {
+            return None;
+        }
         Some((learner.applied(), learner.machine().digest()))
     }
 
@@ -149,10 +169,13 @@ impl SimServer {
             proposer: None,
             acceptor: None,
             learner: None,
+            keeper: None,
+            is_fenced: false,
             met: Servers::only(self.me),
             fatal: None,
             tokens: 0,
         });
+        self.open_checkpoint(nature)?;
         for role in [RoleName::Acceptor, RoleName::Learner, RoleName::Proposer] {
             self.start_role(nature, role, None)?;
         }
@@ -210,14 +233,15 @@ impl SimServer {
     }
 
     fn start_learner(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
+        let (slot, state) = self.load_checkpoint(nature)?;
         let Some(process) = &mut self.process else { return Ok(()) };
         let life = Life(process.identity.begin_role_life()?);
-        let learner = Learner::new(self.me, self.quorums, life, Slot(0), Kv::default());
+        let learner = Learner::new(self.me, self.quorums, life, slot, state).with_retention(self.retention);
         if let Some(down) = down {
             let (applied, digest) = (learner.applied(), learner.machine().digest());
             self.line(RoleTag::Learner, lines::restarted_learner(down, applied, digest));
         }
-        nature.ghost.learner_started(self.me, &mut nature.marks);
+        nature.ghost.learner_started(self.me, slot, &mut nature.marks);
         self.begin::<Learner<Kv>>(nature, learner, crate::role::NoDisk);
         Ok(())
     }
@@ -225,7 +249,7 @@ impl SimServer {
     /// Recovery changes nothing that it finds: another one finds the same.
     fn recover_again(&self, nature: &mut Nature, records: &[crate::paxos::AcceptorRecord]) {
         let Some(process) = &self.process else { return };
-        let copy = Folder { top: self.folder.top.fork(), journal: self.folder.journal.fork() };
+        let copy = Folder { top: self.folder.top.fork(), journal: self.folder.journal.fork(), ..Folder::default() };
         let again = copy.open_journal(&process.identity, self.segment_bytes);
         let same = again.is_ok_and(|(_, found, _)| found == records);
         let me = self.me;
@@ -266,7 +290,7 @@ impl SimServer {
         match lost {
             None => self.wake::<R>(nature),
             Some(lost) => {
-                let is_quiet = matches!(message, "" | "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES");
+                let is_quiet = matches!(message, "" | "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES" | "SNAPSHOT" | "FETCH");
                 if !is_quiet && let Some(process) = &self.process {
                     let event = lines::dropped(message, from, Cause::from(lost), None);
                     process.trace.line(Draft::about(R::NAME.into(), event, &context));
@@ -283,6 +307,11 @@ impl SimServer {
             && entries.iter().any(|entry| entry.slot == applied.next())
         {
             nature.mark(Mark::LearnedByEntries);
+        }
+        if let Message::Snapshot(part) = message
+            && self.applied().is_some_and(|(applied, _)| part.slot <= applied)
+        {
+            nature.mark(Mark::SnapshotOvertaken);
         }
         for role in message.heard_by() {
             let size = message.size();
@@ -365,6 +394,10 @@ impl SimServer {
                 let context = waiter.context.clone();
                 return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::RoleDown(role)), context));
             }
+        }
+        if process.is_fenced {
+            let context = waiter.context.clone();
+            return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::Fenced), context));
         }
         if process.acceptor.as_mut().is_some_and(|acceptor| !acceptor.disk.has_room(nature.now())) {
             let context = waiter.context.clone();
@@ -480,8 +513,8 @@ impl SimServer {
                 data: None,
                 steps: Some(Text::new("on")),
                 life: Some(process.identity.life()),
-                applied: Some(Slot(0)),
-                digest: Some(Digest(Kv::default().digest())),
+                applied: self.applied().map(|(slot, _)| slot),
+                digest: self.applied().map(|(_, digest)| Digest(digest)),
                 promised: Some(MaybeBallot(promised)),
                 accepted: acceptor.map(|role| role.accepted().len() as u64),
             },

@@ -110,7 +110,7 @@ fn a_failure_says_what_was_broken() {
 
 #[test]
 fn the_ghost_counts_durable_votes() {
-    let mut ghost = Ghost::new(Quorums::majority(Servers::first(3)));
+    let mut ghost = Ghost::new(Quorums::majority(Servers::first(3)), crate::kv::SESSIONS_MAX);
     let ballot = |round, server| Ballot { round, server: Server(server) };
     let accepted = |ballot, id| {
         let command = crate::paxos::Command { id: crate::paxos::CommandId(0, id), payload: [].into() };

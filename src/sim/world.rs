@@ -274,7 +274,7 @@ impl World {
         for at in 0..self.servers.len() {
             let server = &mut self.servers[at];
             (server.processor, server.sync) = (self.plan.processor.clone(), self.plan.sync.clone());
-            for files in [&server.folder.top, &server.folder.journal] {
+            for files in server.folder.all() {
                 files.set_capacity(None);
                 // A failure that was planned and has not struck is put off for ever.
                 files.fail(u64::MAX / 2, Failure::Stop);
@@ -300,6 +300,9 @@ impl World {
                     return self.nature.after(rest, Event::Synced { role });
                 }
                 self.at(role.server, |server, nature| server.has_synced(nature, role));
+            }
+            Event::Keeper { server, process } => {
+                self.at(server, |server, nature| server.keeper_works(nature, process));
             }
             Event::Doom { role } => self.at(role.server, |server, nature| server.dooms(nature, role)),
             Event::Restart { role, server, process } => self.restart_role(role, server, process),

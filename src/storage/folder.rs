@@ -5,6 +5,7 @@
 //! identity.toml   whose folder it is
 //! journal/        the acceptor's stable storage
 //! rounds          the proposer's
+//! checkpoint/     the learner's: the state after some slot
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -23,6 +24,7 @@ use crate::role::Server;
 
 const LOCK_FILE: &str = "lock";
 const JOURNAL_FOLDER: &str = "journal";
+const CHECKPOINT_FOLDER: &str = "checkpoint";
 /// A journal that is on its way out.
 const DISCARDED_FOLDER: &str = "journal.discarded";
 
@@ -150,6 +152,14 @@ impl DataFolder {
     /// The folder of the acceptor's journal.
     pub fn journal_path(&self) -> PathBuf {
         self.path.join(JOURNAL_FOLDER)
+    }
+
+    /// The folder of the learner's checkpoint, made if there is none. It can be made again from other servers, so nobody
+    /// misses it.
+    pub fn checkpoint_files(&self) -> Result<RealFiles, FolderError> {
+        let path = self.path.join(CHECKPOINT_FOLDER);
+        make_folder(&path).map_err(failed("make the folder", &path))?;
+        RealFiles::open(&path).map_err(failed("open the folder", &path))
     }
 
     /// The proposer's file.

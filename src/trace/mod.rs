@@ -24,7 +24,7 @@ mod word;
 mod writer;
 
 pub use event::{Event, EventError};
-pub use facts::{acceptor, learner, proposer};
+pub use facts::{acceptor, fenced, learner, proposer};
 pub use field::{AcceptedSlots, Digest, FieldError, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom, Tries};
 pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
 pub use text::Text;
