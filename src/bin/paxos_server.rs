@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use paxos_kv::server::{self, Options};
+use paxos_kv::server::{self, Options, tools::Tool};
 
 /// One server of a Paxos replicated key-value store: a proposer, an acceptor and a learner, each in a thread of its own.
 #[derive(Parser)]
@@ -16,6 +16,8 @@ Examples:
   paxos-server --id 1
   paxos-server --id 1 --fail acceptors --seed 7 --log-dir runs/mine --data runs/mine/data/server-1
   RUST_LOG=debug paxos-server --id 1
+  paxos-server inspect data/server-1                     what a data folder holds, and its health; changes nothing
+  paxos-server restore store.backup --cluster new.toml --data data     data folders of a new cluster, from a backup
 
 It stops on Ctrl-C and SIGTERM. Exit codes: 0 stopped, 1 failure (a sentence says what and why), 2 usage."
 )]
@@ -36,8 +38,12 @@ fn main() -> ExitCode {
         report(panic);
         std::process::abort();
     }));
-    match server::run(Cli::parse().options) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match Tool::is_named(std::env::args_os()) {
+        true => Tool::parse().run(),
+        false => server::run(Cli::parse().options).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
         Err(sentence) => {
             eprintln!("error: {sentence}");
             ExitCode::FAILURE

@@ -98,6 +98,11 @@ pub(super) enum Command {
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         r#await: Option<Duration>,
     },
+    /// Write the whole store to a file, as of one slot, while the cluster goes on (see `paxos-server restore`)
+    Backup {
+        /// The file, in place of any that is there
+        file: PathBuf,
+    },
     /// Print the cluster's servers, one a line: number, peer address, client address
     Servers,
     /// End the thread of a role, or of all three (servers must run with --lab)

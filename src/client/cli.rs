@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 
 use super::arguments::{Cli, Command, Common, DemoArgs, Scenes, Target, with_demo};
+use super::backup::{self, NoBackup};
 use super::demo::Demo;
 use super::identity::Identity;
 use super::outcome::{ClientError, Found, Outcome};
@@ -120,6 +121,18 @@ fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
         Command::Delete { key } => one(common, cluster, &Action::Delete { key: key.into_vec() }, printer),
         Command::Run { file } => run_file(common, cluster, &file, printer),
         Command::Status { r#await } => status(&cluster, r#await, printer),
+        Command::Backup { file } => {
+            let name = cluster.name.clone();
+            let identity = identify(common, &cluster, 1, printer)?;
+            let mut client = connect(common, cluster, identity, printer)?;
+            let title = backup::write(&mut client, &name, &file).map_err(|error| match error {
+                NoBackup::Request(error) => Stop::request(&error, None),
+                other => Stop::new(exit::FAILURE, other.to_string()),
+            })?;
+            let (slot, digest) = (title.slot, title.digest);
+            printer.line(format!("{} holds the store as of slot {slot}, digest {digest:016x}", file.display()));
+            Ok(())
+        }
         Command::Servers => {
             for (server, member) in cluster.members() {
                 printer.line(format!("{} {} {}", server.0, member.peer, member.client));

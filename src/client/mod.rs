@@ -8,6 +8,7 @@
 //! judged by a [`check`] of what the writes were told.
 
 mod arguments;
+mod backup;
 pub mod check;
 pub mod cli;
 mod connection;

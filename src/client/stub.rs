@@ -11,7 +11,7 @@ use super::session::{Session, WriteId};
 use crate::cluster::Cluster;
 use crate::kv::{KEY_MAX_BYTES, Op, VALUE_MAX_BYTES};
 use crate::net::{ClientReply, ClientRequest, Reply, Request, ServerStatus, Unknown};
-use crate::paxos::RoleName;
+use crate::paxos::{PartName, RoleName, Slot, SnapshotPart};
 use crate::random::Random;
 use crate::role::Server;
 use crate::trace::Trace;
@@ -166,6 +166,16 @@ impl Client {
         }
     }
 
+    /// A part of the state of the server that the next request goes to, with every slot up to `at_least`; None if it is
+    /// not written down yet.
+    pub fn state_part(&mut self, part: Option<PartName>, at_least: Slot) -> Result<Option<SnapshotPart>, ClientError> {
+        let deadline = Instant::now() + self.options.timeout;
+        match self.request(&Request::State { at_least, part }, Reach::One, deadline)? {
+            Reply::State(part) => Ok(part),
+            other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
+        }
+    }
+
     /// Ends the thread of a role, or of all three: for `down`, or until it is restarted. Servers in lab mode only.
     pub fn crash(&mut self, server: Server, role: Option<RoleName>, down: Option<Duration>) -> Result<(), ClientError> {
         let down_ms = down.map(|down| u64::try_from(down.as_millis()).unwrap_or(u64::MAX));
@@ -232,8 +242,10 @@ impl Client {
     fn request(&mut self, request: &Request, reach: Reach, deadline: Instant) -> Result<Reply, ClientError> {
         let begun = Instant::now();
         // People count the requests that lines tell of.
-        self.requests +=
-            u64::from(!matches!(request, Request::Status | Request::Crash { .. } | Request::Restart { .. }));
+        self.requests += u64::from(!matches!(
+            request,
+            Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. }
+        ));
         let mut lines = Lines::begin(&self.options.trace, self.last_label(), request, self.server);
         let mut tries = Tries::new(self.options.cluster.servers(), asked(request));
         let mut pauses = Pauses::new(if reach == Reach::Any { tries.cluster.len() } else { 1 });
@@ -349,7 +361,7 @@ pub fn check_limits(key: &[u8], value: &[u8]) -> Result<(), ClientError> {
 
 pub(crate) fn asked(request: &Request) -> Asked {
     match request {
-        Request::Get { .. } | Request::Status => Asked::Read,
+        Request::Get { .. } | Request::Status | Request::State { .. } => Asked::Read,
         Request::Open { .. } => Asked::Session,
         Request::Write { .. } => Asked::Write,
         Request::Crash { .. } | Request::Restart { .. } => Asked::Order,
@@ -364,6 +376,7 @@ fn is_answer(request: &Request, reply: &Reply) -> bool {
         Reply::Applied { .. } => matches!(request, Request::Write { .. }),
         Reply::Value { .. } => matches!(request, Request::Get { .. }),
         Reply::Status(_) => matches!(request, Request::Status),
+        Reply::State(_) => matches!(request, Request::State { .. }),
         Reply::Done => matches!(request, Request::Crash { .. } | Request::Restart { .. }),
     }
 }

@@ -78,13 +78,7 @@ impl Default for Sessions {
 impl Sessions {
     /// No sessions yet, and never more than so many.
     pub fn up_to(max: usize) -> Sessions {
-        Sessions {
-            max,
-            sessions: BTreeMap::new(),
-            by_nonce: BTreeMap::new(),
-            by_age: BTreeMap::new(),
-            digest: 0,
-        }
+        Sessions { max, sessions: BTreeMap::new(), by_nonce: BTreeMap::new(), by_age: BTreeMap::new(), digest: 0 }
     }
 
     /// The table holds at most so many.

@@ -17,9 +17,7 @@ use super::doubts::{Compared, Doubts};
 use super::reads::Reads;
 use super::retention::Past;
 use super::snapshots::Incoming;
-use super::{
-    Ballot, CommandId, Entry, Life, Message, PartName, Quorums, Slot, SlotRange, StateMachine, Value,
-};
+use super::{Ballot, CommandId, Entry, Life, Message, PartName, Quorums, Slot, SlotRange, StateMachine, Value};
 use crate::museum::{self, Bug};
 use crate::role::{Input, NoRecord, Output, Role, Server, Servers, Timed};
 

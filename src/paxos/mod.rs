@@ -138,6 +138,7 @@
 
 mod acceptor;
 mod ballot;
+mod doubts;
 mod learner;
 mod message;
 mod policy;
@@ -146,7 +147,6 @@ mod proposer;
 mod quorum;
 mod reads;
 mod retention;
-mod doubts;
 mod snapshots;
 
 use std::fmt::Debug;
@@ -158,12 +158,12 @@ pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerT
 pub use message::{
     Command, CommandId, Entry, Message, Part, PartName, Refused, RoleName, SlotRange, SnapshotPart, Value,
 };
-pub use retention::Retention;
 pub use policy::Policy;
 pub use proposer::{
     NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason,
 };
 pub use quorum::Quorums;
+pub use retention::Retention;
 
 /// Numbers the lives of a role on one data folder: no two lives of one role ever have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

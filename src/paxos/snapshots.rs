@@ -60,7 +60,8 @@ impl<M: StateMachine> Learner<M> {
             return self.give_up_snapshot(out);
         }
         let is_next = |incoming: &Incoming<M>| {
-            (incoming.from, incoming.slot, incoming.digest, incoming.index) == (peer, part.slot, part.digest, part.index)
+            (incoming.from, incoming.slot, incoming.digest, incoming.index)
+                == (peer, part.slot, part.digest, part.index)
         };
         let mut incoming = match self.incoming.take() {
             Some(incoming) if is_next(&incoming) => incoming,

@@ -18,7 +18,7 @@ use crate::net::{
     Reply, Request, RoleStatus, ServerStatus, Unknown, Who, WhyNotApplied, answer, frame, listen, turn_away,
     write_before,
 };
-use crate::paxos::{LearnerRequest, ProposerRequest, RoleName};
+use crate::paxos::{LearnerRequest, PartName, ProposerRequest, RoleName, Slot};
 use crate::role::Input;
 use crate::trace::{Context, RoleTag};
 
@@ -110,6 +110,7 @@ impl FrontDesk {
             Request::Get { key } if key.len() > KEY_MAX_BYTES => return Err("its key is too long".to_string()),
             Request::Get { key } => self.read(key, &context),
             Request::Status => (Reply::Status(Box::new(self.status())), context),
+            Request::State { at_least, part } => (self.state(at_least, part), context),
             Request::Crash { role, down_ms } => {
                 let down = down_ms.map(Duration::from_millis);
                 (self.order(|role| Order::Crash { role, down }, role), context)
@@ -175,6 +176,21 @@ impl FrontDesk {
             Ok(()) => Reply::Done,
             Err(why) => Reply::Refused(why),
         }
+    }
+
+    /// A part of the state. If it is not written down yet, it soon will be.
+    fn state(&self, at_least: Slot, part: Option<PartName>) -> Reply {
+        if self.house.is_fenced.load(Ordering::Relaxed) {
+            return Reply::NotApplied(WhyNotApplied::Fenced);
+        }
+        let Some(keeper) = self.house.keeper.get() else { return Reply::NotApplied(WhyNotApplied::Busy) };
+        let part = keeper.part(part, at_least, Instant::now() + PATIENCE);
+        if part.is_none() {
+            let input = Input::Request(LearnerRequest::WantCheckpoint);
+            // If the learner is down or busy, the client asks again.
+            let _ = self.house.learner.post(Mail { context: Context::default(), input, size: 0 });
+        }
+        Reply::State(part)
     }
 
     fn status(&self) -> ServerStatus {

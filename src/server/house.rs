@@ -147,7 +147,8 @@ impl House {
     pub fn tell_drop(&self, role: RoleName, message: &str, from: Server, cause: Cause, context: &Context) {
         self.drops.total.fetch_add(1, Ordering::Relaxed);
         // These come again and again from everybody, and mean nothing to a role that is down.
-        let is_routine = matches!(message, "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES" | "SNAPSHOT" | "FETCH");
+        let is_routine =
+            matches!(message, "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES" | "SNAPSHOT" | "FETCH");
         if self.trace.steps() && !is_routine && self.drops.lines.lets_through() {
             self.line(role.into(), context, lines::dropped(message, Some(from), cause, None));
         } else {

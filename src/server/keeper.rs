@@ -50,9 +50,8 @@ impl Keeper {
     pub fn start(house: &Arc<House>, folder: &DataFolder) -> Result<(), String> {
         let files = folder.checkpoint_files().map_err(|error| error.to_string())?;
         let storage = folder.storage_id();
-        let (checkpoint, state) = open(house, files, storage).map_err(|error| {
-            format!("data folder {}: {error}", folder.path().display())
-        })?;
+        let (checkpoint, state) =
+            open(house, files, storage).map_err(|error| format!("data folder {}: {error}", folder.path().display()))?;
         let (jobs, job) = bounded(JOBS_MAX);
         let (parts, part) = bounded(PARTS_MAX);
         house.board.update(|shown| shown.checkpoint = checkpoint.mark().slot);
@@ -93,7 +92,10 @@ impl Keeper {
 fn open(house: &House, files: RealFiles, storage: u64) -> Result<(Checkpoint<RealFiles>, Kv), CheckpointError> {
     match Checkpoint::open(files.clone(), storage, PART_BYTES, Kv::default()) {
         Err(error @ CheckpointError::Damaged { .. }) if house.cluster.len() > 1 => {
-            let why = format!("{error}. It is put aside as {}, and the state comes from the other servers", checkpoint::ASIDE_FILE);
+            let why = format!(
+                "{error}. It is put aside as {}, and the state comes from the other servers",
+                checkpoint::ASIDE_FILE
+            );
             house.tell_fault("checkpoint", "damaged", &why);
             put_aside(&files)?;
             Checkpoint::open(files, storage, PART_BYTES, Kv::default())
@@ -148,7 +150,9 @@ impl AtWork {
             Ok(()) => true,
             Err(CheckpointError::Full { cause }) => {
                 if !self.said_full {
-                    let why = format!("there is no room for the checkpoint ({cause}): tried again until there is. Free some space");
+                    let why = format!(
+                        "there is no room for the checkpoint ({cause}): tried again until there is. Free some space"
+                    );
                     self.house.tell_fault("disk", "full", &why);
                 }
                 false

@@ -51,8 +51,12 @@ impl Cradle {
         let opened = AcceptorJournal::open(&self.folder, self.house.options.segment_bytes());
         let (journal, recovered) = opened.map_err(|error| error.to_string())?;
         let mut acceptor = Acceptor::new(self.next_life()?);
-        for record in recovered {
+        for record in recovered.records {
             acceptor.replay(record);
+        }
+        for damage in recovered.damage {
+            let why = format!("{damage}; the others are asked for what was chosen there, and all else goes on");
+            self.house.tell_fault("journal", "damaged", &why);
         }
         if let Some(down) = down {
             let event = lines::restarted_acceptor(down, lost, acceptor.promised(), acceptor.accepted().len() as u64);

@@ -24,6 +24,7 @@ mod start;
 mod supervisor;
 mod throttle;
 mod timers;
+pub mod tools;
 
 pub use options::{Fail, Options, Protocol, Restart, Switch};
 pub use start::run;

@@ -11,8 +11,8 @@ use super::remembered::Durable;
 pub use super::violation::{Violation, name_of};
 use crate::kv::{Kv, Outcome, Written};
 use crate::paxos::{
-    Acceptor, Ballot, CommandId, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer,
-    ProposerFact, ProposerOutcome, Quorums, RoleName, Slot, SlotRange, StateMachine, Value,
+    Acceptor, Ballot, CommandId, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer, ProposerFact,
+    ProposerOutcome, Quorums, RoleName, Slot, SlotRange, StateMachine, Value,
 };
 use crate::role::{Action, Server, Servers};
 
@@ -330,7 +330,9 @@ impl Ghost {
                 Action::Fact(LearnerFact::Learned { slot, value, outcome, .. }) => {
                     self.learned(server, *slot, value, outcome, marks);
                 }
-                Action::Fact(LearnerFact::Installed { slot, digest, .. }) => self.installed(server, *slot, *digest, marks),
+                Action::Fact(LearnerFact::Installed { slot, digest, .. }) => {
+                    self.installed(server, *slot, *digest, marks)
+                }
                 Action::Fact(LearnerFact::Filled { .. }) => marks.reach(Mark::ReadFilled),
                 Action::Send { message: Message::Beat { applied, digest }, .. } if *applied > Slot(0) => {
                     let same = self.digest(*applied) == Some(*digest);
@@ -398,8 +400,11 @@ impl Ghost {
                 self.require(15, same, || format!("{id:?} is called a duplicate of slot {}", saved.slot));
             }
             Outcome::Opened { session } => {
-                let same = *self.effects.entry(id).or_insert(Slot(*session)) == Slot(*session);
-                self.require(15, same, || format!("{id:?} opened two sessions"));
+                let opened = Slot(*session);
+                let first = self.effects.insert(id, opened).unwrap_or(opened);
+                // One that is forgotten may be opened anew by a late copy of its OPEN.
+                let kept = first == opened || self.machine.sessions().get(first.0).is_none();
+                self.require(15, kept, || format!("{id:?} opened two sessions"));
             }
             Outcome::Superseded => marks.reach(Mark::Superseded),
             Outcome::Expired => marks.reach(Mark::SessionExpired),

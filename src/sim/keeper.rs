@@ -40,9 +40,14 @@ impl SimServer {
     pub fn open_checkpoint(&mut self, nature: &mut Nature) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
         let (files, storage) = (self.folder.checkpoint.clone(), process.identity.storage_id());
-        let open = || Checkpoint::open(files.clone(), storage, self.part_bytes, Kv::with_sessions_max(self.sessions_max));
+        let open =
+            || Checkpoint::open(files.clone(), storage, self.part_bytes, Kv::with_sessions_max(self.sessions_max));
         let opened = match open() {
-            Err(CheckpointError::Damaged { .. }) if self.cluster.len() > 1 => {
+            Err(error @ CheckpointError::Damaged { .. }) if self.cluster.len() > 1 => {
+                let (me, harmed) = (self.me, self.is_checkpoint_harmed);
+                nature
+                    .ghost
+                    .require(20, harmed, || format!("{me} puts a checkpoint aside that nobody has harmed: {error}"));
                 nature.mark(Mark::CheckpointRebuilt);
                 nature.ghost.checkpoint_lost(self.me);
                 checkpoint::put_aside(&files)?;
@@ -60,7 +65,8 @@ impl SimServer {
         loop {
             let keeper = self.process.as_mut().and_then(|process| process.keeper.as_mut());
             let is_write = |job: &Job| matches!(job, Job::Write(..));
-            match keeper.and_then(|keeper| keeper.jobs.iter().position(is_write).and_then(|at| keeper.jobs.remove(at))) {
+            match keeper.and_then(|keeper| keeper.jobs.iter().position(is_write).and_then(|at| keeper.jobs.remove(at)))
+            {
                 Some(job) => self.do_job(nature, job),
                 None => break,
             }

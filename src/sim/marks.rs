@@ -90,6 +90,8 @@ marks! {
     SlotDamaged = "an acceptor began with slots that it could not read",
     SlotMended = "an acceptor got back what its disk had lost",
     // Disks.
+    CheckpointHarmed = "a bit of a checkpoint flipped, or its file was lost",
+    DiskRecovered = "a server whose disk was damaged knows all again",
     BitRot = "a bit of synced data flipped",
     Misdirected = "a sector turned up in the place of another",
     FilesUpset = "a file was missing, cut short, copied or another server's",

@@ -61,7 +61,8 @@ impl Durable {
         let is_damaged = |slot: &Slot| damaged.iter().any(|range| range.contains(*slot));
         let theirs = acceptor.accepted();
         let known = self.accepted.range(first..).all(|(slot, mine)| is_damaged(slot) || theirs.get(slot) == Some(mine));
-        let no_other = theirs.range(first..).all(|(slot, value)| is_damaged(slot) || self.accepted.get(slot) == Some(value));
+        let no_other =
+            theirs.range(first..).all(|(slot, value)| is_damaged(slot) || self.accepted.get(slot) == Some(value));
         // A lost record of what was forgotten only means that more is known than need be.
         let forgotten = acceptor.truncated_below() == self.truncated_below
             || (!damaged.is_empty() && acceptor.truncated_below() < self.truncated_below);
@@ -94,9 +95,9 @@ impl Ghost {
         let (before, checkpoint) = (disk.promised, disk.checkpoint);
         disk.take(record);
         match record {
-            AcceptorRecord::Promised(ballot) => self.require(4, *ballot >= before, || {
-                format!("{server} promised {before}, and then {ballot}")
-            }),
+            AcceptorRecord::Promised(ballot) => {
+                self.require(4, *ballot >= before, || format!("{server} promised {before}, and then {ballot}"))
+            }
             AcceptorRecord::Accepted(entry) => {
                 self.require(6, entry.ballot >= before, || {
                     format!("{server} promised {before}, and then took part in {}", entry.ballot)
@@ -188,7 +189,9 @@ impl Ghost {
         let disk = self.disk(server);
         let before = std::mem::replace(&mut disk.checkpoint, slot);
         disk.checkpoint_in_doubt = None;
-        self.require(20, slot > before, || format!("{server} writes a checkpoint of slot {slot} after one of {before}"));
+        self.require(20, slot > before, || {
+            format!("{server} writes a checkpoint of slot {slot} after one of {before}")
+        });
     }
 
     /// A process has died while it wrote a checkpoint: the new one or the one before is there.

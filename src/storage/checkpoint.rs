@@ -23,8 +23,7 @@ use std::fmt::Debug;
 use std::io;
 
 use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError,
-    TableDefinition,
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError, TableDefinition,
 };
 use serde_bytes::ByteBuf;
 use thiserror::Error;

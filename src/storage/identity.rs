@@ -259,6 +259,28 @@ impl<F: Files> Identity<F> {
     }
 }
 
+/// What an identity says, for people, and the storage id in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// A sentence.
+    pub text: String,
+    /// The random number that tells the folder from any other.
+    pub storage: u64,
+}
+
+/// Reads the bytes of an identity file, whoever's it is.
+pub fn describe(bytes: &[u8]) -> Result<Described, IdentityError> {
+    let contents = parse(bytes)?;
+    let storage = parse_storage(&contents.storage)?;
+    let Contents { cluster, server, created, life, peers, .. } = contents;
+    let met = if peers.is_empty() { "nobody".to_string() } else { peers.into_keys().collect::<Vec<_>>().join(", ") };
+    let text = format!(
+        "server {server} of cluster \"{cluster}\", storage {storage:016x}, made {created}, {life} lives, knows the disks of \
+         {met}"
+    );
+    Ok(Described { text, storage })
+}
+
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
     move |source| IdentityError::Io { doing, source }
 }

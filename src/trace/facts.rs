@@ -70,7 +70,9 @@ pub fn acceptor(fact: &AcceptorFact, context: &Context) -> Draft {
         }
         AcceptorFact::Damaged { slots } => {
             let draft = Draft::about(RoleTag::Acceptor, Event::Damaged { slot: slots.first, to: slots.last }, context);
-            draft.why("its disk has lost what it accepted there: it says so to whoever asks, and never that it was nothing")
+            draft.why(
+                "its disk has lost what it accepted there: it says so to whoever asks, and never that it was nothing",
+            )
         }
         AcceptorFact::Mended { slot, ballot } => {
             let event = Event::Mend { slot: *slot, ballot: *ballot };
@@ -126,7 +128,6 @@ pub fn learner(fact: &LearnerFact<kv::Outcome>, cluster: Servers, context: &Cont
             let draft = Draft::about(RoleTag::Learner, event, context);
             draft.why("it was further behind than any log reaches, and has taken the whole state instead")
         }
-
     }
 }
 

@@ -87,7 +87,11 @@ impl Past {
             self.truncated_below = self.truncated_below.max(below);
             self.accepted = self.accepted.split_off(&self.truncated_below);
         }
-        let is_wake = matches!(line.event, Event::Restart { .. } | Event::Boot { .. });
+        // What it has forgotten, and what its disk has lost, it says first.
+        let is_wake = matches!(
+            line.event,
+            Event::Restart { .. } | Event::Boot { .. } | Event::Truncate { .. } | Event::Damaged { .. }
+        );
         if line.role == RoleTag::Acceptor && !is_wake {
             self.check_waking(case);
         }
