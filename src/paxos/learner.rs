@@ -145,6 +145,10 @@ pub enum LearnerOutcome<M: StateMachine> {
     Installed {
         /// Every slot up to this one is in it.
         slot: Slot,
+        /// Its digest.
+        digest: u64,
+        /// Who sent it.
+        from: Server,
     },
     /// A command was applied in a slot that this learner has not seen.
     Recalled {

@@ -129,8 +129,9 @@ impl<M: StateMachine> Learner<M> {
         self.past.log_bytes = 0;
         self.forget_digests();
         self.asked = None;
-        out.fact(|| LearnerFact::Installed { slot, digest: self.machine.digest(), from });
-        out.outcome(LearnerOutcome::Installed { slot });
+        let digest = self.machine.digest();
+        out.fact(|| LearnerFact::Installed { slot, digest, from });
+        out.outcome(LearnerOutcome::Installed { slot, digest, from });
         // It is not durable here before it is in the own checkpoint.
         self.want_checkpoint(out);
         self.advance(out);

@@ -14,7 +14,7 @@ use crate::paxos::{
 };
 use crate::role::Input;
 use crate::storage::checkpoint::Mark;
-use crate::trace::{self, Context, Draft};
+use crate::trace::{self, Context, Digest, Draft, Event, RoleTag};
 
 /// The shell of a proposer.
 #[derive(Clone)]
@@ -161,7 +161,12 @@ impl Shell<Learner<Kv>> for LearnerShell {
             LearnerOutcome::SnapshotAsked { to, part } => {
                 self.0.keeper.get().into_iter().for_each(|keeper| keeper.send_part(to, part.clone()));
             }
-            LearnerOutcome::Installed { slot } => {
+            LearnerOutcome::Installed { slot, digest, from } => {
+                if !self.0.trace.steps() {
+                    // With steps it is one of them, and stands among them.
+                    let event = Event::Snapshot { slot, digest: Digest(digest), from: Some(from) };
+                    self.0.line(RoleTag::Learner, &context, event);
+                }
                 // What was applied in between was said by nobody here.
                 self.tell_learner(LearnerRequest::Recall(self.0.desk.waiting()));
                 let input = Input::Request(ProposerRequest::Applied { slot, id: None });

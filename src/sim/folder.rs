@@ -6,7 +6,7 @@ use crate::role::{Disk, Server};
 use crate::storage::disk::{Failure, Files, MemoryFiles, name_in_making};
 use crate::storage::identity::{IDENTITY_FILE, Identity, IdentityError};
 use crate::storage::journal::{Journal, OpenError, Options};
-use crate::storage::{JournalError, Rounds, RoundsError};
+use crate::storage::{JournalError, Recovered, Rounds, RoundsError};
 
 /// The name of every simulated cluster.
 const CLUSTER: &str = "sim";
@@ -73,8 +73,8 @@ impl Disk<AcceptorRecord> for AcceptorDisk {
     }
 }
 
-/// A journal with what it remembers, and whether a torn tail was cut.
-pub type OpenedJournal = (AcceptorDisk, Vec<AcceptorRecord>, bool);
+/// A journal with what it remembers, whether a torn tail was cut, and whether anything else was lost.
+pub type OpenedJournal = (AcceptorDisk, Vec<AcceptorRecord>, bool, bool);
 
 impl Folder {
     /// The identity in the folder, or a new one with this storage id if the folder is empty.
@@ -96,7 +96,8 @@ impl Folder {
         let options = Options { segment_bytes, owner: identity.storage_id(), must_exist: identity.has_journal() };
         let (journal, recovered) = Journal::open(self.journal.clone(), options)?;
         identity.set_has_journal(true)?;
-        Ok((AcceptorDisk { journal, next_ask: 0 }, recovered.records, recovered.torn_tail_cut))
+        let Recovered { records, torn_tail_cut, damage, .. } = recovered;
+        Ok((AcceptorDisk { journal, next_ask: 0 }, records, torn_tail_cut, !damage.is_empty()))
     }
 
     /// The proposer's file of spent rounds; a folder that has had one must have it still.

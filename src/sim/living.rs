@@ -259,7 +259,7 @@ impl Housed for Learner<Kv> {
                 server.post::<Acceptor>(nature, Mail { context, input, size: 0 }, None);
             }
             LearnerOutcome::SnapshotAsked { to, part } => server.ask_keeper(nature, Job::Part(to, part)),
-            LearnerOutcome::Installed { slot } => {
+            LearnerOutcome::Installed { slot, .. } => {
                 let ids = server.process.as_ref().map_or(Vec::new(), |process| process.desk.waiting());
                 let input = Input::Request(LearnerRequest::Recall(ids));
                 server.post::<Learner<Kv>>(nature, Mail { context: context.clone(), input, size: 0 }, None);

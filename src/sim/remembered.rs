@@ -55,17 +55,17 @@ impl Durable {
     }
 
     /// Whether an acceptor knows all this. What it says to be damaged it need not know.
-    fn is_known_to(&self, acceptor: &Acceptor) -> bool {
+    fn is_known_to(&self, acceptor: &Acceptor, is_damaged: bool) -> bool {
         let damaged = acceptor.damaged();
         let first = self.truncated_below.max(acceptor.truncated_below());
-        let is_damaged = |slot: &Slot| damaged.iter().any(|range| range.contains(*slot));
+        let is_lost = |slot: &Slot| damaged.iter().any(|range| range.contains(*slot));
         let theirs = acceptor.accepted();
-        let known = self.accepted.range(first..).all(|(slot, mine)| is_damaged(slot) || theirs.get(slot) == Some(mine));
+        let known = self.accepted.range(first..).all(|(slot, mine)| is_lost(slot) || theirs.get(slot) == Some(mine));
         let no_other =
-            theirs.range(first..).all(|(slot, value)| is_damaged(slot) || self.accepted.get(slot) == Some(value));
+            theirs.range(first..).all(|(slot, value)| is_lost(slot) || self.accepted.get(slot) == Some(value));
         // A lost record of what was forgotten only means that more is known than need be.
         let forgotten = acceptor.truncated_below() == self.truncated_below
-            || (!damaged.is_empty() && acceptor.truncated_below() < self.truncated_below);
+            || (is_damaged && acceptor.truncated_below() < self.truncated_below);
         acceptor.promised() == self.promised && known && no_other && forgotten
     }
 }
@@ -134,20 +134,20 @@ impl Ghost {
     }
 
     /// What an acceptor has found on its disk.
-    pub fn recovered(&mut self, server: Server, acceptor: &Acceptor, marks: &mut Marks) {
+    pub fn recovered(&mut self, server: Server, acceptor: &Acceptor, is_damaged: bool, marks: &mut Marks) {
         if self.strangers.contains(server) {
             return;
         }
         let in_doubt = std::mem::take(&mut self.disk(server).in_doubt);
         let disk = self.disk(server).clone();
-        if disk.is_known_to(acceptor) {
+        if disk.is_known_to(acceptor, is_damaged) {
             if !in_doubt.is_empty() {
                 marks.reach(Mark::GroupLost);
             }
         } else {
             let mut grown = disk.clone();
             in_doubt.iter().for_each(|record| grown.take(record));
-            let survived = grown.is_known_to(acceptor) && !in_doubt.is_empty();
+            let survived = grown.is_known_to(acceptor, is_damaged) && !in_doubt.is_empty();
             self.require(22, survived, || {
                 format!(
                     "{server} was bound to {} with {} slots accepted from {}, and came back with {}, {} and {}",

@@ -211,7 +211,7 @@ impl SimServer {
             process.identity.set_has_journal(false)?;
             self.folder.journal = Default::default();
         }
-        let (journal, records, cut) = self.folder.open_journal(&process.identity, self.segment_bytes)?;
+        let (journal, records, cut, is_damaged) = self.folder.open_journal(&process.identity, self.segment_bytes)?;
         if cut {
             nature.mark(Mark::TornTail);
         }
@@ -223,7 +223,7 @@ impl SimServer {
         for record in records {
             acceptor.replay(record);
         }
-        nature.ghost.recovered(self.me, &acceptor, &mut nature.marks);
+        nature.ghost.recovered(self.me, &acceptor, is_damaged, &mut nature.marks);
         if let Some(down) = down {
             let accepted = acceptor.accepted().len() as u64;
             self.line(RoleTag::Acceptor, lines::restarted_acceptor(down, false, acceptor.promised(), accepted));
@@ -257,7 +257,7 @@ impl SimServer {
             records.iter().for_each(|record| acceptor.replay(record.clone()));
             acceptor
         };
-        let same = again.is_ok_and(|(_, found, _)| known(&found) == known(records));
+        let same = again.is_ok_and(|(_, found, ..)| known(&found) == known(records));
         let me = self.me;
         nature.ghost.require(22, same, || format!("{me} recovers its journal twice, and differently"));
     }

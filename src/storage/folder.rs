@@ -88,6 +88,21 @@ pub enum FolderError {
     },
 }
 
+impl FolderError {
+    /// The disk has no room. Nothing else is wrong, and later there may be some.
+    pub fn is_full(&self) -> bool {
+        let full =
+            |source: &io::Error| matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        match self {
+            FolderError::Journal { source, .. } => matches!(**source, OpenError::Full { .. }),
+            FolderError::Identity { source: IdentityError::Io { source, .. }, .. }
+            | FolderError::Rounds { source: RoundsError::Io { source, .. }, .. }
+            | FolderError::Io { source, .. } => full(source),
+            _ => false,
+        }
+    }
+}
+
 /// The data folder of one server, held by this process for as long as the value lives. Any thread may use it.
 #[derive(Debug)]
 pub struct DataFolder {

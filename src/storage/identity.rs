@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,9 @@ use crate::role::Server;
 
 /// The file's name.
 pub const IDENTITY_FILE: &str = "identity.toml";
+
+/// So many numbers of the roles' lives are taken at a time.
+const ROLE_LIVES: u32 = 64;
 
 /// The version of the data folder's layout.
 const FORMAT: u32 = 1;
@@ -92,7 +96,8 @@ struct Contents {
     created: String,
     /// How many lives were begun on this folder.
     life: u32,
-    /// How many lives the roles have begun in them.
+    /// The numbers of the roles' lives up to this one are taken. They are taken a few at a time: a role can begin a life
+    /// on a disk that is full.
     role_life: u32,
     /// Whether there was a journal.
     journal: bool,
@@ -113,7 +118,15 @@ pub struct Identity<F: Files> {
 #[derive(Debug)]
 struct State {
     contents: Contents,
+    /// Numbers of the roles' lives that this process has taken and not used.
+    role_lives: Range<u32>,
     has_failed: bool,
+}
+
+impl State {
+    fn new(contents: Contents) -> State {
+        State { contents, role_lives: 0..0, has_failed: false }
+    }
 }
 
 impl<F: Files> Identity<F> {
@@ -134,7 +147,7 @@ impl<F: Files> Identity<F> {
         }
         // The process before may have died between renaming the file and syncing its name.
         files.sync_folder().map_err(failed("sync"))?;
-        Ok(Some(Identity { files, storage, state: Mutex::new(State { contents, has_failed: false }) }))
+        Ok(Some(Identity { files, storage, state: Mutex::new(State::new(contents)) }))
     }
 
     /// Gives a folder an identity, in place of any that it had. `created` is a time, for people.
@@ -157,8 +170,7 @@ impl<F: Files> Identity<F> {
             rounds: false,
             peers: BTreeMap::new(),
         };
-        let identity =
-            Identity { files, storage, state: Mutex::new(State { contents: contents.clone(), has_failed: false }) };
+        let identity = Identity { files, storage, state: Mutex::new(State::new(contents.clone())) };
         identity.change(|_| {})?;
         Ok(identity)
     }
@@ -175,20 +187,33 @@ impl<F: Files> Identity<F> {
 
     /// Begins a life: durably takes the next number, which no other life on this folder has.
     pub fn begin_life(&self) -> Result<u32, IdentityError> {
-        self.change(|contents| {
+        let mut state = self.state();
+        let first = state.contents.role_life;
+        let contents = self.change_locked(&mut state, |contents| {
             assert!(contents.life < u32::MAX, "the lives of this folder are used up");
             contents.life += 1;
-        })
-        .map(|contents| contents.life)
+            contents.role_life += ROLE_LIVES;
+        })?;
+        state.role_lives = first..contents.role_life;
+        Ok(contents.life)
     }
 
-    /// Begins a life of a role: durably takes the next number, which no other life of a role on this folder has.
+    /// Begins a life of a role: takes a number which no other life of a role on this folder has.
     pub fn begin_role_life(&self) -> Result<u32, IdentityError> {
-        self.change(|contents| {
-            assert!(contents.role_life < u32::MAX, "the lives of the roles of this folder are used up");
-            contents.role_life += 1;
-        })
-        .map(|contents| contents.role_life)
+        let mut state = self.state();
+        if state.role_lives.is_empty() {
+            let first = state.contents.role_life;
+            let contents = self.change_locked(&mut state, |contents| {
+                assert!(
+                    contents.role_life < u32::MAX - ROLE_LIVES,
+                    "the lives of the roles of this folder are used up"
+                );
+                contents.role_life += ROLE_LIVES;
+            })?;
+            state.role_lives = first..contents.role_life;
+        }
+        state.role_lives.start += 1;
+        Ok(state.role_lives.start)
     }
 
     /// Whether the folder has a journal.
@@ -252,7 +277,8 @@ impl<F: Files> Identity<F> {
         let mut contents = state.contents.clone();
         change(&mut contents);
         let written = replace(&self.files, IDENTITY_FILE, print(&contents).as_bytes());
-        state.has_failed = written.is_err();
+        // Without room nothing was begun: the file is as it was.
+        state.has_failed = written.as_ref().is_err_and(|error| !is_full(error));
         written.map_err(failed("write"))?;
         state.contents = contents.clone();
         Ok(contents)
@@ -279,6 +305,10 @@ pub fn describe(bytes: &[u8]) -> Result<Described, IdentityError> {
          {met}"
     );
     Ok(Described { text, storage })
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
