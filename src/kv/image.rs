@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn changes_alone_make_the_whole_state() {
-        let (mut kv, mut written) = (Kv::with_sessions_max(2), Written(Kv::with_sessions_max(2)));
+        let (mut kv, mut written) = (Kv::with_sessions_at_most(2), Written(Kv::with_sessions_at_most(2)));
         let mut slot = 0;
         let mut next = |kv: &mut Kv, command| {
             slot += 1;

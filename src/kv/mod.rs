@@ -54,14 +54,15 @@ pub struct Get {
 }
 
 impl Kv {
-    /// An empty store that knows at most so many sessions. All servers of a cluster must have the same limit.
-    pub fn with_sessions_max(max: usize) -> Kv {
-        Kv { sessions: Sessions::up_to(max), ..Kv::default() }
+    /// An empty store whose table holds so many sessions: a simulation of a few clients meets a full one as well. All
+    /// servers of a cluster must have the same limit.
+    pub fn with_sessions_at_most(most: usize) -> Kv {
+        Kv { sessions: Sessions::at_most(most), ..Kv::default() }
     }
 
     /// A state with the same limits, of which nothing was ever written down.
     pub fn empty_like(other: &Kv) -> Kv {
-        Kv { changed: Changed::everything(), ..Kv::with_sessions_max(other.sessions.max()) }
+        Kv { changed: Changed::everything(), ..Kv::with_sessions_at_most(other.sessions.most()) }
     }
 
     /// Takes pieces of a state that was written down.

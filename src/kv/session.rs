@@ -61,7 +61,7 @@ impl Session {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sessions {
     /// The table holds at most so many.
-    max: usize,
+    most: usize,
     sessions: BTreeMap<u64, Session>,
     by_nonce: BTreeMap<u64, u64>,
     /// The sessions by their `last`: the first is the next to go.
@@ -71,19 +71,19 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Sessions {
-        Sessions::up_to(SESSIONS_MAX)
+        Sessions::at_most(SESSIONS_MAX)
     }
 }
 
 impl Sessions {
-    /// No sessions yet, and never more than so many.
-    pub fn up_to(max: usize) -> Sessions {
-        Sessions { max, sessions: BTreeMap::new(), by_nonce: BTreeMap::new(), by_age: BTreeMap::new(), digest: 0 }
+    /// An empty table for so many sessions: the same number on every server, or their logs mean different things.
+    pub fn at_most(most: usize) -> Sessions {
+        Sessions { most, sessions: BTreeMap::new(), by_nonce: BTreeMap::new(), by_age: BTreeMap::new(), digest: 0 }
     }
 
     /// The table holds at most so many.
-    pub fn max(&self) -> usize {
-        self.max
+    pub fn most(&self) -> usize {
+        self.most
     }
 
     /// A session, if it is known.
@@ -129,6 +129,11 @@ impl Sessions {
         self.sessions.is_empty()
     }
 
+    /// Whether there is a session of this name.
+    pub fn knows(&self, session: u64) -> bool {
+        self.sessions.contains_key(&session)
+    }
+
     /// The session that an OPEN with this nonce has opened.
     pub fn opened_by(&self, nonce: u64) -> Option<u64> {
         self.by_nonce.get(&nonce).copied()
@@ -147,7 +152,7 @@ impl Sessions {
             self.change(session, slot, |_| {});
             return (session, None);
         }
-        let evicted = if self.sessions.len() >= self.max { self.evict() } else { None };
+        let evicted = if self.sessions.len() >= self.most { self.evict() } else { None };
         self.insert(slot.0, Session { nonce, first_open: 1, saved: BTreeMap::new(), last: slot });
         (slot.0, evicted)
     }
@@ -190,8 +195,9 @@ impl Sessions {
 
     /// Forgets the session that has been quiet for longest: the same one on every server.
     fn evict(&mut self) -> Option<u64> {
-        let (_, id) = self.by_age.first_key_value()?;
-        let id = *id;
+        let oldest = self.by_age.values().next().copied();
+        let first_hashed = || museum::first_of_a_hash_map(self.sessions.keys().copied());
+        let id = if museum::is(Bug::B32) { first_hashed() } else { oldest }?;
         self.remove(id);
         Some(id)
     }

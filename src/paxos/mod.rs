@@ -152,7 +152,9 @@ mod snapshots;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-pub use acceptor::{Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, AcceptorTimer};
+pub use acceptor::{
+    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, AcceptorTimer, PROMISE_PART_BYTES,
+};
 pub use ballot::{Ballot, Slot};
 pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer};
 pub use message::{

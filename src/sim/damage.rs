@@ -1,7 +1,8 @@
 //! What disks do to what they have long since promised to keep: bits flip, writes go astray, files are gone or cut short.
 //!
-//! It happens while a server is down. Started again, it must refuse, or know all that it knew but what it calls damaged; so
-//! at most a minority is damaged at a time. What is damaged comes back from the others. One thing is left out, since no journal can notice it: a disk that acknowledges its very last group and
+//! Started again, the server must refuse, or know all that it knew but what it calls damaged; so at most a minority is
+//! damaged at a time. What is damaged comes back from the others. One thing is left out, since no journal can notice it: a
+//! disk that acknowledges its very last group and
 //! loses it whole, in sectors. That is what a crash in the middle of a write leaves, too (see `storage::journal`).
 
 use std::collections::BTreeMap;
@@ -39,7 +40,8 @@ impl World {
                 let (acceptor, learner) = (&acceptor.role, &learner.role);
                 acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
             };
-            if !one.is_stranger && one.process.as_ref().is_some_and(is_whole) {
+            let is_later = |process: &Process| one.harmed_in != Some(process.number);
+            if !one.is_stranger && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process)) {
                 one.is_checkpoint_harmed = false;
                 self.lost = self.lost.without(Servers::only(server));
                 self.nature.mark(Mark::DiskRecovered);
@@ -53,7 +55,7 @@ impl World {
         let lost = self.nature.chance(200);
         let one = self.server(server);
         let files = one.folder.checkpoint.clone();
-        let Ok(mut bytes) = files.read(CHECKPOINT_FILE) else { return };
+        let Ok(bytes) = files.read(CHECKPOINT_FILE) else { return };
         one.is_checkpoint_harmed = true;
         if lost {
             if files.remove(CHECKPOINT_FILE).and_then(|()| files.sync_folder()).is_ok() {
@@ -66,8 +68,7 @@ impl World {
                 Some(at) if self.nature.chance(900) => at as u64 * 8 + self.nature.random.within(0..=7),
                 _ => self.nature.random.within(0..=last),
             } as usize;
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            files.put(CHECKPOINT_FILE, &bytes);
+            files.rot(CHECKPOINT_FILE, bit);
         }
         self.damaged(server, Mark::CheckpointHarmed);
     }
@@ -83,27 +84,37 @@ impl World {
 
     fn damaged(&mut self, server: Server, mark: Mark) {
         self.lost.insert(server);
+        let one = self.server(server);
+        one.harmed_in = one.process.as_ref().map(|process| process.number);
         self.nature.mark(mark);
     }
 
-    /// A bit of its journal flips.
+    /// A bit of one of its files flips, while it is down or while it runs: then nobody notices before its next start.
     pub(super) fn flip_a_bit(&mut self, server: Server) {
-        if self.nature.chance(300) && self.may_lose(server) {
+        if !self.may_lose(server) {
+            return;
+        }
+        if self.nature.chance(300) {
             return self.harm_checkpoint(server);
         }
-        let Some(journal) = self.stop_to_damage(server) else { return };
-        let image = journal.image();
+        let is_up = self.nature.chance(500) && self.server(server).process.is_some();
+        if !is_up {
+            self.kill(server, Death::Process);
+        }
+        let in_journal = self.nature.chance(800);
+        let folder = &self.server(server).folder;
+        let files = if in_journal { folder.journal.clone() } else { folder.top.clone() };
+        let image = files.image();
         let names: Vec<&String> = image.keys().collect();
         let Some(name) = self.nature.one_of(&names) else { return };
-        let mut bytes = image[name].clone();
+        let bytes = &image[name];
         // Mostly where something was written.
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
         let end = if self.nature.chance(800) { used } else { bytes.len() };
         let Some(last) = (end as u64 * 8).checked_sub(1) else { return };
         let bit = self.nature.random.within(0..=last) as usize;
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        journal.put(name, &bytes);
-        self.damaged(server, Mark::BitRot);
+        files.rot(name, bit);
+        self.damaged(server, if is_up { Mark::BitRotWhileUp } else { Mark::BitRot });
     }
 
     /// A sector was written to another place than was asked for: what stood there is gone, and where it should be stands

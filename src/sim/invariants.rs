@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::marks::{Mark, Marks};
 use super::remembered::Durable;
-pub use super::violation::{Violation, name_of};
-use crate::kv::{Kv, Outcome, Written};
+pub use super::violation::{UNDECIDED, Violation, is_consequence, name_of};
+use crate::kv::{Kv, Op, Outcome, Written};
 use crate::paxos::{
     Acceptor, Ballot, CommandId, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer, ProposerFact,
     ProposerOutcome, Quorums, RoleName, Slot, SlotRange, StateMachine, Value,
 };
 use crate::role::{Action, Server, Servers};
+
+/// What was asked for: a write, or, if None, a session.
+type Asked = Option<Op>;
 
 /// What a whole PROMISE reported.
 type Reported = BTreeMap<Slot, (Ballot, Value)>;
@@ -22,6 +25,8 @@ type Reported = BTreeMap<Slot, (Ballot, Value)>;
 /// A PROMISE put together from its parts.
 struct Whole {
     ballot: Ballot,
+    /// So many parts are still to come.
+    missing: u32,
     forgotten: Slot,
     damaged: Vec<SlotRange>,
     reported: Reported,
@@ -31,6 +36,7 @@ struct Whole {
 pub struct Ghost {
     pub(super) quorums: Quorums,
     violation: Option<Violation>,
+    consequences_only: bool,
     pub(super) acceptors: BTreeMap<Server, Durable>,
     /// Who durably accepted which value in a slot at a ballot.
     pub(super) votes: BTreeMap<(Slot, Ballot), (Value, Servers)>,
@@ -52,8 +58,8 @@ pub struct Ghost {
     pub(super) learners: BTreeMap<Server, Slot>,
     /// The first slot in which each command was applied.
     effects: BTreeMap<CommandId, Slot>,
-    /// Commands that clients have asked for.
-    asked: BTreeSet<CommandId>,
+    /// Commands that clients have asked for, and what they said.
+    asked: BTreeMap<CommandId, Asked>,
     /// Commands that a client counts as certainly not applied.
     refused: BTreeSet<CommandId>,
     /// The highest slot chosen when a read arrived, by the learner's life and the read's token.
@@ -67,11 +73,12 @@ pub struct Ghost {
 }
 
 impl Ghost {
-    /// At the beginning of a world whose servers know so many sessions at most.
-    pub fn new(quorums: Quorums, sessions_max: usize) -> Ghost {
+    /// At the beginning of the world.
+    pub fn new(quorums: Quorums, machine: Kv) -> Ghost {
         Ghost {
             quorums,
             violation: None,
+            consequences_only: false,
             acceptors: BTreeMap::new(),
             votes: BTreeMap::new(),
             chosen: BTreeMap::new(),
@@ -83,10 +90,10 @@ impl Ghost {
             applied: Vec::new(),
             learners: BTreeMap::new(),
             effects: BTreeMap::new(),
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             refused: BTreeSet::new(),
             reads: BTreeMap::new(),
-            machine: Kv::with_sessions_max(sessions_max),
+            machine,
             installs: Servers::NONE,
             strangers: Servers::NONE,
         }
@@ -97,9 +104,15 @@ impl Ghost {
         self.violation.as_ref()
     }
 
+    /// From now on only what harms somebody counts, and not the rules that prevent it.
+    pub fn see_consequences_only(&mut self) {
+        self.consequences_only = true;
+    }
+
     /// A rule was broken, unless `kept`.
     pub fn require(&mut self, invariant: u8, kept: bool, what: impl FnOnce() -> String) {
-        if !kept && self.violation.is_none() {
+        let counts = !self.consequences_only || is_consequence(invariant);
+        if !kept && counts && self.violation.is_none() {
             self.violation = Some(Violation { invariant, what: what() });
         }
     }
@@ -129,6 +142,24 @@ impl Ghost {
         self.applied.get(slot.0.checked_sub(1)? as usize).map(|(_, digest)| *digest)
     }
 
+    /// At the end: what a client was told of its write must still be on the disks of a majority, as they are now, or in the
+    /// log that somebody has applied. These are the acceptors that a power cut of the whole cluster leaves.
+    pub fn judge_disks(&mut self, disks: &BTreeMap<Server, Acceptor>) {
+        for (slot, (_, value)) in self.chosen.clone() {
+            let holds = |disk: &Acceptor| {
+                let accepted = disk.accepted().get(&slot).is_some_and(|(_, held)| *held == value);
+                // What is forgotten is in a checkpoint, and what is damaged may have been there.
+                accepted || Ghost::is_excused(slot, disk.truncated_below(), disk.damaged())
+            };
+            let holding = disks.iter().filter(|(_, disk)| holds(disk));
+            let holding: Servers = holding.map(|(server, _)| *server).collect();
+            let missing: Servers = self.quorums.servers().without(disks.keys().copied().collect());
+            // A disk that is lost or damaged may have been one of the majority.
+            let kept = self.quorums.is_chosen(holding.iter().chain(missing.iter()).collect());
+            self.require(14, kept, || format!("slot {slot} was chosen, and in the end only {holding} hold its value"));
+        }
+    }
+
     // ---- acceptors
 
     /// What an acceptor says. Its group is durable already.
@@ -143,11 +174,13 @@ impl Ghost {
                 Message::Promise { ballot, part, truncated_below, accepted, damaged } => {
                     let new = || Whole {
                         ballot: *ballot,
+                        missing: part.count,
                         forgotten: *truncated_below,
                         damaged: damaged.clone(),
                         reported: BTreeMap::new(),
                     };
                     let whole = whole.entry(part.answer).or_insert_with(new);
+                    whole.missing -= 1;
                     whole.reported.extend(accepted.iter().map(|e| (e.slot, (e.ballot, e.value.clone()))));
                 }
                 Message::Truncated { .. } => marks.reach(Mark::ToldTruncated),
@@ -167,13 +200,14 @@ impl Ghost {
                 _ => {}
             }
         }
-        for whole in whole.into_values() {
+        // Of an answer that a crash has cut off nobody ever knows the whole.
+        for whole in whole.into_values().filter(|whole| whole.missing == 0) {
             self.promised(server, whole, marks);
         }
     }
 
     fn promised(&mut self, server: Server, whole: Whole, marks: &mut Marks) {
-        let Whole { ballot, forgotten, damaged, reported } = whole;
+        let Whole { ballot, forgotten, damaged, reported, .. } = whole;
         let durable = self.disk(server).promised;
         self.require(5, ballot <= durable, || format!("{server} promised {ballot}: not on its disk"));
         for (slot, (at, value)) in &reported {
@@ -217,6 +251,8 @@ impl Ghost {
                     let hole = last.is_some_and(|(of, before)| of == *ballot && *slot != before.next());
                     self.require(30, !hole, || format!("{ballot} proposes in slot {slot} and leaves a hole before it"));
                     last = Some((*ballot, *slot));
+                    let owner = ballot.server == server;
+                    self.require(11, owner, || format!("{server} proposes at {ballot}, which is not its own"));
                     self.accept_sent(*ballot, *slot, value);
                 }
                 // Asks again, and has neither proposed nor given up: its first round was only stale.
@@ -285,7 +321,7 @@ impl Ghost {
         if told.iter().any(|(at, other)| Some(*at) != adopted && other != value) {
             marks.reach(Mark::AdoptedOfMany);
         }
-        let known = value.id().is_none_or(|id| self.asked.contains(&id));
+        let known = self.is_asked_for(value);
         self.require(7, whole, || format!("{ballot} proposes in slot {slot} without whole promises of {quorum}"));
         self.require(8, bound, || {
             format!("{ballot} proposes in slot {slot} what its promises ({quorum}) do not bind it to")
@@ -334,6 +370,19 @@ impl Ghost {
                     self.installed(server, *slot, *digest, marks)
                 }
                 Action::Fact(LearnerFact::Filled { .. }) => marks.reach(Mark::ReadFilled),
+                Action::Send { message: Message::Chosen { ballot, slot }, .. } => {
+                    let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
+                    let chosen = self.quorums.is_chosen(voted);
+                    self.require(9, chosen, || format!("{server} says that {slot} is chosen at {ballot}, by {voted}"));
+                }
+                Action::Send { message: Message::Entries { entries, .. }, .. } => {
+                    let wrong =
+                        entries.iter().find(|entry| self.chosen.get(&entry.slot).map(|(_, v)| v) != Some(&entry.value));
+                    let wrong = wrong.map(|entry| entry.slot);
+                    self.require(12, wrong.is_none(), || {
+                        format!("{server} tells others that {wrong:?} holds what was not chosen")
+                    });
+                }
                 Action::Send { message: Message::Beat { applied, digest }, .. } if *applied > Slot(0) => {
                     let same = self.digest(*applied) == Some(*digest);
                     self.require(13, same, || format!("{server} differs from the log after slot {applied}"));
@@ -342,7 +391,9 @@ impl Ghost {
                     self.proposed_by.remove(&(server, *id));
                 }
                 Action::Outcome(LearnerOutcome::Answer { token, slot, .. }) => {
-                    let bound = self.reads.remove(&(life, *token)).unwrap_or_default();
+                    let bound = self.reads.remove(&(life, *token));
+                    self.require(17, bound.is_some(), || format!("{server} answers a read that nobody has asked"));
+                    let bound = bound.unwrap_or_default();
                     self.require(17, *slot >= bound, || {
                         format!("{server} answers a read from slot {slot}, and {bound} was chosen before it arrived")
                     });
@@ -378,6 +429,8 @@ impl Ghost {
         self.require(13, expected == *outcome, || {
             format!("slot {slot} came to {outcome:?}, and its log to {expected:?}")
         });
+        let known = self.is_asked_for(value);
+        self.require(2, known, || format!("slot {slot} holds {value:?}, and nobody asked for it"));
         self.applied.push((*outcome, self.machine.digest()));
         if let Some(id) = value.id() {
             self.took_effect(id, slot, outcome, marks);
@@ -385,8 +438,6 @@ impl Ghost {
     }
 
     fn took_effect(&mut self, id: CommandId, slot: Slot, outcome: &Outcome, marks: &mut Marks) {
-        let known = self.asked.contains(&id);
-        self.require(2, known, || format!("{id:?} was applied in slot {slot}, and nobody asked for it"));
         match outcome {
             Outcome::Applied(_) => {
                 let first = self.effects.insert(id, slot).is_none();
@@ -400,14 +451,14 @@ impl Ghost {
                 self.require(15, same, || format!("{id:?} is called a duplicate of slot {}", saved.slot));
             }
             Outcome::Opened { session } => {
-                let opened = Slot(*session);
-                let first = self.effects.insert(id, opened).unwrap_or(opened);
-                // One that is forgotten may be opened anew by a late copy of its OPEN.
-                let kept = first == opened || self.machine.sessions().get(first.0).is_none();
-                self.require(15, kept, || format!("{id:?} opened two sessions"));
+                let before = self.effects.insert(id, Slot(*session));
+                // A session that is forgotten can be opened again, as another one.
+                let twice =
+                    before.is_some_and(|before| before.0 != *session && self.machine.sessions().knows(before.0));
+                self.require(15, !twice, || format!("{id:?} opened two sessions"));
             }
             Outcome::Superseded => marks.reach(Mark::Superseded),
-            Outcome::Expired => marks.reach(Mark::SessionExpired),
+            Outcome::Expired => marks.reach(Mark::Expired),
             Outcome::Noop => {}
             Outcome::Unreadable => self.require(2, false, || format!("{id:?} in slot {slot} cannot be read")),
         }
@@ -415,9 +466,20 @@ impl Ghost {
 
     // ---- clients
 
-    /// A client asks for a command for the first time.
-    pub fn asked(&mut self, id: CommandId) {
-        self.asked.insert(id);
+    /// A client asks for a command for the first time: for this write, or for a session.
+    pub fn asked(&mut self, id: CommandId, op: Option<Op>) {
+        self.asked.insert(id, op);
+    }
+
+    /// Whether a client has asked for just this.
+    fn is_asked_for(&self, value: &Value) -> bool {
+        let Value::Command(command) = value else { return true };
+        let Some(asked) = self.asked.get(&command.id) else { return false };
+        match crate::kv::Command::from_paxos(command) {
+            Ok(crate::kv::Command::Write { op, .. }) => asked.as_ref() == Some(&op),
+            Ok(crate::kv::Command::Open { .. }) => asked.is_none(),
+            Err(_) => false,
+        }
     }
 
     /// A client was told what its write came to.

@@ -40,8 +40,14 @@ impl SimServer {
     pub fn open_checkpoint(&mut self, nature: &mut Nature) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
         let (files, storage) = (self.folder.checkpoint.clone(), process.identity.storage_id());
-        let open =
-            || Checkpoint::open(files.clone(), storage, self.part_bytes, Kv::with_sessions_max(self.sessions_max));
+        let open = || {
+            Checkpoint::open(
+                files.clone(),
+                storage,
+                self.snapshot_bytes,
+                Kv::with_sessions_at_most(self.limits.sessions),
+            )
+        };
         let opened = match open() {
             Err(error @ CheckpointError::Damaged { .. }) if self.cluster.len() > 1 => {
                 let (me, harmed) = (self.me, self.is_checkpoint_harmed);
@@ -71,7 +77,7 @@ impl SimServer {
                 None => break,
             }
         }
-        let empty = Kv::with_sessions_max(self.sessions_max);
+        let empty = Kv::with_sessions_at_most(self.limits.sessions);
         let me = self.me;
         let Some(keeper) = self.process.as_mut().and_then(|process| process.keeper.as_mut()) else {
             return Ok((Slot(0), empty));
@@ -103,11 +109,8 @@ impl SimServer {
 
     /// The keeper has had the time that its next job takes.
     pub fn keeper_works(&mut self, nature: &mut Nature, number: u64) {
-        let (me, sync, paused_until) = (self.me, self.sync.clone(), self.paused_until);
+        let (me, sync) = (self.me, self.sync.clone());
         let Some(process) = self.process.as_mut().filter(|process| process.number == number) else { return };
-        if let Some(rest) = paused_until.checked_sub(nature.now()).filter(|rest| *rest > 0) {
-            return nature.after(rest, Event::Keeper { server: me, process: number });
-        }
         let Some(keeper) = &mut process.keeper else { return };
         let job = keeper.jobs.pop_front();
         keeper.is_busy = !keeper.jobs.is_empty();

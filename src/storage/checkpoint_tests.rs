@@ -19,11 +19,11 @@ struct Work {
 
 impl Work {
     fn new() -> Work {
-        Work { files: MemoryFiles::new(), kv: Kv::with_sessions_max(3), slot: 0, keys: 41 }
+        Work { files: MemoryFiles::new(), kv: Kv::with_sessions_at_most(3), slot: 0, keys: 41 }
     }
 
     fn open(&self) -> Result<(Checkpoint<MemoryFiles>, Kv), CheckpointError> {
-        Checkpoint::open(self.files.clone(), OWNER, SMALL_PARTS, Kv::with_sessions_max(3))
+        Checkpoint::open(self.files.clone(), OWNER, SMALL_PARTS, Kv::with_sessions_at_most(3))
     }
 
     /// Some sessions come and go, and write.
@@ -72,7 +72,7 @@ fn state(kv: &Kv) -> (u64, &crate::kv::Store, &crate::kv::Sessions) {
 fn changes_alone_bring_the_whole_state_back() {
     let mut work = Work::new();
     let (mut checkpoint, empty) = work.open().unwrap();
-    assert_eq!((checkpoint.mark().slot, state(&empty)), (Slot(0), state(&Kv::with_sessions_max(3))));
+    assert_eq!((checkpoint.mark().slot, state(&empty)), (Slot(0), state(&Kv::with_sessions_at_most(3))));
     for round in 1..=12 {
         work.apply(round * 3);
         let mark = work.write(&mut checkpoint).unwrap();
@@ -91,7 +91,7 @@ fn fetch(
     checkpoint: &mut Checkpoint<MemoryFiles>,
     mut between: impl FnMut(&mut Checkpoint<MemoryFiles>, u32),
 ) -> (Mark, Kv, u32) {
-    let mut kv = Kv::with_sessions_max(3);
+    let mut kv = Kv::with_sessions_at_most(3);
     let mut part = checkpoint.part(None).unwrap().unwrap();
     let mark = Mark { slot: part.slot, digest: part.digest };
     loop {
@@ -131,7 +131,7 @@ fn a_fetch_goes_on_after_the_sender_was_started_again() {
     let files = work.files.clone();
     let (fetched, kv, _) = fetch(&mut checkpoint, |checkpoint, index| {
         if index == 3 {
-            let other = Checkpoint::open(files.fork(), OWNER, SMALL_PARTS, Kv::with_sessions_max(3)).unwrap().0;
+            let other = Checkpoint::open(files.fork(), OWNER, SMALL_PARTS, Kv::with_sessions_at_most(3)).unwrap().0;
             *checkpoint = other;
         }
     });
