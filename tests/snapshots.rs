@@ -221,3 +221,36 @@ fn what_a_disk_has_lost_is_shown_and_comes_back_from_the_others() {
     cluster.await_agreement();
     assert!(folder.join("checkpoint").join("checkpoint.damaged").exists());
 }
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().filter_map(Result::ok) {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn an_old_copy_of_a_data_folder_does_not_vote() {
+    let mut cluster = Cluster::start(3, &["--seed", "1"]);
+    write(&cluster, 1, 5, 10);
+    cluster.kill(&[3]);
+    let copy = cluster.folder.path().join("copy");
+    copy_folder(&cluster.data(3), &copy);
+    cluster.run(3);
+    cluster.await_all();
+    write(&cluster, 1, 5, 10);
+    cluster.kill(&[3]);
+    fs::remove_dir_all(cluster.data(3)).unwrap();
+    copy_folder(&copy, &cluster.data(3));
+    cluster.run(3);
+    await_some("its peers say why", || cluster.lines_of(1).contains("the folder is an old copy").then_some(()));
+    // With the other one dead, the old copy makes no majority.
+    cluster.kill(&[2]);
+    let mut client = cluster.client("c7", 1);
+    client.set_timeout(Duration::from_secs(3));
+    assert!(client.put(b"k", b"v").is_err());
+}

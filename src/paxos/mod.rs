@@ -51,8 +51,8 @@
 //! - The [`Proposer`] gets commands chosen. It remembers one number: rounds below it are spent.
 //! - The [`Acceptor`] promises and accepts. It is the memory of the protocol: both are durable before a word of them
 //!   leaves (see [`role`](crate::role), whose types hold that order).
-//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. It remembers nothing:
-//!   whatever was chosen stands with a majority of acceptors.
+//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. It has its state written down
+//!   now and then; whatever came after stands with a majority of acceptors.
 //!
 //! | message | from | heard on the receiving server by |
 //! |---|---|---|
@@ -62,7 +62,7 @@
 //! | `ACCEPTED` | acceptor | learner of the ballot's owner |
 //! | `CHOSEN` | that learner | learners |
 //! | `BEAT` | learner, every 100 ms | learners, and the proposers |
-//! | `CATCHUP`, `ENTRIES` | learner | learner |
+//! | `CATCHUP`, `ENTRIES`, `SNAPSHOT`, `FETCH` | learner | learner |
 //! | `READ` | learner | acceptor |
 //! | `READANSWER` | acceptor | learner |
 //! | `FILL` | learner | proposer |
@@ -111,25 +111,34 @@
 //!   step.
 //! - *Proposer*: what it proposed may be chosen or not; whoever prepares next finishes it. It must never use a ballot
 //!   again: promises and votes to the old life's ballot may still arrive, and would be counted for other values.
-//! - *Learner*: it starts at slot 0, asks its peers, and reads once for itself to know how far it must get. Even if all
+//! - *Learner*: it starts with the state last written down, asks its peers, and reads once for itself to know how far it
+//!   must get. Even if all
 //!   learners start at once, a `FILL` makes a proposer collect the log again from the acceptors.
 //! - *An acceptor that cannot read a slot* says "damaged", which is not "nothing accepted": a slot is free only with a
 //!   majority of definite answers.
+//!
+//! # Forgetting
+//!
+//! A log that only grows fills every disk. So a learner has its state written to a checkpoint, and when that is durable the
+//! acceptor of the *same* server forgets the slots in it (*Moderately Complex*, section 4.2). Nobody else need agree:
+//! whoever asks for a forgotten slot gets an answer that says so. A `PROMISE` names the first slot that its acceptor still
+//! knows, and its proposer proposes at or above the highest such slot: what is forgotten was chosen. An `ACCEPT` below it
+//! is answered with `TRUNCATED`, which is no refusal. A learner that needs a forgotten slot gets the state instead of the
+//! log, in parts (see `snapshots.rs`), and it must never go back.
 //!
 //! # What is left out
 //!
 //! - A leader that keeps its ballot (*Paxos Made Simple*, section 3; van Renesse and Altinbuken, *Paxos Made Moderately
 //!   Complex*, 2015, section 2, where a scout and commanders are the two phases of a leader).
 //! - Changing who the servers are (*Paxos Made Simple*, section 3, at its end).
-//! - Forgetting what is old: acceptors and learners keep the whole log (*Moderately Complex*, section 4, on garbage
-//!   collection). The messages know of it already: `TRUNCATED`, and `truncated_below` in a promise.
 //! - Leases (*Moderately Complex*, section 4, on read-only commands): a read needs a majority, and no clock is trusted
 //!   with anything.
 //! - Liars. A server follows the protocol or is silent; *The Part-Time Parliament*'s priests are honest too.
 //!
 //! # Where to go on
 //!
-//! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs`, `learner.rs` with `reads.rs`;
+//! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs`, `learner.rs` with `reads.rs`,
+//! `retention.rs`, `snapshots.rs` and `doubts.rs`;
 //! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
 //!
 //! Where a line says `museum::is(...)`, read `false`: these are switches that break one rule each, to see that the

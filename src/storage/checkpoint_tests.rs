@@ -289,3 +289,43 @@ fn a_state_that_came_whole_takes_the_place_of_all_that_was_there() {
     let (checkpoint, back) = work.open().unwrap();
     assert_eq!((checkpoint.mark(), state(&back)), (mark, state(&other.kv)));
 }
+
+/// `cargo test --release --lib a_million_keys -- --ignored --nocapture` says what docs/storage.md says.
+#[test]
+#[ignore = "a million keys take a while"]
+fn a_million_keys_are_written_and_read_back() {
+    use std::time::Instant;
+    let folder = tempfile::tempdir().unwrap();
+    let files = crate::storage::disk::RealFiles::open(folder.path()).unwrap();
+    let mut kv = Kv::default();
+    kv.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
+    let mut slot = 1;
+    let mut put = |kv: &mut Kv, n: u64| {
+        slot += 1;
+        let op = Op::Put { key: format!("key-{n:08}").into(), value: vec![n as u8; 100], if_version: None };
+        let sequence = slot - 1;
+        let write = Command::Write { session: 1, sequence, first_open: sequence, label: String::new(), op };
+        kv.apply(Slot(slot), &Value::Command(write.to_paxos()));
+        Slot(slot)
+    };
+    let mut last = Slot(0);
+    (0..1_000_000).for_each(|n| last = put(&mut kv, n));
+    let (mut checkpoint, _) = Checkpoint::open(files.clone(), OWNER, PART_BYTES, Kv::default()).unwrap();
+    let mut timed = |kv: &mut Kv, slot: Slot, what: &str| {
+        let begun = Instant::now();
+        let changes = kv.take_changes();
+        let taken = begun.elapsed();
+        checkpoint.write(Mark { slot, digest: kv.digest() }, &changes).unwrap();
+        kv.changes_kept();
+        println!("{what}: taken in {taken:?}, written after {:?}", begun.elapsed());
+    };
+    timed(&mut kv, last, "a million new keys");
+    (0..20_000).for_each(|n| last = put(&mut kv, n * 50));
+    timed(&mut kv, last, "20,000 changed keys");
+    drop(checkpoint);
+    let bytes = files.read(CHECKPOINT_FILE).unwrap().len();
+    let begun = Instant::now();
+    let (_, back) = Checkpoint::open(files, OWNER, PART_BYTES, Kv::default()).unwrap();
+    println!("{} MiB opened, checked and read in {:?}", bytes >> 20, begun.elapsed());
+    assert_eq!(back.digest(), kv.digest());
+}

@@ -91,13 +91,11 @@ pub enum FolderError {
 impl FolderError {
     /// The disk has no room. Nothing else is wrong, and later there may be some.
     pub fn is_full(&self) -> bool {
-        let full =
-            |source: &io::Error| matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         match self {
             FolderError::Journal { source, .. } => matches!(**source, OpenError::Full { .. }),
             FolderError::Identity { source: IdentityError::Io { source, .. }, .. }
             | FolderError::Rounds { source: RoundsError::Io { source, .. }, .. }
-            | FolderError::Io { source, .. } => full(source),
+            | FolderError::Io { source, .. } => is_full(source),
             _ => false,
         }
     }
@@ -162,6 +160,15 @@ impl DataFolder {
     /// Remembers the storage id of a peer durably; an error if the peer was met with another.
     pub fn remember_peer(&self, server: Server, storage: u64) -> Result<(), FolderError> {
         self.identity.remember_peer(server, storage).map_err(self.denied())
+    }
+
+    /// Remembers the life that a peer is in durably; an error if it is an old one: then its folder is an old copy.
+    pub fn meet(&self, server: Server, life: u32, boot: u64) -> Result<(), FolderError> {
+        match self.identity.meet(server, life, boot) {
+            // What cannot be written down now is remembered at the next greeting.
+            Err(IdentityError::Io { source, .. }) if is_full(&source) => Ok(()),
+            met => met.map_err(self.denied()),
+        }
     }
 
     /// The folder of the acceptor's journal.
@@ -234,6 +241,10 @@ impl DataFolder {
         let path = self.path.clone();
         move |source| FolderError::Identity { path, source }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError + use<> {

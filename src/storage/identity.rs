@@ -79,6 +79,19 @@ pub enum IdentityError {
         /// The storage id that it has now.
         offered: u64,
     },
+    /// A peer's folder is older than what is known of it.
+    #[error(
+        "server {server} is in life {life} of its data folder, and life {known} was met before: the folder is an old copy, \
+         and what it promised since is not in it. Bring the newest data folder back"
+    )]
+    OldLife {
+        /// The peer.
+        server: Server,
+        /// The life that it says it is in.
+        life: u32,
+        /// The highest one known.
+        known: u32,
+    },
     /// An earlier error ended the use of this file.
     #[error("writing {IDENTITY_FILE} has failed before: this process must stop")]
     Failed,
@@ -105,6 +118,17 @@ struct Contents {
     rounds: bool,
     /// The storage ids of the peers, in hexadecimal, by server.
     peers: BTreeMap<String, String>,
+    /// The highest life of each that was met, and what its process has drawn.
+    lives: BTreeMap<String, Life>,
+}
+
+/// A life of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Life {
+    number: u32,
+    /// In hexadecimal.
+    boot: String,
 }
 
 /// The identity of a data folder. Any thread may use it.
@@ -169,6 +193,7 @@ impl<F: Files> Identity<F> {
             journal: false,
             rounds: false,
             peers: BTreeMap::new(),
+            lives: BTreeMap::new(),
         };
         let identity = Identity { files, storage, state: Mutex::new(State::new(contents.clone())) };
         identity.change(|_| {})?;
@@ -259,6 +284,24 @@ impl<F: Files> Identity<F> {
                 })
                 .map(|_| ()),
         }
+    }
+
+    /// Remembers the life that a peer is in durably. An error if a later one was met before, or another process in the same
+    /// life: then one of the two has an old copy of the folder.
+    pub fn meet(&self, server: Server, life: u32, boot: u64) -> Result<(), IdentityError> {
+        let mut state = self.state();
+        let new = Life { number: life, boot: format!("{boot:016x}") };
+        match state.contents.lives.get(&server.to_string()) {
+            Some(known) if *known == new => return Ok(()),
+            Some(known) if known.number >= life => {
+                return Err(IdentityError::OldLife { server, life, known: known.number });
+            }
+            _ => {}
+        }
+        self.change_locked(&mut state, |contents| {
+            contents.lives.insert(server.to_string(), new);
+        })
+        .map(|_| ())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -389,6 +432,24 @@ mod tests {
         let error = identity.remember_peer(Server(5), 2).unwrap_err();
         assert!(matches!(error, IdentityError::OtherPeer { server: Server(5), known: 1, offered: 2 }));
         assert_eq!(read(&files).unwrap().known_peer(Server(5)), Some(1));
+    }
+
+    #[test]
+    fn a_peer_whose_folder_is_an_old_copy_is_refused() {
+        let files = MemoryFiles::new();
+        let identity = create(&files).unwrap();
+        for (life, boot) in [(3, 1), (3, 1), (4, 2)] {
+            identity.meet(Server(5), life, boot).unwrap();
+        }
+        let identity = read(&files).unwrap();
+        // An earlier life, and the same one on a copy of the folder.
+        for (life, boot) in [(3, 1), (4, 9)] {
+            let error = identity.meet(Server(5), life, boot).unwrap_err();
+            assert!(matches!(error, IdentityError::OldLife { known: 4, .. }), "{error}");
+        }
+        identity.meet(Server(5), 4, 2).unwrap();
+        identity.meet(Server(5), 5, 3).unwrap();
+        identity.meet(Server(4), 1, 3).unwrap();
     }
 
     #[test]
