@@ -47,7 +47,8 @@ pub fn write(client: &mut Client, cluster: &str, to: &Path) -> Result<Title, NoB
         }
     };
     let title = Title { cluster: cluster.to_string(), slot: part.slot, digest: part.digest };
-    let in_making = to.with_added_extension("part");
+    let mut in_making = to.as_os_str().to_owned();
+    in_making.push(".part");
     let file = File::create(&in_making).map_err(BackupError::from)?;
     let mut writer = Writer::begin(BufWriter::new(file), &title)?;
     let mut state = Kv::default();

@@ -169,11 +169,10 @@ impl StateMachine for Kv {
     }
 
     fn recall(&self, id: CommandId) -> Option<Outcome> {
-        let known = match id {
+        match id {
             // An OPEN: no session is 0.
             CommandId(0, nonce) => self.sessions.opened_by(nonce).map(|session| Outcome::Opened { session }),
             CommandId(session, sequence) => self.sessions.saved(session, sequence).map(Outcome::Duplicate),
-        };
-        known
+        }
     }
 }

@@ -332,9 +332,9 @@ impl<F: Files> Journal<F> {
         self.active = Active { number, file, seed, next: FIRST_SECTOR, sectors: self.active.sectors };
         let first_group = self.next_group;
         self.row.push_back(Kept { number, first_group, slots: None, continues: false });
-        while let Some(unneeded) = self.row.pop_front_if(|kept| kept.number < oldest.number) {
-            // If it stays, the next life removes it.
-            let _ = self.files.remove(&file_name(unneeded.number));
+        while self.row.front().is_some_and(|kept| kept.number < oldest.number) {
+            // If one stays, the next life removes it.
+            self.row.pop_front().into_iter().for_each(|kept| drop(self.files.remove(&file_name(kept.number))));
         }
         Ok(())
     }
