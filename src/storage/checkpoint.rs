@@ -287,9 +287,7 @@ impl<F: Files> Checkpoint<F> {
         };
         // What is on its way to the disk gets there; then nothing is read but what is there.
         file.sync_data().map_err(refused("sync"))?;
-        if !museum::is(Bug::B17B) {
-            file.forget_cached().map_err(refused("read"))?;
-        }
+        file.forget_cached().map_err(refused("read"))?;
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
         self.database = Some(builder.create_with_backend(Backend(file)).map_err(unopened)?);

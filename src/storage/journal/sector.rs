@@ -19,7 +19,6 @@
 //! records, each behind its length (4 bytes). Slots are the lowest and the highest of which the commit accepts a value
 //! (1 and 0 if of none): when sectors are damaged, their neighbours still know what was in them.
 
-use crate::museum::{self, Bug};
 use crate::paxos::{Ballot, Slot, SlotRange};
 use crate::role::Server;
 use crate::storage::disk::SECTOR_BYTES;
@@ -50,7 +49,6 @@ pub(super) struct Seed(u32);
 
 impl Seed {
     pub(super) fn new(owner: u64, segment: u32) -> Seed {
-        let segment = if museum::is(Bug::B18) { 0 } else { segment };
         Seed(crc32c::crc32c_append(crc32c::crc32c(&owner.to_le_bytes()), &segment.to_le_bytes()))
     }
 
