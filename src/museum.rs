@@ -57,6 +57,7 @@ exhibits! {
     B19: "a new journal file's name is not synced", seen "ALICE, OSDI 2014";
     B21: "a retried write is done twice", seen "retries after a fail-over";
     B22: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
+    B30: "a leader that nobody answers leads on", seen "leaders that can send and not hear";
     B32: "the state depends on the order of a hash map", seen "replicas that differ";
     ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";
     AcceptBelowFrom: "a proposer proposes in a slot that its promises do not cover", seen "a log with one ballot for all slots";
@@ -64,6 +65,8 @@ exhibits! {
     BallotWithoutServer: "a ballot does not say whose it is", seen "published coursework";
     AcceptBelowPromise: "an acceptor accepts below its promise", seen "published coursework: the ballot goes backwards";
     LearnWithoutQuorum: "one vote is enough", seen "published coursework";
+    NackedLeaderGoesOn: "a leader that was refused leads on at its ballot", seen "leases and terms that are checked late";
+    ForwardedTwice: "a leader proposes a command again that is handed over again while it is open", seen "retries under load";
     NoCatchUp: "a learner that missed something never asks", seen "published coursework";
 }
 

@@ -332,7 +332,7 @@ impl Walk {
             LearnerOutcome::ReadFailed { token, .. } => {
                 self.reads.remove(token).expect("a read fails once");
             }
-            LearnerOutcome::Applied { id: None, .. } => {}
+            LearnerOutcome::Applied { id: None, .. } | LearnerOutcome::Advanced { .. } => {}
         }
     }
 

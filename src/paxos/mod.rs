@@ -156,6 +156,7 @@ pub use message::{Command, CommandId, Entry, Message, Part, Refused, RoleName, S
 pub use policy::Policy;
 pub use proposer::{
     NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason,
+    StepDown,
 };
 pub use quorum::Quorums;
 

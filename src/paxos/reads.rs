@@ -91,17 +91,15 @@ impl<M: StateMachine> Learner<M> {
         if museum::is(Bug::B12) {
             self.answer_reads(out);
         }
-        self.begin_round(out);
     }
 
     /// A learner that starts reads once, for itself: to know how far it must get.
-    pub(super) fn begin_first_read(&mut self, out: &mut Output<Self>) {
+    pub(super) fn begin_first_read(&mut self) {
         self.reads.waiting.push(Read { asked: None, since: self.beats });
-        self.begin_round(out);
     }
 
-    /// Begins a round for all reads that wait, unless one is under way.
-    fn begin_round(&mut self, out: &mut Output<Self>) {
+    /// Begins a round for all reads that wait, unless one is under way. Called when all inputs of a turn have been taken.
+    pub(super) fn begin_round(&mut self, out: &mut Output<Self>) {
         if self.reads.round.is_some() || self.reads.waiting.is_empty() {
             return;
         }
@@ -129,7 +127,6 @@ impl<M: StateMachine> Learner<M> {
         self.reads.answered = round.answered;
         self.reads.bound.extend(round.reads.into_iter().map(|read| (round.highest, read)));
         self.answer_reads(out);
-        self.begin_round(out);
     }
 
     /// Answers every read whose slot is applied; makes sure that somebody works on the others'.
@@ -150,11 +147,10 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// A round found no majority in time: ask again, under a new id. The reads that came meanwhile join.
-    pub(super) fn retry_read(&mut self, id: u64, out: &mut Output<Self>) {
+    pub(super) fn retry_read(&mut self, id: u64) {
         if let Some(round) = self.reads.round.take_if(|round| round.id == id) {
             self.reads.answered = round.answered;
             self.reads.waiting.splice(0..0, round.reads);
-            self.begin_round(out);
         }
     }
 

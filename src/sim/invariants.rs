@@ -38,6 +38,8 @@ pub struct Ghost {
     chosen: BTreeMap<Slot, (Ballot, Value)>,
     /// Ballots that were prepared, and from where.
     prepared: BTreeMap<Ballot, Slot>,
+    /// The slot behind the last that a ballot has proposed in.
+    next: BTreeMap<Ballot, Slot>,
     /// What was promised, by ballot and acceptor.
     promises: BTreeMap<(Ballot, Server), Reported>,
     /// Values that were proposed.
@@ -74,6 +76,7 @@ impl Ghost {
             votes: BTreeMap::new(),
             chosen: BTreeMap::new(),
             prepared: BTreeMap::new(),
+            next: BTreeMap::new(),
             promises: BTreeMap::new(),
             proposed: BTreeMap::new(),
             proposed_by: BTreeMap::new(),
@@ -232,11 +235,14 @@ impl Ghost {
                     let (_, reported) = whole.entry(part.answer).or_insert_with(|| (*ballot, BTreeMap::new()));
                     reported.extend(accepted.iter().map(|e| (e.slot, (e.ballot, e.value.clone()))));
                 }
-                Message::Accepted { ballot, slot } => {
-                    let voted = self.votes.get(&(*slot, *ballot)).is_some_and(|(_, servers)| servers.contains(server));
-                    self.require(5, voted, || {
-                        format!("{server} says that it accepted {slot} at {ballot}: not on its disk")
-                    });
+                Message::Accepted { ballot, slots } => {
+                    for slot in slots.first.to(slots.last) {
+                        let votes = self.votes.get(&(slot, *ballot));
+                        let voted = votes.is_some_and(|(_, servers)| servers.contains(server));
+                        self.require(5, voted, || {
+                            format!("{server} says that it accepted {slot} at {ballot}: not on its disk")
+                        });
+                    }
                 }
                 Message::Nack { ballot, promised, .. } => {
                     marks.reach(Mark::Nacked);
@@ -279,19 +285,17 @@ impl Ghost {
         if self.strangers.contains(server) {
             return;
         }
-        let mut last: Option<(Ballot, Slot)> = None;
         for action in actions {
             match action {
                 Action::Send { message: Message::Prepare { ballot, from }, .. } => {
                     let new = self.prepared.insert(*ballot, *from).is_none() && ballot.server == server;
                     self.require(11, new, || format!("{server} prepared {ballot}, which was used before"));
                 }
-                Action::Send { message: Message::Accept { ballot, slot, value }, .. } => {
-                    // In one step, and in the order of slots: see Proposer::propose.
-                    let hole = last.is_some_and(|(of, before)| of == *ballot && *slot != before.next());
-                    self.require(30, !hole, || format!("{ballot} proposes in slot {slot} and leaves a hole before it"));
-                    last = Some((*ballot, *slot));
-                    self.accept_sent(*ballot, *slot, value);
+                Action::Send { message: Message::Accept { ballot, first, values }, .. } => {
+                    for (slot, value) in (first.0..).map(Slot).zip(values) {
+                        self.no_hole_before(*ballot, slot);
+                        self.accept_sent(*ballot, slot, value);
+                    }
                 }
                 // Asks again, and has neither proposed nor given up: its first round was only stale.
                 Action::Fact(ProposerFact::Prepared { .. }) if !self.preparing.insert(server) => {
@@ -311,6 +315,19 @@ impl Ghost {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// A ballot proposes in one slot after the other, from its first on; it passes over those alone that are chosen.
+    fn no_hole_before(&mut self, ballot: Ballot, slot: Slot) {
+        let from = self.prepared.get(&ballot).copied().unwrap_or(slot);
+        let next = *self.next.entry(ballot).or_insert(from);
+        if slot >= next {
+            let hole = next.to(slot.previous()).find(|passed| !self.chosen.contains_key(passed));
+            self.next.insert(ballot, slot.next());
+            self.require(30, hole.is_none(), || {
+                format!("{ballot} proposes in slot {slot} and leaves a hole in slot {}", hole.unwrap_or_default())
+            });
         }
     }
 
@@ -393,7 +410,7 @@ impl Ghost {
         }
         for action in actions {
             match action {
-                Action::Fact(LearnerFact::Chosen { slot, ballot, quorum }) => {
+                Action::Fact(LearnerFact::Chosen { slot, ballot, quorum, .. }) => {
                     let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
                     let counted = quorum.without(voted).is_empty() && self.quorums.is_chosen(*quorum);
                     self.require(9, counted, || {

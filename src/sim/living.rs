@@ -230,11 +230,13 @@ impl Housed for Learner<Kv> {
 
     fn tell(server: &mut SimServer, nature: &mut Nature, outcome: LearnerOutcome<Kv>, context: Context) {
         match outcome {
-            LearnerOutcome::Applied { slot, id, outcome } => {
+            LearnerOutcome::Applied { id, outcome, .. } => {
                 if let Some(id) = id {
                     server.tell_write(nature, id, &reply_to(outcome), &context);
                 }
-                let input = Input::Request(ProposerRequest::Applied { slot, id });
+            }
+            LearnerOutcome::Advanced { applied, ids } => {
+                let input = Input::Request(ProposerRequest::Applied { slot: applied, ids });
                 server.post::<Proposer>(nature, Mail { context, input, size: 0 }, None);
             }
             LearnerOutcome::Answer { token, slot, answer } => {

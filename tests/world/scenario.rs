@@ -383,11 +383,21 @@ fn place(message: &Message) -> (Option<Slot>, Option<Ballot>) {
             (None, Some(*ballot))
         }
         Message::Truncated { ballot, slot, .. }
-        | Message::Accept { ballot, slot, .. }
-        | Message::Accepted { ballot, slot }
-        | Message::Chosen { ballot, slot } => (Some(*slot), Some(*ballot)),
+        | Message::Accept { ballot, first: slot, .. }
+        | Message::Accepted { ballot, slots: SlotRange { first: slot, .. } }
+        | Message::Chosen { ballot, slots: SlotRange { first: slot, .. } } => (Some(*slot), Some(*ballot)),
+        Message::Heartbeat { ballot } | Message::HeartbeatAnswer { ballot } | Message::Relay { ballot } => {
+            (None, Some(*ballot))
+        }
         Message::Fill { slot } | Message::ReadAnswer { slot, .. } => (Some(*slot), None),
-        Message::Beat { .. } | Message::CatchUp { .. } | Message::Entries { .. } | Message::Read { .. } => (None, None),
+        Message::Beat { .. }
+        | Message::CatchUp { .. }
+        | Message::Entries { .. }
+        | Message::Read { .. }
+        | Message::Forward { .. }
+        | Message::Refused { .. }
+        | Message::PreVote { .. }
+        | Message::PreVoteAnswer { .. } => (None, None),
     }
 }
 
@@ -415,15 +425,37 @@ fn words(message: &Message) -> String {
         Message::Truncated { ballot, slot, below } => {
             format!("{name} {ballot} slot {slot}, all below slot {below} chosen and forgotten")
         }
-        Message::Accept { ballot, slot, value } => format!("{name} {ballot} slot {slot} = {}", self::name(value)),
-        Message::Accepted { ballot, slot } | Message::Chosen { ballot, slot } => format!("{name} {ballot} slot {slot}"),
+        Message::Accept { ballot, first, values } => {
+            let last = first.plus(values.len() as u64).previous();
+            let values: Vec<String> = values.iter().map(self::name).collect();
+            format!("{name} {ballot} {} = {}", slots(SlotRange { first: *first, last }), values.join(" "))
+        }
+        Message::Accepted { ballot, slots } | Message::Chosen { ballot, slots } => {
+            format!("{name} {ballot} {}", self::slots(*slots))
+        }
         Message::Beat { applied, .. } => format!("{name} applied {applied}"),
         Message::CatchUp { from } => format!("{name} from slot {from}"),
         Message::Entries { entries, applied } => format!("{name} {}, applied {applied}", self::entries(entries)),
         Message::Read { id } => format!("{name} {}", number(*id)),
         Message::ReadAnswer { id, slot } => format!("{name} {}, highest slot {slot}", number(*id)),
         Message::Fill { slot } => format!("{name} slot {slot}"),
+        Message::Forward { commands } => {
+            format!("{name} {}", commands.iter().map(|command| id_name(command.id)).collect::<Vec<_>>().join(" "))
+        }
+        Message::Refused { leader: Some(leader) } => format!("{name}, {leader} leads"),
+        Message::Refused { leader: None } => format!("{name}, nobody leads"),
+        Message::Heartbeat { ballot } | Message::HeartbeatAnswer { ballot } | Message::Relay { ballot } => {
+            format!("{name} {ballot}")
+        }
+        Message::PreVote { id } => format!("{name} {id}"),
+        Message::PreVoteAnswer { id, hears } => {
+            format!("{name} {id}, hears {}", if *hears { "a leader" } else { "no leader" })
+        }
     }
+}
+
+fn slots(SlotRange { first, last }: SlotRange) -> String {
+    if first == last { format!("slot {first}") } else { format!("slots {first}-{last}") }
 }
 
 /// A number of a life, as life.number.
@@ -448,7 +480,7 @@ fn on_its_way(packet: &Packet) -> String {
 fn timer_words<T: Timed>(timer: &T) -> Option<String> {
     let name = format!("{timer:?}");
     // The clocks of the roles tick always.
-    if name == "Tick" || name == "Beat" {
+    if name == "Tick" || name == "Beat" || name == "Pulse" {
         return None;
     }
     let name = name.split([' ', '{']).next().unwrap_or_default();
@@ -485,6 +517,13 @@ fn proposer_fact(fact: &ProposerFact) -> Option<String> {
             let nacks = if nacks.is_empty() { "none".to_string() } else { nacks.join(" ") };
             Some(format!("gives {ballot} up: {reason:?}, nacks {nacks}, answered {answered}, next round {next}"))
         }
+        ProposerFact::Led { from, ballot, quorum } => {
+            Some(format!("leads at {ballot} from slot {from} on, by the promises of {quorum}"))
+        }
+        ProposerFact::SteppedDown { ballot, open, why } => {
+            Some(format!("leads no longer at {ballot}: {why:?}, {open} slots open"))
+        }
+        ProposerFact::Forwarded { .. } => None,
     }
 }
 
@@ -505,7 +544,7 @@ fn learner_fact(fact: &LearnerFact<Outcome>) -> Option<String> {
 
 fn learner_outcome(outcome: &LearnerOutcome<Names>) -> Option<String> {
     match outcome {
-        LearnerOutcome::Applied { .. } => None,
+        LearnerOutcome::Applied { .. } | LearnerOutcome::Advanced { .. } => None,
         LearnerOutcome::Answer { token, slot, answer } => {
             Some(format!("answers read r{token} as of slot {slot}: {answer}"))
         }
@@ -618,11 +657,15 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
         },
         "ACCEPT" => Message::Accept {
             ballot: ballot(args, "ballot")?,
-            slot: slot(args, "slot")?,
-            value: value(&key(args, "value")?),
+            first: slot(args, "slot")?,
+            values: key(args, "value")?.split('/').map(value).collect(),
         },
-        "ACCEPTED" => Message::Accepted { ballot: ballot(args, "ballot")?, slot: slot(args, "slot")? },
-        "CHOSEN" => Message::Chosen { ballot: ballot(args, "ballot")?, slot: slot(args, "slot")? },
+        "ACCEPTED" => Message::Accepted { ballot: ballot(args, "ballot")?, slots: run(args)? },
+        "CHOSEN" => Message::Chosen { ballot: ballot(args, "ballot")?, slots: run(args)? },
+        "HEARTBEAT" => Message::Heartbeat { ballot: ballot(args, "ballot")? },
+        "RELAY" => Message::Relay { ballot: ballot(args, "ballot")? },
+        "FORWARD" => Message::Forward { commands: key(args, "commands")?.split('/').map(command).collect() },
+        "PREVOTE" => Message::PreVote { id: key(args, "id")?.parse()? },
         "BEAT" => Message::Beat { applied: slot(args, "applied")?, digest: 0 },
         "CATCHUP" => Message::CatchUp { from: slot(args, "slot")? },
         "ENTRIES" => {
@@ -632,6 +675,13 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
         "FILL" => Message::Fill { slot: slot(args, "slot")? },
         _ => return Err(format!("no message {name}").into()),
     })
+}
+
+/// `slot=7`, and with `last=9` the slots from 7 to 9.
+fn run(args: &mut ArgumentConsumer<'_>) -> Result<SlotRange> {
+    let first = Slot(key(args, "slot")?.parse()?);
+    let last = args.take_key("last").map_or(Ok(first.0), |last| last.parse()).map(Slot)?;
+    Ok(SlotRange { first, last })
 }
 
 /// `7@3.1@A/8@1.2@noop`
