@@ -57,6 +57,8 @@ exhibits! {
     B19: "a new journal file's name is not synced", seen "ALICE, OSDI 2014";
     B21: "a retried write is done twice", seen "retries after a fail-over";
     B22: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
+    B23: "a reply goes to whoever has waited longest, and not to whoever asked", seen "waiters found by slot or in turn, after a change of leaders";
+    B24: "an acceptor's answers wait in a batch, and name the ballot that is promised when they leave", seen "SwiftPaxos #2; completion handlers that look their ballot up again";
     B30: "a leader that nobody answers leads on", seen "leaders that can send and not hear";
     B32: "the state depends on the order of a hash map", seen "replicas that differ";
     ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";

@@ -170,7 +170,14 @@ impl Acceptor {
 
     /// ACCEPT: accept unless a higher ballot is promised. The ballot is tested first: a stale proposer must hear of its
     /// rival even about slots that are long forgotten.
-    fn handle_accept(&mut self, sender: Server, ballot: Ballot, first: Slot, values: Vec<Value>, out: &mut Output<Self>) {
+    fn handle_accept(
+        &mut self,
+        sender: Server,
+        ballot: Ballot,
+        first: Slot,
+        values: Vec<Value>,
+        out: &mut Output<Self>,
+    ) {
         if ballot < self.promised && !museum::is(Bug::AcceptBelowPromise) {
             return self.refuse(sender, ballot, Refused::Accept(first), out);
         }

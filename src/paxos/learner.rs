@@ -271,7 +271,8 @@ impl<M: StateMachine> Learner<M> {
         if ballot.server != self.me || !self.quorums.servers().contains(acceptor) {
             return;
         }
-        let chosen: Vec<Slot> = self.of_interest(slots).filter(|slot| self.count(acceptor, ballot, *slot, out)).collect();
+        let chosen: Vec<Slot> =
+            self.of_interest(slots).filter(|slot| self.count(acceptor, ballot, *slot, out)).collect();
         for slots in SlotRange::runs(chosen) {
             out.send(self.quorums.others(self.me), Message::Chosen { ballot, slots });
             self.handle_chosen(ballot, slots, out);

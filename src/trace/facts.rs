@@ -19,7 +19,9 @@ pub fn proposer(fact: &ProposerFact, context: &Context) -> Draft {
             let draft = Draft::about(RoleTag::Proposer, event, context);
             match command {
                 Some(command) => about_command(draft, command),
-                None if *to_lead => Draft { req: None, ..draft }.why("no leader is heard: to lead, with one ballot for all later slots"),
+                None if *to_lead => {
+                    Draft { req: None, ..draft }.why("no leader is heard: to lead, with one ballot for all later slots")
+                }
                 None => draft.why("to finish slots that others left open; with no command of its own"),
             }
         }

@@ -140,9 +140,15 @@ impl Ghost {
                         "{ballot} was not prepared for {slot}"
                     );
                     let before = self.proposed.insert((slot, *ballot), value.clone());
-                    assert!(before.is_none_or(|before| before == *value), "{ballot} proposed two values in slot {slot}");
+                    assert!(
+                        before.is_none_or(|before| before == *value),
+                        "{ballot} proposed two values in slot {slot}"
+                    );
                     if let Some((at, chosen)) = self.chosen.get(&slot).filter(|(at, _)| at < ballot) {
-                        assert_eq!(chosen, value, "slot {slot} was chosen at {at}, and {ballot} proposes another value");
+                        assert_eq!(
+                            chosen, value,
+                            "slot {slot} was chosen at {at}, and {ballot} proposes another value"
+                        );
                     }
                 }
             }

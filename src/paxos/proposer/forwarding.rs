@@ -83,7 +83,9 @@ impl Proposer {
     pub(super) fn handle_fill_under_leader(&mut self, sender: Server, slot: Slot, out: &mut Output<Self>) {
         let Some(ballot) = self.leads() else {
             let leader = self.leadership.heard().filter(|_| sender == self.me);
-            return leader.into_iter().for_each(|leader| out.send(Servers::only(leader.server), Message::Fill { slot }));
+            return leader
+                .into_iter()
+                .for_each(|leader| out.send(Servers::only(leader.server), Message::Fill { slot }));
         };
         let (applied, highest_beat) = (self.applied.unwrap_or_default(), self.highest_beat());
         let Phase::Proposing(work) = &mut self.phase else { return };

@@ -273,7 +273,9 @@ impl Proposer {
     /// The connection from a server has closed. If it led, there is no need to wait for its silence. That is only an
     /// opinion until the others share it, and each leader's end hastens one election.
     pub(super) fn handle_peer_gone(&mut self, server: Server, out: &mut Output<Self>) {
-        let Some(leader) = self.leadership.leader.as_mut().filter(|leader| leader.ballot.server == server) else { return };
+        let Some(leader) = self.leadership.leader.as_mut().filter(|leader| leader.ballot.server == server) else {
+            return;
+        };
         (leader.heard_at, leader.known_at) = (None, None);
         if self.leadership.hastened != Some(leader.ballot) {
             self.leadership.hastened = Some(leader.ballot);

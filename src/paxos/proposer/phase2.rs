@@ -172,7 +172,9 @@ impl Proposer {
             turn = !turn;
             let is_ours = self.commands.next_idle().is_some() && (turn || self.guests.first().is_none());
             let next = if is_ours { self.commands.next_idle() } else { self.guests.first() };
-            let Some(command) = next.filter(|next| work.next == first || next.payload.len() <= room).cloned() else { break };
+            let Some(command) = next.filter(|next| work.next == first || next.payload.len() <= room).cloned() else {
+                break;
+            };
             self.commands.proposed(command.id);
             if !is_ours {
                 self.guests.pop();
