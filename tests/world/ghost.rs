@@ -162,7 +162,7 @@ impl Ghost {
         }
         for action in &ran.actions {
             match action {
-                Action::Fact(LearnerFact::Chosen { slot, ballot, quorum }) => {
+                Action::Fact(LearnerFact::Chosen { slot, ballot, quorum, .. }) => {
                     let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
                     assert!(
                         quorum.without(voted).is_empty(),
