@@ -15,6 +15,14 @@ pub enum Policy {
 }
 
 impl Policy {
+    /// Its name on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Policy::BasicPaxos => "basic-paxos",
+            Policy::MultiPaxos => "multi-paxos",
+        }
+    }
+
     /// Whether a proposer keeps a ballot that a quorum has promised, until it loses it.
     pub fn keeps_ballot(self) -> bool {
         self == Policy::MultiPaxos

@@ -357,6 +357,7 @@ impl World {
         self.nature.mark(Mark::Reset);
         self.nature.network.reset(ours, other);
         self.nature.network.reset(other, ours);
+        self.connections_close(server);
     }
 
     fn slow_links(&mut self, server: Server) {

@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::marks::{Mark, Marks};
+use super::reigns::Reigns;
 pub use super::violation::{Violation, name_of};
 use crate::kv::{Kv, Outcome, Written};
 use crate::paxos::{
     Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer,
-    ProposerFact, ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
+    ProposerFact, ProposerOutcome, ProposerRequest, Quorums, RoleName, Slot, StateMachine, Value,
 };
-use crate::role::{Action, Server, Servers};
+use crate::role::{Action, Input, Server, Servers};
 
 /// What an acceptor has on its disk for certain.
 #[derive(Clone, Debug)]
@@ -46,6 +47,10 @@ pub struct Ghost {
     proposed: BTreeMap<(Slot, Ballot), Value>,
     /// Commands of their own that living proposers have put into an ACCEPT, until their learner has applied them.
     proposed_by: BTreeMap<(Server, CommandId), Slot>,
+    /// Commands that a living proposer was asked for by its own clients.
+    handed: BTreeSet<(Server, CommandId)>,
+    /// Leaders.
+    reigns: Reigns,
     /// Proposers that ask for promises.
     preparing: Servers,
     /// The log as applied: outcome and digest after each slot, from slot 1.
@@ -80,6 +85,8 @@ impl Ghost {
             promises: BTreeMap::new(),
             proposed: BTreeMap::new(),
             proposed_by: BTreeMap::new(),
+            handed: BTreeSet::new(),
+            reigns: Reigns::default(),
             preparing: Servers::NONE,
             applied: Vec::new(),
             learners: BTreeMap::new(),
@@ -280,10 +287,31 @@ impl Ghost {
 
     // ---- proposers
 
+    /// A proposer's turn begins with these inputs.
+    pub fn proposer_hears<'a>(
+        &mut self,
+        server: Server,
+        inputs: impl Iterator<Item = &'a Input<Proposer>> + Clone,
+        marks: &mut Marks,
+    ) {
+        for input in inputs.clone() {
+            if let Input::Request(ProposerRequest::Propose(command)) = input {
+                self.handed.insert((server, command.id));
+            }
+        }
+        self.reigns.hears(server, inputs, marks);
+    }
+
     /// What a proposer says.
     pub fn proposer_says(&mut self, server: Server, actions: &[Action<Proposer>], marks: &mut Marks) {
         if self.strangers.contains(server) {
             return;
+        }
+        let (quorums, applied) = (self.quorums, self.learners.get(&server).copied().unwrap_or_default());
+        let is_open = |slot: Slot| slot > applied && !self.chosen.contains_key(&slot);
+        let broken = self.reigns.says(server, actions, |servers| quorums.is_chosen(servers), is_open, marks);
+        if let Some(Violation { invariant, what }) = broken {
+            self.require(invariant, false, || what);
         }
         for action in actions {
             match action {
@@ -301,8 +329,11 @@ impl Ghost {
                 Action::Fact(ProposerFact::Prepared { .. }) if !self.preparing.insert(server) => {
                     marks.reach(Mark::PreparedAgain);
                 }
-                Action::Fact(ProposerFact::Retried { .. }) => {
+                Action::Fact(ProposerFact::Retried { .. } | ProposerFact::SteppedDown { .. }) => {
                     self.preparing = self.preparing.without(Servers::only(server));
+                    // What it had proposed for others is none of its own.
+                    let handed = &self.handed;
+                    self.proposed_by.retain(|key, _| key.0 != server || handed.contains(key));
                 }
                 Action::Fact(ProposerFact::Proposed { slot, ballot, value, adopted, quorum, .. }) => {
                     self.preparing = self.preparing.without(Servers::only(server));
@@ -310,8 +341,9 @@ impl Ghost {
                 }
                 Action::Outcome(ProposerOutcome::NotApplied { id, why }) => {
                     marks.reach(if *why == NotApplied::Outrun { Mark::Outrun } else { Mark::ToldNotApplied });
-                    let sent = self.proposed_by.contains_key(&(server, *id));
-                    self.require(25, !sent, || format!("{server} gave up {id:?}, and had it in an ACCEPT"));
+                    let sent = self.proposed_by.contains_key(&(server, *id)) || self.reigns.has_forwarded(server, *id);
+                    self.require(25, !sent, || format!("{server} gave up {id:?}, and had it in an ACCEPT or FORWARD"));
+                    self.handed.remove(&(server, *id));
                 }
                 _ => {}
             }
@@ -449,6 +481,8 @@ impl Ghost {
     fn learned(&mut self, server: Server, slot: Slot, value: &Value, outcome: &Outcome, marks: &mut Marks) {
         if let Some(id) = value.id() {
             self.proposed_by.remove(&(server, id));
+            self.handed.remove(&(server, id));
+            self.reigns.applied(server, id);
         }
         let before = self.learners.insert(server, slot).unwrap_or_default();
         self.require(12, slot == before.next(), || format!("{server} applied slot {slot} after {before}"));
@@ -527,6 +561,8 @@ impl Ghost {
             RoleName::Proposer => {
                 self.preparing = self.preparing.without(Servers::only(server));
                 self.proposed_by.retain(|(proposer, _), _| *proposer != server);
+                self.handed.retain(|(proposer, _)| *proposer != server);
+                self.reigns.died(server);
             }
             RoleName::Acceptor => {}
         }

@@ -151,6 +151,9 @@ pub trait Housed: Role<Message = Message> {
     /// The ghost sees that a crash hit while a group was being written.
     fn in_doubt(_nature: &mut Nature, _server: Server, _records: Vec<Self::Record>) {}
 
+    /// The ghost sees what a turn begins with.
+    fn hears(_nature: &mut Nature, _server: Server, _group: &[(Context, Input<Self>)]) {}
+
     /// The ghost hears what it says.
     fn says(nature: &mut Nature, server: Server, life: u64, actions: &[Action<Self>]);
 
@@ -175,6 +178,10 @@ impl Housed for Proposer {
     fn tell(server: &mut SimServer, nature: &mut Nature, outcome: ProposerOutcome, context: Context) {
         let ProposerOutcome::NotApplied { id, why } = outcome;
         server.tell_write(nature, id, &Reply::NotApplied(WhyNotApplied::Proposer(why)), &context);
+    }
+
+    fn hears(nature: &mut Nature, server: Server, group: &[(Context, Input<Proposer>)]) {
+        nature.ghost.proposer_hears(server, group.iter().map(|(_, input)| input), &mut nature.marks);
     }
 
     fn says(nature: &mut Nature, server: Server, _life: u64, actions: &[Action<Proposer>]) {

@@ -29,6 +29,7 @@ pub mod museum;
 pub mod nature;
 pub mod network;
 pub mod plan;
+pub mod reigns;
 pub mod server;
 #[cfg(test)]
 mod tests;
@@ -43,5 +44,5 @@ pub use world::{Report, Verdict, World};
 
 /// Runs one seed with faults of these classes at most.
 pub fn simulate(seed: u64, allowed: Faults) -> Report {
-    batch::run_one(seed, batch::Setting { allowed, bug: None }, false)
+    batch::run_one(seed, batch::Setting { allowed, bug: None, protocol: None }, false)
 }

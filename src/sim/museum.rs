@@ -22,7 +22,7 @@ pub fn tour(first: u64, last: u64, threads: usize) -> (String, u8) {
     let mut text = String::from(HEAD);
     let mut missed = 0;
     for bug in Bug::ALL {
-        let setting = Setting { allowed: Faults::all(), bug: Some(*bug) };
+        let setting = Setting { allowed: Faults::all(), bug: Some(*bug), protocol: None };
         let summary = Batch { first, last, time: None, setting, threads }.run(|_| {});
         let (seeds, caught, how) = match &summary.failure {
             Some((seed, verdict)) => {

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use super::faults::{Fault, Faults};
 use super::nature::{MS, Micros, SECOND};
 use super::network::Weather;
-use crate::paxos::Quorums;
+use crate::paxos::{Policy, Quorums};
 use crate::random::Random;
 use crate::role::{Server, Servers};
 
@@ -18,6 +18,8 @@ use crate::role::{Server, Servers};
 pub struct Plan {
     /// The seed.
     pub seed: u64,
+    /// How the servers agree.
+    pub protocol: Policy,
     /// How many servers there are.
     pub servers: u8,
     /// How many clients.
@@ -62,7 +64,12 @@ pub struct Plan {
 
 impl Plan {
     /// The plan of a seed, with faults of these classes at most.
-    pub fn new(seed: u64, allowed: Faults) -> Plan {
+    pub fn new(seed: u64, allowed: Faults, protocol: Option<Policy>) -> Plan {
+        // What the protocol is, and how crowded a world, changes nothing else that a seed decides.
+        let mut apart = Random::new(seed, 2);
+        let drawn = if apart.within(0..=1) == 0 { Policy::BasicPaxos } else { Policy::MultiPaxos };
+        let protocol = protocol.unwrap_or(drawn);
+        let is_crowded = protocol == Policy::MultiPaxos && apart.within(0..=19) == 0;
         let mut random = Random::new(seed, 0);
         let mut pick = |range: RangeInclusive<u64>| random.within(range);
         let servers = match pick(0..=9) {
@@ -89,10 +96,11 @@ impl Plan {
         let clocks = (0..servers).map(|_| if drift { pick(50..=200) } else { 100 }).collect();
         Plan {
             seed,
+            protocol,
             servers,
-            clients: pick(1..=6) as usize,
-            requests: pick(20..=200) as usize,
-            keys: pick(1..=5),
+            clients: pick(1..=6) as usize * if is_crowded { 40 } else { 1 },
+            requests: pick(20..=200) as usize * if is_crowded { 3 } else { 1 },
+            keys: pick(1..=5) * if is_crowded { 50 } else { 1 },
             reads: pick(0..=60),
             deletes: pick(0..=30),
             conditional: pick(0..=50),
@@ -146,7 +154,8 @@ impl fmt::Display for Plan {
         let Plan { seed, servers, clients, requests, keys, reads, deletes, conditional, .. } = self;
         let ms =
             |range: &RangeInclusive<Micros>| format!("{}-{}ms", *range.start() as f64 / 1e3, *range.end() as f64 / 1e3);
-        writeln!(f, "seed {seed}: {servers} servers, {clients} clients, {requests} requests on {keys} keys")?;
+        let protocol = self.protocol.name();
+        writeln!(f, "seed {seed}: {protocol}, {servers} servers, {clients} clients, {requests} requests on {keys} keys")?;
         writeln!(
             f,
             "  reads {reads}%, deletes {deletes}%, conditional puts {conditional}%, values up to {} bytes",

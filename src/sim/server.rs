@@ -63,6 +63,7 @@ pub struct SimServer {
     /// Its disk is a new one, and its peers know.
     pub is_stranger: bool,
     quorums: Quorums,
+    protocol: Policy,
     segment_bytes: u64,
 }
 
@@ -106,6 +107,7 @@ impl SimServer {
             lines: lines.then(String::new),
             is_stranger: false,
             quorums: plan.quorums(),
+            protocol: plan.protocol,
             segment_bytes: plan.segment_bytes,
         }
     }
@@ -172,7 +174,7 @@ impl SimServer {
     fn start_proposer(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
         let (rounds, record) = self.folder.open_rounds(&process.identity)?;
-        let mut proposer = Proposer::new(self.me, self.quorums, Policy::BasicPaxos);
+        let mut proposer = Proposer::new(self.me, self.quorums, self.protocol);
         proposer.replay(record);
         if let Some(down) = down {
             self.line(RoleTag::Proposer, lines::restarted_proposer(down, proposer.next_round()));
@@ -302,6 +304,12 @@ impl SimServer {
                 }
             };
         }
+    }
+
+    /// The connection from a peer has closed.
+    pub fn loses_peer(&mut self, nature: &mut Nature, peer: Server) {
+        let input = Input::Request(ProposerRequest::PeerGone(peer));
+        self.post::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 }, None);
     }
 
     /// Sends a message to servers, this one perhaps among them. It is encoded once.
@@ -471,7 +479,7 @@ impl SimServer {
             LineEvent::Boot {
                 version: Text::new(env!("CARGO_PKG_VERSION")),
                 cluster: self.cluster,
-                protocol: Some(Text::new("basic-paxos")),
+                protocol: Some(Text::new(self.protocol.name())),
                 seed: None,
                 fail: Some(Text::new("simulated")),
                 mean_up: None,

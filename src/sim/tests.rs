@@ -7,12 +7,12 @@ use super::faults::{Fault, Faults};
 use super::invariants::Ghost;
 use super::world::{Report, Verdict};
 use crate::museum::Bug;
-use crate::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
+use crate::paxos::{AcceptorRecord, Ballot, Entry, Policy, Quorums, Slot, Value};
 use crate::role::{Server, Servers};
 use crate::trace::audit::Audit;
 use crate::trace::parse::Run;
 
-const PLAIN: Setting = Setting { allowed: Faults::NONE, bug: None };
+const PLAIN: Setting = Setting { allowed: Faults::NONE, bug: None, protocol: None };
 
 fn all() -> Setting {
     Setting { allowed: Faults::all(), ..PLAIN }
@@ -64,8 +64,11 @@ fn seeds_that_have_found_something_are_clean() {
     for line in include_str!("../../tests/seeds.txt").lines().filter(|line| !line.starts_with('#')) {
         let mut words = line.split_whitespace();
         let seed = words.next().and_then(|word| word.parse().ok()).unwrap();
+        let protocol = words.next().unwrap();
+        let protocol = [Policy::BasicPaxos, Policy::MultiPaxos].into_iter().find(|one| one.name() == protocol);
+        assert!(protocol.is_some(), "{line}");
         let allowed = words.next().and_then(|word| word.parse().ok()).unwrap();
-        assert_clean(&run_one(seed, Setting { allowed, ..PLAIN }, false), allowed);
+        assert_clean(&run_one(seed, Setting { allowed, protocol, ..PLAIN }, false), allowed);
         count += 1;
     }
     assert!(count >= 4);
@@ -91,14 +94,14 @@ fn bugs_that_others_have_had_are_found() {
     // Those that need hundreds of seeds are left to the tour of the museum.
     let rare = [Bug::B11, Bug::B13, Bug::B17];
     for bug in Bug::ALL.iter().filter(|bug| !rare.contains(bug)) {
-        let summary = batch(1, 100, Setting { allowed: Faults::all(), bug: Some(*bug) }).run(|_| {});
+        let summary = batch(1, 100, Setting { bug: Some(*bug), ..all() }).run(|_| {});
         assert!(summary.failure.is_some(), "{} was not found in 100 seeds: {}", bug.name(), bug.says());
     }
 }
 
 #[test]
 fn a_failure_says_what_was_broken() {
-    let violation = |bug| match run_one(1, Setting { allowed: Faults::NONE, bug: Some(bug) }, false).verdict {
+    let violation = |bug| match run_one(1, Setting { bug: Some(bug), protocol: Some(Policy::BasicPaxos), ..PLAIN }, false).verdict {
         Verdict::Unsafe(violation) => violation.invariant,
         other => panic!("{bug:?} came to {other:?}"),
     };

@@ -87,6 +87,7 @@ impl SimServer {
         if group.len() < before {
             nature.mark(Mark::DiskFull);
         }
+        R::hears(nature, place.server, &group);
         let stepped = step_all(&mut living.role, group, true);
         match living.doom {
             Some(order) if order.point == CrashPoint::BeforeSync => {

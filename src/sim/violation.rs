@@ -43,6 +43,9 @@ pub fn name_of(invariant: u8) -> &'static str {
         27 => "a healthy majority makes progress and agrees",
         29 => "no role breaks its own assertions",
         30 => "a ballot leaves no hole among its proposals",
+        31 => "a leader that nobody answers steps down",
+        32 => "a ballot has a command in one open slot",
+        33 => "a leader that was refused leads no longer",
         _ => "no name",
     }
 }
