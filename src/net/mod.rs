@@ -13,5 +13,6 @@ pub use handshake::{HandshakeError, Hello, Who, answer, greet, turn_away};
 pub use link::{Link, LinkState, Watcher};
 pub use listener::{Connections, bind, listen};
 pub use wire::{
-    ClientReply, ClientRequest, Envelope, Reply, Request, RoleStatus, ServerStatus, Unknown, WhyNotApplied,
+    ClientReply, ClientRequest, Envelope, LeaderStatus, Reply, Request, RoleStatus, ServerStatus, Unknown,
+    WhyNotApplied,
 };

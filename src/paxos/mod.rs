@@ -155,8 +155,8 @@ pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerT
 pub use message::{Command, CommandId, Entry, Message, Part, Refused, RoleName, SlotRange, Value};
 pub use policy::Policy;
 pub use proposer::{
-    NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason,
-    StepDown,
+    Known, NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer,
+    RetryReason, StepDown,
 };
 pub use quorum::Quorums;
 

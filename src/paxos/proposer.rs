@@ -19,6 +19,7 @@ mod words;
 
 use std::collections::BTreeMap;
 
+pub use self::leadership::Known;
 pub use self::words::{
     NotApplied, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason, StepDown,
 };

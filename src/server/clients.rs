@@ -197,6 +197,7 @@ impl FrontDesk {
             dropped: house.dropped(),
             disk_full: house.disk_full.load(Ordering::Relaxed),
             linked: self.linked.servers(),
+            leader: shown.leader().filter(|_| house.proposer.is_open()),
         }
     }
 }

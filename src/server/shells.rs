@@ -41,7 +41,9 @@ impl Shell<Proposer> for ProposerShell {
         self.0.desk.not_applied(id, WhyNotApplied::Proposer(why), &context);
     }
 
-    fn publish(&self, _role: &Proposer) {}
+    fn publish(&self, role: &Proposer) {
+        self.0.board.update(|shown| shown.set_leader(role.leader()));
+    }
 }
 
 /// The shell of an acceptor.

@@ -10,7 +10,7 @@ use signal_hook::iterator::Signals;
 
 use super::clients::{self, FrontDesk};
 use super::house::House;
-use super::options::{Fail, Options, Restart, Switch};
+use super::options::{Fail, Options, Restart};
 use super::peers::{self, Linked};
 use super::supervisor::{Order, Supervisor};
 use crate::cluster::Cluster;
@@ -101,7 +101,7 @@ fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String>
         None if options.quiet => Trace::disabled(),
         None => Trace::to_terminal(process).map_err(|error| format!("cannot show lines on the terminal: {error}"))?,
     };
-    trace.show_steps(options.steps == Switch::On);
+    trace.show_steps(options.shows_steps());
     Ok(trace)
 }
 

@@ -155,7 +155,10 @@ impl fmt::Display for Plan {
         let ms =
             |range: &RangeInclusive<Micros>| format!("{}-{}ms", *range.start() as f64 / 1e3, *range.end() as f64 / 1e3);
         let protocol = self.protocol.name();
-        writeln!(f, "seed {seed}: {protocol}, {servers} servers, {clients} clients, {requests} requests on {keys} keys")?;
+        writeln!(
+            f,
+            "seed {seed}: {protocol}, {servers} servers, {clients} clients, {requests} requests on {keys} keys"
+        )?;
         writeln!(
             f,
             "  reads {reads}%, deletes {deletes}%, conditional puts {conditional}%, values up to {} bytes",

@@ -96,13 +96,8 @@ impl Reigns {
                 if self.last.replace(server).is_some_and(|last| last != server) {
                     marks.reach(Mark::LeaderChanged);
                 }
-                let reign = Reign {
-                    ballot: *ballot,
-                    beats: 0,
-                    answers: BTreeMap::new(),
-                    refused: false,
-                    being_refused: false,
-                };
+                let reign =
+                    Reign { ballot: *ballot, beats: 0, answers: BTreeMap::new(), refused: false, being_refused: false };
                 self.reigns.insert(server, reign);
                 None
             }
@@ -126,7 +121,8 @@ impl Reigns {
             ProposerFact::Proposed { slot, ballot, value: Value::Command(command), adopted: None, .. } => {
                 let before = self.slots.insert((*ballot, command.id), *slot);
                 let twice = before.filter(|before| before != slot && is_open(*before))?;
-                let what = format!("{ballot} proposes {:?} in slot {slot}, and has it open in slot {twice}", command.id);
+                let what =
+                    format!("{ballot} proposes {:?} in slot {slot}, and has it open in slot {twice}", command.id);
                 Some(Violation { invariant: 32, what })
             }
             ProposerFact::Forwarded { command, .. } => {

@@ -26,7 +26,7 @@ use crate::paxos::{
     Slot, StateMachine,
 };
 use crate::role::{Input, Role, Server, Servers};
-use crate::server::house::Cause;
+use crate::server::house::{Cause, is_routine};
 use crate::server::lines;
 use crate::server::mailbox::{Lost, Mail};
 use crate::storage::disk::MemoryFiles;
@@ -268,8 +268,10 @@ impl SimServer {
         match lost {
             None => self.wake::<R>(nature),
             Some(lost) => {
-                let is_quiet = matches!(message, "" | "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES");
-                if !is_quiet && let Some(process) = &self.process {
+                if !message.is_empty()
+                    && !is_routine(message)
+                    && let Some(process) = &self.process
+                {
                     let event = lines::dropped(message, from, Cause::from(lost), None);
                     process.trace.line(Draft::about(R::NAME.into(), event, &context));
                 }

@@ -101,7 +101,13 @@ fn bugs_that_others_have_had_are_found() {
 
 #[test]
 fn a_failure_says_what_was_broken() {
-    let violation = |bug| match run_one(1, Setting { bug: Some(bug), protocol: Some(Policy::BasicPaxos), ..PLAIN }, false).verdict {
+    let violation = |bug| match run_one(
+        1,
+        Setting { bug: Some(bug), protocol: Some(Policy::BasicPaxos), ..PLAIN },
+        false,
+    )
+    .verdict
+    {
         Verdict::Unsafe(violation) => violation.invariant,
         other => panic!("{bug:?} came to {other:?}"),
     };

@@ -533,7 +533,9 @@ fn proposer_outcome(ProposerOutcome::NotApplied { id, why }: &ProposerOutcome) -
 
 fn learner_fact(fact: &LearnerFact<Outcome>) -> Option<String> {
     match fact {
-        LearnerFact::Chosen { slot, ballot, quorum, .. } => Some(format!("slot {slot} is chosen at {ballot} by {quorum}")),
+        LearnerFact::Chosen { slot, ballot, quorum, .. } => {
+            Some(format!("slot {slot} is chosen at {ballot} by {quorum}"))
+        }
         LearnerFact::Learned { slot, value, outcome, .. } => Some(match outcome {
             Outcome::Duplicate(first) => format!("applies slot {slot} = {}: a duplicate of slot {first}", name(value)),
             Outcome::Noop | Outcome::Taken => format!("applies slot {slot} = {}", name(value)),

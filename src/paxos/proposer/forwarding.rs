@@ -66,7 +66,7 @@ impl Proposer {
             }
         }
         if !is_taken {
-            out.send(Servers::only(sender), Message::Refused { leader: self.leader() });
+            out.send(Servers::only(sender), Message::Refused { leader: self.leader().map(|(ballot, _)| ballot) });
         }
     }
 

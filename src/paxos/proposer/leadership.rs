@@ -60,6 +60,20 @@ pub(super) struct Leadership {
     moved_at: u64,
 }
 
+/// How a proposer knows of a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Known {
+    /// It is the leader.
+    Leads {
+        /// Who has promised it the ballot.
+        quorum: Servers,
+    },
+    /// The leader's heartbeats come.
+    Heard,
+    /// Others hear the leader.
+    HeardOf,
+}
+
 /// A leader as a follower sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Leader {
@@ -125,8 +139,16 @@ impl Proposer {
     }
 
     /// The leader, as far as this proposer knows: itself, or one that it has heard or heard of lately.
-    pub fn leader(&self) -> Option<Ballot> {
-        self.leads().or_else(|| self.leadership.known())
+    pub fn leader(&self) -> Option<(Ballot, Known)> {
+        match &self.phase {
+            Phase::Proposing(work) if self.policy.keeps_ballot() => {
+                Some((work.attempt.ballot, Known::Leads { quorum: work.quorum() }))
+            }
+            _ => {
+                let heard = self.leadership.heard().map(|ballot| (ballot, Known::Heard));
+                heard.or_else(|| self.leadership.known().map(|ballot| (ballot, Known::HeardOf)))
+            }
+        }
     }
 
     /// A quorum has promised: it leads until it loses the ballot.

@@ -71,6 +71,11 @@ impl Proposing {
         self.slots.contains_key(&id)
     }
 
+    /// Who promised the ballot.
+    pub(super) fn quorum(&self) -> Servers {
+        self.quorum
+    }
+
     /// How many slots are open.
     pub(super) fn open(&self) -> usize {
         self.open.len()
