@@ -57,7 +57,7 @@ exhibits! {
     B19: "a new journal file's name is not synced", seen "ALICE, OSDI 2014";
     B21: "a retried write is done twice", seen "retries after a fail-over";
     B22: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
-    B23: "a reply goes to whoever has waited longest, and not to whoever asked", seen "waiters found by slot or in turn, after a change of leaders";
+    B23: "a reply goes to whoever has waited longest, and not to whoever asked", seen "published coursework: the proposer tells its own client what came of another's value";
     B24: "an acceptor's answers wait in a batch, and name the ballot that is promised when they leave", seen "SwiftPaxos #2; completion handlers that look their ballot up again";
     B30: "a leader that nobody answers leads on", seen "leaders that can send and not hear";
     B32: "the state depends on the order of a hash map", seen "replicas that differ";
@@ -65,6 +65,8 @@ exhibits! {
     AcceptBelowFrom: "a proposer proposes in a slot that its promises do not cover", seen "a log with one ballot for all slots";
     PromiseWithoutValue: "a promise says yes, and never what was accepted", seen "published coursework";
     BallotWithoutServer: "a ballot does not say whose it is", seen "published coursework";
+    LeavesItselfOut: "a proposer asks everybody but its own acceptor", seen "published coursework: three of the other four";
+    AcceptedIsCleared: "an acceptor forgets what it has accepted when the next slot comes", seen "published coursework: learning clears the accepted value";
     AcceptBelowPromise: "an acceptor accepts below its promise", seen "published coursework: the ballot goes backwards";
     LearnWithoutQuorum: "one vote is enough", seen "published coursework";
     NackedLeaderGoesOn: "a leader that was refused leads on at its ballot", seen "leases and terms that are checked late";

@@ -167,6 +167,9 @@ impl SimServer {
                 let to = Servers::only(ballot.server);
                 self.send(nature, to, &Message::Accepted { ballot, slots }, context);
             }
+            Action::Send { to, message } if R::NAME == RoleName::Proposer && museum::is(Bug::LeavesItselfOut) => {
+                self.send(nature, to.without(Servers::only(self.me)), &message, context);
+            }
             Action::Send { to, message } => self.send(nature, to, &message, context),
             Action::Arm(timer) => {
                 let delay = by_clock(nature, &timer, self.clock);
