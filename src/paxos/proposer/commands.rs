@@ -111,7 +111,7 @@ impl Commands {
     }
 
     /// Takes for a FORWARD what nothing is under way for.
-    pub(super) fn to_forward(&mut self, pulse: u64) -> Vec<Command> {
+    pub(super) fn take_idle(&mut self, pulse: u64) -> Vec<Command> {
         let mut commands = Vec::new();
         for arrival in std::mem::take(&mut self.idle) {
             if let Some(pending) = self.by_arrival.get_mut(&arrival) {

@@ -27,7 +27,7 @@ impl Proposer {
             self.forwarding_to = Some(leader);
             self.commands.release_all();
         }
-        let commands = self.commands.to_forward(self.leadership.pulse());
+        let commands = self.commands.take_idle(self.leadership.pulse());
         let (mut part, mut size) = (Vec::new(), 0);
         let to = Servers::only(leader.server);
         for command in commands {
