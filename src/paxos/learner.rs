@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::reads::Reads;
-use super::{Ballot, CommandId, Entry, Life, Message, Quorums, Slot, SlotRange, StateMachine, Value};
+use super::{Ballot, CommandId, Entry, Life, Message, Policy, Quorums, Slot, SlotRange, StateMachine, Value};
 use crate::museum::{self, Bug};
 use crate::role::{Input, NoRecord, Output, Role, Server, Servers, Timed};
 
@@ -180,6 +180,7 @@ struct Peer {
 pub struct Learner<M: StateMachine> {
     pub(super) me: Server,
     pub(super) quorums: Quorums,
+    pub(super) policy: Policy,
     /// The last slot applied; rises by exactly one at a time.
     pub(super) applied: Slot,
     pub(super) machine: M,
@@ -210,6 +211,7 @@ impl<M: StateMachine> Learner<M> {
         Learner {
             me,
             quorums,
+            policy: Policy::BasicPaxos,
             applied,
             machine,
             log: BTreeMap::new(),
@@ -223,6 +225,11 @@ impl<M: StateMachine> Learner<M> {
             advanced: None,
             reads: Reads::new(life),
         }
+    }
+
+    /// The same under this policy: it says whose proposer fills slots that nobody finishes.
+    pub fn under(self, policy: Policy) -> Learner<M> {
+        Learner { policy, ..self }
     }
 
     /// The last slot applied.

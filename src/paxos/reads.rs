@@ -154,8 +154,8 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    /// A bound slot is still not applied: ask the lowest-numbered living server's proposer to fill the log up to it, and
-    /// after some tries without progress one's own.
+    /// A bound slot is still not applied: ask for the log to be filled up to it. That is the leader's work, whom the own
+    /// proposer knows; without leaders the lowest-numbered living server's, and after some tries without progress one's own.
     pub(super) fn fill(&mut self, tries: u32, out: &mut Output<Self>) {
         let Some(slot) = self.reads.bound.iter().map(|(slot, _)| *slot).max() else {
             // Whoever waited has given up. The timer rests; the next read that is bound starts it again.
@@ -166,6 +166,10 @@ impl<M: StateMachine> Learner<M> {
             return;
         }
         let mut to: Servers = self.alive().iter().take(1).collect();
+        if self.policy.keeps_ballot() {
+            // The own proposer knows who leads.
+            to = Servers::only(self.me);
+        }
         if tries >= FILLS_BEFORE_OWN {
             to.insert(self.me);
         }

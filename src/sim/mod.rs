@@ -28,6 +28,8 @@ pub mod marks;
 pub mod museum;
 pub mod nature;
 pub mod network;
+#[cfg(test)]
+mod partitions;
 pub mod plan;
 pub mod reigns;
 pub mod server;

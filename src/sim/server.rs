@@ -214,7 +214,7 @@ impl SimServer {
     fn start_learner(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
         let life = Life(process.identity.begin_role_life()?);
-        let learner = Learner::new(self.me, self.quorums, life, Slot(0), Kv::default());
+        let learner = Learner::new(self.me, self.quorums, life, Slot(0), Kv::default()).under(self.protocol);
         if let Some(down) = down {
             let (applied, digest) = (learner.applied(), learner.machine().digest());
             self.line(RoleTag::Learner, lines::restarted_learner(down, applied, digest));

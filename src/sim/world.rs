@@ -197,7 +197,7 @@ impl World {
     }
 
     /// Lets things happen until a moment, or until enough has.
-    fn go_on(&mut self, end: Micros, enough: impl Fn(&World) -> bool) -> Result<bool, Violation> {
+    pub fn go_on(&mut self, end: Micros, enough: impl Fn(&World) -> bool) -> Result<bool, Violation> {
         while let Some(event) = self.nature.next(end) {
             self.events += 1;
             self.happens(event);

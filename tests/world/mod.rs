@@ -223,7 +223,7 @@ impl<M: StateMachine> Cluster<M> {
             RoleName::Learner => {
                 node.learner.lives += 1;
                 let life = Life(node.learner.lives);
-                node.learner.begin(Learner::new(server, quorums, life, Default::default(), machine));
+                node.learner.begin(Learner::new(server, quorums, life, Default::default(), machine).under(policy));
                 self.at_learner(server, vec![Input::Start], Crash::No)
             }
         }

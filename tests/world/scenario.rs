@@ -8,9 +8,10 @@ use std::hash::Hash;
 use goldenscript::{ArgumentConsumer, Context};
 use paxos_kv::paxos::{
     AcceptorFact, AcceptorRecord, Ballot, Command, CommandId, Entry, LearnerFact, LearnerOutcome, Message, Part,
-    ProposerFact, ProposerOutcome, ProposerRecord, Refused, RoleName, Slot, SlotRange, StateMachine, Value,
+    Policy, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, Refused, RoleName, Slot, SlotRange,
+    StateMachine, Value,
 };
-use paxos_kv::role::{Action, Role, Server, Servers, Timed};
+use paxos_kv::role::{Action, Input, Role, Server, Servers, Timed};
 
 use crate::world::{Cluster, Crash, Packet, Ran, Turn, What};
 
@@ -93,7 +94,8 @@ impl Scenario {
     /// | command | meaning |
     /// |---|---|
     /// | `cluster 3` | servers s1 to s3 begin; what they say at first is delivered and not shown |
-    /// | `propose s1 A` | a client asks s1 for command A |
+    /// | `cluster 3 led=yes` | ... under a leader, who must be elected first |
+    /// | `propose s1 A` | a client asks s1 for command A; `A/B`: two commands, in one turn |
     /// | `read s1` | a client reads at s1 |
     /// | `deliver [PREPARE] [from=s1/s2] [to=s3] [role=acceptor] [slot=1] [ballot=1.1] [count=1]` | those messages arrive, oldest first, one turn each; without a filter all that are on their way now |
     /// | ... `together=yes` | all in one turn of each role |
@@ -102,18 +104,26 @@ impl Scenario {
     /// | `settle` | deliver until nothing is on its way |
     /// | `network` | what is on its way |
     /// | `fire s1.proposer attempt` | an armed timer runs out |
+    /// | ... `times=3` | and again, so often |
+    /// | `gone s1 s2` | s1 notices that its connection from s2 has closed |
     /// | `crash s1.acceptor`, `restart s1.acceptor` | between two turns |
     /// | `forget s1.acceptor` | its disk is wiped: outside of what the protocol allows |
     /// | `say PROMISE from=s2 to=s1 ballot=1.1 ...` | a message made by hand arrives |
     /// | `show s1` | what its roles know |
     fn command(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Result<()> {
         match name {
-            "cluster" => return self.begin(pos(args)?.parse()?),
+            "cluster" => {
+                let count = pos(args)?.parse()?;
+                let leads = args.take_key("led").is_some();
+                return self.begin(count, if leads { Policy::MultiPaxos } else { Policy::BasicPaxos });
+            }
             "propose" => {
                 let server = server(&pos(args)?)?;
-                let command = command(&pos(args)?);
-                writeln!(self.out, "{server} proposer is asked for {}", text(&command))?;
-                let turn = self.cluster()?.propose(server, command);
+                let names = pos(args)?;
+                writeln!(self.out, "{server} proposer is asked for {}", names.replace('/', " "))?;
+                let commands = names.split('/').map(command);
+                let inputs = commands.map(|command| Input::Request(ProposerRequest::Propose(command))).collect();
+                let turn = self.cluster()?.at_proposer(server, inputs, Crash::No);
                 self.tell(server, turn)?;
             }
             "read" => {
@@ -155,7 +165,20 @@ impl Scenario {
                     writeln!(self.out, "{}", on_its_way(&packet))?;
                 }
             }
-            "fire" => self.fire(args)?,
+            "fire" => {
+                let times = args.take_key("times").map_or(Ok(1), |times| times.parse::<usize>())?;
+                let (at, timer) = (pos(args)?, pos(args)?);
+                for _ in 0..times {
+                    self.fire(&at, &timer)?;
+                }
+            }
+            "gone" => {
+                let (server, peer) = (server(&pos(args)?)?, server(&pos(args)?)?);
+                writeln!(self.out, "{server}'s connection from {peer} closes")?;
+                let input = Input::Request(ProposerRequest::PeerGone(peer));
+                let turn = self.cluster()?.at_proposer(server, vec![input], Crash::No);
+                self.tell(server, turn)?;
+            }
             "crash" => {
                 let (server, role) = server_role(&pos(args)?)?;
                 self.cluster()?.crash(server, role);
@@ -194,8 +217,8 @@ impl Scenario {
     }
 
     /// All roles begin and hear each other once: everybody knows that nothing was applied.
-    fn begin(&mut self, count: u8) -> Result<()> {
-        self.cluster = Some(Cluster::new(count, Names::default(), |delay| *delay.start()));
+    fn begin(&mut self, count: u8, policy: Policy) -> Result<()> {
+        self.cluster = Some(Cluster::new(count, Names::default(), |delay| *delay.start()).under(policy));
         for server in self.cluster()?.servers() {
             for role in RoleName::ALL {
                 self.cluster()?.start(server, role);
@@ -258,11 +281,10 @@ impl Scenario {
         Ok(())
     }
 
-    fn fire(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
-        let (server, role) = server_role(&pos(args)?)?;
-        let wanted = pos(args)?;
+    fn fire(&mut self, at: &str, wanted: &str) -> Result<()> {
+        let (server, role) = server_role(at)?;
         let node = self.cluster()?.node(server);
-        let named = |timer: &str| timer.to_lowercase().starts_with(&wanted);
+        let named = |timer: &str| timer.to_lowercase().starts_with(wanted);
         let timers: Vec<String> = match role {
             RoleName::Proposer => node.proposer.timers.iter().map(|(_, timer)| format!("{timer:?}")).collect(),
             _ => node.learner.timers.iter().map(|(_, timer)| format!("{timer:?}")).collect(),

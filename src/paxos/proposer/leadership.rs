@@ -17,7 +17,7 @@
 //!   and not hear would be obeyed for ever by servers that it can do nothing for.
 //!
 //! With these three a cluster finds a leader as long as any one server is connected to a majority, also where not everybody
-//! hears everybody (the three cases of Ng, Haridi, Carbone, *Omni-Paxos*, EuroSys 2023; see `tests/partitions.rs`).
+//! hears everybody (the three cases of Ng, Haridi, Carbone, *Omni-Paxos*, EuroSys 2023; see `src/sim/partitions.rs`).
 //!
 //! Time is counted in *pulses*, the 30 ms of one timer. A proposer that was held up counts fewer: its own delay is not the
 //! silence of others.
@@ -51,7 +51,7 @@ pub(super) struct Leadership {
     /// One time-out must pass before it stands again.
     rests: bool,
     /// The pulse of the last relay.
-    relayed_at: u64,
+    relayed_at: Option<u64>,
     /// The last leader whose closed connection has brought an election forward: each can do so once.
     hastened: Option<Ballot>,
     /// As a leader: the pulse when each server last answered.
@@ -208,8 +208,9 @@ impl Proposer {
             return;
         }
         out.send(Servers::only(sender), Message::HeartbeatAnswer { ballot });
-        if self.leadership.relayed_at + RELAY_PULSES <= self.leadership.pulses {
-            self.leadership.relayed_at = self.leadership.pulses;
+        let now = self.leadership.pulses;
+        if self.leadership.relayed_at.is_none_or(|at| now - at >= RELAY_PULSES) {
+            self.leadership.relayed_at = Some(now);
             out.send(self.others().without(Servers::only(sender)), Message::Relay { ballot });
         }
     }
