@@ -162,8 +162,9 @@ fn hostile_lengths_are_refused() {
     let long = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0x20];
     let entries = [&[9][..], &long].concat();
     let promise = [&[1, 1, 1, 1, 0, 1, 1][..], &long].concat();
-    let payload = [&[4, 1, 1, 1, 1, 0, 0][..], &long].concat();
-    for bytes in [entries, promise, payload] {
+    let payload = [&[4, 1, 1, 1, 1, 1, 0, 0][..], &long].concat();
+    let values = [&[4, 1, 1, 1][..], &long].concat();
+    for bytes in [entries, promise, payload, values] {
         let error = decode::<Message>(&bytes).unwrap_err();
         assert!(matches!(error, CodecError::Invalid { .. }), "{error}");
     }
