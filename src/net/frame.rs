@@ -141,17 +141,6 @@ pub fn write_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// What a reader has that must not wait.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Now<T> {
-    /// A value.
-    Value(T),
-    /// No whole frame yet.
-    NotYet,
-    /// The connection was closed between two frames.
-    Closed,
-}
-
 /// Reads frames from a connection. Its buffer takes 4 KiB, and more only while more than that has come: up to a frame and
 /// the 64 KiB of one read.
 #[derive(Debug)]
@@ -175,9 +164,9 @@ impl FrameReader {
         FrameReader { stream: stream.into(), buffer: Vec::new(), start: 0, end: 0, limit, last: 0, timeout: None }
     }
 
-    /// The same connection with another limit, for when the two sides know each other.
-    pub fn with_limit(self, limit: usize) -> FrameReader {
-        FrameReader { limit, ..self }
+    /// Takes payloads of at most so many bytes from now on: more, when the two sides know each other.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
     }
 
     /// The connection.
@@ -219,26 +208,32 @@ impl FrameReader {
         self.take().map(Some)
     }
 
-    /// The next value if it has come; waits for nothing, on a socket that does not either.
-    pub fn read_now<T: DeserializeOwned>(&mut self) -> Result<Now<T>, FrameError> {
-        while !self.has_frame() {
-            if self.unused() >= HEADER_BYTES {
-                announced(&self.buffer[self.start..], self.limit)?;
-            }
-            self.make_room();
+    /// Reads once from a socket that does not wait; None if nothing has come, 0 at the end of the connection. If more has
+    /// come than there was room for, the rest stays for the next time.
+    pub fn receive_now(&mut self) -> io::Result<Option<usize>> {
+        self.make_room();
+        loop {
             match (&*self.stream).read(&mut self.buffer[self.end..]) {
-                Ok(0) if self.unused() == 0 => return Ok(Now::Closed),
-                Ok(0) => {
-                    let what = format!("the connection was closed after {} bytes of a frame", self.unused());
-                    return Err(FrameError::Malformed { length: self.unused() as u64, what });
+                Ok(count) => {
+                    self.end += count;
+                    return Ok(Some(count));
                 }
-                Ok(count) => self.end += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Now::NotYet),
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
-        self.take().map(Now::Value)
+    }
+
+    /// The next value of those that have been received; None if no whole frame is here.
+    pub fn next_received<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        if self.has_frame() {
+            return self.take().map(Some);
+        }
+        if self.unused() >= HEADER_BYTES {
+            announced(&self.buffer[self.start..], self.limit)?;
+        }
+        Ok(None)
     }
 
     /// The value of the frame that is here as a whole.

@@ -148,10 +148,8 @@ fn who_has_waited_too_long_is_told_and_who_has_not_waits_on() {
     at.desk.give_up_old(now + PATIENCE / 2);
     assert!(at.told().is_empty());
     at.desk.give_up_old(now + PATIENCE);
-    let expected = [
-        said("write", Reply::Unknown(Unknown::TimedOut)),
-        said("read", Reply::NotApplied(WhyNotApplied::Busy)),
-    ];
+    let expected =
+        [said("write", Reply::Unknown(Unknown::TimedOut)), said("read", Reply::NotApplied(WhyNotApplied::Busy))];
     assert_eq!(at.told(), expected);
     assert!(at.is_empty());
 }
