@@ -224,6 +224,7 @@ impl Client {
             Some(at) => at,
             None => match Connection::open(&self.options.cluster, server) {
                 Ok(connection) => {
+                    self.opened += 1;
                     self.connections.push(connection);
                     self.connections.len() - 1
                 }

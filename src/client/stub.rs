@@ -71,6 +71,8 @@ pub struct Client {
     pub(super) server: Server,
     /// At most one a server.
     pub(super) connections: Vec<Connection>,
+    /// How many were ever opened.
+    pub(super) opened: u64,
     pub(super) session: Session,
     /// The number of the last request, as people count.
     pub(super) requests: u64,
@@ -118,6 +120,7 @@ impl Client {
             options,
             server,
             connections: Vec::new(),
+            opened: 0,
             // Nonces are never drawn from a given seed: two clients with one nonce would share a session.
             session: Session::new(Random::unseeded()),
             requests: 0,
@@ -158,6 +161,11 @@ impl Client {
     /// How many tries have ended because a server was too busy.
     pub fn busy_tries(&self) -> u64 {
         self.busy
+    }
+
+    /// How many connections were opened so far: if it has grown, [`Client::sockets`] are others.
+    pub fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// Lets the next request go to this server first.

@@ -14,7 +14,7 @@ pub use handshake::{
     Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, greet, greeting, turn_away,
 };
 pub use link::{Link, LinkState, Watcher};
-pub use listener::{Connections, bind, listen};
+pub use listener::{Connections, allow_many_sockets, bind, listen};
 pub use wire::{
     ClientReply, ClientRequest, Envelope, Reply, Request, RoleStatus, ServerStatus, Unknown, WhyNotApplied,
 };
