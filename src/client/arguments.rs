@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::bench;
@@ -162,13 +163,13 @@ pub(super) struct BenchArgs {
     #[command(flatten)]
     pub(super) load: LoadArgs,
     /// How many clients there are, each with a connection and a session of its own
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=i64::from(bench::CLIENTS_MAX)))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clients())]
     pub(super) clients: u32,
     /// The length of a value, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = value_size)]
     pub(super) value_size: usize,
     /// Requests a second, all clients together, each begun when it is due (an open loop) [default: as many as it takes]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, value_name = "N", value_parser = up_to(10_000_000))]
     pub(super) rate: Option<u32>,
     /// The servers that the clients ask first, in turn, as in 1,2 [default: --server, or one]
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
@@ -184,7 +185,7 @@ pub(super) struct BenchArgs {
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
     /// How many requests each client has under way
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=UNDER_WAY_MAX as i64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(UNDER_WAY_MAX as i64))]
     pub(super) pipeline: u32,
     /// How long to measure
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
@@ -196,11 +197,11 @@ pub(super) struct LoadArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(super) reads: u8,
     /// How many keys there are
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
-    pub(super) keys: u64,
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = up_to(100_000_000))]
+    pub(super) keys: u32,
     /// How many threads the clients share
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(bench::THREADS_MAX)))]
-    pub(super) threads: u8,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(bench::THREADS_MAX))]
+    pub(super) threads: u32,
 }
 
 #[derive(Debug, Subcommand)]
@@ -217,13 +218,13 @@ pub(super) struct SweepArgs {
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "basic-paxos")]
     pub(super) protocols: Vec<String>,
     /// How many servers there are
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,3,5,7", value_parser = clap::value_parser!(u8).range(1..=31))]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,3,5,7", value_parser = servers())]
     pub(super) servers: Vec<u8>,
     /// How many clients there are
-    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,16,64,256", value_parser = clap::value_parser!(u32).range(1..=i64::from(bench::CLIENTS_MAX)))]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,16,64,256", value_parser = clients())]
     pub(super) clients: Vec<u32>,
     /// The lengths of values in bytes; the first with all clients, all of them with 64
-    #[arg(long, value_name = "BYTES,BYTES", value_delimiter = ',', default_value = "100,1000,10000,100000", value_parser = value_size)]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "100,1000,10000", value_parser = value_size)]
     pub(super) value_sizes: Vec<usize>,
     /// Where sweep.csv and sweep.svg go
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -240,6 +241,19 @@ pub(super) enum Form {
     Text,
     /// One object a result.
     Json,
+}
+
+/// A number from 1 to a limit.
+fn up_to(limit: impl Into<i64>) -> impl TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(1..=limit.into())
+}
+
+fn clients() -> impl TypedValueParser<Value = u32> {
+    up_to(bench::CLIENTS_MAX)
+}
+
+fn servers() -> impl TypedValueParser<Value = u8> {
+    clap::value_parser!(u8).range(1..=31)
 }
 
 fn value_size(text: &str) -> Result<usize, String> {

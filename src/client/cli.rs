@@ -322,7 +322,7 @@ fn status(cluster: &Cluster, patience: Option<Duration>, printer: &Printer) -> R
 /// What a measurement is about, as far as a bench and a sweep have it in common.
 fn plan_of(common: &Common, load: &LoadArgs) -> Plan {
     let LoadArgs { pipeline, duration, warm_up, reads, keys, threads } = *load;
-    Plan { pipeline, duration, warm_up, reads, keys, threads, timeout: common.timeout, ..Plan::default() }
+    Plan { pipeline, duration, warm_up, reads, keys: keys.into(), threads, timeout: common.timeout, ..Plan::default() }
 }
 
 /// One measurement.

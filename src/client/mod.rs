@@ -4,8 +4,8 @@
 //! [`Connection`] carries requests and their replies, `flight.rs` is one request under way, and `drive.rs` tries again
 //! until there is a result, a certain failure or no time left. What a request can come to is in `outcome.rs`.
 //!
-//! The rest is the command line (`cli.rs`), the [`bench`], and the demo: a script of operations ([`workload`]) and scenes, whose end is
-//! judged by a [`check`] of what the writes were told.
+//! The rest is the command line (`cli.rs`), the bench ([`mod@bench`]), and the demo: a script of operations ([`workload`]) and
+//! scenes, whose end is judged by a [`check`] of what the writes were told.
 
 mod arguments;
 pub mod bench;

@@ -194,8 +194,8 @@ mod tests {
         assert_eq!(svg.matches("<circle").count(), 6, "a point at zero has no place on a logarithmic axis");
         assert!(svg.contains("a &lt; b &amp; c") && svg.contains("how &amp; when"), "{svg}");
         let numbers = |name: &str| -> Vec<f64> {
-            let parts = svg.split(&format!("{name}=\"")).skip(1);
-            parts.map(|rest| rest.split('"').next().unwrap().parse().unwrap()).collect()
+            let start = format!("{name}=\"");
+            svg.split(&start).skip(1).map(|rest| rest.split('"').next().unwrap().parse().unwrap()).collect()
         };
         assert!(numbers("cx").iter().all(|x| (0.0..=2.0 * WIDTH).contains(x)));
         assert!(numbers("cy").iter().all(|y| (0.0..=HEIGHT).contains(y)));

@@ -43,7 +43,7 @@ use tally::{Gap, Tally};
 /// A bench has at most so many clients: a server takes 1,200 connections.
 pub const CLIENTS_MAX: u32 = 1_100;
 /// And at most so many threads.
-pub const THREADS_MAX: u8 = 16;
+pub const THREADS_MAX: u32 = 16;
 /// Values that are read are written first, so many at a time.
 const FILL_UNDER_WAY: usize = UNDER_WAY_MAX;
 
@@ -69,7 +69,7 @@ pub struct Plan {
     /// The servers that the clients ask first, in turn; the one that leads if None, or the first that answers.
     pub at: Option<Vec<Server>>,
     /// The generator's threads.
-    pub threads: u8,
+    pub threads: u32,
     /// How long a whole request may take.
     pub timeout: Duration,
 }
@@ -153,7 +153,7 @@ pub fn run(cluster: &Cluster, plan: &Plan, tell: &(dyn Fn(String) + Sync)) -> Re
     let (gap, faults) = (Arc::new(Gap::new(began)), Arc::new(Faults::default()));
     let mut lanes = lanes(cluster, plan, &at, &faults)?;
     let (seconds, told) = unbounded();
-    let per_thread = lanes.len().div_ceil(usize::from(plan.threads));
+    let per_thread = lanes.len().div_ceil(plan.threads as usize);
     let tally = thread::scope(|scope| {
         let mut threads = Vec::new();
         while !lanes.is_empty() {

@@ -125,7 +125,7 @@ impl Sweep {
         });
         let kind = kind_of(self.plan.reads);
         let throughput = |cell: &Cell| cell.summary.tally.per_second();
-        let p99 = |cell: &Cell| cell.summary.tally.percentile_us(99.0) as f64 / 1e3;
+        let p99 = |cell: &Cell| cell.summary.tally.quantile_us(0.99) as f64 / 1e3;
         let panels = [
             Panel { title: format!("{kind}: throughput"), x: "clients", y: "ops/s", series: by_clients(throughput) },
             Panel { title: format!("{kind}: p99 latency"), x: "clients", y: "ms", series: by_clients(p99) },
@@ -138,8 +138,8 @@ impl Sweep {
         ];
         let durability = cells.first().map_or("", |cell| cell.summary.durability.as_str());
         let caption = format!(
-            "All servers and the clients on one machine, {durability}, {} under way a client, values of {} bytes. The number \
-             behind a protocol is how many servers there are.",
+            "All servers and the clients on one machine, {durability}, {} under way a client, values of {} bytes. \
+             The number behind a protocol is how many servers there are.",
             self.plan.pipeline, self.plan.value_size
         );
         draw(&panels, &caption)
@@ -162,8 +162,8 @@ impl Cell {
         let Plan { clients, pipeline, reads, value_size, .. } = plan;
         let mut row =
             format!("{protocol},{servers},{clients},{pipeline},{reads},{value_size},{:.1}", tally.per_second());
-        for percentile in [50.0, 90.0, 99.0, 99.9] {
-            row += &format!(",{}", tally.percentile_us(percentile));
+        for share in [0.5, 0.9, 0.99, 0.999] {
+            row += &format!(",{}", tally.quantile_us(share));
         }
         row += &format!(",{},{},{},{}", tally.max_us(), tally.errors, tally.unknown, tally.busy);
         row + &format!(",{},{}", optional(summary.server_cpu_us_per_op()), optional(summary.server_rss_mb()))
@@ -177,8 +177,8 @@ impl Cell {
             plan.clients,
             plan.value_size,
             tally.per_second(),
-            tally.percentile_us(50.0),
-            tally.percentile_us(99.0)
+            tally.quantile_us(0.5),
+            tally.quantile_us(0.99)
         )
     }
 }

@@ -75,9 +75,9 @@ impl Tally {
         self.done() as f64 / self.took.as_secs_f64().max(1e-9)
     }
 
-    /// So many in a hundred took at most this long, in microseconds; 0 if none had a result.
-    pub fn percentile_us(&self, percentile: f64) -> u64 {
-        if self.latencies.is_empty() { 0 } else { self.latencies.value_at_percentile(percentile) }
+    /// This share of the requests took at most so long, in microseconds; 0 if none had a result.
+    pub fn quantile_us(&self, share: f64) -> u64 {
+        if self.latencies.is_empty() { 0 } else { self.latencies.value_at_quantile(share) }
     }
 
     /// The longest, in microseconds.
@@ -87,7 +87,7 @@ impl Tally {
 
     /// The line of a second.
     pub(super) fn line(&self, second: u32) -> String {
-        let (p50, p99) = (shown(self.percentile_us(50.0)), shown(self.percentile_us(99.0)));
+        let (p50, p99) = (shown(self.quantile_us(0.5)), shown(self.quantile_us(0.99)));
         let mut line = format!("{second:>4} s  {:>9} ops/s  p50 {p50:>9}  p99 {p99:>9}", grouped(self.per_second()));
         for (count, what) in [(self.errors, "errors"), (self.unknown, "unknown"), (self.busy, "busy")] {
             if count > 0 {
@@ -171,10 +171,10 @@ impl Summary {
             "{{\"ops_per_s\":{:.1},\"p50_us\":{},\"p90_us\":{},\"p99_us\":{},\"p999_us\":{},\"max_us\":{},\
              \"errors\":{},\"unknown\":{},\"busy\":{},\"durability\":\"{}\",\"protocol\":\"{}\",\"servers\":{}",
             tally.per_second(),
-            tally.percentile_us(50.0),
-            tally.percentile_us(90.0),
-            tally.percentile_us(99.0),
-            tally.percentile_us(99.9),
+            tally.quantile_us(0.5),
+            tally.quantile_us(0.9),
+            tally.quantile_us(0.99),
+            tally.quantile_us(0.999),
             tally.max_us(),
             tally.errors,
             tally.unknown,
@@ -214,8 +214,8 @@ impl Display for Summary {
         let (done, per_second) = (tally.done(), grouped(tally.per_second()));
         writeln!(f, "throughput  {per_second} ops/s ({done} in {:.1} s)", tally.took.as_secs_f64())?;
         write!(f, "latency    ")?;
-        for (name, percentile) in [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99.9", 99.9)] {
-            write!(f, " {name} {} ", shown(tally.percentile_us(percentile)))?;
+        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
+            write!(f, " {name} {} ", shown(tally.quantile_us(share)))?;
         }
         writeln!(f, " max {}", shown(tally.max_us()))?;
         writeln!(f, "failures    {} errors, {} unknown, {} busy", tally.errors, tally.unknown, tally.busy)?;
