@@ -3,8 +3,8 @@
 //! `fill` writes every key once, `load` runs a closed loop, `gap` finds the longest time without an acknowledged write
 //! while somebody kills servers, `first` waits for the first acknowledged write. Everything ends after the given time.
 
-use std::rc::Rc;
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
@@ -50,7 +50,7 @@ enum What {
     First,
 }
 
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct Load {
     /// How many of a hundred requests are reads; linearizable ones
     #[arg(long, default_value_t = 50)]
@@ -61,6 +61,9 @@ struct Load {
     /// How many seconds the load runs before it is measured
     #[arg(long, default_value_t = 1.0)]
     warm_up: f64,
+    /// The servers' processes, whose CPU is to be counted
+    #[arg(long, value_delimiter = ',')]
+    pids: Vec<u32>,
 }
 
 fn main() -> Result<(), Error> {
@@ -68,7 +71,7 @@ fn main() -> Result<(), Error> {
     // One thread, as the other generator has: what it costs is in the comparison.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
-        match cli.what {
+        match &cli.what {
             What::Fill => fill(&cli).await,
             What::Load(load) => measure(&cli, load).await,
             What::Gap => gap(&cli).await,
@@ -126,7 +129,7 @@ struct Tally {
     errors: u64,
 }
 
-async fn measure(cli: &Cli, load: Load) -> Result<(), Error> {
+async fn measure(cli: &Cli, load: &Load) -> Result<(), Error> {
     let mut connections = Vec::new();
     for _ in 0..load.connections.unwrap_or(cli.clients).max(1) {
         connections.push(connect(&cli.endpoints[0]).await?);
@@ -139,9 +142,10 @@ async fn measure(cli: &Cli, load: Load) -> Result<(), Error> {
     for n in 0..cli.clients {
         let (mut client, tally) = (connections[n % connections.len()].clone(), tally.clone());
         let (mut numbers, keys, value_size) = (Numbers::new(n as u64), cli.keys, cli.value_size);
+        let reads = load.reads;
         tasks.spawn_local(async move {
             loop {
-                let (key, reads) = (key(numbers.below(keys)), numbers.below(100) < load.reads);
+                let (key, reads) = (key(numbers.below(keys)), numbers.below(100) < reads);
                 let begun = Instant::now();
                 let end = match reads {
                     true => client.get(key, None).await.map(drop),
@@ -161,29 +165,31 @@ async fn measure(cli: &Cli, load: Load) -> Result<(), Error> {
         });
     }
     tokio::time::sleep_until(began.into()).await;
-    let before = own_cpu_seconds();
+    let used = || (cpu_seconds("self"), load.pids.iter().map(|pid| cpu_seconds(&pid.to_string())).sum::<f64>());
+    let before = used();
     tokio::time::sleep_until(ends.into()).await;
-    let cpu = own_cpu_seconds() - before;
+    let after = used();
     tasks.abort_all();
     let Tally { latencies, errors } = &*tally.borrow();
     let at = |percentile| latencies.value_at_percentile(percentile);
     println!(
         "{{\"ops_per_s\":{:.1},\"p50_us\":{},\"p90_us\":{},\"p99_us\":{},\"p999_us\":{},\"max_us\":{},\"errors\":{errors},\
-         \"generator_cpu_us_per_op\":{:.1}}}",
+         \"generator_cpu_us_per_op\":{:.1},\"server_cpu_us_per_op\":{:.1}}}",
         latencies.len() as f64 / cli.seconds,
         at(50.0),
         at(90.0),
         at(99.0),
         at(99.9),
         latencies.max(),
-        cpu * 1e6 / latencies.len().max(1) as f64,
+        (after.0 - before.0) * 1e6 / latencies.len().max(1) as f64,
+        (after.1 - before.1) * 1e6 / latencies.len().max(1) as f64,
     );
     Ok(())
 }
 
-/// Seconds of CPU of this process.
-fn own_cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+/// Seconds of CPU of a process.
+fn cpu_seconds(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
     // In ticks of a hundredth of a second.
     behind.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
