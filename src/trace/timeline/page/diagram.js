@@ -170,14 +170,16 @@ class Diagram {
 
   draw() {
     if (!this.ys) return;
-    const { scrollTop, clientHeight } = this.box;
+    const { clientHeight } = this.box;
+    // When fewer lines are shown than before, the box still stands where there was more.
+    const scrollTop = Math.min(this.box.scrollTop, Math.max(0, this.height + HEAD - clientHeight));
     const reach = Math.max(clientHeight, 400);
     const top = Math.max(0, scrollTop - reach), end = scrollTop + clientHeight + reach;
     const from = this.rowAt(top), to = this.rowAt(end);
     this.drawn = { top, safeTop: top && scrollTop - reach / 2, safeEnd: scrollTop + clientHeight + reach / 2 };
     this.window.style.top = `${top}px`;
-    const height = Math.min(end, this.height) - top;
-    const svg = `<svg width="${this.places.end}" height="${Math.max(height, 1)}" aria-hidden="true"><defs><pattern id="hatch" width="6" height="6" `
+    const height = Math.max(Math.min(end, this.height) - top, 1);
+    const svg = `<svg width="${this.places.end}" height="${height}" aria-hidden="true"><defs><pattern id="hatch" width="6" height="6" `
       + `patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect class="hatch-back" width="6" height="6"/>`
       + `<path class="hatch-line" d="M0 0V6"/></pattern></defs>${this.columns(height)}${this.bands(top, end)}`
       + `${this.arrows(from, to, top)}${this.marks(from, to, top)}</svg>`;
