@@ -57,11 +57,15 @@ exhibits! {
     B19: "a new journal file's name is not synced", seen "ALICE, OSDI 2014";
     B21: "a retried write is done twice", seen "retries after a fail-over";
     B22: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
+    B23: "a reply goes to whoever has waited longest, and not to whoever asked", seen "published coursework: the proposer tells its own client what came of another's value";
+    B24: "an acceptor's answers wait in a batch, and name the ballot that is promised when they leave", seen "SwiftPaxos #2; completion handlers that look their ballot up again";
     B32: "the state depends on the order of a hash map", seen "replicas that differ";
     ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";
     AcceptBelowFrom: "a proposer proposes in a slot that its promises do not cover", seen "a log with one ballot for all slots";
     PromiseWithoutValue: "a promise says yes, and never what was accepted", seen "published coursework";
     BallotWithoutServer: "a ballot does not say whose it is", seen "published coursework";
+    LeavesItselfOut: "a proposer asks everybody but its own acceptor", seen "published coursework: three of the other four";
+    AcceptedIsCleared: "an acceptor forgets what it has accepted when the next slot comes", seen "published coursework: learning clears the accepted value";
     AcceptBelowPromise: "an acceptor accepts below its promise", seen "published coursework: the ballot goes backwards";
     LearnWithoutQuorum: "one vote is enough", seen "published coursework";
     NoCatchUp: "a learner that missed something never asks", seen "published coursework";

@@ -183,6 +183,9 @@ impl Acceptor {
             _ => {
                 // Accepting binds like promising: whoever accepted at b takes no part below b.
                 self.promised = if museum::is(Bug::B05) { self.promised } else { ballot };
+                if museum::is(Bug::AcceptedIsCleared) {
+                    self.accepted.retain(|other, _| *other >= slot);
+                }
                 self.accepted.insert(slot, (ballot, value.clone()));
                 out.persist(AcceptorRecord::Accepted(Entry { slot, ballot, value }));
             }

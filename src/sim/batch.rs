@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::faults::Faults;
+use super::faults::{Fault, Faults, Strikes};
 use super::invariants::Violation;
 use super::marks::Marks;
 use super::plan::Plan;
@@ -48,8 +48,37 @@ pub fn replay(seed: u64, Setting { allowed, bug }: Setting) -> String {
     format!("paxos-lab simulate --seed {seed}{faults}{bug}")
 }
 
+/// The fewest classes of faults with which a seed still breaks the same rule, found by leaving out one after the other.
+pub fn shrink(seed: u64, setting: Setting, verdict: &Verdict) -> Setting {
+    let same = |other: &Verdict| match (verdict, other) {
+        (Verdict::Unsafe(one), Verdict::Unsafe(other)) => one.invariant == other.invariant,
+        (Verdict::Stuck(_), Verdict::Stuck(_)) => true,
+        _ => false,
+    };
+    let on = Plan::new(seed, setting.allowed).faults;
+    let mut least = Setting { allowed: on, ..setting };
+    if on.count() <= Faults::FEW || !same(&run_one(seed, least, false).verdict) {
+        return setting;
+    }
+    loop {
+        let before = least;
+        for fault in Fault::ALL.iter().filter(|fault| on.has(**fault)) {
+            let fewer = Setting { allowed: least.allowed.without(*fault), ..least };
+            // So few classes are all on, whatever the seed says: another run.
+            let may_try = least.allowed.has(*fault) && fewer.allowed.count() > Faults::FEW;
+            if may_try && same(&run_one(seed, fewer, false).verdict) {
+                least = fewer;
+            }
+        }
+        // What was needed beside another fault may not be needed without it.
+        if least == before {
+            return least;
+        }
+    }
+}
+
 /// What all runs of a batch have in common.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// Which faults are allowed.
     pub allowed: Faults,
@@ -103,8 +132,12 @@ pub struct Summary {
     pub events: u64,
     /// Slots applied in all of them.
     pub slots: u64,
+    /// Requests of clients in all of them, each judged by the checkers.
+    pub operations: u64,
     /// Virtual time of all of them, in microseconds.
     pub virtual_time: u64,
+    /// What has gone wrong in them.
+    pub strikes: Strikes,
     /// What was reached.
     pub marks: Marks,
     /// The failure with the lowest seed.
@@ -116,7 +149,9 @@ impl Summary {
         self.runs += 1;
         self.events += report.events;
         self.slots += report.applied.0;
+        self.operations += report.asked as u64;
         self.virtual_time += report.took;
+        self.strikes.merge(&report.strikes);
         self.marks.merge(&report.marks);
         let lowest = self.failure.as_ref().is_none_or(|(seed, _)| report.seed < *seed);
         if report.verdict != Verdict::Clean && lowest {

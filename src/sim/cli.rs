@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::batch::{Batch, Setting, Summary, replay, run_one};
-use super::faults::Faults;
+use super::batch::{Batch, Setting, Summary, replay, run_one, shrink};
+use super::faults::{Fault, Faults};
 use super::marks::Mark;
 use super::plan::Plan;
 use super::world::Verdict;
@@ -57,6 +57,9 @@ pub struct Simulate {
     /// With --seed: write the lines of all servers and clients into this folder
     #[arg(long, value_name = "DIR", requires = "seed")]
     out: Option<PathBuf>,
+    /// After many seeds: how often each fault has struck and each mark was reached
+    #[arg(long, conflicts_with = "seed")]
+    counts: bool,
     /// So many threads [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -115,9 +118,18 @@ fn one(seed: u64, options: &Simulate) -> Result<(String, u8), String> {
         let _ = writeln!(text, "lines in {0}; prove them: paxos-lab audit {0}", folder.display());
     }
     if report.verdict != Verdict::Clean {
-        let _ = writeln!(text, "{}", replay(seed, options.setting()));
+        tell_failure(seed, &report.verdict, options.setting(), &mut text);
     }
     Ok((text, report.verdict.exit_code()))
+}
+
+/// How to see a failure again: with as few faults as show it, and, last of all, as it was.
+fn tell_failure(seed: u64, verdict: &Verdict, setting: Setting, text: &mut String) {
+    let least = shrink(seed, setting, verdict);
+    if least != setting {
+        let _ = writeln!(text, "with fewer faults: {}", replay(seed, least));
+    }
+    let _ = writeln!(text, "{}", replay(seed, setting));
 }
 
 fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io::Result<()> {
@@ -139,9 +151,13 @@ fn many(options: &Simulate, first: u64, last: u64, time: Option<Duration>) -> Re
     bar.finish_and_clear();
     let took = begun.elapsed().as_secs_f64();
     let mut text = told(&summary, first, took);
+    if options.counts {
+        tell_counts(&summary, &mut text);
+    }
     let code = match &summary.failure {
         Some((seed, verdict)) => {
-            let _ = writeln!(text, "seed {seed}: {verdict}\n{}", replay(*seed, options.setting()));
+            let _ = writeln!(text, "seed {seed}: {verdict}");
+            tell_failure(*seed, verdict, options.setting(), &mut text);
             verdict.exit_code()
         }
         None => marks_code(&summary, options.faults, &mut text),
@@ -150,13 +166,23 @@ fn many(options: &Simulate, first: u64, last: u64, time: Option<Duration>) -> Re
 }
 
 fn told(summary: &Summary, first: u64, took: f64) -> String {
-    let Summary { runs, events, slots, virtual_time, .. } = summary;
+    let Summary { runs, events, slots, operations, virtual_time, .. } = summary;
     format!(
-        "{runs} seeds from {first} in {took:.1} s: {:.0} seeds/s, {events} events, {slots} slots applied, {:.0} virtual \
-         minutes\n",
+        "{runs} seeds from {first} in {took:.1} s: {:.0} seeds/s, {events} events, {slots} slots applied, {operations} \
+         operations checked, {:.0} virtual minutes\n",
         *runs as f64 / took,
         *virtual_time as f64 / 60e6
     )
+}
+
+/// What has gone wrong how often, and what it has led to.
+fn tell_counts(summary: &Summary, text: &mut String) {
+    for fault in Fault::ALL.iter().filter(|fault| summary.strikes.count(**fault) > 0) {
+        let _ = writeln!(text, "{:>12} x {:<14} {}", summary.strikes.count(*fault), fault.word(), fault.says());
+    }
+    for mark in Mark::ALL {
+        let _ = writeln!(text, "{:>12} x {}", summary.marks.count(*mark), mark.says());
+    }
 }
 
 /// A batch that never reached what it was made for has failed, however clean it was.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::museum::{self, Bug};
 use crate::net::{Reply, Unknown, WhyNotApplied};
 use crate::paxos::CommandId;
 use crate::trace::Context;
@@ -46,7 +47,12 @@ impl Desk {
 
     /// Whoever waits for a command is told what it came to.
     pub fn tell_write(&mut self, id: CommandId, reply: &Reply, context: &Context) -> Vec<Told> {
-        let waiters = self.writes.remove(&id).unwrap_or_default();
+        let waiters = if museum::is(Bug::B23) && self.writes.contains_key(&id) {
+            self.writes.pop_first().map(|(_, waiters)| waiters)
+        } else {
+            self.writes.remove(&id)
+        };
+        let waiters = waiters.unwrap_or_default();
         waiters.into_iter().map(|waiter| (waiter, reply.clone(), context.clone())).collect()
     }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::marks::Mark;
@@ -13,7 +14,7 @@ use super::world::{Death, World};
 use crate::paxos::RoleName;
 use crate::role::{Server, Servers};
 use crate::server::mailbox::CrashOrder;
-use crate::storage::disk::{Failure, Files};
+use crate::storage::disk::Failure;
 use crate::trace::{CrashCause, CrashPoint};
 
 macro_rules! faults {
@@ -61,8 +62,12 @@ faults! {
     Pause = "pause", "a process is paused for a while, and its clock runs on";
     SlowServer = "slow-server", "a server's processor is up to fifty times slower";
     Drift = "drift", "clocks run at half to twice the speed";
+    WallClock = "wall-clock", "a server's wall clock jumps by up to an hour, also backwards";
     BitRot = "bit-rot", "a bit of synced data flips while a server is down";
+    Misdirected = "misdirected", "what the disk wrote long ago turns up in another place, and perhaps not in its own";
+    OddFiles = "odd-files", "a server's files are missing, cut short, copied, or another server's";
     LostFolder = "lost-folder", "a server loses files of its memory, or all of it";
+    ReadError = "read-error", "a file cannot be read when a server starts";
     DiskError = "disk-error", "a write or sync fails once";
     DiskFull = "disk-full", "a disk is full, and later is not";
     SlowSync = "slow-sync", "syncs take up to half a second, or hang for seconds";
@@ -78,13 +83,19 @@ impl FromStr for Fault {
     }
 }
 
+/// A wall clock jumps no further.
+const HOUR: Micros = 3_600 * SECOND;
+
 /// A set of classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Faults(u32);
+pub struct Faults(u64);
 
 impl Faults {
     /// None of them.
     pub const NONE: Faults = Faults(0);
+
+    /// If no more than so many are allowed, a seed turns all of them on.
+    pub const FEW: usize = 3;
 
     /// All of them.
     pub fn all() -> Faults {
@@ -98,12 +109,17 @@ impl Faults {
 
     /// These and one more.
     pub fn with(self, fault: Fault) -> Faults {
-        Faults(self.0 | 1 << fault as u32)
+        Faults(self.0 | 1 << fault as u64)
+    }
+
+    /// These but one.
+    pub fn without(self, fault: Fault) -> Faults {
+        Faults(self.0 & !(1 << fault as u64))
     }
 
     /// Whether it is on.
     pub fn has(self, fault: Fault) -> bool {
-        self.0 & 1 << fault as u32 != 0
+        self.0 & 1 << fault as u64 != 0
     }
 
     /// How many are on.
@@ -118,7 +134,7 @@ impl Faults {
         for fault in Fault::ALL {
             // Drawn in any case: which classes are allowed must not change what else a seed decides.
             let drawn = pick(0..=99) < share;
-            if allowed.has(*fault) && (drawn || allowed.count() <= 3) {
+            if allowed.has(*fault) && (drawn || allowed.count() <= Faults::FEW) {
                 on = on.with(*fault);
             }
         }
@@ -145,6 +161,34 @@ impl fmt::Display for Faults {
         }
         let words: Vec<_> = Fault::ALL.iter().filter(|fault| self.has(**fault)).map(|fault| fault.word()).collect();
         f.write_str(if words.is_empty() { "none".to_string() } else { words.join(",") }.as_str())
+    }
+}
+
+/// How often a fault of each class has struck. What happens to frames and clocks all the time does not strike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strikes([u64; Fault::ALL.len()]);
+
+impl Default for Strikes {
+    fn default() -> Strikes {
+        Strikes([0; Fault::ALL.len()])
+    }
+}
+
+impl Strikes {
+    fn add(&mut self, fault: Fault) {
+        self.0[fault as usize] += 1;
+    }
+
+    /// How often this one has.
+    pub fn count(&self, fault: Fault) -> u64 {
+        self.0[fault as usize]
+    }
+
+    /// Adds those of another run.
+    pub fn merge(&mut self, other: &Strikes) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
     }
 }
 
@@ -177,6 +221,7 @@ impl World {
         let servers: Vec<Server> = self.plan.cluster().iter().collect();
         if let (Some(fault), Some(server)) = (self.nature.one_of(&on), self.nature.one_of(&servers)) {
             self.nature.note(&(fault as u32, server));
+            self.nature.strikes.add(fault);
             self.strike(fault, server);
         }
     }
@@ -203,7 +248,11 @@ impl World {
             Fault::DiskError => self.plan_disk_failure(server, Failure::Once(ErrorKind::Other)),
             Fault::Pause => self.pause(server),
             Fault::SlowServer => self.slow_server(server),
+            Fault::WallClock => self.wall_clock_jumps(server),
             Fault::BitRot => self.flip_a_bit(server),
+            Fault::Misdirected => self.misdirect(server),
+            Fault::OddFiles => self.upset_files(server),
+            Fault::ReadError => self.plan_read_error(server),
             Fault::LostFolder => self.lose_folder(server),
             Fault::DiskFull => self.fill_disk(server),
             Fault::SlowSync => self.slow_sync(server),
@@ -339,6 +388,13 @@ impl World {
         self.server(server).folder.fail(in_journal, operation, failure);
     }
 
+    fn wall_clock_jumps(&mut self, server: Server) {
+        self.nature.mark(Mark::WallClockJumped);
+        let back = self.nature.chance(500);
+        let by = self.nature.time(&(0..=HOUR)) as i64;
+        self.server(server).wall_clock.store(if back { -by } else { by }, Ordering::Relaxed);
+    }
+
     fn pause(&mut self, server: Server) {
         let now = self.nature.now();
         if !self.server(server).is_awake(now) {
@@ -372,58 +428,5 @@ impl World {
         let journal: usize = folder.journal.image().values().map(Vec::len).sum();
         folder.journal.set_capacity(Some(journal as u64 + room));
         self.heals(Trouble::Full(server));
-    }
-
-    /// A server that may be lost for good: with it no more than a minority is.
-    fn may_lose(&mut self, server: Server) -> bool {
-        self.lost.contains(server) || self.lost.len() < self.plan.spare_servers()
-    }
-
-    /// The server is stopped, a bit of its journal flips, and it is started again: it must refuse, or know all it knew.
-    fn flip_a_bit(&mut self, server: Server) {
-        if !self.may_lose(server) || self.lost.contains(server) {
-            return;
-        }
-        self.kill(server, Death::Process);
-        let journal = self.server(server).folder.journal.clone();
-        let image = journal.image();
-        let names: Vec<&String> = image.keys().collect();
-        let Some(name) = self.nature.one_of(&names) else { return };
-        let mut bytes = image[name].clone();
-        // Mostly where something was written.
-        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
-        let end = if self.nature.chance(800) { used } else { bytes.len() };
-        let Some(last) = (end as u64 * 8).checked_sub(1) else { return };
-        let bit = self.nature.random.within(0..=last) as usize;
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        journal.put(name, &bytes);
-        self.lost.insert(server);
-        self.nature.mark(Mark::BitRot);
-    }
-
-    /// Files are lost, or all of them.
-    fn lose_folder(&mut self, server: Server) {
-        if !self.may_lose(server) || self.lost.contains(server) {
-            return;
-        }
-        let everybody_knows_it = self.everybody_knows(server);
-        self.kill(server, Death::Process);
-        self.lost.insert(server);
-        let storage = self.nature.random.next();
-        let whole = self.nature.chance(400) && everybody_knows_it;
-        let at = usize::from(server.0) - 1;
-        let me = &mut self.servers[at];
-        if whole {
-            // A new disk under the old name: its peers must refuse it.
-            me.folder = Default::default();
-            (me.storage, me.is_stranger) = (storage, true);
-            self.nature.ghost.replaced(server);
-            return;
-        }
-        let has_journal =
-            me.folder.journal.list().is_ok_and(|names| names.iter().any(|name| name.ends_with("journal")));
-        if has_journal {
-            me.folder.journal = Default::default();
-        }
     }
 }

@@ -114,6 +114,11 @@ impl Folder {
         if in_journal { self.journal.fail(operation, failure) } else { self.top.fail(operation, failure) }
     }
 
+    /// Whether a read has failed since this was asked last.
+    pub fn has_failed_to_read(&self) -> bool {
+        self.top.has_failed_to_read() | self.journal.has_failed_to_read()
+    }
+
     /// Whether the machine has stopped in one of its operations.
     pub fn has_stopped(&self) -> bool {
         self.top.has_stopped() || self.journal.has_stopped()

@@ -70,8 +70,12 @@ marks! {
     TornTail = "a torn tail was cut",
     Paused = "a server was paused",
     SlowServer = "a server was slow",
+    WallClockJumped = "a wall clock jumped",
     // Disks.
     BitRot = "a bit of synced data flipped",
+    Misdirected = "a sector turned up in the place of another",
+    FilesUpset = "a file was missing, cut short, copied or another server's",
+    FileUnreadable = "a file could not be read, and its server waited",
     RefusedDamaged = "a server refused to start from a damaged disk",
     FolderLost = "a server lost its memory and refused to start",
     Stranger = "a server with a new disk was refused by its peers",

@@ -4,7 +4,8 @@
 //! replaced. Nothing here waits, and nothing depends on anything but the seed: the same seed gives the same run, event by
 //! event, and a failure is replayed with one command.
 //!
-//! - [`plan`] is what a seed decides beforehand, [`faults`] what goes wrong, and when.
+//! - [`plan`] is what a seed decides beforehand, [`faults`] what goes wrong, and when;
+//!   `damage` is what disks do.
 //! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
 //!   `arrivals`.
 //! - [`server`], [`living`], [`turns`], [`desk`] and [`folder`] are a server without threads; [`client`] is a client.
@@ -16,6 +17,7 @@ mod arrivals;
 pub mod batch;
 pub mod cli;
 pub mod client;
+mod damage;
 pub mod desk;
 pub mod faults;
 pub mod folder;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::faults::Trouble;
+use super::faults::{Strikes, Trouble};
 use super::history::History;
 use super::invariants::Ghost;
 use super::marks::{Mark, Marks};
@@ -153,6 +153,8 @@ pub struct Nature {
     pub history: History,
     /// What was reached.
     pub marks: Marks,
+    /// What has gone wrong.
+    pub strikes: Strikes,
     lives: u64,
     hash: Xxh3,
 }
@@ -170,6 +172,7 @@ impl Nature {
             ghost: Ghost::new(plan.quorums()),
             history: History::default(),
             marks: Marks::default(),
+            strikes: Strikes::default(),
             lives: 0,
             hash: Xxh3::new(),
         }
@@ -237,8 +240,13 @@ impl Nature {
 
     /// One of these, each as likely as the others; None if there is none.
     pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
+        self.random_of(choices).copied()
+    }
+
+    /// As [`one_of`](Nature::one_of), of things that are not copied.
+    pub fn random_of<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
         let last = choices.len().checked_sub(1)?;
-        choices.get(self.random.within(0..=last as u64) as usize).copied()
+        choices.get(self.random.within(0..=last as u64) as usize)
     }
 
     /// Something worth a mark was reached.

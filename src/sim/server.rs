@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -54,6 +56,8 @@ pub struct SimServer {
     pub sync: RangeInclusive<Micros>,
     /// How fast its clock runs, in percent.
     pub clock: u64,
+    /// How far its wall clock is wrong, in microseconds. Nothing but the time stamps of its lines depends on it.
+    pub wall_clock: Arc<AtomicI64>,
     /// The lines of all its processes, if somebody wants them.
     pub lines: Option<String>,
     /// Its disk is a new one, and its peers know.
@@ -98,6 +102,7 @@ impl SimServer {
             processor: plan.processor.clone(),
             sync: plan.sync.clone(),
             clock: plan.clocks[usize::from(me.0) - 1],
+            wall_clock: Arc::default(),
             lines: lines.then(String::new),
             is_stranger: false,
             quorums: plan.quorums(),
@@ -128,9 +133,10 @@ impl SimServer {
         let trace = match self.lines {
             // One that nobody believes tells nothing either: its lines would contradict those of its old disk.
             Some(_) if !self.is_stranger => {
-                let clock = nature.clock();
+                let (clock, wrong_by) = (nature.clock(), self.wall_clock.clone());
                 Trace::to_memory_at(crate::trace::Process::server(self.me, life), move || {
-                    time_of(clock.load(std::sync::atomic::Ordering::Relaxed))
+                    let wrong_by = SignedDuration::from_micros(wrong_by.load(Ordering::Relaxed));
+                    time_of(clock.load(Ordering::Relaxed)).saturating_add(wrong_by).unwrap_or(Timestamp::MAX)
                 })
             }
             _ => Trace::disabled(),
@@ -303,7 +309,7 @@ impl SimServer {
         let others = to.without(Servers::only(self.me));
         if !others.is_empty() {
             let envelope = Envelope { context: context.clone(), message: message.clone() };
-            let bytes: std::sync::Arc<[u8]> = frame(&envelope).into();
+            let bytes: Arc<[u8]> = frame(&envelope).into();
             for server in others.iter() {
                 nature.send(Node::Server(self.me), Node::Server(server), bytes.clone());
             }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::batch::{Batch, Setting, run_one};
+use super::batch::{Batch, Setting, run_one, shrink};
 use super::faults::{Fault, Faults};
 use super::invariants::Ghost;
+use super::plan::Plan;
 use super::world::{Report, Verdict};
 use crate::museum::Bug;
 use crate::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
@@ -94,6 +95,28 @@ fn bugs_that_others_have_had_are_found() {
         let summary = batch(1, 100, Setting { allowed: Faults::all(), bug: Some(*bug) }).run(|_| {});
         assert!(summary.failure.is_some(), "{} was not found in 100 seeds: {}", bug.name(), bug.says());
     }
+}
+
+#[test]
+fn the_page_of_the_museum_tells_of_every_bug() {
+    let page = include_str!("../../docs/museum.md");
+    let told: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(' ').next()).collect();
+    for bug in Bug::ALL {
+        assert!(told.contains(&bug.name()), "{} is missing: see the head of the page", bug.name());
+    }
+    assert!(!page.contains("not in"), "a bug of the museum was not found");
+}
+
+#[test]
+fn a_failure_is_shown_with_fewer_faults() {
+    let setting = Setting { allowed: Faults::all(), bug: Some(Bug::B07) };
+    let summary = batch(1, 100, setting).run(|_| {});
+    let (seed, verdict) = summary.failure.unwrap();
+    let least = shrink(seed, setting, &verdict);
+    let on = Plan::new(seed, setting.allowed).faults.count();
+    assert!(least.allowed.count() <= on, "{} of {on}", least.allowed.count());
+    let again = run_one(seed, least, false).verdict;
+    assert_eq!(again.exit_code(), verdict.exit_code(), "{again}");
 }
 
 #[test]

@@ -7,9 +7,10 @@ use super::marks::Mark;
 use super::nature::{Event, MS, Nature, Place};
 use super::server::SimServer;
 use crate::kv::Kv;
+use crate::museum::{self, Bug};
 use crate::net::{Unknown, WhyNotApplied};
-use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, RoleName};
-use crate::role::{Action, Actions, Input, step_all};
+use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName};
+use crate::role::{Action, Actions, Input, Servers, step_all};
 use crate::server::lines;
 use crate::server::mailbox::{CrashOrder, Mail};
 use crate::server::runner::{CRASH_PATIENCE, sort};
@@ -159,6 +160,15 @@ impl SimServer {
 
     fn do_one<R: Housed>(&mut self, nature: &mut Nature, place: Place, context: &Context, action: Action<R>) {
         match action {
+            Action::Send { message: Message::Accepted { slot, .. }, .. } if museum::is(Bug::B24) => {
+                let acceptor = self.process.as_ref().and_then(|process| process.acceptor.as_ref());
+                let Some(ballot) = acceptor.map(|living| living.role.promised()) else { return };
+                let to = Servers::only(ballot.server);
+                self.send(nature, to, &Message::Accepted { ballot, slot }, context);
+            }
+            Action::Send { to, message } if R::NAME == RoleName::Proposer && museum::is(Bug::LeavesItselfOut) => {
+                self.send(nature, to.without(Servers::only(self.me)), &message, context);
+            }
             Action::Send { to, message } => self.send(nature, to, &message, context),
             Action::Arm(timer) => {
                 let delay = by_clock(nature, &timer, self.clock);

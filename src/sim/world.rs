@@ -9,6 +9,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::client::{SimClient, Wish};
+use super::faults::Strikes;
 use super::folder::Refusal;
 use super::invariants::Violation;
 use super::marks::{Mark, Marks};
@@ -70,6 +71,8 @@ pub struct Report {
     pub trace: u64,
     /// What was reached.
     pub marks: Marks,
+    /// What has gone wrong.
+    pub strikes: Strikes,
     /// Events that happened.
     pub events: u64,
     /// Virtual time that has passed.
@@ -170,6 +173,7 @@ impl World {
             asked: self.nature.history.operations().len(),
             applied: self.nature.ghost.applied(),
             marks: self.nature.marks.clone(),
+            strikes: self.nature.strikes.clone(),
             lines,
         }
     }
@@ -274,6 +278,7 @@ impl World {
                 files.set_capacity(None);
                 // A failure that was planned and has not struck is put off for ever.
                 files.fail(u64::MAX / 2, Failure::Stop);
+                files.fail_read(None);
             }
             let me = server.me;
             self.resume(me);
@@ -365,7 +370,8 @@ impl World {
                 self.end(server);
             }
             Refusal::Disk(_) => {
-                self.nature.mark(Mark::KilledInRecovery);
+                let could_not_read = self.server(server).folder.has_failed_to_read();
+                self.nature.mark(if could_not_read { Mark::FileUnreadable } else { Mark::KilledInRecovery });
                 let how = if self.nature.chance(500) { Death::Power } else { Death::Process };
                 self.kill(server, how);
             }

@@ -77,6 +77,9 @@ struct State {
     stopped: bool,
     /// The sum of the files' lengths cannot grow beyond this.
     capacity: Option<u64>,
+    /// After so many reads one fails.
+    failing_read: Option<u64>,
+    has_failed_to_read: bool,
     /// How often the machine was started again.
     life: u64,
 }
@@ -136,7 +139,7 @@ impl MemoryFiles {
     /// An independent copy of the folder, running and without planned failures, what is unsynced included.
     pub fn fork(&self) -> MemoryFiles {
         let mut state = self.state().clone();
-        state.failure = None;
+        (state.failure, state.failing_read) = (None, None);
         state.stopped = false;
         MemoryFiles(Arc::new(Mutex::new(state)))
     }
@@ -150,6 +153,16 @@ impl MemoryFiles {
     pub fn fail(&self, operation: u64, failure: Failure) {
         let mut state = self.state();
         state.failure = Some((state.counts.total() + operation, failure));
+    }
+
+    /// Makes one read fail, after so many that work; None takes that back.
+    pub fn fail_read(&self, after: Option<u64>) {
+        self.state().failing_read = after;
+    }
+
+    /// Whether a read has failed since this was asked last.
+    pub fn has_failed_to_read(&self) -> bool {
+        std::mem::take(&mut self.state().has_failed_to_read)
     }
 
     /// Whether a planned [`Failure::Stop`] has struck: then whoever uses the folder is no more, though it may not know.
@@ -363,8 +376,15 @@ impl Files for MemoryFiles {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let state = self.state();
+        let mut state = self.state();
         state.running()?;
+        state.failing_read = match state.failing_read {
+            Some(0) => {
+                (state.failing_read, state.has_failed_to_read) = (None, true);
+                return Err(io::Error::other("the disk cannot read this"));
+            }
+            after => after.map(|reads| reads - 1),
+        };
         Ok(state.inodes[&state.inode_of(name)?].bytes.clone())
     }
 

@@ -1,0 +1,183 @@
+//! What disks do to what they have long since promised to keep: bits flip, writes go astray, files are gone or cut short.
+//!
+//! It happens while a server is down. Started again, it must refuse, or know all that it knew; so at most a minority is
+//! ever damaged. One thing is left out, since no journal can notice it: a disk that acknowledges its very last group and
+//! loses it whole, in sectors. That is what a crash in the middle of a write leaves, too (see `storage::journal`).
+
+use std::collections::BTreeMap;
+
+use super::marks::Mark;
+use super::world::{Death, World};
+use crate::role::{Server, Servers};
+use crate::storage::disk::{Files, MemoryFiles, SECTOR_BYTES};
+
+/// A sector of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place<'a> {
+    file: &'a str,
+    sector: usize,
+}
+
+/// The files of a folder.
+type Image = BTreeMap<String, Vec<u8>>;
+
+impl World {
+    /// A server that may be lost for good: with it no more than a minority is.
+    fn may_lose(&self, server: Server) -> bool {
+        !self.lost.contains(server) && self.lost.len() < self.plan.spare_servers()
+    }
+
+    /// Stops a server whose disk is about to be damaged; its journal.
+    fn stop_to_damage(&mut self, server: Server) -> Option<MemoryFiles> {
+        if !self.may_lose(server) {
+            return None;
+        }
+        self.kill(server, Death::Process);
+        Some(self.server(server).folder.journal.clone())
+    }
+
+    fn damaged(&mut self, server: Server, mark: Mark) {
+        self.lost.insert(server);
+        self.nature.mark(mark);
+    }
+
+    /// A bit of its journal flips.
+    pub(super) fn flip_a_bit(&mut self, server: Server) {
+        let Some(journal) = self.stop_to_damage(server) else { return };
+        let image = journal.image();
+        let names: Vec<&String> = image.keys().collect();
+        let Some(name) = self.nature.one_of(&names) else { return };
+        let mut bytes = image[name].clone();
+        // Mostly where something was written.
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
+        let end = if self.nature.chance(800) { used } else { bytes.len() };
+        let Some(last) = (end as u64 * 8).checked_sub(1) else { return };
+        let bit = self.nature.random.within(0..=last) as usize;
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        journal.put(name, &bytes);
+        self.damaged(server, Mark::BitRot);
+    }
+
+    /// A sector was written to another place than was asked for: what stood there is gone, and where it should be stands
+    /// what stood there before, be it an older sector or nothing.
+    pub(super) fn misdirect(&mut self, server: Server) {
+        let Some(journal) = self.stop_to_damage(server) else { return };
+        let mut image = journal.image();
+        let places: Vec<(String, usize)> = written_sectors(&image);
+        let (Some(from), Some(to)) = (self.nature.random_of(&places), self.nature.random_of(&places)) else { return };
+        let (from, to) = (Place { file: &from.0, sector: from.1 }, Place { file: &to.0, sector: to.1 });
+        let stray = sector(&image, from).to_vec();
+        if sector(&image, to) == stray {
+            return;
+        }
+        let is_lost = self.nature.chance(500) && !is_of_last_group(&image, &places, from);
+        put_sector(&mut image, to, &stray);
+        if is_lost {
+            put_sector(&mut image, from, &[0; SECTOR_BYTES]);
+        }
+        for name in [from.file, to.file] {
+            journal.put(name, &image[name]);
+        }
+        self.damaged(server, Mark::Misdirected);
+    }
+
+    /// A file is missing, empty, cut short, there twice, or another server's.
+    pub(super) fn upset_files(&mut self, server: Server) {
+        let Some(journal) = self.stop_to_damage(server) else { return };
+        let image = journal.image();
+        let names: Vec<&String> = image.keys().collect();
+        let (Some(name), Some(other)) = (self.nature.one_of(&names), self.nature.one_of(&names)) else { return };
+        match self.nature.random.within(0..=5) {
+            0 if journal.remove(name).and_then(|()| journal.sync_folder()).is_ok() => {}
+            1 => {
+                let left = self.nature.random.within(0..=image[name].len() as u64 - 1) as usize;
+                journal.put(name, &image[name][..left]);
+            }
+            2 => journal.put(other, &image[name]),
+            3 => journal.put(&format!("{:010}.journal", names.len() + 1), &image[name]),
+            4 => {
+                let others: Vec<Server> = self.plan.cluster().without(Servers::only(server)).iter().collect();
+                let Some(stranger) = self.nature.one_of(&others) else { return };
+                let theirs = self.server(stranger).folder.journal.image();
+                self.server(server).folder.journal = MemoryFiles::from_image(&theirs);
+            }
+            _ => {
+                // The small files of the folder itself.
+                let top = self.server(server).folder.top.clone();
+                let small = top.image();
+                let names: Vec<&String> = small.keys().collect();
+                let Some(name) = self.nature.one_of(&names) else { return };
+                let left = self.nature.random.within(0..=small[name].len() as u64 - 1) as usize;
+                top.put(name, &small[name][..left]);
+            }
+        }
+        self.damaged(server, Mark::FilesUpset);
+    }
+
+    /// One of the files that a server reads when it starts cannot be read, this time.
+    pub(super) fn plan_read_error(&mut self, server: Server) {
+        self.kill(server, Death::Process);
+        let reads = self.nature.random.within(0..=3);
+        let folder = &self.server(server).folder;
+        let in_journal = reads > 0;
+        if in_journal { &folder.journal } else { &folder.top }.fail_read(Some(reads));
+    }
+
+    /// Files are lost, or all of them.
+    pub(super) fn lose_folder(&mut self, server: Server) {
+        if !self.may_lose(server) {
+            return;
+        }
+        let everybody_knows_it = self.everybody_knows(server);
+        self.kill(server, Death::Process);
+        self.lost.insert(server);
+        let storage = self.nature.random.next();
+        let whole = self.nature.chance(400) && everybody_knows_it;
+        let me = self.server(server);
+        if whole {
+            // A new disk under the old name: its peers must refuse it.
+            me.folder = Default::default();
+            (me.storage, me.is_stranger) = (storage, true);
+            self.nature.ghost.replaced(server);
+            return;
+        }
+        let has_journal =
+            me.folder.journal.list().is_ok_and(|names| names.iter().any(|name| name.ends_with("journal")));
+        if has_journal {
+            me.folder.journal = Default::default();
+        }
+    }
+}
+
+/// The sectors of journal files that hold anything.
+fn written_sectors(image: &Image) -> Vec<(String, usize)> {
+    let segments = image.iter().filter(|(name, _)| name.ends_with(".journal"));
+    let sectors = segments.flat_map(|(name, bytes)| {
+        let written = |(_, sector): &(usize, &[u8])| sector.iter().any(|byte| *byte != 0);
+        bytes.chunks_exact(SECTOR_BYTES).enumerate().filter(written).map(move |(at, _)| (name.clone(), at))
+    });
+    sectors.collect()
+}
+
+fn range(place: Place<'_>) -> std::ops::Range<usize> {
+    place.sector * SECTOR_BYTES..(place.sector + 1) * SECTOR_BYTES
+}
+
+fn sector<'a>(image: &'a Image, place: Place<'_>) -> &'a [u8] {
+    &image[place.file][range(place)]
+}
+
+fn put_sector(image: &mut Image, place: Place<'_>, bytes: &[u8]) {
+    if let Some(file) = image.get_mut(place.file) {
+        file[range(place)].copy_from_slice(bytes);
+    }
+}
+
+/// Whether a sector is one of the group that was written last. The number of its group stands in each sector at byte 16.
+fn is_of_last_group(image: &Image, places: &[(String, usize)], place: Place<'_>) -> bool {
+    let group = |place| sector(image, place)[16..24].to_vec();
+    places.last().is_some_and(|(file, sector)| {
+        let last = Place { file, sector: *sector };
+        group(last) == group(place)
+    })
+}
