@@ -147,7 +147,7 @@ const STORY: &str = "\
 #[test]
 fn a_quorum_lights_up_where_it_is_clicked() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let file = drawn(&run_of(STORY), &browser.folder().to_owned(), "quorum");
+    let file = drawn(&run_of(STORY), browser.folder(), "quorum");
     let lit = "[...document.querySelectorAll('.line.basis')].map((line) => paxosTimeline.shown[line.dataset.row].id)";
     for (line, basis) in [("s1.7", json!(["s1.6", "s2.2"])), ("s1.5", json!(["s1.4", "s2.1"]))] {
         browser.open_file(&file, "");
@@ -178,7 +178,7 @@ fn a_violation_opens_at_the_first_wrong_line() {
         .replace("s2.9 ", "s2.2 ")
         .replace("s2.2    acceptor ACCEPTED", "s2.3    acceptor ACCEPTED")
         .replace("re=s2.2\n", "re=s2.3\n");
-    let file = drawn(&run_of(&broken), &browser.folder().to_owned(), "broken");
+    let file = drawn(&run_of(&broken), browser.folder(), "broken");
     browser.open_file(&file, "");
     browser.settle();
     assert_eq!(browser.text("paxosTimeline.line().id"), "s2.3");
@@ -202,7 +202,7 @@ fn what_a_client_writes_stays_text() {
         let text = paxos_kv::trace::Text::from(hostile);
         let lines = STORY.replace("key=color", &format!("key={text}")).replace("value=blue", &format!("value={text}"));
         let lines = lines.replace("req=c1-5", &format!("req={text}"));
-        let file = drawn(&run_of(&lines), &browser.folder().to_owned(), hostile);
+        let file = drawn(&run_of(&lines), browser.folder(), hostile);
         browser.open_file(&file, &format!("#at=s1.5&req={}", "x"));
         browser.eval("paxosTimeline.setFilter({}), paxosTimeline.go(paxosTimeline.run.byId.get('s1.5')), paxosTimeline.showTab('slots'), paxosTimeline.showTab('now')");
         browser.settle();
@@ -280,7 +280,7 @@ fn a_hundred_thousand_lines_open_in_seconds() {
     }
     let run = run_of(&lines);
     assert!(run.lines.len() > 100_000);
-    let file = drawn(&run, &browser.folder().to_owned(), "many");
+    let file = drawn(&run, browser.folder(), "many");
     assert!(std::fs::metadata(&file).unwrap().len() < 8 << 20);
     let begun = std::time::Instant::now();
     browser.open_file(&file, "");

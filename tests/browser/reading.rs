@@ -53,7 +53,7 @@ const TOLD: &str = "paxosTimeline.run.lines.map((line) => ({ id: line.id, micros
     req: line.req, re: line.re, why: line.why })).sort((a, b) => (a.id < b.id ? -1 : 1))";
 
 fn must_agree(browser: &mut Browser, run: &Run) {
-    let file = drawn(run, &browser.folder().to_owned(), "reader");
+    let file = drawn(run, browser.folder(), "reader");
     browser.open_file(&file, "");
     let mut expected: Vec<Value> = run.lines.iter().map(|entry| told(&entry.line)).collect();
     expected.sort_by_key(|line| line["id"].to_string());
@@ -114,7 +114,7 @@ fn texts_of_clients_are_read_back_byte_by_byte() {
         );
     }
     let run = run_of(&lines);
-    let file = drawn(&run, &browser.folder().to_owned(), "texts");
+    let file = drawn(&run, browser.folder(), "texts");
     browser.open_file(&file, "");
     let found = browser.eval("paxosTimeline.run.lines.map((line) => paxosTimeline.tools.readText(line.fields.value))");
     assert_eq!(found, json!(texts));
@@ -125,7 +125,7 @@ fn texts_of_clients_are_read_back_byte_by_byte() {
 fn what_is_no_line_is_counted_and_nothing_else() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let run = run_of("2026-08-21T14:03:07.105612Z WARN  s3.1    acceptor DROP     msg=ACCEPT cause=crashed\n");
-    let file = drawn(&run, &browser.folder().to_owned(), "garbage");
+    let file = drawn(&run, browser.folder(), "garbage");
     browser.open_file(&file, "");
     let garbage = json!([
         "",
