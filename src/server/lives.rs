@@ -119,4 +119,5 @@ pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Durat
             let _ = house.proposer.post_reserved(Mail { context: Context::default(), input, size: 0 });
         }
     }
+    house.send_replies();
 }

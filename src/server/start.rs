@@ -14,7 +14,7 @@ use super::options::{Fail, Options, Restart};
 use super::peers::{self, Linked};
 use super::supervisor::{Order, Supervisor};
 use crate::cluster::Cluster;
-use crate::net::bind;
+use crate::net::{allow_many_sockets, bind};
 use crate::paxos::Quorums;
 use crate::random::Random;
 use crate::role::Server;
@@ -36,6 +36,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
         options.check_address(address)?;
     }
     options.check_failures()?;
+    allow_many_sockets();
     let (mut signals, is_stopping) = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
     // Ports before anything else: a server that is started twice must not touch the running one's data.
     let peer_port = bind(member.peer, "peer")?;

@@ -123,7 +123,7 @@ impl Reigns {
                 let twice = before.filter(|before| before != slot && is_open(*before))?;
                 let what =
                     format!("{ballot} proposes {:?} in slot {slot}, and has it open in slot {twice}", command.id);
-                Some(Violation { invariant: 32, what })
+                Some(Violation { invariant: 33, what })
             }
             ProposerFact::Forwarded { command, .. } => {
                 let first = self.forwarded.insert((server, command.id));
@@ -161,7 +161,7 @@ impl Reigns {
         let reign = self.reigns.get_mut(&server).filter(|reign| reign.ballot == *ballot)?;
         if reign.refused {
             let what = format!("{server} leads on at {ballot}, though it was refused");
-            return Some(Violation { invariant: 33, what });
+            return Some(Violation { invariant: 34, what });
         }
         let beats = reign.beats + 1;
         if !matches!(message, Message::Heartbeat { .. }) {
@@ -174,7 +174,7 @@ impl Reigns {
             return None;
         }
         let what = format!("{server} leads on at {ballot}, and no majority has answered {UNANSWERED_MAX} heartbeats");
-        Some(Violation { invariant: 31, what })
+        Some(Violation { invariant: 35, what })
     }
 
     /// Whether a command was handed over by this life of a proposer.

@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod arbitrary;
 pub mod audit;
+pub mod clocks;
 mod event;
 pub mod exchange;
 mod facts;
@@ -20,6 +21,7 @@ pub mod report;
 pub mod story;
 mod terminal;
 mod text;
+pub mod timeline;
 mod word;
 mod writer;
 

@@ -134,6 +134,8 @@ impl Proposer {
     pub(super) fn propose(&mut self, attempt: Attempt, bound: Bound, out: &mut Output<Self>) {
         let left = if attempt.fill.is_some() { 0 } else { self.policy.commands_per_ballot() };
         let (from, ballot, quorum) = (attempt.from, attempt.ballot, bound.quorum);
+        let voters = quorum.and(self.quorums.servers());
+        assert!(self.quorums.is_prepared(voters), "{ballot} was promised by {quorum} alone: no quorum");
         self.phase = Phase::Proposing(Box::new(Proposing::new(attempt, bound, left)));
         if self.policy.keeps_ballot() {
             self.lead(from, ballot, quorum, out);
