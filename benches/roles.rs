@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use paxos_kv::kv::{self, Kv, Op};
 use paxos_kv::paxos::{
     Acceptor, Ballot, Learner, LearnerOutcome, Life, Message, Policy, Proposer, ProposerRequest, Quorums, RoleName,
-    Slot, StateMachine, Value,
+    Slot, SlotRange, StateMachine, Value,
 };
 use paxos_kv::role::{Action, Disk, Input, Role, Server, Servers, turn};
 
@@ -89,9 +89,9 @@ impl World {
 
     fn learnt(&mut self, from: Server, actions: Vec<Action<Learner<Kv>>>) {
         for action in &actions {
-            if let Action::Outcome(LearnerOutcome::Applied { slot, id, .. }) = action {
-                self.applied += 1;
-                let told = Input::Request(ProposerRequest::Applied { slot: *slot, id: *id });
+            self.applied += u64::from(matches!(action, Action::Outcome(LearnerOutcome::Applied { .. })));
+            if let Action::Outcome(LearnerOutcome::Advanced { applied, ids }) = action {
+                let told = Input::Request(ProposerRequest::Applied { slot: *applied, ids: ids.clone() });
                 let actions = step(&mut self.proposers[usize::from(from.0) - 1], [told]);
                 self.send(from, actions);
             }
@@ -157,7 +157,7 @@ fn single_steps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("one role, a group of 64 inputs");
     group.throughput(Throughput::Elements(GROUP));
     let accepts = |from: u64| {
-        let accept = move |n| Message::Accept { ballot: BALLOT, slot: Slot(from + n), value: write(from + n) };
+        let accept = move |n| Message::Accept { ballot: BALLOT, first: Slot(from + n), values: vec![write(from + n)] };
         (0..GROUP).map(accept).collect::<Vec<Message>>()
     };
 
@@ -184,8 +184,8 @@ fn single_steps(criterion: &mut Criterion) {
                 let slots = next..next + GROUP;
                 next += GROUP;
                 let accepted = |server| {
-                    let accepted = move |slot| (Server(server), Message::Accepted { ballot: BALLOT, slot: Slot(slot) });
-                    slots.clone().map(accepted)
+                    let accepted = |slot| Message::Accepted { ballot: BALLOT, slots: SlotRange::only(Slot(slot)) };
+                    slots.clone().map(move |slot| (Server(server), accepted(slot)))
                 };
                 let proposed = accepts.into_iter().map(|accept| (BALLOT.server, accept));
                 proposed.chain(accepted(1)).chain(accepted(2)).chain(accepted(3)).collect::<Vec<_>>()
