@@ -12,8 +12,8 @@ use paxos_kv::client::workload::Action;
 use paxos_kv::client::{Client, ClientError, Done, Ended, Outcome, Ticket};
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Who, WhyNotApplied, frame,
-    frame_into, greet,
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Who, WhyNotApplied,
+    allow_many_sockets, frame, frame_into, greet,
 };
 use paxos_kv::role::Server;
 use paxos_kv::trace::Context;
@@ -186,4 +186,35 @@ fn a_client_that_says_no_more_still_gets_its_replies() {
         reply: Reply::Value { slot: paxos_kv::paxos::Slot(2), value: Some(b"v".to_vec().into()), version: 1 },
     });
     assert_eq!(said.len(), 20 * one.len());
+}
+
+/// How much memory a process has, in KiB.
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_thousand_idle_connections_cost_little_and_hold_up_nobody() {
+    allow_many_sockets();
+    let cluster = Cluster::start(1, &["--seed", "6", "--segment-kib", "1024", "--steps", "off"]);
+    let mut client = cluster.client("c1", 1);
+    client.put(b"k", b"v").unwrap();
+    let before = resident_kib(cluster.pid(1));
+    // Each has asked once, so that each has its buffer.
+    let mut idle: Vec<FrameReader> = Vec::new();
+    for number in 0..1_000 {
+        let stream = greeted(&cluster);
+        (&stream).write_all(&frame(&request(number, Request::Get { key: b"k".to_vec() }))).unwrap();
+        let mut reader = FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES);
+        let reply: ClientReply = reader.read(Some(Instant::now() + support::PATIENCE)).unwrap().unwrap();
+        assert_eq!(reply.number, number);
+        idle.push(reader);
+    }
+    let each = (resident_kib(cluster.pid(1)).saturating_sub(before)) as f64 / idle.len() as f64;
+    println!("{each:.1} KiB a connection");
+    assert!(each < 48.0, "{each:.1} KiB a connection");
+    assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"v");
+    client.put(b"k", b"w").unwrap();
 }

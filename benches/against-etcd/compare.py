@@ -19,6 +19,7 @@ All loads go to the leader, where both systems are fastest. Everything ends by i
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -218,7 +219,8 @@ class Ours(System):
         self.client("bench", "--clients", 1, "--reads", 100, "--duration", "100ms", "--warm-up", "0ms", "--keys", KEYS)
 
     def load(self, clients, reads, connections):
-        words = ["bench", "-o", "json", "--reads", reads, "--keys", KEYS, "--value-size", VALUE_SIZE]
+        words = ["bench", "-o", "json", "--server", self.leader() + 1]
+        words += ["--reads", reads, "--keys", KEYS, "--value-size", VALUE_SIZE]
         words += ["--duration", f"{self.options.seconds}s", "--warm-up", f"{self.options.warm_up}s"]
         if connections:
             words += ["--clients", connections, "--pipeline", clients // connections]
@@ -227,8 +229,15 @@ class Ours(System):
         return json.loads(self.client(*words))
 
     def leader(self):
-        leading = [line for line in self.client("status").splitlines() if line.startswith("leader: s")]
-        return int(leading[0].split()[1].lstrip("s").rstrip(",;:")) - 1 if leading else 0
+        """Which one leads; the first, where the protocol has no leader."""
+        deadline = time.time() + READY_SECONDS
+        while time.time() < deadline:
+            said = self.client("status")
+            leads = re.search(r"^server (\d+) leads", said, re.MULTILINE)
+            if leads or "nobody leads" not in said:
+                return int(leads[1]) - 1 if leads else 0
+            time.sleep(0.02)
+        sys.exit("nobody leads")
 
     def gap(self):
         leader = self.leader()

@@ -4,6 +4,7 @@
 //! for the client's sockets until [`Client::next_due`] and calls it again. Requests fail over one by one: a reply
 //! that brings nothing moves its own request to the next server, a connection that breaks moves all that wait on it.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::connection::{Connection, NoReply};
 use super::flight::{Flight, Pauses, Reach, Stage, asked, is_answer};
 use super::lines::Lines;
-use super::outcome::{ClientError, Tries, Try, TryEnd};
+use super::outcome::{Asked, ClientError, Tries, Try, TryEnd};
 use super::session::WriteId;
 use super::stub::{Client, Ticket, Unnamed};
 use crate::net::{ClientReply, ClientRequest, Reply, Request, Unknown, WhyNotApplied};
@@ -239,13 +240,12 @@ impl Client {
     /// Names the writes that wait for it, in a session that is opened first if there is none.
     pub(super) fn name_writes(&mut self) {
         let now = Instant::now();
-        while let Some(Unnamed { deadline, .. }) = self.unnamed.front() {
-            if *deadline <= now {
-                let Some(late) = self.unnamed.pop_front() else { return };
-                let tries = Tries::new(self.options.cluster.servers(), super::outcome::Asked::Session);
-                self.keep_result(late.ticket, Err(tries.into_error(now - late.begun)), now - late.begun);
-                continue;
-            }
+        if self.unnamed.iter().any(|write| write.deadline <= now) {
+            let (late, others) = mem::take(&mut self.unnamed).into_iter().partition(|write| write.deadline <= now);
+            self.unnamed = others;
+            self.fail_late(late, now);
+        }
+        while !self.unnamed.is_empty() {
             let Some(id) = self.session.begin_write() else { break };
             let Some(write) = self.unnamed.pop_front() else { return };
             let WriteId { session, sequence, first_open } = id;
@@ -258,11 +258,20 @@ impl Client {
             }
             self.ask(write.ticket, self.server, now);
         }
-        if let (Some(nonce), Some(write), None) = (self.session.wanted(), self.unnamed.front(), self.opening) {
-            let deadline = write.deadline;
+        let patience = self.unnamed.iter().map(|write| write.deadline).max();
+        if let (Some(nonce), Some(deadline), None) = (self.session.wanted(), patience, self.opening) {
             let ticket = self.begin(Request::Open { nonce }, Reach::Any, self.server, deadline);
             self.opening = Some(ticket);
             self.ask(ticket, self.server, now);
+        }
+    }
+
+    /// Writes whose time is up before they had a number.
+    fn fail_late(&mut self, late: VecDeque<Unnamed>, now: Instant) {
+        for write in late {
+            let tries = Tries::new(self.options.cluster.servers(), Asked::Session);
+            let waited = now - write.begun;
+            self.keep_result(write.ticket, Err(tries.into_error(waited)), waited);
         }
     }
 

@@ -221,6 +221,21 @@ fn without_a_session_no_write_is_sent_and_all_that_wait_hear_why() {
 }
 
 #[test]
+fn a_write_without_a_number_ends_when_its_own_time_is_up() {
+    // No session comes. The second write has less time than the first, and does not wait for it.
+    let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
+    let mut client = Client::connect(ClientOptions { timeout: 20 * TRY, ..cluster.options() }).unwrap();
+    let patient = client.submit(put(0)).unwrap();
+    client.set_timeout(TRY / 4);
+    let hasty = client.submit(put(1)).unwrap();
+    let ended = client.wait(hasty);
+    assert!(matches!(ended.end, Err(ClientError::NotApplied(_))), "{ended:?}");
+    assert_eq!(client.under_way(), 1, "the other one waits on");
+    drop(client);
+    let _ = patient;
+}
+
+#[test]
 fn an_expired_session_ends_its_writes_and_no_other_session() {
     // The session expires while three writes are under way; what is written then is written in a new one.
     let cluster = FakeCluster::start(vec![super::fake::serves(|n, request| match request {
