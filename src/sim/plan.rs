@@ -123,7 +123,11 @@ impl Plan {
             sync: 100..=pick(200..=slowest_sync),
             segment_bytes: 4_096 << pick(1..=3),
             // Not both small: an answer in more parts than a mailbox holds would never be heard as a whole.
-            mailbox: if small == 0 { pick(8..=64) as usize } else { MAILBOX_MAX },
+            mailbox: match small {
+                0 => pick(8..=64) as usize,
+                1 => MAILBOX_MAX,
+                _ => 16 * MAILBOX_MAX,
+            },
             part_bytes: if small > 1 { pick(64..=2_000) as usize } else { PROMISE_PART_BYTES },
             sessions: if pick(0..=4) == 0 { pick(2..=8) as usize } else { SESSIONS_MAX },
             clocks,
