@@ -11,7 +11,7 @@ use paxos_kv::net::{
     CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Reply, Request, frame_into,
     unframe,
 };
-use paxos_kv::paxos::{Ballot, Message, Slot, Value};
+use paxos_kv::paxos::{Ballot, Message, Slot, SlotRange, Value};
 use paxos_kv::role::Server;
 use paxos_kv::trace::Context;
 use serde::Serialize;
@@ -38,11 +38,11 @@ fn frames(criterion: &mut Criterion) {
     let op = |size| Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; size], if_version: None };
     for size in [100, 10_000] {
         let command = kv::Command::Write { session: 1, sequence: 9, first_open: 9, label: String::new(), op: op(size) };
-        let message = Message::Accept { ballot, slot: Slot(1_000), value: Value::Command(command.to_paxos()) };
+        let message = Message::Accept { ballot, first: Slot(1_000), values: vec![Value::Command(command.to_paxos())] };
         let accept = Envelope { context: Context::default(), message };
         both_ways(criterion, &format!("ACCEPT of a {size}-byte value"), &accept, PEER_FRAME_MAX_BYTES);
     }
-    let message = Message::Accepted { ballot, slot: Slot(1_000) };
+    let message = Message::Accepted { ballot, slots: SlotRange { first: Slot(1_000), last: Slot(1_000) } };
     both_ways(criterion, "ACCEPTED", &Envelope { context: Context::default(), message }, PEER_FRAME_MAX_BYTES);
     let request = Request::Write { session: 1, sequence: 9, first_open: 9, op: op(100) };
     let request = ClientRequest { number: 12, context: Context::default(), request };
