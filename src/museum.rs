@@ -66,6 +66,7 @@ exhibits! {
     B25: "a snapshot is taken in also when it is older than what is there", seen "etcd #18055";
     B25B: "a snapshot leaves the sessions out", seen "session tables that are not part of the state";
     B26: "the log is cut before its checkpoint is durable", seen "snapshots without a sync";
+    B30: "a leader that nobody answers leads on", seen "leaders that can send and not hear";
     B32: "the session to forget is the first of a hash map", seen "replicas that differ";
     ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";
     AcceptBelowFrom: "a proposer proposes in a slot that its promises do not cover", seen "a log with one ballot for all slots";
@@ -82,6 +83,8 @@ exhibits! {
     NobodyTriesAgain: "a proposer's timers never ring", seen "published coursework: failures swallowed";
     AcceptBelowPromise: "an acceptor accepts below its promise", seen "published coursework: the ballot goes backwards";
     LearnWithoutQuorum: "one vote is enough", seen "published coursework";
+    NackedLeaderGoesOn: "a leader that was refused leads on at its ballot", seen "leases and terms that are checked late";
+    ForwardedTwice: "a leader proposes a command again that is handed over again while it is open", seen "retries under load";
     NoCatchUp: "a learner that missed something never asks", seen "published coursework";
 }
 

@@ -13,6 +13,7 @@ use paxos_kv::trace::audit::Audit;
 use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::report::Report;
 use paxos_kv::trace::story::{Filter, story};
+use paxos_kv::trace::timeline;
 
 /// Studies the lines that a run has left behind, or still writes.
 #[derive(Parser)]
@@ -25,6 +26,7 @@ Examples:
   paxos-lab report runs/latest                what the run shows, each point with the lines that show it
   paxos-lab logs runs/latest --req c1-5       the story of one request, and the crashes around it
   paxos-lab logs runs/latest --slot 7         the story of one slot
+  paxos-lab timeline runs/latest -o run.html  the picture of the run, one page that needs nothing else
   paxos-lab check runs/latest                 whether what the clients have seen is linearizable
 
 Exit codes: 0 done (audit, report: proved; check: linearizable), 1 failure, 2 usage, 6 not provable because lines are
@@ -63,6 +65,8 @@ enum Command {
         #[arg(long, value_name = "N")]
         slot: Option<u64>,
     },
+    /// Draw the run: one page to look at in a browser, step by step, without any network
+    Timeline(timeline::cli::Arguments),
     /// Decide whether what clients have seen is linearizable
     Check(CheckArgs),
 }
@@ -111,6 +115,7 @@ fn run(command: Command) -> Result<(String, u8), String> {
             }
             Ok((told.into_iter().map(|at| format!("{}\n", run.line(at))).collect(), 0))
         }
+        Command::Timeline(arguments) => timeline::cli::run(&arguments),
         Command::Check(args) => args.run(),
     }
 }

@@ -104,7 +104,8 @@ impl Cradle {
             )));
         }
         let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, slot, state);
-        let learner = learner.with_retention(self.house.options.retention());
+        let learner =
+            learner.with_retention(self.house.options.retention()).under(self.house.options.protocol.policy());
         if let Some(down) = down {
             let event = lines::restarted_learner(down, learner.applied(), learner.machine().digest());
             self.tell_restart(RoleName::Learner, event, None);
@@ -152,4 +153,5 @@ pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Durat
             let _ = house.proposer.post_reserved(Mail { context: Context::default(), input, size: 0 });
         }
     }
+    house.send_replies();
 }

@@ -42,7 +42,9 @@ impl Shell<Proposer> for ProposerShell {
         self.0.desk.not_applied(id, WhyNotApplied::Proposer(why), &context);
     }
 
-    fn publish(&self, _role: &Proposer) {}
+    fn publish(&self, role: &Proposer) {
+        self.0.board.update(|shown| shown.set_leader(role.leader()));
+    }
 }
 
 /// The shell of an acceptor.
@@ -131,11 +133,13 @@ impl Shell<Learner<Kv>> for LearnerShell {
 
     fn outcome(&self, outcome: LearnerOutcome<Kv>, context: Context) {
         match outcome {
-            LearnerOutcome::Applied { slot, id, outcome } => {
+            LearnerOutcome::Applied { id, outcome, .. } => {
                 if let Some(id) = id {
                     self.0.desk.applied(id, outcome, &context);
                 }
-                let input = Input::Request(ProposerRequest::Applied { slot, id });
+            }
+            LearnerOutcome::Advanced { applied, ids } => {
+                let input = Input::Request(ProposerRequest::Applied { slot: applied, ids });
                 // Lost if the proposer is down or busy: the learner's next beat tells it the same slot.
                 let _ = self.0.proposer.post(Mail { context, input, size: 0 });
             }
@@ -169,12 +173,12 @@ impl Shell<Learner<Kv>> for LearnerShell {
                 }
                 // What was applied in between was said by nobody here.
                 self.tell_learner(LearnerRequest::Recall(self.0.desk.waiting()));
-                let input = Input::Request(ProposerRequest::Applied { slot, id: None });
+                let input = Input::Request(ProposerRequest::Applied { slot, ids: Vec::new() });
                 let _ = self.0.proposer.post(Mail { context, input, size: 0 });
             }
             LearnerOutcome::Recalled { slot, id, outcome } => {
                 self.0.desk.applied(id, outcome, &context);
-                let input = Input::Request(ProposerRequest::Applied { slot, id: Some(id) });
+                let input = Input::Request(ProposerRequest::Applied { slot, ids: vec![id] });
                 let _ = self.0.proposer.post(Mail { context, input, size: 0 });
             }
             LearnerOutcome::Mended { entries } => {

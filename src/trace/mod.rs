@@ -21,6 +21,7 @@ pub mod report;
 pub mod story;
 mod terminal;
 mod text;
+pub mod timeline;
 mod word;
 mod writer;
 

@@ -1,0 +1,69 @@
+//! `paxos-lab timeline`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::facts::Facts;
+use super::{LINES_MAX, page};
+use crate::trace::audit::Audit;
+use crate::trace::parse::Run;
+
+/// The command line of the picture.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  paxos-lab timeline runs/latest -o run.html            the whole run
+  paxos-lab simulate --seed 7 --out runs/sim-7          a simulated one ...
+  paxos-lab timeline runs/sim-7 -o sim-7.html           ... is drawn alike
+
+The page opens from a file, in any browser, and needs no network. If the audit finds a violation, it opens at the first
+wrong line. Its address takes #req=c1-5, #slot=7, #server=3, #at=s1.204 and #view=time.")]
+pub struct Arguments {
+    /// Folder of the run, as runs/latest
+    dir: PathBuf,
+    /// The page to write
+    #[arg(short, long, value_name = "FILE.html", default_value = "timeline.html")]
+    out: PathBuf,
+    /// What the page is called [default: the folder's name]
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+    /// At most so many lines; of a longer run the beginning, or what is around the first violation
+    #[arg(long, value_name = "N", default_value_t = LINES_MAX, value_parser = parse_lines)]
+    lines: usize,
+}
+
+fn parse_lines(text: &str) -> Result<usize, String> {
+    let lines = text.parse().ok().filter(|lines| (1..=1_000_000).contains(lines));
+    lines.ok_or_else(|| format!("'{text}' is no number of lines from 1 to 1000000"))
+}
+
+/// Writes the page; what to print, and the exit code.
+pub fn run(arguments: &Arguments) -> Result<(String, u8), String> {
+    let Arguments { dir, out, title, lines } = arguments;
+    let run = Run::read(dir).map_err(|error| error.to_string())?;
+    let title = title.clone().unwrap_or_else(|| name(dir));
+    let page = page(&run, &Audit::new(&run), &title, *lines);
+    fs::write(out, &page.html).map_err(|error| format!("cannot write {}: {error}", out.display()))?;
+    let Facts { servers, others, messages, outages, .. } = Facts::new(&run);
+    let mut text = format!(
+        "{}: {} lines of {servers} servers and {others} clients, {messages} messages, {outages} outages\n",
+        out.display(),
+        page.lines
+    );
+    if page.left_out > 0 {
+        let _ = writeln!(text, "{} lines of the run are not in it. More: --lines {}", page.left_out, run.lines.len());
+    }
+    if let Some(line) = &page.opens_at {
+        let _ = writeln!(text, "it opens at the first wrong line, {line}");
+    }
+    Ok((text, 0))
+}
+
+/// A folder's own name, and not `latest`.
+fn name(dir: &Path) -> String {
+    let real = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    real.file_name().unwrap_or(real.as_os_str()).to_string_lossy().into_owned()
+}

@@ -1,0 +1,133 @@
+//! The picture of a run: one page, complete in itself, that draws the lines and lets people step through them.
+//!
+//! The page holds the lines as they were written and reads them itself, as it must when it watches a run live; what it
+//! needs besides is what the audit says of them. [`facts`] counts the same things in Rust that the page draws: the tests
+//! hold the two against each other.
+//!
+//! Whatever a client put into a key travels as data: packed, then as text of the page, never as markup.
+
+pub mod cli;
+pub mod facts;
+mod page;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::audit::{Audit, Verdict};
+use super::parse::Run;
+
+/// A page carries at most so many lines.
+pub const LINES_MAX: usize = 200_000;
+/// A page tells at most so many findings of the audit, and so many lines of each.
+const FINDINGS_MAX: usize = 50;
+const FINDING_LINES_MAX: usize = 20;
+
+/// What the page knows besides its lines.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Data {
+    pub title: String,
+    /// `proved`, `unproven` or `violated`; none while a run is watched.
+    pub verdict: Option<&'static str>,
+    /// Acceptors come back without their memory.
+    #[serde(rename = "unsafe")]
+    pub is_unsafe: bool,
+    pub findings: Vec<Finding>,
+    /// So many findings are not told.
+    pub more: usize,
+    /// The line at which the page opens: the first that is wrong.
+    pub first: Option<String>,
+    /// So many lines are not in the page.
+    pub left_out: usize,
+    /// Files whose torn last line is not in the page.
+    pub torn: Vec<String>,
+    /// The lines, packed.
+    pub packed: String,
+    /// Whether the page watches a running cluster.
+    pub live: bool,
+    /// Whether its buttons may crash roles.
+    pub lab: bool,
+}
+
+/// What the audit says.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Finding {
+    rule: &'static str,
+    verdict: &'static str,
+    says: String,
+    lines: Vec<String>,
+}
+
+/// A page and what is to be said about it.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The whole page.
+    pub html: String,
+    /// How many lines it holds.
+    pub lines: usize,
+    /// How many lines of the run it does not hold.
+    pub left_out: usize,
+    /// The line at which it opens, if that is not the first.
+    pub opens_at: Option<String>,
+}
+
+/// The page of a run, with at most `most` of its lines.
+pub fn page(run: &Run, audit: &Audit, title: &str, most: usize) -> Page {
+    let wrong = first_wrong(run, audit);
+    let kept = window(run, wrong, most);
+    let mut text = String::new();
+    for at in &kept {
+        text.push_str(&run.line(*at).to_string());
+        text.push('\n');
+    }
+    let findings = audit.findings.iter().take(FINDINGS_MAX).map(|finding| Finding {
+        rule: finding.rule.name(),
+        verdict: word(finding.verdict),
+        says: finding.says.clone(),
+        lines: finding.lines.iter().take(FINDING_LINES_MAX).map(|at| run.line(*at).id.to_string()).collect(),
+    });
+    let data = Data {
+        title: title.to_string(),
+        verdict: Some(word(audit.verdict())),
+        is_unsafe: !audit.unsafe_lines.is_empty(),
+        findings: findings.collect(),
+        more: audit.findings.len().saturating_sub(FINDINGS_MAX),
+        first: wrong.map(|at| run.line(at).id.to_string()),
+        left_out: run.lines.len() - kept.len(),
+        torn: run.torn.clone(),
+        packed: page::pack(&text),
+        ..Data::default()
+    };
+    let (lines, left_out, opens_at) = (kept.len(), data.left_out, data.first.clone());
+    Page { html: page::assemble(&data, "connect-src 'none'"), lines, left_out, opens_at }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Proved => "proved",
+        Verdict::Unproven => "unproven",
+        Verdict::Violated => "violated",
+    }
+}
+
+/// The first line that breaks a rule: of each violation the last of its lines, since the others were right until then.
+fn first_wrong(run: &Run, audit: &Audit) -> Option<usize> {
+    let violations = audit.findings.iter().filter(|finding| finding.verdict == Verdict::Violated);
+    let ends = violations.filter_map(|finding| finding.lines.iter().copied().max_by_key(|at| run.line(*at).time));
+    ends.min_by_key(|at| run.line(*at).time)
+}
+
+/// The lines that the page holds: all, or so many from the beginning; around the first wrong one if that comes later.
+/// In the order of the files.
+fn window(run: &Run, wrong: Option<usize>, most: usize) -> BTreeSet<usize> {
+    let mut by_time: Vec<usize> = (0..run.lines.len()).collect();
+    if by_time.len() > most {
+        by_time.sort_by_key(|at| run.line(*at).time);
+        let place = wrong.and_then(|wrong| by_time.iter().position(|at| *at == wrong)).unwrap_or(0);
+        let from = if place < most { 0 } else { (place - most / 2).min(by_time.len() - most) };
+        by_time = by_time[from..from + most].to_vec();
+    }
+    by_time.into_iter().collect()
+}

@@ -1,0 +1,372 @@
+// The space-time diagram: columns are roles, time runs down. Only what is near the window is drawn.
+
+const ROW = 26, GAP = 20, GAP_FROM = 20000, HEAD = 44, LEFT = 84, PITCH = 17, SPACE = 9;
+/** Height of a millisecond on the clock, before anybody zooms. */
+const MILLI = 60;
+/** A browser cannot scroll much further, in pixels. */
+const TALL_MAX = 8000000;
+/** A window draws so many arrows at most, and says how many it leaves out. */
+const ARROWS_MAX = 1500;
+/** So many clients have a column of their own; the others share the last one. */
+const CLIENT_LANES = 4;
+
+const ROLE_LETTERS = { server: "D", proposer: "P", acceptor: "A", learner: "L", coordinator: "C", participant: "T" };
+const ROLE_NAMES = { server: "front desk", proposer: "proposer", acceptor: "acceptor", learner: "learner",
+  coordinator: "coordinator", participant: "participant" };
+
+/** Where each process and role stands: a list of lanes from left to right, and a way to find one. */
+function layLanes(run) {
+  const others = new Map(), roles = new Set();
+  for (const line of run.lines) {
+    if (line.server) roles.add(line.role);
+    else others.set(line.process, (others.get(line.process) || 0) + 1);
+    // A client that is watched from afar has no lines here, but servers name it.
+    const asker = !line.server || line.name !== "REQUEST" || !line.re ? null : line.re.slice(0, line.re.lastIndexOf("."));
+    if (asker && !others.has(asker)) others.set(asker, 0);
+  }
+  if (!roles.has("coordinator")) for (const role of ["proposer", "acceptor", "learner"]) roles.add(role);
+  const clients = [...others.keys()].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+  const lanes = [], find = new Map();
+  let x = LEFT + PITCH / 2;
+  clients.forEach((name, n) => {
+    if (n < CLIENT_LANES) {
+      lanes.push({ x, key: name, client: name, shared: 0 });
+      x += PITCH + 4;
+    } else lanes[lanes.length - 1].shared++;
+    find.set(name, lanes[lanes.length - 1].x);
+  });
+  if (clients.length) x += SPACE;
+  const groups = [];
+  const order = ["server", "proposer", "coordinator", "acceptor", "participant", "learner"].filter((role) => role === "server" || roles.has(role));
+  for (const number of [...run.cluster].sort((a, b) => a - b)) {
+    const from = x - PITCH / 2 - 2;
+    for (const role of order) {
+      lanes.push({ x, key: `${number} ${role}`, server: number, role });
+      find.set(`${number} ${role}`, x);
+      x += PITCH;
+    }
+    groups.push({ server: number, from, to: x - PITCH / 2 + 2 });
+    x += SPACE;
+  }
+  return { lanes, groups, find, end: x };
+}
+
+class Diagram {
+  constructor(app) {
+    this.app = app;
+    this.box = document.getElementById("run");
+    this.sheet = document.getElementById("sheet");
+    this.window = document.getElementById("window");
+    this.head = document.getElementById("lanes");
+    this.drawn = null;
+    this.hidden = 0;
+    this.box.addEventListener("scroll", () => this.onScroll(), { passive: true });
+    new ResizeObserver(() => this.draw()).observe(this.box);
+  }
+
+  onScroll() {
+    const { scrollTop: top, clientHeight: height } = this.box;
+    if (!this.drawn || top < this.drawn.safeTop || top + height > this.drawn.safeEnd) this.draw();
+  }
+
+  /** Gives every shown line its height. */
+  layout() {
+    const { run, shown, byTime } = this.app;
+    this.places = layLanes(run);
+    for (const line of run.lines) line.shown = -1;
+    const ys = this.ys = new Float64Array(shown.length);
+    const from = shown.length ? shown[0].at : 0;
+    let y = ROW / 2 + 6;
+    shown.forEach((line, n) => {
+      line.shown = n;
+      if (byTime) y = Math.max(n ? ys[n - 1] : 0, ROW / 2 + 6 + (line.at - from) / 1000 * this.scale());
+      else if (n) y += ROW + (line.at - shown[n - 1].at >= GAP_FROM ? GAP : 0);
+      ys[n] = y;
+    });
+    this.height = (shown.length ? ys[shown.length - 1] : 0) + ROW;
+    this.sheet.style.height = `${this.height}px`;
+    const tell = this.places.end + 4;
+    this.box.style.setProperty("--tell", `${tell}px`);
+    this.sheet.style.minWidth = `${tell + 240}px`;
+    this.head.style.minWidth = `${tell + 240}px`;
+    this.drawHead();
+    this.draw();
+  }
+
+  /** Pixels a millisecond. */
+  scale() {
+    const { shown, zoom } = this.app;
+    if (!shown.length) return 1;
+    const millis = Math.max((shown[shown.length - 1].at - shown[0].at) / 1000, 1);
+    return Math.min(MILLI * zoom, TALL_MAX / millis);
+  }
+
+  x(line) {
+    return this.places.find.get(line.server ? `${line.server} ${line.role}` : line.process) ?? LEFT;
+  }
+
+  /** The first shown line at or below a height. */
+  rowAt(y) {
+    let low = 0, high = this.ys.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.ys[middle] < y) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  /** The shown line nearest to a height, or -1. */
+  nearest(y) {
+    const row = this.rowAt(y);
+    if (!this.ys.length) return -1;
+    if (row === this.ys.length) return row - 1;
+    return row > 0 && y - this.ys[row - 1] < this.ys[row] - y ? row - 1 : row;
+  }
+
+  /** The height of a moment of the run, also of one whose line is not shown. */
+  yOf(line) {
+    if (line.shown >= 0) return this.ys[line.shown];
+    const { shown } = this.app;
+    let low = 0, high = shown.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (shown[middle].row < line.row) low = middle + 1;
+      else high = middle;
+    }
+    return low < shown.length ? this.ys[low] - ROW / 2 : this.height - 2;
+  }
+
+  drawHead() {
+    const state = this.app.state();
+    const parts = document.createDocumentFragment();
+    const put = (className, left, width, text, title) => {
+      const span = document.createElement("span");
+      span.className = className;
+      span.style.left = `${left}px`;
+      if (width) span.style.width = `${width}px`;
+      span.textContent = text;
+      if (title) span.title = title;
+      parts.append(span);
+      return span;
+    };
+    for (const lane of this.places.lanes) {
+      if (lane.client) put("name", lane.x - 14, 28, lane.shared ? `${lane.client}\u2026` : lane.client,
+        lane.shared ? `${lane.client}, and ${lane.shared} more processes share this column` : lane.client).style.setProperty("--hue", "var(--dim)");
+      else {
+        const down = state.get(lane.server);
+        const off = down && (!down.up || down.down.has(lane.role));
+        put(off ? "role off" : "role", lane.x - 8, 16, ROLE_LETTERS[lane.role], `s${lane.server} ${ROLE_NAMES[lane.role]}${off ? ", down" : ""}`);
+      }
+    }
+    for (const group of this.places.groups) {
+      const known = state.get(group.server);
+      const off = known && !known.up;
+      put(off ? "name off" : "name", group.from, group.to - group.from, `server ${group.server}`).style.setProperty("--hue", `var(--s${hueOf(group.server)})`);
+    }
+    put("says", this.places.end + 4, 0, "what happened, and why");
+    this.head.replaceChildren(parts);
+  }
+
+  draw() {
+    if (!this.ys) return;
+    const { clientHeight } = this.box;
+    // When fewer lines are shown than before, the box still stands where there was more.
+    const scrollTop = Math.min(this.box.scrollTop, Math.max(0, this.height + HEAD - clientHeight));
+    const reach = Math.max(clientHeight, 400);
+    const top = Math.max(0, scrollTop - reach), end = scrollTop + clientHeight + reach;
+    const from = this.rowAt(top), to = this.rowAt(end);
+    this.drawn = { top, safeTop: top && scrollTop - reach / 2, safeEnd: scrollTop + clientHeight + reach / 2 };
+    this.window.style.top = `${top}px`;
+    const height = Math.max(Math.min(end, this.height) - top, 1);
+    const svg = `<svg width="${this.places.end}" height="${height}" aria-hidden="true"><defs><pattern id="hatch" width="6" height="6" `
+      + `patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect class="hatch-back" width="6" height="6"/>`
+      + `<path class="hatch-line" d="M0 0V6"/></pattern></defs>${this.columns(height)}${this.bands(top, end)}`
+      + `${this.arrows(from, to, top)}${this.marks(from, to, top)}</svg>`;
+    // Everything in this text is numbers and words of this script: what people wrote goes in as text below.
+    const holder = document.createElement("div");
+    holder.innerHTML = svg;
+    this.window.replaceChildren(...this.rows(from, to, top, end), holder.firstChild);
+    this.app.tellUndrawn(this.hidden);
+  }
+
+  columns(height) {
+    const groups = this.places.groups.map((group) =>
+      `<rect class="column" style="--hue:var(--s${hueOf(group.server)})" x="${group.from}" y="0" width="${group.to - group.from}" height="${height}"/>`);
+    const threads = this.places.lanes.map((lane) => `<path class="thread" d="M${lane.x} 0V${height}"/>`);
+    return groups.join("") + threads.join("");
+  }
+
+  bands(top, end) {
+    const drawn = [];
+    for (const outage of this.app.run.derive().outages) {
+      const y1 = this.yOf(outage.from), y2 = outage.to ? this.yOf(outage.to) : this.height;
+      if (y2 < top || y1 > end) continue;
+      const lanes = this.places.lanes.filter((lane) => lane.server === outage.server && (!outage.role || lane.role === outage.role));
+      const y = Math.max(y1, top - 20), height = Math.min(y2, end + 20) - y;
+      for (const lane of lanes) {
+        drawn.push(`<rect class="band${outage.told ? "" : " unsure"}" x="${lane.x - 7}" y="${(y - top).toFixed(1)}" width="14" height="${Math.max(height, 1).toFixed(1)}"/>`);
+      }
+    }
+    return drawn.join("");
+  }
+
+  /** Arrows with an end among these rows. */
+  arrows(from, to, top) {
+    const { cursor, shown } = this.app;
+    const chosen = shown[cursor];
+    const usual = new Map(), hot = new Map();
+    let count = 0;
+    this.hidden = 0;
+    const add = (edge) => {
+      if (edge.from.shown < 0 || edge.to.shown < 0) return;
+      const isHot = edge.from === chosen || edge.to === chosen;
+      if (edge.kind === WITHIN || (edge.kind === BASIS && !isHot)) return;
+      if (++count > ARROWS_MAX && !isHot) {
+        this.hidden++;
+        return;
+      }
+      const style = edgeStyle(edge);
+      const into = isHot ? hot : usual;
+      if (!into.has(style.key)) into.set(style.key, { style, shafts: [], heads: [] });
+      this.arrow(edge, top, into.get(style.key));
+    };
+    for (let row = from; row < to; row++) {
+      for (const edge of shown[row].causes) add(edge);
+      for (const edge of shown[row].effects) if (edge.to.shown >= to || edge.to.shown < from) add(edge);
+    }
+    const paint = (groups, className) => `<g class="${className}">` + [...groups.values()].map(({ style, shafts, heads }) =>
+      `<path class="shaft" style="--hue:var(--s${style.hue})" stroke-width="${style.width}"${style.dash} d="${shafts.join("")}"/>`
+      + `<path class="head" style="--hue:var(--s${style.hue})" d="${heads.join("")}"/>`).join("") + "</g>";
+    return paint(usual, "arrows") + paint(hot, "arrows hot");
+  }
+
+  arrow(edge, top, into) {
+    const x1 = this.x(edge.from), y1 = this.ys[edge.from.shown] - top, x2 = this.x(edge.to), y2 = this.ys[edge.to.shown] - top;
+    const length = Math.hypot(x2 - x1, y2 - y1) || 1;
+    const dx = (x2 - x1) / length, dy = (y2 - y1) / length;
+    const [startX, startY, endX, endY] = [x1 + dx * 7, y1 + dy * 7, x2 - dx * 7.5, y2 - dy * 7.5].map((n) => n.toFixed(1));
+    into.shafts.push(`M${startX} ${startY}L${endX} ${endY}`);
+    const head = (along, across) => `${(x2 - dx * along - dy * across).toFixed(1)} ${(y2 - dy * along + dx * across).toFixed(1)}`;
+    if (edge.from.name === "NACK") into.heads.push(`M${head(6.5, 4)}L${head(6.5, -4)}L${head(8, -4)}L${head(8, 4)}Z`);
+    else if (edge.to.name !== "DROP") into.heads.push(`M${head(6.2, 0)}L${head(11.5, 2.7)}L${head(11.5, -2.7)}Z`);
+  }
+
+  marks(from, to, top) {
+    const { cursor, shown } = this.app;
+    const drawn = [];
+    const chosen = shown[cursor];
+    const around = new Set(chosen ? chosen.causes.filter((edge) => edge.kind !== WITHIN).map((edge) => edge.from) : []);
+    for (let row = from; row < to; row++) {
+      const line = shown[row], x = this.x(line), y = (this.ys[row] - top).toFixed(1);
+      drawn.push(drawMark(line, x, y));
+      if (line === chosen) drawn.push(`<circle class="ring" cx="${x}" cy="${y}" r="10"/>`);
+      else if (around.has(line)) drawn.push(`<circle class="ring" cx="${x}" cy="${y}" r="9" stroke-dasharray="2 2.5"/>`);
+    }
+    return `<g class="marks">${drawn.join("")}</g>`;
+  }
+
+  /** The sentences, as elements. Where the clock brings lines too close together, the later ones are counted. */
+  rows(from, to, top, end) {
+    const { shown, cursor, run, byTime, wrong } = this.app;
+    const chosen = shown[cursor];
+    const basis = new Set(chosen ? chosen.causes.filter((edge) => edge.kind !== WITHIN).map((edge) => edge.from) : []);
+    const drawn = [], reach = this.box.clientHeight / 2;
+    if (byTime && to < shown.length && to > 0 && this.ys[to] - this.ys[to - 1] > reach) drawn.push(...this.silence(to, top, end));
+    let last = -Infinity, untold = 0, lastRow = null;
+    const tellUntold = () => {
+      if (lastRow && untold) lastRow.lastChild.append(Object.assign(document.createElement("span"), { className: "more", textContent: `and ${untold} more lines` }));
+      untold = lastRow ? 0 : untold;
+    };
+    for (let row = from; row < to; row++) {
+      const line = shown[row], y = this.ys[row];
+      if (!byTime && row > 0 && line.at - shown[row - 1].at >= GAP_FROM) drawn.push(this.gap(line.at - shown[row - 1].at, y - top));
+      if (byTime && y - last < 19 && line !== chosen) {
+        untold++;
+        continue;
+      }
+      if (byTime && y - last < 19 && lastRow) {
+        drawn.splice(drawn.indexOf(lastRow), 1);
+        untold++;
+        lastRow = null;
+      }
+      tellUntold();
+      if (byTime && row > 0 && y - this.ys[row - 1] > reach) drawn.push(...this.silence(row, top, end));
+      last = y;
+      const element = document.createElement("div");
+      element.className = `line ${loudness(line)}${line === chosen ? " here" : basis.has(line) ? " basis" : ""}${wrong.has(line.id) ? " wrong" : ""}`;
+      element.style.top = `${y - top - ROW / 2}px`;
+      element.dataset.row = row;
+      const when = document.createElement("span");
+      when.className = "when";
+      when.textContent = relative(line.at);
+      const tell = document.createElement("span");
+      tell.className = "tell";
+      tell.append(dressed(sentence(line, run.cluster.size)));
+      element.append(when, tell);
+      drawn.push(element);
+      lastRow = element;
+    }
+    tellUntold();
+    return drawn;
+  }
+
+  /** Where the clock runs and nothing happens, words say so, in sight wherever one looks. */
+  silence(row, top, end) {
+    const { shown } = this.app, y1 = this.ys[row - 1] + 40, y2 = this.ys[row] - 40;
+    const middle = this.box.scrollTop + this.box.clientHeight * 0.4;
+    const y = Math.max(y1, Math.min(middle, y2));
+    if (y < top || y > end) return [];
+    const element = document.createElement("div");
+    element.className = "silence";
+    element.style.top = `${y - top}px`;
+    element.textContent = `nothing happens for ${spell(shown[row].at - shown[row - 1].at)}`;
+    return [element];
+  }
+
+  gap(micros, y) {
+    const element = document.createElement("div");
+    element.className = "gap";
+    element.style.top = `${y - ROW / 2 - GAP}px`;
+    element.style.width = `${this.places.end - 4}px`;
+    element.append(Object.assign(document.createElement("span"), { textContent: `\u22ee ${spell(micros)}` }));
+    return element;
+  }
+
+  /** Brings a shown line into view. */
+  reveal(row, centre) {
+    if (row < 0 || row >= this.ys.length) return;
+    const { scrollTop, clientHeight } = this.box;
+    const y = this.ys[row], margin = ROW * 3, above = HEAD;
+    if (centre || y < scrollTop + margin || y > scrollTop + clientHeight - above - margin) {
+      this.box.scrollTop = Math.max(0, y - (clientHeight - above) * (centre ? 0.4 : y < scrollTop + margin ? 0.3 : 0.6));
+    }
+  }
+}
+
+/** How an arrow looks: the second phase is heavier, what is refused or lost is broken, clients have no colour. */
+function edgeStyle({ from, to }) {
+  const hue = lineHue(to.name === "DROP" ? from : from.fields.ballot ? from : to.fields.ballot && from.role !== "client" ? to : from);
+  const heavy = from.name === "ACCEPT" || from.name === "ACCEPTED";
+  const broken = from.name === "NACK" || to.name === "DROP";
+  const width = heavy ? 1.7 : 1.1;
+  return { hue, width, dash: broken ? ' stroke-dasharray="4 3"' : from.name === "CHOSEN" ? ' stroke-dasharray="1 2.5"' : "",
+    key: `${hue} ${width} ${broken} ${from.name === "CHOSEN"}` };
+}
+
+function loudness(line) {
+  if (line.level === "ERROR") return "error";
+  if (line.name === "CHOSEN") return "key";
+  if (line.level === "WARN" && line.name !== "DROP") return "warn";
+  return line.name === "REQUEST" || line.name === "RESPONSE" || line.name === "ACCEPT" || line.name === "RESTART" ? "" : "soft";
+}
+
+/** Time since the first line: 3.214567. */
+function relative(micros) {
+  return (micros / 1e6).toFixed(micros < 1e9 ? 6 : 3);
+}
+
+/** 1.2 s, 35 ms. */
+function spell(micros) {
+  return micros >= 1e6 ? `${(micros / 1e6).toFixed(1)} s` : micros >= 1000 ? `${(micros / 1000).toFixed(micros >= 10000 ? 0 : 1)} ms` : `${Math.round(micros)} \u00b5s`;
+}

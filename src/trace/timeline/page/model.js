@@ -1,0 +1,378 @@
+// What lines say together: which message led to which line, who was down when, what each role knew at any moment.
+
+/** Every message that is drawn, by the line that tells of its arrival; `basis` is drawn only when it is asked for. */
+const MESSAGE = "message", WITHIN = "within", BASIS = "basis";
+
+/** So many lines are kept while a run is watched live; the oldest go first. */
+const LIVE_MAX = 60000;
+/** The state of all roles is kept once in so many lines; those between are stepped from there. */
+const STATE_EVERY = 256;
+
+class Run {
+  constructor() {
+    this.lines = [];
+    this.byId = new Map();
+    this.dropped = 0;
+    this.unread = 0;
+    this.origin = null;
+    this.cluster = new Set();
+    this.tables();
+  }
+
+  tables() {
+    this.last = new Map();        // process -> its last line
+    this.answers = new Map();     // PROMISE, ACCEPTED, NACK by what they answer and who says it
+    this.firstAccept = new Map(); // ballot -> its first ACCEPT
+    this.waiting = new Map();     // id -> lines that name it and came before it
+    this.wanted = new Map();      // answer -> lines that count it and came before it
+    this.states = [];
+    this.derived = null;
+  }
+
+  /** Takes lines in any order. */
+  add(texts) {
+    const fresh = [];
+    for (const text of texts) {
+      const line = readLine(text);
+      if (!line) this.unread++;
+      else if (!this.byId.has(line.id)) {
+        line.key = null;
+        line.causes = [];
+        line.effects = [];
+        this.byId.set(line.id, line);
+        fresh.push(line);
+      }
+    }
+    if (this.origin === null) this.origin = fresh.reduce((least, line) => Math.min(least, line.time), Infinity);
+    for (const line of fresh) line.at = line.time - this.origin;
+    fresh.sort((a, b) => a.at - b.at || a.n - b.n);
+    for (const line of fresh) this.index(line);
+    for (const line of fresh) this.join(line);
+    for (const line of fresh) this.place(line);
+    for (const line of fresh) this.lines.push(line);
+    this.lines.sort((a, b) => a.key - b.key || a.n - b.n || (a.process < b.process ? -1 : 1));
+    this.renumber();
+    return fresh;
+  }
+
+  renumber() {
+    this.lines.forEach((line, row) => { line.row = row; });
+    this.states = [];
+    this.derived = null;
+  }
+
+  /** Forgets the oldest lines of a long live run. */
+  trim() {
+    if (this.lines.length <= LIVE_MAX) return;
+    const old = this.lines.splice(0, this.lines.length - LIVE_MAX);
+    this.dropped += old.length;
+    const gone = new Set(old);
+    for (const line of old) this.byId.delete(line.id);
+    for (const line of this.lines) {
+      if (line.causes.some((cause) => gone.has(cause.from))) {
+        line.causes = line.causes.filter((cause) => !gone.has(cause.from));
+      }
+    }
+    for (const answers of this.answers.values()) {
+      while (answers.length && gone.has(answers[0])) answers.shift();
+    }
+    for (const [key, answers] of this.answers) if (!answers.length) this.answers.delete(key);
+    this.base = stateAfter(this.base, old);
+    this.renumber();
+  }
+
+  index(line) {
+    const { name, fields, server } = line;
+    if (name === "PROMISE") this.answer(`P ${fields.ballot} ${server}`, line);
+    else if (name === "NACK") this.answer(`N ${fields.ballot} ${server}`, line);
+    else if (name === "ACCEPTED") this.answer(`A ${fields.slot} ${fields.ballot} ${server}`, line);
+    else if (name === "ACCEPT") {
+      const first = this.firstAccept.get(fields.ballot);
+      if (!first || line.n < first.n) this.firstAccept.set(fields.ballot, line);
+    } else if (name === "BOOT") readServers(fields.cluster).forEach((member) => this.cluster.add(member));
+    if (line.server) this.cluster.add(line.server);
+  }
+
+  answer(key, line) {
+    const known = this.answers.get(key);
+    if (known) known.push(line);
+    else this.answers.set(key, [line]);
+    for (const [late, kind] of this.wanted.get(key) || []) this.link(line, late, kind);
+    this.wanted.delete(key);
+  }
+
+  join(line) {
+    if (line.re) {
+      const cause = this.byId.get(line.re);
+      if (cause) this.link(cause, line);
+      else this.wait(line.re, line);
+    }
+    for (const late of this.waiting.get(line.id) || []) this.link(line, late);
+    this.waiting.delete(line.id);
+    const { name, fields } = line;
+    if (name === "ACCEPT" || name === "LEAD") {
+      // One PROMISE serves every slot of its ballot: only the first proposal shows it arriving.
+      const kind = name === "ACCEPT" && this.firstAccept.get(fields.ballot) !== line ? BASIS : MESSAGE;
+      for (const server of readServers(fields.quorum)) this.joinAnswer(`P ${fields.ballot} ${server}`, line, kind);
+    } else if (name === "CHOSEN") {
+      for (const server of readServers(fields.quorum)) {
+        this.joinAnswer(`A ${fields.slot} ${fields.ballot} ${server}`, line, MESSAGE);
+      }
+    } else if (name === "RETRY") {
+      for (const server of readNacks(fields.nack)) this.joinAnswer(`N ${fields.ballot} ${server}`, line, MESSAGE);
+    }
+  }
+
+  wait(id, line) {
+    const known = this.waiting.get(id);
+    if (known) known.push(line);
+    else this.waiting.set(id, [line]);
+  }
+
+  /** The last answer that was given before this line, or else the first. */
+  joinAnswer(key, line, kind) {
+    const answers = this.answers.get(key);
+    if (!answers) {
+      this.wanted.set(key, [...this.wanted.get(key) || [], [line, kind]]);
+      return;
+    }
+    let best = answers[0];
+    for (const answer of answers) if (answer.at <= line.at && answer.at >= best.at) best = answer;
+    this.link(best, line, kind);
+  }
+
+  link(from, to, kind) {
+    if (from === to || to.causes.some((cause) => cause.from === from)) return;
+    const inside = from.process === to.process && from.role === to.role;
+    const edge = { from, to, kind: inside ? WITHIN : kind || MESSAGE };
+    to.causes.push(edge);
+    from.effects.push(edge);
+  }
+
+  /** Gives a line its place: by time, but behind what it comes from, whatever the clocks of two machines say. */
+  place(line) {
+    const stack = [line];
+    while (stack.length) {
+      const top = stack[stack.length - 1];
+      if (typeof top.key === "number") { stack.pop(); continue; }
+      const open = top.placing ? [] : top.causes.filter((cause) => cause.from.key === null && !cause.from.placing);
+      top.placing = true;
+      if (open.length) {
+        for (const cause of open) stack.push(cause.from);
+        continue;
+      }
+      let key = top.at;
+      for (const cause of top.causes) if (cause.from.key !== null) key = Math.max(key, cause.from.key + 0.001);
+      const before = this.last.get(top.process);
+      if (before && before.n < top.n) key = Math.max(key, before.key + 0.001);
+      if (!before || before.n < top.n) this.last.set(top.process, top);
+      top.key = key;
+      stack.pop();
+    }
+  }
+
+  /** Who was down when, and what clients waited for. */
+  derive() {
+    if (!this.derived) this.derived = { outages: outages(this.lines), exchanges: exchanges(this.lines) };
+    return this.derived;
+  }
+
+  /** What each role knows once the line of this row is written; row -1 is before everything. */
+  stateAt(row) {
+    const whole = Math.floor((row + 1) / STATE_EVERY);
+    for (let n = this.states.length; n <= whole; n++) {
+      const before = n === 0 ? this.base || new Map() : this.states[n - 1];
+      this.states.push(n === 0 ? before : stateAfter(before, this.lines.slice((n - 1) * STATE_EVERY, n * STATE_EVERY)));
+    }
+    return stateAfter(this.states[whole], this.lines.slice(whole * STATE_EVERY, row + 1));
+  }
+}
+
+/** The times for which a role was down: from its CRASH to its RESTART, or for all roles from a process's end to the
+ * BOOT of the next. What was killed says nothing: from its last line on, nobody knows when it died. */
+function outages(lines) {
+  const found = [], open = new Map(), lastOf = new Map();
+  for (const line of lines) {
+    if (!line.server) continue;
+    const key = `${line.server} ${line.role}`;
+    if (line.name === "BOOT") {
+      for (const role of ["proposer", "acceptor", "learner", "coordinator", "participant"]) close(`${line.server} ${role}`, line);
+      const before = lastOf.get(line.server);
+      if (before && before.process !== line.process) {
+        found.push({ server: line.server, role: null, from: before, to: line, told: before.name === "STOP" });
+      }
+    } else if (line.name === "CRASH") {
+      close(key, line);
+      const outage = { server: line.server, role: line.role, from: line, to: null, told: true };
+      open.set(key, outage);
+      found.push(outage);
+    } else if (line.name === "RESTART") close(key, line);
+    lastOf.set(line.server, line);
+  }
+  for (const [server, line] of lastOf) {
+    if (line.name === "STOP") found.push({ server, role: null, from: line, to: null, told: true });
+  }
+  function close(key, line) {
+    const outage = open.get(key);
+    if (outage) outage.to = line;
+    open.delete(key);
+  }
+  return found;
+}
+
+/** Each request of a client with the line that ends it, if there is one. */
+function exchanges(lines) {
+  const found = [], open = new Map();
+  for (const line of lines) {
+    if (line.role !== "client" || line.req === null) continue;
+    const key = `${line.process} ${line.req}`;
+    if (line.name === "REQUEST") {
+      const exchange = { request: line, reply: null };
+      open.set(key, exchange);
+      found.push(exchange);
+    } else if (line.name === "RESPONSE" || line.name === "TIMEOUT") {
+      const exchange = open.get(key);
+      if (exchange) exchange.reply = line;
+      open.delete(key);
+    }
+  }
+  return found;
+}
+
+/** The rows of the lines that a filter lets through: the same that `paxos-lab logs --req --slot` prints. */
+function filterRows(run, { req, slot, server }) {
+  let told = run.lines;
+  if (req) told = told.filter((line) => line.req === req);
+  if (slot) {
+    const about = aboutSlot(run, slot);
+    told = told.filter(about);
+  }
+  if (req || slot) told = withFailures(run, told);
+  if (server) told = told.filter((line) => line.server === server);
+  return told;
+}
+
+/** Whether a line is about a slot: its ballots, its value, and the requests whose commands were proposed in it. */
+function aboutSlot(run, slot) {
+  const ballots = new Set(), labels = new Set();
+  for (const { name, fields, req } of run.lines) {
+    if (name === "ACCEPT" && readSlot(fields.slot) === slot) {
+      ballots.add(fields.ballot);
+      if (req && fields.key !== undefined) labels.add(req);
+    }
+  }
+  return ({ name, fields, req }) => {
+    const ranges = fields.slot !== undefined && fields.slot.endsWith("+");
+    switch (name) {
+      case "ACCEPT": case "ACCEPTED": case "CHOSEN": case "LEARN": case "FILL": case "VIOLATION":
+        return readSlot(fields.slot) === slot;
+      case "NACK":
+        return readSlot(fields.slot) === slot || (ranges && ballots.has(fields.ballot));
+      case "PREPARE": case "PROMISE": case "RETRY":
+        return readSlot(fields.slot) === slot || ballots.has(fields.ballot);
+      case "REQUEST": case "RESPONSE": case "TIMEOUT": case "FAILOVER":
+        return req !== null && labels.has(req);
+      default:
+        return false;
+    }
+  };
+}
+
+/** The same lines, with the crashes and restarts that overlap with them. */
+function withFailures(run, told) {
+  if (!told.length) return told;
+  let first = Infinity, last = -Infinity;
+  for (const line of told) {
+    first = Math.min(first, line.at);
+    last = Math.max(last, line.at);
+  }
+  const rows = new Set(told);
+  for (const outage of run.derive().outages) {
+    if (outage.role && outage.from.at <= last && (!outage.to || outage.to.at >= first)) {
+      rows.add(outage.from);
+      if (outage.to) rows.add(outage.to);
+    }
+  }
+  for (const line of run.lines) {
+    if (line.name === "BOOT" && line.life > 1 && line.at >= first && line.at <= last) rows.add(line);
+  }
+  return run.lines.filter((line) => rows.has(line));
+}
+
+/** A server about which nothing is known yet. */
+function blank() {
+  return { up: false, down: new Set(), promised: "none", accepted: "", count: 0, applied: 0, proposing: "", forgot: false };
+}
+
+/** The state of every server after some more lines; what was given is not changed. */
+function stateAfter(state, lines) {
+  const after = new Map(state);
+  const fresh = new Set();
+  for (const line of lines) {
+    if (!line.server) continue;
+    if (!fresh.has(line.server)) {
+      const known = after.get(line.server) || blank();
+      after.set(line.server, { ...known, down: new Set(known.down) });
+      fresh.add(line.server);
+    }
+    step(after.get(line.server), line);
+  }
+  return after;
+}
+
+function step(server, { name, role, fields }) {
+  if (name !== "STOP") server.up = true;
+  switch (name) {
+    case "BOOT":
+      Object.assign(server, blank(), { up: true, promised: fields.promised || "none", count: Number(fields.accepted || 0),
+        applied: readSlot(fields.applied), accepted: "" });
+      break;
+    case "STOP": server.up = false; break;
+    case "CRASH":
+      server.down.add(role);
+      if (role === "proposer") server.proposing = "";
+      break;
+    case "RESTART":
+      server.down.delete(role);
+      if (role === "acceptor") {
+        server.promised = fields.promised || "none";
+        server.count = Number(fields.accepted || 0);
+        server.forgot = fields.recovered !== "disk";
+        if (server.forgot) server.accepted = "";
+      } else if (role === "learner") server.applied = readSlot(fields.applied);
+      break;
+    case "PREPARE": server.proposing = `asks ${fields.ballot}`; break;
+    case "ACCEPT": server.proposing = `${fields.slot} at ${fields.ballot}`; break;
+    case "RETRY": server.proposing = "waits"; break;
+    case "LEAD": server.proposing = `leads ${fields.ballot}`; break;
+    case "STEPDOWN": server.proposing = ""; break;
+    case "PROMISE": server.promised = fields.ballot; break;
+    case "NACK": server.promised = fields.promised; break;
+    case "ACCEPTED":
+      server.promised = fields.ballot;
+      server.accepted = `${fields.slot}@${fields.ballot}`;
+      server.count++;
+      break;
+    case "LEARN":
+      server.applied = readSlot(fields.applied);
+      if (server.proposing.startsWith(`${fields.slot} at `)) server.proposing = "";
+      break;
+  }
+}
+
+/** What a slot has come to on each server by this row: the ballot last accepted there, and whether it is applied. */
+function slotsAt(run, row) {
+  const slots = new Map();
+  for (let at = 0; at <= row && at < run.lines.length; at++) {
+    const { name, server, fields } = run.lines[at];
+    if (name !== "ACCEPTED" && name !== "LEARN" && name !== "CHOSEN" && name !== "ACCEPT") continue;
+    const slot = readSlot(fields.slot);
+    let known = slots.get(slot);
+    if (!known) slots.set(slot, known = { accepted: {}, applied: {}, chosen: "", ballots: new Set(), what: null });
+    if (name === "ACCEPTED") known.accepted[server] = fields.ballot;
+    else if (name === "CHOSEN") known.chosen = fields.ballot;
+    else if (name === "LEARN") { known.applied[server] = fields.ballot; known.what = run.lines[at]; }
+    else { known.ballots.add(fields.ballot); known.what = known.what || run.lines[at]; }
+  }
+  return slots;
+}

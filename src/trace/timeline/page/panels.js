@@ -1,0 +1,208 @@
+// What stands beside the diagram: the state of every role at the chosen line, the line itself, the slots, the legend.
+
+function element(tag, className, ...children) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  made.append(...children);
+  return made;
+}
+
+function ballotChip(text) {
+  return !text || text === "none" ? element("span", "dim", "none") : dressed([{ ballot: text }]);
+}
+
+/** The table of roles. */
+function drawState(app) {
+  const line = app.line(), state = app.state();
+  const head = element("tr", "", ...["", "proposer", "promised", "accepted", "applied"].map((text) => element("th", "", text)));
+  const rows = [...app.run.cluster].sort((a, b) => a - b).map((number) => {
+    const known = state.get(number) || blank();
+    const cell = (role, ...content) => element("td", !known.up || known.down.has(role) ? "off" : "num", ...content);
+    const accepted = known.accepted ? known.accepted.split("@") : null;
+    const row = element("tr", line && line.server === number ? "touched" : "",
+      element("td", "", dressed([{ server: number }])),
+      cell("proposer", !known.up || known.down.has("proposer") ? "down" : known.proposing ? withBallots(known.proposing) : "\u00b7"),
+      cell("acceptor", known.forgot ? element("span", "forgot", "forgot ") : "", ballotChip(known.promised)),
+      cell("acceptor", accepted ? `${accepted[0]} at ` : known.count ? `${known.count} slots` : "\u00b7", accepted ? ballotChip(accepted[1]) : ""),
+      cell("learner", known.applied ? `${known.applied}` : "\u00b7"));
+    row.lastChild.title = "the last slot that its learner has applied";
+    return row;
+  });
+  document.getElementById("state").replaceChildren(element("table", "", head, ...rows));
+}
+
+/** `slot 7 at 3.1` with its ballot dressed. */
+function withBallots(text) {
+  return dressed(text.split(/(\d+\.\d+)/).map((part) => (/^\d+\.\d+$/.test(part) ? { ballot: part } : part)));
+}
+
+/** The ring of servers, and the message that the chosen line has received on its way. */
+function drawStage(app, forward) {
+  const state = app.state(), line = app.line();
+  const members = [...app.run.cluster].sort((a, b) => a - b);
+  const at = new Map(members.map((number, n) => {
+    const angle = Math.PI * 2 * n / members.length - Math.PI / 2;
+    return [number, [160 + 104 * Math.cos(angle), 96 + 68 * Math.sin(angle)]];
+  }));
+  const wires = members.flatMap((a, n) => members.slice(n + 1).map((b) => `<path class="wire" d="M${at.get(a)}L${at.get(b)}"/>`));
+  const seats = members.map((number) => {
+    const known = state.get(number) || blank(), [x, y] = at.get(number);
+    const off = !known.up || known.down.has("acceptor");
+    const promised = known.promised === "none" ? "" : known.promised;
+    const hue = hueOf(number), fill = promised ? hueOf(ownerOf(promised)) : 0;
+    return `<g><circle class="seat${off ? " off" : ""}" style="--hue:var(--s${hue})" cx="${x}" cy="${y}" r="23"/>`
+      + (promised && !off ? `<circle class="core" style="--fill:var(--s${fill})" cx="${x}" cy="${y}" r="20"/>` : "")
+      + `<text x="${x}" y="${y - 1}">s${number}</text><text class="sub" x="${x}" y="${y + 12}">${off ? "down" : promised || "\u00b7"}</text></g>`;
+  });
+  const flights = flightsOf(app, line).filter(({ from, to }) => at.has(from) && at.has(to) && from !== to).map(({ from, to, edge }) => {
+    const [x1, y1] = at.get(from), [x2, y2] = at.get(to), length = Math.hypot(x2 - x1, y2 - y1);
+    const trim = (n) => [x1 + (x2 - x1) * n / length, y1 + (y2 - y1) * n / length].map((value) => value.toFixed(1));
+    const [startX, startY] = trim(26), [endX, endY] = trim(length - 28);
+    const { hue } = edgeStyle(edge);
+    const lost = edge.to.name === "DROP" ? " lost" : "";
+    const move = forward && !app.still ? `<animateMotion dur="0.35s" fill="freeze" path="M${startX} ${startY}L${endX} ${endY}"/>` : "";
+    return `<g style="--hue:var(--s${hue})"><path class="flight${lost}" d="M${startX} ${startY}L${endX} ${endY}"/>`
+      + `<circle class="ball" r="5"${move ? "" : ` cx="${endX}" cy="${endY}"`}>${move}</circle></g>`;
+  });
+  const holder = element("div");
+  holder.innerHTML = `<svg viewBox="0 0 320 196">${wires.join("")}${flights.join("")}${seats.join("")}</svg>`;
+  document.getElementById("stage").replaceChildren(holder.firstChild);
+}
+
+function flightsOf(app, line) {
+  if (!line) return [];
+  return line.causes.filter((edge) => edge.kind === MESSAGE).map((edge) => ({ from: edge.from.server, to: line.server, edge }));
+}
+
+/** A line that can be jumped to. */
+function jump(app, line) {
+  const button = element("button", "jump", dressed(sentence(line, app.run.cluster.size).filter((part) => !part.why)));
+  button.type = "button";
+  button.title = line.text;
+  button.addEventListener("click", () => app.go(line));
+  return element("li", "", button);
+}
+
+/** The chosen line: what it says, what it rests on, what it led to, and the line itself. */
+function drawDetail(app) {
+  const box = document.getElementById("detail"), line = app.line();
+  if (!line) {
+    box.replaceChildren(element("p", "dim", "Nothing is chosen. Press \u2192, or click a line."));
+    return;
+  }
+  const parts = [];
+  for (const finding of app.wrong.get(line.id) || []) parts.push(element("p", "alarm", element("b", "", `${finding.rule}: `), finding.says));
+  const says = element("p", "says");
+  says.append(dressed(sentence(line, app.run.cluster.size)));
+  parts.push(says);
+  const section = (title, lines) => {
+    if (!lines.length) return;
+    parts.push(element("h3", "", title), element("ul", "links", ...lines.slice(0, 12).map((other) => jump(app, other))));
+    if (lines.length > 12) parts.push(element("p", "dim", `and ${lines.length - 12} more`));
+  };
+  const count = line.fields.quorum ? readServers(line.fields.quorum).length : 0;
+  const rest = line.name === "CHOSEN" ? `chosen by these ${count} of ${app.run.cluster.size}`
+    : line.name === "ACCEPT" ? `bound by these ${count} promises` : "comes from";
+  section(rest, line.causes.map((edge) => edge.from).sort((a, b) => a.row - b.row));
+  section("led to", line.effects.map((edge) => edge.to).sort((a, b) => a.row - b.row));
+  const silent = unheard(line);
+  if (silent.length) parts.push(element("p", "dim", "No line tells what became of it at ", dressed(serverList(silent)), "."));
+  if (line.re && !app.run.byId.has(line.re)) parts.push(element("p", "dim", `It comes from ${line.re}, a line that is not here.`));
+  parts.push(element("div", "raw", line.text));
+  const actions = element("div", "actions");
+  const action = (text, act, className) => {
+    const button = element("button", className || "", text);
+    button.type = "button";
+    button.addEventListener("click", act);
+    actions.append(button);
+  };
+  if (line.req) action(`only ${line.req}`, () => app.setFilter({ req: line.req }));
+  const slot = readSlot(line.fields.slot);
+  if (slot && !line.fields.slot.endsWith("+")) action(`only slot ${slot}`, () => app.setFilter({ slot }));
+  if (line.server) action(`only s${line.server}`, () => app.setFilter({ server: line.server }));
+  action("copy link", () => app.copyLink());
+  if (app.labActions) app.labActions(line, action);
+  parts.push(actions);
+  box.replaceChildren(...parts);
+}
+
+/** The servers that a message went to, and that no line tells about. */
+function unheard(line) {
+  if (!/^(PREPARE|ACCEPT|CHOSEN)$/.test(line.name)) return [];
+  const heard = new Set(line.effects.map((edge) => edge.to.server));
+  return readServers(line.fields.to).filter((number) => !heard.has(number));
+}
+
+/** Slots against servers, as they are at the chosen line. At most so many slots around the one of interest. */
+const MATRIX_MAX = 200;
+
+function drawSlots(app) {
+  const box = document.getElementById("slots"), line = app.line();
+  const slots = slotsAt(app.run, line ? line.row : -1);
+  const members = [...app.run.cluster].sort((a, b) => a - b);
+  const numbers = [...slots.keys()].sort((a, b) => a - b);
+  const here = line ? readSlot(line.fields.slot) : 0;
+  const from = Math.max(0, numbers.length - MATRIX_MAX);
+  const head = element("tr", "", element("th", "", "slot"), ...members.map((number) => {
+    const cell = element("th", "", `s${number}`);
+    cell.style.setProperty("--hue", `var(--s${hueOf(number)})`);
+    return cell;
+  }), element("th", "", "value"));
+  const rows = numbers.slice(from).reverse().map((slot) => {
+    const known = slots.get(slot);
+    const open = element("button", "", `${slot}${known.chosen ? "\u2605" : ""}`);
+    open.type = "button";
+    open.title = `Only slot ${slot}`;
+    open.addEventListener("click", () => app.setFilter({ slot }));
+    const value = element("td", "");
+    value.style.cssText = "text-align:left;max-width:96px;overflow:hidden;text-overflow:ellipsis;white-space:nowrap;color:var(--dim)";
+    if (known.what) {
+      value.textContent = plain(command(known.what.fields));
+      value.title = value.textContent;
+    }
+    return element("tr", slot === here ? "now" : "", element("td", "slot", open), ...members.map((number) => {
+      const cell = element("td", ""), accepted = known.accepted[number], applied = known.applied[number];
+      if (accepted || applied) {
+        const mark = element("span", applied ? "cell applied" : "cell", accepted || "\u2713");
+        cell.style.setProperty("--hue", `var(--s${hueOf(ownerOf(accepted || applied))})`);
+        mark.title = `${accepted ? `s${number} has accepted slot ${slot} at ${accepted}` : `s${number} has not accepted slot ${slot}`}; ${applied ? "applied" : "not applied"}`;
+        cell.append(mark);
+      }
+      return cell;
+    }), value);
+  });
+  const note = element("p", "dim", "At the chosen line. In a cell: the ballot that this server accepted last. Solid: its learner has applied the slot. \u2605: announced as chosen.");
+  const less = from ? element("p", "undrawn", `${from} older slots are not drawn.`) : "";
+  box.replaceChildren(note, less, element("table", "matrix", head, ...rows));
+}
+
+function drawLegend() {
+  const box = document.getElementById("legend");
+  const list = element("div", "legend-list");
+  const item = (svg, text) => {
+    const holder = element("div");
+    holder.innerHTML = `<svg viewBox="-14 -9 28 18" class="marks">${svg}</svg>`;
+    list.append(holder.firstChild, element("span", "", text));
+  };
+  for (const [name, [shape, paint, says]] of Object.entries(MARKS)) {
+    const hue = /REQUEST|RESPONSE|DROP|CRASH|RESTART|CATCHUP|FILL|TIMEOUT|FAILOVER|FAULT|VIOLATION/.test(name) ? 0 : 1;
+    item(`<path class="${paint}" style="--hue:var(--${/FAULT|VIOLATION/.test(name) ? "bad" : `s${hue}`})" d="${SHAPES[shape](R)}"/>`, says);
+  }
+  item('<path class="full" style="--hue:var(--s0)" d="' + SHAPES.dot(R) + '"/>', "anything else: point at it");
+  const arrows = element("div", "legend-list");
+  const arrow = (dash, width, head, text) => {
+    const holder = element("div");
+    holder.innerHTML = `<svg viewBox="0 0 28 18" class="arrows hot" style="--hue:var(--s1)"><path d="M1 9H20" style="stroke-width:${width}" ${dash}/><path class="head" d="${head}"/></svg>`;
+    arrows.append(holder.firstChild, element("span", "", text));
+  };
+  const tip = "M27 9L20 12.5L20 5.5Z";
+  arrow("", 1.1, tip, "a message of phase 1, or of a client");
+  arrow("", 2.4, tip, "a message of phase 2");
+  arrow('stroke-dasharray="1 2.5"', 1.2, tip, "the news that a slot is chosen");
+  arrow('stroke-dasharray="4 3"', 1.1, "M22 4H24V14H22Z", "a refusal");
+  arrow('stroke-dasharray="4 3"', 1.1, "", "a message that is lost");
+  const hues = element("p", "", "Colour is the owner of the ballot: ");
+  hues.append(dressed([1, 2, 3, 4, 5].flatMap((number) => [{ ballot: `3.${number}` }, ` s${number}${number < 5 ? ", " : "."}`])));
+  box.replaceChildren(element("h3", "", "marks"), list, element("h3", "", "arrows"), arrows, element("h3", "", "colour"), hues,
+    element("p", "dim", "A hatched column: the role was down. Paler: the process was killed, nobody knows exactly when. In the strip above, a bar is a request; the higher, the longer it took (each line is ten times the one below). A hollow bar was not done."));
+}

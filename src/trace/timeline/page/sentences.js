@@ -1,0 +1,175 @@
+// Says in plain English what a line says. A sentence is a list of parts: strings, and objects that the page dresses up:
+// {ballot}, {server}, {value}. Nothing here makes HTML.
+
+const many = (count, one, more) => (count === 1 ? `1 ${one}` : `${count} ${more || one + "s"}`);
+const server = (number) => ({ server: number });
+const ballot = (text) => ({ ballot: text });
+
+/** `s1, s2 and s5`. */
+function serverList(numbers, all) {
+  if (all && numbers.length === all && all > 2) return [`all ${all}`];
+  const parts = [];
+  numbers.forEach((number, n) => {
+    if (n > 0) parts.push(n === numbers.length - 1 ? " and " : ", ");
+    parts.push(server(number));
+  });
+  return parts.length ? parts : ["nobody"];
+}
+
+/** The command of a line: PUT color = "deep blue". */
+function command(fields) {
+  if (fields.op === "NOOP") return ["a no-op"];
+  const parts = [fields.op || "?"];
+  if (fields.key !== undefined) parts.push(" ", { value: readText(fields.key) });
+  if (fields.value !== undefined) parts.push(" = ", { value: readText(fields.value) });
+  if (fields.if_version !== undefined) parts.push(` if it is at version ${fields.if_version}`);
+  return parts;
+}
+
+const RESULTS = {
+  OK: "done", NOTFOUND: "there was nothing", MISMATCH: "the key is at another version", NOTAPPLIED: "certainly not applied",
+  UNKNOWN: "unknown, it may or may not be applied", EXPIRED: "its session is no longer known",
+  SUPERSEDED: "its client no longer asks for it",
+};
+
+const DROPPED = {
+  crashed: "it is down", full: "the queue is full", "disk-full": "the disk is full",
+  unconnected: "there is no connection", stopped: "the server starts or stops",
+};
+
+/** What the line says, in parts. */
+function sentence(line, clusterSize) {
+  const told = SENTENCES[line.name];
+  const parts = told ? told(line, line.fields, line.server ? server(line.server) : { process: line.process }, clusterSize)
+    : [`${line.role} ${line.name}`];
+  return line.why && line.name !== "NACK" && line.name !== "MALFORMED" ? [...parts, { why: line.why }] : parts;
+}
+
+const SENTENCES = {
+  REQUEST: (line, f, who) => line.role === "client"
+    ? [who, " asks ", server(readServer(f.to)), ": ", ...command(f)]
+    : [who, " is asked: ", ...command(f)],
+  RESPONSE: (line, f, who) => {
+    const result = f.value !== undefined ? ["the value is ", { value: readText(f.value) }] : [RESULTS[f.status] || f.status];
+    const because = f.cause !== undefined ? [`: ${readText(f.cause)}`] : [];
+    const where = f.slot !== undefined ? [` (slot ${f.slot}, ${shortTime(f.took)})`] : [` (${shortTime(f.took)})`];
+    const verb = line.role === "client" ? [" hears from ", server(readServer(f.server)), ": "] : [" answers: "];
+    return [who, ...verb, ...result, ...because, ...where];
+  },
+  PREPARE: (line, f, who, all) =>
+    [who, " asks ", ...serverList(readServers(f.to), all), " to promise ", ballot(f.ballot), ` for every slot from ${readSlot(f.slot)}`],
+  PROMISE: (line, f, who) => {
+    const accepted = f.accepted === "none" ? [`has accepted nothing from slot ${readSlot(f.slot)} on`]
+      : ["has accepted ", ...f.accepted.split(",").flatMap((part, n) => {
+        const [slot, at] = part.split("@");
+        const told = at ? [`slot ${slot} at `, ballot(at)] : [`${parseInt(part.slice(1), 10)} more`];
+        return n ? [", ", ...told] : told;
+      })];
+    return [who, " promises ", ballot(f.ballot), "; it ", ...accepted];
+  },
+  NACK: (line, f, who) =>
+    [who, " refuses ", ballot(f.ballot), f.slot.endsWith("+") ? "" : ` in slot ${f.slot}`, ": it has promised ", ballot(f.promised)],
+  ACCEPT: (line, f, who) => {
+    const value = f.adopted && f.adopted !== "none" ? ["what was accepted at ", ballot(f.adopted), ": ", ...command(f)] : command(f);
+    return [who, ` proposes for slot ${f.slot} at `, ballot(f.ballot), ": ", ...value];
+  },
+  ACCEPTED: (line, f, who) => [who, ` accepts the proposal for slot ${f.slot} at `, ballot(f.ballot)],
+  CHOSEN: (line, f) => [`Slot ${f.slot} is chosen: `, ...serverList(readServers(f.quorum)), " accepted it at ", ballot(f.ballot)],
+  LEARN: (line, f, who) => {
+    const results = { OK: "", NOTFOUND: ": there was nothing", MISMATCH: ": another version, nothing changes", NOOP: "",
+      OPENED: `: session ${f.session}`, SUPERSEDED: ": no longer asked for", EXPIRED: ": its session is gone" };
+    const first = /^DUPLICATE\(first=(\d+)\)$/.exec(f.result || "");
+    const result = first ? `: applied in slot ${first[1]} already` : results[f.result] === undefined ? `: ${f.result}` : results[f.result];
+    const version = f.result === "OK" && f.version !== undefined ? ` (version ${f.version})` : "";
+    return [who, ` applies slot ${f.slot}: `, ...command(f), result + version];
+  },
+  RETRY: (line, f, who) => [who, " gives ", ballot(f.ballot), ` up for slot ${f.slot}, and will try round ${f.next}`],
+  CRASH: (line, f, who) => [who, `'s ${line.role} dies after ${shortTime(f.up)}`,
+    f.cause === "admin" ? ", as somebody asked" : "", f.down ? `; it will be down for ${shortTime(f.down)}` : ""],
+  RESTART: (line, f, who) => {
+    const memory = f.recovered === "disk" ? "with what its disk knows" : "with no memory: UNSAFE";
+    const known = line.role === "acceptor" ? [": promised ", f.promised === "none" ? "nothing" : ballot(f.promised), `, ${many(Number(f.accepted), "slot")} accepted`]
+      : f.applied !== undefined ? [`: applied up to slot ${f.applied}`] : f.next !== undefined ? [`: next round ${f.next}`] : [];
+    return [who, `'s ${line.role} is back after ${shortTime(f.down)}, ${memory}`, ...known];
+  },
+  DROP: (line, f, who) => {
+    const from = f.from ? [" from ", server(readServer(f.from))] : [];
+    if (f.n !== undefined) return [`${many(Number(f.n), "message")} to `, who, `'s ${line.role} lost: ${DROPPED[f.cause] || f.cause}`];
+    return [`${readText(f.msg)}`, ...from, " does not reach ", who, `'s ${line.role}: ${DROPPED[f.cause] || f.cause}`];
+  },
+  FAILOVER: (line, f, who) => [who, " has waited ", shortTime(f.waited), " for ", server(readServer(f.from)), ` (${readText(f.cause)}) and asks `,
+    server(readServer(f.to)), " instead"],
+  TIMEOUT: (line, f, who) => [who, ` gives up after ${shortTime(f.waited)}: ${RESULTS[f.status] || f.status}`],
+  MALFORMED: (line, f, who) => [who, ` received malformed request of length ${f.length} from ${f.from}`],
+  BOOT: (line, f, who) => !line.server ? [who, " starts"] : [who, ` starts${f.life > 1 ? `, in life ${f.life}` : ""}: applied up to slot ${f.applied || 0}, promised `,
+    f.promised && f.promised !== "none" ? ballot(f.promised) : "nothing",
+    f.restart && f.restart !== "disk" ? "; its acceptors will forget: UNSAFE" : ""],
+  STOP: (line, f, who) => [who, ` stops (${readText(f.cause)})`],
+  LEAD: (line, f, who) => [who, " leads from slot ", `${readSlot(f.slot)} at `, ballot(f.ballot), ": ", ...serverList(readServers(f.quorum)), " promised"],
+  STEPDOWN: (line, f, who) => [who, " leads no longer at ", ballot(f.ballot), ...(f.promised ? ["; a rival holds ", ballot(f.promised)] : [])],
+  CATCHUP: (line, f, who) => [who, " asks ", server(readServer(f.to)), ` for slots ${f.from} to ${f.known}`],
+  FILL: (line, f, who) => [who, " asks ", ...serverList(readServers(f.to)), ` to get every slot up to ${f.slot} chosen`],
+  SNAPSHOT: (line, f, who) => [who, ` saves or loads its whole state, after slot ${f.slot}`],
+  DIGEST: (line, f, who) => f.equal !== undefined ? [who, `: ${f.equal} of ${f.of} replicas are equal after slot ${f.slot}`]
+    : [who, `: digest ${f.digest} after slot ${f.slot}`],
+  LOST: (line, f, who) => [`${many(Number(f.n), "line")} of `, who, " could not be written"],
+  LINK: (line, f, who) => [who, ` and `, server(readServer(f.peer)),
+    { up: " are connected", lost: " have lost their connection", refused: ": the connection was refused" }[f.state] || ` ${f.state}`,
+    f.cause !== undefined ? ` (${readText(f.cause)})` : ""],
+  PHASE: (line, f, who) => [who, ": ", readText(f.name)],
+  FAULT: (line, f, who) => [who, `: ${readText(f.part)} failed (${readText(f.cause)})`],
+  VIOLATION: (line, f, who) => [who, ` breaks a rule: ${readText(f.rule)}`],
+};
+
+/** `26.171ms` as `26 ms`, `2.150s` as `2.15 s`. */
+function shortTime(text) {
+  const found = /^([\d.]+)(ms|s)$/.exec(text || "");
+  if (!found) return text || "";
+  const number = Number(found[1]);
+  return `${number >= 100 ? Math.round(number) : Number(number.toPrecision(3))} ${found[2]}`;
+}
+
+/** The sentence as plain text, for readers of screens and for links. */
+function plain(parts) {
+  return parts.map((part) => {
+    if (typeof part === "string") return part;
+    if (part.server !== undefined) return `s${part.server}`;
+    if (part.why !== undefined) return ` (${part.why})`;
+    if (part.value !== undefined) return JSON.stringify(part.value);
+    return part.ballot || part.process || "";
+  }).join("");
+}
+
+/** The sentence as elements. Text goes in as text: a hostile key stays a key. */
+function dressed(parts) {
+  const box = document.createDocumentFragment();
+  for (const part of parts) {
+    if (typeof part === "string") { box.append(part); continue; }
+    const span = document.createElement("span");
+    if (part.server !== undefined) {
+      span.className = "who";
+      span.style.setProperty("--hue", `var(--s${hueOf(part.server)})`);
+      span.textContent = `s${part.server}`;
+    } else if (part.ballot !== undefined) {
+      span.className = "ballot";
+      span.style.setProperty("--hue", `var(--s${hueOf(ownerOf(part.ballot))})`);
+      span.textContent = part.ballot;
+    } else if (part.value !== undefined) {
+      span.className = "value";
+      span.textContent = part.value === "" ? "\u201c\u201d" : part.value;
+    } else if (part.why !== undefined) {
+      span.className = "why";
+      span.textContent = part.why;
+    } else {
+      span.className = "who other";
+      span.textContent = part.process || "";
+    }
+    box.append(span);
+  }
+  return box;
+}
+
+/** Which of the six colours is a server's. */
+function hueOf(number) {
+  return number > 0 ? (number - 1) % 6 + 1 : 0;
+}

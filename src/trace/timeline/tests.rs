@@ -1,0 +1,107 @@
+//! The page as text, and what is chosen for it. What a browser makes of it is tested in one.
+
+use super::facts::{Facts, messages};
+use super::*;
+use crate::trace::audit::Audit;
+
+/// One write: s3's acceptor is down, s1 is refused nothing.
+const STORY: &str = "\
+2026-08-21T14:03:00.000000Z INFO  s1.1    server   BOOT     version=0.1.0 cluster=s1,s2,s3 steps=on life=1
+2026-08-21T14:03:06.000000Z WARN  s3.1    acceptor CRASH    cause=timer up=4.402s down=2.150s
+2026-08-21T14:03:07.104000Z INFO  c1.9    client   REQUEST  req=c1-5 op=PUT key=color value=blue to=s1
+2026-08-21T14:03:07.104300Z INFO  s1.2    server   REQUEST  req=c1-5 op=PUT key=color value=blue from=127.0.0.1:50312 re=c1.9
+2026-08-21T14:03:07.104455Z INFO  s1.3    proposer PREPARE  req=c1-5 slot=7+ ballot=3.1 to=s1,s2,s3 re=s1.2
+2026-08-21T14:03:07.104600Z INFO  s1.4    acceptor PROMISE  req=c1-5 slot=7+ ballot=3.1 accepted=none to=s1 re=s1.3
+2026-08-21T14:03:07.105000Z INFO  s2.1    acceptor PROMISE  req=c1-5 slot=7+ ballot=3.1 accepted=none to=s1 re=s1.3
+2026-08-21T14:03:07.105388Z INFO  s1.5    proposer ACCEPT   req=c1-5 slot=7 ballot=3.1 op=PUT key=color value=blue adopted=none quorum=s1,s2 to=s1,s2,s3 re=s2.1
+2026-08-21T14:03:07.105500Z INFO  s1.6    acceptor ACCEPTED req=c1-5 slot=7 ballot=3.1 to=s1 re=s1.5
+2026-08-21T14:03:07.106000Z INFO  s2.2    acceptor ACCEPTED req=c1-5 slot=7 ballot=3.1 to=s1 re=s1.5
+2026-08-21T14:03:07.110000Z INFO  s1.7    learner  CHOSEN   req=c1-5 slot=7 ballot=3.1 quorum=s1,s2 to=s1,s2,s3 re=s2.2
+2026-08-21T14:03:07.110100Z INFO  s1.8    learner  LEARN    req=c1-5 slot=7 ballot=3.1 op=PUT key=color value=blue result=OK version=1 applied=7 re=s1.7
+2026-08-21T14:03:08.061377Z INFO  s3.2    acceptor RESTART  down=2.150s recovered=disk promised=none accepted=0
+2026-08-21T14:03:09.000000Z INFO  s2@2.1  server   BOOT     version=0.1.0 cluster=s1,s2,s3 steps=on life=2
+2026-08-21T14:03:10.000000Z INFO  s1.9    server   STOP     cause=SIGINT
+";
+
+fn run_of(text: &str) -> Run {
+    let mut run = Run::default();
+    run.add("all.log", text.as_bytes(), u64::MAX).unwrap();
+    run
+}
+
+#[test]
+fn messages_are_found_by_the_line_that_they_name_and_by_quorum() {
+    let run = run_of(STORY);
+    let named: Vec<String> =
+        messages(&run).into_iter().map(|(a, b)| format!("{}>{}", run.line(a).id, run.line(b).id)).collect();
+    assert_eq!(
+        named,
+        [
+            "c1.9>s1.2",
+            "s1.2>s1.3",
+            "s1.3>s1.4",
+            "s1.3>s2.1",
+            "s1.4>s1.5",
+            "s2.1>s1.5",
+            "s1.5>s1.6",
+            "s1.5>s2.2",
+            "s1.6>s1.7",
+            "s2.2>s1.7"
+        ]
+    );
+    let facts = Facts::new(&run);
+    // The acceptor's crash, the second life of s2, the end of s1.
+    assert_eq!(facts, Facts { lines: 15, servers: 3, others: 1, messages: 10, outages: 3, requests: 1 });
+}
+
+#[test]
+fn a_long_run_is_cut_to_what_is_around_the_first_wrong_line() {
+    let run = run_of(STORY);
+    let kept = |wrong, most| window(&run, wrong, most).into_iter().collect::<Vec<_>>();
+    assert_eq!(kept(None, 15), (0..15).collect::<Vec<_>>());
+    assert_eq!(kept(None, 4), [0, 1, 2, 3]);
+    assert_eq!(kept(Some(3), 4), [0, 1, 2, 3]);
+    assert_eq!(kept(Some(10), 4), [8, 9, 10, 11]);
+    assert_eq!(kept(Some(14), 4), [11, 12, 13, 14]);
+    let page = page(&run, &Audit::new(&run), "cut", 4);
+    assert_eq!((page.lines, page.left_out), (4, 11));
+}
+
+#[test]
+fn of_a_violation_the_last_line_is_the_wrong_one_and_of_many_the_first_counts() {
+    let promised =
+        "2026-08-21T14:03:07.105200Z INFO  s2.2    acceptor PROMISE  slot=7+ ballot=9.2 accepted=none to=s2\n";
+    let late = "2026-08-21T14:03:07.106000Z INFO  s2.3    acceptor ACCEPTED";
+    let at = "2026-08-21T14:03:07.105388Z";
+    let broken = STORY.replace(at, &format!("{promised}{at}")).replace("re=s2.2\n", "re=s2.3\n");
+    let broken = broken.replace("2026-08-21T14:03:07.106000Z INFO  s2.2    acceptor ACCEPTED", late);
+    let run = run_of(&broken);
+    let page = page(&run, &Audit::new(&run), "broken", LINES_MAX);
+    assert_eq!(page.opens_at.as_deref(), Some("s2.3"));
+    assert!(page.html.contains(r#""verdict":"violated""#), "the page says so");
+}
+
+#[test]
+fn nothing_that_people_wrote_is_markup() {
+    let hostile = "</script><img src=x onerror=alert(1)>%SCRIPT%%DATA%";
+    let lines = STORY.replace("key=color", &format!("key={}", crate::trace::Text::from(hostile)));
+    let run = run_of(&lines);
+    let html = page(&run, &Audit::new(&run), hostile, LINES_MAX).html;
+    assert!(!html.contains("<img") && !html.contains("</script><"), "it is escaped");
+    let count = |part: &str| html.matches(part).count();
+    assert_eq!((count("<script"), count("</script>"), count("id=\"data\"")), (2, 2, 1));
+    // And nothing of the page itself is left to be filled: what looks like it stands in the title's data.
+    let places = ["%POLICY%", "%STYLE%", "%TITLE%", "%SCRIPT%", "%DATA%"];
+    assert_eq!(places.map(count), [0, 0, 0, 1, 1]);
+}
+
+#[test]
+fn a_page_asks_nobody_for_anything() {
+    let run = run_of(STORY);
+    let html = page(&run, &Audit::new(&run), "alone", LINES_MAX).html;
+    for part in ["http://", "https://", "src=", "href=", "@import", "url(", "fetch(", "XMLHttpRequest", "import("] {
+        // A pattern of the drawing itself is named by url(#...).
+        assert!(!html.replace("url(#hatch)", "").contains(part), "{part}");
+    }
+    assert!(html.contains("default-src 'none'") && html.contains("connect-src 'none'"));
+}
