@@ -47,6 +47,7 @@ const MARKS = {
   FILL: ["ask", "open", "a learner asks for a slot to be filled"],
   TIMEOUT: ["clock", "open", "a client gives up"],
   FAILOVER: ["loop", "open", "a client asks another server"],
+  FORWARD: ["ask", "full", "a command is handed to the leader"],
   LEAD: ["flag", "full", "a leader stands"],
   STEPDOWN: ["flag", "open", "a leader gives up"],
   VIOLATION: ["alarm", "full", "a rule is broken"],

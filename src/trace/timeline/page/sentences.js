@@ -105,6 +105,7 @@ const SENTENCES = {
     f.promised && f.promised !== "none" ? ballot(f.promised) : "nothing",
     f.restart && f.restart !== "disk" ? "; its acceptors will forget: UNSAFE" : ""],
   STOP: (line, f, who) => [who, ` stops (${readText(f.cause)})`],
+  FORWARD: (line, f, who) => [who, " hands its client's command to ", server(readServer(f.to)), ", which leads at ", ballot(f.ballot)],
   LEAD: (line, f, who) => [who, " leads from slot ", `${readSlot(f.slot)} at `, ballot(f.ballot), ": ", ...serverList(readServers(f.quorum)), " promised"],
   STEPDOWN: (line, f, who) => [who, " leads no longer at ", ballot(f.ballot), ...(f.promised ? ["; a rival holds ", ballot(f.promised)] : [])],
   CATCHUP: (line, f, who) => [who, " asks ", server(readServer(f.to)), ` for slots ${f.from} to ${f.known}`],
