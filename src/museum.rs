@@ -39,6 +39,7 @@ macro_rules! exhibits {
 exhibits! {
     B01: "a group is said before it is synced: the journal writes and does not sync", seen "etcd #14370";
     B02: "a promise is not written down", seen "PySyncObj #201, nodedb #161, robustmq #2039";
+    B02A: "an accepted value is not written down", seen "student Paxos labs";
     B03: "a proposer that restarts uses its ballots again", seen "phxpaxos #145";
     B04: "a new attempt takes the ballot of the one before", seen "two leaders of one term after a step-down";
     B05: "accepting does not raise the promise", seen "textbook slips; found by model checkers";
@@ -46,7 +47,8 @@ exhibits! {
     B07: "the first value reported is adopted, and not that of the highest ballot", seen "student Paxos labs";
     B08: "promises for an older ballot are counted", seen "vote counting in many first versions";
     B08B: "votes of different ballots are added up", seen "vote counting in many first versions";
-    B09: "a promise is cut at a limit, and nobody notices", seen "frame limits under large logs";
+    B08C: "a vote that comes twice counts twice", seen "votes kept as a number; student Paxos labs";
+    B09: "the first part of a promise is taken for all of it", seen "frame limits under large logs";
     B11: "holes are not filled", seen "DSLabs test 24";
     B12: "a read is answered from the local map", seen "Redis-Raft #18, etcd #7331, published coursework";
     B13: "a read joins a round of questions that has begun before it came", seen "etcd #20418";
@@ -59,13 +61,20 @@ exhibits! {
     B22: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
     B23: "a reply goes to whoever has waited longest, and not to whoever asked", seen "published coursework: the proposer tells its own client what came of another's value";
     B24: "an acceptor's answers wait in a batch, and name the ballot that is promised when they leave", seen "SwiftPaxos #2; completion handlers that look their ballot up again";
-    B32: "the state depends on the order of a hash map", seen "replicas that differ";
+    B32: "the session to forget is the first of a hash map", seen "replicas that differ";
     ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";
     AcceptBelowFrom: "a proposer proposes in a slot that its promises do not cover", seen "a log with one ballot for all slots";
     PromiseWithoutValue: "a promise says yes, and never what was accepted", seen "published coursework";
     BallotWithoutServer: "a ballot does not say whose it is", seen "published coursework";
+    B14W: "peers believe a server that has lost its disk", seen "TigerBeetle's warning of a reformatted replica; DISC 2017";
     LeavesItselfOut: "a proposer asks everybody but its own acceptor", seen "published coursework: three of the other four";
     AcceptedIsCleared: "an acceptor forgets what it has accepted when the next slot comes", seen "published coursework: learning clears the accepted value";
+    OwnValueAlways: "a proposer proposes its own value whatever was promised", seen "published coursework";
+    PromiseClears: "a promise clears what was accepted", seen "published coursework";
+    EqualBallotRefused: "an ACCEPT at the promised ballot is refused", seen "student Paxos labs";
+    HalfIsEnough: "half of the servers are a majority", seen "student Paxos labs";
+    LearnFromAccept: "a learner takes a proposed value for a chosen one", seen "published coursework: learn without quorum";
+    NobodyTriesAgain: "a proposer's timers never ring", seen "published coursework: failures swallowed";
     AcceptBelowPromise: "an acceptor accepts below its promise", seen "published coursework: the ballot goes backwards";
     LearnWithoutQuorum: "one vote is enough", seen "published coursework";
     NoCatchUp: "a learner that missed something never asks", seen "published coursework";
@@ -117,10 +126,11 @@ mod selector {
 pub use selector::switch;
 pub use selector::{is, on};
 
-/// Nothing, but for B32: then a number that is another one in each life, as the order of a hash map is.
-pub fn order_of_a_hash_map() -> u64 {
+/// The first of these by the order of a hash map, which is another one each time: for B32.
+pub fn first_of_a_hash_map(numbers: impl Iterator<Item = u64>) -> Option<u64> {
     use std::hash::{BuildHasher, RandomState};
-    if is(Bug::B32) { RandomState::new().hash_one(0) } else { 0 }
+    let order = RandomState::new();
+    numbers.min_by_key(|number| order.hash_one(number))
 }
 
 /// Whether this build has the museum.

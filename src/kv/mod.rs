@@ -50,6 +50,11 @@ pub struct Get {
 }
 
 impl Kv {
+    /// An empty store whose table holds so many sessions: a simulation of a few clients meets a full one as well.
+    pub fn with_sessions_at_most(most: usize) -> Kv {
+        Kv { sessions: Sessions::at_most(most), ..Kv::default() }
+    }
+
     /// The keys.
     pub fn store(&self) -> &Store {
         &self.store

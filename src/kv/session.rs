@@ -50,8 +50,10 @@ struct Session {
 }
 
 /// All sessions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sessions {
+    /// The table holds at most so many.
+    most: usize,
     sessions: BTreeMap<u64, Session>,
     by_nonce: BTreeMap<u64, u64>,
     /// The sessions by their `last`: the first is the next to go.
@@ -59,7 +61,18 @@ pub struct Sessions {
     digest: u64,
 }
 
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions::at_most(SESSIONS_MAX)
+    }
+}
+
 impl Sessions {
+    /// An empty table for so many sessions: the same number on every server, or their logs mean different things.
+    pub fn at_most(most: usize) -> Sessions {
+        Sessions { most, sessions: BTreeMap::new(), by_nonce: BTreeMap::new(), by_age: BTreeMap::new(), digest: 0 }
+    }
+
     /// How many sessions there are.
     pub fn len(&self) -> usize {
         self.sessions.len()
@@ -68,6 +81,11 @@ impl Sessions {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// Whether there is a session of this name.
+    pub fn knows(&self, session: u64) -> bool {
+        self.sessions.contains_key(&session)
     }
 
     /// The session that an OPEN with this nonce has opened.
@@ -87,7 +105,7 @@ impl Sessions {
             self.change(session, slot, |_| {});
             return session;
         }
-        if self.sessions.len() >= SESSIONS_MAX {
+        if self.sessions.len() >= self.most {
             self.evict();
         }
         let session = Session { nonce, first_open: 1, saved: BTreeMap::new(), last: slot };
@@ -136,9 +154,12 @@ impl Sessions {
 
     /// Forgets the session that has been quiet for longest: the same one on every server.
     fn evict(&mut self) {
-        if let Some((_, id)) = self.by_age.pop_first()
+        let oldest = self.by_age.values().next().copied();
+        let first_hashed = || museum::first_of_a_hash_map(self.sessions.keys().copied());
+        if let Some(id) = if museum::is(Bug::B32) { first_hashed() } else { oldest }
             && let Some(session) = self.sessions.remove(&id)
         {
+            self.by_age.remove(&session.last);
             self.digest = self.digest.wrapping_sub(fingerprint(id, &session));
             self.by_nonce.remove(&session.nonce);
         }

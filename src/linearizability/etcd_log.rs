@@ -9,8 +9,8 @@
 //! INFO  jepsen.util - 3  :fail    :read   :timed-out
 //! ```
 //!
-//! `:info` means that the outcome is unknown. A failed compare-and-set that repeats its values did find another value; any
-//! other failed operation did not happen.
+//! `:info` means that the outcome is unknown, and so does a write or swap that failed because it timed out. A failed
+//! compare-and-set that repeats its values did find another value; any other failed operation did not happen.
 
 use super::history::FormatError;
 use super::model::Operation;
@@ -53,6 +53,8 @@ fn told<'a>(line: usize, fields: &[&'a str]) -> Option<Told<'a, What<'a>>> {
         (":read", ["nil"]) => What::Read(None),
         (":read", [value]) => What::Read(Some(value)),
         (":write", [value]) => What::Write(value),
+        // No register of these tests is compared with nothing: what that would mean is not guessed.
+        (":cas", ["[nil", _]) => return None,
         (":cas", [from, to]) => What::CompareAndSet(from.strip_prefix('[')?, to.strip_suffix(']')?),
         _ => return None,
     };
@@ -89,7 +91,7 @@ fn operation(pair: &Pair<What>, values: &Values<String>) -> Result<Option<Operat
         What::Read(Some(_)) | What::TimedOut => return Err(FormatError::new(called, "this is no call")),
     };
     let returned = match pair.end {
-        None | Some((_, Kind::Info, _)) => None,
+        None | Some((_, Kind::Info, _) | (_, Kind::Fail, What::TimedOut)) => None,
         Some((line, Kind::Ok, What::Read(value))) if call == Call::Read => {
             Some((line as u64, Outcome::Holds(value.map(number))))
         }
@@ -132,6 +134,8 @@ mod tests {
             "0 :fail :read :timed-out",
             "4 :invoke :write 2",
             "4 :fail :write 2",
+            "4 :invoke :write 7",
+            "4 :fail :write :timed-out",
             "5 :invoke :read nil",
         ]);
         let parts = read(&format!("a line of somebody else\n{text}")).unwrap();
@@ -152,6 +156,7 @@ mod tests {
                     called: 6,
                     returned: Some((8, Outcome::Done)),
                 },
+                Operation { call: Call::Write(number("7")), called: 13, returned: None },
             ]
         );
         assert_ne!(number("4"), number("0"), "compared with");
@@ -168,6 +173,7 @@ mod tests {
             (&["0 :invoke :read nil", "0 :ok :write 4"], 1, "does not answer"),
             (&["0 :invoke :write 4", "0 :ok :write 5"], 1, "does not answer"),
             (&["0 :invoke :swim 4"], 0, "PROCESS KIND"),
+            (&["0 :invoke :cas [nil_3]"], 0, "PROCESS KIND"),
             (&["0 :maybe :write 4"], 0, "PROCESS KIND"),
             (&["0 :invoke"], 0, "PROCESS KIND"),
         ] {

@@ -12,44 +12,62 @@ use super::values::Values;
 use super::verdict::{Part, Place, Unknown, Verdict, check};
 use super::versioned::{Call, Outcome, Start, Versioned};
 use crate::role::Server;
+use crate::trace::clocks::first_set_back;
 use crate::trace::parse::Run;
 use crate::trace::{Event, Line, Op, Process, Status, Text};
 
 /// Checks the history in these lines, each process's in the order in which it wrote them. Places in the verdict are
 /// indices of the lines. The check gives up at the deadline.
 pub fn check_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, deadline: Instant) -> Verdict {
-    decide(read(lines.into_iter().map(|line| (line, false))), deadline)
+    decide(&lines.into_iter().map(|line| (line, false)).collect::<Vec<_>>(), deadline)
 }
 
 /// Checks the history of a run, also while its processes still write. Places in the verdict are indices of its lines.
 pub fn check_run(run: &Run, deadline: Instant) -> Verdict {
-    decide(read(run.lines.iter().map(|entry| (&entry.line, entry.late))), deadline)
+    decide(&run.lines.iter().map(|entry| (&entry.line, entry.late)).collect::<Vec<_>>(), deadline)
 }
 
-fn decide(parts: Result<Vec<Part<Versioned>>, Unknown>, deadline: Instant) -> Verdict {
-    match parts {
-        Ok(parts) => check(parts, deadline),
-        Err(incomplete) => Verdict::Unknown(incomplete),
+fn decide(lines: &[(&Line, bool)], deadline: Instant) -> Verdict {
+    let reader = match read(lines) {
+        Ok(reader) => reader,
+        Err(incomplete) => return Verdict::Unknown(incomplete),
+    };
+    let verdict = check(reader.parts(reader.start()), deadline);
+    if !matches!(verdict, Verdict::Violation(_)) {
+        return verdict;
     }
+    if let Some(line) = first_set_back(lines.iter().map(|(line, _)| *line)) {
+        let sentence = format!("the clock was set back before {}, so nobody knows what came first", line.id);
+        return Verdict::Unknown(Unknown::Incomplete(sentence));
+    }
+    // Without a word of the servers the store may have held anything when the clients came.
+    let explained = |start| matches!(check(reader.parts(start), deadline), Verdict::Linearizable { .. });
+    if reader.first_lives.is_empty() && explained(Start::Anything) {
+        let sentence = "no line says that the store was empty at first, and if it was not all is well: give the lines of the \
+                        servers, too";
+        return Verdict::Unknown(Unknown::Incomplete(sentence.to_string()));
+    }
+    verdict
 }
 
-/// The history, key by key; an error if operations are missing. The line that explains a late one may have been written
-/// after its file was read, so what a late line says of a result is left aside.
-fn read<'a>(lines: impl IntoIterator<Item = (&'a Line, bool)>) -> Result<Vec<Part<Versioned>>, Unknown> {
+/// The operations; an error if some are missing. The line that explains a late one may have been written after its file
+/// was read, so what a late line says of a result is left aside.
+fn read<'a>(lines: &[(&'a Line, bool)]) -> Result<Reader<'a>, Unknown> {
     let mut reader = Reader::default();
-    for (index, (line, late)) in lines.into_iter().enumerate() {
+    for (index, (line, late)) in lines.iter().enumerate() {
         match line.id.process.as_server() {
             Some(server) => reader.server(server, index, line),
-            None => reader.client(index, line, late)?,
+            None => reader.client(index, line, *late)?,
         }
     }
-    Ok(reader.finish())
+    Ok(reader)
 }
 
 /// Names a write, whichever server it was sent to: session and number.
 type WriteId = (u64, u64);
 
 /// An operation as the lines have it.
+#[derive(Clone, Copy)]
 struct Told<'a> {
     key: &'a Text,
     asked: Asked<'a>,
@@ -150,12 +168,19 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn finish(self) -> Vec<Part<Versioned>> {
+    /// What the store held when the lines begin, as far as they say.
+    fn start(&self) -> Start {
         let empty = self.first_lives.values().all(|(_, empty)| *empty);
-        let start = if empty { Start::Empty } else { Start::Anything };
-        let foreign = self.served.into_iter().filter(|(id, _)| !self.ours.contains(id)).map(|(_, told)| told);
+        if empty { Start::Empty } else { Start::Anything }
+    }
+
+    /// The history, key by key.
+    fn parts(&self, start: Start) -> Vec<Part<Versioned>> {
+        let foreign = self.served.iter().filter(|(id, _)| !self.ours.contains(id)).map(|(_, told)| told);
+        // Their client's clock is not known, and that of the server is another one: they may have begun at any time.
+        let foreign = foreign.map(|told| Told { called: (told.called.0, 0), ..*told });
         let mut by_key: BTreeMap<&Text, Vec<Told>> = BTreeMap::new();
-        for told in self.told.into_iter().chain(foreign) {
+        for told in self.told.iter().copied().chain(foreign) {
             let tells_nothing = told.asked == Asked::Get && matches!(told.end, End::Pending(_));
             if told.end != End::NotHappened && !tells_nothing {
                 by_key.entry(told.key).or_default().push(told);

@@ -313,3 +313,35 @@ fn a_run_that_goes_on_is_judged_by_what_was_there_at_the_first_look() {
     run.add("client-2.log", c2.as_bytes(), c2.len() as u64).unwrap();
     assert!(matches!(check_run(&run, Instant::now()), Verdict::Violation(_)));
 }
+
+#[test]
+fn clocks_that_were_set_back_prove_nothing() {
+    let text = |second: u32, id: &str, rest: &str| format!("2026-08-21T14:03:{second:02}.000000Z INFO  {id:<7} {rest}");
+    let mut lines = Vec::new();
+    for (second, id, rest) in [
+        (40, "c1.1", "client   BOOT     version=0.1.0 cluster=s1,s2,s3"),
+        (41, "c1.2", "client   REQUEST  req=c1-1 op=PUT key=a value=1 to=s1 session=1 sequence=1"),
+        (42, "c1.3", "client   RESPONSE req=c1-1 status=OK slot=2 version=1 took=1.000ms server=s1"),
+        (10, "c1.4", "client   REQUEST  req=c1-2 op=GET key=a to=s1"),
+        (11, "c1.5", "client   RESPONSE req=c1-2 status=OK slot=2 version=1 value=1 took=1.000ms server=s1"),
+    ] {
+        match text(second, id, rest).parse::<Line>() {
+            Ok(line) => lines.push(line),
+            Err(error) => panic!("{rest}: {error}"),
+        }
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let Verdict::Unknown(Unknown::Incomplete(why)) = check_lines(&lines, deadline) else { panic!("decided") };
+    assert!(why.contains("clock was set back before c1.4"), "{why}");
+}
+
+#[test]
+fn a_store_that_was_perhaps_not_empty_is_not_called_wrong() {
+    let mut log = Log::default();
+    log.boot("c1");
+    log.say(1, "c1", "REQUEST  req=c1-1 op=GET key=a to=s1");
+    log.say(2, "c1", "RESPONSE req=c1-1 status=OK slot=9 version=7 value=old took=1.000ms server=s1");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let Verdict::Unknown(Unknown::Incomplete(why)) = check_lines(&log.lines, deadline) else { panic!("decided") };
+    assert!(why.contains("empty at first"), "{why}");
+}

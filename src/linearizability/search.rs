@@ -24,6 +24,8 @@ pub struct Limits {
     pub deadline: Instant,
     /// Not with more bytes of configurations than this; the process needs up to twice as many while a table grows.
     pub memory_bytes: usize,
+    /// Not after more steps than this: a limit that does not depend on how fast the machine is.
+    pub steps: u64,
 }
 
 /// What a search came to. Operations are named by their index.
@@ -33,7 +35,7 @@ pub enum Found<S> {
     Order(Vec<usize>),
     /// There is no order.
     Stuck(Stuck<S>),
-    /// The deadline came first.
+    /// The deadline came first, or the last step.
     OutOfTime,
     /// The memory was used up first.
     OutOfMemory,
@@ -115,10 +117,11 @@ impl<'a, M: Model> Search<'a, M> {
 
     fn run(mut self) -> Found<M::State> {
         let mut at = self.entries.first();
-        let mut steps = 0;
+        let mut steps: u64 = 0;
         while self.missing > 0 {
             steps += 1;
-            if steps % STEPS_A_LOOK == 0 && Instant::now() >= self.limits.deadline {
+            let is_late = || steps % STEPS_A_LOOK == 0 && Instant::now() >= self.limits.deadline;
+            if steps > self.limits.steps || is_late() {
                 return Found::OutOfTime;
             }
             let here = at.expect("a return that is not explained stands in the list, and nothing goes past it");

@@ -13,7 +13,7 @@ use crate::random::Random;
 use crate::trace::Text;
 
 fn limits(time: Duration) -> Limits {
-    Limits { deadline: Instant::now() + time, memory_bytes: 1 << 28 }
+    Limits { deadline: Instant::now() + time, memory_bytes: 1 << 28, steps: u64::MAX }
 }
 
 fn found<M: Model>(model: &M, operations: &[OperationOf<M>]) -> Found<M::State> {

@@ -102,7 +102,7 @@ pub(super) fn check<M: Model>(mut parts: Vec<Part<M>>, deadline: Instant) -> Ver
     for (index, part) in parts.into_iter().enumerate() {
         let now = Instant::now();
         let share = deadline.saturating_duration_since(now) / u32::try_from(keys - index).unwrap_or(u32::MAX);
-        let limits = Limits { deadline: now + share, memory_bytes: MEMORY_BYTES };
+        let limits = Limits { deadline: now + share, memory_bytes: MEMORY_BYTES, steps: u64::MAX };
         match search(&part.model, &part.operations, limits) {
             Found::Order(_) => {}
             Found::Stuck(stuck) => {

@@ -95,6 +95,8 @@ pub struct Acceptor {
     life: Life,
     /// How many promises this life has given.
     answers: u64,
+    /// The values of one part of a promise take about so many bytes at most; at least 1.
+    part_bytes: usize,
 }
 
 impl Acceptor {
@@ -107,7 +109,13 @@ impl Acceptor {
             damaged: Vec::new(),
             life,
             answers: 0,
+            part_bytes: PROMISE_PART_BYTES,
         }
+    }
+
+    /// The same with smaller parts: a simulation of a few commands meets promises in parts as well.
+    pub fn with_part_bytes(self, part_bytes: usize) -> Acceptor {
+        Acceptor { part_bytes, ..self }
     }
 
     /// The ballot that it is bound to.
@@ -126,7 +134,11 @@ impl Acceptor {
         if ballot < self.promised {
             return self.refuse(sender, ballot, Refused::Prepare(from), out);
         }
+        assert!(ballot >= self.promised, "promises never fall");
         if ballot > self.promised {
+            if museum::is(Bug::PromiseClears) {
+                self.accepted.clear();
+            }
             self.promised = ballot;
             if !museum::is(Bug::B02) {
                 out.persist(AcceptorRecord::Promised(ballot));
@@ -143,18 +155,13 @@ impl Acceptor {
 
     /// Sends the answer in as many parts as frames need, all cut from the state of this moment.
     fn promise(&mut self, to: Server, ballot: Ballot, from: Slot, out: &mut Output<Self>) {
-        let told = if museum::is(Bug::B09) {
-            1
-        } else if museum::is(Bug::PromiseWithoutValue) {
-            0
-        } else {
-            usize::MAX
-        };
-        let parts = cut(self.accepted.range(from..).take(told).map(|(slot, (ballot, value))| Entry {
+        let told = if museum::is(Bug::PromiseWithoutValue) { 0 } else { usize::MAX };
+        let accepted = self.accepted.range(from..).take(told).map(|(slot, (ballot, value))| Entry {
             slot: *slot,
             ballot: if museum::is(Bug::B06) { self.promised } else { *ballot },
             value: value.clone(),
-        }));
+        });
+        let parts = cut(accepted, self.part_bytes);
         self.answers += 1;
         let answer = self.life.number(self.answers);
         let count = parts.len() as u32;
@@ -169,7 +176,8 @@ impl Acceptor {
     /// ACCEPT: accept unless a higher ballot is promised. The ballot is tested first: a stale proposer must hear of its
     /// rival even about slots that are long forgotten.
     fn handle_accept(&mut self, sender: Server, ballot: Ballot, slot: Slot, value: Value, out: &mut Output<Self>) {
-        if ballot < self.promised && !museum::is(Bug::AcceptBelowPromise) {
+        let is_equal_refused = museum::is(Bug::EqualBallotRefused) && ballot == self.promised;
+        if (ballot < self.promised && !museum::is(Bug::AcceptBelowPromise)) || is_equal_refused {
             return self.refuse(sender, ballot, Refused::Accept(slot), out);
         }
         if slot < self.truncated_below {
@@ -182,12 +190,15 @@ impl Acceptor {
             }
             _ => {
                 // Accepting binds like promising: whoever accepted at b takes no part below b.
+                assert!(ballot >= self.promised || museum::is(Bug::AcceptBelowPromise), "promises never fall");
                 self.promised = if museum::is(Bug::B05) { self.promised } else { ballot };
                 if museum::is(Bug::AcceptedIsCleared) {
                     self.accepted.retain(|other, _| *other >= slot);
                 }
                 self.accepted.insert(slot, (ballot, value.clone()));
-                out.persist(AcceptorRecord::Accepted(Entry { slot, ballot, value }));
+                if !museum::is(Bug::B02A) {
+                    out.persist(AcceptorRecord::Accepted(Entry { slot, ballot, value }));
+                }
             }
         }
         out.fact(|| AcceptorFact::Accepted { to: ballot.server, ballot, slot });
@@ -210,16 +221,16 @@ impl Acceptor {
     }
 }
 
-/// Cuts entries into parts of about [`PROMISE_PART_BYTES`]; at least one part, perhaps empty.
-fn cut(entries: impl Iterator<Item = Entry>) -> Vec<Vec<Entry>> {
+/// Cuts entries into parts of about so many bytes; at least one part, perhaps empty.
+fn cut(entries: impl Iterator<Item = Entry>, part_bytes: usize) -> Vec<Vec<Entry>> {
     let mut parts = vec![Vec::new()];
-    let mut room = PROMISE_PART_BYTES;
+    let mut room = part_bytes;
     for entry in entries {
         let size = 24 + entry.value.size();
         let last = parts.len() - 1;
         if size > room && !parts[last].is_empty() {
             parts.push(vec![entry]);
-            room = PROMISE_PART_BYTES.saturating_sub(size);
+            room = part_bytes.saturating_sub(size);
         } else {
             parts[last].push(entry);
             room = room.saturating_sub(size);

@@ -191,6 +191,8 @@ pub struct Learner<M: StateMachine> {
     /// The [`LearnerTimer::Missing`] timer runs, and was started when this slot was the last one applied.
     waiting: Option<Slot>,
     pub(super) reads: Reads<M::Query>,
+    /// The values of one ENTRIES take about so many bytes at most; at least 1.
+    part_bytes: usize,
 }
 
 impl<M: StateMachine> Learner<M> {
@@ -210,7 +212,13 @@ impl<M: StateMachine> Learner<M> {
             asked_last: None,
             waiting: None,
             reads: Reads::new(life),
+            part_bytes: ENTRIES_BYTES,
         }
+    }
+
+    /// The same with smaller parts: a simulation of a few commands meets ENTRIES that are not all as well.
+    pub fn with_part_bytes(self, part_bytes: usize) -> Learner<M> {
+        Learner { part_bytes, ..self }
     }
 
     /// The last slot applied.
@@ -246,6 +254,9 @@ impl<M: StateMachine> Learner<M> {
             Some((held, _)) if *held > ballot => {}
             _ => open.heard = Some((ballot, value)),
         }
+        if museum::is(Bug::LearnFromAccept) {
+            open.chosen = Some(ballot);
+        }
         self.advance(out);
     }
 
@@ -258,14 +269,21 @@ impl<M: StateMachine> Learner<M> {
         let Some(open) = self.open(slot) else { return };
         let counted = if museum::is(Bug::B08B) { Ballot::ZERO } else { ballot };
         let votes = open.votes.entry(counted).or_default();
-        votes.insert(acceptor);
+        if !votes.insert(acceptor) && museum::is(Bug::B08C) {
+            // Where votes are only a number, a repeated one is one more.
+            let absent = quorums.servers().without(*votes).iter().next();
+            votes.insert(absent.unwrap_or(acceptor));
+        }
         let quorum = *votes;
         if open.votes.len() > BALLOTS_COUNTED {
             open.votes.pop_first();
         }
-        if open.reported || !(quorums.is_chosen(quorum) || museum::is(Bug::LearnWithoutQuorum)) {
+        let is_half = museum::is(Bug::HalfIsEnough) && 2 * quorum.len() >= quorums.servers().len();
+        let is_chosen = quorums.is_chosen(quorum) || is_half || museum::is(Bug::LearnWithoutQuorum);
+        if open.reported || !is_chosen {
             return;
         }
+        assert!(quorum.without(quorums.servers()).is_empty(), "only servers of the cluster vote, and {quorum} did");
         open.reported = true;
         out.fact(|| LearnerFact::Chosen { slot, ballot, quorum });
         out.send(quorums.others(me), Message::Chosen { ballot, slot });
@@ -296,7 +314,7 @@ impl<M: StateMachine> Learner<M> {
     /// CATCHUP: send what was applied here from that slot on, as much as a frame takes.
     fn handle_catch_up(&self, peer: Server, from: Slot, out: &mut Output<Self>) {
         let mut entries = Vec::new();
-        let mut room = ENTRIES_BYTES;
+        let mut room = self.part_bytes;
         for (slot, (ballot, value)) in self.log.range(from..).take(ENTRIES_MAX) {
             let size = 24 + value.size();
             if size > room && !entries.is_empty() {

@@ -149,7 +149,9 @@ mod reads;
 use std::fmt::Debug;
 use std::hash::Hash;
 
-pub use acceptor::{Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, AcceptorTimer};
+pub use acceptor::{
+    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, AcceptorTimer, PROMISE_PART_BYTES,
+};
 pub use ballot::{Ballot, Slot};
 pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer};
 pub use message::{Command, CommandId, Entry, Message, Part, Refused, RoleName, SlotRange, Value};

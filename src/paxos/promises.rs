@@ -70,7 +70,8 @@ impl Promises {
 
     /// The acceptors whose answer is whole.
     fn complete(&self) -> Servers {
-        let whole = self.by_acceptor.iter().filter(|(_, promise)| promise.parts.len() as u32 == promise.count);
+        let is_whole = |promise: &Promise| promise.parts.len() as u32 == promise.count || museum::is(Bug::B09);
+        let whole = self.by_acceptor.iter().filter(|(_, promise)| is_whole(promise));
         whole.map(|(acceptor, _)| *acceptor).collect()
     }
 
@@ -86,6 +87,9 @@ impl Promises {
         let mut adopted: BTreeMap<Slot, (Ballot, Value)> = BTreeMap::new();
         let reported = answers().flat_map(|promise| promise.parts.values().flatten());
         for Entry { slot, ballot, value } in reported.filter(|entry| entry.slot >= first) {
+            if museum::is(Bug::OwnValueAlways) {
+                break;
+            }
             match adopted.get(slot) {
                 Some((higher, _)) if higher >= ballot || museum::is(Bug::B07) => {}
                 _ => {

@@ -358,6 +358,7 @@ impl Proposer {
     /// Phase 2: proposes what the promises bind it to, no-ops in the holes, and then its own commands.
     fn propose(&mut self, attempt: Attempt, bound: Bound, out: &mut Output<Self>) {
         let (ballot, quorum, to) = (attempt.ballot, bound.quorum, self.quorums.servers());
+        assert!(self.quorums.is_prepared(quorum.and(to)), "{ballot} was promised by {quorum} alone: no quorum");
         let plan = self.plan(&attempt, &bound);
         let mut open = BTreeMap::new();
         for (slot, (value, adopted)) in plan {

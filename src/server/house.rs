@@ -124,11 +124,13 @@ impl House {
     /// Hands a message to the roles that hear it.
     pub fn deliver(&self, from: Server, envelope: Envelope) {
         let Envelope { context, message } = envelope;
+        // Within the house values are shared, and take no room of their own.
+        let size = if from == self.me { 0 } else { message.size() };
         for role in message.heard_by() {
             let lost = match role {
-                RoleName::Proposer => post(&self.proposer, from, &message, &context),
-                RoleName::Acceptor => post(&self.acceptor, from, &message, &context),
-                RoleName::Learner => post(&self.learner, from, &message, &context),
+                RoleName::Proposer => post(&self.proposer, from, &message, &context, size),
+                RoleName::Acceptor => post(&self.acceptor, from, &message, &context, size),
+                RoleName::Learner => post(&self.learner, from, &message, &context, size),
             };
             if let Err(lost) = lost {
                 self.tell_drop(*role, message.name(), from, lost.into(), &context);
@@ -222,7 +224,8 @@ fn post<R: Role<Message = Message>>(
     from: Server,
     message: &Message,
     context: &Context,
+    size: usize,
 ) -> Result<(), Lost> {
     let input = Input::Message { from, message: message.clone() };
-    mailbox.post(Mail { context: context.clone(), input, size: message.size() })
+    mailbox.post(Mail { context: context.clone(), input, size })
 }

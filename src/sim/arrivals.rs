@@ -1,53 +1,54 @@
 //! What happens when a frame arrives: who hears it, and whether the two ends take each other for what they say they are.
 
 use super::marks::Mark;
-use super::nature::Event;
+use super::nature::{Event, Way};
 use super::network::Node;
 use super::world::World;
 use crate::client::NoReply;
+use crate::museum::{self, Bug};
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
 use crate::role::{Server, Servers};
 use crate::storage::identity::IdentityError;
 
 impl World {
     /// A frame has come to the end of its way.
-    pub fn frame(&mut self, from: Node, to: Node, bytes: &[u8], connection: Option<u64>) {
-        if !self.nature.network.arrives(from, to, connection) {
+    pub fn frame(&mut self, from: Node, to: Node, bytes: &[u8], way: Way) {
+        if !self.nature.network.arrives(from, to, way) {
             return self.nature.mark(Mark::FrameLost);
         }
         match (from, to) {
-            (Node::Server(from), Node::Server(to)) => self.frame_of_peer(from, to, bytes, connection),
-            (Node::Client(client), Node::Server(to)) => self.frame_of_client(client, to, bytes, connection),
+            (Node::Server(from), Node::Server(to)) => self.frame_of_peer(from, to, bytes),
+            (Node::Client(client), Node::Server(to)) => self.frame_of_client(client, to, bytes),
             (Node::Server(from), Node::Client(client)) => self.clients[client].hears(&mut self.nature, from, bytes),
             (Node::Client(_), Node::Client(_)) => {}
         }
     }
 
     /// A paused process hears nothing yet: the frame waits in the machine.
-    fn waits(&mut self, from: Node, to: Server, bytes: &[u8], connection: Option<u64>) -> bool {
+    fn waits(&mut self, from: Node, to: Server, bytes: &[u8]) -> bool {
         let until = self.server(to).paused_until;
         let rest = until.saturating_sub(self.nature.now());
         if rest > 0 {
             let (to, bytes) = (Node::Server(to), bytes.into());
-            self.nature.after(rest, Event::Frame { from, to, bytes, connection });
+            self.nature.after(rest, Event::Frame { from, to, bytes, way: Way::Arrived });
         }
         rest > 0
     }
 
-    fn frame_of_peer(&mut self, from: Server, to: Server, bytes: &[u8], connection: Option<u64>) {
-        if self.waits(Node::Server(from), to, bytes, connection) || !self.have_met(from, to) {
+    fn frame_of_peer(&mut self, from: Server, to: Server, bytes: &[u8]) {
+        if self.waits(Node::Server(from), to, bytes) || !self.have_met(from, to) {
             return;
         }
         let mut understood = true;
         self.at(to, |server, nature| understood = server.hear_peer(nature, from, bytes));
         if !understood {
             self.nature.mark(Mark::FrameCorrupt);
-            self.nature.network.reset(Node::Server(from), Node::Server(to));
+            self.nature.network.reset(Node::Server(from), Node::Server(to), true);
         }
     }
 
-    fn frame_of_client(&mut self, client: usize, to: Server, bytes: &[u8], connection: Option<u64>) {
-        if self.waits(Node::Client(client), to, bytes, connection) {
+    fn frame_of_client(&mut self, client: usize, to: Server, bytes: &[u8]) {
+        if self.waits(Node::Client(client), to, bytes) {
             return;
         }
         if self.server(to).process.is_none() {
@@ -86,6 +87,9 @@ impl World {
         let storage = self.server(other).storage;
         let Some(process) = &mut self.server(me).process else { return true };
         if process.met.contains(other) {
+            return true;
+        }
+        if museum::is(Bug::B14W) {
             return true;
         }
         match process.identity.remember_peer(other, storage) {

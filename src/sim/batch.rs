@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::faults::{Fault, Faults, Strikes};
+use super::faults::{Fault, Faults};
 use super::invariants::Violation;
 use super::marks::Marks;
 use super::plan::Plan;
@@ -19,7 +19,7 @@ thread_local! {
     /// The seed that this thread runs.
     static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
     /// How it runs it.
-    static SETTING: Cell<Setting> = const { Cell::new(Setting { allowed: Faults::NONE, bug: None }) };
+    static SETTING: Cell<Setting> = const { Cell::new(Setting { allowed: Faults::NONE, bug: None, harm_only: false }) };
     /// What an assertion said that failed in it.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -31,6 +31,9 @@ pub fn run_one(seed: u64, setting: Setting, lines: bool) -> Report {
     #[cfg(any(test, feature = "museum"))]
     museum::switch(setting.bug);
     let mut world = World::new(Plan::new(seed, setting.allowed), lines);
+    if setting.harm_only {
+        world.nature.ghost.see_consequences_only();
+    }
     SETTING.set(setting);
     RUNNING.set(Some(seed));
     let caught = panic::catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -42,10 +45,11 @@ pub fn run_one(seed: u64, setting: Setting, lines: bool) -> Report {
 }
 
 /// The command that runs a seed again.
-pub fn replay(seed: u64, Setting { allowed, bug }: Setting) -> String {
+pub fn replay(seed: u64, Setting { allowed, bug, harm_only }: Setting) -> String {
     let faults = if allowed == Faults::all() { String::new() } else { format!(" --faults {allowed}") };
     let bug = bug.map_or(String::new(), |bug| format!(" --bug {}", bug.name()));
-    format!("paxos-lab simulate --seed {seed}{faults}{bug}")
+    let harm = if harm_only { " --harm" } else { "" };
+    format!("paxos-lab simulate --seed {seed}{faults}{bug}{harm}")
 }
 
 /// The fewest classes of faults with which a seed still breaks the same rule, found by leaving out one after the other.
@@ -84,6 +88,8 @@ pub struct Setting {
     pub allowed: Faults,
     /// The bug of the museum that is on.
     pub bug: Option<Bug>,
+    /// Only what harms somebody ends a run, and not yet a broken rule that prevents it.
+    pub harm_only: bool,
 }
 
 /// Within a run a panic is a finding: it is kept for the report.
@@ -136,8 +142,6 @@ pub struct Summary {
     pub operations: u64,
     /// Virtual time of all of them, in microseconds.
     pub virtual_time: u64,
-    /// What has gone wrong in them.
-    pub strikes: Strikes,
     /// What was reached.
     pub marks: Marks,
     /// The failure with the lowest seed.
@@ -151,7 +155,6 @@ impl Summary {
         self.slots += report.applied.0;
         self.operations += report.asked as u64;
         self.virtual_time += report.took;
-        self.strikes.merge(&report.strikes);
         self.marks.merge(&report.marks);
         let lowest = self.failure.as_ref().is_none_or(|(seed, _)| report.seed < *seed);
         if report.verdict != Verdict::Clean && lowest {

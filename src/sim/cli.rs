@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::batch::{Batch, Setting, Summary, replay, run_one, shrink};
-use super::faults::{Fault, Faults};
+use super::faults::Faults;
 use super::marks::Mark;
 use super::plan::Plan;
 use super::world::Verdict;
@@ -51,13 +51,17 @@ pub struct Simulate {
     /// Switch a bug of the museum on: the run should find it (builds with the feature `museum` only)
     #[arg(long, value_name = "BUG")]
     bug: Option<Bug>,
+    /// Go on when a rule is broken that only prevents harm: end at what a client or a replica has to suffer. With --museum:
+    /// say for each bug what it takes to come to that, too
+    #[arg(long)]
+    harm: bool,
     /// Search every bug of the museum, each among the seeds, and print the table of docs/museum.md
     #[arg(long, requires = "seeds", conflicts_with_all = ["bug", "seed", "minutes"])]
     museum: bool,
     /// With --seed: write the lines of all servers and clients into this folder
     #[arg(long, value_name = "DIR", requires = "seed")]
     out: Option<PathBuf>,
-    /// After many seeds: how often each fault has struck and each mark was reached
+    /// After many seeds: how often each kind of fault, and each other mark, was reached
     #[arg(long, conflicts_with = "seed")]
     counts: bool,
     /// So many threads [default: one a core]
@@ -80,7 +84,7 @@ pub fn run(options: &Simulate) -> Result<(String, u8), String> {
             .to_string());
     }
     if let (true, Some((first, last))) = (options.museum, options.seeds) {
-        return Ok(super::museum::tour(first, last, options.threads()));
+        return Ok(super::museum::tour(first, last, options.threads(), options.harm));
     }
     match (options.seed, options.seeds, options.minutes) {
         (Some(seed), _, _) => one(seed, options),
@@ -96,7 +100,7 @@ pub fn run(options: &Simulate) -> Result<(String, u8), String> {
 
 impl Simulate {
     fn setting(&self) -> Setting {
-        Setting { allowed: self.faults, bug: self.bug }
+        Setting { allowed: self.faults, bug: self.bug, harm_only: self.harm }
     }
 
     fn threads(&self) -> usize {
@@ -134,6 +138,15 @@ fn tell_failure(seed: u64, verdict: &Verdict, setting: Setting, text: &mut Strin
 
 fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
+    // Lines of another run beside these would be taken for lines of this one.
+    let stranger = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| {
+        let name = name.to_string_lossy();
+        name.ends_with(".log") && !files.iter().any(|(ours, _)| *ours == name)
+    });
+    if let Some(name) = stranger {
+        let why = format!("it holds {} of another run: give a folder of its own", name.display());
+        return Err(std::io::Error::other(why));
+    }
     for (name, text) in files {
         fs::write(folder.join(name), text)?;
     }
@@ -175,11 +188,8 @@ fn told(summary: &Summary, first: u64, took: f64) -> String {
     )
 }
 
-/// What has gone wrong how often, and what it has led to.
+/// What has gone wrong, and what else was reached, and how often.
 fn tell_counts(summary: &Summary, text: &mut String) {
-    for fault in Fault::ALL.iter().filter(|fault| summary.strikes.count(**fault) > 0) {
-        let _ = writeln!(text, "{:>12} x {:<14} {}", summary.strikes.count(*fault), fault.word(), fault.says());
-    }
     for mark in Mark::ALL {
         let _ = writeln!(text, "{:>12} x {}", summary.marks.count(*mark), mark.says());
     }

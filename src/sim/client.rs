@@ -179,12 +179,12 @@ impl SimClient {
     /// A write, in a session that is opened first if there is none.
     fn write(&mut self, nature: &mut Nature, op: Op, time: (Micros, Micros), operation: usize) {
         if let Some(nonce) = self.session.wanted() {
-            nature.ghost.asked(CommandId(0, nonce));
+            nature.ghost.asked(CommandId(0, nonce), None);
             return self.request(nature, Request::Open { nonce }, time, operation, Some(op));
         }
         if let Some(WriteId { session, sequence, first_open }) = self.session.next_write() {
             let id = CommandId(session, sequence);
-            nature.ghost.asked(id);
+            nature.ghost.asked(id, Some(op.clone()));
             nature.history.name(operation, id);
             self.request(nature, Request::Write { session, sequence, first_open, op }, time, operation, None);
         }
@@ -228,6 +228,11 @@ impl SimClient {
         {
             self.failed(nature, asking, TryEnd::NoReply(no_reply));
         }
+    }
+
+    /// As [`loses_connection`](SimClient::loses_connection), whatever it has asked on it.
+    pub fn loses_any_connection(&mut self, nature: &mut Nature, server: Server, no_reply: NoReply) {
+        self.loses_connection(nature, server, self.frames, no_reply);
     }
 
     /// Bytes from a server.

@@ -1,7 +1,6 @@
 //! What disks do to what they have long since promised to keep: bits flip, writes go astray, files are gone or cut short.
 //!
-//! It happens while a server is down. Started again, it must refuse, or know all that it knew; so at most a minority is
-//! ever damaged. One thing is left out, since no journal can notice it: a disk that acknowledges its very last group and
+//! Started again, the server must refuse, or know all that it knew; so at most a minority is ever damaged. One thing is left out, since no journal can notice it: a disk that acknowledges its very last group and
 //! loses it whole, in sectors. That is what a crash in the middle of a write leaves, too (see `storage::journal`).
 
 use std::collections::BTreeMap;
@@ -41,21 +40,29 @@ impl World {
         self.nature.mark(mark);
     }
 
-    /// A bit of its journal flips.
+    /// A bit of one of its files flips, while it is down or while it runs: then nobody notices before its next start.
     pub(super) fn flip_a_bit(&mut self, server: Server) {
-        let Some(journal) = self.stop_to_damage(server) else { return };
-        let image = journal.image();
+        if !self.may_lose(server) {
+            return;
+        }
+        let is_up = self.nature.chance(500) && self.server(server).process.is_some();
+        if !is_up {
+            self.kill(server, Death::Process);
+        }
+        let in_journal = self.nature.chance(800);
+        let folder = &self.server(server).folder;
+        let files = if in_journal { folder.journal.clone() } else { folder.top.clone() };
+        let image = files.image();
         let names: Vec<&String> = image.keys().collect();
         let Some(name) = self.nature.one_of(&names) else { return };
-        let mut bytes = image[name].clone();
+        let bytes = &image[name];
         // Mostly where something was written.
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(bytes.len(), |last| last + 1);
         let end = if self.nature.chance(800) { used } else { bytes.len() };
         let Some(last) = (end as u64 * 8).checked_sub(1) else { return };
         let bit = self.nature.random.within(0..=last) as usize;
-        bytes[bit / 8] ^= 1 << (bit % 8);
-        journal.put(name, &bytes);
-        self.damaged(server, Mark::BitRot);
+        files.rot(name, bit);
+        self.damaged(server, if is_up { Mark::BitRotWhileUp } else { Mark::BitRot });
     }
 
     /// A sector was written to another place than was asked for: what stood there is gone, and where it should be stands

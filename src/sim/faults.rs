@@ -11,6 +11,7 @@ use super::marks::Mark;
 use super::nature::{Event, MS, Micros, SECOND};
 use super::network::Node;
 use super::world::{Death, World};
+use crate::client::NoReply;
 use crate::paxos::RoleName;
 use crate::role::{Server, Servers};
 use crate::server::mailbox::CrashOrder;
@@ -164,31 +165,11 @@ impl fmt::Display for Faults {
     }
 }
 
-/// How often a fault of each class has struck. What happens to frames and clocks all the time does not strike.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Strikes([u64; Fault::ALL.len()]);
-
-impl Default for Strikes {
-    fn default() -> Strikes {
-        Strikes([0; Fault::ALL.len()])
-    }
-}
-
-impl Strikes {
-    fn add(&mut self, fault: Fault) {
-        self.0[fault as usize] += 1;
-    }
-
-    /// How often this one has.
-    pub fn count(&self, fault: Fault) -> u64 {
-        self.0[fault as usize]
-    }
-
-    /// Adds those of another run.
-    pub fn merge(&mut self, other: &Strikes) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine += theirs;
-        }
+impl Fault {
+    /// Whether it happens to frames and clocks all the time, and does not strike.
+    pub fn is_weather(self) -> bool {
+        use Fault::{Corrupt, Delay, Drift, Duplicate, Loss, Replay};
+        matches!(self, Loss | Delay | Duplicate | Replay | Corrupt | Drift)
     }
 }
 
@@ -201,8 +182,8 @@ pub enum Trouble {
     Flap(Vec<(Node, Node)>, bool, u32),
     /// These directions are slow.
     Slow(Vec<(Node, Node)>),
-    /// The process is paused.
-    Paused(Server),
+    /// The process is paused until then.
+    Paused(Server, Micros),
     /// The processor is slow.
     SlowServer(Server),
     /// The disk is full.
@@ -217,11 +198,11 @@ impl World {
         let every = self.plan.fault_every;
         let next = self.nature.time(&(every / 4..=every * 2));
         self.nature.after(next, Event::Chaos);
-        let on: Vec<Fault> = Fault::ALL.iter().copied().filter(|fault| self.plan.faults.has(*fault)).collect();
+        let strikes = |fault: &Fault| self.plan.faults.has(*fault) && !fault.is_weather();
+        let on: Vec<Fault> = Fault::ALL.iter().copied().filter(strikes).collect();
         let servers: Vec<Server> = self.plan.cluster().iter().collect();
         if let (Some(fault), Some(server)) = (self.nature.one_of(&on), self.nature.one_of(&servers)) {
             self.nature.note(&(fault as u32, server));
-            self.nature.strikes.add(fault);
             self.strike(fault, server);
         }
     }
@@ -280,7 +261,9 @@ impl World {
                     self.nature.network.slow_down(from, to, None);
                 }
             }
-            Trouble::Paused(server) => self.resume(server),
+            // Unless another pause has begun meanwhile.
+            Trouble::Paused(server, until) if self.server(server).paused_until == until => self.resume(server),
+            Trouble::Paused(..) => {}
             Trouble::SlowServer(server) => {
                 let usual = self.plan.processor.clone();
                 self.server(server).processor = usual;
@@ -349,14 +332,21 @@ impl World {
         self.heals(Trouble::Cut(links));
     }
 
+    /// A connection ends while both ends live; what was under way is lost, or comes all the same.
     fn reset(&mut self, server: Server) {
-        let servers: Vec<Server> = self.plan.cluster().without(Servers::only(server)).iter().collect();
-        let (ours, Some(other)) = (Node::Server(server), self.nature.one_of(&servers).map(Node::Server)) else {
-            return;
-        };
-        self.nature.mark(Mark::Reset);
-        self.nature.network.reset(ours, other);
-        self.nature.network.reset(other, ours);
+        let servers = self.plan.cluster().without(Servers::only(server));
+        let clients = (0..self.clients.len()).map(Node::Client);
+        let others: Vec<Node> = servers.iter().map(Node::Server).chain(clients).collect();
+        let (ours, Some(other)) = (Node::Server(server), self.nature.one_of(&others)) else { return };
+        let is_lost = self.nature.chance(500) || matches!(other, Node::Client(_));
+        self.nature.mark(if is_lost { Mark::Reset } else { Mark::ResetAndLate });
+        self.nature.network.reset(ours, other, is_lost);
+        self.nature.network.reset(other, ours, is_lost);
+        if let Node::Client(client) = other {
+            self.nature.mark(Mark::ClientReset);
+            let why = NoReply::Broken { why: "connection reset".to_string() };
+            self.clients[client].loses_any_connection(&mut self.nature, server, why);
+        }
     }
 
     fn slow_links(&mut self, server: Server) {
@@ -401,9 +391,10 @@ impl World {
             return;
         }
         self.nature.mark(Mark::Paused);
-        let lasts = self.while_it_lasts();
-        self.server(server).paused_until = now + lasts;
-        self.nature.after(lasts, Event::Heal(Trouble::Paused(server)));
+        let longer = if self.nature.chance(100) { 10 } else { 1 };
+        let until = now + longer * self.while_it_lasts();
+        self.server(server).paused_until = until;
+        self.nature.after(until - now, Event::Heal(Trouble::Paused(server, until)));
     }
 
     fn slow_server(&mut self, server: Server) {

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::marks::{Mark, Marks};
-pub use super::violation::{Violation, name_of};
-use crate::kv::{Kv, Outcome, Written};
+pub use super::violation::{UNDECIDED, Violation, is_consequence, name_of};
+use crate::kv::{Kv, Op, Outcome, Written};
 use crate::paxos::{
     Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer,
     ProposerFact, ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
@@ -24,6 +24,9 @@ struct Durable {
     in_doubt: Vec<AcceptorRecord>,
 }
 
+/// What was asked for: a write, or, if None, a session.
+type Asked = Option<Op>;
+
 /// What a whole PROMISE reported.
 type Reported = BTreeMap<Slot, (Ballot, Value)>;
 
@@ -31,6 +34,7 @@ type Reported = BTreeMap<Slot, (Ballot, Value)>;
 pub struct Ghost {
     quorums: Quorums,
     violation: Option<Violation>,
+    consequences_only: bool,
     acceptors: BTreeMap<Server, Durable>,
     /// Who durably accepted which value in a slot at a ballot.
     votes: BTreeMap<(Slot, Ballot), (Value, Servers)>,
@@ -52,8 +56,8 @@ pub struct Ghost {
     learners: BTreeMap<Server, Slot>,
     /// The first slot in which each command was applied.
     effects: BTreeMap<CommandId, Slot>,
-    /// Commands that clients have asked for.
-    asked: BTreeSet<CommandId>,
+    /// Commands that clients have asked for, and what they said.
+    asked: BTreeMap<CommandId, Asked>,
     /// Commands that a client counts as certainly not applied.
     refused: BTreeSet<CommandId>,
     /// The highest slot chosen when a read arrived, by the learner's life and the read's token.
@@ -66,10 +70,11 @@ pub struct Ghost {
 
 impl Ghost {
     /// At the beginning of the world.
-    pub fn new(quorums: Quorums) -> Ghost {
+    pub fn new(quorums: Quorums, machine: Kv) -> Ghost {
         Ghost {
             quorums,
             violation: None,
+            consequences_only: false,
             acceptors: BTreeMap::new(),
             votes: BTreeMap::new(),
             chosen: BTreeMap::new(),
@@ -81,10 +86,10 @@ impl Ghost {
             applied: Vec::new(),
             learners: BTreeMap::new(),
             effects: BTreeMap::new(),
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             refused: BTreeSet::new(),
             reads: BTreeMap::new(),
-            machine: Kv::default(),
+            machine,
             strangers: Servers::NONE,
         }
     }
@@ -94,9 +99,15 @@ impl Ghost {
         self.violation.as_ref()
     }
 
+    /// From now on only what harms somebody counts, and not the rules that prevent it.
+    pub fn see_consequences_only(&mut self) {
+        self.consequences_only = true;
+    }
+
     /// A rule was broken, unless `kept`.
     pub fn require(&mut self, invariant: u8, kept: bool, what: impl FnOnce() -> String) {
-        if !kept && self.violation.is_none() {
+        let counts = !self.consequences_only || is_consequence(invariant);
+        if !kept && counts && self.violation.is_none() {
             self.violation = Some(Violation { invariant, what: what() });
         }
     }
@@ -124,6 +135,19 @@ impl Ghost {
     /// The digest after a slot, if it was applied.
     pub fn digest(&self, slot: Slot) -> Option<u64> {
         self.applied.get(slot.0.checked_sub(1)? as usize).map(|(_, digest)| *digest)
+    }
+
+    /// At the end: what a client was told of its write must still be on the disks of a majority, as they are now, or in the
+    /// log that somebody has applied. These are the acceptors that a power cut of the whole cluster leaves.
+    pub fn judge_disks(&mut self, disks: &BTreeMap<Server, Acceptor>) {
+        for (slot, (_, value)) in self.chosen.clone() {
+            let holding = disks.iter().filter(|(_, disk)| disk.accepted().get(&slot).is_some_and(|(_, v)| *v == value));
+            let holding: Servers = holding.map(|(server, _)| *server).collect();
+            let missing: Servers = self.quorums.servers().without(disks.keys().copied().collect());
+            // A disk that is lost or damaged may have been one of the majority.
+            let kept = self.quorums.is_chosen(holding.iter().chain(missing.iter()).collect());
+            self.require(14, kept, || format!("slot {slot} was chosen, and in the end only {holding} hold its value"));
+        }
     }
 
     // ---- acceptors
@@ -224,12 +248,14 @@ impl Ghost {
         if self.strangers.contains(server) {
             return;
         }
-        let mut whole: BTreeMap<u64, (Ballot, Reported)> = BTreeMap::new();
+        let mut answers: BTreeMap<u64, (Ballot, u32, Reported)> = BTreeMap::new();
         for action in actions {
             let Action::Send { message, .. } = action else { continue };
             match message {
                 Message::Promise { ballot, part, accepted, .. } => {
-                    let (_, reported) = whole.entry(part.answer).or_insert_with(|| (*ballot, BTreeMap::new()));
+                    let new = || (*ballot, part.count, BTreeMap::new());
+                    let (_, missing, reported) = answers.entry(part.answer).or_insert_with(new);
+                    *missing -= 1;
                     reported.extend(accepted.iter().map(|e| (e.slot, (e.ballot, e.value.clone()))));
                 }
                 Message::Accepted { ballot, slot } => {
@@ -248,7 +274,8 @@ impl Ghost {
                 _ => {}
             }
         }
-        for (ballot, reported) in whole.into_values() {
+        // Of an answer that a crash has cut off nobody ever knows the whole.
+        for (ballot, _, reported) in answers.into_values().filter(|(_, missing, _)| *missing == 0) {
             self.promised(server, ballot, reported);
         }
     }
@@ -291,6 +318,8 @@ impl Ghost {
                     let hole = last.is_some_and(|(of, before)| of == *ballot && *slot != before.next());
                     self.require(30, !hole, || format!("{ballot} proposes in slot {slot} and leaves a hole before it"));
                     last = Some((*ballot, *slot));
+                    let owner = ballot.server == server;
+                    self.require(11, owner, || format!("{server} proposes at {ballot}, which is not its own"));
                     self.accept_sent(*ballot, *slot, value);
                 }
                 // Asks again, and has neither proposed nor given up: its first round was only stale.
@@ -359,7 +388,7 @@ impl Ghost {
         if told.iter().any(|(at, other)| Some(*at) != adopted && other != value) {
             marks.reach(Mark::AdoptedOfMany);
         }
-        let known = value.id().is_none_or(|id| self.asked.contains(&id));
+        let known = self.is_asked_for(value);
         self.require(7, whole, || format!("{ballot} proposes in slot {slot} without whole promises of {quorum}"));
         self.require(8, bound, || {
             format!("{ballot} proposes in slot {slot} what its promises ({quorum}) do not bind it to")
@@ -404,12 +433,27 @@ impl Ghost {
                     self.learned(server, *slot, value, outcome, marks);
                 }
                 Action::Fact(LearnerFact::Filled { .. }) => marks.reach(Mark::ReadFilled),
+                Action::Send { message: Message::Chosen { ballot, slot }, .. } => {
+                    let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
+                    let chosen = self.quorums.is_chosen(voted);
+                    self.require(9, chosen, || format!("{server} says that {slot} is chosen at {ballot}, by {voted}"));
+                }
+                Action::Send { message: Message::Entries { entries, .. }, .. } => {
+                    let wrong =
+                        entries.iter().find(|entry| self.chosen.get(&entry.slot).map(|(_, v)| v) != Some(&entry.value));
+                    let wrong = wrong.map(|entry| entry.slot);
+                    self.require(12, wrong.is_none(), || {
+                        format!("{server} tells others that {wrong:?} holds what was not chosen")
+                    });
+                }
                 Action::Send { message: Message::Beat { applied, digest }, .. } if *applied > Slot(0) => {
                     let same = self.digest(*applied) == Some(*digest);
                     self.require(13, same, || format!("{server} differs from the log after slot {applied}"));
                 }
                 Action::Outcome(LearnerOutcome::Answer { token, slot, .. }) => {
-                    let bound = self.reads.remove(&(life, *token)).unwrap_or_default();
+                    let bound = self.reads.remove(&(life, *token));
+                    self.require(17, bound.is_some(), || format!("{server} answers a read that nobody has asked"));
+                    let bound = bound.unwrap_or_default();
                     self.require(17, *slot >= bound, || {
                         format!("{server} answers a read from slot {slot}, and {bound} was chosen before it arrived")
                     });
@@ -445,6 +489,8 @@ impl Ghost {
         self.require(13, expected == *outcome, || {
             format!("slot {slot} came to {outcome:?}, and its log to {expected:?}")
         });
+        let known = self.is_asked_for(value);
+        self.require(2, known, || format!("slot {slot} holds {value:?}, and nobody asked for it"));
         self.applied.push((*outcome, self.machine.digest()));
         if let Some(id) = value.id() {
             self.took_effect(id, slot, outcome, marks);
@@ -452,8 +498,6 @@ impl Ghost {
     }
 
     fn took_effect(&mut self, id: CommandId, slot: Slot, outcome: &Outcome, marks: &mut Marks) {
-        let known = self.asked.contains(&id);
-        self.require(2, known, || format!("{id:?} was applied in slot {slot}, and nobody asked for it"));
         match outcome {
             Outcome::Applied(_) => {
                 let first = self.effects.insert(id, slot).is_none();
@@ -467,20 +511,34 @@ impl Ghost {
                 self.require(15, same, || format!("{id:?} is called a duplicate of slot {}", saved.slot));
             }
             Outcome::Opened { session } => {
-                let same = *self.effects.entry(id).or_insert(Slot(*session)) == Slot(*session);
-                self.require(15, same, || format!("{id:?} opened two sessions"));
+                let before = self.effects.insert(id, Slot(*session));
+                // A session that is forgotten can be opened again, as another one.
+                let twice = before.is_some_and(|before| before.0 != *session && self.machine.sessions().knows(before.0));
+                self.require(15, !twice, || format!("{id:?} opened two sessions"));
             }
             Outcome::Superseded => marks.reach(Mark::Superseded),
-            Outcome::Noop | Outcome::Expired => {}
+            Outcome::Expired => marks.reach(Mark::Expired),
+            Outcome::Noop => {}
             Outcome::Unreadable => self.require(2, false, || format!("{id:?} in slot {slot} cannot be read")),
         }
     }
 
     // ---- clients
 
-    /// A client asks for a command for the first time.
-    pub fn asked(&mut self, id: CommandId) {
-        self.asked.insert(id);
+    /// A client asks for a command for the first time: for this write, or for a session.
+    pub fn asked(&mut self, id: CommandId, op: Option<Op>) {
+        self.asked.insert(id, op);
+    }
+
+    /// Whether a client has asked for just this.
+    fn is_asked_for(&self, value: &Value) -> bool {
+        let Value::Command(command) = value else { return true };
+        let Some(asked) = self.asked.get(&command.id) else { return false };
+        match crate::kv::Command::from_paxos(command) {
+            Ok(crate::kv::Command::Write { op, .. }) => asked.as_ref() == Some(&op),
+            Ok(crate::kv::Command::Open { .. }) => asked.is_none(),
+            Err(_) => false,
+        }
     }
 
     /// A client was told what its write came to.

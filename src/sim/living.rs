@@ -17,7 +17,7 @@ use crate::paxos::{
 };
 use crate::role::{Action, Disk, Input, NoDisk, Role, Server, Servers, Stepped, Timed};
 use crate::server::desk::reply_to;
-use crate::server::mailbox::{CrashOrder, Lost, MAILBOX_MAX, MAILBOX_MAX_BYTES, Mail};
+use crate::server::mailbox::{CrashOrder, Lost, MAILBOX_MAX_BYTES, Mail};
 use crate::server::runner::GROUP_MAX;
 use crate::storage::Rounds;
 use crate::storage::disk::MemoryFiles;
@@ -79,9 +79,9 @@ impl<R: Housed> Living<R> {
         }
     }
 
-    /// Hands it an input.
-    pub fn post(&mut self, mail: Mail<R>) -> Result<(), Lost> {
-        if self.inbox.len() >= MAILBOX_MAX || self.bytes + mail.size > MAILBOX_MAX_BYTES {
+    /// Hands it an input, if its mailbox has room: for so many. That its learner has died a proposer hears in any case.
+    pub fn post(&mut self, mail: Mail<R>, mailbox: usize) -> Result<(), Lost> {
+        if self.inbox.len() >= mailbox || self.bytes + mail.size > MAILBOX_MAX_BYTES {
             return Err(Lost::Full);
         }
         self.bytes += mail.size;

@@ -41,8 +41,15 @@ marks! {
     FailedOver = "a client asked the next server",
     Mismatch = "a conditional write met another version",
     Outrun = "a proposer gave a command up because rivals were faster",
+    PromiseInParts = "a promise came in parts",
+    EntriesInParts = "a learner got a part of what it asked for, and asked for more",
+    Expired = "a session had expired",
+    MailboxFull = "a mailbox was full",
+    PartOfASend = "a role crashed with a part of its messages sent",
+    ClientReset = "a client's connection was reset",
     // The network.
     FrameLost = "a frame was lost",
+    FrameLate = "a frame was late by seconds",
     FrameDoubled = "a frame was sent twice",
     FrameReplayed = "an old frame came once more",
     FrameCorrupt = "a damaged frame was refused",
@@ -50,7 +57,8 @@ marks! {
     CutOneWay = "a link was cut one way",
     CutSome = "two servers could not talk while a third heard both",
     Flapped = "links flapped",
-    Reset = "a connection was reset with frames under way",
+    Reset = "a connection was reset, and what was under way was lost",
+    ResetAndLate = "a connection was reset, and what was under way came behind what the next one brought",
     Slow = "links were slow and had little room",
     // Crashes.
     CrashBeforeStep = "a role crashed before a step",
@@ -73,6 +81,7 @@ marks! {
     WallClockJumped = "a wall clock jumped",
     // Disks.
     BitRot = "a bit of synced data flipped",
+    BitRotWhileUp = "a bit of synced data flipped while its server was running",
     Misdirected = "a sector turned up in the place of another",
     FilesUpset = "a file was missing, cut short, copied or another server's",
     FileUnreadable = "a file could not be read, and its server waited",

@@ -43,5 +43,5 @@ pub use world::{Report, Verdict, World};
 
 /// Runs one seed with faults of these classes at most.
 pub fn simulate(seed: u64, allowed: Faults) -> Report {
-    batch::run_one(seed, batch::Setting { allowed, bug: None }, false)
+    batch::run_one(seed, batch::Setting { allowed, bug: None, harm_only: false }, false)
 }

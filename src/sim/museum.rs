@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::batch::{Batch, Setting, replay, run_one};
 use super::faults::Faults;
-use super::invariants::name_of;
+use super::invariants::{Violation, name_of};
 use super::world::Verdict;
 use crate::museum::Bug;
 
@@ -17,28 +17,46 @@ pub fn caught_by(verdict: &Verdict) -> String {
     }
 }
 
+/// What a search of one bug came to: the seeds that it took, the seed, and what happened there.
+type Search = Option<(u64, u64, Verdict)>;
+
+/// Searches a bug among these seeds.
+fn find(bug: Bug, (first, last): (u64, u64), threads: usize, harm_only: bool) -> Search {
+    let plain = Setting { allowed: Faults::all(), bug: None, harm_only: false };
+    let setting = Setting { bug: Some(bug), harm_only, ..plain };
+    let (seed, verdict) = Batch { first, last, time: None, setting, threads }.run(|_| {}).failure?;
+    // A seed that fails without the bug as well has found something else.
+    let is_its = run_one(seed, plain, false).verdict == Verdict::Clean;
+    is_its.then_some((seed - first + 1, seed, verdict))
+}
+
 /// Searches every bug among these seeds; the table, and the exit code: 1 if one was not found.
-pub fn tour(first: u64, last: u64, threads: usize) -> (String, u8) {
+pub fn tour(first: u64, last: u64, threads: usize, harm_too: bool) -> (String, u8) {
     let mut text = String::from(HEAD);
     let mut missed = 0;
-    let plain = Setting { allowed: Faults::all(), bug: None };
     for bug in Bug::ALL {
-        let setting = Setting { bug: Some(*bug), ..plain };
-        let summary = Batch { first, last, time: None, setting, threads }.run(|_| {});
-        // A seed that fails without the bug as well has found something else.
-        let found = summary.failure.filter(|(seed, _)| run_one(*seed, plain, false).verdict == Verdict::Clean);
-        let (seeds, caught, how) = match &found {
-            Some((seed, verdict)) => {
-                ((seed - first + 1).to_string(), caught_by(verdict), format!("`{}`", replay(*seed, setting)))
+        let (found, harm) = match find(*bug, (first, last), threads, false) {
+            Some((seeds, seed, verdict)) => {
+                let setting = Setting { allowed: Faults::all(), bug: Some(*bug), harm_only: false };
+                let found = format!("{seeds} | {} | `{}`", caught_by(&verdict), replay(seed, setting));
+                (found, if harm_too { harm_of(*bug, (first, last), threads) } else { "not asked".to_string() })
             }
             None => {
                 missed += 1;
-                (format!("not in {}", last - first + 1), "nothing".to_string(), String::new())
+                (format!("not in {} | nothing | ", last - first + 1), "nothing".to_string())
             }
         };
-        let _ = writeln!(text, "| {} | {} | {} | {seeds} | {caught} | {how} |", bug.name(), bug.says(), bug.seen());
+        let _ = writeln!(text, "| {} | {} | {} | {found} | {harm} |", bug.name(), bug.says(), bug.seen());
     }
     (text, u8::from(missed > 0))
+}
+
+fn harm_of(bug: Bug, seeds: (u64, u64), threads: usize) -> String {
+    match find(bug, seeds, threads, true) {
+        Some((seeds, _, Verdict::Unsafe(Violation { invariant, .. }))) => format!("{invariant} ({seeds})"),
+        Some((seeds, _, _)) => format!("27 ({seeds})"),
+        None => format!("none in {}", seeds.1 - seeds.0 + 1),
+    }
 }
 
 /// The page around the table.
@@ -46,15 +64,18 @@ const HEAD: &str = "\
 # The museum
 
 Bugs that consensus systems have really had, each a mutation of one line of this project, and what it takes the simulator
-to find it. `seeds` is how many runs, from seed 1 on, it needed; each run takes some milliseconds. The bugs are in builds
+to find it. `seeds` is how many runs, from seed 1 on, it needed; each run takes some milliseconds. The rules that the
+observer holds notice most bugs long before they harm anybody; `harm` is what happens if it keeps quiet about them (1 two
+values chosen, 13 replicas differ, 14 an acknowledged write is gone, 15 a write done twice, 16 and 19 clients see no one
+store, 27 nothing moves, 29 a role's own assertion stops it), and in brackets after how many seeds. The bugs are in builds
 with the feature `museum` alone:
 
 ```
 cargo run --profile museum --features museum --bin paxos-lab -- simulate --bug B07 --seeds 1..1000
 ```
 
-This page is printed by `paxos-lab simulate --museum --seeds 1..5000`.
+This page is printed by `paxos-lab simulate --museum --seeds 1..5000 --harm`.
 
-| bug | what it does | seen in | seeds | caught by invariant | replay |
-|---|---|---|---|---|---|
+| bug | what it does | seen in | seeds | caught by invariant | replay | harm |
+|---|---|---|---|---|---|---|
 ";

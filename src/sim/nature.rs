@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::faults::{Strikes, Trouble};
+use super::faults::Trouble;
 use super::history::History;
 use super::invariants::Ghost;
 use super::marks::{Mark, Marks};
 use super::network::{Network, Node};
 use super::plan::Plan;
+use crate::kv::Kv;
 use crate::paxos::RoleName;
 use crate::random::Random;
 use crate::role::Server;
@@ -37,8 +38,8 @@ pub enum Event {
         to: Node,
         /// A frame, perhaps damaged.
         bytes: Arc<[u8]>,
-        /// The connection that they were sent on; None for an old frame that comes once more.
-        connection: Option<u64>,
+        /// How they come.
+        way: Way,
     },
     /// A role has something to do, or one of its timers runs out.
     Wake {
@@ -94,6 +95,17 @@ pub enum Event {
     Chaos,
     /// A fault ends.
     Heal(Trouble),
+}
+
+/// How a frame comes to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// On this connection.
+    Connection(u64),
+    /// Once more, perhaps long after it was sent.
+    Again,
+    /// It is there already, and waits for its process to go on.
+    Arrived,
 }
 
 /// One life of one role.
@@ -153,8 +165,6 @@ pub struct Nature {
     pub history: History,
     /// What was reached.
     pub marks: Marks,
-    /// What has gone wrong.
-    pub strikes: Strikes,
     lives: u64,
     hash: Xxh3,
 }
@@ -169,10 +179,9 @@ impl Nature {
             scheduled: 0,
             random: Random::new(plan.seed, 1),
             network: Network::new(plan),
-            ghost: Ghost::new(plan.quorums()),
+            ghost: Ghost::new(plan.quorums(), Kv::with_sessions_at_most(plan.sessions)),
             history: History::default(),
             marks: Marks::default(),
-            strikes: Strikes::default(),
             lives: 0,
             hash: Xxh3::new(),
         }

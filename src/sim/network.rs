@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::marks::Mark;
-use super::nature::{Event, MS, Micros, Nature};
+use super::nature::{Event, MS, Micros, Nature, SECOND, Way};
 use super::plan::Plan;
 use crate::role::Server;
 
@@ -37,8 +37,10 @@ impl fmt::Display for Node {
 struct Link {
     /// How many faults cut it; nothing gets through unless 0.
     cuts: u32,
-    /// Rises with each reset: what was under way before is lost.
+    /// Rises with each reset.
     connection: u64,
+    /// What was under way on connections before this one is lost.
+    lost_below: u64,
     in_flight: usize,
     /// When the last frame arrives: those of one connection keep their order, unless links reorder.
     last_due: Micros,
@@ -53,10 +55,14 @@ pub struct Weather {
     pub latency: Micros,
     /// What is added to it, on average.
     pub jitter: Micros,
+    /// So many of a thousand take seconds.
+    pub late: u64,
     /// Frames of one connection overtake each other.
     pub reorders: bool,
     /// Lost, of a thousand.
     pub loss: u64,
+    /// Of a thousand ACCEPTs so many more are lost: what a proposer leaves half done is found by the next.
+    pub accept_loss: u64,
     /// Sent twice, of a thousand.
     pub duplicate: u64,
     /// Followed by an old frame of the same link, of a thousand.
@@ -83,9 +89,11 @@ impl Network {
 
     /// Nothing happens to frames any more but that they take their time.
     pub fn calm_down(&mut self) {
-        let Weather { latency, jitter, reorders, .. } = self.weather;
-        let (latency, jitter) = (latency.min(5 * MS), jitter.min(5 * MS));
-        self.weather = Weather { latency, jitter, reorders, loss: 0, duplicate: 0, replay: 0, corrupt: 0 };
+        let Weather { latency, jitter, .. } = self.weather;
+        let weather = &mut self.weather;
+        (weather.latency, weather.jitter) = (latency.min(5 * MS), jitter.min(5 * MS));
+        (weather.late, weather.loss, weather.accept_loss) = (0, 0, 0);
+        (weather.duplicate, weather.replay, weather.corrupt) = (0, 0, 0);
         self.old.clear();
         for link in self.links.values_mut() {
             (link.cuts, link.slow) = (0, None);
@@ -102,11 +110,14 @@ impl Network {
         link.cuts = if on { link.cuts + 1 } else { link.cuts.saturating_sub(1) };
     }
 
-    /// Loses all that is under way.
-    pub fn reset(&mut self, from: Node, to: Node) {
+    /// Ends the connection. What is under way is lost, or comes all the same, behind what the next one brings.
+    pub fn reset(&mut self, from: Node, to: Node, is_lost: bool) {
         let link = self.link(from, to);
         link.connection += 1;
         link.last_due = 0;
+        if is_lost {
+            link.lost_below = link.connection;
+        }
     }
 
     /// Gives a link little room and time, or takes that away.
@@ -115,11 +126,16 @@ impl Network {
     }
 
     /// A frame has come to the end of its way; false if it was lost on it.
-    pub fn arrives(&mut self, from: Node, to: Node, connection: Option<u64>) -> bool {
+    pub fn arrives(&mut self, from: Node, to: Node, way: Way) -> bool {
         let link = self.link(from, to);
-        let Some(sent_on) = connection else { return link.cuts == 0 };
-        link.in_flight = link.in_flight.saturating_sub(1);
-        link.cuts == 0 && link.connection == sent_on
+        match way {
+            Way::Connection(sent_on) => {
+                link.in_flight = link.in_flight.saturating_sub(1);
+                link.cuts == 0 && sent_on >= link.lost_below
+            }
+            Way::Again => link.cuts == 0,
+            Way::Arrived => true,
+        }
     }
 
     /// Whether one end can hear the other.
@@ -129,6 +145,14 @@ impl Network {
 }
 
 impl Nature {
+    /// Sends an ACCEPT on its way, if it is not lost before all others.
+    pub fn send_accept(&mut self, from: Node, to: Node, bytes: Arc<[u8]>) {
+        if self.chance(self.network.weather.accept_loss) {
+            return self.mark(Mark::FrameLost);
+        }
+        self.send(from, to, bytes);
+    }
+
     /// Sends a frame on its way.
     pub fn send(&mut self, from: Node, to: Node, bytes: Arc<[u8]>) {
         self.network.frames += 1;
@@ -149,8 +173,12 @@ impl Nature {
     }
 
     fn send_copy(&mut self, from: Node, to: Node, bytes: Arc<[u8]>) {
-        let Weather { latency, jitter, reorders, corrupt, .. } = self.network.weather;
+        let Weather { latency, jitter, late, reorders, corrupt, .. } = self.network.weather;
         let (now, mut delay) = (self.now(), latency + self.exponential(jitter));
+        if self.chance(late) {
+            self.mark(Mark::FrameLate);
+            delay += self.time(&(SECOND..=10 * SECOND));
+        }
         let link = self.network.link(from, to);
         let (room, each) = link.slow.unwrap_or((IN_FLIGHT_MAX, 0));
         if link.cuts > 0 || link.in_flight >= room {
@@ -162,9 +190,9 @@ impl Nature {
         }
         link.in_flight += 1;
         link.last_due = now + delay;
-        let connection = Some(link.connection);
+        let way = Way::Connection(link.connection);
         let bytes = if self.chance(corrupt) { self.corrupted(&bytes) } else { bytes };
-        self.after(delay, Event::Frame { from, to, bytes, connection });
+        self.after(delay, Event::Frame { from, to, bytes, way });
     }
 
     /// Keeps a frame, and sends one that was kept, perhaps long ago.
@@ -175,7 +203,7 @@ impl Nature {
             let at = self.random.within(0..=at) as usize;
             if let Some((from, to, bytes)) = self.network.old.get(at).cloned() {
                 self.mark(Mark::FrameReplayed);
-                self.after(1, Event::Frame { from, to, bytes, connection: None });
+                self.after(1, Event::Frame { from, to, bytes, way: Way::Again });
             }
         }
         if self.chance(100) {
@@ -188,13 +216,13 @@ impl Nature {
         }
     }
 
-    /// Flips some bits.
+    /// Flips some bits of one byte: never the same one twice, so that something is wrong with the frame afterwards, however
+    /// long it is. (It is longer while somebody reads the lines, and that must change nothing else.)
     fn corrupted(&mut self, bytes: &[u8]) -> Arc<[u8]> {
         let mut bytes = bytes.to_vec();
-        for _ in 0..self.random.within(1..=3) {
-            let bit = self.random.within(0..=bytes.len() as u64 * 8 - 1) as usize;
-            bytes[bit / 8] ^= 1 << (bit % 8);
-        }
+        let flips = self.random.within(1..=255) as u8;
+        let place = self.random.within(0..=bytes.len() as u64 - 1) as usize;
+        bytes[place] ^= flips;
         bytes.into()
     }
 

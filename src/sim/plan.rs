@@ -9,9 +9,11 @@ use std::ops::RangeInclusive;
 use super::faults::{Fault, Faults};
 use super::nature::{MS, Micros, SECOND};
 use super::network::Weather;
-use crate::paxos::Quorums;
+use crate::kv::SESSIONS_MAX;
+use crate::paxos::{PROMISE_PART_BYTES, Quorums};
 use crate::random::Random;
 use crate::role::{Server, Servers};
+use crate::server::mailbox::MAILBOX_MAX;
 
 /// Everything that a seed decides beforehand.
 #[derive(Clone, Debug)]
@@ -44,6 +46,12 @@ pub struct Plan {
     pub sync: RangeInclusive<Micros>,
     /// Length of the journal's files.
     pub segment_bytes: u64,
+    /// A role's mailbox has room for so many inputs.
+    pub mailbox: usize,
+    /// The values in one PROMISE or ENTRIES take so many bytes.
+    pub part_bytes: usize,
+    /// The table holds so many sessions.
+    pub sessions: usize,
     /// How fast each server's clock runs, in percent: its timers take longer or shorter.
     pub clocks: Vec<u64>,
     /// What happens to frames.
@@ -79,12 +87,15 @@ impl Plan {
         let weather = Weather {
             latency: pick(20..=if far { 30 * MS } else { MS }),
             jitter: pick(0..=if far { 40 * MS } else { MS }),
+            late: rate(far, pick(0..=5)),
             reorders: far && pick(0..=1) == 0,
             loss: rate(faults.has(Fault::Loss), pick(1..=300)),
+            accept_loss: rate(faults.has(Fault::Loss) && pick(0..=3) == 0, pick(300..=800)),
             duplicate: rate(faults.has(Fault::Duplicate), pick(1..=500)),
             replay: rate(faults.has(Fault::Replay), pick(1..=300)),
             corrupt: rate(faults.has(Fault::Corrupt), pick(1..=100)),
         };
+        let small = pick(0..=3);
         let drift = faults.has(Fault::Drift);
         let clocks = (0..servers).map(|_| if drift { pick(50..=200) } else { 100 }).collect();
         Plan {
@@ -96,12 +107,17 @@ impl Plan {
             reads: pick(0..=60),
             deletes: pick(0..=30),
             conditional: pick(0..=50),
-            value_bytes: if pick(0..=9) == 0 { 3_000 } else { 24 },
+            value_bytes: [24, 24, 600, 3_000][pick(0..=3) as usize],
             think: 0..=pick(0..=50) * MS,
             timeout: pick(2..=10) * SECOND,
-            processor: 2..=pick(5..=100),
+            processor: 2..=[pick(5..=100), pick(100..=MS), pick(MS..=50 * MS)]
+                [[0, 0, 0, 0, 0, 0, 1, 1, 1, 2][pick(0..=9) as usize]],
             sync: 100..=pick(200..=slowest_sync),
             segment_bytes: 4_096 << pick(1..=3),
+            // Not both small: an answer in more parts than a mailbox holds would never be heard as a whole.
+            mailbox: if small == 0 { pick(8..=64) as usize } else { MAILBOX_MAX },
+            part_bytes: if small > 1 { pick(64..=2_000) as usize } else { PROMISE_PART_BYTES },
+            sessions: if pick(0..=4) == 0 { pick(2..=8) as usize } else { SESSIONS_MAX },
             clocks,
             weather,
             faults,
@@ -154,22 +170,28 @@ impl fmt::Display for Plan {
         )?;
         writeln!(
             f,
-            "  sync {}, processor {}, think {}, request time-out {}s, journal files {} KiB, clocks {:?}%",
+            "  sync {}, processor {}, think {}, request time-out {}s, journal files {} KiB, clocks {:?}%,\n  mailboxes {}, \
+             parts {} bytes, sessions {}",
             ms(&self.sync),
             ms(&self.processor),
             ms(&self.think),
             self.timeout / SECOND,
             self.segment_bytes >> 10,
             self.clocks,
+            self.mailbox,
+            self.part_bytes,
+            self.sessions,
         )?;
         let w = &self.weather;
         writeln!(
             f,
-            "  links {}ms + {}ms{}, loss {}, twice {}, again {}, damaged {} of 1000",
+            "  links {}ms + {}ms{}, of 1000 late {}, lost {} (of ACCEPTs {} more), twice {}, again {}, damaged {}",
             w.latency as f64 / 1e3,
             w.jitter as f64 / 1e3,
             if w.reorders { " in any order" } else { "" },
+            w.late,
             w.loss,
+            w.accept_loss,
             w.duplicate,
             w.replay,
             w.corrupt

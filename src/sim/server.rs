@@ -64,6 +64,15 @@ pub struct SimServer {
     pub is_stranger: bool,
     quorums: Quorums,
     segment_bytes: u64,
+    limits: Limits,
+}
+
+/// What is smaller than in a real server, so that a run of a few commands meets it.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    mailbox: usize,
+    part_bytes: usize,
+    sessions: usize,
 }
 
 /// A process: what a kill ends.
@@ -107,6 +116,7 @@ impl SimServer {
             is_stranger: false,
             quorums: plan.quorums(),
             segment_bytes: plan.segment_bytes,
+            limits: Limits { mailbox: plan.mailbox, part_bytes: plan.part_bytes, sessions: plan.sessions },
         }
     }
 
@@ -160,6 +170,20 @@ impl SimServer {
         Ok(())
     }
 
+    /// The acceptor that a new process would find; None if there never was one.
+    pub fn read_disk(&self) -> Result<Option<Acceptor>, Refusal> {
+        let identity = self.folder.identity(self.me, self.storage)?;
+        if !identity.has_journal() {
+            return Ok(None);
+        }
+        let (_, records, _) = self.folder.open_journal(&identity, self.segment_bytes)?;
+        let mut acceptor = Acceptor::new(Life(0));
+        for record in records {
+            acceptor.replay(record);
+        }
+        Ok(Some(acceptor))
+    }
+
     /// Gives a role its memory back. `down` is None at the start of the process.
     pub fn start_role(&mut self, nature: &mut Nature, role: RoleName, down: Option<Duration>) -> Result<(), Refusal> {
         match role {
@@ -192,11 +216,12 @@ impl SimServer {
         if cut {
             nature.mark(Mark::TornTail);
         }
-        if nature.chance(50) {
+        if nature.chance(300) {
             self.recover_again(nature, &records);
         }
         let Some(process) = &mut self.process else { return Ok(()) };
-        let mut acceptor = Acceptor::new(Life(process.identity.begin_role_life()?));
+        let life = Life(process.identity.begin_role_life()?);
+        let mut acceptor = Acceptor::new(life).with_part_bytes(self.limits.part_bytes);
         for record in records {
             acceptor.replay(record);
         }
@@ -212,7 +237,8 @@ impl SimServer {
     fn start_learner(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
         let life = Life(process.identity.begin_role_life()?);
-        let learner = Learner::new(self.me, self.quorums, life, Slot(0), Kv::default());
+        let kv = Kv::with_sessions_at_most(self.limits.sessions);
+        let learner = Learner::new(self.me, self.quorums, life, Slot(0), kv).with_part_bytes(self.limits.part_bytes);
         if let Some(down) = down {
             let (applied, digest) = (learner.applied(), learner.machine().digest());
             self.line(RoleTag::Learner, lines::restarted_learner(down, applied, digest));
@@ -252,6 +278,14 @@ impl SimServer {
         }
     }
 
+    /// Hands over an input that must not be lost because others fill the mailbox.
+    pub fn post_reserved<R: Housed>(&mut self, nature: &mut Nature, mail: Mail<R>) {
+        let place = self.process.as_mut().map(R::place);
+        if place.is_some_and(|place| place.as_mut().is_some_and(|living| living.post(mail, usize::MAX).is_ok())) {
+            self.wake::<R>(nature);
+        }
+    }
+
     /// Hands an input to a role; lost if it is down or its mailbox is full, and then told as coming from `from`.
     pub fn post<R: Housed>(&mut self, nature: &mut Nature, mail: Mail<R>, from: Option<Server>) -> Option<Lost> {
         let process = self.process.as_mut()?;
@@ -261,8 +295,11 @@ impl SimServer {
         };
         let lost = match R::place(process) {
             None => Some(Lost::Down),
-            Some(living) => living.post(mail).err(),
+            Some(living) => living.post(mail, self.limits.mailbox).err(),
         };
+        if lost == Some(Lost::Full) {
+            nature.mark(Mark::MailboxFull);
+        }
         match lost {
             None => self.wake::<R>(nature),
             Some(lost) => {
@@ -276,16 +313,28 @@ impl SimServer {
         lost
     }
 
+    /// Leaves the marks of a message that arrives.
+    fn note_message(&self, nature: &mut Nature, message: &Message) {
+        match message {
+            Message::Entries { entries, applied } => {
+                let Some((mine, _)) = self.applied() else { return };
+                if entries.iter().any(|entry| entry.slot == mine.next()) {
+                    nature.mark(Mark::LearnedByEntries);
+                    if entries.last().is_some_and(|last| last.slot < *applied) {
+                        nature.mark(Mark::EntriesInParts);
+                    }
+                }
+            }
+            Message::Promise { part, .. } if part.count > 1 => nature.mark(Mark::PromiseInParts),
+            _ => {}
+        }
+    }
+
     /// Hands a message to the roles that hear it.
     pub fn deliver(&mut self, nature: &mut Nature, from: Server, message: &Message, context: &Context) {
-        if let Message::Entries { entries, .. } = message
-            && let Some((applied, _)) = self.applied()
-            && entries.iter().any(|entry| entry.slot == applied.next())
-        {
-            nature.mark(Mark::LearnedByEntries);
-        }
+        self.note_message(nature, message);
         for role in message.heard_by() {
-            let size = message.size();
+            let size = if from == self.me { 0 } else { message.size() };
             let context = context.clone();
             match role {
                 RoleName::Proposer => {
@@ -310,8 +359,10 @@ impl SimServer {
         if !others.is_empty() {
             let envelope = Envelope { context: context.clone(), message: message.clone() };
             let bytes: Arc<[u8]> = frame(&envelope).into();
+            let is_accept = matches!(message, Message::Accept { .. });
             for server in others.iter() {
-                nature.send(Node::Server(self.me), Node::Server(server), bytes.clone());
+                let (from, to, bytes) = (Node::Server(self.me), Node::Server(server), bytes.clone());
+                if is_accept { nature.send_accept(from, to, bytes) } else { nature.send(from, to, bytes) }
             }
         }
         if to.contains(self.me) {
@@ -399,7 +450,8 @@ impl SimServer {
 
     fn await_reply(&self, nature: &mut Nature, token: u64) {
         if let Some(process) = &self.process {
-            nature.after(PATIENCE, Event::Patience { server: self.me, process: process.number, token });
+            let patience = PATIENCE * 100 / self.clock;
+            nature.after(patience, Event::Patience { server: self.me, process: process.number, token });
         }
     }
 

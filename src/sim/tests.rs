@@ -7,13 +7,14 @@ use super::faults::{Fault, Faults};
 use super::invariants::Ghost;
 use super::plan::Plan;
 use super::world::{Report, Verdict};
+use crate::kv::Kv;
 use crate::museum::Bug;
 use crate::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
 use crate::role::{Server, Servers};
 use crate::trace::audit::Audit;
 use crate::trace::parse::Run;
 
-const PLAIN: Setting = Setting { allowed: Faults::NONE, bug: None };
+const PLAIN: Setting = Setting { allowed: Faults::NONE, bug: None, harm_only: false };
 
 fn all() -> Setting {
     Setting { allowed: Faults::all(), ..PLAIN }
@@ -92,7 +93,7 @@ fn bugs_that_others_have_had_are_found() {
     // Those that need hundreds of seeds are left to the tour of the museum.
     let rare = [Bug::B11, Bug::B13, Bug::B17];
     for bug in Bug::ALL.iter().filter(|bug| !rare.contains(bug)) {
-        let summary = batch(1, 100, Setting { allowed: Faults::all(), bug: Some(*bug) }).run(|_| {});
+        let summary = batch(1, 100, Setting { bug: Some(*bug), ..all() }).run(|_| {});
         assert!(summary.failure.is_some(), "{} was not found in 100 seeds: {}", bug.name(), bug.says());
     }
 }
@@ -109,7 +110,7 @@ fn the_page_of_the_museum_tells_of_every_bug() {
 
 #[test]
 fn a_failure_is_shown_with_fewer_faults() {
-    let setting = Setting { allowed: Faults::all(), bug: Some(Bug::B07) };
+    let setting = Setting { bug: Some(Bug::B07), ..all() };
     let summary = batch(1, 100, setting).run(|_| {});
     let (seed, verdict) = summary.failure.unwrap();
     let least = shrink(seed, setting, &verdict);
@@ -121,7 +122,7 @@ fn a_failure_is_shown_with_fewer_faults() {
 
 #[test]
 fn a_failure_says_what_was_broken() {
-    let violation = |bug| match run_one(1, Setting { allowed: Faults::NONE, bug: Some(bug) }, false).verdict {
+    let violation = |bug| match run_one(1, Setting { bug: Some(bug), ..PLAIN }, false).verdict {
         Verdict::Unsafe(violation) => violation.invariant,
         other => panic!("{bug:?} came to {other:?}"),
     };
@@ -133,7 +134,7 @@ fn a_failure_says_what_was_broken() {
 
 #[test]
 fn the_ghost_counts_durable_votes() {
-    let mut ghost = Ghost::new(Quorums::majority(Servers::first(3)));
+    let mut ghost = Ghost::new(Quorums::majority(Servers::first(3)), Kv::default());
     let ballot = |round, server| Ballot { round, server: Server(server) };
     let accepted = |ballot, id| {
         let command = crate::paxos::Command { id: crate::paxos::CommandId(0, id), payload: [].into() };

@@ -10,7 +10,7 @@ use crate::kv::Kv;
 use crate::museum::{self, Bug};
 use crate::net::{Unknown, WhyNotApplied};
 use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName};
-use crate::role::{Action, Actions, Input, Servers, step_all};
+use crate::role::{Action, Actions, Input, Role, Servers, step_all};
 use crate::server::lines;
 use crate::server::mailbox::{CrashOrder, Mail};
 use crate::server::runner::{CRASH_PATIENCE, sort};
@@ -121,11 +121,19 @@ impl SimServer {
         };
         R::durable(nature, me, &records);
         let doom = living.doom;
+        let mut actions = released.into_actions();
         if let Some(order) = doom.filter(|order| order.point == CrashPoint::BeforeSend) {
             nature.mark(Mark::CrashBeforeSend);
+            // Some of it may have left already.
+            let left = nature.random.within(0..=actions.iter().map(|(_, all)| all.len() as u64).sum()) as usize;
+            keep_first(&mut actions, left);
+            if left > 0 {
+                nature.mark(Mark::PartOfASend);
+                self.act::<R>(nature, place, actions);
+            }
             return self.die::<R>(nature, order);
         }
-        self.act::<R>(nature, place, released.into_actions());
+        self.act::<R>(nature, place, actions);
         match doom.filter(|order| order.point == CrashPoint::BeforeStep) {
             Some(order) => self.die::<R>(nature, order),
             None => self.wake::<R>(nature),
@@ -170,6 +178,7 @@ impl SimServer {
                 self.send(nature, to.without(Servers::only(self.me)), &message, context);
             }
             Action::Send { to, message } => self.send(nature, to, &message, context),
+            Action::Arm(_) if R::NAME == RoleName::Proposer && museum::is(Bug::NobodyTriesAgain) => {}
             Action::Arm(timer) => {
                 let delay = by_clock(nature, &timer, self.clock);
                 let due = nature.now() + delay;
@@ -230,7 +239,7 @@ impl SimServer {
                 let why = WhyNotApplied::RoleDown(R::NAME);
                 self.tell_all(nature, Unknown::RoleDied(R::NAME), Some(why));
                 let input = Input::Request(ProposerRequest::LearnerDown);
-                self.post::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 }, None);
+                self.post_reserved::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 });
             }
         }
     }
@@ -265,5 +274,13 @@ impl SimServer {
     /// Groups of values take at most so many bytes.
     fn group_bytes_max(&self) -> usize {
         self.segment_bytes() as usize / 8
+    }
+}
+
+/// Cuts a group after so many actions.
+fn keep_first<R: Role>(actions: &mut Actions<Context, R>, mut left: usize) {
+    for (_, all) in actions {
+        all.truncate(left);
+        left -= all.len();
     }
 }

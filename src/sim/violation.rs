@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// No rule was broken that anybody knows of, but nobody can say that none was.
+pub const UNDECIDED: u8 = 32;
+
 /// A rule was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -43,6 +46,14 @@ pub fn name_of(invariant: u8) -> &'static str {
         27 => "a healthy majority makes progress and agrees",
         29 => "no role breaks its own assertions",
         30 => "a ballot leaves no hole among its proposals",
+        31 => "a disk that nobody has damaged is not refused",
+        UNDECIDED => "every history is decided",
         _ => "no name",
     }
+}
+
+/// Whether breaking it harms somebody: a replica differs, an acknowledged write is gone, a client is misled, or nothing
+/// moves. The other rules are those that prevent it, and are noticed earlier.
+pub fn is_consequence(invariant: u8) -> bool {
+    matches!(invariant, 1 | 13 | 14 | 15 | 16 | 19 | 27 | UNDECIDED)
 }

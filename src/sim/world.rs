@@ -6,10 +6,9 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::client::{SimClient, Wish};
-use super::faults::Strikes;
 use super::folder::Refusal;
 use super::invariants::Violation;
 use super::marks::{Mark, Marks};
@@ -24,8 +23,6 @@ use crate::storage::disk::{Failure, Files};
 
 /// In so much virtual time without faults everything must be done and equal.
 pub const LIVENESS: Micros = 30 * SECOND;
-/// The search for an order of what the clients saw may take so much real time.
-const SEARCH_TIME: Duration = Duration::from_secs(60);
 /// A run has at most so many events: a run that has more never ends.
 const EVENTS_MAX: u64 = 5_000_000;
 
@@ -71,8 +68,6 @@ pub struct Report {
     pub trace: u64,
     /// What was reached.
     pub marks: Marks,
-    /// What has gone wrong.
-    pub strikes: Strikes,
     /// Events that happened.
     pub events: u64,
     /// Virtual time that has passed.
@@ -161,6 +156,8 @@ impl World {
 
     /// What it has come to so far.
     pub fn report(&mut self, verdict: Verdict) -> Report {
+        let last_choice = self.nature.random.next();
+        self.nature.note(&(last_choice, verdict.exit_code(), self.nature.ghost.applied()));
         let answered = self.nature.history.operations().iter().filter(|one| one.has_result()).count();
         let lines = self.take_lines();
         Report {
@@ -173,7 +170,6 @@ impl World {
             asked: self.nature.history.operations().len(),
             applied: self.nature.ghost.applied(),
             marks: self.nature.marks.clone(),
-            strikes: self.nature.strikes.clone(),
             lines,
         }
     }
@@ -188,9 +184,12 @@ impl World {
             Err(violation) => return Verdict::Unsafe(violation),
         };
         let history = &self.nature.history;
-        let checked = history.check_slots().and_then(|()| history.check_search(Instant::now() + SEARCH_TIME));
-        if let Err(violation) = checked {
+        if let Err(violation) = history.check_slots().and_then(|()| history.check_search()) {
             return Verdict::Unsafe(violation);
+        }
+        self.cut_all_power();
+        if let Some(violation) = self.nature.ghost.violation() {
+            return Verdict::Unsafe(violation.clone());
         }
         stuck.map_or(Verdict::Clean, Verdict::Stuck)
     }
@@ -241,7 +240,9 @@ impl World {
         if done {
             let unanswered = self.nature.history.operations().iter();
             let failed = unanswered.filter(|one| one.client >= first && !one.has_result()).count();
-            return Ok((failed > 0).then(|| format!("{failed} requests have failed without any fault")));
+            // Clients that are too many for the table make each other's sessions expire.
+            let may_expire = self.plan.sessions < self.clients.len();
+            return Ok((failed > 0 && !may_expire).then(|| format!("{failed} requests have failed without any fault")));
         }
         Ok(Some(self.what_is_stuck(healthy)))
     }
@@ -273,7 +274,9 @@ impl World {
         self.nature.network.calm_down();
         for at in 0..self.servers.len() {
             let server = &mut self.servers[at];
-            (server.processor, server.sync) = (self.plan.processor.clone(), self.plan.sync.clone());
+            // A slow processor is over, too: proposers that duel get on when a ballot takes no longer than their pauses.
+            let slowest = (*self.plan.processor.end()).min(MS);
+            (server.processor, server.sync) = (*self.plan.processor.start()..=slowest, self.plan.sync.clone());
             for files in [&server.folder.top, &server.folder.journal] {
                 files.set_capacity(None);
                 // A failure that was planned and has not struck is put off for ever.
@@ -288,19 +291,29 @@ impl World {
         }
     }
 
+    /// How much longer the process is paused in which this happens.
+    fn paused_for(&self, event: &Event) -> Option<Micros> {
+        let server = match event {
+            Event::Synced { role } | Event::Doom { role } => role.server,
+            Event::Restart { server, .. } | Event::Patience { server, .. } => *server,
+            // A turn that comes due in a pause is taken at its end: see SimServer::resumes. Frames wait by themselves.
+            Event::Wake { .. } | Event::Turn { .. } | Event::Frame { .. } => return None,
+            Event::Start { .. } | Event::Client { .. } | Event::Chaos | Event::Heal(_) => return None,
+        };
+        let until = self.servers[usize::from(server.0) - 1].paused_until;
+        until.checked_sub(self.nature.now()).filter(|rest| *rest > 0)
+    }
+
     /// One thing happens.
     fn happens(&mut self, event: Event) {
+        if let Some(rest) = self.paused_for(&event) {
+            return self.nature.after(rest, event);
+        }
         match event {
-            Event::Frame { from, to, bytes, connection } => self.frame(from, to, &bytes, connection),
+            Event::Frame { from, to, bytes, way } => self.frame(from, to, &bytes, way),
             Event::Wake { role } => self.at(role.server, |server, nature| server.wakes(nature, role.role)),
             Event::Turn { role } => self.at(role.server, |server, nature| server.has_turn(nature, role)),
-            Event::Synced { role } => {
-                let until = self.server(role.server).paused_until;
-                if let Some(rest) = until.checked_sub(self.nature.now()).filter(|rest| *rest > 0) {
-                    return self.nature.after(rest, Event::Synced { role });
-                }
-                self.at(role.server, |server, nature| server.has_synced(nature, role));
-            }
+            Event::Synced { role } => self.at(role.server, |server, nature| server.has_synced(nature, role)),
             Event::Doom { role } => self.at(role.server, |server, nature| server.dooms(nature, role)),
             Event::Restart { role, server, process } => self.restart_role(role, server, process),
             Event::Patience { server, process, token } => {
@@ -364,7 +377,7 @@ impl World {
                 let lost = self.lost.contains(server);
                 self.nature
                     .ghost
-                    .require(23, lost, || format!("{server} refuses a disk that nobody has damaged: {why}"));
+                    .require(31, lost, || format!("{server} refuses a disk that nobody has damaged: {why}"));
                 let is_gone = self.server(server).folder.journal.list().is_ok_and(|names| names.is_empty());
                 self.nature.mark(if is_gone { Mark::FolderLost } else { Mark::RefusedDamaged });
                 self.end(server);
@@ -389,7 +402,9 @@ impl World {
                 one.folder.power_cut(seed);
             }
         }
-        self.nature.mark(if how == Death::Power { Mark::PowerLost } else { Mark::Killed });
+        if one.process.is_some() {
+            self.nature.mark(if how == Death::Power { Mark::PowerLost } else { Mark::Killed });
+        }
         self.end(server);
         let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_lasts };
         let down = self.nature.time(&(MS..=longest));
@@ -427,6 +442,32 @@ impl World {
         for role in crate::paxos::RoleName::ALL {
             one.resumes(&mut self.nature, role);
         }
+    }
+
+    /// At the very end all power fails once more, and what the disks hold is read again.
+    fn cut_all_power(&mut self) {
+        let mut disks = std::collections::BTreeMap::new();
+        for server in self.plan.cluster().iter() {
+            self.server(server).end_process();
+            let seed = self.nature.random.next();
+            let folder = self.server(server).folder.clone();
+            folder.power_cut(seed);
+            if self.lost.contains(server) {
+                continue;
+            }
+            match self.server(server).read_disk() {
+                Ok(Some(acceptor)) => {
+                    self.nature.ghost.recovered(server, &acceptor, &mut self.nature.marks);
+                    disks.insert(server, acceptor);
+                }
+                // It was never started.
+                Ok(None) => {}
+                Err(refusal) => {
+                    self.nature.ghost.require(31, false, || format!("{server} cannot be read: {refusal:?}"))
+                }
+            }
+        }
+        self.nature.ghost.judge_disks(&disks);
     }
 
     /// Without faults, whoever is healthy and down is started.

@@ -10,6 +10,7 @@
 #[cfg(test)]
 mod arbitrary;
 pub mod audit;
+pub mod clocks;
 mod event;
 pub mod exchange;
 mod facts;

@@ -136,6 +136,18 @@ impl MemoryFiles {
         state.durable_names.insert(name.to_string(), inode);
     }
 
+    /// A bit of a file flips, in what programs see and in what would survive.
+    pub fn rot(&self, name: &str, bit: usize) {
+        let mut state = self.state();
+        let Some(inode) = state.names.get(name).copied() else { return };
+        let Some(Inode { bytes, durable, .. }) = state.inodes.get_mut(&inode) else { return };
+        for image in [bytes, durable] {
+            if let Some(byte) = image.get_mut(bit / 8) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
     /// An independent copy of the folder, running and without planned failures, what is unsynced included.
     pub fn fork(&self) -> MemoryFiles {
         let mut state = self.state().clone();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::clocks::first_set_back;
 use super::super::event::Event;
 use super::super::exchange::{Exchange, exchanges};
 use super::super::text::Text;
@@ -193,7 +194,14 @@ fn check_real_time(case: &mut Case<'_>, exchanges: &[Exchange<'_>]) {
             broken.push((says, [request_before, reply_before, exchange.request, reply]));
         }
     }
+    let set_back = first_set_back(case.run.lines.iter().map(|entry| &entry.line)).map(|line| line.id.clone());
     for (says, lines) in broken {
-        case.violated(Rule::RealTime, &lines, says);
+        match &set_back {
+            None => case.violated(Rule::RealTime, &lines, says),
+            Some(id) => {
+                let says = format!("{says}, or so it seems: the clock was set back before {id}");
+                case.missing_anywhere(Rule::RealTime, &lines, says);
+            }
+        }
     }
 }
