@@ -13,12 +13,14 @@ pub mod cli;
 mod connection;
 pub mod demo;
 pub mod identity;
+mod json;
 pub(crate) mod lines;
 mod outcome;
 mod perform;
 pub mod print;
 mod scenes;
 mod session;
+mod shell;
 pub mod status;
 pub(crate) mod stub;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! - [`runner`] is the shell that runs any role; [`shells`] is what each role adds to it.
 //! - [`house`] is what they share: mailboxes, links, and how a message reaches the roles that hear it.
 //! - [`supervisor`] starts roles, lets them fail, and starts them again; [`lives`] is how a life begins and ends.
+//! - [`http`] lets browsers watch.
 //! - [`peers`] and [`clients`] are the connections; [`desk`] is who waits for what.
 
 mod board;
@@ -11,6 +12,7 @@ mod clients;
 pub(crate) mod desk;
 mod disks;
 pub(crate) mod house;
+mod http;
 pub(crate) mod lines;
 mod lives;
 pub(crate) mod mailbox;

@@ -56,6 +56,9 @@ pub struct Options {
     /// can meet a full disk in the middle, which stops the server
     #[arg(long, value_name = "KIB", default_value_t = 16 << 10, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
     pub segment_kib: u64,
+    /// Where browsers can watch: http://ADDR/, with /status and /metrics [default: what the cluster file says, or nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
     /// No copy of the lines on the terminal
     #[arg(long)]
     pub quiet: bool,

@@ -513,7 +513,8 @@ impl Ghost {
             Outcome::Opened { session } => {
                 let before = self.effects.insert(id, Slot(*session));
                 // A session that is forgotten can be opened again, as another one.
-                let twice = before.is_some_and(|before| before.0 != *session && self.machine.sessions().knows(before.0));
+                let twice =
+                    before.is_some_and(|before| before.0 != *session && self.machine.sessions().knows(before.0));
                 self.require(15, !twice, || format!("{id:?} opened two sessions"));
             }
             Outcome::Superseded => marks.reach(Mark::Superseded),

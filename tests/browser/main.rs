@@ -6,4 +6,8 @@
 
 mod chromium;
 mod drawing;
+mod lessons;
+mod live;
 mod reading;
+#[path = "../support/mod.rs"]
+mod support;

@@ -16,7 +16,9 @@ use super::chromium::Browser;
 pub fn simulated(folder: &Path, seed: u64, faults: Faults) -> PathBuf {
     let dir = folder.join(format!("sim-{seed}"));
     fs::create_dir_all(&dir).unwrap();
-    for (name, text) in batch::run_one(seed, batch::Setting { allowed: faults, bug: None }, true).lines {
+    for (name, text) in
+        batch::run_one(seed, batch::Setting { allowed: faults, bug: None, harm_only: false }, true).lines
+    {
         fs::write(dir.join(name), text).unwrap();
     }
     dir
