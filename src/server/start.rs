@@ -53,10 +53,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
 
     let quorums = Quorums::majority(cluster.servers());
     let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), quorums, seed);
-    supervisor.start()?;
-    tell_boot(&house, &cluster, &folder, seed);
     let linked = Linked::default();
-    peers::dial(&house, &cluster, &folder, &linked)?;
     let storage = folder.storage_id();
     let desk = || FrontDesk {
         house: house.clone(),
@@ -66,10 +63,13 @@ pub fn run(mut options: Options) -> Result<(), String> {
         linked: linked.clone(),
         orders: orders.clone(),
     };
-    // Before the others: the first thing that a viewer sees is what the first client does.
+    // Before the first line: viewers shall have that too.
     if let Some(port) = http_port {
         http::serve(desk(), port).map_err(|error| format!("cannot start a thread: {error}"))?;
     }
+    supervisor.start()?;
+    tell_boot(&house, &cluster, &folder, seed);
+    peers::dial(&house, &cluster, &folder, &linked)?;
     let spawned = peers::serve(&house, &cluster, &folder, peer_port).and_then(|()| clients::serve(desk(), client_port));
     spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
     let supervising = std::thread::Builder::new().name("supervisor".to_string()).spawn(move || supervisor.run());

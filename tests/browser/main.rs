@@ -9,5 +9,6 @@ mod drawing;
 mod lessons;
 mod live;
 mod reading;
+mod sample;
 #[path = "../support/mod.rs"]
 mod support;

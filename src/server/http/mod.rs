@@ -43,6 +43,9 @@ const VIEWERS_MAX: usize = 16;
 const TAKE: Duration = Duration::from_secs(5);
 /// If nothing happens, a viewer hears so often that somebody is there.
 const STILL_HERE: Duration = Duration::from_secs(1);
+/// After a refusal, so much more is taken, waiting so long for each part of it.
+const LINGER: Duration = Duration::from_millis(300);
+const LINGER_MAX_BYTES: u64 = 64 << 10;
 /// How long another server may take to carry out an order that is passed on to it.
 const PASS_ON: Duration = Duration::from_secs(2);
 
@@ -91,7 +94,7 @@ impl Window {
     fn answer(&self, stream: &TcpStream) {
         let answered = stream.set_write_timeout(Some(TAKE)).and_then(|()| match request::read(stream)? {
             Some(Ok(request)) => self.take(&request, stream),
-            Some(Err(refusal)) => refuse(stream, &refusal),
+            Some(Err(refusal)) => refuse(stream, &refusal).and_then(|()| linger(stream)),
             None => Ok(()),
         });
         // A viewer that has gone is no news.
@@ -250,6 +253,13 @@ fn events(batch: &Batch) -> String {
     // A comment: nothing has happened, and somebody is there.
     text.push_str(if open { "\n" } else { ":\n\n" });
     text
+}
+
+/// Takes what is still on its way, for a moment: closed earlier, the connection would break before the answer is read.
+fn linger(stream: &TcpStream) -> io::Result<()> {
+    stream.shutdown(std::net::Shutdown::Write)?;
+    stream.set_read_timeout(Some(LINGER))?;
+    io::copy(&mut stream.take(LINGER_MAX_BYTES), &mut io::sink()).map(drop)
 }
 
 fn say(mut stream: &TcpStream, kind: &str, body: &str) -> io::Result<()> {

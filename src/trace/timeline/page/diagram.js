@@ -201,7 +201,8 @@ class Diagram {
     const drawn = [];
     for (const outage of this.app.run.derive().outages) {
       const y1 = this.yOf(outage.from), y2 = outage.to ? this.yOf(outage.to) : this.height;
-      if (y2 < top || y1 > end) continue;
+      // Between two lines that are shown there may be no room for an outage among lines that are not.
+      if (y2 < top || y1 > end || y2 - y1 < 3) continue;
       const lanes = this.places.lanes.filter((lane) => lane.server === outage.server && (!outage.role || lane.role === outage.role));
       const y = Math.max(y1, top - 20), height = Math.min(y2, end + 20) - y;
       for (const lane of lanes) {
