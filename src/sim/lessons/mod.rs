@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::client::{SimClient, Wish};
-use super::faults::Faults;
-use super::nature::{MS, Micros, SECOND};
+use super::faults::{Faults, Trouble};
+use super::nature::{Event, MS, Micros, SECOND};
 use super::network::{Node, Weather};
 use super::plan::Plan;
 use super::world::{Death, World};
@@ -100,7 +100,12 @@ impl Lesson {
         let mut died = Vec::new();
         for (when, what) in self.script {
             match *when {
-                When::At(moment) => world.play_until(moment, |_| false),
+                When::At(moment) => {
+                    // Time goes on from event to event: one that does nothing brings it there.
+                    let wait = moment.saturating_sub(world.nature.now());
+                    world.nature.after(wait, Event::Heal(Trouble::Cut(Vec::new())));
+                    world.play_until(moment, |_| false);
+                }
                 When::Seen(server, words) => world.play_until(self.end, |world| has_said(world, server, words)),
             }
             self.act(&mut world, *what, &mut died);
