@@ -61,6 +61,7 @@ exhibits! {
     B22: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
     B23: "a reply goes to whoever has waited longest, and not to whoever asked", seen "published coursework: the proposer tells its own client what came of another's value";
     B24: "an acceptor's answers wait in a batch, and name the ballot that is promised when they leave", seen "SwiftPaxos #2; completion handlers that look their ballot up again";
+    B30: "a leader that nobody answers leads on", seen "leaders that can send and not hear";
     B32: "the session to forget is the first of a hash map", seen "replicas that differ";
     ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";
     AcceptBelowFrom: "a proposer proposes in a slot that its promises do not cover", seen "a log with one ballot for all slots";
@@ -77,6 +78,8 @@ exhibits! {
     NobodyTriesAgain: "a proposer's timers never ring", seen "published coursework: failures swallowed";
     AcceptBelowPromise: "an acceptor accepts below its promise", seen "published coursework: the ballot goes backwards";
     LearnWithoutQuorum: "one vote is enough", seen "published coursework";
+    NackedLeaderGoesOn: "a leader that was refused leads on at its ballot", seen "leases and terms that are checked late";
+    ForwardedTwice: "a leader proposes a command again that is handed over again while it is open", seen "retries under load";
     NoCatchUp: "a learner that missed something never asks", seen "published coursework";
 }
 

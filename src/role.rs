@@ -156,6 +156,10 @@ pub trait Role: Sized {
 
     /// Takes one input.
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>);
+
+    /// All inputs of a group have been taken: says what is better said once for all of them. What it does counts as done
+    /// by the last input.
+    fn finish(&mut self, _out: &mut Output<Self>) {}
 }
 
 /// A named time-out. Arming one replaces the pending one of the same variant, whatever its fields say; its fields let
@@ -230,6 +234,11 @@ impl<R: Role> Output<R> {
         self.actions.push(Action::Outcome(outcome));
     }
 
+    /// Shows what is rare enough to be shown always.
+    pub fn news(&mut self, fact: R::Fact) {
+        self.actions.push(Action::Fact(fact));
+    }
+
     /// Shows a step of the protocol; the fact is not even made when nobody looks.
     pub fn fact(&mut self, fact: impl FnOnce() -> R::Fact) {
         if self.facts {
@@ -290,10 +299,15 @@ pub fn step_all<C, R: Role>(
     facts: bool,
 ) -> Stepped<C, R> {
     let mut out = Output { records: Vec::new(), actions: Vec::new(), facts };
-    let mut actions = Vec::new();
+    let mut actions: Actions<C, R> = Vec::new();
     for (context, input) in inputs {
         role.step(input, &mut out);
         actions.push((context, std::mem::take(&mut out.actions)));
+    }
+    if let Some((_, last)) = actions.last_mut() {
+        std::mem::swap(&mut out.actions, last);
+        role.finish(&mut out);
+        *last = out.actions;
     }
     Stepped { records: out.records, actions }
 }

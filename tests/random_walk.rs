@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use paxos_kv::kv::{Command, Get, Kv, Op, Outcome};
-use paxos_kv::paxos::{self, CommandId, LearnerOutcome, Message, ProposerOutcome, RoleName, Slot};
+use paxos_kv::paxos::{self, CommandId, LearnerOutcome, Message, Policy, ProposerOutcome, RoleName, Slot};
 use paxos_kv::role::{Action, Server};
 use rand_core::Rng;
 use rand_pcg::Pcg32;
@@ -100,7 +100,8 @@ impl Walk {
         let draw = move |range: std::ops::RangeInclusive<u64>| {
             range.start() + u64::from(delays.next_u32()) % (range.end() - range.start() + 1)
         };
-        let cluster = Cluster::new(servers, Kv::default(), draw);
+        let policy = if seed.is_multiple_of(2) { Policy::MultiPaxos } else { Policy::BasicPaxos };
+        let cluster = Cluster::new(servers, Kv::default(), draw).under(policy);
         let ghost = Ghost::new(cluster.quorums);
         let client = |nonce| Client { nonce, session: None, next: 1, open: BTreeMap::new() };
         let clients = (1..=3).map(client).collect();
@@ -332,7 +333,7 @@ impl Walk {
             LearnerOutcome::ReadFailed { token, .. } => {
                 self.reads.remove(token).expect("a read fails once");
             }
-            LearnerOutcome::Applied { id: None, .. } => {}
+            LearnerOutcome::Applied { id: None, .. } | LearnerOutcome::Advanced { .. } => {}
         }
     }
 

@@ -55,6 +55,10 @@ scenarios! {
         counts_its_own_ballots_only goes_round_helpless_peers read_does_not_join_a_round read_fills read_retries_with_a_new_id
         starts_from_nothing
     }
+    leader {
+        election fill forwarding groups later_leader_wins leader_refused leader_stalled leader_unheard new_leader_finishes
+        nobody_leads not_the_leader pre_vote_refused relay resend restart
+    }
     cluster {
         command_adopted_by_a_rival duel five_servers_two_down lost_memory_is_unsafe restart_at_every_step
         rival_kills_an_accept_in_flight two_servers_at_once write

@@ -38,7 +38,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
 fn messages() -> impl Strategy<Value = Message> {
     let part =
         (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(answer, index, count)| Part { answer, index, count });
-    let ranges = prop::collection::vec((slots(), slots()).prop_map(|(first, last)| SlotRange { first, last }), 0..4);
+    let ranges = prop::collection::vec(runs(), 0..4);
     let refused = prop_oneof![slots().prop_map(Refused::Prepare), slots().prop_map(Refused::Accept)];
     prop_oneof![
         (ballots(), slots()).prop_map(|(ballot, from)| Message::Prepare { ballot, from }),
@@ -51,16 +51,36 @@ fn messages() -> impl Strategy<Value = Message> {
             promised
         }),
         (ballots(), slots(), slots()).prop_map(|(ballot, slot, below)| Message::Truncated { ballot, slot, below }),
-        (ballots(), slots(), values()).prop_map(|(ballot, slot, value)| Message::Accept { ballot, slot, value }),
-        (ballots(), slots()).prop_map(|(ballot, slot)| Message::Accepted { ballot, slot }),
-        (ballots(), slots()).prop_map(|(ballot, slot)| Message::Chosen { ballot, slot }),
+        (ballots(), slots(), prop::collection::vec(values(), 0..4))
+            .prop_map(|(ballot, first, values)| Message::Accept { ballot, first, values }),
+        (ballots(), runs()).prop_map(|(ballot, slots)| Message::Accepted { ballot, slots }),
+        (ballots(), runs()).prop_map(|(ballot, slots)| Message::Chosen { ballot, slots }),
         (slots(), any::<u64>()).prop_map(|(applied, digest)| Message::Beat { applied, digest }),
         slots().prop_map(|from| Message::CatchUp { from }),
         (entries(), slots()).prop_map(|(entries, applied)| Message::Entries { entries, applied }),
         any::<u64>().prop_map(|id| Message::Read { id }),
         (any::<u64>(), slots()).prop_map(|(id, slot)| Message::ReadAnswer { id, slot }),
         slots().prop_map(|slot| Message::Fill { slot }),
+        prop::collection::vec(values(), 0..4).prop_map(|values| Message::Forward {
+            commands: values
+                .into_iter()
+                .filter_map(|value| match value {
+                    Value::Command(command) => Some(command),
+                    Value::Noop => None,
+                })
+                .collect()
+        }),
+        prop::option::of(ballots()).prop_map(|leader| Message::Refused { leader }),
+        ballots().prop_map(|ballot| Message::Heartbeat { ballot }),
+        ballots().prop_map(|ballot| Message::HeartbeatAnswer { ballot }),
+        ballots().prop_map(|ballot| Message::Relay { ballot }),
+        any::<u64>().prop_map(|id| Message::PreVote { id }),
+        (any::<u64>(), any::<bool>()).prop_map(|(id, hears)| Message::PreVoteAnswer { id, hears }),
     ]
+}
+
+fn runs() -> impl Strategy<Value = SlotRange> {
+    (slots(), slots()).prop_map(|(first, last)| SlotRange { first, last })
 }
 
 fn commands() -> impl Strategy<Value = kv::Command> {
@@ -142,8 +162,9 @@ fn hostile_lengths_are_refused() {
     let long = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0x20];
     let entries = [&[9][..], &long].concat();
     let promise = [&[1, 1, 1, 1, 0, 1, 1][..], &long].concat();
-    let payload = [&[4, 1, 1, 1, 1, 0, 0][..], &long].concat();
-    for bytes in [entries, promise, payload] {
+    let payload = [&[4, 1, 1, 1, 1, 1, 0, 0][..], &long].concat();
+    let values = [&[4, 1, 1, 1][..], &long].concat();
+    for bytes in [entries, promise, payload, values] {
         let error = decode::<Message>(&bytes).unwrap_err();
         assert!(matches!(error, CodecError::Invalid { .. }), "{error}");
     }
@@ -154,7 +175,7 @@ fn hostile_lengths_are_refused() {
 /// A server above 63 has no place in a set of servers: such bytes are refused, and reach no role.
 #[test]
 fn servers_out_of_range_are_refused() {
-    let accepted = |server: u8| [5, 1, server, 1];
+    let accepted = |server: u8| [5, 1, server, 1, 1];
     assert!(decode::<Message>(&accepted(63)).is_ok());
     assert!(decode::<Message>(&accepted(64)).is_err());
     assert!(decode::<Message>(&accepted(255)).is_err());
@@ -193,16 +214,22 @@ fn golden_bytes() {
         message(Message::Nack { ballot, refused: Refused::Prepare(slot), promised: ballot }),
         message(Message::Nack { ballot, refused: Refused::Accept(slot), promised: ballot }),
         message(Message::Truncated { ballot, slot, below: Slot(8) }),
-        message(Message::Accept { ballot, slot, value }),
-        message(Message::Accept { ballot, slot, value: noop }),
-        message(Message::Accepted { ballot, slot }),
-        message(Message::Chosen { ballot, slot }),
+        message(Message::Accept { ballot, first: slot, values: vec![value, noop] }),
+        message(Message::Accepted { ballot, slots: SlotRange { first: slot, last: Slot(9) } }),
+        message(Message::Chosen { ballot, slots: SlotRange::only(slot) }),
         message(Message::Beat { applied: slot, digest: u64::MAX }),
         message(Message::CatchUp { from: slot }),
         message(Message::Entries { entries: vec![entry.clone()], applied: slot }),
         message(Message::Read { id: 1 << 40 }),
         message(Message::ReadAnswer { id: 1, slot }),
         message(Message::Fill { slot }),
+        message(Message::Forward { commands: vec![Command { id: CommandId(5, 6), payload: b"xyz"[..].into() }] }),
+        message(Message::Refused { leader: Some(ballot) }),
+        message(Message::Heartbeat { ballot }),
+        message(Message::HeartbeatAnswer { ballot }),
+        message(Message::Relay { ballot }),
+        message(Message::PreVote { id: 1 }),
+        message(Message::PreVoteAnswer { id: 1, hears: true }),
         hex(&encode(&AcceptorRecord::Promised(ballot))),
         hex(&encode(&AcceptorRecord::Accepted(entry))),
         hex(&encode(&ProposerRecord::Spent(1_025))),
@@ -228,16 +255,22 @@ fn golden_bytes() {
         "02fb2c01020007fb2c0102",
         "02fb2c01020107fb2c0102",
         "03fb2c01020708",
-        "04fb2c0102070105060378797a",
-        "04fb2c01020700",
-        "05fb2c010207",
-        "06fb2c010207",
+        "04fb2c010207020105060378797a00",
+        "05fb2c01020709",
+        "06fb2c01020707",
         "0707fdffffffffffffffff",
         "0807",
         "090107fb2c01020105060378797a07",
         "0afd0000000000010000",
         "0b0107",
         "0c07",
+        "0d0105060378797a",
+        "0e01fb2c0102",
+        "0ffb2c0102",
+        "10fb2c0102",
+        "11fb2c0102",
+        "1201",
+        "130101",
         "00fb2c0102",
         "0107fb2c01020105060378797a",
         "00fb0104",

@@ -4,9 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use super::bench;
+use super::stub::UNDER_WAY_MAX;
 use crate::duration::parse_duration;
+use crate::kv::VALUE_MAX_BYTES;
 use crate::paxos::RoleName;
 use crate::role::Server;
 
@@ -30,11 +34,24 @@ Examples:
   paxos-client status --watch
   paxos-client shell
   paxos-client get color -o json
+  paxos-client status
+  paxos-client bench --clients 64 --reads 50
   paxos-client crash 3.acceptor --for 2s        (servers must run with --lab)
   paxos-client --clients 3 --scenes all         (the demo; this is what run_client.sh does)
 
 A request that a server does not answer within 1 s goes on to the next server, under the same number, so that it is
 applied once. Data goes to stdout, everything else to stderr.";
+
+const BENCH_HELP: &str = "\
+Examples:
+  paxos-client bench --clients 64 --reads 0           (writes, each client with one request under way)
+  paxos-client bench --clients 4 --pipeline 16 -o json
+  paxos-client bench --rate 2000 --duration 30s       (an open loop: times count from when a request was due)
+  paxos-client bench --at 1,2 --reads 0               (basic-paxos: two servers' proposers duel)
+  paxos-client bench sweep --out charts               (starts its own servers; sweep.csv and sweep.svg)
+
+A closed loop measures what the cluster can do; an open loop what somebody waits who does not wait for others. The
+generator shares this machine with the servers, so their CPU a request stands beside the throughput.";
 
 /// Talks to a Paxos key-value store.
 #[derive(Debug, Parser)]
@@ -123,6 +140,9 @@ pub(super) enum Command {
     },
     /// Do one operation after the other, as they are typed: with a history, and Tab completes
     Shell,
+    /// Measure how many requests the cluster does, and how long each takes
+    #[command(after_help = BENCH_HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Bench(BenchArgs),
     /// Print the cluster's servers, one a line: number, address for peers, for clients, and for browsers if there is one
     Servers,
     /// Print what makes a shell complete this programme's words: source <(paxos-client completions bash)
@@ -167,6 +187,97 @@ pub(super) struct DemoArgs {
     /// How long the servers may take to come to the same state at the end
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "30s")]
     pub(super) settle: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    pub(super) load: LoadArgs,
+    /// How many clients there are, each with a connection and a session of its own
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clients())]
+    pub(super) clients: u32,
+    /// The length of a value, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = value_size)]
+    pub(super) value_size: usize,
+    /// Requests a second, all clients together, each begun when it is due (an open loop) [default: as many as it takes]
+    #[arg(long, value_name = "N", value_parser = up_to(10_000_000))]
+    pub(super) rate: Option<u32>,
+    /// The servers that the clients ask first, in turn, as in 1,2 [default: --server, or one]
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    pub(super) at: Vec<u8>,
+    #[command(subcommand)]
+    pub(super) sweep: Option<BenchCommand>,
+}
+
+/// What a bench and a sweep have in common.
+#[derive(Debug, Args)]
+pub(super) struct LoadArgs {
+    /// How many requests each client has under way
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(UNDER_WAY_MAX as i64))]
+    pub(super) pipeline: u32,
+    /// How long to measure
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    pub(super) duration: Duration,
+    /// How long the load runs before that
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s")]
+    pub(super) warm_up: Duration,
+    /// How many of a hundred requests are reads; linearizable ones
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(super) reads: u8,
+    /// How many keys there are
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = up_to(100_000_000))]
+    pub(super) keys: u32,
+    /// How many threads the clients share
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = up_to(bench::THREADS_MAX))]
+    pub(super) threads: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BenchCommand {
+    /// Measure one cluster after the other, started for it: a CSV file and a picture
+    Sweep(SweepArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SweepArgs {
+    #[command(flatten)]
+    pub(super) load: LoadArgs,
+    /// How the servers agree
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "basic-paxos")]
+    pub(super) protocols: Vec<String>,
+    /// How many servers there are
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,3,5,7", value_parser = servers())]
+    pub(super) servers: Vec<u8>,
+    /// How many clients there are
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,16,64,256", value_parser = clients())]
+    pub(super) clients: Vec<u32>,
+    /// The lengths of values in bytes; the first with all clients, all of them with 64
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "100,1000,10000", value_parser = value_size)]
+    pub(super) value_sizes: Vec<usize>,
+    /// Where sweep.csv and sweep.svg go
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(super) out: PathBuf,
+    /// The program that serves [default: the paxos-server beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub(super) program: Option<PathBuf>,
+}
+
+/// A number from 1 to a limit.
+fn up_to(limit: impl Into<i64>) -> impl TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(1..=limit.into())
+}
+
+fn clients() -> impl TypedValueParser<Value = u32> {
+    up_to(bench::CLIENTS_MAX)
+}
+
+fn servers() -> impl TypedValueParser<Value = u8> {
+    clap::value_parser!(u8).range(1..=31)
+}
+
+fn value_size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| *size <= VALUE_MAX_BYTES);
+    size.ok_or_else(|| format!("'{text}' is no length of a value (0 to {VALUE_MAX_BYTES} bytes)"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use clap::{CommandFactory, Parser};
 
-use super::arguments::{Cli, Command, Common, DemoArgs, Form, Scenes, Target, with_demo};
+use super::arguments::{
+    BenchArgs, BenchCommand, Cli, Command, Common, DemoArgs, Form, LoadArgs, Scenes, SweepArgs, Target, with_demo,
+};
+use super::bench::{self, BenchError, Plan, Sweep};
 use super::demo::Demo;
 use super::identity::Identity;
 use super::json;
@@ -124,6 +127,10 @@ fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
         printer.data(&crate::completions::script(Cli::command(), shell));
         return Ok(());
     }
+    if let Command::Bench(BenchArgs { sweep: Some(BenchCommand::Sweep(sweep)), .. }) = cli.command {
+        // It makes its own clusters.
+        return run_sweep(&cli.common, sweep, printer);
+    }
     let cluster = read_cluster(cli.common.cluster.as_deref())?;
     let common = &cli.common;
     match cli.command {
@@ -135,6 +142,7 @@ fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
         Command::Get { key } => one(common, cluster, &Action::Get { key: key.into_vec() }, printer),
         Command::Delete { key } => one(common, cluster, &Action::Delete { key: key.into_vec() }, printer),
         Command::Run { file } => run_file(common, cluster, &file, printer),
+        Command::Bench(bench) => run_bench(common, &cluster, bench, printer),
         Command::Status { watch: true, every, looks, .. } => {
             watch(&cluster, every, looks.unwrap_or(u64::MAX), common.output, printer);
             Ok(())
@@ -399,6 +407,45 @@ fn watch(cluster: &Cluster, every: Duration, looks: u64, form: Form, printer: &P
         if printer.has_ended() {
             return;
         }
+    }
+}
+
+/// What a measurement is about, as far as a bench and a sweep have it in common.
+fn plan_of(common: &Common, load: &LoadArgs) -> Plan {
+    let LoadArgs { pipeline, duration, warm_up, reads, keys, threads } = *load;
+    Plan { pipeline, duration, warm_up, reads, keys: keys.into(), threads, timeout: common.timeout, ..Plan::default() }
+}
+
+/// One measurement.
+fn run_bench(common: &Common, cluster: &Cluster, bench: BenchArgs, printer: &Arc<Printer>) -> Result<(), Stop> {
+    let at: Vec<Server> =
+        bench.at.iter().copied().chain(common.server.filter(|_| bench.at.is_empty())).map(Server).collect();
+    let known = cluster.servers();
+    if let Some(server) = at.iter().find(|server| !known.contains(**server)) {
+        return Err(Stop::request(&ClientError::NoSuchServer { server: *server, known }, None));
+    }
+    let BenchArgs { clients, value_size, rate, .. } = bench;
+    let at = (!at.is_empty()).then_some(at);
+    let plan = Plan { clients, value_size, rate, at, ..plan_of(common, &bench.load) };
+    bench::report(cluster, &plan, common.output == Form::Json, printer).map_err(|error| stop_bench(&error))
+}
+
+/// One measurement after the other.
+fn run_sweep(common: &Common, sweep: SweepArgs, printer: &Arc<Printer>) -> Result<(), Stop> {
+    let SweepArgs { load, protocols, servers, clients, value_sizes, out, program } = sweep;
+    let beside = || env::current_exe().unwrap_or_default().with_file_name("paxos-server");
+    let value_size = value_sizes.first().copied().unwrap_or(Plan::default().value_size);
+    let plan = Plan { value_size, ..plan_of(common, &load) };
+    let program = program.unwrap_or_else(beside);
+    let sweep = Sweep { protocols, servers, clients, value_sizes, plan, out, program };
+    bench::allow_many_sockets();
+    bench::sweep(&sweep, &|line| printer.line(line)).map_err(|error| stop_bench(&error))
+}
+
+fn stop_bench(error: &BenchError) -> Stop {
+    match error {
+        BenchError::Client(error) | BenchError::NotFilled(error) => Stop::request(error, None),
+        other => Stop::new(exit::FAILURE, other.to_string()),
     }
 }
 

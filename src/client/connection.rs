@@ -1,21 +1,29 @@
-//! One connection to one server: a request goes out, and its reply comes back or does not.
+//! One connection to one server: requests go out, and their replies come back or do not.
+//!
+//! Nothing here waits: a connection is opened, shakes hands, sends and receives as far as it can at once, and says what
+//! it waits for. So one thread can hold many, and a server that is silent holds up no other.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::thread;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use rustix::io::Errno;
+use socket2::{Domain, Socket, Type};
 
 use crate::cluster::Cluster;
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameError, FrameReader, HandshakeError, Hello, Who, frame,
-    greet, write_before,
+    Answer, CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
+    Hello, Who, frame_into, greeting, write_now,
 };
 use crate::role::Server;
 
 /// A server that sends more replies than this to questions that nobody asked is not listened to any longer.
 const UNREQUESTED_MAX: usize = 16;
+/// A server that owes more replies than this, though it answers others, has lost them.
+const GIVEN_UP_MAX: usize = 256;
+/// An empty buffer that is larger is given back.
+const KEEP_BYTES: usize = 64 << 10;
 
 /// Why a try brought no reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,44 +77,62 @@ impl NoReply {
     }
 }
 
-/// A connection that has shaken hands.
+/// A connection, from the first attempt on.
 #[derive(Debug)]
 pub struct Connection {
     server: Server,
     address: SocketAddr,
     reader: FrameReader,
+    stage: Stage,
+    begun: Instant,
+    /// The client's words of introduction that are not sent yet.
+    greeting: Vec<u8>,
+    /// Requests that are not sent yet: they wait until the server has said that it talks to this client.
+    requests: Vec<u8>,
+    /// So many bytes of `requests` are sent.
+    taken: usize,
+    /// How many bytes of requests were ever queued, and sent.
+    queued: u64,
+    sent: u64,
+    /// When the last reply came.
+    heard: Option<Instant>,
+    /// Requests that nobody waits for any longer: a reply to one of them is late, and no surprise.
+    given_up: BTreeSet<u64>,
+    /// Replies to questions that nobody asked.
+    unrequested: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    ShakingHands,
+    Ready,
 }
 
 impl Connection {
-    /// Connects to a server of the cluster before the deadline.
-    pub fn open(cluster: &Cluster, server: Server, deadline: Instant) -> Result<Connection, NoReply> {
-        let begun = Instant::now();
+    /// Begins to connect to a server of the cluster.
+    pub fn open(cluster: &Cluster, server: Server) -> Result<Connection, NoReply> {
         let address = match cluster.member(server) {
             Some(member) => member.client,
             None => return Err(NoReply::Unreachable { why: "it is not in the cluster file".to_string() }),
         };
-        let late = || NoReply::Unreachable { why: format!("no connection within {}", seconds(begun.elapsed())) };
-        let left = deadline.saturating_duration_since(begun);
-        if left.is_zero() {
-            return Err(late());
-        }
-        let stream = TcpStream::connect_timeout(&address, left).map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => NoReply::ConnectionRefused,
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => late(),
-            _ => NoReply::Unreachable { why: error.to_string() },
-        })?;
-        let unusable = |error: io::Error| NoReply::Unreachable { why: error.to_string() };
-        // Requests are small and each waits for its reply: none may linger for a fuller packet.
-        stream.set_nodelay(true).map_err(unusable)?;
+        let stream = dial(address).map_err(not_connected)?;
         let hello = Hello { cluster: cluster.name.clone(), to: server, who: Who::Client };
-        greet_before(&stream, &hello, deadline).map_err(|error| match error {
-            HandshakeError::Refused(why) => NoReply::TurnedAway { why },
-            HandshakeError::Broken(_) if Instant::now() >= deadline => {
-                NoReply::Unreachable { why: format!("no answer to the handshake within {}", seconds(begun.elapsed())) }
-            }
-            HandshakeError::Broken(error) => NoReply::Unreachable { why: format!("the handshake failed: {error}") },
-        })?;
-        Ok(Connection { server, address, reader: FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES) })
+        Ok(Connection {
+            server,
+            address,
+            reader: FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES),
+            stage: Stage::Connecting,
+            begun: Instant::now(),
+            greeting: greeting(&hello),
+            requests: Vec::new(),
+            taken: 0,
+            queued: 0,
+            sent: 0,
+            heard: None,
+            given_up: BTreeSet::new(),
+            unrequested: 0,
+        })
     }
 
     /// The server at the other end.
@@ -119,65 +145,201 @@ impl Connection {
         self.address
     }
 
+    /// The socket, for whoever waits for it.
+    pub fn stream(&self) -> &TcpStream {
+        self.reader.stream()
+    }
+
+    /// Whether the server has said that it talks to this client.
+    pub fn is_ready(&self) -> bool {
+        self.stage == Stage::Ready
+    }
+
+    /// Whether something is to be sent as soon as the socket takes it.
+    pub fn wants_to_write(&self) -> bool {
+        match self.stage {
+            Stage::Connecting => true,
+            Stage::ShakingHands => !self.greeting.is_empty(),
+            Stage::Ready => self.taken < self.requests.len(),
+        }
+    }
+
     /// Whether the server has not closed it while nobody looked. (It may do so right after: this only spares most requests
     /// a try whose outcome would be unknown.)
     pub fn is_open(&self) -> bool {
-        let stream = self.reader.stream();
-        if self.reader.has_more() || stream.set_nonblocking(true).is_err() {
-            return false;
-        }
-        let peeked = stream.peek(&mut [0]);
-        let quiet = matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-        quiet && stream.set_nonblocking(false).is_ok()
+        let peeked = self.stream().peek(&mut [0]);
+        !self.reader.has_more() && matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Sends a request and waits for its reply. A reply to another request is shown to `unrequested` and not believed.
-    /// After an error the connection is of no more use.
-    pub fn ask(
-        &mut self,
-        request: &ClientRequest,
-        deadline: Instant,
-        mut unrequested: impl FnMut(&ClientReply),
-    ) -> Result<ClientReply, NoReply> {
-        let begun = Instant::now();
-        write_before(self.reader.stream(), &frame(request), deadline)
-            .map_err(|error| NoReply::NotSent { why: error.to_string() })?;
-        for _ in 0..=UNREQUESTED_MAX {
-            let reply = self.reader.read::<ClientReply>(Some(deadline)).map_err(|error| match error {
-                FrameError::TimedOut { .. } => NoReply::Silent { waited: begun.elapsed() },
-                FrameError::Malformed { length, what } => NoReply::Malformed { length, what },
-                FrameError::Broken(error) => NoReply::Broken { why: error.to_string() },
-            })?;
-            match reply {
-                Some(reply) if reply.number == request.number => return Ok(reply),
-                Some(reply) => unrequested(&reply),
-                None => return Err(NoReply::Broken { why: "the server closed it".to_string() }),
+    /// Queues a request; what comes back tells later whether it was sent, see [`Connection::has_sent`].
+    pub fn queue(&mut self, request: &ClientRequest) -> u64 {
+        let before = self.requests.len();
+        frame_into(request, &mut self.requests);
+        self.queued += (self.requests.len() - before) as u64;
+        self.queued
+    }
+
+    /// Whether a request was sent as a whole: if not, the server cannot have understood it.
+    pub fn has_sent(&self, queued: u64) -> bool {
+        queued <= self.sent
+    }
+
+    /// When the last reply came.
+    pub fn heard(&self) -> Option<Instant> {
+        self.heard
+    }
+
+    /// Nobody waits any longer for the reply to this request; false if that has happened too often.
+    pub fn give_up(&mut self, number: u64) -> bool {
+        self.given_up.len() < GIVEN_UP_MAX && self.given_up.insert(number)
+    }
+
+    /// Whether a reply is to a request that nobody waits for any longer.
+    pub fn is_given_up(&mut self, number: u64) -> bool {
+        self.given_up.remove(&number)
+    }
+
+    /// Counts a reply to a question that was not asked; an error if there were too many.
+    pub fn count_unrequested(&mut self) -> Result<(), NoReply> {
+        self.unrequested += 1;
+        if self.unrequested > UNREQUESTED_MAX {
+            let what = format!("more than {UNREQUESTED_MAX} replies to questions that were not asked");
+            return Err(NoReply::Malformed { length: 0, what });
+        }
+        Ok(())
+    }
+
+    /// Sends what the socket takes at once. After an error the connection is of no more use.
+    pub fn transmit(&mut self) -> Result<(), NoReply> {
+        self.advance()?;
+        if self.stage == Stage::ShakingHands && !self.greeting.is_empty() {
+            let count = write_now(self.stream(), &self.greeting).map_err(|error| self.handshake_failed(&error))?;
+            self.greeting.drain(..count);
+        }
+        if self.stage == Stage::Ready && self.taken < self.requests.len() {
+            let count = write_now(self.reader.stream(), &self.requests[self.taken..])
+                .map_err(|error| NoReply::Broken { why: error.to_string() })?;
+            self.taken += count;
+            self.sent += count as u64;
+            if self.taken == self.requests.len() {
+                self.requests.clear();
+                self.requests.shrink_to(KEEP_BYTES);
+                self.taken = 0;
             }
         }
-        let what = format!("more than {UNREQUESTED_MAX} replies to questions that were not asked");
-        Err(NoReply::Malformed { length: 0, what })
+        Ok(())
+    }
+
+    /// Receives what has come. After an error the connection is of no more use, but the replies before it count.
+    pub fn receive(&mut self, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
+        self.advance()?;
+        if self.stage == Stage::Connecting {
+            return Ok(());
+        }
+        let received = self.reader.receive_now();
+        if self.stage == Stage::ShakingHands {
+            self.hear_answer()?;
+        }
+        if self.stage == Stage::Ready {
+            let before = replies.len();
+            let decoded = self.take_replies(replies);
+            if replies.len() > before {
+                self.heard = Some(Instant::now());
+            }
+            decoded?;
+        }
+        match received {
+            Ok(Some(0)) if self.stage == Stage::ShakingHands => {
+                Err(self.handshake_failed(&"the server closed the connection"))
+            }
+            Ok(Some(0)) if self.reader.has_more() => {
+                let length = self.reader.unused() as u64;
+                let what = format!("the connection was closed after {length} bytes of a frame");
+                Err(NoReply::Malformed { length, what })
+            }
+            Ok(Some(0)) => Err(NoReply::Broken { why: "the server closed it".to_string() }),
+            Ok(_) => Ok(()),
+            Err(error) if self.stage == Stage::ShakingHands => Err(self.handshake_failed(&error)),
+            Err(error) => Err(NoReply::Broken { why: error.to_string() }),
+        }
+    }
+
+    fn take_replies(&mut self, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
+        loop {
+            match self.reader.next_received() {
+                Ok(Some(reply)) => replies.push(reply),
+                Ok(None) => return Ok(()),
+                Err(FrameError::Malformed { length, what }) => return Err(NoReply::Malformed { length, what }),
+                Err(error) => return Err(NoReply::Broken { why: error.to_string() }),
+            }
+        }
+    }
+
+    /// Why a try brought nothing whose time is up on a connection that is not ready.
+    pub fn late(&self) -> NoReply {
+        let waited = seconds(self.begun.elapsed());
+        NoReply::Unreachable {
+            why: match self.stage {
+                Stage::Connecting => format!("no connection within {waited}"),
+                Stage::ShakingHands | Stage::Ready => format!("no answer to the handshake within {waited}"),
+            },
+        }
+    }
+
+    /// Takes note when the connection is made, or has failed.
+    fn advance(&mut self) -> Result<(), NoReply> {
+        if self.stage == Stage::Connecting {
+            if let Some(error) = self.stream().take_error().unwrap_or_else(Some) {
+                return Err(not_connected(error));
+            }
+            // As long as nobody is at the other end, it has no name.
+            if self.stream().peer_addr().is_ok() {
+                self.stage = Stage::ShakingHands;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_answer(&mut self) -> Result<(), NoReply> {
+        match self.reader.next_received::<Answer>() {
+            Ok(None) => Ok(()),
+            Ok(Some(Answer::Welcome { .. })) => {
+                self.stage = Stage::Ready;
+                self.reader.set_limit(CLIENT_FRAME_MAX_BYTES);
+                Ok(())
+            }
+            Ok(Some(Answer::Refused { why })) => Err(NoReply::TurnedAway { why }),
+            Err(error) => Err(self.handshake_failed(&error)),
+        }
+    }
+
+    fn handshake_failed(&self, error: &impl std::fmt::Display) -> NoReply {
+        NoReply::Unreachable { why: format!("the handshake failed: {error}") }
+    }
+}
+
+/// Begins to connect, and does not wait for it.
+fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    // Requests are small and somebody waits for each: none may linger for a fuller packet.
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        connected => connected?,
+    }
+    Ok(socket.into())
+}
+
+fn not_connected(error: io::Error) -> NoReply {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => NoReply::ConnectionRefused,
+        _ => NoReply::Unreachable { why: error.to_string() },
     }
 }
 
 /// A duration for people, in seconds.
 pub(super) fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
-}
-
-/// Shakes hands before the deadline. A handshake alone may take longer than a try: a second thread closes the connection
-/// when the time is up, which wakes this one.
-fn greet_before(stream: &TcpStream, hello: &Hello, deadline: Instant) -> Result<u64, HandshakeError> {
-    let (done, finished) = bounded::<()>(0);
-    thread::scope(|scope| {
-        let watch = move || {
-            if finished.recv_deadline(deadline) == Err(RecvTimeoutError::Timeout) {
-                // If it is closed already, all the better.
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-        };
-        thread::Builder::new().name("handshake-watch".to_string()).spawn_scoped(scope, watch)?;
-        let greeted = greet(stream, hello);
-        drop(done);
-        greeted
-    })
 }

@@ -1,8 +1,9 @@
 //! What a client tells in lines: each request, how it was passed on from server to server, and how it ended.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::connection::{Connection, NoReply};
+use super::connection::NoReply;
 use super::outcome::{Asked, ClientError, Tries, Try, TryEnd};
 use crate::codec;
 use crate::kv::{self, Written};
@@ -22,18 +23,20 @@ pub(crate) struct Lines {
 impl Lines {
     /// Tells of a new request to a server. What is not about a key is not told: nobody's state depends on it.
     pub(crate) fn begin(trace: &Trace, label: String, request: &Request, to: Server) -> Lines {
-        let mut lines = Lines { trace: trace.clone(), label, sent: None };
-        if let Some(event) = asked(request, to) {
+        let mut lines = Lines { trace: Trace::disabled(), label, sent: None };
+        // Nobody reads: the words need not even be made.
+        if trace.process().is_some()
+            && let Some(event) = asked(request, to)
+        {
+            lines.trace = trace.clone();
             lines.sent = lines.tell(event, Re::None, None);
-        } else {
-            lines.trace = Trace::disabled();
         }
         lines
     }
 
     /// What goes with the request to the server.
     pub(crate) fn context(&self) -> Context {
-        Context { re: self.sent.clone(), req: Some(self.label.clone()) }
+        Context { re: self.sent.clone(), req: (!self.label.is_empty()).then(|| self.label.clone()) }
     }
 
     /// A try has failed, and the next server is asked.
@@ -47,6 +50,9 @@ impl Lines {
 
     /// The request has ended without a server's word on it.
     pub(crate) fn gave_up(&self, error: &ClientError) {
+        if self.trace.process().is_none() {
+            return;
+        }
         let (ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = error else { return };
         let (status, why) = match (tries.asked, tries.may_be_applied) {
             (Asked::Read, _) => (Status::NotApplied, "nothing was read"),
@@ -62,7 +68,9 @@ impl Lines {
 
     /// A server has said how the request ended.
     pub(crate) fn replied(&self, reply: &ClientReply, from: Server, took: Duration) {
-        if let Some(event) = heard(&reply.reply, from, took) {
+        if self.trace.process().is_some()
+            && let Some(event) = heard(&reply.reply, from, took)
+        {
             self.tell(event, reply.context.re.clone().into(), None);
         }
     }
@@ -79,7 +87,7 @@ impl Lines {
     }
 
     /// A server has sent a reply to something that was not asked.
-    pub(crate) fn unrequested(&self, reply: &ClientReply, connection: (Server, std::net::SocketAddr), asked: u64) {
+    pub(crate) fn unrequested(&self, reply: &ClientReply, connection: (Server, SocketAddr), asked: u64) {
         let (server, from) = connection;
         let length = codec::encode(reply).len() as u64;
         let why = format!(
@@ -90,9 +98,8 @@ impl Lines {
     }
 
     /// A server has sent bytes that are no reply.
-    pub(crate) fn malformed(&self, no_reply: &NoReply, connection: &Connection) {
+    pub(crate) fn malformed(&self, no_reply: &NoReply, from: SocketAddr) {
         if let NoReply::Malformed { length, what } = no_reply {
-            let from = connection.address();
             let why = format!("received malformed reply of length {length} from {from}: {what}");
             self.tell(Event::Malformed { length: *length, from }, self.sent.clone().into(), Some(why));
         }

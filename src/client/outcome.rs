@@ -172,6 +172,7 @@ fn word(why: &WhyNotApplied) -> &'static str {
         WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. }) => "no-quorum",
         WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => "outrun",
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "learner-behind",
+        WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no-leader",
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy",
         WhyNotApplied::RoleDown(_) => "role-down",
         WhyNotApplied::DiskFull => "disk-full",
@@ -198,6 +199,9 @@ impl Display for Try {
                 }
                 WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => {
                     f.write_str("has a learner that is down or too far behind")
+                }
+                WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => {
+                    f.write_str("hears no leader: most of the servers may be out of its reach")
                 }
                 WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => f.write_str("is too busy"),
                 WhyNotApplied::RoleDown(role) => write!(f, "has no {} at the moment", role_word(*role)),

@@ -4,6 +4,9 @@
 //! every resend of a write says the same session and number: whoever meets the second copy in the log answers with what
 //! the first one came to. A write is never sent under a second number or in a second session, whatever becomes of it.
 
+use std::collections::BTreeSet;
+
+use crate::kv::SPAN;
 use crate::random::Random;
 
 /// A client's session, or the wish for one.
@@ -15,6 +18,8 @@ pub struct Session {
     nonce: u64,
     /// The number of the last write; 0 before the first.
     last: u64,
+    /// The numbers of the writes that it still asks for.
+    asked: BTreeSet<u64>,
     random: Random,
 }
 
@@ -32,7 +37,7 @@ pub struct WriteId {
 impl Session {
     /// No session yet. Nonces are drawn from `random`: two clients must never draw the same.
     pub fn new(mut random: Random) -> Session {
-        Session { open: None, nonce: random.next(), last: 0, random }
+        Session { open: None, nonce: random.next(), last: 0, asked: BTreeSet::new(), random }
     }
 
     /// What an OPEN has to say; None if the session is open.
@@ -49,19 +54,41 @@ impl Session {
     pub fn opened(&mut self, session: u64) {
         self.open = Some(session);
         self.last = 0;
+        self.asked.clear();
     }
 
-    /// Names the next write; None without a session. The client asks for one write at a time, so it no longer asks for
-    /// any before: one whose outcome was never learnt cannot be applied after this one is.
+    /// Names the next write; None without a session. For a client that asks for one write at a time: it no longer asks for
+    /// any before, so one whose outcome was never learnt cannot be applied after this one is.
     pub fn next_write(&mut self) -> Option<WriteId> {
+        self.asked.clear();
+        self.begin_write()
+    }
+
+    /// Names another write beside those that are still asked for; None without a session, or while the oldest of them is
+    /// so far behind that the servers would not take this one.
+    pub fn begin_write(&mut self) -> Option<WriteId> {
         let session = self.open?;
-        self.last += 1;
-        Some(WriteId { session, sequence: self.last, first_open: self.last })
+        let sequence = self.last + 1;
+        let first_open = self.asked.first().copied().unwrap_or(sequence);
+        if sequence - first_open >= SPAN {
+            return None;
+        }
+        self.last = sequence;
+        self.asked.insert(sequence);
+        Some(WriteId { session, sequence, first_open })
+    }
+
+    /// The client no longer asks for a write, whatever came of it: if it turns up after a later one, it is superseded.
+    pub fn end_write(&mut self, session: u64, sequence: u64) {
+        if self.open == Some(session) {
+            self.asked.remove(&sequence);
+        }
     }
 
     /// The servers have forgotten the session: the next write needs a new one.
     pub fn expired(&mut self) {
         self.open = None;
+        self.asked.clear();
         self.nonce = self.random.next();
     }
 }
@@ -93,5 +120,31 @@ mod tests {
         session.expired();
         session.opened(90);
         assert_eq!(session.next_write(), Some(WriteId { session: 90, sequence: 1, first_open: 1 }));
+    }
+
+    #[test]
+    fn writes_side_by_side_keep_the_oldest_one_open_and_stay_within_the_span() {
+        let mut session = Session::new(Random::new(1, 1));
+        assert_eq!(session.begin_write(), None);
+        session.opened(7);
+        let named = |session: &mut Session| session.begin_write().map(|id| (id.sequence, id.first_open));
+        for sequence in 1..=SPAN {
+            assert_eq!(named(&mut session), Some((sequence, 1)));
+        }
+        assert_eq!(named(&mut session), None, "the first is still open");
+        session.end_write(7, 2);
+        assert_eq!(named(&mut session), None);
+        session.end_write(7, 1);
+        assert_eq!(named(&mut session), Some((SPAN + 1, 3)));
+        assert_eq!(named(&mut session), Some((SPAN + 2, 3)));
+        assert_eq!(named(&mut session), None);
+        // The end of a write of another session means nothing here.
+        session.end_write(6, 3);
+        assert_eq!(named(&mut session), None);
+        // Who asks for one at a time has given up all before.
+        assert_eq!(session.next_write().map(|id| (id.sequence, id.first_open)), Some((SPAN + 3, SPAN + 3)));
+        session.expired();
+        session.opened(8);
+        assert_eq!(named(&mut session), Some((1, 1)));
     }
 }

@@ -99,9 +99,26 @@ impl Survey {
         self.statuses().filter(|s| s.restart != "disk").map(|s| s.server.0.to_string()).collect()
     }
 
+    /// Who leads, since when, and how that is known; None if nobody says so.
+    pub fn leader(&self) -> Option<String> {
+        let known = self.statuses().filter_map(|status| Some((status.server, status.leader.as_ref()?)));
+        // The highest ballot is the latest; its owner knows best.
+        let (_, leader) = known.max_by_key(|(server, leader)| (leader.ballot, leader.ballot.server == *server))?;
+        let for_s = leader.for_ms as f64 / 1e3;
+        Some(format!(
+            "server {} leads at ballot {} for {for_s:.1} s: {}",
+            leader.ballot.server.0, leader.ballot, leader.why
+        ))
+    }
+
     /// The verdict and the table.
     pub fn text(&self) -> String {
         let mut text = self.verdict().1 + "\n";
+        if let Some(leader) = self.leader() {
+            let _ = writeln!(text, "{leader}");
+        } else if self.statuses().any(|status| status.protocol == "multi-paxos") {
+            text.push_str("nobody leads at the moment\n");
+        }
         let forgetful = self.unsafe_servers();
         if !forgetful.is_empty() {
             let servers = forgetful.join(", ");
@@ -200,6 +217,7 @@ mod tests {
             dropped: 0,
             disk_full: false,
             linked: Servers::NONE,
+            leader: None,
         };
         (Server(server), Ok(status))
     }

@@ -1,23 +1,28 @@
 //! The client: asks a server, and if that brings nothing the next, until there is a result, a certain failure or no time.
+//!
+//! Requests may be under way side by side: [`Client::submit`] begins one and [`Client::wait`] brings its result. The
+//! methods that wait at once, such as [`Client::put`], are these two in a row. A client has no thread of its own: its
+//! requests make progress while one of its methods runs, and what drives them is in `drive.rs`.
 
-use std::mem;
-use std::thread;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, NoReply};
-use super::lines::Lines;
-use super::outcome::{Asked, ClientError, Found, Outcome, Tries, Try, TryEnd};
-use super::session::{Session, WriteId};
+use super::connection::Connection;
+use super::flight::{Flight, Reach};
+use super::outcome::{ClientError, Found, Outcome, Try};
+use super::perform::{Done, Ended};
+use super::session::Session;
+use super::workload::Action;
 use crate::cluster::Cluster;
-use crate::kv::{KEY_MAX_BYTES, Op, VALUE_MAX_BYTES};
-use crate::net::{ClientReply, ClientRequest, Reply, Request, ServerStatus, Unknown};
+use crate::kv::{KEY_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
+use crate::net::{ClientReply, Reply, Request, ServerStatus};
 use crate::paxos::RoleName;
 use crate::random::Random;
 use crate::role::Server;
 use crate::trace::Trace;
 
-/// When every server has failed at once, the client waits: at first about the first, then twice as long up to the second.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+/// A client has at most so many requests under way: as many as a session may have open.
+pub const UNDER_WAY_MAX: usize = SPAN as usize;
 
 /// How a client works.
 #[derive(Clone)]
@@ -53,28 +58,51 @@ impl ClientOptions {
 /// Who hears of every try that brought nothing, and which server is asked next.
 type OnFailover = Box<dyn FnMut(&Try, Server) + Send>;
 
-/// A client of the store. Its methods wait for their result; one request at a time.
+/// Names a request under way: [`Client::wait`] brings its result, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// A client of the store.
+///
+/// Writes that are under way side by side are applied in any order: whoever wants one after the other waits in between.
 pub struct Client {
-    options: ClientOptions,
+    pub(super) options: ClientOptions,
     /// The server that the next request goes to.
-    server: Server,
-    connection: Option<Connection>,
-    session: Session,
+    pub(super) server: Server,
+    /// At most one a server.
+    pub(super) connections: Vec<Connection>,
+    /// How many were ever opened.
+    pub(super) opened: u64,
+    pub(super) session: Session,
     /// The number of the last request, as people count.
-    requests: u64,
+    pub(super) requests: u64,
     /// The number of the last frame: no reply to an earlier one is taken for a later one's.
-    frames: u64,
-    random: Random,
-    on_failover: Option<OnFailover>,
+    pub(super) frames: u64,
+    tickets: u64,
+    /// Requests under way; at most [`UNDER_WAY_MAX`] of the caller's, those in `unnamed` included.
+    pub(super) flights: BTreeMap<Ticket, Flight>,
+    /// The request that a number belongs to.
+    pub(super) numbers: BTreeMap<u64, Ticket>,
+    /// Writes that wait for a session, or for an older write of it.
+    pub(super) unnamed: VecDeque<Unnamed>,
+    /// The request that opens the session.
+    pub(super) opening: Option<Ticket>,
+    /// Results that nobody has taken yet.
+    pub(super) ended: BTreeMap<Ticket, (Result<Reply, ClientError>, Duration)>,
+    /// Room for what a socket brings.
+    pub(super) replies: Vec<ClientReply>,
+    /// Tries that a server was too busy for.
+    pub(super) busy: u64,
+    pub(super) random: Random,
+    pub(super) on_failover: Option<OnFailover>,
 }
 
-/// Which servers a request may be asked of.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reach {
-    /// The first, and if that fails the others in turn.
-    Any,
-    /// Always the same.
-    One,
+/// A write that has no number yet.
+pub(super) struct Unnamed {
+    pub(super) ticket: Ticket,
+    pub(super) op: Op,
+    pub(super) begun: Instant,
+    pub(super) deadline: Instant,
 }
 
 impl Client {
@@ -88,9 +116,26 @@ impl Client {
         if !known.contains(server) {
             return Err(ClientError::NoSuchServer { server, known });
         }
-        // Nonces are never drawn from a given seed: two clients with one nonce would share a session.
-        let session = Session::new(Random::unseeded());
-        Ok(Client { options, server, connection: None, session, requests: 0, frames: 0, random, on_failover: None })
+        Ok(Client {
+            options,
+            server,
+            connections: Vec::new(),
+            opened: 0,
+            // Nonces are never drawn from a given seed: two clients with one nonce would share a session.
+            session: Session::new(Random::unseeded()),
+            requests: 0,
+            frames: 0,
+            tickets: 0,
+            flights: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            unnamed: VecDeque::new(),
+            opening: None,
+            ended: BTreeMap::new(),
+            replies: Vec::new(),
+            busy: 0,
+            random,
+            on_failover: None,
+        })
     }
 
     /// Tells `hear` of every try that brought nothing, and which server is asked next.
@@ -103,14 +148,24 @@ impl Client {
         &self.options.name
     }
 
-    /// The label of the last request about a key or a session, as in `c1-5`.
+    /// The label of the last request about a key or a session, as in `c1-5`. A client without a name labels nothing.
     pub fn last_label(&self) -> String {
-        format!("{}-{}", self.options.name, self.requests)
+        if self.options.name.is_empty() { String::new() } else { format!("{}-{}", self.options.name, self.requests) }
     }
 
     /// The server that the next request goes to: the one that answered last.
     pub fn server(&self) -> Server {
         self.server
+    }
+
+    /// How many tries have ended because a server was too busy.
+    pub fn busy_tries(&self) -> u64 {
+        self.busy
+    }
+
+    /// How many connections were opened so far: if it has grown, [`Client::sockets`] are others.
+    pub fn opened(&self) -> u64 {
+        self.opened
     }
 
     /// Lets the next request go to this server first.
@@ -125,7 +180,7 @@ impl Client {
 
     /// Whether there is a connection that its server has not closed.
     pub fn is_connected(&self) -> bool {
-        self.connection.as_ref().is_some_and(Connection::is_open)
+        self.connections.iter().any(Connection::is_open)
     }
 
     /// Sets how long a whole request may take from now on.
@@ -158,6 +213,62 @@ impl Client {
         self.read(key, Reach::One)
     }
 
+    /// Begins a request and sends it; [`Client::wait`] brings its result. While [`UNDER_WAY_MAX`] requests are under way
+    /// it waits until one has ended. An error is one before anything was sent.
+    pub fn submit(&mut self, action: Action) -> Result<Ticket, ClientError> {
+        // A server that has closed the connection meanwhile must not cost a try.
+        self.progress();
+        let ticket = self.queue(action)?;
+        self.transmit();
+        Ok(ticket)
+    }
+
+    /// As [`Client::submit`], but what is queued is sent with the client's next progress: many at a time.
+    pub fn queue(&mut self, action: Action) -> Result<Ticket, ClientError> {
+        let deadline = Instant::now() + self.options.timeout;
+        let value: &[u8] = if let Action::Put { value, .. } = &action { value } else { &[] };
+        check_limits(action.key(), value)?;
+        while self.under_way() >= UNDER_WAY_MAX {
+            self.drive();
+        }
+        Ok(match action {
+            Action::Put { key, value, if_version } => self.queue_write(Op::Put { key, value, if_version }, deadline),
+            Action::Delete { key } => self.queue_write(Op::Delete { key }, deadline),
+            Action::Get { key } => self.queue_request(Request::Get { key }, Reach::Any, deadline),
+        })
+    }
+
+    /// How many requests are under way.
+    pub fn under_way(&self) -> usize {
+        self.flights.len() + self.unnamed.len() - usize::from(self.opening.is_some())
+    }
+
+    /// Waits for the result of a request, and gives it out, once.
+    ///
+    /// # Panics
+    ///
+    /// If no such request is under way, and none has a result that was not given out.
+    pub fn wait(&mut self, ticket: Ticket) -> Ended {
+        let (result, took) = self.await_result(ticket);
+        Ended { end: result.map(done), took }
+    }
+
+    /// Waits until any request has ended, and gives its result out; None if none is under way.
+    pub fn wait_any(&mut self) -> Option<(Ticket, Ended)> {
+        while self.ended.is_empty() && self.under_way() > 0 {
+            self.progress();
+            if self.ended.is_empty() {
+                self.drive();
+            }
+        }
+        self.take_ended()
+    }
+
+    /// Gives the result out of a request that has ended; None if there is none. Waits for nothing.
+    pub fn take_ended(&mut self) -> Option<(Ticket, Ended)> {
+        self.ended.pop_first().map(|(ticket, (result, took))| (ticket, Ended { end: result.map(done), took }))
+    }
+
     /// How a server is. Asks that server only.
     pub fn status(&mut self, server: Server) -> Result<ServerStatus, ClientError> {
         match self.order(server, Request::Status)? {
@@ -178,160 +289,78 @@ impl Client {
     }
 
     fn order(&mut self, server: Server, request: Request) -> Result<Reply, ClientError> {
-        let before = self.server;
-        self.talk_to(server)?;
-        let reply = self.request(&request, Reach::One, Instant::now() + self.options.timeout);
-        self.server = before;
-        reply
+        let known = self.options.cluster.servers();
+        if !known.contains(server) {
+            return Err(ClientError::NoSuchServer { server, known });
+        }
+        let ticket = self.begin(request, Reach::One, server, Instant::now() + self.options.timeout);
+        self.await_result(ticket).0
     }
 
     fn read(&mut self, key: &[u8], reach: Reach) -> Result<Found, ClientError> {
         check_limits(key, &[])?;
-        match self.request(&Request::Get { key: key.to_vec() }, reach, Instant::now() + self.options.timeout)? {
-            Reply::Value { slot, value, version } => Ok(Found { slot, value: value.map(|v| v.into_vec()), version }),
-            other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
+        let deadline = Instant::now() + self.options.timeout;
+        let ticket = self.begin(Request::Get { key: key.to_vec() }, reach, self.server, deadline);
+        match done(self.await_result(ticket).0?) {
+            Done::Read(found) => Ok(found),
+            Done::Wrote(outcome) => unreachable!("a read is no write: {outcome:?}"),
         }
     }
 
     fn write(&mut self, op: Op) -> Result<Outcome, ClientError> {
-        let value: &[u8] = if let Op::Put { value, .. } = &op { value } else { &[] };
-        check_limits(op.key(), value)?;
-        let deadline = Instant::now() + self.options.timeout;
-        let WriteId { session, sequence, first_open } = self.name_write(deadline)?;
-        let request = Request::Write { session, sequence, first_open, op };
-        match self.request(&request, Reach::Any, deadline) {
-            Ok(Reply::Applied { slot, written }) => Ok(Outcome::new(slot, written)),
-            Ok(other) => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
-            Err(error) => {
-                if let ClientError::Unknown(tries) = &error
-                    && tries.last.iter().any(|one| one.end == TryEnd::Unknown(Unknown::Expired))
-                {
-                    self.session.expired();
-                }
-                Err(error)
-            }
+        let action = match op {
+            Op::Put { key, value, if_version } => Action::Put { key, value, if_version },
+            Op::Delete { key } => Action::Delete { key },
+        };
+        let ticket = self.submit(action)?;
+        match self.wait(ticket).end? {
+            Done::Wrote(outcome) => Ok(outcome),
+            Done::Read(found) => unreachable!("a write is no read: {found:?}"),
         }
     }
 
-    /// Names the next write, in a session that is opened first if there is none.
-    fn name_write(&mut self, deadline: Instant) -> Result<WriteId, ClientError> {
+    fn queue_write(&mut self, op: Op, deadline: Instant) -> Ticket {
+        let ticket = self.draw_ticket();
+        self.unnamed.push_back(Unnamed { ticket, op, begun: Instant::now(), deadline });
+        self.name_writes();
+        ticket
+    }
+
+    fn queue_request(&mut self, request: Request, reach: Reach, deadline: Instant) -> Ticket {
+        let (server, now) = (self.server, Instant::now());
+        let ticket = self.begin(request, reach, server, deadline);
+        self.ask(ticket, server, now);
+        ticket
+    }
+
+    fn await_result(&mut self, ticket: Ticket) -> (Result<Reply, ClientError>, Duration) {
+        let is_known = self.flights.contains_key(&ticket)
+            || self.ended.contains_key(&ticket)
+            || self.unnamed.iter().any(|write| write.ticket == ticket);
+        assert!(is_known, "the result of request {} was given out already", ticket.0);
+        self.progress();
         loop {
-            if let Some(id) = self.session.next_write() {
-                return Ok(id);
+            if let Some(result) = self.ended.remove(&ticket) {
+                return result;
             }
-            if let Some(nonce) = self.session.wanted() {
-                match self.request(&Request::Open { nonce }, Reach::Any, deadline)? {
-                    Reply::Opened { session } => self.session.opened(session),
-                    other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
-                }
-            }
+            self.drive();
         }
     }
 
-    /// One request: tries until there is a result, a server's last word, or no time left.
-    fn request(&mut self, request: &Request, reach: Reach, deadline: Instant) -> Result<Reply, ClientError> {
-        let begun = Instant::now();
-        // People count the requests that lines tell of.
-        self.requests +=
-            u64::from(!matches!(request, Request::Status | Request::Crash { .. } | Request::Restart { .. }));
-        let mut lines = Lines::begin(&self.options.trace, self.last_label(), request, self.server);
-        let mut tries = Tries::new(self.options.cluster.servers(), asked(request));
-        let mut pauses = Pauses::new(if reach == Reach::Any { tries.cluster.len() } else { 1 });
-        while self.has_time(&tries, deadline) {
-            let (server, started) = (self.server, Instant::now());
-            let end = match self.attempt(request, &lines, deadline) {
-                Ok(ClientReply { reply: Reply::NotApplied(why), .. }) => TryEnd::NotApplied(why),
-                Ok(ClientReply { reply: Reply::Unknown(why), .. }) => TryEnd::Unknown(why),
-                // It would be refused everywhere, but an earlier try may have been applied: only a server's word that it
-                // is not applied may be taken for that.
-                Ok(ClientReply { reply: Reply::Refused(_), .. }) if tries.may_be_applied => {
-                    let error = tries.into_error(begun.elapsed());
-                    lines.gave_up(&error);
-                    return Err(error);
-                }
-                Ok(reply) => {
-                    lines.replied(&reply, server, begun.elapsed());
-                    let Reply::Refused(why) = reply.reply else { return Ok(reply.reply) };
-                    return Err(ClientError::Refused { server, why });
-                }
-                Err(no_reply) => TryEnd::NoReply(no_reply),
-            };
-            let last_word = matches!(end, TryEnd::Unknown(Unknown::Superseded | Unknown::Expired));
-            let failed = Try { server, end, took: started.elapsed() };
-            if last_word {
-                tries.push(failed);
-                tries.took = begun.elapsed();
-                lines.forgotten(&tries);
-                return Err(tries.into_error(begun.elapsed()));
-            }
-            let pause = pauses.after(failed.took, &mut self.random);
-            tries.push(failed);
-            self.fail_over(&tries, reach, pause, deadline, &mut lines);
+    pub(super) fn draw_ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+}
+
+/// What a reply to a read or a write says.
+fn done(reply: Reply) -> Done {
+    match reply {
+        Reply::Applied { slot, written } => Done::Wrote(Outcome::new(slot, written)),
+        Reply::Value { slot, value, version } => {
+            Done::Read(Found { slot, value: value.map(|value| value.into_vec()), version })
         }
-        let error = tries.into_error(begun.elapsed());
-        lines.gave_up(&error);
-        Err(error)
-    }
-
-    /// Whether another try makes sense before the deadline.
-    fn has_time(&self, tries: &Tries, deadline: Instant) -> bool {
-        tries.are_worth_another(deadline.saturating_duration_since(Instant::now()), self.options.try_timeout)
-    }
-
-    /// After a try that brought nothing: waits if it is time to, chooses the next server and tells of it. That the same
-    /// server fails in the same way again is told once.
-    fn fail_over(&mut self, tries: &Tries, reach: Reach, pause: Duration, deadline: Instant, lines: &mut Lines) {
-        let next = if reach == Reach::Any { self.server_after(self.server) } else { self.server };
-        thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
-        self.server = next;
-        let told = match tries.last.as_slice() {
-            [.., before, last] => before.server == last.server && before.end.word() == last.end.word(),
-            _ => false,
-        };
-        if let Some(failed) = tries.last.last().filter(|_| !told && self.has_time(tries, deadline)) {
-            lines.failover(failed, next);
-            if let Some(hear) = &mut self.on_failover {
-                hear(failed, next);
-            }
-        }
-    }
-
-    /// The next server in order of their numbers; after the last comes the first.
-    fn server_after(&self, server: Server) -> Server {
-        let servers = self.options.cluster.servers();
-        servers.iter().find(|next| *next > server).or_else(|| servers.iter().next()).unwrap_or(server)
-    }
-
-    /// One try with one server. The connection is kept only if it brought a reply.
-    fn attempt(&mut self, request: &Request, lines: &Lines, deadline: Instant) -> Result<ClientReply, NoReply> {
-        let until = deadline.min(Instant::now() + self.options.try_timeout);
-        let server = self.server;
-        let kept = self.connection.take().filter(|kept| kept.server() == server && kept.is_open());
-        let mut connection = match kept {
-            Some(kept) => kept,
-            None => Connection::open(&self.options.cluster, server, until)?,
-        };
-        self.frames += 1;
-        let request = ClientRequest { number: self.frames, context: lines.context(), request: request.clone() };
-        let address = connection.address();
-        let reply = connection
-            .ask(&request, until, |other| lines.unrequested(other, (server, address), request.number))
-            .and_then(|reply| match is_answer(&request.request, &reply.reply) {
-                true => Ok(reply),
-                false => {
-                    Err(NoReply::Malformed { length: 0, what: "a reply of another kind than was asked".to_string() })
-                }
-            });
-        match reply {
-            Ok(reply) => {
-                self.connection = Some(connection);
-                Ok(reply)
-            }
-            Err(no_reply) => {
-                lines.malformed(&no_reply, &connection);
-                Err(no_reply)
-            }
-        }
+        other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
     }
 }
 
@@ -344,56 +373,5 @@ pub fn check_limits(key: &[u8], value: &[u8]) -> Result<(), ClientError> {
         (length, _) if length > KEY_MAX_BYTES => too_large("key", length, KEY_MAX_BYTES),
         (_, length) if length > VALUE_MAX_BYTES => too_large("value", length, VALUE_MAX_BYTES),
         _ => Ok(()),
-    }
-}
-
-pub(crate) fn asked(request: &Request) -> Asked {
-    match request {
-        Request::Get { .. } | Request::Status => Asked::Read,
-        Request::Open { .. } => Asked::Session,
-        Request::Write { .. } => Asked::Write,
-        Request::Crash { .. } | Request::Restart { .. } => Asked::Order,
-    }
-}
-
-/// Whether a reply is of a kind that can answer the request.
-fn is_answer(request: &Request, reply: &Reply) -> bool {
-    match reply {
-        Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Refused(_) => true,
-        Reply::Opened { .. } => matches!(request, Request::Open { .. }),
-        Reply::Applied { .. } => matches!(request, Request::Write { .. }),
-        Reply::Value { .. } => matches!(request, Request::Get { .. }),
-        Reply::Status(_) => matches!(request, Request::Status),
-        Reply::Done => matches!(request, Request::Crash { .. } | Request::Restart { .. }),
-    }
-}
-
-/// When to wait between tries: after each round of servers of which none took its time, so that a client of a cluster
-/// that is down neither spins nor sleeps while there is a server left to ask.
-pub(crate) struct Pauses {
-    /// So many servers make a round.
-    servers: usize,
-    /// So many have failed in a row without taking time.
-    quick: usize,
-    next: Duration,
-}
-
-impl Pauses {
-    pub(crate) fn new(servers: usize) -> Pauses {
-        Pauses { servers, quick: 0, next: PAUSE.0 }
-    }
-
-    /// How long to wait after a try that took so long.
-    pub(crate) fn after(&mut self, took: Duration, random: &mut Random) -> Duration {
-        if took >= PAUSE.1 {
-            *self = Pauses::new(self.servers);
-            return Duration::ZERO;
-        }
-        self.quick += 1;
-        if !self.quick.is_multiple_of(self.servers) {
-            return Duration::ZERO;
-        }
-        let next = (self.next * 2).min(PAUSE.1);
-        random.around(mem::replace(&mut self.next, next))
     }
 }

@@ -120,7 +120,7 @@ impl<'a, M: Model> Search<'a, M> {
         let mut steps: u64 = 0;
         while self.missing > 0 {
             steps += 1;
-            let is_late = || steps % STEPS_A_LOOK == 0 && Instant::now() >= self.limits.deadline;
+            let is_late = || steps.is_multiple_of(STEPS_A_LOOK) && Instant::now() >= self.limits.deadline;
             if steps > self.limits.steps || is_late() {
                 return Found::OutOfTime;
             }

@@ -6,8 +6,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::net::{SendFlags, send};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -27,6 +29,8 @@ const FIRST_BYTES: usize = 4 << 10;
 /// A buffer that is full of received bytes grows by at most so much at a time: a length that lies costs no memory. An
 /// empty one that is larger is given back.
 const READ_BYTES: usize = 64 << 10;
+/// Shorter waits than this end when they should, longer ones within the second.
+const FINE: Duration = Duration::from_secs(5);
 
 /// Why no frame could be read.
 #[derive(Debug, Error)]
@@ -126,11 +130,22 @@ pub fn write_before(mut stream: &TcpStream, mut bytes: &[u8], deadline: Instant)
     Ok(())
 }
 
+/// Writes as many bytes as are taken at once, which may be none; never waits.
+pub fn write_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(io::Error::from) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Reads frames from a connection. Its buffer takes 4 KiB, and more only while more than that has come: up to a frame and
 /// the 64 KiB of one read.
 #[derive(Debug)]
 pub struct FrameReader {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     buffer: Vec<u8>,
     /// What was received and not yet used is `buffer[start..end]`.
     start: usize,
@@ -138,20 +153,37 @@ pub struct FrameReader {
     limit: usize,
     /// The length of the last frame read.
     last: usize,
-    /// The socket may have a time-out for reads.
-    is_timed: bool,
+    /// The socket's own time-out for reads; None if nobody knows.
+    timeout: Option<Option<Duration>>,
 }
 
 impl FrameReader {
     /// A reader of frames whose payload has at most `limit` bytes.
-    pub fn new(stream: TcpStream, limit: usize) -> FrameReader {
+    pub fn new(stream: impl Into<Arc<TcpStream>>, limit: usize) -> FrameReader {
         // Whoever used the socket before may have left a time-out.
-        FrameReader { stream, buffer: Vec::new(), start: 0, end: 0, limit, last: 0, is_timed: true }
+        FrameReader { stream: stream.into(), buffer: Vec::new(), start: 0, end: 0, limit, last: 0, timeout: None }
+    }
+
+    /// Takes payloads of at most so many bytes from now on: more, when the two sides know each other.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
     }
 
     /// The connection.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// The connection, to be shared with whoever writes to it.
+    pub fn shared_stream(&self) -> Arc<TcpStream> {
+        self.stream.clone()
+    }
+
+    /// Whether the next [`FrameReader::read`] has all it needs and will not wait.
+    pub fn has_frame(&self) -> bool {
+        let bytes = &self.buffer[self.start..self.end];
+        bytes.len() >= HEADER_BYTES
+            && announced(bytes, self.limit).is_ok_and(|length| bytes.len() >= HEADER_BYTES + length)
     }
 
     /// Whether bytes of a next frame are here already.
@@ -165,16 +197,52 @@ impl FrameReader {
         if !self.await_first(idle)? {
             return Ok(None);
         }
-        let begun = Instant::now();
-        let whole = begun + FRAME_DEADLINE;
-        let deadline = idle.map_or(whole, |idle| idle.min(whole));
-        self.await_bytes(HEADER_BYTES, begun, deadline)?;
-        let length = announced(&self.buffer[self.start..], self.limit)?;
-        self.await_bytes(HEADER_BYTES + length, begun, deadline)?;
-        let value = open(&self.buffer[self.start..self.start + HEADER_BYTES + length])?;
-        self.last = HEADER_BYTES + length;
-        self.use_up(self.last);
-        Ok(Some(value))
+        if !self.has_frame() {
+            let begun = Instant::now();
+            let whole = begun + FRAME_DEADLINE;
+            let deadline = idle.map_or(whole, |idle| idle.min(whole));
+            self.await_bytes(HEADER_BYTES, begun, deadline)?;
+            let length = announced(&self.buffer[self.start..], self.limit)?;
+            self.await_bytes(HEADER_BYTES + length, begun, deadline)?;
+        }
+        self.take().map(Some)
+    }
+
+    /// Reads once from a socket that does not wait; None if nothing has come, 0 at the end of the connection. If more has
+    /// come than there was room for, the rest stays for the next time.
+    pub fn receive_now(&mut self) -> io::Result<Option<usize>> {
+        self.make_room();
+        loop {
+            match (&*self.stream).read(&mut self.buffer[self.end..]) {
+                Ok(count) => {
+                    self.end += count;
+                    return Ok(Some(count));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The next value of those that have been received; None if no whole frame is here.
+    pub fn next_received<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        if self.has_frame() {
+            return self.take().map(Some);
+        }
+        if self.unused() >= HEADER_BYTES {
+            announced(&self.buffer[self.start..], self.limit)?;
+        }
+        Ok(None)
+    }
+
+    /// The value of the frame that is here as a whole.
+    fn take<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
+        let length = HEADER_BYTES + announced(&self.buffer[self.start..self.end], self.limit)?;
+        let value = open(&self.buffer[self.start..self.start + length])?;
+        self.last = length;
+        self.use_up(length);
+        Ok(value)
     }
 
     /// Exactly `count` raw bytes, before any frame; None if the connection was closed before the first.
@@ -235,6 +303,13 @@ impl FrameReader {
 
     /// Reads what has come, at least a byte; 0 at the end of the connection.
     fn fill(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
+        self.make_room();
+        let count = self.read_until(deadline)?;
+        self.end += count;
+        Ok(count)
+    }
+
+    fn make_room(&mut self) {
         if self.end == self.buffer.len() && self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
@@ -242,24 +317,24 @@ impl FrameReader {
         if self.end == self.buffer.len() {
             self.buffer.resize(self.end + self.end.clamp(FIRST_BYTES, READ_BYTES), 0);
         }
-        let count = self.read_until(deadline)?;
-        self.end += count;
-        Ok(count)
     }
 
-    /// One read that ends at the deadline. (A socket's own time-out is per call, so it is set anew for each.)
+    /// One read that ends at the deadline. (A socket's own time-out is per call, so it is set anew when it is not the one
+    /// wanted. It may be a little late, and then the loop ends at its head: whoever has minutes left need not tell the
+    /// kernel how many before each read.)
     fn read_until(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            if self.is_timed || left.is_some() {
-                self.stream.set_read_timeout(left)?;
-                self.is_timed = left.is_some();
+            let wanted = left.map(|left| if left < FINE { left } else { Duration::from_secs(left.as_secs() + 1) });
+            if self.timeout != Some(wanted) {
+                self.stream.set_read_timeout(wanted)?;
+                self.timeout = Some(wanted);
             }
-            match self.stream.read(&mut self.buffer[self.end..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            match (&*self.stream).read(&mut self.buffer[self.end..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted || is_timeout(&error) => {}
                 outcome => return outcome,
             }
         }

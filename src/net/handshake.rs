@@ -18,10 +18,10 @@ use crate::role::Server;
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 const MAGIC: &[u8; 4] = b"PXKV";
 /// The version of everything said on a connection.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const PREAMBLE_BYTES: usize = 6;
 /// The largest frame of a handshake, in bytes.
-const HANDSHAKE_FRAME_MAX_BYTES: usize = 1 << 10;
+pub const HANDSHAKE_FRAME_MAX_BYTES: usize = 1 << 10;
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,9 +50,17 @@ pub struct Hello {
 
 /// The called server's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Answer {
-    Welcome { storage: u64 },
-    Refused { why: String },
+pub enum Answer {
+    /// It talks to the caller.
+    Welcome {
+        /// The id of its data folder.
+        storage: u64,
+    },
+    /// It does not.
+    Refused {
+        /// A sentence.
+        why: String,
+    },
 }
 
 /// Why two sides do not speak.
@@ -78,12 +86,17 @@ fn preamble() -> Vec<u8> {
     bytes
 }
 
+/// The caller's words as bytes, for one that does not wait for the [`Answer`].
+pub fn greeting(hello: &Hello) -> Vec<u8> {
+    let mut bytes = preamble();
+    frame_into(hello, &mut bytes);
+    bytes
+}
+
 /// The caller's side: introduces itself, and gives the storage id of the server that it reached.
 pub fn greet(stream: &TcpStream, hello: &Hello) -> Result<u64, HandshakeError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
-    let mut bytes = preamble();
-    frame_into(hello, &mut bytes);
-    write_before(stream, &bytes, deadline)?;
+    write_before(stream, &greeting(hello), deadline)?;
     let mut reader = FrameReader::new(stream.try_clone()?, HANDSHAKE_FRAME_MAX_BYTES);
     match reader.read(Some(deadline))? {
         Some(Answer::Welcome { storage }) => Ok(storage),

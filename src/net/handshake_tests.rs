@@ -65,7 +65,7 @@ fn what_is_no_greeting_is_counted_and_refused() {
     too_long.extend_from_slice(&frame(&Hello { cluster: "x".repeat(2_000), ..hello() }));
     let cases = [
         (b"GET / HTTP/1.1".to_vec(), 14, "not the protocol"),
-        (other_version, 6, "version 99 of the protocol, this server 1"),
+        (other_version, 6, "version 99 of the protocol, this server 2"),
         (b"PX".to_vec(), 2, "closed after 2 of 6"),
         (unfinished, 10, "closed after 10 of"),
         (other_words, 18, "not a Hello"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{SockRef, TcpKeepalive};
 
 /// The stack of a connection's thread: it holds no large arrays.
@@ -17,6 +18,19 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 /// So many callers may wait to be accepted: when a server comes back, all its clients call at once.
 const BACKLOG: i32 = 1_024;
+
+/// So many sockets and files may be open, if the system's own limit allows it.
+const FILES_MAX: u64 = 4_096;
+
+/// A thousand connections are more than a process may usually have. What the system allows is taken; whoever meets the
+/// limit all the same is told so when it happens.
+pub fn allow_many_sockets() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(FILES_MAX).min(FILES_MAX);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum });
+    }
+}
 
 /// Counts connections up to a limit.
 #[derive(Clone, Debug)]

@@ -9,10 +9,14 @@ mod wire;
 
 pub use frame::{
     CLIENT_FRAME_MAX_BYTES, FrameError, FrameReader, PEER_FRAME_MAX_BYTES, frame, frame_into, unframe, write_before,
+    write_now,
 };
-pub use handshake::{HandshakeError, Hello, Who, answer, greet, turn_away};
+pub use handshake::{
+    Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, greet, greeting, turn_away,
+};
 pub use link::{Link, LinkState, Watcher};
-pub use listener::{Connections, bind, listen};
+pub use listener::{Connections, allow_many_sockets, bind, listen};
 pub use wire::{
-    ClientReply, ClientRequest, Envelope, Reply, Request, RoleStatus, ServerStatus, Unknown, WhyNotApplied,
+    ClientReply, ClientRequest, Envelope, LeaderStatus, Reply, Request, RoleStatus, ServerStatus, Unknown,
+    WhyNotApplied,
 };

@@ -191,4 +191,17 @@ pub struct ServerStatus {
     pub disk_full: bool,
     /// The servers that it is connected to.
     pub linked: Servers,
+    /// Who leads, as far as it knows; None if nobody does, or the protocol has no leader.
+    pub leader: Option<LeaderStatus>,
+}
+
+/// A leader, as one server knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaderStatus {
+    /// Its ballot, which names the server.
+    pub ballot: Ballot,
+    /// For how long the server has known that it leads, in milliseconds.
+    pub for_ms: u64,
+    /// How it knows: a part of a sentence.
+    pub why: String,
 }

@@ -59,6 +59,8 @@ pub enum AcceptorFact {
         ballot: Ballot,
         /// The slot.
         slot: Slot,
+        /// The value.
+        value: Value,
     },
 }
 
@@ -175,15 +177,35 @@ impl Acceptor {
 
     /// ACCEPT: accept unless a higher ballot is promised. The ballot is tested first: a stale proposer must hear of its
     /// rival even about slots that are long forgotten.
-    fn handle_accept(&mut self, sender: Server, ballot: Ballot, slot: Slot, value: Value, out: &mut Output<Self>) {
+    fn handle_accept(
+        &mut self,
+        sender: Server,
+        ballot: Ballot,
+        first: Slot,
+        values: Vec<Value>,
+        out: &mut Output<Self>,
+    ) {
         let is_equal_refused = museum::is(Bug::EqualBallotRefused) && ballot == self.promised;
         if (ballot < self.promised && !museum::is(Bug::AcceptBelowPromise)) || is_equal_refused {
-            return self.refuse(sender, ballot, Refused::Accept(slot), out);
+            return self.refuse(sender, ballot, Refused::Accept(first), out);
         }
-        if slot < self.truncated_below {
-            let below = self.truncated_below;
-            return out.send(Servers::only(sender), Message::Truncated { ballot, slot, below });
+        let below = self.truncated_below;
+        if first < below {
+            out.send(Servers::only(sender), Message::Truncated { ballot, slot: first, below });
         }
+        let mut accepted: Option<SlotRange> = None;
+        for (slot, value) in (first.0..).map(Slot).zip(values).filter(|(slot, _)| *slot >= below) {
+            self.accept(ballot, slot, value, out);
+            accepted = Some(SlotRange { first: accepted.map_or(slot, |slots| slots.first), last: slot });
+        }
+        if let Some(slots) = accepted {
+            out.send(Servers::only(ballot.server), Message::Accepted { ballot, slots });
+        }
+    }
+
+    /// Accepts one value; what was accepted already is only said again.
+    fn accept(&mut self, ballot: Ballot, slot: Slot, value: Value, out: &mut Output<Self>) {
+        out.fact(|| AcceptorFact::Accepted { to: ballot.server, ballot, slot, value: value.clone() });
         match self.accepted.get(&slot) {
             Some((held, before)) if *held == ballot => {
                 assert!(*before == value, "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}");
@@ -201,8 +223,6 @@ impl Acceptor {
                 }
             }
         }
-        out.fact(|| AcceptorFact::Accepted { to: ballot.server, ballot, slot });
-        out.send(Servers::only(ballot.server), Message::Accepted { ballot, slot });
     }
 
     /// READ: how far may a value have been chosen? A damaged slot may have been accepted here, so it counts.
@@ -264,7 +284,7 @@ impl Role for Acceptor {
             Input::Start => {}
             Input::Message { from: sender, message } => match message {
                 Message::Prepare { ballot, from } => self.handle_prepare(sender, ballot, from, out),
-                Message::Accept { ballot, slot, value } => self.handle_accept(sender, ballot, slot, value, out),
+                Message::Accept { ballot, first, values } => self.handle_accept(sender, ballot, first, values, out),
                 Message::Read { id } => self.handle_read(sender, id, out),
                 // Not for an acceptor; see Message::heard_by.
                 Message::Promise { .. }
@@ -276,7 +296,14 @@ impl Role for Acceptor {
                 | Message::CatchUp { .. }
                 | Message::Entries { .. }
                 | Message::ReadAnswer { .. }
-                | Message::Fill { .. } => {}
+                | Message::Fill { .. }
+                | Message::Forward { .. }
+                | Message::Refused { .. }
+                | Message::Heartbeat { .. }
+                | Message::HeartbeatAnswer { .. }
+                | Message::Relay { .. }
+                | Message::PreVote { .. }
+                | Message::PreVoteAnswer { .. } => {}
             },
             Input::Timeout(timer) => match timer {},
             Input::Request(request) => match request {},

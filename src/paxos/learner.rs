@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::reads::Reads;
-use super::{Ballot, CommandId, Entry, Life, Message, Quorums, Slot, StateMachine, Value};
+use super::{Ballot, CommandId, Entry, Life, Message, Policy, Quorums, Slot, SlotRange, StateMachine, Value};
 use crate::museum::{self, Bug};
 use crate::role::{Input, NoRecord, Output, Role, Server, Servers, Timed};
 
@@ -77,7 +77,7 @@ pub enum LearnerRequest<Q> {
 /// What a learner tells its server.
 #[derive(Clone, Debug)]
 pub enum LearnerOutcome<M: StateMachine> {
-    /// A slot was applied. Said of every slot, whoever proposed it.
+    /// A slot was applied. Said of every slot, whoever proposed it, for those who wait for an outcome.
     Applied {
         /// The slot.
         slot: Slot,
@@ -85,6 +85,13 @@ pub enum LearnerOutcome<M: StateMachine> {
         id: Option<CommandId>,
         /// What the state machine made of it.
         outcome: M::Outcome,
+    },
+    /// How far the log is applied, for the own proposer. Said once for all slots of a turn.
+    Advanced {
+        /// The last slot applied.
+        applied: Slot,
+        /// The commands in the slots applied since this was said last.
+        ids: Vec<CommandId>,
     },
     /// A read's answer.
     Answer {
@@ -115,6 +122,8 @@ pub enum LearnerFact<O> {
         ballot: Ballot,
         /// Who accepted.
         quorum: Servers,
+        /// The value, if it was heard at this ballot.
+        value: Option<Value>,
     },
     /// A chosen value was applied.
     Learned {
@@ -171,6 +180,7 @@ struct Peer {
 pub struct Learner<M: StateMachine> {
     pub(super) me: Server,
     pub(super) quorums: Quorums,
+    pub(super) policy: Policy,
     /// The last slot applied; rises by exactly one at a time.
     pub(super) applied: Slot,
     pub(super) machine: M,
@@ -190,6 +200,8 @@ pub struct Learner<M: StateMachine> {
     asked_last: Option<Server>,
     /// The [`LearnerTimer::Missing`] timer runs, and was started when this slot was the last one applied.
     waiting: Option<Slot>,
+    /// The commands applied in this turn; None between two turns, and if nothing was applied.
+    advanced: Option<Vec<CommandId>>,
     pub(super) reads: Reads<M::Query>,
     /// The values of one ENTRIES take about so many bytes at most; at least 1.
     part_bytes: usize,
@@ -201,6 +213,7 @@ impl<M: StateMachine> Learner<M> {
         Learner {
             me,
             quorums,
+            policy: Policy::BasicPaxos,
             applied,
             machine,
             log: BTreeMap::new(),
@@ -211,9 +224,15 @@ impl<M: StateMachine> Learner<M> {
             asked: None,
             asked_last: None,
             waiting: None,
+            advanced: None,
             reads: Reads::new(life),
             part_bytes: ENTRIES_BYTES,
         }
+    }
+
+    /// The same under this policy: it says whose proposer fills slots that nobody finishes.
+    pub fn under(self, policy: Policy) -> Learner<M> {
+        Learner { policy, ..self }
     }
 
     /// The same with smaller parts: a simulation of a few commands meets ENTRIES that are not all as well.
@@ -241,32 +260,47 @@ impl<M: StateMachine> Learner<M> {
     fn start(&mut self, out: &mut Output<Self>) {
         self.beat(out);
         out.send(self.quorums.others(self.me), Message::CatchUp { from: self.applied.next() });
-        self.begin_first_read(out);
+        self.begin_first_read();
     }
 
     /// ACCEPT, heard beside the acceptor: keep the value of the highest ballot.
-    fn handle_accept(&mut self, ballot: Ballot, slot: Slot, value: Value, out: &mut Output<Self>) {
-        let Some(open) = self.open(slot) else { return };
-        match &open.heard {
-            Some((held, before)) if *held == ballot => {
-                assert!(*before == value, "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}");
+    fn handle_accept(&mut self, ballot: Ballot, first: Slot, values: Vec<Value>, out: &mut Output<Self>) {
+        for (slot, value) in (first.0..).map(Slot).zip(values) {
+            let Some(open) = self.open(slot) else { continue };
+            match &open.heard {
+                Some((held, before)) if *held == ballot => {
+                    assert!(
+                        *before == value,
+                        "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}"
+                    );
+                }
+                Some((held, _)) if *held > ballot => {}
+                _ => open.heard = Some((ballot, value)),
             }
-            Some((held, _)) if *held > ballot => {}
-            _ => open.heard = Some((ballot, value)),
-        }
-        if museum::is(Bug::LearnFromAccept) {
-            open.chosen = Some(ballot);
+            if museum::is(Bug::LearnFromAccept) {
+                open.chosen = Some(ballot);
+            }
         }
         self.advance(out);
     }
 
-    /// ACCEPTED: count distinct acceptors of one ballot of our own; at a majority the slot is chosen, which is said once.
-    fn handle_accepted(&mut self, acceptor: Server, ballot: Ballot, slot: Slot, out: &mut Output<Self>) {
+    /// ACCEPTED: count distinct acceptors of one ballot of our own; at a majority a slot is chosen, which is said once.
+    fn handle_accepted(&mut self, acceptor: Server, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
         if ballot.server != self.me || !self.quorums.servers().contains(acceptor) {
             return;
         }
-        let (quorums, me) = (self.quorums, self.me);
-        let Some(open) = self.open(slot) else { return };
+        let chosen: Vec<Slot> =
+            self.of_interest(slots).filter(|slot| self.count(acceptor, ballot, *slot, out)).collect();
+        for slots in SlotRange::runs(chosen) {
+            out.send(self.quorums.others(self.me), Message::Chosen { ballot, slots });
+            self.handle_chosen(ballot, slots, out);
+        }
+    }
+
+    /// Counts one vote; true if with it the slot is chosen.
+    fn count(&mut self, acceptor: Server, ballot: Ballot, slot: Slot, out: &mut Output<Self>) -> bool {
+        let quorums = self.quorums;
+        let Some(open) = self.open(slot) else { return false };
         let counted = if museum::is(Bug::B08B) { Ballot::ZERO } else { ballot };
         let votes = open.votes.entry(counted).or_default();
         if !votes.insert(acceptor) && museum::is(Bug::B08C) {
@@ -281,21 +315,23 @@ impl<M: StateMachine> Learner<M> {
         let is_half = museum::is(Bug::HalfIsEnough) && 2 * quorum.len() >= quorums.servers().len();
         let is_chosen = quorums.is_chosen(quorum) || is_half || museum::is(Bug::LearnWithoutQuorum);
         if open.reported || !is_chosen {
-            return;
+            return false;
         }
         assert!(quorum.without(quorums.servers()).is_empty(), "only servers of the cluster vote, and {quorum} did");
         open.reported = true;
-        out.fact(|| LearnerFact::Chosen { slot, ballot, quorum });
-        out.send(quorums.others(me), Message::Chosen { ballot, slot });
-        self.handle_chosen(ballot, slot, out);
+        let value = open.heard.as_ref().filter(|(heard, _)| *heard == ballot).map(|(_, value)| value);
+        out.fact(|| LearnerFact::Chosen { slot, ballot, quorum, value: value.cloned() });
+        true
     }
 
-    /// CHOSEN: the slot holds what any proposal at this ballot, or above, carries.
-    fn handle_chosen(&mut self, ballot: Ballot, slot: Slot, out: &mut Output<Self>) {
-        self.known = self.known.max(slot);
-        if let Some(open) = self.open(slot) {
-            // The lowest such ballot makes the value heard count soonest.
-            open.chosen = Some(open.chosen.map_or(ballot, |before| before.min(ballot)));
+    /// CHOSEN: each slot holds what any proposal at this ballot, or above, carries.
+    fn handle_chosen(&mut self, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
+        self.known = self.known.max(slots.last);
+        for slot in self.of_interest(slots) {
+            if let Some(open) = self.open(slot) {
+                // The lowest such ballot makes the value heard count soonest.
+                open.chosen = Some(open.chosen.map_or(ballot, |before| before.min(ballot)));
+            }
         }
         self.advance(out);
         self.look_for_missing(out);
@@ -369,8 +405,14 @@ impl<M: StateMachine> Learner<M> {
         self.open.remove(&slot);
         out.fact(|| LearnerFact::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
         out.outcome(LearnerOutcome::Applied { slot, id: value.id(), outcome });
+        self.advanced.get_or_insert_default().extend(value.id());
         self.log.insert(slot, (ballot, value));
         self.answer_reads(out);
+    }
+
+    /// Those of these slots that may have a record.
+    fn of_interest(&self, SlotRange { first, last }: SlotRange) -> impl Iterator<Item = Slot> + use<M> {
+        first.max(self.applied.next()).to(last.min(self.applied.plus(WINDOW)))
     }
 
     /// The record of a slot that is still of interest: not applied yet, and not too far ahead.
@@ -455,9 +497,9 @@ impl<M: StateMachine> Role for Learner<M> {
         match input {
             Input::Start => self.start(out),
             Input::Message { from, message } => match message {
-                Message::Accept { ballot, slot, value } => self.handle_accept(ballot, slot, value, out),
-                Message::Accepted { ballot, slot } => self.handle_accepted(from, ballot, slot, out),
-                Message::Chosen { ballot, slot } => self.handle_chosen(ballot, slot, out),
+                Message::Accept { ballot, first, values } => self.handle_accept(ballot, first, values, out),
+                Message::Accepted { ballot, slots } => self.handle_accepted(from, ballot, slots, out),
+                Message::Chosen { ballot, slots } => self.handle_chosen(ballot, slots, out),
                 Message::Beat { applied, .. } => self.handle_beat(from, applied, out),
                 Message::CatchUp { from: slot } => self.handle_catch_up(from, slot, out),
                 Message::Entries { entries, applied } => self.handle_entries(from, entries, applied, out),
@@ -468,7 +510,14 @@ impl<M: StateMachine> Role for Learner<M> {
                 | Message::Nack { .. }
                 | Message::Truncated { .. }
                 | Message::Read { .. }
-                | Message::Fill { .. } => {}
+                | Message::Fill { .. }
+                | Message::Forward { .. }
+                | Message::Refused { .. }
+                | Message::Heartbeat { .. }
+                | Message::HeartbeatAnswer { .. }
+                | Message::Relay { .. }
+                | Message::PreVote { .. }
+                | Message::PreVoteAnswer { .. } => {}
             },
             Input::Timeout(timer) => match timer {
                 LearnerTimer::Beat => self.beat(out),
@@ -479,10 +528,17 @@ impl<M: StateMachine> Role for Learner<M> {
                         self.catch_up(out);
                     }
                 }
-                LearnerTimer::Read { id } => self.retry_read(id, out),
+                LearnerTimer::Read { id } => self.retry_read(id),
                 LearnerTimer::Fill { tries } => self.fill(tries, out),
             },
             Input::Request(LearnerRequest::Read { token, query }) => self.read(token, query, out),
         }
+    }
+    /// The proposer hears once what a whole turn has applied, and one round of questions serves the reads that came in it.
+    fn finish(&mut self, out: &mut Output<Self>) {
+        if let Some(ids) = self.advanced.take() {
+            out.outcome(LearnerOutcome::Advanced { applied: self.applied, ids });
+        }
+        self.begin_round(out);
     }
 }

@@ -96,7 +96,7 @@ pub struct Entry {
     pub value: Value,
 }
 
-/// A run of slots whose accepted values an acceptor can no longer read, both ends included.
+/// A run of slots, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SlotRange {
     /// The first slot.
@@ -110,6 +110,23 @@ impl SlotRange {
     pub fn contains(&self, slot: Slot) -> bool {
         self.first <= slot && slot <= self.last
     }
+
+    /// The run of this one slot.
+    pub fn only(slot: Slot) -> SlotRange {
+        SlotRange { first: slot, last: slot }
+    }
+
+    /// Slots in order, as the longest runs without a gap.
+    pub fn runs(slots: impl IntoIterator<Item = Slot>) -> Vec<SlotRange> {
+        let mut runs: Vec<SlotRange> = Vec::new();
+        for slot in slots {
+            match runs.last_mut() {
+                Some(run) if run.last.next() == slot => run.last = slot,
+                _ => runs.push(SlotRange::only(slot)),
+            }
+        }
+        runs
+    }
 }
 
 /// Which request a NACK refuses.
@@ -117,7 +134,7 @@ impl SlotRange {
 pub enum Refused {
     /// The PREPARE for all slots from this one.
     Prepare(Slot),
-    /// The ACCEPT for this slot.
+    /// The ACCEPT for this slot, and those behind it in the same message.
     Accept(Slot),
 }
 
@@ -168,33 +185,33 @@ pub enum Message {
     Truncated {
         /// The ballot of the ACCEPT.
         ballot: Ballot,
-        /// The slot of the ACCEPT.
+        /// The first slot of the ACCEPT.
         slot: Slot,
         /// All slots below this one are chosen.
         below: Slot,
     },
-    /// Phase 2a: accept `value` in `slot`. The value travels in this message and nowhere else.
+    /// Phase 2a: accept these values, one a slot, from `first` on. A value travels in this message and nowhere else.
     Accept {
-        /// The ballot of the proposal.
+        /// The ballot of the proposals.
         ballot: Ballot,
-        /// The slot.
-        slot: Slot,
-        /// The value.
-        value: Value,
+        /// The slot of the first value; the next value is for the next slot.
+        first: Slot,
+        /// The values.
+        values: Vec<Value>,
     },
     /// Phase 2b: accepted, and durable.
     Accepted {
-        /// The ballot at which it was accepted.
+        /// The ballot at which they were accepted.
         ballot: Ballot,
-        /// The slot.
-        slot: Slot,
+        /// The slots.
+        slots: SlotRange,
     },
-    /// A majority has accepted the slot at one ballot.
+    /// A majority has accepted each of the slots at one ballot.
     Chosen {
         /// That ballot.
         ballot: Ballot,
-        /// The slot.
-        slot: Slot,
+        /// The slots.
+        slots: SlotRange,
     },
     /// How far a learner is; every 100 ms.
     Beat {
@@ -232,6 +249,43 @@ pub enum Message {
         /// The slot that somebody waits for.
         slot: Slot,
     },
+    /// "Get these commands chosen, you lead": from the proposer that owns them, and keeps them until they are applied.
+    Forward {
+        /// The commands.
+        commands: Vec<Command>,
+    },
+    /// The answer to a FORWARD that was of no use. A hint, and no more: the commands may have been taken before.
+    Refused {
+        /// The ballot of the leader that the sender knows; its own if it leads and has no room.
+        leader: Option<Ballot>,
+    },
+    /// "I lead": every 30 ms, to all other proposers.
+    Heartbeat {
+        /// The leader's ballot.
+        ballot: Ballot,
+    },
+    /// "I hear you": without these from a majority a leader cannot know that it is one.
+    HeartbeatAnswer {
+        /// The leader's ballot.
+        ballot: Ballot,
+    },
+    /// "I hear a leader": for those who do not, so that they leave it alone.
+    Relay {
+        /// The leader's ballot.
+        ballot: Ballot,
+    },
+    /// "Do you hear a leader? If a majority does not, I shall stand."
+    PreVote {
+        /// Which question of the asker's it is.
+        id: u64,
+    },
+    /// The answer.
+    PreVoteAnswer {
+        /// Which question it answers.
+        id: u64,
+        /// Whether the sender leads, or has lately heard a leader or heard of one.
+        hears: bool,
+    },
 }
 
 /// The roles of a server.
@@ -256,9 +310,17 @@ impl Message {
         use RoleName::{Acceptor, Learner, Proposer};
         match self {
             Message::Prepare { .. } | Message::Read { .. } => &[Acceptor],
-            Message::Promise { .. } | Message::Nack { .. } | Message::Truncated { .. } | Message::Fill { .. } => {
-                &[Proposer]
-            }
+            Message::Promise { .. }
+            | Message::Nack { .. }
+            | Message::Truncated { .. }
+            | Message::Fill { .. }
+            | Message::Forward { .. }
+            | Message::Refused { .. }
+            | Message::Heartbeat { .. }
+            | Message::HeartbeatAnswer { .. }
+            | Message::Relay { .. }
+            | Message::PreVote { .. }
+            | Message::PreVoteAnswer { .. } => &[Proposer],
             // The learner of every server hears the value from the proposer itself; votes only name slot and ballot.
             Message::Accept { .. } => &[Acceptor, Learner],
             Message::Accepted { .. }
@@ -274,7 +336,8 @@ impl Message {
     pub fn size(&self) -> usize {
         let values = |entries: &[Entry]| entries.iter().map(|entry| 24 + entry.value.size()).sum();
         match self {
-            Message::Accept { value, .. } => value.size(),
+            Message::Accept { values, .. } => values.iter().map(Value::size).sum(),
+            Message::Forward { commands } => commands.iter().map(|command| 40 + command.payload.len()).sum(),
             Message::Promise { accepted, .. } => values(accepted),
             Message::Entries { entries, .. } => values(entries),
             Message::Prepare { .. }
@@ -286,7 +349,13 @@ impl Message {
             | Message::CatchUp { .. }
             | Message::Read { .. }
             | Message::ReadAnswer { .. }
-            | Message::Fill { .. } => 0,
+            | Message::Fill { .. }
+            | Message::Refused { .. }
+            | Message::Heartbeat { .. }
+            | Message::HeartbeatAnswer { .. }
+            | Message::Relay { .. }
+            | Message::PreVote { .. }
+            | Message::PreVoteAnswer { .. } => 0,
         }
     }
 
@@ -306,6 +375,13 @@ impl Message {
             Message::Read { .. } => "READ",
             Message::ReadAnswer { .. } => "READANSWER",
             Message::Fill { .. } => "FILL",
+            Message::Forward { .. } => "FORWARD",
+            Message::Refused { .. } => "REFUSED",
+            Message::Heartbeat { .. } => "HEARTBEAT",
+            Message::HeartbeatAnswer { .. } => "HEARTBEATANSWER",
+            Message::Relay { .. } => "RELAY",
+            Message::PreVote { .. } => "PREVOTE",
+            Message::PreVoteAnswer { .. } => "PREVOTEANSWER",
         }
     }
 }

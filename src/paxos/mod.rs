@@ -39,9 +39,9 @@
 //! owner then proposes in each reported slot what it must, a *no-op* in the holes between, and its own command behind
 //! them.
 //!
-//! One promise for all slots is what lets a leader skip phase 1 (*Paxos Made Simple*, section 3), and it has a price
-//! while there is none: a rival's `PREPARE` for slot 8 kills an `ACCEPT` in flight for slot 7. [`Policy::BasicPaxos`]
-//! pays it: every command goes through both phases, and every server proposes whenever it likes.
+//! One promise for all slots is what lets a leader skip phase 1 (see *Leadership*), and it has a price while there is
+//! none: a rival's `PREPARE` for slot 8 kills an `ACCEPT` in flight for slot 7. [`Policy::BasicPaxos`] pays it: every
+//! command goes through both phases, and every server proposes whenever it likes.
 //!
 //! # The roles
 //!
@@ -58,7 +58,7 @@
 //! |---|---|---|
 //! | `PREPARE` | proposer | acceptor |
 //! | `PROMISE`, `NACK`, `TRUNCATED` | acceptor | proposer |
-//! | `ACCEPT` (the value travels here) | proposer | acceptor and learner |
+//! | `ACCEPT` (the values travel here) | proposer | acceptor and learner |
 //! | `ACCEPTED` | acceptor | learner of the ballot's owner |
 //! | `CHOSEN` | that learner | learners |
 //! | `BEAT` | learner, every 100 ms | learners, and the proposers |
@@ -66,6 +66,10 @@
 //! | `READ` | learner | acceptor |
 //! | `READANSWER` | acceptor | learner |
 //! | `FILL` | learner | proposer |
+//! | `FORWARD`, `REFUSED`, `HEARTBEAT` and its answer, `RELAY`, `PREVOTE` and its answer | proposer | proposer |
+//!
+//! `ACCEPT`, `ACCEPTED` and `CHOSEN` speak of a run of slots: a leader has many under way, and one message with sixty
+//! values costs hardly more than one with one.
 //!
 //! A vote names a slot and a ballot, not the value: every learner has heard the value from the proposer itself. One
 //! learner counts, the ballot owner's, and tells the others with `CHOSEN`. A learner that holds the value of that
@@ -85,6 +89,37 @@
 //! Two proposers can beat each other for ever. What ends the duel is that the loser waits a random 0 to 40 ms. The wait
 //! does not grow with the losses: a loser that backs off further each time would starve.
 //!
+//! # Leadership
+//!
+//! [`Policy::MultiPaxos`] is the same proposer, and it does not give the ballot up when its command is chosen (*Paxos Made
+//! Simple*, section 3). A ballot that a majority has promised is good for every later slot: phase 1 is done once, and then
+//! each command costs one round of messages and one write to disk on each acceptor instead of two. While nobody else
+//! prepares, nobody is refused either, so the duel of the last section does not happen.
+//!
+//! For that, the servers must agree who it is that proposes; but not as they agree on commands. A wrong opinion costs time
+//! and never a value: two proposers that both take themselves for leaders have two ballots, and the acceptors know the
+//! higher one. So who leads is nowhere written down, and found by heartbeats, time-outs and chance (`leadership.rs` tells
+//! how, and how a cluster in which not everybody hears everybody still finds one).
+//!
+//! *A new leader* prepares from its learner's applied slot + 1, and what it is told there are the remains of the reign
+//! before: slots that are chosen and not yet known to be, slots that one acceptor has accepted, and holes between. It
+//! proposes all of them again at its ballot, a no-op in each hole, and then goes on at the same ballot.
+//!
+//! *While it leads* it has a window of slots open at a time, and proposes in them without waiting for the ones before; the
+//! learners apply them in order. All commands that have come since the last group went out make the next one. A slot that
+//! stays open is proposed again at the same ballot, with the same value: that is always allowed.
+//!
+//! *A client* may still talk to any server. The server's own proposer keeps the command and hands it to the leader, again
+//! and again until the outcome is applied (`forwarding.rs`). So the death of a leader loses nothing that anybody waits for.
+//!
+//! *A deposed leader* may not know it. It finds out by the first acceptor that refuses it, by its heartbeats that are no
+//! longer answered, or by those of its successor, and then it is a follower; what it had open may be chosen or not, which
+//! its successor finds out. Nothing that it does meanwhile is wrong: at its ballot a majority accepts nothing more. And
+//! reads never ask whether somebody leads, so a deposed leader cannot give an old answer.
+//!
+//! The price: one server does most of the work, and when it dies nothing is chosen until its silence has been noticed and
+//! another one has prepared, some tenths of a second. Basic Paxos has no such gap, and is slower all the time.
+//!
 //! # Reads
 //!
 //! A server's store may be old: its learner may not have heard the last `CHOSEN`. A read that is answered from it at
@@ -99,7 +134,7 @@
 //! A client that hears nothing asks again, perhaps elsewhere, and two proposers may get one command into two slots. The
 //! protocol does not prevent that; the [state machine](StateMachine) takes a command that it knows for a duplicate, by
 //! its [`CommandId`], and says what it came to the first time. A proposer may say "certainly not applied" only of a
-//! command that it never put into an `ACCEPT`: after that, only the log knows.
+//! command that it never put into an `ACCEPT` or a `FORWARD`: after that, only the log knows.
 //!
 //! # Failures
 //!
@@ -118,18 +153,17 @@
 //!
 //! # What is left out
 //!
-//! - A leader that keeps its ballot (*Paxos Made Simple*, section 3; van Renesse and Altinbuken, *Paxos Made Moderately
-//!   Complex*, 2015, section 2, where a scout and commanders are the two phases of a leader).
 //! - Changing who the servers are (*Paxos Made Simple*, section 3, at its end).
-//! - Forgetting what is old: acceptors and learners keep the whole log (*Moderately Complex*, section 4, on garbage
-//!   collection). The messages know of it already: `TRUNCATED`, and `truncated_below` in a promise.
+//! - Forgetting what is old: acceptors and learners keep the whole log (van Renesse and Altinbuken, *Paxos Made Moderately
+//!   Complex*, 2015, section 4, on garbage collection; its scouts and commanders are the two phases of our proposer). The messages know of it already: `TRUNCATED`, and `truncated_below` in a promise.
 //! - Leases (*Moderately Complex*, section 4, on read-only commands): a read needs a majority, and no clock is trusted
 //!   with anything.
 //! - Liars. A server follows the protocol or is silent; *The Part-Time Parliament*'s priests are honest too.
 //!
 //! # Where to go on
 //!
-//! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs`, `learner.rs` with `reads.rs`;
+//! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs` and its folder (`attempt.rs` is phase
+//! 1, `phase2.rs` phase 2, `leadership.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with `reads.rs`;
 //! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
 //!
 //! Where a line says `museum::is(...)`, read `false`: these are switches that break one rule each, to see that the
@@ -157,7 +191,8 @@ pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerT
 pub use message::{Command, CommandId, Entry, Message, Part, Refused, RoleName, SlotRange, Value};
 pub use policy::Policy;
 pub use proposer::{
-    NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason,
+    Known, NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer,
+    RetryReason, StepDown,
 };
 pub use quorum::Quorums;
 

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use super::proposer::WINDOW;
 use super::{Ballot, Entry, Part, Quorums, Slot, SlotRange, Value};
 use crate::museum::{self, Bug};
 use crate::role::{Server, Servers};
@@ -98,18 +97,17 @@ impl Promises {
             }
         }
         let last = adopted.keys().next_back().copied().max(fill).unwrap_or_default().max(first.previous());
-        // What lies beyond the window is not proposed at this ballot.
-        let mut proposed = first.to(last.plus(own)).take((WINDOW + own) as usize);
-        let definite = proposed.all(|slot| self.is_definite(quorums, quorum, slot));
+        let definite = self.is_definite(quorums, quorum, first, last.plus(own));
         definite.then_some(Bound { quorum, first, last, adopted })
     }
 
-    /// Whether a quorum knows for certain what it has accepted in the slot. "Damaged" is no such answer.
-    fn is_definite(&self, quorums: &Quorums, complete: Servers, slot: Slot) -> bool {
-        let knows = |acceptor: &Server| {
-            let promise = self.by_acceptor.get(acceptor);
-            promise.is_some_and(|promise| !promise.damaged.iter().any(|range| range.contains(slot)))
-        };
-        quorums.is_prepared(complete.iter().filter(knows).collect())
+    /// Whether for each of these slots a quorum knows for certain what it has accepted. "Damaged" is no such answer.
+    fn is_definite(&self, quorums: &Quorums, complete: Servers, first: Slot, last: Slot) -> bool {
+        let damaged = |acceptor: Server| self.by_acceptor.get(&acceptor).into_iter().flat_map(|one| &one.damaged);
+        let knows = |acceptor: Server, slot| !damaged(acceptor).any(|range| range.contains(slot));
+        // Who knows what changes only where a damaged run begins or is over.
+        let edges = complete.iter().flat_map(damaged).flat_map(|range| [range.first, range.last.next()]);
+        let mut slots = edges.chain([first]).filter(|slot| first <= *slot && *slot <= last);
+        slots.all(|slot| quorums.is_prepared(complete.iter().filter(|acceptor| knows(*acceptor, slot)).collect()))
     }
 }

@@ -91,17 +91,15 @@ impl<M: StateMachine> Learner<M> {
         if museum::is(Bug::B12) {
             self.answer_reads(out);
         }
-        self.begin_round(out);
     }
 
     /// A learner that starts reads once, for itself: to know how far it must get.
-    pub(super) fn begin_first_read(&mut self, out: &mut Output<Self>) {
+    pub(super) fn begin_first_read(&mut self) {
         self.reads.waiting.push(Read { asked: None, since: self.beats });
-        self.begin_round(out);
     }
 
-    /// Begins a round for all reads that wait, unless one is under way.
-    fn begin_round(&mut self, out: &mut Output<Self>) {
+    /// Begins a round for all reads that wait, unless one is under way. Called when all inputs of a turn have been taken.
+    pub(super) fn begin_round(&mut self, out: &mut Output<Self>) {
         if self.reads.round.is_some() || self.reads.waiting.is_empty() {
             return;
         }
@@ -129,7 +127,6 @@ impl<M: StateMachine> Learner<M> {
         self.reads.answered = round.answered;
         self.reads.bound.extend(round.reads.into_iter().map(|read| (round.highest, read)));
         self.answer_reads(out);
-        self.begin_round(out);
     }
 
     /// Answers every read whose slot is applied; makes sure that somebody works on the others'.
@@ -150,16 +147,15 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// A round found no majority in time: ask again, under a new id. The reads that came meanwhile join.
-    pub(super) fn retry_read(&mut self, id: u64, out: &mut Output<Self>) {
+    pub(super) fn retry_read(&mut self, id: u64) {
         if let Some(round) = self.reads.round.take_if(|round| round.id == id) {
             self.reads.answered = round.answered;
             self.reads.waiting.splice(0..0, round.reads);
-            self.begin_round(out);
         }
     }
 
-    /// A bound slot is still not applied: ask the lowest-numbered living server's proposer to fill the log up to it, and
-    /// after some tries without progress one's own.
+    /// A bound slot is still not applied: ask for the log to be filled up to it. That is the leader's work, whom the own
+    /// proposer knows; without leaders the lowest-numbered living server's, and after some tries without progress one's own.
     pub(super) fn fill(&mut self, tries: u32, out: &mut Output<Self>) {
         let Some(slot) = self.reads.bound.iter().map(|(slot, _)| *slot).max() else {
             // Whoever waited has given up. The timer rests; the next read that is bound starts it again.
@@ -170,6 +166,10 @@ impl<M: StateMachine> Learner<M> {
             return;
         }
         let mut to: Servers = self.alive().iter().take(1).collect();
+        if self.policy.keeps_ballot() {
+            // The own proposer knows who leads.
+            to = Servers::only(self.me);
+        }
         if tries >= FILLS_BEFORE_OWN {
             to.insert(self.me);
         }

@@ -1,8 +1,10 @@
 //! What others may see of the roles of a server, for `status`.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-use crate::paxos::{Ballot, RoleName, Slot};
+use crate::net::LeaderStatus;
+use crate::paxos::{Ballot, Known, RoleName, Slot};
 
 /// The state last published by each role.
 #[derive(Default)]
@@ -25,6 +27,8 @@ pub struct Shown {
     pub keys: u64,
     /// Sessions of the store.
     pub sessions: u64,
+    /// Who leads, how that is known, and since when.
+    leader: Option<(Ballot, Known, Instant)>,
     /// Crashes by role.
     crashes: [u32; 3],
 }
@@ -39,6 +43,7 @@ impl Default for Shown {
             digest: 0,
             keys: 0,
             sessions: 0,
+            leader: None,
             crashes: [0; 3],
         }
     }
@@ -48,6 +53,24 @@ impl Shown {
     /// How often a role has crashed.
     pub fn crashes(&self, role: RoleName) -> u32 {
         self.crashes[role as usize]
+    }
+
+    /// Somebody leads, or nobody.
+    pub fn set_leader(&mut self, leader: Option<(Ballot, Known)>) {
+        let since =
+            |ballot| self.leader.filter(|(before, ..)| *before == ballot).map_or_else(Instant::now, |(.., at)| at);
+        self.leader = leader.map(|(ballot, known)| (ballot, known, since(ballot)));
+    }
+
+    /// Who leads, as others may see it.
+    pub fn leader(&self) -> Option<LeaderStatus> {
+        let (ballot, known, since) = self.leader?;
+        let why = match known {
+            Known::Leads { quorum } => format!("{quorum} have promised it the ballot"),
+            Known::Heard => "its heartbeats are heard".to_string(),
+            Known::HeardOf => "others hear it, and this server does not".to_string(),
+        };
+        Some(LeaderStatus { ballot, for_ms: since.elapsed().as_millis() as u64, why })
     }
 
     /// One more crash of a role.

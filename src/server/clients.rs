@@ -1,22 +1,25 @@
-//! The front desk: a thread a client connection, which takes one request after the other.
+//! The front desk: a thread a client connection, which takes request after request and waits for none of them.
+//!
+//! Many requests of one connection may be under way. Each is answered by whoever has its outcome, in the order in which
+//! the outcomes come: replies carry the number of their request. How much may be under way is in [`outlet`](super::outlet).
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::desk::{Ticket, Told};
+use super::desk::Ticket;
 use super::house::House;
 use super::lines;
 use super::mailbox::{Lost, Mail};
+use super::outlet::{Asker, Outlet};
 use super::peers::{Linked, check_hello, tell_malformed, tell_trouble};
 use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello,
-    Reply, Request, RoleStatus, ServerStatus, Unknown, Who, WhyNotApplied, answer, frame, listen, turn_away,
-    write_before,
+    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Reply, Request,
+    RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
 };
 use crate::paxos::{LearnerRequest, ProposerRequest, RoleName};
 use crate::role::Input;
@@ -24,12 +27,10 @@ use crate::trace::{Context, RoleTag};
 
 /// At most so many clients at once.
 const CLIENTS_MAX: usize = 1_200;
-/// A request without an outcome is answered "unknown" after so long: its client has gone on to the next server.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// A client that asks nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(600);
-/// A client that has not taken its whole reply after so long is let go.
-const TAKE: Duration = Duration::from_secs(30);
+/// How often the desk looks for those who have waited too long.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What the front desk needs.
 pub struct FrontDesk {
@@ -51,8 +52,19 @@ pub struct FrontDesk {
 pub fn serve(desk: FrontDesk, listener: TcpListener) -> std::io::Result<()> {
     let busy = |stream| turn_away(&stream, "too many clients already; try another server");
     let trouble = tell_trouble(desk.house.clone(), "no connection from a client can be taken on");
+    let house = desk.house.clone();
+    std::thread::Builder::new().name("desk-clock".to_string()).spawn(move || watch_the_clock(&house))?;
     let serve = move |stream, address| desk.serve(stream, address);
     listen("client", listener, Connections::up_to(CLIENTS_MAX), serve, busy, trouble)
+}
+
+/// Nobody waits for ever.
+fn watch_the_clock(house: &House) {
+    loop {
+        std::thread::sleep(LOOK);
+        house.desk.give_up_old(Instant::now());
+        house.send_replies();
+    }
 }
 
 impl FrontDesk {
@@ -68,96 +80,128 @@ impl FrontDesk {
             Ok(None) => return,
             Err(error) => return tell_malformed(&self.house, address, &error),
         }
-        loop {
-            match reader.read::<ClientRequest>(Some(Instant::now() + IDLE)) {
-                Ok(Some(request)) => {
-                    let reply = match self.take(request, address) {
-                        Ok(reply) => reply,
-                        Err(what) => {
-                            let error = FrameError::Malformed { length: reader.last_frame_bytes(), what };
-                            return tell_malformed(&self.house, address, &HandshakeError::Broken(error));
-                        }
-                    };
-                    if write_before(reader.stream(), &frame(&reply), Instant::now() + TAKE).is_err() {
-                        return;
-                    }
-                }
-                Ok(None) | Err(FrameError::Broken(_) | FrameError::TimedOut { received: 0, .. }) => return,
-                Err(error) => return tell_malformed(&self.house, address, &HandshakeError::Broken(error)),
-            }
+        let outlet = Outlet::new(reader.shared_stream(), address, self.house.desk.load.clone());
+        // A client that says no more may still wait for replies: its connection ends with the last of them.
+        if let Err(error) = self.take_all(&mut reader, &outlet) {
+            outlet.close();
+            tell_malformed(&self.house, address, &HandshakeError::Broken(error));
         }
     }
 
-    /// One request, from its line to the line of its reply. An error is a request that no honest client sends.
-    fn take(&self, request: ClientRequest, address: SocketAddr) -> Result<ClientReply, String> {
-        let begun = Instant::now();
+    /// Takes requests until the client has no more; an error ends the connection at once.
+    fn take_all(&self, reader: &mut FrameReader, outlet: &Arc<Outlet>) -> Result<(), FrameError> {
+        while outlet.await_room() {
+            match reader.read::<ClientRequest>(Some(Instant::now() + IDLE)) {
+                Ok(Some(request)) => {
+                    let size = reader.last_frame_bytes();
+                    let malformed = |what| FrameError::Malformed { length: size, what };
+                    let taken = self.take(request, size as usize, outlet).map_err(malformed);
+                    // What was answered at once goes out when all that has come is taken.
+                    if taken.is_err() || !reader.has_frame() {
+                        self.house.send_replies();
+                    }
+                    taken?;
+                }
+                Ok(None) => return Ok(()),
+                Err(FrameError::Broken(_) | FrameError::TimedOut { received: 0, .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        outlet.close();
+        Ok(())
+    }
+
+    /// One request: its line, and either its answer or its place among those who wait. An error is a request that no
+    /// honest client sends.
+    fn take(&self, request: ClientRequest, size: usize, outlet: &Arc<Outlet>) -> Result<(), String> {
         let ClientRequest { number, context, request } = request;
         let label = context.req.clone().unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if label.len() > LABEL_MAX_BYTES || !label.chars().all(plain) {
             return Err("its label is not a short plain word".to_string());
         }
-        let event = lines::request(&request, address);
-        let context = match event {
-            Some(event) => self.house.line(RoleTag::Server, &context, event),
-            None => context,
-        };
-        let (reply, cause) = match request {
-            Request::Open { nonce } => self.write(Command::Open { nonce, label }, &context)?,
+        let context = self.tell_request(&request, context, outlet.address());
+        let mut asker = outlet.ask(number, context);
+        let reply = match request {
+            Request::Open { nonce } => return self.write(Command::Open { nonce, label }, asker, size),
             Request::Write { session, sequence, first_open, op } => {
-                self.write(Command::Write { session, sequence, first_open, label, op }, &context)?
+                return self.write(Command::Write { session, sequence, first_open, label, op }, asker, size);
             }
             Request::Get { key } if key.len() > KEY_MAX_BYTES => return Err("its key is too long".to_string()),
-            Request::Get { key } => self.read(key, &context),
-            Request::Status => (Reply::Status(Box::new(self.status())), context),
+            Request::Get { key } if asker.is_admitted(size) => {
+                self.read(key, asker);
+                return Ok(());
+            }
+            Request::Get { .. } => Reply::NotApplied(WhyNotApplied::Busy),
+            Request::Status => Reply::Status(Box::new(self.status())),
             Request::Crash { role, down_ms } => {
                 let down = down_ms.map(Duration::from_millis);
-                (self.order(|role| Order::Crash { role, down }, role), context)
+                self.order(|role| Order::Crash { role, down }, role)
             }
-            Request::Restart { role } => (self.order(|role| Order::Restart { role }, role), context),
+            Request::Restart { role } => self.order(|role| Order::Restart { role }, role),
         };
-        let context = match lines::response(&reply, begun.elapsed(), address) {
-            Some(event) => self.house.line(RoleTag::Server, &cause, event),
-            None => cause,
-        };
-        Ok(ClientReply { number, context, reply })
+        self.house.desk.tell(asker, reply, Context::default());
+        Ok(())
     }
 
-    /// A write: registered, handed over once, to one proposer life, and waited for.
-    fn write(&self, command: Command, context: &Context) -> Result<Told, String> {
+    /// The line of a request; gives what goes on with it. When no steps are shown nobody reads the label either.
+    fn tell_request(&self, request: &Request, context: Context, from: SocketAddr) -> Context {
+        if !self.house.trace.steps() {
+            return Context::default();
+        }
+        match lines::request(request, from) {
+            Some(event) => self.house.line(RoleTag::Server, &context, event),
+            None => context,
+        }
+    }
+
+    /// A write: registered, and handed over once, to one proposer life.
+    fn write(&self, command: Command, mut asker: Asker, size: usize) -> Result<(), String> {
         if !command.is_well_formed() {
             return Err("its write breaks a limit of key, value or sequence number".to_string());
         }
         let house = &self.house;
-        let ticket = house.desk.await_write(command.id());
+        if !asker.is_admitted(size) {
+            house.desk.tell(asker, Reply::NotApplied(WhyNotApplied::Busy), Context::default());
+            return Ok(());
+        }
+        let (id, context) = (command.id(), asker.context.clone());
+        // Registered first: if a role dies from here on, whoever waits is told.
+        let ticket = house.desk.await_write(id, asker);
+        if let Err(why) = self.hand_over(command, context) {
+            house.desk.refuse_write(id, ticket, why);
+        }
+        Ok(())
+    }
+
+    /// Gives a command to the proposer, if there is hope for it on this server. An error is certain.
+    fn hand_over(&self, command: Command, context: Context) -> Result<(), WhyNotApplied> {
+        let house = &self.house;
         for (role, up) in [(RoleName::Proposer, house.proposer.is_open()), (RoleName::Learner, house.learner.is_open())]
         {
             if !up {
-                return Ok((Reply::NotApplied(WhyNotApplied::RoleDown(role)), context.clone()));
+                return Err(WhyNotApplied::RoleDown(role));
             }
         }
         if house.disk_full.load(Ordering::Relaxed) {
             // Others may still have room; if nobody has, the client hears at once, and for certain.
-            return Ok((Reply::NotApplied(WhyNotApplied::DiskFull), context.clone()));
+            return Err(WhyNotApplied::DiskFull);
         }
         let command = command.to_paxos();
         let size = command.payload.len();
         let input = Input::Request(ProposerRequest::Propose(command));
-        if let Err(lost) = house.proposer.post(Mail { context: context.clone(), input, size }) {
-            return Ok((not_taken(RoleName::Proposer, lost), context.clone()));
-        }
-        Ok(await_reply(&ticket, Reply::Unknown(Unknown::TimedOut), context))
+        house.proposer.post(Mail { context, input, size }).map_err(|lost| not_taken(RoleName::Proposer, lost))
     }
 
     /// A read: asked of the own learner.
-    fn read(&self, key: Vec<u8>, context: &Context) -> Told {
-        let ticket = self.house.desk.await_read();
-        let request = LearnerRequest::Read { token: ticket.token, query: Get { key } };
-        let mail = Mail { context: context.clone(), input: Input::Request(request), size: 0 };
-        if let Err(lost) = self.house.learner.post(mail) {
-            return (not_taken(RoleName::Learner, lost), context.clone());
+    fn read(&self, key: Vec<u8>, asker: Asker) {
+        let (house, context) = (&self.house, asker.context.clone());
+        let ticket: Ticket = house.desk.await_read(asker);
+        let request = LearnerRequest::Read { token: ticket, query: Get { key } };
+        if let Err(lost) = house.learner.post(Mail { context, input: Input::Request(request), size: 0 }) {
+            let reply = Reply::NotApplied(not_taken(RoleName::Learner, lost));
+            house.desk.tell_read(ticket, reply, &Context::default());
         }
-        await_reply(&ticket, Reply::NotApplied(WhyNotApplied::Busy), context)
     }
 
     fn order(&self, order: impl Fn(RoleName) -> Order, role: Option<RoleName>) -> Reply {
@@ -198,26 +242,15 @@ impl FrontDesk {
             dropped: house.dropped(),
             disk_full: house.disk_full.load(Ordering::Relaxed),
             linked: self.linked.servers(),
+            leader: shown.leader().filter(|_| house.proposer.is_open()),
         }
     }
 }
 
 /// The role has not even seen the request.
-fn not_taken(role: RoleName, lost: Lost) -> Reply {
-    Reply::NotApplied(match lost {
+fn not_taken(role: RoleName, lost: Lost) -> WhyNotApplied {
+    match lost {
         Lost::Down => WhyNotApplied::RoleDown(role),
         Lost::Full => WhyNotApplied::Busy,
-    })
-}
-
-/// Waits at the desk; `late` if nothing is said in time.
-fn await_reply(ticket: &Ticket<'_>, late: Reply, context: &Context) -> Told {
-    match ticket.told.recv_timeout(PATIENCE) {
-        Ok((reply, cause)) => {
-            // What told us comes from a line, but perhaps of another request's: the label stays ours.
-            let re = cause.re.or_else(|| context.re.clone());
-            (reply, Context { re, req: context.req.clone() })
-        }
-        Err(_) => (late, context.clone()),
     }
 }

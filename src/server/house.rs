@@ -141,9 +141,7 @@ impl House {
     /// Tells that a message was dropped: in a line of its own where steps are shown, else in a count.
     pub fn tell_drop(&self, role: RoleName, message: &str, from: Server, cause: Cause, context: &Context) {
         self.drops.total.fetch_add(1, Ordering::Relaxed);
-        // These come again and again from everybody, and mean nothing to a role that is down.
-        let is_routine = matches!(message, "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES");
-        if self.trace.steps() && !is_routine && self.drops.lines.lets_through() {
+        if self.trace.steps() && !is_routine(message) && self.drops.lines.lets_through() {
             self.line(role.into(), context, lines::dropped(message, Some(from), cause, None));
         } else {
             let mut untold = self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,6 +201,23 @@ impl House {
         self.trace.flush(FLUSH);
         std::process::exit(1)
     }
+}
+
+/// Whether messages of this name come again and again from everybody, and mean nothing to a role that is down.
+pub fn is_routine(message: &str) -> bool {
+    const ROUTINE: [&str; 10] = [
+        "BEAT",
+        "READ",
+        "READANSWER",
+        "CATCHUP",
+        "ENTRIES",
+        "HEARTBEAT",
+        "HEARTBEATANSWER",
+        "RELAY",
+        "PREVOTE",
+        "PREVOTEANSWER",
+    ];
+    ROUTINE.contains(&message)
 }
 
 /// Shows a sentence on the terminal, but does not wait long for one that takes nothing.

@@ -84,6 +84,7 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
             format!("no quorum: {} answered PREPARE ({answered})", answered.len())
         }
         WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => "rivals were faster".to_string(),
+        WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no leader is heard".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "the learner is behind".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy".to_string(),
         WhyNotApplied::RoleDown(role) => format!("the {} is down", trace::RoleTag::from(*role).as_str()),

@@ -70,7 +70,8 @@ impl Cradle {
 
     /// A learner. Until checkpoints exist it begins with nothing, and gets it all from its peers and the acceptors.
     pub fn learner(&self, down: Option<Duration>) -> Result<(Learner<Kv>, NoDisk), String> {
-        let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, Slot(0), Kv::default());
+        let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, Slot(0), Kv::default())
+            .under(self.house.options.protocol.policy());
         if let Some(down) = down {
             let event = lines::restarted_learner(down, learner.applied(), learner.machine().digest());
             self.tell_restart(RoleName::Learner, event, None);
@@ -118,4 +119,5 @@ pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Durat
             let _ = house.proposer.post_reserved(Mail { context: Context::default(), input, size: 0 });
         }
     }
+    house.send_replies();
 }

@@ -5,7 +5,8 @@
 //! - [`house`] is what they share: mailboxes, links, and how a message reaches the roles that hear it.
 //! - [`supervisor`] starts roles, lets them fail, and starts them again; [`lives`] is how a life begins and ends.
 //! - [`http`] lets browsers watch.
-//! - [`peers`] and [`clients`] are the connections; [`desk`] is who waits for what.
+//! - [`peers`] and [`clients`] are the connections; [`desk`] is who waits for what; [`outlet`] and [`replies`] are the way
+//!   back to a client.
 
 mod board;
 mod clients;
@@ -17,7 +18,9 @@ pub(crate) mod lines;
 mod lives;
 pub(crate) mod mailbox;
 mod options;
+mod outlet;
 mod peers;
+mod replies;
 pub(crate) mod runner;
 mod shells;
 mod start;

@@ -20,7 +20,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE", env = "PAXOS_CLUSTER", default_value = "res/cluster.toml")]
     pub cluster: PathBuf,
     /// How the servers agree
-    #[arg(long, value_enum, default_value_t = Protocol::BasicPaxos)]
+    #[arg(long, value_enum, default_value_t = Protocol::MultiPaxos)]
     pub protocol: Protocol,
     /// The data folder: what this server must never forget [default: data/server-N]
     #[arg(long, value_name = "DIR")]
@@ -28,9 +28,9 @@ pub struct Options {
     /// Where server-N.log goes [default: no file, lines on the terminal only]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
-    /// Whether the steps of the protocol are shown, a line each
-    #[arg(long, value_enum, default_value_t = Switch::On)]
-    pub steps: Switch,
+    /// Whether the steps of the protocol are shown, a line each [default: on for basic-paxos, off for multi-paxos]
+    #[arg(long, value_enum)]
+    pub steps: Option<Switch>,
     /// Which roles fail at random times and come back
     #[arg(long, value_enum, default_value_t = Fail::None)]
     pub fail: Fail,
@@ -69,6 +69,8 @@ pub struct Options {
 pub enum Protocol {
     /// Both phases for every command; any server proposes.
     BasicPaxos,
+    /// Phase 1 once, by a leader; the other servers hand their commands to it.
+    MultiPaxos,
 }
 
 impl Protocol {
@@ -76,6 +78,7 @@ impl Protocol {
     pub fn policy(self) -> Policy {
         match self {
             Protocol::BasicPaxos => Policy::BasicPaxos,
+            Protocol::MultiPaxos => Policy::MultiPaxos,
         }
     }
 }
@@ -132,6 +135,11 @@ macro_rules! named_as_on_the_command_line {
 named_as_on_the_command_line!(Protocol, Switch, Fail, Restart);
 
 impl Options {
+    /// Whether the steps of the protocol are shown. Who runs for speed has no use for a dozen lines a write.
+    pub fn shows_steps(&self) -> bool {
+        self.steps.map_or(self.protocol == Protocol::BasicPaxos, |steps| steps == Switch::On)
+    }
+
     /// The length of the acceptor's journal files, in bytes.
     pub fn segment_bytes(&self) -> u64 {
         self.segment_kib << 10

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::house::House;
 use super::lines;
+use super::mailbox::Mail;
 use crate::cluster::Cluster;
 use crate::net::{
     Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState, PEER_FRAME_MAX_BYTES,
     Watcher, Who, answer, listen,
 };
-use crate::role::{Server, Servers};
+use crate::paxos::ProposerRequest;
+use crate::role::{Input, Server, Servers};
 use crate::storage::DataFolder;
 use crate::trace::{self, Context, RoleTag};
 
@@ -134,10 +136,16 @@ fn hear_peer(house: &House, cluster: &Cluster, folder: &DataFolder, stream: TcpS
     loop {
         match reader.read::<Envelope>(None) {
             Ok(Some(envelope)) => house.deliver(peer, envelope),
-            Ok(None) | Err(FrameError::Broken(_)) => return,
-            Err(error) => return tell_malformed(house, address, &HandshakeError::Broken(error)),
+            Ok(None) | Err(FrameError::Broken(_)) => break,
+            Err(error) => {
+                tell_malformed(house, address, &HandshakeError::Broken(error));
+                break;
+            }
         }
     }
+    // Whoever waits for its silence need not. If the proposer is down there is nobody to tell.
+    let input = Input::Request(ProposerRequest::PeerGone(peer));
+    let _ = house.proposer.post(Mail { context: Context::default(), input, size: 0 });
 }
 
 /// The parts of a greeting that every caller must get right.

@@ -80,6 +80,8 @@ where
             }
             shell.publish(&role);
             take(released.into_actions(), &mut intake.timers, shell);
+            // Behind the messages: disks and peers begin sooner, and all replies of the group leave together.
+            shell.house().send_replies();
         }
         if intake.has_stopped {
             return Ended::Stopped;

@@ -41,7 +41,9 @@ impl Shell<Proposer> for ProposerShell {
         self.0.desk.not_applied(id, WhyNotApplied::Proposer(why), &context);
     }
 
-    fn publish(&self, _role: &Proposer) {}
+    fn publish(&self, role: &Proposer) {
+        self.0.board.update(|shown| shown.set_leader(role.leader()));
+    }
 }
 
 /// The shell of an acceptor.
@@ -114,11 +116,13 @@ impl Shell<Learner<Kv>> for LearnerShell {
 
     fn outcome(&self, outcome: LearnerOutcome<Kv>, context: Context) {
         match outcome {
-            LearnerOutcome::Applied { slot, id, outcome } => {
+            LearnerOutcome::Applied { id, outcome, .. } => {
                 if let Some(id) = id {
                     self.0.desk.applied(id, outcome, &context);
                 }
-                let input = Input::Request(ProposerRequest::Applied { slot, id });
+            }
+            LearnerOutcome::Advanced { applied, ids } => {
+                let input = Input::Request(ProposerRequest::Applied { slot: applied, ids });
                 // Lost if the proposer is down or busy: the learner's next beat tells it the same slot.
                 let _ = self.0.proposer.post(Mail { context, input, size: 0 });
             }

@@ -11,11 +11,11 @@ use signal_hook::iterator::Signals;
 use super::clients::{self, FrontDesk};
 use super::house::House;
 use super::http;
-use super::options::{Fail, Options, Restart, Switch};
+use super::options::{Fail, Options, Restart};
 use super::peers::{self, Linked};
 use super::supervisor::{Order, Supervisor};
 use crate::cluster::Cluster;
-use crate::net::bind;
+use crate::net::{allow_many_sockets, bind};
 use crate::paxos::Quorums;
 use crate::random::Random;
 use crate::role::Server;
@@ -37,6 +37,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
         options.check_address(address)?;
     }
     options.check_failures()?;
+    allow_many_sockets();
     let (mut signals, is_stopping) = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
     // Ports before anything else: a server that is started twice must not touch the running one's data.
     let peer_port = bind(member.peer, "peer")?;
@@ -109,7 +110,7 @@ fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String>
         None if options.quiet => Trace::disabled(),
         None => Trace::to_terminal(process).map_err(|error| format!("cannot show lines on the terminal: {error}"))?,
     };
-    trace.show_steps(options.steps == Switch::On);
+    trace.show_steps(options.shows_steps());
     Ok(trace)
 }
 

@@ -89,11 +89,12 @@ impl World {
         if process.met.contains(other) {
             return true;
         }
-        if museum::is(Bug::B14W) {
-            return true;
-        }
         match process.identity.remember_peer(other, storage) {
             Ok(()) => {
+                process.met.insert(other);
+                true
+            }
+            Err(IdentityError::OtherPeer { .. }) if museum::is(Bug::B14W) => {
                 process.met.insert(other);
                 true
             }

@@ -14,12 +14,14 @@ use super::world::{Report, Verdict, World};
 #[cfg(any(test, feature = "museum"))]
 use crate::museum;
 use crate::museum::Bug;
+use crate::paxos::Policy;
 
 thread_local! {
     /// The seed that this thread runs.
     static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
     /// How it runs it.
-    static SETTING: Cell<Setting> = const { Cell::new(Setting { allowed: Faults::NONE, bug: None, harm_only: false }) };
+    static SETTING: Cell<Setting> =
+        const { Cell::new(Setting { allowed: Faults::NONE, bug: None, protocol: None, harm_only: false }) };
     /// What an assertion said that failed in it.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
@@ -30,7 +32,7 @@ pub fn run_one(seed: u64, setting: Setting, lines: bool) -> Report {
     hear_panics();
     #[cfg(any(test, feature = "museum"))]
     museum::switch(setting.bug);
-    let mut world = World::new(Plan::new(seed, setting.allowed), lines);
+    let mut world = World::new(Plan::new(seed, setting.allowed, setting.protocol), lines);
     if setting.harm_only {
         world.nature.ghost.see_consequences_only();
     }
@@ -45,11 +47,12 @@ pub fn run_one(seed: u64, setting: Setting, lines: bool) -> Report {
 }
 
 /// The command that runs a seed again.
-pub fn replay(seed: u64, Setting { allowed, bug, harm_only }: Setting) -> String {
+pub fn replay(seed: u64, Setting { allowed, bug, protocol, harm_only }: Setting) -> String {
     let faults = if allowed == Faults::all() { String::new() } else { format!(" --faults {allowed}") };
     let bug = bug.map_or(String::new(), |bug| format!(" --bug {}", bug.name()));
+    let protocol = protocol.map_or(String::new(), |protocol| format!(" --protocol {}", protocol.name()));
     let harm = if harm_only { " --harm" } else { "" };
-    format!("paxos-lab simulate --seed {seed}{faults}{bug}{harm}")
+    format!("paxos-lab simulate --seed {seed}{protocol}{faults}{bug}{harm}")
 }
 
 /// The fewest classes of faults with which a seed still breaks the same rule, found by leaving out one after the other.
@@ -59,7 +62,7 @@ pub fn shrink(seed: u64, setting: Setting, verdict: &Verdict) -> Setting {
         (Verdict::Stuck(_), Verdict::Stuck(_)) => true,
         _ => false,
     };
-    let on = Plan::new(seed, setting.allowed).faults;
+    let on = Plan::new(seed, setting.allowed, setting.protocol).faults;
     let mut least = Setting { allowed: on, ..setting };
     if on.count() <= Faults::FEW || !same(&run_one(seed, least, false).verdict) {
         return setting;
@@ -88,6 +91,8 @@ pub struct Setting {
     pub allowed: Faults,
     /// The bug of the museum that is on.
     pub bug: Option<Bug>,
+    /// How the servers agree; each seed decides for itself if None.
+    pub protocol: Option<Policy>,
     /// Only what harms somebody ends a run, and not yet a broken rule that prevents it.
     pub harm_only: bool,
 }

@@ -11,12 +11,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::batch::{Batch, Setting, Summary, replay, run_one, shrink};
 use super::faults::Faults;
-use super::marks::Mark;
+use super::marks::{Mark, Marks};
 use super::plan::Plan;
 use super::world::Verdict;
 use crate::museum::{self, Bug};
+use crate::paxos::Policy;
 use crate::random::Random;
-use crate::server::Protocol;
 
 /// A batch of so many runs with all faults must have reached every mark.
 const ENOUGH_RUNS: u64 = 1_000;
@@ -46,8 +46,8 @@ pub struct Simulate {
     #[arg(long, value_name = "LIST", default_value_t = Faults::all())]
     faults: Faults,
     /// How the servers agree
-    #[arg(long, value_enum, default_value_t = Protocol::BasicPaxos)]
-    protocol: Protocol,
+    #[arg(long, value_enum, default_value_t = Protocols::All)]
+    protocol: Protocols,
     /// Switch a bug of the museum on: the run should find it (builds with the feature `museum` only)
     #[arg(long, value_name = "BUG")]
     bug: Option<Bug>,
@@ -69,6 +69,27 @@ pub struct Simulate {
     threads: Option<usize>,
 }
 
+/// Which protocols are simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Protocols {
+    /// Each seed decides for itself.
+    All,
+    /// Both phases for every command.
+    BasicPaxos,
+    /// A leader.
+    MultiPaxos,
+}
+
+impl Protocols {
+    fn policy(self) -> Option<Policy> {
+        match self {
+            Protocols::All => None,
+            Protocols::BasicPaxos => Some(Policy::BasicPaxos),
+            Protocols::MultiPaxos => Some(Policy::MultiPaxos),
+        }
+    }
+}
+
 /// Reads `1..1000`, both included.
 fn parse_range(text: &str) -> Result<(u64, u64), String> {
     let ends = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
@@ -77,7 +98,6 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 
 /// Runs what the command line says; what to print, and the exit code.
 pub fn run(options: &Simulate) -> Result<(String, u8), String> {
-    let Protocol::BasicPaxos = options.protocol;
     if (options.bug.is_some() || options.museum) && !museum::OPEN {
         return Err("this build has no museum. Try: cargo run --profile museum --features museum --bin paxos-lab -- \
                     simulate --bug B07 --seeds 1..1000"
@@ -100,7 +120,7 @@ pub fn run(options: &Simulate) -> Result<(String, u8), String> {
 
 impl Simulate {
     fn setting(&self) -> Setting {
-        Setting { allowed: self.faults, bug: self.bug, harm_only: self.harm }
+        Setting { allowed: self.faults, bug: self.bug, protocol: self.protocol.policy(), harm_only: self.harm }
     }
 
     fn threads(&self) -> usize {
@@ -109,7 +129,7 @@ impl Simulate {
 }
 
 fn one(seed: u64, options: &Simulate) -> Result<(String, u8), String> {
-    print!("{}", Plan::new(seed, options.faults));
+    print!("{}", Plan::new(seed, options.faults, options.protocol.policy()));
     let report = run_one(seed, options.setting(), options.out.is_some());
     if let Some(folder) = &options.out {
         write_lines(folder, &report.lines).map_err(|error| format!("cannot write to {}: {error}", folder.display()))?;
@@ -173,7 +193,7 @@ fn many(options: &Simulate, first: u64, last: u64, time: Option<Duration>) -> Re
             tell_failure(*seed, verdict, options.setting(), &mut text);
             verdict.exit_code()
         }
-        None => marks_code(&summary, options.faults, &mut text),
+        None => marks_code(&summary, options.setting(), &mut text),
     };
     Ok((text, code))
 }
@@ -196,13 +216,13 @@ fn tell_counts(summary: &Summary, text: &mut String) {
 }
 
 /// A batch that never reached what it was made for has failed, however clean it was.
-fn marks_code(summary: &Summary, faults: Faults, text: &mut String) -> u8 {
-    let missing = summary.marks.missing();
-    let _ = writeln!(text, "{} of {} marks reached", Mark::ALL.len() - missing.len(), Mark::ALL.len());
+fn marks_code(summary: &Summary, setting: Setting, text: &mut String) -> u8 {
+    let (missing, all) = (summary.marks.missing(setting.protocol), Marks::default().missing(setting.protocol).len());
+    let _ = writeln!(text, "{} of {all} marks reached", all - missing.len());
     for mark in &missing {
         let _ = writeln!(text, "never: {}", mark.says());
     }
-    u8::from(!missing.is_empty() && faults == Faults::all() && summary.runs >= ENOUGH_RUNS)
+    u8::from(!missing.is_empty() && setting.allowed == Faults::all() && summary.runs >= ENOUGH_RUNS)
 }
 
 fn progress(batch: &Batch) -> ProgressBar {

@@ -103,7 +103,9 @@ impl World {
             2 => journal.put(other, &image[name]),
             3 => journal.put(&format!("{:010}.journal", names.len() + 1), &image[name]),
             4 => {
-                let others: Vec<Server> = self.plan.cluster().without(Servers::only(server)).iter().collect();
+                // Of one that has its own files: those of another may be an old copy of these, which is another matter.
+                let others = self.plan.cluster().without(self.lost).without(Servers::only(server));
+                let others: Vec<Server> = others.iter().collect();
                 let Some(stranger) = self.nature.one_of(&others) else { return };
                 let theirs = self.server(stranger).folder.journal.image();
                 self.server(server).folder.journal = MemoryFiles::from_image(&theirs);

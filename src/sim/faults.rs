@@ -346,6 +346,8 @@ impl World {
             self.nature.mark(Mark::ClientReset);
             let why = NoReply::Broken { why: "connection reset".to_string() };
             self.clients[client].loses_any_connection(&mut self.nature, server, why);
+        } else {
+            self.connections_close(server);
         }
     }
 

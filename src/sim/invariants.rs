@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::marks::{Mark, Marks};
+use super::reigns::Reigns;
 pub use super::violation::{UNDECIDED, Violation, is_consequence, name_of};
 use crate::kv::{Kv, Op, Outcome, Written};
 use crate::paxos::{
     Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer,
-    ProposerFact, ProposerOutcome, Quorums, RoleName, Slot, StateMachine, Value,
+    ProposerFact, ProposerOutcome, ProposerRequest, Quorums, RoleName, Slot, StateMachine, Value,
 };
-use crate::role::{Action, Server, Servers};
+use crate::role::{Action, Input, Server, Servers};
 
 /// What an acceptor has on its disk for certain.
 #[derive(Clone, Debug)]
@@ -42,12 +43,18 @@ pub struct Ghost {
     chosen: BTreeMap<Slot, (Ballot, Value)>,
     /// Ballots that were prepared, and from where.
     prepared: BTreeMap<Ballot, Slot>,
+    /// The slot behind the last that a ballot has proposed in.
+    next: BTreeMap<Ballot, Slot>,
     /// What was promised, by ballot and acceptor.
     promises: BTreeMap<(Ballot, Server), Reported>,
     /// Values that were proposed.
     proposed: BTreeMap<(Slot, Ballot), Value>,
     /// Commands of their own that living proposers have put into an ACCEPT, until their learner has applied them.
     proposed_by: BTreeMap<(Server, CommandId), Slot>,
+    /// Commands that a living proposer was asked for by its own clients.
+    handed: BTreeSet<(Server, CommandId)>,
+    /// Leaders.
+    reigns: Reigns,
     /// Proposers that ask for promises.
     preparing: Servers,
     /// The log as applied: outcome and digest after each slot, from slot 1.
@@ -79,9 +86,12 @@ impl Ghost {
             votes: BTreeMap::new(),
             chosen: BTreeMap::new(),
             prepared: BTreeMap::new(),
+            next: BTreeMap::new(),
             promises: BTreeMap::new(),
             proposed: BTreeMap::new(),
             proposed_by: BTreeMap::new(),
+            handed: BTreeSet::new(),
+            reigns: Reigns::default(),
             preparing: Servers::NONE,
             applied: Vec::new(),
             learners: BTreeMap::new(),
@@ -258,11 +268,14 @@ impl Ghost {
                     *missing -= 1;
                     reported.extend(accepted.iter().map(|e| (e.slot, (e.ballot, e.value.clone()))));
                 }
-                Message::Accepted { ballot, slot } => {
-                    let voted = self.votes.get(&(*slot, *ballot)).is_some_and(|(_, servers)| servers.contains(server));
-                    self.require(5, voted, || {
-                        format!("{server} says that it accepted {slot} at {ballot}: not on its disk")
-                    });
+                Message::Accepted { ballot, slots } => {
+                    for slot in slots.first.to(slots.last) {
+                        let votes = self.votes.get(&(slot, *ballot));
+                        let voted = votes.is_some_and(|(_, servers)| servers.contains(server));
+                        self.require(5, voted, || {
+                            format!("{server} says that it accepted {slot} at {ballot}: not on its disk")
+                        });
+                    }
                 }
                 Message::Nack { ballot, promised, .. } => {
                     marks.reach(Mark::Nacked);
@@ -301,33 +314,55 @@ impl Ghost {
 
     // ---- proposers
 
+    /// A proposer's turn begins with these inputs.
+    pub fn proposer_hears<'a>(
+        &mut self,
+        server: Server,
+        inputs: impl Iterator<Item = &'a Input<Proposer>> + Clone,
+        marks: &mut Marks,
+    ) {
+        for input in inputs.clone() {
+            if let Input::Request(ProposerRequest::Propose(command)) = input {
+                self.handed.insert((server, command.id));
+            }
+        }
+        self.reigns.hears(server, inputs, marks);
+    }
+
     /// What a proposer says.
     pub fn proposer_says(&mut self, server: Server, actions: &[Action<Proposer>], marks: &mut Marks) {
         if self.strangers.contains(server) {
             return;
         }
-        let mut last: Option<(Ballot, Slot)> = None;
+        let (quorums, applied) = (self.quorums, self.learners.get(&server).copied().unwrap_or_default());
+        let is_open = |slot: Slot| slot > applied && !self.chosen.contains_key(&slot);
+        let broken = self.reigns.says(server, actions, |servers| quorums.is_chosen(servers), is_open, marks);
+        if let Some(Violation { invariant, what }) = broken {
+            self.require(invariant, false, || what);
+        }
         for action in actions {
             match action {
                 Action::Send { message: Message::Prepare { ballot, from }, .. } => {
                     let new = self.prepared.insert(*ballot, *from).is_none() && ballot.server == server;
                     self.require(11, new, || format!("{server} prepared {ballot}, which was used before"));
                 }
-                Action::Send { message: Message::Accept { ballot, slot, value }, .. } => {
-                    // In one step, and in the order of slots: see Proposer::propose.
-                    let hole = last.is_some_and(|(of, before)| of == *ballot && *slot != before.next());
-                    self.require(30, !hole, || format!("{ballot} proposes in slot {slot} and leaves a hole before it"));
-                    last = Some((*ballot, *slot));
+                Action::Send { message: Message::Accept { ballot, first, values }, .. } => {
                     let owner = ballot.server == server;
                     self.require(11, owner, || format!("{server} proposes at {ballot}, which is not its own"));
-                    self.accept_sent(*ballot, *slot, value);
+                    for (slot, value) in (first.0..).map(Slot).zip(values) {
+                        self.no_hole_before(*ballot, slot);
+                        self.accept_sent(*ballot, slot, value);
+                    }
                 }
                 // Asks again, and has neither proposed nor given up: its first round was only stale.
                 Action::Fact(ProposerFact::Prepared { .. }) if !self.preparing.insert(server) => {
                     marks.reach(Mark::PreparedAgain);
                 }
-                Action::Fact(ProposerFact::Retried { .. }) => {
+                Action::Fact(ProposerFact::Retried { .. } | ProposerFact::SteppedDown { .. }) => {
                     self.preparing = self.preparing.without(Servers::only(server));
+                    // What it had proposed for others is none of its own.
+                    let handed = &self.handed;
+                    self.proposed_by.retain(|key, _| key.0 != server || handed.contains(key));
                 }
                 Action::Fact(ProposerFact::Proposed { slot, ballot, value, adopted, quorum, .. }) => {
                     self.preparing = self.preparing.without(Servers::only(server));
@@ -335,11 +370,25 @@ impl Ghost {
                 }
                 Action::Outcome(ProposerOutcome::NotApplied { id, why }) => {
                     marks.reach(if *why == NotApplied::Outrun { Mark::Outrun } else { Mark::ToldNotApplied });
-                    let sent = self.proposed_by.contains_key(&(server, *id));
-                    self.require(25, !sent, || format!("{server} gave up {id:?}, and had it in an ACCEPT"));
+                    let sent = self.proposed_by.contains_key(&(server, *id)) || self.reigns.has_forwarded(server, *id);
+                    self.require(25, !sent, || format!("{server} gave up {id:?}, and had it in an ACCEPT or FORWARD"));
+                    self.handed.remove(&(server, *id));
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// A ballot proposes in one slot after the other, from its first on; it passes over those alone that are chosen.
+    fn no_hole_before(&mut self, ballot: Ballot, slot: Slot) {
+        let from = self.prepared.get(&ballot).copied().unwrap_or(slot);
+        let next = *self.next.entry(ballot).or_insert(from);
+        if slot >= next {
+            let hole = next.to(slot.previous()).find(|passed| !self.chosen.contains_key(passed));
+            self.next.insert(ballot, slot.next());
+            self.require(30, hole.is_none(), || {
+                format!("{ballot} proposes in slot {slot} and leaves a hole in slot {}", hole.unwrap_or_default())
+            });
         }
     }
 
@@ -422,7 +471,7 @@ impl Ghost {
         }
         for action in actions {
             match action {
-                Action::Fact(LearnerFact::Chosen { slot, ballot, quorum }) => {
+                Action::Fact(LearnerFact::Chosen { slot, ballot, quorum, .. }) => {
                     let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
                     let counted = quorum.without(voted).is_empty() && self.quorums.is_chosen(*quorum);
                     self.require(9, counted, || {
@@ -433,10 +482,14 @@ impl Ghost {
                     self.learned(server, *slot, value, outcome, marks);
                 }
                 Action::Fact(LearnerFact::Filled { .. }) => marks.reach(Mark::ReadFilled),
-                Action::Send { message: Message::Chosen { ballot, slot }, .. } => {
-                    let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
-                    let chosen = self.quorums.is_chosen(voted);
-                    self.require(9, chosen, || format!("{server} says that {slot} is chosen at {ballot}, by {voted}"));
+                Action::Send { message: Message::Chosen { ballot, slots }, .. } => {
+                    for slot in slots.first.to(slots.last) {
+                        let voted = self.votes.get(&(slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
+                        let chosen = self.quorums.is_chosen(voted);
+                        self.require(9, chosen, || {
+                            format!("{server} says that {slot} is chosen at {ballot}, by {voted}")
+                        });
+                    }
                 }
                 Action::Send { message: Message::Entries { entries, .. }, .. } => {
                     let wrong =
@@ -476,6 +529,8 @@ impl Ghost {
     fn learned(&mut self, server: Server, slot: Slot, value: &Value, outcome: &Outcome, marks: &mut Marks) {
         if let Some(id) = value.id() {
             self.proposed_by.remove(&(server, id));
+            self.handed.remove(&(server, id));
+            self.reigns.applied(server, id);
         }
         let before = self.learners.insert(server, slot).unwrap_or_default();
         self.require(12, slot == before.next(), || format!("{server} applied slot {slot} after {before}"));
@@ -569,6 +624,8 @@ impl Ghost {
             RoleName::Proposer => {
                 self.preparing = self.preparing.without(Servers::only(server));
                 self.proposed_by.retain(|(proposer, _), _| *proposer != server);
+                self.handed.retain(|(proposer, _)| *proposer != server);
+                self.reigns.died(server);
             }
             RoleName::Acceptor => {}
         }

@@ -151,6 +151,9 @@ pub trait Housed: Role<Message = Message> {
     /// The ghost sees that a crash hit while a group was being written.
     fn in_doubt(_nature: &mut Nature, _server: Server, _records: Vec<Self::Record>) {}
 
+    /// The ghost sees what a turn begins with.
+    fn hears(_nature: &mut Nature, _server: Server, _group: &[(Context, Input<Self>)]) {}
+
     /// The ghost hears what it says.
     fn says(nature: &mut Nature, server: Server, life: u64, actions: &[Action<Self>]);
 
@@ -175,6 +178,10 @@ impl Housed for Proposer {
     fn tell(server: &mut SimServer, nature: &mut Nature, outcome: ProposerOutcome, context: Context) {
         let ProposerOutcome::NotApplied { id, why } = outcome;
         server.tell_write(nature, id, &Reply::NotApplied(WhyNotApplied::Proposer(why)), &context);
+    }
+
+    fn hears(nature: &mut Nature, server: Server, group: &[(Context, Input<Proposer>)]) {
+        nature.ghost.proposer_hears(server, group.iter().map(|(_, input)| input), &mut nature.marks);
     }
 
     fn says(nature: &mut Nature, server: Server, _life: u64, actions: &[Action<Proposer>]) {
@@ -230,11 +237,13 @@ impl Housed for Learner<Kv> {
 
     fn tell(server: &mut SimServer, nature: &mut Nature, outcome: LearnerOutcome<Kv>, context: Context) {
         match outcome {
-            LearnerOutcome::Applied { slot, id, outcome } => {
+            LearnerOutcome::Applied { id, outcome, .. } => {
                 if let Some(id) = id {
                     server.tell_write(nature, id, &reply_to(outcome), &context);
                 }
-                let input = Input::Request(ProposerRequest::Applied { slot, id });
+            }
+            LearnerOutcome::Advanced { applied, ids } => {
+                let input = Input::Request(ProposerRequest::Applied { slot: applied, ids });
                 server.post::<Proposer>(nature, Mail { context, input, size: 0 }, None);
             }
             LearnerOutcome::Answer { token, slot, answer } => {

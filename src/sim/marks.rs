@@ -3,6 +3,8 @@
 //! A simulator that never fills a hole proves nothing about holes. Each place of interest leaves a mark; a batch of seeds
 //! that never leaves one has failed, however clean its runs were.
 
+use crate::paxos::Policy;
+
 macro_rules! marks {
     ($($name:ident = $says:literal),+ $(,)?) => {
         /// Something of interest that a run has reached.
@@ -41,6 +43,21 @@ marks! {
     FailedOver = "a client asked the next server",
     Mismatch = "a conditional write met another version",
     Outrun = "a proposer gave a command up because rivals were faster",
+    // Leaders.
+    LeaderChanged = "another server led",
+    LeaderRefused = "a leader was refused and stepped down",
+    LeaderHeardRival = "a leader heard of a later one and stepped down",
+    LeaderUnheard = "a leader was not answered and stepped down",
+    LeaderStalled = "a leader saw nothing applied and stepped down",
+    DeposedWithOpenSlots = "a leader stepped down with open slots",
+    DeposedWithFullWindow = "a leader stepped down with a full window",
+    GroupOfMany = "several values went out in one ACCEPT",
+    Resent = "open slots were proposed again at the same ballot",
+    Forwarded = "a command was handed to a leader",
+    ForwardedAgain = "a command was handed over again",
+    ForwardRefused = "a server that does not lead was handed a command",
+    Relayed = "a server heard of a leader from others",
+    PreVoteRefused = "a candidate heard that others have a leader",
     PromiseInParts = "a promise came in parts",
     EntriesInParts = "a learner got a part of what it asked for, and asked for more",
     Expired = "a session had expired",
@@ -94,6 +111,17 @@ marks! {
     HungSync = "a sync hung",
 }
 
+impl Mark {
+    /// Whether a run under this protocol can reach it.
+    pub fn is_of(self, protocol: Policy) -> bool {
+        let is_of_leaders = (Mark::LeaderChanged..=Mark::PreVoteRefused).contains(&self);
+        match protocol {
+            Policy::BasicPaxos => !is_of_leaders,
+            Policy::MultiPaxos => self != Mark::Outrun,
+        }
+    }
+}
+
 /// How often each was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marks([u32; Mark::ALL.len()]);
@@ -122,8 +150,9 @@ impl Marks {
         }
     }
 
-    /// Those that were never reached.
-    pub fn missing(&self) -> Vec<Mark> {
-        Mark::ALL.iter().copied().filter(|mark| self.count(*mark) == 0).collect()
+    /// Those that were never reached, of those that a run under this protocol can reach; None if both were run.
+    pub fn missing(&self, protocol: Option<Policy>) -> Vec<Mark> {
+        let can = |mark: &Mark| protocol.is_none_or(|protocol| mark.is_of(protocol));
+        Mark::ALL.iter().copied().filter(|mark| can(mark) && self.count(*mark) == 0).collect()
     }
 }

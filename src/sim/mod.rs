@@ -30,7 +30,10 @@ pub mod marks;
 pub mod museum;
 pub mod nature;
 pub mod network;
+#[cfg(test)]
+mod partitions;
 pub mod plan;
+pub mod reigns;
 pub mod server;
 #[cfg(test)]
 mod tests;
@@ -45,5 +48,5 @@ pub use world::{Report, Verdict, World};
 
 /// Runs one seed with faults of these classes at most.
 pub fn simulate(seed: u64, allowed: Faults) -> Report {
-    batch::run_one(seed, batch::Setting { allowed, bug: None, harm_only: false }, false)
+    batch::run_one(seed, batch::Setting { allowed, bug: None, protocol: None, harm_only: false }, false)
 }

@@ -10,7 +10,7 @@ use super::faults::{Fault, Faults};
 use super::nature::{MS, Micros, SECOND};
 use super::network::Weather;
 use crate::kv::SESSIONS_MAX;
-use crate::paxos::{PROMISE_PART_BYTES, Quorums};
+use crate::paxos::{PROMISE_PART_BYTES, Policy, Quorums};
 use crate::random::Random;
 use crate::role::{Server, Servers};
 use crate::server::mailbox::MAILBOX_MAX;
@@ -20,6 +20,8 @@ use crate::server::mailbox::MAILBOX_MAX;
 pub struct Plan {
     /// The seed.
     pub seed: u64,
+    /// How the servers agree.
+    pub protocol: Policy,
     /// How many servers there are.
     pub servers: u8,
     /// How many clients.
@@ -70,7 +72,12 @@ pub struct Plan {
 
 impl Plan {
     /// The plan of a seed, with faults of these classes at most.
-    pub fn new(seed: u64, allowed: Faults) -> Plan {
+    pub fn new(seed: u64, allowed: Faults, protocol: Option<Policy>) -> Plan {
+        // What the protocol is, and how crowded a world, changes nothing else that a seed decides.
+        let mut apart = Random::new(seed, 2);
+        let drawn = if apart.within(0..=1) == 0 { Policy::BasicPaxos } else { Policy::MultiPaxos };
+        let protocol = protocol.unwrap_or(drawn);
+        let is_crowded = protocol == Policy::MultiPaxos && apart.within(0..=19) == 0;
         let mut random = Random::new(seed, 0);
         let mut pick = |range: RangeInclusive<u64>| random.within(range);
         let servers = match pick(0..=9) {
@@ -100,10 +107,11 @@ impl Plan {
         let clocks = (0..servers).map(|_| if drift { pick(50..=200) } else { 100 }).collect();
         Plan {
             seed,
+            protocol,
             servers,
-            clients: pick(1..=6) as usize,
-            requests: pick(20..=200) as usize,
-            keys: pick(1..=5),
+            clients: pick(1..=6) as usize * if is_crowded { 40 } else { 1 },
+            requests: pick(20..=200) as usize * if is_crowded { 3 } else { 1 },
+            keys: pick(1..=5) * if is_crowded { 50 } else { 1 },
             reads: pick(0..=60),
             deletes: pick(0..=30),
             conditional: pick(0..=50),
@@ -115,7 +123,11 @@ impl Plan {
             sync: 100..=pick(200..=slowest_sync),
             segment_bytes: 4_096 << pick(1..=3),
             // Not both small: an answer in more parts than a mailbox holds would never be heard as a whole.
-            mailbox: if small == 0 { pick(8..=64) as usize } else { MAILBOX_MAX },
+            mailbox: match small {
+                0 => pick(8..=64) as usize,
+                1 => MAILBOX_MAX,
+                _ => 16 * MAILBOX_MAX,
+            },
             part_bytes: if small > 1 { pick(64..=2_000) as usize } else { PROMISE_PART_BYTES },
             sessions: if pick(0..=4) == 0 { pick(2..=8) as usize } else { SESSIONS_MAX },
             clocks,
@@ -162,7 +174,11 @@ impl fmt::Display for Plan {
         let Plan { seed, servers, clients, requests, keys, reads, deletes, conditional, .. } = self;
         let ms =
             |range: &RangeInclusive<Micros>| format!("{}-{}ms", *range.start() as f64 / 1e3, *range.end() as f64 / 1e3);
-        writeln!(f, "seed {seed}: {servers} servers, {clients} clients, {requests} requests on {keys} keys")?;
+        let protocol = self.protocol.name();
+        writeln!(
+            f,
+            "seed {seed}: {protocol}, {servers} servers, {clients} clients, {requests} requests on {keys} keys"
+        )?;
         writeln!(
             f,
             "  reads {reads}%, deletes {deletes}%, conditional puts {conditional}%, values up to {} bytes",

@@ -26,7 +26,7 @@ use crate::paxos::{
     Slot, StateMachine,
 };
 use crate::role::{Input, Role, Server, Servers};
-use crate::server::house::Cause;
+use crate::server::house::{Cause, is_routine};
 use crate::server::lines;
 use crate::server::mailbox::{Lost, Mail};
 use crate::storage::disk::MemoryFiles;
@@ -65,6 +65,7 @@ pub struct SimServer {
     /// Its acceptor comes back without its memory: the lab's unsafe mode.
     pub forgets: bool,
     quorums: Quorums,
+    protocol: Policy,
     segment_bytes: u64,
     limits: Limits,
 }
@@ -118,6 +119,7 @@ impl SimServer {
             is_stranger: false,
             forgets: false,
             quorums: plan.quorums(),
+            protocol: plan.protocol,
             segment_bytes: plan.segment_bytes,
             limits: Limits { mailbox: plan.mailbox, part_bytes: plan.part_bytes, sessions: plan.sessions },
         }
@@ -199,7 +201,7 @@ impl SimServer {
     fn start_proposer(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
         let (rounds, record) = self.folder.open_rounds(&process.identity)?;
-        let mut proposer = Proposer::new(self.me, self.quorums, Policy::BasicPaxos);
+        let mut proposer = Proposer::new(self.me, self.quorums, self.protocol);
         proposer.replay(record);
         if let Some(down) = down {
             self.line(RoleTag::Proposer, lines::restarted_proposer(down, proposer.next_round()));
@@ -242,6 +244,7 @@ impl SimServer {
         let life = Life(process.identity.begin_role_life()?);
         let kv = Kv::with_sessions_at_most(self.limits.sessions);
         let learner = Learner::new(self.me, self.quorums, life, Slot(0), kv).with_part_bytes(self.limits.part_bytes);
+        let learner = learner.under(self.protocol);
         if let Some(down) = down {
             let (applied, digest) = (learner.applied(), learner.machine().digest());
             self.line(RoleTag::Learner, lines::restarted_learner(down, applied, digest));
@@ -306,8 +309,10 @@ impl SimServer {
         match lost {
             None => self.wake::<R>(nature),
             Some(lost) => {
-                let is_quiet = matches!(message, "" | "BEAT" | "READ" | "READANSWER" | "CATCHUP" | "ENTRIES");
-                if !is_quiet && let Some(process) = &self.process {
+                if !message.is_empty()
+                    && !is_routine(message)
+                    && let Some(process) = &self.process
+                {
                     let event = lines::dropped(message, from, Cause::from(lost), None);
                     process.trace.line(Draft::about(R::NAME.into(), event, &context));
                 }
@@ -354,6 +359,12 @@ impl SimServer {
                 }
             };
         }
+    }
+
+    /// The connection from a peer has closed.
+    pub fn loses_peer(&mut self, nature: &mut Nature, peer: Server) {
+        let input = Input::Request(ProposerRequest::PeerGone(peer));
+        self.post::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 }, None);
     }
 
     /// Sends a message to servers, this one perhaps among them. It is encoded once.
@@ -526,7 +537,7 @@ impl SimServer {
             LineEvent::Boot {
                 version: Text::new(env!("CARGO_PKG_VERSION")),
                 cluster: self.cluster,
-                protocol: Some(Text::new("basic-paxos")),
+                protocol: Some(Text::new(self.protocol.name())),
                 seed: None,
                 fail: Some(Text::new("simulated")),
                 mean_up: None,

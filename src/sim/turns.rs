@@ -87,6 +87,7 @@ impl SimServer {
         if group.len() < before {
             nature.mark(Mark::DiskFull);
         }
+        R::hears(nature, place.server, &group);
         let stepped = step_all(&mut living.role, group, true);
         match living.doom {
             Some(order) if order.point == CrashPoint::BeforeSync => {
@@ -168,11 +169,11 @@ impl SimServer {
 
     fn do_one<R: Housed>(&mut self, nature: &mut Nature, place: Place, context: &Context, action: Action<R>) {
         match action {
-            Action::Send { message: Message::Accepted { slot, .. }, .. } if museum::is(Bug::B24) => {
+            Action::Send { message: Message::Accepted { slots, .. }, .. } if museum::is(Bug::B24) => {
                 let acceptor = self.process.as_ref().and_then(|process| process.acceptor.as_ref());
                 let Some(ballot) = acceptor.map(|living| living.role.promised()) else { return };
                 let to = Servers::only(ballot.server);
-                self.send(nature, to, &Message::Accepted { ballot, slot }, context);
+                self.send(nature, to, &Message::Accepted { ballot, slots }, context);
             }
             Action::Send { to, message } if R::NAME == RoleName::Proposer && museum::is(Bug::LeavesItselfOut) => {
                 self.send(nature, to.without(Servers::only(self.me)), &message, context);

@@ -47,6 +47,9 @@ pub fn name_of(invariant: u8) -> &'static str {
         29 => "no role breaks its own assertions",
         30 => "a ballot leaves no hole among its proposals",
         31 => "a disk that nobody has damaged is not refused",
+        33 => "a ballot has a command in one open slot",
+        34 => "a leader that was refused leads no longer",
+        35 => "a leader that nobody answers steps down",
         UNDECIDED => "every history is decided",
         _ => "no name",
     }

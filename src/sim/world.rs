@@ -13,6 +13,7 @@ use super::folder::Refusal;
 use super::invariants::Violation;
 use super::marks::{Mark, Marks};
 use super::nature::{Event, MS, Micros, Nature, SECOND};
+use super::network::Node;
 use super::plan::Plan;
 use super::server::SimServer;
 use crate::client::NoReply;
@@ -205,7 +206,7 @@ impl World {
     }
 
     /// Lets things happen until a moment, or until enough has.
-    fn go_on(&mut self, end: Micros, enough: impl Fn(&World) -> bool) -> Result<bool, Violation> {
+    pub fn go_on(&mut self, end: Micros, enough: impl Fn(&World) -> bool) -> Result<bool, Violation> {
         while let Some(event) = self.nature.next(end) {
             self.events += 1;
             self.happens(event);
@@ -434,6 +435,7 @@ impl World {
             // Its connections are gone: with the next ones come new greetings.
             process.met = process.met.without(Servers::only(server));
         }
+        self.connections_close(server);
         let waiters = self.servers[usize::from(server.0) - 1].end_process();
         for waiter in waiters {
             // Some connections end at once, others only fall silent.
@@ -441,6 +443,15 @@ impl World {
                 let client = &mut self.clients[waiter.client];
                 let why = NoReply::Broken { why: "connection reset".to_string() };
                 client.loses_connection(&mut self.nature, server, waiter.number, why);
+            }
+        }
+    }
+
+    /// The connections from a server have ended: most of those who can hear it notice at once.
+    pub fn connections_close(&mut self, server: Server) {
+        for other in self.plan.cluster().without(Servers::only(server)).iter() {
+            if !self.nature.network.is_cut(Node::Server(server), Node::Server(other)) && self.nature.chance(700) {
+                self.at(other, |one, nature| one.loses_peer(nature, server));
             }
         }
     }

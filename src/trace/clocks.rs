@@ -24,7 +24,7 @@ pub fn first_set_back<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Option<&
 mod tests {
     use super::*;
 
-    fn stop(second: u32, process: &str, n: u32) -> Line {
+    fn line(second: u32, process: &str, n: u32) -> Line {
         format!("2026-08-21T14:03:{second:02}.000000Z INFO  {process}.{n:<5} client   STOP     cause=done")
             .parse()
             .unwrap()
@@ -32,9 +32,9 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_is_noticed_in_the_lines_of_one_process() {
-        let lines = [stop(10, "c1", 1), stop(30, "c1", 2), stop(20, "c2", 1), stop(29, "c1", 3)];
+        let lines = [line(10, "c1", 1), line(30, "c1", 2), line(20, "c2", 1), line(29, "c1", 3)];
         assert_eq!(first_set_back(&lines), None, "processes are on their own, and a second is nothing");
-        let lines = [stop(10, "c1", 1), stop(30, "c1", 2), stop(20, "c1", 3)];
+        let lines = [line(10, "c1", 1), line(30, "c1", 2), line(20, "c1", 3)];
         assert_eq!(first_set_back(&lines).map(|line| line.id.n), Some(3));
     }
 }

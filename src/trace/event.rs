@@ -350,6 +350,13 @@ events! {
         /// Why, in a word.
         cause: Text,
     }
+    /// A proposer hands a command to the leader that it hears.
+    Forward = "FORWARD", Info, step {
+        /// The leader's ballot.
+        ballot: Ballot,
+        /// The leader.
+        to: Server,
+    }
     /// A proposer leads from a slot on.
     Lead = "LEAD", Info, rare {
         /// The first slot that it may propose in.

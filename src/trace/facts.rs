@@ -8,17 +8,20 @@ use super::text::Text;
 use super::word::{Applied, Op};
 use super::writer::Draft;
 use crate::kv::{self, Command, Outcome, Saved, Written};
-use crate::paxos::{self, AcceptorFact, Ballot, LearnerFact, ProposerFact, RetryReason, Value};
+use crate::paxos::{self, AcceptorFact, Ballot, LearnerFact, ProposerFact, RetryReason, StepDown, Value};
 use crate::role::{Server, Servers};
 
 /// The line of a proposer's fact.
 pub fn proposer(fact: &ProposerFact, context: &Context) -> Draft {
     match fact {
-        ProposerFact::Prepared { ballot, from, to, command } => {
+        ProposerFact::Prepared { ballot, from, to, to_lead, command } => {
             let event = Event::Prepare { slot: SlotFrom(*from), ballot: *ballot, to: *to };
             let draft = Draft::about(RoleTag::Proposer, event, context);
             match command {
                 Some(command) => about_command(draft, command),
+                None if *to_lead => {
+                    Draft { req: None, ..draft }.why("no leader is heard: to lead, with one ballot for all later slots")
+                }
                 None => draft.why("to finish slots that others left open; with no command of its own"),
             }
         }
@@ -44,6 +47,24 @@ pub fn proposer(fact: &ProposerFact, context: &Context) -> Draft {
             let draft = command.iter().fold(draft, about_command);
             draft.why(why_retry(*reason, nacks, *answered, *next))
         }
+        ProposerFact::Led { from, ballot, quorum } => {
+            let event = Event::Lead { slot: SlotFrom(*from), ballot: *ballot, quorum: *quorum };
+            let draft = Draft { req: None, ..Draft::about(RoleTag::Proposer, event, context) };
+            draft.why(format!("a majority has promised {ballot}: phase 1 is done for all slots from {from} on"))
+        }
+        ProposerFact::SteppedDown { ballot, open, why } => {
+            let promised = match why {
+                StepDown::Nacked(rival) | StepDown::Rival(rival) => Some(*rival),
+                _ => None,
+            };
+            let event = Event::Stepdown { ballot: *ballot, promised };
+            let draft = Draft { req: None, ..Draft::about(RoleTag::Proposer, event, context) };
+            draft.why(why_step_down(*why, *open))
+        }
+        ProposerFact::Forwarded { command, leader } => {
+            let event = Event::Forward { ballot: *leader, to: leader.server };
+            about_command(Draft::about(RoleTag::Proposer, event, context), command)
+        }
     }
 }
 
@@ -60,9 +81,9 @@ pub fn acceptor(fact: &AcceptorFact, context: &Context) -> Draft {
             let draft = Draft::about(RoleTag::Acceptor, event, context);
             draft.why(format!("already promised {promised} > {ballot}"))
         }
-        AcceptorFact::Accepted { to, ballot, slot } => {
+        AcceptorFact::Accepted { to, ballot, slot, value } => {
             let event = Event::Accepted { slot: *slot, ballot: *ballot, to: *to };
-            Draft::about(RoleTag::Acceptor, event, context)
+            about_value(Draft::about(RoleTag::Acceptor, event, context), value)
         }
     }
 }
@@ -70,9 +91,9 @@ pub fn acceptor(fact: &AcceptorFact, context: &Context) -> Draft {
 /// The line of a learner's fact; `cluster` are all servers, whom it tells what is chosen.
 pub fn learner(fact: &LearnerFact<kv::Outcome>, cluster: Servers, context: &Context) -> Draft {
     match fact {
-        LearnerFact::Chosen { slot, ballot, quorum } => {
+        LearnerFact::Chosen { slot, ballot, quorum, value } => {
             let event = Event::Chosen { slot: *slot, ballot: *ballot, quorum: *quorum, to: cluster };
-            Draft::about(RoleTag::Learner, event, context)
+            value.iter().fold(Draft::about(RoleTag::Learner, event, context), about_value)
         }
         LearnerFact::Learned { slot, ballot, value, outcome } => {
             let Shown { op, key, val, if_version, req } = Shown::new(value);
@@ -135,6 +156,29 @@ impl Shown {
                 Shown { key: Some(Text::new(key)), req, ..nothing(Op::Delete) }
             }
         }
+    }
+}
+
+/// A line about a slot has the label of the command in it: a message may carry many.
+fn about_value(draft: Draft, value: &Value) -> Draft {
+    match value {
+        Value::Command(command) => about_command(draft, command),
+        Value::Noop => draft,
+    }
+}
+
+fn why_step_down(why: StepDown, open: usize) -> String {
+    let reason = match why {
+        StepDown::Nacked(rival) => format!("refused: an acceptor is bound to {rival}"),
+        StepDown::Rival(rival) => format!("{rival} leads"),
+        StepDown::Unheard => "no majority has answered its heartbeats for 300 ms".to_string(),
+        StepDown::Stalled => "slots are open, and nothing was applied for 500 ms".to_string(),
+        StepDown::LearnerDown => "its learner is down".to_string(),
+        StepDown::Below(slot) => format!("slot {slot} is needed, which lies below its ballot: another one begins"),
+    };
+    match open {
+        0 => reason,
+        open => format!("{reason}; {open} slots are open, and may be chosen or not"),
     }
 }
 

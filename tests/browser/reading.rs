@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use paxos_kv::paxos::Policy;
 use paxos_kv::sim::{Faults, batch};
 use paxos_kv::trace::Line;
 use paxos_kv::trace::audit::Audit;
@@ -16,8 +17,12 @@ use super::chromium::Browser;
 pub fn simulated(folder: &Path, seed: u64, faults: Faults) -> PathBuf {
     let dir = folder.join(format!("sim-{seed}"));
     fs::create_dir_all(&dir).unwrap();
-    for (name, text) in
-        batch::run_one(seed, batch::Setting { allowed: faults, bug: None, harm_only: false }, true).lines
+    for (name, text) in batch::run_one(
+        seed,
+        batch::Setting { allowed: faults, bug: None, protocol: Some(Policy::BasicPaxos), harm_only: false },
+        true,
+    )
+    .lines
     {
         fs::write(dir.join(name), text).unwrap();
     }

@@ -90,6 +90,10 @@ impl Cluster {
         let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-server"));
         command.arg("--id").arg(id.to_string()).arg("--cluster").arg(self.file());
         command.arg("--data").arg(self.data(id)).arg("--log-dir").arg(self.folder.path()).arg("--quiet");
+        // What shows each step, unless a test says otherwise.
+        if !self.arguments.iter().any(|argument| argument == "--protocol") {
+            command.args(["--protocol", "basic-paxos"]);
+        }
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
@@ -144,6 +148,16 @@ impl Cluster {
     /// How a server is, if it answers.
     pub fn status(&self, id: u8) -> Option<ServerStatus> {
         self.client("probe", id).status(Server(id)).ok()
+    }
+
+    /// The server that leads, once all these servers know the same one.
+    pub fn await_leader(&self, among: &[u8]) -> u8 {
+        await_some("one leader is known", || {
+            let leader = |id: &u8| Some(self.status(*id)?.leader?.ballot);
+            let leaders: Option<Vec<_>> = among.iter().map(leader).collect();
+            let first = *leaders.as_ref()?.first()?;
+            leaders?.iter().all(|leader| *leader == first).then_some(first.server.0)
+        })
     }
 
     /// Waits until every server answers and all are connected to each other.

@@ -133,15 +133,23 @@ impl Ghost {
                 assert_eq!(ballot.server, server, "{server} prepared a ballot of another's");
                 assert!(self.prepared.insert(*ballot, *from).is_none(), "ballot {ballot} was used twice");
             }
-            Message::Accept { ballot, slot, value } => {
-                assert!(
-                    self.prepared.get(ballot).is_some_and(|from| from <= slot),
-                    "{ballot} was not prepared for {slot}"
-                );
-                let before = self.proposed.insert((*slot, *ballot), value.clone());
-                assert!(before.is_none_or(|before| before == *value), "{ballot} proposed two values in slot {slot}");
-                if let Some((at, chosen)) = self.chosen.get(slot).filter(|(at, _)| at < ballot) {
-                    assert_eq!(chosen, value, "slot {slot} was chosen at {at}, and {ballot} proposes another value");
+            Message::Accept { ballot, first, values } => {
+                for (slot, value) in (first.0..).map(Slot).zip(values) {
+                    assert!(
+                        self.prepared.get(ballot).is_some_and(|from| *from <= slot),
+                        "{ballot} was not prepared for {slot}"
+                    );
+                    let before = self.proposed.insert((slot, *ballot), value.clone());
+                    assert!(
+                        before.is_none_or(|before| before == *value),
+                        "{ballot} proposed two values in slot {slot}"
+                    );
+                    if let Some((at, chosen)) = self.chosen.get(&slot).filter(|(at, _)| at < ballot) {
+                        assert_eq!(
+                            chosen, value,
+                            "slot {slot} was chosen at {at}, and {ballot} proposes another value"
+                        );
+                    }
                 }
             }
             _ => {}
@@ -154,7 +162,7 @@ impl Ghost {
         }
         for action in &ran.actions {
             match action {
-                Action::Fact(LearnerFact::Chosen { slot, ballot, quorum }) => {
+                Action::Fact(LearnerFact::Chosen { slot, ballot, quorum, .. }) => {
                     let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
                     assert!(
                         quorum.without(voted).is_empty(),

@@ -156,6 +156,7 @@ pub struct Cluster<M: StateMachine> {
     pub packets: Vec<Packet>,
     /// Milliseconds since the beginning, for tests that let time pass.
     pub now: u64,
+    policy: Policy,
     nodes: Vec<Node<M>>,
     machine: M,
     /// Draws a delay from a range of milliseconds.
@@ -170,10 +171,16 @@ impl<M: StateMachine> Cluster<M> {
             quorums: Quorums::majority(Servers::first(count)),
             packets: Vec::new(),
             now: 0,
+            policy: Policy::BasicPaxos,
             nodes: (0..count).map(|_| node()).collect(),
             machine,
             draw: Box::new(draw),
         }
+    }
+
+    /// The same under this policy.
+    pub fn under(self, policy: Policy) -> Cluster<M> {
+        Cluster { policy, ..self }
     }
 
     pub fn node(&self, server: Server) -> &Node<M> {
@@ -199,12 +206,12 @@ impl<M: StateMachine> Cluster<M> {
 
     /// Begins a new life of a role, from what its disk knows.
     pub fn start(&mut self, server: Server, role: RoleName) -> Turn<M> {
-        let (quorums, machine) = (self.quorums, self.machine.clone());
+        let (quorums, policy, machine) = (self.quorums, self.policy, self.machine.clone());
         let node = self.node_mut(server);
         match role {
             RoleName::Proposer => {
                 node.proposer.lives += 1;
-                node.proposer.begin(Proposer::new(server, quorums, Policy::BasicPaxos));
+                node.proposer.begin(Proposer::new(server, quorums, policy));
                 self.at_proposer(server, vec![Input::Start], Crash::No)
             }
             RoleName::Acceptor => {
@@ -216,7 +223,7 @@ impl<M: StateMachine> Cluster<M> {
             RoleName::Learner => {
                 node.learner.lives += 1;
                 let life = Life(node.learner.lives);
-                node.learner.begin(Learner::new(server, quorums, life, Default::default(), machine));
+                node.learner.begin(Learner::new(server, quorums, life, Default::default(), machine).under(policy));
                 self.at_learner(server, vec![Input::Start], Crash::No)
             }
         }
@@ -295,8 +302,8 @@ impl<M: StateMachine> Cluster<M> {
                     let due = self.due(timer);
                     self.node_mut(server).learner.arm(due, *timer);
                 }
-                Action::Outcome(LearnerOutcome::Applied { slot, id, .. }) => {
-                    let what = What::Applied(ProposerRequest::Applied { slot: *slot, id: *id });
+                Action::Outcome(LearnerOutcome::Advanced { applied, ids }) => {
+                    let what = What::Applied(ProposerRequest::Applied { slot: *applied, ids: ids.clone() });
                     let packet = Packet { from: server, to: server, role: RoleName::Proposer, what, due: self.now };
                     self.packets.push(packet);
                 }

@@ -8,9 +8,10 @@ use std::hash::Hash;
 use goldenscript::{ArgumentConsumer, Context};
 use paxos_kv::paxos::{
     AcceptorFact, AcceptorRecord, Ballot, Command, CommandId, Entry, LearnerFact, LearnerOutcome, Message, Part,
-    ProposerFact, ProposerOutcome, ProposerRecord, Refused, RoleName, Slot, SlotRange, StateMachine, Value,
+    Policy, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, Refused, RoleName, Slot, SlotRange,
+    StateMachine, Value,
 };
-use paxos_kv::role::{Action, Role, Server, Servers, Timed};
+use paxos_kv::role::{Action, Input, Role, Server, Servers, Timed};
 
 use crate::world::{Cluster, Crash, Packet, Ran, Turn, What};
 
@@ -93,7 +94,8 @@ impl Scenario {
     /// | command | meaning |
     /// |---|---|
     /// | `cluster 3` | servers s1 to s3 begin; what they say at first is delivered and not shown |
-    /// | `propose s1 A` | a client asks s1 for command A |
+    /// | `cluster 3 led=yes` | ... under a leader, who must be elected first |
+    /// | `propose s1 A` | a client asks s1 for command A; `A/B`: two commands, in one turn |
     /// | `read s1` | a client reads at s1 |
     /// | `deliver [PREPARE] [from=s1/s2] [to=s3] [role=acceptor] [slot=1] [ballot=1.1] [count=1]` | those messages arrive, oldest first, one turn each; without a filter all that are on their way now |
     /// | ... `together=yes` | all in one turn of each role |
@@ -102,18 +104,26 @@ impl Scenario {
     /// | `settle` | deliver until nothing is on its way |
     /// | `network` | what is on its way |
     /// | `fire s1.proposer attempt` | an armed timer runs out |
+    /// | ... `times=3` | and again, so often |
+    /// | `gone s1 s2` | s1 notices that its connection from s2 has closed |
     /// | `crash s1.acceptor`, `restart s1.acceptor` | between two turns |
     /// | `forget s1.acceptor` | its disk is wiped: outside of what the protocol allows |
     /// | `say PROMISE from=s2 to=s1 ballot=1.1 ...` | a message made by hand arrives |
     /// | `show s1` | what its roles know |
     fn command(&mut self, name: &str, args: &mut ArgumentConsumer<'_>) -> Result<()> {
         match name {
-            "cluster" => return self.begin(pos(args)?.parse()?),
+            "cluster" => {
+                let count = pos(args)?.parse()?;
+                let leads = args.take_key("led").is_some();
+                return self.begin(count, if leads { Policy::MultiPaxos } else { Policy::BasicPaxos });
+            }
             "propose" => {
                 let server = server(&pos(args)?)?;
-                let command = command(&pos(args)?);
-                writeln!(self.out, "{server} proposer is asked for {}", text(&command))?;
-                let turn = self.cluster()?.propose(server, command);
+                let names = pos(args)?;
+                writeln!(self.out, "{server} proposer is asked for {}", names.replace('/', " "))?;
+                let commands = names.split('/').map(command);
+                let inputs = commands.map(|command| Input::Request(ProposerRequest::Propose(command))).collect();
+                let turn = self.cluster()?.at_proposer(server, inputs, Crash::No);
                 self.tell(server, turn)?;
             }
             "read" => {
@@ -155,7 +165,20 @@ impl Scenario {
                     writeln!(self.out, "{}", on_its_way(&packet))?;
                 }
             }
-            "fire" => self.fire(args)?,
+            "fire" => {
+                let times = args.take_key("times").map_or(Ok(1), |times| times.parse::<usize>())?;
+                let (at, timer) = (pos(args)?, pos(args)?);
+                for _ in 0..times {
+                    self.fire(&at, &timer)?;
+                }
+            }
+            "gone" => {
+                let (server, peer) = (server(&pos(args)?)?, server(&pos(args)?)?);
+                writeln!(self.out, "{server}'s connection from {peer} closes")?;
+                let input = Input::Request(ProposerRequest::PeerGone(peer));
+                let turn = self.cluster()?.at_proposer(server, vec![input], Crash::No);
+                self.tell(server, turn)?;
+            }
             "crash" => {
                 let (server, role) = server_role(&pos(args)?)?;
                 self.cluster()?.crash(server, role);
@@ -194,8 +217,8 @@ impl Scenario {
     }
 
     /// All roles begin and hear each other once: everybody knows that nothing was applied.
-    fn begin(&mut self, count: u8) -> Result<()> {
-        self.cluster = Some(Cluster::new(count, Names::default(), |delay| *delay.start()));
+    fn begin(&mut self, count: u8, policy: Policy) -> Result<()> {
+        self.cluster = Some(Cluster::new(count, Names::default(), |delay| *delay.start()).under(policy));
         for server in self.cluster()?.servers() {
             for role in RoleName::ALL {
                 self.cluster()?.start(server, role);
@@ -258,11 +281,10 @@ impl Scenario {
         Ok(())
     }
 
-    fn fire(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
-        let (server, role) = server_role(&pos(args)?)?;
-        let wanted = pos(args)?;
+    fn fire(&mut self, at: &str, wanted: &str) -> Result<()> {
+        let (server, role) = server_role(at)?;
         let node = self.cluster()?.node(server);
-        let named = |timer: &str| timer.to_lowercase().starts_with(&wanted);
+        let named = |timer: &str| timer.to_lowercase().starts_with(wanted);
         let timers: Vec<String> = match role {
             RoleName::Proposer => node.proposer.timers.iter().map(|(_, timer)| format!("{timer:?}")).collect(),
             _ => node.learner.timers.iter().map(|(_, timer)| format!("{timer:?}")).collect(),
@@ -383,11 +405,21 @@ fn place(message: &Message) -> (Option<Slot>, Option<Ballot>) {
             (None, Some(*ballot))
         }
         Message::Truncated { ballot, slot, .. }
-        | Message::Accept { ballot, slot, .. }
-        | Message::Accepted { ballot, slot }
-        | Message::Chosen { ballot, slot } => (Some(*slot), Some(*ballot)),
+        | Message::Accept { ballot, first: slot, .. }
+        | Message::Accepted { ballot, slots: SlotRange { first: slot, .. } }
+        | Message::Chosen { ballot, slots: SlotRange { first: slot, .. } } => (Some(*slot), Some(*ballot)),
+        Message::Heartbeat { ballot } | Message::HeartbeatAnswer { ballot } | Message::Relay { ballot } => {
+            (None, Some(*ballot))
+        }
         Message::Fill { slot } | Message::ReadAnswer { slot, .. } => (Some(*slot), None),
-        Message::Beat { .. } | Message::CatchUp { .. } | Message::Entries { .. } | Message::Read { .. } => (None, None),
+        Message::Beat { .. }
+        | Message::CatchUp { .. }
+        | Message::Entries { .. }
+        | Message::Read { .. }
+        | Message::Forward { .. }
+        | Message::Refused { .. }
+        | Message::PreVote { .. }
+        | Message::PreVoteAnswer { .. } => (None, None),
     }
 }
 
@@ -415,15 +447,37 @@ fn words(message: &Message) -> String {
         Message::Truncated { ballot, slot, below } => {
             format!("{name} {ballot} slot {slot}, all below slot {below} chosen and forgotten")
         }
-        Message::Accept { ballot, slot, value } => format!("{name} {ballot} slot {slot} = {}", self::name(value)),
-        Message::Accepted { ballot, slot } | Message::Chosen { ballot, slot } => format!("{name} {ballot} slot {slot}"),
+        Message::Accept { ballot, first, values } => {
+            let last = first.plus(values.len() as u64).previous();
+            let values: Vec<String> = values.iter().map(self::name).collect();
+            format!("{name} {ballot} {} = {}", slots(SlotRange { first: *first, last }), values.join(" "))
+        }
+        Message::Accepted { ballot, slots } | Message::Chosen { ballot, slots } => {
+            format!("{name} {ballot} {}", self::slots(*slots))
+        }
         Message::Beat { applied, .. } => format!("{name} applied {applied}"),
         Message::CatchUp { from } => format!("{name} from slot {from}"),
         Message::Entries { entries, applied } => format!("{name} {}, applied {applied}", self::entries(entries)),
         Message::Read { id } => format!("{name} {}", number(*id)),
         Message::ReadAnswer { id, slot } => format!("{name} {}, highest slot {slot}", number(*id)),
         Message::Fill { slot } => format!("{name} slot {slot}"),
+        Message::Forward { commands } => {
+            format!("{name} {}", commands.iter().map(|command| id_name(command.id)).collect::<Vec<_>>().join(" "))
+        }
+        Message::Refused { leader: Some(leader) } => format!("{name}, {leader} leads"),
+        Message::Refused { leader: None } => format!("{name}, nobody leads"),
+        Message::Heartbeat { ballot } | Message::HeartbeatAnswer { ballot } | Message::Relay { ballot } => {
+            format!("{name} {ballot}")
+        }
+        Message::PreVote { id } => format!("{name} {id}"),
+        Message::PreVoteAnswer { id, hears } => {
+            format!("{name} {id}, hears {}", if *hears { "a leader" } else { "no leader" })
+        }
     }
+}
+
+fn slots(SlotRange { first, last }: SlotRange) -> String {
+    if first == last { format!("slot {first}") } else { format!("slots {first}-{last}") }
 }
 
 /// A number of a life, as life.number.
@@ -448,7 +502,7 @@ fn on_its_way(packet: &Packet) -> String {
 fn timer_words<T: Timed>(timer: &T) -> Option<String> {
     let name = format!("{timer:?}");
     // The clocks of the roles tick always.
-    if name == "Tick" || name == "Beat" {
+    if name == "Tick" || name == "Beat" || name == "Pulse" {
         return None;
     }
     let name = name.split([' ', '{']).next().unwrap_or_default();
@@ -485,6 +539,13 @@ fn proposer_fact(fact: &ProposerFact) -> Option<String> {
             let nacks = if nacks.is_empty() { "none".to_string() } else { nacks.join(" ") };
             Some(format!("gives {ballot} up: {reason:?}, nacks {nacks}, answered {answered}, next round {next}"))
         }
+        ProposerFact::Led { from, ballot, quorum } => {
+            Some(format!("leads at {ballot} from slot {from} on, by the promises of {quorum}"))
+        }
+        ProposerFact::SteppedDown { ballot, open, why } => {
+            Some(format!("leads no longer at {ballot}: {why:?}, {open} slots open"))
+        }
+        ProposerFact::Forwarded { .. } => None,
     }
 }
 
@@ -494,7 +555,9 @@ fn proposer_outcome(ProposerOutcome::NotApplied { id, why }: &ProposerOutcome) -
 
 fn learner_fact(fact: &LearnerFact<Outcome>) -> Option<String> {
     match fact {
-        LearnerFact::Chosen { slot, ballot, quorum } => Some(format!("slot {slot} is chosen at {ballot} by {quorum}")),
+        LearnerFact::Chosen { slot, ballot, quorum, .. } => {
+            Some(format!("slot {slot} is chosen at {ballot} by {quorum}"))
+        }
         LearnerFact::Learned { slot, value, outcome, .. } => Some(match outcome {
             Outcome::Duplicate(first) => format!("applies slot {slot} = {}: a duplicate of slot {first}", name(value)),
             Outcome::Noop | Outcome::Taken => format!("applies slot {slot} = {}", name(value)),
@@ -505,7 +568,7 @@ fn learner_fact(fact: &LearnerFact<Outcome>) -> Option<String> {
 
 fn learner_outcome(outcome: &LearnerOutcome<Names>) -> Option<String> {
     match outcome {
-        LearnerOutcome::Applied { .. } => None,
+        LearnerOutcome::Applied { .. } | LearnerOutcome::Advanced { .. } => None,
         LearnerOutcome::Answer { token, slot, answer } => {
             Some(format!("answers read r{token} as of slot {slot}: {answer}"))
         }
@@ -618,11 +681,15 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
         },
         "ACCEPT" => Message::Accept {
             ballot: ballot(args, "ballot")?,
-            slot: slot(args, "slot")?,
-            value: value(&key(args, "value")?),
+            first: slot(args, "slot")?,
+            values: key(args, "value")?.split('/').map(value).collect(),
         },
-        "ACCEPTED" => Message::Accepted { ballot: ballot(args, "ballot")?, slot: slot(args, "slot")? },
-        "CHOSEN" => Message::Chosen { ballot: ballot(args, "ballot")?, slot: slot(args, "slot")? },
+        "ACCEPTED" => Message::Accepted { ballot: ballot(args, "ballot")?, slots: run(args)? },
+        "CHOSEN" => Message::Chosen { ballot: ballot(args, "ballot")?, slots: run(args)? },
+        "HEARTBEAT" => Message::Heartbeat { ballot: ballot(args, "ballot")? },
+        "RELAY" => Message::Relay { ballot: ballot(args, "ballot")? },
+        "FORWARD" => Message::Forward { commands: key(args, "commands")?.split('/').map(command).collect() },
+        "PREVOTE" => Message::PreVote { id: key(args, "id")?.parse()? },
         "BEAT" => Message::Beat { applied: slot(args, "applied")?, digest: 0 },
         "CATCHUP" => Message::CatchUp { from: slot(args, "slot")? },
         "ENTRIES" => {
@@ -632,6 +699,13 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
         "FILL" => Message::Fill { slot: slot(args, "slot")? },
         _ => return Err(format!("no message {name}").into()),
     })
+}
+
+/// `slot=7`, and with `last=9` the slots from 7 to 9.
+fn run(args: &mut ArgumentConsumer<'_>) -> Result<SlotRange> {
+    let first = Slot(key(args, "slot")?.parse()?);
+    let last = args.take_key("last").map_or(Ok(first.0), |last| last.parse()).map(Slot)?;
+    Ok(SlotRange { first, last })
 }
 
 /// `7@3.1@A/8@1.2@noop`

@@ -3,4 +3,5 @@
 mod command_line;
 mod fake;
 mod honesty;
+mod pipeline;
 mod recovery;

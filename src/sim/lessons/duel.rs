@@ -1,6 +1,7 @@
 //! Two proposers at once.
 
 use super::{Do, Lesson, MS, When};
+use crate::paxos::Policy;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "duel",
@@ -14,12 +15,13 @@ pub(super) const LESSON: Lesson = Lesson {
         ("So does server 5, with another ballot", "s5.*proposer PREPARE  req=c2-"),
         ("Who has promised the higher ballot refuses the lower", "acceptor NACK"),
         ("The loser takes a higher round, after a random pause", "proposer RETRY"),
-        ("In the end both are chosen, each in a slot of its own", "learner  CHOSEN"),
+        ("In the end both are done, each in a slot of its own", "learner  CHOSEN   req=c2-3"),
     ],
     question: "Why does the pause stay short, however often a proposer has lost?",
     answer: "A pause that grows with each loss starves the loser: the winner begins its next write while the loser still \
              waits. See src/paxos/proposer.rs, and rule 11 in docs/rules.md.",
     servers: 5,
+    protocol: Policy::BasicPaxos,
     forgets: false,
     script: &[
         (When::At(30 * MS), Do::Put(1, &[("color", "blue"), ("color", "navy")])),

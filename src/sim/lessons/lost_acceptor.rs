@@ -1,6 +1,7 @@
 //! What a majority is for.
 
 use super::{Do, Lesson, MS, When};
+use crate::paxos::Policy;
 use crate::paxos::RoleName::Acceptor;
 
 pub(super) const LESSON: Lesson = Lesson {
@@ -19,6 +20,7 @@ pub(super) const LESSON: Lesson = Lesson {
     question: "Five servers tolerate two dead ones. What would six tolerate?",
     answer: "Two: a majority of six is four. An even number buys nothing. See src/paxos/quorum.rs.",
     servers: 5,
+    protocol: Policy::BasicPaxos,
     forgets: false,
     script: &[
         (When::At(30 * MS), Do::Put(1, &[("color", "blue")])),

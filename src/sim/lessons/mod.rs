@@ -10,6 +10,7 @@ mod duel;
 mod lost_acceptor;
 mod lost_memory;
 mod one_value;
+mod stable_leader;
 #[cfg(test)]
 mod tests;
 
@@ -23,15 +24,21 @@ use super::network::{Node, Weather};
 use super::plan::Plan;
 use super::world::{Death, World};
 use crate::kv::Op;
-use crate::paxos::RoleName;
+use crate::paxos::{Policy, RoleName};
 use crate::role::{Server, Servers};
 use crate::server::mailbox::CrashOrder;
 use crate::trace::parse::{Run, RunError};
 use crate::trace::{CrashCause, CrashPoint};
 
 /// All of them, in the order in which they are best read.
-pub const LESSONS: &[Lesson] =
-    &[one_value::LESSON, lost_acceptor::LESSON, duel::LESSON, adopt::LESSON, lost_memory::LESSON];
+pub const LESSONS: &[Lesson] = &[
+    one_value::LESSON,
+    lost_acceptor::LESSON,
+    duel::LESSON,
+    adopt::LESSON,
+    lost_memory::LESSON,
+    stable_leader::LESSON,
+];
 
 /// A scene and what it teaches.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +57,8 @@ pub struct Lesson {
     pub answer: &'static str,
     /// How many servers there are.
     servers: u8,
+    /// How they agree.
+    protocol: Policy,
     /// Acceptors come back without their memory.
     forgets: bool,
     script: &'static [(When, Do)],
@@ -146,7 +155,7 @@ impl Lesson {
             safety: 60 * SECOND,
             healthy: Servers::first(self.servers),
             fault_lasts: 3_600 * SECOND,
-            ..Plan::new(7, Faults::NONE)
+            ..Plan::new(7, Faults::NONE, Some(self.protocol))
         }
     }
 

@@ -1,0 +1,216 @@
+//! What the protocol alone costs: the roles of five servers, without disks, sockets and threads.
+//!
+//! `cargo bench --bench roles`. The group is the number of commands that are under way at once.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::collections::VecDeque;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use paxos_kv::kv::{self, Kv, Op};
+use paxos_kv::paxos::{
+    Acceptor, Ballot, Learner, LearnerOutcome, Life, Message, Policy, Proposer, ProposerRequest, Quorums, RoleName,
+    Slot, SlotRange, StateMachine, Value,
+};
+use paxos_kv::role::{Action, Disk, Input, Role, Server, Servers, turn};
+
+const BALLOT: Ballot = Ballot { round: 1, server: Server(1) };
+
+/// A disk that costs nothing.
+struct Nothing;
+
+impl<Record> Disk<Record> for Nothing {
+    type Error = std::convert::Infallible;
+
+    fn commit(&mut self, _records: &[Record]) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+/// A write of a 16-byte key and a 100-byte value.
+fn write(sequence: u64) -> Value {
+    let op =
+        Op::Put { key: format!("key-{:012}", sequence % 10_000).into_bytes(), value: vec![7; 100], if_version: None };
+    let label = String::new();
+    Value::Command(kv::Command::Write { session: 1, sequence, first_open: sequence, label, op }.to_paxos())
+}
+
+fn open() -> Value {
+    Value::Command(kv::Command::Open { nonce: 7, label: String::new() }.to_paxos())
+}
+
+/// One turn of a role with this mail; gives what it wants done.
+fn step<R: Role>(role: &mut R, inputs: impl IntoIterator<Item = Input<R>>) -> Vec<Action<R>> {
+    let mail = inputs.into_iter().map(|input| ((), input));
+    turn(role, mail, &mut Nothing, false).unwrap().into_iter().flat_map(|(_, actions)| actions).collect()
+}
+
+fn message<R: Role>(from: Server, message: R::Message) -> Input<R> {
+    Input::Message { from, message }
+}
+
+/// The roles of five servers, and the messages on their way between them.
+struct World {
+    proposers: Vec<Proposer>,
+    acceptors: Vec<Acceptor>,
+    learners: Vec<Learner<Kv>>,
+    mail: VecDeque<(Server, Server, Message)>,
+    applied: u64,
+}
+
+impl World {
+    fn new() -> World {
+        let quorums = Quorums::majority(Servers::first(5));
+        let servers = || (1..=5).map(Server);
+        let mut world = World {
+            proposers: servers().map(|me| Proposer::new(me, quorums, Policy::BasicPaxos)).collect(),
+            acceptors: servers().map(|_| Acceptor::new(Life(1))).collect(),
+            learners: servers().map(|me| Learner::new(me, quorums, Life(1), Slot(0), Kv::default())).collect(),
+            mail: VecDeque::new(),
+            applied: 0,
+        };
+        for server in servers() {
+            let at = usize::from(server.0) - 1;
+            let actions = step(&mut world.proposers[at], [Input::Start]);
+            world.send(server, actions);
+            let actions = step(&mut world.learners[at], [Input::Start]);
+            world.learnt(server, actions);
+        }
+        world.settle();
+        world
+    }
+
+    fn send<R: Role<Message = Message>>(&mut self, from: Server, actions: Vec<Action<R>>) {
+        for action in actions {
+            if let Action::Send { to, message } = action {
+                self.mail.extend(to.iter().map(|to| (from, to, message.clone())));
+            }
+        }
+    }
+
+    fn learnt(&mut self, from: Server, actions: Vec<Action<Learner<Kv>>>) {
+        for action in &actions {
+            self.applied += u64::from(matches!(action, Action::Outcome(LearnerOutcome::Applied { .. })));
+            if let Action::Outcome(LearnerOutcome::Advanced { applied, ids }) = action {
+                let told = Input::Request(ProposerRequest::Applied { slot: *applied, ids: ids.clone() });
+                let actions = step(&mut self.proposers[usize::from(from.0) - 1], [told]);
+                self.send(from, actions);
+            }
+        }
+        self.send(from, actions);
+    }
+
+    /// Delivers until nobody has anything to say.
+    fn settle(&mut self) {
+        while let Some((from, to, said)) = self.mail.pop_front() {
+            let at = usize::from(to.0) - 1;
+            for role in said.heard_by() {
+                match role {
+                    RoleName::Proposer => {
+                        let actions = step(&mut self.proposers[at], [message(from, said.clone())]);
+                        self.send(to, actions);
+                    }
+                    RoleName::Acceptor => {
+                        let actions = step(&mut self.acceptors[at], [message(from, said.clone())]);
+                        self.send(to, actions);
+                    }
+                    RoleName::Learner => {
+                        let actions = step(&mut self.learners[at], [message(from, said.clone())]);
+                        self.learnt(to, actions);
+                    }
+                }
+            }
+        }
+    }
+
+    fn propose(&mut self, value: Value) {
+        let Value::Command(command) = value else { return };
+        let actions = step(&mut self.proposers[0], [Input::Request(ProposerRequest::Propose(command))]);
+        self.send(Server(1), actions);
+    }
+}
+
+fn whole_commands(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("basic-paxos, five servers, a command through both phases");
+    for under_way in [1u64, 64] {
+        group.throughput(Throughput::Elements(under_way));
+        let mut world = World::new();
+        world.propose(open());
+        world.settle();
+        let mut sequence = 0;
+        group.bench_function(under_way.to_string(), |bencher| {
+            bencher.iter(|| {
+                let before = world.applied;
+                for _ in 0..under_way {
+                    sequence += 1;
+                    world.propose(write(sequence));
+                }
+                world.settle();
+                assert_eq!(world.applied - before, 5 * under_way, "every server applies every command");
+            });
+        });
+    }
+    group.finish();
+}
+
+fn single_steps(criterion: &mut Criterion) {
+    const GROUP: u64 = 64;
+    let mut group = criterion.benchmark_group("one role, a group of 64 inputs");
+    group.throughput(Throughput::Elements(GROUP));
+    let accepts = |from: u64| {
+        let accept = move |n| Message::Accept { ballot: BALLOT, first: Slot(from + n), values: vec![write(from + n)] };
+        (0..GROUP).map(accept).collect::<Vec<Message>>()
+    };
+
+    let mut acceptor = Acceptor::new(Life(1));
+    let mut next = 1;
+    group.bench_function("acceptor: ACCEPT", |bencher| {
+        bencher.iter_batched(
+            || {
+                next += GROUP;
+                accepts(next)
+            },
+            |accepts| step(&mut acceptor, accepts.into_iter().map(|accept| message(BALLOT.server, accept))),
+            BatchSize::SmallInput,
+        );
+    });
+
+    let quorums = Quorums::majority(Servers::first(5));
+    let mut learner = Learner::new(Server(1), quorums, Life(1), Slot(0), Kv::default());
+    let mut next = 1;
+    group.bench_function("learner: ACCEPT and three ACCEPTED, chosen and applied", |bencher| {
+        bencher.iter_batched(
+            || {
+                let accepts = accepts(next);
+                let slots = next..next + GROUP;
+                next += GROUP;
+                let accepted = |server| {
+                    let accepted = |slot| Message::Accepted { ballot: BALLOT, slots: SlotRange::only(Slot(slot)) };
+                    slots.clone().map(move |slot| (Server(server), accepted(slot)))
+                };
+                let proposed = accepts.into_iter().map(|accept| (BALLOT.server, accept));
+                proposed.chain(accepted(1)).chain(accepted(2)).chain(accepted(3)).collect::<Vec<_>>()
+            },
+            |mail| step(&mut learner, mail.into_iter().map(|(from, said)| message(from, said))),
+            BatchSize::SmallInput,
+        );
+    });
+
+    let mut machine = Kv::default();
+    machine.apply(Slot(1), &open());
+    let mut slot = 1;
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("store: one write applied", |bencher| {
+        bencher.iter_batched(
+            || {
+                slot += 1;
+                (Slot(slot), write(slot))
+            },
+            |(slot, value)| machine.apply(slot, &value),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, single_steps, whole_commands);
+criterion_main!(benches);

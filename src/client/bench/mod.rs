@@ -1,0 +1,255 @@
+//! `paxos-client bench`: how much a cluster does, and how long it takes over each request.
+//!
+//! A *closed loop* keeps so many requests under way for each client, and begins the next when one has ended: it measures
+//! what the cluster can do at most. An *open loop* (`--rate`) begins requests when they are due, whatever becomes of those
+//! before: it measures what a user would wait who does not wait for others. There a request's time counts from the moment
+//! when it was due, so a cluster that stands still for a second is charged for every request of that second.
+//!
+//! The generator shares the machine with the servers that it measures, so it is cheap: a thread drives many connections,
+//! and reads what a socket has with one call. What it costs is part of the result, and so is what the servers cost, if
+//! they are on this machine.
+
+mod chart;
+mod load;
+mod machine;
+mod sweep;
+mod tally;
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::unbounded;
+
+use super::outcome::ClientError;
+use super::print::Printer;
+use super::status::Survey;
+use super::stub::{Client, ClientOptions, UNDER_WAY_MAX};
+use super::workload::Action;
+use crate::cluster::Cluster;
+use crate::random::Random;
+use crate::role::Server;
+
+pub use crate::net::allow_many_sockets;
+pub use sweep::{Sweep, run as sweep};
+pub use tally::Summary;
+
+use load::{Faults, Lane, Load};
+use machine::Processes;
+use tally::{Gap, Tally};
+
+/// A bench has at most so many clients: a server takes 1,200 connections.
+pub const CLIENTS_MAX: u32 = 1_100;
+/// And at most so many threads.
+pub const THREADS_MAX: u32 = 16;
+/// Values that are read are written first, so many at a time.
+const FILL_UNDER_WAY: usize = UNDER_WAY_MAX;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How many clients there are, each with a connection and a session of its own.
+    pub clients: u32,
+    /// How many requests each has under way.
+    pub pipeline: u32,
+    /// For how long.
+    pub duration: Duration,
+    /// How long the load runs before that.
+    pub warm_up: Duration,
+    /// How many of a hundred requests are reads.
+    pub reads: u8,
+    /// The length of a value, in bytes.
+    pub value_size: usize,
+    /// How many keys there are.
+    pub keys: u64,
+    /// Requests a second, all clients together; as many as the servers take if None.
+    pub rate: Option<u32>,
+    /// The servers that the clients ask first, in turn; the one that leads if None, or the first that answers.
+    pub at: Option<Vec<Server>>,
+    /// The generator's threads.
+    pub threads: u32,
+    /// How long a whole request may take.
+    pub timeout: Duration,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        Plan {
+            clients: 64,
+            pipeline: 1,
+            duration: Duration::from_secs(10),
+            warm_up: Duration::from_secs(1),
+            reads: 50,
+            value_size: 100,
+            keys: 10_000,
+            rate: None,
+            at: None,
+            threads: 1,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Why there is no measurement.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// Nobody is there to be measured.
+    #[error("no server answers: there is nothing to measure. Try: paxos-client status")]
+    NobodyAnswers,
+    /// A request before the measurement has failed.
+    #[error("the keys that are to be read could not be written first: {0}")]
+    NotFilled(ClientError),
+    /// The clients cannot be made.
+    #[error("{0}")]
+    Client(#[from] ClientError),
+    /// Something of the machine is missing.
+    #[error("{what}: {error}")]
+    Machine {
+        /// What was tried.
+        what: String,
+        /// What went wrong.
+        error: std::io::Error,
+    },
+    /// A server of a sweep has ended.
+    #[error("server {} of the sweep has ended ({status}): {said}", .server.0)]
+    ServerEnded {
+        /// Which.
+        server: Server,
+        /// How.
+        status: ExitStatus,
+        /// What it said last.
+        said: String,
+    },
+    /// The servers of a sweep do not come up.
+    #[error("the servers of the sweep do not answer within {} s", .0.as_secs())]
+    NotUp(Duration),
+    /// The program that serves is missing.
+    #[error("there is no program {}: build it with cargo build --release", .0.display())]
+    NoServer(PathBuf),
+}
+
+impl BenchError {
+    fn machine(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> BenchError {
+        let what = what.into();
+        move |error| BenchError::Machine { what, error }
+    }
+}
+
+/// Measures a cluster. Each second `tell` gets a line, and one more for what went wrong in it.
+pub fn run(cluster: &Cluster, plan: &Plan, tell: &(dyn Fn(String) + Sync)) -> Result<Summary, BenchError> {
+    let survey = Survey::take(cluster, Duration::from_secs(2));
+    let Some(first) = survey.statuses().next() else { return Err(BenchError::NobodyAnswers) };
+    let at = plan.at.clone().unwrap_or_else(|| vec![first.server]);
+    let (protocol, forgets) = (first.protocol.clone(), first.restart != "disk");
+    let processes = Processes::of(cluster, &survey);
+    if plan.reads > 0 && survey.statuses().all(|status| status.keys < plan.keys) {
+        fill(cluster, plan, at[0])?;
+    }
+
+    let began = Instant::now() + plan.warm_up;
+    let ends = began + plan.duration;
+    let (gap, faults) = (Arc::new(Gap::new(began)), Arc::new(Faults::default()));
+    let mut lanes = lanes(cluster, plan, &at, &faults)?;
+    let (seconds, told) = unbounded();
+    let per_thread = lanes.len().div_ceil(plan.threads as usize);
+    let tally = thread::scope(|scope| {
+        let mut threads = Vec::new();
+        while !lanes.is_empty() {
+            let share = lanes.drain(..per_thread.min(lanes.len())).collect();
+            let number = threads.len() as u64;
+            let (gap, seconds) = (gap.clone(), seconds.clone());
+            let rate = plan.rate.map(|rate| f64::from(rate) / f64::from(plan.clients));
+            let load = move || Load::new(share, plan, rate, (began, ends), gap, number)?.run(&seconds);
+            let thread = thread::Builder::new().name(format!("load-{number}")).spawn_scoped(scope, load);
+            threads.push(thread.map_err(BenchError::machine("cannot start a thread"))?);
+        }
+        drop(seconds);
+        thread::sleep(began.saturating_duration_since(Instant::now()));
+        let before = processes.usage();
+        let mut all = Tally::default();
+        for second in 1.. {
+            let mut one = Tally::default();
+            // Every thread says what its second brought, and when it is over what was left.
+            (0..threads.len()).filter_map(|_| told.recv().ok()).for_each(|tally| one.add(&tally));
+            all.add(&one);
+            if one.took.is_zero() {
+                break;
+            }
+            tell(one.line(second));
+            faults.take().into_iter().for_each(tell);
+        }
+        let used = processes.usage().since(&before);
+        for thread in threads {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        all.finish(began, ends);
+        Ok::<_, BenchError>((all, used))
+    });
+    let (tally, used) = tally?;
+    let durability = if forgets { "fsync=on, but acceptors forget: UNSAFE" } else { "fsync=on" };
+    Ok(Summary {
+        plan: plan.clone(),
+        tally,
+        used,
+        durability: durability.to_string(),
+        protocol,
+        servers: cluster.servers().len(),
+        at,
+        longest_gap: gap.longest(ends),
+    })
+}
+
+/// The clients, each with its place in the loop.
+fn lanes(cluster: &Cluster, plan: &Plan, at: &[Server], faults: &Arc<Faults>) -> Result<Vec<Lane>, BenchError> {
+    let lane = |n: u32| {
+        let options = ClientOptions {
+            first_server: Some(at[n as usize % at.len()]),
+            timeout: plan.timeout,
+            // Labels are for people who follow single requests; here nobody does.
+            ..ClientOptions::new(cluster.clone(), "")
+        };
+        let mut client = Client::connect(options)?;
+        let faults = faults.clone();
+        client.on_failover(move |failed, next| faults.note(failed, next));
+        Ok(Lane::new(client, Random::new(u64::from(n), 7)))
+    };
+    (0..plan.clients).map(lane).collect()
+}
+
+/// Writes every key once, so that reads find something.
+fn fill(cluster: &Cluster, plan: &Plan, at: Server) -> Result<(), BenchError> {
+    let options = ClientOptions { first_server: Some(at), ..ClientOptions::new(cluster.clone(), "") };
+    let mut client = Client::connect(options)?;
+    let mut keys = 0..plan.keys;
+    loop {
+        while client.under_way() < FILL_UNDER_WAY
+            && let Some(key) = keys.next()
+        {
+            client.queue(put(key, plan.value_size)).map_err(BenchError::NotFilled)?;
+        }
+        match client.wait_any() {
+            Some((_, ended)) => drop(ended.end.map_err(BenchError::NotFilled)?),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// The n-th key: 16 bytes.
+fn key(n: u64) -> Vec<u8> {
+    format!("key-{n:012}").into_bytes()
+}
+
+fn put(n: u64, value_size: usize) -> Action {
+    Action::Put { key: key(n), value: vec![b'v'; value_size], if_version: None }
+}
+
+/// Runs a bench and prints what it brings: lines and a summary, or one JSON object.
+pub fn report(cluster: &Cluster, plan: &Plan, json: bool, printer: &Arc<Printer>) -> Result<(), BenchError> {
+    allow_many_sockets();
+    let tell = |line: String| if json { printer.note(line) } else { printer.line(line) };
+    let summary = run(cluster, plan, &tell)?;
+    printer.line(if json { summary.json() } else { summary.to_string() });
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! `paxos-client bench sweep`: one measurement after the other, over clients, protocols, cluster sizes and value sizes.
+//!
+//! It starts the servers itself, on free loopback ports and with data in a folder of its own, and takes both away again.
+//! What it finds goes to a CSV file, row by row, so that a sweep that is broken off leaves what it had, and to a picture.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::chart::{Panel, Series, draw};
+use super::{BenchError, Plan, Summary, run as measure};
+use crate::client::status::Survey;
+use crate::cluster::Cluster;
+use crate::role::Server;
+
+/// How long servers may take to come up.
+const READY: Duration = Duration::from_secs(20);
+/// How long they may take to end.
+const STOP: Duration = Duration::from_secs(5);
+const HEAD: &str = "protocol,servers,clients,pipeline,reads,value_size,ops_per_s,p50_us,p90_us,p99_us,p999_us,max_us,\
+                    errors,unknown,busy,server_cpu_us_per_op,server_rss_mb";
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// How the servers agree, as `paxos-server --protocol` takes it.
+    pub protocols: Vec<String>,
+    /// Cluster sizes.
+    pub servers: Vec<u8>,
+    /// Numbers of clients.
+    pub clients: Vec<u32>,
+    /// Value sizes beside that of `plan`, in bytes: measured with the largest cluster of at most five, at the plan's
+    /// number of clients.
+    pub value_sizes: Vec<usize>,
+    /// All else.
+    pub plan: Plan,
+    /// Where `sweep.csv` and `sweep.svg` go.
+    pub out: PathBuf,
+    /// The program that serves.
+    pub program: PathBuf,
+}
+
+/// One measurement.
+struct Cell {
+    protocol: String,
+    servers: u8,
+    summary: Summary,
+}
+
+/// Measures it all; `tell` gets a line for each measurement.
+pub fn run(sweep: &Sweep, tell: &(dyn Fn(String) + Sync)) -> Result<(), BenchError> {
+    if !sweep.program.is_file() {
+        return Err(BenchError::NoServer(sweep.program.clone()));
+    }
+    let csv = sweep.out.join("sweep.csv");
+    let cannot_write = |path: &Path| BenchError::machine(format!("cannot write {}", path.display()));
+    let opened = fs::create_dir_all(&sweep.out).and_then(|()| File::create(&csv));
+    let mut file = opened.map_err(cannot_write(&csv))?;
+    writeln!(file, "{HEAD}").map_err(cannot_write(&csv))?;
+    let mut cells = Vec::new();
+    for protocol in &sweep.protocols {
+        for servers in &sweep.servers {
+            let cluster = Servers::start(&sweep.program, *servers, protocol)?;
+            for plan in sweep.plans(*servers) {
+                let summary = measure(&cluster.cluster, &plan, &|_| ())?;
+                let cell = Cell { protocol: protocol.clone(), servers: *servers, summary };
+                writeln!(file, "{}", cell.row()).map_err(cannot_write(&csv))?;
+                tell(cell.line());
+                cells.push(cell);
+            }
+        }
+    }
+    let picture = sweep.out.join("sweep.svg");
+    fs::write(&picture, sweep.picture(&cells)).map_err(cannot_write(&picture))?;
+    tell(format!("{} and {}", csv.display(), picture.display()));
+    Ok(())
+}
+
+impl Sweep {
+    /// What is measured on a cluster of this size.
+    fn plans(&self, servers: u8) -> Vec<Plan> {
+        let clients = self.clients.iter().map(|clients| Plan { clients: *clients, ..self.plan.clone() });
+        let mut plans: Vec<Plan> = clients.collect();
+        if servers == self.size_for_values() {
+            let sizes = self.value_sizes.iter().filter(|size| **size != self.plan.value_size);
+            plans.extend(sizes.map(|size| Plan { value_size: *size, ..self.plan.clone() }));
+        }
+        plans
+    }
+
+    fn size_for_values(&self) -> u8 {
+        let fitting = self.servers.iter().copied().filter(|servers| *servers <= 5).max();
+        fitting.or(self.servers.iter().copied().min()).unwrap_or(5)
+    }
+
+    fn picture(&self, cells: &[Cell]) -> String {
+        let by_clients = |y: fn(&Cell) -> f64| {
+            let mut series = Vec::new();
+            for protocol in &self.protocols {
+                for servers in &self.servers {
+                    let of = |cell: &&Cell| {
+                        (&cell.protocol, cell.servers) == (protocol, *servers)
+                            && cell.summary.plan.value_size == self.plan.value_size
+                    };
+                    let point = |cell: &Cell| (f64::from(cell.summary.plan.clients), y(cell));
+                    let points = cells.iter().filter(of).map(point).collect();
+                    series.push(Series { name: format!("{protocol} {servers}"), points });
+                }
+            }
+            series
+        };
+        let size = self.size_for_values();
+        let by_size = self.protocols.iter().map(|protocol| {
+            let of = |cell: &&Cell| {
+                (&cell.protocol, cell.servers, cell.summary.plan.clients) == (protocol, size, self.plan.clients)
+            };
+            let point = |cell: &Cell| (cell.summary.plan.value_size as f64, cell.summary.tally.per_second());
+            let mut points: Vec<(f64, f64)> = cells.iter().filter(of).map(point).collect();
+            points.sort_by(|a, b| a.0.total_cmp(&b.0));
+            points.dedup_by_key(|point| point.0);
+            Series { name: format!("{protocol} {size}"), points }
+        });
+        let kind = kind_of(self.plan.reads);
+        let throughput = |cell: &Cell| cell.summary.tally.per_second();
+        let p99 = |cell: &Cell| cell.summary.tally.quantile_us(0.99) as f64 / 1e3;
+        let panels = [
+            Panel { title: format!("{kind}: throughput"), x: "clients", y: "ops/s", series: by_clients(throughput) },
+            Panel { title: format!("{kind}: p99 latency"), x: "clients", y: "ms", series: by_clients(p99) },
+            Panel {
+                title: format!("{kind}: {} clients", self.plan.clients),
+                x: "bytes a value",
+                y: "ops/s",
+                series: by_size.collect(),
+            },
+        ];
+        let durability = cells.first().map_or("", |cell| cell.summary.durability.as_str());
+        let caption = format!(
+            "All servers and the clients on one machine, {durability}, {} under way a client, values of {} bytes. \
+             The number behind a protocol is how many servers there are.",
+            self.plan.pipeline, self.plan.value_size
+        );
+        draw(&panels, &caption)
+    }
+}
+
+fn kind_of(reads: u8) -> String {
+    match reads {
+        0 => "writes".to_string(),
+        100 => "linearizable reads".to_string(),
+        reads => format!("{reads} % linearizable reads"),
+    }
+}
+
+impl Cell {
+    fn row(&self) -> String {
+        let Cell { protocol, servers, summary } = self;
+        let (plan, tally) = (&summary.plan, &summary.tally);
+        let optional = |number: Option<f64>| number.map_or(String::new(), |number| format!("{number:.1}"));
+        let Plan { clients, pipeline, reads, value_size, .. } = plan;
+        let mut row =
+            format!("{protocol},{servers},{clients},{pipeline},{reads},{value_size},{:.1}", tally.per_second());
+        for share in [0.5, 0.9, 0.99, 0.999] {
+            row += &format!(",{}", tally.quantile_us(share));
+        }
+        row += &format!(",{},{},{},{}", tally.max_us(), tally.errors, tally.unknown, tally.busy);
+        row + &format!(",{},{}", optional(summary.server_cpu_us_per_op()), optional(summary.server_rss_mb()))
+    }
+
+    fn line(&self) -> String {
+        let Cell { protocol, servers, summary } = self;
+        let (plan, tally) = (&summary.plan, &summary.tally);
+        format!(
+            "{protocol:<12} {servers} servers  {:>5} clients  {:>7} B  {:>9.0} ops/s  p50 {:>8} us  p99 {:>8} us",
+            plan.clients,
+            plan.value_size,
+            tally.per_second(),
+            tally.quantile_us(0.5),
+            tally.quantile_us(0.99)
+        )
+    }
+}
+
+/// The servers of a sweep; they end, and their folder goes, when this is dropped.
+struct Servers {
+    folder: PathBuf,
+    cluster: Cluster,
+    processes: Vec<(Server, Child)>,
+}
+
+impl Servers {
+    fn start(program: &Path, count: u8, protocol: &str) -> Result<Servers, BenchError> {
+        let folder = std::env::temp_dir().join(format!("paxos-bench-{}-{count}-{protocol}", std::process::id()));
+        let cannot = |what: &str| BenchError::machine(format!("cannot {what} {}", folder.display()));
+        let file = folder.join("cluster.toml");
+        let text = cluster_file(count).map_err(BenchError::machine("cannot find free ports"))?;
+        fs::create_dir_all(&folder).and_then(|()| fs::write(&file, text)).map_err(cannot("write into"))?;
+        let cluster = Cluster::read(&file).map_err(|error| std::io::Error::other(error.to_string()));
+        let cluster = cluster.map_err(cannot("read the cluster file in"))?;
+        let mut servers = Servers { folder: folder.clone(), cluster, processes: Vec::new() };
+        for server in servers.cluster.servers().iter() {
+            let said = File::create(folder.join(format!("server-{}.err", server.0))).map_err(cannot("write into"))?;
+            let mut command = Command::new(program);
+            command.arg("--id").arg(server.0.to_string()).arg("--cluster").arg(&file);
+            command.arg("--data").arg(folder.join(format!("data-{}", server.0))).arg("--protocol").arg(protocol);
+            command.args(["--steps", "off", "--quiet"]);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
+            servers.processes.push((server, command.spawn().map_err(cannot("start a server for"))?));
+        }
+        servers.await_ready()?;
+        Ok(servers)
+    }
+
+    fn await_ready(&mut self) -> Result<(), BenchError> {
+        let deadline = Instant::now() + READY;
+        while Instant::now() < deadline {
+            for (server, process) in &mut self.processes {
+                if let Ok(Some(status)) = process.try_wait() {
+                    let said = fs::read_to_string(self.folder.join(format!("server-{}.err", server.0)));
+                    let said = said.unwrap_or_default().trim().to_string();
+                    return Err(BenchError::ServerEnded { server: *server, status, said });
+                }
+            }
+            let survey = Survey::take(&self.cluster, Duration::from_secs(1));
+            let others = self.processes.len() - 1;
+            if survey.is_complete() && survey.statuses().all(|status| status.linked.len() == others) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(BenchError::NotUp(READY))
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for (_, process) in &self.processes {
+            let pid = rustix::process::Pid::from_child(process);
+            // One that has ended already need not be told.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let deadline = Instant::now() + STOP;
+        for (_, process) in &mut self.processes {
+            while matches!(process.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        // What is left in the temporary folder is litter, and no failure of a measurement.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A cluster file with ports that nobody uses at the moment.
+fn cluster_file(count: u8) -> std::io::Result<String> {
+    // All are held until all are found: none is found twice.
+    let held: Vec<TcpListener> =
+        (0..2 * count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
+    let addresses: Vec<SocketAddr> = held.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+    let mut text = "cluster = \"bench\"\n".to_string();
+    for (id, pair) in (1..=count).zip(addresses.chunks(2)) {
+        text += &format!("[[server]]\nid = {id}\npeer = \"{}\"\nclient = \"{}\"\n", pair[0], pair[1]);
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sweep() -> Sweep {
+        Sweep {
+            protocols: vec!["basic-paxos".to_string()],
+            servers: vec![1, 3, 5, 7],
+            clients: vec![1, 64],
+            value_sizes: vec![100, 10_000],
+            plan: Plan { reads: 0, ..Plan::default() },
+            out: PathBuf::new(),
+            program: PathBuf::from("nowhere"),
+        }
+    }
+
+    #[test]
+    fn every_cluster_meets_all_clients_and_one_of_them_all_value_sizes() {
+        let plans = |servers| -> Vec<(u32, usize)> {
+            sweep().plans(servers).iter().map(|plan| (plan.clients, plan.value_size)).collect()
+        };
+        assert_eq!(plans(3), [(1, 100), (64, 100)]);
+        assert_eq!(plans(5), [(1, 100), (64, 100), (64, 10_000)]);
+    }
+
+    #[test]
+    fn ports_are_free_and_different() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), cluster_file(7).unwrap()).unwrap();
+        let cluster = Cluster::read(file.path()).unwrap();
+        let ports: std::collections::BTreeSet<u16> =
+            cluster.members().flat_map(|(_, member)| [member.peer.port(), member.client.port()]).collect();
+        assert_eq!(ports.len(), 14);
+    }
+
+    #[test]
+    fn a_sweep_without_a_server_program_says_so() {
+        let error = run(&sweep(), &|_| ()).unwrap_err();
+        assert!(error.to_string().contains("there is no program nowhere"), "{error}");
+    }
+}

@@ -1,0 +1,378 @@
+//! What drives the requests of a client: connections that answer or break, tries whose time is up, the next server.
+//!
+//! Nothing here waits. [`Client::progress`] does what can be done at this moment; whoever has nothing else to do waits
+//! for the client's sockets until [`Client::next_due`] and calls it again. Requests fail over one by one: a reply
+//! that brings nothing moves its own request to the next server, a connection that breaks moves all that wait on it.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::connection::{Connection, NoReply};
+use super::flight::{Flight, Pauses, Reach, Stage, asked, is_answer};
+use super::lines::Lines;
+use super::outcome::{Asked, ClientError, Tries, Try, TryEnd};
+use super::session::WriteId;
+use super::stub::{Client, Ticket, Unnamed};
+use crate::net::{ClientReply, ClientRequest, Reply, Request, Unknown, WhyNotApplied};
+use crate::paxos::NotApplied;
+use crate::role::Server;
+
+impl Client {
+    /// Does what can be done now without waiting: sends, receives, and turns to the next server where time is up.
+    pub fn progress(&mut self) {
+        self.receive();
+        self.look_at_the_clock();
+        self.name_writes();
+        self.transmit();
+        self.close_idle();
+    }
+
+    /// Keeps no connection but those that a request waits on, and the one that the next request goes out on.
+    fn close_idle(&mut self) {
+        if self.connections.len() > 1 {
+            let (flights, server) = (&self.flights, self.server);
+            let is_waited_for = |server| flights.values().any(|flight| flight.asked_of() == Some(server));
+            self.connections.retain(|one| one.server() == server || is_waited_for(one.server()));
+        }
+    }
+
+    /// When [`Client::progress`] must be called again, even if none of the sockets is ready before.
+    pub fn next_due(&self) -> Option<Instant> {
+        let flights = self.flights.values().map(Flight::due);
+        flights.chain(self.unnamed.iter().map(|write| write.deadline)).min()
+    }
+
+    /// The sockets to wait for, and whether each waits for room to write.
+    pub fn sockets(&self) -> impl Iterator<Item = (&TcpStream, bool)> {
+        self.connections.iter().map(|connection| (connection.stream(), connection.wants_to_write()))
+    }
+
+    /// Waits until there is something to do, then does it.
+    pub(super) fn drive(&mut self) {
+        let mut sockets: Vec<PollFd<'_>> = Vec::with_capacity(self.connections.len());
+        for (stream, writes) in self.sockets() {
+            let wanted = if writes { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            sockets.push(PollFd::new(stream, wanted));
+        }
+        let left = self.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+        // If it comes back for another reason, such as a signal, there is simply nothing to do yet.
+        let _ = poll(&mut sockets, left.and_then(|left| Timespec::try_from(left).ok()).as_ref());
+        self.progress();
+    }
+
+    /// Begins a request that is sent to this server first, as soon as the client makes progress.
+    pub(super) fn begin(&mut self, request: Request, reach: Reach, server: Server, deadline: Instant) -> Ticket {
+        let now = Instant::now();
+        // People count the requests that lines tell of.
+        let is_counted = !matches!(request, Request::Status | Request::Crash { .. } | Request::Restart { .. });
+        self.requests += u64::from(is_counted);
+        let lines = Lines::begin(&self.options.trace, self.last_label(), &request, server);
+        let tries = Tries::new(self.options.cluster.servers(), asked(&request));
+        let pauses = Pauses::new(if reach == Reach::Any { tries.cluster.len() } else { 1 });
+        let request = ClientRequest { number: 0, context: lines.context(), request };
+        let stage = Stage::Due { at: now, server };
+        let ticket = self.draw_ticket();
+        let flight = Flight { request, reach, lines, tries, pauses, begun: now, deadline, stage };
+        self.flights.insert(ticket, flight);
+        ticket
+    }
+
+    /// Takes what the servers have said. What came before a connection ended still counts.
+    fn receive(&mut self) {
+        let mut replies = mem::take(&mut self.replies);
+        let mut at = 0;
+        while let Some(connection) = self.connections.get_mut(at) {
+            let (server, mut end) = (connection.server(), connection.receive(&mut replies));
+            let mut is_believed = true;
+            for reply in replies.drain(..) {
+                // A server that says one wrong thing is not listened to any longer.
+                if is_believed && let Err(no_reply) = self.hear(server, reply) {
+                    (is_believed, end) = (false, Err(no_reply));
+                }
+            }
+            match end {
+                Ok(()) => at += 1,
+                Err(no_reply) => self.lose(server, &no_reply),
+            }
+        }
+        self.replies = replies;
+    }
+
+    /// One reply. An error is one that this server should not have sent.
+    fn hear(&mut self, server: Server, reply: ClientReply) -> Result<(), NoReply> {
+        let Some(ticket) = self.numbers.get(&reply.number).copied() else {
+            return self.hear_unrequested(server, &reply);
+        };
+        let Some(flight) = self.flights.get(&ticket).filter(|flight| flight.asked_of() == Some(server)) else {
+            return self.hear_unrequested(server, &reply);
+        };
+        if !is_answer(&flight.request.request, &reply.reply) {
+            return Err(NoReply::Malformed { length: 0, what: "a reply of another kind than was asked".to_string() });
+        }
+        match reply.reply {
+            Reply::NotApplied(why) => {
+                let busy = matches!(why, WhyNotApplied::Busy | WhyNotApplied::Proposer(NotApplied::Busy));
+                self.busy += u64::from(busy);
+                self.end_try(ticket, TryEnd::NotApplied(why));
+            }
+            Reply::Unknown(why) => self.end_try(ticket, TryEnd::Unknown(why)),
+            // It would be refused everywhere, but an earlier try may have been applied: only a server's word that it is
+            // not applied may be taken for that.
+            Reply::Refused(_) if flight.tries.may_be_applied => self.give_up(ticket),
+            _ => {
+                let took = flight.begun.elapsed();
+                flight.lines.replied(&reply, server, took);
+                let result = match reply.reply {
+                    Reply::Refused(why) => Err(ClientError::Refused { server, why }),
+                    reply => Ok(reply),
+                };
+                self.finish(ticket, result);
+            }
+        }
+        Ok(())
+    }
+
+    /// A reply that nobody waits for: to a try that was given up, or to nothing at all.
+    fn hear_unrequested(&mut self, server: Server, reply: &ClientReply) -> Result<(), NoReply> {
+        let Some(connection) = self.connections.iter_mut().find(|one| one.server() == server) else { return Ok(()) };
+        if connection.is_given_up(reply.number) {
+            return Ok(());
+        }
+        let of_server = |flight: &&Flight| flight.asked_of() == Some(server);
+        if let Some(flight) = self.flights.values().find(of_server) {
+            flight.lines.unrequested(reply, (server, connection.address()), flight.request.number);
+        }
+        connection.count_unrequested()
+    }
+
+    /// A connection is of no more use: the tries that wait on it have ended.
+    fn lose(&mut self, server: Server, no_reply: &NoReply) {
+        let Some(at) = self.connections.iter().position(|one| one.server() == server) else { return };
+        let connection = self.connections.swap_remove(at);
+        let of_server = |(_, flight): &(&Ticket, &Flight)| flight.asked_of() == Some(server);
+        let waiting: Vec<Ticket> = self.flights.iter().filter(of_server).map(|(ticket, _)| *ticket).collect();
+        for ticket in waiting {
+            let Some(flight) = self.flights.get(&ticket) else { continue };
+            flight.lines.malformed(no_reply, connection.address());
+            let Stage::Asked { queued, .. } = flight.stage else { continue };
+            let end = match no_reply {
+                NoReply::Broken { why } if !connection.has_sent(queued) => NoReply::NotSent { why: why.clone() },
+                NoReply::Malformed { what, .. } if !connection.has_sent(queued) => {
+                    NoReply::NotSent { why: what.clone() }
+                }
+                other => other.clone(),
+            };
+            self.end_try(ticket, TryEnd::NoReply(end));
+        }
+    }
+
+    /// Ends tries whose time is up, and begins those that are due.
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        let is_due = |(_, flight): &(&Ticket, &Flight)| flight.due() <= now;
+        let due: Vec<Ticket> = self.flights.iter().filter(is_due).map(|(ticket, _)| *ticket).collect();
+        for ticket in due {
+            // Another one of these may have taken it along.
+            match self.flights.get(&ticket).map(|flight| flight.stage) {
+                Some(Stage::Asked { server, queued, since, until }) if until <= now => {
+                    self.time_is_up(ticket, server, queued, since);
+                }
+                Some(Stage::Due { at, server }) if at <= now => self.ask(ticket, server, now),
+                _ => {}
+            }
+        }
+    }
+
+    /// A server has not answered a try in time. If it has answered none since, its connection is given up; else this
+    /// request alone goes on to the next server.
+    fn time_is_up(&mut self, ticket: Ticket, server: Server, queued: u64, since: Instant) {
+        let waited = since.elapsed();
+        let silent = NoReply::Silent { waited };
+        let Some(connection) = self.connections.iter_mut().find(|one| one.server() == server) else { return };
+        if !connection.is_ready() {
+            let late = connection.late();
+            return self.lose(server, &late);
+        }
+        let answers_others = connection.has_sent(queued) && connection.heard().is_some_and(|heard| heard > since);
+        if let Some(flight) = self.flights.get(&ticket).filter(|_| answers_others)
+            && connection.give_up(flight.request.number)
+        {
+            return self.end_try(ticket, TryEnd::NoReply(silent));
+        }
+        if connection.has_sent(queued) {
+            self.end_try(ticket, TryEnd::NoReply(silent));
+        }
+        self.lose(server, &NoReply::Broken { why: format!("nothing came from it for {waited:.1?}") });
+    }
+
+    /// Sends a request to a server, over the connection there is or a new one.
+    pub(super) fn ask(&mut self, ticket: Ticket, server: Server, now: Instant) {
+        let try_timeout = self.options.try_timeout;
+        let Some(flight) = self.flights.get_mut(&ticket) else { return };
+        if !flight.has_time(now, try_timeout) {
+            return self.give_up(ticket);
+        }
+        self.frames += 1;
+        flight.request.number = self.frames;
+        flight.request.context = flight.lines.context();
+        flight.stage = Stage::Asked { server, queued: 0, since: now, until: flight.deadline.min(now + try_timeout) };
+        self.numbers.insert(self.frames, ticket);
+        let at = match self.connections.iter().position(|one| one.server() == server) {
+            Some(at) => at,
+            None => match Connection::open(&self.options.cluster, server) {
+                Ok(connection) => {
+                    self.opened += 1;
+                    self.connections.push(connection);
+                    self.connections.len() - 1
+                }
+                Err(no_reply) => return self.end_try(ticket, TryEnd::NoReply(no_reply)),
+            },
+        };
+        if let Some(Flight { request, stage: Stage::Asked { queued, .. }, .. }) = self.flights.get_mut(&ticket) {
+            *queued = self.connections[at].queue(request);
+        }
+    }
+
+    /// Names the writes that wait for it, in a session that is opened first if there is none.
+    pub(super) fn name_writes(&mut self) {
+        let now = Instant::now();
+        if self.unnamed.iter().any(|write| write.deadline <= now) {
+            let (late, others) = mem::take(&mut self.unnamed).into_iter().partition(|write| write.deadline <= now);
+            self.unnamed = others;
+            self.fail_late(late, now);
+        }
+        while !self.unnamed.is_empty() {
+            let Some(id) = self.session.begin_write() else { break };
+            let Some(write) = self.unnamed.pop_front() else { return };
+            let WriteId { session, sequence, first_open } = id;
+            let request = Request::Write { session, sequence, first_open, op: write.op };
+            let ticket = self.begin(request, Reach::Any, self.server, write.deadline);
+            if let Some(mut flight) = self.flights.remove(&ticket) {
+                // It keeps the ticket that its caller has, and the time since when the caller waits.
+                flight.begun = write.begun;
+                self.flights.insert(write.ticket, flight);
+            }
+            self.ask(write.ticket, self.server, now);
+        }
+        let patience = self.unnamed.iter().map(|write| write.deadline).max();
+        if let (Some(nonce), Some(deadline), None) = (self.session.wanted(), patience, self.opening) {
+            let ticket = self.begin(Request::Open { nonce }, Reach::Any, self.server, deadline);
+            self.opening = Some(ticket);
+            self.ask(ticket, self.server, now);
+        }
+    }
+
+    /// Writes whose time is up before they had a number.
+    fn fail_late(&mut self, late: VecDeque<Unnamed>, now: Instant) {
+        for write in late {
+            let tries = Tries::new(self.options.cluster.servers(), Asked::Session);
+            let waited = now - write.begun;
+            self.keep_result(write.ticket, Err(tries.into_error(waited)), waited);
+        }
+    }
+
+    /// Sends what is queued, as far as the sockets take it.
+    pub(super) fn transmit(&mut self) {
+        let mut at = 0;
+        while let Some(connection) = self.connections.get_mut(at) {
+            match connection.transmit() {
+                Ok(()) => at += 1,
+                Err(no_reply) => {
+                    let server = connection.server();
+                    self.lose(server, &no_reply);
+                }
+            }
+        }
+    }
+
+    /// A try has brought nothing: the next server is asked, if there is time for that and sense in it.
+    fn end_try(&mut self, ticket: Ticket, end: TryEnd) {
+        let now = Instant::now();
+        let Some(flight) = self.flights.get_mut(&ticket) else { return };
+        let Stage::Asked { server, since, .. } = flight.stage else { return };
+        self.numbers.remove(&flight.request.number);
+        let has_last_word = matches!(end, TryEnd::Unknown(Unknown::Superseded | Unknown::Expired));
+        let failed = Try { server, end, took: now - since };
+        let pause = flight.pauses.after(failed.took, &mut self.random);
+        flight.tries.push(failed.clone());
+        if has_last_word {
+            flight.tries.took = now - flight.begun;
+            flight.lines.forgotten(&flight.tries);
+            let error = flight.tries.clone().into_error(now - flight.begun);
+            return self.finish(ticket, Err(error));
+        }
+        let next = match flight.reach {
+            Reach::One => server,
+            Reach::Any => {
+                if self.server == server {
+                    self.server = server_after(&self.options.cluster, server);
+                }
+                self.server
+            }
+        };
+        if !flight.has_time(now + pause, self.options.try_timeout) {
+            return self.give_up(ticket);
+        }
+        flight.stage = Stage::Due { at: now + pause, server: next };
+        if !flight.has_failed_alike() {
+            flight.lines.failover(&failed, next);
+            if let Some(hear) = &mut self.on_failover {
+                hear(&failed, next);
+            }
+        }
+    }
+
+    /// Ends a request without a server's word on it.
+    fn give_up(&mut self, ticket: Ticket) {
+        let Some(flight) = self.flights.get(&ticket) else { return };
+        let error = flight.tries.clone().into_error(flight.begun.elapsed());
+        flight.lines.gave_up(&error);
+        self.finish(ticket, Err(error));
+    }
+
+    /// A request has ended.
+    fn finish(&mut self, ticket: Ticket, result: Result<Reply, ClientError>) {
+        let Some(flight) = self.flights.remove(&ticket) else { return };
+        self.numbers.remove(&flight.request.number);
+        let took = flight.begun.elapsed();
+        if let Request::Write { session, sequence, .. } = flight.request.request {
+            self.session.end_write(session, sequence);
+            let expired = |one: &Try| one.end == TryEnd::Unknown(Unknown::Expired);
+            let is_expired =
+                matches!(&result, Err(ClientError::Unknown(tries)) if tries.last.last().is_some_and(expired));
+            if is_expired && self.session.name() == Some(session) {
+                self.session.expired();
+            }
+        }
+        if self.opening == Some(ticket) {
+            self.opening = None;
+            return match result {
+                Ok(Reply::Opened { session }) => self.session.opened(session),
+                Ok(other) => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
+                Err(error) => self.fail_unnamed(&error),
+            };
+        }
+        self.keep_result(ticket, result, took);
+    }
+
+    /// There is no session to be had: the writes that wait for one have failed.
+    fn fail_unnamed(&mut self, error: &ClientError) {
+        for write in mem::take(&mut self.unnamed) {
+            self.keep_result(write.ticket, Err(error.clone()), write.begun.elapsed());
+        }
+    }
+
+    fn keep_result(&mut self, ticket: Ticket, result: Result<Reply, ClientError>, took: Duration) {
+        self.ended.insert(ticket, (result, took));
+    }
+}
+
+/// The next server in order of their numbers; after the last comes the first.
+fn server_after(cluster: &crate::cluster::Cluster, server: Server) -> Server {
+    let servers = cluster.servers();
+    servers.iter().find(|next| *next > server).or_else(|| servers.iter().next()).unwrap_or(server)
+}

@@ -1,0 +1,140 @@
+//! One request under way: where it is, what its tries came to, and when the next one is due.
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use super::lines::Lines;
+use super::outcome::{Asked, Tries};
+use crate::net::{ClientRequest, Reply, Request};
+use crate::random::Random;
+use crate::role::Server;
+
+/// When every server has failed at once, the client waits: at first about the first, then twice as long up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// Which servers a request may be asked of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// The first, and if that fails the others in turn.
+    Any,
+    /// Always the same.
+    One,
+}
+
+/// A request under way.
+pub(super) struct Flight {
+    /// What is asked; its number changes with each try.
+    pub(super) request: ClientRequest,
+    pub(super) reach: Reach,
+    pub(super) lines: Lines,
+    pub(super) tries: Tries,
+    pub(super) pauses: Pauses,
+    pub(super) begun: Instant,
+    pub(super) deadline: Instant,
+    pub(super) stage: Stage,
+}
+
+/// Where a request is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// It will be sent to this server, then.
+    Due {
+        /// When.
+        at: Instant,
+        /// To whom.
+        server: Server,
+    },
+    /// It waits for its reply.
+    Asked {
+        /// From this server.
+        server: Server,
+        /// How far the connection must have sent to have sent it: see `Connection::has_sent`.
+        queued: u64,
+        /// Since when.
+        since: Instant,
+        /// Until when.
+        until: Instant,
+    },
+}
+
+impl Flight {
+    /// When something is to be done about it though nothing has come.
+    pub(super) fn due(&self) -> Instant {
+        match self.stage {
+            Stage::Due { at, .. } => at,
+            Stage::Asked { until, .. } => until,
+        }
+    }
+
+    /// The server that it waits for.
+    pub(super) fn asked_of(&self) -> Option<Server> {
+        match self.stage {
+            Stage::Due { .. } => None,
+            Stage::Asked { server, .. } => Some(server),
+        }
+    }
+
+    /// Whether another try makes sense that begins then.
+    pub(super) fn has_time(&self, at: Instant, try_timeout: Duration) -> bool {
+        self.tries.are_worth_another(self.deadline.saturating_duration_since(at), try_timeout)
+    }
+
+    /// Whether the last try failed as the one before it did, on the same server: such a thing is told once.
+    pub(super) fn has_failed_alike(&self) -> bool {
+        match self.tries.last.as_slice() {
+            [.., before, last] => before.server == last.server && before.end.word() == last.end.word(),
+            _ => false,
+        }
+    }
+}
+
+pub(crate) fn asked(request: &Request) -> Asked {
+    match request {
+        Request::Get { .. } | Request::Status => Asked::Read,
+        Request::Open { .. } => Asked::Session,
+        Request::Write { .. } => Asked::Write,
+        Request::Crash { .. } | Request::Restart { .. } => Asked::Order,
+    }
+}
+
+/// Whether a reply is of a kind that can answer the request.
+pub(super) fn is_answer(request: &Request, reply: &Reply) -> bool {
+    match reply {
+        Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Refused(_) => true,
+        Reply::Opened { .. } => matches!(request, Request::Open { .. }),
+        Reply::Applied { .. } => matches!(request, Request::Write { .. }),
+        Reply::Value { .. } => matches!(request, Request::Get { .. }),
+        Reply::Status(_) => matches!(request, Request::Status),
+        Reply::Done => matches!(request, Request::Crash { .. } | Request::Restart { .. }),
+    }
+}
+
+/// When to wait between tries: after each round of servers of which none took its time, so that a client of a cluster
+/// that is down neither spins nor sleeps while there is a server left to ask.
+pub(crate) struct Pauses {
+    /// So many servers make a round.
+    servers: usize,
+    /// So many have failed in a row without taking time.
+    quick: usize,
+    next: Duration,
+}
+
+impl Pauses {
+    pub(crate) fn new(servers: usize) -> Pauses {
+        Pauses { servers, quick: 0, next: PAUSE.0 }
+    }
+
+    /// How long to wait after a try that took so long.
+    pub(crate) fn after(&mut self, took: Duration, random: &mut Random) -> Duration {
+        if took >= PAUSE.1 {
+            *self = Pauses::new(self.servers);
+            return Duration::ZERO;
+        }
+        self.quick += 1;
+        if !self.quick.is_multiple_of(self.servers) {
+            return Duration::ZERO;
+        }
+        let next = (self.next * 2).min(PAUSE.1);
+        random.around(mem::replace(&mut self.next, next))
+    }
+}

@@ -1,0 +1,281 @@
+//! Many requests of one client at once: each has its own end, and a failure moves those that it concerns and no others.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::thread;
+
+use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and};
+use crate::client::workload::Action;
+use crate::client::{Client, ClientError, ClientOptions, Done, Ticket, UNDER_WAY_MAX};
+use crate::cluster::Cluster;
+use crate::kv::{Op, SPAN, Written};
+use crate::net::{
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Reply, Request, Unknown, WhyNotApplied, answer,
+    frame,
+};
+use crate::paxos::Slot;
+use crate::trace::{Context, Process, Trace};
+
+fn put(n: usize) -> Action {
+    Action::Put { key: format!("k{n}").into_bytes(), value: b"v".to_vec(), if_version: None }
+}
+
+fn get(n: usize) -> Action {
+    Action::Get { key: format!("k{n}").into_bytes() }
+}
+
+/// (server, sequence, first_open) of each write, by key.
+fn writes(cluster: &FakeCluster) -> BTreeMap<String, Vec<(u8, u64, u64)>> {
+    let mut writes: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for (server, request) in cluster.requests() {
+        if let Request::Write { sequence, first_open, op: Op::Put { key, .. }, .. } = request {
+            writes.entry(String::from_utf8(key).unwrap()).or_default().push((server, sequence, first_open));
+        }
+    }
+    writes
+}
+
+fn is_key(request: &Request, name: &str) -> bool {
+    matches!(request, Request::Write { op: Op::Put { key, .. }, .. } if key == name.as_bytes())
+}
+
+/// A server of its own that does what the script says with the one connection that it takes.
+struct Scripted {
+    cluster: Cluster,
+    _file: tempfile::NamedTempFile,
+    thread: thread::JoinHandle<()>,
+}
+
+fn scripted(script: impl FnOnce(&mut FrameReader) + Send + 'static) -> Scripted {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let address = listener.local_addr().unwrap();
+    let text = format!("cluster = \"fake\"\n[[server]]\nid = 1\npeer = \"127.0.0.1:1\"\nclient = \"{address}\"\n");
+    std::fs::write(file.path(), text).unwrap();
+    let thread = thread::spawn(move || {
+        let mut reader = FrameReader::new(listener.accept().unwrap().0, CLIENT_FRAME_MAX_BYTES);
+        answer(&mut reader, 1, |_| Ok(())).unwrap().unwrap();
+        script(&mut reader);
+        // The client ends the connection.
+        assert!(reader.read::<ClientRequest>(None).unwrap().is_none());
+    });
+    Scripted { cluster: Cluster::read(file.path()).unwrap(), _file: file, thread }
+}
+
+fn hear(reader: &mut FrameReader) -> ClientRequest {
+    reader.read(None).unwrap().unwrap()
+}
+
+/// Answers a read with its own key, at this version.
+fn answer_read(reader: &FrameReader, request: &ClientRequest, version: u64) {
+    let Request::Get { key } = &request.request else { panic!("{request:?}") };
+    let reply = Reply::Value { slot: Slot(1), value: Some(key.clone().into()), version };
+    let bytes = frame(&ClientReply { number: request.number, context: Context::default(), reply });
+    std::io::Write::write_all(&mut reader.stream(), &bytes).unwrap();
+}
+
+#[test]
+fn each_request_gets_its_own_reply_in_whatever_order_they_come() {
+    const COUNT: usize = 40;
+    // It answers nothing before it has heard everything, and then the last one first.
+    let server = scripted(|reader| {
+        let heard: Vec<ClientRequest> = (0..COUNT).map(|_| hear(reader)).collect();
+        heard.iter().rev().for_each(|request| answer_read(reader, request, 1));
+    });
+    let mut client = Client::connect(ClientOptions::new(server.cluster.clone(), "c1")).unwrap();
+    let tickets: Vec<Ticket> = (0..COUNT).map(|n| client.submit(get(n)).unwrap()).collect();
+    assert_eq!(client.under_way(), COUNT);
+    for (n, ticket) in tickets.into_iter().enumerate() {
+        let Ok(Done::Read(found)) = client.wait(ticket).end else { panic!("a read failed") };
+        assert_eq!(found.value.unwrap(), format!("k{n}").into_bytes());
+    }
+    assert_eq!(client.under_way(), 0);
+    assert!(client.wait_any().is_none());
+    drop(client);
+    server.thread.join().unwrap();
+}
+
+#[test]
+fn a_late_answer_to_a_try_that_was_given_up_is_no_surprise_and_no_answer() {
+    let trace = Trace::to_memory(Process::named("c1").unwrap());
+    let server = scripted(|reader| {
+        let (slow, quick) = (hear(reader), hear(reader));
+        answer_read(reader, &quick, 1);
+        let again = hear(reader);
+        assert!(again.request == slow.request && again.number != slow.number);
+        answer_read(reader, &slow, 1);
+        answer_read(reader, &again, 2);
+    });
+    let options =
+        ClientOptions { trace: trace.clone(), try_timeout: TRY, ..ClientOptions::new(server.cluster.clone(), "c1") };
+    let mut client = Client::connect(options).unwrap();
+    let [slow, quick] = [0, 1].map(|n| client.queue(get(n)).unwrap());
+    client.wait(quick).end.unwrap();
+    let Ok(Done::Read(found)) = client.wait(slow).end else { panic!("a read failed") };
+    assert_eq!(found.version, 2);
+    assert!(!trace.text().contains("MALFORMED"), "{}", trace.text());
+    drop(client);
+    server.thread.join().unwrap();
+}
+
+#[test]
+fn a_connection_that_breaks_moves_all_that_wait_on_it_under_their_own_names() {
+    let breaks = opens_and(|_, request| if is_key(request, "k15") { Act::Close } else { Act::Nothing });
+    let cluster = FakeCluster::start(vec![breaks, good()]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let tickets: Vec<Ticket> = (0..16).map(|n| client.submit(put(n)).unwrap()).collect();
+    for ticket in tickets {
+        client.wait(ticket).end.unwrap();
+    }
+    let writes = writes(&cluster);
+    assert_eq!(writes.len(), 16);
+    for (key, tries) in &writes {
+        let [(1, sequence, first), (2, again, first_again)] = tries[..] else { panic!("{key}: {tries:?}") };
+        assert_eq!((sequence, first), (again, first_again), "{key}");
+    }
+    let mut sequences: Vec<u64> = writes.values().map(|tries| tries[0].1).collect();
+    sequences.sort_unstable();
+    assert_eq!(sequences, (1..=16).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_request_that_is_not_answered_moves_alone_if_others_are() {
+    for act in [Act::Nothing, Act::Reply(Reply::NotApplied(WhyNotApplied::Busy))] {
+        let skips = opens_and(move |n, request| match request {
+            one if is_key(one, "k3") => act.clone(),
+            other => Act::Reply(good_reply(n as u64, other)),
+        });
+        let cluster = FakeCluster::start(vec![skips, good()]);
+        let mut client = Client::connect(cluster.options()).unwrap();
+        client.put(b"first", b"opens the session").unwrap();
+        let tickets: Vec<Ticket> = (0..8).map(|n| client.queue(put(n)).unwrap()).collect();
+        for ticket in tickets {
+            client.wait(ticket).end.unwrap();
+        }
+        let tried: BTreeMap<String, Vec<u8>> =
+            writes(&cluster).into_iter().map(|(key, tries)| (key, tries.iter().map(|one| one.0).collect())).collect();
+        assert_eq!(tried["k3"], [1, 2]);
+        assert!(tried.iter().all(|(key, servers)| key == "k3" || *servers == [1]), "{tried:?}");
+    }
+}
+
+#[test]
+fn no_write_is_sent_that_is_a_span_ahead_of_the_oldest_one_open() {
+    // Server 1 never answers the first write and every other at once; only server 2 answers the first.
+    let skips = opens_and(|n, request| match request {
+        one if is_key(one, "k0") => Act::Nothing,
+        other => Act::Reply(good_reply(n as u64, other)),
+    });
+    let cluster = FakeCluster::start(vec![skips, good()]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let count = 3 * UNDER_WAY_MAX;
+    for n in 0..count {
+        assert!(client.under_way() <= UNDER_WAY_MAX);
+        client.submit(put(n)).unwrap();
+    }
+    let mut ended = 0;
+    while let Some((_, end)) = client.wait_any() {
+        end.end.unwrap();
+        ended += 1;
+    }
+    assert_eq!(ended, count);
+    let writes = writes(&cluster);
+    for (key, tries) in &writes {
+        assert!(tries.iter().all(|(_, sequence, first)| sequence - first < SPAN), "{key}: {tries:?}");
+    }
+    let sequences: std::collections::BTreeSet<u64> = writes.values().map(|tries| tries[0].1).collect();
+    assert_eq!(sequences.len(), count, "each write has a number of its own");
+    assert_eq!(writes["k0"].len(), 2);
+}
+
+#[test]
+fn a_write_that_ends_unknown_is_left_behind_and_the_others_go_on() {
+    let unknown = |n: usize, request: &Request| match request {
+        one if is_key(one, "k2") => Act::Reply(Reply::Unknown(Unknown::TimedOut)),
+        other => Act::Reply(good_reply(n as u64, other)),
+    };
+    let cluster = FakeCluster::start(vec![opens_and(unknown), opens_and(unknown)]);
+    let options = ClientOptions { timeout: TRY, ..cluster.options() };
+    let mut client = Client::connect(options).unwrap();
+    let tickets: Vec<Ticket> = (0..5).map(|n| client.submit(put(n)).unwrap()).collect();
+    let ends: Vec<_> = tickets.into_iter().map(|ticket| client.wait(ticket).end).collect();
+    assert!(ends.iter().enumerate().all(|(n, end)| end.is_ok() == (n != 2)), "{ends:?}");
+    assert!(ends[2].as_ref().is_err_and(ClientError::is_unknown));
+    // The next write says that it is no longer asked for.
+    client.submit(put(9)).map(|ticket| client.wait(ticket).end.unwrap()).unwrap();
+    let [(_, sequence, first)] = writes(&cluster)["k9"][..] else { panic!("one try") };
+    assert_eq!((sequence, first), (6, 6));
+}
+
+#[test]
+fn without_a_session_no_write_is_sent_and_all_that_wait_hear_why() {
+    let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let tickets: Vec<Ticket> = (0..4).map(|n| client.submit(put(n)).unwrap()).collect();
+    for ticket in tickets {
+        let error = client.wait(ticket).end.unwrap_err();
+        assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
+        assert!(error.to_string().contains("the write was NOT sent"), "{error}");
+    }
+    assert!(writes(&cluster).is_empty());
+}
+
+#[test]
+fn a_write_without_a_number_ends_when_its_own_time_is_up() {
+    // No session comes. The second write has less time than the first, and does not wait for it.
+    let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
+    let mut client = Client::connect(ClientOptions { timeout: 20 * TRY, ..cluster.options() }).unwrap();
+    let patient = client.submit(put(0)).unwrap();
+    client.set_timeout(TRY / 4);
+    let hasty = client.submit(put(1)).unwrap();
+    let ended = client.wait(hasty);
+    assert!(matches!(ended.end, Err(ClientError::NotApplied(_))), "{ended:?}");
+    assert_eq!(client.under_way(), 1, "the other one waits on");
+    drop(client);
+    let _ = patient;
+}
+
+#[test]
+fn an_expired_session_ends_its_writes_and_no_other_session() {
+    // The session expires while three writes are under way; what is written then is written in a new one.
+    let cluster = FakeCluster::start(vec![super::fake::serves(|n, request| match request {
+        Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64 }),
+        Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(Unknown::Expired)),
+        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: Written::Done { version: 1 } }),
+    })]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let tickets: Vec<Ticket> = (0..3).map(|n| client.submit(put(n)).unwrap()).collect();
+    for ticket in tickets {
+        assert!(client.wait(ticket).end.unwrap_err().is_unknown());
+    }
+    client.put(b"k9", b"v").unwrap();
+    let sessions = |(_, request)| match request {
+        Request::Write { session, .. } => Some(session),
+        _ => None,
+    };
+    let sessions: Vec<u64> = cluster.requests().into_iter().filter_map(sessions).collect();
+    assert_eq!(sessions, [10, 10, 10, 14]);
+}
+
+#[test]
+fn a_server_that_swallows_everything_holds_up_nobody_for_longer_than_a_try() {
+    let cluster = FakeCluster::start(vec![Fake::Mute, good()]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let begun = std::time::Instant::now();
+    let tickets: Vec<Ticket> = (0..8).map(|n| client.submit(get(n)).unwrap()).collect();
+    for ticket in tickets {
+        client.wait(ticket).end.unwrap();
+    }
+    assert!(begun.elapsed() >= TRY, "the first server was asked first");
+    assert!(cluster.requests().iter().all(|(server, _)| *server == 2));
+}
+
+#[test]
+#[should_panic(expected = "was given out already")]
+fn a_result_is_given_out_once() {
+    let cluster = FakeCluster::start(vec![good()]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let ticket = client.submit(get(1)).unwrap();
+    client.wait(ticket).end.unwrap();
+    client.wait(ticket);
+}

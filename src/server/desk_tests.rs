@@ -1,0 +1,155 @@
+use std::net::{TcpListener, TcpStream};
+
+use super::super::outlet::Outlet;
+use super::*;
+use crate::kv::{Saved, Written};
+use crate::paxos::{RoleName, Slot};
+
+const ID: CommandId = CommandId(3, 1);
+const DIED: Unknown = Unknown::RoleDied(RoleName::Learner);
+const DOWN: WhyNotApplied = WhyNotApplied::RoleDown(RoleName::Learner);
+
+/// A desk with one connection, whose requests are told apart by their labels.
+struct TestDesk {
+    desk: Desk,
+    outlet: Arc<Outlet>,
+    _client: TcpStream,
+}
+
+fn desk() -> TestDesk {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, address) = listener.accept().unwrap();
+    let desk = Desk::default();
+    let outlet = Outlet::new(Arc::new(stream), address, desk.load.clone());
+    TestDesk { desk, outlet, _client: client }
+}
+
+impl TestDesk {
+    fn asker(&self, label: &str) -> Asker {
+        self.outlet.ask(1, Context { re: None, req: Some(label.to_string()) })
+    }
+
+    fn write(&self, label: &str, id: CommandId) -> Ticket {
+        self.desk.await_write(id, self.asker(label))
+    }
+
+    fn read(&self, label: &str) -> Ticket {
+        self.desk.await_read(self.asker(label))
+    }
+
+    /// Who has been told what since the last look.
+    fn told(&self) -> Vec<(String, Reply)> {
+        let told = self.desk.take_told();
+        told.into_iter().map(|told| (told.asker.context.req.clone().unwrap(), told.reply)).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        let waiters = self.desk.lock();
+        waiters.writes.is_empty() && waiters.reads.is_empty()
+    }
+}
+
+fn applied(slot: u64) -> Outcome {
+    Outcome::Applied(Saved { slot: Slot(slot), written: Written::Done { version: 1 } })
+}
+
+fn said(label: &str, reply: Reply) -> (String, Reply) {
+    (label.to_string(), reply)
+}
+
+fn from(n: u32) -> Context {
+    Context { re: None, req: Some(format!("c1-{n}")) }
+}
+
+#[test]
+fn each_waiter_of_a_command_is_told_once_and_no_other() {
+    let at = desk();
+    at.write("first", ID);
+    at.write("retry", ID);
+    at.write("other", CommandId(3, 2));
+    at.desk.applied(ID, applied(7), &from(1));
+    at.desk.applied(ID, applied(8), &from(2));
+    at.desk.not_applied(ID, WhyNotApplied::Busy, &from(3));
+    at.desk.role_died(DIED, Some(DOWN));
+    let written = Reply::Applied { slot: Slot(7), written: Written::Done { version: 1 } };
+    let expected = [said("first", written.clone()), said("retry", written), said("other", Reply::Unknown(DIED))];
+    assert_eq!(at.told(), expected);
+    assert!(at.told().is_empty(), "told twice");
+}
+
+#[test]
+fn outcomes_are_said_as_they_are() {
+    let at = desk();
+    let saved = Saved { slot: Slot(4), written: Written::NotFound { version: 2 } };
+    let cases = [
+        (Outcome::Opened { session: 9 }, Reply::Opened { session: 9 }),
+        (Outcome::Duplicate(saved), Reply::Applied { slot: Slot(4), written: saved.written }),
+        (Outcome::Superseded, Reply::Unknown(Unknown::Superseded)),
+        (Outcome::Expired, Reply::Unknown(Unknown::Expired)),
+    ];
+    for (outcome, reply) in cases {
+        at.write("w", ID);
+        at.desk.applied(ID, outcome, &from(1));
+        assert_eq!(at.told(), [said("w", reply)]);
+    }
+    at.write("w", ID);
+    at.desk.not_applied(ID, DOWN, &from(2));
+    assert_eq!(at.told(), [said("w", Reply::NotApplied(DOWN))]);
+}
+
+#[test]
+fn a_read_is_told_by_its_token() {
+    let at = desk();
+    let one = at.read("one");
+    at.read("other");
+    let reply = Reply::Value { slot: Slot(1), value: None, version: 0 };
+    at.desk.tell_read(one, reply.clone(), &from(1));
+    at.desk.tell_read(one, Reply::Done, &from(2));
+    assert_eq!(at.told(), [said("one", reply)]);
+}
+
+#[test]
+fn a_dead_proposer_ends_writes_and_a_dead_learner_reads_too() {
+    let at = desk();
+    at.write("write", ID);
+    at.read("read");
+    let proposer_died = Unknown::RoleDied(RoleName::Proposer);
+    at.desk.role_died(proposer_died, None);
+    assert_eq!(at.told(), [said("write", Reply::Unknown(proposer_died))], "a read needs no proposer");
+    at.write("write", ID);
+    at.desk.role_died(DIED, Some(DOWN));
+    assert_eq!(at.told(), [said("write", Reply::Unknown(DIED)), said("read", Reply::NotApplied(DOWN))]);
+    assert!(at.is_empty());
+}
+
+#[test]
+fn a_write_that_was_not_handed_over_is_refused_alone_and_only_if_nobody_has_told_it() {
+    let at = desk();
+    at.write("first", ID);
+    let retry = at.write("retry", ID);
+    at.desk.refuse_write(ID, retry, WhyNotApplied::Busy);
+    at.desk.refuse_write(ID, retry, WhyNotApplied::Busy);
+    assert_eq!(at.told(), [said("retry", Reply::NotApplied(WhyNotApplied::Busy))]);
+    // The role has died between the registration and the refusal: what it said then stands.
+    let late = at.write("late", CommandId(3, 2));
+    at.desk.role_died(DIED, None);
+    at.desk.refuse_write(CommandId(3, 2), late, DOWN);
+    assert_eq!(at.told(), [said("first", Reply::Unknown(DIED)), said("late", Reply::Unknown(DIED))]);
+    assert!(at.is_empty(), "an entry of nobody is no entry");
+}
+
+#[test]
+fn who_has_waited_too_long_is_told_and_who_has_not_waits_on() {
+    let at = desk();
+    at.write("write", ID);
+    at.read("read");
+    let now = Instant::now();
+    at.desk.give_up_old(now + PATIENCE / 2);
+    assert!(at.told().is_empty());
+    at.desk.give_up_old(now + PATIENCE);
+    let expected =
+        [said("write", Reply::Unknown(Unknown::TimedOut)), said("read", Reply::NotApplied(WhyNotApplied::Busy))];
+    assert_eq!(at.told(), expected);
+    assert!(at.is_empty());
+}

@@ -1,0 +1,267 @@
+//! The way back to one client: whoever has its reply writes it, and nobody waits for a client that takes its time.
+//!
+//! A reply is appended to what the connection has pending, and a group of replies goes out with one write that takes no
+//! more than the socket takes at once. What is left then is handed to a thread of its own, which lives as long as there
+//! is something left: the price of a slow client is paid by that client alone.
+//!
+//! Everything has an end. A connection has so many requests under way, all connections together have so many, and a value
+//! that does not fit into what is pending becomes a failed read. Small replies always fit: the connection's reader takes
+//! no further request while too much is pending.
+
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::net::{ClientReply, Reply, WhyNotApplied, frame_into, write_before, write_now};
+use crate::trace::Context;
+
+/// A connection has at most so many requests under way.
+pub const REQUESTS_MAX: usize = 256;
+/// The requests under way of one connection take at most so many bytes.
+pub const REQUESTS_MAX_BYTES: usize = 8 << 20;
+/// All connections together have at most so many requests under way.
+pub const ALL_REQUESTS_MAX: usize = 4_096;
+/// And those take at most so many bytes.
+pub const ALL_REQUESTS_MAX_BYTES: usize = 64 << 20;
+/// Values are not added to replies that a client has not taken, beyond so many bytes.
+pub const PENDING_MAX_BYTES: usize = 4 << 20;
+/// The pending replies of all connections together hold values up to so many bytes.
+pub const ALL_PENDING_MAX_BYTES: usize = 64 << 20;
+/// A client that does not take what is pending within so long is let go.
+const TAKE: Duration = Duration::from_secs(30);
+/// An empty buffer that is larger is given back.
+const KEEP_BYTES: usize = 16 << 10;
+/// The thread that writes to a slow client needs little.
+const STACK_BYTES: usize = 128 << 10;
+
+/// How much a front desk has to do, all its connections together.
+#[derive(Debug, Default)]
+pub struct Load {
+    requests: Room,
+    pending: AtomicUsize,
+}
+
+/// Requests under way: how many, and how large.
+#[derive(Debug, Default)]
+struct Room {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Room {
+    /// Counts one more, and says whether that is within the limits. Counted first and given back if not: two takers cannot
+    /// both have the last of the room.
+    fn take(&self, bytes: usize, max: usize, max_bytes: usize) -> bool {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let fits = count <= max && all <= max_bytes;
+        if !fits {
+            self.give_back(bytes);
+        }
+        fits
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// One client connection, as whoever replies sees it.
+#[derive(Debug)]
+pub struct Outlet {
+    stream: Arc<TcpStream>,
+    address: SocketAddr,
+    requests: Room,
+    load: Arc<Load>,
+    pending: Mutex<Pending>,
+    /// Told when less is pending, or nothing ever will be.
+    drained: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// Replies that nobody is writing yet.
+    bytes: Vec<u8>,
+    /// How many bytes are pending, those included that a thread is writing.
+    length: usize,
+    /// Somebody is about to write `bytes`.
+    in_hand: bool,
+    closed: bool,
+}
+
+/// A request under way, and where its reply goes. Given up when dropped.
+#[derive(Debug)]
+pub struct Asker {
+    outlet: Arc<Outlet>,
+    /// As in the request.
+    number: u64,
+    /// The request's line and label.
+    pub context: Context,
+    /// When it came.
+    pub begun: Instant,
+    /// The room that it takes; None if it is answered at once and takes none.
+    held: Option<usize>,
+}
+
+impl Outlet {
+    /// The outgoing side of a connection.
+    pub fn new(stream: Arc<TcpStream>, address: SocketAddr, load: Arc<Load>) -> Arc<Outlet> {
+        let (requests, pending) = (Room::default(), Mutex::default());
+        Arc::new(Outlet { stream, address, requests, load, pending, drained: Condvar::new() })
+    }
+
+    /// The client.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A request that is answered at once.
+    pub fn ask(self: &Arc<Outlet>, number: u64, context: Context) -> Asker {
+        Asker { outlet: self.clone(), number, context, begun: Instant::now(), held: None }
+    }
+
+    /// Waits until the client has taken enough of what is pending that another request may be taken; false if the
+    /// connection is closed.
+    pub fn await_room(&self) -> bool {
+        let full = |pending: &mut Pending| pending.length > PENDING_MAX_BYTES && !pending.closed;
+        let pending = self.drained.wait_while(self.lock(), full);
+        !pending.unwrap_or_else(PoisonError::into_inner).closed
+    }
+
+    /// Closes the connection; what is pending is lost.
+    pub fn close(&self) {
+        self.close_locked(&mut self.lock());
+    }
+
+    fn close_locked(&self, pending: &mut Pending) {
+        self.load.pending.fetch_sub(pending.length, Ordering::Relaxed);
+        *pending = Pending { closed: true, ..Pending::default() };
+        self.drained.notify_all();
+        // It may be closed already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Appends a reply; true if whoever asked must write it out with [`Outlet::write`].
+    fn append(&self, reply: &mut ClientReply) -> bool {
+        let mut pending = self.lock();
+        if pending.closed {
+            return false;
+        }
+        if let Reply::Value { value: Some(value), .. } = &reply.reply {
+            let all = self.load.pending.load(Ordering::Relaxed);
+            let fits = |before: usize, max: usize| before == 0 || before + value.len() <= max;
+            if !fits(pending.length, PENDING_MAX_BYTES) || !fits(all, ALL_PENDING_MAX_BYTES) {
+                reply.reply = Reply::NotApplied(WhyNotApplied::Busy);
+            }
+        }
+        let before = pending.bytes.len();
+        frame_into(reply, &mut pending.bytes);
+        let added = pending.bytes.len() - before;
+        pending.length += added;
+        self.load.pending.fetch_add(added, Ordering::Relaxed);
+        !std::mem::replace(&mut pending.in_hand, true)
+    }
+
+    /// Writes what is pending, as much as is taken at once. The rest is left to a thread of its own.
+    fn write(self: &Arc<Outlet>) {
+        let mut pending = self.lock();
+        if pending.closed {
+            return;
+        }
+        let Ok(count) = write_now(&self.stream, &pending.bytes) else { return self.close_locked(&mut pending) };
+        self.written(&mut pending, count);
+        if count == pending.bytes.len() {
+            pending.bytes.clear();
+            pending.bytes.shrink_to(KEEP_BYTES);
+            pending.in_hand = false;
+            return;
+        }
+        pending.bytes.drain(..count);
+        let outlet = self.clone();
+        let thread = std::thread::Builder::new().name("slow-client".to_string()).stack_size(STACK_BYTES);
+        if thread.spawn(move || outlet.write_patiently()).is_err() {
+            self.close_locked(&mut pending);
+        }
+    }
+
+    /// The thread of a slow client: writes until nothing is left, or for too long.
+    fn write_patiently(&self) {
+        loop {
+            let mut pending = self.lock();
+            let bytes = std::mem::take(&mut pending.bytes);
+            if bytes.is_empty() || pending.closed {
+                pending.in_hand = false;
+                return;
+            }
+            drop(pending);
+            let written = write_before(&self.stream, &bytes, Instant::now() + TAKE);
+            let mut pending = self.lock();
+            match written {
+                Ok(()) if pending.closed => {}
+                Ok(()) => self.written(&mut pending, bytes.len()),
+                Err(_) => self.close_locked(&mut pending),
+            }
+        }
+    }
+
+    fn written(&self, pending: &mut Pending, count: usize) {
+        pending.length -= count;
+        self.load.pending.fetch_sub(count, Ordering::Relaxed);
+        if count > 0 {
+            self.drained.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asker {
+    /// Counts the request among those under way; false if there are too many, or they are too large.
+    pub fn is_admitted(&mut self, size: usize) -> bool {
+        let Outlet { requests, load, .. } = &*self.outlet;
+        if !requests.take(size, REQUESTS_MAX, REQUESTS_MAX_BYTES) {
+            return false;
+        }
+        if !load.requests.take(size, ALL_REQUESTS_MAX, ALL_REQUESTS_MAX_BYTES) {
+            requests.give_back(size);
+            return false;
+        }
+        self.held = Some(size);
+        true
+    }
+
+    /// The client.
+    pub fn address(&self) -> SocketAddr {
+        self.outlet.address
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        if let Some(size) = self.held {
+            self.outlet.requests.give_back(size);
+            self.outlet.load.requests.give_back(size);
+        }
+    }
+}
+
+/// Sends replies, with one write a connection.
+pub fn send(replies: impl IntoIterator<Item = (Asker, Context, Reply)>) {
+    let mut in_hand = Vec::new();
+    for (asker, context, reply) in replies {
+        if asker.outlet.append(&mut ClientReply { number: asker.number, context, reply }) {
+            in_hand.push(asker.outlet.clone());
+        }
+    }
+    for outlet in in_hand {
+        outlet.write();
+    }
+}
+
+#[cfg(test)]
+#[path = "outlet_tests.rs"]
+mod tests;

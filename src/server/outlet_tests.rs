@@ -1,0 +1,132 @@
+use std::net::TcpListener;
+
+use super::*;
+use crate::net::{CLIENT_FRAME_MAX_BYTES, FrameReader};
+use crate::paxos::Slot;
+
+/// A connection: its outlet, and the client's end.
+fn connection(load: &Arc<Load>) -> (Arc<Outlet>, FrameReader) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (stream, address) = listener.accept().unwrap();
+    (Outlet::new(Arc::new(stream), address, load.clone()), FrameReader::new(client, CLIENT_FRAME_MAX_BYTES))
+}
+
+fn asker(outlet: &Arc<Outlet>, number: u64) -> Asker {
+    outlet.ask(number, Context::default())
+}
+
+fn value(bytes: usize) -> Reply {
+    Reply::Value { slot: Slot(1), value: Some(vec![7; bytes].into()), version: 1 }
+}
+
+fn reply(client: &mut FrameReader) -> Option<ClientReply> {
+    client.read(Some(Instant::now() + Duration::from_secs(30))).unwrap()
+}
+
+#[test]
+fn a_group_of_replies_goes_to_the_connections_that_asked() {
+    let load = Arc::default();
+    let (one, mut first) = connection(&load);
+    let (other, mut second) = connection(&load);
+    let replies = [(&one, 3), (&other, 9), (&one, 1)];
+    send(replies.map(|(outlet, number)| (asker(outlet, number), Context::default(), Reply::Done)));
+    assert_eq!([reply(&mut first), reply(&mut first)].map(|reply| reply.unwrap().number), [3, 1]);
+    assert_eq!(reply(&mut second).unwrap().number, 9);
+}
+
+#[test]
+fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
+    const MIB: usize = 1 << 20;
+    let load = Arc::default();
+    let (slow, mut late) = connection(&load);
+    let (other, mut quick) = connection(&load);
+    // More than its socket and its pending bytes hold: were any of these writes to wait, the test would never end.
+    let count = 40;
+    for number in 0..count {
+        send([(asker(&slow, number), Context::default(), value(MIB))]);
+        send([(asker(&other, number), Context::default(), Reply::Done)]);
+        assert_eq!(reply(&mut quick).unwrap().number, number);
+    }
+    send([(asker(&slow, count), Context::default(), Reply::Done)]);
+    assert!(slow.lock().length <= PENDING_MAX_BYTES + MIB);
+
+    // When it takes them at last all are there, in order; from some point on the values had no room.
+    let mut busy = 0;
+    for number in 0..count {
+        let reply = reply(&mut late).unwrap();
+        assert_eq!(reply.number, number);
+        match reply.reply {
+            Reply::Value { .. } => assert_eq!(busy, 0, "a later value has come and an earlier one has not"),
+            Reply::NotApplied(WhyNotApplied::Busy) => busy += 1,
+            reply => panic!("{reply:?}"),
+        }
+    }
+    assert!(busy > 0 && busy < count, "{busy} of {count} values had no room");
+    assert_eq!(reply(&mut late).unwrap().number, count);
+    // And then it is a client like any other.
+    assert!(slow.await_room());
+    while slow.lock().in_hand {
+        std::thread::yield_now();
+    }
+    send([(asker(&slow, 0), Context::default(), value(MIB))]);
+    assert!(matches!(reply(&mut late).unwrap().reply, Reply::Value { .. }));
+    while load.pending.load(Ordering::Relaxed) > 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
+    let load = Arc::default();
+    let (outlet, client) = connection(&load);
+    assert!(outlet.await_room());
+    let mut number = 0;
+    while outlet.lock().length <= PENDING_MAX_BYTES {
+        // Small replies are always taken: they answer requests, and those have a limit.
+        let reply = Reply::Refused("no".repeat(50_000));
+        send([(asker(&outlet, number), Context::default(), reply)]);
+        number += 1;
+    }
+    let (done, waits) = crossbeam_channel::bounded(1);
+    let waiting = outlet.clone();
+    let reader = std::thread::spawn(move || done.send(waiting.await_room()).unwrap());
+    assert!(waits.recv_timeout(Duration::from_millis(50)).is_err(), "it waits");
+    drop(client);
+    assert_eq!(waits.recv_timeout(Duration::from_secs(30)), Ok(false));
+    reader.join().unwrap();
+    assert_eq!(load.pending.load(Ordering::Relaxed), 0);
+    // Whoever still has a reply for it drops it.
+    send([(asker(&outlet, 1), Context::default(), Reply::Done)]);
+    assert_eq!(outlet.lock().length, 0);
+}
+
+#[test]
+fn so_many_requests_are_under_way_and_each_gives_its_place_back() {
+    let load: Arc<Load> = Arc::default();
+    let connections: Vec<_> = (0..ALL_REQUESTS_MAX / REQUESTS_MAX + 1).map(|_| connection(&load)).collect();
+    let admit = |n: usize, size: usize| {
+        let mut one = asker(&connections[n].0, 1);
+        one.is_admitted(size).then_some(one)
+    };
+    let mut under_way = Vec::new();
+    for n in 0..ALL_REQUESTS_MAX / REQUESTS_MAX {
+        under_way.extend((0..REQUESTS_MAX).map(|_| admit(n, 1).unwrap()));
+        assert!(admit(n, 1).is_none(), "a connection has its limit");
+    }
+    let last = connections.len() - 1;
+    assert!(admit(last, 1).is_none(), "and so have all together");
+    under_way.pop();
+    let one = admit(last, 1).unwrap();
+    assert!(admit(last, 1).is_none());
+    drop((one, under_way));
+
+    // The same by size.
+    assert!(admit(0, REQUESTS_MAX_BYTES + 1).is_none());
+    let count = ALL_REQUESTS_MAX_BYTES / REQUESTS_MAX_BYTES;
+    let under_way: Vec<Asker> = (0..count).map(|n| admit(n, REQUESTS_MAX_BYTES).unwrap()).collect();
+    assert!(admit(0, 1).is_none() && admit(last, 1).is_none());
+    drop(under_way);
+    assert_eq!(load.requests.count.load(Ordering::Relaxed) + load.requests.bytes.load(Ordering::Relaxed), 0);
+    assert!(admit(0, 1).is_some());
+}

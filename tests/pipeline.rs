@@ -1,0 +1,220 @@
+//! Many requests of one client under way while servers are killed: each ends, and none is applied twice.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use paxos_kv::client::workload::Action;
+use paxos_kv::client::{Client, ClientError, Done, Ended, Outcome, Ticket};
+use paxos_kv::kv::Op;
+use paxos_kv::net::{
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Who, WhyNotApplied,
+    allow_many_sockets, frame, frame_into, greet,
+};
+use paxos_kv::role::Server;
+use paxos_kv::trace::Context;
+use support::Cluster;
+
+const UNDER_WAY: usize = 32;
+
+fn put(key: &str) -> Action {
+    Action::Put { key: key.as_bytes().to_vec(), value: b"v".to_vec(), if_version: None }
+}
+
+/// Whether the key's version is what the end of its only write allows.
+fn check(end: &Ended, key: &str, version: u64) {
+    match &end.end {
+        Ok(Done::Wrote(Outcome::Written { version: said, .. })) => {
+            assert_eq!((*said, version), (1, 1), "{key} was written once");
+        }
+        Err(ClientError::NotApplied(_)) => assert_eq!(version, 0, "{key} was certainly not written"),
+        Err(ClientError::Unknown(_)) => assert!(version <= 1, "{key} was written {version} times"),
+        other => panic!("{key}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_server_that_is_killed_with_many_requests_under_way_loses_and_doubles_none() {
+    let mut cluster = Cluster::start(3, &["--seed", "1", "--segment-kib", "1024", "--steps", "off"]);
+    let mut client = cluster.client("c1", 1);
+    let mut ends = Vec::new();
+    for round in 0..6u8 {
+        let victim = round % 3 + 1;
+        client.talk_to(Server(victim)).unwrap();
+        let keys: Vec<String> = (0..UNDER_WAY).map(|n| format!("r{round}-{n}")).collect();
+        let tickets: Vec<Ticket> = keys.iter().map(|key| client.queue(put(key)).unwrap()).collect();
+        // From round to round a little more has happened when the server dies.
+        let until = Instant::now() + Duration::from_millis(u64::from(round) * 4);
+        client.progress();
+        while Instant::now() < until {
+            client.progress();
+        }
+        cluster.kill(&[victim]);
+        for (key, ticket) in keys.into_iter().zip(tickets) {
+            ends.push((key, client.wait(ticket)));
+        }
+        assert_eq!(client.under_way(), 0);
+        cluster.run(victim);
+        cluster.await_all();
+    }
+    let done = ends.iter().filter(|(_, end)| end.end.is_ok()).count();
+    assert!(done >= ends.len() / 2, "with a majority alive nearly all are done: {done} of {}", ends.len());
+    let mut reader = cluster.client("reader", 2);
+    for (key, end) in &ends {
+        check(end, key, reader.get(key.as_bytes()).unwrap().version);
+    }
+    cluster.await_agreement();
+}
+
+#[test]
+fn two_pipelines_on_the_same_keys_through_two_servers_are_applied_once_each() {
+    const ROUNDS: u64 = 4;
+    let cluster = Cluster::start(3, &["--seed", "2", "--segment-kib", "1024", "--steps", "off"]);
+    let write = |id: u8| {
+        let mut client = cluster.client(&format!("c{id}"), id);
+        for _ in 0..ROUNDS {
+            let tickets: Vec<Ticket> = (0..UNDER_WAY).map(|n| client.submit(put(&format!("k{n}"))).unwrap()).collect();
+            tickets.into_iter().for_each(|ticket| drop(client.wait(ticket).end.unwrap()));
+        }
+    };
+    std::thread::scope(|scope| {
+        for id in [1, 2] {
+            scope.spawn(move || write(id));
+        }
+    });
+    let mut reader: Client = cluster.client("reader", 3);
+    for n in 0..UNDER_WAY {
+        assert_eq!(reader.get(format!("k{n}").as_bytes()).unwrap().version, 2 * ROUNDS, "k{n}");
+    }
+    cluster.await_agreement();
+}
+
+fn greeted(cluster: &Cluster) -> TcpStream {
+    let stream = TcpStream::connect(cluster.cluster.member(Server(1)).unwrap().client).unwrap();
+    let hello = Hello { cluster: "test".to_string(), to: Server(1), who: Who::Client };
+    greet(&stream, &hello).unwrap();
+    stream
+}
+
+fn request(number: u64, request: Request) -> ClientRequest {
+    ClientRequest { number, context: Context::default(), request }
+}
+
+#[test]
+fn what_a_connection_has_under_way_is_bounded_and_all_is_answered() {
+    // Of three servers one lives: no write can be done, so all of them wait.
+    let mut cluster = Cluster::start(3, &["--seed", "3", "--segment-kib", "1024", "--steps", "off"]);
+    cluster.client("c1", 1).put(b"k", b"v").unwrap();
+    cluster.kill(&[2, 3]);
+    let stream = greeted(&cluster);
+    let count = 600;
+    let mut bytes = Vec::new();
+    for number in 0..count {
+        let op = Op::Put { key: b"k".to_vec(), value: b"w".to_vec(), if_version: None };
+        // Sessions that nobody has opened: a bound is a bound whoever asks.
+        let write = Request::Write { session: 1 + number / 60, sequence: 1 + number % 60, first_open: 1, op };
+        frame_into(&request(number, write), &mut bytes);
+    }
+    (&stream).write_all(&bytes).unwrap();
+    let mut reader = FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES);
+    let (mut busy, mut waited) = (0, 0);
+    let mut numbers = std::collections::BTreeSet::new();
+    for _ in 0..count {
+        let reply: ClientReply = reader.read(Some(Instant::now() + support::PATIENCE)).unwrap().unwrap();
+        assert!(numbers.insert(reply.number), "answered twice");
+        match reply.reply {
+            Reply::NotApplied(WhyNotApplied::Busy) => busy += 1,
+            Reply::NotApplied(WhyNotApplied::Proposer(_)) | Reply::Unknown(_) => waited += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(waited <= 256 && busy >= count - 256, "{waited} waited, {busy} were too many");
+    // And then there is room again.
+    let status = frame(&request(9_999, Request::Status));
+    reader.stream().set_write_timeout(Some(support::PATIENCE)).unwrap();
+    let mut stream = reader.stream();
+    stream.write_all(&status).unwrap();
+    let reply: ClientReply = reader.read(Some(Instant::now() + support::PATIENCE)).unwrap().unwrap();
+    assert_eq!(reply.number, 9_999);
+}
+
+#[test]
+fn a_client_that_takes_no_replies_holds_up_no_other_client() {
+    let cluster = Cluster::start(1, &["--seed", "4", "--segment-kib", "4096", "--steps", "off"]);
+    let mut client = cluster.client("c1", 1);
+    client.put(b"large", &vec![7; 1 << 20]).unwrap();
+    client.put(b"small", b"v").unwrap();
+    // It asks for far more than sockets hold, and reads nothing.
+    let deaf = greeted(&cluster);
+    let mut bytes = Vec::new();
+    for number in 0..200 {
+        frame_into(&request(number, Request::Get { key: b"large".to_vec() }), &mut bytes);
+    }
+    (&deaf).write_all(&bytes).unwrap();
+    for _ in 0..200 {
+        assert_eq!(client.get(b"small").unwrap().value.unwrap(), b"v");
+    }
+    // Its replies are there all the same: values, and failed reads where there was no room.
+    let mut reader = FrameReader::new(deaf, CLIENT_FRAME_MAX_BYTES);
+    for _ in 0..200 {
+        let reply: ClientReply = reader.read(Some(Instant::now() + support::PATIENCE)).unwrap().unwrap();
+        assert!(matches!(reply.reply, Reply::Value { .. } | Reply::NotApplied(WhyNotApplied::Busy)));
+    }
+}
+
+#[test]
+fn a_client_that_says_no_more_still_gets_its_replies() {
+    let cluster = Cluster::start(1, &["--seed", "5", "--segment-kib", "1024", "--steps", "off"]);
+    cluster.client("c1", 1).put(b"k", b"v").unwrap();
+    let mut stream = greeted(&cluster);
+    let mut bytes = Vec::new();
+    for number in 0..20 {
+        frame_into(&request(number, Request::Get { key: b"k".to_vec() }), &mut bytes);
+    }
+    stream.write_all(&bytes).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).unwrap();
+    let one = frame(&ClientReply {
+        number: 0,
+        context: Context::default(),
+        reply: Reply::Value { slot: paxos_kv::paxos::Slot(2), value: Some(b"v".to_vec().into()), version: 1 },
+    });
+    assert_eq!(said.len(), 20 * one.len());
+}
+
+/// How much memory a process has, in KiB.
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn a_thousand_idle_connections_cost_little_and_hold_up_nobody() {
+    allow_many_sockets();
+    let cluster = Cluster::start(1, &["--seed", "6", "--segment-kib", "1024", "--steps", "off"]);
+    let mut client = cluster.client("c1", 1);
+    client.put(b"k", b"v").unwrap();
+    let before = resident_kib(cluster.pid(1));
+    // Each has asked once, so that each has its buffer.
+    let mut idle: Vec<FrameReader> = Vec::new();
+    for number in 0..1_000 {
+        let stream = greeted(&cluster);
+        (&stream).write_all(&frame(&request(number, Request::Get { key: b"k".to_vec() }))).unwrap();
+        let mut reader = FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES);
+        let reply: ClientReply = reader.read(Some(Instant::now() + support::PATIENCE)).unwrap().unwrap();
+        assert_eq!(reply.number, number);
+        idle.push(reader);
+    }
+    let each = (resident_kib(cluster.pid(1)).saturating_sub(before)) as f64 / idle.len() as f64;
+    println!("{each:.1} KiB a connection");
+    assert!(each < 48.0, "{each:.1} KiB a connection");
+    assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"v");
+    client.put(b"k", b"w").unwrap();
+}
