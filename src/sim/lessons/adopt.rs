@@ -28,9 +28,9 @@ pub(super) const LESSON: Lesson = Lesson {
     script: &[
         (When::At(30 * MS), Do::Put(1, &[("sky", "grey"), ("color", "blue")])),
         (When::Seen(1, "proposer PREPARE  req=c1-3"), Do::Cut(1, 5)),
-        (When::Seen(2, "acceptor PROMISE  req=c1-3"), Do::Cut(3, 5)),
-        (When::Seen(3, "acceptor PROMISE  req=c1-3"), Do::Cut(2, 5)),
-        (When::Seen(4, "acceptor PROMISE  req=c1-3"), Do::Cut(4, 5)),
+        (When::Seen(1, "proposer PREPARE  req=c1-3"), Do::Cut(3, 5)),
+        (When::Seen(1, "proposer PREPARE  req=c1-3"), Do::Cut(2, 5)),
+        (When::Seen(1, "proposer PREPARE  req=c1-3"), Do::Cut(4, 5)),
         (When::Seen(1, "proposer ACCEPT   req=c1-3"), Do::Cut(1, 3)),
         (When::Seen(1, "proposer ACCEPT   req=c1-3"), Do::Cut(1, 4)),
         (When::Seen(2, "acceptor ACCEPTED req=c1-3"), Do::Kill(1)),
