@@ -17,12 +17,14 @@ pub mod demo;
 mod drive;
 mod flight;
 pub mod identity;
+mod json;
 pub(crate) mod lines;
 mod outcome;
 mod perform;
 pub mod print;
 mod scenes;
 mod session;
+mod shell;
 pub mod status;
 mod stub;
 #[cfg(test)]

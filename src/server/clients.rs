@@ -240,7 +240,8 @@ impl FrontDesk {
         Reply::State(part)
     }
 
-    fn status(&self) -> ServerStatus {
+    /// How the server is.
+    pub(super) fn status(&self) -> ServerStatus {
         let house = &self.house;
         let shown = house.board.read();
         let role = |role, up| RoleStatus { role, up, crashes: shown.crashes(role) };

@@ -62,6 +62,9 @@ pub struct Options {
     /// So many slots that the checkpoint holds stay in memory, for servers that are a little behind (up to 16 MiB of values)
     #[arg(long, value_name = "SLOTS", default_value_t = Retention::USUAL.keep_slots)]
     pub keep_slots: u64,
+    /// Where browsers can watch: http://ADDR/, with /status and /metrics [default: what the cluster file says, or nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
     /// No copy of the lines on the terminal
     #[arg(long)]
     pub quiet: bool,

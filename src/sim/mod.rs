@@ -11,6 +11,7 @@
 //! - [`server`], [`living`], [`turns`], [`desk`], [`keeper`] and [`folder`] are a server without threads; [`client`] is a client.
 //! - [`invariants`] knows the rules and sees everything, `remembered` what is on disks; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
+//! - [`lessons`] are scenes for people, without any chance.
 //! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
 
 mod arrivals;
@@ -24,6 +25,7 @@ pub mod folder;
 pub mod history;
 pub mod invariants;
 pub mod keeper;
+pub mod lessons;
 pub mod living;
 pub mod marks;
 pub mod museum;

@@ -71,6 +71,8 @@ pub struct SimServer {
     pub retention: Retention,
     /// Its disk is a new one, and its peers know.
     pub is_stranger: bool,
+    /// Its acceptor comes back without its memory: the lab's unsafe mode.
+    pub forgets: bool,
     quorums: Quorums,
     protocol: Policy,
     segment_bytes: u64,
@@ -132,6 +134,7 @@ impl SimServer {
             harmed_in: None,
             retention: plan.retention,
             is_stranger: false,
+            forgets: false,
             quorums: plan.quorums(),
             protocol: plan.protocol,
             segment_bytes: plan.segment_bytes,
@@ -233,7 +236,7 @@ impl SimServer {
 
     fn start_acceptor(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
-        if museum::is(Bug::B14) && down.is_some() {
+        if (self.forgets || museum::is(Bug::B14)) && down.is_some() {
             process.identity.set_has_journal(false)?;
             self.folder.journal = Default::default();
         }
@@ -253,7 +256,7 @@ impl SimServer {
         nature.ghost.recovered(self.me, &acceptor, is_damaged, &mut nature.marks);
         if let Some(down) = down {
             let accepted = acceptor.accepted().len() as u64;
-            self.line(RoleTag::Acceptor, lines::restarted_acceptor(down, false, acceptor.promised(), accepted));
+            self.line(RoleTag::Acceptor, lines::restarted_acceptor(down, self.forgets, acceptor.promised(), accepted));
         }
         self.begin::<Acceptor>(nature, acceptor, journal);
         Ok(())
@@ -577,7 +580,7 @@ impl SimServer {
                 fail: Some(Text::new("simulated")),
                 mean_up: None,
                 mean_down: None,
-                restart: Some(RestartMode::Disk),
+                restart: Some(if self.forgets { RestartMode::Lost } else { RestartMode::Disk }),
                 data: None,
                 steps: Some(Text::new("on")),
                 life: Some(process.identity.life()),

@@ -228,8 +228,10 @@ impl SimServer {
         nature.ghost.died(me, R::NAME, living.number);
         let up = Duration::from_micros(now - living.since);
         self.line(R::NAME.into(), lines::crash(order, up));
-        let down = order.down.unwrap_or_default();
-        nature.after(down.as_micros() as u64, Event::Restart { role: R::NAME, server: me, process: number });
+        // Otherwise somebody has to ask for it.
+        if let Some(down) = order.down {
+            nature.after(down.as_micros() as u64, Event::Restart { role: R::NAME, server: me, process: number });
+        }
         match R::NAME {
             RoleName::Acceptor => nature.mark(Mark::AcceptorCrashed),
             RoleName::Proposer => {

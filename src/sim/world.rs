@@ -175,6 +175,16 @@ impl World {
         }
     }
 
+    /// Lets things happen until a moment, or until something is so, whatever the ghost thinks of it: for scenes that show
+    /// what goes wrong.
+    pub fn play_until(&mut self, end: Micros, enough: impl Fn(&World) -> bool) {
+        while !enough(self)
+            && let Some(event) = self.nature.next(end)
+        {
+            self.happens(event);
+        }
+    }
+
     fn both_phases(&mut self) -> Verdict {
         let end = self.plan.safety;
         if let Err(violation) = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done)) {
@@ -505,7 +515,8 @@ impl World {
         self.clients.push(client);
     }
 
-    fn take_lines(&mut self) -> Vec<(String, String)> {
+    /// The lines of all servers and clients, by file.
+    pub fn take_lines(&mut self) -> Vec<(String, String)> {
         if self.servers.iter().all(|server| server.lines.is_none()) {
             return Vec::new();
         }

@@ -11,11 +11,13 @@
 mod arbitrary;
 pub mod audit;
 pub mod clocks;
+pub mod columns;
 mod event;
 pub mod exchange;
 mod facts;
 mod field;
 mod line;
+pub mod paint;
 pub mod parse;
 pub mod report;
 pub mod story;
