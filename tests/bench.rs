@@ -62,9 +62,9 @@ fn a_server_that_dies_is_told_and_the_load_goes_on() {
     let mut cluster = Cluster::start(3, &QUIET);
     let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
     command.arg("--cluster").arg(cluster.file()).args(["bench", "--clients", "4", "--reads", "0", "--at", "1"]);
-    command.args(["--duration", "3s", "--warm-up", "0ms"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.args(["--duration", "8s", "--warm-up", "0ms"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let bench = command.spawn().unwrap();
-    await_some("the load has begun", || cluster.status(2).filter(|status| status.applied.0 > 50));
+    await_some("the load has begun", || cluster.status(2).filter(|status| status.applied.0 > 5));
     cluster.kill(&[1]);
     let output = bench.wait_with_output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
