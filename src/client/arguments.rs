@@ -207,7 +207,7 @@ pub(super) struct BenchArgs {
     /// Requests a second, all clients together, each begun when it is due (an open loop) [default: as many as it takes]
     #[arg(long, value_name = "N", value_parser = up_to(10_000_000))]
     pub(super) rate: Option<u32>,
-    /// The servers that the clients ask first, in turn, as in 1,2 [default: --server, or one]
+    /// The servers that the clients ask first, in turn, as in 1,2 [default: --server, or the one that leads]
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     pub(super) at: Vec<u8>,
     #[command(subcommand)]
@@ -248,7 +248,7 @@ pub(super) struct SweepArgs {
     #[command(flatten)]
     pub(super) load: LoadArgs,
     /// How the servers agree
-    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "basic-paxos")]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "basic-paxos,multi-paxos")]
     pub(super) protocols: Vec<String>,
     /// How many servers there are
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,3,5,7", value_parser = servers())]

@@ -8,7 +8,7 @@ use super::outcome::{ClientError, role_word};
 use super::print::table;
 use super::stub::{Client, ClientOptions};
 use crate::cluster::Cluster;
-use crate::net::ServerStatus;
+use crate::net::{LeaderStatus, ServerStatus};
 use crate::paxos::RoleName;
 use crate::role::Server;
 
@@ -101,11 +101,20 @@ impl Survey {
         self.statuses().filter(|s| s.restart != "disk").map(|s| s.server.0.to_string()).collect()
     }
 
-    /// Who leads, since when, and how that is known; None if nobody says so.
-    pub fn leader(&self) -> Option<String> {
+    /// The server that leads; None if nobody says that one does.
+    pub fn leading(&self) -> Option<Server> {
+        self.latest_leader().map(|leader| leader.ballot.server)
+    }
+
+    fn latest_leader(&self) -> Option<&LeaderStatus> {
         let known = self.statuses().filter_map(|status| Some((status.server, status.leader.as_ref()?)));
         // The highest ballot is the latest; its owner knows best.
-        let (_, leader) = known.max_by_key(|(server, leader)| (leader.ballot, leader.ballot.server == *server))?;
+        Some(known.max_by_key(|(server, leader)| (leader.ballot, leader.ballot.server == *server))?.1)
+    }
+
+    /// Who leads, since when, and how that is known; None if nobody says so.
+    pub fn leader(&self) -> Option<String> {
+        let leader = self.latest_leader()?;
         let for_s = leader.for_ms as f64 / 1e3;
         Some(format!(
             "server {} leads at ballot {} for {for_s:.1} s: {}",
