@@ -7,7 +7,7 @@ pub(super) const LESSON: Lesson = Lesson {
     name: "adopt",
     title: "The value you must adopt",
     says: "Server 1 proposes color = blue, and its network fails in the middle: only server 2 and itself hear the proposal, \
-           then server 1 dies. Is blue chosen? Two of five have accepted: no. Might it have been? Server 3 cannot know: \
+           then nobody hears server 1 any more. Is blue chosen? Two of five have accepted: no. Might it have been? Server 3 cannot know: \
            server 5 is silent, and perhaps it has accepted too. Server 3's client wants red. Among the promises that server \
            3 gathers is that of server 2, which reports blue. So server 3 must propose blue first, and red in the next slot. \
            That is the whole art of Paxos: you cannot tell what was chosen, so you finish whatever may have been.",
@@ -17,7 +17,7 @@ pub(super) const LESSON: Lesson = Lesson {
         ("Server 3 asks for promises, for red", "s3.*proposer PREPARE  req=c2-1"),
         ("Server 2 promises, and reports what it has accepted", "s2.*acceptor PROMISE  req=c2-1"),
         ("Server 3 is bound: it proposes blue at its own ballot", "s3.*proposer ACCEPT   req=c1-3"),
-        ("Blue is chosen, though its proposer is dead", "learner  CHOSEN   req=c1-3"),
+        ("Blue is chosen, though its proposer is out of reach", "learner  CHOSEN   req=c1-3"),
     ],
     question: "What if server 2 had been the silent one, instead of server 5?",
     answer: "Then nobody in the majority had accepted blue, so it cannot have been chosen, and red would take the slot. Blue \
@@ -33,7 +33,7 @@ pub(super) const LESSON: Lesson = Lesson {
         (When::Seen(1, "proposer PREPARE  req=c1-3"), Do::Cut(4, 5)),
         (When::Seen(1, "proposer ACCEPT   req=c1-3"), Do::Cut(1, 3)),
         (When::Seen(1, "proposer ACCEPT   req=c1-3"), Do::Cut(1, 4)),
-        (When::Seen(2, "acceptor ACCEPTED req=c1-3"), Do::Kill(1)),
+        (When::Seen(2, "acceptor ACCEPTED req=c1-3"), Do::Cut(1, 2)),
         (When::At(120 * MS), Do::Put(3, &[("color", "red")])),
     ],
     end: 500 * MS,

@@ -22,7 +22,7 @@ use super::faults::{Faults, Trouble};
 use super::nature::{Event, MS, Micros, SECOND};
 use super::network::{Node, Weather};
 use super::plan::Plan;
-use super::world::{Death, World};
+use super::world::World;
 use crate::kv::Op;
 use crate::paxos::{Policy, RoleName};
 use crate::role::{Server, Servers};
@@ -86,8 +86,6 @@ enum Do {
     Crash(u8, RoleName),
     /// It lives again.
     Restart(u8, RoleName),
-    /// A process is killed, for the rest of the scene.
-    Kill(u8),
     /// Two servers do not hear each other any more.
     Cut(u8, u8),
     /// They do again.
@@ -183,7 +181,6 @@ impl Lesson {
                     let _ = one.start_role(nature, role, Some(down));
                 });
             }
-            Do::Kill(server) => world.kill(Server(server), Death::Process),
             Do::Cut(a, b) => cut(world, a, b, true),
             Do::Join(a, b) => cut(world, a, b, false),
         }
