@@ -128,8 +128,9 @@ impl Plan {
             segment_bytes: 4_096 << pick(1..=3),
             // Not both small: an answer in more parts than a mailbox holds would never be heard as a whole.
             mailbox: match small {
-                0 => pick(8..=64) as usize,
-                1 => MAILBOX_MAX,
+                // A crowd would keep it full, and whoever is behind would never be heard.
+                0 if !is_crowded => pick(8..=64) as usize,
+                0 | 1 => MAILBOX_MAX,
                 _ => 16 * MAILBOX_MAX,
             },
             part_bytes: if small > 1 { pick(64..=2_000) as usize } else { PROMISE_PART_BYTES },
