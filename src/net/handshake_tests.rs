@@ -69,11 +69,11 @@ fn what_is_no_greeting_is_counted_and_refused() {
     too_long.extend_from_slice(&frame(&Hello { cluster: "x".repeat(2_000), ..hello() }));
     let cases = [
         (b"GET / HTTP/1.1".to_vec(), 14, "not the protocol"),
-        (other_version, 6, "version 99 of the protocol, this server 2"),
+        (other_version, 6, &*format!("version 99 of the protocol, this server {VERSION}")),
         (b"PX".to_vec(), 2, "closed after 2 of 6"),
         (unfinished, 10, "closed after 10 of"),
         (other_words, 18, "not a Hello"),
-        (too_long, 2_007, "at most 1024 are taken"),
+        (too_long, 2_009, "at most 1024 are taken"),
     ];
     for (bytes, count, reason) in cases {
         let say = |mut stream: TcpStream| {

@@ -52,7 +52,8 @@ fn the_adopted_value_is_the_dead_proposers() {
         let text = entry.line.to_string();
         text.contains("s3.") && text.contains("proposer ACCEPT   req=c1-3") && text.contains("value=blue")
     });
-    assert!(adopted.is_some_and(|entry| !entry.line.to_string().contains("adopted=none")));
+    let told = || run.lines.iter().map(|entry| format!("{}\n", entry.line)).collect::<String>();
+    assert!(adopted.is_some_and(|entry| !entry.line.to_string().contains("adopted=none")), "{}", told());
     assert!(
         run.lines.iter().any(|entry| entry.line.to_string().contains("learner  CHOSEN   req=c2-2")),
         "and red is done"

@@ -94,6 +94,10 @@ struct Inode {
     durable: Vec<u8>,
     /// The sectors in which the two may differ and that can still reach the disk.
     dirty: BTreeSet<usize>,
+    /// Changes of the length that the disk may not know yet, in order: each happens whole or not at all.
+    lengths: Vec<usize>,
+    /// Its making failed in the middle: its length may be anything up to that of `bytes`.
+    is_in_making: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -133,7 +137,7 @@ impl MemoryFiles {
     /// Makes a file, or another in its place, durably and past all counting: how a test damages a disk.
     pub fn put(&self, name: &str, bytes: &[u8]) {
         let mut state = self.state();
-        let inode = state.add_inode(Inode { bytes: bytes.to_vec(), durable: bytes.to_vec(), dirty: BTreeSet::new() });
+        let inode = state.add_inode(Inode::durable(bytes.to_vec()));
         state.names.insert(name.to_string(), inode);
         state.durable_names.insert(name.to_string(), inode);
     }
@@ -263,10 +267,23 @@ impl Change {
 }
 
 impl Inode {
+    /// A file of which everything is on the disk.
+    fn durable(bytes: Vec<u8>) -> Inode {
+        let durable = bytes.clone();
+        Inode { bytes, durable, dirty: BTreeSet::new(), lengths: Vec::new(), is_in_making: false }
+    }
+
     /// Becomes what survives when the power fails now.
     fn lose(&mut self, keep: &mut dyn FnMut() -> bool) {
-        // A length that was never synced ends anywhere.
-        while self.durable.len() < self.bytes.len() && keep() {
+        // Each change of the length has happened or not, and none before those that came before it.
+        for length in std::mem::take(&mut self.lengths) {
+            if !keep() {
+                break;
+            }
+            self.durable.resize(length, 0);
+        }
+        // A file whose making was interrupted ends anywhere.
+        while self.is_in_making && self.durable.len() < self.bytes.len() && keep() {
             let grown = (self.durable.len() + SECTOR_BYTES).min(self.bytes.len());
             self.durable.resize(grown, 0);
         }
@@ -292,6 +309,7 @@ impl Inode {
     }
 
     fn set_length(&mut self, bytes: usize) {
+        self.lengths.push(bytes);
         let before = self.bytes.len();
         self.bytes.resize(bytes, 0);
         self.dirty.retain(|sector| sector * SECTOR_BYTES < bytes);
@@ -313,6 +331,8 @@ impl Inode {
     }
 
     fn sync(&mut self) {
+        self.lengths.clear();
+        self.is_in_making = false;
         self.durable.resize(self.bytes.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {
             self.harden(sector);
@@ -368,7 +388,7 @@ impl State {
         let works = matches!(fate, Fate::Works) && made as u64 == length;
         // What is left of a file whose making failed: its name, and an unsynced length.
         let durable = if works { vec![0; made] } else { Vec::new() };
-        let inode = self.add_inode(Inode { bytes: vec![0; made], durable, dirty: BTreeSet::new() });
+        let inode = self.add_inode(Inode { durable, is_in_making: !works, ..Inode::durable(vec![0; made]) });
         self.names.insert(name.to_string(), inode);
         self.changes.push(Change::Made { name: name.to_string(), inode });
         match fate {
