@@ -253,15 +253,17 @@ process_of() {
 }
 
 show_table() {
-  local id peer client form='%-6s  %-21s  %-21s  %-8s  %-13s  %s\n'
+  local id peer client page form='%-6s  %-21s  %-21s  %-8s  %-13s  %s\n'
   echo "run: $run"
   # shellcheck disable=SC2059 # the form is a constant
   {
     printf "$form" server 'for servers' 'for clients' process log 'data folder'
-    while read -r id peer client; do
+    while read -r id peer client _; do
       printf "$form" "$id" "$peer" "$client" "$(process_of "$id")" "server-$id.log" "data/server-$id"
     done <<<"$members"
   }
+  page=$(awk 'NF > 3 { print $4; exit }' <<<"$members")
+  if [[ -n $page ]]; then echo "watch it: http://$page/ (the page of any server shows all)"; fi
   echo "protocol: $(option_of --protocol)   failures: $(option_of --fail)   seed: $(option_of --seed)"
 }
 
@@ -323,7 +325,7 @@ while (($# > 0)); do
     --continue) continued=yes ;;
     --cluster) (($# > 1)) || wrong "--cluster wants a file"; cluster=$2; shift ;;
     --cluster=*) cluster=${1#*=} ;;
-    --id | --id=* | --data | --data=* | --log-dir | --log-dir=* | --quiet)
+    --id | --id=* | --data | --data=* | --log-dir | --log-dir=* | --http | --http=* | --quiet)
       wrong "${1%%=*} is chosen by this script: every server gets its own"
       ;;
     --fail | --seed | --protocol)

@@ -29,6 +29,8 @@ pub struct Member {
     pub peer: SocketAddr,
     /// For clients.
     pub client: SocketAddr,
+    /// For browsers, if it lets them watch.
+    pub http: Option<SocketAddr>,
 }
 
 /// Why a cluster file cannot be used.
@@ -73,6 +75,7 @@ struct FileServer {
     id: u8,
     peer: SocketAddr,
     client: SocketAddr,
+    http: Option<SocketAddr>,
 }
 
 impl Cluster {
@@ -97,11 +100,11 @@ impl Cluster {
         }
         let mut members = BTreeMap::new();
         let mut addresses = Vec::new();
-        for FileServer { id, peer, client } in file.server {
+        for FileServer { id, peer, client, http } in file.server {
             if id == 0 || id > Server::MAX {
                 return Err(format!("server id {id} is not between 1 and {}", Server::MAX));
             }
-            for address in [peer, client] {
+            for address in [Some(peer), Some(client), http].into_iter().flatten() {
                 if address.port() == 0 {
                     return Err(format!("server {id}: port 0 of {address} cannot be dialled"));
                 }
@@ -110,7 +113,7 @@ impl Cluster {
                 }
                 addresses.push(address);
             }
-            if members.insert(Server(id), Member { peer, client }).is_some() {
+            if members.insert(Server(id), Member { peer, client, http }).is_some() {
                 return Err(format!("server id {id} is given twice"));
             }
         }

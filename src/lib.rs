@@ -18,6 +18,7 @@
 pub mod client;
 pub mod cluster;
 pub mod codec;
+pub mod completions;
 pub mod duration;
 pub mod kv;
 pub mod linearizability;

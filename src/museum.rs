@@ -49,6 +49,7 @@ exhibits! {
     B08B: "votes of different ballots are added up", seen "vote counting in many first versions";
     B08C: "a vote that comes twice counts twice", seen "votes kept as a number; student Paxos labs";
     B09: "the first part of a promise is taken for all of it", seen "frame limits under large logs";
+    B10: "what a promise has forgotten is taken for nothing accepted", seen "logs that are cut while somebody is away";
     B11: "holes are not filled", seen "DSLabs test 24";
     B12: "a read is answered from the local map", seen "Redis-Raft #18, etcd #7331, published coursework";
     B13: "a read joins a round of questions that has begun before it came", seen "etcd #20418";
@@ -57,10 +58,14 @@ exhibits! {
     B16: "an error of fsync is ignored", seen "fsyncgate; RocksDB #2495";
     B17: "what a new process has read is taken for durable", seen "Rebello et al., ATC 2020; this project's own journal";
     B19: "a new journal file's name is not synced", seen "ALICE, OSDI 2014";
+    B20: "a checkpoint's slot is not that of its data", seen "etcd 3.5 post-mortem, #13766, #14685";
     B21: "a retried write is done twice", seen "retries after a fail-over";
     B22: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
     B23: "a reply goes to whoever has waited longest, and not to whoever asked", seen "published coursework: the proposer tells its own client what came of another's value";
     B24: "an acceptor's answers wait in a batch, and name the ballot that is promised when they leave", seen "SwiftPaxos #2; completion handlers that look their ballot up again";
+    B25: "a snapshot is taken in also when it is older than what is there", seen "etcd #18055";
+    B25B: "a snapshot leaves the sessions out", seen "session tables that are not part of the state";
+    B26: "the log is cut before its checkpoint is durable", seen "snapshots without a sync";
     B30: "a leader that nobody answers leads on", seen "leaders that can send and not hear";
     B32: "the session to forget is the first of a hash map", seen "replicas that differ";
     ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";

@@ -107,7 +107,7 @@ fn malformed_bytes_on_either_port_harm_nobody() {
     }
 
     // The wrong door, a foreign cluster, an unknown and a false peer: refused in a sentence, before a word of Paxos.
-    let peer = |server, storage| Who::Peer { server: Server(server), storage };
+    let peer = |server, storage| Who::Peer { server: Server(server), storage, life: 1, boot: 0 };
     let strangers = [
         (member.client, hello(peer(2, storage))),
         (member.peer, hello(Who::Client)),

@@ -333,7 +333,16 @@ impl Walk {
             LearnerOutcome::ReadFailed { token, .. } => {
                 self.reads.remove(token).expect("a read fails once");
             }
-            LearnerOutcome::Applied { id: None, .. } | LearnerOutcome::Advanced { .. } => {}
+            // Nothing is written down here, so nothing is forgotten.
+            LearnerOutcome::Applied { id: None, .. }
+            | LearnerOutcome::Advanced { .. }
+            | LearnerOutcome::Durable { .. }
+            | LearnerOutcome::Checkpoint { .. }
+            | LearnerOutcome::SnapshotAsked { .. }
+            | LearnerOutcome::Installed { .. }
+            | LearnerOutcome::Recalled { .. }
+            | LearnerOutcome::Mended { .. } => {}
+            LearnerOutcome::Fenced { slot, .. } => panic!("{server} finds its state to be wrong after {slot:?}"),
         }
     }
 

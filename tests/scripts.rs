@@ -9,7 +9,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use support::{await_some, cluster_file, lab};
+use support::{await_some, lab, watched_cluster_file};
 
 /// A copy of what a clone holds, with a `cargo` that finds everything built.
 struct Clone {
@@ -28,7 +28,7 @@ impl Clone {
         for script in ["run_server.sh", "run_client.sh"] {
             std::fs::copy(source.join(script), home.join(script)).unwrap();
         }
-        std::fs::write(home.join("res/cluster.toml"), cluster_file(5)).unwrap();
+        std::fs::write(home.join("res/cluster.toml"), watched_cluster_file(5)).unwrap();
         for (name, program) in [
             ("paxos-server", env!("CARGO_BIN_EXE_paxos-server")),
             ("paxos-client", env!("CARGO_BIN_EXE_paxos-client")),
@@ -92,7 +92,9 @@ fn is_alive(pid: u32) -> bool {
 fn a_newcomer_starts_looks_breaks_and_stops() {
     let clone = Clone::new();
     let text = clone.must("run_server.sh", &["--fail", "none", "--seed", "7", "--lab"]);
-    for word in ["server-1.log", "data/server-5", "protocol: basic-paxos", "failures: none", "seed: 7"] {
+    for word in
+        ["server-1.log", "data/server-5", "protocol: basic-paxos", "failures: none", "seed: 7", "watch it: http://"]
+    {
         assert!(text.contains(word), "{word} is missing: {text}");
     }
     let pids = clone.pids();

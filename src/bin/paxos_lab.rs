@@ -1,15 +1,18 @@
 //! Studies runs: `paxos-lab audit runs/latest`.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use paxos_kv::linearizability::cli::CheckArgs;
 use paxos_kv::linearizability::second_opinion;
 use paxos_kv::paxos::Slot;
 use paxos_kv::sim;
+use paxos_kv::trace::Line;
 use paxos_kv::trace::audit::Audit;
+use paxos_kv::trace::columns::table;
+use paxos_kv::trace::paint::painted;
 use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::report::Report;
 use paxos_kv::trace::story::{Filter, story};
@@ -26,7 +29,9 @@ Examples:
   paxos-lab report runs/latest                what the run shows, each point with the lines that show it
   paxos-lab logs runs/latest --req c1-5       the story of one request, and the crashes around it
   paxos-lab logs runs/latest --slot 7         the story of one slot
+  paxos-lab logs runs/latest --columns        a column a server
   paxos-lab timeline runs/latest -o run.html  the picture of the run, one page that needs nothing else
+  paxos-lab lesson one-value                  a scene that teaches one idea, as a page
   paxos-lab check runs/latest                 whether what the clients have seen is linearizable
 
 Exit codes: 0 done (audit, report: proved; check: linearizable), 1 failure, 2 usage, 6 not provable because lines are
@@ -64,11 +69,38 @@ enum Command {
         /// Only the lines about this slot
         #[arg(long, value_name = "N")]
         slot: Option<u64>,
+        /// A column a server, and one for the clients
+        #[arg(long)]
+        columns: bool,
+        /// Colours: always, never, or on a terminal without NO_COLOR
+        #[arg(long, value_enum, default_value_t = Colour::Auto)]
+        colour: Colour,
+    },
+    /// Print what makes a shell complete this programme's words: source <(paxos-lab completions bash)
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
     },
     /// Draw the run: one page to look at in a browser, step by step, without any network
     Timeline(timeline::cli::Arguments),
+    /// Play a short scene that teaches one idea of Paxos, and draw it
+    Lesson(sim::lessons::cli::Arguments),
     /// Decide whether what clients have seen is linearizable
     Check(CheckArgs),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Colour {
+    Always,
+    Never,
+    Auto,
+}
+
+impl Colour {
+    fn is_wanted(self) -> bool {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+        self == Colour::Always || (self == Colour::Auto && io::stdout().is_terminal() && !plain)
+    }
 }
 
 fn main() -> ExitCode {
@@ -106,16 +138,27 @@ fn run(command: Command) -> Result<(String, u8), String> {
             let (verdict, code) = explain(&run, &audit);
             Ok((format!("{}\nAudit of the run:\n{verdict}", report.explain(&run, lines)), code))
         }
-        Command::Logs { dir, req, slot } => {
+        Command::Completions { shell } => {
+            let script = paxos_kv::completions::script(Cli::command(), shell);
+            Ok((String::from_utf8_lossy(&script).into_owned(), 0))
+        }
+        Command::Logs { dir, req, slot, columns, colour } => {
             let run = read(&dir)?;
             let filter = Filter { req, slot: slot.map(Slot) };
             let told = story(&run, &filter);
             if told.is_empty() {
                 return Err(format!("no line of {} is about that. Try: paxos-lab logs {0}", dir.display()));
             }
-            Ok((told.into_iter().map(|at| format!("{}\n", run.line(at))).collect(), 0))
+            let lines: Vec<&Line> = told.into_iter().map(|at| run.line(at)).collect();
+            let text = match columns {
+                true => table(&lines),
+                false if colour.is_wanted() => lines.iter().map(|line| format!("{}\n", painted(line))).collect(),
+                false => lines.iter().map(|line| format!("{line}\n")).collect(),
+            };
+            Ok((text, 0))
         }
         Command::Timeline(arguments) => timeline::cli::run(&arguments),
+        Command::Lesson(arguments) => sim::lessons::cli::run(&arguments),
         Command::Check(args) => args.run(),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use paxos_kv::server::{self, Options};
+use clap::{CommandFactory, Parser};
+use paxos_kv::server::{self, Options, tools::Tool};
 
 /// One server of a Paxos replicated key-value store: a proposer, an acceptor and a learner, each in a thread of its own.
 #[derive(Parser)]
@@ -16,12 +16,32 @@ Examples:
   paxos-server --id 1
   paxos-server --id 1 --fail acceptors --seed 7 --log-dir runs/mine --data runs/mine/data/server-1
   RUST_LOG=debug paxos-server --id 1
+  paxos-server inspect data/server-1                     what a data folder holds, and its health; changes nothing
+  paxos-server restore store.backup --cluster new.toml --data data     data folders of a new cluster, from a backup
+  paxos-server --id 1 --http 127.0.0.1:7301       a page to watch the cluster at
+  source <(paxos-server completions bash)
 
 It stops on Ctrl-C and SIGTERM. Exit codes: 0 stopped, 1 failure (a sentence says what and why), 2 usage."
 )]
 struct Cli {
     #[command(flatten)]
     options: Options,
+}
+
+/// `paxos-server completions bash`: what makes a shell complete the options. A server has no other word than options.
+fn completions() -> Option<ExitCode> {
+    let mut words = std::env::args().skip(1);
+    if words.next()? != "completions" {
+        return None;
+    }
+    let shell = words.next().and_then(|shell| shell.parse().ok()).filter(|_| words.next().is_none());
+    let Some(shell) = shell else {
+        eprintln!("error: which shell? Try: paxos-server completions bash (or zsh, fish)");
+        return Some(ExitCode::from(2));
+    };
+    let script = paxos_kv::completions::script(Cli::command(), shell);
+    let written = std::io::Write::write_all(&mut std::io::stdout(), &script);
+    Some(if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn main() -> ExitCode {
@@ -36,8 +56,15 @@ fn main() -> ExitCode {
         report(panic);
         std::process::abort();
     }));
-    match server::run(Cli::parse().options) {
-        Ok(()) => ExitCode::SUCCESS,
+    if let Some(code) = completions() {
+        return code;
+    }
+    let done = match Tool::is_named(std::env::args_os()) {
+        true => Tool::parse().run(),
+        false => server::run(Cli::parse().options).map(|()| ExitCode::SUCCESS),
+    };
+    match done {
+        Ok(code) => code,
         Err(sentence) => {
             eprintln!("error: {sentence}");
             ExitCode::FAILURE

@@ -31,6 +31,9 @@ Examples:
   paxos-client put color red --if-version 1
   printf '\\000\\001' | paxos-client put blob -
   paxos-client run res/operations.txt
+  paxos-client status --watch
+  paxos-client shell
+  paxos-client get color -o json
   paxos-client status
   paxos-client bench --clients 64 --reads 50
   paxos-client crash 3.acceptor --for 2s        (servers must run with --lab)
@@ -74,9 +77,21 @@ pub(super) struct Common {
     /// The client's name in lines and labels [default: the first of c1, c2 ... that is free in the log folder]
     #[arg(long, global = true, value_name = "NAME")]
     pub(super) name: Option<String>,
+    /// What stdout gets: words for people, or one JSON object a result, errors too
+    #[arg(short, long, global = true, value_name = "FORM", value_enum, default_value_t = Form::Text)]
+    pub(super) output: Form,
     /// Where client-N.log goes [default: runs/latest if it is a run of this cluster, else no file]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) log_dir: Option<PathBuf>,
+}
+
+/// What stdout gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    /// Words for people.
+    Text,
+    /// One object a result.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -113,12 +128,33 @@ pub(super) enum Command {
         /// Wait so long until every server answers, and fail if one does not
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         r#await: Option<Duration>,
+        /// Show it again and again, until Ctrl-C
+        #[arg(long, conflicts_with = "await")]
+        watch: bool,
+        /// With --watch: how often
+        #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s", requires = "watch")]
+        every: Duration,
+        /// With --watch: end after so many looks
+        #[arg(long, value_name = "N", requires = "watch")]
+        looks: Option<u64>,
     },
+    /// Write the whole store to a file, as of one slot, while the cluster goes on (see `paxos-server restore`)
+    Backup {
+        /// The file, in place of any that is there
+        file: PathBuf,
+    },
+    /// Do one operation after the other, as they are typed: with a history, and Tab completes
+    Shell,
     /// Measure how many requests the cluster does, and how long each takes
     #[command(after_help = BENCH_HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Bench(BenchArgs),
-    /// Print the cluster's servers, one a line: number, peer address, client address
+    /// Print the cluster's servers, one a line: number, address for peers, for clients, and for browsers if there is one
     Servers,
+    /// Print what makes a shell complete this programme's words: source <(paxos-client completions bash)
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// End the thread of a role, or of all three (servers must run with --lab)
     Crash {
         /// The server, or one of its roles: 3 or 3.acceptor
@@ -171,12 +207,9 @@ pub(super) struct BenchArgs {
     /// Requests a second, all clients together, each begun when it is due (an open loop) [default: as many as it takes]
     #[arg(long, value_name = "N", value_parser = up_to(10_000_000))]
     pub(super) rate: Option<u32>,
-    /// The servers that the clients ask first, in turn, as in 1,2 [default: --server, or one]
+    /// The servers that the clients ask first, in turn, as in 1,2 [default: --server, or the one that leads]
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
     pub(super) at: Vec<u8>,
-    /// What stdout gets: lines and a summary, or one JSON object
-    #[arg(short, long, value_name = "FORM", value_enum, default_value_t = Form::Text)]
-    pub(super) output: Form,
     #[command(subcommand)]
     pub(super) sweep: Option<BenchCommand>,
 }
@@ -215,7 +248,7 @@ pub(super) struct SweepArgs {
     #[command(flatten)]
     pub(super) load: LoadArgs,
     /// How the servers agree
-    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "basic-paxos")]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_value = "basic-paxos,multi-paxos")]
     pub(super) protocols: Vec<String>,
     /// How many servers there are
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,3,5,7", value_parser = servers())]
@@ -232,15 +265,6 @@ pub(super) struct SweepArgs {
     /// The program that serves [default: the paxos-server beside this program]
     #[arg(long, value_name = "FILE")]
     pub(super) program: Option<PathBuf>,
-}
-
-/// What stdout gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Form {
-    /// Lines for people.
-    Text,
-    /// One object a result.
-    Json,
 }
 
 /// A number from 1 to a limit.

@@ -9,21 +9,24 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use super::arguments::{
     BenchArgs, BenchCommand, Cli, Command, Common, DemoArgs, Form, LoadArgs, Scenes, SweepArgs, Target, with_demo,
 };
+use super::backup::{self, NoBackup};
 use super::bench::{self, BenchError, Plan, Sweep};
 use super::demo::Demo;
 use super::identity::Identity;
+use super::json;
 use super::outcome::{ClientError, Found, Outcome};
 use super::perform::{Counts, Done, outcome_words, perform};
 use super::print::Printer;
+use super::shell;
 use super::status::Survey;
 use super::stub::{Client, ClientOptions, check_limits};
 use super::workload::{self, Action, Operation, shown};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Member};
 use crate::kv::VALUE_MAX_BYTES;
 use crate::role::Server;
 
@@ -62,6 +65,11 @@ impl Stop {
         Stop { code, sentence: sentence.into() }
     }
 
+    /// Everything has been said already.
+    fn quiet(code: u8) -> Stop {
+        Stop { code, sentence: String::new() }
+    }
+
     /// A request without a result, and what to try next.
     fn request(error: &ClientError, key: Option<&[u8]>) -> Stop {
         let (code, advice) = match (error, key) {
@@ -94,10 +102,15 @@ pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
             return exit::USAGE;
         }
     };
+    let form = cli.common.output;
     let code = match execute(cli, printer) {
         Ok(()) => exit::OK,
         Err(Stop { code, sentence }) => {
-            printer.note(format!("error: {sentence}"));
+            match form {
+                _ if sentence.is_empty() => {}
+                Form::Text => printer.note(format!("error: {sentence}")),
+                Form::Json => printer.line(json::stop(code, &sentence).to_string()),
+            }
             code
         }
     };
@@ -111,6 +124,10 @@ pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
 }
 
 fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
+    if let Command::Completions { shell } = cli.command {
+        printer.data(&crate::completions::script(Cli::command(), shell));
+        return Ok(());
+    }
     if let Command::Bench(BenchArgs { sweep: Some(BenchCommand::Sweep(sweep)), .. }) = cli.command {
         // It makes its own clusters.
         return run_sweep(&cli.common, sweep, printer);
@@ -126,14 +143,35 @@ fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
         Command::Get { key } => one(common, cluster, &Action::Get { key: key.into_vec() }, printer),
         Command::Delete { key } => one(common, cluster, &Action::Delete { key: key.into_vec() }, printer),
         Command::Run { file } => run_file(common, cluster, &file, printer),
-        Command::Status { r#await } => status(&cluster, r#await, printer),
-        Command::Bench(bench) => run_bench(common, &cluster, bench, printer),
-        Command::Servers => {
-            for (server, member) in cluster.members() {
-                printer.line(format!("{} {} {}", server.0, member.peer, member.client));
-            }
+        Command::Backup { file } => {
+            let name = cluster.name.clone();
+            let identity = identify(common, &cluster, 1, printer)?;
+            let mut client = connect(common, cluster, identity, printer)?;
+            let title = backup::write(&mut client, &name, &file).map_err(|error| match error {
+                NoBackup::Request(error) => Stop::request(&error, None),
+                other => Stop::new(exit::FAILURE, other.to_string()),
+            })?;
+            let (slot, digest) = (title.slot, title.digest);
+            printer.line(format!("{} holds the store as of slot {slot}, digest {digest:016x}", file.display()));
             Ok(())
         }
+        Command::Bench(bench) => run_bench(common, &cluster, bench, printer),
+        Command::Status { watch: true, every, looks, .. } => {
+            watch(&cluster, every, looks.unwrap_or(u64::MAX), common.output, printer);
+            Ok(())
+        }
+        Command::Status { r#await, .. } => status(&cluster, r#await, common.output, printer),
+        Command::Shell => {
+            let identity = identify(common, &cluster, 1, printer)?;
+            let mut client = connect(common, cluster.clone(), identity, printer)?;
+            shell::run(&mut client, &cluster, printer).map_err(|why| Stop::new(exit::FAILURE, why))
+        }
+        Command::Servers => {
+            list_servers(&cluster, common.output, printer);
+            Ok(())
+        }
+        // Done above: it needs no cluster.
+        Command::Completions { .. } => Ok(()),
         Command::Crash { target, r#for } => {
             let Target { server, role } = target;
             order(common, cluster, |client| client.crash(server, role, r#for))
@@ -141,6 +179,20 @@ fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
         Command::Restart { target } => {
             let Target { server, role } = target;
             order(common, cluster, |client| client.restart(server, role))
+        }
+    }
+}
+
+fn list_servers(cluster: &Cluster, form: Form, printer: &Printer) {
+    for (server, Member { peer, client, http }) in cluster.members() {
+        match form {
+            Form::Json => printer.line(
+                serde_json::json!({ "server": server.0, "peer": peer, "client": client, "http": http }).to_string(),
+            ),
+            Form::Text => {
+                let http = http.map_or(String::new(), |address| format!(" {address}"));
+                printer.line(format!("{} {peer} {client}{http}", server.0));
+            }
         }
     }
 }
@@ -223,8 +275,16 @@ fn one(common: &Common, cluster: Cluster, action: &Action, printer: &Arc<Printer
     let identity = identify(common, &cluster, 1, printer)?;
     let mut client = connect(common, cluster, identity, printer)?;
     let key = shown(action.key());
+    let ended = perform(&mut client, action);
+    if common.output == Form::Json {
+        printer.line(json::operation(action, &ended).to_string());
+        return match code_of(&ended.end) {
+            exit::OK => Ok(()),
+            code => Err(Stop::quiet(code)),
+        };
+    }
     let missing = |version| Stop::new(exit::NOT_FOUND, format!("there is no key {key} (version {version})"));
-    match perform(&mut client, action).end {
+    match ended.end {
         Ok(Done::Read(Found { value: Some(mut value), .. })) => {
             value.push(b'\n');
             printer.data(&value);
@@ -244,6 +304,16 @@ fn one(common: &Common, cluster: Cluster, action: &Action, printer: &Arc<Printer
     }
 }
 
+/// The exit code that an operation's end comes to.
+fn code_of(end: &Result<Done, ClientError>) -> u8 {
+    match end {
+        Ok(Done::Wrote(Outcome::Written { .. }) | Done::Read(Found { value: Some(_), .. })) => exit::OK,
+        Ok(Done::Wrote(Outcome::NotFound { .. }) | Done::Read(Found { value: None, .. })) => exit::NOT_FOUND,
+        Ok(Done::Wrote(Outcome::Mismatch { .. })) => exit::NOT_APPLIED,
+        Err(error) => Stop::request(error, None).code,
+    }
+}
+
 /// The operations of a file, all of it read before the first is done.
 fn run_file(common: &Common, cluster: Cluster, file: &Path, printer: &Arc<Printer>) -> Result<(), Stop> {
     let operations = read_operations(file, &cluster)?;
@@ -256,10 +326,17 @@ fn run_file(common: &Common, cluster: Cluster, file: &Path, printer: &Arc<Printe
         }
         let ended = perform(&mut client, &operation.action);
         counts.add(&ended.end);
-        printer.line(format!("{} {}  {}", client.last_label(), operation.action, ended.words()));
+        match common.output {
+            Form::Json => printer.line(json::operation(&operation.action, &ended).to_string()),
+            Form::Text => printer.line(format!("{} {}  {}", client.last_label(), operation.action, ended.words())),
+        }
     }
     printer.note(counts.to_string());
     match counts {
+        Counts { unknown: 1.., .. } if common.output == Form::Json => Err(Stop::quiet(exit::UNKNOWN)),
+        Counts { not_applied: 1.., .. } | Counts { mismatch: 1.., .. } if common.output == Form::Json => {
+            Err(Stop::quiet(exit::NOT_APPLIED))
+        }
         Counts { unknown: 1.., .. } => Err(Stop::new(exit::UNKNOWN, "not every outcome is known")),
         Counts { not_applied: 1.., .. } | Counts { mismatch: 1.., .. } => {
             Err(Stop::new(exit::NOT_APPLIED, "not every operation was applied"))
@@ -301,7 +378,7 @@ fn built_in(text: &str, cluster: &Cluster) -> Result<Vec<Operation>, Stop> {
 }
 
 /// How every server is.
-fn status(cluster: &Cluster, patience: Option<Duration>, printer: &Printer) -> Result<(), Stop> {
+fn status(cluster: &Cluster, patience: Option<Duration>, form: Form, printer: &Printer) -> Result<(), Stop> {
     let deadline = Instant::now() + patience.unwrap_or_default();
     loop {
         let survey = Survey::take(cluster, Duration::from_secs(1));
@@ -310,12 +387,39 @@ fn status(cluster: &Cluster, patience: Option<Duration>, printer: &Printer) -> R
             std::thread::sleep(LOOK_AGAIN);
             continue;
         }
-        printer.data(survey.text().as_bytes());
+        show(&survey, form, printer);
+        let quiet = |stop: Stop| if form == Form::Json { Stop::quiet(stop.code) } else { stop };
         return match (patience.is_some(), survey.is_complete(), survey.verdict().0) {
             (true, true, _) | (false, _, true) => Ok(()),
-            (true, false, _) => Err(Stop::new(exit::FAILURE, "not every server answers")),
-            (false, _, false) => Err(Stop::new(exit::FAILURE, survey.verdict().1)),
+            (true, false, _) => Err(quiet(Stop::new(exit::FAILURE, "not every server answers"))),
+            (false, _, false) => Err(quiet(Stop::new(exit::FAILURE, survey.verdict().1))),
         };
+    }
+}
+
+fn show(survey: &Survey, form: Form, printer: &Printer) {
+    match form {
+        Form::Text => printer.data(survey.text().as_bytes()),
+        Form::Json => printer.line(json::survey(survey).to_string()),
+    }
+}
+
+/// The same, so many times: on a terminal in one place, elsewhere one after the other.
+fn watch(cluster: &Cluster, every: Duration, looks: u64, form: Form, printer: &Printer) {
+    let in_place = form == Form::Text && io::stdout().is_terminal();
+    for look in 0..looks {
+        if look > 0 {
+            std::thread::sleep(every);
+        }
+        let survey = Survey::take(cluster, Duration::from_secs(1));
+        if in_place {
+            // Home, and away with what stood there.
+            printer.data(b"\x1b[H\x1b[2J");
+        }
+        show(&survey, form, printer);
+        if printer.has_ended() {
+            return;
+        }
     }
 }
 
@@ -336,7 +440,7 @@ fn run_bench(common: &Common, cluster: &Cluster, bench: BenchArgs, printer: &Arc
     let BenchArgs { clients, value_size, rate, .. } = bench;
     let at = (!at.is_empty()).then_some(at);
     let plan = Plan { clients, value_size, rate, at, ..plan_of(common, &bench.load) };
-    bench::report(cluster, &plan, bench.output == Form::Json, printer).map_err(|error| stop_bench(&error))
+    bench::report(cluster, &plan, common.output == Form::Json, printer).map_err(|error| stop_bench(&error))
 }
 
 /// One measurement after the other.
@@ -387,6 +491,8 @@ fn run_demo(common: &Common, cluster: Cluster, demo: DemoArgs, printer: &Arc<Pri
     let rivals = clients.split_off(usize::from(demo.clients));
     let names: Vec<&str> = clients.iter().map(|client| client.name.as_str()).collect();
     printer.note(format!("clients: {}", names.join(", ")));
+    // For a program the demo comes to one object; what it tells people goes to stderr.
+    let told = if common.output == Form::Json { Arc::new(printer.aside()) } else { printer.clone() };
     let run = Demo {
         clients,
         rivals,
@@ -395,10 +501,14 @@ fn run_demo(common: &Common, cluster: Cluster, demo: DemoArgs, printer: &Arc<Pri
         pace: demo.pace,
         timeout: common.timeout,
         settle: demo.settle,
-        printer: printer.clone(),
+        printer: told,
         cluster,
     };
     run.run().map_err(|problems| Stop::new(exit::FAILURE, problems.join("\nerror: ")))?;
-    printer.line("the run is as it must be: every request has an outcome, and what was acknowledged is there");
+    let says = "the run is as it must be: every request has an outcome, and what was acknowledged is there";
+    match common.output {
+        Form::Text => printer.line(says),
+        Form::Json => printer.line(serde_json::json!({ "status": "OK", "says": says }).to_string()),
+    }
     Ok(())
 }

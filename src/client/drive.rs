@@ -68,7 +68,10 @@ impl Client {
     pub(super) fn begin(&mut self, request: Request, reach: Reach, server: Server, deadline: Instant) -> Ticket {
         let now = Instant::now();
         // People count the requests that lines tell of.
-        let is_counted = !matches!(request, Request::Status | Request::Crash { .. } | Request::Restart { .. });
+        let is_counted = !matches!(
+            request,
+            Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. }
+        );
         self.requests += u64::from(is_counted);
         let lines = Lines::begin(&self.options.trace, self.last_label(), &request, server);
         let tries = Tries::new(self.options.cluster.servers(), asked(&request));

@@ -90,7 +90,7 @@ impl Flight {
 
 pub(crate) fn asked(request: &Request) -> Asked {
     match request {
-        Request::Get { .. } | Request::Status => Asked::Read,
+        Request::Get { .. } | Request::Status | Request::State { .. } => Asked::Read,
         Request::Open { .. } => Asked::Session,
         Request::Write { .. } => Asked::Write,
         Request::Crash { .. } | Request::Restart { .. } => Asked::Order,
@@ -105,6 +105,7 @@ pub(super) fn is_answer(request: &Request, reply: &Reply) -> bool {
         Reply::Applied { .. } => matches!(request, Request::Write { .. }),
         Reply::Value { .. } => matches!(request, Request::Get { .. }),
         Reply::Status(_) => matches!(request, Request::Status),
+        Reply::State(_) => matches!(request, Request::State { .. }),
         Reply::Done => matches!(request, Request::Crash { .. } | Request::Restart { .. }),
     }
 }

@@ -127,7 +127,7 @@ fn asked(request: &Request, to: Server) -> Option<Event> {
         Request::Get { key } => event(Op::Get, Some(key)),
         Request::Write { op: kv::Op::Put { key, .. }, .. } => event(Op::Put, Some(key)),
         Request::Write { op: kv::Op::Delete { key }, .. } => event(Op::Delete, Some(key)),
-        Request::Status | Request::Crash { .. } | Request::Restart { .. } => return None,
+        Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => return None,
     };
     if let (
         Request::Write { session: in_session, sequence: number, op, .. },
@@ -163,7 +163,7 @@ fn heard(reply: &Reply, from: Server, took: Duration) -> Option<Event> {
             }
         }
         Reply::Refused(why) => (*status, *cause) = (Status::NotApplied, Some(Text::new(why))),
-        Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Status(_) | Reply::Done => return None,
+        Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Status(_) | Reply::State(_) | Reply::Done => return None,
     }
     Some(line)
 }

@@ -8,6 +8,7 @@
 //! scenes, whose end is judged by a [`check`] of what the writes were told.
 
 mod arguments;
+mod backup;
 pub mod bench;
 pub mod check;
 pub mod cli;
@@ -16,12 +17,14 @@ pub mod demo;
 mod drive;
 mod flight;
 pub mod identity;
+mod json;
 pub(crate) mod lines;
 mod outcome;
 mod perform;
 pub mod print;
 mod scenes;
 mod session;
+mod shell;
 pub mod status;
 mod stub;
 #[cfg(test)]

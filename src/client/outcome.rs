@@ -176,6 +176,7 @@ fn word(why: &WhyNotApplied) -> &'static str {
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy",
         WhyNotApplied::RoleDown(_) => "role-down",
         WhyNotApplied::DiskFull => "disk-full",
+        WhyNotApplied::Fenced => "fenced",
         WhyNotApplied::NoReadQuorum(_) => "no-read-quorum",
     }
 }
@@ -206,6 +207,7 @@ impl Display for Try {
                 WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => f.write_str("is too busy"),
                 WhyNotApplied::RoleDown(role) => write!(f, "has no {} at the moment", role_word(*role)),
                 WhyNotApplied::DiskFull => f.write_str("has no room on its disk for another value"),
+                WhyNotApplied::Fenced => f.write_str("has a state that differs from the others', and answers nothing"),
                 WhyNotApplied::NoReadQuorum(_) => f.write_str("found no majority to read from"),
             },
             TryEnd::Unknown(Unknown::TimedOut) => f.write_str("proposed it and saw no outcome in time"),
@@ -371,7 +373,7 @@ fn tells(end: &TryEnd) -> u8 {
         TryEnd::NotApplied(WhyNotApplied::Busy | WhyNotApplied::RoleDown(_)) => 3,
         TryEnd::NotApplied(WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. })) => 6,
         TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(_)) => 6,
-        TryEnd::NotApplied(WhyNotApplied::Proposer(_) | WhyNotApplied::DiskFull) => 4,
+        TryEnd::NotApplied(WhyNotApplied::Proposer(_) | WhyNotApplied::DiskFull | WhyNotApplied::Fenced) => 4,
         TryEnd::Unknown(_) => 5,
     }
 }

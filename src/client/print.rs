@@ -1,7 +1,7 @@
 //! What a person at a terminal sees: data on stdout, everything else on stderr, and neither can end the programme.
 
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Standard output and standard error, shared by threads. A reader that goes away early, as `head` does, is no error;
 /// that data could not be written is, and is remembered for the end.
@@ -46,11 +46,34 @@ impl Printer {
         let _ = self.streams().notes.write_all(format!("{}\n", line.as_ref()).as_bytes());
     }
 
+    /// Another one, whose data are notes of this one.
+    pub fn aside(self: &Arc<Printer>) -> Printer {
+        Printer::new(Aside(self.clone()), Aside(self.clone()))
+    }
+
+    /// Whether nobody reads the data any more.
+    pub fn has_ended(&self) -> bool {
+        self.streams().failed.is_some()
+    }
+
     /// Why data could not be written, if it could not; that the reader has gone does not count.
     pub fn failure(&self) -> Option<String> {
         let streams = self.streams();
         let failed = streams.failed.as_ref().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
         failed.map(|error| format!("cannot write to stdout: {error}"))
+    }
+}
+
+/// Writes to where another printer's notes go.
+struct Aside(Arc<Printer>);
+
+impl Write for Aside {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.streams().notes.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.streams().notes.flush()
     }
 }
 

@@ -8,7 +8,7 @@ use super::outcome::{ClientError, role_word};
 use super::print::table;
 use super::stub::{Client, ClientOptions};
 use crate::cluster::Cluster;
-use crate::net::ServerStatus;
+use crate::net::{LeaderStatus, ServerStatus};
 use crate::paxos::RoleName;
 use crate::role::Server;
 
@@ -77,7 +77,9 @@ impl Survey {
         let has_room = || self.statuses().filter(|status| !status.disk_full);
         let up = self.statuses().filter(|status| is_up(status, RoleName::Acceptor)).count();
         let acceptors = has_room().filter(|status| is_up(status, RoleName::Acceptor)).count();
-        let doors = has_room().filter(|s| is_up(s, RoleName::Proposer) && is_up(s, RoleName::Learner)).count();
+        let serves =
+            |s: &&ServerStatus| s.fenced.is_none() && is_up(s, RoleName::Proposer) && is_up(s, RoleName::Learner);
+        let doors = has_room().filter(serves).count();
         if acceptors < majority {
             let full = if acceptors < up { " with room on their disk" } else { "" };
             let some = format!("{acceptors} of {servers} acceptors are up{full}");
@@ -99,11 +101,20 @@ impl Survey {
         self.statuses().filter(|s| s.restart != "disk").map(|s| s.server.0.to_string()).collect()
     }
 
-    /// Who leads, since when, and how that is known; None if nobody says so.
-    pub fn leader(&self) -> Option<String> {
+    /// The server that leads; None if nobody says that one does.
+    pub fn leading(&self) -> Option<Server> {
+        self.latest_leader().map(|leader| leader.ballot.server)
+    }
+
+    fn latest_leader(&self) -> Option<&LeaderStatus> {
         let known = self.statuses().filter_map(|status| Some((status.server, status.leader.as_ref()?)));
         // The highest ballot is the latest; its owner knows best.
-        let (_, leader) = known.max_by_key(|(server, leader)| (leader.ballot, leader.ballot.server == *server))?;
+        Some(known.max_by_key(|(server, leader)| (leader.ballot, leader.ballot.server == *server))?.1)
+    }
+
+    /// Who leads, since when, and how that is known; None if nobody says so.
+    pub fn leader(&self) -> Option<String> {
+        let leader = self.latest_leader()?;
         let for_s = leader.for_ms as f64 / 1e3;
         Some(format!(
             "server {} leads at ballot {} for {for_s:.1} s: {}",
@@ -124,6 +135,12 @@ impl Survey {
             let servers = forgetful.join(", ");
             // Writing to a string does not fail.
             let _ = writeln!(text, "UNSAFE: acceptors of server {servers} forget their promises (--restart lost)");
+        }
+        for status in self.statuses() {
+            if let Some(slot) = status.fenced {
+                let what = "its state is not that of the others, and it answers nothing";
+                let _ = writeln!(text, "VIOLATION: server {}, after slot {slot}: {what}", status.server.0);
+            }
         }
         let known = self.statuses().map(|status| status.known.max(status.applied)).max().unwrap_or_default();
         let rows: Vec<Vec<String>> = self
@@ -154,15 +171,18 @@ fn is_up(status: &ServerStatus, role: RoleName) -> bool {
 
 fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
     let state = |role| if is_up(status, role) { "up" } else { "DOWN" };
-    let acceptor =
-        if status.disk_full && is_up(status, RoleName::Acceptor) { "FULL" } else { state(RoleName::Acceptor) };
+    let acceptor = match is_up(status, RoleName::Acceptor) {
+        true if status.disk_full => "FULL",
+        true if status.damaged > 0 => "DAMAGED",
+        _ => state(RoleName::Acceptor),
+    };
     let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
     let restart = if status.restart == "disk" { status.restart.clone() } else { format!("{} UNSAFE", status.restart) };
     vec![
         status.server.to_string(),
         state(RoleName::Proposer).to_string(),
         acceptor.to_string(),
-        state(RoleName::Learner).to_string(),
+        if status.fenced.is_some() { "FENCED" } else { state(RoleName::Learner) }.to_string(),
         status.promised.to_string(),
         status.known.to_string(),
         status.applied.to_string(),
@@ -216,6 +236,10 @@ mod tests {
             sessions: 1,
             dropped: 0,
             disk_full: false,
+            checkpoint: Slot(0),
+            truncated_below: Slot(1),
+            damaged: 0,
+            fenced: None,
             linked: Servers::NONE,
             leader: None,
         };

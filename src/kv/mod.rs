@@ -4,20 +4,24 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod command;
+mod image;
 mod session;
 mod store;
 
 pub use command::{Command, KEY_MAX_BYTES, LABEL_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
-pub use session::{Lookup, SESSIONS_MAX, Saved, Sessions};
+pub use image::{Changes, Piece, decode_part, encode_part};
+pub use session::{Lookup, SESSIONS_MAX, Saved, Session, Sessions};
 pub use store::{Store, Versioned, Written};
 
-use crate::paxos::{Slot, StateMachine, Value};
+use crate::paxos::{CommandId, Slot, StateMachine, Value};
+use image::Changed;
 
 /// The store and its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Kv {
     store: Store,
     sessions: Sessions,
+    changed: Changed,
 }
 
 /// What a slot's value came to.
@@ -50,9 +54,35 @@ pub struct Get {
 }
 
 impl Kv {
-    /// An empty store whose table holds so many sessions: a simulation of a few clients meets a full one as well.
+    /// An empty store whose table holds so many sessions: a simulation of a few clients meets a full one as well. All
+    /// servers of a cluster must have the same limit.
     pub fn with_sessions_at_most(most: usize) -> Kv {
         Kv { sessions: Sessions::at_most(most), ..Kv::default() }
+    }
+
+    /// A state with the same limits, of which nothing was ever written down.
+    pub fn empty_like(other: &Kv) -> Kv {
+        Kv { changed: Changed::everything(), ..Kv::with_sessions_at_most(other.sessions.most()) }
+    }
+
+    /// Takes pieces of a state that was written down.
+    pub fn put_pieces(&mut self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            match piece {
+                Piece::Key { key, entry } => self.store.insert(key, entry),
+                Piece::Session { id, session } => self.sessions.insert(id, session),
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn end_session(&mut self, id: u64) {
+        self.sessions.remove(id);
+    }
+
+    #[cfg(test)]
+    fn changed_all(&mut self) {
+        self.changed = Changed::everything();
     }
 
     /// The keys.
@@ -67,14 +97,23 @@ impl Kv {
 
     fn apply_command(&mut self, slot: Slot, command: &Command) -> Outcome {
         match command {
-            Command::Open { nonce, .. } => Outcome::Opened { session: self.sessions.open(slot, *nonce) },
+            Command::Open { nonce, .. } => {
+                let (session, evicted) = self.sessions.open(slot, *nonce);
+                self.changed.session(session);
+                evicted.into_iter().for_each(|evicted| self.changed.session(evicted));
+                Outcome::Opened { session }
+            }
             Command::Write { session, sequence, first_open, op, .. } => {
+                self.changed.session(*session);
                 match self.sessions.look_up(slot, *session, *sequence, *first_open) {
                     Lookup::Expired => Outcome::Expired,
                     Lookup::Superseded => Outcome::Superseded,
                     Lookup::Known(saved) => Outcome::Duplicate(saved),
                     Lookup::New => {
                         let written = self.store.apply(op);
+                        if matches!(written, Written::Done { .. }) {
+                            self.changed.key(op.key());
+                        }
                         self.sessions.save(slot, *session, *sequence, written);
                         Outcome::Applied(Saved { slot, written })
                     }
@@ -88,6 +127,7 @@ impl StateMachine for Kv {
     type Outcome = Outcome;
     type Query = Get;
     type Answer = Versioned;
+    type Changes = Changes;
 
     fn apply(&mut self, slot: Slot, value: &Value) -> Outcome {
         match value {
@@ -105,5 +145,34 @@ impl StateMachine for Kv {
 
     fn digest(&self) -> u64 {
         self.store.digest().wrapping_add(self.sessions.digest())
+    }
+
+    fn empty(&self) -> Kv {
+        Kv::empty_like(self)
+    }
+
+    fn take_changes(&mut self) -> Changes {
+        self.changed.take(&self.store, &self.sessions)
+    }
+
+    fn changes_kept(&mut self) {
+        self.changed.kept();
+    }
+
+    fn changes_lost(&mut self) {
+        self.changed.lost();
+    }
+
+    fn load(&mut self, part: &[u8]) -> Result<(), String> {
+        self.put_pieces(decode_part(part).map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    fn recall(&self, id: CommandId) -> Option<Outcome> {
+        match id {
+            // An OPEN: no session is 0.
+            CommandId(0, nonce) => self.sessions.opened_by(nonce).map(|session| Outcome::Opened { session }),
+            CommandId(session, sequence) => self.sessions.saved(session, sequence).map(Outcome::Duplicate),
+        }
     }
 }

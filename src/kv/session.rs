@@ -38,8 +38,9 @@ pub enum Lookup {
     New,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Session {
+/// All that is known of a session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Session {
     nonce: u64,
     /// The highest `first_open` seen; at least 1.
     first_open: u64,
@@ -47,6 +48,13 @@ struct Session {
     saved: BTreeMap<u64, Saved>,
     /// Where the last write of the session, or its OPEN, was applied.
     last: Slot,
+}
+
+impl Session {
+    /// About how many bytes it takes.
+    pub fn size(&self) -> usize {
+        24 + 32 * self.saved.len()
+    }
 }
 
 /// All sessions.
@@ -71,6 +79,44 @@ impl Sessions {
     /// An empty table for so many sessions: the same number on every server, or their logs mean different things.
     pub fn at_most(most: usize) -> Sessions {
         Sessions { most, sessions: BTreeMap::new(), by_nonce: BTreeMap::new(), by_age: BTreeMap::new(), digest: 0 }
+    }
+
+    /// The table holds at most so many.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// A session, if it is known.
+    pub fn get(&self, id: u64) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    /// What a write came to, if its session still remembers it.
+    pub fn saved(&self, session: u64, sequence: u64) -> Option<Saved> {
+        self.sessions.get(&session)?.saved.get(&sequence).copied()
+    }
+
+    /// All sessions and their names, in order.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, &Session)> {
+        self.sessions.iter().map(|(id, session)| (*id, session))
+    }
+
+    /// Sets all that is known of a session.
+    pub(super) fn insert(&mut self, id: u64, session: Session) {
+        self.remove(id);
+        self.digest = self.digest.wrapping_add(fingerprint(id, &session));
+        self.by_nonce.insert(session.nonce, id);
+        self.by_age.insert(session.last, id);
+        self.sessions.insert(id, session);
+    }
+
+    /// Forgets a session.
+    pub(super) fn remove(&mut self, id: u64) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.digest = self.digest.wrapping_sub(fingerprint(id, &session));
+            self.by_nonce.remove(&session.nonce);
+            self.by_age.remove(&session.last);
+        }
     }
 
     /// How many sessions there are.
@@ -98,22 +144,17 @@ impl Sessions {
         self.digest
     }
 
-    /// Opens a session at this slot; the second OPEN with a nonce finds the first one's session.
-    pub fn open(&mut self, slot: Slot, nonce: u64) -> u64 {
+    /// Opens a session at this slot; the second OPEN with a nonce finds the first one's session. Gives its name, and the
+    /// name of the session that had to go for it.
+    pub fn open(&mut self, slot: Slot, nonce: u64) -> (u64, Option<u64>) {
         if let Some(session) = self.by_nonce.get(&nonce) {
             let session = *session;
             self.change(session, slot, |_| {});
-            return session;
+            return (session, None);
         }
-        if self.sessions.len() >= self.most {
-            self.evict();
-        }
-        let session = Session { nonce, first_open: 1, saved: BTreeMap::new(), last: slot };
-        self.digest = self.digest.wrapping_add(fingerprint(slot.0, &session));
-        self.by_nonce.insert(nonce, slot.0);
-        self.by_age.insert(slot, slot.0);
-        self.sessions.insert(slot.0, session);
-        slot.0
+        let evicted = if self.sessions.len() >= self.most { self.evict() } else { None };
+        self.insert(slot.0, Session { nonce, first_open: 1, saved: BTreeMap::new(), last: slot });
+        (slot.0, evicted)
     }
 
     /// What is known of a write; a risen `first_open` drops what the client no longer asks for.
@@ -153,16 +194,12 @@ impl Sessions {
     }
 
     /// Forgets the session that has been quiet for longest: the same one on every server.
-    fn evict(&mut self) {
+    fn evict(&mut self) -> Option<u64> {
         let oldest = self.by_age.values().next().copied();
         let first_hashed = || museum::first_of_a_hash_map(self.sessions.keys().copied());
-        if let Some(id) = if museum::is(Bug::B32) { first_hashed() } else { oldest }
-            && let Some(session) = self.sessions.remove(&id)
-        {
-            self.by_age.remove(&session.last);
-            self.digest = self.digest.wrapping_sub(fingerprint(id, &session));
-            self.by_nonce.remove(&session.nonce);
-        }
+        let id = if museum::is(Bug::B32) { first_hashed() } else { oldest }?;
+        self.remove(id);
+        Some(id)
     }
 }
 
@@ -206,9 +243,9 @@ mod tests {
     #[test]
     fn an_open_sent_again_finds_its_session() {
         let mut sessions = Sessions::default();
-        assert_eq!(sessions.open(Slot(5), 77), 5);
-        assert_eq!(sessions.open(Slot(6), 78), 6);
-        assert_eq!(sessions.open(Slot(9), 77), 5);
+        assert_eq!(sessions.open(Slot(5), 77), (5, None));
+        assert_eq!(sessions.open(Slot(6), 78), (6, None));
+        assert_eq!(sessions.open(Slot(9), 77), (5, None));
         assert_eq!((sessions.len(), sessions.opened_by(77), sessions.opened_by(79)), (2, Some(5), None));
     }
 
@@ -292,7 +329,7 @@ mod tests {
         assert_eq!(write(&mut sessions, max + 8, 2, 1, 1), Lookup::New);
         assert_eq!(write(&mut sessions, max + 9, 5, 1, 1), Lookup::New);
         // A forgotten client that opens again begins a new session.
-        assert_eq!(sessions.open(Slot(max + 10), 10_003), max + 10);
+        assert_eq!(sessions.open(Slot(max + 10), 10_003).0, max + 10);
         assert_eq!(sessions.len(), SESSIONS_MAX);
     }
 

@@ -11,6 +11,7 @@ use super::command::Op;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Versioned {
     /// The value; None if deleted.
+    #[serde(with = "serde_bytes")]
     pub value: Option<Vec<u8>>,
     /// How many writes were applied to the key; 0 if it was never written.
     pub version: u64,
@@ -77,16 +78,22 @@ impl Store {
             }
             Op::Delete { .. } => None,
         };
-        self.insert(op.key(), Versioned { value, version: version + 1 });
+        self.insert(op.key().to_vec(), Versioned { value, version: version + 1 });
         Written::Done { version: version + 1 }
     }
 
-    fn insert(&mut self, key: &[u8], entry: Versioned) {
-        if let Some(before) = self.entries.get(key) {
-            self.digest = self.digest.wrapping_sub(fingerprint(key, before));
+    /// All keys and what they hold, in order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Vec<u8>, &Versioned)> {
+        self.entries.iter()
+    }
+
+    /// Sets what a key holds.
+    pub(super) fn insert(&mut self, key: Vec<u8>, entry: Versioned) {
+        if let Some(before) = self.entries.get(&key) {
+            self.digest = self.digest.wrapping_sub(fingerprint(&key, before));
         }
-        self.digest = self.digest.wrapping_add(fingerprint(key, &entry));
-        self.entries.insert(key.to_vec(), entry);
+        self.digest = self.digest.wrapping_add(fingerprint(&key, &entry));
+        self.entries.insert(key, entry);
     }
 }
 

@@ -34,6 +34,10 @@ pub enum Who {
         server: Server,
         /// The id of its data folder.
         storage: u64,
+        /// Its life on it.
+        life: u32,
+        /// Drawn by the process: two lives of one number are one on a folder and one on an old copy of it.
+        boot: u64,
     },
 }
 

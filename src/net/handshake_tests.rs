@@ -7,7 +7,11 @@ use super::*;
 const STORAGE: u64 = 7;
 
 fn hello() -> Hello {
-    Hello { cluster: "lab".to_string(), to: Server(2), who: Who::Peer { server: Server(1), storage: 5 } }
+    Hello {
+        cluster: "lab".to_string(),
+        to: Server(2),
+        who: Who::Peer { server: Server(1), storage: 5, life: 1, boot: 0 },
+    }
 }
 
 type Heard = Result<Option<Who>, HandshakeError>;

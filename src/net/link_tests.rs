@@ -41,7 +41,7 @@ impl Watcher for Witness {
 
 fn start(address: SocketAddr) -> (Link, Receiver<Told>) {
     let (told, heard) = unbounded();
-    let who = Who::Peer { server: Server(1), storage: 5 };
+    let who = Who::Peer { server: Server(1), storage: 5, life: 1, boot: 0 };
     let hello = Hello { cluster: "lab".to_string(), to: Server(2), who };
     (Link::start("link".to_string(), address, hello, Witness { told, wanted: 7 }).unwrap(), heard)
 }

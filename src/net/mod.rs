@@ -4,6 +4,7 @@ mod frame;
 mod handshake;
 mod link;
 mod listener;
+mod status_json;
 mod wire;
 
 pub use frame::{

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kv::{Op, Written};
-use crate::paxos::{self, Ballot, RoleName, Slot};
+use crate::paxos::{self, Ballot, PartName, RoleName, Slot, SnapshotPart};
 use crate::role::{Server, Servers};
 use crate::trace::Context;
 
@@ -54,6 +54,13 @@ pub enum Request {
     },
     /// How the server is.
     Status,
+    /// A part of the server's state, for a backup.
+    State {
+        /// The state must hold every slot up to this one.
+        at_least: Slot,
+        /// Which part; the first one of the last state written down if None.
+        part: Option<PartName>,
+    },
     /// End a role's thread; servers in lab mode only.
     Crash {
         /// The role; all three if None.
@@ -109,6 +116,8 @@ pub enum Reply {
     Unknown(Unknown),
     /// How the server is.
     Status(Box<ServerStatus>),
+    /// A part of the server's state; None if such a state is not written down yet, and soon will be.
+    State(Option<SnapshotPart>),
     /// Done as asked (crash, restart).
     Done,
     /// The server does not do that; a sentence says why.
@@ -128,6 +137,8 @@ pub enum WhyNotApplied {
     Busy,
     /// The disk of this server has no room for another value.
     DiskFull,
+    /// The state of this server was found to differ from the others': it answers nothing.
+    Fenced,
 }
 
 /// Why nobody knows.
@@ -189,6 +200,14 @@ pub struct ServerStatus {
     pub dropped: u64,
     /// Its disk has no room for another value: it takes no writes, and accepts nothing new.
     pub disk_full: bool,
+    /// Its durable checkpoint holds every slot up to this one.
+    pub checkpoint: Slot,
+    /// Its acceptor has forgotten every slot below this one.
+    pub truncated_below: Slot,
+    /// So many slots its acceptor cannot read.
+    pub damaged: u64,
+    /// Its state was found to differ from the others' after this slot: it answers nothing.
+    pub fenced: Option<Slot>,
     /// The servers that it is connected to.
     pub linked: Servers,
     /// Who leads, as far as it knows; None if nobody does, or the protocol has no leader.

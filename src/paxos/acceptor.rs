@@ -24,6 +24,12 @@ pub enum AcceptorRecord {
     Promised(Ballot),
     /// It accepted this value in this slot at this ballot, which it thereby promised too.
     Accepted(Entry),
+    /// It has forgotten all slots below this one: they are chosen, and in the durable checkpoint of its own server.
+    Truncated(Slot),
+    /// A slot that it could not read any more holds this value, which was chosen at this ballot.
+    Mended(Entry),
+    /// What it accepted in these slots cannot be read any more. Never written: the disk says so when it is read.
+    Damaged(SlotRange),
 }
 
 /// A step of an acceptor.
@@ -62,6 +68,23 @@ pub enum AcceptorFact {
         /// The value.
         value: Value,
     },
+    /// It has forgotten the slots below this one.
+    Truncated {
+        /// The first slot that it still knows.
+        below: Slot,
+    },
+    /// It cannot read what it accepted in these slots.
+    Damaged {
+        /// The slots.
+        slots: SlotRange,
+    },
+    /// It holds again what it could not read.
+    Mended {
+        /// The slot.
+        slot: Slot,
+        /// A ballot at which it was chosen.
+        ballot: Ballot,
+    },
 }
 
 /// An acceptor needs no time-outs: it only answers.
@@ -74,13 +97,30 @@ impl Timed for AcceptorTimer {
     }
 }
 
-/// Nothing is asked of an acceptor but by message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AcceptorRequest {}
+/// What a server asks of its acceptor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AcceptorRequest {
+    /// The server's own checkpoint holds every slot below this one, durably: they may be forgotten.
+    Truncate {
+        /// The first slot to keep.
+        below: Slot,
+    },
+    /// What was chosen in slots that cannot be read any more.
+    Mend {
+        /// The slots, each with a ballot at which it was chosen.
+        entries: Vec<Entry>,
+    },
+}
 
-/// An acceptor tells its own server nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AcceptorOutcome {}
+/// What an acceptor tells its server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AcceptorOutcome {
+    /// It cannot read these slots any more, and would like to know what was chosen in them.
+    Damaged {
+        /// The slots.
+        slots: Vec<SlotRange>,
+    },
+}
 
 /// The acceptor of one server. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -128,6 +168,16 @@ impl Acceptor {
     /// What it has accepted.
     pub fn accepted(&self) -> &BTreeMap<Slot, (Ballot, Value)> {
         &self.accepted
+    }
+
+    /// All slots below are forgotten; at least 1.
+    pub fn truncated_below(&self) -> Slot {
+        self.truncated_below
+    }
+
+    /// Slots that it cannot read.
+    pub fn damaged(&self) -> &[SlotRange] {
+        &self.damaged
     }
 
     /// PREPARE: promise the ballot unless a higher one is promised, and report every accepted value from `from` on. An
@@ -211,6 +261,8 @@ impl Acceptor {
                 assert!(*before == value, "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}");
             }
             _ => {
+                // Whatever the disk has lost of this slot was accepted below: this is what counts from now on.
+                remove_slot(&mut self.damaged, slot);
                 // Accepting binds like promising: whoever accepted at b takes no part below b.
                 assert!(ballot >= self.promised || museum::is(Bug::AcceptBelowPromise), "promises never fall");
                 self.promised = if museum::is(Bug::B05) { self.promised } else { ballot };
@@ -222,6 +274,51 @@ impl Acceptor {
                     out.persist(AcceptorRecord::Accepted(Entry { slot, ballot, value }));
                 }
             }
+        }
+    }
+
+    /// The own checkpoint holds every slot below: forget them. (Van Renesse and Altinbuken, Paxos Made Moderately Complex,
+    /// section 4.2.) A slot that could not be read no longer matters then; about the others the learner is asked.
+    fn truncate(&mut self, below: Slot, out: &mut Output<Self>) {
+        if below > self.truncated_below {
+            self.forget(below);
+            out.persist(AcceptorRecord::Truncated(below));
+            out.fact(|| AcceptorFact::Truncated { below });
+        }
+        self.ask_for_help(out);
+    }
+
+    fn forget(&mut self, below: Slot) {
+        self.truncated_below = self.truncated_below.max(below);
+        self.accepted = self.accepted.split_off(&self.truncated_below);
+        let first = self.truncated_below;
+        self.damaged.retain(|range| range.last >= first);
+        self.damaged.iter_mut().for_each(|range| range.first = range.first.max(first));
+    }
+
+    /// What was chosen in slots that cannot be read. To hold a chosen value at a ballot at which it was chosen is right
+    /// whatever was accepted here: a lower ballot is overruled, and a higher one carries the same value (P2b).
+    fn mend(&mut self, entries: Vec<Entry>, out: &mut Output<Self>) {
+        for Entry { slot, ballot, value } in entries {
+            if self.damaged.iter().any(|range| range.contains(slot)) {
+                out.persist(AcceptorRecord::Mended(Entry { slot, ballot, value: value.clone() }));
+                self.hold(slot, ballot, value);
+                out.fact(|| AcceptorFact::Mended { slot, ballot });
+            }
+        }
+    }
+
+    /// Holds a chosen value in place of what cannot be read. The promise stays what it is.
+    fn hold(&mut self, slot: Slot, ballot: Ballot, value: Value) {
+        remove_slot(&mut self.damaged, slot);
+        if self.accepted.get(&slot).is_none_or(|(before, _)| *before < ballot) {
+            self.accepted.insert(slot, (ballot, value));
+        }
+    }
+
+    fn ask_for_help(&self, out: &mut Output<Self>) {
+        if !self.damaged.is_empty() {
+            out.outcome(AcceptorOutcome::Damaged { slots: self.damaged.clone() });
         }
     }
 
@@ -239,6 +336,20 @@ impl Acceptor {
         out.fact(|| AcceptorFact::Nacked { to, ballot, refused, promised });
         out.send(Servers::only(to), Message::Nack { ballot, refused, promised });
     }
+}
+
+/// Takes one slot out of some runs.
+fn remove_slot(ranges: &mut Vec<SlotRange>, slot: Slot) {
+    let Some(at) = ranges.iter().position(|range| range.contains(slot)) else { return };
+    let SlotRange { first, last } = ranges.remove(at);
+    if slot < last {
+        ranges.insert(at, SlotRange { first: slot.next(), last });
+    }
+    if first < slot {
+        ranges.insert(at, SlotRange { first, last: slot.previous() });
+    }
+    // Runs that overlap all lose it.
+    remove_slot(ranges, slot);
 }
 
 /// Cuts entries into parts of about so many bytes; at least one part, perhaps empty.
@@ -271,8 +382,23 @@ impl Role for Acceptor {
         let ballot = match record {
             AcceptorRecord::Promised(ballot) => ballot,
             AcceptorRecord::Accepted(Entry { slot, ballot, value }) => {
-                self.accepted.insert(slot, (ballot, value));
+                // An old file may still tell of slots that are forgotten.
+                if slot >= self.truncated_below {
+                    self.accepted.insert(slot, (ballot, value));
+                    remove_slot(&mut self.damaged, slot);
+                }
                 ballot
+            }
+            AcceptorRecord::Truncated(below) => return self.forget(below),
+            AcceptorRecord::Mended(Entry { slot, ballot, value }) => {
+                if slot >= self.truncated_below {
+                    self.hold(slot, ballot, value);
+                }
+                return;
+            }
+            AcceptorRecord::Damaged(range) => {
+                self.damaged.push(range);
+                return self.forget(self.truncated_below);
             }
         };
         assert!(ballot >= self.promised, "the journal says {} was promised before {ballot}", self.promised);
@@ -281,7 +407,15 @@ impl Role for Acceptor {
 
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
         match input {
-            Input::Start => {}
+            Input::Start => {
+                if self.truncated_below > Slot(1) {
+                    out.fact(|| AcceptorFact::Truncated { below: self.truncated_below });
+                }
+                for slots in &self.damaged {
+                    out.fact(|| AcceptorFact::Damaged { slots: *slots });
+                }
+                self.ask_for_help(out);
+            }
             Input::Message { from: sender, message } => match message {
                 Message::Prepare { ballot, from } => self.handle_prepare(sender, ballot, from, out),
                 Message::Accept { ballot, first, values } => self.handle_accept(sender, ballot, first, values, out),
@@ -296,6 +430,8 @@ impl Role for Acceptor {
                 | Message::CatchUp { .. }
                 | Message::Entries { .. }
                 | Message::ReadAnswer { .. }
+                | Message::Snapshot(_)
+                | Message::Fetch(_)
                 | Message::Fill { .. }
                 | Message::Forward { .. }
                 | Message::Refused { .. }
@@ -306,7 +442,8 @@ impl Role for Acceptor {
                 | Message::PreVoteAnswer { .. } => {}
             },
             Input::Timeout(timer) => match timer {},
-            Input::Request(request) => match request {},
+            Input::Request(AcceptorRequest::Truncate { below }) => self.truncate(below, out),
+            Input::Request(AcceptorRequest::Mend { entries }) => self.mend(entries, out),
         }
     }
 }

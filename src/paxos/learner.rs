@@ -5,14 +5,19 @@
 //! learner keeps the value of the highest ballot that it heard in an `ACCEPT`, so `CHOSEN` need not carry it: if that
 //! ballot is at least the chosen one, its value is the chosen one (P2b: no higher proposal carries another).
 //!
-//! A learner may miss anything. Who hears in a `BEAT` that a peer is further asks it for what is missing. A learner also
-//! answers reads: see [`reads`](super::reads).
+//! A learner may miss anything. Who hears in a `BEAT` that a peer is further asks it for what is missing. What a learner
+//! keeps of the past is told in [`retention`](super::retention), how one that is far behind gets a whole state in
+//! [`snapshots`](super::snapshots), how a wrong state is found out in [`doubts`](super::doubts), and how reads are answered
+//! in [`reads`](super::reads).
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use super::doubts::{Compared, Doubts};
 use super::reads::Reads;
-use super::{Ballot, CommandId, Entry, Life, Message, Policy, Quorums, Slot, SlotRange, StateMachine, Value};
+use super::retention::Past;
+use super::snapshots::Incoming;
+use super::{Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, Slot, SlotRange, StateMachine, Value};
 use crate::museum::{self, Bug};
 use crate::role::{Input, NoRecord, Output, Role, Server, Servers, Timed};
 
@@ -72,6 +77,19 @@ pub enum LearnerRequest<Q> {
         /// What to ask the state machine.
         query: Q,
     },
+    /// The checkpoint that was to be written is durable, or could not be written.
+    CheckpointEnded {
+        /// Its slot.
+        slot: Slot,
+        /// Whether it is durable.
+        is_durable: bool,
+    },
+    /// Write the state down soon, however little has changed.
+    WantCheckpoint,
+    /// What did these commands come to? For whoever waited while a whole state came in.
+    Recall(Vec<CommandId>),
+    /// The own acceptor cannot read these slots.
+    Mend(Vec<SlotRange>),
 }
 
 /// What a learner tells its server.
@@ -108,6 +126,59 @@ pub enum LearnerOutcome<M: StateMachine> {
         token: u64,
         /// The acceptors that answered the last round.
         answered: Servers,
+    },
+    /// The state is to be written down.
+    Checkpoint {
+        /// Every slot up to this one is in it.
+        slot: Slot,
+        /// Its digest.
+        digest: u64,
+        /// What has changed since the last one.
+        changes: M::Changes,
+    },
+    /// A durable checkpoint holds every slot up to this one: the own acceptor may forget them. Said when a life begins, too.
+    Durable {
+        /// The slot.
+        slot: Slot,
+    },
+    /// A peer needs the durable checkpoint, or the next part of one.
+    SnapshotAsked {
+        /// The peer.
+        to: Server,
+        /// The part; the first one of the last checkpoint if None.
+        part: Option<PartName>,
+    },
+    /// A whole state came in: nothing was said of the slots in between. Who waits may ask what is remembered.
+    Installed {
+        /// Every slot up to this one is in it.
+        slot: Slot,
+        /// Its digest.
+        digest: u64,
+        /// Who sent it.
+        from: Server,
+    },
+    /// A command was applied in a slot that this learner has not seen.
+    Recalled {
+        /// The last slot applied.
+        slot: Slot,
+        /// The command.
+        id: CommandId,
+        /// What it came to.
+        outcome: M::Outcome,
+    },
+    /// What was chosen in slots that the own acceptor cannot read.
+    Mended {
+        /// The slots, each with a ballot at which it was chosen.
+        entries: Vec<Entry>,
+    },
+    /// Its state is wrong, and it has fallen silent.
+    Fenced {
+        /// The first slot after which another server is known to have another state.
+        slot: Slot,
+        /// A slot after which they were still equal, if one is known.
+        equal: Option<Slot>,
+        /// The servers that have another one.
+        against: Servers,
     },
 }
 
@@ -152,11 +223,20 @@ pub enum LearnerFact<O> {
         /// The servers whose proposers are asked.
         to: Servers,
     },
+    /// It has taken a whole state in place of its own.
+    Installed {
+        /// The last slot applied to it.
+        slot: Slot,
+        /// Its digest.
+        digest: u64,
+        /// Who sent it.
+        from: Server,
+    },
 }
 
 /// What is known of a slot that is not applied yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Open {
+pub(super) struct Open {
     /// The value of the highest ballot heard in an ACCEPT.
     heard: Option<(Ballot, Value)>,
     /// A ballot at which the slot is known to be chosen.
@@ -169,8 +249,11 @@ struct Open {
 
 /// What is known of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Peer {
-    applied: Slot,
+pub(super) struct Peer {
+    pub(super) applied: Slot,
+    /// Of its state after that slot.
+    pub(super) digest: u64,
+    pub(super) compared: Compared,
     /// In one's own beats.
     heard_at: u64,
 }
@@ -184,18 +267,22 @@ pub struct Learner<M: StateMachine> {
     /// The last slot applied; rises by exactly one at a time.
     pub(super) applied: Slot,
     pub(super) machine: M,
-    /// What was applied, for peers that are behind. All of it, until checkpoints exist.
-    log: BTreeMap<Slot, (Ballot, Value)>,
+    /// What was applied last, without a gap, for peers that are behind.
+    pub(super) log: BTreeMap<Slot, (Ballot, Value)>,
+    pub(super) past: Past,
     /// Slots above `applied`, at most [`WINDOW`] ahead.
-    open: BTreeMap<Slot, Open>,
+    pub(super) open: BTreeMap<Slot, Open>,
     /// The highest slot that anybody is known to have applied, or that is known to be chosen.
-    known: Slot,
+    pub(super) known: Slot,
     /// What the peers' beats said.
-    peers: BTreeMap<Server, Peer>,
+    pub(super) peers: BTreeMap<Server, Peer>,
+    pub(super) doubts: Doubts,
     /// Beats of one's own so far: the learner's clock.
     pub(super) beats: u64,
-    /// The peer asked for entries and not heard of yet.
-    asked: Option<Server>,
+    /// The peer asked for entries, or for a part of its state, and not heard of yet.
+    pub(super) asked: Option<Server>,
+    /// A whole state that is coming in from the peer asked.
+    pub(super) incoming: Option<Incoming<M>>,
     /// The peer asked last, whatever came of it: if it was no help, the next one is asked.
     asked_last: Option<Server>,
     /// The [`LearnerTimer::Missing`] timer runs, and was started when this slot was the last one applied.
@@ -208,7 +295,8 @@ pub struct Learner<M: StateMachine> {
 }
 
 impl<M: StateMachine> Learner<M> {
-    /// A learner whose state machine has applied everything up to `applied`.
+    /// A learner whose state machine has applied everything up to `applied`, and whose disk has it. It keeps everything
+    /// that it learns; see [`with_retention`](Learner::with_retention).
     pub fn new(me: Server, quorums: Quorums, life: Life, applied: Slot, machine: M) -> Learner<M> {
         Learner {
             me,
@@ -217,11 +305,14 @@ impl<M: StateMachine> Learner<M> {
             applied,
             machine,
             log: BTreeMap::new(),
+            past: Past::new(applied),
             open: BTreeMap::new(),
             known: applied,
             peers: BTreeMap::new(),
+            doubts: Doubts::default(),
             beats: 0,
             asked: None,
+            incoming: None,
             asked_last: None,
             waiting: None,
             advanced: None,
@@ -258,6 +349,8 @@ impl<M: StateMachine> Learner<M> {
     /// A life begins: beat, ask somebody what was missed, and find out by a read how far the log may reach. Nothing tells
     /// a learner that starts last that the final CHOSEN was said before it lived.
     fn start(&mut self, out: &mut Output<Self>) {
+        self.forget_digests();
+        out.outcome(LearnerOutcome::Durable { slot: self.past.durable });
         self.beat(out);
         out.send(self.quorums.others(self.me), Message::CatchUp { from: self.applied.next() });
         self.begin_first_read();
@@ -338,17 +431,22 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// BEAT: somebody says how far it is.
-    fn handle_beat(&mut self, peer: Server, applied: Slot, out: &mut Output<Self>) {
+    fn handle_beat(&mut self, peer: Server, applied: Slot, digest: u64, out: &mut Output<Self>) {
         if peer == self.me || !self.quorums.servers().contains(peer) {
             return;
         }
-        self.peers.insert(peer, Peer { applied, heard_at: self.beats });
+        let compared = self.peers.get(&peer).map(|peer| peer.compared).unwrap_or_default();
+        self.peers.insert(peer, Peer { applied, digest, compared, heard_at: self.beats });
+        self.compare(peer, applied, digest);
         self.known = self.known.max(applied);
         self.look_for_missing(out);
     }
 
     /// CATCHUP: send what was applied here from that slot on, as much as a frame takes.
     fn handle_catch_up(&self, peer: Server, from: Slot, out: &mut Output<Self>) {
+        if from < self.log_begins() {
+            return self.offer_snapshot(peer, from, out);
+        }
         let mut entries = Vec::new();
         let mut room = self.part_bytes;
         for (slot, (ballot, value)) in self.log.range(from..).take(ENTRIES_MAX) {
@@ -372,7 +470,8 @@ impl<M: StateMachine> Learner<M> {
             }
         }
         self.advance(out);
-        if self.asked == Some(peer) || self.asked.is_none() {
+        let fetches = self.incoming.is_some();
+        if (self.asked == Some(peer) || self.asked.is_none()) && !fetches {
             self.asked = None;
             if self.applied > before && self.applied < applied {
                 self.ask(peer, out);
@@ -383,7 +482,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// Applies every slot that is next and whose chosen value is held.
-    fn advance(&mut self, out: &mut Output<Self>) {
+    pub(super) fn advance(&mut self, out: &mut Output<Self>) {
         while let Some(open) = self.open.get(&self.applied.next()) {
             let (Some(chosen), Some((heard, _))) = (open.chosen, &open.heard) else { break };
             if *heard < chosen && !museum::is(Bug::ChosenWithoutBallot) {
@@ -403,10 +502,11 @@ impl<M: StateMachine> Learner<M> {
         self.applied = slot;
         self.known = self.known.max(slot);
         self.open.remove(&slot);
+        self.note_digest();
         out.fact(|| LearnerFact::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
         out.outcome(LearnerOutcome::Applied { slot, id: value.id(), outcome });
         self.advanced.get_or_insert_default().extend(value.id());
-        self.log.insert(slot, (ballot, value));
+        self.keep(Entry { slot, ballot, value }, out);
         self.answer_reads(out);
     }
 
@@ -422,7 +522,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// If something chosen is missing, waits a moment for it to arrive by itself.
-    fn look_for_missing(&mut self, out: &mut Output<Self>) {
+    pub(super) fn look_for_missing(&mut self, out: &mut Output<Self>) {
         if self.known > self.applied && self.waiting.is_none() && self.asked.is_none() {
             self.waiting = Some(self.applied);
             out.arm(LearnerTimer::Missing);
@@ -457,7 +557,7 @@ impl<M: StateMachine> Learner<M> {
         }
     }
 
-    fn ask(&mut self, peer: Server, out: &mut Output<Self>) {
+    pub(super) fn ask(&mut self, peer: Server, out: &mut Output<Self>) {
         (self.asked, self.asked_last) = (Some(peer), Some(peer));
         let (from, known) = (self.applied.next(), self.known);
         out.fact(|| LearnerFact::CaughtUp { from, to: peer, known });
@@ -472,6 +572,17 @@ impl<M: StateMachine> Learner<M> {
         let (applied, digest) = (self.applied, self.machine.digest());
         out.send(self.quorums.servers(), Message::Beat { applied, digest });
         self.give_up_old_reads(out);
+        self.judge(out);
+        self.begin_checkpoint(out);
+    }
+
+    /// What commands came to that were applied some time ago, as far as the state remembers.
+    fn recall(&self, ids: Vec<CommandId>, out: &mut Output<Self>) {
+        for id in ids {
+            if let Some(outcome) = self.machine.recall(id) {
+                out.outcome(LearnerOutcome::Recalled { slot: self.applied, id, outcome });
+            }
+        }
     }
 
     /// The servers whose learners were heard of in the last 300 ms, and this one.
@@ -494,15 +605,24 @@ impl<M: StateMachine> Role for Learner<M> {
     }
 
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
+        if self.doubts.fenced.is_some() {
+            // What it holds is wrong: nobody hears of it any more.
+            if let Input::Request(LearnerRequest::Read { token, .. }) = input {
+                out.outcome(LearnerOutcome::ReadFailed { token, answered: Servers::NONE });
+            }
+            return;
+        }
         match input {
             Input::Start => self.start(out),
             Input::Message { from, message } => match message {
                 Message::Accept { ballot, first, values } => self.handle_accept(ballot, first, values, out),
                 Message::Accepted { ballot, slots } => self.handle_accepted(from, ballot, slots, out),
                 Message::Chosen { ballot, slots } => self.handle_chosen(ballot, slots, out),
-                Message::Beat { applied, .. } => self.handle_beat(from, applied, out),
+                Message::Beat { applied, digest } => self.handle_beat(from, applied, digest, out),
                 Message::CatchUp { from: slot } => self.handle_catch_up(from, slot, out),
                 Message::Entries { entries, applied } => self.handle_entries(from, entries, applied, out),
+                Message::Snapshot(part) => self.handle_snapshot(from, part, out),
+                Message::Fetch(part) => self.handle_fetch(from, part, out),
                 Message::ReadAnswer { id, slot } => self.handle_read_answer(from, id, slot, out),
                 // Not for a learner; see Message::heard_by.
                 Message::Prepare { .. }
@@ -524,14 +644,20 @@ impl<M: StateMachine> Role for Learner<M> {
                 LearnerTimer::Missing => self.miss(out),
                 // Late if the answer has come: then nothing is asked of anybody.
                 LearnerTimer::CatchUp => {
-                    if self.asked.is_some() {
+                    if self.asked.is_some() && !self.fetch_again(out) {
                         self.catch_up(out);
                     }
                 }
                 LearnerTimer::Read { id } => self.retry_read(id),
                 LearnerTimer::Fill { tries } => self.fill(tries, out),
             },
-            Input::Request(LearnerRequest::Read { token, query }) => self.read(token, query, out),
+            Input::Request(request) => match request {
+                LearnerRequest::Read { token, query } => self.read(token, query, out),
+                LearnerRequest::CheckpointEnded { slot, is_durable } => self.end_checkpoint(slot, is_durable, out),
+                LearnerRequest::WantCheckpoint => self.want_checkpoint(out),
+                LearnerRequest::Recall(ids) => self.recall(ids, out),
+                LearnerRequest::Mend(slots) => self.mend(slots, out),
+            },
         }
     }
     /// The proposer hears once what a whole turn has applied, and one round of questions serves the reads that came in it.

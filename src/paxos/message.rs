@@ -149,6 +149,40 @@ pub struct Part {
     pub count: u32,
 }
 
+/// A part of a state: what a learner gets that is further behind than anybody's log reaches.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SnapshotPart {
+    /// Every slot up to this one was applied to the state.
+    pub slot: Slot,
+    /// The digest of the whole state.
+    pub digest: u64,
+    /// Which part it is, from 0.
+    pub index: u32,
+    /// What the state machine made of it.
+    #[serde(with = "payload")]
+    pub bytes: Arc<[u8]>,
+    /// Where the next part begins, in the sender's words; None if this is the last one.
+    pub next: Option<serde_bytes::ByteBuf>,
+}
+
+impl Debug for SnapshotPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let last = if self.next.is_none() { ", the last" } else { "" };
+        write!(f, "part {} of {:?} ({} B{last})", self.index, self.slot, self.bytes.len())
+    }
+}
+
+/// Names a part of a state to whoever has sent the one before.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PartName {
+    /// The state's slot.
+    pub slot: Slot,
+    /// Which part.
+    pub index: u32,
+    /// Where it begins, in the sender's words.
+    pub token: serde_bytes::ByteBuf,
+}
+
 /// The messages of the protocol. See the table in the [module's essay](super).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
@@ -286,6 +320,10 @@ pub enum Message {
         /// Whether the sender leads, or has lately heard a leader or heard of one.
         hears: bool,
     },
+    /// A part of a state, in answer to a CATCHUP for slots that nobody's log reaches back to, or to a FETCH.
+    Snapshot(SnapshotPart),
+    /// "Send me this part of your state too."
+    Fetch(PartName),
 }
 
 /// The roles of a server.
@@ -327,6 +365,8 @@ impl Message {
             | Message::Chosen { .. }
             | Message::CatchUp { .. }
             | Message::Entries { .. }
+            | Message::Snapshot(_)
+            | Message::Fetch(_)
             | Message::ReadAnswer { .. } => &[Learner],
             Message::Beat { .. } => &[Learner, Proposer],
         }
@@ -340,6 +380,7 @@ impl Message {
             Message::Forward { commands } => commands.iter().map(|command| 40 + command.payload.len()).sum(),
             Message::Promise { accepted, .. } => values(accepted),
             Message::Entries { entries, .. } => values(entries),
+            Message::Snapshot(part) => part.bytes.len(),
             Message::Prepare { .. }
             | Message::Nack { .. }
             | Message::Truncated { .. }
@@ -349,6 +390,7 @@ impl Message {
             | Message::CatchUp { .. }
             | Message::Read { .. }
             | Message::ReadAnswer { .. }
+            | Message::Fetch(_)
             | Message::Fill { .. }
             | Message::Refused { .. }
             | Message::Heartbeat { .. }
@@ -382,6 +424,8 @@ impl Message {
             Message::Relay { .. } => "RELAY",
             Message::PreVote { .. } => "PREVOTE",
             Message::PreVoteAnswer { .. } => "PREVOTEANSWER",
+            Message::Snapshot(_) => "SNAPSHOT",
+            Message::Fetch(_) => "FETCH",
         }
     }
 }

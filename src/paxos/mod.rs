@@ -51,8 +51,8 @@
 //! - The [`Proposer`] gets commands chosen. It remembers one number: rounds below it are spent.
 //! - The [`Acceptor`] promises and accepts. It is the memory of the protocol: both are durable before a word of them
 //!   leaves (see [`role`](crate::role), whose types hold that order).
-//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. It remembers nothing:
-//!   whatever was chosen stands with a majority of acceptors.
+//! - The [`Learner`] finds out what was chosen, applies it in slot order, and answers reads. It has its state written down
+//!   now and then; whatever came after stands with a majority of acceptors.
 //!
 //! | message | from | heard on the receiving server by |
 //! |---|---|---|
@@ -62,7 +62,7 @@
 //! | `ACCEPTED` | acceptor | learner of the ballot's owner |
 //! | `CHOSEN` | that learner | learners |
 //! | `BEAT` | learner, every 100 ms | learners, and the proposers |
-//! | `CATCHUP`, `ENTRIES` | learner | learner |
+//! | `CATCHUP`, `ENTRIES`, `SNAPSHOT`, `FETCH` | learner | learner |
 //! | `READ` | learner | acceptor |
 //! | `READANSWER` | acceptor | learner |
 //! | `FILL` | learner | proposer |
@@ -146,16 +146,24 @@
 //!   step.
 //! - *Proposer*: what it proposed may be chosen or not; whoever prepares next finishes it. It must never use a ballot
 //!   again: promises and votes to the old life's ballot may still arrive, and would be counted for other values.
-//! - *Learner*: it starts at slot 0, asks its peers, and reads once for itself to know how far it must get. Even if all
+//! - *Learner*: it starts with the state last written down, asks its peers, and reads once for itself to know how far it
+//!   must get. Even if all
 //!   learners start at once, a `FILL` makes a proposer collect the log again from the acceptors.
 //! - *An acceptor that cannot read a slot* says "damaged", which is not "nothing accepted": a slot is free only with a
 //!   majority of definite answers.
 //!
+//! # Forgetting
+//!
+//! A log that only grows fills every disk. So a learner has its state written to a checkpoint, and when that is durable the
+//! acceptor of the *same* server forgets the slots in it (*Moderately Complex*, section 4.2). Nobody else need agree:
+//! whoever asks for a forgotten slot gets an answer that says so. A `PROMISE` names the first slot that its acceptor still
+//! knows, and its proposer proposes at or above the highest such slot: what is forgotten was chosen. An `ACCEPT` below it
+//! is answered with `TRUNCATED`, which is no refusal. A learner that needs a forgotten slot gets the state instead of the
+//! log, in parts (see `snapshots.rs`), and it must never go back.
+//!
 //! # What is left out
 //!
 //! - Changing who the servers are (*Paxos Made Simple*, section 3, at its end).
-//! - Forgetting what is old: acceptors and learners keep the whole log (van Renesse and Altinbuken, *Paxos Made Moderately
-//!   Complex*, 2015, section 4, on garbage collection; its scouts and commanders are the two phases of our proposer). The messages know of it already: `TRUNCATED`, and `truncated_below` in a promise.
 //! - Leases (*Moderately Complex*, section 4, on read-only commands): a read needs a majority, and no clock is trusted
 //!   with anything.
 //! - Liars. A server follows the protocol or is silent; *The Part-Time Parliament*'s priests are honest too.
@@ -163,7 +171,8 @@
 //! # Where to go on
 //!
 //! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs` and its folder (`attempt.rs` is phase
-//! 1, `phase2.rs` phase 2, `leadership.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with `reads.rs`;
+//! 1, `phase2.rs` phase 2, `leadership.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with `reads.rs`,
+//! `retention.rs`, `snapshots.rs` and `doubts.rs`;
 //! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
 //!
 //! Where a line says `museum::is(...)`, read `false`: these are switches that break one rule each, to see that the
@@ -172,6 +181,7 @@
 
 mod acceptor;
 mod ballot;
+mod doubts;
 mod learner;
 mod message;
 mod policy;
@@ -179,6 +189,8 @@ mod promises;
 mod proposer;
 mod quorum;
 mod reads;
+mod retention;
+mod snapshots;
 
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -188,13 +200,16 @@ pub use acceptor::{
 };
 pub use ballot::{Ballot, Slot};
 pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer};
-pub use message::{Command, CommandId, Entry, Message, Part, Refused, RoleName, SlotRange, Value};
+pub use message::{
+    Command, CommandId, Entry, Message, Part, PartName, Refused, RoleName, SlotRange, SnapshotPart, Value,
+};
 pub use policy::Policy;
 pub use proposer::{
     Known, NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer,
     RetryReason, StepDown,
 };
 pub use quorum::Quorums;
+pub use retention::Retention;
 
 /// Numbers the lives of a role on one data folder: no two lives of one role ever have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -219,6 +234,8 @@ pub trait StateMachine: Clone + Debug + Eq + Hash {
     type Query: Clone + Debug + Eq + Hash;
     /// Its answer.
     type Answer: Clone + Debug + Eq + Hash;
+    /// What a checkpoint has to write.
+    type Changes: Clone + Debug + Eq + Hash;
 
     /// Applies the value of the next slot.
     fn apply(&mut self, slot: Slot, value: &Value) -> Self::Outcome;
@@ -228,4 +245,24 @@ pub trait StateMachine: Clone + Debug + Eq + Hash {
 
     /// A fingerprint of the state: equal states have equal digests.
     fn digest(&self) -> u64;
+
+    /// A machine of the same kind that has applied nothing, to [`load`](StateMachine::load) a state into. All that it gets
+    /// counts as changed.
+    fn empty(&self) -> Self;
+
+    /// Takes a part of a state that another machine of this kind has written. An error if the bytes are no such part.
+    fn load(&mut self, part: &[u8]) -> Result<(), String>;
+
+    /// What has changed since this was asked last, to be written to a checkpoint. To be followed by one of the next two
+    /// before it is asked again.
+    fn take_changes(&mut self) -> Self::Changes;
+
+    /// What was taken is durable.
+    fn changes_kept(&mut self);
+
+    /// What was taken could not be written: it counts as changed again.
+    fn changes_lost(&mut self);
+
+    /// What a command came to that was applied some time ago, if the state still says so.
+    fn recall(&self, id: CommandId) -> Option<Self::Outcome>;
 }

@@ -82,7 +82,8 @@ impl Promises {
             return None;
         }
         let answers = || quorum.iter().filter_map(|acceptor| self.by_acceptor.get(&acceptor));
-        let first = answers().map(|promise| promise.truncated_below).max().unwrap_or(from).max(from);
+        let forgotten = answers().map(|promise| promise.truncated_below).max().unwrap_or(from);
+        let first = if museum::is(Bug::B10) { from } else { forgotten.max(from) };
         let mut adopted: BTreeMap<Slot, (Ballot, Value)> = BTreeMap::new();
         let reported = answers().flat_map(|promise| promise.parts.values().flatten());
         for Entry { slot, ballot, value } in reported.filter(|entry| entry.slot >= first) {

@@ -267,7 +267,9 @@ impl Proposer {
             | Message::CatchUp { .. }
             | Message::Entries { .. }
             | Message::Read { .. }
-            | Message::ReadAnswer { .. } => {}
+            | Message::ReadAnswer { .. }
+            | Message::Snapshot(_)
+            | Message::Fetch(_) => {}
         }
     }
 }

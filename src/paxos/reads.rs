@@ -178,6 +178,18 @@ impl<M: StateMachine> Learner<M> {
         out.arm(LearnerTimer::Fill { tries: tries + 1 });
     }
 
+    /// Nobody is answered any more.
+    pub(super) fn fail_all_reads(&mut self, out: &mut Output<Self>) {
+        let reads = &mut self.reads;
+        let answered = reads.answered;
+        let round = reads.round.take().map_or(Vec::new(), |round| round.reads);
+        let waiting = std::mem::take(&mut reads.waiting);
+        let bound = std::mem::take(&mut reads.bound).into_iter().map(|(_, read)| read);
+        for (token, _) in round.into_iter().chain(waiting).chain(bound).filter_map(|read| read.asked) {
+            out.outcome(LearnerOutcome::ReadFailed { token, answered });
+        }
+    }
+
     /// Reads do not wait for ever. The read with which a learner starts does: it is how a lonely learner finds its way.
     pub(super) fn give_up_old_reads(&mut self, out: &mut Output<Self>) {
         let beats = self.beats;

@@ -23,6 +23,14 @@ pub struct Shown {
     pub applied: Slot,
     /// The digest after it.
     pub digest: u64,
+    /// A durable checkpoint holds every slot up to this one.
+    pub checkpoint: Slot,
+    /// The acceptor has forgotten every slot below.
+    pub truncated_below: Slot,
+    /// Slots that the acceptor cannot read.
+    pub damaged: u64,
+    /// The state was found to be wrong after this slot.
+    pub fenced: Option<Slot>,
     /// Keys of the store.
     pub keys: u64,
     /// Sessions of the store.
@@ -41,6 +49,10 @@ impl Default for Shown {
             known: Slot(0),
             applied: Slot(0),
             digest: 0,
+            checkpoint: Slot(0),
+            truncated_below: Slot(1),
+            damaged: 0,
+            fenced: None,
             keys: 0,
             sessions: 0,
             leader: None,

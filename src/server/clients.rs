@@ -21,7 +21,7 @@ use crate::net::{
     CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Reply, Request,
     RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
 };
-use crate::paxos::{LearnerRequest, ProposerRequest, RoleName};
+use crate::paxos::{LearnerRequest, PartName, ProposerRequest, RoleName, Slot};
 use crate::role::Input;
 use crate::trace::{Context, RoleTag};
 
@@ -31,6 +31,9 @@ const CLIENTS_MAX: usize = 1_200;
 const IDLE: Duration = Duration::from_secs(600);
 /// How often the desk looks for those who have waited too long.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// So long a client that asks for a part of the state is made to wait before it is told to ask again.
+const STATE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What the front desk needs.
 pub struct FrontDesk {
@@ -134,6 +137,7 @@ impl FrontDesk {
             }
             Request::Get { .. } => Reply::NotApplied(WhyNotApplied::Busy),
             Request::Status => Reply::Status(Box::new(self.status())),
+            Request::State { at_least, part } => self.state(at_least, part),
             Request::Crash { role, down_ms } => {
                 let down = down_ms.map(Duration::from_millis);
                 self.order(|role| Order::Crash { role, down }, role)
@@ -183,6 +187,9 @@ impl FrontDesk {
                 return Err(WhyNotApplied::RoleDown(role));
             }
         }
+        if house.is_fenced.load(Ordering::Relaxed) {
+            return Err(WhyNotApplied::Fenced);
+        }
         if house.disk_full.load(Ordering::Relaxed) {
             // Others may still have room; if nobody has, the client hears at once, and for certain.
             return Err(WhyNotApplied::DiskFull);
@@ -196,6 +203,9 @@ impl FrontDesk {
     /// A read: asked of the own learner.
     fn read(&self, key: Vec<u8>, asker: Asker) {
         let (house, context) = (&self.house, asker.context.clone());
+        if house.is_fenced.load(Ordering::Relaxed) {
+            return house.desk.tell(asker, Reply::NotApplied(WhyNotApplied::Fenced), Context::default());
+        }
         let ticket: Ticket = house.desk.await_read(asker);
         let request = LearnerRequest::Read { token: ticket, query: Get { key } };
         if let Err(lost) = house.learner.post(Mail { context, input: Input::Request(request), size: 0 }) {
@@ -215,7 +225,23 @@ impl FrontDesk {
         }
     }
 
-    fn status(&self) -> ServerStatus {
+    /// A part of the state. If it is not written down yet, it soon will be.
+    fn state(&self, at_least: Slot, part: Option<PartName>) -> Reply {
+        if self.house.is_fenced.load(Ordering::Relaxed) {
+            return Reply::NotApplied(WhyNotApplied::Fenced);
+        }
+        let Some(keeper) = self.house.keeper.get() else { return Reply::NotApplied(WhyNotApplied::Busy) };
+        let part = keeper.part(part, at_least, Instant::now() + STATE_PATIENCE);
+        if part.is_none() {
+            let input = Input::Request(LearnerRequest::WantCheckpoint);
+            // If the learner is down or busy, the client asks again.
+            let _ = self.house.learner.post(Mail { context: Context::default(), input, size: 0 });
+        }
+        Reply::State(part)
+    }
+
+    /// How the server is.
+    pub(super) fn status(&self) -> ServerStatus {
         let house = &self.house;
         let shown = house.board.read();
         let role = |role, up| RoleStatus { role, up, crashes: shown.crashes(role) };
@@ -240,6 +266,10 @@ impl FrontDesk {
             sessions: shown.sessions,
             dropped: house.dropped(),
             disk_full: house.disk_full.load(Ordering::Relaxed),
+            checkpoint: shown.checkpoint,
+            truncated_below: shown.truncated_below,
+            damaged: shown.damaged,
+            fenced: shown.fenced,
             linked: self.linked.servers(),
             leader: shown.leader().filter(|_| house.proposer.is_open()),
         }

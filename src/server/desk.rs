@@ -91,6 +91,11 @@ impl Desk {
         self.tell_write(id, || Reply::NotApplied(why), context);
     }
 
+    /// The commands that somebody waits for.
+    pub fn waiting(&self) -> Vec<CommandId> {
+        self.lock().writes.keys().copied().collect()
+    }
+
     fn tell_write(&self, id: CommandId, reply: impl Fn() -> Reply, context: &Context) {
         let Some(waiting) = self.lock().writes.remove(&id) else { return };
         self.tell_all(waiting.into_iter().map(|(_, asker)| (asker, reply())), context);

@@ -8,7 +8,7 @@ use crate::kv::VALUE_MAX_BYTES;
 use crate::paxos::{AcceptorRecord, ProposerRecord};
 use crate::role::{Disk, NoDisk, NoRecord};
 use crate::storage::disk::RealFiles;
-use crate::storage::{DataFolder, FolderError, Journal, JournalError, Rounds};
+use crate::storage::{DataFolder, FolderError, Journal, JournalError, Recovered, Rounds};
 
 /// One group has values of at most so many bytes, and then whatever comes next.
 const GROUP_MAX_BYTES: usize = 4 << 20;
@@ -54,14 +54,11 @@ pub struct AcceptorJournal {
 
 impl AcceptorJournal {
     /// Opens the journal of a data folder; gives what it remembers.
-    pub fn open(
-        folder: &DataFolder,
-        segment_bytes: u64,
-    ) -> Result<(AcceptorJournal, Vec<AcceptorRecord>), FolderError> {
+    pub fn open(folder: &DataFolder, segment_bytes: u64) -> Result<(AcceptorJournal, Recovered), FolderError> {
         let (journal, recovered) = folder.open_journal(segment_bytes)?;
         let mut journal = AcceptorJournal { journal, folder: folder.journal_path(), segment_bytes, next_ask: None };
         journal.look();
-        Ok((journal, recovered.records))
+        Ok((journal, recovered))
     }
 
     /// Plans to ask for room if there is none.

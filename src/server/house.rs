@@ -10,13 +10,14 @@ use crossbeam_channel::bounded;
 
 use super::board::Board;
 use super::desk::Desk;
+use super::keeper::Keeper;
 use super::lines;
 use super::mailbox::{Lost, Mail, Mailbox};
 use super::options::Options;
 use super::throttle::Throttle;
 use crate::kv::Kv;
-use crate::net::{Envelope, Link, frame};
-use crate::paxos::{Acceptor, Learner, Message, Proposer, RoleName};
+use crate::net::{Envelope, Link, Unknown, WhyNotApplied, frame};
+use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
 use crate::role::{Input, Role, Server, Servers};
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
 
@@ -51,6 +52,10 @@ pub struct House {
     pub links: OnceLock<BTreeMap<Server, Link>>,
     /// The acceptor's disk has no room for another value.
     pub disk_full: AtomicBool,
+    /// Writes the state down; set once, before any role starts.
+    pub keeper: OnceLock<Keeper>,
+    /// The state here was found to be wrong: nobody gets it any more.
+    pub is_fenced: AtomicBool,
     drops: Drops,
     malformed: Throttle,
 }
@@ -98,6 +103,8 @@ impl House {
             board: Board::default(),
             links: OnceLock::new(),
             disk_full: AtomicBool::new(false),
+            keeper: OnceLock::new(),
+            is_fenced: AtomicBool::new(false),
             drops: Drops { untold: Mutex::default(), lines: Throttle::new(DROP_LINES), total: AtomicU64::new(0) },
             malformed: Throttle::new(MALFORMED_LINES),
         }
@@ -194,6 +201,18 @@ impl House {
         Context { re: id.or_else(|| context.re.clone()), req: context.req.clone() }
     }
 
+    /// The state of this server is not that of the others: whoever waits is told that nothing comes from here any more.
+    pub fn fence(&self, draft: Draft, slot: Slot) {
+        self.is_fenced.store(true, Ordering::Relaxed);
+        self.board.update(|shown| shown.fenced = Some(slot));
+        let sentence = draft.why.clone().unwrap_or_default();
+        self.trace.line(draft);
+        say_last(format!("error: server {}: {sentence}", self.me.0));
+        self.desk.role_died(Unknown::RoleDied(RoleName::Learner), Some(WhyNotApplied::Fenced));
+        let input = Input::Request(ProposerRequest::LearnerDown);
+        let _ = self.proposer.post_reserved(Mail { context: Context::default(), input, size: 0 });
+    }
+
     /// Ends the process: nobody knows any more what is on the disk, or what the program does.
     pub fn fatal(&self, sentence: &str) -> ! {
         self.tell_fault("server", "stopped", sentence);
@@ -205,7 +224,9 @@ impl House {
 
 /// Whether messages of this name come again and again from everybody, and mean nothing to a role that is down.
 pub fn is_routine(message: &str) -> bool {
-    const ROUTINE: [&str; 10] = [
+    const ROUTINE: [&str; 12] = [
+        "SNAPSHOT",
+        "FETCH",
         "BEAT",
         "READ",
         "READANSWER",

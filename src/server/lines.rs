@@ -35,7 +35,7 @@ pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
                 kv::Op::Delete { key } => event(Op::Delete, Some(key), None, None, session, sequence),
             })
         }
-        Request::Status | Request::Crash { .. } | Request::Restart { .. } => None,
+        Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => None,
     }
 }
 
@@ -72,7 +72,7 @@ pub fn response(reply: &Reply, took: Duration, to: SocketAddr) -> Option<Event> 
             cause = Some(Text::new(if *why == Unknown::TimedOut { "no outcome in time" } else { "a role died" }));
             Status::Unknown
         }
-        Reply::Status(_) | Reply::Done | Reply::Refused(_) => return None,
+        Reply::Status(_) | Reply::State(_) | Reply::Done | Reply::Refused(_) => return None,
     };
     let to = Some(to);
     Some(Event::Response { status, slot, version, value, session, cause, took: took.into(), server: None, to })
@@ -89,6 +89,7 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy".to_string(),
         WhyNotApplied::RoleDown(role) => format!("the {} is down", trace::RoleTag::from(*role).as_str()),
         WhyNotApplied::DiskFull => "disk full".to_string(),
+        WhyNotApplied::Fenced => "the state of this server is wrong".to_string(),
         WhyNotApplied::NoReadQuorum(answered) => format!("no quorum: {} answered READ ({answered})", answered.len()),
     }
 }

@@ -16,8 +16,23 @@ use crate::paxos::{
 };
 use crate::role::{Input, NoDisk, Role};
 use crate::storage::disk::RealFiles;
-use crate::storage::{DataFolder, Rounds};
+use crate::storage::{DataFolder, FolderError, Rounds};
 use crate::trace::{Context, Event};
+
+/// Why a life does not begin.
+#[derive(Debug)]
+pub enum Unborn {
+    /// The disk has no room for what a life needs at its beginning: later it may have.
+    NoRoom(String),
+    /// It cannot begin.
+    Broken(String),
+}
+
+impl From<FolderError> for Unborn {
+    fn from(error: FolderError) -> Unborn {
+        if error.is_full() { Unborn::NoRoom(error.to_string()) } else { Unborn::Broken(error.to_string()) }
+    }
+}
 
 /// What a new life of any role begins with. Used in the thread of that life: a slow disk holds up nobody else.
 #[derive(Clone)]
@@ -32,8 +47,8 @@ pub struct Cradle {
 
 impl Cradle {
     /// A proposer that uses no round of its earlier lives. `down` is None at the start of the process, here and below.
-    pub fn proposer(&self, down: Option<Duration>) -> Result<(Proposer, Rounds<RealFiles>), String> {
-        let (rounds, record) = open_rounds(&self.folder).map_err(|error| error.to_string())?;
+    pub fn proposer(&self, down: Option<Duration>) -> Result<(Proposer, Rounds<RealFiles>), Unborn> {
+        let (rounds, record) = open_rounds(&self.folder)?;
         let mut proposer = Proposer::new(self.house.me, self.quorums, self.house.options.protocol.policy());
         proposer.replay(record);
         if let Some(down) = down {
@@ -43,16 +58,20 @@ impl Cradle {
     }
 
     /// An acceptor that knows what its disk knows; in the lost mode, if it crashed, nothing.
-    pub fn acceptor(&self, down: Option<Duration>) -> Result<(Acceptor, AcceptorJournal), String> {
+    pub fn acceptor(&self, down: Option<Duration>) -> Result<(Acceptor, AcceptorJournal), Unborn> {
         let lost = self.house.options.restart == Restart::Lost && down.is_some();
         if lost {
-            self.folder.discard_journal().map_err(|error| error.to_string())?;
+            self.folder.discard_journal()?;
         }
         let opened = AcceptorJournal::open(&self.folder, self.house.options.segment_bytes());
-        let (journal, recovered) = opened.map_err(|error| error.to_string())?;
+        let (journal, recovered) = opened?;
         let mut acceptor = Acceptor::new(self.next_life()?);
-        for record in recovered {
+        for record in recovered.records {
             acceptor.replay(record);
+        }
+        for damage in recovered.damage {
+            let why = format!("{damage}; the others are asked for what was chosen there, and all else goes on");
+            self.house.tell_fault("journal", "damaged", &why);
         }
         if let Some(down) = down {
             let event = lines::restarted_acceptor(down, lost, acceptor.promised(), acceptor.accepted().len() as u64);
@@ -64,14 +83,29 @@ impl Cradle {
         self.house.board.update(|shown| {
             shown.promised = acceptor.promised();
             shown.accepted = acceptor.accepted().len() as u64;
+            shown.truncated_below = acceptor.truncated_below();
         });
         Ok((acceptor, journal))
     }
 
-    /// A learner. Until checkpoints exist it begins with nothing, and gets it all from its peers and the acceptors.
-    pub fn learner(&self, down: Option<Duration>) -> Result<(Learner<Kv>, NoDisk), String> {
-        let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, Slot(0), Kv::default())
-            .under(self.house.options.protocol.policy());
+    /// A learner with the state that was last written down; what came after, it gets from its peers and the acceptors.
+    pub fn learner(&self, down: Option<Duration>) -> Result<(Learner<Kv>, NoDisk), Unborn> {
+        let loaded = match self.house.keeper.get() {
+            Some(keeper) => keeper.load(),
+            None => Some((Slot(0), Kv::default())),
+        };
+        let (slot, state) =
+            loaded.ok_or_else(|| Unborn::Broken("the thread of the checkpoint has ended".to_string()))?;
+        let forgotten = self.house.board.read().truncated_below;
+        if self.house.cluster.len() == 1 && slot.next() < forgotten {
+            return Err(Unborn::Broken(format!(
+                "the checkpoint holds {slot} slots, and the journal begins with slot {forgotten}: what is between is \
+                 nowhere else. Put the folder back as it was, or restore a backup"
+            )));
+        }
+        let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, slot, state);
+        let learner =
+            learner.with_retention(self.house.options.retention()).under(self.house.options.protocol.policy());
         if let Some(down) = down {
             let event = lines::restarted_learner(down, learner.applied(), learner.machine().digest());
             self.tell_restart(RoleName::Learner, event, None);
@@ -79,8 +113,8 @@ impl Cradle {
         Ok((learner, NoDisk))
     }
 
-    fn next_life(&self) -> Result<Life, String> {
-        self.folder.begin_role_life().map(Life).map_err(|error| error.to_string())
+    fn next_life(&self) -> Result<Life, FolderError> {
+        self.folder.begin_role_life().map(Life)
     }
 
     fn tell_restart(&self, role: RoleName, event: Event, why: Option<String>) {
@@ -101,7 +135,7 @@ pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Durat
             "its promises and accepted values are on disk; messages to it are dropped until it is back"
         }
         RoleName::Proposer => "its commands are forgotten; whoever waits for one is told that the outcome is unknown",
-        RoleName::Learner => "what it applied is gone with its memory; its peers have it",
+        RoleName::Learner => "what it applied since its last checkpoint is gone with its memory; its peers have it",
     };
     house.line_because(name.into(), &Context::default(), lines::crash(order, up), Some(why.to_string()));
     for item in inbox.items.try_iter() {

@@ -4,6 +4,8 @@
 //! - [`runner`] is the shell that runs any role; [`shells`] is what each role adds to it.
 //! - [`house`] is what they share: mailboxes, links, and how a message reaches the roles that hear it.
 //! - [`supervisor`] starts roles, lets them fail, and starts them again; [`lives`] is how a life begins and ends.
+//! - [`keeper`] writes the state down beside all that, and reads it back.
+//! - [`http`] lets browsers watch.
 //! - [`peers`] and [`clients`] are the connections; [`desk`] is who waits for what; [`outlet`] and [`replies`] are the way
 //!   back to a client.
 
@@ -12,6 +14,8 @@ mod clients;
 pub(crate) mod desk;
 mod disks;
 pub(crate) mod house;
+mod http;
+mod keeper;
 pub(crate) mod lines;
 mod lives;
 pub(crate) mod mailbox;
@@ -25,6 +29,7 @@ mod start;
 mod supervisor;
 mod throttle;
 mod timers;
+pub mod tools;
 
 pub use options::{Fail, Options, Protocol, Restart, Switch};
 pub use start::run;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::duration::parse_duration;
-use crate::paxos::{Policy, RoleName};
+use crate::paxos::{Policy, Retention, RoleName};
 
 /// The command line of a server.
 #[derive(Clone, Debug, Args)]
@@ -56,6 +56,15 @@ pub struct Options {
     /// can meet a full disk in the middle, which stops the server
     #[arg(long, value_name = "KIB", default_value_t = 16 << 10, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
     pub segment_kib: u64,
+    /// The state is written to the checkpoint after so many slots (or 32 MiB of values)
+    #[arg(long, value_name = "SLOTS", default_value_t = Retention::USUAL.checkpoint_slots, value_parser = clap::value_parser!(u64).range(1..))]
+    pub checkpoint_slots: u64,
+    /// So many slots that the checkpoint holds stay in memory, for servers that are a little behind (up to 16 MiB of values)
+    #[arg(long, value_name = "SLOTS", default_value_t = Retention::USUAL.keep_slots)]
+    pub keep_slots: u64,
+    /// Where browsers can watch: http://ADDR/, with /status and /metrics [default: what the cluster file says, or nowhere]
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
     /// No copy of the lines on the terminal
     #[arg(long)]
     pub quiet: bool,
@@ -140,6 +149,11 @@ impl Options {
     /// The length of the acceptor's journal files, in bytes.
     pub fn segment_bytes(&self) -> u64 {
         self.segment_kib << 10
+    }
+
+    /// How much of the past is kept.
+    pub fn retention(&self) -> Retention {
+        Retention { checkpoint_slots: self.checkpoint_slots, keep_slots: self.keep_slots, ..Retention::USUAL }
     }
 
     /// Refuses what would send words in the clear to another machine.

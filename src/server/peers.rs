@@ -14,6 +14,7 @@ use crate::net::{
     Watcher, Who, answer, listen,
 };
 use crate::paxos::ProposerRequest;
+use crate::random::Random;
 use crate::role::{Input, Server, Servers};
 use crate::storage::DataFolder;
 use crate::trace::{self, Context, RoleTag};
@@ -46,8 +47,9 @@ impl Linked {
 /// Starts a link to every other server.
 pub fn dial(house: &Arc<House>, cluster: &Cluster, folder: &Arc<DataFolder>, linked: &Linked) -> Result<(), String> {
     let mut links = BTreeMap::new();
+    let boot = Random::unseeded().next();
     for (server, member) in cluster.members().filter(|(server, _)| *server != house.me) {
-        let who = Who::Peer { server: house.me, storage: folder.storage_id() };
+        let who = Who::Peer { server: house.me, storage: folder.storage_id(), life: folder.life(), boot };
         let hello = Hello { cluster: cluster.name.clone(), to: server, who };
         let watch = Watch { house: house.clone(), folder: folder.clone(), linked: linked.clone(), peer: server };
         let link = Link::start(format!("link-{server}"), member.peer, hello, watch)
@@ -125,7 +127,8 @@ fn hear_peer(house: &House, cluster: &Cluster, folder: &DataFolder, stream: TcpS
             Who::Peer { server, .. } if server == house.me || !cluster.servers().contains(server) => {
                 Err(format!("no other server of this cluster has the number {}", server.0))
             }
-            Who::Peer { server, storage } => check_storage(folder, server, storage),
+            Who::Peer { server, storage, life, boot } => check_storage(folder, server, storage)
+                .and_then(|()| folder.meet(server, life, boot).map_err(|error| error.to_string())),
         }
     };
     let peer = match answer(&mut reader, folder.storage_id(), check) {

@@ -6,14 +6,15 @@ use std::sync::atomic::Ordering;
 use super::house::House;
 use super::mailbox::{Mail, Mailbox};
 use super::runner::Shell;
-use crate::kv::Kv;
+use crate::kv::{Get, Kv};
 use crate::net::{Reply, WhyNotApplied};
 use crate::paxos::{
-    Acceptor, AcceptorFact, AcceptorOutcome, Learner, LearnerFact, LearnerOutcome, Message, Proposer, ProposerFact,
-    ProposerOutcome, ProposerRequest, RoleName, StateMachine,
+    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRequest, Learner, LearnerFact, LearnerOutcome, LearnerRequest,
+    Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, RoleName, StateMachine,
 };
 use crate::role::Input;
-use crate::trace::{self, Context, Draft};
+use crate::storage::checkpoint::Mark;
+use crate::trace::{self, Context, Digest, Draft, Event, RoleTag};
 
 /// The shell of a proposer.
 #[derive(Clone)]
@@ -67,14 +68,22 @@ impl Shell<Acceptor> for AcceptorShell {
         trace::acceptor(fact, context)
     }
 
-    fn outcome(&self, outcome: AcceptorOutcome, _context: Context) {
-        match outcome {}
+    fn outcome(&self, outcome: AcceptorOutcome, context: Context) {
+        match outcome {
+            AcceptorOutcome::Damaged { slots } => {
+                let input = Input::Request(LearnerRequest::Mend(slots));
+                // Lost if the learner is down or busy: it hears again with the next checkpoint.
+                let _ = self.0.learner.post(Mail { context, input, size: 0 });
+            }
+        }
     }
 
     fn publish(&self, role: &Acceptor) {
         self.0.board.update(|shown| {
             shown.promised = role.promised();
             shown.accepted = role.accepted().len() as u64;
+            shown.truncated_below = role.truncated_below();
+            shown.damaged = role.damaged().iter().map(|range| range.last.ahead_of(range.first) + 1).sum();
         });
     }
 
@@ -96,6 +105,14 @@ impl Shell<Acceptor> for AcceptorShell {
 /// The shell of a learner.
 #[derive(Clone)]
 pub struct LearnerShell(pub Arc<House>);
+
+impl LearnerShell {
+    /// Says something to the learner whose shell this is.
+    fn tell_learner(&self, request: LearnerRequest<Get>) {
+        let mail = Mail { context: Context::default(), input: Input::Request(request), size: 0 };
+        let _ = self.0.learner.post_reserved(mail);
+    }
+}
 
 impl Shell<Learner<Kv>> for LearnerShell {
     fn name(&self) -> RoleName {
@@ -133,6 +150,44 @@ impl Shell<Learner<Kv>> for LearnerShell {
             LearnerOutcome::ReadFailed { token, answered } => {
                 let reply = Reply::NotApplied(WhyNotApplied::NoReadQuorum(answered));
                 self.0.desk.tell_read(token, reply, &context);
+            }
+            LearnerOutcome::Checkpoint { slot, digest, changes } => {
+                let is_taken = self.0.keeper.get().is_some_and(|keeper| keeper.write(Mark { slot, digest }, changes));
+                if !is_taken {
+                    self.tell_learner(LearnerRequest::CheckpointEnded { slot, is_durable: false });
+                }
+            }
+            LearnerOutcome::Durable { slot } => {
+                let input = Input::Request(AcceptorRequest::Truncate { below: slot.next() });
+                // Lost if the acceptor is down: the next checkpoint comes, and one below it is none too many.
+                let _ = self.0.acceptor.post_reserved(Mail { context, input, size: 0 });
+            }
+            LearnerOutcome::SnapshotAsked { to, part } => {
+                self.0.keeper.get().into_iter().for_each(|keeper| keeper.send_part(to, part.clone()));
+            }
+            LearnerOutcome::Installed { slot, digest, from } => {
+                if !self.0.trace.steps() {
+                    // With steps it is one of them, and stands among them.
+                    let event = Event::Snapshot { slot, digest: Digest(digest), from: Some(from) };
+                    self.0.line(RoleTag::Learner, &context, event);
+                }
+                // What was applied in between was said by nobody here.
+                self.tell_learner(LearnerRequest::Recall(self.0.desk.waiting()));
+                let input = Input::Request(ProposerRequest::Applied { slot, ids: Vec::new() });
+                let _ = self.0.proposer.post(Mail { context, input, size: 0 });
+            }
+            LearnerOutcome::Recalled { slot, id, outcome } => {
+                self.0.desk.applied(id, outcome, &context);
+                let input = Input::Request(ProposerRequest::Applied { slot, ids: vec![id] });
+                let _ = self.0.proposer.post(Mail { context, input, size: 0 });
+            }
+            LearnerOutcome::Mended { entries } => {
+                let size = entries.iter().map(|entry| entry.value.size()).sum();
+                let input = Input::Request(AcceptorRequest::Mend { entries });
+                let _ = self.0.acceptor.post(Mail { context, input, size });
+            }
+            LearnerOutcome::Fenced { slot, equal, against } => {
+                self.0.fence(trace::fenced(slot, equal, against), slot);
             }
         }
     }

@@ -10,6 +10,8 @@ use signal_hook::iterator::Signals;
 
 use super::clients::{self, FrontDesk};
 use super::house::House;
+use super::http;
+use super::keeper::Keeper;
 use super::options::{Fail, Options, Restart};
 use super::peers::{self, Linked};
 use super::supervisor::{Order, Supervisor};
@@ -41,6 +43,9 @@ pub fn run(mut options: Options) -> Result<(), String> {
     // Ports before anything else: a server that is started twice must not touch the running one's data.
     let peer_port = bind(member.peer, "peer")?;
     let client_port = bind(member.client, "client")?;
+    let http = options.http.or(member.http);
+    let http_port =
+        http.map(|address| options.check_address(address).and_then(|()| bind(address, "http"))).transpose()?;
     let data = options.data.get_or_insert_with(|| format!("data/server-{}", me.0).into()).clone();
     let folder = DataFolder::open(&data, &cluster.name, me).map_err(|error| error.to_string())?;
     let folder = Arc::new(folder);
@@ -48,22 +53,27 @@ pub fn run(mut options: Options) -> Result<(), String> {
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
     let house = Arc::new(House::new(me, cluster.servers(), options, trace));
 
+    Keeper::start(&house, &folder)?;
     let quorums = Quorums::majority(cluster.servers());
     let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), quorums, seed);
-    supervisor.start()?;
-    tell_boot(&house, &cluster, &folder, seed);
     let linked = Linked::default();
-    peers::dial(&house, &cluster, &folder, &linked)?;
     let storage = folder.storage_id();
-    let desk = FrontDesk {
+    let desk = || FrontDesk {
         house: house.clone(),
         cluster: cluster.clone(),
         storage,
         life: folder.life(),
-        linked,
+        linked: linked.clone(),
         orders: orders.clone(),
     };
-    let spawned = peers::serve(&house, &cluster, &folder, peer_port).and_then(|()| clients::serve(desk, client_port));
+    // Before the first line: viewers shall have that too.
+    if let Some(port) = http_port {
+        http::serve(desk(), port).map_err(|error| format!("cannot start a thread: {error}"))?;
+    }
+    supervisor.start()?;
+    tell_boot(&house, &cluster, &folder, seed);
+    peers::dial(&house, &cluster, &folder, &linked)?;
+    let spawned = peers::serve(&house, &cluster, &folder, peer_port).and_then(|()| clients::serve(desk(), client_port));
     spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
     let supervising = std::thread::Builder::new().name("supervisor".to_string()).spawn(move || supervisor.run());
     let supervising = supervising.map_err(|error| format!("cannot start a thread: {error}"))?;

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::disks::RoleDisk;
 use super::house::House;
-use super::lives::{Cradle, die};
+use super::lives::{Cradle, Unborn, die};
 use super::mailbox::{CrashOrder, Item, Lost};
 use super::options::Options;
 use super::runner::{Ended, Shell, run};
@@ -27,7 +27,7 @@ use crate::trace::{CrashCause, CrashPoint, RoleTag};
 
 /// Orders wait here; one too many is refused.
 const ORDERS_MAX: usize = 64;
-/// If there is no thread to be had for a role, it is tried again after so long.
+/// If there is no thread to be had for a role, or no room on its disk, it is tried again after so long.
 const THREAD_RETRY: Duration = Duration::from_secs(1);
 /// So long the roles have to finish what they are at when the server stops. One that hangs, in a disk that does not answer
 /// say, ends with the process: a crash loses nothing either.
@@ -178,7 +178,8 @@ impl Supervisor {
         let since = Instant::now();
         let (thread, down) = match std::mem::replace(state, State::Down { since, until: None }) {
             State::Ending { thread, down } => (thread, down),
-            State::Up { thread, .. } => (thread, None),
+            // It could not begin: there may be room for it soon.
+            State::Up { thread, .. } => (thread, Some(THREAD_RETRY)),
             down @ State::Down { .. } => {
                 *state = down;
                 return;
@@ -247,7 +248,7 @@ impl Supervisor {
         shell: S,
         begun: Begun,
         down: Option<Duration>,
-        revive: impl FnOnce() -> Result<(R, D), String> + Send + 'static,
+        revive: impl FnOnce() -> Result<(R, D), Unborn> + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>>
     where
         R: Role<Message = Message> + Send + 'static,
@@ -271,11 +272,14 @@ impl Supervisor {
                 Ok(revived) => revived,
                 Err(error) => {
                     shell.mailbox().close();
-                    if down.is_some() {
-                        shell.house().fatal(&error);
+                    match error {
+                        Unborn::NoRoom(why) if down.is_some() => shell.house().tell_fault("disk", "full", &why),
+                        Unborn::NoRoom(why) | Unborn::Broken(why) if down.is_none() => {
+                            // Who asked for the start is there, and ends it.
+                            let _ = begun.send(Err(why));
+                        }
+                        Unborn::NoRoom(why) | Unborn::Broken(why) => shell.house().fatal(&why),
                     }
-                    // Who asked for the start is there, and ends it.
-                    let _ = begun.send(Err(error));
                     return;
                 }
             };

@@ -1,13 +1,17 @@
 //! What disks do to what they have long since promised to keep: bits flip, writes go astray, files are gone or cut short.
 //!
-//! Started again, the server must refuse, or know all that it knew; so at most a minority is ever damaged. One thing is left out, since no journal can notice it: a disk that acknowledges its very last group and
+//! Started again, the server must refuse, or know all that it knew but what it calls damaged; so at most a minority is
+//! damaged at a time. What is damaged comes back from the others. One thing is left out, since no journal can notice it: a
+//! disk that acknowledges its very last group and
 //! loses it whole, in sectors. That is what a crash in the middle of a write leaves, too (see `storage::journal`).
 
 use std::collections::BTreeMap;
 
 use super::marks::Mark;
+use super::server::Process;
 use super::world::{Death, World};
 use crate::role::{Server, Servers};
+use crate::storage::checkpoint::CHECKPOINT_FILE;
 use crate::storage::disk::{Files, MemoryFiles, SECTOR_BYTES};
 
 /// A sector of a file.
@@ -22,8 +26,51 @@ type Image = BTreeMap<String, Vec<u8>>;
 
 impl World {
     /// A server that may be lost for good: with it no more than a minority is.
-    fn may_lose(&self, server: Server) -> bool {
+    fn may_lose(&mut self, server: Server) -> bool {
+        self.find_recovered();
         !self.lost.contains(server) && self.lost.len() < self.plan.spare_servers()
+    }
+
+    /// Servers whose disk was damaged, and that know all again: they are as good as any other.
+    pub(super) fn find_recovered(&mut self) {
+        for server in self.lost.iter() {
+            let one = self.server(server);
+            let is_whole = |process: &Process| {
+                let (Some(acceptor), Some(learner)) = (&process.acceptor, &process.learner) else { return false };
+                let (acceptor, learner) = (&acceptor.role, &learner.role);
+                acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
+            };
+            let is_later = |process: &Process| one.harmed_in != Some(process.number);
+            if !one.is_stranger && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process)) {
+                one.is_checkpoint_harmed = false;
+                self.lost = self.lost.without(Servers::only(server));
+                self.nature.mark(Mark::DiskRecovered);
+            }
+        }
+    }
+
+    /// A bit of a checkpoint flips, or its file is lost.
+    fn harm_checkpoint(&mut self, server: Server) {
+        self.kill(server, Death::Process);
+        let lost = self.nature.chance(200);
+        let one = self.server(server);
+        let files = one.folder.checkpoint.clone();
+        let Ok(bytes) = files.read(CHECKPOINT_FILE) else { return };
+        one.is_checkpoint_harmed = true;
+        if lost {
+            if files.remove(CHECKPOINT_FILE).and_then(|()| files.sync_folder()).is_ok() {
+                self.nature.ghost.checkpoint_lost(server);
+            }
+        } else if let Some(last) = (bytes.len() as u64 * 8).checked_sub(1) {
+            // Some part of the file is not in use.
+            let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
+            let bit = match self.nature.one_of(&used).filter(|_| bytes[0] != 0) {
+                Some(at) if self.nature.chance(900) => at as u64 * 8 + self.nature.random.within(0..=7),
+                _ => self.nature.random.within(0..=last),
+            } as usize;
+            files.rot(CHECKPOINT_FILE, bit);
+        }
+        self.damaged(server, Mark::CheckpointHarmed);
     }
 
     /// Stops a server whose disk is about to be damaged; its journal.
@@ -37,6 +84,8 @@ impl World {
 
     fn damaged(&mut self, server: Server, mark: Mark) {
         self.lost.insert(server);
+        let one = self.server(server);
+        one.harmed_in = one.process.as_ref().map(|process| process.number);
         self.nature.mark(mark);
     }
 
@@ -44,6 +93,9 @@ impl World {
     pub(super) fn flip_a_bit(&mut self, server: Server) {
         if !self.may_lose(server) {
             return;
+        }
+        if self.nature.chance(300) {
+            return self.harm_checkpoint(server);
         }
         let is_up = self.nature.chance(500) && self.server(server).process.is_some();
         if !is_up {

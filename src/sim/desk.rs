@@ -45,6 +45,11 @@ impl Desk {
         }
     }
 
+    /// The commands that somebody waits for.
+    pub fn waiting(&self) -> Vec<CommandId> {
+        self.writes.keys().copied().collect()
+    }
+
     /// Whoever waits for a command is told what it came to.
     pub fn tell_write(&mut self, id: CommandId, reply: &Reply, context: &Context) -> Vec<Told> {
         let waiters = if museum::is(Bug::B23) && self.writes.contains_key(&id) {

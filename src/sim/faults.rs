@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::folder::Part;
 use super::marks::Mark;
 use super::nature::{Event, MS, Micros, SECOND};
 use super::network::Node;
@@ -269,9 +270,7 @@ impl World {
                 self.server(server).processor = usual;
             }
             Trouble::Full(server) => {
-                let folder = &self.server(server).folder;
-                folder.top.set_capacity(None);
-                folder.journal.set_capacity(None);
+                self.server(server).folder.all().for_each(|files| files.set_capacity(None));
             }
             Trouble::SlowSync(server) => {
                 let usual = self.plan.sync.clone();
@@ -375,9 +374,13 @@ impl World {
 
     fn plan_disk_failure(&mut self, server: Server, failure: Failure) {
         // Mostly the journal: the rest is written a few times in a life.
-        let in_journal = self.nature.chance(700);
+        let part = match self.nature.random.within(0..=9) {
+            0..=5 => Part::Journal,
+            6..=7 => Part::Checkpoint,
+            _ => Part::Top,
+        };
         let operation = self.nature.random.within(0..=12);
-        self.server(server).folder.fail(in_journal, operation, failure);
+        self.server(server).folder.fail(part, operation, failure);
     }
 
     fn wall_clock_jumps(&mut self, server: Server) {
@@ -418,8 +421,10 @@ impl World {
     fn fill_disk(&mut self, server: Server) {
         let room = self.nature.random.within(0..=8 << 10);
         let folder = &self.server(server).folder;
-        let journal: usize = folder.journal.image().values().map(Vec::len).sum();
-        folder.journal.set_capacity(Some(journal as u64 + room));
+        for files in [&folder.journal, &folder.checkpoint] {
+            let used: usize = files.image().values().map(Vec::len).sum();
+            files.set_capacity(Some(used as u64 + room));
+        }
         self.heals(Trouble::Full(server));
     }
 }

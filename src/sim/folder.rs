@@ -6,7 +6,7 @@ use crate::role::{Disk, Server};
 use crate::storage::disk::{Failure, Files, MemoryFiles, name_in_making};
 use crate::storage::identity::{IDENTITY_FILE, Identity, IdentityError};
 use crate::storage::journal::{Journal, OpenError, Options};
-use crate::storage::{JournalError, Rounds, RoundsError};
+use crate::storage::{JournalError, Recovered, Rounds, RoundsError};
 
 /// The name of every simulated cluster.
 const CLUSTER: &str = "sim";
@@ -20,6 +20,19 @@ pub struct Folder {
     pub top: MemoryFiles,
     /// Its folder `journal`.
     pub journal: MemoryFiles,
+    /// Its folder `checkpoint`.
+    pub checkpoint: MemoryFiles,
+}
+
+/// Which part of a folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Identity and rounds.
+    Top,
+    /// The acceptor's.
+    Journal,
+    /// The learner's.
+    Checkpoint,
 }
 
 /// Why a server does not start.
@@ -60,8 +73,8 @@ impl Disk<AcceptorRecord> for AcceptorDisk {
     }
 }
 
-/// A journal with what it remembers, and whether a torn tail was cut.
-pub type OpenedJournal = (AcceptorDisk, Vec<AcceptorRecord>, bool);
+/// A journal with what it remembers, whether a torn tail was cut, and whether anything else was lost.
+pub type OpenedJournal = (AcceptorDisk, Vec<AcceptorRecord>, bool, bool);
 
 impl Folder {
     /// The identity in the folder, or a new one with this storage id if the folder is empty.
@@ -83,7 +96,8 @@ impl Folder {
         let options = Options { segment_bytes, owner: identity.storage_id(), must_exist: identity.has_journal() };
         let (journal, recovered) = Journal::open(self.journal.clone(), options)?;
         identity.set_has_journal(true)?;
-        Ok((AcceptorDisk { journal, next_ask: 0 }, recovered.records, recovered.torn_tail_cut))
+        let Recovered { records, torn_tail_cut, damage, .. } = recovered;
+        Ok((AcceptorDisk { journal, next_ask: 0 }, records, torn_tail_cut, !damage.is_empty()))
     }
 
     /// The proposer's file of spent rounds; a folder that has had one must have it still.
@@ -99,29 +113,39 @@ impl Folder {
 
     /// The process is gone; the machine runs on.
     pub fn restart(&self) {
-        self.top.restart();
-        self.journal.restart();
+        self.all().for_each(MemoryFiles::restart);
     }
 
     /// The machine has lost its power.
     pub fn power_cut(&self, seed: u64) {
         self.top.power_cut(seed);
         self.journal.power_cut(seed.rotate_left(32));
+        self.checkpoint.power_cut(seed.rotate_left(16));
     }
 
-    /// Lets an operation of either part fail.
-    pub fn fail(&self, in_journal: bool, operation: u64, failure: Failure) {
-        if in_journal { self.journal.fail(operation, failure) } else { self.top.fail(operation, failure) }
+    /// All its parts.
+    pub fn all(&self) -> impl Iterator<Item = &MemoryFiles> {
+        [&self.top, &self.journal, &self.checkpoint].into_iter()
+    }
+
+    /// Lets an operation of one part fail.
+    pub fn fail(&self, part: Part, operation: u64, failure: Failure) {
+        let files = match part {
+            Part::Top => &self.top,
+            Part::Journal => &self.journal,
+            Part::Checkpoint => &self.checkpoint,
+        };
+        files.fail(operation, failure);
     }
 
     /// Whether a read has failed since this was asked last.
     pub fn has_failed_to_read(&self) -> bool {
-        self.top.has_failed_to_read() | self.journal.has_failed_to_read()
+        self.all().fold(false, |failed, files| failed | files.has_failed_to_read())
     }
 
     /// Whether the machine has stopped in one of its operations.
     pub fn has_stopped(&self) -> bool {
-        self.top.has_stopped() || self.journal.has_stopped()
+        self.all().any(MemoryFiles::has_stopped)
     }
 }
 

@@ -8,22 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::marks::{Mark, Marks};
 use super::reigns::Reigns;
+use super::remembered::Durable;
 pub use super::violation::{UNDECIDED, Violation, is_consequence, name_of};
 use crate::kv::{Kv, Op, Outcome, Written};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer,
-    ProposerFact, ProposerOutcome, ProposerRequest, Quorums, RoleName, Slot, StateMachine, Value,
+    Acceptor, Ballot, CommandId, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer, ProposerFact,
+    ProposerOutcome, ProposerRequest, Quorums, RoleName, Slot, SlotRange, StateMachine, Value,
 };
 use crate::role::{Action, Input, Server, Servers};
-
-/// What an acceptor has on its disk for certain.
-#[derive(Clone, Debug)]
-struct Durable {
-    promised: Ballot,
-    accepted: BTreeMap<Slot, (Ballot, Value)>,
-    /// A group that was being written when its acceptor died: it is there as a whole, or not at all.
-    in_doubt: Vec<AcceptorRecord>,
-}
 
 /// What was asked for: a write, or, if None, a session.
 type Asked = Option<Op>;
@@ -31,16 +23,26 @@ type Asked = Option<Op>;
 /// What a whole PROMISE reported.
 type Reported = BTreeMap<Slot, (Ballot, Value)>;
 
+/// A PROMISE put together from its parts.
+struct Whole {
+    ballot: Ballot,
+    /// So many parts are still to come.
+    missing: u32,
+    forgotten: Slot,
+    damaged: Vec<SlotRange>,
+    reported: Reported,
+}
+
 /// The all-knowing observer.
 pub struct Ghost {
-    quorums: Quorums,
+    pub(super) quorums: Quorums,
     violation: Option<Violation>,
     consequences_only: bool,
-    acceptors: BTreeMap<Server, Durable>,
+    pub(super) acceptors: BTreeMap<Server, Durable>,
     /// Who durably accepted which value in a slot at a ballot.
-    votes: BTreeMap<(Slot, Ballot), (Value, Servers)>,
+    pub(super) votes: BTreeMap<(Slot, Ballot), (Value, Servers)>,
     /// What was chosen, and the first ballot at which it was.
-    chosen: BTreeMap<Slot, (Ballot, Value)>,
+    pub(super) chosen: BTreeMap<Slot, (Ballot, Value)>,
     /// Ballots that were prepared, and from where.
     prepared: BTreeMap<Ballot, Slot>,
     /// The slot behind the last that a ballot has proposed in.
@@ -60,7 +62,7 @@ pub struct Ghost {
     /// The log as applied: outcome and digest after each slot, from slot 1.
     applied: Vec<(Outcome, u64)>,
     /// How far each living learner is.
-    learners: BTreeMap<Server, Slot>,
+    pub(super) learners: BTreeMap<Server, Slot>,
     /// The first slot in which each command was applied.
     effects: BTreeMap<CommandId, Slot>,
     /// Commands that clients have asked for, and what they said.
@@ -71,8 +73,10 @@ pub struct Ghost {
     reads: BTreeMap<(u64, u64), Slot>,
     /// Replays the log in slot order.
     machine: Kv,
+    /// Learners that have taken a snapshot in this life.
+    pub(super) installs: Servers,
     /// Servers that came back with a new disk.
-    strangers: Servers,
+    pub(super) strangers: Servers,
 }
 
 impl Ghost {
@@ -100,6 +104,7 @@ impl Ghost {
             refused: BTreeSet::new(),
             reads: BTreeMap::new(),
             machine,
+            installs: Servers::NONE,
             strangers: Servers::NONE,
         }
     }
@@ -151,7 +156,12 @@ impl Ghost {
     /// log that somebody has applied. These are the acceptors that a power cut of the whole cluster leaves.
     pub fn judge_disks(&mut self, disks: &BTreeMap<Server, Acceptor>) {
         for (slot, (_, value)) in self.chosen.clone() {
-            let holding = disks.iter().filter(|(_, disk)| disk.accepted().get(&slot).is_some_and(|(_, v)| *v == value));
+            let holds = |disk: &Acceptor| {
+                let accepted = disk.accepted().get(&slot).is_some_and(|(_, held)| *held == value);
+                // What is forgotten is in a checkpoint, and what is damaged may have been there.
+                accepted || Ghost::is_excused(slot, disk.truncated_below(), disk.damaged())
+            };
+            let holding = disks.iter().filter(|(_, disk)| holds(disk));
             let holding: Servers = holding.map(|(server, _)| *server).collect();
             let missing: Servers = self.quorums.servers().without(disks.keys().copied().collect());
             // A disk that is lost or damaged may have been one of the majority.
@@ -162,112 +172,28 @@ impl Ghost {
 
     // ---- acceptors
 
-    /// An acceptor's group is durable.
-    pub fn durable(&mut self, server: Server, records: &[AcceptorRecord]) {
-        if self.strangers.contains(server) {
-            return;
-        }
-        for record in records {
-            self.record(server, record);
-        }
-    }
-
-    /// An acceptor has died while it wrote this group.
-    pub fn in_doubt(&mut self, server: Server, records: Vec<AcceptorRecord>) {
-        self.disk(server).in_doubt = records;
-    }
-
-    fn disk(&mut self, server: Server) -> &mut Durable {
-        let new = || Durable { promised: Ballot::ZERO, accepted: BTreeMap::new(), in_doubt: Vec::new() };
-        self.acceptors.entry(server).or_insert_with(new)
-    }
-
-    fn record(&mut self, server: Server, record: &AcceptorRecord) {
-        let disk = self.disk(server);
-        let before = disk.promised;
-        let ballot = match record {
-            AcceptorRecord::Promised(ballot) => *ballot,
-            AcceptorRecord::Accepted(entry) => {
-                disk.accepted.insert(entry.slot, (entry.ballot, entry.value.clone()));
-                entry.ballot
-            }
-        };
-        disk.promised = ballot;
-        let invariant = if matches!(record, AcceptorRecord::Promised(_)) { 4 } else { 6 };
-        self.require(invariant, ballot >= before, || {
-            format!("{server} promised {before}, and then took part in {ballot}")
-        });
-        if let AcceptorRecord::Accepted(entry) = record {
-            self.vote(server, entry);
-        }
-    }
-
-    fn vote(&mut self, server: Server, Entry { slot, ballot, value }: &Entry) {
-        let (voted, servers) = self.votes.entry((*slot, *ballot)).or_insert_with(|| (value.clone(), Servers::NONE));
-        let same = voted == value;
-        servers.insert(server);
-        let servers = *servers;
-        self.require(3, same, || format!("ballot {ballot} carries two values for slot {slot}"));
-        if self.quorums.is_chosen(servers) {
-            let (at, chosen) = self.chosen.entry(*slot).or_insert_with(|| (*ballot, value.clone()));
-            let (at, same) = (*at, chosen == value);
-            self.require(1, same, || format!("slot {slot} was chosen twice, at {at} and at {ballot}"));
-        }
-    }
-
-    /// What an acceptor has found on its disk.
-    pub fn recovered(&mut self, server: Server, acceptor: &Acceptor, marks: &mut Marks) {
-        if self.strangers.contains(server) {
-            return;
-        }
-        let in_doubt = std::mem::take(&mut self.disk(server).in_doubt);
-        let disk = self.disk(server).clone();
-        let is = |disk: &Durable| (disk.promised, &disk.accepted) == (acceptor.promised(), acceptor.accepted());
-        if is(&disk) {
-            if !in_doubt.is_empty() {
-                marks.reach(Mark::GroupLost);
-            }
-            return;
-        }
-        let mut grown = disk.clone();
-        for record in &in_doubt {
-            match record {
-                AcceptorRecord::Promised(ballot) => grown.promised = *ballot,
-                AcceptorRecord::Accepted(Entry { slot, ballot, value }) => {
-                    grown.promised = *ballot;
-                    grown.accepted.insert(*slot, (*ballot, value.clone()));
-                }
-            }
-        }
-        let survived = is(&grown) && !in_doubt.is_empty();
-        self.require(22, survived, || {
-            format!(
-                "{server} was bound to {} with {} slots accepted, and came back with {} and {}",
-                disk.promised,
-                disk.accepted.len(),
-                acceptor.promised(),
-                acceptor.accepted().len()
-            )
-        });
-        marks.reach(Mark::GroupSurvived);
-        self.durable(server, &in_doubt);
-    }
-
     /// What an acceptor says. Its group is durable already.
     pub fn acceptor_says(&mut self, server: Server, actions: &[Action<Acceptor>], marks: &mut Marks) {
         if self.strangers.contains(server) {
             return;
         }
-        let mut answers: BTreeMap<u64, (Ballot, u32, Reported)> = BTreeMap::new();
+        let mut whole: BTreeMap<u64, Whole> = BTreeMap::new();
         for action in actions {
             let Action::Send { message, .. } = action else { continue };
             match message {
-                Message::Promise { ballot, part, accepted, .. } => {
-                    let new = || (*ballot, part.count, BTreeMap::new());
-                    let (_, missing, reported) = answers.entry(part.answer).or_insert_with(new);
-                    *missing -= 1;
-                    reported.extend(accepted.iter().map(|e| (e.slot, (e.ballot, e.value.clone()))));
+                Message::Promise { ballot, part, truncated_below, accepted, damaged } => {
+                    let new = || Whole {
+                        ballot: *ballot,
+                        missing: part.count,
+                        forgotten: *truncated_below,
+                        damaged: damaged.clone(),
+                        reported: BTreeMap::new(),
+                    };
+                    let whole = whole.entry(part.answer).or_insert_with(new);
+                    whole.missing -= 1;
+                    whole.reported.extend(accepted.iter().map(|e| (e.slot, (e.ballot, e.value.clone()))));
                 }
+                Message::Truncated { .. } => marks.reach(Mark::ToldTruncated),
                 Message::Accepted { ballot, slots } => {
                     for slot in slots.first.to(slots.last) {
                         let votes = self.votes.get(&(slot, *ballot));
@@ -288,12 +214,13 @@ impl Ghost {
             }
         }
         // Of an answer that a crash has cut off nobody ever knows the whole.
-        for (ballot, _, reported) in answers.into_values().filter(|(_, missing, _)| *missing == 0) {
-            self.promised(server, ballot, reported);
+        for whole in whole.into_values().filter(|whole| whole.missing == 0) {
+            self.promised(server, whole, marks);
         }
     }
 
-    fn promised(&mut self, server: Server, ballot: Ballot, reported: Reported) {
+    fn promised(&mut self, server: Server, whole: Whole, marks: &mut Marks) {
+        let Whole { ballot, forgotten, damaged, reported, .. } = whole;
         let durable = self.disk(server).promised;
         self.require(5, ballot <= durable, || format!("{server} promised {ballot}: not on its disk"));
         for (slot, (at, value)) in &reported {
@@ -304,9 +231,15 @@ impl Ghost {
         let Some(from) = self.prepared.get(&ballot).copied() else {
             return self.require(11, false, || format!("{server} promised {ballot}, which nobody has prepared"));
         };
+        if forgotten > from {
+            marks.reach(Mark::PromiseTruncated);
+        }
+        let durable = self.disk(server).truncated_below;
+        self.require(5, forgotten <= durable, || format!("{server} says that it has forgotten slots: not on its disk"));
         // What was accepted at the ballot or above came after the promise.
         let kept = self.disk(server).accepted.range(from..).filter(|(_, (at, _))| *at < ballot);
         let missing = kept.filter(|(slot, (at, _))| reported.get(slot).is_none_or(|(told, _)| told != at));
+        let missing = missing.filter(|(slot, _)| !Ghost::is_excused(**slot, forgotten, &damaged));
         let missing: Vec<Slot> = missing.map(|(slot, _)| *slot).collect();
         self.require(7, missing.is_empty(), || format!("{server} promised {ballot} and kept quiet about {missing:?}"));
         self.promises.entry((ballot, server)).or_insert(reported);
@@ -447,13 +380,14 @@ impl Ghost {
 
     // ---- learners
 
-    /// A learner begins with nothing.
-    pub fn learner_started(&mut self, server: Server, marks: &mut Marks) {
+    /// A learner begins with the state after a slot.
+    pub fn learner_started(&mut self, server: Server, slot: Slot, marks: &mut Marks) {
         if self.strangers.contains(server) {
             return;
         }
-        self.learners.insert(server, Slot(0));
-        if !self.applied.is_empty() {
+        self.learners.insert(server, slot);
+        self.installs = self.installs.without(Servers::only(server));
+        if slot == Slot(0) && !self.applied.is_empty() {
             marks.reach(Mark::LearnerFromNothing);
         }
     }
@@ -481,6 +415,9 @@ impl Ghost {
                 Action::Fact(LearnerFact::Learned { slot, value, outcome, .. }) => {
                     self.learned(server, *slot, value, outcome, marks);
                 }
+                Action::Fact(LearnerFact::Installed { slot, digest, .. }) => {
+                    self.installed(server, *slot, *digest, marks)
+                }
                 Action::Fact(LearnerFact::Filled { .. }) => marks.reach(Mark::ReadFilled),
                 Action::Send { message: Message::Chosen { ballot, slots }, .. } => {
                     for slot in slots.first.to(slots.last) {
@@ -502,6 +439,9 @@ impl Ghost {
                 Action::Send { message: Message::Beat { applied, digest }, .. } if *applied > Slot(0) => {
                     let same = self.digest(*applied) == Some(*digest);
                     self.require(13, same, || format!("{server} differs from the log after slot {applied}"));
+                }
+                Action::Outcome(LearnerOutcome::Recalled { id, .. }) => {
+                    self.proposed_by.remove(&(server, *id));
                 }
                 Action::Outcome(LearnerOutcome::Answer { token, slot, .. }) => {
                     let bound = self.reads.remove(&(life, *token));

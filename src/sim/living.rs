@@ -7,19 +7,22 @@ use std::collections::VecDeque;
 use std::mem::{Discriminant, discriminant};
 
 use super::folder::AcceptorDisk;
+use super::keeper::Job;
+use super::marks::Mark;
 use super::nature::{Micros, Nature};
 use super::server::{Process, SimServer};
 use crate::kv::{Kv, Outcome};
 use crate::net::{Reply, WhyNotApplied};
 use crate::paxos::{
-    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, Learner, LearnerFact, LearnerOutcome, Message, Proposer,
-    ProposerFact, ProposerOutcome, ProposerRequest, RoleName,
+    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, Learner, LearnerFact, LearnerOutcome,
+    LearnerRequest, Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, RoleName,
 };
 use crate::role::{Action, Disk, Input, NoDisk, Role, Server, Servers, Stepped, Timed};
 use crate::server::desk::reply_to;
 use crate::server::mailbox::{CrashOrder, Lost, MAILBOX_MAX_BYTES, Mail};
 use crate::server::runner::GROUP_MAX;
 use crate::storage::Rounds;
+use crate::storage::checkpoint;
 use crate::storage::disk::MemoryFiles;
 use crate::trace::{self, Context, Draft};
 
@@ -201,12 +204,15 @@ impl Housed for Acceptor {
         trace::acceptor(fact, context)
     }
 
-    fn tell(_server: &mut SimServer, _nature: &mut Nature, outcome: AcceptorOutcome, _context: Context) {
-        match outcome {}
+    fn tell(server: &mut SimServer, nature: &mut Nature, outcome: AcceptorOutcome, context: Context) {
+        let AcceptorOutcome::Damaged { slots } = outcome;
+        nature.mark(Mark::SlotDamaged);
+        let input = Input::Request(LearnerRequest::Mend(slots));
+        server.post::<Learner<Kv>>(nature, Mail { context, input, size: 0 }, None);
     }
 
     fn durable(nature: &mut Nature, server: Server, records: &[AcceptorRecord]) {
-        nature.ghost.durable(server, records);
+        nature.ghost.durable(server, records, &mut nature.marks);
     }
 
     fn in_doubt(nature: &mut Nature, server: Server, records: Vec<AcceptorRecord>) {
@@ -254,6 +260,33 @@ impl Housed for Learner<Kv> {
                 let reply = Reply::NotApplied(WhyNotApplied::NoReadQuorum(answered));
                 server.tell_read(nature, token, reply, context);
             }
+            LearnerOutcome::Checkpoint { slot, digest, changes } => {
+                server.ask_keeper(nature, Job::Write(checkpoint::Mark { slot, digest }, changes));
+            }
+            LearnerOutcome::Durable { slot } => {
+                let input = Input::Request(AcceptorRequest::Truncate { below: slot.next() });
+                server.post::<Acceptor>(nature, Mail { context, input, size: 0 }, None);
+            }
+            LearnerOutcome::SnapshotAsked { to, part } => server.ask_keeper(nature, Job::Part(to, part)),
+            LearnerOutcome::Installed { slot, .. } => {
+                let ids = server.process.as_ref().map_or(Vec::new(), |process| process.desk.waiting());
+                let input = Input::Request(LearnerRequest::Recall(ids));
+                server.post::<Learner<Kv>>(nature, Mail { context: context.clone(), input, size: 0 }, None);
+                let input = Input::Request(ProposerRequest::Applied { slot, ids: Vec::new() });
+                server.post::<Proposer>(nature, Mail { context, input, size: 0 }, None);
+            }
+            LearnerOutcome::Recalled { slot, id, outcome } => {
+                nature.mark(Mark::Recalled);
+                server.tell_write(nature, id, &reply_to(outcome), &context);
+                let input = Input::Request(ProposerRequest::Applied { slot, ids: vec![id] });
+                server.post::<Proposer>(nature, Mail { context, input, size: 0 }, None);
+            }
+            LearnerOutcome::Mended { entries } => {
+                let size = entries.iter().map(|entry| entry.value.size()).sum();
+                let input = Input::Request(AcceptorRequest::Mend { entries });
+                server.post::<Acceptor>(nature, Mail { context, input, size }, None);
+            }
+            LearnerOutcome::Fenced { slot, equal, against } => server.fence(nature, slot, equal, against),
         }
     }
 

@@ -8,9 +8,10 @@
 //!   `damage` is what disks do.
 //! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
 //!   `arrivals`.
-//! - [`server`], [`living`], [`turns`], [`desk`] and [`folder`] are a server without threads; [`client`] is a client.
-//! - [`invariants`] knows the rules and sees everything; [`history`] is what the clients saw.
+//! - [`server`], [`living`], [`turns`], [`desk`], [`keeper`] and [`folder`] are a server without threads; [`client`] is a client.
+//! - [`invariants`] knows the rules and sees everything, `remembered` what is on disks; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
+//! - [`lessons`] are scenes for people, without any chance.
 //! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
 
 mod arrivals;
@@ -23,6 +24,8 @@ pub mod faults;
 pub mod folder;
 pub mod history;
 pub mod invariants;
+pub mod keeper;
+pub mod lessons;
 pub mod living;
 pub mod marks;
 pub mod museum;
@@ -32,6 +35,7 @@ pub mod network;
 mod partitions;
 pub mod plan;
 pub mod reigns;
+mod remembered;
 pub mod server;
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,13 @@ pub enum Event {
         /// Which.
         role: Place,
     },
+    /// The keeper of a server's checkpoint has done something.
+    Keeper {
+        /// The server.
+        server: Server,
+        /// The process.
+        process: u64,
+    },
     /// A role that died comes back.
     Restart {
         /// Which, in the life of the process that it died in.

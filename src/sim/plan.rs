@@ -10,7 +10,7 @@ use super::faults::{Fault, Faults};
 use super::nature::{MS, Micros, SECOND};
 use super::network::Weather;
 use crate::kv::SESSIONS_MAX;
-use crate::paxos::{PROMISE_PART_BYTES, Policy, Quorums};
+use crate::paxos::{PROMISE_PART_BYTES, Policy, Quorums, Retention};
 use crate::random::Random;
 use crate::role::{Server, Servers};
 use crate::server::mailbox::MAILBOX_MAX;
@@ -52,6 +52,10 @@ pub struct Plan {
     pub mailbox: usize,
     /// The values in one PROMISE or ENTRIES take so many bytes.
     pub part_bytes: usize,
+    /// How much of the past a learner keeps: little, so that short runs make checkpoints and snapshots.
+    pub retention: Retention,
+    /// Parts of a snapshot have so many bytes.
+    pub snapshot_bytes: usize,
     /// The table holds so many sessions.
     pub sessions: usize,
     /// How fast each server's clock runs, in percent: its timers take longer or shorter.
@@ -124,11 +128,19 @@ impl Plan {
             segment_bytes: 4_096 << pick(1..=3),
             // Not both small: an answer in more parts than a mailbox holds would never be heard as a whole.
             mailbox: match small {
-                0 => pick(8..=64) as usize,
-                1 => MAILBOX_MAX,
+                // A crowd would keep it full, and whoever is behind would never be heard.
+                0 if !is_crowded => pick(8..=64) as usize,
+                0 | 1 => MAILBOX_MAX,
                 _ => 16 * MAILBOX_MAX,
             },
             part_bytes: if small > 1 { pick(64..=2_000) as usize } else { PROMISE_PART_BYTES },
+            retention: Retention {
+                checkpoint_slots: pick(3..=60),
+                checkpoint_bytes: pick(500..=20_000),
+                keep_slots: pick(0..=20),
+                keep_bytes: pick(100..=10_000),
+            },
+            snapshot_bytes: pick(50..=2_000) as usize,
             sessions: if pick(0..=4) == 0 { pick(2..=8) as usize } else { SESSIONS_MAX },
             clocks,
             weather,
@@ -197,6 +209,12 @@ impl fmt::Display for Plan {
             self.mailbox,
             self.part_bytes,
             self.sessions,
+        )?;
+        let Retention { checkpoint_slots, keep_slots, .. } = self.retention;
+        writeln!(
+            f,
+            "  checkpoints after {checkpoint_slots} slots, {keep_slots} kept, sent in parts of {} bytes",
+            self.snapshot_bytes
         )?;
         let w = &self.weather;
         writeln!(

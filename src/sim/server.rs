@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::desk::{Desk, Told, Waiter};
 use super::folder::{Folder, Refusal};
+use super::keeper::Keeper;
 use super::living::{Doing, Housed, Living};
 use super::marks::Mark;
 use super::nature::{Event, Micros, Nature, Place, SECOND};
@@ -22,8 +23,8 @@ use crate::net::{
     frame, unframe,
 };
 use crate::paxos::{
-    Acceptor, CommandId, Learner, LearnerRequest, Life, Message, Policy, Proposer, ProposerRequest, Quorums, RoleName,
-    Slot, StateMachine,
+    Acceptor, AcceptorRecord, CommandId, Learner, LearnerRequest, Life, Message, Policy, Proposer, ProposerRequest,
+    Quorums, Retention, RoleName, Slot, StateMachine,
 };
 use crate::role::{Input, Role, Server, Servers};
 use crate::server::house::{Cause, is_routine};
@@ -60,20 +61,30 @@ pub struct SimServer {
     pub wall_clock: Arc<AtomicI64>,
     /// The lines of all its processes, if somebody wants them.
     pub lines: Option<String>,
+    /// Its checkpoint was damaged.
+    pub is_checkpoint_harmed: bool,
+    /// Parts of a snapshot have so many bytes.
+    pub snapshot_bytes: usize,
+    /// The process in whose time its disk was damaged.
+    pub harmed_in: Option<u64>,
+    /// How much of the past its learner keeps.
+    pub retention: Retention,
     /// Its disk is a new one, and its peers know.
     pub is_stranger: bool,
+    /// Its acceptor comes back without its memory: the lab's unsafe mode.
+    pub forgets: bool,
     quorums: Quorums,
     protocol: Policy,
     segment_bytes: u64,
-    limits: Limits,
+    pub(super) limits: Limits,
 }
 
 /// What is smaller than in a real server, so that a run of a few commands meets it.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+pub(super) struct Limits {
     mailbox: usize,
     part_bytes: usize,
-    sessions: usize,
+    pub(super) sessions: usize,
 }
 
 /// A process: what a kill ends.
@@ -92,6 +103,10 @@ pub struct Process {
     pub acceptor: Option<Living<Acceptor>>,
     /// The learner.
     pub learner: Option<Living<Learner<Kv>>>,
+    /// The checkpoint.
+    pub keeper: Option<Keeper>,
+    /// The state was found to be wrong.
+    pub is_fenced: bool,
     /// Peers whose storage id is known to be right.
     pub met: Servers,
     /// Why it must stop.
@@ -114,7 +129,12 @@ impl SimServer {
             clock: plan.clocks[usize::from(me.0) - 1],
             wall_clock: Arc::default(),
             lines: lines.then(String::new),
+            is_checkpoint_harmed: false,
+            snapshot_bytes: plan.snapshot_bytes,
+            harmed_in: None,
+            retention: plan.retention,
             is_stranger: false,
+            forgets: false,
             quorums: plan.quorums(),
             protocol: plan.protocol,
             segment_bytes: plan.segment_bytes,
@@ -122,9 +142,12 @@ impl SimServer {
         }
     }
 
-    /// The last slot that its learner has applied; None if there is no learner.
+    /// The last slot that its learner has applied; None if there is no learner, or one that is wrong.
     pub fn applied(&self) -> Option<(Slot, u64)> {
         let learner = &self.process.as_ref()?.learner.as_ref()?.role;
+        if learner.fenced().is_some() {
+            return None;
+        }
         Some((learner.applied(), learner.machine().digest()))
     }
 
@@ -161,10 +184,13 @@ impl SimServer {
             proposer: None,
             acceptor: None,
             learner: None,
+            keeper: None,
+            is_fenced: false,
             met: Servers::only(self.me),
             fatal: None,
             tokens: 0,
         });
+        self.open_checkpoint(nature)?;
         for role in [RoleName::Acceptor, RoleName::Learner, RoleName::Proposer] {
             self.start_role(nature, role, None)?;
         }
@@ -172,18 +198,18 @@ impl SimServer {
         Ok(())
     }
 
-    /// The acceptor that a new process would find; None if there never was one.
-    pub fn read_disk(&self) -> Result<Option<Acceptor>, Refusal> {
+    /// The acceptor that a new process would find, and whether something of its disk is lost; None if there never was one.
+    pub fn read_disk(&self) -> Result<Option<(Acceptor, bool)>, Refusal> {
         let identity = self.folder.identity(self.me, self.storage)?;
         if !identity.has_journal() {
             return Ok(None);
         }
-        let (_, records, _) = self.folder.open_journal(&identity, self.segment_bytes)?;
+        let (_, records, _, is_damaged) = self.folder.open_journal(&identity, self.segment_bytes)?;
         let mut acceptor = Acceptor::new(Life(0));
         for record in records {
             acceptor.replay(record);
         }
-        Ok(Some(acceptor))
+        Ok(Some((acceptor, is_damaged)))
     }
 
     /// Gives a role its memory back. `down` is None at the start of the process.
@@ -210,11 +236,11 @@ impl SimServer {
 
     fn start_acceptor(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
-        if museum::is(Bug::B14) && down.is_some() {
+        if (self.forgets || museum::is(Bug::B14)) && down.is_some() {
             process.identity.set_has_journal(false)?;
             self.folder.journal = Default::default();
         }
-        let (journal, records, cut) = self.folder.open_journal(&process.identity, self.segment_bytes)?;
+        let (journal, records, cut, is_damaged) = self.folder.open_journal(&process.identity, self.segment_bytes)?;
         if cut {
             nature.mark(Mark::TornTail);
         }
@@ -227,36 +253,44 @@ impl SimServer {
         for record in records {
             acceptor.replay(record);
         }
-        nature.ghost.recovered(self.me, &acceptor, &mut nature.marks);
+        nature.ghost.recovered(self.me, &acceptor, is_damaged, &mut nature.marks);
         if let Some(down) = down {
             let accepted = acceptor.accepted().len() as u64;
-            self.line(RoleTag::Acceptor, lines::restarted_acceptor(down, false, acceptor.promised(), accepted));
+            self.line(RoleTag::Acceptor, lines::restarted_acceptor(down, self.forgets, acceptor.promised(), accepted));
         }
         self.begin::<Acceptor>(nature, acceptor, journal);
         Ok(())
     }
 
     fn start_learner(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
+        let (slot, state) = self.load_checkpoint(nature)?;
         let Some(process) = &mut self.process else { return Ok(()) };
         let life = Life(process.identity.begin_role_life()?);
-        let kv = Kv::with_sessions_at_most(self.limits.sessions);
-        let learner = Learner::new(self.me, self.quorums, life, Slot(0), kv).with_part_bytes(self.limits.part_bytes);
-        let learner = learner.under(self.protocol);
+        let learner = Learner::new(self.me, self.quorums, life, slot, state)
+            .with_retention(self.retention)
+            .with_part_bytes(self.limits.part_bytes)
+            .under(self.protocol);
         if let Some(down) = down {
             let (applied, digest) = (learner.applied(), learner.machine().digest());
             self.line(RoleTag::Learner, lines::restarted_learner(down, applied, digest));
         }
-        nature.ghost.learner_started(self.me, &mut nature.marks);
+        nature.ghost.learner_started(self.me, slot, &mut nature.marks);
         self.begin::<Learner<Kv>>(nature, learner, crate::role::NoDisk);
         Ok(())
     }
 
     /// Recovery changes nothing that it finds: another one finds the same.
-    fn recover_again(&self, nature: &mut Nature, records: &[crate::paxos::AcceptorRecord]) {
+    fn recover_again(&self, nature: &mut Nature, records: &[AcceptorRecord]) {
         let Some(process) = &self.process else { return };
-        let copy = Folder { top: self.folder.top.fork(), journal: self.folder.journal.fork() };
+        let copy = Folder { top: self.folder.top.fork(), journal: self.folder.journal.fork(), ..Folder::default() };
         let again = copy.open_journal(&process.identity, self.segment_bytes);
-        let same = again.is_ok_and(|(_, found, _)| found == records);
+        // Files that nobody needs may be gone by then, so what is known counts, and not what it was put together from.
+        let known = |records: &[AcceptorRecord]| {
+            let mut acceptor = Acceptor::new(Life(0));
+            records.iter().for_each(|record| acceptor.replay(record.clone()));
+            acceptor
+        };
+        let same = again.is_ok_and(|(_, found, ..)| known(&found) == known(records));
         let me = self.me;
         nature.ghost.require(22, same, || format!("{me} recovers its journal twice, and differently"));
     }
@@ -331,6 +365,9 @@ impl SimServer {
                 }
             }
             Message::Promise { part, .. } if part.count > 1 => nature.mark(Mark::PromiseInParts),
+            Message::Snapshot(part) if self.applied().is_some_and(|(applied, _)| part.slot <= applied) => {
+                nature.mark(Mark::SnapshotOvertaken);
+            }
             _ => {}
         }
     }
@@ -411,7 +448,7 @@ impl SimServer {
                 self.write(nature, waiter, Command::Write { session, sequence, first_open, label, op })
             }
             Request::Get { key } => self.read(nature, waiter, key),
-            Request::Status | Request::Crash { .. } | Request::Restart { .. } => return false,
+            Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => return false,
         }
         true
     }
@@ -427,6 +464,10 @@ impl SimServer {
                 let context = waiter.context.clone();
                 return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::RoleDown(role)), context));
             }
+        }
+        if process.is_fenced {
+            let context = waiter.context.clone();
+            return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::Fenced), context));
         }
         if process.acceptor.as_mut().is_some_and(|acceptor| !acceptor.disk.has_room(nature.now())) {
             let context = waiter.context.clone();
@@ -539,12 +580,12 @@ impl SimServer {
                 fail: Some(Text::new("simulated")),
                 mean_up: None,
                 mean_down: None,
-                restart: Some(RestartMode::Disk),
+                restart: Some(if self.forgets { RestartMode::Lost } else { RestartMode::Disk }),
                 data: None,
                 steps: Some(Text::new("on")),
                 life: Some(process.identity.life()),
-                applied: Some(Slot(0)),
-                digest: Some(Digest(Kv::default().digest())),
+                applied: self.applied().map(|(slot, _)| slot),
+                digest: self.applied().map(|(_, digest)| Digest(digest)),
                 promised: Some(MaybeBallot(promised)),
                 accepted: acceptor.map(|role| role.accepted().len() as u64),
             },

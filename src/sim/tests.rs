@@ -149,19 +149,50 @@ fn a_failure_says_what_was_broken() {
 #[test]
 fn the_ghost_counts_durable_votes() {
     let mut ghost = Ghost::new(Quorums::majority(Servers::first(3)), Kv::default());
+    let mut marks = super::marks::Marks::default();
     let ballot = |round, server| Ballot { round, server: Server(server) };
     let accepted = |ballot, id| {
         let command = crate::paxos::Command { id: crate::paxos::CommandId(0, id), payload: [].into() };
         AcceptorRecord::Accepted(Entry { slot: Slot(1), ballot, value: Value::Command(command) })
     };
-    ghost.durable(Server(1), &[accepted(ballot(1, 1), 7)]);
-    ghost.durable(Server(2), &[accepted(ballot(2, 2), 8)]);
+    ghost.durable(Server(1), &[accepted(ballot(1, 1), 7)], &mut marks);
+    ghost.durable(Server(2), &[accepted(ballot(2, 2), 8)], &mut marks);
     assert_eq!(ghost.highest_chosen(), Slot(0), "two votes, at two ballots");
-    ghost.durable(Server(2), &[accepted(ballot(3, 2), 7)]);
-    ghost.durable(Server(3), &[accepted(ballot(3, 2), 7)]);
+    ghost.durable(Server(2), &[accepted(ballot(3, 2), 7)], &mut marks);
+    ghost.durable(Server(3), &[accepted(ballot(3, 2), 7)], &mut marks);
     assert_eq!(ghost.highest_chosen(), Slot(1));
     assert_eq!(ghost.violation(), None);
-    ghost.durable(Server(1), &[accepted(ballot(4, 1), 9)]);
-    ghost.durable(Server(3), &[accepted(ballot(4, 1), 9)]);
+    ghost.durable(Server(1), &[accepted(ballot(4, 1), 9)], &mut marks);
+    ghost.durable(Server(3), &[accepted(ballot(4, 1), 9)], &mut marks);
     assert_eq!(ghost.violation().map(|violation| violation.invariant), Some(1));
+}
+
+/// Seeds chosen by hand, as in `PAXOS_SEEDS=1..500 PAXOS_BUG=B26 cargo test --lib seeds_by_hand -- --ignored --nocapture`:
+/// for whoever has a test build at hand and no other.
+#[test]
+#[ignore = "runs what the environment asks for"]
+fn seeds_by_hand() {
+    let (first, last) = std::env::var("PAXOS_SEEDS")
+        .ok()
+        .and_then(|seeds| seeds.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?))))
+        .unwrap_or((1, 100));
+    let bug = std::env::var("PAXOS_BUG").ok().map(|bug| bug.parse().unwrap());
+    let allowed = std::env::var("PAXOS_FAULTS").map_or(Faults::all(), |faults| faults.parse().unwrap());
+    let setting = Setting { allowed, bug, ..PLAIN };
+    let begun = std::time::Instant::now();
+    let summary = batch(first, last, setting).run(|_| {});
+    println!("{} runs, {} slots, {:.1} s", summary.runs, summary.slots, begun.elapsed().as_secs_f64());
+    for mark in summary.marks.missing(setting.protocol) {
+        println!("not reached: {mark:?}");
+    }
+    match summary.failure {
+        None => println!("clean"),
+        Some((seed, verdict)) => println!("seed {seed}: {verdict:?}"),
+    }
+    if let Ok(folder) = std::env::var("PAXOS_LINES") {
+        let report = run_one(first, setting, true);
+        for (name, text) in &report.lines {
+            std::fs::write(std::path::Path::new(&folder).join(name), text).unwrap();
+        }
+    }
 }

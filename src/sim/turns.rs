@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::folder::Part;
 use super::living::{Doing, Housed, by_clock};
 use super::marks::Mark;
 use super::nature::{Event, MS, Nature, Place};
@@ -9,13 +10,13 @@ use super::server::SimServer;
 use crate::kv::Kv;
 use crate::museum::{self, Bug};
 use crate::net::{Unknown, WhyNotApplied};
-use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName};
+use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
 use crate::role::{Action, Actions, Input, Role, Servers, step_all};
 use crate::server::lines;
 use crate::server::mailbox::{CrashOrder, Mail};
 use crate::server::runner::{CRASH_PATIENCE, sort};
 use crate::storage::disk::Failure;
-use crate::trace::{Context, CrashPoint};
+use crate::trace::{self, Context, CrashPoint};
 
 /// Calls a function of a role whose name is only known now.
 macro_rules! of_role {
@@ -227,8 +228,10 @@ impl SimServer {
         nature.ghost.died(me, R::NAME, living.number);
         let up = Duration::from_micros(now - living.since);
         self.line(R::NAME.into(), lines::crash(order, up));
-        let down = order.down.unwrap_or_default();
-        nature.after(down.as_micros() as u64, Event::Restart { role: R::NAME, server: me, process: number });
+        // Otherwise somebody has to ask for it.
+        if let Some(down) = order.down {
+            nature.after(down.as_micros() as u64, Event::Restart { role: R::NAME, server: me, process: number });
+        }
         match R::NAME {
             RoleName::Acceptor => nature.mark(Mark::AcceptorCrashed),
             RoleName::Proposer => {
@@ -254,22 +257,34 @@ impl SimServer {
 
     /// The process dies in the middle of whatever it does: a commit under way stops after some of its operations.
     pub fn interrupt(&mut self, nature: &mut Nature) {
-        self.interrupt_role::<Proposer>(nature, false);
-        self.interrupt_role::<Acceptor>(nature, true);
+        self.interrupt_role::<Proposer>(nature, Part::Top);
+        self.interrupt_role::<Acceptor>(nature, Part::Journal);
+        self.interrupt_keeper(nature);
     }
 
-    fn interrupt_role<R: Housed>(&mut self, nature: &mut Nature, in_journal: bool) {
+    fn interrupt_role<R: Housed>(&mut self, nature: &mut Nature, part: Part) {
         let me = self.me;
         let Some(process) = &mut self.process else { return };
         let Some(living) = R::place(process) else { return };
         let Doing::Syncing(stepped) = std::mem::replace(&mut living.doing, Doing::Nothing) else { return };
         let records = stepped.records().to_vec();
-        self.folder.fail(in_journal, nature.random.within(0..=2), Failure::Stop);
+        self.folder.fail(part, nature.random.within(0..=2), Failure::Stop);
         nature.mark(Mark::KilledInCommit);
         match stepped.commit(&mut living.disk) {
             Ok(_never_sent) => R::durable(nature, me, &records),
             Err(_) => R::in_doubt(nature, me, records),
         }
+    }
+
+    /// The state here is not that of the others: nobody gets it any more.
+    pub fn fence(&mut self, nature: &mut Nature, slot: Slot, equal: Option<Slot>, against: Servers) {
+        let Some(process) = &mut self.process else { return };
+        process.is_fenced = true;
+        process.trace.line(trace::fenced(slot, equal, against));
+        nature.ghost.fenced(self.me, slot, against);
+        self.tell_all(nature, Unknown::RoleDied(RoleName::Learner), Some(WhyNotApplied::Fenced));
+        let input = Input::Request(ProposerRequest::LearnerDown);
+        self.post::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 }, None);
     }
 
     /// Groups of values take at most so many bytes.

@@ -39,6 +39,8 @@ pub fn name_of(invariant: u8) -> &'static str {
         15 => "a command takes effect once",
         16 => "clients see one store",
         17 => "a read sees all that was chosen before it",
+        20 => "a checkpoint or snapshot is the log up to its slot, and nobody goes back",
+        21 => "what is forgotten is in a durable checkpoint",
         19 => "results agree with the order of slots and with time",
         22 => "recovery finds what was durable, each time",
         23 => "damaged is not absent",

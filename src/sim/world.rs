@@ -175,6 +175,16 @@ impl World {
         }
     }
 
+    /// Lets things happen until a moment, or until something is so, whatever the ghost thinks of it: for scenes that show
+    /// what goes wrong.
+    pub fn play_until(&mut self, end: Micros, enough: impl Fn(&World) -> bool) {
+        while !enough(self)
+            && let Some(event) = self.nature.next(end)
+        {
+            self.happens(event);
+        }
+    }
+
     fn both_phases(&mut self) -> Verdict {
         let end = self.plan.safety;
         if let Err(violation) = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done)) {
@@ -216,6 +226,7 @@ impl World {
     /// No more faults, a healthy majority, and new writes at each of its servers. What is stuck then, if anything is.
     fn calm_phase(&mut self) -> Result<Option<String>, Violation> {
         self.end_faults();
+        self.find_recovered();
         let healthy = self.plan.healthy.without(self.lost);
         let enough = self.plan.quorums().is_prepared(healthy);
         let healthy = if enough { healthy } else { self.plan.cluster().without(self.lost) };
@@ -278,7 +289,7 @@ impl World {
             // A slow processor is over, too: proposers that duel get on when a ballot takes no longer than their pauses.
             let slowest = (*self.plan.processor.end()).min(MS);
             (server.processor, server.sync) = (*self.plan.processor.start()..=slowest, self.plan.sync.clone());
-            for files in [&server.folder.top, &server.folder.journal] {
+            for files in server.folder.all() {
                 files.set_capacity(None);
                 // A failure that was planned and has not struck is put off for ever.
                 files.fail(u64::MAX / 2, Failure::Stop);
@@ -296,7 +307,7 @@ impl World {
     fn paused_for(&self, event: &Event) -> Option<Micros> {
         let server = match event {
             Event::Synced { role } | Event::Doom { role } => role.server,
-            Event::Restart { server, .. } | Event::Patience { server, .. } => *server,
+            Event::Restart { server, .. } | Event::Patience { server, .. } | Event::Keeper { server, .. } => *server,
             // A turn that comes due in a pause is taken at its end: see SimServer::resumes. Frames wait by themselves.
             Event::Wake { .. } | Event::Turn { .. } | Event::Frame { .. } => return None,
             Event::Start { .. } | Event::Client { .. } | Event::Chaos | Event::Heal(_) => return None,
@@ -315,6 +326,9 @@ impl World {
             Event::Wake { role } => self.at(role.server, |server, nature| server.wakes(nature, role.role)),
             Event::Turn { role } => self.at(role.server, |server, nature| server.has_turn(nature, role)),
             Event::Synced { role } => self.at(role.server, |server, nature| server.has_synced(nature, role)),
+            Event::Keeper { server, process } => {
+                self.at(server, |server, nature| server.keeper_works(nature, process));
+            }
             Event::Doom { role } => self.at(role.server, |server, nature| server.dooms(nature, role)),
             Event::Restart { role, server, process } => self.restart_role(role, server, process),
             Event::Patience { server, process, token } => {
@@ -467,8 +481,8 @@ impl World {
                 continue;
             }
             match self.server(server).read_disk() {
-                Ok(Some(acceptor)) => {
-                    self.nature.ghost.recovered(server, &acceptor, &mut self.nature.marks);
+                Ok(Some((acceptor, is_damaged))) => {
+                    self.nature.ghost.recovered(server, &acceptor, is_damaged, &mut self.nature.marks);
                     disks.insert(server, acceptor);
                 }
                 // It was never started.
@@ -501,7 +515,8 @@ impl World {
         self.clients.push(client);
     }
 
-    fn take_lines(&mut self) -> Vec<(String, String)> {
+    /// The lines of all servers and clients, by file.
+    pub fn take_lines(&mut self) -> Vec<(String, String)> {
         if self.servers.iter().all(|server| server.lines.is_none()) {
             return Vec::new();
         }

@@ -17,6 +17,7 @@ mod real;
 #[cfg(test)]
 mod tests;
 
+use std::fmt::Debug;
 use std::io;
 
 pub use memory::{Counts, Failure, MemoryFile, MemoryFiles};
@@ -53,13 +54,26 @@ pub trait Files: Clone + Send + Sync + 'static {
     fn sync_folder(&self) -> io::Result<()>;
 }
 
-/// An open file of fixed length.
-pub trait StableFile: Send + 'static {
+/// An open file. The journal's never change their length.
+pub trait StableFile: Debug + Send + Sync + 'static {
     /// Writes all the bytes at this place, which lies within the file.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes the bytes written so far durable.
+    /// Makes the bytes written so far, and the length, durable.
     fn sync_data(&self) -> io::Result<()>;
+
+    /// Fills the buffer with the bytes at this place, which lies within the file.
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
+
+    /// Its length, in bytes.
+    fn length(&self) -> io::Result<u64>;
+
+    /// Gives it another length. Bytes that are new are zero, and there is room for them on the disk.
+    fn set_length(&self, bytes: u64) -> io::Result<()>;
+
+    /// Forgets what the machine remembers of the file: what is read next is what the disk holds. To be called on a file
+    /// that was just synced, by whoever must not believe the memory of a machine whose syncs may have failed.
+    fn forget_cached(&self) -> io::Result<()>;
 }
 
 /// Removes a file; fine if there is none.

@@ -5,6 +5,7 @@
 //! identity.toml   whose folder it is
 //! journal/        the acceptor's stable storage
 //! rounds          the proposer's
+//! checkpoint/     the learner's: the state after some slot
 //! ```
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -23,6 +24,7 @@ use crate::role::Server;
 
 const LOCK_FILE: &str = "lock";
 const JOURNAL_FOLDER: &str = "journal";
+const CHECKPOINT_FOLDER: &str = "checkpoint";
 /// A journal that is on its way out.
 const DISCARDED_FOLDER: &str = "journal.discarded";
 
@@ -86,6 +88,19 @@ pub enum FolderError {
     },
 }
 
+impl FolderError {
+    /// The disk has no room. Nothing else is wrong, and later there may be some.
+    pub fn is_full(&self) -> bool {
+        match self {
+            FolderError::Journal { source, .. } => matches!(**source, OpenError::Full { .. }),
+            FolderError::Identity { source: IdentityError::Io { source, .. }, .. }
+            | FolderError::Rounds { source: RoundsError::Io { source, .. }, .. }
+            | FolderError::Io { source, .. } => is_full(source),
+            _ => false,
+        }
+    }
+}
+
 /// The data folder of one server, held by this process for as long as the value lives. Any thread may use it.
 #[derive(Debug)]
 pub struct DataFolder {
@@ -147,9 +162,26 @@ impl DataFolder {
         self.identity.remember_peer(server, storage).map_err(self.denied())
     }
 
+    /// Remembers the life that a peer is in durably; an error if it is an old one: then its folder is an old copy.
+    pub fn meet(&self, server: Server, life: u32, boot: u64) -> Result<(), FolderError> {
+        match self.identity.meet(server, life, boot) {
+            // What cannot be written down now is remembered at the next greeting.
+            Err(IdentityError::Io { source, .. }) if is_full(&source) => Ok(()),
+            met => met.map_err(self.denied()),
+        }
+    }
+
     /// The folder of the acceptor's journal.
     pub fn journal_path(&self) -> PathBuf {
         self.path.join(JOURNAL_FOLDER)
+    }
+
+    /// The folder of the learner's checkpoint, made if there is none. It can be made again from other servers, so nobody
+    /// misses it.
+    pub fn checkpoint_files(&self) -> Result<RealFiles, FolderError> {
+        let path = self.path.join(CHECKPOINT_FOLDER);
+        make_folder(&path).map_err(failed("make the folder", &path))?;
+        RealFiles::open(&path).map_err(failed("open the folder", &path))
     }
 
     /// The proposer's file.
@@ -209,6 +241,10 @@ impl DataFolder {
         let path = self.path.clone();
         move |source| FolderError::Identity { path, source }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError + use<> {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,9 @@ use crate::role::Server;
 
 /// The file's name.
 pub const IDENTITY_FILE: &str = "identity.toml";
+
+/// So many numbers of the roles' lives are taken at a time.
+const ROLE_LIVES: u32 = 64;
 
 /// The version of the data folder's layout.
 const FORMAT: u32 = 1;
@@ -75,6 +79,19 @@ pub enum IdentityError {
         /// The storage id that it has now.
         offered: u64,
     },
+    /// A peer's folder is older than what is known of it.
+    #[error(
+        "server {server} is in life {life} of its data folder, and life {known} was met before: the folder is an old copy, \
+         and what it promised since is not in it. Bring the newest data folder back"
+    )]
+    OldLife {
+        /// The peer.
+        server: Server,
+        /// The life that it says it is in.
+        life: u32,
+        /// The highest one known.
+        known: u32,
+    },
     /// An earlier error ended the use of this file.
     #[error("writing {IDENTITY_FILE} has failed before: this process must stop")]
     Failed,
@@ -92,7 +109,8 @@ struct Contents {
     created: String,
     /// How many lives were begun on this folder.
     life: u32,
-    /// How many lives the roles have begun in them.
+    /// The numbers of the roles' lives up to this one are taken. They are taken a few at a time: a role can begin a life
+    /// on a disk that is full.
     role_life: u32,
     /// Whether there was a journal.
     journal: bool,
@@ -100,6 +118,17 @@ struct Contents {
     rounds: bool,
     /// The storage ids of the peers, in hexadecimal, by server.
     peers: BTreeMap<String, String>,
+    /// The highest life of each that was met, and what its process has drawn.
+    lives: BTreeMap<String, Life>,
+}
+
+/// A life of a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Life {
+    number: u32,
+    /// In hexadecimal.
+    boot: String,
 }
 
 /// The identity of a data folder. Any thread may use it.
@@ -113,7 +142,15 @@ pub struct Identity<F: Files> {
 #[derive(Debug)]
 struct State {
     contents: Contents,
+    /// Numbers of the roles' lives that this process has taken and not used.
+    role_lives: Range<u32>,
     has_failed: bool,
+}
+
+impl State {
+    fn new(contents: Contents) -> State {
+        State { contents, role_lives: 0..0, has_failed: false }
+    }
 }
 
 impl<F: Files> Identity<F> {
@@ -134,7 +171,7 @@ impl<F: Files> Identity<F> {
         }
         // The process before may have died between renaming the file and syncing its name.
         files.sync_folder().map_err(failed("sync"))?;
-        Ok(Some(Identity { files, storage, state: Mutex::new(State { contents, has_failed: false }) }))
+        Ok(Some(Identity { files, storage, state: Mutex::new(State::new(contents)) }))
     }
 
     /// Gives a folder an identity, in place of any that it had. `created` is a time, for people.
@@ -156,9 +193,9 @@ impl<F: Files> Identity<F> {
             journal: false,
             rounds: false,
             peers: BTreeMap::new(),
+            lives: BTreeMap::new(),
         };
-        let identity =
-            Identity { files, storage, state: Mutex::new(State { contents: contents.clone(), has_failed: false }) };
+        let identity = Identity { files, storage, state: Mutex::new(State::new(contents.clone())) };
         identity.change(|_| {})?;
         Ok(identity)
     }
@@ -175,20 +212,33 @@ impl<F: Files> Identity<F> {
 
     /// Begins a life: durably takes the next number, which no other life on this folder has.
     pub fn begin_life(&self) -> Result<u32, IdentityError> {
-        self.change(|contents| {
+        let mut state = self.state();
+        let first = state.contents.role_life;
+        let contents = self.change_locked(&mut state, |contents| {
             assert!(contents.life < u32::MAX, "the lives of this folder are used up");
             contents.life += 1;
-        })
-        .map(|contents| contents.life)
+            contents.role_life += ROLE_LIVES;
+        })?;
+        state.role_lives = first..contents.role_life;
+        Ok(contents.life)
     }
 
-    /// Begins a life of a role: durably takes the next number, which no other life of a role on this folder has.
+    /// Begins a life of a role: takes a number which no other life of a role on this folder has.
     pub fn begin_role_life(&self) -> Result<u32, IdentityError> {
-        self.change(|contents| {
-            assert!(contents.role_life < u32::MAX, "the lives of the roles of this folder are used up");
-            contents.role_life += 1;
-        })
-        .map(|contents| contents.role_life)
+        let mut state = self.state();
+        if state.role_lives.is_empty() {
+            let first = state.contents.role_life;
+            let contents = self.change_locked(&mut state, |contents| {
+                assert!(
+                    contents.role_life < u32::MAX - ROLE_LIVES,
+                    "the lives of the roles of this folder are used up"
+                );
+                contents.role_life += ROLE_LIVES;
+            })?;
+            state.role_lives = first..contents.role_life;
+        }
+        state.role_lives.start += 1;
+        Ok(state.role_lives.start)
     }
 
     /// Whether the folder has a journal.
@@ -236,6 +286,24 @@ impl<F: Files> Identity<F> {
         }
     }
 
+    /// Remembers the life that a peer is in durably. An error if a later one was met before, or another process in the same
+    /// life: then one of the two has an old copy of the folder.
+    pub fn meet(&self, server: Server, life: u32, boot: u64) -> Result<(), IdentityError> {
+        let mut state = self.state();
+        let new = Life { number: life, boot: format!("{boot:016x}") };
+        match state.contents.lives.get(&server.to_string()) {
+            Some(known) if *known == new => return Ok(()),
+            Some(known) if known.number >= life => {
+                return Err(IdentityError::OldLife { server, life, known: known.number });
+            }
+            _ => {}
+        }
+        self.change_locked(&mut state, |contents| {
+            contents.lives.insert(server.to_string(), new);
+        })
+        .map(|_| ())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // What is in memory changes only after the file did, in one step: a panic elsewhere leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -252,11 +320,38 @@ impl<F: Files> Identity<F> {
         let mut contents = state.contents.clone();
         change(&mut contents);
         let written = replace(&self.files, IDENTITY_FILE, print(&contents).as_bytes());
-        state.has_failed = written.is_err();
+        // Without room nothing was begun: the file is as it was.
+        state.has_failed = written.as_ref().is_err_and(|error| !is_full(error));
         written.map_err(failed("write"))?;
         state.contents = contents.clone();
         Ok(contents)
     }
+}
+
+/// What an identity says, for people, and the storage id in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// A sentence.
+    pub text: String,
+    /// The random number that tells the folder from any other.
+    pub storage: u64,
+}
+
+/// Reads the bytes of an identity file, whoever's it is.
+pub fn describe(bytes: &[u8]) -> Result<Described, IdentityError> {
+    let contents = parse(bytes)?;
+    let storage = parse_storage(&contents.storage)?;
+    let Contents { cluster, server, created, life, peers, .. } = contents;
+    let met = if peers.is_empty() { "nobody".to_string() } else { peers.into_keys().collect::<Vec<_>>().join(", ") };
+    let text = format!(
+        "server {server} of cluster \"{cluster}\", storage {storage:016x}, made {created}, {life} lives, knows the disks of \
+         {met}"
+    );
+    Ok(Described { text, storage })
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
@@ -337,6 +432,24 @@ mod tests {
         let error = identity.remember_peer(Server(5), 2).unwrap_err();
         assert!(matches!(error, IdentityError::OtherPeer { server: Server(5), known: 1, offered: 2 }));
         assert_eq!(read(&files).unwrap().known_peer(Server(5)), Some(1));
+    }
+
+    #[test]
+    fn a_peer_whose_folder_is_an_old_copy_is_refused() {
+        let files = MemoryFiles::new();
+        let identity = create(&files).unwrap();
+        for (life, boot) in [(3, 1), (3, 1), (4, 2)] {
+            identity.meet(Server(5), life, boot).unwrap();
+        }
+        let identity = read(&files).unwrap();
+        // An earlier life, and the same one on a copy of the folder.
+        for (life, boot) in [(3, 1), (4, 9)] {
+            let error = identity.meet(Server(5), life, boot).unwrap_err();
+            assert!(matches!(error, IdentityError::OldLife { known: 4, .. }), "{error}");
+        }
+        identity.meet(Server(5), 4, 2).unwrap();
+        identity.meet(Server(5), 5, 3).unwrap();
+        identity.meet(Server(4), 1, 3).unwrap();
     }
 
     #[test]

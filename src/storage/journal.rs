@@ -7,10 +7,14 @@
 //! Three rules make the row of files as trustworthy as the bytes in them:
 //!
 //! * A file is complete before it has its name: it is prepared as `spare`, and becomes a segment by a rename.
-//! * A segment names the one before it, and one that is full is sealed before its successor takes a record. So a file
-//!   that is missing at the beginning, in the middle or at the end is missed.
+//! * A segment names the one before it, and the oldest one that is needed, and one that is full is sealed before its
+//!   successor takes a record. So a file that is missing at the beginning, in the middle or at the end is missed.
 //! * A process that starts copies the last segment into a new one, and goes on there. What was written last may be
 //!   readable without being durable (its sync may never have happened, or have failed); once copied and synced, it is.
+//!
+//! A segment is needed as long as it tells of a slot that the acceptor has not forgotten. When a new one is made, its header
+//! names the oldest that is needed, and what was promised and forgotten until then; those before are removed. What a header
+//! says stands for what the removed files said.
 //!
 //! The next segment is prepared as soon as the last one is taken, so a full disk is known a whole segment ahead:
 //! [`Journal::has_room`].
@@ -21,16 +25,19 @@ mod sector;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::io;
 
 pub use error::{Damage, DamagedPart, JournalError, OpenError};
 use reader::{Reader, Segment, hull};
-use sector::{FIRST_OF_COMMIT, FIRST_SECTOR, Group, Header, LAST_OF_COMMIT, PAYLOAD_BYTES, Seal, Seed, Slots, VERSION};
+use sector::{
+    Base, FIRST_OF_COMMIT, FIRST_SECTOR, Group, Header, LAST_OF_COMMIT, PAYLOAD_BYTES, Seal, Seed, Slots, VERSION,
+};
 
 use super::disk::{Files, SECTOR_BYTES, StableFile, remove_if_present};
 use crate::codec;
 use crate::museum::{self, Bug};
-use crate::paxos::{AcceptorRecord, SlotRange};
+use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
 use crate::role::Disk;
 
 /// The length of a segment unless somebody asks for another, in bytes.
@@ -64,6 +71,8 @@ pub struct Recovered {
     pub segment: u32,
     /// A crash had cut the last commit short; it was never acknowledged, and is gone.
     pub torn_tail_cut: bool,
+    /// What can no longer be read. The slots concerned stand among the records, as damaged.
+    pub damage: Vec<Damage>,
 }
 
 /// The acceptor's journal. See the [module](self).
@@ -80,11 +89,43 @@ pub struct Journal<F: Files> {
     next_group: u64,
     /// The slots of the last group.
     slots_before: Slots,
+    /// The segments that are there, the active one last.
+    row: VecDeque<Kept>,
+    /// By the records so far, the acceptor is bound to this ballot.
+    promised: Ballot,
+    /// By the records so far, it has forgotten all slots below.
+    below: Slot,
     has_failed: bool,
     /// The records of a commit as bytes; kept between commits.
     payload: Vec<u8>,
     /// The sectors of a group; kept between groups.
     sectors: Vec<u8>,
+}
+
+/// A segment, and why it may be needed.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    number: u32,
+    first_group: u64,
+    /// The slots of which it accepts values.
+    slots: Slots,
+    /// It begins in the middle of a commit.
+    continues: bool,
+}
+
+/// The oldest segment that is needed once all slots below this one are forgotten.
+fn oldest_needed(row: &VecDeque<Kept>, below: Slot) -> usize {
+    if below <= Slot(1) {
+        return 0;
+    }
+    let is_needed = |kept: &Kept| kept.slots.is_some_and(|slots| slots.last >= below);
+    let last = row.len().saturating_sub(1);
+    let mut oldest = row.iter().position(is_needed).unwrap_or(last).min(last);
+    // A commit is kept or removed as a whole.
+    while oldest > 0 && row[oldest].continues {
+        oldest -= 1;
+    }
+    oldest
 }
 
 /// The segment that takes the next group.
@@ -129,6 +170,13 @@ impl<F: Files> Journal<F> {
         let segment_bytes = row.last.segment_bytes.max(options.segment_bytes);
         let file = prepared(&files, segment_bytes)?;
         let number = row.numbers.last().map_or(1, |last| last + 1);
+        let (promised, below) = bound_to(&row.records);
+        let mut kept = row.kept;
+        let (first_group, slots, continues) = (row.last.first_group, row.last.slots, row.last.continues);
+        kept.push_back(Kept { number, first_group, slots, continues });
+        let oldest = oldest_needed(&kept, below);
+        let removed: Vec<u32> = kept.drain(..oldest).map(|kept| kept.number).chain(row.unneeded).collect();
+        let base = Base { oldest: kept[0].number, oldest_group: kept[0].first_group, promised, below };
         let seed = Seed::new(options.owner, number);
         let header = Header {
             version: VERSION,
@@ -138,17 +186,20 @@ impl<F: Files> Journal<F> {
             owner: options.owner,
             first_group: row.last.first_group,
             slots_before: row.last.slots_before,
+            base,
         };
-        let next = begin(&files, &file, header, row.last.bytes, seed)?;
+        let next = begin(&files, &file, header, row.last.bytes, &row.last.damaged, seed)?;
         // Only now that the copy is durable, name and all, may the original go.
-        for number in &row.replaced {
+        let gone: Vec<u32> = row.replaced.into_iter().chain(removed).collect();
+        for number in &gone {
             remove_if_present(&files, &file_name(*number)).map_err(failed("remove", file_name(*number)))?;
         }
-        if !row.replaced.is_empty() {
+        if !gone.is_empty() {
             files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
         }
 
-        let recovered = Recovered { records: row.records, segment: number, torn_tail_cut: row.is_cut };
+        let recovered =
+            Recovered { records: row.records, segment: number, torn_tail_cut: row.is_cut, damage: row.damage };
         let sectors = (segment_bytes / SECTOR_BYTES as u64) as usize;
         let mut journal = Journal {
             files,
@@ -158,6 +209,9 @@ impl<F: Files> Journal<F> {
             spare: None,
             next_group: row.next_group,
             slots_before: row.slots_before,
+            row: kept,
+            promised,
+            below,
             has_failed: false,
             payload: Vec::new(),
             sectors: Vec::new(),
@@ -207,6 +261,10 @@ impl<F: Files> Journal<F> {
             // Less than all of it only if the commit is larger than a whole segment.
             let now = left.min(self.active.free() * PAYLOAD_BYTES);
             let first = if done == 0 { FIRST_OF_COMMIT } else { 0 };
+            if let Some(kept) = self.row.back_mut() {
+                kept.continues |= done > 0 && self.active.next == FIRST_SECTOR;
+                kept.slots = hull(kept.slots, slots);
+            }
             let last = if now == left { LAST_OF_COMMIT } else { 0 };
             self.write_group(&payload[done..done + now], first | last, slots)?;
             done += now;
@@ -242,12 +300,15 @@ impl<F: Files> Journal<F> {
     }
 
     /// Makes the spare the active segment. It has its name durably before the old one is sealed, and the old one is
-    /// sealed before it takes a record.
+    /// sealed before it takes a record. Segments that nobody needs any more are removed.
     fn move_on(&mut self) -> Result<(), JournalError> {
         self.try_make_room()?;
         let Some(file) = self.spare.take() else { return Err(JournalError::Failed) };
         let old = &self.active;
         let number = old.number + 1;
+        let oldest = self.row[oldest_needed(&self.row, self.below)];
+        let (promised, below) = (self.promised, self.below);
+        let base = Base { oldest: oldest.number, oldest_group: oldest.first_group, promised, below };
         let header = Header {
             version: VERSION,
             segment: number,
@@ -256,6 +317,7 @@ impl<F: Files> Journal<F> {
             owner: self.owner,
             first_group: self.next_group,
             slots_before: self.slots_before,
+            base,
         };
         file.write_at(0, &header.write()).map_err(fatal("write", number))?;
         file.sync_data().map_err(fatal("sync", number))?;
@@ -268,6 +330,12 @@ impl<F: Files> Journal<F> {
         old.file.sync_data().map_err(fatal("seal", old.number))?;
         let seed = Seed::new(self.owner, number);
         self.active = Active { number, file, seed, next: FIRST_SECTOR, sectors: self.active.sectors };
+        let first_group = self.next_group;
+        self.row.push_back(Kept { number, first_group, slots: None, continues: false });
+        while self.row.front().is_some_and(|kept| kept.number < oldest.number) {
+            // If one stays, the next life removes it.
+            self.row.pop_front().into_iter().for_each(|kept| drop(self.files.remove(&file_name(kept.number))));
+        }
         Ok(())
     }
 }
@@ -281,6 +349,8 @@ impl<F: Files> Disk<AcceptorRecord> for Journal<F> {
         }
         let done = self.append(records);
         self.has_failed = done.is_err();
+        let (promised, below) = bound_to(records);
+        (self.promised, self.below) = (self.promised.max(promised), self.below.max(below));
         done
     }
 }
@@ -294,11 +364,21 @@ fn encode(records: &[AcceptorRecord], payload: &mut Vec<u8>) -> Slots {
         codec::encode_into(record, payload);
         let length = (payload.len() - start - 4) as u32;
         payload[start..start + 4].copy_from_slice(&length.to_le_bytes());
-        if let AcceptorRecord::Accepted(entry) = record {
+        if let AcceptorRecord::Accepted(entry) | AcceptorRecord::Mended(entry) = record {
             slots = hull(slots, Some(SlotRange { first: entry.slot, last: entry.slot }));
         }
     }
     slots
+}
+
+/// The highest ballot promised in these records, and below which slot they forget everything.
+fn bound_to(records: &[AcceptorRecord]) -> (Ballot, Slot) {
+    records.iter().fold((Ballot::ZERO, Slot(1)), |(promised, below), record| match record {
+        AcceptorRecord::Promised(ballot) => (promised.max(*ballot), below),
+        AcceptorRecord::Accepted(entry) => (promised.max(entry.ballot), below),
+        AcceptorRecord::Truncated(slot) => (promised, below.max(*slot)),
+        AcceptorRecord::Mended(_) | AcceptorRecord::Damaged(_) => (promised, below),
+    })
 }
 
 /// The row of segments that a new life finds.
@@ -307,6 +387,10 @@ struct Row {
     numbers: Vec<u32>,
     /// Those that the new segment replaces: the last, and what an interrupted opening left of those before it.
     replaced: Vec<u32>,
+    /// Those that the last segment says nobody needs: an interrupted process has left them.
+    unneeded: Vec<u32>,
+    /// The others but the last.
+    kept: VecDeque<Kept>,
     last: Last,
     /// The last segment but one, and its seal.
     last_but_one: Option<(u32, Seal)>,
@@ -314,6 +398,7 @@ struct Row {
     next_group: u64,
     slots_before: Slots,
     is_cut: bool,
+    damage: Vec<Damage>,
 }
 
 /// The last segment.
@@ -326,10 +411,25 @@ struct Last {
     segment_bytes: u64,
     /// Its sectors up to the end of its last whole group.
     bytes: Vec<u8>,
+    /// Those of them that are damaged.
+    damaged: Vec<usize>,
+    /// The slots of which it accepts values.
+    slots: Slots,
+    /// It begins in the middle of a commit.
+    continues: bool,
 }
 
 /// What a new journal continues.
-const NOTHING: Last = Last { follows: 0, first_group: 1, slots_before: None, segment_bytes: 0, bytes: Vec::new() };
+const NOTHING: Last = Last {
+    follows: 0,
+    first_group: 1,
+    slots_before: None,
+    segment_bytes: 0,
+    bytes: Vec::new(),
+    damaged: Vec::new(),
+    slots: None,
+    continues: false,
+};
 
 impl Row {
     /// Reads everything and changes nothing.
@@ -337,12 +437,15 @@ impl Row {
         let numbers = segments(files)?;
         let mut row = Row {
             replaced: Vec::new(),
+            unneeded: Vec::new(),
+            kept: VecDeque::new(),
             last: NOTHING,
             last_but_one: None,
             records: Vec::new(),
             next_group: 1,
             slots_before: None,
             is_cut: false,
+            damage: Vec::new(),
             numbers,
         };
         let Some(&last) = row.numbers.last() else {
@@ -350,17 +453,32 @@ impl Row {
         };
         let file = file_name(last);
         let mut bytes = files.read(&file).map_err(failed("read", file.clone()))?;
-        let segment = Segment { file: &file, number: last, bytes: &bytes, is_last: true };
+        let segment = Segment { file: &file, number: last, bytes: &bytes, next: None, is_last: true };
         let header = reader::header(options.owner, segment)?;
+        let Base { oldest, .. } = header.base;
         // The last segment says which one it follows: what stands in between was replaced by it.
         row.replaced = row.numbers.iter().copied().filter(|number| *number > header.follows).collect();
+        row.unneeded = row.numbers.iter().copied().filter(|number| *number < oldest && *number < last).collect();
+        let needed = oldest..=header.follows;
+        let needed: Vec<u32> = row.numbers.iter().copied().filter(|number| needed.contains(number)).collect();
+        if oldest <= header.follows && needed.first() != Some(&oldest) {
+            return Err(OpenError::MissingSegment { file: file_name(oldest), before: file });
+        }
 
-        let mut reader = Reader::new(options.owner);
+        let mut reader = Reader::new(options.owner, header.base);
         let mut before = None;
-        for number in row.numbers.iter().copied().filter(|number| *number <= header.follows) {
-            let file = file_name(number);
-            let bytes = files.read(&file).map_err(failed("read", file.clone()))?;
-            let found = reader.segment(Segment { file: &file, number, bytes: &bytes, is_last: false })?;
+        let read = |number: u32| files.read(&file_name(number)).map_err(failed("read", file_name(number)));
+        let mut following = needed.first().copied().map(read).transpose()?;
+        for (at, number) in needed.iter().copied().enumerate() {
+            let (file, bytes) = (file_name(number), following.take().unwrap_or_default());
+            following = needed.get(at + 1).copied().map(read).transpose()?;
+            let next = match (needed.get(at + 1), &following) {
+                (Some(next), Some(bytes)) => header_of(options.owner, *next, bytes),
+                _ => Some(header),
+            };
+            let first_group = reader.seal().last_group + 1;
+            let found = reader.segment(Segment { file: &file, number, bytes: &bytes, next, is_last: false })?;
+            row.kept.push_back(Kept { number, first_group, slots: found.slots, continues: found.continues });
             before = Some((number, reader.seal())).filter(|_| !(museum::is(Bug::B17) && found.is_sealed));
         }
         let found = reader.segment(segment)?;
@@ -369,13 +487,15 @@ impl Row {
         }
         bytes.truncate(found.used * SECTOR_BYTES);
         let Header { follows, first_group, slots_before, bytes: segment_bytes, .. } = header;
-        row.last = Last { follows, first_group, slots_before, segment_bytes, bytes };
+        let reader::Found { damaged, slots, continues, .. } = found;
+        row.last = Last { follows, first_group, slots_before, segment_bytes, bytes, damaged, slots, continues };
         row.last_but_one = before;
-        let read = reader.finish();
+        let read = reader.finish()?;
         row.records = read.records;
         row.next_group = read.next_group;
         row.slots_before = read.slots_before;
         row.is_cut = read.is_cut;
+        row.damage = read.damage;
         Ok(row)
     }
 
@@ -394,6 +514,11 @@ impl Row {
     }
 }
 
+/// The header of a segment that is not the last one, if it can be read.
+fn header_of(owner: u64, number: u32, bytes: &[u8]) -> Option<Header> {
+    reader::header(owner, Segment { file: &file_name(number), number, bytes, next: None, is_last: false }).ok()
+}
+
 /// The numbers of the segments in the folder, sorted. Anything that is none of the journal's files is refused.
 fn segments<F: Files>(files: &F) -> Result<Vec<u32>, OpenError> {
     let names = files.list().map_err(failed("list", "the folder".to_string()))?;
@@ -410,20 +535,28 @@ fn segments<F: Files>(files: &F) -> Result<Vec<u32>, OpenError> {
 }
 
 /// Writes the head of the first segment of this life into the spare and gives it its name; returns the first sector
-/// that is free in it. `sectors` are those of the last segment, which it replaces; empty if there is none.
+/// that is free in it. `sectors` are those of the last segment, which it replaces; empty if there is none. Those that are
+/// damaged must remain so: a checksum would make them true.
 fn begin<F: Files>(
     files: &F,
     spare: &F::File,
     header: Header,
     mut sectors: Vec<u8>,
+    damaged: &[usize],
     seed: Seed,
 ) -> Result<usize, OpenError> {
     let name = file_name(header.segment);
     let head = FIRST_SECTOR * SECTOR_BYTES;
     sectors.resize(sectors.len().max(head), 0);
     sectors[..SECTOR_BYTES].copy_from_slice(&header.write());
-    for sector in sectors[head..].chunks_exact_mut(SECTOR_BYTES) {
+    for (at, sector) in sectors.chunks_exact_mut(SECTOR_BYTES).enumerate().skip(FIRST_SECTOR) {
+        if sector::is_zero(sector) {
+            continue;
+        }
         seed.close(sector);
+        if damaged.contains(&at) {
+            sector[0] ^= 0xff;
+        }
     }
     spare.write_at(0, &sectors).map_err(failed("write", name.clone()))?;
     spare.sync_data().map_err(failed("sync", name.clone()))?;

@@ -3,22 +3,29 @@
 //! | who | remembers | in |
 //! |---|---|---|
 //! | acceptor | what it promised and accepted | [`journal`]: append only, one write and one sync a group |
+//! | learner | the state after some slot | [`checkpoint`]: a database of a library, one transaction each |
 //! | proposer | which rounds are spent | [`rounds`]: one number, replaced as a whole |
 //! | server | who it is, its lives, its peers' disks | [`identity`]: a small text, replaced as a whole |
 //!
-//! All three live in a [`folder`]. They reach the disk through [`disk`] alone, so that each of them can be run on a disk
+//! All four live in a [`folder`]. They reach the disk through [`disk`] alone, so that each of them can be run on a disk
 //! in memory whose power fails at any step.
+//!
+//! [`backup`] is a state in a file of its own, and [`inspect`] tells people what a folder holds.
 //!
 //! What is assumed of the disk: a sector of 512 bytes is written whole or not at all; what was synced stays. Where the
 //! second is broken (a bit flips, a file is lost or comes back old), it is found out and the server does not start:
 //! damaged is never taken for "never written".
 
+pub mod backup;
+pub mod checkpoint;
 pub mod disk;
 pub mod folder;
 pub mod identity;
+pub mod inspect;
 pub mod journal;
 pub mod rounds;
 
+pub use checkpoint::{Checkpoint, CheckpointError};
 pub use folder::{DataFolder, FolderError};
 pub use journal::{Journal, JournalError, Recovered};
 pub use rounds::{Rounds, RoundsError};

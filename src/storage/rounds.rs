@@ -1,16 +1,17 @@
 //! The proposer's stable storage: one number. All rounds below it are spent, so no ballot is ever used twice.
 //!
 //! ```text
-//! at  0 crc32c of the rest, 4    4 magic "PaxosRnd"    12 version, 4    16 owner, 8    24 the number, 8
+//! at  0 crc32c of the rest, 4    4 magic "PaxosRnd"    12 version, 4    16 owner, 8    24 the number, 8    zeros up to 512
 //! ```
 //!
-//! The file is replaced as a whole, in one step.
+//! The file is one sector, written in place: after a crash it is the old one or the new one. It needs no room that it does
+//! not have already, so a proposer can begin a life on a disk that is full.
 
 use std::io;
 
 use thiserror::Error;
 
-use super::disk::{Files, read_if_present, replace};
+use super::disk::{Files, SECTOR_BYTES, StableFile, read_if_present, replace};
 use crate::paxos::ProposerRecord;
 use crate::role::Disk;
 
@@ -18,8 +19,8 @@ use crate::role::Disk;
 pub const ROUNDS_FILE: &str = "rounds";
 
 const MAGIC: &[u8; 8] = b"PaxosRnd";
-const VERSION: u32 = 1;
-const BYTES: usize = 32;
+const VERSION: u32 = 2;
+const BYTES: usize = SECTOR_BYTES;
 
 /// Why the spent rounds cannot be read or written.
 #[derive(Debug, Error)]
@@ -70,7 +71,7 @@ pub enum RoundsError {
 /// The file of spent rounds.
 #[derive(Debug)]
 pub struct Rounds<F: Files> {
-    files: F,
+    file: F::File,
     owner: u64,
     spent: u64,
     has_failed: bool,
@@ -80,18 +81,20 @@ impl<F: Files> Rounds<F> {
     /// Reads the file, or makes it if there is none and `must_exist` does not say that there was one. `owner` is the
     /// storage id of the server.
     pub fn open(files: F, owner: u64, must_exist: bool) -> Result<Rounds<F>, RoundsError> {
-        let found = read_if_present(&files, ROUNDS_FILE).map_err(|source| RoundsError::Io { doing: "read", source })?;
-        let mut rounds = Rounds { files, owner, spent: 0, has_failed: false };
-        match found {
-            Some(bytes) => {
-                rounds.spent = read(&bytes, owner)?;
-                // The process before may have died between renaming the file and syncing its name.
-                rounds.files.sync_folder().map_err(|source| RoundsError::Io { doing: "sync", source })?;
+        let failed = |doing| move |source| RoundsError::Io { doing, source };
+        if read_if_present(&files, ROUNDS_FILE).map_err(failed("read"))?.is_none() {
+            if must_exist {
+                return Err(RoundsError::Missing);
             }
-            None if must_exist => return Err(RoundsError::Missing),
-            None => rounds.write(0)?,
+            replace(&files, ROUNDS_FILE, &bytes(0, owner)).map_err(failed("make"))?;
         }
-        Ok(rounds)
+        let file = files.open(ROUNDS_FILE).map_err(failed("open"))?;
+        // The process before may have died before its sync, or because of it: what is read now is durable, name and all.
+        file.sync_data().map_err(failed("sync"))?;
+        file.forget_cached().map_err(failed("read"))?;
+        files.sync_folder().map_err(failed("sync"))?;
+        let found = files.read(ROUNDS_FILE).map_err(failed("read"))?;
+        Ok(Rounds { spent: read(&found, owner)?, file, owner, has_failed: false })
     }
 
     /// What the proposer has to remember.
@@ -103,7 +106,7 @@ impl<F: Files> Rounds<F> {
         if self.has_failed {
             return Err(RoundsError::Failed);
         }
-        let written = replace(&self.files, ROUNDS_FILE, &bytes(spent, self.owner));
+        let written = self.file.write_at(0, &bytes(spent, self.owner)).and_then(|()| self.file.sync_data());
         self.has_failed = written.is_err();
         written.map_err(|source| RoundsError::Io { doing: "write", source })?;
         self.spent = spent;
@@ -159,7 +162,7 @@ fn read(bytes: &[u8], owner: u64) -> Result<u64, RoundsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::disk::{Failure, MemoryFiles, name_in_making};
+    use crate::storage::disk::{Failure, MemoryFiles};
 
     const OWNER: u64 = 0x5eed;
 
@@ -199,7 +202,7 @@ mod tests {
                 }
                 operation += 1;
             }
-            assert!(operation > 20, "only {operation} steps");
+            assert!(operation > 12, "only {operation} steps");
         }
     }
 
@@ -208,9 +211,9 @@ mod tests {
         for seed in 0..16 {
             let files = MemoryFiles::new();
             drop(Rounds::open(files.clone(), OWNER, false).unwrap());
-            // Dies after renaming the file, before syncing its name; the machine itself runs on.
+            // Dies after writing the file, before syncing it; the machine itself runs on.
             let mut rounds = Rounds::open(files.clone(), OWNER, true).unwrap();
-            files.fail(5, Failure::Stop);
+            files.fail(1, Failure::Stop);
             assert!(rounds.commit(&[ProposerRecord::Spent(9)]).is_err());
             files.restart();
             assert_eq!(spent(&files), 9);
@@ -251,12 +254,21 @@ mod tests {
     fn after_an_error_nothing_more_is_written() {
         let files = MemoryFiles::new();
         let mut rounds = Rounds::open(files.clone(), OWNER, false).unwrap();
-        // The third operation of a replacement is its sync, if no old attempt has to go first.
-        files.fail(3, Failure::Once(io::ErrorKind::Other));
+        // The second operation is the sync: what it lost can still be read, and is not believed.
+        files.fail(1, Failure::Once(io::ErrorKind::Other));
         assert!(matches!(rounds.commit(&[ProposerRecord::Spent(9)]), Err(RoundsError::Io { .. })));
         assert!(matches!(rounds.commit(&[ProposerRecord::Spent(10)]), Err(RoundsError::Failed)));
-        assert_eq!(files.list().unwrap(), [ROUNDS_FILE.to_string(), name_in_making(ROUNDS_FILE)]);
         assert_eq!(spent(&files), 0);
+    }
+
+    #[test]
+    fn a_full_disk_is_no_matter() {
+        let files = MemoryFiles::new();
+        drop(Rounds::open(files.clone(), OWNER, false).unwrap());
+        files.set_capacity(Some(0));
+        let mut rounds = Rounds::open(files.clone(), OWNER, true).unwrap();
+        rounds.commit(&[ProposerRecord::Spent(9)]).unwrap();
+        assert_eq!(spent(&files), 9);
     }
 
     #[test]

@@ -389,12 +389,33 @@ events! {
         /// The servers whose proposers are asked.
         to: Servers,
     }
-    /// A state was saved or loaded whole.
+    /// A learner takes a whole state in place of its own, or a server has saved its state.
     Snapshot = "SNAPSHOT", Info, rare {
         /// The last slot applied to it.
         slot: Slot,
         /// Its fingerprint.
         digest: Digest,
+        /// Who sent it, if it came from elsewhere.
+        from: Option<Server>,
+    }
+    /// An acceptor has forgotten what is in its server's durable checkpoint.
+    Truncate = "TRUNCATE", Info, rare {
+        /// The first slot that it still knows.
+        below: Slot,
+    }
+    /// An acceptor's disk has lost what was accepted in some slots.
+    Damaged = "DAMAGED", Warn, rare {
+        /// The first of them.
+        slot: Slot,
+        /// The last.
+        to: Slot,
+    }
+    /// An acceptor holds again what its disk had lost.
+    Mend = "MEND", Info, rare {
+        /// The slot.
+        slot: Slot,
+        /// A ballot at which it was chosen.
+        ballot: Ballot,
     }
     /// The state after a slot; at the end of a run also how many replicas agree on it.
     Digest = "DIGEST", Info, rare {

@@ -2,13 +2,13 @@
 //! sentence. Roles know nothing of lines.
 
 use super::event::Event;
-use super::field::{AcceptedSlots, MaybeBallot, Nacks, SlotFrom};
+use super::field::{AcceptedSlots, Digest, MaybeBallot, Nacks, SlotFrom};
 use super::line::{Context, RoleTag};
 use super::text::Text;
 use super::word::{Applied, Op};
 use super::writer::Draft;
 use crate::kv::{self, Command, Outcome, Saved, Written};
-use crate::paxos::{self, AcceptorFact, Ballot, LearnerFact, ProposerFact, RetryReason, StepDown, Value};
+use crate::paxos::{self, AcceptorFact, Ballot, LearnerFact, ProposerFact, RetryReason, Slot, StepDown, Value};
 use crate::role::{Server, Servers};
 
 /// The line of a proposer's fact.
@@ -85,6 +85,21 @@ pub fn acceptor(fact: &AcceptorFact, context: &Context) -> Draft {
             let event = Event::Accepted { slot: *slot, ballot: *ballot, to: *to };
             about_value(Draft::about(RoleTag::Acceptor, event, context), value)
         }
+        AcceptorFact::Truncated { below } => {
+            let draft = Draft::about(RoleTag::Acceptor, Event::Truncate { below: *below }, context);
+            draft.why("every slot below is chosen, and in the durable checkpoint of this server")
+        }
+        AcceptorFact::Damaged { slots } => {
+            let draft = Draft::about(RoleTag::Acceptor, Event::Damaged { slot: slots.first, to: slots.last }, context);
+            draft.why(
+                "its disk has lost what it accepted there: it says so to whoever asks, and never that it was nothing",
+            )
+        }
+        AcceptorFact::Mended { slot, ballot } => {
+            let event = Event::Mend { slot: *slot, ballot: *ballot };
+            let draft = Draft::about(RoleTag::Acceptor, event, context);
+            draft.why("its disk had lost this slot; what was chosen in it came from another server")
+        }
     }
 }
 
@@ -128,6 +143,11 @@ pub fn learner(fact: &LearnerFact<kv::Outcome>, cluster: Servers, context: &Cont
             let event = Event::Fill { slot: *slot, to: *to };
             let draft = Draft::about(RoleTag::Learner, event, context);
             draft.why("a read waits for this slot, and nobody seems to finish it")
+        }
+        LearnerFact::Installed { slot, digest, from } => {
+            let event = Event::Snapshot { slot: *slot, digest: Digest(*digest), from: Some(*from) };
+            let draft = Draft::about(RoleTag::Learner, event, context);
+            draft.why("it was further behind than any log reaches, and has taken the whole state instead")
         }
     }
 }
@@ -210,6 +230,16 @@ fn why_retry(reason: RetryReason, nacks: &[(Server, Ballot)], answered: Servers,
     }
 }
 
+/// The line of a server that has fenced itself.
+pub fn fenced(slot: Slot, equal: Option<Slot>, against: Servers) -> Draft {
+    let event = Event::Violation { rule: Text::new("digest"), slot: Some(slot), ballot: None };
+    let before = equal.map_or(String::new(), |equal| format!(", and was still equal after slot {equal}"));
+    Draft::new(RoleTag::Learner, event).why(format!(
+        "after slot {slot} the state of this server is not that of {against}{before}: it answers nothing any more. Stop \
+         it, move its folder checkpoint away, and start it again: it then gets the state from the others"
+    ))
+}
+
 fn applied(outcome: &Outcome) -> (Applied, Option<u64>, Option<u64>) {
     let version = |written: &Written| match *written {
         Written::Done { version } | Written::NotFound { version } | Written::Mismatch { version } => Some(version),
@@ -247,7 +277,7 @@ fn why_applied(outcome: &Outcome) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::paxos::{CommandId, Slot};
+    use crate::paxos::CommandId;
     use crate::trace::{LineId, Process, Trace};
 
     fn ballot(text: &str) -> Ballot {

@@ -11,11 +11,13 @@
 mod arbitrary;
 pub mod audit;
 pub mod clocks;
+pub mod columns;
 mod event;
 pub mod exchange;
 mod facts;
 mod field;
 mod line;
+pub mod paint;
 pub mod parse;
 pub mod report;
 pub mod story;
@@ -26,7 +28,7 @@ mod word;
 mod writer;
 
 pub use event::{Event, EventError};
-pub use facts::{acceptor, learner, proposer};
+pub use facts::{acceptor, fenced, learner, proposer};
 pub use field::{AcceptedSlots, Digest, FieldError, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom, Tries};
 pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
 pub use text::Text;

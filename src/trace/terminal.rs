@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use log::Level;
+
+use super::paint::painted_text;
 
 /// At most so many groups of lines wait for the terminal; more are not shown.
 const QUEUE_MAX: usize = 1_024;
@@ -80,18 +81,9 @@ fn show_group(to: &mut impl Write, colour: bool, text: &str, levels: &[Level], u
         shown.push_str(&format!("({unseen} lines were too many for this terminal; the log file has them)\n"));
     }
     for (line, level) in text.lines().zip(levels) {
-        let style = if colour { style(*level) } else { Style::new() };
-        shown.push_str(&format!("{style}{line}{style:#}\n"));
+        shown.push_str(&if colour { painted_text(line, *level) } else { line.to_string() });
+        shown.push('\n');
     }
     to.write_all(shown.as_bytes())?;
     to.flush()
-}
-
-fn style(level: Level) -> Style {
-    match level {
-        Level::Error => Style::new().bold().fg_color(Some(AnsiColor::Red.into())),
-        Level::Warn => Style::new().fg_color(Some(AnsiColor::Yellow.into())),
-        Level::Info => Style::new(),
-        Level::Debug | Level::Trace => Style::new().dimmed(),
-    }
 }

@@ -8,10 +8,11 @@ use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use jiff::{SignedDuration, Timestamp};
 use log::{Level, Log, Metadata, Record};
 
@@ -86,6 +87,8 @@ struct Shared {
     /// The file; the logger writes to it too, under the lock of `numbering`.
     sink: Arc<Mutex<Sink>>,
     terminal: Option<Terminal>,
+    /// Who else takes the groups, if anybody does.
+    tap: OnceLock<Tap>,
     numbering: Mutex<Numbering>,
 }
 
@@ -137,7 +140,18 @@ impl Trace {
         let logger = builder.target(env_logger::Target::Pipe(Box::new(Pipe(sink.clone())))).build();
         let numbering = Mutex::new(Numbering { next: 1, last: Timestamp::MIN, lost: 0 });
         let steps = AtomicBool::new(true);
-        Trace { shared: Some(Arc::new(Shared { process, steps, clock, logger, sink, terminal, numbering })) }
+        Trace {
+            shared: Some(Arc::new(Shared {
+                process,
+                steps,
+                clock,
+                logger,
+                sink,
+                terminal,
+                tap: OnceLock::new(),
+                numbering,
+            })),
+        }
     }
 
     /// Shows the steps of the protocol, or leaves them out. They are shown unless somebody says otherwise.
@@ -189,10 +203,40 @@ impl Trace {
         String::from_utf8_lossy(lock(&shared.sink).medium.bytes()).into_owned()
     }
 
+    /// Every group of lines from now on, each behind the number of lines that were lost before it because nobody took
+    /// them. One taker: a second one gets nothing.
+    pub fn tap(&self) -> Receiver<(u64, String)> {
+        let (to, groups) = bounded(TAP_MAX);
+        if let Some(shared) = &self.shared {
+            // The first one stays; the second's channel closes here.
+            let _ = shared.tap.set(Tap { to, lost: AtomicU64::new(0) });
+        }
+        groups
+    }
+
     /// Waits until the terminal has shown all lines so far, but not longer than this: for the end of a process.
     pub fn flush(&self, at_most: Duration) {
         if let Some(terminal) = self.shared.as_ref().and_then(|shared| shared.terminal.as_ref()) {
             terminal.flush(at_most);
+        }
+    }
+}
+
+/// At most so many groups of lines wait for who has tapped them.
+const TAP_MAX: usize = 1_024;
+
+/// A second way for lines, beside the file. Nobody waits for it.
+struct Tap {
+    to: Sender<(u64, String)>,
+    /// Lines that were not taken since the last that were.
+    lost: AtomicU64,
+}
+
+impl Tap {
+    fn take(&self, group: &str) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if self.to.try_send((lost, group.to_string())).is_err() {
+            self.lost.fetch_add(lost + group.lines().count() as u64, Ordering::Relaxed);
         }
     }
 }
@@ -244,6 +288,9 @@ impl Shared {
         } else {
             numbering.lost += shown.len() as u64;
             ids.fill(None);
+        }
+        if let Some(tap) = self.tap.get() {
+            tap.take(&text);
         }
         if let Some(terminal) = &self.terminal {
             terminal.show(text, loudest);

@@ -14,7 +14,7 @@ use super::chromium::Browser;
 use super::reading::{drawn, run_of, simulated};
 
 /// What the page counts, as [`Facts`] does.
-fn counted(browser: &mut Browser) -> Facts {
+pub fn counted(browser: &mut Browser) -> Facts {
     let mut count = |expression: &str| {
         browser.number(&format!("(() => {{ const run = paxosTimeline.run; return {expression}; }})()"))
     };

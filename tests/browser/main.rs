@@ -6,4 +6,9 @@
 
 mod chromium;
 mod drawing;
+mod lessons;
+mod live;
 mod reading;
+mod sample;
+#[path = "../support/mod.rs"]
+mod support;

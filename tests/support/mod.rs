@@ -38,6 +38,23 @@ impl Cluster {
         cluster
     }
 
+    /// Starts servers that browsers can watch.
+    pub fn watched(count: u8, arguments: &[&str]) -> Cluster {
+        let mut cluster = Cluster::prepare(count, arguments);
+        std::fs::write(cluster.file(), watched_cluster_file(count)).unwrap();
+        cluster.cluster = cluster::Cluster::read(&cluster.file()).unwrap();
+        for id in 1..=count {
+            cluster.run(id);
+        }
+        cluster.await_all();
+        cluster
+    }
+
+    /// Where browsers watch it.
+    pub fn page_of(&self, id: u8) -> SocketAddr {
+        self.cluster.member(Server(id)).and_then(|member| member.http).unwrap()
+    }
+
     /// A cluster of which nothing runs yet.
     pub fn prepare(count: u8, arguments: &[&str]) -> Cluster {
         let folder = tempfile::tempdir().unwrap();
@@ -204,10 +221,20 @@ pub fn lab(arguments: &[&str]) -> (i32, String) {
 
 /// A cluster file whose addresses nobody else has.
 pub fn cluster_file(count: u8) -> String {
+    cluster_file_with(count, |_| String::new())
+}
+
+/// One whose servers can be watched.
+pub fn watched_cluster_file(count: u8) -> String {
+    cluster_file_with(count, |address| format!("http = \"{address}\"\n"))
+}
+
+fn cluster_file_with(count: u8, page: impl Fn(SocketAddr) -> String) -> String {
     let mut file = "cluster = \"test\"\n".to_string();
     for id in 1..=count {
         let (peer, client) = (free_address(), free_address());
         file += &format!("[[server]]\nid = {id}\npeer = \"{peer}\"\nclient = \"{client}\"\n");
+        file += &page(free_address());
     }
     file
 }

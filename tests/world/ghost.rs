@@ -104,6 +104,10 @@ impl Ghost {
         let promised = self.promised.entry(server).or_insert(Ballot::ZERO);
         let ballot = match record {
             AcceptorRecord::Promised(ballot) | AcceptorRecord::Accepted(Entry { ballot, .. }) => *ballot,
+            // These clusters have no checkpoints, and their disks keep what they are given.
+            AcceptorRecord::Truncated(_) | AcceptorRecord::Mended(_) | AcceptorRecord::Damaged(_) => {
+                panic!("{server} writes {record:?}")
+            }
         };
         assert!(ballot >= *promised, "{server} promised {promised} and then took part in {ballot}");
         *promised = ballot;

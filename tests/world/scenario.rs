@@ -7,9 +7,9 @@ use std::hash::Hash;
 
 use goldenscript::{ArgumentConsumer, Context};
 use paxos_kv::paxos::{
-    AcceptorFact, AcceptorRecord, Ballot, Command, CommandId, Entry, LearnerFact, LearnerOutcome, Message, Part,
-    Policy, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, Refused, RoleName, Slot, SlotRange,
-    StateMachine, Value,
+    AcceptorFact, AcceptorOutcome, AcceptorRecord, Ballot, Command, CommandId, Entry, LearnerFact, LearnerOutcome,
+    Message, Part, Policy, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, Refused, RoleName, Slot,
+    SlotRange, StateMachine, Value,
 };
 use paxos_kv::role::{Action, Input, Role, Server, Servers, Timed};
 
@@ -38,6 +38,7 @@ impl StateMachine for Names {
     type Outcome = Outcome;
     type Query = ();
     type Answer = String;
+    type Changes = ();
 
     fn apply(&mut self, slot: Slot, value: &Value) -> Outcome {
         let Some(id) = value.id() else { return Outcome::Noop };
@@ -55,6 +56,26 @@ impl StateMachine for Names {
 
     fn digest(&self) -> u64 {
         self.names.len() as u64
+    }
+
+    fn empty(&self) -> Names {
+        Names::default()
+    }
+
+    /// A part is one name.
+    fn load(&mut self, part: &[u8]) -> std::result::Result<(), String> {
+        self.names.push(String::from_utf8_lossy(part).into_owned());
+        Ok(())
+    }
+
+    fn take_changes(&mut self) {}
+
+    fn changes_kept(&mut self) {}
+
+    fn changes_lost(&mut self) {}
+
+    fn recall(&self, id: CommandId) -> Option<Outcome> {
+        self.taken.get(&id).map(|first| Outcome::Duplicate(*first))
     }
 }
 
@@ -306,7 +327,7 @@ impl Scenario {
     /// Says what a turn did, and lets the proposer hear at once what its own learner applied.
     fn tell(&mut self, server: Server, turn: Turn<Names>) -> Result<()> {
         match turn {
-            Turn::Acceptor(ran) => self.tell_ran(&ran, acceptor_record, acceptor_fact, |never| match *never {}),
+            Turn::Acceptor(ran) => self.tell_ran(&ran, acceptor_record, acceptor_fact, acceptor_outcome),
             Turn::Proposer(ran) => self.tell_ran(&ran, proposer_record, proposer_fact, proposer_outcome),
             Turn::Learner(ran) => self.tell_ran(&ran, |never| match *never {}, learner_fact, learner_outcome),
             Turn::Down => {}
@@ -412,6 +433,8 @@ fn place(message: &Message) -> (Option<Slot>, Option<Ballot>) {
             (None, Some(*ballot))
         }
         Message::Fill { slot } | Message::ReadAnswer { slot, .. } => (Some(*slot), None),
+        Message::Snapshot(part) => (Some(part.slot), None),
+        Message::Fetch(part) => (Some(part.slot), None),
         Message::Beat { .. }
         | Message::CatchUp { .. }
         | Message::Entries { .. }
@@ -461,6 +484,8 @@ fn words(message: &Message) -> String {
         Message::Read { id } => format!("{name} {}", number(*id)),
         Message::ReadAnswer { id, slot } => format!("{name} {}, highest slot {slot}", number(*id)),
         Message::Fill { slot } => format!("{name} slot {slot}"),
+        Message::Snapshot(part) => format!("{name} {part:?}"),
+        Message::Fetch(part) => format!("{name} part {} of slot {}", part.index, part.slot),
         Message::Forward { commands } => {
             format!("{name} {}", commands.iter().map(|command| id_name(command.id)).collect::<Vec<_>>().join(" "))
         }
@@ -514,6 +539,9 @@ fn acceptor_record(record: &AcceptorRecord) -> String {
     match record {
         AcceptorRecord::Promised(ballot) => format!("promised {ballot}"),
         AcceptorRecord::Accepted(Entry { slot, ballot, value }) => format!("accepted {slot}={}@{ballot}", name(value)),
+        AcceptorRecord::Truncated(below) => format!("forgot slots below {below}"),
+        AcceptorRecord::Mended(Entry { slot, ballot, value }) => format!("mended {slot}={}@{ballot}", name(value)),
+        AcceptorRecord::Damaged(SlotRange { first, last }) => format!("lost slots {first} to {last}"),
     }
 }
 
@@ -523,6 +551,10 @@ fn proposer_record(ProposerRecord::Spent(below): &ProposerRecord) -> String {
 
 fn acceptor_fact(_: &AcceptorFact) -> Option<String> {
     None // Each is a message too.
+}
+
+fn acceptor_outcome(AcceptorOutcome::Damaged { slots }: &AcceptorOutcome) -> Option<String> {
+    Some(format!("asks what was chosen in {slots:?}"))
 }
 
 fn proposer_fact(fact: &ProposerFact) -> Option<String> {
@@ -562,13 +594,24 @@ fn learner_fact(fact: &LearnerFact<Outcome>) -> Option<String> {
             Outcome::Duplicate(first) => format!("applies slot {slot} = {}: a duplicate of slot {first}", name(value)),
             Outcome::Noop | Outcome::Taken => format!("applies slot {slot} = {}", name(value)),
         }),
+        LearnerFact::Installed { slot, from, .. } => Some(format!("takes the state of slot {slot} from {from}")),
         LearnerFact::CaughtUp { .. } | LearnerFact::Filled { .. } => None,
     }
 }
 
 fn learner_outcome(outcome: &LearnerOutcome<Names>) -> Option<String> {
     match outcome {
-        LearnerOutcome::Applied { .. } | LearnerOutcome::Advanced { .. } => None,
+        LearnerOutcome::Applied { .. }
+        | LearnerOutcome::Advanced { .. }
+        | LearnerOutcome::Durable { .. }
+        | LearnerOutcome::Checkpoint { .. }
+        | LearnerOutcome::SnapshotAsked { .. }
+        | LearnerOutcome::Installed { .. }
+        | LearnerOutcome::Recalled { .. }
+        | LearnerOutcome::Mended { .. } => None,
+        LearnerOutcome::Fenced { slot, against, .. } => {
+            Some(format!("finds its state wrong after slot {slot}, by {against}"))
+        }
         LearnerOutcome::Answer { token, slot, answer } => {
             Some(format!("answers read r{token} as of slot {slot}: {answer}"))
         }

@@ -44,6 +44,8 @@ use tally::{Gap, Tally};
 pub const CLIENTS_MAX: u32 = 1_100;
 /// And at most so many threads.
 pub const THREADS_MAX: u32 = 16;
+/// Servers of which none leads are given so long to choose one before they are measured all the same.
+const ELECTION: Duration = Duration::from_secs(2);
 /// Values that are read are written first, so many at a time.
 const FILL_UNDER_WAY: usize = UNDER_WAY_MAX;
 
@@ -139,9 +141,9 @@ impl BenchError {
 
 /// Measures a cluster. Each second `tell` gets a line, and one more for what went wrong in it.
 pub fn run(cluster: &Cluster, plan: &Plan, tell: &(dyn Fn(String) + Sync)) -> Result<Summary, BenchError> {
-    let survey = Survey::take(cluster, Duration::from_secs(2));
+    let survey = survey_with_leader(cluster);
     let Some(first) = survey.statuses().next() else { return Err(BenchError::NobodyAnswers) };
-    let at = plan.at.clone().unwrap_or_else(|| vec![first.server]);
+    let at = plan.at.clone().unwrap_or_else(|| vec![survey.leading().unwrap_or(first.server)]);
     let (protocol, forgets) = (first.protocol.clone(), first.restart != "disk");
     let processes = Processes::of(cluster, &survey);
     if plan.reads > 0 && survey.statuses().all(|status| status.keys < plan.keys) {
@@ -199,6 +201,19 @@ pub fn run(cluster: &Cluster, plan: &Plan, tell: &(dyn Fn(String) + Sync)) -> Re
         at,
         longest_gap: gap.longest(ends),
     })
+}
+
+/// How the servers are, once one of them leads: right after their start they may be about to choose.
+fn survey_with_leader(cluster: &Cluster) -> Survey {
+    let deadline = Instant::now() + ELECTION;
+    loop {
+        let survey = Survey::take(cluster, Duration::from_secs(2));
+        let may_lead = survey.statuses().any(|status| status.protocol == "multi-paxos");
+        if !may_lead || survey.leading().is_some() || Instant::now() >= deadline {
+            return survey;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The clients, each with its place in the loop.

@@ -241,3 +241,67 @@ fn a_command_line_without_a_command_is_the_demo() {
     assert_eq!(code, 1);
     assert!(notes.contains("no server of the cluster answers"), "{notes}");
 }
+
+fn json(text: &str) -> serde_json::Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn a_program_gets_one_object_a_result_and_errors_too() {
+    let value = Reply::Value { slot: Slot(9), value: Some(b"deep blue".to_vec().into()), version: 3 };
+    let (code, text, notes) = paxos_client(&answers(value), &["get", "color", "-o", "json"]);
+    let found = json(&text);
+    assert_eq!((code, notes.as_str()), (0, ""));
+    assert_eq!((&found["status"], &found["value"], &found["slot"]), (&"OK".into(), &"deep blue".into(), &9.into()));
+    let none = Reply::Value { slot: Slot(9), value: None, version: 2 };
+    let (code, text, notes) = paxos_client(&answers(none), &["-o", "json", "get", "color"]);
+    assert_eq!((code, &json(&text)["status"], notes.as_str()), (3, &"NOTFOUND".into(), ""));
+    let mismatch = applied(Written::Mismatch { version: 4 });
+    let (code, text, _) = paxos_client(&mismatch, &["put", "k", "v", "--if-version", "1", "-o", "json"]);
+    assert_eq!((code, &json(&text)["status"], &json(&text)["version"]), (4, &"MISMATCH".into(), &4.into()));
+    let unknown = answers(Reply::Unknown(Unknown::Superseded));
+    let (code, text, _) = paxos_client(&unknown, &["put", "k", "v", "-o", "json"]);
+    assert_eq!((code, &json(&text)["status"]), (5, &"UNKNOWN".into()));
+    let (code, text, _) = paxos_client(&answers(Reply::Done), &["run", "/nowhere", "-o", "json"]);
+    let error = json(&text);
+    assert!(code == 1 && error["exit_code"] == 1 && error["error"].as_str().unwrap().contains("/nowhere"), "{error}");
+}
+
+#[test]
+fn status_can_be_watched_and_every_look_is_an_object() {
+    let cluster = answers(Reply::Done);
+    let (code, text, _) =
+        paxos_client(&cluster, &["status", "--watch", "--every", "1ms", "--looks", "2", "-o", "json"]);
+    let looks: Vec<serde_json::Value> = text.lines().map(json).collect();
+    assert_eq!((code, looks.len()), (0, 2), "{text}");
+    assert!(looks.iter().all(|look| look["writes"] == false && look["servers"].is_array()), "{text}");
+    assert_eq!(paxos_client(&cluster, &["status", "--looks", "2"]).0, 2, "without --watch it means nothing");
+}
+
+#[test]
+fn shells_learn_the_words() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = paxos_client(&answers(Reply::Done), &["completions", shell]);
+        assert!(code == 0 && script.contains("if-version") && script.contains("delete"), "{shell}");
+    }
+}
+
+#[test]
+fn every_example_of_the_help_can_be_typed() {
+    use crate::client::arguments::{Cli, with_demo};
+    use clap::{CommandFactory, Parser};
+    let help = Cli::command().render_long_help().to_string();
+    let examples = help.lines().filter_map(|line| Some(&line[line.find("paxos-client ")?..]));
+    let mut seen = 0;
+    for example in examples.filter(|example| !example.contains('<') && !example.starts_with("paxos-client [")) {
+        // Behind two spaces stands what it means.
+        let typed = example.split("  ").next().unwrap_or(example);
+        let words =
+            std::process::Command::new("bash").args(["-c", &format!("printf '%s\\0' {typed}")]).output().unwrap();
+        let words = String::from_utf8(words.stdout).unwrap();
+        let words: Vec<OsString> = words.split_terminator('\0').map(OsString::from).collect();
+        Cli::try_parse_from(with_demo(words)).unwrap_or_else(|error| panic!("{typed}: {error}"));
+        seen += 1;
+    }
+    assert!(seen >= 10, "{seen} examples");
+}

@@ -70,7 +70,7 @@ pub fn good_reply(slot: u64, request: &Request) -> Reply {
         Request::Open { .. } => Reply::Opened { session: 7 },
         Request::Write { .. } => Reply::Applied { slot: Slot(slot), written: Written::Done { version: slot } },
         Request::Get { .. } => Reply::Value { slot: Slot(slot), value: Some(b"value".to_vec().into()), version: slot },
-        Request::Status | Request::Crash { .. } | Request::Restart { .. } => Reply::Done,
+        Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => Reply::Done,
     }
 }
 

@@ -106,7 +106,9 @@ impl Proposer {
     /// PROMISE: a part of an acceptor's answer. With a quorum of whole answers, phase 2 begins.
     pub(super) fn handle_promise(&mut self, acceptor: Server, message: Message, out: &mut Output<Self>) {
         let Message::Promise { ballot, part, truncated_below, accepted, damaged } = message else { return };
-        self.truncated_below = self.truncated_below.max(truncated_below);
+        if !museum::is(Bug::B10) {
+            self.truncated_below = self.truncated_below.max(truncated_below);
+        }
         let open = self.first_open();
         let Phase::Preparing(attempt, promises) = &mut self.phase else { return };
         let is_stale = attempt.ballot != ballot && !museum::is(Bug::B08);

@@ -9,6 +9,10 @@ const COMMANDS_MAX: usize = 1_024;
 /// Either kind takes at most so many bytes; more are refused.
 const COMMANDS_MAX_BYTES: usize = 64 << 20;
 
+/// Of so many commands a proposer remembers that it has put them into an ACCEPT, whoever they belong to. If there are more
+/// that nobody has applied, it says of none any more that it is certainly not applied.
+const SPOKEN_MAX: usize = 16_384;
+
 /// A command that waits for its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Pending {
@@ -30,6 +34,11 @@ pub(super) struct Commands {
     idle: BTreeSet<u64>,
     bytes: usize,
     arrivals: u64,
+    /// Commands that were in an ACCEPT of this life, perhaps for somebody else or adopted, and are not applied: if a client
+    /// asks here later for one of them, it may be chosen all the same.
+    spoken: BTreeSet<CommandId>,
+    /// There was no room for all of them.
+    has_lost_count: bool,
 }
 
 impl Commands {
@@ -64,13 +73,15 @@ impl Commands {
         if !proposed {
             self.idle.insert(self.arrivals);
         }
-        let pending = Pending { command, since: tick, sent: proposed, forwarded_at: None };
+        let sent = proposed || self.has_lost_count || self.spoken.contains(&command.id);
+        let pending = Pending { command, since: tick, sent, forwarded_at: None };
         self.by_arrival.insert(self.arrivals, pending);
         true
     }
 
     /// Its outcome is known.
     pub(super) fn remove(&mut self, id: CommandId) {
+        self.spoken.remove(&id);
         if let Some(arrival) = self.by_id.remove(&id)
             && let Some(pending) = self.by_arrival.remove(&arrival)
         {
@@ -86,6 +97,10 @@ impl Commands {
 
     /// A command is in an ACCEPT, for whatever reason.
     pub(super) fn proposed(&mut self, id: CommandId) {
+        self.has_lost_count |= self.spoken.len() >= SPOKEN_MAX && !self.spoken.contains(&id);
+        if !self.has_lost_count {
+            self.spoken.insert(id);
+        }
         if let Some(arrival) = self.by_id.get(&id)
             && let Some(pending) = self.by_arrival.get_mut(arrival)
         {
@@ -177,5 +192,27 @@ impl Guests {
         {
             self.bytes -= command.payload.len();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: CommandId = CommandId(3, 1);
+
+    fn command() -> Command {
+        Command { id: ID, payload: [].into() }
+    }
+
+    #[test]
+    fn a_command_that_was_in_an_accept_for_somebody_else_is_never_given_up_as_not_applied() {
+        let mut commands = Commands::default();
+        commands.proposed(ID);
+        assert!(commands.push(command(), 1, false));
+        assert_eq!(commands.give_up(100, false), [], "it may be chosen");
+        commands.remove(ID);
+        assert!(commands.push(command(), 101, false));
+        assert_eq!(commands.give_up(200, false), [ID], "its outcome was known, and this is another life of it");
     }
 }

@@ -34,6 +34,8 @@ pub struct Counts {
     pub writes: u64,
     /// Syncs of a file's data; the one within the making of a file does not count.
     pub syncs: u64,
+    /// Changes of a file's length.
+    pub lengths: u64,
     /// Renames.
     pub renames: u64,
     /// Removals.
@@ -45,7 +47,7 @@ pub struct Counts {
 impl Counts {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.creates + self.writes + self.syncs + self.renames + self.removes + self.folder_syncs
+        self.creates + self.writes + self.syncs + self.lengths + self.renames + self.removes + self.folder_syncs
     }
 }
 
@@ -289,6 +291,27 @@ impl Inode {
         self.dirty.extend(offset / SECTOR_BYTES..(offset + bytes.len()).div_ceil(SECTOR_BYTES));
     }
 
+    fn set_length(&mut self, bytes: usize) {
+        let before = self.bytes.len();
+        self.bytes.resize(bytes, 0);
+        self.dirty.retain(|sector| sector * SECTOR_BYTES < bytes);
+        if bytes > before {
+            // What stood behind an earlier end is gone, and the disk may not know yet.
+            self.dirty.extend(before / SECTOR_BYTES..bytes.min(self.durable.len()).div_ceil(SECTOR_BYTES));
+        }
+    }
+
+    /// What is not on its way to the disk is read from there again.
+    fn forget(&mut self) {
+        for sector in 0..self.bytes.len().min(self.durable.len()).div_ceil(SECTOR_BYTES) {
+            let start = sector * SECTOR_BYTES;
+            let end = (start + SECTOR_BYTES).min(self.bytes.len()).min(self.durable.len());
+            if !self.dirty.contains(&sector) {
+                self.bytes[start..end].copy_from_slice(&self.durable[start..end]);
+            }
+        }
+    }
+
     fn sync(&mut self) {
         self.durable.resize(self.bytes.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {
@@ -329,13 +352,18 @@ impl State {
         self.names.get(name).copied().ok_or_else(|| no_such_file(name))
     }
 
+    /// So many bytes can still be added to files.
+    fn free(&self) -> u64 {
+        let used: u64 = self.names.values().map(|inode| self.inodes[inode].bytes.len() as u64).sum();
+        self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used))
+    }
+
     fn create(&mut self, name: &str, length: u64) -> io::Result<u64> {
         let fate = self.operation(|counts| &mut counts.creates)?;
         if self.names.contains_key(name) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("file {name} exists")));
         }
-        let used: u64 = self.names.values().map(|inode| self.inodes[inode].bytes.len() as u64).sum();
-        let free = self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
+        let free = self.free();
         let made = length.min(free) as usize;
         let works = matches!(fate, Fate::Works) && made as u64 == length;
         // What is left of a file whose making failed: its name, and an unsynced length.
@@ -447,6 +475,14 @@ impl MemoryFile {
     }
 }
 
+impl MemoryFile {
+    fn look<T>(&self, look: impl FnOnce(&Inode) -> io::Result<T>) -> io::Result<T> {
+        let state = self.running()?;
+        state.running()?;
+        look(state.inodes.get(&self.inode).ok_or(io::ErrorKind::NotFound)?)
+    }
+}
+
 impl StableFile for MemoryFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.running()?;
@@ -475,5 +511,39 @@ impl StableFile for MemoryFile {
             Fate::Fails(Failure::Stop) => {}
         }
         fate.result()
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.look(|inode| {
+            let from = inode.bytes.get(offset as usize..offset as usize + bytes.len());
+            bytes.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        })
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.look(|inode| Ok(inode.bytes.len() as u64))
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.running()?;
+        let fate = state.operation(|counts| &mut counts.lengths)?;
+        let free = state.free();
+        let Some(inode) = state.inodes.get_mut(&self.inode) else { return Err(io::ErrorKind::NotFound.into()) };
+        fate.result()?;
+        if (bytes as usize).saturating_sub(inode.bytes.len()) as u64 > free {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        inode.set_length(bytes as usize);
+        Ok(())
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        let mut state = self.running()?;
+        state.running()?;
+        if let Some(inode) = state.inodes.get_mut(&self.inode) {
+            inode.forget();
+        }
+        Ok(())
     }
 }

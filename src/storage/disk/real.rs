@@ -6,10 +6,15 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Files, StableFile};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::io::Errno;
+
+use super::{Files, SECTOR_BYTES, StableFile};
 
 /// Zeros are written in blocks of so many bytes.
 const ZEROS_BYTES: usize = 1 << 20;
+/// Stands for bytes that the disk cannot read.
+const UNREADABLE: u8 = 0xdb;
 
 /// A folder of the operating system. A handle: clones are the same folder.
 #[derive(Clone, Debug)]
@@ -56,15 +61,18 @@ impl Files for RealFiles {
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        fs::read(self.at(name))
+        match fs::read(self.at(name)) {
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => read_what_can_be(&self.at(name)),
+            read => read,
+        }
     }
 
     fn open(&self, name: &str) -> io::Result<RealFile> {
-        Ok(RealFile(OpenOptions::new().write(true).open(self.at(name))?))
+        Ok(RealFile(OpenOptions::new().read(true).write(true).open(self.at(name))?))
     }
 
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<RealFile> {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.at(name))?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.at(name))?;
         // Real zeros: blocks that are merely reserved cost every later sync a change of the file system's own tables.
         let zeros = vec![0; (ZEROS_BYTES as u64).min(bytes) as usize];
         let mut offset = 0;
@@ -90,13 +98,51 @@ impl Files for RealFiles {
     }
 }
 
+/// The bytes of a file of which the disk cannot read some: those are filled with what no checksum takes for data, so that
+/// they are found to be damaged, and the rest is not lost with them.
+fn read_what_can_be(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mut bytes = vec![UNREADABLE; file.metadata()?.len() as usize];
+    for (n, sector) in bytes.chunks_mut(SECTOR_BYTES).enumerate() {
+        if file.read_exact_at(sector, (n * SECTOR_BYTES) as u64).is_err() {
+            sector.fill(UNREADABLE);
+        }
+    }
+    Ok(bytes)
+}
+
 impl StableFile for RealFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // fdatasync: the length never changes, so there is nothing else to sync.
+        // fdatasync: of what is known about a file it syncs the length, if that has changed, and no times.
         self.0.sync_data()
+    }
+
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(bytes, offset)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_length(&self, bytes: u64) -> io::Result<()> {
+        let before = self.length()?;
+        if bytes > before {
+            // A hole would be a promise of room that nobody keeps.
+            match fallocate(&self.0, FallocateFlags::empty(), before, bytes - before) {
+                Ok(()) => return Ok(()),
+                Err(Errno::OPNOTSUPP) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.0.set_len(bytes)
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(fadvise(&self.0, 0, None, Advice::DontNeed)?)
     }
 }

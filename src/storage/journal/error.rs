@@ -170,6 +170,12 @@ pub enum OpenError {
          folder as it is; the other servers go on as long as they are a majority"
     )]
     Damaged(Damage),
+    /// Sectors can no longer be read, and with them what the acceptor promised last.
+    #[error(
+        "{0}, and nothing that was written later tells what was promised there, so the server does not start. Keep the \
+         folder as it is; the other servers go on as long as they are a majority"
+    )]
+    PromiseLost(Damage),
     /// Whole sectors hold what this program cannot read.
     #[error("journal file {file} holds at byte {offset} what this program cannot read: {cause}")]
     Unreadable {

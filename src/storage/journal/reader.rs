@@ -8,18 +8,19 @@ use std::collections::BTreeMap;
 
 use super::error::{Damage, DamagedPart, OpenError};
 use super::sector::{
-    DamagedSector, FIRST_OF_COMMIT, FIRST_SECTOR, Group, GroupSector, Header, LAST_OF_COMMIT, Seal, Seed, Slots,
+    Base, DamagedSector, FIRST_OF_COMMIT, FIRST_SECTOR, Group, GroupSector, Header, LAST_OF_COMMIT, Seal, Seed, Slots,
     VERSION,
 };
 use crate::codec;
 use crate::museum::{self, Bug};
-use crate::paxos::{AcceptorRecord, SlotRange};
+use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
 use crate::storage::disk::SECTOR_BYTES;
 
 /// Reads segments one after the other.
 #[derive(Debug)]
 pub(super) struct Reader {
     owner: u64,
+    base: Base,
     /// The number of the segment before, 0 if there is none.
     segment_before: u32,
     /// That segment is not sealed.
@@ -30,8 +31,13 @@ pub(super) struct Reader {
     slots_before: Slots,
     /// The payload of a commit whose last group is still to come, if there is one.
     open_commit: Option<Vec<u8>>,
+    /// Groups that go on with a commit go on with one of which a part is damaged.
+    skips: bool,
     torn: bool,
     records: Vec<AcceptorRecord>,
+    damage: Vec<Damage>,
+    /// In the last segment something was lost before these records: only those behind tell what was promised.
+    unknown_until: Option<usize>,
 }
 
 /// A segment's bytes, and what is known before reading them.
@@ -41,16 +47,24 @@ pub(super) struct Segment<'a> {
     /// Its number, by its name.
     pub number: u32,
     pub bytes: &'a [u8],
+    /// The header of the segment that follows, if it can be read.
+    pub next: Option<Header>,
     /// No segment follows.
     pub is_last: bool,
 }
 
 /// What was found in a segment beside the records.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     /// The sectors up to the end of the last whole group.
     pub used: usize,
     pub is_sealed: bool,
+    /// Those of them that are damaged.
+    pub damaged: Vec<usize>,
+    /// All slots of which its groups accept values, damaged ones included.
+    pub slots: Slots,
+    /// Its first group goes on with a commit of the segment before.
+    pub continues: bool,
 }
 
 /// What was found in all of them.
@@ -61,56 +75,82 @@ pub(super) struct Read {
     pub slots_before: Slots,
     /// The end of the last commit was missing.
     pub is_cut: bool,
+    /// What can no longer be read, all of it named.
+    pub damage: Vec<Damage>,
 }
 
 impl Reader {
-    pub(super) fn new(owner: u64) -> Reader {
+    /// A reader of a journal whose last segment says this of it.
+    pub(super) fn new(owner: u64, base: Base) -> Reader {
         Reader {
             owner,
+            base,
             segment_before: 0,
             is_open_before: false,
-            next_group: 1,
+            next_group: base.oldest_group,
             slots_before: None,
             open_commit: None,
+            skips: false,
             torn: false,
             records: Vec::new(),
+            damage: Vec::new(),
+            unknown_until: None,
         }
     }
 
     /// Reads the next segment.
     pub(super) fn segment(&mut self, segment: Segment<'_>) -> Result<Found, OpenError> {
-        let header = header(self.owner, segment)?;
+        let is_oldest = segment.number == self.base.oldest && self.base.oldest > 1;
+        let header = match header(self.owner, segment) {
+            // All that it says stands elsewhere too.
+            Err(OpenError::Damaged(damage)) if !segment.is_last => {
+                self.damage.push(Damage { slots: None, slots_complete: true, ..damage });
+                None
+            }
+            header => Some(header?),
+        };
         let file = segment.file.to_string();
-        if header.follows > self.segment_before {
-            return Err(OpenError::MissingSegment { file: super::file_name(header.follows), before: file });
-        }
-        if header.follows < self.segment_before {
-            return Err(OpenError::Surplus { file: super::file_name(self.segment_before), next: file });
-        }
-        if header.first_group != self.next_group {
-            let (found, expected) = (header.first_group, self.next_group);
-            return Err(OpenError::Gap { file, found, expected });
+        if let Some(header) = header {
+            if header.follows > self.segment_before && !is_oldest {
+                return Err(OpenError::MissingSegment { file: super::file_name(header.follows), before: file });
+            }
+            if header.follows < self.segment_before {
+                return Err(OpenError::Surplus { file: super::file_name(self.segment_before), next: file });
+            }
+            if header.first_group != self.next_group {
+                let (found, expected) = (header.first_group, self.next_group);
+                return Err(OpenError::Gap { file, found, expected });
+            }
         }
         let seed = Seed::new(self.owner, segment.number);
         let sectors: Vec<GroupSector> =
             body(segment.bytes).chunks_exact(SECTOR_BYTES).map(|sector| Group::read(sector, seed)).collect();
-        let seal = match Seal::read(&segment.bytes[SECTOR_BYTES..2 * SECTOR_BYTES], seed) {
-            Ok(seal) => seal,
+        let told =
+            segment.next.map(|next| Seal { last_group: next.first_group.saturating_sub(1), slots: next.slots_before });
+        let (seal, is_sealed) = match Seal::read(&segment.bytes[SECTOR_BYTES..2 * SECTOR_BYTES], seed) {
+            Ok(seal) => (seal.or(told), seal.is_some()),
             Err(DamagedSector) => {
-                let what = Lost { slots: None, complete: false };
-                return Err(damage(segment.file, 1, DamagedPart::Seal, what));
+                let what = Lost { slots: None, complete: told.is_some() };
+                let damage = damage(segment.file, 1, DamagedPart::Seal, what);
+                if told.is_none() {
+                    return Err(OpenError::Damaged(damage));
+                }
+                self.damage.push(damage);
+                (told, true)
             }
         };
-        let used = self.groups(segment, &sectors)?;
-        self.tail(segment, &sectors[used..], used, seal)?;
-        if used > 0 && self.is_open_before {
+        let walked = self.groups(segment, &sectors, seal)?;
+        if walked.used > 0 && self.is_open_before {
             // It was sealed before this one took its first group.
             let what = Lost { slots: None, complete: false };
-            return Err(damage(&super::file_name(self.segment_before), 1, DamagedPart::Seal, what));
+            let file = super::file_name(self.segment_before);
+            return Err(OpenError::Damaged(damage(&file, 1, DamagedPart::Seal, what)));
         }
-        self.is_open_before = seal.is_none();
+        self.is_open_before = !is_sealed;
         self.segment_before = segment.number;
-        Ok(Found { used: FIRST_SECTOR + used, is_sealed: seal.is_some() })
+        let Walked { used, damaged, slots, continues } = walked;
+        let damaged = damaged.into_iter().map(|at| FIRST_SECTOR + at).collect();
+        Ok(Found { used: FIRST_SECTOR + used, is_sealed, damaged, slots, continues })
     }
 
     /// The seal of the segment read last.
@@ -118,30 +158,132 @@ impl Reader {
         Seal { last_group: self.next_group - 1, slots: self.slots_before }
     }
 
-    /// What all segments held.
-    pub(super) fn finish(self) -> Read {
+    /// What all segments held. The promise must be known: to the record that was lost, what comes later is bound too.
+    pub(super) fn finish(mut self) -> Result<Read, OpenError> {
+        let ballot = |record: &AcceptorRecord| match record {
+            AcceptorRecord::Promised(ballot) => Some(*ballot),
+            AcceptorRecord::Accepted(entry) => Some(entry.ballot),
+            AcceptorRecord::Truncated(_) | AcceptorRecord::Mended(_) | AcceptorRecord::Damaged(_) => None,
+        };
+        let promise_is_known =
+            self.unknown_until.is_none_or(|at| self.records[at..].iter().any(|r| ballot(r).is_some()));
+        if !promise_is_known && let Some(damage) = self.damage.pop() {
+            return Err(OpenError::PromiseLost(damage));
+        }
+        let promised = self.records.iter().filter_map(ballot).max().unwrap_or(Ballot::ZERO);
+        let below =
+            |record: &AcceptorRecord| if let AcceptorRecord::Truncated(below) = record { Some(*below) } else { None };
+        let below = self.records.iter().filter_map(below).max().unwrap_or(Slot(1));
+        // What the files before this one have taken with them.
+        if self.base.promised > promised {
+            self.records.push(AcceptorRecord::Promised(self.base.promised));
+        }
+        if self.base.below > below {
+            self.records.push(AcceptorRecord::Truncated(self.base.below));
+        }
         let is_cut = self.torn || self.open_commit.is_some();
-        Read { records: self.records, next_group: self.next_group, slots_before: self.slots_before, is_cut }
+        let Reader { records, next_group, slots_before, damage, .. } = self;
+        Ok(Read { records, next_group, slots_before, is_cut, damage })
     }
 
-    /// Takes the whole groups from the beginning; says how many sectors they are.
-    fn groups(&mut self, segment: Segment<'_>, sectors: &[GroupSector]) -> Result<usize, OpenError> {
-        let mut used = 0;
-        while let Some(group) = whole_group(&sectors[used..], self.next_group) {
-            let start = (FIRST_SECTOR + used) * SECTOR_BYTES;
-            let bytes = &segment.bytes[start..start + group.sectors() * SECTOR_BYTES];
-            if let Err(cause) = self.group(group, bytes) {
-                return Err(OpenError::Unreadable { file: segment.file.to_string(), offset: start as u64, cause });
+    /// Takes the groups of a segment, and judges what is none.
+    fn groups(
+        &mut self,
+        segment: Segment<'_>,
+        sectors: &[GroupSector],
+        seal: Option<Seal>,
+    ) -> Result<Walked, OpenError> {
+        let mut walked = Walked { used: 0, damaged: Vec::new(), slots: None, continues: false };
+        loop {
+            let used = walked.used;
+            if let Some(group) = whole_group(&sectors[used..], self.next_group) {
+                walked.continues |= used == 0 && group.flags & FIRST_OF_COMMIT == 0;
+                let start = (FIRST_SECTOR + used) * SECTOR_BYTES;
+                let bytes = &segment.bytes[start..start + group.sectors() * SECTOR_BYTES];
+                if let Err(cause) = self.group(group, bytes) {
+                    return Err(OpenError::Unreadable { file: segment.file.to_string(), offset: start as u64, cause });
+                }
+                walked.slots = hull(walked.slots, group.slots);
+                walked.used += group.sectors();
+                continue;
             }
-            used += group.sectors();
+            let tail = &sectors[used..];
+            let is_end = seal.is_none_or(|seal| seal.last_group + 1 == self.next_group);
+            if is_end && tail.iter().all(|sector| *sector == GroupSector::Zero) {
+                return Ok(walked);
+            }
+            if segment.is_last && seal.is_none() && is_torn(tail, self.next_group) {
+                self.torn = true;
+                return Ok(walked);
+            }
+            if !self.skip_damage(segment, tail, seal, is_end, &mut walked)? {
+                return Ok(walked);
+            }
         }
-        Ok(used)
+    }
+
+    /// Takes note of damage and goes on behind it, if all that is lost is named. False if nothing is behind it.
+    fn skip_damage(
+        &mut self,
+        segment: Segment<'_>,
+        tail: &[GroupSector],
+        seal: Option<Seal>,
+        is_end: bool,
+        walked: &mut Walked,
+    ) -> Result<bool, OpenError> {
+        let bad = tail.iter().position(|sector| *sector == GroupSector::Damaged);
+        let bad = bad.or_else(|| tail.iter().position(|sector| *sector == GroupSector::Zero)).unwrap_or(0);
+        let place = FIRST_SECTOR + walked.used + bad;
+        if is_end && seal.is_some() {
+            // Behind the last group: nothing was ever there.
+            self.damage.push(damage(segment.file, place, DamagedPart::Groups, Lost { slots: None, complete: true }));
+            return Ok(false);
+        }
+        let behind = next_group_behind(tail, self.next_group);
+        let mut lost = lost(&tail[..behind.map_or(tail.len(), |(at, _)| at)], self.next_group, seal, behind);
+        if self.open_commit.take().is_some() {
+            lost.add(self.slots_before);
+        }
+        let damage = damage(segment.file, place, DamagedPart::Groups, lost);
+        // In the last segment nobody knows where the groups end.
+        if !lost.complete || (behind.is_none() && seal.is_none()) {
+            return Err(OpenError::Damaged(damage));
+        }
+        self.damage.push(damage);
+        self.skips = true;
+        self.records.extend(lost.slots.map(AcceptorRecord::Damaged));
+        self.unknown_until = segment.is_last.then_some(self.records.len()).or(self.unknown_until);
+        walked.slots = hull(walked.slots, lost.slots);
+        let skipped = behind.map_or(tail.len(), |(at, _)| at);
+        let is_bad = |at: &usize| tail[*at] == GroupSector::Damaged;
+        walked.damaged.extend((0..skipped).filter(is_bad).map(|at| walked.used + at));
+        match (behind, seal) {
+            (Some((at, group)), _) => {
+                walked.used += at;
+                (self.next_group, self.slots_before) = (group.number, group.slots_before);
+                Ok(true)
+            }
+            (None, Some(seal)) => {
+                walked.used += tail.len();
+                (self.next_group, self.slots_before) = (seal.last_group + 1, seal.slots);
+                Ok(false)
+            }
+            (None, None) => Ok(false),
+        }
     }
 
     fn group(&mut self, group: Group, sectors: &[u8]) -> Result<(), String> {
+        let is_first = group.flags & FIRST_OF_COMMIT != 0;
+        if self.skips && !is_first && self.open_commit.is_none() {
+            // The rest of a commit of which a part is lost: it says nothing any more.
+            self.records.extend(group.slots.map(AcceptorRecord::Damaged));
+            (self.next_group, self.slots_before) = (group.number + 1, group.slots);
+            return Ok(());
+        }
+        self.skips = false;
         let mut payload = match self.open_commit.take() {
             // A commit that a crash had cut short: its end is never to come.
-            _ if group.flags & FIRST_OF_COMMIT != 0 => Vec::new(),
+            _ if is_first => Vec::new(),
             Some(payload) => payload,
             None => return Err("a group goes on with a commit that never began".to_string()),
         };
@@ -155,32 +297,25 @@ impl Reader {
         self.slots_before = group.slots;
         Ok(())
     }
+}
 
-    /// Judges what comes behind the whole groups.
-    fn tail(
-        &mut self,
-        segment: Segment<'_>,
-        tail: &[GroupSector],
-        used: usize,
-        seal: Option<Seal>,
-    ) -> Result<(), OpenError> {
-        let is_whole = seal.is_none_or(|seal| seal.last_group + 1 == self.next_group);
-        let is_clean = tail.iter().all(|sector| *sector == GroupSector::Zero);
-        if is_clean && is_whole {
-            return Ok(());
-        }
-        if segment.is_last && seal.is_none() && is_torn(tail, self.next_group) {
-            self.torn = true;
-            return Ok(());
-        }
-        let bad = tail
-            .iter()
-            .position(|sector| *sector == GroupSector::Damaged)
-            .or_else(|| tail.iter().position(|sector| *sector == GroupSector::Zero))
-            .unwrap_or(0);
-        let what = lost(tail, self.next_group, seal);
-        Err(damage(segment.file, FIRST_SECTOR + used + bad, DamagedPart::Groups, what))
-    }
+/// What was found among the groups of a segment.
+struct Walked {
+    /// Sectors up to the end of the last whole group.
+    used: usize,
+    /// Those of them that are damaged.
+    damaged: Vec<usize>,
+    slots: Slots,
+    continues: bool,
+}
+
+/// The first whole group behind damage, and where it begins.
+fn next_group_behind(tail: &[GroupSector], number: u64) -> Option<(usize, Group)> {
+    (1..tail.len()).find_map(|at| {
+        let GroupSector::Valid { index: 0, group } = tail[at] else { return None };
+        let is_later = group.number > number;
+        whole_group(&tail[at..], group.number).filter(|_| is_later).map(|group| (at, group))
+    })
 }
 
 /// The sectors that hold groups.
@@ -200,7 +335,7 @@ pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenErr
         let seed = Seed::new(owner, number);
         let sectors: Vec<GroupSector> =
             body(bytes).chunks_exact(SECTOR_BYTES).map(|sector| Group::read(sector, seed)).collect();
-        return Err(damage(&file, 0, DamagedPart::Header, held(&sectors)));
+        return Err(OpenError::Damaged(damage(&file, 0, DamagedPart::Header, held(&sectors))));
     };
     if header.version != VERSION {
         return Err(OpenError::Version { file, found: header.version, known: VERSION });
@@ -271,35 +406,34 @@ pub(super) fn hull(one: Slots, other: Slots) -> Slots {
     }
 }
 
-/// What the neighbours of damaged sectors tell about them. Each sector knows the slots of its own group and of the one
-/// before; a seal knows those of the last.
-fn lost(tail: &[GroupSector], next_group: u64, seal: Option<Seal>) -> Lost {
+/// What the neighbours of damaged sectors tell about the groups from `next_group` to the one that is found behind them, or
+/// to the last one of the segment. Each sector knows the slots of its own group and of the one before; a seal knows those
+/// of the last.
+fn lost(lost_sectors: &[GroupSector], next_group: u64, seal: Option<Seal>, behind: Option<(usize, Group)>) -> Lost {
     let mut known: BTreeMap<u64, Slots> = BTreeMap::new();
-    let mut present: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
-    let mut end = None;
-    for (place, sector) in tail.iter().enumerate() {
-        if let GroupSector::Valid { index, group } = sector {
+    for sector in lost_sectors {
+        if let GroupSector::Valid { group, .. } = sector {
             known.insert(group.number, group.slots);
             known.entry(group.number.wrapping_sub(1)).or_insert(group.slots_before);
-            present.entry(group.number).or_insert((0, group.sectors())).0 += 1;
-            let last_place = (place + group.sectors()).saturating_sub(*index as usize + 1);
-            end = end.max(Some((group.number, last_place)));
         }
     }
-    let behind = end.map_or(0, |(_, place)| place + 1);
-    let damaged_behind = tail.iter().skip(behind).any(|sector| *sector == GroupSector::Damaged);
-    let mut last = end.map(|(number, _)| number);
-    let mut lost = Lost { slots: None, complete: !damaged_behind };
-    if let Some(seal) = seal {
-        known.insert(seal.last_group, seal.slots);
-        last = last.max(Some(seal.last_group));
-        lost.complete = true;
-    }
+    let end = match (behind, seal) {
+        (Some((_, group)), _) => {
+            known.insert(group.number - 1, group.slots_before);
+            group.number
+        }
+        (None, Some(seal)) => {
+            known.insert(seal.last_group, seal.slots);
+            seal.last_group + 1
+        }
+        (None, None) => known.keys().next_back().map_or(next_group, |last| last.saturating_add(1)),
+    };
+    let mut lost = Lost { slots: None, complete: behind.is_some() || seal.is_some() };
     // No more groups than sectors: a number that says otherwise is not to be believed.
-    let groups = last.map_or(0, |last| (last + 1).saturating_sub(next_group)).min(tail.len() as u64);
-    for number in next_group..next_group + groups {
+    let most = next_group.saturating_add(lost_sectors.len() as u64);
+    lost.complete &= end <= most;
+    for number in next_group..end.min(most) {
         match known.get(&number) {
-            _ if present.get(&number).is_some_and(|(there, all)| there == all) => {}
             Some(slots) => lost.add(*slots),
             None => lost.complete = false,
         }
@@ -318,14 +452,14 @@ fn held(sectors: &[GroupSector]) -> Lost {
     held
 }
 
-fn damage(file: &str, sector: usize, part: DamagedPart, lost: Lost) -> OpenError {
-    OpenError::Damaged(Damage {
+fn damage(file: &str, sector: usize, part: DamagedPart, lost: Lost) -> Damage {
+    Damage {
         file: file.to_string(),
         offset: (sector * SECTOR_BYTES) as u64,
         part,
         slots: lost.slots,
         slots_complete: lost.complete,
-    })
+    }
 }
 
 /// Cuts the payload of a commit into its records.

@@ -7,6 +7,8 @@
 //! ```text
 //! sector 0  header  at  4 magic "PaxosJnl"   12 version, 4   16 segment, 4   20 segment before, 4   24 bytes of the file, 8
 //!                      32 owner, 8   40 first group, 8   48 slots of the group before it, 16
+//!                      64 oldest segment needed, 4   68 server and 72 round promised, 4 and 8   80 forgotten below, 8
+//!                      88 first group of the oldest segment, 8
 //! sector 1  seal    at  4 magic "PaxosEnd"   12 last group, 8   20 its slots, 16        (all zero: the segment is open)
 //! sector 2+ group   at  4 index, 4    8 payload bytes of the group, 4   12 flags, 4   16 group, 8
 //!                      24 slots, 16   40 slots of the group before, 16   56 payload, 456
@@ -17,11 +19,12 @@
 //! records, each behind its length (4 bytes). Slots are the lowest and the highest of which the commit accepts a value
 //! (1 and 0 if of none): when sectors are damaged, their neighbours still know what was in them.
 
-use crate::paxos::{Slot, SlotRange};
+use crate::paxos::{Ballot, Slot, SlotRange};
+use crate::role::Server;
 use crate::storage::disk::SECTOR_BYTES;
 
 /// The version of this layout.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Payload bytes of one sector.
 pub(super) const PAYLOAD_BYTES: usize = SECTOR_BYTES - PAYLOAD_AT;
 /// Groups begin in this sector of a segment.
@@ -81,6 +84,21 @@ pub(super) struct Header {
     pub first_group: u64,
     /// The slots of the group before the first.
     pub slots_before: Slots,
+    /// What the journal was when the segment was made.
+    pub base: Base,
+}
+
+/// What is known when a segment is made: so that the segments before it may be damaged or gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Base {
+    /// The oldest segment that is needed; those before it were removed on purpose.
+    pub oldest: u32,
+    /// The first group in that one.
+    pub oldest_group: u64,
+    /// The acceptor was bound to this ballot.
+    pub promised: Ballot,
+    /// The acceptor had forgotten all slots below.
+    pub below: Slot,
 }
 
 impl Header {
@@ -94,6 +112,11 @@ impl Header {
         put(&mut sector, 32, &self.owner.to_le_bytes());
         put(&mut sector, 40, &self.first_group.to_le_bytes());
         put_slots(&mut sector, 48, self.slots_before);
+        put(&mut sector, 64, &self.base.oldest.to_le_bytes());
+        put(&mut sector, 68, &u32::from(self.base.promised.server.0).to_le_bytes());
+        put(&mut sector, 72, &self.base.promised.round.to_le_bytes());
+        put(&mut sector, 80, &self.base.below.0.to_le_bytes());
+        put(&mut sector, 88, &self.base.oldest_group.to_le_bytes());
         Seed::HEADER.close(&mut sector);
         sector
     }
@@ -111,6 +134,12 @@ impl Header {
             owner: number::<8>(sector, 32),
             first_group: number::<8>(sector, 40),
             slots_before: slots(sector, 48),
+            base: Base {
+                oldest: number::<4>(sector, 64) as u32,
+                oldest_group: number::<8>(sector, 88),
+                promised: Ballot { round: number::<8>(sector, 72), server: Server(sector[68]) },
+                below: Slot(number::<8>(sector, 80)),
+            },
         })
     }
 }

@@ -1,6 +1,7 @@
-//! The journal on a disk in memory; here the plain ways, in `crash` and `damage` the others.
+//! The journal on a disk in memory; here the plain ways, in `crash`, `cut` and `damage` the others.
 
 mod crash;
+mod cut;
 mod damage;
 
 use std::collections::BTreeMap;

@@ -51,6 +51,10 @@ struct Past {
     accepted: BTreeMap<Slot, (Ballot, usize)>,
     /// It may know more: it has died since, after making durable what has no line, or it lived before these lines.
     may_know_more: bool,
+    /// It has forgotten all slots below.
+    truncated_below: Slot,
+    /// It woke up and knew so many slots, as this line says; what it has forgotten it says next.
+    woke: Option<(u64, usize)>,
     /// The life of the last line, and whether the acceptor has spoken in it.
     life: Option<u32>,
     has_spoken: bool,
@@ -61,6 +65,9 @@ pub(super) fn check(case: &mut Case<'_>) {
         let mut past = Past { may_know_more: !case.trusted.contains(server), ..Past::default() };
         for at in lines {
             past.take(case, server, at);
+        }
+        if past.truncated_below <= Slot(1) {
+            past.check_waking(case);
         }
     }
 }
@@ -76,7 +83,29 @@ impl Past {
             self.has_spoken = false;
         }
         self.has_spoken |= line.role == RoleTag::Acceptor;
+        if let Event::Truncate { below } = line.event {
+            self.truncated_below = self.truncated_below.max(below);
+            self.accepted = self.accepted.split_off(&self.truncated_below);
+        }
+        // What it has forgotten, and what its disk has lost, it says first.
+        let is_wake = matches!(
+            line.event,
+            Event::Restart { .. } | Event::Boot { .. } | Event::Truncate { .. } | Event::Damaged { .. }
+        );
+        if line.role == RoleTag::Acceptor && !is_wake {
+            self.check_waking(case);
+        }
         match &line.event {
+            Event::Damaged { slot, to } => {
+                self.accepted.retain(|accepted, _| accepted < slot || to < accepted);
+                self.may_know_more = true;
+            }
+            Event::Mend { slot, ballot } => {
+                let before = self.accepted.get(slot).map(|(before, _)| *before);
+                if before < Some(*ballot) {
+                    self.accepted.insert(*slot, (*ballot, at));
+                }
+            }
             Event::Promise { slot, ballot, accepted, .. } => {
                 case.counts.answers += 1;
                 self.bind(case, *ballot, at, "promised");
@@ -167,6 +196,12 @@ impl Past {
         {
             self.promised = Some((promised, at));
         }
+        self.woke = Some((count, at));
+    }
+
+    /// It has said what it has forgotten on purpose: the rest it must know.
+    fn check_waking(&mut self, case: &mut Case<'_>) {
+        let Some((count, at)) = self.woke.take() else { return };
         if count < self.accepted.len() as u64 {
             let who = &case.run.line(at).id.process;
             let says = format!("{who} woke up knowing {count} accepted slots of {}", self.accepted.len());
@@ -176,6 +211,8 @@ impl Past {
 
     /// Holds what a PROMISE reports against what was accepted; gives the report, as complete as lines make it.
     fn report(&mut self, case: &mut Case<'_>, from: Slot, told: &AcceptedSlots, at: usize) -> Report {
+        // It says nothing of slots that it has forgotten.
+        let from = from.max(self.truncated_below);
         let last_shown = told.more.and(told.first.last()).map_or(Slot(u64::MAX), |(slot, _)| *slot);
         self.check_shown(case, from, last_shown, told, at);
         for (slot, ballot) in &told.first {

@@ -110,7 +110,7 @@ fn check_digests(case: &mut Case<'_>) {
             Event::Boot { applied: Some(slot), digest: Some(digest), .. }
             | Event::Restart { applied: Some(slot), digest: Some(digest), .. }
             | Event::Stop { applied: Some(slot), digest: Some(digest), .. }
-            | Event::Snapshot { slot, digest }
+            | Event::Snapshot { slot, digest, .. }
             | Event::Digest { slot, digest, .. } => (slot, digest),
             _ => continue,
         };

@@ -49,6 +49,12 @@ pub(crate) struct Data {
     pub live: bool,
     /// Whether its buttons may crash roles.
     pub lab: bool,
+    /// Whether the server that is watched shows the steps of the protocol.
+    pub steps: bool,
+    /// What the page teaches, if it does.
+    pub lesson: Option<Shown<'static>>,
+    /// Where else the cluster can be watched.
+    pub others: Vec<String>,
 }
 
 /// What the audit says.
@@ -58,6 +64,21 @@ pub(crate) struct Finding {
     verdict: &'static str,
     says: String,
     lines: Vec<String>,
+}
+
+/// A lesson, as the page shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shown<'a> {
+    /// What it is called.
+    pub title: &'a str,
+    /// What happens.
+    pub says: &'a str,
+    /// Where to look: a sentence, and the line that it is about.
+    pub look: Vec<(&'a str, String)>,
+    /// What to think about.
+    pub question: &'a str,
+    /// Where the answer stands.
+    pub answer: &'a str,
 }
 
 /// A page and what is to be said about it.
@@ -73,8 +94,23 @@ pub struct Page {
     pub opens_at: Option<String>,
 }
 
+/// The page of a lesson. It opens at the first line to look at, also where a rule is broken: that comes in its time.
+pub fn lesson(run: &Run, audit: &Audit, shown: Shown<'static>) -> String {
+    let (mut data, _) = data_of(run, audit, shown.title, LINES_MAX);
+    data.first = None;
+    data.lesson = Some(shown);
+    page::assemble(&data, "connect-src 'none'")
+}
+
 /// The page of a run, with at most `most` of its lines.
 pub fn page(run: &Run, audit: &Audit, title: &str, most: usize) -> Page {
+    let (data, lines) = data_of(run, audit, title, most);
+    let (left_out, opens_at) = (data.left_out, data.first.clone());
+    Page { html: page::assemble(&data, "connect-src 'none'"), lines, left_out, opens_at }
+}
+
+/// What the page knows, and how many lines it holds.
+fn data_of(run: &Run, audit: &Audit, title: &str, most: usize) -> (Data, usize) {
     let wrong = first_wrong(run, audit);
     let kept = window(run, wrong, most);
     let mut text = String::new();
@@ -100,8 +136,14 @@ pub fn page(run: &Run, audit: &Audit, title: &str, most: usize) -> Page {
         packed: page::pack(&text),
         ..Data::default()
     };
-    let (lines, left_out, opens_at) = (kept.len(), data.left_out, data.first.clone());
-    Page { html: page::assemble(&data, "connect-src 'none'"), lines, left_out, opens_at }
+    (data, kept.len())
+}
+
+/// The page that a server serves: it begins empty, and asks that server for lines.
+pub fn live(title: &str, lab: bool, steps: bool, others: Vec<String>) -> String {
+    let packed = page::pack("");
+    let data = Data { title: title.to_string(), live: true, lab, steps, others, packed, ..Data::default() };
+    page::assemble(&data, "connect-src 'self'")
 }
 
 fn word(verdict: Verdict) -> &'static str {

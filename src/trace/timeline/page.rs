@@ -11,9 +11,7 @@ use super::Data;
 
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
-/// The script is one scope: nothing of it can be reached from outside by accident.
 const SCRIPT: &str = concat!(
-    "(() => {\n\"use strict\";\n",
     include_str!("page/reader.js"),
     include_str!("page/model.js"),
     include_str!("page/sentences.js"),
@@ -22,19 +20,23 @@ const SCRIPT: &str = concat!(
     include_str!("page/strip.js"),
     include_str!("page/panels.js"),
     include_str!("page/main.js"),
-    "})();\n",
 );
+/// What only a page needs that watches a cluster.
+const LIVE: &str = include_str!("page/live.js");
 
 /// The page; `reach` is what it may talk to, in the words of a content security policy.
 pub(crate) fn assemble(data: &Data, reach: &str) -> String {
     let policy =
         format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; {reach}");
     // Each part is put in once, the data last: what stands in it is never searched for places to fill.
+    // The script is one scope: nothing of it can be reached from outside by accident.
+    let live = if data.live { LIVE } else { "" };
+    let script = format!("(() => {{\n\"use strict\";\n{live}{SCRIPT}}})();\n");
     let page = HTML
         .replace("%POLICY%", &policy)
         .replace("%TITLE%", &escape(&data.title))
         .replace("%STYLE%", STYLE)
-        .replace("%SCRIPT%", SCRIPT);
+        .replace("%SCRIPT%", &script);
     let (head, tail) = page.split_once("%DATA%").unwrap_or((&page, ""));
     [head, &json(data), tail].concat()
 }

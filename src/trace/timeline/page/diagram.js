@@ -201,7 +201,8 @@ class Diagram {
     const drawn = [];
     for (const outage of this.app.run.derive().outages) {
       const y1 = this.yOf(outage.from), y2 = outage.to ? this.yOf(outage.to) : this.height;
-      if (y2 < top || y1 > end) continue;
+      // Between two lines that are shown there may be no room for an outage among lines that are not.
+      if (y2 < top || y1 > end || y2 - y1 < 3) continue;
       const lanes = this.places.lanes.filter((lane) => lane.server === outage.server && (!outage.role || lane.role === outage.role));
       const y = Math.max(y1, top - 20), height = Math.min(y2, end + 20) - y;
       for (const lane of lanes) {
@@ -235,10 +236,26 @@ class Diagram {
       for (const edge of shown[row].causes) add(edge);
       for (const edge of shown[row].effects) if (edge.to.shown >= to || edge.to.shown < from) add(edge);
     }
+    for (let row = from; row < to; row++) this.ghost(shown[row], top, usual);
     const paint = (groups, className) => `<g class="${className}">` + [...groups.values()].map(({ style, shafts, heads }) =>
       `<path class="shaft" style="--hue:var(--s${style.hue})" stroke-width="${style.width}"${style.dash} d="${shafts.join("")}"/>`
       + `<path class="head" style="--hue:var(--s${style.hue})" d="${heads.join("")}"/>`).join("") + "</g>";
     return paint(usual, "arrows") + paint(hot, "arrows hot");
+  }
+
+  /** Of a client that is watched from afar there are no lines: what a server says of it is all there is. */
+  ghost(line, top, into) {
+    if (!/^RE(QUEST|SPONSE)$/.test(line.name) || !line.server || !line.req) return;
+    const x = this.places.find.get(line.req.slice(0, line.req.lastIndexOf("-"))), at = this.x(line);
+    const isHeard = line.name === "REQUEST" ? line.causes.length : line.effects.length;
+    if (x === undefined || isHeard) return;
+    const key = "ghost", y = this.ys[line.shown] - top;
+    if (!into.has(key)) into.set(key, { style: { hue: 0, width: 1.1, dash: ' stroke-dasharray="2 3"' }, shafts: [], heads: [] });
+    const { shafts, heads } = into.get(key);
+    const [x1, x2, y1, y2] = line.name === "REQUEST" ? [x, at - 7, y - 5, y] : [at - 7, x + 4, y, y + 5];
+    const way = Math.sign(x2 - x1);
+    shafts.push(`M${x1} ${y1}L${x2} ${y2}`);
+    heads.push(`M${x2} ${y2}L${x2 - 5 * way} ${y2 - 2.6}L${x2 - 5 * way} ${y2 + 2.6}Z`);
   }
 
   arrow(edge, top, into) {
@@ -299,7 +316,7 @@ class Diagram {
       element.dataset.row = row;
       const when = document.createElement("span");
       when.className = "when";
-      when.textContent = relative(line.at);
+      when.textContent = relative(line.at - run.start);
       const tell = document.createElement("span");
       tell.className = "tell";
       tell.append(dressed(sentence(line, run.cluster.size)));

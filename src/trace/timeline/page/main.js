@@ -32,6 +32,7 @@ class App {
     listen(this);
     this.offer();
     drawLegend();
+    drawLesson(this);
     this.tellVerdict();
     this.readAddress();
     document.body.classList.remove("loading");
@@ -70,9 +71,24 @@ class App {
     $("by-server").value = server || "";
     $("clear").hidden = !(req || slot || server);
     $("nothing").hidden = this.shown.length > 0;
-    $("nothing").textContent = this.run.lines.length ? `No line is about ${describeFilter(this.filter)}.` : "There are no lines yet.";
+    $("nothing").textContent = this.run.lines.length ? `No line is about ${describeFilter(this.filter)}.` : "There are no lines yet. Ask the cluster for something: ./run_client.sh";
     this.diagram.layout();
     this.diagram.reveal(this.cursor, true);
+    this.tellCount();
+    this.settle(false);
+  }
+
+  /** More lines have come. Who looks at the newest stays with it; who looks at another line keeps that. */
+  grow(follows) {
+    const line = this.line(), top = this.diagram.box.scrollTop, before = line ? this.diagram.yOf(line) : 0;
+    this.shown = filterRows(this.run, this.filter);
+    const at = line ? this.shown.indexOf(line) : -1;
+    this.cursor = follows || at < 0 ? this.shown.length - 1 : at;
+    $("nothing").hidden = this.shown.length > 0;
+    this.diagram.layout();
+    if (follows) this.diagram.reveal(this.cursor, false);
+    else if (line) this.diagram.box.scrollTop = top + this.diagram.yOf(line) - before;
+    this.strip.paper = null;
     this.tellCount();
     this.settle(false);
   }
@@ -101,12 +117,13 @@ class App {
       drawStage(this, forward);
       drawState(this);
       drawDetail(this);
+      if (this.drawLab) this.drawLab();
     } else if (this.tab === "slots") drawSlots(this);
     const line = this.line(), strip = this.strip.canvas;
     $("said").textContent = line && !this.playing ? plain(sentence(line, this.run.cluster.size)) : "";
     strip.setAttribute("aria-valuemax", this.shown.length);
     strip.setAttribute("aria-valuenow", this.cursor + 1);
-    strip.setAttribute("aria-valuetext", line ? `line ${this.cursor + 1} of ${this.shown.length}, after ${relative(line.at)} seconds` : "nothing");
+    strip.setAttribute("aria-valuetext", line ? `line ${this.cursor + 1} of ${this.shown.length}, after ${relative(line.at - this.run.start)} seconds` : "nothing");
   }
 
   /** Goes to a line; if the filter hides it, the filter goes. */
@@ -215,7 +232,8 @@ class App {
     $("by-order").setAttribute("aria-pressed", !this.byTime);
     $("by-time").setAttribute("aria-pressed", this.byTime);
     this.cursor = -1;
-    const first = this.run.byId.get(this.data.first || "");
+    const { lesson } = this.data;
+    const first = this.run.byId.get(this.data.first || (lesson && lesson.look.length ? lesson.look[0][1] : ""));
     this.refresh(this.run.byId.get(asked.get("at") || "") || first);
     if (asked.get("tab")) this.showTab(["slots", "legend"].includes(asked.get("tab")) ? asked.get("tab") : "now");
     this.reading = false;
@@ -259,6 +277,7 @@ class App {
     if (this.run.dropped) said.push(`the oldest ${this.run.dropped.toLocaleString("en")} lines were let go`);
     if (this.run.unread) said.push(`${many(this.run.unread, "line")} could not be read`);
     if (this.data.lost) said.push(`${this.data.lost} lines were lost on the way here`);
+    if (this.data.deaf) said.push(...this.data.deaf);
     if (arrows) said.push(`${many(arrows, "arrow")} here not drawn: too many`);
     if (this.data.torn && this.data.torn.length) said.push(`torn last line ignored: ${this.data.torn.join(", ")}`);
     $("undrawn").textContent = said.join("; ");

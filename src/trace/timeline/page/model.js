@@ -15,6 +15,7 @@ class Run {
     this.dropped = 0;
     this.unread = 0;
     this.origin = null;
+    this.start = 0;
     this.cluster = new Set();
     this.tables();
   }
@@ -43,8 +44,12 @@ class Run {
         fresh.push(line);
       }
     }
+    if (!fresh.length) return fresh;
     if (this.origin === null) this.origin = fresh.reduce((least, line) => Math.min(least, line.time), Infinity);
-    for (const line of fresh) line.at = line.time - this.origin;
+    for (const line of fresh) {
+      line.at = line.time - this.origin;
+      this.start = Math.min(this.start, line.at);
+    }
     fresh.sort((a, b) => a.at - b.at || a.n - b.n);
     for (const line of fresh) this.index(line);
     for (const line of fresh) this.join(line);

@@ -121,7 +121,6 @@ function drawDetail(app) {
   if (slot && !line.fields.slot.endsWith("+")) action(`only slot ${slot}`, () => app.setFilter({ slot }));
   if (line.server) action(`only s${line.server}`, () => app.setFilter({ server: line.server }));
   action("copy link", () => app.copyLink());
-  if (app.labActions) app.labActions(line, action);
   parts.push(actions);
   box.replaceChildren(...parts);
 }
@@ -131,6 +130,24 @@ function unheard(line) {
   if (!/^(PREPARE|ACCEPT|CHOSEN)$/.test(line.name)) return [];
   const heard = new Set(line.effects.map((edge) => edge.to.server));
   return readServers(line.fields.to).filter((number) => !heard.has(number));
+}
+
+/** What the page teaches: a text, places to look at, and a question whose answer one has to ask for. */
+function drawLesson(app) {
+  const { lesson } = app.data;
+  if (!lesson) return;
+  const box = $("lesson");
+  box.hidden = false;
+  const places = element("ol", "links", ...lesson.look.map(([says, id]) => {
+    const button = element("button", "jump", says);
+    button.type = "button";
+    button.addEventListener("click", () => app.run.byId.has(id) && app.go(app.run.byId.get(id)));
+    return element("li", "", button);
+  }));
+  const answer = element("details", "", element("summary", "", lesson.question), element("p", "", lesson.answer));
+  box.replaceChildren(element("details", "", element("summary", "", `Lesson: ${lesson.title}`), element("p", "", lesson.says)),
+    element("h3", "", "look at"), places, element("h3", "", "a question"), answer);
+  box.firstChild.open = true;
 }
 
 /** Slots against servers, as they are at the chosen line. At most so many slots around the one of interest. */

@@ -1,0 +1,96 @@
+//! Results for programs: one JSON object a result, on a line of its own.
+
+use serde_json::{Map, Value, json};
+
+use super::outcome::{ClientError, Found, Outcome};
+use super::perform::{Done, Ended};
+use super::status::Survey;
+use super::workload::Action;
+
+/// How an operation ended.
+pub fn operation(action: &Action, ended: &Ended) -> Value {
+    let mut object = Map::new();
+    let mut put = |name: &str, value: Value| _ = object.insert(name.to_string(), value);
+    put(
+        "op",
+        json!(match action {
+            Action::Put { .. } => "put",
+            Action::Get { .. } => "get",
+            Action::Delete { .. } => "delete",
+        }),
+    );
+    put_bytes(&mut put, "key", action.key());
+    let status = match &ended.end {
+        Ok(Done::Wrote(outcome)) => {
+            put("version", json!(outcome.version()));
+            put("slot", json!(outcome.slot().0));
+            match outcome {
+                Outcome::Written { .. } => "OK",
+                Outcome::NotFound { .. } => "NOTFOUND",
+                Outcome::Mismatch { .. } => "MISMATCH",
+            }
+        }
+        Ok(Done::Read(Found { slot, value, version })) => {
+            put("version", json!(version));
+            put("slot", json!(slot.0));
+            if let Some(value) = value {
+                put_bytes(&mut put, "value", value);
+            }
+            if value.is_some() { "OK" } else { "NOTFOUND" }
+        }
+        Err(error) => {
+            put("error", json!(error.to_string()));
+            if matches!(error, ClientError::Unknown(_)) { "UNKNOWN" } else { "NOTAPPLIED" }
+        }
+    };
+    put("status", json!(status));
+    put("took_ms", json!((ended.took.as_secs_f64() * 1e6).round() / 1e3));
+    Value::Object(object)
+}
+
+/// Bytes as a string; under another name, in hexadecimal, if they are none.
+fn put_bytes(put: &mut impl FnMut(&str, Value), name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => put(name, json!(text)),
+        Err(_) => {
+            put(&format!("{name}_hex"), json!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+        }
+    }
+}
+
+/// How the cluster is.
+pub fn survey(survey: &Survey) -> Value {
+    let (writes, says) = survey.verdict();
+    let servers: Vec<Value> = survey
+        .answers
+        .iter()
+        .map(|(server, answer)| match answer {
+            Ok(status) => status.to_json(),
+            Err(error) => json!({ "server": server.0, "error": error.to_string() }),
+        })
+        .collect();
+    json!({ "writes": writes, "says": says, "agree": survey.agreement().is_some(), "servers": servers })
+}
+
+/// What ended the programme.
+pub fn stop(code: u8, sentence: &str) -> Value {
+    json!({ "error": sentence, "exit_code": code })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::paxos::Slot;
+    use std::time::Duration;
+
+    #[test]
+    fn bytes_that_are_no_text_are_hexadecimal() {
+        let found = Found { slot: Slot(7), value: Some(vec![0xff, 0]), version: 2 };
+        let ended = Ended { end: Ok(Done::Read(found)), took: Duration::from_micros(1_234) };
+        let action = Action::Get { key: b"a \"key\"".to_vec() };
+        assert_eq!(
+            operation(&action, &ended),
+            json!({ "op": "get", "key": "a \"key\"", "status": "OK", "slot": 7, "version": 2, "value_hex": "ff00", "took_ms": 1.234 })
+        );
+    }
+}

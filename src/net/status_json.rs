@@ -1,0 +1,24 @@
+//! How a server is, for programs: one JSON object, the same from `paxos-client status -o json` and over HTTP.
+
+use serde_json::{Value, json};
+
+use super::wire::ServerStatus;
+use crate::trace::RoleTag;
+
+impl ServerStatus {
+    /// As JSON; ballots and digests as lines write them.
+    pub fn to_json(&self) -> Value {
+        let role = |role: &super::wire::RoleStatus| {
+            (RoleTag::from(role.role).as_str().to_string(), json!({ "up": role.up, "crashes": role.crashes }))
+        };
+        let roles: serde_json::Map<String, Value> = self.roles.iter().map(role).collect();
+        let linked: Vec<u8> = self.linked.iter().map(|server| server.0).collect();
+        json!({
+            "server": self.server.0, "version": self.version, "protocol": self.protocol, "restart": self.restart,
+            "life": self.life, "pid": self.pid, "roles": roles, "promised": self.promised.to_string(),
+            "accepted": self.accepted, "chosen": self.known.0, "applied": self.applied.0,
+            "digest": format!("{:016x}", self.digest), "keys": self.keys, "sessions": self.sessions,
+            "dropped": self.dropped, "disk_full": self.disk_full, "linked": linked,
+        })
+    }
+}

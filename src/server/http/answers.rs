@@ -1,0 +1,71 @@
+//! What is answered over HTTP: heads, the status, the metrics.
+
+use std::fmt::Write as _;
+
+use super::feed::Feed;
+use crate::net::ServerStatus;
+use crate::trace::RoleTag;
+
+/// A whole answer.
+pub fn answer(status: u16, kind: &str, body: &str) -> String {
+    format!("{}Content-Length: {}\r\n\r\n{body}", head(status, kind), body.len())
+}
+
+/// The head of an answer, without its end.
+pub fn head(status: u16, kind: &str) -> String {
+    let word = match status {
+        200 => "OK",
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        421 => "Misdirected Request",
+        431 => "Request Header Fields Too Large",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        _ => "Error",
+    };
+    format!(
+        "HTTP/1.1 {status} {word}\r\nContent-Type: {kind}; charset=utf-8\r\nConnection: close\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
+         Cross-Origin-Resource-Policy: same-origin\r\n"
+    )
+}
+
+/// The status in the text format of Prometheus.
+pub fn metrics(status: &ServerStatus, feed: &Feed) -> String {
+    let mut text = String::new();
+    let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "# HELP paxos_{name} {help}\n# TYPE paxos_{name} {kind}");
+        for (labels, value) in values {
+            let _ = writeln!(text, "paxos_{name}{labels} {value}");
+        }
+    };
+    let one = |value| vec![(String::new(), value)];
+    let by_role = |value: fn(&crate::net::RoleStatus) -> u64| -> Vec<(String, u64)> {
+        let label = |role| format!("{{role=\"{}\"}}", RoleTag::from(role).as_str());
+        status.roles.iter().map(|role| (label(role.role), value(role))).collect()
+    };
+    let info = format!(
+        "{{server=\"{}\",version=\"{}\",protocol=\"{}\",restart=\"{}\"}}",
+        status.server.0, status.version, status.protocol, status.restart
+    );
+    metric("info", "gauge", "What runs.", &[(info, 1)]);
+    metric("applied_slot", "gauge", "The last slot that the learner has applied.", &one(status.applied.0));
+    metric("chosen_slot", "gauge", "The highest slot that is known to be chosen.", &one(status.known.0));
+    metric("promised_round", "gauge", "The round of the acceptor's promise.", &one(status.promised.round));
+    metric("accepted_slots", "gauge", "In how many slots the acceptor has accepted.", &one(status.accepted));
+    metric("role_up", "gauge", "Whether a role lives.", &by_role(|role| u64::from(role.up)));
+    metric("role_crashes_total", "counter", "How often a role has died.", &by_role(|role| u64::from(role.crashes)));
+    metric("dropped_messages_total", "counter", "Messages for roles that were down or full.", &one(status.dropped));
+    metric("linked_peers", "gauge", "Servers that this one is connected to.", &one(status.linked.len() as u64));
+    metric("keys", "gauge", "Keys of the store, tombstones included.", &one(status.keys));
+    metric("sessions", "gauge", "Sessions of clients.", &one(status.sessions));
+    metric("disk_full", "gauge", "Whether the disk has no room for new values.", &one(u64::from(status.disk_full)));
+    metric("process_lives_total", "counter", "How often the server has started on its data.", &one(status.life.into()));
+    metric("viewers", "gauge", "Who watches over HTTP.", &one(feed.viewers() as u64));
+    metric("viewer_lost_lines_total", "counter", "Lines that viewers have missed.", &one(feed.lost()));
+    text
+}

@@ -1,0 +1,252 @@
+//! The latest lines of the cluster, for whoever watches: bounded, and nobody who writes lines ever waits for a viewer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::role::Server;
+
+/// So many lines are kept for viewers that come late or read slowly, and so many bytes of them.
+const LINES_MAX: usize = 30_000;
+const BYTES_MAX: usize = 8 << 20;
+/// A viewer takes at most so many at once.
+const BATCH_MAX: usize = 512;
+
+/// Something that viewers hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A line, of this server or of another.
+    Line {
+        /// Of this one.
+        own: bool,
+        /// Without its line break.
+        text: Arc<str>,
+    },
+    /// So many lines were lost on their way here.
+    Lost(u64),
+}
+
+/// How this server hears of the lines of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hearing {
+    /// It is this one.
+    Here,
+    /// Nobody watches, so nobody listens.
+    Idle,
+    /// It is connected.
+    Up,
+    /// It is not.
+    Gone,
+    /// The cluster file names no address to ask.
+    Nowhere,
+}
+
+impl Hearing {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Hearing::Here => "here",
+            Hearing::Idle => "idle",
+            Hearing::Up => "up",
+            Hearing::Gone => "gone",
+            Hearing::Nowhere => "nowhere",
+        }
+    }
+}
+
+/// What a viewer takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// In order.
+    pub items: Vec<Item>,
+    /// So many came and went before the viewer took them.
+    pub missed: u64,
+    /// Where the viewer goes on.
+    pub next: u64,
+    /// Who is heard, if that has changed.
+    pub hearing: Option<BTreeMap<Server, Hearing>>,
+    /// The number of that change.
+    pub change: u64,
+}
+
+/// The lines.
+#[derive(Default)]
+pub struct Feed {
+    ring: Mutex<Ring>,
+    news: Condvar,
+    viewers: AtomicUsize,
+    lost: AtomicU64,
+}
+
+#[derive(Default)]
+struct Ring {
+    items: VecDeque<Item>,
+    bytes: usize,
+    /// How many items there have been before the first one here.
+    gone: u64,
+    hearing: BTreeMap<Server, Hearing>,
+    changes: u64,
+}
+
+/// Counts a viewer while it watches.
+pub struct Seat<'a>(&'a Feed);
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.viewers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Feed {
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // Each change under this lock is whole.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more item; the oldest go when there are too many.
+    pub fn push(&self, item: Item) {
+        if let Item::Lost(n) = item {
+            self.lost.fetch_add(n, Ordering::Relaxed);
+        }
+        let mut ring = self.ring();
+        ring.bytes += size(&item);
+        ring.items.push_back(item);
+        while ring.items.len() > LINES_MAX || ring.bytes > BYTES_MAX {
+            let Some(old) = ring.items.pop_front() else { break };
+            ring.bytes -= size(&old);
+            ring.gone += 1;
+        }
+        drop(ring);
+        self.news.notify_all();
+    }
+
+    /// The lines of a group, of this server or of another.
+    pub fn push_lines(&self, own: bool, group: &str) {
+        for line in group.lines() {
+            self.push(Item::Line { own, text: line.into() });
+        }
+    }
+
+    /// What is known of the way to a server.
+    pub fn tell(&self, server: Server, hearing: Hearing) {
+        let mut ring = self.ring();
+        if ring.hearing.insert(server, hearing) != Some(hearing) {
+            ring.changes += 1;
+            drop(ring);
+            self.news.notify_all();
+        }
+    }
+
+    /// What has come since `next`, waiting so long for something to come; `change` is what the viewer knows of who is
+    /// heard.
+    pub fn take(&self, next: u64, change: u64, patience: Duration) -> Batch {
+        let ring = self.ring();
+        let idle = |ring: &mut Ring| ring.gone + ring.items.len() as u64 <= next && ring.changes == change;
+        let (ring, _) = self.news.wait_timeout_while(ring, patience, idle).unwrap_or_else(PoisonError::into_inner);
+        let from = next.max(ring.gone);
+        let items: Vec<Item> = ring.items.iter().skip((from - ring.gone) as usize).take(BATCH_MAX).cloned().collect();
+        Batch {
+            missed: from - next,
+            next: from + items.len() as u64,
+            items,
+            hearing: (ring.changes != change).then(|| ring.hearing.clone()),
+            change: ring.changes,
+        }
+    }
+
+    /// Where a viewer that wants all there is begins.
+    pub fn beginning(&self) -> u64 {
+        self.ring().gone
+    }
+
+    /// Counts a viewer.
+    pub fn sit(&self) -> Seat<'_> {
+        self.viewers.fetch_add(1, Ordering::Relaxed);
+        Seat(self)
+    }
+
+    /// How many watch.
+    pub fn viewers(&self) -> usize {
+        self.viewers.load(Ordering::Relaxed)
+    }
+
+    /// A viewer has missed so many lines.
+    pub fn add_missed(&self, lines: u64) {
+        self.lost.fetch_add(lines, Ordering::Relaxed);
+    }
+
+    /// How many lines were lost on the way, to any viewer.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+fn size(item: &Item) -> usize {
+    match item {
+        Item::Line { text, .. } => text.len() + 48,
+        Item::Lost(_) => 48,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::ZERO;
+
+    fn texts(batch: &Batch) -> Vec<&str> {
+        batch.items.iter().map(|item| if let Item::Line { text, .. } = item { text } else { "LOST" }).collect()
+    }
+
+    #[test]
+    fn a_viewer_takes_everything_in_order_and_waits_for_more() {
+        let feed = Feed::default();
+        feed.push_lines(true, "a\nb\n");
+        let batch = feed.take(0, 0, NOW);
+        assert_eq!((texts(&batch), batch.next, batch.missed), (vec!["a", "b"], 2, 0));
+        assert_eq!(feed.take(2, 0, NOW), Batch { next: 2, ..Batch::default() });
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| feed.take(2, 0, Duration::from_secs(30)));
+            feed.push(Item::Lost(3));
+            assert_eq!(texts(&waits.join().unwrap()), ["LOST"]);
+        });
+        assert_eq!(feed.lost(), 3);
+    }
+
+    #[test]
+    fn what_a_slow_viewer_has_missed_is_counted_and_nothing_grows() {
+        let feed = Feed::default();
+        for n in 0..LINES_MAX + 10 {
+            feed.push_lines(false, &format!("line {n}"));
+        }
+        let batch = feed.take(0, 0, NOW);
+        assert_eq!((batch.missed, texts(&batch)[0], batch.items.len()), (10, "line 10", BATCH_MAX));
+        assert_eq!(feed.beginning(), 10);
+        // Long lines are fewer.
+        let long = "x".repeat(1 << 20);
+        for _ in 0..20 {
+            feed.push_lines(false, &long);
+        }
+        assert!(feed.ring().items.len() < 10 && feed.ring().bytes <= BYTES_MAX);
+    }
+
+    #[test]
+    fn a_change_of_who_is_heard_is_news_once() {
+        let feed = Feed::default();
+        feed.tell(Server(2), Hearing::Up);
+        feed.tell(Server(2), Hearing::Up);
+        let batch = feed.take(0, 0, NOW);
+        assert_eq!((batch.hearing.unwrap()[&Server(2)], batch.change), (Hearing::Up, 1));
+        assert_eq!(feed.take(0, 1, NOW).hearing, None);
+    }
+
+    #[test]
+    fn viewers_are_counted_while_they_sit() {
+        let feed = Feed::default();
+        let seat = feed.sit();
+        assert_eq!(feed.viewers(), 1);
+        drop(seat);
+        assert_eq!(feed.viewers(), 0);
+    }
+}

@@ -1,0 +1,295 @@
+//! The window: a server lets browsers watch the cluster, over plain HTTP on a loopback address.
+//!
+//! - [`feed`] holds the latest lines. Roles hand theirs over without waiting; viewers take them at their own pace.
+//! - [`relay`] brings the lines of the other servers, while somebody watches.
+//! - [`request`] reads what is asked and turns down what another site's page may have sent; [`answers`] says the rest.
+//!
+//! | asked | answered |
+//! |---|---|
+//! | `GET /` | the page of `paxos-lab timeline`, fed live |
+//! | `GET /events` | the lines of all servers, as server-sent events |
+//! | `GET /feed` | the lines of this server alone, for the other servers |
+//! | `GET /status` | how the server is, as JSON |
+//! | `GET /metrics` | the same for Prometheus |
+//! | `POST /crash?role=3.acceptor`, `/restart?role=3.acceptor` | in lab mode: a role dies, or lives again |
+
+mod answers;
+mod feed;
+mod relay;
+mod request;
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::clients::FrontDesk;
+use super::peers::tell_trouble;
+use super::supervisor::Order;
+use crate::net::{Connections, listen};
+use crate::paxos::RoleName;
+use crate::role::Server;
+use crate::trace::timeline;
+use feed::{Batch, Feed, Hearing, Item};
+use request::{LAB_FIELD, Refusal, Request};
+
+/// At most so many connections at once; so many of them may watch.
+const CONNECTIONS_MAX: usize = 64;
+const VIEWERS_MAX: usize = 16;
+/// A viewer that takes nothing for so long is let go.
+const TAKE: Duration = Duration::from_secs(5);
+/// If nothing happens, a viewer hears so often that somebody is there.
+const STILL_HERE: Duration = Duration::from_secs(1);
+/// After a refusal, so much more is taken, waiting so long for each part of it.
+const LINGER: Duration = Duration::from_millis(300);
+const LINGER_MAX_BYTES: u64 = 64 << 10;
+/// How long another server may take to carry out an order that is passed on to it.
+const PASS_ON: Duration = Duration::from_secs(2);
+
+/// What the window shows, and where it is.
+struct Window {
+    desk: FrontDesk,
+    feed: Arc<Feed>,
+    address: SocketAddr,
+}
+
+/// Opens the window.
+pub fn serve(desk: FrontDesk, listener: TcpListener) -> io::Result<()> {
+    let feed = Arc::new(Feed::default());
+    let address = listener.local_addr()?;
+    let me = desk.house.me;
+    feed.tell(me, Hearing::Here);
+    for (server, member) in desk.cluster.members().filter(|(server, _)| *server != me) {
+        match member.http {
+            Some(address) => relay::start(server, address, feed.clone())?,
+            None => feed.tell(server, Hearing::Nowhere),
+        }
+    }
+    let groups = desk.house.trace.tap();
+    let own = feed.clone();
+    thread::Builder::new().name("feed".to_string()).spawn(move || {
+        for (lost, group) in groups {
+            if lost > 0 {
+                own.push(Item::Lost(lost));
+            }
+            own.push_lines(true, &group);
+        }
+    })?;
+    let busy = |stream: TcpStream| {
+        let sentence = "too many connections already; try another server\n";
+        // Whoever does not take the sentence hears nothing.
+        let _ = (&stream).write_all(answers::answer(503, "text/plain", sentence).as_bytes());
+    };
+    let trouble = tell_trouble(desk.house.clone(), "no connection from a browser can be taken on");
+    let window = Window { desk, feed, address };
+    let serve = move |stream: TcpStream, _| window.answer(&stream);
+    listen("http", listener, Connections::up_to(CONNECTIONS_MAX), serve, busy, trouble)
+}
+
+impl Window {
+    /// One connection, one request.
+    fn answer(&self, stream: &TcpStream) {
+        let answered = stream.set_write_timeout(Some(TAKE)).and_then(|()| match request::read(stream)? {
+            Some(Ok(request)) => self.take(&request, stream),
+            Some(Err(refusal)) => refuse(stream, &refusal).and_then(|()| linger(stream)),
+            None => Ok(()),
+        });
+        // A viewer that has gone is no news.
+        let _ = answered;
+    }
+
+    fn take(&self, request: &Request, stream: &TcpStream) -> io::Result<()> {
+        if let Err(refusal) = request.check_caller(self.address) {
+            return refuse(stream, &refusal);
+        }
+        let path = request.path.as_str();
+        let is_change = matches!(path, "/crash" | "/restart");
+        if !is_change && request.method != "GET" {
+            return refuse(stream, &(405, "only GET is answered here".to_string()));
+        }
+        match path {
+            "/" => say(stream, "text/html", &self.page()),
+            "/events" => self.watch(stream),
+            "/feed" => self.feed(stream),
+            "/status" => say(stream, "application/json", &format!("{}\n", self.desk.status().to_json())),
+            "/metrics" => say(stream, "text/plain", &answers::metrics(&self.desk.status(), &self.feed)),
+            "/crash" | "/restart" => match self.order(request) {
+                Ok(done) => say(stream, "application/json", &done),
+                Err(refusal) => refuse(stream, &refusal),
+            },
+            _ => refuse(stream, &(404, "there is /, /events, /status and /metrics".to_string())),
+        }
+    }
+
+    /// The page, and what it must know to begin.
+    fn page(&self) -> String {
+        let FrontDesk { house, cluster, .. } = &self.desk;
+        let others = cluster.members().filter(|(server, _)| *server != house.me);
+        let others = others.filter_map(|(_, member)| Some(format!("http://{}/", member.http?))).collect();
+        timeline::live(
+            &format!("{}, by server {}", cluster.name, house.me.0),
+            house.options.lab,
+            house.trace.steps(),
+            others,
+        )
+    }
+
+    /// Tells a browser every line there is, and each that comes.
+    fn watch(&self, mut stream: &TcpStream) -> io::Result<()> {
+        let _seat = self.feed.sit();
+        if self.feed.viewers() > VIEWERS_MAX {
+            return refuse(stream, &(503, format!("{VIEWERS_MAX} watch already; try another server")));
+        }
+        stream.write_all(format!("{}\r\nretry: 1000\n\n", answers::head(200, "text/event-stream")).as_bytes())?;
+        let (mut next, mut change) = (self.feed.beginning(), 0);
+        loop {
+            let batch = self.feed.take(next, change, STILL_HERE);
+            self.feed.add_missed(batch.missed);
+            stream.write_all(events(&batch).as_bytes())?;
+            (next, change) = (batch.next, batch.change);
+        }
+    }
+
+    /// Tells another server the lines of this one.
+    fn feed(&self, mut stream: &TcpStream) -> io::Result<()> {
+        stream.write_all(format!("{}\r\n", answers::head(200, "text/plain")).as_bytes())?;
+        let (mut next, mut change) = (self.feed.beginning(), 0);
+        loop {
+            let batch = self.feed.take(next, change, STILL_HERE);
+            // A line break alone says that somebody is there.
+            let mut text = String::from("\n");
+            if batch.missed > 0 {
+                text.push_str(&format!("LOST {}\n", batch.missed));
+            }
+            for item in &batch.items {
+                if let Item::Line { own: true, text: line } = item {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+            stream.write_all(text.as_bytes())?;
+            (next, change) = (batch.next, batch.change);
+        }
+    }
+
+    /// Crashes or restarts a role, of this server or, by way of its own window, of another.
+    fn order(&self, request: &Request) -> Result<String, Refusal> {
+        request.check_change(self.desk.house.options.lab)?;
+        let target = request.asked("role").and_then(read_target);
+        let (server, role) = target.ok_or((400, "which role? As in ?role=3.acceptor".to_string()))?;
+        let down = match request.asked("for") {
+            Some(text) => Some(crate::duration::parse_duration(text).map_err(|error| (400, error))?),
+            None => None,
+        };
+        if server != self.desk.house.me {
+            return self.pass_on(server, request);
+        }
+        let is_crash = request.path == "/crash";
+        let order = if is_crash { Order::Crash { role, down } } else { Order::Restart { role } };
+        self.desk.orders.give(order).map_err(|why| (503, why))?;
+        Ok(json!({ "done": request.path.trim_start_matches('/'), "server": server.0 }).to_string())
+    }
+
+    fn pass_on(&self, server: Server, request: &Request) -> Result<String, Refusal> {
+        let address = self.desk.cluster.member(server).and_then(|member| member.http);
+        let address = address.ok_or((404, format!("the cluster file names no http address of server {}", server.0)))?;
+        let Request { path, query, .. } = request;
+        let call = || -> io::Result<String> {
+            let mut stream = TcpStream::connect_timeout(&address, PASS_ON)?;
+            stream.set_read_timeout(Some(PASS_ON))?;
+            stream.set_write_timeout(Some(PASS_ON))?;
+            let head = format!("POST {path}?{query} HTTP/1.1\r\nHost: {address}\r\n{LAB_FIELD}: yes\r\n\r\n");
+            stream.write_all(head.as_bytes())?;
+            let mut answer = String::new();
+            stream.take(64 << 10).read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        let answer = call().map_err(|error| (502, format!("server {} does not answer: {error}", server.0)))?;
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).trim();
+        if answer.starts_with("HTTP/1.1 200 ") { Ok(body.to_string()) } else { Err((502, body.to_string())) }
+    }
+}
+
+/// Reads `3.acceptor`.
+fn read_target(text: &str) -> Option<(Server, RoleName)> {
+    let (server, role) = text.split_once('.')?;
+    let role = match role {
+        "proposer" => RoleName::Proposer,
+        "acceptor" => RoleName::Acceptor,
+        "learner" => RoleName::Learner,
+        _ => return None,
+    };
+    Some((Server(server.parse().ok()?), role))
+}
+
+/// What a viewer is told, as server-sent events: lines without a name, everything else with one.
+fn events(batch: &Batch) -> String {
+    let mut text = String::new();
+    if let Some(hearing) = &batch.hearing {
+        let words: serde_json::Map<_, _> =
+            hearing.iter().map(|(server, hearing)| (server.0.to_string(), json!(hearing.word()))).collect();
+        text.push_str(&format!("event: hearing\ndata: {}\n\n", json!(words)));
+    }
+    if batch.missed > 0 {
+        text.push_str(&format!("event: lost\ndata: {}\n\n", batch.missed));
+    }
+    let mut open = false;
+    for item in &batch.items {
+        match item {
+            Item::Line { text: line, .. } => {
+                text.push_str(&format!("data: {line}\n"));
+                open = true;
+            }
+            Item::Lost(lost) => {
+                text.push_str(if open { "\n" } else { "" });
+                text.push_str(&format!("event: lost\ndata: {lost}\n\n"));
+                open = false;
+            }
+        }
+    }
+    // A comment: nothing has happened, and somebody is there.
+    text.push_str(if open { "\n" } else { ":\n\n" });
+    text
+}
+
+/// Takes what is still on its way, for a moment: closed earlier, the connection would break before the answer is read.
+fn linger(stream: &TcpStream) -> io::Result<()> {
+    stream.shutdown(std::net::Shutdown::Write)?;
+    stream.set_read_timeout(Some(LINGER))?;
+    io::copy(&mut stream.take(LINGER_MAX_BYTES), &mut io::sink()).map(drop)
+}
+
+fn say(mut stream: &TcpStream, kind: &str, body: &str) -> io::Result<()> {
+    stream.write_all(answers::answer(200, kind, body).as_bytes())
+}
+
+fn refuse(mut stream: &TcpStream, (status, sentence): &Refusal) -> io::Result<()> {
+    stream.write_all(answers::answer(*status, "text/plain", &format!("{sentence}\n")).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_end_where_they_should() {
+        let line = |text: &str| Item::Line { own: true, text: text.into() };
+        let batch =
+            Batch { items: vec![line("a"), line("b"), Item::Lost(3), line("c")], missed: 2, ..Batch::default() };
+        assert_eq!(events(&batch), "event: lost\ndata: 2\n\ndata: a\ndata: b\n\nevent: lost\ndata: 3\n\ndata: c\n\n");
+        assert_eq!(events(&Batch::default()), ":\n\n");
+        let hearing = Some([(Server(2), Hearing::Gone)].into());
+        assert_eq!(events(&Batch { hearing, ..Batch::default() }), "event: hearing\ndata: {\"2\":\"gone\"}\n\n:\n\n");
+    }
+
+    #[test]
+    fn roles_are_named_as_on_the_command_line() {
+        assert_eq!(read_target("3.acceptor"), Some((Server(3), RoleName::Acceptor)));
+        for wrong in ["", "3", "acceptor", "3.desk", "x.acceptor"] {
+            assert_eq!(read_target(wrong), None, "{wrong}");
+        }
+    }
+}

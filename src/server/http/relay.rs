@@ -1,0 +1,96 @@
+//! Hears the lines of the other servers, while somebody watches here: a thread a peer, which asks that server's own page.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::feed::{Feed, Hearing, Item};
+use crate::role::Server;
+use crate::trace::Line;
+
+/// A peer must take the call, and say something, within so long.
+const CALL: Duration = Duration::from_secs(1);
+const SILENCE_MAX: Duration = Duration::from_secs(4);
+/// After a failure the next try comes so much later; whether anybody watches is looked at as often.
+const PAUSE: Duration = Duration::from_millis(300);
+/// A longer line is none of ours.
+const LINE_MAX_BYTES: u64 = 64 << 10;
+
+/// Hears a peer for as long as the process lives.
+pub fn start(peer: Server, address: SocketAddr, feed: Arc<Feed>) -> io::Result<()> {
+    feed.tell(peer, Hearing::Idle);
+    let hear_always = move || {
+        let mut last = None;
+        loop {
+            if feed.viewers() == 0 {
+                feed.tell(peer, Hearing::Idle);
+            } else {
+                // Whatever ended it, the answer is to call again.
+                let _ = hear(peer, address, &feed, &mut last);
+                feed.tell(peer, Hearing::Gone);
+            }
+            thread::sleep(PAUSE);
+        }
+    };
+    thread::Builder::new().name(format!("hears {peer}")).spawn(hear_always).map(drop)
+}
+
+/// One connection, until it breaks or nobody watches any more.
+fn hear(peer: Server, address: SocketAddr, feed: &Feed, last: &mut Option<(u32, u64)>) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, CALL)?;
+    stream.set_read_timeout(Some(SILENCE_MAX))?;
+    stream.set_write_timeout(Some(CALL))?;
+    stream.write_all(format!("GET /feed HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    let mut lines = BufReader::new(stream);
+    let mut next = |text: &mut String| {
+        text.clear();
+        match lines.by_ref().take(LINE_MAX_BYTES).read_line(text)? {
+            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            _ => Ok(()),
+        }
+    };
+    let mut text = String::new();
+    next(&mut text)?;
+    if !text.starts_with("HTTP/1.1 200 ") {
+        return Err(io::Error::other("the peer does not tell its lines"));
+    }
+    while !text.trim_end().is_empty() {
+        next(&mut text)?;
+    }
+    feed.tell(peer, Hearing::Up);
+    while feed.viewers() > 0 {
+        next(&mut text)?;
+        let line = text.trim_end();
+        if let Some(lost) = line.strip_prefix("LOST ").and_then(|n| n.parse().ok()) {
+            feed.push(Item::Lost(lost));
+        } else if let Some(number) = number_of(peer, line)
+            && Some(number) > *last
+        {
+            // The peer begins with what it still has: what was heard before is not told twice.
+            *last = Some(number);
+            feed.push_lines(false, line);
+        }
+    }
+    Ok(())
+}
+
+/// The life and number of a line, if it is a line of this server. Whatever else a peer says is not passed on.
+fn number_of(peer: Server, text: &str) -> Option<(u32, u64)> {
+    let line: Line = text.parse().ok()?;
+    (line.id.process.as_server() == Some(peer)).then_some((line.id.process.life(), line.id.n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lines_of_the_peer_itself_are_passed_on() {
+        let line = "2026-08-21T14:03:07.105612Z WARN  s3@2.7  acceptor DROP     msg=ACCEPT cause=crashed";
+        assert_eq!(number_of(Server(3), line), Some((2, 7)));
+        assert_eq!(number_of(Server(2), line), None);
+        assert_eq!(number_of(Server(3), "HTTP/1.1 200 OK"), None);
+    }
+}

@@ -1,0 +1,199 @@
+//! Requests over HTTP: read within limits, and checked before anybody does anything for them.
+
+use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// The head of a request: longer ones are refused.
+const HEAD_MAX_BYTES: usize = 8 << 10;
+/// A request has at most so many header fields.
+const FIELDS_MAX: usize = 64;
+/// Its head must be there after so long, as a whole.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// What a request that changes something must carry: a page of another site cannot, unless this server allows it.
+pub const LAB_FIELD: &str = "x-paxos-lab";
+
+/// A request without its body: none here has one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// GET or POST.
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    /// Behind the question mark.
+    pub query: String,
+    host: Option<String>,
+    origin: Option<String>,
+    lab: bool,
+}
+
+/// Why a request is turned down: a status and a sentence.
+pub type Refusal = (u16, String);
+
+/// Reads the head of a request. None: the caller said nothing that could be answered.
+pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<Request, Refusal>>> {
+    let deadline = Instant::now() + HEAD_DEADLINE;
+    let mut head = Vec::new();
+    let mut block = [0; 1_024];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Some(Err((408, "the head of the request took too long".to_string()))));
+        }
+        stream.set_read_timeout(Some(left))?;
+        let length = stream.read(&mut block)?;
+        if length == 0 {
+            return Ok(None);
+        }
+        head.extend_from_slice(&block[..length]);
+        if let Some(read) = parse(&head) {
+            return Ok(Some(read));
+        }
+        if head.len() > HEAD_MAX_BYTES {
+            return Ok(Some(Err((431, format!("the head of the request is longer than {HEAD_MAX_BYTES} bytes")))));
+        }
+    }
+}
+
+/// The request of a head that is there as a whole; None if more must come.
+fn parse(head: &[u8]) -> Option<Result<Request, Refusal>> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut fields);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Partial) => return None,
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(error) => return Some(Err((400, format!("this is no request: {error}")))),
+    }
+    let mut request = Request { method: parsed.method?.to_string(), ..Request::default() };
+    let (path, query) = parsed.path?.split_once('?').unwrap_or((parsed.path?, ""));
+    (request.path, request.query) = (path.to_string(), query.to_string());
+    for field in parsed.headers.iter() {
+        let value = || String::from_utf8_lossy(field.value).into_owned();
+        let seen = match field.name.to_ascii_lowercase().as_str() {
+            "host" => request.host.replace(value()),
+            "origin" => request.origin.replace(value()),
+            LAB_FIELD => {
+                request.lab = true;
+                None
+            }
+            _ => None,
+        };
+        if seen.is_some() {
+            return Some(Err((400, format!("{} is given twice", field.name))));
+        }
+    }
+    Some(Ok(request))
+}
+
+impl Request {
+    /// Whether the request may be answered at all: it names this server by its address (a name that somebody else has
+    /// pointed here is not), and does not come from a page of another site.
+    pub fn check_caller(&self, bound: SocketAddr) -> Result<(), Refusal> {
+        let host = self.host.as_deref().unwrap_or_default();
+        if !is_own(host, bound) {
+            return Err((421, format!("the Host must be {bound}, as in http://{bound}/")));
+        }
+        match &self.origin {
+            Some(origin) if origin.strip_prefix("http://") != Some(host) => {
+                Err((403, "this comes from a page of another site".to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the request may change something.
+    pub fn check_change(&self, lab: bool) -> Result<(), Refusal> {
+        if !lab {
+            return Err((403, "this server was not started with --lab: its roles cannot be crashed".to_string()));
+        }
+        if self.method != "POST" {
+            return Err((405, "this changes something: POST".to_string()));
+        }
+        if !self.lab {
+            return Err((403, format!("the header field {LAB_FIELD} is missing")));
+        }
+        Ok(())
+    }
+
+    /// A part of the query: `3.acceptor` of `role=3.acceptor&for=2s`.
+    pub fn asked(&self, name: &str) -> Option<&str> {
+        self.query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))
+    }
+}
+
+/// Whether a Host names the address that was bound. Where that is every address of the machine, any of them will do, as
+/// long as it is a number: names can be pointed here by anybody.
+fn is_own(host: &str, bound: SocketAddr) -> bool {
+    if host == bound.to_string() || (bound.ip().is_loopback() && host == format!("localhost:{}", bound.port())) {
+        return true;
+    }
+    bound.ip().is_unspecified()
+        && host.parse::<SocketAddr>().is_ok_and(|named| named.port() == bound.port() && !is_unspecified(named.ip()))
+}
+
+fn is_unspecified(ip: IpAddr) -> bool {
+    ip.is_unspecified()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bound() -> SocketAddr {
+        "127.0.0.1:7301".parse().unwrap()
+    }
+
+    fn of(head: &str) -> Result<Request, Refusal> {
+        parse(head.as_bytes()).expect("the head is whole")
+    }
+
+    #[test]
+    fn a_head_is_read_when_it_is_whole() {
+        assert_eq!(parse(b"GET / HTTP/1.1\r\nHost: a"), None);
+        let request = of("GET /crash?role=3.acceptor&for=2s HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_eq!((request.path.as_str(), request.asked("role")), ("/crash", Some("3.acceptor")));
+        assert_eq!((request.asked("for"), request.asked("or")), (Some("2s"), None));
+        assert_eq!(of("what is this\r\n\r\n").unwrap_err().0, 400);
+        assert_eq!(of("GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n").unwrap_err().0, 400);
+        let many = "X: y\r\n".repeat(FIELDS_MAX + 1);
+        assert_eq!(of(&format!("GET / HTTP/1.1\r\n{many}\r\n")).unwrap_err().0, 400);
+    }
+
+    #[test]
+    fn only_the_exact_host_is_answered() {
+        let check = |host: &str, bound: &str| {
+            of(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).unwrap().check_caller(bound.parse().unwrap()).is_ok()
+        };
+        assert!(check("127.0.0.1:7301", "127.0.0.1:7301") && check("localhost:7301", "127.0.0.1:7301"));
+        for host in ["127.0.0.1", "127.0.0.1:7302", "evil.example:7301", "127.0.0.1:7301.evil.example", "localhost"] {
+            assert!(!check(host, "127.0.0.1:7301"), "{host}");
+        }
+        assert!(check("192.168.1.5:7301", "0.0.0.0:7301") && !check("evil.example:7301", "0.0.0.0:7301"));
+        assert!(of("GET / HTTP/1.1\r\n\r\n").unwrap().check_caller(bound()).is_err(), "no Host at all");
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_turned_away() {
+        let check = |origin: &str| {
+            let head = format!("GET /status HTTP/1.1\r\nHost: 127.0.0.1:7301\r\nOrigin: {origin}\r\n\r\n");
+            of(&head).unwrap().check_caller(bound()).is_ok()
+        };
+        assert!(check("http://127.0.0.1:7301"));
+        for origin in
+            ["null", "http://127.0.0.1:7302", "https://127.0.0.1:7301", "http://evil.example", "http://localhost:7301"]
+        {
+            assert!(!check(origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_change_needs_lab_mode_a_post_and_the_field() {
+        let post = of("POST /crash HTTP/1.1\r\nHost: 127.0.0.1:7301\r\nX-Paxos-Lab: yes\r\n\r\n").unwrap();
+        assert_eq!(post.check_change(true), Ok(()));
+        assert_eq!(post.check_change(false).unwrap_err().0, 403);
+        let get = Request { method: "GET".to_string(), ..post.clone() };
+        assert_eq!(get.check_change(true).unwrap_err().0, 405);
+        let bare = Request { lab: false, ..post };
+        assert_eq!(bare.check_change(true).unwrap_err().0, 403);
+    }
+}

@@ -1,0 +1,39 @@
+//! Why an acceptor must remember.
+
+use super::{Do, Lesson, MS, When};
+use crate::paxos::Policy;
+use crate::paxos::RoleName::Acceptor;
+
+pub(super) const LESSON: Lesson = Lesson {
+    name: "lost-memory",
+    title: "A lost memory breaks it",
+    says: "Three servers; in this scene an acceptor that dies comes back empty. Server 3 is cut off. Server 1 writes color = \
+           blue, chosen by servers 1 and 2, and answers OK. Server 2's acceptor dies and comes back: it has forgotten what \
+           it accepted. Now server 1 is cut off, and server 3 writes red with the promise of server 2, which knows of \
+           nothing. Both values are chosen in the same slots, both clients were told OK, and the replicas differ for ever. \
+           No step of the protocol was wrong, except that one disk was empty.",
+    look: &[
+        ("Blue is chosen by servers 1 and 2", "s1.*learner  CHOSEN   req=c1-2"),
+        ("Server 2's acceptor comes back with no memory", "s2.*acceptor RESTART"),
+        ("It promises server 3, and reports nothing", "s2.*acceptor PROMISE  req=c2-1"),
+        ("So server 3 believes that it is free", "s3.*proposer ACCEPT   req=c2-1"),
+        ("Red is chosen too, in the slot that blue had", "s3.*learner  CHOSEN   req=c2-2"),
+    ],
+    question: "Would it help if the acceptor came back with its promise alone, without the values that it accepted?",
+    answer: "No: the promise keeps old ballots away, and server 3's is new. Both must be durable before a word of them \
+             leaves. See src/paxos/acceptor.rs and src/role.rs: the types do not let a role speak earlier.",
+    servers: 3,
+    protocol: Policy::BasicPaxos,
+    forgets: true,
+    script: &[
+        (When::At(10 * MS), Do::Cut(1, 3)),
+        (When::At(10 * MS), Do::Cut(2, 3)),
+        (When::At(30 * MS), Do::Put(1, &[("color", "blue")])),
+        (When::At(90 * MS), Do::Crash(2, Acceptor)),
+        (When::At(95 * MS), Do::Cut(1, 2)),
+        (When::At(100 * MS), Do::Restart(2, Acceptor)),
+        (When::At(105 * MS), Do::Join(2, 3)),
+        (When::At(105 * MS), Do::Put(3, &[("color", "red")])),
+    ],
+    end: 300 * MS,
+};

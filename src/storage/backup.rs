@@ -1,0 +1,185 @@
+//! A backup: the state after one slot in one file, from which a new cluster can begin.
+//!
+//! ```text
+//! "PaxosBak", version 4 bytes, then blocks: length 4, crc32c 4, that many bytes
+//! first block   what it is: cluster, slot, digest
+//! blocks        parts of the state, as servers send them to each other
+//! last block    empty: without it the file is cut short
+//! ```
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::checkpoint::Mark;
+use crate::codec;
+use crate::kv::Kv;
+use crate::paxos::{Slot, StateMachine};
+
+const MAGIC: &[u8; 8] = b"PaxosBak";
+const VERSION: u32 = 1;
+/// The largest block, in bytes: a part of a state, and a large entry.
+const BLOCK_MAX_BYTES: usize = 4 << 20;
+
+/// Why a backup cannot be written or read.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The file cannot be read or written.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The file is no backup, or not as it was written.
+    #[error("it is no whole backup: {0}")]
+    Damaged(String),
+    /// A backup of another version.
+    #[error("it is a backup of format {0}, and this program knows {VERSION}: use the program that wrote it")]
+    Version(u32),
+}
+
+/// What a backup says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Title {
+    /// The cluster that it is of.
+    pub cluster: String,
+    /// Every slot up to this one was applied.
+    pub slot: Slot,
+    /// The digest of the state.
+    pub digest: u64,
+}
+
+impl Title {
+    /// The slot and the digest.
+    pub fn mark(&self) -> Mark {
+        Mark { slot: self.slot, digest: self.digest }
+    }
+}
+
+/// Writes a backup, block by block.
+pub struct Writer<W: Write>(W);
+
+impl<W: Write> Writer<W> {
+    /// Begins a backup.
+    pub fn begin(mut to: W, title: &Title) -> Result<Writer<W>, BackupError> {
+        to.write_all(MAGIC)?;
+        to.write_all(&VERSION.to_le_bytes())?;
+        let mut writer = Writer(to);
+        writer.block(&codec::encode(title))?;
+        Ok(writer)
+    }
+
+    /// Adds a part of the state.
+    pub fn part(&mut self, part: &[u8]) -> Result<(), BackupError> {
+        self.block(part)
+    }
+
+    /// Ends it; gives back what was written to.
+    pub fn end(mut self) -> Result<W, BackupError> {
+        self.block(&[])?;
+        self.0.flush()?;
+        Ok(self.0)
+    }
+
+    fn block(&mut self, bytes: &[u8]) -> Result<(), BackupError> {
+        self.0.write_all(&(bytes.len() as u32).to_le_bytes())?;
+        self.0.write_all(&crc32c::crc32c(bytes).to_le_bytes())?;
+        Ok(self.0.write_all(bytes)?)
+    }
+}
+
+/// Reads a whole backup: what it is, and the state, which has the digest that it should have.
+pub fn read(mut from: impl Read) -> Result<(Title, Kv), BackupError> {
+    let mut head = [0; 12];
+    from.read_exact(&mut head).map_err(cut)?;
+    if head[..8] != *MAGIC {
+        return Err(BackupError::Damaged("it begins with other bytes".to_string()));
+    }
+    let version = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
+    if version != VERSION {
+        return Err(BackupError::Version(version));
+    }
+    let title: Title = codec::decode(&block(&mut from)?).map_err(|error| BackupError::Damaged(error.to_string()))?;
+    let mut state = Kv::empty_like(&Kv::default());
+    loop {
+        let part = block(&mut from)?;
+        if part.is_empty() {
+            break;
+        }
+        state.load(&part).map_err(BackupError::Damaged)?;
+    }
+    if from.read(&mut [0])? > 0 {
+        return Err(BackupError::Damaged("something follows its end".to_string()));
+    }
+    if state.digest() != title.digest {
+        let what = format!("its entries make {:016x} and not {:016x}", state.digest(), title.digest);
+        return Err(BackupError::Damaged(what));
+    }
+    Ok((title, state))
+}
+
+fn block(from: &mut impl Read) -> Result<Vec<u8>, BackupError> {
+    let mut head = [0; 8];
+    from.read_exact(&mut head).map_err(cut)?;
+    let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let (length, checksum) = (number(0) as usize, number(4));
+    if length > BLOCK_MAX_BYTES {
+        return Err(BackupError::Damaged(format!("a block of {length} bytes")));
+    }
+    let mut bytes = vec![0; length];
+    from.read_exact(&mut bytes).map_err(cut)?;
+    if crc32c::crc32c(&bytes) != checksum {
+        return Err(BackupError::Damaged("a checksum is wrong".to_string()));
+    }
+    Ok(bytes)
+}
+
+fn cut(error: io::Error) -> BackupError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => BackupError::Damaged("it is cut short".to_string()),
+        _ => BackupError::Io(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::{Command, Op, encode_part};
+    use crate::paxos::Value;
+
+    fn backup() -> (Vec<u8>, Title, Kv) {
+        let mut kv = Kv::empty_like(&Kv::default());
+        kv.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
+        for n in 1..=9 {
+            let op = Op::Put { key: format!("k{n}").into(), value: vec![n as u8; 20], if_version: None };
+            let write = Command::Write { session: 1, sequence: n, first_open: 1, label: String::new(), op };
+            kv.apply(Slot(1 + n), &Value::Command(write.to_paxos()));
+        }
+        let title = Title { cluster: "lab".to_string(), slot: Slot(10), digest: kv.digest() };
+        let mut writer = Writer::begin(Vec::new(), &title).unwrap();
+        for pieces in kv.take_changes().pieces.chunks(3) {
+            writer.part(&encode_part(&pieces.to_vec())).unwrap();
+        }
+        (writer.end().unwrap(), title, kv)
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let (bytes, title, kv) = backup();
+        let (found, state) = read(&bytes[..]).unwrap();
+        assert_eq!((found, state.store(), state.sessions()), (title, kv.store(), kv.sessions()));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_refused() {
+        let (bytes, ..) = backup();
+        for bit in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&bytes[..]).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(matches!(read(&bytes[..length]), Err(BackupError::Damaged(_))), "{length} bytes");
+        }
+        assert!(read(&[&bytes[..], b"x"].concat()[..]).is_err());
+    }
+}

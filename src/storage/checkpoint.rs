@@ -1,0 +1,458 @@
+//! The checkpoint: the state of the store on disk, so that the log need not be kept for ever.
+//!
+//! It is a [redb](https://www.redb.org) database in a file of its own, on our own [`disk`](super::disk). One transaction
+//! writes what has changed, the sessions that have changed with it, and the slot and digest that belong to both: the state
+//! on disk is always that of one slot, and an applied command can neither be counted twice nor be left out. (etcd's
+//! post-mortem of its version 3.5 tells what happens when the index is written apart from the data.)
+//!
+//! ```text
+//! keys      key -> what it holds, as the codec writes it
+//! sessions  name -> all that is known of the session
+//! meta      "format", "owner", "slot", "digest" -> a number each
+//! ```
+//!
+//! Nothing that is read is believed before all of it is: the file's own checksums are checked when it is opened, and the
+//! digest of what was read must be the one that was written. What the machine remembers of the file is forgotten before:
+//! after a sync that failed, its memory is not what is on the disk. A file that is not as it was written is put aside, and
+//! the state comes from another server.
+//!
+//! Whoever is far behind gets the state in parts of about a megabyte. They are read from the database as of one slot while
+//! newer checkpoints are written; the last [`KEPT_MAX`] such views stay open for those who come back for more.
+
+use std::fmt::Debug;
+use std::io;
+
+use redb::{
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError, TableDefinition,
+};
+use serde_bytes::ByteBuf;
+use thiserror::Error;
+
+use super::disk::{Files, StableFile, remove_if_present};
+use crate::codec;
+use crate::kv::{Changes, Kv, Piece, encode_part};
+use crate::museum::{self, Bug};
+use crate::paxos::{PartName, Slot, SnapshotPart, StateMachine};
+
+/// The file's name.
+pub const CHECKPOINT_FILE: &str = "checkpoint.redb";
+/// A file that could not be believed.
+pub const ASIDE_FILE: &str = "checkpoint.damaged";
+/// A part of a state has about so many bytes at most, unless a single entry has more.
+pub const PART_BYTES: usize = 1 << 20;
+/// So many views of past slots stay open at most.
+pub const KEPT_MAX: usize = 2;
+/// A view that nobody has asked for while so many checkpoints were written is let go: its room in the file is used again.
+const KEPT_WRITES: u64 = 8;
+/// Memory for pages of the file. What is read often is in the store itself.
+const CACHE_BYTES: usize = 16 << 20;
+
+const KEYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("keys");
+const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+const FORMAT: u64 = 1;
+
+/// Why a checkpoint cannot be read or written.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The disk refused.
+    #[error("cannot {doing} {CHECKPOINT_FILE}: {cause}")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The reason.
+        cause: String,
+    },
+    /// The disk has no room. What was written before is still there.
+    #[error("the disk has no room for the checkpoint ({cause})")]
+    Full {
+        /// The reason.
+        cause: String,
+    },
+    /// The file does not hold what was written.
+    #[error("{CHECKPOINT_FILE} is damaged: {why}")]
+    Damaged {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The file of another server.
+    #[error("{CHECKPOINT_FILE} belongs to the storage {found:016x} and this is {expected:016x}: it was copied")]
+    Foreign {
+        /// The storage id in it.
+        found: u64,
+        /// This storage's id.
+        expected: u64,
+    },
+    /// A file of another version.
+    #[error("{CHECKPOINT_FILE} is of format {found}, and this program knows {FORMAT}: use the one that wrote it")]
+    Format {
+        /// The version of the file.
+        found: u64,
+    },
+}
+
+/// What a checkpoint says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Every slot up to this one was applied to it; 0 if it is empty.
+    pub slot: Slot,
+    /// The digest of the state.
+    pub digest: u64,
+}
+
+/// The checkpoint of one server.
+#[derive(Debug)]
+pub struct Checkpoint<F: Files> {
+    files: F,
+    owner: u64,
+    part_bytes: usize,
+    /// None after an error, until it is opened again.
+    database: Option<Database>,
+    mark: Mark,
+    views: Vec<View>,
+    writes: u64,
+}
+
+/// The state as of one slot, for whoever fetches it.
+struct View {
+    mark: Mark,
+    at: ReadTransaction,
+    /// How many checkpoints had been written when it was asked for last.
+    used: u64,
+}
+
+impl Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "view of {:?}", self.mark.slot)
+    }
+}
+
+impl<F: Files> Checkpoint<F> {
+    /// Opens the checkpoint in this folder, or makes an empty one, and reads it into `state`, which has applied nothing.
+    /// `owner` is the storage id of the server. If the file cannot be believed, the error says why, and the folder is as
+    /// before; see [`put_aside`].
+    pub fn open(files: F, owner: u64, part_bytes: usize, state: Kv) -> Result<(Checkpoint<F>, Kv), CheckpointError> {
+        let mark = Mark { slot: Slot(0), digest: state.digest() };
+        let mut checkpoint =
+            Checkpoint { files, owner, part_bytes, database: None, mark, views: Vec::new(), writes: 0 };
+        checkpoint.open_database()?;
+        let state = checkpoint.load(state)?;
+        Ok((checkpoint, state))
+    }
+
+    /// What it holds.
+    pub fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Reads it into `state`, which has applied nothing.
+    pub fn load(&mut self, mut state: Kv) -> Result<Kv, CheckpointError> {
+        let empty = Mark { slot: Slot(0), digest: state.digest() };
+        let at = self.database()?.begin_read().map_err(broken("read"))?;
+        let Some(mark) = read_mark(&at, self.owner)? else {
+            self.mark = empty;
+            return Ok(state);
+        };
+        let mut found = Vec::new();
+        read_pieces(&at, None, usize::MAX, |piece| {
+            found.push(piece);
+            if found.len() >= 1_024 {
+                state.put_pieces(std::mem::take(&mut found));
+            }
+        })?;
+        state.put_pieces(found);
+        if state.digest() != mark.digest {
+            let why = format!("its entries make {:016x} and not {:016x}", state.digest(), mark.digest);
+            return Err(CheckpointError::Damaged { why });
+        }
+        self.mark = mark;
+        Ok(state)
+    }
+
+    /// Writes what has changed, as of a slot, in one transaction: durable when this returns.
+    pub fn write(&mut self, mark: Mark, changes: &Changes) -> Result<(), CheckpointError> {
+        let written = self.write_all(mark, changes);
+        if written.is_err() {
+            // After an error the library does nothing more; what is on the disk is the state before, or this one.
+            (self.views, self.database) = (Vec::new(), None);
+        }
+        written
+    }
+
+    fn write_all(&mut self, mark: Mark, changes: &Changes) -> Result<(), CheckpointError> {
+        let owner = self.owner;
+        let mut writing = self.database()?.begin_write().map_err(broken("write"))?;
+        // The new root is named only after all that it points to is synced.
+        writing.set_two_phase_commit(true);
+        if changes.is_whole {
+            writing.delete_table(KEYS).map_err(broken("write"))?;
+            writing.delete_table(SESSIONS).map_err(broken("write"))?;
+        }
+        {
+            let mut keys = writing.open_table(KEYS).map_err(broken("write"))?;
+            let mut sessions = writing.open_table(SESSIONS).map_err(broken("write"))?;
+            for piece in &changes.pieces {
+                match piece {
+                    Piece::Key { key, entry } => {
+                        keys.insert(key.as_slice(), codec::encode(entry).as_slice()).map_err(broken("write"))?;
+                    }
+                    Piece::Session { .. } if museum::is(Bug::B25B) => {}
+                    Piece::Session { id, session } => {
+                        sessions.insert(id, codec::encode(session).as_slice()).map_err(broken("write"))?;
+                    }
+                }
+            }
+            for id in &changes.ended {
+                sessions.remove(id).map_err(broken("write"))?;
+            }
+            let mut meta = writing.open_table(META).map_err(broken("write"))?;
+            let slot = if museum::is(Bug::B20) { mark.slot.previous() } else { mark.slot };
+            for (name, number) in [("format", FORMAT), ("owner", owner), ("slot", slot.0), ("digest", mark.digest)] {
+                meta.insert(name, number).map_err(broken("write"))?;
+            }
+        }
+        writing.commit().map_err(broken("write"))?;
+        self.mark = mark;
+        self.writes += 1;
+        let writes = self.writes;
+        self.views.retain(|view| writes - view.used <= KEPT_WRITES);
+        Ok(())
+    }
+
+    /// A part of the state: the one named, or the first one of the last checkpoint if that state is no longer here or none
+    /// is named. None if there is no state yet.
+    pub fn part(&mut self, name: Option<&PartName>) -> Result<Option<SnapshotPart>, CheckpointError> {
+        let known = name.and_then(|name| self.views.iter().position(|view| view.mark.slot == name.slot));
+        let (at, index, token) = match (known, name) {
+            (Some(at), Some(name)) => (at, name.index, Some(name.token.as_slice())),
+            // The last checkpoint is the one asked for: it was let go, or this server was started again.
+            (None, Some(name)) if name.slot == self.mark.slot => {
+                (self.open_view()?, name.index, Some(name.token.as_slice()))
+            }
+            _ if self.mark.slot == Slot(0) => return Ok(None),
+            _ => {
+                let last = self.mark.slot;
+                let known = self.views.iter().position(|view| view.mark.slot == last);
+                (known.map_or_else(|| self.open_view(), Ok)?, 0, None)
+            }
+        };
+        let view = &mut self.views[at];
+        view.used = self.writes;
+        let (mut pieces, mut next, mut room) = (Vec::new(), None, self.part_bytes);
+        let is_full = |piece: &Piece, pieces: &Vec<Piece>, room: &mut usize| {
+            let is_full = piece.size() > *room && !pieces.is_empty();
+            *room = room.saturating_sub(piece.size());
+            is_full
+        };
+        read_until(&view.at, token, |piece| {
+            if is_full(&piece, &pieces, &mut room) {
+                next = Some(ByteBuf::from(codec::encode(&Token::of(&piece))));
+                return false;
+            }
+            pieces.push(piece);
+            true
+        })?;
+        let Mark { slot, digest } = view.mark;
+        Ok(Some(SnapshotPart { slot, digest, index, bytes: encode_part(&pieces).into(), next }))
+    }
+
+    /// Opens the last checkpoint for reading, in place of the view that was asked for longest ago if there are too many.
+    fn open_view(&mut self) -> Result<usize, CheckpointError> {
+        if self.views.len() >= KEPT_MAX
+            && let Some((oldest, _)) = self.views.iter().enumerate().min_by_key(|(_, view)| view.used)
+        {
+            self.views.remove(oldest);
+        }
+        let at = self.database()?.begin_read().map_err(broken("read"))?;
+        self.views.push(View { mark: self.mark, at, used: self.writes });
+        Ok(self.views.len() - 1)
+    }
+
+    fn database(&mut self) -> Result<&Database, CheckpointError> {
+        if self.database.is_none() {
+            self.open_database()?;
+        }
+        self.database.as_ref().ok_or(CheckpointError::Io { doing: "open", cause: "it is closed".to_string() })
+    }
+
+    fn open_database(&mut self) -> Result<(), CheckpointError> {
+        let file = match self.files.open(CHECKPOINT_FILE) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let file = self.files.create_zeroed(CHECKPOINT_FILE, 0).map_err(refused("make"))?;
+                self.files.sync_folder().map_err(refused("make"))?;
+                file
+            }
+            opened => opened.map_err(refused("open"))?,
+        };
+        // What is on its way to the disk gets there; then nothing is read but what is there.
+        file.sync_data().map_err(refused("sync"))?;
+        file.forget_cached().map_err(refused("read"))?;
+        let mut builder = Builder::new();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+        self.database = Some(builder.create_with_backend(Backend(file)).map_err(unopened)?);
+        Ok(())
+    }
+}
+
+/// Puts a checkpoint that cannot be believed aside, for whoever wants to know; the next one begins empty.
+pub fn put_aside<F: Files>(files: &F) -> Result<(), CheckpointError> {
+    remove_if_present(files, ASIDE_FILE).map_err(refused("remove"))?;
+    match files.rename(CHECKPOINT_FILE, ASIDE_FILE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        renamed => renamed.map_err(refused("rename"))?,
+    }
+    files.sync_folder().map_err(refused("rename"))
+}
+
+/// Where a part begins.
+#[derive(serde::Serialize, serde::Deserialize)]
+enum Token {
+    Key(#[serde(with = "serde_bytes")] Vec<u8>),
+    Session(u64),
+}
+
+impl Token {
+    fn of(piece: &Piece) -> Token {
+        match piece {
+            Piece::Key { key, .. } => Token::Key(key.clone()),
+            Piece::Session { id, .. } => Token::Session(*id),
+        }
+    }
+}
+
+/// What the checkpoint says of itself, if anything was ever written.
+fn read_mark(at: &ReadTransaction, owner: u64) -> Result<Option<Mark>, CheckpointError> {
+    let meta = match at.open_table(META) {
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        opened => opened.map_err(broken("read"))?,
+    };
+    let number = |name: &str| -> Result<u64, CheckpointError> {
+        let found = meta.get(name).map_err(broken("read"))?;
+        let missing = || CheckpointError::Damaged { why: format!("it does not name its {name}") };
+        Ok(found.ok_or_else(missing)?.value())
+    };
+    let (format, found) = (number("format")?, number("owner")?);
+    if format != FORMAT {
+        return Err(CheckpointError::Format { found: format });
+    }
+    if found != owner {
+        return Err(CheckpointError::Foreign { found, expected: owner });
+    }
+    Ok(Some(Mark { slot: Slot(number("slot")?), digest: number("digest")? }))
+}
+
+fn read_pieces(
+    at: &ReadTransaction,
+    token: Option<&[u8]>,
+    most: usize,
+    mut take: impl FnMut(Piece),
+) -> Result<(), CheckpointError> {
+    let mut count = 0;
+    read_until(at, token, |piece| {
+        take(piece);
+        count += 1;
+        count < most
+    })
+}
+
+/// Reads pieces from a place on, keys first, until `take` has enough.
+fn read_until(
+    at: &ReadTransaction,
+    token: Option<&[u8]>,
+    mut take: impl FnMut(Piece) -> bool,
+) -> Result<(), CheckpointError> {
+    let damaged = |error: codec::CodecError| CheckpointError::Damaged { why: error.to_string() };
+    let begin = match token {
+        None => Token::Key(Vec::new()),
+        Some(token) => codec::decode(token).map_err(damaged)?,
+    };
+    let mut first_session = 0;
+    match &begin {
+        Token::Session(first) => first_session = *first,
+        Token::Key(first) => {
+            let keys = at.open_table(KEYS).map_err(broken("read"))?;
+            for entry in keys.range(first.as_slice()..).map_err(broken("read"))? {
+                let (key, entry) = entry.map_err(broken("read"))?;
+                let entry = codec::decode(entry.value()).map_err(damaged)?;
+                if !take(Piece::Key { key: key.value().to_vec(), entry }) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    let sessions = at.open_table(SESSIONS).map_err(broken("read"))?;
+    for entry in sessions.range(first_session..).map_err(broken("read"))? {
+        let (id, session) = entry.map_err(broken("read"))?;
+        let session = codec::decode(session.value()).map_err(damaged)?;
+        if !take(Piece::Session { id: id.value(), session }) {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn refused(doing: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {
+    move |error| match is_full(&error) {
+        true => CheckpointError::Full { cause: error.to_string() },
+        false => CheckpointError::Io { doing, cause: error.to_string() },
+    }
+}
+
+/// An error of the library while it was at work.
+fn broken<E: Into<redb::Error>>(doing: &'static str) -> impl Fn(E) -> CheckpointError {
+    move |error| match error.into() {
+        redb::Error::Io(error) => refused(doing)(error),
+        redb::Error::Corrupted(why) => CheckpointError::Damaged { why },
+        redb::Error::TableDoesNotExist(name) => CheckpointError::Damaged { why: format!("it has no table {name}") },
+        other => CheckpointError::Io { doing, cause: other.to_string() },
+    }
+}
+
+/// An error of opening the file: whatever it is but the disk's, the file is not what was written.
+fn unopened(error: DatabaseError) -> CheckpointError {
+    match error {
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            CheckpointError::Damaged { why: "it is too short".to_string() }
+        }
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            CheckpointError::Damaged { why: error.to_string() }
+        }
+        DatabaseError::Storage(StorageError::Io(error)) => refused("open")(error),
+        other => CheckpointError::Damaged { why: other.to_string() },
+    }
+}
+
+/// The library's file, on our own disk.
+#[derive(Debug)]
+struct Backend<File>(File);
+
+impl<File: StableFile> StorageBackend for Backend<File> {
+    fn len(&self) -> Result<u64, io::Error> {
+        self.0.length()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        self.0.read_at(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.0.set_length(len)
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.0.write_at(offset, data)
+    }
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

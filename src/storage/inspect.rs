@@ -1,0 +1,143 @@
+//! What a data folder holds and how healthy it is, for people. Nothing is changed: the files are copied into memory, and
+//! the very code that a server starts with is run on the copy.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use super::checkpoint::{Checkpoint, PART_BYTES};
+use super::disk::{Files, MemoryFiles, RealFiles};
+use super::identity::{IDENTITY_FILE, describe};
+use super::journal::{Journal, Options};
+use super::rounds::{ROUNDS_FILE, Rounds};
+use crate::kv::Kv;
+use crate::paxos::{Acceptor, Life, ProposerRecord};
+use crate::role::Role;
+
+/// A shorter segment than this is never made; a longer one that is there stays as long as it is.
+const SEGMENT_BYTES: u64 = 2_048;
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// For people.
+    pub text: String,
+    /// A server would start from it and vote, with all that it knew.
+    pub is_healthy: bool,
+}
+
+/// Looks into a data folder. An error if there is none.
+pub fn inspect(path: &Path) -> Result<Report, String> {
+    let top = copy(path)?;
+    let mut report = Report { text: String::new(), is_healthy: true };
+    let identity = top.read(IDENTITY_FILE).map_err(|_| {
+        format!("{} holds no {IDENTITY_FILE}: it is no data folder. Name the folder that --data names", path.display())
+    })?;
+    let owner = match describe(&identity) {
+        Ok(told) => {
+            report.say("identity", &told.text);
+            Some(told.storage)
+        }
+        Err(error) => {
+            report.trouble("identity", &error.to_string());
+            None
+        }
+    };
+    let Some(owner) = owner else { return Ok(report) };
+    report.journal(&path.join("journal"), owner);
+    report.rounds(&top, owner);
+    report.checkpoint(&path.join("checkpoint"), owner);
+    let verdict = match report.is_healthy {
+        true => "healthy: a server starts from it with all that it knew",
+        false => "NOT healthy: see above",
+    };
+    report.say("verdict", verdict);
+    Ok(report)
+}
+
+/// The files of a folder, in memory.
+fn copy(path: &Path) -> Result<MemoryFiles, String> {
+    let failed = |error| format!("cannot read {}: {error}", path.display());
+    let files = RealFiles::open(path).map_err(failed)?;
+    let mut image = BTreeMap::new();
+    for name in files.list().map_err(failed)? {
+        if path.join(&name).is_file() {
+            image.insert(name.clone(), files.read(&name).map_err(failed)?);
+        }
+    }
+    Ok(MemoryFiles::from_image(&image))
+}
+
+impl Report {
+    fn say(&mut self, part: &str, text: &str) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "{part:<10}  {text}");
+    }
+
+    fn trouble(&mut self, part: &str, text: &str) {
+        self.is_healthy = false;
+        self.say(part, &format!("DAMAGED: {text}"));
+    }
+
+    fn journal(&mut self, path: &Path, owner: u64) {
+        let files = match copy(path) {
+            Ok(files) => files,
+            Err(error) => return self.trouble("journal", &error),
+        };
+        let image = files.image();
+        let segments = image.keys().filter(|name| name.ends_with(".journal")).count();
+        let bytes: usize = image.values().map(Vec::len).sum();
+        self.say("journal", &format!("{segments} files, {} KiB with the spare one", bytes >> 10));
+        let options = Options { segment_bytes: SEGMENT_BYTES, owner, must_exist: true };
+        match Journal::open(files, options) {
+            Err(error) => self.trouble("journal", &error.to_string()),
+            Ok((_, recovered)) => {
+                let mut acceptor = Acceptor::new(Life(0));
+                let count = recovered.records.len();
+                recovered.records.into_iter().for_each(|record| acceptor.replay(record));
+                let last = acceptor.accepted().keys().next_back();
+                let accepted = match (acceptor.accepted().keys().next(), last) {
+                    (Some(first), Some(last)) => {
+                        format!("{} slots accepted, from {first} to {last}", acceptor.accepted().len())
+                    }
+                    _ => "no slot accepted".to_string(),
+                };
+                let below = acceptor.truncated_below();
+                let forgot = if below.0 > 1 { format!(", all below slot {below} forgotten") } else { String::new() };
+                self.say("acceptor", &format!("{count} records: promised {}, {accepted}{forgot}", acceptor.promised()));
+                if recovered.torn_tail_cut {
+                    self.say("journal", "its last group was cut short by a crash, and was never acknowledged");
+                }
+                for damage in recovered.damage {
+                    self.trouble("journal", &format!("{damage}; the other servers can mend it"));
+                }
+                for range in acceptor.damaged() {
+                    self.trouble("acceptor", &format!("slots {} to {} cannot be read", range.first, range.last));
+                }
+            }
+        }
+    }
+
+    fn rounds(&mut self, top: &MemoryFiles, owner: u64) {
+        match Rounds::open(top.clone(), owner, true).map(|rounds| rounds.record()) {
+            Ok(ProposerRecord::Spent(below)) => self.say(ROUNDS_FILE, &format!("all below {below} are spent")),
+            Err(error) => self.trouble(ROUNDS_FILE, &error.to_string()),
+        }
+    }
+
+    fn checkpoint(&mut self, path: &Path, owner: u64) {
+        let files = match copy(path) {
+            Ok(files) => files,
+            Err(error) => return self.trouble("checkpoint", &error),
+        };
+        match Checkpoint::open(files, owner, PART_BYTES, Kv::default()) {
+            Err(error) => self.trouble("checkpoint", &format!("{error}; the other servers have the state")),
+            Ok((checkpoint, state)) => {
+                let slot = checkpoint.mark().slot;
+                let (keys, sessions) = (state.store().len(), state.sessions().len());
+                let digest = checkpoint.mark().digest;
+                self.say("checkpoint", &format!("slot {slot}, digest {digest:016x}, {keys} keys, {sessions} sessions"));
+            }
+        }
+    }
+}

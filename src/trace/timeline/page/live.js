@@ -1,0 +1,106 @@
+// Watches a running cluster: the server that served this page tells every line that it writes or hears of.
+
+/** Lines are drawn so often at most, in milliseconds; with many of them on the page less often. */
+const DRAW_EVERY = 150, DRAW_SELDOM = 600, MANY_LINES = 15000;
+
+function watch(app) {
+  let waiting = [], timer = 0, follows = true;
+  const pill = $("live");
+  pill.hidden = false;
+  pill.title = "Follow the newest line (End)";
+  pill.style.cursor = "pointer";
+  pill.addEventListener("click", () => app.goRow(app.shown.length - 1, true));
+  app.data.lost = 0;
+  const tell = (state, text) => {
+    pill.className = `pill live ${state}`;
+    pill.textContent = text;
+  };
+  tell("late", "connecting");
+
+  const draw = () => {
+    timer = 0;
+    const texts = waiting;
+    waiting = [];
+    follows = app.cursor < 0 || app.cursor >= app.shown.length - 1;
+    const known = app.run.cluster.size;
+    app.run.add(texts);
+    app.run.trim();
+    if (app.run.cluster.size !== known || texts.some((text) => text.includes(" REQUEST "))) app.offer();
+    app.grow(follows && !app.playing);
+  };
+  const soon = () => {
+    if (!timer) timer = setTimeout(draw, app.run.lines.length > MANY_LINES ? DRAW_SELDOM : DRAW_EVERY);
+  };
+
+  const source = new EventSource("events");
+  source.onopen = () => {
+    $("gone").hidden = true;
+    app.data.deaf = [];
+    tell("up", "live");
+    app.tellUndrawn(app.diagram.hidden);
+  };
+  source.onmessage = (event) => {
+    waiting.push(...event.data.split("\n"));
+    soon();
+  };
+  source.addEventListener("lost", (event) => {
+    app.data.lost += Number(event.data) || 0;
+    soon();
+  });
+  source.addEventListener("hearing", (event) => {
+    const hearing = JSON.parse(event.data);
+    const silent = (word) => Object.keys(hearing).filter((server) => hearing[server] === word).map((server) => `s${server}`);
+    const gone = silent("gone"), nowhere = silent("nowhere");
+    app.data.deaf = [gone.length ? `${gone.join(", ")} cannot be heard now` : "", nowhere.length ? `${nowhere.join(", ")} let nobody watch` : ""].filter(Boolean);
+    if (!app.data.steps) app.data.deaf.push("steps of the protocol are not shown (--steps on)");
+    if (gone.length) tell("late", `live, without ${gone.join(", ")}`);
+    else tell("up", "live");
+    app.tellUndrawn(app.diagram.hidden);
+  });
+  source.onerror = () => {
+    // The browser calls again by itself, and what it has seen already is not told twice.
+    tell("gone", "this server is gone");
+    $("gone").replaceChildren("This server does not answer. The page calls it again by itself; what is here stays.",
+      ...(app.data.others.length ? [" Or watch from another:"] : []),
+      ...app.data.others.map((href) => Object.assign(element("a", "", href.replace(/^http:\/\/|\/$/g, "")), { href })));
+    $("gone").hidden = false;
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => location.reload(), 3000);
+  };
+  if (app.data.lab) lab(app);
+}
+
+/** Buttons that end roles and start them again. */
+function lab(app) {
+  const box = element("div", "lab"), title = element("h3", "", "lab: end a role, or start it again");
+  $("state").after(title, box);
+  const roles = ["proposer", "acceptor", "learner"];
+  const ask = async (server, role, down) => {
+    const path = down ? `restart?role=${server}.${role}` : `crash?role=${server}.${role}`;
+    try {
+      const answer = await fetch(path, { method: "POST", headers: { "X-Paxos-Lab": "yes" } });
+      if (!answer.ok) $("undrawn").textContent = (await answer.text()).trim();
+    } catch (error) {
+      $("undrawn").textContent = `not done: ${error.message}`;
+    }
+  };
+  app.drawLab = () => {
+    // The buttons show what is now, wherever in the run one looks.
+    const state = app.run.stateAt(app.run.lines.length - 1);
+    const rows = [...app.run.cluster].sort((a, b) => a - b).map((server) => {
+      const known = state.get(server) || blank();
+      const buttons = roles.map((role) => {
+        const down = known.down.has(role);
+        const button = element("button", down ? "down" : "", ROLE_LETTERS[role]);
+        button.type = "button";
+        button.disabled = !known.up;
+        button.title = `${down ? "Start" : "End"} s${server}'s ${role}`;
+        button.setAttribute("aria-label", button.title);
+        button.addEventListener("click", () => ask(server, role, down));
+        return button;
+      });
+      return element("span", "", dressed([{ server }]), " ", ...buttons);
+    });
+    box.replaceChildren(...rows);
+  };
+  app.drawLab();
+}
