@@ -74,7 +74,8 @@ with the feature `museum` alone:
 cargo run --profile museum --features museum --bin paxos-lab -- simulate --bug B07 --seeds 1..1000
 ```
 
-This page is printed by `paxos-lab simulate --museum --seeds 1..5000 --harm`.
+This page is printed by `paxos-lab simulate --museum --seeds 1..5000`; with `--harm`, which takes long, it
+fills the last column, too.
 
 | bug | what it does | seen in | seeds | caught by invariant | replay | harm |
 |---|---|---|---|---|---|---|

@@ -130,15 +130,12 @@ fn a_failure_is_shown_with_fewer_faults() {
 
 #[test]
 fn a_failure_says_what_was_broken() {
-    let violation = |bug| match run_one(
-        1,
-        Setting { bug: Some(bug), protocol: Some(Policy::BasicPaxos), ..PLAIN },
-        false,
-    )
-    .verdict
-    {
-        Verdict::Unsafe(violation) => violation.invariant,
-        other => panic!("{bug:?} came to {other:?}"),
+    let violation = |bug| {
+        let setting = Setting { bug: Some(bug), protocol: Some(Policy::BasicPaxos), ..PLAIN };
+        match batch(1, 50, setting).run(|_| {}).failure {
+            Some((_, Verdict::Unsafe(violation))) => violation.invariant,
+            other => panic!("{bug:?} came to {other:?}"),
+        }
     };
     assert_eq!(violation(Bug::B02), 5);
     assert_eq!(violation(Bug::B04), 11);

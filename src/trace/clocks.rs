@@ -25,9 +25,9 @@ mod tests {
     use super::*;
 
     fn line(second: u32, process: &str, n: u32) -> Line {
-        format!("2026-08-21T14:03:{second:02}.000000Z INFO  {process}.{n:<5} client   STOP     cause=done")
-            .parse()
-            .unwrap()
+        let id = format!("{process}.{n}");
+        let said = "client   REQUEST  req=c1-1 op=GET key=a to=s1";
+        format!("2026-08-21T14:03:{second:02}.000000Z INFO  {id:<7} {said}").parse().unwrap()
     }
 
     #[test]
