@@ -54,7 +54,6 @@ impl<M: StateMachine> Learner<M> {
             // Of somebody who was given up: it comes too late.
             return;
         }
-        self.asked = Some(peer);
         if part.slot <= self.applied && !museum::is(Bug::B25) {
             // The log was faster.
             return self.give_up_snapshot(out);
@@ -74,12 +73,13 @@ impl<M: StateMachine> Learner<M> {
                 tries: 0,
                 state: self.machine.empty(),
             },
-            // A part that came twice, or of a state that was begun anew.
+            // A part that came twice, or of a state that was begun anew. Nobody is waited for because of it: no timer runs.
             before => {
                 self.incoming = before;
                 return;
             }
         };
+        self.asked = Some(peer);
         if incoming.state.load(&part.bytes).is_err() {
             return self.give_up_snapshot(out);
         }
