@@ -39,11 +39,16 @@ fn frames(criterion: &mut Criterion) {
     for size in [100, 10_000] {
         let command = kv::Command::Write { session: 1, sequence: 9, first_open: 9, label: String::new(), op: op(size) };
         let message = Message::Accept { ballot, first: Slot(1_000), values: vec![Value::Command(command.to_paxos())] };
-        let accept = Envelope { context: Context::default(), message };
+        let accept = Envelope { context: Context::default(), message: message.into() };
         both_ways(criterion, &format!("ACCEPT of a {size}-byte value"), &accept, PEER_FRAME_MAX_BYTES);
     }
     let message = Message::Accepted { ballot, slots: SlotRange { first: Slot(1_000), last: Slot(1_000) } };
-    both_ways(criterion, "ACCEPTED", &Envelope { context: Context::default(), message }, PEER_FRAME_MAX_BYTES);
+    both_ways(
+        criterion,
+        "ACCEPTED",
+        &Envelope { context: Context::default(), message: message.into() },
+        PEER_FRAME_MAX_BYTES,
+    );
     let request = Request::Write { session: 1, sequence: 9, first_open: 9, op: op(100) };
     let request = ClientRequest { number: 12, context: Context::default(), request };
     both_ways(criterion, "a client's write", &request, CLIENT_FRAME_MAX_BYTES);

@@ -113,7 +113,7 @@ impl World {
                         let actions = step(&mut self.acceptors[at], [message(from, said.clone())]);
                         self.send(to, actions);
                     }
-                    RoleName::Learner => {
+                    _ => {
                         let actions = step(&mut self.learners[at], [message(from, said.clone())]);
                         self.learnt(to, actions);
                     }

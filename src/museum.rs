@@ -4,6 +4,8 @@
 //! by name, and the simulator must find it (`paxos-lab simulate --bug B07`). Without the feature `museum`, [`is`] is the
 //! constant `false`, and no build that could serve anybody has it.
 
+use crate::protocol::Protocol;
+
 #[cfg(all(feature = "museum", not(debug_assertions)))]
 compile_error!("the museum's bugs must never be in a release build: use --profile museum");
 
@@ -86,6 +88,16 @@ exhibits! {
     NackedLeaderGoesOn: "a leader that was refused leads on at its ballot", seen "leases and terms that are checked late";
     ForwardedTwice: "a leader proposes a command again that is handed over again while it is open", seen "retries under load";
     NoCatchUp: "a learner that missed something never asks", seen "published coursework";
+    C01: "two-phase commit: the decision is sent before it is durable", seen "student databases; the textbook's first warning";
+    C02: "two-phase commit: a participant that is prepared aborts when it has waited for long", seen "heuristic decisions of XA resource managers";
+    C03: "two-phase commit: a vote is lost in a crash", seen "student databases";
+    C04: "two-phase commit: a majority of the votes is enough", seen "Paxos and two-phase commit, mixed";
+    C05: "two-phase commit: whoever tells another that it has not voted forgets that it said so", seen "cooperative termination without a record";
+    C06: "two-phase commit: a participant that restarts has lost its locks", seen "locks that are kept in memory alone";
+    C07: "two-phase commit: a read does not wait for a lock", seen "reads of what is not decided";
+    C08: "two-phase commit: a vote request is voted on again when it comes late", seen "messages that overtake each other";
+    C09: "two-phase commit: a coordinator that restarts uses its numbers again", seen "counters in memory";
+    C10: "two-phase commit: the coordinator forgets a commit when the first has acknowledged it", seen "presumed abort, half understood";
 }
 
 #[cfg(any(test, feature = "museum"))]
@@ -143,6 +155,13 @@ pub fn first_of_a_hash_map(numbers: impl Iterator<Item = u64>) -> Option<u64> {
 
 /// Whether this build has the museum.
 pub const OPEN: bool = cfg!(any(test, feature = "museum"));
+
+impl Bug {
+    /// The protocol that has the bug; None if it is Paxos, of either kind.
+    pub fn protocol(self) -> Option<Protocol> {
+        (Bug::C01..=Bug::C10).contains(&self).then_some(Protocol::TwoPhaseCommit)
+    }
+}
 
 impl std::str::FromStr for Bug {
     type Err = String;

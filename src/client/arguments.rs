@@ -306,10 +306,7 @@ fn parse_target(text: &str) -> Result<Target, String> {
     let (number, role) = text.split_once('.').map_or((text, None), |(number, role)| (number, Some(role)));
     let role = match role {
         None => None,
-        Some("proposer") => Some(RoleName::Proposer),
-        Some("acceptor") => Some(RoleName::Acceptor),
-        Some("learner") => Some(RoleName::Learner),
-        Some(_) => return Err(wrong()),
+        Some(role) => Some(RoleName::named(role).ok_or_else(wrong)?),
     };
     let number = number.trim_start_matches('s').parse().ok().filter(|number| (1..=Server::MAX).contains(number));
     Ok(Target { server: Server(number.ok_or_else(wrong)?), role })

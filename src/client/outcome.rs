@@ -10,6 +10,7 @@ use crate::kv::Written;
 use crate::net::{Unknown, WhyNotApplied};
 use crate::paxos::{self, RoleName, Slot};
 use crate::role::{Server, Servers};
+use crate::two_phase_commit::NotApplied as Aborted;
 
 /// A client remembers so many tries of a request; of earlier ones it knows how many there were, and what they mean.
 const TRIES_MAX: usize = 64;
@@ -174,6 +175,9 @@ fn word(why: &WhyNotApplied) -> &'static str {
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "learner-behind",
         WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no-leader",
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy",
+        WhyNotApplied::Coordinator(Aborted::NoVote { .. }) => "no-vote",
+        WhyNotApplied::Coordinator(Aborted::Locked { .. }) | WhyNotApplied::KeyLocked(_) => "key-locked",
+        WhyNotApplied::Coordinator(Aborted::Busy) => "busy",
         WhyNotApplied::RoleDown(_) => "role-down",
         WhyNotApplied::DiskFull => "disk-full",
         WhyNotApplied::Fenced => "fenced",
@@ -205,6 +209,17 @@ impl Display for Try {
                     f.write_str("hears no leader: most of the servers may be out of its reach")
                 }
                 WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => f.write_str("is too busy"),
+                WhyNotApplied::Coordinator(Aborted::NoVote { silent }) => {
+                    let silent: Vec<String> = silent.iter().map(|server| server.0.to_string()).collect();
+                    write!(f, "aborted: all servers must vote, and {} did not", silent.join(", "))
+                }
+                WhyNotApplied::Coordinator(Aborted::Locked { by }) => {
+                    write!(f, "aborted: the key is locked by transaction {by}")
+                }
+                WhyNotApplied::Coordinator(Aborted::Busy) => f.write_str("is too busy"),
+                WhyNotApplied::KeyLocked(by) => {
+                    write!(f, "cannot read: the key is locked by transaction {by}, whose outcome is not known there")
+                }
                 WhyNotApplied::RoleDown(role) => write!(f, "has no {} at the moment", role_word(*role)),
                 WhyNotApplied::DiskFull => f.write_str("has no room on its disk for another value"),
                 WhyNotApplied::Fenced => f.write_str("has a state that differs from the others', and answers nothing"),
@@ -229,11 +244,7 @@ impl Try {
 
 /// A role as a word of a sentence.
 pub(super) fn role_word(role: RoleName) -> &'static str {
-    match role {
-        RoleName::Proposer => "proposer",
-        RoleName::Acceptor => "acceptor",
-        RoleName::Learner => "learner",
-    }
+    role.word()
 }
 
 /// What kind of request it was: what a missing result means depends on it.
@@ -373,6 +384,7 @@ fn tells(end: &TryEnd) -> u8 {
         TryEnd::NotApplied(WhyNotApplied::Busy | WhyNotApplied::RoleDown(_)) => 3,
         TryEnd::NotApplied(WhyNotApplied::Proposer(paxos::NotApplied::NoQuorum { .. })) => 6,
         TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(_)) => 6,
+        TryEnd::NotApplied(WhyNotApplied::Coordinator(_) | WhyNotApplied::KeyLocked(_)) => 4,
         TryEnd::NotApplied(WhyNotApplied::Proposer(_) | WhyNotApplied::DiskFull | WhyNotApplied::Fenced) => 4,
         TryEnd::Unknown(_) => 5,
     }

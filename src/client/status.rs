@@ -242,6 +242,8 @@ mod tests {
             fenced: None,
             linked: Servers::NONE,
             leader: None,
+            in_doubt: 0,
+            doubts: Vec::new(),
         };
         (Server(server), Ok(status))
     }

@@ -7,11 +7,15 @@ mod command;
 mod image;
 mod session;
 mod store;
+mod transaction;
 
 pub use command::{Command, KEY_MAX_BYTES, LABEL_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
 pub use image::{Changes, Piece, decode_part, encode_part};
 pub use session::{Lookup, SESSIONS_MAX, Saved, Session, Sessions};
 pub use store::{Store, Versioned, Written};
+pub use transaction::Foreseen;
+
+use serde::{Deserialize, Serialize};
 
 use crate::paxos::{CommandId, Slot, StateMachine, Value};
 use image::Changed;
@@ -25,7 +29,7 @@ pub struct Kv {
 }
 
 /// What a slot's value came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     /// A hole was filled.
     Noop,

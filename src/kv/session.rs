@@ -181,6 +181,41 @@ impl Sessions {
         });
     }
 
+    /// What is known of a write, for those who only ask: nothing changes.
+    pub fn peek(&self, session: u64, sequence: u64, first_open: u64) -> Lookup {
+        let Some(known) = self.sessions.get(&session) else { return Lookup::Expired };
+        if sequence < known.first_open || first_open > sequence || sequence - first_open >= SPAN {
+            return Lookup::Superseded;
+        }
+        known.saved.get(&sequence).map_or(Lookup::New, |saved| Lookup::Known(*saved))
+    }
+
+    /// Remembers what a write came to that was committed under this number. Two writes of one session may come in either
+    /// order, and the table is the same afterwards.
+    pub fn settle(&mut self, at: Slot, session: u64, sequence: u64, first_open: u64, written: Written) {
+        let Some(known) = self.sessions.get(&session) else { return };
+        let last = known.last.max(at);
+        self.change(session, last, |session| {
+            session.first_open = session.first_open.max(first_open);
+            session.saved.insert(sequence, Saved { slot: at, written });
+            session.saved = session.saved.split_off(&session.first_open);
+        });
+    }
+
+    /// Opens a session in the place of another one, if it is told which.
+    pub fn open_for(&mut self, at: Slot, nonce: u64, evict: Option<u64>) -> u64 {
+        if let Some(evicted) = evict {
+            self.remove(evicted);
+        }
+        self.insert(at.0, Session { nonce, first_open: 1, saved: BTreeMap::new(), last: at });
+        at.0
+    }
+
+    /// The session that has been quiet for longest.
+    pub fn oldest(&self) -> Option<u64> {
+        self.by_age.values().next().copied()
+    }
+
     /// Changes a session, keeping age and digest right.
     fn change(&mut self, id: u64, slot: Slot, change: impl FnOnce(&mut Session)) {
         if let Some(session) = self.sessions.get_mut(&id) {

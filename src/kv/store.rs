@@ -66,20 +66,28 @@ impl Store {
         self.digest
     }
 
-    /// Applies one change.
-    pub fn apply(&mut self, op: &Op) -> Written {
+    /// What a change would do now.
+    pub fn foresee(&self, op: &Op) -> Written {
         let before = self.entries.get(op.key());
         let version = before.map_or(0, |entry| entry.version);
-        let value = match op {
-            Op::Put { if_version: Some(wanted), .. } if *wanted != version => return Written::Mismatch { version },
-            Op::Put { value, .. } => Some(value.clone()),
-            Op::Delete { .. } if before.is_none_or(|entry| entry.value.is_none()) => {
-                return Written::NotFound { version };
-            }
-            Op::Delete { .. } => None,
-        };
-        self.insert(op.key().to_vec(), Versioned { value, version: version + 1 });
-        Written::Done { version: version + 1 }
+        match op {
+            Op::Put { if_version: Some(wanted), .. } if *wanted != version => Written::Mismatch { version },
+            Op::Delete { .. } if before.is_none_or(|entry| entry.value.is_none()) => Written::NotFound { version },
+            Op::Put { .. } | Op::Delete { .. } => Written::Done { version: version + 1 },
+        }
+    }
+
+    /// Applies one change.
+    pub fn apply(&mut self, op: &Op) -> Written {
+        let written = self.foresee(op);
+        if let Written::Done { version } = written {
+            let value = match op {
+                Op::Put { value, .. } => Some(value.clone()),
+                Op::Delete { .. } => None,
+            };
+            self.insert(op.key().to_vec(), Versioned { value, version });
+        }
+        written
     }
 
     /// All keys and what they hold, in order.

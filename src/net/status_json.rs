@@ -13,12 +13,19 @@ impl ServerStatus {
         };
         let roles: serde_json::Map<String, Value> = self.roles.iter().map(role).collect();
         let linked: Vec<u8> = self.linked.iter().map(|server| server.0).collect();
+        let doubt = |one: &super::wire::DoubtStatus| {
+            let key = one.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned());
+            let transaction = one.transaction.to_string();
+            json!({ "transaction": transaction, "key": key, "waited_ms": one.waited_ms, "blocked": one.is_blocked })
+        };
+        let doubts: Vec<Value> = self.doubts.iter().map(doubt).collect();
         json!({
             "server": self.server.0, "version": self.version, "protocol": self.protocol, "restart": self.restart,
             "life": self.life, "pid": self.pid, "roles": roles, "promised": self.promised.to_string(),
             "accepted": self.accepted, "chosen": self.known.0, "applied": self.applied.0,
             "digest": format!("{:016x}", self.digest), "keys": self.keys, "sessions": self.sessions,
             "dropped": self.dropped, "disk_full": self.disk_full, "linked": linked,
+            "in_doubt": self.in_doubt, "doubts": doubts,
         })
     }
 }

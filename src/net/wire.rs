@@ -6,6 +6,7 @@ use crate::kv::{Op, Written};
 use crate::paxos::{self, Ballot, PartName, RoleName, Slot, SnapshotPart};
 use crate::role::{Server, Servers};
 use crate::trace::Context;
+use crate::two_phase_commit::{self, TransactionId};
 
 /// A message between roles of two servers, with the line and the request that it comes from: for people, not for roles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,7 +14,54 @@ pub struct Envelope {
     /// Where it comes from.
     pub context: Context,
     /// What it says.
-    pub message: paxos::Message,
+    pub message: Said,
+}
+
+/// What a role of one server says to a role of another, under any protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Said {
+    /// Paxos.
+    Paxos(paxos::Message),
+    /// Two-phase commit.
+    TwoPhaseCommit(two_phase_commit::Message),
+}
+
+impl Said {
+    /// The message's name, in capitals.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Said::Paxos(message) => message.name(),
+            Said::TwoPhaseCommit(message) => message.name(),
+        }
+    }
+
+    /// About how many bytes its values take.
+    pub fn size(&self) -> usize {
+        match self {
+            Said::Paxos(message) => message.size(),
+            Said::TwoPhaseCommit(message) => message.size(),
+        }
+    }
+
+    /// The roles of the receiving server that hear it.
+    pub fn heard_by(&self) -> &'static [RoleName] {
+        match self {
+            Said::Paxos(message) => message.heard_by(),
+            Said::TwoPhaseCommit(message) => message.heard_by(),
+        }
+    }
+}
+
+impl From<paxos::Message> for Said {
+    fn from(message: paxos::Message) -> Said {
+        Said::Paxos(message)
+    }
+}
+
+impl From<two_phase_commit::Message> for Said {
+    fn from(message: two_phase_commit::Message) -> Said {
+        Said::TwoPhaseCommit(message)
+    }
 }
 
 /// A client's request.
@@ -129,6 +177,10 @@ pub enum Reply {
 pub enum WhyNotApplied {
     /// The proposer never put it into an ACCEPT.
     Proposer(paxos::NotApplied),
+    /// Every transaction that the coordinator began for it was aborted.
+    Coordinator(two_phase_commit::NotApplied),
+    /// A read waited for too long for a key that this transaction holds.
+    KeyLocked(TransactionId),
     /// A role that it needs is down on this server.
     RoleDown(RoleName),
     /// A read found no majority, or not in time. Those who answered.
@@ -212,6 +264,26 @@ pub struct ServerStatus {
     pub linked: Servers,
     /// Who leads, as far as it knows; None if nobody does, or the protocol has no leader.
     pub leader: Option<LeaderStatus>,
+    /// Two-phase commit: how many transactions its participant is prepared for and knows no decision of.
+    pub in_doubt: u64,
+    /// The first of them, at most [`IN_DOUBT_SHOWN`].
+    pub doubts: Vec<DoubtStatus>,
+}
+
+/// So many transactions in doubt are named in a status.
+pub const IN_DOUBT_SHOWN: usize = 16;
+
+/// A transaction in doubt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoubtStatus {
+    /// Which.
+    pub transaction: TransactionId,
+    /// The key that it locks; None if it opens a session.
+    pub key: Option<serde_bytes::ByteBuf>,
+    /// For how long, in milliseconds: at least.
+    pub waited_ms: u64,
+    /// Whether nobody who answers knows the decision.
+    pub is_blocked: bool,
 }
 
 /// A leader, as one server knows it.

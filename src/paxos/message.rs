@@ -335,11 +335,34 @@ pub enum RoleName {
     Acceptor,
     /// Finds out what was chosen, and applies it.
     Learner,
+    /// Two-phase commit: asks everybody, and decides.
+    Coordinator,
+    /// Two-phase commit: votes, remembers, and does what was decided.
+    Participant,
 }
 
 impl RoleName {
-    /// All three.
+    /// The three of Paxos.
     pub const ALL: [RoleName; 3] = [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner];
+    /// Those of every protocol, by their number.
+    pub const EVERY: [RoleName; 5] =
+        [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner, RoleName::Coordinator, RoleName::Participant];
+
+    /// As it is written: `acceptor`.
+    pub fn word(self) -> &'static str {
+        match self {
+            RoleName::Proposer => "proposer",
+            RoleName::Acceptor => "acceptor",
+            RoleName::Learner => "learner",
+            RoleName::Coordinator => "coordinator",
+            RoleName::Participant => "participant",
+        }
+    }
+
+    /// The role that is written so.
+    pub fn named(word: &str) -> Option<RoleName> {
+        RoleName::EVERY.into_iter().find(|role| role.word() == word)
+    }
 }
 
 impl Message {

@@ -3,8 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::net::LeaderStatus;
-use crate::paxos::{Ballot, Known, RoleName, Slot};
+use crate::net::{DoubtStatus, IN_DOUBT_SHOWN, LeaderStatus};
+use crate::paxos::{Ballot, Known, RoleName, Slot, StateMachine};
+use crate::two_phase_commit::{InDoubt, Participant};
 
 /// The state last published by each role.
 #[derive(Default)]
@@ -35,10 +36,14 @@ pub struct Shown {
     pub keys: u64,
     /// Sessions of the store.
     pub sessions: u64,
+    /// How many transactions the participant is prepared for.
+    pub in_doubt: u64,
+    /// The first of them.
+    pub doubts: Vec<DoubtStatus>,
     /// Who leads, how that is known, and since when.
     leader: Option<(Ballot, Known, Instant)>,
     /// Crashes by role.
-    crashes: [u32; 3],
+    crashes: [u32; RoleName::EVERY.len()],
 }
 
 impl Default for Shown {
@@ -56,7 +61,9 @@ impl Default for Shown {
             keys: 0,
             sessions: 0,
             leader: None,
-            crashes: [0; 3],
+            crashes: [0; RoleName::EVERY.len()],
+            in_doubt: 0,
+            doubts: Vec::new(),
         }
     }
 }
@@ -65,6 +72,23 @@ impl Shown {
     /// How often a role has crashed.
     pub fn crashes(&self, role: RoleName) -> u32 {
         self.crashes[role as usize]
+    }
+
+    /// What a participant shows.
+    pub fn set_participant(&mut self, participant: &Participant) {
+        self.applied = Slot(participant.applied());
+        self.known = self.applied;
+        self.digest = participant.kv().digest();
+        self.keys = participant.kv().store().len() as u64;
+        self.sessions = participant.kv().sessions().len() as u64;
+        self.in_doubt = participant.in_doubt_count() as u64;
+        let doubt = |one: InDoubt| DoubtStatus {
+            transaction: one.transaction,
+            key: one.key.map(Into::into),
+            waited_ms: one.waited_ms,
+            is_blocked: one.is_blocked,
+        };
+        self.doubts = participant.in_doubt().take(IN_DOUBT_SHOWN).map(doubt).collect();
     }
 
     /// Somebody leads, or nobody.

@@ -24,6 +24,7 @@ use crate::net::{
 use crate::paxos::{LearnerRequest, PartName, ProposerRequest, RoleName, Slot};
 use crate::role::Input;
 use crate::trace::{Context, RoleTag};
+use crate::two_phase_commit::{CoordinatorRequest, ParticipantRequest};
 
 /// At most so many clients at once.
 const CLIENTS_MAX: usize = 1_200;
@@ -181,8 +182,16 @@ impl FrontDesk {
     /// Gives a command to the proposer, if there is hope for it on this server. An error is certain.
     fn hand_over(&self, command: Command, context: Context) -> Result<(), WhyNotApplied> {
         let house = &self.house;
-        for (role, up) in [(RoleName::Proposer, house.proposer.is_open()), (RoleName::Learner, house.learner.is_open())]
-        {
+        let is_paxos = house.options.protocol.is_paxos();
+        let needed = match is_paxos {
+            true => [(RoleName::Proposer, house.proposer.is_open()), (RoleName::Learner, house.learner.is_open())],
+            // Without its vote there is no commit; that is known before anybody is asked.
+            false => [
+                (RoleName::Coordinator, house.coordinator.is_open()),
+                (RoleName::Participant, house.participant.is_open()),
+            ],
+        };
+        for (role, up) in needed {
             if !up {
                 return Err(WhyNotApplied::RoleDown(role));
             }
@@ -196,6 +205,11 @@ impl FrontDesk {
         }
         let command = command.to_paxos();
         let size = command.payload.len();
+        if !is_paxos {
+            let input = Input::Request(CoordinatorRequest::Propose(command));
+            let posted = house.coordinator.post(Mail { context, input, size });
+            return posted.map_err(|lost| not_taken(RoleName::Coordinator, lost));
+        }
         let input = Input::Request(ProposerRequest::Propose(command));
         house.proposer.post(Mail { context, input, size }).map_err(|lost| not_taken(RoleName::Proposer, lost))
     }
@@ -207,6 +221,14 @@ impl FrontDesk {
             return house.desk.tell(asker, Reply::NotApplied(WhyNotApplied::Fenced), Context::default());
         }
         let ticket: Ticket = house.desk.await_read(asker);
+        if !house.options.protocol.is_paxos() {
+            let request = ParticipantRequest::Read { token: ticket, query: Get { key } };
+            if let Err(lost) = house.participant.post(Mail { context, input: Input::Request(request), size: 0 }) {
+                let reply = Reply::NotApplied(not_taken(RoleName::Participant, lost));
+                house.desk.tell_read(ticket, reply, &Context::default());
+            }
+            return;
+        }
         let request = LearnerRequest::Read { token: ticket, query: Get { key } };
         if let Err(lost) = house.learner.post(Mail { context, input: Input::Request(request), size: 0 }) {
             let reply = Reply::NotApplied(not_taken(RoleName::Learner, lost));
@@ -218,7 +240,12 @@ impl FrontDesk {
         if !self.house.options.lab {
             return Reply::Refused("the server was not started with --lab: its roles cannot be crashed".to_string());
         }
-        let roles = role.map_or(RoleName::ALL.to_vec(), |role| vec![role]);
+        let all = self.house.options.protocol.roles();
+        let roles = role.map_or(all.to_vec(), |role| vec![role]);
+        if let Some(stranger) = roles.iter().find(|role| !all.contains(role)) {
+            let (role, protocol) = (stranger.word(), self.house.options.protocol);
+            return Reply::Refused(format!("under {protocol} a server has no {role}"));
+        }
         match roles.into_iter().try_for_each(|role| self.orders.give(order(role))) {
             Ok(()) => Reply::Done,
             Err(why) => Reply::Refused(why),
@@ -230,7 +257,9 @@ impl FrontDesk {
         if self.house.is_fenced.load(Ordering::Relaxed) {
             return Reply::NotApplied(WhyNotApplied::Fenced);
         }
-        let Some(keeper) = self.house.keeper.get() else { return Reply::NotApplied(WhyNotApplied::Busy) };
+        let Some(keeper) = self.house.keeper.get() else {
+            return Reply::Refused("under two-phase commit there is no log and no checkpoint: no backup".to_string());
+        };
         let part = keeper.part(part, at_least, Instant::now() + STATE_PATIENCE);
         if part.is_none() {
             let input = Input::Request(LearnerRequest::WantCheckpoint);
@@ -252,11 +281,17 @@ impl FrontDesk {
             restart: house.options.restart.to_string(),
             life: self.life,
             pid: std::process::id(),
-            roles: vec![
-                role(RoleName::Proposer, house.proposer.is_open()),
-                role(RoleName::Acceptor, house.acceptor.is_open()),
-                role(RoleName::Learner, house.learner.is_open()),
-            ],
+            roles: match house.options.protocol.is_paxos() {
+                true => vec![
+                    role(RoleName::Proposer, house.proposer.is_open()),
+                    role(RoleName::Acceptor, house.acceptor.is_open()),
+                    role(RoleName::Learner, house.learner.is_open()),
+                ],
+                false => vec![
+                    role(RoleName::Coordinator, house.coordinator.is_open()),
+                    role(RoleName::Participant, house.participant.is_open()),
+                ],
+            },
             promised: shown.promised,
             accepted: shown.accepted,
             known: shown.known,
@@ -272,6 +307,8 @@ impl FrontDesk {
             fenced: shown.fenced,
             linked: self.linked.servers(),
             leader: shown.leader().filter(|_| house.proposer.is_open()),
+            in_doubt: shown.in_doubt,
+            doubts: shown.doubts,
         }
     }
 }

@@ -86,6 +86,12 @@ impl Desk {
         self.tell_write(id, || reply_to(outcome), context);
     }
 
+    /// Whoever would have answered the reads has died.
+    pub fn reads_died(&self, why: WhyNotApplied) {
+        let reads = std::mem::take(&mut self.lock().reads);
+        self.tell_all(reads.into_values().map(|asker| (asker, Reply::NotApplied(why))), &Context::default());
+    }
+
     /// A command is certainly not applied by this try.
     pub fn not_applied(&self, id: CommandId, why: WhyNotApplied, context: &Context) {
         self.tell_write(id, || Reply::NotApplied(why), context);

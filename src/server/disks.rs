@@ -4,11 +4,14 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::lives::Unborn;
 use crate::kv::VALUE_MAX_BYTES;
 use crate::paxos::{AcceptorRecord, ProposerRecord};
 use crate::role::{Disk, NoDisk, NoRecord};
 use crate::storage::disk::RealFiles;
+use crate::storage::records::{Kind, Records};
 use crate::storage::{DataFolder, FolderError, Journal, JournalError, Recovered, Rounds};
+use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
 
 /// One group has values of at most so many bytes, and then whatever comes next.
 const GROUP_MAX_BYTES: usize = 4 << 20;
@@ -56,9 +59,13 @@ impl AcceptorJournal {
     /// Opens the journal of a data folder; gives what it remembers.
     pub fn open(folder: &DataFolder, segment_bytes: u64) -> Result<(AcceptorJournal, Recovered), FolderError> {
         let (journal, recovered) = folder.open_journal(segment_bytes)?;
-        let mut journal = AcceptorJournal { journal, folder: folder.journal_path(), segment_bytes, next_ask: None };
+        Ok((AcceptorJournal::new(journal, folder.journal_path(), segment_bytes), recovered))
+    }
+
+    fn new(journal: Journal<RealFiles>, folder: PathBuf, segment_bytes: u64) -> AcceptorJournal {
+        let mut journal = AcceptorJournal { journal, folder, segment_bytes, next_ask: None };
         journal.look();
-        Ok((journal, recovered))
+        journal
     }
 
     /// Plans to ask for room if there is none.
@@ -107,6 +114,60 @@ impl Disk<AcceptorRecord> for AcceptorJournal {
         self.journal.commit(records)?;
         self.look();
         Ok(())
+    }
+}
+
+/// The log of a participant: a journal as an acceptor's, with other records in it.
+pub type ParticipantLog = Records<AcceptorJournal, ParticipantRecord>;
+/// The log of a coordinator.
+pub type CoordinatorLog = Records<AcceptorJournal, CoordinatorRecord>;
+
+impl ParticipantLog {
+    /// Opens the log of a data folder; gives what it holds.
+    pub fn open_participants(
+        folder: &DataFolder,
+        segment_bytes: u64,
+    ) -> Result<(ParticipantLog, Vec<ParticipantRecord>), Unborn> {
+        let (journal, recovered) = AcceptorJournal::open(folder, segment_bytes)?;
+        opened(journal, recovered, "participant")
+    }
+}
+
+impl CoordinatorLog {
+    /// Opens the log of a data folder; gives what it holds.
+    pub fn open_coordinators(
+        folder: &DataFolder,
+        segment_bytes: u64,
+    ) -> Result<(CoordinatorLog, Vec<CoordinatorRecord>), Unborn> {
+        let (journal, recovered) = folder.open_coordinator(segment_bytes)?;
+        opened(AcceptorJournal::new(journal, folder.coordinator_path(), segment_bytes), recovered, "coordinator")
+    }
+}
+
+fn opened<R: Kind>(
+    journal: AcceptorJournal,
+    recovered: Recovered,
+    whose: &str,
+) -> Result<(Records<AcceptorJournal, R>, Vec<R>), Unborn> {
+    let broken = |error| Unborn::Broken(format!("the journal of the {whose} cannot be used: {error}"));
+    Records::new(journal, recovered.records).map_err(broken)
+}
+
+impl<R: Kind> RoleDisk<R> for Records<AcceptorJournal, R> {
+    fn group_max_bytes(&self) -> usize {
+        self.journal().group_max_bytes()
+    }
+
+    fn has_room(&self) -> bool {
+        self.journal().has_room()
+    }
+
+    fn next_ask(&self) -> Option<Instant> {
+        self.journal().next_ask()
+    }
+
+    fn ask_for_room(&mut self) {
+        self.journal_mut().ask_for_room();
     }
 }
 

@@ -16,10 +16,11 @@ use super::mailbox::{Lost, Mail, Mailbox};
 use super::options::Options;
 use super::throttle::Throttle;
 use crate::kv::Kv;
-use crate::net::{Envelope, Link, Unknown, WhyNotApplied, frame};
-use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
+use crate::net::{Envelope, Link, Said, Unknown, WhyNotApplied, frame};
+use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, RoleName, Slot};
 use crate::role::{Input, Role, Server, Servers};
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
+use crate::two_phase_commit::{Coordinator, Participant};
 
 /// How long a dying process waits for its terminal.
 const FLUSH: Duration = Duration::from_millis(200);
@@ -44,6 +45,10 @@ pub struct House {
     pub acceptor: Mailbox<Acceptor>,
     /// The learner's mailbox.
     pub learner: Mailbox<Learner<Kv>>,
+    /// The coordinator's mailbox, under two-phase commit.
+    pub coordinator: Mailbox<Coordinator>,
+    /// The participant's mailbox, under two-phase commit.
+    pub participant: Mailbox<Participant>,
     /// Who waits for an outcome.
     pub desk: Desk,
     /// What others may see of the roles.
@@ -99,6 +104,8 @@ impl House {
             proposer: Mailbox::closed(),
             acceptor: Mailbox::closed(),
             learner: Mailbox::closed(),
+            coordinator: Mailbox::closed(),
+            participant: Mailbox::closed(),
             desk: Desk::default(),
             board: Board::default(),
             links: OnceLock::new(),
@@ -111,7 +118,7 @@ impl House {
     }
 
     /// Sends a message to servers, this one perhaps among them. It is encoded once.
-    pub fn send(&self, to: Servers, message: Message, context: Context) {
+    pub fn send(&self, to: Servers, message: Said, context: Context) {
         let others = to.without(Servers::only(self.me));
         if !others.is_empty()
             && let Some(links) = self.links.get()
@@ -134,10 +141,14 @@ impl House {
         // Within the house values are shared, and take no room of their own.
         let size = if from == self.me { 0 } else { message.size() };
         for role in message.heard_by() {
-            let lost = match role {
-                RoleName::Proposer => post(&self.proposer, from, &message, &context, size),
-                RoleName::Acceptor => post(&self.acceptor, from, &message, &context, size),
-                RoleName::Learner => post(&self.learner, from, &message, &context, size),
+            let lost = match (&message, role) {
+                (Said::Paxos(message), RoleName::Proposer) => post(&self.proposer, from, message, &context, size),
+                (Said::Paxos(message), RoleName::Acceptor) => post(&self.acceptor, from, message, &context, size),
+                (Said::Paxos(message), _) => post(&self.learner, from, message, &context, size),
+                (Said::TwoPhaseCommit(message), RoleName::Coordinator) => {
+                    post(&self.coordinator, from, message, &context, size)
+                }
+                (Said::TwoPhaseCommit(message), _) => post(&self.participant, from, message, &context, size),
             };
             if let Err(lost) = lost {
                 self.tell_drop(*role, message.name(), from, lost.into(), &context);
@@ -255,10 +266,10 @@ fn say_last(sentence: String) {
     }
 }
 
-fn post<R: Role<Message = Message>>(
+fn post<R: Role>(
     mailbox: &Mailbox<R>,
     from: Server,
-    message: &Message,
+    message: &R::Message,
     context: &Context,
     size: usize,
 ) -> Result<(), Lost> {

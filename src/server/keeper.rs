@@ -177,7 +177,7 @@ impl AtWork {
                     Some(part) => Message::Snapshot(part),
                     None => Message::Entries { entries: Vec::new(), applied: self.house.board.read().applied },
                 };
-                self.house.send(Servers::only(to), message, Context::default());
+                self.house.send(Servers::only(to), message.into(), Context::default());
             }
             Part::OfClient { name, at_least, reply } => {
                 let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;

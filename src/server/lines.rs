@@ -7,9 +7,10 @@ use super::house::Cause as DropReason;
 use super::mailbox::CrashOrder;
 use crate::kv::{self, Written};
 use crate::net::{Reply, Request, Unknown, WhyNotApplied};
-use crate::paxos::{self, Ballot};
+use crate::paxos::{self, Ballot, StateMachine};
 use crate::role::Server;
 use crate::trace::{self, DropCause, Event, LinkState, MaybeBallot, Op, Recovered, Status, Text};
+use crate::two_phase_commit::{self, Coordinator, Participant};
 
 /// A request as it arrived; None for those that change and read no key.
 pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
@@ -87,6 +88,13 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no leader is heard".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "the learner is behind".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy".to_string(),
+        WhyNotApplied::Coordinator(two_phase_commit::NotApplied::NoVote { silent }) => {
+            format!("aborted: no vote of {silent}")
+        }
+        WhyNotApplied::Coordinator(two_phase_commit::NotApplied::Locked { by }) | WhyNotApplied::KeyLocked(by) => {
+            format!("the key is locked by {by}")
+        }
+        WhyNotApplied::Coordinator(two_phase_commit::NotApplied::Busy) => "busy".to_string(),
         WhyNotApplied::RoleDown(role) => format!("the {} is down", trace::RoleTag::from(*role).as_str()),
         WhyNotApplied::DiskFull => "disk full".to_string(),
         WhyNotApplied::Fenced => "the state of this server is wrong".to_string(),
@@ -120,19 +128,39 @@ pub fn restarted_acceptor(down: Duration, lost: bool, promised: Ballot, accepted
     let recovered = if lost { Recovered::Nothing } else { Recovered::Disk };
     let promised = Some(MaybeBallot((promised > Ballot::ZERO).then_some(promised)));
     let accepted = Some(accepted);
-    Event::Restart { down: down.into(), recovered, promised, accepted, next: None, applied: None, digest: None }
+    let down = down.into();
+    Event::Restart { down, recovered, promised, accepted, next: None, applied: None, digest: None, in_doubt: None }
 }
 
 /// What a restarted proposer knows.
 pub fn restarted_proposer(down: Duration, next: u64) -> Event {
+    restarted(down, Some(next), None, None, None)
+}
+
+/// What a restarted coordinator knows.
+pub fn restarted_coordinator(down: Duration, coordinator: &Coordinator) -> Event {
+    let (next, in_doubt) = (Some(coordinator.next_number()), Some(coordinator.unacknowledged() as u64));
+    restarted(down, next, None, None, in_doubt)
+}
+
+/// What a restarted participant knows.
+pub fn restarted_participant(down: Duration, participant: &Participant) -> Event {
+    let (applied, digest) = (Some(paxos::Slot(participant.applied())), Some(trace::Digest(participant.kv().digest())));
+    restarted(down, None, applied, digest, Some(participant.in_doubt_count() as u64))
+}
+
+fn restarted(
+    down: Duration,
+    next: Option<u64>,
+    applied: Option<paxos::Slot>,
+    digest: Option<trace::Digest>,
+    in_doubt: Option<u64>,
+) -> Event {
     let recovered = Recovered::Disk;
-    let next = Some(next);
-    Event::Restart { down: down.into(), recovered, promised: None, accepted: None, next, applied: None, digest: None }
+    Event::Restart { down: down.into(), recovered, promised: None, accepted: None, next, applied, digest, in_doubt }
 }
 
 /// What a restarted learner knows.
 pub fn restarted_learner(down: Duration, applied: paxos::Slot, digest: u64) -> Event {
-    let recovered = Recovered::Disk;
-    let (applied, digest) = (Some(applied), Some(trace::Digest(digest)));
-    Event::Restart { down: down.into(), recovered, promised: None, accepted: None, next: None, applied, digest }
+    restarted(down, None, Some(applied), Some(trace::Digest(digest)), None)
 }

@@ -3,21 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::disks::{AcceptorJournal, open_rounds};
+use super::disks::{AcceptorJournal, CoordinatorLog, ParticipantLog, open_rounds};
 use super::house::{self, House};
 use super::lines;
 use super::mailbox::{CrashOrder, Inbox, Item, Mail};
 use super::options::Restart;
 use super::runner::{Shell, tell_lost};
 use crate::kv::Kv;
-use crate::net::{Unknown, WhyNotApplied};
-use crate::paxos::{
-    Acceptor, Learner, Life, Message, Proposer, ProposerRequest, Quorums, RoleName, Slot, StateMachine,
-};
+use crate::net::{Said, Unknown, WhyNotApplied};
+use crate::paxos::{Acceptor, Learner, Life, Proposer, ProposerRequest, Quorums, RoleName, Slot, StateMachine};
 use crate::role::{Input, NoDisk, Role};
 use crate::storage::disk::RealFiles;
 use crate::storage::{DataFolder, FolderError, Rounds};
 use crate::trace::{Context, Event};
+use crate::two_phase_commit::{Coordinator, Participant};
 
 /// Why a life does not begin.
 #[derive(Debug)]
@@ -113,6 +112,30 @@ impl Cradle {
         Ok((learner, NoDisk))
     }
 
+    /// A coordinator that knows which transactions it has committed.
+    pub fn coordinator(&self, down: Option<Duration>) -> Result<(Coordinator, CoordinatorLog), Unborn> {
+        let (log, records) = CoordinatorLog::open_coordinators(&self.folder, self.house.options.segment_bytes())?;
+        let mut coordinator = Coordinator::new(self.house.me, self.house.cluster);
+        records.into_iter().for_each(|record| coordinator.replay(record));
+        if let Some(down) = down {
+            let event = lines::restarted_coordinator(down, &coordinator);
+            self.tell_restart(RoleName::Coordinator, event, None);
+        }
+        Ok((coordinator, log))
+    }
+
+    /// A participant with its votes and its store: all of it is in its journal.
+    pub fn participant(&self, down: Option<Duration>) -> Result<(Participant, ParticipantLog), Unborn> {
+        let (log, records) = ParticipantLog::open_participants(&self.folder, self.house.options.segment_bytes())?;
+        let mut participant = Participant::new(self.house.me, self.house.cluster, Kv::default());
+        records.into_iter().for_each(|record| participant.replay(record));
+        if let Some(down) = down {
+            self.tell_restart(RoleName::Participant, lines::restarted_participant(down, &participant), None);
+        }
+        self.house.board.update(|shown| shown.set_participant(&participant));
+        Ok((participant, log))
+    }
+
     fn next_life(&self) -> Result<Life, FolderError> {
         self.folder.begin_role_life().map(Life)
     }
@@ -123,7 +146,7 @@ impl Cradle {
 }
 
 /// The last act of a role's thread: the mailbox is gone, and everybody who waits for the role is told.
-pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Duration, inbox: &Inbox<R>, shell: &S) {
+pub fn die<R: Role<Message: Into<Said>>, S: Shell<R>>(order: CrashOrder, up: Duration, inbox: &Inbox<R>, shell: &S) {
     shell.mailbox().close();
     let (name, house) = (shell.name(), shell.house());
     house.board.update(|shown| shown.add_crash(name));
@@ -136,6 +159,12 @@ pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Durat
         }
         RoleName::Proposer => "its commands are forgotten; whoever waits for one is told that the outcome is unknown",
         RoleName::Learner => "what it applied since its last checkpoint is gone with its memory; its peers have it",
+        RoleName::Coordinator => {
+            "its commits are on disk; what it had not decided counts as aborted, and who is prepared for it has to wait"
+        }
+        RoleName::Participant => {
+            "its votes and all that it has done are on disk; until it is back no write can have all votes"
+        }
     };
     house.line_because(name.into(), &Context::default(), lines::crash(order, up), Some(why.to_string()));
     for item in inbox.items.try_iter() {
@@ -145,7 +174,9 @@ pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Durat
     }
     match name {
         RoleName::Acceptor => {}
-        RoleName::Proposer => house.desk.role_died(Unknown::RoleDied(name), None),
+        RoleName::Proposer | RoleName::Coordinator => house.desk.role_died(Unknown::RoleDied(name), None),
+        // The coordinator still knows what its commands come to.
+        RoleName::Participant => house.desk.reads_died(WhyNotApplied::RoleDown(name)),
         RoleName::Learner => {
             house.desk.role_died(Unknown::RoleDied(name), Some(WhyNotApplied::RoleDown(name)));
             let input = Input::Request(ProposerRequest::LearnerDown);

@@ -1,7 +1,8 @@
 //! One server process: threads, timers, failures and the front desk. The only place where sockets meet roles.
 //!
 //! - [`start`] brings it up; [`options`] is its command line.
-//! - [`runner`] is the shell that runs any role; [`shells`] is what each role adds to it.
+//! - [`runner`] is the shell that runs any role; [`shells`] is what each role adds to it, [`two_phase`] what those of
+//!   two-phase commit add.
 //! - [`house`] is what they share: mailboxes, links, and how a message reaches the roles that hear it.
 //! - [`supervisor`] starts roles, lets them fail, and starts them again; [`lives`] is how a life begins and ends.
 //! - [`keeper`] writes the state down beside all that, and reads it back.
@@ -30,6 +31,7 @@ mod supervisor;
 mod throttle;
 mod timers;
 pub mod tools;
+pub(crate) mod two_phase;
 
 pub use options::{Fail, Options, Protocol, Restart, Switch};
 pub use start::run;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::duration::parse_duration;
-use crate::paxos::{Policy, Retention, RoleName};
+use crate::paxos::{Retention, RoleName};
+pub use crate::protocol::Protocol;
 
 /// The command line of a server.
 #[derive(Clone, Debug, Args)]
@@ -28,7 +29,7 @@ pub struct Options {
     /// Where server-N.log goes [default: no file, lines on the terminal only]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
-    /// Whether the steps of the protocol are shown, a line each [default: on for basic-paxos, off for multi-paxos]
+    /// Whether the steps of the protocol are shown, a line each [default: off for multi-paxos, else on]
     #[arg(long, value_enum)]
     pub steps: Option<Switch>,
     /// Which roles fail at random times and come back
@@ -70,25 +71,6 @@ pub struct Options {
     pub quiet: bool,
 }
 
-/// How the servers agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Protocol {
-    /// Both phases for every command; any server proposes.
-    BasicPaxos,
-    /// Phase 1 once, by a leader; the other servers hand their commands to it.
-    MultiPaxos,
-}
-
-impl Protocol {
-    /// What it means for a proposer.
-    pub fn policy(self) -> Policy {
-        match self {
-            Protocol::BasicPaxos => Policy::BasicPaxos,
-            Protocol::MultiPaxos => Policy::MultiPaxos,
-        }
-    }
-}
-
 /// Yes or no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
@@ -103,9 +85,10 @@ pub enum Switch {
 pub enum Fail {
     /// None.
     None,
-    /// The acceptor.
+    /// The acceptor; the participant of two-phase commit.
+    #[value(alias = "participants")]
     Acceptors,
-    /// Proposer, acceptor and learner.
+    /// Proposer, acceptor and learner; coordinator and participant.
     All,
 }
 
@@ -114,7 +97,7 @@ impl Fail {
     pub fn includes(self, role: RoleName) -> bool {
         match self {
             Fail::None => false,
-            Fail::Acceptors => role == RoleName::Acceptor,
+            Fail::Acceptors => matches!(role, RoleName::Acceptor | RoleName::Participant),
             Fail::All => true,
         }
     }
@@ -143,7 +126,7 @@ named_as_on_the_command_line!(Protocol, Switch, Fail, Restart);
 impl Options {
     /// Whether the steps of the protocol are shown. Who runs for speed has no use for a dozen lines a write.
     pub fn shows_steps(&self) -> bool {
-        self.steps.map_or(self.protocol == Protocol::BasicPaxos, |steps| steps == Switch::On)
+        self.steps.map_or(self.protocol != Protocol::MultiPaxos, |steps| steps == Switch::On)
     }
 
     /// The length of the acceptor's journal files, in bytes.

@@ -10,7 +10,8 @@ use super::disks::RoleDisk;
 use super::house::{Cause, House};
 use super::mailbox::{CrashOrder, Inbox, Item, Mail, Mailbox};
 use super::timers::Timers;
-use crate::paxos::{self, RoleName};
+use crate::net::Said;
+use crate::paxos::RoleName;
 use crate::random::Random;
 use crate::role::{Action, Actions, Input, Role, step_all};
 use crate::trace::{Context, CrashPoint, Draft, Re};
@@ -54,7 +55,7 @@ pub enum Ended {
 /// Runs a role until it is told to stop or to die.
 pub fn run<R, D, S>(mut role: R, disk: &mut D, inbox: &Inbox<R>, shell: &S, random: Random) -> Ended
 where
-    R: Role<Message = paxos::Message>,
+    R: Role<Message: Into<Said>>,
     D: RoleDisk<R::Record>,
     D::Error: std::fmt::Display,
     S: Shell<R>,
@@ -124,7 +125,7 @@ struct Intake<'a, R: Role> {
     has_stopped: bool,
 }
 
-impl<'a, R: Role<Message = paxos::Message>> Intake<'a, R> {
+impl<'a, R: Role<Message: Into<Said>>> Intake<'a, R> {
     fn new(inbox: &'a Inbox<R>, random: Random) -> Intake<'a, R> {
         Intake { inbox, timers: Timers::new(random), emptied: Instant::now(), has_stopped: false }
     }
@@ -193,7 +194,7 @@ impl<'a, R: Role<Message = paxos::Message>> Intake<'a, R> {
 /// Writes the lines of a group with one write, and then does what it wants done: no message leaves before its line.
 fn take<R, S>(actions: Actions<Context, R>, timers: &mut Timers<R::Timer>, shell: &S)
 where
-    R: Role<Message = paxos::Message>,
+    R: Role<Message: Into<Said>>,
     S: Shell<R>,
 {
     let (drafts, todo) = sort(actions, |fact, context| shell.draft(fact, context));
@@ -205,7 +206,7 @@ where
             None => context,
         };
         match action {
-            Action::Send { to, message } => house.send(to, message, context),
+            Action::Send { to, message } => house.send(to, message.into(), context),
             Action::Arm(timer) => timers.arm(timer, context),
             Action::Outcome(outcome) => shell.outcome(outcome, context),
             Action::Fact(_) => {}
@@ -253,7 +254,7 @@ fn cause(drafts: &[Draft], line: Option<usize>, draft: &Draft, context: &Context
 }
 
 /// Tells of a message that the role will not see. What its own server asked is told to whoever waits for it.
-pub fn tell_lost<R: Role<Message = paxos::Message>>(
+pub fn tell_lost<R: Role<Message: Into<Said>>>(
     input: &Input<R>,
     cause: Cause,
     context: &Context,
@@ -261,7 +262,8 @@ pub fn tell_lost<R: Role<Message = paxos::Message>>(
 ) {
     match input {
         Input::Message { from, message } => {
-            shell.house().tell_drop(shell.name(), message.name(), *from, cause, context);
+            let said: Said = message.clone().into();
+            shell.house().tell_drop(shell.name(), said.name(), *from, cause, context);
         }
         Input::Start | Input::Timeout(_) | Input::Request(_) => {}
     }

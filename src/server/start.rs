@@ -48,12 +48,15 @@ pub fn run(mut options: Options) -> Result<(), String> {
         http.map(|address| options.check_address(address).and_then(|()| bind(address, "http"))).transpose()?;
     let data = options.data.get_or_insert_with(|| format!("data/server-{}", me.0).into()).clone();
     let folder = DataFolder::open(&data, &cluster.name, me).map_err(|error| error.to_string())?;
+    folder.take_side(options.protocol.is_paxos()).map_err(|error| error.to_string())?;
     let folder = Arc::new(folder);
     let trace = open_trace(&options, me, folder.life())?;
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
     let house = Arc::new(House::new(me, cluster.servers(), options, trace));
 
-    Keeper::start(&house, &folder)?;
+    if house.options.protocol.is_paxos() {
+        Keeper::start(&house, &folder)?;
+    }
     let quorums = Quorums::majority(cluster.servers());
     let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), quorums, seed);
     let linked = Linked::default();

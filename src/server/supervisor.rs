@@ -19,7 +19,9 @@ use super::mailbox::{CrashOrder, Item, Lost};
 use super::options::Options;
 use super::runner::{Ended, Shell, run};
 use super::shells::{AcceptorShell, LearnerShell, ProposerShell};
-use crate::paxos::{Message, Quorums, RoleName};
+use super::two_phase::{CoordinatorShell, ParticipantShell};
+use crate::net::Said;
+use crate::paxos::{Quorums, RoleName};
 use crate::random::Random;
 use crate::role::Role;
 use crate::storage::DataFolder;
@@ -71,7 +73,7 @@ pub struct Supervisor {
     /// The roles whose thread has just ended.
     ended: Receiver<RoleName>,
     farewell: Sender<RoleName>,
-    posts: [Post; 3],
+    posts: [Post; RoleName::EVERY.len()],
 }
 
 /// One role's place.
@@ -99,8 +101,8 @@ impl Supervisor {
     pub fn new(house: Arc<House>, folder: Arc<DataFolder>, quorums: Quorums, seed: u64) -> (Supervisor, Orders) {
         let (sender, orders) = bounded(ORDERS_MAX);
         // Each role has one thread at a time, so there is always room for its farewell.
-        let (farewell, ended) = bounded(RoleName::ALL.len());
-        let posts = RoleName::ALL.map(|role| Post {
+        let (farewell, ended) = bounded(RoleName::EVERY.len());
+        let posts = RoleName::EVERY.map(|role| Post {
             random: failures_of(house.me.0, role, seed),
             state: State::Down { since: Instant::now(), until: None },
             lives: 0,
@@ -109,9 +111,9 @@ impl Supervisor {
         (Supervisor { cradle, seed, orders, ended, farewell, posts }, Orders(sender))
     }
 
-    /// Starts the three roles, one after the other. The acceptor comes first: nobody may be told less than it knows.
+    /// Starts the roles, one after the other. Those that remember come first: nobody may be told less than they know.
     pub fn start(&mut self) -> Result<(), String> {
-        for role in [RoleName::Acceptor, RoleName::Learner, RoleName::Proposer] {
+        for role in self.roles().iter().copied() {
             let (begun, begins) = bounded(1);
             self.start_role(role, None, begun).map_err(|error| no_thread(role, &error))?;
             begins.recv().unwrap_or_else(|_| Err(format!("the {} has not started", name_of(role))))?;
@@ -137,7 +139,7 @@ impl Supervisor {
                 default(due.saturating_duration_since(Instant::now())) => {}
             }
             let now = Instant::now();
-            for role in RoleName::ALL {
+            for role in self.roles().iter().copied() {
                 match self.posts[role as usize].due_state(now) {
                     Some(Due::Fail(order)) => self.crash(role, order),
                     Some(Due::Restart) => self.restart(role),
@@ -153,6 +155,10 @@ impl Supervisor {
 
     fn house(&self) -> &House {
         &self.cradle.house
+    }
+
+    fn roles(&self) -> &'static [RoleName] {
+        self.house().options.protocol.roles()
     }
 
     /// Tells a role to die. One that is dying or down already may still get another time to come back.
@@ -213,10 +219,10 @@ impl Supervisor {
 
     /// Lets every role finish what it has, and waits until all have ended, or for too long.
     fn stop(&mut self) {
-        let house = &self.cradle.house;
-        for role in [RoleName::Proposer, RoleName::Learner, RoleName::Acceptor] {
+        let house = self.cradle.house.clone();
+        for role in self.roles().iter().rev().copied() {
             // A role that is down need not be told.
-            let _ = give(house, role, Word::Stop);
+            let _ = give(&house, role, Word::Stop);
         }
         let deadline = Instant::now() + STOP_PATIENCE;
         while self.posts.iter().any(|post| !matches!(post.state, State::Down { .. })) {
@@ -233,6 +239,12 @@ impl Supervisor {
             RoleName::Proposer => self.spawn(ProposerShell(house), begun, down, move || cradle.proposer(down))?,
             RoleName::Acceptor => self.spawn(AcceptorShell(house), begun, down, move || cradle.acceptor(down))?,
             RoleName::Learner => self.spawn(LearnerShell(house), begun, down, move || cradle.learner(down))?,
+            RoleName::Coordinator => {
+                self.spawn(CoordinatorShell(house), begun, down, move || cradle.coordinator(down))?
+            }
+            RoleName::Participant => {
+                self.spawn(ParticipantShell(house), begun, down, move || cradle.participant(down))?
+            }
         };
         let options = &self.cradle.house.options;
         let post = &mut self.posts[role as usize];
@@ -251,7 +263,7 @@ impl Supervisor {
         revive: impl FnOnce() -> Result<(R, D), Unborn> + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>>
     where
-        R: Role<Message = Message> + Send + 'static,
+        R: Role<Message: Into<Said>> + Send + 'static,
         R::Message: Send,
         R::Timer: Send,
         R::Request: Send,
@@ -362,6 +374,8 @@ fn give(house: &House, role: RoleName, word: Word) -> Result<(), Lost> {
         RoleName::Proposer => house.proposer.order(word.into()),
         RoleName::Acceptor => house.acceptor.order(word.into()),
         RoleName::Learner => house.learner.order(word.into()),
+        RoleName::Coordinator => house.coordinator.order(word.into()),
+        RoleName::Participant => house.participant.order(word.into()),
     }
 }
 

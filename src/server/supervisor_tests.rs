@@ -86,6 +86,8 @@ impl Stage {
             RoleName::Proposer => self.house.proposer.is_open(),
             RoleName::Acceptor => self.house.acceptor.is_open(),
             RoleName::Learner => self.house.learner.is_open(),
+            RoleName::Coordinator => self.house.coordinator.is_open(),
+            RoleName::Participant => self.house.participant.is_open(),
         }
     }
 

@@ -14,7 +14,7 @@ use super::world::{Report, Verdict, World};
 #[cfg(any(test, feature = "museum"))]
 use crate::museum;
 use crate::museum::Bug;
-use crate::paxos::Policy;
+use crate::protocol::Protocol;
 
 thread_local! {
     /// The seed that this thread runs.
@@ -92,7 +92,7 @@ pub struct Setting {
     /// The bug of the museum that is on.
     pub bug: Option<Bug>,
     /// How the servers agree; each seed decides for itself if None.
-    pub protocol: Option<Policy>,
+    pub protocol: Option<Protocol>,
     /// Only what harms somebody ends a run, and not yet a broken rule that prevents it.
     pub harm_only: bool,
 }

@@ -15,7 +15,7 @@ use super::marks::{Mark, Marks};
 use super::plan::Plan;
 use super::world::Verdict;
 use crate::museum::{self, Bug};
-use crate::paxos::Policy;
+use crate::protocol::Protocol;
 use crate::random::Random;
 
 /// A batch of so many runs with all faults must have reached every mark.
@@ -72,20 +72,23 @@ pub struct Simulate {
 /// Which protocols are simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Protocols {
-    /// Each seed decides for itself.
+    /// Each seed decides for itself which kind of Paxos.
     All,
     /// Both phases for every command.
     BasicPaxos,
     /// A leader.
     MultiPaxos,
+    /// No Paxos: every server must vote.
+    TwoPhaseCommit,
 }
 
 impl Protocols {
-    fn policy(self) -> Option<Policy> {
+    fn protocol(self) -> Option<Protocol> {
         match self {
             Protocols::All => None,
-            Protocols::BasicPaxos => Some(Policy::BasicPaxos),
-            Protocols::MultiPaxos => Some(Policy::MultiPaxos),
+            Protocols::BasicPaxos => Some(Protocol::BasicPaxos),
+            Protocols::MultiPaxos => Some(Protocol::MultiPaxos),
+            Protocols::TwoPhaseCommit => Some(Protocol::TwoPhaseCommit),
         }
     }
 }
@@ -120,7 +123,7 @@ pub fn run(options: &Simulate) -> Result<(String, u8), String> {
 
 impl Simulate {
     fn setting(&self) -> Setting {
-        Setting { allowed: self.faults, bug: self.bug, protocol: self.protocol.policy(), harm_only: self.harm }
+        Setting { allowed: self.faults, bug: self.bug, protocol: self.protocol.protocol(), harm_only: self.harm }
     }
 
     fn threads(&self) -> usize {
@@ -129,7 +132,7 @@ impl Simulate {
 }
 
 fn one(seed: u64, options: &Simulate) -> Result<(String, u8), String> {
-    print!("{}", Plan::new(seed, options.faults, options.protocol.policy()));
+    print!("{}", Plan::new(seed, options.faults, options.protocol.protocol()));
     let report = run_one(seed, options.setting(), options.out.is_some());
     if let Some(folder) = &options.out {
         write_lines(folder, &report.lines).map_err(|error| format!("cannot write to {}: {error}", folder.display()))?;

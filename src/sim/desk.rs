@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::museum::{self, Bug};
 use crate::net::{Reply, Unknown, WhyNotApplied};
-use crate::paxos::CommandId;
+use crate::paxos::{CommandId, RoleName};
 use crate::trace::Context;
 
 /// One who waits.
@@ -75,6 +75,13 @@ impl Desk {
             told.extend(reads.map(|one| (one, Reply::NotApplied(why), Context::default())));
         }
         told
+    }
+
+    /// The role has died that would have answered the reads.
+    pub fn reads_died(&mut self, role: RoleName) -> Vec<Told> {
+        let why = WhyNotApplied::RoleDown(role);
+        let reads = std::mem::take(&mut self.reads).into_values();
+        reads.map(|one| (one, Reply::NotApplied(why), Context::default())).collect()
     }
 
     /// One has waited long enough: what it is told, if it still waits.

@@ -13,7 +13,6 @@ use super::nature::{Event, MS, Micros, SECOND};
 use super::network::Node;
 use super::world::{Death, World};
 use crate::client::NoReply;
-use crate::paxos::RoleName;
 use crate::role::{Server, Servers};
 use crate::server::mailbox::CrashOrder;
 use crate::storage::disk::Failure;
@@ -364,7 +363,8 @@ impl World {
 
     fn crash_role(&mut self, server: Server) {
         let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
-        let (Some(role), Some(point)) = (self.nature.one_of(&RoleName::ALL), self.nature.one_of(&points)) else {
+        let (Some(role), Some(point)) = (self.nature.one_of(self.plan.protocol.roles()), self.nature.one_of(&points))
+        else {
             return;
         };
         let down = Some(Duration::from_micros(self.while_it_lasts()));
@@ -376,7 +376,8 @@ impl World {
         // Mostly the journal: the rest is written a few times in a life.
         let part = match self.nature.random.within(0..=9) {
             0..=5 => Part::Journal,
-            6..=7 => Part::Checkpoint,
+            6..=7 if self.plan.protocol.is_paxos() => Part::Checkpoint,
+            6..=8 if !self.plan.protocol.is_paxos() => Part::Coordinator,
             _ => Part::Top,
         };
         let operation = self.nature.random.within(0..=12);

@@ -6,7 +6,9 @@ use crate::role::{Disk, Server};
 use crate::storage::disk::{Failure, Files, MemoryFiles, name_in_making};
 use crate::storage::identity::{IDENTITY_FILE, Identity, IdentityError};
 use crate::storage::journal::{Journal, OpenError, Options};
+use crate::storage::records::{Records, RecordsError};
 use crate::storage::{JournalError, Recovered, Rounds, RoundsError};
+use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
 
 /// The name of every simulated cluster.
 const CLUSTER: &str = "sim";
@@ -22,6 +24,8 @@ pub struct Folder {
     pub journal: MemoryFiles,
     /// Its folder `checkpoint`.
     pub checkpoint: MemoryFiles,
+    /// Its folder `coordinator`.
+    pub coordinator: MemoryFiles,
 }
 
 /// Which part of a folder.
@@ -33,6 +37,8 @@ pub enum Part {
     Journal,
     /// The learner's.
     Checkpoint,
+    /// The coordinator's.
+    Coordinator,
 }
 
 /// Why a server does not start.
@@ -73,6 +79,11 @@ impl Disk<AcceptorRecord> for AcceptorDisk {
     }
 }
 
+/// Where a participant's records are.
+pub type ParticipantDisk = Records<AcceptorDisk, ParticipantRecord>;
+/// Where a coordinator's records are.
+pub type CoordinatorDisk = Records<AcceptorDisk, CoordinatorRecord>;
+
 /// A journal with what it remembers, whether a torn tail was cut, and whether anything else was lost.
 pub type OpenedJournal = (AcceptorDisk, Vec<AcceptorRecord>, bool, bool);
 
@@ -100,6 +111,30 @@ impl Folder {
         Ok((AcceptorDisk { journal, next_ask: 0 }, records, torn_tail_cut, !damage.is_empty()))
     }
 
+    /// The participant's log; a folder that has had one must have it still. With its records, and whether a torn tail was
+    /// cut.
+    pub fn open_participant(
+        &self,
+        identity: &Identity<MemoryFiles>,
+        segment_bytes: u64,
+    ) -> Result<(ParticipantDisk, Vec<ParticipantRecord>, bool), Refusal> {
+        let (journal, records, is_cut, _) = self.open_journal(identity, segment_bytes)?;
+        let (disk, records) = Records::new(journal, records)?;
+        Ok((disk, records, is_cut))
+    }
+
+    /// The coordinator's log; a folder that has had one must have it still.
+    pub fn open_coordinator(
+        &self,
+        identity: &Identity<MemoryFiles>,
+        segment_bytes: u64,
+    ) -> Result<(CoordinatorDisk, Vec<CoordinatorRecord>), Refusal> {
+        let options = Options { segment_bytes, owner: identity.storage_id(), must_exist: identity.has_rounds() };
+        let (journal, recovered) = Journal::open(self.coordinator.clone(), options)?;
+        identity.set_has_rounds()?;
+        Ok(Records::new(AcceptorDisk { journal, next_ask: 0 }, recovered.records)?)
+    }
+
     /// The proposer's file of spent rounds; a folder that has had one must have it still.
     pub fn open_rounds(
         &self,
@@ -121,11 +156,12 @@ impl Folder {
         self.top.power_cut(seed);
         self.journal.power_cut(seed.rotate_left(32));
         self.checkpoint.power_cut(seed.rotate_left(16));
+        self.coordinator.power_cut(seed.rotate_left(48));
     }
 
     /// All its parts.
     pub fn all(&self) -> impl Iterator<Item = &MemoryFiles> {
-        [&self.top, &self.journal, &self.checkpoint].into_iter()
+        [&self.top, &self.journal, &self.checkpoint, &self.coordinator].into_iter()
     }
 
     /// Lets an operation of one part fail.
@@ -134,6 +170,7 @@ impl Folder {
             Part::Top => &self.top,
             Part::Journal => &self.journal,
             Part::Checkpoint => &self.checkpoint,
+            Part::Coordinator => &self.coordinator,
         };
         files.fail(operation, failure);
     }
@@ -164,6 +201,12 @@ impl From<OpenError> for Refusal {
             OpenError::Io { .. } | OpenError::Full { .. } => Refusal::Disk(error.to_string()),
             _ => Refusal::Damaged(error.to_string()),
         }
+    }
+}
+
+impl From<RecordsError> for Refusal {
+    fn from(error: RecordsError) -> Refusal {
+        Refusal::Damaged(error.to_string())
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::commits::Commits;
 use super::marks::{Mark, Marks};
 use super::reigns::Reigns;
 use super::remembered::Durable;
@@ -15,6 +16,7 @@ use crate::paxos::{
     Acceptor, Ballot, CommandId, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer, ProposerFact,
     ProposerOutcome, ProposerRequest, Quorums, RoleName, Slot, SlotRange, StateMachine, Value,
 };
+use crate::protocol::Protocol;
 use crate::role::{Action, Input, Server, Servers};
 
 /// What was asked for: a write, or, if None, a session.
@@ -77,12 +79,15 @@ pub struct Ghost {
     pub(super) installs: Servers,
     /// Servers that came back with a new disk.
     pub(super) strangers: Servers,
+    /// Two-phase commit has rules of its own.
+    pub(super) commits: Commits,
 }
 
 impl Ghost {
     /// At the beginning of the world.
-    pub fn new(quorums: Quorums, machine: Kv) -> Ghost {
+    pub fn new(protocol: Protocol, quorums: Quorums, machine: Kv) -> Ghost {
         Ghost {
+            commits: Commits::new(protocol),
             quorums,
             violation: None,
             consequences_only: false,
@@ -134,6 +139,9 @@ impl Ghost {
 
     /// The last slot that anybody has applied.
     pub fn applied(&self) -> Slot {
+        if self.commits.are_judged() {
+            return Slot(self.commits.count());
+        }
         Slot(self.applied.len() as u64)
     }
 
@@ -527,7 +535,7 @@ impl Ghost {
     }
 
     /// Whether a client has asked for just this.
-    fn is_asked_for(&self, value: &Value) -> bool {
+    pub(super) fn is_asked_for(&self, value: &Value) -> bool {
         let Value::Command(command) = value else { return true };
         let Some(asked) = self.asked.get(&command.id) else { return false };
         match crate::kv::Command::from_paxos(command) {
@@ -539,6 +547,9 @@ impl Ghost {
 
     /// A client was told what its write came to.
     pub fn acknowledged(&mut self, id: CommandId, slot: Slot, written: Written) {
+        if self.commits.are_judged() {
+            return self.commit_acknowledged(id, slot, written);
+        }
         let applied = matches!(self.outcome(slot), Some(Outcome::Applied(saved)) if saved.written == written);
         let kept = applied && self.effects.get(&id) == Some(&slot);
         self.require(14, kept, || {
@@ -548,6 +559,9 @@ impl Ghost {
 
     /// A client counts its write as certainly not applied.
     pub fn refused(&mut self, id: CommandId) {
+        if self.commits.are_judged() {
+            return self.commit_refused(id);
+        }
         let applied = self.effects.contains_key(&id);
         self.require(25, !applied, || format!("{id:?} was not applied for certain, and has taken effect"));
         self.refused.insert(id);
@@ -567,7 +581,7 @@ impl Ghost {
                 self.handed.retain(|(proposer, _)| *proposer != server);
                 self.reigns.died(server);
             }
-            RoleName::Acceptor => {}
+            RoleName::Acceptor | RoleName::Coordinator | RoleName::Participant => {}
         }
     }
 

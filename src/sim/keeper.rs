@@ -170,7 +170,7 @@ impl SimServer {
                 return;
             }
         };
-        self.send(nature, Servers::only(to), &message, &Context::default());
+        self.send(nature, Servers::only(to), &message.into(), &Context::default());
     }
 
     /// The process dies: a checkpoint under way stops after some of its operations.

@@ -12,7 +12,7 @@ use super::marks::Mark;
 use super::nature::{Micros, Nature};
 use super::server::{Process, SimServer};
 use crate::kv::{Kv, Outcome};
-use crate::net::{Reply, WhyNotApplied};
+use crate::net::{Reply, Said, WhyNotApplied};
 use crate::paxos::{
     Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, Learner, LearnerFact, LearnerOutcome,
     LearnerRequest, Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, RoleName,
@@ -133,7 +133,7 @@ impl<R: Housed> Living<R> {
 }
 
 /// A role as a server of the simulator keeps it: what the real server's `shells` are to its threads.
-pub trait Housed: Role<Message = Message> {
+pub trait Housed: Role<Message: Into<Said>> {
     /// Its disk.
     type Disk: Disk<Self::Record, Error: std::fmt::Display>;
     /// Its name.

@@ -3,7 +3,7 @@
 //! A simulator that never fills a hole proves nothing about holes. Each place of interest leaves a mark; a batch of seeds
 //! that never leaves one has failed, however clean its runs were.
 
-use crate::paxos::Policy;
+use crate::protocol::Protocol;
 
 macro_rules! marks {
     ($($name:ident = $says:literal),+ $(,)?) => {
@@ -113,6 +113,26 @@ marks! {
     Recalled = "a write was answered from the session table of a snapshot",
     SlotDamaged = "an acceptor began with slots that it could not read",
     SlotMended = "an acceptor got back what its disk had lost",
+    // Two-phase commit.
+    Committed = "a transaction was committed",
+    AbortedByNo = "a transaction was aborted because somebody voted no",
+    AbortedBySilence = "a transaction was aborted because somebody did not vote in time",
+    LockRefused = "two transactions wanted one key",
+    LateVoteRequest = "a vote was asked for too late",
+    PresumedAbort = "a coordinator without a record said that it was an abort",
+    ToldAgain = "a coordinator told a commit again",
+    RecoveredInDoubt = "a participant began its life in doubt",
+    Blocked = "a participant was blocked",
+    Unblocked = "a participant that was blocked heard the decision",
+    GaveUp = "a participant that had not voted gave a transaction up for others",
+    CooperativeCommit = "a participant in doubt heard of the commit from another one",
+    CooperativeAbort = "a participant in doubt heard of the abort from another one",
+    ReadWaited = "a read waited for a lock",
+    ReadLocked = "a read gave up waiting for a lock",
+    TransactionNotApplied = "a coordinator said that a command is certainly not applied",
+    CoordinatorCrashed = "a coordinator alone crashed",
+    ParticipantCrashed = "a participant alone crashed",
+    SessionEvicted = "a session went for another one",
     // Disks.
     CheckpointHarmed = "a bit of a checkpoint flipped, or its file was lost",
     DiskRecovered = "a server whose disk was damaged knows all again",
@@ -132,12 +152,41 @@ marks! {
 
 impl Mark {
     /// Whether a run under this protocol can reach it.
-    pub fn is_of(self, protocol: Policy) -> bool {
+    pub fn is_of(self, protocol: Protocol) -> bool {
         let is_of_leaders = (Mark::LeaderChanged..=Mark::PreVoteRefused).contains(&self);
+        let is_of_commit = (Mark::Committed..=Mark::SessionEvicted).contains(&self);
         match protocol {
-            Policy::BasicPaxos => !is_of_leaders,
-            Policy::MultiPaxos => self != Mark::Outrun,
+            Protocol::BasicPaxos => !is_of_leaders && !is_of_commit,
+            Protocol::MultiPaxos => self != Mark::Outrun && !is_of_commit,
+            Protocol::TwoPhaseCommit => is_of_commit || self.is_of_any(),
         }
+    }
+}
+
+impl Mark {
+    /// Whether it is about networks, processes, disks and clients, and not about what a protocol does with them.
+    fn is_of_any(self) -> bool {
+        use Mark::{
+            ClientReset, Duplicate, Expired, FailedOver, FileUnreadable, FrameLost, MailboxFull, Mismatch, PartOfASend,
+            ToldUnknown,
+        };
+        let others = [
+            ClientReset,
+            Duplicate,
+            Expired,
+            FailedOver,
+            FileUnreadable,
+            MailboxFull,
+            Mismatch,
+            PartOfASend,
+            ToldUnknown,
+        ];
+        // A disk that forgets for good is beyond this protocol: nobody else knows what one server has promised.
+        let is_of_crashes = (Mark::Killed..=Mark::WallClockJumped).contains(&self);
+        let is_of_turns = (Mark::CrashBeforeStep..=Mark::CrashBeforeSend).contains(&self);
+        let is_of_network = (FrameLost..=Mark::Slow).contains(&self);
+        let is_of_disks = (Mark::DiskFailed..=Mark::HungSync).contains(&self);
+        others.contains(&self) || is_of_crashes || is_of_turns || is_of_network || is_of_disks
     }
 }
 
@@ -169,9 +218,13 @@ impl Marks {
         }
     }
 
-    /// Those that were never reached, of those that a run under this protocol can reach; None if both were run.
-    pub fn missing(&self, protocol: Option<Policy>) -> Vec<Mark> {
-        let can = |mark: &Mark| protocol.is_none_or(|protocol| mark.is_of(protocol));
+    /// Those that were never reached, of those that a run under this protocol can reach; both kinds of Paxos if None.
+    pub fn missing(&self, protocol: Option<Protocol>) -> Vec<Mark> {
+        let both = [Protocol::BasicPaxos, Protocol::MultiPaxos];
+        let can = |mark: &Mark| match protocol {
+            Some(protocol) => mark.is_of(protocol),
+            None => both.into_iter().any(|protocol| mark.is_of(protocol)),
+        };
         Mark::ALL.iter().copied().filter(|mark| can(mark) && self.count(*mark) == 0).collect()
     }
 }

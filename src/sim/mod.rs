@@ -9,7 +9,7 @@
 //! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
 //!   `arrivals`.
 //! - [`server`], [`living`], [`turns`], [`desk`], [`keeper`] and [`folder`] are a server without threads; [`client`] is a client.
-//! - [`invariants`] knows the rules and sees everything, `remembered` what is on disks; [`history`] is what the clients saw.
+//! - [`invariants`] knows the rules and sees everything, [`commits`] those of two-phase commit, `remembered` what is on disks; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
 //! - [`lessons`] are scenes for people, without any chance.
 //! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
@@ -18,6 +18,7 @@ mod arrivals;
 pub mod batch;
 pub mod cli;
 pub mod client;
+pub mod commits;
 mod damage;
 pub mod desk;
 pub mod faults;
@@ -40,6 +41,7 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod two_phase;
 mod violation;
 pub mod world;
 

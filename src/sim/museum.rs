@@ -22,7 +22,7 @@ type Search = Option<(u64, u64, Verdict)>;
 
 /// Searches a bug among these seeds.
 fn find(bug: Bug, (first, last): (u64, u64), threads: usize, harm_only: bool) -> Search {
-    let plain = Setting { allowed: Faults::all(), bug: None, protocol: None, harm_only: false };
+    let plain = Setting { allowed: Faults::all(), bug: None, protocol: bug.protocol(), harm_only: false };
     let setting = Setting { bug: Some(bug), harm_only, ..plain };
     let (seed, verdict) = Batch { first, last, time: None, setting, threads }.run(|_| {}).failure?;
     // A seed that fails without the bug as well has found something else.
@@ -37,7 +37,8 @@ pub fn tour(first: u64, last: u64, threads: usize, harm_too: bool) -> (String, u
     for bug in Bug::ALL {
         let (found, harm) = match find(*bug, (first, last), threads, false) {
             Some((seeds, seed, verdict)) => {
-                let setting = Setting { allowed: Faults::all(), bug: Some(*bug), protocol: None, harm_only: false };
+                let setting =
+                    Setting { allowed: Faults::all(), bug: Some(*bug), protocol: bug.protocol(), harm_only: false };
                 let found = format!("{seeds} | {} | `{}`", caught_by(&verdict), replay(seed, setting));
                 (found, if harm_too { harm_of(*bug, (first, last), threads) } else { "not asked".to_string() })
             }

@@ -154,6 +154,17 @@ impl Ord for Due {
     }
 }
 
+/// What was sent and synced in a world, whatever became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages to roles of other servers.
+    pub messages: u64,
+    /// Messages between roles of one server.
+    pub own_messages: u64,
+    /// Groups of records that a role has made durable.
+    pub syncs: u64,
+}
+
 /// Time and chance, and those who watch: everything in a world that is neither a server nor a client.
 pub struct Nature {
     now: Micros,
@@ -172,6 +183,8 @@ pub struct Nature {
     pub history: History,
     /// What was reached.
     pub marks: Marks,
+    /// What it took.
+    pub counts: Counts,
     lives: u64,
     hash: Xxh3,
 }
@@ -186,9 +199,10 @@ impl Nature {
             scheduled: 0,
             random: Random::new(plan.seed, 1),
             network: Network::new(plan),
-            ghost: Ghost::new(plan.quorums(), Kv::with_sessions_at_most(plan.sessions)),
+            ghost: Ghost::new(plan.protocol, plan.quorums(), Kv::with_sessions_at_most(plan.sessions)),
             history: History::default(),
             marks: Marks::default(),
+            counts: Counts::default(),
             lives: 0,
             hash: Xxh3::new(),
         }

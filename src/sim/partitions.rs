@@ -9,7 +9,8 @@ use super::nature::{MS, Micros, SECOND};
 use super::network::Node;
 use super::plan::Plan;
 use super::world::{Death, World};
-use crate::paxos::{Ballot, Policy, Slot};
+use crate::paxos::{Ballot, Slot};
+use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
 
 /// The longest election time-out.
@@ -29,7 +30,7 @@ struct Case {
 impl Case {
     /// A cluster that works, with a leader.
     fn begin(seed: u64, servers: u8) -> Case {
-        let mut plan = Plan::new(seed, Faults::NONE, Some(Policy::MultiPaxos));
+        let mut plan = Plan::new(seed, Faults::NONE, Some(Protocol::MultiPaxos));
         (plan.servers, plan.clocks) = (servers, vec![100; servers.into()]);
         // Writes alone: a server that hears the leader and no majority can hand a write on, and cannot answer a read.
         (plan.clients, plan.requests, plan.keys, plan.reads) = (8, 60_000, 8, 0);

@@ -10,7 +10,8 @@ use super::faults::{Fault, Faults};
 use super::nature::{MS, Micros, SECOND};
 use super::network::Weather;
 use crate::kv::SESSIONS_MAX;
-use crate::paxos::{PROMISE_PART_BYTES, Policy, Quorums, Retention};
+use crate::paxos::{PROMISE_PART_BYTES, Quorums, Retention};
+use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{Server, Servers};
 use crate::server::mailbox::MAILBOX_MAX;
@@ -21,7 +22,7 @@ pub struct Plan {
     /// The seed.
     pub seed: u64,
     /// How the servers agree.
-    pub protocol: Policy,
+    pub protocol: Protocol,
     /// How many servers there are.
     pub servers: u8,
     /// How many clients.
@@ -76,12 +77,12 @@ pub struct Plan {
 
 impl Plan {
     /// The plan of a seed, with faults of these classes at most.
-    pub fn new(seed: u64, allowed: Faults, protocol: Option<Policy>) -> Plan {
+    pub fn new(seed: u64, allowed: Faults, protocol: Option<Protocol>) -> Plan {
         // What the protocol is, and how crowded a world, changes nothing else that a seed decides.
         let mut apart = Random::new(seed, 2);
-        let drawn = if apart.within(0..=1) == 0 { Policy::BasicPaxos } else { Policy::MultiPaxos };
+        let drawn = if apart.within(0..=1) == 0 { Protocol::BasicPaxos } else { Protocol::MultiPaxos };
         let protocol = protocol.unwrap_or(drawn);
-        let is_crowded = protocol == Policy::MultiPaxos && apart.within(0..=19) == 0;
+        let is_crowded = protocol == Protocol::MultiPaxos && apart.within(0..=19) == 0;
         let mut random = Random::new(seed, 0);
         let mut pick = |range: RangeInclusive<u64>| random.within(range);
         let servers = match pick(0..=9) {
@@ -148,7 +149,11 @@ impl Plan {
             fault_every: pick(30..=600) * MS,
             fault_lasts: pick(10..=3_000) * MS,
             safety: pick(5..=25) * SECOND,
-            healthy: healthy(servers, &mut pick),
+            healthy: match protocol.is_paxos() {
+                true => healthy(servers, &mut pick),
+                // Whoever wants all votes gets nowhere without all.
+                false => Servers::first(servers),
+            },
         }
     }
 
@@ -164,7 +169,8 @@ impl Plan {
 
     /// So many servers may be out of order for ever, and the cluster must still go on.
     pub fn spare_servers(&self) -> usize {
-        usize::from(self.servers).div_ceil(2) - 1
+        // Under two-phase commit nobody else knows what a server has promised: none is to spare.
+        if self.protocol.is_paxos() { usize::from(self.servers).div_ceil(2) - 1 } else { 0 }
     }
 }
 

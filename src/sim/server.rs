@@ -19,13 +19,14 @@ use super::plan::Plan;
 use crate::kv::{Command, Get, Kv};
 use crate::museum::{self, Bug};
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Reply, Request, WhyNotApplied,
-    frame, unframe,
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Reply, Request, Said,
+    WhyNotApplied, frame, unframe,
 };
 use crate::paxos::{
-    Acceptor, AcceptorRecord, CommandId, Learner, LearnerRequest, Life, Message, Policy, Proposer, ProposerRequest,
-    Quorums, Retention, RoleName, Slot, StateMachine,
+    Acceptor, AcceptorRecord, CommandId, Learner, LearnerRequest, Life, Message, Proposer, ProposerRequest, Quorums,
+    Retention, RoleName, Slot, StateMachine,
 };
+use crate::protocol::Protocol;
 use crate::role::{Input, Role, Server, Servers};
 use crate::server::house::{Cause, is_routine};
 use crate::server::lines;
@@ -33,6 +34,7 @@ use crate::server::mailbox::{Lost, Mail};
 use crate::storage::disk::MemoryFiles;
 use crate::storage::identity::Identity;
 use crate::trace::{Context, Digest, Draft, Event as LineEvent, MaybeBallot, RestartMode, RoleTag, Text, Trace};
+use crate::two_phase_commit::{self, Coordinator, CoordinatorRequest, Participant, ParticipantRequest};
 
 /// The real front desk answers "unknown" after so long.
 const PATIENCE: Micros = 2 * SECOND;
@@ -74,8 +76,8 @@ pub struct SimServer {
     /// Its acceptor comes back without its memory: the lab's unsafe mode.
     pub forgets: bool,
     quorums: Quorums,
-    protocol: Policy,
-    segment_bytes: u64,
+    pub(super) protocol: Protocol,
+    pub(super) segment_bytes: u64,
     pub(super) limits: Limits,
 }
 
@@ -103,6 +105,10 @@ pub struct Process {
     pub acceptor: Option<Living<Acceptor>>,
     /// The learner.
     pub learner: Option<Living<Learner<Kv>>>,
+    /// The coordinator, under two-phase commit.
+    pub coordinator: Option<Living<Coordinator>>,
+    /// The participant, under two-phase commit.
+    pub participant: Option<Living<Participant>>,
     /// The checkpoint.
     pub keeper: Option<Keeper>,
     /// The state was found to be wrong.
@@ -144,6 +150,9 @@ impl SimServer {
 
     /// The last slot that its learner has applied; None if there is no learner, or one that is wrong.
     pub fn applied(&self) -> Option<(Slot, u64)> {
+        if !self.protocol.is_paxos() {
+            return self.settled();
+        }
         let learner = &self.process.as_ref()?.learner.as_ref()?.role;
         if learner.fenced().is_some() {
             return None;
@@ -184,15 +193,19 @@ impl SimServer {
             proposer: None,
             acceptor: None,
             learner: None,
+            coordinator: None,
+            participant: None,
             keeper: None,
             is_fenced: false,
             met: Servers::only(self.me),
             fatal: None,
             tokens: 0,
         });
-        self.open_checkpoint(nature)?;
-        for role in [RoleName::Acceptor, RoleName::Learner, RoleName::Proposer] {
-            self.start_role(nature, role, None)?;
+        if self.protocol.is_paxos() {
+            self.open_checkpoint(nature)?;
+        }
+        for role in self.protocol.roles() {
+            self.start_role(nature, *role, None)?;
         }
         self.tell_boot();
         Ok(())
@@ -218,13 +231,15 @@ impl SimServer {
             RoleName::Proposer => self.start_proposer(nature, down),
             RoleName::Acceptor => self.start_acceptor(nature, down),
             RoleName::Learner => self.start_learner(nature, down),
+            RoleName::Coordinator => self.start_coordinator(nature, down),
+            RoleName::Participant => self.start_participant(nature, down),
         }
     }
 
     fn start_proposer(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
         let (rounds, record) = self.folder.open_rounds(&process.identity)?;
-        let mut proposer = Proposer::new(self.me, self.quorums, self.protocol);
+        let mut proposer = Proposer::new(self.me, self.quorums, self.protocol.policy());
         proposer.replay(record);
         if let Some(down) = down {
             self.line(RoleTag::Proposer, lines::restarted_proposer(down, proposer.next_round()));
@@ -269,7 +284,7 @@ impl SimServer {
         let learner = Learner::new(self.me, self.quorums, life, slot, state)
             .with_retention(self.retention)
             .with_part_bytes(self.limits.part_bytes)
-            .under(self.protocol);
+            .under(self.protocol.policy());
         if let Some(down) = down {
             let (applied, digest) = (learner.applied(), learner.machine().digest());
             self.line(RoleTag::Learner, lines::restarted_learner(down, applied, digest));
@@ -295,7 +310,7 @@ impl SimServer {
         nature.ghost.require(22, same, || format!("{me} recovers its journal twice, and differently"));
     }
 
-    fn begin<R: Housed>(&mut self, nature: &mut Nature, role: R, disk: R::Disk) {
+    pub(super) fn begin<R: Housed>(&mut self, nature: &mut Nature, role: R, disk: R::Disk) {
         let Some(process) = &mut self.process else { return };
         let number = nature.new_life();
         *R::place(process) = Some(Living::new(role, disk, number, nature.now()));
@@ -327,7 +342,7 @@ impl SimServer {
     pub fn post<R: Housed>(&mut self, nature: &mut Nature, mail: Mail<R>, from: Option<Server>) -> Option<Lost> {
         let process = self.process.as_mut()?;
         let (context, message) = match (&mail.input, process.trace.steps()) {
-            (Input::Message { message, .. }, true) => (mail.context.clone(), message.name()),
+            (Input::Message { message, .. }, true) => (mail.context.clone(), message.clone().into().name()),
             _ => (Context::default(), ""),
         };
         let lost = match R::place(process) {
@@ -373,7 +388,11 @@ impl SimServer {
     }
 
     /// Hands a message to the roles that hear it.
-    pub fn deliver(&mut self, nature: &mut Nature, from: Server, message: &Message, context: &Context) {
+    pub fn deliver(&mut self, nature: &mut Nature, from: Server, message: &Said, context: &Context) {
+        let message = match message {
+            Said::Paxos(message) => message,
+            Said::TwoPhaseCommit(message) => return self.deliver_two_phase(nature, from, message, context),
+        };
         self.note_message(nature, message);
         for role in message.heard_by() {
             let size = if from == self.me { 0 } else { message.size() };
@@ -387,7 +406,7 @@ impl SimServer {
                     let input = Input::Message { from, message: message.clone() };
                     self.post::<Acceptor>(nature, Mail { context, input, size }, Some(from))
                 }
-                RoleName::Learner => {
+                _ => {
                     let input = Input::Message { from, message: message.clone() };
                     self.post::<Learner<Kv>>(nature, Mail { context, input, size }, Some(from))
                 }
@@ -402,12 +421,15 @@ impl SimServer {
     }
 
     /// Sends a message to servers, this one perhaps among them. It is encoded once.
-    pub fn send(&mut self, nature: &mut Nature, to: Servers, message: &Message, context: &Context) {
+    pub fn send(&mut self, nature: &mut Nature, to: Servers, message: &Said, context: &Context) {
         let others = to.without(Servers::only(self.me));
+        nature.counts.messages += others.len() as u64;
+        nature.counts.own_messages += u64::from(to.contains(self.me));
         if !others.is_empty() {
             let envelope = Envelope { context: context.clone(), message: message.clone() };
             let bytes: Arc<[u8]> = frame(&envelope).into();
-            let is_accept = matches!(message, Message::Accept { .. });
+            let is_accept = matches!(message, Said::Paxos(Message::Accept { .. }))
+                || matches!(message, Said::TwoPhaseCommit(two_phase_commit::Message::VoteRequest { .. }));
             for server in others.iter() {
                 let (from, to, bytes) = (Node::Server(self.me), Node::Server(server), bytes.clone());
                 if is_accept { nature.send_accept(from, to, bytes) } else { nature.send(from, to, bytes) }
@@ -457,9 +479,14 @@ impl SimServer {
     fn write(&mut self, nature: &mut Nature, waiter: Waiter, command: Command) {
         let Some(process) = &mut self.process else { return };
         assert!(command.is_well_formed(), "a simulated client sends no malformed write");
-        for (role, up) in
-            [(RoleName::Proposer, process.proposer.is_some()), (RoleName::Learner, process.learner.is_some())]
-        {
+        let needed = match self.protocol.is_paxos() {
+            true => [(RoleName::Proposer, process.proposer.is_some()), (RoleName::Learner, process.learner.is_some())],
+            false => [
+                (RoleName::Coordinator, process.coordinator.is_some()),
+                (RoleName::Participant, process.participant.is_some()),
+            ],
+        };
+        for (role, up) in needed {
             if !up {
                 let context = waiter.context.clone();
                 return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::RoleDown(role)), context));
@@ -469,7 +496,10 @@ impl SimServer {
             let context = waiter.context.clone();
             return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::Fenced), context));
         }
-        if process.acceptor.as_mut().is_some_and(|acceptor| !acceptor.disk.has_room(nature.now())) {
+        let now = nature.now();
+        let is_full = process.acceptor.as_mut().is_some_and(|acceptor| !acceptor.disk.has_room(now))
+            || process.participant.as_mut().is_some_and(|one| !one.disk.journal_mut().has_room(now));
+        if is_full {
             let context = waiter.context.clone();
             return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::DiskFull), context));
         }
@@ -479,6 +509,13 @@ impl SimServer {
         self.await_reply(nature, token);
         let command = command.to_paxos();
         let size = command.payload.len();
+        if !self.protocol.is_paxos() {
+            let mail = Mail { context, input: Input::Request(CoordinatorRequest::Propose(command)), size };
+            if let Some(lost) = self.post::<Coordinator>(nature, mail, None) {
+                self.withdraw(nature, token, not_taken(RoleName::Coordinator, lost));
+            }
+            return;
+        }
         let mail = Mail { context, input: Input::Request(ProposerRequest::Propose(command)), size };
         if let Some(lost) = self.post::<Proposer>(nature, mail, None) {
             self.withdraw(nature, token, not_taken(RoleName::Proposer, lost));
@@ -494,6 +531,13 @@ impl SimServer {
         }
         process.desk.wait(waiter);
         self.await_reply(nature, token);
+        if !self.protocol.is_paxos() {
+            let input = Input::Request(ParticipantRequest::Read { token, query: Get { key } });
+            if let Some(lost) = self.post::<Participant>(nature, Mail { context, input, size: 0 }, None) {
+                self.withdraw(nature, token, not_taken(RoleName::Participant, lost));
+            }
+            return;
+        }
         let input = Input::Request(LearnerRequest::Read { token, query: Get { key } });
         if let Some(lost) = self.post::<Learner<Kv>>(nature, Mail { context, input, size: 0 }, None) {
             self.withdraw(nature, token, not_taken(RoleName::Learner, lost));

@@ -9,7 +9,8 @@ use super::plan::Plan;
 use super::world::{Report, Verdict};
 use crate::kv::Kv;
 use crate::museum::Bug;
-use crate::paxos::{AcceptorRecord, Ballot, Entry, Policy, Quorums, Slot, Value};
+use crate::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
+use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
 use crate::trace::audit::Audit;
 use crate::trace::parse::Run;
@@ -67,7 +68,7 @@ fn seeds_that_have_found_something_are_clean() {
         let mut words = line.split_whitespace();
         let seed = words.next().and_then(|word| word.parse().ok()).unwrap();
         let protocol = words.next().unwrap();
-        let protocol = [Policy::BasicPaxos, Policy::MultiPaxos].into_iter().find(|one| one.name() == protocol);
+        let protocol = Protocol::ALL.into_iter().find(|one| one.name() == protocol);
         assert!(protocol.is_some(), "{line}");
         let allowed = words.next().and_then(|word| word.parse().ok()).unwrap();
         assert_clean(&run_one(seed, Setting { allowed, protocol, ..PLAIN }, false), allowed);
@@ -101,7 +102,10 @@ fn bugs_that_others_have_had_are_found() {
             batch(1, 100, setting).run(|_| {}).failure.is_some()
         };
         // Some can only be where there is a leader, and some where there are many rivals.
-        let found = finds(Policy::BasicPaxos) || finds(Policy::MultiPaxos);
+        let found = match bug.protocol() {
+            Some(protocol) => finds(protocol),
+            None => finds(Protocol::BasicPaxos) || finds(Protocol::MultiPaxos),
+        };
         assert!(found, "{} was not found in 100 seeds: {}", bug.name(), bug.says());
     }
 }
@@ -131,7 +135,7 @@ fn a_failure_is_shown_with_fewer_faults() {
 #[test]
 fn a_failure_says_what_was_broken() {
     let violation = |bug| {
-        let setting = Setting { bug: Some(bug), protocol: Some(Policy::BasicPaxos), ..PLAIN };
+        let setting = Setting { bug: Some(bug), protocol: Some(Protocol::BasicPaxos), ..PLAIN };
         match batch(1, 50, setting).run(|_| {}).failure {
             Some((_, Verdict::Unsafe(violation))) => violation.invariant,
             other => panic!("{bug:?} came to {other:?}"),
@@ -145,7 +149,7 @@ fn a_failure_says_what_was_broken() {
 
 #[test]
 fn the_ghost_counts_durable_votes() {
-    let mut ghost = Ghost::new(Quorums::majority(Servers::first(3)), Kv::default());
+    let mut ghost = Ghost::new(Protocol::BasicPaxos, Quorums::majority(Servers::first(3)), Kv::default());
     let mut marks = super::marks::Marks::default();
     let ballot = |round, server| Ballot { round, server: Server(server) };
     let accepted = |ballot, id| {
@@ -175,7 +179,9 @@ fn seeds_by_hand() {
         .unwrap_or((1, 100));
     let bug = std::env::var("PAXOS_BUG").ok().map(|bug| bug.parse().unwrap());
     let allowed = std::env::var("PAXOS_FAULTS").map_or(Faults::all(), |faults| faults.parse().unwrap());
-    let setting = Setting { allowed, bug, ..PLAIN };
+    let named = |name: &String| Protocol::ALL.into_iter().find(|one| one.name() == name);
+    let protocol = std::env::var("PAXOS_PROTOCOL").ok().map(|name| named(&name).unwrap());
+    let setting = Setting { allowed, bug, protocol, ..PLAIN };
     let begun = std::time::Instant::now();
     let summary = batch(first, last, setting).run(|_| {});
     println!("{} runs, {} slots, {:.1} s", summary.runs, summary.slots, begun.elapsed().as_secs_f64());

@@ -9,7 +9,7 @@ use super::nature::{Event, MS, Nature, Place};
 use super::server::SimServer;
 use crate::kv::Kv;
 use crate::museum::{self, Bug};
-use crate::net::{Unknown, WhyNotApplied};
+use crate::net::{Said, Unknown, WhyNotApplied};
 use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
 use crate::role::{Action, Actions, Input, Role, Servers, step_all};
 use crate::server::lines;
@@ -17,6 +17,7 @@ use crate::server::mailbox::{CrashOrder, Mail};
 use crate::server::runner::{CRASH_PATIENCE, sort};
 use crate::storage::disk::Failure;
 use crate::trace::{self, Context, CrashPoint};
+use crate::two_phase_commit::{Coordinator, Participant};
 
 /// Calls a function of a role whose name is only known now.
 macro_rules! of_role {
@@ -25,6 +26,8 @@ macro_rules! of_role {
             RoleName::Proposer => $server.$function::<Proposer>($($argument),*),
             RoleName::Acceptor => $server.$function::<Acceptor>($($argument),*),
             RoleName::Learner => $server.$function::<Learner<Kv>>($($argument),*),
+            RoleName::Coordinator => $server.$function::<Coordinator>($($argument),*),
+            RoleName::Participant => $server.$function::<Participant>($($argument),*),
         }
     };
 }
@@ -102,6 +105,7 @@ impl SimServer {
         if stepped.records().is_empty() {
             self.synced::<R>(nature, place);
         } else {
+            nature.counts.syncs += 1;
             let delay = nature.time(&self.sync);
             nature.after(delay, Event::Synced { role: place });
         }
@@ -169,17 +173,12 @@ impl SimServer {
     }
 
     fn do_one<R: Housed>(&mut self, nature: &mut Nature, place: Place, context: &Context, action: Action<R>) {
+        let action = match action {
+            Action::Send { to, message } => return self.do_send::<R>(nature, to, message.into(), context),
+            other => other,
+        };
         match action {
-            Action::Send { message: Message::Accepted { slots, .. }, .. } if museum::is(Bug::B24) => {
-                let acceptor = self.process.as_ref().and_then(|process| process.acceptor.as_ref());
-                let Some(ballot) = acceptor.map(|living| living.role.promised()) else { return };
-                let to = Servers::only(ballot.server);
-                self.send(nature, to, &Message::Accepted { ballot, slots }, context);
-            }
-            Action::Send { to, message } if R::NAME == RoleName::Proposer && museum::is(Bug::LeavesItselfOut) => {
-                self.send(nature, to.without(Servers::only(self.me)), &message, context);
-            }
-            Action::Send { to, message } => self.send(nature, to, &message, context),
+            Action::Send { .. } => {}
             Action::Arm(_) if R::NAME == RoleName::Proposer && museum::is(Bug::NobodyTriesAgain) => {}
             Action::Arm(timer) => {
                 let delay = by_clock(nature, &timer, self.clock);
@@ -191,6 +190,21 @@ impl SimServer {
             }
             Action::Outcome(outcome) => R::tell(self, nature, outcome, context.clone()),
             Action::Fact(_) => {}
+        }
+    }
+
+    fn do_send<R: Housed>(&mut self, nature: &mut Nature, to: Servers, message: Said, context: &Context) {
+        match message {
+            Said::Paxos(Message::Accepted { slots, .. }) if museum::is(Bug::B24) => {
+                let acceptor = self.process.as_ref().and_then(|process| process.acceptor.as_ref());
+                let Some(ballot) = acceptor.map(|living| living.role.promised()) else { return };
+                let to = Servers::only(ballot.server);
+                self.send(nature, to, &Message::Accepted { ballot, slots }.into(), context);
+            }
+            message if R::NAME == RoleName::Proposer && museum::is(Bug::LeavesItselfOut) => {
+                self.send(nature, to.without(Servers::only(self.me)), &message, context);
+            }
+            message => self.send(nature, to, &message, context),
         }
     }
 
@@ -245,6 +259,17 @@ impl SimServer {
                 let input = Input::Request(ProposerRequest::LearnerDown);
                 self.post_reserved::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 });
             }
+            RoleName::Coordinator => {
+                nature.mark(Mark::CoordinatorCrashed);
+                self.tell_all(nature, Unknown::RoleDied(R::NAME), None);
+            }
+            RoleName::Participant => {
+                nature.mark(Mark::ParticipantCrashed);
+                let told = self.process.as_mut().map(|process| process.desk.reads_died(R::NAME));
+                for one in told.into_iter().flatten() {
+                    self.reply(nature, one);
+                }
+            }
         }
     }
 
@@ -259,6 +284,8 @@ impl SimServer {
     pub fn interrupt(&mut self, nature: &mut Nature) {
         self.interrupt_role::<Proposer>(nature, Part::Top);
         self.interrupt_role::<Acceptor>(nature, Part::Journal);
+        self.interrupt_role::<Participant>(nature, Part::Journal);
+        self.interrupt_role::<Coordinator>(nature, Part::Coordinator);
         self.interrupt_keeper(nature);
     }
 

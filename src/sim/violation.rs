@@ -52,6 +52,9 @@ pub fn name_of(invariant: u8) -> &'static str {
         33 => "a ballot has a command in one open slot",
         34 => "a leader that was refused leads no longer",
         35 => "a leader that nobody answers steps down",
+        36 => "a transaction is committed or aborted, and never both",
+        37 => "whoever is prepared decides nothing alone",
+        38 => "a commit has the votes of all",
         UNDECIDED => "every history is decided",
         _ => "no name",
     }
@@ -60,5 +63,5 @@ pub fn name_of(invariant: u8) -> &'static str {
 /// Whether breaking it harms somebody: a replica differs, an acknowledged write is gone, a client is misled, or nothing
 /// moves. The other rules are those that prevent it, and are noticed earlier.
 pub fn is_consequence(invariant: u8) -> bool {
-    matches!(invariant, 1 | 13 | 14 | 15 | 16 | 19 | 27 | UNDECIDED)
+    matches!(invariant, 1 | 13 | 14 | 15 | 16 | 19 | 27 | 36 | UNDECIDED)
 }

@@ -3,8 +3,9 @@
 //! ```text
 //! lock            held by the process that uses the folder
 //! identity.toml   whose folder it is
-//! journal/        the acceptor's stable storage
+//! journal/        the acceptor's stable storage; under two-phase commit the participant's
 //! rounds          the proposer's
+//! coordinator/    under two-phase commit, in its place: the coordinator's
 //! checkpoint/     the learner's: the state after some slot
 //! ```
 
@@ -24,6 +25,7 @@ use crate::role::Server;
 
 const LOCK_FILE: &str = "lock";
 const JOURNAL_FOLDER: &str = "journal";
+const COORDINATOR_FOLDER: &str = "coordinator";
 const CHECKPOINT_FOLDER: &str = "checkpoint";
 /// A journal that is on its way out.
 const DISCARDED_FOLDER: &str = "journal.discarded";
@@ -77,6 +79,17 @@ pub enum FolderError {
         path: PathBuf,
         /// Why.
         source: Box<OpenError>,
+    },
+    /// It is that of another protocol.
+    #[error(
+        "data folder {path} holds what servers under {other} remember, and no other protocol can read that: its data would \
+         seem to be lost. Start this server with the protocol that it had, or name another folder (--data)"
+    )]
+    OtherSide {
+        /// The folder.
+        path: PathBuf,
+        /// The protocol.
+        other: &'static str,
     },
     /// Its file of spent rounds cannot be opened.
     #[error("data folder {path}: {source}")]
@@ -176,6 +189,28 @@ impl DataFolder {
         self.path.join(JOURNAL_FOLDER)
     }
 
+    /// The folder of the coordinator's journal.
+    pub fn coordinator_path(&self) -> PathBuf {
+        self.path.join(COORDINATOR_FOLDER)
+    }
+
+    /// What is in the folder belongs to one family of protocols: an error if it is the other one. A new folder takes the
+    /// side that it is asked for.
+    pub fn take_side(&self, is_paxos: bool) -> Result<(), FolderError> {
+        let is_of_two_phase = self.coordinator_path().exists();
+        let is_of_paxos = !is_of_two_phase && (self.journal_path().exists() || self.rounds_path().exists());
+        let other = match is_paxos {
+            true if is_of_two_phase => "two-phase commit",
+            false if is_of_paxos => "Paxos",
+            true => return Ok(()),
+            false => {
+                let path = self.coordinator_path();
+                return make_folder(&path).map_err(failed("make the folder", &path));
+            }
+        };
+        Err(FolderError::OtherSide { path: self.path.clone(), other })
+    }
+
     /// The folder of the learner's checkpoint, made if there is none. It can be made again from other servers, so nobody
     /// misses it.
     pub fn checkpoint_files(&self) -> Result<RealFiles, FolderError> {
@@ -204,6 +239,19 @@ impl DataFolder {
         let options = Options { segment_bytes, owner: self.storage_id(), must_exist };
         let opened = Journal::open(files, options).map_err(refused)?;
         self.identity.set_has_journal(true).map_err(self.denied())?;
+        Ok(opened)
+    }
+
+    /// Opens the coordinator's journal; a folder that has had one must have it still.
+    pub fn open_coordinator(&self, segment_bytes: u64) -> Result<(Journal<RealFiles>, Recovered), FolderError> {
+        let path = self.coordinator_path();
+        make_folder(&path).map_err(failed("make the folder", &path))?;
+        let files = RealFiles::open(&path).map_err(failed("open the folder", &path))?;
+        let refused = |source| FolderError::Journal { path: self.path.clone(), source: Box::new(source) };
+        // What a proposer remembers in its file, a coordinator remembers in its journal.
+        let options = Options { segment_bytes, owner: self.storage_id(), must_exist: self.identity.has_rounds() };
+        let opened = Journal::open(files, options).map_err(refused)?;
+        self.identity.set_has_rounds().map_err(self.denied())?;
         Ok(opened)
     }
 

@@ -23,6 +23,7 @@ pub mod folder;
 pub mod identity;
 pub mod inspect;
 pub mod journal;
+pub mod records;
 pub mod rounds;
 
 pub use checkpoint::{Checkpoint, CheckpointError};

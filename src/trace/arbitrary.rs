@@ -11,9 +11,12 @@ use super::event::Event;
 use super::field::{AcceptedSlots, Digest, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, Tries};
 use super::line::{Line, LineId, Process, RoleTag, clean_label, clean_why};
 use super::text::Text;
-use super::word::{Applied, CrashCause, CrashPoint, DropCause, LinkState, Op, Recovered, RestartMode, Status};
+use super::word::{
+    Applied, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status, Told, Voted,
+};
 use crate::paxos::{Ballot, CommandId, Refused, Slot};
 use crate::role::{Server, Servers};
+use crate::two_phase_commit::TransactionId;
 
 /// Where the randomness comes from.
 pub(super) struct Source(Pcg64Mcg);
@@ -100,6 +103,7 @@ macro_rules! made_of {
 made_of! {
     Slot: u64 => Slot;
     Ballot: (u64, Server) => |(round, server)| Ballot { round, server };
+    TransactionId: (u64, Server) => |(number, coordinator)| TransactionId { number, coordinator };
     CommandId: (u64, u64) => |(session, sequence)| CommandId(session, sequence);
     SlotFrom: Slot => SlotFrom;
     MaybeBallot: Option<Ballot> => MaybeBallot;
@@ -172,7 +176,7 @@ macro_rules! any_word {
     )*};
 }
 
-any_word!(Op, Status, CrashCause, CrashPoint, Recovered, RestartMode, DropCause, LinkState);
+any_word!(Op, Status, CrashCause, CrashPoint, Recovered, RestartMode, DropCause, LinkState, Voted, Decided, Told);
 
 impl Any for Applied {
     fn any(source: &mut Source) -> Applied {

@@ -11,9 +11,12 @@ use super::field::{
     AcceptedSlots, Digest, Field, FieldError, Fields, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, Tries,
 };
 use super::text::Text;
-use super::word::{Applied, CrashCause, CrashPoint, DropCause, LinkState, Op, Recovered, RestartMode, Status};
+use super::word::{
+    Applied, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status, Told, Voted,
+};
 use crate::paxos::{Ballot, CommandId, Refused, Slot};
 use crate::role::{Server, Servers};
+use crate::two_phase_commit::TransactionId;
 
 /// Why the name and fields of a line are no event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -223,10 +226,12 @@ events! {
         accepted: Option<u64>,
         /// A proposer: its next round.
         next: Option<u64>,
-        /// A learner: the last slot applied.
+        /// A learner: the last slot applied; a participant: how many transactions.
         applied: Option<Slot>,
-        /// A learner: the fingerprint of its state.
+        /// A learner or participant: the fingerprint of its state.
         digest: Option<Digest>,
+        /// A participant: transactions that it is prepared for; a coordinator: commits that not all have acknowledged.
+        in_doubt: Option<u64>,
     }
     /// A message is not delivered.
     Drop = "DROP", Warn, rare {
@@ -417,6 +422,124 @@ events! {
         /// A ballot at which it was chosen.
         ballot: Ballot,
     }
+    /// Two-phase commit: a coordinator asks for votes.
+    VoteReq = "VOTEREQ", Info, step {
+        /// The transaction.
+        tx: TransactionId,
+        /// What the command does.
+        op: Op,
+        /// The key that it changes.
+        key: Option<Text>,
+        /// The new value.
+        value: Option<Text>,
+        /// Only if the key is at this version.
+        if_version: Option<u64>,
+        /// The session that goes for the one that is opened.
+        evict: Option<u64>,
+        /// Whom it asks.
+        to: Servers,
+    }
+    /// A participant votes.
+    Vote = "VOTE", Info, step {
+        /// The transaction.
+        tx: TransactionId,
+        /// Yes or no.
+        vote: Voted,
+        /// Why not, in a word.
+        cause: Option<Text>,
+        /// The transaction in the way.
+        by: Option<TransactionId>,
+        /// The coordinator.
+        to: Server,
+    }
+    /// A coordinator has decided, or tells again what is decided.
+    Decide = "DECIDE", Info, step {
+        /// The transaction.
+        tx: TransactionId,
+        /// Commit or abort.
+        decision: Decided,
+        /// Whether it is said for the first time.
+        told: Told,
+        /// Who has voted yes.
+        yes: Servers,
+        /// Who has voted no.
+        no: Option<Server>,
+        /// Whom it tells.
+        to: Servers,
+    }
+    /// A participant has done what was committed, and says so.
+    Ack = "ACK", Info, step {
+        /// The transaction.
+        tx: TransactionId,
+        /// What the command does.
+        op: Op,
+        /// The key that it changes.
+        key: Option<Text>,
+        /// The new value.
+        value: Option<Text>,
+        /// Only if the key is at this version.
+        if_version: Option<u64>,
+        /// Which command it is.
+        id: Option<CommandId>,
+        /// What it came to.
+        result: Applied,
+        /// The version of the key after it.
+        version: Option<u64>,
+        /// The session that was opened.
+        session: Option<u64>,
+        /// How many transactions have been committed here.
+        applied: u64,
+        /// The coordinator.
+        to: Server,
+    }
+    /// A participant has dropped what it was prepared for.
+    Aborted = "ABORTED", Info, step {
+        /// The transaction.
+        tx: TransactionId,
+    }
+    /// A participant has not voted, and says that it never will.
+    GiveUp = "GIVEUP", Warn, step {
+        /// The transaction.
+        tx: TransactionId,
+        /// Who asked.
+        to: Server,
+    }
+    /// A participant is in doubt, and asks.
+    Inquire = "INQUIRE", Warn, step {
+        /// The transaction.
+        tx: TransactionId,
+        /// Whom it asks.
+        to: Servers,
+    }
+    /// A participant tells another what it knows.
+    Answer = "ANSWER", Info, step {
+        /// The transaction.
+        tx: TransactionId,
+        /// What it knows.
+        known: Decided,
+        /// Whom.
+        to: Server,
+    }
+    /// A participant may neither do nor drop what it is prepared for.
+    Blocked = "BLOCKED", Warn, rare {
+        /// The transaction.
+        tx: TransactionId,
+        /// The key that stays locked.
+        key: Option<Text>,
+        /// The coordinator that is waited for.
+        coordinator: Server,
+        /// Who is prepared, and cannot help.
+        prepared: Servers,
+        /// Who does not answer.
+        silent: Servers,
+        /// How long it has waited: at least.
+        waited: Seconds,
+    }
+    /// Everybody has acknowledged a commit: the coordinator forgets it.
+    End = "END", Info, step {
+        /// The transaction.
+        tx: TransactionId,
+    }
     /// The state after a slot; at the end of a run also how many replicas agree on it.
     Digest = "DIGEST", Info, rare {
         /// The slot.
@@ -473,6 +596,7 @@ impl Event {
             | Event::Boot { restart: Some(RestartMode::Lost), .. }
             | Event::Link { state: LinkState::Lost | LinkState::Refused, .. }
             | Event::Response { status: Status::NotApplied | Status::Unknown | Status::Expired, .. } => Level::Warn,
+            Event::Vote { vote: Voted::No, .. } | Event::Decide { decision: Decided::Abort, .. } => Level::Warn,
             Event::Digest { equal: Some(equal), of: Some(of), .. } if equal < of => Level::Error,
             _ => self.usual_level(),
         }

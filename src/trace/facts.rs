@@ -153,16 +153,16 @@ pub fn learner(fact: &LearnerFact<kv::Outcome>, cluster: Servers, context: &Cont
 }
 
 /// A value of the log as lines show it.
-struct Shown {
-    op: Op,
-    key: Option<Text>,
-    val: Option<Text>,
-    if_version: Option<u64>,
-    req: Option<String>,
+pub(super) struct Shown {
+    pub(super) op: Op,
+    pub(super) key: Option<Text>,
+    pub(super) val: Option<Text>,
+    pub(super) if_version: Option<u64>,
+    pub(super) req: Option<String>,
 }
 
 impl Shown {
-    fn new(value: &Value) -> Shown {
+    pub(super) fn new(value: &Value) -> Shown {
         let nothing = |op| Shown { op, key: None, val: None, if_version: None, req: None };
         let Value::Command(command) = value else { return nothing(Op::Noop) };
         let Ok(command) = Command::from_paxos(command) else { return nothing(Op::Unreadable) };
@@ -240,7 +240,7 @@ pub fn fenced(slot: Slot, equal: Option<Slot>, against: Servers) -> Draft {
     ))
 }
 
-fn applied(outcome: &Outcome) -> (Applied, Option<u64>, Option<u64>) {
+pub(super) fn applied(outcome: &Outcome) -> (Applied, Option<u64>, Option<u64>) {
     let version = |written: &Written| match *written {
         Written::Done { version } | Written::NotFound { version } | Written::Mismatch { version } => Some(version),
     };

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::text::{Text, closing_quote};
 use crate::paxos::{Ballot, CommandId, Refused, Slot};
 use crate::role::{Server, Servers};
+use crate::two_phase_commit::TransactionId;
 
 /// A part of an event.
 pub trait Field: Sized {
@@ -112,7 +113,7 @@ macro_rules! displayed {
     )*};
 }
 
-displayed!(u8, u32, u64, Ballot, SocketAddr);
+displayed!(u8, u32, u64, Ballot, SocketAddr, TransactionId);
 
 impl Word for Text {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {

@@ -226,6 +226,8 @@ impl From<RoleName> for RoleTag {
             RoleName::Proposer => RoleTag::Proposer,
             RoleName::Acceptor => RoleTag::Acceptor,
             RoleName::Learner => RoleTag::Learner,
+            RoleName::Coordinator => RoleTag::Coordinator,
+            RoleName::Participant => RoleTag::Participant,
         }
     }
 }

@@ -12,6 +12,7 @@ mod arbitrary;
 pub mod audit;
 pub mod clocks;
 pub mod columns;
+mod commit_facts;
 mod event;
 pub mod exchange;
 mod facts;
@@ -27,10 +28,13 @@ pub mod timeline;
 mod word;
 mod writer;
 
+pub use commit_facts::{coordinator, participant};
 pub use event::{Event, EventError};
 pub use facts::{acceptor, fenced, learner, proposer};
 pub use field::{AcceptedSlots, Digest, FieldError, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom, Tries};
 pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
 pub use text::Text;
-pub use word::{Applied, CrashCause, CrashPoint, DropCause, LinkState, Op, Recovered, RestartMode, Status};
+pub use word::{
+    Applied, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status, Told, Voted,
+};
 pub use writer::{Draft, Re, Trace};

@@ -75,6 +75,36 @@ words! {
         Superseded = "SUPERSEDED",
     }
 
+    /// A participant's vote.
+    enum Voted {
+        /// It can, and is bound by that.
+        Yes = "YES",
+        /// It can not.
+        No = "NO",
+    }
+
+    /// What is known of a transaction.
+    enum Decided {
+        /// It is done everywhere.
+        Commit = "COMMIT",
+        /// It is done nowhere.
+        Abort = "ABORT",
+        /// In doubt: prepared, and nobody has said how it ends.
+        Prepared = "PREPARED",
+        /// Its votes are still counted.
+        Voting = "VOTING",
+    }
+
+    /// Why a coordinator tells a decision.
+    enum Told {
+        /// It has just decided.
+        First = "first",
+        /// Somebody has not acknowledged it, or asks.
+        Again = "again",
+        /// It has no record of a commit: then it was an abort.
+        Presumed = "presumed",
+    }
+
     /// Why a role died.
     enum CrashCause {
         /// Its random time was up.

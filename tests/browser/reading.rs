@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use paxos_kv::paxos::Policy;
+use paxos_kv::protocol::Protocol;
 use paxos_kv::sim::{Faults, batch};
 use paxos_kv::trace::Line;
 use paxos_kv::trace::audit::Audit;
@@ -19,7 +19,7 @@ pub fn simulated(folder: &Path, seed: u64, faults: Faults) -> PathBuf {
     fs::create_dir_all(&dir).unwrap();
     for (name, text) in batch::run_one(
         seed,
-        batch::Setting { allowed: faults, bug: None, protocol: Some(Policy::BasicPaxos), harm_only: false },
+        batch::Setting { allowed: faults, bug: None, protocol: Some(Protocol::BasicPaxos), harm_only: false },
         true,
     )
     .lines

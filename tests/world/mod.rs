@@ -201,6 +201,7 @@ impl<M: StateMachine> Cluster<M> {
             RoleName::Proposer => node.proposer.role.is_some(),
             RoleName::Acceptor => node.acceptor.role.is_some(),
             RoleName::Learner => node.learner.role.is_some(),
+            RoleName::Coordinator | RoleName::Participant => false,
         }
     }
 
@@ -226,6 +227,7 @@ impl<M: StateMachine> Cluster<M> {
                 node.learner.begin(Learner::new(server, quorums, life, Default::default(), machine).under(policy));
                 self.at_learner(server, vec![Input::Start], Crash::No)
             }
+            RoleName::Coordinator | RoleName::Participant => Turn::Down,
         }
     }
 
@@ -236,6 +238,7 @@ impl<M: StateMachine> Cluster<M> {
             RoleName::Proposer => node.proposer.crash(),
             RoleName::Acceptor => node.acceptor.crash(),
             RoleName::Learner => node.learner.crash(),
+            RoleName::Coordinator | RoleName::Participant => {}
         }
         if role == RoleName::Learner {
             self.at_proposer(server, vec![Input::Request(ProposerRequest::LearnerDown)], Crash::No);
@@ -260,6 +263,7 @@ impl<M: StateMachine> Cluster<M> {
             }
             RoleName::Acceptor => self.at_acceptor(to, messages(packets), crash),
             RoleName::Learner => self.at_learner(to, messages(packets), crash),
+            RoleName::Coordinator | RoleName::Participant => Turn::Down,
         }
     }
 

@@ -216,13 +216,7 @@ impl Window {
 /// Reads `3.acceptor`.
 fn read_target(text: &str) -> Option<(Server, RoleName)> {
     let (server, role) = text.split_once('.')?;
-    let role = match role {
-        "proposer" => RoleName::Proposer,
-        "acceptor" => RoleName::Acceptor,
-        "learner" => RoleName::Learner,
-        _ => return None,
-    };
-    Some((Server(server.parse().ok()?), role))
+    Some((Server(server.parse().ok()?), RoleName::named(role)?))
 }
 
 /// What a viewer is told, as server-sent events: lines without a name, everything else with one.

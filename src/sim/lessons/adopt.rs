@@ -1,7 +1,7 @@
 //! Why a proposer may not always propose what it wants.
 
 use super::{Do, Lesson, MS, When};
-use crate::paxos::Policy;
+use crate::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "adopt",
@@ -23,7 +23,7 @@ pub(super) const LESSON: Lesson = Lesson {
     answer: "Then nobody in the majority had accepted blue, so it cannot have been chosen, and red would take the slot. Blue \
              would be lost, and nobody was told that it was done. See src/paxos/promises.rs.",
     servers: 5,
-    protocol: Policy::BasicPaxos,
+    protocol: Protocol::BasicPaxos,
     forgets: false,
     script: &[
         (When::At(30 * MS), Do::Put(1, &[("sky", "grey"), ("color", "blue")])),

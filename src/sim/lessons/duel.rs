@@ -1,7 +1,7 @@
 //! Two proposers at once.
 
 use super::{Do, Lesson, MS, When};
-use crate::paxos::Policy;
+use crate::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "duel",
@@ -21,7 +21,7 @@ pub(super) const LESSON: Lesson = Lesson {
     answer: "A pause that grows with each loss starves the loser: the winner begins its next write while the loser still \
              waits. See src/paxos/proposer.rs, and rule 11 in docs/rules.md.",
     servers: 5,
-    protocol: Policy::BasicPaxos,
+    protocol: Protocol::BasicPaxos,
     forgets: false,
     script: &[
         (When::At(30 * MS), Do::Put(1, &[("color", "blue"), ("color", "navy")])),

@@ -1,8 +1,8 @@
 //! What a majority is for.
 
 use super::{Do, Lesson, MS, When};
-use crate::paxos::Policy;
 use crate::paxos::RoleName::Acceptor;
+use crate::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "lost-acceptor",
@@ -20,7 +20,7 @@ pub(super) const LESSON: Lesson = Lesson {
     question: "Five servers tolerate two dead ones. What would six tolerate?",
     answer: "Two: a majority of six is four. An even number buys nothing. See src/paxos/quorum.rs.",
     servers: 5,
-    protocol: Policy::BasicPaxos,
+    protocol: Protocol::BasicPaxos,
     forgets: false,
     script: &[
         (When::At(30 * MS), Do::Put(1, &[("color", "blue")])),

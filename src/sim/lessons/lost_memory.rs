@@ -1,8 +1,8 @@
 //! Why an acceptor must remember.
 
 use super::{Do, Lesson, MS, When};
-use crate::paxos::Policy;
 use crate::paxos::RoleName::Acceptor;
+use crate::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "lost-memory",
@@ -23,7 +23,7 @@ pub(super) const LESSON: Lesson = Lesson {
     answer: "No: the promise keeps old ballots away, and server 3's is new. Both must be durable before a word of them \
              leaves. See src/paxos/acceptor.rs and src/role.rs: the types do not let a role speak earlier.",
     servers: 3,
-    protocol: Policy::BasicPaxos,
+    protocol: Protocol::BasicPaxos,
     forgets: true,
     script: &[
         (When::At(10 * MS), Do::Cut(1, 3)),

@@ -24,7 +24,8 @@ use super::network::{Node, Weather};
 use super::plan::Plan;
 use super::world::World;
 use crate::kv::Op;
-use crate::paxos::{Policy, RoleName};
+use crate::paxos::RoleName;
+use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
 use crate::server::mailbox::CrashOrder;
 use crate::trace::parse::{Run, RunError};
@@ -58,7 +59,7 @@ pub struct Lesson {
     /// How many servers there are.
     servers: u8,
     /// How they agree.
-    protocol: Policy,
+    protocol: Protocol,
     /// Acceptors come back without their memory.
     forgets: bool,
     script: &'static [(When, Do)],

@@ -1,7 +1,7 @@
 //! The protocol when nothing goes wrong.
 
 use super::{Do, Lesson, MS, When};
-use crate::paxos::Policy;
+use crate::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "one-value",
@@ -21,7 +21,7 @@ pub(super) const LESSON: Lesson = Lesson {
     answer: "At the third ACCEPTED of the slot, whichever acceptor wrote it. Only the three together know; the learner that \
              counts them finds out later. See the head of src/paxos/mod.rs, \"chosen\", and src/paxos/learner.rs.",
     servers: 5,
-    protocol: Policy::BasicPaxos,
+    protocol: Protocol::BasicPaxos,
     forgets: false,
     script: &[(When::At(30 * MS), Do::Put(1, &[("color", "blue")])), (When::At(80 * MS), Do::Get(4, "color"))],
     end: 120 * MS,

@@ -1,7 +1,7 @@
 //! What a leader saves.
 
 use super::{Do, Lesson, MS, When};
-use crate::paxos::Policy;
+use crate::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "stable-leader",
@@ -20,7 +20,7 @@ pub(super) const LESSON: Lesson = Lesson {
     answer: "A promise is not about a slot: it says that the acceptor takes part in nothing below this ballot, in any slot from \
              the asked one on. See the head of src/paxos/mod.rs, and src/paxos/policy.rs.",
     servers: 5,
-    protocol: Policy::MultiPaxos,
+    protocol: Protocol::MultiPaxos,
     forgets: false,
     script: &[(When::At(900 * MS), Do::Put(2, &[("color", "blue"), ("shape", "circle"), ("city", "Lyon")]))],
     end: 1_000 * MS,

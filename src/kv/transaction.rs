@@ -1,0 +1,116 @@
+//! The store without a log: what a transaction would do, and then does.
+//!
+//! Under two-phase commit there is no order of all writes, only one for each key, held by locks. So nothing here may depend
+//! on the order of writes to different keys: a session's table is the same whichever of two came first, and a session that
+//! has to go for a new one is named by the transaction that opens it, not found by each server for itself.
+
+use super::{Command, Kv, Lookup, Outcome, Saved, Written};
+use crate::paxos::Slot;
+
+/// What a command would come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreseen {
+    /// A write that is new would do this.
+    Writes(Written),
+    /// A session would be opened.
+    Opens,
+    /// Nothing is to be done: this is what it has come to already, or why it never will.
+    Settled(Outcome),
+}
+
+impl Kv {
+    /// What a command would come to now; nothing changes.
+    pub fn foresee(&self, command: &Command) -> Foreseen {
+        match command {
+            Command::Open { nonce, .. } => match self.sessions.opened_by(*nonce) {
+                Some(session) => Foreseen::Settled(Outcome::Opened { session }),
+                None => Foreseen::Opens,
+            },
+            Command::Write { session, sequence, first_open, op, .. } => {
+                match self.sessions.peek(*session, *sequence, *first_open) {
+                    Lookup::Expired => Foreseen::Settled(Outcome::Expired),
+                    Lookup::Superseded => Foreseen::Settled(Outcome::Superseded),
+                    Lookup::Known(saved) => Foreseen::Settled(Outcome::Duplicate(saved)),
+                    Lookup::New => Foreseen::Writes(self.store.foresee(op)),
+                }
+            }
+        }
+    }
+
+    /// Does what a committed transaction says, whatever the sessions say by now: all servers have agreed to it.
+    pub fn commit(&mut self, at: Slot, command: &Command, evict: Option<u64>) -> Outcome {
+        match command {
+            Command::Open { nonce, .. } => {
+                evict.into_iter().for_each(|evicted| self.changed.session(evicted));
+                let session = self.sessions.open_for(at, *nonce, evict);
+                self.changed.session(session);
+                Outcome::Opened { session }
+            }
+            Command::Write { session, sequence, first_open, op, .. } => {
+                let written = self.store.apply(op);
+                if matches!(written, Written::Done { .. }) {
+                    self.changed.key(op.key());
+                }
+                self.sessions.settle(at, *session, *sequence, *first_open, written);
+                self.changed.session(*session);
+                Outcome::Applied(Saved { slot: at, written })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::Op;
+    use crate::paxos::StateMachine;
+
+    fn put(session: u64, sequence: u64, first_open: u64, key: &str) -> Command {
+        let op = Op::Put { key: key.into(), value: b"v".to_vec(), if_version: None };
+        Command::Write { session, sequence, first_open, label: String::new(), op }
+    }
+
+    fn open(nonce: u64) -> Command {
+        Command::Open { nonce, label: String::new() }
+    }
+
+    #[test]
+    fn writes_of_one_session_to_two_keys_commute() {
+        let mut one = Kv::default();
+        one.commit(Slot(64), &open(7), None);
+        let mut other = one.clone();
+        let (first, second) = (put(64, 1, 1, "a"), put(64, 2, 2, "b"));
+        one.commit(Slot(65), &first, None);
+        one.commit(Slot(66), &second, None);
+        other.commit(Slot(66), &second, None);
+        other.commit(Slot(65), &first, None);
+        assert_eq!((one.digest(), one.sessions(), one.store()), (other.digest(), other.sessions(), other.store()));
+    }
+
+    #[test]
+    fn what_is_foreseen_is_what_happens() {
+        let mut kv = Kv::default();
+        assert_eq!(kv.foresee(&open(7)), Foreseen::Opens);
+        assert_eq!(kv.foresee(&put(64, 1, 1, "a")), Foreseen::Settled(Outcome::Expired));
+        kv.commit(Slot(64), &open(7), None);
+        assert_eq!(kv.foresee(&open(7)), Foreseen::Settled(Outcome::Opened { session: 64 }));
+        let write = put(64, 1, 1, "a");
+        let Foreseen::Writes(foreseen) = kv.foresee(&write) else { panic!("a new write") };
+        let done = kv.commit(Slot(65), &write, None);
+        assert_eq!(done, Outcome::Applied(Saved { slot: Slot(65), written: foreseen }));
+        assert_eq!(
+            kv.foresee(&write),
+            Foreseen::Settled(Outcome::Duplicate(Saved { slot: Slot(65), written: foreseen }))
+        );
+        kv.commit(Slot(66), &put(64, 2, 2, "a"), None);
+        assert_eq!(kv.foresee(&write), Foreseen::Settled(Outcome::Superseded));
+    }
+
+    #[test]
+    fn a_session_goes_only_where_the_transaction_says_so() {
+        let mut kv = Kv::with_sessions_at_most(1);
+        kv.commit(Slot(64), &open(7), None);
+        kv.commit(Slot(65), &open(8), Some(64));
+        assert_eq!((kv.sessions().len(), kv.sessions().oldest()), (1, Some(65)));
+    }
+}

@@ -1,0 +1,339 @@
+//! What the ghost knows of two-phase commit: every vote, every decision and every disk.
+//!
+//! A vote counts when it is durable, a decision when somebody has durably taken it; what roles say is only compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::invariants::Ghost;
+use super::marks::{Mark, Marks};
+use crate::kv::{Outcome, Written};
+use crate::paxos::{CommandId, Slot, Value};
+use crate::protocol::Protocol;
+use crate::role::{Action, Input, Server};
+use crate::two_phase_commit::{
+    Coordinator, CoordinatorFact, CoordinatorOutcome, CoordinatorRecord, Decision, Known, Message, Participant,
+    ParticipantFact, ParticipantOutcome, ParticipantRecord, Refusal, TransactionId, Vote,
+};
+
+/// What a participant's disk says of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    Prepared,
+    Done(Decision),
+}
+
+/// What there is to know.
+#[derive(Debug, Default)]
+pub struct Commits {
+    judged: bool,
+    /// By server and transaction: what its participant's disk says.
+    stands: BTreeMap<(Server, TransactionId), Stand>,
+    /// Commits on the disks of their coordinators, whether or not they are ended.
+    committed: BTreeSet<TransactionId>,
+    /// What each transaction came to, and who was the first to say so.
+    decisions: BTreeMap<TransactionId, (Decision, Server)>,
+    /// What each transaction is to do.
+    commands: BTreeMap<TransactionId, CommandId>,
+    /// What each participant was told.
+    told: BTreeSet<(Server, TransactionId, Decision)>,
+    /// What each committed transaction did.
+    outcomes: BTreeMap<TransactionId, Outcome>,
+    /// What clients were told that it did.
+    acknowledged: BTreeMap<TransactionId, Written>,
+    /// The transaction that has done each command.
+    effects: BTreeMap<CommandId, TransactionId>,
+    refused: BTreeSet<CommandId>,
+    /// Records under way when a crash hit.
+    in_doubt: BTreeMap<Server, Vec<ParticipantRecord>>,
+    blocked: BTreeSet<(Server, TransactionId)>,
+}
+
+impl Commits {
+    /// At the beginning of the world.
+    pub fn new(protocol: Protocol) -> Commits {
+        Commits { judged: !protocol.is_paxos(), ..Commits::default() }
+    }
+
+    /// Whether two-phase commit is what runs.
+    pub fn are_judged(&self) -> bool {
+        self.judged
+    }
+
+    /// How many transactions are committed.
+    pub fn count(&self) -> u64 {
+        self.committed.len() as u64
+    }
+
+    fn note(&mut self, server: Server, record: &ParticipantRecord) {
+        let (transaction, stand) = match record {
+            ParticipantRecord::Prepared { transaction, .. } => (*transaction, Stand::Prepared),
+            ParticipantRecord::Committed(transaction) => (*transaction, Stand::Done(Decision::Commit)),
+            ParticipantRecord::Aborted(transaction) => (*transaction, Stand::Done(Decision::Abort)),
+        };
+        self.stands.insert((server, transaction), stand);
+    }
+}
+
+impl Ghost {
+    // ---- disks
+
+    /// A participant's group is durable.
+    pub fn participant_durable(&mut self, server: Server, records: &[ParticipantRecord]) {
+        for record in records {
+            self.commits.note(server, record);
+        }
+    }
+
+    /// A crash hit while a participant's group was being written.
+    pub fn participant_in_doubt(&mut self, server: Server, records: Vec<ParticipantRecord>) {
+        self.commits.in_doubt.entry(server).or_default().extend(records);
+    }
+
+    /// A participant has read its journal.
+    pub fn participant_recovered(&mut self, server: Server, records: &[ParticipantRecord], marks: &mut Marks) {
+        let mut found = Commits::default();
+        records.iter().for_each(|record| found.note(server, record));
+        let mine = |stands: &BTreeMap<(Server, TransactionId), Stand>| {
+            stands.iter().filter(|((one, _), _)| *one == server).map(|((_, at), stand)| (*at, *stand)).collect()
+        };
+        let known: BTreeMap<TransactionId, Stand> = mine(&self.commits.stands);
+        let found: BTreeMap<TransactionId, Stand> = mine(&found.stands);
+        for (transaction, stand) in &known {
+            let now = found.get(transaction);
+            // What was being written may be there, too.
+            let is_kept = now == Some(stand) || (now.is_some() && *stand == Stand::Prepared);
+            self.require(22, is_kept, || {
+                format!("{server} had {stand:?} of {transaction} on its disk, and finds {now:?}")
+            });
+        }
+        if self.commits.in_doubt.remove(&server).is_some_and(|records| !records.is_empty()) {
+            marks.reach(if found == known { Mark::GroupLost } else { Mark::GroupSurvived });
+        }
+        if found.values().any(|stand| *stand == Stand::Prepared) {
+            marks.reach(Mark::RecoveredInDoubt);
+        }
+        self.commits.stands.extend(found.into_iter().map(|(at, stand)| ((server, at), stand)));
+    }
+
+    /// A coordinator's group is durable, or was found when it was read.
+    pub fn coordinator_durable(&mut self, server: Server, records: &[CoordinatorRecord]) {
+        for record in records {
+            if let CoordinatorRecord::Committed(transaction) = record {
+                self.commits.committed.insert(*transaction);
+                self.decided(*transaction, Decision::Commit, server);
+            }
+        }
+    }
+
+    /// Somebody has decided. It is the same for all, and for ever.
+    fn decided(&mut self, transaction: TransactionId, decision: Decision, server: Server) {
+        if let Some((before, first)) = self.commits.decisions.get(&transaction).copied() {
+            return self.require(36, before == decision, || {
+                format!("{transaction} is {before:?} on {first} and {decision:?} on {server}")
+            });
+        }
+        self.commits.decisions.insert(transaction, (decision, server));
+        let Some(id) = self.commits.commands.get(&transaction).copied().filter(|_| decision == Decision::Commit) else {
+            return;
+        };
+        let before = self.commits.effects.insert(id, transaction);
+        self.require(15, before.is_none(), || format!("{id:?} was committed twice, by {before:?} and {transaction}"));
+        let refused = self.commits.refused.contains(&id);
+        self.require(25, !refused, || format!("{id:?} was not applied for certain, and {transaction} commits it"));
+    }
+
+    // ---- coordinators
+
+    /// What a coordinator says.
+    pub fn coordinator_says(&mut self, server: Server, actions: &[Action<Coordinator>], marks: &mut Marks) {
+        for action in actions {
+            match action {
+                Action::Fact(CoordinatorFact::Requested { transaction, work, .. }) => {
+                    let new = self.commits.commands.insert(*transaction, work.command.id).is_none();
+                    self.require(11, new, || format!("{server} began {transaction} twice"));
+                    let known = self.is_asked_for(&Value::Command(work.command.clone()));
+                    self.require(2, known, || format!("{transaction} does what nobody asked for"));
+                    if work.evict.is_some() {
+                        marks.reach(Mark::SessionEvicted);
+                    }
+                }
+                Action::Fact(CoordinatorFact::Decided { transaction, decision: Decision::Abort, no, .. }) => {
+                    marks.reach(if no.is_some() { Mark::AbortedByNo } else { Mark::AbortedBySilence });
+                    self.decided(*transaction, Decision::Abort, server);
+                }
+                Action::Fact(CoordinatorFact::Decided { transaction, decision: Decision::Commit, .. }) => {
+                    marks.reach(Mark::Committed);
+                    self.decided(*transaction, Decision::Commit, server);
+                }
+                Action::Fact(CoordinatorFact::ToldAgain { presumed, .. }) => {
+                    marks.reach(if *presumed { Mark::PresumedAbort } else { Mark::ToldAgain });
+                }
+                Action::Send { message: Message::Decide { transaction, decision: Decision::Commit }, .. } => {
+                    let durable = self.commits.committed.contains(transaction);
+                    self.require(5, durable, || format!("{server} commits {transaction}: not on its disk"));
+                    for voter in self.quorums.servers().iter() {
+                        let stand = self.commits.stands.get(&(voter, *transaction)).copied();
+                        let agrees = matches!(stand, Some(Stand::Prepared | Stand::Done(Decision::Commit)));
+                        self.require(38, agrees, || format!("{transaction} is committed, and {voter} has {stand:?}"));
+                    }
+                }
+                Action::Outcome(CoordinatorOutcome::NotApplied { .. }) => marks.reach(Mark::TransactionNotApplied),
+                Action::Outcome(CoordinatorOutcome::Done { outcome, .. }) => match outcome {
+                    Outcome::Duplicate(_) => marks.reach(Mark::Duplicate),
+                    Outcome::Expired => marks.reach(Mark::Expired),
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    }
+
+    // ---- participants
+
+    /// A participant's turn begins with these inputs.
+    pub fn participant_hears<'a>(
+        &mut self,
+        server: Server,
+        inputs: impl Iterator<Item = &'a Input<Participant>>,
+        marks: &mut Marks,
+    ) {
+        for input in inputs {
+            let Input::Message { from, message } = input else { continue };
+            let (transaction, decision, cooperates) = match message {
+                Message::Decide { transaction, decision } => (*transaction, *decision, None),
+                Message::Answer { transaction, known: Known::Decided(decision) } => {
+                    let mark =
+                        if *decision == Decision::Commit { Mark::CooperativeCommit } else { Mark::CooperativeAbort };
+                    (*transaction, *decision, Some(mark))
+                }
+                _ => continue,
+            };
+            self.commits.told.insert((server, transaction, decision));
+            if self.commits.stands.get(&(server, transaction)) == Some(&Stand::Prepared) {
+                cooperates.filter(|_| *from != server).into_iter().for_each(|mark| marks.reach(mark));
+                if self.commits.blocked.remove(&(server, transaction)) {
+                    marks.reach(Mark::Unblocked);
+                }
+            }
+        }
+    }
+
+    /// What a participant says. Its group is durable already.
+    pub fn participant_says(&mut self, server: Server, actions: &[Action<Participant>], marks: &mut Marks) {
+        for action in actions {
+            match action {
+                Action::Fact(fact) => self.participant_states(server, fact, marks),
+                Action::Send { message, .. } => self.participant_sends(server, message, marks),
+                Action::Outcome(ParticipantOutcome::ReadFailed { .. }) => marks.reach(Mark::ReadLocked),
+                _ => {}
+            }
+        }
+    }
+
+    fn participant_sends(&mut self, server: Server, message: &Message, marks: &mut Marks) {
+        match message {
+            Message::Vote { transaction, vote: Vote::Yes(_), .. } => {
+                let stand = self.commits.stands.get(&(server, *transaction)).copied();
+                // Decided in the same group it may be more than prepared.
+                self.require(5, stand.is_some(), || format!("{server} votes yes on {transaction}: not on its disk"));
+            }
+            Message::Vote { vote: Vote::No(Refusal::Locked(_)), .. } => marks.reach(Mark::LockRefused),
+            Message::Vote { vote: Vote::No(Refusal::Late), .. } => marks.reach(Mark::LateVoteRequest),
+            Message::Ack { transaction } => {
+                let stand = self.commits.stands.get(&(server, *transaction)).copied();
+                let done = stand == Some(Stand::Done(Decision::Commit));
+                self.require(5, done, || format!("{server} acknowledges {transaction}: its disk has {stand:?}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn participant_states(&mut self, server: Server, fact: &ParticipantFact, marks: &mut Marks) {
+        match fact {
+            ParticipantFact::Committed { transaction, outcome, .. } => {
+                self.must_have_been_told(server, *transaction, Decision::Commit);
+                self.decided(*transaction, Decision::Commit, server);
+                let known = *self.commits.outcomes.entry(*transaction).or_insert(*outcome);
+                self.require(13, known == *outcome, || {
+                    format!("{transaction} came to {known:?}, and on {server} to {outcome:?}")
+                });
+                self.agrees_with_acknowledged(*transaction);
+            }
+            ParticipantFact::Aborted { transaction, .. } => {
+                self.must_have_been_told(server, *transaction, Decision::Abort);
+                self.decided(*transaction, Decision::Abort, server);
+            }
+            ParticipantFact::GivenUp { transaction, .. } => {
+                marks.reach(Mark::GaveUp);
+                let stand = self.commits.stands.get(&(server, *transaction)).copied();
+                let kept = stand == Some(Stand::Done(Decision::Abort));
+                self.require(5, kept, || format!("{server} gives {transaction} up: its disk has {stand:?}"));
+                self.decided(*transaction, Decision::Abort, server);
+            }
+            ParticipantFact::Blocked { transaction, .. } => {
+                marks.reach(Mark::Blocked);
+                self.commits.blocked.insert((server, *transaction));
+            }
+            ParticipantFact::Voted { .. } | ParticipantFact::Inquired { .. } | ParticipantFact::Answered { .. } => {}
+        }
+    }
+
+    fn must_have_been_told(&mut self, server: Server, transaction: TransactionId, decision: Decision) {
+        let told = self.commits.told.contains(&(server, transaction, decision));
+        self.require(37, told, || {
+            format!("{server} has voted yes on {transaction}, and decides {decision:?} by itself")
+        });
+    }
+
+    // ---- clients
+
+    pub(super) fn commit_acknowledged(&mut self, id: CommandId, slot: Slot, written: Written) {
+        let transaction = TransactionId::of_slot(slot);
+        let kept = self.commits.committed.contains(&transaction) && self.commits.effects.get(&id) == Some(&transaction);
+        self.require(14, kept, || {
+            format!("{id:?} was acknowledged as {transaction}, which is not committed, or not its")
+        });
+        self.commits.acknowledged.insert(transaction, written);
+        self.agrees_with_acknowledged(transaction);
+    }
+
+    fn agrees_with_acknowledged(&mut self, transaction: TransactionId) {
+        let said = self.commits.acknowledged.get(&transaction).copied();
+        let Some((said, outcome)) = said.zip(self.commits.outcomes.get(&transaction).copied()) else { return };
+        let same = matches!(outcome, Outcome::Applied(saved) if saved.written == said);
+        self.require(14, same, || format!("{transaction} was acknowledged as {said:?} and came to {outcome:?}"));
+    }
+
+    pub(super) fn commit_refused(&mut self, id: CommandId) {
+        let by = self.commits.effects.get(&id).copied();
+        self.require(25, by.is_none(), || format!("{id:?} was not applied for certain, and {by:?} has committed it"));
+        self.commits.refused.insert(id);
+    }
+
+    // ---- the end
+
+    /// At the end: what is committed is on the disk of every server, or at least promised there while its coordinator knows
+    /// of it; and the stores are the same. These are the disks that a power cut of the whole cluster leaves.
+    pub fn judge_commits(&mut self, disks: &BTreeMap<Server, (Participant, Coordinator)>) {
+        let committed: Vec<TransactionId> = self.commits.committed.iter().copied().collect();
+        for transaction in committed {
+            for (server, (participant, _)) in disks {
+                let done = participant.decision(transaction) == Some(Decision::Commit);
+                let promised = participant.in_doubt().any(|doubt| doubt.transaction == transaction);
+                let coordinator = disks.get(&transaction.coordinator).map(|(_, coordinator)| coordinator);
+                let known = coordinator.is_none_or(|coordinator| coordinator.knows(transaction));
+                self.require(14, done || (promised && known), || {
+                    format!("{transaction} is committed, and in the end {server} does not know of it")
+                });
+            }
+        }
+        let mut settled = disks.iter().filter(|(_, (participant, _))| participant.in_doubt_count() == 0);
+        let Some((first, (one, _))) = settled.next() else { return };
+        for (server, (other, _)) in settled {
+            if one.applied() == other.applied() {
+                let same = one.kv().store() == other.kv().store() && one.kv().sessions() == other.kv().sessions();
+                self.require(13, same, || format!("{first} and {server} have done the same, and differ"));
+            }
+        }
+    }
+}

@@ -1,0 +1,549 @@
+//! The coordinator: asks everybody, counts, decides, and remembers what it decided until everybody has heard it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Decision, Known, Lock, Message, Refusal, TransactionId, Vote, Work};
+use crate::kv::{Command, Outcome, Saved, Written};
+use crate::museum::{self, Bug};
+use crate::paxos::{self, CommandId};
+use crate::role::{Input, Output, Role, Server, Servers, Timed};
+
+/// A coordinator has at most so many commands at a time.
+const COMMANDS_MAX: usize = 1_024;
+/// So many numbers are reserved at once.
+const RESERVED_AT_ONCE: u64 = 1_024;
+/// So many end records wait at most for a commit record to ride with.
+const ENDED_MAX: usize = 1_024;
+/// The length of a tick, in milliseconds.
+const TICK_MS: u64 = 50;
+/// Whoever has not voted is asked again after so many ticks, and after twice as many: 100 ms.
+const ASK_AGAIN: u32 = 2;
+/// After so many ticks without all votes a transaction is aborted: 300 ms.
+const VOTES_MAX: u32 = 6;
+/// A command that is so many ticks old is not tried again: with one more try it ends within 0.8 s, before its client asks
+/// another server.
+const AGE_MAX: u32 = 10;
+/// Whoever has not acknowledged a commit is told again after so many ticks: 200 ms.
+const TELL_AGAIN: u32 = 4;
+
+/// What a coordinator must never forget.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum CoordinatorRecord {
+    /// Every number below is spent.
+    Reserved(u64),
+    /// It decided to commit. There is no such record for an abort: without this one, it is one.
+    Committed(TransactionId),
+    /// Everybody has acknowledged. May come late, and never waits for the disk by itself.
+    Ended(TransactionId),
+}
+
+/// What the server asks of its coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CoordinatorRequest {
+    /// A client's command.
+    Propose(paxos::Command),
+}
+
+/// What it tells its server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CoordinatorOutcome {
+    /// What a command came to.
+    Done {
+        /// The command.
+        id: CommandId,
+        /// What it came to, on all servers.
+        outcome: Outcome,
+    },
+    /// The command is certainly not applied by this try: every transaction for it was aborted.
+    NotApplied {
+        /// The command.
+        id: CommandId,
+        /// Why.
+        why: NotApplied,
+    },
+}
+
+/// Why a command is not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NotApplied {
+    /// These servers did not vote in time, and all must.
+    NoVote {
+        /// They.
+        silent: Servers,
+    },
+    /// Its key was held by this transaction, again and again.
+    Locked {
+        /// The last one that was in the way.
+        by: TransactionId,
+    },
+    /// Too much is going on.
+    Busy,
+}
+
+/// A step of a coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CoordinatorFact {
+    /// It asks for votes.
+    Requested {
+        /// The transaction.
+        transaction: TransactionId,
+        /// What it does.
+        work: Work,
+        /// Whom it asks.
+        to: Servers,
+    },
+    /// It has decided.
+    Decided {
+        /// The transaction.
+        transaction: TransactionId,
+        /// How.
+        decision: Decision,
+        /// What it does.
+        work: Work,
+        /// Who has voted yes.
+        yes: Servers,
+        /// Who has voted no, and why, if that is the reason.
+        no: Option<(Server, Refusal)>,
+        /// Whom it tells.
+        to: Servers,
+    },
+    /// It tells a decision that it took before.
+    ToldAgain {
+        /// The transaction.
+        transaction: TransactionId,
+        /// What it is told.
+        decision: Decision,
+        /// Whether it has no record of it, and so knows that it was aborted.
+        presumed: bool,
+        /// Whom.
+        to: Servers,
+    },
+    /// Everybody has acknowledged a commit: it may be forgotten.
+    Ended {
+        /// The transaction.
+        transaction: TransactionId,
+    },
+}
+
+/// Its time-outs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CoordinatorTimer {
+    /// Time has passed.
+    Tick,
+    /// Commands that were refused may be tried again.
+    Retry,
+}
+
+impl Timed for CoordinatorTimer {
+    fn delay_ms(&self) -> RangeInclusive<u64> {
+        match self {
+            CoordinatorTimer::Tick => TICK_MS..=TICK_MS,
+            // Of two that refused each other one comes first: the pause is random, and longer than a transaction.
+            CoordinatorTimer::Retry => 5..=45,
+        }
+    }
+}
+
+/// A command and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Wish {
+    work: Work,
+    lock: Lock,
+    /// Ticks since its client asked.
+    age: u32,
+    /// It was refused, and waits for the next retry.
+    pauses: bool,
+    /// Why it was not applied so far.
+    why: NotApplied,
+}
+
+/// A transaction whose votes are counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Open {
+    wish: Wish,
+    yes: Servers,
+    /// What all who have voted say that it would do.
+    would: Option<Written>,
+    /// Ticks since it began.
+    ticks: u32,
+}
+
+/// A commit that not everybody has acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Owed {
+    missing: Servers,
+    ticks: u32,
+}
+
+/// A coordinator. See the [module's essay](super).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Coordinator {
+    me: Server,
+    servers: Servers,
+    /// The next number. Below [`reserved`](Self::reserved), or more have to be reserved first.
+    next: u64,
+    /// Every number below is durably spent; 0 at first.
+    reserved: u64,
+    open: BTreeMap<TransactionId, Open>,
+    /// Commands without a transaction of their own, oldest first: refused, or behind another one for the same key.
+    waiting: VecDeque<Wish>,
+    committed: BTreeMap<TransactionId, Owed>,
+    /// End records that no other record has taken along yet.
+    ended: Vec<TransactionId>,
+    ticks: bool,
+    retries: bool,
+}
+
+impl Coordinator {
+    /// A coordinator that remembers nothing.
+    pub fn new(me: Server, servers: Servers) -> Coordinator {
+        Coordinator {
+            me,
+            servers,
+            next: 1,
+            reserved: 0,
+            open: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            committed: BTreeMap::new(),
+            ended: Vec::new(),
+            ticks: false,
+            retries: false,
+        }
+    }
+
+    /// The next number.
+    pub fn next_number(&self) -> u64 {
+        self.next
+    }
+
+    /// Commits that not everybody has acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.committed.len()
+    }
+
+    /// Whether it has committed this one, and not everybody has acknowledged it.
+    pub fn knows(&self, transaction: TransactionId) -> bool {
+        self.committed.contains_key(&transaction)
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.waiting.is_empty() && self.committed.is_empty()
+    }
+
+    fn handle_propose(&mut self, command: paxos::Command, out: &mut Output<Self>) {
+        let id = command.id;
+        let wishes = self.open.values_mut().map(|open| &mut open.wish).chain(&mut self.waiting);
+        if let Some(same) = wishes.into_iter().find(|wish| wish.work.command.id == id) {
+            // Another try of the same: both hear the same.
+            same.age = 0;
+            return;
+        }
+        let Ok(decoded) = Command::from_paxos(&command) else {
+            return out.outcome(CoordinatorOutcome::Done { id, outcome: Outcome::Unreadable });
+        };
+        if self.open.len() + self.waiting.len() >= COMMANDS_MAX {
+            return out.outcome(CoordinatorOutcome::NotApplied { id, why: NotApplied::Busy });
+        }
+        let work = Work { command, evict: None };
+        let lock = Lock::of(&decoded);
+        self.waiting.push_back(Wish { work, lock, age: 0, pauses: false, why: NotApplied::Busy });
+        self.begin_ready(out);
+        self.keep_time(out);
+    }
+
+    /// Begins a transaction for every command that waits for nothing.
+    fn begin_ready(&mut self, out: &mut Output<Self>) {
+        let mut at = 0;
+        while at < self.waiting.len() {
+            let wish = &self.waiting[at];
+            let is_behind = self.open.values().any(|open| open.wish.lock == wish.lock)
+                || self.waiting.iter().take(at).any(|before| before.lock == wish.lock);
+            if wish.pauses || is_behind {
+                at += 1;
+            } else if let Some(wish) = self.waiting.remove(at) {
+                self.begin(wish, out);
+            }
+        }
+    }
+
+    fn begin(&mut self, wish: Wish, out: &mut Output<Self>) {
+        let transaction = TransactionId { number: self.draw(out), coordinator: self.me };
+        let (work, to) = (wish.work.clone(), self.servers);
+        out.fact(|| CoordinatorFact::Requested { transaction, work: work.clone(), to });
+        out.send(to, Message::VoteRequest { transaction, work });
+        self.open.insert(transaction, Open { wish, yes: Servers::NONE, would: None, ticks: 0 });
+    }
+
+    /// A number that was never used, in any life.
+    fn draw(&mut self, out: &mut Output<Self>) -> u64 {
+        if self.next >= self.reserved {
+            self.reserved = self.next + RESERVED_AT_ONCE;
+            if !museum::is(Bug::C09) {
+                self.persist(CoordinatorRecord::Reserved(self.reserved), out);
+            }
+        }
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// Writes a record, and those that had time.
+    fn persist(&mut self, record: CoordinatorRecord, out: &mut Output<Self>) {
+        for ended in std::mem::take(&mut self.ended) {
+            out.persist(CoordinatorRecord::Ended(ended));
+        }
+        out.persist(record);
+    }
+
+    fn handle_vote(
+        &mut self,
+        from: Server,
+        transaction: TransactionId,
+        vote: Vote,
+        clock: u64,
+        out: &mut Output<Self>,
+    ) {
+        self.next = self.next.max(clock.saturating_add(1).min(u64::MAX >> 8));
+        let Some(open) = self.open.get_mut(&transaction) else {
+            return self.handle_late_vote(from, transaction, vote, out);
+        };
+        match vote {
+            Vote::Yes(would) => {
+                let agrees = open.yes.is_empty() || open.would == would;
+                assert!(agrees, "{transaction} would do {would:?} on {from}, and {:?} on {}", open.would, open.yes);
+                open.would = would;
+                open.yes.insert(from);
+                let enough =
+                    open.yes == self.servers || (museum::is(Bug::C04) && open.yes.len() > self.servers.len() / 2);
+                if enough {
+                    self.commit(transaction, out);
+                }
+            }
+            Vote::No(refusal) => {
+                if let Some(wish) = self.abort(transaction, Some((from, refusal)), out) {
+                    self.refused(wish, refusal, out);
+                }
+            }
+        }
+        self.begin_ready(out);
+        self.keep_time(out);
+    }
+
+    /// A yes for what is decided: whoever is prepared may hear at once what has become of it.
+    fn handle_late_vote(&mut self, from: Server, transaction: TransactionId, vote: Vote, out: &mut Output<Self>) {
+        if matches!(vote, Vote::Yes(_)) && transaction.coordinator == self.me {
+            self.tell_again(transaction, Servers::only(from), out);
+        }
+    }
+
+    fn commit(&mut self, transaction: TransactionId, out: &mut Output<Self>) {
+        let Some(Open { wish, yes, would, .. }) = self.open.remove(&transaction) else { return };
+        if !museum::is(Bug::C01) {
+            self.persist(CoordinatorRecord::Committed(transaction), out);
+        }
+        let to = self.servers;
+        self.committed.insert(transaction, Owed { missing: to, ticks: 0 });
+        let id = wish.work.command.id;
+        let (decision, work, no) = (Decision::Commit, wish.work, None);
+        out.fact(|| CoordinatorFact::Decided { transaction, decision, work, yes, no, to });
+        out.send(to, Message::Decide { transaction, decision });
+        let slot = transaction.as_slot();
+        let outcome = match would {
+            Some(written) => Outcome::Applied(Saved { slot, written }),
+            None => Outcome::Opened { session: slot.0 },
+        };
+        out.outcome(CoordinatorOutcome::Done { id, outcome });
+    }
+
+    /// Ends a transaction that is done nowhere; gives back what it was for.
+    fn abort(
+        &mut self,
+        transaction: TransactionId,
+        no: Option<(Server, Refusal)>,
+        out: &mut Output<Self>,
+    ) -> Option<Wish> {
+        let Open { wish, yes, .. } = self.open.remove(&transaction)?;
+        // One that has voted no has forgotten it already.
+        let to = self.servers.without(no.map_or(Servers::NONE, |(server, _)| Servers::only(server)));
+        let (decision, work) = (Decision::Abort, &wish.work);
+        out.fact(|| CoordinatorFact::Decided { transaction, decision, work: work.clone(), yes, no, to });
+        if !to.is_empty() {
+            out.send(to, Message::Decide { transaction, decision });
+        }
+        Some(wish)
+    }
+
+    /// What becomes of a command that somebody has voted against.
+    fn refused(&mut self, mut wish: Wish, refusal: Refusal, out: &mut Output<Self>) {
+        match refusal {
+            Refusal::Settled(outcome) => {
+                out.outcome(CoordinatorOutcome::Done { id: wish.work.command.id, outcome });
+            }
+            // In the place of that one; unless it has gone meanwhile.
+            Refusal::Full(oldest) => {
+                wish.work.evict = Some(oldest);
+                self.try_later(wish, out);
+            }
+            Refusal::Locked(by) => {
+                wish.why = NotApplied::Locked { by };
+                self.try_later(wish, out);
+            }
+            Refusal::Late | Refusal::Busy => self.try_later(wish, out),
+        }
+    }
+
+    fn try_later(&mut self, mut wish: Wish, out: &mut Output<Self>) {
+        if wish.age >= AGE_MAX {
+            let (id, why) = (wish.work.command.id, wish.why);
+            return out.outcome(CoordinatorOutcome::NotApplied { id, why });
+        }
+        wish.pauses = true;
+        // It is older than those that wait.
+        self.waiting.push_front(wish);
+        if !std::mem::replace(&mut self.retries, true) {
+            out.arm(CoordinatorTimer::Retry);
+        }
+    }
+
+    fn handle_ack(&mut self, from: Server, transaction: TransactionId, out: &mut Output<Self>) {
+        let Some(owed) = self.committed.get_mut(&transaction) else { return };
+        owed.missing = owed.missing.without(Servers::only(from));
+        if !owed.missing.is_empty() && !museum::is(Bug::C10) {
+            return;
+        }
+        self.committed.remove(&transaction);
+        out.fact(|| CoordinatorFact::Ended { transaction });
+        if self.ended.len() >= ENDED_MAX {
+            self.persist(CoordinatorRecord::Ended(transaction), out);
+        } else {
+            self.ended.push(transaction);
+        }
+    }
+
+    fn handle_inquire(&mut self, from: Server, transaction: TransactionId, out: &mut Output<Self>) {
+        if transaction.coordinator != self.me {
+            return;
+        }
+        if self.open.contains_key(&transaction) {
+            return out.send(Servers::only(from), Message::Answer { transaction, known: Known::Voting });
+        }
+        self.tell_again(transaction, Servers::only(from), out);
+    }
+
+    /// Tells a decision once more. Without a record of it, it was an abort.
+    fn tell_again(&mut self, transaction: TransactionId, to: Servers, out: &mut Output<Self>) {
+        let presumed = !self.committed.contains_key(&transaction);
+        let decision = if presumed { Decision::Abort } else { Decision::Commit };
+        out.fact(|| CoordinatorFact::ToldAgain { transaction, decision, presumed, to });
+        out.send(to, Message::Decide { transaction, decision });
+    }
+
+    fn handle_tick(&mut self, out: &mut Output<Self>) {
+        self.ticks = false;
+        let mut silent = Vec::new();
+        for (transaction, open) in &mut self.open {
+            open.ticks += 1;
+            open.wish.age += 1;
+            let to = self.servers.without(open.yes);
+            if open.ticks >= VOTES_MAX {
+                silent.push((*transaction, to));
+            } else if open.ticks.is_multiple_of(ASK_AGAIN) {
+                let (transaction, work) = (*transaction, open.wish.work.clone());
+                out.send(to, Message::VoteRequest { transaction, work });
+            }
+        }
+        for (transaction, silent) in silent {
+            if let Some(mut wish) = self.abort(transaction, None, out) {
+                wish.why = NotApplied::NoVote { silent };
+                self.try_later(wish, out);
+            }
+        }
+        self.give_up_old(out);
+        let mut again = Vec::new();
+        for (transaction, owed) in &mut self.committed {
+            owed.ticks += 1;
+            if owed.ticks.is_multiple_of(TELL_AGAIN) {
+                again.push((*transaction, owed.missing));
+            }
+        }
+        for (transaction, missing) in again {
+            self.tell_again(transaction, missing, out);
+        }
+        self.begin_ready(out);
+        self.keep_time(out);
+    }
+
+    /// Commands that have waited for too long: not one of their transactions was committed.
+    fn give_up_old(&mut self, out: &mut Output<Self>) {
+        for wish in &mut self.waiting {
+            wish.age += 1;
+        }
+        let (old, waiting) = self.waiting.drain(..).partition(|wish| wish.age >= AGE_MAX);
+        self.waiting = waiting;
+        for Wish { work, why, .. } in VecDeque::from(old) {
+            out.outcome(CoordinatorOutcome::NotApplied { id: work.command.id, why });
+        }
+    }
+
+    fn keep_time(&mut self, out: &mut Output<Self>) {
+        if !self.is_idle() && !std::mem::replace(&mut self.ticks, true) {
+            out.arm(CoordinatorTimer::Tick);
+        }
+    }
+}
+
+impl Role for Coordinator {
+    type Message = Message;
+    type Record = CoordinatorRecord;
+    type Timer = CoordinatorTimer;
+    type Request = CoordinatorRequest;
+    type Outcome = CoordinatorOutcome;
+    type Fact = CoordinatorFact;
+
+    fn replay(&mut self, record: CoordinatorRecord) {
+        match record {
+            CoordinatorRecord::Reserved(number) => {
+                self.next = self.next.max(number);
+                self.reserved = self.reserved.max(number);
+            }
+            CoordinatorRecord::Committed(transaction) => {
+                self.committed.insert(transaction, Owed { missing: self.servers, ticks: 0 });
+            }
+            CoordinatorRecord::Ended(transaction) => {
+                self.committed.remove(&transaction);
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
+        match input {
+            // Whoever still waits for a commit of an earlier life hears it now.
+            Input::Start => {
+                let known: Vec<TransactionId> = self.committed.keys().copied().collect();
+                for transaction in known {
+                    self.tell_again(transaction, self.servers, out);
+                }
+                self.keep_time(out);
+            }
+            Input::Request(CoordinatorRequest::Propose(command)) => self.handle_propose(command, out),
+            Input::Message { from, message } => match message {
+                Message::Vote { transaction, vote, clock } => self.handle_vote(from, transaction, vote, clock, out),
+                Message::Ack { transaction } => self.handle_ack(from, transaction, out),
+                Message::Inquire { transaction } => self.handle_inquire(from, transaction, out),
+                Message::VoteRequest { .. } | Message::Decide { .. } | Message::Answer { .. } => {
+                    unreachable!("a coordinator hears no {}", message.name())
+                }
+            },
+            Input::Timeout(CoordinatorTimer::Tick) => self.handle_tick(out),
+            Input::Timeout(CoordinatorTimer::Retry) => {
+                self.retries = false;
+                self.waiting.iter_mut().for_each(|wish| wish.pauses = false);
+                self.begin_ready(out);
+                self.keep_time(out);
+            }
+        }
+    }
+}

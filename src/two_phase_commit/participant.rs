@@ -1,0 +1,624 @@
+//! The participant: votes, remembers its vote, holds the locks, and does what was decided. It is also the store.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Decision, Known, Lock, Message, Refusal, TransactionId, Vote, Work};
+use crate::kv::{Command, Foreseen, Get, Kv, Outcome, Versioned};
+use crate::museum::{self, Bug};
+use crate::paxos::{Slot, StateMachine};
+use crate::role::{Input, Output, Role, Server, Servers, Timed};
+
+/// A participant is prepared for at most so many transactions at a time.
+const PREPARED_MAX: usize = 4_096;
+/// It remembers the decisions of so many; whoever asks for older ones is refused.
+pub const DECIDED_MAX: usize = 4_096;
+/// The length of a look, in milliseconds.
+const LOOK_MS: u64 = 100;
+/// Prepared for so many looks without a word, it asks: 200 to 300 ms.
+const ASK_AFTER: u32 = 3;
+/// And again after so many more.
+const ASK_AGAIN: u32 = 2;
+/// Prepared for so many looks, with answers that did not help, it calls itself blocked; and again after twice as many.
+const BLOCKED_AFTER: u32 = 5;
+/// A read waits for a lock for so many looks: 0.8 s.
+const READ_MAX: u32 = 8;
+
+/// What a participant must never forget.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ParticipantRecord {
+    /// It voted yes: it can do this, and has promised to do or drop it as it is told.
+    Prepared {
+        /// The transaction.
+        transaction: TransactionId,
+        /// What it does.
+        work: Work,
+    },
+    /// It was done.
+    Committed(TransactionId),
+    /// It was dropped; or, without a vote before, it never will be done here.
+    Aborted(TransactionId),
+}
+
+/// What the server asks of its participant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ParticipantRequest {
+    /// A read.
+    Read {
+        /// Comes back in the answer.
+        token: u64,
+        /// What is asked.
+        query: Get,
+    },
+}
+
+/// What it tells its server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ParticipantOutcome {
+    /// The answer of a read.
+    Answer {
+        /// Of the request.
+        token: u64,
+        /// So many transactions had been committed here.
+        applied: u64,
+        /// What the key holds.
+        answer: Versioned,
+    },
+    /// A read has waited for too long for a key that is locked.
+    ReadFailed {
+        /// Of the request.
+        token: u64,
+        /// The transaction in the way.
+        by: TransactionId,
+    },
+}
+
+/// A step of a participant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ParticipantFact {
+    /// It has voted.
+    Voted {
+        /// The transaction.
+        transaction: TransactionId,
+        /// What it does.
+        work: Work,
+        /// How.
+        vote: Vote,
+        /// The coordinator.
+        to: Server,
+    },
+    /// It has done what a committed transaction says.
+    Committed {
+        /// The transaction.
+        transaction: TransactionId,
+        /// What it did.
+        work: Work,
+        /// What it came to.
+        outcome: Outcome,
+        /// How many transactions have been committed here by now.
+        applied: u64,
+        /// The coordinator, which hears of it.
+        to: Server,
+    },
+    /// It has dropped a transaction for which it was prepared.
+    Aborted {
+        /// The transaction.
+        transaction: TransactionId,
+        /// What it would have done.
+        work: Work,
+    },
+    /// It was asked about a transaction for which it has not voted, and now never will.
+    GivenUp {
+        /// The transaction.
+        transaction: TransactionId,
+        /// Who asked.
+        to: Server,
+    },
+    /// It is in doubt, and asks.
+    Inquired {
+        /// The transaction.
+        transaction: TransactionId,
+        /// What it does.
+        work: Work,
+        /// Whom it asks.
+        to: Servers,
+    },
+    /// It has told another one what it knows.
+    Answered {
+        /// The transaction.
+        transaction: TransactionId,
+        /// What it knows.
+        known: Known,
+        /// Whom.
+        to: Server,
+    },
+    /// Everybody who answers is prepared, and the coordinator does not: nobody may decide.
+    Blocked {
+        /// The transaction.
+        transaction: TransactionId,
+        /// What it would do.
+        work: Work,
+        /// Those who have said that they are prepared too, and itself.
+        prepared: Servers,
+        /// Those who have said nothing, the coordinator's server perhaps among them.
+        silent: Servers,
+        /// For how long it has been prepared, in milliseconds by its own clock: at least.
+        waited_ms: u64,
+    },
+}
+
+/// Its time-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParticipantTimer {
+    /// Looks for what has waited for long.
+    Look,
+}
+
+impl Timed for ParticipantTimer {
+    fn delay_ms(&self) -> RangeInclusive<u64> {
+        LOOK_MS..=LOOK_MS
+    }
+}
+
+/// A transaction that it has voted yes for, and whose decision it does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Prepared {
+    work: Work,
+    command: Command,
+    /// Looks since it voted, or since its life began, or since the coordinator said that it still counts.
+    looks: u32,
+    /// Who has said since it asked last that they are prepared as well.
+    others: Servers,
+    /// It has called itself blocked.
+    is_blocked: bool,
+}
+
+/// A read that waits for a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Waiting {
+    token: u64,
+    query: Get,
+    looks: u32,
+}
+
+/// A transaction in doubt, for those who look on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InDoubt {
+    /// Which.
+    pub transaction: TransactionId,
+    /// The key that it locks; none if it opens a session.
+    pub key: Option<Vec<u8>>,
+    /// For how long, in milliseconds: at least.
+    pub waited_ms: u64,
+    /// Whether nobody who answers knows the decision.
+    pub is_blocked: bool,
+}
+
+/// A participant. See the [module's essay](super).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Participant {
+    me: Server,
+    servers: Servers,
+    kv: Kv,
+    prepared: BTreeMap<TransactionId, Prepared>,
+    /// Who holds what: always the locks of those in `prepared`.
+    locks: BTreeMap<Lock, TransactionId>,
+    /// What the latest transactions came to here.
+    decided: BTreeMap<TransactionId, Decision>,
+    /// Of this one and all before it nothing is known but that they are decided, or never will be done here.
+    forgotten: TransactionId,
+    /// How many transactions have been committed here.
+    applied: u64,
+    /// The highest number heard of.
+    clock: u64,
+    reads: Vec<Waiting>,
+    /// Records that no other record has taken along yet: aborts, which nobody has to wait for.
+    aborted: Vec<TransactionId>,
+    looks: bool,
+}
+
+impl Participant {
+    /// A participant that remembers nothing. All of a cluster must have the same limit of sessions.
+    pub fn new(me: Server, servers: Servers, kv: Kv) -> Participant {
+        Participant {
+            me,
+            servers,
+            kv,
+            prepared: BTreeMap::new(),
+            locks: BTreeMap::new(),
+            decided: BTreeMap::new(),
+            forgotten: TransactionId::ZERO,
+            applied: 0,
+            clock: 0,
+            reads: Vec::new(),
+            aborted: Vec::new(),
+            looks: false,
+        }
+    }
+
+    /// The store.
+    pub fn kv(&self) -> &Kv {
+        &self.kv
+    }
+
+    /// How many transactions have been committed here.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// The transactions that it is prepared for.
+    pub fn in_doubt(&self) -> impl Iterator<Item = InDoubt> {
+        self.prepared.iter().map(|(transaction, prepared)| InDoubt {
+            transaction: *transaction,
+            key: match &prepared.command {
+                Command::Open { .. } => None,
+                Command::Write { op, .. } => Some(op.key().to_vec()),
+            },
+            waited_ms: u64::from(prepared.looks) * LOOK_MS,
+            is_blocked: prepared.is_blocked,
+        })
+    }
+
+    /// How many transactions it is prepared for.
+    pub fn in_doubt_count(&self) -> usize {
+        self.prepared.len()
+    }
+
+    /// What a transaction came to here, as far as it remembers.
+    pub fn decision(&self, transaction: TransactionId) -> Option<Decision> {
+        self.decided.get(&transaction).copied()
+    }
+
+    // ---- voting
+
+    fn handle_vote_request(&mut self, from: Server, transaction: TransactionId, work: Work, out: &mut Output<Self>) {
+        self.clock = self.clock.max(transaction.number);
+        let Some(vote) = self.consider(transaction, &work, out) else { return };
+        let clock = self.clock;
+        out.fact(|| ParticipantFact::Voted { transaction, work, vote, to: from });
+        out.send(Servers::only(from), Message::Vote { transaction, vote, clock });
+        self.keep_looking(out);
+    }
+
+    /// What it thinks of a transaction; None if it has done it already, so that nobody waits for its vote.
+    fn consider(&mut self, transaction: TransactionId, work: &Work, out: &mut Output<Self>) -> Option<Vote> {
+        if let Some(prepared) = self.prepared.get(&transaction) {
+            return Some(match self.kv.foresee(&prepared.command) {
+                Foreseen::Writes(written) => Vote::Yes(Some(written)),
+                Foreseen::Opens | Foreseen::Settled(_) => Vote::Yes(None),
+            });
+        }
+        let decided = self.decided.get(&transaction).filter(|_| !museum::is(Bug::C08));
+        match decided {
+            Some(Decision::Commit) => return None,
+            Some(Decision::Abort) => return Some(Vote::No(Refusal::Late)),
+            None if transaction <= self.forgotten => return Some(Vote::No(Refusal::Late)),
+            None => {}
+        }
+        let Ok(command) = Command::from_paxos(&work.command) else {
+            return Some(Vote::No(Refusal::Settled(Outcome::Unreadable)));
+        };
+        if self.prepared.len() >= PREPARED_MAX {
+            return Some(Vote::No(Refusal::Busy));
+        }
+        let would = match self.judge(&command, work.evict) {
+            Ok(would) => would,
+            Err(refusal) => return Some(Vote::No(refusal)),
+        };
+        if !museum::is(Bug::C03) {
+            self.persist(ParticipantRecord::Prepared { transaction, work: work.clone() }, out);
+        }
+        self.prepare(transaction, work.clone(), command);
+        Some(Vote::Yes(would))
+    }
+
+    /// Whether a command can be done here, and what it would do.
+    fn judge(&self, command: &Command, evict: Option<u64>) -> Result<Option<crate::kv::Written>, Refusal> {
+        let foreseen = self.kv.foresee(command);
+        match (foreseen, command) {
+            // The session may just be in the making: whoever knows its name knows that it is committed.
+            (Foreseen::Settled(Outcome::Expired), Command::Write { session, .. })
+                if self.prepared.contains_key(&TransactionId::of_slot(Slot(*session))) =>
+            {
+                return Err(Refusal::Locked(TransactionId::of_slot(Slot(*session))));
+            }
+            (Foreseen::Settled(outcome), _) => return Err(Refusal::Settled(outcome)),
+            _ => {}
+        }
+        if let Some(by) = self.locks.get(&Lock::of(command)) {
+            return Err(Refusal::Locked(*by));
+        }
+        if let Some(by) = self.session_in_the_way(command, evict) {
+            return Err(Refusal::Locked(by));
+        }
+        match foreseen {
+            Foreseen::Writes(written) => Ok(Some(written)),
+            Foreseen::Opens | Foreseen::Settled(_) => self.has_room_for_a_session(evict).map(|()| None),
+        }
+    }
+
+    /// A session must not go while one of its writes is under way, nor a write begin while its session goes.
+    fn session_in_the_way(&self, command: &Command, evict: Option<u64>) -> Option<TransactionId> {
+        let is_in_the_way = |other: &Prepared| match (&other.command, command) {
+            (Command::Write { session, .. }, Command::Open { .. }) => evict == Some(*session),
+            (Command::Open { .. }, Command::Write { session, .. }) => other.work.evict == Some(*session),
+            (Command::Open { .. }, Command::Open { .. }) => evict.is_some() && other.work.evict == evict,
+            (Command::Write { .. }, Command::Write { .. }) => false,
+        };
+        self.prepared.iter().find(|(_, other)| is_in_the_way(other)).map(|(transaction, _)| *transaction)
+    }
+
+    fn has_room_for_a_session(&self, evict: Option<u64>) -> Result<(), Refusal> {
+        let sessions = self.kv.sessions();
+        if evict.is_some_and(|evicted| sessions.knows(evicted)) {
+            return Ok(());
+        }
+        let is_one_more =
+            |other: &&Prepared| matches!(other.command, Command::Open { .. }) && other.work.evict.is_none();
+        let coming = self.prepared.values().filter(is_one_more).count();
+        if sessions.len() + coming < sessions.most() {
+            return Ok(());
+        }
+        sessions.oldest().map_or(Err(Refusal::Busy), |oldest| Err(Refusal::Full(oldest)))
+    }
+
+    fn prepare(&mut self, transaction: TransactionId, work: Work, command: Command) {
+        self.locks.insert(Lock::of(&command), transaction);
+        let prepared = Prepared { work, command, looks: 0, others: Servers::NONE, is_blocked: false };
+        self.prepared.insert(transaction, prepared);
+    }
+
+    // ---- the decision
+
+    fn handle_decide(&mut self, from: Server, transaction: TransactionId, decision: Decision, out: &mut Output<Self>) {
+        if self.prepared.contains_key(&transaction) {
+            return self.finish(transaction, decision, out);
+        }
+        if decision == Decision::Abort {
+            return;
+        }
+        let known = self.decided.get(&transaction);
+        assert!(
+            known == Some(&Decision::Commit) || (known.is_none() && transaction <= self.forgotten),
+            "{transaction} is committed, and here it was never prepared, or aborted: {known:?}"
+        );
+        // The word of it was lost.
+        out.send(Servers::only(from), Message::Ack { transaction });
+    }
+
+    fn finish(&mut self, transaction: TransactionId, decision: Decision, out: &mut Output<Self>) {
+        let Some(work) = self.prepared.get(&transaction).map(|prepared| prepared.work.clone()) else { return };
+        match decision {
+            Decision::Commit => {
+                self.persist(ParticipantRecord::Committed(transaction), out);
+                let Some(outcome) = self.settle(transaction, decision) else { return };
+                let (applied, to) = (self.applied, transaction.coordinator);
+                out.fact(|| ParticipantFact::Committed { transaction, work, outcome, applied, to });
+                out.send(Servers::only(to), Message::Ack { transaction });
+            }
+            Decision::Abort => {
+                // Forgotten in a crash, it is asked for again, and the answer is the same.
+                self.aborted.push(transaction);
+                self.settle(transaction, decision);
+                out.fact(|| ParticipantFact::Aborted { transaction, work });
+            }
+        }
+        self.answer_reads(out);
+    }
+
+    /// Does or drops what it is prepared for, and frees the lock. Gives what it came to, if it was done.
+    fn settle(&mut self, transaction: TransactionId, decision: Decision) -> Option<Outcome> {
+        let prepared = self.prepared.remove(&transaction);
+        self.remember(transaction, decision);
+        let Prepared { work, command, .. } = prepared?;
+        let lock = Lock::of(&command);
+        if self.locks.get(&lock) == Some(&transaction) {
+            self.locks.remove(&lock);
+        }
+        if decision == Decision::Abort {
+            return None;
+        }
+        self.applied += 1;
+        Some(self.kv.commit(transaction.as_slot(), &command, work.evict))
+    }
+
+    fn remember(&mut self, transaction: TransactionId, decision: Decision) {
+        self.decided.insert(transaction, decision);
+        while self.decided.len() > DECIDED_MAX {
+            if let Some((oldest, _)) = self.decided.pop_first() {
+                self.forgotten = self.forgotten.max(oldest);
+            }
+        }
+    }
+
+    /// Writes a record, and those that had time.
+    fn persist(&mut self, record: ParticipantRecord, out: &mut Output<Self>) {
+        for aborted in std::mem::take(&mut self.aborted) {
+            out.persist(ParticipantRecord::Aborted(aborted));
+        }
+        out.persist(record);
+    }
+
+    // ---- in doubt
+
+    /// Another participant is in doubt.
+    fn handle_inquire(&mut self, from: Server, transaction: TransactionId, out: &mut Output<Self>) {
+        if from == self.me {
+            return;
+        }
+        let known = match self.decided.get(&transaction) {
+            Some(decision) => Known::Decided(*decision),
+            None if self.prepared.contains_key(&transaction) => Known::Prepared,
+            // It may have been committed.
+            None if transaction <= self.forgotten => return,
+            // It has not voted for it. It is free to say no now, and is bound by that for ever.
+            None => {
+                if !museum::is(Bug::C05) {
+                    self.persist(ParticipantRecord::Aborted(transaction), out);
+                    self.remember(transaction, Decision::Abort);
+                }
+                out.fact(|| ParticipantFact::GivenUp { transaction, to: from });
+                Known::Decided(Decision::Abort)
+            }
+        };
+        out.fact(|| ParticipantFact::Answered { transaction, known, to: from });
+        out.send(Servers::only(from), Message::Answer { transaction, known });
+    }
+
+    fn handle_answer(&mut self, from: Server, transaction: TransactionId, known: Known, out: &mut Output<Self>) {
+        let Some(prepared) = self.prepared.get_mut(&transaction) else { return };
+        match known {
+            Known::Decided(decision) => self.finish(transaction, decision, out),
+            Known::Prepared => {
+                prepared.others.insert(from);
+            }
+            Known::Voting => prepared.looks = 0,
+        }
+    }
+
+    fn inquire(&mut self, transaction: TransactionId, out: &mut Output<Self>) {
+        let to = self.servers;
+        let Some(prepared) = self.prepared.get_mut(&transaction) else { return };
+        prepared.others = Servers::NONE;
+        let work = prepared.work.clone();
+        out.fact(|| ParticipantFact::Inquired { transaction, work, to });
+        out.send(to, Message::Inquire { transaction });
+    }
+
+    fn handle_look(&mut self, out: &mut Output<Self>) {
+        self.looks = false;
+        let (mut asks, mut dropped) = (Vec::new(), Vec::new());
+        let everybody = self.servers;
+        for (transaction, prepared) in &mut self.prepared {
+            prepared.looks += 1;
+            let looks = prepared.looks;
+            if museum::is(Bug::C02) && looks == ASK_AFTER {
+                dropped.push(*transaction);
+            }
+            if looks >= BLOCKED_AFTER
+                && (looks / BLOCKED_AFTER).is_power_of_two()
+                && looks.is_multiple_of(BLOCKED_AFTER)
+            {
+                prepared.is_blocked = true;
+                let both = prepared.others.iter().chain([self.me]).collect::<Servers>();
+                let silent = everybody.without(both);
+                let (transaction, work, waited_ms) = (*transaction, prepared.work.clone(), u64::from(looks) * LOOK_MS);
+                out.news(ParticipantFact::Blocked { transaction, work, prepared: both, silent, waited_ms });
+            }
+            if looks >= ASK_AFTER && (looks - ASK_AFTER).is_multiple_of(ASK_AGAIN) {
+                asks.push(*transaction);
+            }
+        }
+        for transaction in dropped {
+            self.finish(transaction, Decision::Abort, out);
+        }
+        for transaction in asks {
+            self.inquire(transaction, out);
+        }
+        self.give_up_reads(out);
+        self.keep_looking(out);
+    }
+
+    fn keep_looking(&mut self, out: &mut Output<Self>) {
+        let has_cause = !self.prepared.is_empty() || !self.reads.is_empty();
+        if has_cause && !std::mem::replace(&mut self.looks, true) {
+            out.arm(ParticipantTimer::Look);
+        }
+    }
+
+    // ---- reads
+
+    fn handle_read(&mut self, token: u64, query: Get, out: &mut Output<Self>) {
+        if self.holder(&query).is_some() {
+            self.reads.push(Waiting { token, query, looks: 0 });
+            return self.keep_looking(out);
+        }
+        self.answer(token, &query, out);
+    }
+
+    /// The transaction that holds a key.
+    fn holder(&self, query: &Get) -> Option<TransactionId> {
+        self.locks.get(&Lock::Key(query.key.clone())).copied().filter(|_| !museum::is(Bug::C07))
+    }
+
+    fn answer(&self, token: u64, query: &Get, out: &mut Output<Self>) {
+        out.outcome(ParticipantOutcome::Answer { token, applied: self.applied, answer: self.kv.query(query) });
+    }
+
+    /// Answers the reads whose key is free.
+    fn answer_reads(&mut self, out: &mut Output<Self>) {
+        let (free, waiting) =
+            std::mem::take(&mut self.reads).into_iter().partition(|read| self.holder(&read.query).is_none());
+        self.reads = waiting;
+        for Waiting { token, query, .. } in Vec::from(free) {
+            self.answer(token, &query, out);
+        }
+    }
+
+    fn give_up_reads(&mut self, out: &mut Output<Self>) {
+        for read in &mut self.reads {
+            read.looks += 1;
+        }
+        for read in self.reads.extract_if(.., |read| read.looks >= READ_MAX).collect::<Vec<_>>() {
+            match self.holder(&read.query) {
+                Some(by) => out.outcome(ParticipantOutcome::ReadFailed { token: read.token, by }),
+                None => self.answer(read.token, &read.query, out),
+            }
+        }
+    }
+}
+
+impl Role for Participant {
+    type Message = Message;
+    type Record = ParticipantRecord;
+    type Timer = ParticipantTimer;
+    type Request = ParticipantRequest;
+    type Outcome = ParticipantOutcome;
+    type Fact = ParticipantFact;
+
+    fn replay(&mut self, record: ParticipantRecord) {
+        match record {
+            ParticipantRecord::Prepared { transaction, work } => {
+                self.clock = self.clock.max(transaction.number);
+                if let Ok(command) = Command::from_paxos(&work.command) {
+                    self.prepare(transaction, work, command);
+                    if museum::is(Bug::C06) {
+                        self.locks.clear();
+                    }
+                }
+            }
+            ParticipantRecord::Committed(transaction) => {
+                self.settle(transaction, Decision::Commit);
+            }
+            ParticipantRecord::Aborted(transaction) => {
+                self.settle(transaction, Decision::Abort);
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
+        match input {
+            // What it was prepared for when it died may be decided by now.
+            Input::Start => {
+                let open: Vec<TransactionId> = self.prepared.keys().copied().collect();
+                for transaction in open {
+                    self.inquire(transaction, out);
+                }
+                self.keep_looking(out);
+            }
+            Input::Request(ParticipantRequest::Read { token, query }) => self.handle_read(token, query, out),
+            Input::Message { from, message } => match message {
+                Message::VoteRequest { transaction, work } => self.handle_vote_request(from, transaction, work, out),
+                Message::Decide { transaction, decision } => self.handle_decide(from, transaction, decision, out),
+                Message::Inquire { transaction } => self.handle_inquire(from, transaction, out),
+                Message::Answer { transaction, known } => self.handle_answer(from, transaction, known, out),
+                Message::Vote { .. } | Message::Ack { .. } => {
+                    unreachable!("a participant hears no {}", message.name())
+                }
+            },
+            Input::Timeout(ParticipantTimer::Look) => self.handle_look(out),
+        }
+    }
+}
