@@ -33,7 +33,9 @@ pub struct Commits {
     /// What each transaction came to, and who was the first to say so.
     decisions: BTreeMap<TransactionId, (Decision, Server)>,
     /// What each transaction is to do.
-    commands: BTreeMap<TransactionId, CommandId>,
+    commands: BTreeMap<TransactionId, (CommandId, Option<u64>)>,
+    /// Sessions that have gone for others.
+    evicted: BTreeSet<u64>,
     /// What each participant was told.
     told: BTreeSet<(Server, TransactionId, Decision)>,
     /// What each committed transaction did.
@@ -133,11 +135,14 @@ impl Ghost {
             });
         }
         self.commits.decisions.insert(transaction, (decision, server));
-        let Some(id) = self.commits.commands.get(&transaction).copied().filter(|_| decision == Decision::Commit) else {
-            return;
-        };
+        let command = self.commits.commands.get(&transaction).copied();
+        let Some((id, evicted)) = command.filter(|_| decision == Decision::Commit) else { return };
+        self.commits.evicted.extend(evicted);
         let before = self.commits.effects.insert(id, transaction);
-        self.require(15, before.is_none(), || format!("{id:?} was committed twice, by {before:?} and {transaction}"));
+        // A session that is forgotten can be opened again, as another one.
+        let is_open = |first: TransactionId| id.0 > 0 || !self.commits.evicted.contains(&first.as_slot().0);
+        let twice = before.is_some_and(is_open);
+        self.require(15, !twice, || format!("{id:?} was committed twice, by {before:?} and {transaction}"));
         let refused = self.commits.refused.contains(&id);
         self.require(25, !refused, || format!("{id:?} was not applied for certain, and {transaction} commits it"));
     }
@@ -149,7 +154,7 @@ impl Ghost {
         for action in actions {
             match action {
                 Action::Fact(CoordinatorFact::Requested { transaction, work, .. }) => {
-                    let new = self.commits.commands.insert(*transaction, work.command.id).is_none();
+                    let new = self.commits.commands.insert(*transaction, (work.command.id, work.evict)).is_none();
                     self.require(11, new, || format!("{server} began {transaction} twice"));
                     let known = self.is_asked_for(&Value::Command(work.command.clone()));
                     self.require(2, known, || format!("{transaction} does what nobody asked for"));
