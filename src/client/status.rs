@@ -1,5 +1,6 @@
 //! How the cluster is: every server asked at once, a sentence, and a table.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::thread;
 use std::time::Duration;
@@ -8,9 +9,12 @@ use super::outcome::{ClientError, role_word};
 use super::print::table;
 use super::stub::{Client, ClientOptions};
 use crate::cluster::Cluster;
-use crate::net::{LeaderStatus, ServerStatus};
+use crate::net::{DoubtStatus, LeaderStatus, ServerStatus};
 use crate::paxos::RoleName;
-use crate::role::Server;
+use crate::protocol::Protocol;
+use crate::role::{Server, Servers};
+use crate::trace::Text;
+use crate::two_phase_commit::TransactionId;
 
 /// What each server of the cluster has said of itself, or why it has not.
 #[derive(Debug)]
@@ -72,6 +76,9 @@ impl Survey {
 
     /// Whether writes can be done now, and a sentence that says how safely.
     pub fn verdict(&self) -> (bool, String) {
+        if self.is_two_phase_commit() {
+            return self.verdict_of_all();
+        }
         let servers = self.answers.len();
         let majority = servers / 2 + 1;
         let has_room = || self.statuses().filter(|status| !status.disk_full);
@@ -94,6 +101,58 @@ impl Survey {
             spare => format!("{spare} more failures tolerated"),
         };
         (true, format!("writes OK; {spare}"))
+    }
+
+    /// Whether the servers say that they wait for all of them.
+    fn is_two_phase_commit(&self) -> bool {
+        self.statuses().any(|status| status.protocol == Protocol::TwoPhaseCommit.name())
+    }
+
+    /// As [`verdict`](Survey::verdict), where every server must vote.
+    fn verdict_of_all(&self) -> (bool, String) {
+        let servers = self.answers.len();
+        let votes = |s: &&ServerStatus| is_up(s, RoleName::Participant) && !s.disk_full;
+        let up = self.statuses().filter(votes).count();
+        if up < servers {
+            return (
+                false,
+                format!("no writes: {up} of {servers} participants can vote, and two-phase commit needs all"),
+            );
+        }
+        if !self.statuses().any(|s| is_up(s, RoleName::Coordinator)) {
+            return (false, "no writes: no server has its coordinator up".to_string());
+        }
+        (true, "writes OK; no failure tolerated (two-phase commit)".to_string())
+    }
+
+    /// The transactions in doubt, one each, with the servers that are in doubt about it.
+    fn doubts(&self) -> String {
+        let mut doubts: BTreeMap<TransactionId, (Servers, &DoubtStatus)> = BTreeMap::new();
+        for (server, one) in self.statuses().flat_map(|s| s.doubts.iter().map(|one| (s.server, one))) {
+            let (servers, longest) = doubts.entry(one.transaction).or_insert((Servers::NONE, one));
+            servers.insert(server);
+            if one.waited_ms > longest.waited_ms {
+                *longest = one;
+            }
+        }
+        let mut text = String::new();
+        for (transaction, (servers, one)) in doubts {
+            let key = one.key.as_ref().map_or("a new session".to_string(), |key| format!("key {}", Text::new(key)));
+            let blocked = self.statuses().flat_map(|s| &s.doubts).any(|d| d.transaction == transaction && d.is_blocked);
+            let word = if blocked { "BLOCKED" } else { "in doubt" };
+            let waited = one.waited_ms as f64 / 1e3;
+            let _ = writeln!(
+                text,
+                "{word}: transaction {transaction} ({key} is locked) on {servers}, for {waited:.1} s; its coordinator is on {}",
+                transaction.coordinator
+            );
+        }
+        let shown: u64 = self.statuses().map(|s| s.doubts.len() as u64).sum();
+        let all: u64 = self.statuses().map(|s| s.in_doubt).sum();
+        if all > shown {
+            let _ = writeln!(text, "and {} more, all servers together", all - shown);
+        }
+        text
     }
 
     /// The servers whose roles forget their promises when they restart.
@@ -142,6 +201,10 @@ impl Survey {
                 let _ = writeln!(text, "VIOLATION: server {}, after slot {slot}: {what}", status.server.0);
             }
         }
+        if self.is_two_phase_commit() {
+            text.push_str(&self.doubts());
+            return text + &self.table_of_all();
+        }
         let known = self.statuses().map(|status| status.known.max(status.applied)).max().unwrap_or_default();
         let rows: Vec<Vec<String>> = self
             .answers
@@ -162,6 +225,40 @@ impl Survey {
             let _ = writeln!(text, "{}", row.join("      "));
         }
         text
+    }
+}
+
+impl Survey {
+    /// The table, where servers have a coordinator and a participant.
+    fn table_of_all(&self) -> String {
+        let head =
+            ["server", "coordinator", "participant", "committed", "in doubt", "digest", "keys", "crashes", "restart"];
+        let mut rows = Vec::new();
+        let mut silent = String::new();
+        for (server, answer) in &self.answers {
+            match answer {
+                Err(error) => {
+                    let _ = writeln!(silent, "{server}      no answer: {}", short(error));
+                }
+                Ok(status) => {
+                    let state = |role| if is_up(status, role) { "up" } else { "DOWN" };
+                    let participant = if status.disk_full { "FULL" } else { state(RoleName::Participant) };
+                    let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
+                    rows.push(vec![
+                        status.server.to_string(),
+                        state(RoleName::Coordinator).to_string(),
+                        participant.to_string(),
+                        status.applied.to_string(),
+                        status.in_doubt.to_string(),
+                        format!("{:016x}", status.digest),
+                        status.keys.to_string(),
+                        crashes.to_string(),
+                        status.restart.clone(),
+                    ]);
+                }
+            }
+        }
+        table(&head, &rows) + &silent
     }
 }
 

@@ -279,6 +279,7 @@ impl Ghost {
                 marks.reach(Mark::Blocked);
                 self.commits.blocked.insert((server, *transaction));
             }
+            ParticipantFact::ReadWaits { .. } => marks.reach(Mark::ReadWaited),
             ParticipantFact::Voted { .. } | ParticipantFact::Inquired { .. } | ParticipantFact::Answered { .. } => {}
         }
     }

@@ -157,9 +157,9 @@ impl Ord for Due {
 /// What was sent and synced in a world, whatever became of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Messages to roles of other servers.
+    /// Messages to roles of other servers that are part of a write: no beats, and nothing that reads ask.
     pub messages: u64,
-    /// Messages between roles of one server.
+    /// The same between roles of one server.
     pub own_messages: u64,
     /// Groups of records that a role has made durable.
     pub syncs: u64,

@@ -423,8 +423,10 @@ impl SimServer {
     /// Sends a message to servers, this one perhaps among them. It is encoded once.
     pub fn send(&mut self, nature: &mut Nature, to: Servers, message: &Said, context: &Context) {
         let others = to.without(Servers::only(self.me));
-        nature.counts.messages += others.len() as u64;
-        nature.counts.own_messages += u64::from(to.contains(self.me));
+        if !is_routine(message.name()) {
+            nature.counts.messages += others.len() as u64;
+            nature.counts.own_messages += u64::from(to.contains(self.me));
+        }
         if !others.is_empty() {
             let envelope = Envelope { context: context.clone(), message: message.clone() };
             let bytes: Arc<[u8]> = frame(&envelope).into();

@@ -190,6 +190,11 @@ impl World {
         if let Err(violation) = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done)) {
             return Verdict::Unsafe(violation);
         }
+        self.finish()
+    }
+
+    /// The second phase: nothing goes wrong any more, and in the end everybody agrees.
+    pub fn finish(&mut self) -> Verdict {
         let stuck = match self.calm_phase() {
             Ok(stuck) => stuck,
             Err(violation) => return Verdict::Unsafe(violation),
@@ -410,6 +415,14 @@ impl World {
 
     /// Kills a process, and lets it start again after a while.
     pub fn kill(&mut self, server: Server, how: Death) {
+        self.stop(server, how);
+        let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_lasts };
+        let down = self.nature.time(&(MS..=longest));
+        self.nature.after(down, Event::Start { server });
+    }
+
+    /// Kills a process; somebody has to start it again.
+    pub fn stop(&mut self, server: Server, how: Death) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         one.interrupt(&mut self.nature);
         match how {
@@ -423,9 +436,6 @@ impl World {
             self.nature.mark(if how == Death::Power { Mark::PowerLost } else { Mark::Killed });
         }
         self.end(server);
-        let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_lasts };
-        let down = self.nature.time(&(MS..=longest));
-        self.nature.after(down, Event::Start { server });
     }
 
     /// Kills all processes at once.

@@ -85,6 +85,11 @@ pub fn participant(fact: &ParticipantFact, context: &Context) -> Draft {
             };
             Draft::about(RoleTag::Participant, Event::Answer { tx: *transaction, known, to: *to }, context)
         }
+        ParticipantFact::ReadWaits { by, query } => {
+            let event = Event::Wait { tx: *by, key: Text::new(&query.key) };
+            Draft::about(RoleTag::Participant, event, context)
+                .why("the key is locked: whether its write is done is not known here yet")
+        }
         ParticipantFact::Blocked { transaction, work, prepared, silent, waited_ms } => {
             let coordinator = transaction.coordinator;
             let waited = Duration::from_millis(*waited_ms).into();

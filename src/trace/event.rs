@@ -535,6 +535,13 @@ events! {
         /// How long it has waited: at least.
         waited: Seconds,
     }
+    /// A read waits for a key that is locked.
+    Wait = "WAIT", Info, step {
+        /// The transaction that holds it.
+        tx: TransactionId,
+        /// The key.
+        key: Text,
+    }
     /// Everybody has acknowledged a commit: the coordinator forgets it.
     End = "END", Info, step {
         /// The transaction.

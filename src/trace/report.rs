@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 
 use jiff::Timestamp;
 
+use super::audit::is_two_phase_commit;
 use super::event::Event;
 use super::exchange::{Exchange, Outage, exchanges, outages};
 use super::line::RoleTag;
@@ -145,6 +146,8 @@ struct Look<'a> {
     exchanges: Vec<Exchange<'a>>,
     outages: Vec<Outage>,
     phases: BTreeMap<String, Phase>,
+    /// Two-phase commit, not Paxos.
+    commits: bool,
 }
 
 impl<'a> Look<'a> {
@@ -154,7 +157,14 @@ impl<'a> Look<'a> {
             _ => None,
         });
         let cluster = clusters.max_by_key(|cluster| cluster.len()).unwrap_or_default();
-        Look { run, cluster, exchanges: exchanges(run), outages: outages(run), phases: phases(run) }
+        Look {
+            run,
+            cluster,
+            exchanges: exchanges(run),
+            outages: outages(run),
+            phases: phases(run),
+            commits: is_two_phase_commit(run),
+        }
     }
 
     fn find(&self, fits: impl Fn(&Event) -> bool) -> Option<usize> {
@@ -193,7 +203,8 @@ impl<'a> Look<'a> {
     }
 
     fn steps(&self) -> Found {
-        let names = ["PREPARE", "PROMISE", "ACCEPT", "ACCEPTED", "CHOSEN", "LEARN"];
+        let paxos = ["PREPARE", "PROMISE", "ACCEPT", "ACCEPTED", "CHOSEN", "LEARN"].as_slice();
+        let names = if self.commits { ["VOTEREQ", "VOTE", "DECIDE", "ACK"].as_slice() } else { paxos };
         let lines: Vec<usize> = names.iter().filter_map(|name| self.find(|event| event.name() == *name)).collect();
         if lines.len() < names.len() {
             return Err("not every step of the protocol has a line; were the servers started with --steps on?".into());
@@ -245,24 +256,26 @@ impl<'a> Look<'a> {
     fn acceptor_outage(&self) -> Found {
         let (first, last) = self.busy().ok_or("no client has asked for anything")?;
         let during = |outage: &&Outage| {
-            outage.role == RoleTag::Acceptor
+            outage.role == self.voter()
                 && self.time(outage.crash) >= first
                 && outage.restart.is_some_and(|restart| self.time(restart) <= last)
         };
         let found: Vec<&Outage> = self.outages.iter().filter(during).collect();
-        let outage = found.first().ok_or("no acceptor died and came back between the first operation and the last")?;
+        let voter = self.voter().as_str();
+        let none = format!("no {voter} died and came back between the first operation and the last");
+        let outage = found.first().ok_or(none)?;
         let lines: Vec<usize> = [Some(outage.crash), outage.restart].into_iter().flatten().collect();
         let survived = match lines.last().map(|at| &self.run.line(*at).event) {
             Some(Event::Restart { recovered: Recovered::Nothing, .. }) => "UNSAFE: with nothing",
             _ => "with what its disk knows",
         };
-        Ok((format!("{} times an acceptor died and came back, {survived}", found.len()), lines))
+        Ok((format!("{} times the {voter} of a server died and came back, {survived}", found.len()), lines))
     }
 
     fn no_majority(&self) -> Found {
         let without = self.times_without_majority();
         if without.is_empty() {
-            return Err("a majority of acceptors was up at all times".into());
+            return Err("enough of them were up at all times".into());
         }
         let shown = without.into_iter().find_map(|(from, to, crash)| {
             let victim = self.exchanges.iter().find(|exchange| self.suffers(exchange, from, to))?;
@@ -275,7 +288,16 @@ impl<'a> Look<'a> {
         });
         let lines = shown
             .ok_or("at times there was no majority, but no request suffered from it while a later one proceeded")?;
-        Ok(("without a majority a request waited or timed out, and later ones proceeded".into(), lines))
+        let says = match self.commits {
+            true => "without all participants a request waited or timed out, and later ones proceeded",
+            false => "without a majority a request waited or timed out, and later ones proceeded",
+        };
+        Ok((says.into(), lines))
+    }
+
+    /// The role whose answers are counted.
+    fn voter(&self) -> RoleTag {
+        if self.commits { RoleTag::Participant } else { RoleTag::Acceptor }
     }
 
     /// Whether a request met a time without a majority: it waited until the end of it, or got no result.
@@ -289,7 +311,7 @@ impl<'a> Look<'a> {
 
     /// The times for which fewer acceptors than a majority were up: when, until when, and the crash that began each.
     fn times_without_majority(&self) -> Vec<(Timestamp, Timestamp, usize)> {
-        let acceptors = self.outages.iter().filter(|outage| outage.role == RoleTag::Acceptor);
+        let acceptors = self.outages.iter().filter(|outage| outage.role == self.voter());
         let mut changes: Vec<(Timestamp, i32, usize)> = Vec::new();
         for outage in acceptors {
             changes.push((self.time(outage.crash), 1, outage.crash));
@@ -299,7 +321,9 @@ impl<'a> Look<'a> {
         let (mut down, mut begun, mut times) = (0, None, Vec::new());
         for (time, change, line) in changes {
             down += change;
-            let is_without = (self.cluster.len() as i32 - down) * 2 <= self.cluster.len() as i32;
+            // Two-phase commit wants all.
+            let too_few = (self.cluster.len() as i32 - down) * 2 <= self.cluster.len() as i32;
+            let is_without = if self.commits { down > 0 } else { too_few };
             match begun {
                 None if is_without => begun = Some((time, line)),
                 Some((from, crash)) if !is_without => {
@@ -315,8 +339,10 @@ impl<'a> Look<'a> {
 
     fn all_roles(&self) -> Found {
         let mut lines = Vec::new();
-        for role in [RoleTag::Proposer, RoleTag::Acceptor, RoleTag::Learner] {
-            let outage = self.outages.iter().find(|outage| outage.role == role && outage.restart.is_some());
+        let paxos = [RoleTag::Proposer, RoleTag::Acceptor, RoleTag::Learner].as_slice();
+        let commit = [RoleTag::Coordinator, RoleTag::Participant].as_slice();
+        for role in if self.commits { commit } else { paxos } {
+            let outage = self.outages.iter().find(|outage| outage.role == *role && outage.restart.is_some());
             let outage = outage.ok_or(format!("no {} died and came back", role.as_str()))?;
             lines.extend([Some(outage.crash), outage.restart].into_iter().flatten());
         }

@@ -134,6 +134,13 @@ pub enum ParticipantFact {
         /// Whom.
         to: Server,
     },
+    /// A read waits for a lock.
+    ReadWaits {
+        /// The transaction that holds it.
+        by: TransactionId,
+        /// What is asked.
+        query: Get,
+    },
     /// Everybody who answers is prepared, and the coordinator does not: nobody may decide.
     Blocked {
         /// The transaction.
@@ -531,7 +538,8 @@ impl Participant {
     // ---- reads
 
     fn handle_read(&mut self, token: u64, query: Get, out: &mut Output<Self>) {
-        if self.holder(&query).is_some() {
+        if let Some(by) = self.holder(&query) {
+            out.fact(|| ParticipantFact::ReadWaits { by, query: query.clone() });
             self.reads.push(Waiting { token, query, looks: 0 });
             return self.keep_looking(out);
         }

@@ -2,8 +2,10 @@
 
 use super::super::event::Event;
 use super::super::parse::Run;
+use super::super::text::Text;
 use super::super::word::{Recovered, RestartMode};
 use super::{Case, Rule};
+use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
 
 pub(super) fn check(case: &mut Case<'_>) {
@@ -21,6 +23,19 @@ pub(super) fn check(case: &mut Case<'_>) {
     }
 }
 
+/// Whether the first server that says how the servers agree says that they wait for all.
+pub(in crate::trace) fn is_two_phase_commit(run: &Run) -> bool {
+    let protocols = run.lines.iter().filter_map(|entry| match &entry.line.event {
+        Event::Boot { protocol: Some(protocol), .. } if entry.line.id.process.as_server().is_some() => Some(protocol),
+        _ => None,
+    });
+    protocols.into_iter().next().is_some_and(|protocol| is_commit(Some(protocol)))
+}
+
+fn is_commit(protocol: Option<&Text>) -> bool {
+    protocol.is_some_and(|protocol| protocol.as_str() == Some(Protocol::TwoPhaseCommit.name()))
+}
+
 /// All BOOT lines name the same cluster.
 fn find_cluster(case: &mut Case<'_>) {
     let mut first: Option<usize> = None;
@@ -29,8 +44,9 @@ fn find_cluster(case: &mut Case<'_>) {
         if entry.line.id.process.as_server().is_none() {
             continue;
         }
-        if protocol.as_ref().is_some_and(|protocol| protocol.as_str() == Some("two-phase-commit")) {
-            case.unproven(Rule::Complete, &[at], "the rules are those of Paxos, and this is no Paxos".into());
+        if is_commit(protocol.as_ref()) != is_two_phase_commit(case.run) {
+            let says = "some servers ran Paxos and others two-phase commit: no rules fit both".into();
+            case.unproven(Rule::Complete, &[at], says);
         }
         match first {
             Some(first) if *cluster != case.cluster => {

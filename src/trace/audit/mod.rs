@@ -9,6 +9,7 @@
 mod acceptors;
 mod case;
 mod clients;
+mod commits;
 mod complete;
 mod guess;
 mod learners;
@@ -22,6 +23,7 @@ use std::fmt::{self, Display, Formatter, Write};
 
 use super::parse::Run;
 use case::Case;
+pub(super) use complete::is_two_phase_commit;
 
 /// What a run must keep. Each is a check of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +38,11 @@ pub enum Rule {
     Adopt,
     /// What is said to be chosen was accepted by a majority at one ballot.
     Majority,
-    /// No slot has two values, in any eyes.
+    /// Two-phase commit: no server commits what another aborts.
+    Atomic,
+    /// Two-phase commit: a commit has the votes of all, and nobody who has voted decides alone.
+    Votes,
+    /// No slot has two values, in any eyes; no transaction two effects.
     Agreement,
     /// Learners apply slots one after the other, and come to the same results.
     Apply,
@@ -57,6 +63,8 @@ impl Rule {
             Rule::Ballot => "ballot",
             Rule::Adopt => "adopt",
             Rule::Majority => "majority",
+            Rule::Atomic => "atomic",
+            Rule::Votes => "votes",
             Rule::Agreement => "agreement",
             Rule::Apply => "apply",
             Rule::Once => "once",
@@ -118,6 +126,21 @@ pub struct Counts {
     pub replies: usize,
     /// Crashes of roles, and deaths of processes.
     pub deaths: usize,
+    /// What there was of two-phase commit, if that is what ran.
+    pub commits: Option<CommitCounts>,
+}
+
+/// How much of two-phase commit was checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitCounts {
+    /// Transactions.
+    pub transactions: usize,
+    /// Those that were committed.
+    pub committed: usize,
+    /// Votes that said yes.
+    pub votes: usize,
+    /// Transactions that some participant is prepared for, and of which it has no end.
+    pub open: usize,
 }
 
 /// What an audit has found.
@@ -136,10 +159,14 @@ impl Audit {
     pub fn new(run: &Run) -> Audit {
         let mut case = Case::new(run);
         complete::check(&mut case);
-        acceptors::check(&mut case);
-        proposals::check(&mut case);
-        learners::check(&mut case);
-        clients::check(&mut case);
+        if complete::is_two_phase_commit(run) {
+            commits::check(&mut case);
+        } else {
+            acceptors::check(&mut case);
+            proposals::check(&mut case);
+            learners::check(&mut case);
+            clients::check(&mut case);
+        }
         let unsafe_lines = complete::unsafe_lines(run);
         let mut findings = case.findings;
         findings.sort_by_key(|finding| (std::cmp::Reverse(finding.verdict), finding.rule));
@@ -193,12 +220,21 @@ impl Display for Explained<'_> {
                 writeln!(f, "{word} ({}): {} more of this kind", rule.name(), alike.len() - SHOWN_MAX)?;
             }
         }
-        let Counts { lines, answers, proposals, chosen, applied, replies, deaths } = counts;
-        writeln!(
-            f,
-            "checked {lines} lines: {answers} answers of acceptors, {proposals} proposals, {chosen} chosen slots, \
-             {applied} applications, {replies} replies to clients, {deaths} deaths of roles and processes"
-        )?;
+        let Counts { lines, answers, proposals, chosen, applied, replies, deaths, commits } = counts;
+        if let Some(CommitCounts { transactions, committed, votes, open }) = commits {
+            writeln!(
+                f,
+                "checked {lines} lines of two-phase commit: {transactions} transactions, {committed} committed, {votes} of \
+                 {answers} votes yes, {applied} acknowledgements, {replies} replies to clients, {deaths} deaths of roles; {open} \
+                 transactions are in doubt somewhere at the end"
+            )?;
+        } else {
+            writeln!(
+                f,
+                "checked {lines} lines: {answers} answers of acceptors, {proposals} proposals, {chosen} chosen slots, \
+                 {applied} applications, {replies} replies to clients, {deaths} deaths of roles and processes"
+            )?;
+        }
         f.write_str("verdict: ")?;
         f.write_str(match self.audit.verdict() {
             Verdict::Proved if unsafe_lines.is_empty() => "PROVED, every rule was kept",

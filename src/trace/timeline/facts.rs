@@ -9,6 +9,8 @@ use crate::trace::event::Event;
 use crate::trace::exchange::{exchanges, outages};
 use crate::trace::line::Process;
 use crate::trace::parse::Run;
+use crate::trace::word::Told;
+use crate::two_phase_commit::TransactionId;
 
 /// How much there is to draw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,11 +61,17 @@ impl Facts {
 /// An answer of an acceptor, by what it answers and who gives it.
 type Answer = (Kind, Option<Slot>, Ballot, Server);
 
+/// A transaction as a key beside those of ballots: it has a number and a server as well.
+fn key_of(transaction: TransactionId) -> Ballot {
+    Ballot { round: transaction.number, server: transaction.coordinator }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Promise,
     Accepted,
     Nack,
+    Vote,
 }
 
 /// Every message that two lines of different roles tell of, as (line that sent it, line that it led to): by `re`, and by
@@ -94,6 +102,9 @@ pub fn messages(run: &Run) -> BTreeSet<(usize, usize)> {
             Event::Chosen { slot, ballot, quorum, .. } => {
                 quorum.iter().map(|server| (Kind::Accepted, Some(*slot), *ballot, server)).collect()
             }
+            Event::Decide { tx, told: Told::First, yes, no, .. } => {
+                yes.iter().chain(*no).map(|server| (Kind::Vote, None, key_of(*tx), server)).collect()
+            }
             Event::Retry { ballot, nack, .. } => {
                 nack.0.iter().map(|(server, _)| (Kind::Nack, None, *ballot, *server)).collect()
             }
@@ -119,6 +130,7 @@ fn answers(run: &Run) -> BTreeMap<Answer, Vec<usize>> {
             Event::Nack { ballot, slot: Refused::Prepare(_) | Refused::Accept(_), .. } => {
                 (Kind::Nack, None, *ballot, server)
             }
+            Event::Vote { tx, .. } => (Kind::Vote, None, key_of(*tx), server),
             _ => continue,
         };
         answers.entry(answer).or_default().push(at);

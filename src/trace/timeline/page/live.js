@@ -73,7 +73,8 @@ function watch(app) {
 function lab(app) {
   const box = element("div", "lab"), title = element("h3", "", "lab: end a role, or start it again");
   $("state").after(title, box);
-  const roles = ["proposer", "acceptor", "learner"];
+  const rolesNow = (state) => ([...state.values()].some((known) => known.commits) ? ["coordinator", "participant"]
+    : ["proposer", "acceptor", "learner"]);
   const ask = async (server, role, down) => {
     const path = down ? `restart?role=${server}.${role}` : `crash?role=${server}.${role}`;
     try {
@@ -88,7 +89,7 @@ function lab(app) {
     const state = app.run.stateAt(app.run.lines.length - 1);
     const rows = [...app.run.cluster].sort((a, b) => a - b).map((server) => {
       const known = state.get(server) || blank();
-      const buttons = roles.map((role) => {
+      const buttons = rolesNow(state).map((role) => {
         const down = known.down.has(role);
         const button = element("button", down ? "down" : "", ROLE_LETTERS[role]);
         button.type = "button";

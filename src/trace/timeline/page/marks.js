@@ -50,18 +50,32 @@ const MARKS = {
   FORWARD: ["ask", "full", "a command is handed to the leader"],
   LEAD: ["flag", "full", "a leader stands"],
   STEPDOWN: ["flag", "open", "a leader gives up"],
+  VOTEREQ: ["diamond", "hollow", "two-phase commit: a coordinator asks for votes (phase 1)"],
+  VOTE: ["circle", "full", "a participant votes (hollow: no)"],
+  DECIDE: ["star", "full", "a coordinator decides (hollow: to abort)"],
+  ACK: ["square", "full", "a participant has done it, and says so"],
+  ABORTED: ["square", "hollow", "a participant has dropped it"],
+  INQUIRE: ["ask", "open", "a participant in doubt asks the others"],
+  ANSWER: ["dot", "full", "what one knows of another's doubt"],
+  GIVEUP: ["no", "open", "a participant that has not voted never will"],
+  BLOCKED: ["alarm", "full", "blocked: nobody who answers may decide"],
+  WAIT: ["clock", "open", "a read waits for a locked key"],
+  END: ["dot", "full", "all have acknowledged"],
   VIOLATION: ["alarm", "full", "a rule is broken"],
   FAULT: ["alarm", "open", "a disk, a socket or a file fails"],
 };
 
 function markOf(line) {
   if (line.name === "RESPONSE" && !/^(OK|NOTFOUND)$/.test(line.fields.status)) return ["left", "hollow"];
+  if (line.name === "VOTE" && line.fields.vote === "NO") return ["circle", "hollow"];
+  if (line.name === "DECIDE" && line.fields.decision === "ABORT") return ["star", "hollow"];
   return MARKS[line.name] || ["dot", "full"];
 }
 
-/** The colour of a line: that of its ballot's owner; of its server where there is no ballot; none for clients. */
+/** The colour of a line: that of its ballot's owner, or of its transaction's coordinator; none for clients. */
 function lineHue(line) {
   if (line.fields.ballot) return hueOf(ownerOf(line.fields.ballot));
+  if (line.fields.tx) return hueOf(ownerOf(line.fields.tx));
   return 0;
 }
 

@@ -94,7 +94,9 @@ class Run {
     else if (name === "ACCEPT") {
       const first = this.firstAccept.get(fields.ballot);
       if (!first || line.n < first.n) this.firstAccept.set(fields.ballot, line);
-    } else if (name === "BOOT") readServers(fields.cluster).forEach((member) => this.cluster.add(member));
+    } else if (name === "VOTE") this.answer(`V ${fields.tx} ${server}`, line);
+    else if (name === "ACK") this.answer(`K ${fields.tx} ${server}`, line);
+    else if (name === "BOOT") readServers(fields.cluster).forEach((member) => this.cluster.add(member));
     if (line.server) this.cluster.add(line.server);
   }
 
@@ -122,6 +124,10 @@ class Run {
     } else if (name === "CHOSEN") {
       for (const server of readServers(fields.quorum)) {
         this.joinAnswer(`A ${fields.slot} ${fields.ballot} ${server}`, line, MESSAGE);
+      }
+    } else if (name === "DECIDE" && fields.told === "first") {
+      for (const server of [...readServers(fields.yes), ...(fields.no ? [readServer(fields.no)] : [])]) {
+        this.joinAnswer(`V ${fields.tx} ${server}`, line, MESSAGE);
       }
     } else if (name === "RETRY") {
       for (const server of readNacks(fields.nack)) this.joinAnswer(`N ${fields.ballot} ${server}`, line, MESSAGE);
@@ -306,7 +312,8 @@ function withFailures(run, told) {
 
 /** A server about which nothing is known yet. */
 function blank() {
-  return { up: false, down: new Set(), promised: "none", accepted: "", count: 0, applied: 0, proposing: "", forgot: false };
+  return { up: false, down: new Set(), promised: "none", accepted: "", count: 0, applied: 0, proposing: "", forgot: false,
+    doubts: new Set(), commits: false };
 }
 
 /** The state of every server after some more lines; what was given is not changed. */
@@ -317,7 +324,7 @@ function stateAfter(state, lines) {
     if (!line.server) continue;
     if (!fresh.has(line.server)) {
       const known = after.get(line.server) || blank();
-      after.set(line.server, { ...known, down: new Set(known.down) });
+      after.set(line.server, { ...known, down: new Set(known.down), doubts: new Set(known.doubts) });
       fresh.add(line.server);
     }
     step(after.get(line.server), line);
@@ -329,13 +336,13 @@ function step(server, { name, role, fields }) {
   if (name !== "STOP") server.up = true;
   switch (name) {
     case "BOOT":
-      Object.assign(server, blank(), { up: true, promised: fields.promised || "none", count: Number(fields.accepted || 0),
+      Object.assign(server, blank(), { up: true, doubts: server.doubts, commits: fields.protocol === "two-phase-commit", promised: fields.promised || "none", count: Number(fields.accepted || 0),
         applied: readSlot(fields.applied), accepted: "" });
       break;
     case "STOP": server.up = false; break;
     case "CRASH":
       server.down.add(role);
-      if (role === "proposer") server.proposing = "";
+      if (role === "proposer" || role === "coordinator") server.proposing = "";
       break;
     case "RESTART":
       server.down.delete(role);
@@ -346,6 +353,14 @@ function step(server, { name, role, fields }) {
         if (server.forgot) server.accepted = "";
       } else if (role === "learner") server.applied = readSlot(fields.applied);
       break;
+    case "VOTEREQ": server.proposing = `asks ${fields.tx}`; break;
+    case "DECIDE": server.proposing = `${fields.decision === "COMMIT" ? "commits" : "aborts"} ${fields.tx}`; break;
+    case "VOTE": if (fields.vote === "YES") server.doubts.add(fields.tx); break;
+    case "ACK":
+      server.doubts.delete(fields.tx);
+      server.applied = Number(fields.applied);
+      break;
+    case "ABORTED": server.doubts.delete(fields.tx); break;
     case "PREPARE": server.proposing = `asks ${fields.ballot}`; break;
     case "ACCEPT": server.proposing = `${fields.slot} at ${fields.ballot}`; break;
     case "RETRY": server.proposing = "waits"; break;

@@ -14,10 +14,22 @@ function ballotChip(text) {
 /** The table of roles. */
 function drawState(app) {
   const line = app.line(), state = app.state();
-  const head = element("tr", "", ...["", "proposer", "promised", "accepted", "applied"].map((text) => element("th", "", text)));
+  const commits = [...state.values()].some((known) => known.commits);
+  const names = commits ? ["", "coordinator", "in doubt", "done"] : ["", "proposer", "promised", "accepted", "applied"];
+  const head = element("tr", "", ...names.map((text) => element("th", "", text)));
   const rows = [...app.run.cluster].sort((a, b) => a - b).map((number) => {
     const known = state.get(number) || blank();
     const cell = (role, ...content) => element("td", !known.up || known.down.has(role) ? "off" : "num", ...content);
+    if (commits) {
+      const row = element("tr", line && line.server === number ? "touched" : "",
+        element("td", "", dressed([{ server: number }])),
+        cell("coordinator", !known.up || known.down.has("coordinator") ? "down" : known.proposing ? withBallots(known.proposing) : "\u00b7"),
+        cell("participant", known.doubts.size ? withBallots([...known.doubts].slice(0, 3).join(" ")) : "\u00b7",
+          known.doubts.size > 3 ? ` +${known.doubts.size - 3}` : ""),
+        cell("participant", known.applied ? `${known.applied}` : "\u00b7"));
+      row.lastChild.title = "how many transactions its participant has done";
+      return row;
+    }
     const accepted = known.accepted ? known.accepted.split("@") : null;
     const row = element("tr", line && line.server === number ? "touched" : "",
       element("td", "", dressed([{ server: number }])),
@@ -47,8 +59,9 @@ function drawStage(app, forward) {
   const wires = members.flatMap((a, n) => members.slice(n + 1).map((b) => `<path class="wire" d="M${at.get(a)}L${at.get(b)}"/>`));
   const seats = members.map((number) => {
     const known = state.get(number) || blank(), [x, y] = at.get(number);
-    const off = !known.up || known.down.has("acceptor");
-    const promised = known.promised === "none" ? "" : known.promised;
+    const off = !known.up || known.down.has("acceptor") || known.down.has("participant");
+    const doubt = [...known.doubts][0] || "";
+    const promised = known.commits ? doubt : known.promised === "none" ? "" : known.promised;
     const hue = hueOf(number), fill = promised ? hueOf(ownerOf(promised)) : 0;
     return `<g><circle class="seat${off ? " off" : ""}" style="--hue:var(--s${hue})" cx="${x}" cy="${y}" r="23"/>`
       + (promised && !off ? `<circle class="core" style="--fill:var(--s${fill})" cx="${x}" cy="${y}" r="20"/>` : "")

@@ -83,12 +83,36 @@ const SENTENCES = {
     const version = f.result === "OK" && f.version !== undefined ? ` (version ${f.version})` : "";
     return [who, ` applies slot ${f.slot}: `, ...command(f), result + version];
   },
+  VOTEREQ: (line, f, who, all) =>
+    [who, " asks ", ...serverList(readServers(f.to), all), " to vote on ", ballot(f.tx), ": ", ...command(f)],
+  VOTE: (line, f, who) => [who, f.vote === "YES" ? " votes yes on " : " votes no on ", ballot(f.tx),
+    ...(f.by !== undefined ? [": ", ballot(f.by), " is in the way"] : [])],
+  DECIDE: (line, f, who, all) => [who, f.decision === "COMMIT" ? " commits " : " aborts ", ballot(f.tx),
+    { first: " and tells ", again: ", as it tells again ", presumed: ", of which it has no record, and tells " }[f.told] || " ",
+    ...serverList(readServers(f.to), all)],
+  ACK: (line, f, who) => {
+    const results = { OK: "", NOTFOUND: ": there was nothing", MISMATCH: ": another version, nothing changes", OPENED: `: session ${f.session}` };
+    const version = f.result === "OK" && f.version !== undefined ? ` (version ${f.version})` : "";
+    return [who, " does ", ballot(f.tx), ": ", ...command(f), (results[f.result] || "") + version];
+  },
+  ABORTED: (line, f, who) => [who, " drops ", ballot(f.tx)],
+  GIVEUP: (line, f, who) => [who, " has not voted on ", ballot(f.tx), " and never will"],
+  INQUIRE: (line, f, who, all) => [who, " is in doubt about ", ballot(f.tx), " and asks ", ...serverList(readServers(f.to), all)],
+  ANSWER: (line, f, who) => [who, " tells ", server(readServer(f.to)), " of ", ballot(f.tx), ": ",
+    { COMMIT: "it is committed", ABORT: "it is aborted", PREPARED: "it is in doubt itself", VOTING: "its votes are still counted" }[f.known]],
+  BLOCKED: (line, f, who) => [who, " is BLOCKED for ", shortTime(f.waited), " by ", ballot(f.tx), ": ",
+    server(readServer(f.coordinator)), " alone knows",
+    ...(f.key !== undefined ? ["; locked: ", { value: readText(f.key) }] : [])],
+  WAIT: (line, f, who) => [who, " lets a read wait: ", ballot(f.tx), " holds ", { value: readText(f.key) }],
+  END: (line, f, who) => [who, " may forget ", ballot(f.tx)],
   RETRY: (line, f, who) => [who, " gives ", ballot(f.ballot), ` up for slot ${f.slot}, and will try round ${f.next}`],
   CRASH: (line, f, who) => [who, `'s ${line.role} dies after ${shortTime(f.up)}`,
     f.cause === "admin" ? ", as somebody asked" : "", f.down ? `; it will be down for ${shortTime(f.down)}` : ""],
   RESTART: (line, f, who) => {
     const memory = f.recovered === "disk" ? "with what its disk knows" : "with no memory: UNSAFE";
     const known = line.role === "acceptor" ? [": promised ", f.promised === "none" ? "nothing" : ballot(f.promised), `, ${many(Number(f.accepted), "slot")} accepted`]
+      : line.role === "participant" ? [`: ${many(Number(f.applied || 0), "transaction")} done, ${f.in_doubt} in doubt`]
+      : line.role === "coordinator" ? [`: next number ${f.next}, ${many(Number(f.in_doubt || 0), "commit")} not acknowledged by all`]
       : f.applied !== undefined ? [`: applied up to slot ${f.applied}`] : f.next !== undefined ? [`: next round ${f.next}`] : [];
     return [who, `'s ${line.role} is back after ${shortTime(f.down)}, ${memory}`, ...known];
   },

@@ -1,0 +1,274 @@
+//! Two-phase commit: all or nobody, by the votes of all, and each write once.
+//!
+//! A coordinator sends a decision, and a participant its vote and its acknowledgement, only after the line is in the file;
+//! so a commit whose votes have no lines is a false one. A decision may be durable without its line, if the coordinator was
+//! killed in between: then it is told again in its next life.
+
+use std::collections::BTreeMap;
+
+use super::super::event::Event;
+use super::super::exchange::{Exchange, exchanges};
+use super::super::text::Text;
+use super::super::word::{Applied, Decided, Op, Status, Told, Voted};
+use super::{Case, CommitCounts, Rule};
+use crate::paxos::CommandId;
+use crate::role::{Server, Servers};
+use crate::two_phase_commit::TransactionId;
+
+/// What the lines say of one transaction. Lines are named by their index in the run.
+#[derive(Default)]
+struct Transaction {
+    yes: BTreeMap<Server, usize>,
+    /// Who has said that it is committed: DECIDE, ACK, ANSWER.
+    commits: Vec<usize>,
+    /// Who has said that it is aborted. A coordinator that has no record says so of anything, and is left out.
+    aborts: Vec<usize>,
+    /// A decision that a participant may have heard of.
+    words: Vec<(usize, Decided)>,
+    acks: BTreeMap<Server, usize>,
+    dropped: BTreeMap<Server, usize>,
+}
+
+/// Audits a run of two-phase commit.
+pub(super) fn check(case: &mut Case<'_>) {
+    let is_paxos = !case.prepares.is_empty() || !case.accepts.is_empty() || !case.learns.is_empty();
+    if is_paxos {
+        let says = "this run says that it is two-phase commit, and has lines of Paxos".into();
+        case.unproven(Rule::Complete, &[], says);
+    }
+    let transactions = collect(case);
+    for (id, transaction) in &transactions {
+        check_atomic(case, *id, transaction);
+        check_votes(case, *id, transaction);
+        check_nobody_alone(case, *id, transaction);
+        check_same(case, *id, transaction);
+    }
+    check_once(case, &transactions);
+    check_versions(case);
+    check_clients(case, &transactions);
+    let is_open = |one: &&Transaction| {
+        one.yes.keys().any(|server| !one.acks.contains_key(server) && !one.dropped.contains_key(server))
+    };
+    case.counts.commits = Some(CommitCounts {
+        transactions: transactions.len(),
+        committed: transactions.values().filter(|one| !one.commits.is_empty()).count(),
+        votes: transactions.values().map(|one| one.yes.len()).sum(),
+        open: transactions.values().filter(is_open).count(),
+    });
+}
+
+fn collect(case: &mut Case<'_>) -> BTreeMap<TransactionId, Transaction> {
+    let mut all: BTreeMap<TransactionId, Transaction> = BTreeMap::new();
+    for (server, lines) in case.by_server.clone() {
+        for at in lines {
+            match &case.run.line(at).event {
+                Event::VoteReq { tx, .. } => {
+                    all.entry(*tx).or_default();
+                }
+                Event::Vote { tx, vote: Voted::Yes, .. } => {
+                    all.entry(*tx).or_default().yes.entry(server).or_insert(at);
+                    case.counts.answers += 1;
+                }
+                Event::Vote { .. } => case.counts.answers += 1,
+                Event::Decide { tx, decision, told, .. } => {
+                    let one = all.entry(*tx).or_default();
+                    one.words.push((at, *decision));
+                    match (decision, told) {
+                        (Decided::Commit, _) => one.commits.push(at),
+                        (_, Told::First) => one.aborts.push(at),
+                        _ => {}
+                    }
+                }
+                Event::Ack { tx, .. } => {
+                    let one = all.entry(*tx).or_default();
+                    one.commits.push(at);
+                    one.acks.entry(server).or_insert(at);
+                    case.counts.applied += 1;
+                }
+                Event::Answer { tx, known: known @ (Decided::Commit | Decided::Abort), .. } => {
+                    let one = all.entry(*tx).or_default();
+                    one.words.push((at, *known));
+                    if *known == Decided::Commit { one.commits.push(at) } else { one.aborts.push(at) }
+                }
+                Event::GiveUp { tx, .. } => all.entry(*tx).or_default().aborts.push(at),
+                Event::Aborted { tx } => {
+                    let one = all.entry(*tx).or_default();
+                    one.aborts.push(at);
+                    one.dropped.entry(server).or_insert(at);
+                }
+                Event::Crash { .. } => case.counts.deaths += 1,
+                _ => {}
+            }
+        }
+    }
+    all
+}
+
+/// No server commits what another aborts.
+fn check_atomic(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
+    if let (Some(commit), Some(abort)) = (one.commits.first(), one.aborts.first()) {
+        let says = format!("transaction {id} is committed on one server and aborted on another");
+        case.violated(Rule::Atomic, &[*commit, *abort], says);
+    }
+}
+
+/// A commit has the votes of all servers.
+fn check_votes(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
+    let Some(commit) = one.commits.iter().copied().find(|at| case.is_claim(*at)) else { return };
+    let voted: Servers = one.yes.keys().copied().collect();
+    let silent = case.cluster.without(voted);
+    if !silent.is_empty() {
+        let says = format!("transaction {id} is committed without a vote of {silent}");
+        case.missing(Rule::Votes, silent, &[commit], says);
+    }
+}
+
+/// Whoever has voted yes does what it is told, and nothing else.
+fn check_nobody_alone(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
+    let done = one.acks.iter().map(|(server, at)| (*server, *at, Decided::Commit));
+    let dropped = one.dropped.iter().map(|(server, at)| (*server, *at, Decided::Abort));
+    for (server, at, decision) in done.chain(dropped) {
+        if !case.is_claim(at) {
+            continue;
+        }
+        let is_told = one.words.iter().any(|(word, said)| *said == decision && *word != at);
+        if !is_told {
+            let says = format!("server {} decides {} of {id}, and nobody has told it so", server.0, decision.as_str());
+            case.missing_anywhere(Rule::Votes, &[at], says);
+        }
+    }
+}
+
+/// All servers do the same, and it comes to the same.
+fn check_same(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
+    let effect = |at: usize| match &case.run.line(at).event {
+        Event::Ack { op, key, value, if_version, id, result, version, session, .. } => {
+            Some((*op, key.as_ref(), value.as_ref(), *if_version, *id, *result, *version, *session))
+        }
+        _ => None,
+    };
+    let mut acks = one.acks.values().copied();
+    let Some(first) = acks.next() else { return };
+    if let Some(other) = acks.find(|at| effect(*at) != effect(first)) {
+        let says = format!("two servers do transaction {id} to different effects");
+        case.violated(Rule::Agreement, &[first, other], says);
+    }
+}
+
+/// The command of an ACK line and what it came to.
+fn effect<'a>(case: &Case<'a>, one: &Transaction) -> Option<(usize, &'a Event)> {
+    let at = *one.acks.values().next()?;
+    Some((at, &case.run.line(at).event))
+}
+
+/// Each write has its effect in one transaction.
+fn check_once(case: &mut Case<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
+    let mut effects: BTreeMap<CommandId, (TransactionId, usize)> = BTreeMap::new();
+    for (transaction, one) in transactions {
+        let Some((at, Event::Ack { id: Some(id), op, .. })) = effect(case, one) else { continue };
+        // A client whose session is forgotten may open another one.
+        if *op == Op::Open {
+            continue;
+        }
+        if let Some((first, before)) = effects.insert(*id, (*transaction, at)) {
+            let says = format!("one write has its effect twice: in transaction {first} and in {transaction}");
+            case.violated(Rule::Once, &[before, at], says);
+        }
+    }
+}
+
+/// On each server the versions of a key count its writes, and a condition on one holds.
+fn check_versions(case: &mut Case<'_>) {
+    for (server, lines) in case.by_server.clone() {
+        if !case.trusted.contains(server) {
+            continue;
+        }
+        let mut versions: BTreeMap<Text, u64> = BTreeMap::new();
+        for at in lines {
+            let Event::Ack { key: Some(key), result, version, if_version, .. } = &case.run.line(at).event else {
+                continue;
+            };
+            let before = versions.get(key).copied().unwrap_or(0);
+            let right = match result {
+                Applied::Ok => *version == Some(before + 1) && if_version.is_none_or(|wanted| wanted == before),
+                Applied::NotFound => *version == Some(before),
+                Applied::Mismatch => *version == Some(before) && if_version.is_some_and(|wanted| wanted != before),
+                _ => continue,
+            };
+            if *result == Applied::Ok {
+                versions.insert(key.clone(), before + 1);
+            }
+            if !right {
+                let says =
+                    format!("on server {} the key was at version {before}, and the result says otherwise", server.0);
+                case.missing(Rule::Apply, Servers::only(server), &[at], says);
+                // What follows is as wrong.
+                break;
+            }
+        }
+    }
+}
+
+/// What clients were told of their writes is so. Whether their reads make sense, the search decides: there is no log.
+fn check_clients(case: &mut Case<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
+    let run = case.run;
+    for exchange in &exchanges(run) {
+        let Some(reply) = exchange.reply.filter(|reply| case.is_claim(*reply)) else { continue };
+        let Event::Response { status, slot, version, .. } = &run.line(reply).event else { continue };
+        case.counts.replies += 1;
+        if !matches!(exchange.op, Op::Put | Op::Delete) {
+            continue;
+        }
+        let lines = [exchange.request, reply];
+        match status {
+            Status::NotApplied => check_not_applied(case, exchange, reply, transactions),
+            Status::Ok | Status::NotFound | Status::Mismatch => {
+                let transaction = slot.map(TransactionId::of_slot);
+                let found = transaction.and_then(|id| transactions.get(&id)).filter(|one| !one.commits.is_empty());
+                let Some(one) = found else {
+                    let says = "a write is acknowledged, and no transaction has committed it".to_string();
+                    case.missing_anywhere(Rule::Once, &lines, says);
+                    continue;
+                };
+                let Some((at, Event::Ack { op, key, value, id, result, version: came, .. })) = effect(case, one) else {
+                    continue;
+                };
+                let same = (*op, key.as_ref(), value.as_ref()) == (exchange.op, exchange.key, exchange.value)
+                    && (exchange.id.is_none() || exchange.id == *id);
+                if !same {
+                    let says = "a write is acknowledged as a transaction that did something else".to_string();
+                    case.violated(Rule::Once, &[exchange.request, at, reply], says);
+                } else if (status_of(*result), came) != (Some(*status), version) {
+                    let says = "the reply says something else than the transaction came to".to_string();
+                    case.violated(Rule::Reply, &[exchange.request, at, reply], says);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn status_of(result: Applied) -> Option<Status> {
+    match result {
+        Applied::Ok => Some(Status::Ok),
+        Applied::NotFound => Some(Status::NotFound),
+        Applied::Mismatch => Some(Status::Mismatch),
+        _ => None,
+    }
+}
+
+/// "Certainly not applied" is certain.
+fn check_not_applied(
+    case: &mut Case<'_>,
+    exchange: &Exchange<'_>,
+    reply: usize,
+    transactions: &BTreeMap<TransactionId, Transaction>,
+) {
+    let Some(wanted) = exchange.id else { return };
+    let done = transactions.values().filter_map(|one| effect(case, one));
+    let done = done.into_iter().find(|(_, event)| matches!(event, Event::Ack { id: Some(id), .. } if *id == wanted));
+    if let Some((at, _)) = done {
+        let says = "a write that was called certainly not applied was done".to_string();
+        case.violated(Rule::Reply, &[exchange.request, reply, at], says);
+    }
+}
