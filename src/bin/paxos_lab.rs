@@ -32,6 +32,7 @@ Examples:
   paxos-lab logs runs/latest --columns        a column a server
   paxos-lab timeline runs/latest -o run.html  the picture of the run, one page that needs nothing else
   paxos-lab lesson one-value                  a scene that teaches one idea, as a page
+  paxos-lab compare                           what two-phase commit and Paxos make of the same faults
   paxos-lab check runs/latest                 whether what the clients have seen is linearizable
 
 Exit codes: 0 done (audit, report: proved; check: linearizable), 1 failure, 2 usage, 6 not provable because lines are
@@ -85,6 +86,8 @@ enum Command {
     Timeline(timeline::cli::Arguments),
     /// Play a short scene that teaches one idea of Paxos, and draw it
     Lesson(sim::lessons::cli::Arguments),
+    /// Play the same faults under two-phase commit and under Paxos, and compare
+    Compare(sim::compare::cli::Arguments),
     /// Decide whether what clients have seen is linearizable
     Check(CheckArgs),
 }
@@ -159,6 +162,7 @@ fn run(command: Command) -> Result<(String, u8), String> {
         }
         Command::Timeline(arguments) => timeline::cli::run(&arguments),
         Command::Lesson(arguments) => sim::lessons::cli::run(&arguments),
+        Command::Compare(arguments) => sim::compare::cli::run(&arguments),
         Command::Check(args) => args.run(),
     }
 }

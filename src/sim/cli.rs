@@ -159,7 +159,7 @@ fn tell_failure(seed: u64, verdict: &Verdict, setting: Setting, text: &mut Strin
     let _ = writeln!(text, "{}", replay(seed, setting));
 }
 
-fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io::Result<()> {
+pub(super) fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
     // Lines of another run beside these would be taken for lines of this one.
     let stranger = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::invariants::{UNDECIDED, Violation};
-use super::nature::Nature;
+use super::nature::{Micros, Nature};
 use crate::kv::{Op, Written};
 use crate::linearizability;
 use crate::linearizability::search::{Found, Limits, search};
@@ -57,6 +57,8 @@ pub struct Operation {
     pub called: u64,
     /// When it ended; for ever open if None.
     pub ended: Option<u64>,
+    /// The same in virtual microseconds.
+    pub at: Option<Micros>,
     /// What was heard.
     pub heard: Heard,
     /// The write's name.
@@ -96,9 +98,9 @@ impl History {
         self.operations[operation].id = Some(id);
     }
 
-    fn end(&mut self, operation: usize, moment: u64, heard: Heard) {
+    fn end(&mut self, operation: usize, (moment, at): (u64, Micros), heard: Heard) {
         let operation = &mut self.operations[operation];
-        (operation.ended, operation.heard) = (Some(moment), heard);
+        (operation.ended, operation.at, operation.heard) = (Some(moment), Some(at), heard);
     }
 
     /// The slot witness: sorted by the slots that the replies name, the results are those of one store, and whatever
@@ -269,14 +271,14 @@ impl Nature {
     /// A client asks for something.
     pub fn history_begins(&mut self, client: usize, what: What) -> usize {
         let called = self.moment();
-        let operation = Operation { client, what, called, ended: None, heard: Heard::Unknown, id: None };
+        let operation = Operation { client, what, called, ended: None, at: None, heard: Heard::Unknown, id: None };
         self.history.operations.push(operation);
         self.history.operations.len() - 1
     }
 
     /// A write has ended with this.
     pub fn history_wrote(&mut self, operation: usize, slot: Slot, written: Written) {
-        let moment = self.moment();
+        let moment = (self.moment(), self.now());
         self.history.end(operation, moment, Heard::Wrote(slot, written));
         if let Some(id) = self.history.operations[operation].id {
             self.ghost.acknowledged(id, slot, written);
@@ -285,13 +287,13 @@ impl Nature {
 
     /// A read has ended with this.
     pub fn history_read(&mut self, operation: usize, slot: Slot, value: Option<Vec<u8>>, version: u64) {
-        let moment = self.moment();
+        let moment = (self.moment(), self.now());
         self.history.end(operation, moment, Heard::Read(slot, value, version));
     }
 
     /// Certainly not done.
     pub fn history_refused(&mut self, operation: usize) {
-        let moment = self.moment();
+        let moment = (self.moment(), self.now());
         self.history.end(operation, moment, Heard::Refused);
         if let Some(id) = self.history.operations[operation].id {
             self.ghost.refused(id);

@@ -11,6 +11,7 @@
 //! - [`server`], [`living`], [`turns`], [`desk`], [`keeper`] and [`folder`] are a server without threads; [`client`] is a client.
 //! - [`invariants`] knows the rules and sees everything, [`commits`] those of two-phase commit, `remembered` what is on disks; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
+//! - [`compare`] plays the same scenes under each protocol.
 //! - [`lessons`] are scenes for people, without any chance.
 //! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
 
@@ -19,6 +20,7 @@ pub mod batch;
 pub mod cli;
 pub mod client;
 pub mod commits;
+pub mod compare;
 mod damage;
 pub mod desk;
 pub mod faults;

@@ -224,6 +224,11 @@ impl Coordinator {
         self.committed.len()
     }
 
+    /// Whether it counts the votes of this one.
+    pub fn counts(&self, transaction: TransactionId) -> bool {
+        self.open.contains_key(&transaction)
+    }
+
     /// Whether it has committed this one, and not everybody has acknowledged it.
     pub fn knows(&self, transaction: TransactionId) -> bool {
         self.committed.contains_key(&transaction)

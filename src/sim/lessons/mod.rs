@@ -5,6 +5,7 @@
 //! itself, and always alike. To add one, write a file with a [`Lesson`] and put it into [`LESSONS`].
 
 mod adopt;
+mod blocked;
 pub mod cli;
 mod duel;
 mod lost_acceptor;
@@ -39,6 +40,7 @@ pub const LESSONS: &[Lesson] = &[
     adopt::LESSON,
     lost_memory::LESSON,
     stable_leader::LESSON,
+    blocked::LESSON,
 ];
 
 /// A scene and what it teaches.
@@ -87,6 +89,8 @@ enum Do {
     Crash(u8, RoleName),
     /// It lives again.
     Restart(u8, RoleName),
+    /// Nothing: a step of the script that only waits.
+    Nothing,
     /// Two servers do not hear each other any more.
     Cut(u8, u8),
     /// They do again.
@@ -182,6 +186,7 @@ impl Lesson {
                     let _ = one.start_role(nature, role, Some(down));
                 });
             }
+            Do::Nothing => {}
             Do::Cut(a, b) => cut(world, a, b, true),
             Do::Join(a, b) => cut(world, a, b, false),
         }

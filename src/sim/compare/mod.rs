@@ -1,0 +1,447 @@
+//! The same work and the same faults, once under each protocol: what each gets done, and what it leaves undecided.
+//!
+//! A *cell* is one scenario under one protocol. Its world has five servers and five clients, one at each server, which write
+//! and read a few keys without a pause; the fault strikes after two virtual seconds, and the cell is measured for eight. The
+//! seed decides which keys and values, and how long everything takes; a cell is always the same for one seed. After that
+//! all that was taken away comes back, and the observer of the simulator, who has watched all along, says whether anybody was
+//! ever inconsistent.
+
+pub mod cli;
+mod page;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::client::{SimClient, Wish};
+use super::faults::{Faults, Trouble};
+use super::history::What;
+use super::nature::{Counts, Event, MS, Micros, SECOND};
+use super::network::{Node, Weather};
+use super::plan::Plan;
+use super::world::{Death, Verdict, World};
+use crate::kv::Op;
+use crate::paxos::{Known, RoleName};
+use crate::protocol::Protocol;
+use crate::random::Random;
+use crate::role::{Server, Servers};
+use crate::server::mailbox::CrashOrder;
+use crate::trace::{CrashCause, CrashPoint};
+use crate::two_phase_commit::TransactionId;
+
+/// How many servers there are.
+const SERVERS: u8 = 5;
+/// The fault strikes.
+const STRIKES: Micros = 2 * SECOND;
+/// What comes back, does so.
+const BACK: Micros = 5 * SECOND;
+/// The end of what is measured.
+const END: Micros = 8 * SECOND;
+/// The length of a bar of the small pictures.
+const BAR: Micros = 100 * MS;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scenario {
+    /// Nothing goes wrong.
+    NoFault,
+    /// One server dies, and stays down.
+    OneDown,
+    /// The coordinator, proposer or leader dies between the phases, and stays down.
+    LeaderDies,
+    /// It dies between the phases, and comes back after three seconds.
+    LeaderReturns,
+    /// Two servers die, and stay down.
+    TwoDown,
+    /// Three servers die, and stay down.
+    ThreeDown,
+    /// One server is forty times as slow as the others.
+    OneSlow,
+    /// Two servers are cut off from the other three, for three seconds.
+    Partition,
+}
+
+impl Scenario {
+    /// All of them, in the order of the table.
+    pub const ALL: [Scenario; 8] = [
+        Scenario::NoFault,
+        Scenario::OneDown,
+        Scenario::LeaderDies,
+        Scenario::LeaderReturns,
+        Scenario::TwoDown,
+        Scenario::ThreeDown,
+        Scenario::OneSlow,
+        Scenario::Partition,
+    ];
+
+    /// Its word on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Scenario::NoFault => "no-fault",
+            Scenario::OneDown => "one-down",
+            Scenario::LeaderDies => "leader-dies",
+            Scenario::LeaderReturns => "leader-returns",
+            Scenario::TwoDown => "two-down",
+            Scenario::ThreeDown => "three-down",
+            Scenario::OneSlow => "one-slow",
+            Scenario::Partition => "partition",
+        }
+    }
+
+    /// What happens, for people.
+    pub fn says(self) -> &'static str {
+        match self {
+            Scenario::NoFault => "no fault",
+            Scenario::OneDown => "one server dies",
+            Scenario::LeaderDies => "coordinator or leader dies between the phases",
+            Scenario::LeaderReturns => "it dies between the phases, and comes back",
+            Scenario::TwoDown => "two servers die",
+            Scenario::ThreeDown => "three servers die",
+            Scenario::OneSlow => "one server is slow",
+            Scenario::Partition => "two servers are cut off from three",
+        }
+    }
+
+    /// When it ends, if it does.
+    fn ends(self) -> Option<Micros> {
+        matches!(self, Scenario::LeaderReturns | Scenario::Partition).then_some(BACK)
+    }
+}
+
+/// What a cell came to.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// What went wrong.
+    pub scenario: Scenario,
+    /// Under which protocol.
+    pub protocol: Protocol,
+    /// Writes with a result.
+    pub writes: usize,
+    /// Reads with a result.
+    pub reads: usize,
+    /// Operations with a result that ended after the fault had struck.
+    pub after: usize,
+    /// Requests that certainly were not done.
+    pub refused: usize,
+    /// Requests whose outcome their client does not know, those that still wait included.
+    pub unknown: usize,
+    /// The longest time in which no operation ended with a result.
+    pub longest_gap: Micros,
+    /// Transactions that a living participant is prepared for at the end, and knows no decision of.
+    pub in_doubt: usize,
+    /// The oldest of them: for how long.
+    pub in_doubt_for: Micros,
+    /// What it took, up to the moment of the fault.
+    pub cost: Cost,
+    /// Operations with a result in each tenth of a second.
+    pub bars: Vec<u32>,
+    /// When the fault struck, if one did.
+    pub struck: Option<Micros>,
+    /// How long it took, once all were back, until everything was decided and equal.
+    pub settled_in: Micros,
+    /// What the observer says of all of it.
+    pub verdict: Verdict,
+}
+
+/// What writes take before anything goes wrong.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// Writes that were done.
+    pub writes: usize,
+    /// Messages and syncs.
+    pub counts: Counts,
+}
+
+impl Cost {
+    /// Messages to other servers for one write.
+    pub fn messages(&self) -> f64 {
+        self.a_write(self.counts.messages)
+    }
+
+    /// Messages for one write, those within a server included.
+    pub fn all_messages(&self) -> f64 {
+        self.a_write(self.counts.messages + self.counts.own_messages)
+    }
+
+    /// Groups of records made durable, on all servers together, for one write.
+    pub fn syncs(&self) -> f64 {
+        self.a_write(self.counts.syncs)
+    }
+
+    fn a_write(&self, count: u64) -> f64 {
+        count as f64 / self.writes.max(1) as f64
+    }
+}
+
+/// Plays one cell; with `lines`, gives those of all servers and clients, too.
+pub fn play(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> (Cell, Vec<(String, String)>) {
+    let mut stage = Stage::new(seed, scenario, protocol, lines);
+    stage.until(STRIKES);
+    stage.cost = stage.cost_so_far();
+    stage.strike();
+    if scenario.ends().is_some() {
+        stage.until(BACK);
+        stage.end_fault();
+    }
+    stage.until(END);
+    let cell = stage.measure();
+    let lines = stage.world.take_lines();
+    (cell, lines)
+}
+
+/// A world and what has been done to it.
+struct Stage {
+    scenario: Scenario,
+    protocol: Protocol,
+    world: World,
+    cost: Cost,
+    struck: Option<Micros>,
+    victims: Vec<Server>,
+    died: Option<(Server, RoleName, Micros)>,
+}
+
+impl Stage {
+    fn new(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> Stage {
+        let mut world = World::new(plan(seed, protocol), lines);
+        let mut random = Random::new(seed, 77);
+        for number in 0..usize::from(SERVERS) {
+            // The wishes depend on the seed alone: each protocol is asked for the same.
+            let wishes = (0..3_000).map(|n| wish(&mut random, number, n)).collect();
+            let cluster = world.plan.cluster();
+            let server = Server(number as u8 + 1);
+            let pace = (2 * MS..=10 * MS, 10 * SECOND);
+            let client = SimClient::new(&mut world.nature, number, cluster, wishes, server, pace, lines);
+            world.clients.push(client);
+        }
+        Stage { scenario, protocol, world, cost: Cost::default(), struck: None, victims: Vec::new(), died: None }
+    }
+
+    /// Lets time pass up to this moment.
+    fn until(&mut self, moment: Micros) {
+        let wait = moment.saturating_sub(self.world.nature.now());
+        // Time goes on from event to event: one that does nothing brings it there.
+        self.world.nature.after(wait, Event::Heal(Trouble::Cut(Vec::new())));
+        self.world.play_until(moment, |_| false);
+    }
+
+    fn strike(&mut self) {
+        match self.scenario {
+            Scenario::NoFault => return,
+            Scenario::OneDown => self.kill(1),
+            Scenario::TwoDown => self.kill(2),
+            Scenario::ThreeDown => self.kill(3),
+            Scenario::LeaderDies | Scenario::LeaderReturns => self.kill_between_the_phases(),
+            Scenario::OneSlow => {
+                let server = self.others_than_the_leader()[0];
+                let slow = self.world.server(server);
+                slow.processor = 40 * slow.processor.start()..=40 * slow.processor.end();
+                slow.sync = 40 * slow.sync.start()..=40 * slow.sync.end();
+            }
+            Scenario::Partition => self.cut(true),
+        }
+        self.struck = Some(self.world.nature.now());
+    }
+
+    fn end_fault(&mut self) {
+        if let Some((server, role, since)) = self.died.take() {
+            let down = Duration::from_micros(self.world.nature.now() - since);
+            self.world.at(server, |one, nature| {
+                // The disks here are whole.
+                let _ = one.start_role(nature, role, Some(down));
+            });
+        }
+        if self.scenario == Scenario::Partition {
+            self.cut(false);
+        }
+    }
+
+    /// The server whose proposer leads, or coordinates: without a leader the first.
+    fn leader(&self) -> Server {
+        let leads = |one: &&super::server::SimServer| {
+            let proposer = one.process.as_ref().and_then(|process| process.proposer.as_ref());
+            let leader = proposer.and_then(|living| living.role.leader());
+            matches!(leader, Some((_, Known::Leads { .. })))
+        };
+        self.world.servers.iter().find(leads).map_or(Server(1), |one| one.me)
+    }
+
+    /// Highest number first: the leader is a case of its own.
+    fn others_than_the_leader(&self) -> Vec<Server> {
+        let others = self.world.plan.cluster().without(Servers::only(self.leader()));
+        let mut others: Vec<Server> = others.iter().collect();
+        others.reverse();
+        others
+    }
+
+    fn kill(&mut self, count: usize) {
+        self.victims = self.others_than_the_leader().into_iter().take(count).collect();
+        for server in self.victims.clone() {
+            self.world.stop(server, Death::Process);
+        }
+    }
+
+    /// The role that has asked and not decided dies when some of the answers are already on their way.
+    fn kill_between_the_phases(&mut self) {
+        let server = self.leader();
+        self.world.play_until(BACK, |world| is_between_the_phases(world, server));
+        let role = if self.protocol.is_paxos() { RoleName::Proposer } else { RoleName::Coordinator };
+        let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+        self.world.at(server, |one, nature| one.crash(nature, role, order));
+        self.died = Some((server, role, self.world.nature.now()));
+    }
+
+    fn cut(&mut self, on: bool) {
+        let nodes = |servers: &[u8]| servers.iter().map(|one| Node::Server(Server(*one))).collect::<Vec<_>>();
+        for few in nodes(&[1, 2]) {
+            for many in nodes(&[3, 4, 5]) {
+                self.world.nature.network.cut(few, many, on);
+                self.world.nature.network.cut(many, few, on);
+            }
+        }
+    }
+
+    fn cost_so_far(&self) -> Cost {
+        let operations = self.world.nature.history.operations().iter();
+        let done = operations.filter(|one| one.has_result() && matches!(one.what, What::Write(_))).count();
+        Cost { writes: done, counts: self.world.nature.counts }
+    }
+
+    fn measure(&mut self) -> Cell {
+        let struck = self.struck;
+        let operations = self.world.nature.history.operations().to_vec();
+        let mut times: Vec<Micros> =
+            operations.iter().filter(|one| one.has_result()).filter_map(|one| one.at).collect();
+        times.sort_unstable();
+        let mut bars = vec![0; (END / BAR) as usize];
+        for time in &times {
+            if let Some(bar) = bars.get_mut((time / BAR) as usize) {
+                *bar += 1;
+            }
+        }
+        let edges: Vec<Micros> = times.iter().copied().chain([END]).collect();
+        // The first moments are the cluster's, which has to find itself.
+        let mut before = times.first().copied().unwrap_or(0);
+        let mut longest_gap = 0;
+        for edge in edges {
+            longest_gap = longest_gap.max(edge.saturating_sub(before));
+            before = edge;
+        }
+        let is_write = |one: &&super::history::Operation| matches!(one.what, What::Write(_));
+        let done = || operations.iter().filter(|one| one.has_result());
+        let (in_doubt, in_doubt_for) = self.doubts();
+        let refused = operations.iter().filter(|one| one.heard == super::history::Heard::Refused).count();
+        let unknown = operations.iter().filter(|one| one.heard == super::history::Heard::Unknown).count();
+        let (writes, reads) = (done().filter(is_write).count(), done().count() - done().filter(is_write).count());
+        let (settled_in, verdict) = self.settle();
+        Cell {
+            scenario: self.scenario,
+            protocol: self.protocol,
+            writes,
+            reads,
+            after: struck.map_or(0, |struck| times.iter().filter(|time| **time > struck).count()),
+            refused,
+            unknown,
+            longest_gap,
+            in_doubt,
+            in_doubt_for,
+            cost: self.cost,
+            bars,
+            struck,
+            settled_in,
+            verdict,
+        }
+    }
+
+    /// Transactions in doubt on servers that live, and for how long the oldest has been.
+    fn doubts(&self) -> (usize, Micros) {
+        let participants = self.world.servers.iter().filter_map(|one| one.process.as_ref()?.participant.as_ref());
+        let mut doubts: BTreeSet<TransactionId> = BTreeSet::new();
+        let mut longest = 0;
+        for doubt in participants.flat_map(|living| living.role.in_doubt().collect::<Vec<_>>()) {
+            // Those of the last moment are under way, and not in doubt.
+            if doubt.waited_ms >= 500 {
+                doubts.insert(doubt.transaction);
+                longest = longest.max(doubt.waited_ms * MS);
+            }
+        }
+        (doubts.len(), longest)
+    }
+
+    /// All come back, and in the end everybody must agree.
+    fn settle(&mut self) -> (Micros, Verdict) {
+        let begun = self.world.nature.now();
+        for server in self.victims.clone() {
+            self.world.nature.after(MS, Event::Start { server });
+        }
+        self.end_fault();
+        let verdict = self.world.finish();
+        (self.world.nature.now() - begun, verdict)
+    }
+}
+
+/// Whether this server's coordinator or proposer has asked for something that others have answered, and has not heard yet
+/// what comes of it.
+fn is_between_the_phases(world: &World, server: Server) -> bool {
+    let me = &world.servers[usize::from(server.0) - 1];
+    let Some(mine) = me.process.as_ref() else { return true };
+    let others = world.servers.iter().filter(|one| one.me != server).filter_map(|one| one.process.as_ref());
+    if mine.coordinator.is_some() {
+        let is_mine = |doubt: &crate::two_phase_commit::InDoubt| doubt.transaction.coordinator == server;
+        let counts = |transaction| mine.coordinator.as_ref().is_some_and(|living| living.role.counts(transaction));
+        let prepared = others.filter_map(|process| {
+            let participant = &process.participant.as_ref()?.role;
+            participant.in_doubt().filter(is_mine).map(|doubt| doubt.transaction).find(|one| counts(*one))
+        });
+        // Their votes are on their way, or wait at its door.
+        return prepared.count() == usize::from(SERVERS) - 1;
+    }
+    let Some(learner) = mine.learner.as_ref() else { return true };
+    let applied = learner.role.applied();
+    let accepted = others.filter_map(|process| process.acceptor.as_ref());
+    accepted.into_iter().any(|living| {
+        let last = living.role.accepted().range(applied.next()..).next_back();
+        last.is_some_and(|(_, (ballot, _))| ballot.server == server)
+    })
+}
+
+/// What a client asks for as its n-th: seven of ten are writes.
+fn wish(random: &mut Random, client: usize, n: usize) -> Wish {
+    let key = format!("k{}", random.within(1..=10)).into_bytes();
+    if random.within(0..=9) < 3 {
+        return Wish::Read(key);
+    }
+    Wish::Write(Op::Put { key, value: format!("v{}-{n}", client + 1).into_bytes(), if_version: None })
+}
+
+/// A calm place: what goes wrong is the scenario's.
+fn plan(seed: u64, protocol: Protocol) -> Plan {
+    let weather = Weather {
+        latency: 300,
+        jitter: 200,
+        reorders: false,
+        loss: 0,
+        accept_loss: 0,
+        late: 0,
+        duplicate: 0,
+        replay: 0,
+        corrupt: 0,
+    };
+    Plan {
+        servers: SERVERS,
+        clients: 0,
+        weather,
+        processor: 20..=60,
+        sync: 400..=800,
+        segment_bytes: 256 << 10,
+        mailbox: crate::server::mailbox::MAILBOX_MAX,
+        part_bytes: crate::paxos::PROMISE_PART_BYTES,
+        retention: crate::paxos::Retention::USUAL,
+        sessions: crate::kv::SESSIONS_MAX,
+        clocks: vec![100; usize::from(SERVERS)],
+        safety: 60 * SECOND,
+        healthy: Servers::first(SERVERS),
+        fault_lasts: 3_600 * SECOND,
+        ..Plan::new(seed, Faults::NONE, Some(protocol))
+    }
+}

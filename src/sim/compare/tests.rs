@@ -1,0 +1,76 @@
+//! What the comparison says of the protocols is so, for several seeds.
+
+use super::*;
+
+fn cell(seed: u64, scenario: Scenario, protocol: Protocol) -> Cell {
+    let (cell, _) = play(seed, scenario, protocol, false);
+    assert_eq!(cell.verdict, Verdict::Clean, "{} under {}", scenario.word(), protocol.name());
+    cell
+}
+
+#[test]
+fn a_cell_is_always_the_same() {
+    for protocol in Protocol::ALL {
+        let (one, other) = (cell(3, Scenario::LeaderDies, protocol), cell(3, Scenario::LeaderDies, protocol));
+        assert_eq!((one.bars, one.unknown, one.cost.counts), (other.bars, other.unknown, other.cost.counts));
+    }
+}
+
+#[test]
+fn with_one_server_down_paxos_writes_on_and_two_phase_commit_does_not() {
+    for seed in 1..=3 {
+        let commit = cell(seed, Scenario::OneDown, Protocol::TwoPhaseCommit);
+        assert!(commit.refused + commit.unknown > 0);
+        for protocol in [Protocol::BasicPaxos, Protocol::MultiPaxos] {
+            let paxos = cell(seed, Scenario::OneDown, protocol);
+            assert!(paxos.longest_gap < SECOND, "{}: {}", protocol.name(), paxos.longest_gap);
+            assert_eq!(paxos.in_doubt, 0);
+        }
+    }
+}
+
+#[test]
+fn a_coordinator_that_dies_between_the_phases_leaves_everybody_in_doubt_until_it_is_back() {
+    for seed in 1..=5 {
+        let gone = cell(seed, Scenario::LeaderDies, Protocol::TwoPhaseCommit);
+        assert!(gone.in_doubt > 0, "seed {seed}: nobody is in doubt");
+        assert!(gone.in_doubt_for > 4 * SECOND, "seed {seed}: in doubt for {}", gone.in_doubt_for);
+        let back = cell(seed, Scenario::LeaderReturns, Protocol::TwoPhaseCommit);
+        assert_eq!(back.in_doubt, 0, "seed {seed}");
+        for protocol in [Protocol::BasicPaxos, Protocol::MultiPaxos] {
+            let paxos = cell(seed, Scenario::LeaderDies, protocol);
+            assert!(paxos.longest_gap < 2 * SECOND, "{}: {}", protocol.name(), paxos.longest_gap);
+        }
+    }
+}
+
+#[test]
+fn without_a_majority_nobody_writes() {
+    for protocol in Protocol::ALL {
+        let cell = cell(2, Scenario::ThreeDown, protocol);
+        assert!(cell.refused + cell.unknown > 0, "{}", protocol.name());
+    }
+}
+
+/// The counts of the essay: 4 messages a participant and 2n+1 syncs; what n servers send themselves is not counted.
+#[test]
+fn a_write_costs_what_the_textbooks_say() {
+    let cost = cell(1, Scenario::NoFault, Protocol::TwoPhaseCommit).cost;
+    // Refused locks and sessions come on top; groups save syncs.
+    assert!((15.5..20.0).contains(&cost.messages()), "{}", cost.messages());
+    assert!((8.0..13.0).contains(&cost.syncs()), "{}", cost.syncs());
+}
+
+#[test]
+fn the_page_has_a_cell_for_each_and_needs_nothing_else() {
+    let cells: Vec<Cell> = [Scenario::NoFault, Scenario::LeaderDies]
+        .into_iter()
+        .flat_map(|scenario| Protocol::ALL.map(|protocol| cell(1, scenario, protocol)))
+        .collect();
+    let html = page::page(1, &cells);
+    assert_eq!(html.matches("<svg").count(), cells.len());
+    for cell in &cells {
+        assert!(html.contains(&cli::replay(1, cell)));
+    }
+    assert!(!html.contains("http://") && !html.contains("https://") && !html.contains("<script"));
+}

@@ -1,0 +1,43 @@
+//! Why anybody would want Paxos.
+
+use super::{Do, Lesson, MS, When};
+use crate::paxos::RoleName::{Coordinator, Participant};
+use crate::protocol::Protocol;
+
+pub(super) const LESSON: Lesson = Lesson {
+    name: "two-phase-commit",
+    title: "Two-phase commit blocks",
+    says: "No Paxos here: every server must vote, and one coordinator counts. A first write goes well. Then server 5's \
+           participant dies, so the second write has four votes of five; and while its coordinator waits for the fifth, the \
+           coordinator dies, too. Four servers have promised to do the write or to drop it, as they are told, and nobody is \
+           left to tell them. They ask each other, and nobody knows. The key stays locked, and a read waits for nothing, until \
+           the coordinator comes back. It has no record of a commit, so there was none.",
+    look: &[
+        ("A write that goes well: all vote yes", "coordinator DECIDE   req=c1-2 tx=2.1 decision=COMMIT"),
+        ("The participant of server 5 dies", "participant CRASH"),
+        ("A promise that only the decision ends", "s2.*participant VOTE     req=c2-2"),
+        ("Now nobody is left who knows the decision", "coordinator CRASH"),
+        ("The servers ask each other", "participant INQUIRE  req=c2-2"),
+        ("Blocked: everybody who answers is in doubt as well", "participant BLOCKED"),
+        ("A read of the key waits, and gets nothing", "status=NOTAPPLIED"),
+        ("The coordinator is back, and has no record of a commit", "told=presumed"),
+        ("The key is free again", "participant ABORTED"),
+    ],
+    question: "While four servers were blocked all of them were up, and a majority. Why may they not agree on aborting, as a \
+               majority of acceptors may agree on a value?",
+    answer: "docs/two-phase-commit.md, \"Why nobody may decide\"",
+    servers: 5,
+    protocol: Protocol::TwoPhaseCommit,
+    forgets: false,
+    script: &[
+        (When::At(20 * MS), Do::Put(1, &[("color", "blue")])),
+        (When::Seen(1, "coordinator END      req=c1-2"), Do::Crash(5, Participant)),
+        (When::At(120 * MS), Do::Put(1, &[("color", "red")])),
+        (When::Seen(1, "participant VOTE     req=c2-"), Do::Nothing),
+        (When::Seen(4, "participant VOTE     req=c2-"), Do::Crash(1, Coordinator)),
+        (When::Seen(2, "participant BLOCKED"), Do::Get(2, "color")),
+        (When::At(1_900 * MS), Do::Restart(1, Coordinator)),
+        (When::Seen(2, "participant ABORTED"), Do::Restart(5, Participant)),
+    ],
+    end: 2_400 * MS,
+};
