@@ -150,7 +150,7 @@ impl Demo {
         });
         let mut problems = Vec::new();
         if !self.rivals.is_empty() {
-            problems.extend(scenes::play(self, &mut players));
+            problems.extend(scenes::play(self, &mut players, before.protocol()));
         }
         let (mut ledger, mut counts) = (Ledger::default(), Counts::default());
         for player in &mut players {
@@ -252,11 +252,14 @@ impl Demo {
         };
         self.printer.line(survey.text().trim_end());
         self.printer.line("");
-        let crashes = RoleName::ALL.map(|role| survey.crashes(role).saturating_sub(before.crashes(role)));
-        let [proposers, acceptors, learners] = crashes;
-        self.printer.line(format!(
-            "crashes during this run: {acceptors} of acceptors, {proposers} of proposers, {learners} of learners"
-        ));
+        let crashes = |role| survey.crashes(role).saturating_sub(before.crashes(role));
+        let of = |role: &RoleName| format!("{} of {}s", crashes(*role), role.word());
+        let roles = match before.protocol().is_paxos() {
+            true => [RoleName::Acceptor, RoleName::Proposer, RoleName::Learner].as_slice(),
+            false => [RoleName::Participant, RoleName::Coordinator].as_slice(),
+        };
+        let crashes: Vec<String> = roles.iter().map(of).collect();
+        self.printer.line(format!("crashes during this run: {}", crashes.join(", ")));
         let Some((slot, digest)) = survey.agreement() else {
             let equal = survey.largest_agreement();
             self.printer.line(format!("replica digest: {equal} of {servers} equal"));

@@ -10,6 +10,7 @@
 mod arguments;
 mod backup;
 pub mod bench;
+mod between;
 pub mod check;
 pub mod cli;
 mod connection;

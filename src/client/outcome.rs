@@ -358,6 +358,9 @@ impl Tries {
         let telling = self.last.iter().rev().find(|one| one.end.may_be_applied());
         let what = telling.map_or_else(|| "an early try had no outcome".to_string(), ToString::to_string);
         let accept = match telling.map(|one| &one.end) {
+            Some(TryEnd::Unknown(Unknown::RoleDied(RoleName::Coordinator | RoleName::Participant))) => {
+                "it may have been committed"
+            }
             Some(TryEnd::Unknown(Unknown::TimedOut | Unknown::RoleDied(_))) => "ACCEPT may have been sent",
             Some(TryEnd::Unknown(Unknown::Superseded | Unknown::Expired)) => "an earlier copy may have been applied",
             Some(_) | None => "the request had been sent",

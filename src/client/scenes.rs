@@ -1,17 +1,19 @@
-//! Three scenes of what people do to a cluster: they send it rubbish, they write the same key at once, and they take a
-//! majority away.
+//! Scenes of what people do to a cluster: they send it rubbish, they write the same key at once, they take a majority
+//! away, and they let a leader die in the middle of its work.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::between;
 use super::demo::{Demo, Player};
 use super::outcome::{ClientError, Outcome};
 use super::perform::Done;
 use super::workload::Action;
 use crate::net::{Hello, ServerStatus, Who, frame, greet};
 use crate::paxos::RoleName;
+use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::Server;
 
@@ -31,14 +33,20 @@ const UP_PATIENCE: Duration = Duration::from_secs(10);
 const GREETING: &[u8] = b"PXKV\x01\x00";
 
 /// Plays all scenes; what must not be, in sentences.
-pub fn play(demo: &Demo, players: &mut [Player]) -> Vec<String> {
+pub fn play(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Vec<String> {
     let mut problems = Vec::new();
     demo.announce(players, "malformed", "Malformed bytes, at a client port and at a peer port");
     problems.extend(rubbish(demo, players).err());
     demo.announce(players, "two-clients", "Two clients at two servers increment one key");
     problems.extend(rivals(demo, players).err());
-    demo.announce(players, "outage", "A majority of the acceptors is away");
-    problems.extend(outage(demo, players).err());
+    if protocol.is_paxos() {
+        demo.announce(players, "outage", "A majority of the acceptors is away");
+    } else {
+        demo.announce(players, "outage", "Three participants are away; one would be enough");
+    }
+    problems.extend(outage(demo, players, protocol).err());
+    demo.announce(players, "between", "Whoever leads a write dies between the phases");
+    problems.extend(between::play(demo, players, protocol).err());
     problems
 }
 
@@ -181,20 +189,21 @@ fn increment(player: &mut Player, server: Server) -> Result<Increments, String> 
 }
 
 /// Takes three of five acceptors away and shows what requests do without a majority, and after it.
-fn outage(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
+fn outage(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Result<(), String> {
     let Some(player) = players.first_mut() else { return Ok(()) };
+    let voter = if protocol.is_paxos() { RoleName::Acceptor } else { RoleName::Participant };
     let servers = demo.cluster.servers();
     let away: Vec<Server> = servers.iter().take(servers.len() / 2 + 1).collect();
-    await_acceptors(player, &away);
+    await_voters(player, &away, voter);
     let over = Instant::now() + OUTAGE;
     for server in &away {
-        match player.client.crash(*server, Some(RoleName::Acceptor), Some(OUTAGE)) {
+        match player.client.crash(*server, Some(voter), Some(OUTAGE)) {
             Ok(()) => {
                 let down = OUTAGE.as_secs_f64();
-                player.printer.line(format!("the acceptor of server {} is away for {down:.0} s", server.0));
+                player.printer.line(format!("the {} of server {} is away for {down:.0} s", voter.word(), server.0));
             }
             // Its own timer was a moment faster: it is away all the same.
-            Err(error) if !acceptor_is_up(player, *server) => player.printer.line(error.to_string()),
+            Err(error) if !is_up(player, *server, voter) => player.printer.line(error.to_string()),
             Err(error) => {
                 player.printer.line(format!(
                     "skipped: {error}. To see this scene, let clients crash roles: ./run_server.sh stop, then \
@@ -214,7 +223,7 @@ fn outage(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
         let ended = player.play(server, &put("during, by {client}"));
         without += u64::from(ended.end.is_err());
     }
-    player.printer.line(format!("{without} request(s) had no majority, were noted, and the client went on"));
+    player.printer.line(format!("{without} request(s) had too few votes, were noted, and the client went on"));
     player.client.set_timeout(demo.timeout);
     for action in [put("after, by {client}"), Action::Get { key: b"outage".to_vec() }] {
         match player.play(demo.server(0), &action).end {
@@ -226,15 +235,15 @@ fn outage(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
     Ok(())
 }
 
-/// Waits until these acceptors are up at the same time, so that they can go away together; not for ever.
-fn await_acceptors(player: &mut Player, servers: &[Server]) {
+/// Waits until these acceptors or participants are up at the same time, so that they can go away together; not for ever.
+fn await_voters(player: &mut Player, servers: &[Server], voter: RoleName) {
     let deadline = Instant::now() + UP_PATIENCE;
-    while Instant::now() < deadline && !servers.iter().all(|server| acceptor_is_up(player, *server)) {
+    while Instant::now() < deadline && !servers.iter().all(|server| is_up(player, *server, voter)) {
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-fn acceptor_is_up(player: &mut Player, server: Server) -> bool {
-    let is_up = |status: ServerStatus| status.roles.iter().any(|role| role.role == RoleName::Acceptor && role.up);
+fn is_up(player: &mut Player, server: Server, voter: RoleName) -> bool {
+    let is_up = |status: ServerStatus| status.roles.iter().any(|role| role.role == voter && role.up);
     player.client.status(server).is_ok_and(is_up)
 }

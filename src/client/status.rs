@@ -103,9 +103,15 @@ impl Survey {
         (true, format!("writes OK; {spare}"))
     }
 
+    /// How the servers agree, as the first that answers says it.
+    pub fn protocol(&self) -> Protocol {
+        let named = |status: &ServerStatus| Protocol::ALL.into_iter().find(|one| one.name() == status.protocol);
+        self.statuses().find_map(named).unwrap_or(Protocol::BasicPaxos)
+    }
+
     /// Whether the servers say that they wait for all of them.
     fn is_two_phase_commit(&self) -> bool {
-        self.statuses().any(|status| status.protocol == Protocol::TwoPhaseCommit.name())
+        !self.protocol().is_paxos()
     }
 
     /// As [`verdict`](Survey::verdict), where every server must vote.

@@ -47,6 +47,10 @@ impl Shell<Coordinator> for CoordinatorShell {
     fn publish(&self, role: &Coordinator) {
         self.0.board.update(|shown| shown.accepted = role.unacknowledged() as u64);
     }
+
+    fn room_changed(&self, has_room: bool) {
+        tell_room(&self.0, has_room);
+    }
 }
 
 /// The shell of a participant.
@@ -85,12 +89,17 @@ impl Shell<Participant> for ParticipantShell {
     }
 
     fn room_changed(&self, has_room: bool) {
-        self.0.disk_full.store(!has_room, Ordering::Relaxed);
-        if !has_room {
-            let why = "there is no room for the next file of the journal: no vote until there is, decisions go on. Free \
-                       some space";
-            self.0.tell_fault("disk", "full", why);
-        }
+        tell_room(&self.0, has_room);
+    }
+}
+
+/// Both journals are on one disk: while either has no room, no command is taken.
+fn tell_room(house: &House, has_room: bool) {
+    house.disk_full.store(!has_room, Ordering::Relaxed);
+    if !has_room {
+        let why =
+            "there is no room for the next file of a journal: no vote until there is, decisions go on. Free some space";
+        house.tell_fault("disk", "full", why);
     }
 }
 

@@ -68,7 +68,7 @@ Bugs that consensus systems have really had, each a mutation of one line of this
 to find it. `seeds` is how many runs, from seed 1 on, it needed; each run takes some milliseconds. The rules that the
 observer holds notice most bugs long before they harm anybody; `harm` is what happens if it keeps quiet about them (1 two
 values chosen, 13 replicas differ, 14 an acknowledged write is gone, 15 a write done twice, 16 and 19 clients see no one
-store, 27 nothing moves, 29 a role's own assertion stops it), and in brackets after how many seeds. The bugs are in builds
+store, 27 nothing moves, 36 a transaction is both committed and aborted, 29 a role's own assertion stops it), and in brackets after how many seeds. The bugs are in builds
 with the feature `museum` alone:
 
 ```

@@ -61,6 +61,8 @@ mod coordinator;
 mod lock;
 mod message;
 mod participant;
+#[cfg(test)]
+mod tests;
 
 pub use coordinator::{
     Coordinator, CoordinatorFact, CoordinatorOutcome, CoordinatorRecord, CoordinatorRequest, CoordinatorTimer,

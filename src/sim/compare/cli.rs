@@ -80,7 +80,7 @@ pub(super) fn replay(seed: u64, cell: &Cell) -> String {
 /// The cells as a table for a terminal.
 pub(super) fn table(seed: u64, cells: &[Cell]) -> String {
     let mut text = format!(
-        "seed {seed}: five servers, five clients, 8 virtual seconds, the fault at 2 s; all numbers are of the simulator\n\n"
+        "seed {seed}: five servers, five clients that wait 2 s at most, 8 virtual seconds, the fault at 2 s\n\n"
     );
     let _ = writeln!(
         text,

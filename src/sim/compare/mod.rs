@@ -38,6 +38,8 @@ const STRIKES: Micros = 2 * SECOND;
 const BACK: Micros = 5 * SECOND;
 /// The end of what is measured.
 const END: Micros = 8 * SECOND;
+/// A client gives a request up after so long: it asks one server, and another one.
+const PATIENCE: Micros = 2 * SECOND;
 /// The length of a bar of the small pictures.
 const BAR: Micros = 100 * MS;
 
@@ -210,7 +212,7 @@ impl Stage {
             let wishes = (0..3_000).map(|n| wish(&mut random, number, n)).collect();
             let cluster = world.plan.cluster();
             let server = Server(number as u8 + 1);
-            let pace = (2 * MS..=10 * MS, 10 * SECOND);
+            let pace = (2 * MS..=10 * MS, PATIENCE);
             let client = SimClient::new(&mut world.nature, number, cluster, wishes, server, pace, lines);
             world.clients.push(client);
         }

@@ -122,8 +122,16 @@ fn an_honest_run_is_proved() {
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
     assert_eq!(audit.verdict(), Verdict::Proved, "{text}");
-    let expected =
-        Counts { lines: run.lines.len(), answers: 35, proposals: 6, chosen: 5, applied: 26, replies: 8, deaths: 2 };
+    let expected = Counts {
+        lines: run.lines.len(),
+        answers: 35,
+        proposals: 6,
+        chosen: 5,
+        applied: 26,
+        replies: 8,
+        deaths: 2,
+        commits: None,
+    };
     assert_eq!(audit.counts, expected);
     assert!(text.ends_with("verdict: PROVED, every rule was kept\n"), "{text}");
 }

@@ -1,0 +1,407 @@
+//! The two roles by hand: what they remember, what they say, and what they must not.
+
+use std::collections::VecDeque;
+
+use super::*;
+use crate::kv::{self, Get, Kv, Op, Outcome, Written};
+use crate::paxos::{Command, CommandId, Slot};
+use crate::role::{Action, Input, Role, Server, Servers, step_all};
+
+/// Five servers without clocks: messages are delivered in order, time-outs when a test says so.
+struct Cluster {
+    coordinators: Vec<Coordinator>,
+    participants: Vec<Participant>,
+    coordinator_disks: Vec<Vec<CoordinatorRecord>>,
+    participant_disks: Vec<Vec<ParticipantRecord>>,
+    /// Who does not hear anything.
+    down: Vec<(Server, bool)>,
+    mail: VecDeque<(Server, Server, Message)>,
+    outcomes: Vec<(Server, CoordinatorOutcome)>,
+    answers: Vec<(Server, ParticipantOutcome)>,
+    facts: Vec<String>,
+    sent: usize,
+}
+
+const COORDINATOR: bool = true;
+const PARTICIPANT: bool = false;
+
+fn all() -> Servers {
+    Servers::first(5)
+}
+
+fn at(server: Server) -> usize {
+    usize::from(server.0) - 1
+}
+
+fn open(nonce: u64) -> Command {
+    kv::Command::Open { nonce, label: "c1-1".to_string() }.to_paxos()
+}
+
+fn put(session: u64, sequence: u64, key: &str) -> Command {
+    let op = Op::Put { key: key.into(), value: format!("{sequence}").into_bytes(), if_version: None };
+    kv::Command::Write { session, sequence, first_open: 1, label: "c1-2".to_string(), op }.to_paxos()
+}
+
+impl Cluster {
+    fn new() -> Cluster {
+        Cluster {
+            coordinators: all().iter().map(|me| Coordinator::new(me, all())).collect(),
+            participants: all().iter().map(|me| Participant::new(me, all(), Kv::with_sessions_at_most(2))).collect(),
+            coordinator_disks: vec![Vec::new(); 5],
+            participant_disks: vec![Vec::new(); 5],
+            down: Vec::new(),
+            mail: VecDeque::new(),
+            outcomes: Vec::new(),
+            answers: Vec::new(),
+            facts: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    fn coordinator(&mut self, server: Server, input: Input<Coordinator>) {
+        if self.down.contains(&(server, COORDINATOR)) {
+            return;
+        }
+        let stepped = step_all(&mut self.coordinators[at(server)], [((), input)], true);
+        self.coordinator_disks[at(server)].extend(stepped.records().iter().cloned());
+        for action in stepped.commit(&mut Memory).unwrap().into_actions().remove(0).1 {
+            match action {
+                Action::Send { to, message } => self.send(server, to, &message),
+                Action::Outcome(outcome) => self.outcomes.push((server, outcome)),
+                Action::Fact(fact) => self.facts.push(format!("{server} {fact:?}")),
+                Action::Arm(_) => {}
+            }
+        }
+    }
+
+    fn participant(&mut self, server: Server, input: Input<Participant>) {
+        if self.down.contains(&(server, PARTICIPANT)) {
+            return;
+        }
+        let stepped = step_all(&mut self.participants[at(server)], [((), input)], true);
+        self.participant_disks[at(server)].extend(stepped.records().iter().cloned());
+        for action in stepped.commit(&mut Memory).unwrap().into_actions().remove(0).1 {
+            match action {
+                Action::Send { to, message } => self.send(server, to, &message),
+                Action::Outcome(outcome) => self.answers.push((server, outcome)),
+                Action::Fact(fact) => self.facts.push(format!("{server} {fact:?}")),
+                Action::Arm(_) => {}
+            }
+        }
+    }
+
+    fn send(&mut self, from: Server, to: Servers, message: &Message) {
+        self.sent += to.len();
+        self.mail.extend(to.iter().map(|to| (from, to, message.clone())));
+    }
+
+    /// Delivers everything, and what comes of it.
+    fn deliver(&mut self) {
+        self.deliver_while(|_| true);
+    }
+
+    /// Delivers what fits, in order; the rest stays under way.
+    fn deliver_while(&mut self, fits: impl Fn(&(Server, Server, Message)) -> bool) {
+        while let Some(next) = self.mail.iter().position(&fits) {
+            let Some((from, to, message)) = self.mail.remove(next) else { return };
+            for role in message.heard_by() {
+                let message = message.clone();
+                match role {
+                    crate::paxos::RoleName::Coordinator => self.coordinator(to, Input::Message { from, message }),
+                    _ => self.participant(to, Input::Message { from, message }),
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, server: u8, command: Command) {
+        self.coordinator(Server(server), Input::Request(CoordinatorRequest::Propose(command)));
+    }
+
+    fn look(&mut self, times: u32) {
+        for _ in 0..times {
+            for server in all().iter() {
+                self.participant(server, Input::Timeout(ParticipantTimer::Look));
+            }
+            self.deliver();
+        }
+    }
+
+    fn tick(&mut self, times: u32) {
+        for _ in 0..times {
+            for server in all().iter() {
+                self.coordinator(server, Input::Timeout(CoordinatorTimer::Tick));
+            }
+            self.deliver();
+        }
+    }
+
+    /// A session, by server 1.
+    fn session(&mut self, nonce: u64) -> u64 {
+        self.ask(1, open(nonce));
+        self.deliver();
+        match self.outcomes.pop() {
+            Some((_, CoordinatorOutcome::Done { outcome: Outcome::Opened { session }, .. })) => session,
+            other => panic!("no session: {other:?}"),
+        }
+    }
+
+    fn restart_coordinator(&mut self, server: u8) {
+        let server = Server(server);
+        let mut fresh = Coordinator::new(server, all());
+        self.coordinator_disks[at(server)].iter().for_each(|record| fresh.replay(record.clone()));
+        self.coordinators[at(server)] = fresh;
+        self.down.retain(|one| *one != (server, COORDINATOR));
+        self.coordinator(server, Input::Start);
+    }
+
+    fn restart_participant(&mut self, server: u8) {
+        let server = Server(server);
+        let mut fresh = Participant::new(server, all(), Kv::with_sessions_at_most(2));
+        self.participant_disks[at(server)].iter().for_each(|record| fresh.replay(record.clone()));
+        self.participants[at(server)] = fresh;
+        self.down.retain(|one| *one != (server, PARTICIPANT));
+        self.participant(server, Input::Start);
+    }
+
+    fn in_doubt(&self) -> usize {
+        self.participants.iter().map(Participant::in_doubt_count).sum()
+    }
+
+    fn versions(&self, key: &str) -> Vec<u64> {
+        let version = |one: &Participant| one.kv().store().get(key.as_bytes()).map_or(0, |entry| entry.version);
+        self.participants.iter().map(version).collect()
+    }
+
+    fn has_said(&self, words: &str) -> bool {
+        self.facts.iter().any(|fact| fact.contains(words))
+    }
+}
+
+/// A disk that keeps nothing: tests keep the records themselves.
+struct Memory;
+
+impl<R> crate::role::Disk<R> for Memory {
+    type Error = std::convert::Infallible;
+
+    fn commit(&mut self, _records: &[R]) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_write_is_done_everywhere_with_four_messages_a_server_and_eleven_syncs() {
+    let mut cluster = Cluster::new();
+    let session = cluster.session(7);
+    let (sent, records) = (cluster.sent, |cluster: &Cluster| {
+        let of = |disks: &[Vec<ParticipantRecord>]| disks.iter().map(Vec::len).sum::<usize>();
+        of(&cluster.participant_disks) + cluster.coordinator_disks.iter().map(Vec::len).sum::<usize>()
+    });
+    let before = records(&cluster);
+    cluster.ask(2, put(session, 1, "k"));
+    cluster.deliver();
+    let done = CoordinatorOutcome::Done {
+        id: CommandId(session, 1),
+        outcome: Outcome::Applied(kv::Saved { slot: Slot(1 << 6 | 2), written: Written::Done { version: 1 } }),
+    };
+    assert!(
+        cluster.outcomes.iter().any(|(server, outcome)| (*server, outcome) == (Server(2), &done)),
+        "{:?}",
+        cluster.outcomes
+    );
+    assert_eq!(cluster.versions("k"), [1; 5]);
+    assert_eq!(cluster.sent - sent, 4 * 5, "VOTEREQ, VOTE, DECIDE and ACK");
+    // A new coordinator reserves its numbers once; then it is prepared and committed on five servers, and one commit record.
+    assert_eq!(records(&cluster) - before, 1 + 2 * 5 + 1);
+    assert!(cluster.coordinators.iter().all(Coordinator::is_idle) && cluster.in_doubt() == 0);
+}
+
+#[test]
+fn a_session_is_the_transaction_that_opened_it_and_a_full_table_gives_up_the_quietest() {
+    let mut cluster = Cluster::new();
+    let (first, second) = (cluster.session(7), cluster.session(8));
+    assert_eq!(TransactionId::of_slot(Slot(first)), TransactionId { number: 1, coordinator: Server(1) });
+    // Refused once, it tries again in the place of the quietest.
+    cluster.ask(3, open(9));
+    cluster.deliver();
+    cluster.coordinator(Server(3), Input::Timeout(CoordinatorTimer::Retry));
+    cluster.deliver();
+    let known = |cluster: &Cluster, session| {
+        cluster.participants.iter().filter(|one| one.kv().sessions().knows(session)).count()
+    };
+    assert_eq!((known(&cluster, first), known(&cluster, second)), (0, 5));
+    cluster.ask(4, put(first, 1, "k"));
+    cluster.deliver();
+    let last = cluster.outcomes.last();
+    assert!(matches!(last, Some((_, CoordinatorOutcome::Done { outcome: Outcome::Expired, .. }))), "{last:?}");
+}
+
+#[test]
+fn two_coordinators_that_want_one_key_refuse_each_other_and_both_get_it_in_the_end() {
+    let mut cluster = Cluster::new();
+    let session = cluster.session(7);
+    let other = cluster.session(8);
+    cluster.ask(1, put(session, 1, "k"));
+    cluster.ask(2, put(other, 1, "k"));
+    // Each server hears its own coordinator first.
+    cluster.deliver_while(|(from, to, _)| from == to);
+    cluster.deliver();
+    assert_eq!(cluster.versions("k"), [0; 5], "neither has all votes");
+    assert!(cluster.has_said("Locked"));
+    for server in [1, 2] {
+        cluster.coordinator(Server(server), Input::Timeout(CoordinatorTimer::Retry));
+        cluster.deliver();
+    }
+    assert_eq!(cluster.versions("k"), [2; 5]);
+}
+
+#[test]
+fn two_commands_for_one_key_at_one_server_wait_for_each_other() {
+    let mut cluster = Cluster::new();
+    let session = cluster.session(7);
+    cluster.ask(1, put(session, 1, "k"));
+    cluster.ask(1, put(session, 2, "k"));
+    cluster.deliver();
+    assert_eq!(cluster.versions("k"), [2; 5]);
+    assert!(!cluster.has_said("Locked"));
+}
+
+#[test]
+fn a_missing_vote_aborts_and_the_command_is_certainly_not_applied() {
+    let mut cluster = Cluster::new();
+    let session = cluster.session(7);
+    cluster.down.push((Server(5), PARTICIPANT));
+    cluster.ask(1, put(session, 1, "k"));
+    cluster.deliver();
+    assert_eq!(cluster.in_doubt(), 4);
+    cluster.tick(20);
+    let (id, silent) = (CommandId(session, 1), Servers::only(Server(5)));
+    let refused = CoordinatorOutcome::NotApplied { id, why: NotApplied::NoVote { silent } };
+    assert_eq!(cluster.outcomes.last(), Some(&(Server(1), refused)));
+    assert_eq!((cluster.versions("k"), cluster.in_doubt()), (vec![0; 5], 0));
+}
+
+#[test]
+fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
+    let mut cluster = Cluster::new();
+    let session = cluster.session(7);
+    cluster.ask(1, put(session, 1, "k"));
+    // All have voted, and the coordinator dies before it hears the last of them.
+    cluster.deliver_while(|(_, _, message)| matches!(message, Message::VoteRequest { .. }));
+    cluster.down.push((Server(1), COORDINATOR));
+    cluster.deliver();
+    cluster.look(100);
+    assert_eq!(cluster.in_doubt(), 5, "nobody has given up");
+    assert!(
+        cluster.has_said("Blocked")
+            && cluster.participants.iter().all(|one| one.in_doubt().all(|doubt| doubt.is_blocked))
+    );
+    // A read waits, and is told in the end that the key is locked.
+    cluster.participant(
+        Server(2),
+        Input::Request(ParticipantRequest::Read { token: 3, query: Get { key: b"k".to_vec() } }),
+    );
+    assert!(cluster.answers.is_empty());
+    cluster.look(8);
+    assert!(
+        matches!(cluster.answers[..], [(Server(2), ParticipantOutcome::ReadFailed { token: 3, .. })]),
+        "{:?}",
+        cluster.answers
+    );
+    // Without a record of a commit there was none.
+    cluster.restart_coordinator(1);
+    cluster.look(3);
+    assert_eq!((cluster.in_doubt(), cluster.versions("k")), (0, vec![0; 5]));
+    assert!(cluster.has_said("presumed: true"));
+}
+
+#[test]
+fn a_commit_outlives_its_coordinator_and_every_participant() {
+    let mut cluster = Cluster::new();
+    let session = cluster.session(7);
+    cluster.ask(1, put(session, 1, "k"));
+    cluster.deliver_while(|(_, _, message)| !matches!(message, Message::Decide { .. }));
+    // It has decided, and told its client; nobody else has heard a word of it.
+    assert!(matches!(cluster.outcomes.last(), Some((_, CoordinatorOutcome::Done { .. }))));
+    cluster.mail.clear();
+    for server in 1..=5 {
+        cluster.restart_participant(server);
+    }
+    assert_eq!(cluster.in_doubt(), 5);
+    cluster.mail.clear();
+    cluster.restart_coordinator(1);
+    cluster.deliver();
+    assert_eq!((cluster.in_doubt(), cluster.versions("k")), (0, vec![1; 5]));
+}
+
+#[test]
+fn one_that_knows_the_decision_ends_the_doubt_of_the_others() {
+    let mut cluster = Cluster::new();
+    let session = cluster.session(7);
+    cluster.ask(1, put(session, 1, "k"));
+    // Server 3 alone hears DECIDE before the coordinator is gone.
+    cluster.deliver_while(|(_, to, message)| !matches!(message, Message::Decide { .. }) || *to == Server(3));
+    cluster.down.push((Server(1), COORDINATOR));
+    cluster.mail.clear();
+    assert_eq!(cluster.in_doubt(), 4);
+    cluster.look(5);
+    assert_eq!((cluster.in_doubt(), cluster.versions("k")), (0, vec![1; 5]));
+}
+
+#[test]
+fn one_that_has_not_voted_ends_the_doubt_of_the_others_and_never_votes_yes_afterwards() {
+    let mut cluster = Cluster::new();
+    let session = cluster.session(7);
+    cluster.ask(1, put(session, 1, "k"));
+    // The request to server 5 is late.
+    cluster.deliver_while(|(_, to, message)| matches!(message, Message::VoteRequest { .. }) && *to != Server(5));
+    cluster.down.push((Server(1), COORDINATOR));
+    let late = cluster
+        .mail
+        .iter()
+        .position(|(_, to, message)| *to == Server(5) && matches!(message, Message::VoteRequest { .. }));
+    let late = cluster.mail.remove(late.unwrap()).unwrap();
+    cluster.look(5);
+    assert_eq!((cluster.in_doubt(), cluster.versions("k")), (0, vec![0; 5]));
+    // Not even after a crash: what it has said is on its disk.
+    cluster.restart_participant(5);
+    cluster.mail.push_back(late);
+    cluster.deliver();
+    assert_eq!(cluster.in_doubt(), 0);
+}
+
+#[test]
+fn a_coordinator_uses_no_number_twice() {
+    let mut coordinator = Coordinator::new(Server(1), all());
+    let mut records = Vec::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for life in 0..3 {
+        let mut fresh = Coordinator::new(Server(1), all());
+        records.iter().for_each(|record: &CoordinatorRecord| fresh.replay(record.clone()));
+        coordinator = fresh;
+        for n in 0..3 {
+            let input = Input::Request(CoordinatorRequest::Propose(open(life * 10 + n)));
+            let stepped = step_all(&mut coordinator, [((), input)], true);
+            records.extend(stepped.records().iter().cloned());
+            for (_, actions) in stepped.commit(&mut Memory).unwrap().into_actions() {
+                for action in actions {
+                    if let Action::Send { message: Message::VoteRequest { transaction, .. }, .. } = action {
+                        assert!(seen.insert(transaction), "{transaction} twice");
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(seen.len(), 9);
+    assert!(coordinator.next_number() > 2_048);
+}
+
+#[test]
+fn a_transaction_is_named_in_one_way() {
+    let id = TransactionId { number: 17, coordinator: Server(3) };
+    assert_eq!((id.to_string(), "17.3".parse()), ("17.3".to_string(), Ok(id)));
+    assert_eq!(TransactionId::of_slot(id.as_slot()), id);
+    for wrong in ["17", "17.", ".3", "17.64", "a.3"] {
+        assert!(wrong.parse::<TransactionId>().is_err(), "{wrong}");
+    }
+}
