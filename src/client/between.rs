@@ -56,9 +56,7 @@ pub(super) fn play(demo: &Demo, players: &mut [Player], protocol: Protocol) -> R
         player.client.set_timeout(demo.timeout);
         player.play(other, &get);
         let done = player.play(other, &put("meanwhile, by {client}")).end;
-        player
-            .printer
-            .line("the others are a majority: one of them has finished what was open, and went on".to_string());
+        player.printer.line("the others are a majority: one of them has finished what was open, and went on");
         come_back(player, &[(first, leader), (last, voter)])?;
         player.client.set_timeout(demo.timeout);
         return ended.and(done.map(|_| ()).map_err(|error| format!("no write without server {}: {error}", first.0)));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::batch::{Batch, Setting, run_one, shrink};
 use super::faults::{Fault, Faults};
 use super::invariants::Ghost;
+use super::marks::Mark;
 use super::plan::Plan;
 use super::world::{Report, Verdict};
 use crate::kv::Kv;
@@ -86,6 +87,26 @@ fn the_lines_of_a_run_prove_it_again() {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let run = Run::read(folder.path()).unwrap();
+        let audit = Audit::new(&run);
+        assert_eq!(audit.verdict().exit_code(), 0, "seed {seed}: {}", audit.explain(&run));
+    }
+}
+
+#[test]
+fn two_phase_commit_keeps_its_rules_under_all_faults() {
+    let setting = Setting { protocol: Some(Protocol::TwoPhaseCommit), ..all() };
+    let summary = batch(1, 120, setting).run(|_| {});
+    assert_eq!(summary.failure, None);
+    // What makes it worth something.
+    for mark in [Mark::Blocked, Mark::Unblocked, Mark::CooperativeCommit, Mark::CooperativeAbort, Mark::PresumedAbort] {
+        assert!(summary.marks.count(mark) > 0, "{mark:?}");
+    }
+    for seed in [1, 4, 9] {
+        let report = run_one(seed, setting, true);
+        let mut run = Run::default();
+        for (name, text) in &report.lines {
+            run.add(name, text.as_bytes(), u64::MAX).unwrap();
+        }
         let audit = Audit::new(&run);
         assert_eq!(audit.verdict().exit_code(), 0, "seed {seed}: {}", audit.explain(&run));
     }

@@ -1,15 +1,15 @@
 //! The coordinator: asks everybody, counts, decides, and remembers what it decided until everybody has heard it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::RangeInclusive;
 
-use serde::{Deserialize, Serialize};
-
+use super::words::{
+    CoordinatorFact, CoordinatorOutcome, CoordinatorRecord, CoordinatorRequest, CoordinatorTimer, NotApplied,
+};
 use super::{Decision, Known, Lock, Message, Refusal, TransactionId, Vote, Work};
 use crate::kv::{Command, Outcome, Saved, Written};
 use crate::museum::{self, Bug};
-use crate::paxos::{self, CommandId};
-use crate::role::{Input, Output, Role, Server, Servers, Timed};
+use crate::paxos;
+use crate::role::{Input, Output, Role, Server, Servers};
 
 /// A coordinator has at most so many commands at a time.
 const COMMANDS_MAX: usize = 1_024;
@@ -17,8 +17,6 @@ const COMMANDS_MAX: usize = 1_024;
 const RESERVED_AT_ONCE: u64 = 1_024;
 /// So many end records wait at most for a commit record to ride with.
 const ENDED_MAX: usize = 1_024;
-/// The length of a tick, in milliseconds.
-const TICK_MS: u64 = 50;
 /// Whoever has not voted is asked again after so many ticks, and after twice as many: 100 ms.
 const ASK_AGAIN: u32 = 2;
 /// After so many ticks without all votes a transaction is aborted: 300 ms.
@@ -28,124 +26,6 @@ const VOTES_MAX: u32 = 6;
 const AGE_MAX: u32 = 10;
 /// Whoever has not acknowledged a commit is told again after so many ticks: 200 ms.
 const TELL_AGAIN: u32 = 4;
-
-/// What a coordinator must never forget.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum CoordinatorRecord {
-    /// Every number below is spent.
-    Reserved(u64),
-    /// It decided to commit. There is no such record for an abort: without this one, it is one.
-    Committed(TransactionId),
-    /// Everybody has acknowledged. May come late, and never waits for the disk by itself.
-    Ended(TransactionId),
-}
-
-/// What the server asks of its coordinator.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum CoordinatorRequest {
-    /// A client's command.
-    Propose(paxos::Command),
-}
-
-/// What it tells its server.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum CoordinatorOutcome {
-    /// What a command came to.
-    Done {
-        /// The command.
-        id: CommandId,
-        /// What it came to, on all servers.
-        outcome: Outcome,
-    },
-    /// The command is certainly not applied by this try: every transaction for it was aborted.
-    NotApplied {
-        /// The command.
-        id: CommandId,
-        /// Why.
-        why: NotApplied,
-    },
-}
-
-/// Why a command is not applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum NotApplied {
-    /// These servers did not vote in time, and all must.
-    NoVote {
-        /// They.
-        silent: Servers,
-    },
-    /// Its key was held by this transaction, again and again.
-    Locked {
-        /// The last one that was in the way.
-        by: TransactionId,
-    },
-    /// Too much is going on.
-    Busy,
-}
-
-/// A step of a coordinator.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum CoordinatorFact {
-    /// It asks for votes.
-    Requested {
-        /// The transaction.
-        transaction: TransactionId,
-        /// What it does.
-        work: Work,
-        /// Whom it asks.
-        to: Servers,
-    },
-    /// It has decided.
-    Decided {
-        /// The transaction.
-        transaction: TransactionId,
-        /// How.
-        decision: Decision,
-        /// What it does.
-        work: Work,
-        /// Who has voted yes.
-        yes: Servers,
-        /// Who has voted no, and why, if that is the reason.
-        no: Option<(Server, Refusal)>,
-        /// Whom it tells.
-        to: Servers,
-    },
-    /// It tells a decision that it took before.
-    ToldAgain {
-        /// The transaction.
-        transaction: TransactionId,
-        /// What it is told.
-        decision: Decision,
-        /// Whether it has no record of it, and so knows that it was aborted.
-        presumed: bool,
-        /// Whom.
-        to: Servers,
-    },
-    /// Everybody has acknowledged a commit: it may be forgotten.
-    Ended {
-        /// The transaction.
-        transaction: TransactionId,
-    },
-}
-
-/// Its time-outs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CoordinatorTimer {
-    /// Time has passed.
-    Tick,
-    /// Commands that were refused may be tried again.
-    Retry,
-}
-
-impl Timed for CoordinatorTimer {
-    fn delay_ms(&self) -> RangeInclusive<u64> {
-        match self {
-            CoordinatorTimer::Tick => TICK_MS..=TICK_MS,
-            // Of two that refused each other one comes first: the pause is random, and longer than a transaction.
-            CoordinatorTimer::Retry => 5..=45,
-        }
-    }
-}
 
 /// A command and how far it has come.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -488,7 +368,7 @@ impl Coordinator {
         }
         let (old, waiting) = self.waiting.drain(..).partition(|wish| wish.age >= AGE_MAX);
         self.waiting = waiting;
-        for Wish { work, why, .. } in VecDeque::from(old) {
+        for Wish { work, why, .. } in old {
             out.outcome(CoordinatorOutcome::NotApplied { id: work.command.id, why });
         }
     }

@@ -63,14 +63,13 @@ mod message;
 mod participant;
 #[cfg(test)]
 mod tests;
+mod words;
 
-pub use coordinator::{
-    Coordinator, CoordinatorFact, CoordinatorOutcome, CoordinatorRecord, CoordinatorRequest, CoordinatorTimer,
-    NotApplied,
-};
+pub use coordinator::Coordinator;
 pub use lock::Lock;
 pub use message::{Decision, Known, Message, Refusal, TransactionId, Vote, Work};
-pub use participant::{
-    DECIDED_MAX, InDoubt, Participant, ParticipantFact, ParticipantOutcome, ParticipantRecord, ParticipantRequest,
-    ParticipantTimer,
+pub use participant::{DECIDED_MAX, Participant};
+pub use words::{
+    CoordinatorFact, CoordinatorOutcome, CoordinatorRecord, CoordinatorRequest, CoordinatorTimer, InDoubt, NotApplied,
+    ParticipantFact, ParticipantOutcome, ParticipantRecord, ParticipantRequest, ParticipantTimer,
 };

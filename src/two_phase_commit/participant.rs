@@ -1,22 +1,20 @@
 //! The participant: votes, remembers its vote, holds the locks, and does what was decided. It is also the store.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
-use serde::{Deserialize, Serialize};
-
+use super::words::{
+    InDoubt, LOOK_MS, ParticipantFact, ParticipantOutcome, ParticipantRecord, ParticipantRequest, ParticipantTimer,
+};
 use super::{Decision, Known, Lock, Message, Refusal, TransactionId, Vote, Work};
-use crate::kv::{Command, Foreseen, Get, Kv, Outcome, Versioned};
+use crate::kv::{Command, Foreseen, Get, Kv, Outcome};
 use crate::museum::{self, Bug};
 use crate::paxos::{Slot, StateMachine};
-use crate::role::{Input, Output, Role, Server, Servers, Timed};
+use crate::role::{Input, Output, Role, Server, Servers};
 
 /// A participant is prepared for at most so many transactions at a time.
 const PREPARED_MAX: usize = 4_096;
 /// It remembers the decisions of so many; whoever asks for older ones is refused.
 pub const DECIDED_MAX: usize = 4_096;
-/// The length of a look, in milliseconds.
-const LOOK_MS: u64 = 100;
 /// Prepared for so many looks without a word, it asks: 200 to 300 ms.
 const ASK_AFTER: u32 = 3;
 /// And again after so many more.
@@ -25,149 +23,6 @@ const ASK_AGAIN: u32 = 2;
 const BLOCKED_AFTER: u32 = 5;
 /// A read waits for a lock for so many looks: 0.8 s.
 const READ_MAX: u32 = 8;
-
-/// What a participant must never forget.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum ParticipantRecord {
-    /// It voted yes: it can do this, and has promised to do or drop it as it is told.
-    Prepared {
-        /// The transaction.
-        transaction: TransactionId,
-        /// What it does.
-        work: Work,
-    },
-    /// It was done.
-    Committed(TransactionId),
-    /// It was dropped; or, without a vote before, it never will be done here.
-    Aborted(TransactionId),
-}
-
-/// What the server asks of its participant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ParticipantRequest {
-    /// A read.
-    Read {
-        /// Comes back in the answer.
-        token: u64,
-        /// What is asked.
-        query: Get,
-    },
-}
-
-/// What it tells its server.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ParticipantOutcome {
-    /// The answer of a read.
-    Answer {
-        /// Of the request.
-        token: u64,
-        /// So many transactions had been committed here.
-        applied: u64,
-        /// What the key holds.
-        answer: Versioned,
-    },
-    /// A read has waited for too long for a key that is locked.
-    ReadFailed {
-        /// Of the request.
-        token: u64,
-        /// The transaction in the way.
-        by: TransactionId,
-    },
-}
-
-/// A step of a participant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ParticipantFact {
-    /// It has voted.
-    Voted {
-        /// The transaction.
-        transaction: TransactionId,
-        /// What it does.
-        work: Work,
-        /// How.
-        vote: Vote,
-        /// The coordinator.
-        to: Server,
-    },
-    /// It has done what a committed transaction says.
-    Committed {
-        /// The transaction.
-        transaction: TransactionId,
-        /// What it did.
-        work: Work,
-        /// What it came to.
-        outcome: Outcome,
-        /// How many transactions have been committed here by now.
-        applied: u64,
-        /// The coordinator, which hears of it.
-        to: Server,
-    },
-    /// It has dropped a transaction for which it was prepared.
-    Aborted {
-        /// The transaction.
-        transaction: TransactionId,
-        /// What it would have done.
-        work: Work,
-    },
-    /// It was asked about a transaction for which it has not voted, and now never will.
-    GivenUp {
-        /// The transaction.
-        transaction: TransactionId,
-        /// Who asked.
-        to: Server,
-    },
-    /// It is in doubt, and asks.
-    Inquired {
-        /// The transaction.
-        transaction: TransactionId,
-        /// What it does.
-        work: Work,
-        /// Whom it asks.
-        to: Servers,
-    },
-    /// It has told another one what it knows.
-    Answered {
-        /// The transaction.
-        transaction: TransactionId,
-        /// What it knows.
-        known: Known,
-        /// Whom.
-        to: Server,
-    },
-    /// A read waits for a lock.
-    ReadWaits {
-        /// The transaction that holds it.
-        by: TransactionId,
-        /// What is asked.
-        query: Get,
-    },
-    /// Everybody who answers is prepared, and the coordinator does not: nobody may decide.
-    Blocked {
-        /// The transaction.
-        transaction: TransactionId,
-        /// What it would do.
-        work: Work,
-        /// Those who have said that they are prepared too, and itself.
-        prepared: Servers,
-        /// Those who have said nothing, the coordinator's server perhaps among them.
-        silent: Servers,
-        /// For how long it has been prepared, in milliseconds by its own clock: at least.
-        waited_ms: u64,
-    },
-}
-
-/// Its time-out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ParticipantTimer {
-    /// Looks for what has waited for long.
-    Look,
-}
-
-impl Timed for ParticipantTimer {
-    fn delay_ms(&self) -> RangeInclusive<u64> {
-        LOOK_MS..=LOOK_MS
-    }
-}
 
 /// A transaction that it has voted yes for, and whose decision it does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -188,19 +43,6 @@ struct Waiting {
     token: u64,
     query: Get,
     looks: u32,
-}
-
-/// A transaction in doubt, for those who look on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InDoubt {
-    /// Which.
-    pub transaction: TransactionId,
-    /// The key that it locks; none if it opens a session.
-    pub key: Option<Vec<u8>>,
-    /// For how long, in milliseconds: at least.
-    pub waited_ms: u64,
-    /// Whether nobody who answers knows the decision.
-    pub is_blocked: bool,
 }
 
 /// A participant. See the [module's essay](super).
@@ -560,7 +402,7 @@ impl Participant {
         let (free, waiting) =
             std::mem::take(&mut self.reads).into_iter().partition(|read| self.holder(&read.query).is_none());
         self.reads = waiting;
-        for Waiting { token, query, .. } in Vec::from(free) {
+        for Waiting { token, query, .. } in free {
             self.answer(token, &query, out);
         }
     }

@@ -49,7 +49,8 @@ pub(super) fn check(case: &mut Case<'_>) {
     check_versions(case);
     check_clients(case, &transactions);
     let is_open = |one: &&Transaction| {
-        !one.is_ended && one.yes.keys().any(|server| !one.acks.contains_key(server) && !one.dropped.contains_key(server))
+        !one.is_ended
+            && one.yes.keys().any(|server| !one.acks.contains_key(server) && !one.dropped.contains_key(server))
     };
     case.counts.commits = Some(CommitCounts {
         transactions: transactions.len(),
@@ -187,7 +188,8 @@ fn check_versions(case: &mut Case<'_>) {
     for (server, lines) in case.by_server.clone() {
         let mut versions: BTreeMap<Text, (u64, usize)> = BTreeMap::new();
         for at in lines {
-            let Event::Ack { tx, key: Some(key), result, version: Some(version), if_version, .. } = &case.run.line(at).event
+            let Event::Ack { tx, key: Some(key), result, version: Some(version), if_version, .. } =
+                &case.run.line(at).event
             else {
                 continue;
             };

@@ -125,7 +125,8 @@ const SENTENCES = {
     server(readServer(f.to)), " instead"],
   TIMEOUT: (line, f, who) => [who, ` gives up after ${shortTime(f.waited)}: ${RESULTS[f.status] || f.status}`],
   MALFORMED: (line, f, who) => [who, ` received malformed request of length ${f.length} from ${f.from}`],
-  BOOT: (line, f, who) => !line.server ? [who, " starts"] : [who, ` starts${f.life > 1 ? `, in life ${f.life}` : ""}: applied up to slot ${f.applied || 0}, promised `,
+  BOOT: (line, f, who) => !line.server ? [who, " starts"] : f.protocol === "two-phase-commit"
+    ? [who, ` starts${f.life > 1 ? `, in life ${f.life}` : ""}: ${many(Number(f.applied || 0), "transaction")} done`] : [who, ` starts${f.life > 1 ? `, in life ${f.life}` : ""}: applied up to slot ${f.applied || 0}, promised `,
     f.promised && f.promised !== "none" ? ballot(f.promised) : "nothing",
     f.restart && f.restart !== "disk" ? "; its acceptors will forget: UNSAFE" : ""],
   STOP: (line, f, who) => [who, ` stops (${readText(f.cause)})`],
