@@ -16,7 +16,7 @@ Options:
   --cluster FILE   the cluster file [default: res/cluster.toml]
   --fail WHAT      which roles fail at random: none, acceptors, all [default: acceptors]
   --seed N         fixes all random times [default: drawn, and shown]
-  --protocol P     how the servers agree [default: basic-paxos]
+  --protocol P     how the servers agree: basic-paxos, multi-paxos or two-phase-commit [default: basic-paxos]
 Everything else goes to each paxos-server as it is: --mean-up 4s, --mean-down 1.5s, --steps off, --restart lost, --lab
 (lets clients crash roles) ... See: paxos-server --help
 

@@ -324,7 +324,7 @@ impl Ghost {
         let committed: Vec<TransactionId> = self.commits.committed.iter().copied().collect();
         for transaction in committed {
             for (server, (participant, _)) in disks {
-                let done = participant.decision(transaction) == Some(Decision::Commit);
+                let done = participant.may_have_done(transaction);
                 let promised = participant.in_doubt().any(|doubt| doubt.transaction == transaction);
                 let coordinator = disks.get(&transaction.coordinator).map(|(_, coordinator)| coordinator);
                 let known = coordinator.is_none_or(|coordinator| coordinator.knows(transaction));

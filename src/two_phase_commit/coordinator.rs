@@ -24,6 +24,8 @@ const VOTES_MAX: u32 = 6;
 /// A command that is so many ticks old is not tried again: with one more try it ends within 0.8 s, before its client asks
 /// another server.
 const AGE_MAX: u32 = 10;
+/// The longest pause of a command that the same transaction is in the way of, in retries: some 0.2 s.
+const PAUSE_MAX: u32 = 8;
 /// Whoever has not acknowledged a commit is told again after so many ticks: 200 ms.
 const TELL_AGAIN: u32 = 4;
 
@@ -34,8 +36,10 @@ struct Wish {
     lock: Lock,
     /// Ticks since its client asked.
     age: u32,
-    /// It was refused, and waits for the next retry.
-    pauses: bool,
+    /// It was refused, and waits for so many retries.
+    pause: u32,
+    /// The last pause; it doubles while one and the same transaction is in the way.
+    last_pause: u32,
     /// Why it was not applied so far.
     why: NotApplied,
 }
@@ -135,7 +139,7 @@ impl Coordinator {
         }
         let work = Work { command, evict: None };
         let lock = Lock::of(&decoded);
-        self.waiting.push_back(Wish { work, lock, age: 0, pauses: false, why: NotApplied::Busy });
+        self.waiting.push_back(Wish { work, lock, age: 0, pause: 0, last_pause: 1, why: NotApplied::Busy });
         self.begin_ready(out);
         self.keep_time(out);
     }
@@ -147,7 +151,7 @@ impl Coordinator {
             let wish = &self.waiting[at];
             let is_behind = self.open.values().any(|open| open.wish.lock == wish.lock)
                 || self.waiting.iter().take(at).any(|before| before.lock == wish.lock);
-            if wish.pauses || is_behind {
+            if wish.pause > 0 || is_behind {
                 at += 1;
             } else if let Some(wish) = self.waiting.remove(at) {
                 self.begin(wish, out);
@@ -273,6 +277,8 @@ impl Coordinator {
                 self.try_later(wish, out);
             }
             Refusal::Locked(by) => {
+                let is_same = wish.why == NotApplied::Locked { by };
+                wish.last_pause = if is_same { (2 * wish.last_pause).min(PAUSE_MAX) } else { 1 };
                 wish.why = NotApplied::Locked { by };
                 self.try_later(wish, out);
             }
@@ -285,10 +291,26 @@ impl Coordinator {
             let (id, why) = (wish.work.command.id, wish.why);
             return out.outcome(CoordinatorOutcome::NotApplied { id, why });
         }
-        wish.pauses = true;
+        wish.pause = wish.last_pause;
         // It is older than those that wait.
         self.waiting.push_front(wish);
-        if !std::mem::replace(&mut self.retries, true) {
+        self.keep_trying(out);
+    }
+
+    /// Some of those that were refused may be tried again.
+    fn handle_retry(&mut self, out: &mut Output<Self>) {
+        self.retries = false;
+        for wish in &mut self.waiting {
+            wish.pause = wish.pause.saturating_sub(1);
+        }
+        self.begin_ready(out);
+        self.keep_trying(out);
+        self.keep_time(out);
+    }
+
+    fn keep_trying(&mut self, out: &mut Output<Self>) {
+        let somebody_pauses = self.waiting.iter().any(|wish| wish.pause > 0);
+        if somebody_pauses && !std::mem::replace(&mut self.retries, true) {
             out.arm(CoordinatorTimer::Retry);
         }
     }
@@ -423,12 +445,7 @@ impl Role for Coordinator {
                 }
             },
             Input::Timeout(CoordinatorTimer::Tick) => self.handle_tick(out),
-            Input::Timeout(CoordinatorTimer::Retry) => {
-                self.retries = false;
-                self.waiting.iter_mut().for_each(|wish| wish.pauses = false);
-                self.begin_ready(out);
-                self.keep_time(out);
-            }
+            Input::Timeout(CoordinatorTimer::Retry) => self.handle_retry(out),
         }
     }
 }

@@ -17,8 +17,8 @@ const PREPARED_MAX: usize = 4_096;
 pub const DECIDED_MAX: usize = 4_096;
 /// Prepared for so many looks without a word, it asks: 200 to 300 ms.
 const ASK_AFTER: u32 = 3;
-/// And again after so many more.
-const ASK_AGAIN: u32 = 2;
+/// And again after twice as many, and so on, up to so many.
+const ASK_AGAIN_MAX: u32 = 8;
 /// Prepared for so many looks, with answers that did not help, it calls itself blocked; and again after twice as many.
 const BLOCKED_AFTER: u32 = 5;
 /// A read waits for a lock for so many looks: 0.8 s.
@@ -118,6 +118,11 @@ impl Participant {
     /// What a transaction came to here, as far as it remembers.
     pub fn decision(&self, transaction: TransactionId) -> Option<Decision> {
         self.decided.get(&transaction).copied()
+    }
+
+    /// Whether it may have done this one: it remembers that it has, or has forgotten its time.
+    pub fn may_have_done(&self, transaction: TransactionId) -> bool {
+        self.decision(transaction).map_or(transaction <= self.forgotten, |decision| decision == Decision::Commit)
     }
 
     // ---- voting
@@ -356,7 +361,8 @@ impl Participant {
                 let (transaction, work, waited_ms) = (*transaction, prepared.work.clone(), u64::from(looks) * LOOK_MS);
                 out.news(ParticipantFact::Blocked { transaction, work, prepared: both, silent, waited_ms });
             }
-            if looks >= ASK_AFTER && (looks - ASK_AFTER).is_multiple_of(ASK_AGAIN) {
+            let asks_again = looks > ASK_AGAIN_MAX && (looks - 1).is_multiple_of(ASK_AGAIN_MAX);
+            if looks >= ASK_AFTER && ((looks - 1).is_power_of_two() || asks_again) {
                 asks.push(*transaction);
             }
         }

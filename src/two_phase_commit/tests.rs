@@ -310,7 +310,7 @@ fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
     );
     // Without a record of a commit there was none.
     cluster.restart_coordinator(1);
-    cluster.look(3);
+    cluster.look(9);
     assert_eq!((cluster.in_doubt(), cluster.versions("k")), (0, vec![0; 5]));
     assert!(cluster.has_said("presumed: true"));
 }

@@ -37,8 +37,8 @@ pub(super) const LESSON: Lesson = Lesson {
         (When::Seen(3, "participant VOTE     req=c1-3"), Do::Nothing),
         (When::Seen(4, "participant VOTE     req=c1-3"), Do::Crash(1, Coordinator)),
         (When::Seen(2, "participant BLOCKED"), Do::Get(2, "color")),
-        (When::At(1_900 * MS), Do::Restart(1, Coordinator)),
+        (When::At(1_550 * MS), Do::Restart(1, Coordinator)),
         (When::Seen(2, "participant ABORTED"), Do::Restart(5, Participant)),
     ],
-    end: 2_400 * MS,
+    end: 2_000 * MS,
 };
