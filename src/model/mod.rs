@@ -194,7 +194,7 @@ impl Scope {
         match ROLES[usize::from(packet.role)] {
             RoleName::Proposer => self.propose(world, to, Input::Message { from, message }),
             RoleName::Acceptor => self.accept(world, to, Input::Message { from, message }),
-            RoleName::Learner => self.learn(world, to, Input::Message { from, message }),
+            _ => self.learn(world, to, Input::Message { from, message }),
         }
     }
 }
