@@ -119,6 +119,20 @@ impl Proposer {
         self.next_round
     }
 
+    /// Whether it has something to do when its learner has applied more. If not, it may hear of it later.
+    pub fn wants_applied(&self) -> bool {
+        match &self.phase {
+            Phase::Proposing(work) => work.open() > 0,
+            Phase::CatchingUp => true,
+            Phase::Idle | Phase::Pausing | Phase::PreVoting { .. } | Phase::Preparing(..) => self.applied.is_none(),
+        }
+    }
+
+    /// Whether it can do nothing with another command before its learner has applied more. If so, it may hear of it later.
+    pub fn is_full(&self) -> bool {
+        matches!(&self.phase, Phase::Proposing(work) if work.is_full())
+    }
+
     /// BEAT: how far a learner is. The own learner's says that it lives.
     fn handle_beat(&mut self, server: Server, applied: Slot, out: &mut Output<Self>) {
         if server == self.me {

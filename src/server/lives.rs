@@ -138,7 +138,7 @@ pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Durat
         RoleName::Learner => "what it applied since its last checkpoint is gone with its memory; its peers have it",
     };
     house.line_because(name.into(), &Context::default(), lines::crash(order, up), Some(why.to_string()));
-    for item in inbox.items.try_iter() {
+    while let Some(item) = inbox.take_one() {
         if let Item::Mail(mail) = item {
             tell_lost(&mail.input, house::Cause::Crashed, &mail.context, shell);
         }

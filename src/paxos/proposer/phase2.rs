@@ -86,6 +86,11 @@ impl Proposing {
         self.next
     }
 
+    /// Whether no command can be proposed before open slots are applied.
+    pub(super) fn is_full(&self) -> bool {
+        self.open() > 0 && (self.commands_left == 0 || self.groups.len() >= GROUPS_MAX || !self.has_room())
+    }
+
     fn has_room(&self) -> bool {
         (self.open.len() as u64) < WINDOW
     }
