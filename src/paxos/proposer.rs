@@ -128,9 +128,12 @@ impl Proposer {
         }
     }
 
-    /// Whether it can do nothing with another command before its learner has applied more. If so, it may hear of it later.
-    pub fn is_full(&self) -> bool {
-        matches!(&self.phase, Phase::Proposing(work) if work.is_full())
+    /// So many more commands must come before it has anything to do with them, unless something else happens.
+    pub fn worth(&self) -> usize {
+        match &self.phase {
+            Phase::Proposing(work) => work.worth().saturating_sub(self.commands.idle() + self.guests.len()),
+            _ => 1,
+        }
     }
 
     /// BEAT: how far a learner is. The own learner's says that it lives.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -69,8 +69,8 @@ pub struct House {
 pub struct Demand {
     /// The proposer waits for slots to be applied.
     pub wants_applied: AtomicBool,
-    /// The proposer could do nothing with another command before slots are applied.
-    pub is_full: AtomicBool,
+    /// The proposer can do nothing with more commands before so many have come.
+    pub worth: AtomicUsize,
     /// The learner knows of chosen slots that it cannot apply.
     pub is_learner_behind: AtomicBool,
     /// The last slot that the learner has applied.
@@ -179,7 +179,7 @@ impl House {
         let size = if from == self.me { 0 } else { message.size() };
         let name = message.name();
         let haste = self.haste(role, from, &message);
-        let can_wait = move || self.can_wait(haste);
+        let can_wait = move |_| self.can_wait(haste);
         let lost = match role {
             RoleName::Proposer => leave(&self.proposer, from, message, context, size, can_wait),
             RoleName::Acceptor => leave(&self.acceptor, from, message, context, size, can_wait),
@@ -327,7 +327,7 @@ fn leave<R: Role<Message = Message>>(
     message: Message,
     context: &Context,
     size: usize,
-    can_wait: impl FnOnce() -> bool,
+    can_wait: impl FnOnce(usize) -> bool,
 ) -> Result<(), Lost> {
     let mail = Mail { context: context.clone(), input: Input::Message { from, message }, size };
     mailbox.leave(mail, can_wait)

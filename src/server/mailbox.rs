@@ -133,27 +133,27 @@ impl<R: Role> Mailbox<R> {
 
     /// Hands an input to the role and wakes it; never blocks.
     pub fn post(&self, mail: Mail<R>) -> Result<(), Lost> {
-        self.hand_over(Item::Mail(mail), Room::Usual, || false)
+        self.hand_over(Item::Mail(mail), Room::Usual, |_| false)
     }
 
     /// Hands an input to the role, and wakes it unless that `can_wait`; never blocks. The question is asked under the lock
     /// under which the role falls asleep: what the role has made known before that is heard here.
-    pub fn leave(&self, mail: Mail<R>, can_wait: impl FnOnce() -> bool) -> Result<(), Lost> {
+    pub fn leave(&self, mail: Mail<R>, can_wait: impl FnOnce(usize) -> bool) -> Result<(), Lost> {
         self.hand_over(Item::Mail(mail), Room::Usual, can_wait)
     }
 
     /// Hands over an input that must not be lost because others fill the mailbox; never blocks.
     pub fn post_reserved(&self, mail: Mail<R>) -> Result<(), Lost> {
-        self.hand_over(Item::Mail(mail), Room::Reserved, || false)
+        self.hand_over(Item::Mail(mail), Room::Reserved, |_| false)
     }
 
     /// Hands an order to the role; never blocks. An error if the role is down.
     pub fn order(&self, item: Item<R>) -> Result<(), Lost> {
-        self.hand_over(item, Room::Reserved, || false)
+        self.hand_over(item, Room::Reserved, |_| false)
     }
 
     /// Puts the item into the mailbox of this life, or of none: closing waits until it is in.
-    fn hand_over(&self, item: Item<R>, room: Room, can_wait: impl FnOnce() -> bool) -> Result<(), Lost> {
+    fn hand_over(&self, item: Item<R>, room: Room, can_wait: impl FnOnce(usize) -> bool) -> Result<(), Lost> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         open.as_ref().ok_or(Lost::Down)?.put(item, room, can_wait)
     }
@@ -170,7 +170,7 @@ impl<R: Role> Life<R> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, item: Item<R>, room: Room, can_wait: impl FnOnce() -> bool) -> Result<(), Lost> {
+    fn put(&self, item: Item<R>, room: Room, can_wait: impl FnOnce(usize) -> bool) -> Result<(), Lost> {
         let size = item.size();
         let mut queue = self.lock();
         let Queue { items, bytes, is_over, .. } = &mut *queue;
@@ -187,7 +187,8 @@ impl<R: Role> Life<R> {
         items.push_back(item);
         *bytes += size;
         let is_much = items.len() >= QUIET_MAX || *bytes >= QUIET_MAX_BYTES;
-        if queue.sleeps && (is_much || !can_wait()) {
+        let count = items.len();
+        if queue.sleeps && (is_much || !can_wait(count)) {
             queue.sleeps = false;
             drop(queue);
             self.arrived.notify_one();
@@ -316,27 +317,27 @@ mod tests {
         let inbox = mailbox.open();
         let sleeper = asleep(&inbox, "few");
         for _ in 1..QUIET_MAX {
-            mailbox.leave(mail(0), || true).unwrap();
+            mailbox.leave(mail(0), |_| true).unwrap();
         }
         assert!(inbox.0.lock().sleeps && !sleeper.is_finished());
-        mailbox.leave(mail(0), || true).unwrap();
+        mailbox.leave(mail(0), |_| true).unwrap();
         assert_eq!(sleeper.join().unwrap(), Waited::Called, "so many inputs are a reason to wake");
         assert_eq!(inbox.wait(None), Waited::Called, "nobody sleeps while something is there");
         inbox.take(QUIET_MAX, 1, &mut Vec::new());
         let sleeper = asleep(&inbox, "large");
-        mailbox.leave(mail(QUIET_MAX_BYTES - 1), || true).unwrap();
+        mailbox.leave(mail(QUIET_MAX_BYTES - 1), |_| true).unwrap();
         assert!(inbox.0.lock().sleeps && !sleeper.is_finished());
-        mailbox.leave(mail(1), || true).unwrap();
+        mailbox.leave(mail(1), |_| true).unwrap();
         assert_eq!(sleeper.join().unwrap(), Waited::Called, "so are so many bytes");
         inbox.take(2, usize::MAX, &mut Vec::new());
         let sleeper = asleep(&inbox, "one");
-        mailbox.leave(mail(0), || true).unwrap();
-        mailbox.leave(mail(0), || false).unwrap();
+        mailbox.leave(mail(0), |_| true).unwrap();
+        mailbox.leave(mail(0), |_| false).unwrap();
         assert_eq!(sleeper.join().unwrap(), Waited::Called);
         let mut taken = Vec::new();
         inbox.take(9, usize::MAX, &mut taken);
         assert_eq!(taken.len(), 2, "both are there");
-        mailbox.leave(mail(0), || true).unwrap();
+        mailbox.leave(mail(0), |_| true).unwrap();
         take(&inbox);
         assert_eq!(inbox.wait(Some(Instant::now())), Waited::TimedOut);
         let sleeper = asleep(&inbox, "end");

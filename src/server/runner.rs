@@ -186,20 +186,37 @@ where
     R: Role<Message = paxos::Message>,
     S: Shell<R>,
 {
-    let (drafts, todo) = sort(actions, |fact, context| shell.draft(fact, context));
     let house = shell.house();
+    let is_fact = |action: &Action<R>| matches!(action, Action::Fact(_));
+    if !actions.iter().flat_map(|(_, actions)| actions).any(is_fact) {
+        // Nothing to write, nothing to sort.
+        for (context, actions) in actions {
+            actions.into_iter().for_each(|action| act(action, context.clone(), timers, shell));
+        }
+        return;
+    }
+    let (drafts, todo) = sort(actions, |fact, context| shell.draft(fact, context));
     let ids = house.trace.write_group(&drafts);
     for (line, context, action) in todo {
         let context = match line.and_then(|line| Some((ids.get(line)?.clone()?, &drafts[line]))) {
             Some((id, draft)) => Context { re: Some(id), req: draft.req.clone() },
             None => context,
         };
-        match action {
-            Action::Send { to, message } => house.send(to, message, context),
-            Action::Arm(timer) => timers.arm(timer, context),
-            Action::Outcome(outcome) => shell.outcome(outcome, context),
-            Action::Fact(_) => {}
-        }
+        act(action, context, timers, shell);
+    }
+}
+
+/// Does what a role wants done.
+fn act<R, S>(action: Action<R>, context: Context, timers: &mut Timers<R::Timer>, shell: &S)
+where
+    R: Role<Message = paxos::Message>,
+    S: Shell<R>,
+{
+    match action {
+        Action::Send { to, message } => shell.house().send(to, message, context),
+        Action::Arm(timer) => timers.arm(timer, context),
+        Action::Outcome(outcome) => shell.outcome(outcome, context),
+        Action::Fact(_) => {}
     }
 }
 

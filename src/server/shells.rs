@@ -46,7 +46,7 @@ impl Shell<Proposer> for ProposerShell {
     fn publish(&self, role: &Proposer) {
         let demand = &self.0.demand;
         demand.wants_applied.store(role.wants_applied(), Ordering::Relaxed);
-        demand.is_full.store(role.is_full(), Ordering::Relaxed);
+        demand.worth.store(role.worth(), Ordering::Relaxed);
         self.0.board.update(|shown| shown.set_leader(role.leader()));
     }
 }
@@ -152,7 +152,7 @@ impl Shell<Learner<Kv>> for LearnerShell {
                 let mail = Mail { context, input, size: 0 };
                 let wants = || self.0.demand.wants_applied.load(Ordering::Relaxed);
                 // Lost if the proposer is down or busy: the learner's next beat tells it the same slot.
-                let is_told = self.0.proposer.leave(mail, || !wants()).is_ok();
+                let is_told = self.0.proposer.leave(mail, |_| !wants()).is_ok();
                 // It goes on at once, and what it writes to the peers takes along what was said here.
                 self.1.set(is_told && wants());
             }
