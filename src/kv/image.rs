@@ -86,11 +86,10 @@ impl Changed {
         Changed { since: Names { is_whole: true, ..Names::default() }, taken: Names::default() }
     }
 
-    /// A key has changed that does not stand here yet.
+    /// A key has changed that does not stand here yet. Kept also when everything is to be written: the store believes that
+    /// it stands here.
     pub(super) fn key(&mut self, key: Vec<u8>) {
-        if !self.since.is_whole {
-            self.since.keys.push(key);
-        }
+        self.since.keys.push(key);
     }
 
     pub(super) fn session(&mut self, id: u64) {
@@ -107,6 +106,7 @@ impl Changed {
         let key = |key: &Vec<u8>, entry: &Versioned| Piece::Key { key: key.clone(), entry: entry.clone() };
         let session = |(id, session): (u64, &Session)| Piece::Session { id, session: session.clone() };
         if *is_whole {
+            keys.iter().for_each(|name| drop(store.list(name, false)));
             let all_keys = store.entries().map(|(name, entry)| key(name, entry));
             let pieces = all_keys.chain(sessions.all().map(session)).collect();
             return Changes { is_whole: true, pieces, ended: Vec::new() };
@@ -211,7 +211,13 @@ mod tests {
             loaded.load(&encode_part(&pieces.to_vec())).unwrap();
         }
         assert_eq!((loaded.digest(), loaded.store(), loaded.sessions()), (kv.digest(), kv.store(), kv.sessions()));
+        // What changes before and after everything is written for the first time is written too.
+        apply(&mut loaded, 11, put(1, 10, "k1"));
         assert!(loaded.take_changes().is_whole);
+        loaded.changes_kept();
+        apply(&mut loaded, 12, put(1, 11, "k1"));
+        let changed: Vec<Piece> = loaded.take_changes().pieces;
+        assert!(changed.iter().any(|piece| matches!(piece, Piece::Key { key, .. } if key == b"k1")), "{changed:?}");
         assert!(loaded.load(b"\x07no part").is_err());
     }
 }

@@ -65,6 +65,7 @@ impl Cradle {
         }
         let opened = AcceptorJournal::open(&self.folder, self.house.options.segment_bytes());
         let (journal, recovered) = opened?;
+        let journal = journal.slowed_by(self.house.options.slow_disk);
         let mut acceptor = Acceptor::new(self.next_life()?);
         for record in recovered.records {
             acceptor.replay(record);
