@@ -35,11 +35,13 @@ pub(super) struct Incoming<M> {
 }
 
 impl<M: StateMachine> Learner<M> {
-    /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use.
-    pub(super) fn offer_snapshot(&self, peer: Server, from: Slot, out: &mut Output<Self>) {
+    /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use. If it is too old, since
+    /// the log has outgrown its limit meanwhile, a new one is made for whoever asks again.
+    pub(super) fn offer_snapshot(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
         if self.past.durable >= from {
             out.outcome(LearnerOutcome::SnapshotAsked { to: peer, part: None });
         } else {
+            self.want_checkpoint(out);
             out.send(Servers::only(peer), Message::Entries { entries: Vec::new(), applied: self.applied });
         }
     }

@@ -36,6 +36,8 @@ use crate::paxos::{PartName, Slot, SnapshotPart, StateMachine};
 
 /// The file's name.
 pub const CHECKPOINT_FILE: &str = "checkpoint.redb";
+/// A file in the making. Before it is whole it has no other name: a crash leaves nothing that looks damaged.
+const NEW_FILE: &str = "checkpoint.new";
 /// A file that could not be believed.
 pub const ASIDE_FILE: &str = "checkpoint.damaged";
 /// A part of a state has about so many bytes at most, unless a single entry has more.
@@ -279,20 +281,36 @@ impl<F: Files> Checkpoint<F> {
     fn open_database(&mut self) -> Result<(), CheckpointError> {
         let file = match self.files.open(CHECKPOINT_FILE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = self.files.create_zeroed(CHECKPOINT_FILE, 0).map_err(refused("make"))?;
-                self.files.sync_folder().map_err(refused("make"))?;
-                file
+                self.make_empty()?;
+                self.files.open(CHECKPOINT_FILE)
             }
-            opened => opened.map_err(refused("open"))?,
+            opened => opened,
         };
+        let file = file.map_err(refused("open"))?;
         // What is on its way to the disk gets there; then nothing is read but what is there.
         file.sync_data().map_err(refused("sync"))?;
         file.forget_cached().map_err(refused("read"))?;
-        let mut builder = Builder::new();
-        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-        self.database = Some(builder.create_with_backend(Backend(file)).map_err(unopened)?);
+        self.database = Some(open_file(file)?);
         Ok(())
     }
+
+    /// Makes a file that holds nothing yet.
+    fn make_empty(&self) -> Result<(), CheckpointError> {
+        remove_if_present(&self.files, NEW_FILE).map_err(refused("make"))?;
+        let file = self.files.create_zeroed(NEW_FILE, 0).map_err(refused("make"))?;
+        drop(open_file(file)?);
+        let file = self.files.open(NEW_FILE).map_err(refused("make"))?;
+        file.sync_data().map_err(refused("make"))?;
+        self.files.rename(NEW_FILE, CHECKPOINT_FILE).map_err(refused("make"))?;
+        self.files.sync_folder().map_err(refused("make"))
+    }
+}
+
+/// Opens a database, or makes one of a file without a byte.
+fn open_file<File: StableFile>(file: File) -> Result<Database, CheckpointError> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder.create_with_backend(Backend(file)).map_err(unopened)
 }
 
 /// Puts a checkpoint that cannot be believed aside, for whoever wants to know; the next one begins empty.

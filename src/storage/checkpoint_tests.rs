@@ -168,6 +168,20 @@ fn a_crash_at_any_operation_leaves_the_old_state_or_the_new_one() {
 }
 
 #[test]
+fn a_crash_while_the_file_is_made_leaves_nothing_that_looks_damaged() {
+    for operation in 0..24 {
+        for seed in 0..6 {
+            let work = Work::new();
+            work.files.fail(operation, Failure::Stop);
+            let made = work.open().map(drop);
+            work.files.power_cut(operation * 100 + seed);
+            let (checkpoint, _) = work.open().unwrap();
+            assert_eq!(checkpoint.mark().slot, Slot(0), "operation {operation}, seed {seed}: {made:?}");
+        }
+    }
+}
+
+#[test]
 fn what_a_failed_sync_lost_is_not_believed_because_it_can_still_be_read() {
     for operation in 0..14 {
         let mut work = Work::new();
