@@ -106,7 +106,9 @@ impl Changed {
         let key = |key: &Vec<u8>, entry: &Versioned| Piece::Key { key: key.clone(), entry: entry.clone() };
         let session = |(id, session): (u64, &Session)| Piece::Session { id, session: session.clone() };
         if *is_whole {
-            keys.iter().for_each(|name| drop(store.list(name, false)));
+            for name in keys {
+                store.list(name, false);
+            }
             let all_keys = store.entries().map(|(name, entry)| key(name, entry));
             let pieces = all_keys.chain(sessions.all().map(session)).collect();
             return Changes { is_whole: true, pieces, ended: Vec::new() };
