@@ -113,7 +113,7 @@ impl Plan {
             seed,
             protocol,
             servers,
-            clients: pick(1..=6) as usize * if is_crowded { 40 } else { 1 },
+            clients: pick(1..=6) as usize * if is_crowded { 80 } else { 1 },
             requests: pick(20..=200) as usize * if is_crowded { 6 } else { 1 },
             keys: pick(1..=5) * if is_crowded { 50 } else { 1 },
             reads: pick(0..=60),
