@@ -73,6 +73,7 @@ exhibits! {
     PromiseWithoutValue: "a promise says yes, and never what was accepted", seen "published coursework";
     BallotWithoutServer: "a ballot does not say whose it is", seen "published coursework";
     B14W: "peers believe a server that has lost its disk", seen "TigerBeetle's warning of a reformatted replica; DISC 2017";
+    B14N: "a server with a new disk takes part at once", seen "diskless recovery, DISC 2017; replicas that are formatted again";
     LeavesItselfOut: "a proposer asks everybody but its own acceptor", seen "published coursework: three of the other four";
     AcceptedIsCleared: "an acceptor forgets what it has accepted when the next slot comes", seen "published coursework: learning clears the accepted value";
     OwnValueAlways: "a proposer proposes its own value whatever was promised", seen "published coursework";

@@ -25,6 +25,7 @@ mod peers;
 mod replies;
 pub(crate) mod runner;
 mod shells;
+mod standing;
 mod start;
 mod supervisor;
 mod throttle;

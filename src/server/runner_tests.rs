@@ -11,6 +11,7 @@ use crate::kv::Kv;
 use crate::paxos::{Learner, Message, Slot};
 use crate::role::{Disk, Output, Server, Servers, Timed};
 use crate::server::options::Options;
+use crate::server::standing::Standing;
 use crate::trace::{CrashCause, Event, Process, RoleTag, Text, Trace};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -159,7 +160,7 @@ impl Stage {
     }
 
     fn new(trace: Trace, held: bool, room: Vec<bool>) -> Stage {
-        let house = Arc::new(House::new(ME, Servers::first(1), Options::of(&[]), trace));
+        let house = Arc::new(House::new(ME, Servers::first(1), Options::of(&[]), trace, Standing::member()));
         let sent = house.learner.open();
         let mailbox = Arc::new(Mailbox::closed());
         let inbox = Arc::new(mailbox.open());
@@ -230,7 +231,7 @@ impl Stage {
 fn crash_point(ended: Ended) -> CrashPoint {
     match ended {
         Ended::Crashed(order) => order.point,
-        Ended::Stopped => panic!("it stopped"),
+        Ended::Stopped | Ended::NoRoom(_) => panic!("it ended otherwise: {ended:?}"),
     }
 }
 

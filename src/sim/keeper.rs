@@ -191,7 +191,8 @@ impl SimServer {
 impl From<CheckpointError> for Refusal {
     fn from(error: CheckpointError) -> Refusal {
         match error {
-            CheckpointError::Io { .. } | CheckpointError::Full { .. } => Refusal::Disk(error.to_string()),
+            CheckpointError::Io { .. } => Refusal::Disk(error.to_string()),
+            CheckpointError::Full { .. } => Refusal::NoRoom(error.to_string()),
             _ => Refusal::Damaged(error.to_string()),
         }
     }

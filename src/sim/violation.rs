@@ -52,6 +52,7 @@ pub fn name_of(invariant: u8) -> &'static str {
         33 => "a ballot has a command in one open slot",
         34 => "a leader that was refused leads no longer",
         35 => "a leader that nobody answers steps down",
+        36 => "who has lost its disk takes no part",
         UNDECIDED => "every history is decided",
         _ => "no name",
     }

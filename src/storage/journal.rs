@@ -575,9 +575,9 @@ fn prepared<F: Files>(files: &F, bytes: u64) -> Result<F::File, OpenError> {
         }
         _ => {
             remove_if_present(files, SPARE).map_err(failed_spare("remove"))?;
-            make_spare(files, bytes).map_err(|source| match source.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OpenError::Full { bytes },
-                _ => failed_spare("make")(source),
+            make_spare(files, bytes).map_err(|source| match super::disk::is_full(&source) {
+                true => OpenError::Full { bytes },
+                false => failed_spare("make")(source),
             })
         }
     }
