@@ -105,8 +105,7 @@ fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it(
         cluster.lines_of(4).contains("server 3 comes with another data folder").then_some(())
     });
     for server in [5, 4, 3] {
-        let why = refused(&mut hurried(&cluster, &format!("d{server}"), server));
-        assert!(why.contains("NOT applied"), "{why}");
+        refused(&mut hurried(&cluster, &format!("d{server}"), server));
     }
     assert_eq!(cluster.status(3).unwrap().newcomer, waits);
     assert_eq!(cluster.status(3).unwrap().accepted, 0);
@@ -123,8 +122,7 @@ fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it(
 fn falsify(data: &Path, id: u8, key: &[u8]) -> Mark {
     let folder = DataFolder::open(data, "test", Server(id)).unwrap();
     let files = folder.checkpoint_files().unwrap();
-    let (mut checkpoint, mut state) =
-        Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
+    let (mut checkpoint, mut state) = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
     let Versioned { version, .. } = state.store().get(key).unwrap().clone();
     let wrong = Piece::Key { key: key.to_vec(), entry: Versioned { value: Some(b"wrong".to_vec()), version } };
     state.put_pieces(vec![wrong.clone()]);
@@ -138,13 +136,15 @@ fn falsify(data: &Path, id: u8, key: &[u8]) -> Mark {
 fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
     let mut cluster = Cluster::start(3, &["--seed", "1", "--checkpoint-slots", "20", "--segment-kib", "256"]);
     let mut client = cluster.client("c1", 1);
+    // What is written again later would be right again by itself.
+    client.put(b"once", b"right").unwrap();
     for n in 0..60 {
         client.put(format!("k{}", n % 5).as_bytes(), format!("value {n}").as_bytes()).unwrap();
     }
     cluster.await_agreement();
     await_some("there is a checkpoint", || (cluster.status(3)?.checkpoint.0 >= 40).then_some(()));
     cluster.kill(&[3]);
-    let mark = falsify(&cluster.data(3), 3, b"k0");
+    let mark = falsify(&cluster.data(3), 3, b"once");
 
     cluster.run(3);
     let slot = await_some("it finds out", || cluster.status(3)?.fenced);
@@ -163,7 +163,7 @@ fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
 
     // Whoever asks it is served by the others; but it does not vote, so with one more gone there is no majority.
     let mut asks_it = hurried(&cluster, "c2", 3);
-    assert_eq!(asks_it.get(b"k0").unwrap().value.as_deref(), Some(&b"value 55"[..]));
+    assert_eq!(asks_it.get(b"once").unwrap().value.as_deref(), Some(&b"right"[..]));
     asks_it.put(b"k", b"v").unwrap();
     let promised = cluster.status(3).unwrap().promised;
     cluster.kill(&[2]);
@@ -176,9 +176,13 @@ fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
     assert_eq!(cluster.await_end(3).code(), Some(1));
     let why = cluster.errors_of(3);
     assert!(why.contains(&format!("after slot {slot}. Move the folder checkpoint away")), "{why}");
-    let inspected = Command::new(env!("CARGO_BIN_EXE_paxos-server")).arg("inspect").arg(cluster.data(3)).output().unwrap();
+    let inspected =
+        Command::new(env!("CARGO_BIN_EXE_paxos-server")).arg("inspect").arg(cluster.data(3)).output().unwrap();
     assert_eq!(inspected.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&inspected.stdout).contains("differs from that of the other servers"), "{inspected:?}");
+    assert!(
+        String::from_utf8_lossy(&inspected.stdout).contains("differs from that of the other servers"),
+        "{inspected:?}"
+    );
     fs::rename(cluster.data(3).join("checkpoint"), cluster.folder.path().join("wrong")).unwrap();
     cluster.run(2);
     cluster.run(3);
@@ -267,7 +271,9 @@ fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_i
     await_some("it is there without its acceptor, or promises only", waits);
     client.put(b"k", b"y").unwrap();
     fs::remove_file(&ballast).unwrap();
-    await_some("it has room again", || cluster.status(3).filter(|s| s.roles.iter().all(|role| role.up) && !s.disk_full));
+    await_some("it has room again", || {
+        cluster.status(3).filter(|s| s.roles.iter().all(|role| role.up) && !s.disk_full)
+    });
     cluster.kill(&[2]);
     client.put(b"k", b"z").unwrap();
     cluster.run(2);

@@ -443,7 +443,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// CATCHUP: send what was applied here from that slot on, as much as a frame takes.
-    fn handle_catch_up(&self, peer: Server, from: Slot, out: &mut Output<Self>) {
+    fn handle_catch_up(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
         if from < self.log_begins() {
             return self.offer_snapshot(peer, from, out);
         }

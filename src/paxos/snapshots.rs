@@ -34,12 +34,14 @@ pub(super) struct Incoming<M> {
 }
 
 impl<M: StateMachine> Learner<M> {
-    /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use.
-    pub(super) fn offer_snapshot(&self, peer: Server, from: Slot, out: &mut Output<Self>) {
+    /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use. If it is not (the log has
+    /// lost its begin because it grew too large), one that is will soon be there.
+    pub(super) fn offer_snapshot(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
         if self.past.durable >= from {
             out.outcome(LearnerOutcome::SnapshotAsked { to: peer, part: None });
         } else {
             out.send(Servers::only(peer), Message::Entries { entries: Vec::new(), applied: self.applied });
+            self.want_checkpoint(out);
         }
     }
 

@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::server::standing::Standing;
 use crate::role::{Server, Servers};
+use crate::server::standing::Standing;
 use crate::trace::{Process, Trace};
 
 const PATIENCE: Duration = Duration::from_secs(30);

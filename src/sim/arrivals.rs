@@ -130,7 +130,9 @@ impl World {
         if process.known_to.len() < needed {
             return;
         }
-        self.nature.ghost.require(36, !is_stranger, || format!("{server} has lost its disk, and takes part with another"));
+        self.nature
+            .ghost
+            .require(36, !is_stranger, || format!("{server} has lost its disk, and takes part with another"));
         match process.identity.set_takes_part() {
             Ok(()) => {}
             // Another greeting comes.

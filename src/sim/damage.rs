@@ -149,7 +149,7 @@ impl World {
         match self.nature.random.within(0..=5) {
             0 if journal.remove(name).and_then(|()| journal.sync_folder()).is_ok() => {}
             1 => {
-                let left = self.nature.random.within(0..=image[name].len() as u64 - 1) as usize;
+                let left = self.nature.random.within(0..=(image[name].len() as u64).saturating_sub(1)) as usize;
                 journal.put(name, &image[name][..left]);
             }
             2 => journal.put(other, &image[name]),
@@ -168,7 +168,7 @@ impl World {
                 let small = top.image();
                 let names: Vec<&String> = small.keys().collect();
                 let Some(name) = self.nature.one_of(&names) else { return };
-                let left = self.nature.random.within(0..=small[name].len() as u64 - 1) as usize;
+                let left = self.nature.random.within(0..=(small[name].len() as u64).saturating_sub(1)) as usize;
                 top.put(name, &small[name][..left]);
             }
         }

@@ -18,7 +18,7 @@ use crate::storage::disk::MemoryFiles;
 use crate::trace::{Context, Digest, Event as LineEvent, RoleTag};
 
 /// So many parts wait to be sent, as in the real one.
-const PARTS_MAX: usize = 64;
+pub const PARTS_MAX: usize = 64;
 
 /// What the keeper has to do.
 pub enum Job {
@@ -33,6 +33,13 @@ pub struct Keeper {
     checkpoint: Checkpoint<MemoryFiles>,
     jobs: VecDeque<Job>,
     is_busy: bool,
+}
+
+impl Keeper {
+    /// How much it has to do.
+    pub fn waiting(&self) -> usize {
+        self.jobs.len()
+    }
 }
 
 impl SimServer {

@@ -21,9 +21,9 @@ use crate::role::{Action, Disk, Input, NoDisk, Role, Server, Servers, Stepped, T
 use crate::server::desk::reply_to;
 use crate::server::mailbox::{CrashOrder, Lost, MAILBOX_MAX_BYTES, Mail};
 use crate::server::runner::GROUP_MAX;
-use crate::storage::{JournalError, Rounds};
 use crate::storage::checkpoint;
 use crate::storage::disk::MemoryFiles;
+use crate::storage::{JournalError, Rounds};
 use crate::trace::{self, Context, Draft};
 
 /// What a role does at the moment.
@@ -90,6 +90,11 @@ impl<R: Housed> Living<R> {
         self.bytes += mail.size;
         self.inbox.push_back(mail);
         Ok(())
+    }
+
+    /// How many inputs wait in its mailbox.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
     }
 
     /// Starts a timer; a pending one of the same variant is forgotten.

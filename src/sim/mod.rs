@@ -10,13 +10,16 @@
 //!   `arrivals`.
 //! - [`server`], [`living`], [`turns`], [`desk`], `front`, [`keeper`] and [`folder`] are a server without threads; [`client`] is
 //!   a client.
-//! - [`invariants`] knows the rules and sees everything, `remembered` what is on disks; [`history`] is what the clients saw.
+//! - [`invariants`] knows the rules and sees everything, `remembered` what is on disks, `bounds` how much a server may hold; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
 //! - [`lessons`] are scenes for people, without any chance.
 //! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
 
 mod arrivals;
+#[cfg(test)]
+mod away;
 pub mod batch;
+mod bounds;
 pub mod cli;
 pub mod client;
 mod damage;

@@ -147,7 +147,8 @@ impl Plan {
                 keep_slots: pick(0..=20),
                 keep_bytes: pick(100..=10_000),
             },
-            snapshot_bytes: pick(50..=2_000) as usize,
+            // A crowd's state in parts of one entry each would take longer to fetch than anybody's log reaches back.
+            snapshot_bytes: pick(50..=2_000).max(if is_crowded { 1_000 } else { 0 }) as usize,
             sessions: if pick(0..=4) == 0 { pick(2..=8) as usize } else { SESSIONS_MAX },
             clocks,
             weather,

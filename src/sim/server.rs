@@ -19,8 +19,8 @@ use crate::kv::Kv;
 use crate::museum::{self, Bug};
 use crate::net::{Envelope, PEER_FRAME_MAX_BYTES, WhyNotApplied, frame, unframe};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Learner, Life, Message, Policy, Proposer, ProposerRequest,
-    Quorums, Retention, RoleName, Slot, StateMachine,
+    Acceptor, AcceptorRecord, Learner, Life, Message, Policy, Proposer, ProposerRequest, Quorums, Retention, RoleName,
+    Slot, StateMachine,
 };
 use crate::role::{Input, Role, Server, Servers};
 use crate::server::house::{Cause, is_routine};
@@ -80,7 +80,7 @@ pub struct SimServer {
 /// What is smaller than in a real server, so that a run of a few commands meets it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    mailbox: usize,
+    pub(super) mailbox: usize,
     part_bytes: usize,
     pub(super) sessions: usize,
 }
@@ -453,6 +453,7 @@ impl SimServer {
         if !others.is_empty() {
             let envelope = Envelope { context: context.clone(), message: message.clone() };
             let bytes: Arc<[u8]> = frame(&envelope).into();
+            self.check_frame(nature, bytes.len());
             let is_accept = matches!(message, Message::Accept { .. });
             for server in others.iter() {
                 let (from, to, bytes) = (Node::Server(self.me), Node::Server(server), bytes.clone());

@@ -144,6 +144,7 @@ impl SimServer {
             return self.die::<R>(nature, order);
         }
         self.act::<R>(nature, place, actions);
+        self.check_bounds(nature);
         match doom.filter(|order| order.point == CrashPoint::BeforeStep) {
             Some(order) => self.die::<R>(nature, order),
             None => self.wake::<R>(nature),

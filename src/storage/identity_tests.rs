@@ -129,7 +129,11 @@ fn a_life_begins_on_a_disk_that_is_full() {
     assert!(identity.remember_peer(Server(2), 8).unwrap_err().is_full());
     for life in 2..=5 {
         let identity = read(&files).unwrap();
-        assert_eq!(identity.begin_life().unwrap(), life, "what stood ready has become the file, and stands ready again");
+        assert_eq!(
+            identity.begin_life().unwrap(),
+            life,
+            "what stood ready has become the file, and stands ready again"
+        );
         assert_eq!(identity.known_peer(Server(1)), Some(7));
     }
     files.set_capacity(None);
