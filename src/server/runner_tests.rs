@@ -19,6 +19,10 @@ const ME: Server = Server(1);
 /// Asks the role to arm its timer, and nothing else.
 const ARM: u64 = 1_000;
 
+/// There is no room on the disk to remember this.
+const TOO_MUCH: u64 = 2_000;
+const NO_ROOM: &str = "no room";
+
 /// Remembers each number, shows it, and sends it to its own server's learner.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Echo;
@@ -78,6 +82,9 @@ impl Disk<u64> for Slate {
             // The test lets it go, or has ended.
             let _ = gate.recv();
         }
+        if records.contains(&TOO_MUCH) {
+            return Err(NO_ROOM.to_string());
+        }
         self.commits.lock().unwrap().push(records.to_vec());
         Ok(())
     }
@@ -94,6 +101,10 @@ impl RoleDisk<u64> for Slate {
 
     fn ask_for_room(&mut self) {
         self.room.pop();
+    }
+
+    fn is_full(error: &String) -> bool {
+        error == NO_ROOM
     }
 }
 
@@ -430,4 +441,17 @@ fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
     let (_, commits, sent, lines) = asked.end();
     assert_eq!((commits, sent), (vec![vec![3]], vec![3]), "what needs no room goes on");
     assert!(lines.contains("DROP     msg=FILL from=s2 cause=disk-full"), "{lines}");
+}
+
+#[test]
+fn a_life_ends_that_finds_no_room_for_what_it_must_remember() {
+    let stage = Stage::held();
+    stage.ask(1);
+    stage.await_commit();
+    // These are one group: none of it is said.
+    stage.ask(2);
+    stage.ask(TOO_MUCH);
+    let (ended, commits, sent, _) = stage.end();
+    assert!(matches!(&ended, Ended::NoRoom(why) if why == NO_ROOM), "{ended:?}");
+    assert_eq!((commits, sent), (vec![vec![1]], vec![1]));
 }

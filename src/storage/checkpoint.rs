@@ -28,7 +28,7 @@ use redb::{
 use serde_bytes::ByteBuf;
 use thiserror::Error;
 
-use super::disk::{Files, StableFile, is_full, read_if_present, remove_if_present, replace};
+use super::disk::{Files, StableFile, is_full, name_in_making, read_if_present, remove_if_present, replace};
 use crate::codec;
 use crate::kv::{Changes, Kv, Piece, encode_part};
 use crate::museum::{self, Bug};
@@ -298,20 +298,40 @@ impl<F: Files> Checkpoint<F> {
     fn open_database(&mut self) -> Result<(), CheckpointError> {
         let file = match self.files.open(CHECKPOINT_FILE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let file = self.files.create_zeroed(CHECKPOINT_FILE, 0).map_err(refused("make"))?;
-                self.files.sync_folder().map_err(refused("make"))?;
-                file
+                self.make_database()?;
+                self.files.open(CHECKPOINT_FILE).map_err(refused("open"))?
             }
             opened => opened.map_err(refused("open"))?,
         };
         // What is on its way to the disk gets there; then nothing is read but what is there.
         file.sync_data().map_err(refused("sync"))?;
         file.forget_cached().map_err(refused("read"))?;
-        let mut builder = Builder::new();
-        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-        self.database = Some(builder.create_with_backend(Backend(file)).map_err(unopened)?);
+        self.database = Some(builder().create_with_backend(Backend(file)).map_err(unopened)?);
         Ok(())
     }
+
+    /// An empty file, which has its name only when it is whole: half of one would be taken for a damaged one.
+    fn make_database(&self) -> Result<(), CheckpointError> {
+        let new = name_in_making(CHECKPOINT_FILE);
+        remove_if_present(&self.files, &new).map_err(refused("make"))?;
+        let file = self.files.create_zeroed(&new, 0).map_err(refused("make"))?;
+        let made = builder().create_with_backend(Backend(file)).map_err(unopened);
+        let made =
+            made.and_then(|database| database.begin_write().map_err(broken("make"))?.commit().map_err(broken("make")));
+        if made.is_err() {
+            // Room on the disk matters more than why this fails too.
+            remove_if_present(&self.files, &new).unwrap_or_default();
+        }
+        made?;
+        self.files.rename(&new, CHECKPOINT_FILE).map_err(refused("make"))?;
+        self.files.sync_folder().map_err(refused("make"))
+    }
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder
 }
 
 /// Puts a checkpoint that cannot be believed aside, for whoever wants to know; the next one begins empty.

@@ -168,6 +168,32 @@ fn a_crash_at_any_operation_leaves_the_old_state_or_the_new_one() {
 }
 
 #[test]
+fn a_first_file_that_was_cut_short_is_not_taken_for_a_damaged_one() {
+    let mut was_interrupted = false;
+    for operation in 0..40 {
+        for seed in 0..6 {
+            let mut work = Work::new();
+            work.files.fail(operation, Failure::Stop);
+            was_interrupted |= work.open().is_err();
+            work.files.power_cut(operation * 100 + seed);
+            let (mut checkpoint, _) = work.open().unwrap();
+            work.apply(40);
+            work.write(&mut checkpoint).unwrap();
+        }
+    }
+    assert!(was_interrupted);
+    for room in 0..40 {
+        let work = Work::new();
+        work.files.set_capacity(Some(room * 1_024));
+        if let Err(error) = work.open() {
+            assert!(matches!(error, CheckpointError::Full { .. }), "{error}");
+        }
+        work.files.set_capacity(None);
+        work.open().unwrap();
+    }
+}
+
+#[test]
 fn what_a_failed_sync_lost_is_not_believed_because_it_can_still_be_read() {
     for operation in 0..14 {
         let mut work = Work::new();

@@ -335,8 +335,14 @@ impl<F: Files> Journal<F> {
         let first_group = self.next_group;
         self.row.push_back(Kept { number, first_group, slots: None, continues: false });
         while self.row.front().is_some_and(|kept| kept.number < oldest.number) {
+            let Some(kept) = self.row.pop_front() else { break };
+            let name = file_name(kept.number);
+            if museum::is(Bug::B18) && self.spare.is_none() && self.files.rename(&name, SPARE).is_ok() {
+                self.spare = self.files.open(SPARE).ok();
+                continue;
+            }
             // If one stays, the next life removes it.
-            self.row.pop_front().into_iter().for_each(|kept| drop(self.files.remove(&file_name(kept.number))));
+            drop(self.files.remove(&name));
         }
         Ok(())
     }
