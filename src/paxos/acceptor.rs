@@ -160,6 +160,21 @@ impl Acceptor {
         Acceptor { part_bytes, ..self }
     }
 
+    /// The same, whose memory is complete, on a server whose durable checkpoint holds every slot up to this one. If it has
+    /// forgotten more, that checkpoint was lost: what is in neither is damaged, for it is not true that nothing was
+    /// accepted there, and not true either that somebody who asks this server can have it.
+    pub fn with_checkpoint(mut self, durable: Slot) -> Acceptor {
+        let (first, end) = (durable.next(), self.truncated_below);
+        if first < end {
+            self.truncated_below = first;
+            self.damaged.push(SlotRange { first, last: end.previous() });
+            let held: Vec<Slot> = self.accepted.range(first..end).map(|(slot, _)| *slot).collect();
+            held.into_iter().for_each(|slot| remove_slot(&mut self.damaged, slot));
+        }
+        self.accepted = self.accepted.split_off(&self.truncated_below);
+        self
+    }
+
     /// The ballot that it is bound to.
     pub fn promised(&self) -> Ballot {
         self.promised
@@ -382,20 +397,13 @@ impl Role for Acceptor {
         let ballot = match record {
             AcceptorRecord::Promised(ballot) => ballot,
             AcceptorRecord::Accepted(Entry { slot, ballot, value }) => {
-                // An old file may still tell of slots that are forgotten.
-                if slot >= self.truncated_below {
-                    self.accepted.insert(slot, (ballot, value));
-                    remove_slot(&mut self.damaged, slot);
-                }
+                // Below what is forgotten only if a checkpoint was lost since: see `with_checkpoint`.
+                self.accepted.insert(slot, (ballot, value));
+                remove_slot(&mut self.damaged, slot);
                 ballot
             }
             AcceptorRecord::Truncated(below) => return self.forget(below),
-            AcceptorRecord::Mended(Entry { slot, ballot, value }) => {
-                if slot >= self.truncated_below {
-                    self.hold(slot, ballot, value);
-                }
-                return;
-            }
+            AcceptorRecord::Mended(Entry { slot, ballot, value }) => return self.hold(slot, ballot, value),
             AcceptorRecord::Damaged(range) => {
                 self.damaged.push(range);
                 return self.forget(self.truncated_below);
@@ -445,5 +453,45 @@ impl Role for Acceptor {
             Input::Request(AcceptorRequest::Truncate { below }) => self.truncate(below, out),
             Input::Request(AcceptorRequest::Mend { entries }) => self.mend(entries, out),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Ballot = Ballot { round: 1, server: Server(1) };
+    const NEW: Ballot = Ballot { round: 2, server: Server(2) };
+
+    fn accepted(slot: u64, ballot: Ballot) -> AcceptorRecord {
+        AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot, value: Value::Noop })
+    }
+
+    fn acceptor(records: &[AcceptorRecord], checkpoint: u64) -> Acceptor {
+        let mut acceptor = Acceptor::new(Life(1));
+        records.iter().for_each(|record| acceptor.replay(record.clone()));
+        acceptor.with_checkpoint(Slot(checkpoint))
+    }
+
+    #[test]
+    fn what_was_forgotten_for_a_checkpoint_that_is_lost_is_damaged() {
+        let records = [accepted(1, OLD), accepted(2, OLD), accepted(3, OLD), AcceptorRecord::Truncated(Slot(3))];
+        let whole = acceptor(&records, 2);
+        assert_eq!((whole.truncated_below(), whole.damaged()), (Slot(3), [].as_slice()));
+        let lost = acceptor(&records, 0);
+        assert_eq!(lost.truncated_below(), Slot(1));
+        assert_eq!(lost.damaged(), [SlotRange { first: Slot(1), last: Slot(2) }]);
+        assert_eq!(lost.accepted().keys().copied().collect::<Vec<_>>(), [Slot(3)]);
+    }
+
+    #[test]
+    fn what_was_accepted_since_the_checkpoint_was_lost_is_known() {
+        let records = [accepted(2, OLD), AcceptorRecord::Truncated(Slot(3)), accepted(2, NEW)];
+        let again = acceptor(&records, 0);
+        assert_eq!(again.damaged(), [SlotRange { first: Slot(1), last: Slot(1) }]);
+        assert_eq!(again.accepted().get(&Slot(2)), Some(&(NEW, Value::Noop)));
+        // A checkpoint that has come back holds it too.
+        let covered = acceptor(&records, 2);
+        assert_eq!((covered.truncated_below(), covered.accepted().len()), (Slot(3), 0));
     }
 }

@@ -35,6 +35,9 @@ use crate::role::{Input, Output, Role, Server, Servers};
 
 /// A command that was in no ACCEPT and no FORWARD after so many ticks (of 100 ms) is given up: before its client's try ends.
 const GIVE_UP_TICKS: u64 = 8;
+/// So many ticks a proposer believes that slots are in somebody's checkpoint, and then it asks again: a checkpoint can be
+/// lost, and then what the other acceptors hold is all that there is.
+const TRUNCATED_TICKS: u64 = 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
@@ -69,8 +72,10 @@ pub struct Proposer {
     reserved: u64,
     /// What the own learner has applied; None while it is down.
     applied: Option<Slot>,
-    /// All slots below were chosen: an acceptor has said so, and that it no longer holds their values. At least 0.
+    /// All slots below were chosen: an acceptor has said so, and that its server's checkpoint holds them. At least 0.
     truncated_below: Slot,
+    /// The tick when it was said first.
+    truncated_at: u64,
     /// Commands of the own server's clients whose outcome is not applied.
     commands: Commands,
     /// As a leader: commands of others that are not proposed yet.
@@ -101,6 +106,7 @@ impl Proposer {
             reserved: 1,
             applied: None,
             truncated_below: Slot(0),
+            truncated_at: 0,
             commands: Commands::default(),
             guests: Guests::default(),
             forwarding_to: None,
@@ -181,10 +187,20 @@ impl Proposer {
     fn tick(&mut self, out: &mut Output<Self>) {
         self.ticks += 1;
         out.arm(ProposerTimer::Tick);
+        if self.ticks - self.truncated_at >= TRUNCATED_TICKS {
+            self.truncated_below = Slot(0);
+        }
         let Some(before) = self.ticks.checked_sub(GIVE_UP_TICKS) else { return };
         let why = self.why_not();
         for id in self.commands.give_up(before, museum::is(Bug::B22)) {
             out.outcome(ProposerOutcome::NotApplied { id, why });
+        }
+    }
+
+    /// An acceptor says that all slots below were chosen, and forgotten there.
+    fn note_truncated(&mut self, below: Slot) {
+        if below > self.truncated_below {
+            (self.truncated_below, self.truncated_at) = (below, self.ticks);
         }
     }
 

@@ -34,14 +34,14 @@ pub(super) struct Incoming<M> {
 }
 
 impl<M: StateMachine> Learner<M> {
-    /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use. If it is not (the log has
-    /// lost its begin because it grew too large), one that is will soon be there.
+    /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use. If it is too old, since
+    /// the log has outgrown its limit meanwhile, a new one is made for whoever asks again.
     pub(super) fn offer_snapshot(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
         if self.past.durable >= from {
             out.outcome(LearnerOutcome::SnapshotAsked { to: peer, part: None });
         } else {
-            out.send(Servers::only(peer), Message::Entries { entries: Vec::new(), applied: self.applied });
             self.want_checkpoint(out);
+            out.send(Servers::only(peer), Message::Entries { entries: Vec::new(), applied: self.applied });
         }
     }
 

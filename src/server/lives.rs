@@ -69,6 +69,7 @@ impl Cradle {
         for record in recovered.records {
             acceptor.replay(record);
         }
+        let acceptor = self.with_checkpoint(acceptor)?;
         for damage in recovered.damage {
             let why = format!("{damage}; the others are asked for what was chosen there, and all else goes on");
             self.house.tell_fault("journal", "damaged", &why);
@@ -88,6 +89,18 @@ impl Cradle {
         Ok((acceptor, journal))
     }
 
+    /// What it has forgotten must be in the checkpoint. If that was lost, the other servers have it, if there are any.
+    fn with_checkpoint(&self, acceptor: Acceptor) -> Result<Acceptor, Unborn> {
+        let (checkpoint, forgotten) = (self.house.board.read().checkpoint, acceptor.truncated_below());
+        if self.house.cluster.len() == 1 && checkpoint.next() < forgotten {
+            return Err(Unborn::Broken(format!(
+                "the checkpoint holds {checkpoint} slots, and the journal begins with slot {forgotten}: what is between \
+                 is nowhere else. Put the folder back as it was, or restore a backup"
+            )));
+        }
+        Ok(acceptor.with_checkpoint(checkpoint))
+    }
+
     /// A learner with the state that was last written down; what came after, it gets from its peers and the acceptors.
     pub fn learner(&self, down: Option<Duration>) -> Result<(Learner<Kv>, NoDisk), Unborn> {
         let loaded = match self.house.keeper.get() {
@@ -96,13 +109,6 @@ impl Cradle {
         };
         let (slot, state) =
             loaded.ok_or_else(|| Unborn::Broken("the thread of the checkpoint has ended".to_string()))?;
-        let forgotten = self.house.board.read().truncated_below;
-        if self.house.cluster.len() == 1 && slot.next() < forgotten {
-            return Err(Unborn::Broken(format!(
-                "the checkpoint holds {slot} slots, and the journal begins with slot {forgotten}: what is between is \
-                 nowhere else. Put the folder back as it was, or restore a backup"
-            )));
-        }
         let learner = Learner::new(self.house.me, self.quorums, self.next_life()?, slot, state);
         let learner =
             learner.with_retention(self.house.options.retention()).under(self.house.options.protocol.policy());

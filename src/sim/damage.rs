@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use super::living::Doing;
 use super::marks::Mark;
 use super::server::Process;
 use super::world::{Death, World};
@@ -37,8 +38,10 @@ impl World {
             let one = self.server(server);
             let is_whole = |process: &Process| {
                 let (Some(acceptor), Some(learner)) = (&process.acceptor, &process.learner) else { return false };
+                // What it is writing it does not have.
+                let is_written = !matches!(acceptor.doing, Doing::Syncing(_));
                 let (acceptor, learner) = (&acceptor.role, &learner.role);
-                acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
+                is_written && acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
             };
             let is_later = |process: &Process| one.harmed_in != Some(process.number);
             if !one.is_stranger && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process)) {

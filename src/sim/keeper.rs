@@ -15,6 +15,7 @@ use crate::role::{Input, Server, Servers};
 use crate::server::mailbox::Mail;
 use crate::storage::checkpoint::{self, Checkpoint, CheckpointError};
 use crate::storage::disk::MemoryFiles;
+use crate::storage::identity::Identity;
 use crate::trace::{Context, Digest, Event as LineEvent, RoleTag};
 
 /// So many parts wait to be sent, as in the real one.
@@ -39,6 +40,11 @@ impl Keeper {
     /// How much it has to do.
     pub fn waiting(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// The durable checkpoint holds every slot up to this one.
+    pub fn slot(&self) -> Slot {
+        self.checkpoint.mark().slot
     }
 }
 
@@ -71,6 +77,14 @@ impl SimServer {
         let (checkpoint, _) = opened;
         process.keeper = Some(Keeper { checkpoint, jobs: VecDeque::new(), is_busy: false });
         Ok(())
+    }
+
+    /// How far the checkpoint is that a new process would find.
+    pub fn checkpoint_slot(&self, identity: &Identity<MemoryFiles>) -> Slot {
+        let state = Kv::with_sessions_at_most(self.limits.sessions);
+        let files = self.folder.checkpoint.fork();
+        let opened = Checkpoint::open(files, identity.storage_id(), self.snapshot_bytes, state);
+        opened.map_or(Slot(0), |(checkpoint, _)| checkpoint.mark().slot)
     }
 
     /// The state as it was last written, after all that is to be written now.

@@ -18,6 +18,8 @@ pub(super) struct Durable {
     pub(super) in_doubt: Vec<AcceptorRecord>,
     /// Its server's durable checkpoint.
     checkpoint: Slot,
+    /// What that was when the group in doubt was written: if it is harmed afterwards, that is no fault of the group.
+    checkpoint_then: Slot,
     /// One that was being written when the process died.
     checkpoint_in_doubt: Option<Slot>,
 }
@@ -30,6 +32,7 @@ impl Durable {
             truncated_below: Slot(1),
             in_doubt: Vec::new(),
             checkpoint: Slot(0),
+            checkpoint_then: Slot(0),
             checkpoint_in_doubt: None,
         }
     }
@@ -63,9 +66,12 @@ impl Durable {
         let known = self.accepted.range(first..).all(|(slot, mine)| is_lost(slot) || theirs.get(slot) == Some(mine));
         let no_other =
             theirs.range(first..).all(|(slot, value)| is_lost(slot) || self.accepted.get(slot) == Some(value));
-        // A lost record of what was forgotten only means that more is known than need be.
+        // A lost record of what was forgotten only means that more is known than need be, and with a lost checkpoint less
+        // counts as forgotten.
+        let may_be_lower = is_damaged || self.checkpoint.next() < self.truncated_below;
         let forgotten = acceptor.truncated_below() == self.truncated_below
-            || (is_damaged && acceptor.truncated_below() < self.truncated_below);
+            || (may_be_lower && acceptor.truncated_below() < self.truncated_below)
+            || acceptor.truncated_below() <= self.checkpoint.max(self.checkpoint_in_doubt.unwrap_or_default()).next();
         acceptor.promised() == self.promised && known && no_other && forgotten
     }
 }
@@ -83,7 +89,8 @@ impl Ghost {
 
     /// An acceptor has died while it wrote this group.
     pub fn in_doubt(&mut self, server: Server, records: Vec<AcceptorRecord>) {
-        self.disk(server).in_doubt = records;
+        let disk = self.disk(server);
+        (disk.in_doubt, disk.checkpoint_then) = (records, disk.checkpoint);
     }
 
     pub(super) fn disk(&mut self, server: Server) -> &mut Durable {
@@ -92,7 +99,7 @@ impl Ghost {
 
     fn record(&mut self, server: Server, record: &AcceptorRecord, marks: &mut Marks) {
         let disk = self.disk(server);
-        let (before, checkpoint) = (disk.promised, disk.checkpoint);
+        let (before, checkpoint) = (disk.promised, disk.checkpoint.max(disk.checkpoint_then));
         disk.take(record);
         match record {
             AcceptorRecord::Promised(ballot) => {
@@ -162,10 +169,12 @@ impl Ghost {
             marks.reach(Mark::GroupSurvived);
             self.durable(server, &in_doubt, marks);
         }
+        self.disk(server).checkpoint_then = Slot(0);
         // What the disk has lost is no longer known for certain.
         let forgotten = acceptor.truncated_below();
         let disk = self.disk(server);
-        disk.truncated_below = disk.truncated_below.min(forgotten);
+        disk.truncated_below = forgotten;
+        disk.accepted = disk.accepted.split_off(&forgotten);
         for range in acceptor.damaged() {
             disk.accepted.retain(|slot, _| !range.contains(*slot));
             let left = acceptor.accepted().range(range.first..=range.last);

@@ -227,7 +227,7 @@ impl SimServer {
         for record in records {
             acceptor.replay(record);
         }
-        Ok(Some((acceptor, is_damaged)))
+        Ok(Some((acceptor.with_checkpoint(self.checkpoint_slot(&identity)), is_damaged)))
     }
 
     /// Gives a role its memory back. `down` is None at the start of the process.
@@ -279,6 +279,8 @@ impl SimServer {
         for record in records {
             acceptor.replay(record);
         }
+        let checkpoint = process.keeper.as_ref().map_or(Slot(0), Keeper::slot);
+        let acceptor = acceptor.with_checkpoint(checkpoint);
         nature.ghost.recovered(self.me, &acceptor, is_damaged, &mut nature.marks);
         if let Some(down) = down {
             let accepted = acceptor.accepted().len() as u64;

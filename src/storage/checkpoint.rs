@@ -28,7 +28,7 @@ use redb::{
 use serde_bytes::ByteBuf;
 use thiserror::Error;
 
-use super::disk::{Files, StableFile, is_full, name_in_making, read_if_present, remove_if_present, replace};
+use super::disk::{Files, StableFile, is_full, read_if_present, remove_if_present, replace};
 use crate::codec;
 use crate::kv::{Changes, Kv, Piece, encode_part};
 use crate::museum::{self, Bug};
@@ -36,6 +36,8 @@ use crate::paxos::{PartName, Slot, SnapshotPart, StateMachine};
 
 /// The file's name.
 pub const CHECKPOINT_FILE: &str = "checkpoint.redb";
+/// A file in the making. Before it is whole it has no other name: a crash leaves nothing that looks damaged.
+const NEW_FILE: &str = "checkpoint.new";
 /// A file that could not be believed.
 pub const ASIDE_FILE: &str = "checkpoint.damaged";
 /// Says that the state in the folder was found to be wrong, and after which slot.
@@ -298,40 +300,41 @@ impl<F: Files> Checkpoint<F> {
     fn open_database(&mut self) -> Result<(), CheckpointError> {
         let file = match self.files.open(CHECKPOINT_FILE) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make_database()?;
-                self.files.open(CHECKPOINT_FILE).map_err(refused("open"))?
+                self.make_empty()?;
+                self.files.open(CHECKPOINT_FILE)
             }
-            opened => opened.map_err(refused("open"))?,
+            opened => opened,
         };
+        let file = file.map_err(refused("open"))?;
         // What is on its way to the disk gets there; then nothing is read but what is there.
         file.sync_data().map_err(refused("sync"))?;
         file.forget_cached().map_err(refused("read"))?;
-        self.database = Some(builder().create_with_backend(Backend(file)).map_err(unopened)?);
+        self.database = Some(open_file(file)?);
         Ok(())
     }
 
-    /// An empty file, which has its name only when it is whole: half of one would be taken for a damaged one.
-    fn make_database(&self) -> Result<(), CheckpointError> {
-        let new = name_in_making(CHECKPOINT_FILE);
-        remove_if_present(&self.files, &new).map_err(refused("make"))?;
-        let file = self.files.create_zeroed(&new, 0).map_err(refused("make"))?;
-        let made = builder().create_with_backend(Backend(file)).map_err(unopened);
-        let made =
-            made.and_then(|database| database.begin_write().map_err(broken("make"))?.commit().map_err(broken("make")));
+    /// Makes a file that holds nothing yet.
+    fn make_empty(&self) -> Result<(), CheckpointError> {
+        remove_if_present(&self.files, NEW_FILE).map_err(refused("make"))?;
+        let file = self.files.create_zeroed(NEW_FILE, 0).map_err(refused("make"))?;
+        let made = open_file(file).map(drop);
         if made.is_err() {
             // Room on the disk matters more than why this fails too.
-            remove_if_present(&self.files, &new).unwrap_or_default();
+            remove_if_present(&self.files, NEW_FILE).unwrap_or_default();
         }
         made?;
-        self.files.rename(&new, CHECKPOINT_FILE).map_err(refused("make"))?;
+        let file = self.files.open(NEW_FILE).map_err(refused("make"))?;
+        file.sync_data().map_err(refused("make"))?;
+        self.files.rename(NEW_FILE, CHECKPOINT_FILE).map_err(refused("make"))?;
         self.files.sync_folder().map_err(refused("make"))
     }
 }
 
-fn builder() -> Builder {
+/// Opens a database, or makes one of a file without a byte.
+fn open_file<File: StableFile>(file: File) -> Result<Database, CheckpointError> {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    builder
+    builder.create_with_backend(Backend(file)).map_err(unopened)
 }
 
 /// Puts a checkpoint that cannot be believed aside, for whoever wants to know; the next one begins empty.

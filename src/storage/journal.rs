@@ -284,7 +284,7 @@ impl<F: Files> Journal<F> {
         let length = payload.len() as u32;
         let group = Group { number: self.next_group, length, flags, slots, slots_before: self.slots_before };
         self.sectors.clear();
-        group.write(payload, self.active.seed, &mut self.sectors);
+        group.write(payload, self.active.seed, self.active.next, &mut self.sectors);
         let offset = (self.active.next * SECTOR_BYTES) as u64;
         let file = &self.active.file;
         file.write_at(offset, &self.sectors).map_err(fatal("write", self.active.number))?;
@@ -408,7 +408,7 @@ fn begin<F: Files>(
         if sector::is_zero(sector) {
             continue;
         }
-        seed.close(sector);
+        seed.at(at).close(sector);
         if damaged.contains(&at) {
             sector[0] ^= 0xff;
         }

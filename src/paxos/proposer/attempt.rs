@@ -107,7 +107,7 @@ impl Proposer {
     pub(super) fn handle_promise(&mut self, acceptor: Server, message: Message, out: &mut Output<Self>) {
         let Message::Promise { ballot, part, truncated_below, accepted, damaged } = message else { return };
         if !museum::is(Bug::B10) {
-            self.truncated_below = self.truncated_below.max(truncated_below);
+            self.note_truncated(truncated_below);
         }
         let open = self.first_open();
         let Phase::Preparing(attempt, promises) = &mut self.phase else { return };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::paxos::{Command, CommandId};
+use crate::paxos::{Command, CommandId, Slot};
 
 /// A proposer keeps at most so many commands of its own, and a leader as many of others; more are refused.
 const COMMANDS_MAX: usize = 1_024;
@@ -12,6 +12,8 @@ const COMMANDS_MAX_BYTES: usize = 64 << 20;
 /// Of so many commands a proposer remembers that it has put them into an ACCEPT, whoever they belong to. If there are more
 /// that nobody has applied, it says of none any more that it is certainly not applied.
 const SPOKEN_MAX: usize = 16_384;
+/// So many of those whose outcome is known are remembered too: a request that comes again late is no new one.
+const SETTLED_MAX: usize = 4_096;
 
 /// A command that waits for its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,8 +23,17 @@ pub(super) struct Pending {
     since: u64,
     /// It was in an ACCEPT or a FORWARD of this life: it may be chosen at any time, by anybody.
     sent: bool,
-    /// The pulse when it was handed to a leader last.
-    forwarded_at: Option<u64>,
+    /// It was handed to a leader, and may be lost.
+    handed: Option<Handed>,
+}
+
+/// That a command was handed to a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Handed {
+    /// At this pulse.
+    at: u64,
+    /// If it was not lost, it is probably in a slot up to this one. Not known before it has had its time.
+    due: Option<Slot>,
 }
 
 /// A proposer's own commands, in the order in which they came.
@@ -39,6 +50,8 @@ pub(super) struct Commands {
     spoken: BTreeSet<CommandId>,
     /// There was no room for all of them.
     has_lost_count: bool,
+    /// Commands that were sent in this life, and whose outcome is known.
+    settled: Settled,
 }
 
 impl Commands {
@@ -73,20 +86,29 @@ impl Commands {
         if !proposed {
             self.idle.insert(self.arrivals);
         }
-        let sent = proposed || self.has_lost_count || self.spoken.contains(&command.id);
-        let pending = Pending { command, since: tick, sent, forwarded_at: None };
+        let sent = proposed || self.has_lost_count || self.was_sent(command.id);
+        let pending = Pending { command, since: tick, sent, handed: None };
         self.by_arrival.insert(self.arrivals, pending);
         true
     }
 
+    /// In this life it was in an ACCEPT, or its outcome has come since it was sent.
+    fn was_sent(&self, id: CommandId) -> bool {
+        self.spoken.contains(&id) || self.settled.ids.contains(&id)
+    }
+
     /// Its outcome is known.
     pub(super) fn remove(&mut self, id: CommandId) {
-        self.spoken.remove(&id);
-        if let Some(arrival) = self.by_id.remove(&id)
-            && let Some(pending) = self.by_arrival.remove(&arrival)
-        {
+        let was_spoken = self.spoken.remove(&id);
+        let pending = self.by_id.remove(&id).and_then(|arrival| {
             self.idle.remove(&arrival);
+            self.by_arrival.remove(&arrival)
+        });
+        if let Some(pending) = &pending {
             self.bytes -= pending.command.payload.len();
+        }
+        if was_spoken || pending.is_some_and(|pending| pending.sent) {
+            self.settled.add(id);
         }
     }
 
@@ -105,7 +127,7 @@ impl Commands {
             && let Some(pending) = self.by_arrival.get_mut(arrival)
         {
             self.idle.remove(arrival);
-            (pending.sent, pending.forwarded_at) = (true, None);
+            (pending.sent, pending.handed) = (true, None);
         }
     }
 
@@ -119,10 +141,18 @@ impl Commands {
         self.idle.extend(self.by_arrival.keys());
     }
 
-    /// What was handed over before this pulse may be lost: nothing is under way for it any more.
-    pub(super) fn release_forwarded(&mut self, before: u64) {
-        let old = self.by_arrival.iter().filter(|(_, pending)| pending.forwarded_at.is_some_and(|at| at < before));
-        self.idle.extend(old.map(|(arrival, _)| arrival));
+    /// What was handed over before this pulse may be lost, or have come to its outcome: others have applied everything up to
+    /// `known`. If it is in none of those slots, which shows when they are `applied` here, nothing is under way for it any
+    /// more.
+    pub(super) fn release_forwarded(&mut self, before: u64, known: Slot, applied: Slot) {
+        for (arrival, pending) in &mut self.by_arrival {
+            if let Some(handed) = pending.handed.as_mut().filter(|handed| handed.at < before)
+                && *handed.due.get_or_insert(known) <= applied
+            {
+                pending.handed = None;
+                self.idle.insert(*arrival);
+            }
+        }
     }
 
     /// Takes for a FORWARD what nothing is under way for.
@@ -130,7 +160,7 @@ impl Commands {
         let mut commands = Vec::new();
         for arrival in std::mem::take(&mut self.idle) {
             if let Some(pending) = self.by_arrival.get_mut(&arrival) {
-                (pending.sent, pending.forwarded_at) = (true, Some(pulse));
+                (pending.sent, pending.handed) = (true, Some(Handed { at: pulse, due: None }));
                 commands.push(pending.command.clone());
             }
         }
@@ -143,6 +173,26 @@ impl Commands {
         let old: Vec<CommandId> = self.by_arrival.values().filter(old).map(|pending| pending.command.id).collect();
         old.iter().for_each(|id| self.remove(*id));
         old
+    }
+}
+
+/// The latest commands that were sent and have come to an outcome: nobody may call one of them "not applied" again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Settled {
+    ids: BTreeSet<CommandId>,
+    by_age: VecDeque<CommandId>,
+}
+
+impl Settled {
+    fn add(&mut self, id: CommandId) {
+        if self.ids.insert(id) {
+            self.by_age.push_back(id);
+        }
+        if self.by_age.len() > SETTLED_MAX
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
     }
 }
 
@@ -212,7 +262,51 @@ mod tests {
         assert!(commands.push(command(), 1, false));
         assert_eq!(commands.give_up(100, false), [], "it may be chosen");
         commands.remove(ID);
+        assert!(commands.push(command(), 101, false), "a late copy of the request");
+        assert_eq!(commands.give_up(200, false), [], "it is applied");
+    }
+
+    #[test]
+    fn a_late_copy_of_a_command_that_was_handed_over_is_never_given_up_as_not_applied() {
+        let mut commands = Commands::default();
+        assert!(commands.push(command(), 1, false));
+        assert_eq!(commands.take_idle(1), [command()]);
+        commands.remove(ID);
         assert!(commands.push(command(), 101, false));
-        assert_eq!(commands.give_up(200, false), [ID], "its outcome was known, and this is another life of it");
+        assert_eq!(commands.give_up(200, false), [], "it is applied");
+    }
+
+    #[test]
+    fn what_was_handed_over_goes_again_when_its_outcome_could_be_seen_here_and_was_not() {
+        let mut commands = Commands::default();
+        assert!(commands.push(command(), 1, false));
+        assert_eq!(commands.take_idle(10), [command()]);
+        commands.release_forwarded(10, Slot(7), Slot(7));
+        assert_eq!(commands.next_idle(), None, "it has not had its time");
+        commands.release_forwarded(11, Slot(8), Slot(7));
+        assert_eq!(commands.next_idle(), None, "it may be in slot 8");
+        commands.release_forwarded(12, Slot(20), Slot(8));
+        assert_eq!(
+            commands.next_idle(),
+            Some(&command()),
+            "it is not, and whoever is always behind goes on all the same"
+        );
+    }
+
+    #[test]
+    fn what_was_never_sent_is_given_up_however_often_it_comes() {
+        let mut commands = Commands::default();
+        for tick in [1, 101] {
+            assert!(commands.push(command(), tick, false));
+            assert_eq!(commands.give_up(tick, false), [ID]);
+        }
+    }
+
+    #[test]
+    fn of_settled_commands_the_latest_are_remembered() {
+        let mut settled = Settled::default();
+        (0..SETTLED_MAX as u64 + 2).for_each(|sequence| settled.add(CommandId(3, sequence)));
+        assert_eq!((settled.ids.len(), settled.by_age.len()), (SETTLED_MAX, SETTLED_MAX));
+        assert!(!settled.ids.contains(&CommandId(3, 1)) && settled.ids.contains(&CommandId(3, 2)));
     }
 }

@@ -4,6 +4,10 @@
 //! whoever leads meanwhile: it hands the command to the leader that it hears, again every 200 ms, and again to the next
 //! leader. A leader proposes what it is handed and forgets it with its reign. Nothing is lost when it dies, since the owner
 //! still has the command; and nothing takes effect twice, since the state machine knows a command by its id.
+//!
+//! An owner whose learner is behind waits for it before it hands a command over again: it may be in the very slots that are
+//! missing. Otherwise each command of a server that is far behind fills five slots a second, and the server falls further
+//! behind because of them.
 
 use super::words::{ProposerFact, StepDown};
 use super::{Phase, Proposer};
@@ -46,8 +50,10 @@ impl Proposer {
 
     /// 30 ms have passed: what was handed over long ago is handed over again.
     pub(super) fn forward_again(&mut self) {
-        let before = self.leadership.pulse().checked_sub(AGAIN_PULSES);
-        before.into_iter().for_each(|before| self.commands.release_forwarded(before));
+        let Some(applied) = self.applied else { return };
+        if let Some(before) = self.leadership.pulse().checked_sub(AGAIN_PULSES) {
+            self.commands.release_forwarded(before, self.highest_beat(), applied);
+        }
     }
 
     /// FORWARD: another proposer's commands, to be proposed by the leader. One that is under way already is not taken

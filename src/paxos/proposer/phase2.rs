@@ -265,7 +265,7 @@ impl Proposer {
     /// TRUNCATED: the slots below were chosen long ago. They are closed, and a command proposed in one goes on behind what
     /// is forgotten: to prepare the same slots again would end here again, at once and for ever.
     pub(super) fn handle_truncated(&mut self, ballot: Ballot, below: Slot, out: &mut Output<Self>) {
-        self.truncated_below = self.truncated_below.max(below);
+        self.note_truncated(below);
         if let Phase::Proposing(work) = &mut self.phase
             && work.attempt.ballot == ballot
         {

@@ -123,8 +123,7 @@ impl Reader {
             }
         }
         let seed = Seed::new(self.owner, segment.number);
-        let sectors: Vec<GroupSector> =
-            body(segment.bytes).chunks_exact(SECTOR_BYTES).map(|sector| Group::read(sector, seed)).collect();
+        let sectors = Group::read_all(segment.bytes, seed);
         let told =
             segment.next.map(|next| Seal { last_group: next.first_group.saturating_sub(1), slots: next.slots_before });
         let (seal, is_sealed) = match Seal::read(&segment.bytes[SECTOR_BYTES..2 * SECTOR_BYTES], seed) {
@@ -200,7 +199,7 @@ impl Reader {
                 walked.continues |= used == 0 && group.flags & FIRST_OF_COMMIT == 0;
                 let start = (FIRST_SECTOR + used) * SECTOR_BYTES;
                 let bytes = &segment.bytes[start..start + group.sectors() * SECTOR_BYTES];
-                if let Err(cause) = self.group(group, bytes) {
+                if let Err(cause) = self.group(group, bytes, segment.is_last) {
                     return Err(OpenError::Unreadable { file: segment.file.to_string(), offset: start as u64, cause });
                 }
                 walked.slots = hull(walked.slots, group.slots);
@@ -272,11 +271,13 @@ impl Reader {
         }
     }
 
-    fn group(&mut self, group: Group, sectors: &[u8]) -> Result<(), String> {
+    fn group(&mut self, group: Group, sectors: &[u8], is_last: bool) -> Result<(), String> {
         let is_first = group.flags & FIRST_OF_COMMIT != 0;
         if self.skips && !is_first && self.open_commit.is_none() {
             // The rest of a commit of which a part is lost: it says nothing any more.
+            // What it promised stands in the header of the segment after its end, if there is one.
             self.records.extend(group.slots.map(AcceptorRecord::Damaged));
+            self.unknown_until = is_last.then_some(self.records.len()).or(self.unknown_until);
             (self.next_group, self.slots_before) = (group.number + 1, group.slots);
             return Ok(());
         }
@@ -318,11 +319,6 @@ fn next_group_behind(tail: &[GroupSector], number: u64) -> Option<(usize, Group)
     })
 }
 
-/// The sectors that hold groups.
-fn body(bytes: &[u8]) -> &[u8] {
-    &bytes[FIRST_SECTOR * SECTOR_BYTES..]
-}
-
 /// The header of a segment whose file is what it says.
 pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenError> {
     let Segment { file, number, bytes, .. } = segment;
@@ -332,9 +328,7 @@ pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenErr
         return Err(OpenError::Length { file, found, expected: (FIRST_SECTOR * SECTOR_BYTES) as u64 });
     }
     let Ok(header) = Header::read(&bytes[..SECTOR_BYTES]) else {
-        let seed = Seed::new(owner, number);
-        let sectors: Vec<GroupSector> =
-            body(bytes).chunks_exact(SECTOR_BYTES).map(|sector| Group::read(sector, seed)).collect();
+        let sectors = Group::read_all(bytes, Seed::new(owner, number));
         return Err(OpenError::Damaged(damage(&file, 0, DamagedPart::Header, held(&sectors))));
     };
     if header.version != VERSION {

@@ -2,7 +2,8 @@
 //!
 //! A segment is a file of fixed length, cut into sectors of 512 bytes. All numbers are little endian, and every sector
 //! starts with the crc32c of its other 508 bytes. That of all but the header is seeded with the segment's number and
-//! its owner, so that a sector that strayed in from another segment or another server is never taken for one of this.
+//! its owner, and that of a group's sectors with their place in the segment too: a sector that strayed in from another
+//! server, another segment or another place is never taken for one that was written here.
 //!
 //! ```text
 //! sector 0  header  at  4 magic "PaxosJnl"   12 version, 4   16 segment, 4   20 segment before, 4   24 bytes of the file, 8
@@ -24,7 +25,7 @@ use crate::role::Server;
 use crate::storage::disk::SECTOR_BYTES;
 
 /// The version of this layout.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// Payload bytes of one sector.
 pub(super) const PAYLOAD_BYTES: usize = SECTOR_BYTES - PAYLOAD_AT;
 /// Groups begin in this sector of a segment.
@@ -50,6 +51,11 @@ pub(super) struct Seed(u32);
 impl Seed {
     pub(super) fn new(owner: u64, segment: u32) -> Seed {
         Seed(crc32c::crc32c_append(crc32c::crc32c(&owner.to_le_bytes()), &segment.to_le_bytes()))
+    }
+
+    /// The seed of the sector that is so many sectors from the begin of the segment.
+    pub(super) fn at(self, place: usize) -> Seed {
+        Seed(crc32c::crc32c_append(self.0, &(place as u32).to_le_bytes()))
     }
 
     /// Of the header, which is read before anything is known.
@@ -207,8 +213,8 @@ impl Group {
         Group::sectors_of(self.length as usize)
     }
 
-    /// Appends the group's sectors.
-    pub(super) fn write(&self, payload: &[u8], seed: Seed, sectors: &mut Vec<u8>) {
+    /// Appends the group's sectors; the first of them goes to this place in the segment.
+    pub(super) fn write(&self, payload: &[u8], seed: Seed, place: usize, sectors: &mut Vec<u8>) {
         for (index, part) in payload.chunks(PAYLOAD_BYTES).enumerate() {
             let start = sectors.len();
             sectors.resize(start + PAYLOAD_AT, 0);
@@ -221,11 +227,17 @@ impl Group {
             put_slots(sector, 40, self.slots_before);
             sectors.extend_from_slice(part);
             sectors.resize(start + SECTOR_BYTES, 0);
-            seed.close(&mut sectors[start..]);
+            seed.at(place + index).close(&mut sectors[start..]);
         }
     }
 
-    pub(super) fn read(sector: &[u8], seed: Seed) -> GroupSector {
+    /// All sectors of a segment behind its header and seal.
+    pub(super) fn read_all(segment: &[u8], seed: Seed) -> Vec<GroupSector> {
+        let sectors = segment.chunks_exact(SECTOR_BYTES).enumerate().skip(FIRST_SECTOR);
+        sectors.map(|(place, sector)| Group::read(sector, seed.at(place))).collect()
+    }
+
+    fn read(sector: &[u8], seed: Seed) -> GroupSector {
         if is_zero(sector) {
             return GroupSector::Zero;
         }
