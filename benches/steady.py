@@ -180,9 +180,14 @@ def main():
     parser.add_argument("--rate", type=int, default=2_000, help="writes a second")
     parser.add_argument("--servers", type=int, default=5)
     parser.add_argument("--pairs", type=int, help="measure latencies in so many pairs")
+    parser.add_argument("--bin", type=Path, help="programs that are built already, instead of this folder's")
     parser.add_argument("--seconds", type=int, default=10, help="of each half of a pair")
     options = parser.parse_args()
-    subprocess.run(["cargo", "build", "--release", "--bins", "--quiet"], cwd=ROOT, check=True)
+    global BIN
+    if options.bin:
+        BIN = options.bin.resolve()
+    else:
+        subprocess.run(["cargo", "build", "--release", "--bins", "--quiet"], cwd=ROOT, check=True)
     with tempfile.TemporaryDirectory(dir=os.environ.get("PAXOS_BENCH_DIR")) as folder:
         (pairs if options.pairs else steady)(options, Path(folder))
 
