@@ -13,12 +13,18 @@ impl ServerStatus {
         };
         let roles: serde_json::Map<String, Value> = self.roles.iter().map(role).collect();
         let linked: Vec<u8> = self.linked.iter().map(|server| server.0).collect();
+        let newcomer = self.newcomer.map(|new| {
+            let known_to: Vec<u8> = new.known_to.iter().map(|server| server.0).collect();
+            json!({ "known_to": known_to, "needed": new.needed })
+        });
         json!({
             "server": self.server.0, "version": self.version, "protocol": self.protocol, "restart": self.restart,
             "life": self.life, "pid": self.pid, "roles": roles, "promised": self.promised.to_string(),
             "accepted": self.accepted, "chosen": self.known.0, "applied": self.applied.0,
             "digest": format!("{:016x}", self.digest), "keys": self.keys, "sessions": self.sessions,
             "dropped": self.dropped, "disk_full": self.disk_full, "linked": linked,
+            "checkpoint": self.checkpoint.0, "truncated_below": self.truncated_below.0, "damaged": self.damaged,
+            "fenced": self.fenced.map(|slot| slot.0), "newcomer": newcomer,
         })
     }
 }

@@ -148,6 +148,8 @@ pub enum WhyNotApplied {
     DiskFull,
     /// The state of this server was found to differ from the others': it answers nothing.
     Fenced,
+    /// The data folder of this server is new, and too few of the others know it: it takes no part yet.
+    Newcomer,
 }
 
 /// Why nobody knows.
@@ -217,10 +219,21 @@ pub struct ServerStatus {
     pub damaged: u64,
     /// Its state was found to differ from the others' after this slot: it answers nothing.
     pub fenced: Option<Slot>,
+    /// Its data folder is new: what it waits for before it takes part.
+    pub newcomer: Option<Newcomer>,
     /// The servers that it is connected to.
     pub linked: Servers,
     /// Who leads, as far as it knows; None if nobody does, or the protocol has no leader.
     pub leader: Option<LeaderStatus>,
+}
+
+/// A server whose data folder is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newcomer {
+    /// The servers that know the folder.
+    pub known_to: Servers,
+    /// So many must.
+    pub needed: u8,
 }
 
 /// A leader, as one server knows it.

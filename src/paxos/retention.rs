@@ -13,7 +13,7 @@ use crate::role::Output;
 /// A checkpoint that failed is tried again after so many beats (of 100 ms).
 const RETRY_BEATS: u64 = 10;
 /// If checkpoints fail for long, the log in memory grows to so many times what it should have, and then loses its begin.
-const HARD_FACTOR: u64 = 8;
+pub const HARD_FACTOR: u64 = 8;
 
 /// How much of the past is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +90,16 @@ impl<M: StateMachine> Learner<M> {
     /// A durable checkpoint holds every slot up to this one.
     pub fn durable(&self) -> Slot {
         self.past.durable
+    }
+
+    /// Bytes of the values in its log.
+    pub fn log_bytes(&self) -> u64 {
+        self.past.log_bytes
+    }
+
+    /// How many slots it knows something of that are not applied yet.
+    pub fn open_slots(&self) -> usize {
+        self.open.len()
     }
 
     /// The first slot of the log; the next one to come if there is none.

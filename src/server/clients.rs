@@ -187,8 +187,8 @@ impl FrontDesk {
                 return Err(WhyNotApplied::RoleDown(role));
             }
         }
-        if house.is_fenced.load(Ordering::Relaxed) {
-            return Err(WhyNotApplied::Fenced);
+        if let Some(why) = house.standing.refusal() {
+            return Err(why);
         }
         if house.disk_full.load(Ordering::Relaxed) {
             // Others may still have room; if nobody has, the client hears at once, and for certain.
@@ -208,8 +208,8 @@ impl FrontDesk {
     /// A read: asked of the own learner.
     fn read(&self, key: Vec<u8>, asker: Asker) {
         let (house, context) = (&self.house, asker.context.clone());
-        if house.is_fenced.load(Ordering::Relaxed) {
-            return house.desk.tell(asker, Reply::NotApplied(WhyNotApplied::Fenced), Context::default());
+        if let Some(why) = house.standing.refusal() {
+            return house.desk.tell(asker, Reply::NotApplied(why), Context::default());
         }
         let ticket: Ticket = house.desk.await_read(asker);
         let request = LearnerRequest::Read { token: ticket, query: Get { key } };
@@ -232,8 +232,8 @@ impl FrontDesk {
 
     /// A part of the state. If it is not written down yet, it soon will be.
     fn state(&self, at_least: Slot, part: Option<PartName>) -> Reply {
-        if self.house.is_fenced.load(Ordering::Relaxed) {
-            return Reply::NotApplied(WhyNotApplied::Fenced);
+        if let Some(why) = self.house.standing.refusal() {
+            return Reply::NotApplied(why);
         }
         let Some(keeper) = self.house.keeper.get() else { return Reply::NotApplied(WhyNotApplied::Busy) };
         let part = keeper.part(part, at_least, Instant::now() + STATE_PATIENCE);
@@ -275,6 +275,7 @@ impl FrontDesk {
             truncated_below: shown.truncated_below,
             damaged: shown.damaged,
             fenced: shown.fenced,
+            newcomer: house.standing.newness(),
             linked: self.linked.servers(),
             leader: shown.leader().filter(|_| house.proposer.is_open()),
         }

@@ -38,6 +38,12 @@ pub trait RoleDisk<Record>: Disk<Record> {
 
     /// Looks whether there is room again.
     fn ask_for_room(&mut self) {}
+
+    /// Whether a commit failed for want of room, and for nothing else: then the disk holds what it held before, and a later
+    /// life may go on with it.
+    fn is_full(_error: &Self::Error) -> bool {
+        false
+    }
 }
 
 impl RoleDisk<NoRecord> for NoDisk {}
@@ -105,6 +111,10 @@ impl RoleDisk<AcceptorRecord> for AcceptorJournal {
             let _ = self.journal.try_make_room();
         }
         self.look();
+    }
+
+    fn is_full(error: &JournalError) -> bool {
+        matches!(error, JournalError::Full { .. })
     }
 }
 

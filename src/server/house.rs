@@ -14,9 +14,10 @@ use super::keeper::Keeper;
 use super::lines;
 use super::mailbox::{Lost, Mail, Mailbox};
 use super::options::Options;
+use super::standing::Standing;
 use super::throttle::Throttle;
 use crate::kv::Kv;
-use crate::net::{Envelope, EnvelopeOf, Link, Unknown, WhyNotApplied, frame_into};
+use crate::net::{Envelope, EnvelopeOf, Link, Newcomer, Unknown, WhyNotApplied, frame_into};
 use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
 use crate::role::{Input, Role, Server, Servers};
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
@@ -58,8 +59,10 @@ pub struct House {
     pub demand: Demand,
     /// Writes the state down; set once, before any role starts.
     pub keeper: OnceLock<Keeper>,
-    /// The state here was found to be wrong: nobody gets it any more.
-    pub is_fenced: AtomicBool,
+    /// Whether it takes part in anything.
+    pub standing: Standing,
+    /// What was last told of what it waits for if its folder is new.
+    newness: Mutex<Option<Newcomer>>,
     drops: Drops,
     malformed: Throttle,
 }
@@ -105,6 +108,8 @@ pub enum Cause {
     Full,
     /// The disk has no room for another value.
     DiskFull,
+    /// The server does not take part: its folder is new, or its state wrong.
+    Apart,
 }
 
 impl From<Lost> for Cause {
@@ -118,7 +123,7 @@ impl From<Lost> for Cause {
 
 impl House {
     /// A server whose roles are still down.
-    pub fn new(me: Server, cluster: Servers, options: Options, trace: Trace) -> House {
+    pub fn new(me: Server, cluster: Servers, options: Options, trace: Trace, standing: Standing) -> House {
         House {
             me,
             cluster,
@@ -133,15 +138,19 @@ impl House {
             disk_full: AtomicBool::new(false),
             demand: Demand::default(),
             keeper: OnceLock::new(),
-            is_fenced: AtomicBool::new(false),
+            standing,
+            newness: Mutex::new(None),
             drops: Drops { untold: Mutex::default(), lines: Throttle::new(DROP_LINES), total: AtomicU64::new(0) },
             malformed: Throttle::new(MALFORMED_LINES),
         }
     }
 
     /// Sends a message to servers, this one perhaps among them. It is encoded once, and leaves with the next
-    /// [`House::flush`].
+    /// [`House::flush`]. One that does not take part says nothing, to itself neither.
     pub fn send(&self, to: Servers, message: Message, context: Context) {
+        if !self.standing.takes_part() {
+            return;
+        }
         let others = to.without(Servers::only(self.me));
         if !others.is_empty()
             && let Some(links) = self.links.get()
@@ -167,6 +176,12 @@ impl House {
     /// Hands a message to the roles that hear it.
     pub fn deliver(&self, from: Server, envelope: Envelope) {
         let Envelope { context, message } = envelope;
+        if !self.standing.takes_part() {
+            for role in message.heard_by() {
+                self.tell_drop(*role, message.name(), from, Cause::Apart, &context);
+            }
+            return;
+        }
         let Some((last, before)) = message.heard_by().split_last() else { return };
         for role in before {
             self.deliver_to(*role, from, message.clone(), &context);
@@ -242,6 +257,20 @@ impl House {
             let why = format!("{malformed} more malformed requests were received, too many for a line each");
             self.line_because(RoleTag::Server, &Context::default(), event, Some(why));
         }
+        self.tell_newness();
+    }
+
+    /// A line for what a server waits for whose folder is new, if that is another than before.
+    fn tell_newness(&self) {
+        let now = self.standing.newness();
+        let before = std::mem::replace(&mut *self.newness.lock().unwrap_or_else(PoisonError::into_inner), now);
+        if let Some(Newcomer { known_to, needed }) = now.filter(|_| now != before) {
+            let why = format!(
+                "the data folder of this server is new: it takes part once {needed} others know it, and so far {known_to} do. \
+                 Start the others. If this server had another data folder before, bring that one back"
+            );
+            self.tell_fault("folder", "new", &why);
+        }
     }
 
     /// Something outside failed, and the server goes on.
@@ -267,9 +296,10 @@ impl House {
         Context { re: id.or_else(|| context.re.clone()), req: context.req.clone() }
     }
 
-    /// The state of this server is not that of the others: whoever waits is told that nothing comes from here any more.
+    /// The state of this server is not that of the others: it says nothing more to anybody, and whoever waits is told so.
     pub fn fence(&self, draft: Draft, slot: Slot) {
-        self.is_fenced.store(true, Ordering::Relaxed);
+        self.standing.fence();
+        self.keeper.get().into_iter().for_each(|keeper| keeper.fence(slot));
         self.board.update(|shown| shown.fenced = Some(slot));
         let sentence = draft.why.clone().unwrap_or_default();
         self.trace.line(draft);

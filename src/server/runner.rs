@@ -45,12 +45,14 @@ pub trait Shell<R: Role> {
 }
 
 /// How a life ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Ended {
     /// The server stops.
     Stopped,
     /// It crashed, at this point of a turn.
     Crashed(CrashOrder),
+    /// Its disk has no room for what it must remember: a later life may find some.
+    NoRoom(String),
 }
 
 /// Runs a role until it is told to stop or to die.
@@ -75,6 +77,7 @@ where
             }
             let released = match stepped.commit(disk) {
                 Ok(released) => released,
+                Err(error) if D::is_full(&error) => return Ended::NoRoom(error.to_string()),
                 Err(error) => shell.house().fatal(&format!("stable storage failed: {error}")),
             };
             if let Some(order) = hit {

@@ -11,12 +11,17 @@ use crate::kv::Kv;
 use crate::paxos::{Learner, Message, Slot};
 use crate::role::{Disk, Output, Server, Servers, Timed};
 use crate::server::options::Options;
+use crate::server::standing::Standing;
 use crate::trace::{CrashCause, Event, Process, RoleTag, Text, Trace};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ME: Server = Server(1);
 /// Asks the role to arm its timer, and nothing else.
 const ARM: u64 = 1_000;
+
+/// There is no room on the disk to remember this.
+const TOO_MUCH: u64 = 2_000;
+const NO_ROOM: &str = "no room";
 
 /// Remembers each number, shows it, and sends it to its own server's learner.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +82,9 @@ impl Disk<u64> for Slate {
             // The test lets it go, or has ended.
             let _ = gate.recv();
         }
+        if records.contains(&TOO_MUCH) {
+            return Err(NO_ROOM.to_string());
+        }
         self.commits.lock().unwrap().push(records.to_vec());
         Ok(())
     }
@@ -93,6 +101,10 @@ impl RoleDisk<u64> for Slate {
 
     fn ask_for_room(&mut self) {
         self.room.pop();
+    }
+
+    fn is_full(error: &String) -> bool {
+        error == NO_ROOM
     }
 }
 
@@ -159,7 +171,7 @@ impl Stage {
     }
 
     fn new(trace: Trace, held: bool, room: Vec<bool>) -> Stage {
-        let house = Arc::new(House::new(ME, Servers::first(1), Options::of(&[]), trace));
+        let house = Arc::new(House::new(ME, Servers::first(1), Options::of(&[]), trace, Standing::member()));
         let sent = Arc::new(house.learner.open());
         let mailbox = Arc::new(Mailbox::closed());
         let inbox = Arc::new(mailbox.open());
@@ -230,7 +242,7 @@ impl Stage {
 fn crash_point(ended: Ended) -> CrashPoint {
     match ended {
         Ended::Crashed(order) => order.point,
-        Ended::Stopped => panic!("it stopped"),
+        Ended::Stopped | Ended::NoRoom(_) => panic!("it ended otherwise: {ended:?}"),
     }
 }
 
@@ -430,4 +442,17 @@ fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
     let (_, commits, sent, lines) = asked.end();
     assert_eq!((commits, sent), (vec![vec![3]], vec![3]), "what needs no room goes on");
     assert!(lines.contains("DROP     msg=FILL from=s2 cause=disk-full"), "{lines}");
+}
+
+#[test]
+fn a_life_ends_that_finds_no_room_for_what_it_must_remember() {
+    let stage = Stage::held();
+    stage.ask(1);
+    stage.await_commit();
+    // These are one group: none of it is said.
+    stage.ask(2);
+    stage.ask(TOO_MUCH);
+    let (ended, commits, sent, _) = stage.end();
+    assert!(matches!(&ended, Ended::NoRoom(why) if why == NO_ROOM), "{ended:?}");
+    assert_eq!((commits, sent), (vec![vec![1]], vec![1]));
 }

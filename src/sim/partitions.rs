@@ -30,6 +30,7 @@ impl Case {
     /// A cluster that works, with a leader.
     fn begin(seed: u64, servers: u8) -> Case {
         let mut plan = Plan::new(seed, Faults::NONE, Some(Policy::MultiPaxos));
+        plan.is_acquainted = true;
         (plan.servers, plan.clocks) = (servers, vec![100; servers.into()]);
         // Writes alone: a server that hears the leader and no majority can hand a write on, and cannot answer a read.
         (plan.clients, plan.requests, plan.keys, plan.reads) = (8, 60_000, 8, 0);

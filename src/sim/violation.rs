@@ -44,6 +44,7 @@ pub fn name_of(invariant: u8) -> &'static str {
         21 => "what is forgotten is in a durable checkpoint",
         22 => "recovery finds what was durable, each time",
         23 => "damaged is not absent",
+        24 => "what a server holds is bounded",
         25 => "what failed for certain never happens",
         27 => "a healthy majority makes progress and agrees",
         29 => "no role breaks its own assertions",
@@ -52,6 +53,7 @@ pub fn name_of(invariant: u8) -> &'static str {
         33 => "a ballot has a command in one open slot",
         34 => "a leader that was refused leads no longer",
         35 => "a leader that nobody answers steps down",
+        36 => "who has lost its disk takes no part",
         UNDECIDED => "every history is decided",
         _ => "no name",
     }
