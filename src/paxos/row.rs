@@ -28,6 +28,11 @@ impl<T> Row<T> {
         self.values.front()
     }
 
+    /// How many slots it reaches over.
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
     /// Adds the value of the next slot.
     pub(super) fn push(&mut self, value: T) {
         self.values.push_back(value);
