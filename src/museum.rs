@@ -59,6 +59,7 @@ exhibits! {
     B15: "a damaged end of the journal is taken for one that was never written", seen "8 of 8 systems in CORDS, FAST 2017";
     B16: "an error of fsync is ignored", seen "fsyncgate; RocksDB #2495";
     B17: "what a new process has read is taken for durable", seen "Rebello et al., ATC 2020; this project's own journal";
+    B18: "a journal file that nobody needs any more is used again, with its old records in it", seen "logs with recycled segments";
     B19: "a new journal file's name is not synced", seen "ALICE, OSDI 2014";
     B20: "a checkpoint's slot is not that of its data", seen "etcd 3.5 post-mortem, #13766, #14685";
     B21: "a retried write is done twice", seen "retries after a fail-over";
@@ -75,6 +76,7 @@ exhibits! {
     PromiseWithoutValue: "a promise says yes, and never what was accepted", seen "published coursework";
     BallotWithoutServer: "a ballot does not say whose it is", seen "published coursework";
     B14W: "peers believe a server that has lost its disk", seen "TigerBeetle's warning of a reformatted replica; DISC 2017";
+    B14N: "a server with a new disk takes part at once", seen "diskless recovery, DISC 2017; replicas that are formatted again";
     LeavesItselfOut: "a proposer asks everybody but its own acceptor", seen "published coursework: three of the other four";
     AcceptedIsCleared: "an acceptor forgets what it has accepted when the next slot comes", seen "published coursework: learning clears the accepted value";
     OwnValueAlways: "a proposer proposes its own value whatever was promised", seen "published coursework";

@@ -24,7 +24,7 @@ pub enum NoBackup {
     #[error("{0}")]
     Request(#[from] ClientError),
     /// The file cannot be written.
-    #[error("cannot write the backup: {0}")]
+    #[error("cannot write the backup: {0}. Name a file that this user may write to")]
     File(#[from] BackupError),
     /// What came is not what was sent.
     #[error("{0}")]

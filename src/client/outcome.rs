@@ -181,6 +181,7 @@ fn word(why: &WhyNotApplied) -> &'static str {
         WhyNotApplied::RoleDown(_) => "role-down",
         WhyNotApplied::DiskFull => "disk-full",
         WhyNotApplied::Fenced => "fenced",
+        WhyNotApplied::Newcomer => "newcomer",
         WhyNotApplied::NoReadQuorum(_) => "no-read-quorum",
     }
 }
@@ -223,6 +224,9 @@ impl Display for Try {
                 WhyNotApplied::RoleDown(role) => write!(f, "has no {} at the moment", role_word(*role)),
                 WhyNotApplied::DiskFull => f.write_str("has no room on its disk for another value"),
                 WhyNotApplied::Fenced => f.write_str("has a state that differs from the others', and answers nothing"),
+                WhyNotApplied::Newcomer => {
+                    f.write_str("has a new data folder, and waits until enough of the others are started and know it")
+                }
                 WhyNotApplied::NoReadQuorum(_) => f.write_str("found no majority to read from"),
             },
             TryEnd::Unknown(Unknown::TimedOut) => f.write_str("proposed it and saw no outcome in time"),
@@ -389,6 +393,7 @@ fn tells(end: &TryEnd) -> u8 {
         TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(_)) => 6,
         TryEnd::NotApplied(WhyNotApplied::Coordinator(_) | WhyNotApplied::KeyLocked(_)) => 4,
         TryEnd::NotApplied(WhyNotApplied::Proposer(_) | WhyNotApplied::DiskFull | WhyNotApplied::Fenced) => 4,
+        TryEnd::NotApplied(WhyNotApplied::Newcomer) => 7,
         TryEnd::Unknown(_) => 5,
     }
 }

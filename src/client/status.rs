@@ -9,7 +9,7 @@ use super::outcome::{ClientError, role_word};
 use super::print::table;
 use super::stub::{Client, ClientOptions};
 use crate::cluster::Cluster;
-use crate::net::{DoubtStatus, LeaderStatus, ServerStatus};
+use crate::net::{DoubtStatus, LeaderStatus, Newcomer, ServerStatus};
 use crate::paxos::RoleName;
 use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
@@ -81,16 +81,20 @@ impl Survey {
         }
         let servers = self.answers.len();
         let majority = servers / 2 + 1;
-        let has_room = || self.statuses().filter(|status| !status.disk_full);
-        let up = self.statuses().filter(|status| is_up(status, RoleName::Acceptor)).count();
+        let has_room = || self.statuses().filter(|status| !status.disk_full && takes_part(status));
+        let up = self.statuses().filter(|status| takes_part(status) && is_up(status, RoleName::Acceptor)).count();
         let acceptors = has_room().filter(|status| is_up(status, RoleName::Acceptor)).count();
-        let serves =
-            |s: &&ServerStatus| s.fenced.is_none() && is_up(s, RoleName::Proposer) && is_up(s, RoleName::Learner);
+        let serves = |s: &&ServerStatus| is_up(s, RoleName::Proposer) && is_up(s, RoleName::Learner);
         let doors = has_room().filter(serves).count();
         if acceptors < majority {
             let full = if acceptors < up { " with room on their disk" } else { "" };
+            let new = match self.statuses().filter(|status| status.newcomer.is_some()).count() {
+                0 => String::new(),
+                1 => "; 1 more is new and waits for others".to_string(),
+                new => format!("; {new} more are new and wait for others"),
+            };
             let some = format!("{acceptors} of {servers} acceptors are up{full}");
-            return (false, format!("no writes: {some}, and {majority} are needed"));
+            return (false, format!("no writes: {some}, and {majority} are needed{new}"));
         }
         if doors == 0 {
             return (false, "no writes: no server has both its proposer and its learner up".to_string());
@@ -207,6 +211,16 @@ impl Survey {
                 let _ = writeln!(text, "VIOLATION: server {}, after slot {slot}: {what}", status.server.0);
             }
         }
+        for status in self.statuses() {
+            if let Some(Newcomer { known_to, needed }) = status.newcomer {
+                let _ = writeln!(
+                    text,
+                    "server {}: its data folder is new. It takes part once {needed} others know it (so far: {known_to}); start \
+                     those that are down. If this server had another folder before, bring that back",
+                    status.server.0
+                );
+            }
+        }
         if self.is_two_phase_commit() {
             text.push_str(&self.doubts());
             return text + &self.table_of_all();
@@ -272,9 +286,16 @@ fn is_up(status: &ServerStatus, role: RoleName) -> bool {
     status.roles.iter().any(|one| one.role == role && one.up)
 }
 
+/// Whether its acceptor votes, if it is up.
+fn takes_part(status: &ServerStatus) -> bool {
+    status.newcomer.is_none() && status.fenced.is_none()
+}
+
 fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
     let state = |role| if is_up(status, role) { "up" } else { "DOWN" };
     let acceptor = match is_up(status, RoleName::Acceptor) {
+        true if status.newcomer.is_some() => "NEW",
+        true if status.fenced.is_some() => "FENCED",
         true if status.disk_full => "FULL",
         true if status.damaged > 0 => "DAMAGED",
         _ => state(RoleName::Acceptor),
@@ -343,6 +364,7 @@ mod tests {
             truncated_below: Slot(1),
             damaged: 0,
             fenced: None,
+            newcomer: None,
             linked: Servers::NONE,
             leader: None,
             in_doubt: 0,
@@ -365,6 +387,36 @@ mod tests {
         let (ok, sentence) = of(vec![full(1), full(2), status(3, &[], 7)]).verdict();
         assert!(!ok);
         assert_eq!(sentence, "no writes: 1 of 3 acceptors are up with room on their disk, and 2 are needed");
+    }
+
+    #[test]
+    fn a_server_with_a_new_folder_is_shown_and_does_not_count() {
+        let new = |server| {
+            let (server, status) = status(server, &[], 0);
+            let newcomer = Some(Newcomer { known_to: Servers::first(1), needed: 2 });
+            (server, status.map(|status| ServerStatus { newcomer, ..status }))
+        };
+        let survey = Survey { answers: vec![status(1, &[], 7), new(2), new(3)] };
+        let (ok, sentence) = survey.verdict();
+        assert!(!ok);
+        assert_eq!(
+            sentence,
+            "no writes: 1 of 3 acceptors are up, and 2 are needed; 2 more are new and wait for others"
+        );
+        let text = survey.text();
+        assert!(text.contains("server 2: its data folder is new. It takes part once 2 others know it (so far: s1)"));
+        assert_eq!(text.matches(" NEW ").count(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_fenced_server_is_shown_and_does_not_count() {
+        let (server, fenced) = status(3, &[], 7);
+        let fenced = (server, fenced.map(|status| ServerStatus { fenced: Some(Slot(5)), ..status }));
+        let survey = Survey { answers: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
+        assert_eq!(survey.verdict().1, "writes OK; no more failure tolerated");
+        let text = survey.text();
+        assert!(text.contains("VIOLATION: server 3, after slot 5"), "{text}");
+        assert_eq!(text.matches(" FENCED ").count(), 2, "{text}");
     }
 
     fn silent(server: u8) -> (Server, Result<ServerStatus, ClientError>) {

@@ -28,10 +28,10 @@ impl Kv {
             },
             Command::Write { session, sequence, first_open, op, .. } => {
                 match self.sessions.peek(*session, *sequence, *first_open) {
-                    Lookup::Expired => Foreseen::Settled(Outcome::Expired),
-                    Lookup::Superseded => Foreseen::Settled(Outcome::Superseded),
-                    Lookup::Known(saved) => Foreseen::Settled(Outcome::Duplicate(saved)),
-                    Lookup::New => Foreseen::Writes(self.store.foresee(op)),
+                    Some(Lookup::Expired) => Foreseen::Settled(Outcome::Expired),
+                    Some(Lookup::Superseded) => Foreseen::Settled(Outcome::Superseded),
+                    Some(Lookup::Known(saved)) => Foreseen::Settled(Outcome::Duplicate(saved)),
+                    Some(Lookup::New(_)) | None => Foreseen::Writes(self.store.foresee(op)),
                 }
             }
         }
@@ -47,10 +47,8 @@ impl Kv {
                 Outcome::Opened { session }
             }
             Command::Write { session, sequence, first_open, op, .. } => {
-                let written = self.store.apply(op);
-                if matches!(written, Written::Done { .. }) {
-                    self.changed.key(op.key());
-                }
+                let (written, newly_changed) = self.store.apply(op.clone());
+                newly_changed.into_iter().for_each(|key| self.changed.key(key));
                 self.sessions.settle(at, *session, *sequence, *first_open, written);
                 self.changed.session(*session);
                 Outcome::Applied(Saved { slot: at, written })

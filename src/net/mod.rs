@@ -17,6 +17,6 @@ pub use handshake::{
 pub use link::{Link, LinkState, Watcher};
 pub use listener::{Connections, allow_many_sockets, bind, listen};
 pub use wire::{
-    ClientReply, ClientRequest, DoubtStatus, Envelope, IN_DOUBT_SHOWN, LeaderStatus, Reply, Request, RoleStatus, Said,
-    ServerStatus, Unknown, WhyNotApplied,
+    ClientReply, ClientRequest, DoubtStatus, Envelope, EnvelopeOf, IN_DOUBT_SHOWN, LeaderStatus, Newcomer, Reply,
+    Request, RoleStatus, Said, ServerStatus, Unknown, WhyNotApplied,
 };

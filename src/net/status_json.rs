@@ -19,6 +19,10 @@ impl ServerStatus {
             json!({ "transaction": transaction, "key": key, "waited_ms": one.waited_ms, "blocked": one.is_blocked })
         };
         let doubts: Vec<Value> = self.doubts.iter().map(doubt).collect();
+        let newcomer = self.newcomer.map(|new| {
+            let known_to: Vec<u8> = new.known_to.iter().map(|server| server.0).collect();
+            json!({ "known_to": known_to, "needed": new.needed })
+        });
         json!({
             "server": self.server.0, "version": self.version, "protocol": self.protocol, "restart": self.restart,
             "life": self.life, "pid": self.pid, "roles": roles, "promised": self.promised.to_string(),
@@ -26,6 +30,8 @@ impl ServerStatus {
             "digest": format!("{:016x}", self.digest), "keys": self.keys, "sessions": self.sessions,
             "dropped": self.dropped, "disk_full": self.disk_full, "linked": linked,
             "in_doubt": self.in_doubt, "doubts": doubts,
+            "checkpoint": self.checkpoint.0, "truncated_below": self.truncated_below.0, "damaged": self.damaged,
+            "fenced": self.fenced.map(|slot| slot.0), "newcomer": newcomer,
         })
     }
 }

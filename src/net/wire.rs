@@ -64,6 +64,15 @@ impl From<two_phase_commit::Message> for Said {
     }
 }
 
+/// An [`Envelope`] on its way out: the same bytes, and nothing is copied for it.
+#[derive(Debug, Serialize)]
+pub struct EnvelopeOf<'a> {
+    /// Where it comes from.
+    pub context: &'a Context,
+    /// What it says.
+    pub message: &'a Said,
+}
+
 /// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientRequest {
@@ -191,6 +200,8 @@ pub enum WhyNotApplied {
     DiskFull,
     /// The state of this server was found to differ from the others': it answers nothing.
     Fenced,
+    /// The data folder of this server is new, and too few of the others know it: it takes no part yet.
+    Newcomer,
 }
 
 /// Why nobody knows.
@@ -260,6 +271,8 @@ pub struct ServerStatus {
     pub damaged: u64,
     /// Its state was found to differ from the others' after this slot: it answers nothing.
     pub fenced: Option<Slot>,
+    /// Its data folder is new: what it waits for before it takes part.
+    pub newcomer: Option<Newcomer>,
     /// The servers that it is connected to.
     pub linked: Servers,
     /// Who leads, as far as it knows; None if nobody does, or the protocol has no leader.
@@ -284,6 +297,15 @@ pub struct DoubtStatus {
     pub waited_ms: u64,
     /// Whether nobody who answers knows the decision.
     pub is_blocked: bool,
+}
+
+/// A server whose data folder is new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newcomer {
+    /// The servers that know the folder.
+    pub known_to: Servers,
+    /// So many must.
+    pub needed: u8,
 }
 
 /// A leader, as one server knows it.

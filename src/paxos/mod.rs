@@ -190,6 +190,7 @@ mod proposer;
 mod quorum;
 mod reads;
 mod retention;
+mod row;
 mod snapshots;
 
 use std::fmt::Debug;
@@ -199,7 +200,7 @@ pub use acceptor::{
     Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, AcceptorTimer, PROMISE_PART_BYTES,
 };
 pub use ballot::{Ballot, Slot};
-pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer};
+pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer, WINDOW as LEARNER_WINDOW};
 pub use message::{
     Command, CommandId, Entry, Message, Part, PartName, Refused, RoleName, SlotRange, SnapshotPart, Value,
 };
@@ -209,7 +210,7 @@ pub use proposer::{
     RetryReason, StepDown,
 };
 pub use quorum::Quorums;
-pub use retention::Retention;
+pub use retention::{HARD_FACTOR, Retention};
 
 /// Numbers the lives of a role on one data folder: no two lives of one role ever have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

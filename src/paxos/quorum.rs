@@ -57,6 +57,17 @@ impl Quorums {
         self.servers.without(refusals).len() < self.accept
     }
 
+    /// So many others must know the disk of a server before it takes part.
+    ///
+    /// A server whose disk is lost has forgotten what it promised, and comes back like one that is new. Let n be the servers
+    /// and f of them those that the cluster can do without. If no more than f disks are ever lost, then of the w others that
+    /// know the old disk at most f - 1 have lost theirs: w - f + 1 refuse the new one, and n - 1 - (w - f + 1) are left to
+    /// know it. These are fewer than w if 2w > n + f - 2. So who has taken part with one disk never does with another.
+    pub fn witnesses(&self) -> usize {
+        let failures = self.servers.len() - self.prepare.max(self.accept);
+        (self.servers.len() + failures) / 2
+    }
+
     /// Whether a read may trust these answers: every quorum of phase 2 has one of them.
     pub fn is_read(&self, answers: Servers) -> bool {
         self.is_accept_refused(answers)
@@ -82,6 +93,20 @@ mod tests {
             let quorums = Quorums::new(Servers::first(5), prepare, accept);
             assert!(quorums.is_read(Servers::first(6 - accept as u8)));
             assert!(!quorums.is_read(Servers::first(5 - accept as u8)));
+        }
+    }
+
+    #[test]
+    fn a_disk_that_was_lost_is_never_known_to_as_many_as_the_old_one_was() {
+        let needed: Vec<usize> = (1..=7).map(|n| Quorums::majority(Servers::first(n)).witnesses()).collect();
+        assert_eq!(needed, [0, 1, 2, 2, 3, 4, 5]);
+        for n in 2..=63 {
+            let (n, witnesses) = (usize::from(n), Quorums::majority(Servers::first(n)).witnesses());
+            let failures = n - (n / 2 + 1);
+            assert!(witnesses < n, "there are no more others than that");
+            // Everybody but those who know the old disk and have their own, in the worst case.
+            let left = n - 1 - (witnesses + 1 - failures.max(1));
+            assert!(left < witnesses, "{n} servers: {left} could take the new disk for a first one");
         }
     }
 

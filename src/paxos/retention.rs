@@ -13,7 +13,7 @@ use crate::role::Output;
 /// A checkpoint that failed is tried again after so many beats (of 100 ms).
 const RETRY_BEATS: u64 = 10;
 /// If checkpoints fail for long, the log in memory grows to so many times what it should have, and then loses its begin.
-const HARD_FACTOR: u64 = 8;
+pub const HARD_FACTOR: u64 = 8;
 
 /// How much of the past is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,9 +92,19 @@ impl<M: StateMachine> Learner<M> {
         self.past.durable
     }
 
+    /// Bytes of the values in its log.
+    pub fn log_bytes(&self) -> u64 {
+        self.past.log_bytes
+    }
+
+    /// How many slots it knows something of that are not applied yet.
+    pub fn open_slots(&self) -> usize {
+        self.open.len()
+    }
+
     /// The first slot of the log; the next one to come if there is none.
     pub fn log_begins(&self) -> Slot {
-        self.log.keys().next().copied().unwrap_or(self.applied.next())
+        self.log.first()
     }
 
     /// Has the state written down if it is time to: what has changed, as of this slot.
@@ -148,7 +158,7 @@ impl<M: StateMachine> Learner<M> {
         let size = value.size() as u64;
         self.past.bytes += size;
         self.past.log_bytes += size;
-        self.log.insert(slot, (ballot, value));
+        self.log.push((ballot, value));
         self.trim_log();
         self.begin_checkpoint(out);
     }
@@ -156,23 +166,28 @@ impl<M: StateMachine> Learner<M> {
     /// Forgets the begin of the log, as far as it is in the durable checkpoint.
     fn trim_log(&mut self) {
         let Retention { keep_slots, keep_bytes, .. } = self.past.retention;
-        while let Some(first) = self.log.first_entry() {
-            let many = self.past.durable.ahead_of(*first.key()) >= keep_slots || self.past.log_bytes > keep_bytes;
-            let is_written_down = *first.key() <= self.past.durable;
+        while let Some((_, value)) = self.log.front() {
+            let first = self.log.first();
+            let many = self.past.durable.ahead_of(first) >= keep_slots || self.past.log_bytes > keep_bytes;
+            let is_written_down = first <= self.past.durable;
             let far_too_many = self.past.log_bytes > keep_bytes.saturating_mul(HARD_FACTOR);
             if !(many && is_written_down || far_too_many) {
                 break;
             }
-            let (_, value) = first.remove();
             self.past.log_bytes -= value.size() as u64;
+            self.log.end_first();
         }
     }
 
     /// The own acceptor cannot read these slots: it hears what was chosen in them, now or when it is known here.
     pub(super) fn mend(&mut self, slots: Vec<SlotRange>, out: &mut Output<Self>) {
-        let known = slots.iter().flat_map(|range| self.log.range(range.first..=range.last));
+        let of = |range: &SlotRange| {
+            let last = range.last;
+            self.log.range(range.first).take_while(move |(slot, _)| *slot <= last)
+        };
+        let known = slots.iter().flat_map(of);
         let entries: Vec<Entry> =
-            known.map(|(slot, (ballot, value))| Entry { slot: *slot, ballot: *ballot, value: value.clone() }).collect();
+            known.map(|(slot, (ballot, value))| Entry { slot, ballot: *ballot, value: value.clone() }).collect();
         if !entries.is_empty() {
             out.outcome(LearnerOutcome::Mended { entries });
         }

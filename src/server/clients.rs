@@ -196,8 +196,8 @@ impl FrontDesk {
                 return Err(WhyNotApplied::RoleDown(role));
             }
         }
-        if house.is_fenced.load(Ordering::Relaxed) {
-            return Err(WhyNotApplied::Fenced);
+        if let Some(why) = house.standing.refusal() {
+            return Err(why);
         }
         if house.disk_full.load(Ordering::Relaxed) {
             // Others may still have room; if nobody has, the client hears at once, and for certain.
@@ -211,14 +211,19 @@ impl FrontDesk {
             return posted.map_err(|lost| not_taken(RoleName::Coordinator, lost));
         }
         let input = Input::Request(ProposerRequest::Propose(command));
-        house.proposer.post(Mail { context, input, size }).map_err(|lost| not_taken(RoleName::Proposer, lost))
+        // A leader that has something under way does not begin anything small before that is done.
+        let is_little = |waiting| waiting < house.demand.worth.load(Ordering::Relaxed);
+        house
+            .proposer
+            .leave(Mail { context, input, size }, is_little)
+            .map_err(|lost| not_taken(RoleName::Proposer, lost))
     }
 
     /// A read: asked of the own learner.
     fn read(&self, key: Vec<u8>, asker: Asker) {
         let (house, context) = (&self.house, asker.context.clone());
-        if house.is_fenced.load(Ordering::Relaxed) {
-            return house.desk.tell(asker, Reply::NotApplied(WhyNotApplied::Fenced), Context::default());
+        if let Some(why) = house.standing.refusal() {
+            return house.desk.tell(asker, Reply::NotApplied(why), Context::default());
         }
         let ticket: Ticket = house.desk.await_read(asker);
         if !house.options.protocol.is_paxos() {
@@ -254,8 +259,8 @@ impl FrontDesk {
 
     /// A part of the state. If it is not written down yet, it soon will be.
     fn state(&self, at_least: Slot, part: Option<PartName>) -> Reply {
-        if self.house.is_fenced.load(Ordering::Relaxed) {
-            return Reply::NotApplied(WhyNotApplied::Fenced);
+        if let Some(why) = self.house.standing.refusal() {
+            return Reply::NotApplied(why);
         }
         let Some(keeper) = self.house.keeper.get() else {
             return Reply::Refused("under two-phase commit there is no log and no checkpoint: no backup".to_string());
@@ -305,6 +310,7 @@ impl FrontDesk {
             truncated_below: shown.truncated_below,
             damaged: shown.damaged,
             fenced: shown.fenced,
+            newcomer: house.standing.newness(),
             linked: self.linked.servers(),
             leader: shown.leader().filter(|_| house.proposer.is_open()),
             in_doubt: shown.in_doubt,

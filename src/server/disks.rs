@@ -41,6 +41,12 @@ pub trait RoleDisk<Record>: Disk<Record> {
 
     /// Looks whether there is room again.
     fn ask_for_room(&mut self) {}
+
+    /// Whether a commit failed for want of room, and for nothing else: then the disk holds what it held before, and a later
+    /// life may go on with it.
+    fn is_full(_error: &Self::Error) -> bool {
+        false
+    }
 }
 
 impl RoleDisk<NoRecord> for NoDisk {}
@@ -53,6 +59,8 @@ pub struct AcceptorJournal {
     folder: PathBuf,
     segment_bytes: u64,
     next_ask: Option<Instant>,
+    /// Each commit takes so much longer.
+    slowed_by: Option<Duration>,
 }
 
 impl AcceptorJournal {
@@ -63,9 +71,14 @@ impl AcceptorJournal {
     }
 
     fn new(journal: Journal<RealFiles>, folder: PathBuf, segment_bytes: u64) -> AcceptorJournal {
-        let mut journal = AcceptorJournal { journal, folder, segment_bytes, next_ask: None };
+        let mut journal = AcceptorJournal { journal, folder, segment_bytes, next_ask: None, slowed_by: None };
         journal.look();
         journal
+    }
+
+    /// The same, as if on a disk that takes so much longer for each commit.
+    pub fn slowed_by(self, time: Option<Duration>) -> AcceptorJournal {
+        AcceptorJournal { slowed_by: time, ..self }
     }
 
     /// Plans to ask for room if there is none.
@@ -105,6 +118,10 @@ impl RoleDisk<AcceptorRecord> for AcceptorJournal {
         }
         self.look();
     }
+
+    fn is_full(error: &JournalError) -> bool {
+        matches!(error, JournalError::Full { .. })
+    }
 }
 
 impl Disk<AcceptorRecord> for AcceptorJournal {
@@ -112,6 +129,7 @@ impl Disk<AcceptorRecord> for AcceptorJournal {
 
     fn commit(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
         self.journal.commit(records)?;
+        self.slowed_by.into_iter().for_each(std::thread::sleep);
         self.look();
         Ok(())
     }

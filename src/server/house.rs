@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -14,10 +14,11 @@ use super::keeper::Keeper;
 use super::lines;
 use super::mailbox::{Lost, Mail, Mailbox};
 use super::options::Options;
+use super::standing::Standing;
 use super::throttle::Throttle;
 use crate::kv::Kv;
-use crate::net::{Envelope, Link, Said, Unknown, WhyNotApplied, frame};
-use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, RoleName, Slot};
+use crate::net::{Envelope, EnvelopeOf, Link, Newcomer, Said, Unknown, WhyNotApplied, frame_into};
+use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
 use crate::role::{Input, Role, Server, Servers};
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
 use crate::two_phase_commit::{Coordinator, Participant};
@@ -26,6 +27,8 @@ use crate::two_phase_commit::{Coordinator, Participant};
 const FLUSH: Duration = Duration::from_millis(200);
 /// So many drops a second have a line of their own, at most.
 const DROP_LINES: u32 = 1_000;
+/// What a frame has beside the values in it, about.
+const FRAME_BYTES: usize = 64;
 /// So many malformed requests a second have a line of their own, at most.
 const MALFORMED_LINES: u32 = 100;
 
@@ -57,12 +60,40 @@ pub struct House {
     pub links: OnceLock<BTreeMap<Server, Link>>,
     /// The acceptor's disk has no room for another value.
     pub disk_full: AtomicBool,
+    /// What the roles need not be woken for.
+    pub demand: Demand,
     /// Writes the state down; set once, before any role starts.
     pub keeper: OnceLock<Keeper>,
-    /// The state here was found to be wrong: nobody gets it any more.
-    pub is_fenced: AtomicBool,
+    /// Whether it takes part in anything.
+    pub standing: Standing,
+    /// What was last told of what it waits for if its folder is new.
+    newness: Mutex<Option<Newcomer>>,
     drops: Drops,
     malformed: Throttle,
+}
+
+/// What a role's state is like after its last turn, as far as it says what the role must be woken for.
+#[derive(Debug, Default)]
+pub struct Demand {
+    /// The proposer waits for slots to be applied.
+    pub wants_applied: AtomicBool,
+    /// The proposer can do nothing with more commands before so many have come.
+    pub worth: AtomicUsize,
+    /// The learner knows of chosen slots that it cannot apply.
+    pub is_learner_behind: AtomicBool,
+    /// The last slot that the learner has applied.
+    pub applied: AtomicU64,
+}
+
+/// What a role must be woken for.
+#[derive(Clone, Copy, Debug)]
+enum Haste {
+    Yes,
+    No,
+    /// A value: of no use to a learner before it hears that it is chosen, unless that is what it waits for.
+    IfBehind,
+    /// Votes for slots up to this one: there are more acceptors than a majority needs.
+    IfOpen(Slot),
 }
 
 /// Messages that were lost.
@@ -82,6 +113,8 @@ pub enum Cause {
     Full,
     /// The disk has no room for another value.
     DiskFull,
+    /// The server does not take part: its folder is new, or its state wrong.
+    Apart,
 }
 
 impl From<Lost> for Cause {
@@ -95,7 +128,7 @@ impl From<Lost> for Cause {
 
 impl House {
     /// A server whose roles are still down.
-    pub fn new(me: Server, cluster: Servers, options: Options, trace: Trace) -> House {
+    pub fn new(me: Server, cluster: Servers, options: Options, trace: Trace, standing: Standing) -> House {
         House {
             me,
             cluster,
@@ -110,24 +143,30 @@ impl House {
             board: Board::default(),
             links: OnceLock::new(),
             disk_full: AtomicBool::new(false),
+            demand: Demand::default(),
             keeper: OnceLock::new(),
-            is_fenced: AtomicBool::new(false),
+            standing,
+            newness: Mutex::new(None),
             drops: Drops { untold: Mutex::default(), lines: Throttle::new(DROP_LINES), total: AtomicU64::new(0) },
             malformed: Throttle::new(MALFORMED_LINES),
         }
     }
 
-    /// Sends a message to servers, this one perhaps among them. It is encoded once.
+    /// Sends a message to servers, this one perhaps among them. It is encoded once, and leaves with the next
+    /// [`House::flush`]. One that does not take part says nothing, to itself neither.
     pub fn send(&self, to: Servers, message: Said, context: Context) {
+        if !self.standing.takes_part() {
+            return;
+        }
         let others = to.without(Servers::only(self.me));
         if !others.is_empty()
             && let Some(links) = self.links.get()
         {
-            let envelope = Envelope { context: context.clone(), message: message.clone() };
-            let bytes: Arc<[u8]> = frame(&envelope).into();
+            let mut bytes = Vec::with_capacity(FRAME_BYTES + message.size());
+            frame_into(&EnvelopeOf { context: &context, message: &message }, &mut bytes);
             for link in others.iter().filter_map(|server| links.get(&server)) {
                 // A link that is down or full drops: Paxos sends again.
-                link.send(bytes.clone());
+                link.push(&bytes);
             }
         }
         if to.contains(self.me) {
@@ -135,24 +174,67 @@ impl House {
         }
     }
 
+    /// Writes what is to be said to other servers, with one write a server. Whoever sends calls this when it has said all
+    /// that it has to say.
+    pub fn flush(&self) {
+        self.links.get().into_iter().flat_map(BTreeMap::values).for_each(Link::flush);
+    }
+
     /// Hands a message to the roles that hear it.
     pub fn deliver(&self, from: Server, envelope: Envelope) {
         let Envelope { context, message } = envelope;
+        if !self.standing.takes_part() {
+            for role in message.heard_by() {
+                self.tell_drop(*role, message.name(), from, Cause::Apart, &context);
+            }
+            return;
+        }
+        let Some((last, before)) = message.heard_by().split_last() else { return };
+        for role in before {
+            self.deliver_to(*role, from, message.clone(), &context);
+        }
+        self.deliver_to(*last, from, message, &context);
+    }
+
+    fn deliver_to(&self, role: RoleName, from: Server, message: Said, context: &Context) {
         // Within the house values are shared, and take no room of their own.
         let size = if from == self.me { 0 } else { message.size() };
-        for role in message.heard_by() {
-            let lost = match (&message, role) {
-                (Said::Paxos(message), RoleName::Proposer) => post(&self.proposer, from, message, &context, size),
-                (Said::Paxos(message), RoleName::Acceptor) => post(&self.acceptor, from, message, &context, size),
-                (Said::Paxos(message), _) => post(&self.learner, from, message, &context, size),
-                (Said::TwoPhaseCommit(message), RoleName::Coordinator) => {
-                    post(&self.coordinator, from, message, &context, size)
-                }
-                (Said::TwoPhaseCommit(message), _) => post(&self.participant, from, message, &context, size),
-            };
-            if let Err(lost) = lost {
-                self.tell_drop(*role, message.name(), from, lost.into(), &context);
+        let name = message.name();
+        let haste = self.haste(role, from, &message);
+        let can_wait = move |_| self.can_wait(haste);
+        let lost = match (message, role) {
+            (Said::Paxos(said), RoleName::Proposer) => leave(&self.proposer, from, said, context, size, can_wait),
+            (Said::Paxos(said), RoleName::Acceptor) => leave(&self.acceptor, from, said, context, size, can_wait),
+            (Said::Paxos(said), _) => leave(&self.learner, from, said, context, size, can_wait),
+            (Said::TwoPhaseCommit(said), RoleName::Coordinator) => {
+                leave(&self.coordinator, from, said, context, size, can_wait)
             }
+            (Said::TwoPhaseCommit(said), _) => leave(&self.participant, from, said, context, size, can_wait),
+        };
+        if let Err(lost) = lost {
+            self.tell_drop(role, name, from, lost.into(), context);
+        }
+    }
+
+    /// Whether a role must be woken for a message. Some are only of use with another that does wake it, or are among many
+    /// that say the same.
+    fn haste(&self, role: RoleName, from: Server, message: &Said) -> Haste {
+        let Said::Paxos(message) = message else { return Haste::Yes };
+        match (role, message) {
+            (RoleName::Learner, Message::Accept { .. }) => Haste::IfBehind,
+            (RoleName::Learner, Message::Accepted { slots, .. }) => Haste::IfOpen(slots.last),
+            // How far others are is looked at only when something else happens. The own learner's first word starts work.
+            (RoleName::Proposer, Message::Beat { .. }) if from != self.me => Haste::No,
+            _ => Haste::Yes,
+        }
+    }
+
+    fn can_wait(&self, haste: Haste) -> bool {
+        match haste {
+            Haste::Yes => false,
+            Haste::No => true,
+            Haste::IfBehind => !self.demand.is_learner_behind.load(Ordering::Relaxed),
+            Haste::IfOpen(slot) => slot.0 <= self.demand.applied.load(Ordering::Relaxed),
         }
     }
 
@@ -187,6 +269,20 @@ impl House {
             let why = format!("{malformed} more malformed requests were received, too many for a line each");
             self.line_because(RoleTag::Server, &Context::default(), event, Some(why));
         }
+        self.tell_newness();
+    }
+
+    /// A line for what a server waits for whose folder is new, if that is another than before.
+    fn tell_newness(&self) {
+        let now = self.standing.newness();
+        let before = std::mem::replace(&mut *self.newness.lock().unwrap_or_else(PoisonError::into_inner), now);
+        if let Some(Newcomer { known_to, needed }) = now.filter(|_| now != before) {
+            let why = format!(
+                "the data folder of this server is new: it takes part once {needed} others know it, and so far {known_to} do. \
+                 Start the others. If this server had another data folder before, bring that one back"
+            );
+            self.tell_fault("folder", "new", &why);
+        }
     }
 
     /// Something outside failed, and the server goes on.
@@ -212,9 +308,10 @@ impl House {
         Context { re: id.or_else(|| context.re.clone()), req: context.req.clone() }
     }
 
-    /// The state of this server is not that of the others: whoever waits is told that nothing comes from here any more.
+    /// The state of this server is not that of the others: it says nothing more to anybody, and whoever waits is told so.
     pub fn fence(&self, draft: Draft, slot: Slot) {
-        self.is_fenced.store(true, Ordering::Relaxed);
+        self.standing.fence();
+        self.keeper.get().into_iter().for_each(|keeper| keeper.fence(slot));
         self.board.update(|shown| shown.fenced = Some(slot));
         let sentence = draft.why.clone().unwrap_or_default();
         self.trace.line(draft);
@@ -266,13 +363,14 @@ fn say_last(sentence: String) {
     }
 }
 
-fn post<R: Role>(
+fn leave<R: Role>(
     mailbox: &Mailbox<R>,
     from: Server,
-    message: &R::Message,
+    message: R::Message,
     context: &Context,
     size: usize,
+    can_wait: impl FnOnce(usize) -> bool,
 ) -> Result<(), Lost> {
-    let input = Input::Message { from, message: message.clone() };
-    mailbox.post(Mail { context: context.clone(), input, size })
+    let mail = Mail { context: context.clone(), input: Input::Message { from, message }, size };
+    mailbox.leave(mail, can_wait)
 }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
 use super::house::House;
+use super::lives::Unborn;
 use super::mailbox::Mail;
 use crate::kv::{Changes, Kv};
 use crate::paxos::{LearnerRequest, Message, PartName, Slot, SnapshotPart};
@@ -36,6 +37,7 @@ pub struct Keeper {
 enum Job {
     Load(Sender<Loaded>),
     Write(Mark, Changes),
+    Fence(Slot),
 }
 
 /// A part that somebody wants.
@@ -47,17 +49,19 @@ enum Part {
 impl Keeper {
     /// Opens the checkpoint of a data folder and starts the keeper's thread. A checkpoint that cannot be believed is put
     /// aside, if there is another server to get the state from.
-    pub fn start(house: &Arc<House>, folder: &DataFolder) -> Result<(), String> {
-        let files = folder.checkpoint_files().map_err(|error| error.to_string())?;
+    pub fn start(house: &Arc<House>, folder: &DataFolder) -> Result<(), Unborn> {
+        let files = folder.checkpoint_files()?;
         let storage = folder.storage_id();
-        let (checkpoint, state) =
-            open(house, files, storage).map_err(|error| format!("data folder {}: {error}", folder.path().display()))?;
+        let (checkpoint, state) = open(house, files, storage).map_err(|error| {
+            let why = format!("data folder {}: {error}", folder.path().display());
+            if matches!(error, CheckpointError::Full { .. }) { Unborn::NoRoom(why) } else { Unborn::Broken(why) }
+        })?;
         let (jobs, job) = bounded(JOBS_MAX);
         let (parts, part) = bounded(PARTS_MAX);
         house.board.update(|shown| shown.checkpoint = checkpoint.mark().slot);
         let at_work = AtWork { house: house.clone(), checkpoint, first: Some(state), said_full: false };
         let spawned = std::thread::Builder::new().name("keeper".to_string()).spawn(move || at_work.run(&job, &part));
-        spawned.map_err(|error| format!("cannot start the thread of the checkpoint: {error}"))?;
+        spawned.map_err(|error| Unborn::Broken(format!("cannot start the thread of the checkpoint: {error}")))?;
         // Set once: a server has one keeper.
         let _ = house.keeper.set(Keeper { jobs, parts });
         Ok(())
@@ -73,6 +77,12 @@ impl Keeper {
     /// Has changes written. False if too much is under way: they are not.
     pub fn write(&self, mark: Mark, changes: Changes) -> bool {
         self.jobs.try_send(Job::Write(mark, changes)).is_ok()
+    }
+
+    /// The state is wrong: a later life of this server must not begin with it either.
+    pub fn fence(&self, slot: Slot) {
+        // Nobody else asks for anything by now.
+        let _ = self.jobs.try_send(Job::Fence(slot));
     }
 
     /// Sends a part of the state to a peer; dropped if too many are wanted.
@@ -121,6 +131,7 @@ impl AtWork {
                 recv(jobs) -> job => match job {
                     Ok(Job::Load(reply)) => self.load(&reply),
                     Ok(Job::Write(mark, changes)) => self.write(mark, &changes),
+                    Ok(Job::Fence(slot)) => self.fence(slot),
                     Err(_) => return,
                 },
                 recv(parts) -> part => match part {
@@ -170,6 +181,13 @@ impl AtWork {
         let _ = self.house.learner.post_reserved(Mail { context: Context::default(), input, size: 0 });
     }
 
+    fn fence(&self, slot: Slot) {
+        if let Err(error) = self.checkpoint.fence(slot) {
+            let why = format!("{error}. Move the folder checkpoint away before this server is started again");
+            self.house.tell_fault("checkpoint", "fenced", &why);
+        }
+    }
+
     fn part(&mut self, wanted: Part) {
         match wanted {
             Part::OfPeer { to, name } => {
@@ -178,6 +196,7 @@ impl AtWork {
                     None => Message::Entries { entries: Vec::new(), applied: self.house.board.read().applied },
                 };
                 self.house.send(Servers::only(to), message.into(), Context::default());
+                self.house.flush();
             }
             Part::OfClient { name, at_least, reply } => {
                 let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;

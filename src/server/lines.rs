@@ -98,6 +98,7 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         WhyNotApplied::RoleDown(role) => format!("the {} is down", trace::RoleTag::from(*role).as_str()),
         WhyNotApplied::DiskFull => "disk full".to_string(),
         WhyNotApplied::Fenced => "the state of this server is wrong".to_string(),
+        WhyNotApplied::Newcomer => "the data folder of this server is new".to_string(),
         WhyNotApplied::NoReadQuorum(answered) => format!("no quorum: {} answered READ ({answered})", answered.len()),
     }
 }
@@ -108,6 +109,7 @@ pub fn dropped(message: &str, from: Option<Server>, reason: DropReason, n: Optio
         DropReason::Crashed => DropCause::Crashed,
         DropReason::Full => DropCause::Full,
         DropReason::DiskFull => DropCause::DiskFull,
+        DropReason::Apart => DropCause::Stopped,
     };
     Event::Drop { msg: Text::new(message), from, to: None, cause, n }
 }

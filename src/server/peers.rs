@@ -51,7 +51,8 @@ pub fn dial(house: &Arc<House>, cluster: &Cluster, folder: &Arc<DataFolder>, lin
     for (server, member) in cluster.members().filter(|(server, _)| *server != house.me) {
         let who = Who::Peer { server: house.me, storage: folder.storage_id(), life: folder.life(), boot };
         let hello = Hello { cluster: cluster.name.clone(), to: server, who };
-        let watch = Watch { house: house.clone(), folder: folder.clone(), linked: linked.clone(), peer: server };
+        let (house, folder, linked) = (house.clone(), folder.clone(), linked.clone());
+        let watch = Watch { house, folder, linked, peer: server, takes_part_from_now: false };
         let link = Link::start(format!("link-{server}"), member.peer, hello, watch)
             .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
         links.insert(server, link);
@@ -66,6 +67,8 @@ struct Watch {
     folder: Arc<DataFolder>,
     linked: Linked,
     peer: Server,
+    /// That it has been welcomed here has made this server take part, and nobody was told yet.
+    takes_part_from_now: bool,
 }
 
 impl Watch {
@@ -76,14 +79,23 @@ impl Watch {
 }
 
 impl Watcher for Watch {
+    /// The peer has welcomed this server, and remembers its folder durably by then.
     fn check(&mut self, storage: u64) -> Result<(), String> {
-        check_storage(&self.folder, self.peer, storage)
+        check_storage(&self.folder, self.peer, storage)?;
+        let remember = || self.folder.set_takes_part();
+        let begins = self.house.standing.is_known_to(self.peer, remember).map_err(|error| error.to_string())?;
+        self.takes_part_from_now |= begins;
+        Ok(())
     }
 
     fn changed(&mut self, state: LinkState<'_>) {
         self.linked.set(self.peer, matches!(state, LinkState::Up));
         match state {
-            LinkState::Up => self.tell(trace::LinkState::Up, None),
+            LinkState::Up => {
+                let news = "enough of the others know this server's new data folder now: it takes part from here on";
+                let why = std::mem::take(&mut self.takes_part_from_now).then(|| news.to_string());
+                self.tell(trace::LinkState::Up, why);
+            }
             LinkState::Down(error) => self.tell(trace::LinkState::Lost, Some(error.to_string())),
             LinkState::Refused(why) => self.tell(trace::LinkState::Refused, Some(why.to_string())),
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
@@ -12,19 +12,25 @@ use super::clients::{self, FrontDesk};
 use super::house::House;
 use super::http;
 use super::keeper::Keeper;
+use super::lives::Unborn;
 use super::options::{Fail, Options, Restart};
 use super::peers::{self, Linked};
+use super::standing::Standing;
 use super::supervisor::{Order, Supervisor};
 use crate::cluster::Cluster;
 use crate::net::{allow_many_sockets, bind};
 use crate::paxos::Quorums;
 use crate::random::Random;
 use crate::role::Server;
-use crate::storage::DataFolder;
+use crate::storage::{DataFolder, FolderError};
 use crate::trace::{Context, Digest, Event, MaybeBallot, Process, RestartMode, RoleTag, Text, Trace};
 
 /// How long the last lines may take to reach the terminal.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// A server that cannot start for want of room tries again after so long.
+const ROOM_RETRY: Duration = Duration::from_secs(1);
+/// And looks so often whether it was told to stop.
+const SIGNAL_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs a server until Ctrl-C or SIGTERM. The error is one sentence for the terminal.
 pub fn run(mut options: Options) -> Result<(), String> {
@@ -47,17 +53,21 @@ pub fn run(mut options: Options) -> Result<(), String> {
     let http_port =
         http.map(|address| options.check_address(address).and_then(|()| bind(address, "http"))).transpose()?;
     let data = options.data.get_or_insert_with(|| format!("data/server-{}", me.0).into()).clone();
-    let folder = DataFolder::open(&data, &cluster.name, me).map_err(|error| error.to_string())?;
+    let open = || DataFolder::open(&data, &cluster.name, me).map_err(Unborn::from);
+    let Some(folder) = await_room(me, &mut signals, open)? else { return Ok(()) };
     folder.take_side(options.protocol.is_paxos()).map_err(|error| error.to_string())?;
     let folder = Arc::new(folder);
     let trace = open_trace(&options, me, folder.life())?;
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
-    let house = Arc::new(House::new(me, cluster.servers(), options, trace));
-
-    if house.options.protocol.is_paxos() {
-        Keeper::start(&house, &folder)?;
-    }
     let quorums = Quorums::majority(cluster.servers());
+    let decide = || standing_of(&folder, quorums).map_err(Unborn::from);
+    let Some(standing) = await_room(me, &mut signals, decide)? else { return Ok(()) };
+    let house = Arc::new(House::new(me, cluster.servers(), options, trace, standing));
+
+    let has_keeper = house.options.protocol.is_paxos();
+    if has_keeper && await_room(me, &mut signals, || Keeper::start(&house, &folder))?.is_none() {
+        return Ok(());
+    }
     let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), quorums, seed);
     let linked = Linked::default();
     let storage = folder.storage_id();
@@ -102,6 +112,41 @@ fn signals() -> std::io::Result<(Signals, Arc<AtomicBool>)> {
     Ok((Signals::new([SIGINT, SIGTERM])?, is_stopping))
 }
 
+/// Does what needs room on the disk, and tries again until there is some. None if it was told to stop meanwhile.
+fn await_room<T>(
+    me: Server,
+    signals: &mut Signals,
+    mut attempt: impl FnMut() -> Result<T, Unborn>,
+) -> Result<Option<T>, String> {
+    let mut has_told = false;
+    loop {
+        match attempt() {
+            Ok(done) => return Ok(Some(done)),
+            Err(Unborn::Broken(why)) => return Err(why),
+            Err(Unborn::NoRoom(why)) => {
+                if !std::mem::replace(&mut has_told, true) {
+                    eprintln!("server {} waits for room on its disk, and looks each second. {why}", me.0);
+                }
+            }
+        }
+        let next = Instant::now() + ROOM_RETRY;
+        while Instant::now() < next {
+            if signals.pending().next().is_some() {
+                return Ok(None);
+            }
+            std::thread::sleep(SIGNAL_LOOK);
+        }
+    }
+}
+
+/// Who has taken part goes on to; a server whose folder is new waits until enough of the others know it.
+fn standing_of(folder: &DataFolder, quorums: Quorums) -> Result<Standing, FolderError> {
+    if quorums.witnesses() == 0 {
+        folder.set_takes_part()?;
+    }
+    Ok(if folder.takes_part() { Standing::member() } else { Standing::newcomer(quorums.witnesses()) })
+}
+
 fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String> {
     let process = Process::server(me, life);
     let trace = match &options.log_dir {
@@ -124,6 +169,7 @@ fn tell_boot(house: &House, cluster: &Cluster, folder: &DataFolder, seed: u64) {
     let options = &house.options;
     let shown = house.board.read();
     let fails = options.fail != Fail::None;
+    let knows = house.acceptor.is_open();
     let restart = if options.restart == Restart::Lost { RestartMode::Lost } else { RestartMode::Disk };
     let event = Event::Boot {
         version: Text::new(env!("CARGO_PKG_VERSION")),
@@ -138,10 +184,11 @@ fn tell_boot(house: &House, cluster: &Cluster, folder: &DataFolder, seed: u64) {
         // A filter may hide what the option asks for; who audits the run must know.
         steps: Some(Text::from(if house.trace.is_complete() { "on" } else { "off" })),
         life: Some(folder.life()),
-        applied: Some(shown.applied),
-        digest: Some(Digest(shown.digest)),
-        promised: Some(MaybeBallot((shown.promised.round > 0).then_some(shown.promised))),
-        accepted: Some(shown.accepted),
+        applied: house.learner.is_open().then_some(shown.applied),
+        digest: house.learner.is_open().then_some(Digest(shown.digest)),
+        // One that waits for room on its disk has not read it yet.
+        promised: knows.then(|| MaybeBallot((shown.promised.round > 0).then_some(shown.promised))),
+        accepted: knows.then_some(shown.accepted),
     };
     let why = (restart == RestartMode::Lost).then(|| {
         "UNSAFE: a restarted acceptor forgets what it promised and accepted; for demonstration only".to_string()

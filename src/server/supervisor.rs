@@ -93,7 +93,7 @@ enum State {
     Down { since: Instant, until: Option<Instant> },
 }
 
-/// How the first life of a role in this process has begun: an error is a reason not to start.
+/// How the first life of a role in this process has begun, or that it waits for room: an error is a reason not to start.
 type Begun = Sender<Result<(), String>>;
 
 impl Supervisor {
@@ -184,7 +184,7 @@ impl Supervisor {
         let since = Instant::now();
         let (thread, down) = match std::mem::replace(state, State::Down { since, until: None }) {
             State::Ending { thread, down } => (thread, down),
-            // It could not begin: there may be room for it soon.
+            // It could not begin, or go on: there may be room for it soon.
             State::Up { thread, .. } => (thread, Some(THREAD_RETRY)),
             down @ State::Down { .. } => {
                 *state = down;
@@ -238,7 +238,7 @@ impl Supervisor {
         let thread = match role {
             RoleName::Proposer => self.spawn(ProposerShell(house), begun, down, move || cradle.proposer(down))?,
             RoleName::Acceptor => self.spawn(AcceptorShell(house), begun, down, move || cradle.acceptor(down))?,
-            RoleName::Learner => self.spawn(LearnerShell(house), begun, down, move || cradle.learner(down))?,
+            RoleName::Learner => self.spawn(LearnerShell::new(house), begun, down, move || cradle.learner(down))?,
             RoleName::Coordinator => {
                 self.spawn(CoordinatorShell(house), begun, down, move || cradle.coordinator(down))?
             }
@@ -285,12 +285,14 @@ impl Supervisor {
                 Err(error) => {
                     shell.mailbox().close();
                     match error {
-                        Unborn::NoRoom(why) if down.is_some() => shell.house().tell_fault("disk", "full", &why),
-                        Unborn::NoRoom(why) | Unborn::Broken(why) if down.is_none() => {
-                            // Who asked for the start is there, and ends it.
-                            let _ = begun.send(Err(why));
+                        Unborn::NoRoom(why) => {
+                            tell_no_room(&shell, &why);
+                            // The others need not wait for it.
+                            let _ = begun.send(Ok(()));
                         }
-                        Unborn::NoRoom(why) | Unborn::Broken(why) => shell.house().fatal(&why),
+                        // Who asked for the start is there, and ends it.
+                        Unborn::Broken(why) if down.is_none() => drop(begun.send(Err(why))),
+                        Unborn::Broken(why) => shell.house().fatal(&why),
                     }
                     return;
                 }
@@ -300,6 +302,10 @@ impl Supervisor {
             match run(role, &mut disk, &inbox, &shell, random) {
                 Ended::Stopped => shell.mailbox().close(),
                 Ended::Crashed(order) => die(order, since.elapsed(), &inbox, &shell),
+                Ended::NoRoom(why) => {
+                    shell.mailbox().close();
+                    tell_no_room(&shell, &why);
+                }
             }
         };
         let spawned = std::thread::Builder::new().name(name_of(name).to_string()).spawn(life);
@@ -308,6 +314,12 @@ impl Supervisor {
         }
         spawned
     }
+}
+
+fn tell_no_room<R: Role>(shell: &impl Shell<R>, why: &str) {
+    let name = name_of(shell.name());
+    let why = format!("the {name} says nothing until there is room on its disk, and looks each second. {why}");
+    shell.house().tell_fault("disk", "full", &why);
 }
 
 /// Says that a role's thread ends, however it ends.

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::role::{Server, Servers};
+use crate::server::standing::Standing;
 use crate::trace::{Process, Trace};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -75,7 +76,8 @@ impl Stage {
         let me = Server(1);
         let data = Arc::new(DataFolder::open(&folder.path().join("data"), "test", me).unwrap());
         let trace = Trace::to_memory(Process::server(me, 1));
-        let house = Arc::new(House::new(me, Servers::first(1), Options::of(&["--segment-kib", "64"]), trace));
+        let options = Options::of(&["--segment-kib", "64"]);
+        let house = Arc::new(House::new(me, Servers::first(1), options, trace, Standing::member()));
         let (mut supervisor, orders) = Supervisor::new(house.clone(), data, Quorums::majority(Servers::first(1)), 1);
         supervisor.start().unwrap();
         Stage { house, orders, thread: std::thread::spawn(move || supervisor.run()), _folder: folder }

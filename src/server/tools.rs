@@ -100,6 +100,7 @@ pub fn restore(file: &Path, cluster: &Path, data: &Path) -> Result<String, Strin
         for (other, theirs) in folders.iter().filter(|(other, _)| other != server) {
             folder.remember_peer(*other, theirs.storage_id()).map_err(|error| error.to_string())?;
         }
+        folder.set_takes_part().map_err(|error| error.to_string())?;
     }
     Ok(format!(
         "{} data folders of cluster \"{}\" in {}, with {} keys, as of slot {} of cluster \"{}\"",

@@ -3,11 +3,12 @@
 use super::marks::Mark;
 use super::nature::{Event, Way};
 use super::network::Node;
+use super::server::GREETING;
 use super::world::World;
 use crate::client::NoReply;
 use crate::museum::{self, Bug};
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
-use crate::role::{Server, Servers};
+use crate::role::Server;
 use crate::storage::identity::IdentityError;
 
 impl World {
@@ -37,6 +38,10 @@ impl World {
 
     fn frame_of_peer(&mut self, from: Server, to: Server, bytes: &[u8]) {
         if self.waits(Node::Server(from), to, bytes) || !self.have_met(from, to) {
+            return;
+        }
+        self.is_known_to(from, to);
+        if bytes == GREETING {
             return;
         }
         let mut understood = true;
@@ -98,6 +103,8 @@ impl World {
                 process.met.insert(other);
                 true
             }
+            // The link is tried again.
+            Err(error) if error.is_full() => false,
             Err(IdentityError::OtherPeer { .. }) => {
                 self.nature.mark(Mark::Stranger);
                 false
@@ -110,12 +117,30 @@ impl World {
         }
     }
 
-    /// Whether all other servers remember a server's disk.
-    pub fn everybody_knows(&mut self, server: Server) -> bool {
-        let others = self.plan.cluster().without(Servers::only(server));
-        others.iter().all(|other| {
-            let identity = self.servers[usize::from(other.0) - 1].process.as_ref().map(|process| &process.identity);
-            identity.is_some_and(|identity| identity.known_peer(server).is_some())
-        })
+    /// A server hears from another one that it knows its folder. Once enough do, it takes part.
+    fn is_known_to(&mut self, server: Server, peer: Server) {
+        let needed = self.plan.quorums().witnesses();
+        let one = &mut self.servers[usize::from(server.0) - 1];
+        let is_stranger = one.is_stranger;
+        let Some(process) = one.process.as_mut().filter(|process| !process.identity.takes_part()) else { return };
+        process.known_to.insert(peer);
+        if is_stranger {
+            self.nature.mark(Mark::StrangerWelcomed);
+        }
+        if process.known_to.len() < needed {
+            return;
+        }
+        self.nature
+            .ghost
+            .require(36, !is_stranger, || format!("{server} has lost its disk, and takes part with another"));
+        match process.identity.set_takes_part() {
+            Ok(()) => {}
+            // Another greeting comes.
+            Err(error) if error.is_full() => {}
+            Err(error) => {
+                process.fatal = Some(error.to_string());
+                self.at(server, |_, _| {});
+            }
+        }
     }
 }

@@ -130,7 +130,7 @@ impl Ghost {
     /// Somebody has decided. It is the same for all, and for ever.
     fn decided(&mut self, transaction: TransactionId, decision: Decision, server: Server) {
         if let Some((before, first)) = self.commits.decisions.get(&transaction).copied() {
-            return self.require(36, before == decision, || {
+            return self.require(37, before == decision, || {
                 format!("{transaction} is {before:?} on {first} and {decision:?} on {server}")
             });
         }
@@ -179,7 +179,7 @@ impl Ghost {
                     for voter in self.quorums.servers().iter() {
                         let stand = self.commits.stands.get(&(voter, *transaction)).copied();
                         let agrees = matches!(stand, Some(Stand::Prepared | Stand::Done(Decision::Commit)));
-                        self.require(38, agrees, || format!("{transaction} is committed, and {voter} has {stand:?}"));
+                        self.require(39, agrees, || format!("{transaction} is committed, and {voter} has {stand:?}"));
                     }
                 }
                 Action::Outcome(CoordinatorOutcome::NotApplied { .. }) => marks.reach(Mark::TransactionNotApplied),
@@ -286,7 +286,7 @@ impl Ghost {
 
     fn must_have_been_told(&mut self, server: Server, transaction: TransactionId, decision: Decision) {
         let told = self.commits.told.contains(&(server, transaction, decision));
-        self.require(37, told, || {
+        self.require(38, told, || {
             format!("{server} has voted yes on {transaction}, and decides {decision:?} by itself")
         });
     }

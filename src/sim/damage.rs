@@ -29,7 +29,7 @@ impl World {
     /// A server that may be lost for good: with it no more than a minority is.
     fn may_lose(&mut self, server: Server) -> bool {
         self.find_recovered();
-        !self.lost.contains(server) && self.lost.len() < self.plan.spare_servers()
+        self.has_begun() && !self.lost.contains(server) && self.lost.len() < self.plan.spare_servers()
     }
 
     /// Servers whose disk was damaged, and that know all again: they are as good as any other.
@@ -152,7 +152,7 @@ impl World {
         match self.nature.random.within(0..=5) {
             0 if journal.remove(name).and_then(|()| journal.sync_folder()).is_ok() => {}
             1 => {
-                let left = self.nature.random.within(0..=image[name].len() as u64 - 1) as usize;
+                let left = self.nature.random.within(0..=(image[name].len() as u64).saturating_sub(1)) as usize;
                 journal.put(name, &image[name][..left]);
             }
             2 => journal.put(other, &image[name]),
@@ -171,7 +171,7 @@ impl World {
                 let small = top.image();
                 let names: Vec<&String> = small.keys().collect();
                 let Some(name) = self.nature.one_of(&names) else { return };
-                let left = self.nature.random.within(0..=small[name].len() as u64 - 1) as usize;
+                let left = self.nature.random.within(0..=(small[name].len() as u64).saturating_sub(1)) as usize;
                 top.put(name, &small[name][..left]);
             }
         }
@@ -192,17 +192,18 @@ impl World {
         if !self.may_lose(server) {
             return;
         }
-        let everybody_knows_it = self.everybody_knows(server);
         self.kill(server, Death::Process);
         self.lost.insert(server);
         let storage = self.nature.random.next();
-        let whole = self.nature.chance(400) && everybody_knows_it;
+        let whole = self.nature.chance(400);
         let me = self.server(server);
         if whole {
-            // A new disk under the old name: its peers must refuse it.
+            // A new disk under the old name: those who knew the old one must refuse it, and it must not take part by the
+            // others alone.
             me.folder = Default::default();
             (me.storage, me.is_stranger) = (storage, true);
             self.nature.ghost.replaced(server);
+            self.nature.network.forget(server);
             return;
         }
         let has_journal =

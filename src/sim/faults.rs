@@ -420,9 +420,9 @@ impl World {
     }
 
     fn fill_disk(&mut self, server: Server) {
-        let room = self.nature.random.within(0..=8 << 10);
-        let folder = &self.server(server).folder;
-        for files in [&folder.journal, &folder.checkpoint] {
+        // Often nothing at all is left.
+        let room = self.nature.random.within(0..=16 << 10).saturating_sub(8 << 10);
+        for files in self.server(server).folder.all() {
             let used: usize = files.image().values().map(Vec::len).sum();
             files.set_capacity(Some(used as u64 + room));
         }

@@ -11,7 +11,7 @@ use crate::storage::{JournalError, Recovered, Rounds, RoundsError};
 use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
 
 /// The name of every simulated cluster.
-const CLUSTER: &str = "sim";
+pub(super) const CLUSTER: &str = "sim";
 /// When every folder was made.
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
@@ -46,12 +46,14 @@ pub enum Part {
 pub enum Refusal {
     /// The disk refused, for now.
     Disk(String),
+    /// The disk has no room for what is needed.
+    NoRoom(String),
     /// What is on it must not be used.
     Damaged(String),
 }
 
 /// A full disk is asked so often whether there is room again.
-const ROOM_RETRY: Micros = SECOND;
+pub(super) const ROOM_RETRY: Micros = SECOND;
 
 /// The acceptor's journal, as the real server keeps it: it has room while the next segment stands ready.
 pub struct AcceptorDisk {
@@ -189,6 +191,7 @@ impl Folder {
 impl From<IdentityError> for Refusal {
     fn from(error: IdentityError) -> Refusal {
         match error {
+            _ if error.is_full() => Refusal::NoRoom(error.to_string()),
             IdentityError::Io { .. } | IdentityError::Failed => Refusal::Disk(error.to_string()),
             _ => Refusal::Damaged(error.to_string()),
         }
@@ -198,7 +201,8 @@ impl From<IdentityError> for Refusal {
 impl From<OpenError> for Refusal {
     fn from(error: OpenError) -> Refusal {
         match error {
-            OpenError::Io { .. } | OpenError::Full { .. } => Refusal::Disk(error.to_string()),
+            OpenError::Io { .. } => Refusal::Disk(error.to_string()),
+            OpenError::Full { .. } => Refusal::NoRoom(error.to_string()),
             _ => Refusal::Damaged(error.to_string()),
         }
     }
@@ -213,6 +217,7 @@ impl From<RecordsError> for Refusal {
 impl From<RoundsError> for Refusal {
     fn from(error: RoundsError) -> Refusal {
         match error {
+            _ if error.is_full() => Refusal::NoRoom(error.to_string()),
             RoundsError::Io { .. } | RoundsError::Failed => Refusal::Disk(error.to_string()),
             _ => Refusal::Damaged(error.to_string()),
         }

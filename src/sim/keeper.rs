@@ -19,7 +19,7 @@ use crate::storage::identity::Identity;
 use crate::trace::{Context, Digest, Event as LineEvent, RoleTag};
 
 /// So many parts wait to be sent, as in the real one.
-const PARTS_MAX: usize = 64;
+pub const PARTS_MAX: usize = 64;
 
 /// What the keeper has to do.
 pub enum Job {
@@ -37,6 +37,11 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// How much it has to do.
+    pub fn waiting(&self) -> usize {
+        self.jobs.len()
+    }
+
     /// The durable checkpoint holds every slot up to this one.
     pub fn slot(&self) -> Slot {
         self.checkpoint.mark().slot
@@ -207,7 +212,8 @@ impl SimServer {
 impl From<CheckpointError> for Refusal {
     fn from(error: CheckpointError) -> Refusal {
         match error {
-            CheckpointError::Io { .. } | CheckpointError::Full { .. } => Refusal::Disk(error.to_string()),
+            CheckpointError::Io { .. } => Refusal::Disk(error.to_string()),
+            CheckpointError::Full { .. } => Refusal::NoRoom(error.to_string()),
             _ => Refusal::Damaged(error.to_string()),
         }
     }

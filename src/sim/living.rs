@@ -21,9 +21,9 @@ use crate::role::{Action, Disk, Input, NoDisk, Role, Server, Servers, Stepped, T
 use crate::server::desk::reply_to;
 use crate::server::mailbox::{CrashOrder, Lost, MAILBOX_MAX_BYTES, Mail};
 use crate::server::runner::GROUP_MAX;
-use crate::storage::Rounds;
 use crate::storage::checkpoint;
 use crate::storage::disk::MemoryFiles;
+use crate::storage::{JournalError, Rounds};
 use crate::trace::{self, Context, Draft};
 
 /// What a role does at the moment.
@@ -90,6 +90,11 @@ impl<R: Housed> Living<R> {
         self.bytes += mail.size;
         self.inbox.push_back(mail);
         Ok(())
+    }
+
+    /// How many inputs wait in its mailbox.
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
     }
 
     /// Starts a timer; a pending one of the same variant is forgotten.
@@ -160,6 +165,11 @@ pub trait Housed: Role<Message: Into<Said>> {
     /// The ghost hears what it says.
     fn says(nature: &mut Nature, server: Server, life: u64, actions: &[Action<Self>]);
 
+    /// Whether an error of its disk says that there was no room, and nothing else.
+    fn is_full(_error: &<Self::Disk as Disk<Self::Record>>::Error) -> bool {
+        false
+    }
+
     /// Whether an input must be dropped because the disk is full.
     fn must_shed(_living: &mut Living<Self>, _input: &Input<Self>, _now: Micros) -> bool {
         false
@@ -221,6 +231,10 @@ impl Housed for Acceptor {
 
     fn says(nature: &mut Nature, server: Server, _life: u64, actions: &[Action<Acceptor>]) {
         nature.ghost.acceptor_says(server, actions, &mut nature.marks);
+    }
+
+    fn is_full(error: &JournalError) -> bool {
+        matches!(error, JournalError::Full { .. })
     }
 
     fn must_shed(living: &mut Living<Acceptor>, input: &Input<Acceptor>, now: Micros) -> bool {

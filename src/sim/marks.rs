@@ -144,8 +144,11 @@ marks! {
     RefusedDamaged = "a server refused to start from a damaged disk",
     FolderLost = "a server lost its memory and refused to start",
     Stranger = "a server with a new disk was refused by its peers",
+    StrangerWelcomed = "a server with a new disk was taken for a new one by a peer that never met it",
     DiskFailed = "a write or sync failed and the process stopped",
     DiskFull = "a disk was full and values were shed",
+    WaitedForRoom = "a server or a role waited for room on its disk before it began",
+    JournalFull = "an acceptor had no room left for a promise, and fell silent",
     SlowSync = "syncs were slow",
     HungSync = "a sync hung",
 }

@@ -8,15 +8,20 @@
 //!   `damage` is what disks do.
 //! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
 //!   `arrivals`.
-//! - [`server`], [`living`], [`turns`], [`desk`], [`keeper`] and [`folder`] are a server without threads; [`client`] is a client.
-//! - [`invariants`] knows the rules and sees everything, [`commits`] those of two-phase commit, `remembered` what is on disks; [`history`] is what the clients saw.
+//! - [`server`], [`living`], [`turns`], [`desk`], `front`, [`keeper`] and [`folder`] are a server without threads; [`client`] is
+//!   a client.
+//! - [`invariants`] knows the rules and sees everything, [`commits`] those of two-phase commit, `remembered` what is on
+//!   disks, `bounds` how much a server may hold; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
 //! - [`compare`] plays the same scenes under each protocol.
 //! - [`lessons`] are scenes for people, without any chance.
 //! - [`marks`] tell whether a batch has reached what it was made for; [`batch`] runs many seeds, and [`cli`] shows them.
 
 mod arrivals;
+#[cfg(test)]
+mod away;
 pub mod batch;
+mod bounds;
 pub mod cli;
 pub mod client;
 pub mod commits;
@@ -25,6 +30,7 @@ mod damage;
 pub mod desk;
 pub mod faults;
 pub mod folder;
+mod front;
 pub mod history;
 pub mod invariants;
 pub mod keeper;

@@ -120,6 +120,15 @@ impl Network {
         }
     }
 
+    /// Nothing that a server has said arrives any more: it was said with another disk than it has now, on connections that
+    /// were begun with that disk.
+    pub fn forget(&mut self, server: Server) {
+        let from = Node::Server(server);
+        self.old.retain(|(sender, ..)| *sender != from);
+        let links: Vec<_> = self.links.keys().copied().filter(|(sender, _)| *sender == from).collect();
+        links.into_iter().for_each(|(from, to)| self.reset(from, to, true));
+    }
+
     /// Gives a link little room and time, or takes that away.
     pub fn slow_down(&mut self, from: Node, to: Node, slow: Option<(usize, Micros)>) {
         self.link(from, to).slow = slow;

@@ -71,6 +71,10 @@ pub struct Plan {
     pub fault_lasts: Micros,
     /// The phase with faults ends here, if the clients have not ended it before.
     pub safety: Micros,
+    /// The servers know each other's disks from the start, as those of an old cluster do.
+    pub is_acquainted: bool,
+    /// Two servers that cannot hear each other at first, and for how long.
+    pub apart: Option<(Server, Server, Micros)>,
     /// In the phase without faults only these servers are up: a majority.
     pub healthy: Servers,
 }
@@ -93,6 +97,9 @@ impl Plan {
             _ => 5,
         };
         let faults = Faults::swarm(allowed, &mut pick);
+        // Of three servers each must know both others.
+        let is_apart = faults.has(Fault::LostFolder) && servers > 3 && apart.within(0..=1) == 0;
+        let apart = is_apart.then(|| two_of(servers, &mut apart));
         let rate = |on: bool, per_mille: u64| if on { per_mille } else { 0 };
         let slowest_sync = if pick(0..=4) == 0 { 8 * MS } else { 2 * MS };
         let far = faults.has(Fault::Delay);
@@ -114,8 +121,8 @@ impl Plan {
             seed,
             protocol,
             servers,
-            clients: pick(1..=6) as usize * if is_crowded { 40 } else { 1 },
-            requests: pick(20..=200) as usize * if is_crowded { 3 } else { 1 },
+            clients: pick(1..=6) as usize * if is_crowded { 80 } else { 1 },
+            requests: pick(20..=200) as usize * if is_crowded { 6 } else { 1 },
             keys: pick(1..=5) * if is_crowded { 50 } else { 1 },
             reads: pick(0..=60),
             deletes: pick(0..=30),
@@ -141,13 +148,16 @@ impl Plan {
                 keep_slots: pick(0..=20),
                 keep_bytes: pick(100..=10_000),
             },
-            snapshot_bytes: pick(50..=2_000) as usize,
+            // A crowd's state in parts of one entry each would take longer to fetch than anybody's log reaches back.
+            snapshot_bytes: pick(50..=2_000).max(if is_crowded { 1_000 } else { 0 }) as usize,
             sessions: if pick(0..=4) == 0 { pick(2..=8) as usize } else { SESSIONS_MAX },
             clocks,
             weather,
             faults,
             fault_every: pick(30..=600) * MS,
             fault_lasts: pick(10..=3_000) * MS,
+            is_acquainted: !protocol.is_paxos(),
+            apart,
             safety: pick(5..=25) * SECOND,
             healthy: match protocol.is_paxos() {
                 true => healthy(servers, &mut pick),
@@ -172,6 +182,14 @@ impl Plan {
         // Under two-phase commit nobody else knows what a server has promised: none is to spare.
         if self.protocol.is_paxos() { usize::from(self.servers).div_ceil(2) - 1 } else { 0 }
     }
+}
+
+/// Two servers, and a time.
+fn two_of(servers: u8, random: &mut Random) -> (Server, Server, Micros) {
+    let one = random.within(1..=u64::from(servers)) as u8;
+    let further = random.within(1..=u64::from(servers) - 1) as u8;
+    let other = (one - 1 + further) % servers + 1;
+    (Server(one), Server(other), random.within(100 * MS..=10 * SECOND))
 }
 
 /// Mostly everybody, else some majority.
@@ -222,6 +240,9 @@ impl fmt::Display for Plan {
             "  checkpoints after {checkpoint_slots} slots, {keep_slots} kept, sent in parts of {} bytes",
             self.snapshot_bytes
         )?;
+        if let Some((one, other, lasts)) = self.apart {
+            writeln!(f, "  {one} and {other} do not hear each other for the first {}ms", lasts / MS)?;
+        }
         let w = &self.weather;
         writeln!(
             f,

@@ -1,6 +1,5 @@
 //! One simulated server: its folder, its process, and the rules by which the real one's threads work together.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,23 +7,20 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::desk::{Desk, Told, Waiter};
-use super::folder::{Folder, Refusal};
+use super::desk::{Desk, Waiter};
+use super::folder::{CLUSTER, Folder, ROOM_RETRY, Refusal};
 use super::keeper::Keeper;
 use super::living::{Doing, Housed, Living};
 use super::marks::Mark;
-use super::nature::{Event, Micros, Nature, Place, SECOND};
+use super::nature::{Event, Micros, Nature, Place};
 use super::network::Node;
 use super::plan::Plan;
-use crate::kv::{Command, Get, Kv};
+use crate::kv::Kv;
 use crate::museum::{self, Bug};
-use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Reply, Request, Said,
-    WhyNotApplied, frame, unframe,
-};
+use crate::net::{Envelope, PEER_FRAME_MAX_BYTES, Said, WhyNotApplied, frame, unframe};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, CommandId, Learner, LearnerRequest, Life, Message, Proposer, ProposerRequest, Quorums,
-    Retention, RoleName, Slot, StateMachine,
+    Acceptor, AcceptorRecord, Learner, Life, Message, Proposer, ProposerRequest, Quorums, Retention, RoleName, Slot,
+    StateMachine,
 };
 use crate::protocol::Protocol;
 use crate::role::{Input, Role, Server, Servers};
@@ -34,10 +30,10 @@ use crate::server::mailbox::{Lost, Mail};
 use crate::storage::disk::MemoryFiles;
 use crate::storage::identity::Identity;
 use crate::trace::{Context, Digest, Draft, Event as LineEvent, MaybeBallot, RestartMode, RoleTag, Text, Trace};
-use crate::two_phase_commit::{self, Coordinator, CoordinatorRequest, Participant, ParticipantRequest};
+use crate::two_phase_commit::{self, Coordinator, Participant};
 
-/// The real front desk answers "unknown" after so long.
-const PATIENCE: Micros = 2 * SECOND;
+/// What goes over a link before anything else: who is there.
+pub const GREETING: [u8; 1] = [0];
 
 /// A server, whether its process runs or not.
 pub struct SimServer {
@@ -75,6 +71,8 @@ pub struct SimServer {
     pub is_stranger: bool,
     /// Its acceptor comes back without its memory: the lab's unsafe mode.
     pub forgets: bool,
+    /// Its folder is known to the others from the start.
+    is_acquainted: bool,
     quorums: Quorums,
     pub(super) protocol: Protocol,
     pub(super) segment_bytes: u64,
@@ -84,7 +82,7 @@ pub struct SimServer {
 /// What is smaller than in a real server, so that a run of a few commands meets it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    mailbox: usize,
+    pub(super) mailbox: usize,
     part_bytes: usize,
     pub(super) sessions: usize,
 }
@@ -115,9 +113,21 @@ pub struct Process {
     pub is_fenced: bool,
     /// Peers whose storage id is known to be right.
     pub met: Servers,
+    /// Peers that have told this process that they know its folder.
+    pub known_to: Servers,
     /// Why it must stop.
     pub fatal: Option<String>,
-    tokens: u64,
+    pub(super) tokens: u64,
+}
+
+impl Process {
+    /// Why it takes no part; None if it does.
+    pub fn refusal(&self) -> Option<WhyNotApplied> {
+        if self.is_fenced {
+            return Some(WhyNotApplied::Fenced);
+        }
+        (!self.identity.takes_part() && !museum::is(Bug::B14N)).then_some(WhyNotApplied::Newcomer)
+    }
 }
 
 impl SimServer {
@@ -141,6 +151,7 @@ impl SimServer {
             retention: plan.retention,
             is_stranger: false,
             forgets: false,
+            is_acquainted: plan.is_acquainted,
             quorums: plan.quorums(),
             protocol: plan.protocol,
             segment_bytes: plan.segment_bytes,
@@ -174,6 +185,9 @@ impl SimServer {
     pub fn start(&mut self, nature: &mut Nature) -> Result<(), Refusal> {
         let identity = self.folder.identity(self.me, self.storage)?;
         let life = identity.begin_life()?;
+        if self.quorums.witnesses() == 0 || self.is_acquainted {
+            identity.set_takes_part()?;
+        }
         let trace = match self.lines {
             // One that nobody believes tells nothing either: its lines would contradict those of its old disk.
             Some(_) if !self.is_stranger => {
@@ -198,6 +212,7 @@ impl SimServer {
             keeper: None,
             is_fenced: false,
             met: Servers::only(self.me),
+            known_to: Servers::NONE,
             fatal: None,
             tokens: 0,
         });
@@ -205,7 +220,10 @@ impl SimServer {
             self.open_checkpoint(nature)?;
         }
         for role in self.protocol.roles() {
-            self.start_role(nature, *role, None)?;
+            match self.start_role(nature, *role, None) {
+                Err(Refusal::NoRoom(_)) => self.await_room(nature, *role),
+                started => started?,
+            }
         }
         self.tell_boot();
         Ok(())
@@ -233,6 +251,14 @@ impl SimServer {
             RoleName::Learner => self.start_learner(nature, down),
             RoleName::Coordinator => self.start_coordinator(nature, down),
             RoleName::Participant => self.start_participant(nature, down),
+        }
+    }
+
+    /// There is no room for what a life of a role begins with: it is tried again.
+    pub fn await_room(&self, nature: &mut Nature, role: RoleName) {
+        nature.mark(Mark::WaitedForRoom);
+        if let Some(process) = &self.process {
+            nature.after(ROOM_RETRY, Event::Restart { role, server: self.me, process: process.number });
         }
     }
 
@@ -389,8 +415,20 @@ impl SimServer {
         }
     }
 
+    /// Whether its server takes part by what is on its disk, whether or not it runs.
+    pub fn takes_part(&self) -> bool {
+        let identity = match &self.process {
+            Some(process) => return process.identity.takes_part(),
+            None => self.folder.top.fork(),
+        };
+        Identity::read(identity, CLUSTER, self.me).is_ok_and(|read| read.is_some_and(|identity| identity.takes_part()))
+    }
+
     /// Hands a message to the roles that hear it.
     pub fn deliver(&mut self, nature: &mut Nature, from: Server, message: &Said, context: &Context) {
+        if self.process.as_ref().is_none_or(|process| process.refusal().is_some()) {
+            return;
+        }
         let message = match message {
             Said::Paxos(message) => message,
             Said::TwoPhaseCommit(message) => return self.deliver_two_phase(nature, from, message, context),
@@ -422,9 +460,17 @@ impl SimServer {
         self.post::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 }, None);
     }
 
-    /// Sends a message to servers, this one perhaps among them. It is encoded once.
+    /// Sends a message to servers, this one perhaps among them. It is encoded once. A server that does not take part only
+    /// greets the others now and then.
     pub fn send(&mut self, nature: &mut Nature, to: Servers, message: &Said, context: &Context) {
         let others = to.without(Servers::only(self.me));
+        if self.process.as_ref().is_none_or(|process| process.refusal().is_some()) {
+            let is_time = matches!(message, Said::Paxos(Message::Beat { .. }));
+            for server in others.iter().filter(|_| is_time) {
+                nature.send(Node::Server(self.me), Node::Server(server), Arc::new(GREETING));
+            }
+            return;
+        }
         if !is_routine(message.name()) {
             nature.counts.messages += others.len() as u64;
             nature.counts.own_messages += u64::from(to.contains(self.me));
@@ -432,6 +478,7 @@ impl SimServer {
         if !others.is_empty() {
             let envelope = Envelope { context: context.clone(), message: message.clone() };
             let bytes: Arc<[u8]> = frame(&envelope).into();
+            self.check_frame(nature, bytes.len());
             let is_accept = matches!(message, Said::Paxos(Message::Accept { .. }))
                 || matches!(message, Said::TwoPhaseCommit(two_phase_commit::Message::VoteRequest { .. }));
             for server in others.iter() {
@@ -450,160 +497,6 @@ impl SimServer {
         nature.note(&(from, self.me, &message));
         self.deliver(nature, from, &message, &context);
         true
-    }
-
-    /// Bytes from a client. False if they are no request.
-    pub fn hear_client(&mut self, nature: &mut Nature, client: usize, bytes: &[u8]) -> bool {
-        let Ok(ClientRequest { number, context, request }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) else {
-            return false;
-        };
-        let Some(process) = &mut self.process else { return true };
-        let label = context.req.clone().unwrap_or_default();
-        let context = match lines::request(&request, address(client)) {
-            Some(event) => {
-                let re = process.trace.line(Draft::about(RoleTag::Server, event, &context));
-                Context { re: re.or(context.re), req: context.req }
-            }
-            None => context,
-        };
-        process.tokens += 1;
-        let waiter = Waiter { token: process.tokens, client, number, context, since: nature.now(), write: None };
-        match request {
-            Request::Open { nonce } => self.write(nature, waiter, Command::Open { nonce, label }),
-            Request::Write { session, sequence, first_open, op } => {
-                self.write(nature, waiter, Command::Write { session, sequence, first_open, label, op })
-            }
-            Request::Get { key } => self.read(nature, waiter, key),
-            Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => return false,
-        }
-        true
-    }
-
-    /// A write: registered, handed over once, to one proposer life, and waited for.
-    fn write(&mut self, nature: &mut Nature, waiter: Waiter, command: Command) {
-        let Some(process) = &mut self.process else { return };
-        assert!(command.is_well_formed(), "a simulated client sends no malformed write");
-        let needed = match self.protocol.is_paxos() {
-            true => [(RoleName::Proposer, process.proposer.is_some()), (RoleName::Learner, process.learner.is_some())],
-            false => [
-                (RoleName::Coordinator, process.coordinator.is_some()),
-                (RoleName::Participant, process.participant.is_some()),
-            ],
-        };
-        for (role, up) in needed {
-            if !up {
-                let context = waiter.context.clone();
-                return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::RoleDown(role)), context));
-            }
-        }
-        if process.is_fenced {
-            let context = waiter.context.clone();
-            return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::Fenced), context));
-        }
-        let now = nature.now();
-        let is_full = process.acceptor.as_mut().is_some_and(|acceptor| !acceptor.disk.has_room(now))
-            || process.participant.as_mut().is_some_and(|one| !one.disk.journal_mut().has_room(now));
-        if is_full {
-            let context = waiter.context.clone();
-            return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::DiskFull), context));
-        }
-        let (token, context) = (waiter.token, waiter.context.clone());
-        let waiter = Waiter { write: Some(command.id()), ..waiter };
-        process.desk.wait(waiter.clone());
-        self.await_reply(nature, token);
-        let command = command.to_paxos();
-        let size = command.payload.len();
-        if !self.protocol.is_paxos() {
-            let mail = Mail { context, input: Input::Request(CoordinatorRequest::Propose(command)), size };
-            if let Some(lost) = self.post::<Coordinator>(nature, mail, None) {
-                self.withdraw(nature, token, not_taken(RoleName::Coordinator, lost));
-            }
-            return;
-        }
-        let mail = Mail { context, input: Input::Request(ProposerRequest::Propose(command)), size };
-        if let Some(lost) = self.post::<Proposer>(nature, mail, None) {
-            self.withdraw(nature, token, not_taken(RoleName::Proposer, lost));
-        }
-    }
-
-    /// A read: asked of the own learner.
-    fn read(&mut self, nature: &mut Nature, waiter: Waiter, key: Vec<u8>) {
-        let Some(process) = &mut self.process else { return };
-        let (token, context) = (waiter.token, waiter.context.clone());
-        if let Some(learner) = &process.learner {
-            nature.ghost.read_arrived(learner.number, token);
-        }
-        process.desk.wait(waiter);
-        self.await_reply(nature, token);
-        if !self.protocol.is_paxos() {
-            let input = Input::Request(ParticipantRequest::Read { token, query: Get { key } });
-            if let Some(lost) = self.post::<Participant>(nature, Mail { context, input, size: 0 }, None) {
-                self.withdraw(nature, token, not_taken(RoleName::Participant, lost));
-            }
-            return;
-        }
-        let input = Input::Request(LearnerRequest::Read { token, query: Get { key } });
-        if let Some(lost) = self.post::<Learner<Kv>>(nature, Mail { context, input, size: 0 }, None) {
-            self.withdraw(nature, token, not_taken(RoleName::Learner, lost));
-        }
-    }
-
-    fn await_reply(&self, nature: &mut Nature, token: u64) {
-        if let Some(process) = &self.process {
-            let patience = PATIENCE * 100 / self.clock;
-            nature.after(patience, Event::Patience { server: self.me, process: process.number, token });
-        }
-    }
-
-    fn withdraw(&mut self, nature: &mut Nature, token: u64, reply: Reply) {
-        let told = self.process.as_mut().and_then(|process| process.desk.give_up(token));
-        if let Some((waiter, _, _)) = told {
-            let context = waiter.context.clone();
-            self.reply(nature, (waiter, reply, context));
-        }
-    }
-
-    /// A waiter has waited long enough.
-    pub fn lose_patience(&mut self, nature: &mut Nature, process: u64, token: u64) {
-        let same = self.process.as_mut().filter(|running| running.number == process);
-        if let Some(told) = same.and_then(|process| process.desk.give_up(token)) {
-            self.reply(nature, told);
-        }
-    }
-
-    /// Whoever waits for a command is told.
-    pub fn tell_write(&mut self, nature: &mut Nature, id: CommandId, reply: &Reply, context: &Context) {
-        let told = self.process.as_mut().map(|process| process.desk.tell_write(id, reply, context));
-        for one in told.into_iter().flatten() {
-            self.reply(nature, one);
-        }
-    }
-
-    /// Whoever waits for a read is told.
-    pub fn tell_read(&mut self, nature: &mut Nature, token: u64, reply: Reply, context: Context) {
-        let told = self.process.as_mut().and_then(|process| process.desk.tell_read(token, reply, context));
-        if let Some(told) = told {
-            self.reply(nature, told);
-        }
-    }
-
-    /// Sends a reply to a client.
-    pub fn reply(&mut self, nature: &mut Nature, (waiter, reply, cause): Told) {
-        if let (Reply::Applied { slot, written }, Some(id)) = (&reply, waiter.write) {
-            nature.ghost.acknowledged(id, *slot, *written);
-        }
-        let Some(process) = &self.process else { return };
-        let context = Context { re: cause.re.or(waiter.context.re), req: waiter.context.req };
-        let took = Duration::from_micros(nature.now() - waiter.since);
-        let context = match lines::response(&reply, took, address(waiter.client)) {
-            Some(event) if process.trace.steps() => {
-                let re = process.trace.line(Draft::about(RoleTag::Server, event, &context));
-                Context { re: re.or(context.re), req: context.req }
-            }
-            _ => context,
-        };
-        let bytes = frame(&ClientReply { number: waiter.number, context, reply }).into();
-        nature.send(Node::Server(self.me), Node::Client(waiter.client), bytes);
     }
 
     /// Writes one line.
@@ -649,19 +542,6 @@ impl SimServer {
         self.paused_until = 0;
         process.desk.all()
     }
-}
-
-/// A role did not take a request.
-fn not_taken(role: RoleName, lost: Lost) -> Reply {
-    Reply::NotApplied(match lost {
-        Lost::Down => WhyNotApplied::RoleDown(role),
-        Lost::Full => WhyNotApplied::Busy,
-    })
-}
-
-/// The address that a client's connection seems to come from.
-fn address(client: usize) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, 50_001 + client as u16))
 }
 
 /// The world begins on a day that is easy to remember.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::folder::Part;
+use super::folder::{Part, ROOM_RETRY};
 use super::living::{Doing, Housed, by_clock};
 use super::marks::Mark;
 use super::nature::{Event, MS, Nature, Place};
@@ -16,7 +16,7 @@ use crate::server::lines;
 use crate::server::mailbox::{CrashOrder, Mail};
 use crate::server::runner::{CRASH_PATIENCE, sort};
 use crate::storage::disk::Failure;
-use crate::trace::{self, Context, CrashPoint};
+use crate::trace::{self, Context, CrashCause, CrashPoint};
 use crate::two_phase_commit::{Coordinator, Participant};
 
 /// Calls a function of a role whose name is only known now.
@@ -119,6 +119,14 @@ impl SimServer {
         let records = stepped.records().to_vec();
         let released = match stepped.commit(&mut living.disk) {
             Ok(released) => released,
+            Err(error) if R::is_full(&error) => {
+                // What it has promised it cannot write down: it forgets that, and waits for room.
+                R::in_doubt(nature, me, records);
+                nature.mark(Mark::JournalFull);
+                let down = Some(Duration::from_micros(ROOM_RETRY));
+                let order = CrashOrder { point: CrashPoint::BeforeSync, cause: CrashCause::Timer, down };
+                return self.die::<R>(nature, order);
+            }
             Err(error) => {
                 R::in_doubt(nature, me, records);
                 process.fatal = Some(format!("stable storage failed: {error}"));
@@ -140,6 +148,7 @@ impl SimServer {
             return self.die::<R>(nature, order);
         }
         self.act::<R>(nature, place, actions);
+        self.check_bounds(nature);
         match doom.filter(|order| order.point == CrashPoint::BeforeStep) {
             Some(order) => self.die::<R>(nature, order),
             None => self.wake::<R>(nature),

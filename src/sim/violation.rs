@@ -44,6 +44,7 @@ pub fn name_of(invariant: u8) -> &'static str {
         21 => "what is forgotten is in a durable checkpoint",
         22 => "recovery finds what was durable, each time",
         23 => "damaged is not absent",
+        24 => "what a server holds is bounded",
         25 => "what failed for certain never happens",
         27 => "a healthy majority makes progress and agrees",
         29 => "no role breaks its own assertions",
@@ -52,9 +53,10 @@ pub fn name_of(invariant: u8) -> &'static str {
         33 => "a ballot has a command in one open slot",
         34 => "a leader that was refused leads no longer",
         35 => "a leader that nobody answers steps down",
-        36 => "a transaction is committed or aborted, and never both",
-        37 => "whoever is prepared decides nothing alone",
-        38 => "a commit has the votes of all",
+        36 => "who has lost its disk takes no part",
+        37 => "a transaction is committed or aborted, and never both",
+        38 => "whoever is prepared decides nothing alone",
+        39 => "a commit has the votes of all",
         UNDECIDED => "every history is decided",
         _ => "no name",
     }
@@ -63,5 +65,5 @@ pub fn name_of(invariant: u8) -> &'static str {
 /// Whether breaking it harms somebody: a replica differs, an acknowledged write is gone, a client is misled, or nothing
 /// moves. The other rules are those that prevent it, and are noticed earlier.
 pub fn is_consequence(invariant: u8) -> bool {
-    matches!(invariant, 1 | 13 | 14 | 15 | 16 | 19 | 27 | 36 | UNDECIDED)
+    matches!(invariant, 1 | 13 | 14 | 15 | 16 | 19 | 27 | 37 | UNDECIDED)
 }

@@ -9,7 +9,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::client::{SimClient, Wish};
-use super::folder::Refusal;
+use super::faults::Trouble;
+use super::folder::{ROOM_RETRY, Refusal};
 use super::invariants::Violation;
 use super::marks::{Mark, Marks};
 use super::nature::{Event, MS, Micros, Nature, SECOND};
@@ -117,6 +118,8 @@ pub struct World {
     pub clients: Vec<SimClient>,
     /// Servers that faults have damaged for good.
     pub lost: Servers,
+    /// All servers have taken part.
+    has_begun: bool,
     faults_are_over: bool,
     events: u64,
 }
@@ -132,6 +135,7 @@ impl World {
             servers,
             clients: Vec::new(),
             lost: Servers::NONE,
+            has_begun: false,
             faults_are_over: false,
             events: 0,
             plan,
@@ -142,6 +146,13 @@ impl World {
         }
         for client in 0..world.plan.clients {
             world.add_client(client, lines);
+        }
+        if let Some((one, other, lasts)) = world.plan.apart {
+            // They come to know each other late, and perhaps one of them only once it has another disk.
+            let (one, other) = (Node::Server(one), Node::Server(other));
+            let links = vec![(one, other), (other, one)];
+            links.iter().for_each(|(from, to)| world.nature.network.cut(*from, *to, true));
+            world.nature.after(lasts, Event::Heal(Trouble::Cut(links)));
         }
         if world.plan.faults.count() > 0 {
             world.nature.after(20 * MS, Event::Chaos);
@@ -235,7 +246,8 @@ impl World {
         self.end_faults();
         self.find_recovered();
         let healthy = self.plan.healthy.without(self.lost);
-        let enough = self.plan.quorums().is_prepared(healthy);
+        // New disks must first become known to more than a majority.
+        let enough = self.plan.quorums().is_prepared(healthy) && self.has_begun();
         let healthy = if enough { healthy } else { self.plan.cluster().without(self.lost) };
         self.plan.healthy = healthy;
         for server in self.plan.cluster().iter() {
@@ -353,6 +365,12 @@ impl World {
         }
     }
 
+    /// Whether all servers have taken part: before that some may have to wait for others, and none is lost.
+    pub(super) fn has_begun(&mut self) -> bool {
+        self.has_begun |= self.servers.iter().all(SimServer::takes_part);
+        self.has_begun
+    }
+
     /// A server.
     pub fn server(&mut self, server: Server) -> &mut SimServer {
         &mut self.servers[usize::from(server.0) - 1]
@@ -376,8 +394,10 @@ impl World {
         if one.process.as_ref().is_none_or(|running| running.number != process) {
             return;
         }
-        if let Err(refusal) = one.start_role(&mut self.nature, role, Some(Duration::from_millis(1))) {
-            self.refused(server, refusal);
+        match one.start_role(&mut self.nature, role, Some(Duration::from_millis(1))) {
+            Ok(()) => {}
+            Err(Refusal::NoRoom(_)) => one.await_room(&mut self.nature, role),
+            Err(refusal) => self.refused(server, refusal),
         }
     }
 
@@ -403,6 +423,13 @@ impl World {
                 let is_gone = self.server(server).folder.journal.list().is_ok_and(|names| names.is_empty());
                 self.nature.mark(if is_gone { Mark::FolderLost } else { Mark::RefusedDamaged });
                 self.end(server);
+            }
+            Refusal::NoRoom(_) => {
+                // It waits where it is, and has not begun anything.
+                self.nature.mark(Mark::WaitedForRoom);
+                self.server(server).folder.restart();
+                self.end(server);
+                self.nature.after(ROOM_RETRY, Event::Start { server });
             }
             Refusal::Disk(_) => {
                 let could_not_read = self.server(server).folder.has_failed_to_read();

@@ -28,7 +28,7 @@ use redb::{
 use serde_bytes::ByteBuf;
 use thiserror::Error;
 
-use super::disk::{Files, StableFile, remove_if_present};
+use super::disk::{Files, StableFile, is_full, read_if_present, remove_if_present, replace};
 use crate::codec;
 use crate::kv::{Changes, Kv, Piece, encode_part};
 use crate::museum::{self, Bug};
@@ -40,6 +40,8 @@ pub const CHECKPOINT_FILE: &str = "checkpoint.redb";
 const NEW_FILE: &str = "checkpoint.new";
 /// A file that could not be believed.
 pub const ASIDE_FILE: &str = "checkpoint.damaged";
+/// Says that the state in the folder was found to be wrong, and after which slot.
+pub const FENCED_FILE: &str = "fenced";
 /// A part of a state has about so many bytes at most, unless a single entry has more.
 pub const PART_BYTES: usize = 1 << 20;
 /// So many views of past slots stay open at most.
@@ -52,7 +54,7 @@ const CACHE_BYTES: usize = 16 << 20;
 const KEYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("keys");
 const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, Error)]
@@ -85,6 +87,15 @@ pub enum CheckpointError {
         found: u64,
         /// This storage's id.
         expected: u64,
+    },
+    /// The state is whole, and was found to be another one than that of the other servers.
+    #[error(
+        "the state in its folder checkpoint differs from that of the other servers, as they found after slot {slot}. Move \
+         the folder checkpoint away and start the server again: it then gets the state from them"
+    )]
+    Fenced {
+        /// The first slot after which it is known to differ.
+        slot: String,
     },
     /// A file of another version.
     #[error("{CHECKPOINT_FILE} is of format {found}, and this program knows {FORMAT}: use the one that wrote it")]
@@ -135,6 +146,9 @@ impl<F: Files> Checkpoint<F> {
     /// `owner` is the storage id of the server. If the file cannot be believed, the error says why, and the folder is as
     /// before; see [`put_aside`].
     pub fn open(files: F, owner: u64, part_bytes: usize, state: Kv) -> Result<(Checkpoint<F>, Kv), CheckpointError> {
+        if let Some(slot) = read_if_present(&files, FENCED_FILE).map_err(refused("read"))? {
+            return Err(CheckpointError::Fenced { slot: String::from_utf8_lossy(&slot).trim().to_string() });
+        }
         let mark = Mark { slot: Slot(0), digest: state.digest() };
         let mut checkpoint =
             Checkpoint { files, owner, part_bytes, database: None, mark, views: Vec::new(), writes: 0 };
@@ -146,6 +160,11 @@ impl<F: Files> Checkpoint<F> {
     /// What it holds.
     pub fn mark(&self) -> Mark {
         self.mark
+    }
+
+    /// The state was found to differ from that of the others after this slot: it is not opened again.
+    pub fn fence(&self, slot: Slot) -> Result<(), CheckpointError> {
+        replace(&self.files, FENCED_FILE, format!("{slot}\n").as_bytes()).map_err(refused("fence"))
     }
 
     /// Reads it into `state`, which has applied nothing.
@@ -298,7 +317,12 @@ impl<F: Files> Checkpoint<F> {
     fn make_empty(&self) -> Result<(), CheckpointError> {
         remove_if_present(&self.files, NEW_FILE).map_err(refused("make"))?;
         let file = self.files.create_zeroed(NEW_FILE, 0).map_err(refused("make"))?;
-        drop(open_file(file)?);
+        let made = open_file(file).map(drop);
+        if made.is_err() {
+            // Room on the disk matters more than why this fails too.
+            remove_if_present(&self.files, NEW_FILE).unwrap_or_default();
+        }
+        made?;
         let file = self.files.open(NEW_FILE).map_err(refused("make"))?;
         file.sync_data().map_err(refused("make"))?;
         self.files.rename(NEW_FILE, CHECKPOINT_FILE).map_err(refused("make"))?;
@@ -408,10 +432,6 @@ fn read_until(
         }
     }
     Ok(())
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn refused(doing: &'static str) -> impl FnOnce(io::Error) -> CheckpointError {

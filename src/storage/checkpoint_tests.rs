@@ -182,6 +182,19 @@ fn a_crash_while_the_file_is_made_leaves_nothing_that_looks_damaged() {
 }
 
 #[test]
+fn a_disk_that_is_full_from_the_start_leaves_nothing_that_looks_damaged() {
+    for room in 0..40 {
+        let work = Work::new();
+        work.files.set_capacity(Some(room * 1_024));
+        if let Err(error) = work.open() {
+            assert!(matches!(error, CheckpointError::Full { .. }), "{error}");
+        }
+        work.files.set_capacity(None);
+        work.open().unwrap();
+    }
+}
+
+#[test]
 fn what_a_failed_sync_lost_is_not_believed_because_it_can_still_be_read() {
     for operation in 0..14 {
         let mut work = Work::new();

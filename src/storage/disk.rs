@@ -76,6 +76,11 @@ pub trait StableFile: Debug + Send + Sync + 'static {
     fn forget_cached(&self) -> io::Result<()>;
 }
 
+/// Whether there was no room for what was tried.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Removes a file; fine if there is none.
 pub fn remove_if_present<F: Files>(files: &F, name: &str) -> io::Result<()> {
     match files.remove(name) {
@@ -101,10 +106,44 @@ pub fn name_in_making(name: &str) -> String {
 /// the old bytes or the new ones, and the new ones if this has returned.
 pub fn replace<F: Files>(files: &F, name: &str, bytes: &[u8]) -> io::Result<()> {
     let new = name_in_making(name);
-    remove_if_present(files, &new)?;
-    let file = files.create_zeroed(&new, bytes.len() as u64)?;
+    let file = made(files, &new, bytes.len() as u64)?;
+    take_place(files, name, &new, &file, bytes)
+}
+
+/// As [`replace`], but the file of another name becomes the new one if it is there and long enough: then no room is
+/// needed. See [`reserve`].
+pub fn replace_with<F: Files>(files: &F, name: &str, reserve: &str, bytes: &[u8]) -> io::Result<()> {
+    match files.open(reserve) {
+        Ok(file) if file.length()? >= bytes.len() as u64 => {
+            file.set_length(bytes.len() as u64)?;
+            take_place(files, name, reserve, &file, bytes)
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => replace(files, name, bytes),
+    }
+}
+
+fn take_place<F: Files>(files: &F, name: &str, new: &str, file: &F::File, bytes: &[u8]) -> io::Result<()> {
     file.write_at(0, bytes)?;
     file.sync_data()?;
-    files.rename(&new, name)?;
+    files.rename(new, name)?;
     files.sync_folder()
+}
+
+/// Makes a file of so many zero bytes that stands ready for [`replace_with`]. It is called so only when it is whole.
+pub fn reserve<F: Files>(files: &F, name: &str, bytes: u64) -> io::Result<()> {
+    let new = name_in_making(name);
+    made(files, &new, bytes)?;
+    files.rename(&new, name)
+}
+
+/// A new file of zero bytes in place of any of this name. If the disk has no room for it, nothing of it stays.
+fn made<F: Files>(files: &F, name: &str, bytes: u64) -> io::Result<F::File> {
+    remove_if_present(files, name)?;
+    let made = files.create_zeroed(name, bytes);
+    if made.is_err() {
+        // Room on the disk matters more than why this fails too.
+        remove_if_present(files, name).unwrap_or_default();
+    }
+    made
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
-use super::disk::{Files, RealFiles, name_in_making};
+use super::disk::{Files, RealFiles, is_full, name_in_making};
 use super::identity::{IDENTITY_FILE, Identity, IdentityError};
 use super::journal::{Journal, OpenError, Options, Recovered};
 use super::rounds::{ROUNDS_FILE, Rounds, RoundsError};
@@ -106,9 +106,9 @@ impl FolderError {
     pub fn is_full(&self) -> bool {
         match self {
             FolderError::Journal { source, .. } => matches!(**source, OpenError::Full { .. }),
-            FolderError::Identity { source: IdentityError::Io { source, .. }, .. }
-            | FolderError::Rounds { source: RoundsError::Io { source, .. }, .. }
-            | FolderError::Io { source, .. } => is_full(source),
+            FolderError::Identity { source, .. } => source.is_full(),
+            FolderError::Rounds { source, .. } => source.is_full(),
+            FolderError::Io { source, .. } => is_full(source),
             _ => false,
         }
     }
@@ -165,6 +165,16 @@ impl DataFolder {
         self.identity.storage_id()
     }
 
+    /// Whether the server may take part: enough of the others know this folder.
+    pub fn takes_part(&self) -> bool {
+        self.identity.takes_part()
+    }
+
+    /// Remembers durably that the server takes part from now on.
+    pub fn set_takes_part(&self) -> Result<(), FolderError> {
+        self.identity.set_takes_part().map_err(self.denied())
+    }
+
     /// The storage id of a peer, if it was ever met.
     pub fn known_peer(&self, server: Server) -> Option<u64> {
         self.identity.known_peer(server)
@@ -179,7 +189,7 @@ impl DataFolder {
     pub fn meet(&self, server: Server, life: u32, boot: u64) -> Result<(), FolderError> {
         match self.identity.meet(server, life, boot) {
             // What cannot be written down now is remembered at the next greeting.
-            Err(IdentityError::Io { source, .. }) if is_full(&source) => Ok(()),
+            Err(error) if error.is_full() => Ok(()),
             met => met.map_err(self.denied()),
         }
     }
@@ -289,10 +299,6 @@ impl DataFolder {
         let path = self.path.clone();
         move |source| FolderError::Identity { path, source }
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError + use<> {

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::disk::{Files, read_if_present, replace};
+use super::disk::{Files, is_full, read_if_present, replace, replace_with, reserve};
 use crate::role::Server;
 
 /// The file's name.
@@ -20,7 +20,12 @@ pub const IDENTITY_FILE: &str = "identity.toml";
 const ROLE_LIVES: u32 = 64;
 
 /// The version of the data folder's layout.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// Stands ready to become the next identity file, so that a life can begin on a disk that is full.
+const RESERVE_FILE: &str = "identity.reserve";
+/// An identity file that names a whole cluster is shorter.
+const RESERVE_BYTES: u64 = 16 << 10;
 
 /// Why the identity cannot be read or written.
 #[derive(Debug, Error)]
@@ -97,6 +102,13 @@ pub enum IdentityError {
     Failed,
 }
 
+impl IdentityError {
+    /// The disk has no room, and nothing else is wrong: the file is as it was.
+    pub fn is_full(&self) -> bool {
+        matches!(self, IdentityError::Io { source, .. } if is_full(source))
+    }
+}
+
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,6 +128,8 @@ struct Contents {
     journal: bool,
     /// Whether there was a file of spent rounds.
     rounds: bool,
+    /// Whether enough peers have come to know the folder for its server to take part.
+    takes_part: bool,
     /// The storage ids of the peers, in hexadecimal, by server.
     peers: BTreeMap<String, String>,
     /// The highest life of each that was met, and what its process has drawn.
@@ -192,6 +206,7 @@ impl<F: Files> Identity<F> {
             role_life: 0,
             journal: false,
             rounds: false,
+            takes_part: false,
             peers: BTreeMap::new(),
             lives: BTreeMap::new(),
         };
@@ -214,12 +229,16 @@ impl<F: Files> Identity<F> {
     pub fn begin_life(&self) -> Result<u32, IdentityError> {
         let mut state = self.state();
         let first = state.contents.role_life;
-        let contents = self.change_locked(&mut state, |contents| {
+        let next = |contents: &mut Contents| {
             assert!(contents.life < u32::MAX, "the lives of this folder are used up");
             contents.life += 1;
             contents.role_life += ROLE_LIVES;
-        })?;
+        };
+        let put = |bytes: &[u8]| replace_with(&self.files, IDENTITY_FILE, RESERVE_FILE, bytes);
+        let contents = self.change_by(&mut state, next, put)?;
         state.role_lives = first..contents.role_life;
+        // Now that the file before is gone there should be room for it. Without it the next life may have to wait for some.
+        let _ = reserve(&self.files, RESERVE_FILE, RESERVE_BYTES);
         Ok(contents.life)
     }
 
@@ -263,6 +282,19 @@ impl<F: Files> Identity<F> {
     pub fn set_has_rounds(&self) -> Result<(), IdentityError> {
         if !self.has_rounds() {
             self.change(|contents| contents.rounds = true)?;
+        }
+        Ok(())
+    }
+
+    /// Whether its server may take part: enough peers know the folder.
+    pub fn takes_part(&self) -> bool {
+        self.state().contents.takes_part
+    }
+
+    /// Remembers that its server takes part from now on.
+    pub fn set_takes_part(&self) -> Result<(), IdentityError> {
+        if !self.takes_part() {
+            self.change(|contents| contents.takes_part = true)?;
         }
         Ok(())
     }
@@ -314,12 +346,21 @@ impl<F: Files> Identity<F> {
     }
 
     fn change_locked(&self, state: &mut State, change: impl FnOnce(&mut Contents)) -> Result<Contents, IdentityError> {
+        self.change_by(state, change, |bytes| replace(&self.files, IDENTITY_FILE, bytes))
+    }
+
+    fn change_by(
+        &self,
+        state: &mut State,
+        change: impl FnOnce(&mut Contents),
+        put: impl FnOnce(&[u8]) -> io::Result<()>,
+    ) -> Result<Contents, IdentityError> {
         if state.has_failed {
             return Err(IdentityError::Failed);
         }
         let mut contents = state.contents.clone();
         change(&mut contents);
-        let written = replace(&self.files, IDENTITY_FILE, print(&contents).as_bytes());
+        let written = put(print(&contents).as_bytes());
         // Without room nothing was begun: the file is as it was.
         state.has_failed = written.as_ref().is_err_and(|error| !is_full(error));
         written.map_err(failed("write"))?;
@@ -341,17 +382,14 @@ pub struct Described {
 pub fn describe(bytes: &[u8]) -> Result<Described, IdentityError> {
     let contents = parse(bytes)?;
     let storage = parse_storage(&contents.storage)?;
-    let Contents { cluster, server, created, life, peers, .. } = contents;
+    let Contents { cluster, server, created, life, peers, takes_part, .. } = contents;
     let met = if peers.is_empty() { "nobody".to_string() } else { peers.into_keys().collect::<Vec<_>>().join(", ") };
+    let new = if takes_part { "" } else { ", NEW: too few of the others know it for its server to take part" };
     let text = format!(
         "server {server} of cluster \"{cluster}\", storage {storage:016x}, made {created}, {life} lives, knows the disks of \
-         {met}"
+         {met}{new}"
     );
     Ok(Described { text, storage })
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
@@ -397,151 +435,5 @@ fn parse_storage(text: &str) -> Result<u64, IdentityError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::disk::{Failure, MemoryFiles};
-
-    fn read(files: &MemoryFiles) -> Option<Identity<MemoryFiles>> {
-        Identity::read(files.clone(), "lab", Server(3)).unwrap()
-    }
-
-    fn create(files: &MemoryFiles) -> Result<Identity<MemoryFiles>, IdentityError> {
-        Identity::create(files.clone(), "lab", Server(3), 0xabc, "today".to_string())
-    }
-
-    #[test]
-    fn what_was_remembered_is_read_back() {
-        let files = MemoryFiles::new();
-        assert!(read(&files).is_none());
-        let identity = create(&files).unwrap();
-        assert_eq!(identity.begin_life().unwrap(), 1);
-        identity.set_has_journal(true).unwrap();
-        identity.remember_peer(Server(1), u64::MAX).unwrap();
-        let identity = read(&files).unwrap();
-        assert_eq!((identity.storage_id(), identity.life()), (0xabc, 1));
-        assert_eq!((identity.has_journal(), identity.has_rounds()), (true, false));
-        assert_eq!((identity.known_peer(Server(1)), identity.known_peer(Server(2))), (Some(u64::MAX), None));
-    }
-
-    #[test]
-    fn a_peer_that_comes_back_with_another_disk_is_refused() {
-        let files = MemoryFiles::new();
-        let identity = create(&files).unwrap();
-        identity.remember_peer(Server(5), 1).unwrap();
-        identity.remember_peer(Server(5), 1).unwrap();
-        let error = identity.remember_peer(Server(5), 2).unwrap_err();
-        assert!(matches!(error, IdentityError::OtherPeer { server: Server(5), known: 1, offered: 2 }));
-        assert_eq!(read(&files).unwrap().known_peer(Server(5)), Some(1));
-    }
-
-    #[test]
-    fn a_peer_whose_folder_is_an_old_copy_is_refused() {
-        let files = MemoryFiles::new();
-        let identity = create(&files).unwrap();
-        for (life, boot) in [(3, 1), (3, 1), (4, 2)] {
-            identity.meet(Server(5), life, boot).unwrap();
-        }
-        let identity = read(&files).unwrap();
-        // An earlier life, and the same one on a copy of the folder.
-        for (life, boot) in [(3, 1), (4, 9)] {
-            let error = identity.meet(Server(5), life, boot).unwrap_err();
-            assert!(matches!(error, IdentityError::OldLife { known: 4, .. }), "{error}");
-        }
-        identity.meet(Server(5), 4, 2).unwrap();
-        identity.meet(Server(5), 5, 3).unwrap();
-        identity.meet(Server(4), 1, 3).unwrap();
-    }
-
-    #[test]
-    fn the_folder_of_another_cluster_or_server_is_refused() {
-        let files = MemoryFiles::new();
-        create(&files).unwrap();
-        let other = Identity::read(files.clone(), "home", Server(3)).unwrap_err();
-        assert_eq!(
-            other.to_string(),
-            "it belongs to cluster \"lab\" and this is cluster \"home\". Give this server a folder of its own"
-        );
-        let other = Identity::read(files, "lab", Server(4)).unwrap_err();
-        assert!(matches!(other, IdentityError::OtherServer { found: Server(3), expected: Server(4) }));
-    }
-
-    #[test]
-    fn every_flipped_bit_and_every_cut_is_refused() {
-        let files = MemoryFiles::new();
-        create(&files).unwrap().remember_peer(Server(1), 7).unwrap();
-        let whole = files.read(IDENTITY_FILE).unwrap();
-        for bit in 0..whole.len() * 8 {
-            let mut bytes = whole.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            files.put(IDENTITY_FILE, &bytes);
-            let error = Identity::read(files.clone(), "lab", Server(3)).unwrap_err();
-            assert!(matches!(error, IdentityError::Damaged { .. }), "bit {bit}: {error}");
-        }
-        for length in 0..whole.len() {
-            files.put(IDENTITY_FILE, &whole[..length]);
-            assert!(Identity::read(files.clone(), "lab", Server(3)).is_err(), "{length} bytes");
-        }
-    }
-
-    #[test]
-    fn another_format_is_named() {
-        let files = MemoryFiles::new();
-        create(&files).unwrap();
-        let text = String::from_utf8(files.read(IDENTITY_FILE).unwrap()).unwrap();
-        let rest = text.split_once('\n').unwrap().1.replace("format = 1", "format = 2");
-        files.put(IDENTITY_FILE, (checksum_line(&rest) + &rest).as_bytes());
-        let error = Identity::read(files, "lab", Server(3)).unwrap_err();
-        assert!(matches!(error, IdentityError::Format { found: 2 }), "{error}");
-    }
-
-    #[test]
-    fn no_crash_makes_two_lives_have_one_number() {
-        for seed in 0..16 {
-            let files = MemoryFiles::new();
-            create(&files).unwrap();
-            let mut last = 0;
-            for operation in 0..40 {
-                let identity = read(&files).unwrap();
-                files.fail(operation % 8, Failure::Stop);
-                if let Ok(life) = identity.begin_life() {
-                    assert!(life > last, "life {life} after {last}");
-                    last = life;
-                }
-                // A program that dies and comes back may see what is not durable yet, and then loses power.
-                files.restart();
-                drop(read(&files).unwrap());
-                files.power_cut(seed * 1_000 + operation);
-            }
-            assert!(last > 5);
-        }
-    }
-
-    #[test]
-    fn what_a_new_process_has_read_is_durable() {
-        for seed in 0..16 {
-            let files = MemoryFiles::new();
-            let identity = create(&files).unwrap();
-            // Dies after renaming the file, before syncing its name; the machine itself runs on.
-            files.fail(5, Failure::Stop);
-            assert!(identity.remember_peer(Server(1), 7).is_err());
-            files.restart();
-            assert_eq!(read(&files).unwrap().known_peer(Server(1)), Some(7));
-            files.power_cut(seed);
-            assert_eq!(read(&files).unwrap().known_peer(Server(1)), Some(7), "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn threads_share_it() {
-        let files = MemoryFiles::new();
-        let identity = create(&files).unwrap();
-        std::thread::scope(|threads| {
-            for server in 1..=5 {
-                let identity = &identity;
-                threads.spawn(move || identity.remember_peer(Server(server), u64::from(server)).unwrap());
-            }
-        });
-        let identity = read(&files).unwrap();
-        assert!((1..=5).all(|server| identity.known_peer(Server(server)) == Some(u64::from(server))));
-    }
-}
+#[path = "identity_tests.rs"]
+mod tests;

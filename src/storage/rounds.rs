@@ -11,7 +11,7 @@ use std::io;
 
 use thiserror::Error;
 
-use super::disk::{Files, SECTOR_BYTES, StableFile, read_if_present, replace};
+use super::disk::{Files, SECTOR_BYTES, StableFile, is_full, read_if_present, replace};
 use crate::paxos::ProposerRecord;
 use crate::role::Disk;
 
@@ -66,6 +66,13 @@ pub enum RoundsError {
     /// An earlier error ended this file's life.
     #[error("writing the file {ROUNDS_FILE} has failed before: this process must stop")]
     Failed,
+}
+
+impl RoundsError {
+    /// The disk has no room, and nothing else is wrong.
+    pub fn is_full(&self) -> bool {
+        matches!(self, RoundsError::Io { source, .. } if is_full(source))
+    }
 }
 
 /// The file of spent rounds.

@@ -235,8 +235,8 @@ pub fn fenced(slot: Slot, equal: Option<Slot>, against: Servers) -> Draft {
     let event = Event::Violation { rule: Text::new("digest"), slot: Some(slot), ballot: None };
     let before = equal.map_or(String::new(), |equal| format!(", and was still equal after slot {equal}"));
     Draft::new(RoleTag::Learner, event).why(format!(
-        "after slot {slot} the state of this server is not that of {against}{before}: it answers nothing any more. Stop \
-         it, move its folder checkpoint away, and start it again: it then gets the state from the others"
+        "after slot {slot} the state of this server is not that of {against}{before}: it takes part in nothing any \
+         more. Stop it, move its folder checkpoint away, and start it again: it then gets the state from the others"
     ))
 }
 

@@ -149,7 +149,7 @@ words! {
         DiskFull = "disk-full",
         /// There is no connection to the server that it is for.
         Unconnected = "unconnected",
-        /// The server that it is for starts or stops.
+        /// The server that it is for starts or stops, or takes no part.
         Stopped = "stopped",
     }
 

@@ -100,9 +100,19 @@ impl Cluster {
 
     /// Starts one server.
     pub fn run(&mut self, id: u8) {
+        self.run_with(id, &[]);
+    }
+
+    /// Starts one server with some more arguments.
+    pub fn run_with(&mut self, id: u8, arguments: &[&str]) {
         let errors = std::fs::File::create(self.folder.path().join(format!("server-{id}.err"))).unwrap();
-        let child = self.command(id).stderr(errors).spawn().unwrap();
+        let child = self.command(id).args(arguments).stderr(errors).spawn().unwrap();
         self.processes[usize::from(id) - 1] = Some(child);
+    }
+
+    /// What a server has said on its terminal beside its lines.
+    pub fn errors_of(&self, id: u8) -> String {
+        std::fs::read_to_string(self.folder.path().join(format!("server-{id}.err"))).unwrap_or_default()
     }
 
     /// Kills servers as `kill -9` does, all before any of them is waited for.

@@ -158,6 +158,7 @@ impl Lesson {
             safety: 60 * SECOND,
             healthy: Servers::first(self.servers),
             fault_lasts: 3_600 * SECOND,
+            is_acquainted: true,
             ..Plan::new(7, Faults::NONE, Some(self.protocol))
         }
     }

@@ -299,7 +299,10 @@ impl Inode {
         let start = sector * SECTOR_BYTES;
         let end = (start + SECTOR_BYTES).min(self.durable.len());
         if start < end {
-            self.durable[start..end].copy_from_slice(&self.bytes[start..end]);
+            // The file may have been made shorter than the disk knows: what was behind its end is written as zeros.
+            let used = end.min(self.bytes.len()).max(start);
+            self.durable[start..used].copy_from_slice(&self.bytes[start..used]);
+            self.durable[used..end].fill(0);
         }
     }
 

@@ -259,7 +259,7 @@ fn a_real_folder_works_the_same() {
     assert!(image.len() > 3 && image.values().all(|bytes| bytes.len() == 64 << 10));
     assert_eq!(recovered(&MemoryFiles::from_image(&image), 64 << 10), all, "byte for byte the same journal");
     // A file that was cut while nobody looked.
-    let last = segments(&files).unwrap().pop().unwrap();
+    let last = row::segments(&files).unwrap().pop().unwrap();
     let path = folder.path().join(file_name(last));
     std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(5_000).unwrap();
     let error = Journal::open(files, options(64 << 10)).unwrap_err();

@@ -1,0 +1,164 @@
+//! A server that was away for long, and what can happen while it fetches the state that it missed.
+
+use super::client::SimClient;
+use super::faults::Faults;
+use super::marks::Mark;
+use super::nature::{MS, Micros, SECOND};
+use super::network::Node;
+use super::plan::Plan;
+use super::world::{Death, World};
+use crate::paxos::{Retention, Slot};
+use crate::protocol::Protocol;
+use crate::role::{Server, Servers};
+
+/// Whoever was away knows all within so much virtual time, however long it was away.
+const SOON: Micros = 10 * SECOND;
+/// The one that is away.
+const AWAY: Server = Server(5);
+
+struct Case {
+    world: World,
+    now: Micros,
+}
+
+impl Case {
+    /// Five servers and forty clients, which write so often and think so long. The state takes some forty parts.
+    fn begin(seed: u64, requests: usize, think: Micros) -> Case {
+        let mut plan = Plan::new(seed, Faults::NONE, Some(Protocol::MultiPaxos));
+        (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], Servers::first(5));
+        (plan.clients, plan.requests, plan.keys, plan.reads, plan.deletes) = (40, requests, 100, 0, 5);
+        (plan.value_bytes, plan.snapshot_bytes, plan.mailbox) = (600, 1_000, 1_024);
+        (plan.part_bytes, plan.segment_bytes, plan.sessions) = (64 << 10, 256 << 10, 64);
+        (plan.sync, plan.processor) = (100..=1_000, 2..=50);
+        (plan.weather.latency, plan.weather.jitter) = (100, 100);
+        (plan.think, plan.timeout, plan.fault_lasts) = (0..=think, 10 * SECOND, 100 * MS);
+        plan.retention =
+            Retention { checkpoint_slots: 200, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
+        plan.is_acquainted = true;
+        Case { world: World::new(plan, false), now: 0 }
+    }
+
+    /// Lets things happen for so long at most, until something is so; whether it is.
+    fn until(&mut self, most: Micros, is_so: impl Fn(&World) -> bool) -> bool {
+        let end = self.now + most;
+        while self.now < end {
+            if is_so(&self.world) {
+                return true;
+            }
+            self.now += 10 * MS;
+            let kept = self.world.go_on(self.now, |_| false);
+            assert!(kept.is_ok(), "{kept:?}");
+        }
+        is_so(&self.world)
+    }
+
+    /// Server 5 cannot hear anybody, nor be heard, or it can again.
+    fn is_away(&mut self, on: bool) {
+        for other in self.world.plan.cluster().without(Servers::only(AWAY)).iter() {
+            for (from, to) in [(AWAY, other), (other, AWAY)] {
+                self.world.nature.network.cut(Node::Server(from), Node::Server(to), on);
+            }
+        }
+    }
+
+    fn parts(&self) -> u32 {
+        self.world.nature.marks.count(Mark::SnapshotInParts)
+    }
+
+    fn installs(&self) -> u32 {
+        let marks = &self.world.nature.marks;
+        marks.count(Mark::SnapshotInstalled) + marks.count(Mark::SnapshotTwice)
+    }
+
+    /// All clients have what they asked for, and all servers are where they are.
+    fn is_agreed(world: &World) -> bool {
+        let highest = world.nature.ghost.highest_chosen();
+        let state = |server: Server| world.servers[usize::from(server.0) - 1].applied();
+        let first = state(Server(1));
+        let same = world.plan.cluster().iter().all(|server| state(server).is_some() && state(server) == first);
+        same && first.is_some_and(|(applied, _)| applied >= highest)
+    }
+}
+
+fn is_done(world: &World) -> bool {
+    world.clients.iter().all(SimClient::is_done)
+}
+
+fn applied(world: &World, server: Server) -> Slot {
+    world.servers[usize::from(server.0) - 1].applied().map_or(Slot(0), |(slot, _)| slot)
+}
+
+/// Away while all of these commands are done, and back.
+fn away_for(commands: usize) {
+    let mut case = Case::begin(1, commands, 0);
+    assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "the cluster does not even begin");
+    case.is_away(true);
+    let before = applied(&case.world, AWAY);
+    assert!(case.until(3_600 * SECOND, is_done), "the others do not get on");
+    assert!(applied(&case.world, AWAY).ahead_of(before) < 1_000, "it is not even away");
+    let missed = case.world.nature.ghost.highest_chosen().ahead_of(applied(&case.world, AWAY));
+    assert!(missed as usize > commands * 9 / 10, "only {missed} of {commands} were missed");
+    case.is_away(false);
+    let joined = case.now;
+    assert!(case.until(SOON, Case::is_agreed), "not within {SOON}us, {:?} of {missed}", applied(&case.world, AWAY));
+    println!("missed {missed} slots, and had them after {} virtual ms", (case.now - joined) / MS);
+    assert_eq!(case.installs(), 1, "the log is longer than anybody keeps");
+    let checked = case.world.nature.history.check_slots();
+    assert!(checked.is_ok(), "{checked:?}");
+}
+
+#[test]
+fn a_server_that_was_away_for_three_thousand_commands_has_the_state_soon() {
+    away_for(3_000);
+}
+
+/// `cargo test --release --lib away_for_a_hundred_thousand -- --ignored --nocapture`
+#[test]
+#[ignore = "takes a minute or more"]
+fn a_server_that_was_away_for_a_hundred_thousand_commands_has_the_state_soon() {
+    away_for(100_000);
+}
+
+#[test]
+fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
+    for seed in 1..=6 {
+        let mut case = Case::begin(seed, 2_000, 0);
+        assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)));
+        case.is_away(true);
+        assert!(case.until(600 * SECOND, is_done));
+        case.is_away(false);
+        // In the middle of the first state that comes in, its receiver dies; in the middle of the next, everybody who may
+        // send it, one after the other. A state has more parts than that.
+        let how = if seed % 2 == 0 { Death::Power } else { Death::Process };
+        for (victim, parts) in [(5, 5), (1, 4), (2, 4), (3, 4), (4, 4), (5, 9)] {
+            let from = case.parts();
+            if !case.until(SOON, |world| world.nature.marks.count(Mark::SnapshotInParts) >= from + parts) {
+                break;
+            }
+            assert_eq!(case.installs(), 0, "seed {seed}: it came too soon for this test");
+            case.world.kill(Server(victim), how);
+        }
+        assert!(case.parts() > 25, "seed {seed}: only {} parts were sent", case.parts());
+        assert!(case.until(3 * SOON, Case::is_agreed), "seed {seed}: {:?}", applied(&case.world, AWAY));
+        assert_eq!(case.installs(), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
+    for seed in 1..=3 {
+        let mut case = Case::begin(seed, 12_000, 2 * MS);
+        for installs in 1..=3 {
+            assert!(case.until(SOON, |world| applied(world, AWAY) > Slot(50)), "seed {seed}");
+            case.is_away(true);
+            let end = Slot(case.world.nature.ghost.highest_chosen().0 + 1_000);
+            assert!(case.until(600 * SECOND, |world| world.nature.ghost.highest_chosen() > end), "seed {seed}");
+            case.is_away(false);
+            assert!(case.until(SOON, |world| applied(world, AWAY) > end), "seed {seed}: it does not come back");
+            assert!(case.installs() >= installs, "seed {seed}: {} snapshots", case.installs());
+        }
+        assert!(!is_done(&case.world), "seed {seed}: the others have not gone on meanwhile");
+        assert!(case.world.nature.marks.count(Mark::SnapshotTwice) >= 2);
+        assert!(case.until(600 * SECOND, |world| is_done(world) && Case::is_agreed(world)), "seed {seed}");
+    }
+}

@@ -1,0 +1,300 @@
+//! Real servers whose disk is new, lost, full, or holds a wrong state: what they say, and what they keep quiet about.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use paxos_kv::client::{Client, ClientError};
+use paxos_kv::kv::{Changes, Kv, Piece, Versioned};
+use paxos_kv::net::Newcomer;
+use paxos_kv::paxos::StateMachine;
+use paxos_kv::role::{Server, Servers};
+use paxos_kv::storage::DataFolder;
+use paxos_kv::storage::checkpoint::{Checkpoint, Mark, PART_BYTES};
+use support::{Cluster, await_some};
+
+fn servers(ids: &[u8]) -> Servers {
+    ids.iter().copied().map(Server).collect()
+}
+
+/// A client that does not wait for long.
+fn hurried(cluster: &Cluster, name: &str, server: u8) -> Client {
+    let mut client = cluster.client(name, server);
+    client.set_timeout(Duration::from_secs(3));
+    client
+}
+
+/// The write is certainly not applied; the sentence that says so.
+fn refused(client: &mut Client) -> String {
+    match client.put(b"k", b"never") {
+        Err(error @ ClientError::NotApplied(_)) => error.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn new_servers_begin_when_each_is_known_to_more_than_half_of_the_others() {
+    let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
+    (1..=3).for_each(|id| cluster.run(id));
+    let waits = |id: u8, known_to: &[u8]| {
+        let waited = Some(Newcomer { known_to: servers(known_to), needed: 3 });
+        await_some("two know it", || (cluster.status(id)?.newcomer == waited).then_some(()));
+    };
+    waits(1, &[2, 3]);
+    waits(2, &[1, 3]);
+    waits(3, &[1, 2]);
+    let why = refused(&mut hurried(&cluster, "c1", 1));
+    assert!(why.contains("has a new data folder, and waits until enough of the others are started"), "{why}");
+    await_some("it says what it waits for", || {
+        cluster.lines_of(1).contains("3 others know it, and so far s2,s3 do. Start the others").then_some(())
+    });
+    let shown = cluster.client_tool(&["status"]);
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.contains("no writes: 0 of 5 acceptors are up, and 3 are needed; 3 more are new"), "{shown}");
+    assert!(shown.contains("server 1: its data folder is new. It takes part once 3 others know it"), "{shown}");
+
+    cluster.run(4);
+    let mut client = cluster.client("c2", 1);
+    client.put(b"k", b"v").unwrap();
+    assert_eq!(cluster.status(1).unwrap().newcomer, None);
+    // From now on a majority is enough.
+    cluster.kill(&[1, 2, 3, 4]);
+    [2, 3, 4].into_iter().for_each(|id| cluster.run(id));
+    cluster.client("c3", 2).put(b"k", b"w").unwrap();
+    cluster.run(1);
+    cluster.run(5);
+    cluster.await_all();
+    cluster.await_agreement();
+}
+
+/// A cluster file in which one server stands where nobody listens.
+fn without(cluster: &Cluster, absent: u8) -> String {
+    let address = cluster.cluster.member(Server(absent)).unwrap().peer.to_string();
+    let text = fs::read_to_string(cluster.file()).unwrap();
+    assert!(text.contains(&address));
+    let file = cluster.folder.path().join(format!("without-{absent}.toml"));
+    fs::write(&file, text.replace(&address, &support::free_address().to_string())).unwrap();
+    file.to_string_lossy().into_owned()
+}
+
+#[test]
+fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it() {
+    let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
+    // Servers 3 and 5 never meet.
+    let (without_5, without_3) = (without(&cluster, 5), without(&cluster, 3));
+    [1, 2, 4].into_iter().for_each(|id| cluster.run(id));
+    cluster.run_with(3, &["--cluster", &without_5]);
+    cluster.run_with(5, &["--cluster", &without_3]);
+    for id in 1..=5 {
+        await_some("it takes part", || (cluster.status(id)?.newcomer.is_none()).then_some(()));
+    }
+    cluster.client("c1", 3).put(b"k", b"v").unwrap();
+    cluster.kill(&[1, 2, 3, 4, 5]);
+
+    // Server 3 comes back without its memory. Server 4 knows better, and server 5 cannot. Together they would be three.
+    fs::remove_dir_all(cluster.data(3)).unwrap();
+    [3, 4, 5].into_iter().for_each(|id| cluster.run(id));
+    let waits = Some(Newcomer { known_to: servers(&[5]), needed: 3 });
+    await_some("server 5 takes it for a new one", || (cluster.status(3)?.newcomer == waits).then_some(()));
+    await_some("server 4 does not", || {
+        cluster.lines_of(4).contains("server 3 comes with another data folder").then_some(())
+    });
+    for server in [5, 4, 3] {
+        refused(&mut hurried(&cluster, &format!("d{server}"), server));
+    }
+    assert_eq!(cluster.status(3).unwrap().newcomer, waits);
+    assert_eq!(cluster.status(3).unwrap().accepted, 0);
+
+    // With one more that remembers there is a majority.
+    cluster.run(1);
+    let mut client = cluster.client("c2", 5);
+    assert_eq!(client.get(b"k").unwrap().value.as_deref(), Some(&b"v"[..]));
+    client.put(b"k", b"w").unwrap();
+    assert_eq!(cluster.status(3).unwrap().newcomer, waits);
+}
+
+/// Gives a key another value in the checkpoint of a server that does not run; all its checksums are right.
+fn falsify(data: &Path, id: u8, key: &[u8]) -> Mark {
+    let folder = DataFolder::open(data, "test", Server(id)).unwrap();
+    let files = folder.checkpoint_files().unwrap();
+    let (mut checkpoint, mut state) = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
+    let Versioned { version, .. } = state.store().get(key).unwrap().clone();
+    let wrong = Piece::Key { key: key.to_vec(), entry: Versioned { value: Some(b"wrong".to_vec()), version } };
+    state.put_pieces(vec![wrong.clone()]);
+    let mark = Mark { slot: checkpoint.mark().slot, digest: state.digest() };
+    let changes = Changes { is_whole: false, pieces: vec![wrong], ended: Vec::new() };
+    checkpoint.write(mark, &changes).unwrap();
+    mark
+}
+
+#[test]
+fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
+    let mut cluster = Cluster::start(3, &["--seed", "1", "--checkpoint-slots", "20", "--segment-kib", "256"]);
+    let mut client = cluster.client("c1", 1);
+    // What is written again later would be right again by itself.
+    client.put(b"once", b"right").unwrap();
+    for n in 0..60 {
+        client.put(format!("k{}", n % 5).as_bytes(), format!("value {n}").as_bytes()).unwrap();
+    }
+    cluster.await_agreement();
+    await_some("there is a checkpoint", || (cluster.status(3)?.checkpoint.0 >= 40).then_some(()));
+    cluster.kill(&[3]);
+    let mark = falsify(&cluster.data(3), 3, b"once");
+
+    cluster.run(3);
+    let slot = await_some("it finds out", || cluster.status(3)?.fenced);
+    // It cannot know of earlier slots: nobody says any more what the state was then.
+    assert!(slot >= mark.slot, "{slot} and {}", mark.slot);
+    let line = await_some("it says so", || {
+        cluster.lines_of(3).lines().find(|line| line.contains(" VIOLATION ")).map(str::to_string)
+    });
+    assert!(line.contains(&format!("slot={slot} ")) && line.contains("is not that of s1,s2"), "{line}");
+    assert!(cluster.errors_of(3).contains("takes part in nothing any more"), "{}", cluster.errors_of(3));
+    let shown = cluster.client_tool(&["status"]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("FENCED") && shown.contains(&format!("VIOLATION: server 3, after slot {slot}")), "{shown}");
+    let json = cluster.client_tool(&["status", "-o", "json"]);
+    assert!(String::from_utf8_lossy(&json.stdout).contains(&format!("\"fenced\":{slot}")), "{json:?}");
+
+    // Whoever asks it is served by the others; but it does not vote, so with one more gone there is no majority.
+    let mut asks_it = hurried(&cluster, "c2", 3);
+    assert_eq!(asks_it.get(b"once").unwrap().value.as_deref(), Some(&b"right"[..]));
+    asks_it.put(b"k", b"v").unwrap();
+    let promised = cluster.status(3).unwrap().promised;
+    cluster.kill(&[2]);
+    refused(&mut hurried(&cluster, "c3", 1));
+    assert_eq!(cluster.status(3).unwrap().promised, promised);
+
+    // Its next life knows it still, and says what to do.
+    cluster.kill(&[3]);
+    cluster.run(3);
+    assert_eq!(cluster.await_end(3).code(), Some(1));
+    let why = cluster.errors_of(3);
+    assert!(why.contains(&format!("after slot {slot}. Move the folder checkpoint away")), "{why}");
+    let inspected =
+        Command::new(env!("CARGO_BIN_EXE_paxos-server")).arg("inspect").arg(cluster.data(3)).output().unwrap();
+    assert_eq!(inspected.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&inspected.stdout).contains("differs from that of the other servers"),
+        "{inspected:?}"
+    );
+    fs::rename(cluster.data(3).join("checkpoint"), cluster.folder.path().join("wrong")).unwrap();
+    cluster.run(2);
+    cluster.run(3);
+    cluster.await_all();
+    cluster.await_agreement();
+    assert_eq!(cluster.status(3).unwrap().fenced, None);
+}
+
+/// A small disk of its own.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None if this user may not mount one.
+    fn mount(at: &Path, kib: u32) -> Option<SmallDisk> {
+        fs::create_dir_all(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"]).arg(at);
+        let done = mount.stderr(Stdio::null()).status();
+        done.is_ok_and(|status| status.success()).then(|| SmallDisk(at.to_path_buf()))
+    }
+
+    /// Fills it to the last byte; the file that does.
+    fn fill(&self) -> PathBuf {
+        let ballast = self.0.join("ballast");
+        let mut file = fs::File::create(&ballast).unwrap();
+        let zeros = [0; 4_096];
+        while std::io::Write::write_all(&mut file, &zeros).is_ok() {}
+        assert_eq!(self.free(), 0);
+        ballast
+    }
+
+    fn free(&self) -> u64 {
+        let disk = rustix::fs::statvfs(&self.0).unwrap();
+        disk.f_bavail * disk.f_frsize
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn an_acceptor_that_restarts_on_a_full_disk_promises_if_it_can_and_recovers_by_itself() {
+    let mut cluster = Cluster::prepare(3, &["--seed", "1", "--segment-kib", "256", "--checkpoint-slots", "100000"]);
+    let Some(disk) = SmallDisk::mount(&cluster.folder.path().join("disk"), 6 << 10) else {
+        eprintln!("skipped: this user may not mount a tmpfs");
+        return;
+    };
+    let data = disk.0.join("server-3").to_string_lossy().into_owned();
+    let on_it = ["--data", data.as_str()];
+    cluster.run(1);
+    cluster.run(2);
+    cluster.run_with(3, &on_it);
+    cluster.await_all();
+    let mut client = cluster.client("c1", 1);
+    client.put(b"k", b"v").unwrap();
+
+    // Full, but the next file of the journal stands ready: it goes on, also in its next life.
+    let ballast = disk.fill();
+    cluster.kill(&[3]);
+    cluster.run_with(3, &on_it);
+    cluster.await_all();
+    cluster.kill(&[2]);
+    client.put(b"k", b"w").unwrap();
+    cluster.run(2);
+
+    // Now that file is used up: nothing but promises.
+    let is_full = || cluster.status(3).filter(|status| status.disk_full);
+    let mut n = 0;
+    while is_full().is_none() {
+        n += 1;
+        assert!(n < 400, "it takes more than it has room for");
+        client.put(b"k", &vec![n as u8; 20_000]).unwrap();
+    }
+    assert!(refused_there(&cluster, 3).contains("no room on its disk"));
+    let promised = cluster.status(3).unwrap().promised;
+    client.put(b"k", b"x").unwrap();
+    await_some("it goes on to promise", || (cluster.status(3)?.promised > promised).then_some(()));
+
+    // Its next life finds no file to begin with and no room for one: it waits, and says nothing.
+    cluster.kill(&[3]);
+    cluster.run_with(3, &on_it);
+    let waits = || cluster.status(3).filter(|status| !status.roles[1].up || status.disk_full);
+    await_some("it is there without its acceptor, or promises only", waits);
+    client.put(b"k", b"y").unwrap();
+    fs::remove_file(&ballast).unwrap();
+    await_some("it has room again", || {
+        cluster.status(3).filter(|s| s.roles.iter().all(|role| role.up) && !s.disk_full)
+    });
+    cluster.kill(&[2]);
+    client.put(b"k", b"z").unwrap();
+    cluster.run(2);
+    cluster.await_all();
+    cluster.await_agreement();
+}
+
+/// What a client hears that asks this server alone.
+fn refused_there(cluster: &Cluster, id: u8) -> String {
+    let file = cluster.folder.path().join("alone.toml");
+    let text = fs::read_to_string(cluster.file()).unwrap();
+    // Everybody else stands where nobody listens.
+    let mut alone = text;
+    for (server, member) in cluster.cluster.members().filter(|(server, _)| *server != Server(id)) {
+        let _ = server;
+        alone = alone.replace(&member.client.to_string(), &support::free_address().to_string());
+    }
+    fs::write(&file, alone).unwrap();
+    let cluster = paxos_kv::cluster::Cluster::read(&file).unwrap();
+    let mut options = paxos_kv::client::ClientOptions::new(cluster, "alone");
+    options.first_server = Some(Server(id));
+    options.timeout = Duration::from_secs(3);
+    refused(&mut Client::connect(options).unwrap())
+}
