@@ -48,6 +48,13 @@ impl Protocol {
     }
 }
 
+impl Protocol {
+    /// The same roles in the order in which people name them. What a seed means depends on it.
+    pub fn roles_as_named(self) -> &'static [RoleName] {
+        if self.is_paxos() { &RoleName::ALL } else { self.roles() }
+    }
+}
+
 impl From<Policy> for Protocol {
     fn from(policy: Policy) -> Protocol {
         match policy {

@@ -363,7 +363,8 @@ impl World {
 
     fn crash_role(&mut self, server: Server) {
         let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
-        let (Some(role), Some(point)) = (self.nature.one_of(self.plan.protocol.roles()), self.nature.one_of(&points))
+        let (Some(role), Some(point)) =
+            (self.nature.one_of(self.plan.protocol.roles_as_named()), self.nature.one_of(&points))
         else {
             return;
         };

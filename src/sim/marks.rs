@@ -188,7 +188,7 @@ impl Mark {
         let is_of_crashes = (Mark::Killed..=Mark::WallClockJumped).contains(&self);
         let is_of_turns = (Mark::CrashBeforeStep..=Mark::CrashBeforeSend).contains(&self);
         let is_of_network = (FrameLost..=Mark::Slow).contains(&self);
-        let is_of_disks = (Mark::DiskFailed..=Mark::HungSync).contains(&self);
+        let is_of_disks = (Mark::DiskFailed..=Mark::HungSync).contains(&self) && self != Mark::JournalFull;
         others.contains(&self) || is_of_crashes || is_of_turns || is_of_network || is_of_disks
     }
 }

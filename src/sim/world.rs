@@ -503,7 +503,7 @@ impl World {
     pub fn resume(&mut self, server: Server) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         one.paused_until = 0;
-        for role in self.plan.protocol.roles() {
+        for role in self.plan.protocol.roles_as_named() {
             one.resumes(&mut self.nature, *role);
         }
     }

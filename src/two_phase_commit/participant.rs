@@ -139,9 +139,10 @@ impl Participant {
     /// What it thinks of a transaction; None if it has done it already, so that nobody waits for its vote.
     fn consider(&mut self, transaction: TransactionId, work: &Work, out: &mut Output<Self>) -> Option<Vote> {
         if let Some(prepared) = self.prepared.get(&transaction) {
-            return Some(match self.kv.foresee(&prepared.command) {
-                Foreseen::Writes(written) => Vote::Yes(Some(written)),
-                Foreseen::Opens | Foreseen::Settled(_) => Vote::Yes(None),
+            // Its key is locked, so it would still do the same; what its session says by now is of no interest any more.
+            return Some(match &prepared.command {
+                Command::Write { op, .. } => Vote::Yes(Some(self.kv.store().foresee(op))),
+                Command::Open { .. } => Vote::Yes(None),
             });
         }
         let decided = self.decided.get(&transaction).filter(|_| !museum::is(Bug::C08));

@@ -371,6 +371,29 @@ fn one_that_has_not_voted_ends_the_doubt_of_the_others_and_never_votes_yes_after
 }
 
 #[test]
+fn a_vote_that_is_asked_for_again_is_the_same_whatever_the_session_says_by_then() {
+    let mut cluster = Cluster::new();
+    let session = cluster.session(7);
+    // The first write is prepared on server 2 alone; its client gives it up and writes something else.
+    cluster.ask(1, put(session, 1, "k"));
+    let asked = |(_, to, message): &(Server, Server, Message)| {
+        matches!(message, Message::VoteRequest { .. }) && *to == Server(2)
+    };
+    cluster.deliver_while(asked);
+    let rest: Vec<_> = cluster.mail.drain(..).collect();
+    let op = Op::Put { key: b"other".to_vec(), value: b"v".to_vec(), if_version: None };
+    let second = kv::Command::Write { session, sequence: 2, first_open: 2, label: "c1-3".to_string(), op };
+    cluster.ask(3, second.to_paxos());
+    cluster.deliver();
+    assert_eq!(cluster.versions("other"), [1; 5]);
+    // Servers that see the first one now refuse it; server 2, asked again, votes as it did.
+    let (_, _, request) = rest.iter().find(|(_, to, _)| *to == Server(3)).cloned().unwrap();
+    cluster.facts.clear();
+    cluster.participant(Server(2), Input::Message { from: Server(1), message: request });
+    assert!(cluster.has_said("vote: Yes(Some(Done { version: 1 }))"), "{:?}", cluster.facts);
+}
+
+#[test]
 fn a_coordinator_uses_no_number_twice() {
     let mut coordinator = Coordinator::new(Server(1), all());
     let mut records = Vec::new();
