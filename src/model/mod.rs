@@ -217,7 +217,7 @@ impl Scope {
             let timers = std::mem::take(&mut seat.timers);
             let is_of_use = |timer: &ProposerTimer| {
                 let mut again = seat.clone();
-                let actions = again.turn(Input::Timeout(timer.clone()));
+                let actions = again.turn(Input::Timeout(*timer));
                 !actions.is_empty() || again.role != seat.role || !again.timers.is_empty()
             };
             let timers: Vec<_> = timers.into_iter().filter(|timer| is_of_use(timer)).collect();
@@ -288,11 +288,11 @@ impl Model for Scope {
         for me in self.cluster().iter() {
             // What gives commands up, and what nobody waits for here, is left out.
             let timers = world.proposers[at(me)].timers.iter().filter(|timer| !matches!(timer, ProposerTimer::Tick));
-            steps.extend(timers.map(|timer| Step::ProposerTimer(me, timer.clone())));
+            steps.extend(timers.map(|timer| Step::ProposerTimer(me, *timer)));
             if self.learner_restarts > 0 {
                 let timers = world.learners[at(me)].timers.iter();
                 let timers = timers.filter(|timer| matches!(timer, LearnerTimer::Missing | LearnerTimer::CatchUp));
-                steps.extend(timers.map(|timer| Step::LearnerTimer(me, timer.clone())));
+                steps.extend(timers.map(|timer| Step::LearnerTimer(me, *timer)));
             }
             if world.acceptor_crashes < self.acceptor_crashes {
                 steps.push(Step::AcceptorDies(me));
