@@ -8,11 +8,13 @@ use std::collections::VecDeque;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use paxos_kv::kv::{self, Kv, Op};
 use paxos_kv::paxos::{
-    Acceptor, Ballot, Learner, LearnerOutcome, Life, Message, Policy, Proposer, ProposerRequest, Quorums, RoleName,
-    Slot, SlotRange, StateMachine, Value,
+    Acceptor, Ballot, Learner, LearnerOutcome, Life, Message, Policy, Proposer, ProposerRequest, Quorums, Retention,
+    RoleName, Slot, SlotRange, StateMachine, Value,
 };
 use paxos_kv::role::{Action, Disk, Input, Role, Server, Servers, turn};
 
+/// So many clients write in turn.
+const SESSIONS: u64 = 64;
 const BALLOT: Ballot = Ballot { round: 1, server: Server(1) };
 
 /// A disk that costs nothing.
@@ -34,8 +36,17 @@ fn write(sequence: u64) -> Value {
     Value::Command(kv::Command::Write { session: 1, sequence, first_open: sequence, label, op }.to_paxos())
 }
 
-fn open() -> Value {
-    Value::Command(kv::Command::Open { nonce: 7, label: String::new() }.to_paxos())
+fn open(nonce: u64) -> Value {
+    Value::Command(kv::Command::Open { nonce, label: String::new() }.to_paxos())
+}
+
+/// The same, by one of many sessions, in turn: the one that this slot falls to.
+fn write_of_many(slot: u64) -> Value {
+    let (session, sequence) = (slot % SESSIONS + 1, slot / SESSIONS);
+    let key = format!("key-{:012}", slot.wrapping_mul(0x9e37_79b9) % 10_000).into_bytes();
+    let op = Op::Put { key, value: vec![7; 100], if_version: None };
+    let label = String::new();
+    Value::Command(kv::Command::Write { session, sequence, first_open: sequence, label, op }.to_paxos())
 }
 
 /// One turn of a role with this mail; gives what it wants done.
@@ -134,7 +145,7 @@ fn whole_commands(criterion: &mut Criterion) {
     for under_way in [1u64, 64] {
         group.throughput(Throughput::Elements(under_way));
         let mut world = World::new();
-        world.propose(open());
+        world.propose(open(1));
         world.settle();
         let mut sequence = 0;
         group.bench_function(under_way.to_string(), |bencher| {
@@ -154,11 +165,13 @@ fn whole_commands(criterion: &mut Criterion) {
 
 fn single_steps(criterion: &mut Criterion) {
     const GROUP: u64 = 64;
-    let mut group = criterion.benchmark_group("one role, a group of 64 inputs");
+    let mut group = criterion.benchmark_group("one role, a group of 64 commands");
     group.throughput(Throughput::Elements(GROUP));
-    let accepts = |from: u64| {
-        let accept = move |n| Message::Accept { ballot: BALLOT, first: Slot(from + n), values: vec![write(from + n)] };
-        (0..GROUP).map(accept).collect::<Vec<Message>>()
+    // As under a leader: all that has come goes out in one message.
+    let accept = |first: u64| Message::Accept {
+        ballot: BALLOT,
+        first: Slot(first),
+        values: (first..first + GROUP).map(write_of_many).collect(),
     };
 
     let mut acceptor = Acceptor::new(Life(1));
@@ -167,36 +180,55 @@ fn single_steps(criterion: &mut Criterion) {
         bencher.iter_batched(
             || {
                 next += GROUP;
-                accepts(next)
+                [message(BALLOT.server, accept(next))]
             },
-            |accepts| step(&mut acceptor, accepts.into_iter().map(|accept| message(BALLOT.server, accept))),
+            |mail| step(&mut acceptor, mail),
             BatchSize::SmallInput,
         );
     });
 
     let quorums = Quorums::majority(Servers::first(5));
-    let mut learner = Learner::new(Server(1), quorums, Life(1), Slot(0), Kv::default());
-    let mut next = 1;
+    let sessions = 1..=SESSIONS;
+    let opened = || {
+        let mut machine = Kv::default();
+        sessions.clone().for_each(|slot| {
+            machine.apply(Slot(slot), &open(slot));
+        });
+        Learner::new(Server(1), quorums, Life(1), Slot(SESSIONS), machine).with_retention(Retention::USUAL)
+    };
+    let slots = |first| SlotRange { first: Slot(first), last: Slot(first + GROUP - 1) };
+    let mut next = SESSIONS + 1;
+    let mut learner = opened();
     group.bench_function("learner: ACCEPT and three ACCEPTED, chosen and applied", |bencher| {
         bencher.iter_batched(
             || {
-                let accepts = accepts(next);
-                let slots = next..next + GROUP;
+                let first = next;
                 next += GROUP;
-                let accepted = |server| {
-                    let accepted = |slot| Message::Accepted { ballot: BALLOT, slots: SlotRange::only(Slot(slot)) };
-                    slots.clone().map(move |slot| (Server(server), accepted(slot)))
-                };
-                let proposed = accepts.into_iter().map(|accept| (BALLOT.server, accept));
-                proposed.chain(accepted(1)).chain(accepted(2)).chain(accepted(3)).collect::<Vec<_>>()
+                let accepted = |n| message(Server(n), Message::Accepted { ballot: BALLOT, slots: slots(first) });
+                [message(BALLOT.server, accept(first)), accepted(1), accepted(2), accepted(3)]
             },
-            |mail| step(&mut learner, mail.into_iter().map(|(from, said)| message(from, said))),
+            |mail| step(&mut learner, mail),
+            BatchSize::SmallInput,
+        );
+    });
+
+    let mut next = SESSIONS + 1;
+    let mut learner = opened();
+    group.bench_function("learner: ACCEPT and CHOSEN, applied", |bencher| {
+        bencher.iter_batched(
+            || {
+                let first = next;
+                next += GROUP;
+                let chosen = Message::Chosen { ballot: BALLOT, slots: slots(first) };
+                [message(BALLOT.server, accept(first)), message(BALLOT.server, chosen)]
+            },
+            |mail| step(&mut learner, mail),
             BatchSize::SmallInput,
         );
     });
 
     let mut machine = Kv::default();
-    machine.apply(Slot(1), &open());
+    machine.apply(Slot(1), &open(1));
     let mut slot = 1;
     group.throughput(Throughput::Elements(1));
     group.bench_function("store: one write applied", |bencher| {

@@ -58,7 +58,8 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// The value that these bytes, all of them, encode.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let expected = std::any::type_name::<T>().rsplit("::").next().unwrap_or("value");
-    match bincode::serde::decode_from_slice(bytes, config()) {
+    // Byte strings are lent to whoever decodes them, so that they are copied once and not twice.
+    match bincode::serde::borrow_decode_from_slice(bytes, config()) {
         Ok((value, used)) if used == bytes.len() => Ok(value),
         Ok((_, used)) => Err(CodecError::Trailing { expected, used, left: bytes.len() - used }),
         Err(cause) => Err(CodecError::Invalid { length: bytes.len(), expected, cause }),

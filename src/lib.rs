@@ -22,6 +22,8 @@ pub mod completions;
 pub mod duration;
 pub mod kv;
 pub mod linearizability;
+#[cfg(test)]
+mod model;
 pub mod museum;
 pub mod net;
 pub mod paxos;

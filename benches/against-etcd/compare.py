@@ -13,6 +13,11 @@ Both generators run on one thread of this machine, beside the servers. What each
 speaks gRPC and costs several times as much as ours, which favours us a little; the servers' CPU a request does not
 depend on it.
 
+With --gap each round ends with the death of the leader, and ours also with one that falls silent while its connections
+stand, as in a partition. With --lab, for our servers alone, follow what one slow disk costs (20 ms more for each sync of
+one follower), what many requests under way on each connection bring, and what basic-paxos does when the clients of two
+servers make their proposers duel.
+
 All loads go to the leader, where both systems are fastest. Everything ends by itself; only what was started here is ended.
 """
 
@@ -201,10 +206,19 @@ class Ours(System):
             text += f'[[server]]\nid = {n + 1}\npeer = "127.0.0.1:{ports[n]}"\nclient = "127.0.0.1:{ports[count + n]}"\n'
         self.file.write_text(text)
         for n in range(1, count + 1):
-            self.spawn(f"server-{n}", [
-                self.options.bin / "paxos-server", "--id", n, "--cluster", self.file, "--data", self.folder / f"data-{n}",
-                "--protocol", self.options.protocol, "--steps", "off", "--quiet",
-            ])
+            self.start_one(n)
+
+    def start_one(self, n, *more):
+        self.spawn(f"server-{n}", [
+            self.options.bin / "paxos-server", "--id", n, "--cluster", self.file, "--data", self.folder / f"data-{n}",
+            "--protocol", self.options.protocol, "--steps", "off", "--quiet", *more,
+        ])
+
+    def start_again(self, at, *more):
+        """A server's process ends and comes back with these options."""
+        self.kill(at)
+        self.start_one(at + 1, *more)
+        self.processes[at] = self.processes.pop()
 
     def client(self, *words):
         return run([self.options.bin / "paxos-client", "--cluster", self.file, *words])
@@ -218,8 +232,8 @@ class Ours(System):
     def prepare(self):
         self.client("bench", "--clients", 1, "--reads", 100, "--duration", "100ms", "--warm-up", "0ms", "--keys", KEYS)
 
-    def load(self, clients, reads, connections):
-        words = ["bench", "-o", "json", "--server", self.leader() + 1]
+    def load(self, clients, reads, connections, *more):
+        words = ["bench", "-o", "json", *(more or ["--server", self.leader() + 1])]
         words += ["--reads", reads, "--keys", KEYS, "--value-size", VALUE_SIZE]
         words += ["--duration", f"{self.options.seconds}s", "--warm-up", f"{self.options.warm_up}s"]
         if connections:
@@ -240,12 +254,24 @@ class Ours(System):
         sys.exit("nobody leads")
 
     def gap(self):
+        """The leader dies; its own clients go to others."""
         leader = self.leader()
+        return self.gap_when(leader, lambda: self.kill(leader))
+
+    def silent_gap(self):
+        """The leader says nothing any more, and its connections stand; the clients are at another server."""
+        leader = self.leader()
+        at = next(at for at, process in enumerate(self.processes) if at != leader and process.poll() is None)
+        gap = self.gap_when(at, lambda: self.processes[leader].send_signal(signal.SIGSTOP))
+        self.kill(leader)
+        return gap
+
+    def gap_when(self, at, happens):
         words = [self.options.bin / "paxos-client", "--cluster", self.file, "bench", "--clients", 8, "--reads", 0]
-        words += ["--duration", "8s", "--warm-up", "0ms", "--server", leader + 1]
+        words += ["--duration", "8s", "--warm-up", "0ms", "--server", at + 1]
         load = subprocess.Popen([str(word) for word in words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         time.sleep(3)
-        self.kill(leader)
+        happens()
         said = load.communicate(timeout=60)[0]
         line = next(line for line in said.splitlines() if line.startswith("longest"))
         number, unit = line.split()[1:3]
@@ -264,10 +290,52 @@ def one_round(kind, options, cells):
             found[cell] = system.measure(cell)
         if options.gap:
             found["longest gap of writes after kill -9 of the leader"] = {"ms": system.gap()}
+        if options.gap and kind is Ours and options.servers >= 5:
+            found["longest gap of writes after the leader fell silent"] = {"ms": system.silent_gap()}
         return found
     finally:
         system.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def lab(options):
+    """What our servers do in three cases that have nothing to do with etcd."""
+    def run_one(protocol, work):
+        folder = tempfile.mkdtemp(prefix="compare-lab-", dir=options.dir)
+        system = Ours(argparse.Namespace(**{**vars(options), "protocol": protocol}), folder)
+        try:
+            system.start()
+            system.first_write()
+            system.prepare()
+            return work(system)
+        finally:
+            system.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def rate(system, *load):
+        return system.load(*load)["ops_per_s"]
+
+    def slow_disk(system):
+        before = rate(system, 64, 0, None)
+        system.start_again((system.leader() + 1) % len(system.processes), "--lab", "--slow-disk", "20ms")
+        time.sleep(1)
+        return rate(system, 64, 0, None) / before
+
+    def pipeline(system):
+        return rate(system, 64 * 16, 0, 64) / rate(system, 64, 0, None)
+
+    def duel(system):
+        """One server's clients, and then two servers' clients against each other."""
+        found = system.load(16, 0, None), system.load(16, 0, None, "--at", "1,2")
+        return [[one[name] for name in ("ops_per_s", "p50_us", "p99_us", "server_cpu_us_per_op")] for one in found]
+
+    of = {work.__name__: [run_one(protocol, work) for _ in range(options.rounds)]
+          for protocol, work in (("multi-paxos", slow_disk), ("multi-paxos", pipeline), ("basic-paxos", duel))}
+    print(f"- put, 64 clients, one follower's disk 20 ms slower: {median(of['slow_disk']):.2f} of the throughput without")
+    print(f"- put, 64 clients with 16 under way each: {median(of['pipeline']):.1f} times that of 64 with one")
+    for name, at in (("basic-paxos, put, 16 clients of one server", 0), ("basic-paxos, put, 16 clients of two servers", 1)):
+        ops, p50, p99, cpu = (median(found[at][n] for found in of["duel"]) for n in range(4))
+        print(f"- {name}: {ops:,.0f}/s, {p50 / 1e3:.2f} ms, {p99 / 1e3:.2f} ms, {cpu:.0f} us of server CPU an op")
 
 
 def median(values):
@@ -296,8 +364,8 @@ def table(rounds, cells):
         )
     print()
     for single in [name for name in rounds[0][0] if name not in cells]:
-        ours, theirs = (median(of(side, single, "ms")) for side in (0, 1))
-        print(f"- {single}: ours {ours:.0f} ms (at most {max(of(0, single, 'ms')):.0f}), etcd {theirs:.0f} ms")
+        theirs = f", etcd {median(of(1, single, 'ms')):.0f} ms" if single in rounds[0][1] else ""
+        print(f"- {single}: ours {median(of(0, single, 'ms')):.0f} ms (at most {max(of(0, single, 'ms')):.0f}){theirs}")
     memory = [max(pair[side][cell]["rss_mb"] for pair in rounds for cell in cells) for side in (0, 1)]
     print(f"- memory of the largest server: ours {memory[0]:.0f} MiB, etcd {memory[1]:.0f} MiB")
     foreign = max(pair[side][cell]["foreign"] for pair in rounds for side in (0, 1) for cell in cells)
@@ -315,6 +383,7 @@ def main():
     parser.add_argument("--cells", help="parts of the names of cells, as in 'put, 64;get'")
     parser.add_argument("--dir", help="where the servers' folders go: on the disk in question [default: the temporary one]")
     parser.add_argument("--gap", action="store_true", help="also kill the leader at the end of each round")
+    parser.add_argument("--lab", action="store_true", help="also what our servers do beside a slow disk, with pipelines, in duels")
     parser.add_argument("--no-build", action="store_true", help="take the programs as they are")
     parser.add_argument("--bin", type=Path, default=ROOT / "target/release", help="where paxos-server and paxos-client are")
     parser.add_argument("--etcd-load", type=Path, default=HERE / "target/release/etcd-load")
@@ -343,6 +412,8 @@ def main():
             )
     print()
     table(rounds, cells)
+    if options.lab:
+        lab(options)
 
 
 if __name__ == "__main__":

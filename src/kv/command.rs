@@ -14,6 +14,9 @@ pub const LABEL_MAX_BYTES: usize = 48;
 /// A client never has more than so many sequence numbers open.
 pub const SPAN: u64 = 64;
 
+/// What a command's bytes have beside label, key and value, at most.
+const HEAD_MAX_BYTES: usize = 64;
+
 /// A change of one key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Op {
@@ -41,6 +44,14 @@ impl Op {
     pub fn key(&self) -> &[u8] {
         match self {
             Op::Put { key, .. } | Op::Delete { key } => key,
+        }
+    }
+
+    /// Bytes of key and value.
+    fn size(&self) -> usize {
+        match self {
+            Op::Put { key, value, .. } => key.len() + value.len(),
+            Op::Delete { key } => key.len(),
         }
     }
 
@@ -88,6 +99,14 @@ impl Command {
         }
     }
 
+    /// Bytes of its key and value.
+    fn size(&self) -> usize {
+        match self {
+            Command::Open { .. } => 0,
+            Command::Write { op, .. } => op.size(),
+        }
+    }
+
     /// For people: which client's which request it is.
     pub fn label(&self) -> &str {
         match self {
@@ -113,7 +132,9 @@ impl Command {
 
     /// As Paxos sees it: an id and bytes.
     pub fn to_paxos(&self) -> paxos::Command {
-        paxos::Command { id: self.id(), payload: codec::encode(self).into() }
+        let mut bytes = Vec::with_capacity(self.label().len() + self.size() + HEAD_MAX_BYTES);
+        codec::encode_into(self, &mut bytes);
+        paxos::Command { id: self.id(), payload: bytes.into() }
     }
 
     /// The command in a value of the log.

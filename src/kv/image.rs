@@ -66,7 +66,8 @@ pub struct Changes {
 /// Names of what has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Names {
-    keys: BTreeSet<Vec<u8>>,
+    /// Each once: the store knows which of its keys stand here.
+    keys: Vec<Vec<u8>>,
     sessions: BTreeSet<u64>,
     is_whole: bool,
 }
@@ -85,10 +86,10 @@ impl Changed {
         Changed { since: Names { is_whole: true, ..Names::default() }, taken: Names::default() }
     }
 
-    pub(super) fn key(&mut self, key: &[u8]) {
-        if !self.since.is_whole && !self.since.keys.contains(key) {
-            self.since.keys.insert(key.to_vec());
-        }
+    /// A key has changed that does not stand here yet. Kept also when everything is to be written: the store believes that
+    /// it stands here.
+    pub(super) fn key(&mut self, key: Vec<u8>) {
+        self.since.keys.push(key);
     }
 
     pub(super) fn session(&mut self, id: u64) {
@@ -98,17 +99,21 @@ impl Changed {
     }
 
     /// The changes, to be written down.
-    pub(super) fn take(&mut self, store: &Store, sessions: &Sessions) -> Changes {
+    pub(super) fn take(&mut self, store: &mut Store, sessions: &Sessions) -> Changes {
         assert!(self.taken == Names::default(), "one checkpoint at a time");
         self.taken = std::mem::take(&mut self.since);
         let Names { keys, sessions: ids, is_whole } = &self.taken;
-        let key = |(key, entry): (&Vec<u8>, &Versioned)| Piece::Key { key: key.clone(), entry: entry.clone() };
+        let key = |key: &Vec<u8>, entry: &Versioned| Piece::Key { key: key.clone(), entry: entry.clone() };
         let session = |(id, session): (u64, &Session)| Piece::Session { id, session: session.clone() };
         if *is_whole {
-            let pieces = store.entries().map(key).chain(sessions.all().map(session)).collect();
+            for name in keys {
+                store.list(name, false);
+            }
+            let all_keys = store.entries().map(|(name, entry)| key(name, entry));
+            let pieces = all_keys.chain(sessions.all().map(session)).collect();
             return Changes { is_whole: true, pieces, ended: Vec::new() };
         }
-        let changed_keys = keys.iter().filter_map(|name| Some(key((name, store.get(name)?))));
+        let changed_keys = keys.iter().filter_map(|name| store.list(name, false).map(|(_, entry)| key(name, entry)));
         let changed_sessions = ids.iter().filter_map(|id| Some(session((*id, sessions.get(*id)?))));
         let pieces = changed_keys.chain(changed_sessions).collect();
         let ended = ids.iter().copied().filter(|id| sessions.get(*id).is_none()).collect();
@@ -121,9 +126,13 @@ impl Changed {
     }
 
     /// What was taken was not written: it is still to be.
-    pub(super) fn lost(&mut self) {
+    pub(super) fn lost(&mut self, store: &mut Store) {
         let Names { keys, sessions, is_whole } = std::mem::take(&mut self.taken);
-        self.since.keys.extend(keys);
+        for key in keys {
+            if store.list(&key, true).is_some_and(|(was_listed, _)| !was_listed) {
+                self.since.keys.push(key);
+            }
+        }
         self.since.sessions.extend(sessions);
         self.since.is_whole |= is_whole;
     }
@@ -204,7 +213,13 @@ mod tests {
             loaded.load(&encode_part(&pieces.to_vec())).unwrap();
         }
         assert_eq!((loaded.digest(), loaded.store(), loaded.sessions()), (kv.digest(), kv.store(), kv.sessions()));
+        // What changes before and after everything is written for the first time is written too.
+        apply(&mut loaded, 11, put(1, 10, "k1"));
         assert!(loaded.take_changes().is_whole);
+        loaded.changes_kept();
+        apply(&mut loaded, 12, put(1, 11, "k1"));
+        let changed: Vec<Piece> = loaded.take_changes().pieces;
+        assert!(changed.iter().any(|piece| matches!(piece, Piece::Key { key, .. } if key == b"k1")), "{changed:?}");
         assert!(loaded.load(b"\x07no part").is_err());
     }
 }

@@ -95,28 +95,27 @@ impl Kv {
         &self.sessions
     }
 
-    fn apply_command(&mut self, slot: Slot, command: &Command) -> Outcome {
+    fn apply_command(&mut self, slot: Slot, command: Command) -> Outcome {
+        let Kv { store, sessions, changed } = self;
         match command {
             Command::Open { nonce, .. } => {
-                let (session, evicted) = self.sessions.open(slot, *nonce);
-                self.changed.session(session);
-                evicted.into_iter().for_each(|evicted| self.changed.session(evicted));
+                let (session, evicted) = sessions.open(slot, nonce);
+                changed.session(session);
+                evicted.into_iter().for_each(|evicted| changed.session(evicted));
                 Outcome::Opened { session }
             }
             Command::Write { session, sequence, first_open, op, .. } => {
-                self.changed.session(*session);
-                match self.sessions.look_up(slot, *session, *sequence, *first_open) {
+                changed.session(session);
+                let write = || {
+                    let (written, newly_changed) = store.apply(op);
+                    newly_changed.into_iter().for_each(|key| changed.key(key));
+                    written
+                };
+                match sessions.write(slot, session, sequence, first_open, write) {
                     Lookup::Expired => Outcome::Expired,
                     Lookup::Superseded => Outcome::Superseded,
                     Lookup::Known(saved) => Outcome::Duplicate(saved),
-                    Lookup::New => {
-                        let written = self.store.apply(op);
-                        if matches!(written, Written::Done { .. }) {
-                            self.changed.key(op.key());
-                        }
-                        self.sessions.save(slot, *session, *sequence, written);
-                        Outcome::Applied(Saved { slot, written })
-                    }
+                    Lookup::New(saved) => Outcome::Applied(saved),
                 }
             }
         }
@@ -133,7 +132,7 @@ impl StateMachine for Kv {
         match value {
             Value::Noop => Outcome::Noop,
             Value::Command(command) => match Command::from_paxos(command) {
-                Ok(command) => self.apply_command(slot, &command),
+                Ok(command) => self.apply_command(slot, command),
                 Err(_) => Outcome::Unreadable,
             },
         }
@@ -152,7 +151,7 @@ impl StateMachine for Kv {
     }
 
     fn take_changes(&mut self) -> Changes {
-        self.changed.take(&self.store, &self.sessions)
+        self.changed.take(&mut self.store, &self.sessions)
     }
 
     fn changes_kept(&mut self) {
@@ -160,7 +159,7 @@ impl StateMachine for Kv {
     }
 
     fn changes_lost(&mut self) {
-        self.changed.lost();
+        self.changed.lost(&mut self.store);
     }
 
     fn load(&mut self, part: &[u8]) -> Result<(), String> {

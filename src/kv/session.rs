@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::command::SPAN;
 use super::store::Written;
@@ -34,8 +34,8 @@ pub enum Lookup {
     Superseded,
     /// It was applied before.
     Known(Saved),
-    /// It is new: apply it.
-    New,
+    /// It was new, and is applied.
+    New(Saved),
 }
 
 /// All that is known of a session.
@@ -64,8 +64,7 @@ pub struct Sessions {
     most: usize,
     sessions: BTreeMap<u64, Session>,
     by_nonce: BTreeMap<u64, u64>,
-    /// The sessions by their `last`: the first is the next to go.
-    by_age: BTreeMap<Slot, u64>,
+    /// The order-free sum of the fingerprints of all sessions.
     digest: u64,
 }
 
@@ -78,7 +77,7 @@ impl Default for Sessions {
 impl Sessions {
     /// An empty table for so many sessions: the same number on every server, or their logs mean different things.
     pub fn at_most(most: usize) -> Sessions {
-        Sessions { most, sessions: BTreeMap::new(), by_nonce: BTreeMap::new(), by_age: BTreeMap::new(), digest: 0 }
+        Sessions { most, sessions: BTreeMap::new(), by_nonce: BTreeMap::new(), digest: 0 }
     }
 
     /// The table holds at most so many.
@@ -106,7 +105,6 @@ impl Sessions {
         self.remove(id);
         self.digest = self.digest.wrapping_add(fingerprint(id, &session));
         self.by_nonce.insert(session.nonce, id);
-        self.by_age.insert(session.last, id);
         self.sessions.insert(id, session);
     }
 
@@ -115,7 +113,6 @@ impl Sessions {
         if let Some(session) = self.sessions.remove(&id) {
             self.digest = self.digest.wrapping_sub(fingerprint(id, &session));
             self.by_nonce.remove(&session.nonce);
-            self.by_age.remove(&session.last);
         }
     }
 
@@ -147,55 +144,56 @@ impl Sessions {
     /// Opens a session at this slot; the second OPEN with a nonce finds the first one's session. Gives its name, and the
     /// name of the session that had to go for it.
     pub fn open(&mut self, slot: Slot, nonce: u64) -> (u64, Option<u64>) {
-        if let Some(session) = self.by_nonce.get(&nonce) {
-            let session = *session;
-            self.change(session, slot, |_| {});
-            return (session, None);
+        if let Some(id) = self.by_nonce.get(&nonce).copied() {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                self.digest = self.digest.wrapping_sub(of_head(id, session));
+                session.last = slot;
+                self.digest = self.digest.wrapping_add(of_head(id, session));
+            }
+            return (id, None);
         }
         let evicted = if self.sessions.len() >= self.most { self.evict() } else { None };
         self.insert(slot.0, Session { nonce, first_open: 1, saved: BTreeMap::new(), last: slot });
         (slot.0, evicted)
     }
 
-    /// What is known of a write; a risen `first_open` drops what the client no longer asks for.
-    pub fn look_up(&mut self, slot: Slot, session: u64, sequence: u64, first_open: u64) -> Lookup {
-        let Some(known) = self.sessions.get(&session) else { return Lookup::Expired };
-        let lowest = known.first_open.max(first_open);
+    /// A write: what is known of it, or what it does now and what is remembered of that. A risen `first_open` drops what
+    /// the client no longer asks for.
+    pub fn write(
+        &mut self,
+        slot: Slot,
+        id: u64,
+        sequence: u64,
+        first_open: u64,
+        write: impl FnOnce() -> Written,
+    ) -> Lookup {
+        let Some(session) = self.sessions.get_mut(&id) else { return Lookup::Expired };
         // A span that no client may use: met in the log it must not grow the table.
-        if sequence < known.first_open || first_open > sequence || sequence - first_open >= SPAN {
+        if sequence < session.first_open || first_open > sequence || sequence - first_open >= SPAN {
             return Lookup::Superseded;
         }
-        self.change(session, slot, |session| {
-            session.first_open = lowest;
-            session.saved = session.saved.split_off(&lowest);
-        });
-        let saved = self.sessions.get(&session).and_then(|session| session.saved.get(&sequence));
-        let saved = saved.filter(|_| !museum::is(Bug::B21));
-        saved.map_or(Lookup::New, |saved| Lookup::Known(*saved))
-    }
-
-    /// Remembers what a new write came to.
-    pub fn save(&mut self, slot: Slot, session: u64, sequence: u64, written: Written) {
-        self.change(session, slot, |session| {
-            session.saved.insert(sequence, Saved { slot, written });
-        });
-    }
-
-    /// Changes a session, keeping age and digest right.
-    fn change(&mut self, id: u64, slot: Slot, change: impl FnOnce(&mut Session)) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            self.digest = self.digest.wrapping_sub(fingerprint(id, session));
-            self.by_age.remove(&session.last);
-            session.last = slot;
-            self.by_age.insert(slot, id);
-            change(session);
-            self.digest = self.digest.wrapping_add(fingerprint(id, session));
+        let mut digest = self.digest.wrapping_sub(of_head(id, session));
+        session.last = slot;
+        session.first_open = session.first_open.max(first_open);
+        digest = digest.wrapping_add(of_head(id, session));
+        while let Some(first) = session.saved.first_entry().filter(|first| *first.key() < session.first_open) {
+            let (sequence, saved) = first.remove_entry();
+            digest = digest.wrapping_sub(of_saved(id, sequence, saved));
         }
+        let known = session.saved.get(&sequence).filter(|_| !museum::is(Bug::B21));
+        let lookup = known.map_or_else(|| Lookup::New(Saved { slot, written: write() }), |saved| Lookup::Known(*saved));
+        if let Lookup::New(saved) = lookup {
+            let before = session.saved.insert(sequence, saved).map_or(0, |before| of_saved(id, sequence, before));
+            digest = digest.wrapping_sub(before).wrapping_add(of_saved(id, sequence, saved));
+        }
+        self.digest = digest;
+        lookup
     }
 
-    /// Forgets the session that has been quiet for longest: the same one on every server.
+    /// Forgets the session that has been quiet for longest: the same one on every server. It is looked for among all of
+    /// them, which only an OPEN to a full table has to wait for.
     fn evict(&mut self) -> Option<u64> {
-        let oldest = self.by_age.values().next().copied();
+        let oldest = self.sessions.iter().min_by_key(|(_, session)| session.last).map(|(id, _)| *id);
         let first_hashed = || museum::first_of_a_hash_map(self.sessions.keys().copied());
         let id = if museum::is(Bug::B32) { first_hashed() } else { oldest }?;
         self.remove(id);
@@ -203,22 +201,34 @@ impl Sessions {
     }
 }
 
+/// A session's share of the digest: a sum, so that a write changes it without a look at what else the session remembers.
 fn fingerprint(id: u64, session: &Session) -> u64 {
-    let mut hash = Xxh3::with_seed(id);
-    for number in [session.nonce, session.first_open, session.last.0] {
-        hash.update(&number.to_le_bytes());
+    let saved = session.saved.iter().map(|(sequence, saved)| of_saved(id, *sequence, *saved));
+    saved.fold(of_head(id, session), u64::wrapping_add)
+}
+
+fn of_head(id: u64, session: &Session) -> u64 {
+    hash(id, [session.nonce, session.first_open, session.last.0, HEAD])
+}
+
+fn of_saved(id: u64, sequence: u64, saved: Saved) -> u64 {
+    let (kind, version) = match saved.written {
+        Written::Done { version } => (0, version),
+        Written::NotFound { version } => (1, version),
+        Written::Mismatch { version } => (2, version),
+    };
+    hash(id, [sequence, saved.slot.0, version, kind])
+}
+
+/// Where a saved outcome has its kind.
+const HEAD: u64 = u64::MAX;
+
+fn hash(seed: u64, numbers: [u64; 4]) -> u64 {
+    let mut bytes = [0; 32];
+    for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+        place.copy_from_slice(&number.to_le_bytes());
     }
-    for (sequence, saved) in &session.saved {
-        let (kind, version) = match saved.written {
-            Written::Done { version } => (0, version),
-            Written::NotFound { version } => (1, version),
-            Written::Mismatch { version } => (2, version),
-        };
-        for number in [*sequence, saved.slot.0, kind, version] {
-            hash.update(&number.to_le_bytes());
-        }
-    }
-    hash.digest()
+    xxh3_64_with_seed(&bytes, seed)
 }
 
 #[cfg(test)]
@@ -227,13 +237,12 @@ mod tests {
 
     const DONE: Written = Written::Done { version: 1 };
 
-    /// Looks a write up, and applies it if it is new, as the store does.
     fn write(sessions: &mut Sessions, slot: u64, session: u64, sequence: u64, first_open: u64) -> Lookup {
-        let lookup = sessions.look_up(Slot(slot), session, sequence, first_open);
-        if lookup == Lookup::New {
-            sessions.save(Slot(slot), session, sequence, DONE);
-        }
-        lookup
+        sessions.write(Slot(slot), session, sequence, first_open, || DONE)
+    }
+
+    fn new(slot: u64) -> Lookup {
+        Lookup::New(Saved { slot: Slot(slot), written: DONE })
     }
 
     fn known(slot: u64) -> Lookup {
@@ -253,9 +262,9 @@ mod tests {
     fn a_write_sent_again_is_answered_with_its_first_slot() {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
-        assert_eq!(write(&mut sessions, 2, 1, 1, 1), Lookup::New);
+        assert_eq!(write(&mut sessions, 2, 1, 1, 1), new(2));
         assert_eq!(write(&mut sessions, 3, 1, 1, 1), known(2));
-        assert_eq!(write(&mut sessions, 4, 1, 2, 1), Lookup::New);
+        assert_eq!(write(&mut sessions, 4, 1, 2, 1), new(4));
         assert_eq!(write(&mut sessions, 5, 1, 1, 1), known(2));
     }
 
@@ -274,11 +283,11 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         write(&mut sessions, 2, 1, 1, 1);
-        assert_eq!(write(&mut sessions, 3, 1, 5, 3), Lookup::New);
+        assert_eq!(write(&mut sessions, 3, 1, 5, 3), new(3));
         assert_eq!(write(&mut sessions, 4, 1, 1, 1), Lookup::Superseded);
         assert_eq!(write(&mut sessions, 5, 1, 2, 1), Lookup::Superseded);
         // 3 and 4 are still open, whatever the message says of first_open; a lower one does not lower the session's.
-        assert_eq!(write(&mut sessions, 6, 1, 4, 1), Lookup::New);
+        assert_eq!(write(&mut sessions, 6, 1, 4, 1), new(6));
         assert_eq!(write(&mut sessions, 7, 1, 2, 2), Lookup::Superseded);
         assert_eq!(write(&mut sessions, 8, 1, 5, 1), known(3));
     }
@@ -288,12 +297,12 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         for sequence in 1..=SPAN {
-            assert_eq!(write(&mut sessions, 1 + sequence, 1, sequence, 1), Lookup::New);
+            assert_eq!(write(&mut sessions, 1 + sequence, 1, sequence, 1), new(1 + sequence));
         }
         for sequence in 1..=SPAN {
             assert_eq!(write(&mut sessions, 100 + sequence, 1, sequence, 1), known(1 + sequence));
         }
-        assert_eq!(write(&mut sessions, 200, 1, SPAN + 1, 3), Lookup::New);
+        assert_eq!(write(&mut sessions, 200, 1, SPAN + 1, 3), new(200));
         assert_eq!(write(&mut sessions, 201, 1, 2, 1), Lookup::Superseded);
         assert_eq!(write(&mut sessions, 202, 1, 3, 3), known(4));
     }
@@ -307,7 +316,7 @@ mod tests {
         assert_eq!(write(&mut sessions, 3, 1, 4, 5), Lookup::Superseded);
         assert_eq!(write(&mut sessions, 4, 1, u64::MAX, 1), Lookup::Superseded);
         assert_eq!(sessions, before);
-        assert_eq!(write(&mut sessions, 5, 1, SPAN, 1), Lookup::New);
+        assert_eq!(write(&mut sessions, 5, 1, SPAN, 1), new(5));
     }
 
     #[test]
@@ -326,8 +335,8 @@ mod tests {
         assert_eq!(write(&mut sessions, max + 5, 3, 1, 1), Lookup::Expired);
         assert_eq!(write(&mut sessions, max + 6, 4, 1, 1), Lookup::Expired);
         assert_eq!(write(&mut sessions, max + 7, 1, 1, 1), known(max + 1));
-        assert_eq!(write(&mut sessions, max + 8, 2, 1, 1), Lookup::New);
-        assert_eq!(write(&mut sessions, max + 9, 5, 1, 1), Lookup::New);
+        assert_eq!(write(&mut sessions, max + 8, 2, 1, 1), new(max + 8));
+        assert_eq!(write(&mut sessions, max + 9, 5, 1, 1), new(max + 9));
         // A forgotten client that opens again begins a new session.
         assert_eq!(sessions.open(Slot(max + 10), 10_003).0, max + 10);
         assert_eq!(sessions.len(), SESSIONS_MAX);

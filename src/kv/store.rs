@@ -1,9 +1,10 @@
 //! Keys, values and versions.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 use super::command::Op;
 
@@ -37,10 +38,34 @@ pub enum Written {
     },
 }
 
+/// A key's entry.
+#[derive(Clone, Debug)]
+struct Held {
+    entry: Versioned,
+    /// The key stands in the list of what has changed: a mark that spares a search in it, and no part of the state.
+    is_listed: bool,
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Held) -> bool {
+        self.entry == other.entry
+    }
+}
+
+impl Eq for Held {}
+
+impl Hash for Held {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.entry.hash(hasher);
+    }
+}
+
 /// The keys of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Store {
-    entries: BTreeMap<Vec<u8>, Versioned>,
+    /// By a hash of the key first: to compare two numbers costs less than to fetch a key from memory, and a search makes
+    /// a dozen comparisons. The keys of equal hashes are still in order, so nobody can make a search long.
+    entries: BTreeMap<(u64, Vec<u8>), Held>,
     /// The order-free sum of a hash of each entry.
     digest: u64,
 }
@@ -48,7 +73,7 @@ pub struct Store {
 impl Store {
     /// What a key holds, a tombstone included; None if it was never written.
     pub fn get(&self, key: &[u8]) -> Option<&Versioned> {
-        self.entries.get(key)
+        self.entries.get(&hashed(key.to_vec())).map(|held| &held.entry)
     }
 
     /// How many keys were ever written, tombstones included.
@@ -66,45 +91,92 @@ impl Store {
         self.digest
     }
 
-    /// Applies one change.
-    pub fn apply(&mut self, op: &Op) -> Written {
-        let before = self.entries.get(op.key());
-        let version = before.map_or(0, |entry| entry.version);
-        let value = match op {
-            Op::Put { if_version: Some(wanted), .. } if *wanted != version => return Written::Mismatch { version },
-            Op::Put { value, .. } => Some(value.clone()),
-            Op::Delete { .. } if before.is_none_or(|entry| entry.value.is_none()) => {
-                return Written::NotFound { version };
-            }
-            Op::Delete { .. } => None,
+    /// Applies one change. The key comes back if it has changed and stands in no list of such keys yet: whoever keeps the
+    /// list must add it.
+    pub fn apply(&mut self, op: Op) -> (Written, Option<Vec<u8>>) {
+        let (key, value, wanted) = match op {
+            Op::Put { key, value, if_version } => (key, Some(value), if_version),
+            Op::Delete { key } => (key, None, None),
         };
-        self.insert(op.key().to_vec(), Versioned { value, version: version + 1 });
-        Written::Done { version: version + 1 }
-    }
-
-    /// All keys and what they hold, in order.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&Vec<u8>, &Versioned)> {
-        self.entries.iter()
-    }
-
-    /// Sets what a key holds.
-    pub(super) fn insert(&mut self, key: Vec<u8>, entry: Versioned) {
-        if let Some(before) = self.entries.get(&key) {
-            self.digest = self.digest.wrapping_sub(fingerprint(&key, before));
+        let key = hashed(key);
+        let Some(held) = self.entries.get_mut(&key) else {
+            if wanted.is_some_and(|wanted| wanted != 0) {
+                return (Written::Mismatch { version: 0 }, None);
+            }
+            if value.is_none() {
+                return (Written::NotFound { version: 0 }, None);
+            }
+            let name = key.1.clone();
+            self.put(key, Versioned { value, version: 1 }, true);
+            return (Written::Done { version: 1 }, Some(name));
+        };
+        let version = held.entry.version;
+        if wanted.is_some_and(|wanted| wanted != version) {
+            return (Written::Mismatch { version }, None);
         }
-        self.digest = self.digest.wrapping_add(fingerprint(&key, &entry));
-        self.entries.insert(key, entry);
+        if value.is_none() && held.entry.value.is_none() {
+            return (Written::NotFound { version }, None);
+        }
+        let (_, name) = key;
+        self.digest = self.digest.wrapping_sub(fingerprint(&name, &held.entry));
+        held.entry = Versioned { value, version: version + 1 };
+        self.digest = self.digest.wrapping_add(fingerprint(&name, &held.entry));
+        let was_listed = std::mem::replace(&mut held.is_listed, true);
+        (Written::Done { version: version + 1 }, (!was_listed).then_some(name))
+    }
+
+    /// All keys and what they hold, in an order that depends on the keys alone.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Vec<u8>, &Versioned)> {
+        self.entries.iter().map(|((_, key), held)| (key, &held.entry))
+    }
+
+    /// Sets what a key holds, as no change.
+    pub(super) fn insert(&mut self, key: Vec<u8>, entry: Versioned) {
+        let key = hashed(key);
+        if let Some(before) = self.entries.get(&key) {
+            self.digest = self.digest.wrapping_sub(fingerprint(&key.1, &before.entry));
+        }
+        self.put(key, entry, false);
+    }
+
+    /// Sets what a key holds that holds nothing, as far as the digest knows.
+    fn put(&mut self, key: (u64, Vec<u8>), entry: Versioned, is_listed: bool) {
+        self.digest = self.digest.wrapping_add(fingerprint(&key.1, &entry));
+        self.entries.insert(key, Held { entry, is_listed });
+    }
+
+    /// The key stands in the list of changed keys, or no longer. Gives whether it did before, and what it holds.
+    pub(super) fn list(&mut self, key: &[u8], is_listed: bool) -> Option<(bool, &Versioned)> {
+        let held = self.entries.get_mut(&hashed(key.to_vec()))?;
+        Some((std::mem::replace(&mut held.is_listed, is_listed), &held.entry))
     }
 }
 
+/// The place of a key.
+fn hashed(key: Vec<u8>) -> (u64, Vec<u8>) {
+    (xxh3_64(&key), key)
+}
+
+/// Entries up to this length, in bytes, are hashed as one block: several times as fast as piece by piece.
+const BLOCK_BYTES: usize = 240;
+
 /// A hash of one entry; lengths keep `ab`+`c` apart from `a`+`bc`.
 fn fingerprint(key: &[u8], entry: &Versioned) -> u64 {
-    let mut hash = Xxh3::with_seed(entry.version);
-    hash.update(&(key.len() as u64).to_le_bytes());
-    hash.update(key);
-    hash.update(&[u8::from(entry.value.is_some())]);
-    hash.update(entry.value.as_deref().unwrap_or_default());
-    hash.digest()
+    let length = (key.len() as u64).to_le_bytes();
+    let value = entry.value.as_deref().unwrap_or_default();
+    let pieces = [&length[..], key, &[u8::from(entry.value.is_some())], value];
+    let mut block = [0; BLOCK_BYTES];
+    let mut used = 0;
+    for piece in pieces {
+        let Some(place) = block.get_mut(used..used + piece.len()) else {
+            let mut hash = Xxh3::with_seed(entry.version);
+            pieces.iter().for_each(|piece| hash.update(piece));
+            return hash.digest();
+        };
+        place.copy_from_slice(piece);
+        used += piece.len();
+    }
+    xxh3_64_with_seed(&block[..used], entry.version)
 }
 
 #[cfg(test)]
@@ -123,6 +195,10 @@ mod tests {
         Op::Delete { key: key.into() }
     }
 
+    fn write(store: &mut Store, op: Op) -> Written {
+        store.apply(op).0
+    }
+
     fn versioned(value: Option<&str>, version: u64) -> Versioned {
         Versioned { value: value.map(Into::into), version }
     }
@@ -130,53 +206,53 @@ mod tests {
     #[test]
     fn each_applied_write_raises_the_version_by_one() {
         let mut store = Store::default();
-        assert_eq!(store.apply(&put("k", "a")), Written::Done { version: 1 });
-        assert_eq!(store.apply(&put("k", "a")), Written::Done { version: 2 });
-        assert_eq!(store.apply(&delete("k")), Written::Done { version: 3 });
-        assert_eq!(store.apply(&put("k", "b")), Written::Done { version: 4 });
+        assert_eq!(write(&mut store, put("k", "a")), Written::Done { version: 1 });
+        assert_eq!(write(&mut store, put("k", "a")), Written::Done { version: 2 });
+        assert_eq!(write(&mut store, delete("k")), Written::Done { version: 3 });
+        assert_eq!(write(&mut store, put("k", "b")), Written::Done { version: 4 });
         assert_eq!(store.get(b"k"), Some(&versioned(Some("b"), 4)));
     }
 
     #[test]
     fn a_deleted_key_keeps_its_version_and_can_not_be_deleted_again() {
         let mut store = Store::default();
-        store.apply(&put("k", "a"));
-        store.apply(&delete("k"));
+        write(&mut store, put("k", "a"));
+        write(&mut store, delete("k"));
         assert_eq!(store.get(b"k"), Some(&versioned(None, 2)));
         let digest = store.digest();
-        assert_eq!(store.apply(&delete("k")), Written::NotFound { version: 2 });
+        assert_eq!(write(&mut store, delete("k")), Written::NotFound { version: 2 });
         assert_eq!((store.get(b"k"), store.digest()), (Some(&versioned(None, 2)), digest));
     }
 
     #[test]
     fn a_delete_of_a_missing_key_changes_nothing() {
         let mut store = Store::default();
-        assert_eq!(store.apply(&delete("k")), Written::NotFound { version: 0 });
+        assert_eq!(write(&mut store, delete("k")), Written::NotFound { version: 0 });
         assert_eq!(store, Store::default());
     }
 
     #[test]
     fn a_put_with_a_version_needs_exactly_that_version() {
         let mut store = Store::default();
-        assert_eq!(store.apply(&put_if("k", "a", 1)), Written::Mismatch { version: 0 });
+        assert_eq!(write(&mut store, put_if("k", "a", 1)), Written::Mismatch { version: 0 });
         assert!(store.is_empty());
-        assert_eq!(store.apply(&put_if("k", "a", 0)), Written::Done { version: 1 });
-        assert_eq!(store.apply(&put_if("k", "b", 0)), Written::Mismatch { version: 1 });
-        assert_eq!(store.apply(&put_if("k", "b", 1)), Written::Done { version: 2 });
-        store.apply(&delete("k"));
+        assert_eq!(write(&mut store, put_if("k", "a", 0)), Written::Done { version: 1 });
+        assert_eq!(write(&mut store, put_if("k", "b", 0)), Written::Mismatch { version: 1 });
+        assert_eq!(write(&mut store, put_if("k", "b", 1)), Written::Done { version: 2 });
+        write(&mut store, delete("k"));
         // The tombstone's version counts: the key is not new.
-        assert_eq!(store.apply(&put_if("k", "c", 0)), Written::Mismatch { version: 3 });
-        assert_eq!(store.apply(&put_if("k", "c", 3)), Written::Done { version: 4 });
+        assert_eq!(write(&mut store, put_if("k", "c", 0)), Written::Mismatch { version: 3 });
+        assert_eq!(write(&mut store, put_if("k", "c", 3)), Written::Done { version: 4 });
     }
 
     #[test]
     fn the_digest_does_not_depend_on_the_way_to_the_state() {
         let (mut one, mut other) = (Store::default(), Store::default());
         for op in [put("a", "1"), put("b", "2"), put("a", "3")] {
-            one.apply(&op);
+            write(&mut one, op);
         }
         for op in [put("b", "2"), put("a", "x"), put("a", "3")] {
-            other.apply(&op);
+            write(&mut other, op);
         }
         assert_eq!((one.digest(), &one), (other.digest(), &other));
     }
@@ -186,7 +262,7 @@ mod tests {
         let digest = |ops: &[Op]| {
             let mut store = Store::default();
             for op in ops {
-                store.apply(op);
+                write(&mut store, op.clone());
             }
             store.digest()
         };
@@ -202,5 +278,30 @@ mod tests {
         ];
         let distinct: std::collections::BTreeSet<u64> = states.into_iter().collect();
         assert_eq!(distinct.len(), states.len());
+    }
+
+    #[test]
+    fn a_digest_is_the_same_in_one_block_and_in_pieces() {
+        for length in [0, 1, BLOCK_BYTES - 12, BLOCK_BYTES - 11, BLOCK_BYTES, 5_000] {
+            let value = vec![7; length];
+            let entry = Versioned { value: Some(value.clone()), version: 3 };
+            let bytes = [&2u64.to_le_bytes()[..], b"ab", &[1], &value].concat();
+            let mut pieces = Xxh3::with_seed(3);
+            pieces.update(&bytes);
+            assert_eq!(fingerprint(b"ab", &entry), pieces.digest(), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_changed_key_is_told_once_until_it_is_taken_from_the_list() {
+        let mut store = Store::default();
+        let told = |store: &mut Store, op| store.apply(op).1;
+        assert_eq!(told(&mut store, delete("k")), None);
+        assert_eq!(told(&mut store, put("k", "a")), Some(b"k".to_vec()));
+        assert_eq!((told(&mut store, put("k", "b")), told(&mut store, put_if("k", "c", 1))), (None, None));
+        assert_eq!(store.list(b"k", false), Some((true, &versioned(Some("b"), 2))));
+        assert_eq!(told(&mut store, put_if("k", "c", 1)), None, "that was no change");
+        assert_eq!(told(&mut store, delete("k")), Some(b"k".to_vec()));
+        assert_eq!(store.list(b"other", true), None);
     }
 }

@@ -203,7 +203,7 @@ mod tests {
                 (Call::Put { value, if_version }, Op::Put { key: b"k".to_vec(), value: name.into(), if_version })
             }
         };
-        let outcome = match store.apply(&op) {
+        let outcome = match store.apply(op.clone()).0 {
             Written::Done { version } => Outcome::Done(version),
             Written::NotFound { version } => Outcome::NotFound(version),
             Written::Mismatch { version } => Outcome::Mismatch(version),

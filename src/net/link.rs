@@ -1,25 +1,24 @@
-//! A one-way link to a peer: a bounded queue and a thread that writes it to a connection.
+//! A one-way link to a peer: whoever has something to say writes it to the connection, and nobody waits for the peer.
 //!
-//! Each server dials every other for what it sends. A link never blocks its users and never keeps a message for later:
-//! what finds the queue full or the connection down is dropped, and Paxos sends again.
+//! Each server dials every other for what it sends. Frames are gathered with [`Link::push`] and go out with one write, by
+//! [`Link::flush`], as far as the socket takes them at once: to hand them to another thread would cost more than the write.
+//! What the socket does not take is left to the link's own thread, which also connects, and connects again. A link never
+//! keeps a message for a later connection: what finds it down or full is dropped, and Paxos sends again.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use socket2::SockRef;
 
+use super::frame::write_now;
 use super::handshake::{HandshakeError, Hello, greet};
 
-/// A link's queue holds at most so many frames.
-const QUEUE_MAX: usize = 1_024;
-/// A link's queue holds at most so many bytes.
+/// So many bytes wait for the peer at most; what is more is dropped.
 const QUEUE_MAX_BYTES: usize = 16 << 20;
-/// So many bytes go into one write at most, unless a single frame has more.
-const WRITE_BYTES: usize = 1 << 20;
+/// An empty buffer that is larger is given back.
+const KEEP_BYTES: usize = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that takes nothing for so long, or does not say that it has received what was sent, is treated as gone.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,56 +50,109 @@ pub trait Watcher: Send + 'static {
 }
 
 /// The sending end.
-#[derive(Clone, Debug)]
-pub struct Link {
-    queue: Sender<Arc<[u8]>>,
-    queued_bytes: Arc<AtomicUsize>,
-    up: Arc<AtomicBool>,
+#[derive(Debug)]
+pub struct Link(Arc<Wire>);
+
+/// What those who send share with the link's thread.
+#[derive(Debug, Default)]
+struct Wire {
+    state: Mutex<State>,
+    /// Told when the thread has something to do.
+    called: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// None while the link is down.
+    stream: Option<Arc<TcpStream>>,
+    /// Frames that nobody has written yet.
+    bytes: Vec<u8>,
+    /// So many bytes are in the hands of the thread.
+    in_hand: usize,
+    /// The thread writes: the socket did not take everything at once.
+    is_late: bool,
+    /// Why the connection broke, for the thread.
+    broken: Option<std::io::Error>,
+    /// Nobody holds the link any more.
+    is_over: bool,
+}
+
+impl State {
+    /// The connection is gone, and with it what was to be written to it.
+    fn hang_up(&mut self) {
+        *self = State { broken: self.broken.take(), is_over: self.is_over, ..State::default() };
+    }
+}
+
+impl Wire {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Link {
     /// Starts the thread of a link to this address; it ends when nobody holds the link.
     pub fn start(name: String, address: SocketAddr, hello: Hello, watcher: impl Watcher) -> std::io::Result<Link> {
-        let (queue, frames) = bounded(QUEUE_MAX);
-        let link = Link { queue, queued_bytes: Arc::default(), up: Arc::default() };
-        let (queued_bytes, up) = (link.queued_bytes.clone(), link.up.clone());
-        let writer = Writer { address, hello, frames, queued_bytes, up, watcher };
-        std::thread::Builder::new().name(name).spawn(move || writer.run())?;
-        Ok(link)
+        let wire = Arc::<Wire>::default();
+        let keeper = Keeper { address, hello, wire: wire.clone(), watcher };
+        std::thread::Builder::new().name(name).spawn(move || keeper.run())?;
+        Ok(Link(wire))
     }
 
-    /// Queues a frame; false if it was dropped.
-    pub fn send(&self, frame: Arc<[u8]>) -> bool {
-        if !self.up.load(Ordering::Relaxed) {
-            return false;
+    /// Adds a frame to what is to be written; false if it was dropped.
+    pub fn push(&self, frame: &[u8]) -> bool {
+        let mut state = self.0.lock();
+        let has_room = state.bytes.len() + state.in_hand + frame.len() <= QUEUE_MAX_BYTES;
+        let is_taken = state.stream.is_some() && has_room;
+        if is_taken {
+            state.bytes.extend_from_slice(frame);
         }
-        let length = frame.len();
-        // Taken first and given back if it was too much: two senders cannot both have the last of the room.
-        let has_room = self.queued_bytes.fetch_add(length, Ordering::Relaxed) + length <= QUEUE_MAX_BYTES;
-        let queued = has_room
-            && match self.queue.try_send(frame) {
-                Ok(()) => true,
-                Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
-            };
-        if !queued {
-            self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
+        is_taken
+    }
+
+    /// Writes what was pushed, by whomever, as far as the socket takes it at once.
+    pub fn flush(&self) {
+        let mut state = self.0.lock();
+        let State { stream: Some(stream), bytes, is_late: false, .. } = &mut *state else { return };
+        if bytes.is_empty() {
+            return;
         }
-        queued
+        match write_now(stream, bytes) {
+            Ok(count) if count == bytes.len() => {
+                bytes.clear();
+                bytes.shrink_to(KEEP_BYTES);
+            }
+            Ok(count) => {
+                bytes.drain(..count);
+                state.is_late = true;
+                self.0.called.notify_one();
+            }
+            Err(error) => {
+                state.broken = Some(error);
+                state.hang_up();
+                self.0.called.notify_one();
+            }
+        }
     }
 }
 
-/// The thread's end.
-struct Writer<W> {
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
+        self.0.called.notify_one();
+    }
+}
+
+/// The link's thread.
+struct Keeper<W> {
     address: SocketAddr,
     hello: Hello,
-    frames: Receiver<Arc<[u8]>>,
-    queued_bytes: Arc<AtomicUsize>,
-    up: Arc<AtomicBool>,
+    wire: Arc<Wire>,
     watcher: W,
 }
 
-impl<W: Watcher> Writer<W> {
-    /// Connects, writes until the connection breaks, and begins again; ends with the last [`Link`].
+impl<W: Watcher> Keeper<W> {
+    /// Connects, looks after the connection until it breaks, and begins again; ends with the [`Link`].
     fn run(mut self) {
         let mut backoff = BACKOFF.0;
         let mut refused = None;
@@ -110,10 +162,10 @@ impl<W: Watcher> Writer<W> {
                 Ok(stream) => {
                     let since = Instant::now();
                     refused = None;
-                    self.up.store(true, Ordering::Relaxed);
+                    self.wire.lock().stream = Some(Arc::new(stream));
                     self.watcher.changed(LinkState::Up);
-                    let ended = self.write(stream);
-                    self.up.store(false, Ordering::Relaxed);
+                    let ended = self.look_after();
+                    self.wire.lock().hang_up();
                     let Err(error) = ended else { return };
                     self.watcher.changed(LinkState::Down(&error));
                     if since.elapsed() >= STEADY {
@@ -130,7 +182,7 @@ impl<W: Watcher> Writer<W> {
                 // Nobody is there: that is no news after the link went down.
                 Err(HandshakeError::Broken(_)) => {}
             }
-            if !self.drop_frames_for(wait) {
+            if !self.rest(wait) {
                 return;
             }
             backoff = (backoff * 2).min(BACKOFF.1);
@@ -149,35 +201,32 @@ impl<W: Watcher> Writer<W> {
         Ok(stream)
     }
 
-    /// Writes what comes, as much as there is at a time; ends with an error, or when nobody holds the link.
-    fn write(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        let mut bytes = Vec::new();
-        while let Ok(first) = self.frames.recv() {
-            bytes.clear();
-            for frame in std::iter::once(first).chain(self.frames.try_iter()) {
-                self.queued_bytes.fetch_sub(frame.len(), Ordering::Relaxed);
-                bytes.extend_from_slice(&frame);
-                if bytes.len() >= WRITE_BYTES {
-                    break;
-                }
+    /// Sleeps until somebody finds the connection broken or slow; a slow one is written to from here until it is not. Ends
+    /// with an error, or when nobody holds the link.
+    fn look_after(&self) -> std::io::Result<()> {
+        loop {
+            let idle = |state: &mut State| !state.is_over && !state.is_late && state.broken.is_none();
+            let state = self.wire.called.wait_while(self.wire.lock(), idle);
+            let mut state = state.unwrap_or_else(PoisonError::into_inner);
+            if let Some(error) = state.broken.take() {
+                return Err(error);
             }
-            stream.write_all(&bytes)?;
+            let State { stream: Some(stream), is_late: true, .. } = &*state else { return Ok(()) };
+            let stream = stream.clone();
+            let bytes = std::mem::take(&mut state.bytes);
+            state.in_hand = bytes.len();
+            state.is_late = !bytes.is_empty();
+            drop(state);
+            (&*stream).write_all(&bytes)?;
+            self.wire.lock().in_hand = 0;
         }
-        Ok(())
     }
 
-    /// Waits, dropping what was queued before the connection broke; false if nobody holds the link.
-    fn drop_frames_for(&self, wait: Duration) -> bool {
-        let deadline = Instant::now() + wait;
-        loop {
-            match self.frames.recv_deadline(deadline) {
-                Ok(frame) => {
-                    self.queued_bytes.fetch_sub(frame.len(), Ordering::Relaxed);
-                }
-                Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => return false,
-            }
-        }
+    /// Waits; false if nobody holds the link.
+    fn rest(&self, wait: Duration) -> bool {
+        let rests = |state: &mut State| !state.is_over;
+        let rested = self.wire.called.wait_timeout_while(self.wire.lock(), wait, rests);
+        !rested.unwrap_or_else(PoisonError::into_inner).0.is_over
     }
 }
 

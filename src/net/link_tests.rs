@@ -1,7 +1,7 @@
 use std::net::TcpListener;
 use std::thread;
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::*;
 use crate::net::{FrameReader, Who, answer, frame};
@@ -61,19 +61,25 @@ fn next(heard: &Receiver<Told>) -> Told {
     heard.recv_timeout(PATIENCE).unwrap()
 }
 
-fn word(n: u32) -> Arc<[u8]> {
-    frame(&n).into()
+fn say(link: &Link, frame: &[u8]) -> bool {
+    let is_taken = link.push(frame);
+    link.flush();
+    is_taken
+}
+
+fn word(n: u32) -> Vec<u8> {
+    frame(&n)
 }
 
 #[test]
 fn what_is_sent_arrives_in_order_and_a_link_that_is_down_drops() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
-    assert!(!link.send(word(0)), "nobody is there yet");
+    assert!(!say(&link, &word(0)), "nobody is there yet");
     let mut reader = take(&listener, 7, None);
     assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
     for n in 1..=500 {
-        assert!(link.send(word(n)));
+        assert!(say(&link, &word(n)));
     }
     for n in 1..=500 {
         assert_eq!(reader.read::<u32>(None).unwrap(), Some(n));
@@ -93,14 +99,14 @@ fn a_link_connects_again_and_tells_each_change_once() {
         drop(reader);
         // It is noticed by what is sent.
         while heard.is_empty() {
-            link.send(word(1));
+            say(&link, &word(1));
             thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(next(&heard), Told::Down);
     }
     let mut reader = take(&listener, 7, None);
     assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
-    assert!(link.send(word(3)));
+    assert!(say(&link, &word(3)));
     assert_eq!(reader.read::<u32>(None).unwrap(), Some(3), "nothing of the connections before");
 }
 
@@ -126,7 +132,7 @@ fn a_refusal_is_told_once_until_it_is_another() {
         Told::Up,
     ];
     assert_eq!(told, expected);
-    assert!(link.send(word(1)));
+    assert!(say(&link, &word(1)));
 }
 
 #[test]
@@ -135,22 +141,51 @@ fn a_peer_that_takes_nothing_fills_the_queue_and_no_more() {
     let (link, heard) = start(listener.local_addr().unwrap());
     let _reader = take(&listener, 7, None);
     assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
-    let large: Arc<[u8]> = vec![0; 1 << 20].into();
+    let large = vec![0; 1 << 20];
     let begun = Instant::now();
     // Some leave the queue for the socket's buffers; a queue without a limit would take them all.
-    let taken = (0..200).filter(|_| link.send(large.clone())).count();
+    let taken = (0..200).filter(|_| say(&link, &large)).count();
     assert!(taken < 100, "{taken} MiB were taken");
-    assert!(link.queued_bytes.load(Ordering::Relaxed) <= QUEUE_MAX_BYTES);
+    let queued = |state: &State| state.bytes.len() + state.in_hand;
+    assert!(queued(&link.0.lock()) <= QUEUE_MAX_BYTES);
     assert!(begun.elapsed() < PEER_TIMEOUT, "nobody waits for a slow peer");
     assert_eq!(next(&heard), Told::Down, "a peer that takes nothing is let go");
+    assert_eq!(queued(&link.0.lock()), 0, "what was for it is for nobody else");
 }
 
 #[test]
-fn a_queue_of_small_frames_is_limited_too() {
-    let (queue, frames) = bounded(QUEUE_MAX);
-    let link = Link { queue, queued_bytes: Arc::default(), up: Arc::new(AtomicBool::new(true)) };
-    let taken = (0..2 * QUEUE_MAX as u32).filter(|n| link.send(word(*n))).count();
-    assert_eq!((taken, frames.len()), (QUEUE_MAX, QUEUE_MAX));
-    let queued: usize = frames.try_iter().map(|frame| frame.len()).sum();
-    assert_eq!(link.queued_bytes.load(Ordering::Relaxed), queued, "what was dropped does not count");
+fn what_a_slow_peer_did_not_take_at_once_arrives_whole_and_in_order() {
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    let mut reader = take(&listener, 7, None);
+    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    let large = |n: u32| frame(&vec![n; 100_000]);
+    let mut sent = 0;
+    while !link.0.lock().is_late {
+        assert!(say(&link, &large(sent)));
+        sent += 1;
+    }
+    // These find the thread at work, or just done.
+    for n in sent..sent + 10 {
+        assert!(say(&link, &large(n)));
+    }
+    for n in 0..sent + 10 {
+        assert_eq!(reader.read::<Vec<u32>>(None).unwrap().unwrap()[..], [n; 100_000]);
+    }
+    assert!(say(&link, &word(1)));
+    assert_eq!(reader.read::<u32>(None).unwrap(), Some(1));
+}
+
+#[test]
+fn what_is_pushed_goes_out_with_the_next_flush_and_not_before() {
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    let mut reader = take(&listener, 7, None);
+    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    assert!(link.push(&word(1)) && link.push(&word(2)));
+    reader.stream().set_nonblocking(true).unwrap();
+    assert_eq!(reader.receive_now().unwrap(), None);
+    reader.stream().set_nonblocking(false).unwrap();
+    link.flush();
+    assert_eq!((reader.read::<u32>(None).unwrap(), reader.has_frame()), (Some(1), true), "one write has brought both");
 }

@@ -17,6 +17,6 @@ pub use handshake::{
 pub use link::{Link, LinkState, Watcher};
 pub use listener::{Connections, allow_many_sockets, bind, listen};
 pub use wire::{
-    ClientReply, ClientRequest, Envelope, LeaderStatus, Newcomer, Reply, Request, RoleStatus, ServerStatus, Unknown,
-    WhyNotApplied,
+    ClientReply, ClientRequest, Envelope, EnvelopeOf, LeaderStatus, Newcomer, Reply, Request, RoleStatus, ServerStatus,
+    Unknown, WhyNotApplied,
 };

@@ -16,6 +16,15 @@ pub struct Envelope {
     pub message: paxos::Message,
 }
 
+/// An [`Envelope`] on its way out: the same bytes, and nothing is copied for it.
+#[derive(Debug, Serialize)]
+pub struct EnvelopeOf<'a> {
+    /// Where it comes from.
+    pub context: &'a Context,
+    /// What it says.
+    pub message: &'a paxos::Message,
+}
+
 /// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientRequest {

@@ -16,6 +16,7 @@ use std::ops::RangeInclusive;
 use super::doubts::{Compared, Doubts};
 use super::reads::Reads;
 use super::retention::Past;
+use super::row::Row;
 use super::snapshots::Incoming;
 use super::{Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, Slot, SlotRange, StateMachine, Value};
 use crate::museum::{self, Bug};
@@ -241,8 +242,8 @@ pub(super) struct Open {
     heard: Option<(Ballot, Value)>,
     /// A ballot at which the slot is known to be chosen.
     chosen: Option<Ballot>,
-    /// Who accepted it at which ballot of this server's.
-    votes: BTreeMap<Ballot, Servers>,
+    /// Who accepted it at which ballot of this server's; the lowest ballot first.
+    votes: Vec<(Ballot, Servers)>,
     /// CHOSEN was said.
     reported: bool,
 }
@@ -268,10 +269,10 @@ pub struct Learner<M: StateMachine> {
     pub(super) applied: Slot,
     pub(super) machine: M,
     /// What was applied last, without a gap, for peers that are behind.
-    pub(super) log: BTreeMap<Slot, (Ballot, Value)>,
+    pub(super) log: Row<(Ballot, Value)>,
     pub(super) past: Past,
     /// Slots above `applied`, at most [`WINDOW`] ahead.
-    pub(super) open: BTreeMap<Slot, Open>,
+    pub(super) open: Row<Open>,
     /// The highest slot that anybody is known to have applied, or that is known to be chosen.
     pub(super) known: Slot,
     /// What the peers' beats said.
@@ -304,9 +305,9 @@ impl<M: StateMachine> Learner<M> {
             policy: Policy::BasicPaxos,
             applied,
             machine,
-            log: BTreeMap::new(),
+            log: Row::from(applied.next()),
             past: Past::new(applied),
-            open: BTreeMap::new(),
+            open: Row::from(applied.next()),
             known: applied,
             peers: BTreeMap::new(),
             doubts: Doubts::default(),
@@ -394,8 +395,15 @@ impl<M: StateMachine> Learner<M> {
     fn count(&mut self, acceptor: Server, ballot: Ballot, slot: Slot, out: &mut Output<Self>) -> bool {
         let quorums = self.quorums;
         let Some(open) = self.open(slot) else { return false };
+        if open.reported {
+            return false;
+        }
         let counted = if museum::is(Bug::B08B) { Ballot::ZERO } else { ballot };
-        let votes = open.votes.entry(counted).or_default();
+        let at = open.votes.partition_point(|(before, _)| *before < counted);
+        if open.votes.get(at).is_none_or(|(before, _)| *before != counted) {
+            open.votes.insert(at, (counted, Servers::NONE));
+        }
+        let votes = &mut open.votes[at].1;
         if !votes.insert(acceptor) && museum::is(Bug::B08C) {
             // Where votes are only a number, a repeated one is one more.
             let absent = quorums.servers().without(*votes).iter().next();
@@ -403,11 +411,11 @@ impl<M: StateMachine> Learner<M> {
         }
         let quorum = *votes;
         if open.votes.len() > BALLOTS_COUNTED {
-            open.votes.pop_first();
+            open.votes.remove(0);
         }
         let is_half = museum::is(Bug::HalfIsEnough) && 2 * quorum.len() >= quorums.servers().len();
         let is_chosen = quorums.is_chosen(quorum) || is_half || museum::is(Bug::LearnWithoutQuorum);
-        if open.reported || !is_chosen {
+        if !is_chosen {
             return false;
         }
         assert!(quorum.without(quorums.servers()).is_empty(), "only servers of the cluster vote, and {quorum} did");
@@ -449,13 +457,13 @@ impl<M: StateMachine> Learner<M> {
         }
         let mut entries = Vec::new();
         let mut room = self.part_bytes;
-        for (slot, (ballot, value)) in self.log.range(from..).take(ENTRIES_MAX) {
+        for (slot, (ballot, value)) in self.log.range(from).take(ENTRIES_MAX) {
             let size = 24 + value.size();
             if size > room && !entries.is_empty() {
                 break;
             }
             room = room.saturating_sub(size);
-            entries.push(Entry { slot: *slot, ballot: *ballot, value: value.clone() });
+            entries.push(Entry { slot, ballot: *ballot, value: value.clone() });
         }
         out.send(Servers::only(peer), Message::Entries { entries, applied: self.applied });
     }
@@ -483,15 +491,14 @@ impl<M: StateMachine> Learner<M> {
 
     /// Applies every slot that is next and whose chosen value is held.
     pub(super) fn advance(&mut self, out: &mut Output<Self>) {
-        while let Some(open) = self.open.get(&self.applied.next()) {
-            let (Some(chosen), Some((heard, _))) = (open.chosen, &open.heard) else { break };
-            if *heard < chosen && !museum::is(Bug::ChosenWithoutBallot) {
+        while let Some(Open { chosen: Some(chosen), heard: Some((heard, _)), .. }) = self.open.front() {
+            if heard < chosen && !museum::is(Bug::ChosenWithoutBallot) {
                 break;
             }
-            let slot = self.applied.next();
-            let open = self.open.remove(&slot).and_then(|open| open.heard);
+            let chosen = *chosen;
+            let open = self.open.end_first().and_then(|open| open.heard);
             let Some((_, value)) = open else { unreachable!("the value was there a line ago") };
-            self.apply(slot, chosen, value, out);
+            self.apply(self.applied.next(), chosen, value, out);
         }
     }
 
@@ -501,7 +508,7 @@ impl<M: StateMachine> Learner<M> {
         let outcome = self.machine.apply(slot, &value);
         self.applied = slot;
         self.known = self.known.max(slot);
-        self.open.remove(&slot);
+        self.open.end_below(slot.next());
         self.note_digest();
         out.fact(|| LearnerFact::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
         out.outcome(LearnerOutcome::Applied { slot, id: value.id(), outcome });
@@ -518,7 +525,7 @@ impl<M: StateMachine> Learner<M> {
     /// The record of a slot that is still of interest: not applied yet, and not too far ahead.
     fn open(&mut self, slot: Slot) -> Option<&mut Open> {
         let ahead = slot.ahead_of(self.applied);
-        (ahead > 0 && ahead <= WINDOW).then(|| self.open.entry(slot).or_default())
+        if ahead <= WINDOW { self.open.reach(slot) } else { None }
     }
 
     /// If something chosen is missing, waits a moment for it to arrive by itself.

@@ -34,9 +34,12 @@ impl Debug for Command {
     }
 }
 
-/// A payload as one block of bytes; sharing it between roles of a server costs nothing.
+/// A payload as one block of bytes, copied once; sharing it between roles of a server costs nothing.
 mod payload {
+    use std::fmt;
+
     use super::Arc;
+    use serde::de::{Error, Visitor};
     use serde::{Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(payload: &Arc<[u8]>, to: S) -> Result<S::Ok, S::Error> {
@@ -44,8 +47,21 @@ mod payload {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
-        let bytes: serde_bytes::ByteBuf = serde::Deserialize::deserialize(from)?;
-        Ok(bytes.into_vec().into())
+        from.deserialize_bytes(Bytes)
+    }
+
+    struct Bytes;
+
+    impl Visitor<'_> for Bytes {
+        type Value = Arc<[u8]>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Arc<[u8]>, E> {
+            Ok(bytes.into())
+        }
     }
 }
 

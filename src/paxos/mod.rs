@@ -190,6 +190,7 @@ mod proposer;
 mod quorum;
 mod reads;
 mod retention;
+mod row;
 mod snapshots;
 
 use std::fmt::Debug;

@@ -125,6 +125,23 @@ impl Proposer {
         self.next_round
     }
 
+    /// Whether it has something to do when its learner has applied more. If not, it may hear of it later.
+    pub fn wants_applied(&self) -> bool {
+        match &self.phase {
+            Phase::Proposing(work) => work.open() > 0,
+            Phase::CatchingUp => true,
+            Phase::Idle | Phase::Pausing | Phase::PreVoting { .. } | Phase::Preparing(..) => self.applied.is_none(),
+        }
+    }
+
+    /// So many more commands must come before it has anything to do with them, unless something else happens.
+    pub fn worth(&self) -> usize {
+        match &self.phase {
+            Phase::Proposing(work) => work.worth().saturating_sub(self.commands.idle() + self.guests.len()),
+            _ => 1,
+        }
+    }
+
     /// BEAT: how far a learner is. The own learner's says that it lives.
     fn handle_beat(&mut self, server: Server, applied: Slot, out: &mut Output<Self>) {
         if server == self.me {

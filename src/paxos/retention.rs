@@ -104,7 +104,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// The first slot of the log; the next one to come if there is none.
     pub fn log_begins(&self) -> Slot {
-        self.log.keys().next().copied().unwrap_or(self.applied.next())
+        self.log.first()
     }
 
     /// Has the state written down if it is time to: what has changed, as of this slot.
@@ -167,7 +167,7 @@ impl<M: StateMachine> Learner<M> {
         let size = value.size() as u64;
         self.past.bytes += size;
         self.past.log_bytes += size;
-        self.log.insert(slot, (ballot, value));
+        self.log.push((ballot, value));
         self.trim_log();
         self.begin_checkpoint(out);
     }
@@ -175,23 +175,28 @@ impl<M: StateMachine> Learner<M> {
     /// Forgets the begin of the log, as far as it is in the durable checkpoint.
     fn trim_log(&mut self) {
         let Retention { keep_slots, keep_bytes, .. } = self.past.retention;
-        while let Some(first) = self.log.first_entry() {
-            let many = self.past.durable.ahead_of(*first.key()) >= keep_slots || self.past.log_bytes > keep_bytes;
-            let is_written_down = *first.key() <= self.past.durable;
+        while let Some((_, value)) = self.log.front() {
+            let first = self.log.first();
+            let many = self.past.durable.ahead_of(first) >= keep_slots || self.past.log_bytes > keep_bytes;
+            let is_written_down = first <= self.past.durable;
             let far_too_many = self.past.log_bytes > keep_bytes.saturating_mul(HARD_FACTOR);
             if !(many && is_written_down || far_too_many) {
                 break;
             }
-            let (_, value) = first.remove();
             self.past.log_bytes -= value.size() as u64;
+            self.log.end_first();
         }
     }
 
     /// The own acceptor cannot read these slots: it hears what was chosen in them, now or when it is known here.
     pub(super) fn mend(&mut self, slots: Vec<SlotRange>, out: &mut Output<Self>) {
-        let known = slots.iter().flat_map(|range| self.log.range(range.first..=range.last));
+        let of = |range: &SlotRange| {
+            let last = range.last;
+            self.log.range(range.first).take_while(move |(slot, _)| *slot <= last)
+        };
+        let known = slots.iter().flat_map(of);
         let entries: Vec<Entry> =
-            known.map(|(slot, (ballot, value))| Entry { slot: *slot, ballot: *ballot, value: value.clone() }).collect();
+            known.map(|(slot, (ballot, value))| Entry { slot, ballot: *ballot, value: value.clone() }).collect();
         if !entries.is_empty() {
             out.outcome(LearnerOutcome::Mended { entries });
         }

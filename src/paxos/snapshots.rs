@@ -11,6 +11,7 @@
 use serde_bytes::ByteBuf;
 
 use super::learner::{Learner, LearnerFact, LearnerOutcome, LearnerTimer};
+use super::row::Row;
 use super::{Message, PartName, Slot, SnapshotPart, StateMachine};
 use crate::museum::{self, Bug};
 use crate::role::{Output, Server, Servers};
@@ -126,8 +127,8 @@ impl<M: StateMachine> Learner<M> {
         assert!(slot > self.applied || museum::is(Bug::B25), "the state of {slot:?} would undo {:?}", self.applied);
         (self.machine, self.applied) = (state, slot);
         self.known = self.known.max(slot);
-        self.log.clear();
-        self.open = self.open.split_off(&slot.next());
+        self.log = Row::from(slot.next());
+        self.open.end_below(slot.next());
         self.past.log_bytes = 0;
         self.forget_digests();
         self.asked = None;

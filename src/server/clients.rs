@@ -197,7 +197,12 @@ impl FrontDesk {
         let command = command.to_paxos();
         let size = command.payload.len();
         let input = Input::Request(ProposerRequest::Propose(command));
-        house.proposer.post(Mail { context, input, size }).map_err(|lost| not_taken(RoleName::Proposer, lost))
+        // A leader that has something under way does not begin anything small before that is done.
+        let is_little = |waiting| waiting < house.demand.worth.load(Ordering::Relaxed);
+        house
+            .proposer
+            .leave(Mail { context, input, size }, is_little)
+            .map_err(|lost| not_taken(RoleName::Proposer, lost))
     }
 
     /// A read: asked of the own learner.

@@ -56,15 +56,23 @@ pub struct AcceptorJournal {
     folder: PathBuf,
     segment_bytes: u64,
     next_ask: Option<Instant>,
+    /// Each commit takes so much longer.
+    slowed_by: Option<Duration>,
 }
 
 impl AcceptorJournal {
     /// Opens the journal of a data folder; gives what it remembers.
     pub fn open(folder: &DataFolder, segment_bytes: u64) -> Result<(AcceptorJournal, Recovered), FolderError> {
         let (journal, recovered) = folder.open_journal(segment_bytes)?;
-        let mut journal = AcceptorJournal { journal, folder: folder.journal_path(), segment_bytes, next_ask: None };
+        let (folder, next_ask, slowed_by) = (folder.journal_path(), None, None);
+        let mut journal = AcceptorJournal { journal, folder, segment_bytes, next_ask, slowed_by };
         journal.look();
         Ok((journal, recovered))
+    }
+
+    /// The same, as if on a disk that takes so much longer for each commit.
+    pub fn slowed_by(self, time: Option<Duration>) -> AcceptorJournal {
+        AcceptorJournal { slowed_by: time, ..self }
     }
 
     /// Plans to ask for room if there is none.
@@ -115,6 +123,7 @@ impl Disk<AcceptorRecord> for AcceptorJournal {
 
     fn commit(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
         self.journal.commit(records)?;
+        self.slowed_by.into_iter().for_each(std::thread::sleep);
         self.look();
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
@@ -17,7 +17,7 @@ use super::options::Options;
 use super::standing::Standing;
 use super::throttle::Throttle;
 use crate::kv::Kv;
-use crate::net::{Envelope, Link, Newcomer, Unknown, WhyNotApplied, frame};
+use crate::net::{Envelope, EnvelopeOf, Link, Newcomer, Unknown, WhyNotApplied, frame_into};
 use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
 use crate::role::{Input, Role, Server, Servers};
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
@@ -26,6 +26,8 @@ use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
 const FLUSH: Duration = Duration::from_millis(200);
 /// So many drops a second have a line of their own, at most.
 const DROP_LINES: u32 = 1_000;
+/// What a frame has beside the values in it, about.
+const FRAME_BYTES: usize = 64;
 /// So many malformed requests a second have a line of their own, at most.
 const MALFORMED_LINES: u32 = 100;
 
@@ -53,6 +55,8 @@ pub struct House {
     pub links: OnceLock<BTreeMap<Server, Link>>,
     /// The acceptor's disk has no room for another value.
     pub disk_full: AtomicBool,
+    /// What the roles need not be woken for.
+    pub demand: Demand,
     /// Writes the state down; set once, before any role starts.
     pub keeper: OnceLock<Keeper>,
     /// Whether it takes part in anything.
@@ -61,6 +65,30 @@ pub struct House {
     newness: Mutex<Option<Newcomer>>,
     drops: Drops,
     malformed: Throttle,
+}
+
+/// What a role's state is like after its last turn, as far as it says what the role must be woken for.
+#[derive(Debug, Default)]
+pub struct Demand {
+    /// The proposer waits for slots to be applied.
+    pub wants_applied: AtomicBool,
+    /// The proposer can do nothing with more commands before so many have come.
+    pub worth: AtomicUsize,
+    /// The learner knows of chosen slots that it cannot apply.
+    pub is_learner_behind: AtomicBool,
+    /// The last slot that the learner has applied.
+    pub applied: AtomicU64,
+}
+
+/// What a role must be woken for.
+#[derive(Clone, Copy, Debug)]
+enum Haste {
+    Yes,
+    No,
+    /// A value: of no use to a learner before it hears that it is chosen, unless that is what it waits for.
+    IfBehind,
+    /// Votes for slots up to this one: there are more acceptors than a majority needs.
+    IfOpen(Slot),
 }
 
 /// Messages that were lost.
@@ -108,6 +136,7 @@ impl House {
             board: Board::default(),
             links: OnceLock::new(),
             disk_full: AtomicBool::new(false),
+            demand: Demand::default(),
             keeper: OnceLock::new(),
             standing,
             newness: Mutex::new(None),
@@ -116,8 +145,8 @@ impl House {
         }
     }
 
-    /// Sends a message to servers, this one perhaps among them. It is encoded once. One that does not take part says
-    /// nothing, to itself neither.
+    /// Sends a message to servers, this one perhaps among them. It is encoded once, and leaves with the next
+    /// [`House::flush`]. One that does not take part says nothing, to itself neither.
     pub fn send(&self, to: Servers, message: Message, context: Context) {
         if !self.standing.takes_part() {
             return;
@@ -126,11 +155,11 @@ impl House {
         if !others.is_empty()
             && let Some(links) = self.links.get()
         {
-            let envelope = Envelope { context: context.clone(), message: message.clone() };
-            let bytes: Arc<[u8]> = frame(&envelope).into();
+            let mut bytes = Vec::with_capacity(FRAME_BYTES + message.size());
+            frame_into(&EnvelopeOf { context: &context, message: &message }, &mut bytes);
             for link in others.iter().filter_map(|server| links.get(&server)) {
                 // A link that is down or full drops: Paxos sends again.
-                link.send(bytes.clone());
+                link.push(&bytes);
             }
         }
         if to.contains(self.me) {
@@ -138,25 +167,62 @@ impl House {
         }
     }
 
+    /// Writes what is to be said to other servers, with one write a server. Whoever sends calls this when it has said all
+    /// that it has to say.
+    pub fn flush(&self) {
+        self.links.get().into_iter().flat_map(BTreeMap::values).for_each(Link::flush);
+    }
+
     /// Hands a message to the roles that hear it.
     pub fn deliver(&self, from: Server, envelope: Envelope) {
         let Envelope { context, message } = envelope;
-        let is_heard = self.standing.takes_part();
+        if !self.standing.takes_part() {
+            for role in message.heard_by() {
+                self.tell_drop(*role, message.name(), from, Cause::Apart, &context);
+            }
+            return;
+        }
+        let Some((last, before)) = message.heard_by().split_last() else { return };
+        for role in before {
+            self.deliver_to(*role, from, message.clone(), &context);
+        }
+        self.deliver_to(*last, from, message, &context);
+    }
+
+    fn deliver_to(&self, role: RoleName, from: Server, message: Message, context: &Context) {
         // Within the house values are shared, and take no room of their own.
         let size = if from == self.me { 0 } else { message.size() };
-        for role in message.heard_by() {
-            let lost = match role {
-                _ if !is_heard => {
-                    self.tell_drop(*role, message.name(), from, Cause::Apart, &context);
-                    continue;
-                }
-                RoleName::Proposer => post(&self.proposer, from, &message, &context, size),
-                RoleName::Acceptor => post(&self.acceptor, from, &message, &context, size),
-                RoleName::Learner => post(&self.learner, from, &message, &context, size),
-            };
-            if let Err(lost) = lost {
-                self.tell_drop(*role, message.name(), from, lost.into(), &context);
-            }
+        let name = message.name();
+        let haste = self.haste(role, from, &message);
+        let can_wait = move |_| self.can_wait(haste);
+        let lost = match role {
+            RoleName::Proposer => leave(&self.proposer, from, message, context, size, can_wait),
+            RoleName::Acceptor => leave(&self.acceptor, from, message, context, size, can_wait),
+            RoleName::Learner => leave(&self.learner, from, message, context, size, can_wait),
+        };
+        if let Err(lost) = lost {
+            self.tell_drop(role, name, from, lost.into(), context);
+        }
+    }
+
+    /// Whether a role must be woken for a message. Some are only of use with another that does wake it, or are among many
+    /// that say the same.
+    fn haste(&self, role: RoleName, from: Server, message: &Message) -> Haste {
+        match (role, message) {
+            (RoleName::Learner, Message::Accept { .. }) => Haste::IfBehind,
+            (RoleName::Learner, Message::Accepted { slots, .. }) => Haste::IfOpen(slots.last),
+            // How far others are is looked at only when something else happens. The own learner's first word starts work.
+            (RoleName::Proposer, Message::Beat { .. }) if from != self.me => Haste::No,
+            _ => Haste::Yes,
+        }
+    }
+
+    fn can_wait(&self, haste: Haste) -> bool {
+        match haste {
+            Haste::Yes => false,
+            Haste::No => true,
+            Haste::IfBehind => !self.demand.is_learner_behind.load(Ordering::Relaxed),
+            Haste::IfOpen(slot) => slot.0 <= self.demand.applied.load(Ordering::Relaxed),
         }
     }
 
@@ -285,13 +351,14 @@ fn say_last(sentence: String) {
     }
 }
 
-fn post<R: Role<Message = Message>>(
+fn leave<R: Role<Message = Message>>(
     mailbox: &Mailbox<R>,
     from: Server,
-    message: &Message,
+    message: Message,
     context: &Context,
     size: usize,
+    can_wait: impl FnOnce(usize) -> bool,
 ) -> Result<(), Lost> {
-    let input = Input::Message { from, message: message.clone() };
-    mailbox.post(Mail { context: context.clone(), input, size })
+    let mail = Mail { context: context.clone(), input: Input::Message { from, message }, size };
+    mailbox.leave(mail, can_wait)
 }

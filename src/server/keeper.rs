@@ -196,6 +196,7 @@ impl AtWork {
                     None => Message::Entries { entries: Vec::new(), applied: self.house.board.read().applied },
                 };
                 self.house.send(Servers::only(to), message, Context::default());
+                self.house.flush();
             }
             Part::OfClient { name, at_least, reply } => {
                 let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;

@@ -65,6 +65,7 @@ impl Cradle {
         }
         let opened = AcceptorJournal::open(&self.folder, self.house.options.segment_bytes());
         let (journal, recovered) = opened?;
+        let journal = journal.slowed_by(self.house.options.slow_disk);
         let mut acceptor = Acceptor::new(self.next_life()?);
         for record in recovered.records {
             acceptor.replay(record);
@@ -144,7 +145,7 @@ pub fn die<R: Role<Message = Message>, S: Shell<R>>(order: CrashOrder, up: Durat
         RoleName::Learner => "what it applied since its last checkpoint is gone with its memory; its peers have it",
     };
     house.line_because(name.into(), &Context::default(), lines::crash(order, up), Some(why.to_string()));
-    for item in inbox.items.try_iter() {
+    while let Some(item) = inbox.take_one() {
         if let Item::Mail(mail) = item {
             tell_lost(&mail.input, house::Cause::Crashed, &mail.context, shell);
         }

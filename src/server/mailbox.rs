@@ -1,10 +1,13 @@
 //! The mailbox of a role: a bounded queue that exists while the role lives.
+//!
+//! To wake a thread costs more than most of what it is woken for. So mail comes in two ways: [`Mailbox::post`] wakes the
+//! role, and [`Mailbox::leave`] may only put the mail there, for when the role is up for another reason. Whoever leaves
+//! mail must know that such a reason comes soon; at the latest it is one of the role's timers, some tens of milliseconds
+//! away.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
-
-use crossbeam_channel::{Receiver, Sender, bounded};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use crate::role::{Input, Role};
 use crate::trace::{Context, CrashCause, CrashPoint};
@@ -15,6 +18,10 @@ pub const MAILBOX_MAX: usize = 1_024;
 pub const MAILBOX_MAX_BYTES: usize = 16 << 20;
 /// Room beside that for what must not wait for others: orders, and the word that the learner is down.
 const RESERVED: usize = 8;
+/// A mailbox that is so full wakes its role, however unimportant its mail is.
+const QUIET_MAX: usize = MAILBOX_MAX / 4;
+/// And so does one with so many bytes.
+const QUIET_MAX_BYTES: usize = MAILBOX_MAX_BYTES / 4;
 
 /// An input on its way to a role, with the line and the request that it comes from.
 pub struct Mail<R: Role> {
@@ -58,26 +65,44 @@ pub enum Lost {
 
 /// The sending side; outlives the lives of its role.
 pub struct Mailbox<R: Role> {
-    open: RwLock<Option<Opening<R>>>,
+    open: RwLock<Option<Arc<Life<R>>>>,
 }
 
-struct Opening<R: Role> {
-    sender: Sender<Item<R>>,
-    load: Arc<Load>,
+/// What the two sides share in one life of the role.
+struct Life<R: Role> {
+    queue: Mutex<Queue<R>>,
+    arrived: Condvar,
 }
 
-/// How much mail there is.
-#[derive(Default)]
-struct Load {
-    count: AtomicUsize,
-    bytes: AtomicUsize,
+struct Queue<R: Role> {
+    items: VecDeque<Item<R>>,
+    /// Of the values in it.
+    bytes: usize,
+    /// The role waits, and nobody has woken it yet.
+    sleeps: bool,
+    /// One of the two sides has gone.
+    is_over: bool,
 }
 
 /// The receiving side of one life.
-pub struct Inbox<R: Role> {
-    /// The items.
-    pub items: Receiver<Item<R>>,
-    load: Arc<Load>,
+pub struct Inbox<R: Role>(Arc<Life<R>>);
+
+/// How a wait has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Something is there, or somebody has called.
+    Called,
+    /// The time is over.
+    TimedOut,
+    /// Nobody is left who could ever say anything.
+    Alone,
+}
+
+/// Whether the limits count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    Usual,
+    Reserved,
 }
 
 impl<R: Role> Mailbox<R> {
@@ -88,15 +113,17 @@ impl<R: Role> Mailbox<R> {
 
     /// A life begins, with an empty mailbox.
     pub fn open(&self) -> Inbox<R> {
-        let (sender, items) = bounded(MAILBOX_MAX + RESERVED);
-        let load = Arc::<Load>::default();
-        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(Opening { sender, load: load.clone() });
-        Inbox { items, load }
+        let queue = Queue { items: VecDeque::new(), bytes: 0, sleeps: false, is_over: false };
+        let life = Arc::new(Life { queue: Mutex::new(queue), arrived: Condvar::new() });
+        *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(life.clone());
+        Inbox(life)
     }
 
     /// The life is over: from now on everything is lost.
     pub fn close(&self) {
-        *self.open.write().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(life) = self.open.write().unwrap_or_else(PoisonError::into_inner).take() {
+            life.end();
+        }
     }
 
     /// Whether the role lives.
@@ -104,67 +131,142 @@ impl<R: Role> Mailbox<R> {
         self.open.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Hands an input to the role; never blocks.
+    /// Hands an input to the role and wakes it; never blocks.
     pub fn post(&self, mail: Mail<R>) -> Result<(), Lost> {
-        self.hand_over(|load| {
-            let size = mail.size;
-            if load.take(size) {
-                Ok((Item::Mail(mail), size))
-            } else {
-                load.give_back(size);
-                Err(Lost::Full)
-            }
-        })
+        self.hand_over(Item::Mail(mail), Room::Usual, |_| false)
+    }
+
+    /// Hands an input to the role, and wakes it unless that `can_wait`; never blocks. The question is asked under the lock
+    /// under which the role falls asleep: what the role has made known before that is heard here.
+    pub fn leave(&self, mail: Mail<R>, can_wait: impl FnOnce(usize) -> bool) -> Result<(), Lost> {
+        self.hand_over(Item::Mail(mail), Room::Usual, can_wait)
     }
 
     /// Hands over an input that must not be lost because others fill the mailbox; never blocks.
     pub fn post_reserved(&self, mail: Mail<R>) -> Result<(), Lost> {
-        self.hand_over(|load| {
-            let size = mail.size;
-            load.take(size);
-            Ok((Item::Mail(mail), size))
-        })
+        self.hand_over(Item::Mail(mail), Room::Reserved, |_| false)
     }
 
     /// Hands an order to the role; never blocks. An error if the role is down.
     pub fn order(&self, item: Item<R>) -> Result<(), Lost> {
-        self.hand_over(|load| {
-            load.take(0);
-            Ok((item, 0))
-        })
+        self.hand_over(item, Room::Reserved, |_| false)
     }
 
     /// Puts the item into the mailbox of this life, or of none: closing waits until it is in.
-    fn hand_over(&self, make: impl FnOnce(&Load) -> Result<(Item<R>, usize), Lost>) -> Result<(), Lost> {
+    fn hand_over(&self, item: Item<R>, room: Room, can_wait: impl FnOnce(usize) -> bool) -> Result<(), Lost> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(Opening { sender, load }) = open.as_ref() else { return Err(Lost::Down) };
-        let (item, size) = make(load)?;
-        sender.try_send(item).map_err(|error| {
-            load.give_back(size);
-            if error.is_full() { Lost::Full } else { Lost::Down }
-        })
+        open.as_ref().ok_or(Lost::Down)?.put(item, room, can_wait)
     }
 }
 
-impl Load {
-    /// Counts one more, and says whether that is within the limits. Counted first and given back if not: two senders
-    /// cannot both have the last of the room.
-    fn take(&self, size: usize) -> bool {
-        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let bytes = self.bytes.fetch_add(size, Ordering::Relaxed) + size;
-        count <= MAILBOX_MAX && bytes <= MAILBOX_MAX_BYTES
+impl<R: Role> Drop for Mailbox<R> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl<R: Role> Life<R> {
+    fn lock(&self) -> MutexGuard<'_, Queue<R>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give_back(&self, size: usize) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(size, Ordering::Relaxed);
+    fn put(&self, item: Item<R>, room: Room, can_wait: impl FnOnce(usize) -> bool) -> Result<(), Lost> {
+        let size = item.size();
+        let mut queue = self.lock();
+        let Queue { items, bytes, is_over, .. } = &mut *queue;
+        let has_room = match room {
+            Room::Usual => items.len() < MAILBOX_MAX && *bytes + size <= MAILBOX_MAX_BYTES,
+            Room::Reserved => items.len() < MAILBOX_MAX + RESERVED,
+        };
+        if *is_over {
+            return Err(Lost::Down);
+        }
+        if !has_room {
+            return Err(Lost::Full);
+        }
+        items.push_back(item);
+        *bytes += size;
+        let is_much = items.len() >= QUIET_MAX || *bytes >= QUIET_MAX_BYTES;
+        let count = items.len();
+        if queue.sleeps && (is_much || !can_wait(count)) {
+            queue.sleeps = false;
+            drop(queue);
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.lock().is_over = true;
+        self.arrived.notify_one();
+    }
+}
+
+impl<R: Role> Item<R> {
+    fn size(&self) -> usize {
+        if let Item::Mail(mail) = self { mail.size } else { 0 }
     }
 }
 
 impl<R: Role> Inbox<R> {
-    /// Takes note that an item has left the mailbox.
-    pub fn taken(&self, item: &Item<R>) {
-        self.load.give_back(if let Item::Mail(mail) = item { mail.size } else { 0 });
+    /// Waits until there is something that the role was called for, or until the deadline. Does not wait at all while
+    /// there is anything.
+    pub fn wait(&self, deadline: Option<Instant>) -> Waited {
+        let mut queue = self.0.lock();
+        if queue.items.is_empty() && !queue.is_over {
+            queue.sleeps = true;
+        }
+        while queue.sleeps && !queue.is_over {
+            let Some(deadline) = deadline else {
+                queue = self.0.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                queue.sleeps = false;
+                return Waited::TimedOut;
+            }
+            queue = self.0.arrived.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queue.sleeps = false;
+        if queue.is_over && queue.items.is_empty() { Waited::Alone } else { Waited::Called }
+    }
+
+    /// Takes what is there, in order: until it is so many items, or so many bytes and what reaches them, or an order, which
+    /// is the last that is taken.
+    pub fn take(&self, most: usize, most_bytes: usize, into: &mut Vec<Item<R>>) {
+        let mut queue = self.0.lock();
+        let mut bytes = 0;
+        for _ in 0..most {
+            let Some(item) = queue.items.pop_front() else { break };
+            bytes += item.size();
+            let is_order = !matches!(item, Item::Mail(_));
+            into.push(item);
+            if is_order || bytes >= most_bytes {
+                break;
+            }
+        }
+        queue.bytes -= bytes;
+    }
+
+    /// Takes the first item, if there is one.
+    pub fn take_one(&self) -> Option<Item<R>> {
+        let mut queue = self.0.lock();
+        let item = queue.items.pop_front()?;
+        queue.bytes -= item.size();
+        Some(item)
+    }
+
+    /// How many items are there.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.lock().items.len()
+    }
+}
+
+impl<R: Role> Drop for Inbox<R> {
+    fn drop(&mut self) {
+        self.0.lock().is_over = true;
     }
 }
 
@@ -177,11 +279,86 @@ mod tests {
     use crate::paxos::{Learner, Message, Slot};
     use crate::role::Server;
 
+    const PATIENCE: Duration = Duration::from_secs(20);
+
     type TestBox = Mailbox<Learner<Kv>>;
 
     fn mail(size: usize) -> Mail<Learner<Kv>> {
         let message = Message::CatchUp { from: Slot(1) };
         Mail { context: Context::default(), input: Input::Message { from: Server(1), message }, size }
+    }
+
+    fn take(inbox: &Inbox<Learner<Kv>>) {
+        assert!(inbox.take_one().is_some());
+    }
+
+    /// A role that sleeps in its inbox; gives how its wait has ended.
+    fn asleep(inbox: &Inbox<Learner<Kv>>, scope: &'static str) -> thread::JoinHandle<Waited> {
+        let inbox = Inbox(inbox.0.clone());
+        let sleeper = thread::Builder::new().name(scope.to_string());
+        let before = inbox.0.clone();
+        let handle = sleeper
+            .spawn(move || {
+                let waited = inbox.wait(Some(Instant::now() + PATIENCE));
+                // The other end of this test still needs the life.
+                std::mem::forget(inbox);
+                waited
+            })
+            .unwrap();
+        while !before.lock().sleeps {
+            thread::yield_now();
+        }
+        handle
+    }
+
+    #[test]
+    fn what_is_left_wakes_nobody_until_it_is_much_and_what_is_posted_does() {
+        let mailbox = TestBox::closed();
+        let inbox = mailbox.open();
+        let sleeper = asleep(&inbox, "few");
+        for _ in 1..QUIET_MAX {
+            mailbox.leave(mail(0), |_| true).unwrap();
+        }
+        assert!(inbox.0.lock().sleeps && !sleeper.is_finished());
+        mailbox.leave(mail(0), |_| true).unwrap();
+        assert_eq!(sleeper.join().unwrap(), Waited::Called, "so many inputs are a reason to wake");
+        assert_eq!(inbox.wait(None), Waited::Called, "nobody sleeps while something is there");
+        inbox.take(QUIET_MAX, 1, &mut Vec::new());
+        let sleeper = asleep(&inbox, "large");
+        mailbox.leave(mail(QUIET_MAX_BYTES - 1), |_| true).unwrap();
+        assert!(inbox.0.lock().sleeps && !sleeper.is_finished());
+        mailbox.leave(mail(1), |_| true).unwrap();
+        assert_eq!(sleeper.join().unwrap(), Waited::Called, "so are so many bytes");
+        inbox.take(2, usize::MAX, &mut Vec::new());
+        let sleeper = asleep(&inbox, "one");
+        mailbox.leave(mail(0), |_| true).unwrap();
+        mailbox.leave(mail(0), |_| false).unwrap();
+        assert_eq!(sleeper.join().unwrap(), Waited::Called);
+        let mut taken = Vec::new();
+        inbox.take(9, usize::MAX, &mut taken);
+        assert_eq!(taken.len(), 2, "both are there");
+        mailbox.leave(mail(0), |_| true).unwrap();
+        take(&inbox);
+        assert_eq!(inbox.wait(Some(Instant::now())), Waited::TimedOut);
+        let sleeper = asleep(&inbox, "end");
+        mailbox.close();
+        assert_eq!(sleeper.join().unwrap(), Waited::Alone);
+    }
+
+    #[test]
+    fn a_group_ends_with_its_limits_or_with_an_order() {
+        let mailbox = TestBox::closed();
+        let inbox = mailbox.open();
+        (0..9).for_each(|_| mailbox.post(mail(10)).unwrap());
+        mailbox.order(Item::Stop).unwrap();
+        mailbox.post(mail(10)).unwrap();
+        let group = |most, bytes| {
+            let mut items = Vec::new();
+            inbox.take(most, bytes, &mut items);
+            items.len()
+        };
+        assert_eq!((group(2, 1_000), group(9, 30), group(9, 31)), (2, 3, 4));
+        assert_eq!((group(9, 1_000), inbox.len()), (1, 1), "what came behind the order is for whoever comes behind");
     }
 
     #[test]
@@ -195,18 +372,16 @@ mod tests {
         // A full mailbox neither loses an order nor holds up whoever gives it.
         mailbox.post_reserved(mail(0)).unwrap();
         mailbox.order(Item::Stop).unwrap();
-        assert_eq!(inbox.items.len(), MAILBOX_MAX + 2);
-        let first = inbox.items.recv().unwrap();
-        inbox.taken(&first);
+        assert_eq!(inbox.len(), MAILBOX_MAX + 2);
+        take(&inbox);
         assert_eq!(mailbox.post(mail(0)), Err(Lost::Full), "what came beside the others counts too");
-        for _ in 0..2 {
-            inbox.taken(&inbox.items.recv().unwrap());
-        }
+        take(&inbox);
+        take(&inbox);
         mailbox.post(mail(0)).unwrap();
         assert_eq!(mailbox.post(mail(0)), Err(Lost::Full));
         // The room beside the others has an end too.
         while mailbox.order(Item::Stop).is_ok() {}
-        assert_eq!(inbox.items.len(), MAILBOX_MAX + RESERVED);
+        assert_eq!(inbox.len(), MAILBOX_MAX + RESERVED);
     }
 
     #[test]
@@ -219,7 +394,7 @@ mod tests {
         }
         assert_eq!(mailbox.post(mail(1)), Err(Lost::Full));
         mailbox.post(mail(0)).unwrap();
-        inbox.taken(&inbox.items.recv().unwrap());
+        take(&inbox);
         assert_eq!(mailbox.post(mail(quarter + 1)), Err(Lost::Full));
         mailbox.post(mail(quarter)).unwrap();
     }
@@ -233,9 +408,9 @@ mod tests {
             let senders = [(); 4].map(|()| scope.spawn(posting));
             senders.map(|sender| sender.join().unwrap()).iter().sum()
         });
-        assert_eq!(taken, inbox.items.len());
+        assert_eq!(taken, inbox.len());
         assert!(taken <= MAILBOX_MAX, "{taken}");
-        assert_eq!(inbox.load.bytes.load(Ordering::Relaxed), 10 * taken);
+        assert_eq!(inbox.0.lock().bytes, 10 * taken);
     }
 
     #[test]
@@ -249,9 +424,9 @@ mod tests {
         mailbox.close();
         assert!(!mailbox.is_open());
         assert_eq!(mailbox.post(mail(0)), Err(Lost::Down));
-        assert_eq!(first.items.len(), 1, "what was in it is there for the one who buries the role");
+        assert_eq!(first.len(), 1, "what was in it is there for the one who buries the role");
         let second = mailbox.open();
-        assert!(second.items.is_empty());
+        assert_eq!(second.len(), 0);
         mailbox.post(mail(MAILBOX_MAX_BYTES)).unwrap();
         // A life that ends without closing its mailbox is down as well.
         drop(second);

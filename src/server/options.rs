@@ -49,6 +49,9 @@ pub struct Options {
     /// Lets clients crash and restart roles
     #[arg(long)]
     pub lab: bool,
+    /// Each sync of the acceptor's disk takes so much longer, to see what a slow disk costs; with --lab only
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "lab")]
+    pub slow_disk: Option<Duration>,
     /// Allows addresses that are not loopback: everything is sent in the clear, and nobody is asked who they are
     #[arg(long)]
     pub insecure: bool,

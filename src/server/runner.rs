@@ -4,11 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::RecvTimeoutError;
-
 use super::disks::RoleDisk;
 use super::house::{Cause, House};
-use super::mailbox::{CrashOrder, Inbox, Item, Mail, Mailbox};
+use super::mailbox::{CrashOrder, Inbox, Item, Mail, Mailbox, Waited};
 use super::timers::Timers;
 use crate::paxos::{self, RoleName};
 use crate::random::Random;
@@ -36,6 +34,10 @@ pub trait Shell<R: Role> {
     fn publish(&self, role: &R);
     /// Whether an input must be dropped when the disk has no room.
     fn needs_room(&self, _input: &Input<R>) -> bool {
+        false
+    }
+    /// Whether another role of the server is about to write to the peers, and will write what this one has said too.
+    fn leaves_flush(&self) -> bool {
         false
     }
     /// The disk has no room any more, or has room again.
@@ -83,6 +85,9 @@ where
             }
             shell.publish(&role);
             take(released.into_actions(), &mut intake.timers, shell);
+            if !shell.leaves_flush() {
+                shell.house().flush();
+            }
             // Behind the messages: disks and peers begin sooner, and all replies of the group leave together.
             shell.house().send_replies();
         }
@@ -120,6 +125,8 @@ struct Doom {
 /// What comes to a role: mail and time-outs.
 struct Intake<'a, R: Role> {
     inbox: &'a Inbox<R>,
+    /// What was taken from it; empty between two groups, kept for its room.
+    taken: Vec<Item<R>>,
     timers: Timers<R::Timer>,
     /// All mail that was there at this moment has been taken, or a full group of it.
     emptied: Instant,
@@ -129,7 +136,8 @@ struct Intake<'a, R: Role> {
 
 impl<'a, R: Role<Message = paxos::Message>> Intake<'a, R> {
     fn new(inbox: &'a Inbox<R>, random: Random) -> Intake<'a, R> {
-        Intake { inbox, timers: Timers::new(random), emptied: Instant::now(), has_stopped: false }
+        let (taken, timers) = (Vec::new(), Timers::new(random));
+        Intake { inbox, taken, timers, emptied: Instant::now(), has_stopped: false }
     }
 
     /// Waits for an input or a timer until `patience`, then takes all that is there; gives the order to crash if it is
@@ -152,15 +160,14 @@ impl<'a, R: Role<Message = paxos::Message>> Intake<'a, R> {
             group.push((context, Input::Timeout(timer)));
         }
         let deadline = [self.timers.next_due(), patience, disk.next_ask()].into_iter().flatten().min();
-        let first = if group.is_empty() { self.wait(deadline) } else { None };
+        if group.is_empty() {
+            self.has_stopped |= self.inbox.wait(deadline) == Waited::Alone;
+        }
         self.emptied = Instant::now();
-        let mut bytes = 0;
-        for item in first.into_iter().chain(self.inbox.items.try_iter()) {
-            self.inbox.taken(&item);
+        self.inbox.take(GROUP_MAX - group.len().min(GROUP_MAX), disk.group_max_bytes(), &mut self.taken);
+        for item in self.taken.drain(..) {
             match item {
-                Item::Mail(mail) => {
-                    let Mail { context, input, size } = mail;
-                    bytes += size;
+                Item::Mail(Mail { context, input, .. }) => {
                     if shell.needs_room(&input) && !disk.has_room() {
                         tell_lost(&input, Cause::DiskFull, &context, shell);
                     } else {
@@ -169,27 +176,10 @@ impl<'a, R: Role<Message = paxos::Message>> Intake<'a, R> {
                 }
                 Item::Crash(order) => return Some(order),
                 // What came before is still done.
-                Item::Stop => {
-                    self.has_stopped = true;
-                    return None;
-                }
-            }
-            if group.len() >= GROUP_MAX || bytes >= disk.group_max_bytes() {
-                break;
+                Item::Stop => self.has_stopped = true,
             }
         }
         None
-    }
-
-    /// The next item, or None at the deadline.
-    fn wait(&mut self, deadline: Option<Instant>) -> Option<Item<R>> {
-        let received = match deadline {
-            None => self.inbox.items.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(deadline) => self.inbox.items.recv_deadline(deadline),
-        };
-        // Nobody is left who could ever say anything.
-        self.has_stopped |= matches!(received, Err(RecvTimeoutError::Disconnected));
-        received.ok()
     }
 }
 
@@ -199,20 +189,37 @@ where
     R: Role<Message = paxos::Message>,
     S: Shell<R>,
 {
-    let (drafts, todo) = sort(actions, |fact, context| shell.draft(fact, context));
     let house = shell.house();
+    let is_fact = |action: &Action<R>| matches!(action, Action::Fact(_));
+    if !actions.iter().flat_map(|(_, actions)| actions).any(is_fact) {
+        // Nothing to write, nothing to sort.
+        for (context, actions) in actions {
+            actions.into_iter().for_each(|action| act(action, context.clone(), timers, shell));
+        }
+        return;
+    }
+    let (drafts, todo) = sort(actions, |fact, context| shell.draft(fact, context));
     let ids = house.trace.write_group(&drafts);
     for (line, context, action) in todo {
         let context = match line.and_then(|line| Some((ids.get(line)?.clone()?, &drafts[line]))) {
             Some((id, draft)) => Context { re: Some(id), req: draft.req.clone() },
             None => context,
         };
-        match action {
-            Action::Send { to, message } => house.send(to, message, context),
-            Action::Arm(timer) => timers.arm(timer, context),
-            Action::Outcome(outcome) => shell.outcome(outcome, context),
-            Action::Fact(_) => {}
-        }
+        act(action, context, timers, shell);
+    }
+}
+
+/// Does what a role wants done.
+fn act<R, S>(action: Action<R>, context: Context, timers: &mut Timers<R::Timer>, shell: &S)
+where
+    R: Role<Message = paxos::Message>,
+    S: Shell<R>,
+{
+    match action {
+        Action::Send { to, message } => shell.house().send(to, message, context),
+        Action::Arm(timer) => timers.arm(timer, context),
+        Action::Outcome(outcome) => shell.outcome(outcome, context),
+        Action::Fact(_) => {}
     }
 }
 

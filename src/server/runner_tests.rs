@@ -152,7 +152,7 @@ struct Stage {
     mailbox: Arc<Mailbox<Echo>>,
     inbox: Arc<Inbox<Echo>>,
     /// What it sends to its own server.
-    sent: Inbox<Learner<Kv>>,
+    sent: Arc<Inbox<Learner<Kv>>>,
     told: Receiver<(&'static str, Instant)>,
     commits: Arc<Mutex<Vec<Vec<u64>>>>,
     entered: Receiver<()>,
@@ -172,7 +172,7 @@ impl Stage {
 
     fn new(trace: Trace, held: bool, room: Vec<bool>) -> Stage {
         let house = Arc::new(House::new(ME, Servers::first(1), Options::of(&[]), trace, Standing::member()));
-        let sent = house.learner.open();
+        let sent = Arc::new(house.learner.open());
         let mailbox = Arc::new(Mailbox::closed());
         let inbox = Arc::new(mailbox.open());
         let (tell, told) = unbounded();
@@ -222,7 +222,7 @@ impl Stage {
             Item::Mail(Mail { input: Input::Message { message: Message::CatchUp { from }, .. }, .. }) => from.0,
             _ => panic!("nobody else posts here"),
         };
-        self.sent.items.try_iter().map(number).collect()
+        std::iter::from_fn(|| self.sent.take_one()).map(number).collect()
     }
 
     fn told(&self) -> (&'static str, Instant) {
@@ -253,8 +253,9 @@ fn nothing_is_said_before_it_is_durable() {
     stage.await_commit();
     assert_eq!((stage.sent(), stage.house.trace.text()), (vec![], String::new()));
     stage.let_go();
-    let sent = stage.sent.items.recv_timeout(PATIENCE);
-    assert!(matches!(sent, Ok(Item::Mail(Mail { context: Context { re: Some(_), .. }, .. }))), "it names its line");
+    stage.sent.wait(Some(Instant::now() + PATIENCE));
+    let sent = stage.sent.take_one();
+    assert!(matches!(sent, Some(Item::Mail(Mail { context: Context { re: Some(_), .. }, .. }))), "it names its line");
     stage.stop();
     assert_eq!(stage.end().1, [[1]]);
 }
@@ -303,7 +304,7 @@ fn a_crash_before_the_step_loses_the_inputs() {
     assert_eq!((commits, sent), (vec![vec![1]], vec![1]));
     assert!(!lines.contains("number-2"), "{lines}");
     assert_eq!(lines.matches("DROP     msg=FILL from=s2 cause=crashed").count(), 1, "2 was in its hands: {lines}");
-    assert_eq!(inbox.items.len(), 1, "3 is left for whoever buries it");
+    assert_eq!(inbox.len(), 1, "3 is left for whoever buries it");
 }
 
 #[test]
@@ -342,16 +343,16 @@ fn a_crash_that_finds_no_turn_says_so() {
 #[test]
 fn the_lines_of_a_group_are_one_write_and_come_before_its_messages() {
     let (seen, at_write) = unbounded();
-    let sent = Arc::new(Mutex::new(None::<Receiver<Item<Learner<Kv>>>>));
+    let sent = Arc::new(Mutex::new(None::<Arc<Inbox<Learner<Kv>>>>));
     let outgoing = sent.clone();
     // The clock is read when a group of lines is written: how many messages have been sent by then?
     let clock = move || {
-        let count = outgoing.lock().unwrap().as_ref().map_or(0, Receiver::len);
+        let count = outgoing.lock().unwrap().as_ref().map_or(0, |sent| sent.len());
         let _ = seen.send(count);
         jiff::Timestamp::now()
     };
     let stage = Stage::new(Trace::to_memory_at(Process::server(ME, 1), clock), true, Vec::new());
-    *sent.lock().unwrap() = Some(stage.sent.items.clone());
+    *sent.lock().unwrap() = Some(stage.sent.clone());
     stage.ask(1);
     stage.await_commit();
     (2..=10).for_each(|n| stage.ask(n));
@@ -415,7 +416,7 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
         let mail = Mail { context: Context::default(), input: Input::Request(n % ARM), size: 0 };
         // A full mailbox is as busy as can be.
         let _ = stage.mailbox.post(mail);
-        stage.sent.items.try_iter().for_each(|item| stage.sent.taken(&item));
+        while stage.sent.take_one().is_some() {}
     }
     assert_eq!(stage.told().0, "silence");
     stage.stop();

@@ -1,5 +1,6 @@
 //! What the shell of each role adds to the common one: its lines, its outcomes, and what it shows of itself.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -43,6 +44,9 @@ impl Shell<Proposer> for ProposerShell {
     }
 
     fn publish(&self, role: &Proposer) {
+        let demand = &self.0.demand;
+        demand.wants_applied.store(role.wants_applied(), Ordering::Relaxed);
+        demand.worth.store(role.worth(), Ordering::Relaxed);
         self.0.board.update(|shown| shown.set_leader(role.leader()));
     }
 }
@@ -102,11 +106,16 @@ impl Shell<Acceptor> for AcceptorShell {
     }
 }
 
-/// The shell of a learner.
+/// The shell of a learner, and whether the proposer is about to write to the peers.
 #[derive(Clone)]
-pub struct LearnerShell(pub Arc<House>);
+pub struct LearnerShell(Arc<House>, Cell<bool>);
 
 impl LearnerShell {
+    /// The shell of this server's learner.
+    pub fn new(house: Arc<House>) -> LearnerShell {
+        LearnerShell(house, Cell::new(false))
+    }
+
     /// Says something to the learner whose shell this is.
     fn tell_learner(&self, request: LearnerRequest<Get>) {
         let mail = Mail { context: Context::default(), input: Input::Request(request), size: 0 };
@@ -140,8 +149,12 @@ impl Shell<Learner<Kv>> for LearnerShell {
             }
             LearnerOutcome::Advanced { applied, ids } => {
                 let input = Input::Request(ProposerRequest::Applied { slot: applied, ids });
+                let mail = Mail { context, input, size: 0 };
+                let wants = || self.0.demand.wants_applied.load(Ordering::Relaxed);
                 // Lost if the proposer is down or busy: the learner's next beat tells it the same slot.
-                let _ = self.0.proposer.post(Mail { context, input, size: 0 });
+                let is_told = self.0.proposer.leave(mail, |_| !wants()).is_ok();
+                // It goes on at once, and what it writes to the peers takes along what was said here.
+                self.1.set(is_told && wants());
             }
             LearnerOutcome::Answer { token, slot, answer } => {
                 let value = answer.value.map(serde_bytes::ByteBuf::from);
@@ -192,7 +205,14 @@ impl Shell<Learner<Kv>> for LearnerShell {
         }
     }
 
+    fn leaves_flush(&self) -> bool {
+        self.1.take()
+    }
+
     fn publish(&self, role: &Learner<Kv>) {
+        let demand = &self.0.demand;
+        demand.applied.store(role.applied().0, Ordering::Relaxed);
+        demand.is_learner_behind.store(role.known() > role.applied(), Ordering::Relaxed);
         self.0.board.update(|shown| {
             shown.applied = role.applied();
             shown.known = role.known();

@@ -232,7 +232,7 @@ impl Supervisor {
         let thread = match role {
             RoleName::Proposer => self.spawn(ProposerShell(house), begun, down, move || cradle.proposer(down))?,
             RoleName::Acceptor => self.spawn(AcceptorShell(house), begun, down, move || cradle.acceptor(down))?,
-            RoleName::Learner => self.spawn(LearnerShell(house), begun, down, move || cradle.learner(down))?,
+            RoleName::Learner => self.spawn(LearnerShell::new(house), begun, down, move || cradle.learner(down))?,
         };
         let options = &self.cradle.house.options;
         let post = &mut self.posts[role as usize];

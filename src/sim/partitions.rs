@@ -182,18 +182,32 @@ fn a_server_that_comes_back_from_a_partition_disturbs_nobody() {
     }
 }
 
-#[test]
-fn when_a_leader_dies_the_next_one_is_there_within_two_time_outs() {
+/// Something happens to the leader, and the next one is there within two of the longest time-outs.
+fn replaced_soon(what: &str, happens: impl Fn(&mut Case, Server)) {
     for seed in SEEDS {
         let mut case = Case::begin(seed, 5);
         let leader = case.leader().expect("it has begun").server;
-        case.world.kill(leader, Death::Process);
-        let (killed, before) = (case.now, case.chosen());
+        happens(&mut case, leader);
+        let (begun, before) = (case.now, case.chosen());
         while case.chosen() <= before.plus(10) {
-            let passed = case.now - killed;
-            assert!(passed <= 2 * ELECTION, "seed {seed}: nothing is chosen for {} ms", passed / MS);
+            let passed = case.now - begun;
+            assert!(passed <= 2 * ELECTION, "{what}, seed {seed}: nothing is chosen for {} ms", passed / MS);
             case.run(5 * MS);
         }
-        case.recovers("dead leader");
+        assert_ne!(case.recovers(what).server, leader, "{what}, seed {seed}");
     }
+}
+
+#[test]
+fn when_a_leader_dies_the_next_one_is_there_within_two_time_outs() {
+    replaced_soon("dead leader", |case, leader| case.world.kill(leader, Death::Process));
+}
+
+#[test]
+fn when_a_leader_is_cut_off_the_next_one_is_there_within_two_time_outs() {
+    replaced_soon("lost leader", |case, leader| {
+        for other in others(case.servers(), leader) {
+            case.cut(leader, other, true);
+        }
+    });
 }

@@ -18,7 +18,7 @@ use crate::kv::Kv;
 use crate::paxos::{Slot, StateMachine};
 
 const MAGIC: &[u8; 8] = b"PaxosBak";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The largest block, in bytes: a part of a state, and a large entry.
 const BLOCK_MAX_BYTES: usize = 4 << 20;
 

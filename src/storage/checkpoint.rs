@@ -54,7 +54,7 @@ const CACHE_BYTES: usize = 16 << 20;
 const KEYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("keys");
 const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, Error)]

@@ -112,6 +112,11 @@ impl Commands {
         }
     }
 
+    /// For how many commands nothing is under way.
+    pub(super) fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
     /// The oldest command that nothing is under way for.
     pub(super) fn next_idle(&self) -> Option<&Command> {
         self.idle.first().and_then(|arrival| self.by_arrival.get(arrival)).map(|pending| &pending.command)
@@ -219,6 +224,11 @@ impl Guests {
             self.queue.push_back(command);
         }
         has_room
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
     }
 
     /// The one that came first.

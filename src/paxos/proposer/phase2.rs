@@ -17,8 +17,9 @@ use crate::role::{Output, Servers};
 
 /// At most so many slots are open at one ballot.
 const WINDOW: u64 = 128;
-/// At most so many groups of commands are under way. One alone would let the disks rest while the votes travel, and many
-/// small ones cost more than they gain.
+/// At most so many groups of commands are under way. One alone would let the disks rest while the votes travel. But each
+/// group costs every server some wake-ups, and many small ones cost more than they gain: so the second must be as large as
+/// the first.
 const GROUPS_MAX: usize = 2;
 /// The values of one ACCEPT take about this many bytes at most, unless a single one is larger.
 const ACCEPT_BYTES: usize = 1 << 20;
@@ -84,6 +85,16 @@ impl Proposing {
     /// The first slot that is not proposed in yet.
     pub(super) fn next(&self) -> Slot {
         self.next
+    }
+
+    /// So many commands make a group that is worth to be proposed now.
+    pub(super) fn worth(&self) -> usize {
+        let is_full = self.groups.len() >= GROUPS_MAX || self.commands_left == 0 || !self.has_room();
+        match self.groups.len() {
+            0 => 1,
+            _ if is_full => usize::MAX,
+            _ => self.open.len(),
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -170,7 +181,7 @@ impl Proposer {
     /// others take turns.
     fn add_commands(&mut self, batch: &mut BTreeMap<Slot, (Value, Option<Ballot>)>) {
         let Phase::Proposing(work) = &mut self.phase else { return };
-        if work.next <= work.bound_to || work.groups.len() >= GROUPS_MAX {
+        if work.next <= work.bound_to || self.commands.idle() + self.guests.len() < work.worth() {
             return;
         }
         let (first, mut room) = (work.next, ACCEPT_BYTES);

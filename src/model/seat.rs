@@ -1,0 +1,108 @@
+//! A role's place in a model: the role, its disk and its timers, as one value that can be compared and hashed.
+
+use std::mem::discriminant;
+
+use crate::paxos::{CommandId, Slot, StateMachine, Value};
+use crate::role::{Action, Disk, Input, Role, turn};
+
+/// A role, and what outlives it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Seat<R: Role>
+where
+    R::Record: PartialEq + Eq + std::hash::Hash,
+{
+    pub(super) role: R,
+    /// All records that it has ever written.
+    pub(super) disk: Vec<R::Record>,
+    /// Those that may run out, in any order.
+    pub(super) timers: Vec<R::Timer>,
+}
+
+/// Memory that plays the disk.
+struct Memory<'a, T>(&'a mut Vec<T>);
+
+impl<T: Clone> Disk<T> for Memory<'_, T> {
+    type Error = std::convert::Infallible;
+
+    fn commit(&mut self, records: &[T]) -> Result<(), Self::Error> {
+        self.0.extend_from_slice(records);
+        Ok(())
+    }
+}
+
+impl<R: Role> Seat<R>
+where
+    R::Record: PartialEq + Eq + std::hash::Hash,
+{
+    pub(super) fn new(role: R) -> Seat<R> {
+        Seat { role, disk: Vec::new(), timers: Vec::new() }
+    }
+
+    /// One turn; its timers are armed, the rest of what it wants done is handed back.
+    pub(super) fn turn(&mut self, input: Input<R>) -> Vec<Action<R>> {
+        let Ok(actions) = turn(&mut self.role, [((), input)], &mut Memory(&mut self.disk), false);
+        let mut others = Vec::new();
+        for action in actions.into_iter().flat_map(|(_, actions)| actions) {
+            match action {
+                Action::Arm(timer) => {
+                    self.timers.retain(|armed| discriminant(armed) != discriminant(&timer));
+                    self.timers.push(timer);
+                }
+                other => others.push(other),
+            }
+        }
+        self.timers.sort_by_key(|timer| format!("{timer:?}"));
+        others
+    }
+
+    /// It has died; the new life knows what the disk knows.
+    pub(super) fn begin_again(&mut self, mut role: R) {
+        self.disk.iter().for_each(|record| role.replay(record.clone()));
+        (self.role, self.timers) = (role, Vec::new());
+    }
+}
+
+/// The simplest of all state machines: it remembers what was applied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Log(Vec<Value>);
+
+impl Log {
+    pub(super) fn applied(&self) -> impl Iterator<Item = (Slot, &Value)> {
+        (1..).map(Slot).zip(&self.0)
+    }
+}
+
+impl StateMachine for Log {
+    type Outcome = ();
+    type Query = ();
+    type Answer = ();
+    type Changes = ();
+
+    fn apply(&mut self, _slot: Slot, value: &Value) {
+        self.0.push(value.clone());
+    }
+
+    fn query(&self, (): &()) {}
+
+    fn digest(&self) -> u64 {
+        0
+    }
+
+    fn empty(&self) -> Log {
+        Log::default()
+    }
+
+    fn load(&mut self, _part: &[u8]) -> Result<(), String> {
+        Err("no state is sent in a model".to_string())
+    }
+
+    fn take_changes(&mut self) {}
+
+    fn changes_kept(&mut self) {}
+
+    fn changes_lost(&mut self) {}
+
+    fn recall(&self, _id: CommandId) -> Option<()> {
+        None
+    }
+}
