@@ -139,8 +139,8 @@ fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
         }
         assert!(case.parts() > 25, "seed {seed}: only {} parts were sent", case.parts());
         assert!(case.until(3 * SOON, Case::is_agreed), "seed {seed}: {:?}", applied(&case.world, AWAY));
-        // The logs of those who died have begun anew, each at its own checkpoint: it may take a state from several.
-        assert!((1..=5).contains(&case.installs()), "seed {seed}: {} snapshots", case.installs());
+        // Those who died have begun at their checkpoints again, and some of them needed another's state, too.
+        assert!(case.installs() >= 1, "seed {seed}");
     }
 }
 
