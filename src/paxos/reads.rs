@@ -77,6 +77,11 @@ impl<Q> Reads<Q> {
 }
 
 impl<M: StateMachine> Learner<M> {
+    /// The number of the round under way; while there is one, no read has an effect before it is over.
+    pub fn round(&self) -> Option<u64> {
+        self.reads.round.as_ref().map(|round| round.id)
+    }
+
     /// A read arrived: it waits for the next round to begin.
     pub(super) fn read(&mut self, token: u64, query: M::Query, out: &mut Output<Self>) {
         if self.reads.len() >= READS_MAX {

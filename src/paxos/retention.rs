@@ -18,7 +18,7 @@ pub const HARD_FACTOR: u64 = 8;
 /// How much of the past is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Retention {
-    /// A checkpoint is due after so many slots.
+    /// A checkpoint is due after so many slots; at least 1.
     pub checkpoint_slots: u64,
     /// Or after values of so many bytes.
     pub checkpoint_bytes: u64,
@@ -110,7 +110,7 @@ impl<M: StateMachine> Learner<M> {
     /// Has the state written down if it is time to: what has changed, as of this slot.
     pub(super) fn begin_checkpoint(&mut self, out: &mut Output<Self>) {
         let Past { retention, begun, bytes, is_wanted, not_before, .. } = self.past;
-        let is_due = self.applied.ahead_of(begun) >= retention.checkpoint_slots
+        let is_due = self.turns_by(self.applied) > self.turns_by(begun)
             || bytes >= retention.checkpoint_bytes
             || (is_wanted && self.applied > self.past.durable);
         if !is_due || self.past.writing.is_some() || self.beats < not_before {
@@ -122,6 +122,15 @@ impl<M: StateMachine> Learner<M> {
         if museum::is(Bug::B26) {
             out.outcome(LearnerOutcome::Durable { slot });
         }
+    }
+
+    /// How many checkpoints should have been begun by this slot. The servers take turns: what the disk of one is busy with
+    /// for a moment need not keep the others from being a majority.
+    fn turns_by(&self, slot: Slot) -> u64 {
+        let (servers, every) = (self.quorums.servers(), self.past.retention.checkpoint_slots);
+        let before = servers.iter().take_while(|server| *server < self.me).count() as u64;
+        let ahead = every / servers.len() as u64 * before;
+        slot.0.saturating_add(ahead) / every
     }
 
     /// The checkpoint as of `slot` is durable, or could not be written.

@@ -235,7 +235,9 @@ impl FrontDesk {
             return;
         }
         let request = LearnerRequest::Read { token: ticket, query: Get { key } };
-        if let Err(lost) = house.learner.post(Mail { context, input: Input::Request(request), size: 0 }) {
+        // It is for the next round of questions: the end of the one under way wakes the learner.
+        let is_early = |_| house.demand.round.load(Ordering::Relaxed) != 0;
+        if let Err(lost) = house.learner.leave(Mail { context, input: Input::Request(request), size: 0 }, is_early) {
             let reply = Reply::NotApplied(not_taken(RoleName::Learner, lost));
             house.desk.tell_read(ticket, reply, &Context::default());
         }

@@ -83,6 +83,8 @@ pub struct Demand {
     pub is_learner_behind: AtomicBool,
     /// The last slot that the learner has applied.
     pub applied: AtomicU64,
+    /// The learner's round of reads under way; 0 if there is none.
+    pub round: AtomicU64,
 }
 
 /// What a role must be woken for.
@@ -94,6 +96,8 @@ enum Haste {
     IfBehind,
     /// Votes for slots up to this one: there are more acceptors than a majority needs.
     IfOpen(Slot),
+    /// An answer in this round of reads, likewise.
+    IfRound(u64),
 }
 
 /// Messages that were lost.
@@ -223,6 +227,7 @@ impl House {
         match (role, message) {
             (RoleName::Learner, Message::Accept { .. }) => Haste::IfBehind,
             (RoleName::Learner, Message::Accepted { slots, .. }) => Haste::IfOpen(slots.last),
+            (RoleName::Learner, Message::ReadAnswer { id, .. }) => Haste::IfRound(*id),
             // How far others are is looked at only when something else happens. The own learner's first word starts work.
             (RoleName::Proposer, Message::Beat { .. }) if from != self.me => Haste::No,
             _ => Haste::Yes,
@@ -234,6 +239,7 @@ impl House {
             Haste::Yes => false,
             Haste::No => true,
             Haste::IfBehind => !self.demand.is_learner_behind.load(Ordering::Relaxed),
+            Haste::IfRound(id) => id != self.demand.round.load(Ordering::Relaxed),
             Haste::IfOpen(slot) => slot.0 <= self.demand.applied.load(Ordering::Relaxed),
         }
     }

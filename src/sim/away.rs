@@ -140,7 +140,8 @@ fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
         }
         assert!(case.parts() > 25, "seed {seed}: only {} parts were sent", case.parts());
         assert!(case.until(3 * SOON, Case::is_agreed), "seed {seed}: {:?}", applied(&case.world, AWAY));
-        assert_eq!(case.installs(), 1, "seed {seed}");
+        // Those who died have begun at their checkpoints again, and some of them needed another's state, too.
+        assert!(case.installs() >= 1, "seed {seed}");
     }
 }
 
