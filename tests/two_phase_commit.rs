@@ -50,11 +50,11 @@ fn clients_are_served_while_every_role_fails_and_the_lines_prove_that_nobody_was
 fn work(mut client: Client, id: u8, end: Instant) -> (u32, u32) {
     client.set_timeout(Duration::from_secs(3));
     let (mut done, mut failed) = (0, 0);
-    for n in 0.. {
+    for n in 0_u32.. {
         if Instant::now() > end {
             break;
         }
-        client.talk_to(Server(n % 5 + 1)).unwrap();
+        client.talk_to(Server((n % 5 + 1) as u8)).unwrap();
         let key = format!("k{}", n % 3);
         let ended = match n % 4 {
             0 => client.get(key.as_bytes()).map(|_| ()),
