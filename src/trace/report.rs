@@ -262,6 +262,7 @@ impl<'a> Look<'a> {
         };
         let found: Vec<&Outage> = self.outages.iter().filter(during).collect();
         let voter = self.voter().as_str();
+        let a_voter = if self.commits { "a participant" } else { "an acceptor" };
         let none = format!("no {voter} died and came back between the first operation and the last");
         let outage = found.first().ok_or(none)?;
         let lines: Vec<usize> = [Some(outage.crash), outage.restart].into_iter().flatten().collect();
@@ -269,13 +270,14 @@ impl<'a> Look<'a> {
             Some(Event::Restart { recovered: Recovered::Nothing, .. }) => "UNSAFE: with nothing",
             _ => "with what its disk knows",
         };
-        Ok((format!("{} times the {voter} of a server died and came back, {survived}", found.len()), lines))
+        Ok((format!("{} times {a_voter} died and came back, {survived}", found.len()), lines))
     }
 
     fn no_majority(&self) -> Found {
         let without = self.times_without_majority();
         if without.is_empty() {
-            return Err("enough of them were up at all times".into());
+            let enough = if self.commits { "every participant" } else { "a majority of acceptors" };
+            return Err(format!("{enough} was up at all times"));
         }
         let shown = without.into_iter().find_map(|(from, to, crash)| {
             let victim = self.exchanges.iter().find(|exchange| self.suffers(exchange, from, to))?;
