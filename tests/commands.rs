@@ -70,6 +70,7 @@ fn results_for_programs_can_be_read_by_one() {
 fn the_lines_of_a_run_can_stand_side_by_side_and_in_colour() {
     let cluster = Cluster::start(3, &[]);
     cluster.client_with_lines("c1", 1).put(b"color", b"blue").unwrap();
+    cluster.await_agreement();
     let run = cluster.folder.path().to_string_lossy().into_owned();
     let (code, text) = lab(&["logs", &run, "--req", "c1-2", "--columns"]);
     let head: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
