@@ -51,7 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<(String, u8), String> {
 }
 
 fn list() -> String {
-    LESSONS.iter().map(|lesson| format!("  {:<14} {}\n", lesson.name, lesson.title)).collect()
+    LESSONS.iter().map(|lesson| format!("  {:<16} {}\n", lesson.name, lesson.title)).collect()
 }
 
 /// The page of a lesson.
