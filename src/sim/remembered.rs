@@ -173,6 +173,9 @@ impl Ghost {
         // What the disk has lost is no longer known for certain.
         let forgotten = acceptor.truncated_below();
         let disk = self.disk(server);
+        // What it had forgotten, and knows again because the record of that is lost.
+        let again = acceptor.accepted().range(forgotten..disk.truncated_below.max(forgotten));
+        disk.accepted.extend(again.map(|(slot, held)| (*slot, held.clone())));
         disk.truncated_below = forgotten;
         disk.accepted = disk.accepted.split_off(&forgotten);
         for range in acceptor.damaged() {
