@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use paxos_kv::chaos;
 use paxos_kv::linearizability::cli::CheckArgs;
 use paxos_kv::linearizability::second_opinion;
 use paxos_kv::paxos::Slot;
@@ -52,6 +53,8 @@ enum Command {
     },
     /// Run whole clusters in virtual time, where everything that can go wrong does
     Simulate(sim::cli::Simulate),
+    /// Strike clusters of real processes with everything, and prove that they kept their word
+    Chaos(chaos::cli::Chaos),
     /// Tick what the run shows, each point with the lines that show it
     Report {
         /// Folder of the run, as runs/latest
@@ -135,6 +138,7 @@ fn run(command: Command) -> Result<(String, u8), String> {
             Ok(explain(&run, &audit))
         }
         Command::Simulate(options) => sim::cli::run(&options),
+        Command::Chaos(options) => chaos::cli::run(&options),
         Command::Report { dir, lines } => {
             let run = read(&dir)?;
             let (report, audit) = (Report::new(&run), Audit::new(&run));
