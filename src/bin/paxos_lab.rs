@@ -35,9 +35,10 @@ Examples:
   paxos-lab lesson one-value                  a scene that teaches one idea, as a page
   paxos-lab compare                           what two-phase commit and Paxos make of the same faults
   paxos-lab check runs/latest                 whether what the clients have seen is linearizable
+  paxos-lab chaos --minutes 1                 strike real processes, disks and networks, and judge what clients saw
 
 Exit codes: 0 done (audit, report: proved; check: linearizable), 1 failure, 2 usage, 6 not provable because lines are
-missing, or not decided, 7 a rule was broken."
+missing, or not decided, 7 a rule was broken, 8 no progress."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -55,6 +56,8 @@ enum Command {
     Simulate(sim::cli::Simulate),
     /// Strike clusters of real processes with everything, and prove that they kept their word
     Chaos(chaos::cli::Chaos),
+    /// Run a cluster whose roles fail for an hour, and show that nothing grows
+    Soak(chaos::soak::Soak),
     /// Tick what the run shows, each point with the lines that show it
     Report {
         /// Folder of the run, as runs/latest
@@ -139,6 +142,7 @@ fn run(command: Command) -> Result<(String, u8), String> {
         }
         Command::Simulate(options) => sim::cli::run(&options),
         Command::Chaos(options) => chaos::cli::run(&options),
+        Command::Soak(options) => chaos::soak::run(&options),
         Command::Report { dir, lines } => {
             let run = read(&dir)?;
             let (report, audit) = (Report::new(&run), Audit::new(&run));

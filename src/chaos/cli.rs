@@ -18,6 +18,7 @@ use super::round::play;
 use super::tools::Tools;
 use super::totals::Totals;
 use crate::duration::parse_duration;
+use crate::museum::Bug;
 use crate::protocol::Protocol;
 use crate::random::Random;
 
@@ -59,21 +60,62 @@ pub struct Chaos {
     /// Requests a second, at most [default: as suits the protocol]
     #[arg(long, value_name = "N")]
     rate: Option<u64>,
-    /// Where rounds are played, each in a folder of its own; those that fail stay
-    #[arg(long, value_name = "DIR", default_value = "runs/chaos")]
-    out: PathBuf,
     /// Add up what was done in this file
     #[arg(long, value_name = "FILE")]
     totals: Option<PathBuf>,
-    /// Keep the folder of every round
-    #[arg(long)]
-    keep: bool,
-    /// The server's programme [default: beside this one]
-    #[arg(long, value_name = "FILE")]
-    server: Option<PathBuf>,
+    /// Switch a bug of the museum on in every server (name one with --server that was built with the feature `museum`):
+    /// chaos should find it
+    #[arg(long, value_name = "BUG")]
+    bug: Option<Bug>,
     /// Judge the lines of a round that was kept, and run nothing
     #[arg(long, value_name = "DIR", conflicts_with_all = ["minutes", "seed", "rounds", "protocol", "lasts", "rate", "totals"])]
     replay: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where clusters run, and what runs.
+#[derive(Clone, Debug, Args)]
+pub struct Place {
+    /// Each run has a folder of its own in here; those that fail stay
+    #[arg(long, value_name = "DIR", default_value = "runs/chaos")]
+    out: PathBuf,
+    /// Keep the folder whatever comes of it
+    #[arg(long)]
+    pub keep: bool,
+    /// The server's programme [default: beside this one]
+    #[arg(long, value_name = "FILE")]
+    server: Option<PathBuf>,
+}
+
+impl Place {
+    /// The folder of all runs.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// The server's programme.
+    pub fn programme(&self) -> Result<PathBuf, String> {
+        let beside = || Ok(std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("paxos-server"));
+        let programme = self.server.clone().map_or_else(beside, Ok::<_, String>)?;
+        programme.canonicalize().map_err(|error| {
+            let path = programme.display();
+            format!(
+                "there is no server at {path} ({error}). Build it (cargo build --release), or name it with --server"
+            )
+        })
+    }
+}
+
+/// A flag that Ctrl-C and SIGTERM set; the second one ends this process at once.
+pub fn hear_signals() -> Result<Arc<AtomicBool>, String> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        let hear = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, is_over.clone())
+            .and_then(|_| signal_hook::flag::register(signal, is_over.clone()));
+        hear.map_err(|error| format!("cannot listen for signals: {error}"))?;
+    }
+    Ok(is_over)
 }
 
 /// Runs what the command line says; what to print, and the exit code.
@@ -84,36 +126,20 @@ pub fn run(options: &Chaos) -> Result<(String, u8), String> {
     if options.minutes.is_some_and(|minutes| !(0.0..=1e6).contains(&minutes)) {
         return Err("--minutes must be between 0 and a million".to_string());
     }
-    let programme = options.programme()?;
+    let programme = options.place.programme()?;
     alone();
-    let is_over = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // The second one ends this process at once.
-        let hear = signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, is_over.clone())
-            .and_then(|_| signal_hook::flag::register(signal, is_over.clone()));
-        hear.map_err(|error| format!("cannot listen for signals: {error}"))?;
-    }
-    std::fs::create_dir_all(&options.out).map_err(|error| format!("cannot make {}: {error}", options.out.display()))?;
-    sweep(&options.out);
+    let is_over = hear_signals()?;
+    std::fs::create_dir_all(&options.place.out)
+        .map_err(|error| format!("cannot make {}: {error}", options.place.out.display()))?;
+    sweep(&options.place.out);
     options.rounds(&programme, &is_over)
 }
 
 impl Chaos {
-    fn programme(&self) -> Result<PathBuf, String> {
-        let beside = || Ok(std::env::current_exe().map_err(|error| error.to_string())?.with_file_name("paxos-server"));
-        let programme = self.server.clone().map_or_else(beside, Ok::<_, String>)?;
-        programme.canonicalize().map_err(|error| {
-            let path = programme.display();
-            format!(
-                "there is no server at {path} ({error}). Build it (cargo build --release), or name it with --server"
-            )
-        })
-    }
-
     fn rounds(&self, programme: &Path, is_over: &AtomicBool) -> Result<(String, u8), String> {
         let begun = Instant::now();
         let first = self.seed.unwrap_or_else(|| Random::unseeded().next() >> 32);
-        let mut tools = Tools::find(&self.out);
+        let mut tools = Tools::find(&self.place.out);
         let mut say = std::io::stderr();
         tools.missing().for_each(|sentence| drop(writeln!(say, "{sentence}")));
         let (mut totals, mut all) = (Totals::default(), self.totals.as_deref().map(Totals::read).transpose()?);
@@ -123,9 +149,10 @@ impl Chaos {
             if is_over.load(Ordering::Relaxed) || time.is_some_and(|time| begun.elapsed() >= time) {
                 break;
             }
-            let plan = Plan::new(seed, Wishes { protocol: self.protocol, lasts: self.lasts, rate: self.rate });
+            let Chaos { protocol, lasts, rate, bug, .. } = *self;
+            let plan = Plan::new(seed, Wishes { protocol, lasts, rate, bug });
             print!("{plan}");
-            let folder = self.out.join(format!("round-{seed}"));
+            let folder = self.place.out.join(format!("round-{seed}"));
             let outcome = self.round(
                 &plan,
                 &folder,
@@ -174,7 +201,7 @@ impl Chaos {
                     played.done.power_cuts,
                 );
                 totals.iter_mut().for_each(|totals| totals.add(plan, &played, begun.elapsed()));
-                if !self.keep {
+                if !self.place.keep {
                     std::fs::remove_dir_all(folder).map_err(unplayed)?;
                 }
                 Ok(())

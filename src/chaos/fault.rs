@@ -45,6 +45,8 @@ pub enum Fault {
     Wipe(Server),
     /// Started on an old copy of its folder: nobody may believe it. It gets its own folder back at the end.
     RollBack(Server),
+    /// Strangers call: some say nothing, some the wrong thing, some half of the right one.
+    Strangers(Server),
     /// Something befalls what is said on these ways.
     Net(Ways, Effect),
 }
@@ -124,6 +126,7 @@ impl Fault {
             Fault::Damage(..) => "damaged files",
             Fault::Wipe(_) => "empty folder",
             Fault::RollBack(_) => "old copy of the folder",
+            Fault::Strangers(_) => "strangers at the door",
             Fault::Net(ways, effect) => match (effect, ways) {
                 (Effect::Hold | Effect::Swallow, Ways::Servers { both: true, .. }) => "partition",
                 (Effect::Hold | Effect::Swallow, Ways::Servers { both: false, .. }) => "partition, one way",
@@ -141,7 +144,7 @@ impl Fault {
     pub fn servers(&self) -> Servers {
         match self {
             Fault::Kill(servers) | Fault::PowerCut(servers) => *servers,
-            Fault::KillLeader | Fault::PauseLeader | Fault::Net(..) => Servers::NONE,
+            Fault::KillLeader | Fault::PauseLeader | Fault::Strangers(_) | Fault::Net(..) => Servers::NONE,
             Fault::Stumble(server, _)
             | Fault::Stop(server)
             | Fault::Pause(server)
@@ -209,6 +212,7 @@ impl Display for Fault {
             Fault::Damage(server, Part::Checkpoint) => write!(f, "damage the checkpoint of {server}"),
             Fault::Wipe(server) => write!(f, "start {server} on an empty folder"),
             Fault::RollBack(server) => write!(f, "start {server} on an old copy of its folder"),
+            Fault::Strangers(server) => write!(f, "strangers call {server}"),
             Fault::Net(Ways::Servers { from, to, both }, effect) => {
                 write!(f, "network from {from} to {to}{}: {effect}", if *both { " and back" } else { "" })
             }

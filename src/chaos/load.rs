@@ -1,5 +1,6 @@
 //! The clients of a round: the real client library, asking for as long as it lasts.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -115,38 +116,45 @@ impl<'a> Lane<'a> {
     fn live(&mut self) -> Result<(), String> {
         let (mut client, number) = self.load.client()?;
         self.note(|tally| tally.clients += 1);
-        let (mut asked, mut keys) = (0, std::collections::BTreeMap::new());
+        let (mut asked, mut keys) = (0, BTreeMap::new());
         let mut is_enough = false;
         loop {
             is_enough |= self.load.stop.load(Ordering::Relaxed);
-            while !is_enough && client.under_way() < self.load.plan.pipeline {
+            let mut ended = None;
+            if !is_enough && client.under_way() == 0 {
                 self.rest();
-                asked += 1;
-                let (key, action) = self.draw(number, asked);
-                if self.random.within(0..=49) == 0 {
-                    let server = Server(self.random.within(1..=self.load.cluster.servers().len() as u64) as u8);
-                    client.talk_to(server).map_err(|error| error.to_string())?;
+                for _ in 0..self.load.plan.pipeline {
+                    asked += 1;
+                    let (key, action) = self.draw(number, asked);
+                    if self.random.within(0..=19) == 0 {
+                        let server = Server(self.random.within(1..=self.load.cluster.servers().len() as u64) as u8);
+                        client.talk_to(server).map_err(|error| error.to_string())?;
+                    }
+                    keys.insert(client.submit(action).map_err(|error| error.to_string())?, key);
                 }
-                keys.insert(client.submit(action).map_err(|error| error.to_string())?, key);
+            } else {
+                ended = client.wait_any();
+                if ended.is_none() {
+                    return Ok(());
+                }
             }
-            let Some((ticket, ended)) = client.wait_any() else { return Ok(()) };
-            let key = keys.remove(&ticket);
-            self.take(key, &ended);
-            if matches!(ended.end, Err(ClientError::Unknown(_))) {
-                // It waits for what it has asked already.
-                is_enough = true;
-            }
-            if matches!(ended.end, Err(_)) && !self.load.stop.load(Ordering::Relaxed) {
-                let pause = self.random.within(AFTER_FAILURE.0..=AFTER_FAILURE.1);
-                std::thread::sleep(Duration::from_millis(pause));
+            while let Some((ticket, end)) = ended.take().or_else(|| client.take_ended()) {
+                self.take(keys.remove(&ticket), &end);
+                // One that has lost track asks nothing more, and waits for what it has asked already.
+                is_enough |= matches!(end.end, Err(ClientError::Unknown(_)));
+                if end.end.is_err() && !self.load.stop.load(Ordering::Relaxed) {
+                    let pause = self.random.within(AFTER_FAILURE.0..=AFTER_FAILURE.1);
+                    std::thread::sleep(Duration::from_millis(pause));
+                }
             }
         }
     }
 
-    /// No more requests than wanted.
+    /// No more requests than wanted. Nothing is under way meanwhile: a client notices an answer only while it is asked to,
+    /// and an answer that is noticed late proves less.
     fn rest(&mut self) {
-        let LoadPlan { clients, rate, .. } = self.load.plan;
-        let interval = Duration::from_secs_f64(*clients as f64 / (*rate).max(1) as f64);
+        let LoadPlan { clients, pipeline, rate, .. } = self.load.plan;
+        let interval = Duration::from_secs_f64((*clients * *pipeline as u64) as f64 / (*rate).max(1) as f64);
         let now = Instant::now();
         if self.next > now {
             std::thread::sleep(self.next - now);

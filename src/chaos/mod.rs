@@ -20,6 +20,7 @@ mod plan;
 mod proxy;
 mod round;
 mod seat;
+pub mod soak;
 mod stage;
 mod striker;
 mod tools;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::fault::{Fault, Part, Ways};
 use super::proxy::Effect;
+use crate::museum::Bug;
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{Server, Servers};
@@ -72,6 +73,8 @@ pub struct Wishes {
     pub lasts: Option<Duration>,
     /// Requests a second; each seed decides if None.
     pub rate: Option<u64>,
+    /// A bug of the museum in every server.
+    pub bug: Option<Bug>,
 }
 
 impl Plan {
@@ -88,7 +91,7 @@ impl Plan {
         let drawn = Duration::from_millis(random.within(15_000..=30_000));
         let lasts = wishes.lasts.unwrap_or(drawn);
         let mut of = |choices: &[u64]| choices[random.within(0..=choices.len() as u64 - 1) as usize];
-        let options = vec![
+        let mut options = vec![
             "--segment-kib".to_string(),
             of(&[256, 512, 1024]).to_string(),
             "--checkpoint-slots".to_string(),
@@ -96,17 +99,23 @@ impl Plan {
             "--keep-slots".to_string(),
             of(&[50, 500, 2_000]).to_string(),
         ];
+        if let Some(bug) = wishes.bug {
+            options.extend(["--bug".to_string(), bug.name().to_string()]);
+        }
         let failing: &[&str] = match of(&[0, 0, 0, 1]) {
             1 => &["--fail", "all", "--mean-up", "4s", "--mean-down", "600ms"],
             _ => &[],
         };
         let load = LoadPlan {
             clients: of(&[4, 6, 8, 10]),
-            pipeline: of(&[1, 1, 2, 4]) as usize,
+            pipeline: of(&[1, 1, 2, 8]) as usize,
             rate: wishes.rate.unwrap_or(if protocol == Protocol::MultiPaxos { 2_500 } else { 1_000 }),
             keys: of(&[6, 12, 24]),
             reads: of(&[25, 40, 60]),
-            patience: (Duration::from_millis(of(&[300, 500, 1_000])), Duration::from_millis(of(&[2_000, 4_000]))),
+            patience: {
+                let one = of(&[300, 500, 1_000]);
+                (Duration::from_millis(one), Duration::from_millis(one * of(&[1, 2, 4, 8])))
+            },
         };
         let mut drawer = Drawer::new(random, protocol);
         let strikes = drawer.strikes(lasts);
@@ -145,10 +154,11 @@ enum Class {
     Break,
     Corrupt,
     Repeat,
+    Strangers,
 }
 
 impl Class {
-    const ALL: [Class; 18] = [
+    const ALL: [Class; 19] = [
         Class::Pause,
         Class::Stumble,
         Class::Stop,
@@ -167,6 +177,7 @@ impl Class {
         Class::Break,
         Class::Corrupt,
         Class::Repeat,
+        Class::Strangers,
     ];
 }
 
@@ -204,9 +215,9 @@ impl Drawer {
         }
         let mut at = self.millis(1_000, 4_000);
         while at < lasts {
-            if let Some(effect) = self.of_the_network() {
+            if let Some(fault) = self.of_the_network() {
                 let length = self.millis(100, 3_500);
-                strikes.push(Strike { at, lasts: length, fault: effect });
+                strikes.push(Strike { at, lasts: length, fault });
             }
             at += self.millis(300, 2_500);
         }
@@ -288,7 +299,11 @@ impl Drawer {
     }
 
     fn of_the_network(&mut self) -> Option<Fault> {
-        let (class, effect) = match self.random.within(0..=9) {
+        let (class, effect) = match self.random.within(0..=10) {
+            10 => {
+                let strangers = Fault::Strangers(self.server());
+                return self.has(Class::Strangers).then_some(strangers);
+            }
             0..=1 => (Class::Partition, Effect::Swallow),
             2..=3 => (Class::Partition, Effect::Hold),
             4 => (Class::Slow, Effect::Slow { delay: self.millis(0, 40), jitter: self.millis(1, 60) }),
@@ -368,7 +383,7 @@ mod tests {
 
     use super::*;
 
-    const NONE: Wishes = Wishes { protocol: None, lasts: None, rate: None };
+    const NONE: Wishes = Wishes { protocol: None, lasts: None, rate: None, bug: None };
 
     #[test]
     fn a_seed_means_the_same_each_time_and_another_seed_something_else() {
@@ -386,7 +401,7 @@ mod tests {
             let plans: Vec<Plan> = (1..=300).map(|seed| Plan::new(seed, wishes)).collect();
             let kinds: BTreeSet<&str> =
                 plans.iter().flat_map(|plan| &plan.strikes).map(|one| one.fault.kind()).collect();
-            assert_eq!(kinds.len(), 28, "{kinds:?}");
+            assert_eq!(kinds.len(), 29, "{kinds:?}");
         }
     }
 

@@ -47,6 +47,11 @@ pub fn play(
     let played = act(plan, folder, programme, tools, is_over, &mut done);
     match played.and_then(|tally| Ok((tally, judge(folder)?))) {
         Ok((tally, judgement)) => Ok(Played { done, tally, judgement }),
+        // Where nothing moves, something may be wrong as well, and that is the worse news.
+        Err(failure @ Failure::Stuck(_)) => match judge(folder) {
+            Err(broken @ Failure::Broken(_)) => Err((broken, done)),
+            _ => Err((failure, done)),
+        },
         Err(failure) => Err((failure, done)),
     }
 }
@@ -68,7 +73,9 @@ fn act(
     let acted = std::thread::scope(|scope| {
         let clients = employ(scope, &load);
         let mut striker = Striker::new(&mut stage, tools, plan.seed);
-        let struck = strike(&mut striker, plan, is_over).and_then(|()| heal(&mut striker, plan, &load));
+        let struck = strike(&mut striker, plan, is_over)
+            .and_then(|()| striker.end_all())
+            .and_then(|()| heal(striker.stage(), plan, &load));
         let story = striker.story().to_string();
         *done = std::mem::take(&mut striker.done);
         load.stop.store(true, Ordering::Relaxed);
@@ -83,14 +90,16 @@ fn act(
     Ok(load.tally())
 }
 
-type Clients<'scope> = Vec<ScopedJoinHandle<'scope, Result<(), String>>>;
+/// The threads of a load.
+pub type Clients<'scope> = Vec<ScopedJoinHandle<'scope, Result<(), String>>>;
 
-fn employ<'scope>(scope: &'scope Scope<'scope, '_>, load: &'scope Load<'scope>) -> Clients<'scope> {
+/// Clients begin to ask.
+pub fn employ<'scope>(scope: &'scope Scope<'scope, '_>, load: &'scope Load<'scope>) -> Clients<'scope> {
     (0..load.plan.clients).map(|lane| scope.spawn(move || load.run(lane))).collect()
 }
 
 /// Every client comes home: each request has ended, in time.
-fn dismiss(clients: Clients<'_>, plan: &Plan) -> Result<(), Failure> {
+pub fn dismiss(clients: Clients<'_>, plan: &Plan) -> Result<(), Failure> {
     let deadline = Instant::now() + plan.load.patience.1 + SLACK;
     while clients.iter().any(|client| !client.is_finished()) {
         if Instant::now() >= deadline {
@@ -139,9 +148,7 @@ fn strike(striker: &mut Striker<'_>, plan: &Plan, is_over: &AtomicBool) -> Resul
 }
 
 /// Everything is whole again, roles fail no more, and clients get on with it.
-fn heal(striker: &mut Striker<'_>, plan: &Plan, load: &Load<'_>) -> Result<(), Failure> {
-    striker.end_all()?;
-    let stage = striker.stage();
+pub fn heal(stage: &mut Stage, plan: &Plan, load: &Load<'_>) -> Result<(), Failure> {
     stage.look()?;
     for (server, seat) in &mut stage.seats {
         if !plan.failing.is_empty() {
@@ -166,7 +173,7 @@ fn heal(striker: &mut Striker<'_>, plan: &Plan, load: &Load<'_>) -> Result<(), F
 }
 
 /// All have the same state, each can be written to and read from, and each ends well.
-fn finish(stage: &mut Stage) -> Result<(), Failure> {
+pub fn finish(stage: &mut Stage) -> Result<(), Failure> {
     stage.await_that("all five servers have the same state", is_healed)?;
     let cluster = stage.direct.clone();
     let identity = Identity::in_folder(&stage.folder, Some("final"), cluster.servers()).map_err(Failure::Unplayed)?;

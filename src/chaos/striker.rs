@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +25,8 @@ use crate::role::{Server, Servers};
 
 /// A server that is given little time gets it in slices of so long.
 const SLICE: Duration = Duration::from_millis(60);
+/// So many strangers call at a time.
+const STRANGERS: u64 = 40;
 /// A server with damaged files is given so long to say whether it starts, and one that must end, to end.
 const SAYS_WITHIN: Duration = Duration::from_secs(3);
 
@@ -35,6 +39,8 @@ pub struct Done {
     pub kills: u64,
     /// Disks whose power was cut.
     pub power_cuts: u64,
+    /// What servers did about it, where they had a choice.
+    pub met: BTreeMap<&'static str, u64>,
     /// What was not done, and why not.
     pub skipped: BTreeMap<String, u64>,
 }
@@ -67,6 +73,8 @@ enum Rest {
     Wounds(Vec<Flip>),
     /// Where the server's own folder is meanwhile.
     Folder(PathBuf),
+    /// Their connections end with this.
+    Strangers(Vec<TcpStream>),
 }
 
 impl<'a> Striker<'a> {
@@ -92,6 +100,11 @@ impl<'a> Striker<'a> {
         let at = self.begun.elapsed().as_secs_f64();
         // Writing to a string does not fail.
         let _ = writeln!(self.story, "{now:.6} {at:7.3} s  {what}");
+    }
+
+    fn meet(&mut self, what: &'static str) {
+        self.tell(what);
+        *self.done.met.entry(what).or_default() += 1;
     }
 
     fn skip(&mut self, fault: &Fault, why: &str) {
@@ -201,6 +214,10 @@ impl<'a> Striker<'a> {
                 return Ok(Some(Rest::Folder(kept)));
             }
             Fault::RollBack(server) => return self.roll_back(*server, strike),
+            Fault::Strangers(server) => {
+                let streams = strangers(self.stage, *server, &mut self.random);
+                return Ok(Some(Rest::Strangers(streams)));
+            }
             Fault::Net(ways, effect) => {
                 if let Some(net) = &self.stage.net {
                     net.begin(strike, &ways.all(), *effect);
@@ -250,7 +267,9 @@ impl<'a> Striker<'a> {
                         return Err(Failure::Broken(why));
                     }
                     undo(&wounds).map_err(|error| Failure::Unplayed(format!("cannot repair files: {error}")))?;
-                    self.tell("it has refused to start, and gets the right bytes back");
+                    self.meet("refused to start with damaged files, and got the right bytes back");
+                } else {
+                    self.meet("started with damaged files, and repaired them");
                 }
                 self.stage.seat(*server).may_end = false;
             }
@@ -259,6 +278,7 @@ impl<'a> Striker<'a> {
                 self.kill(servers);
                 self.put_back(*server, &kept)?;
             }
+            (_, Rest::Strangers(streams)) => drop(streams),
             (Fault::Net(ways, _), _) => {
                 if let Some(net) = &self.stage.net {
                     net.end(strike, &ways.all());
@@ -330,13 +350,13 @@ impl<'a> Striker<'a> {
     fn await_good_end(&mut self, server: Server) -> Result<(), Failure> {
         let seat = self.stage.seat(server);
         match seat.await_end(SAYS_WITHIN) {
-            Some(status) if status.code() == Some(1) => self.tell("it has ended by itself"),
+            Some(status) if status.code() == Some(1) => self.meet("ended by itself when its disk failed"),
             Some(status) => {
                 let why = format!("server {} met a disk that fails and ended with {status}", server.0);
                 return Err(Failure::Broken(why));
             }
             None => {
-                self.tell("it has not noticed, and is killed");
+                self.meet("had nothing to write when its disk failed");
                 self.kill([server].into_iter().collect());
             }
         }
@@ -423,6 +443,29 @@ impl<'a> Striker<'a> {
         }
         Ok(())
     }
+}
+
+/// Calls both doors of a server, and says nothing, noise, or half of what a friend would say.
+fn strangers(stage: &Stage, server: Server, random: &mut Random) -> Vec<TcpStream> {
+    let Some(member) = stage.direct.member(server) else { return Vec::new() };
+    let mut streams = Vec::new();
+    for number in 0..STRANGERS {
+        let address = if number % 2 == 0 { member.peer } else { member.client };
+        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) else { continue };
+        let noise: Vec<u8> = (0..random.within(0..=600)).map(|_| random.next() as u8).collect();
+        let said = match random.within(0..=3) {
+            0 => Vec::new(),
+            1 => noise,
+            // The right first words, and then a length that lies.
+            2 => [&b"PXKV\x03\x00"[..], &u32::MAX.to_le_bytes(), &noise].concat(),
+            _ => [&b"PXKV\x03\x00"[..], &40u32.to_le_bytes(), &[0; 4]].concat(),
+        };
+        // Whoever is hung up on has said enough.
+        let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
+        let _ = stream.write_all(&said);
+        streams.push(stream);
+    }
+    streams
 }
 
 /// Stops and continues a process, so that it runs for so much of a hundred parts of the time.

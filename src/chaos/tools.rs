@@ -54,6 +54,12 @@ impl Tools {
         tools
     }
 
+    /// Nothing but processes.
+    pub fn none() -> Tools {
+        let needs = [Need::Mounts, Need::PowerCuts, Need::Freezing, Need::Tracing];
+        Tools { missing: needs.map(|need| (need, "not asked for".to_string())).into(), cutter: None }
+    }
+
     /// Whether it can be done.
     pub fn can(&self, need: Need) -> bool {
         !self.missing.contains_key(&need)

@@ -38,6 +38,8 @@ pub struct Totals {
     pub power_cuts: u64,
     /// Strikes, by kind.
     pub strikes: BTreeMap<String, u64>,
+    /// What servers did about them, where they had a choice.
+    pub met: BTreeMap<String, u64>,
     /// Strikes that were planned and not struck, and why.
     pub skipped: BTreeMap<String, u64>,
 }
@@ -96,6 +98,9 @@ impl Totals {
         for (kind, count) in &done.strikes {
             *self.strikes.entry((*kind).to_string()).or_default() += count;
         }
+        for (what, count) in &done.met {
+            *self.met.entry((*what).to_string()).or_default() += count;
+        }
         for (why, count) in &done.skipped {
             *self.skipped.entry(why.clone()).or_default() += count;
         }
@@ -123,6 +128,9 @@ impl Display for Totals {
         writeln!(f, "requests: {}", list(&self.outcomes))?;
         writeln!(f, "{} processes killed, {} disks without power", self.kills, self.power_cuts)?;
         writeln!(f, "strikes: {}", list(&self.strikes))?;
+        if !self.met.is_empty() {
+            writeln!(f, "servers: {}", list(&self.met))?;
+        }
         if !self.skipped.is_empty() {
             writeln!(f, "not struck: {}", list(&self.skipped))?;
         }
