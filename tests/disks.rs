@@ -331,3 +331,28 @@ fn a_file_that_finds_no_room_to_grow_stays_as_it_was_and_takes_none() {
     file.set_length(20_000 + free / 2).unwrap();
     assert!(disk.free() <= free / 2, "there is room for what it has become");
 }
+
+/// Found by chaos: a server that could not open the file in which it remembers its peers refused them for ever.
+#[test]
+fn a_server_that_may_open_no_more_files_knows_its_peers_again_when_it_may() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let mut cluster = Cluster::start(3, &["--seed", "1"]);
+    let pid = Pid::from_raw(cluster.pid(1) as i32);
+    // It allows itself as many as it may have.
+    let most = getrlimit(Resource::Nofile).maximum;
+    let before = Rlimit { current: most, maximum: most };
+    // One file more lets it hear who calls, and then not write that down.
+    for more in 0..3 {
+        let open = fs::read_dir(format!("/proc/{}/fd", cluster.pid(1))).unwrap().count() as u64;
+        prlimit(pid, Resource::Nofile, Rlimit { current: Some(open + more), maximum: before.maximum }).unwrap();
+        cluster.kill(&[2]);
+        cluster.run(2);
+        await_some("the other one is connected", || {
+            cluster.status(2).filter(|status| status.linked.contains(Server(3)))
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        prlimit(pid, Resource::Nofile, before.clone()).unwrap();
+        cluster.await_all();
+    }
+    cluster.await_agreement();
+}
