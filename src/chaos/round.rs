@@ -13,7 +13,6 @@ use super::striker::{Done, Striker};
 use super::tools::Tools;
 use crate::client::identity::Identity;
 use crate::client::{Client, ClientOptions};
-use crate::role::Server;
 
 /// So long clients go on when all faults are over.
 const PEACE: Duration = Duration::from_millis(1_500);
@@ -197,7 +196,7 @@ pub fn finish(stage: &mut Stage) -> Result<(), Failure> {
         }
     }
     stage.await_that("all five servers have the same state", is_healed)?;
-    for server in cluster.servers().iter().map(|Server(number)| Server(number)) {
+    for server in cluster.servers().iter() {
         stage.seat(server).stop().map_err(Failure::Broken)?;
     }
     Ok(())

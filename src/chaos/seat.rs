@@ -1,6 +1,7 @@
 //! One server: its process, which comes and goes, and its disk, which stays.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,9 @@ use crate::role::Server;
 /// How long a process that was told to end may take.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
+/// A process that was started so shortly ago may not have come to its first line.
+const YOUNG: Duration = Duration::from_secs(10);
+
 /// A server of the cluster under fire.
 pub struct Seat {
     /// Its number.
@@ -24,6 +28,9 @@ pub struct Seat {
     programme: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
+    /// When it was started, and how it has ended since.
+    since: Instant,
+    end: Option<ExitStatus>,
     tracer: Option<Child>,
     /// The strike that it is under.
     pub engaged: Option<usize>,
@@ -34,7 +41,19 @@ pub struct Seat {
 impl Seat {
     /// A server that does not run yet.
     pub fn new(server: Server, ground: Ground, lines: PathBuf, programme: PathBuf, arguments: Vec<String>) -> Seat {
-        Seat { server, ground, lines, programme, arguments, child: None, tracer: None, engaged: None, may_end: false }
+        Seat {
+            server,
+            ground,
+            lines,
+            programme,
+            arguments,
+            child: None,
+            since: Instant::now(),
+            end: None,
+            tracer: None,
+            engaged: None,
+            may_end: false,
+        }
     }
 
     /// Its data folder.
@@ -66,7 +85,7 @@ impl Seat {
         if self.is_running() {
             return Ok(());
         }
-        self.may_end = false;
+        (self.may_end, self.end, self.since) = (false, None, Instant::now());
         let failed = |error| format!("cannot start {}: {error}", self.programme.display());
         std::fs::create_dir_all(lines).map_err(failed)?;
         let errors: File =
@@ -96,12 +115,17 @@ impl Seat {
         self.child.is_some()
     }
 
-    /// How it has ended by itself, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
+    /// How it has ended by itself since it was started, if that is news.
+    pub fn news_of_end(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok().flatten()?;
-        self.child = None;
+        (self.child, self.end) = (None, Some(status));
         self.untrace();
         Some(status)
+    }
+
+    /// How it has ended by itself since it was started.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.news_of_end().or(self.end)
     }
 
     /// Waits until it ends by itself.
@@ -153,6 +177,8 @@ impl Seat {
         self.signal(Signal::TERM);
         match self.await_end(ENDS_WITHIN) {
             Some(status) if status.success() => Ok(()),
+            // It had not come so far as to hear signals.
+            Some(status) if status.signal() == Some(Signal::TERM.as_raw()) && self.since.elapsed() < YOUNG => Ok(()),
             Some(status) => Err(format!("server {} was told to stop and ended with {status}", self.server.0)),
             None => Err(format!("server {} was told to stop and runs on after {ENDS_WITHIN:?}", self.server.0)),
         }

@@ -92,7 +92,7 @@ impl Stage {
     /// Nobody may have ended by itself who was not made to.
     pub fn look(&mut self) -> Result<(), Failure> {
         for seat in self.seats.values_mut() {
-            let Some(status) = seat.ended() else { continue };
+            let Some(status) = seat.news_of_end() else { continue };
             if !seat.may_end {
                 let words: Vec<String> = seat.errors().lines().rev().take(3).map(str::to_string).collect();
                 let words = words.into_iter().rev().collect::<Vec<_>>().join("\n  ");

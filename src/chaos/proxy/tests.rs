@@ -10,7 +10,7 @@ const BACK: Way = (Place::Server(Server(2)), Place::Server(Server(1)));
 
 /// A network of two, in which server 2 says everything back.
 fn net(repeats: bool) -> Net {
-    let mut free = || TcpListener::bind("127.0.0.1:0");
+    let free = || TcpListener::bind("127.0.0.1:0");
     let mut targets = BTreeMap::new();
     for server in [1, 2] {
         let (peer, client) = (free().unwrap(), free().unwrap());
