@@ -326,6 +326,8 @@ impl SimServer {
     fn recover_again(&self, nature: &mut Nature, records: &[AcceptorRecord]) {
         let Some(process) = &self.process else { return };
         let copy = Folder { top: self.folder.top.fork(), journal: self.folder.journal.fork(), ..Folder::default() };
+        // Whether there is room for another life is another matter.
+        copy.journal.set_capacity(None);
         let again = copy.open_journal(&process.identity, self.segment_bytes);
         // Files that nobody needs may be gone by then, so what is known counts, and not what it was put together from.
         let known = |records: &[AcceptorRecord]| {
