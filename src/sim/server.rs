@@ -15,6 +15,7 @@ use super::marks::Mark;
 use super::nature::{Event, Micros, Nature, Place};
 use super::network::Node;
 use super::plan::Plan;
+use super::reigns::WINDOW;
 use crate::kv::Kv;
 use crate::museum::{self, Bug};
 use crate::net::{Envelope, PEER_FRAME_MAX_BYTES, Said, WhyNotApplied, frame, unframe};
@@ -265,7 +266,7 @@ impl SimServer {
     fn start_proposer(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
         let (rounds, record) = self.folder.open_rounds(&process.identity)?;
-        let mut proposer = Proposer::new(self.me, self.quorums, self.protocol.policy());
+        let mut proposer = Proposer::new(self.me, self.quorums, self.protocol.policy()).with_window(WINDOW);
         proposer.replay(record);
         if let Some(down) = down {
             self.line(RoleTag::Proposer, lines::restarted_proposer(down, proposer.next_round()));
