@@ -23,8 +23,8 @@ pub enum Fault {
     PauseLeader,
     /// SIGSTOP and SIGCONT many times a second: so much of a hundred is left.
     Starve(Server, u64),
-    /// No more files and connections than it has now.
-    FewFiles(Server),
+    /// So many more files and connections than it has now, and none beyond.
+    FewFiles(Server, u64),
     /// The power fails: what was not synced is lost. Started again at the end.
     PowerCut(Servers),
     /// Its disk fails under it, and it must end by itself; mounted again and started at the end.
@@ -35,8 +35,8 @@ pub enum Fault {
     SlowSync(Server, Duration),
     /// The disk takes no write, and says nothing.
     Freeze(Server),
-    /// No byte of room is left.
-    FullDisk(Server),
+    /// No byte of room is left; perhaps it is killed then, and has to start like that.
+    FullDisk(Server, bool),
     /// Started on a disk that is read-only: it must say so and end.
     ReadOnly(Server),
     /// Bytes of its files are wrong when it starts.
@@ -114,14 +114,15 @@ impl Fault {
             Fault::Pause(_) => "pause",
             Fault::PauseLeader => "pause of the leader",
             Fault::Starve(..) => "little time on the processor",
-            Fault::FewFiles(_) => "no more open files",
+            Fault::FewFiles(..) => "no more open files",
             Fault::PowerCut(servers) if servers.len() > 2 => "power cut of all",
             Fault::PowerCut(_) => "power cut",
             Fault::DeadDisk(_) => "disk that fails",
             Fault::FailSync(..) => "sync that fails",
             Fault::SlowSync(..) => "slow syncs",
             Fault::Freeze(_) => "disk that hangs",
-            Fault::FullDisk(_) => "full disk",
+            Fault::FullDisk(_, false) => "full disk",
+            Fault::FullDisk(_, true) => "start on a full disk",
             Fault::ReadOnly(_) => "read-only disk",
             Fault::Damage(..) => "damaged files",
             Fault::Wipe(_) => "empty folder",
@@ -149,12 +150,12 @@ impl Fault {
             | Fault::Stop(server)
             | Fault::Pause(server)
             | Fault::Starve(server, _)
-            | Fault::FewFiles(server)
+            | Fault::FewFiles(server, _)
             | Fault::DeadDisk(server)
             | Fault::FailSync(server, _)
             | Fault::SlowSync(server, _)
             | Fault::Freeze(server)
-            | Fault::FullDisk(server)
+            | Fault::FullDisk(server, _)
             | Fault::ReadOnly(server)
             | Fault::Damage(server, _)
             | Fault::Wipe(server)
@@ -167,7 +168,7 @@ impl Fault {
         match self {
             Fault::PowerCut(_) | Fault::DeadDisk(_) => Some(Need::PowerCuts),
             Fault::Freeze(_) => Some(Need::Freezing),
-            Fault::FullDisk(_) | Fault::ReadOnly(_) => Some(Need::Mounts),
+            Fault::FullDisk(..) | Fault::ReadOnly(_) => Some(Need::Mounts),
             Fault::FailSync(..) | Fault::SlowSync(..) => Some(Need::Tracing),
             _ => None,
         }
@@ -200,13 +201,14 @@ impl Display for Fault {
             Fault::Pause(server) => write!(f, "pause {server}"),
             Fault::PauseLeader => f.write_str("pause the leader"),
             Fault::Starve(server, percent) => write!(f, "leave {server} {percent} % of its time"),
-            Fault::FewFiles(server) => write!(f, "let {server} open no more files"),
+            Fault::FewFiles(server, more) => write!(f, "let {server} open {more} more files"),
             Fault::PowerCut(servers) => write!(f, "cut the power of {servers}"),
             Fault::DeadDisk(server) => write!(f, "let the disk of {server} fail"),
             Fault::FailSync(server, nth) => write!(f, "let sync {nth} of {server} fail"),
             Fault::SlowSync(server, by) => write!(f, "syncs of {server} take {} ms longer", by.as_millis()),
             Fault::Freeze(server) => write!(f, "freeze the disk of {server}"),
-            Fault::FullDisk(server) => write!(f, "fill the disk of {server}"),
+            Fault::FullDisk(server, false) => write!(f, "fill the disk of {server}"),
+            Fault::FullDisk(server, true) => write!(f, "fill the disk of {server}, kill it and start it again"),
             Fault::ReadOnly(server) => write!(f, "start {server} on a read-only disk"),
             Fault::Damage(server, Part::Journal) => write!(f, "damage the journal of {server}"),
             Fault::Damage(server, Part::Checkpoint) => write!(f, "damage the checkpoint of {server}"),

@@ -258,13 +258,13 @@ impl Drawer {
                 15..=16 => (Some(Class::Pause), Fault::Pause(server)),
                 17 => (Some(Class::Leader), Fault::PauseLeader),
                 18 => (Some(Class::Starve), Fault::Starve(server, self.random.within(3..=25))),
-                19 => (Some(Class::Files), Fault::FewFiles(server)),
+                19 => (Some(Class::Files), Fault::FewFiles(server, self.random.within(0..=3))),
                 20..=22 => (Some(Class::Power), Fault::PowerCut(one)),
                 23..=24 => (Some(Class::Power), Fault::PowerCut(Servers::first(SERVERS))),
                 25 => (Some(Class::Sync), Fault::FailSync(server, self.random.within(1..=40))),
                 26 => (Some(Class::Sync), Fault::SlowSync(server, self.millis(5, 200))),
                 27 => (Some(Class::Freeze), Fault::Freeze(server)),
-                28 => (Some(Class::Full), Fault::FullDisk(server)),
+                28 => (Some(Class::Full), Fault::FullDisk(server, self.random.within(0..=1) == 0)),
                 29 => (Some(Class::DeadDisk), Fault::DeadDisk(server)),
                 30 => (Some(Class::DeadDisk), Fault::ReadOnly(server)),
                 31..=32 => {
@@ -401,7 +401,7 @@ mod tests {
             let plans: Vec<Plan> = (1..=300).map(|seed| Plan::new(seed, wishes)).collect();
             let kinds: BTreeSet<&str> =
                 plans.iter().flat_map(|plan| &plan.strikes).map(|one| one.fault.kind()).collect();
-            assert_eq!(kinds.len(), 29, "{kinds:?}");
+            assert_eq!(kinds.len(), 30, "{kinds:?}");
         }
     }
 

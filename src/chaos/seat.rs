@@ -211,15 +211,15 @@ impl Seat {
         let _ = tracer.wait();
     }
 
-    /// Lets it open no more files than it has open, or as many as ever.
-    pub fn limit_files(&self, is_limited: bool) -> Result<(), String> {
+    /// Lets it open so many more files than it has open, or as many as ever.
+    pub fn limit_files(&self, more: Option<u64>) -> Result<(), String> {
         let Some(pid) = self.pid() else { return Ok(()) };
         let open = || {
             let entries = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
             entries.map_or(64, |entries| entries.count() as u64)
         };
         let maximum = self.most_files(pid);
-        let current = if is_limited { Some(open()) } else { maximum };
+        let current = more.map_or(maximum, |more| Some(open() + more));
         let limits = Rlimit { current, maximum };
         prlimit(Some(pid), Resource::Nofile, limits).map(drop).map_err(|error| format!("cannot limit files: {error}"))
     }

@@ -152,7 +152,7 @@ impl<'a> Striker<'a> {
                     active.rest = rest;
                 }
             }
-            None => self.skip(fault, "there was nothing to strike"),
+            None => self.skip(fault, "not possible at that moment"),
         }
         Ok(())
     }
@@ -178,7 +178,9 @@ impl<'a> Striker<'a> {
                 let (flag, thread) = starve(pid, *percent);
                 return Ok(Some(Rest::Starving(flag, thread)));
             }
-            Fault::FewFiles(server) => self.stage.seat(*server).limit_files(true).map_err(Failure::Unplayed)?,
+            Fault::FewFiles(server, more) => {
+                self.stage.seat(*server).limit_files(Some(*more)).map_err(Failure::Unplayed)?;
+            }
             Fault::PowerCut(_) => self.cut(servers)?,
             Fault::DeadDisk(server) => {
                 self.stage.seat(*server).may_end = true;
@@ -194,7 +196,13 @@ impl<'a> Striker<'a> {
                 self.stage.seat(*server).trace(&how).map_err(Failure::Unplayed)?;
             }
             Fault::Freeze(server) => self.stage.seat(*server).ground.freeze().map_err(Failure::Unplayed)?,
-            Fault::FullDisk(server) => self.stage.seat(*server).ground.fill().map_err(Failure::Unplayed)?,
+            Fault::FullDisk(server, is_killed) => {
+                self.stage.seat(*server).ground.fill().map_err(Failure::Unplayed)?;
+                if *is_killed {
+                    self.kill(servers);
+                    self.start(*server)?;
+                }
+            }
             Fault::ReadOnly(server) => return self.start_read_only(*server),
             Fault::Damage(server, part) => {
                 self.kill(servers);
@@ -245,7 +253,7 @@ impl<'a> Striker<'a> {
                 flag.store(true, Ordering::Relaxed);
                 let _ = thread.join();
             }
-            (Fault::FewFiles(server), _) => self.stage.seat(*server).limit_files(false).map_err(Failure::Unplayed)?,
+            (Fault::FewFiles(server, _), _) => self.stage.seat(*server).limit_files(None).map_err(Failure::Unplayed)?,
             (Fault::DeadDisk(server), _) => {
                 self.await_good_end(*server)?;
                 self.stage.seat(*server).ground.mount_again().map_err(Failure::Unplayed)?;
@@ -253,7 +261,7 @@ impl<'a> Striker<'a> {
             (Fault::FailSync(server, _), _) => self.await_good_end(*server)?,
             (Fault::SlowSync(server, _), _) => self.stage.seat(*server).untrace(),
             (Fault::Freeze(server), _) => self.stage.seat(*server).ground.thaw().map_err(Failure::Unplayed)?,
-            (Fault::FullDisk(server), _) => self.stage.seat(*server).ground.empty().map_err(Failure::Unplayed)?,
+            (Fault::FullDisk(server, _), _) => self.stage.seat(*server).ground.empty().map_err(Failure::Unplayed)?,
             (Fault::ReadOnly(server), _) => {
                 self.kill(servers);
                 self.stage.seat(*server).ground.set_read_only(false).map_err(Failure::Unplayed)?;
