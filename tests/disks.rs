@@ -351,7 +351,7 @@ fn a_server_that_may_open_no_more_files_knows_its_peers_again_when_it_may() {
             cluster.status(2).filter(|status| status.linked.contains(Server(3)))
         });
         std::thread::sleep(Duration::from_millis(300));
-        prlimit(pid, Resource::Nofile, before.clone()).unwrap();
+        prlimit(pid, Resource::Nofile, before).unwrap();
         cluster.await_all();
     }
     cluster.await_agreement();
