@@ -94,10 +94,12 @@ impl Ground {
 
     /// There is room again.
     pub fn empty(&self) -> Result<(), String> {
-        match fs::remove_file(self.path.join(BALLAST)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("cannot make room: {error}")),
-            _ => Ok(()),
-        }
+        let removed = match fs::remove_file(self.path.join(BALLAST)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            // Else a power cut would bring it back.
+            removed => removed.and_then(|()| fs::File::open(&self.path)?.sync_all()),
+        };
+        removed.map_err(|error| format!("cannot make room: {error}"))
     }
 
     /// Nobody may write to it; nobody may be about to.
