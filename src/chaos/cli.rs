@@ -140,8 +140,8 @@ impl Chaos {
         let begun = Instant::now();
         let first = self.seed.unwrap_or_else(|| Random::unseeded().next() >> 32);
         let mut tools = Tools::find(&self.place.out);
-        let mut say = std::io::stderr();
-        tools.missing().for_each(|sentence| drop(writeln!(say, "{sentence}")));
+        let mut errors = std::io::stderr();
+        tools.missing().for_each(|sentence| drop(writeln!(errors, "{sentence}")));
         let (mut totals, mut all) = (Totals::default(), self.totals.as_deref().map(Totals::read).transpose()?);
         let most = self.rounds.unwrap_or(if self.minutes.is_some() { u64::MAX } else { 1 });
         let time = self.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
@@ -151,7 +151,7 @@ impl Chaos {
             }
             let Chaos { protocol, lasts, rate, bug, .. } = *self;
             let plan = Plan::new(seed, Wishes { protocol, lasts, rate, bug });
-            print!("{plan}");
+            say(&plan);
             let folder = self.place.out.join(format!("round-{seed}"));
             let outcome = self.round(
                 &plan,
@@ -190,8 +190,8 @@ impl Chaos {
         let begun = Instant::now();
         match play(plan, folder, programme, tools, is_over) {
             Ok(played) => {
-                println!(
-                    "  clean in {:.1} s: {}; longest wait {:.1} s; {} operations linearizable, {}; {} killed, {} without power",
+                say(&format_args!(
+                    "  clean in {:.1} s: {}; longest wait {:.1} s; {} operations linearizable, {}; {} killed, {} without power\n",
                     begun.elapsed().as_secs_f64(),
                     played.tally.counts,
                     played.tally.longest.as_secs_f64(),
@@ -199,7 +199,7 @@ impl Chaos {
                     if played.judgement.is_proved { "proved by the lines" } else { "steps not shown" },
                     played.done.kills,
                     played.done.power_cuts,
-                );
+                ));
                 totals.iter_mut().for_each(|totals| totals.add(plan, &played, begun.elapsed()));
                 if !self.place.keep {
                     std::fs::remove_dir_all(folder).map_err(unplayed)?;
@@ -213,6 +213,12 @@ impl Chaos {
             }
         }
     }
+}
+
+/// Whoever reads may have seen enough: that is no reason to stop.
+fn say(what: &impl std::fmt::Display) {
+    let mut out = std::io::stdout();
+    let _ = write!(out, "{what}").and_then(|()| out.flush());
 }
 
 /// What was found when the round was played, and what its lines say now.
