@@ -26,7 +26,9 @@ fn short_rounds_of_every_protocol_are_clean_and_leave_nothing_behind() {
     }
     let sums: serde_json::Value = serde_json::from_slice(&fs::read(&totals).unwrap()).unwrap();
     assert!(sums["operations"].as_u64().unwrap() > 1_000, "{sums}");
-    assert!(sums["kills"].as_u64().unwrap() > 3, "{sums}");
+    // The plan is the same each time; what finds a server that is struck already is not struck.
+    let strikes: u64 = sums["strikes"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+    assert!(sums["kills"].as_u64().unwrap() >= 1 && strikes >= 4, "{sums}");
     assert_eq!((&sums["failed"], sums["rounds"].as_object().unwrap().len()), (&0.into(), 3), "{sums}");
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["totals.json"]);
