@@ -79,8 +79,8 @@ impl Kv {
         }
     }
 
-    #[cfg(test)]
-    fn end_session(&mut self, id: u64) {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn end_session(&mut self, id: u64) {
         self.sessions.remove(id);
     }
 

@@ -112,7 +112,10 @@ impl Sessions {
     pub(super) fn remove(&mut self, id: u64) {
         if let Some(session) = self.sessions.remove(&id) {
             self.digest = self.digest.wrapping_sub(fingerprint(id, &session));
-            self.by_nonce.remove(&session.nonce);
+            // The same client may have opened another one since.
+            if self.opened_by(session.nonce) == Some(id) {
+                self.by_nonce.remove(&session.nonce);
+            }
         }
     }
 
@@ -374,6 +377,19 @@ mod tests {
         // A forgotten client that opens again begins a new session.
         assert_eq!(sessions.open(Slot(max + 10), 10_003).0, max + 10);
         assert_eq!(sessions.len(), SESSIONS_MAX);
+    }
+
+    #[test]
+    fn a_session_that_goes_takes_no_other_ones_nonce_with_it() {
+        let mut sessions = Sessions::at_most(1);
+        sessions.open(Slot(1), 7);
+        // A copy that is brought up to date takes what is new before it drops what is gone.
+        let mut copy = sessions.clone();
+        sessions.open(Slot(2), 8);
+        sessions.open(Slot(3), 7);
+        copy.insert(3, sessions.get(3).unwrap().clone());
+        copy.remove(1);
+        assert_eq!((copy.opened_by(7), &copy), (Some(3), &sessions));
     }
 
     #[test]

@@ -400,7 +400,8 @@ fn known(contents: &Contents, server: Server) -> Option<u64> {
     contents.peers.get(&server.to_string()).and_then(|id| parse_storage(id).ok())
 }
 
-fn checksum_line(text: &str) -> String {
+/// The first line of a file that goes on with this text.
+pub(crate) fn checksum_line(text: &str) -> String {
     format!(
         "checksum = \"{:08x}\" # of all that follows; a server writes this file, people only read it\n",
         crc32c::crc32c(text.as_bytes())
