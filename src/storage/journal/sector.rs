@@ -62,7 +62,7 @@ impl Seed {
     }
 
     /// Of the header, which is read before anything is known.
-    const HEADER: Seed = Seed(0);
+    pub(super) const HEADER: Seed = Seed(0);
 
     fn checksum(self, sector: &[u8]) -> u32 {
         crc32c::crc32c_append(self.0, &sector[4..SECTOR_BYTES])
