@@ -103,7 +103,7 @@ impl Changed {
         assert!(self.taken == Names::default(), "one checkpoint at a time");
         self.taken = std::mem::take(&mut self.since);
         let Names { keys, sessions: ids, is_whole } = &self.taken;
-        let key = |key: &Vec<u8>, entry: &Versioned| Piece::Key { key: key.clone(), entry: entry.clone() };
+        let key = |key: &[u8], entry: &Versioned| Piece::Key { key: key.to_vec(), entry: entry.clone() };
         let session = |(id, session): (u64, &Session)| Piece::Session { id, session: session.clone() };
         if *is_whole {
             for name in keys {

@@ -73,7 +73,7 @@ impl Kv {
     pub fn put_pieces(&mut self, pieces: Vec<Piece>) {
         for piece in pieces {
             match piece {
-                Piece::Key { key, entry } => self.store.insert(key, entry),
+                Piece::Key { key, entry } => self.store.insert(&key, entry),
                 Piece::Session { id, session } => self.sessions.insert(id, session),
             }
         }

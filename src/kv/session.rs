@@ -44,8 +44,8 @@ pub struct Session {
     nonce: u64,
     /// The highest `first_open` seen; at least 1.
     first_open: u64,
-    /// Outcomes of writes not below `first_open`: at most [`SPAN`].
-    saved: BTreeMap<u64, Saved>,
+    /// Outcomes of writes not below `first_open`, by their numbers, in order: at most [`SPAN`].
+    saved: Vec<(u64, Saved)>,
     /// Where the last write of the session, or its OPEN, was applied.
     last: Slot,
 }
@@ -54,6 +54,21 @@ impl Session {
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
         24 + 32 * self.saved.len()
+    }
+
+    /// Where a write stands among the saved ones, or where it would.
+    fn place(&self, sequence: u64) -> Result<usize, usize> {
+        self.saved.binary_search_by_key(&sequence, |(sequence, _)| *sequence)
+    }
+
+    fn saved(&self, sequence: u64) -> Option<Saved> {
+        self.place(sequence).ok().map(|at| self.saved[at].1)
+    }
+
+    /// Forgets the outcomes that nobody asks for any more.
+    fn drop_superseded(&mut self) -> impl Iterator<Item = (u64, Saved)> {
+        let first = self.place(self.first_open).unwrap_or_else(|first| first);
+        self.saved.drain(..first)
     }
 }
 
@@ -92,7 +107,7 @@ impl Sessions {
 
     /// What a write came to, if its session still remembers it.
     pub fn saved(&self, session: u64, sequence: u64) -> Option<Saved> {
-        self.sessions.get(&session)?.saved.get(&sequence).copied()
+        self.sessions.get(&session)?.saved(sequence)
     }
 
     /// All sessions and their names, in order.
@@ -156,7 +171,7 @@ impl Sessions {
             return (id, None);
         }
         let evicted = if self.sessions.len() >= self.most { self.evict() } else { None };
-        self.insert(slot.0, Session { nonce, first_open: 1, saved: BTreeMap::new(), last: slot });
+        self.insert(slot.0, Session { nonce, first_open: 1, saved: Vec::new(), last: slot });
         (slot.0, evicted)
     }
 
@@ -179,14 +194,14 @@ impl Sessions {
         session.last = slot;
         session.first_open = session.first_open.max(first_open);
         digest = digest.wrapping_add(of_head(id, session));
-        while let Some(first) = session.saved.first_entry().filter(|first| *first.key() < session.first_open) {
-            let (sequence, saved) = first.remove_entry();
-            digest = digest.wrapping_sub(of_saved(id, sequence, saved));
-        }
-        let known = session.saved.get(&sequence).filter(|_| !museum::is(Bug::B21));
-        let lookup = known.map_or_else(|| Lookup::New(Saved { slot, written: write() }), |saved| Lookup::Known(*saved));
+        let dropped = session.drop_superseded().map(|(sequence, saved)| of_saved(id, sequence, saved));
+        digest = digest.wrapping_sub(dropped.fold(0, u64::wrapping_add));
+        let place = session.place(sequence);
+        let known = place.ok().map(|at| session.saved[at].1).filter(|_| !museum::is(Bug::B21));
+        let lookup = known.map_or_else(|| Lookup::New(Saved { slot, written: write() }), Lookup::Known);
         if let Lookup::New(saved) = lookup {
-            let before = session.saved.insert(sequence, saved).map_or(0, |before| of_saved(id, sequence, before));
+            let before = place.map_or(0, |at| of_saved(id, sequence, session.saved.remove(at).1));
+            session.saved.insert(place.unwrap_or_else(|at| at), (sequence, saved));
             digest = digest.wrapping_sub(before).wrapping_add(of_saved(id, sequence, saved));
         }
         self.digest = digest;
@@ -199,7 +214,7 @@ impl Sessions {
         if sequence < known.first_open || first_open > sequence || sequence - first_open >= SPAN {
             return Some(Lookup::Superseded);
         }
-        known.saved.get(&sequence).map(|saved| Lookup::Known(*saved))
+        known.saved(sequence).map(Lookup::Known)
     }
 
     /// Remembers what a write came to that was committed under this number. Two writes of one session may come in either
@@ -208,8 +223,12 @@ impl Sessions {
         let Some(mut session) = self.sessions.get(&id).cloned() else { return };
         session.last = session.last.max(at);
         session.first_open = session.first_open.max(first_open);
-        session.saved.insert(sequence, Saved { slot: at, written });
-        session.saved = session.saved.split_off(&session.first_open);
+        let saved = (sequence, Saved { slot: at, written });
+        match session.place(sequence) {
+            Ok(place) => session.saved[place] = saved,
+            Err(place) => session.saved.insert(place, saved),
+        }
+        drop(session.drop_superseded());
         self.insert(id, session);
     }
 
@@ -218,7 +237,7 @@ impl Sessions {
         if let Some(evicted) = evict {
             self.remove(evicted);
         }
-        self.insert(at.0, Session { nonce, first_open: 1, saved: BTreeMap::new(), last: at });
+        self.insert(at.0, Session { nonce, first_open: 1, saved: Vec::new(), last: at });
         at.0
     }
 

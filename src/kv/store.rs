@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
 use super::command::Op;
@@ -42,6 +43,8 @@ pub enum Written {
 #[derive(Clone, Debug)]
 struct Held {
     entry: Versioned,
+    /// Of the entry, as the digest counts it: when it changes, the old value need not be read once more.
+    fingerprint: u64,
     /// The key stands in the list of what has changed: a mark that spares a search in it, and no part of the state.
     is_listed: bool,
 }
@@ -60,12 +63,15 @@ impl Hash for Held {
     }
 }
 
+/// Where a key is: by a hash of it first, since to compare two numbers costs less than to fetch a key from memory, and a
+/// search makes a dozen comparisons. The keys of equal hashes are still in order, so nobody can make a search long. A short
+/// key stands beside its hash.
+type Place = (u64, SmallVec<[u8; 16]>);
+
 /// The keys of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Store {
-    /// By a hash of the key first: to compare two numbers costs less than to fetch a key from memory, and a search makes
-    /// a dozen comparisons. The keys of equal hashes are still in order, so nobody can make a search long.
-    entries: BTreeMap<(u64, Vec<u8>), Held>,
+    entries: BTreeMap<Place, Held>,
     /// The order-free sum of a hash of each entry.
     digest: u64,
 }
@@ -73,7 +79,7 @@ pub struct Store {
 impl Store {
     /// What a key holds, a tombstone included; None if it was never written.
     pub fn get(&self, key: &[u8]) -> Option<&Versioned> {
-        self.entries.get(&hashed(key.to_vec())).map(|held| &held.entry)
+        self.entries.get(&place_of(key)).map(|held| &held.entry)
     }
 
     /// How many keys were ever written, tombstones included.
@@ -109,17 +115,16 @@ impl Store {
             Op::Put { key, value, if_version } => (key, Some(value), if_version),
             Op::Delete { key } => (key, None, None),
         };
-        let key = hashed(key);
-        let Some(held) = self.entries.get_mut(&key) else {
+        let place = place_of(&key);
+        let Some(held) = self.entries.get_mut(&place) else {
             if wanted.is_some_and(|wanted| wanted != 0) {
                 return (Written::Mismatch { version: 0 }, None);
             }
             if value.is_none() {
                 return (Written::NotFound { version: 0 }, None);
             }
-            let name = key.1.clone();
-            self.put(key, Versioned { value, version: 1 }, true);
-            return (Written::Done { version: 1 }, Some(name));
+            self.put(place, Versioned { value, version: 1 }, true);
+            return (Written::Done { version: 1 }, Some(key));
         };
         let version = held.entry.version;
         if wanted.is_some_and(|wanted| wanted != version) {
@@ -128,44 +133,39 @@ impl Store {
         if value.is_none() && held.entry.value.is_none() {
             return (Written::NotFound { version }, None);
         }
-        let (_, name) = key;
-        self.digest = self.digest.wrapping_sub(fingerprint(&name, &held.entry));
         held.entry = Versioned { value, version: version + 1 };
-        self.digest = self.digest.wrapping_add(fingerprint(&name, &held.entry));
+        let before = std::mem::replace(&mut held.fingerprint, fingerprint(&key, &held.entry));
+        self.digest = self.digest.wrapping_sub(before).wrapping_add(held.fingerprint);
         let was_listed = std::mem::replace(&mut held.is_listed, true);
-        (Written::Done { version: version + 1 }, (!was_listed).then_some(name))
+        (Written::Done { version: version + 1 }, (!was_listed).then_some(key))
     }
 
     /// All keys and what they hold, in an order that depends on the keys alone.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&Vec<u8>, &Versioned)> {
-        self.entries.iter().map(|((_, key), held)| (key, &held.entry))
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&[u8], &Versioned)> {
+        self.entries.iter().map(|((_, key), held)| (key.as_slice(), &held.entry))
     }
 
     /// Sets what a key holds, as no change.
-    pub(super) fn insert(&mut self, key: Vec<u8>, entry: Versioned) {
-        let key = hashed(key);
-        if let Some(before) = self.entries.get(&key) {
-            self.digest = self.digest.wrapping_sub(fingerprint(&key.1, &before.entry));
-        }
-        self.put(key, entry, false);
+    pub(super) fn insert(&mut self, key: &[u8], entry: Versioned) {
+        self.put(place_of(key), entry, false);
     }
 
-    /// Sets what a key holds that holds nothing, as far as the digest knows.
-    fn put(&mut self, key: (u64, Vec<u8>), entry: Versioned, is_listed: bool) {
-        self.digest = self.digest.wrapping_add(fingerprint(&key.1, &entry));
-        self.entries.insert(key, Held { entry, is_listed });
+    fn put(&mut self, place: Place, entry: Versioned, is_listed: bool) {
+        let fingerprint = fingerprint(&place.1, &entry);
+        let before = self.entries.insert(place, Held { entry, fingerprint, is_listed });
+        let gone = before.map_or(0, |before| before.fingerprint);
+        self.digest = self.digest.wrapping_sub(gone).wrapping_add(fingerprint);
     }
 
     /// The key stands in the list of changed keys, or no longer. Gives whether it did before, and what it holds.
     pub(super) fn list(&mut self, key: &[u8], is_listed: bool) -> Option<(bool, &Versioned)> {
-        let held = self.entries.get_mut(&hashed(key.to_vec()))?;
+        let held = self.entries.get_mut(&place_of(key))?;
         Some((std::mem::replace(&mut held.is_listed, is_listed), &held.entry))
     }
 }
 
-/// The place of a key.
-fn hashed(key: Vec<u8>) -> (u64, Vec<u8>) {
-    (xxh3_64(&key), key)
+fn place_of(key: &[u8]) -> Place {
+    (xxh3_64(key), SmallVec::from_slice(key))
 }
 
 /// Entries up to this length, in bytes, are hashed as one block: several times as fast as piece by piece.

@@ -93,6 +93,8 @@ pub struct Proposer {
     peers: BTreeMap<Server, (Slot, u64)>,
     ticks: u64,
     leadership: Leadership,
+    /// At most so many slots are open at one ballot.
+    window: u64,
 }
 
 impl Proposer {
@@ -117,7 +119,13 @@ impl Proposer {
             peers: BTreeMap::new(),
             ticks: 0,
             leadership: Leadership::default(),
+            window: phase2::WINDOW,
         }
+    }
+
+    /// The same with at most so many slots open at one ballot: a simulation of a few clients fills a smaller window, too.
+    pub fn with_window(self, window: u64) -> Proposer {
+        Proposer { window, ..self }
     }
 
     /// The round of its next ballot.

@@ -13,8 +13,8 @@ use crate::role::{Action, Input, Server, Servers};
 /// A leader sends at most so many heartbeats without a majority's answers in between. (Its own limit is 10 pulses; a
 /// heartbeat at the beginning comes on top.)
 const UNANSWERED_MAX: u64 = 12;
-/// The window of a leader.
-const WINDOW: usize = 128;
+/// The window of a simulated leader: a crowd of some hundred clients fills it.
+pub(super) const WINDOW: u64 = 128;
 
 /// One proposer's reign.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ impl Reigns {
                 if *open > 0 {
                     marks.reach(Mark::DeposedWithOpenSlots);
                 }
-                if *open >= WINDOW {
+                if *open as u64 >= WINDOW {
                     marks.reach(Mark::DeposedWithFullWindow);
                 }
                 marks.reach(match why {

@@ -12,6 +12,8 @@ use crate::role::{Server, Servers};
 pub(super) struct Durable {
     pub(super) promised: Ballot,
     pub(super) accepted: BTreeMap<Slot, (Ballot, Value)>,
+    /// At which ballots slots were mended.
+    mended: BTreeMap<Slot, Ballot>,
     /// It has forgotten all slots below.
     pub(super) truncated_below: Slot,
     /// A group that was being written when its acceptor died: it is there as a whole, or not at all.
@@ -29,6 +31,7 @@ impl Durable {
         Durable {
             promised: Ballot::ZERO,
             accepted: BTreeMap::new(),
+            mended: BTreeMap::new(),
             truncated_below: Slot(1),
             in_doubt: Vec::new(),
             checkpoint: Slot(0),
@@ -47,8 +50,10 @@ impl Durable {
             AcceptorRecord::Truncated(below) => {
                 self.truncated_below = *below;
                 self.accepted = self.accepted.split_off(below);
+                self.mended = self.mended.split_off(below);
             }
             AcceptorRecord::Mended(Entry { slot, ballot, value }) => {
+                self.mended.insert(*slot, *ballot);
                 if self.accepted.get(slot).is_none_or(|(before, _)| before < ballot) {
                     self.accepted.insert(*slot, (*ballot, value.clone()));
                 }
@@ -63,16 +68,24 @@ impl Durable {
         let first = self.truncated_below.max(acceptor.truncated_below());
         let is_lost = |slot: &Slot| damaged.iter().any(|range| range.contains(*slot));
         let theirs = acceptor.accepted();
-        let known = self.accepted.range(first..).all(|(slot, mine)| is_lost(slot) || theirs.get(slot) == Some(mine));
-        let no_other =
-            theirs.range(first..).all(|(slot, value)| is_lost(slot) || self.accepted.get(slot) == Some(value));
+        let agrees = |slot: &Slot| {
+            let (mine, found) = (self.accepted.get(slot), theirs.get(slot));
+            // With an older record lost, a slot that was mended since is what it was mended with: the same value.
+            let mended = self.mended.get(slot).filter(|_| is_damaged);
+            let is_mended = mine
+                .zip(found)
+                .zip(mended)
+                .is_some_and(|(((was, value), (is, same)), mended)| mended <= is && is <= was && value == same);
+            mine == found || is_lost(slot) || is_mended
+        };
+        let same = self.accepted.range(first..).chain(theirs.range(first..)).all(|(slot, _)| agrees(slot));
         // A lost record of what was forgotten only means that more is known than need be, and with a lost checkpoint less
         // counts as forgotten.
         let may_be_lower = is_damaged || self.checkpoint.next() < self.truncated_below;
         let forgotten = acceptor.truncated_below() == self.truncated_below
             || (may_be_lower && acceptor.truncated_below() < self.truncated_below)
             || acceptor.truncated_below() <= self.checkpoint.max(self.checkpoint_in_doubt.unwrap_or_default()).next();
-        acceptor.promised() == self.promised && known && no_other && forgotten
+        acceptor.promised() == self.promised && same && forgotten
     }
 }
 
@@ -178,6 +191,9 @@ impl Ghost {
         disk.accepted.extend(again.map(|(slot, held)| (*slot, held.clone())));
         disk.truncated_below = forgotten;
         disk.accepted = disk.accepted.split_off(&forgotten);
+        // A mended slot may have come back at a lower ballot.
+        let back = disk.mended.keys().filter_map(|slot| Some((*slot, acceptor.accepted().get(slot)?.clone())));
+        disk.accepted.extend(back);
         for range in acceptor.damaged() {
             disk.accepted.retain(|slot, _| !range.contains(*slot));
             let left = acceptor.accepted().range(range.first..=range.last);

@@ -15,6 +15,7 @@ use super::marks::Mark;
 use super::nature::{Event, Micros, Nature, Place};
 use super::network::Node;
 use super::plan::Plan;
+use super::reigns::WINDOW;
 use crate::kv::Kv;
 use crate::museum::{self, Bug};
 use crate::net::{Envelope, PEER_FRAME_MAX_BYTES, Said, WhyNotApplied, frame, unframe};
@@ -265,7 +266,7 @@ impl SimServer {
     fn start_proposer(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
         let (rounds, record) = self.folder.open_rounds(&process.identity)?;
-        let mut proposer = Proposer::new(self.me, self.quorums, self.protocol.policy());
+        let mut proposer = Proposer::new(self.me, self.quorums, self.protocol.policy()).with_window(WINDOW);
         proposer.replay(record);
         if let Some(down) = down {
             self.line(RoleTag::Proposer, lines::restarted_proposer(down, proposer.next_round()));
@@ -326,6 +327,8 @@ impl SimServer {
     fn recover_again(&self, nature: &mut Nature, records: &[AcceptorRecord]) {
         let Some(process) = &self.process else { return };
         let copy = Folder { top: self.folder.top.fork(), journal: self.folder.journal.fork(), ..Folder::default() };
+        // Whether there is room for another life is another matter.
+        copy.journal.set_capacity(None);
         let again = copy.open_journal(&process.identity, self.segment_bytes);
         // Files that nobody needs may be gone by then, so what is known counts, and not what it was put together from.
         let known = |records: &[AcceptorRecord]| {

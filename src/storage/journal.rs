@@ -47,6 +47,9 @@ use crate::role::Disk;
 /// The length of a segment unless somebody asks for another, in bytes.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 
+/// The very first segment is no longer than this, in bytes: five servers that start for the first time on one disk wait
+/// for what they fill with zeros.
+const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 /// The next segment, before it is one.
 const SPARE: &str = "spare";
 /// The next segment, before it is whole.
@@ -150,6 +153,10 @@ impl<File> Active<File> {
     }
 }
 
+fn sectors_of(bytes: u64) -> usize {
+    (bytes / SECTOR_BYTES as u64) as usize
+}
+
 /// The name of a segment's file.
 fn file_name(segment: u32) -> String {
     format!("{segment:010}.journal")
@@ -172,7 +179,8 @@ impl<F: Files> Journal<F> {
         row.seal_last_but_one(&files, options.owner)?;
 
         let segment_bytes = row.last.segment_bytes.max(options.segment_bytes);
-        let file = prepared(&files, segment_bytes)?;
+        let length = if row.numbers.is_empty() { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes };
+        let file = prepared(&files, length)?;
         let number = row.numbers.last().map_or(1, |last| last + 1);
         let (promised, below) = bound_to(&row.records);
         let mut kept = row.kept;
@@ -186,7 +194,7 @@ impl<F: Files> Journal<F> {
             version: VERSION,
             segment: number,
             follows: row.last.follows,
-            bytes: segment_bytes,
+            bytes: length,
             owner: options.owner,
             first_group: row.last.first_group,
             slots_before: row.last.slots_before,
@@ -204,7 +212,7 @@ impl<F: Files> Journal<F> {
 
         let recovered =
             Recovered { records: row.records, segment: number, torn_tail_cut: row.is_cut, damage: row.damage };
-        let sectors = (segment_bytes / SECTOR_BYTES as u64) as usize;
+        let sectors = sectors_of(length);
         let mut journal = Journal {
             files,
             owner: options.owner,
@@ -333,7 +341,8 @@ impl<F: Files> Journal<F> {
         old.file.write_at(SECTOR_BYTES as u64, &seal.write(old.seed)).map_err(fatal("seal", old.number))?;
         old.file.sync_data().map_err(fatal("seal", old.number))?;
         let seed = Seed::new(self.owner, number);
-        self.active = Active { number, file, seed, next: FIRST_SECTOR, sectors: self.active.sectors };
+        let sectors = sectors_of(self.segment_bytes);
+        self.active = Active { number, file, seed, next: FIRST_SECTOR, sectors };
         let first_group = self.next_group;
         self.row.push_back(Kept { number, first_group, slots: None, continues: false });
         while self.row.front().is_some_and(|kept| kept.number < oldest.number) {

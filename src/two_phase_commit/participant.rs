@@ -172,15 +172,12 @@ impl Participant {
     /// Whether a command can be done here, and what it would do.
     fn judge(&self, command: &Command, evict: Option<u64>) -> Result<Option<crate::kv::Written>, Refusal> {
         let foreseen = self.kv.foresee(command);
-        match (foreseen, command) {
-            // The session may just be in the making: whoever knows its name knows that it is committed.
-            (Foreseen::Settled(Outcome::Expired), Command::Write { session, .. })
-                if self.prepared.contains_key(&TransactionId::of_slot(Slot(*session))) =>
-            {
-                return Err(Refusal::Locked(TransactionId::of_slot(Slot(*session))));
-            }
-            (Foreseen::Settled(outcome), _) => return Err(Refusal::Settled(outcome)),
-            _ => {}
+        if let Foreseen::Settled(outcome) = foreseen {
+            let by = self.still_to_be_opened(command, evict).filter(|_| outcome == Outcome::Expired);
+            return Err(by.map_or(Refusal::Settled(outcome), Refusal::Locked));
+        }
+        if let Some(by) = self.still_to_be_opened(command, evict) {
+            return Err(Refusal::Locked(by));
         }
         if let Some(by) = self.locks.get(&Lock::of(command)) {
             return Err(Refusal::Locked(*by));
@@ -192,6 +189,17 @@ impl Participant {
             Foreseen::Writes(written) => Ok(Some(written)),
             Foreseen::Opens | Foreseen::Settled(_) => self.has_room_for_a_session(evict).map(|()| None),
         }
+    }
+
+    /// The session that a command writes for, or that has to go for it, may just be in the making here: whoever knows its
+    /// name knows that it is committed. Gives the transaction that opens it.
+    fn still_to_be_opened(&self, command: &Command, evict: Option<u64>) -> Option<TransactionId> {
+        let session = match command {
+            Command::Write { session, .. } => Some(*session),
+            Command::Open { .. } => evict,
+        };
+        let opened_by = session.map(|session| TransactionId::of_slot(Slot(session)));
+        opened_by.filter(|transaction| self.prepared.contains_key(transaction))
     }
 
     /// A session must not go while one of its writes is under way, nor a write begin while its session goes.

@@ -237,6 +237,25 @@ fn a_session_is_the_transaction_that_opened_it_and_a_full_table_gives_up_the_qui
 }
 
 #[test]
+fn a_session_does_not_go_where_it_is_still_to_come() {
+    let mut cluster = Cluster::new();
+    let first = TransactionId { number: 1, coordinator: Server(1) };
+    let second = TransactionId { number: 2, coordinator: Server(2) };
+    let mut ask = |transaction: TransactionId, work: Work| {
+        let message = Message::VoteRequest { transaction, work };
+        cluster.participant(Server(5), Input::Message { from: transaction.coordinator, message });
+        cluster.mail.pop_back().map(|(_, _, message)| message)
+    };
+    // Server 5 is prepared for a session that is open everywhere else. There the tables are full, and it has to go.
+    let vote = ask(first, Work { command: open(7), evict: None });
+    assert!(matches!(vote, Some(Message::Vote { vote: Vote::Yes(None), .. })), "{vote:?}");
+    let vote = ask(second, Work { command: open(8), evict: Some(first.as_slot().0) });
+    // Done in this order it would come after it was gone.
+    let refused = Vote::No(Refusal::Locked(first));
+    assert!(matches!(&vote, Some(Message::Vote { vote, .. }) if *vote == refused), "{vote:?}");
+}
+
+#[test]
 fn two_coordinators_that_want_one_key_refuse_each_other_and_both_get_it_in_the_end() {
     let mut cluster = Cluster::new();
     let session = cluster.session(7);

@@ -1,7 +1,7 @@
 //! Phase 2: a ballot that a quorum has promised, and what is proposed at it.
 //!
 //! First what the promises bind the proposer to, with no-ops in the holes between; then commands, as many as its policy
-//! allows. Slots are proposed in order and without a gap, and at most [`WINDOW`] of them are open at a time. What goes out
+//! allows. Slots are proposed in order and without a gap, and at most a window of them are open at a time. What goes out
 //! at once goes out in one message: a *group* is all that has come while the groups before it were under way, and it never
 //! waits for more to come.
 
@@ -15,8 +15,9 @@ use crate::paxos::promises::Bound;
 use crate::paxos::{Ballot, CommandId, Message, Slot, Value};
 use crate::role::{Output, Servers};
 
-/// At most so many slots are open at one ballot.
-const WINDOW: u64 = 128;
+/// At most so many slots are open at one ballot: as many as a server's clients may have under way, halved, so that two
+/// groups of them are. A learner looks twice as far ahead.
+pub(super) const WINDOW: u64 = 512;
 /// At most so many groups of commands are under way. One alone would let the disks rest while the votes travel. But each
 /// group costs every server some wake-ups, and many small ones cost more than they gain: so the second must be as large as
 /// the first.
@@ -38,6 +39,8 @@ pub(super) struct Proposing {
     next: Slot,
     /// Commands that may still be proposed at this ballot.
     commands_left: u64,
+    /// At most so many slots are open.
+    window: u64,
     /// The slots that were proposed in and that the own learner has not applied yet.
     open: BTreeMap<Slot, Value>,
     /// The open slot of each command.
@@ -50,7 +53,7 @@ pub(super) struct Proposing {
 }
 
 impl Proposing {
-    fn new(attempt: Attempt, bound: Bound, commands_left: u64) -> Proposing {
+    fn new(attempt: Attempt, bound: Bound, commands_left: u64, window: u64) -> Proposing {
         let Bound { quorum, first, last, adopted } = bound;
         Proposing {
             attempt,
@@ -59,6 +62,7 @@ impl Proposing {
             bound_to: last,
             next: first,
             commands_left,
+            window,
             open: BTreeMap::new(),
             slots: BTreeMap::new(),
             groups: VecDeque::new(),
@@ -98,7 +102,7 @@ impl Proposing {
     }
 
     fn has_room(&self) -> bool {
-        (self.open.len() as u64) < WINDOW
+        (self.open.len() as u64) < self.window
     }
 
     fn insert(&mut self, slot: Slot, value: Value) {
@@ -127,7 +131,7 @@ impl Proposing {
 
     /// No-ops are due in every slot up to this one; a long way is gone in pieces, since whoever waits asks again.
     pub(super) fn fill_to(&mut self, slot: Slot) {
-        self.bound_to = self.bound_to.max(slot.min(self.next.plus(WINDOW)));
+        self.bound_to = self.bound_to.max(slot.min(self.next.plus(self.window)));
     }
 
     /// The next value that the promises bind to, if there is room for it.
@@ -147,7 +151,7 @@ impl Proposer {
         let (from, ballot, quorum) = (attempt.from, attempt.ballot, bound.quorum);
         let voters = quorum.and(self.quorums.servers());
         assert!(self.quorums.is_prepared(voters), "{ballot} was promised by {quorum} alone: no quorum");
-        self.phase = Phase::Proposing(Box::new(Proposing::new(attempt, bound, left)));
+        self.phase = Phase::Proposing(Box::new(Proposing::new(attempt, bound, left, self.window)));
         if self.policy.keeps_ballot() {
             self.lead(from, ballot, quorum, out);
         }

@@ -145,6 +145,21 @@ fn longer_segments_are_kept_and_shorter_ones_outgrown() {
 }
 
 #[test]
+fn the_very_first_segment_is_short_and_no_other() {
+    let files = MemoryFiles::new();
+    let long = 2 * FIRST_SEGMENT_BYTES;
+    let (mut journal, _) = open(&files, long).unwrap();
+    let all: Vec<AcceptorRecord> = (1..=3).map(|slot| accept(slot, 600_000)).collect();
+    let lengths = |files: &MemoryFiles| -> Vec<usize> { files.image().values().map(Vec::len).collect() };
+    let (first, other) = (FIRST_SEGMENT_BYTES as usize, long as usize);
+    assert_eq!(lengths(&files), [first, other], "and the spare");
+    all.iter().for_each(|record| journal.commit(std::slice::from_ref(record)).unwrap());
+    assert_eq!(lengths(&files), [first, other, other]);
+    assert_eq!(recovered(&files, long), all);
+    assert_eq!(lengths(&files), [first, other, other], "the last one was replaced");
+}
+
+#[test]
 fn a_full_disk_is_known_a_segment_ahead_and_promises_go_on() {
     let files = MemoryFiles::new();
     let (mut journal, _) = open(&files, SMALL).unwrap();
