@@ -87,8 +87,12 @@ impl Cluster {
             let reason = format!("it has {size} bytes, and at most {FILE_MAX_BYTES} are read");
             return Err(ClusterError::Senseless { path: path.to_path_buf(), reason });
         }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        let file: File = toml::from_str(&text)
+        Cluster::parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
+    }
+
+    /// Checks the text of a cluster file.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Cluster, ClusterError> {
+        let file: File = toml::from_str(text)
             .map_err(|cause| ClusterError::Syntax { path: path.to_path_buf(), cause: Box::new(cause) })?;
         Cluster::check(file).map_err(|reason| ClusterError::Senseless { path: path.to_path_buf(), reason })
     }

@@ -23,6 +23,9 @@ pub mod cluster;
 pub mod codec;
 pub mod completions;
 pub mod duration;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod kv;
 pub mod linearizability;
 #[cfg(test)]

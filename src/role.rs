@@ -343,3 +343,15 @@ pub fn turn<C, R: Role, D: Disk<R::Record>>(
 ) -> Result<Actions<C, R>, D::Error> {
     Ok(step_all(role, inputs, facts).commit(disk)?.into_actions())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_new_to_a_set_once() {
+        let mut servers = Servers::default();
+        assert!(servers.insert(Server(3)) && !servers.insert(Server(3)) && servers.insert(Server(Server::MAX)));
+        assert_eq!((servers.len(), servers.contains(Server(3)), servers.contains(Server(4))), (2, true, false));
+    }
+}

@@ -15,7 +15,7 @@ use super::perform::perform;
 use super::print::Printer;
 use super::status::Survey;
 use super::stub::Client;
-use super::workload::{self, Operation, shown};
+use super::workload::{self, Operation, word};
 use crate::cluster::Cluster;
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ fn one(line: &str, client: &mut Client, cluster: &Cluster, printer: &Printer, ke
             return printer.note(format!("error: {error}"));
         }
         if keys.borrow().len() < KEYS_MAX {
-            keys.borrow_mut().insert(shown(action.key()).to_string());
+            keys.borrow_mut().insert(word(action.key()));
         }
         printer.line(perform(client, &action).words());
     }

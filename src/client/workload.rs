@@ -8,8 +8,9 @@
 //! delete color
 //! ```
 //!
-//! `@3` names the server to talk to. Words are separated by spaces or tabs; in double quotes `\"`, `\\`, `\n`, `\r`, `\t`
-//! and `\xNN` stand for bytes that cannot be written otherwise. Bytes that are not UTF-8 stand for themselves.
+//! `@3` names the server to talk to. Words are separated by spaces or tabs; in double quotes `\"`, `\\`, `\n`, `\r`, `\t`,
+//! `\xNN` and `\uNNNN` stand for what cannot be written otherwise, as in the lines of a log: a byte, or the character of that
+//! number. Bytes that are not UTF-8 stand for themselves.
 
 use std::fmt;
 
@@ -65,16 +66,16 @@ impl Action {
     }
 }
 
-/// As it would stand in a file.
+/// As it would stand in a file, unless a word is so long that it is cut.
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Action::Put { key, value, if_version } => {
-                write!(f, "put {} {}", shown(key), shown(value))?;
+                write!(f, "put {} {}", word(key), word(value))?;
                 if_version.map_or(Ok(()), |version| write!(f, " --if-version {version}"))
             }
-            Action::Get { key } => write!(f, "get {}", shown(key)),
-            Action::Delete { key } => write!(f, "delete {}", shown(key)),
+            Action::Get { key } => write!(f, "get {}", word(key)),
+            Action::Delete { key } => write!(f, "delete {}", word(key)),
         }
     }
 }
@@ -82,6 +83,13 @@ impl fmt::Display for Action {
 /// Bytes for a person: in quotes and escaped if need be, and cut if long.
 pub fn shown(bytes: &[u8]) -> crate::trace::Text {
     crate::trace::Text::new(bytes)
+}
+
+/// Bytes as a word of a file, if they are not too long to be shown.
+pub fn word(bytes: &[u8]) -> String {
+    let text = shown(bytes).to_string();
+    // Only in quotes it is no comment.
+    if text.starts_with('#') { format!("\"{text}\"") } else { text }
 }
 
 /// What is wrong with a line.
@@ -207,9 +215,7 @@ fn quoted(text: &[u8]) -> Result<(Word, &[u8]), String> {
             None => return Err("a quote is opened and never closed".to_string()),
             Some(b'"') => break,
             Some(b'\\') => {
-                let (byte, length) = escape(&text[at + 1..])?;
-                bytes.push(byte);
-                at += 1 + length;
+                at += 1 + escape(&text[at + 1..], &mut bytes)?;
             }
             Some(byte) => {
                 bytes.push(*byte);
@@ -224,19 +230,28 @@ fn quoted(text: &[u8]) -> Result<(Word, &[u8]), String> {
     Ok((Word { bytes, quoted: true }, after))
 }
 
-/// The byte that an escape stands for, and how many bytes behind the backslash it takes.
-fn escape(text: &[u8]) -> Result<(u8, usize), String> {
-    match text {
-        [b'n', ..] => Ok((b'\n', 1)),
-        [b'r', ..] => Ok((b'\r', 1)),
-        [b't', ..] => Ok((b'\t', 1)),
-        [byte @ (b'"' | b'\\'), ..] => Ok((*byte, 1)),
-        [b'x', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-            let digit = |byte: &u8| char::from(*byte).to_digit(16).unwrap_or(0) as u8;
-            Ok((digit(high) << 4 | digit(low), 3))
+/// Appends what an escape stands for; gives how many bytes behind the backslash it takes.
+fn escape(text: &[u8], bytes: &mut Vec<u8>) -> Result<usize, String> {
+    let wrong = || "an escape is not understood (\\\" \\\\ \\n \\r \\t \\xNN \\uNNNN)".to_string();
+    let number = |count: usize| {
+        let digits = std::str::from_utf8(text.get(1..=count)?).ok()?;
+        digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
+    };
+    let (byte, length) = match text.first().ok_or_else(wrong)? {
+        b'n' => (b'\n', 1),
+        b'r' => (b'\r', 1),
+        b't' => (b'\t', 1),
+        byte @ (b'"' | b'\\') => (*byte, 1),
+        b'x' => (number(2).ok_or_else(wrong)? as u8, 3),
+        b'u' => {
+            let character = number(4).and_then(char::from_u32).ok_or_else(wrong)?;
+            bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            return Ok(5);
         }
-        _ => Err("an escape is not understood (\\\" \\\\ \\n \\r \\t \\xNN)".to_string()),
-    }
+        _ => return Err(wrong()),
+    };
+    bytes.push(byte);
+    Ok(length)
 }
 
 #[cfg(test)]
@@ -305,6 +320,9 @@ mod tests {
             ("get \"\\q\"", "escape"),
             ("get \"\\x1\"", "escape"),
             ("get \"\\xg0\"", "escape"),
+            ("get \"\\x+1\"", "escape"),
+            ("get \"\\u20\"", "escape"),
+            ("get \"\\ud800\"", "escape"),
             ("get \"a\"b", "closing quote"),
             ("get a\"b", "does not belong"),
             ("get a\u{7}b", "does not belong"),
@@ -347,6 +365,12 @@ mod tests {
             let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
             let line = format!("put \"{}\" \"{}\"", hex(&key), hex(&value));
             prop_assert_eq!(one(line).unwrap().action, put(&key, &value, None));
+        }
+
+        #[test]
+        fn an_operation_is_shown_as_a_file_would_have_it(key in "\\PC{0,8}|[#@ \"\\\\=\u{0}\u{2028}\u{a0}]{0,8}", version in prop::option::of(any::<u64>())) {
+            let action = put(key.as_bytes(), key.as_bytes(), version);
+            prop_assert_eq!(one(action.to_string()).unwrap().action, action);
         }
     }
 }

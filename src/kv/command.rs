@@ -142,3 +142,61 @@ impl Command {
         codec::decode(&command.payload)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(session: u64, sequence: u64, first_open: u64, op: Op) -> Command {
+        Command::Write { session, sequence, first_open, label: String::new(), op }
+    }
+
+    fn put(key: usize, value: usize) -> Op {
+        Op::Put { key: vec![b'k'; key], value: vec![b'v'; value], if_version: None }
+    }
+
+    #[test]
+    fn key_and_value_may_be_as_long_as_their_limits_and_no_longer() {
+        for (key, value, fits) in [
+            (0, 0, true),
+            (KEY_MAX_BYTES, VALUE_MAX_BYTES, true),
+            (KEY_MAX_BYTES + 1, 0, false),
+            (1, VALUE_MAX_BYTES + 1, false),
+        ] {
+            assert_eq!(put(key, value).is_within_limits(), fits, "{key} and {value} bytes");
+            assert_eq!(write(1, 1, 1, put(key, value)).is_well_formed(), fits, "{key} and {value} bytes");
+        }
+        assert!(Op::Delete { key: vec![b'k'; KEY_MAX_BYTES] }.is_within_limits());
+        assert!(!Op::Delete { key: vec![b'k'; KEY_MAX_BYTES + 1] }.is_within_limits());
+    }
+
+    #[test]
+    fn a_sequence_is_used_from_the_first_open_one_to_the_end_of_the_span() {
+        for (session, sequence, first_open, fits) in [
+            (1, 1, 1, true),
+            (0, 1, 1, false),
+            (1, 1, 0, false),
+            (1, 0, 0, false),
+            (1, 4, 5, false),
+            (7, SPAN, 1, true),
+            (7, SPAN + 1, 1, false),
+            (7, 100 + SPAN - 1, 100, true),
+            (7, 100 + SPAN, 100, false),
+            (7, u64::MAX, u64::MAX, true),
+        ] {
+            let command = write(session, sequence, first_open, put(1, 1));
+            assert_eq!(command.is_well_formed(), fits, "{session}-{sequence}, first open {first_open}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_kept_and_has_its_limit() {
+        for (length, fits) in [(0, true), (LABEL_MAX_BYTES, true), (LABEL_MAX_BYTES + 1, false)] {
+            let label = "l".repeat(length);
+            let open = Command::Open { nonce: 0, label: label.clone() };
+            assert_eq!((open.label(), open.is_well_formed()), (label.as_str(), fits));
+            let write = Command::Write { session: 1, sequence: 1, first_open: 1, label: label.clone(), op: put(1, 1) };
+            assert_eq!((write.label(), write.is_well_formed()), (label.as_str(), fits));
+        }
+    }
+}

@@ -79,8 +79,8 @@ impl Kv {
         }
     }
 
-    #[cfg(test)]
-    fn end_session(&mut self, id: u64) {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn end_session(&mut self, id: u64) {
         self.sessions.remove(id);
     }
 
@@ -177,5 +177,58 @@ impl StateMachine for Kv {
             CommandId(0, nonce) => self.sessions.opened_by(nonce).map(|session| Outcome::Opened { session }),
             CommandId(session, sequence) => self.sessions.saved(session, sequence).map(Outcome::Duplicate),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(command: Command) -> Value {
+        Value::Command(command.to_paxos())
+    }
+
+    fn put(sequence: u64, value: &str) -> Command {
+        let op = Op::Put { key: b"k".to_vec(), value: value.into(), if_version: None };
+        Command::Write { session: 1, sequence, first_open: 1, label: String::new(), op }
+    }
+
+    #[test]
+    fn a_command_of_which_only_the_id_is_known_is_recalled() {
+        let mut kv = Kv::default();
+        assert_eq!(kv.recall(CommandId(0, 7)), None);
+        kv.apply(Slot(1), &command(Command::Open { nonce: 7, label: String::new() }));
+        let Outcome::Applied(saved) = kv.apply(Slot(2), &command(put(1, "a"))) else {
+            panic!("a first write is applied")
+        };
+        assert_eq!(kv.recall(CommandId(0, 7)), Some(Outcome::Opened { session: 1 }));
+        assert_eq!(kv.recall(CommandId(1, 1)), Some(Outcome::Duplicate(saved)));
+        for unknown in [CommandId(0, 8), CommandId(1, 2), CommandId(2, 1)] {
+            assert_eq!(kv.recall(unknown), None);
+        }
+    }
+
+    #[test]
+    fn the_digest_knows_store_and_sessions() {
+        let mut kv = Kv::default();
+        let mut seen = std::collections::BTreeSet::from([kv.digest()]);
+        for (slot, next) in (1..).zip([Command::Open { nonce: 7, label: String::new() }, put(1, "a"), put(2, "b")]) {
+            kv.apply(Slot(slot), &command(next));
+            assert!(seen.insert(kv.digest()), "slot {slot} changed nothing of the digest");
+        }
+        // The same number with another value: only the store differs.
+        let mut other = Kv::default();
+        for (slot, next) in (1..).zip([Command::Open { nonce: 7, label: String::new() }, put(1, "a"), put(2, "c")]) {
+            other.apply(Slot(slot), &command(next));
+        }
+        assert_eq!(other.sessions().digest(), kv.sessions().digest());
+        assert_ne!(other.digest(), kv.digest());
+    }
+
+    #[test]
+    fn an_empty_state_has_the_limits_of_the_one_that_it_is_made_of() {
+        let kv = Kv::with_sessions_at_most(2);
+        assert_eq!(kv.empty().sessions().most(), 2);
+        assert!(kv.empty().take_changes().is_whole, "nothing of it was ever written down");
     }
 }

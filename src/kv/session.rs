@@ -127,7 +127,10 @@ impl Sessions {
     pub(super) fn remove(&mut self, id: u64) {
         if let Some(session) = self.sessions.remove(&id) {
             self.digest = self.digest.wrapping_sub(fingerprint(id, &session));
-            self.by_nonce.remove(&session.nonce);
+            // The same client may have opened another one since.
+            if self.opened_by(session.nonce) == Some(id) {
+                self.by_nonce.remove(&session.nonce);
+            }
         }
     }
 
@@ -393,6 +396,58 @@ mod tests {
         // A forgotten client that opens again begins a new session.
         assert_eq!(sessions.open(Slot(max + 10), 10_003).0, max + 10);
         assert_eq!(sessions.len(), SESSIONS_MAX);
+    }
+
+    #[test]
+    fn who_only_asks_hears_what_a_write_would_have_heard() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        write(&mut sessions, 2, 1, 5, 3);
+        for (session, sequence, first_open) in
+            [(1, 5, 3), (1, 5, 5), (1, 2, 1), (1, 4, 5), (1, 3, 3), (1, SPAN + 2, 3), (1, SPAN + 3, 3), (2, 1, 1)]
+        {
+            let asked = sessions.peek(session, sequence, first_open);
+            let wrote = write(&mut sessions.clone(), 9, session, sequence, first_open);
+            let is_new = matches!(wrote, Lookup::New(_));
+            assert_eq!(asked, (!is_new).then_some(wrote), "{session}-{sequence}, first open {first_open}");
+        }
+        let saved = sessions.saved(1, 5).map(|saved| saved.slot);
+        assert_eq!((saved, sessions.saved(1, 6), sessions.saved(2, 5)), (Some(Slot(2)), None, None));
+        assert!(!sessions.is_empty() && Sessions::default().is_empty());
+    }
+
+    #[test]
+    fn the_digest_knows_what_each_write_came_to() {
+        let with = |written, slot| {
+            let mut sessions = Sessions::default();
+            sessions.open(Slot(1), 7);
+            // The last slot of the session is the same, so that only what was saved differs.
+            sessions.write(Slot(slot), 1, 1, 1, || written);
+            sessions.write(Slot(9), 1, 2, 1, || DONE);
+            sessions.digest()
+        };
+        let all = [
+            with(DONE, 2),
+            with(DONE, 3),
+            with(Written::Done { version: 2 }, 2),
+            with(Written::NotFound { version: 1 }, 2),
+            with(Written::Mismatch { version: 1 }, 2),
+        ];
+        let different: std::collections::BTreeSet<u64> = all.into_iter().collect();
+        assert_eq!(different.len(), all.len());
+    }
+
+    #[test]
+    fn a_session_that_goes_takes_no_other_ones_nonce_with_it() {
+        let mut sessions = Sessions::at_most(1);
+        sessions.open(Slot(1), 7);
+        // A copy that is brought up to date takes what is new before it drops what is gone.
+        let mut copy = sessions.clone();
+        sessions.open(Slot(2), 8);
+        sessions.open(Slot(3), 7);
+        copy.insert(3, sessions.get(3).unwrap().clone());
+        copy.remove(1);
+        assert_eq!((copy.opened_by(7), &copy), (Some(3), &sessions));
     }
 
     #[test]

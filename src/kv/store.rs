@@ -215,6 +215,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_foreseen_is_what_then_happens() {
+        let mut store = Store::default();
+        for op in [
+            delete("k"),
+            put_if("k", "a", 1),
+            put_if("k", "a", 0),
+            put_if("k", "b", 0),
+            put_if("k", "b", 1),
+            delete("k"),
+            delete("k"),
+            put("k", "c"),
+            put("other", "d"),
+        ] {
+            let foreseen = store.foresee(&op);
+            assert_eq!(foreseen, write(&mut store, op.clone()), "{op:?}");
+        }
+        assert_eq!((store.len(), store.is_empty(), Store::default().is_empty()), (2, false, true));
+        let mut other = store.clone();
+        write(&mut other, put("k", "e"));
+        assert_ne!(store, other);
+    }
+
+    #[test]
     fn each_applied_write_raises_the_version_by_one() {
         let mut store = Store::default();
         assert_eq!(write(&mut store, put("k", "a")), Written::Done { version: 1 });

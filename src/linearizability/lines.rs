@@ -37,8 +37,7 @@ fn decide(lines: &[(&Line, bool)], deadline: Instant) -> Verdict {
         return verdict;
     }
     if let Some(line) = first_set_back(lines.iter().map(|(line, _)| *line)) {
-        let sentence = format!("the clock was set back before {}, so nobody knows what came first", line.id);
-        return Verdict::Unknown(Unknown::Incomplete(sentence));
+        return Verdict::Unknown(set_back(line));
     }
     // Without a word of the servers the store may have held anything when the clients came.
     let explained = |start| matches!(check(reader.parts(start), deadline), Verdict::Linearizable { .. });
@@ -48,6 +47,11 @@ fn decide(lines: &[(&Line, bool)], deadline: Instant) -> Verdict {
         return Verdict::Unknown(Unknown::Incomplete(sentence.to_string()));
     }
     verdict
+}
+
+/// No order can be told from times like these.
+fn set_back(line: &Line) -> Unknown {
+    Unknown::Incomplete(format!("the clock was set back before {}, so nobody knows what came first", line.id))
 }
 
 /// The operations; an error if some are missing. The line that explains a late one may have been written after its file
@@ -141,6 +145,9 @@ impl<'a> Reader<'a> {
                 let end = end(index, line, *status, told.asked).ok_or_else(|| {
                     Unknown::Incomplete(format!("{} does not say all that such an answer says", line.id))
                 })?;
+                if matches!(end, End::Returned { moment, .. } if moment < told.called.1) {
+                    return Err(set_back(line));
+                }
                 told.end = if late { End::Pending(Some(index)) } else { end };
                 Ok(())
             }

@@ -343,6 +343,17 @@ fn clocks_that_were_set_back_prove_nothing() {
 }
 
 #[test]
+fn an_answer_before_its_question_proves_nothing() {
+    let mut log = Log::default();
+    log.boot("c1");
+    log.say(9, "c1", "REQUEST req=c1-1 op=GET key=a to=s1");
+    log.say(2, "c1", "RESPONSE req=c1-1 status=OK slot=9 version=7 value=old took=1.000ms server=s1");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let Verdict::Unknown(Unknown::Incomplete(why)) = check_lines(&log.lines, deadline) else { panic!("decided") };
+    assert!(why.contains("clock was set back before c1.3"), "{why}");
+}
+
+#[test]
 fn a_store_that_was_perhaps_not_empty_is_not_called_wrong() {
     let mut log = Log::default();
     log.boot("c1");

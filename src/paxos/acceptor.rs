@@ -457,6 +457,10 @@ impl Role for Acceptor {
 }
 
 #[cfg(test)]
+#[path = "acceptor_memory_tests.rs"]
+mod memory_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -16,7 +16,7 @@ mod clients;
 pub(crate) mod desk;
 mod disks;
 pub(crate) mod house;
-mod http;
+pub(crate) mod http;
 mod keeper;
 pub(crate) mod lines;
 mod lives;

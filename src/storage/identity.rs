@@ -19,6 +19,9 @@ pub const IDENTITY_FILE: &str = "identity.toml";
 /// So many numbers of the roles' lives are taken at a time.
 const ROLE_LIVES: u32 = 64;
 
+/// No folder has seen so many lives: a file that says so is not to be believed. Far enough from where the numbers end.
+const LIVES_MAX: u32 = u32::MAX - (1 << 20);
+
 /// The version of the data folder's layout.
 const FORMAT: u32 = 2;
 
@@ -174,6 +177,9 @@ impl<F: Files> Identity<F> {
         let Some(bytes) = bytes else { return Ok(None) };
         let contents = parse(&bytes)?;
         let storage = parse_storage(&contents.storage)?;
+        if contents.life.max(contents.role_life) > LIVES_MAX {
+            return Err(IdentityError::Damaged { why: format!("it counts more than {LIVES_MAX} lives") });
+        }
         for id in contents.peers.values() {
             parse_storage(id)?;
         }
@@ -400,7 +406,8 @@ fn known(contents: &Contents, server: Server) -> Option<u64> {
     contents.peers.get(&server.to_string()).and_then(|id| parse_storage(id).ok())
 }
 
-fn checksum_line(text: &str) -> String {
+/// The first line of a file that goes on with this text.
+pub(crate) fn checksum_line(text: &str) -> String {
     format!(
         "checksum = \"{:08x}\" # of all that follows; a server writes this file, people only read it\n",
         crc32c::crc32c(text.as_bytes())

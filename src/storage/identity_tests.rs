@@ -177,3 +177,18 @@ fn threads_share_it() {
     let identity = read(&files).unwrap();
     assert!((1..=5).all(|server| identity.known_peer(Server(server)) == Some(u64::from(server))));
 }
+
+#[test]
+fn more_lives_than_there_can_be_are_not_believed() {
+    let files = MemoryFiles::new();
+    create(&files).unwrap();
+    let text = String::from_utf8(files.read(IDENTITY_FILE).unwrap()).unwrap();
+    let body = text.split_once('\n').unwrap().1;
+    for count in ["life = 0", "role_life = 0"] {
+        let name = count.trim_end_matches('0');
+        let body = body.replace(&format!("\n{count}"), &format!("\n{name}{}", u32::MAX));
+        files.put(IDENTITY_FILE, (checksum_line(&body) + &body).as_bytes());
+        let error = Identity::read(files.clone(), "lab", Server(3)).unwrap_err();
+        assert!(matches!(&error, IdentityError::Damaged { why } if why.contains("lives")), "{error}");
+    }
+}

@@ -20,6 +20,8 @@
 //! [`Journal::has_room`].
 
 mod error;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod forge;
 mod reader;
 mod row;
 mod sector;

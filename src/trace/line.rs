@@ -259,13 +259,13 @@ impl Line {
 }
 
 /// A label as a line holds it: not empty, not too long.
-pub(super) fn clean_label(mut label: String) -> Option<String> {
+pub(crate) fn clean_label(mut label: String) -> Option<String> {
     label.truncate(floor_char_boundary(label.as_bytes(), LABEL_MAX_BYTES));
     Some(label).filter(|label| !label.is_empty())
 }
 
 /// A sentence as a line holds it: not empty, and without anything that would break the line.
-pub(super) fn clean_why(why: String) -> Option<String> {
+pub(crate) fn clean_why(why: String) -> Option<String> {
     let why = if why.contains(is_invisible) { why.replace(is_invisible, " ") } else { why };
     Some(why).filter(|why| !why.is_empty())
 }
@@ -334,7 +334,7 @@ impl FromStr for Line {
         let re = re.transpose()?;
         let why = match fields.rest() {
             "" => None,
-            rest => Some(rest.strip_prefix("-- ").ok_or_else(|| LineError::Rest(rest.into()))?.to_owned()),
+            rest => clean_why(rest.strip_prefix("-- ").ok_or_else(|| LineError::Rest(rest.into()))?.to_owned()),
         };
         let read = Line { time, id, role, req, event, re, why };
         // One strict rule instead of many: it is a line if writing it again gives the same text.
@@ -345,7 +345,7 @@ impl FromStr for Line {
 
 fn parse_label(text: &str) -> Result<String, LineError> {
     let label = Text::parse(text).and_then(|text| text.as_str().map(str::to_owned));
-    label.ok_or_else(|| LineError::Rest(format!("req={text}")))
+    label.and_then(clean_label).ok_or_else(|| LineError::Rest(format!("req={text}")))
 }
 
 #[cfg(test)]
@@ -363,5 +363,16 @@ mod tests {
                 Err(error) => panic!("{shape}\n{error}"),
             }
         }
+    }
+
+    #[test]
+    fn what_no_writer_would_write_is_no_line() {
+        let nack = "2026-08-21T14:03:07.105013Z WARN  s4.77   acceptor NACK     req=c1-5 slot=7+ ballot=3.1 promised=4.2 to=s1";
+        assert!(nack.parse::<Line>().is_ok());
+        for why in ["a\rb", "a\u{2028}b", "a\u{202e}b", "a\0b", ""] {
+            assert!(matches!(format!("{nack} -- {why}").parse::<Line>(), Err(LineError::Form(_))), "{why:?}");
+        }
+        let long = nack.replace("c1-5", &"c".repeat(LABEL_MAX_BYTES + 1));
+        assert!(matches!(long.parse::<Line>(), Err(LineError::Form(_))));
     }
 }

@@ -38,3 +38,8 @@ pub use word::{
     Applied, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status, Told, Voted,
 };
 pub use writer::{Draft, Re, Trace};
+#[cfg(any(test, fuzzing))]
+pub(crate) use {
+    line::{clean_label, clean_why},
+    text::is_invisible,
+};

@@ -16,7 +16,7 @@
 mod answers;
 mod feed;
 mod relay;
-mod request;
+pub(crate) mod request;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

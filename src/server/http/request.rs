@@ -56,7 +56,7 @@ pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<Request, Refusal
 }
 
 /// The request of a head that is there as a whole; None if more must come.
-fn parse(head: &[u8]) -> Option<Result<Request, Refusal>> {
+pub(crate) fn parse(head: &[u8]) -> Option<Result<Request, Refusal>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
     match parsed.parse(head) {

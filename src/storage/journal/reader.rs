@@ -464,7 +464,12 @@ fn records(mut payload: &[u8], records: &mut Vec<AcceptorRecord>) -> Result<(), 
             rest.split_at_checked(length)
         });
         let Some((record, rest)) = record else { return Err("a record ends behind its commit".to_string()) };
-        records.push(codec::decode(record).map_err(|error| error.to_string())?);
+        match codec::decode(record).map_err(|error| error.to_string())? {
+            AcceptorRecord::Damaged(_) => {
+                return Err("a record says that others are damaged: none is written".to_string());
+            }
+            record => records.push(record),
+        }
         payload = rest;
     }
     Ok(())

@@ -35,6 +35,9 @@ pub(super) const FIRST_OF_COMMIT: u32 = 1;
 /// The group is the last of its commit.
 pub(super) const LAST_OF_COMMIT: u32 = 2;
 
+/// Groups are numbered from 1, and there are never so many: a number beyond was never written.
+const GROUP_MAX: u64 = u64::MAX >> 8;
+
 const PAYLOAD_AT: usize = 56;
 const HEADER_MAGIC: &[u8; 8] = b"PaxosJnl";
 const SEAL_MAGIC: &[u8; 8] = b"PaxosEnd";
@@ -59,7 +62,7 @@ impl Seed {
     }
 
     /// Of the header, which is read before anything is known.
-    const HEADER: Seed = Seed(0);
+    pub(super) const HEADER: Seed = Seed(0);
 
     fn checksum(self, sector: &[u8]) -> u32 {
         crc32c::crc32c_append(self.0, &sector[4..SECTOR_BYTES])
@@ -132,7 +135,7 @@ impl Header {
         if !Seed::HEADER.holds(sector) || sector[4..12] != *HEADER_MAGIC {
             return Err(DamagedSector);
         }
-        Ok(Header {
+        let header = Header {
             version: number::<4>(sector, 12) as u32,
             segment: number::<4>(sector, 16) as u32,
             follows: number::<4>(sector, 20) as u32,
@@ -146,7 +149,9 @@ impl Header {
                 promised: Ballot { round: number::<8>(sector, 72), server: Server(sector[68]) },
                 below: Slot(number::<8>(sector, 80)),
             },
-        })
+        };
+        let is_sane = is_group(header.first_group) && is_group(header.base.oldest_group);
+        if is_sane { Ok(header) } else { Err(DamagedSector) }
     }
 }
 
@@ -176,7 +181,8 @@ impl Seal {
         if !seed.holds(sector) || sector[4..12] != *SEAL_MAGIC {
             return Err(DamagedSector);
         }
-        Ok(Some(Seal { last_group: number::<8>(sector, 12), slots: slots(sector, 20) }))
+        let seal = Seal { last_group: number::<8>(sector, 12), slots: slots(sector, 20) };
+        if seal.last_group <= GROUP_MAX { Ok(Some(seal)) } else { Err(DamagedSector) }
     }
 }
 
@@ -251,6 +257,9 @@ impl Group {
             slots: slots(sector, 24),
             slots_before: slots(sector, 40),
         };
+        if !is_group(group.number) {
+            return GroupSector::Damaged;
+        }
         GroupSector::Valid { index: number::<4>(sector, 4) as u32, group }
     }
 
@@ -263,6 +272,10 @@ impl Group {
             left -= here;
         }
     }
+}
+
+fn is_group(number: u64) -> bool {
+    (1..=GROUP_MAX).contains(&number)
 }
 
 /// Whether nothing was ever written there.

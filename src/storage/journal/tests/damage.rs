@@ -467,3 +467,38 @@ fn a_disk_that_cannot_be_read_is_named() {
     let error = open(&files, SMALL).unwrap_err();
     assert!(matches!(error, OpenError::Io { doing: "list", .. }), "{error}");
 }
+
+#[test]
+fn a_right_checksum_makes_no_impossible_number_true() {
+    let sample = sample();
+    let names: Vec<&String> = sample.image.keys().filter(|name| *name != SPARE).collect();
+    let number = |name: &str| segment_number(name).unwrap();
+    for name in names {
+        // The header's first group, and that of the oldest segment.
+        for at in [40, 88] {
+            for wrong in [0, u64::MAX] {
+                let opened = open_with(&sample, name, |bytes| {
+                    bytes[at..at + 8].copy_from_slice(&wrong.to_le_bytes());
+                    Seed::HEADER.close(&mut bytes[..SECTOR_BYTES]);
+                });
+                // All that the header of an earlier segment says stands elsewhere, too.
+                assert!(opened.is_err() || opened.unwrap().damage.len() == 1, "{name} at {at}");
+            }
+        }
+        let opened = open_with(&sample, name, |bytes| {
+            let group = &mut bytes[FIRST_SECTOR * SECTOR_BYTES..][..SECTOR_BYTES];
+            group[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
+            Seed::new(OWNER, number(name)).at(FIRST_SECTOR).close(group);
+        });
+        assert!(opened.is_err() || !opened.unwrap().damage.is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn a_record_that_others_are_damaged_is_never_read() {
+    let files = MemoryFiles::new();
+    let (mut journal, _) = open(&files, SMALL).unwrap();
+    let range = SlotRange { first: Slot(3), last: Slot(4) };
+    journal.commit(&[AcceptorRecord::Damaged(range)]).unwrap();
+    assert!(matches!(open(&files, SMALL), Err(OpenError::Unreadable { .. })));
+}

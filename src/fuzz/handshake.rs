@@ -1,0 +1,97 @@
+//! The first words on a connection, from both sides: each is answered as it deserves, in a sentence.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use super::frames::{connection, put_frame};
+use super::source::Source;
+use crate::net::{
+    Answer, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, frame, greet,
+    greeting, unframe,
+};
+use crate::role::Server;
+
+/// The storage id of the called server.
+const STORAGE: u64 = 0x5eed;
+/// `PXKV` and the version.
+const PREAMBLE_BYTES: usize = 6;
+
+/// A stranger calls, or is called.
+pub fn handshake(bytes: &[u8]) {
+    let mut source = Source::new(bytes);
+    let kind = source.byte();
+    let words = match kind % 4 {
+        0 => source.rest().to_vec(),
+        1 => [&greeting(&hello())[..PREAMBLE_BYTES], source.rest()].concat(),
+        preamble => {
+            let mut words = if preamble == 2 { greeting(&hello())[..PREAMBLE_BYTES].to_vec() } else { Vec::new() };
+            put_frame(source.bytes(), &mut words);
+            words.extend_from_slice(source.rest());
+            words
+        }
+    };
+    if kind & 0x80 == 0 { called(&words) } else { calling(&words) }
+}
+
+fn hello() -> Hello {
+    Hello { cluster: "lab".to_string(), to: Server(2), who: Who::Client }
+}
+
+/// The other side, having said these words and no more.
+fn other_side(words: &[u8]) -> (TcpStream, TcpStream) {
+    let (mut far, near) = connection();
+    far.write_all(words).expect("a few words fit into a socket");
+    far.shutdown(Shutdown::Write).expect("a connection can be closed");
+    (far, near)
+}
+
+/// The words of a caller.
+fn called(words: &[u8]) {
+    let (mut far, near) = other_side(words);
+    let is_ours = |hello: &Hello| if hello.cluster == "lab" { Ok(()) } else { Err("another cluster".to_string()) };
+    let outcome = answer(&mut FrameReader::new(near, HANDSHAKE_FRAME_MAX_BYTES), STORAGE, is_ours);
+    let mut said = Vec::new();
+    far.read_to_end(&mut said).expect("the answer is there");
+    let heard = heard(words);
+    match outcome {
+        Ok(None) => assert!(said.is_empty() && (words.is_empty() || words.len() == PREAMBLE_BYTES)),
+        Ok(Some(who)) => {
+            let hello = heard.expect("nobody is let in whose words are none");
+            assert_eq!((hello.who, hello.cluster.as_str()), (who, "lab"));
+            assert_eq!(said, frame(&Answer::Welcome { storage: STORAGE }));
+        }
+        Err(HandshakeError::Refused(why)) => {
+            assert_ne!(heard.expect("no words, no check").cluster, "lab");
+            assert_eq!(said, frame(&Answer::Refused { why }));
+        }
+        Err(HandshakeError::Broken(FrameError::Malformed { length, .. })) => {
+            assert!(heard.is_none() && length > 0);
+            if !said.is_empty() {
+                let refused = unframe(&said, HANDSHAKE_FRAME_MAX_BYTES);
+                assert!(matches!(refused, Ok(Answer::Refused { why }) if why.contains("version")));
+            }
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// What the words say, by the definition of a greeting.
+fn heard(words: &[u8]) -> Option<Hello> {
+    let rest = words.strip_prefix(&greeting(&hello())[..PREAMBLE_BYTES])?;
+    let length = u32::from_le_bytes(*rest.first_chunk::<4>()?) as usize;
+    unframe(rest.get(..8_usize.checked_add(length)?)?, HANDSHAKE_FRAME_MAX_BYTES).ok()
+}
+
+/// The words of whoever was called.
+fn calling(words: &[u8]) {
+    let (_far, near) = other_side(words);
+    let length = words.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
+    let first = words.get(..length.saturating_add(8));
+    let expected = first.and_then(|first| unframe::<Answer>(first, HANDSHAKE_FRAME_MAX_BYTES).ok());
+    match (greet(&near, &hello()), expected) {
+        (Ok(storage), Some(Answer::Welcome { storage: said })) => assert_eq!(storage, said),
+        (Err(HandshakeError::Refused(why)), Some(Answer::Refused { why: said })) => assert_eq!(why, said),
+        (Err(HandshakeError::Broken(_)), None) => {}
+        other => panic!("{other:?}"),
+    }
+}

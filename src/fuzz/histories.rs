@@ -1,0 +1,53 @@
+//! Histories of others: whatever can be read is judged, and a part of what is right is right.
+
+use std::time::{Duration, Instant};
+
+use super::source::Source;
+use crate::linearizability::{Format, History, Place, Verdict};
+
+/// A search that takes longer than this is given up: then nothing is learnt.
+const WITHIN: Duration = Duration::from_millis(20);
+
+/// A text as a history in one of the foreign formats.
+pub fn histories(bytes: &[u8]) {
+    let mut source = Source::new(bytes);
+    let cut = usize::from(source.byte());
+    let Ok(text) = std::str::from_utf8(source.rest()) else { return };
+    let Ok((format, verdict)) = judge(text) else { return };
+    let lines = text.lines().count();
+    match verdict {
+        Verdict::Unknown(_) => {}
+        Verdict::Violation(witness) => {
+            let is_there =
+                |place: &Place| place.call < lines && place.end.is_none_or(|end| place.call < end && end < lines);
+            assert!(witness.order.iter().chain(&witness.open).chain([&witness.breaks]).all(is_there), "{witness:?}");
+            assert!(witness.breaks.end.is_some(), "only an answer can be wrong");
+        }
+        Verdict::Linearizable { .. } => {
+            // Herlihy and Wing: every prefix of a linearizable history is one. What is under way at its end is open.
+            let cut = cut % (lines + 1);
+            let prefix: String = text.lines().take(cut).map(|line| format!("{line}\n")).collect();
+            match judge(&prefix) {
+                Ok((_, Verdict::Linearizable { .. } | Verdict::Unknown(_))) => {}
+                Ok((_, Verdict::Violation(witness))) => {
+                    panic!("right as a whole, and the first {cut} lines are not: {witness:?}")
+                }
+                Err(error) => {
+                    assert!(Format::of(&prefix) != Ok(format), "the first {cut} lines cannot be read: {error}")
+                }
+            }
+        }
+    }
+}
+
+fn judge(text: &str) -> Result<(Format, Verdict), String> {
+    let format = Format::of(text).map_err(|error| error.to_string())?;
+    let history = match format {
+        Format::EtcdLog => History::EtcdLog(text.to_string()),
+        Format::KvText => History::KvText(text.to_string()),
+        // Those are judged with the runs.
+        Format::Lines => return Err("lines".to_string()),
+    };
+    let verdict = history.check(Instant::now() + WITHIN).map_err(|error| error.to_string())?;
+    Ok((format, verdict))
+}

@@ -1,0 +1,45 @@
+//! A browser's request: the same however it comes, and taken only from a page of this server's own.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::source::Source;
+use crate::duration::parse_duration;
+use crate::server::http::request::parse;
+
+/// Where the server listens.
+const BOUND: &str = "127.0.0.1:7301";
+
+/// Bytes as the head of a request.
+pub fn http(bytes: &[u8]) {
+    let mut source = Source::new(bytes);
+    let cut = usize::from(source.byte());
+    let head = source.rest();
+    let at_once = parse(head);
+    if let Some(Ok(request)) = &at_once {
+        // Whatever comes behind a head changes nothing about it.
+        assert_eq!(parse(&[head, b"GET / HTTP/1.1\r\n\r\n"].concat()), at_once);
+        let bound: SocketAddr = BOUND.parse().expect("an address");
+        if request.check_caller(bound).is_ok() {
+            let text = String::from_utf8_lossy(head);
+            assert!(text.contains(BOUND) || text.contains("localhost:7301"), "a stranger is answered");
+        }
+        if request.check_change(true).is_ok() {
+            assert!(head.starts_with(b"POST") || head.windows(4).any(|word| word == b"POST"));
+            assert!(request.check_change(false).is_err(), "only in lab mode");
+        }
+        if let Some(text) = request.asked("for") {
+            assert!(request.query.contains(text));
+            assert!(
+                parse_duration(text).is_ok_and(|time| time <= Duration::from_secs(86_400))
+                    || parse_duration(text).is_err()
+            );
+        }
+    }
+    // A head that is understood before its end has come is the same at its end.
+    if let Some((part, _)) = head.split_at_checked(cut)
+        && let early @ Some(Ok(_)) = parse(part)
+    {
+        assert_eq!(early, at_once);
+    }
+}

@@ -1,0 +1,68 @@
+//! Every kind of value on the wire and on the disk, through the codec.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::source::Source;
+use crate::codec::{decode, encode};
+use crate::kv::{Command, Piece};
+use crate::net::{Answer, ClientReply, ClientRequest, Envelope, Hello};
+use crate::paxos::{self, AcceptorRecord, ProposerRecord};
+use crate::storage::backup::Title;
+use crate::two_phase_commit::{self, CoordinatorRecord, ParticipantRecord};
+
+/// What is decoded means the same when it is sent on, and does not grow by that.
+pub fn messages(bytes: &[u8]) {
+    let mut source = Source::new(bytes);
+    let (kind, bytes) = (source.below(14), source.rest());
+    match kind {
+        0 => envelope(bytes),
+        1 => hold::<ClientRequest>(bytes),
+        2 => hold::<ClientReply>(bytes),
+        3 => hold::<Hello>(bytes),
+        4 => hold::<Answer>(bytes),
+        5 => hold::<paxos::Message>(bytes),
+        6 => hold::<two_phase_commit::Message>(bytes),
+        7 => hold::<AcceptorRecord>(bytes),
+        8 => hold::<ProposerRecord>(bytes),
+        9 => hold::<CoordinatorRecord>(bytes),
+        10 => hold::<ParticipantRecord>(bytes),
+        11 => hold::<Vec<Piece>>(bytes),
+        12 => hold::<Title>(bytes),
+        _ => command(bytes),
+    }
+}
+
+fn hold<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) {
+    let _ = held::<T>(bytes);
+}
+
+/// The value, if it is one.
+fn held<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let value: T = decode(bytes).ok()?;
+    let again = encode(&value);
+    assert!(again.len() <= bytes.len(), "{} bytes have become {}", bytes.len(), again.len());
+    assert_eq!(decode::<T>(&again).expect("what was decoded can be encoded"), value);
+    Some(value)
+}
+
+/// A message between servers: what is asked of it before anybody looks inside.
+fn envelope(bytes: &[u8]) {
+    if let Some(Envelope { message, .. }) = held(bytes) {
+        assert!(!message.name().is_empty() && !message.heard_by().is_empty());
+        // More than its bytes only by what a value takes in memory.
+        assert!(message.size() <= bytes.len() * 80, "{} bytes weigh {}", bytes.len(), message.size());
+    }
+}
+
+/// A command of the log: whoever reads it back has the same one, under the same name.
+fn command(bytes: &[u8]) {
+    if let Some(command) = held::<Command>(bytes) {
+        let sent = command.to_paxos();
+        assert_eq!(Command::from_paxos(&sent).expect("a command reads what it wrote"), command);
+        assert_eq!(sent.id, command.id());
+        let _ = command.is_well_formed();
+    }
+}

@@ -1,0 +1,101 @@
+//! Bytes as a row of choices. Behind their end every choice is the plainest one.
+
+use crate::paxos::{AcceptorRecord, Ballot, Command, CommandId, Entry, Slot, SlotRange, Value};
+use crate::role::Server;
+
+/// The choices that are left.
+pub(crate) struct Source<'a> {
+    left: &'a [u8],
+    /// Whether a number was not what it should be.
+    has_twisted: bool,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Source<'a> {
+        Source { left: bytes, has_twisted: false }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        let Some((first, rest)) = self.left.split_first() else { return 0 };
+        self.left = rest;
+        *first
+    }
+
+    pub(crate) fn below(&mut self, count: u8) -> u8 {
+        self.byte() % count
+    }
+
+    /// A number, small more often than huge.
+    pub(crate) fn number(&mut self) -> u64 {
+        match self.byte() {
+            255 => (0..8).fold(0, |number, _| number << 8 | u64::from(self.byte())),
+            small => small.into(),
+        }
+    }
+
+    /// A number that should be this one, and mostly is.
+    pub(crate) fn twist(&mut self, right: u64) -> u64 {
+        let number = match self.byte() {
+            near @ 224..=239 => right.wrapping_add(near.into()).wrapping_sub(232),
+            240..=255 => self.number(),
+            _ => right,
+        };
+        self.has_twisted |= number != right;
+        number
+    }
+
+    /// Whether a number was not what it should be.
+    pub(crate) fn has_twisted(&self) -> bool {
+        self.has_twisted
+    }
+
+    /// The next few bytes, as many as a byte says.
+    pub(crate) fn bytes(&mut self) -> &'a [u8] {
+        let length = usize::from(self.byte()).min(self.left.len());
+        let (bytes, rest) = self.left.split_at(length);
+        self.left = rest;
+        bytes
+    }
+
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.left)
+    }
+
+    pub(crate) fn ballot(&mut self) -> Ballot {
+        Ballot { round: self.number(), server: Server(self.below(5)) }
+    }
+
+    pub(crate) fn value(&mut self) -> Value {
+        match self.byte() {
+            0 => Value::Noop,
+            length => {
+                // Some sectors long, at most.
+                let payload = vec![length; usize::from(length) * 8].into();
+                Value::Command(Command { id: CommandId(self.number(), self.number()), payload })
+            }
+        }
+    }
+
+    /// A record of an acceptor, in any order and with any content.
+    pub(crate) fn record(&mut self) -> AcceptorRecord {
+        let kind = self.below(8);
+        let mut entry = || Entry { slot: Slot(self.number()), ballot: self.ballot(), value: self.value() };
+        match kind {
+            0..=2 => AcceptorRecord::Accepted(entry()),
+            3 => AcceptorRecord::Mended(entry()),
+            4 => AcceptorRecord::Truncated(Slot(self.number())),
+            5 => {
+                let first = self.number();
+                AcceptorRecord::Damaged(SlotRange {
+                    first: Slot(first),
+                    last: Slot(first.saturating_add(self.number())),
+                })
+            }
+            _ => AcceptorRecord::Promised(self.ballot()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The state of the store: as pieces, as a backup, and as what a log makes of it.
+
+use super::frames::put_frame;
+use super::source::Source;
+use crate::codec;
+use crate::kv::{Command, Kv, Op, decode_part, encode_part};
+use crate::paxos::{CommandId, Slot, StateMachine, Value};
+use crate::storage::backup::{Title, Writer, read};
+
+/// So many sessions: a table that is full is met soon.
+const SESSIONS: usize = 2;
+
+/// Bytes as a part of a state, as a backup, or as a log.
+pub fn state(bytes: &[u8]) {
+    let mut source = Source::new(bytes);
+    match source.below(3) {
+        0 => pieces(source.rest()),
+        1 => backup(source),
+        _ => log(source),
+    }
+}
+
+/// A part of a state is the same when it was written down and read again, in parts of any size.
+fn pieces(part: &[u8]) {
+    let Ok(pieces) = decode_part(part) else { return };
+    let count = pieces.len();
+    let mut state = Kv::empty_like(&Kv::default());
+    state.put_pieces(pieces);
+    let changes = state.take_changes();
+    assert!(changes.is_whole && changes.pieces.len() <= count);
+    state.changes_kept();
+    for size in [1, 3, count.max(1)] {
+        let mut again = Kv::empty_like(&state);
+        for pieces in changes.pieces.chunks(size) {
+            again.load(&encode_part(&pieces.to_vec())).expect("what was written is read");
+        }
+        assert_eq!((again.digest(), again.store()), (state.digest(), state.store()), "in parts of {size}");
+    }
+}
+
+/// A backup with the right checksums, and the right digest unless it is told otherwise.
+fn backup(mut source: Source<'_>) {
+    let (wrong, version) = (source.below(4), source.twist(2));
+    let mut parts = Vec::new();
+    while !source.is_empty() {
+        parts.push(source.bytes());
+    }
+    let mut whole = Kv::empty_like(&Kv::default());
+    let is_state = parts.iter().all(|part| part.is_empty() || whole.load(part).is_ok());
+    let is_right = wrong != 1;
+    let title =
+        Title { cluster: "lab".to_string(), slot: Slot(7), digest: whole.digest().wrapping_add(u64::from(!is_right)) };
+    let mut file = [&b"PaxosBak"[..], &(version as u32).to_le_bytes()].concat();
+    for block in [&codec::encode(&title)[..]].into_iter().chain(parts.iter().copied()).chain([&b""[..]]) {
+        put_frame(block, &mut file);
+    }
+    if wrong == 2 {
+        file.pop();
+    }
+    let Ok((found, state)) = read(&file[..]) else {
+        let holds_all = is_state && parts.iter().all(|part| !part.is_empty());
+        return assert!(!(holds_all && is_right && wrong != 2 && version as u32 == 2), "a good backup is refused");
+    };
+    assert!(is_right && wrong != 2);
+    assert_eq!((&found, state.digest()), (&title, title.digest));
+    let mut writer = Writer::begin(Vec::new(), &title).expect("memory takes it");
+    for part in parts.iter().take_while(|part| !part.is_empty()) {
+        writer.part(part).expect("memory takes it");
+    }
+    assert_eq!(writer.end().expect("memory takes it"), file);
+}
+
+/// Two servers that apply one log are equal, and so is what a third one reads of what was written down now and then.
+fn log(mut source: Source<'_>) {
+    let (mut one, mut other) = (Kv::with_sessions_at_most(SESSIONS), Kv::with_sessions_at_most(SESSIONS));
+    let mut written = Kv::with_sessions_at_most(SESSIONS);
+    let mut slot = 0;
+    while !source.is_empty() && slot < 200 {
+        slot += 1;
+        let value = value(&mut source);
+        assert_eq!(one.apply(Slot(slot), &value), other.apply(Slot(slot), &value), "slot {slot}");
+        if source.below(4) == 1 {
+            let changes = one.take_changes();
+            if source.below(3) == 0 {
+                // The disk was full.
+                one.changes_lost();
+                continue;
+            }
+            one.changes_kept();
+            written.put_pieces(changes.pieces);
+            changes.ended.iter().for_each(|id| written.end_session(*id));
+            assert_eq!((written.digest(), written.store()), (one.digest(), one.store()), "written after slot {slot}");
+            assert_eq!(written.sessions(), one.sessions());
+        }
+    }
+    assert_eq!((one.digest(), one.store(), one.sessions()), (other.digest(), other.store(), other.sessions()));
+    assert!(one.sessions().len() <= SESSIONS);
+}
+
+/// What a slot of the log may hold.
+fn value(source: &mut Source<'_>) -> Value {
+    let command = match source.below(8) {
+        0 => return Value::Noop,
+        1 => {
+            let payload = source.bytes().into();
+            return Value::Command(crate::paxos::Command { id: CommandId(1, 1), payload });
+        }
+        2 => Command::Open { nonce: source.below(4).into(), label: String::new() },
+        kind => {
+            let key = vec![b'k', source.below(5)];
+            let op = match kind {
+                3 => Op::Delete { key },
+                kind => Op::Put { key, value: vec![kind], if_version: (kind == 4).then(|| source.number()) },
+            };
+            let (session, sequence, first_open) = (source.number(), source.number(), source.number());
+            Command::Write { session, sequence, first_open, label: String::new(), op }
+        }
+    };
+    Value::Command(command.to_paxos())
+}

@@ -1,0 +1,141 @@
+//! What an acceptor forgets, cannot read, and is given back.
+
+use super::*;
+use crate::paxos::{Command, CommandId};
+use crate::role::{Action, step_all};
+
+fn ballot(round: u64) -> Ballot {
+    Ballot { round, server: Server(1) }
+}
+
+fn value(number: u64) -> Value {
+    Value::Command(Command { id: CommandId(1, number), payload: [].into() })
+}
+
+fn entry(slot: u64, round: u64) -> Entry {
+    Entry { slot: Slot(slot), ballot: ballot(round), value: value(slot) }
+}
+
+fn range(first: u64, last: u64) -> SlotRange {
+    SlotRange { first: Slot(first), last: Slot(last) }
+}
+
+/// An acceptor that remembers these, and whose disk has lost the slots 3 to 5.
+fn damaged() -> Acceptor {
+    let mut acceptor = Acceptor::new(Life(1));
+    for slot in [1, 2, 6] {
+        acceptor.replay(AcceptorRecord::Accepted(entry(slot, 4)));
+    }
+    acceptor.replay(AcceptorRecord::Damaged(range(3, 5)));
+    acceptor
+}
+
+/// What one input makes it remember, and the slots for which it then asks for help.
+fn step(acceptor: &mut Acceptor, input: Input<Acceptor>) -> (Vec<AcceptorRecord>, Option<Vec<SlotRange>>) {
+    let stepped = step_all(acceptor, [((), input)], true);
+    let records = stepped.records().to_vec();
+    let mut disk = Remembering;
+    let Ok(released) = stepped.commit(&mut disk);
+    let actions = released.into_actions().into_iter().flat_map(|(_, actions)| actions);
+    let asked = actions.filter_map(|action| match action {
+        Action::Outcome(AcceptorOutcome::Damaged { slots }) => Some(slots),
+        _ => None,
+    });
+    (records, asked.last())
+}
+
+/// A disk that takes everything.
+struct Remembering;
+
+impl crate::role::Disk<AcceptorRecord> for Remembering {
+    type Error = std::convert::Infallible;
+
+    fn commit(&mut self, _: &[AcceptorRecord]) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}
+
+fn truncate(below: u64) -> Input<Acceptor> {
+    Input::Request(AcceptorRequest::Truncate { below: Slot(below) })
+}
+
+fn slots(acceptor: &Acceptor) -> Vec<u64> {
+    acceptor.accepted().keys().map(|slot| slot.0).collect()
+}
+
+#[test]
+fn it_forgets_forward_only_and_remembers_that_it_did() {
+    let mut acceptor = damaged();
+    let (records, asked) = step(&mut acceptor, truncate(5));
+    assert_eq!(records, [AcceptorRecord::Truncated(Slot(5))]);
+    assert_eq!((slots(&acceptor), acceptor.damaged()), (vec![6], &[range(5, 5)][..]));
+    assert_eq!(asked, Some(vec![range(5, 5)]), "what is left of the damage still needs help");
+    for again in [5, 4, 1] {
+        assert_eq!(step(&mut acceptor, truncate(again)).0, []);
+        assert_eq!(acceptor.truncated_below(), Slot(5));
+    }
+    let (_, asked) = step(&mut acceptor, truncate(6));
+    assert_eq!((asked, acceptor.damaged(), slots(&acceptor)), (None, &[][..], vec![6]));
+}
+
+#[test]
+fn what_it_cannot_read_is_mended_and_what_it_can_read_is_left_alone() {
+    let mut acceptor = damaged();
+    let mended = |slot, round| AcceptorRecord::Mended(entry(slot, round));
+    let entries = vec![entry(2, 9), entry(4, 2), entry(6, 9)];
+    let (records, _) = step(&mut acceptor, Input::Request(AcceptorRequest::Mend { entries }));
+    assert_eq!(records, [mended(4, 2)]);
+    assert_eq!(acceptor.damaged(), [range(3, 3), range(5, 5)]);
+    assert_eq!(acceptor.accepted()[&Slot(4)], (ballot(2), value(4)));
+    assert_eq!((acceptor.promised(), acceptor.accepted()[&Slot(2)].0), (ballot(4), ballot(4)));
+}
+
+#[test]
+fn a_mended_slot_holds_the_value_of_the_higher_ballot() {
+    let other = |round| Entry { value: value(77), ..entry(2, round) };
+    for (round, held) in [(3, value(2)), (4, value(2)), (5, value(77))] {
+        let mut acceptor = damaged();
+        // Of the slot an older record can be read and a newer one cannot.
+        acceptor.replay(AcceptorRecord::Damaged(range(2, 2)));
+        acceptor.replay(AcceptorRecord::Mended(other(round)));
+        assert_eq!(acceptor.accepted()[&Slot(2)].1, held, "mended at {round}, read at 4");
+        assert_eq!(acceptor.damaged(), [range(3, 5)]);
+    }
+}
+
+#[test]
+fn accepting_at_the_edge_of_damage_mends_that_slot_and_no_other() {
+    for (slot, left) in [(3, vec![range(4, 5)]), (4, vec![range(3, 3), range(5, 5)]), (5, vec![range(3, 4)])] {
+        let mut acceptor = damaged();
+        let accept = Message::Accept { ballot: ballot(4), first: Slot(slot), values: vec![value(slot)] };
+        step(&mut acceptor, Input::Message { from: Server(1), message: accept });
+        assert_eq!(acceptor.damaged(), left);
+    }
+}
+
+#[test]
+fn a_life_begins_with_what_it_must_tell() {
+    let told = |acceptor: &mut Acceptor| {
+        let stepped = step_all(acceptor, [((), Input::Start)], true);
+        let Ok(released) = stepped.commit(&mut Remembering);
+        let actions = released.into_actions().into_iter().flat_map(|(_, actions)| actions);
+        let facts = actions.filter_map(|action| if let Action::Fact(fact) = action { Some(fact) } else { None });
+        facts.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut Acceptor::new(Life(1))), []);
+    let mut acceptor = damaged();
+    assert_eq!(told(&mut acceptor), [AcceptorFact::Damaged { slots: range(3, 5) }]);
+    acceptor.replay(AcceptorRecord::Truncated(Slot(2)));
+    let truncated = AcceptorFact::Truncated { below: Slot(2) };
+    assert_eq!(told(&mut acceptor), [truncated, AcceptorFact::Damaged { slots: range(3, 5) }]);
+}
+
+#[test]
+fn values_below_what_is_forgotten_are_answered_and_those_above_accepted() {
+    let mut acceptor = damaged();
+    step(&mut acceptor, truncate(6));
+    let accept = Message::Accept { ballot: ballot(5), first: Slot(4), values: (4..=8).map(value).collect() };
+    let (records, _) = step(&mut acceptor, Input::Message { from: Server(1), message: accept });
+    assert_eq!(records, (6..=8).map(|slot| AcceptorRecord::Accepted(entry(slot, 5))).collect::<Vec<_>>());
+    assert_eq!(slots(&acceptor), [6, 7, 8]);
+}
