@@ -11,11 +11,13 @@
 //! 7. [`trace`]: the lines that all of them write, and how they prove a run again.
 //! 8. [`linearizability`]: whether what clients saw makes sense in some order.
 //! 9. [`sim`]: whole clusters in virtual time, under everything that can go wrong; [`museum`]: the bugs that it must find.
-//! 10. [`two_phase_commit`]: the road not taken, two more roles in the same shells, and what becomes of them.
+//! 10. [`chaos`]: real processes, disks and sockets, struck by everything that can strike them.
+//! 11. [`two_phase_commit`]: the road not taken, two more roles in the same shells, and what becomes of them.
 //!
 //! Dependencies point one way: `client, server -> net, storage, trace -> two_phase_commit -> kv, paxos -> role`. The rooms
 //! [`role`], [`paxos`], [`kv`] and [`two_phase_commit`] are pure: no clock, socket, file, thread, randomness or hash order.
 
+pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod codec;

@@ -105,16 +105,24 @@ exhibits! {
 #[cfg(any(test, feature = "museum"))]
 mod selector {
     use std::cell::Cell;
+    use std::sync::OnceLock;
 
     use super::Bug;
 
     thread_local! {
         static ON: Cell<Option<Bug>> = const { Cell::new(None) };
     }
+    /// The bug of a whole process.
+    static EVERYWHERE: OnceLock<Bug> = OnceLock::new();
 
     /// Whether this bug is switched on in this thread.
     pub fn is(bug: Bug) -> bool {
-        ON.get() == Some(bug)
+        on() == Some(bug)
+    }
+
+    /// Switches a bug on in all threads of this process, for as long as it lives.
+    pub fn switch_everywhere(bug: Bug) {
+        let _ = EVERYWHERE.set(bug);
     }
 
     /// Switches a bug on in this thread, or all off.
@@ -124,7 +132,7 @@ mod selector {
 
     /// The bug that is on in this thread.
     pub fn on() -> Option<Bug> {
-        ON.get()
+        ON.get().or_else(|| EVERYWHERE.get().copied())
     }
 }
 
@@ -144,9 +152,9 @@ mod selector {
     }
 }
 
-#[cfg(any(test, feature = "museum"))]
-pub use selector::switch;
 pub use selector::{is, on};
+#[cfg(any(test, feature = "museum"))]
+pub use selector::{switch, switch_everywhere};
 
 /// The first of these by the order of a hash map, which is another one each time: for B32.
 pub fn first_of_a_hash_map(numbers: impl Iterator<Item = u64>) -> Option<u64> {

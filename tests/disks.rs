@@ -195,6 +195,19 @@ fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
+    /// An ext4 file system in a file; None if this user may not mount one.
+    fn mount_ext4(image: &Path, at: &Path, kib: u64) -> Option<SmallDisk> {
+        fs::create_dir_all(at).unwrap();
+        fs::File::create(image).unwrap().set_len(kib << 10).unwrap();
+        let run = |command: &mut Command| {
+            let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+            done.is_ok_and(|status| status.success())
+        };
+        let made = run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(image));
+        (made && run(Command::new("mount").args(["-o", "loop"]).arg(image).arg(at)))
+            .then(|| SmallDisk(at.to_path_buf()))
+    }
+
     /// None if this user may not mount one.
     fn mount(at: &Path, kib: u32) -> Option<SmallDisk> {
         fs::create_dir_all(at).unwrap();
@@ -297,4 +310,49 @@ fn refused_there(cluster: &Cluster, id: u8) -> String {
     options.first_server = Some(Server(id));
     options.timeout = Duration::from_secs(3);
     refused(&mut Client::connect(options).unwrap())
+}
+
+/// Found by chaos: on a full ext4 the file of a checkpoint was left longer than it should be, and then taken for damaged.
+#[test]
+fn a_file_that_finds_no_room_to_grow_stays_as_it_was_and_takes_none() {
+    use paxos_kv::storage::disk::{Files, RealFiles, StableFile, is_full};
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount_ext4(&folder.path().join("image"), &folder.path().join("disk"), 8 << 10) else {
+        eprintln!("skipped: this user may not mount an ext4 file system");
+        return;
+    };
+    let files = RealFiles::open(&disk.0).unwrap();
+    let file = files.create_zeroed("grows", 10_000).unwrap();
+    file.set_length(20_000).unwrap();
+    assert_eq!(file.length().unwrap(), 20_000);
+    let free = disk.free();
+    assert!(is_full(&file.set_length(free + 100_000).unwrap_err()));
+    assert_eq!((file.length().unwrap(), disk.free()), (20_000, free));
+    file.set_length(20_000 + free / 2).unwrap();
+    assert!(disk.free() <= free / 2, "there is room for what it has become");
+}
+
+/// Found by chaos: a server that could not open the file in which it remembers its peers refused them for ever.
+#[test]
+fn a_server_that_may_open_no_more_files_knows_its_peers_again_when_it_may() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let mut cluster = Cluster::start(3, &["--seed", "1"]);
+    let pid = Pid::from_raw(cluster.pid(1) as i32);
+    // It allows itself as many as it may have.
+    let most = getrlimit(Resource::Nofile).maximum;
+    let before = Rlimit { current: most, maximum: most };
+    // One file more lets it hear who calls, and then not write that down.
+    for more in 0..3 {
+        let open = fs::read_dir(format!("/proc/{}/fd", cluster.pid(1))).unwrap().count() as u64;
+        prlimit(pid, Resource::Nofile, Rlimit { current: Some(open + more), maximum: before.maximum }).unwrap();
+        cluster.kill(&[2]);
+        cluster.run(2);
+        await_some("the other one is connected", || {
+            cluster.status(2).filter(|status| status.linked.contains(Server(3)))
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        prlimit(pid, Resource::Nofile, before).unwrap();
+        cluster.await_all();
+    }
+    cluster.await_agreement();
 }

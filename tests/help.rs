@@ -10,6 +10,8 @@ const PAGES: &[(&str, &str, &[&str])] = &[
     ("paxos-lab", env!("CARGO_BIN_EXE_paxos-lab"), &["--help"]),
     ("paxos-lab", env!("CARGO_BIN_EXE_paxos-lab"), &["simulate", "--help"]),
     ("paxos-lab", env!("CARGO_BIN_EXE_paxos-lab"), &["check", "--help"]),
+    ("paxos-lab", env!("CARGO_BIN_EXE_paxos-lab"), &["chaos", "--help"]),
+    ("paxos-lab", env!("CARGO_BIN_EXE_paxos-lab"), &["soak", "--help"]),
     ("paxos-server", env!("CARGO_BIN_EXE_paxos-server"), &["--help"]),
 ];
 

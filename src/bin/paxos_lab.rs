@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use paxos_kv::chaos;
 use paxos_kv::linearizability::cli::CheckArgs;
 use paxos_kv::linearizability::second_opinion;
 use paxos_kv::paxos::Slot;
@@ -34,9 +35,10 @@ Examples:
   paxos-lab lesson one-value                  a scene that teaches one idea, as a page
   paxos-lab compare                           what two-phase commit and Paxos make of the same faults
   paxos-lab check runs/latest                 whether what the clients have seen is linearizable
+  paxos-lab chaos --minutes 1                 strike real processes, disks and networks, and judge what clients saw
 
 Exit codes: 0 done (audit, report: proved; check: linearizable), 1 failure, 2 usage, 6 not provable because lines are
-missing, or not decided, 7 a rule was broken."
+missing, or not decided, 7 a rule was broken, 8 no progress."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -52,6 +54,10 @@ enum Command {
     },
     /// Run whole clusters in virtual time, where everything that can go wrong does
     Simulate(sim::cli::Simulate),
+    /// Strike clusters of real processes with everything, and prove that they kept their word
+    Chaos(chaos::cli::Chaos),
+    /// Run a cluster whose roles fail for an hour, and show that nothing grows
+    Soak(chaos::soak::Soak),
     /// Tick what the run shows, each point with the lines that show it
     Report {
         /// Folder of the run, as runs/latest
@@ -135,6 +141,8 @@ fn run(command: Command) -> Result<(String, u8), String> {
             Ok(explain(&run, &audit))
         }
         Command::Simulate(options) => sim::cli::run(&options),
+        Command::Chaos(options) => chaos::cli::run(&options),
+        Command::Soak(options) => chaos::soak::run(&options),
         Command::Report { dir, lines } => {
             let run = read(&dir)?;
             let (report, audit) = (Report::new(&run), Audit::new(&run));

@@ -39,7 +39,7 @@ impl Retention {
 
     /// What a server does unless it is told otherwise.
     pub const USUAL: Retention =
-        Retention { checkpoint_slots: 40_000, checkpoint_bytes: 32 << 20, keep_slots: 10_000, keep_bytes: 16 << 20 };
+        Retention { checkpoint_slots: 25_000, checkpoint_bytes: 32 << 20, keep_slots: 5_000, keep_bytes: 16 << 20 };
 }
 
 /// How far the past is written down.

@@ -69,6 +69,10 @@ pub struct Options {
     /// Where browsers can watch: http://ADDR/, with /status and /metrics [default: what the cluster file says, or nowhere]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
+    /// A bug of the museum, in all threads of this server
+    #[cfg(feature = "museum")]
+    #[arg(long, value_name = "BUG")]
+    pub bug: Option<crate::museum::Bug>,
     /// No copy of the lines on the terminal
     #[arg(long)]
     pub quiet: bool,

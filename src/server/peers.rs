@@ -16,7 +16,7 @@ use crate::net::{
 use crate::paxos::ProposerRequest;
 use crate::random::Random;
 use crate::role::{Input, Server, Servers};
-use crate::storage::DataFolder;
+use crate::storage::{DataFolder, FolderError};
 use crate::trace::{self, Context, RoleTag};
 
 /// Connections from peers: each has one, and may open a next one before the last is noticed to be dead. The rest is for
@@ -81,9 +81,9 @@ impl Watch {
 impl Watcher for Watch {
     /// The peer has welcomed this server, and remembers its folder durably by then.
     fn check(&mut self, storage: u64) -> Result<(), String> {
-        check_storage(&self.folder, self.peer, storage)?;
+        check_storage(&self.house, &self.folder, self.peer, storage)?;
         let remember = || self.folder.set_takes_part();
-        let begins = self.house.standing.is_known_to(self.peer, remember).map_err(|error| error.to_string())?;
+        let begins = self.house.standing.is_known_to(self.peer, remember).map_err(survived(&self.house))?;
         self.takes_part_from_now |= begins;
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Watcher for Watch {
 }
 
 /// A peer is known by its data folder: what it promised before is in there, and nowhere else.
-fn check_storage(folder: &DataFolder, server: Server, storage: u64) -> Result<(), String> {
+fn check_storage(house: &House, folder: &DataFolder, server: Server, storage: u64) -> Result<(), String> {
     match folder.known_peer(server) {
         Some(known) if known != storage => Err(format!(
             "server {} comes with another data folder ({storage:016x}) than the one that this cluster knows \
@@ -111,7 +111,14 @@ fn check_storage(folder: &DataFolder, server: Server, storage: u64) -> Result<()
             server.0
         )),
         Some(_) => Ok(()),
-        None => folder.remember_peer(server, storage).map_err(|error| error.to_string()),
+        None => folder.remember_peer(server, storage).map_err(survived(house)),
+    }
+}
+
+/// What a peer is told if something cannot be remembered; where the disk has failed this server is no more.
+fn survived(house: &House) -> impl Fn(FolderError) -> String {
+    move |error| {
+        if error.is_fatal() { house.fatal(&format!("stable storage failed: {error}")) } else { error.to_string() }
     }
 }
 
@@ -139,8 +146,8 @@ fn hear_peer(house: &House, cluster: &Cluster, folder: &DataFolder, stream: TcpS
             Who::Peer { server, .. } if server == house.me || !cluster.servers().contains(server) => {
                 Err(format!("no other server of this cluster has the number {}", server.0))
             }
-            Who::Peer { server, storage, life, boot } => check_storage(folder, server, storage)
-                .and_then(|()| folder.meet(server, life, boot).map_err(|error| error.to_string())),
+            Who::Peer { server, storage, life, boot } => check_storage(house, folder, server, storage)
+                .and_then(|()| folder.meet(server, life, boot).map_err(survived(house))),
         }
     };
     let peer = match answer(&mut reader, folder.storage_id(), check) {

@@ -44,6 +44,10 @@ pub fn run(mut options: Options) -> Result<(), String> {
         options.check_address(address)?;
     }
     options.check_failures()?;
+    #[cfg(feature = "museum")]
+    if let Some(bug) = options.bug {
+        crate::museum::switch_everywhere(bug);
+    }
     allow_many_sockets();
     let (mut signals, is_stopping) = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
     // Ports before anything else: a server that is started twice must not touch the running one's data.

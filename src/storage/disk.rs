@@ -20,6 +20,8 @@ mod tests;
 use std::fmt::Debug;
 use std::io;
 
+use rustix::io::Errno;
+
 pub use memory::{Counts, Failure, MemoryFile, MemoryFiles};
 pub use real::{RealFile, RealFiles};
 
@@ -76,9 +78,16 @@ pub trait StableFile: Debug + Send + Sync + 'static {
     fn forget_cached(&self) -> io::Result<()>;
 }
 
-/// Whether there was no room for what was tried.
+/// Whether there was no room for what was tried, on the disk or among the open files: nothing was begun, and later there
+/// may be some.
 pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) || is_short_of_files(error)
+}
+
+/// Whether this process, or this machine, may open no more files for now.
+pub fn is_short_of_files(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| number == Some(errno.raw_os_error()))
 }
 
 /// Removes a file; fine if there is none.

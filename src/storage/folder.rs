@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
-use super::disk::{Files, RealFiles, is_full, name_in_making};
+use super::disk::{Files, RealFiles, is_full, is_short_of_files, name_in_making};
 use super::identity::{IDENTITY_FILE, Identity, IdentityError};
 use super::journal::{Journal, OpenError, Options, Recovered};
 use super::rounds::{ROUNDS_FILE, Rounds, RoundsError};
@@ -102,15 +102,25 @@ pub enum FolderError {
 }
 
 impl FolderError {
-    /// The disk has no room. Nothing else is wrong, and later there may be some.
+    /// The disk has no room, or no more files may be opened. Nothing else is wrong, and later there may be some.
     pub fn is_full(&self) -> bool {
         match self {
-            FolderError::Journal { source, .. } => matches!(**source, OpenError::Full { .. }),
+            FolderError::Journal { source, .. } => match &**source {
+                OpenError::Full { .. } => true,
+                OpenError::Io { source, .. } => is_short_of_files(source),
+                _ => false,
+            },
             FolderError::Identity { source, .. } => source.is_full(),
             FolderError::Rounds { source, .. } => source.is_full(),
             FolderError::Io { source, .. } => is_full(source),
             _ => false,
         }
+    }
+
+    /// Writing the identity has failed in a way after which nobody knows what is on the disk: the process must stop.
+    pub fn is_fatal(&self) -> bool {
+        let FolderError::Identity { source, .. } = self else { return false };
+        matches!(source, IdentityError::Failed | IdentityError::Io { .. }) && !source.is_full()
     }
 }
 

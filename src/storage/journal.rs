@@ -38,7 +38,7 @@ use sector::{
     Base, FIRST_OF_COMMIT, FIRST_SECTOR, Group, Header, LAST_OF_COMMIT, PAYLOAD_BYTES, Seal, Seed, Slots, VERSION,
 };
 
-use super::disk::{Files, SECTOR_BYTES, StableFile, remove_if_present};
+use super::disk::{Files, SECTOR_BYTES, StableFile, is_full, is_short_of_files, remove_if_present};
 use crate::codec;
 use crate::museum::{self, Bug};
 use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
@@ -441,7 +441,7 @@ fn prepared<F: Files>(files: &F, bytes: u64) -> Result<F::File, OpenError> {
         }
         _ => {
             remove_if_present(files, SPARE).map_err(failed_spare("remove"))?;
-            make_spare(files, bytes).map_err(|source| match super::disk::is_full(&source) {
+            make_spare(files, bytes).map_err(|source| match is_full(&source) && !is_short_of_files(&source) {
                 true => OpenError::Full { bytes },
                 false => failed_spare("make")(source),
             })

@@ -132,11 +132,15 @@ impl StableFile for RealFile {
     fn set_length(&self, bytes: u64) -> io::Result<()> {
         let before = self.length()?;
         if bytes > before {
-            // A hole would be a promise of room that nobody keeps.
-            match fallocate(&self.0, FallocateFlags::empty(), before, bytes - before) {
-                Ok(()) => return Ok(()),
-                Err(Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error.into()),
+            // A hole would be a promise of room that nobody keeps. First the room, then the length: where there is only a
+            // part of the room, ext4 takes that part, and would leave a file of a length that nobody asked for.
+            match fallocate(&self.0, FallocateFlags::KEEP_SIZE, before, bytes - before) {
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(error) => {
+                    // What was taken is given back; that it was not enough is the worse news.
+                    let _ = self.0.set_len(before);
+                    return Err(error.into());
+                }
             }
         }
         self.0.set_len(bytes)

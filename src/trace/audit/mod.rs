@@ -18,6 +18,7 @@ mod proposals;
 pub(super) mod script;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -166,6 +167,9 @@ impl Audit {
             proposals::check(&mut case);
             learners::check(&mut case);
             clients::check(&mut case);
+            if case.trusted != case.cluster {
+                versions::check(&mut case);
+            }
         }
         let unsafe_lines = complete::unsafe_lines(run);
         let mut findings = case.findings;

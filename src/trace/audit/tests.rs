@@ -517,3 +517,29 @@ fn many_findings_of_a_kind_are_counted() {
     let text = Audit::new(&run).explain(&run).to_string();
     assert!(text.contains("not provable (complete): 4 more of this kind"), "{text}");
 }
+
+#[test]
+fn replies_that_cannot_be_of_one_log_are_caught_without_the_log() {
+    // The servers showed none of their steps: what is left are the clients' lines.
+    let hidden: String = HONEST
+        .lines()
+        .filter(|line| line.starts_with('c') || line.contains(" BOOT "))
+        .map(|line| line.replace("steps=on", "steps=off") + "\n")
+        .collect();
+    let verdict = |script: &str| {
+        let run = run(script);
+        let audit = Audit::new(&run);
+        (audit.verdict(), audit.explain(&run).to_string())
+    };
+    assert_eq!(verdict(&hidden).0, Verdict::Unproven, "{}", verdict(&hidden).1);
+    for (what, with) in [
+        ("status=OK slot=4 version=3 value=green", "status=OK slot=4 version=3 value=red"),
+        ("status=OK slot=4 version=3 value=green", "status=OK slot=4 version=2 value=green"),
+        ("status=OK slot=5 version=4", "status=OK slot=5 version=3"),
+        ("status=NOTFOUND slot=5 version=4", "status=OK slot=5 version=4 value=green"),
+    ] {
+        assert!(hidden.contains(what), "{what}");
+        let (verdict, text) = verdict(&hidden.replace(what, with));
+        assert!(verdict == Verdict::Violated && text.contains("which is of no one log"), "{with}: {text}");
+    }
+}

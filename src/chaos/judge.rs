@@ -1,0 +1,112 @@
+//! Whether what a round has left behind is right: by the lines of all clients and servers, and nothing else.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::linearizability::{Unknown, Verdict, check_run};
+use crate::trace::Event;
+use crate::trace::audit::{self, Audit};
+use crate::trace::parse::Run;
+
+/// The search of one round may take so long.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Why a round is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A rule was broken.
+    Broken(String),
+    /// Something that should have happened did not, with every server up and every network whole.
+    Stuck(String),
+    /// Nobody knows whether a rule was broken.
+    Undecided(String),
+    /// The round could not be played.
+    Unplayed(String),
+}
+
+impl Failure {
+    /// As the other tools of the laboratory say it.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Broken(_) => 7,
+            Failure::Stuck(_) => 8,
+            Failure::Undecided(_) => 6,
+            Failure::Unplayed(_) => 1,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Broken(what) => write!(f, "VIOLATION: {what}"),
+            Failure::Stuck(what) => write!(f, "NO PROGRESS: {what}"),
+            Failure::Undecided(what) => write!(f, "NOT DECIDED: {what}"),
+            Failure::Unplayed(what) => write!(f, "error: {what}"),
+        }
+    }
+}
+
+/// A round that is right.
+#[derive(Clone, Debug, Default)]
+pub struct Judgement {
+    /// So many operations of clients are linearizable.
+    pub operations: u64,
+    /// The lines prove that every rule was kept; else the servers did not show their steps, and what they showed breaks none.
+    pub is_proved: bool,
+    /// Each line was read.
+    pub lines: u64,
+}
+
+/// Judges the lines of a folder.
+pub fn judge(folder: &Path) -> Result<Judgement, Failure> {
+    let run = Run::read(folder).map_err(|error| Failure::Unplayed(error.to_string()))?;
+    for entry in &run.lines {
+        if let Event::Violation { rule, .. } = &entry.line.event {
+            return Err(Failure::Broken(format!("a server says so itself ({rule}): {}", entry.line)));
+        }
+    }
+    last_words(folder)?;
+    let audit = Audit::new(&run);
+    if audit.verdict() == audit::Verdict::Violated {
+        return Err(Failure::Broken(format!("the audit of the lines:\n{}", audit.explain(&run))));
+    }
+    let operations = match check_run(&run, Instant::now() + WITHIN) {
+        Verdict::Linearizable { operations, .. } => operations as u64,
+        Verdict::Violation(witness) => {
+            let shown = |at: usize| format!("\n  {}", run.line(at));
+            let lines: String =
+                [Some(witness.breaks.call), witness.breaks.end].into_iter().flatten().map(shown).collect();
+            let what = format!("what clients saw of {} is not linearizable; no order explains{lines}", witness.key);
+            return Err(Failure::Broken(what));
+        }
+        Verdict::Unknown(why @ Unknown::Incomplete(_)) => return Err(Failure::Undecided(format!("lines: {why}"))),
+        Verdict::Unknown(why) => return Err(Failure::Undecided(format!("linearizable? {why}"))),
+    };
+    let is_proved = audit.verdict() == audit::Verdict::Proved;
+    if !is_proved && shows_all_steps(&run) {
+        return Err(Failure::Undecided(format!("the audit of the lines:\n{}", audit.explain(&run))));
+    }
+    Ok(Judgement { operations, is_proved, lines: run.lines.len() as u64 })
+}
+
+fn shows_all_steps(run: &Run) -> bool {
+    let hides = |event: &Event| matches!(event, Event::Boot { steps: Some(steps), .. } if steps.as_str() != Some("on"));
+    !run.lines.iter().any(|entry| hides(&entry.line.event))
+}
+
+/// What servers have said outside their lines: none may have met a bug of its own.
+fn last_words(folder: &Path) -> Result<(), Failure> {
+    let entries = fs::read_dir(folder).map_err(|error| Failure::Unplayed(error.to_string()))?;
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        if path.extension().is_none_or(|extension| extension != "err") {
+            continue;
+        }
+        let text = fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        if let Some(line) = text.lines().find(|line| line.contains("panicked at")) {
+            return Err(Failure::Broken(format!("{}: {line}", path.display())));
+        }
+    }
+    Ok(())
+}

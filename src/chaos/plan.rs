@@ -1,0 +1,417 @@
+//! What one seed decides: how the cluster is started, who asks it what, and what is done to it, when.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use super::fault::{Fault, Part, Ways};
+use super::proxy::Effect;
+use crate::museum::Bug;
+use crate::protocol::Protocol;
+use crate::random::Random;
+use crate::role::{Server, Servers};
+
+/// Every cluster has so many servers.
+pub const SERVERS: u8 = 5;
+
+/// A round: a new cluster, and all that happens to it. A pure function of its seed and of what may be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// How the servers agree.
+    pub protocol: Protocol,
+    /// Whether they show each step, so that the lines prove the run.
+    pub steps: bool,
+    /// Further options of the servers.
+    pub options: Vec<String>,
+    /// What makes roles fail inside the servers; left away at the end.
+    pub failing: Vec<String>,
+    /// Messages of servers may come again: they are cut out of the stream.
+    pub repeats: bool,
+    /// How long faults are struck.
+    pub lasts: Duration,
+    /// In order of time.
+    pub strikes: Vec<Strike>,
+    /// Who asks what.
+    pub load: LoadPlan,
+}
+
+/// A fault, for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strike {
+    /// From the moment when the cluster was ready.
+    pub at: Duration,
+    /// Until then.
+    pub lasts: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+/// The clients of a round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadPlan {
+    /// So many at a time, each with a session of its own.
+    pub clients: u64,
+    /// So many requests each has under way.
+    pub pipeline: usize,
+    /// Requests a second, all clients together, at most.
+    pub rate: u64,
+    /// Over so many keys; every second request is about one of the first two.
+    pub keys: u64,
+    /// So many of a hundred are reads.
+    pub reads: u64,
+    /// A try at one server, and a whole request.
+    pub patience: (Duration, Duration),
+}
+
+/// What is asked of a plan, beside its seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Wishes {
+    /// One protocol; each seed decides if None.
+    pub protocol: Option<Protocol>,
+    /// How long faults are struck; each seed decides if None.
+    pub lasts: Option<Duration>,
+    /// Requests a second; each seed decides if None.
+    pub rate: Option<u64>,
+    /// A bug of the museum in every server.
+    pub bug: Option<Bug>,
+}
+
+impl Plan {
+    /// What this seed decides.
+    pub fn new(seed: u64, wishes: Wishes) -> Plan {
+        let mut random = Random::new(seed, 0);
+        let drawn = match random.within(0..=9) {
+            0..=5 => Protocol::MultiPaxos,
+            6..=7 => Protocol::BasicPaxos,
+            _ => Protocol::TwoPhaseCommit,
+        };
+        let protocol = wishes.protocol.unwrap_or(drawn);
+        let steps = random.within(0..=1) == 0 || protocol != Protocol::MultiPaxos;
+        let drawn = Duration::from_millis(random.within(15_000..=30_000));
+        let lasts = wishes.lasts.unwrap_or(drawn);
+        let mut of = |choices: &[u64]| choices[random.within(0..=choices.len() as u64 - 1) as usize];
+        let mut options = vec![
+            "--segment-kib".to_string(),
+            of(&[256, 512, 1024]).to_string(),
+            "--checkpoint-slots".to_string(),
+            of(&[200, 1_000, 5_000]).to_string(),
+            "--keep-slots".to_string(),
+            of(&[50, 500, 2_000]).to_string(),
+        ];
+        if let Some(bug) = wishes.bug {
+            options.extend(["--bug".to_string(), bug.name().to_string()]);
+        }
+        let failing: &[&str] = match of(&[0, 0, 0, 1]) {
+            1 => &["--fail", "all", "--mean-up", "4s", "--mean-down", "600ms"],
+            _ => &[],
+        };
+        let load = LoadPlan {
+            clients: of(&[4, 6, 8, 10]),
+            pipeline: of(&[1, 1, 2, 8]) as usize,
+            rate: wishes.rate.unwrap_or(if protocol == Protocol::MultiPaxos { 2_500 } else { 1_000 }),
+            keys: of(&[6, 12, 24]),
+            reads: of(&[25, 40, 60]),
+            patience: {
+                let one = of(&[300, 500, 1_000]);
+                (Duration::from_millis(one), Duration::from_millis(one * of(&[1, 2, 4, 8])))
+            },
+        };
+        let mut drawer = Drawer::new(random, protocol);
+        let strikes = drawer.strikes(lasts);
+        Plan {
+            seed,
+            protocol,
+            steps,
+            options,
+            failing: failing.iter().map(|word| word.to_string()).collect(),
+            repeats: drawer.has(Class::Repeat),
+            lasts,
+            strikes,
+            load,
+        }
+    }
+}
+
+/// Faults that a seed allows or not, as a class: runs that lack some are other runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Pause,
+    Stumble,
+    Stop,
+    Leader,
+    Starve,
+    Files,
+    Power,
+    Sync,
+    Freeze,
+    Full,
+    DeadDisk,
+    Damage,
+    Folder,
+    Partition,
+    Slow,
+    Break,
+    Corrupt,
+    Repeat,
+    Strangers,
+}
+
+impl Class {
+    const ALL: [Class; 19] = [
+        Class::Pause,
+        Class::Stumble,
+        Class::Stop,
+        Class::Leader,
+        Class::Starve,
+        Class::Files,
+        Class::Power,
+        Class::Sync,
+        Class::Freeze,
+        Class::Full,
+        Class::DeadDisk,
+        Class::Damage,
+        Class::Folder,
+        Class::Partition,
+        Class::Slow,
+        Class::Break,
+        Class::Corrupt,
+        Class::Repeat,
+        Class::Strangers,
+    ];
+}
+
+/// Draws the strikes of a round.
+struct Drawer {
+    random: Random,
+    protocol: Protocol,
+    allowed: Vec<Class>,
+}
+
+impl Drawer {
+    fn new(mut random: Random, protocol: Protocol) -> Drawer {
+        let allowed = Class::ALL.into_iter().filter(|_| random.within(0..=99) < 60).collect();
+        Drawer { random, protocol, allowed }
+    }
+
+    fn has(&self, class: Class) -> bool {
+        self.allowed.contains(&class)
+    }
+
+    /// Two of the five servers may be in trouble by themselves at a time, and now and then all of them; the network's
+    /// troubles come on top.
+    fn strikes(&mut self, lasts: Duration) -> Vec<Strike> {
+        let mut strikes = Vec::new();
+        // Who waits for all is stopped by any of these: it needs time in between to do anything at all.
+        let (tracks, gap) = if self.protocol.is_paxos() { (2, 900) } else { (1, 1_500) };
+        for _ in 0..tracks {
+            let mut at = self.millis(200, 2_000);
+            while at < lasts {
+                let fault = self.of_a_server();
+                let length = self.length(&fault);
+                strikes.push(Strike { at, lasts: length, fault });
+                at += length + self.millis(100, 2 * gap);
+            }
+        }
+        let mut at = self.millis(1_000, 4_000);
+        while at < lasts {
+            if let Some(fault) = self.of_the_network() {
+                let length = self.millis(100, 3_500);
+                strikes.push(Strike { at, lasts: length, fault });
+            }
+            at += self.millis(300, 2_500);
+        }
+        strikes.sort_by_key(|strike| strike.at);
+        strikes
+    }
+
+    fn millis(&mut self, low: u64, high: u64) -> Duration {
+        Duration::from_millis(self.random.within(low..=high))
+    }
+
+    fn server(&mut self) -> Server {
+        Server(self.random.within(1..=u64::from(SERVERS)) as u8)
+    }
+
+    fn some(&mut self, count: usize) -> Servers {
+        let mut servers = Servers::NONE;
+        while servers.len() < count {
+            servers.insert(self.server());
+        }
+        servers
+    }
+
+    fn of_a_server(&mut self) -> Fault {
+        loop {
+            let server = self.server();
+            let one: Servers = [server].into_iter().collect();
+            let (class, fault) = match self.random.within(0..=33) {
+                0..=5 => (None, Fault::Kill(one)),
+                6..=8 => (None, Fault::Kill(self.some(2))),
+                9 => (None, Fault::Kill(Servers::first(SERVERS))),
+                10..=11 => (Some(Class::Leader), Fault::KillLeader),
+                12..=13 => {
+                    let after = (0..self.random.within(1..=3)).map(|_| self.millis(10, 500)).collect();
+                    (Some(Class::Stumble), Fault::Stumble(server, after))
+                }
+                14 => (Some(Class::Stop), Fault::Stop(server)),
+                15..=16 => (Some(Class::Pause), Fault::Pause(server)),
+                17 => (Some(Class::Leader), Fault::PauseLeader),
+                18 => (Some(Class::Starve), Fault::Starve(server, self.random.within(3..=25))),
+                19 => (Some(Class::Files), Fault::FewFiles(server, self.random.within(0..=3))),
+                20..=22 => (Some(Class::Power), Fault::PowerCut(one)),
+                23..=24 => (Some(Class::Power), Fault::PowerCut(Servers::first(SERVERS))),
+                25 => (Some(Class::Sync), Fault::FailSync(server, self.random.within(1..=40))),
+                26 => (Some(Class::Sync), Fault::SlowSync(server, self.millis(5, 200))),
+                27 => (Some(Class::Freeze), Fault::Freeze(server)),
+                28 => (Some(Class::Full), Fault::FullDisk(server, self.random.within(0..=1) == 0)),
+                29 => (Some(Class::DeadDisk), Fault::DeadDisk(server)),
+                30 => (Some(Class::DeadDisk), Fault::ReadOnly(server)),
+                31..=32 => {
+                    let part = if self.random.within(0..=2) < 2 { Part::Journal } else { Part::Checkpoint };
+                    (Some(Class::Damage), Fault::Damage(server, part))
+                }
+                _ if self.random.within(0..=1) == 0 => (Some(Class::Folder), Fault::Wipe(server)),
+                _ => (Some(Class::Folder), Fault::RollBack(server)),
+            };
+            if class.is_none_or(|class| self.has(class)) {
+                return fault;
+            }
+        }
+    }
+
+    /// How long a fault of a server lasts.
+    fn length(&mut self, fault: &Fault) -> Duration {
+        let whole = fault.servers().len() > 2;
+        let (low, high) = match fault {
+            _ if whole => (0, 1_000),
+            Fault::Pause(_) | Fault::PauseLeader => (50, 4_000),
+            Fault::Freeze(_) => (200, 3_000),
+            Fault::FailSync(..) | Fault::DeadDisk(_) => (500, 2_000),
+            Fault::Wipe(_) | Fault::RollBack(_) => (1_000, 2_500),
+            // Now and then one is away for long enough to need a snapshot.
+            Fault::Kill(_) if self.random.within(0..=9) == 0 => (5_000, 10_000),
+            _ => (0, 2_500),
+        };
+        // Nobody waits for a server that is down for long, if all must vote.
+        let high = if self.protocol.is_paxos() { high } else { high.min(1_500).max(low) };
+        self.millis(low, high)
+    }
+
+    fn of_the_network(&mut self) -> Option<Fault> {
+        let (class, effect) = match self.random.within(0..=10) {
+            10 => {
+                let strangers = Fault::Strangers(self.server());
+                return self.has(Class::Strangers).then_some(strangers);
+            }
+            0..=1 => (Class::Partition, Effect::Swallow),
+            2..=3 => (Class::Partition, Effect::Hold),
+            4 => (Class::Slow, Effect::Slow { delay: self.millis(0, 40), jitter: self.millis(1, 60) }),
+            5 => (Class::Slow, Effect::Narrow { bytes_per_second: self.random.within(20..=400) << 10 }),
+            6 => {
+                let abruptly = self.random.within(0..=1) == 0;
+                (Class::Break, Effect::Break { after: self.random.within(50..=40_000), abruptly })
+            }
+            7 => (Class::Corrupt, Effect::Corrupt { per_mille: self.random.within(10..=100) }),
+            _ => (Class::Repeat, Effect::Repeat { per_mille: self.random.within(20..=500) }),
+        };
+        self.has(class).then(|| Fault::Net(self.ways(effect), effect))
+    }
+
+    fn ways(&mut self, effect: Effect) -> Ways {
+        let all = Servers::first(SERVERS);
+        let both = self.random.within(0..=2) < 2;
+        let repeats = matches!(effect, Effect::Repeat { .. });
+        let cuts = matches!(effect, Effect::Hold | Effect::Swallow);
+        match self.random.within(0..=5) {
+            0 if !repeats => {
+                let count = self.random.within(1..=3) as usize;
+                Ways::Clients(self.some(count))
+            }
+            0..=1 => {
+                let one: Servers = [self.server()].into_iter().collect();
+                Ways::Servers { from: one, to: all.without(one), both }
+            }
+            // These two do not hear each other, and both hear the rest.
+            2 => Ways::Servers { from: self.some(1), to: self.some(1), both },
+            3 => {
+                let two = self.some(2);
+                Ways::Servers { from: two, to: all.without(two), both }
+            }
+            _ if cuts => {
+                let one: Servers = [self.server()].into_iter().collect();
+                Ways::Servers { from: all.without(one), to: one, both: false }
+            }
+            _ => Ways::Servers { from: all, to: all, both },
+        }
+    }
+}
+
+impl Display for Plan {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let LoadPlan { clients, pipeline, rate, keys, reads, patience } = &self.load;
+        writeln!(
+            f,
+            "seed {}: {SERVERS} servers, {}, for {:.1} s",
+            self.seed,
+            self.protocol.name(),
+            seconds(self.lasts)
+        )?;
+        let steps = if self.steps { "on" } else { "off" };
+        writeln!(f, "  servers: --steps {steps} {} {}", self.options.join(" "), self.failing.join(" "))?;
+        writeln!(
+            f,
+            "  clients: {clients} with {pipeline} requests under way each, at most {rate} a second, {keys} keys, {reads} % reads, \
+             {:.1} s a try, {:.1} s a request",
+            seconds(patience.0),
+            seconds(patience.1)
+        )?;
+        for Strike { at, lasts, fault } in &self.strikes {
+            writeln!(f, "  {:6.2} s  for {:5.2} s  {fault}", seconds(*at), seconds(*lasts))?;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const NONE: Wishes = Wishes { protocol: None, lasts: None, rate: None, bug: None };
+
+    #[test]
+    fn a_seed_means_the_same_each_time_and_another_seed_something_else() {
+        for seed in 1..=50 {
+            assert_eq!(Plan::new(seed, NONE), Plan::new(seed, NONE));
+            assert_eq!(Plan::new(seed, NONE).to_string(), Plan::new(seed, NONE).to_string());
+            assert_ne!(Plan::new(seed, NONE).strikes, Plan::new(seed + 1, NONE).strikes);
+        }
+    }
+
+    #[test]
+    fn some_hundred_seeds_have_every_kind_of_fault_under_every_protocol() {
+        for protocol in Protocol::ALL {
+            let wishes = Wishes { protocol: Some(protocol), ..NONE };
+            let plans: Vec<Plan> = (1..=300).map(|seed| Plan::new(seed, wishes)).collect();
+            let kinds: BTreeSet<&str> =
+                plans.iter().flat_map(|plan| &plan.strikes).map(|one| one.fault.kind()).collect();
+            assert_eq!(kinds.len(), 30, "{kinds:?}");
+        }
+    }
+
+    #[test]
+    fn strikes_are_in_order_of_time_and_within_the_round() {
+        for seed in 1..=100 {
+            let plan = Plan::new(seed, NONE);
+            assert!(plan.strikes.is_sorted_by_key(|strike| strike.at));
+            assert!(plan.strikes.iter().all(|strike| strike.at <= plan.lasts), "{plan}");
+            assert!(plan.strikes.len() >= 5, "{plan}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! One connection through the proxy: two sockets, and a pump for each way.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::frames::{Piece, Splitter};
+use super::weather::{Effect, Memory, Weather};
+use crate::random::Random;
+
+/// So many bytes are taken at a time, and held while they wait.
+const PART_BYTES: usize = 32 << 10;
+/// So often a pump whose far side takes nothing looks whether it is still needed.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Two sockets that belong together.
+#[derive(Debug)]
+pub struct Connection {
+    caller: TcpStream,
+    called: TcpStream,
+    /// Bytes of it were swallowed: it can never make sense again.
+    has_lost: AtomicBool,
+    is_broken: AtomicBool,
+}
+
+impl Connection {
+    /// Of the one who has called the proxy, and the one whom the proxy has called for it.
+    pub fn new(caller: TcpStream, called: TcpStream) -> std::io::Result<Connection> {
+        for stream in [&caller, &called] {
+            stream.set_nodelay(true)?;
+            stream.set_write_timeout(Some(LOOK))?;
+        }
+        Ok(Connection { caller, called, has_lost: AtomicBool::new(false), is_broken: AtomicBool::new(false) })
+    }
+
+    /// Whether bytes of it were swallowed.
+    pub fn has_lost(&self) -> bool {
+        self.has_lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has ended.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
+    }
+
+    /// Ends it with a reset on both sides: as soon as its pumps have let go of it.
+    pub fn reset(&self) {
+        self.is_broken.store(true, Ordering::Relaxed);
+        for stream in [&self.caller, &self.called] {
+            let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+            // Says nothing to the other side, and wakes the pump.
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+    }
+
+    /// Ends it as if each side had closed it.
+    fn close(&self) {
+        self.is_broken.store(true, Ordering::Relaxed);
+        for stream in [&self.caller, &self.called] {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Carries the bytes of one way.
+pub struct Pump {
+    /// The connection.
+    pub connection: Arc<Connection>,
+    /// From the caller to the called side; else the answers.
+    pub forward: bool,
+    /// What befalls them.
+    pub weather: Arc<Weather>,
+    /// Where messages are remembered, if they may be said again.
+    pub memory: Option<Arc<Memory>>,
+    /// Which bits go wrong.
+    pub random: Random,
+    /// So many bytes have gone through since this strike began to count them.
+    pub counted: (usize, u64),
+}
+
+impl Pump {
+    /// Carries bytes until one of the two sides, or the weather, ends it.
+    pub fn run(mut self) {
+        let connection = self.connection.clone();
+        let mut source = if self.forward { &connection.caller } else { &connection.called };
+        let target = if self.forward { &connection.called } else { &connection.caller };
+        let mut splitter = self.memory.is_some().then(Splitter::default);
+        let mut buffer = vec![0; PART_BYTES];
+        loop {
+            let count = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => {
+                    // A reset is news like any other: it does not get through a black hole either.
+                    self.weather.await_calm(|| connection.is_broken());
+                    return connection.reset();
+                }
+            };
+            let Some(splitter) = &mut splitter else {
+                if !self.pass(target, buffer[..count].to_vec()) {
+                    return;
+                }
+                continue;
+            };
+            splitter.push(&buffer[..count]);
+            while let Some(piece) = splitter.next() {
+                let went = match piece {
+                    Piece::Bytes(bytes) => self.pass(target, bytes),
+                    Piece::Frame(frame) => self.pass_frame(target, frame),
+                };
+                if !went {
+                    return;
+                }
+            }
+        }
+        if self.weather.await_calm(|| connection.is_broken()) && !connection.has_lost() {
+            let _ = target.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// A message goes through, perhaps twice, perhaps with an old one.
+    fn pass_frame(&mut self, target: &TcpStream, frame: Vec<u8>) -> bool {
+        let per_mille = self.weather.effects().into_iter().find_map(|(_, effect)| match effect {
+            Effect::Repeat { per_mille } => Some(per_mille),
+            _ => None,
+        });
+        let twice = per_mille.is_some_and(|n| self.random.within(0..=999) < n);
+        let old = per_mille.is_some_and(|n| self.random.within(0..=999) < n);
+        let random = &mut self.random;
+        let draw = |len: usize| (old && len > 0).then(|| random.within(0..=len as u64 - 1) as usize);
+        let again = self.memory.as_ref().and_then(|memory| memory.exchange(&frame, draw));
+        let copies = [twice.then(|| frame.clone()), again];
+        self.pass(target, frame) && copies.into_iter().flatten().all(|copy| self.pass(target, copy))
+    }
+
+    /// Some bytes go through, or what is left of them; false if the connection is over.
+    fn pass(&mut self, target: &TcpStream, mut bytes: Vec<u8>) -> bool {
+        let connection = self.connection.clone();
+        if !self.weather.await_passage(|| connection.is_broken()) {
+            return false;
+        }
+        for (strike, effect) in self.weather.effects() {
+            match effect {
+                // It has come meanwhile: the next part waits.
+                Effect::Hold | Effect::Repeat { .. } => {}
+                Effect::Swallow => {
+                    connection.has_lost.store(true, Ordering::Relaxed);
+                    return true;
+                }
+                Effect::Slow { delay, jitter } => {
+                    let more = self.random.within(0..=jitter.as_micros() as u64);
+                    std::thread::sleep(delay + Duration::from_micros(more));
+                }
+                Effect::Narrow { bytes_per_second } => {
+                    let takes = Duration::from_secs(1).mul_f64(bytes.len() as f64 / bytes_per_second.max(1) as f64);
+                    std::thread::sleep(takes.min(Duration::from_secs(2)));
+                }
+                Effect::Corrupt { per_mille } => {
+                    if self.random.within(0..=999) < per_mille && !bytes.is_empty() {
+                        let bit = self.random.within(0..=bytes.len() as u64 * 8 - 1);
+                        bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
+                    }
+                }
+                Effect::Break { after, abruptly } => {
+                    if self.counted.0 != strike + 1 {
+                        self.counted = (strike + 1, 0);
+                    }
+                    self.counted.1 += bytes.len() as u64;
+                    if let Some(beyond) = self.counted.1.checked_sub(after) {
+                        bytes.truncate(bytes.len().saturating_sub(beyond as usize));
+                        self.write(target, &bytes);
+                        if abruptly {
+                            connection.reset()
+                        } else {
+                            connection.close()
+                        }
+                        return false;
+                    }
+                }
+            }
+        }
+        // After a black hole it makes no sense any more.
+        if connection.has_lost() {
+            connection.reset();
+            return false;
+        }
+        self.write(target, &bytes)
+    }
+
+    fn write(&self, mut target: &TcpStream, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            match target.write(bytes) {
+                Ok(count) if count > 0 => bytes = &bytes[count..],
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {
+                    if self.connection.is_broken() {
+                        return false;
+                    }
+                }
+                _ => {
+                    self.connection.reset();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+}

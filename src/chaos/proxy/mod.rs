@@ -1,0 +1,193 @@
+//! A network of our own between real servers: each way between two of them, and from clients to each, goes through a
+//! listener here, and what befalls its bytes is decided from outside, at any time.
+//!
+//! Every server is started with a cluster file of its own, in which the others stand at the addresses of listeners here. A
+//! cluster is known by its name and a server by its number and its folder, so nobody notices.
+//!
+//! A link of servers is one-way: each dials for what it says. What it says is *its* way, and what is answered on the same
+//! connection (the end of the handshake) is the way back: whoever cannot hear the other cannot be welcomed by it either.
+
+mod connection;
+mod frames;
+mod weather;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+pub use connection::Connection;
+use connection::Pump;
+pub use weather::Effect;
+use weather::{Memory, Weather};
+
+use crate::random::Random;
+use crate::role::Server;
+
+/// So many connections of one listener live at a time; more are closed at once.
+const CONNECTIONS_MAX: usize = 256;
+const STACK_BYTES: usize = 256 << 10;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A place that bytes come from or go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// All clients.
+    Clients,
+    /// A server.
+    Server(Server),
+}
+
+/// Bytes from here to there.
+pub type Way = (Place, Place);
+
+/// All listeners. It closes everything when it goes.
+pub struct Net {
+    weather: BTreeMap<Way, Arc<Weather>>,
+    doors: Vec<Door>,
+    is_over: Arc<AtomicBool>,
+}
+
+struct Door {
+    way: Way,
+    address: SocketAddr,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What a listener's threads know.
+struct Keeper {
+    target: SocketAddr,
+    there: Arc<Weather>,
+    back: Arc<Weather>,
+    memory: Option<Arc<Memory>>,
+    open: Arc<AtomicUsize>,
+    seed: u64,
+}
+
+impl Net {
+    /// Listens for every way between the servers, and from clients to each. `targets` says where a server really listens, for
+    /// servers and for clients; `address` gives free addresses. Where messages may be said again they are cut out.
+    pub fn open(
+        targets: &BTreeMap<Server, (SocketAddr, SocketAddr)>,
+        seed: u64,
+        repeats: bool,
+        mut address: impl FnMut() -> io::Result<TcpListener>,
+    ) -> io::Result<Net> {
+        let servers: Vec<Server> = targets.keys().copied().collect();
+        let mut places = vec![Place::Clients];
+        places.extend(servers.iter().copied().map(Place::Server));
+        let pairs = || places.iter().flat_map(|from| places.iter().map(|to| (*from, *to))).filter(|(a, b)| a != b);
+        let weather: BTreeMap<Way, Arc<Weather>> = pairs().map(|way| (way, Arc::default())).collect();
+        let mut net = Net { weather, doors: Vec::new(), is_over: Arc::default() };
+        for (number, way) in pairs().enumerate() {
+            let (from, Place::Server(to)) = way else { continue };
+            let (peer, client) = targets[&to];
+            let is_peer = from != Place::Clients;
+            let keeper = Keeper {
+                target: if is_peer { peer } else { client },
+                there: net.weather[&way].clone(),
+                back: net.weather[&(way.1, way.0)].clone(),
+                // Whatever a client's connection carries comes once: that is TCP's promise, and the store relies on it.
+                memory: (repeats && is_peer).then(Arc::default),
+                open: Arc::default(),
+                seed: seed ^ (number as u64) << 32,
+            };
+            let listener = address()?;
+            let address = listener.local_addr()?;
+            let is_over = net.is_over.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("door-{number}"))
+                .stack_size(STACK_BYTES)
+                .spawn(move || keeper.listen(&listener, &is_over))?;
+            net.doors.push(Door { way, address, thread: Some(thread) });
+        }
+        Ok(net)
+    }
+
+    /// Where one place finds another.
+    pub fn address(&self, way: Way) -> Option<SocketAddr> {
+        self.doors.iter().find(|door| door.way == way).map(|door| door.address)
+    }
+
+    /// A strike begins on these ways.
+    pub fn begin(&self, strike: usize, ways: &[Way], effect: Effect) {
+        ways.iter().filter_map(|way| self.weather.get(way)).for_each(|weather| weather.begin(strike, effect));
+    }
+
+    /// It is over.
+    pub fn end(&self, strike: usize, ways: &[Way]) {
+        ways.iter().filter_map(|way| self.weather.get(way)).for_each(|weather| weather.end(strike));
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.weather.values().for_each(|weather| weather.close());
+        for door in &mut self.doors {
+            // Wakes the listener.
+            let _ = TcpStream::connect_timeout(&door.address, CONNECT_TIMEOUT);
+            if let Some(thread) = door.thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Keeper {
+    fn listen(self, listener: &TcpListener, is_over: &AtomicBool) {
+        let keeper = Arc::new(self);
+        for number in 0.. {
+            let accepted = listener.accept();
+            if is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            let Ok((caller, _)) = accepted else {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            };
+            if keeper.open.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+                keeper.open.fetch_sub(1, Ordering::Relaxed);
+                continue;
+            }
+            let one = keeper.clone();
+            let carry = move || {
+                // One that breaks is no more than that.
+                let _ = one.carry(caller, number);
+                one.open.fetch_sub(1, Ordering::Relaxed);
+            };
+            let spawned = std::thread::Builder::new().name("pump".into()).stack_size(STACK_BYTES).spawn(carry);
+            if spawned.is_err() {
+                keeper.open.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn carry(&self, caller: TcpStream, number: u64) -> io::Result<()> {
+        if !self.there.await_calm(|| false) {
+            return Ok(());
+        }
+        let called = TcpStream::connect_timeout(&self.target, CONNECT_TIMEOUT)?;
+        let connection = Arc::new(Connection::new(caller, called)?);
+        self.there.admit(&connection);
+        self.back.admit(&connection);
+        let pump = |forward: bool| Pump {
+            connection: connection.clone(),
+            forward,
+            weather: if forward { self.there.clone() } else { self.back.clone() },
+            memory: self.memory.clone().filter(|_| forward),
+            random: Random::new(self.seed, number << 1 | u64::from(forward)),
+            counted: (0, 0),
+        };
+        let (there, back) = (pump(true), pump(false));
+        let back = std::thread::Builder::new().name("pump".into()).stack_size(STACK_BYTES).spawn(|| back.run())?;
+        there.run();
+        let _ = back.join();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

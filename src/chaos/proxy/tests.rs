@@ -1,0 +1,126 @@
+//! A listener that answers what it hears, and what becomes of it on the way.
+
+use std::io::{Read, Write};
+use std::time::Instant;
+
+use super::*;
+
+const HERE: Way = (Place::Server(Server(1)), Place::Server(Server(2)));
+const BACK: Way = (Place::Server(Server(2)), Place::Server(Server(1)));
+
+/// A network of two, in which server 2 says everything back.
+fn net(repeats: bool) -> Net {
+    let free = || TcpListener::bind("127.0.0.1:0");
+    let mut targets = BTreeMap::new();
+    for server in [1, 2] {
+        let (peer, client) = (free().unwrap(), free().unwrap());
+        targets.insert(Server(server), (peer.local_addr().unwrap(), client.local_addr().unwrap()));
+        std::thread::spawn(move || {
+            for stream in peer.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 1_024];
+                    let mut stream = stream;
+                    while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                        if stream.write_all(&buffer[..count]).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+    }
+    Net::open(&targets, 1, repeats, free).unwrap()
+}
+
+fn call(net: &Net) -> TcpStream {
+    let stream = TcpStream::connect(net.address(HERE).unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    stream
+}
+
+/// What comes back for this.
+fn echo(stream: &mut TcpStream, said: &[u8]) -> Option<Vec<u8>> {
+    stream.write_all(said).ok()?;
+    let mut heard = vec![0; said.len()];
+    stream.read_exact(&mut heard).ok()?;
+    Some(heard)
+}
+
+#[test]
+fn bytes_pass_a_calm_network_as_they_are() {
+    let net = net(false);
+    let mut stream = call(&net);
+    let said: Vec<u8> = (0..100_000u32).map(|n| n as u8).collect();
+    for part in said.chunks(1_000) {
+        assert_eq!(echo(&mut stream, part).as_deref(), Some(part));
+    }
+}
+
+#[test]
+fn what_is_held_back_comes_later_and_what_is_swallowed_never() {
+    let net = net(false);
+    let mut stream = call(&net);
+    assert!(echo(&mut stream, b"one").is_some());
+    net.begin(1, &[HERE], Effect::Hold);
+    assert_eq!(echo(&mut stream, b"two"), None);
+    net.end(1, &[HERE]);
+    let mut heard = [0; 3];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"two");
+
+    net.begin(2, &[HERE], Effect::Swallow);
+    assert_eq!(echo(&mut stream, b"three"), None);
+    assert_eq!(echo(&mut stream, b"four"), None, "the connection seems to live");
+    net.end(2, &[HERE]);
+    let ended = match stream.read(&mut heard) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    };
+    assert!(ended, "what it has lost nobody can bring back");
+    assert_eq!(echo(&mut call(&net), b"five").as_deref(), Some(&b"five"[..]), "a new one has lost nothing");
+}
+
+#[test]
+fn one_way_can_be_cut_and_the_other_not() {
+    let net = net(false);
+    let mut stream = call(&net);
+    assert!(echo(&mut stream, b"one").is_some());
+    net.begin(1, &[BACK], Effect::Hold);
+    assert_eq!(echo(&mut stream, b"two"), None, "it is heard, and its answer is not");
+    net.end(1, &[BACK]);
+    let mut heard = [0; 3];
+    stream.read_exact(&mut heard).unwrap();
+}
+
+#[test]
+fn connections_break_after_so_many_bytes_and_bits_go_wrong() {
+    let net = net(false);
+    net.begin(1, &[HERE], Effect::Break { after: 1_500, abruptly: true });
+    let mut stream = call(&net);
+    assert!(echo(&mut stream, &[7; 1_000]).is_some());
+    assert_eq!(echo(&mut stream, &[7; 1_000]), None);
+    net.end(1, &[HERE]);
+    net.begin(2, &[HERE], Effect::Corrupt { per_mille: 1_000 });
+    let heard = echo(&mut call(&net), &[0; 100]).unwrap();
+    assert_eq!(heard.iter().map(|byte| byte.count_ones()).sum::<u32>(), 1);
+    net.end(2, &[HERE]);
+    let begun = Instant::now();
+    net.begin(3, &[HERE], Effect::Slow { delay: Duration::from_millis(80), jitter: Duration::ZERO });
+    assert!(echo(&mut call(&net), b"slow").is_some());
+    assert!(begun.elapsed() >= Duration::from_millis(80));
+}
+
+#[test]
+fn messages_come_twice_and_old_ones_again_but_no_introduction() {
+    let frame = |payload: u8| [&1u32.to_le_bytes()[..], &[0; 4], &[payload]].concat();
+    let net = net(true);
+    let mut stream = call(&net);
+    let greeting = [&b"PXKV\x03\x00"[..], &frame(b'g')].concat();
+    assert_eq!(echo(&mut stream, &greeting), Some(greeting));
+    assert_eq!(echo(&mut stream, &frame(b'a')), Some(frame(b'a')));
+    net.begin(1, &[HERE], Effect::Repeat { per_mille: 1_000 });
+    stream.write_all(&frame(b'b')).unwrap();
+    let mut heard = vec![0; 27];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, [frame(b'b'), frame(b'b'), frame(b'a')].concat());
+}

@@ -1,0 +1,203 @@
+//! One round: a new cluster, clients, a row of strikes, then peace, in which all must be well again, and a judgement.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use super::judge::{Failure, Judgement, judge};
+use super::load::{Load, Tally};
+use super::plan::Plan;
+use super::stage::{PATIENCE, Stage, arguments, is_healed, is_whole};
+use super::striker::{Done, Striker};
+use super::tools::Tools;
+use crate::client::identity::Identity;
+use crate::client::{Client, ClientOptions};
+
+/// So long clients go on when all faults are over.
+const PEACE: Duration = Duration::from_millis(1_500);
+/// Servers are looked after so often.
+const LOOK: Duration = Duration::from_millis(25);
+/// A request may end so long after its time is up: on a machine that has too much to do.
+const SLACK: Duration = Duration::from_secs(15);
+/// What was done when, in the round's folder.
+pub const STORY: &str = "story.txt";
+
+/// What a round came to.
+#[derive(Debug, Default)]
+pub struct Played {
+    /// What was done to the cluster.
+    pub done: Done,
+    /// What clients were told.
+    pub tally: Tally,
+    /// What the lines prove.
+    pub judgement: Judgement,
+}
+
+/// Plays a round in this folder. `is_over` ends it early, but in order.
+pub fn play(
+    plan: &Plan,
+    folder: &Path,
+    programme: &Path,
+    tools: &mut Tools,
+    is_over: &AtomicBool,
+) -> Result<Played, (Failure, Done)> {
+    let mut done = Done::default();
+    let played = act(plan, folder, programme, tools, is_over, &mut done);
+    match played.and_then(|tally| Ok((tally, judge(folder)?))) {
+        Ok((tally, judgement)) => Ok(Played { done, tally, judgement }),
+        // Where nothing moves, something may be wrong as well, and that is the worse news.
+        Err(failure @ Failure::Stuck(_)) => match judge(folder) {
+            Err(broken @ Failure::Broken(_)) => Err((broken, done)),
+            _ => Err((failure, done)),
+        },
+        Err(failure) => Err((failure, done)),
+    }
+}
+
+fn act(
+    plan: &Plan,
+    folder: &Path,
+    programme: &Path,
+    tools: &mut Tools,
+    is_over: &AtomicBool,
+    done: &mut Done,
+) -> Result<Tally, Failure> {
+    let mut stage = Stage::prepare(plan, folder, programme, tools).map_err(Failure::Unplayed)?;
+    for seat in stage.seats.values_mut() {
+        seat.start().map_err(Failure::Unplayed)?;
+    }
+    stage.await_that("all five servers are connected", is_whole)?;
+    let load = Load::new(&plan.load, plan.seed, stage.outside.clone(), folder);
+    let acted = std::thread::scope(|scope| {
+        let clients = employ(scope, &load);
+        let mut striker = Striker::new(&mut stage, tools, plan.seed);
+        let struck = strike(&mut striker, plan, is_over)
+            .and_then(|()| striker.end_all())
+            .and_then(|()| heal(striker.stage(), plan, &load));
+        let story = striker.story().to_string();
+        *done = std::mem::take(&mut striker.done);
+        load.stop.store(true, Ordering::Relaxed);
+        // Whatever else happens, what was done is told.
+        let told = std::fs::write(folder.join(STORY), story);
+        struck?;
+        told.map_err(|error| Failure::Unplayed(format!("cannot write {STORY}: {error}")))?;
+        dismiss(clients, plan)
+    });
+    acted?;
+    finish(&mut stage)?;
+    Ok(load.tally())
+}
+
+/// The threads of a load.
+pub type Clients<'scope> = Vec<ScopedJoinHandle<'scope, Result<(), String>>>;
+
+/// Clients begin to ask.
+pub fn employ<'scope>(scope: &'scope Scope<'scope, '_>, load: &'scope Load<'scope>) -> Clients<'scope> {
+    (0..load.plan.clients).map(|lane| scope.spawn(move || load.run(lane))).collect()
+}
+
+/// Every client comes home: each request has ended, in time.
+pub fn dismiss(clients: Clients<'_>, plan: &Plan) -> Result<(), Failure> {
+    let deadline = Instant::now() + plan.load.patience.1 + SLACK;
+    while clients.iter().any(|client| !client.is_finished()) {
+        if Instant::now() >= deadline {
+            let waited = plan.load.patience.1 + SLACK;
+            // The client would be waited for at the end of the scope, for ever.
+            eprintln!("NO PROGRESS: a client waits for longer than {waited:?} for a request to end");
+            std::process::abort();
+        }
+        std::thread::sleep(LOOK);
+    }
+    for client in clients {
+        match client.join() {
+            Ok(done) => done.map_err(Failure::Unplayed)?,
+            Err(_) => return Err(Failure::Broken("the client library panicked: see above".to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// All strikes, each begun and ended in its time.
+fn strike(striker: &mut Striker<'_>, plan: &Plan, is_over: &AtomicBool) -> Result<(), Failure> {
+    let mut moments = Vec::new();
+    for (number, strike) in plan.strikes.iter().enumerate() {
+        moments.push((strike.at, false, number));
+        moments.push((strike.at + strike.lasts, true, number));
+    }
+    moments.retain(|(at, ..)| *at < plan.lasts);
+    moments.sort();
+    moments.push((plan.lasts, true, usize::MAX));
+    let begun = Instant::now();
+    for (at, is_end, number) in moments {
+        while begun.elapsed() < at {
+            if is_over.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            striker.stage().look()?;
+            std::thread::sleep(LOOK.min(at.saturating_sub(begun.elapsed())));
+        }
+        match plan.strikes.get(number) {
+            Some(_) if is_end => striker.end(number)?,
+            Some(strike) => striker.begin(number, &strike.fault)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Everything is whole again, roles fail no more, and clients get on with it.
+pub fn heal(stage: &mut Stage, plan: &Plan, load: &Load<'_>) -> Result<(), Failure> {
+    stage.look()?;
+    for (server, seat) in &mut stage.seats {
+        if !plan.failing.is_empty() {
+            seat.stop().map_err(Failure::Stuck)?;
+            seat.set_arguments(arguments(plan, &stage.folder, *server, false));
+        }
+        seat.start().map_err(Failure::Unplayed)?;
+    }
+    stage.await_that("all five servers are connected again", is_whole)?;
+    // A first request may have to wait for a leader, or for what was in doubt.
+    let (before, deadline) = (load.ended().ok, Instant::now() + PATIENCE);
+    while load.ended().ok <= before {
+        if Instant::now() >= deadline {
+            let what = "no client gets anything done, though all servers are up and connected".to_string();
+            return Err(Failure::Stuck(what));
+        }
+        stage.look()?;
+        std::thread::sleep(LOOK);
+    }
+    std::thread::sleep(PEACE);
+    Ok(())
+}
+
+/// All have the same state, each can be written to and read from, and each ends well.
+pub fn finish(stage: &mut Stage) -> Result<(), Failure> {
+    stage.await_that("all five servers have the same state", is_healed)?;
+    let cluster = stage.direct.clone();
+    let identity = Identity::in_folder(&stage.folder, Some("final"), cluster.servers()).map_err(Failure::Unplayed)?;
+    let mut options = ClientOptions::new(cluster.clone(), "final");
+    options.trace = identity.trace;
+    let mut client = Client::connect(options).map_err(|error| Failure::Unplayed(error.to_string()))?;
+    for server in cluster.servers().iter() {
+        let key = format!("final-{}", server.0);
+        let stuck = |error| Failure::Stuck(format!("at the end, server {}: {error}", server.0));
+        client.talk_to(server).and_then(|()| client.put(key.as_bytes(), b"well")).map_err(stuck)?;
+    }
+    for server in cluster.servers().iter() {
+        let stuck = |error| Failure::Stuck(format!("at the end, server {}: {error}", server.0));
+        for other in cluster.servers().iter() {
+            let key = format!("final-{}", other.0);
+            let found = client.talk_to(server).and_then(|()| client.get_here(key.as_bytes())).map_err(stuck)?;
+            if found.value.as_deref() != Some(b"well") {
+                let what = format!("server {} has lost what was written at the end at server {}", server.0, other.0);
+                return Err(Failure::Broken(what));
+            }
+        }
+    }
+    stage.await_that("all five servers have the same state", is_healed)?;
+    for server in cluster.servers().iter() {
+        stage.seat(server).stop().map_err(Failure::Broken)?;
+    }
+    Ok(())
+}

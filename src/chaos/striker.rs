@@ -1,0 +1,508 @@
+//! Who strikes: begins each fault, and ends it so that the cluster can be whole again.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::damage::{Flip, damage, undo};
+use super::disk;
+use super::fault::Fault;
+use super::judge::Failure;
+use super::plan::SERVERS;
+use super::stage::Stage;
+use super::tools::Tools;
+use crate::random::Random;
+use crate::role::{Server, Servers};
+
+/// A server that is given little time gets it in slices of so long.
+const SLICE: Duration = Duration::from_millis(60);
+/// So many strangers call at a time.
+const STRANGERS: u64 = 40;
+/// A server with damaged files is given so long to say whether it starts, and one that must end, to end.
+const SAYS_WITHIN: Duration = Duration::from_secs(3);
+
+/// What was done, as far as it was.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    /// Strikes, by kind.
+    pub strikes: BTreeMap<&'static str, u64>,
+    /// Processes that were killed, those without power included.
+    pub kills: u64,
+    /// Disks whose power was cut.
+    pub power_cuts: u64,
+    /// What servers did about it, where they had a choice.
+    pub met: BTreeMap<&'static str, u64>,
+    /// What was not done, and why not.
+    pub skipped: BTreeMap<String, u64>,
+}
+
+/// Strikes a cluster.
+pub struct Striker<'a> {
+    stage: &'a mut Stage,
+    tools: &'a mut Tools,
+    random: Random,
+    active: BTreeMap<usize, Active>,
+    /// Servers whose files were damaged: another one is damaged only when all of these are well.
+    wounded: Servers,
+    begun: Instant,
+    /// What was done.
+    pub done: Done,
+    story: String,
+}
+
+/// A strike that has begun.
+struct Active {
+    fault: Fault,
+    servers: Servers,
+    rest: Rest,
+}
+
+/// What must be undone.
+enum Rest {
+    Nothing,
+    Starving(Arc<AtomicBool>, JoinHandle<()>),
+    Wounds(Vec<Flip>),
+    /// Where the server's own folder is meanwhile.
+    Folder(PathBuf),
+    /// Their connections end with this.
+    Strangers(Vec<TcpStream>),
+}
+
+impl<'a> Striker<'a> {
+    /// Nothing is struck yet.
+    pub fn new(stage: &'a mut Stage, tools: &'a mut Tools, seed: u64) -> Striker<'a> {
+        let (active, done) = (BTreeMap::new(), Done::default());
+        let (random, begun) = (Random::new(seed, 1), Instant::now());
+        Striker { stage, tools, random, active, wounded: Servers::NONE, begun, done, story: String::new() }
+    }
+
+    /// The cluster.
+    pub fn stage(&mut self) -> &mut Stage {
+        self.stage
+    }
+
+    /// What was done when, for people.
+    pub fn story(&self) -> &str {
+        &self.story
+    }
+
+    fn tell(&mut self, what: &str) {
+        let now = jiff::Timestamp::now();
+        let at = self.begun.elapsed().as_secs_f64();
+        // Writing to a string does not fail.
+        let _ = writeln!(self.story, "{now:.6} {at:7.3} s  {what}");
+    }
+
+    fn meet(&mut self, what: &'static str) {
+        self.tell(what);
+        *self.done.met.entry(what).or_default() += 1;
+    }
+
+    fn skip(&mut self, fault: &Fault, why: &str) {
+        self.tell(&format!("skipped: {fault}: {why}"));
+        *self.done.skipped.entry(format!("{}: {why}", fault.kind())).or_default() += 1;
+    }
+
+    /// Begins a strike.
+    pub fn begin(&mut self, strike: usize, fault: &Fault) -> Result<(), Failure> {
+        if let Some(need) = fault.needs()
+            && !self.tools.can(need)
+        {
+            self.skip(fault, "not possible here");
+            return Ok(());
+        }
+        let servers = match fault {
+            Fault::KillLeader | Fault::PauseLeader => [self.leader(strike)].into_iter().collect(),
+            other => other.servers(),
+        };
+        let is_of_all = servers.len() > 2;
+        for server in servers.iter() {
+            match self.stage.seat(server).engaged {
+                Some(other) if is_of_all => self.end(other)?,
+                Some(_) => {
+                    self.skip(fault, "the server is under another strike");
+                    return Ok(());
+                }
+                None => {}
+            }
+        }
+        if matches!(fault, Fault::Damage(..)) && !self.are_well(self.wounded) {
+            self.skip(fault, "another server has not repaired its files yet");
+            return Ok(());
+        }
+        self.tell(&format!(
+            "{fault}{}",
+            if servers == fault.servers() { String::new() } else { format!(": {servers}") }
+        ));
+        servers.iter().for_each(|server| self.stage.seat(server).engaged = Some(strike));
+        self.active.insert(strike, Active { fault: fault.clone(), servers, rest: Rest::Nothing });
+        match self.strike(strike, fault, servers)? {
+            Some(rest) => {
+                *self.done.strikes.entry(fault.kind()).or_default() += 1;
+                if let Some(active) = self.active.get_mut(&strike) {
+                    active.rest = rest;
+                }
+            }
+            None => self.skip(fault, "not possible at that moment"),
+        }
+        Ok(())
+    }
+
+    /// Strikes; None if that was not possible as things are.
+    fn strike(&mut self, strike: usize, fault: &Fault, servers: Servers) -> Result<Option<Rest>, Failure> {
+        match fault {
+            Fault::Kill(_) | Fault::KillLeader => self.kill(servers),
+            Fault::Stumble(server, after) => {
+                for after in after {
+                    self.kill(servers);
+                    self.start(*server)?;
+                    std::thread::sleep(*after);
+                }
+                self.kill(servers);
+            }
+            Fault::Stop(server) => self.stage.seat(*server).stop().map_err(Failure::Stuck)?,
+            Fault::Pause(_) | Fault::PauseLeader => {
+                servers.iter().for_each(|server| self.stage.seat(server).signal(Signal::STOP));
+            }
+            Fault::Starve(server, percent) => {
+                let Some(pid) = self.stage.seat(*server).pid() else { return Ok(None) };
+                let (flag, thread) = starve(pid, *percent);
+                return Ok(Some(Rest::Starving(flag, thread)));
+            }
+            Fault::FewFiles(server, more) => {
+                self.stage.seat(*server).limit_files(Some(*more)).map_err(Failure::Unplayed)?;
+            }
+            Fault::PowerCut(_) => self.cut(servers)?,
+            Fault::DeadDisk(server) => {
+                self.stage.seat(*server).may_end = true;
+                let path = self.stage.seat(*server).ground.path();
+                self.tools.cut(&[&path]).map_err(Failure::Unplayed)?;
+            }
+            Fault::FailSync(server, nth) => {
+                self.stage.seat(*server).may_end = true;
+                self.stage.seat(*server).trace(&format!("error=EIO:when={nth}")).map_err(Failure::Unplayed)?;
+            }
+            Fault::SlowSync(server, by) => {
+                let how = format!("delay_enter={}", by.as_micros());
+                self.stage.seat(*server).trace(&how).map_err(Failure::Unplayed)?;
+            }
+            Fault::Freeze(server) => self.stage.seat(*server).ground.freeze().map_err(Failure::Unplayed)?,
+            Fault::FullDisk(server, is_killed) => {
+                self.stage.seat(*server).ground.fill().map_err(Failure::Unplayed)?;
+                if *is_killed {
+                    self.kill(servers);
+                    self.start(*server)?;
+                }
+            }
+            Fault::ReadOnly(server) => return self.start_read_only(*server),
+            Fault::Damage(server, part) => {
+                self.kill(servers);
+                let data = self.stage.seat(*server).data();
+                let wounds = damage(&data, *part, &mut self.random);
+                let wounds = wounds.map_err(|error| Failure::Unplayed(format!("cannot damage files: {error}")))?;
+                self.start(*server)?;
+                self.stage.seat(*server).may_end = true;
+                self.wounded.insert(*server);
+                self.await_answer(*server);
+                return Ok((!wounds.is_empty()).then_some(Rest::Wounds(wounds)));
+            }
+            Fault::Wipe(server) => {
+                self.kill(servers);
+                let kept = self.put_aside(*server)?;
+                self.start_impostor(*server, strike)?;
+                return Ok(Some(Rest::Folder(kept)));
+            }
+            Fault::RollBack(server) => return self.roll_back(*server, strike),
+            Fault::Strangers(server) => {
+                let streams = strangers(self.stage, *server, &mut self.random);
+                return Ok(Some(Rest::Strangers(streams)));
+            }
+            Fault::Net(ways, effect) => {
+                if let Some(net) = &self.stage.net {
+                    net.begin(strike, &ways.all(), *effect);
+                }
+            }
+        }
+        Ok(Some(Rest::Nothing))
+    }
+
+    /// Ends a strike, and what it did.
+    pub fn end(&mut self, strike: usize) -> Result<(), Failure> {
+        let Some(Active { fault, servers, rest }) = self.active.remove(&strike) else { return Ok(()) };
+        self.tell(&format!("end of: {fault}"));
+        let undone = self.undo(strike, &fault, servers, rest);
+        servers.iter().for_each(|server| self.stage.seat(server).engaged = None);
+        undone
+    }
+
+    fn undo(&mut self, strike: usize, fault: &Fault, servers: Servers, rest: Rest) -> Result<(), Failure> {
+        match (fault, rest) {
+            (Fault::Pause(_) | Fault::PauseLeader, _) => {
+                servers.iter().for_each(|server| self.stage.seat(server).signal(Signal::CONT));
+            }
+            (_, Rest::Starving(flag, thread)) => {
+                flag.store(true, Ordering::Relaxed);
+                let _ = thread.join();
+            }
+            (Fault::FewFiles(server, _), _) => self.stage.seat(*server).limit_files(None).map_err(Failure::Unplayed)?,
+            (Fault::DeadDisk(server), _) => {
+                self.await_good_end(*server)?;
+                self.stage.seat(*server).ground.mount_again().map_err(Failure::Unplayed)?;
+            }
+            (Fault::FailSync(server, _), _) => self.await_good_end(*server)?,
+            (Fault::SlowSync(server, _), _) => self.stage.seat(*server).untrace(),
+            (Fault::Freeze(server), _) => self.stage.seat(*server).ground.thaw().map_err(Failure::Unplayed)?,
+            (Fault::FullDisk(server, _), _) => self.stage.seat(*server).ground.empty().map_err(Failure::Unplayed)?,
+            (Fault::ReadOnly(server), _) => {
+                self.kill(servers);
+                self.stage.seat(*server).ground.set_read_only(false).map_err(Failure::Unplayed)?;
+            }
+            (Fault::Damage(server, _), Rest::Wounds(wounds)) => {
+                let seat = self.stage.seat(*server);
+                if let Some(status) = seat.ended() {
+                    // It must say why, and not fall over.
+                    if status.code() != Some(1) {
+                        let why = format!("server {} met damaged files and ended with {status}", server.0);
+                        return Err(Failure::Broken(why));
+                    }
+                    undo(&wounds).map_err(|error| Failure::Unplayed(format!("cannot repair files: {error}")))?;
+                    self.meet("refused to start with damaged files, and got the right bytes back");
+                } else {
+                    self.meet("started with damaged files, and repaired them");
+                }
+                self.stage.seat(*server).may_end = false;
+            }
+            (Fault::Wipe(server) | Fault::RollBack(server), Rest::Folder(kept)) => {
+                self.judge_impostor(*server, fault)?;
+                self.kill(servers);
+                self.put_back(*server, &kept)?;
+            }
+            (_, Rest::Strangers(streams)) => drop(streams),
+            (Fault::Net(ways, _), _) => {
+                if let Some(net) = &self.stage.net {
+                    net.end(strike, &ways.all());
+                }
+            }
+            _ => {}
+        }
+        for server in servers.iter() {
+            self.start(server)?;
+        }
+        Ok(())
+    }
+
+    /// Ends all strikes.
+    pub fn end_all(&mut self) -> Result<(), Failure> {
+        while let Some(strike) = self.active.keys().next().copied() {
+            self.end(strike)?;
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, server: Server) -> Result<(), Failure> {
+        self.stage.seat(server).start().map_err(Failure::Unplayed)
+    }
+
+    /// Kills servers, all before any of them is waited for.
+    fn kill(&mut self, servers: Servers) {
+        for server in servers.iter() {
+            self.done.kills += u64::from(self.stage.seat(server).kill());
+        }
+        servers.iter().for_each(|server| self.stage.seat(server).bury());
+    }
+
+    fn cut(&mut self, servers: Servers) -> Result<(), Failure> {
+        let paths: Vec<PathBuf> = servers.iter().map(|server| self.stage.seat(server).ground.path()).collect();
+        let paths: Vec<_> = paths.iter().map(PathBuf::as_path).collect();
+        // A disk without power says EIO, and whoever hears of it may end before it is killed.
+        servers.iter().for_each(|server| self.stage.seat(server).may_end = true);
+        self.tools.cut(&paths).map_err(Failure::Unplayed)?;
+        self.kill(servers);
+        self.done.power_cuts += servers.len() as u64;
+        for server in servers.iter() {
+            self.stage.seat(server).ground.mount_again().map_err(Failure::Unplayed)?;
+        }
+        Ok(())
+    }
+
+    /// Whoever leads, or somebody else if nobody knows.
+    fn leader(&self, strike: usize) -> Server {
+        self.stage.survey().leading().unwrap_or(Server((strike % usize::from(SERVERS)) as u8 + 1))
+    }
+
+    fn are_well(&self, servers: Servers) -> bool {
+        servers.iter().all(|server| self.stage.status(server).is_some_and(|status| status.damaged == 0))
+    }
+
+    /// Waits until a server answers or ends.
+    fn await_answer(&mut self, server: Server) {
+        let deadline = Instant::now() + SAYS_WITHIN;
+        while Instant::now() < deadline {
+            let seat = self.stage.seat(server);
+            if seat.await_end(Duration::from_millis(50)).is_some() || self.stage.status(server).is_some() {
+                return;
+            }
+        }
+    }
+
+    /// A server whose disk has failed must end by itself, and well. One that has had nothing to write does not know.
+    fn await_good_end(&mut self, server: Server) -> Result<(), Failure> {
+        let seat = self.stage.seat(server);
+        match seat.await_end(SAYS_WITHIN) {
+            Some(status) if status.code() == Some(1) => self.meet("ended by itself when its disk failed"),
+            Some(status) => {
+                let why = format!("server {} met a disk that fails and ended with {status}", server.0);
+                return Err(Failure::Broken(why));
+            }
+            None => {
+                self.meet("had nothing to write when its disk failed");
+                self.kill([server].into_iter().collect());
+            }
+        }
+        Ok(())
+    }
+
+    fn start_read_only(&mut self, server: Server) -> Result<Option<Rest>, Failure> {
+        self.kill([server].into_iter().collect());
+        let seat = self.stage.seat(server);
+        seat.ground.set_read_only(true).map_err(Failure::Unplayed)?;
+        seat.start().map_err(Failure::Unplayed)?;
+        seat.may_end = true;
+        match seat.await_end(SAYS_WITHIN) {
+            Some(status) if status.code() == Some(1) => Ok(Some(Rest::Nothing)),
+            Some(status) => {
+                let why = format!("server {} was started on a read-only disk and ended with {status}", server.0);
+                Err(Failure::Broken(why))
+            }
+            None => Err(Failure::Broken(format!("server {} works on a disk that is read-only", server.0))),
+        }
+    }
+
+    /// Moves the folder of a server away.
+    fn put_aside(&mut self, server: Server) -> Result<PathBuf, Failure> {
+        let data = self.stage.seat(server).data();
+        let kept = data.with_extension("kept");
+        fs::rename(&data, &kept).map_err(|error| Failure::Unplayed(format!("cannot move a data folder: {error}")))?;
+        Ok(kept)
+    }
+
+    fn put_back(&mut self, server: Server, kept: &PathBuf) -> Result<(), Failure> {
+        let data = self.stage.seat(server).data();
+        let moved = match fs::remove_dir_all(&data) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => fs::rename(kept, &data),
+        };
+        moved.map_err(|error| Failure::Unplayed(format!("cannot bring a data folder back: {error}")))
+    }
+
+    /// Starts what has the number of a server, and not its memory.
+    fn start_impostor(&mut self, server: Server, strike: usize) -> Result<(), Failure> {
+        let lines = self.stage.folder.join(format!("impostor-{}-{strike}", server.0));
+        let seat = self.stage.seat(server);
+        seat.start_into(&lines).map_err(Failure::Unplayed)?;
+        seat.may_end = true;
+        Ok(())
+    }
+
+    /// The folder is copied, lives on, and is then replaced by the copy. Only if the others have met it meanwhile can they
+    /// know better.
+    fn roll_back(&mut self, server: Server, strike: usize) -> Result<Option<Rest>, Failure> {
+        let one: Servers = [server].into_iter().collect();
+        self.kill(one);
+        let data = self.stage.seat(server).data();
+        let old = data.with_extension("old");
+        disk::copy(&data, &old).map_err(|error| Failure::Unplayed(format!("cannot copy a data folder: {error}")))?;
+        self.start(server)?;
+        let deadline = Instant::now() + SAYS_WITHIN;
+        let others = usize::from(SERVERS) - 1;
+        let has_met_all = |stage: &Stage| stage.status(server).is_some_and(|status| status.linked.len() == others);
+        while !has_met_all(self.stage) {
+            if Instant::now() >= deadline {
+                let _ = fs::remove_dir_all(&old);
+                return Ok(None);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.kill(one);
+        let kept = self.put_aside(server)?;
+        fs::rename(&old, &data).map_err(|error| Failure::Unplayed(format!("cannot move a data folder: {error}")))?;
+        self.start_impostor(server, strike)?;
+        Ok(Some(Rest::Folder(kept)))
+    }
+
+    fn judge_impostor(&mut self, server: Server, fault: &Fault) -> Result<(), Failure> {
+        let Some(status) = self.stage.status(server) else { return Ok(()) };
+        let is_believed = match fault {
+            Fault::Wipe(_) => status.newcomer.is_none(),
+            _ => !status.linked.is_empty(),
+        };
+        if is_believed {
+            let what = format!("after \"{fault}\" the others believe it: it is connected to {}", status.linked);
+            return Err(Failure::Broken(what));
+        }
+        Ok(())
+    }
+}
+
+/// Calls both doors of a server, and says nothing, noise, or half of what a friend would say.
+fn strangers(stage: &Stage, server: Server, random: &mut Random) -> Vec<TcpStream> {
+    let Some(member) = stage.direct.member(server) else { return Vec::new() };
+    let mut streams = Vec::new();
+    for number in 0..STRANGERS {
+        let address = if number % 2 == 0 { member.peer } else { member.client };
+        let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) else { continue };
+        let noise: Vec<u8> = (0..random.within(0..=600)).map(|_| random.next() as u8).collect();
+        let said = match random.within(0..=3) {
+            0 => Vec::new(),
+            1 => noise,
+            // The right first words, and then a length that lies.
+            2 => [&b"PXKV\x03\x00"[..], &u32::MAX.to_le_bytes(), &noise].concat(),
+            _ => [&b"PXKV\x03\x00"[..], &40u32.to_le_bytes(), &[0; 4]].concat(),
+        };
+        // Whoever is hung up on has said enough.
+        let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
+        let _ = stream.write_all(&said);
+        streams.push(stream);
+    }
+    streams
+}
+
+/// Stops and continues a process, so that it runs for so much of a hundred parts of the time.
+fn starve(pid: Pid, percent: u64) -> (Arc<AtomicBool>, JoinHandle<()>) {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let flag = is_over.clone();
+    let thread = std::thread::spawn(move || {
+        while !flag.load(Ordering::Relaxed) {
+            let _ = kill_process(pid, Signal::STOP);
+            std::thread::sleep(SLICE.mul_f64(1.0 - percent as f64 / 100.0));
+            let _ = kill_process(pid, Signal::CONT);
+            std::thread::sleep(SLICE.mul_f64(percent as f64 / 100.0));
+        }
+    });
+    (is_over, thread)
+}
+
+/// What cannot be done without something is not planned to be done with it.
+#[cfg(test)]
+mod tests {
+    use super::super::fault::Need;
+    use super::*;
+
+    #[test]
+    fn only_disks_and_tracing_need_more_than_a_user_has() {
+        let server = Server(1);
+        assert_eq!(Fault::Kill(Servers::first(5)).needs(), None);
+        assert_eq!(Fault::PowerCut(Servers::first(5)).needs(), Some(Need::PowerCuts));
+        assert_eq!(Fault::SlowSync(server, SLICE).needs(), Some(Need::Tracing));
+        assert_eq!(Fault::Wipe(server).needs(), None);
+    }
+}

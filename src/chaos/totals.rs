@@ -1,0 +1,139 @@
+//! What all rounds came to, kept in a file, so that figures are sums of what has really run.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Plan;
+use super::round::Played;
+use super::striker::Done;
+
+/// Sums over rounds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Totals {
+    /// Rounds that were played to their end, by protocol.
+    pub rounds: BTreeMap<String, u64>,
+    /// Rounds that failed.
+    pub failed: u64,
+    /// Time in which clusters ran, in seconds.
+    pub seconds: f64,
+    /// Operations of clients that were found to be linearizable.
+    pub operations: u64,
+    /// How they ended, as clients were told.
+    pub outcomes: BTreeMap<String, u64>,
+    /// Clients, each with a session of its own.
+    pub clients: u64,
+    /// Lines that were read.
+    pub lines: u64,
+    /// Rounds whose lines prove that every rule was kept; in the others the servers did not show their steps.
+    pub proved: u64,
+    /// Processes killed.
+    pub kills: u64,
+    /// Disks without power.
+    pub power_cuts: u64,
+    /// Strikes, by kind.
+    pub strikes: BTreeMap<String, u64>,
+    /// What servers did about them, where they had a choice.
+    pub met: BTreeMap<String, u64>,
+    /// Strikes that were planned and not struck, and why.
+    pub skipped: BTreeMap<String, u64>,
+}
+
+impl Totals {
+    /// What was summed up in this file so far; nothing if it is not there.
+    pub fn read(path: &Path) -> Result<Totals, String> {
+        match fs::read(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Totals::default()),
+            Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                format!("{} holds no totals of this program ({error}). Name another --totals file", path.display())
+            }),
+        }
+    }
+
+    /// Replaces the file.
+    pub fn write(&self, path: &Path) -> Result<(), String> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())? + "\n";
+        let next = path.with_extension("next");
+        let written = fs::write(&next, text).and_then(|()| fs::rename(&next, path));
+        written.map_err(|error| format!("cannot write {}: {error}", path.display()))
+    }
+
+    /// Another round has been played.
+    pub fn add(&mut self, plan: &Plan, played: &Played, took: Duration) {
+        *self.rounds.entry(plan.protocol.name().to_string()).or_default() += 1;
+        self.seconds += took.as_secs_f64();
+        self.operations += played.judgement.operations;
+        self.lines += played.judgement.lines;
+        self.proved += u64::from(played.judgement.is_proved);
+        self.clients += played.tally.clients;
+        let counts = played.tally.counts;
+        let outcomes = [
+            ("done", counts.ok),
+            ("found nothing", counts.not_found),
+            ("met another version", counts.mismatch),
+            ("not applied", counts.not_applied),
+            ("unknown", counts.unknown),
+        ];
+        for (outcome, count) in outcomes {
+            *self.outcomes.entry(outcome.to_string()).or_default() += count;
+        }
+        self.add_done(&played.done);
+    }
+
+    /// A round has failed.
+    pub fn add_failed(&mut self, done: &Done) {
+        self.failed += 1;
+        self.add_done(done);
+    }
+
+    fn add_done(&mut self, done: &Done) {
+        self.kills += done.kills;
+        self.power_cuts += done.power_cuts;
+        for (kind, count) in &done.strikes {
+            *self.strikes.entry((*kind).to_string()).or_default() += count;
+        }
+        for (what, count) in &done.met {
+            *self.met.entry((*what).to_string()).or_default() += count;
+        }
+        for (why, count) in &done.skipped {
+            *self.skipped.entry(why.clone()).or_default() += count;
+        }
+    }
+}
+
+impl Display for Totals {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let list = |counts: &BTreeMap<String, u64>| {
+            counts.iter().map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+        };
+        let rounds: u64 = self.rounds.values().sum();
+        writeln!(
+            f,
+            "{rounds} rounds ({}) in {:.1} minutes, {} failed; {} operations of {} clients are linearizable; {} rounds are \
+             proved by their {} lines",
+            list(&self.rounds),
+            self.seconds / 60.0,
+            self.failed,
+            self.operations,
+            self.clients,
+            self.proved,
+            self.lines
+        )?;
+        writeln!(f, "requests: {}", list(&self.outcomes))?;
+        writeln!(f, "{} processes killed, {} disks without power", self.kills, self.power_cuts)?;
+        writeln!(f, "strikes: {}", list(&self.strikes))?;
+        if !self.met.is_empty() {
+            writeln!(f, "servers: {}", list(&self.met))?;
+        }
+        if !self.skipped.is_empty() {
+            writeln!(f, "not struck: {}", list(&self.skipped))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,65 @@
+//! Replies held against each other, where the log is not in the lines: what each says of a slot and a key's version must
+//! be of one log.
+
+use std::collections::BTreeMap;
+
+use super::super::event::Event;
+use super::super::exchange::exchanges;
+use super::super::text::Text;
+use super::super::word::{Op, Status};
+use super::{Case, Rule};
+use crate::paxos::Slot;
+
+/// What a reply says of a key.
+struct Said<'a> {
+    /// Reads stand behind the slot that they saw.
+    place: (Slot, bool),
+    version: u64,
+    /// It made this version.
+    is_new: bool,
+    /// What the key holds then: None if nothing. Unknown where a write was refused.
+    value: Option<Option<&'a Text>>,
+    lines: [usize; 2],
+}
+
+/// In the order of the slots a key's version never falls, rises with each write, and stands for one value.
+pub(super) fn check(case: &mut Case<'_>) {
+    let mut keys: BTreeMap<&Text, Vec<Said<'_>>> = BTreeMap::new();
+    for exchange in exchanges(case.run) {
+        let (Some(key), Some(reply)) = (exchange.key, exchange.reply.filter(|reply| case.is_claim(*reply))) else {
+            continue;
+        };
+        let Event::Response { status, slot: Some(slot), version: Some(version), value, .. } =
+            &case.run.line(reply).event
+        else {
+            continue;
+        };
+        let (is_read, is_new, value) = match (exchange.op, status) {
+            (Op::Get, Status::Ok) => (true, false, value.as_ref().map(Some)),
+            (Op::Get, Status::NotFound) | (Op::Delete, Status::NotFound) => (exchange.op == Op::Get, false, Some(None)),
+            (Op::Put, Status::Ok) => (false, true, exchange.value.map(Some)),
+            (Op::Delete, Status::Ok) => (false, true, Some(None)),
+            (Op::Put, Status::Mismatch) => (false, false, None),
+            _ => continue,
+        };
+        let (place, lines) = ((*slot, is_read), [exchange.request, reply]);
+        keys.entry(key).or_default().push(Said { place, version: *version, is_new, value, lines });
+    }
+    for (key, mut said) in keys {
+        said.sort_by_key(|one| one.place);
+        for pair in said.windows(2) {
+            let [before, after] = pair else { continue };
+            let shown = [before.lines, after.lines].concat();
+            let fell = after.version < before.version || (after.is_new && after.version == before.version);
+            let other = after.version == before.version
+                && matches!((before.value, after.value), (Some(before), Some(after)) if before != after);
+            if fell || other {
+                let says = format!(
+                    "key {key} was at version {} in slot {} and at version {} in slot {}, which is of no one log",
+                    before.version, before.place.0, after.version, after.place.0
+                );
+                case.violated(Rule::Reply, &shown, says);
+            }
+        }
+    }
+}
