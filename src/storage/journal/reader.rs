@@ -343,6 +343,10 @@ pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenErr
     if header.bytes != found {
         return Err(OpenError::Length { file, found, expected: header.bytes });
     }
+    if header.follows >= number || header.base.oldest > number {
+        let cause = format!("the segments before it would be {} to {}", header.base.oldest, header.follows);
+        return Err(OpenError::Unreadable { file, offset: 0, cause });
+    }
     Ok(header)
 }
 
