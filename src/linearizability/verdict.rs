@@ -145,11 +145,10 @@ mod tests {
         Part { key: key.to_string(), model: Appends, operations, places }
     }
 
-    /// One after the other.
+    /// One after the other: no work, though the clock is looked at if there are hundreds.
     fn easy(operations: u64) -> Part<Appends> {
-        let append =
-            |n| Operation { call: Call::Append("x".into()), called: 2 * n, returned: Some((2 * n, Outcome::Done)) };
-        part("easy", (0..operations).map(append).collect())
+        let put = |n| Operation { call: Call::Put("x".into()), called: 2 * n, returned: Some((2 * n, Outcome::Done)) };
+        part("easy", (0..operations).map(put).collect())
     }
 
     /// All at the same time, and a read that fits no order of them: there are as many states as orders.
@@ -169,8 +168,8 @@ mod tests {
 
     #[test]
     fn a_key_that_is_too_hard_leaves_the_others_their_time() {
-        let deadline = Instant::now() + Duration::from_millis(800);
-        assert_eq!(check(vec![easy(1_000), hard()], deadline), undecided(1, 2));
+        let deadline = Instant::now() + Duration::from_millis(1_200);
+        assert_eq!(check(vec![easy(600), hard()], deadline), undecided(1, 2));
     }
 
     #[test]
