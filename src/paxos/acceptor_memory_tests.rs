@@ -139,3 +139,37 @@ fn values_below_what_is_forgotten_are_answered_and_those_above_accepted() {
     assert_eq!(records, (6..=8).map(|slot| AcceptorRecord::Accepted(entry(slot, 5))).collect::<Vec<_>>());
     assert_eq!(slots(&acceptor), [6, 7, 8]);
 }
+
+#[test]
+fn each_answer_has_a_number_of_its_own() {
+    let mut acceptor = damaged();
+    let mut answer = || {
+        let prepare = Message::Prepare { ballot: ballot(5), from: Slot(1) };
+        let stepped = step_all(&mut acceptor, [((), Input::Message { from: Server(1), message: prepare })], true);
+        let Ok(released) = stepped.commit(&mut Remembering);
+        let mut actions = released.into_actions().into_iter().flat_map(|(_, actions)| actions);
+        actions.find_map(|action| match action {
+            Action::Send { message: Message::Promise { part, .. }, .. } => Some(part.answer),
+            _ => None,
+        })
+    };
+    let (first, second) = (answer(), answer());
+    assert!(first.is_some() && first < second, "parts of {first:?} and {second:?} could be mixed");
+}
+
+#[test]
+fn parts_are_as_large_as_may_be() {
+    let sized = |slot: u64, bytes: usize| {
+        let command = Command { id: CommandId(1, slot), payload: vec![0; bytes].into() };
+        Entry { slot: Slot(slot), ballot: ballot(1), value: Value::Command(command) }
+    };
+    let own = 24 + sized(1, 0).value.size();
+    let cut = |sizes: &[usize]| {
+        let entries = (1..).zip(sizes).map(|(slot, bytes)| sized(slot, *bytes));
+        super::cut(entries, 1_000).iter().map(Vec::len).collect::<Vec<_>>()
+    };
+    assert_eq!(cut(&[]), [0]);
+    assert_eq!(cut(&[500 - own, 500 - own, 0]), [2, 1]);
+    assert_eq!(cut(&[500 - own, 501 - own]), [1, 1]);
+    assert_eq!(cut(&[2_000, 1, 2_000]), [1, 1, 1], "one that is larger stands alone");
+}

@@ -468,3 +468,27 @@ impl Message {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ends_where_a_slot_is_missing() {
+        let runs = |slots: &[u64]| {
+            let runs = SlotRange::runs(slots.iter().copied().map(Slot));
+            runs.into_iter().map(|run| (run.first.0, run.last.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(runs(&[]), []);
+        assert_eq!(runs(&[4, 5, 6, 8, 10, 11]), [(4, 6), (8, 8), (10, 11)]);
+    }
+
+    #[test]
+    fn each_role_has_a_name_and_is_known_by_it() {
+        for role in RoleName::EVERY {
+            assert_eq!(RoleName::named(role.word()), Some(role));
+        }
+        assert_eq!(RoleName::named("acceptor"), Some(RoleName::Acceptor));
+        assert_eq!(RoleName::named(""), None);
+    }
+}

@@ -15,6 +15,8 @@ mod commands;
 mod forwarding;
 mod leadership;
 mod phase2;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::BTreeMap;

@@ -319,4 +319,59 @@ mod tests {
         assert_eq!((settled.ids.len(), settled.by_age.len()), (SETTLED_MAX, SETTLED_MAX));
         assert!(!settled.ids.contains(&CommandId(3, 1)) && settled.ids.contains(&CommandId(3, 2)));
     }
+
+    fn sized(sequence: u64, bytes: usize) -> Command {
+        Command { id: CommandId(4, sequence), payload: vec![0; bytes].into() }
+    }
+
+    #[test]
+    fn a_proposer_keeps_so_many_commands_and_so_many_bytes() {
+        let mut commands = Commands::default();
+        assert!((1..=COMMANDS_MAX as u64).all(|sequence| commands.push(sized(sequence, 1), 1, false)));
+        assert!(!commands.push(sized(0, 0), 1, false), "one more");
+        commands.remove(CommandId(4, 7));
+        assert!(commands.push(sized(0, 0), 1, false));
+
+        let mut commands = Commands::default();
+        let half = COMMANDS_MAX_BYTES / 2;
+        assert!(commands.push(sized(1, half), 1, false) && commands.push(sized(2, half), 1, false));
+        assert!(!commands.push(sized(3, 1), 1, false), "one byte more");
+        commands.remove(CommandId(4, 1));
+        assert!(!commands.push(sized(3, half + 1), 1, false) && commands.push(sized(3, half), 1, false));
+    }
+
+    #[test]
+    fn a_leader_keeps_as_many_of_others() {
+        let mut guests = Guests::default();
+        assert!((1..=COMMANDS_MAX as u64).all(|sequence| guests.push(sized(sequence, 1))));
+        assert!(!guests.push(sized(0, 0)), "one more");
+        guests.remove(CommandId(4, 7));
+        assert!(guests.push(sized(0, 0)) && !guests.push(sized(7, 0)));
+
+        let (mut guests, half) = (Guests::default(), COMMANDS_MAX_BYTES / 2);
+        for _ in 0..3 {
+            assert!(guests.push(sized(1, half)) && guests.push(sized(2, half)));
+            assert!(!guests.push(sized(3, 1)), "one byte more");
+            assert_eq!(guests.pop().map(|first| first.id), Some(CommandId(4, 1)));
+            assert!(!guests.push(sized(3, half + 1)) && guests.push(sized(3, half)));
+            guests.remove(CommandId(4, 2));
+            assert!(!guests.push(sized(4, half + 1)));
+            guests.remove(CommandId(4, 3));
+        }
+    }
+
+    #[test]
+    fn who_has_lost_count_of_what_it_has_spoken_of_calls_nothing_not_applied() {
+        let mut commands = Commands::default();
+        (0..SPOKEN_MAX as u64).for_each(|sequence| commands.proposed(CommandId(9, sequence)));
+        commands.proposed(CommandId(9, 5));
+        assert!(commands.push(sized(1, 0), 1, false));
+        assert_eq!(commands.give_up(1, false), [CommandId(4, 1)], "it has room for all, and this is none of them");
+        commands.proposed(CommandId(9, u64::MAX));
+        assert!(commands.push(sized(2, 0), 1, false));
+        assert_eq!(commands.give_up(1, false), [], "it may be any");
+        commands.proposed(CommandId(9, 5));
+        assert!(commands.push(sized(3, 0), 1, false));
+        assert_eq!(commands.give_up(1, false), [], "nor later");
+    }
 }

@@ -100,7 +100,7 @@ impl Proposer {
             debug_assert_eq!(work.attempt.ballot, ballot);
             self.step_down(StepDown::Below(slot), out);
             self.prepare(false, out);
-        } else if slot >= work.next() {
+        } else {
             work.fill_to(slot);
         }
     }

@@ -86,11 +86,6 @@ impl Proposing {
         self.open.len()
     }
 
-    /// The first slot that is not proposed in yet.
-    pub(super) fn next(&self) -> Slot {
-        self.next
-    }
-
     /// So many commands make a group that is worth to be proposed now.
     pub(super) fn worth(&self) -> usize {
         let is_full = self.groups.len() >= GROUPS_MAX || self.commands_left == 0 || !self.has_room();
@@ -129,7 +124,8 @@ impl Proposing {
         closed
     }
 
-    /// No-ops are due in every slot up to this one; a long way is gone in pieces, since whoever waits asks again.
+    /// No-ops are due in every slot up to this one that is not proposed in yet; a long way is gone in pieces, since whoever
+    /// waits asks again.
     pub(super) fn fill_to(&mut self, slot: Slot) {
         self.bound_to = self.bound_to.max(slot.min(self.next.plus(self.window)));
     }

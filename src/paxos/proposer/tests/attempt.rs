@@ -1,0 +1,122 @@
+//! Attempts: where they begin, what they are for, and what is told of those that fail.
+
+use super::*;
+
+/// Who is told that its command is certainly not applied, and why.
+fn not_applied(said: &Said) -> Vec<(u64, NotApplied)> {
+    said.outcomes.iter().map(|ProposerOutcome::NotApplied { id, why }| (id.1, *why)).collect()
+}
+
+#[test]
+fn a_proposer_waits_until_its_learner_has_caught_up_with_the_living() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    proposer.ticks(10);
+    proposer.beat(S2, 100);
+    assert_eq!(proposer.step(propose(1)).armed, [ProposerTimer::CatchUp]);
+    assert_eq!(proposer.applied(35, &[]).prepared(), None, "it is 65 behind");
+    assert_eq!(proposer.applied(36, &[]).prepared(), Some((ballot(1, S1), Slot(37))));
+    // Who was not heard of for three ticks is not waited for.
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    proposer.beat(S2, 100);
+    proposer.ticks(3);
+    assert_eq!(proposer.step(propose(1)).prepared(), Some((ballot(1, S1), Slot(1))));
+}
+
+#[test]
+fn that_slots_are_in_a_checkpoint_is_believed_for_a_second() {
+    let truncated = |below| Message::Truncated { ballot: ballot(1, S1), slot: Slot(1), below: Slot(below) };
+    let begins_at = |ticks: u64| {
+        let mut proposer = Lone::new(Policy::BasicPaxos);
+        proposer.ticks(6);
+        proposer.hear(S2, truncated(50));
+        proposer.ticks(5);
+        proposer.hear(S2, truncated(50));
+        proposer.ticks(ticks);
+        proposer.step(propose(1)).prepared().map(|(_, from)| from)
+    };
+    assert_eq!(begins_at(4), Some(Slot(50)));
+    assert_eq!(begins_at(5), Some(Slot(1)), "since it was said first");
+}
+
+#[test]
+fn an_attempt_names_the_command_that_it_is_for() {
+    let command_of = |said: &Said| {
+        said.facts.iter().find_map(|fact| match fact {
+            ProposerFact::Prepared { command, .. } | ProposerFact::Retried { command, .. } => Some(command.clone()),
+            _ => None,
+        })
+    };
+    let fails =
+        |proposer: &mut Lone, ballot| command_of(&proposer.fire(ProposerTimer::Attempt { ballot, failures: 0 }));
+    let mut basic = Lone::new(Policy::BasicPaxos);
+    assert_eq!(command_of(&basic.step(propose(1))), Some(Some(command(1))));
+    assert_eq!(fails(&mut basic, ballot(1, S1)), Some(Some(command(1))));
+    // One that fills slots is for no command, and one that is to lead is for all.
+    let mut filling = Lone::new(Policy::BasicPaxos);
+    let fill = Input::Message { from: S2, message: Message::Fill { slot: Slot(2) } };
+    assert_eq!(command_of(&filling.turn([fill, propose(1)])), Some(None));
+    assert_eq!(fails(&mut filling, ballot(1, S1)), Some(None));
+    let mut leading = Lone::new(Policy::MultiPaxos);
+    leading.step(propose(1));
+    let ballot = leading.stand();
+    assert_eq!(fails(&mut leading, ballot), Some(None));
+}
+
+#[test]
+fn refusals_of_an_older_ballot_do_not_end_an_attempt() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let (first, _) = proposer.step(propose(1)).prepared().expect("it prepares");
+    proposer.hear(S2, nack(first, ballot(3, S2)));
+    let (second, _) = proposer.hear(S3, nack(first, ballot(3, S2))).prepared().expect("above the rival");
+    assert_eq!(second.round, 4);
+    for server in [S1, S2, S3] {
+        assert!(proposer.hear(server, nack(first, ballot(3, S2))).is_nothing(), "it is of the first attempt");
+        assert!(proposer.hear(Server(server.0 + 5), nack(second, ballot(6, S2))).is_nothing(), "a stranger");
+    }
+    proposer.hear(S1, promise(second, Vec::new()));
+    assert_eq!(proposer.hear(S2, promise(second, Vec::new())).proposed(), [(1, 1)]);
+}
+
+#[test]
+fn who_gives_a_command_up_says_why() {
+    let silent = |policy| {
+        let mut proposer = Lone::new(policy);
+        proposer.step(propose(1));
+        proposer
+    };
+    let mut alone = silent(Policy::BasicPaxos);
+    assert_eq!(not_applied(&alone.ticks(8)), [(1, NotApplied::NoQuorum { answered: Servers::NONE })]);
+    let mut outrun = silent(Policy::BasicPaxos);
+    for server in [S2, S3] {
+        outrun.hear(server, nack(ballot(1, S1), ballot(3, server)));
+    }
+    for server in [S2, S3] {
+        outrun.hear(server, nack(ballot(4, S1), ballot(6, server)));
+    }
+    assert_eq!(not_applied(&outrun.ticks(8)), [(1, NotApplied::Outrun)]);
+    assert_eq!(not_applied(&silent(Policy::MultiPaxos).ticks(8)), [(1, NotApplied::NoLeader)]);
+    // A leader has its hands full: two groups are under way.
+    let (mut leader, _) = Lone::leader();
+    for number in 1..=3 {
+        leader.step(propose(number));
+    }
+    assert_eq!(not_applied(&leader.ticks(8)), [(3, NotApplied::Busy)]);
+}
+
+#[test]
+fn an_older_answer_does_not_replace_a_newer_one() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let (ballot, _) = proposer.step(propose(1)).prepared().expect("it prepares");
+    let part = |answer, index, count| Message::Promise {
+        ballot,
+        part: Part { answer, index, count },
+        truncated_below: Slot(1),
+        accepted: Vec::new(),
+        damaged: Vec::new(),
+    };
+    proposer.hear(S1, part(1, 0, 1));
+    proposer.hear(S2, part(9, 0, 2));
+    assert_eq!(proposer.hear(S2, part(8, 0, 1)).proposed(), [], "half of the newer answer is all that there is");
+    assert_eq!(proposer.hear(S2, part(9, 2, 2)).proposed(), [], "an answer of two parts has no third");
+    assert_eq!(proposer.hear(S2, part(9, 1, 2)).proposed(), [(1, 1)]);
+}

@@ -1,0 +1,131 @@
+//! Commands on their way to a leader, and what a leader takes.
+
+use super::*;
+
+/// A follower that hears server 2 lead.
+fn follower() -> Lone {
+    let mut follower = Lone::new(Policy::MultiPaxos);
+    follower.hear(S2, Message::Heartbeat { ballot: ballot(1, S2) });
+    follower
+}
+
+fn propose_sized(number: u64, bytes: usize) -> Input<Proposer> {
+    Input::Request(ProposerRequest::Propose(sized(number, bytes)))
+}
+
+fn forward(numbers: impl IntoIterator<Item = u64>) -> Message {
+    Message::Forward { commands: numbers.into_iter().map(command).collect() }
+}
+
+/// A leader with the commands 1 and 2 under way, each a group: what comes now must wait.
+fn full_leader() -> (Lone, Ballot) {
+    let (mut leader, ballot) = Lone::leader();
+    assert_eq!(leader.step(propose(1)).proposed(), [(1, 1)]);
+    assert_eq!(leader.step(propose(2)).proposed(), [(2, 2)]);
+    (leader, ballot)
+}
+
+#[test]
+fn a_command_is_handed_over_once_and_to_the_next_leader_at_once() {
+    let mut follower = follower();
+    assert_eq!(follower.step(propose(1)).forwarded(), [(Servers::only(S2), vec![1])]);
+    assert_eq!(follower.step(propose(2)).forwarded(), [(Servers::only(S2), vec![2])]);
+    let said = follower.hear(S3, Message::Heartbeat { ballot: ballot(2, S3) });
+    assert_eq!(said.forwarded(), [(Servers::only(S3), vec![1, 2])]);
+}
+
+#[test]
+fn a_candidate_hands_nothing_over() {
+    let mut candidate = follower();
+    candidate.stand();
+    assert_eq!(candidate.step(propose(1)).forwarded(), [], "its own ballot is at work");
+}
+
+#[test]
+fn what_is_handed_over_goes_in_messages_of_a_mebibyte() {
+    let forwarded = |sizes: &[usize]| {
+        let inputs = (1..).zip(sizes).map(|(number, bytes)| propose_sized(number, *bytes));
+        let said = follower().turn(inputs.collect::<Vec<_>>());
+        said.forwarded().into_iter().map(|(_, numbers)| numbers).collect::<Vec<_>>()
+    };
+    assert_eq!(forwarded(&[1 << 19, 1 << 19, 1]), [vec![1, 2], vec![3]]);
+    assert_eq!(forwarded(&[2_000, 2_000, 2_000]), [[1, 2, 3]]);
+    assert_eq!(forwarded(&[(1 << 20) + 1, 1]), [[1], [2]], "one that is larger goes alone");
+}
+
+#[test]
+fn who_is_refused_by_one_that_does_not_lead_waits_until_it_is_heard_again() {
+    let refused = |leader| {
+        let mut follower = follower();
+        follower.hear(S2, Message::Refused { leader });
+        follower.step(propose(1)).forwarded().len()
+    };
+    assert_eq!(refused(Some(ballot(1, S2))), 1, "it leads, and had no room");
+    assert_eq!(refused(None), 0);
+    assert_eq!(refused(Some(ballot(2, S3))), 0);
+    let mut follower = follower();
+    follower.hear(S3, Message::Refused { leader: None });
+    assert_eq!(follower.step(propose(1)).forwarded().len(), 1, "nothing was handed to that one");
+}
+
+#[test]
+fn a_leader_takes_a_command_that_it_has_already_only_once() {
+    let (mut leader, _) = full_leader();
+    leader.step(propose(3));
+    leader.hear(S2, forward([4]));
+    let waiting = leader.0.worth();
+    leader.hear(S2, forward([1]));
+    leader.hear(S2, forward([3]));
+    leader.hear(S3, forward([4]));
+    assert_eq!(leader.0.worth(), waiting, "under way, its own, and another's");
+    leader.hear(S3, forward([5]));
+    assert_eq!(leader.0.worth(), waiting - 1);
+    assert_eq!(leader.applied(1, &[1]).proposed(), [(3, 3), (4, 4), (5, 5)]);
+}
+
+#[test]
+fn its_own_commands_and_those_of_others_take_turns() {
+    let (mut leader, _) = full_leader();
+    leader.hear(S2, forward([11, 12]));
+    leader.turn([propose(3), propose(4), propose(5)]);
+    assert_eq!(leader.applied(2, &[1, 2]).proposed(), [(3, 3), (4, 11), (5, 4), (6, 12), (7, 5)]);
+}
+
+#[test]
+fn a_command_of_anothers_that_was_applied_meanwhile_is_not_proposed() {
+    let (mut leader, _) = full_leader();
+    leader.hear(S2, forward([11, 12, 13]));
+    assert_eq!(leader.applied(2, &[1, 12, 2]).proposed(), [(3, 11), (4, 13)]);
+}
+
+#[test]
+fn a_leader_that_has_no_room_says_that_it_leads() {
+    let (mut leader, ballot) = full_leader();
+    assert!(leader.hear(S2, forward(100..1_124)).is_nothing(), "so many have room");
+    let said = leader.hear(S2, forward([2_000, 100]));
+    assert_eq!(said.sent, [(Servers::only(S2), Message::Refused { leader: Some(ballot) })]);
+}
+
+#[test]
+fn a_leader_steps_down_for_a_slot_below_its_ballot_only_if_nobody_alive_has_it() {
+    let fill = |mut before: Vec<Input<Proposer>>, slot| {
+        let mut leader = Lone::new(Policy::MultiPaxos);
+        // A checkpoint has all slots below 10: it prepares from there.
+        leader.hear(S2, Message::Truncated { ballot: ballot(1, S1), slot: Slot(1), below: Slot(10) });
+        let (mut leader, _) = leader.led();
+        before.push(Input::Message { from: S3, message: Message::Fill { slot: Slot(slot) } });
+        let said = leader.turn(before);
+        (said.stepped_down(), said.proposed().len())
+    };
+    let beat =
+        |applied| vec![Input::Message { from: S2, message: Message::Beat { applied: Slot(applied), digest: 0 } }];
+    let applied = |slot| vec![Input::Request(ProposerRequest::Applied { slot: Slot(slot), ids: Vec::new() })];
+    assert_eq!(fill(Vec::new(), 5), (Some(StepDown::Below(Slot(5))), 0));
+    assert_eq!(fill(Vec::new(), 9), (Some(StepDown::Below(Slot(9))), 0));
+    assert_eq!(fill(Vec::new(), 10), (None, 1), "its ballot can propose there");
+    assert_eq!(fill(Vec::new(), 12), (None, 3));
+    assert_eq!((fill(beat(5), 5), fill(beat(7), 5)), ((None, 0), (None, 0)), "a living peer has it");
+    assert_eq!(fill(beat(5), 6), (Some(StepDown::Below(Slot(6))), 0));
+    assert_eq!((fill(applied(5), 5), fill(applied(7), 5)), ((None, 0), (None, 0)), "it has it itself");
+    assert_eq!(fill(applied(5), 6), (Some(StepDown::Below(Slot(6))), 0));
+}

@@ -1,0 +1,136 @@
+//! A leader's doubts, and whom a follower takes for one.
+
+use super::*;
+
+fn heartbeat(round: u64, server: Server) -> Message {
+    Message::Heartbeat { ballot: ballot(round, server) }
+}
+
+#[test]
+fn a_leader_is_stalled_only_while_something_is_open_and_nothing_is_applied() {
+    let (mut leader, _) = Lone::leader();
+    assert_eq!(leader.answered_pulses(40), None, "nothing is open");
+    leader.step(propose(1));
+    assert_eq!(leader.answered_pulses(16), None, "it has had 480 ms");
+    leader.applied(1, &[1]);
+    leader.step(propose(2));
+    assert_eq!(leader.answered_pulses(16), None, "it has moved");
+    assert_eq!(leader.answered_pulses(1), Some(StepDown::Stalled));
+}
+
+#[test]
+fn its_own_beats_do_not_make_a_stalled_leader_move() {
+    let (mut leader, _) = Lone::leader();
+    leader.step(propose(1));
+    let beats = (0..17).map(|_| {
+        leader.beat(S1, 0);
+        leader.answered_pulses(1)
+    });
+    assert_eq!(beats.collect::<Vec<_>>().last(), Some(&Some(StepDown::Stalled)));
+}
+
+#[test]
+fn only_answers_of_others_to_its_own_ballot_let_a_leader_stay() {
+    let (mut leader, ballot) = Lone::leader();
+    let older = Ballot { round: ballot.round - 1, ..ballot };
+    for _ in 0..9 {
+        assert_eq!(leader.pulse().stepped_down(), None);
+        for (from, ballot) in [(S2, older), (S1, ballot), (Server(9), ballot), (Server(8), older)] {
+            leader.hear(from, Message::HeartbeatAnswer { ballot });
+        }
+    }
+    assert_eq!(leader.pulse().stepped_down(), Some(StepDown::Unheard));
+}
+
+#[test]
+fn a_leader_tells_who_has_promised() {
+    let (leader, ballot) = Lone::leader();
+    let quorum = Servers::first(2);
+    assert_eq!(leader.0.leader(), Some((ballot, Known::Leads { quorum })));
+    assert_eq!(leader.0.next_round(), ballot.round + 1);
+    // One that gives its ballot up after each command leads nobody.
+    let mut basic = Lone::new(Policy::BasicPaxos);
+    let (ballot, _) = basic.step(propose(1)).prepared().expect("it prepares");
+    basic.hear(S1, promise(ballot, Vec::new()));
+    assert_eq!(basic.hear(S2, promise(ballot, Vec::new())).proposed(), [(1, 1)]);
+    assert_eq!(basic.0.leader(), None);
+}
+
+#[test]
+fn a_leader_without_a_learner_says_that_it_leads_no_longer() {
+    let (mut leader, _) = Lone::leader();
+    let said = leader.step(Input::Request(ProposerRequest::LearnerDown));
+    assert_eq!(said.stepped_down(), Some(StepDown::LearnerDown));
+    assert_eq!(said.armed, [ProposerTimer::Election { soon: false }]);
+}
+
+#[test]
+fn who_leads_or_prepares_above_obeys_nobody_below() {
+    let (mut leader, ballot) = Lone::leader();
+    leader.hear(S3, heartbeat(ballot.round + 4, S3));
+    let ours = leader.stand();
+    assert!(leader.hear(S3, heartbeat(ballot.round + 4, S3)).is_nothing(), "its own ballot is above");
+    leader.hear(S1, promise(ours, Vec::new()));
+    leader.hear(S2, promise(ours, Vec::new()));
+    assert!(leader.hear(S3, heartbeat(ballot.round + 4, S3)).is_nothing());
+    assert_eq!(leader.0.leads(), Some(ours));
+    assert_eq!(
+        leader.hear(S3, heartbeat(ours.round, S3)).stepped_down(),
+        Some(StepDown::Rival(Ballot { round: ours.round, server: S3 }))
+    );
+    // Where nobody leads nobody is obeyed.
+    let said = Lone::new(Policy::BasicPaxos).hear(S3, heartbeat(9, S3));
+    assert!(said.is_nothing() && said.armed.is_empty());
+}
+
+#[test]
+fn a_leader_is_heard_for_five_pulses_and_relayed_every_second_one() {
+    let mut follower = Lone::new(Policy::MultiPaxos);
+    for _ in 0..10 {
+        follower.pulse();
+    }
+    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATANSWER", "RELAY"]);
+    follower.pulse();
+    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATANSWER"]);
+    follower.pulse();
+    assert_eq!(follower.hear(S2, heartbeat(1, S2)).names(), ["HEARTBEATANSWER", "RELAY"]);
+    for _ in 0..4 {
+        follower.pulse();
+    }
+    assert_eq!(follower.0.leader(), Some((ballot(1, S2), Known::Heard)));
+    follower.pulse();
+    assert_eq!(follower.0.leader(), None);
+}
+
+#[test]
+fn who_has_only_heard_of_a_leader_says_so_to_a_candidate_and_hands_it_nothing() {
+    let mut follower = Lone::new(Policy::MultiPaxos);
+    follower.hear(S3, Message::Relay { ballot: ballot(1, S2) });
+    assert_eq!(follower.0.leader(), Some((ballot(1, S2), Known::HeardOf)));
+    let answer = follower.hear(S3, Message::PreVote { id: 4 });
+    assert_eq!(answer.sent, [(Servers::only(S3), Message::PreVoteAnswer { id: 4, hears: true })]);
+    assert_eq!(follower.step(propose(1)).forwarded(), []);
+}
+
+#[test]
+fn a_candidate_that_is_far_behind_lets_its_learner_catch_up_first() {
+    let mut candidate = Lone::new(Policy::MultiPaxos);
+    candidate.beat(S2, 65);
+    let said = candidate.fire(ProposerTimer::Election { soon: false });
+    assert!(said.sent.is_empty() && said.armed.contains(&ProposerTimer::CatchUp), "{said:?}");
+    assert_eq!(candidate.applied(1, &[]).names(), ["PREVOTE"], "64 slots are not far");
+}
+
+#[test]
+fn who_was_refused_on_its_way_to_lead_prepares_once_more_above() {
+    let mut candidate = Lone::new(Policy::MultiPaxos);
+    let first = candidate.stand();
+    candidate.hear(S3, nack(first, ballot(5, S3)));
+    candidate.hear(S1, promise(first, Vec::new()));
+    let (second, _) = candidate.hear(S2, promise(first, Vec::new())).prepared().expect("above the refusal");
+    assert_eq!((second.round, candidate.0.leads()), (6, None));
+    candidate.hear(S3, nack(second, ballot(8, S3)));
+    candidate.hear(S1, promise(second, Vec::new()));
+    candidate.hear(S2, promise(second, Vec::new()));
+    assert_eq!(candidate.0.leads(), Some(second), "once is enough");
+}

@@ -1,0 +1,214 @@
+//! What one proposer does when it hears this and that: for what takes a bound, a clock or a fault to be seen.
+
+mod attempt;
+mod forwarding;
+mod leading;
+mod work;
+
+use super::*;
+use crate::paxos::{Entry, Part, Refused, Value};
+use crate::role::{Action, step_all};
+
+/// Proposer 1 of three servers, whose learner has applied nothing.
+struct Lone(Proposer);
+
+/// What came of one turn.
+#[derive(Debug, Default)]
+struct Said {
+    sent: Vec<(Servers, Message)>,
+    armed: Vec<ProposerTimer>,
+    outcomes: Vec<ProposerOutcome>,
+    facts: Vec<ProposerFact>,
+}
+
+impl Said {
+    /// The slots proposed in, with the number of the command; 0 is a no-op.
+    fn proposed(&self) -> Vec<(u64, u64)> {
+        let accepts = self.sent.iter().filter_map(|(_, message)| match message {
+            Message::Accept { first, values, .. } => Some((first, values)),
+            _ => None,
+        });
+        let number = |value: &Value| value.id().map_or(0, |id| id.1);
+        accepts.flat_map(|(first, values)| (first.0..).zip(values.iter().map(number))).collect()
+    }
+
+    /// The numbers of the commands in each FORWARD, and to whom it goes.
+    fn forwarded(&self) -> Vec<(Servers, Vec<u64>)> {
+        let numbers = |commands: &[Command]| commands.iter().map(|command| command.id.1).collect();
+        let forward = |(to, message): &(Servers, Message)| match message {
+            Message::Forward { commands } => Some((*to, numbers(commands))),
+            _ => None,
+        };
+        self.sent.iter().filter_map(forward).collect()
+    }
+
+    /// The ballot and first slot of a PREPARE.
+    fn prepared(&self) -> Option<(Ballot, Slot)> {
+        self.sent.iter().find_map(|(_, message)| match message {
+            Message::Prepare { ballot, from } => Some((*ballot, *from)),
+            _ => None,
+        })
+    }
+
+    /// Why it leads no longer.
+    fn stepped_down(&self) -> Option<StepDown> {
+        self.facts.iter().find_map(|fact| match fact {
+            ProposerFact::SteppedDown { why, .. } => Some(*why),
+            _ => None,
+        })
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.sent.iter().map(|(_, message)| message.name()).collect()
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.sent.is_empty() && self.outcomes.is_empty() && self.facts.is_empty()
+    }
+}
+
+const S1: Server = Server(1);
+const S2: Server = Server(2);
+const S3: Server = Server(3);
+
+fn id(number: u64) -> CommandId {
+    CommandId(7, number)
+}
+
+/// A command with a payload of so many bytes.
+fn sized(number: u64, bytes: usize) -> Command {
+    Command { id: id(number), payload: vec![0; bytes].into() }
+}
+
+fn command(number: u64) -> Command {
+    sized(number, 1)
+}
+
+fn ballot(round: u64, server: Server) -> Ballot {
+    Ballot { round, server }
+}
+
+fn propose(number: u64) -> Input<Proposer> {
+    Input::Request(ProposerRequest::Propose(command(number)))
+}
+
+/// An answer to a PREPARE, in one part.
+fn promise(ballot: Ballot, accepted: Vec<Entry>) -> Message {
+    let part = Part { answer: 1, index: 0, count: 1 };
+    Message::Promise { ballot, part, truncated_below: Slot(1), accepted, damaged: Vec::new() }
+}
+
+fn nack(ballot: Ballot, promised: Ballot) -> Message {
+    Message::Nack { ballot, refused: Refused::Prepare(Slot(1)), promised }
+}
+
+fn accepted(slot: u64, ballot: Ballot, number: u64) -> Entry {
+    Entry { slot: Slot(slot), ballot, value: Value::Command(command(number)) }
+}
+
+impl Lone {
+    fn new(policy: Policy) -> Lone {
+        Lone::of(Proposer::new(S1, Quorums::majority(Servers::first(3)), policy))
+    }
+
+    fn of(proposer: Proposer) -> Lone {
+        let mut lone = Lone(proposer);
+        lone.step(Input::Start);
+        lone.applied(0, &[]);
+        lone
+    }
+
+    /// One that has just been elected, and the ballot.
+    fn leader() -> (Lone, Ballot) {
+        Lone::new(Policy::MultiPaxos).led()
+    }
+
+    fn led(mut self) -> (Lone, Ballot) {
+        let ballot = self.stand();
+        self.hear(S1, promise(ballot, Vec::new()));
+        self.hear(S2, promise(ballot, Vec::new()));
+        assert_eq!(self.0.leads(), Some(ballot));
+        (self, ballot)
+    }
+
+    /// Stands for election until it has asked for promises.
+    fn stand(&mut self) -> Ballot {
+        let asked = self.fire(ProposerTimer::Election { soon: false });
+        let id = asked.sent.iter().find_map(|(_, message)| match message {
+            Message::PreVote { id } => Some(*id),
+            _ => None,
+        });
+        let id = id.expect("it asks whether others hear a leader");
+        let (ballot, _) = self.hear(S2, Message::PreVoteAnswer { id, hears: false }).prepared().expect("it prepares");
+        ballot
+    }
+
+    fn turn(&mut self, inputs: impl IntoIterator<Item = Input<Proposer>>) -> Said {
+        let stepped = step_all(&mut self.0, inputs.into_iter().map(|input| ((), input)), true);
+        let Ok(released) = stepped.commit(&mut Spending);
+        let mut said = Said::default();
+        for action in released.into_actions().into_iter().flat_map(|(_, actions)| actions) {
+            match action {
+                Action::Send { to, message } => said.sent.push((to, message)),
+                Action::Arm(timer) => said.armed.push(timer),
+                Action::Outcome(outcome) => said.outcomes.push(outcome),
+                Action::Fact(fact) => said.facts.push(fact),
+            }
+        }
+        said
+    }
+
+    fn step(&mut self, input: Input<Proposer>) -> Said {
+        self.turn([input])
+    }
+
+    fn hear(&mut self, from: Server, message: Message) -> Said {
+        self.step(Input::Message { from, message })
+    }
+
+    fn fire(&mut self, timer: ProposerTimer) -> Said {
+        self.step(Input::Timeout(timer))
+    }
+
+    /// Tenths of a second pass.
+    fn ticks(&mut self, count: u64) -> Said {
+        self.turn((0..count).map(|_| Input::Timeout(ProposerTimer::Tick)))
+    }
+
+    fn pulse(&mut self) -> Said {
+        self.fire(ProposerTimer::Pulse)
+    }
+
+    /// Pulses of a leader that is answered each time; ends early with the first at which it steps down.
+    fn answered_pulses(&mut self, count: u64) -> Option<StepDown> {
+        for _ in 0..count {
+            let ballot = self.0.leads().expect("it leads");
+            if let Some(why) = self.pulse().stepped_down() {
+                return Some(why);
+            }
+            self.hear(S2, Message::HeartbeatAnswer { ballot });
+        }
+        None
+    }
+
+    fn applied(&mut self, slot: u64, numbers: &[u64]) -> Said {
+        let ids = numbers.iter().map(|number| id(*number)).collect();
+        self.step(Input::Request(ProposerRequest::Applied { slot: Slot(slot), ids }))
+    }
+
+    /// The learner of a server says how far it is.
+    fn beat(&mut self, from: Server, applied: u64) -> Said {
+        self.hear(from, Message::Beat { applied: Slot(applied), digest: 0 })
+    }
+}
+
+/// A disk that takes everything.
+struct Spending;
+
+impl crate::role::Disk<ProposerRecord> for Spending {
+    type Error = std::convert::Infallible;
+
+    fn commit(&mut self, _: &[ProposerRecord]) -> Result<(), Self::Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! Phase 2: groups, windows, and what a shell need not wake a proposer for.
+
+use super::*;
+
+#[test]
+fn a_shell_knows_when_there_is_something_to_do() {
+    let new = Proposer::new(S1, Quorums::majority(Servers::first(3)), Policy::MultiPaxos);
+    assert!(new.wants_applied(), "it does not know that its learner lives");
+    let (mut leader, _) = Lone::leader();
+    assert_eq!((leader.0.wants_applied(), leader.0.worth()), (false, 1));
+    leader.turn([propose(1), propose(2), propose(3), propose(4)]);
+    assert_eq!((leader.0.wants_applied(), leader.0.worth()), (true, 4), "four more make a second group");
+    leader.step(propose(5));
+    assert_eq!(leader.0.worth(), 3);
+    leader.hear(S2, Message::Forward { commands: vec![command(6)] });
+    assert_eq!(leader.0.worth(), 2);
+    leader.turn([propose(7), propose(8)]);
+    assert_eq!(leader.0.worth(), usize::MAX, "two groups are under way");
+    leader.applied(3, &[1, 2, 3]);
+    assert_eq!(leader.0.worth(), usize::MAX, "still two: one slot of the first is open");
+    leader.applied(4, &[4]);
+    assert_eq!((leader.0.wants_applied(), leader.0.worth()), (true, 4));
+}
+
+#[test]
+fn a_ballot_for_one_command_waits_for_no_other() {
+    let mut basic = Lone::new(Policy::BasicPaxos);
+    let (ballot, _) = basic.step(propose(1)).prepared().expect("it prepares");
+    assert_eq!((basic.0.wants_applied(), basic.0.worth()), (false, 1));
+    basic.hear(S1, promise(ballot, Vec::new()));
+    basic.hear(S2, promise(ballot, Vec::new()));
+    assert_eq!((basic.0.wants_applied(), basic.0.worth()), (true, usize::MAX));
+    basic.beat(S2, 100);
+    let mut behind = Lone::new(Policy::BasicPaxos);
+    behind.beat(S2, 100);
+    behind.step(propose(1));
+    assert!(behind.0.wants_applied(), "it waits for its learner");
+}
+
+#[test]
+fn at_most_a_window_of_slots_is_open() {
+    let small = Proposer::new(S1, Quorums::majority(Servers::first(3)), Policy::MultiPaxos).with_window(2);
+    let (mut leader, _) = Lone::of(small.clone()).led();
+    assert_eq!(leader.turn([propose(1), propose(2), propose(3)]).proposed(), [(1, 1), (2, 2)]);
+    assert_eq!(leader.0.worth(), usize::MAX - 1);
+    assert_eq!(leader.applied(1, &[1]).proposed(), [(3, 3)]);
+    // A window that what was found has filled is no group that commands wait for.
+    let mut candidate = Lone::of(small.with_window(1));
+    let ballot = candidate.stand();
+    candidate.hear(S1, promise(ballot, vec![accepted(1, Ballot { round: 0, server: S2 }, 21)]));
+    assert_eq!(candidate.hear(S2, promise(ballot, Vec::new())).proposed(), [(1, 21)]);
+    candidate.step(propose(1));
+    assert_eq!(candidate.0.worth(), 0);
+    assert_eq!(candidate.applied(1, &[21]).proposed(), [(2, 1)]);
+}
+
+#[test]
+fn a_command_whose_slot_went_to_another_gets_a_new_one() {
+    let (mut leader, _) = Lone::leader();
+    leader.step(propose(1));
+    assert_eq!(leader.applied(1, &[9]).proposed(), [(2, 1)]);
+}
+
+#[test]
+fn a_group_is_a_mebibyte_at_most_unless_one_command_is_more() {
+    let propose = |number, bytes| Input::Request(ProposerRequest::Propose(sized(number, bytes)));
+    let (mut leader, _) = Lone::leader();
+    assert_eq!(leader.step(propose(1, (1 << 20) + 1)).proposed(), [(1, 1)], "it goes alone");
+    let said = leader.turn([propose(2, 600 << 10), propose(3, 424 << 10), propose(4, 1)]);
+    assert_eq!(said.proposed(), [(2, 2), (3, 3)]);
+    assert_eq!(leader.applied(3, &[1, 2, 3]).proposed(), [(4, 4)]);
+}
+
+#[test]
+fn what_is_said_again_goes_in_messages_of_a_mebibyte_too() {
+    let propose = |number, bytes| Input::Request(ProposerRequest::Propose(sized(number, bytes)));
+    let again = |first: &[usize], second: &[usize]| {
+        let (mut leader, _) = Lone::leader();
+        let mut numbers = 1..;
+        for sizes in [first, second] {
+            let group: Vec<_> = numbers.by_ref().zip(sizes).map(|(number, bytes)| propose(number, *bytes)).collect();
+            leader.turn(group);
+        }
+        leader.fire(ProposerTimer::Resend { tries: 0 });
+        let said = leader.fire(ProposerTimer::Resend { tries: 1 });
+        let accepts = said.sent.iter().filter_map(|(_, message)| match message {
+            Message::Accept { values, .. } => Some(values.len()),
+            _ => None,
+        });
+        accepts.collect::<Vec<_>>()
+    };
+    assert_eq!(again(&[600 << 10, 100 << 10], &[500 << 10, 100 << 10]), [2, 2]);
+    assert_eq!(again(&[2_000, 2_000], &[2_000, 2_000]), [4]);
+}
