@@ -38,20 +38,21 @@ impl Failure {
 
     /// One that was written down.
     pub fn read(text: &str) -> Failure {
-        let kinds: [(&str, fn(String) -> Failure); 3] =
-            [(BROKEN, Failure::Broken), (STUCK, Failure::Stuck), (UNDECIDED, Failure::Undecided)];
         let text = text.trim_end();
-        let read = |(kind, failure): (&str, fn(String) -> Failure)| {
-            text.strip_prefix(kind)?.strip_prefix(": ").map(|what| failure(what.to_string()))
-        };
-        let unplayed = || Failure::Unplayed(text.strip_prefix("error: ").unwrap_or(text).to_string());
-        kinds.into_iter().find_map(read).unwrap_or_else(unplayed)
+        match text.split_once(": ") {
+            Some((BROKEN, what)) => Failure::Broken(what.to_string()),
+            Some((STUCK, what)) => Failure::Stuck(what.to_string()),
+            Some((UNDECIDED, what)) => Failure::Undecided(what.to_string()),
+            Some((UNPLAYED, what)) => Failure::Unplayed(what.to_string()),
+            _ => Failure::Unplayed(text.to_string()),
+        }
     }
 }
 
 const BROKEN: &str = "VIOLATION";
 const STUCK: &str = "NO PROGRESS";
 const UNDECIDED: &str = "NOT DECIDED";
+const UNPLAYED: &str = "error";
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -59,7 +60,7 @@ impl std::fmt::Display for Failure {
             Failure::Broken(what) => write!(f, "{BROKEN}: {what}"),
             Failure::Stuck(what) => write!(f, "{STUCK}: {what}"),
             Failure::Undecided(what) => write!(f, "{UNDECIDED}: {what}"),
-            Failure::Unplayed(what) => write!(f, "error: {what}"),
+            Failure::Unplayed(what) => write!(f, "{UNPLAYED}: {what}"),
         }
     }
 }
