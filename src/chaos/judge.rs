@@ -35,14 +35,30 @@ impl Failure {
             Failure::Unplayed(_) => 1,
         }
     }
+
+    /// One that was written down.
+    pub fn read(text: &str) -> Failure {
+        let kinds: [(&str, fn(String) -> Failure); 3] =
+            [(BROKEN, Failure::Broken), (STUCK, Failure::Stuck), (UNDECIDED, Failure::Undecided)];
+        let text = text.trim_end();
+        let read = |(kind, failure): (&str, fn(String) -> Failure)| {
+            text.strip_prefix(kind)?.strip_prefix(": ").map(|what| failure(what.to_string()))
+        };
+        let unplayed = || Failure::Unplayed(text.strip_prefix("error: ").unwrap_or(text).to_string());
+        kinds.into_iter().find_map(read).unwrap_or_else(unplayed)
+    }
 }
+
+const BROKEN: &str = "VIOLATION";
+const STUCK: &str = "NO PROGRESS";
+const UNDECIDED: &str = "NOT DECIDED";
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Failure::Broken(what) => write!(f, "VIOLATION: {what}"),
-            Failure::Stuck(what) => write!(f, "NO PROGRESS: {what}"),
-            Failure::Undecided(what) => write!(f, "NOT DECIDED: {what}"),
+            Failure::Broken(what) => write!(f, "{BROKEN}: {what}"),
+            Failure::Stuck(what) => write!(f, "{STUCK}: {what}"),
+            Failure::Undecided(what) => write!(f, "{UNDECIDED}: {what}"),
             Failure::Unplayed(what) => write!(f, "error: {what}"),
         }
     }
@@ -109,4 +125,19 @@ fn last_words(folder: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_can_be_read_again() {
+        let what = || "server 3: \n  a line".to_string();
+        for failure in
+            [Failure::Broken(what()), Failure::Stuck(what()), Failure::Undecided(what()), Failure::Unplayed(what())]
+        {
+            assert_eq!(Failure::read(&format!("{failure}\n")), failure);
+        }
+    }
 }

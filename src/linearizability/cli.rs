@@ -217,3 +217,66 @@ fn show(text: &mut String, source: &Source, place: &Place) -> std::fmt::Result {
 fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_has_the_time_that_it_is_given() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("register.log");
+        // The clock is looked at after hundreds of steps.
+        let writes = "INFO  jepsen.util - 0 :invoke :write 4\nINFO  jepsen.util - 0 :ok :write 4\n".repeat(1_000);
+        fs::write(&file, writes).unwrap();
+        let within = |within| CheckArgs { files: vec![file.clone()], within }.run().unwrap();
+        let (text, code) = within(Duration::from_secs(60));
+        assert!(code == exit::OK && text.contains("register.log: linearizable (1000 operations on 1 key, "), "{text}");
+        let (text, code) = within(Duration::ZERO);
+        assert!(code == exit::NOT_PROVABLE && text.contains("register.log: unknown: not decided in time"), "{text}");
+    }
+
+    /// What is said of a violation after so many operations in order, with so many open.
+    fn shown(in_order: usize, open: usize) -> String {
+        let text: String = (0..100).map(|n| format!("call {n}\nend {n}\n")).collect();
+        let source = Source { name: "h".to_string(), history: History::KvText(text) };
+        let place = |n: usize| Place { call: 2 * n, end: Some(2 * n + 1) };
+        let witness = Witness {
+            key: "key k".to_string(),
+            order: (0..in_order).map(place).collect(),
+            state: "holds 4".to_string(),
+            breaks: place(99),
+            open: (50..50 + open).map(place).collect(),
+        };
+        let mut text = String::new();
+        show_witness(&mut text, &source, &witness).unwrap();
+        text
+    }
+
+    /// Operations as they are shown.
+    fn lines(of: impl IntoIterator<Item = usize>) -> String {
+        of.into_iter().map(|n| format!("    h:{}: call {n}\n      h:{}: end {n}\n", 2 * n + 1, 2 * n + 2)).collect()
+    }
+
+    #[test]
+    fn a_short_witness_is_shown_whole() {
+        let breaks = format!("  No order of the operations on key k explains how this one ended:\n{}", lines([99]));
+        assert_eq!(shown(0, 0), format!("{breaks}  Nothing had ended before it: key k holds 4.\n"));
+        let order = "  The longest order that explains all that had ended before it takes these, one after the other:";
+        let open = "  These had been called too, and taking them first does not help:";
+        let expected = format!(
+            "{breaks}{order}\n{}  After it key k holds 4.\n{open}\n{}",
+            lines(0..SHOWN_MAX),
+            lines(50..50 + SHOWN_MAX)
+        );
+        assert_eq!(shown(SHOWN_MAX, SHOWN_MAX), expected);
+    }
+
+    #[test]
+    fn of_a_long_witness_the_end_is_shown_and_the_rest_is_counted() {
+        let text = shown(SHOWN_MAX + 1, SHOWN_MAX + 2);
+        let order = format!("    ... 1 operation before ...\n{}  After it key k holds 4.\n", lines(1..=SHOWN_MAX));
+        let open = format!(" does not help:\n{}    ... and 2 more ...\n", lines(50..50 + SHOWN_MAX));
+        assert!(text.contains(&order) && text.ends_with(&open), "{text}");
+    }
+}

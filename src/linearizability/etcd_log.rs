@@ -172,6 +172,7 @@ mod tests {
             (&["0 :invoke :read 4"], 0, "no call"),
             (&["0 :invoke :read nil", "0 :ok :write 4"], 1, "does not answer"),
             (&["0 :invoke :write 4", "0 :ok :write 5"], 1, "does not answer"),
+            (&["0 :invoke :write 4", "0 :ok :read 4"], 1, "does not answer"),
             (&["0 :invoke :swim 4"], 0, "PROCESS KIND"),
             (&["0 :invoke :cas [nil_3]"], 0, "PROCESS KIND"),
             (&["0 :maybe :write 4"], 0, "PROCESS KIND"),

@@ -99,4 +99,25 @@ mod tests {
         assert!(Format::of("hello\n").unwrap_err().to_string().starts_with("line 1: this is no history"));
         assert!(Format::of("\n\n").is_err());
     }
+
+    #[test]
+    fn a_place_is_shown_as_its_line_with_a_number_from_1() {
+        for history in [History::EtcdLog("a\nb\n".to_string()), History::KvText("a\nb\n".to_string())] {
+            assert_eq!(
+                [0, 1].map(|place| history.line(place)),
+                [(None, 1, "a".to_string()), (None, 2, "b".to_string())]
+            );
+        }
+        let lines = [
+            "2026-08-21T14:03:07.105612Z INFO  c1.1    client   BOOT     version=0.1.0 cluster=s1",
+            "2026-08-21T14:03:07.105999Z INFO  c1.2    client   REQUEST  req=c1-1 op=GET key=k to=s1",
+        ];
+        let mut run = Run::default();
+        for (name, line) in ["first.log", "second.log"].into_iter().zip([lines[0].to_string(), lines.join("\n")]) {
+            let bytes = format!("{line}\n").into_bytes();
+            run.add(name, &bytes, bytes.len() as u64).unwrap();
+        }
+        // The third line of the run is the second of its file.
+        assert_eq!(History::Lines(run).line(2), (Some("second.log"), 2, lines[1].to_string()));
+    }
 }

@@ -172,6 +172,14 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_several_lines_stands_in_one() {
+        let parts = read(r#"{:process 0, :type :invoke, :f :put, :key "a\tb", :value "one\n\ttwo\r\nthree"}"#).unwrap();
+        let [part] = &*parts else { panic!("{parts:?}") };
+        assert_eq!(part.operations[0].call, Call::Put("one\n\ttwo\r\nthree".into()));
+        assert_eq!(part.key, r#"key "a\tb""#);
+    }
+
+    #[test]
     fn what_is_no_history_is_named() {
         let line = |kind: &str, rest: &str| format!("{{:process 0, :type :{kind}, {rest}}}\n");
         let get = line("invoke", r#":f :get, :key "a", :value nil"#);

@@ -238,6 +238,34 @@ fn lines_of_servers_tell_of_clients_without_lines() {
 }
 
 #[test]
+fn of_a_client_without_lines_the_earliest_request_is_shown_and_no_time_is_believed() {
+    let mut log = Log::default();
+    log.boot_empty("s1").boot("c1");
+    let request = "REQUEST req=x-1 op=PUT key=k value=v from=127.0.0.1:5000 session=9 sequence=1";
+    log.say(95, "s1", request).say(92, "s2", request).say(98, "s3", request);
+    log.say(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
+    log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 value=v took=0.010ms server=s1");
+    assert!(log.is_linearizable(), "the servers' clocks may be ahead");
+    log.say(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
+    log.say(40, "c1", "RESPONSE req=c1-2 status=NOTFOUND slot=0 version=0 took=0.010ms server=s1");
+    let Verdict::Violation(witness) = log.verdict() else { panic!("what was read is gone") };
+    assert_eq!(witness.order, [Place { call: 3, end: None }, Place { call: 5, end: Some(6) }]);
+}
+
+#[test]
+fn a_server_that_counts_no_accepted_values_was_empty_in_its_first_life() {
+    let found_old = |life: u32| {
+        let mut log = Log::default();
+        let boot = format!("BOOT version=0.1.0 cluster=s1,s2,s3 life={life} applied=0 digest=0000000000000000");
+        log.say(1, "s1", &boot).boot("c1");
+        log.say(10, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
+        log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=7 value=v took=0.010ms server=s1");
+        log.is_linearizable()
+    };
+    assert_eq!([1, 2].map(found_old), [false, true]);
+}
+
+#[test]
 fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
     let boot = |accepted: u64, life: u32| {
         format!(

@@ -107,8 +107,46 @@ fn a_violation_names_what_was_open_as_well() {
         op(5, Call::Get, 6, holds("a", 7)),
         op(7, put("a"), 8, Outcome::Done(3)),
     ];
-    let Found::Stuck(stuck) = found(&key(), &operations) else { panic!("nobody has made version 7") };
-    assert_eq!((stuck.order, stuck.breaks, stuck.open), (vec![0], 3, vec![1, 2]));
+    // So it is said by the search, and then by the one for the first break.
+    let rough = search(&key(), &operations, limits(Duration::from_secs(60)));
+    for found in [rough, found(&key(), &operations)] {
+        let Found::Stuck(stuck) = found else { panic!("nobody has made version 7") };
+        assert_eq!((stuck.order, stuck.breaks, stuck.open), (vec![0], 3, vec![1, 2]));
+    }
+}
+
+/// A register of so many values, and some pending writes, which come first. Then a swap of value 0 for 1, which ends late
+/// and in vain; but meanwhile 0 is written and 1 is read.
+fn swap_in_vain(pending_writes: usize) -> (Register, Vec<Operation<register::Call, register::Outcome>>) {
+    let model = Register { values: Values::read((0..2 + pending_writes).map(|value| value.to_string())) };
+    let number = |value: usize| model.values.number(&value.to_string());
+    let mut operations: Vec<_> =
+        (0..pending_writes).map(|n| pending(1, register::Call::Write(number(2 + n)))).collect();
+    operations.extend([
+        op(2, register::Call::CompareAndSet(number(0), number(1)), 100, register::Outcome::Mismatch),
+        op(3, register::Call::Write(number(0)), 4, register::Outcome::Done),
+        op(5, register::Call::Read, 6, register::Outcome::Holds(Some(number(1)))),
+    ]);
+    (model, operations)
+}
+
+#[test]
+fn a_violation_shows_no_pending_write_that_explains_nothing() {
+    let (model, operations) = swap_in_vain(1);
+    let state = Some(model.values.number(&"1".to_string()));
+    // The read tells that the swap was done: that it was in vain is what breaks.
+    let stuck = Stuck { order: vec![2, 1, 3], state, breaks: 1, open: vec![0] };
+    assert_eq!(found(&model, &operations), Found::Stuck(stuck));
+}
+
+#[test]
+fn of_very_many_pending_writes_not_all_are_tried_to_be_left_out() {
+    let (model, operations) = swap_in_vain(4_000);
+    let rough = Stuck { order: vec![], state: None, breaks: 4_002, open: vec![] };
+    let stuck = first_break(&model, &operations, rough, limits(Duration::from_secs(60)));
+    assert_eq!(stuck.breaks, 4_000);
+    // Each of them costs a walk along the order.
+    assert!((1_000..4_000).contains(&stuck.order.len()), "{}", stuck.order.len());
 }
 
 #[test]
@@ -136,6 +174,28 @@ fn a_search_that_is_too_hard_ends_at_its_deadline_without_a_verdict() {
 fn a_search_that_needs_too_much_memory_ends_without_a_verdict() {
     let limits = Limits { memory_bytes: 1 << 20, ..limits(Duration::from_secs(60)) };
     assert_eq!(search(&Appends, &hard(), limits), Found::OutOfMemory);
+}
+
+#[test]
+fn a_search_may_take_as_many_steps_as_it_is_told_and_not_one_more() {
+    let operations: Vec<_> = (1..=10).map(|n| op(2 * n, put("a"), 2 * n + 1, Outcome::Done(n))).collect();
+    let within = |steps| search(&key(), &operations, Limits { steps, ..limits(Duration::from_secs(60)) });
+    assert_eq!((within(10), within(9)), (Found::Order((0..10).collect()), Found::OutOfTime));
+}
+
+#[test]
+fn a_configuration_weighs_about_what_it_takes() {
+    // One after the other: as many configurations as operations.
+    fn with_bytes_each<M: Model>(model: &M, call: M::Call, done: M::Outcome, bytes: usize) -> Found<M::State> {
+        let operations: Vec<_> = (1..=1_000).map(|n| op(2 * n, call.clone(), 2 * n + 1, done.clone())).collect();
+        search(model, &operations, Limits { memory_bytes: 1_000 * bytes, ..limits(Duration::from_secs(60)) })
+    }
+    let small = Register { values: Values::read([]) };
+    let of_small = |bytes| with_bytes_each(&small, register::Call::Write(UNREAD), register::Outcome::Done, bytes);
+    assert_eq!((of_small(50), of_small(70)), (Found::OutOfMemory, Found::Order((0..1_000).collect())));
+    let put = appends::Call::Put("x".repeat(10_000).into());
+    let of_large = |bytes| with_bytes_each(&Appends, put.clone(), appends::Outcome::Done, bytes);
+    assert_eq!((of_large(10_000), of_large(10_100)), (Found::OutOfMemory, Found::Order((0..1_000).collect())));
 }
 
 /// Clients that put and get one key, one request at a time each; some puts never end, and half of those are applied.

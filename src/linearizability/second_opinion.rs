@@ -45,7 +45,7 @@ fn judge(search: &Verdict, audit: &Audit) -> (String, u8) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::verdict::Unknown;
+    use super::super::verdict::{Place, Unknown, Witness};
     use super::*;
     use crate::trace::audit::{Counts, Finding};
 
@@ -59,18 +59,41 @@ mod tests {
     fn agreement_keeps_the_audits_verdict_and_disagreement_is_a_failure() {
         let fine = Verdict::Linearizable { operations: 3, keys: 1 };
         let undecided = Verdict::Unknown(Unknown::Incomplete("a line is missing".to_string()));
+        let breaks = Place { call: 0, end: None };
+        let witness = Witness { key: "k".to_string(), order: vec![], state: String::new(), breaks, open: vec![] };
+        let broken = Verdict::Violation(Box::new(witness));
         let missing = audit(&[(Rule::Complete, audit::Verdict::Unproven)]);
-        let stale = audit(&[(Rule::RealTime, audit::Verdict::Violated)]);
+        let stale = || audit(&[(Rule::RealTime, audit::Verdict::Violated)]);
         let forgot = audit(&[(Rule::Promise, audit::Verdict::Violated)]);
         for (search, audit, code, disagree) in [
             (&fine, audit(&[]), 0, false),
             (&fine, missing, 6, false),
-            (&fine, stale, 7, true),
+            (&fine, stale(), 7, true),
             (&fine, forgot, 7, false),
             (&undecided, audit(&[]), 0, false),
+            (&broken, stale(), 7, false),
+            (&broken, audit(&[]), 7, true),
         ] {
             let (text, found) = judge(search, &audit);
             assert_eq!((found, text.contains("DISAGREEMENT")), (code, disagree), "{text}");
         }
+    }
+
+    #[test]
+    fn a_run_of_a_thousand_writes_is_searched_to_its_end() {
+        let line = |micros: usize, rest: &str| {
+            let (id, role) = (format!("c1.{}", micros + 1), "client");
+            format!("2026-08-21T14:03:07.{micros:06}Z INFO  {id:<7} {role:<8} {rest}\n")
+        };
+        let mut text = line(0, "BOOT     version=0.1.0 cluster=s1");
+        for n in 1..=1_000 {
+            let request = format!("REQUEST  req=c1-{n} op=PUT key=k value=v to=s1 session=3 sequence={n}");
+            let response = format!("RESPONSE req=c1-{n} status=OK slot={n} version={n} took=0.001ms server=s1");
+            text += &(line(2 * n - 1, &request) + &line(2 * n, &response));
+        }
+        let mut run = Run::default();
+        run.add("client-1.log", text.as_bytes(), text.len() as u64).unwrap();
+        let (text, code) = second_opinion(&run, &audit(&[]));
+        assert_eq!((&*text, code), ("clients: 1000 operations on 1 keys are linearizable\n", 0));
     }
 }

@@ -140,6 +140,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_and_given_back_leaves_no_trace() {
+        let operations: Vec<Operation<(), ()>> =
+            (0..600).map(|n| Operation { call: (), called: n, returned: (n % 2 == 0).then_some((n, ())) }).collect();
+        let mut taken = Taken::none_of(&operations);
+        for early in [0, 1, 2] {
+            taken.insert(early);
+            let before = taken.store();
+            for late in [598, 599] {
+                taken.insert(late);
+                assert_ne!(taken.store(), before);
+                taken.remove(late);
+                assert_eq!(taken.store(), before, "without {late}");
+            }
+        }
+    }
+
+    #[test]
     fn a_long_history_is_stored_in_few_words() {
         let operations: Vec<Operation<(), ()>> =
             (0..100_000).map(|n| Operation { call: (), called: n, returned: Some((n, ())) }).collect();

@@ -131,3 +131,52 @@ fn witness<M: Model>(part: Part<M>, stuck: Stuck<M::State>) -> Witness {
         key: part.key.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::appends::{Appends, Call, Outcome};
+    use super::super::model::Operation;
+    use super::*;
+
+    fn part(key: &str, operations: Vec<Operation<Call, Outcome>>) -> Part<Appends> {
+        let places = (0..operations.len()).map(|call| Place { call, end: None }).collect();
+        Part { key: key.to_string(), model: Appends, operations, places }
+    }
+
+    /// One after the other.
+    fn easy(operations: u64) -> Part<Appends> {
+        let append =
+            |n| Operation { call: Call::Append("x".into()), called: 2 * n, returned: Some((2 * n, Outcome::Done)) };
+        part("easy", (0..operations).map(append).collect())
+    }
+
+    /// All at the same time, and a read that fits no order of them: there are as many states as orders.
+    fn hard() -> Part<Appends> {
+        let append = |n: u64| Operation {
+            call: Call::Append(format!("{n}").into()),
+            called: n,
+            returned: Some((100, Outcome::Done)),
+        };
+        let read = Operation { call: Call::Get, called: 200, returned: Some((201, Outcome::Holds("x".into()))) };
+        part("hard", (0..20).map(append).chain([read]).collect())
+    }
+
+    fn undecided(undecided: usize, keys: usize) -> Verdict {
+        Verdict::Unknown(Unknown::OutOfTime { undecided, keys, key: "hard".to_string() })
+    }
+
+    #[test]
+    fn a_key_that_is_too_hard_leaves_the_others_their_time() {
+        let deadline = Instant::now() + Duration::from_millis(800);
+        assert_eq!(check(vec![easy(1_000), hard()], deadline), undecided(1, 2));
+    }
+
+    #[test]
+    fn the_last_key_may_be_searched_until_the_deadline() {
+        let deadline = Instant::now() + Duration::from_millis(300);
+        assert_eq!(check(vec![hard(), easy(10)], deadline), undecided(1, 2));
+        assert!(Instant::now() >= deadline, "time was left");
+    }
+}

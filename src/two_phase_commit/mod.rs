@@ -57,10 +57,16 @@
 //! of to one coordinator's memory, and get a commit protocol that blocks no more than Paxos does.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+#[cfg(test)]
+mod alone;
 mod coordinator;
+#[cfg(test)]
+mod coordinator_tests;
 mod lock;
 mod message;
 mod participant;
+#[cfg(test)]
+mod participant_tests;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -360,18 +360,15 @@ impl Participant {
             if museum::is(Bug::C02) && looks == ASK_AFTER {
                 dropped.push(*transaction);
             }
-            if looks >= BLOCKED_AFTER
-                && (looks / BLOCKED_AFTER).is_power_of_two()
-                && looks.is_multiple_of(BLOCKED_AFTER)
-            {
+            if looks.is_multiple_of(BLOCKED_AFTER) && (looks / BLOCKED_AFTER).is_power_of_two() {
                 prepared.is_blocked = true;
                 let both = prepared.others.iter().chain([self.me]).collect::<Servers>();
                 let silent = everybody.without(both);
                 let (transaction, work, waited_ms) = (*transaction, prepared.work.clone(), u64::from(looks) * LOOK_MS);
                 out.news(ParticipantFact::Blocked { transaction, work, prepared: both, silent, waited_ms });
             }
-            let asks_again = looks > ASK_AGAIN_MAX && (looks - 1).is_multiple_of(ASK_AGAIN_MAX);
-            if looks >= ASK_AFTER && ((looks - 1).is_power_of_two() || asks_again) {
+            let before = looks - 1;
+            if looks >= ASK_AFTER && (before.is_power_of_two() || before.is_multiple_of(ASK_AGAIN_MAX)) {
                 asks.push(*transaction);
             }
         }

@@ -25,7 +25,7 @@ struct Cluster {
 const COORDINATOR: bool = true;
 const PARTICIPANT: bool = false;
 
-fn all() -> Servers {
+pub(super) fn all() -> Servers {
     Servers::first(5)
 }
 
@@ -33,11 +33,11 @@ fn at(server: Server) -> usize {
     usize::from(server.0) - 1
 }
 
-fn open(nonce: u64) -> Command {
+pub(super) fn open(nonce: u64) -> Command {
     kv::Command::Open { nonce, label: "c1-1".to_string() }.to_paxos()
 }
 
-fn put(session: u64, sequence: u64, key: &str) -> Command {
+pub(super) fn put(session: u64, sequence: u64, key: &str) -> Command {
     let op = Op::Put { key: key.into(), value: format!("{sequence}").into_bytes(), if_version: None };
     kv::Command::Write { session, sequence, first_open: 1, label: "c1-2".to_string(), op }.to_paxos()
 }
@@ -179,7 +179,7 @@ impl Cluster {
 }
 
 /// A disk that keeps nothing: tests keep the records themselves.
-struct Memory;
+pub(super) struct Memory;
 
 impl<R> crate::role::Disk<R> for Memory {
     type Error = std::convert::Infallible;

@@ -1,0 +1,263 @@
+//! A coordinator alone: its times, its limits, and whom it tells what.
+
+use super::CoordinatorTimer::{Retry, Tick};
+use super::alone::{Alone, Said};
+use super::tests::{all, open, put};
+use super::*;
+use crate::kv::{Outcome, Written};
+use crate::paxos::{Command, CommandId};
+use crate::role::{Input, Role, Server, Servers};
+
+const OPENED: Vote = Vote::Yes(None);
+const WRITTEN: Vote = Vote::Yes(Some(Written::Done { version: 1 }));
+const SETTLED: Vote = Vote::No(Refusal::Settled(Outcome::Superseded));
+
+/// The coordinator of server 1.
+fn coordinator() -> Alone<Coordinator> {
+    Alone::new(Coordinator::new(Server(1), all()))
+}
+
+/// Its transaction of this number.
+fn own(number: u64) -> TransactionId {
+    TransactionId { number, coordinator: Server(1) }
+}
+
+/// A transaction of somebody else.
+fn foreign() -> TransactionId {
+    TransactionId { number: 70, coordinator: Server(4) }
+}
+
+fn locked(by: TransactionId) -> Vote {
+    Vote::No(Refusal::Locked(by))
+}
+
+fn propose(alone: &mut Alone<Coordinator>, command: Command) -> Said<Coordinator> {
+    alone.take(Input::Request(CoordinatorRequest::Propose(command)))
+}
+
+fn vote(alone: &mut Alone<Coordinator>, from: u8, transaction: TransactionId, vote: Vote) -> Said<Coordinator> {
+    alone.hear(from, Message::Vote { transaction, vote, clock: transaction.number })
+}
+
+fn ack(alone: &mut Alone<Coordinator>, from: u8, transaction: TransactionId) -> Said<Coordinator> {
+    alone.hear(from, Message::Ack { transaction })
+}
+
+/// Opens a session, by its next transaction; nobody has acknowledged it.
+fn commit(alone: &mut Alone<Coordinator>) -> TransactionId {
+    let transaction = own(alone.role.next_number());
+    propose(alone, open(transaction.number));
+    for from in 1..=5 {
+        vote(alone, from, transaction, OPENED);
+    }
+    assert!(alone.role.knows(transaction) && !alone.role.counts(transaction));
+    transaction
+}
+
+/// Which commands it asks for votes for, and whom.
+fn asked(said: &Said<Coordinator>) -> Vec<(CommandId, Servers)> {
+    let request = |(to, message): &(Servers, Message)| match message {
+        Message::VoteRequest { work, .. } => Some((work.command.id, *to)),
+        _ => None,
+    };
+    said.sent.iter().filter_map(request).collect()
+}
+
+fn decide(transaction: TransactionId, decision: Decision) -> Message {
+    Message::Decide { transaction, decision }
+}
+
+fn only(server: u8) -> Servers {
+    Servers::only(Server(server))
+}
+
+#[test]
+fn it_keeps_time_exactly_while_something_is_under_way() {
+    let mut alone = coordinator();
+    alone.take(Input::Start);
+    assert!(alone.running.is_empty() && alone.role.is_idle());
+    // A transaction whose votes are counted.
+    propose(&mut alone, open(7));
+    assert!(alone.running == [Tick] && !alone.role.is_idle());
+    vote(&mut alone, 1, own(1), OPENED);
+    // A command that was refused.
+    vote(&mut alone, 2, own(1), locked(foreign()));
+    assert!(alone.running == [Tick, Retry] && !alone.role.is_idle());
+    alone.run_out(Tick);
+    assert_eq!(alone.running, [Retry, Tick]);
+    alone.run_out(Retry);
+    assert_eq!(alone.running, [Tick], "nobody waits to try again");
+    // A commit that not everybody has acknowledged.
+    for from in 1..=5 {
+        vote(&mut alone, from, own(2), OPENED);
+    }
+    alone.run_out(Tick);
+    assert!(alone.running == [Tick] && !alone.role.is_idle());
+    for from in 1..=5 {
+        ack(&mut alone, from, own(2));
+    }
+    assert!(alone.role.is_idle());
+    alone.run_out(Tick);
+    assert!(alone.running.is_empty());
+}
+
+#[test]
+fn a_commit_is_told_every_200_ms_to_those_who_have_not_acknowledged_it_and_known_until_all_have() {
+    let mut alone = coordinator();
+    let transaction = commit(&mut alone);
+    for from in [1, 2, 3, 4, 4, 4] {
+        assert!(ack(&mut alone, from, transaction).facts.is_empty(), "server 5 has not heard of it");
+    }
+    let told = [(only(5), decide(transaction, Decision::Commit))];
+    for tick in 1..=9 {
+        let expected = if tick % 4 == 0 { &told[..] } else { &[] };
+        assert_eq!(alone.run_out(Tick).sent, expected, "after {tick} ticks");
+    }
+    assert_eq!(alone.hear(5, Message::Inquire { transaction }).sent, told);
+    assert!(alone.role.knows(transaction) && alone.role.unacknowledged() == 1);
+    assert_eq!(ack(&mut alone, 5, transaction).facts, [CoordinatorFact::Ended { transaction }]);
+    assert!(!alone.role.knows(transaction) && alone.role.unacknowledged() == 0);
+    // From now on it is as if it had never been.
+    let presumed = [(only(5), decide(transaction, Decision::Abort))];
+    assert_eq!(alone.hear(5, Message::Inquire { transaction }).sent, presumed);
+}
+
+#[test]
+fn whoever_is_silent_is_asked_again_and_the_command_is_given_up_after_two_tries() {
+    let mut alone = coordinator();
+    let command = put(64, 1, "k");
+    assert_eq!(asked(&propose(&mut alone, command.clone())), [(command.id, all())]);
+    for from in 1..=4 {
+        vote(&mut alone, from, own(1), WRITTEN);
+    }
+    for tick in 1..=5 {
+        let expected = if tick % 2 == 0 { vec![(command.id, only(5))] } else { Vec::new() };
+        assert_eq!(asked(&alone.run_out(Tick)), expected, "after {tick} ticks");
+        assert!(alone.role.counts(own(1)));
+    }
+    let sixth = alone.run_out(Tick);
+    assert_eq!(sixth.sent, [(all(), decide(own(1), Decision::Abort))]);
+    assert!(!alone.role.counts(own(1)) && sixth.outcomes.is_empty());
+    // It is worth another try, of 300 ms more; in these nobody says anything.
+    assert_eq!(asked(&alone.run_out(Retry)), [(command.id, all())]);
+    for _ in 1..=5 {
+        assert!(alone.run_out(Tick).outcomes.is_empty());
+    }
+    let why = NotApplied::NoVote { silent: all() };
+    assert_eq!(alone.run_out(Tick).outcomes, [CoordinatorOutcome::NotApplied { id: command.id, why }]);
+    assert!(alone.role.is_idle());
+}
+
+#[test]
+fn a_refused_command_that_finds_no_turn_for_half_a_second_is_not_applied() {
+    let mut alone = coordinator();
+    let command = put(64, 1, "k");
+    propose(&mut alone, command.clone());
+    vote(&mut alone, 2, own(1), locked(foreign()));
+    for tick in 1..=9 {
+        assert!(alone.run_out(Tick).outcomes.is_empty(), "after {tick} ticks");
+    }
+    let why = NotApplied::Locked { by: foreign() };
+    assert_eq!(alone.run_out(Tick).outcomes, [CoordinatorOutcome::NotApplied { id: command.id, why }]);
+}
+
+#[test]
+fn the_pause_doubles_while_the_same_transaction_is_in_the_way_and_begins_anew_with_another() {
+    let mut alone = coordinator();
+    propose(&mut alone, put(64, 1, "k"));
+    let mut pauses = Vec::new();
+    for by in [foreign(), foreign(), foreign(), foreign(), foreign(), own(99), own(99)] {
+        let transaction = own(alone.role.next_number() - 1);
+        vote(&mut alone, 2, transaction, locked(by));
+        let mut retries = 1;
+        while asked(&alone.run_out(Retry)).is_empty() {
+            retries += 1;
+        }
+        pauses.push(retries);
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 8, 1, 2]);
+}
+
+#[test]
+fn commands_for_one_key_keep_their_order_when_the_first_has_to_pause() {
+    let mut alone = coordinator();
+    let [first, second, elsewhere] = [put(64, 1, "k"), put(64, 2, "k"), put(64, 3, "other")];
+    propose(&mut alone, first.clone());
+    assert!(asked(&propose(&mut alone, second.clone())).is_empty());
+    assert!(
+        asked(&vote(&mut alone, 2, own(1), locked(foreign()))).is_empty(),
+        "the second does not overtake the first"
+    );
+    assert_eq!(asked(&propose(&mut alone, elsewhere.clone())), [(elsewhere.id, all())]);
+    assert_eq!(asked(&alone.run_out(Retry)), [(first.id, all())]);
+    assert_eq!(alone.running, [Tick], "the second waits for the first, and not for a time");
+    assert_eq!(asked(&vote(&mut alone, 2, own(3), SETTLED)), [(second.id, all())]);
+}
+
+#[test]
+fn more_than_1_024_commands_at_a_time_are_refused_whether_they_wait_or_not() {
+    let mut alone = coordinator();
+    for nonce in 1..=1_000 {
+        propose(&mut alone, open(nonce));
+    }
+    let busy = |said: Said<Coordinator>| {
+        matches!(said.outcomes[..], [CoordinatorOutcome::NotApplied { why: NotApplied::Busy, .. }])
+    };
+    // One transaction, and those that wait behind it.
+    for sequence in 1..=24 {
+        assert!(!busy(propose(&mut alone, put(64, sequence, "k"))), "command {sequence} for the key");
+    }
+    assert!(busy(propose(&mut alone, put(64, 25, "k"))));
+    assert!(busy(propose(&mut alone, open(1_001))));
+    // One that it knows is no other; and where one has gone there is room.
+    assert!(!busy(propose(&mut alone, open(1_000))));
+    vote(&mut alone, 2, own(1), SETTLED);
+    assert!(!busy(propose(&mut alone, open(1_001))));
+    assert!(busy(propose(&mut alone, open(1_002))));
+}
+
+#[test]
+fn whoever_votes_yes_too_late_hears_at_once_what_was_decided() {
+    let mut alone = coordinator();
+    propose(&mut alone, open(7));
+    vote(&mut alone, 2, own(1), SETTLED);
+    assert_eq!(vote(&mut alone, 3, own(1), OPENED).sent, [(only(3), decide(own(1), Decision::Abort))]);
+    assert!(vote(&mut alone, 4, own(1), SETTLED).sent.is_empty(), "it has forgotten it already");
+    let committed = commit(&mut alone);
+    assert_eq!(vote(&mut alone, 5, committed, OPENED).sent, [(only(5), decide(committed, Decision::Commit))]);
+    // Of the transactions of others it has no record, and that says nothing of them.
+    for word in [OPENED, SETTLED] {
+        assert!(vote(&mut alone, 3, foreign(), word).sent.is_empty());
+    }
+    assert!(alone.hear(3, Message::Inquire { transaction: foreign() }).sent.is_empty());
+}
+
+#[test]
+fn a_number_that_somebody_has_made_up_leaves_room_for_names() {
+    let mut alone = coordinator();
+    propose(&mut alone, open(7));
+    alone.hear(2, Message::Vote { transaction: foreign(), vote: SETTLED, clock: u64::MAX });
+    let later = commit(&mut alone);
+    assert!(later.number > own(1).number);
+    assert_eq!(TransactionId::of_slot(later.as_slot()), later);
+}
+
+#[test]
+fn a_restart_costs_no_more_numbers_than_are_reserved_at_once() {
+    let mut records = Vec::new();
+    for life in 1..=10 {
+        let mut alone = coordinator();
+        records.iter().for_each(|record: &CoordinatorRecord| alone.role.replay(record.clone()));
+        records.extend(propose(&mut alone, open(life)).records);
+        assert!(alone.role.next_number() <= life * 1_024, "{} in life {life}", alone.role.next_number());
+    }
+}
+
+#[test]
+fn a_request_for_a_vote_weighs_what_it_carries() {
+    for length in [0, 1, 100, 100_000] {
+        let command = Command { id: CommandId(64, 1), payload: vec![0; length].into() };
+        let message = Message::VoteRequest { transaction: own(1), work: Work { command, evict: None } };
+        assert!((length..length + 64).contains(&message.size()), "{} for {length} bytes", message.size());
+    }
+}
