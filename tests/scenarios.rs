@@ -52,8 +52,8 @@ scenarios! {
     }
     learner {
         beat_tells_of_a_missed_chosen catches_up_in_pieces chosen_for_another_ballot counts_distinct_acceptors_of_one_ballot
-        counts_its_own_ballots_only goes_round_helpless_peers read_does_not_join_a_round read_fills read_retries_with_a_new_id
-        starts_from_nothing
+        counts_its_own_ballots_only falls_silent_when_contradicted goes_round_helpless_peers read_does_not_join_a_round
+        read_fills read_retries_with_a_new_id starts_from_nothing
     }
     leader {
         election fill forwarding groups later_leader_wins leader_refused leader_stalled leader_unheard new_leader_finishes

@@ -35,15 +35,32 @@ impl Failure {
             Failure::Unplayed(_) => 1,
         }
     }
+
+    /// One that was written down.
+    pub fn read(text: &str) -> Failure {
+        let text = text.trim_end();
+        match text.split_once(": ") {
+            Some((BROKEN, what)) => Failure::Broken(what.to_string()),
+            Some((STUCK, what)) => Failure::Stuck(what.to_string()),
+            Some((UNDECIDED, what)) => Failure::Undecided(what.to_string()),
+            Some((UNPLAYED, what)) => Failure::Unplayed(what.to_string()),
+            _ => Failure::Unplayed(text.to_string()),
+        }
+    }
 }
+
+const BROKEN: &str = "VIOLATION";
+const STUCK: &str = "NO PROGRESS";
+const UNDECIDED: &str = "NOT DECIDED";
+const UNPLAYED: &str = "error";
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Failure::Broken(what) => write!(f, "VIOLATION: {what}"),
-            Failure::Stuck(what) => write!(f, "NO PROGRESS: {what}"),
-            Failure::Undecided(what) => write!(f, "NOT DECIDED: {what}"),
-            Failure::Unplayed(what) => write!(f, "error: {what}"),
+            Failure::Broken(what) => write!(f, "{BROKEN}: {what}"),
+            Failure::Stuck(what) => write!(f, "{STUCK}: {what}"),
+            Failure::Undecided(what) => write!(f, "{UNDECIDED}: {what}"),
+            Failure::Unplayed(what) => write!(f, "{UNPLAYED}: {what}"),
         }
     }
 }
@@ -109,4 +126,19 @@ fn last_words(folder: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_can_be_read_again() {
+        let what = || "server 3: \n  a line".to_string();
+        for failure in
+            [Failure::Broken(what()), Failure::Stuck(what()), Failure::Undecided(what()), Failure::Unplayed(what())]
+        {
+            assert_eq!(Failure::read(&format!("{failure}\n")), failure);
+        }
+    }
 }

@@ -206,6 +206,8 @@ mod tests {
         let mut from_nothing = Kv::empty_like(&kv);
         let whole = from_nothing.take_changes();
         assert!(whole.is_whole && whole.pieces.is_empty());
+        from_nothing.changes_lost();
+        assert!(from_nothing.take_changes().is_whole, "nothing of it was ever written down");
         let mut loaded = Kv::empty_like(&kv);
         kv.changed_all();
         let whole = kv.take_changes();

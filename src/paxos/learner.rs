@@ -362,13 +362,11 @@ impl<M: StateMachine> Learner<M> {
         for (slot, value) in (first.0..).map(Slot).zip(values) {
             let Some(open) = self.open(slot) else { continue };
             match &open.heard {
-                Some((held, before)) if *held == ballot => {
-                    assert!(
-                        *before == value,
-                        "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}"
-                    );
-                }
-                Some((held, _)) if *held > ballot => {}
+                // A ballot carries one value for a slot; a lower one's is of no interest.
+                Some((held, before)) if *held >= ballot => assert!(
+                    *held > ballot || *before == value,
+                    "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}"
+                ),
                 _ => open.heard = Some((ballot, value)),
             }
             if museum::is(Bug::LearnFromAccept) {

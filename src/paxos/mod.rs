@@ -183,6 +183,8 @@ mod acceptor;
 mod ballot;
 mod doubts;
 mod learner;
+#[cfg(test)]
+mod learner_tests;
 mod message;
 mod policy;
 mod promises;

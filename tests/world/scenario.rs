@@ -733,7 +733,10 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
         "RELAY" => Message::Relay { ballot: ballot(args, "ballot")? },
         "FORWARD" => Message::Forward { commands: key(args, "commands")?.split('/').map(command).collect() },
         "PREVOTE" => Message::PreVote { id: key(args, "id")?.parse()? },
-        "BEAT" => Message::Beat { applied: slot(args, "applied")?, digest: 0 },
+        "BEAT" => {
+            let digest = args.take_key("digest").map_or(Ok(0), |digest| digest.parse())?;
+            Message::Beat { applied: slot(args, "applied")?, digest }
+        }
         "CATCHUP" => Message::CatchUp { from: slot(args, "slot")? },
         "ENTRIES" => {
             Message::Entries { entries: parse_entries(args.take_key("entries"))?, applied: slot(args, "applied")? }

@@ -56,6 +56,8 @@ fn an_attempt_names_the_command_that_it_is_for() {
     let fill = Input::Message { from: S2, message: Message::Fill { slot: Slot(2) } };
     assert_eq!(command_of(&filling.turn([fill, propose(1)])), Some(None));
     assert_eq!(fails(&mut filling, ballot(1, S1)), Some(None));
+    filling.hear(S2, Message::Fill { slot: Slot(2) });
+    assert_eq!(command_of(&filling.fire(ProposerTimer::Pause)), Some(None), "though a command waits");
     let mut leading = Lone::new(Policy::MultiPaxos);
     leading.step(propose(1));
     let ballot = leading.stand();

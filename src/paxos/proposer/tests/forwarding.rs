@@ -17,11 +17,11 @@ fn forward(numbers: impl IntoIterator<Item = u64>) -> Message {
     Message::Forward { commands: numbers.into_iter().map(command).collect() }
 }
 
-/// A leader with the commands 1 and 2 under way, each a group: what comes now must wait.
+/// A leader with its own command 1 and another's 2 under way, each a group: what comes now must wait.
 fn full_leader() -> (Lone, Ballot) {
     let (mut leader, ballot) = Lone::leader();
     assert_eq!(leader.step(propose(1)).proposed(), [(1, 1)]);
-    assert_eq!(leader.step(propose(2)).proposed(), [(2, 2)]);
+    assert_eq!(leader.hear(S3, forward([2])).proposed(), [(2, 2)]);
     (leader, ballot)
 }
 
@@ -74,7 +74,7 @@ fn a_leader_takes_a_command_that_it_has_already_only_once() {
     leader.step(propose(3));
     leader.hear(S2, forward([4]));
     let waiting = leader.0.worth();
-    leader.hear(S2, forward([1]));
+    leader.hear(S2, forward([1, 2]));
     leader.hear(S2, forward([3]));
     leader.hear(S3, forward([4]));
     assert_eq!(leader.0.worth(), waiting, "under way, its own, and another's");

@@ -43,6 +43,16 @@ fn only_answers_of_others_to_its_own_ballot_let_a_leader_stay() {
 }
 
 #[test]
+fn a_refusal_ends_the_reign_that_it_is_of_and_no_other() {
+    let (mut leader, ours) = Lone::leader();
+    let older = Ballot { round: ours.round - 1, ..ours };
+    assert!(leader.hear(S2, nack(older, ballot(7, S3))).is_nothing());
+    assert!(leader.hear(Server(9), nack(ours, ballot(7, S3))).is_nothing(), "a stranger");
+    let said = leader.hear(S2, nack(ours, ballot(7, S3)));
+    assert_eq!(said.stepped_down(), Some(StepDown::Nacked(ballot(7, S3))));
+}
+
+#[test]
 fn a_leader_tells_who_has_promised() {
     let (leader, ballot) = Lone::leader();
     let quorum = Servers::first(2);

@@ -1,0 +1,169 @@
+//! Who finds itself contradicted by as many as agree with it falls silent, and nobody else does.
+
+use super::{
+    Alone, Did, LearnerOutcome, LearnerRequest, Life, Message, Numbers, Quorums, Retention, Server, Servers, Slot,
+    alone, begun, checkpoint_ended, entry, failed, read, right, servers, told, wrong,
+};
+use crate::paxos::{Learner, SlotRange, SnapshotPart};
+
+/// More beats than a doubt waits for judgement.
+const LONG: usize = 10;
+
+/// Fenced after which slot, last known to be equal after which one, against whom.
+fn fenced(did: &Did) -> Option<(u64, Option<u64>, Servers)> {
+    let all = told(did, |outcome| match outcome {
+        LearnerOutcome::Fenced { slot, equal, against } => Some((slot.0, equal.map(|slot| slot.0), *against)),
+        _ => None,
+    });
+    assert!(all.len() <= 1, "it is said once");
+    all.first().copied()
+}
+
+/// Server 1 of so many has applied so much, and hears these beats: from whom, of which slot, whether it is right.
+fn hearing<const N: usize>(count: u8, applied: u64, beats: [(u8, u64, bool); N]) -> Alone {
+    let mut learner = alone(1, count);
+    learner.learn(applied);
+    for (from, slot, is_right) in beats {
+        learner.hear_beat(from, slot, if is_right { right(slot) } else { wrong(slot) });
+    }
+    learner
+}
+
+/// What it finds when it has heard these.
+fn verdict<const N: usize>(
+    count: u8,
+    applied: u64,
+    beats: [(u8, u64, bool); N],
+) -> Option<(u64, Option<u64>, Servers)> {
+    fenced(&hearing(count, applied, beats).beat(LONG))
+}
+
+#[test]
+fn it_judges_five_beats_after_the_first_doubt() {
+    let mut learner = alone(1, 3);
+    learner.learn(3);
+    learner.beat(1);
+    learner.hear_beat(2, 3, wrong(3));
+    assert_eq!(fenced(&learner.beat(2)), None);
+    learner.hear_beat(3, 3, wrong(3));
+    assert_eq!((fenced(&learner.beat(2)), learner.0.fenced()), (None, None), "the second doubt does not put it off");
+    assert_eq!(fenced(&learner.beat(1)), Some((3, None, servers([2, 3]))));
+    assert_eq!(learner.0.fenced(), Some(Slot(3)));
+}
+
+#[test]
+fn whoever_has_more_servers_with_it_than_against_it_goes_on() {
+    assert_eq!(verdict(3, 3, [(2, 3, false), (3, 3, true)]), None);
+    assert_eq!(verdict(5, 3, [(2, 3, false), (3, 3, false), (4, 3, true), (5, 3, true)]), None);
+    assert_eq!(verdict(3, 3, [(2, 3, true), (3, 3, true)]), None);
+}
+
+#[test]
+fn at_a_tie_it_does_not_believe_itself() {
+    assert_eq!(verdict(3, 3, [(2, 3, false)]), Some((3, None, servers([2]))));
+    // Its own beat comes back to it: that is not a second server with it.
+    assert_eq!(verdict(3, 3, [(1, 3, true), (2, 3, false)]), Some((3, None, servers([2]))));
+    // Nor is a server of another cluster one.
+    assert_eq!(verdict(3, 3, [(4, 3, true), (2, 3, false)]), Some((3, None, servers([2]))));
+}
+
+#[test]
+fn whose_state_cannot_be_compared_is_neither_with_it_nor_against_it() {
+    let ahead = [(2, 3, false), (3, 3, false), (4, 50, true), (5, 50, false)];
+    assert_eq!(verdict(5, 3, ahead), Some((3, None, servers([2, 3]))));
+    // Server 3 was equal before the slot in doubt: nobody knows whose side it is on after it.
+    assert_eq!(verdict(3, 3, [(3, 2, true), (2, 3, false)]), Some((3, Some(2), servers([2]))));
+}
+
+#[test]
+fn the_last_slot_that_is_known_to_be_right_is_told_with_the_first_wrong_one() {
+    let mut learner = hearing(5, 3, [(2, 1, true), (2, 2, true)]);
+    learner.learn(7);
+    for (from, slot, is_right) in [(2, 6, false), (3, 5, false), (2, 7, false), (4, 5, true)] {
+        learner.hear_beat(from, slot, if is_right { right(slot) } else { wrong(slot) });
+    }
+    assert_eq!(fenced(&learner.beat(LONG)), Some((5, Some(2), servers([2, 3]))));
+}
+
+#[test]
+fn a_peer_that_is_behind_is_compared_with_the_state_as_it_was_there() {
+    for slot in 0..=10 {
+        assert_eq!(verdict(3, 10, [(2, slot, true)]), None);
+        assert_eq!(verdict(3, 10, [(2, slot, false)]), Some((slot, None, servers([2]))));
+    }
+}
+
+#[test]
+fn the_states_of_the_last_1024_slots_are_known() {
+    let known = 3_000 - 1_023;
+    assert_eq!(verdict(3, 3_000, [(2, known, false)]), Some((known, None, servers([2]))));
+    assert_eq!(verdict(3, 3_000, [(2, known - 1, false)]), None);
+}
+
+#[test]
+fn a_peer_that_is_ahead_is_compared_when_its_slot_is_reached() {
+    for (is_right, found) in [(true, None), (false, Some((5, None, servers([2]))))] {
+        let mut learner = hearing(3, 3, [(2, 5, is_right)]);
+        learner.learn(4);
+        assert_eq!(fenced(&learner.beat(LONG)), None);
+        learner.learn(5);
+        assert_eq!(fenced(&learner.beat(LONG)), found);
+    }
+}
+
+#[test]
+fn a_life_begins_with_the_state_of_its_checkpoint() {
+    let quorums = Quorums::majority(Servers::first(3));
+    let mut learner = begun(Learner::new(Server(1), quorums, Life(2), Slot(10), Numbers::up_to(10)));
+    learner.hear_beat(2, 10, wrong(10));
+    assert_eq!(fenced(&learner.beat(LONG)), Some((10, None, servers([2]))));
+}
+
+#[test]
+fn a_peer_that_was_put_right_is_no_doubt_any_more() {
+    assert_eq!(verdict(3, 3, [(2, 2, false), (2, 3, true)]), None);
+}
+
+#[test]
+fn a_state_that_came_in_is_judged_anew() {
+    let mut learner = hearing(3, 3, [(2, 3, false)]);
+    let (slot, digest, bytes) = (Slot(6), right(6), b"1 2 3 4 5 6"[..].into());
+    learner.hear(3, Message::Snapshot(SnapshotPart { slot, digest, index: 0, bytes, next: None }));
+    assert_eq!(learner.applied(), 6);
+    let mut learner_at_six = learner.clone();
+    assert_eq!(fenced(&learner.beat(LONG)), None, "what was wrong was the state before");
+    learner.hear_beat(2, 6, right(6));
+    assert_eq!(fenced(&learner.beat(LONG)), None);
+    learner_at_six.hear_beat(2, 6, wrong(6));
+    assert_eq!(fenced(&learner_at_six.beat(LONG)), Some((6, None, servers([2]))));
+}
+
+#[test]
+fn who_is_fenced_lets_every_reader_go_and_falls_silent() {
+    let mut learner = alone(1, 3);
+    learner.0 = learner.0.with_retention(Retention { checkpoint_slots: 3, ..Retention::EVERYTHING });
+    learner.learn(3);
+    // One read waits for slot 9, one for the answers to its round, and one for the next round.
+    learner.step(read(1));
+    learner.answer_round(9);
+    learner.step(read(2));
+    learner.step(read(3));
+    learner.hear_beat(2, 3, wrong(3));
+    let mut failed_then = failed(&learner.beat(6));
+    failed_then.sort_unstable();
+    assert_eq!((failed_then, learner.0.fenced()), (vec![1, 2, 3], Some(Slot(3))));
+
+    assert_eq!(failed(&learner.step(read(4))), [4]);
+    let slots = vec![SlotRange::only(Slot(2))];
+    let silent = [
+        learner.learn(5),
+        learner.beat(1),
+        learner.hear(2, Message::CatchUp { from: Slot(1) }),
+        learner.hear(2, Message::Entries { entries: vec![entry(4)], applied: Slot(4) }),
+        learner.ask(LearnerRequest::Mend(slots)),
+        learner.ask(LearnerRequest::WantCheckpoint),
+        learner.ask(checkpoint_ended(3, true)),
+    ];
+    assert!(silent.iter().all(Vec::is_empty), "{silent:?}");
+    assert_eq!((learner.applied(), learner.0.durable()), (3, Slot(0)));
+}

@@ -1,0 +1,184 @@
+//! What is chosen, who is asked for what was missed, and who is believed.
+
+use super::{
+    Alone, Ballot, CommandId, Did, LearnerOutcome, LearnerRequest, LearnerTimer, Message, Slot, alone, armed, ballot,
+    begun, catch_up, entry, learner, sent, servers, told, value,
+};
+use crate::paxos::{LearnerFact, SlotRange, Value};
+use crate::role::{Action, Server, Servers};
+
+fn accept(round: u64, slot: u64, number: u64) -> Message {
+    Message::Accept { ballot: ballot(round), first: Slot(slot), values: vec![value(number)] }
+}
+
+/// A vote for slot 1 at a ballot of server 1's.
+fn vote(round: u64) -> Message {
+    Message::Accepted { ballot: ballot(round), slots: SlotRange::only(Slot(1)) }
+}
+
+fn chosen(round: u64) -> Message {
+    Message::Chosen { ballot: ballot(round), slots: SlotRange::only(Slot(1)) }
+}
+
+/// The value that is said to be chosen, if one is.
+fn fact_of_choice(did: &Did) -> Option<Option<Value>> {
+    did.iter().find_map(|action| match action {
+        Action::Fact(LearnerFact::Chosen { value, .. }) => Some(value.clone()),
+        _ => None,
+    })
+}
+
+#[test]
+#[should_panic(expected = "ballot 1.1 carries two values for slot 1")]
+fn a_ballot_that_carries_two_values_for_a_slot_stops_the_process() {
+    let mut learner = alone(2, 3);
+    learner.hear(1, accept(1, 1, 7));
+    learner.hear(1, accept(1, 1, 7));
+    learner.hear(1, accept(1, 1, 8));
+}
+
+#[test]
+fn votes_are_counted_for_the_sixteen_highest_ballots() {
+    let after = |rounds| {
+        let mut learner = alone(1, 3);
+        (1..=rounds).for_each(|round| assert_eq!(sent(&learner.hear(2, vote(round))), []));
+        learner
+    };
+    let chooses = |learner: &Alone, round| !sent(&learner.clone().hear(3, vote(round))).is_empty();
+    let learner = after(16);
+    assert!(chooses(&learner, 1) && chooses(&learner, 16));
+    let learner = after(17);
+    assert!(!chooses(&learner, 1) && chooses(&learner, 2) && chooses(&learner, 17));
+}
+
+#[test]
+fn half_of_the_servers_choose_nothing() {
+    let mut learner = alone(1, 4);
+    learner.hear(1, vote(1));
+    assert_eq!(sent(&learner.hear(2, vote(1))), []);
+    assert_eq!(sent(&learner.hear(3, vote(1))), [(servers([2, 3, 4]), chosen(1))]);
+}
+
+#[test]
+fn the_value_that_is_shown_as_chosen_was_heard_at_the_ballot_that_was() {
+    for (round, shown) in [(4, Some(value(7))), (5, None)] {
+        let mut learner = alone(1, 3);
+        learner.hear(1, accept(round, 1, 7));
+        learner.hear(1, vote(4));
+        assert_eq!(fact_of_choice(&learner.hear(2, vote(4))), Some(shown));
+        assert_eq!(learner.applied(), 1, "a higher ballot carries the same value");
+    }
+}
+
+#[test]
+fn a_beat_from_outside_of_the_cluster_is_not_believed() {
+    let mut learner = alone(1, 3);
+    assert_eq!((armed(&learner.hear_beat(4, 9, 0)), learner.0.known()), (vec![], Slot(0)));
+    assert_eq!(armed(&learner.hear_beat(3, 5, 0)), [LearnerTimer::Missing]);
+    assert_eq!(learner.0.known(), Slot(5));
+}
+
+#[test]
+fn entries_are_sent_in_parts_of_so_many_bytes() {
+    // An entry of these tests takes 24 bytes, and its value 40.
+    for (bytes, last) in [(1, 2), (127, 2), (128, 3), (191, 3), (192, 4), (10_000, 5)] {
+        let mut learner = begun(learner(1, 3).with_part_bytes(bytes));
+        learner.learn(5);
+        let entries = (2..=last).map(entry).collect();
+        let did = learner.hear(2, Message::CatchUp { from: Slot(2) });
+        assert_eq!(sent(&did), [(servers([2]), Message::Entries { entries, applied: Slot(5) })], "parts of {bytes} B");
+    }
+}
+
+/// Server 1 of 3, which has heard that server 2 has applied so much, and asks it for that.
+fn asking(applied: u64) -> Alone {
+    let mut learner = alone(1, 3);
+    learner.hear_beat(2, applied, 0);
+    assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(2, 1)]);
+    learner
+}
+
+#[test]
+fn a_peer_that_has_answered_with_nothing_is_not_asked_again_at_once() {
+    let mut learner = asking(5);
+    let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(5) });
+    assert_eq!((sent(&did), armed(&did)), (vec![], vec![LearnerTimer::Missing]));
+    // The timer that was for the answer comes too late.
+    let did = learner.fire(LearnerTimer::CatchUp);
+    assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
+    assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(2, 1)]);
+}
+
+#[test]
+fn a_peer_that_has_sent_some_of_it_is_asked_for_the_rest_at_once() {
+    let mut learner = asking(5);
+    let did = learner.hear(2, Message::Entries { entries: vec![entry(1), entry(2)], applied: Slot(5) });
+    assert_eq!((learner.applied(), sent(&did)), (2, vec![catch_up(2, 3)]));
+}
+
+#[test]
+fn what_another_peer_sends_does_not_end_the_wait_for_the_one_asked() {
+    let mut learner = asking(5);
+    let did = learner.hear(3, Message::Entries { entries: vec![entry(1)], applied: Slot(1) });
+    assert_eq!((learner.applied(), sent(&did), armed(&did)), (1, vec![], vec![]));
+    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [catch_up(2, 2)]);
+}
+
+#[test]
+fn who_has_got_what_it_missed_in_another_way_asks_nobody_more() {
+    let mut learner = asking(1);
+    learner.hear(1, accept(1, 1, 1));
+    learner.hear(1, chosen(1));
+    assert_eq!(learner.applied(), 1);
+    let did = learner.fire(LearnerTimer::CatchUp);
+    assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
+    assert_eq!(armed(&learner.hear_beat(3, 2, 0)), [LearnerTimer::Missing], "and it looks for what is missing next");
+}
+
+#[test]
+fn what_is_remembered_of_commands_is_told_to_whoever_waited_for_them() {
+    let mut learner = alone(1, 3);
+    learner.learn(3);
+    let did = learner.ask(LearnerRequest::Recall(vec![CommandId(1, 2), CommandId(1, 9), CommandId(1, 3)]));
+    let recalled = told(&did, |outcome| match outcome {
+        LearnerOutcome::Recalled { slot, id, outcome } => Some((slot.0, id.1, *outcome)),
+        _ => None,
+    });
+    assert_eq!(recalled, [(3, 2, 2), (3, 3, 3)]);
+}
+
+/// Server 3, for which a read has found slot 7, asks to have the log filled. Server 1's last beat was so many beats before.
+fn fill_is_asked_of(mut learner: Alone, beats: usize) -> Servers {
+    learner.beat(1);
+    learner.step(super::read(1));
+    learner.answer_round(7);
+    learner.hear_beat(1, 0, super::right(0));
+    learner.beat(beats);
+    let asked: Vec<Servers> =
+        sent(&learner.fire(LearnerTimer::Fill { tries: 0 })).into_iter().map(|(to, _)| to).collect();
+    assert_eq!(asked.len(), 1);
+    asked[0]
+}
+
+#[test]
+fn the_lowest_server_that_beat_within_300_ms_is_asked_to_fill_the_log() {
+    for (beats, asked) in [(0, 1), (1, 1), (2, 1), (3, 3), (4, 3)] {
+        assert_eq!(fill_is_asked_of(alone(3, 3), beats), Servers::only(Server(asked)), "{beats} beats later");
+    }
+}
+
+#[test]
+fn where_there_are_leaders_the_own_proposer_is_asked_to_fill_the_log() {
+    let learner = begun(learner(3, 3).under(crate::paxos::Policy::MultiPaxos));
+    assert_eq!(fill_is_asked_of(learner, 0), servers([3]));
+}
+
+#[test]
+fn votes_for_another_servers_ballot_are_not_counted() {
+    let mut learner = alone(1, 3);
+    let other = Ballot { round: 4, server: Server(2) };
+    for acceptor in 1..=3 {
+        let vote = Message::Accepted { ballot: other, slots: SlotRange::only(Slot(1)) };
+        assert_eq!(sent(&learner.hear(acceptor, vote)), []);
+    }
+}

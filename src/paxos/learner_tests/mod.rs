@@ -1,0 +1,244 @@
+//! A learner alone: a test says by hand what it hears, and looks at what it does.
+
+mod doubts;
+mod learning;
+mod reads;
+mod retention;
+mod snapshots;
+
+use super::{
+    Ballot, Command, CommandId, Entry, Learner, LearnerOutcome, LearnerRequest, LearnerTimer, Life, Message, Quorums,
+    Retention, Slot, StateMachine, Value,
+};
+use crate::role::{Action, Input, NoDisk, Server, Servers, turn};
+
+/// The state machine of these tests: the numbers of the commands applied. The command of slot 7 is number 7.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Numbers {
+    all: Vec<u64>,
+    /// In no checkpoint.
+    changed: Vec<u64>,
+    /// In the checkpoint that is being written.
+    taken: Vec<u64>,
+}
+
+impl Numbers {
+    fn up_to(last: u64) -> Numbers {
+        Numbers { all: (1..=last).collect(), ..Numbers::default() }
+    }
+}
+
+impl StateMachine for Numbers {
+    type Outcome = u64;
+    type Query = ();
+    type Answer = usize;
+    type Changes = Vec<u64>;
+
+    fn apply(&mut self, _: Slot, value: &Value) -> u64 {
+        let number = value.id().map_or(0, |id| id.1);
+        self.all.push(number);
+        self.changed.push(number);
+        number
+    }
+
+    fn query(&self, (): &()) -> usize {
+        self.all.len()
+    }
+
+    fn digest(&self) -> u64 {
+        self.all.iter().fold(17, |digest: u64, number| digest.wrapping_mul(31).wrapping_add(*number))
+    }
+
+    fn empty(&self) -> Numbers {
+        Numbers::default()
+    }
+
+    /// A part is some numbers, written with spaces between them.
+    fn load(&mut self, part: &[u8]) -> Result<(), String> {
+        for word in String::from_utf8_lossy(part).split(' ') {
+            let number = word.parse().map_err(|_| format!("'{word}' is no number"))?;
+            self.all.push(number);
+            self.changed.push(number);
+        }
+        Ok(())
+    }
+
+    fn take_changes(&mut self) -> Vec<u64> {
+        self.taken = std::mem::take(&mut self.changed);
+        self.taken.clone()
+    }
+
+    fn changes_kept(&mut self) {
+        self.taken.clear();
+    }
+
+    fn changes_lost(&mut self) {
+        self.changed.splice(0..0, self.taken.drain(..));
+    }
+
+    fn recall(&self, id: CommandId) -> Option<u64> {
+        self.all.contains(&id.1).then_some(id.1)
+    }
+}
+
+/// Nothing of what is told by its number.
+const NONE: [u64; 0] = [];
+
+/// What a learner did with an input.
+type Did = Vec<Action<Learner<Numbers>>>;
+
+#[derive(Clone)]
+struct Alone(Learner<Numbers>);
+
+/// The learner of a server of so many: it has begun, and the read with which it starts has found that nothing is chosen.
+fn alone(me: u8, servers: u8) -> Alone {
+    begun(learner(me, servers))
+}
+
+/// The same, and it keeps only so much.
+fn keeping(me: u8, servers: u8, retention: Retention) -> Alone {
+    begun(learner(me, servers).with_retention(retention))
+}
+
+fn learner(me: u8, servers: u8) -> Learner<Numbers> {
+    let quorums = Quorums::majority(Servers::first(servers));
+    Learner::new(Server(me), quorums, Life(1), Slot(0), Numbers::default())
+}
+
+fn begun(learner: Learner<Numbers>) -> Alone {
+    let mut alone = Alone(learner);
+    alone.step(Input::Start);
+    alone.answer_round(0);
+    alone
+}
+
+impl Alone {
+    /// One turn for all these inputs.
+    fn turn(&mut self, inputs: impl IntoIterator<Item = Input<Learner<Numbers>>>) -> Did {
+        let inputs = inputs.into_iter().map(|input| ((), input));
+        let Ok(actions) = turn(&mut self.0, inputs, &mut NoDisk, true);
+        actions.into_iter().flat_map(|(_, actions)| actions).collect()
+    }
+
+    fn step(&mut self, input: Input<Learner<Numbers>>) -> Did {
+        self.turn([input])
+    }
+
+    fn hear(&mut self, from: u8, message: Message) -> Did {
+        self.step(Input::Message { from: Server(from), message })
+    }
+
+    fn ask(&mut self, request: LearnerRequest<()>) -> Did {
+        self.step(Input::Request(request))
+    }
+
+    fn fire(&mut self, timer: LearnerTimer) -> Did {
+        self.step(Input::Timeout(timer))
+    }
+
+    /// So many beats of its own pass.
+    fn beat(&mut self, times: usize) -> Did {
+        (0..times).flat_map(|_| self.fire(LearnerTimer::Beat)).collect()
+    }
+
+    /// A peer's beat.
+    fn hear_beat(&mut self, from: u8, applied: u64, digest: u64) -> Did {
+        self.hear(from, Message::Beat { applied: Slot(applied), digest })
+    }
+
+    /// It hears what was chosen in the slots up to this one.
+    fn learn(&mut self, last: u64) -> Did {
+        let entries = (self.applied() + 1..=last).map(entry).collect();
+        self.hear(2, Message::Entries { entries, applied: Slot(last) })
+    }
+
+    /// So many acceptors as are needed answer its round of questions.
+    fn answer_round(&mut self, slot: u64) -> Did {
+        let round = self.0.round();
+        let mut did = Did::new();
+        for acceptor in 1..=Server::MAX {
+            let Some(id) = self.0.round().filter(|id| Some(*id) == round) else { break };
+            did.extend(self.hear(acceptor, Message::ReadAnswer { id, slot: Slot(slot) }));
+        }
+        did
+    }
+
+    fn applied(&self) -> u64 {
+        self.0.applied().0
+    }
+}
+
+fn ballot(round: u64) -> Ballot {
+    Ballot { round, server: Server(1) }
+}
+
+fn value(number: u64) -> Value {
+    Value::Command(Command { id: CommandId(1, number), payload: [].into() })
+}
+
+fn entry(slot: u64) -> Entry {
+    Entry { slot: Slot(slot), ballot: ballot(1), value: value(slot) }
+}
+
+fn servers<const N: usize>(numbers: [u8; N]) -> Servers {
+    numbers.into_iter().map(Server).collect()
+}
+
+/// The digest after this slot.
+fn right(slot: u64) -> u64 {
+    Numbers::up_to(slot).digest()
+}
+
+/// Another one.
+fn wrong(slot: u64) -> u64 {
+    !right(slot)
+}
+
+/// What its server is told of this kind.
+fn told<T>(did: &Did, pick: impl Fn(&LearnerOutcome<Numbers>) -> Option<T>) -> Vec<T> {
+    let outcomes =
+        did.iter().filter_map(|action| if let Action::Outcome(outcome) = action { Some(outcome) } else { None });
+    outcomes.filter_map(pick).collect()
+}
+
+/// The reads that have failed.
+fn failed(did: &Did) -> Vec<u64> {
+    told(did, |outcome| if let LearnerOutcome::ReadFailed { token, .. } = outcome { Some(*token) } else { None })
+}
+
+/// The checkpoints begun: their slot, and what has changed.
+fn checkpoints(did: &Did) -> Vec<(u64, Vec<u64>)> {
+    told(did, |outcome| match outcome {
+        LearnerOutcome::Checkpoint { slot, changes, .. } => Some((slot.0, changes.clone())),
+        _ => None,
+    })
+}
+
+/// What it sends, but for its beats.
+fn sent(did: &Did) -> Vec<(Servers, Message)> {
+    let sent = did.iter().filter_map(|action| match action {
+        Action::Send { message: Message::Beat { .. }, .. } => None,
+        Action::Send { to, message } => Some((*to, message.clone())),
+        _ => None,
+    });
+    sent.collect()
+}
+
+/// The timers started, but for that of the beat.
+fn armed(did: &Did) -> Vec<LearnerTimer> {
+    let armed = did.iter().filter_map(|action| if let Action::Arm(timer) = action { Some(*timer) } else { None });
+    armed.filter(|timer| *timer != LearnerTimer::Beat).collect()
+}
+
+/// "Send me what was chosen from this slot on", to this server.
+fn catch_up(to: u8, from: u64) -> (Servers, Message) {
+    (servers([to]), Message::CatchUp { from: Slot(from) })
+}
+
+fn checkpoint_ended(slot: u64, is_durable: bool) -> LearnerRequest<()> {
+    LearnerRequest::CheckpointEnded { slot: Slot(slot), is_durable }
+}
+
+fn read(token: u64) -> Input<Learner<Numbers>> {
+    Input::Request(LearnerRequest::Read { token, query: () })
+}

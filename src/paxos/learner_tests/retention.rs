@@ -1,0 +1,176 @@
+//! When the state is written down, and what of the log is kept when it is.
+
+use super::{
+    Alone, Did, Entry, LearnerOutcome, LearnerRequest, Message, NONE, Retention, Slot, alone, ballot, checkpoint_ended,
+    checkpoints, keeping, told, value,
+};
+use crate::paxos::{HARD_FACTOR, SlotRange};
+
+/// What one value of these tests takes in a log.
+const SIZE: u64 = 40;
+
+const EVERY_FOUR: Retention = Retention { checkpoint_slots: 4, ..Retention::EVERYTHING };
+
+fn durable(did: &Did) -> Vec<u64> {
+    told(did, |outcome| if let LearnerOutcome::Durable { slot } = outcome { Some(slot.0) } else { None })
+}
+
+/// The slots from which on its log is whole, and how many of them there are, by their bytes.
+fn log(learner: &Alone) -> (u64, u64) {
+    (learner.0.log_begins().0, learner.0.log_bytes() / SIZE)
+}
+
+#[test]
+fn a_checkpoint_is_begun_after_so_many_slots_and_one_at_a_time() {
+    let mut learner = keeping(1, 3, EVERY_FOUR);
+    assert_eq!(checkpoints(&learner.learn(3)), []);
+    assert_eq!(checkpoints(&learner.learn(4)), [(4, vec![1, 2, 3, 4])]);
+    assert_eq!(checkpoints(&learner.learn(9)), [], "the one before is still being written");
+    assert_eq!(learner.0.durable(), Slot(0));
+    let did = learner.ask(checkpoint_ended(4, true));
+    assert_eq!((durable(&did), checkpoints(&did)), (vec![4], vec![(9, vec![5, 6, 7, 8, 9])]));
+    assert_eq!(learner.0.durable(), Slot(4));
+    let did = learner.ask(checkpoint_ended(9, true));
+    assert_eq!((durable(&did), checkpoints(&did)), (vec![9], vec![]));
+    assert_eq!(checkpoints(&learner.learn(11)), []);
+    assert_eq!(checkpoints(&learner.learn(12)), [(12, vec![10, 11, 12])]);
+}
+
+#[test]
+fn the_servers_take_turns() {
+    let begun_by = |me| {
+        let mut learner = keeping(me, 3, Retention { checkpoint_slots: 9, ..Retention::EVERYTHING });
+        let mut begun = Vec::new();
+        for slot in 1..=30 {
+            for (slot, _) in checkpoints(&learner.learn(slot)) {
+                begun.push(slot);
+                learner.ask(checkpoint_ended(slot, true));
+            }
+        }
+        begun
+    };
+    assert_eq!([begun_by(1), begun_by(2), begun_by(3)], [vec![9, 18, 27], vec![6, 15, 24], vec![3, 12, 21, 30]]);
+}
+
+#[test]
+fn a_checkpoint_is_begun_after_values_of_so_many_bytes() {
+    let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::EVERYTHING });
+    for slot in [1, 3, 5] {
+        assert_eq!(checkpoints(&learner.learn(slot)), []);
+        assert_eq!(checkpoints(&learner.learn(slot + 1)), [(slot + 1, vec![slot, slot + 1])]);
+        learner.ask(checkpoint_ended(slot + 1, true));
+    }
+}
+
+#[test]
+fn one_that_is_wanted_is_begun_however_little_has_changed_and_not_if_nothing_has() {
+    let mut learner = alone(2, 3);
+    assert_eq!(checkpoints(&learner.ask(LearnerRequest::WantCheckpoint)), []);
+    assert_eq!(checkpoints(&learner.learn(1)), [(1, vec![1])], "it is wanted still");
+    assert_eq!(checkpoints(&learner.ask(LearnerRequest::WantCheckpoint)), []);
+    let did = learner.ask(checkpoint_ended(1, true));
+    assert_eq!((durable(&did), checkpoints(&did)), (vec![1], vec![]));
+    assert_eq!(checkpoints(&learner.learn(2)), [(2, vec![2])]);
+    learner.ask(checkpoint_ended(2, true));
+    assert_eq!(checkpoints(&learner.learn(3)), [], "nobody wants another one");
+    assert_eq!(checkpoints(&learner.ask(LearnerRequest::WantCheckpoint)), [(3, vec![3])]);
+}
+
+#[test]
+fn one_that_failed_is_tried_again_a_second_later_with_all_that_has_changed() {
+    let mut learner = keeping(1, 3, EVERY_FOUR);
+    learner.beat(2);
+    assert_eq!(checkpoints(&learner.learn(4)), [(4, vec![1, 2, 3, 4])]);
+    let did = learner.ask(checkpoint_ended(4, false));
+    assert_eq!((durable(&did), learner.0.durable()), (vec![], Slot(0)));
+    let mut early = did;
+    early.extend(learner.learn(5));
+    early.extend(learner.ask(LearnerRequest::WantCheckpoint));
+    early.extend(learner.beat(9));
+    early.extend(learner.learn(8));
+    assert_eq!(checkpoints(&early), []);
+    assert_eq!(checkpoints(&learner.beat(1)), [(8, (1..=8).collect())]);
+    assert_eq!(durable(&learner.ask(checkpoint_ended(8, true))), [8]);
+}
+
+#[test]
+fn what_was_not_begun_cannot_end() {
+    let mut learner = keeping(1, 3, EVERY_FOUR);
+    learner.learn(4);
+    for slot in [3, 5] {
+        assert_eq!(durable(&learner.ask(checkpoint_ended(slot, true))), NONE);
+    }
+    assert_eq!(learner.0.durable(), Slot(0));
+    assert_eq!(durable(&learner.ask(checkpoint_ended(4, true))), [4]);
+    assert_eq!(durable(&learner.ask(checkpoint_ended(4, true))), NONE, "it has ended");
+}
+
+#[test]
+fn of_the_slots_in_a_checkpoint_so_many_stay_in_the_log() {
+    let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_slots: 3, ..Retention::EVERYTHING });
+    learner.learn(10);
+    assert_eq!(log(&learner), (1, 10), "it is not durable yet");
+    learner.ask(checkpoint_ended(8, true));
+    assert_eq!(log(&learner), (6, 5));
+    learner.learn(12);
+    assert_eq!(log(&learner), (6, 7));
+    let entries = (6..=12).map(super::entry).collect();
+    let answer = Message::Entries { entries, applied: Slot(12) };
+    let did = learner.hear(2, Message::CatchUp { from: Slot(6) });
+    assert_eq!(super::sent(&did), [(super::servers([2]), answer)]);
+}
+
+#[test]
+fn of_the_slots_in_a_checkpoint_no_more_than_so_many_bytes_stay_in_the_log() {
+    let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_bytes: 3 * SIZE, ..Retention::EVERYTHING });
+    learner.learn(8);
+    assert_eq!(log(&learner), (1, 8));
+    learner.ask(checkpoint_ended(8, true));
+    assert_eq!(log(&learner), (6, 3));
+    learner.learn(9);
+    assert_eq!(log(&learner), (7, 3));
+    learner.learn(13);
+    assert_eq!(log(&learner), (9, 5), "what is in no checkpoint stays");
+}
+
+#[test]
+fn if_no_checkpoint_succeeds_the_log_grows_to_eight_times_its_size_and_loses_its_begin() {
+    let mut learner = keeping(1, 3, Retention { keep_bytes: SIZE, ..Retention::EVERYTHING });
+    assert_eq!(HARD_FACTOR, 8);
+    learner.learn(8);
+    assert_eq!(log(&learner), (1, 8));
+    for last in 9..=12 {
+        learner.learn(last);
+        assert_eq!((log(&learner), learner.0.durable()), ((last - 7, 8), Slot(0)));
+    }
+}
+
+#[test]
+fn the_own_acceptor_hears_what_it_cannot_read_now_or_when_it_is_known() {
+    let mended = |did: &Did| {
+        let entries = |outcome: &LearnerOutcome<_>| match outcome {
+            LearnerOutcome::Mended { entries } => Some(entries.clone()),
+            _ => None,
+        };
+        told(did, entries)
+    };
+    let entry = |slot| Entry { slot: Slot(slot), ballot: ballot(1), value: value(slot) };
+    let mut learner = alone(1, 3);
+    learner.learn(5);
+    let range = |first, last| SlotRange { first: Slot(first), last: Slot(last) };
+    let did = learner.ask(LearnerRequest::Mend(vec![range(2, 3), range(5, 5), range(7, 8)]));
+    assert_eq!(mended(&did), [[2, 3, 5].map(entry)]);
+    assert_eq!(mended(&learner.learn(6)), [] as [Vec<Entry>; 0]);
+    assert_eq!(mended(&learner.learn(9)), [[entry(7)], [entry(8)]]);
+    assert_eq!(mended(&learner.ask(LearnerRequest::Mend(vec![range(10, 11)]))), [] as [Vec<Entry>; 0]);
+}
+
+#[test]
+fn it_says_how_many_slots_are_open() {
+    let mut learner = alone(2, 3);
+    assert_eq!(learner.0.open_slots(), 0);
+    learner.hear(1, Message::Accept { ballot: ballot(1), first: Slot(1), values: (1..=3).map(value).collect() });
+    assert_eq!(learner.0.open_slots(), 3);
+    learner.hear(1, Message::Chosen { ballot: ballot(1), slots: SlotRange::only(Slot(1)) });
+    assert_eq!(learner.0.open_slots(), 2);
+}

@@ -1,0 +1,222 @@
+//! Whoever is too far behind for the log gets a whole state, part by part.
+
+use super::{
+    Alone, Did, LearnerOutcome, LearnerTimer, Message, Numbers, Retention, Server, Servers, Slot, alone, armed,
+    catch_up, checkpoint_ended, checkpoints, entry, keeping, read, right, sent, servers, told, wrong,
+};
+use crate::paxos::{PartName, SnapshotPart};
+
+/// Who is sent which part; the first one of the last checkpoint if None.
+fn asked_for(did: &Did) -> Vec<(Server, Option<PartName>)> {
+    told(did, |outcome| match outcome {
+        LearnerOutcome::SnapshotAsked { to, part } => Some((*to, part.clone())),
+        _ => None,
+    })
+}
+
+fn name(slot: u64, index: u32) -> PartName {
+    PartName { slot: Slot(slot), index, token: token(index) }
+}
+
+/// In the sender's words: where part `index` begins.
+fn token(index: u32) -> serde_bytes::ByteBuf {
+    format!("after {index}").into_bytes().into()
+}
+
+/// Two slots a part: a part of the state after `slot`, which has `slot / 2` of them.
+fn part(slot: u64, index: u32) -> SnapshotPart {
+    let begin = 2 * u64::from(index);
+    let bytes = format!("{} {}", begin + 1, begin + 2).into_bytes().into();
+    let next = (begin + 2 < slot).then(|| token(index + 1));
+    SnapshotPart { slot: Slot(slot), digest: right(slot), index, bytes, next }
+}
+
+fn fetch(to: u8, slot: u64, index: u32) -> (Servers, Message) {
+    (servers([to]), Message::Fetch(name(slot, index)))
+}
+
+fn installed(did: &Did) -> Vec<(u64, Server)> {
+    told(did, |outcome| match outcome {
+        LearnerOutcome::Installed { slot, from, .. } => Some((slot.0, *from)),
+        _ => None,
+    })
+}
+
+/// Server 1 of 3, which knows nothing, has heard that both others have applied six slots, and has asked server 2.
+fn far_behind() -> Alone {
+    let mut learner = alone(1, 3);
+    learner.hear_beat(2, 6, right(6));
+    learner.hear_beat(3, 6, right(6));
+    assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(2, 1)]);
+    learner
+}
+
+impl Alone {
+    fn hear_part(&mut self, from: u8, part: SnapshotPart) -> Did {
+        self.hear(from, Message::Snapshot(part))
+    }
+}
+
+#[test]
+fn who_asks_for_slots_that_are_forgotten_gets_the_checkpoint_that_holds_them() {
+    let mut learner = keeping(1, 3, Retention { checkpoint_slots: 8, keep_slots: 0, ..Retention::EVERYTHING });
+    learner.learn(10);
+    learner.ask(checkpoint_ended(8, true));
+    for from in [1, 7, 8] {
+        let did = learner.hear(2, Message::CatchUp { from: Slot(from) });
+        assert_eq!((asked_for(&did), sent(&did)), (vec![(Server(2), None)], vec![]));
+    }
+    let did = learner.hear(2, Message::CatchUp { from: Slot(9) });
+    let entries = Message::Entries { entries: vec![entry(9), entry(10)], applied: Slot(10) };
+    assert_eq!((asked_for(&did), sent(&did)), (vec![], vec![(servers([2]), entries)]));
+}
+
+#[test]
+fn instead_of_a_checkpoint_that_is_too_old_a_new_one_is_made() {
+    let mut learner = keeping(1, 3, Retention { keep_bytes: 40, ..Retention::EVERYTHING });
+    learner.learn(12);
+    assert_eq!((learner.0.log_begins(), learner.0.durable()), (Slot(5), Slot(0)));
+    let did = learner.hear(2, Message::CatchUp { from: Slot(3) });
+    let nothing = Message::Entries { entries: vec![], applied: Slot(12) };
+    assert_eq!((asked_for(&did), sent(&did)), (vec![], vec![(servers([2]), nothing)]));
+    assert_eq!(checkpoints(&did), [(12, (1..=12).collect())]);
+    learner.ask(checkpoint_ended(12, true));
+    assert_eq!(asked_for(&learner.hear(2, Message::CatchUp { from: Slot(3) })), [(Server(2), None)]);
+}
+
+#[test]
+fn who_asks_for_the_next_part_gets_it() {
+    let mut learner = alone(1, 3);
+    let did = learner.hear(3, Message::Fetch(name(8, 4)));
+    assert_eq!(asked_for(&did), [(Server(3), Some(name(8, 4)))]);
+}
+
+#[test]
+fn a_state_comes_part_by_part_and_takes_the_place_of_the_old_one_when_it_is_whole() {
+    let mut learner = far_behind();
+    learner.step(read(1));
+    learner.answer_round(6);
+    for index in [0, 1] {
+        let did = learner.hear_part(2, part(6, index));
+        assert_eq!((sent(&did), armed(&did)), (vec![fetch(2, 6, index + 1)], vec![LearnerTimer::CatchUp]));
+        assert_eq!((learner.applied(), learner.0.machine()), (0, &Numbers::default()));
+    }
+    let did = learner.hear_part(2, part(6, 2));
+    assert_eq!((installed(&did), learner.applied()), (vec![(6, Server(2))], 6));
+    assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(checkpoints(&did), [(6, vec![1, 2, 3, 4, 5, 6])], "it is written down here, too");
+    let answered =
+        told(&did, |outcome| if let LearnerOutcome::Answer { token, .. } = outcome { Some(*token) } else { None });
+    assert_eq!(answered, [1]);
+    assert_eq!((sent(&did), learner.0.log_begins(), learner.0.log_bytes()), (vec![], Slot(7), 0));
+    // It has what it asked for: nothing is asked again, and it goes on with the next slot.
+    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), []);
+    learner.learn(7);
+    assert_eq!(learner.0.machine().all.len(), 7);
+}
+
+#[test]
+fn what_came_after_the_state_is_asked_for_at_once() {
+    let mut learner = far_behind();
+    learner.hear_beat(3, 7, right(7));
+    (0..2).for_each(|index| drop(learner.hear_part(2, part(6, index))));
+    assert_eq!(sent(&learner.hear_part(2, part(6, 2))), [catch_up(2, 7)]);
+}
+
+#[test]
+fn only_the_next_part_of_the_same_state_from_the_same_peer_counts() {
+    let mut learner = far_behind();
+    learner.hear_part(2, part(6, 0));
+    learner.hear_part(2, part(6, 1));
+    let others = [
+        (2, part(6, 1)),
+        (2, SnapshotPart { index: 3, ..part(6, 2) }),
+        (2, SnapshotPart { slot: Slot(7), ..part(6, 2) }),
+        (2, SnapshotPart { digest: wrong(6), ..part(6, 2) }),
+        (3, part(6, 2)),
+    ];
+    for (from, part) in others {
+        let did = learner.hear_part(from, part.clone());
+        assert!(did.is_empty(), "{part:?} from s{from}: {did:?}");
+    }
+    assert_eq!(installed(&learner.hear_part(2, part(6, 2))), [(6, Server(2))]);
+    assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn a_part_of_a_state_whose_begin_was_not_heard_is_of_no_use() {
+    let mut learner = far_behind();
+    for index in [1, 2] {
+        let did = learner.hear_part(2, part(6, index));
+        assert!(did.is_empty(), "{did:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_begins_anew_with_another_state_is_followed() {
+    let mut learner = far_behind();
+    learner.hear_part(2, part(6, 0));
+    learner.hear_part(2, part(6, 1));
+    assert_eq!(sent(&learner.hear_part(2, part(8, 0))), [fetch(2, 8, 1)]);
+    for index in 1..=3 {
+        learner.hear_part(2, part(8, index));
+    }
+    assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn a_state_that_is_not_what_it_should_be_is_not_taken() {
+    let spoilt = |part: SnapshotPart| SnapshotPart { digest: wrong(6), ..part };
+    let garbage = |part: SnapshotPart| SnapshotPart { bytes: b"?"[..].into(), ..part };
+    let same = |part: SnapshotPart| part;
+    let ways: [[&dyn Fn(SnapshotPart) -> SnapshotPart; 3]; 2] = [[&spoilt; 3], [&same, &same, &garbage]];
+    for way in ways {
+        let mut learner = far_behind();
+        for (index, way) in [0, 1].into_iter().zip(way) {
+            learner.hear_part(2, way(part(6, index)));
+        }
+        let did = learner.hear_part(2, way[2](part(6, 2)));
+        assert_eq!((installed(&did), learner.applied(), learner.0.machine()), (vec![], 0, &Numbers::default()));
+        // After a moment it asks somebody else.
+        assert_eq!(armed(&did), [LearnerTimer::Missing]);
+        assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [], "nothing is asked of the sender any more");
+        assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(3, 1)]);
+    }
+}
+
+#[test]
+fn a_state_that_the_log_has_overtaken_is_not_taken() {
+    for last in [6, 7] {
+        let mut learner = far_behind();
+        learner.hear_part(2, part(6, 0));
+        learner.hear_part(2, part(6, 1));
+        learner.hear(3, Message::Entries { entries: (1..=last).map(entry).collect(), applied: Slot(last) });
+        let did = learner.hear_part(2, part(6, 2));
+        assert_eq!((installed(&did), sent(&did), learner.applied()), (vec![], vec![], last));
+        assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), []);
+    }
+}
+
+#[test]
+fn a_part_that_does_not_come_is_asked_for_five_times_and_then_another_peer_is() {
+    let mut learner = far_behind();
+    learner.hear_part(2, part(6, 0));
+    (0..3).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [fetch(2, 6, 1)]));
+    // That one came in the end. The next one does not, after the first question and four more.
+    assert_eq!(sent(&learner.hear_part(2, part(6, 1))), [fetch(2, 6, 2)]);
+    (0..4).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [fetch(2, 6, 2)]));
+    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [catch_up(3, 1)]);
+    // Now it comes, too late.
+    let did = learner.hear_part(2, part(6, 2));
+    assert!(did.is_empty(), "{did:?}");
+    assert_eq!(sent(&learner.hear_part(3, part(6, 0))), [fetch(3, 6, 1)]);
+}
+
+#[test]
+fn late_entries_do_not_end_the_wait_for_the_next_part() {
+    let mut learner = far_behind();
+    learner.hear_part(2, part(6, 0));
+    let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(6) });
+    assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
+    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [fetch(2, 6, 1)]);
+}
