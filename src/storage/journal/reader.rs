@@ -148,6 +148,8 @@ impl Reader {
         self.is_open_before = !is_sealed;
         self.segment_before = segment.number;
         let Walked { used, damaged, slots, continues } = walked;
+        // One without a group is in the middle of a commit if what comes behind it is.
+        let continues = continues || used == 0 && (self.open_commit.is_some() || self.skips);
         let damaged = damaged.into_iter().map(|at| FIRST_SECTOR + at).collect();
         Ok(Found { used: FIRST_SECTOR + used, is_sealed, damaged, slots, continues })
     }
