@@ -17,7 +17,7 @@ use paxos_kv::role::Server;
 use paxos_kv::trace::Context;
 use support::{Cluster, await_some};
 
-const PREAMBLE: &[u8] = b"PXKV\x03\x00";
+const PREAMBLE: &[u8] = b"PXKV\x04\x00";
 
 fn hello(who: Who) -> Hello {
     Hello { cluster: "test".to_string(), to: Server(1), who }

@@ -20,6 +20,7 @@ use super::judge::Failure;
 use super::plan::SERVERS;
 use super::stage::Stage;
 use super::tools::Tools;
+use crate::net::{frame, preamble};
 use crate::random::Random;
 use crate::role::{Server, Servers};
 
@@ -464,9 +465,9 @@ fn strangers(stage: &Stage, server: Server, random: &mut Random) -> Vec<TcpStrea
         let said = match random.within(0..=3) {
             0 => Vec::new(),
             1 => noise,
-            // The right first words, and then a length that lies.
-            2 => [&b"PXKV\x03\x00"[..], &u32::MAX.to_le_bytes(), &noise].concat(),
-            _ => [&b"PXKV\x03\x00"[..], &40u32.to_le_bytes(), &[0; 4]].concat(),
+            // The right first words, and then a length that lies, or half a frame.
+            2 => [&preamble()[..], &u32::MAX.to_le_bytes(), &noise].concat(),
+            _ => [&preamble()[..], &frame(&vec![0u8; 40])[..20]].concat(),
         };
         // Whoever is hung up on has said enough.
         let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));

@@ -11,7 +11,7 @@ use super::demo::{Demo, Player};
 use super::outcome::{ClientError, Outcome};
 use super::perform::Done;
 use super::workload::Action;
-use crate::net::{Hello, ServerStatus, Who, frame, greet};
+use crate::net::{Hello, ServerStatus, Who, frame, greet, preamble};
 use crate::paxos::RoleName;
 use crate::protocol::Protocol;
 use crate::random::Random;
@@ -29,8 +29,6 @@ const OUTAGE: Duration = Duration::from_secs(3);
 const OUTAGE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a failing acceptor is awaited, so that it can be crashed.
 const UP_PATIENCE: Duration = Duration::from_secs(10);
-/// The first words of every connection, with the version of the protocol.
-const GREETING: &[u8] = b"PXKV\x01\x00";
 
 /// Plays all scenes; what must not be, in sentences.
 pub fn play(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Vec<String> {
@@ -57,9 +55,8 @@ fn rubbish(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
     let Some(member) = demo.cluster.member(victim) else { return Ok(()) };
     let mut random = Random::unseeded();
     let noise: Vec<u8> = (0..8).flat_map(|_| random.next().to_le_bytes()).collect();
-    let with_greeting = |rest: &[u8]| [GREETING, rest].concat();
-    let oversized = with_greeting(&[0xff; 8]);
-    let truncated = with_greeting(&[100, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7]);
+    let oversized = [&preamble()[..], &[0xff; 8]].concat();
+    let truncated = [&preamble()[..], &frame(&noise)[..20]].concat();
     let foreign = [b"PXKV\xff\x00".as_slice(), &noise].concat();
     let cases: [(&str, &[u8]); 4] = [
         ("random bytes", &noise),

@@ -15,8 +15,9 @@ use crate::net::{
     unframe,
 };
 
-/// Bytes before the payload of a frame: its length and its checksum.
-const HEADER_BYTES: usize = 8;
+/// Before the payload of a frame: its length and the checksum of that, and behind them the payload's.
+const LENGTH_BYTES: usize = 8;
+pub(super) const HEADER_BYTES: usize = 12;
 
 /// How a stream of frames ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +53,10 @@ fn closed(mut source: Source<'_>) -> Vec<u8> {
 
 /// Appends a payload as a frame whose length and checksum are right.
 pub(super) fn put_frame(payload: &[u8], stream: &mut Vec<u8>) {
-    stream.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-    stream.extend_from_slice(&crc32c::crc32c(payload).to_le_bytes());
-    stream.extend_from_slice(payload);
+    let length = (payload.len() as u32).to_le_bytes();
+    for part in [&length, &crc32c::crc32c(&length).to_le_bytes(), &crc32c::crc32c(payload).to_le_bytes(), payload] {
+        stream.extend_from_slice(part);
+    }
 }
 
 fn hold<T: Debug + PartialEq + Serialize + DeserializeOwned>(stream: &[u8], limit: usize, piece: usize) {
@@ -74,10 +76,10 @@ fn one_by_one<T: DeserializeOwned>(mut stream: &[u8], limit: usize) -> (Vec<T>, 
     let mut values = Vec::new();
     while let Some(length) = stream.first_chunk::<4>() {
         let length = u32::from_le_bytes(*length) as usize;
-        if stream.len() < HEADER_BYTES {
+        if stream.len() < LENGTH_BYTES {
             break;
         }
-        if length > limit {
+        if length > limit || crc32c::crc32c(&stream[..4]).to_le_bytes() != stream[4..LENGTH_BYTES] {
             return (values, End::Malformed);
         }
         let Some((frame, rest)) = stream.split_at_checked(HEADER_BYTES + length) else { break };

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use super::frames::{connection, put_frame};
+use super::frames::{HEADER_BYTES, connection, put_frame};
 use super::source::Source;
 use crate::net::{
     Answer, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, frame, greet,
@@ -79,14 +79,14 @@ fn called(words: &[u8]) {
 fn heard(words: &[u8]) -> Option<Hello> {
     let rest = words.strip_prefix(&greeting(&hello())[..PREAMBLE_BYTES])?;
     let length = u32::from_le_bytes(*rest.first_chunk::<4>()?) as usize;
-    unframe(rest.get(..8_usize.checked_add(length)?)?, HANDSHAKE_FRAME_MAX_BYTES).ok()
+    unframe(rest.get(..HEADER_BYTES.checked_add(length)?)?, HANDSHAKE_FRAME_MAX_BYTES).ok()
 }
 
 /// The words of whoever was called.
 fn calling(words: &[u8]) {
     let (_far, near) = other_side(words);
     let length = words.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
-    let first = words.get(..length.saturating_add(8));
+    let first = words.get(..length.saturating_add(HEADER_BYTES));
     let expected = first.and_then(|first| unframe::<Answer>(first, HANDSHAKE_FRAME_MAX_BYTES).ok());
     match (greet(&near, &hello()), expected) {
         (Ok(storage), Some(Answer::Welcome { storage: said })) => assert_eq!(storage, said),

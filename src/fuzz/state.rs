@@ -1,6 +1,5 @@
 //! The state of the store: as pieces, as a backup, and as what a log makes of it.
 
-use super::frames::put_frame;
 use super::source::Source;
 use crate::codec;
 use crate::kv::{Command, Kv, Op, decode_part, encode_part};
@@ -52,7 +51,7 @@ fn backup(mut source: Source<'_>) {
         Title { cluster: "lab".to_string(), slot: Slot(7), digest: whole.digest().wrapping_add(u64::from(!is_right)) };
     let mut file = [&b"PaxosBak"[..], &(version as u32).to_le_bytes()].concat();
     for block in [&codec::encode(&title)[..]].into_iter().chain(parts.iter().copied()).chain([&b""[..]]) {
-        put_frame(block, &mut file);
+        put_block(block, &mut file);
     }
     if wrong == 2 {
         file.pop();
@@ -117,4 +116,11 @@ fn value(source: &mut Source<'_>) -> Value {
         }
     };
     Value::Command(command.to_paxos())
+}
+
+/// Appends a block as the file of a backup has it: its length, its checksum, and itself.
+fn put_block(block: &[u8], file: &mut Vec<u8>) {
+    file.extend_from_slice(&(block.len() as u32).to_le_bytes());
+    file.extend_from_slice(&crc32c::crc32c(block).to_le_bytes());
+    file.extend_from_slice(block);
 }

@@ -1,8 +1,11 @@
-//! A frame: `u32 length, u32 crc32c, payload`, little endian. The payload is one encoded value.
+//! A frame: `u32 length, u32 crc32c of the length, u32 crc32c of the payload, payload`, little endian. The payload is one
+//! encoded value.
 //!
 //! Nothing of a frame is believed before it is checked: the length against a limit before memory is taken, the checksum
-//! before the payload is decoded, and the payload must be used up. A frame has a deadline as a whole, from its first
-//! byte: a peer that sends a byte now and then cannot hold a thread for ever.
+//! before the payload is decoded, and the payload must be used up. The length has a checksum of its own, since whoever
+//! believed a wrong one would take the frames behind it for its payload, and hear nothing for as long as that lasts. A
+//! frame has a deadline as a whole, from its first byte: a peer that sends a byte now and then cannot hold a thread for
+//! ever.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -22,8 +25,10 @@ pub const CLIENT_FRAME_MAX_BYTES: usize = 2 << 20;
 pub const PEER_FRAME_MAX_BYTES: usize = 4 << 20;
 /// How long a frame may take, from its first byte to its last.
 pub const FRAME_DEADLINE: Duration = Duration::from_secs(30);
+/// The length of the payload, and its checksum.
+const LENGTH_BYTES: usize = 8;
 /// Bytes before the payload.
-const HEADER_BYTES: usize = 8;
+pub const HEADER_BYTES: usize = 12;
 /// The first buffer of a connection: most requests are small, and many connections say nothing for long.
 const FIRST_BYTES: usize = 4 << 10;
 /// A buffer that is full of received bytes grows by at most so much at a time: a length that lies costs no memory. An
@@ -61,10 +66,20 @@ pub fn frame_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) {
     let start = bytes.len();
     bytes.extend_from_slice(&[0; HEADER_BYTES]);
     codec::encode_into(value, bytes);
-    let payload = &bytes[start + HEADER_BYTES..];
-    let (length, checksum) = (payload.len() as u32, crc32c::crc32c(payload));
-    bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
-    bytes[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
+    let header = header(&bytes[start + HEADER_BYTES..]);
+    bytes[start..start + HEADER_BYTES].copy_from_slice(&header);
+}
+
+/// What stands before a payload.
+pub fn header(payload: &[u8]) -> [u8; HEADER_BYTES] {
+    let length = (payload.len() as u32).to_le_bytes();
+    let mut header = [0; HEADER_BYTES];
+    for (at, word) in
+        [length, crc32c::crc32c(&length).to_le_bytes(), crc32c::crc32c(payload).to_le_bytes()].into_iter().enumerate()
+    {
+        header[4 * at..4 * at + 4].copy_from_slice(&word);
+    }
+    header
 }
 
 /// A value as a frame.
@@ -86,12 +101,16 @@ pub fn unframe<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Fra
     open(bytes)
 }
 
-/// The length of the payload, as the header says.
+/// The length of the payload, as the first [`LENGTH_BYTES`] of the header say.
 fn announced(header: &[u8], limit: usize) -> Result<usize, FrameError> {
     let length = number(header, 0) as usize;
     if length > limit {
         let what = format!("a frame of {length} bytes is announced, and at most {limit} are taken");
         return Err(FrameError::Malformed { length: length as u64, what });
+    }
+    if crc32c::crc32c(&header[..4]) != number(header, 4) {
+        let what = "the checksum of a frame's length is wrong".to_string();
+        return Err(FrameError::Malformed { length: header.len() as u64, what });
     }
     Ok(length)
 }
@@ -100,7 +119,7 @@ fn announced(header: &[u8], limit: usize) -> Result<usize, FrameError> {
 fn open<T: DeserializeOwned>(frame: &[u8]) -> Result<T, FrameError> {
     let payload = &frame[HEADER_BYTES..];
     let malformed = |what| FrameError::Malformed { length: frame.len() as u64, what };
-    if crc32c::crc32c(payload) != number(frame, 4) {
+    if crc32c::crc32c(payload) != number(frame, 8) {
         return Err(malformed("a frame's checksum is wrong".to_string()));
     }
     codec::decode(payload).map_err(|error| malformed(error.to_string()))
@@ -201,8 +220,8 @@ impl FrameReader {
             let begun = Instant::now();
             let whole = begun + FRAME_DEADLINE;
             let deadline = idle.map_or(whole, |idle| idle.min(whole));
-            self.await_bytes(HEADER_BYTES, begun, deadline)?;
-            let length = announced(&self.buffer[self.start..], self.limit)?;
+            self.await_bytes(LENGTH_BYTES, begun, deadline)?;
+            let length = announced(&self.buffer[self.start..self.end], self.limit)?;
             self.await_bytes(HEADER_BYTES + length, begun, deadline)?;
         }
         self.take().map(Some)
@@ -230,8 +249,8 @@ impl FrameReader {
         if self.has_frame() {
             return self.take().map(Some);
         }
-        if self.unused() >= HEADER_BYTES {
-            announced(&self.buffer[self.start..], self.limit)?;
+        if self.unused() >= LENGTH_BYTES {
+            announced(&self.buffer[self.start..self.end], self.limit)?;
         }
         Ok(None)
     }

@@ -84,8 +84,21 @@ fn every_flipped_bit_is_noticed() {
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
-        // A length that is too short leaves bytes over, one that is too long never comes to its end.
         malformed(&flipped);
+    }
+}
+
+#[test]
+fn a_damaged_length_is_noticed_at_once_and_not_when_so_much_has_come() {
+    for bit in 0..LENGTH_BYTES * 8 {
+        let mut bytes = frame(&vec![9u8; 10]);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let (mut calling, called) = connection();
+        // The connection stays open: without the checksum the rest would be waited for.
+        calling.write_all(&bytes).unwrap();
+        let mut reader = FrameReader::new(called, 300_000);
+        let error = reader.read::<Vec<u8>>(Some(Instant::now() + Duration::from_secs(20))).unwrap_err();
+        assert!(matches!(error, FrameError::Malformed { .. }), "bit {bit}: {error}");
     }
 }
 
@@ -98,7 +111,7 @@ fn a_length_that_lies_costs_no_memory() {
     assert!(what.contains("300001 bytes") && what.contains("at most 300000"), "{what}");
 
     // Within the limit, but nothing comes: the buffer is as small as what has come.
-    bytes[..4].copy_from_slice(&300_000u32.to_le_bytes());
+    bytes[..HEADER_BYTES].copy_from_slice(&header(&vec![0; 300_000]));
     let (mut calling, called) = connection();
     calling.write_all(&bytes).unwrap();
     calling.shutdown(Shutdown::Write).unwrap();
@@ -122,9 +135,7 @@ fn a_large_buffer_is_given_back() {
 fn trailing_bytes_in_a_frame_are_refused() {
     let mut payload = codec::encode(&vec![1u8, 2]);
     payload.push(0);
-    let mut bytes = (payload.len() as u32).to_le_bytes().to_vec();
-    bytes.extend_from_slice(&crc32c::crc32c(&payload).to_le_bytes());
-    bytes.extend_from_slice(&payload);
+    let bytes = [&header(&payload)[..], &payload].concat();
     let (length, what) = malformed(&bytes);
     assert_eq!(length, bytes.len() as u64);
     assert!(what.contains("followed by 1 bytes"), "{what}");

@@ -18,7 +18,7 @@ use crate::role::Server;
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 const MAGIC: &[u8; 4] = b"PXKV";
 /// The version of everything said on a connection.
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 const PREAMBLE_BYTES: usize = 6;
 /// The largest frame of a handshake, in bytes.
 pub const HANDSHAKE_FRAME_MAX_BYTES: usize = 1 << 10;
@@ -84,7 +84,8 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-fn preamble() -> Vec<u8> {
+/// The first words of every connection.
+pub fn preamble() -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes

@@ -72,7 +72,7 @@ fn what_is_no_greeting_is_counted_and_refused() {
         (other_version, 6, &*format!("version 99 of the protocol, this server {VERSION}")),
         (b"PX".to_vec(), 2, "closed after 2 of 6"),
         (unfinished, 10, "closed after 10 of"),
-        (other_words, 18, "not a Hello"),
+        (other_words, 22, "not a Hello"),
         (too_long, 2_009, "at most 1024 are taken"),
     ];
     for (bytes, count, reason) in cases {

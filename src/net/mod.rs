@@ -12,7 +12,7 @@ pub use frame::{
     write_now,
 };
 pub use handshake::{
-    Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, greet, greeting, turn_away,
+    Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, greet, greeting, preamble, turn_away,
 };
 pub use link::{Link, LinkState, Watcher};
 pub use listener::{Connections, allow_many_sockets, bind, listen};

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 /// Before the first frame of a connection: the caller's raw words.
 const PREAMBLE_BYTES: usize = 6;
-/// Before the payload of a frame: its length and its checksum.
-const HEADER_BYTES: usize = 8;
+/// Before the payload of a frame: its length, and two checksums.
+const HEADER_BYTES: usize = 12;
 /// What claims to be longer is no frame: it is passed on as it is, and so is all that follows.
 const FRAME_MAX_BYTES: usize = 8 << 20;
 /// So many frames of a link are remembered, to be said again.
@@ -102,12 +102,12 @@ mod tests {
     use super::*;
 
     fn frame(payload: &[u8]) -> Vec<u8> {
-        [&(payload.len() as u32).to_le_bytes()[..], &[9; 4], payload].concat()
+        [&(payload.len() as u32).to_le_bytes()[..], &[9; 8], payload].concat()
     }
 
     #[test]
     fn a_stream_comes_out_as_it_went_in_whatever_it_is_cut_into() {
-        let greeting = [&b"PXKV\x03\x00"[..], &frame(b"hello")].concat();
+        let greeting = [&b"PXKV\x04\x00"[..], &frame(b"hello")].concat();
         let stream = [greeting.clone(), frame(b"one"), frame(b""), frame(b"three")].concat();
         for step in 1..=stream.len() {
             let (mut splitter, mut pieces) = (Splitter::default(), Vec::new());

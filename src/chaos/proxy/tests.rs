@@ -112,15 +112,15 @@ fn connections_break_after_so_many_bytes_and_bits_go_wrong() {
 
 #[test]
 fn messages_come_twice_and_old_ones_again_but_no_introduction() {
-    let frame = |payload: u8| [&1u32.to_le_bytes()[..], &[0; 4], &[payload]].concat();
+    let frame = |payload: u8| [&1u32.to_le_bytes()[..], &[0; 8], &[payload]].concat();
     let net = net(true);
     let mut stream = call(&net);
-    let greeting = [&b"PXKV\x03\x00"[..], &frame(b'g')].concat();
+    let greeting = [&b"PXKV\x04\x00"[..], &frame(b'g')].concat();
     assert_eq!(echo(&mut stream, &greeting), Some(greeting));
     assert_eq!(echo(&mut stream, &frame(b'a')), Some(frame(b'a')));
     net.begin(1, &[HERE], Effect::Repeat { per_mille: 1_000 });
     stream.write_all(&frame(b'b')).unwrap();
-    let mut heard = vec![0; 27];
+    let mut heard = vec![0; 39];
     stream.read_exact(&mut heard).unwrap();
     assert_eq!(heard, [frame(b'b'), frame(b'b'), frame(b'a')].concat());
 }
