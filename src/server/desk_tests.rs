@@ -5,7 +5,7 @@ use super::*;
 use crate::kv::{Saved, Written};
 use crate::paxos::{RoleName, Slot};
 
-const ID: CommandId = CommandId(3, 1);
+const ID: CommandId = CommandId::new(3, 0, 1);
 const DIED: Unknown = Unknown::RoleDied(RoleName::Learner);
 const DOWN: WhyNotApplied = WhyNotApplied::RoleDown(RoleName::Learner);
 
@@ -67,7 +67,7 @@ fn each_waiter_of_a_command_is_told_once_and_no_other() {
     let at = desk();
     at.write("first", ID);
     at.write("retry", ID);
-    at.write("other", CommandId(3, 2));
+    at.write("other", CommandId::new(3, 0, 2));
     at.desk.applied(ID, applied(7), &from(1));
     at.desk.applied(ID, applied(8), &from(2));
     at.desk.not_applied(ID, WhyNotApplied::Busy, &from(3));
@@ -132,9 +132,9 @@ fn a_write_that_was_not_handed_over_is_refused_alone_and_only_if_nobody_has_told
     at.desk.refuse_write(ID, retry, WhyNotApplied::Busy);
     assert_eq!(at.told(), [said("retry", Reply::NotApplied(WhyNotApplied::Busy))]);
     // The role has died between the registration and the refusal: what it said then stands.
-    let late = at.write("late", CommandId(3, 2));
+    let late = at.write("late", CommandId::new(3, 0, 2));
     at.desk.role_died(DIED, None);
-    at.desk.refuse_write(CommandId(3, 2), late, DOWN);
+    at.desk.refuse_write(CommandId::new(3, 0, 2), late, DOWN);
     assert_eq!(at.told(), [said("first", Reply::Unknown(DIED)), said("late", Reply::Unknown(DIED))]);
     assert!(at.is_empty(), "an entry of nobody is no entry");
 }

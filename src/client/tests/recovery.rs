@@ -16,7 +16,7 @@ fn writes(cluster: &FakeCluster) -> Vec<(u8, u64, u64, u64)> {
 }
 
 /// (server, nonce) of each OPEN.
-fn opens(cluster: &FakeCluster) -> Vec<(u8, u64)> {
+fn opens(cluster: &FakeCluster) -> Vec<(u8, u128)> {
     let nonce = |(server, request)| match request {
         Request::Open { nonce } => Some((server, nonce)),
         _ => None,
