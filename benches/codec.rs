@@ -37,7 +37,14 @@ fn frames(criterion: &mut Criterion) {
     let ballot = Ballot { round: 7, server: Server(1) };
     let op = |size| Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; size], if_version: None };
     for size in [100, 10_000] {
-        let command = kv::Command::Write { session: 1, nonce: 1 << 100, sequence: 9, first_open: 9, label: String::new(), op: op(size) };
+        let command = kv::Command::Write {
+            session: 1,
+            nonce: 1 << 100,
+            sequence: 9,
+            first_open: 9,
+            label: String::new(),
+            op: op(size),
+        };
         let message = Message::Accept { ballot, first: Slot(1_000), values: vec![Value::Command(command.to_paxos())] };
         let accept = Envelope { context: Context::default(), message: message.into() };
         both_ways(criterion, &format!("ACCEPT of a {size}-byte value"), &accept, PEER_FRAME_MAX_BYTES);

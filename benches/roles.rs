@@ -46,7 +46,9 @@ fn write_of_many(slot: u64) -> Value {
     let key = format!("key-{:012}", slot.wrapping_mul(0x9e37_79b9) % 10_000).into_bytes();
     let op = Op::Put { key, value: vec![7; 100], if_version: None };
     let label = String::new();
-    Value::Command(kv::Command::Write { session, nonce: session.into(), sequence, first_open: sequence, label, op }.to_paxos())
+    Value::Command(
+        kv::Command::Write { session, nonce: session.into(), sequence, first_open: sequence, label, op }.to_paxos(),
+    )
 }
 
 /// One turn of a role with this mail; gives what it wants done.

@@ -440,7 +440,8 @@ impl Walk {
         let learners: Vec<_> =
             self.cluster.servers().filter_map(|s| self.cluster.node(s).learner.role.as_ref()).collect();
         let opened = |learner: &&paxos::Learner<Kv>| {
-            learner.applied() == self.ghost.highest_chosen() && learner.machine().sessions().opened_by(last.1).is_some()
+            learner.applied() == self.ghost.highest_chosen()
+                && learner.machine().sessions().opened_by(last.nonce).is_some()
         };
         learners.iter().all(opened)
     }

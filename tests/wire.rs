@@ -229,7 +229,9 @@ fn golden_bytes() {
         message(Message::Read { id: 1 << 40 }),
         message(Message::ReadAnswer { id: 1, slot }),
         message(Message::Fill { slot }),
-        message(Message::Forward { commands: vec![Command { id: CommandId::new(5, 0, 6), payload: b"xyz"[..].into() }] }),
+        message(Message::Forward {
+            commands: vec![Command { id: CommandId::new(5, 0, 6), payload: b"xyz"[..].into() }],
+        }),
         message(Message::Refused { leader: Some(ballot) }),
         message(Message::Heartbeat { ballot }),
         message(Message::HeartbeatAnswer { ballot }),

@@ -263,7 +263,14 @@ mod tests {
             let label = "l".repeat(length);
             let open = Command::Open { nonce: 0, label: label.clone() };
             assert_eq!((open.label(), open.is_well_formed()), (label.as_str(), fits));
-            let write = Command::Write { session: 1, nonce: 9, sequence: 1, first_open: 1, label: label.clone(), op: put(1, 1) };
+            let write = Command::Write {
+                session: 1,
+                nonce: 9,
+                sequence: 1,
+                first_open: 1,
+                label: label.clone(),
+                op: put(1, 1),
+            };
             assert_eq!((write.label(), write.is_well_formed()), (label.as_str(), fits));
         }
     }

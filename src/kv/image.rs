@@ -31,7 +31,7 @@ pub enum Piece {
         session: Session,
     },
     /// Which history it is a state of.
-    History(u128),
+    History(u64),
 }
 
 impl Piece {
@@ -40,7 +40,7 @@ impl Piece {
         match self {
             Piece::Key { key, entry } => 24 + key.len() + entry.value.as_ref().map_or(0, Vec::len),
             Piece::Session { session, .. } => 48 + session.size(),
-            Piece::History(_) => 24,
+            Piece::History(_) => 16,
         }
     }
 }
@@ -107,7 +107,7 @@ impl Changed {
     }
 
     /// The changes, to be written down.
-    pub(super) fn take(&mut self, store: &mut Store, sessions: &Sessions, history: u128) -> Changes {
+    pub(super) fn take(&mut self, store: &mut Store, sessions: &Sessions, history: u64) -> Changes {
         assert!(self.taken == Names::default(), "one checkpoint at a time");
         self.taken = std::mem::take(&mut self.since);
         let Names { keys, sessions: ids, history: is_new_history, is_whole } = &self.taken;

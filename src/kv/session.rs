@@ -360,7 +360,7 @@ mod tests {
 
     /// A write of a session that was opened with this nonce; each number has a command of its own.
     fn named(nonce: u128, session: u64, sequence: u64, first_open: u64) -> Named {
-        Named { session, nonce, sequence, first_open, what: 1_000 + sequence }
+        Named { session, nonce, sequence, first_open, what: sequence.wrapping_add(1_000) }
     }
 
     /// A write of session 1, as opened with nonce 7.
@@ -481,7 +481,9 @@ mod tests {
             sessions.open(Slot(session), u128::from(session));
             assert_eq!(write_as(&mut sessions, session.into(), 10 + session, session, 1), new(10 + session));
         }
-        (20..1_000).for_each(|slot| drop(sessions.open(Slot(slot), slot.into())));
+        for slot in 20..1_000 {
+            sessions.open(Slot(slot), slot.into());
+        }
         for session in 1..=3 {
             assert_eq!(write_as(&mut sessions, session.into(), 1_000 + session, session, 1), known(10 + session));
         }

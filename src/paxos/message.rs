@@ -36,15 +36,15 @@ impl CommandId {
     }
 
     /// What may be shown of the nonce: enough to tell the commands of a run apart, and far too little to guess it.
-    pub fn nonce_tag(&self) -> u32 {
-        xxh3_64(&self.nonce.to_le_bytes()) as u32
+    pub fn nonce_tag(&self) -> u16 {
+        xxh3_64(&self.nonce.to_le_bytes()) as u16
     }
 }
 
 impl Debug for CommandId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.session {
-            0 => write!(f, "#0-~{:08x}", self.nonce_tag()),
+            0 => write!(f, "#0-~{:04x}", self.nonce_tag()),
             session => write!(f, "#{session}-{}", self.sequence),
         }
     }
@@ -119,7 +119,7 @@ impl Value {
     pub fn size(&self) -> usize {
         match self {
             Value::Noop => 16,
-            Value::Command(command) => 64 + command.payload.len(),
+            Value::Command(command) => 40 + command.payload.len(),
         }
     }
 }

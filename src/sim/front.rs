@@ -35,7 +35,15 @@ impl SimServer {
             None => context,
         };
         process.tokens += 1;
-        let waiter = Waiter { token: process.tokens, client, number, context, since: nature.now(), write: None, has_seen_all: true };
+        let waiter = Waiter {
+            token: process.tokens,
+            client,
+            number,
+            context,
+            since: nature.now(),
+            write: None,
+            has_seen_all: true,
+        };
         match request {
             Request::Open { nonce } => self.write(nature, waiter, Command::Open { nonce, label }),
             Request::Write { session, nonce, sequence, first_open, op } => {
@@ -143,13 +151,7 @@ impl SimServer {
     }
 
     /// Whoever waits for a command is told.
-    pub fn tell_write(
-        &mut self,
-        nature: &mut Nature,
-        id: CommandId,
-        reply: impl Fn(bool) -> Reply,
-        context: &Context,
-    ) {
+    pub fn tell_write(&mut self, nature: &mut Nature, id: CommandId, reply: impl Fn(bool) -> Reply, context: &Context) {
         let told = self.process.as_mut().map(|process| process.desk.tell_write(id, reply, context));
         for one in told.into_iter().flatten() {
             self.reply(nature, one);

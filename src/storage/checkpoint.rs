@@ -8,7 +8,7 @@
 //! ```text
 //! keys      key -> what it holds, as the codec writes it
 //! sessions  name -> all that is known of the session
-//! meta      "format", "owner", "slot", "digest", "history high", "history low" -> a number each
+//! meta      "format", "owner", "slot", "digest", "history" -> a number each
 //! ```
 //!
 //! Nothing that is read is believed before all of it is: the file's own checksums are checked when it is opened, and the
@@ -55,8 +55,8 @@ const KEYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("keys");
 const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const FORMAT: u64 = 3;
-/// The upper and the lower half of the name of the history.
-const HISTORY: [&str; 2] = ["history high", "history low"];
+/// The place of the number of the history.
+const HISTORY: &str = "history";
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, Error)]
@@ -234,9 +234,7 @@ impl<F: Files> Checkpoint<F> {
             let mut meta = writing.open_table(META).map_err(broken("write"))?;
             // A state that replaces another one has its own history, or none yet.
             if let Some(history) = history.or(changes.is_whole.then_some(0)) {
-                for (name, half) in HISTORY.into_iter().zip([history >> 64, history]) {
-                    meta.insert(name, half as u64).map_err(broken("write"))?;
-                }
+                meta.insert(HISTORY, history).map_err(broken("write"))?;
             }
             let slot = if museum::is(Bug::B20) { mark.slot.previous() } else { mark.slot };
             for (name, number) in [("format", FORMAT), ("owner", owner), ("slot", slot.0), ("digest", mark.digest)] {
@@ -444,11 +442,7 @@ fn read_until(
         }
     }
     let meta = at.open_table(META).map_err(broken("read"))?;
-    let mut history = 0;
-    for name in HISTORY {
-        let half = meta.get(name).map_err(broken("read"))?.map_or(0, |half| half.value());
-        history = history << 64 | u128::from(half);
-    }
+    let history = meta.get(HISTORY).map_err(broken("read"))?.map_or(0, |history| history.value());
     if history != 0 {
         take(Piece::History(history));
     }

@@ -109,7 +109,8 @@ impl<D: Disk<AcceptorRecord>, R: Kind> Disk<R> for Records<D, R> {
         let entries: Vec<AcceptorRecord> = records
             .iter()
             .map(|record| {
-                let command = Command { id: CommandId::new(R::NUMBER, 0, next.0), payload: codec::encode(record).into() };
+                let command =
+                    Command { id: CommandId::new(R::NUMBER, 0, next.0), payload: codec::encode(record).into() };
                 let entry = Entry { slot: next, ballot: NOBODYS, value: Value::Command(command) };
                 next = next.next();
                 AcceptorRecord::Accepted(entry)

@@ -12,7 +12,8 @@ use super::field::{AcceptedSlots, Digest, MaybeBallot, Millis, Nacks, Seconds, S
 use super::line::{Line, LineId, Process, RoleTag, clean_label, clean_why};
 use super::text::Text;
 use super::word::{
-    Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status, Told, Voted,
+    Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status,
+    Told, Voted,
 };
 use crate::paxos::{Ballot, Refused, Slot};
 use crate::role::{Server, Servers};
@@ -105,7 +106,7 @@ made_of! {
     Ballot: (u64, Server) => |(round, server)| Ballot { round, server };
     TransactionId: (u64, Server) => |(number, coordinator)| TransactionId { number, coordinator };
     CommandName: (u64, u64) => |(session, sequence)| match session {
-        0 => CommandName::Open(sequence as u32),
+        0 => CommandName::Open(sequence as u16),
         session => CommandName::Write { session, sequence },
     };
     SlotFrom: Slot => SlotFrom;

@@ -12,7 +12,8 @@ use super::field::{
 };
 use super::text::Text;
 use super::word::{
-    Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status, Told, Voted,
+    Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status,
+    Told, Voted,
 };
 use crate::paxos::{Ballot, Refused, Slot};
 use crate::role::{Server, Servers};

@@ -325,7 +325,8 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_command_are_shown_as_that() {
-        let value = Value::Command(paxos::Command { id: CommandId::new(9, 0, 9), payload: [0xff, 1, 2].as_slice().into() });
+        let value =
+            Value::Command(paxos::Command { id: CommandId::new(9, 0, 9), payload: [0xff, 1, 2].as_slice().into() });
         let fact = LearnerFact::Learned { slot: Slot(7), ballot: ballot("5.1"), value, outcome: Outcome::Unreadable };
         let shown = line(learner(&fact, Servers::first(5), &context()));
         assert!(

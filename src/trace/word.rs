@@ -168,7 +168,7 @@ words! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CommandName {
     /// One that opens a session: a part of a hash of its nonce. Two may have the same.
-    Open(u32),
+    Open(u16),
     /// A write.
     Write {
         /// The slot where its session was opened.
@@ -191,14 +191,14 @@ impl From<CommandId> for CommandName {
 impl Word for CommandName {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            CommandName::Open(tag) => write!(to, "0-~{tag:08x}"),
+            CommandName::Open(tag) => write!(to, "0-~{tag:04x}"),
             CommandName::Write { session, sequence } => write!(to, "{session}-{sequence}"),
         }
     }
 
     fn parse(text: &str) -> Option<CommandName> {
         match text.split_once('-')? {
-            ("0", tag) => Some(CommandName::Open(u32::from_str_radix(tag.strip_prefix('~')?, 16).ok()?)),
+            ("0", tag) => Some(CommandName::Open(u16::from_str_radix(tag.strip_prefix('~')?, 16).ok()?)),
             (session, sequence) => {
                 Some(CommandName::Write { session: session.parse().ok()?, sequence: sequence.parse().ok()? })
             }

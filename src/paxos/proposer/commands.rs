@@ -366,7 +366,11 @@ mod tests {
         (0..SPOKEN_MAX as u64).for_each(|sequence| commands.proposed(CommandId::new(9, 0, sequence)));
         commands.proposed(CommandId::new(9, 0, 5));
         assert!(commands.push(sized(1, 0), 1, false));
-        assert_eq!(commands.give_up(1, false), [CommandId::new(4, 0, 1)], "it has room for all, and this is none of them");
+        assert_eq!(
+            commands.give_up(1, false),
+            [CommandId::new(4, 0, 1)],
+            "it has room for all, and this is none of them"
+        );
         commands.proposed(CommandId::new(9, 0, u64::MAX));
         assert!(commands.push(sized(2, 0), 1, false));
         assert_eq!(commands.give_up(1, false), [], "it may be any");
