@@ -77,6 +77,11 @@ impl Session {
         self.open.is_none().then_some(self.nonce)
     }
 
+    /// What anybody can guess: the session's slot and the number of its last write.
+    pub(crate) fn public(&self) -> Option<(u64, u64)> {
+        Some((self.open?, self.last))
+    }
+
     /// A server has said that the OPEN was applied.
     pub fn opened(&mut self, session: u64) {
         self.open = Some(session);

@@ -14,8 +14,8 @@ use super::network::Node;
 use super::server::time_of;
 use crate::client::lines::Lines;
 use crate::client::{ClientError, NoReply, Nonces, Pauses, SESSIONS_MAX, Session, Tries, Try, TryEnd, WriteId, asked};
-use crate::kv::{Op, Written};
-use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Reply, Request, frame, unframe};
+use crate::kv::{Op, SEQUENCE_MAX, SPAN, Written};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Reply, Request, WhyNotApplied, frame, unframe};
 use crate::paxos::CommandId;
 use crate::random::Random;
 use crate::role::{Server, Servers};
@@ -23,6 +23,19 @@ use crate::trace::{Process, Trace};
 
 /// How long one server is waited for before the next is asked.
 const TRY: Micros = SECOND;
+/// The number of every request of a stranger: no client ever gets there.
+pub const STRANGER: u64 = u64::MAX;
+
+/// A stranger has got a reply.
+fn told_a_stranger(nature: &mut Nature, reply: &Reply) {
+    match reply {
+        Reply::NotApplied(WhyNotApplied::Expired) => nature.mark(Mark::StrangerRefused),
+        Reply::Applied { slot, .. } => {
+            nature.ghost.require(40, false, || format!("a stranger was told what slot {slot} came to"));
+        }
+        _ => {}
+    }
+}
 
 /// What a client does one after the other.
 #[derive(Clone, Debug)]
@@ -241,6 +254,9 @@ impl SimClient {
     /// Bytes from a server.
     pub fn hears(&mut self, nature: &mut Nature, server: Server, bytes: &[u8]) {
         let reply = unframe::<ClientReply>(bytes, CLIENT_FRAME_MAX_BYTES);
+        if let Ok(ClientReply { number: STRANGER, reply, .. }) = reply {
+            return told_a_stranger(nature, &reply);
+        }
         let ours = |reply: &ClientReply| server == self.server && reply.number == self.frames;
         if reply.as_ref().is_ok_and(|reply| !ours(reply)) || !matches!(self.state, State::Asking(_)) {
             return;
@@ -282,6 +298,26 @@ impl SimClient {
             (other, _) => nature.ghost.require(16, false, || format!("{:?} was answered by {other:?}", asking.request)),
         }
         self.think(nature);
+    }
+
+    /// What somebody says who knows the number of this client's session, and not its nonce.
+    pub fn as_a_stranger_would(&self, nature: &mut Nature) -> Vec<Request> {
+        let mut said = Vec::new();
+        for _ in 0..nature.random.within(0..=3) {
+            let nonce = u128::from(nature.random.next());
+            nature.ghost.asked(CommandId::opening(nonce), None);
+            said.push(Request::Open { nonce });
+        }
+        let Some((session, last)) = self.session.public() else { return said };
+        let nonce = u128::from(nature.random.next());
+        let sequence = nature.one_of(&[last, last + 1, last + SPAN, SEQUENCE_MAX]).unwrap_or(1).max(1);
+        let first_open = nature.one_of(&[1, last, sequence]).unwrap_or(1).max(1);
+        let op = Op::Put { key: b"k1".to_vec(), value: b"a stranger's".to_vec(), if_version: None };
+        if first_open <= sequence && sequence - first_open < SPAN {
+            nature.ghost.asked(CommandId::new(session, nonce, sequence), Some(op.clone()));
+            said.push(Request::Write { session, nonce, sequence, first_open, op });
+        }
+        said
     }
 
     fn think(&mut self, nature: &mut Nature) {

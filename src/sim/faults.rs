@@ -72,6 +72,8 @@ faults! {
     DiskError = "disk-error", "a write or sync fails once";
     DiskFull = "disk-full", "a disk is full, and later is not";
     SlowSync = "slow-sync", "syncs take up to half a second, or hang for seconds";
+    BegunAnew = "begun-anew", "all servers begin a new history on empty folders, and the clients live on";
+    Stranger = "stranger", "somebody opens sessions without end, and writes in those of others";
 }
 
 impl FromStr for Fault {
@@ -237,6 +239,8 @@ impl World {
             Fault::LostFolder => self.lose_folder(server),
             Fault::DiskFull => self.fill_disk(server),
             Fault::SlowSync => self.slow_sync(server),
+            Fault::BegunAnew => self.begin_anew(),
+            Fault::Stranger => self.a_stranger_speaks(server),
         }
     }
 

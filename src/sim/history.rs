@@ -63,6 +63,8 @@ pub struct Operation {
     pub heard: Heard,
     /// The write's name.
     pub id: Option<CommandId>,
+    /// In which of the cluster's histories it began, and ended if it did.
+    pub epochs: (u32, Option<u32>),
 }
 
 /// An operation in the words of the model.
@@ -75,6 +77,13 @@ impl Operation {
         self.heard != Heard::Refused && !never_sent
     }
 
+    /// Whether it may have been done in this of the cluster's histories. A read is of the one that answered it.
+    fn may_be_of(&self, epoch: u32) -> bool {
+        let (began, ended) = self.epochs;
+        let is_within = began <= epoch && ended.is_none_or(|ended| epoch <= ended);
+        is_within && (matches!(self.what, What::Write(_)) || ended == Some(epoch))
+    }
+
     /// Whether its client knows what came of it.
     pub fn has_result(&self) -> bool {
         matches!(self.heard, Heard::Wrote(..) | Heard::Read(..))
@@ -85,6 +94,8 @@ impl Operation {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     operations: Vec<Operation>,
+    /// So many times the cluster was begun anew.
+    epoch: u32,
 }
 
 impl History {
@@ -101,13 +112,26 @@ impl History {
     fn end(&mut self, operation: usize, (moment, at): (u64, Micros), heard: Heard) {
         let operation = &mut self.operations[operation];
         (operation.ended, operation.at, operation.heard) = (Some(moment), Some(at), heard);
+        operation.epochs.1 = Some(self.epoch);
+    }
+
+    /// The cluster has begun anew.
+    pub fn begin_anew(&mut self) {
+        self.epoch += 1;
+    }
+
+    /// Each of the cluster's histories is that of a store of its own.
+    fn epochs(&self) -> impl Iterator<Item = u32> + use<> {
+        0..=self.epoch
     }
 
     /// The slot witness: sorted by the slots that the replies name, the results are those of one store, and whatever
     /// ended before something else began stands before it. No search is needed, and every client's word is checked.
     pub fn check_slots(&self) -> Result<(), Violation> {
-        self.replay()?;
-        self.agrees_with_time()
+        self.epochs().try_for_each(|epoch| {
+            self.replay(epoch)?;
+            self.agrees_with_time(epoch)
+        })
     }
 
     /// The search: some order of all operations, each between its call and its end, gives every result. Operations whose
@@ -115,6 +139,10 @@ impl History {
     ///
     /// A search that finds no end has failed too, as one that nobody can trust.
     pub fn check_search(&self) -> Result<(), Violation> {
+        self.epochs().try_for_each(|epoch| self.search(epoch))
+    }
+
+    fn search(&self, epoch: u32) -> Result<(), Violation> {
         let deadline = Instant::now() + NEVER;
         let mut by_key: BTreeMap<&[u8], Vec<Asked<'_>>> = BTreeMap::new();
         let read = self.operations.iter().filter_map(|one| match &one.heard {
@@ -122,7 +150,7 @@ impl History {
             _ => None,
         });
         let model = Versioned { start: Start::Empty, values: Values::read(read) };
-        for operation in self.operations.iter().filter(|one| one.may_count()) {
+        for operation in self.operations.iter().filter(|one| one.may_count() && one.may_be_of(epoch)) {
             let (key, call) = match &operation.what {
                 What::Get { key } => (key.as_slice(), Call::Get),
                 What::Write(Op::Delete { key }) => (key.as_slice(), Call::Delete),
@@ -140,6 +168,8 @@ impl History {
                 }
                 Heard::Unknown | Heard::Refused => None,
             };
+            // What is known to have happened in one history may have left a copy in those before.
+            let outcome = outcome.filter(|_| operation.epochs.1 == Some(epoch));
             by_key.entry(key).or_default().push((operation, call, outcome));
         }
         for (key, all) in by_key {
@@ -167,10 +197,15 @@ impl History {
         Ok(())
     }
 
-    fn replay(&self) -> Result<(), Violation> {
+    /// The operations whose result was heard in this epoch.
+    fn heard_in(&self, epoch: u32) -> impl Iterator<Item = &Operation> {
+        self.operations.iter().filter(move |one| one.epochs.1 == Some(epoch))
+    }
+
+    fn replay(&self, epoch: u32) -> Result<(), Violation> {
         let broken = |what: String| Err(Violation { invariant: 19, what });
         let mut by_slot: BTreeMap<Slot, Vec<&Operation>> = BTreeMap::new();
-        for operation in &self.operations {
+        for operation in self.heard_in(epoch) {
             if let Heard::Wrote(slot, _) | Heard::Read(slot, ..) = operation.heard {
                 by_slot.entry(slot).or_default().push(operation);
             }
@@ -206,10 +241,10 @@ impl History {
     }
 
     /// A write stands at its slot, a read behind it.
-    fn agrees_with_time(&self) -> Result<(), Violation> {
+    fn agrees_with_time(&self, epoch: u32) -> Result<(), Violation> {
         let mut called: Vec<(u64, (Slot, bool))> = Vec::new();
         let mut ended: Vec<(u64, (Slot, bool))> = Vec::new();
-        for operation in &self.operations {
+        for operation in self.heard_in(epoch) {
             let place = match operation.heard {
                 Heard::Wrote(slot, _) => (slot, false),
                 Heard::Read(slot, ..) => (slot, true),
@@ -271,7 +306,9 @@ impl Nature {
     /// A client asks for something.
     pub fn history_begins(&mut self, client: usize, what: What) -> usize {
         let called = self.moment();
-        let operation = Operation { client, what, called, ended: None, at: None, heard: Heard::Unknown, id: None };
+        let epochs = (self.history.epoch, None);
+        let operation =
+            Operation { client, what, called, ended: None, at: None, heard: Heard::Unknown, id: None, epochs };
         self.history.operations.push(operation);
         self.history.operations.len() - 1
     }

@@ -114,6 +114,14 @@ impl Ghost {
         }
     }
 
+    /// A new history begins on empty folders. What clients have asked for goes on, and what they were told of it.
+    pub fn begin_anew(&mut self, protocol: Protocol) {
+        let new = Ghost::new(protocol, self.quorums, self.machine.empty());
+        let old = std::mem::replace(self, new);
+        (self.violation, self.consequences_only) = (old.violation, old.consequences_only);
+        (self.asked, self.refused) = (old.asked, old.refused);
+    }
+
     /// The first rule that was broken.
     pub fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()

@@ -65,6 +65,8 @@ marks! {
     MailboxFull = "a mailbox was full",
     PartOfASend = "a role crashed with a part of its messages sent",
     ClientReset = "a client's connection was reset",
+    BegunAnew = "a new history began under living clients",
+    StrangerRefused = "a stranger's write in another client's session was refused",
     // The network.
     FrameLost = "a frame was lost",
     FrameLate = "a frame was late by seconds",
@@ -171,10 +173,11 @@ impl Mark {
     /// Whether it is about networks, processes, disks and clients, and not about what a protocol does with them.
     fn is_of_any(self) -> bool {
         use Mark::{
-            ClientReset, Duplicate, Expired, FailedOver, FileUnreadable, FrameLost, MailboxFull, Mismatch, PartOfASend,
-            ToldUnknown,
+            BegunAnew, ClientReset, Duplicate, Expired, FailedOver, FileUnreadable, FrameLost, MailboxFull, Mismatch,
+            PartOfASend, StrangerRefused, ToldUnknown, WentOnInNewSession,
         };
         let others = [
+            BegunAnew,
             ClientReset,
             Duplicate,
             Expired,
@@ -183,7 +186,9 @@ impl Mark {
             MailboxFull,
             Mismatch,
             PartOfASend,
+            StrangerRefused,
             ToldUnknown,
+            WentOnInNewSession,
         ];
         // A disk that forgets for good is beyond this protocol: nobody else knows what one server has promised.
         let is_of_crashes = (Mark::Killed..=Mark::WallClockJumped).contains(&self);

@@ -279,6 +279,14 @@ impl Nature {
         choices.get(self.random.within(0..=last as u64) as usize)
     }
 
+    /// A new history begins on empty folders. What was said in the last one is heard by nobody: its connections are gone.
+    pub fn begin_anew(&mut self, plan: &Plan) {
+        self.queue.retain(|due| !matches!(due.event, Event::Frame { .. }));
+        self.network.forget_all();
+        self.ghost.begin_anew(plan.protocol);
+        self.history.begin_anew();
+    }
+
     /// Something worth a mark was reached.
     pub fn mark(&mut self, mark: Mark) {
         self.marks.reach(mark);

@@ -121,6 +121,11 @@ impl Network {
     }
 
     /// Nothing that a server has said arrives any more: it was said with another disk than it has now, on connections that
+    /// Nothing comes again of what was ever sent.
+    pub fn forget_all(&mut self) {
+        self.old.clear();
+    }
+
     /// were begun with that disk.
     pub fn forget(&mut self, server: Server) {
         let from = Node::Server(server);

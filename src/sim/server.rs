@@ -160,6 +160,12 @@ impl SimServer {
         }
     }
 
+    /// It gets an empty folder, as on the first day. Its process does not run.
+    pub fn begin_anew(&mut self, storage: u64) {
+        (self.folder, self.storage) = (Folder::default(), storage);
+        (self.is_checkpoint_harmed, self.harmed_in, self.is_stranger) = (false, None, false);
+    }
+
     /// The last slot that its learner has applied; None if there is no learner, or one that is wrong.
     pub fn applied(&self) -> Option<(Slot, u64)> {
         if !self.protocol.is_paxos() {

@@ -57,6 +57,7 @@ pub fn name_of(invariant: u8) -> &'static str {
         37 => "a transaction is committed or aborted, and never both",
         38 => "whoever is prepared decides nothing alone",
         39 => "a commit has the votes of all",
+        40 => "nobody writes in another client's session",
         UNDECIDED => "every history is decided",
         _ => "no name",
     }
@@ -65,5 +66,5 @@ pub fn name_of(invariant: u8) -> &'static str {
 /// Whether breaking it harms somebody: a replica differs, an acknowledged write is gone, a client is misled, or nothing
 /// moves. The other rules are those that prevent it, and are noticed earlier.
 pub fn is_consequence(invariant: u8) -> bool {
-    matches!(invariant, 1 | 13 | 14 | 15 | 16 | 19 | 27 | 37 | UNDECIDED)
+    matches!(invariant, 1 | 13 | 14 | 15 | 16 | 19 | 27 | 37 | 40 | UNDECIDED)
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use super::client::{SimClient, Wish};
+use super::client::{STRANGER, SimClient, Wish};
 use super::faults::Trouble;
 use super::folder::{ROOM_RETRY, Refusal};
 use super::invariants::Violation;
@@ -19,14 +19,19 @@ use super::plan::Plan;
 use super::server::SimServer;
 use crate::client::NoReply;
 use crate::kv::Op;
+use crate::net::{ClientRequest, frame};
 use crate::paxos::Slot;
 use crate::role::{Server, Servers};
 use crate::storage::disk::{Failure, Files};
+use crate::trace::Context;
 
 /// In so much virtual time without faults everything must be done and equal.
 pub const LIVENESS: Micros = 30 * SECOND;
 /// A run has at most so many events: a run that has more never ends.
 const EVENTS_MAX: u64 = 5_000_000;
+
+/// A run has at most so many histories after its first: each needs time to be worth something.
+const HISTORIES_MAX: u32 = 2;
 
 /// How a process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +126,8 @@ pub struct World {
     /// All servers have taken part.
     has_begun: bool,
     faults_are_over: bool,
+    /// So many histories have begun, the first one not counted.
+    histories: u32,
     events: u64,
 }
 
@@ -137,6 +144,7 @@ impl World {
             lost: Servers::NONE,
             has_begun: false,
             faults_are_over: false,
+            histories: 0,
             events: 0,
             plan,
         };
@@ -496,6 +504,35 @@ impl World {
             if !self.nature.network.is_cut(Node::Server(server), Node::Server(other)) && self.nature.chance(700) {
                 self.at(other, |one, nature| one.loses_peer(nature, server));
             }
+        }
+    }
+
+    /// The cluster is stopped and begun anew on empty folders; its clients live on, and know nothing of it.
+    pub fn begin_anew(&mut self) {
+        if self.histories >= HISTORIES_MAX || !self.has_begun() {
+            return;
+        }
+        self.histories += 1;
+        self.nature.mark(Mark::BegunAnew);
+        for server in self.plan.cluster().iter() {
+            self.stop(server, Death::Process);
+        }
+        self.nature.begin_anew(&self.plan);
+        (self.lost, self.has_begun) = (Servers::NONE, false);
+        for server in self.plan.cluster().iter() {
+            let storage = self.nature.random.next();
+            self.server(server).begin_anew(storage);
+            let delay = self.nature.time(&(0..=5 * MS));
+            self.nature.after(delay, Event::Start { server });
+        }
+    }
+
+    /// Somebody opens sessions, and writes in one of another client, whose number is easy to guess.
+    pub fn a_stranger_speaks(&mut self, server: Server) {
+        let (victim, speaker) = (self.nature.random.within(0..=self.clients.len() as u64 - 1) as usize, 0);
+        for request in self.clients[victim].as_a_stranger_would(&mut self.nature) {
+            let request = ClientRequest { number: STRANGER, context: Context::default(), request };
+            self.nature.send(Node::Client(speaker), Node::Server(server), frame(&request).into());
         }
     }
 
