@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, BufWriter, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -436,7 +436,7 @@ fn back_up(common: &Common, cluster: Cluster, file: &Path, force: bool, printer:
     common.interrupt.begin();
     let written = match target {
         Some(target) => backup::write(&mut client, &name, target),
-        None => backup::stream(&mut client, &name, printer.sink()).map(|(title, _)| title),
+        None => backup::stream(&mut client, &name, BufWriter::new(printer.sink())).map(|(title, _)| title),
     };
     detours.end();
     let title = written.map_err(|error| match error {
