@@ -25,6 +25,7 @@ Exit codes:
   3  key not found
   4  certainly not applied (failed reads and version mismatches too)
   5  outcome unknown: the write may be applied, now or later
+  130, 143  interrupted by Ctrl-C or SIGTERM, whatever is known of the outcome
 
 Examples:
   paxos-client put color \"deep blue\"
