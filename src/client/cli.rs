@@ -154,7 +154,7 @@ fn misunderstood(error: &clap::Error) -> String {
 
 /// The exit code: a signal that came meanwhile counts more than what it left of the request.
 fn ended(code: u8, interrupt: &Interrupt) -> u8 {
-    interrupt.signal().map_or(code, |signal| exit::SIGNAL + signal as u8)
+    interrupt.signal().map_or(code, |signal| exit::SIGNAL + signal)
 }
 
 fn execute(mut cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {

@@ -5,13 +5,13 @@
 
 use std::io;
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag::register_conditional_shutdown;
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::print::Printer;
@@ -28,6 +28,8 @@ pub struct Interrupt(Option<Arc<Heard>>);
 struct Heard {
     /// What the client looks at.
     stop: Arc<AtomicBool>,
+    /// The signal that came, and 0 before.
+    signal: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
@@ -36,8 +38,6 @@ struct State {
     listens: bool,
     /// Something is under way that ends by itself once `stop` is set.
     is_busy: bool,
-    /// The signal that came.
-    signal: Option<i32>,
 }
 
 impl Interrupt {
@@ -54,15 +54,17 @@ impl Interrupt {
             return Ok(());
         }
         for signal in [SIGINT, SIGTERM] {
-            // Who sends a second one does not want to wait for the end of the request either.
-            register_conditional_shutdown(signal, 128 + signal, heard.stop.clone())?;
+            // Who sends a second one does not want to wait for the end of the request either. In this order: the first
+            // must not find the flag set.
+            flag::register_conditional_shutdown(signal, 128 + signal, heard.stop.clone())?;
+            flag::register_usize(signal, heard.signal.clone(), signal as usize)?;
+            flag::register(signal, heard.stop.clone())?;
         }
         let (heard, printer) = (heard.clone(), printer.clone());
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         thread::spawn(move || {
             let Some(signal) = signals.forever().next() else { return };
-            let mut state = heard.state();
-            state.signal = Some(signal);
+            let state = heard.state();
             if !state.is_busy {
                 // With the lock held: nothing begins any more.
                 if !parting.is_empty() {
@@ -70,7 +72,6 @@ impl Interrupt {
                 }
                 process::exit(128 + signal);
             }
-            heard.stop.store(true, Ordering::SeqCst);
             drop(state);
             thread::sleep(GRACE);
             printer.note(UNKNOWN);
@@ -101,8 +102,9 @@ impl Interrupt {
     }
 
     /// The signal that has come, if one has.
-    pub fn signal(&self) -> Option<i32> {
-        self.0.as_ref().and_then(|heard| heard.state().signal)
+    pub fn signal(&self) -> Option<u8> {
+        let signal = self.0.as_ref()?.signal.load(Ordering::SeqCst);
+        u8::try_from(signal).ok().filter(|signal| *signal > 0)
     }
 }
 
