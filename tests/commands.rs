@@ -243,6 +243,10 @@ fn a_cluster_that_the_environment_names_is_used_and_no_usage_line_asks_for_it() 
     };
     let usage = String::from_utf8(run(&["get"]).stderr).unwrap();
     assert!(usage.contains("Usage: paxos-client get <KEY>"), "{usage}");
+    let server =
+        Command::new(env!("CARGO_BIN_EXE_paxos-server")).env("PAXOS_CLUSTER", cluster.file()).output().unwrap();
+    let usage = String::from_utf8(server.stderr).unwrap();
+    assert!(usage.contains("Usage: paxos-server --id <N>\n"), "{usage}");
     let servers = String::from_utf8(run(&["servers"]).stdout).unwrap();
     assert!(servers.contains(&cluster.cluster.members().next().unwrap().1.client.to_string()), "{servers}");
 }

@@ -69,7 +69,6 @@ pub(super) struct Cli {
 pub(super) struct Common {
     /// The cluster file [default: what the environment variable PAXOS_CLUSTER names, else res/cluster.toml, here or beside
     /// the program's sources]
-    // Not clap's `env`: its usage lines would claim that the option is needed whenever the variable is set.
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) cluster: Option<PathBuf>,
     /// The server to ask first [default: any]

@@ -27,7 +27,7 @@ use super::shell;
 use super::status::Survey;
 use super::stub::{Client, ClientOptions, check_limits};
 use super::workload::{self, Action, Operation, shown};
-use crate::cluster::{Cluster, Member};
+use crate::cluster::{Cluster, Member, in_environment};
 use crate::kv::VALUE_MAX_BYTES;
 use crate::role::Server;
 
@@ -232,7 +232,6 @@ fn list_servers(cluster: &Cluster, form: Form, printer: &Printer) {
 
 /// The cluster file that was named, or else the one of the project that the programme stands in.
 fn cluster_file(named: Option<PathBuf>) -> PathBuf {
-    let in_environment = || env::var_os("PAXOS_CLUSTER").filter(|name| !name.is_empty()).map(PathBuf::from);
     let beside = || {
         let program = env::current_exe().ok()?;
         program.ancestors().map(|folder| folder.join(CLUSTER_FILE)).find(|path| path.exists())

@@ -30,7 +30,7 @@ const SHOWN_MAX: usize = 12;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A history is one of:
-  - lines of this program: client.log, client-*.log, with server-*.log if they are there; all such files together are one history
+  - lines of this program: client*.log, with server-*.log if they are there; all such files together are one history
   - the log of a Jepsen test of one register (INFO jepsen.util - 0 :invoke :read nil)
   - maps with get, put and append, as {:process 0, :type :invoke, :f :get, :key \"0\", :value nil}
 

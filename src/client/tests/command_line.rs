@@ -295,7 +295,7 @@ fn each_failure_of_a_server_is_told_once_a_request() {
     );
     // Round and round until one of them is no longer too busy.
     let busy = |n: usize, request: &Request| match n {
-        0..5 => Act::Reply(Reply::NotApplied(WhyNotApplied::Busy)),
+        0..2 => Act::Reply(Reply::NotApplied(WhyNotApplied::Busy)),
         _ => Act::Reply(super::fake::good_reply(n as u64, request)),
     };
     let cluster = FakeCluster::start(vec![Fake::Absent, serves(busy), serves(busy)]);
