@@ -37,7 +37,14 @@ fn frames(criterion: &mut Criterion) {
     let ballot = Ballot { round: 7, server: Server(1) };
     let op = |size| Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; size], if_version: None };
     for size in [100, 10_000] {
-        let command = kv::Command::Write { session: 1, sequence: 9, first_open: 9, label: String::new(), op: op(size) };
+        let command = kv::Command::Write {
+            session: 1,
+            nonce: 1 << 100,
+            sequence: 9,
+            first_open: 9,
+            label: String::new(),
+            op: op(size),
+        };
         let message = Message::Accept { ballot, first: Slot(1_000), values: vec![Value::Command(command.to_paxos())] };
         let accept = Envelope { context: Context::default(), message: message.into() };
         both_ways(criterion, &format!("ACCEPT of a {size}-byte value"), &accept, PEER_FRAME_MAX_BYTES);
@@ -49,7 +56,7 @@ fn frames(criterion: &mut Criterion) {
         &Envelope { context: Context::default(), message: message.into() },
         PEER_FRAME_MAX_BYTES,
     );
-    let request = Request::Write { session: 1, sequence: 9, first_open: 9, op: op(100) };
+    let request = Request::Write { session: 1, nonce: 1 << 100, sequence: 9, first_open: 9, op: op(100) };
     let request = ClientRequest { number: 12, context: Context::default(), request };
     both_ways(criterion, "a client's write", &request, CLIENT_FRAME_MAX_BYTES);
     let reply = Reply::Value { slot: Slot(1_000), value: Some(vec![7; 100].into()), version: 3 };

@@ -42,7 +42,7 @@ impl Groups {
         let record = |n: u64| {
             let op = Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; 100], if_version: None };
             let label = String::new();
-            let command = kv::Command::Write { session: 1, sequence: n, first_open: n, label, op };
+            let command = kv::Command::Write { session: 1, nonce: 1 << 100, sequence: n, first_open: n, label, op };
             let (slot, ballot) = (Slot(n), Ballot { round: 1, server: Server(1) });
             AcceptorRecord::Accepted(Entry { slot, ballot, value: Value::Command(command.to_paxos()) })
         };

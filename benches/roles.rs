@@ -33,10 +33,10 @@ fn write(sequence: u64) -> Value {
     let op =
         Op::Put { key: format!("key-{:012}", sequence % 10_000).into_bytes(), value: vec![7; 100], if_version: None };
     let label = String::new();
-    Value::Command(kv::Command::Write { session: 1, sequence, first_open: sequence, label, op }.to_paxos())
+    Value::Command(kv::Command::Write { session: 1, nonce: 1, sequence, first_open: sequence, label, op }.to_paxos())
 }
 
-fn open(nonce: u64) -> Value {
+fn open(nonce: u128) -> Value {
     Value::Command(kv::Command::Open { nonce, label: String::new() }.to_paxos())
 }
 
@@ -46,7 +46,9 @@ fn write_of_many(slot: u64) -> Value {
     let key = format!("key-{:012}", slot.wrapping_mul(0x9e37_79b9) % 10_000).into_bytes();
     let op = Op::Put { key, value: vec![7; 100], if_version: None };
     let label = String::new();
-    Value::Command(kv::Command::Write { session, sequence, first_open: sequence, label, op }.to_paxos())
+    Value::Command(
+        kv::Command::Write { session, nonce: session.into(), sequence, first_open: sequence, label, op }.to_paxos(),
+    )
 }
 
 /// One turn of a role with this mail; gives what it wants done.
@@ -192,7 +194,7 @@ fn single_steps(criterion: &mut Criterion) {
     let opened = || {
         let mut machine = Kv::default();
         sessions.clone().for_each(|slot| {
-            machine.apply(Slot(slot), &open(slot));
+            machine.apply(Slot(slot), &open(slot.into()));
         });
         Learner::new(Server(1), quorums, Life(1), Slot(SESSIONS), machine).with_retention(Retention::USUAL)
     };

@@ -90,6 +90,9 @@ exhibits! {
     NackedLeaderGoesOn: "a leader that was refused leads on at its ballot", seen "leases and terms that are checked late";
     ForwardedTwice: "a leader proposes a command again that is handed over again while it is open", seen "retries under load";
     NoCatchUp: "a learner that missed something never asks", seen "published coursework";
+    SessionWithoutNonce: "a session is known by its number alone", seen "this project's own first sessions";
+    WaitersWithoutNonce: "who waits for a command is known by session and sequence alone", seen "this project's own first front desk";
+    ExpiredIsAlwaysCertain: "an expired session is told as not applied also when a snapshot came in between", seen "a rule that was tried for this project, and refuted by reading";
     C01: "two-phase commit: the decision is sent before it is durable", seen "student databases; the textbook's first warning";
     C02: "two-phase commit: a participant that is prepared aborts when it has waited for long", seen "heuristic decisions of XA resource managers";
     C03: "two-phase commit: a vote is lost in a crash", seen "student databases";

@@ -13,6 +13,8 @@ enum Step {
     Open { client: usize },
     /// Sends a new write; from then on it no longer asks for what is more than `open` writes old.
     Write { client: usize, open: u64, op: Op },
+    /// Somebody else writes in the client's session, whose number is easy to guess.
+    Foreign { client: usize, sequence: u64, op: Op },
     /// Sends an old command once more.
     Again { nth: prop::sample::Index },
 }
@@ -34,6 +36,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         1 => (0..3usize).prop_map(|client| Step::Open { client }),
         4 => (0..3usize, 0..SPAN, ops()).prop_map(|(client, open, op)| Step::Write { client, open, op }),
+        1 => (0..3usize, prop_oneof![1..9u64, Just(1 << 62)], ops())
+            .prop_map(|(client, sequence, op)| Step::Foreign { client, sequence, op }),
         4 => any::<prop::sample::Index>().prop_map(|nth| Step::Again { nth }),
     ];
     prop::collection::vec(step, 1..200)
@@ -49,14 +53,20 @@ fn log(steps: Vec<Step>) -> Vec<Command> {
         match step {
             Step::Open { client } => {
                 sessions.entry(client).or_insert(slot);
-                log.push(Command::Open { nonce: client as u64, label: String::new() });
+                log.push(Command::Open { nonce: client as u128, label: String::new() });
             }
             Step::Write { client, open, op } => {
                 let Some(session) = sessions.get(&client) else { continue };
                 let sequence = next.entry(client).and_modify(|next| *next += 1).or_insert(1u64);
                 let first_open = sequence.saturating_sub(open).max(1);
                 let (session, sequence) = (*session, *sequence);
-                log.push(Command::Write { session, sequence, first_open, label: format!("c{client}"), op });
+                let nonce = client as u128;
+                log.push(Command::Write { session, nonce, sequence, first_open, label: format!("c{client}"), op });
+            }
+            Step::Foreign { client, sequence, op } => {
+                let Some(session) = sessions.get(&client) else { continue };
+                let (session, label) = (*session, "stranger".to_string());
+                log.push(Command::Write { session, nonce: 1_000, sequence, first_open: sequence, label, op });
             }
             Step::Again { nth } if !log.is_empty() => log.push(log[nth.index(log.len())].clone()),
             Step::Again { .. } => {}
@@ -68,7 +78,7 @@ fn log(steps: Vec<Step>) -> Vec<Command> {
 /// A store that anybody can see is right: it scans its whole history each time.
 #[derive(Default)]
 struct Naive {
-    opened: BTreeMap<u64, u64>,
+    opened: BTreeMap<u128, u64>,
     /// All writes met so far: session, sequence, first_open, and what an applied one came to.
     writes: Vec<(u64, u64, u64, Option<Saved>)>,
     keys: BTreeMap<Vec<u8>, (Option<Vec<u8>>, u64)>,
@@ -78,8 +88,8 @@ impl Naive {
     fn apply(&mut self, slot: u64, command: &Command) -> Outcome {
         match command {
             Command::Open { nonce, .. } => Outcome::Opened { session: *self.opened.entry(*nonce).or_insert(slot) },
-            Command::Write { session, sequence, first_open, op, .. } => {
-                if !self.opened.values().any(|opened| opened == session) {
+            Command::Write { session, nonce, sequence, first_open, op, .. } => {
+                if self.opened.get(nonce) != Some(session) {
                     return Outcome::Expired;
                 }
                 let mine = || self.writes.iter().filter(|write| write.0 == *session);
@@ -158,7 +168,7 @@ proptest! {
     fn what_is_no_command_changes_nothing(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
         let mut kv = Kv::default();
         prop_assert_eq!(kv.apply(Slot(1), &Value::Noop), Outcome::Noop);
-        let command = paxos_kv::paxos::Command { id: paxos_kv::paxos::CommandId(0, 1), payload: bytes.into() };
+        let command = paxos_kv::paxos::Command { id: paxos_kv::paxos::CommandId::new(0, 0, 1), payload: bytes.into() };
         if Command::from_paxos(&command).is_err() {
             prop_assert_eq!(kv.apply(Slot(2), &Value::Command(command)), Outcome::Unreadable);
             prop_assert_eq!(kv, Kv::default());

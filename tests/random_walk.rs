@@ -59,7 +59,7 @@ struct Wish {
 
 /// A client with one session and a few writes open at a time.
 struct Client {
-    nonce: u64,
+    nonce: u128,
     session: Option<u64>,
     next: u64,
     open: BTreeMap<CommandId, Wish>,
@@ -246,8 +246,8 @@ impl Walk {
             Some(session) if client.open.is_empty() || (!again && client.open.len() < 8) => {
                 let sequence = client.next;
                 client.next += 1;
-                let first_open = client.open.keys().map(|id| id.1).min().unwrap_or(sequence);
-                Some(Command::Write { session, sequence, first_open, label, op })
+                let first_open = client.open.keys().map(|id| id.sequence).min().unwrap_or(sequence);
+                Some(Command::Write { session, nonce: client.nonce, sequence, first_open, label, op })
             }
             Some(_) => None,
         };
@@ -440,7 +440,8 @@ impl Walk {
         let learners: Vec<_> =
             self.cluster.servers().filter_map(|s| self.cluster.node(s).learner.role.as_ref()).collect();
         let opened = |learner: &&paxos::Learner<Kv>| {
-            learner.applied() == self.ghost.highest_chosen() && learner.machine().sessions().opened_by(last.1).is_some()
+            learner.applied() == self.ghost.highest_chosen()
+                && learner.machine().sessions().opened_by(last.nonce).is_some()
         };
         learners.iter().all(opened)
     }

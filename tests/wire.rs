@@ -26,7 +26,7 @@ fn slots() -> impl Strategy<Value = Slot> {
 fn values() -> impl Strategy<Value = Value> {
     let payload = prop::collection::vec(any::<u8>(), 0..300);
     let command = (any::<u64>(), any::<u64>(), payload)
-        .prop_map(|(a, b, payload)| Value::Command(Command { id: CommandId(a, b), payload: payload.into() }));
+        .prop_map(|(a, b, payload)| Value::Command(Command { id: CommandId::new(a, 0, b), payload: payload.into() }));
     prop_oneof![Just(Value::Noop), command]
 }
 
@@ -94,10 +94,10 @@ fn commands() -> impl Strategy<Value = kv::Command> {
         bytes().prop_map(|key| Op::Delete { key }),
     ];
     prop_oneof![
-        (any::<u64>(), ".{0,20}").prop_map(|(nonce, label)| kv::Command::Open { nonce, label }),
-        (any::<u64>(), any::<u64>(), any::<u64>(), ".{0,20}", op).prop_map(
-            |(session, sequence, first_open, label, op)| {
-                kv::Command::Write { session, sequence, first_open, label, op }
+        (any::<u128>(), ".{0,20}").prop_map(|(nonce, label)| kv::Command::Open { nonce, label }),
+        (1..u64::MAX, any::<u128>(), any::<u64>(), any::<u64>(), ".{0,20}", op).prop_map(
+            |(session, nonce, sequence, first_open, label, op)| {
+                kv::Command::Write { session, nonce, sequence, first_open, label, op }
             }
         ),
     ]
@@ -131,8 +131,12 @@ proptest! {
 
     #[test]
     fn commands_come_back(command in commands()) {
-        round_trip(&command)?;
-        prop_assert_eq!(kv::Command::from_paxos(&command.to_paxos()).unwrap(), command);
+        let sent = command.to_paxos();
+        round_trip(&sent)?;
+        prop_assert_eq!(kv::Command::from_paxos(&sent).unwrap(), command);
+        // Under a name of the other kind it is none.
+        let other = Command { id: CommandId::new(u64::from(sent.id.session == 0), 1, 1), ..sent };
+        prop_assert!(kv::Command::from_paxos(&other).is_err());
     }
 
     /// Whatever bytes a stranger sends: an error or a value, soon, and no panic.
@@ -141,7 +145,7 @@ proptest! {
         let _ = decode::<Message>(&bytes);
         let _ = decode::<AcceptorRecord>(&bytes);
         let _ = decode::<ProposerRecord>(&bytes);
-        let _ = decode::<kv::Command>(&bytes);
+        let _ = kv::Command::from_paxos(&Command { id: CommandId::opening(1), payload: bytes.into() });
     }
 
     /// A healthy message with some bytes changed.
@@ -162,14 +166,15 @@ fn hostile_lengths_are_refused() {
     let long = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0x20];
     let entries = [&[9][..], &long].concat();
     let promise = [&[1, 1, 1, 1, 0, 1, 1][..], &long].concat();
-    let payload = [&[4, 1, 1, 1, 1, 1, 0, 0][..], &long].concat();
+    let payload = [&[4, 1, 1, 1, 1, 1, 0, 0, 0][..], &long].concat();
     let values = [&[4, 1, 1, 1][..], &long].concat();
     for bytes in [entries, promise, payload, values] {
         let error = decode::<Message>(&bytes).unwrap_err();
         assert!(matches!(error, CodecError::Invalid { .. }), "{error}");
     }
-    let label = [&[0, 7][..], &long].concat();
-    assert!(decode::<kv::Command>(&label).is_err());
+    let label = [&[0][..], &long].concat();
+    let open = Command { id: CommandId::opening(7), payload: label.into() };
+    assert!(kv::Command::from_paxos(&open).is_err());
 }
 
 /// A server above 63 has no place in a set of servers: such bytes are refused, and reach no role.
@@ -192,7 +197,7 @@ fn the_largest_parts_can_be_decoded() {
     let promise = Message::Promise { ballot, part, truncated_below: Slot(1), accepted, damaged: Vec::new() };
     assert_eq!(decode::<Message>(&encode(&promise)).unwrap(), promise);
     let payload = vec![7; kv::VALUE_MAX_BYTES + kv::KEY_MAX_BYTES + 200];
-    let value = Value::Command(Command { id: CommandId(1, 2), payload: payload.into() });
+    let value = Value::Command(Command { id: CommandId::new(1, 0, 2), payload: payload.into() });
     let entries = vec![noop(1), Entry { slot: Slot(2), ballot, value }];
     let message = Message::Entries { entries, applied: Slot(2) };
     assert_eq!(decode::<Message>(&encode(&message)).unwrap(), message);
@@ -204,10 +209,11 @@ fn the_largest_parts_can_be_decoded() {
 fn golden_bytes() {
     let ballot = Ballot { round: 300, server: Server(2) };
     let (slot, noop) = (Slot(7), Value::Noop);
-    let value = Value::Command(Command { id: CommandId(5, 6), payload: b"xyz"[..].into() });
+    let value = Value::Command(Command { id: CommandId::new(5, 0, 6), payload: b"xyz"[..].into() });
     let entry = Entry { slot, ballot, value: value.clone() };
     let (part, damaged) = (Part { answer: 9, index: 0, count: 2 }, vec![SlotRange { first: Slot(3), last: Slot(4) }]);
     let message = |message: Message| hex(&encode(&message));
+    let command = |command: kv::Command| hex(&encode(&command.to_paxos()));
     let lines = [
         message(Message::Prepare { ballot, from: slot }),
         message(Message::Promise { ballot, part, truncated_below: Slot(1), accepted: vec![entry.clone()], damaged }),
@@ -223,7 +229,9 @@ fn golden_bytes() {
         message(Message::Read { id: 1 << 40 }),
         message(Message::ReadAnswer { id: 1, slot }),
         message(Message::Fill { slot }),
-        message(Message::Forward { commands: vec![Command { id: CommandId(5, 6), payload: b"xyz"[..].into() }] }),
+        message(Message::Forward {
+            commands: vec![Command { id: CommandId::new(5, 0, 6), payload: b"xyz"[..].into() }],
+        }),
         message(Message::Refused { leader: Some(ballot) }),
         message(Message::Heartbeat { ballot }),
         message(Message::HeartbeatAnswer { ballot }),
@@ -233,21 +241,23 @@ fn golden_bytes() {
         hex(&encode(&AcceptorRecord::Promised(ballot))),
         hex(&encode(&AcceptorRecord::Accepted(entry))),
         hex(&encode(&ProposerRecord::Spent(1_025))),
-        hex(&encode(&kv::Command::Open { nonce: 77, label: "c1-1".into() })),
-        hex(&encode(&kv::Command::Write {
+        command(kv::Command::Open { nonce: 77, label: "c1-1".into() }),
+        command(kv::Command::Write {
             session: 1,
+            nonce: u128::MAX,
             sequence: 2,
             first_open: 2,
             label: "c1-5".into(),
             op: Op::Put { key: b"k".to_vec(), value: b"v".to_vec(), if_version: Some(3) },
-        })),
-        hex(&encode(&kv::Command::Write {
+        }),
+        command(kv::Command::Write {
             session: 1,
+            nonce: u128::MAX,
             sequence: 3,
             first_open: 2,
             label: String::new(),
             op: Op::Delete { key: b"k".to_vec() },
-        })),
+        }),
     ];
     let golden = [
         "00fb2c010207",

@@ -17,10 +17,13 @@ use super::flight::{Flight, Pauses, Reach, Stage, asked, is_answer};
 use super::lines::Lines;
 use super::outcome::{Asked, ClientError, Tries, Try, TryEnd};
 use super::session::WriteId;
-use super::stub::{Client, Ticket, Unnamed};
-use crate::net::{ClientReply, ClientRequest, Reply, Request, Unknown, WhyNotApplied};
+use super::stub::{Before, Client, Ticket, Unnamed};
+use crate::net::{ClientReply, ClientRequest, Reply, Request, WhyNotApplied};
 use crate::paxos::NotApplied;
 use crate::role::Server;
+
+/// So many new sessions are opened for one write whose session has ended: more than that is no accident.
+pub(crate) const SESSIONS_MAX: u32 = 3;
 
 impl Client {
     /// Does what can be done now without waiting: sends, receives, and turns to the next server where time is up.
@@ -81,20 +84,34 @@ impl Client {
 
     /// Begins a request that is sent to this server first, as soon as the client makes progress.
     pub(super) fn begin(&mut self, request: Request, reach: Reach, server: Server, deadline: Instant) -> Ticket {
-        let now = Instant::now();
         // People count the requests that lines tell of.
         let is_counted = !matches!(
             request,
             Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. }
         );
         self.requests += u64::from(is_counted);
-        let lines = Lines::begin(&self.options.trace, self.last_label(), &request, server);
+        let label = self.last_label();
         let tries = Tries::new(self.options.cluster.servers(), asked(&request));
+        self.begin_as(label, tries, request, reach, server, deadline)
+    }
+
+    /// As [`Client::begin`], for a request that people know by this label and that has been tried before.
+    fn begin_as(
+        &mut self,
+        label: String,
+        tries: Tries,
+        request: Request,
+        reach: Reach,
+        server: Server,
+        deadline: Instant,
+    ) -> Ticket {
+        let now = Instant::now();
+        let lines = Lines::begin(&self.options.trace, label, &request, server);
         let pauses = Pauses::new(if reach == Reach::Any { tries.cluster.len() } else { 1 });
         let request = ClientRequest { number: 0, context: lines.context(), request };
         let stage = Stage::Due { at: now, server };
         let ticket = self.draw_ticket();
-        let flight = Flight { request, reach, lines, tries, pauses, begun: now, deadline, stage };
+        let flight = Flight { request, reach, lines, tries, pauses, begun: now, deadline, stage, sessions: 0 };
         self.flights.insert(ticket, flight);
         ticket
     }
@@ -266,12 +283,18 @@ impl Client {
         while !self.unnamed.is_empty() {
             let Some(id) = self.session.begin_write() else { break };
             let Some(write) = self.unnamed.pop_front() else { return };
-            let WriteId { session, sequence, first_open } = id;
-            let request = Request::Write { session, sequence, first_open, op: write.op };
-            let ticket = self.begin(request, Reach::Any, self.server, write.deadline);
+            let WriteId { session, nonce, sequence, first_open } = id;
+            let request = Request::Write { session, nonce, sequence, first_open, op: write.op };
+            let sessions = write.before.as_ref().map_or(0, |before| before.sessions);
+            let ticket = match write.before {
+                None => self.begin(request, Reach::Any, self.server, write.deadline),
+                Some(Before { label, tries, .. }) => {
+                    self.begin_as(label, tries, request, Reach::Any, self.server, write.deadline)
+                }
+            };
             if let Some(mut flight) = self.flights.remove(&ticket) {
                 // It keeps the ticket that its caller has, and the time since when the caller waits.
-                flight.begun = write.begun;
+                (flight.begun, flight.sessions) = (write.begun, sessions);
                 self.flights.insert(write.ticket, flight);
             }
             self.ask(write.ticket, self.server, now);
@@ -287,7 +310,8 @@ impl Client {
     /// Writes whose time is up before they had a number.
     fn fail_late(&mut self, late: VecDeque<Unnamed>, now: Instant) {
         for write in late {
-            let tries = Tries::new(self.options.cluster.servers(), Asked::Session);
+            let new = || Tries::new(self.options.cluster.servers(), Asked::Session);
+            let tries = write.before.map_or_else(new, |before| before.tries);
             let waited = now - write.begun;
             self.keep_result(write.ticket, Err(tries.into_error(waited)), waited);
         }
@@ -313,15 +337,12 @@ impl Client {
         let Some(flight) = self.flights.get_mut(&ticket) else { return };
         let Stage::Asked { server, since, .. } = flight.stage else { return };
         self.numbers.remove(&flight.request.number);
-        let has_last_word = matches!(end, TryEnd::Unknown(Unknown::Superseded | Unknown::Expired));
+        let ends_session = end.ends_session();
         let failed = Try { server, end, took: now - since };
         let pause = flight.pauses.after(failed.took, &mut self.random);
         flight.tries.push(failed.clone());
-        if has_last_word {
-            flight.tries.took = now - flight.begun;
-            flight.lines.forgotten(&flight.tries);
-            let error = flight.tries.clone().into_error(now - flight.begun);
-            return self.finish(ticket, Err(error));
+        if ends_session {
+            return self.end_session(ticket, now);
         }
         let next = match flight.reach {
             Reach::One => server,
@@ -344,6 +365,26 @@ impl Client {
         }
     }
 
+    /// The servers take no more writes of the session that a write was sent in. If no try of it can have been applied, it
+    /// goes on in a new session; else nobody will ever know, and it is never sent again.
+    fn end_session(&mut self, ticket: Ticket, now: Instant) {
+        let Some(flight) = self.flights.get_mut(&ticket) else { return };
+        flight.tries.took = now - flight.begun;
+        flight.lines.session_ended(&flight.tries);
+        if let Request::Write { nonce, .. } = flight.request.request {
+            self.session.ended(nonce);
+        }
+        if flight.tries.may_be_applied || flight.sessions >= SESSIONS_MAX {
+            let error = flight.tries.clone().into_error(flight.tries.took);
+            return self.finish(ticket, Err(error));
+        }
+        let Some(flight) = self.flights.remove(&ticket) else { return };
+        let Request::Write { op, .. } = flight.request.request else { return };
+        let before = Before { label: flight.lines.label(), tries: flight.tries, sessions: flight.sessions + 1 };
+        let Flight { begun, deadline, .. } = flight;
+        self.unnamed.push_back(Unnamed { ticket, op, begun, deadline, before: Some(before) });
+    }
+
     /// Ends a request without a server's word on it.
     fn give_up(&mut self, ticket: Ticket) {
         let Some(flight) = self.flights.get(&ticket) else { return };
@@ -357,14 +398,8 @@ impl Client {
         let Some(flight) = self.flights.remove(&ticket) else { return };
         self.numbers.remove(&flight.request.number);
         let took = flight.begun.elapsed();
-        if let Request::Write { session, sequence, .. } = flight.request.request {
-            self.session.end_write(session, sequence);
-            let expired = |one: &Try| one.end == TryEnd::Unknown(Unknown::Expired);
-            let is_expired =
-                matches!(&result, Err(ClientError::Unknown(tries)) if tries.last.last().is_some_and(expired));
-            if is_expired && self.session.name() == Some(session) {
-                self.session.expired();
-            }
+        if let Request::Write { nonce, sequence, .. } = flight.request.request {
+            self.session.end_write(nonce, sequence);
         }
         if self.opening == Some(ticket) {
             self.opening = None;

@@ -32,6 +32,8 @@ pub(super) struct Flight {
     pub(super) begun: Instant,
     pub(super) deadline: Instant,
     pub(super) stage: Stage,
+    /// So many sessions have ended under it.
+    pub(super) sessions: u32,
 }
 
 /// Where a request is.

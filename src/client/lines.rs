@@ -7,7 +7,7 @@ use super::connection::NoReply;
 use super::outcome::{Asked, ClientError, Tries, Try, TryEnd};
 use crate::codec;
 use crate::kv::{self, Written};
-use crate::net::{ClientReply, Reply, Request, Unknown};
+use crate::net::{ClientReply, Reply, Request, Unknown, WhyNotApplied};
 use crate::role::Server;
 use crate::trace::{Context, Draft, Event, LineId, Millis, Op, Re, RoleTag, Status, Text, Trace};
 
@@ -75,15 +75,26 @@ impl Lines {
         }
     }
 
-    /// The servers no longer know the write's session, or its number.
-    pub(crate) fn forgotten(&self, tries: &Tries) {
+    /// The request's label, as in `c1-5`.
+    pub(crate) fn label(&self) -> String {
+        self.label.clone()
+    }
+
+    /// The servers take no more writes of the session that a write was sent in.
+    pub(crate) fn session_ended(&self, tries: &Tries) {
         let Some(last) = tries.last.last() else { return };
-        let status = match last.end {
-            TryEnd::Unknown(Unknown::Expired) => Status::Expired,
-            _ => Status::Superseded,
+        let (status, why) = match (tries.may_be_applied, &last.end) {
+            (false, _) => (Status::NotApplied, "certainly not applied: it can go on in a new session"),
+            (true, TryEnd::Unknown(Unknown::Expired) | TryEnd::NotApplied(WhyNotApplied::Expired)) => {
+                (Status::Expired, "may have been applied by an earlier try; it is never sent again")
+            }
+            (true, _) => (Status::Superseded, "may have been applied by an earlier try; it is never sent again"),
         };
-        let why = "may have been applied by an earlier try; it is never sent again";
-        self.tell(response(status, last.server, tries.took), self.sent.clone().into(), Some(why.to_string()));
+        let mut line = response(status, last.server, tries.took);
+        if let (false, Event::Response { cause, .. }) = (tries.may_be_applied, &mut line) {
+            *cause = Some(Text::from(last.end.word()));
+        }
+        self.tell(line, self.sent.clone().into(), Some(why.to_string()));
     }
 
     /// A server has sent a reply to something that was not asked.

@@ -35,8 +35,9 @@ mod tests;
 pub mod workload;
 
 pub use connection::{Connection, NoReply};
+pub(crate) use drive::SESSIONS_MAX;
 pub(crate) use flight::{Pauses, asked};
 pub use outcome::{Asked, ClientError, Found, Outcome, Tries, Try, TryEnd};
 pub use perform::{Counts, Done, Ended, perform};
-pub use session::{Session, WriteId};
+pub use session::{Nonces, Session, WriteId};
 pub use stub::{Client, ClientOptions, Ticket, UNDER_WAY_MAX, check_limits};

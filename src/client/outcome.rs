@@ -159,6 +159,15 @@ impl TryEnd {
         matches!(self, TryEnd::NoReply(NoReply::ConnectionRefused | NoReply::Unreachable { .. }))
     }
 
+    /// Whether the servers take no more writes of the session that was used.
+    pub fn ends_session(&self) -> bool {
+        matches!(
+            self,
+            TryEnd::NotApplied(WhyNotApplied::Superseded | WhyNotApplied::Expired)
+                | TryEnd::Unknown(Unknown::Superseded | Unknown::Expired)
+        )
+    }
+
     /// In a word, for lines.
     pub fn word(&self) -> &'static str {
         match self {
@@ -194,6 +203,8 @@ fn word(why: &WhyNotApplied) -> &'static str {
         WhyNotApplied::Fenced => "fenced",
         WhyNotApplied::Newcomer => "newcomer",
         WhyNotApplied::NoReadQuorum(_) => "no-read-quorum",
+        WhyNotApplied::Superseded => "superseded",
+        WhyNotApplied::Expired => "session-expired",
     }
 }
 
@@ -239,6 +250,8 @@ impl Display for Try {
                     f.write_str("has a new data folder, and waits until enough of the others are started and know it")
                 }
                 WhyNotApplied::NoReadQuorum(_) => f.write_str("found no majority to read from"),
+                WhyNotApplied::Superseded => f.write_str("says that this client no longer asks for it"),
+                WhyNotApplied::Expired => f.write_str("does not know the session of this client, or no longer"),
             },
             TryEnd::Unknown(Unknown::TimedOut) => f.write_str("proposed it and saw no outcome in time"),
             TryEnd::Unknown(Unknown::RoleDied(role)) => {
@@ -407,6 +420,7 @@ fn tells(end: &TryEnd) -> u8 {
         TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(_)) => 6,
         TryEnd::NotApplied(WhyNotApplied::Coordinator(_) | WhyNotApplied::KeyLocked(_)) => 4,
         TryEnd::NotApplied(WhyNotApplied::Proposer(_) | WhyNotApplied::DiskFull | WhyNotApplied::Fenced) => 4,
+        TryEnd::NotApplied(WhyNotApplied::Superseded | WhyNotApplied::Expired) => 5,
         TryEnd::NotApplied(WhyNotApplied::Newcomer) => 7,
         TryEnd::Unknown(_) => 5,
     }

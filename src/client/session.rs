@@ -1,53 +1,80 @@
 //! What a client must remember so that each of its writes is applied exactly once.
 //!
-//! A session is opened through the log and named by the slot where that happened. Every write has a number in it, and
-//! every resend of a write says the same session and number: whoever meets the second copy in the log answers with what
-//! the first one came to. A write is never sent under a second number or in a second session, whatever becomes of it.
+//! A session is opened through the log, and is the slot where that happened and the nonce that opened it. Every write says
+//! both and has a number in the session, and every resend of a write says the same: whoever meets the second copy in the
+//! log answers with what the first one came to. A write goes to a second session only if it is certain that the first
+//! session has not applied it and never will.
 
 use std::collections::BTreeSet;
 
 use crate::kv::SPAN;
 use crate::random::Random;
 
+/// Where nonces come from.
+#[derive(Debug)]
+pub enum Nonces {
+    /// The system's generator: nobody can guess what it draws, and no two clients draw the same.
+    System,
+    /// A stream that can be repeated: for simulated clients only.
+    Repeatable(Random),
+}
+
+impl Nonces {
+    fn draw(&mut self) -> u128 {
+        let mut half = || match self {
+            Nonces::System => match getrandom::u64() {
+                Ok(half) => half,
+                Err(error) => panic!("the system gives no random number for a session: {error}"),
+            },
+            Nonces::Repeatable(random) => random.next(),
+        };
+        u128::from(half()) << 64 | u128::from(half())
+    }
+}
+
 /// A client's session, or the wish for one.
 #[derive(Debug)]
 pub struct Session {
-    /// The name, once a server has said that the OPEN was applied.
+    /// The slot of its OPEN, once a server has said that this was applied.
     open: Option<u64>,
-    /// What the OPEN says, in every resend, until the session is open: two copies of it open one session.
-    nonce: u64,
+    /// What the OPEN says, in every resend, and then every write: two copies of an OPEN open one session.
+    nonce: u128,
     /// The number of the last write; 0 before the first.
     last: u64,
     /// The numbers of the writes that it still asks for.
     asked: BTreeSet<u64>,
-    random: Random,
+    nonces: Nonces,
 }
 
 /// How a write is named in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct WriteId {
     /// The session.
     pub session: u64,
+    /// What opened it.
+    pub nonce: u128,
     /// The write's number in it, from 1.
     pub sequence: u64,
     /// The client no longer asks for any write below this number.
     pub first_open: u64,
 }
 
+impl std::fmt::Debug for WriteId {
+    /// Without the nonce, which nobody may see.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{} first_open={}", self.session, self.sequence, self.first_open)
+    }
+}
+
 impl Session {
-    /// No session yet. Nonces are drawn from `random`: two clients must never draw the same.
-    pub fn new(mut random: Random) -> Session {
-        Session { open: None, nonce: random.next(), last: 0, asked: BTreeSet::new(), random }
+    /// No session yet.
+    pub fn new(mut nonces: Nonces) -> Session {
+        Session { open: None, nonce: nonces.draw(), last: 0, asked: BTreeSet::new(), nonces }
     }
 
     /// What an OPEN has to say; None if the session is open.
-    pub fn wanted(&self) -> Option<u64> {
+    pub fn wanted(&self) -> Option<u128> {
         self.open.is_none().then_some(self.nonce)
-    }
-
-    /// The session's name, if it is open.
-    pub fn name(&self) -> Option<u64> {
-        self.open
     }
 
     /// A server has said that the OPEN was applied.
@@ -67,7 +94,7 @@ impl Session {
     /// Names another write beside those that are still asked for; None without a session, or while the oldest of them is
     /// so far behind that the servers would not take this one.
     pub fn begin_write(&mut self) -> Option<WriteId> {
-        let session = self.open?;
+        let (session, nonce) = (self.open?, self.nonce);
         let sequence = self.last + 1;
         let first_open = self.asked.first().copied().unwrap_or(sequence);
         if sequence - first_open >= SPAN {
@@ -75,21 +102,24 @@ impl Session {
         }
         self.last = sequence;
         self.asked.insert(sequence);
-        Some(WriteId { session, sequence, first_open })
+        Some(WriteId { session, nonce, sequence, first_open })
     }
 
-    /// The client no longer asks for a write, whatever came of it: if it turns up after a later one, it is superseded.
-    pub fn end_write(&mut self, session: u64, sequence: u64) {
-        if self.open == Some(session) {
+    /// The client no longer asks for a write of the session with this nonce, whatever came of it: if it turns up after a
+    /// later one, it is superseded.
+    pub fn end_write(&mut self, nonce: u128, sequence: u64) {
+        if self.nonce == nonce {
             self.asked.remove(&sequence);
         }
     }
 
-    /// The servers have forgotten the session: the next write needs a new one.
-    pub fn expired(&mut self) {
-        self.open = None;
-        self.asked.clear();
-        self.nonce = self.random.next();
+    /// The servers take no more writes of the session with this nonce: the next write needs a new one.
+    pub fn ended(&mut self, nonce: u128) {
+        if self.nonce == nonce {
+            self.open = None;
+            self.asked.clear();
+            self.nonce = self.nonces.draw();
+        }
     }
 }
 
@@ -97,53 +127,76 @@ impl Session {
 mod tests {
     use super::*;
 
+    fn session() -> Session {
+        Session::new(Nonces::Repeatable(Random::new(1, 1)))
+    }
+
+    /// The servers say that the session has ended.
+    fn end(session: &mut Session) {
+        session.ended(session.nonce);
+    }
+
+    fn named(session: &mut Session) -> Option<(u64, u64, u64)> {
+        session.next_write().map(|id| (id.session, id.sequence, id.first_open))
+    }
+
     #[test]
-    fn one_nonce_until_the_session_is_open_and_another_after_it_has_expired() {
-        let mut session = Session::new(Random::new(1, 1));
+    fn one_nonce_until_the_session_has_ended_and_then_another() {
+        let mut session = session();
         assert_eq!(session.next_write(), None);
         let nonce = session.wanted().unwrap();
         assert_eq!(session.wanted(), Some(nonce));
         session.opened(7);
-        assert_eq!((session.wanted(), session.name()), (None, Some(7)));
-        session.expired();
+        assert_eq!(session.wanted(), None);
+        assert_eq!(session.next_write().map(|id| id.nonce), Some(nonce));
+        // The end of another session means nothing here, whatever its number was.
+        session.ended(nonce + 1);
+        assert_eq!(session.wanted(), None);
+        session.ended(nonce);
         assert_ne!(session.wanted(), Some(nonce));
         assert_ne!(session.wanted(), None);
         assert_eq!(session.next_write(), None);
     }
 
     #[test]
+    fn the_system_draws_other_nonces_for_each_client() {
+        let (one, other) = (Session::new(Nonces::System), Session::new(Nonces::System));
+        assert_ne!(one.wanted(), other.wanted());
+    }
+
+    #[test]
     fn writes_are_numbered_from_one_in_each_session() {
-        let mut session = Session::new(Random::new(1, 1));
+        let mut session = session();
         session.opened(7);
-        assert_eq!(session.next_write(), Some(WriteId { session: 7, sequence: 1, first_open: 1 }));
-        assert_eq!(session.next_write(), Some(WriteId { session: 7, sequence: 2, first_open: 2 }));
-        session.expired();
+        assert_eq!((named(&mut session), named(&mut session)), (Some((7, 1, 1)), Some((7, 2, 2))));
+        end(&mut session);
         session.opened(90);
-        assert_eq!(session.next_write(), Some(WriteId { session: 90, sequence: 1, first_open: 1 }));
+        assert_eq!(named(&mut session), Some((90, 1, 1)));
     }
 
     #[test]
     fn writes_side_by_side_keep_the_oldest_one_open_and_stay_within_the_span() {
-        let mut session = Session::new(Random::new(1, 1));
+        let mut session = session();
         assert_eq!(session.begin_write(), None);
         session.opened(7);
+        let nonce = session.nonce;
         let named = |session: &mut Session| session.begin_write().map(|id| (id.sequence, id.first_open));
         for sequence in 1..=SPAN {
             assert_eq!(named(&mut session), Some((sequence, 1)));
         }
         assert_eq!(named(&mut session), None, "the first is still open");
-        session.end_write(7, 2);
+        session.end_write(nonce, 2);
         assert_eq!(named(&mut session), None);
-        session.end_write(7, 1);
+        session.end_write(nonce, 1);
         assert_eq!(named(&mut session), Some((SPAN + 1, 3)));
         assert_eq!(named(&mut session), Some((SPAN + 2, 3)));
         assert_eq!(named(&mut session), None);
         // The end of a write of another session means nothing here.
-        session.end_write(6, 3);
+        session.end_write(nonce + 1, 3);
         assert_eq!(named(&mut session), None);
         // Who asks for one at a time has given up all before.
         assert_eq!(session.next_write().map(|id| (id.sequence, id.first_open)), Some((SPAN + 3, SPAN + 3)));
-        session.expired();
+        end(&mut session);
         session.opened(8);
         assert_eq!(named(&mut session), Some((1, 1)));
     }

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::flight::{Flight, Reach};
-use super::outcome::{ClientError, Found, Outcome, Try};
+use super::outcome::{ClientError, Found, Outcome, Tries, Try};
 use super::perform::{Done, Ended};
-use super::session::Session;
+use super::session::{Nonces, Session};
 use super::workload::Action;
 use crate::cluster::Cluster;
 use crate::kv::{KEY_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
@@ -107,6 +107,16 @@ pub(super) struct Unnamed {
     pub(super) op: Op,
     pub(super) begun: Instant,
     pub(super) deadline: Instant,
+    /// What became of it in sessions that have ended, if it certainly was not applied there.
+    pub(super) before: Option<Before>,
+}
+
+/// A write that has to be named anew.
+pub(super) struct Before {
+    pub(super) label: String,
+    pub(super) tries: Tries,
+    /// So many sessions have ended under it.
+    pub(super) sessions: u32,
 }
 
 impl Client {
@@ -125,8 +135,7 @@ impl Client {
             server,
             connections: Vec::new(),
             opened: 0,
-            // Nonces are never drawn from a given seed: two clients with one nonce would share a session.
-            session: Session::new(Random::unseeded()),
+            session: Session::new(Nonces::System),
             requests: 0,
             frames: 0,
             tickets: 0,
@@ -345,7 +354,7 @@ impl Client {
 
     fn queue_write(&mut self, op: Op, deadline: Instant) -> Ticket {
         let ticket = self.draw_ticket();
-        self.unnamed.push_back(Unnamed { ticket, op, begun: Instant::now(), deadline });
+        self.unnamed.push_back(Unnamed { ticket, op, begun: Instant::now(), deadline, before: None });
         self.name_writes();
         ticket
     }

@@ -26,7 +26,7 @@ pub fn records(bytes: &[u8]) {
 
 /// An entry of the log of this kind, but for a field now and then.
 fn entry(kind: u64, number: u64, source: &mut Source<'_>) -> AcceptorRecord {
-    let id = CommandId(source.twist(kind), source.twist(number));
+    let id = CommandId::new(source.twist(kind), 0, source.twist(number));
     let ballot = Ballot { round: source.twist(1), server: Server(0) };
     let command = Command { id, payload: source.bytes().into() };
     AcceptorRecord::Accepted(Entry { slot: Slot(source.twist(number)), ballot, value: Value::Command(command) })

@@ -75,7 +75,7 @@ impl<'a> Source<'a> {
             length => {
                 // Some sectors long, at most.
                 let payload = vec![length; usize::from(length) * 8].into();
-                Value::Command(Command { id: CommandId(self.number(), self.number()), payload })
+                Value::Command(Command { id: CommandId::new(self.number(), 0, self.number()), payload })
             }
         }
     }

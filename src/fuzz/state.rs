@@ -102,7 +102,7 @@ fn value(source: &mut Source<'_>) -> Value {
         0 => return Value::Noop,
         1 => {
             let payload = source.bytes().into();
-            return Value::Command(crate::paxos::Command { id: CommandId(1, 1), payload });
+            return Value::Command(crate::paxos::Command { id: CommandId::new(1, 0, 1), payload });
         }
         2 => Command::Open { nonce: source.below(4).into(), label: String::new() },
         kind => {
@@ -112,7 +112,8 @@ fn value(source: &mut Source<'_>) -> Value {
                 kind => Op::Put { key, value: vec![kind], if_version: (kind == 4).then(|| source.number()) },
             };
             let (session, sequence, first_open) = (source.number(), source.number(), source.number());
-            Command::Write { session, sequence, first_open, label: String::new(), op }
+            let nonce = source.below(4).into();
+            Command::Write { session, nonce, sequence, first_open, label: String::new(), op }
         }
     };
     Value::Command(command.to_paxos())

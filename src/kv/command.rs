@@ -1,6 +1,11 @@
 //! What a client can ask of the store, as it stands in the log.
 
+use std::fmt::{self, Debug, Formatter};
+
 use serde::{Deserialize, Serialize};
+
+use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::codec::{self, CodecError};
 use crate::paxos;
@@ -13,6 +18,8 @@ pub const VALUE_MAX_BYTES: usize = 1 << 20;
 pub const LABEL_MAX_BYTES: usize = 48;
 /// A client never has more than so many sequence numbers open.
 pub const SPAN: u64 = 64;
+/// The last number that a write of a session may have: far from where the type ends, and no client gets there.
+pub const SEQUENCE_MAX: u64 = 1 << 62;
 
 /// What a command's bytes have beside label, key and value, at most.
 const HEAD_MAX_BYTES: usize = 64;
@@ -63,22 +70,39 @@ impl Op {
         };
         self.key().len() <= KEY_MAX_BYTES && value <= VALUE_MAX_BYTES
     }
+
+    /// Tells one write from another that comes under the same name.
+    pub fn fingerprint(&self) -> u64 {
+        let (kind, version, value) = match self {
+            Op::Put { value, if_version: None, .. } => (0, 0, value.as_slice()),
+            Op::Put { value, if_version: Some(version), .. } => (1, *version, value.as_slice()),
+            Op::Delete { .. } => (2, 0, &[][..]),
+        };
+        let mut hash = Xxh3::with_seed(kind);
+        hash.update(&version.to_le_bytes());
+        hash.update(&(self.key().len() as u64).to_le_bytes());
+        hash.update(self.key());
+        hash.update(value);
+        hash.digest()
+    }
 }
 
 /// A command of the log. Two commands are the same if [`Command::id`] is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Command {
-    /// Opens a session, which is named by the slot where this is applied.
+    /// Opens a session, which is named by the slot where this is applied and by the nonce, both.
     Open {
         /// Drawn by the client; a resend has the same.
-        nonce: u64,
+        nonce: u128,
         /// For people: which client's which request it is, as in `c1-5`.
         label: String,
     },
     /// A write within a session.
     Write {
-        /// The session.
+        /// The slot where the session was opened.
         session: u64,
+        /// The nonce that opened it: the proof that the write is its owner's, and of this history.
+        nonce: u128,
         /// Numbers the session's writes from 1.
         sequence: u64,
         /// The client knows the outcome of every write below this one; at most `sequence`.
@@ -90,12 +114,30 @@ pub enum Command {
     },
 }
 
+/// What a command says beside its name.
+#[derive(Serialize, Deserialize)]
+enum Body<Label, Op> {
+    Open { label: Label },
+    Write { first_open: u64, label: Label, op: Op },
+}
+
+/// Why what stands in the log is no command.
+#[derive(Debug, Error)]
+pub enum NoCommand {
+    /// Its bytes say nothing that a command can say.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// Its bytes are not those of a command with this name.
+    #[error("the name {0:?} is not that of such a command")]
+    Name(paxos::CommandId),
+}
+
 impl Command {
-    /// Which command it is. An OPEN is named by its nonce: no session is 0.
+    /// Which command it is. No session is 0: so an OPEN is named, by its nonce.
     pub fn id(&self) -> paxos::CommandId {
         match self {
-            Command::Open { nonce, .. } => paxos::CommandId(0, *nonce),
-            Command::Write { session, sequence, .. } => paxos::CommandId(*session, *sequence),
+            Command::Open { nonce, .. } => paxos::CommandId::opening(*nonce),
+            Command::Write { session, nonce, sequence, .. } => paxos::CommandId::new(*session, *nonce, *sequence),
         }
     }
 
@@ -123,6 +165,7 @@ impl Command {
                 labelled
                     && *session > 0
                     && *first_open > 0
+                    && *sequence <= SEQUENCE_MAX
                     && first_open <= sequence
                     && sequence - first_open < SPAN
                     && op.is_within_limits()
@@ -133,13 +176,36 @@ impl Command {
     /// As Paxos sees it: an id and bytes.
     pub fn to_paxos(&self) -> paxos::Command {
         let mut bytes = Vec::with_capacity(self.label().len() + self.size() + HEAD_MAX_BYTES);
-        codec::encode_into(self, &mut bytes);
+        let body = match self {
+            Command::Open { label, .. } => Body::Open { label },
+            Command::Write { first_open, label, op, .. } => Body::Write { first_open: *first_open, label, op },
+        };
+        codec::encode_into(&body, &mut bytes);
         paxos::Command { id: self.id(), payload: bytes.into() }
     }
 
     /// The command in a value of the log.
-    pub fn from_paxos(command: &paxos::Command) -> Result<Command, CodecError> {
-        codec::decode(&command.payload)
+    pub fn from_paxos(command: &paxos::Command) -> Result<Command, NoCommand> {
+        let paxos::CommandId { session, nonce, sequence } = command.id;
+        match (codec::decode(&command.payload)?, session, sequence) {
+            (Body::Open { label }, 0, 0) => Ok(Command::Open { nonce, label }),
+            (Body::Write { first_open, label, op }, 1.., _) => {
+                Ok(Command::Write { session, nonce, sequence, first_open, label, op })
+            }
+            _ => Err(NoCommand::Name(command.id)),
+        }
+    }
+}
+
+impl Debug for Command {
+    /// Without the nonce, which nobody may see.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Command::Open { label, .. } => write!(f, "{:?} open ({label})", self.id()),
+            Command::Write { first_open, label, op, .. } => {
+                write!(f, "{:?} first_open={first_open} ({label}) {op:?}", self.id())
+            }
+        }
     }
 }
 
@@ -148,7 +214,7 @@ mod tests {
     use super::*;
 
     fn write(session: u64, sequence: u64, first_open: u64, op: Op) -> Command {
-        Command::Write { session, sequence, first_open, label: String::new(), op }
+        Command::Write { session, nonce: 9, sequence, first_open, label: String::new(), op }
     }
 
     fn put(key: usize, value: usize) -> Op {
@@ -182,7 +248,9 @@ mod tests {
             (7, SPAN + 1, 1, false),
             (7, 100 + SPAN - 1, 100, true),
             (7, 100 + SPAN, 100, false),
-            (7, u64::MAX, u64::MAX, true),
+            (7, SEQUENCE_MAX, SEQUENCE_MAX, true),
+            (7, SEQUENCE_MAX + 1, SEQUENCE_MAX, false),
+            (7, u64::MAX, u64::MAX, false),
         ] {
             let command = write(session, sequence, first_open, put(1, 1));
             assert_eq!(command.is_well_formed(), fits, "{session}-{sequence}, first open {first_open}");
@@ -195,7 +263,14 @@ mod tests {
             let label = "l".repeat(length);
             let open = Command::Open { nonce: 0, label: label.clone() };
             assert_eq!((open.label(), open.is_well_formed()), (label.as_str(), fits));
-            let write = Command::Write { session: 1, sequence: 1, first_open: 1, label: label.clone(), op: put(1, 1) };
+            let write = Command::Write {
+                session: 1,
+                nonce: 9,
+                sequence: 1,
+                first_open: 1,
+                label: label.clone(),
+                op: put(1, 1),
+            };
             assert_eq!((write.label(), write.is_well_formed()), (label.as_str(), fits));
         }
     }

@@ -30,6 +30,8 @@ pub enum Piece {
         /// All that is known of it.
         session: Session,
     },
+    /// Which history it is a state of.
+    History(u64),
 }
 
 impl Piece {
@@ -38,6 +40,7 @@ impl Piece {
         match self {
             Piece::Key { key, entry } => 24 + key.len() + entry.value.as_ref().map_or(0, Vec::len),
             Piece::Session { session, .. } => 48 + session.size(),
+            Piece::History(_) => 16,
         }
     }
 }
@@ -69,6 +72,7 @@ struct Names {
     /// Each once: the store knows which of its keys stand here.
     keys: Vec<Vec<u8>>,
     sessions: BTreeSet<u64>,
+    history: bool,
     is_whole: bool,
 }
 
@@ -98,11 +102,15 @@ impl Changed {
         }
     }
 
+    pub(super) fn history(&mut self) {
+        self.since.history = true;
+    }
+
     /// The changes, to be written down.
-    pub(super) fn take(&mut self, store: &mut Store, sessions: &Sessions) -> Changes {
+    pub(super) fn take(&mut self, store: &mut Store, sessions: &Sessions, history: u64) -> Changes {
         assert!(self.taken == Names::default(), "one checkpoint at a time");
         self.taken = std::mem::take(&mut self.since);
-        let Names { keys, sessions: ids, is_whole } = &self.taken;
+        let Names { keys, sessions: ids, history: is_new_history, is_whole } = &self.taken;
         let key = |key: &[u8], entry: &Versioned| Piece::Key { key: key.to_vec(), entry: entry.clone() };
         let session = |(id, session): (u64, &Session)| Piece::Session { id, session: session.clone() };
         if *is_whole {
@@ -110,12 +118,14 @@ impl Changed {
                 store.list(name, false);
             }
             let all_keys = store.entries().map(|(name, entry)| key(name, entry));
-            let pieces = all_keys.chain(sessions.all().map(session)).collect();
+            let history = (history != 0).then_some(Piece::History(history));
+            let pieces = all_keys.chain(sessions.all().map(session)).chain(history).collect();
             return Changes { is_whole: true, pieces, ended: Vec::new() };
         }
         let changed_keys = keys.iter().filter_map(|name| store.list(name, false).map(|(_, entry)| key(name, entry)));
         let changed_sessions = ids.iter().filter_map(|id| Some(session((*id, sessions.get(*id)?))));
-        let pieces = changed_keys.chain(changed_sessions).collect();
+        let history = is_new_history.then_some(Piece::History(history));
+        let pieces = changed_keys.chain(changed_sessions).chain(history).collect();
         let ended = ids.iter().copied().filter(|id| sessions.get(*id).is_none()).collect();
         Changes { is_whole: false, pieces, ended }
     }
@@ -127,13 +137,14 @@ impl Changed {
 
     /// What was taken was not written: it is still to be.
     pub(super) fn lost(&mut self, store: &mut Store) {
-        let Names { keys, sessions, is_whole } = std::mem::take(&mut self.taken);
+        let Names { keys, sessions, history, is_whole } = std::mem::take(&mut self.taken);
         for key in keys {
             if store.list(&key, true).is_some_and(|(was_listed, _)| !was_listed) {
                 self.since.keys.push(key);
             }
         }
         self.since.sessions.extend(sessions);
+        self.since.history |= history;
         self.since.is_whole |= is_whole;
     }
 }
@@ -148,13 +159,13 @@ mod tests {
         kv.apply(Slot(slot), &Value::Command(command.to_paxos()));
     }
 
-    fn open(nonce: u64) -> Command {
+    fn open(nonce: u128) -> Command {
         Command::Open { nonce, label: String::new() }
     }
 
-    fn put(session: u64, sequence: u64, key: &str) -> Command {
+    fn put(session: u64, nonce: u128, sequence: u64, key: &str) -> Command {
         let op = Op::Put { key: key.into(), value: vec![1; sequence as usize], if_version: None };
-        Command::Write { session, sequence, first_open: 1, label: String::new(), op }
+        Command::Write { session, nonce, sequence, first_open: 1, label: String::new(), op }
     }
 
     /// A state on disk: what checkpoints have written.
@@ -179,14 +190,14 @@ mod tests {
             slot += 1;
             apply(kv, slot, command);
         };
-        for round in 0..20u64 {
+        for round in 0..20 {
             next(&mut kv, open(round));
             let session = kv.sessions().opened_by(round).unwrap();
             for n in 1..=3 {
-                next(&mut kv, put(session, n, &format!("k{}", (round + n) % 7)));
+                next(&mut kv, put(session, round, n, &format!("k{}", (round as u64 + n) % 7)));
             }
             let changes = kv.take_changes();
-            assert!(!changes.is_whole && changes.pieces.len() <= 9, "{changes:?}");
+            assert!(!changes.is_whole && changes.pieces.len() <= 10, "{changes:?}");
             if round % 3 == 0 {
                 // The disk was full: the next one writes it too.
                 kv.changes_lost();
@@ -194,7 +205,8 @@ mod tests {
             }
             kv.changes_kept();
             written.write(&changes);
-            assert_eq!((written.0.digest(), written.0.store()), (kv.digest(), kv.store()), "round {round}");
+            let state = |kv: &Kv| (kv.digest(), kv.store().clone(), kv.history());
+            assert_eq!(state(&written.0), state(&kv), "round {round}");
         }
     }
 
@@ -202,7 +214,7 @@ mod tests {
     fn a_state_that_came_in_parts_is_the_same_and_has_changed_as_a_whole() {
         let mut kv = Kv::default();
         apply(&mut kv, 1, open(7));
-        (1..=9).for_each(|n| apply(&mut kv, 1 + n, put(1, n, &format!("k{n}"))));
+        (1..=9).for_each(|n| apply(&mut kv, 1 + n, put(1, 7, n, &format!("k{n}"))));
         let mut from_nothing = Kv::empty_like(&kv);
         let whole = from_nothing.take_changes();
         assert!(whole.is_whole && whole.pieces.is_empty());
@@ -216,10 +228,10 @@ mod tests {
         }
         assert_eq!((loaded.digest(), loaded.store(), loaded.sessions()), (kv.digest(), kv.store(), kv.sessions()));
         // What changes before and after everything is written for the first time is written too.
-        apply(&mut loaded, 11, put(1, 10, "k1"));
+        apply(&mut loaded, 11, put(1, 7, 10, "k1"));
         assert!(loaded.take_changes().is_whole);
         loaded.changes_kept();
-        apply(&mut loaded, 12, put(1, 11, "k1"));
+        apply(&mut loaded, 12, put(1, 7, 11, "k1"));
         let changed: Vec<Piece> = loaded.take_changes().pieces;
         assert!(changed.iter().any(|piece| matches!(piece, Piece::Key { key, .. } if key == b"k1")), "{changed:?}");
         assert!(loaded.load(b"\x07no part").is_err());

@@ -9,13 +9,14 @@ mod session;
 mod store;
 mod transaction;
 
-pub use command::{Command, KEY_MAX_BYTES, LABEL_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
+pub use command::{Command, KEY_MAX_BYTES, LABEL_MAX_BYTES, NoCommand, Op, SEQUENCE_MAX, SPAN, VALUE_MAX_BYTES};
 pub use image::{Changes, Piece, decode_part, encode_part};
-pub use session::{Lookup, SESSIONS_MAX, Saved, Session, Sessions};
+pub use session::{Lookup, Named, SESSIONS_MAX, Saved, Session, Sessions};
 pub use store::{Store, Versioned, Written};
 pub use transaction::Foreseen;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::paxos::{CommandId, Slot, StateMachine, Value};
 use image::Changed;
@@ -25,6 +26,7 @@ use image::Changed;
 pub struct Kv {
     store: Store,
     sessions: Sessions,
+    history: u64,
     changed: Changed,
 }
 
@@ -75,6 +77,7 @@ impl Kv {
             match piece {
                 Piece::Key { key, entry } => self.store.insert(&key, entry),
                 Piece::Session { id, session } => self.sessions.insert(id, session),
+                Piece::History(history) => self.history = history,
             }
         }
     }
@@ -99,23 +102,43 @@ impl Kv {
         &self.sessions
     }
 
+    /// Which history this is a state of; 0 before the log has held anything by which to tell.
+    ///
+    /// It is made of the first OPEN that was ever applied, its slot and its nonce: so all servers have the same one without
+    /// a word about it, and a cluster that was begun anew has another. It has half as many bits as the nonce, which it does
+    /// not give away.
+    pub fn history(&self) -> u64 {
+        self.history
+    }
+
+    /// Makes this the state of a new history: one that was restored from a backup.
+    pub fn begin_history(&mut self, history: u64) {
+        self.history = history;
+        self.changed.history();
+    }
+
     fn apply_command(&mut self, slot: Slot, command: Command) -> Outcome {
-        let Kv { store, sessions, changed } = self;
+        let Kv { store, sessions, history, changed } = self;
         match command {
             Command::Open { nonce, .. } => {
+                if *history == 0 {
+                    *history = first_of(slot, nonce);
+                    changed.history();
+                }
                 let (session, evicted) = sessions.open(slot, nonce);
                 changed.session(session);
                 evicted.into_iter().for_each(|evicted| changed.session(evicted));
                 Outcome::Opened { session }
             }
-            Command::Write { session, sequence, first_open, op, .. } => {
+            Command::Write { session, nonce, sequence, first_open, op, .. } => {
                 changed.session(session);
-                let write = || {
+                let named = Named::of((session, nonce), (sequence, first_open), &op);
+                let apply = || {
                     let (written, newly_changed) = store.apply(op);
                     newly_changed.into_iter().for_each(|key| changed.key(key));
                     written
                 };
-                match sessions.write(slot, session, sequence, first_open, write) {
+                match sessions.write(slot, &named, apply) {
                     Lookup::Expired => Outcome::Expired,
                     Lookup::Superseded => Outcome::Superseded,
                     Lookup::Known(saved) => Outcome::Duplicate(saved),
@@ -147,7 +170,8 @@ impl StateMachine for Kv {
     }
 
     fn digest(&self) -> u64 {
-        self.store.digest().wrapping_add(self.sessions.digest())
+        let history = if self.history == 0 { 0 } else { xxh3_64(&self.history.to_le_bytes()) };
+        self.store.digest().wrapping_add(self.sessions.digest()).wrapping_add(history)
     }
 
     fn empty(&self) -> Kv {
@@ -155,7 +179,7 @@ impl StateMachine for Kv {
     }
 
     fn take_changes(&mut self) -> Changes {
-        self.changed.take(&mut self.store, &self.sessions)
+        self.changed.take(&mut self.store, &self.sessions, self.history)
     }
 
     fn changes_kept(&mut self) {
@@ -174,10 +198,23 @@ impl StateMachine for Kv {
     fn recall(&self, id: CommandId) -> Option<Outcome> {
         match id {
             // An OPEN: no session is 0.
-            CommandId(0, nonce) => self.sessions.opened_by(nonce).map(|session| Outcome::Opened { session }),
-            CommandId(session, sequence) => self.sessions.saved(session, sequence).map(Outcome::Duplicate),
+            CommandId { session: 0, nonce, .. } => {
+                self.sessions.opened_by(nonce).map(|session| Outcome::Opened { session })
+            }
+            CommandId { session, nonce, sequence } => {
+                self.sessions.saved(session, nonce, sequence).map(Outcome::Duplicate)
+            }
         }
     }
+}
+
+/// The history that begins with the opening of this session.
+fn first_of(slot: Slot, nonce: u128) -> u64 {
+    let mut bytes = [0; 24];
+    bytes[..8].copy_from_slice(&slot.0.to_le_bytes());
+    bytes[8..].copy_from_slice(&nonce.to_le_bytes());
+    // 0 says that there is none yet.
+    xxh3_64(&bytes).max(1)
 }
 
 #[cfg(test)]
@@ -190,21 +227,43 @@ mod tests {
 
     fn put(sequence: u64, value: &str) -> Command {
         let op = Op::Put { key: b"k".to_vec(), value: value.into(), if_version: None };
-        Command::Write { session: 1, sequence, first_open: 1, label: String::new(), op }
+        Command::Write { session: 1, nonce: 7, sequence, first_open: 1, label: String::new(), op }
     }
 
     #[test]
     fn a_command_of_which_only_the_id_is_known_is_recalled() {
         let mut kv = Kv::default();
-        assert_eq!(kv.recall(CommandId(0, 7)), None);
+        assert_eq!(kv.recall(CommandId::opening(7)), None);
         kv.apply(Slot(1), &command(Command::Open { nonce: 7, label: String::new() }));
         let Outcome::Applied(saved) = kv.apply(Slot(2), &command(put(1, "a"))) else {
             panic!("a first write is applied")
         };
-        assert_eq!(kv.recall(CommandId(0, 7)), Some(Outcome::Opened { session: 1 }));
-        assert_eq!(kv.recall(CommandId(1, 1)), Some(Outcome::Duplicate(saved)));
-        for unknown in [CommandId(0, 8), CommandId(1, 2), CommandId(2, 1)] {
-            assert_eq!(kv.recall(unknown), None);
+        assert_eq!(kv.recall(CommandId::opening(7)), Some(Outcome::Opened { session: 1 }));
+        assert_eq!(kv.recall(CommandId::new(1, 7, 1)), Some(Outcome::Duplicate(saved)));
+        let unknown = [(0, 8, 0), (1, 7, 2), (2, 7, 1), (1, 8, 1)];
+        for (session, nonce, sequence) in unknown {
+            assert_eq!(kv.recall(CommandId::new(session, nonce, sequence)), None);
+        }
+    }
+
+    #[test]
+    fn a_history_is_known_by_its_first_session_whatever_comes_later() {
+        let open = |nonce| command(Command::Open { nonce, label: String::new() });
+        let mut kv = Kv::with_sessions_at_most(1);
+        kv.apply(Slot(1), &Value::Noop);
+        kv.apply(Slot(2), &command(put(1, "nobody's")));
+        assert_eq!(kv.history(), 0);
+        kv.apply(Slot(3), &open(7));
+        let history = kv.history();
+        assert_ne!(history, 0);
+        for slot in 4..9 {
+            kv.apply(Slot(slot), &open(slot.into()));
+        }
+        assert_eq!(kv.history(), history, "that session is forgotten, and the history goes on");
+        for (slot, nonce) in [(3, 8), (2, 7)] {
+            let mut other = Kv::default();
+            other.apply(Slot(slot), &open(nonce));
+            assert_ne!(other.history(), history, "opened in slot {slot} with nonce {nonce}");
         }
     }
 
@@ -216,12 +275,13 @@ mod tests {
             kv.apply(Slot(slot), &command(next));
             assert!(seen.insert(kv.digest()), "slot {slot} changed nothing of the digest");
         }
-        // The same number with another value: only the store differs.
+        // The same number with another value.
         let mut other = Kv::default();
         for (slot, next) in (1..).zip([Command::Open { nonce: 7, label: String::new() }, put(1, "a"), put(2, "c")]) {
             other.apply(Slot(slot), &command(next));
         }
-        assert_eq!(other.sessions().digest(), kv.sessions().digest());
+        assert_ne!(other.store().digest(), kv.store().digest());
+        assert_ne!(other.sessions().digest(), kv.sessions().digest());
         assert_ne!(other.digest(), kv.digest());
     }
 

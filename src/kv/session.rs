@@ -2,13 +2,18 @@
 //!
 //! The table is part of the replicated state: every server keeps the same one, and forgets the same sessions at the same
 //! slot. (Ongaro, Consensus: Bridging Theory and Practice, section 6.3.)
+//!
+//! A session is the slot where it was opened *and* the nonce that opened it. The slot alone is a small number that everybody
+//! can guess, and that means another session in the cluster's next history. The nonce alone would let a late copy of an
+//! OPEN bring back a session that was forgotten, without what it remembered. A write with a wrong nonce changes nothing.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Debug, Formatter};
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::command::SPAN;
+use super::command::{Op, SPAN};
 use super::store::Written;
 use crate::museum::{self, Bug};
 use crate::paxos::Slot;
@@ -25,10 +30,33 @@ pub struct Saved {
     pub written: Written,
 }
 
+/// How a write is named, and which one it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The slot where its session was opened.
+    pub session: u64,
+    /// The nonce that opened it.
+    pub nonce: u128,
+    /// The write's number in the session.
+    pub sequence: u64,
+    /// The client knows the outcome of every write below this number.
+    pub first_open: u64,
+    /// [`Op::fingerprint`] of what it does.
+    pub what: u64,
+}
+
+impl Named {
+    /// The name of a write that does this.
+    pub fn of((session, nonce): (u64, u128), (sequence, first_open): (u64, u64), op: &Op) -> Named {
+        Named { session, nonce, sequence, first_open, what: op.fingerprint() }
+    }
+}
+
 /// What the table says of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// No such session, or no longer.
+    /// No such session with that nonce, or no longer; or another write was applied under this name, by a client that has
+    /// the same nonce (a machine that was copied).
     Expired,
     /// The client has said that it no longer asks for this one.
     Superseded,
@@ -38,37 +66,78 @@ pub enum Lookup {
     New(Saved),
 }
 
+/// A write that was applied, as its session remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Remembered {
+    sequence: u64,
+    what: u64,
+    saved: Saved,
+}
+
 /// All that is known of a session.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Session {
-    nonce: u64,
+    nonce: u128,
     /// The highest `first_open` seen; at least 1.
     first_open: u64,
-    /// Outcomes of writes not below `first_open`, by their numbers, in order: at most [`SPAN`].
-    saved: Vec<(u64, Saved)>,
+    /// Writes not below `first_open`, by their numbers, in order: at most [`SPAN`].
+    saved: Vec<Remembered>,
     /// Where the last write of the session, or its OPEN, was applied.
     last: Slot,
+    /// Whether a write of it was ever applied.
+    has_written: bool,
+}
+
+impl Debug for Session {
+    /// Without the nonce, which nobody may see.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Session { nonce: _, first_open, saved, last, has_written } = self;
+        write!(f, "session first_open={first_open} last={last} has_written={has_written} {saved:?}")
+    }
 }
 
 impl Session {
+    fn new(nonce: u128, at: Slot) -> Session {
+        Session { nonce, first_open: 1, saved: Vec::new(), last: at, has_written: false }
+    }
+
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
-        24 + 32 * self.saved.len()
+        40 + 40 * self.saved.len()
     }
 
     /// Where a write stands among the saved ones, or where it would.
     fn place(&self, sequence: u64) -> Result<usize, usize> {
-        self.saved.binary_search_by_key(&sequence, |(sequence, _)| *sequence)
+        self.saved.binary_search_by_key(&sequence, |one| one.sequence)
     }
 
-    fn saved(&self, sequence: u64) -> Option<Saved> {
-        self.place(sequence).ok().map(|at| self.saved[at].1)
+    fn remembered(&self, sequence: u64) -> Option<&Remembered> {
+        self.place(sequence).ok().map(|at| &self.saved[at])
+    }
+
+    /// What is known of a write; None if it is new.
+    fn look_up(&self, write: &Named) -> Option<Lookup> {
+        let Named { session: _, nonce, sequence, first_open, what } = *write;
+        if self.nonce != nonce && !museum::is(Bug::SessionWithoutNonce) {
+            return Some(Lookup::Expired);
+        }
+        // A span that no client may use: met in the log it must not grow the table.
+        if sequence < self.first_open || first_open > sequence || sequence - first_open >= SPAN {
+            return Some(Lookup::Superseded);
+        }
+        let known = self.remembered(sequence).filter(|_| !museum::is(Bug::B21))?;
+        Some(if known.what == what { Lookup::Known(known.saved) } else { Lookup::Expired })
     }
 
     /// Forgets the outcomes that nobody asks for any more.
-    fn drop_superseded(&mut self) -> impl Iterator<Item = (u64, Saved)> {
+    fn drop_superseded(&mut self) -> impl Iterator<Item = Remembered> {
         let first = self.place(self.first_open).unwrap_or_else(|first| first);
         self.saved.drain(..first)
+    }
+
+    /// Who goes first when there are too many: who has never written, and of those alike who was quiet for longest.
+    fn staleness(&self) -> (bool, Slot) {
+        (self.has_written, self.last)
     }
 }
 
@@ -78,7 +147,7 @@ pub struct Sessions {
     /// The table holds at most so many.
     most: usize,
     sessions: BTreeMap<u64, Session>,
-    by_nonce: BTreeMap<u64, u64>,
+    by_nonce: BTreeMap<u128, u64>,
     /// The order-free sum of the fingerprints of all sessions.
     digest: u64,
 }
@@ -106,8 +175,9 @@ impl Sessions {
     }
 
     /// What a write came to, if its session still remembers it.
-    pub fn saved(&self, session: u64, sequence: u64) -> Option<Saved> {
-        self.sessions.get(&session)?.saved(sequence)
+    pub fn saved(&self, session: u64, nonce: u128, sequence: u64) -> Option<Saved> {
+        let known = self.sessions.get(&session).filter(|known| known.nonce == nonce)?;
+        known.remembered(sequence).map(|one| one.saved)
     }
 
     /// All sessions and their names, in order.
@@ -150,7 +220,7 @@ impl Sessions {
     }
 
     /// The session that an OPEN with this nonce has opened.
-    pub fn opened_by(&self, nonce: u64) -> Option<u64> {
+    pub fn opened_by(&self, nonce: u128) -> Option<u64> {
         self.by_nonce.get(&nonce).copied()
     }
 
@@ -161,7 +231,7 @@ impl Sessions {
 
     /// Opens a session at this slot; the second OPEN with a nonce finds the first one's session. Gives its name, and the
     /// name of the session that had to go for it.
-    pub fn open(&mut self, slot: Slot, nonce: u64) -> (u64, Option<u64>) {
+    pub fn open(&mut self, slot: Slot, nonce: u128) -> (u64, Option<u64>) {
         if let Some(id) = self.by_nonce.get(&nonce).copied() {
             if let Some(session) = self.sessions.get_mut(&id) {
                 self.digest = self.digest.wrapping_sub(of_head(id, session));
@@ -171,87 +241,81 @@ impl Sessions {
             return (id, None);
         }
         let evicted = if self.sessions.len() >= self.most { self.evict() } else { None };
-        self.insert(slot.0, Session { nonce, first_open: 1, saved: Vec::new(), last: slot });
+        self.insert(slot.0, Session::new(nonce, slot));
         (slot.0, evicted)
     }
 
     /// A write: what is known of it, or what it does now and what is remembered of that. A risen `first_open` drops what
     /// the client no longer asks for.
-    pub fn write(
-        &mut self,
-        slot: Slot,
-        id: u64,
-        sequence: u64,
-        first_open: u64,
-        write: impl FnOnce() -> Written,
-    ) -> Lookup {
+    pub fn write(&mut self, slot: Slot, write: &Named, apply: impl FnOnce() -> Written) -> Lookup {
+        let id = write.session;
         let Some(session) = self.sessions.get_mut(&id) else { return Lookup::Expired };
-        // A span that no client may use: met in the log it must not grow the table.
-        if sequence < session.first_open || first_open > sequence || sequence - first_open >= SPAN {
-            return Lookup::Superseded;
+        let known = session.look_up(write);
+        // Who may not write changes nothing of the session either.
+        if let Some(refused @ (Lookup::Expired | Lookup::Superseded)) = known {
+            return refused;
         }
         let mut digest = self.digest.wrapping_sub(of_head(id, session));
         session.last = slot;
-        session.first_open = session.first_open.max(first_open);
+        session.first_open = session.first_open.max(write.first_open);
+        session.has_written = true;
         digest = digest.wrapping_add(of_head(id, session));
-        let dropped = session.drop_superseded().map(|(sequence, saved)| of_saved(id, sequence, saved));
+        let dropped = session.drop_superseded().map(|one| of_saved(id, &one));
         digest = digest.wrapping_sub(dropped.fold(0, u64::wrapping_add));
-        let place = session.place(sequence);
-        let known = place.ok().map(|at| session.saved[at].1).filter(|_| !museum::is(Bug::B21));
-        let lookup = known.map_or_else(|| Lookup::New(Saved { slot, written: write() }), Lookup::Known);
+        let lookup = known.unwrap_or_else(|| Lookup::New(Saved { slot, written: apply() }));
         if let Lookup::New(saved) = lookup {
-            let before = place.map_or(0, |at| of_saved(id, sequence, session.saved.remove(at).1));
-            session.saved.insert(place.unwrap_or_else(|at| at), (sequence, saved));
-            digest = digest.wrapping_sub(before).wrapping_add(of_saved(id, sequence, saved));
+            let new = Remembered { sequence: write.sequence, what: write.what, saved };
+            let place = session.place(write.sequence);
+            let before = place.map_or(0, |at| of_saved(id, &session.saved.remove(at)));
+            session.saved.insert(place.unwrap_or_else(|at| at), new);
+            digest = digest.wrapping_sub(before).wrapping_add(of_saved(id, &new));
         }
         self.digest = digest;
         lookup
     }
 
     /// What is known of a write, for those who only ask: None if it is new.
-    pub fn peek(&self, session: u64, sequence: u64, first_open: u64) -> Option<Lookup> {
-        let Some(known) = self.sessions.get(&session) else { return Some(Lookup::Expired) };
-        if sequence < known.first_open || first_open > sequence || sequence - first_open >= SPAN {
-            return Some(Lookup::Superseded);
-        }
-        known.saved(sequence).map(Lookup::Known)
+    pub fn peek(&self, write: &Named) -> Option<Lookup> {
+        self.sessions.get(&write.session).map_or(Some(Lookup::Expired), |session| session.look_up(write))
     }
 
-    /// Remembers what a write came to that was committed under this number. Two writes of one session may come in either
+    /// Remembers what a write came to that was committed under this name. Two writes of one session may come in either
     /// order, and the table is the same afterwards.
-    pub fn settle(&mut self, at: Slot, id: u64, sequence: u64, first_open: u64, written: Written) {
-        let Some(mut session) = self.sessions.get(&id).cloned() else { return };
+    pub fn settle(&mut self, at: Slot, write: &Named, written: Written) {
+        let known = self.sessions.get(&write.session).filter(|session| session.nonce == write.nonce);
+        let Some(mut session) = known.cloned() else { return };
         session.last = session.last.max(at);
-        session.first_open = session.first_open.max(first_open);
-        let saved = (sequence, Saved { slot: at, written });
-        match session.place(sequence) {
-            Ok(place) => session.saved[place] = saved,
-            Err(place) => session.saved.insert(place, saved),
+        session.first_open = session.first_open.max(write.first_open);
+        session.has_written = true;
+        let new = Remembered { sequence: write.sequence, what: write.what, saved: Saved { slot: at, written } };
+        match session.place(write.sequence) {
+            Ok(place) => session.saved[place] = new,
+            Err(place) => session.saved.insert(place, new),
         }
         drop(session.drop_superseded());
-        self.insert(id, session);
+        self.insert(write.session, session);
     }
 
     /// Opens a session in the place of another one, if it is told which.
-    pub fn open_for(&mut self, at: Slot, nonce: u64, evict: Option<u64>) -> u64 {
+    pub fn open_for(&mut self, at: Slot, nonce: u128, evict: Option<u64>) -> u64 {
         if let Some(evicted) = evict {
             self.remove(evicted);
         }
-        self.insert(at.0, Session { nonce, first_open: 1, saved: Vec::new(), last: at });
+        self.insert(at.0, Session::new(nonce, at));
         at.0
     }
 
-    /// The session that has been quiet for longest.
-    pub fn oldest(&self) -> Option<u64> {
-        self.sessions.iter().min_by_key(|(_, session)| session.last).map(|(id, _)| *id)
+    /// The session to forget when there are too many: of those that have never written the one that has been quiet for
+    /// longest, else of all. Sessions that are opened without end so push out each other, and no client that writes.
+    pub fn stalest(&self) -> Option<u64> {
+        self.sessions.iter().min_by_key(|(_, session)| session.staleness()).map(|(id, _)| *id)
     }
 
-    /// Forgets the session that has been quiet for longest: the same one on every server. It is looked for among all of
-    /// them, which only an OPEN to a full table has to wait for.
+    /// Forgets a session: the same one on every server. It is looked for among all of them, which only an OPEN to a full
+    /// table has to wait for.
     fn evict(&mut self) -> Option<u64> {
-        let oldest = self.sessions.iter().min_by_key(|(_, session)| session.last).map(|(id, _)| *id);
         let first_hashed = || museum::first_of_a_hash_map(self.sessions.keys().copied());
-        let id = if museum::is(Bug::B32) { first_hashed() } else { oldest }?;
+        let id = if museum::is(Bug::B32) { first_hashed() } else { self.stalest() }?;
         self.remove(id);
         Some(id)
     }
@@ -259,28 +323,29 @@ impl Sessions {
 
 /// A session's share of the digest: a sum, so that a write changes it without a look at what else the session remembers.
 fn fingerprint(id: u64, session: &Session) -> u64 {
-    let saved = session.saved.iter().map(|(sequence, saved)| of_saved(id, *sequence, *saved));
-    saved.fold(of_head(id, session), u64::wrapping_add)
+    session.saved.iter().map(|one| of_saved(id, one)).fold(of_head(id, session), u64::wrapping_add)
 }
 
 fn of_head(id: u64, session: &Session) -> u64 {
-    hash(id, [session.nonce, session.first_open, session.last.0, HEAD])
+    let Session { nonce, first_open, last, has_written, saved: _ } = session;
+    let kind = HEAD - u64::from(*has_written);
+    hash(id, [*nonce as u64, (nonce >> 64) as u64, *first_open, last.0, kind])
 }
 
-fn of_saved(id: u64, sequence: u64, saved: Saved) -> u64 {
+fn of_saved(id: u64, Remembered { sequence, what, saved }: &Remembered) -> u64 {
     let (kind, version) = match saved.written {
         Written::Done { version } => (0, version),
         Written::NotFound { version } => (1, version),
         Written::Mismatch { version } => (2, version),
     };
-    hash(id, [sequence, saved.slot.0, version, kind])
+    hash(id, [*sequence, *what, saved.slot.0, version, kind])
 }
 
 /// Where a saved outcome has its kind.
 const HEAD: u64 = u64::MAX;
 
-fn hash(seed: u64, numbers: [u64; 4]) -> u64 {
-    let mut bytes = [0; 32];
+fn hash(seed: u64, numbers: [u64; 5]) -> u64 {
+    let mut bytes = [0; 40];
     for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
         place.copy_from_slice(&number.to_le_bytes());
     }
@@ -293,8 +358,14 @@ mod tests {
 
     const DONE: Written = Written::Done { version: 1 };
 
+    /// A write of a session that was opened with this nonce; each number has a command of its own.
+    fn named(nonce: u128, session: u64, sequence: u64, first_open: u64) -> Named {
+        Named { session, nonce, sequence, first_open, what: sequence.wrapping_add(1_000) }
+    }
+
+    /// A write of session 1, as opened with nonce 7.
     fn write(sessions: &mut Sessions, slot: u64, session: u64, sequence: u64, first_open: u64) -> Lookup {
-        sessions.write(Slot(slot), session, sequence, first_open, || DONE)
+        sessions.write(Slot(slot), &named(7, session, sequence, first_open), || DONE)
     }
 
     fn new(slot: u64) -> Lookup {
@@ -375,27 +446,78 @@ mod tests {
         assert_eq!(write(&mut sessions, 5, 1, SPAN, 1), new(5));
     }
 
+    fn write_as(sessions: &mut Sessions, nonce: u128, slot: u64, session: u64, sequence: u64) -> Lookup {
+        sessions.write(Slot(slot), &named(nonce, session, sequence, 1), || DONE)
+    }
+
     #[test]
-    fn the_session_that_was_quiet_for_longest_goes() {
+    fn of_the_sessions_that_never_wrote_the_one_that_was_quiet_for_longest_goes() {
         let mut sessions = Sessions::default();
         let max = SESSIONS_MAX as u64;
+        let nonce = |session: u64| 10_000 + u128::from(session);
         for slot in 1..=max {
-            sessions.open(Slot(slot), 10_000 + slot);
+            sessions.open(Slot(slot), nonce(slot));
         }
         // Session 1 speaks again, and so does 2, by a resent OPEN.
-        write(&mut sessions, max + 1, 1, 1, 1);
-        sessions.open(Slot(max + 2), 10_002);
+        write_as(&mut sessions, nonce(1), max + 1, 1, 1);
+        sessions.open(Slot(max + 2), nonce(2));
         sessions.open(Slot(max + 3), 5);
         sessions.open(Slot(max + 4), 6);
         assert_eq!(sessions.len(), SESSIONS_MAX);
-        assert_eq!(write(&mut sessions, max + 5, 3, 1, 1), Lookup::Expired);
-        assert_eq!(write(&mut sessions, max + 6, 4, 1, 1), Lookup::Expired);
-        assert_eq!(write(&mut sessions, max + 7, 1, 1, 1), known(max + 1));
-        assert_eq!(write(&mut sessions, max + 8, 2, 1, 1), new(max + 8));
-        assert_eq!(write(&mut sessions, max + 9, 5, 1, 1), new(max + 9));
+        assert_eq!(write_as(&mut sessions, nonce(3), max + 5, 3, 1), Lookup::Expired);
+        assert_eq!(write_as(&mut sessions, nonce(4), max + 6, 4, 1), Lookup::Expired);
+        assert_eq!(write_as(&mut sessions, nonce(1), max + 7, 1, 1), known(max + 1));
+        assert_eq!(write_as(&mut sessions, nonce(2), max + 8, 2, 1), new(max + 8));
+        assert_eq!(write_as(&mut sessions, nonce(5), max + 9, 5, 1), new(max + 9));
         // A forgotten client that opens again begins a new session.
-        assert_eq!(sessions.open(Slot(max + 10), 10_003).0, max + 10);
+        assert_eq!(sessions.open(Slot(max + 10), nonce(3)).0, max + 10);
         assert_eq!(sessions.len(), SESSIONS_MAX);
+    }
+
+    #[test]
+    fn sessions_that_are_opened_without_end_push_out_no_client_that_writes() {
+        let mut sessions = Sessions::at_most(4);
+        for session in 1..=3 {
+            sessions.open(Slot(session), u128::from(session));
+            assert_eq!(write_as(&mut sessions, session.into(), 10 + session, session, 1), new(10 + session));
+        }
+        for slot in 20..1_000 {
+            sessions.open(Slot(slot), slot.into());
+        }
+        for session in 1..=3 {
+            assert_eq!(write_as(&mut sessions, session.into(), 1_000 + session, session, 1), known(10 + session));
+        }
+        // Once all have written, the quietest goes.
+        assert_eq!(write_as(&mut sessions, 999, 1_010, 999, 1), new(1_010));
+        sessions.open(Slot(1_011), 7);
+        assert_eq!(write_as(&mut sessions, 1, 1_012, 1, 1), Lookup::Expired);
+        assert_eq!(write_as(&mut sessions, 2, 1_013, 2, 1), known(12));
+    }
+
+    #[test]
+    fn a_write_with_a_foreign_nonce_changes_nothing() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        write(&mut sessions, 2, 1, 1, 1);
+        let before = sessions.clone();
+        for (sequence, first_open) in [(1, 1), (2, 1), (2, 2), (SPAN, 1), (1 << 62, 1 << 62), (u64::MAX, u64::MAX)] {
+            let foreign = named(8, 1, sequence, first_open);
+            assert_eq!(sessions.write(Slot(9), &foreign, || panic!("it is applied")), Lookup::Expired);
+            sessions.settle(Slot(9), &foreign, DONE);
+            assert_eq!((sessions.peek(&foreign), &sessions), (Some(Lookup::Expired), &before), "{sequence}");
+        }
+        assert_eq!(write(&mut sessions, 10, 1, 2, 1), new(10), "the owner goes on");
+    }
+
+    #[test]
+    fn another_write_under_a_known_name_is_not_told_what_that_came_to() {
+        let mut sessions = Sessions::default();
+        sessions.open(Slot(1), 7);
+        write(&mut sessions, 2, 1, 1, 1);
+        let before = sessions.clone();
+        let other = Named { what: 5, ..named(7, 1, 1, 1) };
+        assert_eq!(sessions.write(Slot(3), &other, || panic!("it is applied")), Lookup::Expired);
+        assert_eq!((sessions.peek(&other), sessions), (Some(Lookup::Expired), before));
     }
 
     #[test]
@@ -406,13 +528,14 @@ mod tests {
         for (session, sequence, first_open) in
             [(1, 5, 3), (1, 5, 5), (1, 2, 1), (1, 4, 5), (1, 3, 3), (1, SPAN + 2, 3), (1, SPAN + 3, 3), (2, 1, 1)]
         {
-            let asked = sessions.peek(session, sequence, first_open);
+            let asked = sessions.peek(&named(7, session, sequence, first_open));
             let wrote = write(&mut sessions.clone(), 9, session, sequence, first_open);
             let is_new = matches!(wrote, Lookup::New(_));
             assert_eq!(asked, (!is_new).then_some(wrote), "{session}-{sequence}, first open {first_open}");
         }
-        let saved = sessions.saved(1, 5).map(|saved| saved.slot);
-        assert_eq!((saved, sessions.saved(1, 6), sessions.saved(2, 5)), (Some(Slot(2)), None, None));
+        let saved = sessions.saved(1, 7, 5).map(|saved| saved.slot);
+        assert_eq!((saved, sessions.saved(1, 7, 6), sessions.saved(2, 7, 5)), (Some(Slot(2)), None, None));
+        assert_eq!(sessions.saved(1, 8, 5), None, "that is another client's");
         assert!(!sessions.is_empty() && Sessions::default().is_empty());
     }
 
@@ -422,8 +545,8 @@ mod tests {
             let mut sessions = Sessions::default();
             sessions.open(Slot(1), 7);
             // The last slot of the session is the same, so that only what was saved differs.
-            sessions.write(Slot(slot), 1, 1, 1, || written);
-            sessions.write(Slot(9), 1, 2, 1, || DONE);
+            sessions.write(Slot(slot), &named(7, 1, 1, 1), || written);
+            sessions.write(Slot(9), &named(7, 1, 2, 1), || DONE);
             sessions.digest()
         };
         let all = [

@@ -4,7 +4,7 @@
 //! on the order of writes to different keys: a session's table is the same whichever of two came first, and a session that
 //! has to go for a new one is named by the transaction that opens it, not found by each server for itself.
 
-use super::{Command, Kv, Lookup, Outcome, Saved, Written};
+use super::{Command, Kv, Lookup, Named, Outcome, Saved, Written};
 use crate::paxos::Slot;
 
 /// What a command would come to.
@@ -26,8 +26,8 @@ impl Kv {
                 Some(session) => Foreseen::Settled(Outcome::Opened { session }),
                 None => Foreseen::Opens,
             },
-            Command::Write { session, sequence, first_open, op, .. } => {
-                match self.sessions.peek(*session, *sequence, *first_open) {
+            Command::Write { session, nonce, sequence, first_open, op, .. } => {
+                match self.sessions.peek(&Named::of((*session, *nonce), (*sequence, *first_open), op)) {
                     Some(Lookup::Expired) => Foreseen::Settled(Outcome::Expired),
                     Some(Lookup::Superseded) => Foreseen::Settled(Outcome::Superseded),
                     Some(Lookup::Known(saved)) => Foreseen::Settled(Outcome::Duplicate(saved)),
@@ -46,10 +46,11 @@ impl Kv {
                 self.changed.session(session);
                 Outcome::Opened { session }
             }
-            Command::Write { session, sequence, first_open, op, .. } => {
+            Command::Write { session, nonce, sequence, first_open, op, .. } => {
+                let named = Named::of((*session, *nonce), (*sequence, *first_open), op);
                 let (written, newly_changed) = self.store.apply(op.clone());
                 newly_changed.into_iter().for_each(|key| self.changed.key(key));
-                self.sessions.settle(at, *session, *sequence, *first_open, written);
+                self.sessions.settle(at, &named, written);
                 self.changed.session(*session);
                 Outcome::Applied(Saved { slot: at, written })
             }
@@ -65,10 +66,10 @@ mod tests {
 
     fn put(session: u64, sequence: u64, first_open: u64, key: &str) -> Command {
         let op = Op::Put { key: key.into(), value: b"v".to_vec(), if_version: None };
-        Command::Write { session, sequence, first_open, label: String::new(), op }
+        Command::Write { session, nonce: 7, sequence, first_open, label: String::new(), op }
     }
 
-    fn open(nonce: u64) -> Command {
+    fn open(nonce: u128) -> Command {
         Command::Open { nonce, label: String::new() }
     }
 
@@ -109,6 +110,6 @@ mod tests {
         let mut kv = Kv::with_sessions_at_most(1);
         kv.commit(Slot(64), &open(7), None);
         kv.commit(Slot(65), &open(8), Some(64));
-        assert_eq!((kv.sessions().len(), kv.sessions().oldest()), (1, Some(65)));
+        assert_eq!((kv.sessions().len(), kv.sessions().stalest()), (1, Some(65)));
     }
 }

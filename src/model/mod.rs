@@ -109,7 +109,7 @@ impl Scope {
     }
 
     fn command(&self, server: Server) -> Command {
-        Command { id: CommandId(1, u64::from(server.0)), payload: [server.0].as_slice().into() }
+        Command { id: CommandId::new(1, 0, u64::from(server.0)), payload: [server.0].as_slice().into() }
     }
 
     fn begin(&self) -> World {

@@ -89,13 +89,15 @@ pub struct ClientRequest {
 pub enum Request {
     /// Open a session.
     Open {
-        /// The same in every resend.
-        nonce: u64,
+        /// Drawn for this session, the same in every resend.
+        nonce: u128,
     },
-    /// Write within a session; a resend says the same session and sequence.
+    /// Write within a session; a resend says the same session, nonce and sequence.
     Write {
         /// The session.
         session: u64,
+        /// The nonce that opened it.
+        nonce: u128,
         /// The write's number in the session.
         sequence: u64,
         /// The client knows the outcome of every write below.
@@ -202,6 +204,10 @@ pub enum WhyNotApplied {
     Fenced,
     /// The data folder of this server is new, and too few of the others know it: it takes no part yet.
     Newcomer,
+    /// The session that it was sent in is not known, or no longer.
+    Expired,
+    /// The session has said that it no longer asks for this write.
+    Superseded,
 }
 
 /// Why nobody knows.
@@ -211,9 +217,9 @@ pub enum Unknown {
     TimedOut,
     /// A role that would have said the outcome has died.
     RoleDied(RoleName),
-    /// The session has said that it no longer asks for this write.
+    /// The session has said that it no longer asks for this write; an earlier copy may have been applied.
     Superseded,
-    /// The session is not known any more.
+    /// The session is not known any more; an earlier copy may have been applied.
     Expired,
 }
 

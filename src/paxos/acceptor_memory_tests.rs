@@ -9,7 +9,7 @@ fn ballot(round: u64) -> Ballot {
 }
 
 fn value(number: u64) -> Value {
-    Value::Command(Command { id: CommandId(1, number), payload: [].into() })
+    Value::Command(Command { id: CommandId::new(1, 0, number), payload: [].into() })
 }
 
 fn entry(slot: u64, round: u64) -> Entry {
@@ -160,7 +160,7 @@ fn each_answer_has_a_number_of_its_own() {
 #[test]
 fn parts_are_as_large_as_may_be() {
     let sized = |slot: u64, bytes: usize| {
-        let command = Command { id: CommandId(1, slot), payload: vec![0; bytes].into() };
+        let command = Command { id: CommandId::new(1, 0, slot), payload: vec![0; bytes].into() };
         Entry { slot: Slot(slot), ballot: ballot(1), value: Value::Command(command) }
     };
     let own = 24 + sized(1, 0).value.size();

@@ -4,17 +4,49 @@ use std::fmt::{self, Debug};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Ballot, Slot};
 
-/// Names a command for ever. Two commands are the same if their ids are, whatever their bytes say: the protocol has no
-/// other way to tell a retry from a second wish.
+/// Names a command for ever, in every history of every cluster. Two commands are the same if their ids are, whatever their
+/// bytes say: the protocol has no other way to tell a retry from a second wish.
+///
+/// Session and sequence alone would not do: they are small numbers, and the cluster's next history counts them again. Only
+/// the client and the servers know the nonce; nothing that is shown to people or strangers has it, this type's `Debug`
+/// included.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct CommandId(pub u64, pub u64);
+pub struct CommandId {
+    /// The client's session; 0 if the command opens one.
+    pub session: u64,
+    /// Drawn by the client for this session.
+    pub nonce: u128,
+    /// The command's number in the session; 0 if it opens one.
+    pub sequence: u64,
+}
+
+impl CommandId {
+    /// A command's name.
+    pub const fn new(session: u64, nonce: u128, sequence: u64) -> CommandId {
+        CommandId { session, nonce, sequence }
+    }
+
+    /// The name of the command that opens a session with this nonce.
+    pub const fn opening(nonce: u128) -> CommandId {
+        CommandId { session: 0, nonce, sequence: 0 }
+    }
+
+    /// What may be shown of the nonce: enough to tell the commands of a run apart, and far too little to guess it.
+    pub fn nonce_tag(&self) -> u16 {
+        xxh3_64(&self.nonce.to_le_bytes()) as u16
+    }
+}
 
 impl Debug for CommandId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}-{}", self.0, self.1)
+        match self.session {
+            0 => write!(f, "#0-~{:04x}", self.nonce_tag()),
+            session => write!(f, "#{session}-{}", self.sequence),
+        }
     }
 }
 

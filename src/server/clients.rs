@@ -128,8 +128,8 @@ impl FrontDesk {
         let mut asker = outlet.ask(number, context);
         let reply = match request {
             Request::Open { nonce } => return self.write(Command::Open { nonce, label }, asker, size),
-            Request::Write { session, sequence, first_open, op } => {
-                return self.write(Command::Write { session, sequence, first_open, label, op }, asker, size);
+            Request::Write { session, nonce, sequence, first_open, op } => {
+                return self.write(Command::Write { session, nonce, sequence, first_open, label, op }, asker, size);
             }
             Request::Get { key } if key.len() > KEY_MAX_BYTES => return Err("its key is too long".to_string()),
             Request::Get { key } if asker.is_admitted(size) => {

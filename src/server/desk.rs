@@ -4,6 +4,10 @@
 //! this server applies it, whoever proposed it. A waiter is told exactly once. What it is told is kept here until the end
 //! of the group that it belongs to, so that the replies of a group leave together: see [`replies`](super::replies).
 //!
+//! That a session has expired, or no longer asks for a write, is certain news of a try if this server's learner has applied,
+//! itself, every slot since the try came: each copy that was made of the try stands in one of these or behind them, and the
+//! first of them was seen to change nothing. After a snapshot nobody knows: the state that came may have applied one.
+//!
 //! "Not applied" may reach two tries of one command that wait side by side, though the proposer has not even taken the
 //! second one yet. That misleads nobody: a client sends a second try only after it has counted the first as unknown.
 
@@ -13,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::outlet::{Asker, Load};
 use crate::kv::Outcome;
+use crate::museum::{self, Bug};
 use crate::net::{Reply, Unknown, WhyNotApplied};
 use crate::paxos::CommandId;
 use crate::trace::Context;
@@ -43,9 +48,16 @@ pub struct Desk {
 #[derive(Default)]
 struct Waiters {
     /// By command: a retry may wait beside the first try.
-    writes: BTreeMap<CommandId, Vec<(Ticket, Asker)>>,
+    writes: BTreeMap<CommandId, Vec<Waiter>>,
     reads: BTreeMap<Ticket, Asker>,
     last: Ticket,
+}
+
+struct Waiter {
+    ticket: Ticket,
+    asker: Asker,
+    /// The learner has applied every slot since, itself.
+    has_seen_all: bool,
 }
 
 /// Names a waiter; a read's token.
@@ -56,7 +68,7 @@ impl Desk {
     pub fn await_write(&self, id: CommandId, asker: Asker) -> Ticket {
         let mut waiters = self.lock();
         let ticket = waiters.draw();
-        waiters.writes.entry(id).or_default().push((ticket, asker));
+        waiters.writes.entry(key(id)).or_default().push(Waiter { ticket, asker, has_seen_all: true });
         ticket
     }
 
@@ -71,11 +83,11 @@ impl Desk {
     /// A write that was not handed over after all. Nothing happens if it has been told something already.
     pub fn refuse_write(&self, id: CommandId, ticket: Ticket, why: WhyNotApplied) {
         let mut waiters = self.lock();
-        let Some(waiting) = waiters.writes.get_mut(&id) else { return };
-        let Some(at) = waiting.iter().position(|(one, _)| *one == ticket) else { return };
-        let (_, asker) = waiting.remove(at);
+        let Some(waiting) = waiters.writes.get_mut(&key(id)) else { return };
+        let Some(at) = waiting.iter().position(|one| one.ticket == ticket) else { return };
+        let asker = waiting.remove(at).asker;
         if waiting.is_empty() {
-            waiters.writes.remove(&id);
+            waiters.writes.remove(&key(id));
         }
         drop(waiters);
         self.tell(asker, Reply::NotApplied(why), Context::default());
@@ -83,7 +95,12 @@ impl Desk {
 
     /// A command was applied.
     pub fn applied(&self, id: CommandId, outcome: Outcome, context: &Context) {
-        self.tell_write(id, || reply_to(outcome), context);
+        self.tell_write(id, |has_seen_all| reply_to(outcome, has_seen_all), context);
+    }
+
+    /// The learner has taken a state from another server: what that state has applied, nobody here has seen.
+    pub fn snapshot_installed(&self) {
+        self.lock().writes.values_mut().flatten().for_each(|waiter| waiter.has_seen_all = false);
     }
 
     /// Whoever would have answered the reads has died.
@@ -94,7 +111,7 @@ impl Desk {
 
     /// A command is certainly not applied by this try.
     pub fn not_applied(&self, id: CommandId, why: WhyNotApplied, context: &Context) {
-        self.tell_write(id, || Reply::NotApplied(why), context);
+        self.tell_write(id, |_| Reply::NotApplied(why), context);
     }
 
     /// The commands that somebody waits for.
@@ -102,9 +119,9 @@ impl Desk {
         self.lock().writes.keys().copied().collect()
     }
 
-    fn tell_write(&self, id: CommandId, reply: impl Fn() -> Reply, context: &Context) {
-        let Some(waiting) = self.lock().writes.remove(&id) else { return };
-        self.tell_all(waiting.into_iter().map(|(_, asker)| (asker, reply())), context);
+    fn tell_write(&self, id: CommandId, reply: impl Fn(bool) -> Reply, context: &Context) {
+        let Some(waiting) = self.lock().writes.remove(&key(id)) else { return };
+        self.tell_all(waiting.into_iter().map(|one| (one.asker, reply(one.has_seen_all))), context);
     }
 
     /// A read is answered, or has failed.
@@ -120,7 +137,7 @@ impl Desk {
         let writes = std::mem::take(&mut waiters.writes);
         let reads = if reads_too.is_some() { std::mem::take(&mut waiters.reads) } else { BTreeMap::new() };
         drop(waiters);
-        let writes = writes.into_values().flatten().map(|(_, asker)| (asker, Reply::Unknown(unknown)));
+        let writes = writes.into_values().flatten().map(|one| (one.asker, Reply::Unknown(unknown)));
         let failed = Reply::NotApplied(reads_too.unwrap_or(WhyNotApplied::Busy));
         let reads = reads.into_values().map(|asker| (asker, failed.clone()));
         self.tell_all(writes.chain(reads), &Context::default());
@@ -132,8 +149,8 @@ impl Desk {
         let mut waiters = self.lock();
         let mut old = Vec::new();
         for waiting in waiters.writes.values_mut() {
-            let late = waiting.extract_if(.., |(_, asker)| is_old(asker));
-            old.extend(late.map(|(_, asker)| (asker, Reply::Unknown(Unknown::TimedOut))));
+            let late = waiting.extract_if(.., |one| is_old(&one.asker));
+            old.extend(late.map(|one| (one.asker, Reply::Unknown(Unknown::TimedOut))));
         }
         waiters.writes.retain(|_, waiting| !waiting.is_empty());
         let late: Vec<Ticket> = waiters.reads.iter().filter(|(_, read)| is_old(read)).map(|(one, _)| *one).collect();
@@ -170,13 +187,22 @@ impl Waiters {
     }
 }
 
-/// What a client is told of the outcome of its command.
-pub fn reply_to(outcome: Outcome) -> Reply {
+/// What waiters wait for: the whole name of the command, so that nobody hears what came of another's.
+pub fn key(id: CommandId) -> CommandId {
+    if museum::is(Bug::WaitersWithoutNonce) { CommandId { nonce: 0, ..id } } else { id }
+}
+
+/// What a client is told of the outcome of its command. `has_seen_all`: whether this server's learner has applied, itself,
+/// every slot since the client asked.
+pub fn reply_to(outcome: Outcome, has_seen_all: bool) -> Reply {
+    let is_certain = has_seen_all || museum::is(Bug::ExpiredIsAlwaysCertain);
     match outcome {
         Outcome::Opened { session } => Reply::Opened { session },
         Outcome::Applied(saved) | Outcome::Duplicate(saved) => {
             Reply::Applied { slot: saved.slot, written: saved.written }
         }
+        Outcome::Superseded if is_certain => Reply::NotApplied(WhyNotApplied::Superseded),
+        Outcome::Expired if is_certain => Reply::NotApplied(WhyNotApplied::Expired),
         Outcome::Superseded => Reply::Unknown(Unknown::Superseded),
         Outcome::Expired => Reply::Unknown(Unknown::Expired),
         Outcome::Noop | Outcome::Unreadable => Reply::Refused("the log holds no such command".to_string()),

@@ -5,7 +5,8 @@ use super::*;
 use crate::kv::{Saved, Written};
 use crate::paxos::{RoleName, Slot};
 
-const ID: CommandId = CommandId(3, 1);
+const ID: CommandId = CommandId::new(3, 0, 1);
+const SAVED: Saved = Saved { slot: Slot(4), written: Written::Done { version: 2 } };
 const DIED: Unknown = Unknown::RoleDied(RoleName::Learner);
 const DOWN: WhyNotApplied = WhyNotApplied::RoleDown(RoleName::Learner);
 
@@ -67,7 +68,7 @@ fn each_waiter_of_a_command_is_told_once_and_no_other() {
     let at = desk();
     at.write("first", ID);
     at.write("retry", ID);
-    at.write("other", CommandId(3, 2));
+    at.write("other", CommandId::new(3, 0, 2));
     at.desk.applied(ID, applied(7), &from(1));
     at.desk.applied(ID, applied(8), &from(2));
     at.desk.not_applied(ID, WhyNotApplied::Busy, &from(3));
@@ -85,8 +86,8 @@ fn outcomes_are_said_as_they_are() {
     let cases = [
         (Outcome::Opened { session: 9 }, Reply::Opened { session: 9 }),
         (Outcome::Duplicate(saved), Reply::Applied { slot: Slot(4), written: saved.written }),
-        (Outcome::Superseded, Reply::Unknown(Unknown::Superseded)),
-        (Outcome::Expired, Reply::Unknown(Unknown::Expired)),
+        (Outcome::Superseded, Reply::NotApplied(WhyNotApplied::Superseded)),
+        (Outcome::Expired, Reply::NotApplied(WhyNotApplied::Expired)),
     ];
     for (outcome, reply) in cases {
         at.write("w", ID);
@@ -96,6 +97,34 @@ fn outcomes_are_said_as_they_are() {
     at.write("w", ID);
     at.desk.not_applied(ID, DOWN, &from(2));
     assert_eq!(at.told(), [said("w", Reply::NotApplied(DOWN))]);
+}
+
+#[test]
+fn that_a_session_has_ended_is_certain_news_only_to_who_has_waited_through_no_snapshot() {
+    for (outcome, certain, uncertain) in [
+        (Outcome::Superseded, WhyNotApplied::Superseded, Unknown::Superseded),
+        (Outcome::Expired, WhyNotApplied::Expired, Unknown::Expired),
+    ] {
+        let at = desk();
+        at.write("before", ID);
+        at.desk.snapshot_installed();
+        at.write("after", ID);
+        at.desk.applied(ID, outcome, &from(1));
+        let told = [said("before", Reply::Unknown(uncertain)), said("after", Reply::NotApplied(certain))];
+        assert_eq!(at.told(), told);
+    }
+}
+
+#[test]
+fn nobody_is_told_what_came_of_a_command_of_another_session_with_the_same_number() {
+    let at = desk();
+    at.write("owner", CommandId { nonce: 1, ..ID });
+    at.write("stranger", CommandId { nonce: 2, ..ID });
+    at.desk.applied(CommandId { nonce: 1, ..ID }, Outcome::Applied(SAVED), &from(1));
+    let written = Reply::Applied { slot: SAVED.slot, written: SAVED.written };
+    assert_eq!(at.told(), [said("owner", written)]);
+    at.desk.applied(CommandId { nonce: 2, ..ID }, Outcome::Expired, &from(2));
+    assert_eq!(at.told(), [said("stranger", Reply::NotApplied(WhyNotApplied::Expired))]);
 }
 
 #[test]
@@ -132,9 +161,9 @@ fn a_write_that_was_not_handed_over_is_refused_alone_and_only_if_nobody_has_told
     at.desk.refuse_write(ID, retry, WhyNotApplied::Busy);
     assert_eq!(at.told(), [said("retry", Reply::NotApplied(WhyNotApplied::Busy))]);
     // The role has died between the registration and the refusal: what it said then stands.
-    let late = at.write("late", CommandId(3, 2));
+    let late = at.write("late", CommandId::new(3, 0, 2));
     at.desk.role_died(DIED, None);
-    at.desk.refuse_write(CommandId(3, 2), late, DOWN);
+    at.desk.refuse_write(CommandId::new(3, 0, 2), late, DOWN);
     assert_eq!(at.told(), [said("first", Reply::Unknown(DIED)), said("late", Reply::Unknown(DIED))]);
     assert!(at.is_empty(), "an entry of nobody is no entry");
 }

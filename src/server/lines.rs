@@ -99,6 +99,8 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         WhyNotApplied::DiskFull => "disk full".to_string(),
         WhyNotApplied::Fenced => "the state of this server is wrong".to_string(),
         WhyNotApplied::Newcomer => "the data folder of this server is new".to_string(),
+        WhyNotApplied::Superseded => "its client no longer asks for it".to_string(),
+        WhyNotApplied::Expired => "its session is not known, or no longer".to_string(),
         WhyNotApplied::NoReadQuorum(answered) => format!("no quorum: {} answered READ ({answered})", answered.len()),
     }
 }

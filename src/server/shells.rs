@@ -184,6 +184,7 @@ impl Shell<Learner<Kv>> for LearnerShell {
                     let event = Event::Snapshot { slot, digest: Digest(digest), from: Some(from) };
                     self.0.line(RoleTag::Learner, &context, event);
                 }
+                self.0.desk.snapshot_installed();
                 // What was applied in between was said by nobody here.
                 self.tell_learner(LearnerRequest::Recall(self.0.desk.waiting()));
                 let input = Input::Request(ProposerRequest::Applied { slot, ids: Vec::new() });

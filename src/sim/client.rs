@@ -13,9 +13,9 @@ use super::nature::{Event, Micros, Nature, SECOND};
 use super::network::Node;
 use super::server::time_of;
 use crate::client::lines::Lines;
-use crate::client::{Asked, ClientError, NoReply, Pauses, Session, Tries, Try, TryEnd, WriteId, asked};
+use crate::client::{ClientError, NoReply, Nonces, Pauses, SESSIONS_MAX, Session, Tries, Try, TryEnd, WriteId, asked};
 use crate::kv::{Op, Written};
-use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Reply, Request, Unknown, frame, unframe};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Reply, Request, frame, unframe};
 use crate::paxos::CommandId;
 use crate::random::Random;
 use crate::role::{Server, Servers};
@@ -77,6 +77,8 @@ struct Asking {
     operation: usize,
     /// What comes after it, if it opens the session for a write.
     then: Option<Op>,
+    /// So many sessions have ended under it.
+    sessions: u32,
 }
 
 impl SimClient {
@@ -97,7 +99,7 @@ impl SimClient {
             Ok(process) if lines => Trace::to_memory_at(process, move || time_of(clock.load(Ordering::Relaxed))),
             _ => Trace::disabled(),
         };
-        let session = Session::new(random.clone());
+        let session = Session::new(Nonces::Repeatable(random.clone()));
         let (think, timeout) = pace;
         let mut client = SimClient {
             number,
@@ -166,26 +168,27 @@ impl SimClient {
             None => self.state = State::Done,
             Some(Wish::Read(key)) => {
                 let operation = nature.history_begins(self.number, What::Get { key: key.clone() });
-                self.request(nature, Request::Get { key }, (now, deadline), operation, None);
+                self.request(nature, Request::Get { key }, (now, deadline), operation, (None, 0));
             }
             Some(Wish::Write(op)) => {
                 let operation = nature.history_begins(self.number, What::Write(op.clone()));
-                self.write(nature, op, (now, deadline), operation);
+                self.write(nature, op, (now, deadline), operation, 0);
             }
         }
     }
 
     /// A write, in a session that is opened first if there is none.
-    fn write(&mut self, nature: &mut Nature, op: Op, time: (Micros, Micros), operation: usize) {
+    fn write(&mut self, nature: &mut Nature, op: Op, time: (Micros, Micros), operation: usize, sessions: u32) {
         if let Some(nonce) = self.session.wanted() {
-            nature.ghost.asked(CommandId(0, nonce), None);
-            return self.request(nature, Request::Open { nonce }, time, operation, Some(op));
+            nature.ghost.asked(CommandId::opening(nonce), None);
+            return self.request(nature, Request::Open { nonce }, time, operation, (Some(op), sessions));
         }
-        if let Some(WriteId { session, sequence, first_open }) = self.session.next_write() {
-            let id = CommandId(session, sequence);
+        if let Some(WriteId { session, nonce, sequence, first_open }) = self.session.next_write() {
+            let id = CommandId::new(session, nonce, sequence);
             nature.ghost.asked(id, Some(op.clone()));
             nature.history.name(operation, id);
-            self.request(nature, Request::Write { session, sequence, first_open, op }, time, operation, None);
+            let request = Request::Write { session, nonce, sequence, first_open, op };
+            self.request(nature, request, time, operation, (None, sessions));
         }
     }
 
@@ -195,14 +198,15 @@ impl SimClient {
         request: Request,
         (begun, deadline): (Micros, Micros),
         operation: usize,
-        then: Option<Op>,
+        (then, sessions): (Option<Op>, u32),
     ) {
         self.requests += 1;
         let label = format!("{}-{}", self.name, self.requests);
         let lines = Lines::begin(&self.trace, label, &request, self.server);
         let tries = Tries::new(self.cluster, asked(&request));
         let pauses = Pauses::new(self.cluster.len());
-        let asking = Asking { request, tries, pauses, lines, begun, deadline, try_begun: begun, operation, then };
+        let asking =
+            Asking { request, tries, pauses, lines, begun, deadline, try_begun: begun, operation, then, sessions };
         self.ask(nature, Box::new(asking));
     }
 
@@ -263,7 +267,8 @@ impl SimClient {
         match (reply, asking.then) {
             (Reply::Opened { session }, Some(op)) => {
                 self.session.opened(session);
-                return self.write(nature, op, (asking.begun, asking.deadline), asking.operation);
+                let time = (asking.begun, asking.deadline);
+                return self.write(nature, op, time, asking.operation, asking.sessions);
             }
             (Reply::Applied { slot, written }, None) => {
                 if matches!(written, Written::Mismatch { .. }) {
@@ -287,13 +292,11 @@ impl SimClient {
     /// A try has brought nothing: asks the next server, or gives up.
     fn failed(&mut self, nature: &mut Nature, mut asking: Box<Asking>, end: TryEnd) {
         let took = Duration::from_micros(nature.now() - asking.try_begun);
-        let last_word = matches!(end, TryEnd::Unknown(Unknown::Superseded | Unknown::Expired));
+        let ends_session = end.ends_session();
         let failed = Try { server: self.server, end, took };
-        if last_word {
+        if ends_session {
             asking.tries.push(failed);
-            asking.tries.took = Duration::from_micros(nature.now() - asking.begun);
-            asking.lines.forgotten(&asking.tries);
-            return self.gave_up(nature, *asking, true);
+            return self.end_session(nature, *asking);
         }
         let pause = asking.pauses.after(took, &mut self.random).as_micros() as Micros;
         let pause = pause.min(asking.deadline.saturating_sub(nature.now()));
@@ -309,11 +312,24 @@ impl SimClient {
         self.wait(nature, pause..=pause);
     }
 
-    fn gave_up(&mut self, nature: &mut Nature, asking: Asking, is_told: bool) {
-        let expired = |one: &Try| one.end == TryEnd::Unknown(Unknown::Expired);
-        if asking.tries.asked == Asked::Write && asking.tries.last.iter().any(expired) {
-            self.session.expired();
+    /// The servers take no more writes of the session that a write was sent in.
+    fn end_session(&mut self, nature: &mut Nature, mut asking: Asking) {
+        asking.tries.took = Duration::from_micros(nature.now() - asking.begun);
+        asking.lines.session_ended(&asking.tries);
+        let Request::Write { nonce, op, .. } = &asking.request else { return self.gave_up(nature, asking, true) };
+        self.session.ended(*nonce);
+        let has_time = nature.now() < asking.deadline;
+        if asking.tries.may_be_applied || asking.sessions >= SESSIONS_MAX || !has_time {
+            return self.gave_up(nature, asking, true);
         }
+        // It was certainly not applied under the name that it had; under its next one it may be.
+        nature.mark(Mark::WentOnInNewSession);
+        nature.history_renames(asking.operation);
+        let time = (asking.begun, asking.deadline);
+        self.write(nature, op.clone(), time, asking.operation, asking.sessions + 1);
+    }
+
+    fn gave_up(&mut self, nature: &mut Nature, asking: Asking, is_told: bool) {
         let error = asking.tries.into_error(Duration::from_micros(nature.now() - asking.begun));
         if !is_told {
             asking.lines.gave_up(&error);

@@ -140,7 +140,7 @@ impl Ghost {
         self.commits.evicted.extend(evicted);
         let before = self.commits.effects.insert(id, transaction);
         // A session that is forgotten can be opened again, as another one.
-        let is_open = |first: TransactionId| id.0 > 0 || !self.commits.evicted.contains(&first.as_slot().0);
+        let is_open = |first: TransactionId| id.session > 0 || !self.commits.evicted.contains(&first.as_slot().0);
         let twice = before.is_some_and(is_open);
         self.require(15, !twice, || format!("{id:?} was committed twice, by {before:?} and {transaction}"));
         let refused = self.commits.refused.contains(&id);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::museum::{self, Bug};
 use crate::net::{Reply, Unknown, WhyNotApplied};
 use crate::paxos::{CommandId, RoleName};
+use crate::server::desk::key;
 use crate::trace::Context;
 
 /// One who waits.
@@ -22,6 +23,8 @@ pub struct Waiter {
     pub since: u64,
     /// The command, if it is a write.
     pub write: Option<CommandId>,
+    /// The learner has applied every slot since, itself.
+    pub has_seen_all: bool,
 }
 
 /// What a waiter is told, and the line that it comes from.
@@ -38,7 +41,7 @@ impl Desk {
     /// Somebody waits.
     pub fn wait(&mut self, waiter: Waiter) {
         match waiter.write {
-            Some(id) => self.writes.entry(id).or_default().push(waiter),
+            Some(id) => self.writes.entry(key(id)).or_default().push(waiter),
             None => {
                 self.reads.insert(waiter.token, waiter);
             }
@@ -50,15 +53,27 @@ impl Desk {
         self.writes.keys().copied().collect()
     }
 
-    /// Whoever waits for a command is told what it came to.
-    pub fn tell_write(&mut self, id: CommandId, reply: &Reply, context: &Context) -> Vec<Told> {
+    /// The learner has taken a state from another server.
+    pub fn snapshot_installed(&mut self) {
+        self.writes.values_mut().flatten().for_each(|waiter| waiter.has_seen_all = false);
+    }
+
+    /// Whoever waits for a command is told what it came to; `reply` hears whether the learner has seen all since.
+    pub fn tell_write(&mut self, id: CommandId, reply: impl Fn(bool) -> Reply, context: &Context) -> Vec<Told> {
+        let id = key(id);
         let waiters = if museum::is(Bug::B23) && self.writes.contains_key(&id) {
             self.writes.pop_first().map(|(_, waiters)| waiters)
         } else {
             self.writes.remove(&id)
         };
         let waiters = waiters.unwrap_or_default();
-        waiters.into_iter().map(|waiter| (waiter, reply.clone(), context.clone())).collect()
+        waiters
+            .into_iter()
+            .map(|waiter| {
+                let reply = reply(waiter.has_seen_all);
+                (waiter, reply, context.clone())
+            })
+            .collect()
     }
 
     /// Whoever waits for a read is told.

@@ -35,11 +35,19 @@ impl SimServer {
             None => context,
         };
         process.tokens += 1;
-        let waiter = Waiter { token: process.tokens, client, number, context, since: nature.now(), write: None };
+        let waiter = Waiter {
+            token: process.tokens,
+            client,
+            number,
+            context,
+            since: nature.now(),
+            write: None,
+            has_seen_all: true,
+        };
         match request {
             Request::Open { nonce } => self.write(nature, waiter, Command::Open { nonce, label }),
-            Request::Write { session, sequence, first_open, op } => {
-                self.write(nature, waiter, Command::Write { session, sequence, first_open, label, op })
+            Request::Write { session, nonce, sequence, first_open, op } => {
+                self.write(nature, waiter, Command::Write { session, nonce, sequence, first_open, label, op })
             }
             Request::Get { key } => self.read(nature, waiter, key),
             Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => return false,
@@ -143,7 +151,7 @@ impl SimServer {
     }
 
     /// Whoever waits for a command is told.
-    pub fn tell_write(&mut self, nature: &mut Nature, id: CommandId, reply: &Reply, context: &Context) {
+    pub fn tell_write(&mut self, nature: &mut Nature, id: CommandId, reply: impl Fn(bool) -> Reply, context: &Context) {
         let told = self.process.as_mut().map(|process| process.desk.tell_write(id, reply, context));
         for one in told.into_iter().flatten() {
             self.reply(nature, one);

@@ -291,6 +291,13 @@ impl Nature {
         self.history.end(operation, moment, Heard::Read(slot, value, version));
     }
 
+    /// A write certainly has not been done under the name that it had, and gets another one.
+    pub fn history_renames(&mut self, operation: usize) {
+        if let Some(id) = self.history.operations[operation].id.take() {
+            self.ghost.refused(id);
+        }
+    }
+
     /// Certainly not done.
     pub fn history_refused(&mut self, operation: usize) {
         let moment = (self.moment(), self.now());

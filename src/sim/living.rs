@@ -190,7 +190,7 @@ impl Housed for Proposer {
 
     fn tell(server: &mut SimServer, nature: &mut Nature, outcome: ProposerOutcome, context: Context) {
         let ProposerOutcome::NotApplied { id, why } = outcome;
-        server.tell_write(nature, id, &Reply::NotApplied(WhyNotApplied::Proposer(why)), &context);
+        server.tell_write(nature, id, |_| Reply::NotApplied(WhyNotApplied::Proposer(why)), &context);
     }
 
     fn hears(nature: &mut Nature, server: Server, group: &[(Context, Input<Proposer>)]) {
@@ -259,7 +259,7 @@ impl Housed for Learner<Kv> {
         match outcome {
             LearnerOutcome::Applied { id, outcome, .. } => {
                 if let Some(id) = id {
-                    server.tell_write(nature, id, &reply_to(outcome), &context);
+                    server.tell_write(nature, id, |has_seen_all| reply_to(outcome, has_seen_all), &context);
                 }
             }
             LearnerOutcome::Advanced { applied, ids } => {
@@ -283,7 +283,10 @@ impl Housed for Learner<Kv> {
             }
             LearnerOutcome::SnapshotAsked { to, part } => server.ask_keeper(nature, Job::Part(to, part)),
             LearnerOutcome::Installed { slot, .. } => {
-                let ids = server.process.as_ref().map_or(Vec::new(), |process| process.desk.waiting());
+                let ids = server.process.as_mut().map_or(Vec::new(), |process| {
+                    process.desk.snapshot_installed();
+                    process.desk.waiting()
+                });
                 let input = Input::Request(LearnerRequest::Recall(ids));
                 server.post::<Learner<Kv>>(nature, Mail { context: context.clone(), input, size: 0 }, None);
                 let input = Input::Request(ProposerRequest::Applied { slot, ids: Vec::new() });
@@ -291,7 +294,7 @@ impl Housed for Learner<Kv> {
             }
             LearnerOutcome::Recalled { slot, id, outcome } => {
                 nature.mark(Mark::Recalled);
-                server.tell_write(nature, id, &reply_to(outcome), &context);
+                server.tell_write(nature, id, |has_seen_all| reply_to(outcome, has_seen_all), &context);
                 let input = Input::Request(ProposerRequest::Applied { slot, ids: vec![id] });
                 server.post::<Proposer>(nature, Mail { context, input, size: 0 }, None);
             }

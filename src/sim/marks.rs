@@ -61,6 +61,7 @@ marks! {
     PromiseInParts = "a promise came in parts",
     EntriesInParts = "a learner got a part of what it asked for, and asked for more",
     Expired = "a session had expired",
+    WentOnInNewSession = "a write whose session had ended went on in a new one",
     MailboxFull = "a mailbox was full",
     PartOfASend = "a role crashed with a part of its messages sent",
     ClientReset = "a client's connection was reset",

@@ -175,7 +175,7 @@ fn the_ghost_counts_durable_votes() {
     let mut marks = super::marks::Marks::default();
     let ballot = |round, server| Ballot { round, server: Server(server) };
     let accepted = |ballot, id| {
-        let command = crate::paxos::Command { id: crate::paxos::CommandId(0, id), payload: [].into() };
+        let command = crate::paxos::Command { id: crate::paxos::CommandId::new(0, 0, id), payload: [].into() };
         AcceptorRecord::Accepted(Entry { slot: Slot(1), ballot, value: Value::Command(command) })
     };
     ghost.durable(Server(1), &[accepted(ballot(1, 1), 7)], &mut marks);

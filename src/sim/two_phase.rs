@@ -140,9 +140,11 @@ impl Housed for Coordinator {
 
     fn tell(server: &mut SimServer, nature: &mut Nature, outcome: CoordinatorOutcome, context: Context) {
         match outcome {
-            CoordinatorOutcome::Done { id, outcome } => server.tell_write(nature, id, &reply_to(outcome), &context),
+            CoordinatorOutcome::Done { id, outcome } => {
+                server.tell_write(nature, id, |has_seen_all| reply_to(outcome, has_seen_all), &context);
+            }
             CoordinatorOutcome::NotApplied { id, why } => {
-                server.tell_write(nature, id, &Reply::NotApplied(WhyNotApplied::Coordinator(why)), &context);
+                server.tell_write(nature, id, |_| Reply::NotApplied(WhyNotApplied::Coordinator(why)), &context);
             }
         }
     }

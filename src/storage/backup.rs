@@ -151,7 +151,7 @@ mod tests {
         kv.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
         for n in 1..=9 {
             let op = Op::Put { key: format!("k{n}").into(), value: vec![n as u8; 20], if_version: None };
-            let write = Command::Write { session: 1, sequence: n, first_open: 1, label: String::new(), op };
+            let write = Command::Write { session: 1, nonce: 1, sequence: n, first_open: 1, label: String::new(), op };
             kv.apply(Slot(1 + n), &Value::Command(write.to_paxos()));
         }
         let title = Title { cluster: "lab".to_string(), slot: Slot(10), digest: kv.digest() };

@@ -8,7 +8,7 @@
 //! ```text
 //! keys      key -> what it holds, as the codec writes it
 //! sessions  name -> all that is known of the session
-//! meta      "format", "owner", "slot", "digest" -> a number each
+//! meta      "format", "owner", "slot", "digest", "history" -> a number each
 //! ```
 //!
 //! Nothing that is read is believed before all of it is: the file's own checksums are checked when it is opened, and the
@@ -54,7 +54,9 @@ const CACHE_BYTES: usize = 16 << 20;
 const KEYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("keys");
 const SESSIONS: TableDefinition<u64, &[u8]> = TableDefinition::new("sessions");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
+/// The place of the number of the history.
+const HISTORY: &str = "history";
 
 /// Why a checkpoint cannot be read or written.
 #[derive(Debug, Error)]
@@ -213,6 +215,7 @@ impl<F: Files> Checkpoint<F> {
         {
             let mut keys = writing.open_table(KEYS).map_err(broken("write"))?;
             let mut sessions = writing.open_table(SESSIONS).map_err(broken("write"))?;
+            let mut history = None;
             for piece in &changes.pieces {
                 match piece {
                     Piece::Key { key, entry } => {
@@ -222,12 +225,17 @@ impl<F: Files> Checkpoint<F> {
                     Piece::Session { id, session } => {
                         sessions.insert(id, codec::encode(session).as_slice()).map_err(broken("write"))?;
                     }
+                    Piece::History(found) => history = Some(*found),
                 }
             }
             for id in &changes.ended {
                 sessions.remove(id).map_err(broken("write"))?;
             }
             let mut meta = writing.open_table(META).map_err(broken("write"))?;
+            // A state that replaces another one has its own history, or none yet.
+            if let Some(history) = history.or(changes.is_whole.then_some(0)) {
+                meta.insert(HISTORY, history).map_err(broken("write"))?;
+            }
             let slot = if museum::is(Bug::B20) { mark.slot.previous() } else { mark.slot };
             for (name, number) in [("format", FORMAT), ("owner", owner), ("slot", slot.0), ("digest", mark.digest)] {
                 meta.insert(name, number).map_err(broken("write"))?;
@@ -359,6 +367,8 @@ impl Token {
         match piece {
             Piece::Key { key, .. } => Token::Key(key.clone()),
             Piece::Session { id, .. } => Token::Session(*id),
+            // It comes last.
+            Piece::History(_) => Token::Session(u64::MAX),
         }
     }
 }
@@ -398,7 +408,7 @@ fn read_pieces(
     })
 }
 
-/// Reads pieces from a place on, keys first, until `take` has enough.
+/// Reads pieces from a place on, keys first, then sessions, then the history, until `take` has enough.
 fn read_until(
     at: &ReadTransaction,
     token: Option<&[u8]>,
@@ -430,6 +440,11 @@ fn read_until(
         if !take(Piece::Session { id: id.value(), session }) {
             return Ok(());
         }
+    }
+    let meta = at.open_table(META).map_err(broken("read"))?;
+    let history = meta.get(HISTORY).map_err(broken("read"))?.map_or(0, |history| history.value());
+    if history != 0 {
+        take(Piece::History(history));
     }
     Ok(())
 }

@@ -32,12 +32,13 @@ impl Work {
             self.slot += 1;
             let (slot, label) = (self.slot, String::new());
             let command = match slot % 7 {
-                1 => Command::Open { nonce: slot, label },
+                1 => Command::Open { nonce: slot.into(), label },
                 n => {
                     let session = slot - n + 1;
                     let value = vec![slot as u8; (slot * 31 % 90) as usize];
                     let op = Op::Put { key: format!("k{}", slot * 13 % self.keys).into(), value, if_version: None };
-                    Command::Write { session, sequence: n.max(1), first_open: 1, label, op }
+                    let nonce = session.into();
+                    Command::Write { session, nonce, sequence: n.max(1), first_open: 1, label, op }
                 }
             };
             self.kv.apply(Slot(slot), &Value::Command(command.to_paxos()));
@@ -331,7 +332,7 @@ fn a_million_keys_are_written_and_read_back() {
         slot += 1;
         let op = Op::Put { key: format!("key-{n:08}").into(), value: vec![n as u8; 100], if_version: None };
         let sequence = slot - 1;
-        let write = Command::Write { session: 1, sequence, first_open: sequence, label: String::new(), op };
+        let write = Command::Write { session: 1, nonce: 1, sequence, first_open: sequence, label: String::new(), op };
         kv.apply(Slot(slot), &Value::Command(write.to_paxos()));
         Slot(slot)
     };

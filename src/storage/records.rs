@@ -75,7 +75,7 @@ impl<D, R: Kind> Records<D, R> {
         for record in found {
             match record {
                 AcceptorRecord::Accepted(Entry { slot, ballot: NOBODYS, value: Value::Command(command) })
-                    if command.id == CommandId(R::NUMBER, slot.0) && slot == next =>
+                    if command.id == CommandId::new(R::NUMBER, 0, slot.0) && slot == next =>
                 {
                     let decoded = codec::decode(&command.payload);
                     records.push(decoded.map_err(|cause| RecordsError::Unreadable { number: slot, cause })?);
@@ -109,7 +109,8 @@ impl<D: Disk<AcceptorRecord>, R: Kind> Disk<R> for Records<D, R> {
         let entries: Vec<AcceptorRecord> = records
             .iter()
             .map(|record| {
-                let command = Command { id: CommandId(R::NUMBER, next.0), payload: codec::encode(record).into() };
+                let command =
+                    Command { id: CommandId::new(R::NUMBER, 0, next.0), payload: codec::encode(record).into() };
                 let entry = Entry { slot: next, ballot: NOBODYS, value: Value::Command(command) };
                 next = next.next();
                 AcceptorRecord::Accepted(entry)

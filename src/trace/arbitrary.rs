@@ -12,9 +12,10 @@ use super::field::{AcceptedSlots, Digest, MaybeBallot, Millis, Nacks, Seconds, S
 use super::line::{Line, LineId, Process, RoleTag, clean_label, clean_why};
 use super::text::Text;
 use super::word::{
-    Applied, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status, Told, Voted,
+    Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status,
+    Told, Voted,
 };
-use crate::paxos::{Ballot, CommandId, Refused, Slot};
+use crate::paxos::{Ballot, Refused, Slot};
 use crate::role::{Server, Servers};
 use crate::two_phase_commit::TransactionId;
 
@@ -104,7 +105,10 @@ made_of! {
     Slot: u64 => Slot;
     Ballot: (u64, Server) => |(round, server)| Ballot { round, server };
     TransactionId: (u64, Server) => |(number, coordinator)| TransactionId { number, coordinator };
-    CommandId: (u64, u64) => |(session, sequence)| CommandId(session, sequence);
+    CommandName: (u64, u64) => |(session, sequence)| match session {
+        0 => CommandName::Open(sequence as u16),
+        session => CommandName::Write { session, sequence },
+    };
     SlotFrom: Slot => SlotFrom;
     MaybeBallot: Option<Ballot> => MaybeBallot;
     Digest: u64 => Digest;

@@ -58,7 +58,7 @@ pub fn participant(fact: &ParticipantFact, context: &Context) -> Draft {
         ParticipantFact::Committed { transaction, work, outcome, applied: count, to } => {
             let Shown { op, key, val: value, if_version, .. } = shown(work);
             let (result, version, session) = applied(outcome);
-            let id = Some(work.command.id);
+            let id = Some(work.command.id.into());
             let (tx, applied, to) = (*transaction, *count, *to);
             let event = Event::Ack { tx, op, key, value, if_version, id, result, version, session, applied, to };
             about(RoleTag::Participant, event, work, context)

@@ -12,9 +12,10 @@ use super::field::{
 };
 use super::text::Text;
 use super::word::{
-    Applied, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status, Told, Voted,
+    Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status,
+    Told, Voted,
 };
-use crate::paxos::{Ballot, CommandId, Refused, Slot};
+use crate::paxos::{Ballot, Refused, Slot};
 use crate::role::{Server, Servers};
 use crate::two_phase_commit::TransactionId;
 
@@ -181,8 +182,9 @@ events! {
         value: Option<Text>,
         /// Only if the key is at this version.
         if_version: Option<u64>,
-        /// Which command it is: `session-sequence`, or `0-nonce` for an OPEN. Labels may repeat, this does not.
-        id: Option<CommandId>,
+        /// Which command it is: `session-sequence`, or for an OPEN `0-~` and a part of a hash of its nonce.
+        /// Labels may repeat, this does not.
+        id: Option<CommandName>,
         /// What it came to.
         result: Applied,
         /// The version of the key, after it or when it was applied first.
@@ -480,7 +482,7 @@ events! {
         /// Only if the key is at this version.
         if_version: Option<u64>,
         /// Which command it is.
-        id: Option<CommandId>,
+        id: Option<CommandName>,
         /// What it came to.
         result: Applied,
         /// The version of the key after it.

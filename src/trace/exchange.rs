@@ -6,8 +6,7 @@ use super::event::Event;
 use super::line::RoleTag;
 use super::parse::Run;
 use super::text::Text;
-use super::word::Op;
-use crate::paxos::CommandId;
+use super::word::{CommandName, Op};
 use crate::role::Server;
 
 /// A request and what became of it, by the lines of its client. Lines are named by their index in the run.
@@ -22,7 +21,7 @@ pub struct Exchange<'a> {
     /// The new value.
     pub value: Option<&'a Text>,
     /// Which command it is, if its client says so.
-    pub id: Option<CommandId>,
+    pub id: Option<CommandName>,
     /// The client's RESPONSE or TIMEOUT.
     pub reply: Option<usize>,
 }
@@ -37,7 +36,7 @@ pub fn exchanges(run: &Run) -> Vec<Exchange<'_>> {
             let Some(req) = line.req.as_deref().filter(|_| line.role == RoleTag::Client) else { continue };
             match &line.event {
                 Event::Request { op, key, value, session, sequence, .. } => {
-                    let id = session.zip(*sequence).map(|(session, sequence)| CommandId(session, sequence));
+                    let id = session.zip(*sequence).map(|(session, sequence)| CommandName::Write { session, sequence });
                     let (key, value) = (key.as_ref(), value.as_ref());
                     open.insert(req, exchanges.len());
                     exchanges.push(Exchange { request: at, op: *op, key, value, id, reply: None });

@@ -5,7 +5,7 @@ use super::event::Event;
 use super::field::{AcceptedSlots, Digest, MaybeBallot, Nacks, SlotFrom};
 use super::line::{Context, RoleTag};
 use super::text::Text;
-use super::word::{Applied, Op};
+use super::word::{Applied, CommandName, Op};
 use super::writer::Draft;
 use crate::kv::{self, Command, Outcome, Saved, Written};
 use crate::paxos::{self, AcceptorFact, Ballot, LearnerFact, ProposerFact, RetryReason, Slot, StepDown, Value};
@@ -120,7 +120,7 @@ pub fn learner(fact: &LearnerFact<kv::Outcome>, cluster: Servers, context: &Cont
                 key,
                 value: val,
                 if_version,
-                id: value.id(),
+                id: value.id().map(CommandName::from),
                 result,
                 version,
                 session,
@@ -286,7 +286,7 @@ mod tests {
 
     fn put(label: &str) -> paxos::Command {
         let op = kv::Op::Put { key: b"color".to_vec(), value: b"deep blue".to_vec(), if_version: None };
-        Command::Write { session: 3, sequence: 5, first_open: 1, label: label.into(), op }.to_paxos()
+        Command::Write { session: 3, nonce: 7, sequence: 5, first_open: 1, label: label.into(), op }.to_paxos()
     }
 
     /// The message handled is about another request, as it happens when one ballot carries the commands of two.
@@ -325,7 +325,8 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_command_are_shown_as_that() {
-        let value = Value::Command(paxos::Command { id: CommandId(9, 9), payload: [0xff, 1, 2].as_slice().into() });
+        let value =
+            Value::Command(paxos::Command { id: CommandId::new(9, 0, 9), payload: [0xff, 1, 2].as_slice().into() });
         let fact = LearnerFact::Learned { slot: Slot(7), ballot: ballot("5.1"), value, outcome: Outcome::Unreadable };
         let shown = line(learner(&fact, Servers::first(5), &context()));
         assert!(

@@ -8,7 +8,7 @@ use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::text::{Text, closing_quote};
-use crate::paxos::{Ballot, CommandId, Refused, Slot};
+use crate::paxos::{Ballot, Refused, Slot};
 use crate::role::{Server, Servers};
 use crate::two_phase_commit::TransactionId;
 
@@ -142,18 +142,6 @@ impl Word for Server {
 
     fn parse(text: &str) -> Option<Server> {
         text.strip_prefix('s')?.parse().ok().map(Server).filter(|server| server.0 <= Server::MAX)
-    }
-}
-
-/// `session-sequence`.
-impl Word for CommandId {
-    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
-        write!(to, "{}-{}", self.0, self.1)
-    }
-
-    fn parse(text: &str) -> Option<CommandId> {
-        let (session, sequence) = text.split_once('-')?;
-        Some(CommandId(session.parse().ok()?, sequence.parse().ok()?))
     }
 }
 

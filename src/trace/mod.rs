@@ -35,7 +35,8 @@ pub use field::{AcceptedSlots, Digest, FieldError, MaybeBallot, Millis, MoreSlot
 pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
 pub use text::Text;
 pub use word::{
-    Applied, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status, Told, Voted,
+    Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status,
+    Told, Voted,
 };
 pub use writer::{Draft, Re, Trace};
 #[cfg(any(test, fuzzing))]

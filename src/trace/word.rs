@@ -3,7 +3,7 @@
 use std::fmt::{self, Formatter};
 
 use super::field::Word;
-use crate::paxos::Slot;
+use crate::paxos::{CommandId, Slot};
 
 /// Declares a field that is one of a few words.
 macro_rules! words {
@@ -161,6 +161,48 @@ words! {
         Lost = "lost",
         /// The peer was not let in, or did not let us in.
         Refused = "refused",
+    }
+}
+
+/// Which command it is, without its nonce, which nobody may see. The name of a write is unique within a history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CommandName {
+    /// One that opens a session: a part of a hash of its nonce. Two may have the same.
+    Open(u16),
+    /// A write.
+    Write {
+        /// The slot where its session was opened.
+        session: u64,
+        /// Its number in the session.
+        sequence: u64,
+    },
+}
+
+impl From<CommandId> for CommandName {
+    fn from(id: CommandId) -> CommandName {
+        match id.session {
+            0 => CommandName::Open(id.nonce_tag()),
+            session => CommandName::Write { session, sequence: id.sequence },
+        }
+    }
+}
+
+/// `session-sequence`, or `0-~` and a part of a hash of the nonce.
+impl Word for CommandName {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            CommandName::Open(tag) => write!(to, "0-~{tag:04x}"),
+            CommandName::Write { session, sequence } => write!(to, "{session}-{sequence}"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<CommandName> {
+        match text.split_once('-')? {
+            ("0", tag) => Some(CommandName::Open(u16::from_str_radix(tag.strip_prefix('~')?, 16).ok()?)),
+            (session, sequence) => {
+                Some(CommandName::Write { session: session.parse().ok()?, sequence: sequence.parse().ok()? })
+            }
+        }
     }
 }
 

@@ -46,7 +46,7 @@ fn ack(alone: &mut Alone<Coordinator>, from: u8, transaction: TransactionId) -> 
 /// Opens a session, by its next transaction; nobody has acknowledged it.
 fn commit(alone: &mut Alone<Coordinator>) -> TransactionId {
     let transaction = own(alone.role.next_number());
-    propose(alone, open(transaction.number));
+    propose(alone, open(transaction.number.into()));
     for from in 1..=5 {
         vote(alone, from, transaction, OPENED);
     }
@@ -248,7 +248,7 @@ fn a_restart_costs_no_more_numbers_than_are_reserved_at_once() {
     for life in 1..=10 {
         let mut alone = coordinator();
         records.iter().for_each(|record: &CoordinatorRecord| alone.role.replay(record.clone()));
-        records.extend(propose(&mut alone, open(life)).records);
+        records.extend(propose(&mut alone, open(life.into())).records);
         assert!(alone.role.next_number() <= life * 1_024, "{} in life {life}", alone.role.next_number());
     }
 }
@@ -256,7 +256,7 @@ fn a_restart_costs_no_more_numbers_than_are_reserved_at_once() {
 #[test]
 fn a_request_for_a_vote_weighs_what_it_carries() {
     for length in [0, 1, 100, 100_000] {
-        let command = Command { id: CommandId(64, 1), payload: vec![0; length].into() };
+        let command = Command { id: CommandId::new(64, 0, 1), payload: vec![0; length].into() };
         let message = Message::VoteRequest { transaction: own(1), work: Work { command, evict: None } };
         assert!((length..length + 64).contains(&message.size()), "{} for {length} bytes", message.size());
     }

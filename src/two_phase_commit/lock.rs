@@ -8,7 +8,7 @@ pub enum Lock {
     /// A key.
     Key(Vec<u8>),
     /// A client that opens a session: its nonce.
-    Nonce(u64),
+    Nonce(u128),
 }
 
 impl Lock {

@@ -224,7 +224,7 @@ impl Participant {
         if sessions.len() + coming < sessions.most() {
             return Ok(());
         }
-        sessions.oldest().map_or(Err(Refusal::Busy), |oldest| Err(Refusal::Full(oldest)))
+        sessions.stalest().map_or(Err(Refusal::Busy), |oldest| Err(Refusal::Full(oldest)))
     }
 
     fn prepare(&mut self, transaction: TransactionId, work: Work, command: Command) {

@@ -32,7 +32,7 @@ fn decide(alone: &mut Alone<Participant>, transaction: TransactionId, decision: 
 
 /// Opens a session by the transaction of this number.
 fn session(alone: &mut Alone<Participant>, number: u64) -> u64 {
-    assert_eq!(ask(alone, id(number), open(number), None), Vote::Yes(None));
+    assert_eq!(ask(alone, id(number), open(number.into()), None), Vote::Yes(None));
     decide(alone, id(number), Decision::Commit);
     id(number).as_slot().0
 }
@@ -157,7 +157,7 @@ fn what_it_has_forgotten_it_neither_votes_for_nor_calls_aborted() {
 #[test]
 fn whoever_knows_a_session_that_is_just_being_opened_here_is_asked_to_wait() {
     let mut alone = participant(2);
-    assert_eq!(ask(&mut alone, id(1), open(7), None), Vote::Yes(None));
+    assert_eq!(ask(&mut alone, id(1), open(1), None), Vote::Yes(None));
     let session = id(1).as_slot().0;
     assert_eq!(ask(&mut alone, id(2), put(session, 1, "k"), None), locked(id(1)));
     let expired = Vote::No(Refusal::Settled(Outcome::Expired));
@@ -185,7 +185,7 @@ fn sessions_that_are_being_opened_have_their_places_in_the_table() {
     // A write takes no place.
     assert_eq!(ask(&mut alone, id(3), put(second, 1, "k"), None), YES);
     for number in [4, 5] {
-        assert_eq!(ask(&mut alone, id(number), open(number), None), Vote::Yes(None), "two places are free");
+        assert_eq!(ask(&mut alone, id(number), open(number.into()), None), Vote::Yes(None), "two places are free");
     }
     let full = Vote::No(Refusal::Full(first));
     assert_eq!(ask(&mut alone, id(6), open(6), None), full);

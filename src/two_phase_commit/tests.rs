@@ -33,13 +33,15 @@ fn at(server: Server) -> usize {
     usize::from(server.0) - 1
 }
 
-pub(super) fn open(nonce: u64) -> Command {
+pub(super) fn open(nonce: u128) -> Command {
     kv::Command::Open { nonce, label: "c1-1".to_string() }.to_paxos()
 }
 
+/// A write in a session that was opened with the number of its transaction for a nonce.
 pub(super) fn put(session: u64, sequence: u64, key: &str) -> Command {
+    let nonce = TransactionId::of_slot(Slot(session)).number.into();
     let op = Op::Put { key: key.into(), value: format!("{sequence}").into_bytes(), if_version: None };
-    kv::Command::Write { session, sequence, first_open: 1, label: "c1-2".to_string(), op }.to_paxos()
+    kv::Command::Write { session, nonce, sequence, first_open: 1, label: "c1-2".to_string(), op }.to_paxos()
 }
 
 impl Cluster {
@@ -137,7 +139,7 @@ impl Cluster {
     }
 
     /// A session, by server 1.
-    fn session(&mut self, nonce: u64) -> u64 {
+    fn session(&mut self, nonce: u128) -> u64 {
         self.ask(1, open(nonce));
         self.deliver();
         match self.outcomes.pop() {
@@ -192,7 +194,7 @@ impl<R> crate::role::Disk<R> for Memory {
 #[test]
 fn a_write_is_done_everywhere_with_four_messages_a_server_and_eleven_syncs() {
     let mut cluster = Cluster::new();
-    let session = cluster.session(7);
+    let session = cluster.session(1);
     let (sent, records) = (cluster.sent, |cluster: &Cluster| {
         let of = |disks: &[Vec<ParticipantRecord>]| disks.iter().map(Vec::len).sum::<usize>();
         of(&cluster.participant_disks) + cluster.coordinator_disks.iter().map(Vec::len).sum::<usize>()
@@ -201,7 +203,7 @@ fn a_write_is_done_everywhere_with_four_messages_a_server_and_eleven_syncs() {
     cluster.ask(2, put(session, 1, "k"));
     cluster.deliver();
     let done = CoordinatorOutcome::Done {
-        id: CommandId(session, 1),
+        id: CommandId::new(session, 1, 1),
         outcome: Outcome::Applied(kv::Saved { slot: Slot(1 << 6 | 2), written: Written::Done { version: 1 } }),
     };
     assert!(
@@ -219,7 +221,7 @@ fn a_write_is_done_everywhere_with_four_messages_a_server_and_eleven_syncs() {
 #[test]
 fn a_session_is_the_transaction_that_opened_it_and_a_full_table_gives_up_the_quietest() {
     let mut cluster = Cluster::new();
-    let (first, second) = (cluster.session(7), cluster.session(8));
+    let (first, second) = (cluster.session(1), cluster.session(2));
     assert_eq!(TransactionId::of_slot(Slot(first)), TransactionId { number: 1, coordinator: Server(1) });
     // Refused once, it tries again in the place of the quietest.
     cluster.ask(3, open(9));
@@ -258,8 +260,8 @@ fn a_session_does_not_go_where_it_is_still_to_come() {
 #[test]
 fn two_coordinators_that_want_one_key_refuse_each_other_and_both_get_it_in_the_end() {
     let mut cluster = Cluster::new();
-    let session = cluster.session(7);
-    let other = cluster.session(8);
+    let session = cluster.session(1);
+    let other = cluster.session(2);
     cluster.ask(1, put(session, 1, "k"));
     cluster.ask(2, put(other, 1, "k"));
     // Each server hears its own coordinator first.
@@ -277,7 +279,7 @@ fn two_coordinators_that_want_one_key_refuse_each_other_and_both_get_it_in_the_e
 #[test]
 fn two_commands_for_one_key_at_one_server_wait_for_each_other() {
     let mut cluster = Cluster::new();
-    let session = cluster.session(7);
+    let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
     cluster.ask(1, put(session, 2, "k"));
     cluster.deliver();
@@ -288,13 +290,13 @@ fn two_commands_for_one_key_at_one_server_wait_for_each_other() {
 #[test]
 fn a_missing_vote_aborts_and_the_command_is_certainly_not_applied() {
     let mut cluster = Cluster::new();
-    let session = cluster.session(7);
+    let session = cluster.session(1);
     cluster.down.push((Server(5), PARTICIPANT));
     cluster.ask(1, put(session, 1, "k"));
     cluster.deliver();
     assert_eq!(cluster.in_doubt(), 4);
     cluster.tick(20);
-    let (id, silent) = (CommandId(session, 1), Servers::only(Server(5)));
+    let (id, silent) = (CommandId::new(session, 1, 1), Servers::only(Server(5)));
     let refused = CoordinatorOutcome::NotApplied { id, why: NotApplied::NoVote { silent } };
     assert_eq!(cluster.outcomes.last(), Some(&(Server(1), refused)));
     assert_eq!((cluster.versions("k"), cluster.in_doubt()), (vec![0; 5], 0));
@@ -303,7 +305,7 @@ fn a_missing_vote_aborts_and_the_command_is_certainly_not_applied() {
 #[test]
 fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
     let mut cluster = Cluster::new();
-    let session = cluster.session(7);
+    let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
     // All have voted, and the coordinator dies before it hears the last of them.
     cluster.deliver_while(|(_, _, message)| matches!(message, Message::VoteRequest { .. }));
@@ -337,7 +339,7 @@ fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
 #[test]
 fn a_commit_outlives_its_coordinator_and_every_participant() {
     let mut cluster = Cluster::new();
-    let session = cluster.session(7);
+    let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
     cluster.deliver_while(|(_, _, message)| !matches!(message, Message::Decide { .. }));
     // It has decided, and told its client; nobody else has heard a word of it.
@@ -356,7 +358,7 @@ fn a_commit_outlives_its_coordinator_and_every_participant() {
 #[test]
 fn one_that_knows_the_decision_ends_the_doubt_of_the_others() {
     let mut cluster = Cluster::new();
-    let session = cluster.session(7);
+    let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
     // Server 3 alone hears DECIDE before the coordinator is gone.
     cluster.deliver_while(|(_, to, message)| !matches!(message, Message::Decide { .. }) || *to == Server(3));
@@ -370,7 +372,7 @@ fn one_that_knows_the_decision_ends_the_doubt_of_the_others() {
 #[test]
 fn one_that_has_not_voted_ends_the_doubt_of_the_others_and_never_votes_yes_afterwards() {
     let mut cluster = Cluster::new();
-    let session = cluster.session(7);
+    let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
     // The request to server 5 is late.
     cluster.deliver_while(|(_, to, message)| matches!(message, Message::VoteRequest { .. }) && *to != Server(5));
@@ -392,7 +394,7 @@ fn one_that_has_not_voted_ends_the_doubt_of_the_others_and_never_votes_yes_after
 #[test]
 fn a_vote_that_is_asked_for_again_is_the_same_whatever_the_session_says_by_then() {
     let mut cluster = Cluster::new();
-    let session = cluster.session(7);
+    let session = cluster.session(1);
     // The first write is prepared on server 2 alone; its client gives it up and writes something else.
     cluster.ask(1, put(session, 1, "k"));
     let asked = |(_, to, message): &(Server, Server, Message)| {
@@ -401,7 +403,7 @@ fn a_vote_that_is_asked_for_again_is_the_same_whatever_the_session_says_by_then(
     cluster.deliver_while(asked);
     let rest: Vec<_> = cluster.mail.drain(..).collect();
     let op = Op::Put { key: b"other".to_vec(), value: b"v".to_vec(), if_version: None };
-    let second = kv::Command::Write { session, sequence: 2, first_open: 2, label: "c1-3".to_string(), op };
+    let second = kv::Command::Write { session, nonce: 1, sequence: 2, first_open: 2, label: "c1-3".to_string(), op };
     cluster.ask(3, second.to_paxos());
     cluster.deliver();
     assert_eq!(cluster.versions("other"), [1; 5]);

@@ -628,11 +628,11 @@ fn lower(role: RoleName) -> String {
 /// A command is named by its payload; its id is made of the name.
 fn command(name: &str) -> Command {
     let id = name.bytes().fold(0, |id, byte| id << 8 | u64::from(byte));
-    Command { id: CommandId(1, id), payload: name.as_bytes().into() }
+    Command { id: CommandId::new(1, 0, id), payload: name.as_bytes().into() }
 }
 
 fn id_name(id: CommandId) -> String {
-    String::from_utf8_lossy(&id.1.to_be_bytes()).trim_start_matches('\0').to_string()
+    String::from_utf8_lossy(&id.sequence.to_be_bytes()).trim_start_matches('\0').to_string()
 }
 
 fn text(command: &Command) -> String {

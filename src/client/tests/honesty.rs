@@ -36,6 +36,8 @@ fn ends() -> Vec<(TryEnd, bool)> {
         (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::LearnerBehind)), false),
         (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered: Servers::NONE })), false),
         (TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(Servers::NONE)), false),
+        (TryEnd::NotApplied(WhyNotApplied::Superseded), false),
+        (TryEnd::NotApplied(WhyNotApplied::Expired), false),
         (TryEnd::Unknown(Unknown::TimedOut), true),
         (TryEnd::Unknown(Unknown::RoleDied(RoleName::Proposer)), true),
         (TryEnd::Unknown(Unknown::Superseded), true),
@@ -94,6 +96,8 @@ fn each_kind_of_failure_on_the_wire_is_told_as_what_it_is() {
         ("wrong kind", opens_and(|_, _| Act::Reply(Reply::Done)), true),
         ("unknown", opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::TimedOut))), true),
         ("superseded", opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::Superseded))), true),
+        ("certainly superseded", opens_and(|_, _| Act::Reply(Reply::NotApplied(WhyNotApplied::Superseded))), false),
+        ("certainly expired", opens_and(|_, _| Act::Reply(Reply::NotApplied(WhyNotApplied::Expired))), false),
         ("expired", opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::Expired))), true),
     ];
     for (name, fake, unknown) in cases {

@@ -1,4 +1,4 @@
-//! Whatever happens to a write, it is never sent under a second name.
+//! A write is sent under a second name only if it certainly was not applied under the first.
 
 use super::fake::{Act, Fake, FakeCluster, good, opens_and, serves};
 use crate::client::{Client, ClientError, Outcome};
@@ -16,7 +16,7 @@ fn writes(cluster: &FakeCluster) -> Vec<(u8, u64, u64, u64)> {
 }
 
 /// (server, nonce) of each OPEN.
-fn opens(cluster: &FakeCluster) -> Vec<(u8, u64)> {
+fn opens(cluster: &FakeCluster) -> Vec<(u8, u128)> {
     let nonce = |(server, request)| match request {
         Request::Open { nonce } => Some((server, nonce)),
         _ => None,
@@ -100,10 +100,12 @@ fn an_expired_session_ends_the_write_and_the_next_one_opens_another() {
 }
 
 #[test]
-fn a_superseded_write_ends_and_the_session_goes_on() {
+fn a_superseded_write_ends_its_session_and_the_next_one_opens_another() {
+    // Somebody else has the nonce, or the write was given up: either way the session is of no more use.
     let cluster = FakeCluster::start(vec![
-        opens_and(|n, _| match n {
-            1 => Act::Reply(Reply::Unknown(Unknown::Superseded)),
+        serves(|n, request| match request {
+            Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64 }),
+            Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(Unknown::Superseded)),
             _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 1 } }),
         }),
         good(),
@@ -111,7 +113,53 @@ fn a_superseded_write_ends_and_the_session_goes_on() {
     let mut client = Client::connect(cluster.options()).unwrap();
     assert!(client.put(b"a", b"1").unwrap_err().is_unknown());
     client.put(b"a", b"2").unwrap();
-    assert_eq!(writes(&cluster), [(1, 7, 1, 1), (1, 7, 2, 2)]);
+    assert_eq!(writes(&cluster), [(1, 10, 1, 1), (1, 12, 1, 1)]);
+    assert_ne!(opens(&cluster)[0].1, opens(&cluster)[1].1);
+}
+
+/// Opens sessions 10, 20, 30 ..., and takes writes of those from `good` on only.
+fn takes_writes_from(good: u64, why: WhyNotApplied) -> Fake {
+    let mut last = 0;
+    serves(move |_, request| match request {
+        Request::Open { .. } => {
+            last += 10;
+            Act::Reply(Reply::Opened { session: last })
+        }
+        Request::Write { session, .. } if *session < good => Act::Reply(Reply::NotApplied(why)),
+        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 1 } }),
+    })
+}
+
+#[test]
+fn a_write_that_is_certainly_not_applied_goes_on_in_a_new_session_by_itself() {
+    for why in [WhyNotApplied::Expired, WhyNotApplied::Superseded] {
+        let cluster = FakeCluster::start(vec![takes_writes_from(20, why)]);
+        let mut client = Client::connect(cluster.options()).unwrap();
+        assert_eq!(client.put(b"a", b"1"), Ok(Outcome::Written { slot: Slot(9), version: 1 }));
+        assert_eq!(writes(&cluster), [(1, 10, 1, 1), (1, 20, 1, 1)]);
+        client.put(b"a", b"2").unwrap();
+        assert_eq!(writes(&cluster)[2..], [(1, 20, 2, 2)], "the new session goes on");
+    }
+}
+
+#[test]
+fn no_write_goes_through_more_than_three_new_sessions() {
+    let cluster = FakeCluster::start(vec![takes_writes_from(1_000, WhyNotApplied::Expired)]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let error = client.put(b"a", b"1").unwrap_err();
+    assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
+    let sessions: Vec<u64> = writes(&cluster).into_iter().map(|(_, session, ..)| session).collect();
+    assert_eq!(sessions, [10, 20, 30, 40]);
+}
+
+#[test]
+fn a_write_that_an_earlier_try_may_have_applied_never_goes_on_in_a_new_session() {
+    let perhaps = opens_and(|_, _| Act::Close);
+    let cluster = FakeCluster::start(vec![perhaps, takes_writes_from(1_000, WhyNotApplied::Expired)]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    let error = client.put(b"a", b"1").unwrap_err();
+    assert!(error.is_unknown(), "{error}");
+    assert_eq!(writes(&cluster), [(1, 7, 1, 1), (2, 7, 1, 1)]);
 }
 
 #[test]

@@ -139,9 +139,13 @@ fn who_has_got_what_it_missed_in_another_way_asks_nobody_more() {
 fn what_is_remembered_of_commands_is_told_to_whoever_waited_for_them() {
     let mut learner = alone(1, 3);
     learner.learn(3);
-    let did = learner.ask(LearnerRequest::Recall(vec![CommandId(1, 2), CommandId(1, 9), CommandId(1, 3)]));
+    let did = learner.ask(LearnerRequest::Recall(vec![
+        CommandId::new(1, 0, 2),
+        CommandId::new(1, 0, 9),
+        CommandId::new(1, 0, 3),
+    ]));
     let recalled = told(&did, |outcome| match outcome {
-        LearnerOutcome::Recalled { slot, id, outcome } => Some((slot.0, id.1, *outcome)),
+        LearnerOutcome::Recalled { slot, id, outcome } => Some((slot.0, id.sequence, *outcome)),
         _ => None,
     });
     assert_eq!(recalled, [(3, 2, 2), (3, 3, 3)]);

@@ -35,7 +35,7 @@ impl StateMachine for Numbers {
     type Changes = Vec<u64>;
 
     fn apply(&mut self, _: Slot, value: &Value) -> u64 {
-        let number = value.id().map_or(0, |id| id.1);
+        let number = value.id().map_or(0, |id| id.sequence);
         self.all.push(number);
         self.changed.push(number);
         number
@@ -77,7 +77,7 @@ impl StateMachine for Numbers {
     }
 
     fn recall(&self, id: CommandId) -> Option<u64> {
-        self.all.contains(&id.1).then_some(id.1)
+        self.all.contains(&id.sequence).then_some(id.sequence)
     }
 }
 
@@ -173,7 +173,7 @@ fn ballot(round: u64) -> Ballot {
 }
 
 fn value(number: u64) -> Value {
-    Value::Command(Command { id: CommandId(1, number), payload: [].into() })
+    Value::Command(Command { id: CommandId::new(1, 0, number), payload: [].into() })
 }
 
 fn entry(slot: u64) -> Entry {

@@ -259,7 +259,7 @@ impl Guests {
 mod tests {
     use super::*;
 
-    const ID: CommandId = CommandId(3, 1);
+    const ID: CommandId = CommandId::new(3, 0, 1);
 
     fn command() -> Command {
         Command { id: ID, payload: [].into() }
@@ -315,13 +315,13 @@ mod tests {
     #[test]
     fn of_settled_commands_the_latest_are_remembered() {
         let mut settled = Settled::default();
-        (0..SETTLED_MAX as u64 + 2).for_each(|sequence| settled.add(CommandId(3, sequence)));
+        (0..SETTLED_MAX as u64 + 2).for_each(|sequence| settled.add(CommandId::new(3, 0, sequence)));
         assert_eq!((settled.ids.len(), settled.by_age.len()), (SETTLED_MAX, SETTLED_MAX));
-        assert!(!settled.ids.contains(&CommandId(3, 1)) && settled.ids.contains(&CommandId(3, 2)));
+        assert!(!settled.ids.contains(&CommandId::new(3, 0, 1)) && settled.ids.contains(&CommandId::new(3, 0, 2)));
     }
 
     fn sized(sequence: u64, bytes: usize) -> Command {
-        Command { id: CommandId(4, sequence), payload: vec![0; bytes].into() }
+        Command { id: CommandId::new(4, 0, sequence), payload: vec![0; bytes].into() }
     }
 
     #[test]
@@ -329,14 +329,14 @@ mod tests {
         let mut commands = Commands::default();
         assert!((1..=COMMANDS_MAX as u64).all(|sequence| commands.push(sized(sequence, 1), 1, false)));
         assert!(!commands.push(sized(0, 0), 1, false), "one more");
-        commands.remove(CommandId(4, 7));
+        commands.remove(CommandId::new(4, 0, 7));
         assert!(commands.push(sized(0, 0), 1, false));
 
         let mut commands = Commands::default();
         let half = COMMANDS_MAX_BYTES / 2;
         assert!(commands.push(sized(1, half), 1, false) && commands.push(sized(2, half), 1, false));
         assert!(!commands.push(sized(3, 1), 1, false), "one byte more");
-        commands.remove(CommandId(4, 1));
+        commands.remove(CommandId::new(4, 0, 1));
         assert!(!commands.push(sized(3, half + 1), 1, false) && commands.push(sized(3, half), 1, false));
     }
 
@@ -345,32 +345,36 @@ mod tests {
         let mut guests = Guests::default();
         assert!((1..=COMMANDS_MAX as u64).all(|sequence| guests.push(sized(sequence, 1))));
         assert!(!guests.push(sized(0, 0)), "one more");
-        guests.remove(CommandId(4, 7));
+        guests.remove(CommandId::new(4, 0, 7));
         assert!(guests.push(sized(0, 0)) && !guests.push(sized(7, 0)));
 
         let (mut guests, half) = (Guests::default(), COMMANDS_MAX_BYTES / 2);
         for _ in 0..3 {
             assert!(guests.push(sized(1, half)) && guests.push(sized(2, half)));
             assert!(!guests.push(sized(3, 1)), "one byte more");
-            assert_eq!(guests.pop().map(|first| first.id), Some(CommandId(4, 1)));
+            assert_eq!(guests.pop().map(|first| first.id), Some(CommandId::new(4, 0, 1)));
             assert!(!guests.push(sized(3, half + 1)) && guests.push(sized(3, half)));
-            guests.remove(CommandId(4, 2));
+            guests.remove(CommandId::new(4, 0, 2));
             assert!(!guests.push(sized(4, half + 1)));
-            guests.remove(CommandId(4, 3));
+            guests.remove(CommandId::new(4, 0, 3));
         }
     }
 
     #[test]
     fn who_has_lost_count_of_what_it_has_spoken_of_calls_nothing_not_applied() {
         let mut commands = Commands::default();
-        (0..SPOKEN_MAX as u64).for_each(|sequence| commands.proposed(CommandId(9, sequence)));
-        commands.proposed(CommandId(9, 5));
+        (0..SPOKEN_MAX as u64).for_each(|sequence| commands.proposed(CommandId::new(9, 0, sequence)));
+        commands.proposed(CommandId::new(9, 0, 5));
         assert!(commands.push(sized(1, 0), 1, false));
-        assert_eq!(commands.give_up(1, false), [CommandId(4, 1)], "it has room for all, and this is none of them");
-        commands.proposed(CommandId(9, u64::MAX));
+        assert_eq!(
+            commands.give_up(1, false),
+            [CommandId::new(4, 0, 1)],
+            "it has room for all, and this is none of them"
+        );
+        commands.proposed(CommandId::new(9, 0, u64::MAX));
         assert!(commands.push(sized(2, 0), 1, false));
         assert_eq!(commands.give_up(1, false), [], "it may be any");
-        commands.proposed(CommandId(9, 5));
+        commands.proposed(CommandId::new(9, 0, 5));
         assert!(commands.push(sized(3, 0), 1, false));
         assert_eq!(commands.give_up(1, false), [], "nor later");
     }

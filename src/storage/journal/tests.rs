@@ -35,7 +35,7 @@ fn promise(round: u64) -> AcceptorRecord {
 
 fn accept(slot: u64, bytes: usize) -> AcceptorRecord {
     let payload: Arc<[u8]> = (0..bytes).map(|n| (n as u64 * 31 + slot) as u8).collect();
-    let value = Value::Command(Command { id: CommandId(7, slot), payload });
+    let value = Value::Command(Command { id: CommandId::new(7, 0, slot), payload });
     AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: Ballot { round: 3, server: Server(2) }, value })
 }
 

@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 use super::super::event::Event;
 use super::super::exchange::{Exchange, exchanges};
 use super::super::text::Text;
-use super::super::word::{Applied, Decided, Op, Status, Told, Voted};
+use super::super::word::{Applied, CommandName, Decided, Op, Status, Told, Voted};
 use super::{Case, CommitCounts, Rule};
-use crate::paxos::CommandId;
 use crate::role::{Server, Servers};
 use crate::two_phase_commit::TransactionId;
 
@@ -167,7 +166,7 @@ fn effect<'a>(case: &Case<'a>, one: &Transaction) -> Option<(usize, &'a Event)> 
 
 /// Each write has its effect in one transaction.
 fn check_once(case: &mut Case<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
-    let mut effects: BTreeMap<CommandId, (TransactionId, usize)> = BTreeMap::new();
+    let mut effects: BTreeMap<CommandName, (TransactionId, usize)> = BTreeMap::new();
     for (transaction, one) in transactions {
         let Some((at, Event::Ack { id: Some(id), op, .. })) = effect(case, one) else { continue };
         // A client whose session is forgotten may open another one.

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use super::super::event::Event;
 use super::super::field::Digest;
 use super::super::line::RoleTag;
-use super::super::word::{Applied, Op};
+use super::super::word::{Applied, CommandName, Op};
 use super::case::Told;
 use super::{Case, Rule};
-use crate::paxos::{CommandId, Slot};
+use crate::paxos::Slot;
 use crate::role::Servers;
 
 pub(super) fn check(case: &mut Case<'_>) {
@@ -129,7 +129,7 @@ fn check_digests(case: &mut Case<'_>) {
 
 /// Each command has its effect in one slot; wherever else it stands it is known to be a repetition.
 fn check_once(case: &mut Case<'_>) {
-    let mut effects: BTreeMap<CommandId, (Slot, usize)> = BTreeMap::new();
+    let mut effects: BTreeMap<CommandName, (Slot, usize)> = BTreeMap::new();
     for (slot, lines) in case.learns.clone() {
         let at = lines[0];
         let Event::Learn { id: Some(id), result, op, .. } = case.run.line(at).event else { continue };

@@ -16,7 +16,7 @@ s1,s2,s3 acceptor PROMISE req=c1-1 slot=1+ ballot=1.1 accepted=none to=s1
 s1 proposer ACCEPT req=c1-1 slot=1 ballot=1.1 op=OPEN adopted=none quorum=s1,s2,s3 to=ALL
 s1,s2,s3,s4 acceptor ACCEPTED req=c1-1 slot=1 ballot=1.1 to=s1
 s1 learner CHOSEN req=c1-1 slot=1 ballot=1.1 quorum=s1,s2,s3 to=ALL
-ALL learner LEARN req=c1-1 slot=1 ballot=1.1 op=OPEN id=0-77 result=OPENED session=1 applied=1
+ALL learner LEARN req=c1-1 slot=1 ballot=1.1 op=OPEN id=0-~0077 result=OPENED session=1 applied=1
 c1 client RESPONSE req=c1-1 status=OK session=1 took=5.000ms server=s1
 c1 client REQUEST req=c1-2 op=PUT key=color value=blue to=s1 session=1 sequence=1
 s1 proposer PREPARE req=c1-2 slot=2+ ballot=2.1 to=ALL
@@ -51,7 +51,7 @@ s2 acceptor RESTART down=0.500s recovered=disk promised=3.1 accepted=3
 c1 client REQUEST req=c1-4 op=GET key=color to=s3
 c1 client RESPONSE req=c1-4 status=OK slot=4 version=3 value=green took=1.000ms server=s3
 s3@2 server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=2 applied=0 promised=3.1 accepted=2
-s3@2 learner LEARN req=c1-1 slot=1 ballot=1.1 op=OPEN id=0-77 result=OPENED session=1 applied=1
+s3@2 learner LEARN req=c1-1 slot=1 ballot=1.1 op=OPEN id=0-~0077 result=OPENED session=1 applied=1
 s3@2 learner LEARN req=c1-2 slot=2 ballot=2.1 op=PUT key=color value=blue id=1-1 result=OK version=1 applied=2
 c2 client REQUEST req=c2-2 op=DELETE key=color to=s2 session=1 sequence=10
 s2 proposer PREPARE req=c2-2 slot=5+ ballot=5.2 to=ALL

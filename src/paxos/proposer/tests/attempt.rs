@@ -4,7 +4,7 @@ use super::*;
 
 /// Who is told that its command is certainly not applied, and why.
 fn not_applied(said: &Said) -> Vec<(u64, NotApplied)> {
-    said.outcomes.iter().map(|ProposerOutcome::NotApplied { id, why }| (id.1, *why)).collect()
+    said.outcomes.iter().map(|ProposerOutcome::NotApplied { id, why }| (id.sequence, *why)).collect()
 }
 
 #[test]

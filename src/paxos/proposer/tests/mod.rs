@@ -28,13 +28,13 @@ impl Said {
             Message::Accept { first, values, .. } => Some((first, values)),
             _ => None,
         });
-        let number = |value: &Value| value.id().map_or(0, |id| id.1);
+        let number = |value: &Value| value.id().map_or(0, |id| id.sequence);
         accepts.flat_map(|(first, values)| (first.0..).zip(values.iter().map(number))).collect()
     }
 
     /// The numbers of the commands in each FORWARD, and to whom it goes.
     fn forwarded(&self) -> Vec<(Servers, Vec<u64>)> {
-        let numbers = |commands: &[Command]| commands.iter().map(|command| command.id.1).collect();
+        let numbers = |commands: &[Command]| commands.iter().map(|command| command.id.sequence).collect();
         let forward = |(to, message): &(Servers, Message)| match message {
             Message::Forward { commands } => Some((*to, numbers(commands))),
             _ => None,
@@ -72,7 +72,7 @@ const S2: Server = Server(2);
 const S3: Server = Server(3);
 
 fn id(number: u64) -> CommandId {
-    CommandId(7, number)
+    CommandId::new(7, 0, number)
 }
 
 /// A command with a payload of so many bytes.
