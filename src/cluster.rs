@@ -1,6 +1,7 @@
 //! The cluster file: who the servers are and where they listen.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +77,12 @@ struct FileServer {
     peer: SocketAddr,
     client: SocketAddr,
     http: Option<SocketAddr>,
+}
+
+/// The cluster file that the environment names. (Not by way of clap: its usage lines would claim that `--cluster` is needed
+/// whenever the variable is set.)
+pub fn in_environment() -> Option<PathBuf> {
+    env::var_os("PAXOS_CLUSTER").filter(|name| !name.is_empty()).map(PathBuf::from)
 }
 
 impl Cluster {

@@ -4,10 +4,13 @@
 
 mod support;
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
 
-use support::{Cluster, lab};
+use paxos_kv::trace::parse::Run;
+use rustix::process::{Pid, Signal, kill_process};
+use support::{Cluster, await_some, lab};
 
 /// What a command prints, on both streams, with times taken out; and its exit code.
 fn transcript(cluster: &Cluster, words: &[&str], typed: &str) -> String {
@@ -95,4 +98,155 @@ fn every_programme_teaches_shells_its_words() {
         }
         assert_eq!(Command::new(program).args(["completions", "pascal"]).output().unwrap().status.code(), Some(2));
     }
+}
+
+#[test]
+fn commands_that_run_at_once_share_a_file_of_lines_that_proves_the_run() {
+    let cluster = Cluster::start(3, &[]);
+    let lines = cluster.folder.path().to_string_lossy().into_owned();
+    let put = |n: usize| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
+        command.arg("--cluster").arg(cluster.file()).args(["--log-dir", &lines]);
+        command.args(["put", "k", &format!("v{n}")]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let children: Vec<Child> = (0..8).map(put).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    // A demo's clients, and whoever has a name, keep files of their own, and no number is given twice.
+    let named = cluster.client_tool(&["--log-dir", &lines, "--name", "c9", "get", "k"]);
+    assert!(named.status.success(), "{named:?}");
+    let used = cluster.client_tool(&["--log-dir", &lines, "--name", "c3", "get", "k"]);
+    assert_eq!(used.status.code(), Some(2), "c3 has lines in client.log: {used:?}");
+    assert!(cluster.client_tool(&["--log-dir", &lines, "get", "k"]).status.success());
+
+    let run = Run::read(cluster.folder.path()).unwrap();
+    let of_file = |name: &str| -> BTreeSet<String> {
+        let lines = run.lines.iter().filter(|entry| &*entry.file == name);
+        lines.map(|entry| entry.line.id.process.to_string()).collect()
+    };
+    let names = |numbers: &[u32]| numbers.iter().map(|number| format!("c{number}")).collect::<BTreeSet<_>>();
+    assert_eq!(of_file("client.log"), names(&[1, 2, 3, 4, 5, 6, 7, 8, 10]));
+    assert_eq!(of_file("client-9.log"), names(&[9]));
+    cluster.await_agreement();
+    let (code, text) = cluster.audit();
+    assert_eq!(code, 0, "{text}");
+    let both = ["client.log", "client-9.log"].map(|name| format!("{lines}/{name}"));
+    let (code, text) = lab(&["check", &both[0], &both[1]]);
+    assert_eq!(code, 0, "{text}");
+}
+
+/// Sends a signal to a process.
+fn signal(process: u32, signal: Signal) {
+    kill_process(Pid::from_raw(process as i32).unwrap(), signal).unwrap();
+}
+
+/// A client whose streams are pipes and whose lines go beside the servers'.
+fn client(cluster: &Cluster, words: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
+    command.arg("--cluster").arg(cluster.file()).arg("--log-dir").arg(cluster.folder.path()).args(words);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits until this stands in a file of the run's folder.
+fn await_line(cluster: &Cluster, file: &str, text: &str) {
+    let path = cluster.folder.path().join(file);
+    await_some("the line is written", || {
+        std::fs::read_to_string(&path).unwrap_or_default().contains(text).then_some(())
+    });
+}
+
+#[test]
+fn a_write_that_is_interrupted_says_that_its_outcome_is_unknown() {
+    for (which, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let cluster = Cluster::start(3, &[]);
+        let mut shell = client(&cluster, &["shell", "--timeout", "600s"]);
+        let mut typed = shell.stdin.take().unwrap();
+        let mut shown = BufReader::new(shell.stdout.take().unwrap());
+        let mut line = String::new();
+        typed.write_all(b"put color first\n").unwrap();
+        shown.read_line(&mut line).unwrap();
+        assert!(line.starts_with("OK "), "{line}");
+        (1..=3).for_each(|id| signal(cluster.pid(id), Signal::STOP));
+        typed.write_all(b"put color second\n").unwrap();
+        await_line(&cluster, "client-1.log", "value=second");
+        signal(shell.id(), which);
+        assert_eq!(shell.wait().unwrap().code(), Some(code));
+        let mut rest = String::new();
+        shown.read_to_string(&mut rest).unwrap();
+        assert!(rest.starts_with("UNKNOWN ") && rest.contains("it may still be applied"), "{rest}");
+        await_line(&cluster, "client-1.log", "status=UNKNOWN");
+        (1..=3).for_each(|id| signal(cluster.pid(id), Signal::CONT));
+    }
+}
+
+#[test]
+fn a_write_that_is_interrupted_before_it_was_sent_says_so() {
+    let cluster = Cluster::start(3, &[]);
+    (1..=3).for_each(|id| signal(cluster.pid(id), Signal::STOP));
+    let put = client(&cluster, &["put", "color", "red", "--timeout", "600s"]);
+    await_line(&cluster, "client.log", "op=OPEN");
+    signal(put.id(), Signal::INT);
+    let output = put.wait_with_output().unwrap();
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout), (Some(130), Vec::new()), "{notes}");
+    assert!(notes.contains("the write was NOT sent"), "{notes}");
+    (1..=3).for_each(|id| signal(cluster.pid(id), Signal::CONT));
+}
+
+#[test]
+fn a_file_of_operations_that_is_interrupted_says_what_was_not_begun() {
+    let cluster = Cluster::start(3, &[]);
+    (1..=3).for_each(|id| signal(cluster.pid(id), Signal::STOP));
+    let mut run = client(&cluster, &["run", "-", "--timeout", "600s"]);
+    run.stdin.take().unwrap().write_all(b"get a\nget b\nget c\n").unwrap();
+    await_line(&cluster, "client.log", "key=a");
+    signal(run.id(), Signal::INT);
+    let output = run.wait_with_output().unwrap();
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{notes}");
+    assert!(notes.contains("interrupted: 2 operations were not begun"), "{notes}");
+    (1..=3).for_each(|id| signal(cluster.pid(id), Signal::CONT));
+}
+
+#[test]
+fn a_shell_that_waits_for_words_ends_at_once_when_it_is_interrupted() {
+    let cluster = Cluster::start(1, &[]);
+    let mut shell = client(&cluster, &["shell"]);
+    let mut typed = shell.stdin.take().unwrap();
+    let mut shown = BufReader::new(shell.stdout.take().unwrap());
+    typed.write_all(b"put color first\n").unwrap();
+    shown.read_line(&mut String::new()).unwrap();
+    signal(shell.id(), Signal::INT);
+    assert_eq!(shell.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn a_shell_without_servers_says_so_once_a_request() {
+    let cluster = Cluster::prepare(3, &[]);
+    let typed = "get a\n";
+    let text = transcript(&cluster, &["--timeout", "1s", "shell"], typed);
+    assert_eq!(text.matches("trying").count(), 1, "{text}");
+    assert!(text.contains("listens; trying for up to 1.0 s\n"), "{text}");
+    assert!(text.starts_with("NOTAPPLIED after ") && text.ends_with("[0]\n"), "{text}");
+    let text = transcript(&cluster, &["--timeout", "1s", "bench", "--duration", "100ms"], "");
+    assert!(text.lines().count() <= 3 && !text.contains("trying"), "{text}");
+}
+
+#[test]
+fn a_cluster_that_the_environment_names_is_used_and_no_usage_line_asks_for_it() {
+    let cluster = Cluster::prepare(1, &[]);
+    let run = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_paxos-client"));
+        command.args(words).env("PAXOS_CLUSTER", cluster.file()).output().unwrap()
+    };
+    let usage = String::from_utf8(run(&["get"]).stderr).unwrap();
+    assert!(usage.contains("Usage: paxos-client get <KEY>"), "{usage}");
+    let server =
+        Command::new(env!("CARGO_BIN_EXE_paxos-server")).env("PAXOS_CLUSTER", cluster.file()).output().unwrap();
+    let usage = String::from_utf8(server.stderr).unwrap();
+    assert!(usage.contains("Usage: paxos-server --id <N>\n"), "{usage}");
+    let servers = String::from_utf8(run(&["servers"]).stdout).unwrap();
+    assert!(servers.contains(&cluster.cluster.members().next().unwrap().1.client.to_string()), "{servers}");
 }

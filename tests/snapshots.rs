@@ -139,6 +139,11 @@ fn a_backup_becomes_a_new_cluster_with_the_same_store() {
     let file = cluster.folder.path().join("store.backup");
     let done = cluster.client_tool(&["backup", &file.to_string_lossy()]);
     assert!(done.status.success(), "{done:?}");
+    let (is_whole, text) = inspect(&file);
+    assert!(is_whole && text.contains("of cluster \"test\"") && text.contains(" keys, "), "{text}");
+    fs::write(cluster.folder.path().join("cut"), &fs::read(&file).unwrap()[..100]).unwrap();
+    let (is_whole, text) = inspect(&cluster.folder.path().join("cut"));
+    assert!(!is_whole && text.is_empty(), "{text}");
 
     let new = cluster.folder.path().join("new.toml");
     let restore = |data: &Path| {

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::TypedValueParser;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::bench;
+use super::interrupt::Interrupt;
 use super::stub::UNDER_WAY_MAX;
 use crate::duration::parse_duration;
 use crate::kv::VALUE_MAX_BYTES;
@@ -24,6 +25,7 @@ Exit codes:
   3  key not found
   4  certainly not applied (failed reads and version mismatches too)
   5  outcome unknown: the write may be applied, now or later
+  130, 143  interrupted by Ctrl-C or SIGTERM, whatever is known of the outcome
 
 Examples:
   paxos-client put color \"deep blue\"
@@ -37,7 +39,7 @@ Examples:
   paxos-client status
   paxos-client bench --clients 64 --reads 50
   paxos-client crash 3.acceptor --for 2s        (servers must run with --lab)
-  paxos-client --clients 3 --scenes all         (the demo; this is what run_client.sh does)
+  paxos-client demo --clients 3 --scenes all    (fills the store and works on it)
 
 A request that a server does not answer within 1 s goes on to the next server, under the same number, so that it is
 applied once. Data goes to stdout, everything else to stderr.";
@@ -65,12 +67,13 @@ pub(super) struct Cli {
 
 #[derive(Debug, Args)]
 pub(super) struct Common {
-    /// The cluster file [default: res/cluster.toml, here or beside the program's sources]
-    #[arg(long, global = true, value_name = "FILE", env = "PAXOS_CLUSTER")]
+    /// The cluster file [default: what the environment variable PAXOS_CLUSTER names, else res/cluster.toml, here or beside
+    /// the program's sources]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(super) cluster: Option<PathBuf>,
     /// The server to ask first [default: any]
-    #[arg(long, global = true, value_name = "N")]
-    pub(super) server: Option<u8>,
+    #[arg(long, global = true, value_name = "N", value_parser = parse_server)]
+    pub(super) server: Option<Server>,
     /// How long a whole request may take, all tries together
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     pub(super) timeout: Duration,
@@ -80,9 +83,20 @@ pub(super) struct Common {
     /// What stdout gets: words for people, or one JSON object a result, errors too
     #[arg(short, long, global = true, value_name = "FORM", value_enum, default_value_t = Form::Text)]
     pub(super) output: Form,
-    /// Where client-N.log goes [default: runs/latest if it is a run of this cluster, else no file]
+    /// Where the lines go: client.log, which commands share, or a client-N.log of a demo, a shell or a --name
+    /// [default: runs/latest if it is a run of this cluster, else no file]
     #[arg(long, global = true, value_name = "DIR")]
     pub(super) log_dir: Option<PathBuf>,
+    /// Who hears Ctrl-C: the program says so, and no word.
+    #[arg(skip)]
+    pub(super) interrupt: Interrupt,
+}
+
+impl Common {
+    /// The cluster as a person named it, for sentences.
+    pub(super) fn cluster_name(&self) -> String {
+        self.cluster.as_ref().map_or("the cluster".to_string(), |file| file.display().to_string())
+    }
 }
 
 /// What stdout gets.
@@ -96,13 +110,13 @@ pub(super) enum Form {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Fill the store, work on it through all servers, and check what is left (also without the word `demo`)
+    /// Fill the store, work on it through all servers, and check what is left: it writes and deletes keys
     Demo(DemoArgs),
     /// Set a key's value
     Put {
-        /// The key, at most 4 KiB
+        /// The key, at most 4 KiB; any bytes, and none at all is a key as well
         key: OsString,
-        /// The value, at most 1 MiB; `-` or nothing: read it from standard input, as it is
+        /// The value, at most 1 MiB; `-`: read it from standard input, as it is
         value: Option<OsString>,
         /// Only if the key is at this version (0: never written)
         #[arg(long, value_name = "N")]
@@ -112,6 +126,9 @@ pub(super) enum Command {
     Get {
         /// The key
         key: OsString,
+        /// Print the value's bytes and nothing else: no line break behind them
+        #[arg(long)]
+        raw: bool,
     },
     /// Remove a key's value
     Delete {
@@ -140,8 +157,11 @@ pub(super) enum Command {
     },
     /// Write the whole store to a file, as of one slot, while the cluster goes on (see `paxos-server restore`)
     Backup {
-        /// The file, in place of any that is there
+        /// The file, which only its owner may read; `-`: standard output
         file: PathBuf,
+        /// Replace a file that is there, once the new one is whole
+        #[arg(long)]
+        force: bool,
     },
     /// Do one operation after the other, as they are typed: with a history, and Tab completes
     Shell,
@@ -208,8 +228,8 @@ pub(super) struct BenchArgs {
     #[arg(long, value_name = "N", value_parser = up_to(10_000_000))]
     pub(super) rate: Option<u32>,
     /// The servers that the clients ask first, in turn, as in 1,2 [default: --server, or the one that leads]
-    #[arg(long, value_name = "N,N", value_delimiter = ',')]
-    pub(super) at: Vec<u8>,
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = parse_server)]
+    pub(super) at: Vec<Server>,
     #[command(subcommand)]
     pub(super) sweep: Option<BenchCommand>,
 }
@@ -300,6 +320,17 @@ pub(super) struct Target {
     pub(super) role: Option<RoleName>,
 }
 
+impl Target {
+    /// Itself as the subject of a sentence, with the verb for one or for more.
+    pub(super) fn with_verb(&self, one: &str, more: &str) -> String {
+        let server = self.server.0;
+        match self.role {
+            Some(role) => format!("the {} of server {server} {one}", role.word()),
+            None => format!("all roles of server {server} {more}"),
+        }
+    }
+}
+
 /// Reads `3` or `3.acceptor`.
 fn parse_target(text: &str) -> Result<Target, String> {
     let wrong = || format!("'{text}' is no server or role (write 3 or 3.acceptor)");
@@ -308,20 +339,11 @@ fn parse_target(text: &str) -> Result<Target, String> {
         None => None,
         Some(role) => Some(RoleName::named(role).ok_or_else(wrong)?),
     };
-    let number = number.trim_start_matches('s').parse().ok().filter(|number| (1..=Server::MAX).contains(number));
-    Ok(Target { server: Server(number.ok_or_else(wrong)?), role })
+    Ok(Target { server: parse_server(number).map_err(|_| wrong())?, role })
 }
 
-/// Puts the word `demo` in front of a command line that names no command.
-pub(super) fn with_demo(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let command = Cli::command();
-    let names_command = |argument: &OsString| {
-        let word = argument.to_str().unwrap_or_default();
-        command.find_subcommand(word).is_some() || ["help", "--help", "-h", "--version", "-V"].contains(&word)
-    };
-    let optional = arguments.get(1).is_none_or(|first| first.to_string_lossy().starts_with('-'));
-    if optional && !arguments.iter().skip(1).any(names_command) {
-        arguments.insert(1.min(arguments.len()), "demo".into());
-    }
-    arguments
+/// Reads `3`, or `s3` as lines have it.
+fn parse_server(text: &str) -> Result<Server, String> {
+    let number = text.trim_start_matches('s').parse().ok().filter(|number| (1..=Server::MAX).contains(number));
+    number.map(Server).ok_or_else(|| format!("it is not a server number (1 to {})", Server::MAX))
 }

@@ -1,8 +1,12 @@
-//! `paxos-client backup`: the state of a running cluster after one slot, in a file.
+//! `paxos-client backup`: the state of a running cluster after one slot, in a file or on standard output.
+//!
+//! A file is written under a name of its own beside its place, and moved there once it is whole and on the disk: whoever
+//! is killed on the way leaves what was there before.
 
-use std::fs::{self, File};
-use std::io::BufWriter;
-use std::path::Path;
+use std::fs::{self, File, FileType, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +14,7 @@ use super::outcome::ClientError;
 use super::stub::Client;
 use crate::kv::Kv;
 use crate::paxos::{PartName, SnapshotPart, StateMachine};
+use crate::random::Random;
 use crate::storage::backup::{BackupError, Title, Writer};
 
 /// So long a server may take to write its state down.
@@ -24,15 +29,129 @@ pub enum NoBackup {
     #[error("{0}")]
     Request(#[from] ClientError),
     /// The file cannot be written.
-    #[error("cannot write the backup: {0}. Name a file that this user may write to")]
+    #[error("cannot write the backup: {0}. Name a file that this user may write to, on a disk with room")]
     File(#[from] BackupError),
     /// What came is not what was sent.
     #[error("{0}")]
     Wrong(String),
 }
 
-/// Writes a backup that holds everything that was acknowledged before it began. The file is there when it is whole.
-pub fn write(client: &mut Client, cluster: &str, to: &Path) -> Result<Title, NoBackup> {
+impl From<io::Error> for NoBackup {
+    fn from(error: io::Error) -> NoBackup {
+        NoBackup::File(error.into())
+    }
+}
+
+/// The place for a backup: nothing is there, or a file that may be replaced.
+pub struct Target {
+    path: PathBuf,
+    replace: bool,
+}
+
+impl Target {
+    /// Looks at the place; an error says why no backup may go there.
+    pub fn new(path: &Path, replace: bool) -> Result<Target, String> {
+        let target = Target { path: path.to_path_buf(), replace };
+        target.look().map(|()| target)
+    }
+
+    fn look(&self) -> Result<(), String> {
+        let name = self.path.display();
+        match fs::symlink_metadata(&self.path) {
+            Ok(there) if !there.is_file() => Err(format!(
+                "{name} is {}, and a backup replaces files only. Name a file, or - for standard output",
+                kind(there.file_type())
+            )),
+            Ok(_) if !self.replace => {
+                Err(format!("{name} is there already. Name another file, or say --force to replace it"))
+            }
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(format!("cannot look at {name}: {error}")),
+        }
+    }
+}
+
+fn kind(of: FileType) -> &'static str {
+    match of {
+        _ if of.is_dir() => "a folder",
+        _ if of.is_symlink() => "a symbolic link",
+        _ if of.is_fifo() => "a named pipe",
+        _ => "a device or a socket",
+    }
+}
+
+/// A file that becomes the backup, and is removed if it does not.
+struct InMaking {
+    path: PathBuf,
+}
+
+impl InMaking {
+    /// Begins one beside its place, and removes those of backups that were killed there.
+    fn begin(target: &Path) -> io::Result<(InMaking, File)> {
+        let mut stem = target.file_name().ok_or(io::ErrorKind::IsADirectory)?.to_owned();
+        stem.push(".part-");
+        let folder = folder_of(target);
+        for entry in fs::read_dir(folder)?.flatten() {
+            let (name, stem) = (entry.file_name(), stem.as_encoded_bytes());
+            let is_regular = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if is_regular && is_in_making(name.as_encoded_bytes(), stem) && is_abandoned(&entry.path()) {
+                // If it cannot be removed, it is in nobody's way.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        stem.push(format!("{:016x}", Random::unseeded().next()));
+        let path = folder.join(stem);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let in_making = InMaking { path };
+        // As long as it is locked, nobody takes it for abandoned.
+        file.lock()?;
+        Ok((in_making, file))
+    }
+
+    /// Puts it in its place, so that it is there after a power failure too.
+    fn end(self, file: &File, target: &Target) -> Result<(), NoBackup> {
+        file.sync_all()?;
+        // Somebody may have put something there meanwhile.
+        target.look().map_err(NoBackup::Wrong)?;
+        fs::rename(&self.path, &target.path)?;
+        File::open(folder_of(&target.path))?.sync_all()?;
+        Ok(())
+    }
+}
+
+impl Drop for InMaking {
+    fn drop(&mut self) {
+        // It is not there any more if all went well.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether a name is one that `InMaking` gives.
+fn is_in_making(name: &[u8], stem: &[u8]) -> bool {
+    name.strip_prefix(stem).is_some_and(|rest| rest.len() == 16 && rest.iter().all(u8::is_ascii_hexdigit))
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+/// Writes a backup to a file, which is there when it is whole.
+pub fn write(client: &mut Client, cluster: &str, target: Target) -> Result<Title, NoBackup> {
+    let (in_making, file) = InMaking::begin(&target.path)?;
+    let (title, written) = stream(client, cluster, BufWriter::new(file))?;
+    let file = written.into_inner().map_err(io::IntoInnerError::into_error)?;
+    in_making.end(&file, &target)?;
+    Ok(title)
+}
+
+/// Writes a backup that holds everything that was acknowledged before it began. Without its end it is none, so nothing
+/// that went wrong on the way is taken for one.
+pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Title, W), NoBackup> {
     // Whatever was acknowledged by now stands at or below this slot.
     let at_least = client.get(b"")?.slot;
     let until = Instant::now() + PATIENCE;
@@ -47,10 +166,7 @@ pub fn write(client: &mut Client, cluster: &str, to: &Path) -> Result<Title, NoB
         }
     };
     let title = Title { cluster: cluster.to_string(), slot: part.slot, digest: part.digest };
-    let mut in_making = to.as_os_str().to_owned();
-    in_making.push(".part");
-    let file = File::create(&in_making).map_err(BackupError::from)?;
-    let mut writer = Writer::begin(BufWriter::new(file), &title)?;
+    let mut writer = Writer::begin(to, &title)?;
     let mut state = Kv::default();
     loop {
         let SnapshotPart { slot, digest, index, bytes, next } = part;
@@ -69,7 +185,5 @@ pub fn write(client: &mut Client, cluster: &str, to: &Path) -> Result<Title, NoB
         let what = format!("the entries make {:016x} and not {:016x}", state.digest(), title.digest);
         return Err(NoBackup::Wrong(what));
     }
-    let file = writer.end()?.into_inner().map_err(|error| BackupError::from(error.into_error()))?;
-    file.sync_all().and_then(|()| fs::rename(&in_making, to)).map_err(BackupError::from)?;
-    Ok(title)
+    Ok((title, writer.end()?))
 }

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::demo::{Demo, Player};
-use super::perform::Done;
+use super::perform::outcome_words;
 use super::stub::{Client, ClientOptions};
 use super::workload::Action;
 use crate::net::ServerStatus;
@@ -80,8 +80,9 @@ pub(super) fn play(demo: &Demo, players: &mut [Player], protocol: Protocol) -> R
     let done = player.play(other, &put("after, by {client}")).end;
     ended?;
     match (read, done) {
-        (Ok(Done::Read(_)), Ok(Done::Wrote(_))) => Ok(()),
-        (read, done) => Err(format!("requests do not go on after the block: {read:?}, {done:?}")),
+        (Err(error), _) | (_, Err(error)) => Err(format!("requests do not go on after the block: {error}")),
+        // A PUT writes and a GET reads.
+        (Ok(_), Ok(_)) => Ok(()),
     }
 }
 
@@ -104,7 +105,7 @@ fn write_while_the_leader_dies(
     player.printer.line(format!("the {} of server {} dies while it has a write", leader.word(), first.0));
     let ended = write.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     player.printer.line(match ended {
-        Ok(outcome) => format!("its client was told that the write is done ({outcome:?})"),
+        Ok(outcome) => format!("its client was told: {}", outcome_words(&outcome)),
         Err(error) => format!("its client was told: {error}"),
     });
     Ok(())

@@ -2,31 +2,32 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, BufWriter, IsTerminal, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
-use super::arguments::{
-    BenchArgs, BenchCommand, Cli, Command, Common, DemoArgs, Form, LoadArgs, Scenes, SweepArgs, Target, with_demo,
-};
+use super::arguments::{BenchArgs, BenchCommand, Cli, Command, Common, DemoArgs, Form, LoadArgs, Scenes, SweepArgs};
 use super::backup::{self, NoBackup};
 use super::bench::{self, BenchError, Plan, Sweep};
 use super::demo::Demo;
+use super::detours::Detours;
 use super::identity::Identity;
+use super::interrupt::Interrupt;
 use super::json;
 use super::outcome::{ClientError, Found, Outcome};
-use super::perform::{Counts, Done, outcome_words, perform};
+use super::perform::{Counts, Done, outcome_words};
 use super::print::Printer;
 use super::shell;
 use super::status::Survey;
 use super::stub::{Client, ClientOptions, check_limits};
 use super::workload::{self, Action, Operation, shown};
-use crate::cluster::{Cluster, Member};
+use crate::cluster::{Cluster, Member, in_environment};
 use crate::kv::VALUE_MAX_BYTES;
 use crate::role::Server;
 
@@ -44,12 +45,16 @@ pub mod exit {
     pub const NOT_APPLIED: u8 = 4;
     /// Applied or not: nobody knows.
     pub const UNKNOWN: u8 = 5;
+    /// Ended by a signal: this and its number, as shells have it.
+    pub const SIGNAL: u8 = 128;
 }
 
 const PREPOPULATE: &str = include_str!("../../res/prepopulate.txt");
 const OPERATIONS: &str = include_str!("../../res/operations.txt");
 /// Where the cluster file is, below the folder of the project.
 const CLUSTER_FILE: &str = "res/cluster.toml";
+/// What Ctrl-C says of many requests at once.
+const MANY_UNKNOWN: &str = "interrupted: a write that was under way may still be applied";
 /// Between two looks of `status --await`.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -85,12 +90,18 @@ impl Stop {
 
 /// Runs the programme on a command line.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    ExitCode::from(run(arguments.into_iter().collect(), &Arc::new(Printer::standard())))
+    let printer = Arc::new(Printer::standard());
+    ExitCode::from(run_until(arguments.into_iter().collect(), &printer, Interrupt::of_this_process()))
 }
 
 /// Runs the programme, and gives its exit code.
 pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
-    let cli = match Cli::try_parse_from(with_demo(arguments)) {
+    run_until(arguments, printer, Interrupt::default())
+}
+
+/// Runs the programme until it ends or is interrupted.
+fn run_until(arguments: Vec<OsString>, printer: &Arc<Printer>, interrupt: Interrupt) -> u8 {
+    let mut cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         // Help is data, and an error is none.
         Err(error) if !error.use_stderr() => {
@@ -98,14 +109,16 @@ pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
             return if printer.failure().is_some() { exit::FAILURE } else { exit::OK };
         }
         Err(error) => {
-            printer.note(error.render().to_string().trim_end());
+            printer.note(misunderstood(&error).trim_end());
             return exit::USAGE;
         }
     };
+    cli.common.interrupt = interrupt.clone();
     let form = cli.common.output;
     let code = match execute(cli, printer) {
-        Ok(()) => exit::OK,
+        Ok(()) => ended(exit::OK, &interrupt),
         Err(Stop { code, sentence }) => {
+            let code = ended(code, &interrupt);
             match form {
                 _ if sentence.is_empty() => {}
                 Form::Text => printer.note(format!("error: {sentence}")),
@@ -123,7 +136,28 @@ pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
     }
 }
 
-fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
+/// What is said of a command line that means nothing.
+fn misunderstood(error: &clap::Error) -> String {
+    let command = Cli::command();
+    let is_of_demo = |word: &str| {
+        let mut options = command.find_subcommand("demo").into_iter().flat_map(clap::Command::get_arguments);
+        options.any(|option| word.strip_prefix("--").is_some_and(|name| option.get_long() == Some(name)))
+    };
+    match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::MissingSubcommand, _) => command.clone().render_help().to_string(),
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(word))) if is_of_demo(word) => {
+            format!("{}\n{word} is an option of the demo. Try: paxos-client demo", error.render())
+        }
+        _ => error.render().to_string(),
+    }
+}
+
+/// The exit code: a signal that came meanwhile counts more than what it left of the request.
+fn ended(code: u8, interrupt: &Interrupt) -> u8 {
+    interrupt.signal().map_or(code, |signal| exit::SIGNAL + signal)
+}
+
+fn execute(mut cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
     if let Command::Completions { shell } = cli.command {
         printer.data(&crate::completions::script(Cli::command(), shell));
         return Ok(());
@@ -132,29 +166,23 @@ fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
         // It makes its own clusters.
         return run_sweep(&cli.common, sweep, printer);
     }
-    let cluster = read_cluster(cli.common.cluster.as_deref())?;
+    let file = cluster_file(cli.common.cluster.take());
+    let cluster = Cluster::read(&file).map_err(|error| Stop::new(exit::FAILURE, error.to_string()))?;
+    cli.common.cluster = Some(file);
     let common = &cli.common;
     match cli.command {
         Command::Demo(demo) => run_demo(common, cluster, demo, printer),
         Command::Put { key, value, if_version } => {
             let (key, value) = (key.into_vec(), value_of(value, printer)?);
-            one(common, cluster, &Action::Put { key, value, if_version }, printer)
+            one(common, cluster, &Action::Put { key, value, if_version }, false, printer)
         }
-        Command::Get { key } => one(common, cluster, &Action::Get { key: key.into_vec() }, printer),
-        Command::Delete { key } => one(common, cluster, &Action::Delete { key: key.into_vec() }, printer),
+        Command::Get { raw: true, .. } if common.output == Form::Json => {
+            Err(Stop::new(exit::USAGE, "--raw is for bytes, and -o json for an object: give one of them"))
+        }
+        Command::Get { key, raw } => one(common, cluster, &Action::Get { key: key.into_vec() }, raw, printer),
+        Command::Delete { key } => one(common, cluster, &Action::Delete { key: key.into_vec() }, false, printer),
         Command::Run { file } => run_file(common, cluster, &file, printer),
-        Command::Backup { file } => {
-            let name = cluster.name.clone();
-            let identity = identify(common, &cluster, 1, printer)?;
-            let mut client = connect(common, cluster, identity, printer)?;
-            let title = backup::write(&mut client, &name, &file).map_err(|error| match error {
-                NoBackup::Request(error) => Stop::request(&error, None),
-                other => Stop::new(exit::FAILURE, other.to_string()),
-            })?;
-            let (slot, digest) = (title.slot, title.digest);
-            printer.line(format!("{} holds the store as of slot {slot}, digest {digest:016x}", file.display()));
-            Ok(())
-        }
+        Command::Backup { file, force } => back_up(common, cluster, &file, force, printer),
         Command::Bench(bench) => run_bench(common, &cluster, bench, printer),
         Command::Status { watch: true, every, looks, .. } => {
             watch(&cluster, every, looks.unwrap_or(u64::MAX), common.output, printer);
@@ -162,9 +190,10 @@ fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
         }
         Command::Status { r#await, .. } => status(&cluster, r#await, common.output, printer),
         Command::Shell => {
-            let identity = identify(common, &cluster, 1, printer)?;
-            let mut client = connect(common, cluster.clone(), identity, printer)?;
-            shell::run(&mut client, &cluster, printer).map_err(|why| Stop::new(exit::FAILURE, why))
+            let identity = identify(common, &cluster, Lines::Own(1), printer)?;
+            let (mut client, detours) = connect(common, cluster.clone(), identity, "", printer)?;
+            shell::run(&mut client, &detours, &cluster, &common.interrupt, printer)
+                .map_err(|why| Stop::new(exit::FAILURE, why))
         }
         Command::Servers => {
             list_servers(&cluster, common.output, printer);
@@ -173,12 +202,16 @@ fn execute(cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
         // Done above: it needs no cluster.
         Command::Completions { .. } => Ok(()),
         Command::Crash { target, r#for } => {
-            let Target { server, role } = target;
-            order(common, cluster, |client| client.crash(server, role, r#for))
+            let until = match r#for {
+                Some(time) => format!("for {} s", time.as_secs_f64()),
+                None => "until `paxos-client restart`".to_string(),
+            };
+            let says = format!("{} down {until}", target.with_verb("is", "are"));
+            order(common, cluster, &says, printer, |client| client.crash(target.server, target.role, r#for))
         }
         Command::Restart { target } => {
-            let Target { server, role } = target;
-            order(common, cluster, |client| client.restart(server, role))
+            let says = format!("{} again", target.with_verb("starts", "start"));
+            order(common, cluster, &says, printer, |client| client.restart(target.server, target.role))
         }
     }
 }
@@ -198,30 +231,35 @@ fn list_servers(cluster: &Cluster, form: Form, printer: &Printer) {
 }
 
 /// The cluster file that was named, or else the one of the project that the programme stands in.
-fn read_cluster(named: Option<&Path>) -> Result<Cluster, Stop> {
+fn cluster_file(named: Option<PathBuf>) -> PathBuf {
     let beside = || {
         let program = env::current_exe().ok()?;
         program.ancestors().map(|folder| folder.join(CLUSTER_FILE)).find(|path| path.exists())
     };
-    let path = match named {
-        Some(path) => path.to_path_buf(),
+    match named.or_else(in_environment) {
+        Some(path) => path,
         None if Path::new(CLUSTER_FILE).exists() => CLUSTER_FILE.into(),
         None => beside().unwrap_or_else(|| CLUSTER_FILE.into()),
-    };
-    Cluster::read(&path).map_err(|error| Stop::new(exit::FAILURE, error.to_string()))
+    }
 }
 
-/// The value of a PUT, from the command line or from standard input.
+/// The value of a PUT, from the command line or from standard input. Whoever forgets it must not write what happens to
+/// come in: nothing, under cron; the rest of a list, in a shell's loop.
 fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, Stop> {
     match value {
         Some(value) if value != "-" => Ok(value.into_vec()),
-        Some(_) | None => {
+        Some(_) => {
             if io::stdin().is_terminal() {
                 printer.note("reading the value from the terminal; it ends with Ctrl-D");
             }
             read_all(io::stdin().lock(), VALUE_MAX_BYTES).map_err(|error| {
                 Stop::new(exit::FAILURE, format!("cannot read the value from standard input: {error}"))
             })
+        }
+        None => {
+            let what = "the value is missing: nothing was written. Give it behind the key (\"\" is an empty one), or - to \
+                        read it from standard input";
+            Err(Stop::new(exit::USAGE, what))
         }
     }
 }
@@ -233,49 +271,81 @@ fn read_all(from: impl Read, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Who the n-th client of this programme is, counted from 1: in the log folder if there is one.
-fn identify(common: &Common, cluster: &Cluster, n: usize, printer: &Printer) -> Result<Identity, Stop> {
+/// Where a client's lines go.
+#[derive(Clone, Copy)]
+enum Lines {
+    /// To a file of its own: the n-th client of this programme, counted from 1.
+    Own(usize),
+    /// To the one of all commands: they are many, and short.
+    Shared,
+}
+
+/// Who a client of this programme is: in the log folder if there is one.
+fn identify(common: &Common, cluster: &Cluster, lines: Lines, printer: &Printer) -> Result<Identity, Stop> {
     let name = common.name.as_deref();
     let usage = |why| Stop::new(exit::USAGE, why);
+    let in_folder = |folder: &Path| match lines {
+        Lines::Shared if name.is_none() => Identity::sharing(folder, cluster.servers()),
+        Lines::Own(_) | Lines::Shared => Identity::in_folder(folder, name, cluster.servers()),
+    };
     if let Some(folder) = &common.log_dir {
-        return Identity::in_folder(folder, name, cluster.servers()).map_err(usage);
+        return in_folder(folder).map_err(usage);
     }
     let runs = env::var_os("PAXOS_RUNS").map_or_else(|| PathBuf::from("runs"), PathBuf::from);
     let latest = runs.join("latest");
     // Another cluster's run is not the place for this client's lines: nobody could make sense of them there.
     let same = Cluster::read(&latest.join("cluster.toml")).is_ok_and(|run| run == *cluster);
     if same {
-        match Identity::in_folder(&latest, name, cluster.servers()) {
+        match in_folder(&latest) {
             Ok(identity) => return Ok(identity),
             Err(why) if name.is_some() => return Err(usage(why)),
             Err(why) => printer.note(format!("note: no lines are written: {why}")),
         }
     }
+    let n = if let Lines::Own(n) = lines { n } else { 1 };
     Identity::without_lines(name.unwrap_or(&format!("c{n}"))).map_err(usage)
 }
 
-/// A client that tells a person about its detours.
-fn connect(common: &Common, cluster: Cluster, identity: Identity, printer: &Arc<Printer>) -> Result<Client, Stop> {
+/// A client that tells a person about its detours, and ends its requests when it is interrupted. What is said if a signal
+/// comes while it has none is `parting`.
+fn connect(
+    common: &Common,
+    cluster: Cluster,
+    identity: Identity,
+    parting: &'static str,
+    printer: &Arc<Printer>,
+) -> Result<(Client, Detours), Stop> {
     let options = ClientOptions {
-        first_server: common.server.map(Server),
+        first_server: common.server,
         timeout: common.timeout,
         trace: identity.trace,
         ..ClientOptions::new(cluster, identity.name)
     };
     let mut client = Client::connect(options).map_err(|error| Stop::request(&error, None))?;
-    let printer = printer.clone();
-    client.on_failover(move |failed, next| printer.note(failed.and_next(next)));
-    Ok(client)
+    let detours = Detours::of(&mut client, None, &common.cluster_name(), common.timeout, printer);
+    listen(common, parting, printer)?;
+    if let Some(stop) = common.interrupt.flag() {
+        client.stop_when(stop);
+    }
+    Ok((client, detours))
+}
+
+/// Takes signals from now on.
+fn listen(common: &Common, parting: &'static str, printer: &Arc<Printer>) -> Result<(), Stop> {
+    let failed = |error| Stop::new(exit::FAILURE, format!("cannot listen for signals: {error}"));
+    common.interrupt.listen(parting, printer).map_err(failed)
 }
 
 /// One operation, of which stdout gets the result.
-fn one(common: &Common, cluster: Cluster, action: &Action, printer: &Arc<Printer>) -> Result<(), Stop> {
+fn one(common: &Common, cluster: Cluster, action: &Action, raw: bool, printer: &Arc<Printer>) -> Result<(), Stop> {
     let value: &[u8] = if let Action::Put { value, .. } = action { value } else { &[] };
     check_limits(action.key(), value).map_err(|error| Stop::request(&error, None))?;
-    let identity = identify(common, &cluster, 1, printer)?;
-    let mut client = connect(common, cluster, identity, printer)?;
+    let identity = identify(common, &cluster, Lines::Shared, printer)?;
+    let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
+    // To the end of the process: a result that is known is told.
+    common.interrupt.begin();
     let key = shown(action.key());
-    let ended = perform(&mut client, action);
+    let ended = detours.perform(&mut client, action);
     if common.output == Form::Json {
         printer.line(json::operation(action, &ended).to_string());
         return match code_of(&ended.end) {
@@ -286,7 +356,9 @@ fn one(common: &Common, cluster: Cluster, action: &Action, printer: &Arc<Printer
     let missing = |version| Stop::new(exit::NOT_FOUND, format!("there is no key {key} (version {version})"));
     match ended.end {
         Ok(Done::Read(Found { value: Some(mut value), .. })) => {
-            value.push(b'\n');
+            if !raw {
+                value.push(b'\n');
+            }
             printer.data(&value);
             Ok(())
         }
@@ -317,14 +389,20 @@ fn code_of(end: &Result<Done, ClientError>) -> u8 {
 /// The operations of a file, all of it read before the first is done.
 fn run_file(common: &Common, cluster: Cluster, file: &Path, printer: &Arc<Printer>) -> Result<(), Stop> {
     let operations = read_operations(file, &cluster)?;
-    let identity = identify(common, &cluster, 1, printer)?;
-    let mut client = connect(common, cluster, identity, printer)?;
+    let identity = identify(common, &cluster, Lines::Shared, printer)?;
+    let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
+    common.interrupt.begin();
     let mut counts = Counts::default();
     for operation in &operations {
+        if common.interrupt.signal().is_some() {
+            let left = operations.len() as u64 - counts.total();
+            printer.note(format!("interrupted: {left} operations were not begun"));
+            break;
+        }
         if let Some(server) = operation.server {
             client.talk_to(server).map_err(|error| Stop::request(&error, None))?;
         }
-        let ended = perform(&mut client, &operation.action);
+        let ended = detours.perform(&mut client, &operation.action);
         counts.add(&ended.end);
         match common.output {
             Form::Json => printer.line(json::operation(&operation.action, &ended).to_string()),
@@ -343,6 +421,33 @@ fn run_file(common: &Common, cluster: Cluster, file: &Path, printer: &Arc<Printe
         }
         Counts { .. } => Ok(()),
     }
+}
+
+/// The whole store, in a file or on standard output.
+fn back_up(common: &Common, cluster: Cluster, file: &Path, force: bool, printer: &Arc<Printer>) -> Result<(), Stop> {
+    let name = cluster.name.clone();
+    let target = match file.as_os_str() == "-" {
+        true => None,
+        false => Some(backup::Target::new(file, force).map_err(|why| Stop::new(exit::USAGE, why))?),
+    };
+    let identity = identify(common, &cluster, Lines::Shared, printer)?;
+    let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
+    common.interrupt.begin();
+    let written = match target {
+        Some(target) => backup::write(&mut client, &name, target),
+        None => backup::stream(&mut client, &name, BufWriter::new(printer.sink())).map(|(title, _)| title),
+    };
+    detours.end();
+    let title = written.map_err(|error| match error {
+        NoBackup::Request(error) => Stop::request(&error, None),
+        other => Stop::new(exit::FAILURE, other.to_string()),
+    })?;
+    let says = format!("holds the store as of slot {}, digest {:016x}", title.slot, title.digest);
+    match file.as_os_str() == "-" {
+        true => printer.note(format!("the backup {says}")),
+        false => printer.line(format!("{} {says}", file.display())),
+    }
+    Ok(())
 }
 
 /// The operations of a file or of standard input, for servers that exist.
@@ -369,8 +474,10 @@ fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<Operation>, Sto
 
 /// Operations that are built in. On a cluster of other servers than the usual five they visit those it has.
 fn built_in(text: &str, cluster: &Cluster) -> Result<Vec<Operation>, Stop> {
-    let mut operations = workload::parse(text.as_bytes())
-        .map_err(|errors| Stop::new(exit::FAILURE, format!("the built-in operations are wrong: {errors:?}")))?;
+    let mut operations = workload::parse(text.as_bytes()).map_err(|errors| {
+        let first = errors.first().map_or("", |error| error.what.as_str());
+        Stop::new(exit::FAILURE, format!("the built-in operations are wrong: {first}"))
+    })?;
     for operation in &mut operations {
         operation.server = operation.server.filter(|server| cluster.member(*server).is_some());
     }
@@ -431,8 +538,7 @@ fn plan_of(common: &Common, load: &LoadArgs) -> Plan {
 
 /// One measurement.
 fn run_bench(common: &Common, cluster: &Cluster, bench: BenchArgs, printer: &Arc<Printer>) -> Result<(), Stop> {
-    let at: Vec<Server> =
-        bench.at.iter().copied().chain(common.server.filter(|_| bench.at.is_empty())).map(Server).collect();
+    let at: Vec<Server> = bench.at.iter().copied().chain(common.server.filter(|_| bench.at.is_empty())).collect();
     let known = cluster.servers();
     if let Some(server) = at.iter().find(|server| !known.contains(**server)) {
         return Err(Stop::request(&ClientError::NoSuchServer { server: *server, known }, None));
@@ -440,6 +546,7 @@ fn run_bench(common: &Common, cluster: &Cluster, bench: BenchArgs, printer: &Arc
     let BenchArgs { clients, value_size, rate, .. } = bench;
     let at = (!at.is_empty()).then_some(at);
     let plan = Plan { clients, value_size, rate, at, ..plan_of(common, &bench.load) };
+    listen(common, MANY_UNKNOWN, printer)?;
     bench::report(cluster, &plan, common.output == Form::Json, printer).map_err(|error| stop_bench(&error))
 }
 
@@ -462,15 +569,27 @@ fn stop_bench(error: &BenchError) -> Stop {
     }
 }
 
-/// A command to a server in lab mode.
+/// A command to a server in lab mode, and what it has come to.
 fn order(
     common: &Common,
     cluster: Cluster,
+    says: &str,
+    printer: &Printer,
     order: impl FnOnce(&mut Client) -> Result<(), ClientError>,
 ) -> Result<(), Stop> {
     let options = ClientOptions { timeout: common.timeout, ..ClientOptions::new(cluster, "lab") };
     let mut client = Client::connect(options).map_err(|error| Stop::request(&error, None))?;
-    order(&mut client).map_err(|error| Stop::request(&error, None))
+    order(&mut client).map_err(|error| Stop::request(&error, None))?;
+    tell_done(says, common.output, printer);
+    Ok(())
+}
+
+/// Says that all is well, and what was done.
+fn tell_done(says: &str, form: Form, printer: &Printer) {
+    match form {
+        Form::Text => printer.line(says),
+        Form::Json => printer.line(serde_json::json!({ "status": "OK", "says": says }).to_string()),
+    }
 }
 
 /// The demo.
@@ -486,7 +605,7 @@ fn run_demo(common: &Common, cluster: Cluster, demo: DemoArgs, printer: &Arc<Pri
     }
     let rivals = if demo.scenes == Scenes::All { 2 } else { 0 };
     let mut clients = (1..=usize::from(demo.clients) + rivals)
-        .map(|n| identify(common, &cluster, n, printer))
+        .map(|n| identify(common, &cluster, Lines::Own(n), printer))
         .collect::<Result<Vec<_>, _>>()?;
     let rivals = clients.split_off(usize::from(demo.clients));
     let names: Vec<&str> = clients.iter().map(|client| client.name.as_str()).collect();
@@ -504,11 +623,9 @@ fn run_demo(common: &Common, cluster: Cluster, demo: DemoArgs, printer: &Arc<Pri
         printer: told,
         cluster,
     };
+    listen(common, MANY_UNKNOWN, printer)?;
     run.run().map_err(|problems| Stop::new(exit::FAILURE, problems.join("\nerror: ")))?;
     let says = "the run is as it must be: every request has an outcome, and what was acknowledged is there";
-    match common.output {
-        Form::Text => printer.line(says),
-        Form::Json => printer.line(serde_json::json!({ "status": "OK", "says": says }).to_string()),
-    }
+    tell_done(says, common.output, printer);
     Ok(())
 }

@@ -5,9 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::check::{Ledger, Verdict, compare};
+use super::detours::Detours;
 use super::identity::Identity;
 use super::outcome::{ClientError, Found};
-use super::perform::{Counts, Done, Ended, perform};
+use super::perform::{Counts, Done, Ended};
 use super::print::{Printer, table};
 use super::scenes;
 use super::status::{Survey, roles_down};
@@ -52,6 +53,8 @@ pub struct Demo {
 pub struct Player {
     /// The client.
     pub client: Client,
+    /// What its requests meet on their way.
+    detours: Detours,
     /// Its lines.
     pub trace: Trace,
     /// What came of its writes.
@@ -73,11 +76,11 @@ impl Player {
             ..ClientOptions::new(demo.cluster.clone(), &identity.name)
         };
         let mut client = Client::connect(options)?;
-        let (name, printer) = (identity.name.clone(), demo.printer.clone());
-        client.on_failover(move |failed, next| printer.note(format!("{name}: {}", failed.and_next(next))));
+        let detours = Detours::of(&mut client, Some(&identity.name), "the cluster", demo.timeout, &demo.printer);
         let (trace, printer) = (identity.trace.clone(), demo.printer.clone());
         Ok(Player {
             client,
+            detours,
             trace,
             ledger: Ledger::default(),
             counts: Counts::default(),
@@ -97,7 +100,7 @@ impl Player {
         if let Err(error) = self.client.talk_to(server) {
             self.problems.push(error.to_string());
         }
-        let ended = perform(&mut self.client, &action);
+        let ended = self.detours.perform(&mut self.client, &action);
         let by = self.client.server();
         let detour = if by == server || ended.end.is_err() { String::new() } else { format!(" (answered by {by})") };
         let label = self.client.last_label();

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::net::TcpStream;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,10 +29,24 @@ impl Client {
     /// Does what can be done now without waiting: sends, receives, and turns to the next server where time is up.
     pub fn progress(&mut self) {
         self.receive();
+        if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst)) {
+            self.end_time();
+        }
         self.look_at_the_clock();
         self.name_writes();
         self.transmit();
         self.close_idle();
+    }
+
+    /// Nobody wants to wait any longer: the time of every request is up.
+    fn end_time(&mut self) {
+        let now = Instant::now();
+        self.unnamed.iter_mut().for_each(|write| write.deadline = now);
+        for flight in self.flights.values_mut() {
+            flight.deadline = now;
+            let (Stage::Due { at: due, .. } | Stage::Asked { until: due, .. }) = &mut flight.stage;
+            *due = now;
+        }
     }
 
     /// Keeps no connection but those that a request waits on, and the one that the next request goes out on.

@@ -1,14 +1,17 @@
 //! Who a client is: its name, and the file that its lines go to.
 
-use std::fs::OpenOptions;
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::role::Servers;
 use crate::trace::{Draft, Event, Process, RoleTag, Trace};
 
-/// So many clients of one run find a name; the 10,001st is told to name itself.
-const NAMES_MAX: u32 = 10_000;
+/// The lines of all clients that have no file of their own.
+const SHARED_FILE: &str = "client.log";
+/// Holds the number of the last client that was named by number. Who draws one locks it.
+const COUNTER_FILE: &str = "client.last";
 
 /// A client's name and its lines.
 #[derive(Clone)]
@@ -29,27 +32,110 @@ impl Identity {
     /// A client whose lines go to a new file of this folder. Unnamed, it gets the first number that no client of the
     /// folder has had: two clients never share a name, even if they start at the same moment.
     pub fn in_folder(folder: &Path, name: Option<&str>, cluster: Servers) -> Result<Identity, String> {
-        let taken = |name: &str, error: io::Error| match error.kind() {
-            io::ErrorKind::AlreadyExists => format!(
-                "the name {name} has been used in this run: {} has {}. Choose another --name, or none",
-                folder.display(),
-                file_of(name)
-            ),
-            _ => format!("cannot write {} in {}: {error}", file_of(name), folder.display()),
+        let Some(name) = name else {
+            let mut counter = Counter::lock(folder)?;
+            let name = counter.draw()?;
+            return claim(folder, &name, cluster).map_err(|error| unwritable(folder, &file_of(&name), &error));
         };
-        if let Some(name) = name {
-            Process::named(name)?;
-            return claim(folder, name, cluster).map_err(|error| taken(name, error));
+        Process::named(name)?;
+        let used = || {
+            let folder = folder.display();
+            format!(
+                "the name {name} has been used in this run, whose lines are in {folder}. Choose another --name, or none"
+            )
+        };
+        // It stays locked until the file is there.
+        let counter = number_of(name).map(|_| Counter::lock(folder)).transpose()?;
+        if counter.is_some_and(|counter| counter.has_given(name)) {
+            return Err(used());
         }
-        for number in 1..=NAMES_MAX {
-            let name = format!("c{number}");
-            match claim(folder, &name, cluster) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                claimed => return claimed.map_err(|error| taken(&name, error)),
-            }
-        }
-        Err(format!("{} has {NAMES_MAX} clients already: choose a --name or another --log-dir", folder.display()))
+        claim(folder, name, cluster).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => used(),
+            _ => unwritable(folder, &file_of(name), &error),
+        })
     }
+
+    /// A client whose lines go to the file of this folder that many share, one after the other or at once: each under a
+    /// number of its own.
+    pub fn sharing(folder: &Path, cluster: Servers) -> Result<Identity, String> {
+        let name = Counter::lock(folder)?.draw()?;
+        let trace = Trace::to_shared_file(Process::named(&name)?, &folder.join(SHARED_FILE));
+        let trace = trace.map_err(|error| unwritable(folder, SHARED_FILE, &error))?;
+        Ok(Identity::begin(&name, trace, cluster))
+    }
+
+    /// Begins its lines.
+    fn begin(name: &str, trace: Trace, cluster: Servers) -> Identity {
+        let boot = Event::Boot {
+            version: env!("CARGO_PKG_VERSION").into(),
+            cluster,
+            protocol: None,
+            seed: None,
+            fail: None,
+            mean_up: None,
+            mean_down: None,
+            restart: None,
+            data: None,
+            steps: None,
+            life: None,
+            applied: None,
+            digest: None,
+            promised: None,
+            accepted: None,
+        };
+        trace.line(Draft::new(RoleTag::Client, boot));
+        Identity { name: name.to_string(), trace }
+    }
+}
+
+/// Numbers the clients of a folder. It is locked, by this process, as long as it is there.
+struct Counter<'a> {
+    folder: &'a Path,
+    file: File,
+    last: u64,
+}
+
+impl Counter<'_> {
+    fn lock(folder: &Path) -> Result<Counter<'_>, String> {
+        let failed = |error| unwritable(folder, COUNTER_FILE, &error);
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(COUNTER_FILE));
+        let mut file = options.map_err(failed)?;
+        file.lock().map_err(failed)?;
+        let mut text = String::new();
+        // A number is short: what is longer is none.
+        io::Read::by_ref(&mut file).take(32).read_to_string(&mut text).map_err(failed)?;
+        let last = if text.is_empty() { Some(0) } else { text.trim_end().parse::<u32>().ok() };
+        let wrong = || format!("{} does not hold a client's number", folder.join(COUNTER_FILE).display());
+        Ok(Counter { folder, file, last: last.ok_or_else(wrong)?.into() })
+    }
+
+    /// Whether this name was given to a client that had none.
+    fn has_given(&self, name: &str) -> bool {
+        number_of(name).is_some_and(|number| number <= self.last)
+    }
+
+    /// The next name. One that a client has given itself is left out.
+    fn draw(&mut self) -> Result<String, String> {
+        let mut number = self.last + 1;
+        while self.folder.join(file_of(&format!("c{number}"))).exists() {
+            number += 1;
+        }
+        self.last = number;
+        // In one write, and never shorter than what is there.
+        let written = self.file.write_all_at(format!("{number}\n").as_bytes(), 0);
+        written.map_err(|error| unwritable(self.folder, COUNTER_FILE, &error))?;
+        Ok(format!("c{number}"))
+    }
+}
+
+fn unwritable(folder: &Path, file: &str, error: &io::Error) -> String {
+    format!("cannot write {file} in {}: {error}", folder.display())
+}
+
+/// The number in a name such as `c3`.
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_prefix('c').filter(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
 }
 
 /// The file of a client: `c3` writes `client-3.log`.
@@ -64,26 +150,7 @@ fn claim(folder: &Path, name: &str, cluster: Servers) -> io::Result<Identity> {
     let path = folder.join(file_of(name));
     OpenOptions::new().write(true).create_new(true).open(&path)?;
     let process = Process::named(name).map_err(io::Error::other)?;
-    let trace = Trace::to_file(process, &path, false)?;
-    let boot = Event::Boot {
-        version: env!("CARGO_PKG_VERSION").into(),
-        cluster,
-        protocol: None,
-        seed: None,
-        fail: None,
-        mean_up: None,
-        mean_down: None,
-        restart: None,
-        data: None,
-        steps: None,
-        life: None,
-        applied: None,
-        digest: None,
-        promised: None,
-        accepted: None,
-    };
-    trace.line(Draft::new(RoleTag::Client, boot));
-    Ok(Identity { name: name.to_string(), trace })
+    Ok(Identity::begin(name, Trace::to_file(process, &path, false)?, cluster))
 }
 
 #[cfg(test)]
@@ -106,12 +173,53 @@ mod tests {
     }
 
     #[test]
+    fn clients_that_share_a_file_have_numbers_of_their_own_and_tear_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(SHARED_FILE);
+        let lines = || std::fs::read_to_string(&path).unwrap();
+        let cluster = Servers::first(5);
+        std::fs::write(&path, "half a line, whose writer was kil").unwrap();
+        Identity::in_folder(folder.path(), Some("c3"), cluster).unwrap();
+        let names: BTreeSet<String> = thread::scope(|scope| {
+            let claim = |n: u32| {
+                let shares = n.is_multiple_of(2);
+                let identity = match shares {
+                    true => Identity::sharing(folder.path(), cluster),
+                    false => Identity::in_folder(folder.path(), None, cluster),
+                };
+                let Identity { name, trace } = identity.unwrap();
+                for n in 0..100 {
+                    let name = "x".repeat(n).as_str().into();
+                    trace.line(Draft::new(RoleTag::Client, Event::Phase { name }));
+                }
+                name
+            };
+            let claims: Vec<_> = (0..8).map(|n| scope.spawn(move || claim(n))).collect();
+            claims.into_iter().map(|claim| claim.join().unwrap()).collect()
+        });
+        assert_eq!(names, [1, 2, 4, 5, 6, 7, 8, 9].map(|number| format!("c{number}")).into());
+        let mut last: std::collections::BTreeMap<Process, u64> = std::collections::BTreeMap::new();
+        for line in lines().lines() {
+            let line: crate::trace::Line = line.parse().unwrap_or_else(|error| panic!("{error}: {line}"));
+            let last = last.entry(line.id.process).or_default();
+            assert_eq!(line.id.n, *last + 1);
+            *last = line.id.n;
+        }
+        assert_eq!(last.into_values().collect::<Vec<_>>(), [101; 4]);
+        // A number stays taken, whether or not its lines stay.
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(Identity::sharing(folder.path(), cluster).unwrap().name, "c10");
+        let again = Identity::in_folder(folder.path(), Some("c5"), cluster).err().unwrap();
+        assert!(again.contains("the name c5 has been used in this run"), "{again}");
+    }
+
+    #[test]
     fn a_name_is_not_used_twice_in_one_run() {
         let folder = tempfile::tempdir().unwrap();
         let claim =
             |name| Identity::in_folder(folder.path(), Some(name), Servers::first(5)).map(|identity| identity.name);
         assert_eq!(claim("teacher"), Ok("teacher".to_string()));
-        assert!(claim("teacher").unwrap_err().contains("client-teacher.log"));
+        assert!(claim("teacher").unwrap_err().contains("the name teacher has been used"));
         assert_eq!(claim("c1"), Ok("c1".to_string()));
         assert!(folder.path().join("client-1.log").exists());
         for wrong in ["", "s1", "a b", "../x", "c\n1"] {

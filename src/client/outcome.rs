@@ -79,8 +79,8 @@ pub struct Found {
     pub version: u64,
 }
 
-/// Why a request has no result.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+/// Why a request has no result. Its `Debug` is its sentence too: a `main` that returns one prints it so.
+#[derive(Clone, PartialEq, Eq, Error)]
 pub enum ClientError {
     /// Certainly not applied: every try ended so. A failed read is one, too.
     #[error("{}", .0.why_not_applied())]
@@ -107,6 +107,12 @@ pub enum ClientError {
         /// All servers.
         known: Servers,
     },
+}
+
+impl fmt::Debug for ClientError {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        Display::fmt(self, f)
+    }
 }
 
 impl ClientError {
@@ -146,6 +152,11 @@ impl TryEnd {
             TryEnd::NotApplied(_) => false,
             TryEnd::Unknown(_) => true,
         }
+    }
+
+    /// Whether there was nobody to send anything to.
+    fn was_not_reached(&self) -> bool {
+        matches!(self, TryEnd::NoReply(NoReply::ConnectionRefused | NoReply::Unreachable { .. }))
     }
 
     /// Whether the servers take no more writes of the session that was used.
@@ -310,14 +321,17 @@ impl Tries {
         self.last.push(one);
     }
 
-    /// Whether another try makes sense in the time that is left. One that is cut short most likely ends without an
-    /// answer, and would make a request unknown that is certainly not applied so far.
+    /// Whether another try makes sense in the time that is left. A write that is cut short most likely ends without an
+    /// answer, and would become unknown, though it is certainly not applied so far. As long as no server was reached, the
+    /// tries take no time, and the one that comes back may answer at once: a little is enough.
     pub(crate) fn are_worth_another(&self, left: Duration, try_timeout: Duration) -> bool {
+        let none_was_reached = || self.last.iter().all(|one| one.end.was_not_reached());
         match self.asked {
             _ if self.count == 0 => !left.is_zero(),
             // A second crash would be one too many.
             Asked::Order => false,
             Asked::Read => !left.is_zero(),
+            Asked::Session | Asked::Write if none_was_reached() => left >= try_timeout / 10,
             Asked::Session | Asked::Write => left >= try_timeout || (self.may_be_applied && !left.is_zero()),
         }
     }

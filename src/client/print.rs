@@ -36,6 +36,11 @@ impl Printer {
         }
     }
 
+    /// Takes data as a file does, and says when they cannot be written.
+    pub fn sink(self: &Arc<Printer>) -> impl Write + use<> {
+        Data(self.clone())
+    }
+
     /// Writes a line of data.
     pub fn line(&self, line: impl AsRef<str>) {
         self.data(format!("{}\n", line.as_ref()).as_bytes());
@@ -61,6 +66,23 @@ impl Printer {
         let streams = self.streams();
         let failed = streams.failed.as_ref().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
         failed.map(|error| format!("cannot write to stdout: {error}"))
+    }
+}
+
+/// Writes data.
+struct Data(Arc<Printer>);
+
+impl Write for Data {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.data(bytes);
+        match &self.0.streams().failed {
+            None => Ok(bytes.len()),
+            Some(error) => Err(error.kind().into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

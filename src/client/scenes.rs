@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::between;
 use super::demo::{Demo, Player};
 use super::outcome::{ClientError, Outcome};
-use super::perform::Done;
+use super::perform::{Done, outcome_words};
 use super::workload::Action;
 use crate::net::{Hello, ServerStatus, Who, frame, greet, preamble};
 use crate::paxos::RoleName;
@@ -225,7 +225,7 @@ fn outage(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Result<(),
     for action in [put("after, by {client}"), Action::Get { key: b"outage".to_vec() }] {
         match player.play(demo.server(0), &action).end {
             Ok(Done::Wrote(Outcome::Written { .. }) | Done::Read(_)) => {}
-            Ok(Done::Wrote(other)) => return Err(format!("a plain PUT came to {other:?}")),
+            Ok(Done::Wrote(other)) => return Err(format!("a plain PUT came to {}", outcome_words(&other))),
             Err(error) => return Err(format!("requests do not go on after the outage: {error}")),
         }
     }

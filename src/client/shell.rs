@@ -11,7 +11,8 @@ use rustyline::hint::Hinter;
 use rustyline::validate::Validator;
 use rustyline::{Context, Editor, Helper};
 
-use super::perform::perform;
+use super::detours::Detours;
+use super::interrupt::Interrupt;
 use super::print::Printer;
 use super::status::Survey;
 use super::stub::Client;
@@ -32,7 +33,13 @@ const HELP: &str = "\
   quit                              leave; Ctrl-D too";
 
 /// Reads and does until the input ends. A line that fails is told, and the next one comes.
-pub fn run(client: &mut Client, cluster: &Cluster, printer: &Printer) -> Result<(), String> {
+pub fn run(
+    client: &mut Client,
+    detours: &Detours,
+    cluster: &Cluster,
+    interrupt: &Interrupt,
+    printer: &Printer,
+) -> Result<(), String> {
     let keys: Keys = Rc::default();
     let mut editor = Editor::new().map_err(|error| format!("cannot read from this terminal: {error}"))?;
     editor.set_helper(Some(Assistant { keys: keys.clone() }));
@@ -45,7 +52,12 @@ pub fn run(client: &mut Client, cluster: &Cluster, printer: &Printer) -> Result<
                     // A history that cannot take a line is no reason to stop.
                     let _ = editor.add_history_entry(&line);
                 }
-                one(line.trim(), client, cluster, printer, &keys);
+                interrupt.begin();
+                one(line.trim(), client, detours, cluster, printer, &keys);
+                if interrupt.signal().is_some() {
+                    return Ok(());
+                }
+                interrupt.end();
             }
             // Ctrl-C takes the line back, as in other shells.
             Err(ReadlineError::Interrupted) => {}
@@ -55,7 +67,7 @@ pub fn run(client: &mut Client, cluster: &Cluster, printer: &Printer) -> Result<
     }
 }
 
-fn one(line: &str, client: &mut Client, cluster: &Cluster, printer: &Printer, keys: &Keys) {
+fn one(line: &str, client: &mut Client, detours: &Detours, cluster: &Cluster, printer: &Printer, keys: &Keys) {
     match line {
         "help" | "?" => return printer.note(HELP),
         "status" => return printer.data(Survey::take(cluster, Duration::from_secs(1)).text().as_bytes()),
@@ -79,7 +91,7 @@ fn one(line: &str, client: &mut Client, cluster: &Cluster, printer: &Printer, ke
         if keys.borrow().len() < KEYS_MAX {
             keys.borrow_mut().insert(word(action.key()));
         }
-        printer.line(perform(client, &action).words());
+        printer.line(detours.perform(client, &action).words());
     }
 }
 

@@ -5,6 +5,8 @@
 //! requests make progress while one of its methods runs, and what drives them is in `drive.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
@@ -18,7 +20,7 @@ use crate::kv::{KEY_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
 use crate::net::{ClientReply, Reply, Request, ServerStatus};
 use crate::paxos::{PartName, RoleName, Slot, SnapshotPart};
 use crate::random::Random;
-use crate::role::Server;
+use crate::role::{Server, Servers};
 use crate::trace::Trace;
 
 /// A client has at most so many requests under way: as many as a session may have open.
@@ -95,6 +97,8 @@ pub struct Client {
     pub(super) busy: u64,
     pub(super) random: Random,
     pub(super) on_failover: Option<OnFailover>,
+    /// Once it is set, requests end.
+    pub(super) stop: Option<Arc<AtomicBool>>,
 }
 
 /// A write that has no number yet.
@@ -144,12 +148,23 @@ impl Client {
             busy: 0,
             random,
             on_failover: None,
+            stop: None,
         })
     }
 
     /// Tells `hear` of every try that brought nothing, and which server is asked next.
     pub fn on_failover(&mut self, hear: impl FnMut(&Try, Server) + Send + 'static) {
         self.on_failover = Some(Box::new(hear));
+    }
+
+    /// Once this is set, whatever is under way ends as if its time was up: with what is known of it then.
+    pub fn stop_when(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = Some(stop);
+    }
+
+    /// The servers of its cluster.
+    pub fn servers(&self) -> Servers {
+        self.options.cluster.servers()
     }
 
     /// The client's name.

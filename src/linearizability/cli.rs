@@ -30,7 +30,7 @@ const SHOWN_MAX: usize = 12;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A history is one of:
-  - lines of this program: client-*.log, with server-*.log if they are there; all such files together are one history
+  - lines of this program: client*.log, with server-*.log if they are there; all such files together are one history
   - the log of a Jepsen test of one register (INFO jepsen.util - 0 :invoke :read nil)
   - maps with get, put and append, as {:process 0, :type :invoke, :f :get, :key \"0\", :value nil}
 
@@ -38,7 +38,7 @@ Give the lines of all clients of a run: what one of them has written, another ma
 
 Examples:
   paxos-lab check runs/latest
-  paxos-lab check runs/latest/client-*.log
+  paxos-lab check runs/latest/client*.log
   paxos-lab check --within 10s register.log
 
 Exit codes: 0 all are linearizable, 1 a file cannot be read, 2 usage, 6 one is not decided, 7 one is not linearizable.")]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::cluster::in_environment;
 use crate::duration::parse_duration;
 use crate::paxos::{Retention, RoleName};
 pub use crate::protocol::Protocol;
@@ -17,8 +18,8 @@ pub struct Options {
     /// Which server of the cluster file this is
     #[arg(long, value_name = "N")]
     pub id: u8,
-    /// The cluster file
-    #[arg(long, value_name = "FILE", env = "PAXOS_CLUSTER", default_value = "res/cluster.toml")]
+    /// The cluster file; the environment variable PAXOS_CLUSTER names another default
+    #[arg(long, value_name = "FILE", default_value_os_t = in_environment().unwrap_or("res/cluster.toml".into()))]
     pub cluster: PathBuf,
     /// How the servers agree
     #[arg(long, value_enum, default_value_t = Protocol::MultiPaxos)]

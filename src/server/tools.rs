@@ -19,9 +19,9 @@ use crate::storage::{DataFolder, backup, inspect};
 #[derive(Parser)]
 #[command(name = "paxos-server", version)]
 pub enum Tool {
-    /// Show what a data folder holds and how healthy it is; changes nothing
+    /// Show what a data folder or a backup holds and how healthy it is; changes nothing
     Inspect {
-        /// The data folder of one server
+        /// The data folder of one server, or a backup
         folder: PathBuf,
     },
     /// Make the data folders of a new cluster from a backup (see `paxos-client backup`)

@@ -1,10 +1,13 @@
-//! What a data folder holds and how healthy it is, for people. Nothing is changed: the files are copied into memory, and
+//! What a data folder or a backup holds and how healthy it is, for people. Nothing is changed: the files are copied into memory, and
 //! the very code that a server starts with is run on the copy.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 
+use super::backup;
 use super::checkpoint::{Checkpoint, PART_BYTES};
 use super::disk::{Files, MemoryFiles, RealFiles};
 use super::identity::{IDENTITY_FILE, describe};
@@ -26,8 +29,11 @@ pub struct Report {
     pub is_healthy: bool,
 }
 
-/// Looks into a data folder. An error if there is none.
+/// Looks into a data folder, or into a backup. An error if it is neither.
 pub fn inspect(path: &Path) -> Result<Report, String> {
+    if path.is_file() {
+        return inspect_backup(path);
+    }
     let top = copy(path)?;
     let mut report = Report { text: String::new(), is_healthy: true };
     let identity = top.read(IDENTITY_FILE).map_err(|_| {
@@ -52,6 +58,20 @@ pub fn inspect(path: &Path) -> Result<Report, String> {
         false => "NOT healthy: see above",
     };
     report.say("verdict", verdict);
+    Ok(report)
+}
+
+/// Reads a backup to its end.
+fn inspect_backup(path: &Path) -> Result<Report, String> {
+    let opened = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let (title, state) = backup::read(BufReader::new(opened))
+        .map_err(|error| format!("{} is a file, and no backup that can be read: {error}", path.display()))?;
+    let mut report = Report { text: String::new(), is_healthy: true };
+    let (keys, sessions) = (state.store().len(), state.sessions().len());
+    let (slot, digest) = (title.slot, title.digest);
+    report.say("backup", &format!("of cluster \"{}\"", title.cluster));
+    report.say("state", &format!("slot {slot}, digest {digest:016x}, {keys} keys, {sessions} sessions"));
+    report.say("verdict", "whole: paxos-server restore makes a new cluster from it");
     Ok(report)
 }
 

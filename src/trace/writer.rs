@@ -116,6 +116,13 @@ impl Trace {
         Ok(Trace::open(process, Sink::append_to(path)?, &filter, Arc::new(Timestamp::now), terminal))
     }
 
+    /// Appends to a file that other processes append to at the same time, each under a name of its own.
+    pub fn to_shared_file(process: Process, path: &Path) -> io::Result<Trace> {
+        let filter = std::env::var("RUST_LOG").unwrap_or_default();
+        let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+        Ok(Trace::open(process, Sink::new(SharedFile(file), 0), &filter, Arc::new(Timestamp::now), None))
+    }
+
     /// Shows the lines on stderr and keeps them nowhere; `RUST_LOG` filters.
     pub fn to_terminal(process: Process) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
@@ -356,6 +363,38 @@ impl Medium for File {
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
         self.set_len(length)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
+/// A file of several processes. One at a time adds a group to it, behind the last whole line: half a line is what somebody
+/// left who was killed while he wrote.
+struct SharedFile(File);
+
+impl SharedFile {
+    fn append_locked(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let length = self.0.metadata()?.len();
+        let whole = end_of_last_line(&mut self.0, length)?;
+        if whole < length {
+            self.0.set_len(whole)?;
+        }
+        self.0.write_all(bytes).or_else(|error| self.0.set_len(whole).and(Err(error)))
+    }
+}
+
+impl Medium for SharedFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.lock()?;
+        let appended = self.append_locked(bytes);
+        self.0.unlock().and(appended)
+    }
+
+    fn cut(&mut self, _length: u64) -> io::Result<()> {
+        // It holds whole groups only, and those behind may be of others.
+        Ok(())
     }
 
     fn bytes(&self) -> &[u8] {

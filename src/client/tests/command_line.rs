@@ -13,7 +13,7 @@ use crate::net::{Reply, Request, Unknown, WhyNotApplied};
 use crate::paxos::{NotApplied, Slot};
 
 #[derive(Clone, Default)]
-struct Text(Arc<Mutex<Vec<u8>>>);
+pub struct Text(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Text {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -26,8 +26,12 @@ impl Write for Text {
 }
 
 impl Text {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap().clone()
     }
 }
 
@@ -128,8 +132,11 @@ fn what_cannot_be_meant_is_2_and_nothing_is_sent() {
         &["crash", "acceptor"],
         &["crash", "64"],
         &["crash", "1.teapot"],
-        &["--clients", "0"],
+        &["--clients", "2"],
+        &["demo", "--clients", "0"],
         &["demo", "--clients", "2", "--name", "c7"],
+        &["get", "k", "--server", "one"],
+        &["put", "k"],
     ] {
         let (code, data, notes) = paxos_client(&cluster, words);
         assert_eq!((code, data.as_str()), (2, ""), "{words:?}: {notes}");
@@ -162,9 +169,16 @@ fn help_names_every_exit_code() {
     let cluster = FakeCluster::start(vec![Fake::Absent]);
     let (code, help, notes) = paxos_client(&cluster, &["--help"]);
     assert_eq!((code, notes.as_str()), (0, ""));
-    for text in
-        ["Examples:", "0  done", "1  failure", "2  usage", "3  key not found", "4  certainly", "5  outcome unknown"]
-    {
+    for text in [
+        "Examples:",
+        "0  done",
+        "1  failure",
+        "2  usage",
+        "3  key not found",
+        "4  certainly",
+        "5  outcome unknown",
+        "130, 143  interr",
+    ] {
         assert!(help.contains(text), "{text}");
     }
     assert_eq!(paxos_client(&cluster, &["--version"]).0, 0);
@@ -232,14 +246,110 @@ fn status_fails_when_no_write_is_possible() {
 }
 
 #[test]
-fn a_command_line_without_a_command_is_the_demo() {
-    let (code, _, notes) = paxos_client(&FakeCluster::start(vec![Fake::Absent]), &["--pace", "1ms"]);
-    assert_eq!(code, 1);
-    assert!(notes.contains("no server of the cluster answers"), "{notes}");
-    // A server that says nothing sensible is as good as none.
-    let (code, _, notes) = paxos_client(&FakeCluster::start(vec![serves(|_, _| Act::Close)]), &["demo"]);
-    assert_eq!(code, 1);
-    assert!(notes.contains("no server of the cluster answers"), "{notes}");
+fn a_command_line_without_a_command_is_answered_with_the_help_and_writes_nothing() {
+    let cluster = FakeCluster::start(vec![good()]);
+    let (code, data, notes) = paxos_client(&cluster, &[]);
+    assert_eq!((code, data.as_str()), (2, ""), "{notes}");
+    assert!(notes.contains("Usage: paxos-client") && notes.contains("5  outcome unknown"), "{notes}");
+    let (code, _, notes) = paxos_client(&cluster, &["--pace", "1ms"]);
+    assert_eq!(code, 2);
+    assert!(notes.contains("--pace is an option of the demo"), "an option of the demo says whose it is: {notes}");
+    assert!(cluster.requests().is_empty());
+}
+
+#[test]
+fn a_demo_without_servers_ends_with_a_sentence() {
+    for fake in [Fake::Absent, serves(|_, _| Act::Close)] {
+        let (code, _, notes) = paxos_client(&FakeCluster::start(vec![fake]), &["demo", "--pace", "1ms"]);
+        assert_eq!(code, 1);
+        assert!(notes.contains("no server of the cluster answers"), "{notes}");
+    }
+}
+
+#[test]
+fn that_nobody_listens_is_said_once_however_many_tries_there_are() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    std::fs::write(path, "put a 1\n").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let backup = folder.path().join("b");
+    for words in [&["get", "k"][..], &["put", "k", "v"], &["run", path], &["backup", backup.to_str().unwrap()]] {
+        let cluster = FakeCluster::start(vec![Fake::Absent, Fake::Absent, Fake::Absent]);
+        let (code, _, notes) = paxos_client(&cluster, words);
+        let expected = format!("no server of {} listens; trying for up to 1.0 s", cluster.file.path().display());
+        let lines: Vec<&str> = notes.lines().collect();
+        assert_eq!((code, lines[0]), (4, expected.as_str()), "{words:?}");
+        let detours = lines[1..].iter().filter(|line| line.contains("trying")).count();
+        assert_eq!(detours, 0, "{words:?}: {notes}");
+        assert!(lines.len() <= 3 && lines[lines.len() - 1].starts_with("error: "), "{words:?}: {notes}");
+    }
+}
+
+#[test]
+fn each_failure_of_a_server_is_told_once_a_request() {
+    let cluster = FakeCluster::start(vec![Fake::Absent, good()]);
+    let (code, data, notes) = paxos_client(&cluster, &["get", "k"]);
+    assert_eq!(
+        (code, data.as_str(), notes.as_str()),
+        (0, "value\n", "server 1 refused the connection; trying server 2\n")
+    );
+    // Round and round until one of them is no longer too busy.
+    let busy = |n: usize, request: &Request| match n {
+        0..2 => Act::Reply(Reply::NotApplied(WhyNotApplied::Busy)),
+        _ => Act::Reply(super::fake::good_reply(n as u64, request)),
+    };
+    let cluster = FakeCluster::start(vec![Fake::Absent, serves(busy), serves(busy)]);
+    let (code, _, notes) = paxos_client(&cluster, &["get", "k"]);
+    let expected = "server 1 refused the connection; trying server 2\n\
+                    server 2 is too busy; trying server 3\n\
+                    server 3 is too busy; trying server 1\n";
+    assert_eq!((code, notes.as_str()), (0, expected));
+}
+
+#[test]
+fn a_value_that_was_forgotten_is_not_taken_from_standard_input() {
+    let cluster = FakeCluster::start(vec![good()]);
+    let (code, data, notes) = paxos_client(&cluster, &["put", "k"]);
+    assert_eq!((code, data.as_str()), (2, ""));
+    assert!(notes.starts_with("error: the value is missing: nothing was written."), "{notes}");
+    assert!(cluster.requests().is_empty());
+    assert_eq!(paxos_client(&cluster, &["put", "k", ""]).0, 0, "an empty value can be meant");
+    assert_eq!(paxos_client(&cluster, &["put", "", "v"]).0, 0, "no bytes are a key too");
+}
+
+#[test]
+fn a_raw_value_comes_as_it_is() {
+    let value = Reply::Value { slot: Slot(9), value: Some(b"a\n".to_vec().into()), version: 3 };
+    let cluster = answers(value);
+    assert_eq!(paxos_client(&cluster, &["get", "k"]).1, "a\n\n");
+    assert_eq!(paxos_client(&cluster, &["get", "k", "--raw"]), (0, "a\n".to_string(), String::new()));
+    let (code, text, _) = paxos_client(&cluster, &["get", "k", "--raw", "-o", "json"]);
+    assert_eq!((code, &json(&text)["exit_code"]), (2, &2.into()), "an object is not the bytes");
+}
+
+#[test]
+fn an_order_says_what_it_has_done() {
+    let cluster = FakeCluster::start(vec![good()]);
+    for (words, says) in [
+        (&["crash", "1.acceptor", "--for", "1500ms"][..], "the acceptor of server 1 is down for 1.5 s"),
+        (&["crash", "1"], "all roles of server 1 are down until `paxos-client restart`"),
+        (&["restart", "1.learner"], "the learner of server 1 starts again"),
+        (&["restart", "s1"], "all roles of server 1 start again"),
+    ] {
+        assert_eq!(paxos_client(&cluster, words), (0, format!("{says}\n"), String::new()));
+    }
+    let (code, text, _) = paxos_client(&cluster, &["restart", "1", "-o", "json"]);
+    assert_eq!((code, &json(&text)["status"]), (0, &"OK".into()));
+}
+
+#[test]
+fn no_word_of_the_program_itself_is_shown() {
+    let cluster = FakeCluster::start(vec![good()]);
+    let (_, _, notes) = paxos_client(&cluster, &["get", "k", "--server", "one"]);
+    assert!(notes.contains("it is not a server number (1 to 63)"), "{notes}");
+    let error = crate::client::Client::connect(FakeCluster::start(vec![Fake::Absent]).options()).unwrap().get(b"k");
+    let error = error.unwrap_err();
+    assert_eq!(format!("{error:?}"), error.to_string(), "what a `main` that returns it prints");
 }
 
 fn json(text: &str) -> serde_json::Value {
@@ -288,7 +398,7 @@ fn shells_learn_the_words() {
 
 #[test]
 fn every_example_of_the_help_can_be_typed() {
-    use crate::client::arguments::{Cli, with_demo};
+    use crate::client::arguments::Cli;
     use clap::{CommandFactory, Parser};
     let help = Cli::command().render_long_help().to_string();
     let examples = help.lines().filter_map(|line| Some(&line[line.find("paxos-client ")?..]));
@@ -300,7 +410,7 @@ fn every_example_of_the_help_can_be_typed() {
             std::process::Command::new("bash").args(["-c", &format!("printf '%s\\0' {typed}")]).output().unwrap();
         let words = String::from_utf8(words.stdout).unwrap();
         let words: Vec<OsString> = words.split_terminator('\0').map(OsString::from).collect();
-        Cli::try_parse_from(with_demo(words)).unwrap_or_else(|error| panic!("{typed}: {error}"));
+        Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{typed}: {error}"));
         seen += 1;
     }
     assert!(seen >= 10, "{seen} examples");

@@ -91,7 +91,7 @@ pub struct FakeCluster {
     /// Every request that any of them has received, in order.
     pub received: Arc<Mutex<Vec<(Server, Request)>>>,
     /// Keeps the addresses of absent servers from being given to others.
-    _reserved: Vec<Socket>,
+    reserved: Vec<Socket>,
 }
 
 impl FakeCluster {
@@ -109,14 +109,19 @@ impl FakeCluster {
                     reserved.push(socket);
                     address
                 }
-                other => listen(server, other, received.clone()),
+                other => {
+                    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                    let address = listener.local_addr().unwrap();
+                    accept(server, listener, other, received.clone());
+                    address
+                }
             };
             let id = server.0;
             text.push_str(&format!("[[server]]\nid = {id}\npeer = \"127.0.0.1:{id}\"\nclient = \"{address}\"\n"));
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        FakeCluster { cluster: Cluster::read(file.path()).unwrap(), file, received, _reserved: reserved }
+        FakeCluster { cluster: Cluster::read(file.path()).unwrap(), file, received, reserved }
     }
 
     /// A client's options: server 1 first, short tries.
@@ -129,15 +134,20 @@ impl FakeCluster {
         }
     }
 
+    /// The first absent server, which is the only one, comes up and behaves so.
+    pub fn wake(&mut self, fake: Fake) {
+        let socket = self.reserved.remove(0);
+        socket.listen(16).unwrap();
+        accept(Server(1), socket.into(), fake, self.received.clone());
+    }
+
     /// The requests received so far, as `server: request`.
     pub fn requests(&self) -> Vec<(u8, Request)> {
         self.received.lock().unwrap().iter().map(|(server, request)| (server.0, request.clone())).collect()
     }
 }
 
-fn listen(server: Server, fake: Fake, received: Arc<Mutex<Vec<(Server, Request)>>>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+fn accept(server: Server, listener: TcpListener, fake: Fake, received: Arc<Mutex<Vec<(Server, Request)>>>) {
     let fake = Arc::new(Mutex::new((0, fake)));
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -145,7 +155,6 @@ fn listen(server: Server, fake: Fake, received: Arc<Mutex<Vec<(Server, Request)>
             thread::spawn(move || serve(server, stream, &fake, &received));
         }
     });
-    address
 }
 
 /// One connection, until the client or the test ends it.

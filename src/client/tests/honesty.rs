@@ -145,6 +145,67 @@ fn a_try_that_would_be_cut_short_is_not_begun() {
 }
 
 #[test]
+fn as_long_as_nobody_is_reached_the_time_is_used_and_who_comes_back_in_it_is_asked() {
+    // No try is longer than the whole request: nothing may be kept back for one.
+    let patience = Duration::from_secs(60);
+    let mut cluster = FakeCluster::start(vec![Fake::Absent]);
+    let options = crate::client::ClientOptions { timeout: patience, try_timeout: patience, ..cluster.options() };
+    let mut client = Client::connect(options).unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    client.on_failover(move |failed, _| told.send(failed.clone()).unwrap());
+    let put = std::thread::spawn(move || client.put(b"k", b"v"));
+    let refused = heard.recv().unwrap();
+    assert_eq!(refused.end, TryEnd::NoReply(NoReply::ConnectionRefused));
+    cluster.wake(good());
+    assert!(put.join().unwrap().is_ok());
+}
+
+#[test]
+fn a_write_is_not_sent_with_little_time_unless_nobody_was_reached_before() {
+    let half = TRY / 2;
+    for asked in [Asked::Session, Asked::Write] {
+        for (end, may_be_applied) in ends() {
+            let mut tries = Tries::new(Servers::first(3), asked);
+            tries.push(Try { server: Server(1), end: end.clone(), took: TRY });
+            let not_reached = matches!(end, TryEnd::NoReply(NoReply::ConnectionRefused | NoReply::Unreachable { .. }));
+            assert_eq!(tries.are_worth_another(half, TRY), not_reached || may_be_applied, "{end:?}");
+            assert!(tries.are_worth_another(TRY, TRY) && !tries.are_worth_another(Duration::ZERO, TRY), "{end:?}");
+            // One that answered is enough to know how long an answer takes.
+            let busy = TryEnd::NotApplied(WhyNotApplied::Busy);
+            tries.push(Try { server: Server(2), end: busy, took: TRY });
+            assert_eq!(tries.are_worth_another(half, TRY), may_be_applied, "{end:?}");
+        }
+    }
+}
+
+#[test]
+fn who_stops_a_client_is_told_what_is_known() {
+    for (fake, is_unknown) in [
+        (opens_and(|_, _| Act::Nothing), true),
+        (serves(|_, _| Act::Nothing), false),
+        (Fake::Absent, false),
+        (Fake::Mute, false),
+    ] {
+        let is_heard = !matches!(fake, Fake::Absent | Fake::Mute);
+        let cluster = FakeCluster::start(vec![fake]);
+        // Without the stop this would go on for as long as the test may take.
+        let patience = Duration::from_secs(600);
+        let options = crate::client::ClientOptions { timeout: patience, ..cluster.options() };
+        let mut client = Client::connect(options).unwrap();
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        client.stop_when(stop.clone());
+        let put = std::thread::spawn(move || client.put(b"k", b"v"));
+        let begun = |(_, request): &(u8, Request)| is_unknown == matches!(request, Request::Write { .. });
+        while is_heard && !cluster.requests().iter().any(begun) {
+            std::thread::yield_now();
+        }
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        let error = put.join().unwrap().unwrap_err();
+        assert_eq!(error.is_unknown(), is_unknown, "{error}");
+    }
+}
+
+#[test]
 fn replies_to_other_requests_are_told_and_not_believed() {
     let trace = Trace::to_memory(Process::named("c1").unwrap());
     let right = || Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 3 } };

@@ -1,5 +1,6 @@
 //! The client against servers that do as they are told.
 
+mod backups;
 mod command_line;
 mod fake;
 mod honesty;

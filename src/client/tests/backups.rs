@@ -1,0 +1,134 @@
+//! Where a backup may go, and what is left there if it fails.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{CWD, Mode, mkfifoat};
+
+use super::command_line::Text;
+use super::fake::{Act, FakeCluster, good_reply, serves};
+use crate::client::cli::run;
+use crate::client::print::Printer;
+use crate::kv::{Command, Kv, Op, encode_part};
+use crate::net::{Reply, Request};
+use crate::paxos::{Slot, SnapshotPart, StateMachine, Value};
+use crate::storage::backup;
+
+/// A store with one key, whose server names this digest of it.
+fn store(value: &str, wrong: u64) -> FakeCluster {
+    let mut kv = Kv::empty_like(&Kv::default());
+    kv.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
+    let op = Op::Put { key: b"k".to_vec(), value: value.into(), if_version: None };
+    let write = Command::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, label: String::new(), op };
+    kv.apply(Slot(2), &Value::Command(write.to_paxos()));
+    let digest = kv.digest() ^ wrong;
+    let bytes = encode_part(&kv.take_changes().pieces).into();
+    let part = SnapshotPart { slot: Slot(2), digest, index: 0, bytes, next: None };
+    FakeCluster::start(vec![serves(move |n, request| {
+        Act::Reply(match request {
+            Request::State { .. } => Reply::State(Some(part.clone())),
+            other => good_reply(n as u64, other),
+        })
+    })])
+}
+
+/// Exit code, stdout and stderr.
+fn back_up(cluster: &FakeCluster, to: &Path, words: &[&str]) -> (u8, Vec<u8>, String) {
+    let (data, notes) = (Text::default(), Text::default());
+    let mut all: Vec<OsString> = vec!["paxos-client".into(), "--cluster".into(), cluster.file.path().into()];
+    all.extend(["backup".into(), to.into()]);
+    all.extend(words.iter().map(OsString::from));
+    let code = run(all, &Arc::new(Printer::new(data.clone(), notes.clone())));
+    (code, data.bytes(), notes.text())
+}
+
+fn value_in(file: &[u8]) -> Option<Vec<u8>> {
+    let (_, state) = backup::read(file).unwrap();
+    state.store().get(b"k").map(|entry| entry.value.as_deref().unwrap_or_default().to_vec())
+}
+
+/// The names in a folder.
+fn names(folder: &Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+    let mut names: Vec<String> = fs::read_dir(folder).unwrap().map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_backup_is_for_its_owner_and_replaces_another_only_by_force() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("b");
+    assert_eq!(back_up(&store("one", 0), &file, &[]).0, 0);
+    assert_eq!(value_in(&fs::read(&file).unwrap()), Some(b"one".to_vec()));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let (code, _, notes) = back_up(&store("two", 0), &file, &[]);
+    assert_eq!(code, 2);
+    assert!(notes.contains("is there already") && notes.contains("--force"), "{notes}");
+    assert_eq!(value_in(&fs::read(&file).unwrap()), Some(b"one".to_vec()));
+    assert_eq!(back_up(&store("two", 0), &file, &["--force"]).0, 0);
+    assert_eq!(value_in(&fs::read(&file).unwrap()), Some(b"two".to_vec()));
+    assert_eq!(names(folder.path()), ["b"]);
+}
+
+#[test]
+fn a_backup_replaces_nothing_but_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("target"), "mine").unwrap();
+    std::os::unix::fs::symlink(at("target"), at("link")).unwrap();
+    mkfifoat(CWD, at("pipe"), Mode::RWXU).unwrap();
+    fs::create_dir(at("folder")).unwrap();
+    for (name, kind) in [("link", "a symbolic link"), ("pipe", "a named pipe"), ("folder", "a folder")] {
+        let before = fs::symlink_metadata(at(name)).unwrap().file_type();
+        let (code, _, notes) = back_up(&store("one", 0), &at(name), &["--force"]);
+        assert_eq!(code, 2, "{name}");
+        assert!(notes.contains(&format!("{name} is {kind}, and a backup replaces files only")), "{notes}");
+        assert_eq!(fs::symlink_metadata(at(name)).unwrap().file_type(), before);
+    }
+    assert_eq!(fs::read_to_string(at("target")).unwrap(), "mine");
+    assert_eq!(names(folder.path()), ["folder", "link", "pipe", "target"]);
+}
+
+#[test]
+fn a_backup_can_go_to_standard_output() {
+    let (code, data, notes) = back_up(&store("one", 0), Path::new("-"), &[]);
+    assert_eq!((code, value_in(&data)), (0, Some(b"one".to_vec())));
+    assert!(notes.starts_with("the backup holds the store as of slot 2"), "{notes}");
+}
+
+#[test]
+fn a_backup_that_fails_leaves_what_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("b");
+    let (code, _, notes) = back_up(&store("one", 1), &file, &[]);
+    assert_eq!(code, 1, "{notes}");
+    assert_eq!(names(folder.path()), [""; 0]);
+    fs::write(&file, "an older one").unwrap();
+    assert_eq!(back_up(&store("one", 1), &file, &["--force"]).0, 1);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "an older one");
+    assert_eq!(names(folder.path()), ["b"]);
+    // What came before the error is no backup.
+    let (code, data, _) = back_up(&store("one", 1), Path::new("-"), &[]);
+    assert_eq!((code, backup::read(&data[..]).is_err()), (1, true));
+}
+
+#[test]
+fn what_a_killed_backup_left_is_removed_by_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let others = ["b.part", "b.part-123", "b.part-0123456789abcdeg", "other.part-0123456789abcdef"];
+    for name in others.iter().chain(&["b.part-0123456789abcdef", "b.part-fedcba9876543210"]) {
+        fs::write(at(name), "half of one").unwrap();
+    }
+    // One of them is still being written.
+    let written = File::open(at("b.part-fedcba9876543210")).unwrap();
+    written.lock().unwrap();
+    assert_eq!(back_up(&store("one", 0), &at("b"), &[]).0, 0);
+    let mut left = [&others[..], &["b", "b.part-fedcba9876543210"]].concat();
+    left.sort_unstable();
+    assert_eq!(names(folder.path()), left);
+}
