@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use super::desk::Ticket;
 use super::house::House;
 use super::lines;
+use super::linked::Linked;
 use super::mailbox::{Lost, Mail};
 use super::outlet::{Asker, Outlet};
-use super::peers::{Linked, check_hello, tell_malformed, tell_trouble};
+use super::peers::{check_hello, tell_malformed, tell_trouble};
 use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
@@ -294,7 +295,9 @@ impl FrontDesk {
             damaged: shown.damaged,
             fenced: shown.fenced,
             newcomer: house.standing.newness(),
-            linked: self.linked.servers(),
+            linked: self.linked.reached(),
+            hears: self.linked.heard(Instant::now()),
+            refusals: self.linked.refusals(),
             leader: shown.leader().filter(|_| house.proposer.is_open()),
             in_doubt: shown.in_doubt,
             doubts: shown.doubts,

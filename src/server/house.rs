@@ -241,6 +241,8 @@ impl House {
                 leave(&self.coordinator, from, said, context, size, can_wait)
             }
             (Said::TwoPhaseCommit(said), _) => leave(&self.participant, from, said, context, size, can_wait),
+            // No role hears it.
+            (Said::Here, _) => Ok(()),
         };
         if let Err(lost) = lost {
             self.tell_drop(role, name, from, lost.into(), context);
