@@ -270,11 +270,8 @@ impl<'a> View<'a> {
         troubles
     }
 
-    /// Why two servers that answer are not linked, if they should be and are not.
+    /// Why two servers that answer are not linked; None if they are, or need not be.
     fn link_trouble(&self, one: Server, other: Server) -> Option<String> {
-        if self.are_linked(one, other) {
-            return None;
-        }
         let both = [(one, other), (other, one)];
         let sides = both.map(|(here, there)| (here, there, self.answers.get(&here)));
         for (here, there, status) in sides {

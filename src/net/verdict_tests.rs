@@ -132,6 +132,14 @@ fn two_servers_count_for_each_other_only_if_both_ways_of_their_link_work() {
 }
 
 #[test]
+fn a_link_that_has_just_broken_counts_no_more_though_the_peer_was_heard_a_moment_ago() {
+    let mut all = healthy(2, Protocol::BasicPaxos);
+    one(&mut all, 2).linked = Servers::NONE;
+    assert_eq!(of(2, &all).writes, Writes::No);
+    assert_eq!(of(2, &all).troubles, ["server 1 and server 2 are not linked: server 2 does not reach server 1"]);
+}
+
+#[test]
 fn a_connection_on_which_nothing_comes_is_no_link() {
     let mut all = healthy(2, Protocol::BasicPaxos);
     one(&mut all, 1).hears = Servers::NONE;
