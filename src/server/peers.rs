@@ -70,18 +70,20 @@ impl Watcher for Watch {
 
     fn changed(&mut self, state: LinkState<'_>) {
         match state {
-            LinkState::Up => self.linked.up(self.peer),
-            LinkState::Down(_) => self.linked.down(self.peer),
-            LinkState::Refused(why) => self.linked.refused(self.peer, why),
-        }
-        match state {
             LinkState::Up => {
+                self.linked.up(self.peer);
                 let news = "enough of the others know this server's new data folder now: it takes part from here on";
                 let why = std::mem::take(&mut self.takes_part_from_now).then(|| news.to_string());
                 self.tell(trace::LinkState::Up, why);
             }
-            LinkState::Down(error) => self.tell(trace::LinkState::Lost, Some(error.to_string())),
-            LinkState::Refused(why) => self.tell(trace::LinkState::Refused, Some(why.to_string())),
+            LinkState::Down(error) => {
+                self.linked.down(self.peer);
+                self.tell(trace::LinkState::Lost, Some(error.to_string()));
+            }
+            LinkState::Refused(why) => {
+                self.linked.refused(self.peer, why);
+                self.tell(trace::LinkState::Refused, Some(why.to_string()));
+            }
         }
     }
 }
