@@ -182,7 +182,7 @@ fn an_acceptor_that_has_lost_a_checkpoint_does_not_count_until_it_is_mended() {
     cluster.run_with(1, &often);
     cluster.run_with(2, &never);
     cluster.run_with(3, &never);
-    await_writes(&cluster);
+    cluster.await_all();
     let mut client = cluster.client("c1", 1);
     await_some("server 1 has forgotten what its checkpoint holds", || {
         client.put(b"k", b"v").unwrap();
