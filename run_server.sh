@@ -220,7 +220,7 @@ some_have_ended() {
   if ((${#ended[@]} > 1)); then note "ended in all: server ${ended[*]}"; fi
 }
 
-# Waits until every server answers; false if one has ended, or if time is up.
+# Waits until every server answers and writes are possible; false if one has ended, or if time is up.
 await_servers() {
   local deadline=$((SECONDS + ready_seconds)) answer
   while ((SECONDS < deadline)); do
@@ -231,7 +231,7 @@ await_servers() {
     fi
     if some_have_ended; then return 1; fi
   done
-  note "not every server answers within $ready_seconds s:"
+  note "the cluster is not ready within $ready_seconds s:"
   note "$answer"
   return 1
 }

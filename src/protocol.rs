@@ -53,6 +53,23 @@ impl Protocol {
     pub fn roles_as_named(self) -> &'static [RoleName] {
         if self.is_paxos() { &RoleName::ALL } else { self.roles() }
     }
+
+    /// The roles that a server needs to see a write of its own clients through.
+    pub fn roles_of_writes(self) -> [RoleName; 2] {
+        use RoleName::{Coordinator, Learner, Participant, Proposer};
+        // Without its own vote there is no commit; that is known before anybody is asked.
+        if self.is_paxos() { [Proposer, Learner] } else { [Coordinator, Participant] }
+    }
+
+    /// The role that votes.
+    pub fn voter(self) -> RoleName {
+        if self.is_paxos() { RoleName::Acceptor } else { RoleName::Participant }
+    }
+
+    /// So many votes of so many servers are needed for a write.
+    pub fn votes_needed(self, servers: usize) -> usize {
+        if self.is_paxos() { servers / 2 + 1 } else { servers }
+    }
 }
 
 impl From<Policy> for Protocol {

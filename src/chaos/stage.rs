@@ -145,13 +145,14 @@ pub fn arguments(plan: &Plan, folder: &Path, server: Server, failing: bool) -> V
     arguments
 }
 
-/// All servers answer, are connected to each other and take part.
+/// All servers answer, are connected to each other and take part, and say together that a write would succeed. Whoever waits
+/// for this writes at once, so that a verdict that is too good is found.
 pub fn is_whole(survey: &Survey) -> bool {
     let others = usize::from(SERVERS) - 1;
     let is_well = |status: &ServerStatus| {
         status.linked.len() == others && status.newcomer.is_none() && status.roles.iter().all(|role| role.up)
     };
-    survey.is_complete() && survey.statuses().all(is_well)
+    survey.is_complete() && survey.statuses().all(is_well) && survey.verdict().is_ok()
 }
 
 /// And nothing is left of what was done to them.

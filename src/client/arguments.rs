@@ -140,9 +140,9 @@ pub(super) enum Command {
         /// The file; `-`: standard input
         file: PathBuf,
     },
-    /// Show how every server is; fails if no write is possible now
+    /// Show whether writes are possible now, and how every server is; exit code 1 if they are not
     Status {
-        /// Wait so long until every server answers, and fail if one does not
+        /// Wait so long until every server answers and writes are possible, and fail if that does not come
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         r#await: Option<Duration>,
         /// Show it again and again, until Ctrl-C

@@ -489,17 +489,18 @@ fn status(cluster: &Cluster, patience: Option<Duration>, form: Form, printer: &P
     let deadline = Instant::now() + patience.unwrap_or_default();
     loop {
         let survey = Survey::take(cluster, Duration::from_secs(1));
-        let enough = survey.is_complete() || Instant::now() >= deadline;
-        if !enough {
+        let verdict = survey.verdict();
+        let is_enough = survey.is_complete() && verdict.is_ok();
+        if !is_enough && Instant::now() < deadline {
             std::thread::sleep(LOOK_AGAIN);
             continue;
         }
         show(&survey, form, printer);
         let quiet = |stop: Stop| if form == Form::Json { Stop::quiet(stop.code) } else { stop };
-        return match (patience.is_some(), survey.is_complete(), survey.verdict().0) {
-            (true, true, _) | (false, _, true) => Ok(()),
-            (true, false, _) => Err(quiet(Stop::new(exit::FAILURE, "not every server answers"))),
-            (false, _, false) => Err(quiet(Stop::new(exit::FAILURE, survey.verdict().1))),
+        return match (patience.is_some() && !survey.is_complete(), verdict.is_ok()) {
+            (false, true) => Ok(()),
+            (true, true) => Err(quiet(Stop::new(exit::FAILURE, "not every server answers"))),
+            (_, false) => Err(quiet(Stop::new(exit::FAILURE, verdict.to_string()))),
         };
     }
 }

@@ -6,6 +6,7 @@ use super::outcome::{ClientError, Found, Outcome};
 use super::perform::{Done, Ended};
 use super::status::Survey;
 use super::workload::Action;
+use crate::net::Writes;
 
 /// How an operation ended.
 pub fn operation(action: &Action, ended: &Ended) -> Value {
@@ -60,7 +61,7 @@ fn put_bytes(put: &mut impl FnMut(&str, Value), name: &str, bytes: &[u8]) {
 
 /// How the cluster is.
 pub fn survey(survey: &Survey) -> Value {
-    let (writes, says) = survey.verdict();
+    let verdict = survey.verdict();
     let servers: Vec<Value> = survey
         .answers
         .iter()
@@ -69,7 +70,15 @@ pub fn survey(survey: &Survey) -> Value {
             Err(error) => json!({ "server": server.0, "error": error.to_string() }),
         })
         .collect();
-    json!({ "writes": writes, "says": says, "agree": survey.agreement().is_some(), "servers": servers })
+    let spare = match verdict.writes {
+        Writes::Ok { spare } => Some(spare),
+        Writes::NoLeader | Writes::No => None,
+    };
+    json!({
+        "writes": verdict.is_ok(), "verdict": verdict.word(), "reason": verdict.reason, "tolerates": spare,
+        "troubles": verdict.troubles, "says": verdict.to_string(), "agree": survey.agreement().is_some(),
+        "servers": servers,
+    })
 }
 
 /// What ended the programme.

@@ -9,7 +9,7 @@ use super::outcome::{ClientError, role_word};
 use super::print::table;
 use super::stub::{Client, ClientOptions};
 use crate::cluster::Cluster;
-use crate::net::{DoubtStatus, LeaderStatus, Newcomer, ServerStatus};
+use crate::net::{DoubtStatus, LeaderStatus, Newcomer, ServerStatus, Verdict, Writes};
 use crate::paxos::RoleName;
 use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
@@ -74,65 +74,19 @@ impl Survey {
         self.statuses().flat_map(|status| &status.roles).filter(|r| r.role == role).map(|r| u64::from(r.crashes)).sum()
     }
 
-    /// Whether writes can be done now, and a sentence that says how safely.
-    pub fn verdict(&self) -> (bool, String) {
-        if self.is_two_phase_commit() {
-            return self.verdict_of_all();
-        }
-        let servers = self.answers.len();
-        let majority = servers / 2 + 1;
-        let has_room = || self.statuses().filter(|status| !status.disk_full && takes_part(status));
-        let up = self.statuses().filter(|status| takes_part(status) && is_up(status, RoleName::Acceptor)).count();
-        let acceptors = has_room().filter(|status| is_up(status, RoleName::Acceptor)).count();
-        let serves = |s: &&ServerStatus| is_up(s, RoleName::Proposer) && is_up(s, RoleName::Learner);
-        let doors = has_room().filter(serves).count();
-        if acceptors < majority {
-            let full = if acceptors < up { " with room on their disk" } else { "" };
-            let new = match self.statuses().filter(|status| status.newcomer.is_some()).count() {
-                0 => String::new(),
-                1 => "; 1 more is new and waits for others".to_string(),
-                new => format!("; {new} more are new and wait for others"),
-            };
-            let some = format!("{acceptors} of {servers} acceptors are up{full}");
-            return (false, format!("no writes: {some}, and {majority} are needed{new}"));
-        }
-        if doors == 0 {
-            return (false, "no writes: no server has both its proposer and its learner up".to_string());
-        }
-        let spare = match acceptors - majority {
-            0 => "no more failure tolerated".to_string(),
-            1 => "1 more failure tolerated".to_string(),
-            spare => format!("{spare} more failures tolerated"),
-        };
-        (true, format!("writes OK; {spare}"))
+    /// Whether writes can be done now.
+    pub fn verdict(&self) -> Verdict {
+        Verdict::of(self.answers.iter().map(|(server, _)| *server).collect(), self.statuses())
     }
 
     /// How the servers agree, as the first that answers says it.
     pub fn protocol(&self) -> Protocol {
-        let named = |status: &ServerStatus| Protocol::ALL.into_iter().find(|one| one.name() == status.protocol);
-        self.statuses().find_map(named).unwrap_or(Protocol::BasicPaxos)
+        self.statuses().find_map(ServerStatus::protocol).unwrap_or(Protocol::BasicPaxos)
     }
 
     /// Whether the servers say that they wait for all of them.
     fn is_two_phase_commit(&self) -> bool {
         !self.protocol().is_paxos()
-    }
-
-    /// As [`verdict`](Survey::verdict), where every server must vote.
-    fn verdict_of_all(&self) -> (bool, String) {
-        let servers = self.answers.len();
-        let votes = |s: &&ServerStatus| is_up(s, RoleName::Participant) && !s.disk_full;
-        let up = self.statuses().filter(votes).count();
-        if up < servers {
-            return (
-                false,
-                format!("no writes: {up} of {servers} participants can vote, and two-phase commit needs all"),
-            );
-        }
-        if !self.statuses().any(|s| is_up(s, RoleName::Coordinator)) {
-            return (false, "no writes: no server has its coordinator up".to_string());
-        }
-        (true, "writes OK; no failure tolerated (two-phase commit)".to_string())
     }
 
     /// The transactions in doubt, one each, with the servers that are in doubt about it.
@@ -193,16 +147,20 @@ impl Survey {
 
     /// The verdict and the table.
     pub fn text(&self) -> String {
-        let mut text = self.verdict().1 + "\n";
+        let verdict = self.verdict();
+        let mut text = format!("{verdict}\n");
+        if let Some(trouble) = verdict.trouble().filter(|_| verdict.is_ok()) {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "not well: {trouble}");
+        }
         if let Some(leader) = self.leader() {
             let _ = writeln!(text, "{leader}");
-        } else if self.statuses().any(|status| status.protocol == "multi-paxos") {
+        } else if verdict.writes == Writes::No && self.protocol() == Protocol::MultiPaxos {
             text.push_str("nobody leads at the moment\n");
         }
         let forgetful = self.unsafe_servers();
         if !forgetful.is_empty() {
             let servers = forgetful.join(", ");
-            // Writing to a string does not fail.
             let _ = writeln!(text, "UNSAFE: acceptors of server {servers} forget their promises (--restart lost)");
         }
         for status in self.statuses() {
@@ -261,7 +219,7 @@ impl Survey {
                     let _ = writeln!(silent, "{server}      no answer: {}", short(error));
                 }
                 Ok(status) => {
-                    let state = |role| if is_up(status, role) { "up" } else { "DOWN" };
+                    let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
                     let participant = if status.disk_full { "FULL" } else { state(RoleName::Participant) };
                     let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
                     rows.push(vec![
@@ -282,18 +240,9 @@ impl Survey {
     }
 }
 
-fn is_up(status: &ServerStatus, role: RoleName) -> bool {
-    status.roles.iter().any(|one| one.role == role && one.up)
-}
-
-/// Whether its acceptor votes, if it is up.
-fn takes_part(status: &ServerStatus) -> bool {
-    status.newcomer.is_none() && status.fenced.is_none()
-}
-
 fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
-    let state = |role| if is_up(status, role) { "up" } else { "DOWN" };
-    let acceptor = match is_up(status, RoleName::Acceptor) {
+    let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
+    let acceptor = match status.is_up(RoleName::Acceptor) {
         true if status.newcomer.is_some() => "NEW",
         true if status.fenced.is_some() => "FENCED",
         true if status.disk_full => "FULL",
@@ -343,32 +292,16 @@ mod tests {
 
     fn status(server: u8, down: &[RoleName], applied: u64) -> (Server, Result<ServerStatus, ClientError>) {
         let roles = RoleName::ALL.map(|role| RoleStatus { role, up: !down.contains(&role), crashes: 2 }).to_vec();
+        let others = Servers::first(5).without(Servers::only(Server(server)));
         let status = ServerStatus {
-            server: Server(server),
-            version: "1".to_string(),
-            protocol: "basic-paxos".to_string(),
-            restart: "disk".to_string(),
-            life: 1,
-            pid: 1,
             roles,
             promised: Ballot { round: 3, server: Server(1) },
-            accepted: 4,
             known: Slot(7),
             applied: Slot(applied),
             digest: 0xab,
-            keys: 1,
-            sessions: 1,
-            dropped: 0,
-            disk_full: false,
-            checkpoint: Slot(0),
-            truncated_below: Slot(1),
-            damaged: 0,
-            fenced: None,
-            newcomer: None,
-            linked: Servers::NONE,
-            leader: None,
-            in_doubt: 0,
-            doubts: Vec::new(),
+            linked: others,
+            hears: others,
+            ..ServerStatus::healthy(Server(server), Protocol::BasicPaxos)
         };
         (Server(server), Ok(status))
     }
@@ -379,41 +312,29 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_room_is_no_help_with_writes() {
-        let of = |answers: Vec<_>| Survey { answers };
-        let one = of(vec![full(1), status(2, &[], 7), status(3, &[], 7)]);
-        assert_eq!(one.verdict(), (true, "writes OK; no more failure tolerated".to_string()));
-        assert!(one.text().contains("FULL"), "{}", one.text());
-        let (ok, sentence) = of(vec![full(1), full(2), status(3, &[], 7)]).verdict();
-        assert!(!ok);
-        assert_eq!(sentence, "no writes: 1 of 3 acceptors are up with room on their disk, and 2 are needed");
+    fn a_server_without_room_is_shown() {
+        let survey = Survey { answers: vec![full(1), status(2, &[], 7), status(3, &[], 7)] };
+        assert!(survey.text().contains(" FULL "), "{}", survey.text());
     }
 
     #[test]
-    fn a_server_with_a_new_folder_is_shown_and_does_not_count() {
+    fn a_server_with_a_new_folder_is_shown() {
         let new = |server| {
             let (server, status) = status(server, &[], 0);
             let newcomer = Some(Newcomer { known_to: Servers::first(1), needed: 2 });
             (server, status.map(|status| ServerStatus { newcomer, ..status }))
         };
         let survey = Survey { answers: vec![status(1, &[], 7), new(2), new(3)] };
-        let (ok, sentence) = survey.verdict();
-        assert!(!ok);
-        assert_eq!(
-            sentence,
-            "no writes: 1 of 3 acceptors are up, and 2 are needed; 2 more are new and wait for others"
-        );
         let text = survey.text();
         assert!(text.contains("server 2: its data folder is new. It takes part once 2 others know it (so far: s1)"));
         assert_eq!(text.matches(" NEW ").count(), 2, "{text}");
     }
 
     #[test]
-    fn a_fenced_server_is_shown_and_does_not_count() {
+    fn a_fenced_server_is_shown() {
         let (server, fenced) = status(3, &[], 7);
         let fenced = (server, fenced.map(|status| ServerStatus { fenced: Some(Slot(5)), ..status }));
         let survey = Survey { answers: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
-        assert_eq!(survey.verdict().1, "writes OK; no more failure tolerated");
         let text = survey.text();
         assert!(text.contains("VIOLATION: server 3, after slot 5"), "{text}");
         assert_eq!(text.matches(" FENCED ").count(), 2, "{text}");
@@ -425,26 +346,17 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_counts_living_acceptors() {
-        use RoleName::{Acceptor, Learner, Proposer};
-        let five = |answers: [_; 5]| Survey { answers: answers.into() }.verdict();
-        let all = |down: &[RoleName]| [1, 2, 3, 4, 5].map(|server| status(server, down, 7));
-        assert_eq!(five(all(&[])), (true, "writes OK; 2 more failures tolerated".to_string()));
-        let mut one_silent = all(&[]);
-        one_silent[0] = silent(1);
-        assert_eq!(five(one_silent).1, "writes OK; 1 more failure tolerated");
-        let mut two_down = all(&[]);
-        two_down[0] = silent(1);
-        two_down[1] = status(2, &[Acceptor], 7);
-        assert_eq!(five(two_down).1, "writes OK; no more failure tolerated");
-        let mut three_down = all(&[Acceptor]);
-        three_down[3] = status(4, &[], 7);
-        three_down[4] = status(5, &[], 7);
-        assert_eq!(five(three_down), (false, "no writes: 2 of 5 acceptors are up, and 3 are needed".to_string()));
-        assert!(!five(all(&[Proposer])).0);
-        let mut split = all(&[Learner]);
-        split[0] = status(1, &[Proposer], 7);
-        assert!(!five(split).0);
+    fn the_verdict_comes_first_and_then_what_is_not_well() {
+        let text = |answers: Vec<_>| Survey { answers }.text();
+        let three = || vec![status(1, &[], 7), status(2, &[], 7), status(3, &[], 7)];
+        assert!(text(three()).starts_with("writes OK; 1 more failure tolerated\nserver"), "{}", text(three()));
+        let mut one_down = three();
+        one_down[2] = status(3, &[RoleName::Acceptor], 7);
+        let told = "writes OK; no more failure tolerated\nnot well: server 3: acceptor down\nserver";
+        assert!(text(one_down).starts_with(told));
+        let alone = vec![status(1, &[], 7), silent(2), silent(3)];
+        let told = "no writes: 1 of 3 acceptors can vote, and 2 are needed: no answer from s2,s3\nserver";
+        assert!(text(alone).starts_with(told));
     }
 
     #[test]

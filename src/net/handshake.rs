@@ -18,7 +18,7 @@ use crate::role::Server;
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 const MAGIC: &[u8; 4] = b"PXKV";
 /// The version of everything said on a connection.
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 const PREAMBLE_BYTES: usize = 6;
 /// The largest frame of a handshake, in bytes.
 pub const HANDSHAKE_FRAME_MAX_BYTES: usize = 1 << 10;

@@ -5,6 +5,7 @@ mod handshake;
 mod link;
 mod listener;
 mod status_json;
+mod verdict;
 mod wire;
 
 pub use frame::{
@@ -16,7 +17,8 @@ pub use handshake::{
 };
 pub use link::{Link, LinkState, Watcher};
 pub use listener::{Connections, allow_many_sockets, bind, listen};
+pub use verdict::{Verdict, Writes};
 pub use wire::{
-    ClientReply, ClientRequest, DoubtStatus, Envelope, EnvelopeOf, IN_DOUBT_SHOWN, LeaderStatus, Newcomer, Reply,
-    Request, RoleStatus, Said, ServerStatus, Unknown, WhyNotApplied,
+    ClientReply, ClientRequest, DoubtStatus, Envelope, EnvelopeOf, IN_DOUBT_SHOWN, LeaderStatus, Newcomer, Refusal,
+    Reply, Request, RoleStatus, Said, ServerStatus, Unknown, WhyNotApplied,
 };

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::wire::ServerStatus;
+use crate::role::Servers;
 use crate::trace::RoleTag;
 
 impl ServerStatus {
@@ -12,23 +13,27 @@ impl ServerStatus {
             (RoleTag::from(role.role).as_str().to_string(), json!({ "up": role.up, "crashes": role.crashes }))
         };
         let roles: serde_json::Map<String, Value> = self.roles.iter().map(role).collect();
-        let linked: Vec<u8> = self.linked.iter().map(|server| server.0).collect();
+        let numbers = |servers: Servers| servers.iter().map(|server| server.0).collect::<Vec<u8>>();
+        let refusal = |one: &super::wire::Refusal| json!({ "server": one.server.0, "why": one.why });
+        let refusals: Vec<Value> = self.refusals.iter().map(refusal).collect();
+        let leader = self.leader.as_ref().map(|leader| {
+            let (server, ballot) = (leader.ballot.server.0, leader.ballot.to_string());
+            json!({ "server": server, "ballot": ballot, "for_ms": leader.for_ms, "why": leader.why })
+        });
         let doubt = |one: &super::wire::DoubtStatus| {
             let key = one.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned());
             let transaction = one.transaction.to_string();
             json!({ "transaction": transaction, "key": key, "waited_ms": one.waited_ms, "blocked": one.is_blocked })
         };
         let doubts: Vec<Value> = self.doubts.iter().map(doubt).collect();
-        let newcomer = self.newcomer.map(|new| {
-            let known_to: Vec<u8> = new.known_to.iter().map(|server| server.0).collect();
-            json!({ "known_to": known_to, "needed": new.needed })
-        });
+        let newcomer = self.newcomer.map(|new| json!({ "known_to": numbers(new.known_to), "needed": new.needed }));
         json!({
             "server": self.server.0, "version": self.version, "protocol": self.protocol, "restart": self.restart,
             "life": self.life, "pid": self.pid, "roles": roles, "promised": self.promised.to_string(),
             "accepted": self.accepted, "chosen": self.known.0, "applied": self.applied.0,
             "digest": format!("{:016x}", self.digest), "keys": self.keys, "sessions": self.sessions,
-            "dropped": self.dropped, "disk_full": self.disk_full, "linked": linked,
+            "dropped": self.dropped, "disk_full": self.disk_full,
+            "linked": numbers(self.linked), "hears": numbers(self.hears), "refusals": refusals, "leader": leader,
             "in_doubt": self.in_doubt, "doubts": doubts,
             "checkpoint": self.checkpoint.0, "truncated_below": self.truncated_below.0, "damaged": self.damaged,
             "fenced": self.fenced.map(|slot| slot.0), "newcomer": newcomer,

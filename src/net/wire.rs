@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kv::{Op, Written};
 use crate::paxos::{self, Ballot, PartName, RoleName, Slot, SnapshotPart};
+use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
 use crate::trace::Context;
 use crate::two_phase_commit::{self, TransactionId};
@@ -24,6 +25,8 @@ pub enum Said {
     Paxos(paxos::Message),
     /// Two-phase commit.
     TwoPhaseCommit(two_phase_commit::Message),
+    /// Nothing for any role: the sender is there, and the link works.
+    Here,
 }
 
 impl Said {
@@ -32,6 +35,7 @@ impl Said {
         match self {
             Said::Paxos(message) => message.name(),
             Said::TwoPhaseCommit(message) => message.name(),
+            Said::Here => "HERE",
         }
     }
 
@@ -40,6 +44,7 @@ impl Said {
         match self {
             Said::Paxos(message) => message.size(),
             Said::TwoPhaseCommit(message) => message.size(),
+            Said::Here => 0,
         }
     }
 
@@ -48,6 +53,7 @@ impl Said {
         match self {
             Said::Paxos(message) => message.heard_by(),
             Said::TwoPhaseCommit(message) => message.heard_by(),
+            Said::Here => &[],
         }
     }
 }
@@ -279,14 +285,86 @@ pub struct ServerStatus {
     pub fenced: Option<Slot>,
     /// Its data folder is new: what it waits for before it takes part.
     pub newcomer: Option<Newcomer>,
-    /// The servers that it is connected to.
+    /// The servers that its own links reach: it can speak to them.
     pub linked: Servers,
+    /// The servers of which something came lately: they can speak to it.
+    pub hears: Servers,
+    /// The servers that refuse it, or that it refuses.
+    pub refusals: Vec<Refusal>,
     /// Who leads, as far as it knows; None if nobody does, or the protocol has no leader.
     pub leader: Option<LeaderStatus>,
     /// Two-phase commit: how many transactions its participant is prepared for and knows no decision of.
     pub in_doubt: u64,
     /// The first of them, at most [`IN_DOUBT_SHOWN`].
     pub doubts: Vec<DoubtStatus>,
+}
+
+impl ServerStatus {
+    /// How it agrees with the others; None if that is a name of another build.
+    pub fn protocol(&self) -> Option<Protocol> {
+        Protocol::ALL.into_iter().find(|one| one.name() == self.protocol)
+    }
+
+    /// Whether it says and hears anything.
+    pub fn takes_part(&self) -> bool {
+        self.newcomer.is_none() && self.fenced.is_none()
+    }
+
+    /// The ballot at which it leads; None if it does not.
+    pub fn leads(&self) -> Option<Ballot> {
+        self.leader.as_ref().map(|leader| leader.ballot).filter(|ballot| ballot.server == self.server)
+    }
+
+    /// Whether one of its roles lives.
+    pub fn is_up(&self, role: RoleName) -> bool {
+        self.roles.iter().any(|one| one.role == role && one.up)
+    }
+}
+
+#[cfg(test)]
+impl ServerStatus {
+    /// A server that has just started, with which all is well, and that is linked with nobody.
+    pub fn healthy(server: Server, protocol: Protocol) -> ServerStatus {
+        let role = |role: &RoleName| RoleStatus { role: *role, up: true, crashes: 0 };
+        ServerStatus {
+            server,
+            version: "1".to_string(),
+            protocol: protocol.name().to_string(),
+            restart: "disk".to_string(),
+            life: 1,
+            pid: 1,
+            roles: protocol.roles_as_named().iter().map(role).collect(),
+            promised: Ballot::ZERO,
+            accepted: 0,
+            known: Slot(0),
+            applied: Slot(0),
+            digest: 0,
+            keys: 0,
+            sessions: 0,
+            dropped: 0,
+            disk_full: false,
+            checkpoint: Slot(0),
+            truncated_below: Slot(1),
+            damaged: 0,
+            fenced: None,
+            newcomer: None,
+            linked: Servers::NONE,
+            hears: Servers::NONE,
+            refusals: Vec::new(),
+            leader: None,
+            in_doubt: 0,
+            doubts: Vec::new(),
+        }
+    }
+}
+
+/// A link that is down because one of the two servers does not want to talk to the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The other server.
+    pub server: Server,
+    /// A sentence.
+    pub why: String,
 }
 
 /// So many transactions in doubt are named in a status.

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 use super::desk::Ticket;
 use super::house::House;
 use super::lines;
+use super::linked::Linked;
 use super::mailbox::{Lost, Mail};
 use super::outlet::{Asker, Outlet};
-use super::peers::{Linked, check_hello, tell_malformed, tell_trouble};
+use super::peers::{check_hello, tell_malformed, tell_trouble};
 use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
@@ -183,23 +184,14 @@ impl FrontDesk {
     fn hand_over(&self, command: Command, context: Context) -> Result<(), WhyNotApplied> {
         let house = &self.house;
         let is_paxos = house.options.protocol.is_paxos();
-        let needed = match is_paxos {
-            true => [(RoleName::Proposer, house.proposer.is_open()), (RoleName::Learner, house.learner.is_open())],
-            // Without its vote there is no commit; that is known before anybody is asked.
-            false => [
-                (RoleName::Coordinator, house.coordinator.is_open()),
-                (RoleName::Participant, house.participant.is_open()),
-            ],
-        };
-        for (role, up) in needed {
-            if !up {
-                return Err(WhyNotApplied::RoleDown(role));
-            }
+        let needed = house.options.protocol.roles_of_writes();
+        if let Some(role) = needed.into_iter().find(|role| !house.is_up(*role)) {
+            return Err(WhyNotApplied::RoleDown(role));
         }
         if let Some(why) = house.standing.refusal() {
             return Err(why);
         }
-        if house.disk_full.load(Ordering::Relaxed) {
+        if house.is_disk_full() {
             // Others may still have room; if nobody has, the client hears at once, and for certain.
             return Err(WhyNotApplied::DiskFull);
         }
@@ -280,7 +272,7 @@ impl FrontDesk {
     pub(super) fn status(&self) -> ServerStatus {
         let house = &self.house;
         let shown = house.board.read();
-        let role = |role, up| RoleStatus { role, up, crashes: shown.crashes(role) };
+        let role = |role: &RoleName| RoleStatus { role: *role, up: house.is_up(*role), crashes: shown.crashes(*role) };
         ServerStatus {
             server: house.me,
             version: env!("CARGO_PKG_VERSION").to_string(),
@@ -288,17 +280,7 @@ impl FrontDesk {
             restart: house.options.restart.to_string(),
             life: self.life,
             pid: std::process::id(),
-            roles: match house.options.protocol.is_paxos() {
-                true => vec![
-                    role(RoleName::Proposer, house.proposer.is_open()),
-                    role(RoleName::Acceptor, house.acceptor.is_open()),
-                    role(RoleName::Learner, house.learner.is_open()),
-                ],
-                false => vec![
-                    role(RoleName::Coordinator, house.coordinator.is_open()),
-                    role(RoleName::Participant, house.participant.is_open()),
-                ],
-            },
+            roles: house.options.protocol.roles_as_named().iter().map(role).collect(),
             promised: shown.promised,
             accepted: shown.accepted,
             known: shown.known,
@@ -307,13 +289,15 @@ impl FrontDesk {
             keys: shown.keys,
             sessions: shown.sessions,
             dropped: house.dropped(),
-            disk_full: house.disk_full.load(Ordering::Relaxed),
+            disk_full: house.is_disk_full(),
             checkpoint: shown.checkpoint,
             truncated_below: shown.truncated_below,
             damaged: shown.damaged,
             fenced: shown.fenced,
             newcomer: house.standing.newness(),
-            linked: self.linked.servers(),
+            linked: self.linked.reached(),
+            hears: self.linked.heard(Instant::now()),
+            refusals: self.linked.refusals(),
             leader: shown.leader().filter(|_| house.proposer.is_open()),
             in_doubt: shown.in_doubt,
             doubts: shown.doubts,

@@ -58,8 +58,8 @@ pub struct House {
     pub board: Board,
     /// The links to the other servers; set once, when the server's own ports are open.
     pub links: OnceLock<BTreeMap<Server, Link>>,
-    /// The acceptor's disk has no room for another value.
-    pub disk_full: AtomicBool,
+    /// The roles whose disks have no room for another value: one bit a role.
+    full_disks: AtomicU64,
     /// What the roles need not be woken for.
     pub demand: Demand,
     /// Writes the state down; set once, before any role starts.
@@ -146,7 +146,7 @@ impl House {
             desk: Desk::default(),
             board: Board::default(),
             links: OnceLock::new(),
-            disk_full: AtomicBool::new(false),
+            full_disks: AtomicU64::new(0),
             demand: Demand::default(),
             keeper: OnceLock::new(),
             standing,
@@ -154,6 +154,33 @@ impl House {
             drops: Drops { untold: Mutex::default(), lines: Throttle::new(DROP_LINES), total: AtomicU64::new(0) },
             malformed: Throttle::new(MALFORMED_LINES),
         }
+    }
+
+    /// Whether a role lives.
+    pub fn is_up(&self, role: RoleName) -> bool {
+        match role {
+            RoleName::Proposer => self.proposer.is_open(),
+            RoleName::Acceptor => self.acceptor.is_open(),
+            RoleName::Learner => self.learner.is_open(),
+            RoleName::Coordinator => self.coordinator.is_open(),
+            RoleName::Participant => self.participant.is_open(),
+        }
+    }
+
+    /// A life of a role says whether its disk has room: when it begins, and when that changes.
+    pub fn set_room(&self, role: RoleName, has_room: bool) {
+        let bit = 1 << role as u64;
+        if has_room {
+            self.full_disks.fetch_and(!bit, Ordering::Relaxed);
+        } else {
+            self.full_disks.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a role that lives has no room on its disk for another value. Of the others nobody knows.
+    pub fn is_disk_full(&self) -> bool {
+        let full = self.full_disks.load(Ordering::Relaxed);
+        RoleName::EVERY.into_iter().any(|role| full & 1 << role as u64 != 0 && self.is_up(role))
     }
 
     /// Sends a message to servers, this one perhaps among them. It is encoded once, and leaves with the next
@@ -214,6 +241,8 @@ impl House {
                 leave(&self.coordinator, from, said, context, size, can_wait)
             }
             (Said::TwoPhaseCommit(said), _) => leave(&self.participant, from, said, context, size, can_wait),
+            // No role hears it.
+            (Said::Here, _) => Ok(()),
         };
         if let Err(lost) = lost {
             self.tell_drop(role, name, from, lost.into(), context);

@@ -6,6 +6,7 @@
 //! - [`house`] is what they share: mailboxes, links, and how a message reaches the roles that hear it.
 //! - [`supervisor`] starts roles, lets them fail, and starts them again; [`lives`] is how a life begins and ends.
 //! - [`keeper`] writes the state down beside all that, and reads it back.
+//! - [`linked`] says which of the others it reaches and hears.
 //! - [`standing`] says whether the server takes part at all: not with a new disk that too few know, nor with a wrong state.
 //! - [`http`] lets browsers watch.
 //! - [`peers`] and [`clients`] are the connections; [`desk`] is who waits for what; [`outlet`] and [`replies`] are the way
@@ -19,6 +20,7 @@ pub(crate) mod house;
 pub(crate) mod http;
 mod keeper;
 pub(crate) mod lines;
+mod linked;
 mod lives;
 pub(crate) mod mailbox;
 mod options;

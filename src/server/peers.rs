@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::house::House;
 use super::lines;
+use super::linked::{Linked, say_so};
 use super::mailbox::Mail;
 use crate::cluster::Cluster;
 use crate::net::{
@@ -15,34 +16,13 @@ use crate::net::{
 };
 use crate::paxos::ProposerRequest;
 use crate::random::Random;
-use crate::role::{Input, Server, Servers};
+use crate::role::{Input, Server};
 use crate::storage::{DataFolder, FolderError};
 use crate::trace::{self, Context, RoleTag};
 
 /// Connections from peers: each has one, and may open a next one before the last is noticed to be dead. The rest is for
 /// strangers, who have five seconds each to say who they are.
 const PEER_CONNECTIONS_PER_SERVER: usize = 16;
-
-/// Which servers' links are up.
-#[derive(Clone, Default)]
-pub struct Linked(Arc<AtomicU64>);
-
-impl Linked {
-    fn set(&self, server: Server, up: bool) {
-        let bit = 1 << server.0;
-        if up {
-            self.0.fetch_or(bit, Ordering::Relaxed);
-        } else {
-            self.0.fetch_and(!bit, Ordering::Relaxed);
-        }
-    }
-
-    /// The servers that are connected.
-    pub fn servers(&self) -> Servers {
-        let bits = self.0.load(Ordering::Relaxed);
-        (0..=Server::MAX).filter(|n| bits & (1 << n) != 0).map(Server).collect()
-    }
-}
 
 /// Starts a link to every other server.
 pub fn dial(house: &Arc<House>, cluster: &Cluster, folder: &Arc<DataFolder>, linked: &Linked) -> Result<(), String> {
@@ -58,7 +38,7 @@ pub fn dial(house: &Arc<House>, cluster: &Cluster, folder: &Arc<DataFolder>, lin
         links.insert(server, link);
     }
     let _ = house.links.set(links);
-    Ok(())
+    say_so(house.clone()).map_err(|error| format!("cannot start the thread that greets the other servers: {error}"))
 }
 
 /// Watches the link to one peer.
@@ -89,15 +69,21 @@ impl Watcher for Watch {
     }
 
     fn changed(&mut self, state: LinkState<'_>) {
-        self.linked.set(self.peer, matches!(state, LinkState::Up));
         match state {
             LinkState::Up => {
+                self.linked.up(self.peer);
                 let news = "enough of the others know this server's new data folder now: it takes part from here on";
                 let why = std::mem::take(&mut self.takes_part_from_now).then(|| news.to_string());
                 self.tell(trace::LinkState::Up, why);
             }
-            LinkState::Down(error) => self.tell(trace::LinkState::Lost, Some(error.to_string())),
-            LinkState::Refused(why) => self.tell(trace::LinkState::Refused, Some(why.to_string())),
+            LinkState::Down(error) => {
+                self.linked.down(self.peer);
+                self.tell(trace::LinkState::Lost, Some(error.to_string()));
+            }
+            LinkState::Refused(why) => {
+                self.linked.refused(self.peer, why);
+                self.tell(trace::LinkState::Refused, Some(why.to_string()));
+            }
         }
     }
 }
@@ -127,17 +113,25 @@ pub fn serve(
     house: &Arc<House>,
     cluster: &Cluster,
     folder: &Arc<DataFolder>,
+    linked: &Linked,
     listener: TcpListener,
 ) -> std::io::Result<()> {
     let connections = Connections::up_to(PEER_CONNECTIONS_PER_SERVER * cluster.servers().len());
     let trouble = tell_trouble(house.clone(), "no connection from a server can be taken on");
-    let (house, cluster, folder) = (house.clone(), cluster.clone(), folder.clone());
-    let serve = move |stream, address| hear_peer(&house, &cluster, &folder, stream, address);
+    let (house, cluster, folder, linked) = (house.clone(), cluster.clone(), folder.clone(), linked.clone());
+    let serve = move |stream, address| hear_peer(&house, &cluster, &folder, &linked, stream, address);
     listen("peer", listener, connections, serve, drop, trouble)
 }
 
 /// One connection from a peer: hands on what it says until it ends.
-fn hear_peer(house: &House, cluster: &Cluster, folder: &DataFolder, stream: TcpStream, address: SocketAddr) {
+fn hear_peer(
+    house: &House,
+    cluster: &Cluster,
+    folder: &DataFolder,
+    linked: &Linked,
+    stream: TcpStream,
+    address: SocketAddr,
+) {
     let mut reader = FrameReader::new(stream, PEER_FRAME_MAX_BYTES);
     let check = |hello: &Hello| {
         check_hello(hello, cluster, house.me)?;
@@ -155,9 +149,13 @@ fn hear_peer(house: &House, cluster: &Cluster, folder: &DataFolder, stream: TcpS
         Ok(_) => return,
         Err(error) => return tell_malformed(house, address, &error),
     };
+    linked.hears(peer, Instant::now());
     loop {
         match reader.read::<Envelope>(None) {
-            Ok(Some(envelope)) => house.deliver(peer, envelope),
+            Ok(Some(envelope)) => {
+                linked.hears(peer, Instant::now());
+                house.deliver(peer, envelope);
+            }
             Ok(None) | Err(FrameError::Broken(_)) => break,
             Err(error) => {
                 tell_malformed(house, address, &HandshakeError::Broken(error));
@@ -165,6 +163,7 @@ fn hear_peer(house: &House, cluster: &Cluster, folder: &DataFolder, stream: TcpS
             }
         }
     }
+    linked.gone(peer);
     // Whoever waits for its silence need not. If the proposer is down there is nobody to tell.
     let input = Input::Request(ProposerRequest::PeerGone(peer));
     let _ = house.proposer.post(Mail { context: Context::default(), input, size: 0 });

@@ -41,8 +41,8 @@ pub trait Shell<R: Role> {
     fn leaves_flush(&self) -> bool {
         false
     }
-    /// The disk has no room any more, or has room again.
-    fn room_changed(&self, _has_room: bool) {}
+    /// Whether the disk has room: told when a life begins, and when that changes.
+    fn tell_room(&self, _has_room: bool) {}
 }
 
 /// How a life ended.
@@ -68,7 +68,9 @@ where
     let mut intake = Intake::new(inbox, random);
     let mut group = vec![(Context::default(), Input::Start)];
     let mut doom: Option<Doom> = None;
-    let mut had_room = true;
+    // How it was at the end of the life before says nothing.
+    let mut had_room = disk.has_room();
+    shell.tell_room(had_room);
     loop {
         if !group.is_empty() {
             let hit = doom.as_ref().map(|doom| doom.order);
@@ -100,7 +102,7 @@ where
         }
         if disk.has_room() != had_room {
             had_room = !had_room;
-            shell.room_changed(had_room);
+            shell.tell_room(had_room);
         }
         if let Some(order) = intake.gather(&mut group, disk, doom.as_ref().map(|doom| doom.patience), shell) {
             doom = Some(Doom { order, patience: Instant::now() + CRASH_PATIENCE });

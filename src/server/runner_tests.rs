@@ -141,7 +141,8 @@ impl Shell<Echo> for EchoShell {
         matches!(input, Input::Message { .. })
     }
 
-    fn room_changed(&self, has_room: bool) {
+    fn tell_room(&self, has_room: bool) {
+        self.house.set_room(self.name(), has_room);
         let _ = self.told.send((if has_room { "room" } else { "no room" }, Instant::now()));
     }
 }
@@ -172,10 +173,16 @@ impl Stage {
 
     fn new(trace: Trace, held: bool, room: Vec<bool>) -> Stage {
         let house = Arc::new(House::new(ME, Servers::first(1), Options::of(&[]), trace, Standing::member()));
+        Stage::in_house(house, held, room)
+    }
+
+    /// The next life in a house.
+    fn in_house(house: Arc<House>, held: bool, room: Vec<bool>) -> Stage {
         let sent = Arc::new(house.learner.open());
         let mailbox = Arc::new(Mailbox::closed());
         let inbox = Arc::new(mailbox.open());
         let (tell, told) = unbounded();
+        let opens_with = if room.last().is_none_or(|room| *room) { "room" } else { "no room" };
         let (enter, entered) = unbounded();
         let (gate, opening) = unbounded();
         let commits = Arc::<Mutex<Vec<Vec<u64>>>>::default();
@@ -184,7 +191,9 @@ impl Stage {
         let reading = inbox.clone();
         let thread = thread::spawn(move || run(Echo, &mut disk, &reading, &shell, Random::new(1, 1)));
         let (gate, thread) = (held.then_some(gate), Some(thread));
-        Stage { house, mailbox, inbox, sent, told, commits, entered, gate, thread }
+        let stage = Stage { house, mailbox, inbox, sent, told, commits, entered, gate, thread };
+        assert_eq!(stage.told().0, opens_with, "each life says at its beginning whether its disk has room");
+        stage
     }
 
     fn ask(&self, n: u64) {
@@ -427,7 +436,6 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
 fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
     // Asked three times, the disk has room the third time; nobody but the shell itself asks.
     let mut asked = Stage::new(Trace::to_memory(Process::server(ME, 1)), false, vec![true, false, false]);
-    assert_eq!(asked.told().0, "no room");
     assert_eq!(asked.told().0, "room");
     asked.say(1);
     asked.stop();
@@ -435,13 +443,40 @@ fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
 
     let never = vec![false; 1 << 20];
     asked = Stage::new(Trace::to_memory(Process::server(ME, 1)), false, never);
-    assert_eq!(asked.told().0, "no room");
     asked.say(2);
     asked.ask(3);
     asked.stop();
     let (_, commits, sent, lines) = asked.end();
     assert_eq!((commits, sent), (vec![vec![3]], vec![3]), "what needs no room goes on");
     assert!(lines.contains("DROP     msg=FILL from=s2 cause=disk-full"), "{lines}");
+}
+
+#[test]
+fn a_disk_that_was_full_when_a_life_ended_is_not_full_for_the_next_life_that_finds_room() {
+    let never = vec![false; 1 << 20];
+    let first = Stage::new(Trace::to_memory(Process::server(ME, 1)), false, never);
+    let house = first.house.clone();
+    let _acceptor = house.acceptor.open();
+    assert!(house.is_disk_full());
+    first.crash(CrashPoint::BeforeStep);
+    first.end();
+    let second = Stage::in_house(house.clone(), false, Vec::new());
+    assert!(!house.is_disk_full(), "the next life has room");
+    second.stop();
+    second.end();
+}
+
+#[test]
+fn the_disk_of_one_role_says_nothing_of_another_and_that_of_a_dead_role_nothing_at_all() {
+    let house = House::new(ME, Servers::first(1), Options::of(&[]), Trace::disabled(), Standing::member());
+    let (participant, _coordinator) = (house.participant.open(), house.coordinator.open());
+    house.set_room(RoleName::Participant, false);
+    house.set_room(RoleName::Coordinator, false);
+    house.set_room(RoleName::Coordinator, true);
+    assert!(house.is_disk_full(), "the participant still has none");
+    drop(participant);
+    house.participant.close();
+    assert!(!house.is_disk_full(), "whether there is room for it is known when it is back");
 }
 
 #[test]

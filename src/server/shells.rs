@@ -96,8 +96,8 @@ impl Shell<Acceptor> for AcceptorShell {
         matches!(input, Input::Message { message: Message::Accept { .. }, .. })
     }
 
-    fn room_changed(&self, has_room: bool) {
-        self.0.disk_full.store(!has_room, Ordering::Relaxed);
+    fn tell_room(&self, has_room: bool) {
+        self.0.set_room(RoleName::Acceptor, has_room);
         if !has_room {
             let why = "there is no room for the next file of the journal: new values are refused until there is, promises \
                        go on. Free some space";

@@ -12,9 +12,10 @@ use super::clients::{self, FrontDesk};
 use super::house::House;
 use super::http;
 use super::keeper::Keeper;
+use super::linked::Linked;
 use super::lives::Unborn;
 use super::options::{Fail, Options, Restart};
-use super::peers::{self, Linked};
+use super::peers;
 use super::standing::Standing;
 use super::supervisor::{Order, Supervisor};
 use crate::cluster::Cluster;
@@ -90,7 +91,8 @@ pub fn run(mut options: Options) -> Result<(), String> {
     supervisor.start()?;
     tell_boot(&house, &cluster, &folder, seed);
     peers::dial(&house, &cluster, &folder, &linked)?;
-    let spawned = peers::serve(&house, &cluster, &folder, peer_port).and_then(|()| clients::serve(desk(), client_port));
+    let spawned =
+        peers::serve(&house, &cluster, &folder, &linked, peer_port).and_then(|()| clients::serve(desk(), client_port));
     spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
     let supervising = std::thread::Builder::new().name("supervisor".to_string()).spawn(move || supervisor.run());
     let supervising = supervising.map_err(|error| format!("cannot start a thread: {error}"))?;

@@ -1,7 +1,6 @@
 //! What the shells of two-phase commit's roles add to the common one.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::house::House;
 use super::mailbox::Mailbox;
@@ -48,8 +47,8 @@ impl Shell<Coordinator> for CoordinatorShell {
         self.0.board.update(|shown| shown.accepted = role.unacknowledged() as u64);
     }
 
-    fn room_changed(&self, has_room: bool) {
-        tell_room(&self.0, has_room);
+    fn tell_room(&self, has_room: bool) {
+        tell_room(&self.0, RoleName::Coordinator, has_room);
     }
 }
 
@@ -88,14 +87,14 @@ impl Shell<Participant> for ParticipantShell {
         matches!(input, Input::Message { message: Message::VoteRequest { .. }, .. })
     }
 
-    fn room_changed(&self, has_room: bool) {
-        tell_room(&self.0, has_room);
+    fn tell_room(&self, has_room: bool) {
+        tell_room(&self.0, RoleName::Participant, has_room);
     }
 }
 
 /// Both journals are on one disk: while either has no room, no command is taken.
-fn tell_room(house: &House, has_room: bool) {
-    house.disk_full.store(!has_room, Ordering::Relaxed);
+fn tell_room(house: &House, role: RoleName, has_room: bool) {
+    house.set_room(role, has_room);
     if !has_room {
         let why =
             "there is no room for the next file of a journal: no vote until there is, decisions go on. Free some space";

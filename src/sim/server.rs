@@ -441,6 +441,7 @@ impl SimServer {
         let message = match message {
             Said::Paxos(message) => message,
             Said::TwoPhaseCommit(message) => return self.deliver_two_phase(nature, from, message, context),
+            Said::Here => return,
         };
         self.note_message(nature, message);
         for role in message.heard_by() {

@@ -239,7 +239,10 @@ fn a_file_ends_with_the_worst_of_its_outcomes() {
 fn status_fails_when_no_write_is_possible() {
     let (code, data, notes) = paxos_client(&FakeCluster::start(vec![Fake::Absent, Fake::Absent]), &["status"]);
     assert_eq!(code, 1);
-    assert!(data.starts_with("no writes: 0 of 2 acceptors are up, and 2 are needed\n"), "{data}");
+    assert!(
+        data.starts_with("no writes: 0 of 2 acceptors can vote, and 2 are needed: no answer from s1,s2\n"),
+        "{data}"
+    );
     assert!(notes.contains("no writes"), "{notes}");
     let (code, ..) = paxos_client(&FakeCluster::start(vec![Fake::Absent]), &["status", "--await", "100ms"]);
     assert_eq!(code, 1);

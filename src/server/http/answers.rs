@@ -60,7 +60,17 @@ pub fn metrics(status: &ServerStatus, feed: &Feed) -> String {
     metric("role_up", "gauge", "Whether a role lives.", &by_role(|role| u64::from(role.up)));
     metric("role_crashes_total", "counter", "How often a role has died.", &by_role(|role| u64::from(role.crashes)));
     metric("dropped_messages_total", "counter", "Messages for roles that were down or full.", &one(status.dropped));
-    metric("linked_peers", "gauge", "Servers that this one is connected to.", &one(status.linked.len() as u64));
+    metric("linked_peers", "gauge", "Servers that this one's own links reach.", &one(status.linked.len() as u64));
+    metric("heard_peers", "gauge", "Servers of which something came lately.", &one(status.hears.len() as u64));
+    metric(
+        "refused_peers",
+        "gauge",
+        "Servers that refuse this one or are refused.",
+        &one(status.refusals.len() as u64),
+    );
+    metric("is_active", "gauge", "Whether it takes part.", &one(u64::from(status.takes_part())));
+    metric("is_leader", "gauge", "Whether it leads (multi-paxos).", &one(u64::from(status.leads().is_some())));
+    metric("damaged_slots", "gauge", "Slots that the acceptor cannot read.", &one(status.damaged));
     metric("keys", "gauge", "Keys of the store, tombstones included.", &one(status.keys));
     metric("sessions", "gauge", "Sessions of clients.", &one(status.sessions));
     metric("disk_full", "gauge", "Whether the disk has no room for new values.", &one(u64::from(status.disk_full)));

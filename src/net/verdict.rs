@@ -1,0 +1,297 @@
+//! Whether the cluster takes writes, from what its servers say of themselves.
+//!
+//! A server that answers may still be of no use: it may take no part, its acceptor may be damaged, or the others may not reach
+//! it. So a server counts only as far as it is known to help: its vote can be had, and it and whoever proposes say of each
+//! other that they reach and hear each other. What a server that does not answer would say is unknown, and never assumed to
+//! be good.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+
+use super::wire::ServerStatus;
+use crate::paxos::RoleName;
+use crate::protocol::Protocol;
+use crate::role::{Server, Servers};
+
+/// A sentence names so many troubles at most.
+const NAMED: usize = 4;
+
+/// How it stands with writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// In one word.
+    pub writes: Writes,
+    /// Why; empty if all is well.
+    pub reason: String,
+    /// All that is wrong, whether or not it matters now.
+    pub troubles: Vec<String>,
+    protocol: Protocol,
+}
+
+/// Whether writes can be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// A write that is given now succeeds, and does so after as many more servers have failed, whichever they are.
+    Ok {
+        /// So many.
+        spare: usize,
+    },
+    /// Enough servers can vote and are linked, but nobody is there now who could propose to them.
+    NoLeader,
+    /// Too few can vote, or they are not linked.
+    No,
+}
+
+impl Verdict {
+    /// Judges a cluster of these servers by the answers of those that have answered.
+    pub fn of<'a>(members: Servers, answers: impl IntoIterator<Item = &'a ServerStatus>) -> Verdict {
+        View::new(members, answers).verdict()
+    }
+
+    /// Whether a write that is given now succeeds.
+    pub fn is_ok(&self) -> bool {
+        matches!(self.writes, Writes::Ok { .. })
+    }
+
+    /// The verdict without its reason.
+    pub fn word(&self) -> &'static str {
+        match (self.writes, self.protocol) {
+            (Writes::Ok { .. }, _) => "writes OK",
+            (Writes::NoLeader, Protocol::MultiPaxos) => "no leader at the moment",
+            (Writes::NoLeader, Protocol::BasicPaxos) => "no proposer at the moment",
+            (Writes::NoLeader, Protocol::TwoPhaseCommit) => "no coordinator at the moment",
+            (Writes::No, _) => "no writes",
+        }
+    }
+
+    /// The first troubles, as a part of a sentence; None if there are none.
+    pub fn trouble(&self) -> Option<String> {
+        let mut named = self.troubles.iter().take(NAMED).cloned().collect::<Vec<_>>();
+        if self.troubles.len() > NAMED {
+            named.push(format!("and {} more", self.troubles.len() - NAMED));
+        }
+        (!named.is_empty()).then(|| named.join("; "))
+    }
+}
+
+impl Display for Verdict {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())?;
+        match self.writes {
+            Writes::Ok { .. } if !self.protocol.is_paxos() => f.write_str("; no failure tolerated (two-phase commit)"),
+            Writes::Ok { spare: 0 } => f.write_str("; no more failure tolerated"),
+            Writes::Ok { spare: 1 } => f.write_str("; 1 more failure tolerated"),
+            Writes::Ok { spare } => write!(f, "; {spare} more failures tolerated"),
+            Writes::NoLeader | Writes::No => write!(f, ": {}", self.reason),
+        }
+    }
+}
+
+/// What is known of a cluster.
+struct View<'a> {
+    members: Servers,
+    protocol: Protocol,
+    answers: BTreeMap<Server, &'a ServerStatus>,
+}
+
+impl<'a> View<'a> {
+    fn new(members: Servers, answers: impl IntoIterator<Item = &'a ServerStatus>) -> View<'a> {
+        let answers: BTreeMap<Server, _> = answers.into_iter().map(|status| (status.server, status)).collect();
+        let protocol = answers.values().find_map(|status| status.protocol()).unwrap_or(Protocol::BasicPaxos);
+        View { members, protocol, answers }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let voters = self.those(|status| self.can_vote(status));
+        let needed = self.protocol.votes_needed(self.members.len());
+        let reaches = |server: &Server| self.linked_with(*server, voters).len() >= needed;
+        let voter = self.protocol.voter().word();
+        let (writes, reason) = if voters.len() < needed {
+            let (some, all) = (voters.len(), self.members.len());
+            (Writes::No, format!("{some} of {all} {voter}s can vote, and {needed} are needed"))
+        } else if !self.those(ServerStatus::takes_part).iter().any(|server| reaches(&server)) {
+            (Writes::No, format!("no server is linked with the {needed} {voter}s that a write needs"))
+        } else if let Err(why) = self.find_proposer(voters, needed) {
+            (Writes::NoLeader, why)
+        } else {
+            (Writes::Ok { spare: self.spare(voters, needed) }, String::new())
+        };
+        let mut verdict = Verdict { writes, reason, troubles: self.troubles(), protocol: self.protocol };
+        if !verdict.is_ok()
+            && let Some(trouble) = verdict.trouble()
+        {
+            verdict.reason = format!("{}: {trouble}", verdict.reason);
+        }
+        verdict
+    }
+
+    /// The servers that answer and are so.
+    fn those(&self, are: impl Fn(&ServerStatus) -> bool) -> Servers {
+        self.answers.values().filter(|status| are(status)).map(|status| status.server).collect()
+    }
+
+    /// Whether its vote can be had for a new value by whoever is linked with it.
+    fn can_vote(&self, status: &ServerStatus) -> bool {
+        self.is_of_kind(status)
+            && status.takes_part()
+            && status.is_up(self.protocol.voter())
+            && !status.disk_full
+            && status.damaged == 0
+    }
+
+    /// Whether it has what it needs to see a write through.
+    fn has_roles(&self, status: &ServerStatus) -> bool {
+        self.is_of_kind(status)
+            && status.takes_part()
+            && self.protocol.roles_of_writes().iter().all(|role| status.is_up(*role))
+    }
+
+    /// Whether it takes writes of clients.
+    fn is_door(&self, status: &ServerStatus) -> bool {
+        self.has_roles(status) && !status.disk_full
+    }
+
+    /// Whether it speaks of what the others speak of: both kinds of Paxos understand each other.
+    fn is_of_kind(&self, status: &ServerStatus) -> bool {
+        status.protocol().is_some_and(|protocol| protocol.is_paxos() == self.protocol.is_paxos())
+    }
+
+    /// Whether two servers, which may be one, say of each other that they reach and hear each other.
+    fn are_linked(&self, one: Server, other: Server) -> bool {
+        let says = |one, other| {
+            let status: Option<&&ServerStatus> = self.answers.get(&one);
+            status.is_some_and(|status| status.linked.contains(other) && status.hears.contains(other))
+        };
+        one == other || (says(one, other) && says(other, one))
+    }
+
+    fn linked_with(&self, server: Server, others: Servers) -> Servers {
+        others.iter().filter(|other| self.are_linked(server, *other)).collect()
+    }
+
+    /// Whether somebody can propose to a quorum now, and a client can reach it; an error says why nobody can.
+    fn find_proposer(&self, voters: Servers, needed: usize) -> Result<(), String> {
+        let doors = self.those(|status| self.is_door(status));
+        if self.protocol == Protocol::MultiPaxos {
+            return self.find_leader(doors, voters, needed);
+        }
+        if doors.iter().any(|door| self.linked_with(door, voters).len() >= needed) {
+            return Ok(());
+        }
+        let [first, second] = self.protocol.roles_of_writes().map(RoleName::word);
+        let voter = self.protocol.voter().word();
+        Err(format!("no server that is linked with {needed} {voter}s has its {first} and its {second} up"))
+    }
+
+    /// Whether one of the servers leads, and can.
+    fn find_leader(&self, doors: Servers, voters: Servers, needed: usize) -> Result<(), String> {
+        let claims = self.answers.values().filter_map(|status| Some((*status, status.leads()?)));
+        let Some((leader, ballot)) = claims.max_by_key(|(_, ballot)| *ballot) else {
+            return Err("enough servers are up and linked, and none of them leads".to_string());
+        };
+        let obeys = |server: &Server| self.answers.get(server).is_some_and(|status| status.promised <= ballot);
+        let obeying = self.linked_with(leader.server, voters).iter().filter(obeys).count();
+        let name = format!("server {} says that it leads", leader.server.0);
+        if obeying < needed {
+            let some = format!("{obeying} of the {needed} acceptors that it needs");
+            Err(format!("{name}, but only {some} are linked with it and obey"))
+        } else if !self.has_roles(leader) {
+            Err(format!("{name}, but its learner is down"))
+        } else if self.linked_with(leader.server, doors).is_empty() {
+            Err(format!("{name}, but no server that takes writes is linked with it"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// How many servers may fail, whichever they are: while more than so many could each do without so many voters, one of
+    /// them is left that can.
+    fn spare(&self, voters: Servers, needed: usize) -> usize {
+        let reach = |door: Server| self.linked_with(door, voters).len();
+        let reaches: Vec<usize> = self.those(|status| self.is_door(status)).iter().map(reach).collect();
+        let can_spare = |n: &usize| reaches.iter().filter(|reach| **reach >= needed + n).count() > *n;
+        (1..=voters.len()).take_while(can_spare).count()
+    }
+
+    /// All that is wrong: first of servers, then of links.
+    fn troubles(&self) -> Vec<String> {
+        let silent = self.members.without(self.answers.keys().copied().collect());
+        let silent = (!silent.is_empty()).then(|| format!("no answer from {silent}"));
+        let servers = self.answers.values().filter_map(|status| self.trouble_of(status));
+        silent.into_iter().chain(servers).chain(self.link_troubles()).collect()
+    }
+
+    fn trouble_of(&self, status: &ServerStatus) -> Option<String> {
+        let mut parts = Vec::new();
+        if !self.is_of_kind(status) {
+            parts.push(format!("it runs {}", status.protocol));
+        }
+        if status.newcomer.is_some() {
+            parts.push("its data folder is new, and it takes no part yet".to_string());
+        } else if status.fenced.is_some() {
+            parts.push("FENCED, its state is wrong".to_string());
+        }
+        parts.extend(status.roles.iter().filter(|role| !role.up).map(|role| format!("{} down", role.role.word())));
+        if status.disk_full {
+            parts.push("disk full".to_string());
+        }
+        if status.damaged > 0 {
+            parts.push(format!("acceptor DAMAGED, it cannot read {} slots", status.damaged));
+        }
+        (!parts.is_empty()).then(|| format!("server {}: {}", status.server.0, parts.join(", ")))
+    }
+
+    /// The pairs of servers that answer and are not linked. A server that is linked with nobody is named once.
+    fn link_troubles(&self) -> Vec<String> {
+        let answering: Servers = self.answers.keys().copied().collect();
+        let troubles_of = |one: Server| -> Vec<String> {
+            answering.iter().filter(|other| *other != one).filter_map(|other| self.link_trouble(one, other)).collect()
+        };
+        let others = answering.len().saturating_sub(1);
+        let is_alone = |one: &Server| others > 1 && troubles_of(*one).len() == others;
+        let alone: Servers = answering.iter().filter(is_alone).collect();
+        if alone.len() > 1 && alone == answering {
+            let why = alone.iter().find_map(|one| troubles_of(one).into_iter().next());
+            return why.into_iter().map(|why| format!("no two servers are linked: {why}")).collect();
+        }
+        let mut troubles = Vec::new();
+        for one in alone.iter() {
+            let first = troubles_of(one).into_iter().next().unwrap_or_default();
+            troubles.push(format!("server {} is linked with no other: {first}", one.0));
+        }
+        let rest = answering.without(alone);
+        for one in rest.iter() {
+            for other in rest.iter().filter(|other| *other > one) {
+                let trouble = self.link_trouble(one, other);
+                let named = |why| format!("server {} and server {} are not linked: {why}", one.0, other.0);
+                troubles.extend(trouble.map(named));
+            }
+        }
+        troubles
+    }
+
+    /// Why two servers that answer are not linked; None if they are, or need not be.
+    fn link_trouble(&self, one: Server, other: Server) -> Option<String> {
+        let both = [(one, other), (other, one)];
+        let sides = both.map(|(here, there)| (here, there, self.answers.get(&here)));
+        for (here, there, status) in sides {
+            if let Some(refusal) = status?.refusals.iter().find(|refusal| refusal.server == there) {
+                return Some(format!("server {} says: {}", here.0, refusal.why));
+            }
+        }
+        if !sides.iter().all(|(.., status)| status.is_some_and(|status| status.takes_part())) {
+            // Who takes no part says nothing: that is no trouble of the link.
+            return None;
+        }
+        let unreached = sides.iter().find(|(_, there, status)| status.is_some_and(|s| !s.linked.contains(*there)));
+        let unheard = sides.iter().find(|(_, there, status)| status.is_some_and(|s| !s.hears.contains(*there)));
+        let reach = unreached.map(|(here, there, _)| format!("server {} does not reach server {}", here.0, there.0));
+        reach.or_else(|| {
+            unheard.map(|(here, there, _)| format!("server {} hears nothing of server {}", here.0, there.0))
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

@@ -1,0 +1,282 @@
+use super::*;
+use crate::net::{LeaderStatus, Newcomer, Refusal};
+use crate::paxos::{Ballot, RoleName, Slot};
+
+/// Healthy servers 1 to `count`, all linked with each other. The first leads if the protocol has leaders.
+fn healthy(count: u8, protocol: Protocol) -> Vec<ServerStatus> {
+    let all = Servers::first(count);
+    let status = |server: Server| {
+        let others = all.without(Servers::only(server));
+        let mut status = ServerStatus::healthy(server, protocol);
+        (status.linked, status.hears) = (others, others);
+        status
+    };
+    let mut all: Vec<ServerStatus> = all.iter().map(status).collect();
+    if protocol == Protocol::MultiPaxos {
+        lead(&mut all, 1, 7);
+    }
+    all
+}
+
+fn lead(all: &mut [ServerStatus], leader: u8, round: u64) {
+    let ballot = Ballot { round, server: Server(leader) };
+    for status in all {
+        status.promised = ballot;
+        status.leader = Some(LeaderStatus { ballot, for_ms: 1, why: "it is heard".to_string() });
+    }
+}
+
+fn of(count: u8, answers: &[ServerStatus]) -> Verdict {
+    Verdict::of(Servers::first(count), answers)
+}
+
+fn says(count: u8, answers: &[ServerStatus]) -> String {
+    of(count, answers).to_string()
+}
+
+/// The servers of a cluster, by their numbers.
+fn one(all: &mut [ServerStatus], server: u8) -> &mut ServerStatus {
+    &mut all[usize::from(server) - 1]
+}
+
+fn end_role(all: &mut [ServerStatus], server: u8, role: RoleName) {
+    one(all, server).roles.iter_mut().find(|one| one.role == role).unwrap().up = false;
+}
+
+/// What `from` says to `to` is lost: both know it.
+fn cut(all: &mut [ServerStatus], from: u8, to: u8) {
+    let without = |servers: Servers, server| servers.without(Servers::only(Server(server)));
+    one(all, from).linked = without(one(all, from).linked, to);
+    one(all, to).hears = without(one(all, to).hears, from);
+}
+
+/// Neither of these servers hears the other.
+fn cut_both(all: &mut [ServerStatus], one: u8, other: u8) {
+    cut(all, one, other);
+    cut(all, other, one);
+}
+
+const PAXOS: [Protocol; 2] = [Protocol::BasicPaxos, Protocol::MultiPaxos];
+
+#[test]
+fn a_healthy_cluster_takes_writes_and_says_how_many_failures_more() {
+    for protocol in PAXOS {
+        assert_eq!(says(1, &healthy(1, protocol)), "writes OK; no more failure tolerated");
+        assert_eq!(says(3, &healthy(3, protocol)), "writes OK; 1 more failure tolerated");
+        assert_eq!(says(4, &healthy(4, protocol)), "writes OK; 1 more failure tolerated");
+        assert_eq!(says(5, &healthy(5, protocol)), "writes OK; 2 more failures tolerated");
+        assert_eq!(of(5, &healthy(5, protocol)).trouble(), None);
+    }
+    let all = healthy(3, Protocol::TwoPhaseCommit);
+    assert_eq!(says(3, &all), "writes OK; no failure tolerated (two-phase commit)");
+}
+
+#[test]
+fn who_does_not_answer_does_not_count() {
+    for protocol in PAXOS {
+        let all = healthy(5, protocol);
+        assert_eq!(says(5, &all[..4]), "writes OK; 1 more failure tolerated");
+        assert_eq!(says(5, &all[..3]), "writes OK; no more failure tolerated");
+        assert_eq!(
+            says(5, &all[..2]),
+            "no writes: 2 of 5 acceptors can vote, and 3 are needed: no answer from s3,s4,s5"
+        );
+    }
+    assert_eq!(says(3, &[]), "no writes: 0 of 3 acceptors can vote, and 2 are needed: no answer from s1,s2,s3");
+    let all = healthy(3, Protocol::TwoPhaseCommit);
+    assert_eq!(says(3, &all[..2]), "no writes: 2 of 3 participants can vote, and 3 are needed: no answer from s3");
+}
+
+/// Everything that keeps a vote from being had, and how it is told.
+#[test]
+fn a_vote_that_cannot_be_had_does_not_count() {
+    type Spoil = fn(&mut ServerStatus);
+    let spoils: [(&str, Spoil); 6] = [
+        ("acceptor down", |status| status.roles[1].up = false),
+        ("acceptor DAMAGED, it cannot read 12 slots", |status| status.damaged = 12),
+        ("disk full", |status| status.disk_full = true),
+        ("FENCED, its state is wrong", |status| status.fenced = Some(Slot(5))),
+        ("its data folder is new, and it takes no part yet", |status| {
+            status.newcomer = Some(Newcomer { known_to: Servers::NONE, needed: 2 });
+        }),
+        ("it runs two-phase-commit", |status| status.protocol = Protocol::TwoPhaseCommit.name().to_string()),
+    ];
+    for protocol in PAXOS {
+        for (told, spoil) in spoils {
+            let mut all = healthy(3, protocol);
+            spoil(one(&mut all, 3));
+            assert_eq!(says(3, &all), "writes OK; no more failure tolerated", "{told}");
+            assert_eq!(of(3, &all).trouble(), Some(format!("server 3: {told}")));
+            spoil(one(&mut all, 2));
+            let reason = "no writes: 1 of 3 acceptors can vote, and 2 are needed";
+            assert_eq!(says(3, &all), format!("{reason}: server 2: {told}; server 3: {told}"));
+        }
+    }
+}
+
+#[test]
+fn two_servers_count_for_each_other_only_if_both_ways_of_their_link_work() {
+    for protocol in PAXOS {
+        let mut all = healthy(3, protocol);
+        cut(&mut all, 3, 2);
+        let reason = "server 2 and server 3 are not linked: server 3 does not reach server 2";
+        assert_eq!(says(3, &all), "writes OK; no more failure tolerated");
+        assert_eq!(of(3, &all).trouble().unwrap(), reason);
+
+        // With the third one gone, these two are all that is left.
+        let verdict = of(3, &all[1..]);
+        assert_eq!(verdict.writes, Writes::No);
+        let why = "no server is linked with the 2 acceptors that a write needs: no answer from s1";
+        assert_eq!(verdict.to_string(), format!("no writes: {why}; {reason}"));
+    }
+}
+
+#[test]
+fn a_link_that_has_just_broken_counts_no_more_though_the_peer_was_heard_a_moment_ago() {
+    let mut all = healthy(2, Protocol::BasicPaxos);
+    one(&mut all, 2).linked = Servers::NONE;
+    assert_eq!(of(2, &all).writes, Writes::No);
+    assert_eq!(of(2, &all).troubles, ["server 1 and server 2 are not linked: server 2 does not reach server 1"]);
+}
+
+#[test]
+fn a_connection_on_which_nothing_comes_is_no_link() {
+    let mut all = healthy(2, Protocol::BasicPaxos);
+    one(&mut all, 1).hears = Servers::NONE;
+    assert_eq!(
+        says(2, &all),
+        "no writes: no server is linked with the 2 acceptors that a write needs: server 1 and server 2 are not linked: \
+         server 1 hears nothing of server 2"
+    );
+}
+
+#[test]
+fn a_server_that_all_refuse_is_named_once_with_what_it_was_told() {
+    let mut all = healthy(5, Protocol::MultiPaxos);
+    for other in [1, 2, 3, 5] {
+        cut_both(&mut all, 4, other);
+        let why = "another data folder".to_string();
+        one(&mut all, 4).refusals.push(Refusal { server: Server(other), why });
+    }
+    assert_eq!(says(5, &all), "writes OK; 1 more failure tolerated");
+    let trouble = "server 4 is linked with no other: server 4 says: another data folder";
+    assert_eq!(of(5, &all).troubles, [trouble]);
+}
+
+#[test]
+fn servers_that_answer_clients_and_do_not_reach_each_other_take_no_writes() {
+    for protocol in Protocol::ALL {
+        let mut all = healthy(5, protocol);
+        all.iter_mut().for_each(|status| (status.linked, status.hears) = (Servers::NONE, Servers::NONE));
+        let verdict = of(5, &all);
+        assert_eq!(verdict.writes, Writes::No);
+        assert_eq!(verdict.troubles, ["no two servers are linked: server 1 does not reach server 2"], "{protocol}");
+    }
+}
+
+#[test]
+fn servers_that_are_linked_and_have_no_leader_say_so() {
+    let mut all = healthy(3, Protocol::MultiPaxos);
+    all.iter_mut().for_each(|status| status.leader = None);
+    assert_eq!(of(3, &all).writes, Writes::NoLeader);
+    assert_eq!(says(3, &all), "no leader at the moment: enough servers are up and linked, and none of them leads");
+
+    // Others have heard of one that does not answer, or says nothing of it.
+    lead(&mut all, 3, 7);
+    let claim = one(&mut all, 3).leader.take();
+    assert_eq!(of(3, &all).writes, Writes::NoLeader);
+    one(&mut all, 3).leader = claim;
+    assert!(of(3, &all).is_ok());
+    assert_eq!(of(3, &all[..2]).writes, Writes::NoLeader);
+}
+
+#[test]
+fn a_leader_counts_only_if_enough_acceptors_are_linked_with_it_and_obey() {
+    let mut all = healthy(5, Protocol::MultiPaxos);
+    [2, 3, 4].into_iter().for_each(|other| cut_both(&mut all, 1, other));
+    assert_eq!(of(5, &all).writes, Writes::NoLeader);
+    let told = says(5, &all);
+    let why = "server 1 says that it leads, but only 2 of the 3 acceptors that it needs are linked with it and obey";
+    assert!(told.starts_with(&format!("no leader at the moment: {why}")), "{told}");
+
+    let mut deposed = healthy(3, Protocol::MultiPaxos);
+    for server in [2, 3] {
+        one(&mut deposed, server).promised = Ballot { round: 9, server: Server(2) };
+    }
+    assert_eq!(of(3, &deposed).writes, Writes::NoLeader);
+    // Its successor says so, too: the higher ballot is the one that counts.
+    let ballot = Ballot { round: 9, server: Server(2) };
+    one(&mut deposed, 2).leader = Some(LeaderStatus { ballot, for_ms: 1, why: String::new() });
+    assert!(of(3, &deposed).is_ok());
+}
+
+#[test]
+fn somebody_must_be_there_to_propose() {
+    for role in [RoleName::Proposer, RoleName::Learner] {
+        let mut all = healthy(3, Protocol::BasicPaxos);
+        (1..=3).for_each(|server| end_role(&mut all, server, role));
+        assert_eq!(of(3, &all).writes, Writes::NoLeader);
+        let why = "no server that is linked with 2 acceptors has its proposer and its learner up";
+        let word = role.word();
+        assert_eq!(
+            says(3, &all),
+            format!(
+                "no proposer at the moment: {why}: server 1: {word} down; server 2: {word} down; server 3: {word} down"
+            )
+        );
+    }
+    let mut learner = healthy(3, Protocol::MultiPaxos);
+    end_role(&mut learner, 1, RoleName::Learner);
+    assert_eq!(of(3, &learner).writes, Writes::NoLeader);
+
+    let mut all = healthy(3, Protocol::TwoPhaseCommit);
+    (1..=3).for_each(|server| end_role(&mut all, server, RoleName::Coordinator));
+    assert!(says(3, &all).starts_with("no coordinator at the moment: "), "{}", says(3, &all));
+}
+
+#[test]
+fn a_leader_whose_disk_is_full_leads_on_as_long_as_others_take_writes() {
+    let mut all = healthy(3, Protocol::MultiPaxos);
+    one(&mut all, 1).disk_full = true;
+    assert_eq!(says(3, &all), "writes OK; no more failure tolerated");
+    end_role(&mut all, 2, RoleName::Learner);
+    end_role(&mut all, 3, RoleName::Proposer);
+    let told = says(3, &all);
+    assert!(told.contains("server 1 says that it leads, but no server that takes writes is linked with it"), "{told}");
+}
+
+#[test]
+fn only_failures_that_leave_somebody_with_a_quorum_are_tolerated() {
+    // Five voters, and one door: with that one all is over.
+    let mut all = healthy(5, Protocol::BasicPaxos);
+    (2..=5).for_each(|server| end_role(&mut all, server, RoleName::Proposer));
+    assert_eq!(says(5, &all), "writes OK; no more failure tolerated");
+    let mut two = healthy(5, Protocol::BasicPaxos);
+    (3..=5).for_each(|server| end_role(&mut two, server, RoleName::Proposer));
+    assert_eq!(says(5, &two), "writes OK; 1 more failure tolerated");
+    // Each link that is missing may be the one that counts.
+    let mut ring = healthy(5, Protocol::BasicPaxos);
+    [(1, 3), (2, 4), (3, 5), (4, 1), (5, 2)].into_iter().for_each(|(one, other)| cut_both(&mut ring, one, other));
+    assert_eq!(says(5, &ring), "writes OK; no more failure tolerated");
+}
+
+#[test]
+fn two_phase_commit_needs_every_vote_and_every_link_of_one_coordinator() {
+    let mut all = healthy(3, Protocol::TwoPhaseCommit);
+    cut_both(&mut all, 1, 2);
+    assert!(of(3, &all).is_ok(), "server 3 can");
+    cut(&mut all, 3, 1);
+    assert_eq!(of(3, &all).writes, Writes::No);
+    let mut full = healthy(3, Protocol::TwoPhaseCommit);
+    one(&mut full, 2).disk_full = true;
+    assert_eq!(says(3, &full), "no writes: 2 of 3 participants can vote, and 3 are needed: server 2: disk full");
+}
+
+#[test]
+fn a_sentence_names_the_first_troubles_and_counts_the_rest() {
+    let mut all = healthy(7, Protocol::BasicPaxos);
+    (1..=6).for_each(|server| one(&mut all, server).disk_full = true);
+    let told = says(7, &all);
+    assert!(told.ends_with("server 3: disk full; server 4: disk full; and 2 more"), "{told}");
+    assert_eq!(of(7, &all).troubles.len(), 6);
+}

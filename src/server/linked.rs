@@ -1,0 +1,143 @@
+//! Which servers this one is linked with, each way by itself.
+//!
+//! A link is one-way: each server dials every other for what it has to say. So "connected" is two facts: the own link to the
+//! peer is up, and the peer is heard. A connection alone does not say the second one, since a network that swallows
+//! everything closes none. Every server therefore says something to every other at least each [`SAYS_EVERY`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::house::House;
+use crate::net::{Refusal, Said};
+use crate::role::{Server, Servers};
+use crate::trace::Context;
+
+/// A server says something to each other one so often.
+pub const SAYS_EVERY: Duration = Duration::from_millis(500);
+/// A peer of which nothing has come for so long is not heard.
+const HEARD_FOR: Duration = Duration::from_secs(2);
+
+/// The links with the other servers. Any thread may tell, and ask.
+#[derive(Clone, Default)]
+pub struct Linked(Arc<Mutex<BTreeMap<Server, Peer>>>);
+
+/// What is known of the links with one server.
+#[derive(Default)]
+struct Peer {
+    /// The own link to it is up.
+    is_up: bool,
+    /// Why not, where one of the two does not want to talk to the other.
+    refusal: Option<String>,
+    /// When something came from it.
+    heard_at: Option<Instant>,
+}
+
+impl Linked {
+    /// The link to a server is up.
+    pub fn up(&self, server: Server) {
+        self.change(server, |peer| (peer.is_up, peer.refusal) = (true, None));
+    }
+
+    /// The link to a server is down.
+    pub fn down(&self, server: Server) {
+        self.change(server, |peer| (peer.is_up, peer.refusal) = (false, None));
+    }
+
+    /// The link to a server is down, because one of the two refuses the other.
+    pub fn refused(&self, server: Server, why: &str) {
+        self.change(server, |peer| (peer.is_up, peer.refusal) = (false, Some(why.to_string())));
+    }
+
+    /// Something has come from a server.
+    pub fn hears(&self, server: Server, now: Instant) {
+        self.change(server, |peer| peer.heard_at = Some(now));
+    }
+
+    /// A connection from a server has ended. If it has another one, the next word on it counts again.
+    pub fn gone(&self, server: Server) {
+        self.change(server, |peer| peer.heard_at = None);
+    }
+
+    /// The servers to which the own link is up.
+    pub fn reached(&self) -> Servers {
+        self.servers(|peer| peer.is_up)
+    }
+
+    /// The servers that are heard.
+    pub fn heard(&self, now: Instant) -> Servers {
+        self.servers(|peer| peer.heard_at.is_some_and(|at| now.saturating_duration_since(at) < HEARD_FOR))
+    }
+
+    /// The links that are down because one of the two refuses the other.
+    pub fn refusals(&self) -> Vec<Refusal> {
+        let refusal = |(server, peer): (&Server, &Peer)| Some(Refusal { server: *server, why: peer.refusal.clone()? });
+        self.peers().iter().filter_map(refusal).collect()
+    }
+
+    fn servers(&self, which: impl Fn(&Peer) -> bool) -> Servers {
+        self.peers().iter().filter(|(_, peer)| which(peer)).map(|(server, _)| *server).collect()
+    }
+
+    fn change(&self, server: Server, change: impl FnOnce(&mut Peer)) {
+        change(self.peers().entry(server).or_default());
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<Server, Peer>> {
+        // Every change is a few assignments.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says to every other server that this one is there, again and again.
+pub fn say_so(house: Arc<House>) -> std::io::Result<()> {
+    let others = house.cluster.without(Servers::only(house.me));
+    let say = move || {
+        loop {
+            house.send(others, Said::Here, Context::default());
+            house.flush();
+            std::thread::sleep(SAYS_EVERY);
+        }
+    };
+    std::thread::Builder::new().name("here".to_string()).spawn(say)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_of_a_link_is_known_by_itself() {
+        let (linked, now, peer) = (Linked::default(), Instant::now(), Server(2));
+        let one = Servers::only(peer);
+        assert_eq!((linked.reached(), linked.heard(now)), (Servers::NONE, Servers::NONE));
+        linked.up(peer);
+        assert_eq!((linked.reached(), linked.heard(now)), (one, Servers::NONE));
+        linked.down(peer);
+        linked.hears(peer, now);
+        assert_eq!((linked.reached(), linked.heard(now)), (Servers::NONE, one));
+        linked.gone(peer);
+        assert_eq!(linked.heard(now), Servers::NONE);
+    }
+
+    #[test]
+    fn a_silent_peer_is_not_heard_though_nothing_has_closed() {
+        let (linked, now, peer) = (Linked::default(), Instant::now(), Server(2));
+        linked.hears(peer, now);
+        assert_eq!(linked.heard(now + SAYS_EVERY * 3), Servers::only(peer), "two words may be late");
+        assert_eq!(linked.heard(now + HEARD_FOR), Servers::NONE);
+    }
+
+    #[test]
+    fn a_refusal_is_kept_until_the_link_is_up_or_breaks_otherwise() {
+        let (linked, peer) = (Linked::default(), Server(2));
+        linked.refused(peer, "another folder");
+        assert_eq!(linked.refusals(), [Refusal { server: peer, why: "another folder".to_string() }]);
+        linked.up(peer);
+        assert_eq!(linked.refusals(), []);
+        linked.refused(peer, "another folder");
+        linked.down(peer);
+        assert_eq!((linked.refusals(), linked.reached()), (Vec::new(), Servers::NONE));
+    }
+}

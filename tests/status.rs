@@ -1,0 +1,217 @@
+//! `paxos-client status` asked of real clusters, whole and broken, and compared with a write that is given at once.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use support::{Cluster, await_some, free_address};
+
+const PROTOCOLS: [&str; 3] = ["basic-paxos", "multi-paxos", "two-phase-commit"];
+const PAXOS: [&str; 2] = ["basic-paxos", "multi-paxos"];
+/// A peer of which nothing has come for so long is not heard.
+const HEARD_FOR: Duration = Duration::from_secs(2);
+
+/// What `status` says: its exit code and all of its text.
+fn status(cluster: &Cluster, arguments: &[&str]) -> (i32, String) {
+    let output = cluster.client_tool(&[&["status"], arguments].concat());
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
+/// Waits until all servers answer and `status` is content.
+fn await_writes(cluster: &Cluster) {
+    let (code, text) = status(cluster, &["--await", "30s"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.starts_with("writes OK"), "{text}");
+}
+
+/// Whether a write that is given now succeeds.
+fn can_write(cluster: &Cluster) -> bool {
+    let mut client = cluster.client("writer", 1);
+    client.set_timeout(Duration::from_secs(4));
+    client.put(b"k", b"v").is_ok()
+}
+
+/// Waits until `status` says this, and checks that it is content only if a write succeeds.
+fn says(cluster: &Cluster, words: &[&str]) -> String {
+    let (code, text) = await_some(&format!("{words:?}"), || {
+        let (code, text) = status(cluster, &[]);
+        let is_it = words.iter().all(|word| text.lines().take(2).any(|line| line.contains(word)));
+        if !is_it {
+            eprintln!("not yet: {}", text.lines().take(2).collect::<Vec<_>>().join(" / "));
+        }
+        is_it.then_some((code, text))
+    });
+    let is_ok = text.starts_with("writes OK");
+    assert_eq!(code, i32::from(!is_ok), "{text}");
+    assert_eq!(can_write(cluster), is_ok, "{text}");
+    text
+}
+
+/// The cluster file of a server for whom these others stand where nobody listens.
+fn cut_off_from(cluster: &Cluster, server: u8, others: &[u8]) -> String {
+    let mut text = fs::read_to_string(cluster.file()).unwrap();
+    for other in others {
+        let member = cluster.cluster.members().find(|(one, _)| one.0 == *other).unwrap().1;
+        text = text.replace(&member.peer.to_string(), &free_address().to_string());
+    }
+    let file = cluster.folder.path().join(format!("cluster-of-{server}.toml"));
+    fs::write(&file, text).unwrap();
+    file.to_string_lossy().into_owned()
+}
+
+/// Starts three servers as a whole, and stops them again.
+fn met(arguments: &[&str]) -> Cluster {
+    let mut cluster = Cluster::start(3, arguments);
+    await_writes(&cluster);
+    cluster.kill(&[1, 2, 3]);
+    cluster
+}
+
+#[test]
+fn a_whole_cluster_takes_writes_under_each_protocol_also_when_nobody_asks_for_anything() {
+    let clusters = PROTOCOLS.map(|protocol| Cluster::start(3, &["--protocol", protocol, "--lab", "--fail", "none"]));
+    clusters.iter().for_each(await_writes);
+    // A learner that is down says nothing; its server is there all the same.
+    for cluster in &clusters[..2] {
+        assert!(cluster.client_tool(&["crash", "3.learner"]).status.success());
+    }
+    // Silence must last before it means anything.
+    thread::sleep(HEARD_FOR + HEARD_FOR / 4);
+    for cluster in &clusters[..2] {
+        let text = says(cluster, &["writes OK; 1 more failure tolerated", "not well: server 3: learner down"]);
+        assert!(!text.contains("not linked"), "{text}");
+    }
+    says(&clusters[2], &["writes OK; no failure tolerated (two-phase commit)"]);
+}
+
+#[test]
+fn two_servers_of_which_one_does_not_reach_the_other_take_no_writes() {
+    for protocol in PAXOS {
+        let mut cluster = met(&["--protocol", protocol]);
+        let file = cut_off_from(&cluster, 1, &[2]);
+        cluster.run_with(1, &["--cluster", &file]);
+        cluster.run(2);
+        let why = "server 1 and server 2 are not linked: server 1 does not reach server 2";
+        says(&cluster, &["no writes: no server is linked with the 2 acceptors", why]);
+        // The third one is linked with both.
+        cluster.run(3);
+        says(&cluster, &["writes OK; no more failure tolerated", why]);
+    }
+}
+
+#[test]
+fn servers_whose_peer_ports_are_closed_take_no_writes_though_all_answer() {
+    for protocol in PROTOCOLS {
+        let mut cluster = met(&["--protocol", protocol]);
+        for id in 1..=3 {
+            let others: Vec<u8> = (1..=3).filter(|other| *other != id).collect();
+            let file = cut_off_from(&cluster, id, &others);
+            cluster.run_with(id, &["--cluster", &file]);
+        }
+        let why = "no two servers are linked: server 1 does not reach server 2";
+        says(&cluster, &["no writes: no server is linked with the ", why]);
+        let (code, _) = status(&cluster, &["--await", "200ms"]);
+        assert_eq!(code, 1, "all answer, and that is not enough");
+    }
+}
+
+#[test]
+fn a_server_that_all_others_refuse_does_not_count_and_is_named() {
+    for protocol in PAXOS {
+        let mut cluster = Cluster::start(3, &["--protocol", protocol]);
+        await_writes(&cluster);
+        cluster.kill(&[3]);
+        fs::remove_dir_all(cluster.data(3)).unwrap();
+        cluster.run(3);
+        says(&cluster, &["writes OK; no more failure tolerated", "server 3 is linked with no other: server "]);
+        cluster.kill(&[2]);
+        says(&cluster, &["no writes: 1 of 3 acceptors can vote, and 2 are needed", "server 3: its data folder is new"]);
+    }
+}
+
+#[test]
+fn linked_servers_without_anybody_to_propose_say_so() {
+    for (protocol, word, role) in [
+        ("multi-paxos", "no leader at the moment", "proposer"),
+        ("basic-paxos", "no proposer at the moment", "proposer"),
+        ("two-phase-commit", "no coordinator at the moment", "coordinator"),
+    ] {
+        let cluster = Cluster::start(3, &["--protocol", protocol, "--lab", "--fail", "none"]);
+        await_writes(&cluster);
+        let all = |verb: &str| {
+            for id in 1..=3 {
+                assert!(cluster.client_tool(&[verb, &format!("{id}.{role}")]).status.success());
+            }
+        };
+        all("crash");
+        says(&cluster, &[word, &format!("server 1: {role} down")]);
+        assert_eq!(status(&cluster, &["--await", "200ms"]).0, 1, "all answer, and that is not enough");
+        all("restart");
+        await_writes(&cluster);
+        assert!(can_write(&cluster));
+    }
+}
+
+#[test]
+fn too_few_voters_take_no_writes() {
+    for protocol in PAXOS {
+        let mut cluster = Cluster::start(5, &["--protocol", protocol, "--lab", "--fail", "none"]);
+        await_writes(&cluster);
+        cluster.kill(&[4]);
+        assert!(cluster.client_tool(&["crash", "5.acceptor"]).status.success());
+        says(&cluster, &["writes OK; no more failure tolerated", "no answer from s4; server 5: acceptor down"]);
+        cluster.kill(&[3]);
+        says(&cluster, &["no writes: 2 of 5 acceptors can vote, and 3 are needed: no answer from s3,s4"]);
+        assert!(cluster.client_tool(&["restart", "5.acceptor"]).status.success());
+        says(&cluster, &["writes OK; no more failure tolerated"]);
+    }
+    let mut cluster = Cluster::start(3, &["--protocol", "two-phase-commit"]);
+    await_writes(&cluster);
+    cluster.kill(&[2]);
+    says(&cluster, &["no writes: 2 of 3 participants can vote, and 3 are needed: no answer from s2"]);
+}
+
+#[test]
+fn an_acceptor_that_has_lost_a_checkpoint_does_not_count_until_it_is_mended() {
+    let mut cluster = Cluster::prepare(3, &["--protocol", "multi-paxos"]);
+    let (often, never) = (["--checkpoint-slots", "20"], ["--checkpoint-slots", "1000000"]);
+    cluster.run_with(1, &often);
+    cluster.run_with(2, &never);
+    cluster.run_with(3, &never);
+    cluster.await_all();
+    let mut client = cluster.client("c1", 1);
+    await_some("server 1 has forgotten what its checkpoint holds", || {
+        client.put(b"k", b"v").unwrap();
+        cluster.status(1).filter(|status| status.truncated_below.0 > 20)
+    });
+    cluster.kill(&[1, 2, 3]);
+    fs::remove_dir_all(cluster.data(1).join("checkpoint")).unwrap();
+    cluster.run_with(1, &often);
+    cluster.run_with(2, &never);
+    // What server 1 has forgotten may have been chosen there with another vote than that of server 2.
+    says(&cluster, &["no writes: 1 of 3 acceptors can vote", "server 1: acceptor DAMAGED, it cannot read "]);
+    cluster.run_with(3, &never);
+    says(&cluster, &["writes OK; 1 more failure tolerated"]);
+}
+
+#[test]
+fn programs_hear_the_verdict_its_reason_and_who_reaches_whom() {
+    let mut cluster = Cluster::start(3, &["--protocol", "multi-paxos"]);
+    await_writes(&cluster);
+    let read = || serde_json::from_str::<serde_json::Value>(&status(&cluster, &["-o", "json"]).1).unwrap();
+    let whole = read();
+    assert_eq!((whole["writes"].as_bool(), whole["verdict"].as_str()), (Some(true), Some("writes OK")));
+    assert_eq!((whole["tolerates"].as_u64(), whole["reason"].as_str()), (Some(1), Some("")));
+    let one = &whole["servers"][0];
+    assert_eq!((one["linked"].to_string(), one["hears"].to_string()), ("[2,3]".to_string(), "[2,3]".to_string()));
+    assert!(one["leader"]["server"].is_u64(), "{one}");
+    cluster.kill(&[2, 3]);
+    let broken = serde_json::from_str::<serde_json::Value>(&status(&cluster, &["-o", "json"]).1).unwrap();
+    assert_eq!((broken["writes"].as_bool(), broken["verdict"].as_str()), (Some(false), Some("no writes")));
+    assert_eq!(broken["troubles"][0], "no answer from s2,s3");
+    assert!(broken["says"].as_str().unwrap().ends_with(broken["reason"].as_str().unwrap()), "{broken}");
+}
