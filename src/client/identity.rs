@@ -81,6 +81,8 @@ fn claim(folder: &Path, name: &str, cluster: Servers) -> io::Result<Identity> {
         digest: None,
         promised: None,
         accepted: None,
+        history: None,
+        disk: None,
     };
     trace.line(Draft::new(RoleTag::Client, boot));
     Ok(Identity { name: name.to_string(), trace })

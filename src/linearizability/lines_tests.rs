@@ -306,6 +306,8 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
             steps,
             digest,
             promised,
+            history,
+            disk,
             ..
         } => {
             let (life, applied, accepted) = (Some(2), None, Some(6));
@@ -325,6 +327,8 @@ fn a_cluster_that_had_a_past_is_believed_what_it_holds() {
                 digest,
                 promised,
                 accepted,
+                history,
+                disk,
             }
         }
         other => panic!("{other:?}"),

@@ -31,7 +31,10 @@ mod writer;
 pub use commit_facts::{coordinator, participant};
 pub use event::{Event, EventError};
 pub use facts::{acceptor, fenced, learner, proposer};
-pub use field::{AcceptedSlots, Digest, FieldError, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom, Tries};
+pub use field::{
+    AcceptedSlots, Digest, DiskName, FieldError, HistoryName, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom,
+    Tries,
+};
 pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
 pub use text::Text;
 pub use word::{
