@@ -82,6 +82,8 @@ impl Identity {
             digest: None,
             promised: None,
             accepted: None,
+            history: None,
+            disk: None,
         };
         trace.line(Draft::new(RoleTag::Client, boot));
         Identity { name: name.to_string(), trace }

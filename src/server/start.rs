@@ -23,8 +23,9 @@ use crate::net::{allow_many_sockets, bind};
 use crate::paxos::Quorums;
 use crate::random::Random;
 use crate::role::Server;
+use crate::storage::identity::short_disk;
 use crate::storage::{DataFolder, FolderError};
-use crate::trace::{Context, Digest, Event, MaybeBallot, Process, RestartMode, RoleTag, Text, Trace};
+use crate::trace::{Context, Digest, DiskName, Event, MaybeBallot, Process, RestartMode, RoleTag, Text, Trace};
 
 /// How long the last lines may take to reach the terminal.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -195,6 +196,8 @@ fn tell_boot(house: &House, cluster: &Cluster, folder: &DataFolder, seed: u64) {
         // One that waits for room on its disk has not read it yet.
         promised: knows.then(|| MaybeBallot((shown.promised.round > 0).then_some(shown.promised))),
         accepted: knows.then_some(shown.accepted),
+        history: None,
+        disk: DiskName::new(&short_disk(folder.storage_id())),
     };
     let why = (restart == RestartMode::Lost).then(|| {
         "UNSAFE: a restarted acceptor forgets what it promised and accepted; for demonstration only".to_string()

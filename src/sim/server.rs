@@ -29,8 +29,10 @@ use crate::server::house::{Cause, is_routine};
 use crate::server::lines;
 use crate::server::mailbox::{Lost, Mail};
 use crate::storage::disk::MemoryFiles;
-use crate::storage::identity::Identity;
-use crate::trace::{Context, Digest, Draft, Event as LineEvent, MaybeBallot, RestartMode, RoleTag, Text, Trace};
+use crate::storage::identity::{Identity, short_disk};
+use crate::trace::{
+    Context, Digest, DiskName, Draft, Event as LineEvent, MaybeBallot, RestartMode, RoleTag, Text, Trace,
+};
 use crate::two_phase_commit::{self, Coordinator, Participant};
 
 /// What goes over a link before anything else: who is there.
@@ -539,6 +541,8 @@ impl SimServer {
                 digest: self.applied().map(|(_, digest)| Digest(digest)),
                 promised: Some(MaybeBallot(promised)),
                 accepted: acceptor.map(|role| role.accepted().len() as u64),
+                history: None,
+                disk: DiskName::new(&short_disk(process.identity.storage_id())),
             },
         );
     }

@@ -398,6 +398,12 @@ pub fn describe(bytes: &[u8]) -> Result<Described, IdentityError> {
     Ok(Described { text, storage })
 }
 
+/// A data folder's name in lines and on the terminal. The storage id itself is what a peer knows it by, and is told to
+/// nobody else.
+pub fn short_disk(storage: u64) -> String {
+    format!("{:04x}", xxhash_rust::xxh3::xxh3_64(&storage.to_le_bytes()) >> 48)
+}
+
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
     move |source| IdentityError::Io { doing, source }
 }

@@ -8,7 +8,9 @@ use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::event::Event;
-use super::field::{AcceptedSlots, Digest, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, Tries};
+use super::field::{
+    AcceptedSlots, Digest, DiskName, HistoryName, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, Tries,
+};
 use super::line::{Line, LineId, Process, RoleTag, clean_label, clean_why};
 use super::text::Text;
 use super::word::{
@@ -112,6 +114,8 @@ made_of! {
     SlotFrom: Slot => SlotFrom;
     MaybeBallot: Option<Ballot> => MaybeBallot;
     Digest: u64 => Digest;
+    DiskName: u64 => |name| DiskName(name as u16);
+    HistoryName: Option<u32> => HistoryName;
     Millis: u64 => |micros| Duration::from_micros(micros).into();
     Seconds: u64 => |millis| Duration::from_millis(millis).into();
     SocketAddr: (u64, u32) => |(ip, port)| match ip % 2 {

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use log::Level;
 
 use super::field::{
-    AcceptedSlots, Digest, Field, FieldError, Fields, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, Tries,
+    AcceptedSlots, Digest, DiskName, Field, FieldError, Fields, HistoryName, MaybeBallot, Millis, Nacks, Seconds,
+    SlotFrom, Tries,
 };
 use super::text::Text;
 use super::word::{
@@ -347,6 +348,10 @@ events! {
         promised: Option<MaybeBallot>,
         /// In how many slots the acceptor has accepted a value.
         accepted: Option<u64>,
+        /// Which log its state is of, in short; `none` if nothing was ever applied.
+        history: Option<HistoryName>,
+        /// The name of its data folder: another one stands for another folder.
+        disk: Option<DiskName>,
     }
     /// A process ends.
     Stop = "STOP", Info, rare {

@@ -215,6 +215,45 @@ impl Word for MaybeBallot {
     }
 }
 
+/// The name of a data folder, as lines and people have it: `81c2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskName(pub u16);
+
+impl Word for DiskName {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        write!(to, "{:04x}", self.0)
+    }
+
+    fn parse(text: &str) -> Option<DiskName> {
+        u16::from_str_radix(text, 16).ok().map(DiskName)
+    }
+}
+
+impl DiskName {
+    /// The one that is written so.
+    pub fn new(text: &str) -> Option<DiskName> {
+        Word::parse(text)
+    }
+}
+
+/// Which log a state is of, in short: `3f9a12c4`; `none` if nothing was ever applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryName(pub Option<u32>);
+
+impl Word for HistoryName {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(to, "{name:08x}"),
+            None => to.write_str("none"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<HistoryName> {
+        let name = if text == "none" { None } else { Some(u32::from_str_radix(text, 16).ok()?) };
+        Some(HistoryName(name))
+    }
+}
+
 /// What an acceptor reports as accepted: `7@3.1,8@2.4`; after so many only how many more, with a fingerprint of all of
 /// them: `+12#9f3a12c45e07d211`; or `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]

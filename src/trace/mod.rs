@@ -17,6 +17,7 @@ mod event;
 pub mod exchange;
 mod facts;
 mod field;
+pub mod histories;
 mod line;
 pub mod paint;
 pub mod parse;
@@ -31,7 +32,10 @@ mod writer;
 pub use commit_facts::{coordinator, participant};
 pub use event::{Event, EventError};
 pub use facts::{acceptor, fenced, learner, proposer};
-pub use field::{AcceptedSlots, Digest, FieldError, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom, Tries};
+pub use field::{
+    AcceptedSlots, Digest, DiskName, FieldError, HistoryName, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom,
+    Tries,
+};
 pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
 pub use text::Text;
 pub use word::{
