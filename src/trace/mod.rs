@@ -21,6 +21,7 @@ mod line;
 pub mod paint;
 pub mod parse;
 pub mod report;
+mod sink;
 pub mod story;
 mod terminal;
 mod text;
@@ -33,6 +34,7 @@ pub use event::{Event, EventError};
 pub use facts::{acceptor, fenced, learner, proposer};
 pub use field::{AcceptedSlots, Digest, FieldError, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom, Tries};
 pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
+pub use sink::Bound;
 pub use text::Text;
 pub use word::{
     Applied, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status, Told, Voted,
