@@ -1,5 +1,6 @@
 //! Sockets: frames with a checksum and a deadline, the handshake, and the links between servers.
 
+mod dial;
 mod frame;
 mod handshake;
 mod link;
@@ -7,6 +8,7 @@ mod listener;
 mod status_json;
 mod wire;
 
+pub use dial::{dial, refuse_oneself};
 pub use frame::{
     CLIENT_FRAME_MAX_BYTES, FrameError, FrameReader, PEER_FRAME_MAX_BYTES, frame, frame_into, unframe, write_before,
     write_now,
