@@ -294,6 +294,7 @@ impl Connection {
             }
             // As long as nobody is at the other end, it has no name.
             if self.stream().peer_addr().is_ok() {
+                crate::net::refuse_oneself(self.stream()).map_err(not_connected)?;
                 self.stage = Stage::ShakingHands;
             }
         }

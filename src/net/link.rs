@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use super::dial::dial;
 use super::frame::write_now;
 use super::handshake::{HandshakeError, Hello, greet};
 
@@ -190,7 +191,7 @@ impl<W: Watcher> Keeper<W> {
     }
 
     fn connect(&mut self) -> Result<TcpStream, HandshakeError> {
-        let stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
+        let stream = dial(self.address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         let storage = greet(&stream, &self.hello)?;
         self.watcher.check(storage).map_err(HandshakeError::Refused)?;

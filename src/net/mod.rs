@@ -1,5 +1,6 @@
 //! Sockets: frames with a checksum and a deadline, the handshake, and the links between servers.
 
+mod dial;
 mod frame;
 mod handshake;
 mod link;
@@ -8,6 +9,7 @@ mod status_json;
 mod verdict;
 mod wire;
 
+pub use dial::{dial, refuse_oneself};
 pub use frame::{
     CLIENT_FRAME_MAX_BYTES, FrameError, FrameReader, PEER_FRAME_MAX_BYTES, frame, frame_into, unframe, write_before,
     write_now,
@@ -16,7 +18,7 @@ pub use handshake::{
     Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, greet, greeting, preamble, turn_away,
 };
 pub use link::{Link, LinkState, Watcher};
-pub use listener::{Connections, allow_many_sockets, bind, listen};
+pub use listener::{BindError, Connections, allow_many_sockets, bind, check_free, listen};
 pub use verdict::{Verdict, Writes};
 pub use wire::{
     ClientReply, ClientRequest, DoubtStatus, Envelope, EnvelopeOf, IN_DOUBT_SHOWN, LeaderStatus, Newcomer, Refusal,

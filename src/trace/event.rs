@@ -362,6 +362,11 @@ events! {
         /// Why, in a word.
         cause: Text,
     }
+    /// A process goes on in a new log file: the one before has been moved away.
+    Reopen = "REOPEN", Info, rare {
+        /// What it was told by.
+        cause: Text,
+    }
     /// A proposer hands a command to the leader that it hears.
     Forward = "FORWARD", Info, step {
         /// The leader's ballot.

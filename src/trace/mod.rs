@@ -22,6 +22,7 @@ mod line;
 pub mod paint;
 pub mod parse;
 pub mod report;
+mod sink;
 pub mod story;
 mod terminal;
 mod text;
@@ -37,6 +38,7 @@ pub use field::{
     Tries,
 };
 pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
+pub use sink::Bound;
 pub use text::Text;
 pub use word::{
     Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status,

@@ -5,8 +5,7 @@
 //! line says how many are missing.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,6 +17,7 @@ use log::{Level, Log, Metadata, Record};
 
 use super::event::Event;
 use super::line::{Context, Line, LineId, Process, RoleTag, clean_label, clean_why};
+use super::sink::{Bound, LogFile, Nowhere, SharedFile, Sink};
 use super::terminal::Terminal;
 
 /// A line that has no number and no time yet.
@@ -111,22 +111,26 @@ impl Trace {
     /// Appends to a file, and with `terminal` shows the same lines on stderr. `RUST_LOG` filters both; a line that it
     /// takes away has no number.
     pub fn to_file(process: Process, path: &Path, terminal: bool) -> io::Result<Trace> {
+        Trace::to_bounded_file(process, path, None, terminal)
+    }
+
+    /// As [`Trace::to_file`]; with a bound, files that have become long make way for new ones.
+    pub fn to_bounded_file(process: Process, path: &Path, bound: Option<Bound>, terminal: bool) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
         let terminal = terminal.then(Terminal::stderr).transpose()?;
-        Ok(Trace::open(process, Sink::append_to(path)?, &filter, Arc::new(Timestamp::now), terminal))
+        Ok(Trace::open(process, Sink::new(LogFile::open(path, bound)?), &filter, Arc::new(Timestamp::now), terminal))
     }
 
     /// Appends to a file that other processes append to at the same time, each under a name of its own.
     pub fn to_shared_file(process: Process, path: &Path) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
-        let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
-        Ok(Trace::open(process, Sink::new(SharedFile(file), 0), &filter, Arc::new(Timestamp::now), None))
+        Ok(Trace::open(process, Sink::new(SharedFile::open(path)?), &filter, Arc::new(Timestamp::now), None))
     }
 
     /// Shows the lines on stderr and keeps them nowhere; `RUST_LOG` filters.
     pub fn to_terminal(process: Process) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
-        Ok(Trace::open(process, Sink::new(Nowhere, 0), &filter, Arc::new(Timestamp::now), Some(Terminal::stderr()?)))
+        Ok(Trace::open(process, Sink::new(Nowhere), &filter, Arc::new(Timestamp::now), Some(Terminal::stderr()?)))
     }
 
     /// Keeps the lines in memory, for [`Trace::text`].
@@ -136,7 +140,7 @@ impl Trace {
 
     /// As [`Trace::to_memory`], by this clock.
     pub fn to_memory_at(process: Process, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Trace {
-        Trace::open(process, Sink::new(Vec::new(), 0), "", Arc::new(clock), None)
+        Trace::open(process, Sink::new(Vec::new()), "", Arc::new(clock), None)
     }
 
     fn open(process: Process, sink: Sink, filter: &str, clock: Clock, terminal: Option<Terminal>) -> Trace {
@@ -207,7 +211,15 @@ impl Trace {
     /// What a trace in memory holds; empty for others.
     pub fn text(&self) -> String {
         let Some(shared) = &self.shared else { return String::new() };
-        String::from_utf8_lossy(lock(&shared.sink).medium.bytes()).into_owned()
+        String::from_utf8_lossy(lock(&shared.sink).bytes()).into_owned()
+    }
+
+    /// Goes on in the file that has the name now: whoever keeps log files has moved the old one away.
+    pub fn reopen(&self) -> io::Result<()> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        // Not between a group and the question whether it was taken.
+        let _numbering = lock(&shared.numbering);
+        lock(&shared.sink).reopen()
     }
 
     /// Every group of lines from now on, each behind the number of lines that were lost before it because nobody took
@@ -309,7 +321,7 @@ impl Shared {
     fn hand_over(&self, first: &Draft, text: &str) -> bool {
         let (level, target) = (first.event.level(), target(first.role));
         self.logger.log(&Record::builder().args(format_args!("{text}")).level(level).target(target).build());
-        !lock(&self.sink).torn
+        !lock(&self.sink).has_refused()
     }
 }
 
@@ -342,155 +354,6 @@ fn target(role: RoleTag) -> &'static str {
 /// What a thread that panicked left behind is whole: every change under these locks is one assignment.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where lines end up: bytes that grow at their end, and can be cut back.
-trait Medium: Send {
-    /// Adds bytes at the end, in one write if the medium takes them whole.
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
-
-    /// Keeps only so many bytes.
-    fn cut(&mut self, length: u64) -> io::Result<()>;
-
-    /// The bytes, if they are in memory.
-    fn bytes(&self) -> &[u8];
-}
-
-impl Medium for File {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
-    }
-
-    fn cut(&mut self, length: u64) -> io::Result<()> {
-        self.set_len(length)
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &[]
-    }
-}
-
-/// A file of several processes. One at a time adds a group to it, behind the last whole line: half a line is what somebody
-/// left who was killed while he wrote.
-struct SharedFile(File);
-
-impl SharedFile {
-    fn append_locked(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let length = self.0.metadata()?.len();
-        let whole = end_of_last_line(&mut self.0, length)?;
-        if whole < length {
-            self.0.set_len(whole)?;
-        }
-        self.0.write_all(bytes).or_else(|error| self.0.set_len(whole).and(Err(error)))
-    }
-}
-
-impl Medium for SharedFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.lock()?;
-        let appended = self.append_locked(bytes);
-        self.0.unlock().and(appended)
-    }
-
-    fn cut(&mut self, _length: u64) -> io::Result<()> {
-        // It holds whole groups only, and those behind may be of others.
-        Ok(())
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &[]
-    }
-}
-
-impl Medium for Vec<u8> {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn cut(&mut self, length: u64) -> io::Result<()> {
-        self.truncate(length as usize);
-        Ok(())
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-}
-
-/// Keeps nothing: only the terminal shows the lines.
-struct Nowhere;
-
-impl Medium for Nowhere {
-    fn append(&mut self, _bytes: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn cut(&mut self, _length: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &[]
-    }
-}
-
-/// A medium that holds whole groups of lines only.
-struct Sink {
-    medium: Box<dyn Medium>,
-    /// So many bytes of it are whole groups.
-    whole: u64,
-    /// The last group was not taken; a part of it may stand behind the whole ones.
-    torn: bool,
-}
-
-impl Sink {
-    fn new(medium: impl Medium + 'static, whole: u64) -> Sink {
-        Sink { medium: Box::new(medium), whole, torn: false }
-    }
-
-    /// Opens a file for more lines. Half a line at its end, which a kill or a full disk can leave, is cut off: the next
-    /// line must begin on its own.
-    fn append_to(path: &Path) -> io::Result<Sink> {
-        let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
-        let length = file.metadata()?.len();
-        let whole = end_of_last_line(&mut file, length)?;
-        if whole < length {
-            file.set_len(whole)?;
-        }
-        Ok(Sink::new(file, whole))
-    }
-
-    /// Takes a group, or nothing of it.
-    fn take(&mut self, group: &[u8]) {
-        if self.torn && self.medium.cut(self.whole).is_err() {
-            return;
-        }
-        self.torn = self.medium.append(group).is_err();
-        if self.torn {
-            // Should this fail, the next group tries again before it is written.
-            let _ = self.medium.cut(self.whole);
-        } else {
-            self.whole += group.len() as u64;
-        }
-    }
-}
-
-/// How many bytes of the file are whole lines.
-fn end_of_last_line(file: &mut File, length: u64) -> io::Result<u64> {
-    let mut end = length;
-    let mut block = [0; 4_096];
-    while end > 0 {
-        let start = end.saturating_sub(block.len() as u64);
-        let block = &mut block[..(end - start) as usize];
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(block)?;
-        if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
 }
 
 /// The logger's way to the sink. It never fails: who wrote asks the sink how it went.

@@ -1,11 +1,13 @@
 //! Numbers, groups, faults of the file, filters and the terminal.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc;
 use std::thread;
 
+use super::super::sink::Medium;
 use super::*;
 use crate::paxos::{Ballot, Slot};
 use crate::role::Server;
@@ -40,7 +42,7 @@ fn dropped() -> Draft {
 }
 
 fn open(medium: impl Medium + 'static, filter: &str, terminal: Option<Terminal>) -> Trace {
-    Trace::open(s1(), Sink::new(medium, 0), filter, Arc::new(Timestamp::now), terminal)
+    Trace::open(s1(), Sink::new(medium), filter, Arc::new(Timestamp::now), terminal)
 }
 
 #[test]
@@ -128,6 +130,10 @@ impl Medium for FullDisk {
         if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
+    fn length(&self) -> u64 {
+        self.bytes.length()
+    }
+
     fn cut(&mut self, length: u64) -> io::Result<()> {
         if std::mem::take(&mut self.cut_fails) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -154,11 +160,11 @@ fn lines_that_a_full_disk_refused_are_one_lost_line_and_no_gap() {
 
 #[test]
 fn while_the_torn_end_cannot_be_cut_nothing_is_written_behind_it() {
-    let mut sink = Sink::new(FullDisk::new(&[(true, true), (false, false)]), 0);
+    let mut sink = Sink::new(FullDisk::new(&[(true, true), (false, false)]));
     sink.take(b"0123456789\n");
-    assert_eq!((sink.torn, sink.medium.bytes()), (true, b"01234".as_slice()), "the cut failed");
+    assert_eq!((sink.has_refused(), sink.bytes()), (true, b"01234".as_slice()), "the cut failed");
     sink.take(b"whole\n");
-    assert_eq!((sink.torn, sink.medium.bytes()), (false, b"whole\n".as_slice()));
+    assert_eq!((sink.has_refused(), sink.bytes()), (false, b"whole\n".as_slice()));
 }
 
 #[test]

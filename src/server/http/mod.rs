@@ -11,6 +11,7 @@
 //! | `GET /feed` | the lines of this server alone, for the other servers |
 //! | `GET /status` | how the server is, as JSON |
 //! | `GET /metrics` | the same for Prometheus |
+//! | `HEAD` of these | the head of the answer |
 //! | `POST /crash?role=3.acceptor`, `/restart?role=3.acceptor` | in lab mode: a role dies, or lives again |
 
 mod answers;
@@ -29,7 +30,7 @@ use serde_json::json;
 use super::clients::FrontDesk;
 use super::peers::tell_trouble;
 use super::supervisor::Order;
-use crate::net::{Connections, listen};
+use crate::net::{Connections, dial, listen};
 use crate::paxos::RoleName;
 use crate::role::Server;
 use crate::trace::timeline;
@@ -93,34 +94,34 @@ impl Window {
     /// One connection, one request.
     fn answer(&self, stream: &TcpStream) {
         let answered = stream.set_write_timeout(Some(TAKE)).and_then(|()| match request::read(stream)? {
-            Some(Ok(request)) => self.take(&request, stream),
-            Some(Err(refusal)) => refuse(stream, &refusal).and_then(|()| linger(stream)),
+            Some(Ok(request)) => self.take(&request, &Caller { stream, wants_body: request.method != "HEAD" }),
+            Some(Err(refusal)) => Caller { stream, wants_body: true }.refuse(&refusal).and_then(|()| linger(stream)),
             None => Ok(()),
         });
         // A viewer that has gone is no news.
         let _ = answered;
     }
 
-    fn take(&self, request: &Request, stream: &TcpStream) -> io::Result<()> {
+    fn take(&self, request: &Request, caller: &Caller<'_>) -> io::Result<()> {
         if let Err(refusal) = request.check_caller(self.address) {
-            return refuse(stream, &refusal);
+            return caller.refuse(&refusal);
         }
         let path = request.path.as_str();
         let is_change = matches!(path, "/crash" | "/restart");
-        if !is_change && request.method != "GET" {
-            return refuse(stream, &(405, "only GET is answered here".to_string()));
+        if !is_change && !matches!(request.method.as_str(), "GET" | "HEAD") {
+            return caller.refuse(&(405, "only GET and HEAD are answered here".to_string()));
         }
         match path {
-            "/" => say(stream, "text/html", &self.page()),
-            "/events" => self.watch(stream),
-            "/feed" => self.feed(stream),
-            "/status" => say(stream, "application/json", &format!("{}\n", self.desk.status().to_json())),
-            "/metrics" => say(stream, "text/plain", &answers::metrics(&self.desk.status(), &self.feed)),
+            "/" => caller.say("text/html", &self.page()),
+            "/events" => self.watch(caller),
+            "/feed" => self.feed(caller),
+            "/status" => caller.say("application/json", &format!("{}\n", self.desk.status().to_json())),
+            "/metrics" => caller.say("text/plain", &answers::metrics(&self.desk.status(), &self.feed)),
             "/crash" | "/restart" => match self.order(request) {
-                Ok(done) => say(stream, "application/json", &done),
-                Err(refusal) => refuse(stream, &refusal),
+                Ok(done) => caller.say("application/json", &done),
+                Err(refusal) => caller.refuse(&refusal),
             },
-            _ => refuse(stream, &(404, "there is /, /events, /status and /metrics".to_string())),
+            _ => caller.refuse(&(404, "there is /, /events, /status and /metrics".to_string())),
         }
     }
 
@@ -138,12 +139,16 @@ impl Window {
     }
 
     /// Tells a browser every line there is, and each that comes.
-    fn watch(&self, mut stream: &TcpStream) -> io::Result<()> {
+    fn watch(&self, caller: &Caller<'_>) -> io::Result<()> {
         let _seat = self.feed.sit();
         if self.feed.viewers() > VIEWERS_MAX {
-            return refuse(stream, &(503, format!("{VIEWERS_MAX} watch already; try another server")));
+            return caller.refuse(&(503, format!("{VIEWERS_MAX} watch already; try another server")));
         }
-        stream.write_all(format!("{}\r\nretry: 1000\n\n", answers::head(200, "text/event-stream")).as_bytes())?;
+        if !caller.begin("text/event-stream")? {
+            return Ok(());
+        }
+        let mut stream = caller.stream;
+        stream.write_all(b"retry: 1000\n\n")?;
         let (mut next, mut change) = (self.feed.beginning(), 0);
         loop {
             let batch = self.feed.take(next, change, STILL_HERE);
@@ -154,8 +159,11 @@ impl Window {
     }
 
     /// Tells another server the lines of this one.
-    fn feed(&self, mut stream: &TcpStream) -> io::Result<()> {
-        stream.write_all(format!("{}\r\n", answers::head(200, "text/plain")).as_bytes())?;
+    fn feed(&self, caller: &Caller<'_>) -> io::Result<()> {
+        if !caller.begin("text/plain")? {
+            return Ok(());
+        }
+        let mut stream = caller.stream;
         let (mut next, mut change) = (self.feed.beginning(), 0);
         loop {
             let batch = self.feed.take(next, change, STILL_HERE);
@@ -198,7 +206,7 @@ impl Window {
         let address = address.ok_or((404, format!("the cluster file names no http address of server {}", server.0)))?;
         let Request { path, query, .. } = request;
         let call = || -> io::Result<String> {
-            let mut stream = TcpStream::connect_timeout(&address, PASS_ON)?;
+            let mut stream = dial(address, PASS_ON)?;
             stream.set_read_timeout(Some(PASS_ON))?;
             stream.set_write_timeout(Some(PASS_ON))?;
             let head = format!("POST {path}?{query} HTTP/1.1\r\nHost: {address}\r\n{LAB_FIELD}: yes\r\n\r\n");
@@ -256,12 +264,34 @@ fn linger(stream: &TcpStream) -> io::Result<()> {
     io::copy(&mut stream.take(LINGER_MAX_BYTES), &mut io::sink()).map(drop)
 }
 
-fn say(mut stream: &TcpStream, kind: &str, body: &str) -> io::Result<()> {
-    stream.write_all(answers::answer(200, kind, body).as_bytes())
+/// Who has asked something. Asked with HEAD, an answer is its head.
+struct Caller<'a> {
+    stream: &'a TcpStream,
+    wants_body: bool,
 }
 
-fn refuse(mut stream: &TcpStream, (status, sentence): &Refusal) -> io::Result<()> {
-    stream.write_all(answers::answer(*status, "text/plain", &format!("{sentence}\n")).as_bytes())
+impl Caller<'_> {
+    fn say(&self, kind: &str, body: &str) -> io::Result<()> {
+        self.answer(200, kind, body)
+    }
+
+    fn refuse(&self, (status, sentence): &Refusal) -> io::Result<()> {
+        self.answer(*status, "text/plain", &format!("{sentence}\n"))
+    }
+
+    fn answer(&self, status: u16, kind: &str, body: &str) -> io::Result<()> {
+        let answer = answers::answer(status, kind, body);
+        let length = if self.wants_body { answer.len() } else { answer.len() - body.len() };
+        let mut stream = self.stream;
+        stream.write_all(&answer.as_bytes()[..length])
+    }
+
+    /// Begins an answer without an end; false if its head is all that is wanted.
+    fn begin(&self, kind: &str) -> io::Result<bool> {
+        let mut stream = self.stream;
+        stream.write_all(format!("{}\r\n", answers::head(200, kind)).as_bytes())?;
+        Ok(self.wants_body)
+    }
 }
 
 #[cfg(test)]
@@ -277,6 +307,27 @@ mod tests {
         assert_eq!(events(&Batch::default()), ":\n\n");
         let hearing = Some([(Server(2), Hearing::Gone)].into());
         assert_eq!(events(&Batch { hearing, ..Batch::default() }), "event: hearing\ndata: {\"2\":\"gone\"}\n\n:\n\n");
+    }
+
+    #[test]
+    fn who_asks_with_head_gets_the_head_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let told = |wants_body, tell: &dyn Fn(&Caller<'_>)| {
+            let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (far, _) = listener.accept().unwrap();
+            tell(&Caller { stream: &far, wants_body });
+            drop(far);
+            let mut text = String::new();
+            near.read_to_string(&mut text).unwrap();
+            text
+        };
+        let say = |caller: &Caller<'_>| caller.say("text/plain", "a body").unwrap();
+        assert_eq!(format!("{}a body", told(false, &say)), told(true, &say));
+        assert!(told(false, &say).contains("Content-Length: 6\r\n"));
+        let refuse = |caller: &Caller<'_>| caller.refuse(&(404, "nothing".to_string())).unwrap();
+        assert!(told(false, &refuse).ends_with("\r\n\r\n") && told(true, &refuse).ends_with("\r\n\r\nnothing\n"));
+        let begin = |caller: &Caller<'_>| assert_eq!(caller.begin("text/plain").unwrap(), caller.wants_body);
+        assert_eq!(told(false, &begin), told(true, &begin));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Hears the lines of the other servers, while somebody watches here: a thread a peer, which asks that server's own page.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use super::feed::{Feed, Hearing, Item};
+use crate::net::dial;
 use crate::role::Server;
 use crate::trace::Line;
 
@@ -39,7 +40,7 @@ pub fn start(peer: Server, address: SocketAddr, feed: Arc<Feed>) -> io::Result<(
 
 /// One connection, until it breaks or nobody watches any more.
 fn hear(peer: Server, address: SocketAddr, feed: &Feed, last: &mut Option<(u32, u64)>) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, CALL)?;
+    let mut stream = dial(address, CALL)?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(CALL))?;
     stream.write_all(format!("GET /feed HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes())?;

@@ -10,6 +10,8 @@ const HEAD_MAX_BYTES: usize = 8 << 10;
 const FIELDS_MAX: usize = 64;
 /// Its head must be there after so long, as a whole.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// So much of a wrong Host is repeated.
+const HOST_SHOWN_CHARS: usize = 80;
 /// What a request that changes something must carry: a page of another site cannot, unless this server allows it.
 pub const LAB_FIELD: &str = "x-paxos-lab";
 
@@ -91,7 +93,15 @@ impl Request {
     pub fn check_caller(&self, bound: SocketAddr) -> Result<(), Refusal> {
         let host = self.host.as_deref().unwrap_or_default();
         if !is_own(host, bound) {
-            return Err((421, format!("the Host must be {bound}, as in http://{bound}/")));
+            let address = match bound.ip().is_unspecified() {
+                true => format!("http://ADDRESS:{}/, where ADDRESS is a number of this machine", bound.port()),
+                false => format!("http://{bound}/"),
+            };
+            let sentence = format!(
+                "this server is not asked by the name in '{}': anybody could point a name here. Ask {address}",
+                host.chars().take(HOST_SHOWN_CHARS).filter(|c| c.is_ascii_graphic()).collect::<String>()
+            );
+            return Err((421, sentence));
         }
         match &self.origin {
             Some(origin) if origin.strip_prefix("http://") != Some(host) => {
@@ -124,7 +134,9 @@ impl Request {
 /// Whether a Host names the address that was bound. Where that is every address of the machine, any of them will do, as
 /// long as it is a number: names can be pointed here by anybody.
 fn is_own(host: &str, bound: SocketAddr) -> bool {
-    if host == bound.to_string() || (bound.ip().is_loopback() && host == format!("localhost:{}", bound.port())) {
+    // Browsers take `localhost` for this machine, whatever a name server says.
+    let is_local = bound.ip().is_loopback() || bound.ip().is_unspecified();
+    if host == bound.to_string() || (is_local && host.eq_ignore_ascii_case(&format!("localhost:{}", bound.port()))) {
         return true;
     }
     bound.ip().is_unspecified()
@@ -169,6 +181,10 @@ mod tests {
             assert!(!check(host, "127.0.0.1:7301"), "{host}");
         }
         assert!(check("192.168.1.5:7301", "0.0.0.0:7301") && !check("evil.example:7301", "0.0.0.0:7301"));
+        assert!(check("localhost:7301", "0.0.0.0:7301") && check("LocalHost:7301", "127.0.0.1:7301"));
+        let named = of("GET / HTTP/1.1\r\nHost: box.lan:7301\r\n\r\n").unwrap();
+        let (status, sentence) = named.check_caller(bound()).unwrap_err();
+        assert!(status == 421 && sentence.contains("box.lan") && sentence.contains("http://127.0.0.1:7301/"));
         assert!(of("GET / HTTP/1.1\r\n\r\n").unwrap().check_caller(bound()).is_err(), "no Host at all");
     }
 

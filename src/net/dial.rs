@@ -1,0 +1,54 @@
+//! Dialling: a connection to an address, and never one to oneself.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+/// Connects within so long.
+pub fn dial(address: SocketAddr, within: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, within)?;
+    refuse_oneself(&stream)?;
+    Ok(stream)
+}
+
+/// Refuses a connection whose two ends are one socket. Where nobody listens, the system may give a caller that very port as
+/// its own, and a socket that calls itself is answered. It would keep the port from the server that is to come back, and so
+/// would the memory of its end: the connection is reset, which leaves none.
+pub fn refuse_oneself(stream: &TcpStream) -> io::Result<()> {
+    if stream.local_addr()? != stream.peer_addr()? {
+        return Ok(());
+    }
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+    Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_to_oneself_is_refused_and_leaves_the_port_free() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        let address = socket.local_addr().unwrap();
+        socket.connect(&address).unwrap();
+        let stream = TcpStream::from(socket);
+        assert_eq!(stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        let address = stream.local_addr().unwrap();
+        assert_eq!(refuse_oneself(&stream).unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        drop(stream);
+        TcpListener::bind(address).expect("a server can take the port at once");
+    }
+
+    #[test]
+    fn a_connection_to_somebody_else_is_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        dial(listener.local_addr().unwrap(), Duration::from_secs(5)).unwrap();
+    }
+}

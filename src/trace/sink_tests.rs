@@ -1,0 +1,137 @@
+//! Files that are moved away, emptied, or become too long.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+struct Place {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Place {
+    fn new() -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("server-1.log");
+        Place { _folder: folder, path }
+    }
+
+    fn open(&self, bound: Option<Bound>) -> Sink {
+        Sink::new(LogFile::open(&self.path, bound).unwrap())
+    }
+
+    /// The text of `server-1.log` with this suffix, if there is one.
+    fn text(&self, suffix: &str) -> Option<String> {
+        fs::read_to_string(format!("{}{suffix}", self.path.display())).ok()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path.parent().unwrap()).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+const TWO_LINES: Bound = Bound { file_bytes: 12, keep: 2 };
+
+#[test]
+fn a_file_that_is_long_makes_way_and_the_oldest_go() {
+    let place = Place::new();
+    let mut sink = place.open(Some(TWO_LINES));
+    sink.take(b"longer than the bound\n");
+    assert_eq!(place.names(), ["server-1.log"], "no empty file makes way");
+    for group in ["1\n2\n3\n", "4 and\n", "5 and 6\n", "7\n", "longer than the bound\n", "8\n"] {
+        sink.take(group.as_bytes());
+        assert!(!sink.has_refused());
+    }
+    assert_eq!(place.text("").unwrap(), "8\n");
+    assert_eq!(place.text(".1").unwrap(), "longer than the bound\n", "a group is never cut in two");
+    assert_eq!(place.text(".2").unwrap(), "5 and 6\n7\n");
+    assert_eq!(place.names(), ["server-1.log", "server-1.log.1", "server-1.log.2"]);
+}
+
+#[test]
+fn fewer_files_are_kept_when_the_bound_says_so() {
+    let place = Place::new();
+    for keep in [5, 2] {
+        let mut sink = place.open(Some(Bound { keep, ..TWO_LINES }));
+        (0..8).for_each(|n| sink.take(format!("line {n} of {keep}\n").as_bytes()));
+    }
+    assert_eq!(place.names(), ["server-1.log", "server-1.log.1", "server-1.log.2"]);
+}
+
+#[test]
+fn a_bound_holds_for_what_an_earlier_life_wrote() {
+    let place = Place::new();
+    place.open(None).take(b"an earlier life\n");
+    place.open(Some(TWO_LINES)).take(b"new\n");
+    assert_eq!((place.text("").unwrap(), place.text(".1").unwrap()), ("new\n".into(), "an earlier life\n".into()));
+}
+
+#[test]
+fn lines_go_on_in_the_old_file_if_no_new_one_can_be_had() {
+    let place = Place::new();
+    let mut sink = place.open(Some(TWO_LINES));
+    sink.take(b"the first\n");
+    // Where the new file would be made there is a folder.
+    let in_the_way = place.path.with_extension("log.new");
+    fs::create_dir(&in_the_way).unwrap();
+    sink.take(b"the second\n");
+    assert!(!sink.has_refused());
+    assert_eq!(place.text("").unwrap(), "the first\nthe second\n");
+    fs::remove_dir(&in_the_way).unwrap();
+    sink.take(b"the third\n");
+    assert_eq!(place.text("").unwrap(), "the third\n");
+    assert_eq!(place.text(".1").unwrap(), "the first\nthe second\n");
+}
+
+#[test]
+fn after_a_move_the_lines_go_on_under_the_name() {
+    let place = Place::new();
+    let mut sink = place.open(None);
+    sink.take(b"before\n");
+    fs::rename(&place.path, place.path.with_extension("moved")).unwrap();
+    sink.take(b"still there\n");
+    sink.reopen().unwrap();
+    sink.take(b"after\n");
+    assert_eq!(place.text("").unwrap(), "after\n");
+    assert_eq!(fs::read_to_string(place.path.with_extension("moved")).unwrap(), "before\nstill there\n");
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_again_leaves_the_old_one_in_use() {
+    let place = Place::new();
+    let mut sink = place.open(None);
+    let moved = place.path.with_extension("moved");
+    fs::rename(&place.path, &moved).unwrap();
+    fs::create_dir(&place.path).unwrap();
+    assert!(sink.reopen().is_err());
+    sink.take(b"a line\n");
+    assert_eq!(fs::read_to_string(moved).unwrap(), "a line\n");
+}
+
+#[test]
+fn a_file_that_others_have_emptied_is_not_filled_with_zeros() {
+    let place = Place::new();
+    let mut sink = place.open(None);
+    sink.take(b"a line that was copied away\n");
+    fs::write(&place.path, "").unwrap();
+    sink.take(b"short\n");
+    // What a write does that fails when nothing of it is on the disk.
+    let mut file = LogFile::open(&place.path, None).unwrap();
+    file.cut(1_000).unwrap();
+    assert_eq!(place.text("").unwrap(), "short\n");
+}
+
+#[test]
+fn a_new_file_is_for_this_user_alone() {
+    let place = Place::new();
+    let mut sink = place.open(Some(TWO_LINES));
+    sink.take(b"the first\n");
+    sink.take(b"the second\n");
+    for name in ["server-1.log", "server-1.log.1"] {
+        let mode = fs::metadata(place.path.with_file_name(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
