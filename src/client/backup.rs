@@ -60,7 +60,8 @@ pub fn write(client: &mut Client, cluster: &str, to: &Path) -> Result<Title, NoB
         state.load(&bytes).map_err(NoBackup::Wrong)?;
         writer.part(&bytes)?;
         let Some(token) = next else { break };
-        let name = PartName { slot, index: index + 1, token };
+        let index = index.saturating_add(1);
+        let name = PartName { slot, index, token };
         part = client
             .state_part(Some(name), at_least)?
             .ok_or_else(|| NoBackup::Wrong("the server let this state go while it was read: try again".to_string()))?;
