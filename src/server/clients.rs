@@ -18,7 +18,7 @@ use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Reply, Request,
+    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place, Reply, Request,
     RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
 };
 use crate::paxos::{LearnerRequest, PartName, ProposerRequest, RoleName, Slot};
@@ -28,6 +28,12 @@ use crate::two_phase_commit::{CoordinatorRequest, ParticipantRequest};
 
 /// At most so many clients at once.
 const CLIENTS_MAX: usize = 1_200;
+/// The only group of connections at this port.
+const CLIENTS: u8 = 0;
+/// So many callers may be about to greet; for one more the oldest goes.
+const STRANGERS_MAX: usize = 128;
+/// What a caller is told for whom there is no place.
+const TOO_MANY: &str = "too many clients already; try another server";
 /// A client that asks nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(600);
 /// How often the desk looks for those who have waited too long.
@@ -54,12 +60,12 @@ pub struct FrontDesk {
 
 /// Listens to clients.
 pub fn serve(desk: FrontDesk, listener: TcpListener) -> std::io::Result<()> {
-    let busy = |stream| turn_away(&stream, "too many clients already; try another server");
+    let busy = |stream: Arc<TcpStream>| turn_away(&stream, TOO_MANY);
     let trouble = tell_trouble(desk.house.clone(), "no connection from a client can be taken on");
     let house = desk.house.clone();
     std::thread::Builder::new().name("desk-clock".to_string()).spawn(move || watch_the_clock(&house))?;
-    let serve = move |stream, address| desk.serve(stream, address);
-    listen("client", listener, Connections::up_to(CLIENTS_MAX), serve, busy, trouble)
+    let serve = move |stream, address, place: &Place| desk.serve(stream, address, place);
+    listen("client", listener, Connections::new(STRANGERS_MAX, CLIENTS_MAX), serve, busy, trouble)
 }
 
 /// Nobody waits for ever.
@@ -73,15 +79,18 @@ fn watch_the_clock(house: &House) {
 
 impl FrontDesk {
     /// One client connection.
-    fn serve(&self, stream: TcpStream, address: SocketAddr) {
+    fn serve(&self, stream: Arc<TcpStream>, address: SocketAddr, place: &Place) {
         let mut reader = FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES);
+        let is_welcome = || place.join(CLIENTS, CLIENTS_MAX).then_some(()).ok_or_else(|| TOO_MANY.to_string());
         let check = |hello: &Hello| match hello.who {
-            Who::Client => check_hello(hello, &self.cluster, self.house.me),
+            Who::Client => check_hello(hello, &self.cluster, self.house.me).and_then(|()| is_welcome()),
             Who::Peer { .. } => Err("this is the address for clients; servers have another one".to_string()),
         };
         match answer(&mut reader, self.storage, check) {
             Ok(Some(_)) => {}
             Ok(None) => return,
+            // It has said nothing wrong.
+            Err(HandshakeError::Refused(why)) if why == TOO_MANY => return,
             Err(error) => return tell_malformed(&self.house, address, &error),
         }
         let outlet = Outlet::new(reader.shared_stream(), address, self.house.desk.load.clone());

@@ -11,7 +11,7 @@ use super::mailbox::Mail;
 use crate::cluster::Cluster;
 use crate::net::{
     Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState, PEER_FRAME_MAX_BYTES,
-    Watcher, Who, answer, listen,
+    Place, Watcher, Who, answer, listen,
 };
 use crate::paxos::ProposerRequest;
 use crate::random::Random;
@@ -19,9 +19,11 @@ use crate::role::{Input, Server, Servers};
 use crate::storage::{DataFolder, FolderError};
 use crate::trace::{self, Context, RoleTag};
 
-/// Connections from peers: each has one, and may open a next one before the last is noticed to be dead. The rest is for
-/// strangers, who have five seconds each to say who they are.
-const PEER_CONNECTIONS_PER_SERVER: usize = 16;
+/// Each peer has one connection, and may open a next one before the last is noticed to be dead. For one more the oldest of
+/// the same server goes.
+const CONNECTIONS_OF_A_PEER: usize = 4;
+/// So many callers may be about to say who they are, for which each has five seconds; for one more the oldest goes.
+const STRANGERS_MAX: usize = 32;
 
 /// Which servers' links are up.
 #[derive(Clone, Default)]
@@ -129,15 +131,22 @@ pub fn serve(
     folder: &Arc<DataFolder>,
     listener: TcpListener,
 ) -> std::io::Result<()> {
-    let connections = Connections::up_to(PEER_CONNECTIONS_PER_SERVER * cluster.servers().len());
+    let connections = Connections::new(STRANGERS_MAX, CONNECTIONS_OF_A_PEER * cluster.servers().len());
     let trouble = tell_trouble(house.clone(), "no connection from a server can be taken on");
     let (house, cluster, folder) = (house.clone(), cluster.clone(), folder.clone());
-    let serve = move |stream, address| hear_peer(&house, &cluster, &folder, stream, address);
+    let serve = move |stream, address, place: &Place| hear_peer(&house, &cluster, &folder, stream, address, place);
     listen("peer", listener, connections, serve, drop, trouble)
 }
 
 /// One connection from a peer: hands on what it says until it ends.
-fn hear_peer(house: &House, cluster: &Cluster, folder: &DataFolder, stream: TcpStream, address: SocketAddr) {
+fn hear_peer(
+    house: &House,
+    cluster: &Cluster,
+    folder: &DataFolder,
+    stream: Arc<TcpStream>,
+    address: SocketAddr,
+    place: &Place,
+) {
     let mut reader = FrameReader::new(stream, PEER_FRAME_MAX_BYTES);
     let check = |hello: &Hello| {
         check_hello(hello, cluster, house.me)?;
@@ -155,6 +164,9 @@ fn hear_peer(house: &House, cluster: &Cluster, folder: &DataFolder, stream: TcpS
         Ok(_) => return,
         Err(error) => return tell_malformed(house, address, &error),
     };
+    if !place.join_last(peer.0, CONNECTIONS_OF_A_PEER) {
+        return;
+    }
     loop {
         match reader.read::<Envelope>(None) {
             Ok(Some(envelope)) => house.deliver(peer, envelope),
