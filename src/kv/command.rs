@@ -11,6 +11,9 @@ pub const KEY_MAX_BYTES: usize = 4 << 10;
 pub const VALUE_MAX_BYTES: usize = 1 << 20;
 /// The longest label, in bytes.
 pub const LABEL_MAX_BYTES: usize = 48;
+/// The last sequence number of a session. No client comes to it; it is there so that nobody can use up all others by naming
+/// one behind them.
+pub const SEQUENCE_MAX: u64 = 1 << 62;
 /// A client never has more than so many sequence numbers open.
 pub const SPAN: u64 = 64;
 
@@ -124,6 +127,7 @@ impl Command {
                     && *session > 0
                     && *first_open > 0
                     && first_open <= sequence
+                    && *sequence <= SEQUENCE_MAX
                     && sequence - first_open < SPAN
                     && op.is_within_limits()
             }
@@ -182,7 +186,9 @@ mod tests {
             (7, SPAN + 1, 1, false),
             (7, 100 + SPAN - 1, 100, true),
             (7, 100 + SPAN, 100, false),
-            (7, u64::MAX, u64::MAX, true),
+            (7, SEQUENCE_MAX, SEQUENCE_MAX, true),
+            (7, SEQUENCE_MAX + 1, SEQUENCE_MAX, false),
+            (7, u64::MAX, u64::MAX, false),
         ] {
             let command = write(session, sequence, first_open, put(1, 1));
             assert_eq!(command.is_well_formed(), fits, "{session}-{sequence}, first open {first_open}");

@@ -158,7 +158,7 @@ pub enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Part {
     /// Which answer of this acceptor it is; never used twice, in any of its lives.
-    pub answer: u64,
+    pub answer: u128,
     /// Which part of the answer, from 0.
     pub index: u32,
     /// How many parts the answer has.
@@ -303,12 +303,12 @@ pub enum Message {
     /// Asks an acceptor how far a value may have been chosen (Paxos Quorum Reads).
     Read {
         /// The round of reads; never used twice, in any life of the asker.
-        id: u64,
+        id: u128,
     },
     /// The answer: no slot above this one has been accepted here.
     ReadAnswer {
         /// The round of reads.
-        id: u64,
+        id: u128,
         /// The highest slot accepted, damaged or truncated.
         slot: Slot,
     },
