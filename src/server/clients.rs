@@ -18,8 +18,8 @@ use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place, Reply, Request,
-    RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
+    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place, Reply,
+    Request, RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
 };
 use crate::paxos::{LearnerRequest, PartName, ProposerRequest, RoleName, Slot};
 use crate::role::Input;
@@ -126,7 +126,7 @@ impl FrontDesk {
 
     /// One request: its line, and either its answer or its place among those who wait. An error is a request that no
     /// honest client sends.
-    fn take(&self, request: ClientRequest, size: usize, outlet: &Arc<Outlet>) -> Result<(), String> {
+    pub(super) fn take(&self, request: ClientRequest, size: usize, outlet: &Arc<Outlet>) -> Result<(), String> {
         let ClientRequest { number, context, request } = request;
         let label = context.req.clone().unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -268,7 +268,8 @@ impl FrontDesk {
         }
     }
 
-    /// A part of the state. If it is not written down yet, it soon will be.
+    /// A part of the state. If it is not written down yet, it soon will be, unless nobody can write it down: this server has
+    /// not applied so much.
     fn state(&self, at_least: Slot, part: Option<PartName>) -> Reply {
         if let Some(why) = self.house.standing.refusal() {
             return Reply::NotApplied(why);
@@ -276,8 +277,11 @@ impl FrontDesk {
         let Some(keeper) = self.house.keeper.get() else {
             return Reply::Refused("under two-phase commit there is no log and no checkpoint: no backup".to_string());
         };
+        if at_least > self.house.board.read().applied {
+            return Reply::State(None);
+        }
         let part = keeper.part(part, at_least, Instant::now() + STATE_PATIENCE);
-        if part.is_none() {
+        if part.is_none() && keeper.grants_wish() {
             let input = Input::Request(LearnerRequest::WantCheckpoint);
             // If the learner is down or busy, the client asks again.
             let _ = self.house.learner.post(Mail { context: Context::default(), input, size: 0 });
