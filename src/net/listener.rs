@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -19,6 +19,9 @@ use socket2::{SockRef, TcpKeepalive};
 const STACK_BYTES: usize = 256 << 10;
 /// After an error of `accept`, such as "too many open files", the listener waits this long before it tries again.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// So long a stranger may be silent before it has to make room for others: when a server comes back, a thousand clients may
+/// call it in one moment, and each is about to say who it is.
+const GRACE: Duration = Duration::from_millis(250);
 /// If too many connections have a thread, the listener waits so long for one to end before it turns a caller away.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 /// A connection whose other end is silent for so long is asked whether it is there, so often, and so many times before it
@@ -53,6 +56,7 @@ enum Group {
 pub struct Connections {
     strangers_max: usize,
     all_max: usize,
+    grace: Duration,
     port: Arc<Port>,
 }
 
@@ -70,7 +74,13 @@ struct Held {
     /// How many have a thread. Beside those below some that were closed, whose thread has not noticed it yet.
     threads: usize,
     /// Those of a group in the order in which they joined it.
-    connections: BTreeMap<(Group, u64), Arc<TcpStream>>,
+    connections: BTreeMap<(Group, u64), Caller>,
+}
+
+#[derive(Debug)]
+struct Caller {
+    stream: Arc<TcpStream>,
+    since: Instant,
 }
 
 /// The place of one connection; dropped, it is free.
@@ -81,11 +91,12 @@ pub struct Place {
 }
 
 impl Connections {
-    /// At most so many strangers at once: for one more, the one that came first is closed. Beside them there may be `known`
-    /// others, which say so by [`Place::join`] or [`Place::join_last`].
+    /// So many strangers at once: for one more, the one that came first is closed, unless it has only just come. Beside them
+    /// there may be `known` others, which say so by [`Place::join`] or [`Place::join_last`].
     pub fn new(strangers: usize, known: usize) -> Connections {
         // Strangers that were closed have a thread for a moment.
-        Connections { strangers_max: strangers, all_max: known + 2 * strangers, port: Arc::default() }
+        let all_max = known + 2 * strangers;
+        Connections { strangers_max: strangers, all_max, grace: GRACE, port: Arc::default() }
     }
 
     /// A place for a stranger; none if there are far too many connections.
@@ -101,17 +112,18 @@ impl Connections {
                 return None;
             }
         }
-        if held.count(Group::Strangers) >= self.strangers_max {
-            held.close_a_stranger();
-        }
+        held.make_room(self.strangers_max, self.grace);
         held.threads += 1;
-        let at = held.insert(Group::Strangers, stream.clone());
+        let caller = Caller { stream: stream.clone(), since: Instant::now() };
+        let at = held.insert(Group::Strangers, caller);
         Some(Place { port: self.port.clone(), at: Cell::new(at) })
     }
 
     /// No more files may be opened: a stranger gives its own back.
     fn make_room(&self) {
-        self.port.lock().close_a_stranger();
+        let mut held = self.port.lock();
+        let most = held.count(Group::Strangers);
+        held.make_room(most, self.grace);
     }
 }
 
@@ -143,7 +155,7 @@ impl Drop for Place {
 }
 
 impl Held {
-    fn of(&self, group: Group) -> impl Iterator<Item = (&(Group, u64), &Arc<TcpStream>)> {
+    fn of(&self, group: Group) -> impl Iterator<Item = (&(Group, u64), &Caller)> {
         self.connections.range((group, 0)..=(group, u64::MAX))
     }
 
@@ -151,25 +163,30 @@ impl Held {
         self.of(group).count()
     }
 
-    fn insert(&mut self, group: Group, stream: Arc<TcpStream>) -> (Group, u64) {
+    fn insert(&mut self, group: Group, caller: Caller) -> (Group, u64) {
         self.arrivals += 1;
         let at = (group, self.arrivals);
-        self.connections.insert(at, stream);
+        self.connections.insert(at, caller);
         at
     }
 
     /// Puts a connection into another group; false if it was closed.
     fn change(&mut self, at: &Cell<(Group, u64)>, group: Group) -> bool {
-        let stream = self.connections.remove(&at.get());
-        stream.map(|stream| at.set(self.insert(group, stream))).is_some()
+        let caller = self.connections.remove(&at.get());
+        caller.map(|caller| at.set(self.insert(group, caller))).is_some()
     }
 
-    /// The stranger that came first makes room. One whose words have come, and are not read yet, is spared: it is we who are
-    /// late.
-    fn close_a_stranger(&mut self) {
-        let is_silent = |stream: &TcpStream| !ioctl_fionread(stream).is_ok_and(|unread| unread > 0);
-        let silent = self.of(Group::Strangers).find(|(_, stream)| is_silent(stream)).map(|(at, _)| *at);
-        silent.into_iter().for_each(|at| self.close(at));
+    /// If there are so many strangers, those that came first make room for one more. One whose words have come, and are not
+    /// read yet, is spared: it is we who are late.
+    fn make_room(&mut self, most: usize, grace: Duration) {
+        let is_late = |caller: &Caller| {
+            let has_spoken = ioctl_fionread(&*caller.stream).is_ok_and(|unread| unread > 0);
+            !has_spoken && caller.since.elapsed() >= grace
+        };
+        let too_many = (self.count(Group::Strangers) + 1).saturating_sub(most);
+        let late = self.of(Group::Strangers).filter(|(_, caller)| is_late(caller)).map(|(at, _)| *at);
+        let late: Vec<(Group, u64)> = late.take(too_many).collect();
+        late.into_iter().for_each(|at| self.close(at));
     }
 
     fn close_first(&mut self, group: Group) {
@@ -179,9 +196,9 @@ impl Held {
 
     /// Closes a connection: its thread sees the end of what the caller says.
     fn close(&mut self, at: (Group, u64)) {
-        if let Some(stream) = self.connections.remove(&at) {
+        if let Some(caller) = self.connections.remove(&at) {
             // It may be closed already.
-            let _ = stream.shutdown(Shutdown::Both);
+            let _ = caller.stream.shutdown(Shutdown::Both);
         }
     }
 }
@@ -285,6 +302,11 @@ mod tests {
     /// What a caller says to be known, as one of the group of that number.
     const FRIEND: u8 = 7;
 
+    /// So many strangers, and no time for them.
+    fn strict(strangers: usize, known: usize) -> Connections {
+        Connections { grace: Duration::ZERO, ..Connections::new(strangers, known) }
+    }
+
     /// A port where a caller says a byte: its group, which closes its first member for one more, and beyond 99 is full with
     /// two. It hears the byte back.
     fn port(connections: Connections) -> (SocketAddr, crossbeam_channel::Receiver<Arc<TcpStream>>) {
@@ -323,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_stranger_that_came_first_makes_room_and_nobody_who_is_known() {
-        let (address, _) = port(Connections::new(3, 2));
+        let (address, _turned_away) = port(strict(3, 2));
         let friend = call(address);
         assert_eq!(say(&friend, FRIEND), Some(FRIEND));
         let silent: Vec<TcpStream> = (0..150).map(|_| call(address)).collect();
@@ -334,8 +356,18 @@ mod tests {
     }
 
     #[test]
+    fn many_callers_who_come_at_once_all_have_the_time_to_speak() {
+        let (address, turned_away) = port(Connections { grace: PATIENCE, ..Connections::new(3, 100) });
+        let callers: Vec<TcpStream> = (0..100).map(|_| call(address)).collect();
+        for (caller, group) in callers.iter().zip(0..) {
+            assert_eq!(say(caller, group % 50), Some(group % 50));
+        }
+        assert!(turned_away.is_empty());
+    }
+
+    #[test]
     fn a_stranger_whose_words_have_come_is_not_the_one_to_go() {
-        let connections = Connections::new(2, 0);
+        let connections = strict(2, 0);
         let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
         let address = listener.local_addr().unwrap();
         let enter = || {
@@ -356,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_group_that_is_full_closes_its_first_or_takes_no_more() {
-        let (address, _) = port(Connections::new(3, 9));
+        let (address, _turned_away) = port(Connections::new(3, 9));
         let friends: Vec<TcpStream> = (0..3).map(|_| call(address)).collect();
         assert!(friends.iter().all(|friend| say(friend, FRIEND) == Some(FRIEND)));
         assert!(is_closed(&friends[0]));
