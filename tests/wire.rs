@@ -16,11 +16,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 fn ballots() -> impl Strategy<Value = Ballot> {
-    (any::<u64>(), 0..=Server::MAX).prop_map(|(round, server)| Ballot { round, server: Server(server) })
+    (0..=Ballot::LAST_ROUND, 0..=Server::MAX).prop_map(|(round, server)| Ballot { round, server: Server(server) })
 }
 
 fn slots() -> impl Strategy<Value = Slot> {
-    any::<u64>().prop_map(Slot)
+    (0..=Slot::LAST.0).prop_map(Slot)
 }
 
 fn values() -> impl Strategy<Value = Value> {
@@ -37,7 +37,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
 
 fn messages() -> impl Strategy<Value = Message> {
     let part =
-        (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(answer, index, count)| Part { answer, index, count });
+        (any::<u128>(), any::<u32>(), any::<u32>()).prop_map(|(answer, index, count)| Part { answer, index, count });
     let ranges = prop::collection::vec(runs(), 0..4);
     let refused = prop_oneof![slots().prop_map(Refused::Prepare), slots().prop_map(Refused::Accept)];
     prop_oneof![
@@ -58,8 +58,8 @@ fn messages() -> impl Strategy<Value = Message> {
         (slots(), any::<u64>()).prop_map(|(applied, digest)| Message::Beat { applied, digest }),
         slots().prop_map(|from| Message::CatchUp { from }),
         (entries(), slots()).prop_map(|(entries, applied)| Message::Entries { entries, applied }),
-        any::<u64>().prop_map(|id| Message::Read { id }),
-        (any::<u64>(), slots()).prop_map(|(id, slot)| Message::ReadAnswer { id, slot }),
+        any::<u128>().prop_map(|id| Message::Read { id }),
+        (any::<u128>(), slots()).prop_map(|(id, slot)| Message::ReadAnswer { id, slot }),
         slots().prop_map(|slot| Message::Fill { slot }),
         prop::collection::vec(values(), 0..4).prop_map(|values| Message::Forward {
             commands: values

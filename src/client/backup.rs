@@ -176,7 +176,8 @@ pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Ti
         state.load(&bytes).map_err(NoBackup::Wrong)?;
         writer.part(&bytes)?;
         let Some(token) = next else { break };
-        let name = PartName { slot, index: index + 1, token };
+        let index = index.saturating_add(1);
+        let name = PartName { slot, index, token };
         part = client
             .state_part(Some(name), at_least)?
             .ok_or_else(|| NoBackup::Wrong("the server let this state go while it was read: try again".to_string()))?;

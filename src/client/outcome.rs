@@ -194,6 +194,7 @@ fn word(why: &WhyNotApplied) -> &'static str {
         WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => "outrun",
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "learner-behind",
         WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no-leader",
+        WhyNotApplied::Proposer(paxos::NotApplied::NoRound) => "no-round",
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy",
         WhyNotApplied::Coordinator(Aborted::NoVote { .. }) => "no-vote",
         WhyNotApplied::Coordinator(Aborted::Locked { .. }) | WhyNotApplied::KeyLocked(_) => "key-locked",
@@ -230,6 +231,9 @@ impl Display for Try {
                 }
                 WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => {
                     f.write_str("hears no leader: most of the servers may be out of its reach")
+                }
+                WhyNotApplied::Proposer(paxos::NotApplied::NoRound) => {
+                    f.write_str("has no ballot left to propose it at")
                 }
                 WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => f.write_str("is too busy"),
                 WhyNotApplied::Coordinator(Aborted::NoVote { silent }) => {

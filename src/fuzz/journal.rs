@@ -245,7 +245,7 @@ fn forged(mut source: Source<'_>) {
     let is_odd = source.has_twisted();
     assert!(is_odd || again == known, "recovered twice, and differently: {known:?}, {again:?}");
     // Whatever it was: it is a journal now, and keeps what it is given.
-    let record = AcceptorRecord::Promised(Ballot { round: u64::MAX, server: Server(9) });
+    let record = AcceptorRecord::Promised(Ballot { round: Ballot::LAST_ROUND, server: Server(9) });
     journal.commit(std::slice::from_ref(&record)).expect("there is room");
     known.take(&record);
     drop(journal);

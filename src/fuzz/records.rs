@@ -29,7 +29,11 @@ fn entry(kind: u64, number: u64, source: &mut Source<'_>) -> AcceptorRecord {
     let id = CommandId::new(source.twist(kind), 0, source.twist(number));
     let ballot = Ballot { round: source.twist(1), server: Server(0) };
     let command = Command { id, payload: source.bytes().into() };
-    AcceptorRecord::Accepted(Entry { slot: Slot(source.twist(number)), ballot, value: Value::Command(command) })
+    AcceptorRecord::Accepted(Entry {
+        slot: Slot(source.twist(number) & Slot::LAST.0),
+        ballot,
+        value: Value::Command(command),
+    })
 }
 
 /// A journal that takes everything.

@@ -66,7 +66,12 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn ballot(&mut self) -> Ballot {
-        Ballot { round: self.number(), server: Server(self.below(5)) }
+        Ballot { round: self.number() & Ballot::LAST_ROUND, server: Server(self.below(5)) }
+    }
+
+    /// Any slot that there is.
+    pub(crate) fn slot(&mut self) -> Slot {
+        Slot(self.number() & Slot::LAST.0)
     }
 
     pub(crate) fn value(&mut self) -> Value {
@@ -83,17 +88,14 @@ impl<'a> Source<'a> {
     /// A record of an acceptor, in any order and with any content.
     pub(crate) fn record(&mut self) -> AcceptorRecord {
         let kind = self.below(8);
-        let mut entry = || Entry { slot: Slot(self.number()), ballot: self.ballot(), value: self.value() };
+        let mut entry = || Entry { slot: self.slot(), ballot: self.ballot(), value: self.value() };
         match kind {
             0..=2 => AcceptorRecord::Accepted(entry()),
             3 => AcceptorRecord::Mended(entry()),
-            4 => AcceptorRecord::Truncated(Slot(self.number())),
+            4 => AcceptorRecord::Truncated(self.slot()),
             5 => {
-                let first = self.number();
-                AcceptorRecord::Damaged(SlotRange {
-                    first: Slot(first),
-                    last: Slot(first.saturating_add(self.number())),
-                })
+                let first = self.slot();
+                AcceptorRecord::Damaged(SlotRange { first, last: first.plus(self.number()).min(Slot::LAST) })
             }
             _ => AcceptorRecord::Promised(self.ballot()),
         }

@@ -16,10 +16,11 @@ pub const KEY_MAX_BYTES: usize = 4 << 10;
 pub const VALUE_MAX_BYTES: usize = 1 << 20;
 /// The longest label, in bytes.
 pub const LABEL_MAX_BYTES: usize = 48;
+/// The last sequence number of a session. No client comes to it; it is there so that nobody can use up all others by naming
+/// one behind them.
+pub const SEQUENCE_MAX: u64 = 1 << 62;
 /// A client never has more than so many sequence numbers open.
 pub const SPAN: u64 = 64;
-/// The last number that a write of a session may have: far from where the type ends, and no client gets there.
-pub const SEQUENCE_MAX: u64 = 1 << 62;
 
 /// What a command's bytes have beside label, key and value, at most.
 const HEAD_MAX_BYTES: usize = 64;
@@ -167,6 +168,7 @@ impl Command {
                     && *first_open > 0
                     && *sequence <= SEQUENCE_MAX
                     && first_open <= sequence
+                    && *sequence <= SEQUENCE_MAX
                     && sequence - first_open < SPAN
                     && op.is_within_limits()
             }

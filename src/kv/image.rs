@@ -12,6 +12,20 @@ use super::session::{Session, Sessions};
 use super::store::{Store, Versioned};
 use crate::codec::{self, CodecError};
 
+/// No key was ever written so often. A part of a state that says so is none: the next write would have no version.
+const VERSION_MAX: u64 = 1 << 62;
+
+/// Why bytes are no part of a state.
+#[derive(Debug, thiserror::Error)]
+pub enum PartError {
+    /// They say something else.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A number in it is beyond all limits.
+    #[error("a key is said to have been written {0} times")]
+    Version(u64),
+}
+
 /// One entry of a state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Piece {
@@ -50,9 +64,14 @@ pub fn encode_part(pieces: &Vec<Piece>) -> Vec<u8> {
     codec::encode(pieces)
 }
 
-/// The pieces of a part.
-pub fn decode_part(part: &[u8]) -> Result<Vec<Piece>, CodecError> {
-    codec::decode(part)
+/// The pieces of a part, which may come from anybody.
+pub fn decode_part(part: &[u8]) -> Result<Vec<Piece>, PartError> {
+    let pieces: Vec<Piece> = codec::decode(part)?;
+    let version = |piece: &Piece| if let Piece::Key { entry, .. } = piece { entry.version } else { 0 };
+    match pieces.iter().map(version).find(|version| *version > VERSION_MAX) {
+        Some(version) => Err(PartError::Version(version)),
+        None => Ok(pieces),
+    }
 }
 
 /// What a checkpoint must write.
@@ -235,5 +254,18 @@ mod tests {
         let changed: Vec<Piece> = loaded.take_changes().pieces;
         assert!(changed.iter().any(|piece| matches!(piece, Piece::Key { key, .. } if key == b"k1")), "{changed:?}");
         assert!(loaded.load(b"\x07no part").is_err());
+    }
+
+    #[test]
+    fn a_part_whose_keys_have_come_to_the_end_of_all_versions_is_none() {
+        for (version, fits) in [(1, true), (VERSION_MAX, true), (VERSION_MAX + 1, false), (u64::MAX, false)] {
+            let entry = Versioned { value: Some(vec![1]), version };
+            let part = encode_part(&vec![Piece::Key { key: b"k".to_vec(), entry }]);
+            let mut kv = Kv::default();
+            assert_eq!(kv.load(&part).is_ok(), fits, "{version}");
+            // What was taken can be written to.
+            apply(&mut kv, 1, open(7));
+            apply(&mut kv, 2, put(1, 7, 1, "k"));
+        }
     }
 }

@@ -10,7 +10,7 @@ mod store;
 mod transaction;
 
 pub use command::{Command, KEY_MAX_BYTES, LABEL_MAX_BYTES, NoCommand, Op, SEQUENCE_MAX, SPAN, VALUE_MAX_BYTES};
-pub use image::{Changes, Piece, decode_part, encode_part};
+pub use image::{Changes, PartError, Piece, decode_part, encode_part};
 pub use session::{Lookup, Named, SESSIONS_MAX, Saved, Session, Sessions};
 pub use store::{Store, Versioned, Written};
 pub use transaction::Foreseen;

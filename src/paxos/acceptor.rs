@@ -259,7 +259,7 @@ impl Acceptor {
             out.send(Servers::only(sender), Message::Truncated { ballot, slot: first, below });
         }
         let mut accepted: Option<SlotRange> = None;
-        for (slot, value) in (first.0..).map(Slot).zip(values).filter(|(slot, _)| *slot >= below) {
+        for (slot, value) in first.to(Slot::LAST).zip(values).filter(|(slot, _)| *slot >= below) {
             self.accept(ballot, slot, value, out);
             accepted = Some(SlotRange { first: accepted.map_or(slot, |slots| slots.first), last: slot });
         }
@@ -338,7 +338,7 @@ impl Acceptor {
     }
 
     /// READ: how far may a value have been chosen? A damaged slot may have been accepted here, so it counts.
-    fn handle_read(&self, sender: Server, id: u64, out: &mut Output<Self>) {
+    fn handle_read(&self, sender: Server, id: u128, out: &mut Output<Self>) {
         let accepted = self.accepted.keys().next_back().copied().unwrap_or_default();
         let damaged = self.damaged.iter().map(|range| range.last).max().unwrap_or_default();
         let slot = accepted.max(damaged).max(self.truncated_below.previous());

@@ -173,3 +173,22 @@ fn parts_are_as_large_as_may_be() {
     assert_eq!(cut(&[500 - own, 501 - own]), [1, 1]);
     assert_eq!(cut(&[2_000, 1, 2_000]), [1, 1, 1], "one that is larger stands alone");
 }
+
+#[test]
+fn nothing_is_accepted_behind_the_last_slot() {
+    let mut acceptor = Acceptor::new(Life(1));
+    let message = Message::Accept { ballot: ballot(1), first: Slot::LAST, values: vec![value(1), value(2)] };
+    let (records, _) = step(&mut acceptor, Input::Message { from: Server(1), message });
+    let kept = Entry { slot: Slot::LAST, ballot: ballot(1), value: value(1) };
+    assert_eq!(records, [AcceptorRecord::Accepted(kept)]);
+    for record in &records {
+        let again: AcceptorRecord = crate::codec::decode(&crate::codec::encode(record)).unwrap();
+        assert_eq!(again, *record, "its disk can give it back");
+    }
+    // And whoever asks how far the log reaches, or for what was accepted, is told.
+    let mut did = step(&mut acceptor, Input::Message { from: Server(2), message: Message::Read { id: u128::MAX } });
+    assert_eq!(did, (vec![], None));
+    let prepare = Message::Prepare { ballot: ballot(Ballot::LAST_ROUND), from: Slot::LAST };
+    did = step(&mut acceptor, Input::Message { from: Server(1), message: prepare });
+    assert_eq!(did.0, [AcceptorRecord::Promised(ballot(Ballot::LAST_ROUND))]);
+}

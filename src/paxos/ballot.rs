@@ -3,7 +3,7 @@
 use std::fmt::{self, Debug, Display};
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::role::Server;
 
@@ -11,7 +11,8 @@ use crate::role::Server;
 /// server's number is part of it; ordered, the round first. Printed `round.server`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ballot {
-    /// Grows with each attempt; the ordering's major part.
+    /// Grows with each attempt; the ordering's major part. At most [`Ballot::LAST_ROUND`].
+    #[serde(deserialize_with = "decode_round")]
     pub round: u64,
     /// The proposer that owns the ballot; breaks ties.
     pub server: Server,
@@ -20,6 +21,15 @@ pub struct Ballot {
 impl Ballot {
     /// Lower than every ballot that anyone owns: nothing was promised yet.
     pub const ZERO: Ballot = Ballot { round: 0, server: Server(0) };
+    /// Rounds end here: a proposer that has come so far is silent. No clock will see it, but a peer may claim it, and a
+    /// round that begins again at 0 would be used twice.
+    pub const LAST_ROUND: u64 = (1 << 62) - 1;
+}
+
+/// From bytes that nobody vouches for.
+fn decode_round<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let round = u64::deserialize(from)?;
+    if round <= Ballot::LAST_ROUND { Ok(round) } else { Err(serde::de::Error::custom("no ballot has such a round")) }
 }
 
 impl Display for Ballot {
@@ -55,9 +65,23 @@ fn number(digits: &str) -> Option<u64> {
 
 /// A place in the log: 1, 2, 3 ... Slot 0 is "before the first".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "u64")]
 pub struct Slot(pub u64);
 
+impl TryFrom<u64> for Slot {
+    type Error = &'static str;
+
+    /// From bytes that nobody vouches for.
+    fn try_from(number: u64) -> Result<Slot, &'static str> {
+        if number <= Slot::LAST.0 { Ok(Slot(number)) } else { Err("no log has such a slot") }
+    }
+}
+
 impl Slot {
+    /// The last slot of a log. It is far from where the numbers end, so that the slots around one that a peer has named can
+    /// be reckoned with.
+    pub const LAST: Slot = Slot((1 << 62) - 1);
+
     /// The slot after this one.
     pub fn next(self) -> Slot {
         self.plus(1)
@@ -99,6 +123,7 @@ impl Debug for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{decode, encode};
 
     #[test]
     fn ballots_order_by_round_then_server_and_never_as_fractions() {
@@ -109,6 +134,17 @@ mod tests {
         assert_ne!(ballot("1.10"), ballot("1.1"));
         assert!(ballot("1.10") > ballot("1.9"));
         assert!(ballot("1.1") > Ballot::ZERO);
+    }
+
+    #[test]
+    fn a_number_behind_the_last_is_refused_where_it_is_decoded() {
+        let is_slot = |number: u64| decode::<Slot>(&encode(&Slot(number))).is_ok();
+        let is_ballot = |round| decode::<Ballot>(&encode(&Ballot { round, server: Server(1) })).is_ok();
+        for (number, last) in
+            [(0, false), (1 << 61, false), (Slot::LAST.0, false), (Slot::LAST.0 + 1, true), (u64::MAX, true)]
+        {
+            assert_eq!((is_slot(number), is_ballot(number)), (!last, !last), "{number}");
+        }
     }
 
     #[test]

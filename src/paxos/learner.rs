@@ -46,7 +46,7 @@ pub enum LearnerTimer {
     /// A round of reads has not found a majority.
     Read {
         /// The round.
-        id: u64,
+        id: u128,
     },
     /// A slot that reads wait for is still not applied.
     Fill {
@@ -359,7 +359,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// ACCEPT, heard beside the acceptor: keep the value of the highest ballot.
     fn handle_accept(&mut self, ballot: Ballot, first: Slot, values: Vec<Value>, out: &mut Output<Self>) {
-        for (slot, value) in (first.0..).map(Slot).zip(values) {
+        for (slot, value) in first.to(Slot::LAST).zip(values) {
             let Some(open) = self.open(slot) else { continue };
             match &open.heard {
                 // A ballot carries one value for a slot; a lower one's is of no interest.

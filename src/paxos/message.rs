@@ -190,7 +190,7 @@ pub enum Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Part {
     /// Which answer of this acceptor it is; never used twice, in any of its lives.
-    pub answer: u64,
+    pub answer: u128,
     /// Which part of the answer, from 0.
     pub index: u32,
     /// How many parts the answer has.
@@ -209,14 +209,32 @@ pub struct SnapshotPart {
     /// What the state machine made of it.
     #[serde(with = "payload")]
     pub bytes: Arc<[u8]>,
-    /// Where the next part begins, in the sender's words; None if this is the last one.
-    pub next: Option<serde_bytes::ByteBuf>,
+    /// Where the next part begins; None if this is the last one.
+    pub next: Option<PartToken>,
 }
 
 impl Debug for SnapshotPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let last = if self.next.is_none() { ", the last" } else { "" };
         write!(f, "part {} of {:?} ({} B{last})", self.index, self.slot, self.bytes.len())
+    }
+}
+
+/// Where a part of a state begins. It is decoded with the message that names it, and is not a string of bytes that only
+/// its sender understands: whoever reads a state from its disk decodes there what the disk has written, and nothing else,
+/// so that an error is the disk's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum PartToken {
+    /// With this key, or with the next one if it is no more.
+    Key(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Behind all keys: with this session, or with the next one if it is no more.
+    Session(u64),
+}
+
+impl PartToken {
+    /// Where a state begins.
+    pub fn first() -> PartToken {
+        PartToken::Key(Vec::new())
     }
 }
 
@@ -227,8 +245,8 @@ pub struct PartName {
     pub slot: Slot,
     /// Which part.
     pub index: u32,
-    /// Where it begins, in the sender's words.
-    pub token: serde_bytes::ByteBuf,
+    /// Where it begins, as its sender has said.
+    pub token: PartToken,
 }
 
 /// The messages of the protocol. See the table in the [module's essay](super).
@@ -317,12 +335,12 @@ pub enum Message {
     /// Asks an acceptor how far a value may have been chosen (Paxos Quorum Reads).
     Read {
         /// The round of reads; never used twice, in any life of the asker.
-        id: u64,
+        id: u128,
     },
     /// The answer: no slot above this one has been accepted here.
     ReadAnswer {
         /// The round of reads.
-        id: u64,
+        id: u128,
         /// The highest slot accepted, damaged or truncated.
         slot: Slot,
     },

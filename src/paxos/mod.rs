@@ -204,7 +204,7 @@ pub use acceptor::{
 pub use ballot::{Ballot, Slot};
 pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer, WINDOW as LEARNER_WINDOW};
 pub use message::{
-    Command, CommandId, Entry, Message, Part, PartName, Refused, RoleName, SlotRange, SnapshotPart, Value,
+    Command, CommandId, Entry, Message, Part, PartName, PartToken, Refused, RoleName, SlotRange, SnapshotPart, Value,
 };
 pub use policy::Policy;
 pub use proposer::{
@@ -214,18 +214,15 @@ pub use proposer::{
 pub use quorum::Quorums;
 pub use retention::{HARD_FACTOR, Retention};
 
-/// Numbers the lives of a role on one data folder: no two lives of one role ever have the same.
+/// Numbers the lives of a role on one data folder: no two lives of one role ever have the same. Whoever draws the numbers
+/// says when there are no more; every number there is will do here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Life(pub u32);
 
 impl Life {
-    /// Lives are numbered below this.
-    pub const END: u32 = 1 << 24;
-
-    /// The n-th number of this life: no other life of the role has it. There are 2^40 of them: years of work.
-    pub fn number(self, n: u64) -> u64 {
-        assert!(self.0 < Life::END && n >> 40 == 0, "life {} has run out of numbers", self.0);
-        u64::from(self.0) << 40 | n
+    /// The n-th number of this life: no other life of the role has it.
+    pub fn number(self, n: u64) -> u128 {
+        u128::from(self.0) << 64 | u128::from(n)
     }
 }
 
@@ -268,4 +265,16 @@ pub trait StateMachine: Clone + Debug + Eq + Hash {
 
     /// What a command came to that was applied some time ago, if the state still says so.
     fn recall(&self, id: CommandId) -> Option<Self::Outcome>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Life;
+
+    #[test]
+    fn the_numbers_of_two_lives_are_never_the_same() {
+        let numbers = [0, 1, 1 << 24, u32::MAX].map(|life| [0, 1, 1 << 40, u64::MAX].map(|n| Life(life).number(n)));
+        let numbers = numbers.as_flattened();
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    }
 }

@@ -13,7 +13,7 @@ use crate::role::{Server, Servers};
 /// The answer of one acceptor, perhaps not yet whole.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Promise {
-    answer: u64,
+    answer: u128,
     count: u32,
     parts: BTreeMap<u32, Vec<Entry>>,
     truncated_below: Slot,

@@ -166,7 +166,8 @@ impl Proposer {
         if self.policy.keeps_ballot() {
             return self.handle_fill_under_leader(sender, slot, out);
         }
-        self.fill = self.fill.max(Some(slot));
+        // A long way is gone in pieces, since whoever waits asks again.
+        self.fill = self.fill.max(Some(slot.min(self.first_open().plus(self.window))));
         self.begin(out);
     }
 
@@ -241,6 +242,7 @@ impl Proposer {
         };
         match self.applied {
             None => NotApplied::LearnerBehind,
+            Some(_) if self.next_round > Ballot::LAST_ROUND => NotApplied::NoRound,
             Some(_) if self.leads().is_some() => NotApplied::Busy,
             Some(_) if self.policy.keeps_ballot() => NotApplied::NoLeader,
             Some(_) if self.quorums.is_prepared(answered) => NotApplied::Outrun,

@@ -33,7 +33,7 @@ struct Read<Q> {
 /// A question under way to the acceptors.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Round<Q> {
-    id: u64,
+    id: u128,
     /// The reads that were waiting when it began.
     reads: Vec<Read<Q>>,
     answered: Servers,
@@ -78,7 +78,7 @@ impl<Q> Reads<Q> {
 
 impl<M: StateMachine> Learner<M> {
     /// The number of the round under way; while there is one, no read has an effect before it is over.
-    pub fn round(&self) -> Option<u64> {
+    pub fn round(&self) -> Option<u128> {
         self.reads.round.as_ref().map(|round| round.id)
     }
 
@@ -117,7 +117,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// An acceptor's answer; with a majority the round is over and its reads are bound to the highest slot named.
-    pub(super) fn handle_read_answer(&mut self, acceptor: Server, id: u64, slot: Slot, out: &mut Output<Self>) {
+    pub(super) fn handle_read_answer(&mut self, acceptor: Server, id: u128, slot: Slot, out: &mut Output<Self>) {
         let quorums = self.quorums;
         let Some(round) = self.reads.round.as_mut().filter(|round| round.id == id) else { return };
         if !quorums.servers().contains(acceptor) {
@@ -152,7 +152,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// A round found no majority in time: ask again, under a new id. The reads that came meanwhile join.
-    pub(super) fn retry_read(&mut self, id: u64) {
+    pub(super) fn retry_read(&mut self, id: u128) {
         if let Some(round) = self.reads.round.take_if(|round| round.id == id) {
             self.reads.answered = round.answered;
             self.reads.waiting.splice(0..0, round.reads);

@@ -55,7 +55,7 @@ impl<T> Row<T> {
     pub(super) fn range(&self, from: Slot) -> impl Iterator<Item = (Slot, &T)> {
         let skipped = from.ahead_of(self.first);
         let begin = skipped.min(self.values.len() as u64) as usize;
-        (self.first.plus(skipped).0..).map(Slot).zip(self.values.range(begin..))
+        self.first.plus(skipped).to(Slot::LAST).zip(self.values.range(begin..))
     }
 
     /// The value of this slot, which is not below the first; made, and those before it that are missing, if it is not there.

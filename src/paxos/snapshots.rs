@@ -8,11 +8,9 @@
 //! A part that does not come is asked for again. If the sender has been started again meanwhile, or has let that state go,
 //! it begins anew with the state that it has. If it stays silent, the next peer is asked.
 
-use serde_bytes::ByteBuf;
-
 use super::learner::{Learner, LearnerFact, LearnerOutcome, LearnerTimer};
 use super::row::Row;
-use super::{Message, PartName, Slot, SnapshotPart, StateMachine};
+use super::{Message, PartName, PartToken, Slot, SnapshotPart, StateMachine};
 use crate::museum::{self, Bug};
 use crate::role::{Output, Server, Servers};
 
@@ -27,7 +25,7 @@ pub(super) struct Incoming<M> {
     digest: u64,
     /// The part to come.
     index: u32,
-    token: ByteBuf,
+    token: PartToken,
     /// How often it was asked for.
     tries: u32,
     /// What has come, put together.
@@ -72,7 +70,7 @@ impl<M: StateMachine> Learner<M> {
                 slot: part.slot,
                 digest: part.digest,
                 index: 0,
-                token: ByteBuf::new(),
+                token: PartToken::first(),
                 tries: 0,
                 state: self.machine.empty(),
             },
@@ -88,7 +86,8 @@ impl<M: StateMachine> Learner<M> {
         }
         match part.next {
             Some(token) => {
-                (incoming.index, incoming.token, incoming.tries) = (part.index + 1, token, 0);
+                let Some(index) = part.index.checked_add(1) else { return self.give_up_snapshot(out) };
+                (incoming.index, incoming.token, incoming.tries) = (index, token, 0);
                 self.incoming = Some(incoming);
                 self.fetch(out);
             }

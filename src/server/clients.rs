@@ -19,8 +19,8 @@ use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Reply, Request,
-    RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
+    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place, Reply,
+    Request, RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
 };
 use crate::paxos::{LearnerRequest, PartName, ProposerRequest, RoleName, Slot};
 use crate::role::Input;
@@ -29,6 +29,12 @@ use crate::two_phase_commit::{CoordinatorRequest, ParticipantRequest};
 
 /// At most so many clients at once.
 const CLIENTS_MAX: usize = 1_200;
+/// The only group of connections at this port.
+const CLIENTS: u8 = 0;
+/// So many callers may be about to greet; for one more the oldest goes.
+const STRANGERS_MAX: usize = 128;
+/// What a caller is told for whom there is no place.
+const TOO_MANY: &str = "too many clients already; try another server";
 /// A client that asks nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(600);
 /// How often the desk looks for those who have waited too long.
@@ -55,12 +61,12 @@ pub struct FrontDesk {
 
 /// Listens to clients.
 pub fn serve(desk: FrontDesk, listener: TcpListener) -> std::io::Result<()> {
-    let busy = |stream| turn_away(&stream, "too many clients already; try another server");
+    let busy = |stream: Arc<TcpStream>| turn_away(&stream, TOO_MANY);
     let trouble = tell_trouble(desk.house.clone(), "no connection from a client can be taken on");
     let house = desk.house.clone();
     std::thread::Builder::new().name("desk-clock".to_string()).spawn(move || watch_the_clock(&house))?;
-    let serve = move |stream, address| desk.serve(stream, address);
-    listen("client", listener, Connections::up_to(CLIENTS_MAX), serve, busy, trouble)
+    let serve = move |stream, address, place: &Place| desk.serve(stream, address, place);
+    listen("client", listener, Connections::new(STRANGERS_MAX, CLIENTS_MAX), serve, busy, trouble)
 }
 
 /// Nobody waits for ever.
@@ -74,15 +80,18 @@ fn watch_the_clock(house: &House) {
 
 impl FrontDesk {
     /// One client connection.
-    fn serve(&self, stream: TcpStream, address: SocketAddr) {
+    fn serve(&self, stream: Arc<TcpStream>, address: SocketAddr, place: &Place) {
         let mut reader = FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES);
+        let is_welcome = || place.join(CLIENTS, CLIENTS_MAX).then_some(()).ok_or_else(|| TOO_MANY.to_string());
         let check = |hello: &Hello| match hello.who {
-            Who::Client => check_hello(hello, &self.cluster, self.house.me),
+            Who::Client => check_hello(hello, &self.cluster, self.house.me).and_then(|()| is_welcome()),
             Who::Peer { .. } => Err("this is the address for clients; servers have another one".to_string()),
         };
         match answer(&mut reader, self.storage, check) {
             Ok(Some(_)) => {}
             Ok(None) => return,
+            // It has said nothing wrong.
+            Err(HandshakeError::Refused(why)) if why == TOO_MANY => return,
             Err(error) => return tell_malformed(&self.house, address, &error),
         }
         let outlet = Outlet::new(reader.shared_stream(), address, self.house.desk.load.clone());
@@ -118,7 +127,7 @@ impl FrontDesk {
 
     /// One request: its line, and either its answer or its place among those who wait. An error is a request that no
     /// honest client sends.
-    fn take(&self, request: ClientRequest, size: usize, outlet: &Arc<Outlet>) -> Result<(), String> {
+    pub(super) fn take(&self, request: ClientRequest, size: usize, outlet: &Arc<Outlet>) -> Result<(), String> {
         let ClientRequest { number, context, request } = request;
         let label = context.req.clone().unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -251,7 +260,8 @@ impl FrontDesk {
         }
     }
 
-    /// A part of the state. If it is not written down yet, it soon will be.
+    /// A part of the state. If it is not written down yet, it soon will be, unless nobody can write it down: this server has
+    /// not applied so much.
     fn state(&self, at_least: Slot, part: Option<PartName>) -> Reply {
         if let Some(why) = self.house.standing.refusal() {
             return Reply::NotApplied(why);
@@ -259,8 +269,11 @@ impl FrontDesk {
         let Some(keeper) = self.house.keeper.get() else {
             return Reply::Refused("under two-phase commit there is no log and no checkpoint: no backup".to_string());
         };
+        if at_least > self.house.board.read().applied {
+            return Reply::State(None);
+        }
         let part = keeper.part(part, at_least, Instant::now() + STATE_PATIENCE);
-        if part.is_none() {
+        if part.is_none() && keeper.grants_wish() {
             let input = Input::Request(LearnerRequest::WantCheckpoint);
             // If the learner is down or busy, the client asks again.
             let _ = self.house.learner.post(Mail { context: Context::default(), input, size: 0 });

@@ -83,7 +83,7 @@ pub struct Demand {
     pub is_learner_behind: AtomicBool,
     /// The last slot that the learner has applied.
     pub applied: AtomicU64,
-    /// The learner's round of reads under way; 0 if there is none.
+    /// The learner's round of reads under way, as far as it fits in here; 0 if there is none.
     pub round: AtomicU64,
 }
 
@@ -96,7 +96,7 @@ enum Haste {
     IfBehind,
     /// Votes for slots up to this one: there are more acceptors than a majority needs.
     IfOpen(Slot),
-    /// An answer in this round of reads, likewise.
+    /// An answer in this round of reads, likewise. One that looks like it wakes the learner for nothing, and no more.
     IfRound(u64),
 }
 
@@ -256,7 +256,7 @@ impl House {
         match (role, message) {
             (RoleName::Learner, Message::Accept { .. }) => Haste::IfBehind,
             (RoleName::Learner, Message::Accepted { slots, .. }) => Haste::IfOpen(slots.last),
-            (RoleName::Learner, Message::ReadAnswer { id, .. }) => Haste::IfRound(*id),
+            (RoleName::Learner, Message::ReadAnswer { id, .. }) => Haste::IfRound(*id as u64),
             // How far others are is looked at only when something else happens. The own learner's first word starts work.
             (RoleName::Proposer, Message::Beat { .. }) if from != self.me => Haste::No,
             _ => Haste::Yes,

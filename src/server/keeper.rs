@@ -12,18 +12,23 @@ use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use super::house::House;
 use super::lives::Unborn;
 use super::mailbox::Mail;
+use super::throttle::Throttle;
 use crate::kv::{Changes, Kv};
 use crate::paxos::{LearnerRequest, Message, PartName, Slot, SnapshotPart};
 use crate::role::{Input, Server, Servers};
 use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, Mark, PART_BYTES};
-use crate::storage::disk::RealFiles;
+use crate::storage::disk::{Files, RealFiles};
 use crate::storage::{DataFolder, checkpoint::put_aside};
 use crate::trace::{Context, Digest, Event, RoleTag};
 
 /// What the learner asks waits here: at most one checkpoint is under way, and one life begins.
 const JOBS_MAX: usize = 16;
-/// Parts that others ask for wait here; more are dropped, and asked for again.
+/// Parts that peers ask for wait here; more are dropped, and asked for again.
 const PARTS_MAX: usize = 64;
+/// The same for clients. Peers go first: who is behind can be of no use to anybody.
+const CLIENT_PARTS_MAX: usize = 16;
+/// So many checkpoints a second are made because clients want newer ones. Each is work for the whole server.
+const WISHES: u32 = 1;
 
 /// The state as it was last written.
 pub type Loaded = (Slot, Kv);
@@ -31,19 +36,30 @@ pub type Loaded = (Slot, Kv);
 /// Where the keeper takes orders.
 pub struct Keeper {
     jobs: Sender<Job>,
-    parts: Sender<Part>,
+    of_peers: Sender<OfPeer>,
+    of_clients: Sender<OfClient>,
+    wishes: Throttle,
 }
 
 enum Job {
     Load(Sender<Loaded>),
     Write(Mark, Changes),
     Fence(Slot),
+    #[cfg(any(test, fuzzing))]
+    End,
 }
 
-/// A part that somebody wants.
-enum Part {
-    OfPeer { to: Server, name: Option<PartName> },
-    OfClient { name: Option<PartName>, at_least: Slot, reply: Sender<Option<SnapshotPart>> },
+/// A part that a peer wants.
+struct OfPeer {
+    to: Server,
+    name: Option<PartName>,
+}
+
+/// A part that a client waits for.
+struct OfClient {
+    name: Option<PartName>,
+    at_least: Slot,
+    reply: Sender<Option<SnapshotPart>>,
 }
 
 impl Keeper {
@@ -56,14 +72,20 @@ impl Keeper {
             let why = format!("data folder {}: {error}", folder.path().display());
             if matches!(error, CheckpointError::Full { .. }) { Unborn::NoRoom(why) } else { Unborn::Broken(why) }
         })?;
-        let (jobs, job) = bounded(JOBS_MAX);
-        let (parts, part) = bounded(PARTS_MAX);
+        Keeper::run(house, checkpoint, state)
+            .map_err(|error| Unborn::Broken(format!("cannot start the thread of the checkpoint: {error}")))
+    }
+
+    /// Starts the thread that keeps this checkpoint.
+    pub(super) fn run<F: Files>(house: &Arc<House>, checkpoint: Checkpoint<F>, state: Kv) -> std::io::Result<()> {
+        let ((jobs, job), (of_peers, of_peer)) = (bounded(JOBS_MAX), bounded(PARTS_MAX));
+        let (of_clients, of_client) = bounded(CLIENT_PARTS_MAX);
         house.board.update(|shown| shown.checkpoint = checkpoint.mark().slot);
         let at_work = AtWork { house: house.clone(), checkpoint, first: Some(state), said_full: false };
-        let spawned = std::thread::Builder::new().name("keeper".to_string()).spawn(move || at_work.run(&job, &part));
-        spawned.map_err(|error| Unborn::Broken(format!("cannot start the thread of the checkpoint: {error}")))?;
+        let work = move || at_work.run(&job, &of_peer, &of_client);
+        std::thread::Builder::new().name("keeper".to_string()).spawn(work)?;
         // Set once: a server has one keeper.
-        let _ = house.keeper.set(Keeper { jobs, parts });
+        let _ = house.keeper.set(Keeper { jobs, of_peers, of_clients, wishes: Throttle::new(WISHES) });
         Ok(())
     }
 
@@ -85,16 +107,27 @@ impl Keeper {
         let _ = self.jobs.try_send(Job::Fence(slot));
     }
 
+    /// Its thread ends: a process of the fuzzer has many servers, one after the other.
+    #[cfg(any(test, fuzzing))]
+    pub fn end(&self) {
+        let _ = self.jobs.send(Job::End);
+    }
+
     /// Sends a part of the state to a peer; dropped if too many are wanted.
     pub fn send_part(&self, to: Server, name: Option<PartName>) {
-        let _ = self.parts.try_send(Part::OfPeer { to, name });
+        let _ = self.of_peers.try_send(OfPeer { to, name });
     }
 
     /// A part of a state that holds every slot up to `at_least`: None if there is none yet, or nothing came until then.
     pub fn part(&self, name: Option<PartName>, at_least: Slot, until: Instant) -> Option<SnapshotPart> {
         let (reply, part) = bounded(1);
-        self.parts.try_send(Part::OfClient { name, at_least, reply }).ok()?;
+        self.of_clients.try_send(OfClient { name, at_least, reply }).ok()?;
         part.recv_deadline(until).ok().flatten()
+    }
+
+    /// Whether a checkpoint is made now because a client wants one.
+    pub fn grants_wish(&self) -> bool {
+        self.wishes.lets_through()
     }
 }
 
@@ -115,27 +148,33 @@ fn open(house: &House, files: RealFiles, storage: u64) -> Result<(Checkpoint<Rea
 }
 
 /// The keeper's thread.
-struct AtWork {
+struct AtWork<F: Files> {
     house: Arc<House>,
-    checkpoint: Checkpoint<RealFiles>,
+    checkpoint: Checkpoint<F>,
     /// What was read when it was opened: the first life of the learner need not wait for it again.
     first: Option<Kv>,
     said_full: bool,
 }
 
-impl AtWork {
-    fn run(mut self, jobs: &Receiver<Job>, parts: &Receiver<Part>) {
+impl<F: Files> AtWork<F> {
+    fn run(mut self, jobs: &Receiver<Job>, of_peers: &Receiver<OfPeer>, of_clients: &Receiver<OfClient>) {
         loop {
-            // The own learner goes before others.
+            // The own learner goes before others, and servers before clients.
             select_biased! {
                 recv(jobs) -> job => match job {
                     Ok(Job::Load(reply)) => self.load(&reply),
                     Ok(Job::Write(mark, changes)) => self.write(mark, &changes),
                     Ok(Job::Fence(slot)) => self.fence(slot),
+                    #[cfg(any(test, fuzzing))]
+                    Ok(Job::End) => return,
                     Err(_) => return,
                 },
-                recv(parts) -> part => match part {
-                    Ok(part) => self.part(part),
+                recv(of_peers) -> wanted => match wanted {
+                    Ok(wanted) => self.send_part(wanted),
+                    Err(_) => return,
+                },
+                recv(of_clients) -> wanted => match wanted {
+                    Ok(wanted) => self.give_part(wanted),
                     Err(_) => return,
                 },
             }
@@ -188,23 +227,20 @@ impl AtWork {
         }
     }
 
-    fn part(&mut self, wanted: Part) {
-        match wanted {
-            Part::OfPeer { to, name } => {
-                let message = match self.read(name.as_ref()) {
-                    Some(part) => Message::Snapshot(part),
-                    None => Message::Entries { entries: Vec::new(), applied: self.house.board.read().applied },
-                };
-                self.house.send(Servers::only(to), message.into(), Context::default());
-                self.house.flush();
-            }
-            Part::OfClient { name, at_least, reply } => {
-                let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;
-                let part = if is_there { self.read(name.as_ref()) } else { None };
-                // Whoever asked may have gone.
-                let _ = reply.send(part);
-            }
-        }
+    fn send_part(&mut self, OfPeer { to, name }: OfPeer) {
+        let message = match self.read(name.as_ref()) {
+            Some(part) => Message::Snapshot(part),
+            None => Message::Entries { entries: Vec::new(), applied: self.house.board.read().applied },
+        };
+        self.house.send(Servers::only(to), message.into(), Context::default());
+        self.house.flush();
+    }
+
+    fn give_part(&mut self, OfClient { name, at_least, reply }: OfClient) {
+        let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;
+        let part = if is_there { self.read(name.as_ref()) } else { None };
+        // Whoever asked may have gone.
+        let _ = reply.send(part);
     }
 
     fn read(&mut self, name: Option<&PartName>) -> Option<SnapshotPart> {

@@ -86,6 +86,7 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         }
         WhyNotApplied::Proposer(paxos::NotApplied::Outrun) => "rivals were faster".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::NoLeader) => "no leader is heard".to_string(),
+        WhyNotApplied::Proposer(paxos::NotApplied::NoRound) => "there are no more ballots".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "the learner is behind".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy".to_string(),
         WhyNotApplied::Coordinator(two_phase_commit::NotApplied::NoVote { silent }) => {

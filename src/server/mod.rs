@@ -30,6 +30,8 @@ mod peers;
 mod replies;
 pub(crate) mod runner;
 mod shells;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod stage;
 mod standing;
 mod start;
 mod supervisor;

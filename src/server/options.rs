@@ -191,7 +191,7 @@ impl Options {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Options {
     /// Of server 1, as these arguments say.
     pub fn of(arguments: &[&str]) -> Options {

@@ -12,7 +12,7 @@ use super::mailbox::Mail;
 use crate::cluster::Cluster;
 use crate::net::{
     Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState, PEER_FRAME_MAX_BYTES,
-    Watcher, Who, answer, listen,
+    Place, Watcher, Who, answer, listen,
 };
 use crate::paxos::ProposerRequest;
 use crate::random::Random;
@@ -20,9 +20,11 @@ use crate::role::{Input, Server};
 use crate::storage::{DataFolder, FolderError};
 use crate::trace::{self, Context, RoleTag};
 
-/// Connections from peers: each has one, and may open a next one before the last is noticed to be dead. The rest is for
-/// strangers, who have five seconds each to say who they are.
-const PEER_CONNECTIONS_PER_SERVER: usize = 16;
+/// Each peer has one connection, and may open a next one before the last is noticed to be dead. For one more the oldest of
+/// the same server goes.
+const CONNECTIONS_OF_A_PEER: usize = 4;
+/// So many callers may be about to say who they are, for which each has five seconds; for one more the oldest goes.
+const STRANGERS_MAX: usize = 32;
 
 /// Starts a link to every other server.
 pub fn dial(house: &Arc<House>, cluster: &Cluster, folder: &Arc<DataFolder>, linked: &Linked) -> Result<(), String> {
@@ -116,10 +118,12 @@ pub fn serve(
     linked: &Linked,
     listener: TcpListener,
 ) -> std::io::Result<()> {
-    let connections = Connections::up_to(PEER_CONNECTIONS_PER_SERVER * cluster.servers().len());
+    let connections = Connections::new(STRANGERS_MAX, CONNECTIONS_OF_A_PEER * cluster.servers().len());
     let trouble = tell_trouble(house.clone(), "no connection from a server can be taken on");
     let (house, cluster, folder, linked) = (house.clone(), cluster.clone(), folder.clone(), linked.clone());
-    let serve = move |stream, address| hear_peer(&house, &cluster, &folder, &linked, stream, address);
+    let serve = move |stream: Arc<TcpStream>, address, place: &Place| {
+        hear_peer(&house, &cluster, &folder, &linked, stream, address, place);
+    };
     listen("peer", listener, connections, serve, drop, trouble)
 }
 
@@ -129,8 +133,9 @@ fn hear_peer(
     cluster: &Cluster,
     folder: &DataFolder,
     linked: &Linked,
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     address: SocketAddr,
+    place: &Place,
 ) {
     let mut reader = FrameReader::new(stream, PEER_FRAME_MAX_BYTES);
     let check = |hello: &Hello| {
@@ -149,6 +154,9 @@ fn hear_peer(
         Ok(_) => return,
         Err(error) => return tell_malformed(house, address, &error),
     };
+    if !place.join_last(peer.0, CONNECTIONS_OF_A_PEER) {
+        return;
+    }
     linked.hears(peer, Instant::now());
     loop {
         match reader.read::<Envelope>(None) {

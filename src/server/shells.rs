@@ -213,7 +213,7 @@ impl Shell<Learner<Kv>> for LearnerShell {
     fn publish(&self, role: &Learner<Kv>) {
         let demand = &self.0.demand;
         demand.applied.store(role.applied().0, Ordering::Relaxed);
-        demand.round.store(role.round().unwrap_or_default(), Ordering::Relaxed);
+        demand.round.store(role.round().unwrap_or_default() as u64, Ordering::Relaxed);
         demand.is_learner_behind.store(role.known() > role.applied(), Ordering::Relaxed);
         self.0.board.update(|shown| {
             shown.applied = role.applied();

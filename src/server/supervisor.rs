@@ -59,6 +59,12 @@ pub enum Order {
 pub struct Orders(Sender<Order>);
 
 impl Orders {
+    /// Nobody takes them.
+    #[cfg(any(test, fuzzing))]
+    pub fn unheard() -> Orders {
+        Orders(bounded(1).0)
+    }
+
     /// Gives an order; the supervisor takes it when it has dealt with those before.
     pub fn give(&self, order: Order) -> Result<(), String> {
         self.0.try_send(order).map_err(|_| "too many orders wait already".to_string())

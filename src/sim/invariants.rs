@@ -193,7 +193,7 @@ impl Ghost {
         if self.strangers.contains(server) {
             return;
         }
-        let mut whole: BTreeMap<u64, Whole> = BTreeMap::new();
+        let mut whole: BTreeMap<u128, Whole> = BTreeMap::new();
         for action in actions {
             let Action::Send { message, .. } = action else { continue };
             match message {

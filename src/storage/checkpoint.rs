@@ -25,14 +25,13 @@ use std::io;
 use redb::{
     Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, StorageBackend, StorageError, TableDefinition,
 };
-use serde_bytes::ByteBuf;
 use thiserror::Error;
 
 use super::disk::{Files, StableFile, is_full, read_if_present, remove_if_present, replace};
 use crate::codec;
 use crate::kv::{Changes, Kv, Piece, encode_part};
 use crate::museum::{self, Bug};
-use crate::paxos::{PartName, Slot, SnapshotPart, StateMachine};
+use crate::paxos::{PartName, PartToken, Slot, SnapshotPart, StateMachine};
 
 /// The file's name.
 pub const CHECKPOINT_FILE: &str = "checkpoint.redb";
@@ -178,11 +177,12 @@ impl<F: Files> Checkpoint<F> {
             return Ok(state);
         };
         let mut found = Vec::new();
-        read_pieces(&at, None, usize::MAX, |piece| {
+        read_until(&at, PartToken::first(), |piece| {
             found.push(piece);
             if found.len() >= 1_024 {
                 state.put_pieces(std::mem::take(&mut found));
             }
+            true
         })?;
         state.put_pieces(found);
         if state.digest() != mark.digest {
@@ -253,17 +253,16 @@ impl<F: Files> Checkpoint<F> {
     /// is named. None if there is no state yet.
     pub fn part(&mut self, name: Option<&PartName>) -> Result<Option<SnapshotPart>, CheckpointError> {
         let known = name.and_then(|name| self.views.iter().position(|view| view.mark.slot == name.slot));
-        let (at, index, token) = match (known, name) {
-            (Some(at), Some(name)) => (at, name.index, Some(name.token.as_slice())),
-            // The last checkpoint is the one asked for: it was let go, or this server was started again.
-            (None, Some(name)) if name.slot == self.mark.slot => {
-                (self.open_view()?, name.index, Some(name.token.as_slice()))
-            }
+        let (at, index, begin) = match (known, name) {
+            // Whatever is asked for: there is no table to look into.
             _ if self.mark.slot == Slot(0) => return Ok(None),
+            (Some(at), Some(name)) => (at, name.index, name.token.clone()),
+            // The last checkpoint is the one asked for: it was let go, or this server was started again.
+            (None, Some(name)) if name.slot == self.mark.slot => (self.open_view()?, name.index, name.token.clone()),
             _ => {
                 let last = self.mark.slot;
                 let known = self.views.iter().position(|view| view.mark.slot == last);
-                (known.map_or_else(|| self.open_view(), Ok)?, 0, None)
+                (known.map_or_else(|| self.open_view(), Ok)?, 0, PartToken::first())
             }
         };
         let view = &mut self.views[at];
@@ -274,9 +273,9 @@ impl<F: Files> Checkpoint<F> {
             *room = room.saturating_sub(piece.size());
             is_full
         };
-        read_until(&view.at, token, |piece| {
+        read_until(&view.at, begin, |piece| {
             if is_full(&piece, &pieces, &mut room) {
-                next = Some(ByteBuf::from(codec::encode(&Token::of(&piece))));
+                next = Some(begins_with(&piece));
                 return false;
             }
             pieces.push(piece);
@@ -355,21 +354,13 @@ pub fn put_aside<F: Files>(files: &F) -> Result<(), CheckpointError> {
     files.sync_folder().map_err(refused("rename"))
 }
 
-/// Where a part begins.
-#[derive(serde::Serialize, serde::Deserialize)]
-enum Token {
-    Key(#[serde(with = "serde_bytes")] Vec<u8>),
-    Session(u64),
-}
-
-impl Token {
-    fn of(piece: &Piece) -> Token {
-        match piece {
-            Piece::Key { key, .. } => Token::Key(key.clone()),
-            Piece::Session { id, .. } => Token::Session(*id),
-            // It comes last.
-            Piece::History(_) => Token::Session(u64::MAX),
-        }
+/// The part that begins with this piece.
+fn begins_with(piece: &Piece) -> PartToken {
+    match piece {
+        Piece::Key { key, .. } => PartToken::Key(key.clone()),
+        Piece::Session { id, .. } => PartToken::Session(*id),
+        // It comes last.
+        Piece::History(_) => PartToken::Session(u64::MAX),
     }
 }
 
@@ -394,35 +385,18 @@ fn read_mark(at: &ReadTransaction, owner: u64) -> Result<Option<Mark>, Checkpoin
     Ok(Some(Mark { slot: Slot(number("slot")?), digest: number("digest")? }))
 }
 
-fn read_pieces(
-    at: &ReadTransaction,
-    token: Option<&[u8]>,
-    most: usize,
-    mut take: impl FnMut(Piece),
-) -> Result<(), CheckpointError> {
-    let mut count = 0;
-    read_until(at, token, |piece| {
-        take(piece);
-        count += 1;
-        count < most
-    })
-}
-
 /// Reads pieces from a place on, keys first, then sessions, then the history, until `take` has enough.
 fn read_until(
     at: &ReadTransaction,
-    token: Option<&[u8]>,
+    begin: PartToken,
     mut take: impl FnMut(Piece) -> bool,
 ) -> Result<(), CheckpointError> {
+    // What is decoded here is what this server has written to its own disk.
     let damaged = |error: codec::CodecError| CheckpointError::Damaged { why: error.to_string() };
-    let begin = match token {
-        None => Token::Key(Vec::new()),
-        Some(token) => codec::decode(token).map_err(damaged)?,
-    };
     let mut first_session = 0;
-    match &begin {
-        Token::Session(first) => first_session = *first,
-        Token::Key(first) => {
+    match begin {
+        PartToken::Session(first) => first_session = first,
+        PartToken::Key(first) => {
             let keys = at.open_table(KEYS).map_err(broken("read"))?;
             for entry in keys.range(first.as_slice()..).map_err(broken("read"))? {
                 let (key, entry) = entry.map_err(broken("read"))?;

@@ -107,6 +107,32 @@ fn fetch(
 }
 
 #[test]
+fn before_anything_is_written_every_part_is_missing_and_none_is_damaged() {
+    let (mut checkpoint, _) = Work::new().open().unwrap();
+    for token in [PartToken::first(), PartToken::Key(vec![255; 3]), PartToken::Session(u64::MAX)] {
+        for (slot, index) in [(0, 0), (0, u32::MAX), (1, 1), (u64::MAX, 2)] {
+            let name = PartName { slot: Slot(slot), index, token: token.clone() };
+            assert_eq!(checkpoint.part(Some(&name)).unwrap(), None, "{name:?}");
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_state_begins_wherever_somebody_says() {
+    let mut work = Work::new();
+    let (mut checkpoint, _) = work.open().unwrap();
+    work.apply(150);
+    let slot = work.write(&mut checkpoint).unwrap().slot;
+    for token in [PartToken::Key(vec![255; 5_000]), PartToken::Session(0), PartToken::Session(u64::MAX)] {
+        for index in [0, 7, u32::MAX] {
+            let name = PartName { slot, index, token: token.clone() };
+            let part = checkpoint.part(Some(&name)).unwrap().unwrap();
+            assert_eq!((part.slot, part.index), (slot, index));
+        }
+    }
+}
+
+#[test]
 fn a_state_is_fetched_as_of_one_slot_while_newer_ones_are_written() {
     let mut work = Work::new();
     let (mut checkpoint, _) = work.open().unwrap();
@@ -141,7 +167,7 @@ fn a_fetch_goes_on_after_the_sender_was_started_again() {
     work.apply(10);
     let (mut checkpoint, _) = work.open().unwrap();
     let newer = work.write(&mut checkpoint).unwrap();
-    let name = PartName { slot: Slot(1), index: 4, token: ByteBuf::new() };
+    let name = PartName { slot: Slot(1), index: 4, token: PartToken::first() };
     let part = checkpoint.part(Some(&name)).unwrap().unwrap();
     assert_eq!((part.slot, part.index), (newer.slot, 0));
 }

@@ -19,7 +19,7 @@ pub const IDENTITY_FILE: &str = "identity.toml";
 /// So many numbers of the roles' lives are taken at a time.
 const ROLE_LIVES: u32 = 64;
 
-/// No folder has seen so many lives: a file that says so is not to be believed. Far enough from where the numbers end.
+/// The last number of a life that is taken, of a server or of a role: a file that says more is not to be believed.
 const LIVES_MAX: u32 = u32::MAX - (1 << 20);
 
 /// The version of the data folder's layout.
@@ -100,6 +100,17 @@ pub enum IdentityError {
         /// The highest one known.
         known: u32,
     },
+    /// The numbers of the lives end.
+    #[error(
+        "it counts {lives} lives of its server and {role_lives} of its roles, and cannot count more: a life without a \
+         number of its own could be taken for an earlier one. Take a backup of the cluster, and restore it into new folders"
+    )]
+    UsedUp {
+        /// Lives begun.
+        lives: u32,
+        /// Numbers of the roles' lives taken.
+        role_lives: u32,
+    },
     /// An earlier error ended the use of this file.
     #[error("writing {IDENTITY_FILE} has failed before: this process must stop")]
     Failed,
@@ -137,6 +148,15 @@ struct Contents {
     peers: BTreeMap<String, String>,
     /// The highest life of each that was met, and what its process has drawn.
     lives: BTreeMap<String, Life>,
+}
+
+impl Contents {
+    /// Whether there are numbers left for another life of the server, and for those of its roles.
+    fn check_lives(&self) -> Result<(), IdentityError> {
+        let Contents { life: lives, role_life: role_lives, .. } = *self;
+        let has_room = lives < LIVES_MAX && role_lives <= LIVES_MAX - ROLE_LIVES;
+        if has_room { Ok(()) } else { Err(IdentityError::UsedUp { lives, role_lives }) }
+    }
 }
 
 /// A life of a peer.
@@ -235,8 +255,8 @@ impl<F: Files> Identity<F> {
     pub fn begin_life(&self) -> Result<u32, IdentityError> {
         let mut state = self.state();
         let first = state.contents.role_life;
+        state.contents.check_lives()?;
         let next = |contents: &mut Contents| {
-            assert!(contents.life < u32::MAX, "the lives of this folder are used up");
             contents.life += 1;
             contents.role_life += ROLE_LIVES;
         };
@@ -253,13 +273,8 @@ impl<F: Files> Identity<F> {
         let mut state = self.state();
         if state.role_lives.is_empty() {
             let first = state.contents.role_life;
-            let contents = self.change_locked(&mut state, |contents| {
-                assert!(
-                    contents.role_life < u32::MAX - ROLE_LIVES,
-                    "the lives of the roles of this folder are used up"
-                );
-                contents.role_life += ROLE_LIVES;
-            })?;
+            state.contents.check_lives()?;
+            let contents = self.change_locked(&mut state, |contents| contents.role_life += ROLE_LIVES)?;
             state.role_lives = first..contents.role_life;
         }
         state.role_lives.start += 1;

@@ -192,3 +192,38 @@ fn more_lives_than_there_can_be_are_not_believed() {
         assert!(matches!(&error, IdentityError::Damaged { why } if why.contains("lives")), "{error}");
     }
 }
+
+/// A folder that counts so many lives.
+fn aged(life: u32, role_life: u32) -> Identity<MemoryFiles> {
+    let files = MemoryFiles::new();
+    let identity = create(&files).unwrap();
+    let change = |contents: &mut Contents| (contents.life, contents.role_life) = (life, role_life);
+    identity.change(change).unwrap();
+    read(&files).unwrap()
+}
+
+#[test]
+fn the_last_life_of_a_folder_begins_and_no_other_after_it() {
+    let identity = aged(LIVES_MAX - 1, 0);
+    assert_eq!(identity.begin_life().unwrap(), LIVES_MAX);
+    let error = identity.begin_life().unwrap_err();
+    assert!(matches!(error, IdentityError::UsedUp { lives: LIVES_MAX, .. }), "{error}");
+    assert_eq!(identity.life(), LIVES_MAX, "nothing was begun");
+    let again = Identity::read(identity.files, "lab", Server(3)).unwrap().unwrap();
+    assert!(again.begin_life().is_err(), "nor later, and the file is not called damaged");
+}
+
+#[test]
+fn the_last_lives_of_the_roles_of_a_folder_begin_and_no_other_after_them() {
+    let identity = aged(9, LIVES_MAX - ROLE_LIVES);
+    identity.begin_life().unwrap();
+    for life in 1..=ROLE_LIVES {
+        assert_eq!(identity.begin_role_life().unwrap(), LIVES_MAX - ROLE_LIVES + life);
+    }
+    assert!(matches!(identity.begin_role_life(), Err(IdentityError::UsedUp { role_lives: LIVES_MAX, .. })));
+    assert!(matches!(identity.begin_life(), Err(IdentityError::UsedUp { .. })));
+    // One that had begun so many lives that a role's would once have been numbered beyond 24 bits goes on.
+    let old = aged(1 << 18, 1 << 24);
+    old.begin_life().unwrap();
+    assert_eq!(old.begin_role_life().unwrap(), (1 << 24) + 1);
+}

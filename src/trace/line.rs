@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use log::Level;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::event::{Event, EventError};
 use super::field::{Fields, Word};
@@ -22,7 +22,14 @@ pub const LABEL_MAX_BYTES: usize = 64;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Process {
     who: Who,
+    #[serde(deserialize_with = "decode_life")]
     life: u32,
+}
+
+/// Lives count from 1: a line that named another could not be read.
+fn decode_life<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let life = u32::deserialize(from)?;
+    if life > 0 { Ok(life) } else { Err(serde::de::Error::custom("no process has a life 0")) }
 }
 
 /// Who it is, in all its lives.
@@ -361,6 +368,18 @@ mod tests {
             match shape.parse::<Line>() {
                 Ok(line) => assert_eq!(line.to_string(), shape),
                 Err(error) => panic!("{shape}\n{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_that_a_message_names_can_be_read_where_it_is_written() {
+        for life in [0, 1, 2, u32::MAX] {
+            let process = Process { who: Who::Other(Name("c1".to_string())), life };
+            let sent = crate::codec::encode(&LineId { process, n: 5 });
+            match crate::codec::decode::<LineId>(&sent) {
+                Ok(id) => assert_eq!(id.to_string().parse(), Ok(id)),
+                Err(_) => assert_eq!(life, 0),
             }
         }
     }

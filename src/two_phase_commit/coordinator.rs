@@ -195,7 +195,8 @@ impl Coordinator {
         clock: u64,
         out: &mut Output<Self>,
     ) {
-        self.next = self.next.max(clock.saturating_add(1).min(u64::MAX >> 8));
+        // Whatever somebody claims, half of all numbers are left: it would take ages to use them.
+        self.next = self.next.max(clock.saturating_add(1).min(TransactionId::LAST_NUMBER / 2));
         let Some(open) = self.open.get_mut(&transaction) else {
             return self.handle_late_vote(from, transaction, vote, out);
         };
@@ -371,7 +372,7 @@ impl Coordinator {
         self.give_up_old(out);
         let mut again = Vec::new();
         for (transaction, owed) in &mut self.committed {
-            owed.ticks += 1;
+            owed.ticks = owed.ticks.wrapping_add(1);
             if owed.ticks.is_multiple_of(TELL_AGAIN) {
                 again.push((*transaction, owed.missing));
             }

@@ -5,7 +5,7 @@ use super::alone::{Alone, Said};
 use super::tests::{all, open, put};
 use super::*;
 use crate::kv::{Outcome, Written};
-use crate::paxos::{Command, CommandId};
+use crate::paxos::{Command, CommandId, Slot};
 use crate::role::{Input, Role, Server, Servers};
 
 const OPENED: Vote = Vote::Yes(None);
@@ -240,6 +240,7 @@ fn a_number_that_somebody_has_made_up_leaves_room_for_names() {
     let later = commit(&mut alone);
     assert!(later.number > own(1).number);
     assert_eq!(TransactionId::of_slot(later.as_slot()), later);
+    assert!(later.as_slot() < Slot::LAST && later.number < TransactionId::LAST_NUMBER - (1 << 50), "{later}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fmt::{self, Debug, Display};
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::kv::{Outcome, Written};
 use crate::paxos::{Command, RoleName, Slot};
@@ -15,7 +15,8 @@ use crate::role::Server;
 /// order of numbers is roughly that of time. Nothing but the choice of what to forget first rests on that.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TransactionId {
-    /// Its number among the coordinator's.
+    /// Its number among the coordinator's. At most [`TransactionId::LAST_NUMBER`].
+    #[serde(deserialize_with = "decode_number")]
     pub number: u64,
     /// The server whose coordinator it is.
     pub coordinator: Server,
@@ -24,6 +25,8 @@ pub struct TransactionId {
 impl TransactionId {
     /// Before any other.
     pub const ZERO: TransactionId = TransactionId { number: 0, coordinator: Server(0) };
+    /// Behind it no number has a slot.
+    pub const LAST_NUMBER: u64 = Slot::LAST.0 >> 6;
 
     /// The same as one number: what the store, which knows slots, calls the place of a write.
     pub fn as_slot(self) -> Slot {
@@ -34,6 +37,13 @@ impl TransactionId {
     pub fn of_slot(slot: Slot) -> TransactionId {
         TransactionId { number: slot.0 >> 6, coordinator: Server((slot.0 & 63) as u8) }
     }
+}
+
+/// From bytes that nobody vouches for.
+fn decode_number<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let number = u64::deserialize(from)?;
+    let is_one = number <= TransactionId::LAST_NUMBER;
+    if is_one { Ok(number) } else { Err(serde::de::Error::custom("no transaction has such a number")) }
 }
 
 impl Display for TransactionId {

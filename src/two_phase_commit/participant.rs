@@ -355,7 +355,7 @@ impl Participant {
         let (mut asks, mut dropped) = (Vec::new(), Vec::new());
         let everybody = self.servers;
         for (transaction, prepared) in &mut self.prepared {
-            prepared.looks += 1;
+            prepared.looks = prepared.looks.saturating_add(1);
             let looks = prepared.looks;
             if museum::is(Bug::C02) && looks == ASK_AFTER {
                 dropped.push(*transaction);

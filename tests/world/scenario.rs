@@ -506,8 +506,8 @@ fn slots(SlotRange { first, last }: SlotRange) -> String {
 }
 
 /// A number of a life, as life.number.
-fn number(id: u64) -> String {
-    format!("#{}.{}", id >> 40, id & ((1 << 40) - 1))
+fn number(id: u128) -> String {
+    format!("#{}.{}", id >> 64, id as u64)
 }
 
 fn entries(entries: &[Entry]) -> String {

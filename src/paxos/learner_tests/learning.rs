@@ -4,7 +4,7 @@ use super::{
     Alone, Ballot, CommandId, Did, LearnerOutcome, LearnerRequest, LearnerTimer, Message, Slot, alone, armed, ballot,
     begun, catch_up, entry, learner, sent, servers, told, value,
 };
-use crate::paxos::{LearnerFact, SlotRange, Value};
+use crate::paxos::{Entry, LearnerFact, SlotRange, Value};
 use crate::role::{Action, Server, Servers};
 
 fn accept(round: u64, slot: u64, number: u64) -> Message {
@@ -185,4 +185,32 @@ fn votes_for_another_servers_ballot_are_not_counted() {
         let vote = Message::Accepted { ballot: other, slots: SlotRange::only(Slot(1)) };
         assert_eq!(sent(&learner.hear(acceptor, vote)), []);
     }
+}
+
+#[test]
+fn claims_at_the_end_of_all_slots_change_nothing_that_was_applied() {
+    let mut learner = alone(1, 3);
+    learner.learn(5);
+    let all = SlotRange { first: Slot(0), last: Slot::LAST };
+    let highest = Ballot { round: Ballot::LAST_ROUND, server: Server(1) };
+    let claims = [
+        Message::CatchUp { from: Slot::LAST },
+        Message::Chosen { ballot: highest, slots: all },
+        Message::Accepted { ballot: highest, slots: all },
+        Message::Accept { ballot: highest, first: Slot::LAST, values: vec![value(1), value(2)] },
+        Message::Entries {
+            entries: vec![Entry { slot: Slot::LAST, ballot: highest, value: value(1) }],
+            applied: Slot::LAST,
+        },
+        Message::Beat { applied: Slot::LAST, digest: 0 },
+        Message::ReadAnswer { id: u128::MAX, slot: Slot::LAST },
+    ];
+    for claim in claims {
+        learner.hear(2, claim.clone());
+        for timer in [LearnerTimer::Missing, LearnerTimer::CatchUp, LearnerTimer::Beat] {
+            learner.fire(timer);
+        }
+        assert_eq!(learner.applied(), 5, "{claim:?}");
+    }
+    assert!(learner.0.open_slots() <= crate::paxos::LEARNER_WINDOW as usize);
 }

@@ -4,7 +4,7 @@ use super::{
     Alone, Did, LearnerOutcome, LearnerTimer, Message, Numbers, Retention, Server, Servers, Slot, alone, armed,
     catch_up, checkpoint_ended, checkpoints, entry, keeping, read, right, sent, servers, told, wrong,
 };
-use crate::paxos::{PartName, SnapshotPart};
+use crate::paxos::{PartName, PartToken, SnapshotPart};
 
 /// Who is sent which part; the first one of the last checkpoint if None.
 fn asked_for(did: &Did) -> Vec<(Server, Option<PartName>)> {
@@ -18,9 +18,9 @@ fn name(slot: u64, index: u32) -> PartName {
     PartName { slot: Slot(slot), index, token: token(index) }
 }
 
-/// In the sender's words: where part `index` begins.
-fn token(index: u32) -> serde_bytes::ByteBuf {
-    format!("after {index}").into_bytes().into()
+/// Where part `index` begins.
+fn token(index: u32) -> PartToken {
+    PartToken::Key(format!("after {index}").into_bytes())
 }
 
 /// Two slots a part: a part of the state after `slot`, which has `slot / 2` of them.

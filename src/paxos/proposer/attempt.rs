@@ -75,6 +75,11 @@ impl Proposer {
 
     /// Phase 1: asks everybody to promise a ballot that nobody has used.
     pub(super) fn prepare(&mut self, again: bool, out: &mut Output<Self>) {
+        if self.next_round > Ballot::LAST_ROUND {
+            // There is no ballot that it could use. What waits here is given up by and by, and others may still lead.
+            self.phase = Phase::Idle;
+            return;
+        }
         let (from, to_lead) = (self.first_open(), self.policy.keeps_ballot());
         let owner = if museum::is(Bug::BallotWithoutServer) { Server(1) } else { self.me };
         let ballot = Ballot { round: self.next_round, server: owner };
@@ -162,7 +167,7 @@ impl Proposer {
     }
 
     /// The ballot at work.
-    pub(super) fn at_work(&self) -> Option<Ballot> {
+    pub(crate) fn at_work(&self) -> Option<Ballot> {
         match &self.phase {
             Phase::Preparing(attempt, _) => Some(attempt.ballot),
             Phase::Proposing(work) => Some(work.attempt.ballot),

@@ -90,6 +90,12 @@ impl Leadership {
         self.pulses
     }
 
+    /// Pre-votes of this life so far.
+    #[cfg(test)]
+    pub(super) fn questions(&self) -> u64 {
+        self.questions
+    }
+
     /// Something was applied, or there is something to apply again.
     pub(super) fn moves(&mut self) {
         self.moved_at = self.pulses;

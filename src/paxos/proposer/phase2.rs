@@ -186,7 +186,7 @@ impl Proposer {
         }
         let (first, mut room) = (work.next, ACCEPT_BYTES);
         let mut turn = false;
-        while work.commands_left > 0 && work.has_room() {
+        while work.commands_left > 0 && work.has_room() && work.next <= Slot::LAST {
             turn = !turn;
             let is_ours = self.commands.next_idle().is_some() && (turn || self.guests.first().is_none());
             let next = if is_ours { self.commands.next_idle() } else { self.guests.first() };

@@ -108,6 +108,8 @@ pub enum NotApplied {
     Busy,
     /// Nobody is heard who leads.
     NoLeader,
+    /// It has come to the last of its ballots, or somebody has claimed to.
+    NoRound,
 }
 
 /// What a proposer tells its server.

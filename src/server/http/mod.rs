@@ -23,23 +23,30 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::clients::FrontDesk;
 use super::peers::tell_trouble;
 use super::supervisor::Order;
-use crate::net::{Connections, dial, listen};
+use crate::net::{Connections, Place, dial, listen, write_before};
 use crate::paxos::RoleName;
 use crate::role::Server;
 use crate::trace::timeline;
 use feed::{Batch, Feed, Hearing, Item};
 use request::{LAB_FIELD, Refusal, Request};
 
-/// At most so many connections at once; so many of them may watch.
-const CONNECTIONS_MAX: usize = 64;
-const VIEWERS_MAX: usize = 16;
+/// So many callers may be about to say what they want; for one more the oldest goes.
+const STRANGERS_MAX: usize = 32;
+/// The group of those who get an answer, and how many there may be. For one more the oldest goes: it takes its time.
+const ASKERS: (u8, usize) = (0, 64);
+/// Browsers that watch; one more is turned away.
+const VIEWERS: (u8, usize) = (1, 16);
+/// The other servers, for their viewers, likewise: there are never more than 62 of them.
+const RELAYS: (u8, usize) = (2, 64);
+/// The same of all connections that are known.
+const KNOWN_MAX: usize = ASKERS.1 + VIEWERS.1 + RELAYS.1;
 /// A viewer that takes nothing for so long is let go.
 const TAKE: Duration = Duration::from_secs(5);
 /// If nothing happens, a viewer hears so often that somebody is there.
@@ -79,22 +86,24 @@ pub fn serve(desk: FrontDesk, listener: TcpListener) -> io::Result<()> {
             own.push_lines(true, &group);
         }
     })?;
-    let busy = |stream: TcpStream| {
+    let busy = |stream: Arc<TcpStream>| {
         let sentence = "too many connections already; try another server\n";
         // Whoever does not take the sentence hears nothing.
-        let _ = (&stream).write_all(answers::answer(503, "text/plain", sentence).as_bytes());
+        let _ = (&*stream).write_all(answers::answer(503, "text/plain", sentence).as_bytes());
     };
     let trouble = tell_trouble(desk.house.clone(), "no connection from a browser can be taken on");
     let window = Window { desk, feed, address };
-    let serve = move |stream: TcpStream, _| window.answer(&stream);
-    listen("http", listener, Connections::up_to(CONNECTIONS_MAX), serve, busy, trouble)
+    let serve = move |stream: Arc<TcpStream>, _, place: &Place| window.answer(&stream, place);
+    listen("http", listener, Connections::new(STRANGERS_MAX, KNOWN_MAX), serve, busy, trouble)
 }
 
 impl Window {
     /// One connection, one request.
-    fn answer(&self, stream: &TcpStream) {
+    fn answer(&self, stream: &TcpStream, place: &Place) {
         let answered = stream.set_write_timeout(Some(TAKE)).and_then(|()| match request::read(stream)? {
-            Some(Ok(request)) => self.take(&request, &Caller { stream, wants_body: request.method != "HEAD" }),
+            Some(Ok(request)) => {
+                self.take(&request, &Caller { stream, wants_body: request.method != "HEAD" }, place)
+            }
             Some(Err(refusal)) => Caller { stream, wants_body: true }.refuse(&refusal).and_then(|()| linger(stream)),
             None => Ok(()),
         });
@@ -102,19 +111,24 @@ impl Window {
         let _ = answered;
     }
 
-    fn take(&self, request: &Request, caller: &Caller<'_>) -> io::Result<()> {
+    fn take(&self, request: &Request, caller: &Caller<'_>, place: &Place) -> io::Result<()> {
+        let path = request.path.as_str();
+        let is_viewer = matches!(path, "/events" | "/feed");
+        if !is_viewer && !place.join_last(ASKERS.0, ASKERS.1) {
+            return Ok(());
+        }
         if let Err(refusal) = request.check_caller(self.address) {
             return caller.refuse(&refusal);
         }
-        let path = request.path.as_str();
         let is_change = matches!(path, "/crash" | "/restart");
         if !is_change && !matches!(request.method.as_str(), "GET" | "HEAD") {
             return caller.refuse(&(405, "only GET and HEAD are answered here".to_string()));
         }
         match path {
             "/" => caller.say("text/html", &self.page()),
-            "/events" => self.watch(caller),
-            "/feed" => self.feed(caller),
+            "/events" if place.join(VIEWERS.0, VIEWERS.1) => self.watch(caller),
+            "/feed" if place.join(RELAYS.0, RELAYS.1) => self.feed(caller),
+            "/events" | "/feed" => caller.refuse(&(503, "too many watch already; try another server".to_string())),
             "/status" => caller.say("application/json", &format!("{}\n", self.desk.status().to_json())),
             "/metrics" => caller.say("text/plain", &answers::metrics(&self.desk.status(), &self.feed)),
             "/crash" | "/restart" => match self.order(request) {
@@ -141,9 +155,6 @@ impl Window {
     /// Tells a browser every line there is, and each that comes.
     fn watch(&self, caller: &Caller<'_>) -> io::Result<()> {
         let _seat = self.feed.sit();
-        if self.feed.viewers() > VIEWERS_MAX {
-            return caller.refuse(&(503, format!("{VIEWERS_MAX} watch already; try another server")));
-        }
         if !caller.begin("text/event-stream")? {
             return Ok(());
         }
@@ -279,11 +290,11 @@ impl Caller<'_> {
         self.answer(*status, "text/plain", &format!("{sentence}\n"))
     }
 
+    /// An answer is taken within so long as a whole: whoever takes it byte by byte keeps its place from others.
     fn answer(&self, status: u16, kind: &str, body: &str) -> io::Result<()> {
         let answer = answers::answer(status, kind, body);
         let length = if self.wants_body { answer.len() } else { answer.len() - body.len() };
-        let mut stream = self.stream;
-        stream.write_all(&answer.as_bytes()[..length])
+        write_before(self.stream, &answer.as_bytes()[..length], Instant::now() + TAKE)
     }
 
     /// Begins an answer without an end; false if its head is all that is wanted.

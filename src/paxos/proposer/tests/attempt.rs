@@ -122,3 +122,49 @@ fn an_older_answer_does_not_replace_a_newer_one() {
     assert_eq!(proposer.hear(S2, part(9, 2, 2)).proposed(), [], "an answer of two parts has no third");
     assert_eq!(proposer.hear(S2, part(9, 1, 2)).proposed(), [(1, 1)]);
 }
+
+#[test]
+fn whoever_has_come_to_the_last_ballot_says_so_and_uses_none_twice() {
+    let last = ballot(Ballot::LAST_ROUND, S2);
+    for policy in [Policy::BasicPaxos, Policy::MultiPaxos] {
+        for claim in [nack(ballot(1, S1), last), Message::Heartbeat { ballot: last }, Message::Relay { ballot: last }] {
+            let mut proposer = Lone::new(policy);
+            proposer.step(propose(1));
+            proposer.hear(S2, claim.clone());
+            proposer.hear(S3, nack(ballot(1, S1), last));
+            // The silence of the leader that was claimed, and more.
+            for _ in 0..20 {
+                for timer in [ProposerTimer::Pulse, ProposerTimer::Pause, ProposerTimer::Election { soon: false }] {
+                    let said = proposer.fire(timer);
+                    let prepared = said.prepared().map(|(ballot, _)| ballot);
+                    assert_eq!(prepared.filter(|ballot| ballot.round <= 1 || *ballot > last), None, "{claim:?}");
+                }
+                let id = proposer.0.leadership.questions();
+                let said = proposer.hear(S3, Message::PreVoteAnswer { id, hears: false });
+                assert_eq!(said.prepared(), None, "{policy:?} {claim:?}");
+            }
+            let why = not_applied(&proposer.ticks(8));
+            assert!(why == [(1, NotApplied::NoRound)] || why.is_empty(), "{policy:?} {claim:?}: {why:?}");
+        }
+    }
+}
+
+#[test]
+fn a_slot_at_the_end_of_all_slots_is_not_filled_at_once() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let (first, _) = proposer.hear(S2, Message::Fill { slot: Slot::LAST }).prepared().expect("it fills");
+    proposer.hear(S1, promise(first, Vec::new()));
+    let proposed = proposer.hear(S2, promise(first, Vec::new())).proposed();
+    assert_eq!((proposed.first(), proposed.len()), (Some(&(1, 0)), phase2::WINDOW as usize));
+    proposer.applied(phase2::WINDOW + 1, &[]);
+    assert_eq!(proposer.0.at_work(), None, "it has done its share");
+}
+
+#[test]
+fn nothing_is_proposed_behind_the_last_slot() {
+    let (mut leader, ballot) =
+        Lone::of(Proposer::new(S1, Quorums::majority(Servers::first(3)), Policy::MultiPaxos)).led();
+    leader.hear(S2, Message::Truncated { ballot, slot: Slot(1), below: Slot::LAST });
+    let proposed: Vec<_> = (1..=4).flat_map(|number| leader.step(propose(number)).proposed()).collect();
+    assert_eq!(proposed, [(Slot::LAST.0, 1)]);
+}

@@ -1,0 +1,164 @@
+//! Callers who say nothing, or not who they are: they keep nobody out. And requests at the end of all numbers: whoever asks
+//! them is told no, and the server goes on.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use paxos_kv::net::{
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Who, frame, greet,
+};
+use paxos_kv::paxos::{PartName, PartToken, Slot};
+use paxos_kv::role::Server;
+use paxos_kv::trace::Context;
+use support::{Cluster, await_some};
+
+/// More than any port has places for strangers.
+const SILENT: usize = 150;
+
+/// Callers that fill a port: whoever of them is closed calls again. Dropped, they go away.
+struct Crowd {
+    is_over: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Crowd {
+    /// Fills a port with callers of which each says these bytes one by one, and one a second at most.
+    fn at(address: SocketAddr, words: &'static [u8]) -> Crowd {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let call = move || {
+            let stream = TcpStream::connect(address).ok()?;
+            stream.set_nonblocking(true).ok()?;
+            Some(stream)
+        };
+        let mut callers: Vec<Option<TcpStream>> = (0..SILENT).map(|_| call()).collect();
+        let over = is_over.clone();
+        let thread = thread::spawn(move || {
+            for round in 0.. {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                for caller in &mut callers {
+                    let is_closed = |mut stream: &TcpStream| {
+                        !stream.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+                    };
+                    if caller.as_ref().is_none_or(is_closed) {
+                        *caller = call();
+                    } else if let (Some(mut stream), Some(word)) = (caller.as_ref(), words.get(round / 50)) {
+                        let _ = stream.write_all(&[*word]);
+                    }
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        Crowd { is_over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+#[test]
+fn silent_callers_keep_no_server_out() {
+    let mut cluster = Cluster::start(3, &["--seed", "1"]);
+    cluster.kill(&[3]);
+    let peers = [1, 2].map(|id| cluster.cluster.member(Server(id)).unwrap().peer);
+    let _crowds = peers.map(|peer| Crowd::at(peer, b"PXKV"));
+    cluster.run(3);
+    for id in 1..=3 {
+        await_some("all are connected", || cluster.status(id).filter(|status| status.linked.len() == 2));
+    }
+    cluster.client("c1", 3).put(b"k", b"v").unwrap();
+    cluster.await_agreement();
+}
+
+#[test]
+fn silent_callers_keep_no_client_out() {
+    let cluster = Cluster::start(1, &["--seed", "2"]);
+    let mut before = cluster.client("c1", 1);
+    before.put(b"k", b"before").unwrap();
+    let _crowd = Crowd::at(cluster.cluster.member(Server(1)).unwrap().client, b"PXKV\x04");
+    for _ in 0..20 {
+        assert_eq!(cluster.client("c2", 1).get(b"k").unwrap().value.unwrap(), b"before");
+    }
+    assert_eq!(before.get(b"k").unwrap().value.unwrap(), b"before", "who has greeted is let alone");
+}
+
+#[test]
+fn silent_callers_and_viewers_keep_no_browser_out() {
+    let cluster = Cluster::watched(1, &["--seed", "3"]);
+    let page = cluster.page_of(1);
+    let _crowd = Crowd::at(page, b"GET /");
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(page).unwrap();
+        stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {page}\r\n\r\n").as_bytes()).unwrap();
+        stream
+    };
+    let status_of = |mut stream: &TcpStream| {
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        String::from_utf8_lossy(&head[9..]).into_owned()
+    };
+    let viewers: Vec<TcpStream> =
+        ["/feed", "/events"].into_iter().flat_map(|path| (0..70).map(move |_| path)).map(ask).collect();
+    let told: Vec<String> = viewers.iter().map(status_of).collect();
+    let watch = |of: &[String]| of.iter().filter(|status| *status == "200").count();
+    assert_eq!((watch(&told[..70]), watch(&told[70..])), (64, 16), "{told:?}");
+    assert!(told.iter().all(|status| status == "200" || status == "503"), "{told:?}");
+    for _ in 0..20 {
+        assert_eq!(status_of(&ask("/status")), "200");
+    }
+}
+
+#[test]
+fn what_means_nothing_is_answered_or_ends_the_connection_and_never_the_server() {
+    let cluster = Cluster::start(1, &["--seed", "4", "--checkpoint-slots", "20"]);
+    let mut client = cluster.client("c1", 1);
+    client.put(b"k", b"v").unwrap();
+    let address = cluster.cluster.member(Server(1)).unwrap().client;
+    let ask = |request: Request| {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        let hello = Hello { cluster: "test".to_string(), to: Server(1), who: Who::Client };
+        greet(&stream, &hello).unwrap();
+        let mut reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
+        (&stream).write_all(&frame(&ClientRequest { number: 1, context: Context::default(), request })).unwrap();
+        reader.read::<ClientReply>(None).unwrap_or(None).map(|reply| reply.reply)
+    };
+    let name = |slot, token| Some(PartName { slot: Slot(slot), index: 0, token });
+    let tokens = [PartToken::Session(u64::MAX), PartToken::Key(vec![255; 3]), PartToken::first()];
+    // A state that nobody has is no reason to write one down.
+    for _ in 0..3 {
+        assert_eq!(ask(Request::State { at_least: Slot::LAST, part: None }), Some(Reply::State(None)));
+    }
+    assert_eq!(cluster.status(1).unwrap().checkpoint, Slot(0));
+    // Before there is a checkpoint, and after.
+    for round in 0..2 {
+        for (slot, token) in
+            [0, 1, 20, Slot::LAST.0].into_iter().flat_map(|slot| tokens.clone().map(|token| (slot, token)))
+        {
+            let reply = ask(Request::State { at_least: Slot(0), part: name(slot, token) });
+            assert!(matches!(reply, Some(Reply::State(_))), "round {round}, slot {slot}: {reply:?}");
+        }
+        let reply = ask(Request::State { at_least: Slot::LAST, part: None });
+        assert_eq!(reply, Some(Reply::State(None)), "nobody has applied so much");
+        assert_eq!(ask(Request::State { at_least: Slot(u64::MAX), part: None }), None, "there is no such slot");
+        for _ in 0..30 {
+            client.put(b"k", b"v").unwrap();
+        }
+        await_some("a checkpoint is there", || cluster.status(1).filter(|status| status.checkpoint > Slot(0)));
+    }
+    assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"v");
+}
