@@ -4,7 +4,9 @@
 
 mod support;
 
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use support::{Cluster, await_some};
@@ -70,6 +72,82 @@ fn what_cannot_run_says_why() {
     assert_eq!(usage.code(), Some(2));
 }
 
+/// The names and contents of all files below a folder.
+fn image(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(image(&path));
+            all.push((path, Vec::new()));
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            all.push((path, bytes));
+        }
+    }
+    all.sort();
+    all
+}
+
+/// `paxos-server check` with these arguments: its exit code, and the one line that it has said.
+fn check(cluster: &Cluster, id: u8, arguments: &[&str]) -> (i32, String) {
+    let start = cluster.command(id);
+    let mut check = Command::new(start.get_program());
+    let output = check.arg("check").args(start.get_args()).args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.code().unwrap(), text)
+}
+
+#[test]
+fn a_check_says_what_a_start_would_say_and_starts_nothing() {
+    let mut cluster = Cluster::prepare(3, &["--seed", "1"]);
+    let says = |cluster: &Cluster, id: u8, arguments: &[&str], wanted: &[&str]| {
+        let before = image(cluster.folder.path());
+        let (code, text) = check(cluster, id, arguments);
+        assert_eq!((code, text.lines().count()), (1, 1), "{arguments:?}: {text}");
+        assert!(text.starts_with("error: ") && wanted.iter().all(|word| text.contains(word)), "{arguments:?}: {text}");
+        assert!(image(cluster.folder.path()) == before, "{arguments:?} has changed a file");
+    };
+    let can_start = |cluster: &Cluster, id: u8, arguments: &[&str]| {
+        let before = image(cluster.folder.path());
+        let (code, text) = check(cluster, id, arguments);
+        assert!(code == 0 && text.lines().count() == 1 && text.contains("can start"), "{text}");
+        assert!(image(cluster.folder.path()) == before, "{arguments:?} has changed a file");
+    };
+    can_start(&cluster, 1, &[]);
+    can_start(&cluster, 1, &["--log-dir", &cluster.folder.path().join("new/folder").to_string_lossy()]);
+    says(&cluster, 1, &["--cluster", "/nowhere.toml"], &["/nowhere.toml"]);
+    says(&cluster, 1, &["--id", "7"], &["has no server 7"]);
+    says(&cluster, 1, &["--fail", "all", "--mean-up", "1ms"], &["--mean-up"]);
+    says(&cluster, 1, &["--http", "0.0.0.0:1"], &["0.0.0.0:1", "--insecure"]);
+    let file = cluster.file();
+    let file = file.to_string_lossy();
+    says(&cluster, 1, &["--data", &file], &["cluster.toml"]);
+    says(&cluster, 1, &["--log-dir", &file], &["cluster.toml", "no folder"]);
+    for usage in [&["--fail", "some"][..], &["stopp"], &["--log-max-mib", "0"], &["--log-keep", "3"]] {
+        assert_eq!(check(&cluster, 1, usage).0, 2, "{usage:?}");
+    }
+
+    for id in 1..=3 {
+        cluster.run(id);
+    }
+    cluster.await_all();
+    let peer = cluster.cluster.member(paxos_kv::role::Server(1)).unwrap().peer.to_string();
+    let (code, text) = check(&cluster, 1, &[]);
+    assert!(code == 1 && text.contains(&peer) && text.contains("taken"), "{text}");
+    // Those that live write.
+    cluster.kill(&[1, 2, 3]);
+    let second = cluster.data(2);
+    let second = second.to_string_lossy();
+    can_start(&cluster, 1, &[]);
+    says(&cluster, 1, &["--data", &second], &["server s2"]);
+    says(&cluster, 1, &["--protocol", "two-phase-commit"], &["Paxos"]);
+    for id in 1..=3 {
+        cluster.run(id);
+    }
+    cluster.await_all();
+}
+
 #[test]
 fn an_unwritable_data_folder_is_refused() {
     let cluster = Cluster::prepare(1, &[]);
@@ -91,8 +169,7 @@ fn a_server_stops_cleanly_when_it_is_told_to() {
     for signal in ["TERM", "INT"] {
         let mut cluster = Cluster::start(3, &["--seed", "2"]);
         cluster.client("c1", 1).put(b"k", b"v").unwrap();
-        let kill = Command::new("kill").args([&format!("-{signal}"), &cluster.pid(1).to_string()]).status().unwrap();
-        assert!(kill.success());
+        send(&cluster, 1, signal);
         assert_eq!(cluster.await_end(1).code(), Some(0));
         let lines = cluster.lines_of(1);
         let last = lines.lines().last().unwrap();
@@ -104,6 +181,90 @@ fn a_server_stops_cleanly_when_it_is_told_to() {
         cluster.await_agreement();
         await_some("the second life is told", || cluster.lines_of(1).contains("life=2").then_some(()));
     }
+}
+
+/// Sends a signal to a server.
+fn send(cluster: &Cluster, id: u8, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &cluster.pid(id).to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn after_a_hangup_the_lines_go_on_under_the_same_name() {
+    let mut cluster = Cluster::start(3, &["--seed", "4"]);
+    let log = cluster.folder.path().join("server-1.log");
+    cluster.client("c1", 1).put(b"k", b"before").unwrap();
+    std::fs::rename(&log, log.with_extension("log.1")).unwrap();
+    send(&cluster, 1, "HUP");
+    await_some("the new file is begun", || cluster.lines_of(1).contains(" REOPEN ").then_some(()));
+    cluster.client("c2", 1).put(b"k", b"after").unwrap();
+    await_some("its lines go there", || cluster.lines_of(1).contains("value=after").then_some(()));
+    // The numbers go on.
+    let number = |text: &str, line: Option<&str>| -> u64 {
+        let line = line.unwrap_or_else(|| panic!("{text}"));
+        line.split_whitespace().nth(2).unwrap().trim_start_matches("s1.").parse().unwrap()
+    };
+    let (old, new) = (std::fs::read_to_string(log.with_extension("log.1")).unwrap(), cluster.lines_of(1));
+    assert_eq!(number(&new, new.lines().next()), number(&old, old.lines().last()) + 1);
+    let mode = std::fs::metadata(&log).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    // Where no file can be, the server says so and goes on.
+    std::fs::rename(&log, log.with_extension("log.2")).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    send(&cluster, 1, "HUP");
+    await_some("it is told", || {
+        let text = std::fs::read_to_string(log.with_extension("log.2")).unwrap();
+        text.contains("FAULT    part=log").then_some(())
+    });
+    cluster.client("c3", 1).put(b"k", b"still").unwrap();
+    send(&cluster, 1, "TERM");
+    assert_eq!(cluster.await_end(1).code(), Some(0));
+}
+
+#[test]
+fn a_log_file_that_is_long_makes_way_for_a_new_one() {
+    let mut cluster = Cluster::prepare(1, &["--log-max-mib", "1"]);
+    let log = cluster.folder.path().join("server-1.log");
+    std::fs::write(&log, "an earlier line\n".repeat(1 << 16)).unwrap();
+    cluster.run(1);
+    cluster.await_all();
+    let first = cluster.lines_of(1);
+    assert!(first.lines().next().unwrap().contains(" BOOT ") && log.with_extension("log.1").exists(), "{first}");
+}
+
+#[test]
+fn a_file_that_may_not_grow_costs_lines_and_no_server() {
+    let mut cluster = Cluster::prepare(1, &["--segment-kib", "1024"]);
+    let log = cluster.folder.path().join("server-1.log");
+    // Longer than any other file of the server.
+    std::fs::write(&log, "x\n".repeat(8 << 20)).unwrap();
+    cluster.run(1);
+    cluster.await_all();
+    let limit = |bytes: &str| {
+        let pid = cluster.pid(1).to_string();
+        let set = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:")]).status().unwrap();
+        assert!(set.success());
+    };
+    limit(&std::fs::metadata(&log).unwrap().len().to_string());
+    cluster.client("c1", 1).put(b"k", b"v").unwrap();
+    limit("unlimited");
+    // The first line that there is room for says how many are missing.
+    cluster.client("c2", 1).put(b"k", b"w").unwrap();
+    let lines = cluster.lines_of(1);
+    let (_, lines) = lines.split_once(" BOOT ").unwrap();
+    assert!(lines.contains(" LOST     n=") && lines.contains("value=w") && !lines.contains("value=v"), "{lines}");
+}
+
+#[test]
+fn an_address_that_is_about_to_become_free_is_waited_for() {
+    let mut cluster = Cluster::prepare(1, &[]);
+    let member = cluster.cluster.member(paxos_kv::role::Server(1)).unwrap();
+    let holder = TcpListener::bind(member.client).unwrap();
+    cluster.run(1);
+    await_some("the server has come as far as its first address", || TcpStream::connect(member.peer).ok());
+    drop(holder);
+    cluster.await_all();
 }
 
 #[test]

@@ -10,6 +10,7 @@ use paxos_kv::linearizability::cli::CheckArgs;
 use paxos_kv::linearizability::second_opinion;
 use paxos_kv::paxos::Slot;
 use paxos_kv::sim;
+use paxos_kv::storage::disk::outlive_file_size_limit;
 use paxos_kv::trace::Line;
 use paxos_kv::trace::audit::Audit;
 use paxos_kv::trace::columns::table;
@@ -113,6 +114,7 @@ impl Colour {
 }
 
 fn main() -> ExitCode {
+    outlive_file_size_limit();
     let (text, code) = match run(Cli::parse().command) {
         Ok(done) => done,
         Err(sentence) => {

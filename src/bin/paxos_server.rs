@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use paxos_kv::server::{self, Options, tools::Tool};
+use paxos_kv::storage::disk::outlive_file_size_limit;
 
 /// One server of a Paxos replicated key-value store: a proposer, an acceptor and a learner, each in a thread of its own.
 #[derive(Parser)]
@@ -16,12 +17,13 @@ Examples:
   paxos-server --id 1
   paxos-server --id 1 --fail acceptors --seed 7 --log-dir runs/mine --data runs/mine/data/server-1
   RUST_LOG=debug paxos-server --id 1
+  paxos-server check --id 1                              whether a start with these options would succeed; starts nothing
   paxos-server inspect data/server-1                     what a data folder holds, and its health; changes nothing
   paxos-server restore store.backup --cluster new.toml --data data     data folders of a new cluster, from a backup
   paxos-server --id 1 --http 127.0.0.1:7301       a page to watch the cluster at
   source <(paxos-server completions bash)
 
-It stops on Ctrl-C and SIGTERM. Exit codes: 0 stopped, 1 failure (a sentence says what and why), 2 usage."
+It stops on Ctrl-C and SIGTERM; on SIGHUP it opens its log file again. Exit codes: 0 stopped, 1 failure (a sentence says what and why), 2 usage."
 )]
 struct Cli {
     #[command(flatten)]
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         report(panic);
         std::process::abort();
     }));
+    outlive_file_size_limit();
     if let Some(code) = completions() {
         return code;
     }

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use thiserror::Error;
 
 /// The stack of a connection's thread: it holds no large arrays.
 const STACK_BYTES: usize = 256 << 10;
@@ -62,21 +63,68 @@ impl Drop for Place {
     }
 }
 
-/// Binds an address; the error says which one and why.
-pub fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, String> {
+/// Why an address cannot be bound.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// Somebody else has it.
+    #[error(
+        "the {what} address {address} is taken by another process. Stop that one, or give this server another address in \
+         the cluster file"
+    )]
+    Taken {
+        /// The address.
+        address: SocketAddr,
+        /// What it is called.
+        what: &'static str,
+    },
+    /// It is another machine's.
+    #[error("the {what} address {address} is not an address of this machine")]
+    Elsewhere {
+        /// The address.
+        address: SocketAddr,
+        /// What it is called.
+        what: &'static str,
+    },
+    /// The system's reason.
+    #[error("cannot listen at the {what} address {address}: {cause}")]
+    Io {
+        /// The address.
+        address: SocketAddr,
+        /// What it is called.
+        what: &'static str,
+        /// The reason.
+        cause: io::Error,
+    },
+}
+
+impl BindError {
+    fn of(address: SocketAddr, what: &'static str) -> impl FnOnce(io::Error) -> BindError {
+        move |cause| match cause.kind() {
+            io::ErrorKind::AddrInUse => BindError::Taken { address, what },
+            io::ErrorKind::AddrNotAvailable => BindError::Elsewhere { address, what },
+            _ => BindError::Io { address, what, cause },
+        }
+    }
+}
+
+/// Binds an address and listens.
+pub fn bind(address: SocketAddr, what: &'static str) -> Result<TcpListener, BindError> {
     // The second listen only makes the queue of callers longer.
     let bound = TcpListener::bind(address).and_then(|listener| {
         SockRef::from(&listener).listen(BACKLOG)?;
         Ok(listener)
     });
-    bound.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => format!(
-            "the {what} address {address} is taken by another process. Stop that one, or give this server another \
-             address in the cluster file"
-        ),
-        io::ErrorKind::AddrNotAvailable => format!("the {what} address {address} is not an address of this machine"),
-        _ => format!("cannot listen at the {what} address {address}: {error}"),
-    })
+    bound.map_err(BindError::of(address, what))
+}
+
+/// Whether an address can be bound. Nobody is listened to, so nobody takes this for a server.
+pub fn check_free(address: SocketAddr, what: &'static str) -> Result<(), BindError> {
+    let bound = Socket::new(Domain::for_address(address), Type::STREAM, None).and_then(|socket| {
+        // As a listener does: connections that have just ended are not in its way.
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    });
+    bound.map_err(BindError::of(address, what))
 }
 
 /// Accepts for ever, each connection in a thread of its own; beyond the limit `busy` has the last word with it. When no
@@ -176,9 +224,12 @@ mod tests {
     fn a_taken_address_is_told_by_name() {
         let first = bind("127.0.0.1:0".parse().unwrap(), "peer").unwrap();
         let address = first.local_addr().unwrap();
-        let error = bind(address, "peer").unwrap_err();
+        let error = bind(address, "peer").unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("taken by another process"), "{error}");
-        let error = bind("192.0.2.1:1".parse().unwrap(), "client").unwrap_err();
+        assert_eq!(check_free(address, "peer").unwrap_err().to_string(), error);
+        drop(first);
+        check_free(address, "peer").unwrap();
+        let error = bind("192.0.2.1:1".parse().unwrap(), "client").unwrap_err().to_string();
         assert!(error.contains("192.0.2.1:1") && error.contains("not an address of this machine"), "{error}");
     }
 }

@@ -17,7 +17,7 @@ pub use handshake::{
     Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, greet, greeting, preamble, turn_away,
 };
 pub use link::{Link, LinkState, Watcher};
-pub use listener::{Connections, allow_many_sockets, bind, listen};
+pub use listener::{BindError, Connections, allow_many_sockets, bind, check_free, listen};
 pub use wire::{
     ClientReply, ClientRequest, DoubtStatus, Envelope, EnvelopeOf, IN_DOUBT_SHOWN, LeaderStatus, Newcomer, Reply,
     Request, RoleStatus, Said, ServerStatus, Unknown, WhyNotApplied,

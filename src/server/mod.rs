@@ -1,6 +1,6 @@
 //! One server process: threads, timers, failures and the front desk. The only place where sockets meet roles.
 //!
-//! - [`start`] brings it up; [`options`] is its command line.
+//! - [`start`] brings it up; [`options`] is its command line; [`check`] looks whether a start would succeed.
 //! - [`runner`] is the shell that runs any role; [`shells`] is what each role adds to it, [`two_phase`] what those of
 //!   two-phase commit add.
 //! - [`house`] is what they share: mailboxes, links, and how a message reaches the roles that hear it.
@@ -12,6 +12,7 @@
 //!   back to a client.
 
 mod board;
+mod check;
 mod clients;
 pub(crate) mod desk;
 mod disks;

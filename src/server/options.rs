@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use crate::duration::parse_duration;
 use crate::paxos::{Retention, RoleName};
 pub use crate::protocol::Protocol;
+use crate::trace::Bound;
 
 /// The command line of a server.
 #[derive(Clone, Debug, Args)]
@@ -29,6 +30,12 @@ pub struct Options {
     /// Where server-N.log goes [default: no file, lines on the terminal only]
     #[arg(long, value_name = "DIR")]
     pub log_dir: Option<PathBuf>,
+    /// A log file that would grow beyond this is renamed to server-N.log.1, that one to .2 and so on [default: no bound]
+    #[arg(long, value_name = "MIB", requires = "log_dir", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub log_max_mib: Option<u64>,
+    /// So many renamed log files are kept
+    #[arg(long, value_name = "FILES", requires = "log_max_mib", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub log_keep: u32,
     /// Whether the steps of the protocol are shown, a line each [default: off for multi-paxos, else on]
     #[arg(long, value_enum)]
     pub steps: Option<Switch>,
@@ -134,6 +141,22 @@ impl Options {
     /// Whether the steps of the protocol are shown. Who runs for speed has no use for a dozen lines a write.
     pub fn shows_steps(&self) -> bool {
         self.steps.map_or(self.protocol != Protocol::MultiPaxos, |steps| steps == Switch::On)
+    }
+
+    /// The data folder.
+    pub fn data_folder(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(|| format!("data/server-{}", self.id).into())
+    }
+
+    /// The log file, and the folder that it is in.
+    pub fn log_file(&self) -> Option<(&Path, PathBuf)> {
+        let folder = self.log_dir.as_deref()?;
+        Some((folder, folder.join(format!("server-{}.log", self.id))))
+    }
+
+    /// How much is kept of the lines.
+    pub fn log_bound(&self) -> Option<Bound> {
+        self.log_max_mib.map(|mib| Bound { file_bytes: mib << 20, keep: self.log_keep })
     }
 
     /// The length of the acceptor's journal files, in bytes.

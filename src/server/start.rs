@@ -1,13 +1,19 @@
 //! From the command line to a running server, and to its end.
 
+use std::fs::DirBuilder;
+use std::io::IsTerminal;
+use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 
+use super::check::Site;
 use super::clients::{self, FrontDesk};
 use super::house::House;
 use super::http;
@@ -18,7 +24,7 @@ use super::peers::{self, Linked};
 use super::standing::Standing;
 use super::supervisor::{Order, Supervisor};
 use crate::cluster::Cluster;
-use crate::net::{allow_many_sockets, bind};
+use crate::net::{BindError, allow_many_sockets, bind};
 use crate::paxos::Quorums;
 use crate::random::Random;
 use crate::role::Server;
@@ -29,34 +35,29 @@ use crate::trace::{Context, Digest, Event, MaybeBallot, Process, RestartMode, Ro
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A server that cannot start for want of room tries again after so long.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
-/// And looks so often whether it was told to stop.
+/// An address that is taken may become free within so long.
+const BIND_PATIENCE: Duration = Duration::from_secs(3);
+/// Who waits looks so often whether it was told to stop.
 const SIGNAL_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs a server until Ctrl-C or SIGTERM. The error is one sentence for the terminal.
 pub fn run(mut options: Options) -> Result<(), String> {
-    let cluster = Cluster::read(&options.cluster).map_err(|error| error.to_string())?;
-    let me = Server(options.id);
-    let member = cluster.member(me).ok_or_else(|| {
-        let known = cluster.servers();
-        format!("{} has no server {} (it has {known}). Choose one with --id", options.cluster.display(), options.id)
-    })?;
-    for address in [member.peer, member.client] {
-        options.check_address(address)?;
-    }
-    options.check_failures()?;
+    let site = Site::of(&options)?;
+    let (me, cluster) = (site.me, site.cluster.clone());
     #[cfg(feature = "museum")]
     if let Some(bug) = options.bug {
         crate::museum::switch_everywhere(bug);
     }
     allow_many_sockets();
     let (mut signals, is_stopping) = signals().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let ends_on_hangup = options.log_dir.is_none() && std::io::stderr().is_terminal();
     // Ports before anything else: a server that is started twice must not touch the running one's data.
-    let peer_port = bind(member.peer, "peer")?;
-    let client_port = bind(member.client, "client")?;
-    let http = options.http.or(member.http);
-    let http_port =
-        http.map(|address| options.check_address(address).and_then(|()| bind(address, "http"))).transpose()?;
-    let data = options.data.get_or_insert_with(|| format!("data/server-{}", me.0).into()).clone();
+    let Some(Ports { peer: peer_port, client: client_port, http: http_port }) = Ports::bind(&site, &mut signals)?
+    else {
+        return Ok(());
+    };
+    let data = options.data_folder();
+    options.data = Some(data.clone());
     let open = || DataFolder::open(&data, &cluster.name, me).map_err(Unborn::from);
     let Some(folder) = await_room(me, &mut signals, open)? else { return Ok(()) };
     folder.take_side(options.protocol.is_paxos()).map_err(|error| error.to_string())?;
@@ -95,25 +96,81 @@ pub fn run(mut options: Options) -> Result<(), String> {
     let supervising = std::thread::Builder::new().name("supervisor".to_string()).spawn(move || supervisor.run());
     let supervising = supervising.map_err(|error| format!("cannot start a thread: {error}"))?;
 
-    let signal = signals.forever().next().unwrap_or(SIGTERM);
+    let signal = loop {
+        match signals.forever().next() {
+            Some(SIGHUP) if !ends_on_hangup => reopen_log(&house),
+            signal => break signal.unwrap_or(SIGTERM),
+        }
+    };
     is_stopping.store(true, Ordering::Relaxed);
     // If the supervisor has too much to do, the process ends all the same: a crash loses nothing either.
     if orders.give(Order::Stop).is_ok() {
         let _ = supervising.join();
     }
-    tell_stop(&house, if signal == SIGINT { "SIGINT" } else { "SIGTERM" });
+    let cause = match signal {
+        SIGINT => "SIGINT",
+        SIGHUP => "SIGHUP",
+        _ => "SIGTERM",
+    };
+    tell_stop(&house, cause);
     house.trace.flush(LAST_WORDS);
     Ok(())
 }
 
-/// Ctrl-C and SIGTERM. Once the flag is set, the next one ends the process at once: whoever asks twice does not want to
-/// wait for a disk that hangs.
+/// Ctrl-C and SIGTERM, and SIGHUP. Once the flag is set, the next one of the first two ends the process at once: whoever
+/// asks twice does not want to wait for a disk that hangs.
 fn signals() -> std::io::Result<(Signals, Arc<AtomicBool>)> {
     let is_stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         register_conditional_shutdown(signal, 128 + signal, is_stopping.clone())?;
     }
-    Ok((Signals::new([SIGINT, SIGTERM])?, is_stopping))
+    Ok((Signals::new([SIGINT, SIGTERM, SIGHUP])?, is_stopping))
+}
+
+/// Waits for so long; true, and sooner, if it is told to stop.
+fn is_told_to_stop(signals: &mut Signals, within: Duration) -> bool {
+    let end = Instant::now() + within;
+    loop {
+        if signals.pending().any(|signal| signal != SIGHUP) {
+            return true;
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        std::thread::sleep(left.min(SIGNAL_LOOK));
+    }
+}
+
+/// The addresses of a server, bound.
+struct Ports {
+    peer: TcpListener,
+    client: TcpListener,
+    http: Option<TcpListener>,
+}
+
+impl Ports {
+    /// Binds them. One that is taken is tried again for a while: whatever holds it may be about to go, like the process that
+    /// was killed a moment ago. None if it was told to stop meanwhile.
+    fn bind(site: &Site, signals: &mut Signals) -> Result<Option<Ports>, String> {
+        let deadline = Instant::now() + BIND_PATIENCE;
+        let mut bound = Vec::new();
+        for (address, what) in site.addresses() {
+            let port = loop {
+                match bind(address, what) {
+                    Ok(port) => break port,
+                    Err(BindError::Taken { .. }) if Instant::now() < deadline => {}
+                    Err(error) => return Err(error.to_string()),
+                }
+                if is_told_to_stop(signals, SIGNAL_LOOK) {
+                    return Ok(None);
+                }
+            };
+            bound.push(port);
+        }
+        let mut bound = bound.into_iter();
+        Ok(bound.next().zip(bound.next()).map(|(peer, client)| Ports { peer, client, http: bound.next() }))
+    }
 }
 
 /// Does what needs room on the disk, and tries again until there is some. None if it was told to stop meanwhile.
@@ -133,12 +190,8 @@ fn await_room<T>(
                 }
             }
         }
-        let next = Instant::now() + ROOM_RETRY;
-        while Instant::now() < next {
-            if signals.pending().next().is_some() {
-                return Ok(None);
-            }
-            std::thread::sleep(SIGNAL_LOOK);
+        if is_told_to_stop(signals, ROOM_RETRY) {
+            return Ok(None);
         }
     }
 }
@@ -153,19 +206,37 @@ fn standing_of(folder: &DataFolder, quorums: Quorums) -> Result<Standing, Folder
 
 fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String> {
     let process = Process::server(me, life);
-    let trace = match &options.log_dir {
-        Some(folder) => {
-            let path = folder.join(format!("server-{}.log", me.0));
-            let opened = std::fs::create_dir_all(folder).and_then(|()| Trace::to_file(process, &path, !options.quiet));
-            opened.map_err(|error| {
-                format!("cannot write the log file {}: {error}. Choose another --log-dir", path.display())
-            })?
+    let trace = match options.log_file() {
+        Some((folder, path)) => {
+            let opened = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            let opened =
+                opened.and_then(|()| Trace::to_bounded_file(process, &path, options.log_bound(), !options.quiet));
+            opened.map_err(|error| no_log(&path, &error))?
         }
         None if options.quiet => Trace::disabled(),
         None => Trace::to_terminal(process).map_err(|error| format!("cannot show lines on the terminal: {error}"))?,
     };
     trace.show_steps(options.shows_steps());
     Ok(trace)
+}
+
+/// Why a server without its log file does not start.
+pub fn no_log(path: &Path, why: &dyn std::fmt::Display) -> String {
+    format!("cannot write the log file {}: {why}. Choose another --log-dir", path.display())
+}
+
+/// After SIGHUP: whoever keeps the log files has moved this one away, and wants the lines to go on under its name.
+fn reopen_log(house: &House) {
+    let Some((_, path)) = house.options.log_file() else { return };
+    match house.trace.reopen() {
+        Ok(()) => {
+            house.line(RoleTag::Server, &Context::default(), Event::Reopen { cause: Text::new("SIGHUP") });
+        }
+        Err(error) => {
+            let why = format!("{} cannot be opened: {error}. Lines go on in the file before", path.display());
+            house.tell_fault("log", "reopen", &why);
+        }
+    }
 }
 
 /// The first line: what this process is, and what it found on its disk.

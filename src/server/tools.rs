@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use super::check::check;
+use super::options::Options;
 use crate::cluster::Cluster;
 use crate::kv::Kv;
 use crate::paxos::{AcceptorRecord, StateMachine};
@@ -19,6 +21,13 @@ use crate::storage::{DataFolder, backup, inspect};
 #[derive(Parser)]
 #[command(name = "paxos-server", version)]
 pub enum Tool {
+    /// Look whether a server with these options would start; starts and changes nothing
+    #[command(args_override_self = true)]
+    Check {
+        /// As of a start.
+        #[command(flatten)]
+        options: Box<Options>,
+    },
     /// Show what a data folder holds and how healthy it is; changes nothing
     Inspect {
         /// The data folder of one server
@@ -40,12 +49,16 @@ pub enum Tool {
 impl Tool {
     /// Whether these arguments name a tool.
     pub fn is_named(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
-        arguments.nth(1).is_some_and(|word| word == "inspect" || word == "restore")
+        arguments.nth(1).is_some_and(|word| word == "check" || word == "inspect" || word == "restore")
     }
 
     /// Runs it. The exit code is 1 if a folder is not healthy.
     pub fn run(self) -> Result<ExitCode, String> {
         match self {
+            Tool::Check { options } => {
+                println!("{}", check(&options)?);
+                Ok(ExitCode::SUCCESS)
+            }
             Tool::Inspect { folder } => {
                 let report = inspect::inspect(&folder)?;
                 print!("{}", report.text);

@@ -19,8 +19,10 @@ mod tests;
 
 use std::fmt::Debug;
 use std::io;
+use std::sync::Arc;
 
 use rustix::io::Errno;
+use signal_hook::consts::SIGXFSZ;
 
 pub use memory::{Counts, Failure, MemoryFile, MemoryFiles};
 pub use real::{RealFile, RealFiles};
@@ -81,7 +83,15 @@ pub trait StableFile: Debug + Send + Sync + 'static {
 /// Whether there was no room for what was tried, on the disk or among the open files: nothing was begun, and later there
 /// may be some.
 pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) || is_short_of_files(error)
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) || is_short_of_files(error)
+}
+
+/// A file that may not grow any more (`ulimit -f`) is from now on an error of the write, as a full disk is. The system would
+/// end the process.
+pub fn outlive_file_size_limit() {
+    // If the signal cannot be heard, the process is as it was.
+    let _ = signal_hook::flag::register(SIGXFSZ, Arc::default());
 }
 
 /// Whether this process, or this machine, may open no more files for now.

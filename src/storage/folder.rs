@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, access, flock};
 use thiserror::Error;
 
 use super::disk::{Files, RealFiles, is_full, is_short_of_files, name_in_making};
@@ -29,6 +29,9 @@ const COORDINATOR_FOLDER: &str = "coordinator";
 const CHECKPOINT_FOLDER: &str = "checkpoint";
 /// A journal that is on its way out.
 const DISCARDED_FOLDER: &str = "journal.discarded";
+
+/// The root of a file system may hold it, and may be a data folder.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// Why a data folder cannot be used.
 #[derive(Debug, Error)]
@@ -155,6 +158,31 @@ impl DataFolder {
         Ok(DataFolder { path: path.to_path_buf(), files, identity, life, _lock: lock })
     }
 
+    /// Looks whether a start could begin on the folder: it is this server's and nobody uses it, or it can be made. Changes
+    /// nothing.
+    pub fn check(path: &Path, cluster: &str, server: Server, is_paxos: bool) -> Result<(), FolderError> {
+        let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+        if !there.is_dir() {
+            return Err(failed("make the folder", path)(io::ErrorKind::NotADirectory.into()));
+        }
+        access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| failed("write to", there)(error.into()))?;
+        if there != path {
+            return Ok(());
+        }
+        let name = path.join(LOCK_FILE);
+        match File::open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => hold(&opened.map_err(failed("read", &name))?, path)?,
+        }
+        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        let identity = Identity::read(files.clone(), cluster, server);
+        let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
+        match identity.map_err(denied)? {
+            Some(_) => check_side(path, is_paxos),
+            None => refuse_strangers(path, &files),
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -217,18 +245,12 @@ impl DataFolder {
     /// What is in the folder belongs to one family of protocols: an error if it is the other one. A new folder takes the
     /// side that it is asked for.
     pub fn take_side(&self, is_paxos: bool) -> Result<(), FolderError> {
-        let is_of_two_phase = self.coordinator_path().exists();
-        let is_of_paxos = !is_of_two_phase && (self.journal_path().exists() || self.rounds_path().exists());
-        let other = match is_paxos {
-            true if is_of_two_phase => "two-phase commit",
-            false if is_of_paxos => "Paxos",
-            true => return Ok(()),
-            false => {
-                let path = self.coordinator_path();
-                return make_folder(&path).map_err(failed("make the folder", &path));
-            }
-        };
-        Err(FolderError::OtherSide { path: self.path.clone(), other })
+        check_side(&self.path, is_paxos)?;
+        if is_paxos {
+            return Ok(());
+        }
+        let path = self.coordinator_path();
+        make_folder(&path).map_err(failed("make the folder", &path))
     }
 
     /// The folder of the learner's checkpoint, made if there is none. It can be made again from other servers, so nobody
@@ -337,17 +359,38 @@ fn lock(path: &Path) -> Result<File, FolderError> {
     let name = path.join(LOCK_FILE);
     let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
     let file = opened.map_err(failed("write to", &name))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
+    hold(&file, path)?;
+    Ok(file)
+}
+
+/// Locks the file that says that somebody uses a folder; free again when it is closed.
+fn hold(file: &File, path: &Path) -> Result<(), FolderError> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::InUse { path: path.to_path_buf() }),
-        Err(error) => Err(failed("lock", &name)(error.into())),
+        Err(error) => Err(failed("lock", &path.join(LOCK_FILE))(error.into())),
     }
 }
 
-/// A folder without an identity must be empty, but for what a first start that was interrupted leaves.
+/// What is in a folder belongs to one family of protocols: an error if it is the other one.
+fn check_side(path: &Path, is_paxos: bool) -> Result<(), FolderError> {
+    let has = |name: &str| path.join(name).exists();
+    let is_of_two_phase = has(COORDINATOR_FOLDER);
+    let is_of_paxos = !is_of_two_phase && (has(JOURNAL_FOLDER) || has(ROUNDS_FILE));
+    let other = match is_paxos {
+        true if is_of_two_phase => "two-phase commit",
+        false if is_of_paxos => "Paxos",
+        _ => return Ok(()),
+    };
+    Err(FolderError::OtherSide { path: path.to_path_buf(), other })
+}
+
+/// A folder without an identity must be empty, but for what a first start that was interrupted leaves, and for what each
+/// file system keeps at its root.
 fn refuse_strangers(path: &Path, files: &RealFiles) -> Result<(), FolderError> {
     let names = files.list().map_err(failed("list", path))?;
-    let stranger = names.into_iter().find(|name| *name != LOCK_FILE && *name != name_in_making(IDENTITY_FILE));
+    let making = name_in_making(IDENTITY_FILE);
+    let stranger = names.into_iter().find(|name| ![LOCK_FILE, LOST_AND_FOUND, &making].contains(&name.as_str()));
     match stranger {
         Some(holds) => Err(FolderError::NotADataFolder { path: path.to_path_buf(), holds }),
         None => Ok(()),
@@ -432,6 +475,56 @@ mod tests {
         fs::remove_file(path.join(IDENTITY_FILE)).unwrap();
         let error = DataFolder::open(&path, "lab", SERVER).unwrap_err();
         assert!(matches!(error, FolderError::NotADataFolder { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_root_of_a_file_system_can_be_a_data_folder() {
+        let (_root, path) = place();
+        fs::create_dir_all(path.join("lost+found")).unwrap();
+        check(&path).unwrap();
+        drop(open(&path));
+        open(&path);
+    }
+
+    fn check(path: &Path) -> Result<(), String> {
+        DataFolder::check(path, "lab", SERVER, true).map_err(|error| error.to_string())
+    }
+
+    /// All that is below a folder, and when it was changed.
+    fn image(path: &Path) -> Vec<(PathBuf, std::time::SystemTime)> {
+        let below = |entry: io::Result<fs::DirEntry>| {
+            let path = entry.unwrap().path();
+            let below = if path.is_dir() { image(&path) } else { Vec::new() };
+            below.into_iter().chain([(path.clone(), fs::metadata(&path).unwrap().modified().unwrap())])
+        };
+        let mut all: Vec<_> = fs::read_dir(path).unwrap().flat_map(below).collect();
+        all.sort();
+        all
+    }
+
+    #[test]
+    fn a_check_says_what_a_start_would_say_and_changes_nothing() {
+        let (root, path) = place();
+        check(&path).unwrap();
+        assert!(image(root.path()).is_empty(), "nothing was made");
+        let folder = open(&path);
+        drop(folder.open_journal(SEGMENT_BYTES).unwrap());
+        let before = image(root.path());
+        assert!(check(&path).unwrap_err().contains("in use by another server"));
+        drop(folder);
+        check(&path).unwrap();
+        let says =
+            |cluster, server, is_paxos| DataFolder::check(&path, cluster, server, is_paxos).unwrap_err().to_string();
+        assert!(says("home", SERVER, true).contains("belongs to cluster"));
+        assert!(says("lab", Server(3), true).contains("belongs to server"));
+        assert!(says("lab", SERVER, false).contains("Paxos"));
+        let file = path.join(IDENTITY_FILE);
+        for place in [&file, &file.join("data")] {
+            assert!(check(place).unwrap_err().starts_with("cannot make the folder"));
+        }
+        assert!(check(&path.join(JOURNAL_FOLDER)).unwrap_err().contains("no data folder"));
+        assert_eq!(image(root.path()), before);
+        open(&path);
     }
 
     #[test]
