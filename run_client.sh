@@ -2,6 +2,17 @@
 # Runs paxos-client against the servers of the latest run: the scripted demo, or any other command.
 set -euo pipefail
 
+unset CDPATH
+script=${BASH_SOURCE[0]}
+while [[ -L $script ]]; do
+  folder=$(cd -- "$(dirname -- "$script")" && pwd -P)
+  script=$(readlink -- "$script")
+  if [[ $script != /* ]]; then script=$folder/$script; fi
+done
+# How to build, and where the runs are: as in the other script.
+# shellcheck source=run_server.sh
+source "$(dirname -- "$script")/run_server.sh"
+
 usage() {
   cat <<'USAGE'
 Runs the client against the servers that ./run_server.sh has started.
@@ -17,26 +28,34 @@ client-1.log, client-2.log ... The environment variable PAXOS_RUNS names another
 USAGE
 }
 
-home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
-runs=${PAXOS_RUNS:-$home/runs}
-
-fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+# Whether these words name a command: a word that is neither an option nor an option's value.
+# usage: has_command WORD...
+has_command() {
+  while (($# > 0)); do
+    case $1 in
+      help | -h | --help | -V | --version) return 0 ;;
+      --?*=*) ;;
+      # Each option that can stand without a command wants a value.
+      -*) if (($# > 1)); then shift; fi ;;
+      *) return 0 ;;
+    esac
+    shift
+  done
+  return 1
+}
 
 case ${1-} in
   -h | --help) usage; exit 0 ;;
 esac
-if ! command -v cargo >/dev/null 2>&1; then
-  fail "cargo is not installed or not in PATH: it builds the client. Install Rust from https://rustup.rs, open a new shell and try again"
-fi
-cargo build --release --quiet --bin paxos-client --manifest-path "$home/Cargo.toml" \
-  || fail "the client could not be built; the compiler's message is above"
-client=${CARGO_TARGET_DIR:-$home/target}/release/paxos-client
+if ! has_command "$@"; then set -- demo "$@"; fi
+name_runs
+build --bin paxos-client
 
 # The run's own copy of the cluster file names the servers that were started; the client finds its log folder there.
 if [[ -r $runs/latest/cluster.toml ]]; then
   export PAXOS_CLUSTER=${PAXOS_CLUSTER:-$runs/latest/cluster.toml}
-elif [[ ${1-} != help ]]; then
-  printf 'note: there is no run in %s; start the servers with ./run_server.sh. Going on without a log file.\n' "$runs" >&2
+elif [[ $1 != help ]]; then
+  note "note: there is no run in $runs; start the servers with ./run_server.sh. Going on without a log file."
 fi
 export PAXOS_RUNS=$runs
-exec "$client" "$@"
+exec "$bin/paxos-client" "$@"

@@ -7,10 +7,12 @@ usage() {
 Starts one paxos-server for each server of the cluster file, in the background.
 
   ./run_server.sh [OPTIONS] [SERVER OPTIONS]   start a new run
-  ./run_server.sh --continue [...]             start again on the data of the latest run
+  ./run_server.sh --continue [...]             start again on the data of the latest run, with the options that it had;
+                                               those that are named again change
   ./run_server.sh --foreground [...]           start, show the lines here, end all with Ctrl-C
   ./run_server.sh stop                         end the servers of the latest run
   ./run_server.sh status                       show which processes run, and how the cluster is
+  ./run_server.sh clean                        remove all runs but the latest, and none whose servers run
 
 Options:
   --cluster FILE   the cluster file [default: res/cluster.toml]
@@ -18,50 +20,106 @@ Options:
   --seed N         fixes all random times [default: drawn, and shown]
   --protocol P     how the servers agree: basic-paxos, multi-paxos or two-phase-commit [default: basic-paxos]
 Everything else goes to each paxos-server as it is: --mean-up 4s, --mean-down 1.5s, --steps off, --restart lost, --lab
-(lets clients crash roles) ... See: paxos-server --help
+(lets clients crash roles), --log-max-mib 100 ... See: paxos-server --help. All of it is checked before anything is made.
 
 Each run has a folder runs/<UTC time>/ with server-N.log (the lines), server-N.err (errors before the first line),
-data/server-N and pids; runs/latest points to it. The environment variable PAXOS_RUNS names another folder than runs.
+data/server-N, pids and options; runs/latest points to it. Journal files are small there (--segment-kib 4096). The environment variable PAXOS_RUNS names another folder than runs.
 
 Exit codes: 0 done, 1 failure, 2 usage.
 USAGE
 }
 
-home=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+# A folder that is searched by name in CDPATH is told on standard output, and another one than is meant.
+unset CDPATH
+
+# The folder that a script is in, also if it was called through links.
+# usage: folder_of SCRIPT
+folder_of() {
+  local script=$1 folder
+  while [[ -L $script ]]; do
+    folder=$(cd -- "$(dirname -- "$script")" && pwd -P)
+    script=$(readlink -- "$script")
+    if [[ $script != /* ]]; then script=$folder/$script; fi
+  done
+  cd -- "$(dirname -- "$script")" && pwd -P
+}
+
+home=$(folder_of "${BASH_SOURCE[0]}")
 runs=${PAXOS_RUNS:-$home/runs}
 bin=
 ready_seconds=20
 stop_seconds=10
+build_seconds=2
 
 note() { printf '%s\n' "$*" >&2; }
 fail() { note "error: $*"; exit 1; }
 wrong() { note "error: $*"; note "See ./run_server.sh --help"; exit 2; }
 
-# Builds the programs; sets bin.
-build() {
-  if ! command -v cargo >/dev/null 2>&1; then
-    fail "cargo is not installed or not in PATH: it builds the servers. Install Rust from https://rustup.rs, open a new shell and try again"
-  fi
-  cargo build --release --quiet --bins --manifest-path "$home/Cargo.toml" \
-    || fail "the programs could not be built; the compiler's message is above"
-  # cargo itself knows where it builds to.
-  local target
-  target=${CARGO_TARGET_DIR:-$home/target}
-  bin=$target/release
-  [[ -x $bin/paxos-server ]] || fail "cargo has built the programs, and $bin/paxos-server is not there"
+# Servers are found again by the path of their data: runs becomes the one name of its folder, whatever it was called by.
+name_runs() {
+  if [[ $runs != /* ]]; then runs=$PWD/$runs; fi
+  if [[ -d $runs ]]; then runs=$(cd -- "$runs" && pwd -P); fi
 }
 
-# Whether the process is the server of this data folder: a number that has been given to another process is not.
-# usage: is_server PID DATA
-is_server() {
-  kill -0 "$1" 2>/dev/null || return 1
+make_runs() {
+  mkdir -p -- "$runs" || fail "cannot make the folder $runs"
+  name_runs
+}
+
+# Reads what cargo tells of its work, and says so if that takes a while; prints the folder that the programs are in.
+hear_cargo() {
+  local text='' part state where='' has_told=no
+  while true; do
+    if IFS= read -r -t "$build_seconds" part; then state=0; else state=$?; fi
+    text+=$part
+    if ((state > 128)); then
+      if [[ $has_told == no ]]; then note "building the programs: about a minute or two, once ..."; fi
+      has_told=yes
+      continue
+    fi
+    if [[ $text == *'"executable":"'*'/paxos-'* ]]; then
+      where=${text##*'"executable":"'}
+      where=${where%/paxos-*}
+    fi
+    text=
+    ((state == 0)) || break
+  done
+  # The path stands in JSON.
+  if [[ -n $where ]]; then printf '%s\n' "$where" | sed 's/\\\(.\)/\1/g'; fi
+}
+
+# Builds programs, with these options of cargo; sets bin.
+# usage: build OPTION...
+build() {
+  if ! command -v cargo >/dev/null 2>&1; then
+    fail "cargo is not installed or not in PATH: it builds the programs. Install Rust from https://rustup.rs, open a new shell and try again"
+  fi
+  bin=$(cargo build --release --quiet --message-format json-render-diagnostics --manifest-path "$home/Cargo.toml" "$@" |
+    hear_cargo) || fail "the programs could not be built; the compiler's message is above"
+  if [[ -z $bin ]]; then bin=${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-$home/target}}/release; fi
+  [[ -x $bin/paxos-client ]] || fail "cargo has built the programs, and $bin/paxos-client is not there"
+}
+
+# The words that a process was started with, one a line, if it is a server.
+# usage: words_of PID
+words_of() {
   local words
+  kill -0 "$1" 2>/dev/null || return 1
   if [[ -r /proc/$1/cmdline ]]; then
     words=$(tr '\0' '\n' 2>/dev/null <"/proc/$1/cmdline") || return 1
   else
     words=$(ps -ww -p "$1" -o args= 2>/dev/null) || return 1
   fi
-  [[ $words == *paxos-server* && $words == *"$2"* ]]
+  [[ $words == *paxos-server* ]] || return 1
+  printf '%s\n' "$words"
+}
+
+# Whether the process is the server of this data folder: a number that has been given to another process is not.
+# usage: is_server PID DATA
+is_server() {
+  local words
+  words=$(words_of "$1") || return 1
+  [[ $words$'\n' == *"$2"[[:space:]]* ]]
 }
 
 # The servers of a run, one a line: number, process, and "up" or "ended".
@@ -114,6 +172,7 @@ end_children() {
   if [[ -n $children ]]; then kill -KILL $children 2>/dev/null || true; fi
 }
 
+# Where the latest run is.
 latest_run() {
   [[ -d $runs/latest ]] || fail "there is no run in $runs. Start one: ./run_server.sh"
   (cd -- "$runs/latest" && pwd -P)
@@ -138,34 +197,102 @@ status() {
   while read -r id pid state; do
     if [[ $state == up ]]; then echo "server $id: process $pid runs"; else echo "server $id: process $pid has ended"; fi
   done < <(servers_of "$run")
-  build
+  build --bins
   "$bin/paxos-client" status --cluster "$run/cluster.toml"
 }
 
-# The value of an option of the started servers, as they were given it.
+# Whether a folder is that of a run, and not something else that somebody keeps beside them.
+is_run() {
+  [[ ! -L $1 && -d $1/data && ${1##*/} =~ ^[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}-){2}[0-9]{2}Z(-[0-9]+)?$ ]]
+}
+
+# Whether any process of a run's list is a server: one that was started by another name of its folder must not be missed.
+may_live() {
+  local id pid
+  [[ -r $1/pids ]] || return 1
+  while read -r id pid; do
+    if [[ $pid =~ ^[0-9]+$ ]] && words_of "$pid" >/dev/null; then return 0; fi
+  done <"$1/pids"
+  return 1
+}
+
+clean() {
+  local folder latest='' kib=0 size count=0
+  if [[ ! -d $runs ]]; then
+    echo "there is no run in $runs"
+    return
+  fi
+  lock
+  trap unlock EXIT
+  if [[ -d $runs/latest ]]; then latest=$(latest_run); fi
+  for folder in "$runs"/*; do
+    if [[ $folder == "$latest" ]] || ! is_run "$folder"; then continue; fi
+    if may_live "$folder"; then
+      note "kept: $folder, whose servers run"
+      continue
+    fi
+    size=$(du -sk -- "$folder" | cut -f 1)
+    rm -rf -- "$folder" || fail "cannot remove $folder"
+    count=$((count + 1)) kib=$((kib + size))
+  done
+  echo "runs removed: $count, $((kib / 1024)) MiB"
+  if [[ -n $latest ]]; then echo "kept: $latest, the latest"; fi
+}
+
+# The value of an option of the servers.
 # usage: option_of NAME
 option_of() {
-  local n
-  for ((n = 0; n < ${#server_options[@]}; n++)); do
-    case ${server_options[n]} in
-      "$1") printf '%s' "${server_options[n + 1]-}" ;;
-      "$1="*) printf '%s' "${server_options[n]#*=}" ;;
-    esac
+  local option
+  for option in "${server_options[@]}"; do
+    if [[ $option == "$1="* ]]; then printf '%s' "${option#*=}"; fi
   done
 }
 
-# Makes a folder for a new run that no other start has made; sets run.
-new_run() {
+# An option goes to the servers, in place of one of the same name.
+# usage: set_option NAME[=VALUE]
+set_option() {
+  local option kept=()
+  for option in "${server_options[@]}"; do
+    if [[ ${option%%=*} != "${1%%=*}" ]]; then kept+=("$option"); fi
+  done
+  server_options=("${kept[@]}" "$1")
+}
+
+# Whether an option is among those of the servers.
+has_option() {
+  local option
+  for option in "${server_options[@]}"; do
+    if [[ ${option%%=*} == "$1" ]]; then return 0; fi
+  done
+  return 1
+}
+
+# An option goes to the servers, unless it is named already.
+# usage: add_option NAME[=VALUE]
+add_option() {
+  if ! has_option "${1%%=*}"; then server_options+=("$1"); fi
+}
+
+# Adds what the servers of the run had, each option a line; what was named this time stays.
+add_options_of_run() {
+  local option kept=()
+  while IFS= read -r option; do
+    if [[ -z $option ]] || has_option "${option%%=*}"; then continue; fi
+    kept+=("$option")
+  done <"$run/options"
+  if ((${#kept[@]} > 0)); then
+    server_options+=("${kept[@]}")
+    as_before="as before: ${kept[*]}"
+  fi
+}
+
+# Finds a name for a new run, which only this start uses; sets run.
+name_run() {
   local name n
-  mkdir -p -- "$runs" || fail "cannot make the folder $runs"
   name=$(date -u +%Y-%m-%dT%H-%M-%SZ)
   run=$runs/$name
   for ((n = 2; n < 100; n++)); do
-    if mkdir -- "$run" 2>/dev/null; then
-      mkdir -- "$run/data"
-      return
-    fi
-    [[ -d $run ]] || fail "cannot make the folder $run"
+    if [[ ! -e $run && ! -L $run ]]; then return; fi
     run=$runs/$name-$n
   done
   fail "cannot find a free name for a run in $runs"
@@ -173,12 +300,12 @@ new_run() {
 
 # One start at a time; the folder that says so names the process that made it.
 lock() {
-  mkdir -p -- "$runs" || fail "cannot make the folder $runs"
+  make_runs
   local holder
   if ! mkdir -- "$runs/.starting" 2>/dev/null; then
     holder=$(cat "$runs/.starting/pid" 2>/dev/null || true)
     if [[ $holder =~ ^[0-9]+$ ]] && kill -0 "$holder" 2>/dev/null; then
-      fail "another ./run_server.sh (process $holder) is starting servers in $runs"
+      fail "another ./run_server.sh (process $holder) is at work in $runs"
     fi
     note "a start that was cut short is cleared away"
     mkdir -p -- "$runs/.starting"
@@ -188,15 +315,31 @@ lock() {
 
 unlock() { rm -rf -- "$runs/.starting"; }
 
+# What follows the program's name for one server; sets arguments.
+arguments_of() {
+  arguments=(--id "$1" --cluster "$2" --data "$run/data/server-$1" --log-dir "$run" "${server_options[@]}")
+}
+
+# Looks whether all servers would start; says why not. Nothing is made before that.
+check_servers() {
+  local id said state arguments
+  while read -r id _; do
+    arguments_of "$id" "$cluster"
+    if said=$("$bin/paxos-server" check "${arguments[@]}" 2>&1); then continue; else state=$?; fi
+    note "$said"
+    if ((state == 2)); then note "See ./run_server.sh --help"; fi
+    exit "$state"
+  done <<<"$members"
+}
+
 # Starts the process of one server; its number and process go to the run's list.
 start_server() {
-  local id=$1
-  local command=("$bin/paxos-server" --id "$id" --cluster "$run/cluster.toml" --data "$run/data/server-$id"
-    --log-dir "$run" "${server_options[@]}")
+  local id=$1 arguments
+  arguments_of "$id" "$run/cluster.toml"
   if [[ $foreground == yes ]]; then
-    "${command[@]}" </dev/null &
+    "$bin/paxos-server" "${arguments[@]}" </dev/null &
   else
-    nohup "${command[@]}" --quiet >/dev/null 2>"$run/server-$id.err" </dev/null &
+    nohup "$bin/paxos-server" "${arguments[@]}" --quiet >/dev/null 2>"$run/server-$id.err" </dev/null &
   fi
   echo "$id $!" >>"$run/pids"
 }
@@ -236,12 +379,17 @@ await_servers() {
   return 1
 }
 
-# Gives up a start: nothing of it goes on, and the latest run is again the one before.
+# Gives up a start: nothing of it goes on, and the latest run is again the one before. Of a new run that has no lines nothing
+# is kept.
 give_up() {
+  local file
   end_children
-  if [[ $continued == no ]]; then
-    if [[ -n $previous ]]; then ln -sfn -- "$previous" "$runs/latest"; else rm -f -- "$runs/latest"; fi
-  fi
+  if [[ $continued == yes ]]; then return; fi
+  if [[ -n $previous ]]; then ln -sfn -- "$previous" "$runs/latest"; else rm -f -- "$runs/latest"; fi
+  for file in "$run"/*.log; do
+    if [[ -s $file ]]; then return; fi
+  done
+  rm -rf -- "$run"
 }
 
 # The process of a server in the run's list.
@@ -264,11 +412,29 @@ show_table() {
   }
   page=$(awk 'NF > 3 { print $4; exit }' <<<"$members")
   if [[ -n $page ]]; then echo "watch it: http://$page/ (the page of any server shows all)"; fi
+  if [[ -n $as_before ]]; then echo "$as_before"; fi
   echo "protocol: $(option_of --protocol)   failures: $(option_of --fail)   seed: $(option_of --seed)"
 }
 
+keep_options() { printf '%s\n' "${server_options[@]}" >"$run/options"; }
+
+# The run that is to go on, and what its servers had; sets run and cluster.
+prepare_continued() {
+  # The run's own copy names the servers that its data belongs to.
+  cluster=${cluster:-$run/cluster.toml}
+  if [[ -e $run/options ]]; then add_options_of_run; fi
+}
+
+# What a run is without being told: its acceptors fail, whoever wants the same failures again has the seed, and it is small.
+add_usual_options() {
+  add_option --fail=acceptors
+  add_option "--seed=$((RANDOM * 32768 + RANDOM))"
+  add_option --protocol=basic-paxos
+  add_option --segment-kib=4096
+}
+
 start() {
-  local alive id
+  local alive id is_told=no
   if [[ -d $runs/latest ]]; then
     run=$(latest_run)
     alive=$(living "$run")
@@ -278,29 +444,36 @@ start() {
   elif [[ $continued == yes ]]; then
     latest_run
   fi
-  build
+  build --bins
   lock
   trap unlock EXIT
-  if [[ $continued == yes && -z $cluster ]]; then
-    # The run's own copy names the servers that its data belongs to.
-    cluster=$run/cluster.toml
-  fi
+  if has_option --protocol && has_option --fail; then is_told=yes; fi
+  if [[ $continued == yes ]]; then prepare_continued; else name_run; fi
+  add_usual_options
   cluster=${cluster:-$home/res/cluster.toml}
   members=$("$bin/paxos-client" servers --cluster "$cluster") || exit 1
-  previous=$(readlink -- "$runs/latest" || true)
-  if [[ $continued == no ]]; then
-    new_run
-    ln -sfn -- "$(basename -- "$run")" "$runs/latest"
+  check_servers
+  if [[ $continued == yes && ! -e $run/options && $is_told == no ]]; then
+    fail "an earlier build made $run, and did not keep its options. Name them: ./run_server.sh --continue --protocol P --fail WHAT"
   fi
-  if [[ ! $cluster -ef $run/cluster.toml ]]; then cp -- "$cluster" "$run/cluster.toml"; fi
-  : >"$run/pids"
+  previous=$(readlink -- "$runs/latest" || true)
   # From here on a signal must not leave half a cluster behind.
   trap 'trap "" INT TERM HUP; give_up; exit 130' INT TERM HUP
+  mkdir -p -- "$run/data" || fail "cannot make the folder $run"
+  if [[ ! $cluster -ef $run/cluster.toml ]]; then cp -- "$cluster" "$run/cluster.toml"; fi
+  : >"$run/pids"
+  if [[ $continued == no ]]; then
+    keep_options
+    ln -sfn -- "$(basename -- "$run")" "$runs/latest"
+  fi
   while read -r id _; do start_server "$id"; done <<<"$members"
   if ! await_servers; then
     give_up
-    fail "the cluster was not started, and nothing of it runs. Its files: $run"
+    if [[ -d $run ]]; then note "its files: $run"; fi
+    fail "the cluster was not started, and nothing of it runs"
   fi
+  # Of a run that goes on, only now: options that it cannot be started with are not its own.
+  keep_options
   unlock
   show_table
   if [[ $foreground == yes ]]; then
@@ -312,12 +485,16 @@ start() {
   echo "Next: ./run_client.sh, and in the end ./run_server.sh stop"
 }
 
-action=start foreground=no continued=no cluster='' run='' previous='' members='' server_options=()
-has_fail=no has_seed=no has_protocol=no
+# What follows is not for another script that only wants to build.
+if [[ ${BASH_SOURCE[0]} != "$0" ]]; then return; fi
+
+name_runs
+action=start foreground=no continued=no cluster='' run='' previous='' members='' as_before='' server_options=()
+count=$#
 while (($# > 0)); do
   case $1 in
-    stop | status)
-      if (($# > 1)) || [[ $action != start || ${#server_options[@]} -gt 0 ]]; then wrong "'$1' stands alone"; fi
+    stop | status | clean)
+      if ((count > 1)); then wrong "'$1' stands alone"; fi
       action=$1
       ;;
     -h | --help) usage; exit 0 ;;
@@ -328,25 +505,22 @@ while (($# > 0)); do
     --id | --id=* | --data | --data=* | --log-dir | --log-dir=* | --http | --http=* | --quiet)
       wrong "${1%%=*} is chosen by this script: every server gets its own"
       ;;
-    --fail | --seed | --protocol)
-      (($# > 1)) || wrong "$1 wants a value"
-      printf -v "has_${1#--}" yes
-      server_options+=("$1" "$2")
-      shift
+    *$'\n'*) wrong "an option cannot hold a line break" ;;
+    --?*=*) set_option "$1" ;;
+    --?*)
+      # A word without dashes is the option's value. (Whether it wants one is the server's business: it checks.)
+      if (($# > 1)) && [[ $2 != -* ]]; then
+        set_option "$1=$2"
+        shift
+      else
+        set_option "$1"
+      fi
       ;;
-    --fail=* | --seed=* | --protocol=*)
-      option=${1%%=*}
-      printf -v "has_${option#--}" yes
-      server_options+=("$1")
-      ;;
-    *) server_options+=("$1") ;;
+    -*) wrong "unknown option '$1'" ;;
+    *) wrong "unknown command '$1' (known: stop, status, clean; to start, only options)" ;;
   esac
   shift
 done
 if [[ -n $cluster && ! -r $cluster ]]; then fail "the cluster file $cluster cannot be read"; fi
-# What a run is without being told: its acceptors fail, and whoever wants the same failures again has the seed.
-if [[ $has_fail == no ]]; then server_options+=(--fail acceptors); fi
-if [[ $has_seed == no ]]; then server_options+=(--seed $((RANDOM * 32768 + RANDOM))); fi
-if [[ $has_protocol == no ]]; then server_options+=(--protocol basic-paxos); fi
 
 "$action"

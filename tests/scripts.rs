@@ -13,7 +13,7 @@ use support::{await_some, lab, watched_cluster_file};
 
 /// A copy of what a clone holds, with a `cargo` that finds everything built.
 struct Clone {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     home: PathBuf,
     path: String,
 }
@@ -28,6 +28,7 @@ impl Clone {
         for script in ["run_server.sh", "run_client.sh"] {
             std::fs::copy(source.join(script), home.join(script)).unwrap();
         }
+        std::fs::write(home.join("Cargo.toml"), "").unwrap();
         std::fs::write(home.join("res/cluster.toml"), watched_cluster_file(5)).unwrap();
         for (name, program) in [
             ("paxos-server", env!("CARGO_BIN_EXE_paxos-server")),
@@ -38,18 +39,48 @@ impl Clone {
         }
         let tools = folder.path().join("tools");
         std::fs::create_dir(&tools).unwrap();
-        let cargo = tools.join("cargo");
-        std::fs::write(&cargo, "#!/bin/sh\nexit 0\n").unwrap();
-        std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).unwrap();
         let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap());
-        Clone { _folder: folder, home, path }
+        let clone = Clone { folder, home, path };
+        clone.cargo_does("exit 0");
+        clone
+    }
+
+    /// A clone of a cluster of three.
+    fn small() -> Clone {
+        let clone = Clone::new();
+        std::fs::write(clone.home.join("res/cluster.toml"), watched_cluster_file(3)).unwrap();
+        clone
+    }
+
+    /// From now on the stub that stands for `cargo` does this.
+    fn cargo_does(&self, what: &str) {
+        let cargo = self.folder.path().join("tools/cargo");
+        std::fs::write(&cargo, format!("#!/bin/sh\n{what}\n")).unwrap();
+        std::fs::set_permissions(&cargo, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Moves the built programs to another target folder.
+    fn move_programs(&self, target: &Path) {
+        std::fs::create_dir_all(target).unwrap();
+        std::fs::rename(self.home.join("target/release"), target.join("release")).unwrap();
+    }
+
+    /// The names of the folders of runs.
+    fn runs(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.home.join("runs")) else { return Vec::new() };
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.starts_with('2')).collect();
+        names.sort();
+        names
     }
 
     /// A script, called from another folder.
     fn script(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.home.join(name));
         command.args(arguments).current_dir("/").env("PATH", &self.path).stdin(Stdio::null());
-        command.env_remove("CARGO_TARGET_DIR").env_remove("PAXOS_RUNS").env_remove("PAXOS_CLUSTER");
+        for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR", "PAXOS_RUNS", "PAXOS_CLUSTER", "CDPATH"] {
+            command.env_remove(name);
+        }
         command
     }
 
@@ -118,7 +149,8 @@ fn a_newcomer_starts_looks_breaks_and_stops() {
     assert_eq!(code, 0, "{text}");
 
     // What was there is there again.
-    clone.must("run_server.sh", &["--continue", "--fail", "none"]);
+    let text = clone.must("run_server.sh", &["--continue"]);
+    assert!(text.contains("as before: --fail=none --seed=7 --lab --protocol=basic-paxos"), "{text}");
     assert_eq!(clone.latest(), first);
     assert_eq!(clone.must("run_client.sh", &["get", "a key"]), "a value\n");
     let boots = std::fs::read_to_string(first.join("server-3.log")).unwrap();
@@ -180,13 +212,198 @@ fn a_start_that_cannot_be_says_why_and_leaves_nothing_behind() {
     assert!(code == 1 && text.contains(&taken) && text.contains("taken"), "{text}");
     assert!(!clone.home.join("runs/latest").exists());
 
-    let (code, text) = clone.run("run_server.sh", &["--fail", "some"]);
-    assert!(code == 1 && text.contains("some"), "{text}");
+    for (words, says) in [
+        (&["--fail", "some"][..], "invalid value 'some'"),
+        (&["stopp"], "unknown command 'stopp' (known: stop, status, clean"),
+        (&["--lab", "stopp"], "stopp"),
+        (&["--fial", "none"], "--fial"),
+        (&["-x"], "-x"),
+        (&["stop", "--lab"], "stands alone"),
+        (&["--lab", "--data", "here"], "--data"),
+    ] {
+        let (code, text) = clone.run("run_server.sh", words);
+        assert!(code == 2 && text.contains(says), "{words:?}: {code} {text}");
+    }
+    assert!(clone.runs().is_empty() && !clone.home.join("runs/.starting").exists());
 
     let without = clone.script("run_server.sh", &[]).env("PATH", "/usr/bin:/bin").output().unwrap();
     let (code, text) = output(without);
     if !Path::new("/usr/bin/cargo").exists() {
         assert!(code == 1 && text.contains("rustup"), "{text}");
+    }
+}
+
+#[test]
+fn a_run_goes_on_as_it_was_started() {
+    let clone = Clone::small();
+    let arguments = ["--protocol", "multi-paxos", "--fail=none", "--mean-up", "3s", "--seed", "11", "--seed", "12"];
+    clone.must("run_server.sh", &arguments);
+    clone.must("run_server.sh", &["stop"]);
+    let text = clone.must("run_server.sh", &["--continue", "--seed", "13", "--mean-down=2s"]);
+    assert!(text.contains("as before: --protocol=multi-paxos --fail=none --mean-up=3s"), "{text}");
+    assert!(text.contains("protocol: multi-paxos   failures: none   seed: 13\n"), "{text}");
+    let boot = |n| {
+        let lines = std::fs::read_to_string(clone.latest().join("server-2.log")).unwrap();
+        lines.lines().filter(|line| line.contains(" BOOT ")).nth(n).unwrap().to_string()
+    };
+    assert!(boot(0).contains("protocol=multi-paxos seed=12 fail=none"), "{}", boot(0));
+    assert!(boot(1).contains("protocol=multi-paxos seed=13 fail=none"), "{}", boot(1));
+    clone.must("run_server.sh", &["stop"]);
+
+    // What an earlier build has left behind does not say how it was started.
+    let options = clone.latest().join("options");
+    let kept = std::fs::read_to_string(&options).unwrap();
+    assert!(kept.lines().any(|line| line == "--mean-down=2s"), "{kept}");
+    std::fs::remove_file(&options).unwrap();
+    let (code, text) = clone.run("run_server.sh", &["--continue"]);
+    assert!(code == 1 && text.contains("an earlier build") && text.contains("--protocol P --fail WHAT"), "{text}");
+    clone.must("run_server.sh", &["--continue", "--protocol", "multi-paxos", "--fail", "none"]);
+    clone.must("run_server.sh", &["stop"]);
+
+    let (code, text) = clone.run("run_server.sh", &["--continue", "--protocol", "two-phase-commit"]);
+    assert!(code == 1 && text.contains("holds what servers under Paxos remember"), "{text}");
+    assert!(std::fs::read_to_string(&options).unwrap().contains("multi-paxos"), "what failed is not kept");
+}
+
+#[test]
+fn scripts_work_by_whatever_name_they_and_their_runs_are_called() {
+    let clone = Clone::small();
+    let links = clone.folder.path().join("links");
+    std::fs::create_dir_all(links.join("more")).unwrap();
+    for name in ["run_server.sh", "run_client.sh"] {
+        symlink(clone.home.join(name), links.join("more").join(name)).unwrap();
+        symlink(Path::new("more").join(name), links.join(name)).unwrap();
+    }
+    // Relative, through a link, and with a CDPATH that makes `cd` talk.
+    symlink(clone.folder.path(), links.join("far")).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = clone.script("run_server.sh", &[]);
+        command = {
+            let mut by_name = Command::new("bash");
+            by_name.args(words).current_dir(clone.folder.path()).stdin(Stdio::null());
+            for (name, value) in command.get_envs() {
+                match value {
+                    Some(value) => by_name.env(name, value),
+                    None => by_name.env_remove(name),
+                };
+            }
+            by_name
+        };
+        let (code, text) =
+            output(command.env("PAXOS_RUNS", "links/far/my runs").env("CDPATH", ".:/").output().unwrap());
+        assert_eq!(code, 0, "{words:?}: {text}");
+        text
+    };
+    run(&["links/run_server.sh", "--fail", "none"]);
+    run(&["links/run_client.sh", "put", "a", "b"]);
+    assert!(run(&["a clone with spaces/run_server.sh", "status"]).contains("server 3: process "));
+    let text = run(&["links/more/run_server.sh", "stop"]);
+    assert!(text.contains("stopped: server 1 2 3 of"), "{text}");
+    let list = clone.folder.path().join("my runs/latest/pids");
+    assert_eq!(std::fs::read_to_string(list).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn the_programs_are_found_where_cargo_has_put_them() {
+    let clone = Clone::small();
+    let target = clone.folder.path().join("a \"far\" place");
+    clone.move_programs(&target);
+    let status = |set: &[(&str, &Path)]| {
+        let mut command = clone.script("run_client.sh", &["--version"]);
+        output(command.envs(set.iter().copied()).output().unwrap())
+    };
+    for name in ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"] {
+        let (code, text) = status(&[(name, &target)]);
+        assert!(code == 0 && text.contains("paxos-client"), "{name}: {text}");
+    }
+    let (code, text) = status(&[]);
+    assert!(code == 1 && text.contains("is not there"), "{text}");
+    // What its own settings say, cargo tells.
+    let program = target.join("release/paxos-client").display().to_string().replace('"', "\\\"");
+    let told = format!("{{\"reason\":\"compiler-artifact\",\"executable\":\"{program}\",\"fresh\":true}}");
+    let told =
+        [r#"{"reason":"compiler-artifact","executable":null,"fresh":true}"#, &told, r#"{"reason":"build-finished"}"#];
+    clone.cargo_does(&format!("cat <<'EOF'\n{}\nEOF", told.join("\n")));
+    let (code, text) = status(&[]);
+    assert!(code == 0 && text.contains("paxos-client"), "{text}");
+}
+
+#[test]
+fn a_build_that_takes_its_time_says_so_and_another_does_not() {
+    let clone = Clone::small();
+    assert!(!clone.must("run_client.sh", &["--version"]).contains("building"));
+    let go = clone.folder.path().join("go");
+    let wait = format!("for n in $(seq 1200); do if [ -e '{}' ]; then exit 0; fi; sleep 0.05; done", go.display());
+    clone.cargo_does(&format!("echo '{{}}'; {wait}; exit 1"));
+    let mut command = clone.script("run_client.sh", &["--version"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.next().unwrap().unwrap().contains("building the programs"));
+    std::fs::write(&go, "").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(said.all(|line| !line.unwrap().contains("building")), "it is said once");
+
+    clone.cargo_does("echo 'error: it is broken' >&2; exit 101");
+    let (code, text) = clone.run("run_client.sh", &["get", "a"]);
+    assert!(code == 1 && text.contains("it is broken") && text.contains("could not be built"), "{text}");
+}
+
+#[test]
+fn old_runs_are_cleaned_away_and_nothing_else() {
+    let clone = Clone::small();
+    assert!(clone.must("run_server.sh", &["clean"]).contains("no run"));
+    clone.must("run_server.sh", &["--fail", "none"]);
+    let first = clone.latest();
+    let bytes = du_kib(&first) << 10;
+    assert!(bytes < 40 << 20, "a run takes {bytes} bytes");
+    // Another start made a later one the latest; the servers of the first live on.
+    let later = clone.home.join("runs/2099-01-01T00-00-00Z");
+    std::fs::create_dir_all(later.join("data")).unwrap();
+    let latest = clone.home.join("runs/latest");
+    std::fs::remove_file(&latest).unwrap();
+    symlink(&later, &latest).unwrap();
+    let others = ["notes", "2026-01-01", "2026-01-01T00-00-00Z"].map(|name| clone.home.join("runs").join(name));
+    others.iter().for_each(|other| std::fs::create_dir(other).unwrap());
+    let text = clone.must("run_server.sh", &["clean"]);
+    assert!(text.contains("whose servers run") && text.contains("runs removed: 0"), "{text}");
+    assert!(first.exists() && others.iter().all(|other| other.exists()));
+
+    std::fs::remove_file(&latest).unwrap();
+    symlink(&first, &latest).unwrap();
+    clone.must("run_server.sh", &["stop"]);
+    std::fs::write(later.join("data/large"), vec![1; 3 << 20]).unwrap();
+    let text = clone.must("run_server.sh", &["clean"]);
+    assert!(text.contains("runs removed: 1, 3 MiB") && text.contains("kept: "), "{text}");
+    assert!(first.exists() && !later.exists() && others.iter().all(|other| other.exists()));
+}
+
+/// How much room a folder takes on its disk.
+fn du_kib(folder: &Path) -> u64 {
+    let output = Command::new("du").arg("-sk").arg(folder).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn words_of_the_demo_lead_to_the_demo_and_commands_go_through() {
+    let clone = Clone::small();
+    let echo = clone.home.join("target/release/paxos-client");
+    std::fs::remove_file(&echo).unwrap();
+    std::fs::write(&echo, "#!/bin/sh\necho \"$@\"\n").unwrap();
+    std::fs::set_permissions(&echo, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for (words, wanted) in [
+        (&[][..], "demo"),
+        (&["--clients", "3"], "demo --clients 3"),
+        (&["--scenes=all", "-o", "json"], "demo --scenes=all -o json"),
+        (&["--timeout", "3s"], "demo --timeout 3s"),
+        (&["demo", "--pace", "1ms"], "demo --pace 1ms"),
+        (&["put", "a", "b"], "put a b"),
+        (&["--timeout", "3s", "get", "a"], "--timeout 3s get a"),
+        (&["--server=2", "get", "a"], "--server=2 get a"),
+        (&["help", "put"], "help put"),
+        (&["--version"], "--version"),
+    ] {
+        let output = clone.script("run_client.sh", words).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), wanted, "{words:?}");
     }
 }
 
