@@ -9,7 +9,8 @@ use crate::client::NoReply;
 use crate::museum::{self, Bug};
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
 use crate::role::Server;
-use crate::storage::identity::IdentityError;
+use crate::storage::admission::Claim;
+use crate::storage::identity::{Admitted, IdentityError};
 
 impl World {
     /// A frame has come to the end of its way.
@@ -89,23 +90,28 @@ impl World {
     }
 
     fn meet(&mut self, me: Server, other: Server) -> bool {
-        let storage = self.server(other).storage;
+        let claim = self.server(other).claim();
         let Some(process) = &mut self.server(me).process else { return true };
         if process.met.contains(other) {
             return true;
         }
-        match process.identity.remember_peer(other, storage) {
-            Ok(()) => {
+        // Nobody can read whose folder it is.
+        let Some(claim) = claim else { return false };
+        // By now it was called back, and was told who calls.
+        let claim = Claim { knows: Some(process.identity.storage_id()), ..claim };
+        match process.identity.admit(&claim) {
+            Ok(admitted) => {
+                assert_eq!(admitted, Admitted::Yes, "who knows what only the peer was told is the peer");
                 process.met.insert(other);
                 true
             }
-            Err(IdentityError::OtherPeer { .. }) if museum::is(Bug::B14W) => {
+            Err(IdentityError::NotAdmitted(_)) if museum::is(Bug::B14W) => {
                 process.met.insert(other);
                 true
             }
             // The link is tried again.
             Err(error) if error.is_full() => false,
-            Err(IdentityError::OtherPeer { .. }) => {
+            Err(IdentityError::NotAdmitted(_)) => {
                 self.nature.mark(Mark::Stranger);
                 false
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::thread;
 
-use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and};
+use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, welcome};
 use crate::client::workload::Action;
 use crate::client::{Client, ClientError, ClientOptions, Done, Ticket, UNDER_WAY_MAX};
 use crate::cluster::Cluster;
@@ -54,7 +54,7 @@ fn scripted(script: impl FnOnce(&mut FrameReader) + Send + 'static) -> Scripted 
     std::fs::write(file.path(), text).unwrap();
     let thread = thread::spawn(move || {
         let mut reader = FrameReader::new(listener.accept().unwrap().0, CLIENT_FRAME_MAX_BYTES);
-        answer(&mut reader, 1, |_| Ok(())).unwrap().unwrap();
+        answer(&mut reader, welcome).unwrap().unwrap();
         script(&mut reader);
         // The client ends the connection.
         assert!(reader.read::<ClientRequest>(None).unwrap().is_none());
