@@ -29,7 +29,9 @@ impl World {
     /// A server that may be lost for good: with it no more than a minority is.
     fn may_lose(&mut self, server: Server) -> bool {
         self.find_recovered();
-        self.has_begun() && !self.lost.contains(server) && self.lost.len() < self.plan.spare_servers()
+        self.has_begun()
+            && !self.lost.contains(server)
+            && self.lost.len() + self.misplaced.without(self.lost).len() < self.plan.spare_servers()
     }
 
     /// Servers whose disk was damaged, and that know all again: they are as good as any other.

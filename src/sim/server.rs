@@ -73,6 +73,8 @@ pub struct SimServer {
     pub retention: Retention,
     /// Its disk is a new one, and its peers know.
     pub is_stranger: bool,
+    /// Its own folder and that one's storage id, while it has another one.
+    pub(super) own: Option<(Folder, u64)>,
     /// Its acceptor comes back without its memory: the lab's unsafe mode.
     pub forgets: bool,
     /// Its folder is known to the others from the start.
@@ -155,6 +157,7 @@ impl SimServer {
             harmed_in: None,
             retention: plan.retention,
             is_stranger: false,
+            own: None,
             forgets: false,
             is_acquainted: plan.is_acquainted,
             quorums: plan.quorums(),
