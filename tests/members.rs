@@ -205,7 +205,9 @@ fn no_storage_id_leaves_the_servers() {
     (1..=3).for_each(|id| cluster.run(id));
     cluster.await_all();
     let mut client = cluster.client_with_lines("c1", 1);
-    (0..30).for_each(|n| drop(client.put(format!("k{n}").as_bytes(), b"v").unwrap()));
+    for n in 0..30 {
+        client.put(format!("k{n}").as_bytes(), b"v").unwrap();
+    }
     // A refusal, too: a server with another folder, and one that is known with another.
     cluster.kill(&[3]);
     let own = cluster.folder.path().join("own");
