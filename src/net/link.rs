@@ -121,6 +121,16 @@ impl Link {
         }
     }
 
+    /// Ends the connection, if there is one, so that the next begins with other words.
+    pub fn greet_again(&self) {
+        let mut state = self.0.lock();
+        if state.stream.is_some() {
+            state.broken = Some(std::io::Error::other("this server has news of itself, and greets again"));
+            state.hang_up();
+            self.0.called.notify_one();
+        }
+    }
+
     /// Adds a frame to what is to be written; false if it was dropped.
     pub fn push(&self, frame: &[u8]) -> bool {
         let mut state = self.0.lock();

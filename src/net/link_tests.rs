@@ -225,3 +225,17 @@ fn a_peer_that_never_calls_back_is_told_of_once() {
     assert_eq!(next(&heard), Told::Refused(NEVER_CALLS.to_string()));
     assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
 }
+
+#[test]
+fn a_link_that_has_news_greets_again() {
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    link.greet_again();
+    let _first = take(&listener, &welcome(7));
+    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up], "it was not connected yet");
+    link.greet_again();
+    let mut second = take(&listener, &welcome(7));
+    assert_eq!([next(&heard), next(&heard), next(&heard)], [Told::Down, Told::Checked(7), Told::Up]);
+    assert!(say(&link, &word(1)));
+    assert_eq!(second.read::<u32>(None).unwrap(), Some(1));
+}

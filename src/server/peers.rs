@@ -69,7 +69,12 @@ impl Peers {
     pub fn dial(self: &Arc<Peers>) -> Result<(), String> {
         let mut links = BTreeMap::new();
         for (server, member) in self.cluster.members().filter(|(server, _)| *server != self.house.me) {
-            let watch = Watch { peers: self.clone(), peer: server, takes_part_from_now: false };
+            let watch = Watch {
+                peers: self.clone(),
+                peer: server,
+                takes_part_from_now: false,
+                has_said_that_it_takes_part: false,
+            };
             let link = Link::start(format!("link-{server}"), member.peer, watch)
                 .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
             links.insert(server, link);
@@ -127,7 +132,10 @@ impl Peers {
     fn admit(&self, claim: Claim) -> Result<Admitted, String> {
         let admitted = self.folder.admit(&claim).map_err(survived(&self.house));
         let is_news = match &admitted {
-            Ok(Admitted::Yes) => self.claims().remove(&claim.server).is_some(),
+            Ok(Admitted::Yes) => {
+                self.claims().remove(&claim.server);
+                true
+            }
             // It is kept as well: that another folder is refused may not be the last word.
             Ok(Admitted::CallBack) | Err(_) => self.claims().insert(claim.server, claim) != Some(claim),
         };
@@ -174,9 +182,22 @@ struct Watch {
     peer: Server,
     /// That it has been welcomed here has made this server take part, and nobody was told yet.
     takes_part_from_now: bool,
+    /// What the last greeting has said.
+    has_said_that_it_takes_part: bool,
 }
 
 impl Watch {
+    /// A server that takes part from now on says so to all: from here on none of them takes another folder for its own.
+    fn say_that_it_takes_part(&self) {
+        let links = self.peers.house.links.get().into_iter().flatten();
+        if self.takes_part_from_now {
+            links.for_each(|(_, link)| link.greet_again());
+        } else if !self.has_said_that_it_takes_part && self.peers.folder.takes_part() {
+            // It began to while this greeting was on its way.
+            links.filter(|(peer, _)| **peer == self.peer).for_each(|(_, link)| link.greet_again());
+        }
+    }
+
     fn tell(&self, state: trace::LinkState, why: Option<String>) {
         let event = lines::link(self.peer, state, None);
         self.peers.house.line_because(RoleTag::Server, &Context::default(), event, why);
@@ -185,7 +206,9 @@ impl Watch {
 
 impl Watcher for Watch {
     fn hello(&mut self) -> Hello {
-        self.peers.hello(self.peer)
+        let hello = self.peers.hello(self.peer);
+        self.has_said_that_it_takes_part = matches!(hello.who, Who::Peer { takes_part: true, .. });
+        hello
     }
 
     /// The peer has welcomed this server, and remembers its folder durably by then. That it did proves that its own folder
@@ -219,6 +242,7 @@ impl Watcher for Watch {
         self.peers.linked.set(self.peer, matches!(state, LinkState::Up));
         match state {
             LinkState::Up => {
+                self.say_that_it_takes_part();
                 let news = "enough of the others know this server's new data folder now: it takes part from here on";
                 let why = std::mem::take(&mut self.takes_part_from_now).then(|| news.to_string());
                 self.tell(trace::LinkState::Up, why);

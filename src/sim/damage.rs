@@ -46,7 +46,10 @@ impl World {
                 is_written && acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
             };
             let is_later = |process: &Process| one.harmed_in != Some(process.number);
-            if !one.is_stranger && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process)) {
+            if !one.is_stranger
+                && one.takes_part()
+                && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process))
+            {
                 one.is_checkpoint_harmed = false;
                 self.lost = self.lost.without(Servers::only(server));
                 self.nature.mark(Mark::DiskRecovered);

@@ -33,11 +33,15 @@ impl World {
         });
     }
 
-    /// A server that takes part is started on an empty folder. Its own comes back later.
+    /// A server is started on an empty folder. Its own comes back later.
     pub(super) fn misplace_folder(&mut self, server: Server) {
-        let budget = self.lost.len() + self.misplaced.without(self.lost).without(Servers::only(server)).len();
-        let is_its_own = !self.lost.contains(server) && self.server(server).takes_part();
-        if !is_its_own || !self.has_begun() || budget >= self.plan.spare_servers() {
+        let has_begun = self.has_begun();
+        let others = self.misplaced.without(self.lost).without(Servers::only(server));
+        let is_spare = !self.lost.contains(server) && self.lost.len() + others.len() < self.plan.spare_servers();
+        // Before it takes part both folders are new, and each may come to be known to too few. The others must be enough.
+        let takes_part = self.server(server).takes_part();
+        let enough = usize::from(self.plan.servers) >= self.plan.quorums().witnesses() + 2;
+        if !is_spare || has_begun != takes_part || !(has_begun || enough) {
             return;
         }
         self.nature.mark(Mark::FolderMisplaced);
@@ -47,18 +51,24 @@ impl World {
         let storage = self.nature.random.next();
         let me = self.server(server);
         me.own = Some((std::mem::take(&mut me.folder), me.storage));
-        (me.storage, me.is_stranger) = (storage, true);
-        self.nature.ghost.replaced(server);
+        (me.storage, me.is_stranger) = (storage, takes_part);
+        if takes_part {
+            self.nature.ghost.replaced(server);
+        }
         self.nature.network.forget(server);
     }
 
-    /// The server gets its own folder back, if it has another.
+    /// The server gets its own folder back, if it has another that does not take part.
     pub(super) fn bring_folder_back(&mut self, server: Server) {
-        let Some((folder, storage)) = self.server(server).own.take() else { return };
+        let me = self.server(server);
+        let is_settled = !me.is_stranger && me.takes_part();
+        let Some((folder, storage)) = me.own.take().filter(|_| !is_settled) else { return };
         self.kill(server, Death::Process);
         let me = self.server(server);
         (me.folder, me.storage, me.is_stranger) = (folder, storage, false);
-        self.lost = self.lost.without(Servers::only(server));
+        if me.takes_part() {
+            self.lost = self.lost.without(Servers::only(server));
+        }
         self.nature.ghost.has_its_disk_back(server);
         self.nature.network.forget(server);
     }

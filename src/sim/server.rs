@@ -73,6 +73,8 @@ pub struct SimServer {
     pub retention: Retention,
     /// Its disk is a new one, and its peers know.
     pub is_stranger: bool,
+    /// The storage id of the folder with which it has begun to take part.
+    pub(super) takes_part_with: Option<u64>,
     /// Its own folder and that one's storage id, while it has another one.
     pub(super) own: Option<(Folder, u64)>,
     /// Its acceptor comes back without its memory: the lab's unsafe mode.
@@ -157,6 +159,7 @@ impl SimServer {
             harmed_in: None,
             retention: plan.retention,
             is_stranger: false,
+            takes_part_with: None,
             own: None,
             forgets: false,
             is_acquainted: plan.is_acquainted,

@@ -371,7 +371,8 @@ impl World {
 
     /// Whether all servers have taken part: before that some may have to wait for others, and none is lost.
     pub(super) fn has_begun(&mut self) -> bool {
-        self.has_begun |= self.servers.iter().all(SimServer::takes_part);
+        let lost = self.lost;
+        self.has_begun |= self.servers.iter().all(|server| lost.contains(server.me) || server.takes_part());
         self.has_begun
     }
 
