@@ -20,7 +20,7 @@ use super::backup::Title;
 use super::checkpoint::{Checkpoint, Mark, PART_BYTES};
 use super::disk::{RealFiles, read_if_present, replace, step};
 use super::folder::{
-    COMPLETE_FILE, DataFolder, RESTORE_FOLDER, folder_name, is_of_a_restore, lock, make_folder, sync_names,
+    COMPLETE_FILE, DataFolder, FolderError, RESTORE_FOLDER, folder_name, is_of_a_restore, lock, make_folder, sync_names,
 };
 use super::identity::IDENTITY_FILE;
 use crate::cluster::Cluster;
@@ -56,7 +56,10 @@ impl Restore<'_> {
             self.check_targets()?;
         }
         make_folder(&making).map_err(failed("make the folder", &making))?;
-        let _lock = lock(&making).map_err(|error| error.to_string())?;
+        let _lock = lock(&making).map_err(|error| match error {
+            FolderError::InUse { .. } => format!("another restore is at work in {}", making.display()),
+            error => error.to_string(),
+        })?;
         let files = RealFiles::open(&making).map_err(failed("open the folder", &making))?;
         let what = self.describe(&state);
         let complete = read_if_present(&files, COMPLETE_FILE).map_err(failed("read", &making))?;
