@@ -127,6 +127,7 @@ impl Link {
         if state.stream.is_some() {
             state.broken = Some(std::io::Error::other("this server has news of itself, and greets again"));
             state.hang_up();
+            state.is_called = true;
             self.0.called.notify_one();
         }
     }
