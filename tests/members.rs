@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paxos_kv::client::{Client, ClientOptions};
 use paxos_kv::cluster;
@@ -34,6 +34,15 @@ fn tool(arguments: &[&str]) -> Output {
 
 fn said(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}
+
+/// Waits until a server knows a peer's folder as the one that takes part.
+fn await_bound(cluster: &Cluster, at: u8, peer: u8) {
+    await_some("the peer's folder is bound", || {
+        let text = fs::read_to_string(cluster.data(at).join("identity.toml")).ok()?;
+        let (_, known) = text.split_once(&format!("[peers.s{peer}]\n"))?;
+        known.split('[').next()?.contains("bound = true").then_some(())
+    });
 }
 
 #[test]
@@ -76,8 +85,7 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
     let mut options = ClientOptions::new(small, "c2");
     options.first_server = Some(Server(2));
     let mut client = Client::connect(options).unwrap();
-    client.set_timeout(Duration::from_secs(2));
-    let why = client.put(b"k", b"never").unwrap_err().to_string();
+    let why = client.status(Server(2)).unwrap_err().to_string();
     assert!(
         why.contains("the client's file lists servers 1-3, server 2's 1-5: one of the two files is wrong"),
         "{why}"
@@ -96,6 +104,7 @@ fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
     // Server 5 is started for the first time while server 3 has an empty folder.
     (1..=4).for_each(|id| cluster.run(id));
     cluster.client("c1", 1).put(b"k", b"v").unwrap();
+    await_bound(&cluster, 4, 3);
     cluster.kill(&[3]);
     let own = cluster.folder.path().join("own");
     fs::rename(cluster.data(3), &own).unwrap();
@@ -119,6 +128,7 @@ fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
 fn what_a_stranger_says_in_a_servers_name_is_forgotten() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     let member = cluster.cluster.member(Server(1)).unwrap();
+    [2, 3].into_iter().for_each(|peer| await_bound(&cluster, 1, peer));
     let before = fs::read(cluster.data(1).join("identity.toml")).unwrap();
     for knows in [None, Some(7)] {
         let who = Who::Peer { server: Server(2), storage: 9, life: u32::MAX, boot: 1, takes_part: true, knows };
@@ -178,9 +188,14 @@ fn page(address: SocketAddr, path: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut bytes = Vec::new();
+    let (mut bytes, mut block, until) = (Vec::new(), [0; 4_096], Instant::now() + Duration::from_secs(2));
     // Some pages never end.
-    let _ = stream.read_to_end(&mut bytes);
+    while Instant::now() < until {
+        match stream.read(&mut block) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => bytes.extend_from_slice(&block[..count]),
+        }
+    }
     assert!(bytes.starts_with(b"HTTP/1.1 200"), "{path}: {}", String::from_utf8_lossy(&bytes));
     bytes
 }
@@ -208,7 +223,8 @@ fn no_storage_id_leaves_the_servers() {
     for n in 0..30 {
         client.put(format!("k{n}").as_bytes(), b"v").unwrap();
     }
-    // A refusal, too: a server with another folder, and one that is known with another.
+    // A refusal, too: a server with another folder than the one that is known.
+    [1, 2].into_iter().for_each(|at| await_bound(&cluster, at, 3));
     cluster.kill(&[3]);
     let own = cluster.folder.path().join("own");
     fs::rename(cluster.data(3), &own).unwrap();
