@@ -79,6 +79,7 @@ fn log(steps: Vec<Step>) -> Vec<Command> {
 #[derive(Default)]
 struct Naive {
     opened: BTreeMap<u128, u64>,
+    history: u64,
     /// All writes met so far: session, sequence, first_open, and what an applied one came to.
     writes: Vec<(u64, u64, u64, Option<Saved>)>,
     keys: BTreeMap<Vec<u8>, (Option<Vec<u8>>, u64)>,
@@ -87,7 +88,11 @@ struct Naive {
 impl Naive {
     fn apply(&mut self, slot: u64, command: &Command) -> Outcome {
         match command {
-            Command::Open { nonce, .. } => Outcome::Opened { session: *self.opened.entry(*nonce).or_insert(slot) },
+            Command::Open { nonce, .. } => {
+                let session = *self.opened.entry(*nonce).or_insert(slot);
+                // Which number a history has is the store's business, and not that it stays the same.
+                Outcome::Opened { session, history: self.history }
+            }
             Command::Write { session, nonce, sequence, first_open, op, .. } => {
                 if self.opened.get(nonce) != Some(session) {
                     return Outcome::Expired;
@@ -136,6 +141,9 @@ proptest! {
             prop_assert!(command.is_well_formed());
             let slot = n as u64 + 1;
             let outcome = kv.apply(Slot(slot), &Value::Command(command.to_paxos()));
+            if let (Outcome::Opened { history, .. }, 0) = (outcome, naive.history) {
+                naive.history = history;
+            }
             prop_assert_eq!(outcome, naive.apply(slot, &command));
             if matches!(outcome, Outcome::Applied(_)) {
                 prop_assert!(effects.insert(command.id()), "{:?} took effect twice", command.id());

@@ -316,7 +316,7 @@ impl Walk {
                     let known = client.open.get(id).is_some_and(|wish| wish.tries.contains(&(server, Ended::Known)));
                     if known {
                         client.open.remove(id);
-                        if let Outcome::Opened { session } = outcome {
+                        if let Outcome::Opened { session, .. } = outcome {
                             client.session = Some(*session);
                         }
                     }

@@ -131,7 +131,8 @@ fn what_means_nothing_is_answered_or_ends_the_connection_and_never_the_server() 
     let ask = |request: Request| {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
-        let hello = Hello { cluster: "test".to_string(), to: Server(1), who: Who::Client };
+        let members = cluster.cluster.servers();
+        let hello = Hello { cluster: "test".to_string(), to: Server(1), members, who: Who::Client };
         greet(&stream, &hello).unwrap();
         let mut reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
         (&stream).write_all(&frame(&ClientRequest { number: 1, context: Context::default(), request })).unwrap();

@@ -14,9 +14,9 @@ use socket2::{Domain, Socket, Type};
 use crate::cluster::Cluster;
 use crate::net::{
     Answer, CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
-    Hello, Who, frame_into, greeting, write_now,
+    Hello, Welcome, Who, frame_into, greeting, write_now,
 };
-use crate::role::Server;
+use crate::role::{Server, Servers};
 
 /// A server that sends more replies than this to questions that nobody asked is not listened to any longer.
 const UNREQUESTED_MAX: usize = 16;
@@ -39,6 +39,16 @@ pub enum NoReply {
     TurnedAway {
         /// Its sentence.
         why: String,
+    },
+    /// The server answers for another history than the one that this client has known: its data were begun anew, or
+    /// restored. The request was not sent.
+    OtherHistory {
+        /// The name of the cluster.
+        cluster: String,
+        /// The history that was known.
+        known: u64,
+        /// The server's.
+        found: u64,
     },
     /// The request could not be sent as a whole: the server cannot have understood it.
     NotSent {
@@ -71,6 +81,7 @@ impl NoReply {
             NoReply::ConnectionRefused
             | NoReply::Unreachable { .. }
             | NoReply::TurnedAway { .. }
+            | NoReply::OtherHistory { .. }
             | NoReply::NotSent { .. } => false,
             NoReply::Silent { .. } | NoReply::Broken { .. } | NoReply::Malformed { .. } => true,
         }
@@ -85,6 +96,12 @@ pub struct Connection {
     reader: FrameReader,
     stage: Stage,
     begun: Instant,
+    /// By this client's cluster file.
+    cluster: String,
+    /// All servers, by this client's cluster file.
+    members: Servers,
+    /// The history that the client knows, and then the server's; 0 if there is none.
+    history: u64,
     /// The client's words of introduction that are not sent yet.
     greeting: Vec<u8>,
     /// Requests that are not sent yet: they wait until the server has said that it talks to this client.
@@ -110,20 +127,24 @@ enum Stage {
 }
 
 impl Connection {
-    /// Begins to connect to a server of the cluster.
-    pub fn open(cluster: &Cluster, server: Server) -> Result<Connection, NoReply> {
+    /// Begins to connect to a server of the cluster, for a client that knows this history, or none if 0.
+    pub fn open(cluster: &Cluster, server: Server, history: u64) -> Result<Connection, NoReply> {
         let address = match cluster.member(server) {
             Some(member) => member.client,
             None => return Err(NoReply::Unreachable { why: "it is not in the cluster file".to_string() }),
         };
         let stream = dial(address).map_err(not_connected)?;
-        let hello = Hello { cluster: cluster.name.clone(), to: server, who: Who::Client };
+        let members = cluster.servers();
+        let hello = Hello { cluster: cluster.name.clone(), to: server, members, who: Who::Client };
         Ok(Connection {
             server,
             address,
             reader: FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES),
             stage: Stage::Connecting,
             begun: Instant::now(),
+            cluster: cluster.name.clone(),
+            members,
+            history,
             greeting: greeting(&hello),
             requests: Vec::new(),
             taken: 0,
@@ -138,6 +159,11 @@ impl Connection {
     /// The server at the other end.
     pub fn server(&self) -> Server {
         self.server
+    }
+
+    /// Which history the server answers for; 0 if it has not said so.
+    pub fn history(&self) -> u64 {
+        self.history
     }
 
     /// Where it listens.
@@ -304,12 +330,28 @@ impl Connection {
     fn hear_answer(&mut self) -> Result<(), NoReply> {
         match self.reader.next_received::<Answer>() {
             Ok(None) => Ok(()),
-            Ok(Some(Answer::Welcome { .. })) => {
+            Ok(Some(Answer::Welcome(Welcome { members, .. }))) if members != self.members => {
+                let why = format!(
+                    "it says that its cluster has servers {}, and this client's cluster file lists {}. Nothing was sent",
+                    members.numbers(),
+                    self.members.numbers()
+                );
+                Err(self.handshake_failed(&why))
+            }
+            // A server whose state is still empty says 0: it may be about to catch up.
+            Ok(Some(Answer::Welcome(Welcome { history: found, .. })))
+                if ![0, found].contains(&self.history) && found != 0 =>
+            {
+                Err(NoReply::OtherHistory { cluster: self.cluster.clone(), known: self.history, found })
+            }
+            Ok(Some(Answer::Welcome(Welcome { history, .. }))) => {
+                self.history = history.max(self.history);
                 self.stage = Stage::Ready;
                 self.reader.set_limit(CLIENT_FRAME_MAX_BYTES);
                 Ok(())
             }
             Ok(Some(Answer::Refused { why })) => Err(NoReply::TurnedAway { why }),
+            Ok(Some(Answer::CallYouFirst)) => Err(self.handshake_failed(&"it takes this client for a server")),
             Err(error) => Err(self.handshake_failed(&error)),
         }
     }

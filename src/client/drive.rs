@@ -122,6 +122,7 @@ impl Client {
         let mut at = 0;
         while let Some(connection) = self.connections.get_mut(at) {
             let (server, mut end) = (connection.server(), connection.receive(&mut replies));
+            let history = connection.history();
             let mut is_believed = true;
             for reply in replies.drain(..) {
                 // A server that says one wrong thing is not listened to any longer.
@@ -129,12 +130,20 @@ impl Client {
                     (is_believed, end) = (false, Err(no_reply));
                 }
             }
+            self.learn_history(history);
             match end {
                 Ok(()) => at += 1,
                 Err(no_reply) => self.lose(server, &no_reply),
             }
         }
         self.replies = replies;
+    }
+
+    /// Which history the data are of is news once.
+    fn learn_history(&mut self, history: u64) {
+        if self.history.is_none() && history != 0 {
+            self.history = Some(history);
+        }
     }
 
     /// One reply. An error is one that this server should not have sent.
@@ -258,7 +267,7 @@ impl Client {
         self.numbers.insert(self.frames, ticket);
         let at = match self.connections.iter().position(|one| one.server() == server) {
             Some(at) => at,
-            None => match Connection::open(&self.options.cluster, server) {
+            None => match Connection::open(&self.options.cluster, server, self.history.unwrap_or_default()) {
                 Ok(connection) => {
                     self.opened += 1;
                     self.connections.push(connection);
@@ -337,6 +346,15 @@ impl Client {
         let Some(flight) = self.flights.get_mut(&ticket) else { return };
         let Stage::Asked { server, since, .. } = flight.stage else { return };
         self.numbers.remove(&flight.request.number);
+        if let TryEnd::NoReply(NoReply::OtherHistory { found, .. }) = end
+            && self.history != Some(found)
+        {
+            // It is told once, and the client goes on with what there is now.
+            self.history = Some(found);
+            self.session.drop_any();
+            flight.tries.push(Try { server, end, took: now - since });
+            return self.give_up(ticket);
+        }
         let ends_session = end.ends_session();
         let failed = Try { server, end, took: now - since };
         let pause = flight.pauses.after(failed.took, &mut self.random);
@@ -404,7 +422,10 @@ impl Client {
         if self.opening == Some(ticket) {
             self.opening = None;
             return match result {
-                Ok(Reply::Opened { session }) => self.session.opened(session),
+                Ok(Reply::Opened { session, history }) => {
+                    self.learn_history(history);
+                    self.session.opened(session);
+                }
                 Ok(other) => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
                 Err(error) => self.fail_unnamed(&error),
             };

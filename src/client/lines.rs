@@ -158,7 +158,7 @@ fn heard(reply: &Reply, from: Server, took: Duration) -> Option<Event> {
     let mut line = response(Status::Ok, from, took);
     let Event::Response { status, slot, version, value, session, cause, .. } = &mut line else { return None };
     match reply {
-        Reply::Opened { session: opened } => *session = Some(*opened),
+        Reply::Opened { session: opened, .. } => *session = Some(*opened),
         Reply::Applied { slot: at, written } => {
             let now = match written {
                 Written::Done { version } => (Status::Ok, version),

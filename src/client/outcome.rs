@@ -174,6 +174,7 @@ impl TryEnd {
             TryEnd::NoReply(NoReply::ConnectionRefused) => "connection-refused",
             TryEnd::NoReply(NoReply::Unreachable { .. }) => "unreachable",
             TryEnd::NoReply(NoReply::TurnedAway { .. }) => "turned-away",
+            TryEnd::NoReply(NoReply::OtherHistory { .. }) => "other-history",
             TryEnd::NoReply(NoReply::NotSent { .. }) => "not-sent",
             TryEnd::NoReply(NoReply::Silent { .. }) => "no-answer",
             TryEnd::NoReply(NoReply::Broken { .. }) => "connection-lost",
@@ -217,6 +218,11 @@ impl Display for Try {
             TryEnd::NoReply(NoReply::ConnectionRefused) => f.write_str("refused the connection"),
             TryEnd::NoReply(NoReply::Unreachable { why }) => write!(f, "was not reached ({why})"),
             TryEnd::NoReply(NoReply::TurnedAway { why }) => write!(f, "turned this client away: {why}"),
+            TryEnd::NoReply(NoReply::OtherHistory { cluster, known, found }) => write!(
+                f,
+                "answers for another history of cluster \"{cluster}\" ({found:016x}, before {known:016x}): its data were begun \
+                 anew or restored. Nothing that was written before is promised any more"
+            ),
             TryEnd::NoReply(NoReply::NotSent { why }) => write!(f, "did not take the request ({why})"),
             TryEnd::NoReply(NoReply::Silent { waited }) => write!(f, "did not answer within {}", seconds(*waited)),
             TryEnd::NoReply(NoReply::Broken { why }) => write!(f, "was lost before it answered ({why})"),
@@ -416,6 +422,7 @@ impl Tries {
 /// Which end says most about the cluster: of many tries, the sentence is about that one, and of equals the last.
 fn tells(end: &TryEnd) -> u8 {
     match end {
+        TryEnd::NoReply(NoReply::OtherHistory { .. }) => 8,
         TryEnd::NoReply(NoReply::ConnectionRefused) => 0,
         TryEnd::NoReply(NoReply::Unreachable { .. }) => 1,
         TryEnd::NoReply(_) => 2,

@@ -128,6 +128,13 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Whatever the session is, it is of no more use.
+    pub(crate) fn drop_any(&mut self) {
+        self.ended(self.nonce);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

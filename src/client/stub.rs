@@ -17,8 +17,8 @@ use super::session::{Nonces, Session};
 use super::workload::Action;
 use crate::cluster::Cluster;
 use crate::kv::{KEY_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
-use crate::net::{ClientReply, Reply, Request, ServerStatus};
-use crate::paxos::{PartName, RoleName, Slot, SnapshotPart};
+use crate::net::{ClientReply, Reply, Request, ServerStatus, StatePart};
+use crate::paxos::{PartName, RoleName, Slot};
 use crate::random::Random;
 use crate::role::{Server, Servers};
 use crate::trace::Trace;
@@ -76,6 +76,8 @@ pub struct Client {
     /// How many were ever opened.
     pub(super) opened: u64,
     pub(super) session: Session,
+    /// Which history the cluster's data are of, since that is known.
+    pub(super) history: Option<u64>,
     /// The number of the last request, as people count.
     pub(super) requests: u64,
     /// The number of the last frame: no reply to an earlier one is taken for a later one's.
@@ -136,6 +138,7 @@ impl Client {
             connections: Vec::new(),
             opened: 0,
             session: Session::new(Nonces::System),
+            history: None,
             requests: 0,
             frames: 0,
             tickets: 0,
@@ -165,6 +168,12 @@ impl Client {
     /// The servers of its cluster.
     pub fn servers(&self) -> Servers {
         self.options.cluster.servers()
+    }
+
+    /// Which history the cluster's data are of, once a server has said it: a cluster that is begun anew or restored has
+    /// another.
+    pub fn history(&self) -> Option<u64> {
+        self.history
     }
 
     /// The client's name.
@@ -303,7 +312,7 @@ impl Client {
 
     /// A part of the state of the server that the next request goes to, with every slot up to `at_least`; None if it is
     /// not written down yet.
-    pub fn state_part(&mut self, part: Option<PartName>, at_least: Slot) -> Result<Option<SnapshotPart>, ClientError> {
+    pub fn state_part(&mut self, part: Option<PartName>, at_least: Slot) -> Result<Option<StatePart>, ClientError> {
         match self.order(self.server, Request::State { at_least, part })? {
             Reply::State(part) => Ok(part),
             other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),

@@ -10,7 +10,7 @@
 use super::source::Source;
 use crate::codec::{decode, encode};
 use crate::kv::{Command, Kv, Op, Piece, Versioned, decode_part, encode_part};
-use crate::net::{ClientRequest, Reply, Request, Said};
+use crate::net::{ClientRequest, Reply, Request, Said, StatePart};
 use crate::paxos::{
     self, Ballot, CommandId, Entry, Message, Part, PartName, PartToken, Refused, RoleName, Slot, SlotRange,
     SnapshotPart, StateMachine, Value,
@@ -93,7 +93,7 @@ struct Honest {
 impl Honest {
     fn new(stage: &mut Stage) -> Honest {
         let mut honest = Honest { connection: stage.connect(), number: 0, session: 0, sequence: 0 };
-        let Reply::Opened { session } = honest.ask(stage, &Request::Open { nonce: HONEST_NONCE }) else {
+        let Reply::Opened { session, .. } = honest.ask(stage, &Request::Open { nonce: HONEST_NONCE }) else {
             panic!("no session is opened")
         };
         honest.session = session;
@@ -110,7 +110,8 @@ impl Honest {
         self.sequence += 1;
         let (session, sequence) = (self.session, self.sequence);
         let op = Op::Put { key: HONEST_KEY.to_vec(), value: self.value(), if_version: None };
-        let reply = self.ask(stage, &Request::Write { session, nonce: HONEST_NONCE, sequence, first_open: sequence, op });
+        let reply =
+            self.ask(stage, &Request::Write { session, nonce: HONEST_NONCE, sequence, first_open: sequence, op });
         assert!(matches!(reply, Reply::Applied { .. }), "write {sequence}: {reply:?}");
     }
 
@@ -122,16 +123,19 @@ impl Honest {
 
     /// The state, part by part, holds what was written.
     fn back_up(&mut self, stage: &mut Stage) {
-        let (mut state, mut part) = (Kv::default(), None);
+        let (mut state, mut part, mut sessions) = (Kv::default(), None, 0u64);
         loop {
             let reply = self.ask(stage, &Request::State { at_least: Slot(0), part: part.clone() });
             let Reply::State(got) = reply else { panic!("{reply:?}") };
             // So soon there may be none yet.
-            let Some(got) = got else { return };
+            let Some(StatePart { part: got, left_out }) = got else { return };
+            sessions = sessions.wrapping_add(left_out);
             let is_begun_anew = part.as_ref().is_some_and(|part: &PartName| part.index != got.index);
-            state = if is_begun_anew || part.is_none() { Kv::default() } else { state };
+            if is_begun_anew || part.is_none() {
+                (state, sessions) = (Kv::default(), left_out);
+            }
             state.put_pieces(decode_part(&got.bytes).expect("a server's parts can be read"));
-            let Some(token) = got.next else { return assert_eq!(state.digest(), got.digest) };
+            let Some(token) = got.next else { return assert_eq!(state.digest().wrapping_add(sessions), got.digest) };
             part = Some(PartName { slot: got.slot, index: got.index + 1, token });
         }
     }

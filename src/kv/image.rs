@@ -8,9 +8,11 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::Kv;
 use super::session::{Session, Sessions};
 use super::store::{Store, Versioned};
 use crate::codec::{self, CodecError};
+use crate::paxos::StateMachine;
 
 /// No key was ever written so often. A part of a state that says so is none: the next write would have no version.
 const VERSION_MAX: u64 = 1 << 62;
@@ -72,6 +74,16 @@ pub fn decode_part(part: &[u8]) -> Result<Vec<Piece>, PartError> {
         Some(version) => Err(PartError::Version(version)),
         None => Ok(pieces),
     }
+}
+
+/// A part for somebody who must not see the sessions: what proves that one is one's own stands in them. With it the digest
+/// of what was left out, so that the whole can be checked.
+pub fn without_sessions(part: &[u8]) -> Result<(Vec<u8>, u64), PartError> {
+    let is_key = |piece: &Piece| matches!(piece, Piece::Key { .. });
+    let (keys, others): (Vec<_>, Vec<_>) = decode_part(part)?.into_iter().partition(is_key);
+    let mut left_out = Kv::default();
+    left_out.put_pieces(others);
+    Ok((encode_part(&keys), StateMachine::digest(&left_out)))
 }
 
 /// What a checkpoint must write.

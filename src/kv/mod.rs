@@ -10,7 +10,7 @@ mod store;
 mod transaction;
 
 pub use command::{Command, KEY_MAX_BYTES, LABEL_MAX_BYTES, NoCommand, Op, SEQUENCE_MAX, SPAN, VALUE_MAX_BYTES};
-pub use image::{Changes, PartError, Piece, decode_part, encode_part};
+pub use image::{Changes, PartError, Piece, decode_part, encode_part, without_sessions};
 pub use session::{Lookup, Named, SESSIONS_MAX, Saved, Session, Sessions};
 pub use store::{Store, Versioned, Written};
 pub use transaction::Foreseen;
@@ -37,8 +37,10 @@ pub enum Outcome {
     Noop,
     /// A session was opened, or found again.
     Opened {
-        /// Its name.
+        /// The slot that names it.
         session: u64,
+        /// Which history it is in.
+        history: u64,
     },
     /// A write was applied here, for the first time.
     Applied(Saved),
@@ -128,7 +130,7 @@ impl Kv {
                 let (session, evicted) = sessions.open(slot, nonce);
                 changed.session(session);
                 evicted.into_iter().for_each(|evicted| changed.session(evicted));
-                Outcome::Opened { session }
+                Outcome::Opened { session, history: *history }
             }
             Command::Write { session, nonce, sequence, first_open, op, .. } => {
                 changed.session(session);
@@ -199,7 +201,7 @@ impl StateMachine for Kv {
         match id {
             // An OPEN: no session is 0.
             CommandId { session: 0, nonce, .. } => {
-                self.sessions.opened_by(nonce).map(|session| Outcome::Opened { session })
+                self.sessions.opened_by(nonce).map(|session| Outcome::Opened { session, history: self.history })
             }
             CommandId { session, nonce, sequence } => {
                 self.sessions.saved(session, nonce, sequence).map(Outcome::Duplicate)
@@ -238,7 +240,7 @@ mod tests {
         let Outcome::Applied(saved) = kv.apply(Slot(2), &command(put(1, "a"))) else {
             panic!("a first write is applied")
         };
-        assert_eq!(kv.recall(CommandId::opening(7)), Some(Outcome::Opened { session: 1 }));
+        assert_eq!(kv.recall(CommandId::opening(7)), Some(Outcome::Opened { session: 1, history: kv.history() }));
         assert_eq!(kv.recall(CommandId::new(1, 7, 1)), Some(Outcome::Duplicate(saved)));
         let unknown = [(0, 8, 0), (1, 7, 2), (2, 7, 1), (1, 8, 1)];
         for (session, nonce, sequence) in unknown {

@@ -23,7 +23,7 @@ impl Kv {
     pub fn foresee(&self, command: &Command) -> Foreseen {
         match command {
             Command::Open { nonce, .. } => match self.sessions.opened_by(*nonce) {
-                Some(session) => Foreseen::Settled(Outcome::Opened { session }),
+                Some(session) => Foreseen::Settled(Outcome::Opened { session, history: self.history }),
                 None => Foreseen::Opens,
             },
             Command::Write { session, nonce, sequence, first_open, op, .. } => {
@@ -44,7 +44,7 @@ impl Kv {
                 evict.into_iter().for_each(|evicted| self.changed.session(evicted));
                 let session = self.sessions.open_for(at, *nonce, evict);
                 self.changed.session(session);
-                Outcome::Opened { session }
+                Outcome::Opened { session, history: self.history }
             }
             Command::Write { session, nonce, sequence, first_open, op, .. } => {
                 let named = Named::of((*session, *nonce), (*sequence, *first_open), op);
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!(kv.foresee(&open(7)), Foreseen::Opens);
         assert_eq!(kv.foresee(&put(64, 1, 1, "a")), Foreseen::Settled(Outcome::Expired));
         kv.commit(Slot(64), &open(7), None);
-        assert_eq!(kv.foresee(&open(7)), Foreseen::Settled(Outcome::Opened { session: 64 }));
+        assert_eq!(kv.foresee(&open(7)), Foreseen::Settled(Outcome::Opened { session: 64, history: 0 }));
         let write = put(64, 1, 1, "a");
         let Foreseen::Writes(foreseen) = kv.foresee(&write) else { panic!("a new write") };
         let done = kv.commit(Slot(65), &write, None);

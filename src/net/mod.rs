@@ -15,12 +15,13 @@ pub use frame::{
     write_now,
 };
 pub use handshake::{
-    Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, greet, greeting, preamble, turn_away,
+    Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Welcome, Who, answer, greet, greeting, preamble,
+    turn_away,
 };
 pub use link::{Link, LinkState, Watcher};
 pub use listener::{BindError, Connections, Place, allow_many_sockets, bind, check_free, listen};
 pub use verdict::{Verdict, Writes};
 pub use wire::{
     ClientReply, ClientRequest, DoubtStatus, Envelope, EnvelopeOf, IN_DOUBT_SHOWN, LeaderStatus, Newcomer, Refusal,
-    Reply, Request, RoleStatus, Said, ServerStatus, Unknown, WhyNotApplied,
+    Reply, Request, RoleStatus, Said, ServerStatus, StatePart, Unknown, WhyNotApplied,
 };

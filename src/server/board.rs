@@ -24,6 +24,8 @@ pub struct Shown {
     pub applied: Slot,
     /// The digest after it.
     pub digest: u64,
+    /// Which history it is of; 0 if nobody can tell yet.
+    pub history: u64,
     /// A durable checkpoint holds every slot up to this one.
     pub checkpoint: Slot,
     /// The acceptor has forgotten every slot below.
@@ -54,6 +56,7 @@ impl Default for Shown {
             known: Slot(0),
             applied: Slot(0),
             digest: 0,
+            history: 0,
             checkpoint: Slot(0),
             truncated_below: Slot(1),
             damaged: 0,

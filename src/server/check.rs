@@ -58,7 +58,7 @@ pub fn check(options: &Options) -> Result<String, String> {
     }
     let data = options.data_folder();
     let is_paxos = options.protocol.is_paxos();
-    DataFolder::check(&data, &site.cluster.name, site.me, is_paxos).map_err(|error| error.to_string())?;
+    DataFolder::check(&data, site.cluster.owner(site.me), is_paxos).map_err(|error| error.to_string())?;
     if let Some((folder, file)) = options.log_file() {
         check_writable(folder, &file)?;
     }

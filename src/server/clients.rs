@@ -14,13 +14,13 @@ use super::lines;
 use super::linked::Linked;
 use super::mailbox::{Lost, Mail};
 use super::outlet::{Asker, Outlet};
-use super::peers::{check_hello, tell_malformed, tell_trouble};
+use super::peers::{check_hello, tell_malformed, tell_trouble, welcome};
 use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place, Reply,
-    Request, RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
+    Answer, CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place,
+    Reply, Request, RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
 };
 use crate::paxos::{LearnerRequest, PartName, ProposerRequest, RoleName, Slot};
 use crate::role::Input;
@@ -49,8 +49,6 @@ pub struct FrontDesk {
     pub house: Arc<House>,
     /// The cluster.
     pub cluster: Cluster,
-    /// The id of the data folder.
-    pub storage: u64,
     /// The server's life on it.
     pub life: u32,
     /// The links that are up.
@@ -82,12 +80,18 @@ impl FrontDesk {
     /// One client connection.
     fn serve(&self, stream: Arc<TcpStream>, address: SocketAddr, place: &Place) {
         let mut reader = FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES);
-        let is_welcome = || place.join(CLIENTS, CLIENTS_MAX).then_some(()).ok_or_else(|| TOO_MANY.to_string());
-        let check = |hello: &Hello| match hello.who {
-            Who::Client => check_hello(hello, &self.cluster, self.house.me).and_then(|()| is_welcome()),
-            Who::Peer { .. } => Err("this is the address for clients; servers have another one".to_string()),
+        let judge = |hello: &Hello| {
+            let judged = check_hello(hello, &self.cluster, self.house.me).and_then(|()| match hello.who {
+                Who::Client if place.join(CLIENTS, CLIENTS_MAX) => Ok(()),
+                Who::Client => Err(TOO_MANY.to_string()),
+                Who::Peer { .. } => Err("this is the address for clients; servers have another one".to_string()),
+            });
+            match judged {
+                Ok(()) => welcome(&self.house, &self.cluster),
+                Err(why) => Answer::Refused { why },
+            }
         };
-        match answer(&mut reader, self.storage, check) {
+        match answer(&mut reader, judge) {
             Ok(Some(_)) => {}
             Ok(None) => return,
             // It has said nothing wrong.

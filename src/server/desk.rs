@@ -197,7 +197,7 @@ pub fn key(id: CommandId) -> CommandId {
 pub fn reply_to(outcome: Outcome, has_seen_all: bool) -> Reply {
     let is_certain = has_seen_all || museum::is(Bug::ExpiredIsAlwaysCertain);
     match outcome {
-        Outcome::Opened { session } => Reply::Opened { session },
+        Outcome::Opened { session, history } => Reply::Opened { session, history },
         Outcome::Applied(saved) | Outcome::Duplicate(saved) => {
             Reply::Applied { slot: saved.slot, written: saved.written }
         }

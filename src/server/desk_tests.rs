@@ -84,7 +84,7 @@ fn outcomes_are_said_as_they_are() {
     let at = desk();
     let saved = Saved { slot: Slot(4), written: Written::NotFound { version: 2 } };
     let cases = [
-        (Outcome::Opened { session: 9 }, Reply::Opened { session: 9 }),
+        (Outcome::Opened { session: 9, history: 5 }, Reply::Opened { session: 9, history: 5 }),
         (Outcome::Duplicate(saved), Reply::Applied { slot: Slot(4), written: saved.written }),
         (Outcome::Superseded, Reply::NotApplied(WhyNotApplied::Superseded)),
         (Outcome::Expired, Reply::NotApplied(WhyNotApplied::Expired)),

@@ -13,7 +13,8 @@ use super::house::House;
 use super::lives::Unborn;
 use super::mailbox::Mail;
 use super::throttle::Throttle;
-use crate::kv::{Changes, Kv};
+use crate::kv::{Changes, Kv, without_sessions};
+use crate::net::StatePart;
 use crate::paxos::{LearnerRequest, Message, PartName, Slot, SnapshotPart};
 use crate::role::{Input, Server, Servers};
 use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, Mark, PART_BYTES};
@@ -59,7 +60,7 @@ struct OfPeer {
 struct OfClient {
     name: Option<PartName>,
     at_least: Slot,
-    reply: Sender<Option<SnapshotPart>>,
+    reply: Sender<Option<StatePart>>,
 }
 
 impl Keeper {
@@ -119,7 +120,7 @@ impl Keeper {
     }
 
     /// A part of a state that holds every slot up to `at_least`: None if there is none yet, or nothing came until then.
-    pub fn part(&self, name: Option<PartName>, at_least: Slot, until: Instant) -> Option<SnapshotPart> {
+    pub fn part(&self, name: Option<PartName>, at_least: Slot, until: Instant) -> Option<StatePart> {
         let (reply, part) = bounded(1);
         self.of_clients.try_send(OfClient { name, at_least, reply }).ok()?;
         part.recv_deadline(until).ok().flatten()
@@ -239,6 +240,7 @@ impl<F: Files> AtWork<F> {
     fn give_part(&mut self, OfClient { name, at_least, reply }: OfClient) {
         let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;
         let part = if is_there { self.read(name.as_ref()) } else { None };
+        let part = part.map(|part| for_client(part).unwrap_or_else(|error| self.house.fatal(&error)));
         // Whoever asked may have gone.
         let _ = reply.send(part);
     }
@@ -249,4 +251,11 @@ impl<F: Files> AtWork<F> {
             Err(error) => self.house.fatal(&format!("stable storage failed: {error}")),
         }
     }
+}
+
+/// What a client gets of a part.
+fn for_client(part: SnapshotPart) -> Result<StatePart, String> {
+    let (bytes, left_out) = without_sessions(&part.bytes)
+        .map_err(|error| format!("a part of the own checkpoint cannot be read: {error}"))?;
+    Ok(StatePart { part: SnapshotPart { bytes: bytes.into(), ..part }, left_out })
 }

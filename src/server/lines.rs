@@ -44,7 +44,7 @@ pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
 pub fn response(reply: &Reply, took: Duration, to: SocketAddr) -> Option<Event> {
     let (mut slot, mut version, mut value, mut session, mut cause) = (None, None, None, None, None);
     let status = match reply {
-        Reply::Opened { session: opened } => {
+        Reply::Opened { session: opened, .. } => {
             session = Some(*opened);
             Status::Ok
         }

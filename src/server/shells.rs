@@ -219,6 +219,7 @@ impl Shell<Learner<Kv>> for LearnerShell {
             shown.applied = role.applied();
             shown.known = role.known();
             shown.digest = role.machine().digest();
+            shown.history = role.machine().history();
             shown.keys = role.machine().store().len() as u64;
             shown.sessions = role.machine().sessions().len() as u64;
         });

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::clients::FrontDesk;
 use super::house::House;
 use super::keeper::Keeper;
+use super::linked::Linked;
 use super::mailbox::{Inbox, Item};
 use super::options::Options;
 use super::outlet::Outlet;
-use super::linked::Linked;
 use super::runner::Shell;
 use super::shells::{AcceptorShell, LearnerShell, ProposerShell};
 use super::standing::Standing;
@@ -115,14 +115,8 @@ impl Stage {
         let house = Arc::new(house);
         let (checkpoint, state) = Checkpoint::open(MemoryFiles::new(), 1, PART_BYTES, Kv::default()).expect("no error");
         Keeper::run(&house, checkpoint, state).expect("there is a thread");
-        let desk = FrontDesk {
-            house: house.clone(),
-            cluster,
-            storage: 1,
-            life: 1,
-            linked: Linked::default(),
-            orders: Orders::unheard(),
-        };
+        let desk =
+            FrontDesk { house: house.clone(), cluster, life: 1, linked: Linked::default(), orders: Orders::unheard() };
         let policy = house.options.protocol.policy();
         let proposer = Seat::new(Proposer::new(ME, quorums, policy), ProposerShell(house.clone()), Memory(Vec::new()));
         let acceptor = Seat::new(Acceptor::new(Life(1)), AcceptorShell(house.clone()), Memory(Vec::new()));

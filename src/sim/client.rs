@@ -31,7 +31,7 @@ fn told_a_stranger(nature: &mut Nature, reply: &Reply) {
     match reply {
         Reply::NotApplied(WhyNotApplied::Expired) => nature.mark(Mark::StrangerRefused),
         Reply::Applied { slot, .. } => {
-            nature.ghost.require(40, false, || format!("a stranger was told what slot {slot} came to"));
+            nature.ghost.require(42, false, || format!("a stranger was told what slot {slot} came to"));
         }
         _ => {}
     }
@@ -281,7 +281,7 @@ impl SimClient {
 
     fn succeeded(&mut self, nature: &mut Nature, asking: Asking, reply: Reply) {
         match (reply, asking.then) {
-            (Reply::Opened { session }, Some(op)) => {
+            (Reply::Opened { session, .. }, Some(op)) => {
                 self.session.opened(session);
                 let time = (asking.begun, asking.deadline);
                 return self.write(nature, op, time, asking.operation, asking.sessions);

@@ -521,7 +521,7 @@ impl Ghost {
                 let same = self.effects.get(&id) == Some(&saved.slot);
                 self.require(15, same, || format!("{id:?} is called a duplicate of slot {}", saved.slot));
             }
-            Outcome::Opened { session } => {
+            Outcome::Opened { session, .. } => {
                 let before = self.effects.insert(id, Slot(*session));
                 // A session that is forgotten can be opened again, as another one.
                 let twice =
@@ -597,5 +597,10 @@ impl Ghost {
     /// proposer counted its promise, that promise would be missed.
     pub fn replaced(&mut self, server: Server) {
         self.strangers.insert(server);
+    }
+
+    /// A server has the disk again that it had before.
+    pub fn has_its_disk_back(&mut self, server: Server) {
+        self.strangers = self.strangers.without(Servers::only(server));
     }
 }

@@ -123,6 +123,8 @@ pub struct World {
     pub clients: Vec<SimClient>,
     /// Servers that faults have damaged for good.
     pub lost: Servers,
+    /// Servers that were ever started on another folder than their own.
+    pub(super) misplaced: Servers,
     /// All servers have taken part.
     has_begun: bool,
     faults_are_over: bool,
@@ -142,6 +144,7 @@ impl World {
             servers,
             clients: Vec::new(),
             lost: Servers::NONE,
+            misplaced: Servers::NONE,
             has_begun: false,
             faults_are_over: false,
             histories: 0,
@@ -323,6 +326,7 @@ impl World {
                 files.fail_read(None);
             }
             let me = server.me;
+            self.bring_folder_back(me);
             self.resume(me);
         }
         for client in &mut self.clients {
@@ -375,7 +379,8 @@ impl World {
 
     /// Whether all servers have taken part: before that some may have to wait for others, and none is lost.
     pub(super) fn has_begun(&mut self) -> bool {
-        self.has_begun |= self.servers.iter().all(SimServer::takes_part);
+        let lost = self.lost;
+        self.has_begun |= self.servers.iter().all(|server| lost.contains(server.me) || server.takes_part());
         self.has_begun
     }
 

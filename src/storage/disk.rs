@@ -25,6 +25,9 @@ use rustix::io::Errno;
 use signal_hook::consts::SIGXFSZ;
 
 pub use memory::{Counts, Failure, MemoryFile, MemoryFiles};
+pub(super) use real::step;
+#[cfg(test)]
+pub(crate) use real::stopping;
 pub use real::{RealFile, RealFiles};
 
 /// What a disk writes whole or not at all, in bytes.

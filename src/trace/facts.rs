@@ -246,7 +246,7 @@ pub(super) fn applied(outcome: &Outcome) -> (Applied, Option<u64>, Option<u64>) 
     };
     match outcome {
         Outcome::Noop => (Applied::Noop, None, None),
-        Outcome::Opened { session } => (Applied::Opened, None, Some(*session)),
+        Outcome::Opened { session, .. } => (Applied::Opened, None, Some(*session)),
         Outcome::Applied(Saved { written, .. }) => {
             let result = match written {
                 Written::Done { .. } => Applied::Ok,
@@ -378,7 +378,7 @@ mod tests {
     fn a_repetition_names_the_slot_of_its_effect() {
         let saved = Saved { slot: Slot(6), written: Written::NotFound { version: 4 } };
         assert_eq!(applied(&Outcome::Duplicate(saved)), (Applied::Duplicate { first: Slot(6) }, Some(4), None));
-        assert_eq!(applied(&Outcome::Opened { session: 3 }), (Applied::Opened, None, Some(3)));
+        assert_eq!(applied(&Outcome::Opened { session: 3, history: 1 }), (Applied::Opened, None, Some(3)));
         assert_eq!(applied(&Outcome::Noop), (Applied::Noop, None, None));
     }
 }

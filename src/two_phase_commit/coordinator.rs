@@ -243,7 +243,8 @@ impl Coordinator {
         let slot = transaction.as_slot();
         let outcome = match would {
             Some(written) => Outcome::Applied(Saved { slot, written }),
-            None => Outcome::Opened { session: slot.0 },
+            // Without an order of all writes no session is the first.
+            None => Outcome::Opened { session: slot.0, history: 0 },
         };
         out.outcome(CoordinatorOutcome::Done { id, outcome });
     }

@@ -143,7 +143,7 @@ impl Cluster {
         self.ask(1, open(nonce));
         self.deliver();
         match self.outcomes.pop() {
-            Some((_, CoordinatorOutcome::Done { outcome: Outcome::Opened { session }, .. })) => session,
+            Some((_, CoordinatorOutcome::Done { outcome: Outcome::Opened { session, .. }, .. })) => session,
             other => panic!("no session: {other:?}"),
         }
     }

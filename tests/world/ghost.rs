@@ -215,7 +215,7 @@ impl Ghost {
                 assert_eq!(first, None, "{id:?} took effect twice, the second time in slot {slot}");
             }
             Outcome::Duplicate(saved) => assert_eq!(self.effects.get(&id), Some(&saved.slot), "{id:?}"),
-            Outcome::Opened { session } => {
+            Outcome::Opened { session, .. } => {
                 let first = *self.effects.entry(id).or_insert(Slot(*session));
                 assert_eq!(first, Slot(*session), "{id:?} opened two sessions");
             }

@@ -13,7 +13,7 @@ use super::fake::{Act, FakeCluster, good_reply, serves};
 use crate::client::cli::run;
 use crate::client::print::Printer;
 use crate::kv::{Command, Kv, Op, encode_part};
-use crate::net::{Reply, Request};
+use crate::net::{Reply, Request, StatePart};
 use crate::paxos::{Slot, SnapshotPart, StateMachine, Value};
 use crate::storage::backup;
 
@@ -29,7 +29,7 @@ fn store(value: &str, wrong: u64) -> FakeCluster {
     let part = SnapshotPart { slot: Slot(2), digest, index: 0, bytes, next: None };
     FakeCluster::start(vec![serves(move |n, request| {
         Act::Reply(match request {
-            Request::State { .. } => Reply::State(Some(part.clone())),
+            Request::State { .. } => Reply::State(Some(StatePart { part: part.clone(), left_out: 0 })),
             other => good_reply(n as u64, other),
         })
     })])

@@ -11,7 +11,8 @@ use crate::client::ClientOptions;
 use crate::cluster::Cluster;
 use crate::kv::Written;
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Reply, Request, answer, frame, turn_away,
+    Answer, CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Welcome, answer,
+    frame, turn_away,
 };
 use crate::paxos::Slot;
 use crate::role::Server;
@@ -67,7 +68,7 @@ pub fn good() -> Fake {
 /// What a good server replies.
 pub fn good_reply(slot: u64, request: &Request) -> Reply {
     match request {
-        Request::Open { .. } => Reply::Opened { session: 7 },
+        Request::Open { .. } => Reply::Opened { session: 7, history: 1 },
         Request::Write { .. } => Reply::Applied { slot: Slot(slot), written: Written::Done { version: slot } },
         Request::Get { .. } => Reply::Value { slot: Slot(slot), value: Some(b"value".to_vec().into()), version: slot },
         Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => Reply::Done,
@@ -77,7 +78,7 @@ pub fn good_reply(slot: u64, request: &Request) -> Reply {
 /// A server that opens sessions and does this with everything else.
 pub fn opens_and(mut act: impl FnMut(usize, &Request) -> Act + Send + 'static) -> Fake {
     serves(move |n, request| match request {
-        Request::Open { .. } => Act::Reply(Reply::Opened { session: 7 }),
+        Request::Open { .. } => Act::Reply(Reply::Opened { session: 7, history: 1 }),
         other => act(n, other),
     })
 }
@@ -177,7 +178,7 @@ fn serve(
             return None;
         }
     }
-    answer(&mut reader, 1, |_| Ok(())).ok()??;
+    answer(&mut reader, welcome).ok()??;
     loop {
         let ClientRequest { number, request, .. } = reader.read(None).ok()??;
         received.lock().unwrap().push((server, request.clone()));
@@ -212,4 +213,9 @@ fn serve(
             Act::Nothing => {}
         }
     }
+}
+
+/// The words of a server that lets in whoever comes.
+pub fn welcome(hello: &Hello) -> Answer {
+    Answer::Welcome(Welcome { history: 1, members: hello.members })
 }

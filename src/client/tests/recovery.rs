@@ -54,7 +54,7 @@ fn a_session_is_opened_under_one_nonce_however_often_it_is_asked_for() {
         serves(|_, _| Act::Close),
         serves(|n, _| match n {
             0 => Act::Close,
-            1 => Act::Reply(Reply::Opened { session: 40 }),
+            1 => Act::Reply(Reply::Opened { session: 40, history: 1 }),
             n => Act::Reply(Reply::Applied { slot: Slot(n as u64), written: crate::kv::Written::Done { version: 1 } }),
         }),
     ]);
@@ -84,7 +84,7 @@ fn a_write_without_a_session_is_certainly_not_applied() {
 #[test]
 fn an_expired_session_ends_the_write_and_the_next_one_opens_another() {
     let expires = |n, request: &Request| match request {
-        Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64 }),
+        Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
         Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(Unknown::Expired)),
         _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 1 } }),
     };
@@ -104,7 +104,7 @@ fn a_superseded_write_ends_its_session_and_the_next_one_opens_another() {
     // Somebody else has the nonce, or the write was given up: either way the session is of no more use.
     let cluster = FakeCluster::start(vec![
         serves(|n, request| match request {
-            Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64 }),
+            Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
             Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(Unknown::Superseded)),
             _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 1 } }),
         }),
@@ -123,7 +123,7 @@ fn takes_writes_from(good: u64, why: WhyNotApplied) -> Fake {
     serves(move |_, request| match request {
         Request::Open { .. } => {
             last += 10;
-            Act::Reply(Reply::Opened { session: last })
+            Act::Reply(Reply::Opened { session: last, history: 1 })
         }
         Request::Write { session, .. } if *session < good => Act::Reply(Reply::NotApplied(why)),
         _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 1 } }),

@@ -101,9 +101,7 @@ impl Window {
     /// One connection, one request.
     fn answer(&self, stream: &TcpStream, place: &Place) {
         let answered = stream.set_write_timeout(Some(TAKE)).and_then(|()| match request::read(stream)? {
-            Some(Ok(request)) => {
-                self.take(&request, &Caller { stream, wants_body: request.method != "HEAD" }, place)
-            }
+            Some(Ok(request)) => self.take(&request, &Caller { stream, wants_body: request.method != "HEAD" }, place),
             Some(Err(refusal)) => Caller { stream, wants_body: true }.refuse(&refusal).and_then(|()| linger(stream)),
             None => Ok(()),
         });
