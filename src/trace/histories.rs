@@ -59,6 +59,14 @@ impl Cut {
         self.changes.iter().map(|change| change.since).min().unwrap_or(Timestamp::MAX)
     }
 
+    /// When the new history begins: at its first server, or at a client that was there before it.
+    fn moment(&self, run: &Run) -> Timestamp {
+        let lines = run.lines.iter().map(|entry| &entry.line);
+        let clients =
+            lines.filter(|line| line.id.n == 1 && line.id.process.as_server().is_none()).map(|line| line.time);
+        clients.filter(|time| self.begins() < *time && *time < self.ends()).min().unwrap_or(self.ends())
+    }
+
     /// Whether all lines of both sides can be told apart with this change.
     fn fits(&self, change: Change) -> bool {
         self.begins().max(change.before) < self.ends().min(change.since)
@@ -79,7 +87,7 @@ impl Histories {
                 None => cuts.push(Cut { changes: vec![change] }),
             }
         }
-        let moments: Vec<Timestamp> = cuts.iter().map(Cut::ends).collect();
+        let moments: Vec<Timestamp> = cuts.iter().map(|cut| cut.moment(run)).collect();
         let part_of = |at: usize| moments.partition_point(|moment| *moment <= run.line(at).time);
         for (server, lines) in &servers {
             if let Some(mixed) = lines.windows(2).find_map(|pair| overlap(run, &cuts, *server, pair, part_of)) {

@@ -147,7 +147,7 @@ fn lose_lines(seeds: std::ops::Range<u64>, times: u64) {
 
 #[test]
 fn lines_with_gaps_accuse_nobody() {
-    lose_lines(1..5, 25);
+    lose_lines(1..4, 12);
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn two_histories_in_the_same_files_are_judged_each_by_itself() {
         let text = audit.explain(&run).to_string();
         assert_eq!((audit.verdict(), audit.counts.histories), (Verdict::Proved, 2), "{protocol}: {text}");
         assert!(text.contains("these lines are of 2 histories"), "{text}");
-        for time in 0..25 {
+        for time in 0..10 {
             let mut random = Random::new(1, time);
             let mut files = whole.clone();
             let says = lose(&mut files, &mut random);
@@ -239,33 +239,35 @@ fn a_violation_is_found_in_the_history_that_it_is_in() {
 fn one_server_on_a_new_folder_proves_nothing_and_accuses_nobody() {
     let calm = |seed| simulated(seed, Protocol::BasicPaxos, Faults::NONE);
     let mut files: BTreeMap<String, Vec<Line>> = calm(1).into_iter().collect();
-    let other = calm(2).into_iter().find(|(name, _)| name == "server-3.log").unwrap().1;
-    files.get_mut("server-3.log").unwrap().extend(other);
+    let other = calm(2).into_iter().find(|(name, _)| name == "server-2.log").unwrap().1;
+    files.get_mut("server-2.log").unwrap().extend(other);
     let run = run_of(&files.into_iter().collect());
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
     assert_eq!(audit.verdict(), Verdict::Unproven, "{text}");
-    assert!(text.contains("s3 is on a new data folder from") && text.contains("of more than one history"), "{text}");
+    assert!(text.contains("s2 is on a new data folder from") && text.contains("of more than one history"), "{text}");
 }
 
-/// Of a command that two servers have applied, the second of them applies another one. Gives their files.
+/// The last command that two servers have applied is another one in the later line. Gives their files.
 fn contradict(files: &mut Files) -> [String; 2] {
-    let applied = |line: &Line| match &line.event {
-        Event::Learn { slot, op: Op::Put, .. } => Some(*slot),
-        _ => None,
-    };
-    let mut places: Vec<(usize, usize, Slot)> = Vec::new();
+    let mut places = Vec::new();
     for (file, (_, lines)) in files.iter().enumerate() {
-        places.extend(lines.iter().enumerate().filter_map(|(at, line)| Some((file, at, applied(line)?))));
+        places.extend(lines.iter().enumerate().filter_map(|(at, line)| match line.event {
+            Event::Learn { slot, op: Op::Put, .. } => Some((line.time, file, at, slot)),
+            _ => None,
+        }));
     }
-    let twin = |(file, _, slot): (usize, usize, Slot)| {
-        places.iter().find(|(other, _, same)| *other != file && *same == slot).map(|(other, ..)| *other)
-    };
-    let (place, other) = places.iter().rev().find_map(|place| Some((*place, twin(*place)?))).unwrap();
-    if let Event::Learn { value, .. } = &mut files[place.0].1[place.1].event {
+    places.sort();
+    let is_twin = |a: &(_, usize, _, Slot), b: &(_, usize, _, Slot)| a.1 != b.1 && a.3 == b.3;
+    let pairs = (1..places.len()).rev().map(|last| (places[last], &places[..last]));
+    let (later, earlier) = pairs
+        .into_iter()
+        .find_map(|(last, before)| Some((last, *before.iter().rev().find(|one| is_twin(one, &last))?)))
+        .unwrap();
+    if let Event::Learn { value, .. } = &mut files[later.1].1[later.2].event {
         *value = Some("something else".into());
     }
-    [files[place.0].0.clone(), files[other].0.clone()]
+    [files[later.1].0.clone(), files[earlier.1].0.clone()]
 }
 
 #[test]
@@ -273,7 +275,7 @@ fn two_commands_in_one_slot_are_found_whatever_else_is_missing() {
     for protocol in [Protocol::BasicPaxos, Protocol::MultiPaxos] {
         let (_, mut whole) = proved(protocol, 1..6).swap_remove(0);
         let both = contradict(&mut whole);
-        for time in 0..40 {
+        for time in 0..15 {
             let mut random = Random::new(2, time);
             // Of the two servers the lines are there, of everybody else whatever is left.
             let (kept, mut others): (Files, Files) = whole.iter().cloned().partition(|(name, _)| both.contains(name));
