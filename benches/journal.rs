@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use paxos_kv::codec;
 use paxos_kv::kv::{self, Op};
-use paxos_kv::paxos::{AcceptorRecord, Ballot, Entry, Slot, Value};
-use paxos_kv::role::{Disk, Server};
+use paxos_kv::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
+use paxos_kv::role::{Disk, Server, Servers};
 use paxos_kv::storage::disk::RealFiles;
+use paxos_kv::storage::identity::Owner;
 use paxos_kv::storage::{DataFolder, Journal};
 
 const SEGMENT_BYTES: u64 = 16 << 20;
@@ -37,7 +38,9 @@ struct Groups {
 
 impl Groups {
     fn new(folder: &tempfile::TempDir, size: u64) -> Groups {
-        let data = DataFolder::open(&folder.path().join("data"), "bench", Server(1)).unwrap();
+        let server = Server(1);
+        let owner = Owner { cluster: "bench", quorums: Quorums::majority(Servers::only(server)), server };
+        let data = DataFolder::open(&folder.path().join("data"), owner).unwrap();
         let (journal, _) = data.open_journal(SEGMENT_BYTES).unwrap();
         let record = |n: u64| {
             let op = Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; 100], if_version: None };

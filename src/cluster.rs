@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::paxos::Quorums;
 use crate::role::{Server, Servers};
+use crate::storage::identity::Owner;
 
 /// The largest cluster file that is read, in bytes.
 const FILE_MAX_BYTES: u64 = 64 << 10;
@@ -79,6 +81,16 @@ struct FileServer {
 }
 
 impl Cluster {
+    /// Its quorums: majorities.
+    pub fn quorums(&self) -> Quorums {
+        Quorums::majority(self.servers())
+    }
+
+    /// Whose the data folder of one of its servers is.
+    pub fn owner(&self, server: Server) -> Owner<'_> {
+        Owner { cluster: &self.name, quorums: self.quorums(), server }
+    }
+
     /// Reads and checks a cluster file.
     pub fn read(path: &Path) -> Result<Cluster, ClusterError> {
         let unreadable = |cause| ClusterError::Unreadable { path: path.to_path_buf(), cause };

@@ -76,6 +76,8 @@ exhibits! {
     PromiseWithoutValue: "a promise says yes, and never what was accepted", seen "published coursework";
     BallotWithoutServer: "a ballot does not say whose it is", seen "published coursework";
     B14W: "peers believe a server that has lost its disk", seen "TigerBeetle's warning of a reformatted replica; DISC 2017";
+    RememberBeforeProof: "what a caller says of its disk is remembered before it is proved", seen "this project's own handshake";
+    CandidateOverCandidate: "a new disk replaces another new one in its peers' memory", seen "thought out with the rule that forbids it";
     B14N: "a server with a new disk takes part at once", seen "diskless recovery, DISC 2017; replicas that are formatted again";
     LeavesItselfOut: "a proposer asks everybody but its own acceptor", seen "published coursework: three of the other four";
     AcceptedIsCleared: "an acceptor forgets what it has accepted when the next slot comes", seen "published coursework: learning clears the accepted value";

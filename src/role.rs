@@ -108,6 +108,21 @@ impl Servers {
     }
 }
 
+impl Servers {
+    /// The numbers, for a sentence: "1-3" or "1, 3, 5-7".
+    pub fn numbers(&self) -> String {
+        let mut runs: Vec<(u8, u8)> = Vec::new();
+        for Server(n) in self.iter() {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == n => *last = n,
+                _ => runs.push((n, n)),
+            }
+        }
+        let run = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+        runs.into_iter().map(run).collect::<Vec<_>>().join(", ")
+    }
+}
+
 impl FromIterator<Server> for Servers {
     fn from_iter<I: IntoIterator<Item = Server>>(servers: I) -> Servers {
         let mut set = Servers::NONE;
@@ -353,5 +368,11 @@ mod tests {
         let mut servers = Servers::default();
         assert!(servers.insert(Server(3)) && !servers.insert(Server(3)) && servers.insert(Server(Server::MAX)));
         assert_eq!((servers.len(), servers.contains(Server(3)), servers.contains(Server(4))), (2, true, false));
+    }
+
+    #[test]
+    fn a_sentence_names_a_set_by_its_runs() {
+        let named = |numbers: &[u8]| numbers.iter().copied().map(Server).collect::<Servers>().numbers();
+        assert_eq!([named(&[]), named(&[1, 2, 3, 4, 5]), named(&[1, 3, 5, 6])], ["", "1-5", "1, 3, 5-6"]);
     }
 }

@@ -13,14 +13,15 @@ use paxos_kv::net::{
     CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, HandshakeError, Hello, Request, Who, frame, greet,
 };
 use paxos_kv::random::Random;
-use paxos_kv::role::Server;
+use paxos_kv::role::{Server, Servers};
 use paxos_kv::trace::Context;
 use support::{Cluster, await_some};
 
-const PREAMBLE: &[u8] = b"PXKV\x04\x00";
+const PREAMBLE: &[u8] = b"PXKV\x05\x00";
 
+/// The greeting of somebody whose file lists three servers.
 fn hello(who: Who) -> Hello {
-    Hello { cluster: "test".to_string(), to: Server(1), who }
+    Hello { cluster: "test".to_string(), to: Server(1), members: Servers::first(3), who }
 }
 
 fn client_request(request: Request) -> Vec<u8> {
@@ -107,7 +108,11 @@ fn malformed_bytes_on_either_port_harm_nobody() {
     }
 
     // The wrong door, a foreign cluster, an unknown and a false peer: refused in a sentence, before a word of Paxos.
-    let peer = |server, storage| Who::Peer { server: Server(server), storage, life: 1, boot: 0 };
+    let peer = |server, storage| {
+        let server = Server(server);
+        Who::Peer { server, storage, life: 1, boot: 0, takes_part: true, knows: None }
+    };
+    let members = Servers::first(5);
     let strangers = [
         (member.client, hello(peer(2, storage))),
         (member.peer, hello(Who::Client)),
@@ -115,13 +120,18 @@ fn malformed_bytes_on_either_port_harm_nobody() {
         (member.client, Hello { to: Server(2), ..hello(Who::Client) }),
         (member.peer, hello(peer(1, storage))),
         (member.peer, hello(peer(9, storage))),
-        (member.peer, hello(peer(2, storage))),
+        (member.client, Hello { members, ..hello(Who::Client) }),
+        (member.peer, Hello { members, ..hello(peer(2, storage)) }),
     ];
     for (address, hello) in strangers {
         let stream = TcpStream::connect(address).unwrap();
         let refused = greet(&stream, &hello);
         assert!(matches!(refused, Err(HandshakeError::Refused(_))), "{hello:?}: {refused:?}");
     }
+    // One that could be server 2 is not believed before server 2 was called.
+    let stream = TcpStream::connect(member.peer).unwrap();
+    let unproved = greet(&stream, &hello(peer(2, storage)));
+    assert!(matches!(unproved, Err(HandshakeError::CallYouFirst)), "{unproved:?}");
 
     assert_eq!(client.get(b"k").unwrap().value.unwrap(), b"before");
     client.put(b"k", b"after").unwrap();
@@ -186,7 +196,7 @@ fn the_reply_names_the_request_it_answers() {
     let cluster = Cluster::start(1, &["--seed", "4"]);
     let member = cluster.cluster.member(Server(1)).unwrap();
     let stream = TcpStream::connect(member.client).unwrap();
-    greet(&stream, &hello(Who::Client)).unwrap();
+    greet(&stream, &Hello { members: Servers::first(1), ..hello(Who::Client) }).unwrap();
     let mut reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
     for number in [7, 3] {
         let context = Context { re: None, req: Some("c9-1".to_string()) };

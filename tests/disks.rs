@@ -119,8 +119,8 @@ fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it(
 }
 
 /// Gives a key another value in the checkpoint of a server that does not run; all its checksums are right.
-fn falsify(data: &Path, id: u8, key: &[u8]) -> Mark {
-    let folder = DataFolder::open(data, "test", Server(id)).unwrap();
+fn falsify(cluster: &Cluster, id: u8, key: &[u8]) -> Mark {
+    let folder = DataFolder::open(&cluster.data(id), cluster.cluster.owner(Server(id))).unwrap();
     let files = folder.checkpoint_files().unwrap();
     let (mut checkpoint, mut state) = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
     let Versioned { version, .. } = state.store().get(key).unwrap().clone();
@@ -144,7 +144,7 @@ fn a_server_with_a_wrong_state_fences_itself_until_it_gets_a_right_one() {
     cluster.await_agreement();
     await_some("there is a checkpoint", || (cluster.status(3)?.checkpoint.0 >= 40).then_some(()));
     cluster.kill(&[3]);
-    let mark = falsify(&cluster.data(3), 3, b"once");
+    let mark = falsify(&cluster, 3, b"once");
 
     cluster.run(3);
     let slot = await_some("it finds out", || cluster.status(3)?.fenced);

@@ -95,7 +95,8 @@ fn two_pipelines_on_the_same_keys_through_two_servers_are_applied_once_each() {
 
 fn greeted(cluster: &Cluster) -> TcpStream {
     let stream = TcpStream::connect(cluster.cluster.member(Server(1)).unwrap().client).unwrap();
-    let hello = Hello { cluster: "test".to_string(), to: Server(1), who: Who::Client };
+    let members = cluster.cluster.servers();
+    let hello = Hello { cluster: "test".to_string(), to: Server(1), members, who: Who::Client };
     greet(&stream, &hello).unwrap();
     stream
 }

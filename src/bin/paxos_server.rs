@@ -18,6 +18,7 @@ Examples:
   RUST_LOG=debug paxos-server --id 1
   paxos-server inspect data/server-1                     what a data folder holds, and its health; changes nothing
   paxos-server restore store.backup --cluster new.toml --data data     data folders of a new cluster, from a backup
+  paxos-server forget data/server-1 --peer 3             take another data folder for server 3's; the old one is lost for ever
   paxos-server --id 1 --http 127.0.0.1:7301       a page to watch the cluster at
   source <(paxos-server completions bash)
 

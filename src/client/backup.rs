@@ -46,14 +46,15 @@ pub fn write(client: &mut Client, cluster: &str, to: &Path) -> Result<Title, NoB
             }
         }
     };
-    let title = Title { cluster: cluster.to_string(), slot: part.slot, digest: part.digest };
+    let title = Title { cluster: cluster.to_string(), history: 0, slot: part.part.slot, digest: part.part.digest };
     let mut in_making = to.as_os_str().to_owned();
     in_making.push(".part");
     let file = File::create(&in_making).map_err(BackupError::from)?;
     let mut writer = Writer::begin(BufWriter::new(file), &title)?;
-    let mut state = Kv::default();
+    let (mut state, mut left_out) = (Kv::default(), 0u64);
     loop {
-        let SnapshotPart { slot, digest, index, bytes, next } = part;
+        let SnapshotPart { slot, digest, index, bytes, next } = part.part;
+        left_out = left_out.wrapping_add(part.left_out);
         if (slot, digest) != (title.slot, title.digest) {
             return Err(NoBackup::Wrong("the server let this state go while it was read: try again".to_string()));
         }
@@ -65,11 +66,13 @@ pub fn write(client: &mut Client, cluster: &str, to: &Path) -> Result<Title, NoB
             .state_part(Some(name), at_least)?
             .ok_or_else(|| NoBackup::Wrong("the server let this state go while it was read: try again".to_string()))?;
     }
-    if state.digest() != title.digest {
-        let what = format!("the entries make {:016x} and not {:016x}", state.digest(), title.digest);
-        return Err(NoBackup::Wrong(what));
+    // What a client does not get counts all the same.
+    let whole = state.digest().wrapping_add(left_out);
+    if whole != title.digest {
+        return Err(NoBackup::Wrong(format!("the entries make {whole:016x} and not {:016x}", title.digest)));
     }
-    let file = writer.end()?.into_inner().map_err(|error| BackupError::from(error.into_error()))?;
+    let file =
+        writer.end(state.store().digest())?.into_inner().map_err(|error| BackupError::from(error.into_error()))?;
     file.sync_all().and_then(|()| fs::rename(&in_making, to)).map_err(BackupError::from)?;
     Ok(title)
 }

@@ -14,9 +14,9 @@ use socket2::{Domain, Socket, Type};
 use crate::cluster::Cluster;
 use crate::net::{
     Answer, CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
-    Hello, Who, frame_into, greeting, write_now,
+    Hello, Welcome, Who, frame_into, greeting, write_now,
 };
-use crate::role::Server;
+use crate::role::{Server, Servers};
 
 /// A server that sends more replies than this to questions that nobody asked is not listened to any longer.
 const UNREQUESTED_MAX: usize = 16;
@@ -85,6 +85,8 @@ pub struct Connection {
     reader: FrameReader,
     stage: Stage,
     begun: Instant,
+    /// All servers, by this client's cluster file.
+    members: Servers,
     /// The client's words of introduction that are not sent yet.
     greeting: Vec<u8>,
     /// Requests that are not sent yet: they wait until the server has said that it talks to this client.
@@ -117,13 +119,15 @@ impl Connection {
             None => return Err(NoReply::Unreachable { why: "it is not in the cluster file".to_string() }),
         };
         let stream = dial(address).map_err(not_connected)?;
-        let hello = Hello { cluster: cluster.name.clone(), to: server, who: Who::Client };
+        let members = cluster.servers();
+        let hello = Hello { cluster: cluster.name.clone(), to: server, members, who: Who::Client };
         Ok(Connection {
             server,
             address,
             reader: FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES),
             stage: Stage::Connecting,
             begun: Instant::now(),
+            members,
             greeting: greeting(&hello),
             requests: Vec::new(),
             taken: 0,
@@ -303,12 +307,21 @@ impl Connection {
     fn hear_answer(&mut self) -> Result<(), NoReply> {
         match self.reader.next_received::<Answer>() {
             Ok(None) => Ok(()),
-            Ok(Some(Answer::Welcome { .. })) => {
+            Ok(Some(Answer::Welcome(Welcome { members, .. }))) if members != self.members => {
+                let why = format!(
+                    "it says that its cluster has servers {}, and this client's cluster file lists {}. Nothing was sent",
+                    members.numbers(),
+                    self.members.numbers()
+                );
+                Err(self.handshake_failed(&why))
+            }
+            Ok(Some(Answer::Welcome(_))) => {
                 self.stage = Stage::Ready;
                 self.reader.set_limit(CLIENT_FRAME_MAX_BYTES);
                 Ok(())
             }
             Ok(Some(Answer::Refused { why })) => Err(NoReply::TurnedAway { why }),
+            Ok(Some(Answer::CallYouFirst)) => Err(self.handshake_failed(&"it takes this client for a server")),
             Err(error) => Err(self.handshake_failed(&error)),
         }
     }

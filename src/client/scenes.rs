@@ -71,7 +71,8 @@ fn rubbish(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
         }
     }
     // The same behind a proper handshake, where requests are read.
-    let hello = Hello { cluster: demo.cluster.name.clone(), to: victim, who: Who::Client };
+    let members = demo.cluster.servers();
+    let hello = Hello { cluster: demo.cluster.name.clone(), to: victim, members, who: Who::Client };
     let mut damaged = frame(&0_u64);
     damaged[4] ^= 1;
     for (what, bytes) in [("a request with a wrong checksum", damaged), ("a frame that is no request", frame(&noise))] {

@@ -15,8 +15,8 @@ use super::session::Session;
 use super::workload::Action;
 use crate::cluster::Cluster;
 use crate::kv::{KEY_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
-use crate::net::{ClientReply, Reply, Request, ServerStatus};
-use crate::paxos::{PartName, RoleName, Slot, SnapshotPart};
+use crate::net::{ClientReply, Reply, Request, ServerStatus, StatePart};
+use crate::paxos::{PartName, RoleName, Slot};
 use crate::random::Random;
 use crate::role::Server;
 use crate::trace::Trace;
@@ -279,7 +279,7 @@ impl Client {
 
     /// A part of the state of the server that the next request goes to, with every slot up to `at_least`; None if it is
     /// not written down yet.
-    pub fn state_part(&mut self, part: Option<PartName>, at_least: Slot) -> Result<Option<SnapshotPart>, ClientError> {
+    pub fn state_part(&mut self, part: Option<PartName>, at_least: Slot) -> Result<Option<StatePart>, ClientError> {
         match self.order(self.server, Request::State { at_least, part })? {
             Reply::State(part) => Ok(part),
             other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),

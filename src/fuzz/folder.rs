@@ -1,11 +1,12 @@
 //! The small files of a data folder: who its server is, and which rounds are spent.
 
 use super::source::Source;
-use crate::paxos::ProposerRecord;
-use crate::role::{Disk, Server};
+use crate::paxos::{ProposerRecord, Quorums};
+use crate::role::{Disk, Server, Servers};
 use crate::storage::Rounds;
+use crate::storage::admission::{Claim, Known};
 use crate::storage::disk::MemoryFiles;
-use crate::storage::identity::{IDENTITY_FILE, Identity, checksum_line, describe};
+use crate::storage::identity::{Admitted, IDENTITY_FILE, Identity, Owner, checksum_line, describe};
 use crate::storage::rounds::ROUNDS_FILE;
 
 const SERVER: Server = Server(2);
@@ -22,12 +23,16 @@ pub fn folder(bytes: &[u8]) {
     }
 }
 
+fn owner() -> Owner<'static> {
+    Owner { cluster: "lab", quorums: Quorums::majority(Servers::first(3)), server: SERVER }
+}
+
 /// An identity with the right checksum: if it is one, it is whole, and it goes on being the same one.
 fn identity(body: &[u8]) {
     let Ok(body) = std::str::from_utf8(body) else { return };
     let files = MemoryFiles::new();
     files.put(IDENTITY_FILE, (checksum_line(body) + body).as_bytes());
-    let read = || Identity::read(files.clone(), "lab", SERVER);
+    let read = || Identity::read(files.clone(), owner());
     let Ok(identity) = read() else { return };
     let identity = identity.expect("the file is there");
     let known = |identity: &Identity<MemoryFiles>| {
@@ -46,9 +51,11 @@ fn identity(body: &[u8]) {
     // Whoever was not met is remembered from now on.
     let stranger = (1..=Server::MAX).map(Server).find(|server| again.known_peer(*server).is_none());
     if let Some(server) = stranger {
-        again.remember_peer(server, 9).expect("nobody is known there");
+        let knows = Some(again.storage_id());
+        let claim = Claim { server, storage: 9, life: 1, boot: 2, takes_part: false, knows };
+        assert_eq!(again.admit(&claim).expect("nobody is known there"), Admitted::Yes);
         let remembered = read().expect("what was written is read").expect("the file is there");
-        assert_eq!(remembered.known_peer(server), Some(9));
+        assert_eq!(remembered.known_peer(server), Some(Known { storage: 9, bound: false, life: 1, boot: 2 }));
     }
 }
 

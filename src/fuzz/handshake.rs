@@ -6,13 +6,13 @@ use std::net::{Shutdown, TcpStream};
 use super::frames::{HEADER_BYTES, connection, put_frame};
 use super::source::Source;
 use crate::net::{
-    Answer, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, frame, greet,
-    greeting, unframe,
+    Answer, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Welcome, Who, answer, frame,
+    greet, greeting, unframe,
 };
-use crate::role::Server;
+use crate::role::{Server, Servers};
 
-/// The storage id of the called server.
-const STORAGE: u64 = 0x5eed;
+/// What the called server says of itself.
+const WELCOME: Welcome = Welcome { history: 0x5eed, members: Servers::NONE };
 /// `PXKV` and the version.
 const PREAMBLE_BYTES: usize = 6;
 
@@ -34,7 +34,7 @@ pub fn handshake(bytes: &[u8]) {
 }
 
 fn hello() -> Hello {
-    Hello { cluster: "lab".to_string(), to: Server(2), who: Who::Client }
+    Hello { cluster: "lab".to_string(), to: Server(2), members: Servers::first(3), who: Who::Client }
 }
 
 /// The other side, having said these words and no more.
@@ -48,8 +48,12 @@ fn other_side(words: &[u8]) -> (TcpStream, TcpStream) {
 /// The words of a caller.
 fn called(words: &[u8]) {
     let (mut far, near) = other_side(words);
-    let is_ours = |hello: &Hello| if hello.cluster == "lab" { Ok(()) } else { Err("another cluster".to_string()) };
-    let outcome = answer(&mut FrameReader::new(near, HANDSHAKE_FRAME_MAX_BYTES), STORAGE, is_ours);
+    let judge = |hello: &Hello| match (hello.cluster.as_str(), &hello.who) {
+        ("lab", Who::Peer { knows: None, .. }) => Answer::CallYouFirst,
+        ("lab", _) => Answer::Welcome(WELCOME),
+        _ => Answer::Refused { why: "another cluster".to_string() },
+    };
+    let outcome = answer(&mut FrameReader::new(near, HANDSHAKE_FRAME_MAX_BYTES), judge);
     let mut said = Vec::new();
     far.read_to_end(&mut said).expect("the answer is there");
     let heard = heard(words);
@@ -58,7 +62,11 @@ fn called(words: &[u8]) {
         Ok(Some(who)) => {
             let hello = heard.expect("nobody is let in whose words are none");
             assert_eq!((hello.who, hello.cluster.as_str()), (who, "lab"));
-            assert_eq!(said, frame(&Answer::Welcome { storage: STORAGE }));
+            assert_eq!(said, frame(&Answer::Welcome(WELCOME)));
+        }
+        Err(HandshakeError::CallYouFirst) => {
+            assert!(matches!(heard.expect("no words, no answer").who, Who::Peer { knows: None, .. }));
+            assert_eq!(said, frame(&Answer::CallYouFirst));
         }
         Err(HandshakeError::Refused(why)) => {
             assert_ne!(heard.expect("no words, no check").cluster, "lab");
@@ -89,7 +97,8 @@ fn calling(words: &[u8]) {
     let first = words.get(..length.saturating_add(HEADER_BYTES));
     let expected = first.and_then(|first| unframe::<Answer>(first, HANDSHAKE_FRAME_MAX_BYTES).ok());
     match (greet(&near, &hello()), expected) {
-        (Ok(storage), Some(Answer::Welcome { storage: said })) => assert_eq!(storage, said),
+        (Ok(welcome), Some(Answer::Welcome(said))) => assert_eq!(welcome, said),
+        (Err(HandshakeError::CallYouFirst), Some(Answer::CallYouFirst)) => {}
         (Err(HandshakeError::Refused(why)), Some(Answer::Refused { why: said })) => assert_eq!(why, said),
         (Err(HandshakeError::Broken(_)), None) => {}
         other => panic!("{other:?}"),

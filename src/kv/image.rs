@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::Kv;
 use super::session::{Session, Sessions};
 use super::store::{Store, Versioned};
 use crate::codec::{self, CodecError};
@@ -50,6 +51,16 @@ pub fn encode_part(pieces: &Vec<Piece>) -> Vec<u8> {
 /// The pieces of a part.
 pub fn decode_part(part: &[u8]) -> Result<Vec<Piece>, CodecError> {
     codec::decode(part)
+}
+
+/// A part for somebody who must not see the sessions: what proves that one is one's own stands in them. With it the digest
+/// of what was left out, so that the whole can be checked.
+pub fn without_sessions(part: &[u8]) -> Result<(Vec<u8>, u64), CodecError> {
+    let is_key = |piece: &Piece| matches!(piece, Piece::Key { .. });
+    let (keys, sessions): (Vec<_>, Vec<_>) = decode_part(part)?.into_iter().partition(is_key);
+    let mut left_out = Kv::default();
+    left_out.put_pieces(sessions);
+    Ok((encode_part(&keys), left_out.sessions().digest()))
 }
 
 /// What a checkpoint must write.

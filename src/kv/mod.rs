@@ -10,7 +10,7 @@ mod store;
 mod transaction;
 
 pub use command::{Command, KEY_MAX_BYTES, LABEL_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
-pub use image::{Changes, Piece, decode_part, encode_part};
+pub use image::{Changes, Piece, decode_part, encode_part, without_sessions};
 pub use session::{Lookup, SESSIONS_MAX, Saved, Session, Sessions};
 pub use store::{Store, Versioned, Written};
 pub use transaction::Foreseen;

@@ -2,7 +2,9 @@
 //!
 //! The caller says six raw bytes, `PXKV` and the version of the protocol, and then a [`Hello`]; the called server answers
 //! with its own name or a refusal in a sentence. Servers of different clusters, a server under a false number, and a
-//! server whose data folder is not the one that its peers know never exchange a word of Paxos.
+//! server whose data folder is not the one that its peers know never exchange a word of Paxos. Nor do two whose cluster
+//! files list other servers. What proves that a peer is the one that it says it is stands in
+//! [`admission`](crate::storage::admission).
 
 use std::io;
 use std::net::TcpStream;
@@ -12,13 +14,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::frame::{FrameError, FrameReader, frame, frame_into, write_before};
-use crate::role::Server;
+use crate::role::{Server, Servers};
 
 /// How long both sides give each other for the handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 const MAGIC: &[u8; 4] = b"PXKV";
 /// The version of everything said on a connection.
-const VERSION: u16 = 4;
+const VERSION: u16 = 5;
 const PREAMBLE_BYTES: usize = 6;
 /// The largest frame of a handshake, in bytes.
 pub const HANDSHAKE_FRAME_MAX_BYTES: usize = 1 << 10;
@@ -38,6 +40,10 @@ pub enum Who {
         life: u32,
         /// Drawn by the process: two lives of one number are one on a folder and one on an old copy of it.
         boot: u64,
+        /// Whether it takes part.
+        takes_part: bool,
+        /// The id of the called server's data folder, if the called server has told it: nobody else knows it.
+        knows: Option<u64>,
     },
 }
 
@@ -48,18 +54,28 @@ pub struct Hello {
     pub cluster: String,
     /// The server that it means.
     pub to: Server,
+    /// All servers of that cluster, by the caller's file.
+    pub members: Servers,
     /// Who it is.
     pub who: Who,
+}
+
+/// What a server says of itself to whom it lets in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The history of the data that it answers for.
+    pub history: u128,
+    /// All servers of its cluster.
+    pub members: Servers,
 }
 
 /// The called server's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It talks to the caller.
-    Welcome {
-        /// The id of its data folder.
-        storage: u64,
-    },
+    Welcome(Welcome),
+    /// It will, once it has called the peer that the caller says it is, and that one calls again.
+    CallYouFirst,
     /// It does not.
     Refused {
         /// A sentence.
@@ -73,6 +89,9 @@ pub enum HandshakeError {
     /// No connection, or it broke.
     #[error("{0}")]
     Broken(#[from] FrameError),
+    /// The other side calls back first.
+    #[error("it calls back first")]
+    CallYouFirst,
     /// The other side does not want to.
     #[error("refused: {0}")]
     Refused(String),
@@ -98,33 +117,31 @@ pub fn greeting(hello: &Hello) -> Vec<u8> {
     bytes
 }
 
-/// The caller's side: introduces itself, and gives the storage id of the server that it reached.
-pub fn greet(stream: &TcpStream, hello: &Hello) -> Result<u64, HandshakeError> {
+/// The caller's side: introduces itself, and gives what the server says of itself.
+pub fn greet(stream: &TcpStream, hello: &Hello) -> Result<Welcome, HandshakeError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     write_before(stream, &greeting(hello), deadline)?;
     let mut reader = FrameReader::new(stream.try_clone()?, HANDSHAKE_FRAME_MAX_BYTES);
     match reader.read(Some(deadline))? {
-        Some(Answer::Welcome { storage }) => Ok(storage),
+        Some(Answer::Welcome(welcome)) => Ok(welcome),
+        Some(Answer::CallYouFirst) => Err(HandshakeError::CallYouFirst),
         Some(Answer::Refused { why }) => Err(HandshakeError::Refused(why)),
         None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection").into()),
     }
 }
 
-/// The called side: hears who is there, lets `check` judge, and answers. None if the caller went away without a word.
-pub fn answer(
-    reader: &mut FrameReader,
-    storage: u64,
-    check: impl FnOnce(&Hello) -> Result<(), String>,
-) -> Result<Option<Who>, HandshakeError> {
+/// The called side: hears who is there, lets `judge` find the answer, and says it. None if the caller went away without a
+/// word.
+pub fn answer(reader: &mut FrameReader, judge: impl FnOnce(&Hello) -> Answer) -> Result<Option<Who>, HandshakeError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     let Some(hello) = hear(reader, deadline)? else { return Ok(None) };
-    let verdict = check(&hello).map(|()| hello.who);
-    let words = match &verdict {
-        Ok(_) => Answer::Welcome { storage },
-        Err(why) => Answer::Refused { why: why.clone() },
-    };
+    let words = judge(&hello);
     write_before(reader.stream(), &frame(&words), deadline)?;
-    verdict.map(Some).map_err(HandshakeError::Refused)
+    match words {
+        Answer::Welcome(_) => Ok(Some(hello.who)),
+        Answer::CallYouFirst => Err(HandshakeError::CallYouFirst),
+        Answer::Refused { why } => Err(HandshakeError::Refused(why)),
+    }
 }
 
 /// The caller's words.

@@ -4,27 +4,26 @@ use std::thread;
 
 use super::*;
 
-const STORAGE: u64 = 7;
+/// What the called side says of itself.
+const WELCOME: Welcome = Welcome { history: 7, members: Servers::NONE };
 
 fn hello() -> Hello {
     Hello {
         cluster: "lab".to_string(),
         to: Server(2),
-        who: Who::Peer { server: Server(1), storage: 5, life: 1, boot: 0 },
+        members: Servers::first(3),
+        who: Who::Peer { server: Server(1), storage: 5, life: 1, boot: 0, takes_part: true, knows: Some(9) },
     }
 }
 
 type Heard = Result<Option<Who>, HandshakeError>;
 
-/// Runs both sides over a connection: `call` on the calling end, and the called side with this check.
-fn meet<T>(
-    call: impl FnOnce(TcpStream) -> T,
-    check: impl FnOnce(&Hello) -> Result<(), String> + Send + 'static,
-) -> (T, Heard) {
+/// Runs both sides over a connection: `call` on the calling end, and the called side with this answer.
+fn meet<T>(call: impl FnOnce(TcpStream) -> T, judge: impl FnOnce(&Hello) -> Answer + Send + 'static) -> (T, Heard) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let called = listener.accept().unwrap().0;
-    let called = thread::spawn(move || answer(&mut FrameReader::new(called, 1 << 10), STORAGE, check));
+    let called = thread::spawn(move || answer(&mut FrameReader::new(called, 1 << 10), judge));
     let said = call(calling);
     (said, called.join().unwrap())
 }
@@ -35,20 +34,28 @@ fn both_sides_learn_who_the_other_is() {
         |stream| greet(&stream, &hello()),
         |heard| {
             assert_eq!(*heard, hello());
-            Ok(())
+            Answer::Welcome(WELCOME)
         },
     );
-    assert_eq!(reached.unwrap(), STORAGE);
+    assert_eq!(reached.unwrap(), WELCOME);
     assert_eq!(heard.unwrap(), Some(hello().who));
 }
 
 #[test]
 fn a_refusal_is_a_sentence_for_both() {
-    let (reached, heard) = meet(|stream| greet(&stream, &hello()), |_| Err("this is server 3, not 2".to_string()));
+    let refusal = |_: &Hello| Answer::Refused { why: "this is server 3, not 2".to_string() };
+    let (reached, heard) = meet(|stream| greet(&stream, &hello()), refusal);
     for outcome in [reached.map(|_| ()), heard.map(|_| ())] {
         let Err(HandshakeError::Refused(why)) = outcome else { panic!("{outcome:?}") };
         assert_eq!(why, "this is server 3, not 2");
     }
+}
+
+#[test]
+fn a_server_that_calls_back_first_says_so_and_hears_no_more() {
+    let (reached, heard) = meet(|stream| greet(&stream, &hello()), |_| Answer::CallYouFirst);
+    assert!(matches!(reached, Err(HandshakeError::CallYouFirst)), "{reached:?}");
+    assert!(matches!(heard, Err(HandshakeError::CallYouFirst)), "{heard:?}");
 }
 
 #[test]
@@ -66,14 +73,15 @@ fn what_is_no_greeting_is_counted_and_refused() {
     let mut other_words = preamble();
     other_words.extend_from_slice(&frame(&vec![0xffu8; 9]));
     let mut too_long = preamble();
-    too_long.extend_from_slice(&frame(&Hello { cluster: "x".repeat(2_000), ..hello() }));
+    let long = Hello { cluster: "x".repeat(2_000), ..hello() };
+    too_long.extend_from_slice(&frame(&long));
     let cases = [
         (b"GET / HTTP/1.1".to_vec(), 14, "not the protocol"),
         (other_version, 6, &*format!("version 99 of the protocol, this server {VERSION}")),
         (b"PX".to_vec(), 2, "closed after 2 of 6"),
         (unfinished, 10, "closed after 10 of"),
         (other_words, 22, "not a Hello"),
-        (too_long, 2_009, "at most 1024 are taken"),
+        (too_long, crate::codec::encode(&long).len() as u64, "at most 1024 are taken"),
     ];
     for (bytes, count, reason) in cases {
         let say = |mut stream: TcpStream| {

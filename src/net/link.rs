@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use super::frame::write_now;
-use super::handshake::{HandshakeError, Hello, greet};
+use super::handshake::{HandshakeError, Hello, Welcome, greet};
 
 /// So many bytes wait for the peer at most; what is more is dropped.
 const QUEUE_MAX_BYTES: usize = 16 << 20;
@@ -26,6 +26,10 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// Who was refused asks again only now and then: somebody has to do something about it first. (Tests need not wait.)
 const REFUSED_BACKOFF: Duration = if cfg!(test) { BACKOFF.0 } else { Duration::from_secs(2) };
+/// A peer that has answered so often that it calls back first will perhaps never do so: somebody should know.
+const UNPROVED_MAX: u32 = 10;
+const NEVER_CALLS: &str = "it calls this server back before it believes its greeting, and that does not come about. Is this \
+                           server's address right in the peer's cluster file, and is the peer's data folder the old one?";
 /// A connection that breaks sooner has not been one: the next attempt waits as after a failed one.
 const STEADY: Duration = Duration::from_secs(1);
 
@@ -42,8 +46,11 @@ pub enum LinkState<'a> {
 
 /// Whoever a link reports to, from its own thread.
 pub trait Watcher: Send + 'static {
-    /// Judges the peer that was reached by the id of its data folder.
-    fn check(&mut self, storage: u64) -> Result<(), String>;
+    /// What to say to the peer this time.
+    fn hello(&mut self) -> Hello;
+
+    /// The peer has let this server in: judges whether to talk to it.
+    fn check(&mut self, hello: &Hello, welcome: &Welcome) -> Result<(), String>;
 
     /// The link has changed.
     fn changed(&mut self, state: LinkState<'_>);
@@ -71,6 +78,8 @@ struct State {
     in_hand: usize,
     /// The thread writes: the socket did not take everything at once.
     is_late: bool,
+    /// The next attempt to connect may come at once.
+    is_called: bool,
     /// Why the connection broke, for the thread.
     broken: Option<std::io::Error>,
     /// Nobody holds the link any more.
@@ -78,6 +87,10 @@ struct State {
 }
 
 impl State {
+    fn connect(&mut self, stream: TcpStream) {
+        (self.stream, self.is_called) = (Some(Arc::new(stream)), false);
+    }
+
     /// The connection is gone, and with it what was to be written to it.
     fn hang_up(&mut self) {
         *self = State { broken: self.broken.take(), is_over: self.is_over, ..State::default() };
@@ -92,11 +105,31 @@ impl Wire {
 
 impl Link {
     /// Starts the thread of a link to this address; it ends when nobody holds the link.
-    pub fn start(name: String, address: SocketAddr, hello: Hello, watcher: impl Watcher) -> std::io::Result<Link> {
+    pub fn start(name: String, address: SocketAddr, watcher: impl Watcher) -> std::io::Result<Link> {
         let wire = Arc::<Wire>::default();
-        let keeper = Keeper { address, hello, wire: wire.clone(), watcher };
+        let keeper = Keeper { address, wire: wire.clone(), watcher };
         std::thread::Builder::new().name(name).spawn(move || keeper.run())?;
         Ok(Link(wire))
+    }
+
+    /// Tries to connect now, if the link is down: something is known of the peer that was not known before.
+    pub fn dial_now(&self) {
+        let mut state = self.0.lock();
+        if state.stream.is_none() {
+            state.is_called = true;
+            self.0.called.notify_one();
+        }
+    }
+
+    /// Ends the connection, if there is one, so that the next begins with other words.
+    pub fn greet_again(&self) {
+        let mut state = self.0.lock();
+        if state.stream.is_some() {
+            state.broken = Some(std::io::Error::other("this server has news of itself, and greets again"));
+            state.hang_up();
+            state.is_called = true;
+            self.0.called.notify_one();
+        }
     }
 
     /// Adds a frame to what is to be written; false if it was dropped.
@@ -146,7 +179,6 @@ impl Drop for Link {
 /// The link's thread.
 struct Keeper<W> {
     address: SocketAddr,
-    hello: Hello,
     wire: Arc<Wire>,
     watcher: W,
 }
@@ -155,14 +187,14 @@ impl<W: Watcher> Keeper<W> {
     /// Connects, looks after the connection until it breaks, and begins again; ends with the [`Link`].
     fn run(mut self) {
         let mut backoff = BACKOFF.0;
-        let mut refused = None;
+        let (mut refused, mut unproved) = (None, 0);
         loop {
             let mut wait = backoff;
             match self.connect() {
                 Ok(stream) => {
                     let since = Instant::now();
-                    refused = None;
-                    self.wire.lock().stream = Some(Arc::new(stream));
+                    (refused, unproved) = (None, 0);
+                    self.wire.lock().connect(stream);
                     self.watcher.changed(LinkState::Up);
                     let ended = self.look_after();
                     self.wire.lock().hang_up();
@@ -179,6 +211,12 @@ impl<W: Watcher> Keeper<W> {
                     }
                     wait = REFUSED_BACKOFF;
                 }
+                Err(HandshakeError::CallYouFirst) => {
+                    unproved += 1;
+                    if unproved == UNPROVED_MAX {
+                        self.watcher.changed(LinkState::Refused(NEVER_CALLS));
+                    }
+                }
                 // Nobody is there: that is no news after the link went down.
                 Err(HandshakeError::Broken(_)) => {}
             }
@@ -192,8 +230,9 @@ impl<W: Watcher> Keeper<W> {
     fn connect(&mut self) -> Result<TcpStream, HandshakeError> {
         let stream = TcpStream::connect_timeout(&self.address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
-        let storage = greet(&stream, &self.hello)?;
-        self.watcher.check(storage).map_err(HandshakeError::Refused)?;
+        let hello = self.watcher.hello();
+        let welcome = greet(&stream, &hello)?;
+        self.watcher.check(&hello, &welcome).map_err(HandshakeError::Refused)?;
         stream.set_write_timeout(Some(PEER_TIMEOUT))?;
         // A network that swallows everything breaks no connection by itself, and keeps the socket's buffer from filling for
         // hours: without this the link would stay "up", and after the network is back wait for minutes to send again.
@@ -222,11 +261,16 @@ impl<W: Watcher> Keeper<W> {
         }
     }
 
-    /// Waits; false if nobody holds the link.
+    /// Waits, but not for long if an attempt is wanted now; false if nobody holds the link.
     fn rest(&self, wait: Duration) -> bool {
         let rests = |state: &mut State| !state.is_over;
-        let rested = self.wire.called.wait_timeout_while(self.wire.lock(), wait, rests);
-        !rested.unwrap_or_else(PoisonError::into_inner).0.is_over
+        let rested = self.wire.called.wait_timeout_while(self.wire.lock(), BACKOFF.0, rests);
+        let state = rested.unwrap_or_else(PoisonError::into_inner).0;
+        let rests = |state: &mut State| !state.is_over && !state.is_called;
+        let rested = self.wire.called.wait_timeout_while(state, wait.saturating_sub(BACKOFF.0), rests);
+        let mut state = rested.unwrap_or_else(PoisonError::into_inner).0;
+        state.is_called = false;
+        !state.is_over
     }
 }
 

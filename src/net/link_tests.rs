@@ -4,15 +4,15 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::*;
-use crate::net::{FrameReader, Who, answer, frame};
-use crate::role::Server;
+use crate::net::{Answer, FrameReader, Welcome, Who, answer, frame};
+use crate::role::{Server, Servers};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a link has told.
 #[derive(Debug, PartialEq)]
 enum Told {
-    Checked(u64),
+    Checked(u128),
     Up,
     Down,
     Refused(String),
@@ -21,13 +21,20 @@ enum Told {
 /// Writes down what the link tells, and takes one peer only.
 struct Witness {
     told: Sender<Told>,
-    wanted: u64,
+    /// The history of that peer.
+    wanted: u128,
 }
 
 impl Watcher for Witness {
-    fn check(&mut self, storage: u64) -> Result<(), String> {
-        let _ = self.told.send(Told::Checked(storage));
-        if storage == self.wanted { Ok(()) } else { Err(format!("data folder {storage} is another one")) }
+    fn hello(&mut self) -> Hello {
+        let (server, storage, life, boot) = (Server(1), 5, 1, 0);
+        let who = Who::Peer { server, storage, life, boot, takes_part: true, knows: Some(6) };
+        Hello { cluster: "lab".to_string(), to: Server(2), members: Servers::first(3), who }
+    }
+
+    fn check(&mut self, _hello: &Hello, Welcome { history, .. }: &Welcome) -> Result<(), String> {
+        let _ = self.told.send(Told::Checked(*history));
+        if *history == self.wanted { Ok(()) } else { Err(format!("history {history} is another one")) }
     }
 
     fn changed(&mut self, state: LinkState<'_>) {
@@ -41,16 +48,23 @@ impl Watcher for Witness {
 
 fn start(address: SocketAddr) -> (Link, Receiver<Told>) {
     let (told, heard) = unbounded();
-    let who = Who::Peer { server: Server(1), storage: 5, life: 1, boot: 0 };
-    let hello = Hello { cluster: "lab".to_string(), to: Server(2), who };
-    (Link::start("link".to_string(), address, hello, Witness { told, wanted: 7 }).unwrap(), heard)
+    (Link::start("link".to_string(), address, Witness { told, wanted: 7 }).unwrap(), heard)
 }
 
-/// The peer's side: takes the next connection and answers as this data folder, or refuses.
-fn take(listener: &TcpListener, storage: u64, refusal: Option<&str>) -> FrameReader {
+/// The peer's side: takes the next connection and answers so.
+fn take(listener: &TcpListener, words: &Answer) -> FrameReader {
     let mut reader = FrameReader::new(listener.accept().unwrap().0, 1 << 20);
-    let _ = answer(&mut reader, storage, |_| refusal.map_or(Ok(()), |why| Err(why.to_string())));
+    let _ = answer(&mut reader, |_| words.clone());
     reader
+}
+
+/// The words of a peer with this history.
+fn welcome(history: u128) -> Answer {
+    Answer::Welcome(Welcome { history, members: Servers::first(3) })
+}
+
+fn refusal(why: &str) -> Answer {
+    Answer::Refused { why: why.to_string() }
 }
 
 fn listener() -> TcpListener {
@@ -76,7 +90,7 @@ fn what_is_sent_arrives_in_order_and_a_link_that_is_down_drops() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     assert!(!say(&link, &word(0)), "nobody is there yet");
-    let mut reader = take(&listener, 7, None);
+    let mut reader = take(&listener, &welcome(7));
     assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
     for n in 1..=500 {
         assert!(say(&link, &word(n)));
@@ -94,7 +108,7 @@ fn a_link_connects_again_and_tells_each_change_once() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     for _ in 0..3 {
-        let reader = take(&listener, 7, None);
+        let reader = take(&listener, &welcome(7));
         assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
         drop(reader);
         // It is noticed by what is sent.
@@ -104,7 +118,7 @@ fn a_link_connects_again_and_tells_each_change_once() {
         }
         assert_eq!(next(&heard), Told::Down);
     }
-    let mut reader = take(&listener, 7, None);
+    let mut reader = take(&listener, &welcome(7));
     assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
     assert!(say(&link, &word(3)));
     assert_eq!(reader.read::<u32>(None).unwrap(), Some(3), "nothing of the connections before");
@@ -115,18 +129,18 @@ fn a_refusal_is_told_once_until_it_is_another() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     for _ in 0..2 {
-        take(&listener, 7, Some("not you"));
+        take(&listener, &refusal("not you"));
     }
-    // The wrong data folder: this side refuses.
+    // The wrong history: this side refuses.
     for _ in 0..2 {
-        take(&listener, 8, None);
+        take(&listener, &welcome(8));
     }
-    let _reader = take(&listener, 7, None);
+    let _reader = take(&listener, &welcome(7));
     let told: Vec<Told> = std::iter::from_fn(|| Some(next(&heard))).take(6).collect();
     let expected = [
         Told::Refused("not you".to_string()),
         Told::Checked(8),
-        Told::Refused("data folder 8 is another one".to_string()),
+        Told::Refused("history 8 is another one".to_string()),
         Told::Checked(8),
         Told::Checked(7),
         Told::Up,
@@ -139,7 +153,7 @@ fn a_refusal_is_told_once_until_it_is_another() {
 fn a_peer_that_takes_nothing_fills_the_queue_and_no_more() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
-    let _reader = take(&listener, 7, None);
+    let _reader = take(&listener, &welcome(7));
     assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
     let large = vec![0; 1 << 20];
     let begun = Instant::now();
@@ -157,7 +171,7 @@ fn a_peer_that_takes_nothing_fills_the_queue_and_no_more() {
 fn what_a_slow_peer_did_not_take_at_once_arrives_whole_and_in_order() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
-    let mut reader = take(&listener, 7, None);
+    let mut reader = take(&listener, &welcome(7));
     assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
     let large = |n: u32| frame(&vec![n; 100_000]);
     let mut sent = 0;
@@ -180,7 +194,7 @@ fn what_a_slow_peer_did_not_take_at_once_arrives_whole_and_in_order() {
 fn what_is_pushed_goes_out_with_the_next_flush_and_not_before() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
-    let mut reader = take(&listener, 7, None);
+    let mut reader = take(&listener, &welcome(7));
     assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
     assert!(link.push(&word(1)) && link.push(&word(2)));
     reader.stream().set_nonblocking(true).unwrap();
@@ -188,4 +202,40 @@ fn what_is_pushed_goes_out_with_the_next_flush_and_not_before() {
     reader.stream().set_nonblocking(false).unwrap();
     link.flush();
     assert_eq!((reader.read::<u32>(None).unwrap(), reader.has_frame()), (Some(1), true), "one write has brought both");
+}
+
+#[test]
+fn a_peer_that_calls_back_first_is_called_again_at_once_when_something_is_known_of_it() {
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    take(&listener, &Answer::CallYouFirst);
+    link.dial_now();
+    let _reader = take(&listener, &welcome(7));
+    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up], "that it calls back is no refusal");
+}
+
+#[test]
+fn a_peer_that_never_calls_back_is_told_of_once() {
+    let listener = listener();
+    let (_link, heard) = start(listener.local_addr().unwrap());
+    for _ in 0..UNPROVED_MAX + 3 {
+        take(&listener, &Answer::CallYouFirst);
+    }
+    let _reader = take(&listener, &welcome(7));
+    assert_eq!(next(&heard), Told::Refused(NEVER_CALLS.to_string()));
+    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+}
+
+#[test]
+fn a_link_that_has_news_greets_again() {
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    link.greet_again();
+    let _first = take(&listener, &welcome(7));
+    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up], "it was not connected yet");
+    link.greet_again();
+    let mut second = take(&listener, &welcome(7));
+    assert_eq!([next(&heard), next(&heard), next(&heard)], [Told::Down, Told::Checked(7), Told::Up]);
+    assert!(say(&link, &word(1)));
+    assert_eq!(second.read::<u32>(None).unwrap(), Some(1));
 }

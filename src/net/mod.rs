@@ -12,11 +12,12 @@ pub use frame::{
     write_now,
 };
 pub use handshake::{
-    Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Who, answer, greet, greeting, preamble, turn_away,
+    Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Welcome, Who, answer, greet, greeting, preamble,
+    turn_away,
 };
 pub use link::{Link, LinkState, Watcher};
 pub use listener::{Connections, allow_many_sockets, bind, listen};
 pub use wire::{
     ClientReply, ClientRequest, DoubtStatus, Envelope, EnvelopeOf, IN_DOUBT_SHOWN, LeaderStatus, Newcomer, Reply,
-    Request, RoleStatus, Said, ServerStatus, Unknown, WhyNotApplied,
+    Request, RoleStatus, Said, ServerStatus, StatePart, Unknown, WhyNotApplied,
 };

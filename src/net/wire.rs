@@ -174,11 +174,21 @@ pub enum Reply {
     /// How the server is.
     Status(Box<ServerStatus>),
     /// A part of the server's state; None if such a state is not written down yet, and soon will be.
-    State(Option<SnapshotPart>),
+    State(Option<StatePart>),
     /// Done as asked (crash, restart).
     Done,
     /// The server does not do that; a sentence says why.
     Refused(String),
+}
+
+/// A part of a state for a client: the keys. Sessions are their owners' business and stay with the servers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatePart {
+    /// The part.
+    pub part: SnapshotPart,
+    /// The digest of the sessions that were left out of it: added up over all parts, and to the digest of the keys, they make
+    /// that of the state.
+    pub left_out: u64,
 }
 
 /// Why a try has certainly not been applied.

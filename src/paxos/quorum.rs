@@ -32,6 +32,11 @@ impl Quorums {
         self.servers
     }
 
+    /// How many make a quorum of phase 1, and of phase 2.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.prepare, self.accept)
+    }
+
     /// Everybody but one.
     pub fn others(&self, me: Server) -> Servers {
         self.servers.without(Servers::only(me))

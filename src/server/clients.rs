@@ -13,13 +13,13 @@ use super::house::House;
 use super::lines;
 use super::mailbox::{Lost, Mail};
 use super::outlet::{Asker, Outlet};
-use super::peers::{Linked, check_hello, tell_malformed, tell_trouble};
+use super::peers::{Linked, check_hello, tell_malformed, tell_trouble, welcome};
 use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Reply, Request,
-    RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
+    Answer, CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Reply,
+    Request, RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
 };
 use crate::paxos::{LearnerRequest, PartName, ProposerRequest, RoleName, Slot};
 use crate::role::Input;
@@ -42,8 +42,6 @@ pub struct FrontDesk {
     pub house: Arc<House>,
     /// The cluster.
     pub cluster: Cluster,
-    /// The id of the data folder.
-    pub storage: u64,
     /// The server's life on it.
     pub life: u32,
     /// The links that are up.
@@ -75,11 +73,14 @@ impl FrontDesk {
     /// One client connection.
     fn serve(&self, stream: TcpStream, address: SocketAddr) {
         let mut reader = FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES);
-        let check = |hello: &Hello| match hello.who {
-            Who::Client => check_hello(hello, &self.cluster, self.house.me),
-            Who::Peer { .. } => Err("this is the address for clients; servers have another one".to_string()),
+        let judge = |hello: &Hello| match (hello.who.clone(), check_hello(hello, &self.cluster, self.house.me)) {
+            (Who::Client, Ok(())) => welcome(&self.cluster),
+            (Who::Client, Err(why)) => Answer::Refused { why },
+            (Who::Peer { .. }, _) => {
+                Answer::Refused { why: "this is the address for clients; servers have another one".to_string() }
+            }
         };
-        match answer(&mut reader, self.storage, check) {
+        match answer(&mut reader, judge) {
             Ok(Some(_)) => {}
             Ok(None) => return,
             Err(error) => return tell_malformed(&self.house, address, &error),

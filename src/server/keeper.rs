@@ -12,7 +12,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 use super::house::House;
 use super::lives::Unborn;
 use super::mailbox::Mail;
-use crate::kv::{Changes, Kv};
+use crate::kv::{Changes, Kv, without_sessions};
+use crate::net::StatePart;
 use crate::paxos::{LearnerRequest, Message, PartName, Slot, SnapshotPart};
 use crate::role::{Input, Server, Servers};
 use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, Mark, PART_BYTES};
@@ -43,7 +44,7 @@ enum Job {
 /// A part that somebody wants.
 enum Part {
     OfPeer { to: Server, name: Option<PartName> },
-    OfClient { name: Option<PartName>, at_least: Slot, reply: Sender<Option<SnapshotPart>> },
+    OfClient { name: Option<PartName>, at_least: Slot, reply: Sender<Option<StatePart>> },
 }
 
 impl Keeper {
@@ -91,7 +92,7 @@ impl Keeper {
     }
 
     /// A part of a state that holds every slot up to `at_least`: None if there is none yet, or nothing came until then.
-    pub fn part(&self, name: Option<PartName>, at_least: Slot, until: Instant) -> Option<SnapshotPart> {
+    pub fn part(&self, name: Option<PartName>, at_least: Slot, until: Instant) -> Option<StatePart> {
         let (reply, part) = bounded(1);
         self.parts.try_send(Part::OfClient { name, at_least, reply }).ok()?;
         part.recv_deadline(until).ok().flatten()
@@ -201,6 +202,7 @@ impl AtWork {
             Part::OfClient { name, at_least, reply } => {
                 let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;
                 let part = if is_there { self.read(name.as_ref()) } else { None };
+                let part = part.map(|part| for_client(part).unwrap_or_else(|error| self.house.fatal(&error)));
                 // Whoever asked may have gone.
                 let _ = reply.send(part);
             }
@@ -213,4 +215,11 @@ impl AtWork {
             Err(error) => self.house.fatal(&format!("stable storage failed: {error}")),
         }
     }
+}
+
+/// What a client gets of a part.
+fn for_client(part: SnapshotPart) -> Result<StatePart, String> {
+    let (bytes, left_out) = without_sessions(&part.bytes)
+        .map_err(|error| format!("a part of the own checkpoint cannot be read: {error}"))?;
+    Ok(StatePart { part: SnapshotPart { bytes: bytes.into(), ..part }, left_out })
 }

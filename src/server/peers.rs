@@ -2,20 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::house::House;
 use super::lines;
 use super::mailbox::Mail;
 use crate::cluster::Cluster;
 use crate::net::{
-    Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState, PEER_FRAME_MAX_BYTES,
-    Watcher, Who, answer, listen,
+    Answer, Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState,
+    PEER_FRAME_MAX_BYTES, Watcher, Welcome, Who, answer, listen,
 };
 use crate::paxos::ProposerRequest;
 use crate::random::Random;
 use crate::role::{Input, Server, Servers};
+use crate::storage::admission::Claim;
+use crate::storage::identity::Admitted;
 use crate::storage::{DataFolder, FolderError};
 use crate::trace::{self, Context, RoleTag};
 
@@ -44,54 +46,203 @@ impl Linked {
     }
 }
 
-/// Starts a link to every other server.
-pub fn dial(house: &Arc<House>, cluster: &Cluster, folder: &Arc<DataFolder>, linked: &Linked) -> Result<(), String> {
-    let mut links = BTreeMap::new();
-    let boot = Random::unseeded().next();
-    for (server, member) in cluster.members().filter(|(server, _)| *server != house.me) {
-        let who = Who::Peer { server: house.me, storage: folder.storage_id(), life: folder.life(), boot };
-        let hello = Hello { cluster: cluster.name.clone(), to: server, who };
-        let (house, folder, linked) = (house.clone(), folder.clone(), linked.clone());
-        let watch = Watch { house, folder, linked, peer: server, takes_part_from_now: false };
-        let link = Link::start(format!("link-{server}"), member.peer, hello, watch)
-            .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
-        links.insert(server, link);
+/// All that concerns the other servers.
+pub struct Peers {
+    house: Arc<House>,
+    cluster: Cluster,
+    folder: Arc<DataFolder>,
+    linked: Linked,
+    /// Drawn by this process.
+    boot: u64,
+    /// What callers have said of themselves and not proved yet: the last claim of each number.
+    claims: Mutex<BTreeMap<Server, Claim>>,
+}
+
+impl Peers {
+    /// The peers of a server, to which nobody talks yet.
+    pub fn new(house: Arc<House>, cluster: Cluster, folder: Arc<DataFolder>, linked: Linked) -> Arc<Peers> {
+        let boot = Random::unseeded().next();
+        Arc::new(Peers { house, cluster, folder, linked, boot, claims: Mutex::default() })
     }
-    let _ = house.links.set(links);
-    Ok(())
+
+    /// Starts a link to every other server.
+    pub fn dial(self: &Arc<Peers>) -> Result<(), String> {
+        let mut links = BTreeMap::new();
+        for (server, member) in self.cluster.members().filter(|(server, _)| *server != self.house.me) {
+            let watch = Watch {
+                peers: self.clone(),
+                peer: server,
+                takes_part_from_now: false,
+                has_said_that_it_takes_part: false,
+            };
+            let link = Link::start(format!("link-{server}"), member.peer, watch)
+                .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
+            links.insert(server, link);
+        }
+        let _ = self.house.links.set(links);
+        Ok(())
+    }
+
+    /// Listens to the other servers.
+    pub fn serve(self: &Arc<Peers>, listener: TcpListener) -> std::io::Result<()> {
+        let connections = Connections::up_to(PEER_CONNECTIONS_PER_SERVER * self.cluster.servers().len());
+        let trouble = tell_trouble(self.house.clone(), "no connection from a server can be taken on");
+        let peers = self.clone();
+        let serve = move |stream, address| peers.hear(stream, address);
+        listen("peer", listener, connections, serve, drop, trouble)
+    }
+
+    /// What this server says to a peer that it dials. The peer's own storage id proves who calls: it was told to the
+    /// address of this server only. A folder that takes part is the peer's whoever claims what.
+    fn hello(&self, to: Server) -> Hello {
+        let known = self.folder.known_peer(to);
+        let claimed = self.claims().get(&to).map(|claim| claim.storage);
+        let knows = known.filter(|known| known.bound).map(|known| known.storage);
+        let knows = knows.or(claimed).or(known.map(|known| known.storage));
+        let who = Who::Peer {
+            server: self.house.me,
+            storage: self.folder.storage_id(),
+            life: self.folder.life(),
+            boot: self.boot,
+            takes_part: self.folder.takes_part(),
+            knows,
+        };
+        Hello { cluster: self.cluster.name.clone(), to, members: self.cluster.servers(), who }
+    }
+
+    /// What this server answers a caller at the door for servers.
+    fn judge(&self, hello: &Hello) -> Answer {
+        let judged = check_hello(hello, &self.cluster, self.house.me).and_then(|()| match hello.who {
+            Who::Client => Err("this is the address for servers; clients have another one".to_string()),
+            Who::Peer { server, .. } if server == self.house.me || !self.cluster.servers().contains(server) => {
+                Err(format!("no other server of this cluster has the number {}", server.0))
+            }
+            Who::Peer { server, storage, life, boot, takes_part, knows } => {
+                self.admit(Claim { server, storage, life, boot, takes_part, knows })
+            }
+        });
+        match judged {
+            Ok(Admitted::Yes) => welcome(&self.cluster),
+            Ok(Admitted::CallBack) => Answer::CallYouFirst,
+            Err(why) => Answer::Refused { why },
+        }
+    }
+
+    /// Lets a caller in if it has proved who it is. Whoever has not is called: then it can.
+    fn admit(&self, claim: Claim) -> Result<Admitted, String> {
+        let admitted = self.folder.admit(&claim).map_err(survived(&self.house));
+        let is_news = match &admitted {
+            Ok(Admitted::Yes) => {
+                self.claims().remove(&claim.server);
+                true
+            }
+            // It is kept as well: that another folder is refused may not be the last word.
+            Ok(Admitted::CallBack) | Err(_) => self.claims().insert(claim.server, claim) != Some(claim),
+        };
+        let link = self.house.links.get().and_then(|links| links.get(&claim.server));
+        if let Some(link) = link.filter(|_| is_news) {
+            link.dial_now();
+        }
+        admitted
+    }
+
+    fn claims(&self) -> MutexGuard<'_, BTreeMap<Server, Claim>> {
+        // Every change is one step.
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One connection from a peer: hands on what it says until it ends.
+    fn hear(&self, stream: TcpStream, address: SocketAddr) {
+        let house = &self.house;
+        let mut reader = FrameReader::new(stream, PEER_FRAME_MAX_BYTES);
+        let peer = match answer(&mut reader, |hello| self.judge(hello)) {
+            Ok(Some(Who::Peer { server, .. })) => server,
+            Ok(_) => return,
+            Err(error) => return tell_malformed(house, address, &error),
+        };
+        loop {
+            match reader.read::<Envelope>(None) {
+                Ok(Some(envelope)) => house.deliver(peer, envelope),
+                Ok(None) | Err(FrameError::Broken(_)) => break,
+                Err(error) => {
+                    tell_malformed(house, address, &HandshakeError::Broken(error));
+                    break;
+                }
+            }
+        }
+        // Whoever waits for its silence need not. If the proposer is down there is nobody to tell.
+        let input = Input::Request(ProposerRequest::PeerGone(peer));
+        let _ = house.proposer.post(Mail { context: Context::default(), input, size: 0 });
+    }
 }
 
 /// Watches the link to one peer.
 struct Watch {
-    house: Arc<House>,
-    folder: Arc<DataFolder>,
-    linked: Linked,
+    peers: Arc<Peers>,
     peer: Server,
     /// That it has been welcomed here has made this server take part, and nobody was told yet.
     takes_part_from_now: bool,
+    /// What the last greeting has said.
+    has_said_that_it_takes_part: bool,
 }
 
 impl Watch {
+    /// A server that takes part from now on says so to all: from here on none of them takes another folder for its own.
+    fn say_that_it_takes_part(&self) {
+        let links = self.peers.house.links.get().into_iter().flatten();
+        if self.takes_part_from_now {
+            links.for_each(|(_, link)| link.greet_again());
+        } else if !self.has_said_that_it_takes_part && self.peers.folder.takes_part() {
+            // It began to while this greeting was on its way.
+            links.filter(|(peer, _)| **peer == self.peer).for_each(|(_, link)| link.greet_again());
+        }
+    }
+
     fn tell(&self, state: trace::LinkState, why: Option<String>) {
         let event = lines::link(self.peer, state, None);
-        self.house.line_because(RoleTag::Server, &Context::default(), event, why);
+        self.peers.house.line_because(RoleTag::Server, &Context::default(), event, why);
     }
 }
 
 impl Watcher for Watch {
-    /// The peer has welcomed this server, and remembers its folder durably by then.
-    fn check(&mut self, storage: u64) -> Result<(), String> {
-        check_storage(&self.house, &self.folder, self.peer, storage)?;
-        let remember = || self.folder.set_takes_part();
-        let begins = self.house.standing.is_known_to(self.peer, remember).map_err(survived(&self.house))?;
+    fn hello(&mut self) -> Hello {
+        let hello = self.peers.hello(self.peer);
+        self.has_said_that_it_takes_part = matches!(hello.who, Who::Peer { takes_part: true, .. });
+        hello
+    }
+
+    /// The peer has welcomed this server, and remembers its folder durably by then. That it did proves that its own folder
+    /// is the one that this server took it for.
+    fn check(&mut self, hello: &Hello, welcome: &Welcome) -> Result<(), String> {
+        let Peers { house, cluster, folder, .. } = &*self.peers;
+        if welcome.members != cluster.servers() {
+            return Err(other_members(
+                &format!("server {}'s file", self.peer.0),
+                welcome.members,
+                "this one's",
+                cluster,
+            ));
+        }
+        let Who::Peer { knows: Some(knows), .. } = hello.who else {
+            return Err("it has let in a server that could not say whom it called".to_string());
+        };
+        if folder.known_peer(self.peer).is_some_and(|known| known.storage != knows) {
+            return Err(format!(
+                "server {} comes with another data folder than the one that is known here",
+                self.peer.0
+            ));
+        }
+        let remember = || folder.set_takes_part();
+        let begins = house.standing.is_known_to(self.peer, remember).map_err(survived(house))?;
         self.takes_part_from_now |= begins;
         Ok(())
     }
 
     fn changed(&mut self, state: LinkState<'_>) {
-        self.linked.set(self.peer, matches!(state, LinkState::Up));
+        self.peers.linked.set(self.peer, matches!(state, LinkState::Up));
         match state {
             LinkState::Up => {
+                self.say_that_it_takes_part();
                 let news = "enough of the others know this server's new data folder now: it takes part from here on";
                 let why = std::mem::take(&mut self.takes_part_from_now).then(|| news.to_string());
                 self.tell(trace::LinkState::Up, why);
@@ -102,72 +253,16 @@ impl Watcher for Watch {
     }
 }
 
-/// A peer is known by its data folder: what it promised before is in there, and nowhere else.
-fn check_storage(house: &House, folder: &DataFolder, server: Server, storage: u64) -> Result<(), String> {
-    match folder.known_peer(server) {
-        Some(known) if known != storage => Err(format!(
-            "server {} comes with another data folder ({storage:016x}) than the one that this cluster knows \
-             ({known:016x}): its promises are not in it. Bring the old data folder back",
-            server.0
-        )),
-        Some(_) => Ok(()),
-        None => folder.remember_peer(server, storage).map_err(survived(house)),
-    }
-}
-
 /// What a peer is told if something cannot be remembered; where the disk has failed this server is no more.
 fn survived(house: &House) -> impl Fn(FolderError) -> String {
     move |error| {
-        if error.is_fatal() { house.fatal(&format!("stable storage failed: {error}")) } else { error.to_string() }
+        if error.is_fatal() { house.fatal(&format!("stable storage failed: {error}")) } else { error.reason() }
     }
 }
 
-/// Listens to the other servers.
-pub fn serve(
-    house: &Arc<House>,
-    cluster: &Cluster,
-    folder: &Arc<DataFolder>,
-    listener: TcpListener,
-) -> std::io::Result<()> {
-    let connections = Connections::up_to(PEER_CONNECTIONS_PER_SERVER * cluster.servers().len());
-    let trouble = tell_trouble(house.clone(), "no connection from a server can be taken on");
-    let (house, cluster, folder) = (house.clone(), cluster.clone(), folder.clone());
-    let serve = move |stream, address| hear_peer(&house, &cluster, &folder, stream, address);
-    listen("peer", listener, connections, serve, drop, trouble)
-}
-
-/// One connection from a peer: hands on what it says until it ends.
-fn hear_peer(house: &House, cluster: &Cluster, folder: &DataFolder, stream: TcpStream, address: SocketAddr) {
-    let mut reader = FrameReader::new(stream, PEER_FRAME_MAX_BYTES);
-    let check = |hello: &Hello| {
-        check_hello(hello, cluster, house.me)?;
-        match hello.who {
-            Who::Client => Err("this is the address for servers; clients have another one".to_string()),
-            Who::Peer { server, .. } if server == house.me || !cluster.servers().contains(server) => {
-                Err(format!("no other server of this cluster has the number {}", server.0))
-            }
-            Who::Peer { server, storage, life, boot } => check_storage(house, folder, server, storage)
-                .and_then(|()| folder.meet(server, life, boot).map_err(survived(house))),
-        }
-    };
-    let peer = match answer(&mut reader, folder.storage_id(), check) {
-        Ok(Some(Who::Peer { server, .. })) => server,
-        Ok(_) => return,
-        Err(error) => return tell_malformed(house, address, &error),
-    };
-    loop {
-        match reader.read::<Envelope>(None) {
-            Ok(Some(envelope)) => house.deliver(peer, envelope),
-            Ok(None) | Err(FrameError::Broken(_)) => break,
-            Err(error) => {
-                tell_malformed(house, address, &HandshakeError::Broken(error));
-                break;
-            }
-        }
-    }
-    // Whoever waits for its silence need not. If the proposer is down there is nobody to tell.
-    let input = Input::Request(ProposerRequest::PeerGone(peer));
-    let _ = house.proposer.post(Mail { context: Context::default(), input, size: 0 });
+/// What a server says of itself to whom it lets in.
+pub fn welcome(cluster: &Cluster) -> Answer {
+    Answer::Welcome(Welcome { history: 0, members: cluster.servers() })
 }
 
 /// The parts of a greeting that every caller must get right.
@@ -178,7 +273,22 @@ pub fn check_hello(hello: &Hello, cluster: &Cluster, me: Server) -> Result<(), S
     if hello.to != me {
         return Err(format!("this is server {}, not {}", me.0, hello.to.0));
     }
+    if hello.members != cluster.servers() {
+        let caller = match hello.who {
+            Who::Client => "the client's file".to_string(),
+            Who::Peer { server, .. } => format!("server {}'s file", server.0),
+        };
+        return Err(other_members(&caller, hello.members, &format!("server {}'s", me.0), cluster));
+    }
     Ok(())
+}
+
+fn other_members(theirs: &str, members: Servers, mine: &str, cluster: &Cluster) -> String {
+    format!(
+        "{theirs} lists servers {}, {mine} {}: one of the two files is wrong",
+        members.numbers(),
+        cluster.servers().numbers()
+    )
 }
 
 /// The line for what is no request.
@@ -189,6 +299,8 @@ pub fn tell_malformed(house: &House, address: SocketAddr, error: &HandshakeError
             house.tell_malformed(address, *received as u64, &error.to_string());
         }
         HandshakeError::Broken(FrameError::Broken(_)) => {}
+        // A first meeting, or a stranger that hears nothing: the peer will be called.
+        HandshakeError::CallYouFirst => {}
         // An honest caller at the wrong door: it was told, and the bytes it sent were understood.
         HandshakeError::Refused(why) => house.tell_malformed(address, 0, &format!("greeting refused: {why}")),
     }

@@ -14,7 +14,7 @@ use super::http;
 use super::keeper::Keeper;
 use super::lives::Unborn;
 use super::options::{Fail, Options, Restart};
-use super::peers::{self, Linked};
+use super::peers::{Linked, Peers};
 use super::standing::Standing;
 use super::supervisor::{Order, Supervisor};
 use crate::cluster::Cluster;
@@ -57,13 +57,13 @@ pub fn run(mut options: Options) -> Result<(), String> {
     let http_port =
         http.map(|address| options.check_address(address).and_then(|()| bind(address, "http"))).transpose()?;
     let data = options.data.get_or_insert_with(|| format!("data/server-{}", me.0).into()).clone();
-    let open = || DataFolder::open(&data, &cluster.name, me).map_err(Unborn::from);
+    let open = || DataFolder::open(&data, cluster.owner(me)).map_err(Unborn::from);
     let Some(folder) = await_room(me, &mut signals, open)? else { return Ok(()) };
     folder.take_side(options.protocol.is_paxos()).map_err(|error| error.to_string())?;
     let folder = Arc::new(folder);
     let trace = open_trace(&options, me, folder.life())?;
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
-    let quorums = Quorums::majority(cluster.servers());
+    let quorums = cluster.quorums();
     let decide = || standing_of(&folder, quorums).map_err(Unborn::from);
     let Some(standing) = await_room(me, &mut signals, decide)? else { return Ok(()) };
     let house = Arc::new(House::new(me, cluster.servers(), options, trace, standing));
@@ -74,11 +74,9 @@ pub fn run(mut options: Options) -> Result<(), String> {
     }
     let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), quorums, seed);
     let linked = Linked::default();
-    let storage = folder.storage_id();
     let desk = || FrontDesk {
         house: house.clone(),
         cluster: cluster.clone(),
-        storage,
         life: folder.life(),
         linked: linked.clone(),
         orders: orders.clone(),
@@ -89,8 +87,9 @@ pub fn run(mut options: Options) -> Result<(), String> {
     }
     supervisor.start()?;
     tell_boot(&house, &cluster, &folder, seed);
-    peers::dial(&house, &cluster, &folder, &linked)?;
-    let spawned = peers::serve(&house, &cluster, &folder, peer_port).and_then(|()| clients::serve(desk(), client_port));
+    let peers = Peers::new(house.clone(), cluster.clone(), folder.clone(), linked.clone());
+    peers.dial()?;
+    let spawned = peers.serve(peer_port).and_then(|()| clients::serve(desk(), client_port));
     spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
     let supervising = std::thread::Builder::new().name("supervisor".to_string()).spawn(move || supervisor.run());
     let supervising = supervising.map_err(|error| format!("cannot start a thread: {error}"))?;

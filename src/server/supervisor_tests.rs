@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::role::{Server, Servers};
 use crate::server::standing::Standing;
+use crate::storage::identity::Owner;
 use crate::trace::{Process, Trace};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,11 +75,13 @@ impl Stage {
     fn start() -> Stage {
         let folder = tempfile::tempdir().unwrap();
         let me = Server(1);
-        let data = Arc::new(DataFolder::open(&folder.path().join("data"), "test", me).unwrap());
+        let quorums = Quorums::majority(Servers::first(1));
+        let owner = Owner { cluster: "test", quorums, server: me };
+        let data = Arc::new(DataFolder::open(&folder.path().join("data"), owner).unwrap());
         let trace = Trace::to_memory(Process::server(me, 1));
         let options = Options::of(&["--segment-kib", "64"]);
         let house = Arc::new(House::new(me, Servers::first(1), options, trace, Standing::member()));
-        let (mut supervisor, orders) = Supervisor::new(house.clone(), data, Quorums::majority(Servers::first(1)), 1);
+        let (mut supervisor, orders) = Supervisor::new(house.clone(), data, quorums, 1);
         supervisor.start().unwrap();
         Stage { house, orders, thread: std::thread::spawn(move || supervisor.run()), _folder: folder }
     }

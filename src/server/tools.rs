@@ -1,4 +1,5 @@
-//! What `paxos-server` does beside serving: to look into a data folder, and to make new ones from a backup.
+//! What `paxos-server` does beside serving: to look into a data folder, to make new ones from a backup, and to make a server
+//! forget the folder of another.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -8,11 +9,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cluster::Cluster;
-use crate::kv::Kv;
-use crate::paxos::{AcceptorRecord, StateMachine};
-use crate::role::Disk;
-use crate::storage::checkpoint::{Checkpoint, PART_BYTES};
+use crate::role::Server;
 use crate::storage::journal::SEGMENT_BYTES;
+use crate::storage::restore::Restore;
 use crate::storage::{DataFolder, backup, inspect};
 
 /// The tools, by the first word behind `paxos-server`.
@@ -35,12 +34,25 @@ pub enum Tool {
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
     },
+    /// Make a stopped server forget a peer's data folder, so that the peer can come back with another one
+    ///
+    /// A server refuses a peer that comes with another data folder than the one it knows, or with an old copy of it: the
+    /// peer's promises are not in there. Use this only if the folder that it knows is lost for ever or never took part, and
+    /// on every server that refuses the peer.
+    Forget {
+        /// The data folder of the stopped server
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The number of the peer
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(Server::MAX)))]
+        peer: u8,
+    },
 }
 
 impl Tool {
     /// Whether these arguments name a tool.
     pub fn is_named(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
-        arguments.nth(1).is_some_and(|word| word == "inspect" || word == "restore")
+        arguments.nth(1).is_some_and(|word| ["inspect", "restore", "forget"].iter().any(|tool| word == *tool))
     }
 
     /// Runs it. The exit code is 1 if a folder is not healthy.
@@ -55,16 +67,20 @@ impl Tool {
                 println!("{}", restore(&file, &cluster, &data)?);
                 Ok(ExitCode::SUCCESS)
             }
+            Tool::Forget { folder, peer } => {
+                println!("{}", forget(&folder, peer)?);
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }
 
-/// Makes a fresh data folder for each server of a new cluster, each with the state of the backup.
+/// Makes a data folder for each server of a new cluster, each with the state of the backup.
 pub fn restore(file: &Path, cluster: &Path, data: &Path) -> Result<String, String> {
     let cluster = Cluster::read(cluster).map_err(|error| error.to_string())?;
     let wrong = |error: &dyn std::fmt::Display| format!("backup {}: {error}", file.display());
     let opened = File::open(file).map_err(|error| wrong(&error))?;
-    let (title, mut state) = backup::read(BufReader::new(opened)).map_err(|error| wrong(&error))?;
+    let (title, state) = backup::read(BufReader::new(opened)).map_err(|error| wrong(&error))?;
     if title.cluster == cluster.name {
         return Err(format!(
             "the backup is of cluster \"{0}\", and the new cluster is called \"{0}\" too: servers and clients of both could \
@@ -72,43 +88,37 @@ pub fn restore(file: &Path, cluster: &Path, data: &Path) -> Result<String, Strin
             title.cluster
         ));
     }
-    let path = |server: crate::role::Server| data.join(format!("server-{}", server.0));
-    for server in cluster.servers().iter() {
-        let path = path(server);
-        let is_empty = std::fs::read_dir(&path).map_or(!path.exists(), |mut entries| entries.next().is_none());
-        if !is_empty {
-            return Err(format!("{} is not empty: name another folder, or move it away", path.display()));
-        }
-    }
-    let changes = state.take_changes();
-    let mut folders = Vec::new();
-    for server in cluster.servers().iter() {
-        let folder = DataFolder::open(&path(server), &cluster.name, server).map_err(|error| error.to_string())?;
-        let failed = |error: &dyn std::fmt::Display| format!("data folder {}: {error}", folder.path().display());
-        let files = folder.checkpoint_files().map_err(|error| failed(&error))?;
-        let opened = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default());
-        let (mut checkpoint, _) = opened.map_err(|error| failed(&error))?;
-        checkpoint.write(title.mark(), &changes).map_err(|error| failed(&error))?;
-        // Only now that the state is durable: the log begins behind it.
-        let (mut journal, _) = folder.open_journal(SEGMENT_BYTES).map_err(|error| failed(&error))?;
-        journal.commit(&[AcceptorRecord::Truncated(title.slot.next())]).map_err(|error| failed(&error))?;
-        folder.open_rounds().map_err(|error| failed(&error))?;
-        folders.push((server, folder));
-    }
-    // They know each other from the start: no other disk will be taken for one of these.
-    for (server, folder) in &folders {
-        for (other, theirs) in folders.iter().filter(|(other, _)| other != server) {
-            folder.remember_peer(*other, theirs.storage_id()).map_err(|error| error.to_string())?;
-        }
-        folder.set_takes_part().map_err(|error| error.to_string())?;
-    }
+    let keys = state.store().len();
+    Restore { title: &title, cluster: &cluster, data, segment_bytes: SEGMENT_BYTES }.run(state)?;
     Ok(format!(
-        "{} data folders of cluster \"{}\" in {}, with {} keys, as of slot {} of cluster \"{}\"",
-        folders.len(),
+        "{} data folders of cluster \"{}\" in {}, with {keys} keys, as of slot {} of cluster \"{}\"",
+        cluster.servers().len(),
         cluster.name,
         data.display(),
-        state.store().len(),
         title.slot,
         title.cluster
+    ))
+}
+
+/// Makes a stopped server forget the data folder of a peer.
+fn forget(folder: &Path, peer: u8) -> Result<String, String> {
+    let (identity, _lock) = DataFolder::read_identity(folder).map_err(|error| error.to_string())?;
+    let (cluster, members, Server(me)) = identity.owner();
+    if peer == me {
+        return Err(format!("{} is the folder of server {me} itself: name one of its peers", folder.display()));
+    }
+    let at = folder.display();
+    let forgotten = identity.forget_peer(Server(peer)).map_err(|error| format!("data folder {at}: {error}"))?;
+    if !forgotten {
+        let members = members.numbers();
+        return Err(format!(
+            "server {me} knows no data folder of a server {peer}: there is nothing to forget. Its cluster \"{cluster}\" has \
+             servers {members}"
+        ));
+    }
+    Ok(format!(
+        "server {me} has forgotten server {peer}'s data folder and how often it was started, and will take the next one for \
+         server {peer}'s. That is safe only if the folder that it knew is lost for ever, or never took part: two folders of one \
+         server that both take part can make the cluster lose what it acknowledged"
     ))
 }

@@ -8,8 +8,9 @@ use super::world::World;
 use crate::client::NoReply;
 use crate::museum::{self, Bug};
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
-use crate::role::Server;
-use crate::storage::identity::IdentityError;
+use crate::role::{Server, Servers};
+use crate::storage::admission::{Claim, Known};
+use crate::storage::identity::{Admitted, IdentityError};
 
 impl World {
     /// A frame has come to the end of its way.
@@ -89,23 +90,32 @@ impl World {
     }
 
     fn meet(&mut self, me: Server, other: Server) -> bool {
-        let storage = self.server(other).storage;
+        let claim = self.server(other).claim();
         let Some(process) = &mut self.server(me).process else { return true };
         if process.met.contains(other) {
             return true;
         }
-        match process.identity.remember_peer(other, storage) {
-            Ok(()) => {
+        // Nobody can read whose folder it is.
+        let Some(claim) = claim else { return false };
+        // By now it was called back, and was told who calls.
+        let claim = Claim { knows: Some(process.identity.storage_id()), ..claim };
+        let before = process.identity.known_peer(other);
+        match process.identity.admit(&claim) {
+            Ok(admitted) => {
+                assert_eq!(admitted, Admitted::Yes, "who knows what only the peer was told is the peer");
                 process.met.insert(other);
+                let stays = |known: Known| known.storage == claim.storage || (!known.bound && claim.takes_part);
+                let kept = before.is_none_or(stays);
+                self.nature.ghost.require(41, kept, || format!("{me} takes another folder of {other} for a new one"));
                 true
             }
-            Err(IdentityError::OtherPeer { .. }) if museum::is(Bug::B14W) => {
+            Err(IdentityError::NotAdmitted(_)) if museum::is(Bug::B14W) => {
                 process.met.insert(other);
                 true
             }
             // The link is tried again.
             Err(error) if error.is_full() => false,
-            Err(IdentityError::OtherPeer { .. }) => {
+            Err(IdentityError::NotAdmitted(_)) => {
                 self.nature.mark(Mark::Stranger);
                 false
             }
@@ -130,11 +140,18 @@ impl World {
         if process.known_to.len() < needed {
             return;
         }
-        self.nature
-            .ghost
-            .require(36, !is_stranger, || format!("{server} has lost its disk, and takes part with another"));
+        let is_first = one.takes_part_with.is_none_or(|first| first == process.identity.storage_id());
+        self.nature.ghost.require(36, !is_stranger && is_first, || {
+            format!("{server} has lost its disk, and takes part with another")
+        });
         match process.identity.set_takes_part() {
-            Ok(()) => {}
+            Ok(()) => {
+                one.takes_part_with = Some(process.identity.storage_id());
+                // It greets them all again, to say so.
+                for other in self.servers.iter_mut().filter_map(|other| other.process.as_mut()) {
+                    other.met = other.met.without(Servers::only(server));
+                }
+            }
             // Another greeting comes.
             Err(error) if error.is_full() => {}
             Err(error) => {

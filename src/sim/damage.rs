@@ -29,7 +29,9 @@ impl World {
     /// A server that may be lost for good: with it no more than a minority is.
     fn may_lose(&mut self, server: Server) -> bool {
         self.find_recovered();
-        self.has_begun() && !self.lost.contains(server) && self.lost.len() < self.plan.spare_servers()
+        self.has_begun()
+            && !self.lost.contains(server)
+            && self.lost.len() + self.misplaced.without(self.lost).len() < self.plan.spare_servers()
     }
 
     /// Servers whose disk was damaged, and that know all again: they are as good as any other.
@@ -44,7 +46,10 @@ impl World {
                 is_written && acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
             };
             let is_later = |process: &Process| one.harmed_in != Some(process.number);
-            if !one.is_stranger && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process)) {
+            if !one.is_stranger
+                && one.takes_part()
+                && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process))
+            {
                 one.is_checkpoint_harmed = false;
                 self.lost = self.lost.without(Servers::only(server));
                 self.nature.mark(Mark::DiskRecovered);

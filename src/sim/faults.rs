@@ -72,6 +72,8 @@ faults! {
     DiskError = "disk-error", "a write or sync fails once";
     DiskFull = "disk-full", "a disk is full, and later is not";
     SlowSync = "slow-sync", "syncs take up to half a second, or hang for seconds";
+    Liar = "liar", "a stranger greets servers in the name of others";
+    WrongFolder = "wrong-folder", "a server is started on an empty folder, and later on its own again";
 }
 
 impl FromStr for Fault {
@@ -132,7 +134,7 @@ impl Faults {
     pub fn swarm(allowed: Faults, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> Faults {
         let share = pick(0..=60);
         let mut on = Faults::NONE;
-        for fault in Fault::ALL {
+        for fault in Fault::ALL.iter().filter(|fault| !fault.is_drawn_apart()) {
             // Drawn in any case: which classes are allowed must not change what else a seed decides.
             let drawn = pick(0..=99) < share;
             if allowed.has(*fault) && (drawn || allowed.count() <= Faults::FEW) {
@@ -140,6 +142,15 @@ impl Faults {
             }
         }
         on
+    }
+
+    /// As [`swarm`](Faults::swarm), of the classes that came later: what a seed has decided before stays as it was.
+    pub fn swarm_apart(self, allowed: Faults, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> Faults {
+        let apart = Fault::ALL.iter().copied().filter(|fault| fault.is_drawn_apart());
+        apart.fold(self, |on, fault| {
+            let drawn = pick(0..=3) == 0;
+            if allowed.has(fault) && (drawn || allowed.count() <= Faults::FEW) { on.with(fault) } else { on }
+        })
     }
 }
 
@@ -166,6 +177,10 @@ impl fmt::Display for Faults {
 }
 
 impl Fault {
+    fn is_drawn_apart(self) -> bool {
+        self >= Fault::Liar
+    }
+
     /// Whether it happens to frames and clocks all the time, and does not strike.
     pub fn is_weather(self) -> bool {
         use Fault::{Corrupt, Delay, Drift, Duplicate, Loss, Replay};
@@ -190,6 +205,8 @@ pub enum Trouble {
     Full(Server),
     /// Syncs are slow.
     SlowSync(Server),
+    /// The folder is not the server's own.
+    WrongFolder(Server),
 }
 
 impl World {
@@ -237,6 +254,11 @@ impl World {
             Fault::LostFolder => self.lose_folder(server),
             Fault::DiskFull => self.fill_disk(server),
             Fault::SlowSync => self.slow_sync(server),
+            Fault::Liar => self.lie(server),
+            Fault::WrongFolder => {
+                self.misplace_folder(server);
+                self.heals(Trouble::WrongFolder(server));
+            }
         }
     }
 
@@ -275,6 +297,7 @@ impl World {
                 let usual = self.plan.sync.clone();
                 self.server(server).sync = usual;
             }
+            Trouble::WrongFolder(server) => self.bring_folder_back(server),
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::nature::{Micros, SECOND};
 use crate::paxos::{AcceptorRecord, ProposerRecord};
-use crate::role::{Disk, Server};
+use crate::role::Disk;
 use crate::storage::disk::{Failure, Files, MemoryFiles, name_in_making};
-use crate::storage::identity::{IDENTITY_FILE, Identity, IdentityError};
+use crate::storage::identity::{IDENTITY_FILE, Identity, IdentityError, Owner};
 use crate::storage::journal::{Journal, OpenError, Options};
 use crate::storage::records::{Records, RecordsError};
 use crate::storage::{JournalError, Recovered, Rounds, RoundsError};
@@ -91,15 +91,15 @@ pub type OpenedJournal = (AcceptorDisk, Vec<AcceptorRecord>, bool, bool);
 
 impl Folder {
     /// The identity in the folder, or a new one with this storage id if the folder is empty.
-    pub fn identity(&self, server: Server, storage: u64) -> Result<Identity<MemoryFiles>, Refusal> {
-        match Identity::read(self.top.clone(), CLUSTER, server)? {
+    pub fn identity(&self, owner: Owner<'_>, storage: u64) -> Result<Identity<MemoryFiles>, Refusal> {
+        match Identity::read(self.top.clone(), owner)? {
             Some(identity) => Ok(identity),
             None => {
                 let names = self.top.list().map_err(|error| Refusal::Disk(error.to_string()))?;
                 if let Some(stranger) = names.into_iter().find(|name| *name != name_in_making(IDENTITY_FILE)) {
                     return Err(Refusal::Damaged(format!("there is {stranger} and no {IDENTITY_FILE}")));
                 }
-                Ok(Identity::create(self.top.clone(), CLUSTER, server, storage, CREATED.to_string())?)
+                Ok(Identity::create(self.top.clone(), owner, storage, CREATED.to_string())?)
             }
         }
     }

@@ -590,4 +590,9 @@ impl Ghost {
     pub fn replaced(&mut self, server: Server) {
         self.strangers.insert(server);
     }
+
+    /// A server has the disk again that it had before.
+    pub fn has_its_disk_back(&mut self, server: Server) {
+        self.strangers = self.strangers.without(Servers::only(server));
+    }
 }

@@ -145,6 +145,8 @@ marks! {
     FolderLost = "a server lost its memory and refused to start",
     Stranger = "a server with a new disk was refused by its peers",
     StrangerWelcomed = "a server with a new disk was taken for a new one by a peer that never met it",
+    LiarCalledBack = "a stranger greeted in a server's name",
+    FolderMisplaced = "a server was started on another folder than its own",
     DiskFailed = "a write or sync failed and the process stopped",
     DiskFull = "a disk was full and values were shed",
     WaitedForRoom = "a server or a role waited for room on its disk before it began",

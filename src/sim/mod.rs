@@ -32,6 +32,7 @@ pub mod faults;
 pub mod folder;
 mod front;
 pub mod history;
+mod impostors;
 pub mod invariants;
 pub mod keeper;
 pub mod lessons;

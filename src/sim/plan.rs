@@ -96,7 +96,8 @@ impl Plan {
             4 => 4,
             _ => 5,
         };
-        let faults = Faults::swarm(allowed, &mut pick);
+        let mut later = Random::new(seed, 3);
+        let faults = Faults::swarm(allowed, &mut pick).swarm_apart(allowed, &mut |range| later.within(range));
         // Of three servers each must know both others.
         let is_apart = faults.has(Fault::LostFolder) && servers > 3 && apart.within(0..=1) == 0;
         let apart = is_apart.then(|| two_of(servers, &mut apart));

@@ -28,8 +28,9 @@ use crate::role::{Input, Role, Server, Servers};
 use crate::server::house::{Cause, is_routine};
 use crate::server::lines;
 use crate::server::mailbox::{Lost, Mail};
+use crate::storage::admission::Claim;
 use crate::storage::disk::MemoryFiles;
-use crate::storage::identity::Identity;
+use crate::storage::identity::{Identity, Owner};
 use crate::trace::{Context, Digest, Draft, Event as LineEvent, MaybeBallot, RestartMode, RoleTag, Text, Trace};
 use crate::two_phase_commit::{self, Coordinator, Participant};
 
@@ -48,6 +49,8 @@ pub struct SimServer {
     pub storage: u64,
     /// The process, if it runs.
     pub process: Option<Process>,
+    /// What its last process has drawn.
+    boot: u64,
     /// It does nothing until then.
     pub paused_until: Micros,
     /// How long a role takes to get the processor.
@@ -70,6 +73,10 @@ pub struct SimServer {
     pub retention: Retention,
     /// Its disk is a new one, and its peers know.
     pub is_stranger: bool,
+    /// The storage id of the folder with which it has begun to take part.
+    pub(super) takes_part_with: Option<u64>,
+    /// Its own folder and that one's storage id, while it has another one.
+    pub(super) own: Option<(Folder, u64)>,
     /// Its acceptor comes back without its memory: the lab's unsafe mode.
     pub forgets: bool,
     /// Its folder is known to the others from the start.
@@ -140,6 +147,7 @@ impl SimServer {
             folder: Folder::default(),
             storage,
             process: None,
+            boot: 0,
             paused_until: 0,
             processor: plan.processor.clone(),
             sync: plan.sync.clone(),
@@ -151,6 +159,8 @@ impl SimServer {
             harmed_in: None,
             retention: plan.retention,
             is_stranger: false,
+            takes_part_with: None,
+            own: None,
             forgets: false,
             is_acquainted: plan.is_acquainted,
             quorums: plan.quorums(),
@@ -158,6 +168,11 @@ impl SimServer {
             segment_bytes: plan.segment_bytes,
             limits: Limits { mailbox: plan.mailbox, part_bytes: plan.part_bytes, sessions: plan.sessions },
         }
+    }
+
+    /// Whose its folder is.
+    pub(super) fn owner(&self) -> Owner<'static> {
+        Owner { cluster: CLUSTER, quorums: self.quorums, server: self.me }
     }
 
     /// The last slot that its learner has applied; None if there is no learner, or one that is wrong.
@@ -184,7 +199,7 @@ impl SimServer {
 
     /// Starts the process: the identity first, then the acceptor, the learner and the proposer.
     pub fn start(&mut self, nature: &mut Nature) -> Result<(), Refusal> {
-        let identity = self.folder.identity(self.me, self.storage)?;
+        let identity = self.folder.identity(self.owner(), self.storage)?;
         let life = identity.begin_life()?;
         if self.quorums.witnesses() == 0 || self.is_acquainted {
             identity.set_takes_part()?;
@@ -200,8 +215,9 @@ impl SimServer {
             }
             _ => Trace::disabled(),
         };
+        self.boot = nature.new_life();
         self.process = Some(Process {
-            number: nature.new_life(),
+            number: self.boot,
             identity,
             trace,
             desk: Desk::default(),
@@ -232,7 +248,7 @@ impl SimServer {
 
     /// The acceptor that a new process would find, and whether something of its disk is lost; None if there never was one.
     pub fn read_disk(&self) -> Result<Option<(Acceptor, bool)>, Refusal> {
-        let identity = self.folder.identity(self.me, self.storage)?;
+        let identity = self.folder.identity(self.owner(), self.storage)?;
         if !identity.has_journal() {
             return Ok(None);
         }
@@ -420,11 +436,22 @@ impl SimServer {
 
     /// Whether its server takes part by what is on its disk, whether or not it runs.
     pub fn takes_part(&self) -> bool {
+        self.claim().is_some_and(|claim| claim.takes_part)
+    }
+
+    /// What it says of itself to a peer, or has said before it died: its words may still be on the way. None if there is
+    /// nothing on its disk that names it.
+    pub fn claim(&self) -> Option<Claim> {
+        let read;
         let identity = match &self.process {
-            Some(process) => return process.identity.takes_part(),
-            None => self.folder.top.fork(),
+            Some(process) => &process.identity,
+            None => {
+                read = Identity::read(self.folder.top.fork(), self.owner()).ok().flatten()?;
+                &read
+            }
         };
-        Identity::read(identity, CLUSTER, self.me).is_ok_and(|read| read.is_some_and(|identity| identity.takes_part()))
+        let (storage, life) = (identity.storage_id(), identity.life());
+        Some(Claim { server: self.me, storage, life, boot: self.boot, takes_part: identity.takes_part(), knows: None })
     }
 
     /// Hands a message to the roles that hear it.

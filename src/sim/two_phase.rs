@@ -88,7 +88,7 @@ impl SimServer {
 
     /// The roles that a new process would find; None if there never was one.
     fn read_commit_disks(&self) -> Result<Option<(Participant, Coordinator, Vec<ParticipantRecord>)>, Refusal> {
-        let identity = self.folder.identity(self.me, self.storage)?;
+        let identity = self.folder.identity(self.owner(), self.storage)?;
         if !identity.has_journal() || !identity.has_rounds() {
             return Ok(None);
         }

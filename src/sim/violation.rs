@@ -57,6 +57,8 @@ pub fn name_of(invariant: u8) -> &'static str {
         37 => "a transaction is committed or aborted, and never both",
         38 => "whoever is prepared decides nothing alone",
         39 => "a commit has the votes of all",
+        41 => "a folder gives way only to one that takes part",
+        40 => "nothing that a stranger says is remembered",
         UNDECIDED => "every history is decided",
         _ => "no name",
     }

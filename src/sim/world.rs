@@ -118,6 +118,8 @@ pub struct World {
     pub clients: Vec<SimClient>,
     /// Servers that faults have damaged for good.
     pub lost: Servers,
+    /// Servers that were ever started on another folder than their own.
+    pub(super) misplaced: Servers,
     /// All servers have taken part.
     has_begun: bool,
     faults_are_over: bool,
@@ -135,6 +137,7 @@ impl World {
             servers,
             clients: Vec::new(),
             lost: Servers::NONE,
+            misplaced: Servers::NONE,
             has_begun: false,
             faults_are_over: false,
             events: 0,
@@ -315,6 +318,7 @@ impl World {
                 files.fail_read(None);
             }
             let me = server.me;
+            self.bring_folder_back(me);
             self.resume(me);
         }
         for client in &mut self.clients {
@@ -367,7 +371,8 @@ impl World {
 
     /// Whether all servers have taken part: before that some may have to wait for others, and none is lost.
     pub(super) fn has_begun(&mut self) -> bool {
-        self.has_begun |= self.servers.iter().all(SimServer::takes_part);
+        let lost = self.lost;
+        self.has_begun |= self.servers.iter().all(|server| lost.contains(server.me) || server.takes_part());
         self.has_begun
     }
 

@@ -2,23 +2,26 @@
 //!
 //! ```text
 //! "PaxosBak", version 4 bytes, then blocks: length 4, crc32c 4, that many bytes
-//! first block   what it is: cluster, slot, digest
-//! blocks        parts of the state, as servers send them to each other
-//! last block    empty: without it the file is cut short
+//! first block   what it is: cluster, history, slot, digest of the whole state
+//! blocks        parts of the state, as servers send them to clients
+//! empty block   no more parts
+//! last block    the digest of the keys: without it the file is cut short
 //! ```
+//!
+//! It holds the keys and no sessions: what proves that a session is one's own stays with the servers, and the cluster that
+//! begins from a backup is another one, in which no write of the old one can be sent again.
 
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::checkpoint::Mark;
 use crate::codec;
 use crate::kv::Kv;
 use crate::paxos::{Slot, StateMachine};
 
 const MAGIC: &[u8; 8] = b"PaxosBak";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// The largest block, in bytes: a part of a state, and a large entry.
 const BLOCK_MAX_BYTES: usize = 4 << 20;
 
@@ -33,7 +36,10 @@ pub enum BackupError {
     #[error("it is no whole backup: {0}")]
     Damaged(String),
     /// A backup of another version.
-    #[error("it is a backup of format {0}, and this program knows {VERSION}: use the program that wrote it")]
+    #[error(
+        "another version of this program has written it (format {0}; this one reads {VERSION}). Restore it with that version, \
+         or make a new backup with this one"
+    )]
     Version(u32),
 }
 
@@ -42,17 +48,12 @@ pub enum BackupError {
 pub struct Title {
     /// The cluster that it is of.
     pub cluster: String,
+    /// The history that its data are of.
+    pub history: u128,
     /// Every slot up to this one was applied.
     pub slot: Slot,
-    /// The digest of the state.
+    /// The digest of the whole state, as `status` shows it.
     pub digest: u64,
-}
-
-impl Title {
-    /// The slot and the digest.
-    pub fn mark(&self) -> Mark {
-        Mark { slot: self.slot, digest: self.digest }
-    }
 }
 
 /// Writes a backup, block by block.
@@ -73,9 +74,10 @@ impl<W: Write> Writer<W> {
         self.block(part)
     }
 
-    /// Ends it; gives back what was written to.
-    pub fn end(mut self) -> Result<W, BackupError> {
+    /// Ends it with the digest of its keys; gives back what was written to.
+    pub fn end(mut self, store: u64) -> Result<W, BackupError> {
         self.block(&[])?;
+        self.block(&store.to_le_bytes())?;
         self.0.flush()?;
         Ok(self.0)
     }
@@ -107,12 +109,19 @@ pub fn read(mut from: impl Read) -> Result<(Title, Kv), BackupError> {
         }
         state.load(&part).map_err(BackupError::Damaged)?;
     }
+    let end = block(&mut from)?;
+    let Ok(digest) = end.try_into().map(u64::from_le_bytes) else {
+        return Err(BackupError::Damaged("its end is none".to_string()));
+    };
     if from.read(&mut [0])? > 0 {
         return Err(BackupError::Damaged("something follows its end".to_string()));
     }
-    if state.digest() != title.digest {
-        let what = format!("its entries make {:016x} and not {:016x}", state.digest(), title.digest);
-        return Err(BackupError::Damaged(what));
+    if !state.sessions().is_empty() {
+        return Err(BackupError::Damaged("it holds sessions".to_string()));
+    }
+    let store = state.store().digest();
+    if store != digest {
+        return Err(BackupError::Damaged(format!("its entries make {store:016x} and not {digest:016x}")));
     }
     Ok((title, state))
 }
@@ -143,10 +152,11 @@ fn cut(error: io::Error) -> BackupError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{Command, Op, encode_part};
+    use crate::kv::{Command, Op, encode_part, without_sessions};
     use crate::paxos::Value;
 
-    fn backup() -> (Vec<u8>, Title, Kv) {
+    /// A state in parts, as servers send them to each other.
+    fn state() -> (Title, Vec<Vec<u8>>, Kv) {
         let mut kv = Kv::empty_like(&Kv::default());
         kv.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
         for n in 1..=9 {
@@ -154,19 +164,41 @@ mod tests {
             let write = Command::Write { session: 1, sequence: n, first_open: 1, label: String::new(), op };
             kv.apply(Slot(1 + n), &Value::Command(write.to_paxos()));
         }
-        let title = Title { cluster: "lab".to_string(), slot: Slot(10), digest: kv.digest() };
-        let mut writer = Writer::begin(Vec::new(), &title).unwrap();
-        for pieces in kv.take_changes().pieces.chunks(3) {
-            writer.part(&encode_part(&pieces.to_vec())).unwrap();
-        }
-        (writer.end().unwrap(), title, kv)
+        let title = Title { cluster: "lab".to_string(), history: 7, slot: Slot(10), digest: kv.digest() };
+        let parts = kv.take_changes().pieces.chunks(3).map(|pieces| encode_part(&pieces.to_vec())).collect();
+        (title, parts, kv)
+    }
+
+    fn backup() -> (Vec<u8>, Title, Kv) {
+        let (title, parts, kv) = state();
+        let keys = parts.iter().map(|part| without_sessions(part).unwrap().0).collect();
+        (written(&title, keys, &kv), title, kv)
+    }
+
+    fn written(title: &Title, parts: Vec<Vec<u8>>, kv: &Kv) -> Vec<u8> {
+        let mut writer = Writer::begin(Vec::new(), title).unwrap();
+        parts.iter().for_each(|part| writer.part(part).unwrap());
+        writer.end(kv.store().digest()).unwrap()
     }
 
     #[test]
     fn what_was_written_is_read_back() {
         let (bytes, title, kv) = backup();
         let (found, state) = read(&bytes[..]).unwrap();
-        assert_eq!((found, state.store(), state.sessions()), (title, kv.store(), kv.sessions()));
+        assert_eq!((found, state.store(), state.sessions().len()), (title, kv.store(), 0));
+    }
+
+    #[test]
+    fn sessions_are_no_part_of_a_backup() {
+        let (title, parts, kv) = state();
+        let left_out = parts.iter().map(|part| without_sessions(part).unwrap().1).fold(0, u64::wrapping_add);
+        assert_eq!(
+            kv.store().digest().wrapping_add(left_out),
+            title.digest,
+            "whoever gets the keys can check the whole"
+        );
+        let error = read(&written(&title, parts, &kv)[..]).unwrap_err();
+        assert!(matches!(&error, BackupError::Damaged(why) if why.contains("sessions")), "{error}");
     }
 
     #[test]

@@ -29,6 +29,7 @@ use serde_bytes::ByteBuf;
 use thiserror::Error;
 
 use super::disk::{Files, StableFile, is_full, read_if_present, remove_if_present, replace};
+use super::identity::short_disk;
 use crate::codec;
 use crate::kv::{Changes, Kv, Piece, encode_part};
 use crate::museum::{self, Bug};
@@ -81,7 +82,10 @@ pub enum CheckpointError {
         why: String,
     },
     /// The file of another server.
-    #[error("{CHECKPOINT_FILE} belongs to the storage {found:016x} and this is {expected:016x}: it was copied")]
+    #[error(
+        "{CHECKPOINT_FILE} belongs to disk {} and this is disk {}: it was copied",
+        short_disk(*.found), short_disk(*.expected)
+    )]
     Foreign {
         /// The storage id in it.
         found: u64,

@@ -23,6 +23,9 @@ use std::io;
 use rustix::io::Errno;
 
 pub use memory::{Counts, Failure, MemoryFile, MemoryFiles};
+pub(super) use real::step;
+#[cfg(test)]
+pub(crate) use real::stopping;
 pub use real::{RealFile, RealFiles};
 
 /// What a disk writes whole or not at all, in bytes.

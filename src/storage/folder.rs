@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
-use super::disk::{Files, RealFiles, is_full, is_short_of_files, name_in_making};
-use super::identity::{IDENTITY_FILE, Identity, IdentityError};
+use super::admission::{Claim, Known};
+use super::disk::{Files, RealFiles, is_full, is_short_of_files, name_in_making, step};
+use super::identity::{Admitted, IDENTITY_FILE, Identity, IdentityError, Owner};
 use super::journal::{Journal, OpenError, Options, Recovered};
 use super::rounds::{ROUNDS_FILE, Rounds, RoundsError};
 use crate::role::Server;
@@ -60,6 +61,23 @@ pub enum FolderError {
         path: PathBuf,
         /// One of the files in it.
         holds: String,
+    },
+    /// A restore that was interrupted has made it, or has still to make it.
+    #[error(
+        "{path} is of a restore that did not finish: {restore} is there. Run the restore again, it goes on where it was. To \
+         give it up, remove {restore} and the folders beside it"
+    )]
+    Unfinished {
+        /// The folder.
+        path: PathBuf,
+        /// Where the restore makes its folders.
+        restore: PathBuf,
+    },
+    /// There is no identity where one was expected.
+    #[error("{path} holds no {IDENTITY_FILE}: it is no data folder. Name the folder that --data names")]
+    NoIdentity {
+        /// The folder.
+        path: PathBuf,
     },
     /// No random number for the storage id.
     #[error("the system gives no random number for the storage id: {0}")]
@@ -117,6 +135,14 @@ impl FolderError {
         }
     }
 
+    /// What another server is told: not where this one has its folder.
+    pub fn reason(&self) -> String {
+        match self {
+            FolderError::Identity { source, .. } => source.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// Writing the identity has failed in a way after which nobody knows what is on the disk: the process must stop.
     pub fn is_fatal(&self) -> bool {
         let FolderError::Identity { source, .. } = self else { return false };
@@ -137,22 +163,55 @@ pub struct DataFolder {
 
 impl DataFolder {
     /// Opens the folder of a server, or makes it (readable for this user alone), and begins a life on it.
-    pub fn open(path: &Path, cluster: &str, server: Server) -> Result<DataFolder, FolderError> {
+    pub fn open(path: &Path, owner: Owner<'_>) -> Result<DataFolder, FolderError> {
+        refuse_unfinished(path, owner.server)?;
         make_folder(path).map_err(failed("make the folder", path))?;
         let lock = lock(path)?;
         let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
         let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
-        let identity = match Identity::read(files.clone(), cluster, server).map_err(denied)? {
+        let identity = match Identity::read(files.clone(), owner).map_err(denied)? {
             Some(identity) => identity,
             None => {
                 refuse_strangers(path, &files)?;
-                let storage = getrandom::u64().map_err(|error| FolderError::Random(error.to_string()))?;
-                let created = jiff::Timestamp::now().to_string();
-                Identity::create(files.clone(), cluster, server, storage, created).map_err(denied)?
+                Identity::create(files.clone(), owner, new_storage_id()?, now()).map_err(denied)?
             }
         };
         let life = identity.begin_life().map_err(denied)?;
         Ok(DataFolder { path: path.to_path_buf(), files, identity, life, _lock: lock })
+    }
+
+    /// Makes a folder on which no server starts before [`finish`](DataFolder::finish).
+    pub fn make_unfinished(path: &Path, owner: Owner<'_>) -> Result<DataFolder, FolderError> {
+        make_folder(path).map_err(failed("make the folder", path))?;
+        let lock = lock(path)?;
+        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
+        refuse_strangers(path, &files)?;
+        let made = Identity::create_unfinished(files.clone(), owner, new_storage_id()?, now());
+        let identity = made.map_err(denied)?;
+        let life = identity.begin_life().map_err(denied)?;
+        Ok(DataFolder { path: path.to_path_buf(), files, identity, life, _lock: lock })
+    }
+
+    /// A folder that was made unfinished is whole.
+    pub fn finish(path: &Path) -> Result<(), FolderError> {
+        let (identity, _lock) = DataFolder::read_identity(path)?;
+        identity.finish().map_err(|source| FolderError::Identity { path: path.to_path_buf(), source })
+    }
+
+    /// The identity of a folder on which no server runs, and the lock that keeps one from starting.
+    pub fn read_identity(path: &Path) -> Result<(Identity<RealFiles>, File), FolderError> {
+        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
+        // Before the lock: what is no data folder gets no file of that name.
+        if Identity::read_any(files.clone()).map_err(denied)?.is_none() {
+            return Err(FolderError::NoIdentity { path: path.to_path_buf() });
+        }
+        let lock = lock(path)?;
+        match Identity::read_any(files).map_err(denied)? {
+            Some(identity) => Ok((identity, lock)),
+            None => Err(FolderError::NoIdentity { path: path.to_path_buf() }),
+        }
     }
 
     /// Where it is.
@@ -185,23 +244,19 @@ impl DataFolder {
         self.identity.set_takes_part().map_err(self.denied())
     }
 
-    /// The storage id of a peer, if it was ever met.
-    pub fn known_peer(&self, server: Server) -> Option<u64> {
+    /// What is remembered of a peer's folder, if it was ever met.
+    pub fn known_peer(&self, server: Server) -> Option<Known> {
         self.identity.known_peer(server)
     }
 
-    /// Remembers the storage id of a peer durably; an error if the peer was met with another.
-    pub fn remember_peer(&self, server: Server, storage: u64) -> Result<(), FolderError> {
-        self.identity.remember_peer(server, storage).map_err(self.denied())
+    /// Judges the claim of a caller, and remembers durably what must be; an error if it is not the peer that is known.
+    pub fn admit(&self, claim: &Claim) -> Result<Admitted, FolderError> {
+        self.identity.admit(claim).map_err(self.denied())
     }
 
-    /// Remembers the life that a peer is in durably; an error if it is an old one: then its folder is an old copy.
-    pub fn meet(&self, server: Server, life: u32, boot: u64) -> Result<(), FolderError> {
-        match self.identity.meet(server, life, boot) {
-            // What cannot be written down now is remembered at the next greeting.
-            Err(error) if error.is_full() => Ok(()),
-            met => met.map_err(self.denied()),
-        }
+    /// Remembers durably the folder of a peer whose server takes part. For whoever makes both folders.
+    pub fn bind_peer(&self, server: Server, storage: u64) -> Result<(), FolderError> {
+        self.identity.bind_peer(server, storage).map_err(self.denied())
     }
 
     /// The folder of the acceptor's journal.
@@ -317,23 +372,78 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderE
 }
 
 /// Makes a folder for this user alone, with the folders above it, and makes each new name durable.
-fn make_folder(path: &Path) -> io::Result<()> {
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let above = match path.parent() {
-        Some(above) if above != Path::new("") => above,
-        _ => Path::new("."),
-    };
+    let above = above(path);
     make_folder(above)?;
-    match DirBuilder::new().mode(0o700).create(path) {
+    match step().and_then(|()| DirBuilder::new().mode(0o700).create(path)) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         made => made?,
     }
-    File::open(above)?.sync_all()
+    sync_names(above)
 }
 
-fn lock(path: &Path) -> Result<File, FolderError> {
+/// Makes the names in a folder durable.
+pub(super) fn sync_names(folder: &Path) -> io::Result<()> {
+    step()?;
+    File::open(folder)?.sync_all()
+}
+
+/// The folder in which a restore makes others before it gives them their names beside it.
+pub(super) const RESTORE_FOLDER: &str = ".restore";
+/// The mark in it that all of them are whole.
+pub(super) const COMPLETE_FILE: &str = "complete";
+
+/// The name that a restore gives to the folder of a server.
+pub(super) fn folder_name(server: Server) -> String {
+    format!("server-{}", server.0)
+}
+
+/// A restore gives the folders their names one by one. Between the first and the last some are there and some are not, and
+/// an empty one must not be taken for that of a new server.
+fn refuse_unfinished(path: &Path, server: Server) -> Result<(), FolderError> {
+    // The folder may not exist yet; the one above it is known by the name or by what the name leads to.
+    let real = fs::canonicalize(path).ok();
+    for path in [Some(path), real.as_deref()].into_iter().flatten() {
+        let restore = above(path).join(RESTORE_FOLDER);
+        if path.file_name().is_some_and(|name| *name == *folder_name(server)) && is_of_a_restore(&restore) {
+            return Err(FolderError::Unfinished { path: path.to_path_buf(), restore });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a folder is one in which a restore makes others: nothing else is in it.
+pub(super) fn is_of_a_restore(path: &Path) -> bool {
+    let is_ours = |name: &str| {
+        [LOCK_FILE, COMPLETE_FILE].contains(&name)
+            || name == name_in_making(COMPLETE_FILE)
+            || name.starts_with("server-")
+    };
+    fs::read_dir(path)
+        .is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name().to_str().is_some_and(is_ours)))
+}
+
+/// The folder that holds this one.
+pub(super) fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if above != Path::new("") => above,
+        _ => Path::new("."),
+    }
+}
+
+fn new_storage_id() -> Result<u64, FolderError> {
+    getrandom::u64().map_err(|error| FolderError::Random(error.to_string()))
+}
+
+/// For people.
+fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}
+
+pub(super) fn lock(path: &Path) -> Result<File, FolderError> {
     let name = path.join(LOCK_FILE);
     let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
     let file = opened.map_err(failed("write to", &name))?;
@@ -347,7 +457,9 @@ fn lock(path: &Path) -> Result<File, FolderError> {
 /// A folder without an identity must be empty, but for what a first start that was interrupted leaves.
 fn refuse_strangers(path: &Path, files: &RealFiles) -> Result<(), FolderError> {
     let names = files.list().map_err(failed("list", path))?;
-    let stranger = names.into_iter().find(|name| *name != LOCK_FILE && *name != name_in_making(IDENTITY_FILE));
+    // A disk of its own has a folder for what a repair of its file system finds.
+    let ours = [LOCK_FILE, &name_in_making(IDENTITY_FILE), "lost+found"];
+    let stranger = names.into_iter().find(|name| !ours.contains(&name.as_str()));
     match stranger {
         Some(holds) => Err(FolderError::NotADataFolder { path: path.to_path_buf(), holds }),
         None => Ok(()),
@@ -359,8 +471,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::paxos::{AcceptorRecord, Ballot, ProposerRecord};
-    use crate::role::Disk;
+    use crate::paxos::{AcceptorRecord, Ballot, ProposerRecord, Quorums};
+    use crate::role::{Disk, Servers};
 
     const SEGMENT_BYTES: u64 = 256 << 10;
     const SERVER: Server = Server(2);
@@ -371,8 +483,12 @@ mod tests {
         (root, path)
     }
 
+    fn owner(cluster: &str, server: Server) -> Owner<'_> {
+        Owner { cluster, quorums: Quorums::majority(Servers::first(5)), server }
+    }
+
     fn open(path: &Path) -> DataFolder {
-        DataFolder::open(path, "lab", SERVER).unwrap()
+        DataFolder::open(path, owner("lab", SERVER)).unwrap()
     }
 
     fn promise(round: u64) -> AcceptorRecord {
@@ -386,10 +502,13 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         let storage = folder.storage_id();
         assert_eq!((folder.life(), folder.begin_role_life().unwrap()), (1, 1));
-        folder.remember_peer(Server(4), 9).unwrap();
+        folder.bind_peer(Server(4), 9).unwrap();
         drop(folder);
         let folder = open(&path);
-        assert_eq!((folder.life(), folder.storage_id(), folder.known_peer(Server(4))), (2, storage, Some(9)));
+        assert_eq!(
+            (folder.life(), folder.storage_id(), folder.known_peer(Server(4)).unwrap().storage),
+            (2, storage, 9)
+        );
     }
 
     #[test]
@@ -403,7 +522,7 @@ mod tests {
     fn a_second_server_on_the_folder_is_refused_until_the_first_is_gone() {
         let (_root, path) = place();
         let first = open(&path);
-        let error = DataFolder::open(&path, "lab", SERVER).unwrap_err().to_string();
+        let error = DataFolder::open(&path, owner("lab", SERVER)).unwrap_err().to_string();
         assert!(error.starts_with(&format!("data folder {} is in use by another server", path.display())), "{error}");
         drop(first);
         open(&path);
@@ -415,7 +534,7 @@ mod tests {
         drop(open(&path));
         let before = fs::read(path.join(IDENTITY_FILE)).unwrap();
         for (cluster, server) in [("home", SERVER), ("lab", Server(3))] {
-            let error = DataFolder::open(&path, cluster, server).unwrap_err();
+            let error = DataFolder::open(&path, owner(cluster, server)).unwrap_err();
             assert!(matches!(error, FolderError::Identity { .. }), "{error}");
             assert!(error.to_string().contains("it belongs to"), "{error}");
         }
@@ -426,11 +545,11 @@ mod tests {
     fn a_folder_of_other_things_is_refused() {
         let (root, path) = place();
         fs::write(root.path().join("photo.jpg"), "x").unwrap();
-        let error = DataFolder::open(root.path(), "lab", SERVER).unwrap_err();
+        let error = DataFolder::open(root.path(), owner("lab", SERVER)).unwrap_err();
         assert!(matches!(&error, FolderError::NotADataFolder { holds, .. } if holds == "photo.jpg"), "{error}");
         drop(open(&path).open_journal(SEGMENT_BYTES).unwrap());
         fs::remove_file(path.join(IDENTITY_FILE)).unwrap();
-        let error = DataFolder::open(&path, "lab", SERVER).unwrap_err();
+        let error = DataFolder::open(&path, owner("lab", SERVER)).unwrap_err();
         assert!(matches!(error, FolderError::NotADataFolder { .. }), "{error}");
     }
 
@@ -440,7 +559,7 @@ mod tests {
         let path = root.path().join("file");
         fs::write(&path, "").unwrap();
         for path in [path.clone(), path.join("data")] {
-            let error = DataFolder::open(&path, "lab", SERVER).unwrap_err();
+            let error = DataFolder::open(&path, owner("lab", SERVER)).unwrap_err();
             assert!(matches!(error, FolderError::Io { .. }), "{error}");
             assert!(error.to_string().starts_with("cannot make the folder"), "{error}");
         }

@@ -10,8 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::admission::{Claim, Known, NotAdmitted, Verdict, judge};
 use super::disk::{Files, is_full, read_if_present, replace, replace_with, reserve};
-use crate::role::Server;
+use crate::paxos::Quorums;
+use crate::role::{Server, Servers};
 
 /// The file's name.
 pub const IDENTITY_FILE: &str = "identity.toml";
@@ -23,7 +25,7 @@ const ROLE_LIVES: u32 = 64;
 const LIVES_MAX: u32 = u32::MAX - (1 << 20);
 
 /// The version of the data folder's layout.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Stands ready to become the next identity file, so that a life can begin on a disk that is full.
 const RESERVE_FILE: &str = "identity.reserve";
@@ -50,12 +52,26 @@ pub enum IdentityError {
         /// What is wrong with it.
         why: String,
     },
-    /// A folder of another version.
-    #[error("the folder is of format {found}, and this program knows {FORMAT}: use the program that wrote it")]
-    Format {
+    /// A folder of an earlier version.
+    #[error(
+        "an earlier version of this program has written it (format {found}; this version writes {FORMAT}). Start it with that \
+         version, or name an empty folder to begin anew"
+    )]
+    Earlier {
         /// The version of the folder.
         found: u32,
     },
+    /// A folder of a later version.
+    #[error(
+        "a later version of this program has written it (format {found}; this version knows {FORMAT}): use that one"
+    )]
+    Later {
+        /// The version of the folder.
+        found: u32,
+    },
+    /// It was made by a restore that has not ended.
+    #[error("it is of a restore that did not finish. Run the restore again: it goes on where it was")]
+    Unfinished,
     /// The folder of another cluster.
     #[error(
         "it belongs to cluster \"{found}\" and this is cluster \"{expected}\". Give this server a folder of its own"
@@ -74,32 +90,32 @@ pub enum IdentityError {
         /// This server.
         expected: Server,
     },
-    /// A peer is not the one that it was.
+    /// The folder of a cluster of other servers.
     #[error(
-        "server {server} was known with storage {known:016x} and now comes with {offered:016x}: its disk was wiped or \
-         swapped, and it may have forgotten what it promised"
+        "it is of cluster \"{cluster}\" with servers {}, and the cluster file lists {}. The servers of a cluster cannot be \
+         changed by editing the file (their addresses can). Use the file with servers {}, or an empty folder for a new \
+         cluster",
+        .found.numbers(), .expected.numbers(), .found.numbers()
     )]
-    OtherPeer {
-        /// The peer.
-        server: Server,
-        /// Its storage id when it was first met.
-        known: u64,
-        /// The storage id that it has now.
-        offered: u64,
+    OtherMembers {
+        /// The cluster.
+        cluster: String,
+        /// The servers in the folder.
+        found: Servers,
+        /// The servers in the cluster file.
+        expected: Servers,
     },
-    /// A peer's folder is older than what is known of it.
-    #[error(
-        "server {server} is in life {life} of its data folder, and life {known} was met before: the folder is an old copy, \
-         and what it promised since is not in it. Bring the newest data folder back"
-    )]
-    OldLife {
-        /// The peer.
-        server: Server,
-        /// The life that it says it is in.
-        life: u32,
-        /// The highest one known.
-        known: u32,
+    /// The folder counts on quorums of another size.
+    #[error("its cluster needs {found:?} servers to prepare and to accept, and this program would take {expected:?}")]
+    OtherQuorums {
+        /// The sizes in the folder.
+        found: (usize, usize),
+        /// The sizes of this program.
+        expected: (usize, usize),
     },
+    /// A caller is not the peer that is known.
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
     /// An earlier error ended the use of this file.
     #[error("writing {IDENTITY_FILE} has failed before: this process must stop")]
     Failed,
@@ -133,19 +149,72 @@ struct Contents {
     rounds: bool,
     /// Whether enough peers have come to know the folder for its server to take part.
     takes_part: bool,
-    /// The storage ids of the peers, in hexadecimal, by server.
-    peers: BTreeMap<String, String>,
-    /// The highest life of each that was met, and what its process has drawn.
-    lives: BTreeMap<String, Life>,
+    /// The numbers of all servers of the cluster. They hold from the moment its server takes part.
+    members: Vec<u8>,
+    /// How many make a quorum of phase 1, and of phase 2.
+    quorums: [usize; 2],
+    /// What makes the folder, until it is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unfinished: Option<String>,
+    /// The folders of the peers, by server.
+    peers: BTreeMap<String, Peer>,
 }
 
-/// A life of a peer.
+/// What is remembered of a peer's folder: [`Known`], as text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Life {
-    number: u32,
+struct Peer {
     /// In hexadecimal.
+    storage: String,
+    bound: bool,
+    /// The highest start of it that was met, and what its process has drawn, in hexadecimal.
+    life: u32,
     boot: String,
+}
+
+impl Peer {
+    fn new(known: Known) -> Peer {
+        let Known { storage, bound, life, boot } = known;
+        Peer { storage: format!("{storage:016x}"), bound, life, boot: format!("{boot:016x}") }
+    }
+
+    fn known(&self) -> Result<Known, IdentityError> {
+        let Peer { bound, life, .. } = *self;
+        Ok(Known { storage: parse_number(&self.storage)?, bound, life, boot: parse_number(&self.boot)? })
+    }
+}
+
+/// What a restore writes into the folders that it makes, until they are whole.
+const RESTORE: &str = "restore";
+
+/// Whose a folder is, by the cluster file.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The name of the cluster.
+    pub cluster: &'a str,
+    /// All its servers, and how many of them make a quorum.
+    pub quorums: Quorums,
+    /// The server.
+    pub server: Server,
+}
+
+impl Owner<'_> {
+    fn members(&self) -> Vec<u8> {
+        self.quorums.servers().iter().map(|server| server.0).collect()
+    }
+
+    fn sizes(&self) -> [usize; 2] {
+        self.quorums.sizes().into()
+    }
+}
+
+/// What became of a caller that is not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is the peer, and this is remembered.
+    Yes,
+    /// It may be anybody: the peer is to be called back.
+    CallBack,
 }
 
 /// The identity of a data folder. Any thread may use it.
@@ -171,41 +240,72 @@ impl State {
 }
 
 impl<F: Files> Identity<F> {
-    /// Reads the identity of the folder, or None if it has none yet.
-    pub fn read(files: F, cluster: &str, server: Server) -> Result<Option<Identity<F>>, IdentityError> {
+    /// Reads the identity of the folder, or None if it has none yet. A folder whose server does not take part yet becomes one
+    /// of the servers that the cluster file lists now: it may have been started with a wrong one, and nothing is in it.
+    pub fn read(files: F, owner: Owner<'_>) -> Result<Option<Identity<F>>, IdentityError> {
+        let Some(identity) = Identity::read_any(files)? else { return Ok(None) };
+        let Contents { cluster, server, members, quorums, takes_part, unfinished, .. } =
+            identity.state().contents.clone();
+        if cluster != owner.cluster {
+            return Err(IdentityError::OtherCluster { found: cluster, expected: owner.cluster.to_string() });
+        }
+        if server != owner.server.0 {
+            return Err(IdentityError::OtherServer { found: Server(server), expected: owner.server });
+        }
+        if unfinished.is_some() {
+            return Err(IdentityError::Unfinished);
+        }
+        let (expected_members, expected_quorums) = (owner.members(), owner.sizes());
+        if takes_part && members != expected_members {
+            let found = members.into_iter().map(Server).collect();
+            return Err(IdentityError::OtherMembers { cluster, found, expected: owner.quorums.servers() });
+        }
+        if takes_part && quorums != expected_quorums {
+            return Err(IdentityError::OtherQuorums { found: quorums.into(), expected: owner.quorums.sizes() });
+        }
+        if (members, quorums) != (expected_members.clone(), expected_quorums) {
+            identity.change(|contents| (contents.members, contents.quorums) = (expected_members, expected_quorums))?;
+        }
+        Ok(Some(identity))
+    }
+
+    /// Reads the identity of a folder, whoever's it is.
+    pub fn read_any(files: F) -> Result<Option<Identity<F>>, IdentityError> {
         let bytes = read_if_present(&files, IDENTITY_FILE).map_err(failed("read"))?;
         let Some(bytes) = bytes else { return Ok(None) };
         let contents = parse(&bytes)?;
-        let storage = parse_storage(&contents.storage)?;
-        if contents.life.max(contents.role_life) > LIVES_MAX {
-            return Err(IdentityError::Damaged { why: format!("it counts more than {LIVES_MAX} lives") });
-        }
-        for id in contents.peers.values() {
-            parse_storage(id)?;
-        }
-        if contents.cluster != cluster {
-            return Err(IdentityError::OtherCluster { found: contents.cluster, expected: cluster.to_string() });
-        }
-        if contents.server != server.0 {
-            return Err(IdentityError::OtherServer { found: Server(contents.server), expected: server });
-        }
+        let storage = parse_number(&contents.storage)?;
         // The process before may have died between renaming the file and syncing its name.
         files.sync_folder().map_err(failed("sync"))?;
         Ok(Some(Identity { files, storage, state: Mutex::new(State::new(contents)) }))
     }
 
     /// Gives a folder an identity, in place of any that it had. `created` is a time, for people.
-    pub fn create(
+    pub fn create(files: F, owner: Owner<'_>, storage: u64, created: String) -> Result<Identity<F>, IdentityError> {
+        Identity::make(files, owner, storage, created, None)
+    }
+
+    /// As [`create`](Identity::create), but no server starts on the folder before [`finish`](Identity::finish).
+    pub fn create_unfinished(
         files: F,
-        cluster: &str,
-        server: Server,
+        owner: Owner<'_>,
         storage: u64,
         created: String,
     ) -> Result<Identity<F>, IdentityError> {
+        Identity::make(files, owner, storage, created, Some(RESTORE.to_string()))
+    }
+
+    fn make(
+        files: F,
+        owner: Owner<'_>,
+        storage: u64,
+        created: String,
+        unfinished: Option<String>,
+    ) -> Result<Identity<F>, IdentityError> {
         let contents = Contents {
             format: FORMAT,
-            cluster: cluster.to_string(),
-            server: server.0,
+            cluster: owner.cluster.to_string(),
+            server: owner.server.0,
             storage: format!("{storage:016x}"),
             created,
             life: 0,
@@ -213,12 +313,22 @@ impl<F: Files> Identity<F> {
             journal: false,
             rounds: false,
             takes_part: false,
+            members: owner.members(),
+            quorums: owner.sizes(),
+            unfinished,
             peers: BTreeMap::new(),
-            lives: BTreeMap::new(),
         };
-        let identity = Identity { files, storage, state: Mutex::new(State::new(contents.clone())) };
+        let identity = Identity { files, storage, state: Mutex::new(State::new(contents)) };
         identity.change(|_| {})?;
         Ok(identity)
+    }
+
+    /// The folder is whole: from now on a server may start on it.
+    pub fn finish(&self) -> Result<(), IdentityError> {
+        if self.state().contents.unfinished.is_some() {
+            self.change(|contents| contents.unfinished = None)?;
+        }
+        Ok(())
     }
 
     /// The random number that tells this folder from any other that ever had its server's number.
@@ -305,41 +415,58 @@ impl<F: Files> Identity<F> {
         Ok(())
     }
 
-    /// The storage id of a peer, if it was ever met.
-    pub fn known_peer(&self, server: Server) -> Option<u64> {
+    /// What is remembered of a peer's folder, if it was ever met.
+    pub fn known_peer(&self, server: Server) -> Option<Known> {
         known(&self.state().contents, server)
     }
 
-    /// Remembers the storage id of a peer durably; an error if the peer was met with another.
-    pub fn remember_peer(&self, server: Server, offered: u64) -> Result<(), IdentityError> {
+    /// Judges the claim of a caller; what is to be remembered of it is durable before this returns.
+    pub fn admit(&self, claim: &Claim) -> Result<Admitted, IdentityError> {
         let mut state = self.state();
-        match known(&state.contents, server) {
-            Some(known) if known == offered => Ok(()),
-            Some(known) => Err(IdentityError::OtherPeer { server, known, offered }),
-            None => self
-                .change_locked(&mut state, |contents| {
-                    contents.peers.insert(server.to_string(), format!("{offered:016x}"));
-                })
-                .map(|_| ()),
+        let known = known(&state.contents, claim.server);
+        let new = match judge(self.storage, known, claim) {
+            Verdict::Welcome => return Ok(Admitted::Yes),
+            Verdict::CallBack => return Ok(Admitted::CallBack),
+            Verdict::Refuse(why) => return Err(why.into()),
+            Verdict::Remember(new) => new,
+        };
+        let written = self.change_locked(&mut state, |contents| {
+            contents.peers.insert(claim.server.to_string(), Peer::new(new));
+        });
+        match written {
+            // Another start of a folder that is known: what finds no room now is remembered at the next greeting.
+            Err(error) if error.is_full() && known.is_some_and(|known| known.storage == new.storage) => {
+                Ok(Admitted::Yes)
+            }
+            written => written.map(|_| Admitted::Yes),
         }
     }
 
-    /// Remembers the life that a peer is in durably. An error if a later one was met before, or another process in the same
-    /// life: then one of the two has an old copy of the folder.
-    pub fn meet(&self, server: Server, life: u32, boot: u64) -> Result<(), IdentityError> {
-        let mut state = self.state();
-        let new = Life { number: life, boot: format!("{boot:016x}") };
-        match state.contents.lives.get(&server.to_string()) {
-            Some(known) if *known == new => return Ok(()),
-            Some(known) if known.number >= life => {
-                return Err(IdentityError::OldLife { server, life, known: known.number });
-            }
-            _ => {}
+    /// Remembers the folder of a peer whose server takes part. For whoever makes both folders.
+    pub fn bind_peer(&self, server: Server, storage: u64) -> Result<(), IdentityError> {
+        let known = Known { storage, bound: true, life: 0, boot: 0 };
+        self.change(|contents| {
+            contents.peers.insert(server.to_string(), Peer::new(known));
+        })?;
+        Ok(())
+    }
+
+    /// Forgets the folder of a peer and how often it was started; false if it was not known.
+    pub fn forget_peer(&self, server: Server) -> Result<bool, IdentityError> {
+        let was_known = self.known_peer(server).is_some();
+        if was_known {
+            self.change(|contents| {
+                contents.peers.remove(&server.to_string());
+            })?;
         }
-        self.change_locked(&mut state, |contents| {
-            contents.lives.insert(server.to_string(), new);
-        })
-        .map(|_| ())
+        Ok(was_known)
+    }
+
+    /// Whose folder it is, for a sentence: the cluster and its servers, and the server.
+    pub fn owner(&self) -> (String, Servers, Server) {
+        let state = self.state();
+        let Contents { cluster, members, server, .. } = &state.contents;
+        (cluster.clone(), members.iter().copied().map(Server).collect(), Server(*server))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -387,23 +514,32 @@ pub struct Described {
 /// Reads the bytes of an identity file, whoever's it is.
 pub fn describe(bytes: &[u8]) -> Result<Described, IdentityError> {
     let contents = parse(bytes)?;
-    let storage = parse_storage(&contents.storage)?;
-    let Contents { cluster, server, created, life, peers, takes_part, .. } = contents;
+    let storage = parse_number(&contents.storage)?;
+    let Contents { cluster, server, created, life, peers, takes_part, members, unfinished, .. } = contents;
+    let members = members.into_iter().map(Server).collect::<Servers>().numbers();
     let met = if peers.is_empty() { "nobody".to_string() } else { peers.into_keys().collect::<Vec<_>>().join(", ") };
     let new = if takes_part { "" } else { ", NEW: too few of the others know it for its server to take part" };
+    let unfinished = unfinished.map_or("", |_| ", UNFINISHED: the restore that makes it must be run again");
     let text = format!(
-        "server {server} of cluster \"{cluster}\", storage {storage:016x}, made {created}, {life} lives, knows the disks of \
-         {met}{new}"
+        "server {server} of cluster \"{cluster}\" with servers {members}, disk {}, made {created}, {life} lives, knows the \
+         disks of {met}{new}{unfinished}",
+        short_disk(storage)
     );
     Ok(Described { text, storage })
+}
+
+/// A data folder's name in lines and on the terminal. The storage id itself is what a peer knows it by, and is told to
+/// nobody else.
+pub fn short_disk(storage: u64) -> String {
+    format!("{:04x}", xxhash_rust::xxh3::xxh3_64(&storage.to_le_bytes()) >> 48)
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
     move |source| IdentityError::Io { doing, source }
 }
 
-fn known(contents: &Contents, server: Server) -> Option<u64> {
-    contents.peers.get(&server.to_string()).and_then(|id| parse_storage(id).ok())
+fn known(contents: &Contents, server: Server) -> Option<Known> {
+    contents.peers.get(&server.to_string()).and_then(|peer| peer.known().ok())
 }
 
 /// The first line of a file that goes on with this text.
@@ -431,14 +567,30 @@ fn parse(bytes: &[u8]) -> Result<Contents, IdentityError> {
     }
     let format = rest.lines().find_map(|line| line.strip_prefix("format = ")?.parse().ok());
     match format {
-        Some(FORMAT) => toml::from_str(rest).map_err(|error| damaged(error.message())),
-        Some(found) => Err(IdentityError::Format { found }),
-        None => Err(damaged("it names no format")),
+        Some(FORMAT) => {}
+        Some(found) if found < FORMAT => return Err(IdentityError::Earlier { found }),
+        Some(found) => return Err(IdentityError::Later { found }),
+        None => return Err(damaged("it names no format")),
     }
+    let contents: Contents = toml::from_str(rest).map_err(|error| damaged(error.message()))?;
+    check(&contents)?;
+    Ok(contents)
 }
 
-fn parse_storage(text: &str) -> Result<u64, IdentityError> {
-    u64::from_str_radix(text, 16).map_err(|_| IdentityError::Damaged { why: format!("'{text}' is no storage id") })
+/// What the type of a field does not say.
+fn check(contents: &Contents) -> Result<(), IdentityError> {
+    let damaged = |why: String| Err(IdentityError::Damaged { why });
+    if contents.life.max(contents.role_life) > LIVES_MAX {
+        return damaged(format!("it counts more than {LIVES_MAX} lives"));
+    }
+    if let Some(number) = contents.members.iter().find(|number| **number > Server::MAX) {
+        return damaged(format!("there is no server {number}"));
+    }
+    contents.peers.values().try_for_each(|peer| peer.known().map(|_| ()))
+}
+
+fn parse_number(text: &str) -> Result<u64, IdentityError> {
+    u64::from_str_radix(text, 16).map_err(|_| IdentityError::Damaged { why: format!("'{text}' is no such number") })
 }
 
 #[cfg(test)]

@@ -3,12 +3,28 @@
 use super::*;
 use crate::storage::disk::{Failure, MemoryFiles};
 
+const STORAGE: u64 = 0xabc;
+
+fn owner() -> Owner<'static> {
+    Owner { cluster: "lab", quorums: Quorums::majority(Servers::first(5)), server: Server(3) }
+}
+
 fn read(files: &MemoryFiles) -> Option<Identity<MemoryFiles>> {
-    Identity::read(files.clone(), "lab", Server(3)).unwrap()
+    Identity::read(files.clone(), owner()).unwrap()
 }
 
 fn create(files: &MemoryFiles) -> Result<Identity<MemoryFiles>, IdentityError> {
-    Identity::create(files.clone(), "lab", Server(3), 0xabc, "today".to_string())
+    Identity::create(files.clone(), owner(), STORAGE, "today".to_string())
+}
+
+/// What a peer says of itself that was called back.
+fn claim(server: u8, storage: u64) -> Claim {
+    Claim { server: Server(server), storage, life: 1, boot: 10, takes_part: true, knows: Some(STORAGE) }
+}
+
+/// The storage id under which a peer is known.
+fn known(identity: &Identity<MemoryFiles>, server: u8) -> Option<u64> {
+    identity.known_peer(Server(server)).map(|known| known.storage)
 }
 
 #[test]
@@ -18,82 +34,167 @@ fn what_was_remembered_is_read_back() {
     let identity = create(&files).unwrap();
     assert_eq!(identity.begin_life().unwrap(), 1);
     identity.set_has_journal(true).unwrap();
-    identity.remember_peer(Server(1), u64::MAX).unwrap();
+    identity.admit(&claim(1, u64::MAX)).unwrap();
     let identity = read(&files).unwrap();
-    assert_eq!((identity.storage_id(), identity.life()), (0xabc, 1));
+    assert_eq!((identity.storage_id(), identity.life()), (STORAGE, 1));
     assert_eq!((identity.has_journal(), identity.has_rounds()), (true, false));
-    assert_eq!((identity.known_peer(Server(1)), identity.known_peer(Server(2))), (Some(u64::MAX), None));
+    assert_eq!((known(&identity, 1), known(&identity, 2)), (Some(u64::MAX), None));
 }
 
 #[test]
-fn a_peer_that_comes_back_with_another_disk_is_refused() {
+fn what_is_admitted_is_durable_and_what_is_not_proved_is_nowhere() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
-    identity.remember_peer(Server(5), 1).unwrap();
-    identity.remember_peer(Server(5), 1).unwrap();
-    let error = identity.remember_peer(Server(5), 2).unwrap_err();
-    assert!(matches!(error, IdentityError::OtherPeer { server: Server(5), known: 1, offered: 2 }));
-    assert_eq!(read(&files).unwrap().known_peer(Server(5)), Some(1));
+    let before = files.image();
+    for knows in [None, Some(STORAGE + 1)] {
+        let claim = Claim { knows, life: u32::MAX, ..claim(5, 2) };
+        assert_eq!(identity.admit(&claim).unwrap(), Admitted::CallBack);
+    }
+    assert_eq!((files.image(), identity.known_peer(Server(5))), (before, None));
+    assert_eq!(identity.admit(&claim(5, 1)).unwrap(), Admitted::Yes);
+    files.power_cut(1);
+    let expected = Known { storage: 1, bound: true, life: 1, boot: 10 };
+    assert_eq!(read(&files).unwrap().known_peer(Server(5)), Some(expected));
+    let error = read(&files).unwrap().admit(&claim(5, 2)).unwrap_err();
+    assert!(matches!(error, IdentityError::NotAdmitted(NotAdmitted::OtherFolder(5))), "{error}");
+    assert_eq!(read(&files).unwrap().known_peer(Server(5)), Some(expected));
 }
 
 #[test]
-fn a_peer_whose_folder_is_an_old_copy_is_refused() {
+fn a_folder_that_takes_part_comes_back_after_a_new_one_was_met() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
-    for (life, boot) in [(3, 1), (3, 1), (4, 2)] {
-        identity.meet(Server(5), life, boot).unwrap();
+    let newcomer = Claim { takes_part: false, ..claim(5, 2) };
+    identity.admit(&newcomer).unwrap();
+    // It is no other newcomer's place, but the place of the folder that takes part.
+    assert!(identity.admit(&Claim { storage: 3, ..newcomer }).is_err());
+    assert_eq!(identity.admit(&claim(5, 1)).unwrap(), Admitted::Yes);
+    assert_eq!(known(&read(&files).unwrap(), 5), Some(1));
+    assert!(identity.admit(&newcomer).is_err());
+}
+
+#[test]
+fn another_start_of_a_peer_is_welcome_on_a_disk_that_is_full_and_an_unknown_peer_is_not() {
+    let files = MemoryFiles::new();
+    let identity = create(&files).unwrap();
+    identity.admit(&claim(5, 1)).unwrap();
+    let used: usize = files.image().values().map(Vec::len).sum();
+    files.set_capacity(Some(used as u64));
+    assert_eq!(identity.admit(&Claim { life: 2, ..claim(5, 1) }).unwrap(), Admitted::Yes);
+    assert!(identity.admit(&claim(4, 1)).unwrap_err().is_full());
+}
+
+#[test]
+fn a_peer_is_forgotten_with_all_that_was_known_of_it() {
+    let files = MemoryFiles::new();
+    let identity = create(&files).unwrap();
+    identity.admit(&Claim { life: 9, ..claim(5, 1) }).unwrap();
+    assert!(identity.forget_peer(Server(5)).unwrap());
+    assert!(!identity.forget_peer(Server(5)).unwrap());
+    assert_eq!(read(&files).unwrap().admit(&claim(5, 2)).unwrap(), Admitted::Yes);
+}
+
+#[test]
+fn the_servers_of_a_cluster_are_those_of_its_first_start_that_took_part() {
+    let files = MemoryFiles::new();
+    let three = Owner { quorums: Quorums::majority(Servers::first(3)), ..owner() };
+    // A start with the wrong file: nothing has happened yet.
+    Identity::create(files.clone(), three, STORAGE, "today".to_string()).unwrap();
+    assert_eq!(read(&files).unwrap().owner().1, Servers::first(5));
+    files.power_cut(1);
+    read(&files).unwrap().set_takes_part().unwrap();
+    let error = Identity::read(files.clone(), three).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "it is of cluster \"lab\" with servers 1-5, and the cluster file lists 1-3. The servers of a cluster cannot be changed \
+         by editing the file (their addresses can). Use the file with servers 1-5, or an empty folder for a new cluster"
+    );
+    assert_eq!(read(&files).unwrap().owner().1, Servers::first(5));
+    let flexible = Owner { quorums: Quorums::new(Servers::first(5), 4, 2), ..owner() };
+    let error = Identity::read(files, flexible).unwrap_err();
+    assert!(matches!(error, IdentityError::OtherQuorums { found: (3, 3), expected: (4, 2) }), "{error}");
+}
+
+#[test]
+fn no_server_starts_on_a_folder_that_is_not_finished() {
+    let files = MemoryFiles::new();
+    let made = Identity::create_unfinished(files.clone(), owner(), STORAGE, "today".to_string()).unwrap();
+    made.begin_life().unwrap();
+    assert!(matches!(Identity::read(files.clone(), owner()), Err(IdentityError::Unfinished)));
+    Identity::read_any(files.clone()).unwrap().unwrap().finish().unwrap();
+    files.power_cut(1);
+    assert_eq!(read(&files).unwrap().storage_id(), STORAGE);
+}
+
+#[test]
+fn a_first_start_that_dies_anywhere_leaves_nothing_or_all() {
+    let mut has_ended = false;
+    for seed in 0..4 {
+        for operation in 0..20 {
+            let files = MemoryFiles::new();
+            files.fail(operation, Failure::Stop);
+            has_ended |= create(&files).is_ok();
+            files.restart();
+            files.power_cut(seed);
+            let stranger =
+                files.list().unwrap().into_iter().find(|name| {
+                    *name != IDENTITY_FILE && *name != crate::storage::disk::name_in_making(IDENTITY_FILE)
+                });
+            assert_eq!(stranger, None, "a start would take it for the file of somebody else");
+            match read(&files) {
+                Some(identity) => assert_eq!((identity.storage_id(), identity.life()), (STORAGE, 0)),
+                None => drop(create(&files).unwrap()),
+            }
+        }
     }
-    let identity = read(&files).unwrap();
-    // An earlier life, and the same one on a copy of the folder.
-    for (life, boot) in [(3, 1), (4, 9)] {
-        let error = identity.meet(Server(5), life, boot).unwrap_err();
-        assert!(matches!(error, IdentityError::OldLife { known: 4, .. }), "{error}");
-    }
-    identity.meet(Server(5), 4, 2).unwrap();
-    identity.meet(Server(5), 5, 3).unwrap();
-    identity.meet(Server(4), 1, 3).unwrap();
+    assert!(has_ended, "there are more operations than this");
 }
 
 #[test]
 fn the_folder_of_another_cluster_or_server_is_refused() {
     let files = MemoryFiles::new();
     create(&files).unwrap();
-    let other = Identity::read(files.clone(), "home", Server(3)).unwrap_err();
+    let other = Identity::read(files.clone(), Owner { cluster: "home", ..owner() }).unwrap_err();
     assert_eq!(
         other.to_string(),
         "it belongs to cluster \"lab\" and this is cluster \"home\". Give this server a folder of its own"
     );
-    let other = Identity::read(files, "lab", Server(4)).unwrap_err();
+    let other = Identity::read(files, Owner { server: Server(4), ..owner() }).unwrap_err();
     assert!(matches!(other, IdentityError::OtherServer { found: Server(3), expected: Server(4) }));
 }
 
 #[test]
 fn every_flipped_bit_and_every_cut_is_refused() {
     let files = MemoryFiles::new();
-    create(&files).unwrap().remember_peer(Server(1), 7).unwrap();
+    create(&files).unwrap().admit(&claim(1, 7)).unwrap();
     let whole = files.read(IDENTITY_FILE).unwrap();
     for bit in 0..whole.len() * 8 {
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         files.put(IDENTITY_FILE, &bytes);
-        let error = Identity::read(files.clone(), "lab", Server(3)).unwrap_err();
+        let error = Identity::read(files.clone(), owner()).unwrap_err();
         assert!(matches!(error, IdentityError::Damaged { .. }), "bit {bit}: {error}");
     }
     for length in 0..whole.len() {
         files.put(IDENTITY_FILE, &whole[..length]);
-        assert!(Identity::read(files.clone(), "lab", Server(3)).is_err(), "{length} bytes");
+        assert!(Identity::read(files.clone(), owner()).is_err(), "{length} bytes");
     }
 }
 
 #[test]
-fn another_format_is_named() {
+fn a_folder_of_another_version_is_refused_with_what_to_do() {
     let files = MemoryFiles::new();
     create(&files).unwrap();
     let text = String::from_utf8(files.read(IDENTITY_FILE).unwrap()).unwrap();
-    let rest = text.split_once('\n').unwrap().1.replace("format = 2", "format = 3");
-    files.put(IDENTITY_FILE, (checksum_line(&rest) + &rest).as_bytes());
-    let error = Identity::read(files, "lab", Server(3)).unwrap_err();
-    assert!(matches!(error, IdentityError::Format { found: 3 }), "{error}");
+    let of = |format: u32| {
+        let rest = text.split_once('\n').unwrap().1.replace("format = 3", &format!("format = {format}"));
+        files.put(IDENTITY_FILE, (checksum_line(&rest) + &rest).as_bytes());
+        Identity::read(files.clone(), owner()).unwrap_err()
+    };
+    let (earlier, later) = (of(2), of(4));
+    assert!(matches!(earlier, IdentityError::Earlier { found: 2 }), "{earlier}");
+    assert!(earlier.to_string().contains("Start it with that version, or name an empty folder"), "{earlier}");
+    assert!(matches!(later, IdentityError::Later { found: 4 }), "{later}");
 }
 
 #[test]
@@ -123,10 +224,10 @@ fn a_life_begins_on_a_disk_that_is_full() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
     assert_eq!(identity.begin_life().unwrap(), 1);
-    identity.remember_peer(Server(1), 7).unwrap();
+    identity.admit(&claim(1, 7)).unwrap();
     let used: usize = files.image().values().map(Vec::len).sum();
     files.set_capacity(Some(used as u64));
-    assert!(identity.remember_peer(Server(2), 8).unwrap_err().is_full());
+    assert!(identity.admit(&claim(2, 8)).unwrap_err().is_full());
     for life in 2..=5 {
         let identity = read(&files).unwrap();
         assert_eq!(
@@ -134,10 +235,10 @@ fn a_life_begins_on_a_disk_that_is_full() {
             life,
             "what stood ready has become the file, and stands ready again"
         );
-        assert_eq!(identity.known_peer(Server(1)), Some(7));
+        assert_eq!(known(&identity, 1), Some(7));
     }
     files.set_capacity(None);
-    read(&files).unwrap().remember_peer(Server(2), 8).unwrap();
+    read(&files).unwrap().admit(&claim(2, 8)).unwrap();
 }
 
 #[test]
@@ -156,11 +257,11 @@ fn what_a_new_process_has_read_is_durable() {
         let identity = create(&files).unwrap();
         // Dies after renaming the file, before syncing its name; the machine itself runs on.
         files.fail(5, Failure::Stop);
-        assert!(identity.remember_peer(Server(1), 7).is_err());
+        assert!(identity.admit(&claim(1, 7)).is_err());
         files.restart();
-        assert_eq!(read(&files).unwrap().known_peer(Server(1)), Some(7));
+        assert_eq!(known(&read(&files).unwrap(), 1), Some(7));
         files.power_cut(seed);
-        assert_eq!(read(&files).unwrap().known_peer(Server(1)), Some(7), "seed {seed}");
+        assert_eq!(known(&read(&files).unwrap(), 1), Some(7), "seed {seed}");
     }
 }
 
@@ -171,11 +272,11 @@ fn threads_share_it() {
     std::thread::scope(|threads| {
         for server in 1..=5 {
             let identity = &identity;
-            threads.spawn(move || identity.remember_peer(Server(server), u64::from(server)).unwrap());
+            threads.spawn(move || identity.admit(&claim(server, u64::from(server))).unwrap());
         }
     });
     let identity = read(&files).unwrap();
-    assert!((1..=5).all(|server| identity.known_peer(Server(server)) == Some(u64::from(server))));
+    assert!((1..=5).all(|server| known(&identity, server) == Some(u64::from(server))));
 }
 
 #[test]
@@ -188,7 +289,7 @@ fn more_lives_than_there_can_be_are_not_believed() {
         let name = count.trim_end_matches('0');
         let body = body.replace(&format!("\n{count}"), &format!("\n{name}{}", u32::MAX));
         files.put(IDENTITY_FILE, (checksum_line(&body) + &body).as_bytes());
-        let error = Identity::read(files.clone(), "lab", Server(3)).unwrap_err();
+        let error = Identity::read(files.clone(), owner()).unwrap_err();
         assert!(matches!(&error, IdentityError::Damaged { why } if why.contains("lives")), "{error}");
     }
 }

@@ -10,12 +10,14 @@
 //! All four live in a [`folder`]. They reach the disk through [`disk`] alone, so that each of them can be run on a disk
 //! in memory whose power fails at any step.
 //!
-//! [`backup`] is a state in a file of its own, and [`inspect`] tells people what a folder holds.
+//! Whom a server takes for its peer is judged in [`admission`]. [`backup`] is a state in a file of its own, [`restore`] makes
+//! folders from it, and [`inspect`] tells people what a folder holds.
 //!
 //! What is assumed of the disk: a sector of 512 bytes is written whole or not at all; what was synced stays. Where the
 //! second is broken (a bit flips, a file is lost or comes back old), it is found out and the server does not start:
 //! damaged is never taken for "never written".
 
+pub mod admission;
 pub mod backup;
 pub mod checkpoint;
 pub mod disk;
@@ -24,6 +26,7 @@ pub mod identity;
 pub mod inspect;
 pub mod journal;
 pub mod records;
+pub mod restore;
 pub mod rounds;
 
 pub use checkpoint::{Checkpoint, CheckpointError};

@@ -12,6 +12,7 @@ use std::io;
 use thiserror::Error;
 
 use super::disk::{Files, SECTOR_BYTES, StableFile, is_full, read_if_present, replace};
+use super::identity::short_disk;
 use crate::paxos::ProposerRecord;
 use crate::role::Disk;
 
@@ -50,7 +51,10 @@ pub enum RoundsError {
         why: &'static str,
     },
     /// The file of another server.
-    #[error("the file {ROUNDS_FILE} belongs to the storage {found:016x} and this is {expected:016x}: it was copied")]
+    #[error(
+        "the file {ROUNDS_FILE} belongs to disk {} and this is disk {}: it was copied",
+        short_disk(*.found), short_disk(*.expected)
+    )]
     Foreign {
         /// The storage id in it.
         found: u64,

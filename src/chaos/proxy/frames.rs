@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_stream_comes_out_as_it_went_in_whatever_it_is_cut_into() {
-        let greeting = [&b"PXKV\x04\x00"[..], &frame(b"hello")].concat();
+        let greeting = [&b"PXKV\x05\x00"[..], &frame(b"hello")].concat();
         let stream = [greeting.clone(), frame(b"one"), frame(b""), frame(b"three")].concat();
         for step in 1..=stream.len() {
             let (mut splitter, mut pieces) = (Splitter::default(), Vec::new());

@@ -11,7 +11,8 @@ use crate::client::ClientOptions;
 use crate::cluster::Cluster;
 use crate::kv::Written;
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Reply, Request, answer, frame, turn_away,
+    Answer, CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Welcome, answer,
+    frame, turn_away,
 };
 use crate::paxos::Slot;
 use crate::role::Server;
@@ -168,7 +169,7 @@ fn serve(
             return None;
         }
     }
-    answer(&mut reader, 1, |_| Ok(())).ok()??;
+    answer(&mut reader, welcome).ok()??;
     loop {
         let ClientRequest { number, request, .. } = reader.read(None).ok()??;
         received.lock().unwrap().push((server, request.clone()));
@@ -203,4 +204,9 @@ fn serve(
             Act::Nothing => {}
         }
     }
+}
+
+/// The words of a server that lets in whoever comes.
+pub fn welcome(hello: &Hello) -> Answer {
+    Answer::Welcome(Welcome { history: 1, members: hello.members })
 }

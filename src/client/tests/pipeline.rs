@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::thread;
 
-use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and};
+use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, welcome};
 use crate::client::workload::Action;
 use crate::client::{Client, ClientError, ClientOptions, Done, Ticket, UNDER_WAY_MAX};
 use crate::cluster::Cluster;
 use crate::kv::{Op, SPAN, Written};
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Reply, Request, Unknown, WhyNotApplied, answer,
-    frame,
+    Answer, CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Reply, Request, Unknown, Welcome,
+    WhyNotApplied, answer, frame,
 };
 use crate::paxos::Slot;
+use crate::role::Servers;
 use crate::trace::{Context, Process, Trace};
 
 fn put(n: usize) -> Action {
@@ -48,18 +49,48 @@ struct Scripted {
 
 fn scripted(script: impl FnOnce(&mut FrameReader) + Send + 'static) -> Scripted {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let address = listener.local_addr().unwrap();
-    let text = format!("cluster = \"fake\"\n[[server]]\nid = 1\npeer = \"127.0.0.1:1\"\nclient = \"{address}\"\n");
-    std::fs::write(file.path(), text).unwrap();
+    let file = cluster_file(&listener);
     let thread = thread::spawn(move || {
         let mut reader = FrameReader::new(listener.accept().unwrap().0, CLIENT_FRAME_MAX_BYTES);
-        answer(&mut reader, 1, |_| Ok(())).unwrap().unwrap();
+        answer(&mut reader, welcome).unwrap().unwrap();
         script(&mut reader);
         // The client ends the connection.
         assert!(reader.read::<ClientRequest>(None).unwrap().is_none());
     });
     Scripted { cluster: Cluster::read(file.path()).unwrap(), _file: file, thread }
+}
+
+#[test]
+fn nothing_is_sent_to_a_server_that_says_that_its_cluster_has_other_servers() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let file = cluster_file(&listener);
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = FrameReader::new(stream.unwrap(), CLIENT_FRAME_MAX_BYTES);
+            let five = Answer::Welcome(Welcome { history: 1, members: Servers::first(5) });
+            answer(&mut reader, |_| five).unwrap().unwrap();
+            if let Ok(Some(request)) = reader.read::<ClientRequest>(None) {
+                tell.send(request).unwrap();
+            }
+        }
+    });
+    let options = ClientOptions { try_timeout: TRY, ..ClientOptions::new(Cluster::read(file.path()).unwrap(), "c1") };
+    let mut client = Client::connect(options).unwrap();
+    client.set_timeout(TRY);
+    let why = client.get(b"k").unwrap_err().to_string();
+    let expected = "its cluster has servers 1-5, and this client's cluster file lists 1. Nothing was sent";
+    assert!(why.contains(expected), "{why}");
+    assert!(told.try_recv().is_err(), "a request came");
+}
+
+/// The file of a cluster of this server alone.
+fn cluster_file(listener: &TcpListener) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let address = listener.local_addr().unwrap();
+    let text = format!("cluster = \"fake\"\n[[server]]\nid = 1\npeer = \"127.0.0.1:1\"\nclient = \"{address}\"\n");
+    std::fs::write(file.path(), text).unwrap();
+    file
 }
 
 fn hear(reader: &mut FrameReader) -> ClientRequest {

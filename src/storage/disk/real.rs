@@ -48,6 +48,15 @@ impl RealFiles {
     }
 }
 
+/// A step that changes a real disk. A test can stop its thread at any of them, as if the program had died there.
+pub fn step() -> io::Result<()> {
+    #[cfg(test)]
+    if !stopping::goes_on() {
+        return Err(io::Error::other("the program has died"));
+    }
+    Ok(())
+}
+
 impl Files for RealFiles {
     type File = RealFile;
 
@@ -72,6 +81,7 @@ impl Files for RealFiles {
     }
 
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<RealFile> {
+        step()?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.at(name))?;
         // Real zeros: blocks that are merely reserved cost every later sync a change of the file system's own tables.
         let zeros = vec![0; (ZEROS_BYTES as u64).min(bytes) as usize];
@@ -86,14 +96,17 @@ impl Files for RealFiles {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        step()?;
         fs::rename(self.at(from), self.at(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        step()?;
         fs::remove_file(self.at(name))
     }
 
     fn sync_folder(&self) -> io::Result<()> {
+        step()?;
         self.folder.sync_all()
     }
 }
@@ -113,10 +126,12 @@ fn read_what_can_be(path: &Path) -> io::Result<Vec<u8>> {
 
 impl StableFile for RealFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        step()?;
         self.0.write_all_at(bytes, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        step()?;
         // fdatasync: of what is known about a file it syncs the length, if that has changed, and no times.
         self.0.sync_data()
     }
@@ -130,6 +145,7 @@ impl StableFile for RealFile {
     }
 
     fn set_length(&self, bytes: u64) -> io::Result<()> {
+        step()?;
         let before = self.length()?;
         if bytes > before {
             // A hole would be a promise of room that nobody keeps. First the room, then the length: where there is only a
@@ -148,5 +164,30 @@ impl StableFile for RealFile {
 
     fn forget_cached(&self) -> io::Result<()> {
         Ok(fadvise(&self.0, 0, None, Advice::DontNeed)?)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod stopping {
+    use std::cell::Cell;
+
+    thread_local! {
+        static LEFT: Cell<u64> = const { Cell::new(u64::MAX) };
+    }
+
+    /// From now on this thread takes so many steps and no more.
+    pub(crate) fn after(steps: u64) {
+        LEFT.set(steps);
+    }
+
+    pub(super) fn goes_on() -> bool {
+        let left = LEFT.get();
+        LEFT.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    /// How many steps are left.
+    pub(crate) fn left() -> u64 {
+        LEFT.get()
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::paxos::SlotRange;
+use crate::storage::identity::short_disk;
 
 /// Which part of a segment is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +110,8 @@ pub enum OpenError {
     },
     /// The journal of another server.
     #[error(
-        "journal file {file} belongs to the storage {found:016x} and this is {expected:016x}: it was copied from another \
-         server's folder"
+        "journal file {file} belongs to disk {} and this is disk {}: it was copied from another server's folder",
+        short_disk(*.found), short_disk(*.expected)
     )]
     Foreign {
         /// The file.

@@ -1,0 +1,75 @@
+//! Who is not who it says it is: strangers that greet in a server's name, and a server that is started on the wrong folder.
+
+use super::marks::Mark;
+use super::world::{Death, World};
+use crate::role::{Server, Servers};
+use crate::storage::admission::Claim;
+use crate::storage::identity::Admitted;
+
+impl World {
+    /// A stranger greets a server in the name of another one. It was told nothing at that one's address.
+    pub(super) fn lie(&mut self, server: Server) {
+        let others: Vec<Server> = self.plan.cluster().without(Servers::only(server)).iter().collect();
+        let Some(name) = self.nature.one_of(&others) else { return };
+        // Some know more than they should: the storage id that they claim, or how often the other one was started.
+        let true_claim = self.server(name).claim();
+        let lie = Claim {
+            server: name,
+            storage: self.nature.random.next(),
+            life: self.nature.random.within(0..=u64::from(u32::MAX)) as u32,
+            boot: self.nature.random.next(),
+            takes_part: self.nature.chance(500),
+            knows: self.nature.chance(500).then(|| self.nature.random.next()),
+        };
+        let knows_storage = self.nature.chance(300);
+        let storage = true_claim.filter(|_| knows_storage).map_or(lie.storage, |claim| claim.storage);
+        let Some(process) = &mut self.server(server).process else { return };
+        let before = process.identity.known_peer(name);
+        let admitted = process.identity.admit(&Claim { storage, ..lie });
+        let is_as_before = process.identity.known_peer(name) == before;
+        self.nature.mark(Mark::LiarCalledBack);
+        self.nature.ghost.require(40, is_as_before && matches!(admitted, Ok(Admitted::CallBack)), || {
+            format!("{server} believes a stranger that it is {name}")
+        });
+    }
+
+    /// A server is started on an empty folder. Its own comes back later.
+    pub(super) fn misplace_folder(&mut self, server: Server) {
+        let has_begun = self.has_begun();
+        let others = self.misplaced.without(self.lost).without(Servers::only(server));
+        let is_spare = !self.lost.contains(server) && self.lost.len() + others.len() < self.plan.spare_servers();
+        // Before it takes part both folders are new, and each may come to be known to too few. The others must be enough.
+        let takes_part = self.server(server).takes_part();
+        let enough = usize::from(self.plan.servers) >= self.plan.quorums().witnesses() + 2;
+        if !is_spare || has_begun != takes_part || !(has_begun || enough) {
+            return;
+        }
+        self.nature.mark(Mark::FolderMisplaced);
+        self.kill(server, Death::Process);
+        self.lost.insert(server);
+        self.misplaced.insert(server);
+        let storage = self.nature.random.next();
+        let me = self.server(server);
+        me.own = Some((std::mem::take(&mut me.folder), me.storage));
+        (me.storage, me.is_stranger) = (storage, takes_part);
+        if takes_part {
+            self.nature.ghost.replaced(server);
+        }
+        self.nature.network.forget(server);
+    }
+
+    /// The server gets its own folder back, if it has another that does not take part.
+    pub(super) fn bring_folder_back(&mut self, server: Server) {
+        let me = self.server(server);
+        let is_settled = !me.is_stranger && me.takes_part();
+        let Some((folder, storage)) = me.own.take().filter(|_| !is_settled) else { return };
+        self.kill(server, Death::Process);
+        let me = self.server(server);
+        (me.folder, me.storage, me.is_stranger) = (folder, storage, false);
+        if me.takes_part() {
+            self.lost = self.lost.without(Servers::only(server));
+        }
+        self.nature.ghost.has_its_disk_back(server);
+        self.nature.network.forget(server);
+    }
+}

@@ -1,0 +1,206 @@
+//! From a backup to the data folders of a new cluster, in several steps that may be interrupted anywhere.
+//!
+//! ```text
+//! DIR/.restore/server-1 ...    made and synced, each marked as unfinished
+//! DIR/.restore/complete        written last: from here on all of them are whole
+//! DIR/server-1 ...             one by one, from there, by a rename
+//! DIR/.restore                 is gone: a server starts
+//! ```
+//!
+//! A server does not start on `DIR/server-1` while `DIR/.restore` is there: some of the folders may have their names by then,
+//! and the others would seem to be new and empty. Whoever copies a folder out of `.restore` finds it marked as unfinished.
+//! Run again, a restore goes on if `complete` was written, and begins anew if not.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::backup::Title;
+use super::checkpoint::{Checkpoint, Mark, PART_BYTES};
+use super::disk::{RealFiles, read_if_present, replace, step};
+use super::folder::{
+    COMPLETE_FILE, DataFolder, FolderError, RESTORE_FOLDER, folder_name, is_of_a_restore, lock, make_folder, sync_names,
+};
+use super::identity::IDENTITY_FILE;
+use crate::cluster::Cluster;
+use crate::kv::{Changes, Kv};
+use crate::paxos::{AcceptorRecord, StateMachine};
+use crate::role::{Disk, Server};
+
+/// What [`RESTORE_FOLDER`] is called once nothing in it is needed.
+const DONE_FOLDER: &str = ".restore.done";
+
+/// A restore: which state becomes which cluster, and where.
+pub struct Restore<'a> {
+    /// What the backup says of itself.
+    pub title: &'a Title,
+    /// The new cluster.
+    pub cluster: &'a Cluster,
+    /// Where its folders are made.
+    pub data: &'a Path,
+    /// The length of a file of the journal, in bytes.
+    pub segment_bytes: u64,
+}
+
+impl Restore<'_> {
+    /// Makes the folders with this state, or goes on where an earlier attempt was interrupted.
+    pub fn run(&self, mut state: Kv) -> Result<(), String> {
+        let making = self.data.join(RESTORE_FOLDER);
+        if making.exists() && !is_of_a_restore(&making) {
+            return Err(format!("{} holds other things: move it away", making.display()));
+        }
+        let done = self.data.join(DONE_FOLDER);
+        remove_tree(&done).map_err(failed("remove", &done))?;
+        if !making.exists() {
+            self.check_targets()?;
+        }
+        make_folder(&making).map_err(failed("make the folder", &making))?;
+        let _lock = lock(&making).map_err(|error| match error {
+            FolderError::InUse { .. } => format!("another restore is at work in {}", making.display()),
+            error => error.to_string(),
+        })?;
+        let files = RealFiles::open(&making).map_err(failed("open the folder", &making))?;
+        let what = self.describe(&state);
+        let complete = read_if_present(&files, COMPLETE_FILE).map_err(failed("read", &making))?;
+        match complete {
+            Some(of) if of == what.as_bytes() => {}
+            Some(of) => {
+                return Err(format!(
+                    "{} is of an earlier restore that did not finish: {}. Run that one again, or remove the folder and those \
+                     beside it",
+                    making.display(),
+                    String::from_utf8_lossy(&of).trim_end()
+                ));
+            }
+            None => {
+                self.check_targets()?;
+                self.make_all(&making, &mut state)?;
+                sync_tree(&making).map_err(failed("sync", &making))?;
+                replace(&files, COMPLETE_FILE, what.as_bytes()).map_err(failed("write to", &making))?;
+            }
+        }
+        for server in self.cluster.servers().iter() {
+            self.give_its_name(&making, server)?;
+        }
+        step().and_then(|()| fs::rename(&making, &done)).map_err(failed("rename", &making))?;
+        sync_names(self.data).map_err(failed("sync", self.data))?;
+        remove_tree(&done).map_err(failed("remove", &done))
+    }
+
+    /// What is restored as what: two restores differ here.
+    fn describe(&self, state: &Kv) -> String {
+        let (Title { cluster, slot, .. }, store) = (self.title, state.store().digest());
+        let (name, servers) = (&self.cluster.name, self.cluster.servers().numbers());
+        format!("cluster \"{name}\" with servers {servers}, from slot {slot} of cluster \"{cluster}\" ({store:016x})\n")
+    }
+
+    fn target(&self, server: Server) -> PathBuf {
+        self.data.join(folder_name(server))
+    }
+
+    /// Nothing may stand where the folders will: not even an empty one that cannot be replaced by a rename.
+    fn check_targets(&self) -> Result<(), String> {
+        let device = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev()).ok();
+        for server in self.cluster.servers().iter() {
+            let path = self.target(server);
+            let Ok(found) = fs::symlink_metadata(&path) else { continue };
+            let is_empty = found.is_dir() && fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+            if !is_empty {
+                return Err(format!("{} is not empty: name another folder, or move it away", path.display()));
+            }
+            if device(&path) != device(self.data) {
+                return Err(format!(
+                    "{} is a disk of its own, which a folder made elsewhere cannot become. Restore to another folder, and \
+                     copy its server-{} there",
+                    path.display(),
+                    server.0
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes all folders, whatever an earlier attempt has left.
+    fn make_all(&self, making: &Path, state: &mut Kv) -> Result<(), String> {
+        let changes = state.take_changes();
+        let mark = Mark { slot: self.title.slot, digest: state.digest() };
+        let mut folders = Vec::new();
+        for server in self.cluster.servers().iter() {
+            let path = making.join(folder_name(server));
+            remove_tree(&path).map_err(failed("remove", &path))?;
+            folders.push((server, self.make(&path, server, mark, &changes)?));
+        }
+        // They know each other from the start: no other folder will be taken for one of these.
+        for (server, folder) in &folders {
+            for (other, theirs) in folders.iter().filter(|(other, _)| other != server) {
+                folder.bind_peer(*other, theirs.storage_id()).map_err(|error| error.to_string())?;
+            }
+            folder.set_takes_part().map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn make(&self, path: &Path, server: Server, mark: Mark, changes: &Changes) -> Result<DataFolder, String> {
+        let folder =
+            DataFolder::make_unfinished(path, self.cluster.owner(server)).map_err(|error| error.to_string())?;
+        let failed = |error: &dyn std::fmt::Display| format!("data folder {}: {error}", path.display());
+        let files = folder.checkpoint_files().map_err(|error| failed(&error))?;
+        let opened = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default());
+        let (mut checkpoint, _) = opened.map_err(|error| failed(&error))?;
+        checkpoint.write(mark, changes).map_err(|error| failed(&error))?;
+        // Only now that the state is durable: the log begins behind it.
+        let (mut journal, _) = folder.open_journal(self.segment_bytes).map_err(|error| failed(&error))?;
+        journal.commit(&[AcceptorRecord::Truncated(mark.slot.next())]).map_err(|error| failed(&error))?;
+        folder.open_rounds().map_err(|error| failed(&error))?;
+        Ok(folder)
+    }
+
+    /// Moves a whole folder to its place, if an earlier attempt has not.
+    fn give_its_name(&self, making: &Path, server: Server) -> Result<(), String> {
+        let (from, to) = (making.join(folder_name(server)), self.target(server));
+        if !from.exists() {
+            let is_there = to.join(IDENTITY_FILE).exists();
+            let missing = || format!("{} is neither there nor in {}", to.display(), making.display());
+            return if is_there { Ok(()) } else { Err(missing()) };
+        }
+        DataFolder::finish(&from).map_err(|error| error.to_string())?;
+        step().and_then(|()| fs::rename(&from, &to)).map_err(failed("rename", &from))?;
+        sync_names(self.data).and_then(|()| sync_names(making)).map_err(failed("sync", self.data))
+    }
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> String + use<> {
+    let path = path.to_path_buf();
+    move |error| format!("cannot {doing} {}: {error}. Is there room, and may this user write there?", path.display())
+}
+
+/// Makes all files of a folder durable, and their names.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { sync_tree(&entry.path())? } else { File::open(entry.path())?.sync_all()? }
+    }
+    sync_names(path)
+}
+
+/// Removes a folder and all in it; fine if there is none.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        } else {
+            step().and_then(|()| fs::remove_file(entry.path()))?;
+        }
+    }
+    step().and_then(|()| fs::remove_dir(path))
+}
+
+#[cfg(test)]
+#[path = "restore_tests.rs"]
+mod tests;

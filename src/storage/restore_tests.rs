@@ -1,0 +1,153 @@
+//! A restore that dies at each of its steps, on a real disk.
+
+use std::collections::BTreeMap;
+
+use super::super::disk::stopping;
+use super::*;
+use crate::kv::{Command, Op};
+use crate::paxos::{Slot, Value};
+use crate::storage::FolderError;
+
+const SEGMENT_BYTES: u64 = 16 << 10;
+const SERVERS: u8 = 2;
+const KEYS: usize = 20;
+
+fn cluster(name: &str) -> Cluster {
+    let server = |id| format!("[[server]]\nid = {id}\npeer = \"127.0.0.1:{id}\"\nclient = \"127.0.0.1:1{id}\"\n");
+    let text = format!("cluster = \"{name}\"\n") + &(1..=SERVERS).map(server).collect::<String>();
+    Cluster::parse(Path::new("cluster.toml"), &text).unwrap()
+}
+
+/// A backup, as it is read.
+fn backup() -> (Title, Kv) {
+    let mut state = Kv::empty_like(&Kv::default());
+    state.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
+    for n in 1..=KEYS {
+        let op = Op::Put { key: format!("k{n}").into(), value: vec![n as u8; 20], if_version: None };
+        let (sequence, label) = (n as u64, String::new());
+        let write = Command::Write { session: 1, sequence, first_open: 1, label, op };
+        state.apply(Slot(1 + sequence), &Value::Command(write.to_paxos()));
+    }
+    state.end_session(1);
+    let slot = Slot(1 + KEYS as u64);
+    (Title { cluster: "old".to_string(), history: 7, slot, digest: state.digest() }, state)
+}
+
+fn restore(data: &Path, as_cluster: &str) -> Result<(), String> {
+    let (title, state) = backup();
+    let cluster = cluster(as_cluster);
+    Restore { title: &title, cluster: &cluster, data, segment_bytes: SEGMENT_BYTES }.run(state)
+}
+
+/// How many keys a server would start with, or why it does not start.
+fn start(data: &Path, server: Server) -> Result<usize, FolderError> {
+    let folder = DataFolder::open(&data.join(folder_name(server)), cluster("new").owner(server))?;
+    assert!(folder.takes_part(), "it is no newcomer");
+    let others = (1..=SERVERS).map(Server).filter(|other| *other != server);
+    assert!(others.into_iter().all(|other| folder.known_peer(other).is_some_and(|known| known.bound)));
+    let files = folder.checkpoint_files().unwrap();
+    let (_, state) = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
+    let (_, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
+    assert!(!recovered.records.is_empty(), "what was forgotten is not taken for nothing accepted");
+    Ok(state.store().len())
+}
+
+/// A folder on a disk in memory, if the system has one: there are many syncs, and no power is cut.
+fn fast_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// A restore that dies after so many steps; None if it did not need as many.
+fn killed_after(steps: u64) -> Option<(tempfile::TempDir, PathBuf)> {
+    let root = fast_folder();
+    let data = root.path().join("data");
+    stopping::after(steps);
+    let done = restore(&data, "new");
+    let has_died = stopping::left() == 0;
+    stopping::after(u64::MAX);
+    if !has_died {
+        done.unwrap();
+        return None;
+    }
+    Some((root, data))
+}
+
+/// The first restore that dies when all folders are whole, and none has its name yet.
+fn killed_when_complete() -> (tempfile::TempDir, PathBuf) {
+    let is_complete = |data: &Path| data.join(RESTORE_FOLDER).join(COMPLETE_FILE).exists();
+    let mut killed = (0..).map(|steps| killed_after(steps).expect("it dies somewhere after that"));
+    killed.find(|(_, data)| is_complete(data)).unwrap()
+}
+
+/// What a server does after a restore was killed.
+fn judge(data: &Path, server: Server, begun: bool) -> &'static str {
+    match start(data, server) {
+        Ok(keys) => {
+            assert!(!begun && keys == KEYS, "{server} starts with {keys} keys");
+            "all data"
+        }
+        Err(error @ FolderError::Unfinished { .. }) => {
+            assert!(begun && error.to_string().contains("Run the restore again"), "{error}");
+            "refused"
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn a_restore_that_dies_anywhere_leaves_no_folder_that_seems_new_and_goes_on_when_it_is_run_again() {
+    let mut seen = BTreeMap::new();
+    for steps in 0.. {
+        let Some((_root, data)) = killed_after(steps) else { break };
+        let begun = data.join(RESTORE_FOLDER).exists();
+        let has_moved = (1..=SERVERS).any(|n| data.join(folder_name(Server(n))).exists());
+        let is_judged = begun || has_moved;
+        for server in (1..=SERVERS).map(Server).filter(|_| is_judged) {
+            *seen.entry(judge(&data, server, begun)).or_insert(0) += 1;
+        }
+        match restore(&data, "new") {
+            Ok(()) => {}
+            // It had ended but for its last steps, which tidy up.
+            Err(error) => assert!(error.contains("is not empty") && !begun, "step {steps}: {error}"),
+        }
+        for server in (1..=SERVERS).map(Server) {
+            assert_eq!(judge(&data, server, false), "all data", "step {steps}");
+        }
+        assert!(!data.join(RESTORE_FOLDER).exists() && !data.join(DONE_FOLDER).exists());
+    }
+    assert!(seen["refused"] > 100 && seen.contains_key("all data"), "{seen:?}");
+}
+
+#[test]
+fn what_another_restore_has_left_is_not_taken_for_this_ones() {
+    let (_root, data) = killed_when_complete();
+    let error = restore(&data, "other").unwrap_err();
+    assert!(error.contains("of an earlier restore that did not finish: cluster \"new\" with servers 1-2"), "{error}");
+    restore(&data, "new").unwrap();
+}
+
+#[test]
+fn a_folder_that_is_copied_out_of_a_restore_is_refused() {
+    let (root, data) = killed_when_complete();
+    let elsewhere = root.path().join("elsewhere");
+    fs::rename(data.join(RESTORE_FOLDER).join("server-1"), &elsewhere).unwrap();
+    let error = DataFolder::open(&elsewhere, cluster("new").owner(Server(1))).unwrap_err().to_string();
+    assert!(error.contains("it is of a restore that did not finish"), "{error}");
+}
+
+#[test]
+fn a_restore_replaces_nothing_and_a_strangers_folder_stops_no_server() {
+    let root = tempfile::tempdir().unwrap();
+    let data = root.path().join("data");
+    fs::create_dir_all(data.join("server-2")).unwrap();
+    fs::write(data.join("server-2").join("photo.jpg"), "x").unwrap();
+    let error = restore(&data, "new").unwrap_err();
+    assert!(error.contains("server-2 is not empty"), "{error}");
+    assert!(!data.join("server-1").exists() && !data.join(RESTORE_FOLDER).exists());
+    // Some other program's folder of that name.
+    fs::remove_dir_all(data.join("server-2")).unwrap();
+    fs::create_dir(data.join(RESTORE_FOLDER)).unwrap();
+    fs::write(data.join(RESTORE_FOLDER).join("state.db"), "x").unwrap();
+    assert!(restore(&data, "new").unwrap_err().contains("holds other things"));
+    drop(DataFolder::open(&data.join("server-1"), cluster("new").owner(Server(1))).unwrap());
+}
