@@ -20,7 +20,7 @@ use super::judge::Failure;
 use super::plan::SERVERS;
 use super::stage::Stage;
 use super::tools::Tools;
-use crate::net::{frame, preamble};
+use crate::net::{Hello, Who, frame, greeting, preamble};
 use crate::random::Random;
 use crate::role::{Server, Servers};
 
@@ -454,7 +454,22 @@ impl<'a> Striker<'a> {
     }
 }
 
-/// Calls both doors of a server, and says nothing, noise, or half of what a friend would say.
+/// What somebody says who claims to be another server: nobody may remember a word of it.
+fn lie(stage: &Stage, to: Server, random: &mut Random) -> Hello {
+    let others = stage.direct.servers().without(Servers::only(to));
+    let name = random.within(0..=others.len() as u64 - 1) as usize;
+    let who = Who::Peer {
+        server: others.iter().nth(name).unwrap_or(to),
+        storage: random.next(),
+        life: u32::MAX - random.within(0..=1_000_000) as u32,
+        boot: random.next(),
+        takes_part: random.within(0..=1) == 0,
+        knows: (random.within(0..=1) == 0).then(|| random.next()),
+    };
+    Hello { cluster: stage.direct.name.clone(), to, members: stage.direct.servers(), who }
+}
+
+/// Calls both doors of a server, and says nothing, noise, half of what a friend would say, or a lie.
 fn strangers(stage: &Stage, server: Server, random: &mut Random) -> Vec<TcpStream> {
     let Some(member) = stage.direct.member(server) else { return Vec::new() };
     let mut streams = Vec::new();
@@ -462,11 +477,12 @@ fn strangers(stage: &Stage, server: Server, random: &mut Random) -> Vec<TcpStrea
         let address = if number % 2 == 0 { member.peer } else { member.client };
         let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(100)) else { continue };
         let noise: Vec<u8> = (0..random.within(0..=600)).map(|_| random.next() as u8).collect();
-        let said = match random.within(0..=3) {
+        let said = match random.within(0..=4) {
             0 => Vec::new(),
             1 => noise,
+            2 => greeting(&lie(stage, server, random)),
             // The right first words, and then a length that lies, or half a frame.
-            2 => [&preamble()[..], &u32::MAX.to_le_bytes(), &noise].concat(),
+            3 => [&preamble()[..], &u32::MAX.to_le_bytes(), &noise].concat(),
             _ => [&preamble()[..], &frame(&vec![0u8; 40])[..20]].concat(),
         };
         // Whoever is hung up on has said enough.

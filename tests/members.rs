@@ -1,0 +1,268 @@
+//! Real servers that do not belong together, and what each says: cluster files that differ, folders that go and come back,
+//! strangers in a server's name. And what belongs to nobody else: no storage id leaves the servers.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use paxos_kv::client::{Client, ClientOptions};
+use paxos_kv::cluster;
+use paxos_kv::net::{HandshakeError, Hello, Who, greet};
+use paxos_kv::paxos::Slot;
+use paxos_kv::role::{Server, Servers};
+use support::{Cluster, await_some};
+
+/// The cluster file of the first servers alone.
+fn file_of_first(cluster: &Cluster, count: usize) -> std::path::PathBuf {
+    let text = fs::read_to_string(cluster.file()).unwrap();
+    let servers: Vec<&str> = text.split("[[server]]").collect();
+    let file = cluster.folder.path().join(format!("first-{count}.toml"));
+    fs::write(&file, servers[..=count].join("[[server]]")).unwrap();
+    file
+}
+
+fn tool(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_paxos-server")).args(arguments).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}
+
+/// Waits until a server knows a peer's folder as the one that takes part.
+fn await_bound(cluster: &Cluster, at: u8, peer: u8) {
+    await_some("the peer's folder is bound", || {
+        let text = fs::read_to_string(cluster.data(at).join("identity.toml")).ok()?;
+        let (_, known) = text.split_once(&format!("[peers.s{peer}]\n"))?;
+        known.split('[').next()?.contains("bound = true").then_some(())
+    });
+}
+
+#[test]
+fn servers_of_a_cluster_do_not_start_as_members_of_a_smaller_one() {
+    let mut cluster = Cluster::start(5, &["--seed", "1"]);
+    cluster.client("c1", 1).put(b"k", b"old").unwrap();
+    cluster.kill(&[1, 2, 3, 4, 5]);
+    let three = file_of_first(&cluster, 3);
+    for id in [1, 2] {
+        cluster.run_with(id, &["--cluster", &three.to_string_lossy()]);
+        assert!(!cluster.await_end(id).success());
+        let why = cluster.errors_of(id);
+        assert!(why.contains("it is of cluster \"test\" with servers 1-5, and the cluster file lists 1-3"), "{why}");
+    }
+    // Other addresses are no other servers.
+    let text = fs::read_to_string(cluster.file()).unwrap();
+    let address = cluster.cluster.member(Server(5)).unwrap().client.to_string();
+    fs::write(cluster.file(), text.replace(&address, &support::free_address().to_string())).unwrap();
+    cluster.cluster = cluster::Cluster::read(&cluster.file()).unwrap();
+    (1..=5).for_each(|id| cluster.run(id));
+    cluster.await_all();
+    assert_eq!(cluster.client("c2", 5).get(b"k").unwrap().value.as_deref(), Some(&b"old"[..]));
+}
+
+#[test]
+fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
+    let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
+    let three = file_of_first(&cluster, 3);
+    // Empty folders: nothing tells them which file is the right one.
+    cluster.run_with(1, &["--cluster", &three.to_string_lossy()]);
+    (2..=5).for_each(|id| cluster.run(id));
+    await_some("each of the others refuses it", || {
+        let lines: Vec<String> = (2..=3).map(|id| cluster.lines_of(id)).collect();
+        let why = "server 1's file lists servers 1-3, server ";
+        lines.iter().all(|lines| lines.contains(why) && lines.contains("one of the two files is wrong")).then_some(())
+    });
+    cluster.client("c1", 2).put(b"k", b"v").unwrap();
+    assert!(cluster.status(1).is_none(), "nor does a client with the other file speak to it");
+    let small = cluster::Cluster::read(&three).unwrap();
+    let mut options = ClientOptions::new(small, "c2");
+    options.first_server = Some(Server(2));
+    let mut client = Client::connect(options).unwrap();
+    let why = client.status(Server(2)).unwrap_err().to_string();
+    assert!(
+        why.contains("the client's file lists servers 1-3, server 2's 1-5: one of the two files is wrong"),
+        "{why}"
+    );
+
+    // With the right file it joins: its folder has not taken part, and becomes one of five.
+    cluster.kill(&[1]);
+    cluster.run(1);
+    cluster.await_all();
+    cluster.await_agreement();
+}
+
+#[test]
+fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
+    let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
+    // Server 5 is started for the first time while server 3 has an empty folder.
+    (1..=4).for_each(|id| cluster.run(id));
+    cluster.client("c1", 1).put(b"k", b"v").unwrap();
+    await_bound(&cluster, 4, 3);
+    cluster.kill(&[3]);
+    let own = cluster.folder.path().join("own");
+    fs::rename(cluster.data(3), &own).unwrap();
+    [3, 5].into_iter().for_each(|id| cluster.run(id));
+    await_some("server 5 takes it for a new one", || {
+        let known = Servers::only(Server(5));
+        (cluster.status(3)?.newcomer?.known_to == known).then_some(())
+    });
+    await_some("server 4 does not", || {
+        cluster.lines_of(4).contains("server 3 comes with another data folder").then_some(())
+    });
+    cluster.kill(&[3]);
+    fs::remove_dir_all(cluster.data(3)).unwrap();
+    fs::rename(&own, cluster.data(3)).unwrap();
+    cluster.run(3);
+    cluster.await_all();
+    cluster.await_agreement();
+}
+
+#[test]
+fn what_a_stranger_says_in_a_servers_name_is_forgotten() {
+    let mut cluster = Cluster::start(3, &["--seed", "1"]);
+    let member = cluster.cluster.member(Server(1)).unwrap();
+    [2, 3].into_iter().for_each(|peer| await_bound(&cluster, 1, peer));
+    let before = fs::read(cluster.data(1).join("identity.toml")).unwrap();
+    for knows in [None, Some(7)] {
+        let who = Who::Peer { server: Server(2), storage: 9, life: u32::MAX, boot: 1, takes_part: true, knows };
+        let hello = Hello { cluster: "test".to_string(), to: Server(1), members: Servers::first(3), who };
+        let stream = TcpStream::connect(member.peer).unwrap();
+        let greeted = greet(&stream, &hello);
+        assert!(matches!(greeted, Err(HandshakeError::CallYouFirst)), "{greeted:?}");
+    }
+    assert_eq!(fs::read(cluster.data(1).join("identity.toml")).unwrap(), before);
+    cluster.kill(&[2]);
+    cluster.run(2);
+    cluster.await_all();
+    cluster.client("c1", 2).put(b"k", b"v").unwrap();
+}
+
+#[test]
+fn a_peer_that_has_lost_its_folder_comes_back_once_the_others_forget_it() {
+    let mut cluster = Cluster::start(3, &["--seed", "1"]);
+    cluster.client("c1", 1).put(b"k", b"v").unwrap();
+    let folder = |id| cluster.data(id).to_string_lossy().into_owned();
+    let (one, two, three) = (folder(1), folder(2), folder(3));
+    let running = tool(&["forget", &one, "--peer", "3"]);
+    assert!(!running.status.success() && said(&running).contains("is in use by another server"), "{}", said(&running));
+    cluster.kill(&[1, 2, 3]);
+    fs::remove_dir_all(&three).unwrap();
+    let itself = tool(&["forget", &one, "--peer", "1"]);
+    assert!(!itself.status.success() && said(&itself).contains("the folder of server 1 itself"), "{}", said(&itself));
+    let nowhere = tool(&["forget", &three, "--peer", "1"]);
+    assert!(!nowhere.status.success() && !Path::new(&three).exists(), "{}", said(&nowhere));
+    for folder in [&one, &two] {
+        let done = tool(&["forget", folder, "--peer", "3"]);
+        assert!(done.status.success(), "{}", said(&done));
+        assert!(said(&done).contains("has forgotten server 3's data folder"), "{}", said(&done));
+        assert!(said(&done).contains("safe only if the folder that it knew is lost for ever"), "{}", said(&done));
+        let again = tool(&["forget", folder, "--peer", "3"]);
+        assert!(!again.status.success() && said(&again).contains("there is nothing to forget"), "{}", said(&again));
+    }
+    (1..=3).for_each(|id| cluster.run(id));
+    cluster.await_all();
+    assert_eq!(cluster.client("c2", 3).get(b"k").unwrap().value.as_deref(), Some(&b"v"[..]));
+    cluster.await_agreement();
+}
+
+#[test]
+fn a_server_does_not_start_beside_a_restore_that_did_not_finish() {
+    let mut cluster = Cluster::prepare(1, &["--seed", "1"]);
+    fs::create_dir_all(cluster.folder.path().join("data").join(".restore").join("server-1")).unwrap();
+    cluster.run(1);
+    assert!(!cluster.await_end(1).success());
+    let why = cluster.errors_of(1);
+    assert!(why.contains("is of a restore that did not finish") && why.contains("Run the restore again"), "{why}");
+    assert!(!cluster.data(1).exists());
+}
+
+/// What a page of the server's says.
+fn page(address: SocketAddr, path: &str) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let (mut bytes, mut block, until) = (Vec::new(), [0; 4_096], Instant::now() + Duration::from_secs(2));
+    // Some pages never end.
+    while Instant::now() < until {
+        match stream.read(&mut block) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => bytes.extend_from_slice(&block[..count]),
+        }
+    }
+    assert!(bytes.starts_with(b"HTTP/1.1 200"), "{path}: {}", String::from_utf8_lossy(&bytes));
+    bytes
+}
+
+/// Whether the bytes hold the number in any form.
+fn holds(bytes: &[u8], number: u64) -> bool {
+    let forms = [
+        format!("{number:x}").into_bytes(),
+        format!("{number:X}").into_bytes(),
+        number.to_string().into_bytes(),
+        number.to_le_bytes().to_vec(),
+        number.to_be_bytes().to_vec(),
+    ];
+    forms.iter().any(|form| bytes.windows(form.len()).any(|window| window == form))
+}
+
+#[test]
+fn no_storage_id_leaves_the_servers() {
+    let mut cluster = Cluster::prepare(3, &["--seed", "1", "--checkpoint-slots", "5"]);
+    fs::write(cluster.file(), support::watched_cluster_file(3)).unwrap();
+    cluster.cluster = cluster::Cluster::read(&cluster.file()).unwrap();
+    (1..=3).for_each(|id| cluster.run(id));
+    cluster.await_all();
+    let mut client = cluster.client_with_lines("c1", 1);
+    for n in 0..30 {
+        client.put(format!("k{n}").as_bytes(), b"v").unwrap();
+    }
+    // A refusal, too: a server with another folder than the one that is known.
+    [1, 2].into_iter().for_each(|at| await_bound(&cluster, at, 3));
+    cluster.kill(&[3]);
+    let own = cluster.folder.path().join("own");
+    fs::rename(cluster.data(3), &own).unwrap();
+    cluster.run(3);
+    await_some("it is refused", || cluster.lines_of(3).contains("Bring the old data folder back").then_some(()));
+
+    let mut ids = Vec::new();
+    for folder in [cluster.data(1), cluster.data(2), cluster.data(3), own] {
+        let text = fs::read_to_string(folder.join("identity.toml")).unwrap();
+        let id = text.lines().find_map(|line| line.strip_prefix("storage = \"")?.strip_suffix('"')).unwrap();
+        ids.push(u64::from_str_radix(id, 16).unwrap());
+    }
+    assert!(holds(&fs::read(cluster.data(1).join("identity.toml")).unwrap(), ids[0]), "it would be found");
+
+    let mut told: Vec<(String, Vec<u8>)> = Vec::new();
+    for id in 1..=3 {
+        let address = cluster.cluster.member(Server(id)).unwrap().http.unwrap();
+        for path in ["/", "/status", "/metrics", "/events", "/feed"] {
+            told.push((format!("{path} of {id}"), page(address, path)));
+        }
+    }
+    let backup = cluster.folder.path().join("store.backup");
+    let done = cluster.client_tool(&["backup", &backup.to_string_lossy()]);
+    assert!(done.status.success(), "{}", said(&done));
+    let shown = cluster.client_tool(&["status", "-o", "json"]);
+    told.push(("status".to_string(), [shown.stdout, shown.stderr].concat()));
+    let part = client.state_part(None, Slot(1)).unwrap().unwrap();
+    told.push(("a part of the state".to_string(), part.part.bytes.to_vec()));
+    let inspected = tool(&["inspect", &cluster.data(1).to_string_lossy()]);
+    told.push(("inspect".to_string(), inspected.stdout));
+    for entry in fs::read_dir(cluster.folder.path()).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file())
+    {
+        told.push((entry.file_name().to_string_lossy().into_owned(), fs::read(entry.path()).unwrap()));
+    }
+    assert!(told.iter().any(|(name, _)| name == "server-1.log") && told.iter().any(|(name, _)| name == "store.backup"));
+    for (name, bytes) in &told {
+        assert!(!bytes.is_empty() || name.ends_with(".err"), "{name} is empty");
+        let leaked = ids.iter().find(|id| holds(bytes, **id));
+        assert_eq!(leaked, None, "{name} holds a storage id");
+    }
+}
