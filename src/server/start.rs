@@ -38,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// A server that cannot start for want of room tries again after so long.
 const ROOM_RETRY: Duration = Duration::from_secs(1);
 /// An address that is taken may become free within so long.
-const BIND_PATIENCE: Duration = Duration::from_secs(3);
+const BIND_PATIENCE: Duration = Duration::from_secs(2);
 /// Who waits looks so often whether it was told to stop.
 const SIGNAL_LOOK: Duration = Duration::from_millis(50);
 

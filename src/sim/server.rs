@@ -176,6 +176,7 @@ impl SimServer {
     pub fn begin_anew(&mut self, storage: u64) {
         (self.folder, self.storage) = (Folder::default(), storage);
         (self.is_checkpoint_harmed, self.harmed_in, self.is_stranger) = (false, None, false);
+        (self.takes_part_with, self.own) = (None, None);
     }
 
     /// Whose its folder is.

@@ -319,7 +319,8 @@ impl World {
             // A slow processor is over, too: proposers that duel get on when a ballot takes no longer than their pauses.
             let slowest = (*self.plan.processor.end()).min(MS);
             (server.processor, server.sync) = (*self.plan.processor.start()..=slowest, self.plan.sync.clone());
-            for files in server.folder.all() {
+            let elsewhere = server.own.iter().flat_map(|(folder, _)| folder.all());
+            for files in server.folder.all().chain(elsewhere) {
                 files.set_capacity(None);
                 // A failure that was planned and has not struck is put off for ever.
                 files.fail(u64::MAX / 2, Failure::Stop);
@@ -523,7 +524,7 @@ impl World {
             self.stop(server, Death::Process);
         }
         self.nature.begin_anew(&self.plan);
-        (self.lost, self.has_begun) = (Servers::NONE, false);
+        (self.lost, self.misplaced, self.has_begun) = (Servers::NONE, Servers::NONE, false);
         for server in self.plan.cluster().iter() {
             let storage = self.nature.random.next();
             self.server(server).begin_anew(storage);
