@@ -166,7 +166,6 @@ impl Command {
                 labelled
                     && *session > 0
                     && *first_open > 0
-                    && *sequence <= SEQUENCE_MAX
                     && first_open <= sequence
                     && *sequence <= SEQUENCE_MAX
                     && sequence - first_open < SPAN
