@@ -31,7 +31,7 @@ impl ServerStatus {
             "server": self.server.0, "version": self.version, "protocol": self.protocol, "restart": self.restart,
             "life": self.life, "pid": self.pid, "roles": roles, "promised": self.promised.to_string(),
             "accepted": self.accepted, "chosen": self.known.0, "applied": self.applied.0,
-            "digest": format!("{:016x}", self.digest), "keys": self.keys, "sessions": self.sessions,
+            "digest": format!("{:016x}", self.digest), "history": format!("{:016x}", self.history), "keys": self.keys, "sessions": self.sessions,
             "dropped": self.dropped, "disk_full": self.disk_full,
             "linked": numbers(self.linked), "hears": numbers(self.hears), "refusals": refusals, "leader": leader,
             "in_doubt": self.in_doubt, "doubts": doubts,

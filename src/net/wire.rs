@@ -279,6 +279,8 @@ pub struct ServerStatus {
     pub applied: Slot,
     /// The digest of the state after that slot.
     pub digest: u64,
+    /// Which history the state is of; 0 if nobody can tell yet.
+    pub history: u64,
     /// Keys, tombstones included.
     pub keys: u64,
     /// Sessions.
@@ -351,6 +353,7 @@ impl ServerStatus {
             known: Slot(0),
             applied: Slot(0),
             digest: 0,
+            history: 0,
             keys: 0,
             sessions: 0,
             dropped: 0,

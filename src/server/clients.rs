@@ -303,6 +303,7 @@ impl FrontDesk {
             known: shown.known,
             applied: shown.applied,
             digest: shown.digest,
+            history: shown.history,
             keys: shown.keys,
             sessions: shown.sessions,
             dropped: house.dropped(),

@@ -31,7 +31,9 @@ use crate::random::Random;
 use crate::role::Server;
 use crate::storage::identity::short_disk;
 use crate::storage::{DataFolder, FolderError};
-use crate::trace::{Context, Digest, DiskName, Event, MaybeBallot, Process, RestartMode, RoleTag, Text, Trace};
+use crate::trace::{
+    Context, Digest, DiskName, Event, HistoryName, MaybeBallot, Process, RestartMode, RoleTag, Text, Trace,
+};
 
 /// How long the last lines may take to reach the terminal.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -265,7 +267,7 @@ fn tell_boot(house: &House, cluster: &Cluster, folder: &DataFolder, seed: u64) {
         // One that waits for room on its disk has not read it yet.
         promised: knows.then(|| MaybeBallot((shown.promised.round > 0).then_some(shown.promised))),
         accepted: knows.then_some(shown.accepted),
-        history: None,
+        history: house.learner.is_open().then(|| HistoryName::of(shown.history)),
         disk: DiskName::new(&short_disk(folder.storage_id())),
     };
     let why = (restart == RestartMode::Lost).then(|| {

@@ -32,7 +32,7 @@ use crate::storage::admission::Claim;
 use crate::storage::disk::MemoryFiles;
 use crate::storage::identity::{Identity, Owner, short_disk};
 use crate::trace::{
-    Context, Digest, DiskName, Draft, Event as LineEvent, MaybeBallot, RestartMode, RoleTag, Text, Trace,
+    Context, Digest, DiskName, Draft, Event as LineEvent, HistoryName, MaybeBallot, RestartMode, RoleTag, Text, Trace,
 };
 use crate::two_phase_commit::{self, Coordinator, Participant};
 
@@ -569,7 +569,7 @@ impl SimServer {
                 digest: self.applied().map(|(_, digest)| Digest(digest)),
                 promised: Some(MaybeBallot(promised)),
                 accepted: acceptor.map(|role| role.accepted().len() as u64),
-                history: None,
+                history: process.learner.as_ref().map(|learner| HistoryName::of(learner.role.machine().history())),
                 disk: DiskName::new(&short_disk(process.identity.storage_id())),
             },
         );

@@ -240,6 +240,13 @@ impl DiskName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryName(pub Option<u32>);
 
+impl HistoryName {
+    /// The short name of a history; 0 is none.
+    pub fn of(history: u64) -> HistoryName {
+        HistoryName((history != 0).then_some((history >> 32) as u32))
+    }
+}
+
 impl Word for HistoryName {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {

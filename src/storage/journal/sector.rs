@@ -25,7 +25,7 @@ use crate::role::Server;
 use crate::storage::disk::SECTOR_BYTES;
 
 /// The version of this layout.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 /// Payload bytes of one sector.
 pub(super) const PAYLOAD_BYTES: usize = SECTOR_BYTES - PAYLOAD_AT;
 /// Groups begin in this sector of a segment.
