@@ -136,22 +136,30 @@ impl Run {
     }
 
     /// Puts lines of one process, or of one server, in the order in which they were written. Files are read in that order. If
-    /// their parts are scattered over several files, the numbers tell it; and if numbers come twice, or do not go with the
-    /// times, which only grow while a process lives, the times do.
+    /// their parts are scattered over several files, the numbers tell it, as long as they go with the times, which only grow
+    /// while a process lives. If numbers come twice, there was more than one process of that name: then it is the order, of
+    /// the files or of the times, in which they begin again less often.
     pub(super) fn put_in_order<K: Ord>(&self, lines: &mut [usize], number: impl Fn(&Line) -> K) {
         let number = |at: &usize| number(self.line(*at));
-        let is_in_order = |lines: &[usize]| lines.is_sorted_by(|a, b| number(a) < number(b));
-        if is_in_order(lines) {
+        let beginnings = |lines: &[usize]| lines.windows(2).filter(|pair| number(&pair[0]) >= number(&pair[1])).count();
+        let in_files = beginnings(lines);
+        if in_files == 0 {
             return;
         }
-        lines.sort_by_key(number);
         let goes_with_time = |pair: &[usize]| {
             let [a, b] = [self.line(pair[0]), self.line(pair[1])];
             a.id.process != b.id.process || a.time <= b.time
         };
-        if !is_in_order(lines) || !lines.windows(2).all(goes_with_time) {
-            lines.sort_by_key(|at| self.line(*at).time);
+        let mut sorted = lines.to_vec();
+        sorted.sort_by_key(number);
+        if beginnings(&sorted) > 0 || !sorted.windows(2).all(goes_with_time) {
+            sorted.copy_from_slice(lines);
+            sorted.sort_by_key(|at| self.line(*at).time);
+            if in_files <= beginnings(&sorted) {
+                return;
+            }
         }
+        lines.copy_from_slice(&sorted);
     }
 
     /// The indices of each server's lines, life after life.
