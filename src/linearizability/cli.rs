@@ -10,7 +10,7 @@ use clap::Args;
 use super::history::{Format, History};
 use super::verdict::{Place, Unknown, Verdict, Witness};
 use crate::duration::parse_duration;
-use crate::trace::parse::Run;
+use crate::trace::parse::{Run, RunError, log_files};
 
 /// Exit codes, beside 1 for a failure and 2 for wrong usage.
 pub mod exit {
@@ -43,7 +43,7 @@ Examples:
 
 Exit codes: 0 all are linearizable, 1 a file cannot be read, 2 usage, 6 one is not decided, 7 one is not linearizable.")]
 pub struct CheckArgs {
-    /// Files, or folders of which every *.log file is meant
+    /// Files, or folders of which every *.log file is meant, and the older *.log.1, *.log.2, ...
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// How long a history may be searched
@@ -123,7 +123,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
 }
 
-/// The files themselves; of a folder every `*.log`.
+/// The files themselves; of a folder every log file.
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     let mut files = Vec::new();
     for path in paths {
@@ -131,25 +131,13 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
             files.push(path.clone());
             continue;
         }
-        let mut logs = logs_in(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let logs = log_files(path).map_err(|error| error.to_string())?;
         if logs.is_empty() {
-            return Err(format!("{} holds no *.log file: give the folder of a run, as in runs/latest", path.display()));
+            return Err(RunError::Empty(path.clone()).to_string());
         }
-        logs.sort();
         files.extend(logs);
     }
     Ok(files)
-}
-
-fn logs_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut logs = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_file() && path.extension().is_some_and(|extension| extension == "log") {
-            logs.push(path);
-        }
-    }
-    Ok(logs)
 }
 
 fn explain(text: &mut String, source: &Source, verdict: &Verdict, took: Duration) {

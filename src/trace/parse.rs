@@ -1,10 +1,13 @@
 //! Reads the lines of a run back, also while its processes still write.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::line::{Line, LineError, LineId, Process};
 use crate::role::Server;
@@ -58,10 +61,12 @@ pub struct Run {
     pub lines: Vec<Entry>,
     /// Files whose last line was torn: it is ignored.
     pub torn: Vec<String>,
+    /// Hashes of the lines: a file and its copy hold the same ones, and each counts once.
+    seen: HashSet<u128>,
 }
 
 impl Run {
-    /// Reads every `*.log` file of a folder.
+    /// Reads every `*.log` file of a folder, and before it the older ones that made way for it (`*.log.1`, `*.log.2`, ...).
     pub fn read(folder: &Path) -> Result<Run, RunError> {
         let files = log_files(folder)?;
         if files.is_empty() {
@@ -92,6 +97,9 @@ impl Run {
                 self.torn.push(name.to_owned());
                 break;
             };
+            if !self.seen.insert(xxh3_128(text)) {
+                continue;
+            }
             let text = String::from_utf8_lossy(text);
             let line = text.parse().map_err(|cause| RunError::Malformed {
                 file: name.to_owned(),
@@ -109,13 +117,49 @@ impl Run {
         &self.lines[at].line
     }
 
+    /// Only these lines, in this order.
+    pub fn only(&self, lines: &[usize]) -> Run {
+        let lines = lines.iter().map(|at| self.lines[*at].clone()).collect();
+        Run { lines, torn: self.torn.clone(), seen: HashSet::new() }
+    }
+
     /// The indices of each process's lines, in the order in which they were written.
     pub fn by_process(&self) -> BTreeMap<&Process, Vec<usize>> {
         let mut by_process: BTreeMap<&Process, Vec<usize>> = BTreeMap::new();
         for (at, entry) in self.lines.iter().enumerate() {
             by_process.entry(&entry.line.id.process).or_default().push(at);
         }
+        for lines in by_process.values_mut() {
+            self.put_in_order(lines, |line| line.id.n);
+        }
         by_process
+    }
+
+    /// Puts lines of one process, or of one server, in the order in which they were written. Files are read in that order. If
+    /// their parts are scattered over several files, the numbers tell it, as long as they go with the times, which only grow
+    /// while a process lives. If numbers come twice, there was more than one process of that name: then it is the order, of
+    /// the files or of the times, in which they begin again less often.
+    pub(super) fn put_in_order<K: Ord>(&self, lines: &mut [usize], number: impl Fn(&Line) -> K) {
+        let number = |at: &usize| number(self.line(*at));
+        let beginnings = |lines: &[usize]| lines.windows(2).filter(|pair| number(&pair[0]) >= number(&pair[1])).count();
+        let in_files = beginnings(lines);
+        if in_files == 0 {
+            return;
+        }
+        let goes_with_time = |pair: &[usize]| {
+            let [a, b] = [self.line(pair[0]), self.line(pair[1])];
+            a.id.process != b.id.process || a.time <= b.time
+        };
+        let mut sorted = lines.to_vec();
+        sorted.sort_by_key(number);
+        if beginnings(&sorted) > 0 || !sorted.windows(2).all(goes_with_time) {
+            sorted.copy_from_slice(lines);
+            sorted.sort_by_key(|at| self.line(*at).time);
+            if in_files <= beginnings(&sorted) {
+                return;
+            }
+        }
+        lines.copy_from_slice(&sorted);
     }
 
     /// The indices of each server's lines, life after life.
@@ -136,16 +180,29 @@ impl Run {
     }
 }
 
-fn log_files(folder: &Path) -> Result<Vec<PathBuf>, RunError> {
+/// The log files of a folder by name, each behind the older ones that made way for it: of `server-1.log.2`,
+/// `server-1.log.1` and `server-1.log` the first holds the oldest lines.
+pub fn log_files(folder: &Path) -> Result<Vec<PathBuf>, RunError> {
     let mut files = Vec::new();
     for file in fs::read_dir(folder).map_err(unreadable(folder))? {
         let path = file.map_err(unreadable(folder))?.path();
-        if path.extension().is_some_and(|extension| extension == "log") && path.is_file() {
-            files.push(path);
+        if let Some(place) = place_of(&path).filter(|_| path.is_file()) {
+            files.push((place, path));
         }
     }
     files.sort();
-    Ok(files)
+    Ok(files.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Where a log file stands among those of its folder; None if it is none.
+fn place_of(path: &Path) -> Option<(PathBuf, Reverse<u64>)> {
+    let extension = path.extension()?.to_str()?;
+    if extension == "log" {
+        return Some((path.to_owned(), Reverse(0)));
+    }
+    let number = extension.parse().ok().filter(|number| *number > 0)?;
+    let newest = path.with_extension("");
+    (newest.extension()? == "log").then_some((newest, Reverse(number)))
 }
 
 fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> RunError {
@@ -174,6 +231,33 @@ mod tests {
         fs::write(&path, format!("{ONE}what is this\n{TWO}")).unwrap();
         let error = Run::read(folder.path()).unwrap_err().to_string();
         assert!(error.starts_with("server-3.log:2: ") && error.ends_with("what is this"), "{error}");
+    }
+
+    /// The n-th line of server 3.
+    fn line(n: u64) -> String {
+        format!("2026-08-21T14:03:07.{n:06}Z WARN  s3.{n:<4} acceptor DROP     msg=ACCEPT cause=crashed\n")
+    }
+
+    #[test]
+    fn files_that_made_way_are_read_before_the_one_that_took_their_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [("server-3.log", 12), ("server-3.log.1", 11), ("server-3.log.2", 10), ("server-3.log.10", 1)];
+        let others = [("server-3.log.0", 97), ("server-3.log.gz", 98), ("server-3.txt.1", 99)];
+        for (name, n) in files.into_iter().chain(others) {
+            fs::write(folder.path().join(name), line(n)).unwrap();
+        }
+        let run = Run::read(folder.path()).unwrap();
+        assert_eq!(run.lines.iter().map(|entry| entry.line.id.n).collect::<Vec<_>>(), [1, 10, 11, 12]);
+    }
+
+    #[test]
+    fn a_line_in_two_files_counts_once_and_scattered_lines_are_put_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("server-3.log"), [1, 2, 5].map(line).concat()).unwrap();
+        fs::write(folder.path().join("server-3-copy.log"), [2, 3, 4].map(line).concat()).unwrap();
+        let run = Run::read(folder.path()).unwrap();
+        let own = run.by_process().into_values().next().unwrap();
+        assert_eq!(own.iter().map(|at| run.line(*at).id.n).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     }
 
     #[test]
