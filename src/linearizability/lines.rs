@@ -12,27 +12,52 @@ use super::values::Values;
 use super::verdict::{Part, Place, Unknown, Verdict, check};
 use super::versioned::{Call, Outcome, Start, Versioned};
 use crate::role::Server;
+use crate::trace::audit;
 use crate::trace::clocks::first_set_back;
+use crate::trace::histories::Histories;
 use crate::trace::parse::Run;
 use crate::trace::{Event, Line, Op, Process, Status, Text};
 
-/// Checks the history in these lines, each process's in the order in which it wrote them. Places in the verdict are
-/// indices of the lines. The check gives up at the deadline.
+/// Checks the history in these lines, each process's in the order in which it wrote them; the lines of all clients are among
+/// them. Places in the verdict are indices of the lines. The check gives up at the deadline.
 pub fn check_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, deadline: Instant) -> Verdict {
-    decide(&lines.into_iter().map(|line| (line, false)).collect::<Vec<_>>(), deadline)
+    decide(&lines.into_iter().map(|line| (line, false)).collect::<Vec<_>>(), deadline, || true)
 }
 
 /// Checks the history of a run, also while its processes still write. Places in the verdict are indices of its lines.
+/// Lines of several histories are checked history by history, until one is not linearizable.
 pub fn check_run(run: &Run, deadline: Instant) -> Verdict {
-    decide(&run.lines.iter().map(|entry| (&entry.line, entry.late)).collect::<Vec<_>>(), deadline)
+    let parts = match Histories::of(run) {
+        Histories::One => return check_history(run, deadline),
+        Histories::Several(parts) => parts,
+        Histories::Mixed(says, _) => return Verdict::Unknown(Unknown::Incomplete(says)),
+    };
+    let mut all = Verdict::Linearizable { operations: 0, keys: 0 };
+    for part in &parts {
+        all = match (all, check_history(&part.run, deadline)) {
+            (_, Verdict::Violation(witness)) => return Verdict::Violation(Box::new(witness.moved(&part.at))),
+            (Verdict::Linearizable { operations, keys }, Verdict::Linearizable { operations: more, keys: others }) => {
+                Verdict::Linearizable { operations: operations + more, keys: keys + others }
+            }
+            (Verdict::Linearizable { .. }, undecided) => undecided,
+            (undecided, _) => undecided,
+        };
+    }
+    all
 }
 
-fn decide(lines: &[(&Line, bool)], deadline: Instant) -> Verdict {
+fn check_history(run: &Run, deadline: Instant) -> Verdict {
+    let lines: Vec<_> = run.lines.iter().map(|entry| (&entry.line, entry.late)).collect();
+    decide(&lines, deadline, || audit::shows_all_requests(run))
+}
+
+/// The verdict; `is_closed` tells whether everybody who may have written has lines here, or is named in them.
+fn decide(lines: &[(&Line, bool)], deadline: Instant, is_closed: impl FnOnce() -> bool) -> Verdict {
     let reader = match read(lines) {
         Ok(reader) => reader,
         Err(incomplete) => return Verdict::Unknown(incomplete),
     };
-    let verdict = check(reader.parts(reader.start()), deadline);
+    let verdict = check(reader.parts(reader.start(), false), deadline);
     if !matches!(verdict, Verdict::Violation(_)) {
         return verdict;
     }
@@ -40,13 +65,25 @@ fn decide(lines: &[(&Line, bool)], deadline: Instant) -> Verdict {
         return Verdict::Unknown(set_back(line));
     }
     // Without a word of the servers the store may have held anything when the clients came.
-    let explained = |start| matches!(check(reader.parts(start), deadline), Verdict::Linearizable { .. });
-    if reader.first_lives.is_empty() && explained(Start::Anything) {
+    let starts_anyhow = reader.first_lives.is_empty();
+    let start = if starts_anyhow { Start::Anything } else { reader.start() };
+    if starts_anyhow && matches!(check(reader.parts(start, false), deadline), Verdict::Linearizable { .. }) {
         let sentence = "no line says that the store was empty at first, and if it was not all is well: give the lines of the \
                         servers, too";
         return Verdict::Unknown(Unknown::Incomplete(sentence.to_string()));
     }
-    verdict
+    if is_closed() {
+        return verdict;
+    }
+    match check(reader.parts(start, true), deadline) {
+        Verdict::Violation(_) => verdict,
+        Verdict::Linearizable { .. } => {
+            let sentence = "if somebody else wrote to the same keys all is well, and these lines do not show all requests: give \
+                            the lines of all clients, or all lines of the servers (started with --steps on)";
+            Verdict::Unknown(Unknown::Incomplete(sentence.to_string()))
+        }
+        undecided @ Verdict::Unknown(_) => undecided,
+    }
 }
 
 /// No order can be told from times like these.
@@ -182,7 +219,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The history, key by key.
-    fn parts(&self, start: Start) -> Vec<Part<Versioned>> {
+    fn parts(&self, start: Start, strangers: bool) -> Vec<Part<Versioned>> {
         let foreign = self.served.iter().filter(|(id, _)| !self.ours.contains(id)).map(|(_, told)| told);
         // Their client's clock is not known, and that of the server is another one: they may have begun at any time.
         let foreign = foreign.map(|told| Told { called: (told.called.0, 0), ..*told });
@@ -193,7 +230,7 @@ impl<'a> Reader<'a> {
                 by_key.entry(told.key).or_default().push(told);
             }
         }
-        by_key.into_iter().map(|(key, told)| part(key, start, &told)).collect()
+        by_key.into_iter().map(|(key, told)| part(key, start, strangers, &told)).collect()
     }
 }
 
@@ -238,7 +275,7 @@ fn moment(line: &Line) -> u64 {
     u64::try_from(line.time.as_microsecond()).unwrap_or(0)
 }
 
-fn part(key: &Text, start: Start, all: &[Told]) -> Part<Versioned> {
+fn part(key: &Text, start: Start, strangers: bool, all: &[Told]) -> Part<Versioned> {
     let read = all.iter().filter_map(|told| match told.end {
         End::Returned { answer: Answer::Holds(value, _), .. } => value,
         _ => None,
@@ -259,7 +296,7 @@ fn part(key: &Text, start: Start, all: &[Told]) -> Part<Versioned> {
         operations.push(Operation { call, called: told.called.1, returned });
         places.push(Place { call: told.called.0, end });
     }
-    Part { key: format!("key {key}"), model: Versioned { start, values }, operations, places }
+    Part { key: format!("key {key}"), model: Versioned { start, values, strangers }, operations, places }
 }
 
 fn outcome(answer: Answer, values: &Values<Text>) -> Outcome {

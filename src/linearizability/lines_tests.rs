@@ -353,6 +353,42 @@ fn a_run_that_goes_on_is_judged_by_what_was_there_at_the_first_look() {
     assert!(matches!(check_run(&run, Instant::now()), Verdict::Violation(_)));
 }
 
+/// The verdict on a run whose lines are these.
+fn judged(log: &Log) -> Verdict {
+    let mut run = Run::default();
+    let text: String = log.lines.iter().map(|line| format!("{line}\n")).collect();
+    run.add("all.log", text.as_bytes(), u64::MAX).unwrap();
+    check_run(&run, Instant::now() + Duration::from_secs(60))
+}
+
+#[test]
+fn who_may_have_written_unseen_explains_what_is_read_but_no_version_of_two_values() {
+    let read = |answer: &str, steps: &str| {
+        let mut log = Log::default();
+        let boot = "BOOT version=0.1.0 cluster=s1";
+        log.say(0, "s1", &format!("{boot} steps={steps} life=1 applied=0 promised=none accepted=0"));
+        log.say(1, "s1", "STOP cause=SIGTERM");
+        log.boot("c1");
+        log.say(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1");
+        log.say(20, "c1", "RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
+        log.say(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
+        log.say(40, "c1", &format!("RESPONSE req=c1-2 status=OK slot=6 {answer} took=0.010ms server=s1"));
+        judged(&log)
+    };
+    let unseen = read("version=2 value=w", "off");
+    assert!(
+        matches!(&unseen, Verdict::Unknown(Unknown::Incomplete(why)) if why.contains("somebody else wrote")),
+        "{unseen:?}"
+    );
+    assert!(
+        matches!(read("version=2 value=w", "on"), Verdict::Violation(_)),
+        "the server shows who asked, and nobody did"
+    );
+    for broken in ["version=1 value=w", "version=0 value=v"] {
+        assert!(matches!(read(broken, "off"), Verdict::Violation(_)), "{broken}");
+    }
+}
+
 #[test]
 fn clocks_that_were_set_back_prove_nothing() {
     let text = |second: u32, id: &str, rest: &str| format!("2026-08-21T14:03:{second:02}.000000Z INFO  {id:<7} {rest}");

@@ -253,12 +253,16 @@ fn the_search_agrees_with_brute_force_about_registers() {
 
 #[test]
 fn the_search_agrees_with_brute_force_about_versions() {
-    agree_on_many(&Versioned { start: Start::Empty, values: Values::read(["a", "b"].map(Text::from)) });
+    agree_on_many(&Versioned {
+        start: Start::Empty,
+        values: Values::read(["a", "b"].map(Text::from)),
+        strangers: false,
+    });
 }
 
 #[test]
 fn the_search_agrees_with_brute_force_about_histories_that_begin_in_the_middle() {
-    let empty = Versioned { start: Start::Empty, values: Values::read(["a", "b"].map(Text::from)) };
+    let empty = Versioned { start: Start::Empty, values: Values::read(["a", "b"].map(Text::from)), strangers: false };
     let model = Versioned { start: Start::Anything, ..empty.clone() };
     let mut random = Random::new(18, 0);
     for _ in 0..HISTORIES / 3 {

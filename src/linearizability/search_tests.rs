@@ -35,7 +35,7 @@ fn pending<C, O>(called: u64, call: C) -> Operation<C, O> {
 
 /// A key whose values `a` and `b` were read.
 fn key() -> Versioned {
-    Versioned { start: Start::Empty, values: Values::read(["a", "b"].map(Text::from)) }
+    Versioned { start: Start::Empty, values: Values::read(["a", "b"].map(Text::from)), strangers: false }
 }
 
 fn put(value: &str) -> Call {

@@ -81,6 +81,15 @@ pub struct Witness {
     pub open: Vec<Place>,
 }
 
+impl Witness {
+    /// The same, of a history that was taken from a longer one: where its lines stand there.
+    pub(super) fn moved(self, to: &[usize]) -> Witness {
+        let place = |place: Place| Place { call: to[place.call], end: place.end.map(|end| to[end]) };
+        let places = |places: Vec<Place>| places.into_iter().map(place).collect();
+        Witness { order: places(self.order), breaks: place(self.breaks), open: places(self.open), ..self }
+    }
+}
+
 /// The operations on one key.
 #[derive(Clone, Debug)]
 pub(super) struct Part<M: Model> {

@@ -67,6 +67,8 @@ pub struct Versioned {
     pub start: Start,
     /// The values that were read.
     pub values: Values<Text>,
+    /// Others may write too, at any time, of whom nothing is known. Their writes raise the version like any.
+    pub strangers: bool,
 }
 
 impl Model for Versioned {
@@ -83,7 +85,13 @@ impl Model for Versioned {
 
     fn step(&self, state: &State, call: &Call, outcome: Option<&Outcome>) -> Option<State> {
         match outcome {
-            Some(outcome) => state.at(version_before(outcome)?)?.answered(call, outcome),
+            Some(outcome) => {
+                let version = version_before(outcome)?;
+                let is_overtaken = self.strangers && state.version.is_some_and(|known| known < version);
+                let held = if is_overtaken { Held::Anything } else { state.held };
+                let version_known = if is_overtaken { None } else { state.version };
+                State { held, version: version_known }.at(version)?.answered(call, outcome)
+            }
             None => Some(state.unanswered(call)),
         }
     }
@@ -183,7 +191,7 @@ mod tests {
     const VALUES: [&str; 3] = ["a", "b", "c"];
 
     fn key(start: Start) -> Versioned {
-        Versioned { start, values: Values::read(VALUES.map(Text::from)) }
+        Versioned { start, values: Values::read(VALUES.map(Text::from)), strangers: false }
     }
 
     /// Asks the real store, and says it in the words of the model.

@@ -121,7 +121,7 @@ impl History {
             Heard::Read(_, Some(value), _) => Some(Text::new(value)),
             _ => None,
         });
-        let model = Versioned { start: Start::Empty, values: Values::read(read) };
+        let model = Versioned { start: Start::Empty, values: Values::read(read), strangers: false };
         for operation in self.operations.iter().filter(|one| one.may_count()) {
             let (key, call) = match &operation.what {
                 What::Get { key } => (key.as_slice(), Call::Get),

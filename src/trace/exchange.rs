@@ -27,13 +27,19 @@ pub struct Exchange<'a> {
     pub reply: Option<usize>,
 }
 
-/// Pairs each request of a client with the line that ends it. A client may use a label twice, one after the other.
+/// Pairs each request of a client with the line that ends it. A client may use a label twice, one after the other; so where
+/// lines are missing, what was open has no end.
 pub fn exchanges(run: &Run) -> Vec<Exchange<'_>> {
     let mut exchanges: Vec<Exchange<'_>> = Vec::new();
     for lines in run.by_process().into_values() {
         let mut open: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut next = 1;
         for at in lines {
             let line = run.line(at);
+            if line.id.n != next || matches!(line.event, Event::Lost { .. }) {
+                open.clear();
+            }
+            next = line.id.n.saturating_add(1);
             let Some(req) = line.req.as_deref().filter(|_| line.role == RoleTag::Client) else { continue };
             match &line.event {
                 Event::Request { op, key, value, session, sequence, .. } => {

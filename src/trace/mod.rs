@@ -17,6 +17,7 @@ mod event;
 pub mod exchange;
 mod facts;
 mod field;
+pub mod histories;
 mod line;
 pub mod paint;
 pub mod parse;

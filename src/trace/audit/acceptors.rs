@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::event::Event;
 use super::super::field::{AcceptedSlots, MaybeBallot, MoreSlots, fingerprint};
-use super::super::line::RoleTag;
+use super::super::line::{Line, RoleTag};
 use super::super::word::Recovered;
 use super::guess::{Guess, Guessed, guess};
 use super::{Case, Rule};
@@ -49,20 +49,23 @@ struct Past {
     promised: Option<(Ballot, usize)>,
     /// The highest ballot at which it was seen to accept in each slot, and where.
     accepted: BTreeMap<Slot, (Ballot, usize)>,
-    /// It may know more: it has died since, after making durable what has no line, or it lived before these lines.
+    /// It may know more: it has died since, after making durable what has no line; or it did something that is not in these
+    /// lines.
     may_know_more: bool,
     /// It has forgotten all slots below.
     truncated_below: Slot,
     /// It woke up and knew so many slots, as this line says; what it has forgotten it says next.
     woke: Option<(u64, usize)>,
-    /// The life of the last line, and whether the acceptor has spoken in it.
-    life: Option<u32>,
+    /// The life of the last line and its number, and whether the acceptor has spoken in it.
+    last: Option<(u32, u64)>,
     has_spoken: bool,
 }
 
 pub(super) fn check(case: &mut Case<'_>) {
     for (server, lines) in case.by_server.clone() {
-        let mut past = Past { may_know_more: !case.trusted.contains(server), ..Past::default() };
+        let first = &case.run.line(lines[0]).id.process;
+        let is_born_here = first.life() == 1 && case.known.is_whole(first);
+        let mut past = Past { may_know_more: !is_born_here, ..Past::default() };
         for at in lines {
             past.take(case, server, at);
         }
@@ -76,12 +79,7 @@ impl Past {
     /// Holds a line against the past, then makes it part of it.
     fn take(&mut self, case: &mut Case<'_>, server: Server, at: usize) {
         let line = case.run.line(at);
-        let life = line.id.process.life();
-        if self.life.replace(life).is_some_and(|before| before != life) {
-            case.counts.deaths += 1;
-            self.may_know_more = true;
-            self.has_spoken = false;
-        }
+        self.look_for_gap(case, line);
         self.has_spoken |= line.role == RoleTag::Acceptor;
         if let Event::Truncate { below } = line.event {
             self.truncated_below = self.truncated_below.max(below);
@@ -141,6 +139,26 @@ impl Past {
                 self.wakes(case, *promised, *count, at);
             }
             _ => {}
+        }
+    }
+
+    /// A death is told by the next life; where lines are missing, the acceptor may have accepted, and forgotten, anything
+    /// meanwhile. What it promised binds it all the same.
+    fn look_for_gap(&mut self, case: &mut Case<'_>, line: &Line) {
+        let (life, n) = (line.id.process.life(), line.id.n);
+        let before = self.last.replace((life, n));
+        let is_next = before.is_some_and(|(before, last)| before == life && last.checked_add(1) == Some(n));
+        if let Some((life_before, _)) = before
+            && life_before != life
+        {
+            case.counts.deaths += 1;
+            self.may_know_more = true;
+            self.has_spoken = false;
+        }
+        if matches!(line.event, Event::Lost { .. }) || (!is_next && n != 1) {
+            self.may_know_more = true;
+            self.accepted.clear();
+            self.woke = None;
         }
     }
 
@@ -231,6 +249,13 @@ impl Past {
                     known_to = Some(last_shown);
                     let who = &case.run.line(at).id.process;
                     let says = format!("{who} reports other slots behind {last_shown} than it has accepted");
+                    case.violated(Rule::Promise, &[at], says);
+                }
+                Rest::NotProposed => {
+                    known_to = Some(last_shown);
+                    let who = &case.run.line(at).id.process;
+                    let says =
+                        format!("of what {who} reports behind slot {last_shown}, some was proposed in no line here");
                     case.missing_anywhere(Rule::Promise, &[at], says);
                 }
             }
@@ -302,7 +327,7 @@ impl Past {
                 self.accepted.extend(slots.into_iter().map(|guess| (guess.slot, (guess.ballot, at))));
                 Rest::Found
             }
-            Guessed::None => Rest::Other,
+            Guessed::None => Rest::NotProposed,
             Guessed::TooMany => Rest::Unknown,
         }
     }
@@ -314,8 +339,10 @@ enum Rest {
     Found,
     /// There are too many possibilities.
     Unknown,
-    /// It cannot be anything that lines show.
+    /// It is not what the acceptor has accepted, all of which the lines show.
     Other,
+    /// No proposals that lines show explain it.
+    NotProposed,
 }
 
 /// Nobody accepts what nobody has proposed.

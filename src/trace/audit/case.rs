@@ -8,6 +8,7 @@ use super::super::parse::Run;
 use super::super::text::Text;
 use super::super::word::Op;
 use super::acceptors::Report;
+use super::known::Known;
 use super::{Counts, Finding, Rule, Verdict};
 use crate::paxos::{Ballot, Slot};
 use crate::role::{Server, Servers};
@@ -17,9 +18,14 @@ pub(super) struct Case<'a> {
     pub run: &'a Run,
     /// All servers, as their BOOT lines say.
     pub cluster: Servers,
-    /// The servers none of whose lines is missing, from a time on when they knew nothing: what they have no line of has
-    /// not happened.
+    /// The servers whose lines begin with their first, without a gap up to their last. The end of them may be missing.
     pub trusted: Servers,
+    /// Some server says how the servers agree.
+    pub knows_protocol: bool,
+    /// The clock can be told from the lines: none of those is missing that could show that it was set back.
+    pub knows_clock: bool,
+    /// What is known of lines that are not there.
+    pub known: Known<'a>,
     /// Each server's lines, in order, life after life.
     pub by_server: BTreeMap<Server, Vec<usize>>,
     pub prepares: BTreeMap<Ballot, Vec<usize>>,
@@ -64,6 +70,9 @@ impl<'a> Case<'a> {
             run,
             cluster: Servers::NONE,
             trusted: Servers::NONE,
+            knows_protocol: false,
+            knows_clock: true,
+            known: Known::new(run),
             by_server: run.by_server(),
             prepares: BTreeMap::new(),
             promises: BTreeMap::new(),
@@ -105,10 +114,12 @@ impl<'a> Case<'a> {
         self.findings.push(Finding { rule, verdict: Verdict::Unproven, says, lines: lines.to_vec() });
     }
 
-    /// A claim rests on a line of each of these servers, and it is not there.
+    /// A claim, the last of these lines, rests on a line of each of these servers, and it is not there. That is an
+    /// accusation if all is there that one of them had written by then.
     pub fn missing(&mut self, rule: Rule, of: Servers, lines: &[usize], says: String) {
-        if of.and(self.trusted).is_empty() {
-            self.unproven(rule, lines, format!("{says} (lines of {of} are missing)"));
+        let open = self.not_all_there(of, lines);
+        if open == of {
+            self.unproven(rule, lines, format!("{says} ({})", self.gone(open)));
         } else {
             self.violated(rule, lines, says);
         }
@@ -116,8 +127,28 @@ impl<'a> Case<'a> {
 
     /// A claim rests on a line of some server or other, and there is none.
     pub fn missing_anywhere(&mut self, rule: Rule, lines: &[usize], says: String) {
-        let others = self.cluster.without(self.trusted);
-        self.missing(rule, if others.is_empty() { self.cluster } else { others }, lines, says);
+        let open = self.not_all_there(self.cluster, lines);
+        if open.is_empty() && !self.cluster.is_empty() {
+            self.violated(rule, lines, says);
+        } else {
+            self.unproven(rule, lines, format!("{says} ({})", self.gone(open)));
+        }
+    }
+
+    /// Those of the servers of which lines may be missing that they wrote before the last of these.
+    pub fn not_all_there(&mut self, of: Servers, lines: &[usize]) -> Servers {
+        let Some(claim) = lines.last() else { return of };
+        of.iter().filter(|server| !self.known.has_all_before(*server, *claim)).collect()
+    }
+
+    /// What is missing, for people.
+    pub fn gone(&self, of: Servers) -> String {
+        let with_gaps = of.without(self.trusted);
+        if with_gaps.is_empty() {
+            format!("the last lines of {of} may be missing: no STOP ends them, and none of them is known to be later")
+        } else {
+            format!("lines of {with_gaps} are missing")
+        }
     }
 
     /// The value proposed in a slot at a ballot, if a line tells it.

@@ -159,49 +159,82 @@ impl<'a> Store<'a> {
     }
 }
 
+/// A place in the order of everything: reads stand behind the slot that they saw.
+type Place = (Slot, bool);
+
+/// A request or its reply, and the place that the reply names.
+struct Moment {
+    at: usize,
+    is_reply: bool,
+    place: Place,
+    /// The lines of both.
+    lines: [usize; 2],
+}
+
 /// Whatever was answered before something was asked stands before it in the log. Two reads may share a place.
 fn check_real_time(case: &mut Case<'_>, exchanges: &[Exchange<'_>]) {
-    /// A place in the order of everything: reads stand behind the slot that they saw.
-    type Place = (Slot, bool);
+    let run = case.run;
     let place = |exchange: &Exchange<'_>| -> Option<Place> {
-        let told = told(&case.run.line(exchange.reply?).event)?;
+        let told = told(&run.line(exchange.reply?).event)?;
         match (exchange.op, told.status) {
             (Op::Put | Op::Delete, Status::Ok | Status::NotFound | Status::Mismatch) => Some((told.slot?, false)),
             (Op::Get, Status::Ok | Status::NotFound) => Some((told.slot?, true)),
             _ => None,
         }
     };
-    // Requests before replies of the same microsecond: those two are not in order.
     let mut moments = Vec::new();
     for exchange in exchanges {
         if let (Some(place), Some(reply)) = (place(exchange), exchange.reply) {
-            moments.push((case.run.line(exchange.request).time, false, exchange, reply, place));
-            moments.push((case.run.line(reply).time, true, exchange, reply, place));
+            let lines = [exchange.request, reply];
+            moments.push(Moment { at: exchange.request, is_reply: false, place, lines });
+            moments.push(Moment { at: reply, is_reply: true, place, lines });
         }
     }
-    moments.sort_by_key(|(time, is_reply, ..)| (*time, *is_reply));
-    let mut latest: Option<(Place, usize, usize)> = None;
-    let mut broken = Vec::new();
-    for (_, is_reply, exchange, reply, place) in moments {
-        if is_reply {
-            if latest.is_none_or(|(before, ..)| before < place) {
-                latest = Some((place, exchange.request, reply));
-            }
-        } else if let Some((before, request_before, reply_before)) = latest
-            && (place < before || (place == before && !place.1))
-        {
-            let says = format!("slot {} was answered before slot {} was asked for", before.0, place.0);
-            broken.push((says, [request_before, reply_before, exchange.request, reply]));
-        }
+    // A client's own lines are in order, whatever its clock says.
+    let mut broken = BTreeMap::new();
+    moments.sort_by_key(|moment| &run.line(moment.at).id);
+    let is_same = |a: &Moment, b: &Moment| run.line(a.at).id.process == run.line(b.at).id.process;
+    for own in moments.chunk_by(is_same) {
+        broken.extend(out_of_place(own));
     }
-    let set_back = first_set_back(case.run.lines.iter().map(|entry| &entry.line)).map(|line| line.id.clone());
-    for (says, lines) in broken {
+    for (lines, says) in &broken {
+        case.violated(Rule::RealTime, lines, says.clone());
+    }
+    // Requests before replies of the same microsecond: those two are not in order.
+    moments.sort_by_key(|moment| (run.line(moment.at).time, moment.is_reply));
+    let set_back = first_set_back(run.lines.iter().map(|entry| &entry.line)).map(|line| line.id.clone());
+    for (lines, says) in out_of_place(&moments) {
         match &set_back {
-            None => case.violated(Rule::RealTime, &lines, says),
+            _ if broken.contains_key(&lines) => {}
             Some(id) => {
                 let says = format!("{says}, or so it seems: the clock was set back before {id}");
-                case.missing_anywhere(Rule::RealTime, &lines, says);
+                case.unproven(Rule::RealTime, &lines, says);
             }
+            None if !case.knows_clock => {
+                let says =
+                    format!("{says}, or so it seems: lines are missing that may show that the clock was set back");
+                case.unproven(Rule::RealTime, &lines, says);
+            }
+            None => case.violated(Rule::RealTime, &lines, says),
         }
     }
+}
+
+/// Of moments in the order of time: what was asked for after a later place was answered.
+fn out_of_place(moments: &[Moment]) -> BTreeMap<[usize; 4], String> {
+    let mut latest: Option<(Place, [usize; 2])> = None;
+    let mut broken = BTreeMap::new();
+    for Moment { is_reply, place, lines, .. } in moments {
+        if *is_reply {
+            if latest.is_none_or(|(before, _)| before < *place) {
+                latest = Some((*place, *lines));
+            }
+        } else if let Some((before, [request, reply])) = latest
+            && (*place < before || (*place == before && !place.1))
+        {
+            let says = format!("slot {} was answered before slot {} was asked for", before.0, place.0);
+            broken.insert([request, reply, lines[0], lines[1]], says);
+        }
+    }
+    broken
 }

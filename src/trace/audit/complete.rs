@@ -1,6 +1,9 @@
 //! What is there and what is missing: the servers of the cluster, their first lines, and the numbers of all lines.
 
+use std::collections::BTreeMap;
+
 use super::super::event::Event;
+use super::super::line::RoleTag;
 use super::super::parse::Run;
 use super::super::text::Text;
 use super::super::word::{Recovered, RestartMode};
@@ -9,8 +12,8 @@ use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
 
 pub(super) fn check(case: &mut Case<'_>) {
-    find_cluster(case);
-    let gaps = find_gaps(case);
+    let is_agreed = find_cluster(case);
+    let gaps = find_gaps(case).iter().chain(find_named(case).iter()).collect();
     for server in case.cluster.iter() {
         match has_all(case, server, gaps) {
             Ok(is_new) => {
@@ -21,29 +24,42 @@ pub(super) fn check(case: &mut Case<'_>) {
             Err((says, lines)) => case.unproven(Rule::Complete, &lines, says),
         }
     }
+    let here: Servers = case.by_server.keys().copied().collect();
+    case.knows_clock &= case.cluster.without(here).is_empty();
+    if !is_agreed {
+        // No majority can be counted among servers that disagree.
+        case.cluster = Servers::NONE;
+    }
 }
 
-/// Whether the first server that says how the servers agree says that they wait for all.
+/// Whether the servers agree as two-phase commit has it: the first one that says how says so; or none says it, and it
+/// shows.
 pub(in crate::trace) fn is_two_phase_commit(run: &Run) -> bool {
-    let protocols = run.lines.iter().filter_map(|entry| match &entry.line.event {
-        Event::Boot { protocol: Some(protocol), .. } if entry.line.id.process.as_server().is_some() => Some(protocol),
+    let servers = || run.lines.iter().map(|entry| &entry.line).filter(|line| line.id.process.as_server().is_some());
+    let mut protocols = servers().filter_map(|line| match &line.event {
+        Event::Boot { protocol: Some(protocol), .. } => Some(protocol),
         _ => None,
     });
-    protocols.into_iter().next().is_some_and(|protocol| is_commit(Some(protocol)))
+    match protocols.next() {
+        Some(protocol) => is_commit(Some(protocol)),
+        None => servers().any(|line| matches!(line.role, RoleTag::Coordinator | RoleTag::Participant)),
+    }
 }
 
 fn is_commit(protocol: Option<&Text>) -> bool {
     protocol.is_some_and(|protocol| protocol.as_str() == Some(Protocol::TwoPhaseCommit.name()))
 }
 
-/// All BOOT lines name the same cluster.
-fn find_cluster(case: &mut Case<'_>) {
+/// Whether all BOOT lines name the same cluster.
+fn find_cluster(case: &mut Case<'_>) -> bool {
+    let mut is_agreed = true;
     let mut first: Option<usize> = None;
     for (at, entry) in case.run.lines.iter().enumerate() {
         let Event::Boot { cluster, protocol, .. } = &entry.line.event else { continue };
         if entry.line.id.process.as_server().is_none() {
             continue;
         }
+        case.knows_protocol = true;
         if is_commit(protocol.as_ref()) != is_two_phase_commit(case.run) {
             let says = "some servers ran Paxos and others two-phase commit: no rules fit both".into();
             case.unproven(Rule::Complete, &[at], says);
@@ -52,6 +68,7 @@ fn find_cluster(case: &mut Case<'_>) {
             Some(first) if *cluster != case.cluster => {
                 let says = "two servers disagree on who belongs to the cluster: no majority can be counted".into();
                 case.unproven(Rule::Complete, &[first, at], says);
+                is_agreed = false;
             }
             Some(_) => {}
             None => (first, case.cluster) = (Some(at), *cluster),
@@ -61,6 +78,7 @@ fn find_cluster(case: &mut Case<'_>) {
         let says = "no server says in a BOOT line who belongs to the cluster: no majority can be counted".into();
         case.unproven(Rule::Complete, &[], says);
     }
+    is_agreed
 }
 
 /// Each process numbers its lines from 1 without a gap. Gives the servers where one is.
@@ -79,7 +97,8 @@ fn find_gaps(case: &mut Case<'_>) -> Servers {
                 }
             };
             case.unproven(Rule::Complete, &[at], says);
-            expected = line.id.n + 1;
+            case.knows_clock = false;
+            expected = line.id.n.saturating_add(1);
             if let Some(server) = process.as_server() {
                 gaps.insert(server);
             }
@@ -88,7 +107,32 @@ fn find_gaps(case: &mut Case<'_>) -> Servers {
     gaps
 }
 
-/// Whether all lines of a server are there; if so, whether it knew nothing when they began.
+/// A line is on its file before a word of it travels: one that another line names was there. Gives the servers whose lines
+/// are gone.
+fn find_named(case: &mut Case<'_>) -> Servers {
+    let here = case.run.by_id();
+    let mut gone: BTreeMap<Server, Vec<usize>> = BTreeMap::new();
+    for at in (0..case.run.lines.len()).filter(|at| case.is_claim(*at)) {
+        let Some(re) = &case.run.line(at).re else { continue };
+        if let Some(server) = re.process.as_server().filter(|server| case.by_server.contains_key(server))
+            && !here.contains_key(re)
+        {
+            gone.entry(server).or_default().push(at);
+        }
+    }
+    for (server, lines) in &gone {
+        let names = case.run.line(lines[0]);
+        let re = names.re.as_ref().map(ToString::to_string).unwrap_or_default();
+        let more =
+            if lines.len() > 1 { format!(", nor are others of {server} that lines name") } else { String::new() };
+        let says = format!("{} follows from {re}, which is not here{more}", names.id);
+        case.unproven(Rule::Complete, lines, says);
+        case.knows_clock = false;
+    }
+    gone.into_keys().collect()
+}
+
+/// Whether all lines of a server are there, as far as that shows; if so, whether they begin with its first one.
 fn has_all(case: &Case<'_>, server: Server, gaps: Servers) -> Result<bool, (String, Vec<usize>)> {
     let Some(lines) = case.by_server.get(&server) else {
         return Err((format!("there is no line of server {}", server.0), Vec::new()));
@@ -111,10 +155,20 @@ fn has_all(case: &Case<'_>, server: Server, gaps: Servers) -> Result<bool, (Stri
         return Err((format!("server {} has no BOOT line", server.0), lines[..1].to_vec()));
     };
     let life = |at: usize| case.run.line(at).id.process.life();
-    if life(lines[0]) == 1 || (life(lines[0]) == life(boot) && knew_nothing) {
-        return Ok(true);
+    if life(lines[0]) == 1 {
+        return Ok(lines.iter().all(|at| case.known.is_whole(&case.run.line(*at).id.process)));
+    }
+    // It may have been killed before it wrote anything: its acceptor had done nothing by then.
+    if life(lines[0]) == life(boot) && knew_nothing {
+        return Ok(false);
     }
     Err((format!("server {} has lived before: what it did then is in no line here", server.0), vec![boot]))
+}
+
+/// Whether all that any server was asked for is in these lines.
+pub(crate) fn shows_all_requests(run: &Run) -> bool {
+    let mut case = Case::new(run);
+    find_cluster(&mut case) && !case.cluster.is_empty() && case.cluster.iter().all(|server| case.known.has_all(server))
 }
 
 /// Lines which say that acceptors come back without their memory.

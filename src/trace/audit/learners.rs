@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::event::Event;
 use super::super::field::Digest;
-use super::super::line::RoleTag;
+use super::super::line::{LineId, RoleTag};
 use super::super::word::{Applied, Op};
 use super::case::Told;
 use super::{Case, Rule};
@@ -26,30 +26,38 @@ pub(super) fn check(case: &mut Case<'_>) {
 /// In each life a learner applies one slot after the other, from where it began.
 fn check_order(case: &mut Case<'_>) {
     for lines in case.by_server.clone().into_values() {
-        let (mut life, mut last) = (None, None);
+        let mut last = Last::Unknown;
+        let mut before: Option<&LineId> = None;
         for at in lines {
             let line = case.run.line(at);
-            if life.replace(line.id.process.life()) != Some(line.id.process.life()) {
-                // A process life; what it began with is in its BOOT line, or everything.
-                last = None;
+            // A process begins with what is in its BOOT line; and where lines are missing it may have applied anything.
+            let follows = before
+                .is_some_and(|before| before.process == line.id.process && before.n.checked_add(1) == Some(line.id.n));
+            if !follows || matches!(line.event, Event::Lost { .. }) {
+                last = Last::Unknown;
             }
+            before = Some(&line.id);
             match line.event {
                 Event::Learn { slot, applied, .. } => {
                     let follows = match last {
-                        Some(Last::Slot(before)) => slot == before.next(),
+                        Last::Slot(before) => slot == before.next(),
                         // A fast learner may have applied something before its process wrote what it began with.
-                        Some(Last::AtMost(before)) => slot <= before.next(),
-                        None => slot == Slot(1),
+                        Last::AtMost(before) => slot <= before.next(),
+                        Last::Unknown => true,
                     };
                     if !follows || applied != slot {
                         let says = format!("{} applies slot {slot} out of order", line.id.process);
                         case.violated(Rule::Apply, &[at], says);
                     }
-                    last = Some(Last::Slot(slot));
+                    last = Last::Slot(slot);
                 }
-                Event::Restart { applied: Some(applied), .. } => last = Some(Last::Slot(applied)),
-                Event::Snapshot { slot, .. } if line.role == RoleTag::Learner => last = Some(Last::Slot(slot)),
-                Event::Boot { applied: Some(applied), .. } if last.is_none() => last = Some(Last::AtMost(applied)),
+                Event::Restart { applied: Some(applied), .. } => last = Last::Slot(applied),
+                Event::Snapshot { slot, .. } if line.role == RoleTag::Learner => last = Last::Slot(slot),
+                Event::Boot { applied: Some(applied), ref steps, .. } if last == Last::Unknown => {
+                    // One that shows no steps does not tell what it applies.
+                    let shows = steps.as_ref().is_none_or(|steps| steps.as_str() == Some("on"));
+                    last = if shows { Last::AtMost(applied) } else { Last::Unknown };
+                }
                 _ => {}
             }
         }
@@ -57,10 +65,11 @@ fn check_order(case: &mut Case<'_>) {
 }
 
 /// Where a learner stands.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Last {
     Slot(Slot),
     AtMost(Slot),
+    Unknown,
 }
 
 /// Everybody who applies a slot applies the same command, to the same effect.
@@ -104,6 +113,10 @@ fn check_was_chosen(case: &mut Case<'_>, slot: Slot, lines: &[usize]) {
 
 /// Equal slots, equal states.
 fn check_digests(case: &mut Case<'_>) {
+    if case.learns.is_empty() && !case.knows_protocol {
+        // They may be participants of two-phase commit, whose states are of no one log.
+        return;
+    }
     let mut digests: BTreeMap<Slot, (Digest, usize)> = BTreeMap::new();
     for at in 0..case.run.lines.len() {
         let told = match case.run.line(at).event {

@@ -3,15 +3,22 @@
 //!
 //! A rule looks at *claims* (a CHOSEN says that a majority has accepted) and at the *evidence* for them (the ACCEPTED lines
 //! of those acceptors). A message leaves a server only after its line is in the file, so evidence that is missing means
-//! that the claim is false; unless lines of that server are missing too, and then nothing is proved either way.
+//! that the claim is false; unless lines of that server may be missing too, and then nothing is proved either way ([`known`]).
 //! An acceptance may be durable without a line, if the acceptor was killed in between: it can turn up in a later PROMISE.
+//!
+//! So a rule is called broken on exact evidence only: lines that contradict each other whatever stood between them, or a line
+//! that is certainly not there. Take lines away from a run that kept the rules, any lines, and the audit may no longer prove
+//! it, but it never accuses it.
 
 mod acceptors;
 mod case;
 mod clients;
 mod commits;
 mod complete;
+#[cfg(test)]
+mod gap_tests;
 mod guess;
+mod known;
 mod learners;
 mod proposals;
 #[cfg(test)]
@@ -22,9 +29,11 @@ mod versions;
 
 use std::fmt::{self, Display, Formatter, Write};
 
+use super::histories::{Histories, History};
 use super::parse::Run;
 use case::Case;
 pub(super) use complete::is_two_phase_commit;
+pub(crate) use complete::shows_all_requests;
 
 /// What a run must keep. Each is a check of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,6 +138,29 @@ pub struct Counts {
     pub deaths: usize,
     /// What there was of two-phase commit, if that is what ran.
     pub commits: Option<CommitCounts>,
+    /// So many histories were checked, each by itself.
+    pub histories: usize,
+}
+
+impl Counts {
+    /// Both together.
+    fn add(&mut self, other: Counts) {
+        self.lines += other.lines;
+        self.answers += other.answers;
+        self.proposals += other.proposals;
+        self.chosen += other.chosen;
+        self.applied += other.applied;
+        self.replies += other.replies;
+        self.deaths += other.deaths;
+        self.histories += other.histories;
+        if let Some(CommitCounts { transactions, committed, votes, open }) = other.commits {
+            let commits = self.commits.get_or_insert_default();
+            commits.transactions += transactions;
+            commits.committed += committed;
+            commits.votes += votes;
+            commits.open += open;
+        }
+    }
 }
 
 /// How much of two-phase commit was checked.
@@ -156,8 +188,16 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// Audits a run.
+    /// Audits a run; if its lines are of several histories, each of them by itself.
     pub fn new(run: &Run) -> Audit {
+        match Histories::of(run) {
+            Histories::One => Audit::of_one(run),
+            Histories::Several(parts) => Audit::of_several(&parts),
+            Histories::Mixed(says, at) => Audit::of_one(run).into_mixed(says, at),
+        }
+    }
+
+    fn of_one(run: &Run) -> Audit {
         let mut case = Case::new(run);
         complete::check(&mut case);
         if complete::is_two_phase_commit(run) {
@@ -172,9 +212,44 @@ impl Audit {
             }
         }
         let unsafe_lines = complete::unsafe_lines(run);
-        let mut findings = case.findings;
-        findings.sort_by_key(|finding| (std::cmp::Reverse(finding.verdict), finding.rule));
-        Audit { findings, counts: Counts { lines: run.lines.len(), ..case.counts }, unsafe_lines }
+        let mut audit = Audit {
+            findings: case.findings,
+            counts: Counts { lines: run.lines.len(), histories: 1, ..case.counts },
+            unsafe_lines,
+        };
+        audit.sort();
+        audit
+    }
+
+    fn of_several(parts: &[History]) -> Audit {
+        let mut all = Audit { findings: Vec::new(), counts: Counts::default(), unsafe_lines: Vec::new() };
+        for (n, History { run, at }) in parts.iter().enumerate() {
+            let audit = Audit::of_one(run);
+            all.counts.add(audit.counts);
+            all.unsafe_lines.extend(audit.unsafe_lines.iter().map(|line| at[*line]));
+            all.findings.extend(audit.findings.into_iter().map(|finding| Finding {
+                says: format!("in history {} of {}: {}", n + 1, parts.len(), finding.says),
+                lines: finding.lines.iter().map(|line| at[*line]).collect(),
+                ..finding
+            }));
+        }
+        all.sort();
+        all
+    }
+
+    /// The same of lines of which nobody knows which belong together: they accuse nobody.
+    fn into_mixed(mut self, says: String, at: usize) -> Audit {
+        for finding in self.findings.iter_mut().filter(|finding| finding.verdict == Verdict::Violated) {
+            finding.verdict = Verdict::Unproven;
+            finding.says.push_str(", or so it seems in lines of more than one history");
+        }
+        self.findings.push(Finding { rule: Rule::Complete, verdict: Verdict::Unproven, says, lines: vec![at] });
+        self.sort();
+        self
+    }
+
+    fn sort(&mut self) {
+        self.findings.sort_by_key(|finding| (std::cmp::Reverse(finding.verdict), finding.rule));
     }
 
     /// The worst of the findings.
@@ -224,7 +299,13 @@ impl Display for Explained<'_> {
                 writeln!(f, "{word} ({}): {} more of this kind", rule.name(), alike.len() - SHOWN_MAX)?;
             }
         }
-        let Counts { lines, answers, proposals, chosen, applied, replies, deaths, commits } = counts;
+        let Counts { lines, answers, proposals, chosen, applied, replies, deaths, commits, histories } = counts;
+        if *histories > 1 {
+            writeln!(
+                f,
+                "the data folders were begun anew: these lines are of {histories} histories, and each was checked by itself"
+            )?;
+        }
         if let Some(CommitCounts { transactions, committed, votes, open }) = commits {
             writeln!(
                 f,

@@ -67,6 +67,7 @@ fn check_bound(case: &mut Case<'_>, at: usize) {
         let says = format!("{quorum} are no majority of {}: {ballot} may propose nothing", case.cluster);
         return case.violated(Rule::Adopt, &[at], says);
     }
+    let open = case.not_all_there(quorum, &[at]);
     let reports = |server| case.promises.get(&(ballot, server)).map(Vec::as_slice).unwrap_or_default();
     let silent: Servers = quorum.iter().filter(|server| reports(*server).is_empty()).collect();
     if !silent.is_empty() {
@@ -85,11 +86,23 @@ fn check_bound(case: &mut Case<'_>, at: usize) {
     // That somebody reported it matters less than that nobody reported more: it was proposed, so it was safe.
     let that = |say: Say| match say {
         Say { at_least, .. } if at_least == adopted => Fit::Yes,
-        Say { at_least, exactly: false } if at_least < adopted && was_proposed => Fit::Yes,
+        Say { at_least, exactly: false } if at_least < adopted => {
+            if was_proposed {
+                Fit::Yes
+            } else {
+                Fit::Perhaps
+            }
+        }
         Say { .. } => Fit::No,
     };
     let no_more = quorum.iter().map(|server| Fit::of_one(reports(server), slot, no_more)).min();
-    let that = quorum.iter().map(|server| Fit::of_one(reports(server), slot, that)).max();
+    // A report that is higher binds, whatever else was answered. But what was adopted an acceptor may have reported in an
+    // answer that is missing, once its disk was mended.
+    let that = quorum.iter().map(|server| match Fit::of_one(reports(server), slot, that) {
+        Fit::No if open.contains(server) => Fit::Perhaps,
+        fit => fit,
+    });
+    let that = that.max();
     let evidence = quorum.iter().flat_map(|server| reports(server).iter().map(|report| report.at)).chain([at]);
     let evidence: Vec<usize> = evidence.collect();
     match no_more.min(that) {
@@ -99,7 +112,10 @@ fn check_bound(case: &mut Case<'_>, at: usize) {
             }
         }
         Some(Fit::Perhaps) => {
-            let says = format!("a promise for {ballot} reports more slots than its line shows, slot {slot} perhaps");
+            let says = format!(
+                "{ballot} proposes in slot {slot} as if {}, and the lines do not tell all that its promises say of that slot",
+                told(adopted)
+            );
             case.unproven(Rule::Adopt, &evidence, says);
         }
         Some(Fit::No) | None => {

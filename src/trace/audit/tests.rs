@@ -6,7 +6,7 @@ use crate::paxos::Slot;
 use crate::trace::field::fingerprint;
 
 /// Two clients at two servers. c1's write of red is accepted by one acceptor only; c2's proposer finds it there, finishes
-/// it, and puts its own behind. An acceptor dies and comes back in between, a server is killed and comes back.
+/// it, and puts its own behind. An acceptor dies and comes back in between, a server is stopped and comes back.
 /// Who speaks stands first (`s1,s2` speak the same); ALL are all five servers.
 const HONEST: &str = "\
 ALL server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=1 applied=0 promised=none accepted=0
@@ -50,6 +50,7 @@ c1 client TIMEOUT req=c1-3 waited=1.000s tries=s1 status=UNKNOWN
 s2 acceptor RESTART down=0.500s recovered=disk promised=3.1 accepted=3
 c1 client REQUEST req=c1-4 op=GET key=color to=s3
 c1 client RESPONSE req=c1-4 status=OK slot=4 version=3 value=green took=1.000ms server=s3
+s3 server STOP cause=SIGTERM
 s3@2 server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=2 applied=0 promised=3.1 accepted=2
 s3@2 learner LEARN req=c1-1 slot=1 ballot=1.1 op=OPEN id=0-77 result=OPENED session=1 applied=1
 s3@2 learner LEARN req=c1-2 slot=2 ballot=2.1 op=PUT key=color value=blue id=1-1 result=OK version=1 applied=2
@@ -69,6 +70,7 @@ c1 client TIMEOUT req=c1-5 waited=1.000s tries=s4 status=NOTAPPLIED
 s2 proposer PREPARE slot=1+ ballot=6.2 to=ALL
 s2 acceptor PROMISE slot=1+ ballot=6.2 accepted=1@1.1,2@2.1,3@3.1,5@5.2 to=s2
 s1,s2 server DIGEST slot=5 digest=00000000000000aa
+s1,s2,s3@2,s4,s5 server STOP cause=SIGTERM
 ";
 
 /// The run with something else in place of a part of it.
@@ -131,6 +133,7 @@ fn an_honest_run_is_proved() {
         replies: 8,
         deaths: 2,
         commits: None,
+        histories: 1,
     };
     assert_eq!(audit.counts, expected);
     assert!(text.ends_with("verdict: PROVED, every rule was kept\n"), "{text}");
@@ -225,6 +228,86 @@ fn rest(all: &str) -> String {
     let sums = slots.map(|(slot, ballot)| fingerprint(Slot(slot.parse().unwrap()), ballot.parse().unwrap()));
     let (count, sum) = sums.fold((0, 0_u64), |(count, sum), one| (count + 1, sum.wrapping_add(one)));
     format!("+{}#{sum:016x}", count - 1)
+}
+
+/// Twelve slots that s1 got accepted while nobody showed the steps; then all start again and show them. s5 finishes slot 9,
+/// which is behind those that a PROMISE line has room for.
+fn steps_off_then_on(adopted: &str) -> String {
+    let slots: Vec<String> = (1..=12).map(|slot| format!("{slot}@1.1")).collect();
+    let accepted = format!("{},{}", slots[..8].join(","), rest(&slots.join(" ")).replace("+11#", "+4#"));
+    let again = "s1@2,s2@2,s3@2,s4@2,s5@2";
+    format!(
+        "ALL server BOOT version=0.1.0 cluster=ALL protocol=multi-paxos steps=off life=1 applied=0 promised=none accepted=0\n\
+         s1 proposer LEAD slot=1+ ballot=1.1 quorum=s1,s2,s3\n\
+         ALL server STOP cause=SIGTERM\n\
+         {again} server BOOT version=0.1.0 cluster=ALL protocol=multi-paxos steps=on life=2 applied=8 promised=1.1 accepted=12\n\
+         s5@2 proposer PREPARE slot=1+ ballot=1025.5 to=ALL\n\
+         s3@2,s4@2,s5@2 acceptor PROMISE slot=1+ ballot=1025.5 accepted={accepted} to=s5\n\
+         s5@2 proposer ACCEPT slot=9 ballot=1025.5 op=PUT key=a value=9 adopted={adopted} quorum=s3,s4,s5 to=ALL\n\
+         s3@2,s4@2,s5@2 acceptor ACCEPTED slot=9 ballot=1025.5 to=s5\n\
+         {again} server STOP cause=SIGTERM\n"
+    )
+}
+
+#[test]
+fn steps_that_are_shown_only_later_accuse_nobody() {
+    let run = run(&steps_off_then_on("1.1"));
+    let audit = Audit::new(&run);
+    let text = audit.explain(&run).to_string();
+    assert_eq!(audit.verdict(), Verdict::Unproven, "{text}");
+    let says = "proposes in slot 9 as if 1.1 was the highest accepted there, and the lines do not tell all";
+    assert!(text.contains(says) && text.contains("did not show protocol steps"), "{text}");
+    // Where the lines do tell, they accuse.
+    let other =
+        steps_off_then_on("1.1").replace("ACCEPT slot=9", "ACCEPT slot=8").replace("adopted=1.1", "adopted=none");
+    let run = super::script::run(&other);
+    let audit = Audit::new(&run);
+    assert_eq!(audit.verdict(), Verdict::Violated, "{}", audit.explain(&run));
+    assert!(audit.findings[0].says.contains("slot 8 as if nothing had been accepted there"), "{:?}", audit.findings[0]);
+}
+
+#[test]
+fn lines_that_a_full_disk_took_accuse_nobody() {
+    // s4 could not write its vote, and says so later.
+    let lost = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
+    let lost = lost.replace("s1,s2 server DIGEST", "s4 server LOST n=1\ns1,s2 server DIGEST");
+    let run = run(&lost);
+    let audit = Audit::new(&run);
+    let text = audit.explain(&run).to_string();
+    assert_eq!(audit.verdict(), Verdict::Unproven, "{text}");
+    assert!(
+        text.contains("s4 could not write 1 lines") && text.contains("s4 did not accept it (lines of s4 are missing)")
+    );
+}
+
+#[test]
+fn what_a_process_wrote_last_may_be_missing_unless_it_has_heard_of_later() {
+    // s4 is killed, or its log was cut: nobody knows whether it voted. STOP, or a line that follows from a later one, tells.
+    let no_vote = tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2,s5 acceptor ACCEPTED")]);
+    breaks(&no_vote, Rule::Majority, "s4 did not accept it");
+    let no_end = no_vote.replace("s1,s2,s3@2,s4,s5 server STOP", "s1,s2,s3@2,s5 server STOP");
+    hides(&no_end, Rule::Majority, "s4 did not accept it (the last lines of s4 may be missing");
+    let chosen = run(&no_end);
+    let chosen = chosen.lines.iter().map(|entry| &entry.line).find(|line| {
+        let text = line.to_string();
+        text.contains("CHOSEN   req=c2-2")
+    });
+    let later = format!("re={}", chosen.unwrap().id);
+    let told =
+        no_end.replace("s1,s2 server DIGEST", &format!("s4 server PHASE name=later {later}\ns1,s2 server DIGEST"));
+    breaks(&told, Rule::Majority, "s4 did not accept it");
+}
+
+#[test]
+fn a_line_that_others_follow_from_is_missed() {
+    let named = HONEST.replace("s1,s2 server DIGEST", "s1 server PHASE name=later re=s4.99\ns1,s2 server DIGEST");
+    hides(&named, Rule::Complete, "follows from s4.99, which is not here");
+}
+
+#[test]
+fn servers_that_disagree_on_the_cluster_count_no_majorities() {
+    let larger = "s1 server BOOT version=0.1.0 cluster=s1,s2,s3,s4,s5,s6,s7 steps=on life=1\n";
+    hides(&format!("{larger}{HONEST}"), Rule::Complete, "disagree on who belongs");
 }
 
 #[test]
@@ -332,7 +415,10 @@ fn what_a_dead_acceptor_accepted_without_a_line_is_found_by_its_fingerprint() {
     let audit = Audit::new(&run);
     assert_eq!(audit.verdict(), Verdict::Violated, "{}", audit.explain(&run));
     assert!(
-        audit.findings.iter().any(|finding| finding.says == "s2 reports other slots behind 3 than it has accepted")
+        audit
+            .findings
+            .iter()
+            .any(|finding| finding.says == "of what s2 reports behind slot 3, some was proposed in no line here")
     );
 }
 

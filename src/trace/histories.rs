@@ -1,0 +1,216 @@
+//! Which lines belong together. Servers whose data folders were begun anew write on to the same files, and what they say
+//! then is of another log: slots and ballots begin again, with other values.
+//!
+//! A server is on a new folder when its lines begin again (a life that it has had, or a number that it has had in it), or
+//! when its BOOT line names another disk or another history. If all servers of which there are lines on both sides
+//! changed at the same time, what was before is one history and what is behind another one.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::event::Event;
+use super::field::DiskName;
+use super::parse::Run;
+use crate::role::Server;
+
+/// The histories of a run.
+#[derive(Clone, Debug)]
+pub enum Histories {
+    /// All lines are of one.
+    One,
+    /// One after the other.
+    Several(Vec<History>),
+    /// They are of more than one, and cannot be told apart: why, in a sentence, and a line that shows it.
+    Mixed(String, usize),
+}
+
+/// The lines of one history.
+#[derive(Clone, Debug)]
+pub struct History {
+    /// The lines.
+    pub run: Run,
+    /// Where each of them stands in the run that they were taken from.
+    pub at: Vec<usize>,
+}
+
+/// A server's change from one folder to another.
+#[derive(Clone, Copy)]
+struct Change {
+    server: Server,
+    /// Its last line before.
+    before: Timestamp,
+    /// Its first line on the new folder, and when.
+    first: usize,
+    since: Timestamp,
+}
+
+/// A time in which servers changed their folders.
+struct Cut {
+    changes: Vec<Change>,
+}
+
+impl Cut {
+    fn begins(&self) -> Timestamp {
+        self.changes.iter().map(|change| change.before).max().unwrap_or(Timestamp::MIN)
+    }
+
+    fn ends(&self) -> Timestamp {
+        self.changes.iter().map(|change| change.since).min().unwrap_or(Timestamp::MAX)
+    }
+
+    /// When the new history begins: at its first server, or at a client that was there before it.
+    fn moment(&self, run: &Run) -> Timestamp {
+        let lines = run.lines.iter().map(|entry| &entry.line);
+        let clients =
+            lines.filter(|line| line.id.n == 1 && line.id.process.as_server().is_none()).map(|line| line.time);
+        clients.filter(|time| self.begins() < *time && *time < self.ends()).min().unwrap_or(self.ends())
+    }
+
+    /// Whether all lines of both sides can be told apart with this change.
+    fn fits(&self, change: Change) -> bool {
+        self.begins().max(change.before) < self.ends().min(change.since)
+    }
+}
+
+impl Histories {
+    /// Tells them apart.
+    pub fn of(run: &Run) -> Histories {
+        let servers = in_order(run);
+        let mut changes: Vec<Change> =
+            servers.iter().flat_map(|(server, lines)| changes(run, *server, lines)).collect();
+        changes.sort_by_key(|change| change.since);
+        let mut cuts: Vec<Cut> = Vec::new();
+        for change in changes {
+            match cuts.last_mut().filter(|cut| cut.fits(change)) {
+                Some(cut) => cut.changes.push(change),
+                None => cuts.push(Cut { changes: vec![change] }),
+            }
+        }
+        let moments: Vec<Timestamp> = cuts.iter().map(|cut| cut.moment(run)).collect();
+        let part_of = |at: usize| moments.partition_point(|moment| *moment <= run.line(at).time);
+        for (server, lines) in &servers {
+            if let Some(mixed) = lines.windows(2).find_map(|pair| overlap(run, &cuts, *server, pair, part_of)) {
+                return mixed;
+            }
+        }
+        let mut parts = vec![Vec::new(); moments.len() + 1];
+        for at in 0..run.lines.len() {
+            parts[part_of(at)].push(at);
+        }
+        if let Some((says, at)) = parts.iter().find_map(|part| two_names(run, part)) {
+            return Histories::Mixed(says, at);
+        }
+        if parts.len() == 1 {
+            return Histories::One;
+        }
+        Histories::Several(parts.into_iter().map(|at| History { run: run.only(&at), at }).collect())
+    }
+}
+
+/// Each server's lines in the order in which they were written, whatever its lives are called.
+fn in_order(run: &Run) -> BTreeMap<Server, Vec<usize>> {
+    let mut servers: BTreeMap<Server, Vec<usize>> = BTreeMap::new();
+    for (at, entry) in run.lines.iter().enumerate() {
+        if let Some(server) = entry.line.id.process.as_server() {
+            servers.entry(server).or_default().push(at);
+        }
+    }
+    for lines in servers.values_mut() {
+        run.put_in_order(lines, |line| (line.id.process.life(), line.id.n));
+    }
+    servers
+}
+
+/// What a BOOT line says of the folder.
+#[derive(Clone, Copy, Default)]
+struct Folder {
+    disk: Option<DiskName>,
+    history: Option<u32>,
+}
+
+impl Folder {
+    fn of(event: &Event) -> Folder {
+        let Event::Boot { history, disk, .. } = event else { return Folder::default() };
+        // A folder without a history may still come to be of any.
+        Folder { disk: *disk, history: history.and_then(|history| history.0) }
+    }
+
+    fn is_other(self, then: Folder) -> bool {
+        fn differ<T: PartialEq>(before: Option<T>, then: Option<T>) -> bool {
+            before.is_some() && then.is_some() && before != then
+        }
+        differ(self.disk, then.disk) || differ(self.history, then.history)
+    }
+}
+
+/// Where a server's lines go on from another folder.
+fn changes(run: &Run, server: Server, lines: &[usize]) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut folder = Folder::default();
+    // Where the process of the line began.
+    let mut begun = 0;
+    for place in 0..lines.len() {
+        let line = run.line(lines[place]);
+        let change = |place: usize| {
+            let [before, first] = [lines[place - 1], lines[place]];
+            Change { server, before: run.line(before).time, first, since: run.line(first).time }
+        };
+        if let Some(before) = place.checked_sub(1).map(|before| &run.line(lines[before]).id) {
+            if line.id.process != before.process {
+                begun = place;
+            }
+            // Both are ordered by life and number.
+            if line.id <= *before {
+                changes.push(change(place));
+                (folder, begun) = (Folder::default(), place);
+            }
+        }
+        let then = Folder::of(&line.event);
+        if folder.is_other(then) {
+            if begun > 0 {
+                changes.push(change(begun));
+            }
+            folder = Folder::default();
+        }
+        folder.disk = then.disk.or(folder.disk);
+        folder.history = then.history.or(folder.history);
+    }
+    changes
+}
+
+/// Two lines of a server, one after the other: they are of different histories if, and only if, the server has changed its
+/// folder between them.
+fn overlap(
+    run: &Run,
+    cuts: &[Cut],
+    server: Server,
+    pair: &[usize],
+    part: impl Fn(usize) -> usize,
+) -> Option<Histories> {
+    let [before, then] = [part(pair[0]), part(pair[1])];
+    let is_change = cuts.iter().flat_map(|cut| &cut.changes).any(|change| change.first == pair[1]);
+    if before <= then && is_change == (before < then) {
+        return None;
+    }
+    let cannot = "these lines are of more than one history, and cannot be told apart";
+    let says = if is_change || then < before {
+        format!(
+            "{server} is on a new data folder from {} on, and by its clock it was before: {cannot}",
+            run.line(pair[1]).id
+        )
+    } else {
+        let Change { server: new, first, .. } = cuts[before].changes[0];
+        format!("{new} is on a new data folder from {} on, and {server} is not: {cannot}", run.line(first).id)
+    };
+    Some(Histories::Mixed(says, pair[1]))
+}
+
+/// Two servers of one history call it alike.
+fn two_names(run: &Run, part: &[usize]) -> Option<(String, usize)> {
+    let mut named = part.iter().filter_map(|at| Some((*at, Folder::of(&run.line(*at).event).history?)));
+    let (first, name) = named.next()?;
+    let (other, _) = named.find(|(_, other)| *other != name)?;
+    let (first, id) = (&run.line(first).id, &run.line(other).id);
+    Some((format!("{first} and {id} name two histories, and their lines cannot be told apart"), other))
+}
