@@ -8,7 +8,8 @@ use clap::Args;
 
 use super::facts::Facts;
 use super::{LINES_MAX, page};
-use crate::trace::audit::Audit;
+use crate::trace::audit::{Audit, Verdict};
+use crate::trace::histories::Histories;
 use crate::trace::parse::Run;
 
 /// The command line of the picture.
@@ -20,7 +21,8 @@ Examples:
   paxos-lab timeline runs/sim-7 -o sim-7.html           ... is drawn alike
 
 The page opens from a file, in any browser, and needs no network. If the audit finds a violation, it opens at the first
-wrong line. Its address takes #req=c1-5, #slot=7, #server=3, #at=s1.204 and #view=time.")]
+wrong line; if lines are missing and it can prove nothing, the page says so. Its address takes #req=c1-5, #slot=7, #server=3,
+#at=s1.204 and #view=time.")]
 pub struct Arguments {
     /// Folder of the run, as runs/latest
     dir: PathBuf,
@@ -43,9 +45,10 @@ fn parse_lines(text: &str) -> Result<usize, String> {
 /// Writes the page; what to print, and the exit code.
 pub fn run(arguments: &Arguments) -> Result<(String, u8), String> {
     let Arguments { dir, out, title, lines } = arguments;
-    let run = Run::read(dir).map_err(|error| error.to_string())?;
+    let (run, earlier) = last_history(Run::read(dir).map_err(|error| error.to_string())?);
     let title = title.clone().unwrap_or_else(|| name(dir));
-    let page = page(&run, &Audit::new(&run), &title, *lines);
+    let audit = Audit::new(&run);
+    let page = page(&run, &audit, &title, *lines);
     fs::write(out, &page.html).map_err(|error| format!("cannot write {}: {error}", out.display()))?;
     let Facts { servers, others, messages, outages, .. } = Facts::new(&run);
     let mut text = format!(
@@ -53,13 +56,39 @@ pub fn run(arguments: &Arguments) -> Result<(String, u8), String> {
         out.display(),
         page.lines
     );
+    if earlier > 0 {
+        let _ = writeln!(text, "the data folders were begun anew: {earlier} lines of what was before are not in it");
+    }
     if page.left_out > 0 {
         let _ = writeln!(text, "{} lines of the run are not in it. More: --lines {}", page.left_out, run.lines.len());
     }
     if let Some(line) = &page.opens_at {
         let _ = writeln!(text, "it opens at the first wrong line, {line}");
     }
+    let _ = writeln!(text, "{}", said(&audit));
     Ok((text, 0))
+}
+
+/// A picture is of one log: the last one of the run. So many lines are of earlier ones.
+fn last_history(run: Run) -> (Run, usize) {
+    let all = run.lines.len();
+    let last = match Histories::of(&run) {
+        Histories::Several(mut parts) => parts.pop().map(|part| part.run),
+        Histories::One | Histories::Mixed(..) => None,
+    };
+    let run = last.unwrap_or(run);
+    let earlier = all - run.lines.len();
+    (run, earlier)
+}
+
+/// The verdict of the audit, and if it is none, why.
+fn said(audit: &Audit) -> String {
+    let why = audit.findings.first().map_or("", |finding| &finding.says);
+    match audit.verdict() {
+        Verdict::Proved => "the audit proves that every rule was kept".to_string(),
+        Verdict::Unproven => format!("the audit: not provable, for {why}"),
+        Verdict::Violated => format!("the audit: VIOLATION, {why}"),
+    }
 }
 
 /// A folder's own name, and not `latest`.

@@ -82,6 +82,16 @@ fn of_a_violation_the_last_line_is_the_wrong_one_and_of_many_the_first_counts() 
 }
 
 #[test]
+fn what_cannot_be_proved_says_why_and_opens_at_the_beginning() {
+    let torn_out: Vec<&str> =
+        STORY.lines().filter(|line| !line.contains("ACCEPTED req=c1-5 slot=7 ballot=3.1 to=s1 re=s1.5")).collect();
+    let run = run_of(&(torn_out.join("\n") + "\n"));
+    let page = page(&run, &Audit::new(&run), "gaps", LINES_MAX);
+    assert_eq!(page.opens_at, None);
+    assert!(page.html.contains(r#""verdict":"unproven""#) && page.html.contains("should stand where s1.7 does"));
+}
+
+#[test]
 fn nothing_that_people_wrote_is_markup() {
     let hostile = "</script><img src=x onerror=alert(1)>%SCRIPT%%DATA%";
     let lines = STORY.replace("key=color", &format!("key={}", crate::trace::Text::from(hostile)));

@@ -252,7 +252,7 @@ class App {
     const broken = findings.filter((finding) => finding.verdict === "violated").length;
     $("verdict").textContent = verdict === "proved" ? (this.data.unsafe ? "kept by luck: UNSAFE" : "\u2713 proved") : verdict === "violated"
       ? `\u26a0 ${many(broken, "violation")}` : "not provable";
-    $("verdict").title = "What the audit of these lines says";
+    $("verdict").title = verdict === "unproven" && findings.length ? findings[0].says : "What the audit of these lines says";
     const list = findings.map((finding) => {
       const links = element("ul", "links", ...finding.lines.map((id) => this.run.byId.get(id)).filter(Boolean).map((line) => jump(this, line)));
       links.addEventListener("click", () => $("findings").close());

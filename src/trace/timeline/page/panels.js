@@ -104,7 +104,7 @@ function drawDetail(app) {
     return;
   }
   const parts = [];
-  for (const finding of app.wrong.get(line.id) || []) parts.push(element("p", "alarm", element("b", "", `${finding.rule}: `), finding.says));
+  for (const finding of app.wrong.get(line.id) || []) parts.push(element("p", finding.verdict === "violated" ? "alarm" : "dim", element("b", "", `${finding.rule}: `), finding.says));
   const says = element("p", "says");
   says.append(dressed(sentence(line, app.run.cluster.size)));
   parts.push(says);
