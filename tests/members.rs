@@ -14,10 +14,18 @@ use std::time::{Duration, Instant};
 
 use paxos_kv::client::{Client, ClientOptions};
 use paxos_kv::cluster;
-use paxos_kv::net::{HandshakeError, Hello, Who, greet};
+use paxos_kv::kv::Op;
+use paxos_kv::net::{
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, HandshakeError, Hello, Reply, Request, Who, frame,
+    greet,
+};
 use paxos_kv::paxos::Slot;
 use paxos_kv::role::{Server, Servers};
+use paxos_kv::trace::Context;
 use support::{Cluster, await_some};
+
+/// A nonce that stands nowhere by chance.
+const NONCE: u128 = 0x9d3b_57c1_e80f_4a26_b17c_2e95_d06f_83a4;
 
 /// The cluster file of the first servers alone.
 fn file_of_first(cluster: &Cluster, count: usize) -> std::path::PathBuf {
@@ -213,7 +221,7 @@ fn holds(bytes: &[u8], number: u64) -> bool {
 }
 
 #[test]
-fn no_storage_id_leaves_the_servers() {
+fn no_storage_id_and_no_nonce_leaves_the_servers() {
     let mut cluster = Cluster::prepare(3, &["--seed", "1", "--checkpoint-slots", "5"]);
     fs::write(cluster.file(), support::watched_cluster_file(3)).unwrap();
     cluster.cluster = cluster::Cluster::read(&cluster.file()).unwrap();
@@ -223,6 +231,23 @@ fn no_storage_id_leaves_the_servers() {
     for n in 0..30 {
         client.put(format!("k{n}").as_bytes(), b"v").unwrap();
     }
+    // A session whose nonce this test knows, and a write in it.
+    let stream = TcpStream::connect(cluster.cluster.member(Server(2)).unwrap().client).unwrap();
+    let hello = Hello { cluster: "test".to_string(), to: Server(2), members: Servers::first(3), who: Who::Client };
+    greet(&stream, &hello).unwrap();
+    let mut reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
+    let context = Context { re: None, req: Some("c2-1".to_string()) };
+    let mut ask = |request| {
+        (&stream).write_all(&frame(&ClientRequest { number: 1, context: context.clone(), request })).unwrap();
+        reader.read::<ClientReply>(None).unwrap().unwrap().reply
+    };
+    let Reply::Opened { session, .. } = ask(Request::Open { nonce: NONCE }) else { panic!("no session") };
+    let op = Op::Put { key: b"k".to_vec(), value: b"v".to_vec(), if_version: None };
+    let write = Request::Write { session, nonce: NONCE, sequence: 1, first_open: 1, op };
+    assert!(matches!(ask(write), Reply::Applied { .. }));
+    for n in 0..30 {
+        client.put(format!("k{n}").as_bytes(), b"w").unwrap();
+    }
     // A refusal, too: a server with another folder than the one that is known.
     [1, 2].into_iter().for_each(|at| await_bound(&cluster, at, 3));
     cluster.kill(&[3]);
@@ -231,13 +256,16 @@ fn no_storage_id_leaves_the_servers() {
     cluster.run(3);
     await_some("it is refused", || cluster.lines_of(3).contains("Bring the old data folder back").then_some(()));
 
-    let mut ids = Vec::new();
+    let mut ids = vec![NONCE as u64, (NONCE >> 64) as u64];
     for folder in [cluster.data(1), cluster.data(2), cluster.data(3), own] {
         let text = fs::read_to_string(folder.join("identity.toml")).unwrap();
         let id = text.lines().find_map(|line| line.strip_prefix("storage = \"")?.strip_suffix('"')).unwrap();
         ids.push(u64::from_str_radix(id, 16).unwrap());
     }
-    assert!(holds(&fs::read(cluster.data(1).join("identity.toml")).unwrap(), ids[0]), "it would be found");
+    assert!(holds(&fs::read(cluster.data(1).join("identity.toml")).unwrap(), ids[2]), "it would be found");
+    let journal =
+        fs::read_dir(cluster.data(1).join("journal")).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
+    assert!(journal.into_iter().any(|bytes| holds(&bytes, ids[0])), "and so would the nonce");
 
     let mut told: Vec<(String, Vec<u8>)> = Vec::new();
     for id in 1..=3 {
@@ -263,6 +291,8 @@ fn no_storage_id_leaves_the_servers() {
     for (name, bytes) in &told {
         assert!(!bytes.is_empty() || name.ends_with(".err"), "{name} is empty");
         let leaked = ids.iter().find(|id| holds(bytes, **id));
-        assert_eq!(leaked, None, "{name} holds a storage id");
+        assert_eq!(leaked, None, "{name} holds a storage id or a nonce");
+        let as_number = NONCE.to_string();
+        assert!(!String::from_utf8_lossy(bytes).contains(&as_number), "{name} holds a nonce");
     }
 }

@@ -141,6 +141,9 @@ impl FrontDesk {
         let context = self.tell_request(&request, context, outlet.address());
         let mut asker = outlet.ask(number, context);
         let reply = match request {
+            Request::Open { .. } if !(outlet.may_open() && self.house.desk.opens.lets_through()) => {
+                Reply::NotApplied(WhyNotApplied::Busy)
+            }
             Request::Open { nonce } => return self.write(Command::Open { nonce, label }, asker, size),
             Request::Write { session, nonce, sequence, first_open, op } => {
                 return self.write(Command::Write { session, nonce, sequence, first_open, label, op }, asker, size);

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::outlet::{Asker, Load};
+use super::throttle::Throttle;
 use crate::kv::Outcome;
 use crate::museum::{self, Bug};
 use crate::net::{Reply, Unknown, WhyNotApplied};
@@ -43,6 +44,27 @@ pub struct Desk {
     told: Mutex<Vec<Told>>,
     /// What all connections together have under way.
     pub load: Arc<Load>,
+    /// Sessions that all clients together may open.
+    pub opens: Opens,
+}
+
+/// How many sessions may be opened at a server. Each goes through the log, and the table of them is bounded.
+pub struct Opens(Throttle);
+
+/// In a second, by all clients together.
+const OPENS_PER_SECOND: u32 = 1_000;
+
+impl Default for Opens {
+    fn default() -> Opens {
+        Opens(Throttle::new(OPENS_PER_SECOND))
+    }
+}
+
+impl Opens {
+    /// Whether another may be opened now.
+    pub fn lets_through(&self) -> bool {
+        self.0.lets_through()
+    }
 }
 
 #[derive(Default)]

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::throttle::Throttle;
 use crate::net::{ClientReply, Reply, WhyNotApplied, frame_into, write_before, write_now};
 use crate::trace::Context;
 
@@ -74,6 +75,8 @@ pub struct Outlet {
     stream: Arc<TcpStream>,
     address: SocketAddr,
     requests: Room,
+    /// Sessions that this connection may open.
+    opens: Throttle,
     load: Arc<Load>,
     pending: Mutex<Pending>,
     /// Told when less is pending, or nothing ever will be.
@@ -105,11 +108,20 @@ pub struct Asker {
     held: Option<usize>,
 }
 
+/// A connection opens at most so many sessions in this time: a client needs one, and another when that has ended.
+const OPENS: (u32, Duration) = (16, Duration::from_secs(10));
+
 impl Outlet {
+    /// Whether this connection may open another session now.
+    pub fn may_open(&self) -> bool {
+        self.opens.lets_through()
+    }
+
     /// The outgoing side of a connection.
     pub fn new(stream: Arc<TcpStream>, address: SocketAddr, load: Arc<Load>) -> Arc<Outlet> {
         let (requests, pending) = (Room::default(), Mutex::default());
-        Arc::new(Outlet { stream, address, requests, load, pending, drained: Condvar::new() })
+        let opens = Throttle::over(OPENS.1, OPENS.0);
+        Arc::new(Outlet { stream, address, requests, opens, load, pending, drained: Condvar::new() })
     }
 
     /// The client.

@@ -1,16 +1,20 @@
-//! So many lines a second, and the rest as a number: whoever sends nonsense as fast as it can must not fill the disk.
+//! So many of something in a time, and the rest as a number: whoever sends nonsense as fast as it can must not fill the disk,
+//! and whoever opens sessions without end must not keep others waiting.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Lets some things through and counts the others.
+#[derive(Debug)]
 pub struct Throttle {
-    per_second: u32,
+    most: u32,
+    period: Duration,
     state: Mutex<State>,
 }
 
+#[derive(Debug)]
 struct State {
-    second: Instant,
+    begun: Instant,
     through: u32,
     held_back: u64,
 }
@@ -18,7 +22,12 @@ struct State {
 impl Throttle {
     /// Lets so many through in any second that begins when the one before is over.
     pub fn new(per_second: u32) -> Throttle {
-        Throttle { per_second, state: Mutex::new(State { second: Instant::now(), through: 0, held_back: 0 }) }
+        Throttle::over(Duration::from_secs(1), per_second)
+    }
+
+    /// Lets so many through in any such period that begins when the one before is over.
+    pub fn over(period: Duration, most: u32) -> Throttle {
+        Throttle { most, period, state: Mutex::new(State { begun: Instant::now(), through: 0, held_back: 0 }) }
     }
 
     /// Whether one more may pass now; if not, it is counted.
@@ -28,10 +37,10 @@ impl Throttle {
 
     fn lets_through_at(&self, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.duration_since(state.second) >= Duration::from_secs(1) {
-            (state.second, state.through) = (now, 0);
+        if now.duration_since(state.begun) >= self.period {
+            (state.begun, state.through) = (now, 0);
         }
-        let passes = state.through < self.per_second;
+        let passes = state.through < self.most;
         if passes {
             state.through += 1;
         } else {

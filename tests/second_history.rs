@@ -1,0 +1,126 @@
+//! A cluster that is begun anew while its clients live on, and strangers that write in the sessions of others: nobody is told
+//! that a write was done which is nowhere, and nobody's session is used up.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+
+use paxos_kv::client::ClientError;
+use paxos_kv::kv::{Op, SEQUENCE_MAX};
+use paxos_kv::net::{
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Who, WhyNotApplied, frame,
+    greet,
+};
+use paxos_kv::role::Server;
+use paxos_kv::trace::Context;
+use support::Cluster;
+
+/// All servers are stopped, lose their data and are started again, as by `./run_server.sh stop; ./run_server.sh`.
+fn begin_anew(cluster: &mut Cluster) {
+    cluster.kill(&[1, 2, 3]);
+    for id in 1..=3 {
+        fs::remove_dir_all(cluster.data(id)).unwrap();
+        cluster.run(id);
+    }
+    cluster.await_all();
+}
+
+#[test]
+fn a_client_that_lives_on_into_the_next_history_is_told_so_once_and_then_goes_on() {
+    let mut cluster = Cluster::start(3, &["--seed", "1"]);
+    let mut old = cluster.client_with_lines("c1", 1);
+    old.put(b"k", b"old").unwrap();
+    begin_anew(&mut cluster);
+    // Another client has the session with the same number now, and has written with it.
+    let mut innocent = cluster.client_with_lines("c2", 1);
+    innocent.put(b"c", b"innocent").unwrap();
+
+    let error = old.put(b"c", b"X").unwrap_err();
+    assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
+    assert!(error.to_string().contains("answers for another history of cluster \"test\""), "{error}");
+    assert_eq!(innocent.get(b"c").unwrap().value.as_deref(), Some(b"innocent".as_slice()));
+    // It was told. What it writes from now on is written.
+    assert_eq!(old.put(b"c", b"Y").unwrap().version(), 2);
+    assert_eq!(innocent.get(b"c").unwrap().value.as_deref(), Some(b"Y".as_slice()));
+    innocent.put(b"c", b"Z").unwrap();
+    drop((old, innocent));
+
+    // The lines of both histories stand in the same files: they are two runs, and accuse nobody.
+    cluster.kill(&[1, 2, 3]);
+    let (code, text) = cluster.audit();
+    assert_ne!(code, 7, "{text}");
+}
+
+#[test]
+fn a_client_that_only_reads_is_told_of_another_history_too() {
+    let mut cluster = Cluster::start(3, &["--seed", "1"]);
+    let mut client = cluster.client("c1", 2);
+    client.put(b"k", b"old").unwrap();
+    begin_anew(&mut cluster);
+    cluster.client("c2", 1).put(b"c", b"new").unwrap();
+    cluster.await_agreement();
+    let error = client.get(b"k").unwrap_err();
+    assert!(error.to_string().contains("another history"), "{error}");
+    assert_eq!(client.get(b"k").unwrap().value, None);
+}
+
+/// A client that says what it wants.
+struct Stranger {
+    stream: TcpStream,
+    reader: FrameReader,
+    number: u64,
+}
+
+impl Stranger {
+    fn at(cluster: &Cluster, server: u8) -> Stranger {
+        let stream = TcpStream::connect(cluster.cluster.member(Server(server)).unwrap().client).unwrap();
+        stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        let members = cluster.cluster.servers();
+        greet(&stream, &Hello { cluster: "test".to_string(), to: Server(server), members, who: Who::Client }).unwrap();
+        let reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
+        Stranger { stream, reader, number: 0 }
+    }
+
+    fn ask(&mut self, request: Request) -> Reply {
+        self.number += 1;
+        let request = ClientRequest { number: self.number, context: Context::default(), request };
+        self.stream.write_all(&frame(&request)).unwrap();
+        self.reader.read::<ClientReply>(None).unwrap().unwrap().reply
+    }
+}
+
+#[test]
+fn what_a_stranger_writes_in_anothers_session_changes_nothing() {
+    let cluster = Cluster::start(3, &["--seed", "1"]);
+    let mut stranger = Stranger::at(&cluster, 2);
+    let Reply::Opened { session: own, .. } = stranger.ask(Request::Open { nonce: 5 }) else { panic!("no session") };
+    let mut owner = cluster.client("c1", 1);
+    owner.put(b"k", b"1").unwrap();
+    // The owner's session was opened in the next slot; so the stranger guesses its number, and the number of its next write.
+    let session = own + 1;
+    for (sequence, first_open) in [(1, 1), (2, 1), (2, 2), (40, 1), (SEQUENCE_MAX, SEQUENCE_MAX)] {
+        let op = Op::Put { key: b"k".to_vec(), value: b"a stranger's".to_vec(), if_version: None };
+        let reply = stranger.ask(Request::Write { session, nonce: 5, sequence, first_open, op });
+        assert_eq!(reply, Reply::NotApplied(WhyNotApplied::Expired), "{sequence}");
+    }
+    assert_eq!(owner.put(b"k", b"2").unwrap().version(), 2);
+    assert_eq!(owner.get(b"k").unwrap().value.as_deref(), Some(b"2".as_slice()));
+}
+
+#[test]
+fn sessions_are_opened_a_few_at_a_time_over_a_connection() {
+    let cluster = Cluster::start(1, &["--seed", "1"]);
+    let mut stranger = Stranger::at(&cluster, 1);
+    let opened = |reply| match reply {
+        Reply::Opened { .. } => true,
+        Reply::NotApplied(WhyNotApplied::Busy) => false,
+        other => panic!("{other:?}"),
+    };
+    let replies: Vec<bool> = (0..20).map(|nonce| opened(stranger.ask(Request::Open { nonce }))).collect();
+    assert_eq!(replies, [vec![true; 16], vec![false; 4]].concat());
+    assert!(opened(Stranger::at(&cluster, 1).ask(Request::Open { nonce: 100 })), "another connection has its own");
+}
