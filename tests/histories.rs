@@ -82,9 +82,9 @@ fn the_files_of_a_run_are_one_history() {
     }
     let (code, text) = check(&[folder.path()]);
     assert!(code == 0 && text.contains("(2 files): linearizable (4 operations on 1 key, "), "{text}");
-    // What the second has read, the first has written.
+    // What the second has read, somebody else has written, whose lines are not here.
     let (code, text) = check(&[&folder.path().join("client-2.log")]);
-    assert_eq!(code, 7, "{text}");
+    assert!(code == 6 && text.contains("if somebody else wrote to the same keys all is well"), "{text}");
 }
 
 #[test]
