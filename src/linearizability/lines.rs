@@ -104,8 +104,9 @@ fn read<'a>(lines: &[(&'a Line, bool)]) -> Result<Reader<'a>, Unknown> {
     Ok(reader)
 }
 
-/// Names a write, whichever server it was sent to: session and number.
-type WriteId = (u64, u64);
+/// Names a write, whichever server it was sent to: session, number, and label. Session and number alone may be those of
+/// another client's write: in the cluster's next history, or in the name of somebody who only guesses.
+type WriteId<'a> = (u64, u64, &'a str);
 
 /// An operation as the lines have it.
 #[derive(Clone, Copy)]
@@ -150,9 +151,9 @@ struct Reader<'a> {
     /// The number of the last line of each client.
     last: BTreeMap<&'a Process, u64>,
     /// The writes that clients have told of.
-    ours: BTreeSet<WriteId>,
+    ours: BTreeSet<WriteId<'a>>,
     /// The writes that servers were asked for, as the earliest of their lines has it.
-    served: BTreeMap<WriteId, Told<'a>>,
+    served: BTreeMap<WriteId<'a>, Told<'a>>,
     /// The first life of each server that the lines know, and whether its disk was empty.
     first_lives: BTreeMap<Server, (u32, bool)>,
 }
@@ -168,7 +169,7 @@ impl<'a> Reader<'a> {
         let name = (&line.id.process, line.req.as_deref().unwrap_or_default());
         match &line.event {
             Event::Request { session, sequence, .. } => {
-                self.ours.extend(session.zip(*sequence));
+                self.ours.extend(session.zip(*sequence).map(|(session, sequence)| (session, sequence, name.1)));
                 // If the label was open, that request has no end.
                 self.open.insert(name, asked(&line.event).map(|_| self.told.len()));
                 self.told.extend(told(index, line));
@@ -196,10 +197,9 @@ impl<'a> Reader<'a> {
         match &line.event {
             Event::Request { session: Some(session), sequence: Some(sequence), .. } => {
                 let Some(told) = told(index, line) else { return };
-                let earliest =
-                    self.served.get(&(*session, *sequence)).is_none_or(|other| told.called.1 < other.called.1);
-                if earliest {
-                    self.served.insert((*session, *sequence), told);
+                let name = (*session, *sequence, line.req.as_deref().unwrap_or_default());
+                if self.served.get(&name).is_none_or(|other| told.called.1 < other.called.1) {
+                    self.served.insert(name, told);
                 }
             }
             Event::Boot { life, accepted, .. } => {

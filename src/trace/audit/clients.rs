@@ -84,10 +84,12 @@ fn status(result: Applied) -> Option<Status> {
 
 /// "Certainly not applied" is certain.
 fn check_not_applied(case: &mut Case<'_>, exchange: &Exchange<'_>, reply: usize) {
-    let Some(wanted) = exchange.id else { return };
-    let effect = case.learns.values().map(|lines| lines[0]).find(|at| match case.run.line(*at).event {
-        Event::Learn { id, result, .. } => id == Some(wanted) && status(result).is_some(),
-        _ => false,
+    let (Some(wanted), req) = (exchange.id, &case.run.line(exchange.request).req) else { return };
+    let effect = case.learns.values().map(|lines| lines[0]).find(|at| {
+        let line = case.run.line(*at);
+        // A client that lives on from an earlier history may have asked under the numbers of another one's write.
+        let is_it = |id, result| id == Some(wanted) && status(result).is_some() && line.req == *req;
+        matches!(line.event, Event::Learn { id, result, .. } if is_it(id, result))
     });
     if let Some(effect) = effect {
         let says = "a write that was called certainly not applied was applied".to_string();

@@ -1,5 +1,6 @@
 //! A disk that does not keep what it was given, and folders that were tampered with.
 
+use super::super::sector::VERSION;
 use super::*;
 
 /// A journal of three segments and a spare, every record in a commit of its own or with a neighbour, and which sectors
@@ -455,7 +456,7 @@ fn a_journal_of_another_format_is_refused() {
         let header = Header::read(&bytes[..SECTOR_BYTES]).unwrap();
         bytes[..SECTOR_BYTES].copy_from_slice(&Header { version: 1, ..header }.write());
     });
-    assert!(matches!(result, Err(OpenError::Version { found: 1, known: 3, .. })), "{result:?}");
+    assert!(matches!(result, Err(OpenError::Version { found: 1, known: VERSION, .. })), "{result:?}");
 }
 
 #[test]
