@@ -8,6 +8,7 @@ mod support;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use paxos_kv::client::ClientError;
 use paxos_kv::kv::{Op, SEQUENCE_MAX};
@@ -66,6 +67,36 @@ fn a_client_that_only_reads_is_told_of_another_history_too() {
     let error = client.get(b"k").unwrap_err();
     assert!(error.to_string().contains("another history"), "{error}");
     assert_eq!(client.get(b"k").unwrap().value, None);
+}
+
+#[test]
+fn a_client_that_meets_a_cluster_without_data_is_told_so_and_reads_nothing_into_it() {
+    let mut cluster = Cluster::start(3, &["--seed", "1"]);
+    let mut client = cluster.client("c1", 2);
+    client.put(b"k", b"old").unwrap();
+    begin_anew(&mut cluster);
+    client.set_timeout(Duration::from_secs(2));
+    let error = client.get(b"k").unwrap_err();
+    assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
+    assert!(error.to_string().contains("without data, and this client has known others"), "{error}");
+    assert_eq!(client.get(b"k").unwrap().value, None, "told once");
+}
+
+#[test]
+fn the_first_to_write_in_the_next_history_is_told_of_it_once() {
+    let mut cluster = Cluster::start(3, &["--seed", "1"]);
+    let mut client = cluster.client("c1", 2);
+    client.put(b"k", b"old").unwrap();
+    begin_anew(&mut cluster);
+    let error = client.put(b"k", b"X").unwrap_err();
+    assert!(error.to_string().contains("another history"), "{error}");
+    assert_eq!(client.get(b"k").unwrap().value, None, "it was not written");
+    assert_eq!(client.put(b"k", b"Y").unwrap().version(), 1);
+    // The same servers once more, on their data: that is no news.
+    cluster.kill(&[1, 2, 3]);
+    (1..=3).for_each(|id| cluster.run(id));
+    assert_eq!(client.get(b"k").unwrap().value.as_deref(), Some(b"Y".as_slice()));
+    assert_eq!(client.put(b"k", b"Z").unwrap().version(), 2);
 }
 
 /// A client that says what it wants.

@@ -50,6 +50,12 @@ pub enum NoReply {
         /// The server's.
         found: u64,
     },
+    /// The server's data were empty, and this client has known others: they were begun anew, or the server has not caught up
+    /// yet. What it answered to a read is not believed.
+    NoData {
+        /// The name of the cluster.
+        cluster: String,
+    },
     /// The request could not be sent as a whole: the server cannot have understood it.
     NotSent {
         /// What went wrong.
@@ -83,7 +89,9 @@ impl NoReply {
             | NoReply::TurnedAway { .. }
             | NoReply::OtherHistory { .. }
             | NoReply::NotSent { .. } => false,
-            NoReply::Silent { .. } | NoReply::Broken { .. } | NoReply::Malformed { .. } => true,
+            NoReply::Silent { .. } | NoReply::Broken { .. } | NoReply::Malformed { .. } | NoReply::NoData { .. } => {
+                true
+            }
         }
     }
 }
@@ -100,7 +108,7 @@ pub struct Connection {
     cluster: String,
     /// All servers, by this client's cluster file.
     members: Servers,
-    /// The history that the client knows, and then the server's; 0 if there is none.
+    /// The history that the client knows, and from the handshake on the server's; 0 if there is none.
     history: u64,
     /// The client's words of introduction that are not sent yet.
     greeting: Vec<u8>,
@@ -345,7 +353,7 @@ impl Connection {
                 Err(NoReply::OtherHistory { cluster: self.cluster.clone(), known: self.history, found })
             }
             Ok(Some(Answer::Welcome(Welcome { history, .. }))) => {
-                self.history = history.max(self.history);
+                self.history = history;
                 self.stage = Stage::Ready;
                 self.reader.set_limit(CLIENT_FRAME_MAX_BYTES);
                 Ok(())

@@ -157,6 +157,13 @@ impl Client {
         if !is_answer(&flight.request.request, &reply.reply) {
             return Err(NoReply::Malformed { length: 0, what: "a reply of another kind than was asked".to_string() });
         }
+        // The data of this server were empty when it was greeted, and this client has known others. It may be about to catch
+        // up: so the next one is asked, and this one greeted again.
+        let is_empty = |one: &Connection| one.server() == server && one.history() == 0;
+        if matches!(reply.reply, Reply::Value { .. }) && self.history.is_some() && self.connections.iter().any(is_empty)
+        {
+            return Err(NoReply::NoData { cluster: self.options.cluster.name.clone() });
+        }
         match reply.reply {
             Reply::NotApplied(why) => {
                 let busy = matches!(why, WhyNotApplied::Busy | WhyNotApplied::Proposer(NotApplied::Busy));
@@ -408,6 +415,10 @@ impl Client {
         let Some(flight) = self.flights.get(&ticket) else { return };
         let error = flight.tries.clone().into_error(flight.begun.elapsed());
         flight.lines.gave_up(&error);
+        if flight.tries.last.iter().any(|one| matches!(one.end, TryEnd::NoReply(NoReply::NoData { .. }))) {
+            // It is told once, and the client goes on with what there is.
+            self.history = None;
+        }
         self.finish(ticket, Err(error));
     }
 
@@ -422,15 +433,29 @@ impl Client {
         if self.opening == Some(ticket) {
             self.opening = None;
             return match result {
-                Ok(Reply::Opened { session, history }) => {
-                    self.learn_history(history);
-                    self.session.opened(session);
-                }
+                Ok(Reply::Opened { session, history }) => self.begin_session(flight, session, history),
                 Ok(other) => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
                 Err(error) => self.fail_unnamed(&error),
             };
         }
         self.keep_result(ticket, result, took);
+    }
+
+    /// The session is open. If its history is not the one that is known, the writes that wait for it hear that first.
+    fn begin_session(&mut self, flight: Flight, session: u64, history: u64) {
+        if let Request::Open { nonce } = flight.request.request {
+            self.session.opened(nonce, session);
+        }
+        let known = self.history.filter(|known| ![0, *known].contains(&history));
+        self.learn_history(history);
+        if let (Some(known), Some(server)) = (known, flight.asked_of()) {
+            self.history = Some(history);
+            let cluster = self.options.cluster.name.clone();
+            let end = TryEnd::NoReply(NoReply::OtherHistory { cluster, known, found: history });
+            let mut tries = flight.tries;
+            tries.push(Try { server, end, took: flight.begun.elapsed() });
+            self.fail_unnamed(&tries.into_error(flight.begun.elapsed()));
+        }
     }
 
     /// There is no session to be had: the writes that wait for one have failed.

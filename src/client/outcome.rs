@@ -175,6 +175,7 @@ impl TryEnd {
             TryEnd::NoReply(NoReply::Unreachable { .. }) => "unreachable",
             TryEnd::NoReply(NoReply::TurnedAway { .. }) => "turned-away",
             TryEnd::NoReply(NoReply::OtherHistory { .. }) => "other-history",
+            TryEnd::NoReply(NoReply::NoData { .. }) => "no-data",
             TryEnd::NoReply(NoReply::NotSent { .. }) => "not-sent",
             TryEnd::NoReply(NoReply::Silent { .. }) => "no-answer",
             TryEnd::NoReply(NoReply::Broken { .. }) => "connection-lost",
@@ -218,6 +219,11 @@ impl Display for Try {
             TryEnd::NoReply(NoReply::ConnectionRefused) => f.write_str("refused the connection"),
             TryEnd::NoReply(NoReply::Unreachable { why }) => write!(f, "was not reached ({why})"),
             TryEnd::NoReply(NoReply::TurnedAway { why }) => write!(f, "turned this client away: {why}"),
+            TryEnd::NoReply(NoReply::NoData { cluster }) => write!(
+                f,
+                "answers for a cluster \"{cluster}\" without data, and this client has known others: they were begun anew, or it \
+                 has not caught up yet"
+            ),
             TryEnd::NoReply(NoReply::OtherHistory { cluster, known, found }) => write!(
                 f,
                 "answers for another history of cluster \"{cluster}\" ({found:016x}, before {known:016x}): its data were begun \
@@ -422,7 +428,7 @@ impl Tries {
 /// Which end says most about the cluster: of many tries, the sentence is about that one, and of equals the last.
 fn tells(end: &TryEnd) -> u8 {
     match end {
-        TryEnd::NoReply(NoReply::OtherHistory { .. }) => 8,
+        TryEnd::NoReply(NoReply::OtherHistory { .. } | NoReply::NoData { .. }) => 8,
         TryEnd::NoReply(NoReply::ConnectionRefused) => 0,
         TryEnd::NoReply(NoReply::Unreachable { .. }) => 1,
         TryEnd::NoReply(_) => 2,

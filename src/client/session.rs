@@ -82,11 +82,13 @@ impl Session {
         Some((self.open?, self.last))
     }
 
-    /// A server has said that the OPEN was applied.
-    pub fn opened(&mut self, session: u64) {
-        self.open = Some(session);
-        self.last = 0;
-        self.asked.clear();
+    /// A server has said that the OPEN with this nonce was applied.
+    pub fn opened(&mut self, nonce: u128, session: u64) {
+        if self.nonce == nonce {
+            self.open = Some(session);
+            self.last = 0;
+            self.asked.clear();
+        }
     }
 
     /// Names the next write; None without a session. For a client that asks for one write at a time: it no longer asks for
@@ -143,6 +145,10 @@ mod tests {
         Session::new(Nonces::Repeatable(Random::new(1, 1)))
     }
 
+    fn open(session: &mut Session, slot: u64) {
+        session.opened(session.nonce, slot);
+    }
+
     /// The servers say that the session has ended.
     fn end(session: &mut Session) {
         session.ended(session.nonce);
@@ -158,10 +164,12 @@ mod tests {
         assert_eq!(session.next_write(), None);
         let nonce = session.wanted().unwrap();
         assert_eq!(session.wanted(), Some(nonce));
-        session.opened(7);
+        open(&mut session, 7);
         assert_eq!(session.wanted(), None);
         assert_eq!(session.next_write().map(|id| id.nonce), Some(nonce));
-        // The end of another session means nothing here, whatever its number was.
+        // Neither the beginning nor the end of another session means anything here, whatever its number was.
+        session.opened(nonce + 1, 8);
+        assert_eq!(session.next_write().map(|id| id.session), Some(7));
         session.ended(nonce + 1);
         assert_eq!(session.wanted(), None);
         session.ended(nonce);
@@ -179,10 +187,10 @@ mod tests {
     #[test]
     fn writes_are_numbered_from_one_in_each_session() {
         let mut session = session();
-        session.opened(7);
+        open(&mut session, 7);
         assert_eq!((named(&mut session), named(&mut session)), (Some((7, 1, 1)), Some((7, 2, 2))));
         end(&mut session);
-        session.opened(90);
+        open(&mut session, 90);
         assert_eq!(named(&mut session), Some((90, 1, 1)));
     }
 
@@ -190,7 +198,7 @@ mod tests {
     fn writes_side_by_side_keep_the_oldest_one_open_and_stay_within_the_span() {
         let mut session = session();
         assert_eq!(session.begin_write(), None);
-        session.opened(7);
+        open(&mut session, 7);
         let nonce = session.nonce;
         let named = |session: &mut Session| session.begin_write().map(|id| (id.sequence, id.first_open));
         for sequence in 1..=SPAN {
@@ -209,7 +217,7 @@ mod tests {
         // Who asks for one at a time has given up all before.
         assert_eq!(session.next_write().map(|id| (id.sequence, id.first_open)), Some((SPAN + 3, SPAN + 3)));
         end(&mut session);
-        session.opened(8);
+        open(&mut session, 8);
         assert_eq!(named(&mut session), Some((1, 1)));
     }
 }

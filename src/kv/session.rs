@@ -134,11 +134,6 @@ impl Session {
         let first = self.place(self.first_open).unwrap_or_else(|first| first);
         self.saved.drain(..first)
     }
-
-    /// Who goes first when there are too many: who has never written, and of those alike who was quiet for longest.
-    fn staleness(&self) -> (bool, Slot) {
-        (self.has_written, self.last)
-    }
 }
 
 /// All sessions.
@@ -305,10 +300,15 @@ impl Sessions {
         at.0
     }
 
-    /// The session to forget when there are too many: of those that have never written the one that has been quiet for
-    /// longest, else of all. Sessions that are opened without end so push out each other, and no client that writes.
+    /// The session to forget when there are too many: the one that has been quiet for longest, of those that have written;
+    /// but of those that never have if they are more than a quarter of the table. So sessions that are opened without end
+    /// push out each other and at most a quarter of those that write, and one that was just opened has time for its first
+    /// write also where all others have written.
     pub fn stalest(&self) -> Option<u64> {
-        self.sessions.iter().min_by_key(|(_, session)| session.staleness()).map(|(id, _)| *id)
+        let idle = self.sessions.values().filter(|session| !session.has_written).count();
+        let have_written = idle <= self.most.div_ceil(4);
+        let key = |session: &Session| (session.has_written != have_written, session.last);
+        self.sessions.iter().min_by_key(|(_, session)| key(session)).map(|(id, _)| *id)
     }
 
     /// Forgets a session: the same one on every server. It is looked for among all of them, which only an OPEN to a full
@@ -450,48 +450,55 @@ mod tests {
         sessions.write(Slot(slot), &named(nonce, session, sequence, 1), || DONE)
     }
 
-    #[test]
-    fn of_the_sessions_that_never_wrote_the_one_that_was_quiet_for_longest_goes() {
-        let mut sessions = Sessions::default();
-        let max = SESSIONS_MAX as u64;
-        let nonce = |session: u64| 10_000 + u128::from(session);
-        for slot in 1..=max {
-            sessions.open(Slot(slot), nonce(slot));
+    /// A table of so many sessions, each of which has written; session n was opened in slot n with nonce n.
+    fn of_writers(count: u64) -> Sessions {
+        let mut sessions = Sessions::at_most(count as usize);
+        for session in 1..=count {
+            sessions.open(Slot(session), session.into());
+            let slot = 1_000 + session;
+            assert_eq!(write_as(&mut sessions, session.into(), slot, session, 1), new(slot));
         }
-        // Session 1 speaks again, and so does 2, by a resent OPEN.
-        write_as(&mut sessions, nonce(1), max + 1, 1, 1);
-        sessions.open(Slot(max + 2), nonce(2));
-        sessions.open(Slot(max + 3), 5);
-        sessions.open(Slot(max + 4), 6);
-        assert_eq!(sessions.len(), SESSIONS_MAX);
-        assert_eq!(write_as(&mut sessions, nonce(3), max + 5, 3, 1), Lookup::Expired);
-        assert_eq!(write_as(&mut sessions, nonce(4), max + 6, 4, 1), Lookup::Expired);
-        assert_eq!(write_as(&mut sessions, nonce(1), max + 7, 1, 1), known(max + 1));
-        assert_eq!(write_as(&mut sessions, nonce(2), max + 8, 2, 1), new(max + 8));
-        assert_eq!(write_as(&mut sessions, nonce(5), max + 9, 5, 1), new(max + 9));
-        // A forgotten client that opens again begins a new session.
-        assert_eq!(sessions.open(Slot(max + 10), nonce(3)).0, max + 10);
-        assert_eq!(sessions.len(), SESSIONS_MAX);
+        sessions
     }
 
     #[test]
-    fn sessions_that_are_opened_without_end_push_out_no_client_that_writes() {
-        let mut sessions = Sessions::at_most(4);
-        for session in 1..=3 {
-            sessions.open(Slot(session), u128::from(session));
-            assert_eq!(write_as(&mut sessions, session.into(), 10 + session, session, 1), new(10 + session));
-        }
-        for slot in 20..1_000 {
+    fn the_session_that_was_quiet_for_longest_goes() {
+        let mut sessions = of_writers(8);
+        // Session 1 speaks again, and so does 2, by a resent OPEN.
+        write_as(&mut sessions, 1, 1_100, 1, 1);
+        sessions.open(Slot(1_101), 2);
+        assert_eq!(
+            (sessions.open(Slot(2_000), 5_000), sessions.open(Slot(2_001), 5_001)),
+            ((2_000, Some(3)), (2_001, Some(4)))
+        );
+        assert_eq!(write_as(&mut sessions, 3, 2_002, 3, 1), Lookup::Expired);
+        assert_eq!(write_as(&mut sessions, 1, 2_003, 1, 1), known(1_001));
+        // A forgotten client that opens again begins a new session.
+        assert_eq!(sessions.open(Slot(2_004), 3).0, 2_004);
+        assert_eq!(sessions.len(), 8);
+    }
+
+    #[test]
+    fn sessions_that_are_opened_without_end_push_out_no_more_than_a_quarter_of_those_that_write() {
+        let mut sessions = of_writers(16);
+        for slot in 2_000..5_000 {
             sessions.open(Slot(slot), slot.into());
         }
-        for session in 1..=3 {
-            assert_eq!(write_as(&mut sessions, session.into(), 1_000 + session, session, 1), known(10 + session));
+        let left = (1..=16).filter(|session| sessions.knows(*session)).collect::<Vec<_>>();
+        assert_eq!(left, (6..=16).collect::<Vec<_>>(), "the quietest have made way for a quarter, and one more");
+    }
+
+    #[test]
+    fn clients_that_come_to_a_full_table_together_all_write() {
+        let mut sessions = of_writers(16);
+        for round in 0..10 {
+            let slots = 2_000 + round * 10..2_004 + round * 10;
+            slots.clone().for_each(|slot| assert_eq!(sessions.open(Slot(slot), slot.into()).0, slot));
+            for session in slots {
+                let slot = session + 5;
+                assert_eq!(write_as(&mut sessions, session.into(), slot, session, 1), new(slot), "session {session}");
+            }
         }
-        // Once all have written, the quietest goes.
-        assert_eq!(write_as(&mut sessions, 999, 1_010, 999, 1), new(1_010));
-        sessions.open(Slot(1_011), 7);
-        assert_eq!(write_as(&mut sessions, 1, 1_012, 1, 1), Lookup::Expired);
-        assert_eq!(write_as(&mut sessions, 2, 1_013, 2, 1), known(12));
     }
 
     #[test]

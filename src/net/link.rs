@@ -94,7 +94,8 @@ impl State {
 
     /// The connection is gone, and with it what was to be written to it.
     fn hang_up(&mut self) {
-        *self = State { broken: self.broken.take(), is_over: self.is_over, ..State::default() };
+        let State { is_over, is_called, .. } = *self;
+        *self = State { broken: self.broken.take(), is_over, is_called, ..State::default() };
     }
 }
 

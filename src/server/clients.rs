@@ -138,7 +138,9 @@ impl FrontDesk {
         if label.len() > LABEL_MAX_BYTES || !label.chars().all(plain) {
             return Err("its label is not a short plain word".to_string());
         }
-        let context = self.tell_request(&request, context, outlet.address());
+        // A client names lines of its own: one that names a server's would make that server's log seem to lack them.
+        let re = context.re.filter(|line| line.process.as_server().is_none());
+        let context = self.tell_request(&request, Context { re, ..context }, outlet.address());
         let mut asker = outlet.ask(number, context);
         let reply = match request {
             Request::Open { .. } if !(outlet.may_open() && self.house.desk.opens.lets_through()) => {

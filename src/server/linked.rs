@@ -31,6 +31,8 @@ struct Peer {
     refusal: Option<String>,
     /// When something came from it.
     heard_at: Option<Instant>,
+    /// So many connections from it are open: a new one may be there before the old one is noticed to be dead.
+    connections: u32,
 }
 
 impl Linked {
@@ -54,9 +56,20 @@ impl Linked {
         self.change(server, |peer| peer.heard_at = Some(now));
     }
 
-    /// A connection from a server has ended. If it has another one, the next word on it counts again.
-    pub fn gone(&self, server: Server) {
-        self.change(server, |peer| peer.heard_at = None);
+    /// A connection from a server is open.
+    pub fn came(&self, server: Server, now: Instant) {
+        self.change(server, |peer| (peer.connections, peer.heard_at) = (peer.connections + 1, Some(now)));
+    }
+
+    /// A connection from a server has ended; true if it was the last.
+    pub fn gone(&self, server: Server) -> bool {
+        let mut is_last = false;
+        self.change(server, |peer| {
+            peer.connections = peer.connections.saturating_sub(1);
+            is_last = peer.connections == 0;
+            peer.heard_at = peer.heard_at.filter(|_| !is_last);
+        });
+        is_last
     }
 
     /// The servers to which the own link is up.

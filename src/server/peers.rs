@@ -146,7 +146,7 @@ impl Peers {
         if !place.join_last(peer.0, CONNECTIONS_OF_A_PEER) {
             return;
         }
-        self.linked.hears(peer, Instant::now());
+        self.linked.came(peer, Instant::now());
         loop {
             match reader.read::<Envelope>(None) {
                 Ok(Some(envelope)) => {
@@ -160,7 +160,9 @@ impl Peers {
                 }
             }
         }
-        self.linked.gone(peer);
+        if !self.linked.gone(peer) {
+            return;
+        }
         // Whoever waits for its silence need not. If the proposer is down there is nobody to tell.
         let input = Input::Request(ProposerRequest::PeerGone(peer));
         let _ = house.proposer.post(Mail { context: Context::default(), input, size: 0 });

@@ -282,7 +282,9 @@ impl SimClient {
     fn succeeded(&mut self, nature: &mut Nature, asking: Asking, reply: Reply) {
         match (reply, asking.then) {
             (Reply::Opened { session, .. }, Some(op)) => {
-                self.session.opened(session);
+                if let Request::Open { nonce } = asking.request {
+                    self.session.opened(nonce, session);
+                }
                 let time = (asking.begun, asking.deadline);
                 return self.write(nature, op, time, asking.operation, asking.sessions);
             }

@@ -9,6 +9,7 @@
 //! checkpoint/     the learner's: the state after some slot
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -201,7 +202,7 @@ impl DataFolder {
             opened => hold(&opened.map_err(failed("read", &name))?, path)?,
         }
         let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
-        let identity = Identity::read(files.clone(), owner);
+        let identity = Identity::look(files.clone(), owner);
         let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
         match identity.map_err(denied)? {
             Some(_) => check_side(path, is_paxos),
@@ -431,22 +432,37 @@ fn refuse_unfinished(path: &Path, server: Server) -> Result<(), FolderError> {
     let real = fs::canonicalize(path).ok();
     for path in [Some(path), real.as_deref()].into_iter().flatten() {
         let restore = above(path).join(RESTORE_FOLDER);
-        if path.file_name().is_some_and(|name| *name == *folder_name(server)) && is_of_a_restore(&restore) {
+        if path.file_name().is_some_and(|name| *name == *folder_name(server)) && may_be_of_a_restore(&restore) {
             return Err(FolderError::Unfinished { path: path.to_path_buf(), restore });
         }
     }
     Ok(())
 }
 
-/// Whether a folder is one in which a restore makes others: nothing else is in it.
-pub(super) fn is_of_a_restore(path: &Path) -> bool {
+/// Whether a restore has put something into a folder of this name, or nobody can tell: a server that starts beside half a
+/// restore would take the folders that are missing for new ones.
+fn may_be_of_a_restore(path: &Path) -> bool {
+    match fs::read_dir(path) {
+        Ok(mut entries) => entries.any(|entry| entry.map_or(true, |entry| is_name_of_a_restore(&entry.file_name()))),
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+    }
+}
+
+fn is_name_of_a_restore(name: &OsStr) -> bool {
     let is_ours = |name: &str| {
         [LOCK_FILE, COMPLETE_FILE].contains(&name)
             || name == name_in_making(COMPLETE_FILE)
             || name.starts_with("server-")
     };
-    fs::read_dir(path)
-        .is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name().to_str().is_some_and(is_ours)))
+    name.to_str().is_some_and(is_ours)
+}
+
+/// Whether a folder is one in which a restore makes others, and holds nothing that anybody else would miss: what file
+/// systems and desktops put everywhere begins with a dot.
+pub(super) fn is_of_a_restore(path: &Path) -> bool {
+    let is_hidden = |name: &OsStr| name.to_str().is_some_and(|name| name.starts_with('.'));
+    let is_ours = |name: &OsStr| is_name_of_a_restore(name) || is_hidden(name);
+    fs::read_dir(path).is_ok_and(|entries| entries.flatten().all(|entry| is_ours(&entry.file_name())))
 }
 
 /// The folder that holds this one.

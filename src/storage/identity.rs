@@ -263,6 +263,20 @@ impl<F: Files> Identity<F> {
     /// Reads the identity of the folder, or None if it has none yet. A folder whose server does not take part yet becomes one
     /// of the servers that the cluster file lists now: it may have been started with a wrong one, and nothing is in it.
     pub fn read(files: F, owner: Owner<'_>) -> Result<Option<Identity<F>>, IdentityError> {
+        let Some(identity) = Identity::look(files, owner)? else { return Ok(None) };
+        let (members, quorums) = (owner.members(), owner.sizes());
+        let is_as_before = {
+            let contents = &identity.state().contents;
+            (&contents.members, contents.quorums) == (&members, quorums)
+        };
+        if !is_as_before {
+            identity.change(|contents| (contents.members, contents.quorums) = (members, quorums))?;
+        }
+        Ok(Some(identity))
+    }
+
+    /// As [`read`](Identity::read), for somebody who changes nothing.
+    pub fn look(files: F, owner: Owner<'_>) -> Result<Option<Identity<F>>, IdentityError> {
         let Some(identity) = Identity::read_any(files)? else { return Ok(None) };
         let Contents { cluster, server, members, quorums, takes_part, unfinished, .. } =
             identity.state().contents.clone();
@@ -282,9 +296,6 @@ impl<F: Files> Identity<F> {
         }
         if takes_part && quorums != expected_quorums {
             return Err(IdentityError::OtherQuorums { found: quorums.into(), expected: owner.quorums.sizes() });
-        }
-        if (members, quorums) != (expected_members.clone(), expected_quorums) {
-            identity.change(|contents| (contents.members, contents.quorums) = (expected_members, expected_quorums))?;
         }
         Ok(Some(identity))
     }
