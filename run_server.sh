@@ -477,8 +477,9 @@ start() {
   unlock
   show_table
   if [[ $foreground == yes ]]; then
-    echo "Ctrl-C ends all servers."
+    # Before the sentence that asks for it: a Ctrl-C that comes at once must not be taken for one during the start.
     trap 'trap "" INT TERM HUP; end_children; echo "stopped: all servers of $run"; exit 0' INT TERM HUP
+    echo "Ctrl-C ends all servers."
     wait
     fail "all servers have ended by themselves. Their files: $run"
   fi
