@@ -409,7 +409,9 @@ fn done(reply: Reply) -> Done {
 /// Refuses what no server would take, before anything is sent.
 pub fn check_limits(key: &[u8], value: &[u8]) -> Result<(), ClientError> {
     let too_large = |what: &str, length: usize, limit: usize| {
-        Err(ClientError::TooLarge(format!("the {what} has {length} bytes, and the store takes at most {limit}")))
+        Err(ClientError::TooLarge(format!(
+            "the {what} is too long ({length} bytes or more): the store takes at most {limit}"
+        )))
     };
     match (key.len(), value.len()) {
         (length, _) if length > KEY_MAX_BYTES => too_large("key", length, KEY_MAX_BYTES),

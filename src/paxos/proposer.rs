@@ -234,12 +234,15 @@ impl Proposer {
 
     /// Why nothing moves.
     fn why_not(&self) -> NotApplied {
-        let answered = match &self.phase {
-            Phase::Preparing(attempt, _) => attempt.answered.iter().chain(self.answered.iter()).collect(),
-            Phase::Proposing(work) => work.attempt.answered.iter().chain(self.answered.iter()).collect(),
+        let now = match &self.phase {
+            Phase::Preparing(attempt, _) => attempt.answered,
+            Phase::Proposing(work) => work.attempt.answered,
             Phase::CatchingUp => return NotApplied::LearnerBehind,
-            Phase::Idle | Phase::Pausing | Phase::PreVoting { .. } => self.answered,
+            Phase::Idle | Phase::Pausing | Phase::PreVoting { .. } => Servers::NONE,
         };
+        // Of this attempt and the one before, the one that more have answered. Those of both together may never have been
+        // there at the same time.
+        let answered = if now.len() > self.answered.len() { now } else { self.answered };
         match self.applied {
             None => NotApplied::LearnerBehind,
             Some(_) if self.next_round > Ballot::LAST_ROUND => NotApplied::NoRound,

@@ -352,8 +352,10 @@ impl<'a> Look<'a> {
     }
 
     fn malformed(&self) -> Found {
-        let line =
-            self.find(|event| matches!(event, Event::Malformed { .. })).ok_or("no server got malformed input")?;
+        // A greeting that was refused has a line, too, and its bytes were understood: it has no length.
+        let line = self
+            .find(|event| matches!(event, Event::Malformed { length: 1.., .. }))
+            .ok_or("no server got malformed input")?;
         Ok(("noted with its length and sender".into(), vec![line]))
     }
 
