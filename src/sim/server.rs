@@ -77,6 +77,8 @@ pub struct SimServer {
     pub is_stranger: bool,
     /// The storage id of the folder with which it has begun to take part.
     pub(super) takes_part_with: Option<u64>,
+    /// What its last process has said of itself.
+    last_claim: Option<Claim>,
     /// Its own folder and that one's storage id, while it has another one.
     pub(super) own: Option<(Folder, u64)>,
     /// Its acceptor comes back without its memory: the lab's unsafe mode.
@@ -162,6 +164,7 @@ impl SimServer {
             retention: plan.retention,
             is_stranger: false,
             takes_part_with: None,
+            last_claim: None,
             own: None,
             forgets: false,
             is_acquainted: plan.is_acquainted,
@@ -176,7 +179,7 @@ impl SimServer {
     pub fn begin_anew(&mut self, storage: u64) {
         (self.folder, self.storage) = (Folder::default(), storage);
         (self.is_checkpoint_harmed, self.harmed_in, self.is_stranger) = (false, None, false);
-        (self.takes_part_with, self.own) = (None, None);
+        (self.takes_part_with, self.own, self.last_claim) = (None, None, None);
     }
 
     /// Whose its folder is.
@@ -448,17 +451,11 @@ impl SimServer {
         self.claim().is_some_and(|claim| claim.takes_part)
     }
 
-    /// What it says of itself to a peer, or has said before it died: its words may still be on the way. None if there is
-    /// nothing on its disk that names it.
+    /// What it says of itself to a peer, or has said before it died: its words may still be on the way. What is on the disk
+    /// of a process that died in the middle of its start nobody has said, and a power cut may take it away again.
     pub fn claim(&self) -> Option<Claim> {
-        let read;
-        let identity = match &self.process {
-            Some(process) => &process.identity,
-            None => {
-                read = Identity::read(self.folder.top.fork(), self.owner()).ok().flatten()?;
-                &read
-            }
-        };
+        let Some(process) = &self.process else { return self.last_claim };
+        let identity = &process.identity;
         let (storage, life) = (identity.storage_id(), identity.life());
         Some(Claim { server: self.me, storage, life, boot: self.boot, takes_part: identity.takes_part(), knows: None })
     }
@@ -577,6 +574,7 @@ impl SimServer {
 
     /// The process is gone: its lines stay, and whoever waited has lost the connection.
     pub fn end_process(&mut self) -> Vec<Waiter> {
+        self.last_claim = self.claim();
         let Some(mut process) = self.process.take() else { return Vec::new() };
         if let Some(lines) = &mut self.lines {
             lines.push_str(&process.trace.text());
