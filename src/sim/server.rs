@@ -454,7 +454,10 @@ impl SimServer {
     /// What it says of itself to a peer, or has said before it died: its words may still be on the way. What is on the disk
     /// of a process that died in the middle of its start nobody has said, and a power cut may take it away again.
     pub fn claim(&self) -> Option<Claim> {
-        let Some(process) = &self.process else { return self.last_claim };
+        let Some(process) = &self.process else {
+            // It may have another folder by now, and has said nothing of that.
+            return self.last_claim.filter(|claim| claim.storage == self.storage);
+        };
         let identity = &process.identity;
         let (storage, life) = (identity.storage_id(), identity.life());
         Some(Claim { server: self.me, storage, life, boot: self.boot, takes_part: identity.takes_part(), knows: None })
