@@ -50,6 +50,7 @@ pub fn damage(data: &Path, part: Part, random: &mut Random) -> io::Result<Vec<Fl
 }
 
 /// Puts the right bytes back, where the file is still there.
+#[cfg(test)]
 pub fn undo(flips: &[Flip]) -> io::Result<()> {
     flips.iter().filter(|flip| flip.file.exists()).try_for_each(Flip::turn)
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::damage::{Flip, damage, undo};
+use super::damage::damage;
 use super::disk;
 use super::fault::Fault;
 use super::judge::Failure;
@@ -71,7 +71,8 @@ struct Active {
 enum Rest {
     Nothing,
     Starving(Arc<AtomicBool>, JoinHandle<()>),
-    Wounds(Vec<Flip>),
+    /// Where the folder is as it was before its files were damaged: a start that is refused may have written to it.
+    Whole(PathBuf),
     /// Where the server's own folder is meanwhile.
     Folder(PathBuf),
     /// Their connections end with this.
@@ -208,13 +209,19 @@ impl<'a> Striker<'a> {
             Fault::Damage(server, part) => {
                 self.kill(servers);
                 let data = self.stage.seat(*server).data();
-                let wounds = damage(&data, *part, &mut self.random);
-                let wounds = wounds.map_err(|error| Failure::Unplayed(format!("cannot damage files: {error}")))?;
+                let whole = data.with_extension("whole");
+                let unplayed = |error| Failure::Unplayed(format!("cannot damage files: {error}"));
+                disk::copy(&data, &whole).map_err(unplayed)?;
+                let wounds = damage(&data, *part, &mut self.random).map_err(unplayed)?;
                 self.start(*server)?;
                 self.stage.seat(*server).may_end = true;
                 self.wounded.insert(*server);
                 self.await_answer(*server);
-                return Ok((!wounds.is_empty()).then_some(Rest::Wounds(wounds)));
+                if wounds.is_empty() {
+                    let _ = fs::remove_dir_all(&whole);
+                    return Ok(None);
+                }
+                return Ok(Some(Rest::Whole(whole)));
             }
             Fault::Wipe(server) => {
                 self.kill(servers);
@@ -267,7 +274,7 @@ impl<'a> Striker<'a> {
                 self.kill(servers);
                 self.stage.seat(*server).ground.set_read_only(false).map_err(Failure::Unplayed)?;
             }
-            (Fault::Damage(server, _), Rest::Wounds(wounds)) => {
+            (Fault::Damage(server, _), Rest::Whole(whole)) => {
                 let seat = self.stage.seat(*server);
                 if let Some(status) = seat.ended() {
                     // It must say why, and not fall over.
@@ -275,9 +282,10 @@ impl<'a> Striker<'a> {
                         let why = format!("server {} met damaged files and ended with {status}", server.0);
                         return Err(Failure::Broken(why));
                     }
-                    undo(&wounds).map_err(|error| Failure::Unplayed(format!("cannot repair files: {error}")))?;
+                    self.put_back(*server, &whole)?;
                     self.meet("refused to start with damaged files, and got the right bytes back");
                 } else {
+                    let _ = fs::remove_dir_all(&whole);
                     self.meet("started with damaged files, and repaired them");
                 }
                 self.stage.seat(*server).may_end = false;

@@ -40,7 +40,8 @@ impl World {
         let is_spare = !self.lost.contains(server) && self.lost.len() + others.len() < self.plan.spare_servers();
         // Before it takes part both folders are new, and each may come to be known to too few. The others must be enough.
         let takes_part = self.server(server).takes_part();
-        let enough = usize::from(self.plan.servers) >= self.plan.quorums().witnesses() + 2;
+        let gone = self.lost.len() + others.len();
+        let enough = usize::from(self.plan.servers) >= self.plan.quorums().witnesses() + 2 + gone;
         if !is_spare || has_begun != takes_part || !(has_begun || enough) {
             return;
         }
