@@ -443,7 +443,12 @@ fn refuse_unfinished(path: &Path, server: Server) -> Result<(), FolderError> {
 /// restore would take the folders that are missing for new ones.
 fn may_be_of_a_restore(path: &Path) -> bool {
     match fs::read_dir(path) {
-        Ok(mut entries) => entries.any(|entry| entry.map_or(true, |entry| is_name_of_a_restore(&entry.file_name()))),
+        Ok(entries) => {
+            let ours = entries.map(|entry| entry.map_or(true, |entry| is_name_of_a_restore(&entry.file_name())));
+            let ours: Vec<bool> = ours.collect();
+            // One that is empty has only just been made.
+            ours.is_empty() || ours.contains(&true)
+        }
         Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
     }
 }
