@@ -66,7 +66,7 @@ impl Protocol {
         if self.is_paxos() { RoleName::Acceptor } else { RoleName::Participant }
     }
 
-    /// So many votes of so many servers are needed for a write.
+    /// How many votes a write needs, and of how many servers.
     pub fn votes_needed(self, servers: usize) -> usize {
         if self.is_paxos() { servers / 2 + 1 } else { servers }
     }

@@ -22,7 +22,7 @@ use crate::net::{ClientReply, ClientRequest, Reply, Request, WhyNotApplied};
 use crate::paxos::NotApplied;
 use crate::role::Server;
 
-/// So many new sessions are opened for one write whose session has ended: more than that is no accident.
+/// At most this many new sessions are opened for one write whose session has ended: more than that is no accident.
 pub(crate) const SESSIONS_MAX: u32 = 3;
 
 impl Client {

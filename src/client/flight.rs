@@ -32,7 +32,7 @@ pub(super) struct Flight {
     pub(super) begun: Instant,
     pub(super) deadline: Instant,
     pub(super) stage: Stage,
-    /// So many sessions have ended under it.
+    /// How many sessions have ended under it.
     pub(super) sessions: u32,
 }
 

@@ -117,7 +117,7 @@ pub(super) struct Unnamed {
 pub(super) struct Before {
     pub(super) label: String,
     pub(super) tries: Tries,
-    /// So many sessions have ended under it.
+    /// How many sessions have ended under it.
     pub(super) sessions: u32,
 }
 

@@ -33,7 +33,7 @@ pub trait Model {
     /// The state in words: `holds "deep blue" at version 3`.
     fn show(&self, state: &Self::State) -> String;
 
-    /// So many bytes a state holds outside of itself.
+    /// How many bytes a state holds outside of itself.
     fn heap_bytes(_state: &Self::State) -> usize {
         0
     }

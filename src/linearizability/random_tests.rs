@@ -227,7 +227,7 @@ fn random_history<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>
     operations
 }
 
-/// So many histories of each kind a model.
+/// How many histories of each kind are tried for each model.
 const HISTORIES: u64 = 60_000;
 
 /// Checks many histories of each kind, and that none of the kinds is all right or all wrong without saying much.

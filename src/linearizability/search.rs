@@ -73,7 +73,7 @@ struct Search<'a, M: Model> {
     order: Vec<(usize, M::State)>,
     /// The state behind them.
     state: M::State,
-    /// So many operations that returned are not taken.
+    /// How many operations that returned are not taken.
     missing: usize,
     /// Every configuration that was reached.
     seen: HashSet<(Stored, M::State)>,
@@ -86,7 +86,7 @@ struct Furthest<S> {
     at: At,
     order: Vec<usize>,
     state: S,
-    /// So many operations at the head of `order` are those of the search's current order.
+    /// How many operations at the head of `order` are those of the search's current order.
     shared: usize,
 }
 

@@ -40,9 +40,9 @@ pub enum Unknown {
     /// The deadline came before the search ended.
     #[error("not decided in time: {undecided} of {keys} keys, among them {key}")]
     OutOfTime {
-        /// So many keys are undecided.
+        /// How many keys are undecided.
         undecided: usize,
-        /// Of so many.
+        /// Out of how many.
         keys: usize,
         /// One of them.
         key: String,
@@ -50,9 +50,9 @@ pub enum Unknown {
     /// A search would have needed more memory than it may use.
     #[error("not decided: a search was stopped at {} MiB; {undecided} of {keys} keys, among them {key}", MEMORY_BYTES >> 20)]
     OutOfMemory {
-        /// So many keys are undecided.
+        /// How many keys are undecided.
         undecided: usize,
-        /// Of so many.
+        /// Out of how many.
         keys: usize,
         /// One of them.
         key: String,

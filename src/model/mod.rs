@@ -30,7 +30,7 @@ use crate::role::{Action, Input, Role, Server, Servers};
 struct Scope {
     /// Servers, each with an acceptor and a learner.
     servers: u8,
-    /// So many of them have a client's command.
+    /// How many of them have a client's command.
     proposers: u8,
     /// Learners count, tell and apply. Without them a value is chosen all the same, and nobody knows.
     learners: bool,
@@ -38,13 +38,13 @@ struct Scope {
     slots: u64,
     /// No proposer prepares a ballot above this round.
     rounds: u64,
-    /// So many deliveries leave their message behind, to come once more.
+    /// How many deliveries leave their message behind, to come once more.
     doubled: u8,
-    /// So many acceptors die and come back.
+    /// How many acceptors die and come back.
     acceptor_crashes: u8,
-    /// So many proposers die and come back, without their command.
+    /// How many proposers die and come back, without their command.
     proposer_crashes: u8,
-    /// So many learners die and come back with nothing.
+    /// How many learners die and come back with nothing.
     learner_restarts: u8,
     /// The bug of the museum that is on.
     bug: Option<Bug>,

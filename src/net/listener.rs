@@ -28,10 +28,10 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 /// A connection whose other end is silent for so long is asked whether it is there, so often, and so many times before it
 /// counts as dead: a machine that vanished without a word holds its place for a minute.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
-/// So many callers may wait to be accepted: when a server comes back, all its clients call at once.
+/// At most this many callers may wait to be accepted: when a server comes back, all its clients call at once.
 const BACKLOG: i32 = 1_024;
 
-/// So many sockets and files may be open, if the system's own limit allows it.
+/// At most this many sockets and files may be open, if the system's own limit allows it.
 const FILES_MAX: u64 = 4_096;
 
 /// A thousand connections are more than a process may usually have. What the system allows is taken; whoever meets the
@@ -92,7 +92,7 @@ pub struct Place {
 }
 
 impl Connections {
-    /// So many strangers at once: for one more, the one that came first is closed, unless it has only just come. Beside them
+    /// At most `strangers` at once: one more closes the one that came first, unless that has only just come. Beside them
     /// there may be `known` others, which say so by [`Place::join`] or [`Place::join_last`].
     pub fn new(strangers: usize, known: usize) -> Connections {
         // Strangers that were closed have a thread for a moment.
@@ -350,7 +350,7 @@ mod tests {
     /// What a caller says to be known, as one of the group of that number.
     const FRIEND: u8 = 7;
 
-    /// So many strangers, and no time for them.
+    /// At most `strangers` of them, and none is spared for having only just come.
     fn strict(strangers: usize, known: usize) -> Connections {
         Connections { grace: Duration::ZERO, ..Connections::new(strangers, known) }
     }

@@ -13,7 +13,7 @@ use crate::paxos::RoleName;
 use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
 
-/// A sentence names so many troubles at most.
+/// A sentence names at most this many troubles.
 const NAMED: usize = 4;
 
 /// How it stands with writes.

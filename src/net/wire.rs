@@ -293,7 +293,7 @@ pub struct ServerStatus {
     pub checkpoint: Slot,
     /// Its acceptor has forgotten every slot below this one.
     pub truncated_below: Slot,
-    /// So many slots its acceptor cannot read.
+    /// How many slots its acceptor cannot read.
     pub damaged: u64,
     /// Its state was found to differ from the others' after this slot: it answers nothing.
     pub fenced: Option<Slot>,
@@ -382,7 +382,7 @@ pub struct Refusal {
     pub why: String,
 }
 
-/// So many transactions in doubt are named in a status.
+/// A status names at most this many transactions in doubt.
 pub const IN_DOUBT_SHOWN: usize = 16;
 
 /// A transaction in doubt.
@@ -403,7 +403,7 @@ pub struct DoubtStatus {
 pub struct Newcomer {
     /// The servers that know the folder.
     pub known_to: Servers,
-    /// So many must.
+    /// How many must.
     pub needed: u8,
 }
 

@@ -31,7 +31,7 @@ use crate::two_phase_commit::{CoordinatorRequest, ParticipantRequest};
 const CLIENTS_MAX: usize = 1_200;
 /// The only group of connections at this port.
 const CLIENTS: u8 = 0;
-/// So many callers may be about to greet; for one more the oldest goes.
+/// At most this many callers may be about to greet; when one more comes, the oldest is closed.
 const STRANGERS_MAX: usize = 128;
 /// What a caller is told for whom there is no place.
 const TOO_MANY: &str = "too many clients already; try another server";

@@ -25,11 +25,11 @@ use crate::two_phase_commit::{Coordinator, Participant};
 
 /// How long a dying process waits for its terminal.
 const FLUSH: Duration = Duration::from_millis(200);
-/// So many drops a second have a line of their own, at most.
+/// At most this many drops a second get a log line each.
 const DROP_LINES: u32 = 1_000;
 /// What a frame has beside the values in it, about.
 const FRAME_BYTES: usize = 64;
-/// So many malformed requests a second have a line of their own, at most.
+/// At most this many malformed requests a second get a log line each.
 const MALFORMED_LINES: u32 = 100;
 
 /// The shared part of a server.

@@ -28,7 +28,7 @@ const JOBS_MAX: usize = 16;
 const PARTS_MAX: usize = 64;
 /// The same for clients. Peers go first: who is behind can be of no use to anybody.
 const CLIENT_PARTS_MAX: usize = 16;
-/// So many checkpoints a second are made because clients want newer ones. Each is work for the whole server.
+/// At most this many checkpoints a second are made because clients want newer ones. Each is work for the whole server.
 const WISHES: u32 = 1;
 
 /// The state as it was last written.

@@ -31,7 +31,7 @@ struct Peer {
     refusal: Option<String>,
     /// When something came from it.
     heard_at: Option<Instant>,
-    /// So many connections from it are open: a new one may be there before the old one is noticed to be dead.
+    /// How many connections from it are open: a new one may be there before the old one is noticed to be dead.
     connections: u32,
 }
 

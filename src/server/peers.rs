@@ -25,7 +25,7 @@ use crate::trace::{self, Context, RoleTag};
 /// Each peer has one connection, and may open a next one before the last is noticed to be dead. For one more the oldest of
 /// the same server goes.
 const CONNECTIONS_OF_A_PEER: usize = 4;
-/// So many callers may be about to say who they are, for which each has five seconds; for one more the oldest goes.
+/// At most this many callers may be about to say who they are, for which each has five seconds. One more closes the oldest.
 const STRANGERS_MAX: usize = 32;
 
 /// All that concerns the other servers.

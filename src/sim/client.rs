@@ -90,7 +90,7 @@ struct Asking {
     operation: usize,
     /// What comes after it, if it opens the session for a write.
     then: Option<Op>,
-    /// So many sessions have ended under it.
+    /// How many sessions have ended under it.
     sessions: u32,
 }
 

@@ -565,9 +565,9 @@ events! {
         slot: Slot,
         /// The fingerprint.
         digest: Digest,
-        /// So many replicas have this one.
+        /// How many replicas have this one.
         equal: Option<u8>,
-        /// Of so many.
+        /// Out of how many.
         of: Option<u8>,
     }
     /// Stands for lines that could not be written.

@@ -89,7 +89,7 @@ impl Medium for File {
 pub struct Bound {
     /// A file that would grow beyond this is renamed to `NAME.1`, that one to `NAME.2` and so on, and a new one is begun.
     pub file_bytes: u64,
-    /// So many renamed files are kept.
+    /// How many renamed files are kept.
     pub keep: u32,
 }
 
@@ -255,7 +255,7 @@ fn end_of_last_line(file: &mut File, length: u64) -> io::Result<u64> {
 /// A medium that holds whole groups of lines only.
 pub(super) struct Sink {
     medium: Box<dyn Medium>,
-    /// So many bytes of it were whole groups before the last one was added.
+    /// How many bytes of it were whole groups before the last one was added.
     whole: u64,
     /// The last group was not taken; a part of it may stand behind the whole ones.
     torn: bool,

@@ -23,7 +23,7 @@ pub enum Item {
         /// Without its line break.
         text: Arc<str>,
     },
-    /// So many lines were lost on their way here.
+    /// How many lines were lost on their way here.
     Lost(u64),
 }
 
@@ -60,7 +60,7 @@ impl Hearing {
 pub struct Batch {
     /// In order.
     pub items: Vec<Item>,
-    /// So many came and went before the viewer took them.
+    /// How many came and went before the viewer took them.
     pub missed: u64,
     /// Where the viewer goes on.
     pub next: u64,

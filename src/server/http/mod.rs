@@ -37,7 +37,7 @@ use crate::trace::timeline;
 use feed::{Batch, Feed, Hearing, Item};
 use request::{LAB_FIELD, Refusal, Request};
 
-/// So many callers may be about to say what they want; for one more the oldest goes.
+/// At most this many callers may be about to say what they want; when one more comes, the oldest is closed.
 const STRANGERS_MAX: usize = 32;
 /// The group of those who get an answer, and how many there may be. For one more the oldest goes: it takes its time.
 const ASKERS: (u8, usize) = (0, 64);
@@ -288,7 +288,7 @@ impl Caller<'_> {
         self.answer(*status, "text/plain", &format!("{sentence}\n"))
     }
 
-    /// An answer is taken within so long as a whole: whoever takes it byte by byte keeps its place from others.
+    /// A caller must take its whole answer within this time: one that takes it byte by byte keeps its place from others.
     fn answer(&self, status: u16, kind: &str, body: &str) -> io::Result<()> {
         let answer = answers::answer(status, kind, body);
         let length = if self.wants_body { answer.len() } else { answer.len() - body.len() };

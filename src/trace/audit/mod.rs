@@ -138,7 +138,7 @@ pub struct Counts {
     pub deaths: usize,
     /// What there was of two-phase commit, if that is what ran.
     pub commits: Option<CommitCounts>,
-    /// So many histories were checked, each by itself.
+    /// How many histories were checked, each by itself.
     pub histories: usize,
 }
 

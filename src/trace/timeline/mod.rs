@@ -35,11 +35,11 @@ pub(crate) struct Data {
     #[serde(rename = "unsafe")]
     pub is_unsafe: bool,
     pub findings: Vec<Finding>,
-    /// So many findings are not told.
+    /// How many findings are not told.
     pub more: usize,
     /// The line at which the page opens: the first that is wrong.
     pub first: Option<String>,
-    /// So many lines are not in the page.
+    /// How many lines are not in the page.
     pub left_out: usize,
     /// Files whose torn last line is not in the page.
     pub torn: Vec<String>,
