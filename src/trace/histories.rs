@@ -5,12 +5,13 @@
 //! when its BOOT line names another disk or another history. If all servers of which there are lines on both sides
 //! changed at the same time, what was before is one history and what is behind another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
 use super::event::Event;
 use super::field::DiskName;
+use super::line::LineId;
 use super::parse::Run;
 use crate::role::Server;
 
@@ -59,12 +60,15 @@ impl Cut {
         self.changes.iter().map(|change| change.since).min().unwrap_or(Timestamp::MAX)
     }
 
-    /// When the new history begins: at its first server, or at a client that was there before it.
+    /// When the new history begins: at its first server, or at a client that was there before it. Between the last line of
+    /// the old servers and the first of the new ones only the old ones' replies can still arrive.
     fn moment(&self, run: &Run) -> Timestamp {
-        let lines = run.lines.iter().map(|entry| &entry.line);
-        let clients =
-            lines.filter(|line| line.id.n == 1 && line.id.process.as_server().is_none()).map(|line| line.time);
-        clients.filter(|time| self.begins() < *time && *time < self.ends()).min().unwrap_or(self.ends())
+        let (begins, ends) = (self.begins(), self.ends());
+        let between = run.lines.iter().map(|entry| &entry.line);
+        let between = between.filter(|line| begins < line.time && line.time < ends && !is_of_server(&line.id));
+        let replies = between.clone().filter(|line| line.re.as_ref().is_some_and(is_of_server));
+        let last_reply = replies.map(|line| line.time).max().unwrap_or(begins);
+        between.filter(|line| line.id.n == 1 && last_reply < line.time).map(|line| line.time).min().unwrap_or(ends)
     }
 
     /// Whether all lines of both sides can be told apart with this change.
@@ -98,6 +102,9 @@ impl Histories {
         for at in 0..run.lines.len() {
             parts[part_of(at)].push(at);
         }
+        if let Some(mixed) = refers_across(run, &parts) {
+            return mixed;
+        }
         if let Some((says, at)) = parts.iter().find_map(|part| two_names(run, part)) {
             return Histories::Mixed(says, at);
         }
@@ -106,6 +113,34 @@ impl Histories {
         }
         Histories::Several(parts.into_iter().map(|at| History { run: run.only(&at), at }).collect())
     }
+}
+
+fn is_of_server(id: &LineId) -> bool {
+    id.process.as_server().is_some()
+}
+
+/// A line that follows from a server's line of another history alone: by the clocks of the two they were apart.
+fn refers_across(run: &Run, parts: &[Vec<usize>]) -> Option<Histories> {
+    if parts.len() == 1 {
+        return None;
+    }
+    let mut part_of: HashMap<&LineId, BTreeSet<usize>> = HashMap::new();
+    for (part, lines) in parts.iter().enumerate() {
+        for id in lines.iter().map(|at| &run.line(*at).id).filter(|id| is_of_server(id)) {
+            part_of.entry(id).or_default().insert(part);
+        }
+    }
+    let across = |part: usize, at: usize| {
+        let found = part_of.get(run.line(at).re.as_ref()?)?;
+        (!found.contains(&part)).then_some(at)
+    };
+    let at = parts.iter().enumerate().find_map(|(part, lines)| lines.iter().find_map(|at| across(part, *at)))?;
+    let says = format!(
+        "{} follows from a line of another history, by the clocks of the two: these lines are of more than one history, and \
+         cannot be told apart",
+        run.line(at).id
+    );
+    Some(Histories::Mixed(says, at))
 }
 
 /// Each server's lines in the order in which they were written, whatever its lives are called.

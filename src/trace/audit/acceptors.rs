@@ -16,6 +16,8 @@ use crate::role::Server;
 pub(super) struct Report {
     /// The line.
     pub at: usize,
+    /// What the acceptor promised.
+    promised: Ballot,
     /// It says something of this slot and all behind.
     from: Slot,
     /// What is known to be reported.
@@ -37,8 +39,13 @@ pub(super) struct Say {
 impl Report {
     /// What the acceptor reported of a slot; None if it was not asked about it.
     pub fn says(&self, slot: Slot) -> Option<Say> {
-        let exactly = self.known_to.is_none_or(|last| slot <= last);
-        (slot >= self.from).then(|| Say { at_least: self.reported.get(&slot).copied(), exactly })
+        let reported = self.reported.get(&slot).copied();
+        // A value of the promised ballot was proposed on an earlier answer, which this one repeats: what the slot held
+        // when that was given, this one does not tell.
+        let is_of_promised = reported == Some(self.promised);
+        let at_least = reported.filter(|_| !is_of_promised);
+        let exactly = !is_of_promised && self.known_to.is_none_or(|last| slot <= last);
+        (slot >= self.from).then_some(Say { at_least, exactly })
     }
 }
 
@@ -107,7 +114,7 @@ impl Past {
             Event::Promise { slot, ballot, accepted, .. } => {
                 case.counts.answers += 1;
                 self.bind(case, *ballot, at, "promised");
-                let report = self.report(case, slot.0, accepted, at);
+                let report = self.report(case, (slot.0, *ballot), accepted, at);
                 case.promises.entry((*ballot, server)).or_default().push(report);
             }
             Event::Nack { ballot, promised, .. } => {
@@ -228,7 +235,13 @@ impl Past {
     }
 
     /// Holds what a PROMISE reports against what was accepted; gives the report, as complete as lines make it.
-    fn report(&mut self, case: &mut Case<'_>, from: Slot, told: &AcceptedSlots, at: usize) -> Report {
+    fn report(
+        &mut self,
+        case: &mut Case<'_>,
+        (from, promised): (Slot, Ballot),
+        told: &AcceptedSlots,
+        at: usize,
+    ) -> Report {
         // It says nothing of slots that it has forgotten.
         let from = from.max(self.truncated_below);
         let last_shown = told.more.and(told.first.last()).map_or(Slot(u64::MAX), |(slot, _)| *slot);
@@ -263,7 +276,7 @@ impl Past {
         let reported = self.accepted.range(from..).map(|(slot, (ballot, _))| (*slot, *ballot));
         let mut reported: BTreeMap<Slot, Ballot> = reported.filter(|(slot, _)| *slot > last_shown).collect();
         reported.extend(told.first.iter().copied());
-        Report { at, from, reported, known_to }
+        Report { at, promised, from, reported, known_to }
     }
 
     /// The slots that the line shows are those that were accepted.

@@ -196,10 +196,10 @@ fn a_run_without_one_of_its_lines_is_not_proved() {
     }
 }
 
-/// Two runs in the same files, one a day after the other.
-fn one_after_the_other(protocol: Protocol) -> Files {
+/// Two runs in the same files, one a day after the other; the first of them is the proved one behind so many others.
+fn one_after_the_other(protocol: Protocol, others: usize) -> Files {
     let servers = |files: &Files| files.iter().filter(|(name, _)| name.starts_with("server-")).count();
-    let mut runs = proved(protocol, usize::MAX).map(|(_, files)| files);
+    let mut runs = proved(protocol, usize::MAX).map(|(_, files)| files).skip(others);
     let first = runs.next().unwrap();
     let second = runs.find(|files| servers(files) == servers(&first)).unwrap();
     let mut files: BTreeMap<String, Vec<Line>> = first.into_iter().collect();
@@ -210,27 +210,38 @@ fn one_after_the_other(protocol: Protocol) -> Files {
     files.into_iter().collect()
 }
 
-#[test]
-fn two_histories_in_the_same_files_are_judged_each_by_itself() {
-    for protocol in Protocol::ALL {
-        let whole = one_after_the_other(protocol);
+/// Judges so many pairs of runs of each protocol, whole and with lines lost.
+fn judge_two_histories(pairs: usize, times: u64) {
+    for (protocol, others) in Protocol::ALL.into_iter().flat_map(|protocol| (0..pairs).map(move |n| (protocol, n))) {
+        let whole = one_after_the_other(protocol, others);
         let run = run_of(&whole);
         let audit = Audit::new(&run);
         let text = audit.explain(&run).to_string();
-        assert_eq!((audit.verdict(), audit.counts.histories), (Verdict::Proved, 2), "{protocol}: {text}");
+        assert_eq!((audit.verdict(), audit.counts.histories), (Verdict::Proved, 2), "{protocol} {others}: {text}");
         assert!(text.contains("these lines are of 2 histories"), "{text}");
-        for time in 0..10 {
+        for time in 0..times {
             let mut random = Random::new(1, time);
             let mut files = whole.clone();
             let says = lose(&mut files, &mut random);
-            accuses_nobody(&files, &format!("{protocol} {time}: {says}"));
+            accuses_nobody(&files, &format!("{protocol} {others} {time}: {says}"));
         }
     }
 }
 
 #[test]
+fn two_histories_in_the_same_files_are_judged_each_by_itself() {
+    judge_two_histories(1, 10);
+}
+
+#[test]
+#[ignore = "minutes: hundreds of pairs of runs"]
+fn two_histories_in_the_same_files_are_judged_each_by_itself_at_length() {
+    judge_two_histories(40, 20);
+}
+
+#[test]
 fn a_violation_is_found_in_the_history_that_it_is_in() {
-    let mut files = one_after_the_other(Protocol::BasicPaxos);
+    let mut files = one_after_the_other(Protocol::BasicPaxos, 0);
     contradict(&mut files);
     let audit = Audit::new(&run_of(&files));
     assert_eq!(audit.verdict(), Verdict::Violated);

@@ -352,6 +352,16 @@ fn a_ballot_with_two_owners_or_two_values_is_found() {
 }
 
 #[test]
+fn a_promise_that_is_repeated_later_does_not_contradict_its_own_ballot() {
+    // The line of the first promise is lost. The PREPARE comes once more when the acceptor has accepted at its ballot.
+    let first = "s4,s5 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=none to=s5";
+    let lost = first.replace("s4,s5", "s4 server LOST n=1\ns5");
+    let accepted = "s1,s4,s5 acceptor ACCEPTED req=c2-1 slot=4 ballot=4.5 to=s5";
+    let again = format!("{accepted}\ns4 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@4.5,4@4.5 to=s5");
+    hides(&tampered(&[(first, &lost), (accepted, &again)]), Rule::Complete, "could not write 1 lines");
+}
+
+#[test]
 fn a_proposal_that_its_promises_do_not_allow_is_found() {
     // Another value than the one adopted, to the end.
     let pink = [("slot=3 ballot=4.5 op=PUT key=color value=red", "slot=3 ballot=4.5 op=PUT key=color value=pink")];
