@@ -11,9 +11,9 @@ use jiff::Timestamp;
 
 use super::event::Event;
 use super::field::DiskName;
-use super::line::LineId;
+use super::line::{Line, LineId};
 use super::parse::Run;
-use crate::role::Server;
+use crate::role::{Server, Servers};
 
 /// The histories of a run.
 #[derive(Clone, Debug)]
@@ -60,15 +60,33 @@ impl Cut {
         self.changes.iter().map(|change| change.since).min().unwrap_or(Timestamp::MAX)
     }
 
-    /// When the new history begins: at its first server, or at a client that was there before it. Between the last line of
-    /// the old servers and the first of the new ones only the old ones' replies can still arrive.
-    fn moment(&self, run: &Run) -> Timestamp {
+    /// What was written between the last line of the old servers and the first of the new ones: clients' lines.
+    fn between<'a>(&self, run: &'a Run) -> impl Iterator<Item = (usize, &'a Line)> + Clone {
         let (begins, ends) = (self.begins(), self.ends());
-        let between = run.lines.iter().map(|entry| &entry.line);
-        let between = between.filter(|line| begins < line.time && line.time < ends && !is_of_server(&line.id));
+        let lines = run.lines.iter().map(|entry| &entry.line).enumerate();
+        lines.filter(move |(_, line)| begins < line.time && line.time < ends && !is_of_server(&line.id))
+    }
+
+    /// When the new history begins: at its first server, or at a client that was there before it. Before that only the old
+    /// servers' replies can still arrive.
+    fn moment(&self, run: &Run) -> Timestamp {
+        let between = self.between(run).map(|(_, line)| line);
         let replies = between.clone().filter(|line| line.re.as_ref().is_some_and(is_of_server));
-        let last_reply = replies.map(|line| line.time).max().unwrap_or(begins);
-        between.filter(|line| line.id.n == 1 && last_reply < line.time).map(|line| line.time).min().unwrap_or(ends)
+        let last_reply = replies.map(|line| line.time).max().unwrap_or(self.begins());
+        let clients = between.filter(|line| line.id.n == 1 && last_reply < line.time).map(|line| line.time);
+        clients.min().unwrap_or(self.ends())
+    }
+
+    /// A reply between the two histories of a server whose first lines on the new folder are missing: it may be of either.
+    fn doubtful_reply(&self, run: &Run) -> Option<usize> {
+        let is_whole = |change: &Change| {
+            let id = &run.line(change.first).id;
+            (id.process.life(), id.n) == (1, 1)
+        };
+        let whole: Servers =
+            self.changes.iter().filter(|change| is_whole(change)).map(|change| change.server).collect();
+        let server = |line: &Line| line.re.as_ref().and_then(|re| re.process.as_server());
+        self.between(run).find(|(_, line)| server(line).is_some_and(|server| !whole.contains(server))).map(|(at, _)| at)
     }
 
     /// Whether all lines of both sides can be told apart with this change.
@@ -102,8 +120,10 @@ impl Histories {
         for at in 0..run.lines.len() {
             parts[part_of(at)].push(at);
         }
-        if let Some(mixed) = refers_across(run, &parts) {
-            return mixed;
+        if let Some(at) = cuts.iter().find_map(|cut| cut.doubtful_reply(run)).or_else(|| refers_across(run, &parts)) {
+            let id = &run.line(at).id;
+            let says = format!("{id} may be of one history or of another, and cannot be told apart");
+            return Histories::Mixed(says, at);
         }
         if let Some((says, at)) = parts.iter().find_map(|part| two_names(run, part)) {
             return Histories::Mixed(says, at);
@@ -120,7 +140,7 @@ fn is_of_server(id: &LineId) -> bool {
 }
 
 /// A line that follows from a server's line of another history alone: by the clocks of the two they were apart.
-fn refers_across(run: &Run, parts: &[Vec<usize>]) -> Option<Histories> {
+fn refers_across(run: &Run, parts: &[Vec<usize>]) -> Option<usize> {
     if parts.len() == 1 {
         return None;
     }
@@ -130,17 +150,11 @@ fn refers_across(run: &Run, parts: &[Vec<usize>]) -> Option<Histories> {
             part_of.entry(id).or_default().insert(part);
         }
     }
-    let across = |part: usize, at: usize| {
-        let found = part_of.get(run.line(at).re.as_ref()?)?;
-        (!found.contains(&part)).then_some(at)
+    let is_across = |part: usize, at: usize| {
+        let found = run.line(at).re.as_ref().and_then(|re| part_of.get(re));
+        found.is_some_and(|found| !found.contains(&part))
     };
-    let at = parts.iter().enumerate().find_map(|(part, lines)| lines.iter().find_map(|at| across(part, *at)))?;
-    let says = format!(
-        "{} follows from a line of another history, by the clocks of the two: these lines are of more than one history, and \
-         cannot be told apart",
-        run.line(at).id
-    );
-    Some(Histories::Mixed(says, at))
+    parts.iter().enumerate().find_map(|(part, lines)| lines.iter().copied().find(|at| is_across(part, *at)))
 }
 
 /// Each server's lines in the order in which they were written, whatever its lives are called.
@@ -212,6 +226,25 @@ fn changes(run: &Run, server: Server, lines: &[usize]) -> Vec<Change> {
         folder.history = then.history.or(folder.history);
     }
     changes
+}
+
+/// The servers whose lines may be of more than one folder without showing it: some are missing between them, and of what
+/// stands on one side of the gap no BOOT line tells the disk.
+pub(super) fn perhaps_of_several_folders(run: &Run) -> Servers {
+    let may_be = |lines: &[usize]| {
+        let is_next = |a: &usize, b: &usize| {
+            let [a, b] = [&run.line(*a).id, &run.line(*b).id];
+            a.process == b.process && a.n.checked_add(1) == Some(b.n)
+        };
+        let disk = |at: &usize| match run.line(*at).event {
+            Event::Boot { disk, .. } => Some(disk),
+            _ => None,
+        };
+        let mut disks = lines.chunk_by(is_next).map(|part| part.iter().find_map(disk));
+        let first = disks.next().flatten();
+        disks.any(|disk| disk.is_none() || disk != first)
+    };
+    in_order(run).into_iter().filter(|(_, lines)| may_be(lines)).map(|(server, _)| server).collect()
 }
 
 /// Two lines of a server, one after the other: they are of different histories if, and only if, the server has changed its

@@ -137,8 +137,8 @@ impl Run {
 
     /// Puts lines of one process, or of one server, in the order in which they were written. Files are read in that order. If
     /// their parts are scattered over several files, the numbers tell it, as long as they go with the times, which only grow
-    /// while a process lives. If numbers come twice, there was more than one process of that name: then it is the order, of
-    /// the files or of the times, in which they begin again less often.
+    /// while a process lives. If numbers come twice, or begin again within one file, there was more than one process of that
+    /// name: then it is the order, of the files or of the times, in which they begin again less often.
     pub(super) fn put_in_order<K: Ord>(&self, lines: &mut [usize], number: impl Fn(&Line) -> K) {
         let number = |at: &usize| number(self.line(*at));
         let beginnings = |lines: &[usize]| lines.windows(2).filter(|pair| number(&pair[0]) >= number(&pair[1])).count();
@@ -146,12 +146,15 @@ impl Run {
         if in_files == 0 {
             return;
         }
-        let goes_with_time = |pair: &[usize]| {
-            let [a, b] = [self.line(pair[0]), self.line(pair[1])];
-            a.id.process != b.id.process || a.time <= b.time
-        };
+        let grows = |pair: &[usize]| self.line(pair[0]).time <= self.line(pair[1]).time;
+        let is_of_one = |pair: &[usize]| self.line(pair[0]).id.process == self.line(pair[1]).id.process;
+        // Each line of a file was written behind those before it.
+        let is_in_one_file = |pair: &[usize]| self.lines[pair[0]].file == self.lines[pair[1]].file;
+        let begins_within_a_file =
+            lines.windows(2).any(|pair| number(&pair[0]) >= number(&pair[1]) && is_in_one_file(pair));
         let mut sorted = lines.to_vec();
         sorted.sort_by_key(number);
+        let goes_with_time = |pair: &[usize]| grows(pair) || !(is_of_one(pair) || begins_within_a_file);
         if beginnings(&sorted) > 0 || !sorted.windows(2).all(goes_with_time) {
             sorted.copy_from_slice(lines);
             sorted.sort_by_key(|at| self.line(*at).time);

@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 
 use jiff::Timestamp;
 
-use super::audit::is_two_phase_commit;
+use super::audit::{Rules, rules_of};
 use super::event::Event;
 use super::exchange::{Exchange, Outage, exchanges, outages};
 use super::line::RoleTag;
@@ -163,7 +163,7 @@ impl<'a> Look<'a> {
             exchanges: exchanges(run),
             outages: outages(run),
             phases: phases(run),
-            commits: is_two_phase_commit(run),
+            commits: rules_of(run) == Rules::TwoPhaseCommit,
         }
     }
 

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::line::RoleTag;
+use super::super::line::{Line, RoleTag};
 use super::super::parse::Run;
-use super::super::text::Text;
 use super::super::word::{Recovered, RestartMode};
 use super::{Case, Rule};
 use crate::protocol::Protocol;
@@ -32,22 +31,42 @@ pub(super) fn check(case: &mut Case<'_>) {
     }
 }
 
-/// Whether the servers agree as two-phase commit has it: the first one that says how says so; or none says it, and it
-/// shows.
-pub(in crate::trace) fn is_two_phase_commit(run: &Run) -> bool {
-    let servers = || run.lines.iter().map(|entry| &entry.line).filter(|line| line.id.process.as_server().is_some());
-    let mut protocols = servers().filter_map(|line| match &line.event {
-        Event::Boot { protocol: Some(protocol), .. } => Some(protocol),
-        _ => None,
-    });
-    match protocols.next() {
-        Some(protocol) => is_commit(Some(protocol)),
-        None => servers().any(|line| matches!(line.role, RoleTag::Coordinator | RoleTag::Participant)),
-    }
+/// The rules that the lines of a run can be held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::trace) enum Rules {
+    /// One log, agreed upon by Paxos.
+    Paxos,
+    /// A store on each server, with transactions committed in two phases.
+    TwoPhaseCommit,
+    /// None: no line of a server tells how the servers agree, or this one tells something else than those before it.
+    Unknown(Option<usize>),
 }
 
-fn is_commit(protocol: Option<&Text>) -> bool {
-    protocol.is_some_and(|protocol| protocol.as_str() == Some(Protocol::TwoPhaseCommit.name()))
+/// How the servers agree, by what their BOOT lines say and by the roles that they have.
+pub(in crate::trace) fn rules_of(run: &Run) -> Rules {
+    let mut rules = Rules::Unknown(None);
+    for (at, entry) in run.lines.iter().enumerate() {
+        if let Some(shown) = shown_by(&entry.line) {
+            if !matches!(rules, Rules::Unknown(_)) && rules != shown {
+                return Rules::Unknown(Some(at));
+            }
+            rules = shown;
+        }
+    }
+    rules
+}
+
+fn shown_by(line: &Line) -> Option<Rules> {
+    line.id.process.as_server()?;
+    match (&line.event, line.role) {
+        (Event::Boot { protocol: Some(protocol), .. }, _) => {
+            let is_commit = protocol.as_str() == Some(Protocol::TwoPhaseCommit.name());
+            Some(if is_commit { Rules::TwoPhaseCommit } else { Rules::Paxos })
+        }
+        (_, RoleTag::Coordinator | RoleTag::Participant) => Some(Rules::TwoPhaseCommit),
+        (_, RoleTag::Proposer | RoleTag::Acceptor | RoleTag::Learner) => Some(Rules::Paxos),
+        _ => None,
+    }
 }
 
 /// Whether all BOOT lines name the same cluster.
@@ -55,14 +74,9 @@ fn find_cluster(case: &mut Case<'_>) -> bool {
     let mut is_agreed = true;
     let mut first: Option<usize> = None;
     for (at, entry) in case.run.lines.iter().enumerate() {
-        let Event::Boot { cluster, protocol, .. } = &entry.line.event else { continue };
+        let Event::Boot { cluster, .. } = &entry.line.event else { continue };
         if entry.line.id.process.as_server().is_none() {
             continue;
-        }
-        case.knows_protocol = true;
-        if is_commit(protocol.as_ref()) != is_two_phase_commit(case.run) {
-            let says = "some servers ran Paxos and others two-phase commit: no rules fit both".into();
-            case.unproven(Rule::Complete, &[at], says);
         }
         match first {
             Some(first) if *cluster != case.cluster => {
@@ -79,6 +93,19 @@ fn find_cluster(case: &mut Case<'_>) -> bool {
         case.unproven(Rule::Complete, &[], says);
     }
     is_agreed
+}
+
+/// Which rules the rest of the audit holds the lines against; if there are none, that is not proved.
+pub(super) fn find_rules(case: &mut Case<'_>) -> Rules {
+    let rules = rules_of(case.run);
+    if let Rules::Unknown(other) = rules {
+        let says = match other {
+            Some(_) => "some servers ran Paxos and others two-phase commit: no rules fit both",
+            None => "no line of a server tells how the servers agree: no rules can be held against these lines",
+        };
+        case.unproven(Rule::Complete, other.as_slice(), says.into());
+    }
+    rules
 }
 
 /// Each process numbers its lines from 1 without a gap. Gives the servers where one is.

@@ -32,8 +32,8 @@ use std::fmt::{self, Display, Formatter, Write};
 use super::histories::{Histories, History};
 use super::parse::Run;
 use case::Case;
-pub(super) use complete::is_two_phase_commit;
 pub(crate) use complete::shows_all_requests;
+pub(super) use complete::{Rules, rules_of};
 
 /// What a run must keep. Each is a check of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -200,17 +200,20 @@ impl Audit {
     fn of_one(run: &Run) -> Audit {
         let mut case = Case::new(run);
         complete::check(&mut case);
-        if complete::is_two_phase_commit(run) {
-            commits::check(&mut case);
-        } else {
-            acceptors::check(&mut case);
-            proposals::check(&mut case);
-            learners::check(&mut case);
-            clients::check(&mut case);
-            if case.trusted != case.cluster {
-                versions::check(&mut case);
+        match complete::find_rules(&mut case) {
+            Rules::TwoPhaseCommit => commits::check(&mut case),
+            Rules::Paxos => {
+                acceptors::check(&mut case);
+                proposals::check(&mut case);
+                learners::check(&mut case);
+                clients::check(&mut case);
+                if case.trusted != case.cluster {
+                    versions::check(&mut case);
+                }
             }
+            Rules::Unknown(_) => {}
         }
+        case.excuse();
         let unsafe_lines = complete::unsafe_lines(run);
         let mut audit = Audit {
             findings: case.findings,

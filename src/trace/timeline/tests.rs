@@ -75,7 +75,10 @@ fn of_a_violation_the_last_line_is_the_wrong_one_and_of_many_the_first_counts() 
     let at = "2026-08-21T14:03:07.105388Z";
     let broken = STORY.replace(at, &format!("{promised}{at}")).replace("re=s2.2\n", "re=s2.3\n");
     let broken = broken.replace("2026-08-21T14:03:07.106000Z INFO  s2.2    acceptor ACCEPTED", late);
-    let run = run_of(&broken);
+    // Without the life of s2 that may be on another folder, as the BOOT line of the one before is not there.
+    let one_life: String =
+        broken.lines().filter(|line| !line.contains("s2@2")).map(|line| format!("{line}\n")).collect();
+    let run = run_of(&one_life);
     let page = page(&run, &Audit::new(&run), "broken", LINES_MAX);
     assert_eq!(page.opens_at.as_deref(), Some("s2.3"));
     assert!(page.html.contains(r#""verdict":"violated""#), "the page says so");
