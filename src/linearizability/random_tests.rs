@@ -12,7 +12,12 @@ use crate::random::Random;
 use crate::trace::Text;
 
 fn limits() -> Limits {
-    Limits { deadline: Instant::now() + Duration::from_secs(60), memory_bytes: 1 << 28, steps: u64::MAX }
+    Limits {
+        deadline: Instant::now() + Duration::from_secs(60),
+        now: Instant::now,
+        memory_bytes: 1 << 28,
+        steps: u64::MAX,
+    }
 }
 
 /// Tries every order of every choice of pending operations, with nothing of the search's cleverness.

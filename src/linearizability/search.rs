@@ -22,6 +22,8 @@ const TABLE_BYTES: usize = 2 * mem::size_of::<u64>();
 pub struct Limits {
     /// Not later than this, up to a few milliseconds.
     pub deadline: Instant,
+    /// The clock that is looked at.
+    pub now: fn() -> Instant,
     /// Not with more bytes of configurations than this; the process needs up to twice as many while a table grows.
     pub memory_bytes: usize,
     /// Not after more steps than this: a limit that does not depend on how fast the machine is.
@@ -120,7 +122,7 @@ impl<'a, M: Model> Search<'a, M> {
         let mut steps: u64 = 0;
         while self.missing > 0 {
             steps += 1;
-            let is_late = || steps.is_multiple_of(STEPS_A_LOOK) && Instant::now() >= self.limits.deadline;
+            let is_late = || steps.is_multiple_of(STEPS_A_LOOK) && (self.limits.now)() >= self.limits.deadline;
             if steps > self.limits.steps || is_late() {
                 return Found::OutOfTime;
             }

@@ -103,15 +103,19 @@ pub(super) struct Part<M: Model> {
 
 /// Checks key after key. The short ones come first, and each may use an equal share of the time that is left: one key that
 /// is too hard does not keep the others from being decided.
-pub(super) fn check<M: Model>(mut parts: Vec<Part<M>>, deadline: Instant) -> Verdict {
+pub(super) fn check<M: Model>(parts: Vec<Part<M>>, deadline: Instant) -> Verdict {
+    check_by(parts, deadline, Instant::now)
+}
+
+fn check_by<M: Model>(mut parts: Vec<Part<M>>, deadline: Instant, clock: fn() -> Instant) -> Verdict {
     let keys = parts.len();
     let operations = parts.iter().map(|part| part.operations.len()).sum();
     parts.sort_by_key(|part| part.operations.len());
     let mut undecided: Vec<(String, bool)> = Vec::new();
     for (index, part) in parts.into_iter().enumerate() {
-        let now = Instant::now();
+        let now = clock();
         let share = deadline.saturating_duration_since(now) / u32::try_from(keys - index).unwrap_or(u32::MAX);
-        let limits = Limits { deadline: now + share, memory_bytes: MEMORY_BYTES, steps: u64::MAX };
+        let limits = Limits { deadline: now + share, now: clock, memory_bytes: MEMORY_BYTES, steps: u64::MAX };
         match search(&part.model, &part.operations, limits) {
             Found::Order(_) => {}
             Found::Stuck(stuck) => {
@@ -143,6 +147,7 @@ fn witness<M: Model>(part: Part<M>, stuck: Stuck<M::State>) -> Witness {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::time::Duration;
 
     use super::super::appends::{Appends, Call, Outcome};
@@ -175,16 +180,26 @@ mod tests {
         Verdict::Unknown(Unknown::OutOfTime { undecided, keys, key: "hard".to_string() })
     }
 
+    thread_local! {
+        static TIME: Cell<Instant> = Cell::new(Instant::now());
+    }
+
+    /// Each look at this clock takes ten milliseconds.
+    fn slow_clock() -> Instant {
+        TIME.with(|time| time.replace(time.get() + Duration::from_millis(10)))
+    }
+
     #[test]
     fn a_key_that_is_too_hard_leaves_the_others_their_time() {
-        let deadline = Instant::now() + Duration::from_millis(1_200);
-        assert_eq!(check(vec![easy(600), hard()], deadline), undecided(1, 2));
+        let deadline = slow_clock() + Duration::from_millis(1_200);
+        assert_eq!(check_by(vec![easy(600), hard()], deadline, slow_clock), undecided(1, 2));
+        assert!(slow_clock() < deadline, "the hard key has used up more than its share");
     }
 
     #[test]
     fn the_last_key_may_be_searched_until_the_deadline() {
-        let deadline = Instant::now() + Duration::from_millis(300);
-        assert_eq!(check(vec![hard(), easy(10)], deadline), undecided(1, 2));
-        assert!(Instant::now() >= deadline, "time was left");
+        let deadline = slow_clock() + Duration::from_millis(300);
+        assert_eq!(check_by(vec![hard(), easy(10)], deadline, slow_clock), undecided(1, 2));
+        assert!(slow_clock() >= deadline, "time was left");
     }
 }

@@ -182,7 +182,7 @@ impl History {
                     returned: returned(one, *outcome),
                 })
                 .collect();
-            let limits = Limits { deadline, memory_bytes: SEARCH_BYTES, steps: SEARCH_STEPS };
+            let limits = Limits { deadline, now: Instant::now, memory_bytes: SEARCH_BYTES, steps: SEARCH_STEPS };
             let why = match search(&model, &operations, limits) {
                 Found::Order(_) => continue,
                 Found::Stuck(stuck) => format!("nothing explains {:?}, which ended last", all[stuck.breaks].0),
