@@ -63,7 +63,7 @@ enum Command {
     Report {
         /// Folder of the run, as runs/latest
         dir: PathBuf,
-        /// Show at most so many lines a point
+        /// How many lines to show a point, at most
         #[arg(long, value_name = "N", default_value_t = 6)]
         lines: usize,
     },

@@ -48,7 +48,7 @@ pub struct Chaos {
     /// The seed of the first round; each next round has the next one [default: drawn]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// So many rounds [default: one, or as many as the minutes allow]
+    /// How many rounds [default: one, or as many as the minutes allow]
     #[arg(long, value_name = "N")]
     rounds: Option<u64>,
     /// How the servers agree [default: each seed decides]

@@ -151,7 +151,7 @@ pub(super) enum Command {
         /// With --watch: how often
         #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s", requires = "watch")]
         every: Duration,
-        /// With --watch: end after so many looks
+        /// With --watch: how many looks before it ends
         #[arg(long, value_name = "N", requires = "watch")]
         looks: Option<u64>,
     },

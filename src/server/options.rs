@@ -34,7 +34,7 @@ pub struct Options {
     /// A log file that would grow beyond this is renamed to server-N.log.1, that one to .2 and so on [default: no bound]
     #[arg(long, value_name = "MIB", requires = "log_dir", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub log_max_mib: Option<u64>,
-    /// So many renamed log files are kept
+    /// How many renamed log files are kept
     #[arg(long, value_name = "FILES", requires = "log_max_mib", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub log_keep: u32,
     /// Whether the steps of the protocol are shown, a line each [default: off for multi-paxos, else on]
@@ -68,10 +68,10 @@ pub struct Options {
     /// can meet a full disk in the middle, which stops the server
     #[arg(long, value_name = "KIB", default_value_t = 16 << 10, value_parser = clap::value_parser!(u64).range(64..=1 << 20))]
     pub segment_kib: u64,
-    /// The state is written to the checkpoint after so many slots (or 32 MiB of values)
+    /// After how many slots the state is written to the checkpoint (or after 32 MiB of values)
     #[arg(long, value_name = "SLOTS", default_value_t = Retention::USUAL.checkpoint_slots, value_parser = clap::value_parser!(u64).range(1..))]
     pub checkpoint_slots: u64,
-    /// So many slots that the checkpoint holds stay in memory, for servers that are a little behind (up to 16 MiB of values)
+    /// How many slots that the checkpoint holds stay in memory, for servers that are a little behind (up to 16 MiB of values)
     #[arg(long, value_name = "SLOTS", default_value_t = Retention::USUAL.keep_slots)]
     pub keep_slots: u64,
     /// Where browsers can watch: http://ADDR/, with /status and /metrics [default: what the cluster file says, or nowhere]

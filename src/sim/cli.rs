@@ -64,7 +64,7 @@ pub struct Simulate {
     /// After many seeds: how often each kind of fault, and each other mark, was reached
     #[arg(long, conflicts_with = "seed")]
     counts: bool,
-    /// So many threads [default: one a core]
+    /// How many threads [default: one a core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
 }
