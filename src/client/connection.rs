@@ -174,6 +174,13 @@ impl Connection {
         self.history
     }
 
+    /// The server has shown that its data are of this history by now.
+    pub fn set_history(&mut self, history: u64) {
+        if self.history == 0 {
+            self.history = history;
+        }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

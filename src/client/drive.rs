@@ -157,6 +157,16 @@ impl Client {
         if !is_answer(&flight.request.request, &reply.reply) {
             return Err(NoReply::Malformed { length: 0, what: "a reply of another kind than was asked".to_string() });
         }
+        // Who has applied a write of this session, or opened it, has the history in which it was opened.
+        let shown = match reply.reply {
+            Reply::Opened { history, .. } => Some(history),
+            Reply::Applied { .. } => self.history,
+            _ => None,
+        };
+        if let Some(history) = shown {
+            let of_server = self.connections.iter_mut().filter(|one| one.server() == server);
+            of_server.for_each(|one| one.set_history(history));
+        }
         // The data of this server were empty when it was greeted, and this client has known others. It may be about to catch
         // up: so the next one is asked, and this one greeted again.
         let is_empty = |one: &Connection| one.server() == server && one.history() == 0;
