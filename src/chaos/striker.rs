@@ -71,8 +71,9 @@ struct Active {
 enum Rest {
     Nothing,
     Starving(Arc<AtomicBool>, JoinHandle<()>),
-    /// Where the folder is as it was before its files were damaged: a start that is refused may have written to it.
-    Whole(PathBuf),
+    /// Where the folder is as it was before its files were damaged, and how long the server's file of lines was: a start
+    /// that is refused may have written to both, and no other server has heard of it.
+    Whole(PathBuf, u64),
     /// Where the server's own folder is meanwhile.
     Folder(PathBuf),
     /// Their connections end with this.
@@ -212,6 +213,7 @@ impl<'a> Striker<'a> {
                 let whole = data.with_extension("whole");
                 let unplayed = |error| Failure::Unplayed(format!("cannot damage files: {error}"));
                 disk::copy(&data, &whole).map_err(unplayed)?;
+                let lines = fs::metadata(self.lines_of(*server)).map_err(unplayed)?.len();
                 let wounds = damage(&data, *part, &mut self.random).map_err(unplayed)?;
                 self.start(*server)?;
                 self.stage.seat(*server).may_end = true;
@@ -221,7 +223,7 @@ impl<'a> Striker<'a> {
                     let _ = fs::remove_dir_all(&whole);
                     return Ok(None);
                 }
-                return Ok(Some(Rest::Whole(whole)));
+                return Ok(Some(Rest::Whole(whole, lines)));
             }
             Fault::Wipe(server) => {
                 self.kill(servers);
@@ -274,7 +276,7 @@ impl<'a> Striker<'a> {
                 self.kill(servers);
                 self.stage.seat(*server).ground.set_read_only(false).map_err(Failure::Unplayed)?;
             }
-            (Fault::Damage(server, _), Rest::Whole(whole)) => {
+            (Fault::Damage(server, _), Rest::Whole(whole, lines)) => {
                 let seat = self.stage.seat(*server);
                 if let Some(status) = seat.ended() {
                     // It must say why, and not fall over.
@@ -283,6 +285,10 @@ impl<'a> Striker<'a> {
                         return Err(Failure::Broken(why));
                     }
                     self.put_back(*server, &whole)?;
+                    // Its lives are counted in the folder: lines of the same one would look like those of another history.
+                    let file = fs::OpenOptions::new().write(true).open(self.lines_of(*server));
+                    let cut = file.and_then(|file| file.set_len(lines));
+                    cut.map_err(|error| Failure::Unplayed(format!("cannot take lines back: {error}")))?;
                     self.meet("refused to start with damaged files, and got the right bytes back");
                 } else {
                     let _ = fs::remove_dir_all(&whole);
@@ -411,6 +417,10 @@ impl<'a> Striker<'a> {
             _ => fs::rename(kept, &data),
         };
         moved.map_err(|error| Failure::Unplayed(format!("cannot bring a data folder back: {error}")))
+    }
+
+    fn lines_of(&self, server: Server) -> PathBuf {
+        self.stage.folder.join(format!("server-{}.log", server.0))
     }
 
     /// Starts what has the number of a server, and not its memory.
