@@ -51,7 +51,8 @@ def free_ports(count):
 
 
 class Cluster:
-    def __init__(self, folder, servers, name, *arguments):
+    def __init__(self, folder, servers, name, *arguments, programs=BIN):
+        self.programs = programs
         self.folder = folder / name
         self.folder.mkdir()
         self.file = self.folder / "cluster.toml"
@@ -66,7 +67,7 @@ class Cluster:
         self.await_ready()
 
     def start(self, n, arguments):
-        command = [BIN / "paxos-server", "--id", str(n), "--cluster", self.file, "--data", self.data(n), "--quiet"]
+        command = [self.programs / "paxos-server", "--id", str(n), "--cluster", self.file, "--data", self.data(n), "--quiet"]
         command += ["--steps", "off", "--log-dir", self.folder, *arguments]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
@@ -74,7 +75,7 @@ class Cluster:
         return self.folder / f"server-{n}"
 
     def client(self, *arguments):
-        return [BIN / "paxos-client", "--cluster", self.file, *arguments]
+        return [self.programs / "paxos-client", "--cluster", self.file, *arguments]
 
     def await_ready(self):
         end = time.monotonic() + READY_SECONDS
