@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -213,7 +213,7 @@ impl<'a> Striker<'a> {
                 let whole = data.with_extension("whole");
                 let unplayed = |error| Failure::Unplayed(format!("cannot damage files: {error}"));
                 disk::copy(&data, &whole).map_err(unplayed)?;
-                let lines = fs::metadata(self.lines_of(*server)).map_err(unplayed)?.len();
+                let lines = whole_lines(&self.lines_of(*server)).map_err(unplayed)?;
                 let wounds = damage(&data, *part, &mut self.random).map_err(unplayed)?;
                 self.start(*server)?;
                 self.stage.seat(*server).may_end = true;
@@ -284,9 +284,16 @@ impl<'a> Striker<'a> {
                         let why = format!("server {} met damaged files and ended with {status}", server.0);
                         return Err(Failure::Broken(why));
                     }
+                    let file = self.lines_of(*server);
+                    let text = fs::read(&file).unwrap_or_default();
+                    if text[text.len().min(lines as usize)..].windows(6).any(|word| word == b" BOOT ") {
+                        // It has spoken since: what it said must not be taken back.
+                        let why = format!("server {} started with damaged files and ended later", server.0);
+                        return Err(Failure::Broken(why));
+                    }
                     self.put_back(*server, &whole)?;
                     // Its lives are counted in the folder: lines of the same one would look like those of another history.
-                    let file = fs::OpenOptions::new().write(true).open(self.lines_of(*server));
+                    let file = fs::OpenOptions::new().write(true).open(&file);
                     let cut = file.and_then(|file| file.set_len(lines));
                     cut.map_err(|error| Failure::Unplayed(format!("cannot take lines back: {error}")))?;
                     self.meet("refused to start with damaged files, and got the right bytes back");
@@ -527,6 +534,12 @@ fn starve(pid: Pid, percent: u64) -> (Arc<AtomicBool>, JoinHandle<()>) {
 }
 
 /// What cannot be done without something is not planned to be done with it.
+/// How long the whole lines of a file are: one that a kill has torn is not among them.
+fn whole_lines(file: &Path) -> std::io::Result<u64> {
+    let text = fs::read(file)?;
+    Ok(text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end as u64 + 1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fault::Need;

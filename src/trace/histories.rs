@@ -116,6 +116,13 @@ impl Histories {
                 return mixed;
             }
         }
+        if let Some(at) = reply_of_before(run, &servers) {
+            let id = &run.line(at).id;
+            let says = format!(
+                "{id} is a reply of a server that had not begun: it may be of a history whose lines are not here"
+            );
+            return Histories::Mixed(says, at);
+        }
         let mut parts = vec![Vec::new(); moments.len() + 1];
         for at in 0..run.lines.len() {
             parts[part_of(at)].push(at);
@@ -228,23 +235,96 @@ fn changes(run: &Run, server: Server, lines: &[usize]) -> Vec<Change> {
     changes
 }
 
-/// The servers whose lines may be of more than one folder without showing it: some are missing between them, and of what
-/// stands on one side of the gap no BOOT line tells the disk.
+/// The servers whose lines may be of more than one folder without showing it: some are missing, and before or behind the gap
+/// no BOOT line tells the disk. If servers were never seen at one time, and none of their lines follow from each other's,
+/// it is all of them: they may be of different histories.
 pub(super) fn perhaps_of_several_folders(run: &Run) -> Servers {
-    let may_be = |lines: &[usize]| {
-        let is_next = |a: &usize, b: &usize| {
-            let [a, b] = [&run.line(*a).id, &run.line(*b).id];
-            a.process == b.process && a.n.checked_add(1) == Some(b.n)
-        };
-        let disk = |at: &usize| match run.line(*at).event {
-            Event::Boot { disk, .. } => Some(disk),
-            _ => None,
-        };
-        let mut disks = lines.chunk_by(is_next).map(|part| part.iter().find_map(disk));
-        let first = disks.next().flatten();
-        disks.any(|disk| disk.is_none() || disk != first)
+    let servers = in_order(run);
+    if !are_of_one_time(run, &servers) {
+        return servers.into_keys().collect();
+    }
+    let is_next = |a: &usize, b: &usize| {
+        let [a, b] = [&run.line(*a).id, &run.line(*b).id];
+        a.process == b.process && a.n.checked_add(1) == Some(b.n)
     };
-    in_order(run).into_iter().filter(|(_, lines)| may_be(lines)).map(|(server, _)| server).collect()
+    let disk = |at: &usize| Folder::of(&run.line(*at).event).disk;
+    let may_be = |lines: &[usize]| {
+        let disks: Vec<_> = lines.chunk_by(is_next).map(|part| part.iter().find_map(disk)).collect();
+        // A life that was killed before its BOOT line is on the disk of those before and behind it.
+        let known = disks.first().copied().flatten();
+        disks.len() > 1
+            && (known.is_none()
+                || disks.last() != Some(&known)
+                || disks.iter().flatten().any(|one| Some(*one) != known))
+    };
+    servers.into_iter().filter(|(_, lines)| may_be(lines)).map(|(server, _)| server).collect()
+}
+
+/// Whether the times of all servers overlap, one with the next, or lines of one follow from lines of another.
+fn are_of_one_time(run: &Run, servers: &BTreeMap<Server, Vec<usize>>) -> bool {
+    let span = |lines: &Vec<usize>| {
+        let times = || lines.iter().map(|at| run.line(*at).time);
+        Some((times().min()?, times().max()?))
+    };
+    let mut spans: Vec<(Timestamp, Timestamp, Server)> =
+        servers.iter().filter_map(|(server, lines)| span(lines).map(|(from, to)| (from, to, *server))).collect();
+    spans.sort();
+    let mut groups: Vec<(Timestamp, Servers)> = Vec::new();
+    for (from, to, server) in spans {
+        match groups.last_mut().filter(|(end, _)| from <= *end) {
+            Some((end, group)) => {
+                *end = to.max(*end);
+                group.insert(server);
+            }
+            None => groups.push((to, Servers::only(server))),
+        }
+    }
+    groups.len() <= 1 || {
+        let here = run.by_id();
+        groups.windows(2).all(|pair| follows(run, servers, &here, pair[0].1, pair[1].1))
+    }
+}
+
+/// Whether lines of these servers name lines of those, or the other way round, and most of them for the same request.
+fn follows(
+    run: &Run,
+    servers: &BTreeMap<Server, Vec<usize>>,
+    here: &BTreeMap<&LineId, usize>,
+    these: Servers,
+    those: Servers,
+) -> bool {
+    let (mut same, mut other) = (0, 0);
+    for (server, lines) in servers {
+        let towards = if these.contains(*server) { those } else { these };
+        for line in lines.iter().map(|at| run.line(*at)) {
+            let Some(re) = line.re.as_ref().filter(|re| re.process.as_server().is_some_and(|to| towards.contains(to)))
+            else {
+                continue;
+            };
+            match here.get(re) {
+                Some(at) if run.line(*at).req == line.req => same += 1,
+                _ => other += 1,
+            }
+        }
+    }
+    same > other
+}
+
+/// A reply of a server that had not written its first line yet, by the clocks of the two, and that follows from none of its
+/// lines: it may be of a history whose lines are gone.
+fn reply_of_before(run: &Run, servers: &BTreeMap<Server, Vec<usize>>) -> Option<usize> {
+    let here = run.by_id();
+    (0..run.lines.len()).find(|at| {
+        let line = run.line(*at);
+        let Event::Response { server: Some(server), .. } = line.event else { return false };
+        let Some(first) = servers.get(&server).and_then(|lines| lines.first()).map(|at| run.line(*at)) else {
+            return false;
+        };
+        let is_born_here = (first.id.process.life(), first.id.n) == (1, 1);
+        let is_known =
+            line.re.as_ref().and_then(|re| here.get(re)).is_some_and(|re| run.line(*re).req == line.req && *re != *at);
+        is_born_here && line.time < first.time && !(is_known && line.re.as_ref().is_some_and(is_of_server))
+    })
 }
 
 /// Two lines of a server, one after the other: they are of different histories if, and only if, the server has changed its

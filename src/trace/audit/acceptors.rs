@@ -9,15 +9,15 @@ use super::super::word::Recovered;
 use super::guess::{Guess, Guessed, guess};
 use super::{Case, Rule};
 use crate::paxos::{Ballot, Slot};
-use crate::role::Server;
+use crate::role::{Server, Servers};
 
 /// What one PROMISE line says of the slots from its first on.
 #[derive(Clone, Debug)]
 pub(super) struct Report {
     /// The line.
     pub at: usize,
-    /// What the acceptor promised.
-    promised: Ballot,
+    /// It holds values of the ballot that it promises: it repeats an earlier answer, whose line may be missing.
+    repeats: Option<Ballot>,
     /// It says something of this slot and all behind.
     from: Slot,
     /// What is known to be reported.
@@ -40,9 +40,8 @@ impl Report {
     /// What the acceptor reported of a slot; None if it was not asked about it.
     pub fn says(&self, slot: Slot) -> Option<Say> {
         let reported = self.reported.get(&slot).copied();
-        // A value of the promised ballot was proposed on an earlier answer, which this one repeats: what the slot held
-        // when that was given, this one does not tell.
-        let is_of_promised = reported == Some(self.promised);
+        // What the slot held when the earlier answer was given, this one does not tell.
+        let is_of_promised = reported.is_some() && reported == self.repeats;
         let at_least = reported.filter(|_| !is_of_promised);
         let exactly = !is_of_promised && self.known_to.is_none_or(|last| slot <= last);
         (slot >= self.from).then_some(Say { at_least, exactly })
@@ -114,7 +113,16 @@ impl Past {
             Event::Promise { slot, ballot, accepted, .. } => {
                 case.counts.answers += 1;
                 self.bind(case, *ballot, at, "promised");
-                let report = self.report(case, (slot.0, *ballot), accepted, at);
+                let mut report = self.report(case, slot.0, accepted, at);
+                let before = case.promises.entry((*ballot, server)).or_default();
+                if report.reported.values().any(|reported| reported == ballot) {
+                    // A value of this ballot was proposed on an earlier answer. If that is here, it is the one that counts.
+                    if !before.is_empty() {
+                        return;
+                    }
+                    let is_open = !case.not_all_there(Servers::only(server), &[at]).is_empty();
+                    report.repeats = is_open.then_some(*ballot);
+                }
                 case.promises.entry((*ballot, server)).or_default().push(report);
             }
             Event::Nack { ballot, promised, .. } => {
@@ -235,13 +243,7 @@ impl Past {
     }
 
     /// Holds what a PROMISE reports against what was accepted; gives the report, as complete as lines make it.
-    fn report(
-        &mut self,
-        case: &mut Case<'_>,
-        (from, promised): (Slot, Ballot),
-        told: &AcceptedSlots,
-        at: usize,
-    ) -> Report {
+    fn report(&mut self, case: &mut Case<'_>, from: Slot, told: &AcceptedSlots, at: usize) -> Report {
         // It says nothing of slots that it has forgotten.
         let from = from.max(self.truncated_below);
         let last_shown = told.more.and(told.first.last()).map_or(Slot(u64::MAX), |(slot, _)| *slot);
@@ -276,7 +278,7 @@ impl Past {
         let reported = self.accepted.range(from..).map(|(slot, (ballot, _))| (*slot, *ballot));
         let mut reported: BTreeMap<Slot, Ballot> = reported.filter(|(slot, _)| *slot > last_shown).collect();
         reported.extend(told.first.iter().copied());
-        Report { at, promised, from, reported, known_to }
+        Report { at, repeats: None, from, reported, known_to }
     }
 
     /// The slots that the line shows are those that were accepted.

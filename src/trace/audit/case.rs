@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::histories::perhaps_of_several_folders;
 use super::super::line::Line;
 use super::super::parse::Run;
 use super::super::text::Text;
@@ -25,8 +24,6 @@ pub(super) struct Case<'a> {
     pub knows_clock: bool,
     /// What is known of lines that are not there.
     pub known: Known<'a>,
-    /// The servers whose lines may be of several folders.
-    pub doubtful: Servers,
     /// Each server's lines, in order, life after life.
     pub by_server: BTreeMap<Server, Vec<usize>>,
     pub prepares: BTreeMap<Ballot, Vec<usize>>,
@@ -73,7 +70,6 @@ impl<'a> Case<'a> {
             trusted: Servers::NONE,
             knows_clock: true,
             known: Known::new(run),
-            doubtful: perhaps_of_several_folders(run),
             by_server: run.by_server(),
             prepares: BTreeMap::new(),
             promises: BTreeMap::new(),
@@ -97,10 +93,6 @@ impl<'a> Case<'a> {
                 _ => {}
             }
         }
-        // Where lines of several servers tell the same, those that can accuse come first.
-        let is_doubtful = |at: &usize| run.line(*at).id.process.as_server().is_some_and(|s| case.doubtful.contains(s));
-        let by_slot = case.chosen.values_mut().chain(case.learns.values_mut());
-        by_slot.for_each(|lines| lines.sort_by_key(is_doubtful));
         case
     }
 
@@ -117,22 +109,6 @@ impl<'a> Case<'a> {
     /// A rule cannot be held against the lines.
     pub fn unproven(&mut self, rule: Rule, lines: &[usize], says: String) {
         self.findings.push(Finding { rule, verdict: Verdict::Unproven, says, lines: lines.to_vec() });
-    }
-
-    /// With what servers say whose lines may be of several folders, and with what they told clients, nobody is accused.
-    pub fn excuse(&mut self) {
-        let (run, doubtful) = (self.run, self.doubtful);
-        let is_excused =
-            |at: &usize| run.line(*at).id.process.as_server().is_none_or(|server| doubtful.contains(server));
-        for finding in self.findings.iter_mut().filter(|_| !doubtful.is_empty()) {
-            if finding.verdict == Verdict::Violated && finding.lines.iter().any(is_excused) {
-                finding.verdict = Verdict::Unproven;
-                finding.says = format!(
-                    "{}, or so it seems: lines of {doubtful} are missing that may show that a data folder was begun anew",
-                    finding.says
-                );
-            }
-        }
     }
 
     /// A claim, the last of these lines, rests on a line of each of these servers, and it is not there. That is an

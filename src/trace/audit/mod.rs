@@ -29,7 +29,7 @@ mod versions;
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use super::histories::{Histories, History};
+use super::histories::{Histories, History, perhaps_of_several_folders};
 use super::parse::Run;
 use case::Case;
 pub(crate) use complete::shows_all_requests;
@@ -197,7 +197,30 @@ impl Audit {
         }
     }
 
+    /// Where lines of a server may be of several folders, it takes the lines of the others alone to accuse anybody.
     fn of_one(run: &Run) -> Audit {
+        let doubtful = perhaps_of_several_folders(run);
+        let mut audit = Audit::of_lines(run);
+        if doubtful.is_empty() || audit.verdict() != Verdict::Violated {
+            return audit;
+        }
+        let is_sure =
+            |at: &usize| run.line(*at).id.process.as_server().is_some_and(|server| !doubtful.contains(server));
+        let sure: Vec<usize> = (0..run.lines.len()).filter(is_sure).collect();
+        let mut proved = Audit::of_lines(&run.only(&sure)).findings;
+        proved.retain(|finding| finding.verdict == Verdict::Violated);
+        proved.iter_mut().flat_map(|finding| &mut finding.lines).for_each(|line| *line = sure[*line]);
+        audit.findings.retain(|finding| !proved.iter().any(|one| one.lines == finding.lines));
+        let seems = format!(
+            ", or so it seems: lines of {doubtful} are missing that may show that a data folder was begun anew"
+        );
+        audit.soften(&seems);
+        audit.findings.extend(proved);
+        audit.sort();
+        audit
+    }
+
+    fn of_lines(run: &Run) -> Audit {
         let mut case = Case::new(run);
         complete::check(&mut case);
         match complete::find_rules(&mut case) {
@@ -213,7 +236,6 @@ impl Audit {
             }
             Rules::Unknown(_) => {}
         }
-        case.excuse();
         let unsafe_lines = complete::unsafe_lines(run);
         let mut audit = Audit {
             findings: case.findings,
@@ -242,13 +264,17 @@ impl Audit {
 
     /// The same of lines of which nobody knows which belong together: they accuse nobody.
     fn into_mixed(mut self, says: String, at: usize) -> Audit {
-        for finding in self.findings.iter_mut().filter(|finding| finding.verdict == Verdict::Violated) {
-            finding.verdict = Verdict::Unproven;
-            finding.says.push_str(", or so it seems in lines of more than one history");
-        }
+        self.soften(", or so it seems in lines of more than one history");
         self.findings.push(Finding { rule: Rule::Complete, verdict: Verdict::Unproven, says, lines: vec![at] });
         self.sort();
         self
+    }
+
+    fn soften(&mut self, why: &str) {
+        for finding in self.findings.iter_mut().filter(|finding| finding.verdict == Verdict::Violated) {
+            finding.verdict = Verdict::Unproven;
+            finding.says.push_str(why);
+        }
     }
 
     fn sort(&mut self) {

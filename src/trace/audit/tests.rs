@@ -9,7 +9,7 @@ use crate::trace::field::fingerprint;
 /// it, and puts its own behind. An acceptor dies and comes back in between, a server is stopped and comes back.
 /// Who speaks stands first (`s1,s2` speak the same); ALL are all five servers.
 const HONEST: &str = "\
-ALL server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=1 applied=0 promised=none accepted=0
+ALL server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=1 applied=0 promised=none accepted=0 disk=00aa
 c1 client REQUEST req=c1-1 op=OPEN to=s1
 s1 proposer PREPARE req=c1-1 slot=1+ ballot=1.1 to=ALL
 s1,s2,s3 acceptor PROMISE req=c1-1 slot=1+ ballot=1.1 accepted=none to=s1
@@ -51,7 +51,7 @@ s2 acceptor RESTART down=0.500s recovered=disk promised=3.1 accepted=3
 c1 client REQUEST req=c1-4 op=GET key=color to=s3
 c1 client RESPONSE req=c1-4 status=OK slot=4 version=3 value=green took=1.000ms server=s3
 s3 server STOP cause=SIGTERM
-s3@2 server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=2 applied=0 promised=3.1 accepted=2
+s3@2 server BOOT version=0.1.0 cluster=ALL protocol=basic-paxos restart=disk steps=on life=2 applied=0 promised=3.1 accepted=2 disk=00aa
 s3@2 learner LEARN req=c1-1 slot=1 ballot=1.1 op=OPEN id=0-~0077 result=OPENED session=1 applied=1
 s3@2 learner LEARN req=c1-2 slot=2 ballot=2.1 op=PUT key=color value=blue id=1-1 result=OK version=1 applied=2
 c2 client REQUEST req=c2-2 op=DELETE key=color to=s2 session=1 sequence=10
@@ -242,10 +242,10 @@ fn steps_off_then_on(adopted: &str) -> String {
     let accepted = format!("{},{}", slots[..8].join(","), rest(&slots.join(" ")).replace("+11#", "+4#"));
     let again = "s1@2,s2@2,s3@2,s4@2,s5@2";
     format!(
-        "ALL server BOOT version=0.1.0 cluster=ALL protocol=multi-paxos steps=off life=1 applied=0 promised=none accepted=0\n\
+        "ALL server BOOT version=0.1.0 cluster=ALL protocol=multi-paxos steps=off life=1 applied=0 promised=none accepted=0 disk=00aa\n\
          s1 proposer LEAD slot=1+ ballot=1.1 quorum=s1,s2,s3\n\
          ALL server STOP cause=SIGTERM\n\
-         {again} server BOOT version=0.1.0 cluster=ALL protocol=multi-paxos steps=on life=2 applied=8 promised=1.1 accepted=12\n\
+         {again} server BOOT version=0.1.0 cluster=ALL protocol=multi-paxos steps=on life=2 applied=8 promised=1.1 accepted=12 disk=00aa\n\
          s5@2 proposer PREPARE slot=1+ ballot=1025.5 to=ALL\n\
          s3@2,s4@2,s5@2 acceptor PROMISE slot=1+ ballot=1025.5 accepted={accepted} to=s5\n\
          s5@2 proposer ACCEPT slot=9 ballot=1025.5 op=PUT key=a value=9 adopted={adopted} quorum=s3,s4,s5 to=ALL\n\
@@ -364,6 +364,63 @@ fn a_promise_that_is_repeated_later_does_not_contradict_its_own_ballot() {
     let accepted = "s1,s4,s5 acceptor ACCEPTED req=c2-1 slot=4 ballot=4.5 to=s5";
     let again = format!("{accepted}\ns4 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@4.5,4@4.5 to=s5");
     hides(&tampered(&[(first, &lost), (accepted, &again)]), Rule::Complete, "could not write 1 lines");
+}
+
+#[test]
+fn a_promise_that_is_repeated_does_not_excuse_the_first_one() {
+    // s1 reports red at 3.1, and the proposer proposes red as its own. Then s1 is asked once more.
+    let own =
+        "s5 proposer ACCEPT req=c1-3 slot=3 ballot=4.5 op=PUT key=color value=red adopted=none quorum=s1,s4,s5 to=ALL";
+    let ignored = own.replace("adopted=none", "adopted=3.1");
+    let accepted = "s1,s4,s5 acceptor ACCEPTED req=c2-1 slot=4 ballot=4.5 to=s5";
+    let again = format!("{accepted}\ns1 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@4.5,4@4.5 to=s5");
+    breaks(&tampered(&[(&ignored, own), (accepted, &again)]), Rule::Adopt, "as if nothing had been accepted");
+    // All lines of s4 are here, and its only answer came when it had accepted.
+    let first = "s4,s5 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=none to=s5";
+    let late = format!("{accepted}\ns4 acceptor PROMISE req=c2-1 slot=3+ ballot=4.5 accepted=3@4.5,4@4.5 to=s5");
+    let script = tampered(&[
+        (first, &first.replace("s4,s5", "s5")),
+        (accepted, &late),
+        ("s4 acceptor NACK", "s5 acceptor NACK"),
+    ]);
+    breaks(&script, Rule::Adopt, "its promises say otherwise");
+}
+
+#[test]
+fn lines_of_clients_of_a_history_whose_servers_lines_are_gone_accuse_nobody() {
+    // The same clients' lines beside the servers of the next day, who have had other requests.
+    let later: String = HONEST.lines().filter(|line| !line.starts_with('c')).map(|line| format!("{line}\n")).collect();
+    let later = later.replace("value=green", "value=grey").replace("value=blue", "value=black");
+    let mut both = run(&later);
+    let tomorrow = jiff::SignedDuration::from_hours(24);
+    both.lines.iter_mut().for_each(|entry| entry.line.time += tomorrow);
+    let before: Vec<_> =
+        run(HONEST).lines.into_iter().filter(|entry| entry.line.id.process.as_server().is_none()).collect();
+    both.lines.extend(before);
+    let audit = Audit::new(&both);
+    assert_eq!(audit.verdict(), Verdict::Unproven, "{}", audit.explain(&both));
+}
+
+#[test]
+fn servers_that_were_never_seen_together_are_not_held_against_each_other() {
+    let of = |servers: &[&str], script: &str| -> String {
+        let lines = script.replace("ALL", "s1,s2,s3,s4,s5");
+        let mut kept = String::new();
+        for line in lines.lines() {
+            let (who, rest) = line.split_once(' ').unwrap();
+            let who: Vec<&str> = who.split(',').filter(|who| servers.contains(who)).collect();
+            if !who.is_empty() {
+                kept += &format!("{} {rest}\n", who.join(","));
+            }
+        }
+        kept
+    };
+    let mut both = run(&of(&["s1"], HONEST));
+    let mut later = run(&of(&["s2"], &tampered(&[("value=green", "value=grey")])));
+    later.lines.iter_mut().for_each(|entry| entry.line.time += jiff::SignedDuration::from_hours(24));
+    both.lines.extend(later.lines);
+    let audit = Audit::new(&both);
+    assert_eq!(audit.verdict(), Verdict::Unproven, "{}", audit.explain(&both));
 }
 
 #[test]
