@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::faults::{Fault, Faults};
 use super::invariants::Violation;
 use super::marks::Marks;
@@ -149,6 +151,8 @@ pub struct Summary {
     pub virtual_time: u64,
     /// What was reached.
     pub marks: Marks,
+    /// The hash of all that happened in all of them, in whatever order they ended.
+    pub trace: u64,
     /// The failure with the lowest seed.
     pub failure: Option<(u64, Verdict)>,
 }
@@ -161,6 +165,8 @@ impl Summary {
         self.operations += report.asked as u64;
         self.virtual_time += report.took;
         self.marks.merge(&report.marks);
+        let [seed, trace] = [report.seed, report.trace].map(u64::to_le_bytes);
+        self.trace = self.trace.wrapping_add(xxh3_64(&[seed, trace].concat()));
         let lowest = self.failure.as_ref().is_none_or(|(seed, _)| report.seed < *seed);
         if report.verdict != Verdict::Clean && lowest {
             self.failure = Some((report.seed, report.verdict.clone()));

@@ -202,10 +202,10 @@ fn many(options: &Simulate, first: u64, last: u64, time: Option<Duration>) -> Re
 }
 
 fn told(summary: &Summary, first: u64, took: f64) -> String {
-    let Summary { runs, events, slots, operations, virtual_time, .. } = summary;
+    let Summary { runs, events, slots, operations, virtual_time, trace, .. } = summary;
     format!(
         "{runs} seeds from {first} in {took:.1} s: {:.0} seeds/s, {events} events, {slots} slots applied, {operations} \
-         operations checked, {:.0} virtual minutes\n",
+         operations checked, {:.0} virtual minutes, trace hash {trace:016x}\n",
         *runs as f64 / took,
         *virtual_time as f64 / 60e6
     )

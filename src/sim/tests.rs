@@ -51,6 +51,22 @@ fn fifty_seeds_with_all_faults_are_clean() {
     assert!(summary.slots > 1_000, "only {} slots were applied", summary.slots);
 }
 
+/// What runs came to is part of the source, so that a change which should not touch them can show that it has not. One that
+/// should writes the file anew.
+#[test]
+fn runs_are_those_that_were_recorded() {
+    let recorded = include_str!("../../tests/trace_hashes.txt").lines().filter(|line| !line.starts_with('#'));
+    let found = Protocol::ALL.map(|protocol| {
+        let setting = Setting { protocol: Some(protocol), ..all() };
+        format!("{} {:016x}", protocol.name(), batch(1, 40, setting).run(|_| {}).trace)
+    });
+    assert_eq!(
+        recorded.collect::<Vec<_>>(),
+        found,
+        "write these to tests/trace_hashes.txt if runs were meant to change"
+    );
+}
+
 #[test]
 fn each_class_of_faults_alone_is_clean_and_strikes() {
     for fault in Fault::ALL {
