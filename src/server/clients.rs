@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::desk::Ticket;
+use super::clock;
 use super::house::House;
 use super::lines;
 use super::linked::Linked;
 use super::mailbox::{Lost, Mail};
-use super::outlet::{Asker, Outlet};
+use super::outlet::Outlet;
 use super::peers::{check_hello, tell_malformed, tell_trouble, welcome};
 use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
+use crate::host::{Asker, Connection, Ticket};
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::net::{
     Answer, CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place,
@@ -71,7 +72,7 @@ pub fn serve(desk: FrontDesk, listener: TcpListener) -> std::io::Result<()> {
 fn watch_the_clock(house: &House) {
     loop {
         std::thread::sleep(LOOK);
-        house.desk.give_up_old(Instant::now());
+        house.pending.expire(clock::now());
         house.send_replies();
     }
 }
@@ -98,7 +99,7 @@ impl FrontDesk {
             Err(HandshakeError::Refused(why)) if why == TOO_MANY => return,
             Err(error) => return tell_malformed(&self.house, address, &error),
         }
-        let outlet = Outlet::new(reader.shared_stream(), address, self.house.desk.load.clone());
+        let outlet = Outlet::new(reader.shared_stream(), address, self.house.load.clone());
         // A client that says no more may still wait for replies: its connection ends with the last of them.
         if let Err(error) = self.take_all(&mut reader, &outlet) {
             outlet.close();
@@ -143,7 +144,7 @@ impl FrontDesk {
         let context = self.tell_request(&request, Context { re, ..context }, outlet.address());
         let mut asker = outlet.ask(number, context);
         let reply = match request {
-            Request::Open { .. } if !(outlet.may_open() && self.house.desk.opens.lets_through()) => {
+            Request::Open { .. } if !(outlet.may_open() && self.house.opens.lets_through()) => {
                 Reply::NotApplied(WhyNotApplied::Busy)
             }
             Request::Open { nonce } => return self.write(Command::Open { nonce, label }, asker, size),
@@ -164,7 +165,7 @@ impl FrontDesk {
             }
             Request::Restart { role } => self.order(|role| Order::Restart { role }, role),
         };
-        self.house.desk.tell(asker, reply, Context::default());
+        self.house.pending.tell(asker, reply, Context::default());
         Ok(())
     }
 
@@ -180,20 +181,20 @@ impl FrontDesk {
     }
 
     /// A write: registered, and handed over once, to one proposer life.
-    fn write(&self, command: Command, mut asker: Asker, size: usize) -> Result<(), String> {
+    fn write(&self, command: Command, mut asker: Asker<Arc<Outlet>>, size: usize) -> Result<(), String> {
         if !command.is_well_formed() {
             return Err("its write breaks a limit of key, value or sequence number".to_string());
         }
         let house = &self.house;
         if !asker.is_admitted(size) {
-            house.desk.tell(asker, Reply::NotApplied(WhyNotApplied::Busy), Context::default());
+            house.pending.tell(asker, Reply::NotApplied(WhyNotApplied::Busy), Context::default());
             return Ok(());
         }
         let (id, context) = (command.id(), asker.context.clone());
         // Registered first: if a role dies from here on, whoever waits is told.
-        let ticket = house.desk.await_write(id, asker);
+        let ticket = house.pending.await_write(id, asker);
         if let Err(why) = self.hand_over(command, context) {
-            house.desk.refuse_write(id, ticket, why);
+            house.pending.refuse_write(id, ticket, why);
         }
         Ok(())
     }
@@ -230,17 +231,17 @@ impl FrontDesk {
     }
 
     /// A read: asked of the own learner.
-    fn read(&self, key: Vec<u8>, asker: Asker) {
+    fn read(&self, key: Vec<u8>, asker: Asker<Arc<Outlet>>) {
         let (house, context) = (&self.house, asker.context.clone());
         if let Some(why) = house.standing.refusal() {
-            return house.desk.tell(asker, Reply::NotApplied(why), Context::default());
+            return house.pending.tell(asker, Reply::NotApplied(why), Context::default());
         }
-        let ticket: Ticket = house.desk.await_read(asker);
+        let ticket: Ticket = house.pending.await_read(asker);
         if !house.options.protocol.is_paxos() {
             let request = ParticipantRequest::Read { token: ticket, query: Get { key } };
             if let Err(lost) = house.participant.post(Mail { context, input: Input::Request(request), size: 0 }) {
                 let reply = Reply::NotApplied(not_taken(RoleName::Participant, lost));
-                house.desk.tell_read(ticket, reply, &Context::default());
+                house.pending.tell_read(ticket, reply, &Context::default());
             }
             return;
         }
@@ -249,7 +250,7 @@ impl FrontDesk {
         let is_early = |_| house.demand.round.load(Ordering::Relaxed) != 0;
         if let Err(lost) = house.learner.leave(Mail { context, input: Input::Request(request), size: 0 }, is_early) {
             let reply = Reply::NotApplied(not_taken(RoleName::Learner, lost));
-            house.desk.tell_read(ticket, reply, &Context::default());
+            house.pending.tell_read(ticket, reply, &Context::default());
         }
     }
 

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
 use super::board::Board;
-use super::desk::Desk;
 use super::keeper::Keeper;
 use super::lines;
 use super::mailbox::{Lost, Mail, Mailbox};
 use super::options::Options;
+use super::outlet::Outlet;
 use super::standing::Standing;
 use super::throttle::Throttle;
+use crate::host::{Load, Pending};
 use crate::kv::Kv;
 use crate::net::{Envelope, EnvelopeOf, Link, Newcomer, Said, Unknown, WhyNotApplied, frame_into};
 use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
@@ -29,6 +30,9 @@ const FLUSH: Duration = Duration::from_millis(200);
 const DROP_LINES: u32 = 1_000;
 /// What a frame has beside the values in it, about.
 const FRAME_BYTES: usize = 64;
+/// At most this many sessions a second are opened, by all clients together. Each goes through the log, and the table of
+/// them is bounded.
+const OPENS_PER_SECOND: u32 = 1_000;
 /// At most this many malformed requests a second get a log line each.
 const MALFORMED_LINES: u32 = 100;
 
@@ -53,7 +57,11 @@ pub struct House {
     /// The participant's mailbox, under two-phase commit.
     pub participant: Mailbox<Participant>,
     /// Who waits for an outcome.
-    pub desk: Desk,
+    pub pending: Pending<Arc<Outlet>>,
+    /// What all clients together have under way.
+    pub load: Arc<Load>,
+    /// Sessions that all clients together may open.
+    pub opens: Throttle,
     /// What others may see of the roles.
     pub board: Board,
     /// The links to the other servers; set once, when the server's own ports are open.
@@ -143,7 +151,9 @@ impl House {
             learner: Mailbox::closed(),
             coordinator: Mailbox::closed(),
             participant: Mailbox::closed(),
-            desk: Desk::default(),
+            pending: Pending::default(),
+            load: Arc::default(),
+            opens: Throttle::new(OPENS_PER_SECOND),
             board: Board::default(),
             links: OnceLock::new(),
             full_disks: AtomicU64::new(0),
@@ -351,7 +361,7 @@ impl House {
         let sentence = draft.why.clone().unwrap_or_default();
         self.trace.line(draft);
         say_last(format!("error: server {}: {sentence}", self.me.0));
-        self.desk.role_died(Unknown::RoleDied(RoleName::Learner), Some(WhyNotApplied::Fenced));
+        self.pending.role_died(Unknown::RoleDied(RoleName::Learner), Some(WhyNotApplied::Fenced));
         let input = Input::Request(ProposerRequest::LearnerDown);
         let _ = self.proposer.post_reserved(Mail { context: Context::default(), input, size: 0 });
     }

@@ -181,11 +181,11 @@ pub fn die<R: Role<Message: Into<Said>>, S: Shell<R>>(order: CrashOrder, up: Dur
     }
     match name {
         RoleName::Acceptor => {}
-        RoleName::Proposer | RoleName::Coordinator => house.desk.role_died(Unknown::RoleDied(name), None),
+        RoleName::Proposer | RoleName::Coordinator => house.pending.role_died(Unknown::RoleDied(name), None),
         // The coordinator still knows what its commands come to.
-        RoleName::Participant => house.desk.reads_died(WhyNotApplied::RoleDown(name)),
+        RoleName::Participant => house.pending.reads_died(WhyNotApplied::RoleDown(name)),
         RoleName::Learner => {
-            house.desk.role_died(Unknown::RoleDied(name), Some(WhyNotApplied::RoleDown(name)));
+            house.pending.role_died(Unknown::RoleDied(name), Some(WhyNotApplied::RoleDown(name)));
             let input = Input::Request(ProposerRequest::LearnerDown);
             // If the proposer is down too it begins its next life without a learner anyway.
             let _ = house.proposer.post_reserved(Mail { context: Context::default(), input, size: 0 });

@@ -9,13 +9,12 @@
 //! - [`linked`] says which of the others it reaches and hears.
 //! - [`standing`] says whether the server takes part at all: not with a new disk that too few know, nor with a wrong state.
 //! - [`http`] lets browsers watch.
-//! - [`peers`] and [`clients`] are the connections; [`desk`] is who waits for what; [`outlet`] and [`replies`] are the way
-//!   back to a client.
+//! - [`peers`] and [`clients`] are the connections; [`outlet`] and [`replies`] are the way back to a client.
 
 mod board;
 mod check;
 mod clients;
-pub(crate) mod desk;
+mod clock;
 mod disks;
 pub(crate) mod house;
 pub(crate) mod http;

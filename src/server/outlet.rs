@@ -9,22 +9,17 @@
 //! no further request while too much is pending.
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::clock;
 use super::throttle::Throttle;
+use crate::host::pending::PATIENCE;
+use crate::host::{Asker, Connection, Load, Usage};
 use crate::net::{ClientReply, Reply, WhyNotApplied, frame_into, write_before, write_now};
 use crate::trace::Context;
 
-/// A connection has at most so many requests under way.
-pub const REQUESTS_MAX: usize = 256;
-/// The requests under way of one connection take at most so many bytes.
-pub const REQUESTS_MAX_BYTES: usize = 8 << 20;
-/// All connections together have at most so many requests under way.
-pub const ALL_REQUESTS_MAX: usize = 4_096;
-/// And those take at most so many bytes.
-pub const ALL_REQUESTS_MAX_BYTES: usize = 64 << 20;
 /// Values are not added to replies that a client has not taken, beyond so many bytes.
 pub const PENDING_MAX_BYTES: usize = 4 << 20;
 /// The pending replies of all connections together hold values up to so many bytes.
@@ -36,45 +31,12 @@ const KEEP_BYTES: usize = 16 << 10;
 /// The thread that writes to a slow client needs little.
 const STACK_BYTES: usize = 128 << 10;
 
-/// How much a front desk has to do, all its connections together.
-#[derive(Debug, Default)]
-pub struct Load {
-    requests: Room,
-    pending: AtomicUsize,
-}
-
-/// Requests under way: how many, and how large.
-#[derive(Debug, Default)]
-struct Room {
-    count: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Room {
-    /// Counts one more, and says whether that is within the limits. Counted first and given back if not: two takers cannot
-    /// both have the last of the room.
-    fn take(&self, bytes: usize, max: usize, max_bytes: usize) -> bool {
-        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let fits = count <= max && all <= max_bytes;
-        if !fits {
-            self.give_back(bytes);
-        }
-        fits
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
 /// One client connection, as whoever replies sees it.
 #[derive(Debug)]
 pub struct Outlet {
     stream: Arc<TcpStream>,
     address: SocketAddr,
-    requests: Room,
+    requests: Usage,
     /// Sessions that this connection may open.
     opens: Throttle,
     load: Arc<Load>,
@@ -94,20 +56,6 @@ struct Pending {
     closed: bool,
 }
 
-/// A request under way, and where its reply goes. Given up when dropped.
-#[derive(Debug)]
-pub struct Asker {
-    outlet: Arc<Outlet>,
-    /// As in the request.
-    number: u64,
-    /// The request's line and label.
-    pub context: Context,
-    /// When it came.
-    pub begun: Instant,
-    /// The room that it takes; None if it is answered at once and takes none.
-    held: Option<usize>,
-}
-
 /// A connection opens at most so many sessions in this time: a client needs one, and another when that has ended.
 const OPENS: (u32, Duration) = (16, Duration::from_secs(10));
 
@@ -119,19 +67,15 @@ impl Outlet {
 
     /// The outgoing side of a connection.
     pub fn new(stream: Arc<TcpStream>, address: SocketAddr, load: Arc<Load>) -> Arc<Outlet> {
-        let (requests, pending) = (Room::default(), Mutex::default());
+        let (requests, pending) = (Usage::default(), Mutex::default());
         let opens = Throttle::over(OPENS.1, OPENS.0);
         Arc::new(Outlet { stream, address, requests, opens, load, pending, drained: Condvar::new() })
     }
 
-    /// The client.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// A request that is answered at once.
-    pub fn ask(self: &Arc<Outlet>, number: u64, context: Context) -> Asker {
-        Asker { outlet: self.clone(), number, context, begun: Instant::now(), held: None }
+    /// A request that has come.
+    pub fn ask(self: &Arc<Outlet>, number: u64, context: Context) -> Asker<Arc<Outlet>> {
+        let now = clock::now();
+        Asker::new(self.clone(), number, context, now, now + PATIENCE)
     }
 
     /// Waits until the client has taken enough of what is pending that another request may be taken; false if the
@@ -148,7 +92,7 @@ impl Outlet {
     }
 
     fn close_locked(&self, pending: &mut Pending) {
-        self.load.pending.fetch_sub(pending.length, Ordering::Relaxed);
+        self.load.pending_bytes.fetch_sub(pending.length, Ordering::Relaxed);
         *pending = Pending { closed: true, ..Pending::default() };
         self.drained.notify_all();
         // It may be closed already.
@@ -162,7 +106,7 @@ impl Outlet {
             return false;
         }
         if let Reply::Value { value: Some(value), .. } = &reply.reply {
-            let all = self.load.pending.load(Ordering::Relaxed);
+            let all = self.load.pending_bytes.load(Ordering::Relaxed);
             let fits = |before: usize, max: usize| before == 0 || before + value.len() <= max;
             if !fits(pending.length, PENDING_MAX_BYTES) || !fits(all, ALL_PENDING_MAX_BYTES) {
                 reply.reply = Reply::NotApplied(WhyNotApplied::Busy);
@@ -172,7 +116,7 @@ impl Outlet {
         frame_into(reply, &mut pending.bytes);
         let added = pending.bytes.len() - before;
         pending.length += added;
-        self.load.pending.fetch_add(added, Ordering::Relaxed);
+        self.load.pending_bytes.fetch_add(added, Ordering::Relaxed);
         !std::mem::replace(&mut pending.in_hand, true)
     }
 
@@ -220,7 +164,7 @@ impl Outlet {
 
     fn written(&self, pending: &mut Pending, count: usize) {
         pending.length -= count;
-        self.load.pending.fetch_sub(count, Ordering::Relaxed);
+        self.load.pending_bytes.fetch_sub(count, Ordering::Relaxed);
         if count > 0 {
             self.drained.notify_all();
         }
@@ -231,42 +175,26 @@ impl Outlet {
     }
 }
 
-impl Asker {
-    /// Counts the request among those under way; false if there are too many, or they are too large.
-    pub fn is_admitted(&mut self, size: usize) -> bool {
-        let Outlet { requests, load, .. } = &*self.outlet;
-        if !requests.take(size, REQUESTS_MAX, REQUESTS_MAX_BYTES) {
-            return false;
-        }
-        if !load.requests.take(size, ALL_REQUESTS_MAX, ALL_REQUESTS_MAX_BYTES) {
-            requests.give_back(size);
-            return false;
-        }
-        self.held = Some(size);
-        true
+impl Connection for Arc<Outlet> {
+    fn address(&self) -> SocketAddr {
+        self.address
     }
 
-    /// The client.
-    pub fn address(&self) -> SocketAddr {
-        self.outlet.address
+    fn requests(&self) -> &Usage {
+        &self.requests
     }
-}
 
-impl Drop for Asker {
-    fn drop(&mut self) {
-        if let Some(size) = self.held {
-            self.outlet.requests.give_back(size);
-            self.outlet.load.requests.give_back(size);
-        }
+    fn load(&self) -> &Load {
+        &self.load
     }
 }
 
 /// Sends replies, with one write a connection.
-pub fn send(replies: impl IntoIterator<Item = (Asker, Context, Reply)>) {
+pub fn send(replies: impl IntoIterator<Item = (Asker<Arc<Outlet>>, Context, Reply)>) {
     let mut in_hand = Vec::new();
     for (asker, context, reply) in replies {
-        if asker.outlet.append(&mut ClientReply { number: asker.number, context, reply }) {
-            in_hand.push(asker.outlet.clone());
+        if asker.connection.append(&mut ClientReply { number: asker.number, context, reply }) {
+            in_hand.push(asker.connection.clone());
         }
     }
     for outlet in in_hand {

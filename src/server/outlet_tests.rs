@@ -12,7 +12,7 @@ fn connection(load: &Arc<Load>) -> (Arc<Outlet>, FrameReader) {
     (Outlet::new(Arc::new(stream), address, load.clone()), FrameReader::new(client, CLIENT_FRAME_MAX_BYTES))
 }
 
-fn asker(outlet: &Arc<Outlet>, number: u64) -> Asker {
+fn asker(outlet: &Arc<Outlet>, number: u64) -> Asker<Arc<Outlet>> {
     outlet.ask(number, Context::default())
 }
 
@@ -71,7 +71,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
     }
     send([(asker(&slow, 0), Context::default(), value(MIB))]);
     assert!(matches!(reply(&mut late).unwrap().reply, Reply::Value { .. }));
-    while load.pending.load(Ordering::Relaxed) > 0 {
+    while load.pending_bytes.load(Ordering::Relaxed) > 0 {
         std::thread::yield_now();
     }
 }
@@ -95,38 +95,8 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
     drop(client);
     assert_eq!(waits.recv_timeout(Duration::from_secs(30)), Ok(false));
     reader.join().unwrap();
-    assert_eq!(load.pending.load(Ordering::Relaxed), 0);
+    assert_eq!(load.pending_bytes.load(Ordering::Relaxed), 0);
     // Whoever still has a reply for it drops it.
     send([(asker(&outlet, 1), Context::default(), Reply::Done)]);
     assert_eq!(outlet.lock().length, 0);
-}
-
-#[test]
-fn so_many_requests_are_under_way_and_each_gives_its_place_back() {
-    let load: Arc<Load> = Arc::default();
-    let connections: Vec<_> = (0..ALL_REQUESTS_MAX / REQUESTS_MAX + 1).map(|_| connection(&load)).collect();
-    let admit = |n: usize, size: usize| {
-        let mut one = asker(&connections[n].0, 1);
-        one.is_admitted(size).then_some(one)
-    };
-    let mut under_way = Vec::new();
-    for n in 0..ALL_REQUESTS_MAX / REQUESTS_MAX {
-        under_way.extend((0..REQUESTS_MAX).map(|_| admit(n, 1).unwrap()));
-        assert!(admit(n, 1).is_none(), "a connection has its limit");
-    }
-    let last = connections.len() - 1;
-    assert!(admit(last, 1).is_none(), "and so have all together");
-    under_way.pop();
-    let one = admit(last, 1).unwrap();
-    assert!(admit(last, 1).is_none());
-    drop((one, under_way));
-
-    // The same by size.
-    assert!(admit(0, REQUESTS_MAX_BYTES + 1).is_none());
-    let count = ALL_REQUESTS_MAX_BYTES / REQUESTS_MAX_BYTES;
-    let under_way: Vec<Asker> = (0..count).map(|n| admit(n, REQUESTS_MAX_BYTES).unwrap()).collect();
-    assert!(admit(0, 1).is_none() && admit(last, 1).is_none());
-    drop(under_way);
-    assert_eq!(load.requests.count.load(Ordering::Relaxed) + load.requests.bytes.load(Ordering::Relaxed), 0);
-    assert!(admit(0, 1).is_some());
 }

@@ -1,33 +1,37 @@
 //! Replies on their way out: the lines of a group with one write, and then its replies, with one write a connection.
 
-use super::desk::Told;
+use std::sync::Arc;
+
+use super::clock;
 use super::house::House;
 use super::lines;
-use super::outlet;
+use super::outlet::{self, Outlet};
+use crate::host::{Connection, QueuedReply};
 use crate::trace::{Context, Draft, RoleTag};
 
 impl House {
     /// Sends what has been told since the last time. Whoever tells a group of waiters calls this at the end of it.
     pub fn send_replies(&self) {
-        let told = self.desk.take_told();
-        if told.is_empty() {
+        let replies = self.pending.take_queued();
+        if replies.is_empty() {
             return;
         }
-        let contexts = self.tell_replies(&told);
-        outlet::send(told.into_iter().zip(contexts).map(|(told, context)| (told.asker, context, told.reply)));
+        let contexts = self.tell_replies(&replies);
+        outlet::send(replies.into_iter().zip(contexts).map(|(one, context)| (one.asker, context, one.reply)));
     }
 
     /// The lines of replies; gives what goes with each reply.
-    fn tell_replies(&self, told: &[Told]) -> Vec<Context> {
+    fn tell_replies(&self, replies: &[QueuedReply<Arc<Outlet>>]) -> Vec<Context> {
         if !self.trace.steps() {
-            return vec![Context::default(); told.len()];
+            return vec![Context::default(); replies.len()];
         }
         let mut drafts = Vec::new();
-        let contexts = told.iter().map(|Told { asker, reply, cause }| {
+        let now = clock::now();
+        let contexts = replies.iter().map(|QueuedReply { asker, reply, cause, .. }| {
             // What told us comes from a line, but perhaps of another request's: the label stays the request's own.
             let re = cause.re.clone().or_else(|| asker.context.re.clone());
             let context = Context { re, req: asker.context.req.clone() };
-            let event = lines::response(reply, asker.begun.elapsed(), asker.address());
+            let event = lines::response(reply, now.since(asker.since), asker.connection.address());
             let line = event.map(|event| {
                 drafts.push(Draft::about(RoleTag::Server, event, &context));
                 drafts.len() - 1

@@ -40,7 +40,7 @@ impl Shell<Proposer> for ProposerShell {
 
     fn outcome(&self, outcome: ProposerOutcome, context: Context) {
         let ProposerOutcome::NotApplied { id, why } = outcome;
-        self.0.desk.not_applied(id, WhyNotApplied::Proposer(why), &context);
+        self.0.pending.not_applied(id, WhyNotApplied::Proposer(why), &context);
     }
 
     fn publish(&self, role: &Proposer) {
@@ -144,7 +144,7 @@ impl Shell<Learner<Kv>> for LearnerShell {
         match outcome {
             LearnerOutcome::Applied { id, outcome, .. } => {
                 if let Some(id) = id {
-                    self.0.desk.applied(id, outcome, &context);
+                    self.0.pending.applied(id, outcome, &context);
                 }
             }
             LearnerOutcome::Advanced { applied, ids } => {
@@ -158,11 +158,11 @@ impl Shell<Learner<Kv>> for LearnerShell {
             }
             LearnerOutcome::Answer { token, slot, answer } => {
                 let value = answer.value.map(serde_bytes::ByteBuf::from);
-                self.0.desk.tell_read(token, Reply::Value { slot, value, version: answer.version }, &context);
+                self.0.pending.tell_read(token, Reply::Value { slot, value, version: answer.version }, &context);
             }
             LearnerOutcome::ReadFailed { token, answered } => {
                 let reply = Reply::NotApplied(WhyNotApplied::NoReadQuorum(answered));
-                self.0.desk.tell_read(token, reply, &context);
+                self.0.pending.tell_read(token, reply, &context);
             }
             LearnerOutcome::Checkpoint { slot, digest, changes } => {
                 let is_taken = self.0.keeper.get().is_some_and(|keeper| keeper.write(Mark { slot, digest }, changes));
@@ -184,14 +184,14 @@ impl Shell<Learner<Kv>> for LearnerShell {
                     let event = Event::Snapshot { slot, digest: Digest(digest), from: Some(from) };
                     self.0.line(RoleTag::Learner, &context, event);
                 }
-                self.0.desk.snapshot_installed();
+                self.0.pending.snapshot_installed();
                 // What was applied in between was said by nobody here.
-                self.tell_learner(LearnerRequest::Recall(self.0.desk.waiting()));
+                self.tell_learner(LearnerRequest::Recall(self.0.pending.waiting()));
                 let input = Input::Request(ProposerRequest::Applied { slot, ids: Vec::new() });
                 let _ = self.0.proposer.post(Mail { context, input, size: 0 });
             }
             LearnerOutcome::Recalled { slot, id, outcome } => {
-                self.0.desk.applied(id, outcome, &context);
+                self.0.pending.applied(id, outcome, &context);
                 let input = Input::Request(ProposerRequest::Applied { slot, ids: vec![id] });
                 let _ = self.0.proposer.post(Mail { context, input, size: 0 });
             }

@@ -36,9 +36,9 @@ impl Shell<Coordinator> for CoordinatorShell {
 
     fn outcome(&self, outcome: CoordinatorOutcome, context: Context) {
         match outcome {
-            CoordinatorOutcome::Done { id, outcome } => self.0.desk.applied(id, outcome, &context),
+            CoordinatorOutcome::Done { id, outcome } => self.0.pending.applied(id, outcome, &context),
             CoordinatorOutcome::NotApplied { id, why } => {
-                self.0.desk.not_applied(id, WhyNotApplied::Coordinator(why), &context);
+                self.0.pending.not_applied(id, WhyNotApplied::Coordinator(why), &context);
             }
         }
     }
@@ -75,7 +75,7 @@ impl Shell<Participant> for ParticipantShell {
 
     fn outcome(&self, outcome: ParticipantOutcome, context: Context) {
         let (token, reply) = reply_of(outcome);
-        self.0.desk.tell_read(token, reply, &context);
+        self.0.pending.tell_read(token, reply, &context);
     }
 
     fn publish(&self, role: &Participant) {

@@ -1,12 +1,13 @@
 //! What a simulated server does for clients: the real front desk's rules, without its threads.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::sync::Arc;
 
-use super::desk::{Told, Waiter};
-use super::nature::{Event, Micros, Nature, SECOND};
+use super::nature::{Event, Nature};
 use super::network::Node;
 use super::server::SimServer;
+use crate::host::pending::PATIENCE;
+use crate::host::{Asker, Connection, Load, Pending, QueuedReply, Ticket, Time, Usage};
 use crate::kv::{Command, Get, Kv};
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Reply, Request, WhyNotApplied, frame, unframe};
 use crate::paxos::{CommandId, Learner, LearnerRequest, Proposer, ProposerRequest, RoleName};
@@ -16,8 +17,28 @@ use crate::server::mailbox::{Lost, Mail};
 use crate::trace::{Context, Draft, RoleTag};
 use crate::two_phase_commit::{Coordinator, CoordinatorRequest, Participant, ParticipantRequest};
 
-/// The real front desk answers "unknown" after so long.
-const PATIENCE: Micros = 2 * SECOND;
+/// The connection of a simulated client, as its server sees it.
+#[derive(Clone, Debug)]
+pub struct SimConnection {
+    /// Which client.
+    pub client: usize,
+    requests: Arc<Usage>,
+    load: Arc<Load>,
+}
+
+impl Connection for SimConnection {
+    fn address(&self) -> SocketAddr {
+        address(self.client)
+    }
+
+    fn requests(&self) -> &Usage {
+        &self.requests
+    }
+
+    fn load(&self) -> &Load {
+        &self.load
+    }
+}
 
 impl SimServer {
     /// Bytes from a client. False if they are no request.
@@ -34,16 +55,10 @@ impl SimServer {
             }
             None => context,
         };
-        process.tokens += 1;
-        let waiter = Waiter {
-            token: process.tokens,
-            client,
-            number,
-            context,
-            since: nature.now(),
-            write: None,
-            has_seen_all: true,
-        };
+        let connection = SimConnection { client, requests: Arc::default(), load: process.load.clone() };
+        let now = Time(nature.now());
+        let deadline = Time(now.0 + PATIENCE.as_micros() as u64 * 100 / self.clock);
+        let waiter = Asker::new(connection, number, context, now, deadline);
         match request {
             Request::Open { nonce } => self.write(nature, waiter, Command::Open { nonce, label }),
             Request::Write { session, nonce, sequence, first_open, op } => {
@@ -56,7 +71,7 @@ impl SimServer {
     }
 
     /// A write: registered, handed over once, to one proposer life, and waited for.
-    fn write(&mut self, nature: &mut Nature, waiter: Waiter, command: Command) {
+    fn write(&mut self, nature: &mut Nature, waiter: Asker<SimConnection>, command: Command) {
         let Some(process) = &mut self.process else { return };
         assert!(command.is_well_formed(), "a simulated client sends no malformed write");
         let needed = match self.protocol.is_paxos() {
@@ -68,130 +83,125 @@ impl SimServer {
         };
         for (role, up) in needed {
             if !up {
-                let context = waiter.context.clone();
-                return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::RoleDown(role)), context));
+                return self.refuse(nature, waiter, WhyNotApplied::RoleDown(role));
             }
         }
         if let Some(why) = process.refusal() {
-            let context = waiter.context.clone();
-            return self.reply(nature, (waiter, Reply::NotApplied(why), context));
+            return self.refuse(nature, waiter, why);
         }
         let now = nature.now();
         let is_full = process.acceptor.as_mut().is_some_and(|acceptor| !acceptor.disk.has_room(now))
             || process.participant.as_mut().is_some_and(|one| !one.disk.journal_mut().has_room(now));
         if is_full {
-            let context = waiter.context.clone();
-            return self.reply(nature, (waiter, Reply::NotApplied(WhyNotApplied::DiskFull), context));
+            return self.refuse(nature, waiter, WhyNotApplied::DiskFull);
         }
-        let (token, context) = (waiter.token, waiter.context.clone());
-        let waiter = Waiter { write: Some(command.id()), ..waiter };
-        process.desk.wait(waiter.clone());
-        self.await_reply(nature, token);
+        let (id, context, deadline) = (command.id(), waiter.context.clone(), waiter.deadline);
+        let ticket = process.pending.await_write(id, waiter);
+        self.await_deadline(nature, deadline);
         let command = command.to_paxos();
         let size = command.payload.len();
         if !self.protocol.is_paxos() {
             let mail = Mail { context, input: Input::Request(CoordinatorRequest::Propose(command)), size };
             if let Some(lost) = self.post::<Coordinator>(nature, mail, None) {
-                self.withdraw(nature, token, not_taken(RoleName::Coordinator, lost));
+                self.withdraw_write(nature, id, ticket, not_taken(RoleName::Coordinator, lost));
             }
             return;
         }
         let mail = Mail { context, input: Input::Request(ProposerRequest::Propose(command)), size };
         if let Some(lost) = self.post::<Proposer>(nature, mail, None) {
-            self.withdraw(nature, token, not_taken(RoleName::Proposer, lost));
+            self.withdraw_write(nature, id, ticket, not_taken(RoleName::Proposer, lost));
         }
     }
 
     /// A read: asked of the own learner.
-    fn read(&mut self, nature: &mut Nature, waiter: Waiter, key: Vec<u8>) {
+    fn read(&mut self, nature: &mut Nature, waiter: Asker<SimConnection>, key: Vec<u8>) {
         let Some(process) = &mut self.process else { return };
-        let (token, context) = (waiter.token, waiter.context.clone());
         if let Some(why) = process.refusal() {
-            return self.reply(nature, (waiter, Reply::NotApplied(why), context));
+            return self.refuse(nature, waiter, why);
         }
+        let (context, deadline) = (waiter.context.clone(), waiter.deadline);
+        let token = process.pending.await_read(waiter);
         if let Some(learner) = &process.learner {
             nature.ghost.read_arrived(learner.number, token);
         }
-        process.desk.wait(waiter);
-        self.await_reply(nature, token);
+        self.await_deadline(nature, deadline);
         if !self.protocol.is_paxos() {
             let input = Input::Request(ParticipantRequest::Read { token, query: Get { key } });
             if let Some(lost) = self.post::<Participant>(nature, Mail { context, input, size: 0 }, None) {
-                self.withdraw(nature, token, not_taken(RoleName::Participant, lost));
+                self.withdraw_read(nature, token, not_taken(RoleName::Participant, lost));
             }
             return;
         }
         let input = Input::Request(LearnerRequest::Read { token, query: Get { key } });
         if let Some(lost) = self.post::<Learner<Kv>>(nature, Mail { context, input, size: 0 }, None) {
-            self.withdraw(nature, token, not_taken(RoleName::Learner, lost));
+            self.withdraw_read(nature, token, not_taken(RoleName::Learner, lost));
         }
     }
 
-    fn await_reply(&self, nature: &mut Nature, token: u64) {
+    fn await_deadline(&self, nature: &mut Nature, deadline: Time) {
         if let Some(process) = &self.process {
-            let patience = PATIENCE * 100 / self.clock;
-            nature.after(patience, Event::Patience { server: self.me, process: process.number, token });
+            nature.after(deadline.0 - nature.now(), Event::Patience { server: self.me, process: process.number });
         }
     }
 
-    fn withdraw(&mut self, nature: &mut Nature, token: u64, reply: Reply) {
-        let told = self.process.as_mut().and_then(|process| process.desk.give_up(token));
-        if let Some((waiter, _, _)) = told {
-            let context = waiter.context.clone();
-            self.reply(nature, (waiter, reply, context));
-        }
+    fn refuse(&mut self, nature: &mut Nature, waiter: Asker<SimConnection>, why: WhyNotApplied) {
+        self.say(nature, |pending| pending.tell(waiter, Reply::NotApplied(why), Context::default()));
     }
 
-    /// A waiter has waited long enough.
-    pub fn lose_patience(&mut self, nature: &mut Nature, process: u64, token: u64) {
-        let same = self.process.as_mut().filter(|running| running.number == process);
-        if let Some(told) = same.and_then(|process| process.desk.give_up(token)) {
-            self.reply(nature, told);
-        }
+    fn withdraw_write(&mut self, nature: &mut Nature, id: CommandId, ticket: Ticket, why: WhyNotApplied) {
+        self.say(nature, |pending| pending.refuse_write(id, ticket, why));
     }
 
-    /// Whoever waits for a command is told.
-    pub fn tell_write(&mut self, nature: &mut Nature, id: CommandId, reply: impl Fn(bool) -> Reply, context: &Context) {
-        let told = self.process.as_mut().map(|process| process.desk.tell_write(id, reply, context));
-        for one in told.into_iter().flatten() {
-            self.reply(nature, one);
-        }
+    fn withdraw_read(&mut self, nature: &mut Nature, ticket: Ticket, why: WhyNotApplied) {
+        self.say(nature, |pending| pending.tell_read(ticket, Reply::NotApplied(why), &Context::default()));
     }
 
-    /// Whoever waits for a read is told.
-    pub fn tell_read(&mut self, nature: &mut Nature, token: u64, reply: Reply, context: Context) {
-        let told = self.process.as_mut().and_then(|process| process.desk.tell_read(token, reply, context));
-        if let Some(told) = told {
-            self.reply(nature, told);
+    /// Something is said to those who wait, and sent at once.
+    pub fn say(&mut self, nature: &mut Nature, what: impl FnOnce(&Pending<SimConnection>)) {
+        if let Some(process) = &self.process {
+            what(&process.pending);
         }
+        self.send_replies(nature);
     }
 
-    /// Sends a reply to a client.
-    pub fn reply(&mut self, nature: &mut Nature, (waiter, reply, cause): Told) {
-        if let (Reply::Applied { slot, written }, Some(id)) = (&reply, waiter.write) {
+    /// Some have waited long enough.
+    pub fn lose_patience(&mut self, nature: &mut Nature, process: u64) {
+        if let Some(process) = self.process.as_ref().filter(|running| running.number == process) {
+            process.pending.expire(Time(nature.now()));
+        }
+        self.send_replies(nature);
+    }
+
+    fn send_replies(&mut self, nature: &mut Nature) {
+        let replies = self.process.as_ref().map(|process| process.pending.take_queued());
+        replies.into_iter().flatten().for_each(|one| self.reply(nature, one));
+    }
+
+    fn reply(&mut self, nature: &mut Nature, QueuedReply { asker, command, reply, cause }: QueuedReply<SimConnection>) {
+        if let (Reply::Applied { slot, written }, Some(id)) = (&reply, command) {
             nature.ghost.acknowledged(id, *slot, *written);
         }
         let Some(process) = &self.process else { return };
-        let context = Context { re: cause.re.or(waiter.context.re), req: waiter.context.req };
-        let took = Duration::from_micros(nature.now() - waiter.since);
-        let context = match lines::response(&reply, took, address(waiter.client)) {
+        let context = Context { re: cause.re.or(asker.context.re.clone()), req: asker.context.req.clone() };
+        let took = Time(nature.now()).since(asker.since);
+        let context = match lines::response(&reply, took, asker.connection.address()) {
             Some(event) if process.trace.steps() => {
                 let re = process.trace.line(Draft::about(RoleTag::Server, event, &context));
                 Context { re: re.or(context.re), req: context.req }
             }
             _ => context,
         };
-        let bytes = frame(&ClientReply { number: waiter.number, context, reply }).into();
-        nature.send(Node::Server(self.me), Node::Client(waiter.client), bytes);
+        let bytes = frame(&ClientReply { number: asker.number, context, reply }).into();
+        nature.send(Node::Server(self.me), Node::Client(asker.connection.client), bytes);
     }
 }
 
 /// A role did not take a request.
-fn not_taken(role: RoleName, lost: Lost) -> Reply {
-    Reply::NotApplied(match lost {
+fn not_taken(role: RoleName, lost: Lost) -> WhyNotApplied {
+    match lost {
         Lost::Down => WhyNotApplied::RoleDown(role),
         Lost::Full => WhyNotApplied::Busy,
-    })
+    }
 }
 
 /// The address that a client's connection seems to come from.

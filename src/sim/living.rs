@@ -18,7 +18,6 @@ use crate::paxos::{
     LearnerRequest, Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, RoleName,
 };
 use crate::role::{Action, Disk, Input, NoDisk, Role, Server, Servers, Stepped, Timed};
-use crate::server::desk::reply_to;
 use crate::server::mailbox::{CrashOrder, Lost, MAILBOX_MAX_BYTES, Mail};
 use crate::server::runner::GROUP_MAX;
 use crate::storage::checkpoint;
@@ -190,7 +189,7 @@ impl Housed for Proposer {
 
     fn tell(server: &mut SimServer, nature: &mut Nature, outcome: ProposerOutcome, context: Context) {
         let ProposerOutcome::NotApplied { id, why } = outcome;
-        server.tell_write(nature, id, |_| Reply::NotApplied(WhyNotApplied::Proposer(why)), &context);
+        server.say(nature, |pending| pending.not_applied(id, WhyNotApplied::Proposer(why), &context));
     }
 
     fn hears(nature: &mut Nature, server: Server, group: &[(Context, Input<Proposer>)]) {
@@ -259,7 +258,7 @@ impl Housed for Learner<Kv> {
         match outcome {
             LearnerOutcome::Applied { id, outcome, .. } => {
                 if let Some(id) = id {
-                    server.tell_write(nature, id, |has_seen_all| reply_to(outcome, has_seen_all), &context);
+                    server.say(nature, |pending| pending.applied(id, outcome, &context));
                 }
             }
             LearnerOutcome::Advanced { applied, ids } => {
@@ -268,11 +267,12 @@ impl Housed for Learner<Kv> {
             }
             LearnerOutcome::Answer { token, slot, answer } => {
                 let value = answer.value.map(serde_bytes::ByteBuf::from);
-                server.tell_read(nature, token, Reply::Value { slot, value, version: answer.version }, context);
+                let reply = Reply::Value { slot, value, version: answer.version };
+                server.say(nature, |pending| pending.tell_read(token, reply, &context));
             }
             LearnerOutcome::ReadFailed { token, answered } => {
                 let reply = Reply::NotApplied(WhyNotApplied::NoReadQuorum(answered));
-                server.tell_read(nature, token, reply, context);
+                server.say(nature, |pending| pending.tell_read(token, reply, &context));
             }
             LearnerOutcome::Checkpoint { slot, digest, changes } => {
                 server.ask_keeper(nature, Job::Write(checkpoint::Mark { slot, digest }, changes));
@@ -284,8 +284,8 @@ impl Housed for Learner<Kv> {
             LearnerOutcome::SnapshotAsked { to, part } => server.ask_keeper(nature, Job::Part(to, part)),
             LearnerOutcome::Installed { slot, .. } => {
                 let ids = server.process.as_mut().map_or(Vec::new(), |process| {
-                    process.desk.snapshot_installed();
-                    process.desk.waiting()
+                    process.pending.snapshot_installed();
+                    process.pending.waiting()
                 });
                 let input = Input::Request(LearnerRequest::Recall(ids));
                 server.post::<Learner<Kv>>(nature, Mail { context: context.clone(), input, size: 0 }, None);
@@ -294,7 +294,7 @@ impl Housed for Learner<Kv> {
             }
             LearnerOutcome::Recalled { slot, id, outcome } => {
                 nature.mark(Mark::Recalled);
-                server.tell_write(nature, id, |has_seen_all| reply_to(outcome, has_seen_all), &context);
+                server.say(nature, |pending| pending.applied(id, outcome, &context));
                 let input = Input::Request(ProposerRequest::Applied { slot, ids: vec![id] });
                 server.post::<Proposer>(nature, Mail { context, input, size: 0 }, None);
             }

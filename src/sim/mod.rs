@@ -8,7 +8,7 @@
 //!   `damage` is what disks do.
 //! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
 //!   `arrivals`.
-//! - [`server`], [`living`], [`turns`], [`desk`], `front`, [`keeper`] and [`folder`] are a server without threads; [`client`] is
+//! - [`server`], [`living`], [`turns`], `front`, [`keeper`] and [`folder`] are a server without threads; [`client`] is
 //!   a client.
 //! - [`invariants`] knows the rules and sees everything, [`commits`] those of two-phase commit, `remembered` what is on
 //!   disks, `bounds` how much a server may hold; [`history`] is what the clients saw.
@@ -27,7 +27,6 @@ pub mod client;
 pub mod commits;
 pub mod compare;
 mod damage;
-pub mod desk;
 pub mod faults;
 pub mod folder;
 mod front;

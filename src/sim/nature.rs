@@ -83,8 +83,6 @@ pub enum Event {
         server: Server,
         /// The process.
         process: u64,
-        /// The waiter.
-        token: u64,
     },
     /// A server's process is started.
     Start {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::desk::{Desk, Waiter};
 use super::folder::{CLUSTER, Folder, ROOM_RETRY, Refusal};
+use super::front::SimConnection;
 use super::keeper::Keeper;
 use super::living::{Doing, Housed, Living};
 use super::marks::Mark;
@@ -16,6 +16,7 @@ use super::nature::{Event, Micros, Nature, Place};
 use super::network::Node;
 use super::plan::Plan;
 use super::reigns::WINDOW;
+use crate::host::{Asker, Load, Pending};
 use crate::kv::Kv;
 use crate::museum::{self, Bug};
 use crate::net::{Envelope, PEER_FRAME_MAX_BYTES, Said, WhyNotApplied, frame, unframe};
@@ -108,7 +109,9 @@ pub struct Process {
     /// Where its lines go.
     pub trace: Trace,
     /// Who waits.
-    pub desk: Desk,
+    pub pending: Pending<SimConnection>,
+    /// What its clients have under way.
+    pub load: Arc<Load>,
     /// The proposer, if it lives.
     pub proposer: Option<Living<Proposer>>,
     /// The acceptor.
@@ -129,7 +132,6 @@ pub struct Process {
     pub known_to: Servers,
     /// Why it must stop.
     pub fatal: Option<String>,
-    pub(super) tokens: u64,
 }
 
 impl Process {
@@ -232,7 +234,8 @@ impl SimServer {
             number: self.boot,
             identity,
             trace,
-            desk: Desk::default(),
+            pending: Pending::default(),
+            load: Arc::default(),
             proposer: None,
             acceptor: None,
             learner: None,
@@ -243,7 +246,6 @@ impl SimServer {
             met: Servers::only(self.me),
             known_to: Servers::NONE,
             fatal: None,
-            tokens: 0,
         });
         if self.protocol.is_paxos() {
             self.open_checkpoint(nature)?;
@@ -576,14 +578,14 @@ impl SimServer {
     }
 
     /// The process is gone: its lines stay, and whoever waited has lost the connection.
-    pub fn end_process(&mut self) -> Vec<Waiter> {
+    pub fn end_process(&mut self) -> Vec<Asker<SimConnection>> {
         self.last_claim = self.claim();
-        let Some(mut process) = self.process.take() else { return Vec::new() };
+        let Some(process) = self.process.take() else { return Vec::new() };
         if let Some(lines) = &mut self.lines {
             lines.push_str(&process.trace.text());
         }
         self.paused_until = 0;
-        process.desk.all()
+        process.pending.take_all()
     }
 }
 

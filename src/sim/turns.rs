@@ -274,19 +274,13 @@ impl SimServer {
             }
             RoleName::Participant => {
                 nature.mark(Mark::ParticipantCrashed);
-                let told = self.process.as_mut().map(|process| process.desk.reads_died(R::NAME));
-                for one in told.into_iter().flatten() {
-                    self.reply(nature, one);
-                }
+                self.say(nature, |pending| pending.reads_died(WhyNotApplied::RoleDown(R::NAME)));
             }
         }
     }
 
     fn tell_all(&mut self, nature: &mut Nature, unknown: Unknown, reads_too: Option<WhyNotApplied>) {
-        let told = self.process.as_mut().map(|process| process.desk.role_died(unknown, reads_too));
-        for one in told.into_iter().flatten() {
-            self.reply(nature, one);
-        }
+        self.say(nature, |pending| pending.role_died(unknown, reads_too));
     }
 
     /// The process dies in the middle of whatever it does: a commit under way stops after some of its operations.

@@ -10,10 +10,9 @@ use super::nature::{Micros, Nature};
 use super::server::{Process, SimServer};
 use super::world::World;
 use crate::kv::Kv;
-use crate::net::{Reply, WhyNotApplied};
+use crate::net::WhyNotApplied;
 use crate::paxos::{RoleName, Slot, StateMachine};
 use crate::role::{Action, Input, Role, Server, Servers};
-use crate::server::desk::reply_to;
 use crate::server::lines;
 use crate::server::mailbox::Mail;
 use crate::server::two_phase::reply_of;
@@ -141,10 +140,10 @@ impl Housed for Coordinator {
     fn tell(server: &mut SimServer, nature: &mut Nature, outcome: CoordinatorOutcome, context: Context) {
         match outcome {
             CoordinatorOutcome::Done { id, outcome } => {
-                server.tell_write(nature, id, |has_seen_all| reply_to(outcome, has_seen_all), &context);
+                server.say(nature, |pending| pending.applied(id, outcome, &context));
             }
             CoordinatorOutcome::NotApplied { id, why } => {
-                server.tell_write(nature, id, |_| Reply::NotApplied(WhyNotApplied::Coordinator(why)), &context);
+                server.say(nature, |pending| pending.not_applied(id, WhyNotApplied::Coordinator(why), &context));
             }
         }
     }
@@ -172,7 +171,7 @@ impl Housed for Participant {
 
     fn tell(server: &mut SimServer, nature: &mut Nature, outcome: ParticipantOutcome, context: Context) {
         let (token, reply) = reply_of(outcome);
-        server.tell_read(nature, token, reply, context);
+        server.say(nature, |pending| pending.tell_read(token, reply, &context));
     }
 
     fn durable(nature: &mut Nature, server: Server, records: &[ParticipantRecord]) {

@@ -363,8 +363,8 @@ impl World {
             }
             Event::Doom { role } => self.at(role.server, |server, nature| server.dooms(nature, role)),
             Event::Restart { role, server, process } => self.restart_role(role, server, process),
-            Event::Patience { server, process, token } => {
-                self.at(server, |server, nature| server.lose_patience(nature, process, token));
+            Event::Patience { server, process } => {
+                self.at(server, |server, nature| server.lose_patience(nature, process));
             }
             Event::Start { server } => self.start(server),
             Event::Client { client, stamp } => self.clients[client].wakes(&mut self.nature, stamp),
@@ -497,7 +497,7 @@ impl World {
         for waiter in waiters {
             // Some connections end at once, others only fall silent.
             if self.nature.chance(700) {
-                let client = &mut self.clients[waiter.client];
+                let client = &mut self.clients[waiter.connection.client];
                 let why = NoReply::Broken { why: "connection reset".to_string() };
                 client.loses_connection(&mut self.nature, server, waiter.number, why);
             }

@@ -1,6 +1,4 @@
-use std::net::{TcpListener, TcpStream};
-
-use super::super::outlet::Outlet;
+use super::super::limits::tests::TestConnection;
 use super::*;
 use crate::kv::{Saved, Written};
 use crate::paxos::{RoleName, Slot};
@@ -10,43 +8,41 @@ const SAVED: Saved = Saved { slot: Slot(4), written: Written::Done { version: 2 
 const DIED: Unknown = Unknown::RoleDied(RoleName::Learner);
 const DOWN: WhyNotApplied = WhyNotApplied::RoleDown(RoleName::Learner);
 
-/// A desk with one connection, whose requests are told apart by their labels.
-struct TestDesk {
-    desk: Desk,
-    outlet: Arc<Outlet>,
-    _client: TcpStream,
+/// Those who wait at one server, told apart by their labels.
+#[derive(Default)]
+struct Server {
+    pending: Pending<TestConnection>,
+    connection: TestConnection,
 }
 
-fn desk() -> TestDesk {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (stream, address) = listener.accept().unwrap();
-    let desk = Desk::default();
-    let outlet = Outlet::new(Arc::new(stream), address, desk.load.clone());
-    TestDesk { desk, outlet, _client: client }
+fn server() -> Server {
+    Server::default()
 }
 
-impl TestDesk {
-    fn asker(&self, label: &str) -> Asker {
-        self.outlet.ask(1, Context { re: None, req: Some(label.to_string()) })
+const BEGUN: Time = Time(5_000_000);
+
+impl Server {
+    fn asker(&self, label: &str) -> Asker<TestConnection> {
+        let context = Context { re: None, req: Some(label.to_string()) };
+        Asker::new(self.connection.clone(), 1, context, BEGUN, BEGUN + PATIENCE)
     }
 
     fn write(&self, label: &str, id: CommandId) -> Ticket {
-        self.desk.await_write(id, self.asker(label))
+        self.pending.await_write(id, self.asker(label))
     }
 
     fn read(&self, label: &str) -> Ticket {
-        self.desk.await_read(self.asker(label))
+        self.pending.await_read(self.asker(label))
     }
 
     /// Who has been told what since the last look.
     fn told(&self) -> Vec<(String, Reply)> {
-        let told = self.desk.take_told();
+        let told = self.pending.take_queued();
         told.into_iter().map(|told| (told.asker.context.req.clone().unwrap(), told.reply)).collect()
     }
 
     fn is_empty(&self) -> bool {
-        let waiters = self.desk.lock();
+        let waiters = self.pending.lock();
         waiters.writes.is_empty() && waiters.reads.is_empty()
     }
 }
@@ -65,14 +61,14 @@ fn from(n: u32) -> Context {
 
 #[test]
 fn each_waiter_of_a_command_is_told_once_and_no_other() {
-    let at = desk();
+    let at = server();
     at.write("first", ID);
     at.write("retry", ID);
     at.write("other", CommandId::new(3, 0, 2));
-    at.desk.applied(ID, applied(7), &from(1));
-    at.desk.applied(ID, applied(8), &from(2));
-    at.desk.not_applied(ID, WhyNotApplied::Busy, &from(3));
-    at.desk.role_died(DIED, Some(DOWN));
+    at.pending.applied(ID, applied(7), &from(1));
+    at.pending.applied(ID, applied(8), &from(2));
+    at.pending.not_applied(ID, WhyNotApplied::Busy, &from(3));
+    at.pending.role_died(DIED, Some(DOWN));
     let written = Reply::Applied { slot: Slot(7), written: Written::Done { version: 1 } };
     let expected = [said("first", written.clone()), said("retry", written), said("other", Reply::Unknown(DIED))];
     assert_eq!(at.told(), expected);
@@ -81,7 +77,7 @@ fn each_waiter_of_a_command_is_told_once_and_no_other() {
 
 #[test]
 fn outcomes_are_said_as_they_are() {
-    let at = desk();
+    let at = server();
     let saved = Saved { slot: Slot(4), written: Written::NotFound { version: 2 } };
     let cases = [
         (Outcome::Opened { session: 9, history: 5 }, Reply::Opened { session: 9, history: 5 }),
@@ -91,11 +87,11 @@ fn outcomes_are_said_as_they_are() {
     ];
     for (outcome, reply) in cases {
         at.write("w", ID);
-        at.desk.applied(ID, outcome, &from(1));
+        at.pending.applied(ID, outcome, &from(1));
         assert_eq!(at.told(), [said("w", reply)]);
     }
     at.write("w", ID);
-    at.desk.not_applied(ID, DOWN, &from(2));
+    at.pending.not_applied(ID, DOWN, &from(2));
     assert_eq!(at.told(), [said("w", Reply::NotApplied(DOWN))]);
 }
 
@@ -105,11 +101,11 @@ fn that_a_session_has_ended_is_certain_news_only_to_who_has_waited_through_no_sn
         (Outcome::Superseded, WhyNotApplied::Superseded, Unknown::Superseded),
         (Outcome::Expired, WhyNotApplied::Expired, Unknown::Expired),
     ] {
-        let at = desk();
+        let at = server();
         at.write("before", ID);
-        at.desk.snapshot_installed();
+        at.pending.snapshot_installed();
         at.write("after", ID);
-        at.desk.applied(ID, outcome, &from(1));
+        at.pending.applied(ID, outcome, &from(1));
         let told = [said("before", Reply::Unknown(uncertain)), said("after", Reply::NotApplied(certain))];
         assert_eq!(at.told(), told);
     }
@@ -117,68 +113,82 @@ fn that_a_session_has_ended_is_certain_news_only_to_who_has_waited_through_no_sn
 
 #[test]
 fn nobody_is_told_what_came_of_a_command_of_another_session_with_the_same_number() {
-    let at = desk();
+    let at = server();
     at.write("owner", CommandId { nonce: 1, ..ID });
     at.write("stranger", CommandId { nonce: 2, ..ID });
-    at.desk.applied(CommandId { nonce: 1, ..ID }, Outcome::Applied(SAVED), &from(1));
+    at.pending.applied(CommandId { nonce: 1, ..ID }, Outcome::Applied(SAVED), &from(1));
     let written = Reply::Applied { slot: SAVED.slot, written: SAVED.written };
     assert_eq!(at.told(), [said("owner", written)]);
-    at.desk.applied(CommandId { nonce: 2, ..ID }, Outcome::Expired, &from(2));
+    at.pending.applied(CommandId { nonce: 2, ..ID }, Outcome::Expired, &from(2));
     assert_eq!(at.told(), [said("stranger", Reply::NotApplied(WhyNotApplied::Expired))]);
 }
 
 #[test]
 fn a_read_is_told_by_its_token() {
-    let at = desk();
+    let at = server();
     let one = at.read("one");
     at.read("other");
     let reply = Reply::Value { slot: Slot(1), value: None, version: 0 };
-    at.desk.tell_read(one, reply.clone(), &from(1));
-    at.desk.tell_read(one, Reply::Done, &from(2));
+    at.pending.tell_read(one, reply.clone(), &from(1));
+    at.pending.tell_read(one, Reply::Done, &from(2));
     assert_eq!(at.told(), [said("one", reply)]);
 }
 
 #[test]
 fn a_dead_proposer_ends_writes_and_a_dead_learner_reads_too() {
-    let at = desk();
+    let at = server();
     at.write("write", ID);
     at.read("read");
     let proposer_died = Unknown::RoleDied(RoleName::Proposer);
-    at.desk.role_died(proposer_died, None);
+    at.pending.role_died(proposer_died, None);
     assert_eq!(at.told(), [said("write", Reply::Unknown(proposer_died))], "a read needs no proposer");
     at.write("write", ID);
-    at.desk.role_died(DIED, Some(DOWN));
+    at.pending.role_died(DIED, Some(DOWN));
     assert_eq!(at.told(), [said("write", Reply::Unknown(DIED)), said("read", Reply::NotApplied(DOWN))]);
     assert!(at.is_empty());
 }
 
 #[test]
 fn a_write_that_was_not_handed_over_is_refused_alone_and_only_if_nobody_has_told_it() {
-    let at = desk();
+    let at = server();
     at.write("first", ID);
     let retry = at.write("retry", ID);
-    at.desk.refuse_write(ID, retry, WhyNotApplied::Busy);
-    at.desk.refuse_write(ID, retry, WhyNotApplied::Busy);
+    at.pending.refuse_write(ID, retry, WhyNotApplied::Busy);
+    at.pending.refuse_write(ID, retry, WhyNotApplied::Busy);
     assert_eq!(at.told(), [said("retry", Reply::NotApplied(WhyNotApplied::Busy))]);
     // The role has died between the registration and the refusal: what it said then stands.
     let late = at.write("late", CommandId::new(3, 0, 2));
-    at.desk.role_died(DIED, None);
-    at.desk.refuse_write(CommandId::new(3, 0, 2), late, DOWN);
+    at.pending.role_died(DIED, None);
+    at.pending.refuse_write(CommandId::new(3, 0, 2), late, DOWN);
     assert_eq!(at.told(), [said("first", Reply::Unknown(DIED)), said("late", Reply::Unknown(DIED))]);
     assert!(at.is_empty(), "an entry of nobody is no entry");
 }
 
 #[test]
 fn who_has_waited_too_long_is_told_and_who_has_not_waits_on() {
-    let at = desk();
+    let at = server();
     at.write("write", ID);
     at.read("read");
-    let now = Instant::now();
-    at.desk.give_up_old(now + PATIENCE / 2);
+    at.pending.expire(Time(BEGUN.0 + PATIENCE.as_micros() as u64 - 1));
     assert!(at.told().is_empty());
-    at.desk.give_up_old(now + PATIENCE);
+    at.pending.expire(BEGUN + PATIENCE);
     let expected =
         [said("write", Reply::Unknown(Unknown::TimedOut)), said("read", Reply::NotApplied(WhyNotApplied::Busy))];
     assert_eq!(at.told(), expected);
     assert!(at.is_empty());
+}
+
+#[test]
+fn a_request_gives_back_what_it_takes_of_the_limits_when_it_is_answered() {
+    let at = server();
+    let mut asker = at.asker("large");
+    assert!(asker.is_admitted(limits::REQUESTS_MAX_BYTES));
+    assert!(!at.asker("one more").is_admitted(1), "the connection has as much under way as it may");
+    let other = Server { connection: TestConnection::default(), ..server() };
+    assert!(other.asker("of another connection").is_admitted(1));
+    let ticket = at.pending.await_read(asker);
+    assert!(!at.asker("it still waits").is_admitted(1));
+    at.pending.tell_read(ticket, Reply::Done, &from(1));
+    drop(at.pending.take_queued());
+    assert!(at.asker("it is answered").is_admitted(1));
 }

@@ -1,0 +1,131 @@
+//! How much clients may have under way: each connection, and all of them together.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A connection has at most this many requests under way.
+pub const REQUESTS_MAX: usize = 256;
+/// The requests under way of one connection take at most this many bytes.
+pub const REQUESTS_MAX_BYTES: usize = 8 << 20;
+/// All connections together have at most this many requests under way.
+pub const ALL_REQUESTS_MAX: usize = 4_096;
+/// And those take at most this many bytes.
+pub const ALL_REQUESTS_MAX_BYTES: usize = 64 << 20;
+
+/// A client's connection, as the one who answers its requests sees it.
+pub trait Connection: Clone {
+    /// The client.
+    fn address(&self) -> SocketAddr;
+    /// What this connection has under way.
+    fn requests(&self) -> &Usage;
+    /// What all connections to this server have under way.
+    fn load(&self) -> &Load;
+}
+
+/// What all connections of a server have under way.
+#[derive(Debug, Default)]
+pub struct Load {
+    /// Requests without an answer.
+    pub requests: Usage,
+    /// Bytes of replies that clients have not taken yet.
+    pub pending_bytes: AtomicUsize,
+}
+
+/// Requests under way: how many, and how large.
+#[derive(Debug, Default)]
+pub struct Usage {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Usage {
+    /// Counts one more, and says whether that is within the limits. It is counted first and given back if not: of two who
+    /// come at once not both can have the last of the room.
+    fn take(&self, bytes: usize, max: usize, max_bytes: usize) -> bool {
+        let count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let fits = count <= max && all <= max_bytes;
+        if !fits {
+            self.give_back(bytes);
+        }
+        fits
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Counts a request of this size as under way on a connection; false if there are too many, or they are too large.
+pub fn admit(connection: &impl Connection, bytes: usize) -> bool {
+    if !connection.requests().take(bytes, REQUESTS_MAX, REQUESTS_MAX_BYTES) {
+        return false;
+    }
+    let fits = connection.load().requests.take(bytes, ALL_REQUESTS_MAX, ALL_REQUESTS_MAX_BYTES);
+    if !fits {
+        connection.requests().give_back(bytes);
+    }
+    fits
+}
+
+/// A request that was admitted is answered, or given up.
+pub fn release(connection: &impl Connection, bytes: usize) {
+    connection.requests().give_back(bytes);
+    connection.load().requests.give_back(bytes);
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// A connection without a client.
+    #[derive(Clone, Debug, Default)]
+    pub(in crate::host) struct TestConnection {
+        own: Arc<Usage>,
+        load: Arc<Load>,
+    }
+
+    impl Connection for TestConnection {
+        fn address(&self) -> SocketAddr {
+            SocketAddr::from(([127, 0, 0, 1], 9))
+        }
+
+        fn requests(&self) -> &Usage {
+            &self.own
+        }
+
+        fn load(&self) -> &Load {
+            &self.load
+        }
+    }
+
+    #[test]
+    fn requests_under_way_have_a_limit_in_number_and_bytes_for_a_connection_and_for_all() {
+        let load: Arc<Load> = Arc::default();
+        let connection = |_| TestConnection { own: Arc::default(), load: load.clone() };
+        let connections: Vec<_> = (0..=ALL_REQUESTS_MAX / REQUESTS_MAX).map(connection).collect();
+        let (last, others) = connections.split_last().unwrap();
+        for one in others {
+            assert!((0..REQUESTS_MAX).all(|_| admit(one, 1)));
+            assert!(!admit(one, 1), "a connection has its limit");
+        }
+        assert!(!admit(last, 1), "and so have all together");
+        release(&others[0], 1);
+        assert!(admit(last, 1) && !admit(last, 1));
+        release(last, 1);
+        let all = others.iter().flat_map(|one| [one; REQUESTS_MAX]).skip(1);
+        all.for_each(|one| release(one, 1));
+
+        // The same by size.
+        assert!(!admit(last, REQUESTS_MAX_BYTES + 1));
+        let large = &others[..ALL_REQUESTS_MAX_BYTES / REQUESTS_MAX_BYTES];
+        assert!(large.iter().all(|one| admit(one, REQUESTS_MAX_BYTES)));
+        assert!(!admit(&large[0], 1) && !admit(last, 1));
+        large.iter().for_each(|one| release(one, REQUESTS_MAX_BYTES));
+        let Usage { count, bytes } = &load.requests;
+        assert_eq!((count.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed)), (0, 0));
+    }
+}

@@ -1,0 +1,300 @@
+//! Who waits for what.
+//!
+//! A waiter is registered before its command is handed to the proposer, and found by the command's id when any learner of
+//! this server applies it, whoever proposed it. A waiter is told exactly once. What it is told is kept here until the end
+//! of the group that it belongs to, so that the replies of a group leave together.
+//!
+//! That a session has expired, or no longer asks for a write, is certain news of a try if this server's learner has applied,
+//! itself, every slot since the try came: each copy that was made of the try stands in one of these or behind them, and the
+//! first of them was seen to change nothing. After a snapshot nobody knows: the state that came may have applied one.
+//!
+//! "Not applied" may reach two tries of one command that wait side by side, though the proposer has not even taken the
+//! second one yet. That misleads nobody: a client sends a second try only after it has counted the first as unknown.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::limits::{self, Connection};
+use super::time::Time;
+use crate::kv::Outcome;
+use crate::museum::{self, Bug};
+use crate::net::{Reply, Unknown, WhyNotApplied};
+use crate::paxos::CommandId;
+use crate::trace::Context;
+
+/// A request without an outcome is answered "unknown" after this time: its client has gone on to the next server.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A request, and where its reply goes. It gives back what it takes of the limits when it is dropped.
+#[derive(Debug)]
+pub struct Asker<C: Connection> {
+    /// The client's connection.
+    pub connection: C,
+    /// The number of the request.
+    pub number: u64,
+    /// The request's line and label.
+    pub context: Context,
+    /// When it came.
+    pub since: Time,
+    /// When it is told that nothing was heard in time.
+    pub deadline: Time,
+    /// The bytes that it takes of the limits; None if it is answered at once and takes none.
+    admitted: Option<usize>,
+}
+
+impl<C: Connection> Asker<C> {
+    /// A request that has just come, by a clock by which [`PATIENCE`] is over at `deadline`.
+    pub fn new(connection: C, number: u64, context: Context, since: Time, deadline: Time) -> Asker<C> {
+        Asker { connection, number, context, since, deadline, admitted: None }
+    }
+
+    /// Counts the request among those under way; false if there are too many, or they are too large.
+    pub fn is_admitted(&mut self, bytes: usize) -> bool {
+        let fits = limits::admit(&self.connection, bytes);
+        self.admitted = fits.then_some(bytes);
+        fits
+    }
+}
+
+impl<C: Connection> Drop for Asker<C> {
+    fn drop(&mut self) {
+        if let Some(bytes) = self.admitted {
+            limits::release(&self.connection, bytes);
+        }
+    }
+}
+
+/// A reply that has not been sent yet.
+#[derive(Debug)]
+pub struct QueuedReply<C: Connection> {
+    /// Who asked.
+    pub asker: Asker<C>,
+    /// The command that it waited for, if it was one.
+    pub command: Option<CommandId>,
+    /// What it is told.
+    pub reply: Reply,
+    /// The line that the reply comes from.
+    pub cause: Context,
+}
+
+/// Who waits, and what has been said to those who did.
+#[derive(Debug)]
+pub struct Pending<C: Connection> {
+    waiters: Mutex<Waiters<C>>,
+    queued: Mutex<Vec<QueuedReply<C>>>,
+}
+
+#[derive(Debug)]
+struct Waiters<C: Connection> {
+    /// By command: a retry may wait beside the first try.
+    writes: BTreeMap<CommandId, Vec<Waiter<C>>>,
+    reads: BTreeMap<Ticket, Asker<C>>,
+    last: Ticket,
+}
+
+#[derive(Debug)]
+struct Waiter<C: Connection> {
+    ticket: Ticket,
+    asker: Asker<C>,
+    /// The command as it was sent.
+    command: CommandId,
+    /// The learner has applied every slot since, itself.
+    has_seen_all: bool,
+}
+
+/// Names a waiter; a read's token.
+pub type Ticket = u64;
+
+impl<C: Connection> Default for Pending<C> {
+    fn default() -> Pending<C> {
+        let waiters = Waiters { writes: BTreeMap::new(), reads: BTreeMap::new(), last: 0 };
+        Pending { waiters: Mutex::new(waiters), queued: Mutex::default() }
+    }
+}
+
+impl<C: Connection> Pending<C> {
+    /// Waits for the outcome of a command.
+    pub fn await_write(&self, id: CommandId, asker: Asker<C>) -> Ticket {
+        let mut waiters = self.lock();
+        let ticket = waiters.draw();
+        let waiter = Waiter { ticket, asker, command: id, has_seen_all: true };
+        waiters.writes.entry(key(id)).or_default().push(waiter);
+        ticket
+    }
+
+    /// Waits for the answer of a read.
+    pub fn await_read(&self, asker: Asker<C>) -> Ticket {
+        let mut waiters = self.lock();
+        let ticket = waiters.draw();
+        waiters.reads.insert(ticket, asker);
+        ticket
+    }
+
+    /// A write that was not handed over after all. Nothing happens if it has been told something already.
+    pub fn refuse_write(&self, id: CommandId, ticket: Ticket, why: WhyNotApplied) {
+        let mut waiters = self.lock();
+        let Some(waiting) = waiters.writes.get_mut(&key(id)) else { return };
+        let Some(at) = waiting.iter().position(|one| one.ticket == ticket) else { return };
+        let waiter = waiting.remove(at);
+        if waiting.is_empty() {
+            waiters.writes.remove(&key(id));
+        }
+        drop(waiters);
+        self.queue([waiter.told(Reply::NotApplied(why))], &Context::default());
+    }
+
+    /// A command was applied.
+    pub fn applied(&self, id: CommandId, outcome: Outcome, context: &Context) {
+        self.tell_write(id, |has_seen_all| reply_to(outcome, has_seen_all), context);
+    }
+
+    /// The learner has taken a state from another server: what that state has applied, nobody here has seen.
+    pub fn snapshot_installed(&self) {
+        self.lock().writes.values_mut().flatten().for_each(|waiter| waiter.has_seen_all = false);
+    }
+
+    /// The role has died that would have answered the reads.
+    pub fn reads_died(&self, why: WhyNotApplied) {
+        let reads = std::mem::take(&mut self.lock().reads);
+        self.queue(reads.into_values().map(|asker| (asker, None, Reply::NotApplied(why))), &Context::default());
+    }
+
+    /// A command is certainly not applied by this try.
+    pub fn not_applied(&self, id: CommandId, why: WhyNotApplied, context: &Context) {
+        self.tell_write(id, |_| Reply::NotApplied(why), context);
+    }
+
+    /// The commands that somebody waits for.
+    pub fn waiting(&self) -> Vec<CommandId> {
+        self.lock().writes.keys().copied().collect()
+    }
+
+    fn tell_write(&self, id: CommandId, reply: impl Fn(bool) -> Reply, context: &Context) {
+        let Some(waiting) = self.lock().take_write(key(id)) else { return };
+        self.queue(
+            waiting.into_iter().map(|one| {
+                let reply = reply(one.has_seen_all);
+                one.told(reply)
+            }),
+            context,
+        );
+    }
+
+    /// A read is answered, or has failed.
+    pub fn tell_read(&self, ticket: Ticket, reply: Reply, context: &Context) {
+        let asker = self.lock().reads.remove(&ticket);
+        self.queue(asker.map(|asker| (asker, None, reply)), context);
+    }
+
+    /// A role has died that would have said the outcomes: who waits for a write is told that no outcome will come from
+    /// here, and who waits for a read that it has failed.
+    pub fn role_died(&self, unknown: Unknown, reads_too: Option<WhyNotApplied>) {
+        let mut waiters = self.lock();
+        let writes = std::mem::take(&mut waiters.writes);
+        let reads = if reads_too.is_some() { std::mem::take(&mut waiters.reads) } else { BTreeMap::new() };
+        drop(waiters);
+        let writes = writes.into_values().flatten().map(|one| one.told(Reply::Unknown(unknown)));
+        let failed = Reply::NotApplied(reads_too.unwrap_or(WhyNotApplied::Busy));
+        let reads = reads.into_values().map(|asker| (asker, None, failed.clone()));
+        self.queue(writes.chain(reads), &Context::default());
+    }
+
+    /// Those who have waited until their deadline are told that nothing was heard in time.
+    pub fn expire(&self, now: Time) {
+        let mut waiters = self.lock();
+        let mut late = Vec::new();
+        for waiting in waiters.writes.values_mut() {
+            let expired = waiting.extract_if(.., |one| one.asker.deadline <= now);
+            late.extend(expired.map(|one| one.told(Reply::Unknown(Unknown::TimedOut))));
+        }
+        waiters.writes.retain(|_, waiting| !waiting.is_empty());
+        let is_late = |asker: &Asker<C>| asker.deadline <= now;
+        let reads: Vec<Ticket> = waiters.reads.iter().filter(|(_, read)| is_late(read)).map(|(one, _)| *one).collect();
+        let reads = reads.iter().filter_map(|ticket| waiters.reads.remove(ticket));
+        late.extend(reads.map(|asker| (asker, None, Reply::NotApplied(WhyNotApplied::Busy))));
+        drop(waiters);
+        self.queue(late, &Context::default());
+    }
+
+    /// What a request comes to that nobody need wait for.
+    pub fn tell(&self, asker: Asker<C>, reply: Reply, cause: Context) {
+        self.queue([(asker, None, reply)], &cause);
+    }
+
+    fn queue(&self, replies: impl IntoIterator<Item = Told<C>>, cause: &Context) {
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        queued.extend(replies.into_iter().map(|(asker, command, reply)| QueuedReply {
+            asker,
+            command,
+            reply,
+            cause: cause.clone(),
+        }));
+    }
+
+    /// The replies that have not been sent yet.
+    pub fn take_queued(&self) -> Vec<QueuedReply<C>> {
+        std::mem::take(&mut *self.queued.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Everybody who waits, when the process is gone.
+    pub fn take_all(&self) -> Vec<Asker<C>> {
+        let mut waiters = self.lock();
+        let writes = std::mem::take(&mut waiters.writes).into_values().flatten().map(|waiter| waiter.asker);
+        let reads = std::mem::take(&mut waiters.reads).into_values();
+        writes.chain(reads).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiters<C>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who is told what, and the command that it waited for.
+type Told<C> = (Asker<C>, Option<CommandId>, Reply);
+
+impl<C: Connection> Waiter<C> {
+    fn told(self, reply: Reply) -> Told<C> {
+        (self.asker, Some(self.command), reply)
+    }
+}
+
+impl<C: Connection> Waiters<C> {
+    fn draw(&mut self) -> Ticket {
+        self.last += 1;
+        self.last
+    }
+
+    fn take_write(&mut self, id: CommandId) -> Option<Vec<Waiter<C>>> {
+        if museum::is(Bug::B23) && self.writes.contains_key(&id) {
+            return self.writes.pop_first().map(|(_, waiting)| waiting);
+        }
+        self.writes.remove(&id)
+    }
+}
+
+/// What waiters wait for: the whole name of the command, so that nobody hears what came of another's.
+fn key(id: CommandId) -> CommandId {
+    if museum::is(Bug::WaitersWithoutNonce) { CommandId { nonce: 0, ..id } } else { id }
+}
+
+/// What a client is told of the outcome of its command. `has_seen_all`: whether this server's learner has applied, itself,
+/// every slot since the client asked.
+fn reply_to(outcome: Outcome, has_seen_all: bool) -> Reply {
+    let is_certain = has_seen_all || museum::is(Bug::ExpiredIsAlwaysCertain);
+    match outcome {
+        Outcome::Opened { session, history } => Reply::Opened { session, history },
+        Outcome::Applied(saved) | Outcome::Duplicate(saved) => {
+            Reply::Applied { slot: saved.slot, written: saved.written }
+        }
+        Outcome::Superseded if is_certain => Reply::NotApplied(WhyNotApplied::Superseded),
+        Outcome::Expired if is_certain => Reply::NotApplied(WhyNotApplied::Expired),
+        Outcome::Superseded => Reply::Unknown(Unknown::Superseded),
+        Outcome::Expired => Reply::Unknown(Unknown::Expired),
+        Outcome::Noop | Outcome::Unreadable => Reply::Refused("the log holds no such command".to_string()),
+    }
+}
+
+#[cfg(test)]
+#[path = "pending_tests.rs"]
+mod tests;

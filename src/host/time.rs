@@ -1,0 +1,25 @@
+//! The time of a server's clock.
+
+use std::ops::Add;
+use std::time::Duration;
+
+/// Microseconds of a server's clock, since a moment before the server started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// How long ago `earlier` was; no time if it is still to come.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+
+    /// Never sooner: a part of a microsecond counts as a whole one.
+    fn add(self, duration: Duration) -> Time {
+        let micros = duration.as_nanos().div_ceil(1_000);
+        Time(self.0.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX)))
+    }
+}
