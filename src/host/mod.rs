@@ -5,12 +5,16 @@
 //!
 //! - [`pending`] is who waits for the outcome of a request, and what they are told.
 //! - [`limits`] is how much clients may have under way.
-//! - [`time`] is the time of a server's clock.
+//! - [`queue`] is the mail of a role, [`timers`] what it waits for, and [`time`] the time of a server's clock.
 
 pub mod limits;
 pub mod pending;
+pub mod queue;
 pub mod time;
+pub mod timers;
 
 pub use limits::{Connection, Load, Usage};
 pub use pending::{Asker, Pending, QueuedReply, Ticket};
+pub use queue::{CrashOrder, Item, Lost, Mail};
 pub use time::Time;
+pub use timers::Timers;

@@ -12,11 +12,11 @@ use super::clock;
 use super::house::House;
 use super::lines;
 use super::linked::Linked;
-use super::mailbox::{Lost, Mail};
 use super::outlet::Outlet;
 use super::peers::{check_hello, tell_malformed, tell_trouble, welcome};
 use super::supervisor::{Order, Orders};
 use crate::cluster::Cluster;
+use crate::host::queue::{Lost, Mail};
 use crate::host::{Asker, Connection, Ticket};
 use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::net::{

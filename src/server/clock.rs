@@ -1,13 +1,18 @@
 //! The clock of this process.
 
-use std::sync::OnceLock;
-use std::time::Instant;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use crate::host::Time;
 
-static BEGUN: OnceLock<Instant> = OnceLock::new();
+static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The time since the first look at this clock.
 pub fn now() -> Time {
-    Time(BEGUN.get_or_init(Instant::now).elapsed().as_micros() as u64)
+    Time(BEGUN.elapsed().as_micros() as u64)
+}
+
+/// That moment for those who wait for it: not before it.
+pub fn instant(time: Time) -> Instant {
+    *BEGUN + Duration::from_micros(time.0)
 }

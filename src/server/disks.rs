@@ -2,9 +2,11 @@
 //! them runs full.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::clock;
 use super::lives::Unborn;
+use crate::host::Time;
 use crate::kv::VALUE_MAX_BYTES;
 use crate::paxos::{AcceptorRecord, ProposerRecord};
 use crate::role::{Disk, NoDisk, NoRecord};
@@ -35,7 +37,7 @@ pub trait RoleDisk<Record>: Disk<Record> {
     }
 
     /// When [`RoleDisk::ask_for_room`] is to be called next; None while there is room.
-    fn next_ask(&self) -> Option<Instant> {
+    fn next_ask(&self) -> Option<Time> {
         None
     }
 
@@ -58,7 +60,7 @@ pub struct AcceptorJournal {
     journal: Journal<RealFiles>,
     folder: PathBuf,
     segment_bytes: u64,
-    next_ask: Option<Instant>,
+    next_ask: Option<Time>,
     /// Each commit takes so much longer.
     slowed_by: Option<Duration>,
 }
@@ -83,7 +85,7 @@ impl AcceptorJournal {
 
     /// Plans to ask for room if there is none.
     fn look(&mut self) {
-        let next = || Instant::now() + ROOM_RETRY;
+        let next = || clock::now() + ROOM_RETRY;
         self.next_ask = if self.journal.has_room() { None } else { Some(self.next_ask.unwrap_or_else(next)) };
     }
 
@@ -106,7 +108,7 @@ impl RoleDisk<AcceptorRecord> for AcceptorJournal {
         self.journal.has_room()
     }
 
-    fn next_ask(&self) -> Option<Instant> {
+    fn next_ask(&self) -> Option<Time> {
         self.next_ask
     }
 
@@ -180,7 +182,7 @@ impl<R: Kind> RoleDisk<R> for Records<AcceptorJournal, R> {
         self.journal().has_room()
     }
 
-    fn next_ask(&self) -> Option<Instant> {
+    fn next_ask(&self) -> Option<Time> {
         self.journal().next_ask()
     }
 

@@ -11,8 +11,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
 use super::house::House;
 use super::lives::Unborn;
-use super::mailbox::Mail;
 use super::throttle::Throttle;
+use crate::host::queue::Mail;
 use crate::kv::{Changes, Kv, without_sessions};
 use crate::net::StatePart;
 use crate::paxos::{LearnerRequest, Message, PartName, Slot, SnapshotPart};

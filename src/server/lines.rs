@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::house::Cause as DropReason;
-use super::mailbox::CrashOrder;
+use crate::host::queue::CrashOrder;
 use crate::kv::{self, Written};
 use crate::net::{Reply, Request, Unknown, WhyNotApplied};
 use crate::paxos::{self, Ballot, StateMachine};

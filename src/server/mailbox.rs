@@ -1,67 +1,13 @@
-//! The mailbox of a role: a bounded queue that exists while the role lives.
+//! The mailbox of a role: its queue, which exists while the role lives, and the thread that sleeps beside it.
 //!
-//! To wake a thread costs more than most of what it is woken for. So mail comes in two ways: [`Mailbox::post`] wakes the
-//! role, and [`Mailbox::leave`] may only put the mail there, for when the role is up for another reason. Whoever leaves
-//! mail must know that such a reason comes soon; at the latest it is one of the role's timers, some tens of milliseconds
-//! away.
+//! Mail comes in two ways: [`Mailbox::post`] wakes the role, and [`Mailbox::leave`] may only put the mail there; see
+//! [`queue`](crate::host::queue).
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::role::{Input, Role};
-use crate::trace::{Context, CrashCause, CrashPoint};
-
-/// A mailbox holds at most so many inputs.
-pub const MAILBOX_MAX: usize = 1_024;
-/// A mailbox holds at most so many bytes of values.
-pub const MAILBOX_MAX_BYTES: usize = 16 << 20;
-/// Room beside that for what must not wait for others: orders, and the word that the learner is down.
-const RESERVED: usize = 8;
-/// A mailbox that is so full wakes its role, however unimportant its mail is.
-const QUIET_MAX: usize = MAILBOX_MAX / 4;
-/// And so does one with so many bytes.
-const QUIET_MAX_BYTES: usize = MAILBOX_MAX_BYTES / 4;
-
-/// An input on its way to a role, with the line and the request that it comes from.
-pub struct Mail<R: Role> {
-    /// Where it comes from.
-    pub context: Context,
-    /// What it is.
-    pub input: Input<R>,
-    /// About how many bytes of values it holds.
-    pub size: usize,
-}
-
-/// What a mailbox holds.
-pub enum Item<R: Role> {
-    /// An input.
-    Mail(Mail<R>),
-    /// The role must die.
-    Crash(CrashOrder),
-    /// The server stops: finish what is here and end.
-    Stop,
-}
-
-/// An order to die.
-#[derive(Clone, Copy, Debug)]
-pub struct CrashOrder {
-    /// Where in a turn; if no turn comes soon, between two turns.
-    pub point: CrashPoint,
-    /// Who ordered it.
-    pub cause: CrashCause,
-    /// How long the role is to be down, for the line; None if until somebody restarts it.
-    pub down: Option<Duration>,
-}
-
-/// Why an input did not reach a role.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// The role is down.
-    Down,
-    /// The mailbox is full.
-    Full,
-}
+use crate::host::queue::{Item, Lost, MAILBOX_MAX, Mail, MustWake, Queue, Room};
+use crate::role::Role;
 
 /// The sending side; outlives the lives of its role.
 pub struct Mailbox<R: Role> {
@@ -72,16 +18,6 @@ pub struct Mailbox<R: Role> {
 struct Life<R: Role> {
     queue: Mutex<Queue<R>>,
     arrived: Condvar,
-}
-
-struct Queue<R: Role> {
-    items: VecDeque<Item<R>>,
-    /// Of the values in it.
-    bytes: usize,
-    /// The role waits, and nobody has woken it yet.
-    sleeps: bool,
-    /// One of the two sides has gone.
-    is_over: bool,
 }
 
 /// The receiving side of one life.
@@ -98,13 +34,6 @@ pub enum Waited {
     Alone,
 }
 
-/// Whether the limits count.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Room {
-    Usual,
-    Reserved,
-}
-
 impl<R: Role> Mailbox<R> {
     /// The mailbox of a role that is down.
     pub fn closed() -> Mailbox<R> {
@@ -113,8 +42,7 @@ impl<R: Role> Mailbox<R> {
 
     /// A life begins, with an empty mailbox.
     pub fn open(&self) -> Inbox<R> {
-        let queue = Queue { items: VecDeque::new(), bytes: 0, sleeps: false, is_over: false };
-        let life = Arc::new(Life { queue: Mutex::new(queue), arrived: Condvar::new() });
+        let life = Arc::new(Life { queue: Mutex::new(Queue::new(MAILBOX_MAX)), arrived: Condvar::new() });
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(life.clone());
         Inbox(life)
     }
@@ -171,26 +99,8 @@ impl<R: Role> Life<R> {
     }
 
     fn put(&self, item: Item<R>, room: Room, can_wait: impl FnOnce(usize) -> bool) -> Result<(), Lost> {
-        let size = item.size();
-        let mut queue = self.lock();
-        let Queue { items, bytes, is_over, .. } = &mut *queue;
-        let has_room = match room {
-            Room::Usual => items.len() < MAILBOX_MAX && *bytes + size <= MAILBOX_MAX_BYTES,
-            Room::Reserved => items.len() < MAILBOX_MAX + RESERVED,
-        };
-        if *is_over {
-            return Err(Lost::Down);
-        }
-        if !has_room {
-            return Err(Lost::Full);
-        }
-        items.push_back(item);
-        *bytes += size;
-        let is_much = items.len() >= QUIET_MAX || *bytes >= QUIET_MAX_BYTES;
-        let count = items.len();
-        if queue.sleeps && (is_much || !can_wait(count)) {
-            queue.sleeps = false;
-            drop(queue);
+        let must_wake = self.lock().put(item, room, can_wait)?;
+        if must_wake == MustWake::Yes {
             self.arrived.notify_one();
         }
         Ok(())
@@ -202,18 +112,12 @@ impl<R: Role> Life<R> {
     }
 }
 
-impl<R: Role> Item<R> {
-    fn size(&self) -> usize {
-        if let Item::Mail(mail) = self { mail.size } else { 0 }
-    }
-}
-
 impl<R: Role> Inbox<R> {
     /// Waits until there is something that the role was called for, or until the deadline. Does not wait at all while
     /// there is anything.
     pub fn wait(&self, deadline: Option<Instant>) -> Waited {
         let mut queue = self.0.lock();
-        if queue.items.is_empty() && !queue.is_over {
+        if queue.is_empty() && !queue.is_over {
             queue.sleeps = true;
         }
         while queue.sleeps && !queue.is_over {
@@ -229,38 +133,24 @@ impl<R: Role> Inbox<R> {
             queue = self.0.arrived.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         queue.sleeps = false;
-        if queue.is_over && queue.items.is_empty() { Waited::Alone } else { Waited::Called }
+        if queue.is_over && queue.is_empty() { Waited::Alone } else { Waited::Called }
     }
 
     /// Takes what is there, in order: until it is so many items, or so many bytes and what reaches them, or an order, which
     /// is the last that is taken.
     pub fn take(&self, most: usize, most_bytes: usize, into: &mut Vec<Item<R>>) {
-        let mut queue = self.0.lock();
-        let mut bytes = 0;
-        for _ in 0..most {
-            let Some(item) = queue.items.pop_front() else { break };
-            bytes += item.size();
-            let is_order = !matches!(item, Item::Mail(_));
-            into.push(item);
-            if is_order || bytes >= most_bytes {
-                break;
-            }
-        }
-        queue.bytes -= bytes;
+        self.0.lock().take(most, most_bytes, into);
     }
 
     /// Takes the first item, if there is one.
     pub fn take_one(&self) -> Option<Item<R>> {
-        let mut queue = self.0.lock();
-        let item = queue.items.pop_front()?;
-        queue.bytes -= item.size();
-        Some(item)
+        self.0.lock().take_one()
     }
 
     /// How many items are there.
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        self.0.lock().items.len()
+        self.0.lock().len()
     }
 }
 
@@ -273,12 +163,17 @@ impl<R: Role> Drop for Inbox<R> {
 #[cfg(test)]
 mod tests {
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
+    use crate::host::queue::{MAILBOX_MAX_BYTES, RESERVED};
     use crate::kv::Kv;
     use crate::paxos::{Learner, Message, Slot};
-    use crate::role::Server;
+    use crate::role::{Input, Server};
+    use crate::trace::Context;
 
+    const QUIET_MAX: usize = MAILBOX_MAX / 4;
+    const QUIET_MAX_BYTES: usize = MAILBOX_MAX_BYTES / 4;
     const PATIENCE: Duration = Duration::from_secs(20);
 
     type TestBox = Mailbox<Learner<Kv>>;
@@ -410,7 +305,7 @@ mod tests {
         });
         assert_eq!(taken, inbox.len());
         assert!(taken <= MAILBOX_MAX, "{taken}");
-        assert_eq!(inbox.0.lock().bytes, 10 * taken);
+        assert_eq!(inbox.0.lock().bytes(), 10 * taken);
     }
 
     #[test]

@@ -35,7 +35,6 @@ mod standing;
 mod start;
 mod supervisor;
 mod throttle;
-mod timers;
 pub mod tools;
 pub(crate) mod two_phase;
 

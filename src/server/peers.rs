@@ -8,8 +8,8 @@ use std::time::Instant;
 use super::house::House;
 use super::lines;
 use super::linked::{Linked, say_so};
-use super::mailbox::Mail;
 use crate::cluster::Cluster;
+use crate::host::queue::Mail;
 use crate::net::{
     Answer, Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState,
     PEER_FRAME_MAX_BYTES, Place, Watcher, Welcome, Who, answer, listen,

@@ -2,20 +2,20 @@
 //!
 //! While a group syncs, the next one gathers in the mailbox: group commit, without ever waiting for more to come.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::clock;
 use super::disks::RoleDisk;
 use super::house::{Cause, House};
-use super::mailbox::{CrashOrder, Inbox, Item, Mail, Mailbox, Waited};
-use super::timers::Timers;
+use super::mailbox::{Inbox, Mailbox, Waited};
+use crate::host::queue::GROUP_MAX;
+use crate::host::{CrashOrder, Item, Mail, Time, Timers};
 use crate::net::Said;
 use crate::paxos::RoleName;
 use crate::random::Random;
-use crate::role::{Action, Actions, Input, Role, step_all};
+use crate::role::{Action, Actions, Input, Role, Timed, step_all};
 use crate::trace::{Context, CrashPoint, Draft, Re};
 
-/// One group has at most so many inputs.
-pub const GROUP_MAX: usize = 1_024;
 /// A crash inside a turn waits this long for a turn to hit.
 pub const CRASH_PATIENCE: Duration = Duration::from_millis(200);
 
@@ -87,7 +87,7 @@ where
                 return Ended::Crashed(order);
             }
             shell.publish(&role);
-            take(released.into_actions(), &mut intake.timers, shell);
+            take(released.into_actions(), &mut intake, shell);
             if !shell.leaves_flush() {
                 shell.house().flush();
             }
@@ -97,7 +97,7 @@ where
         if intake.has_stopped {
             return Ended::Stopped;
         }
-        if disk.next_ask().is_some_and(|at| at <= Instant::now()) {
+        if disk.next_ask().is_some_and(|at| at <= clock::now()) {
             disk.ask_for_room();
         }
         if disk.has_room() != had_room {
@@ -105,10 +105,10 @@ where
             shell.tell_room(had_room);
         }
         if let Some(order) = intake.gather(&mut group, disk, doom.as_ref().map(|doom| doom.patience), shell) {
-            doom = Some(Doom { order, patience: Instant::now() + CRASH_PATIENCE });
+            doom = Some(Doom { order, patience: clock::now() + CRASH_PATIENCE });
         }
         if let Some(Doom { order, patience }) = &doom
-            && (order.point == CrashPoint::BeforeStep || (group.is_empty() && Instant::now() >= *patience))
+            && (order.point == CrashPoint::BeforeStep || (group.is_empty() && clock::now() >= *patience))
         {
             for (context, input) in group {
                 tell_lost(&input, Cause::Crashed, &context, shell);
@@ -122,7 +122,7 @@ where
 struct Doom {
     order: CrashOrder,
     /// If no turn has come until then, it hits between two turns.
-    patience: Instant,
+    patience: Time,
 }
 
 /// What comes to a role: mail and time-outs.
@@ -131,16 +131,24 @@ struct Intake<'a, R: Role> {
     /// What was taken from it; empty between two groups, kept for its room.
     taken: Vec<Item<R>>,
     timers: Timers<R::Timer>,
+    /// Draws how long timers run.
+    random: Random,
     /// All mail that was there at this moment has been taken, or a full group of it.
-    emptied: Instant,
+    emptied: Time,
     /// The server stops.
     has_stopped: bool,
 }
 
 impl<'a, R: Role<Message: Into<Said>>> Intake<'a, R> {
     fn new(inbox: &'a Inbox<R>, random: Random) -> Intake<'a, R> {
-        let (taken, timers) = (Vec::new(), Timers::new(random));
-        Intake { inbox, taken, timers, emptied: Instant::now(), has_stopped: false }
+        let (taken, timers) = (Vec::new(), Timers::default());
+        Intake { inbox, taken, timers, random, emptied: clock::now(), has_stopped: false }
+    }
+
+    /// Starts a timer, which runs for a time of its range.
+    fn arm(&mut self, timer: R::Timer, context: Context) {
+        let runs = Duration::from_millis(self.random.within(timer.delay_ms()));
+        self.timers.arm(timer, clock::now() + runs, context);
     }
 
     /// Waits for an input or a timer until `patience`, then takes all that is there; gives the order to crash if it is
@@ -152,7 +160,7 @@ impl<'a, R: Role<Message: Into<Said>>> Intake<'a, R> {
         &mut self,
         group: &mut Vec<(Context, Input<R>)>,
         disk: &D,
-        patience: Option<Instant>,
+        patience: Option<Time>,
         shell: &S,
     ) -> Option<CrashOrder>
     where
@@ -164,12 +172,12 @@ impl<'a, R: Role<Message: Into<Said>>> Intake<'a, R> {
         }
         let deadline = [self.timers.next_due(), patience, disk.next_ask()].into_iter().flatten().min();
         if group.is_empty() {
-            self.has_stopped |= self.inbox.wait(deadline) == Waited::Alone;
+            self.has_stopped |= self.inbox.wait(deadline.map(clock::instant)) == Waited::Alone;
             // Where there are more threads than processors, those who are about to hand something over go first: one group
             // costs less than two.
             std::thread::yield_now();
         }
-        self.emptied = Instant::now();
+        self.emptied = clock::now();
         self.inbox.take(GROUP_MAX - group.len().min(GROUP_MAX), disk.group_max_bytes(), &mut self.taken);
         for item in self.taken.drain(..) {
             match item {
@@ -190,7 +198,7 @@ impl<'a, R: Role<Message: Into<Said>>> Intake<'a, R> {
 }
 
 /// Writes the lines of a group with one write, and then does what it wants done: no message leaves before its line.
-fn take<R, S>(actions: Actions<Context, R>, timers: &mut Timers<R::Timer>, shell: &S)
+fn take<R, S>(actions: Actions<Context, R>, intake: &mut Intake<'_, R>, shell: &S)
 where
     R: Role<Message: Into<Said>>,
     S: Shell<R>,
@@ -200,7 +208,7 @@ where
     if !actions.iter().flat_map(|(_, actions)| actions).any(is_fact) {
         // Nothing to write, nothing to sort.
         for (context, actions) in actions {
-            actions.into_iter().for_each(|action| act(action, context.clone(), timers, shell));
+            actions.into_iter().for_each(|action| act(action, context.clone(), intake, shell));
         }
         return;
     }
@@ -211,19 +219,19 @@ where
             Some((id, draft)) => Context { re: Some(id), req: draft.req.clone() },
             None => context,
         };
-        act(action, context, timers, shell);
+        act(action, context, intake, shell);
     }
 }
 
 /// Does what a role wants done.
-fn act<R, S>(action: Action<R>, context: Context, timers: &mut Timers<R::Timer>, shell: &S)
+fn act<R, S>(action: Action<R>, context: Context, intake: &mut Intake<'_, R>, shell: &S)
 where
     R: Role<Message: Into<Said>>,
     S: Shell<R>,
 {
     match action {
         Action::Send { to, message } => shell.house().send(to, message.into(), context),
-        Action::Arm(timer) => timers.arm(timer, context),
+        Action::Arm(timer) => intake.arm(timer, context),
         Action::Outcome(outcome) => shell.outcome(outcome, context),
         Action::Fact(_) => {}
     }

@@ -1,5 +1,7 @@
 //! A role that does as it is told, on a disk that can be held, shows what the shell does and when.
 
+use std::time::Instant;
+
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -95,8 +97,8 @@ impl RoleDisk<u64> for Slate {
         self.room.last().is_none_or(|room| *room)
     }
 
-    fn next_ask(&self) -> Option<Instant> {
-        (!self.has_room()).then(Instant::now)
+    fn next_ask(&self) -> Option<Time> {
+        (!self.has_room()).then(clock::now)
     }
 
     fn ask_for_room(&mut self) {

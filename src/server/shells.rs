@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::house::House;
-use super::mailbox::{Mail, Mailbox};
+use super::mailbox::Mailbox;
 use super::runner::Shell;
+use crate::host::queue::Mail;
 use crate::kv::{Get, Kv};
 use crate::net::{Reply, WhyNotApplied};
 use crate::paxos::{

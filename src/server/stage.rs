@@ -12,7 +12,7 @@ use super::clients::FrontDesk;
 use super::house::House;
 use super::keeper::Keeper;
 use super::linked::Linked;
-use super::mailbox::{Inbox, Item};
+use super::mailbox::Inbox;
 use super::options::Options;
 use super::outlet::Outlet;
 use super::runner::Shell;
@@ -21,6 +21,7 @@ use super::standing::Standing;
 use super::supervisor::Orders;
 use crate::cluster::Cluster;
 use crate::codec;
+use crate::host::queue::Item;
 use crate::kv::Kv;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameReader, Said};
 use crate::paxos::{

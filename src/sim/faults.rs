@@ -13,8 +13,8 @@ use super::nature::{Event, MS, Micros, SECOND};
 use super::network::Node;
 use super::world::{Death, World};
 use crate::client::NoReply;
+use crate::host::queue::CrashOrder;
 use crate::role::{Server, Servers};
-use crate::server::mailbox::CrashOrder;
 use crate::storage::disk::Failure;
 use crate::trace::{CrashCause, CrashPoint};
 

@@ -7,13 +7,13 @@ use super::nature::{Event, Nature};
 use super::network::Node;
 use super::server::SimServer;
 use crate::host::pending::PATIENCE;
+use crate::host::queue::{Lost, Mail};
 use crate::host::{Asker, Connection, Load, Pending, QueuedReply, Ticket, Time, Usage};
 use crate::kv::{Command, Get, Kv};
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Reply, Request, WhyNotApplied, frame, unframe};
 use crate::paxos::{CommandId, Learner, LearnerRequest, Proposer, ProposerRequest, RoleName};
 use crate::role::Input;
 use crate::server::lines;
-use crate::server::mailbox::{Lost, Mail};
 use crate::trace::{Context, Draft, RoleTag};
 use crate::two_phase_commit::{Coordinator, CoordinatorRequest, Participant, ParticipantRequest};
 

@@ -3,14 +3,13 @@
 //! This is the real server's `runner` without its thread: inputs gather in a bounded mailbox, a turn takes all of them,
 //! the group is made durable, and only then its actions leave.
 
-use std::collections::VecDeque;
-use std::mem::{Discriminant, discriminant};
-
 use super::folder::AcceptorDisk;
 use super::keeper::Job;
 use super::marks::Mark;
 use super::nature::{Micros, Nature};
 use super::server::{Process, SimServer};
+use crate::host::queue::{CrashOrder, GROUP_MAX, Item, Lost, Mail, Queue, Room};
+use crate::host::{Time, Timers};
 use crate::kv::{Kv, Outcome};
 use crate::net::{Reply, Said, WhyNotApplied};
 use crate::paxos::{
@@ -18,8 +17,6 @@ use crate::paxos::{
     LearnerRequest, Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, RoleName,
 };
 use crate::role::{Action, Disk, Input, NoDisk, Role, Server, Servers, Stepped, Timed};
-use crate::server::mailbox::{CrashOrder, Lost, MAILBOX_MAX_BYTES, Mail};
-use crate::server::runner::GROUP_MAX;
 use crate::storage::checkpoint;
 use crate::storage::disk::MemoryFiles;
 use crate::storage::{JournalError, Rounds};
@@ -49,24 +46,19 @@ pub struct Living<R: Housed> {
     pub doing: Doing<R>,
     /// It must die, and where.
     pub doom: Option<CrashOrder>,
-    inbox: VecDeque<Mail<R>>,
-    bytes: usize,
+    queue: Queue<R>,
     /// All mail that was there at this moment has been taken, or a full group of it.
     emptied: Micros,
-    timers: Vec<Armed<R::Timer>>,
-}
-
-struct Armed<T> {
-    variant: Discriminant<T>,
-    due: Micros,
-    timer: T,
-    context: Context,
+    timers: Timers<R::Timer>,
 }
 
 impl<R: Housed> Living<R> {
     /// A life begins.
-    pub fn new(role: R, disk: R::Disk, number: u64, since: Micros) -> Living<R> {
+    pub fn new(role: R, disk: R::Disk, number: u64, since: Micros, mailbox: usize) -> Living<R> {
+        let mut queue = Queue::new(mailbox);
         let start = Mail { context: Context::default(), input: Input::Start, size: 0 };
+        // There is room for it in the emptiest queue.
+        let _ = queue.put(Item::Mail(start), Room::Reserved, |_| false);
         Living {
             role,
             disk,
@@ -74,38 +66,30 @@ impl<R: Housed> Living<R> {
             since,
             doing: Doing::Nothing,
             doom: None,
-            inbox: VecDeque::from([start]),
-            bytes: 0,
+            queue,
             emptied: since,
-            timers: Vec::new(),
+            timers: Timers::default(),
         }
     }
 
-    /// Hands it an input, if its mailbox has room: for so many. That its learner has died a proposer hears in any case.
-    pub fn post(&mut self, mail: Mail<R>, mailbox: usize) -> Result<(), Lost> {
-        if self.inbox.len() >= mailbox || self.bytes + mail.size > MAILBOX_MAX_BYTES {
-            return Err(Lost::Full);
-        }
-        self.bytes += mail.size;
-        self.inbox.push_back(mail);
-        Ok(())
+    /// Hands it an input, if its mailbox has room.
+    pub fn post(&mut self, mail: Mail<R>, room: Room) -> Result<(), Lost> {
+        self.queue.put(Item::Mail(mail), room, |_| false).map(|_| ())
     }
 
     /// How many inputs wait in its mailbox.
     pub fn waiting(&self) -> usize {
-        self.inbox.len()
+        self.queue.len()
     }
 
     /// Starts a timer; a pending one of the same variant is forgotten.
     pub fn arm(&mut self, timer: R::Timer, due: Micros, context: Context) {
-        let variant = discriminant(&timer);
-        self.timers.retain(|armed| armed.variant != variant);
-        self.timers.push(Armed { variant, due, timer, context });
+        self.timers.arm(timer, Time(due), context);
     }
 
     /// Whether it has something to do now.
     pub fn has_work(&self, now: Micros) -> bool {
-        !self.inbox.is_empty() || self.timers.iter().any(|armed| armed.due <= now)
+        !self.queue.is_empty() || self.timers.next_due().is_some_and(|due| due <= Time(now))
     }
 
     /// Takes what is there, values of at most so many bytes and the next.
@@ -113,26 +97,23 @@ impl<R: Housed> Living<R> {
     /// A timer fires only once all mail that was there when it ran out has been stepped through and has not put it off.
     pub fn gather(&mut self, now: Micros, bytes_max: usize) -> Vec<(Context, Input<R>)> {
         let mut group = self.take_due(self.emptied);
-        if self.inbox.is_empty() && group.is_empty() {
+        if self.queue.is_empty() && group.is_empty() {
             group = self.take_due(now);
         }
         self.emptied = now;
-        let mut bytes = 0;
-        while let Some(Mail { context, input, size }) = self.inbox.pop_front() {
-            self.bytes -= size;
-            bytes += size;
-            group.push((context, input));
-            if group.len() >= GROUP_MAX || bytes >= bytes_max {
-                break;
-            }
-        }
+        let mut taken = Vec::new();
+        self.queue.take(GROUP_MAX.saturating_sub(group.len()), bytes_max, &mut taken);
+        group.extend(taken.into_iter().filter_map(|item| match item {
+            Item::Mail(Mail { context, input, .. }) => Some((context, input)),
+            // Orders come by other ways here.
+            Item::Crash(_) | Item::Stop => None,
+        }));
         group
     }
 
     fn take_due(&mut self, now: Micros) -> Vec<(Context, Input<R>)> {
-        let mut due: Vec<_> = self.timers.extract_if(.., |armed| armed.due <= now).collect();
-        due.sort_by_key(|armed| armed.due);
-        due.into_iter().map(|armed| (armed.context, Input::Timeout(armed.timer))).collect()
+        let due = self.timers.take_due(Time(now));
+        due.into_iter().map(|(context, timer)| (context, Input::Timeout(timer))).collect()
     }
 }
 

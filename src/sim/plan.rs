@@ -9,12 +9,12 @@ use std::ops::RangeInclusive;
 use super::faults::{Fault, Faults};
 use super::nature::{MS, Micros, SECOND};
 use super::network::Weather;
+use crate::host::queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
 use crate::paxos::{PROMISE_PART_BYTES, Quorums, Retention};
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{Server, Servers};
-use crate::server::mailbox::MAILBOX_MAX;
 
 /// Everything that a seed decides beforehand.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ use super::nature::{Event, Micros, Nature, Place};
 use super::network::Node;
 use super::plan::Plan;
 use super::reigns::WINDOW;
+use crate::host::queue::{Lost, Mail, Room};
 use crate::host::{Asker, Load, Pending};
 use crate::kv::Kv;
 use crate::museum::{self, Bug};
@@ -28,7 +29,6 @@ use crate::protocol::Protocol;
 use crate::role::{Input, Role, Server, Servers};
 use crate::server::house::{Cause, is_routine};
 use crate::server::lines;
-use crate::server::mailbox::{Lost, Mail};
 use crate::storage::admission::Claim;
 use crate::storage::disk::MemoryFiles;
 use crate::storage::identity::{Identity, Owner, short_disk};
@@ -374,7 +374,7 @@ impl SimServer {
     pub(super) fn begin<R: Housed>(&mut self, nature: &mut Nature, role: R, disk: R::Disk) {
         let Some(process) = &mut self.process else { return };
         let number = nature.new_life();
-        *R::place(process) = Some(Living::new(role, disk, number, nature.now()));
+        *R::place(process) = Some(Living::new(role, disk, number, nature.now(), self.limits.mailbox));
         self.wake::<R>(nature);
     }
 
@@ -394,7 +394,7 @@ impl SimServer {
     /// Hands over an input that must not be lost because others fill the mailbox.
     pub fn post_reserved<R: Housed>(&mut self, nature: &mut Nature, mail: Mail<R>) {
         let place = self.process.as_mut().map(R::place);
-        if place.is_some_and(|place| place.as_mut().is_some_and(|living| living.post(mail, usize::MAX).is_ok())) {
+        if place.is_some_and(|place| place.as_mut().is_some_and(|living| living.post(mail, Room::Reserved).is_ok())) {
             self.wake::<R>(nature);
         }
     }
@@ -408,7 +408,7 @@ impl SimServer {
         };
         let lost = match R::place(process) {
             None => Some(Lost::Down),
-            Some(living) => living.post(mail, self.limits.mailbox).err(),
+            Some(living) => living.post(mail, Room::Usual).err(),
         };
         if lost == Some(Lost::Full) {
             nature.mark(Mark::MailboxFull);

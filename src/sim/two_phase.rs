@@ -9,12 +9,12 @@ use super::marks::Mark;
 use super::nature::{Micros, Nature};
 use super::server::{Process, SimServer};
 use super::world::World;
+use crate::host::queue::Mail;
 use crate::kv::Kv;
 use crate::net::WhyNotApplied;
 use crate::paxos::{RoleName, Slot, StateMachine};
 use crate::role::{Action, Input, Role, Server, Servers};
 use crate::server::lines;
-use crate::server::mailbox::Mail;
 use crate::server::two_phase::reply_of;
 use crate::trace::{self, Context, Draft, RoleTag};
 use crate::two_phase_commit::{

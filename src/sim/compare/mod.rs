@@ -21,12 +21,12 @@ use super::nature::{Counts, Event, MS, Micros, SECOND};
 use super::network::{Node, Weather};
 use super::plan::Plan;
 use super::world::{Death, Verdict, World};
+use crate::host::queue::CrashOrder;
 use crate::kv::Op;
 use crate::paxos::{Known, RoleName};
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{Server, Servers};
-use crate::server::mailbox::CrashOrder;
 use crate::trace::{CrashCause, CrashPoint};
 use crate::two_phase_commit::TransactionId;
 
@@ -436,7 +436,7 @@ fn plan(seed: u64, protocol: Protocol) -> Plan {
         processor: 20..=60,
         sync: 400..=800,
         segment_bytes: 256 << 10,
-        mailbox: crate::server::mailbox::MAILBOX_MAX,
+        mailbox: crate::host::queue::MAILBOX_MAX,
         part_bytes: crate::paxos::PROMISE_PART_BYTES,
         retention: crate::paxos::Retention::USUAL,
         sessions: crate::kv::SESSIONS_MAX,

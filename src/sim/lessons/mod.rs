@@ -24,11 +24,11 @@ use super::nature::{Event, MS, Micros, SECOND};
 use super::network::{Node, Weather};
 use super::plan::Plan;
 use super::world::World;
+use crate::host::queue::CrashOrder;
 use crate::kv::Op;
 use crate::paxos::RoleName;
 use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
-use crate::server::mailbox::CrashOrder;
 use crate::trace::parse::{Run, RunError};
 use crate::trace::{CrashCause, CrashPoint};
 

@@ -1,0 +1,86 @@
+//! The armed timers of one role.
+
+use std::mem::{Discriminant, discriminant};
+
+use super::time::Time;
+use crate::trace::Context;
+
+/// Timers by variant: a role has a handful.
+#[derive(Debug)]
+pub struct Timers<T> {
+    armed: Vec<Armed<T>>,
+}
+
+#[derive(Debug)]
+struct Armed<T> {
+    variant: Discriminant<T>,
+    due: Time,
+    timer: T,
+    /// Of the step that armed it: what happens then, happens because of it.
+    context: Context,
+}
+
+impl<T> Default for Timers<T> {
+    fn default() -> Timers<T> {
+        Timers { armed: Vec::new() }
+    }
+}
+
+impl<T> Timers<T> {
+    /// Starts a timer; a pending one of the same variant is forgotten.
+    pub fn arm(&mut self, timer: T, due: Time, context: Context) {
+        let variant = discriminant(&timer);
+        self.armed.retain(|armed| armed.variant != variant);
+        self.armed.push(Armed { variant, due, timer, context });
+    }
+
+    /// When the next one runs out.
+    pub fn next_due(&self) -> Option<Time> {
+        self.armed.iter().map(|armed| armed.due).min()
+    }
+
+    /// Takes those that have run out, the earliest first.
+    pub fn take_due(&mut self, now: Time) -> Vec<(Context, T)> {
+        if self.next_due().is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        let mut due: Vec<_> = self.armed.extract_if(.., |armed| armed.due <= now).collect();
+        due.sort_by_key(|armed| armed.due);
+        due.into_iter().map(|armed| (armed.context, armed.timer)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Bell {
+        Small { n: u64 },
+        Large { n: u64 },
+    }
+
+    #[test]
+    fn they_run_out_in_order_and_once() {
+        let mut timers = Timers::default();
+        timers.arm(Bell::Large { n: 1 }, Time(20), Context::default());
+        timers.arm(Bell::Small { n: 2 }, Time(10), Context::default());
+        assert_eq!(timers.next_due(), Some(Time(10)));
+        let mut rung = |at| timers.take_due(Time(at)).into_iter().map(|(_, bell)| bell).collect::<Vec<_>>();
+        assert_eq!(rung(9), []);
+        assert_eq!(rung(20), [Bell::Small { n: 2 }, Bell::Large { n: 1 }]);
+        assert_eq!(rung(1_000), []);
+        assert_eq!(timers.next_due(), None);
+    }
+
+    #[test]
+    fn arming_again_replaces_the_one_of_the_same_variant_only() {
+        let mut timers = Timers::default();
+        let context = |n: u64| Context { re: None, req: Some(n.to_string()) };
+        timers.arm(Bell::Small { n: 1 }, Time(1), context(1));
+        timers.arm(Bell::Large { n: 2 }, Time(9), context(2));
+        timers.arm(Bell::Small { n: 3 }, Time(5), context(3));
+        let rung = timers.take_due(Time(1_000));
+        assert_eq!(rung, [(context(3), Bell::Small { n: 3 }), (context(2), Bell::Large { n: 2 })]);
+    }
+}
