@@ -173,7 +173,7 @@ impl SimServer {
         }
         let request = LearnerRequest::CheckpointEnded { slot: mark.slot, is_durable };
         let mail = Mail { context: Context::default(), input: Input::Request(request), size: 0 };
-        self.post::<Learner<Kv>>(nature, mail, None);
+        self.post_reserved::<Learner<Kv>>(nature, mail);
     }
 
     fn send_part(&mut self, nature: &mut Nature, to: Server, name: Option<&PartName>) {

@@ -260,7 +260,7 @@ impl Housed for Learner<Kv> {
             }
             LearnerOutcome::Durable { slot } => {
                 let input = Input::Request(AcceptorRequest::Truncate { below: slot.next() });
-                server.post::<Acceptor>(nature, Mail { context, input, size: 0 }, None);
+                server.post_reserved::<Acceptor>(nature, Mail { context, input, size: 0 });
             }
             LearnerOutcome::SnapshotAsked { to, part } => server.ask_keeper(nature, Job::Part(to, part)),
             LearnerOutcome::Installed { slot, .. } => {
@@ -269,7 +269,7 @@ impl Housed for Learner<Kv> {
                     process.pending.waiting()
                 });
                 let input = Input::Request(LearnerRequest::Recall(ids));
-                server.post::<Learner<Kv>>(nature, Mail { context: context.clone(), input, size: 0 }, None);
+                server.post_reserved::<Learner<Kv>>(nature, Mail { context: Context::default(), input, size: 0 });
                 let input = Input::Request(ProposerRequest::Applied { slot, ids: Vec::new() });
                 server.post::<Proposer>(nature, Mail { context, input, size: 0 }, None);
             }

@@ -314,7 +314,7 @@ impl SimServer {
         nature.ghost.fenced(self.me, slot, against);
         self.tell_all(nature, Unknown::RoleDied(RoleName::Learner), Some(WhyNotApplied::Fenced));
         let input = Input::Request(ProposerRequest::LearnerDown);
-        self.post::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 }, None);
+        self.post_reserved::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 });
     }
 
     /// Groups of values take at most so many bytes.
