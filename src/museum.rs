@@ -1,7 +1,8 @@
 //! The museum: bugs that consensus systems have really had, each a small mutation of our own code.
 //!
 //! A check that has never failed proves nothing. Each exhibit is one line at the place where the rule is kept, switched on
-//! by name, and the simulator must find it (`paxos-lab simulate --bug B07`). Without the feature `museum`, [`is`] is the
+//! by name, and the simulator must find it (`paxos-lab simulate --bug B07`). For six of them that place is the simulator's
+//! copy of what a server decides, so that real servers do not have them yet. Without the feature `museum`, [`is`] is the
 //! constant `false`, and no build that could serve anybody has it.
 
 use crate::protocol::Protocol;

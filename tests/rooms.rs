@@ -26,16 +26,44 @@ const FORBIDDEN: [&str; 14] = [
     "crate::client",
 ];
 
+/// What a server decides waits for nothing, and knows neither of those who run it.
+const FORBIDDEN_TO_HOST: [&str; 14] = [
+    "std::net::TcpStream",
+    "std::net::TcpListener",
+    "std::fs",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "std::sync::Condvar",
+    "std::sync::mpsc",
+    "crossbeam_channel",
+    "rand",
+    "crate::server",
+    "crate::sim",
+    "crate::chaos",
+    "crate::client",
+];
+
 #[test]
 fn pure_rooms_use_nothing_of_the_world() {
+    use_nothing_of(&ROOMS, &FORBIDDEN, 10);
+}
+
+#[test]
+fn what_a_server_decides_waits_for_nothing() {
+    use_nothing_of(&["host"], &FORBIDDEN_TO_HOST, 5);
+}
+
+/// No file of these rooms, of which there are more than so many, names one of these paths.
+fn use_nothing_of(rooms: &[&str], forbidden: &[&str], count: usize) {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files: Vec<PathBuf> = ROOMS.iter().flat_map(|room| files(&src.join(room))).collect();
-    assert!(files.len() > 10, "the rooms have moved: only {files:?} were found");
+    let files: Vec<PathBuf> = rooms.iter().flat_map(|room| files(&src.join(room))).collect();
+    assert!(files.len() > count, "the rooms have moved: only {files:?} were found");
     for file in files {
         let text = fs::read_to_string(&file).expect("a source file can be read");
         for path in paths(&text) {
-            let broken = FORBIDDEN.iter().find(|forbidden| is_in(&path, forbidden));
-            assert!(broken.is_none(), "{} uses {path}, which is no business of a pure room", file.display());
+            let broken = forbidden.iter().find(|forbidden| is_in(&path, forbidden));
+            assert!(broken.is_none(), "{} uses {path}, which is no business of this room", file.display());
         }
     }
 }
