@@ -52,13 +52,16 @@ fn fifty_seeds_with_all_faults_are_clean() {
 }
 
 /// What runs came to is part of the source, so that a change which should not touch them can show that it has not. One that
-/// should writes the file anew.
+/// should writes the file anew. Damaged disks are left out: the library under the checkpoint notices some damage only in
+/// builds with assertions.
 #[test]
 fn runs_are_those_that_were_recorded() {
+    let damage = [Fault::BitRot, Fault::Misdirected, Fault::OddFiles];
+    let allowed = damage.into_iter().fold(Faults::all(), Faults::without);
     let recorded = include_str!("../../tests/trace_hashes.txt").lines().filter(|line| !line.starts_with('#'));
     let found = Protocol::ALL.map(|protocol| {
-        let setting = Setting { protocol: Some(protocol), ..all() };
-        format!("{} {:016x}", protocol.name(), batch(1, 40, setting).run(|_| {}).trace)
+        let setting = Setting { allowed, protocol: Some(protocol), ..PLAIN };
+        format!("{} {:016x}", protocol.name(), batch(1, 60, setting).run(|_| {}).trace)
     });
     assert_eq!(
         recorded.collect::<Vec<_>>(),
