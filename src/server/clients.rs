@@ -336,3 +336,40 @@ fn not_taken(role: RoleName, lost: Lost) -> WhyNotApplied {
         Lost::Full => WhyNotApplied::Busy,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::stage::{ME, Stage};
+    use super::*;
+    use crate::trace::{Process, Trace};
+
+    fn get(context: Context) -> ClientRequest {
+        ClientRequest { number: 1, context, request: Request::Get { key: b"k".to_vec() } }
+    }
+
+    #[test]
+    fn a_label_that_is_no_short_plain_word_ends_the_connection() {
+        let mut stage = Stage::new(1, "basic-paxos");
+        let connection = stage.connect();
+        let mut ask = |label: &str| stage.ask(&connection, get(Context { re: None, req: Some(label.to_string()) }));
+        assert_eq!(ask("c1-1"), Ok(()));
+        assert_eq!(ask(&"c".repeat(LABEL_MAX_BYTES)), Ok(()));
+        for label in ["c1 req=c2-1", "c1\n", "\u{e4}", &"c".repeat(LABEL_MAX_BYTES + 1)] {
+            assert!(ask(label).is_err(), "{label:?}");
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_name_a_line_of_a_server_as_its_own() {
+        let trace = Trace::to_memory(Process::server(ME, 1));
+        let mut stage = Stage::writing_to(trace.clone(), 1, "basic-paxos");
+        let connection = stage.connect();
+        for re in ["c1.4", "s1.7"] {
+            let context = Context { re: Some(re.parse().unwrap()), req: Some(format!("of-{re}")) };
+            stage.ask(&connection, get(context)).unwrap();
+        }
+        let text = trace.text();
+        assert!(text.lines().any(|line| line.contains("REQUEST  req=of-c1.4") && line.ends_with("re=c1.4")), "{text}");
+        assert!(text.lines().any(|line| line.contains("REQUEST  req=of-s1.7") && !line.contains(" re=")), "{text}");
+    }
+}

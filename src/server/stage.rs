@@ -108,11 +108,16 @@ pub enum Which {
 impl Stage {
     /// A server of a cluster of so many, under this protocol.
     pub fn new(servers: u8, protocol: &str) -> Stage {
+        Stage::writing_to(Trace::disabled(), servers, protocol)
+    }
+
+    /// The same, whose lines go there.
+    pub fn writing_to(trace: Trace, servers: u8, protocol: &str) -> Stage {
         let options = Options::of(&["--protocol", protocol]);
         let file: String = (1..=servers).map(member).collect();
         let cluster = Cluster::parse(Path::new("stage"), &format!("cluster = \"stage\"\n{file}")).expect("a cluster");
         let quorums = Quorums::majority(cluster.servers());
-        let house = House::new(ME, cluster.servers(), options, Trace::disabled(), Standing::member());
+        let house = House::new(ME, cluster.servers(), options, trace, Standing::member());
         let house = Arc::new(house);
         let (checkpoint, state) = Checkpoint::open(MemoryFiles::new(), 1, PART_BYTES, Kv::default()).expect("no error");
         Keeper::run(&house, checkpoint, state).expect("there is a thread");
