@@ -54,7 +54,7 @@ fn what_a_server_decides_waits_for_nothing() {
     use_nothing_of(&["host"], &FORBIDDEN_TO_HOST, 5);
 }
 
-/// No file of these rooms, of which there are more than so many, names one of these paths.
+/// No file of these rooms names one of these paths. There are more than `count` files, or the rooms have moved.
 fn use_nothing_of(rooms: &[&str], forbidden: &[&str], count: usize) {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files: Vec<PathBuf> = rooms.iter().flat_map(|room| files(&src.join(room))).collect();

@@ -1,6 +1,6 @@
 //! What a server decides, written once: the threads of a real server and the events of the simulator both run this.
 //!
-//! Nothing here waits, and nothing here knows a clock, a thread, a socket or a file. Whoever calls brings the time; what
+//! Nothing here waits, and nothing here knows a clock, a thread, a socket or a file. The caller brings the time; what
 //! has to wait (a disk, a socket, a condition) stays with the caller.
 //!
 //! - [`pending`] is who waits for the outcome of a request, and what they are told.

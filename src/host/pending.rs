@@ -1,15 +1,15 @@
 //! Who waits for what.
 //!
 //! A waiter is registered before its command is handed to the proposer, and found by the command's id when any learner of
-//! this server applies it, whoever proposed it. A waiter is told exactly once. What it is told is kept here until the end
+//! this server applies it, from whichever proposer. A waiter is told exactly once. What it is told is kept here until the end
 //! of the group that it belongs to, so that the replies of a group leave together.
 //!
 //! That a session has expired, or no longer asks for a write, is certain news of a try if this server's learner has applied,
 //! itself, every slot since the try came: each copy that was made of the try stands in one of these or behind them, and the
-//! first of them was seen to change nothing. After a snapshot nobody knows: the state that came may have applied one.
+//! first of them was seen to change nothing. After a snapshot that is unknown: the state that came may have applied one.
 //!
 //! "Not applied" may reach two tries of one command that wait side by side, though the proposer has not even taken the
-//! second one yet. That misleads nobody: a client sends a second try only after it has counted the first as unknown.
+//! second one yet. That misleads no client: it sends a second try only after it has counted the first as unknown.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -149,7 +149,7 @@ impl<C: Connection> Pending<C> {
         self.tell_write(id, |has_seen_all| reply_to(outcome, has_seen_all), context);
     }
 
-    /// The learner has taken a state from another server: what that state has applied, nobody here has seen.
+    /// The learner has taken a state from another server: what that state has applied, this server has not seen.
     pub fn snapshot_installed(&self) {
         self.lock().writes.values_mut().flatten().for_each(|waiter| waiter.has_seen_all = false);
     }
@@ -217,7 +217,7 @@ impl<C: Connection> Pending<C> {
         self.queue(late, &Context::default());
     }
 
-    /// What a request comes to that nobody need wait for.
+    /// A request is answered at once: nothing has to be waited for.
     pub fn tell(&self, asker: Asker<C>, reply: Reply, cause: Context) {
         self.queue([(asker, None, reply)], &cause);
     }
@@ -273,7 +273,7 @@ impl<C: Connection> Waiters<C> {
     }
 }
 
-/// What waiters wait for: the whole name of the command, so that nobody hears what came of another's.
+/// What waiters wait for: the whole name of the command, so that no client hears what came of another's.
 fn key(id: CommandId) -> CommandId {
     if museum::is(Bug::WaitersWithoutNonce) { CommandId { nonce: 0, ..id } } else { id }
 }

@@ -87,7 +87,7 @@ pub struct Queue<R: Role> {
     bytes: usize,
     /// How many inputs it holds, beside those that use reserved room.
     inputs_max: usize,
-    /// The role waits, and nobody has woken it yet.
+    /// The role waits, and has not been woken yet.
     pub sleeps: bool,
     /// One of the two sides has gone.
     pub is_over: bool,
@@ -99,7 +99,7 @@ impl<R: Role> Queue<R> {
         Queue { items: VecDeque::new(), bytes: 0, inputs_max, sleeps: false, is_over: false }
     }
 
-    /// Puts an item behind the others. It wakes the role, unless `can_wait` says of so many items that it need not; a
+    /// Puts an item behind the others. It wakes the role, unless `can_wait`, asked with the new number of items, lets it lie; a
     /// quarter of what the queue holds is a reason to wake in any case.
     pub fn put(&mut self, item: Item<R>, room: Room, can_wait: impl FnOnce(usize) -> bool) -> Result<MustWake, Lost> {
         if self.is_over {
@@ -123,8 +123,8 @@ impl<R: Role> Queue<R> {
         Ok(MustWake::No)
     }
 
-    /// Takes what is there, in order: until it is so many items, or so many bytes and what reaches them, or an order, which
-    /// is the last that is taken.
+    /// Takes what is there, in order, until it has `most` items, or items of at least `most_bytes`, or an order: an order is
+    /// the last that is taken.
     pub fn take(&mut self, most: usize, most_bytes: usize, into: &mut Vec<Item<R>>) {
         let mut bytes = 0;
         for _ in 0..most {

@@ -30,6 +30,15 @@ pub struct Limits {
     pub steps: u64,
 }
 
+/// A clock for tests: each look at it takes ten milliseconds, however fast the machine is.
+#[cfg(test)]
+pub(super) fn slow_clock() -> Instant {
+    thread_local! {
+        static TIME: std::cell::Cell<Instant> = std::cell::Cell::new(Instant::now());
+    }
+    TIME.with(|time| time.replace(time.get() + std::time::Duration::from_millis(10)))
+}
+
 /// What a search came to. Operations are named by their index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found<S> {

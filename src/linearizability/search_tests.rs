@@ -1,14 +1,12 @@
 //! Histories made by hand, and long ones.
 
-use std::cell::Cell;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use super::appends::{self, Appends};
 use super::first_break::first_break;
 use super::model::{Model, Operation, OperationOf};
 use super::register::{self, Register};
-use super::search::{Found, Limits, Stuck, search};
+use super::search::{Found, Limits, Stuck, search, slow_clock};
 use super::values::{UNREAD, Values};
 use super::versioned::{self, Call, Held, Outcome, Start, State, Versioned};
 use crate::random::Random;
@@ -167,19 +165,14 @@ fn hard() -> Vec<Operation<appends::Call, appends::Outcome>> {
 
 #[test]
 fn a_search_that_is_too_hard_ends_at_its_deadline_without_a_verdict() {
-    thread_local! {
-        static LOOKS: Cell<u32> = const { Cell::new(0) };
-    }
-    // Each look at the clock takes a millisecond.
-    fn slow_clock() -> Instant {
-        static BEGUN: OnceLock<Instant> = OnceLock::new();
-        let looks = LOOKS.with(|looks| looks.replace(looks.get() + 1));
-        *BEGUN.get_or_init(Instant::now) + Duration::from_millis(looks.into())
-    }
-    let deadline = slow_clock() + Duration::from_millis(30);
+    let deadline = slow_clock() + Duration::from_millis(300);
     let limits = Limits { deadline, now: slow_clock, ..limits(Duration::ZERO) };
     assert_eq!(search(&Appends, &hard(), limits), Found::OutOfTime);
-    assert_eq!(LOOKS.get(), 31, "looks at the clock");
+    assert_eq!(
+        slow_clock(),
+        deadline + Duration::from_millis(10),
+        "it looked again after its deadline, or not until then"
+    );
 }
 
 #[test]

@@ -147,11 +147,11 @@ fn witness<M: Model>(part: Part<M>, stuck: Stuck<M::State>) -> Witness {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
     use std::time::Duration;
 
     use super::super::appends::{Appends, Call, Outcome};
     use super::super::model::Operation;
+    use super::super::search::slow_clock;
     use super::*;
 
     fn part(key: &str, operations: Vec<Operation<Call, Outcome>>) -> Part<Appends> {
@@ -178,15 +178,6 @@ mod tests {
 
     fn undecided(undecided: usize, keys: usize) -> Verdict {
         Verdict::Unknown(Unknown::OutOfTime { undecided, keys, key: "hard".to_string() })
-    }
-
-    thread_local! {
-        static TIME: Cell<Instant> = Cell::new(Instant::now());
-    }
-
-    /// Each look at this clock takes ten milliseconds.
-    fn slow_clock() -> Instant {
-        TIME.with(|time| time.replace(time.get() + Duration::from_millis(10)))
     }
 
     #[test]

@@ -321,9 +321,9 @@ fn reply_of_before(run: &Run, servers: &BTreeMap<Server, Vec<usize>>) -> Option<
             return false;
         };
         let is_born_here = (first.id.process.life(), first.id.n) == (1, 1);
-        let is_known =
-            line.re.as_ref().and_then(|re| here.get(re)).is_some_and(|re| run.line(*re).req == line.req && *re != *at);
-        is_born_here && line.time < first.time && !(is_known && line.re.as_ref().is_some_and(is_of_server))
+        let cause = line.re.as_ref().filter(|re| is_of_server(re)).and_then(|re| here.get(re));
+        let is_known = cause.is_some_and(|cause| run.line(*cause).req == line.req);
+        is_born_here && line.time < first.time && !is_known
     })
 }
 

@@ -196,7 +196,7 @@ fn a_run_without_one_of_its_lines_is_not_proved() {
     }
 }
 
-/// Two runs in the same files, one a day after the other; the first of them is the proved one behind so many others.
+/// Two runs in the same files, one a day after the other; the first of them is the proved run number `others`, from 0.
 fn one_after_the_other(protocol: Protocol, others: usize) -> Files {
     let servers = |files: &Files| files.iter().filter(|(name, _)| name.starts_with("server-")).count();
     let mut runs = proved(protocol, usize::MAX).map(|(_, files)| files).skip(others);
