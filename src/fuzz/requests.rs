@@ -1,5 +1,5 @@
-//! Decoded requests of clients and messages of peers, in any order and with any numbers, to a real front desk, its roles and
-//! the keeper of the checkpoint.
+//! Decoded requests of clients and messages of peers, in any order and with any numbers, to all that a real server decides
+//! with: its core, its roles and its checkpointer.
 //!
 //! Checksums and the codec keep nonsense out, and not what is well said and means nothing: a slot at the end of all
 //! numbers, a part that begins nowhere, a session that is another's. Beside a client that says such things an honest one
@@ -15,6 +15,7 @@ use crate::paxos::{
     self, Ballot, CommandId, Entry, Message, Part, PartName, PartToken, Refused, RoleName, Slot, SlotRange,
     SnapshotPart, StateMachine, Value,
 };
+use crate::protocol::Protocol;
 use crate::role::Server;
 use crate::server::stage::{Connection, Stage, Which};
 use crate::trace::Context;
@@ -30,7 +31,8 @@ const HONEST_KEY: &[u8] = b"honest";
 /// A server alone, whose honest client finds everything as it left it; or one of three, whose peers say anything.
 pub fn requests(bytes: &[u8]) {
     let mut source = Source::new(bytes);
-    let (is_alone, protocol) = (source.below(2) == 0, if source.below(2) == 0 { "basic-paxos" } else { "multi-paxos" });
+    let (is_alone, protocol) =
+        (source.below(2) == 0, if source.below(2) == 0 { Protocol::BasicPaxos } else { Protocol::MultiPaxos });
     let mut stage = Stage::new(if is_alone { 1 } else { 3 }, protocol);
     let mut honest = is_alone.then(|| Honest::new(&mut stage));
     let mut stranger = stage.connect();

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::throttle::Throttle;
 
 /// A connection has at most this many requests under way.
 pub const REQUESTS_MAX: usize = 256;
@@ -12,6 +15,14 @@ pub const ALL_REQUESTS_MAX: usize = 4_096;
 /// And those take at most this many bytes.
 pub const ALL_REQUESTS_MAX_BYTES: usize = 64 << 20;
 
+/// A connection opens at most so many sessions in this time: a client needs one, and another when that has ended.
+const OPENS: (u32, Duration) = (16, Duration::from_secs(10));
+
+/// The sessions that a connection may open.
+pub fn opens() -> Throttle {
+    Throttle::over(OPENS.1, OPENS.0)
+}
+
 /// A client's connection, as the one who answers its requests sees it.
 pub trait Connection: Clone {
     /// The client.
@@ -20,6 +31,8 @@ pub trait Connection: Clone {
     fn requests(&self) -> &Usage;
     /// What all connections to this server have under way.
     fn load(&self) -> &Load;
+    /// Sessions that this connection may open.
+    fn opens(&self) -> &Throttle;
 }
 
 /// What all connections of a server have under way.
@@ -82,10 +95,17 @@ pub(super) mod tests {
     use super::*;
 
     /// A connection without a client.
-    #[derive(Clone, Debug, Default)]
+    #[derive(Clone, Debug)]
     pub(in crate::host) struct TestConnection {
         own: Arc<Usage>,
         load: Arc<Load>,
+        opens: Arc<Throttle>,
+    }
+
+    impl Default for TestConnection {
+        fn default() -> TestConnection {
+            TestConnection { own: Arc::default(), load: Arc::default(), opens: Arc::new(opens()) }
+        }
     }
 
     impl Connection for TestConnection {
@@ -100,12 +120,16 @@ pub(super) mod tests {
         fn load(&self) -> &Load {
             &self.load
         }
+
+        fn opens(&self) -> &Throttle {
+            &self.opens
+        }
     }
 
     #[test]
     fn requests_under_way_have_a_limit_in_number_and_bytes_for_a_connection_and_for_all() {
         let load: Arc<Load> = Arc::default();
-        let connection = |_| TestConnection { own: Arc::default(), load: load.clone() };
+        let connection = |_| TestConnection { load: load.clone(), ..TestConnection::default() };
         let connections: Vec<_> = (0..=ALL_REQUESTS_MAX / REQUESTS_MAX).map(connection).collect();
         let (last, others) = connections.split_last().unwrap();
         for one in others {

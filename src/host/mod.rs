@@ -1,20 +1,55 @@
 //! What a server decides, written once: the threads of a real server and the events of the simulator both run this.
 //!
-//! Nothing here waits, and nothing here knows a clock, a thread, a socket or a file. The caller brings the time; what
-//! has to wait (a disk, a socket, a condition) stays with the caller.
+//! Nothing here waits, and nothing here knows a clock, a thread, a socket or a file. What has to wait (a disk, a socket, a
+//! condition) stays with the caller, and what is needed of the surroundings is an [`Env`]. All methods take `&self`, and no
+//! lock is held while the surroundings are called.
 //!
-//! - [`pending`] is who waits for the outcome of a request, and what they are told.
-//! - [`limits`] is how much clients may have under way.
-//! - [`queue`] is the mail of a role, [`timers`] what it waits for, and [`time`] the time of a server's clock.
+//! - [`core`] is what is shared: [`ServerCore`]. [`config`] is how it was started.
+//! - [`requests`] is what a client's request comes to, [`pending`] who waits for an outcome, [`replies`] what is sent, and
+//!   [`limits`] how much clients may have under way.
+//! - [`delivery`] is how messages leave, and how they reach the roles that hear them: by their [`mailbox`], a [`queue`].
+//! - [`role_host`] runs one life of a role; [`roles`] is what each role adds to it, [`disks`] what its disk does when it runs
+//!   full, [`recovery`] what a life begins with, and [`lifecycle`] when lives begin and end. [`timers`] is what a role waits
+//!   for, and [`time`] the time of a server's clock.
+//! - [`checkpoints`] writes the state down, and hands on parts of it.
+//! - [`admission`] says whether the server takes part at all: not with a new disk that too few know, nor with a wrong state.
+//! - [`status`] is what others may see, [`linked`] which of the other servers it reaches and hears, [`lines`] what a server
+//!   tells people.
 
+pub mod admission;
+pub mod checkpoints;
+pub mod config;
+pub mod core;
+pub mod delivery;
+pub mod disks;
+pub mod env;
+pub mod lifecycle;
 pub mod limits;
+pub mod lines;
+pub mod linked;
+pub mod mailbox;
 pub mod pending;
 pub mod queue;
+pub mod recovery;
+pub mod replies;
+pub mod requests;
+pub mod role_host;
+pub mod roles;
+pub mod status;
+pub mod throttle;
 pub mod time;
 pub mod timers;
 
+pub use admission::Admission;
+pub use config::{Config, Sizes};
+pub use core::{Fatal, ServerCore};
+pub use env::{Env, RoleSeen, Seen};
+pub use lifecycle::Order;
 pub use limits::{Connection, Load, Usage};
 pub use pending::{Asker, Pending, QueuedReply, Ticket};
 pub use queue::{CrashOrder, Item, Lost, Mail};
+pub use recovery::Unborn;
+pub use role_host::{Begun, Ended, RoleHost};
+pub use roles::Hosted;
 pub use time::Time;
 pub use timers::Timers;

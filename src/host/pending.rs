@@ -44,9 +44,15 @@ pub struct Asker<C: Connection> {
 }
 
 impl<C: Connection> Asker<C> {
-    /// A request that has just come, by a clock by which [`PATIENCE`] is over at `deadline`.
-    pub fn new(connection: C, number: u64, context: Context, since: Time, deadline: Time) -> Asker<C> {
-        Asker { connection, number, context, since, deadline, admitted: None }
+    /// A request that has just come.
+    pub fn new(connection: C, number: u64, context: Context, since: Time) -> Asker<C> {
+        Asker { connection, number, context, since, deadline: since + PATIENCE, admitted: None }
+    }
+
+    /// The same, which waits for no longer than this.
+    pub fn until(mut self, patience: Duration) -> Asker<C> {
+        self.deadline = self.since + patience;
+        self
     }
 
     /// Counts the request among those under way; false if there are too many, or they are too large.
@@ -90,6 +96,8 @@ struct Waiters<C: Connection> {
     /// By command: a retry may wait beside the first try.
     writes: BTreeMap<CommandId, Vec<Waiter<C>>>,
     reads: BTreeMap<Ticket, Asker<C>>,
+    /// Who waits for a part of the state: no role has it.
+    parts: BTreeMap<Ticket, Asker<C>>,
     last: Ticket,
 }
 
@@ -108,7 +116,7 @@ pub type Ticket = u64;
 
 impl<C: Connection> Default for Pending<C> {
     fn default() -> Pending<C> {
-        let waiters = Waiters { writes: BTreeMap::new(), reads: BTreeMap::new(), last: 0 };
+        let waiters = Waiters { writes: BTreeMap::new(), reads: BTreeMap::new(), parts: BTreeMap::new(), last: 0 };
         Pending { waiters: Mutex::new(waiters), queued: Mutex::default() }
     }
 }
@@ -129,6 +137,28 @@ impl<C: Connection> Pending<C> {
         let ticket = waiters.draw();
         waiters.reads.insert(ticket, asker);
         ticket
+    }
+
+    /// Waits for a part of the state.
+    pub fn await_part(&self, asker: Asker<C>) -> Ticket {
+        let mut waiters = self.lock();
+        let ticket = waiters.draw();
+        waiters.parts.insert(ticket, asker);
+        ticket
+    }
+
+    /// A part of the state is there, or is not.
+    pub fn tell_part(&self, ticket: Ticket, reply: Reply) {
+        let asker = self.lock().parts.remove(&ticket);
+        self.queue(asker.map(|asker| (asker, None, reply)), &Context::default());
+    }
+
+    /// When the first of those who wait has waited for long enough.
+    pub fn next_expiry(&self) -> Option<Time> {
+        let waiters = self.lock();
+        let writes = waiters.writes.values().flatten().map(|waiter| waiter.asker.deadline);
+        let others = waiters.reads.values().chain(waiters.parts.values()).map(|asker| asker.deadline);
+        writes.chain(others).min()
     }
 
     /// A write that was not handed over after all. Nothing happens if it has been told something already.
@@ -209,10 +239,10 @@ impl<C: Connection> Pending<C> {
             late.extend(expired.map(|one| one.told(Reply::Unknown(Unknown::TimedOut))));
         }
         waiters.writes.retain(|_, waiting| !waiting.is_empty());
-        let is_late = |asker: &Asker<C>| asker.deadline <= now;
-        let reads: Vec<Ticket> = waiters.reads.iter().filter(|(_, read)| is_late(read)).map(|(one, _)| *one).collect();
-        let reads = reads.iter().filter_map(|ticket| waiters.reads.remove(ticket));
-        late.extend(reads.map(|asker| (asker, None, Reply::NotApplied(WhyNotApplied::Busy))));
+        let reads = waiters.reads.extract_if(.., |_, read| read.deadline <= now);
+        late.extend(reads.map(|(_, asker)| (asker, None, Reply::NotApplied(WhyNotApplied::Busy))));
+        let parts = waiters.parts.extract_if(.., |_, part| part.deadline <= now);
+        late.extend(parts.map(|(_, asker)| (asker, None, Reply::State(None))));
         drop(waiters);
         self.queue(late, &Context::default());
     }
@@ -242,7 +272,8 @@ impl<C: Connection> Pending<C> {
         let mut waiters = self.lock();
         let writes = std::mem::take(&mut waiters.writes).into_values().flatten().map(|waiter| waiter.asker);
         let reads = std::mem::take(&mut waiters.reads).into_values();
-        writes.chain(reads).collect()
+        let parts = std::mem::take(&mut waiters.parts).into_values();
+        writes.chain(reads).chain(parts).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiters<C>> {

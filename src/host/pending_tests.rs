@@ -24,7 +24,7 @@ const BEGUN: Time = Time(5_000_000);
 impl Server {
     fn asker(&self, label: &str) -> Asker<TestConnection> {
         let context = Context { re: None, req: Some(label.to_string()) };
-        Asker::new(self.connection.clone(), 1, context, BEGUN, BEGUN + PATIENCE)
+        Asker::new(self.connection.clone(), 1, context, BEGUN)
     }
 
     fn write(&self, label: &str, id: CommandId) -> Ticket {
@@ -43,7 +43,7 @@ impl Server {
 
     fn is_empty(&self) -> bool {
         let waiters = self.pending.lock();
-        waiters.writes.is_empty() && waiters.reads.is_empty()
+        waiters.writes.is_empty() && waiters.reads.is_empty() && waiters.parts.is_empty()
     }
 }
 

@@ -209,7 +209,7 @@ pub use message::{
 pub use policy::Policy;
 pub use proposer::{
     Known, NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer,
-    RetryReason, StepDown,
+    RetryReason, StepDown, WINDOW as OPEN_SLOTS_MAX,
 };
 pub use quorum::Quorums;
 pub use retention::{HARD_FACTOR, Retention};

@@ -22,6 +22,7 @@ mod words;
 use std::collections::BTreeMap;
 
 pub use self::leadership::Known;
+pub use self::phase2::WINDOW;
 pub use self::words::{
     NotApplied, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason, StepDown,
 };

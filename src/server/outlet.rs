@@ -13,12 +13,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::clock;
-use super::throttle::Throttle;
-use crate::host::pending::PATIENCE;
-use crate::host::{Asker, Connection, Load, Usage};
+use crate::host::throttle::Throttle;
+use crate::host::{Asker, Connection, Load, Usage, limits};
 use crate::net::{ClientReply, Reply, WhyNotApplied, frame_into, write_before, write_now};
-use crate::trace::Context;
 
 /// Values are not added to replies that a client has not taken, beyond so many bytes.
 pub const PENDING_MAX_BYTES: usize = 4 << 20;
@@ -56,26 +53,12 @@ struct Pending {
     closed: bool,
 }
 
-/// A connection opens at most so many sessions in this time: a client needs one, and another when that has ended.
-const OPENS: (u32, Duration) = (16, Duration::from_secs(10));
-
 impl Outlet {
-    /// Whether this connection may open another session now.
-    pub fn may_open(&self) -> bool {
-        self.opens.lets_through()
-    }
-
     /// The outgoing side of a connection.
     pub fn new(stream: Arc<TcpStream>, address: SocketAddr, load: Arc<Load>) -> Arc<Outlet> {
         let (requests, pending) = (Usage::default(), Mutex::default());
-        let opens = Throttle::over(OPENS.1, OPENS.0);
+        let opens = limits::opens();
         Arc::new(Outlet { stream, address, requests, opens, load, pending, drained: Condvar::new() })
-    }
-
-    /// A request that has come.
-    pub fn ask(self: &Arc<Outlet>, number: u64, context: Context) -> Asker<Arc<Outlet>> {
-        let now = clock::now();
-        Asker::new(self.clone(), number, context, now, now + PATIENCE)
     }
 
     /// Waits until the client has taken enough of what is pending that another request may be taken; false if the
@@ -187,13 +170,17 @@ impl Connection for Arc<Outlet> {
     fn load(&self) -> &Load {
         &self.load
     }
+
+    fn opens(&self) -> &Throttle {
+        &self.opens
+    }
 }
 
 /// Sends replies, with one write a connection.
-pub fn send(replies: impl IntoIterator<Item = (Asker<Arc<Outlet>>, Context, Reply)>) {
+pub fn send(replies: impl IntoIterator<Item = (Asker<Arc<Outlet>>, ClientReply)>) {
     let mut in_hand = Vec::new();
-    for (asker, context, reply) in replies {
-        if asker.connection.append(&mut ClientReply { number: asker.number, context, reply }) {
+    for (asker, mut reply) in replies {
+        if asker.connection.append(&mut reply) {
             in_hand.push(asker.connection.clone());
         }
     }

@@ -3,6 +3,8 @@ use std::net::TcpListener;
 use super::*;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, FrameReader};
 use crate::paxos::Slot;
+use crate::server::clock;
+use crate::trace::Context;
 
 /// A connection: its outlet, and the client's end.
 fn connection(load: &Arc<Load>) -> (Arc<Outlet>, FrameReader) {
@@ -12,8 +14,10 @@ fn connection(load: &Arc<Load>) -> (Arc<Outlet>, FrameReader) {
     (Outlet::new(Arc::new(stream), address, load.clone()), FrameReader::new(client, CLIENT_FRAME_MAX_BYTES))
 }
 
-fn asker(outlet: &Arc<Outlet>, number: u64) -> Asker<Arc<Outlet>> {
-    outlet.ask(number, Context::default())
+/// A reply to a request of this connection.
+fn to(outlet: &Arc<Outlet>, number: u64, reply: Reply) -> (Asker<Arc<Outlet>>, ClientReply) {
+    let asker = Asker::new(outlet.clone(), number, Context::default(), clock::now());
+    (asker, ClientReply { number, context: Context::default(), reply })
 }
 
 fn value(bytes: usize) -> Reply {
@@ -30,7 +34,7 @@ fn a_group_of_replies_goes_to_the_connections_that_asked() {
     let (one, mut first) = connection(&load);
     let (other, mut second) = connection(&load);
     let replies = [(&one, 3), (&other, 9), (&one, 1)];
-    send(replies.map(|(outlet, number)| (asker(outlet, number), Context::default(), Reply::Done)));
+    send(replies.map(|(outlet, number)| to(outlet, number, Reply::Done)));
     assert_eq!([reply(&mut first), reply(&mut first)].map(|reply| reply.unwrap().number), [3, 1]);
     assert_eq!(reply(&mut second).unwrap().number, 9);
 }
@@ -44,11 +48,11 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
     // More than its socket and its pending bytes hold: were any of these writes to wait, the test would never end.
     let count = 40;
     for number in 0..count {
-        send([(asker(&slow, number), Context::default(), value(MIB))]);
-        send([(asker(&other, number), Context::default(), Reply::Done)]);
+        send([to(&slow, number, value(MIB))]);
+        send([to(&other, number, Reply::Done)]);
         assert_eq!(reply(&mut quick).unwrap().number, number);
     }
-    send([(asker(&slow, count), Context::default(), Reply::Done)]);
+    send([to(&slow, count, Reply::Done)]);
     assert!(slow.lock().length <= PENDING_MAX_BYTES + MIB);
 
     // When it takes them at last all are there, in order; from some point on the values had no room.
@@ -69,7 +73,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
     while slow.lock().in_hand {
         std::thread::yield_now();
     }
-    send([(asker(&slow, 0), Context::default(), value(MIB))]);
+    send([to(&slow, 0, value(MIB))]);
     assert!(matches!(reply(&mut late).unwrap().reply, Reply::Value { .. }));
     while load.pending_bytes.load(Ordering::Relaxed) > 0 {
         std::thread::yield_now();
@@ -85,7 +89,7 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
     while outlet.lock().length <= PENDING_MAX_BYTES {
         // Small replies are always taken: they answer requests, and those have a limit.
         let reply = Reply::Refused("no".repeat(50_000));
-        send([(asker(&outlet, number), Context::default(), reply)]);
+        send([to(&outlet, number, reply)]);
         number += 1;
     }
     let (done, waits) = crossbeam_channel::bounded(1);
@@ -97,6 +101,6 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
     reader.join().unwrap();
     assert_eq!(load.pending_bytes.load(Ordering::Relaxed), 0);
     // Whoever still has a reply for it drops it.
-    send([(asker(&outlet, 1), Context::default(), Reply::Done)]);
+    send([to(&outlet, 1, Reply::Done)]);
     assert_eq!(outlet.lock().length, 0);
 }

@@ -3,24 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
+use super::clock;
 use super::house::House;
-use super::lines;
-use super::linked::{Linked, say_so};
 use crate::cluster::Cluster;
-use crate::host::queue::Mail;
+use crate::host::{lines, linked};
 use crate::net::{
     Answer, Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState,
-    PEER_FRAME_MAX_BYTES, Place, Watcher, Welcome, Who, answer, listen,
+    PEER_FRAME_MAX_BYTES, Place, Said, Watcher, Welcome, Who, answer, listen,
 };
-use crate::paxos::ProposerRequest;
 use crate::random::Random;
-use crate::role::{Input, Server, Servers};
+use crate::role::{Server, Servers};
 use crate::storage::admission::Claim;
 use crate::storage::identity::Admitted;
 use crate::storage::{DataFolder, FolderError};
-use crate::trace::{self, Context, RoleTag};
+use crate::trace::{self, Context};
 
 /// Each peer has one connection, and may open a next one before the last is noticed to be dead. For one more the oldest of
 /// the same server goes.
@@ -33,7 +30,6 @@ pub struct Peers {
     house: Arc<House>,
     cluster: Cluster,
     folder: Arc<DataFolder>,
-    linked: Linked,
     /// Drawn by this process.
     boot: u64,
     /// What callers have said of themselves and not proved yet: the last claim of each number.
@@ -42,15 +38,15 @@ pub struct Peers {
 
 impl Peers {
     /// The peers of a server, to which nobody talks yet.
-    pub fn new(house: Arc<House>, cluster: Cluster, folder: Arc<DataFolder>, linked: Linked) -> Arc<Peers> {
+    pub fn new(house: Arc<House>, cluster: Cluster, folder: Arc<DataFolder>) -> Arc<Peers> {
         let boot = Random::unseeded().next();
-        Arc::new(Peers { house, cluster, folder, linked, boot, claims: Mutex::default() })
+        Arc::new(Peers { house, cluster, folder, boot, claims: Mutex::default() })
     }
 
     /// Starts a link to every other server.
     pub fn dial(self: &Arc<Peers>) -> Result<(), String> {
         let mut links = BTreeMap::new();
-        for (server, member) in self.cluster.members().filter(|(server, _)| *server != self.house.me) {
+        for (server, member) in self.cluster.members().filter(|(server, _)| *server != self.house.core.config.me) {
             let watch = Watch {
                 peers: self.clone(),
                 peer: server,
@@ -61,7 +57,7 @@ impl Peers {
                 .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
             links.insert(server, link);
         }
-        let _ = self.house.links.set(links);
+        let _ = self.house.threads.links.set(links);
         say_so(self.house.clone())
             .map_err(|error| format!("cannot start the thread that greets the other servers: {error}"))
     }
@@ -83,7 +79,7 @@ impl Peers {
         let knows = known.filter(|known| known.bound).map(|known| known.storage);
         let knows = knows.or(claimed).or(known.map(|known| known.storage));
         let who = Who::Peer {
-            server: self.house.me,
+            server: self.house.core.config.me,
             storage: self.folder.storage_id(),
             life: self.folder.life(),
             boot: self.boot,
@@ -95,9 +91,11 @@ impl Peers {
 
     /// What this server answers a caller at the door for servers.
     fn judge(&self, hello: &Hello) -> Answer {
-        let judged = check_hello(hello, &self.cluster, self.house.me).and_then(|()| match hello.who {
+        let judged = check_hello(hello, &self.cluster, self.house.core.config.me).and_then(|()| match hello.who {
             Who::Client => Err("this is the address for servers; clients have another one".to_string()),
-            Who::Peer { server, .. } if server == self.house.me || !self.cluster.servers().contains(server) => {
+            Who::Peer { server, .. }
+                if server == self.house.core.config.me || !self.cluster.servers().contains(server) =>
+            {
                 Err(format!("no other server of this cluster has the number {}", server.0))
             }
             Who::Peer { server, storage, life, boot, takes_part, knows } => {
@@ -122,7 +120,7 @@ impl Peers {
             // It is kept as well: that another folder is refused may not be the last word.
             Ok(Admitted::CallBack) | Err(_) => self.claims().insert(claim.server, claim) != Some(claim),
         };
-        let link = self.house.links.get().and_then(|links| links.get(&claim.server));
+        let link = self.house.threads.links.get().and_then(|links| links.get(&claim.server));
         if let Some(link) = link.filter(|_| is_news) {
             link.dial_now();
         }
@@ -146,11 +144,11 @@ impl Peers {
         if !place.join_last(peer.0, CONNECTIONS_OF_A_PEER) {
             return;
         }
-        self.linked.came(peer, Instant::now());
+        house.core.linked.came(peer, clock::now());
         loop {
             match reader.read::<Envelope>(None) {
                 Ok(Some(envelope)) => {
-                    self.linked.hears(peer, Instant::now());
+                    house.core.linked.hears(peer, clock::now());
                     house.deliver(peer, envelope);
                 }
                 Ok(None) | Err(FrameError::Broken(_)) => break,
@@ -160,13 +158,24 @@ impl Peers {
                 }
             }
         }
-        if !self.linked.gone(peer) {
-            return;
+        if house.core.linked.gone(peer) {
+            house.core.peer_gone(&house.threads, peer);
         }
-        // Whoever waits for its silence need not. If the proposer is down there is nobody to tell.
-        let input = Input::Request(ProposerRequest::PeerGone(peer));
-        let _ = house.proposer.post(Mail { context: Context::default(), input, size: 0 });
     }
+}
+
+/// Says to every other server that this one is there, again and again.
+fn say_so(house: Arc<House>) -> std::io::Result<()> {
+    let others = house.core.config.cluster.without(Servers::only(house.core.config.me));
+    let say = move || {
+        loop {
+            house.send(others, Said::Here, Context::default());
+            house.flush();
+            std::thread::sleep(linked::SAYS_EVERY);
+        }
+    };
+    std::thread::Builder::new().name("here".to_string()).spawn(say)?;
+    Ok(())
 }
 
 /// Watches the link to one peer.
@@ -182,7 +191,7 @@ struct Watch {
 impl Watch {
     /// A server that takes part from now on says so to all: from here on none of them takes another folder for its own.
     fn say_that_it_takes_part(&self) {
-        let links = self.peers.house.links.get().into_iter().flatten();
+        let links = self.peers.house.threads.links.get().into_iter().flatten();
         if self.takes_part_from_now {
             links.for_each(|(_, link)| link.greet_again());
         } else if !self.has_said_that_it_takes_part && self.peers.folder.takes_part() {
@@ -193,7 +202,7 @@ impl Watch {
 
     fn tell(&self, state: trace::LinkState, why: Option<String>) {
         let event = lines::link(self.peer, state, None);
-        self.peers.house.line_because(RoleTag::Server, &Context::default(), event, why);
+        self.peers.house.line(event, why);
     }
 }
 
@@ -226,7 +235,7 @@ impl Watcher for Watch {
             ));
         }
         let remember = || folder.set_takes_part();
-        let begins = house.standing.is_known_to(self.peer, remember).map_err(survived(house))?;
+        let begins = house.core.admission.is_known_to(self.peer, remember).map_err(survived(house))?;
         self.takes_part_from_now |= begins;
         Ok(())
     }
@@ -234,18 +243,18 @@ impl Watcher for Watch {
     fn changed(&mut self, state: LinkState<'_>) {
         match state {
             LinkState::Up => {
-                self.peers.linked.up(self.peer);
+                self.peers.house.core.linked.up(self.peer);
                 self.say_that_it_takes_part();
                 let news = "enough of the others know this server's new data folder now: it takes part from here on";
                 let why = std::mem::take(&mut self.takes_part_from_now).then(|| news.to_string());
                 self.tell(trace::LinkState::Up, why);
             }
             LinkState::Down(error) => {
-                self.peers.linked.down(self.peer);
+                self.peers.house.core.linked.down(self.peer);
                 self.tell(trace::LinkState::Lost, Some(error.to_string()));
             }
             LinkState::Refused(why) => {
-                self.peers.linked.refused(self.peer, why);
+                self.peers.house.core.linked.refused(self.peer, why);
                 self.tell(trace::LinkState::Refused, Some(why.to_string()));
             }
         }
@@ -261,7 +270,7 @@ fn survived(house: &House) -> impl Fn(FolderError) -> String {
 
 /// What a server says of itself to whom it lets in.
 pub fn welcome(house: &House, cluster: &Cluster) -> Answer {
-    Answer::Welcome(Welcome { history: house.board.read().history, members: cluster.servers() })
+    Answer::Welcome(Welcome { history: house.core.board.read().history, members: cluster.servers() })
 }
 
 /// The parts of a greeting that every caller must get right.
@@ -293,15 +302,19 @@ fn other_members(theirs: &str, members: Servers, mine: &str, cluster: &Cluster) 
 /// The line for what is no request.
 pub fn tell_malformed(house: &House, address: SocketAddr, error: &HandshakeError) {
     match error {
-        HandshakeError::Broken(FrameError::Malformed { length, what }) => house.tell_malformed(address, *length, what),
+        HandshakeError::Broken(FrameError::Malformed { length, what }) => {
+            house.core.tell_malformed(clock::now(), address, *length, what)
+        }
         HandshakeError::Broken(error @ FrameError::TimedOut { received, .. }) => {
-            house.tell_malformed(address, *received as u64, &error.to_string());
+            house.core.tell_malformed(clock::now(), address, *received as u64, &error.to_string());
         }
         HandshakeError::Broken(FrameError::Broken(_)) => {}
         // A first meeting, or a stranger that hears nothing: the peer will be called.
         HandshakeError::CallYouFirst => {}
         // An honest caller at the wrong door: it was told, and the bytes it sent were understood.
-        HandshakeError::Refused(why) => house.tell_malformed(address, 0, &format!("greeting refused: {why}")),
+        HandshakeError::Refused(why) => {
+            house.core.tell_malformed(clock::now(), address, 0, &format!("greeting refused: {why}"))
+        }
     }
 }
 

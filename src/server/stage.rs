@@ -1,36 +1,30 @@
-//! A server that runs in one thread and without time, for the fuzzer: its front desk, its roles and what their shells do are
-//! the real ones, and so is the keeper of its checkpoint. Only disks and connections are in memory.
+//! A server that runs in one thread and without time, for the fuzzer: what it decides is the real thing, in surroundings of
+//! its own. Only disks and connections are in memory.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use super::clients::FrontDesk;
-use super::house::House;
-use super::keeper::Keeper;
-use super::linked::Linked;
-use super::mailbox::Inbox;
-use super::options::Options;
-use super::outlet::Outlet;
-use super::runner::Shell;
-use super::shells::{AcceptorShell, LearnerShell, ProposerShell};
-use super::standing::Standing;
-use super::supervisor::Orders;
-use crate::cluster::Cluster;
+use super::options::Protocol;
+use super::outlet::{self, Outlet};
 use crate::codec;
-use crate::host::queue::Item;
+use crate::host::checkpoints::{Checkpointer, Loaded};
+use crate::host::disks::RoleDisk;
+use crate::host::{
+    Admission, Asker, Begun, Config, CrashOrder, Ended, Env, Hosted, Item, Order, RoleHost, ServerCore, Sizes, Time,
+};
 use crate::kv::Kv;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameReader, Said};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Ballot, Learner, Life, Proposer, ProposerRecord, ProposerRequest, Quorums, Retention,
+    Acceptor, AcceptorRecord, Ballot, Learner, Life, Proposer, ProposerRecord, Quorums, Retention, RoleName,
 };
-use crate::role::{Action, Disk, Input, NoDisk, Role, Server, turn};
-use crate::storage::Checkpoint;
+use crate::random::Random;
+use crate::role::{Disk, NoDisk, Role, Server, Servers};
 use crate::storage::disk::MemoryFiles;
-use crate::trace::{Context, Trace};
+use crate::trace::{Context, CrashCause, CrashPoint, Trace};
 
 /// It is this server.
 pub const ME: Server = Server(1);
@@ -41,36 +35,87 @@ const RETENTION: Retention = Retention { checkpoint_slots: 8, keep_slots: 4, ..R
 
 /// A server.
 pub struct Stage {
-    house: Arc<House>,
-    desk: FrontDesk,
-    quorums: Quorums,
-    proposer: Seat<Proposer, ProposerShell, Memory<ProposerRecord>>,
-    acceptor: Seat<Acceptor, AcceptorShell, Memory<AcceptorRecord>>,
-    learner: Seat<Learner<Kv>, LearnerShell, NoDisk>,
+    core: ServerCore<Arc<Outlet>>,
+    around: Around,
+    checkpointer: Checkpointer<MemoryFiles>,
+    proposer: Seat<Proposer, Memory<ProposerRecord>>,
+    acceptor: Seat<Acceptor, Memory<AcceptorRecord>>,
+    learner: Seat<Learner<Kv>, NoDisk>,
     lives: u32,
 }
 
-/// A role and what belongs to it.
-struct Seat<R: Role, S, D> {
-    role: R,
-    shell: S,
-    disk: D,
-    inbox: Inbox<R>,
-    armed: Vec<R::Timer>,
+/// What is around it: a clock that stands still.
+#[derive(Default)]
+struct Around {
+    now: Cell<Time>,
 }
 
-/// Records, as a disk gives them back.
-struct Memory<Record>(Vec<Record>);
+impl Env for Around {
+    type Connection = Arc<Outlet>;
+
+    fn now(&self) -> Time {
+        self.now.get()
+    }
+
+    fn wake(&self, _role: RoleName) {}
+
+    fn to_peers(&self, _to: Servers, _message: &Said, _frame: Vec<u8>) {}
+
+    fn flush_peers(&self) {}
+
+    fn write_replies(&self, replies: Vec<(Asker<Arc<Outlet>>, ClientReply)>) {
+        outlet::send(replies);
+    }
+
+    fn wake_checkpointer(&self) {}
+
+    fn give(&self, _order: Order) -> Result<(), String> {
+        Err("nobody takes orders here".to_string())
+    }
+
+    fn tell_operator(&self, _sentence: &str) {}
+}
+
+/// A role's life, and its disk, which outlives it.
+struct Seat<R: Hosted, D> {
+    host: RoleHost<R, D>,
+    disk: D,
+    /// The time by which its timers run.
+    now: Time,
+}
+
+/// Records, as a disk gives them back. A handle: clones are the same disk.
+struct Memory<Record>(Arc<Mutex<Vec<Record>>>);
+
+impl<Record> Clone for Memory<Record> {
+    fn clone(&self) -> Memory<Record> {
+        Memory(self.0.clone())
+    }
+}
+
+impl<Record> Default for Memory<Record> {
+    fn default() -> Memory<Record> {
+        Memory(Arc::default())
+    }
+}
+
+impl<Record: Clone> Memory<Record> {
+    fn records(&self) -> Vec<Record> {
+        self.0.lock().expect("nobody has panicked").clone()
+    }
+}
 
 impl<Record: serde::Serialize + serde::de::DeserializeOwned> Disk<Record> for Memory<Record> {
     type Error = Infallible;
 
     fn commit(&mut self, records: &[Record]) -> Result<(), Infallible> {
         let again = |record| codec::decode(&codec::encode(record)).expect("what is written can be read");
-        self.0.extend(records.iter().map(again));
+        self.0.lock().expect("nobody has panicked").extend(records.iter().map(again));
         Ok(())
     }
 }
+
+impl<Record: serde::Serialize + serde::de::DeserializeOwned> RoleDisk<Record> for Memory<Record> {}
 
 /// One client's connection.
 pub struct Connection {
@@ -107,48 +152,51 @@ pub enum Which {
 
 impl Stage {
     /// A server of a cluster of so many, under this protocol.
-    pub fn new(servers: u8, protocol: &str) -> Stage {
+    pub fn new(servers: u8, protocol: Protocol) -> Stage {
         Stage::writing_to(Trace::disabled(), servers, protocol)
     }
 
     /// The same, whose lines go there.
-    pub fn writing_to(trace: Trace, servers: u8, protocol: &str) -> Stage {
-        let options = Options::of(&["--protocol", protocol]);
-        let file: String = (1..=servers).map(member).collect();
-        let cluster = Cluster::parse(Path::new("stage"), &format!("cluster = \"stage\"\n{file}")).expect("a cluster");
-        let quorums = Quorums::majority(cluster.servers());
-        let house = House::new(ME, cluster.servers(), options, trace, Standing::member());
-        let house = Arc::new(house);
-        let (checkpoint, state) = Checkpoint::open(MemoryFiles::new(), 1, PART_BYTES, Kv::default()).expect("no error");
-        Keeper::run(&house, checkpoint, state).expect("there is a thread");
-        let desk =
-            FrontDesk { house: house.clone(), cluster, life: 1, linked: Linked::default(), orders: Orders::unheard() };
-        let policy = house.options.protocol.policy();
-        let proposer = Seat::new(Proposer::new(ME, quorums, policy), ProposerShell(house.clone()), Memory(Vec::new()));
-        let acceptor = Seat::new(Acceptor::new(Life(1)), AcceptorShell(house.clone()), Memory(Vec::new()));
-        let learner = learner(&house, quorums, 2);
-        let learner = Seat::new(learner, LearnerShell::new(house.clone()), NoDisk);
-        let mut stage = Stage { house, desk, quorums, proposer, acceptor, learner, lives: 2 };
-        stage.acceptor.take(Input::Start);
-        stage.learner.take(Input::Start);
-        stage.proposer.take(Input::Start);
+    pub fn writing_to(trace: Trace, servers: u8, protocol: Protocol) -> Stage {
+        let quorums = Quorums::majority(Servers::first(servers));
+        let config = Config {
+            me: ME,
+            cluster: quorums.servers(),
+            quorums,
+            protocol,
+            life: 1,
+            pid: 1,
+            forgets: false,
+            lab: false,
+            retention: RETENTION,
+            sizes: Sizes { snapshot_bytes: PART_BYTES, ..Sizes::usual(1 << 20) },
+        };
+        let (core, around) = (ServerCore::new(config, trace, Admission::member()), Around::default());
+        let opened = Checkpointer::open(&core, MemoryFiles::new(), 1);
+        let (mut checkpointer, _) = opened.expect("an empty disk in memory has no errors");
+        let acceptor = Seat::new(&core, &around, Acceptor::new(Life(1)), Memory::default());
+        let role = learner(&core, &around, &mut checkpointer, 2);
+        let learner = Seat::new(&core, &around, role, NoDisk);
+        let role = Proposer::new(ME, quorums, protocol.policy());
+        let proposer = Seat::new(&core, &around, role, Memory::default());
+        let mut stage = Stage { core, around, checkpointer, proposer, acceptor, learner, lives: 2 };
         stage.settle();
         stage
     }
 
     /// What its acceptor is bound to.
     pub fn promised(&self) -> Ballot {
-        self.acceptor.role.promised()
+        self.acceptor.host.role().promised()
     }
 
     /// The ballot that its proposer is at.
     pub fn at_work(&self) -> Option<Ballot> {
-        self.proposer.role.at_work()
+        self.proposer.host.role().at_work()
     }
 
     /// The digest of its state.
     pub fn digest(&self) -> u64 {
-        self.house.board.read().digest
+        self.core.board.read().digest
     }
 
     /// A client connects.
@@ -157,25 +205,25 @@ impl Stage {
         theirs.set_nonblocking(true).expect("a socket can be told not to wait");
         let [ours, theirs] = [ours, theirs].map(|end| Arc::new(TcpStream::from(OwnedFd::from(end))));
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let outlet = Outlet::new(ours, address, self.house.load.clone());
+        let outlet = Outlet::new(ours, address, self.core.load.clone());
         Connection { outlet, replies: FrameReader::new(theirs, CLIENT_FRAME_MAX_BYTES) }
     }
 
     /// A client asks. An error is a request for which its connection is closed.
     pub fn ask(&mut self, connection: &Connection, request: ClientRequest) -> Result<(), String> {
         let size = codec::encode(&request).len();
-        let taken = self.desk.take(request, size, &connection.outlet);
+        let taken = self.core.request(&self.around, &connection.outlet, request, size);
         self.settle();
         taken
     }
 
     /// A peer says something.
     pub fn hear(&mut self, from: Server, message: Said) {
-        self.house.deliver(from, Envelope { context: Context::default(), message });
+        self.core.deliver(&self.around, from, Envelope { context: Context::default(), message });
         self.settle();
     }
 
-    /// A timer runs out: the one armed first.
+    /// A timer of a role runs out: the next that is due.
     pub fn time_out(&mut self, which: Which) {
         match which {
             Which::Proposer => self.proposer.time_out(),
@@ -188,21 +236,22 @@ impl Stage {
     /// A role dies and lives again, with what its disk holds.
     pub fn restart(&mut self, which: Which) {
         self.lives += 1;
-        let (house, quorums, life) = (self.house.clone(), self.quorums, self.lives);
+        let Stage { core, around, checkpointer, lives, .. } = self;
         match which {
             Which::Proposer => {
-                let mut role = Proposer::new(ME, quorums, house.options.protocol.policy());
-                self.proposer.disk.0.iter().for_each(|record| role.replay(record.clone()));
-                self.proposer.begin_anew(role);
+                let mut role = Proposer::new(ME, core.config.quorums, core.config.protocol.policy());
+                self.proposer.disk.records().into_iter().for_each(|record| role.replay(record));
+                self.proposer.begin_anew(core, around, |_| role);
             }
             Which::Acceptor => {
-                let mut role = Acceptor::new(Life(life));
-                self.acceptor.disk.0.iter().for_each(|record| role.replay(record.clone()));
-                self.acceptor.begin_anew(role.with_checkpoint(house.board.read().checkpoint));
+                let mut role = Acceptor::new(Life(*lives));
+                self.acceptor.disk.records().into_iter().for_each(|record| role.replay(record));
+                let checkpoint = core.board.read().checkpoint;
+                self.acceptor.begin_anew(core, around, |_| role.with_checkpoint(checkpoint));
             }
             Which::Learner => {
-                self.proposer.take(Input::Request(ProposerRequest::LearnerDown));
-                self.learner.begin_anew(learner(&house, quorums, life));
+                let life = *lives;
+                self.learner.begin_anew(core, around, |core| learner(core, around, checkpointer, life));
             }
         }
         self.settle();
@@ -210,84 +259,126 @@ impl Stage {
 
     /// Until nobody has anything to do.
     fn settle(&mut self) {
-        while self.acceptor.work() || self.learner.work() || self.proposer.work() {}
-        self.house.send_replies();
+        let Stage { core, around, checkpointer, .. } = self;
+        loop {
+            let has_worked =
+                self.acceptor.work(core, around) | self.learner.work(core, around) | self.proposer.work(core, around);
+            let has_jobs = !core.checkpoints.is_empty();
+            if has_jobs {
+                let done = checkpointer.run_one(core, around);
+                assert!(done.expect("a disk in memory has no errors").is_none(), "nobody has asked for the state");
+            }
+            if !has_worked && !has_jobs {
+                return core.flush_replies(around);
+            }
+        }
     }
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.house.keeper.get().into_iter().for_each(Keeper::end);
-    }
+fn learner(
+    core: &ServerCore<Arc<Outlet>>,
+    around: &Around,
+    checkpointer: &mut Checkpointer<MemoryFiles>,
+    life: u32,
+) -> Learner<Kv> {
+    core.checkpoints.load();
+    let (slot, state): Loaded = loop {
+        let loaded = checkpointer.run_one(core, around).expect("a disk in memory has no errors");
+        if let Some(loaded) = loaded {
+            break loaded;
+        }
+    };
+    let config = &core.config;
+    Learner::new(ME, config.quorums, Life(life), slot, state)
+        .with_retention(config.retention)
+        .under(config.protocol.policy())
 }
 
-fn member(id: u8) -> String {
-    format!(
-        "[[server]]\nid = {id}\npeer = \"127.0.0.1:{}\"\nclient = \"127.0.0.1:{}\"\n",
-        7_100 + u16::from(id),
-        7_200 + u16::from(id)
-    )
-}
-
-fn learner(house: &House, quorums: Quorums, life: u32) -> Learner<Kv> {
-    let loaded = house.keeper.get().and_then(Keeper::load);
-    let (slot, state) = loaded.expect("the keeper is there");
-    Learner::new(ME, quorums, Life(life), slot, state).with_retention(RETENTION).under(house.options.protocol.policy())
-}
-
-impl<R, S, D> Seat<R, S, D>
+impl<R, D> Seat<R, D>
 where
-    R: Role<Message: Into<Said>>,
-    S: Shell<R>,
-    D: Disk<R::Record, Error = Infallible>,
+    R: Hosted,
+    D: RoleDisk<R::Record, Error = Infallible> + Clone,
 {
-    fn new(role: R, shell: S, disk: D) -> Seat<R, S, D> {
-        let inbox = shell.mailbox().open();
-        Seat { role, shell, disk, inbox, armed: Vec::new() }
+    fn new(core: &ServerCore<Arc<Outlet>>, around: &Around, role: R, disk: D) -> Seat<R, D> {
+        R::mailbox(core).open();
+        let host = RoleHost::new(core, around, role, disk.clone(), Random::new(1, R::NAME as u64));
+        Seat { host, disk, now: Time(0) }
     }
 
-    fn begin_anew(&mut self, role: R) {
-        self.shell.mailbox().close();
-        self.inbox = self.shell.mailbox().open();
-        (self.role, self.armed) = (role, Vec::new());
-        self.take(Input::Start);
+    fn begin_anew(
+        &mut self,
+        core: &ServerCore<Arc<Outlet>>,
+        around: &Around,
+        revive: impl FnOnce(&ServerCore<Arc<Outlet>>) -> R,
+    ) {
+        let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+        let _ = core.order::<R, _>(around, Item::Crash(order));
+        self.work(core, around);
+        around.now.set(self.now);
+        let next = Seat { now: self.now, ..Seat::new(core, around, revive(core), self.disk.clone()) };
+        *self = next;
     }
 
     fn time_out(&mut self) {
-        if !self.armed.is_empty() {
-            let timer = self.armed.remove(0);
-            self.take(Input::Timeout(timer));
-        }
+        self.now = self.host.due().unwrap_or(self.now).max(self.now);
     }
 
-    /// Takes what is in the mailbox; false if there is nothing.
-    fn work(&mut self) -> bool {
+    /// Runs turns until it has nothing to do; false if it had nothing to begin with.
+    fn work(&mut self, core: &ServerCore<Arc<Outlet>>, around: &Around) -> bool {
         let mut has_worked = false;
-        while let Some(item) = self.inbox.take_one() {
-            has_worked = true;
-            if let Item::Mail(mail) = item {
-                self.take(mail.input);
+        loop {
+            around.now.set(self.now);
+            match self.host.begin(core, around) {
+                Begun::Idle => return has_worked,
+                Begun::Ended(ended) => {
+                    self.host.die(core, around, &ended);
+                    assert!(matches!(ended, Ended::Crashed(_)), "it was told to crash, and nothing else: {ended:?}");
+                    return true;
+                }
+                Begun::Group(group) => match self.host.commit(group) {
+                    Ok(released) => self.host.release(core, around, released),
+                    Err(ended) => panic!("a disk in memory has no errors: {ended:?}"),
+                },
             }
+            has_worked = true;
         }
-        has_worked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::LABEL_MAX_BYTES;
+    use crate::net::Request;
+    use crate::trace::Process;
+
+    fn get(context: Context) -> ClientRequest {
+        ClientRequest { number: 1, context, request: Request::Get { key: b"k".to_vec() } }
     }
 
-    fn take(&mut self, input: Input<R>) {
-        let Ok(actions) = turn(&mut self.role, [(Context::default(), input)], &mut self.disk, true);
-        self.shell.publish(&self.role);
-        for (context, action) in
-            actions.into_iter().flat_map(|(context, all)| all.into_iter().map(move |one| (context.clone(), one)))
-        {
-            match action {
-                Action::Send { to, message } => self.shell.house().send(to, message.into(), context),
-                Action::Arm(timer) => {
-                    let variant = std::mem::discriminant(&timer);
-                    self.armed.retain(|armed| std::mem::discriminant(armed) != variant);
-                    self.armed.push(timer);
-                }
-                Action::Outcome(outcome) => self.shell.outcome(outcome, context),
-                Action::Fact(fact) => drop(self.shell.draft(&fact, &context)),
-            }
+    #[test]
+    fn a_label_that_is_no_short_plain_word_ends_the_connection() {
+        let mut stage = Stage::new(1, Protocol::BasicPaxos);
+        let connection = stage.connect();
+        let mut ask = |label: &str| stage.ask(&connection, get(Context { re: None, req: Some(label.to_string()) }));
+        assert_eq!(ask("c1-1"), Ok(()));
+        assert_eq!(ask(&"c".repeat(LABEL_MAX_BYTES)), Ok(()));
+        for label in ["c1 req=c2-1", "c1\n", "\u{e4}", &"c".repeat(LABEL_MAX_BYTES + 1)] {
+            assert!(ask(label).is_err(), "{label:?}");
         }
+    }
+
+    #[test]
+    fn a_client_cannot_name_a_line_of_a_server_as_its_own() {
+        let trace = Trace::to_memory(Process::server(ME, 1));
+        let mut stage = Stage::writing_to(trace.clone(), 1, Protocol::BasicPaxos);
+        let connection = stage.connect();
+        for re in ["c1.4", "s1.7"] {
+            let context = Context { re: Some(re.parse().unwrap()), req: Some(format!("of-{re}")) };
+            stage.ask(&connection, get(context)).unwrap();
+        }
+        let text = trace.text();
+        assert!(text.lines().any(|line| line.contains("REQUEST  req=of-c1.4") && line.ends_with("re=c1.4")), "{text}");
+        assert!(text.lines().any(|line| line.contains("REQUEST  req=of-s1.7") && !line.contains(" re=")), "{text}");
     }
 }

@@ -16,24 +16,19 @@ use signal_hook::iterator::Signals;
 use super::check::Site;
 use super::clients::{self, FrontDesk};
 use super::house::House;
-use super::http;
-use super::keeper::Keeper;
-use super::linked::Linked;
-use super::lives::Unborn;
 use super::options::{Fail, Options, Restart};
 use super::peers::Peers;
-use super::standing::Standing;
-use super::supervisor::{Order, Supervisor};
+use super::supervisor::Supervisor;
+use super::{http, keeper};
 use crate::cluster::Cluster;
+use crate::host::{Admission, Env, Order, Unborn};
 use crate::net::{BindError, allow_many_sockets, bind};
 use crate::paxos::Quorums;
 use crate::random::Random;
 use crate::role::Server;
 use crate::storage::identity::short_disk;
 use crate::storage::{DataFolder, FolderError};
-use crate::trace::{
-    Context, Digest, DiskName, Event, HistoryName, MaybeBallot, Process, RestartMode, RoleTag, Text, Trace,
-};
+use crate::trace::{Digest, DiskName, Event, HistoryName, MaybeBallot, Process, RestartMode, Text, Trace};
 
 /// How long the last lines may take to reach the terminal.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -69,30 +64,24 @@ pub fn run(mut options: Options) -> Result<(), String> {
     let trace = open_trace(&options, me, folder.life())?;
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
     let quorums = cluster.quorums();
-    let decide = || standing_of(&folder, quorums).map_err(Unborn::from);
-    let Some(standing) = await_room(me, &mut signals, decide)? else { return Ok(()) };
-    let house = Arc::new(House::new(me, cluster.servers(), options, trace, standing));
+    let decide = || admission_of(&folder, quorums).map_err(Unborn::from);
+    let Some(admission) = await_room(me, &mut signals, decide)? else { return Ok(()) };
+    let house = Arc::new(House::new(me, quorums, options, folder.life(), trace, admission));
 
-    let has_keeper = house.options.protocol.is_paxos();
-    if has_keeper && await_room(me, &mut signals, || Keeper::start(&house, &folder))?.is_none() {
+    let has_checkpoint = house.options.protocol.is_paxos();
+    if has_checkpoint && await_room(me, &mut signals, || keeper::start(&house, &folder))?.is_none() {
         return Ok(());
     }
-    let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), quorums, seed);
-    let linked = Linked::default();
-    let desk = || FrontDesk {
-        house: house.clone(),
-        cluster: cluster.clone(),
-        life: folder.life(),
-        linked: linked.clone(),
-        orders: orders.clone(),
-    };
+    let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), seed);
+    let _ = house.threads.orders.set(orders);
+    let desk = || FrontDesk { house: house.clone(), cluster: cluster.clone() };
     // Before the first line: viewers shall have that too.
     if let Some(port) = http_port {
         http::serve(desk(), port).map_err(|error| format!("cannot start a thread: {error}"))?;
     }
     supervisor.start()?;
     tell_boot(&house, &cluster, &folder, seed);
-    let peers = Peers::new(house.clone(), cluster.clone(), folder.clone(), linked.clone());
+    let peers = Peers::new(house.clone(), cluster.clone(), folder.clone());
     peers.dial()?;
     let spawned = peers.serve(peer_port).and_then(|()| clients::serve(desk(), client_port));
     spawned.map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -107,7 +96,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
     };
     is_stopping.store(true, Ordering::Relaxed);
     // If the supervisor has too much to do, the process ends all the same: a crash loses nothing either.
-    if orders.give(Order::Stop).is_ok() {
+    if house.threads.give(Order::Stop).is_ok() {
         let _ = supervising.join();
     }
     let cause = match signal {
@@ -116,7 +105,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
         _ => "SIGTERM",
     };
     tell_stop(&house, cause);
-    house.trace.flush(LAST_WORDS);
+    house.core.trace.flush(LAST_WORDS);
     Ok(())
 }
 
@@ -200,11 +189,11 @@ fn await_room<T>(
 }
 
 /// Who has taken part goes on to; a server whose folder is new waits until enough of the others know it.
-fn standing_of(folder: &DataFolder, quorums: Quorums) -> Result<Standing, FolderError> {
+fn admission_of(folder: &DataFolder, quorums: Quorums) -> Result<Admission, FolderError> {
     if quorums.witnesses() == 0 {
         folder.set_takes_part()?;
     }
-    Ok(if folder.takes_part() { Standing::member() } else { Standing::newcomer(quorums.witnesses()) })
+    Ok(if folder.takes_part() { Admission::member() } else { Admission::newcomer(quorums.witnesses()) })
 }
 
 fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String> {
@@ -231,9 +220,9 @@ pub fn no_log(path: &Path, why: &dyn std::fmt::Display) -> String {
 /// After SIGHUP: whoever keeps the log files has moved this one away, and wants the lines to go on under its name.
 fn reopen_log(house: &House) {
     let Some((_, path)) = house.options.log_file() else { return };
-    match house.trace.reopen() {
+    match house.core.trace.reopen() {
         Ok(()) => {
-            house.line(RoleTag::Server, &Context::default(), Event::Reopen { cause: Text::new("SIGHUP") });
+            house.line(Event::Reopen { cause: Text::new("SIGHUP") }, None);
         }
         Err(error) => {
             let why = format!("{} cannot be opened: {error}. Lines go on in the file before", path.display());
@@ -245,9 +234,9 @@ fn reopen_log(house: &House) {
 /// The first line: what this process is, and what it found on its disk.
 fn tell_boot(house: &House, cluster: &Cluster, folder: &DataFolder, seed: u64) {
     let options = &house.options;
-    let shown = house.board.read();
+    let shown = house.core.board.read();
     let fails = options.fail != Fail::None;
-    let knows = house.acceptor.is_open();
+    let knows = house.core.acceptor.is_open();
     let restart = if options.restart == Restart::Lost { RestartMode::Lost } else { RestartMode::Disk };
     let event = Event::Boot {
         version: Text::new(env!("CARGO_PKG_VERSION")),
@@ -260,28 +249,28 @@ fn tell_boot(house: &House, cluster: &Cluster, folder: &DataFolder, seed: u64) {
         restart: Some(restart),
         data: options.data.as_ref().map(|path| Text::new(path.to_string_lossy().as_bytes())),
         // A filter may hide what the option asks for; who audits the run must know.
-        steps: Some(Text::from(if house.trace.is_complete() { "on" } else { "off" })),
+        steps: Some(Text::from(if house.core.trace.is_complete() { "on" } else { "off" })),
         life: Some(folder.life()),
-        applied: house.learner.is_open().then_some(shown.applied),
-        digest: house.learner.is_open().then_some(Digest(shown.digest)),
+        applied: house.core.learner.is_open().then_some(shown.applied),
+        digest: house.core.learner.is_open().then_some(Digest(shown.digest)),
         // One that waits for room on its disk has not read it yet.
         promised: knows.then(|| MaybeBallot((shown.promised.round > 0).then_some(shown.promised))),
         accepted: knows.then_some(shown.accepted),
-        history: house.learner.is_open().then(|| HistoryName::of(shown.history)),
+        history: house.core.learner.is_open().then(|| HistoryName::of(shown.history)),
         disk: DiskName::new(&short_disk(folder.storage_id())),
     };
     let why = (restart == RestartMode::Lost).then(|| {
         "UNSAFE: a restarted acceptor forgets what it promised and accepted; for demonstration only".to_string()
     });
     if let Some(why) = &why {
-        eprintln!("warning: server {}: {why}", house.me.0);
+        eprintln!("warning: server {}: {why}", house.core.config.me.0);
     }
-    house.line_because(RoleTag::Server, &Context::default(), event, why);
+    house.line(event, why);
 }
 
 fn tell_stop(house: &House, cause: &str) {
-    let shown = house.board.read();
+    let shown = house.core.board.read();
     let (applied, digest) = (Some(shown.applied), Some(Digest(shown.digest)));
     let event = Event::Stop { applied, digest, cause: Text::new(cause) };
-    house.line(RoleTag::Server, &Context::default(), event);
+    house.line(event, None);
 }

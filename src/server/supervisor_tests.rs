@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::host::Admission;
+use crate::paxos::Quorums;
 use crate::role::{Server, Servers};
-use crate::server::standing::Standing;
+use crate::server::keeper;
 use crate::storage::identity::Owner;
 use crate::trace::{Process, Trace};
 
@@ -80,20 +82,15 @@ impl Stage {
         let data = Arc::new(DataFolder::open(&folder.path().join("data"), owner).unwrap());
         let trace = Trace::to_memory(Process::server(me, 1));
         let options = Options::of(&["--segment-kib", "64"]);
-        let house = Arc::new(House::new(me, Servers::first(1), options, trace, Standing::member()));
-        let (mut supervisor, orders) = Supervisor::new(house.clone(), data, quorums, 1);
+        let house = Arc::new(House::new(me, quorums, options, 1, trace, Admission::member()));
+        keeper::start(&house, &data).unwrap();
+        let (mut supervisor, orders) = Supervisor::new(house.clone(), data, 1);
         supervisor.start().unwrap();
         Stage { house, orders, thread: std::thread::spawn(move || supervisor.run()), _folder: folder }
     }
 
     fn is_up(&self, role: RoleName) -> bool {
-        match role {
-            RoleName::Proposer => self.house.proposer.is_open(),
-            RoleName::Acceptor => self.house.acceptor.is_open(),
-            RoleName::Learner => self.house.learner.is_open(),
-            RoleName::Coordinator => self.house.coordinator.is_open(),
-            RoleName::Participant => self.house.participant.is_open(),
-        }
+        self.house.core.is_up(role)
     }
 
     fn await_up(&self, role: RoleName, up: bool) {
@@ -108,8 +105,8 @@ impl Stage {
     fn await_lines(&self, role: RoleName, event: &str, count: usize) {
         let begun = Instant::now();
         let starts = format!("{:<8} {event} ", name_of(role));
-        while self.house.trace.text().matches(&starts).count() < count {
-            assert!(begun.elapsed() < PATIENCE, "not {count} {starts:?} in {}", self.house.trace.text());
+        while self.house.core.trace.text().matches(&starts).count() < count {
+            assert!(begun.elapsed() < PATIENCE, "not {count} {starts:?} in {}", self.house.core.trace.text());
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -136,7 +133,7 @@ fn each_role_dies_and_comes_back_and_the_others_live_on() {
         stage.orders.give(Order::Restart { role }).unwrap();
         stage.await_up(role, true);
         stage.await_lines(role, "RESTART", 1);
-        assert_eq!(stage.house.board.read().crashes(role), 1);
+        assert_eq!(stage.house.core.board.read().crashes(role), 1);
     }
     stage.stop();
 }

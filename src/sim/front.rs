@@ -2,18 +2,20 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::nature::{Event, Nature};
 use super::network::Node;
 use super::server::SimServer;
+use crate::host::lines;
 use crate::host::pending::PATIENCE;
 use crate::host::queue::{Lost, Mail};
-use crate::host::{Asker, Connection, Load, Pending, QueuedReply, Ticket, Time, Usage};
+use crate::host::throttle::Throttle;
+use crate::host::{Asker, Connection, Load, Pending, QueuedReply, Ticket, Time, Usage, limits};
 use crate::kv::{Command, Get, Kv};
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Reply, Request, WhyNotApplied, frame, unframe};
 use crate::paxos::{CommandId, Learner, LearnerRequest, Proposer, ProposerRequest, RoleName};
 use crate::role::Input;
-use crate::server::lines;
 use crate::trace::{Context, Draft, RoleTag};
 use crate::two_phase_commit::{Coordinator, CoordinatorRequest, Participant, ParticipantRequest};
 
@@ -24,6 +26,7 @@ pub struct SimConnection {
     pub client: usize,
     requests: Arc<Usage>,
     load: Arc<Load>,
+    opens: Arc<Throttle>,
 }
 
 impl Connection for SimConnection {
@@ -37,6 +40,10 @@ impl Connection for SimConnection {
 
     fn load(&self) -> &Load {
         &self.load
+    }
+
+    fn opens(&self) -> &Throttle {
+        &self.opens
     }
 }
 
@@ -55,10 +62,15 @@ impl SimServer {
             }
             None => context,
         };
-        let connection = SimConnection { client, requests: Arc::default(), load: process.load.clone() };
+        let connection = SimConnection {
+            client,
+            requests: Arc::default(),
+            load: process.load.clone(),
+            opens: Arc::new(limits::opens()),
+        };
         let now = Time(nature.now());
-        let deadline = Time(now.0 + PATIENCE.as_micros() as u64 * 100 / self.clock);
-        let waiter = Asker::new(connection, number, context, now, deadline);
+        let patience = Duration::from_micros(PATIENCE.as_micros() as u64 * 100 / self.clock);
+        let waiter = Asker::new(connection, number, context, now).until(patience);
         match request {
             Request::Open { nonce } => self.write(nature, waiter, Command::Open { nonce, label }),
             Request::Write { session, nonce, sequence, first_open, op } => {

@@ -16,6 +16,8 @@ use super::nature::{Event, Micros, Nature, Place};
 use super::network::Node;
 use super::plan::Plan;
 use super::reigns::WINDOW;
+use crate::host::delivery::{Cause, is_routine};
+use crate::host::lines;
 use crate::host::queue::{Lost, Mail, Room};
 use crate::host::{Asker, Load, Pending};
 use crate::kv::Kv;
@@ -27,8 +29,6 @@ use crate::paxos::{
 };
 use crate::protocol::Protocol;
 use crate::role::{Input, Role, Server, Servers};
-use crate::server::house::{Cause, is_routine};
-use crate::server::lines;
 use crate::storage::admission::Claim;
 use crate::storage::disk::MemoryFiles;
 use crate::storage::identity::{Identity, Owner, short_disk};

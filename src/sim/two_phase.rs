@@ -9,13 +9,13 @@ use super::marks::Mark;
 use super::nature::{Micros, Nature};
 use super::server::{Process, SimServer};
 use super::world::World;
+use crate::host::lines;
 use crate::host::queue::Mail;
+use crate::host::roles::reply_of;
 use crate::kv::Kv;
 use crate::net::WhyNotApplied;
 use crate::paxos::{RoleName, Slot, StateMachine};
 use crate::role::{Action, Input, Role, Server, Servers};
-use crate::server::lines;
-use crate::server::two_phase::reply_of;
 use crate::trace::{self, Context, Draft, RoleTag};
 use crate::two_phase_commit::{
     Coordinator, CoordinatorFact, CoordinatorOutcome, CoordinatorRecord, Message, Participant, ParticipantFact,

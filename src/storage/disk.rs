@@ -59,6 +59,9 @@ pub trait Files: Clone + Send + Sync + 'static {
 
     /// Makes the names durable.
     fn sync_folder(&self) -> io::Result<()>;
+
+    /// How many bytes can still be added to files.
+    fn free_bytes(&self) -> io::Result<u64>;
 }
 
 /// An open file. The journal's never change their length.

@@ -154,15 +154,113 @@ impl FolderError {
     }
 }
 
-/// The data folder of one server, held by this process for as long as the value lives. Any thread may use it.
+/// Where the files of a data folder are. A handle, as [`Files`] is.
+pub trait Place {
+    /// Its files.
+    type Files: Files;
+
+    /// Where it is, for sentences.
+    fn path(&self) -> &Path;
+
+    /// The files of the folder itself.
+    fn top(&self) -> &Self::Files;
+
+    /// The files of a part of it, which is made if it is not there.
+    fn part(&self, part: Part) -> Result<Self::Files, FolderError>;
+
+    /// Whether a part of it is there.
+    fn has(&self, part: Part) -> bool;
+
+    /// Removes a part of it, whole or not at all.
+    fn discard(&self, part: Part) -> Result<(), FolderError>;
+}
+
+/// A folder in a data folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The acceptor's journal, or the participant's.
+    Journal,
+    /// The coordinator's journal.
+    Coordinator,
+    /// The learner's checkpoint.
+    Checkpoint,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Part::Journal => JOURNAL_FOLDER,
+            Part::Coordinator => COORDINATOR_FOLDER,
+            Part::Checkpoint => CHECKPOINT_FOLDER,
+        }
+    }
+}
+
+/// A folder of the operating system, held by this process for as long as the value lives.
 #[derive(Debug)]
-pub struct DataFolder {
+pub struct RealPlace {
     path: PathBuf,
     files: RealFiles,
-    identity: Identity<RealFiles>,
-    life: u32,
     /// The lock ends with this file.
     _lock: File,
+}
+
+impl RealPlace {
+    fn hold(path: &Path) -> Result<RealPlace, FolderError> {
+        let lock = lock(path)?;
+        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        Ok(RealPlace { path: path.to_path_buf(), files, _lock: lock })
+    }
+
+    fn finish_discarding(&self) -> Result<(), FolderError> {
+        let path = self.path.join(DISCARDED_FOLDER);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(failed("remove", &path)),
+        }
+    }
+}
+
+impl Place for RealPlace {
+    type Files = RealFiles;
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn top(&self) -> &RealFiles {
+        &self.files
+    }
+
+    fn part(&self, part: Part) -> Result<RealFiles, FolderError> {
+        self.finish_discarding()?;
+        let path = self.path.join(part.name());
+        make_folder(&path).map_err(failed("make the folder", &path))?;
+        RealFiles::open(&path).map_err(failed("open the folder", &path))
+    }
+
+    fn has(&self, part: Part) -> bool {
+        self.path.join(part.name()).exists()
+    }
+
+    fn discard(&self, part: Part) -> Result<(), FolderError> {
+        self.finish_discarding()?;
+        let (from, to) = (self.path.join(part.name()), self.path.join(DISCARDED_FOLDER));
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(failed("rename", &from))?,
+        }
+        self.files.sync_folder().map_err(failed("sync", &self.path))?;
+        self.finish_discarding()
+    }
+}
+
+/// The data folder of one server, in use by one process. Any thread may use it.
+#[derive(Debug)]
+pub struct DataFolder<P: Place = RealPlace> {
+    place: P,
+    identity: Identity<P::Files>,
+    life: u32,
 }
 
 impl DataFolder {
@@ -170,18 +268,16 @@ impl DataFolder {
     pub fn open(path: &Path, owner: Owner<'_>) -> Result<DataFolder, FolderError> {
         refuse_unfinished(path, owner.server)?;
         make_folder(path).map_err(failed("make the folder", path))?;
-        let lock = lock(path)?;
-        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        let place = RealPlace::hold(path)?;
         let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
-        let identity = match Identity::read(files.clone(), owner).map_err(denied)? {
+        let identity = match Identity::read(place.files.clone(), owner).map_err(denied)? {
             Some(identity) => identity,
             None => {
-                refuse_strangers(path, &files)?;
-                Identity::create(files.clone(), owner, new_storage_id()?, now()).map_err(denied)?
+                refuse_strangers(path, &place.files)?;
+                Identity::create(place.files.clone(), owner, new_storage_id()?, now()).map_err(denied)?
             }
         };
-        let life = identity.begin_life().map_err(denied)?;
-        Ok(DataFolder { path: path.to_path_buf(), files, identity, life, _lock: lock })
+        DataFolder::begin(place, identity)
     }
 
     /// Looks whether a start could begin on the folder: it is this server's and nobody uses it, or it can be made. Changes
@@ -213,14 +309,11 @@ impl DataFolder {
     /// Makes a folder on which no server starts before [`finish`](DataFolder::finish).
     pub fn make_unfinished(path: &Path, owner: Owner<'_>) -> Result<DataFolder, FolderError> {
         make_folder(path).map_err(failed("make the folder", path))?;
-        let lock = lock(path)?;
-        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
-        let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
-        refuse_strangers(path, &files)?;
-        let made = Identity::create_unfinished(files.clone(), owner, new_storage_id()?, now());
-        let identity = made.map_err(denied)?;
-        let life = identity.begin_life().map_err(denied)?;
-        Ok(DataFolder { path: path.to_path_buf(), files, identity, life, _lock: lock })
+        let place = RealPlace::hold(path)?;
+        refuse_strangers(path, &place.files)?;
+        let made = Identity::create_unfinished(place.files.clone(), owner, new_storage_id()?, now());
+        let identity = made.map_err(|source| FolderError::Identity { path: path.to_path_buf(), source })?;
+        DataFolder::begin(place, identity)
     }
 
     /// A folder that was made unfinished is whole.
@@ -244,9 +337,51 @@ impl DataFolder {
         }
     }
 
+    /// What is in the folder belongs to one family of protocols: an error if it is the other one. A new folder takes the
+    /// side that it is asked for.
+    pub fn take_side(&self, is_paxos: bool) -> Result<(), FolderError> {
+        check_side(&self.place.path, is_paxos)?;
+        if !is_paxos {
+            self.place.part(Part::Coordinator)?;
+        }
+        Ok(())
+    }
+
+    /// The proposer's file.
+    pub fn rounds_path(&self) -> PathBuf {
+        self.place.path.join(ROUNDS_FILE)
+    }
+
+    /// The folder of the acceptor's journal.
+    pub fn journal_path(&self) -> PathBuf {
+        self.place.path.join(JOURNAL_FOLDER)
+    }
+}
+
+/// A journal that was opened, with what it remembers.
+pub type OpenedJournal<F> = (Journal<F>, Recovered);
+
+impl<P: Place> DataFolder<P> {
+    /// A process begins on a folder that is this server's.
+    pub fn begin(place: P, identity: Identity<P::Files>) -> Result<DataFolder<P>, FolderError> {
+        let begun = identity.begin_life();
+        let life = begun.map_err(|source| FolderError::Identity { path: place.path().to_path_buf(), source })?;
+        Ok(DataFolder { place, identity, life })
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.place.path()
+    }
+
+    /// Where its files are.
+    pub fn place(&self) -> &P {
+        &self.place
+    }
+
+    /// Whose it is.
+    pub fn identity(&self) -> &Identity<P::Files> {
+        &self.identity
     }
 
     /// The number of this life: 1 for the first process on this folder, and no number twice.
@@ -289,75 +424,39 @@ impl DataFolder {
         self.identity.bind_peer(server, storage).map_err(self.denied())
     }
 
-    /// The folder of the acceptor's journal.
-    pub fn journal_path(&self) -> PathBuf {
-        self.path.join(JOURNAL_FOLDER)
-    }
-
-    /// The folder of the coordinator's journal.
-    pub fn coordinator_path(&self) -> PathBuf {
-        self.path.join(COORDINATOR_FOLDER)
-    }
-
-    /// What is in the folder belongs to one family of protocols: an error if it is the other one. A new folder takes the
-    /// side that it is asked for.
-    pub fn take_side(&self, is_paxos: bool) -> Result<(), FolderError> {
-        check_side(&self.path, is_paxos)?;
-        if is_paxos {
-            return Ok(());
-        }
-        let path = self.coordinator_path();
-        make_folder(&path).map_err(failed("make the folder", &path))
-    }
-
-    /// The folder of the learner's checkpoint, made if there is none. It can be made again from other servers, so nobody
-    /// misses it.
-    pub fn checkpoint_files(&self) -> Result<RealFiles, FolderError> {
-        let path = self.path.join(CHECKPOINT_FOLDER);
-        make_folder(&path).map_err(failed("make the folder", &path))?;
-        RealFiles::open(&path).map_err(failed("open the folder", &path))
-    }
-
-    /// The proposer's file.
-    pub fn rounds_path(&self) -> PathBuf {
-        self.path.join(ROUNDS_FILE)
+    /// The files of the learner's checkpoint. It can be made again from other servers, so nobody misses it.
+    pub fn checkpoint_files(&self) -> Result<P::Files, FolderError> {
+        self.place.part(Part::Checkpoint)
     }
 
     /// Opens the acceptor's journal; a folder that has had one must have it still. Each life of an acceptor opens it
     /// anew, after the life before has dropped it.
-    pub fn open_journal(&self, segment_bytes: u64) -> Result<(Journal<RealFiles>, Recovered), FolderError> {
-        self.finish_discarding()?;
-        let path = self.journal_path();
+    pub fn open_journal(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files>, FolderError> {
         let must_exist = self.identity.has_journal();
-        let refused = |source| FolderError::Journal { path: self.path.clone(), source: Box::new(source) };
-        if must_exist && !path.exists() {
-            return Err(refused(OpenError::Missing));
+        if must_exist && !self.place.has(Part::Journal) {
+            return Err(self.refused()(OpenError::Missing));
         }
-        make_folder(&path).map_err(failed("make the folder", &path))?;
-        let files = RealFiles::open(&path).map_err(failed("open the folder", &path))?;
+        let files = self.place.part(Part::Journal)?;
         let options = Options { segment_bytes, owner: self.storage_id(), must_exist };
-        let opened = Journal::open(files, options).map_err(refused)?;
+        let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
         self.identity.set_has_journal(true).map_err(self.denied())?;
-        Ok(opened)
+        Ok((journal, recovered))
     }
 
     /// Opens the coordinator's journal; a folder that has had one must have it still.
-    pub fn open_coordinator(&self, segment_bytes: u64) -> Result<(Journal<RealFiles>, Recovered), FolderError> {
-        let path = self.coordinator_path();
-        make_folder(&path).map_err(failed("make the folder", &path))?;
-        let files = RealFiles::open(&path).map_err(failed("open the folder", &path))?;
-        let refused = |source| FolderError::Journal { path: self.path.clone(), source: Box::new(source) };
+    pub fn open_coordinator(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files>, FolderError> {
+        let files = self.place.part(Part::Coordinator)?;
         // What a proposer remembers in its file, a coordinator remembers in its journal.
         let options = Options { segment_bytes, owner: self.storage_id(), must_exist: self.identity.has_rounds() };
-        let opened = Journal::open(files, options).map_err(refused)?;
+        let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
         self.identity.set_has_rounds().map_err(self.denied())?;
-        Ok(opened)
+        Ok((journal, recovered))
     }
 
     /// Opens the proposer's file of spent rounds; a folder that has had one must have it still.
-    pub fn open_rounds(&self) -> Result<Rounds<RealFiles>, FolderError> {
-        let opened = Rounds::open(self.files.clone(), self.storage_id(), self.identity.has_rounds());
-        let rounds = opened.map_err(|source| FolderError::Rounds { path: self.path.clone(), source })?;
+    pub fn open_rounds(&self) -> Result<Rounds<P::Files>, FolderError> {
+        let opened = Rounds::open(self.place.top().clone(), self.storage_id(), self.identity.has_rounds());
+        let rounds = opened.map_err(|source| FolderError::Rounds { path: self.path().to_path_buf(), source })?;
         self.identity.set_has_rounds().map_err(self.denied())?;
         Ok(rounds)
     }
@@ -365,27 +464,17 @@ impl DataFolder {
     /// Makes the acceptor forget everything. **Unsafe by intent**: an acceptor that comes back without its memory breaks
     /// Paxos, and this is how to show it. The journal must not be open.
     pub fn discard_journal(&self) -> Result<(), FolderError> {
-        self.finish_discarding()?;
         self.identity.set_has_journal(false).map_err(self.denied())?;
-        let (from, to) = (self.journal_path(), self.path.join(DISCARDED_FOLDER));
-        match fs::rename(&from, &to) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            renamed => renamed.map_err(failed("rename", &from))?,
-        }
-        self.files.sync_folder().map_err(failed("sync", &self.path))?;
-        self.finish_discarding()
+        self.place.discard(Part::Journal)
     }
 
-    fn finish_discarding(&self) -> Result<(), FolderError> {
-        let path = self.path.join(DISCARDED_FOLDER);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(failed("remove", &path)),
-        }
+    fn refused(&self) -> impl FnOnce(OpenError) -> FolderError + use<P> {
+        let path = self.path().to_path_buf();
+        move |source| FolderError::Journal { path, source: Box::new(source) }
     }
 
-    fn denied(&self) -> impl FnOnce(IdentityError) -> FolderError + use<> {
-        let path = self.path.clone();
+    fn denied(&self) -> impl FnOnce(IdentityError) -> FolderError + use<P> {
+        let path = self.path().to_path_buf();
         move |source| FolderError::Identity { path, source }
     }
 }

@@ -253,6 +253,11 @@ impl<F: Files> Journal<F> {
         Ok(())
     }
 
+    /// How many bytes can still be added to files where it is.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        self.files.free_bytes()
+    }
+
     /// The number of the segment that takes the next record.
     pub fn segment(&self) -> u32 {
         self.active.number

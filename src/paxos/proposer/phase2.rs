@@ -17,7 +17,7 @@ use crate::role::{Output, Servers};
 
 /// At most so many slots are open at one ballot: as many as a server's clients may have under way, halved, so that two
 /// groups of them are. A learner looks twice as far ahead.
-pub(super) const WINDOW: u64 = 512;
+pub const WINDOW: u64 = 512;
 /// At most so many groups of commands are under way. One alone would let the disks rest while the votes travel. But each
 /// group costs every server some wake-ups, and many small ones cost more than they gain: so the second must be as large as
 /// the first.

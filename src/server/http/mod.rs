@@ -29,8 +29,8 @@ use serde_json::json;
 
 use super::clients::FrontDesk;
 use super::peers::tell_trouble;
-use super::supervisor::Order;
-use crate::net::{Connections, Place, dial, listen, write_before};
+use crate::host::{Env, Order};
+use crate::net::{Connections, Place, ServerStatus, dial, listen, write_before};
 use crate::paxos::RoleName;
 use crate::role::Server;
 use crate::trace::timeline;
@@ -68,7 +68,7 @@ struct Window {
 pub fn serve(desk: FrontDesk, listener: TcpListener) -> io::Result<()> {
     let feed = Arc::new(Feed::default());
     let address = listener.local_addr()?;
-    let me = desk.house.me;
+    let me = desk.house.core.config.me;
     feed.tell(me, Hearing::Here);
     for (server, member) in desk.cluster.members().filter(|(server, _)| *server != me) {
         match member.http {
@@ -76,7 +76,7 @@ pub fn serve(desk: FrontDesk, listener: TcpListener) -> io::Result<()> {
             None => feed.tell(server, Hearing::Nowhere),
         }
     }
-    let groups = desk.house.trace.tap();
+    let groups = desk.house.core.trace.tap();
     let own = feed.clone();
     thread::Builder::new().name("feed".to_string()).spawn(move || {
         for (lost, group) in groups {
@@ -127,8 +127,8 @@ impl Window {
             "/events" if place.join(VIEWERS.0, VIEWERS.1) => self.watch(caller),
             "/feed" if place.join(RELAYS.0, RELAYS.1) => self.feed(caller),
             "/events" | "/feed" => caller.refuse(&(503, "too many watch already; try another server".to_string())),
-            "/status" => caller.say("application/json", &format!("{}\n", self.desk.status().to_json())),
-            "/metrics" => caller.say("text/plain", &answers::metrics(&self.desk.status(), &self.feed)),
+            "/status" => caller.say("application/json", &format!("{}\n", self.status().to_json())),
+            "/metrics" => caller.say("text/plain", &answers::metrics(&self.status(), &self.feed)),
             "/crash" | "/restart" => match self.order(request) {
                 Ok(done) => caller.say("application/json", &done),
                 Err(refusal) => caller.refuse(&refusal),
@@ -137,15 +137,19 @@ impl Window {
         }
     }
 
+    fn status(&self) -> ServerStatus {
+        self.desk.house.core.status(&self.desk.house.threads)
+    }
+
     /// The page, and what it must know to begin.
     fn page(&self) -> String {
         let FrontDesk { house, cluster, .. } = &self.desk;
-        let others = cluster.members().filter(|(server, _)| *server != house.me);
+        let others = cluster.members().filter(|(server, _)| *server != house.core.config.me);
         let others = others.filter_map(|(_, member)| Some(format!("http://{}/", member.http?))).collect();
         timeline::live(
-            &format!("{}, by server {}", cluster.name, house.me.0),
-            house.options.lab,
-            house.trace.steps(),
+            &format!("{}, by server {}", cluster.name, house.core.config.me.0),
+            house.core.config.lab,
+            house.core.trace.steps(),
             others,
         )
     }
@@ -194,19 +198,19 @@ impl Window {
 
     /// Crashes or restarts a role, of this server or, by way of its own window, of another.
     fn order(&self, request: &Request) -> Result<String, Refusal> {
-        request.check_change(self.desk.house.options.lab)?;
+        request.check_change(self.desk.house.core.config.lab)?;
         let target = request.asked("role").and_then(read_target);
         let (server, role) = target.ok_or((400, "which role? As in ?role=3.acceptor".to_string()))?;
         let down = match request.asked("for") {
             Some(text) => Some(crate::duration::parse_duration(text).map_err(|error| (400, error))?),
             None => None,
         };
-        if server != self.desk.house.me {
+        if server != self.desk.house.core.config.me {
             return self.pass_on(server, request);
         }
         let is_crash = request.path == "/crash";
         let order = if is_crash { Order::Crash { role, down } } else { Order::Restart { role } };
-        self.desk.orders.give(order).map_err(|why| (503, why))?;
+        self.desk.house.threads.give(order).map_err(|why| (503, why))?;
         Ok(json!({ "done": request.path.trim_start_matches('/'), "server": server.0 }).to_string())
     }
 

@@ -486,6 +486,10 @@ impl Files for MemoryFiles {
         }
         fate.result()
     }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.state().free())
+    }
 }
 
 impl MemoryFile {

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, fstatvfs};
 use rustix::io::Errno;
 
 use super::{Files, SECTOR_BYTES, StableFile};
@@ -108,6 +108,11 @@ impl Files for RealFiles {
     fn sync_folder(&self) -> io::Result<()> {
         step()?;
         self.folder.sync_all()
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let disk = fstatvfs(&*self.folder)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }
 

@@ -1,32 +1,46 @@
-//! Replies on their way out: the lines of a group with one write, and then its replies, with one write a connection.
+//! Replies on their way out: the lines of a group with one write, and then its replies.
 
-use std::sync::Arc;
-
-use super::clock;
-use super::house::House;
+use super::core::ServerCore;
+use super::env::{Env, Seen};
+use super::limits::Connection;
 use super::lines;
-use super::outlet::{self, Outlet};
-use crate::host::{Connection, QueuedReply};
+use super::pending::QueuedReply;
+use super::time::Time;
+use crate::net::{ClientReply, Reply};
 use crate::trace::{Context, Draft, RoleTag};
 
-impl House {
+impl<C: Connection> ServerCore<C> {
     /// Sends what has been told since the last time. Whoever tells a group of waiters calls this at the end of it.
-    pub fn send_replies(&self) {
+    pub fn flush_replies<E: Env<Connection = C>>(&self, env: &E) {
         let replies = self.pending.take_queued();
         if replies.is_empty() {
             return;
         }
-        let contexts = self.tell_replies(&replies);
-        outlet::send(replies.into_iter().zip(contexts).map(|(one, context)| (one.asker, context, one.reply)));
+        for one in &replies {
+            if let (Reply::Applied { slot, written }, Some(id)) = (&one.reply, one.command) {
+                env.observe(Seen::Acknowledged { id, slot: *slot, written: *written });
+            }
+        }
+        let contexts = self.tell_replies(env.now(), &replies);
+        let replies = replies.into_iter().zip(contexts).map(|(QueuedReply { asker, reply, .. }, context)| {
+            let number = asker.number;
+            (asker, ClientReply { number, context, reply })
+        });
+        env.write_replies(replies.collect());
+    }
+
+    /// Those who have waited for too long are told so.
+    pub fn expire<E: Env<Connection = C>>(&self, env: &E) {
+        self.pending.expire(env.now());
+        self.flush_replies(env);
     }
 
     /// The lines of replies; gives what goes with each reply.
-    fn tell_replies(&self, replies: &[QueuedReply<Arc<Outlet>>]) -> Vec<Context> {
+    fn tell_replies(&self, now: Time, replies: &[QueuedReply<C>]) -> Vec<Context> {
         if !self.trace.steps() {
             return vec![Context::default(); replies.len()];
         }
         let mut drafts = Vec::new();
-        let now = clock::now();
         let contexts = replies.iter().map(|QueuedReply { asker, reply, cause, .. }| {
             // What told us comes from a line, but perhaps of another request's: the label stays the request's own.
             let re = cause.re.clone().or_else(|| asker.context.re.clone());

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::house::Cause as DropReason;
-use crate::host::queue::CrashOrder;
+use super::delivery::Cause as DropReason;
+use super::queue::CrashOrder;
 use crate::kv::{self, Written};
 use crate::net::{Reply, Request, Unknown, WhyNotApplied};
 use crate::paxos::{self, Ballot, StateMachine};

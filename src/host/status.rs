@@ -1,10 +1,14 @@
-//! What others may see of the roles of a server, for `status`.
+//! What others may see of a server and its roles, for `status`.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
-use crate::net::{DoubtStatus, IN_DOUBT_SHOWN, LeaderStatus};
-use crate::paxos::{Ballot, Known, RoleName, Slot, StateMachine};
+use super::core::ServerCore;
+use super::env::Env;
+use super::limits::Connection;
+use super::time::Time;
+use crate::kv::Kv;
+use crate::net::{DoubtStatus, IN_DOUBT_SHOWN, LeaderStatus, RoleStatus, ServerStatus};
+use crate::paxos::{Ballot, Known, Learner, RoleName, Slot, StateMachine};
 use crate::two_phase_commit::{InDoubt, Participant};
 
 /// The state last published by each role.
@@ -43,7 +47,7 @@ pub struct Shown {
     /// The first of them.
     pub doubts: Vec<DoubtStatus>,
     /// Who leads, how that is known, and since when.
-    leader: Option<(Ballot, Known, Instant)>,
+    leader: Option<(Ballot, Known, Time)>,
     /// Crashes by role.
     crashes: [u32; RoleName::EVERY.len()],
 }
@@ -94,22 +98,33 @@ impl Shown {
         self.doubts = participant.in_doubt().take(IN_DOUBT_SHOWN).map(doubt).collect();
     }
 
+    /// What a learner shows.
+    pub fn set_learner(&mut self, learner: &Learner<Kv>) {
+        self.applied = learner.applied();
+        self.known = learner.known();
+        self.digest = learner.machine().digest();
+        self.history = learner.machine().history();
+        self.keys = learner.machine().store().len() as u64;
+        self.sessions = learner.machine().sessions().len() as u64;
+    }
+
     /// Somebody leads, or nobody.
-    pub fn set_leader(&mut self, leader: Option<(Ballot, Known)>) {
-        let since =
-            |ballot| self.leader.filter(|(before, ..)| *before == ballot).map_or_else(Instant::now, |(.., at)| at);
-        self.leader = leader.map(|(ballot, known)| (ballot, known, since(ballot)));
+    pub fn set_leader(&mut self, leader: Option<(Ballot, Known)>, now: impl FnOnce() -> Time) {
+        self.leader = leader.map(|(ballot, known)| {
+            let before = self.leader.filter(|(before, ..)| *before == ballot);
+            (ballot, known, before.map_or_else(now, |(.., since)| since))
+        });
     }
 
     /// Who leads, as others may see it.
-    pub fn leader(&self) -> Option<LeaderStatus> {
+    fn leader(&self, now: Time) -> Option<LeaderStatus> {
         let (ballot, known, since) = self.leader?;
         let why = match known {
             Known::Leads { quorum } => format!("{quorum} have promised it the ballot"),
             Known::Heard => "its heartbeats are heard".to_string(),
             Known::HeardOf => "others hear it, and this server does not".to_string(),
         };
-        Some(LeaderStatus { ballot, for_ms: since.elapsed().as_millis() as u64, why })
+        Some(LeaderStatus { ballot, for_ms: now.since(since).as_millis() as u64, why })
     }
 
     /// One more crash of a role.
@@ -127,5 +142,43 @@ impl Board {
     /// What is shown now.
     pub fn read(&self) -> Shown {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<C: Connection> ServerCore<C> {
+    /// How the server is.
+    pub fn status<E: Env<Connection = C>>(&self, env: &E) -> ServerStatus {
+        let (config, shown, now) = (&self.config, self.board.read(), env.now());
+        let role = |role: &RoleName| RoleStatus { role: *role, up: self.is_up(*role), crashes: shown.crashes(*role) };
+        ServerStatus {
+            server: config.me,
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            protocol: config.protocol.to_string(),
+            restart: if config.forgets { "lost" } else { "disk" }.to_string(),
+            life: config.life,
+            pid: config.pid,
+            roles: config.protocol.roles_as_named().iter().map(role).collect(),
+            promised: shown.promised,
+            accepted: shown.accepted,
+            known: shown.known,
+            applied: shown.applied,
+            digest: shown.digest,
+            history: shown.history,
+            keys: shown.keys,
+            sessions: shown.sessions,
+            dropped: self.dropped(),
+            disk_full: self.is_disk_full(),
+            checkpoint: shown.checkpoint,
+            truncated_below: shown.truncated_below,
+            damaged: shown.damaged,
+            fenced: shown.fenced,
+            newcomer: self.admission.newness(),
+            linked: self.linked.reached(),
+            hears: self.linked.heard(now),
+            refusals: self.linked.refusals(),
+            leader: shown.leader(now).filter(|_| self.proposer.is_open()),
+            in_doubt: shown.in_doubt,
+            doubts: shown.doubts,
+        }
     }
 }

@@ -5,13 +5,12 @@
 //! everything closes none. Every server therefore says something to every other at least each [`SAYS_EVERY`].
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use super::house::House;
-use crate::net::{Refusal, Said};
+use super::time::Time;
+use crate::net::Refusal;
 use crate::role::{Server, Servers};
-use crate::trace::Context;
 
 /// A server says something to each other one so often.
 pub const SAYS_EVERY: Duration = Duration::from_millis(500);
@@ -19,18 +18,18 @@ pub const SAYS_EVERY: Duration = Duration::from_millis(500);
 const HEARD_FOR: Duration = Duration::from_secs(2);
 
 /// The links with the other servers. Any thread may tell, and ask.
-#[derive(Clone, Default)]
-pub struct Linked(Arc<Mutex<BTreeMap<Server, Peer>>>);
+#[derive(Debug, Default)]
+pub struct Linked(Mutex<BTreeMap<Server, Peer>>);
 
 /// What is known of the links with one server.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Peer {
     /// The own link to it is up.
     is_up: bool,
     /// Why not, where one of the two does not want to talk to the other.
     refusal: Option<String>,
     /// When something came from it.
-    heard_at: Option<Instant>,
+    heard_at: Option<Time>,
     /// How many connections from it are open: a new one may be there before the old one is noticed to be dead.
     connections: u32,
 }
@@ -52,12 +51,12 @@ impl Linked {
     }
 
     /// Something has come from a server.
-    pub fn hears(&self, server: Server, now: Instant) {
+    pub fn hears(&self, server: Server, now: Time) {
         self.change(server, |peer| peer.heard_at = Some(now));
     }
 
     /// A connection from a server is open.
-    pub fn came(&self, server: Server, now: Instant) {
+    pub fn came(&self, server: Server, now: Time) {
         self.change(server, |peer| (peer.connections, peer.heard_at) = (peer.connections + 1, Some(now)));
     }
 
@@ -78,8 +77,8 @@ impl Linked {
     }
 
     /// The servers that are heard.
-    pub fn heard(&self, now: Instant) -> Servers {
-        self.servers(|peer| peer.heard_at.is_some_and(|at| now.saturating_duration_since(at) < HEARD_FOR))
+    pub fn heard(&self, now: Time) -> Servers {
+        self.servers(|peer| peer.heard_at.is_some_and(|at| now.since(at) < HEARD_FOR))
     }
 
     /// The links that are down because one of the two refuses the other.
@@ -102,27 +101,13 @@ impl Linked {
     }
 }
 
-/// Says to every other server that this one is there, again and again.
-pub fn say_so(house: Arc<House>) -> std::io::Result<()> {
-    let others = house.cluster.without(Servers::only(house.me));
-    let say = move || {
-        loop {
-            house.send(others, Said::Here, Context::default());
-            house.flush();
-            std::thread::sleep(SAYS_EVERY);
-        }
-    };
-    std::thread::Builder::new().name("here".to_string()).spawn(say)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn each_way_of_a_link_is_known_by_itself() {
-        let (linked, now, peer) = (Linked::default(), Instant::now(), Server(2));
+        let (linked, now, peer) = (Linked::default(), Time(5_000_000), Server(2));
         let one = Servers::only(peer);
         assert_eq!((linked.reached(), linked.heard(now)), (Servers::NONE, Servers::NONE));
         linked.up(peer);
@@ -136,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_silent_peer_is_not_heard_though_nothing_has_closed() {
-        let (linked, now, peer) = (Linked::default(), Instant::now(), Server(2));
+        let (linked, now, peer) = (Linked::default(), Time(5_000_000), Server(2));
         linked.hears(peer, now);
         assert_eq!(linked.heard(now + SAYS_EVERY * 3), Servers::only(peer), "two words may be late");
         assert_eq!(linked.heard(now + HEARD_FOR), Servers::NONE);

@@ -17,7 +17,7 @@ use crate::role::{Server, Servers};
 
 /// How a server stands to the others. Any thread may ask.
 #[derive(Debug)]
-pub struct Standing {
+pub struct Admission {
     takes_part: AtomicBool,
     state: Mutex<State>,
 }
@@ -32,16 +32,16 @@ enum State {
     Fenced,
 }
 
-impl Standing {
+impl Admission {
     /// A server that takes part.
-    pub fn member() -> Standing {
-        Standing { takes_part: AtomicBool::new(true), state: Mutex::new(State::Member) }
+    pub fn member() -> Admission {
+        Admission { takes_part: AtomicBool::new(true), state: Mutex::new(State::Member) }
     }
 
     /// A server with a new folder, which so many others must know; it takes part at once if that is nobody.
-    pub fn newcomer(needed: usize) -> Standing {
+    pub fn newcomer(needed: usize) -> Admission {
         let state = State::New { known_to: Servers::NONE, needed };
-        Standing { takes_part: AtomicBool::new(false), state: Mutex::new(state) }
+        Admission { takes_part: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     /// Whether it may say and hear anything.
@@ -100,30 +100,30 @@ impl Standing {
 mod tests {
     use super::*;
 
-    fn known_to(standing: &Standing, server: u8, can_write: bool) -> Result<bool, &'static str> {
-        standing.is_known_to(Server(server), || if can_write { Ok(()) } else { Err("full") })
+    fn known_to(admission: &Admission, server: u8, can_write: bool) -> Result<bool, &'static str> {
+        admission.is_known_to(Server(server), || if can_write { Ok(()) } else { Err("full") })
     }
 
     #[test]
     fn who_is_new_takes_part_once_enough_know_it_and_that_is_written_down() {
-        let standing = Standing::newcomer(2);
-        assert_eq!((standing.takes_part(), standing.refusal()), (false, Some(WhyNotApplied::Newcomer)));
-        assert_eq!(known_to(&standing, 4, true), Ok(false));
-        assert_eq!(known_to(&standing, 4, true), Ok(false), "one server, though it says so twice");
-        assert_eq!(known_to(&standing, 5, false), Err("full"));
-        assert!(!standing.takes_part(), "what is not written down is forgotten by the next life");
+        let admission = Admission::newcomer(2);
+        assert_eq!((admission.takes_part(), admission.refusal()), (false, Some(WhyNotApplied::Newcomer)));
+        assert_eq!(known_to(&admission, 4, true), Ok(false));
+        assert_eq!(known_to(&admission, 4, true), Ok(false), "one server, though it says so twice");
+        assert_eq!(known_to(&admission, 5, false), Err("full"));
+        assert!(!admission.takes_part(), "what is not written down is forgotten by the next life");
         let known = [4, 5].map(Server).into_iter().collect();
-        assert_eq!(standing.newness(), Some(Newcomer { known_to: known, needed: 2 }));
-        assert_eq!(known_to(&standing, 5, true), Ok(true));
-        assert_eq!((standing.takes_part(), standing.refusal(), standing.newness()), (true, None, None));
-        assert_eq!(known_to(&standing, 3, true), Ok(false), "it is no news any more");
+        assert_eq!(admission.newness(), Some(Newcomer { known_to: known, needed: 2 }));
+        assert_eq!(known_to(&admission, 5, true), Ok(true));
+        assert_eq!((admission.takes_part(), admission.refusal(), admission.newness()), (true, None, None));
+        assert_eq!(known_to(&admission, 3, true), Ok(false), "it is no news any more");
     }
 
     #[test]
     fn who_is_wrong_takes_no_part_whoever_knows_it() {
-        let standing = Standing::member();
-        standing.fence();
-        assert_eq!(known_to(&standing, 1, true), Ok(false));
-        assert_eq!((standing.takes_part(), standing.refusal()), (false, Some(WhyNotApplied::Fenced)));
+        let admission = Admission::member();
+        admission.fence();
+        assert_eq!(known_to(&admission, 1, true), Ok(false));
+        assert_eq!((admission.takes_part(), admission.refusal()), (false, Some(WhyNotApplied::Fenced)));
     }
 }

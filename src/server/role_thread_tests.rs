@@ -1,20 +1,24 @@
 //! A role that does as it is told, on a disk that can be held, shows what the shell does and when.
 
-use std::time::Instant;
-
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
+use super::super::house::House;
+use super::super::options::Options;
 use super::*;
+use crate::host::queue::MAILBOX_MAX;
+use crate::host::{Admission, Connection, CrashOrder, Env, Item, Mail, RoleSeen, Seen};
 use crate::kv::Kv;
-use crate::paxos::{Learner, Message, Slot};
-use crate::role::{Disk, Output, Server, Servers, Timed};
-use crate::server::options::Options;
-use crate::server::standing::Standing;
-use crate::trace::{CrashCause, Event, Process, RoleTag, Text, Trace};
+use crate::paxos::{Learner, Message, Quorums, RoleName, Slot};
+use crate::random::Random;
+use crate::role::{Disk, Input, Output, Server, Servers, Timed};
+use crate::trace::{Context, CrashCause, CrashPoint, Draft, Event, Process, RoleTag, Text, Trace};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ME: Server = Server(1);
@@ -97,10 +101,6 @@ impl RoleDisk<u64> for Slate {
         self.room.last().is_none_or(|room| *room)
     }
 
-    fn next_ask(&self) -> Option<Time> {
-        (!self.has_room()).then(clock::now)
-    }
-
     fn ask_for_room(&mut self) {
         self.room.pop();
     }
@@ -110,52 +110,60 @@ impl RoleDisk<u64> for Slate {
     }
 }
 
-struct EchoShell {
-    house: Arc<House>,
+/// What belongs to the echo of one server: no server has a place for one.
+struct Place {
     mailbox: Arc<Mailbox<Echo>>,
     told: Sender<(&'static str, Instant)>,
 }
 
-impl Shell<Echo> for EchoShell {
-    fn name(&self) -> RoleName {
-        RoleName::Acceptor
+/// By the number of the server's process.
+static PLACES: Mutex<BTreeMap<u32, &'static Place>> = Mutex::new(BTreeMap::new());
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+fn place<C: Connection>(core: &ServerCore<C>) -> &'static Place {
+    PLACES.lock().unwrap()[&core.config.life]
+}
+
+impl Hosted for Echo {
+    const NAME: RoleName = RoleName::Acceptor;
+
+    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Echo>> {
+        &place(core).mailbox
     }
 
-    fn house(&self) -> &House {
-        &self.house
-    }
-
-    fn mailbox(&self) -> &Mailbox<Echo> {
-        &self.mailbox
-    }
-
-    fn draft(&self, fact: &u64, _context: &Context) -> Draft {
+    fn draft(fact: &u64, _cluster: Servers, _context: &Context) -> Draft {
         Draft::new(RoleTag::Acceptor, Event::Phase { name: Text::new(format!("number-{fact}")) })
     }
 
-    fn outcome(&self, outcome: &'static str, _context: Context) {
-        let _ = self.told.send((outcome, Instant::now()));
+    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E, outcome: &'static str, _context: Context) {
+        let _ = place(core).told.send((outcome, Instant::now()));
     }
 
-    fn publish(&self, _role: &Echo) {}
+    fn publish<E: Env>(&self, _core: &ServerCore<E::Connection>, _env: &E) {}
 
-    fn needs_room(&self, input: &Input<Echo>) -> bool {
+    fn needs_room(input: &Input<Echo>) -> bool {
         matches!(input, Input::Message { .. })
     }
 
-    fn tell_room(&self, has_room: bool) {
-        self.house.set_room(self.name(), has_room);
-        let _ = self.told.send((if has_room { "room" } else { "no room" }, Instant::now()));
+    fn without_room() -> Option<&'static str> {
+        Some("the slate is full")
+    }
+
+    fn epitaph(_forgets: bool) -> &'static str {
+        "nobody hears it any more"
+    }
+
+    fn mourn<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
+
+    /// Nobody watches.
+    fn seen(_seen: RoleSeen<'_, Echo>) -> Seen<'_> {
+        Seen::Shed
     }
 }
 
 /// A life of an [`Echo`] in a thread, and all that can be seen of it.
 struct Stage {
     house: Arc<House>,
-    mailbox: Arc<Mailbox<Echo>>,
-    inbox: Arc<Inbox<Echo>>,
-    /// What it sends to its own server.
-    sent: Arc<Inbox<Learner<Kv>>>,
     told: Receiver<(&'static str, Instant)>,
     commits: Arc<Mutex<Vec<Vec<u64>>>>,
     entered: Receiver<()>,
@@ -163,58 +171,73 @@ struct Stage {
     thread: Option<thread::JoinHandle<Ended>>,
 }
 
+fn house(trace: Trace) -> Arc<House> {
+    let (life, quorums) = (NEXT.fetch_add(1, Ordering::Relaxed), Quorums::majority(Servers::first(1)));
+    Arc::new(House::new(ME, quorums, Options::of(&[]), life, trace, Admission::member()))
+}
+
+fn to_memory() -> Trace {
+    Trace::to_memory(Process::server(ME, 1))
+}
+
 impl Stage {
     /// Whose commits wait until they are let go.
     fn held() -> Stage {
-        Stage::new(Trace::to_memory(Process::server(ME, 1)), true, Vec::new())
+        Stage::new(to_memory(), true, Vec::new())
     }
 
     fn free() -> Stage {
-        Stage::new(Trace::to_memory(Process::server(ME, 1)), false, Vec::new())
+        Stage::new(to_memory(), false, Vec::new())
     }
 
     fn new(trace: Trace, held: bool, room: Vec<bool>) -> Stage {
-        let house = Arc::new(House::new(ME, Servers::first(1), Options::of(&[]), trace, Standing::member()));
-        Stage::in_house(house, held, room)
+        Stage::in_house(house(trace), held, room)
     }
 
     /// The next life in a house.
     fn in_house(house: Arc<House>, held: bool, room: Vec<bool>) -> Stage {
-        let sent = Arc::new(house.learner.open());
-        let mailbox = Arc::new(Mailbox::closed());
-        let inbox = Arc::new(mailbox.open());
         let (tell, told) = unbounded();
-        let opens_with = if room.last().is_none_or(|room| *room) { "room" } else { "no room" };
+        let mailbox = Arc::new(Mailbox::closed(MAILBOX_MAX));
+        let place = Box::leak(Box::new(Place { mailbox: mailbox.clone(), told: tell }));
+        PLACES.lock().unwrap().insert(house.core.config.life, place);
+        house.core.learner.open();
+        house.core.acceptor.open();
+        mailbox.open();
         let (enter, entered) = unbounded();
         let (gate, opening) = unbounded();
         let commits = Arc::<Mutex<Vec<Vec<u64>>>>::default();
-        let mut disk = Slate { commits: commits.clone(), entered: enter, gate: held.then_some(opening), room };
-        let shell = EchoShell { house: house.clone(), mailbox: mailbox.clone(), told: tell };
-        let reading = inbox.clone();
-        let thread = thread::spawn(move || run(Echo, &mut disk, &reading, &shell, Random::new(1, 1)));
+        let disk = Slate { commits: commits.clone(), entered: enter, gate: held.then_some(opening), room };
+        let has_room = disk.has_room();
+        let host = RoleHost::new(&house.core, &house.threads, Echo, disk, Random::new(1, 1));
+        assert_eq!(house.core.is_disk_full(), !has_room, "each life says at its beginning whether its disk has room");
+        let inside = house.clone();
+        let thread = thread::spawn(move || run(host, &inside.core, &inside.threads));
         let (gate, thread) = (held.then_some(gate), Some(thread));
-        let stage = Stage { house, mailbox, inbox, sent, told, commits, entered, gate, thread };
-        assert_eq!(stage.told().0, opens_with, "each life says at its beginning whether its disk has room");
-        stage
+        Stage { house, told, commits, entered, gate, thread }
+    }
+
+    fn post(&self, input: Input<Echo>, size: usize) {
+        let mail = Mail { context: Context::default(), input, size };
+        self.house.core.post::<Echo, _>(&self.house.threads, mail).unwrap();
     }
 
     fn ask(&self, n: u64) {
-        self.mailbox.post(Mail { context: Context::default(), input: Input::Request(n), size: 0 }).unwrap();
+        self.post(Input::Request(n), 0);
     }
 
     /// As a message from server 2: it needs room on the disk.
     fn say(&self, n: u64) {
         let input = Input::Message { from: Server(2), message: Message::Fill { slot: Slot(n) } };
-        self.mailbox.post(Mail { context: Context::default(), input, size: 0 }).unwrap();
+        self.post(input, 0);
     }
 
     fn crash(&self, point: CrashPoint) {
         let order = CrashOrder { point, cause: CrashCause::Admin, down: None };
-        self.mailbox.order(Item::Crash(order)).unwrap();
+        self.house.core.order::<Echo, _>(&self.house.threads, Item::Crash(order)).unwrap();
     }
 
     fn stop(&self) {
-        self.mailbox.order(Item::Stop).unwrap();
+        self.house.core.order::<Echo, _>(&self.house.threads, Item::Stop).unwrap();
     }
 
     /// Waits until a commit is held.
@@ -233,7 +256,7 @@ impl Stage {
             Item::Mail(Mail { input: Input::Message { message: Message::CatchUp { from }, .. }, .. }) => from.0,
             _ => panic!("nobody else posts here"),
         };
-        std::iter::from_fn(|| self.sent.take_one()).map(number).collect()
+        std::iter::from_fn(|| self.house.core.learner.take_one()).map(number).collect()
     }
 
     fn told(&self) -> (&'static str, Instant) {
@@ -246,14 +269,14 @@ impl Stage {
         self.gate = None;
         let ended = self.thread.take().unwrap().join().unwrap();
         let commits = self.commits.lock().unwrap().clone();
-        (ended, commits, self.sent(), self.house.trace.text())
+        (ended, commits, self.sent(), self.house.core.trace.text())
     }
 }
 
 fn crash_point(ended: Ended) -> CrashPoint {
     match ended {
         Ended::Crashed(order) => order.point,
-        Ended::Stopped | Ended::NoRoom(_) => panic!("it ended otherwise: {ended:?}"),
+        Ended::Stopped | Ended::NoRoom(_) | Ended::Fatal(_) => panic!("it ended otherwise: {ended:?}"),
     }
 }
 
@@ -262,10 +285,11 @@ fn nothing_is_said_before_it_is_durable() {
     let stage = Stage::held();
     stage.ask(1);
     stage.await_commit();
-    assert_eq!((stage.sent(), stage.house.trace.text()), (vec![], String::new()));
+    assert_eq!((stage.sent(), stage.house.core.trace.text()), (vec![], String::new()));
     stage.let_go();
-    stage.sent.wait(Some(Instant::now() + PATIENCE));
-    let sent = stage.sent.take_one();
+    let until = Instant::now() + PATIENCE;
+    wait(&stage.house.core.learner, &stage.house.threads, RoleName::Learner as usize, Some(until));
+    let sent = stage.house.core.learner.take_one();
     assert!(matches!(sent, Some(Item::Mail(Mail { context: Context { re: Some(_), .. }, .. }))), "it names its line");
     stage.stop();
     assert_eq!(stage.end().1, [[1]]);
@@ -294,7 +318,7 @@ fn a_group_has_a_largest_size() {
     stage.await_commit();
     let half = 3 << 20;
     for n in 2..=5 {
-        stage.mailbox.post(Mail { context: Context::default(), input: Input::Request(n), size: half }).unwrap();
+        stage.post(Input::Request(n), half);
     }
     stage.stop();
     let (_, commits, _, _) = stage.end();
@@ -309,13 +333,12 @@ fn a_crash_before_the_step_loses_the_inputs() {
     stage.say(2);
     stage.crash(CrashPoint::BeforeStep);
     stage.say(3);
-    let inbox = stage.inbox.clone();
     let (ended, commits, sent, lines) = stage.end();
     assert_eq!(crash_point(ended), CrashPoint::BeforeStep);
     assert_eq!((commits, sent), (vec![vec![1]], vec![1]));
     assert!(!lines.contains("number-2"), "{lines}");
-    assert_eq!(lines.matches("DROP     msg=FILL from=s2 cause=crashed").count(), 1, "2 was in its hands: {lines}");
-    assert_eq!(inbox.len(), 1, "3 is left for whoever buries it");
+    assert_eq!(lines.matches("DROP     msg=FILL from=s2 cause=crashed").count(), 2, "both are told of: {lines}");
+    assert_eq!(lines.matches("CRASH").count(), 1, "{lines}");
 }
 
 #[test]
@@ -326,7 +349,7 @@ fn a_crash_before_the_sync_leaves_neither_records_nor_words() {
     let (ended, commits, sent, lines) = stage.end();
     assert_eq!(crash_point(ended), CrashPoint::BeforeSync);
     assert_eq!((commits.len(), sent.len()), (0, 0));
-    assert_eq!(lines, "");
+    assert!(!lines.contains("number-1"), "{lines}");
 }
 
 #[test]
@@ -337,7 +360,7 @@ fn a_crash_before_the_send_leaves_records_and_no_words() {
     let (ended, commits, sent, lines) = stage.end();
     assert_eq!(crash_point(ended), CrashPoint::BeforeSend);
     assert_eq!((commits, sent), (vec![vec![1]], vec![]));
-    assert_eq!(lines, "");
+    assert!(!lines.contains("number-1"), "{lines}");
 }
 
 #[test]
@@ -354,16 +377,16 @@ fn a_crash_that_finds_no_turn_says_so() {
 #[test]
 fn the_lines_of_a_group_are_one_write_and_come_before_its_messages() {
     let (seen, at_write) = unbounded();
-    let sent = Arc::new(Mutex::new(None::<Arc<Inbox<Learner<Kv>>>>));
+    let sent = Arc::new(Mutex::new(None::<Arc<Mailbox<Learner<Kv>>>>));
     let outgoing = sent.clone();
     // The clock is read when a group of lines is written: how many messages have been sent by then?
     let clock = move || {
-        let count = outgoing.lock().unwrap().as_ref().map_or(0, |sent| sent.len());
+        let count = outgoing.lock().unwrap().as_ref().map_or(0, |sent| sent.lock().len());
         let _ = seen.send(count);
         jiff::Timestamp::now()
     };
     let stage = Stage::new(Trace::to_memory_at(Process::server(ME, 1), clock), true, Vec::new());
-    *sent.lock().unwrap() = Some(stage.sent.clone());
+    *sent.lock().unwrap() = Some(stage.house.core.learner.clone());
     stage.ask(1);
     stage.await_commit();
     (2..=10).for_each(|n| stage.ask(n));
@@ -390,7 +413,8 @@ fn who_stops_finishes_what_came_before() {
 #[test]
 fn nobody_waits_for_a_mailbox_that_is_gone() {
     let stage = Stage::free();
-    stage.mailbox.close();
+    place(&stage.house.core).mailbox.close();
+    stage.house.threads.wake(RoleName::Acceptor);
     assert!(matches!(stage.end().0, Ended::Stopped));
 }
 
@@ -426,8 +450,8 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
         n += 1;
         let mail = Mail { context: Context::default(), input: Input::Request(n % ARM), size: 0 };
         // A full mailbox is as busy as can be.
-        let _ = stage.mailbox.post(mail);
-        while stage.sent.take_one().is_some() {}
+        let _ = stage.house.core.post::<Echo, _>(&stage.house.threads, mail);
+        while stage.house.core.learner.take_one().is_some() {}
     }
     assert_eq!(stage.told().0, "silence");
     stage.stop();
@@ -436,15 +460,18 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
 
 #[test]
 fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
-    // Asked three times, the disk has room the third time; nobody but the shell itself asks.
-    let mut asked = Stage::new(Trace::to_memory(Process::server(ME, 1)), false, vec![true, false, false]);
-    assert_eq!(asked.told().0, "room");
+    // Asked once, the disk has room; nobody but the role's own thread asks.
+    let mut asked = Stage::new(to_memory(), false, vec![true, false]);
+    let begun = Instant::now();
+    while asked.house.core.is_disk_full() {
+        assert!(begun.elapsed() < PATIENCE);
+        thread::yield_now();
+    }
     asked.say(1);
     asked.stop();
     assert_eq!(asked.end().1, [[1]]);
 
-    let never = vec![false; 1 << 20];
-    asked = Stage::new(Trace::to_memory(Process::server(ME, 1)), false, never);
+    asked = Stage::new(to_memory(), false, vec![false; 1 << 20]);
     asked.say(2);
     asked.ask(3);
     asked.stop();
@@ -455,30 +482,28 @@ fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
 
 #[test]
 fn a_disk_that_was_full_when_a_life_ended_is_not_full_for_the_next_life_that_finds_room() {
-    let never = vec![false; 1 << 20];
-    let first = Stage::new(Trace::to_memory(Process::server(ME, 1)), false, never);
+    let first = Stage::new(to_memory(), false, vec![false; 1 << 20]);
     let house = first.house.clone();
-    let _acceptor = house.acceptor.open();
-    assert!(house.is_disk_full());
+    assert!(house.core.is_disk_full());
     first.crash(CrashPoint::BeforeStep);
     first.end();
     let second = Stage::in_house(house.clone(), false, Vec::new());
-    assert!(!house.is_disk_full(), "the next life has room");
+    assert!(!house.core.is_disk_full(), "the next life has room");
     second.stop();
     second.end();
 }
 
 #[test]
 fn the_disk_of_one_role_says_nothing_of_another_and_that_of_a_dead_role_nothing_at_all() {
-    let house = House::new(ME, Servers::first(1), Options::of(&[]), Trace::disabled(), Standing::member());
-    let (participant, _coordinator) = (house.participant.open(), house.coordinator.open());
-    house.set_room(RoleName::Participant, false);
-    house.set_room(RoleName::Coordinator, false);
-    house.set_room(RoleName::Coordinator, true);
-    assert!(house.is_disk_full(), "the participant still has none");
-    drop(participant);
-    house.participant.close();
-    assert!(!house.is_disk_full(), "whether there is room for it is known when it is back");
+    let core = &house(Trace::disabled()).core;
+    core.participant.open();
+    core.coordinator.open();
+    core.set_room(RoleName::Participant, false);
+    core.set_room(RoleName::Coordinator, false);
+    core.set_room(RoleName::Coordinator, true);
+    assert!(core.is_disk_full(), "the participant still has none");
+    core.participant.close();
+    assert!(!core.is_disk_full(), "whether there is room for it is known when it is back");
 }
 
 #[test]
@@ -492,4 +517,38 @@ fn a_life_ends_that_finds_no_room_for_what_it_must_remember() {
     let (ended, commits, sent, _) = stage.end();
     assert!(matches!(&ended, Ended::NoRoom(why) if why == NO_ROOM), "{ended:?}");
     assert_eq!((commits, sent), (vec![vec![1]], vec![1]));
+}
+
+#[test]
+fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
+    let house = house(Trace::disabled());
+    let (core, threads) = (&house.core, &house.threads);
+    core.learner.open();
+    let mail = || {
+        let input = Input::Message { from: ME, message: Message::CatchUp { from: Slot(1) } };
+        Mail { context: Context::default(), input, size: 0 }
+    };
+    let asleep = || {
+        let house = house.clone();
+        let until = Instant::now() + PATIENCE;
+        let sleep = move || wait(&house.core.learner, &house.threads, RoleName::Learner as usize, Some(until));
+        let sleeper = thread::spawn(sleep);
+        while !core.learner.lock().sleeps {
+            thread::yield_now();
+        }
+        sleeper
+    };
+    let sleeper = asleep();
+    core.leave::<Learner<Kv>, _>(threads, mail(), |_| true).unwrap();
+    assert!(core.learner.lock().sleeps && !sleeper.is_finished());
+    core.post::<Learner<Kv>, _>(threads, mail()).unwrap();
+    sleeper.join().unwrap();
+    wait(&core.learner, threads, RoleName::Learner as usize, None);
+    assert_eq!(core.learner.lock().len(), 2, "both are there, and nobody sleeps while something is there");
+    core.learner.take(9, usize::MAX, &mut Vec::new());
+    wait(&core.learner, threads, RoleName::Learner as usize, Some(Instant::now()));
+    let sleeper = asleep();
+    core.learner.close();
+    threads.wake(RoleName::Learner);
+    sleeper.join().unwrap();
 }

@@ -2,7 +2,9 @@
 //! and whoever opens sessions without end must not keep others waiting.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use super::time::Time;
 
 /// Lets some things through and counts the others.
 #[derive(Debug)]
@@ -14,7 +16,7 @@ pub struct Throttle {
 
 #[derive(Debug)]
 struct State {
-    begun: Instant,
+    begun: Time,
     through: u32,
     held_back: u64,
 }
@@ -27,17 +29,13 @@ impl Throttle {
 
     /// Lets so many through in any such period that begins when the one before is over.
     pub fn over(period: Duration, most: u32) -> Throttle {
-        Throttle { most, period, state: Mutex::new(State { begun: Instant::now(), through: 0, held_back: 0 }) }
+        Throttle { most, period, state: Mutex::new(State { begun: Time(0), through: 0, held_back: 0 }) }
     }
 
     /// Whether one more may pass now; if not, it is counted.
-    pub fn lets_through(&self) -> bool {
-        self.lets_through_at(Instant::now())
-    }
-
-    fn lets_through_at(&self, now: Instant) -> bool {
+    pub fn lets_through(&self, now: Time) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.duration_since(state.begun) >= self.period {
+        if now.since(state.begun) >= self.period {
             (state.begun, state.through) = (now, 0);
         }
         let passes = state.through < self.most;
@@ -62,8 +60,8 @@ mod tests {
     #[test]
     fn so_many_pass_in_a_second_and_the_others_are_counted() {
         let throttle = Throttle::new(3);
-        let begun = Instant::now();
-        let pass = |ms| (0..5).filter(|_| throttle.lets_through_at(begun + Duration::from_millis(ms))).count();
+        let begun = Time(7_000_000);
+        let pass = |ms| (0..5).filter(|_| throttle.lets_through(begun + Duration::from_millis(ms))).count();
         assert_eq!((pass(0), throttle.take_held_back()), (3, 2));
         assert_eq!((pass(900), throttle.take_held_back()), (0, 5));
         assert_eq!((pass(1_500), throttle.take_held_back()), (3, 2));

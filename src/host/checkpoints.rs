@@ -1,0 +1,321 @@
+//! The checkpointer: it writes the state down beside everything else, reads it back, and sends parts of it.
+//!
+//! Nothing waits for it but a learner that begins a life. Jobs of the own learner go before those of other servers, and
+//! servers before clients: who is behind can be of no use to anybody.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::core::{Fatal, ServerCore};
+use super::env::{Env, Seen};
+use super::limits::Connection;
+use super::pending::Ticket;
+use super::queue::Mail;
+use super::recovery::Unborn;
+use super::roles::tell_learner;
+use super::throttle::Throttle;
+use crate::kv::{Changes, Kv, without_sessions};
+use crate::net::{Reply, StatePart};
+use crate::paxos::{Learner, LearnerRequest, Message, PartName, Slot, SnapshotPart};
+use crate::role::{Input, Server, Servers};
+use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, Mark, put_aside};
+use crate::storage::disk::Files;
+use crate::trace::{Context, Digest, Event, RoleTag};
+
+/// So many jobs of the own learner wait. Its checkpoints are far apart: more than one or two are a sign of a slow disk.
+const WRITES_MAX: usize = 16;
+/// So many parts that peers want wait; more are dropped, and asked for again.
+pub const PARTS_MAX: usize = 64;
+/// The same for clients.
+const CLIENT_PARTS_MAX: usize = 16;
+/// At most this many checkpoints a second are made because clients want newer ones. Each is work for the whole server.
+const WISHES: u32 = 1;
+
+/// The state as it was last written.
+pub type Loaded = (Slot, Kv);
+
+/// What the checkpointer has to do. Any thread may add to it.
+#[derive(Debug)]
+pub struct CheckpointQueue {
+    jobs: Mutex<Jobs>,
+    wishes: Throttle,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    own: VecDeque<Job>,
+    of_peers: VecDeque<(Server, Option<PartName>)>,
+    of_clients: VecDeque<ClientPart>,
+}
+
+/// A job of the own learner.
+#[derive(Debug)]
+enum Job {
+    Load,
+    Write(Mark, Changes),
+    Fence(Slot),
+}
+
+/// A part that a client waits for.
+#[derive(Debug)]
+struct ClientPart {
+    ticket: Ticket,
+    name: Option<PartName>,
+    at_least: Slot,
+}
+
+/// The next job.
+enum Next {
+    Own(Job),
+    OfPeer(Server, Option<PartName>),
+    OfClient(ClientPart),
+}
+
+impl Default for CheckpointQueue {
+    fn default() -> CheckpointQueue {
+        CheckpointQueue { jobs: Mutex::default(), wishes: Throttle::new(WISHES) }
+    }
+}
+
+impl CheckpointQueue {
+    /// A learner begins a life, and waits for the state as it was last written.
+    pub fn load(&self) {
+        self.lock().own.push_back(Job::Load);
+    }
+
+    /// Has changes written. False if too much is under way: they are not.
+    pub fn write(&self, mark: Mark, changes: Changes) -> bool {
+        let mut jobs = self.lock();
+        let has_room = jobs.own.len() < WRITES_MAX;
+        if has_room {
+            jobs.own.push_back(Job::Write(mark, changes));
+        }
+        has_room
+    }
+
+    /// The state is wrong: a later life of this server must not begin with it either.
+    pub fn fence(&self, slot: Slot) {
+        self.lock().own.push_back(Job::Fence(slot));
+    }
+
+    /// Sends a part of the state to a peer; dropped if too many are wanted.
+    pub fn send_part(&self, to: Server, name: Option<PartName>) {
+        let mut jobs = self.lock();
+        if jobs.of_peers.len() < PARTS_MAX {
+            jobs.of_peers.push_back((to, name));
+        }
+    }
+
+    /// Gives a client a part of a state that holds every slot up to `at_least`; false if too many are wanted.
+    pub fn give_part(&self, ticket: Ticket, name: Option<PartName>, at_least: Slot) -> bool {
+        let mut jobs = self.lock();
+        let has_room = jobs.of_clients.len() < CLIENT_PARTS_MAX;
+        if has_room {
+            jobs.of_clients.push_back(ClientPart { ticket, name, at_least });
+        }
+        has_room
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        let jobs = self.lock();
+        jobs.own.is_empty() && jobs.of_peers.is_empty() && jobs.of_clients.is_empty()
+    }
+
+    /// How many jobs wait.
+    pub fn len(&self) -> usize {
+        let jobs = self.lock();
+        jobs.own.len() + jobs.of_peers.len() + jobs.of_clients.len()
+    }
+
+    fn next(&self) -> Option<Next> {
+        let mut jobs = self.lock();
+        let own = jobs.own.pop_front().map(Next::Own);
+        let of_peer = own.or_else(|| jobs.of_peers.pop_front().map(|(to, name)| Next::OfPeer(to, name)));
+        of_peer.or_else(|| jobs.of_clients.pop_front().map(Next::OfClient))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Jobs> {
+        // Every change is one step.
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Does what the queue asks for. One a server.
+#[derive(Debug)]
+pub struct Checkpointer<F: Files> {
+    checkpoint: Checkpoint<F>,
+    empty: Kv,
+    /// What was read when it was opened: the first life of the learner need not wait for it again.
+    first: Option<Kv>,
+    has_said_full: bool,
+}
+
+impl<F: Files> Checkpointer<F> {
+    /// Opens the checkpoint of a data folder. One that cannot be believed is put aside, if there is another server to get
+    /// the state from; true if one was.
+    pub fn open<C: Connection>(
+        core: &ServerCore<C>,
+        files: F,
+        storage: u64,
+    ) -> Result<(Checkpointer<F>, bool), CheckpointError> {
+        let sizes = &core.config.sizes;
+        let empty = Kv::with_sessions_at_most(sizes.sessions);
+        let open = || Checkpoint::open(files.clone(), storage, sizes.snapshot_bytes, empty.clone());
+        let (opened, is_rebuilt) = match open() {
+            Err(error @ CheckpointError::Damaged { .. }) if core.config.cluster.len() > 1 => {
+                let why = format!(
+                    "{error}. It is put aside as {}, and the state comes from the other servers",
+                    checkpoint::ASIDE_FILE
+                );
+                core.tell_fault("checkpoint", "damaged", &why);
+                put_aside(&files)?;
+                (open()?, true)
+            }
+            opened => (opened?, false),
+        };
+        let (checkpoint, state) = opened;
+        core.board.update(|shown| shown.checkpoint = checkpoint.mark().slot);
+        Ok((Checkpointer { checkpoint, empty, first: Some(state), has_said_full: false }, is_rebuilt))
+    }
+
+    /// What the checkpoint says of itself.
+    pub fn mark(&self) -> Mark {
+        self.checkpoint.mark()
+    }
+
+    /// Does the next job, if there is one. Gives the state to whoever asked for it.
+    pub fn run_one<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> Result<Option<Loaded>, Fatal> {
+        match core.checkpoints.next() {
+            Some(Next::Own(Job::Load)) => return self.load(env).map(Some),
+            Some(Next::Own(Job::Write(mark, changes))) => self.write(core, env, mark, &changes)?,
+            Some(Next::Own(Job::Fence(slot))) => self.fence(core, slot),
+            Some(Next::OfPeer(to, name)) => self.send_part(core, env, to, name.as_ref())?,
+            Some(Next::OfClient(wanted)) => self.give_part(core, env, wanted)?,
+            None => {}
+        }
+        Ok(None)
+    }
+
+    fn load<E: Env>(&mut self, env: &E) -> Result<Loaded, Fatal> {
+        let state = match self.first.take() {
+            Some(state) => state,
+            None => self.checkpoint.load(self.empty.clone()).map_err(fatal)?,
+        };
+        let mark = self.checkpoint.mark();
+        env.observe(Seen::CheckpointLoaded(mark));
+        Ok((mark.slot, state))
+    }
+
+    fn write<E: Env>(
+        &mut self,
+        core: &ServerCore<E::Connection>,
+        env: &E,
+        mark: Mark,
+        changes: &Changes,
+    ) -> Result<(), Fatal> {
+        // Others may have written since: what was read then is old.
+        self.first = None;
+        let is_durable = match self.checkpoint.write(mark, changes) {
+            Ok(()) => true,
+            Err(CheckpointError::Full { cause }) => {
+                if !self.has_said_full {
+                    let why = format!(
+                        "there is no room for the checkpoint ({cause}): tried again until there is. Free some space"
+                    );
+                    core.tell_fault("disk", "full", &why);
+                }
+                env.observe(Seen::CheckpointShed);
+                false
+            }
+            Err(error) => return Err(fatal(error)),
+        };
+        self.has_said_full = !is_durable;
+        if is_durable {
+            core.board.update(|shown| shown.checkpoint = mark.slot);
+            env.observe(Seen::CheckpointDurable(mark));
+            let event = Event::Snapshot { slot: mark.slot, digest: Digest(mark.digest), from: None };
+            core.line(RoleTag::Server, &Context::default(), event);
+        }
+        // If the learner has died meanwhile, its next life finds it on the disk.
+        tell_learner(core, env, LearnerRequest::CheckpointEnded { slot: mark.slot, is_durable });
+        Ok(())
+    }
+
+    fn fence<C: Connection>(&self, core: &ServerCore<C>, slot: Slot) {
+        if let Err(error) = self.checkpoint.fence(slot) {
+            let why = format!("{error}. Move the folder checkpoint away before this server is started again");
+            core.tell_fault("checkpoint", "fenced", &why);
+        }
+    }
+
+    fn send_part<E: Env>(
+        &mut self,
+        core: &ServerCore<E::Connection>,
+        env: &E,
+        to: Server,
+        name: Option<&PartName>,
+    ) -> Result<(), Fatal> {
+        let message = match self.checkpoint.part(name).map_err(fatal)? {
+            Some(part) => {
+                env.observe(Seen::PartSent { is_first: name.is_none() });
+                Message::Snapshot(part)
+            }
+            // A learner that is down has applied nothing that it could hand on.
+            None => {
+                let applied = if core.learner.is_open() { core.board.read().applied } else { Slot(0) };
+                Message::Entries { entries: Vec::new(), applied }
+            }
+        };
+        core.send(env, Servers::only(to), message.into(), Context::default());
+        env.flush_peers();
+        Ok(())
+    }
+
+    /// If the part is not written down yet it soon will be, and the client asks again.
+    fn give_part<E: Env>(
+        &mut self,
+        core: &ServerCore<E::Connection>,
+        env: &E,
+        ClientPart { ticket, name, at_least }: ClientPart,
+    ) -> Result<(), Fatal> {
+        let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;
+        let part = if is_there { self.checkpoint.part(name.as_ref()).map_err(fatal)? } else { None };
+        let part = part.map(for_client).transpose()?;
+        if part.is_none() && core.checkpoints.wishes.lets_through(env.now()) {
+            let input = Input::Request(LearnerRequest::WantCheckpoint);
+            let mail = Mail { context: Context::default(), input, size: 0 };
+            // If the learner is down or busy, the client asks again.
+            let _ = core.post::<Learner<Kv>, E>(env, mail);
+        }
+        core.pending.tell_part(ticket, Reply::State(part));
+        core.flush_replies(env);
+        Ok(())
+    }
+
+    /// The process dies in the middle of its next job, if that is a checkpoint: gives the one that is in doubt.
+    pub fn interrupt<C: Connection>(&mut self, core: &ServerCore<C>) -> Option<(Mark, Result<(), CheckpointError>)> {
+        match core.checkpoints.next() {
+            Some(Next::Own(Job::Write(mark, changes))) => Some((mark, self.checkpoint.write(mark, &changes))),
+            _ => None,
+        }
+    }
+}
+
+impl From<CheckpointError> for Unborn {
+    fn from(error: CheckpointError) -> Unborn {
+        let is_full = matches!(error, CheckpointError::Full { .. });
+        if is_full { Unborn::NoRoom(error.to_string()) } else { Unborn::Broken(error.to_string()) }
+    }
+}
+
+fn fatal(error: CheckpointError) -> Fatal {
+    Fatal(format!("stable storage failed: {error}"))
+}
+
+/// What a client gets of a part.
+fn for_client(part: SnapshotPart) -> Result<StatePart, Fatal> {
+    let (bytes, left_out) = without_sessions(&part.bytes)
+        .map_err(|error| Fatal(format!("a part of the own checkpoint cannot be read: {error}")))?;
+    Ok(StatePart { part: SnapshotPart { bytes: bytes.into(), ..part }, left_out })
+}

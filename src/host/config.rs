@@ -1,0 +1,68 @@
+//! How a server was started, as far as it decides anything.
+
+use super::queue::MAILBOX_MAX;
+use crate::kv::SESSIONS_MAX;
+use crate::paxos::{OPEN_SLOTS_MAX, PROMISE_PART_BYTES, Quorums, Retention};
+use crate::protocol::Protocol;
+use crate::role::{Server, Servers};
+use crate::storage::checkpoint::PART_BYTES;
+
+/// How a server was started.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which server it is.
+    pub me: Server,
+    /// All servers.
+    pub cluster: Servers,
+    /// Which of them are enough.
+    pub quorums: Quorums,
+    /// How they agree.
+    pub protocol: Protocol,
+    /// The number of the process on its data folder.
+    pub life: u32,
+    /// The number of the process on its machine.
+    pub pid: u32,
+    /// A restarted acceptor has forgotten everything. **Unsafe**, to show why.
+    pub forgets: bool,
+    /// Clients may crash and restart roles.
+    pub lab: bool,
+    /// How much of the past is kept.
+    pub retention: Retention,
+    /// How large things may become.
+    pub sizes: Sizes,
+}
+
+/// How large things may become. The simulator makes them small, so that a run of a few commands meets every limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// A mailbox holds so many inputs.
+    pub mailbox: usize,
+    /// A file of the journal has so many bytes.
+    pub segment_bytes: u64,
+    /// So much of the disk is left free for others when the next file of the journal is made: the small files of the data
+    /// folder, and the lines.
+    pub left_free_bytes: u64,
+    /// A part of a promise, or of a list of entries, has about so many bytes.
+    pub part_bytes: usize,
+    /// A part of a state has about so many bytes.
+    pub snapshot_bytes: usize,
+    /// So many sessions are remembered.
+    pub sessions: usize,
+    /// A proposer has at most so many slots open.
+    pub open_slots: u64,
+}
+
+impl Sizes {
+    /// Those of a real server, with journal files of so many bytes.
+    pub fn usual(segment_bytes: u64) -> Sizes {
+        Sizes {
+            mailbox: MAILBOX_MAX,
+            segment_bytes,
+            left_free_bytes: 1 << 20,
+            part_bytes: PROMISE_PART_BYTES,
+            snapshot_bytes: PART_BYTES,
+            sessions: SESSIONS_MAX,
+            open_slots: OPEN_SLOTS_MAX,
+        }
+    }
+}

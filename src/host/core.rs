@@ -1,0 +1,224 @@
+//! A server without its surroundings: what its roles, its connections and its checkpointer share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::admission::Admission;
+use super::checkpoints::CheckpointQueue;
+use super::config::Config;
+use super::delivery::Drops;
+use super::env::{Env, Seen};
+use super::limits::{Connection, Load};
+use super::linked::Linked;
+use super::mailbox::Mailbox;
+use super::pending::Pending;
+use super::queue::{Item, Lost, Mail, MustWake, Room};
+use super::roles::Hosted;
+use super::status::Board;
+use super::throttle::Throttle;
+use crate::kv::Kv;
+use crate::net::{Newcomer, Unknown, WhyNotApplied};
+use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, RoleName, Slot};
+use crate::role::{Input, Servers};
+use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
+use crate::two_phase_commit::{Coordinator, Participant};
+
+/// At most this many sessions a second are opened, by all clients together. Each goes through the log, and the table of
+/// them is bounded.
+const OPENS_PER_SECOND: u32 = 1_000;
+/// At most this many malformed requests a second get a log line each.
+const MALFORMED_LINES: u32 = 100;
+
+/// What a server decides with. Many threads may use it at a time: each part has a lock of its own, and nobody holds two.
+pub struct ServerCore<C: Connection> {
+    /// How it was started.
+    pub config: Config,
+    /// Where its lines go.
+    pub trace: Trace,
+    /// The proposer's mailbox.
+    pub proposer: Arc<Mailbox<Proposer>>,
+    /// The acceptor's mailbox.
+    pub acceptor: Arc<Mailbox<Acceptor>>,
+    /// The learner's mailbox.
+    pub learner: Arc<Mailbox<Learner<Kv>>>,
+    /// The coordinator's mailbox, under two-phase commit.
+    pub coordinator: Arc<Mailbox<Coordinator>>,
+    /// The participant's mailbox, under two-phase commit.
+    pub participant: Arc<Mailbox<Participant>>,
+    /// Who waits for an outcome.
+    pub pending: Pending<C>,
+    /// What all clients together have under way.
+    pub load: Arc<Load>,
+    /// Sessions that all clients together may open.
+    pub opens: Throttle,
+    /// What others may see of the roles.
+    pub board: Board,
+    /// Which of the others it reaches and hears.
+    pub linked: Linked,
+    /// What the checkpointer has to do.
+    pub checkpoints: CheckpointQueue,
+    /// What the roles need not be woken for.
+    pub hints: WakeHints,
+    /// Whether it takes part in anything.
+    pub admission: Admission,
+    /// The roles whose disks have no room for another value: one bit a role.
+    full_disks: AtomicU64,
+    /// What was last told of what it waits for if its folder is new.
+    pub(super) newness: Mutex<Option<Newcomer>>,
+    pub(super) drops: Drops,
+    pub(super) malformed: Throttle,
+}
+
+/// What a role's state is like after its last turn, as far as it says what the role must be woken for.
+#[derive(Debug, Default)]
+pub struct WakeHints {
+    /// The proposer waits for slots to be applied.
+    pub wants_applied: AtomicBool,
+    /// The proposer can do nothing with more commands before so many have come.
+    pub worth: AtomicUsize,
+    /// The learner knows of chosen slots that it cannot apply.
+    pub is_learner_behind: AtomicBool,
+    /// The last slot that the learner has applied.
+    pub applied: AtomicU64,
+    /// The learner's round of reads under way, as far as it fits in here; 0 if there is none.
+    pub round: AtomicU64,
+    /// The proposer is about to write to the peers, and takes along what the learner has said.
+    pub proposer_flushes: AtomicBool,
+}
+
+/// Stable storage has failed, or its content contradicts itself: nobody knows any more what is on the disk. The process must
+/// end; what it acknowledged is safe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fatal(pub String);
+
+impl<C: Connection> ServerCore<C> {
+    /// A server whose roles are still down.
+    pub fn new(config: Config, trace: Trace, admission: Admission) -> ServerCore<C> {
+        let most = config.sizes.mailbox;
+        ServerCore {
+            config,
+            trace,
+            proposer: Arc::new(Mailbox::closed(most)),
+            acceptor: Arc::new(Mailbox::closed(most)),
+            learner: Arc::new(Mailbox::closed(most)),
+            coordinator: Arc::new(Mailbox::closed(most)),
+            participant: Arc::new(Mailbox::closed(most)),
+            pending: Pending::default(),
+            load: Arc::default(),
+            opens: Throttle::new(OPENS_PER_SECOND),
+            board: Board::default(),
+            linked: Linked::default(),
+            checkpoints: CheckpointQueue::default(),
+            hints: WakeHints::default(),
+            admission,
+            full_disks: AtomicU64::new(0),
+            newness: Mutex::new(None),
+            drops: Drops::default(),
+            malformed: Throttle::new(MALFORMED_LINES),
+        }
+    }
+
+    /// Whether a role lives.
+    pub fn is_up(&self, role: RoleName) -> bool {
+        match role {
+            RoleName::Proposer => self.proposer.is_open(),
+            RoleName::Acceptor => self.acceptor.is_open(),
+            RoleName::Learner => self.learner.is_open(),
+            RoleName::Coordinator => self.coordinator.is_open(),
+            RoleName::Participant => self.participant.is_open(),
+        }
+    }
+
+    /// A life of a role says whether its disk has room: when it begins, and when that changes.
+    pub fn set_room(&self, role: RoleName, has_room: bool) {
+        let bit = 1 << role as u64;
+        if has_room {
+            self.full_disks.fetch_and(!bit, Ordering::Relaxed);
+        } else {
+            self.full_disks.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a role that lives has no room on its disk for another value. Of the others nobody knows.
+    pub fn is_disk_full(&self) -> bool {
+        let full = self.full_disks.load(Ordering::Relaxed);
+        RoleName::EVERY.into_iter().any(|role| full & 1 << role as u64 != 0 && self.is_up(role))
+    }
+
+    /// Hands an input to a role of this server, and wakes it; never blocks.
+    pub fn post<R: Hosted, E: Env<Connection = C>>(&self, env: &E, mail: Mail<R>) -> Result<(), Lost> {
+        self.put(env, Item::Mail(mail), Room::Usual, |_| false)
+    }
+
+    /// Hands an input to a role, and wakes it unless that `can_wait`, asked with the number of inputs that wait then.
+    pub fn leave<R: Hosted, E: Env<Connection = C>>(
+        &self,
+        env: &E,
+        mail: Mail<R>,
+        can_wait: impl FnOnce(usize) -> bool,
+    ) -> Result<(), Lost> {
+        self.put(env, Item::Mail(mail), Room::Usual, can_wait)
+    }
+
+    /// Hands over an input that must not be lost because others fill the mailbox.
+    pub fn post_reserved<R: Hosted, E: Env<Connection = C>>(&self, env: &E, input: Input<R>) -> Result<(), Lost> {
+        let mail = Mail { context: Context::default(), input, size: 0 };
+        self.put(env, Item::Mail(mail), Room::Reserved, |_| false)
+    }
+
+    /// Hands an order to a role. An error if the role is down.
+    pub fn order<R: Hosted, E: Env<Connection = C>>(&self, env: &E, item: Item<R>) -> Result<(), Lost> {
+        self.put(env, item, Room::Reserved, |_| false)
+    }
+
+    pub(super) fn put<R: Hosted, E: Env<Connection = C>>(
+        &self,
+        env: &E,
+        item: Item<R>,
+        room: Room,
+        can_wait: impl FnOnce(usize) -> bool,
+    ) -> Result<(), Lost> {
+        match R::mailbox(self).put(item, room, can_wait) {
+            Ok(MustWake::Yes) => env.wake(R::NAME),
+            Ok(MustWake::No) => {}
+            Err(lost) => {
+                env.observe(Seen::Lost(lost));
+                return Err(lost);
+            }
+        }
+        Ok(())
+    }
+
+    /// Something outside failed, and the server goes on.
+    pub fn tell_fault(&self, part: &str, cause: &str, why: &str) {
+        let event = Event::Fault { part: Text::new(part), cause: Text::new(cause) };
+        self.line_because(RoleTag::Server, &Context::default(), event, Some(why.to_string()));
+    }
+
+    /// Writes one line; gives the context for what comes from it.
+    pub fn line(&self, role: RoleTag, context: &Context, event: Event) -> Context {
+        self.line_because(role, context, event, None)
+    }
+
+    /// Writes one line with a reason for people.
+    pub fn line_because(&self, role: RoleTag, context: &Context, event: Event, why: Option<String>) -> Context {
+        let draft = Draft { why, ..Draft::about(role, event, context) };
+        let id = self.trace.line(draft);
+        Context { re: id.or_else(|| context.re.clone()), req: context.req.clone() }
+    }
+
+    /// The state of this server is not that of the others: it says nothing more to anybody, and whoever waits is told so. No
+    /// later life may begin with that state either.
+    pub fn fence<E: Env<Connection = C>>(&self, env: &E, draft: Draft, slot: Slot, against: Servers) {
+        self.admission.fence();
+        self.checkpoints.fence(slot);
+        env.wake_checkpointer();
+        self.board.update(|shown| shown.fenced = Some(slot));
+        let sentence = draft.why.clone().unwrap_or_default();
+        self.trace.line(draft);
+        env.tell_operator(&format!("error: server {}: {sentence}", self.config.me.0));
+        env.observe(Seen::Fenced { slot, against });
+        self.pending.role_died(Unknown::RoleDied(RoleName::Learner), Some(WhyNotApplied::Fenced));
+        let _ = self.post_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
+    }
+}

@@ -1,0 +1,106 @@
+//! What a server's core needs of its surroundings: threads, sockets and clocks, or the simulator's events.
+
+use super::lifecycle::Order;
+use super::limits::Connection;
+use super::pending::{Asker, Ticket};
+use super::queue::Lost;
+use super::time::Time;
+use crate::kv::{Kv, Written};
+use crate::net::{ClientReply, Said};
+use crate::paxos::{Acceptor, CommandId, Learner, Proposer, RoleName, Slot};
+use crate::role::{Actions, Input, Role, Servers};
+use crate::storage::checkpoint::Mark;
+use crate::trace::Context;
+use crate::two_phase_commit::{Coordinator, Participant};
+
+/// The surroundings of a server's core. No method waits, none calls back into the core, and the core calls none while it
+/// holds a lock of its own.
+pub trait Env {
+    /// A client's connection.
+    type Connection: Connection;
+
+    /// The time of this server's clock.
+    fn now(&self) -> Time;
+
+    /// A role has mail that it must be woken for.
+    fn wake(&self, role: RoleName);
+
+    /// Puts a frame on its way to other servers. Where there is no link, or no room, it is lost. It leaves with the next
+    /// [`Env::flush_peers`].
+    fn to_peers(&self, to: Servers, message: &Said, frame: Vec<u8>);
+
+    /// Lets the frames leave.
+    fn flush_peers(&self);
+
+    /// Sends replies to the clients that asked, in order.
+    fn write_replies(&self, replies: Vec<(Asker<Self::Connection>, ClientReply)>);
+
+    /// The checkpointer has something to do.
+    fn wake_checkpointer(&self);
+
+    /// Hands an order to whoever starts and ends the roles; an error if it takes no more of them.
+    fn give(&self, order: Order) -> Result<(), String>;
+
+    /// Shows a sentence to whoever runs this server.
+    fn tell_operator(&self, sentence: &str);
+
+    /// Somebody may watch what happens. Nothing that the server does depends on it.
+    fn observe(&self, _seen: Seen<'_>) {}
+}
+
+/// What can be watched.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    /// A proposer.
+    Proposer(RoleSeen<'a, Proposer>),
+    /// An acceptor.
+    Acceptor(RoleSeen<'a, Acceptor>),
+    /// A learner.
+    Learner(RoleSeen<'a, Learner<Kv>>),
+    /// A coordinator.
+    Coordinator(RoleSeen<'a, Coordinator>),
+    /// A participant.
+    Participant(RoleSeen<'a, Participant>),
+    /// A client is told that its write is applied.
+    Acknowledged {
+        /// The write.
+        id: CommandId,
+        /// Its slot.
+        slot: Slot,
+        /// What it came to.
+        written: Written,
+    },
+    /// A read has come, and waits.
+    ReadArrived(Ticket),
+    /// An input did not reach a role.
+    Lost(Lost),
+    /// An input was dropped because the disk is full.
+    Shed,
+    /// The state of this server was found to be wrong.
+    Fenced {
+        /// After which slot.
+        slot: Slot,
+        /// Who says otherwise.
+        against: Servers,
+    },
+    /// A checkpoint is durable.
+    CheckpointDurable(Mark),
+    /// There was no room for a checkpoint.
+    CheckpointShed,
+    /// A checkpoint was read back.
+    CheckpointLoaded(Mark),
+    /// A part of a checkpoint was sent; whether it is the first one.
+    PartSent {
+        /// Whoever gets it did not ask for a certain part.
+        is_first: bool,
+    },
+}
+
+/// What can be watched of a role.
+#[derive(Debug)]
+pub enum RoleSeen<'a, R: Role> {
+    /// It is about to take these inputs.
+    Hears(&'a [(Context, Input<R>)]),
+    /// What it remembers is durable, and it is about to do these things.
+    Says(&'a Actions<Context, R>),
+}

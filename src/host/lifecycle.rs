@@ -1,0 +1,157 @@
+//! When roles are told to die, and when they come back.
+//!
+//! Nothing here draws when a role fails: that is given with each life. Who runs the roles asks what is due, does it, and says
+//! how each life has ended.
+
+use std::time::Duration;
+
+use super::disks::ROOM_RETRY;
+use super::queue::CrashOrder;
+use super::time::Time;
+use crate::paxos::RoleName;
+use crate::trace::{CrashCause, CrashPoint};
+
+/// What an operator may ask in lab mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// End a role's life.
+    Crash {
+        /// Which.
+        role: RoleName,
+        /// For how long; until RESTART if None.
+        down: Option<Duration>,
+    },
+    /// Start it again.
+    Restart {
+        /// Which.
+        role: RoleName,
+    },
+    /// End all roles for good.
+    Stop,
+}
+
+/// The lives of a server's roles.
+#[derive(Debug)]
+pub struct Lifecycle {
+    states: [State; RoleName::EVERY.len()],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// It lives; when and how it is to fail.
+    Up { fails: Option<(Time, CrashOrder)> },
+    /// It is told to end, and still lives. Then it is to be down for so long; until somebody restarts it if None.
+    Ending { down: Option<Duration> },
+    /// It is down until then; until somebody restarts it if None.
+    Down { since: Time, until: Option<Time> },
+}
+
+/// What is to be done with a role.
+#[derive(Clone, Copy, Debug)]
+pub enum Due {
+    /// Tell it to die.
+    Crash(CrashOrder),
+    /// Start it; it has been down for so long.
+    Restart(Duration),
+}
+
+impl Lifecycle {
+    /// No role lives.
+    pub fn new(now: Time) -> Lifecycle {
+        Lifecycle { states: [State::Down { since: now, until: None }; RoleName::EVERY.len()] }
+    }
+
+    /// A life of a role begins; when and how it is to fail, if it is.
+    pub fn begins(&mut self, role: RoleName, fails: Option<(Time, CrashOrder)>) {
+        *self.state(role) = State::Up { fails };
+    }
+
+    /// A life could not even be started: it is tried again.
+    pub fn did_not_begin(&mut self, now: Time, role: RoleName) {
+        if let State::Down { until, .. } = self.state(role) {
+            *until = Some(now + ROOM_RETRY);
+        }
+    }
+
+    /// Tells a role to die: gives the order that it must get. One that is dying or down already may still get another time
+    /// to come back.
+    pub fn crash(&mut self, now: Time, role: RoleName, order: CrashOrder) -> Option<CrashOrder> {
+        let state = self.state(role);
+        match state {
+            State::Ending { down, .. } => *down = order.down,
+            State::Down { until, .. } => *until = order.down.map(|down| now + down),
+            State::Up { .. } => {
+                *state = State::Ending { down: order.down };
+                return Some(order);
+            }
+        }
+        None
+    }
+
+    /// As an operator asks. Gives the order that the role must get.
+    pub fn crash_by_hand(&mut self, now: Time, role: RoleName, down: Option<Duration>) -> Option<CrashOrder> {
+        self.crash(now, role, CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down })
+    }
+
+    /// Brings a role back that is down, or as soon as it is.
+    pub fn restart_soon(&mut self, now: Time, role: RoleName) {
+        match self.state(role) {
+            State::Up { .. } => {}
+            State::Ending { down } => *down = Some(Duration::ZERO),
+            State::Down { until, .. } => *until = Some(now),
+        }
+    }
+
+    /// A life has ended. If nobody has told it to, it could not begin, or not go on: there may be room for it soon.
+    pub fn ended(&mut self, now: Time, role: RoleName) {
+        let state = self.state(role);
+        let down = match *state {
+            State::Ending { down } => down,
+            State::Up { .. } => Some(ROOM_RETRY),
+            State::Down { .. } => return,
+        };
+        *state = State::Down { since: now, until: down.map(|down| now + down) };
+    }
+
+    /// Whether all roles are down.
+    pub fn are_all_down(&self) -> bool {
+        self.states.iter().all(|state| matches!(state, State::Down { .. }))
+    }
+
+    /// When something is to be done.
+    pub fn next_due(&self) -> Option<Time> {
+        self.states.iter().filter_map(State::due).min()
+    }
+
+    /// What is to be done with a role now. What is told here is taken to be done.
+    pub fn take_due(&mut self, now: Time, role: RoleName) -> Option<Due> {
+        let state = self.state(role);
+        state.due().filter(|due| *due <= now)?;
+        match *state {
+            State::Up { fails } => {
+                let (_, order) = fails?;
+                *state = State::Ending { down: order.down };
+                Some(Due::Crash(order))
+            }
+            State::Ending { .. } => None,
+            State::Down { since, .. } => {
+                *state = State::Down { since, until: None };
+                Some(Due::Restart(now.since(since)))
+            }
+        }
+    }
+
+    fn state(&mut self, role: RoleName) -> &mut State {
+        &mut self.states[role as usize]
+    }
+}
+
+impl State {
+    fn due(&self) -> Option<Time> {
+        match self {
+            State::Up { fails } => fails.map(|(at, _)| at),
+            State::Ending { .. } => None,
+            State::Down { until, .. } => *until,
+        }
+    }
+}

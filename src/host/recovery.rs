@@ -1,0 +1,171 @@
+//! What a life of a role begins with: what it gets back from its disk, and the line that says so.
+
+use std::time::Duration;
+
+use super::checkpoints::Loaded;
+use super::core::ServerCore;
+use super::disks::{CoordinatorLog, ParticipantLog, RoleJournal};
+use super::limits::Connection;
+use super::lines;
+use crate::kv::Kv;
+use crate::museum::{self, Bug};
+use crate::paxos::{Acceptor, Learner, Life, Proposer, RoleName, StateMachine};
+use crate::role::Role;
+use crate::storage::disk::Files;
+use crate::storage::folder::{OpenedJournal, Place};
+use crate::storage::records::{Kind, Records};
+use crate::storage::{DataFolder, FolderError, Rounds};
+use crate::trace::{Context, Event};
+use crate::two_phase_commit::{Coordinator, Participant};
+
+/// Why a life, or a process, does not begin.
+#[derive(Debug)]
+pub enum Unborn {
+    /// The disk has no room for what it needs at its beginning: later it may have.
+    NoRoom(String),
+    /// It cannot begin.
+    Broken(String),
+}
+
+impl From<FolderError> for Unborn {
+    fn from(error: FolderError) -> Unborn {
+        if error.is_full() { Unborn::NoRoom(error.to_string()) } else { Unborn::Broken(error.to_string()) }
+    }
+}
+
+/// A proposer that uses no round of its earlier lives. `down` is None at the start of the process, here and below.
+pub fn proposer<C: Connection, P: Place>(
+    core: &ServerCore<C>,
+    folder: &DataFolder<P>,
+    down: Option<Duration>,
+) -> Result<(Proposer, Rounds<P::Files>), Unborn> {
+    let rounds = folder.open_rounds()?;
+    let config = &core.config;
+    let mut proposer =
+        Proposer::new(config.me, config.quorums, config.protocol.policy()).with_window(config.sizes.open_slots);
+    proposer.replay(rounds.record());
+    if let Some(down) = down {
+        tell_restart(core, RoleName::Proposer, lines::restarted_proposer(down, proposer.next_round()), None);
+    }
+    Ok((proposer, rounds))
+}
+
+/// An acceptor that knows what its disk knows; in the unsafe mode, if it crashed, nothing.
+pub fn acceptor<C: Connection, P: Place>(
+    core: &ServerCore<C>,
+    folder: &DataFolder<P>,
+    down: Option<Duration>,
+) -> Result<(Acceptor, RoleJournal<P::Files>), Unborn> {
+    let forgets = (core.config.forgets || museum::is(Bug::B14)) && down.is_some();
+    if forgets {
+        folder.discard_journal()?;
+    }
+    let (journal, recovered) = folder.open_journal(core.config.sizes.segment_bytes)?;
+    let mut acceptor = Acceptor::new(next_life(folder)?).with_part_bytes(core.config.sizes.part_bytes);
+    for record in recovered.records {
+        acceptor.replay(record);
+    }
+    let acceptor = with_checkpoint(core, acceptor)?;
+    for damage in recovered.damage {
+        let why = format!("{damage}; the others are asked for what was chosen there, and all else goes on");
+        core.tell_fault("journal", "damaged", &why);
+    }
+    if let Some(down) = down {
+        let lost = core.config.forgets;
+        let event = lines::restarted_acceptor(down, lost, acceptor.promised(), acceptor.accepted().len() as u64);
+        let why = lost.then(|| {
+            "UNSAFE: it has forgotten what it promised and accepted, so a chosen value can be un-chosen".to_string()
+        });
+        tell_restart(core, RoleName::Acceptor, event, why);
+    }
+    core.board.update(|shown| {
+        shown.promised = acceptor.promised();
+        shown.accepted = acceptor.accepted().len() as u64;
+        shown.truncated_below = acceptor.truncated_below();
+    });
+    Ok((acceptor, RoleJournal::new(journal, &core.config.sizes)))
+}
+
+/// What it has forgotten must be in the checkpoint. If that was lost, the other servers have it, if there are any.
+fn with_checkpoint<C: Connection>(core: &ServerCore<C>, acceptor: Acceptor) -> Result<Acceptor, Unborn> {
+    let (checkpoint, forgotten) = (core.board.read().checkpoint, acceptor.truncated_below());
+    if core.config.cluster.len() == 1 && checkpoint.next() < forgotten {
+        return Err(Unborn::Broken(format!(
+            "the checkpoint holds {checkpoint} slots, and the journal begins with slot {forgotten}: what is between \
+             is nowhere else. Put the folder back as it was, or restore a backup"
+        )));
+    }
+    Ok(acceptor.with_checkpoint(checkpoint))
+}
+
+/// A learner with the state that was last written down; what came after, it gets from its peers and the acceptors.
+pub fn learner<C: Connection, P: Place>(
+    core: &ServerCore<C>,
+    folder: &DataFolder<P>,
+    (slot, state): Loaded,
+    down: Option<Duration>,
+) -> Result<Learner<Kv>, Unborn> {
+    let config = &core.config;
+    let learner = Learner::new(config.me, config.quorums, next_life(folder)?, slot, state)
+        .with_retention(config.retention)
+        .with_part_bytes(config.sizes.part_bytes)
+        .under(config.protocol.policy());
+    if let Some(down) = down {
+        let event = lines::restarted_learner(down, learner.applied(), learner.machine().digest());
+        tell_restart(core, RoleName::Learner, event, None);
+    }
+    Ok(learner)
+}
+
+/// A coordinator that knows which transactions it has committed.
+pub fn coordinator<C: Connection, P: Place>(
+    core: &ServerCore<C>,
+    folder: &DataFolder<P>,
+    down: Option<Duration>,
+) -> Result<(Coordinator, CoordinatorLog<P::Files>), Unborn> {
+    let opened = folder.open_coordinator(core.config.sizes.segment_bytes)?;
+    let (log, records) = log_of(core, opened, RoleName::Coordinator)?;
+    let mut coordinator = Coordinator::new(core.config.me, core.config.cluster);
+    records.into_iter().for_each(|record| coordinator.replay(record));
+    if let Some(down) = down {
+        let event = lines::restarted_coordinator(down, &coordinator);
+        tell_restart(core, RoleName::Coordinator, event, None);
+    }
+    Ok((coordinator, log))
+}
+
+/// A participant with its votes and its store: all of it is in its journal.
+pub fn participant<C: Connection, P: Place>(
+    core: &ServerCore<C>,
+    folder: &DataFolder<P>,
+    down: Option<Duration>,
+) -> Result<(Participant, ParticipantLog<P::Files>), Unborn> {
+    let opened = folder.open_journal(core.config.sizes.segment_bytes)?;
+    let (log, records) = log_of(core, opened, RoleName::Participant)?;
+    let store = Kv::with_sessions_at_most(core.config.sizes.sessions);
+    let mut participant = Participant::new(core.config.me, core.config.cluster, store);
+    records.into_iter().for_each(|record| participant.replay(record));
+    if let Some(down) = down {
+        tell_restart(core, RoleName::Participant, lines::restarted_participant(down, &participant), None);
+    }
+    core.board.update(|shown| shown.set_participant(&participant));
+    Ok((participant, log))
+}
+
+fn log_of<C: Connection, F: Files, R: Kind>(
+    core: &ServerCore<C>,
+    (journal, recovered): OpenedJournal<F>,
+    whose: RoleName,
+) -> Result<(Records<RoleJournal<F>, R>, Vec<R>), Unborn> {
+    let broken = |error| Unborn::Broken(format!("the journal of the {} cannot be used: {error}", whose.word()));
+    let journal = RoleJournal::new(journal, &core.config.sizes);
+    Records::new(journal, recovered.records).map_err(broken)
+}
+
+fn next_life<P: Place>(folder: &DataFolder<P>) -> Result<Life, FolderError> {
+    folder.begin_role_life().map(Life)
+}
+
+fn tell_restart<C: Connection>(core: &ServerCore<C>, role: RoleName, event: Event, why: Option<String>) {
+    core.line_because(role.into(), &Context::default(), event, why);
+}

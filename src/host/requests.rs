@@ -1,0 +1,218 @@
+//! What a client's request comes to: its line, and either its answer or its place among those who wait.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::core::ServerCore;
+use super::env::{Env, Seen};
+use super::lifecycle::Order;
+use super::limits::Connection;
+use super::lines;
+use super::pending::Asker;
+use super::queue::{Lost, Mail};
+use crate::kv::{Command, Get, KEY_MAX_BYTES, Kv, LABEL_MAX_BYTES};
+use crate::net::{ClientRequest, Reply, Request, WhyNotApplied};
+use crate::paxos::{Learner, LearnerRequest, PartName, Proposer, ProposerRequest, RoleName, Slot};
+use crate::role::Input;
+use crate::trace::{Context, RoleTag};
+use crate::two_phase_commit::{Coordinator, CoordinatorRequest, Participant, ParticipantRequest};
+
+/// So long a client that asks for a part of the state waits before it is told to ask again.
+const STATE_PATIENCE: Duration = Duration::from_millis(500);
+
+impl<C: Connection> ServerCore<C> {
+    /// One request, whose frame has so many bytes. An error is a request that no honest client sends: its connection ends.
+    /// Whoever calls this calls [`ServerCore::flush_replies`] when nothing more has come.
+    pub fn request<E: Env<Connection = C>>(
+        &self,
+        env: &E,
+        from: &C,
+        request: ClientRequest,
+        size: usize,
+    ) -> Result<(), String> {
+        let ClientRequest { number, context, request } = request;
+        let label = context.req.clone().unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if label.len() > LABEL_MAX_BYTES || !label.chars().all(plain) {
+            return Err("its label is not a short plain word".to_string());
+        }
+        // A client names lines of its own: one that names a server's would make that server's log seem to lack them.
+        let re = context.re.filter(|line| line.process.as_server().is_none());
+        let context = self.tell_request(&request, Context { re, ..context }, from);
+        let mut asker = Asker::new(from.clone(), number, context, env.now());
+        let reply = match request {
+            Request::Open { .. } if !self.may_open(&asker) => Reply::NotApplied(WhyNotApplied::Busy),
+            Request::Open { nonce } => return self.write(env, Command::Open { nonce, label }, asker, size),
+            Request::Write { session, nonce, sequence, first_open, op } => {
+                return self.write(
+                    env,
+                    Command::Write { session, nonce, sequence, first_open, label, op },
+                    asker,
+                    size,
+                );
+            }
+            Request::Get { key } if key.len() > KEY_MAX_BYTES => return Err("its key is too long".to_string()),
+            Request::Get { key } if asker.is_admitted(size) => {
+                self.read(env, key, asker);
+                return Ok(());
+            }
+            Request::Get { .. } => Reply::NotApplied(WhyNotApplied::Busy),
+            Request::Status => Reply::Status(Box::new(self.status(env))),
+            Request::State { at_least, part } => {
+                self.state(env, at_least, part, asker);
+                return Ok(());
+            }
+            Request::Crash { role, down_ms } => {
+                let down = down_ms.map(Duration::from_millis);
+                self.order_roles(env, |role| Order::Crash { role, down }, role)
+            }
+            Request::Restart { role } => self.order_roles(env, |role| Order::Restart { role }, role),
+        };
+        self.pending.tell(asker, reply, Context::default());
+        Ok(())
+    }
+
+    fn may_open(&self, asker: &Asker<C>) -> bool {
+        asker.connection.opens().lets_through(asker.since) && self.opens.lets_through(asker.since)
+    }
+
+    /// The line of a request; gives what goes on with it. When no steps are shown nobody reads the label either.
+    fn tell_request(&self, request: &Request, context: Context, from: &C) -> Context {
+        if !self.trace.steps() {
+            return Context::default();
+        }
+        match lines::request(request, from.address()) {
+            Some(event) => self.line(RoleTag::Server, &context, event),
+            None => context,
+        }
+    }
+
+    /// A write: registered, and handed over once, to one proposer life.
+    fn write<E: Env<Connection = C>>(
+        &self,
+        env: &E,
+        command: Command,
+        mut asker: Asker<C>,
+        size: usize,
+    ) -> Result<(), String> {
+        if !command.is_well_formed() {
+            return Err("its write breaks a limit of key, value or sequence number".to_string());
+        }
+        if !asker.is_admitted(size) {
+            self.pending.tell(asker, Reply::NotApplied(WhyNotApplied::Busy), Context::default());
+            return Ok(());
+        }
+        let (id, context) = (command.id(), asker.context.clone());
+        // Registered first: if a role dies from here on, whoever waits is told.
+        let ticket = self.pending.await_write(id, asker);
+        if let Err(why) = self.propose(env, command, context) {
+            self.pending.refuse_write(id, ticket, why);
+        }
+        Ok(())
+    }
+
+    /// Gives a command to the proposer, if there is hope for it on this server. An error is certain.
+    fn propose<E: Env<Connection = C>>(
+        &self,
+        env: &E,
+        command: Command,
+        context: Context,
+    ) -> Result<(), WhyNotApplied> {
+        let protocol = self.config.protocol;
+        if let Some(role) = protocol.roles_of_writes().into_iter().find(|role| !self.is_up(*role)) {
+            return Err(WhyNotApplied::RoleDown(role));
+        }
+        if let Some(why) = self.admission.refusal() {
+            return Err(why);
+        }
+        if self.is_disk_full() {
+            // Others may still have room; if nobody has, the client hears at once, and for certain.
+            return Err(WhyNotApplied::DiskFull);
+        }
+        let command = command.to_paxos();
+        let size = command.payload.len();
+        if !protocol.is_paxos() {
+            let input = Input::Request(CoordinatorRequest::Propose(command));
+            let posted = self.post::<Coordinator, E>(env, Mail { context, input, size });
+            return posted.map_err(|lost| not_taken(RoleName::Coordinator, lost));
+        }
+        let input = Input::Request(ProposerRequest::Propose(command));
+        // A leader that has something under way does not begin anything small before that is done.
+        let is_little = |waiting| waiting < self.hints.worth.load(Ordering::Relaxed);
+        let posted = self.leave::<Proposer, E>(env, Mail { context, input, size }, is_little);
+        posted.map_err(|lost| not_taken(RoleName::Proposer, lost))
+    }
+
+    /// A read: asked of the own learner.
+    fn read<E: Env<Connection = C>>(&self, env: &E, key: Vec<u8>, asker: Asker<C>) {
+        let context = asker.context.clone();
+        if let Some(why) = self.admission.refusal() {
+            return self.pending.tell(asker, Reply::NotApplied(why), Context::default());
+        }
+        let token = self.pending.await_read(asker);
+        env.observe(Seen::ReadArrived(token));
+        let query = Get { key };
+        let posted = if self.config.protocol.is_paxos() {
+            let input = Input::Request(LearnerRequest::Read { token, query });
+            // It is for the next round of questions: the end of the one under way wakes the learner.
+            let is_early = |_| self.hints.round.load(Ordering::Relaxed) != 0;
+            let posted = self.leave::<Learner<Kv>, E>(env, Mail { context, input, size: 0 }, is_early);
+            posted.map_err(|lost| not_taken(RoleName::Learner, lost))
+        } else {
+            let input = Input::Request(ParticipantRequest::Read { token, query });
+            let posted = self.post::<Participant, E>(env, Mail { context, input, size: 0 });
+            posted.map_err(|lost| not_taken(RoleName::Participant, lost))
+        };
+        if let Err(why) = posted {
+            self.pending.tell_read(token, Reply::NotApplied(why), &Context::default());
+        }
+    }
+
+    fn order_roles<E: Env<Connection = C>>(
+        &self,
+        env: &E,
+        order: impl Fn(RoleName) -> Order,
+        role: Option<RoleName>,
+    ) -> Reply {
+        if !self.config.lab {
+            return Reply::Refused("the server was not started with --lab: its roles cannot be crashed".to_string());
+        }
+        let all = self.config.protocol.roles();
+        let roles = role.map_or(all.to_vec(), |role| vec![role]);
+        if let Some(stranger) = roles.iter().find(|role| !all.contains(role)) {
+            let (role, protocol) = (stranger.word(), self.config.protocol);
+            return Reply::Refused(format!("under {protocol} a server has no {role}"));
+        }
+        match roles.into_iter().try_for_each(|role| env.give(order(role))) {
+            Ok(()) => Reply::Done,
+            Err(why) => Reply::Refused(why),
+        }
+    }
+
+    /// A part of the state. If it is not written down yet, it soon will be, unless nobody can write it down: this server has
+    /// not applied so much.
+    fn state<E: Env<Connection = C>>(&self, env: &E, at_least: Slot, part: Option<PartName>, asker: Asker<C>) {
+        let reply = if let Some(why) = self.admission.refusal() {
+            Reply::NotApplied(why)
+        } else if !self.config.protocol.is_paxos() {
+            Reply::Refused("under two-phase commit there is no log and no checkpoint: no backup".to_string())
+        } else if at_least > self.board.read().applied {
+            Reply::State(None)
+        } else {
+            let ticket = self.pending.await_part(asker.until(STATE_PATIENCE));
+            if !self.checkpoints.give_part(ticket, part, at_least) {
+                self.pending.tell_part(ticket, Reply::State(None));
+            }
+            return env.wake_checkpointer();
+        };
+        self.pending.tell(asker, reply, Context::default());
+    }
+}
+
+/// The role has not even seen the request.
+fn not_taken(role: RoleName, lost: Lost) -> WhyNotApplied {
+    match lost {
+        Lost::Down => WhyNotApplied::RoleDown(role),
+        Lost::Full => WhyNotApplied::Busy,
+    }
+}

@@ -1,0 +1,368 @@
+//! One life of a role: it takes what is there, steps through it, makes it durable, and only then lets it go.
+//!
+//! A group is everything that has come to the role while the group before was made durable: group commit, without ever
+//! waiting for more to come. Whoever runs the role waits for its mailbox until [`RoleHost::due`], and calls
+//! [`RoleHost::begin`], [`RoleHost::commit`] and [`RoleHost::release`], in this order.
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::{Fatal, ServerCore};
+use super::delivery::Cause;
+use super::disks::{ROOM_RETRY, RoleDisk};
+use super::env::{Env, RoleSeen, Seen};
+use super::limits::Connection;
+use super::lines;
+use super::mailbox::Mailbox;
+use super::queue::{CrashOrder, GROUP_MAX, Item, Mail};
+use super::roles::Hosted;
+use super::time::Time;
+use super::timers::Timers;
+use crate::net::Said;
+use crate::random::Random;
+use crate::role::{Action, Actions, Input, Released, Role, Stepped, Timed, step_all};
+use crate::trace::{Context, CrashPoint, Draft, Re, RoleTag};
+
+/// A crash inside a turn waits this long for a turn to hit.
+pub const CRASH_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How a life ended.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// The server stops.
+    Stopped,
+    /// It crashed, at this point of a turn.
+    Crashed(CrashOrder),
+    /// Its disk has no room for what it must remember: a later life may find some.
+    NoRoom(String),
+    /// Its disk has failed.
+    Fatal(Fatal),
+}
+
+/// What a role has to do.
+pub enum Begun<R: Role> {
+    /// Nothing, until something comes or [`RoleHost::due`].
+    Idle,
+    /// This group is to be made durable.
+    Group(Stepped<Context, R>),
+    /// Nothing ever again.
+    Ended(Ended),
+}
+
+/// One life of a role, with its disk.
+pub struct RoleHost<R: Hosted, D> {
+    role: R,
+    disk: D,
+    mailbox: Arc<Mailbox<R>>,
+    timers: Timers<R::Timer>,
+    /// Draws how long timers run.
+    random: Random,
+    since: Time,
+    has_started: bool,
+    /// All mail that was there at this moment has been taken, or a full group of it.
+    emptied: Time,
+    /// The server stops.
+    has_stopped: bool,
+    had_room: bool,
+    /// When a full disk is asked again whether there is room.
+    next_ask: Option<Time>,
+    crash: Option<PendingCrash>,
+    /// The group is empty between two turns, and kept for its room.
+    group: Vec<(Context, Input<R>)>,
+    taken: Vec<Item<R>>,
+}
+
+/// A crash that has been ordered.
+#[derive(Clone, Copy, Debug)]
+struct PendingCrash {
+    order: CrashOrder,
+    /// If no turn has come until then, it hits between two turns.
+    patience: Time,
+}
+
+impl<R, D> RoleHost<R, D>
+where
+    R: Hosted,
+    D: RoleDisk<R::Record, Error: Display>,
+{
+    /// A life begins, whose mailbox is open. It says at once whether its disk has room: how it was at the end of the life
+    /// before says nothing.
+    pub fn new<E: Env>(core: &ServerCore<E::Connection>, env: &E, role: R, disk: D, random: Random) -> RoleHost<R, D> {
+        let (now, had_room) = (env.now(), disk.has_room());
+        let host = RoleHost {
+            role,
+            disk,
+            mailbox: R::mailbox(core).clone(),
+            timers: Timers::default(),
+            random,
+            since: now,
+            has_started: false,
+            emptied: now,
+            has_stopped: false,
+            had_room,
+            next_ask: None,
+            crash: None,
+            group: Vec::new(),
+            taken: Vec::new(),
+        };
+        host.tell_room(core);
+        host
+    }
+
+    /// The role.
+    pub fn role(&self) -> &R {
+        &self.role
+    }
+
+    /// Its disk.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// When [`RoleHost::begin`] must be called again, though no mail comes.
+    pub fn due(&self) -> Option<Time> {
+        if !self.has_started || self.has_stopped {
+            return Some(self.since);
+        }
+        let patience = self.crash.map(|crash| crash.patience);
+        [self.timers.next_due(), patience, self.next_ask].into_iter().flatten().min()
+    }
+
+    /// Takes what is there and steps through it.
+    ///
+    /// A timer fires only once all mail that was there when it ran out has been stepped through and has not put it off: a
+    /// role that was held up for a while must not take its own delay for the silence of others.
+    pub fn begin<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> Begun<R> {
+        if self.has_stopped {
+            return Begun::Ended(Ended::Stopped);
+        }
+        self.look_for_room(core, env.now());
+        let now = env.now();
+        if self.has_started {
+            self.take_due(self.emptied);
+            self.emptied = now;
+            self.take_mail(core, env);
+            if self.group.is_empty() {
+                // Nothing was there that could have put them off.
+                self.take_due(now);
+            }
+        } else {
+            self.has_started = true;
+            self.group.push((Context::default(), Input::Start));
+        }
+        if let Some(PendingCrash { order, patience }) = self.crash
+            && (order.point == CrashPoint::BeforeStep || (self.group.is_empty() && now >= patience))
+        {
+            for (context, input) in self.group.drain(..) {
+                tell_lost(core, now, &input, Cause::Crashed, &context);
+            }
+            return Begun::Ended(Ended::Crashed(CrashOrder { point: CrashPoint::BeforeStep, ..order }));
+        }
+        if self.group.is_empty() {
+            return if self.has_stopped { Begun::Ended(Ended::Stopped) } else { Begun::Idle };
+        }
+        env.observe(R::seen(RoleSeen::Hears(&self.group)));
+        let stepped = step_all(&mut self.role, self.group.drain(..), core.trace.steps());
+        match self.hit(CrashPoint::BeforeSync) {
+            Some(order) => Begun::Ended(Ended::Crashed(order)),
+            None => Begun::Group(stepped),
+        }
+    }
+
+    fn hit(&self, point: CrashPoint) -> Option<CrashOrder> {
+        self.crash.map(|crash| crash.order).filter(|order| order.point == point)
+    }
+
+    fn take_due(&mut self, now: Time) {
+        let due = self.timers.take_due(now);
+        self.group.extend(due.into_iter().map(|(context, timer)| (context, Input::Timeout(timer))));
+    }
+
+    /// Takes the mail that is there, without what the disk has no room for. An order to crash is the last that is taken.
+    fn take_mail<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
+        let most = GROUP_MAX.saturating_sub(self.group.len());
+        // Nobody is left who could ever say anything.
+        self.has_stopped |= !self.mailbox.take(most, self.disk.group_max_bytes(), &mut self.taken);
+        for item in self.taken.drain(..) {
+            match item {
+                Item::Mail(Mail { context, input, .. }) if R::needs_room(&input) && !self.disk.has_room() => {
+                    env.observe(Seen::Shed);
+                    tell_lost(core, self.emptied, &input, Cause::DiskFull, &context);
+                }
+                Item::Mail(Mail { context, input, .. }) => self.group.push((context, input)),
+                Item::Crash(order) => {
+                    // A second order changes only for how long the role is down.
+                    let first =
+                        self.crash.get_or_insert(PendingCrash { order, patience: self.emptied + CRASH_PATIENCE });
+                    first.order.down = order.down;
+                }
+                // What came before is still done.
+                Item::Stop => self.has_stopped = true,
+            }
+        }
+    }
+
+    /// A full disk is asked now and then whether there is room again.
+    fn look_for_room<C: Connection>(&mut self, core: &ServerCore<C>, now: Time) {
+        if self.next_ask.is_some_and(|at| at <= now) {
+            self.next_ask = None;
+            self.disk.ask_for_room();
+        }
+        let has_room = self.disk.has_room();
+        self.next_ask = if has_room { None } else { Some(self.next_ask.unwrap_or(now + ROOM_RETRY)) };
+        if has_room != self.had_room {
+            self.had_room = has_room;
+            self.tell_room(core);
+        }
+    }
+
+    fn tell_room<C: Connection>(&self, core: &ServerCore<C>) {
+        let Some(why) = R::without_room() else { return };
+        core.set_room(R::NAME, self.had_room);
+        if !self.had_room {
+            core.tell_fault("disk", "full", why);
+        }
+    }
+
+    /// Makes a group durable. The only step that may wait.
+    pub fn commit(&mut self, group: Stepped<Context, R>) -> Result<Released<Context, R>, Ended> {
+        let released = group.commit(&mut self.disk).map_err(|error| match error.to_string() {
+            why if D::is_full(&error) => Ended::NoRoom(why),
+            why => Ended::Fatal(Fatal(format!("stable storage failed: {why}"))),
+        })?;
+        match self.hit(CrashPoint::BeforeSend) {
+            Some(order) => Err(Ended::Crashed(order)),
+            None => Ok(released),
+        }
+    }
+
+    /// Lets the actions of a durable group go.
+    pub fn release<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, group: Released<Context, R>) {
+        let actions = group.into_actions();
+        env.observe(R::seen(RoleSeen::Says(&actions)));
+        self.role.publish(core, env);
+        self.act_all(core, env, actions);
+        if !R::leaves_flush(core) {
+            env.flush_peers();
+        }
+        // Behind the messages: disks and peers begin sooner, and all replies of the group leave together.
+        core.flush_replies(env);
+    }
+
+    /// Writes the lines of a group with one write, and then does what it wants done: no message leaves before its line.
+    fn act_all<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, actions: Actions<Context, R>) {
+        let is_fact = |action: &Action<R>| matches!(action, Action::Fact(_));
+        if !actions.iter().flat_map(|(_, actions)| actions).any(is_fact) {
+            // Nothing to write, nothing to sort.
+            for (context, actions) in actions {
+                actions.into_iter().for_each(|action| self.act(core, env, action, context.clone()));
+            }
+            return;
+        }
+        let (drafts, todo) = sort(actions, |fact, context| R::draft(fact, core.config.cluster, context));
+        let ids = core.trace.write_group(&drafts);
+        for (line, context, action) in todo {
+            let context = match line.and_then(|line| Some((ids.get(line)?.clone()?, &drafts[line]))) {
+                Some((id, draft)) => Context { re: Some(id), req: draft.req.clone() },
+                None => context,
+            };
+            self.act(core, env, action, context);
+        }
+    }
+
+    fn act<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, action: Action<R>, context: Context) {
+        match action {
+            Action::Send { to, message } => core.send(env, to, message.into(), context),
+            Action::Arm(timer) => {
+                let runs = Duration::from_millis(self.random.within(timer.delay_ms()));
+                self.timers.arm(timer, env.now() + runs, context);
+            }
+            Action::Outcome(outcome) => self.role.notify(core, env, outcome, context),
+            Action::Fact(_) => {}
+        }
+    }
+
+    /// The life is over: its mailbox is closed, and those who wait for the role are told.
+    pub fn die<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, ended: &Ended) {
+        self.mailbox.close();
+        let now = env.now();
+        match ended {
+            Ended::Stopped | Ended::Fatal(_) => return,
+            Ended::Crashed(order) => {
+                core.board.update(|shown| shown.add_crash(R::NAME));
+                let event = lines::crash(*order, now.since(self.since));
+                let why = R::epitaph(core.config.forgets).to_string();
+                core.line_because(R::NAME.into(), &Context::default(), event, Some(why));
+            }
+            Ended::NoRoom(why) => tell_no_room::<R, _>(core, why),
+        }
+        while let Some(item) = self.mailbox.take_one() {
+            if let Item::Mail(mail) = item {
+                tell_lost(core, now, &mail.input, Cause::Crashed, &mail.context);
+            }
+        }
+        R::mourn(core, env);
+        core.flush_replies(env);
+    }
+}
+
+/// A life does not begin, or not go on, before there is room on its disk.
+pub fn tell_no_room<R: Hosted, C: Connection>(core: &ServerCore<C>, why: &str) {
+    let name = RoleTag::from(R::NAME).as_str();
+    let why = format!("the {name} says nothing until there is room on its disk, and looks each second. {why}");
+    core.tell_fault("disk", "full", &why);
+}
+
+/// An action that is not a line, with the line of its step that it belongs to, if there is one.
+pub type Todo<R> = (Option<usize>, Context, Action<R>);
+
+/// Parts the lines of a group from what is to be done.
+pub fn sort<R: Role>(
+    actions: Actions<Context, R>,
+    draft: impl Fn(&R::Fact, &Context) -> Draft,
+) -> (Vec<Draft>, Vec<Todo<R>>) {
+    let mut drafts: Vec<Draft> = Vec::new();
+    let mut todo = Vec::new();
+    for (context, actions) in actions {
+        // The line of this step that the next action belongs to.
+        let mut line: Option<usize> = None;
+        for action in actions {
+            match action {
+                Action::Fact(fact) => {
+                    let mut told = draft(&fact, &context);
+                    told.re = cause(&drafts, line, &told, &context);
+                    line = Some(drafts.len());
+                    drafts.push(told);
+                }
+                Action::Send { .. } | Action::Arm(_) | Action::Outcome(_) => {
+                    todo.push((line, context.clone(), action));
+                }
+            }
+        }
+    }
+    (drafts, todo)
+}
+
+/// What a line comes from: an earlier line of another kind in the same step (LEARN from CHOSEN), else the input.
+fn cause(drafts: &[Draft], line: Option<usize>, draft: &Draft, context: &Context) -> Re {
+    match line {
+        Some(before) if drafts[before].event.name() == draft.event.name() => drafts[before].re.clone(),
+        Some(before) => Re::Earlier(before),
+        None => context.re.clone().map_or(Re::None, Re::Line),
+    }
+}
+
+/// Tells of a message that the role will not see. What its own server asked is told to whoever waits for it.
+fn tell_lost<R: Hosted, C: Connection>(
+    core: &ServerCore<C>,
+    now: Time,
+    input: &Input<R>,
+    cause: Cause,
+    context: &Context,
+) {
+    if let Input::Message { from, message } = input {
+        let said: Said = message.clone().into();
+        core.tell_drop(now, R::NAME, said.name(), *from, cause, context);
+    }
+}

@@ -1,0 +1,394 @@
+//! What each role is in a server: its mailbox, its lines, what the server must know of its state, and what its
+//! notifications mean for the other roles and for clients.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::core::ServerCore;
+use super::env::{Env, RoleSeen, Seen};
+use super::limits::Connection;
+use super::mailbox::Mailbox;
+use super::queue::Mail;
+use crate::kv::{Get, Kv, Outcome};
+use crate::net::{Reply, Said, Unknown, WhyNotApplied};
+use crate::paxos::{
+    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRequest, Learner, LearnerFact, LearnerOutcome, LearnerRequest,
+    Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, RoleName, Slot,
+};
+use crate::role::{Input, Role, Servers};
+use crate::storage::checkpoint::Mark;
+use crate::trace::{self, Context, Digest, Draft, Event, RoleTag};
+use crate::two_phase_commit::{
+    self, Coordinator, CoordinatorFact, CoordinatorOutcome, Participant, ParticipantFact, ParticipantOutcome,
+};
+
+/// A role that a server hosts.
+pub trait Hosted: Role<Message: Into<Said> + Send, Timer: Send, Request: Send> + Send + 'static {
+    /// Which role.
+    const NAME: RoleName;
+
+    /// Its mailbox in a server.
+    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Self>>;
+
+    /// The line of a fact.
+    fn draft(fact: &Self::Fact, cluster: Servers, context: &Context) -> Draft;
+
+    /// The role tells its server something.
+    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E, outcome: Self::Outcome, context: Context);
+
+    /// A turn is over: what of the role's state others may see, and what it need not be woken for.
+    fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E);
+
+    /// Whether an input must be dropped when the disk has no room.
+    fn needs_room(_input: &Input<Self>) -> bool {
+        false
+    }
+
+    /// What a full disk means for the role; None for one that never fills a disk.
+    fn without_room() -> Option<&'static str> {
+        None
+    }
+
+    /// Whether another role is about to write to the peers, and takes along what this one has said.
+    fn leaves_flush<C: Connection>(_core: &ServerCore<C>) -> bool {
+        false
+    }
+
+    /// What its death means, for people.
+    fn epitaph(forgets: bool) -> &'static str;
+
+    /// The role has died, and its mailbox is closed: those who wait for it are told.
+    fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E);
+
+    /// What can be watched of it.
+    fn seen(seen: RoleSeen<'_, Self>) -> Seen<'_>;
+}
+
+impl Hosted for Proposer {
+    const NAME: RoleName = RoleName::Proposer;
+
+    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Proposer>> {
+        &core.proposer
+    }
+
+    fn draft(fact: &ProposerFact, _cluster: Servers, context: &Context) -> Draft {
+        trace::proposer(fact, context)
+    }
+
+    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E, outcome: ProposerOutcome, context: Context) {
+        let ProposerOutcome::NotApplied { id, why } = outcome;
+        core.pending.not_applied(id, WhyNotApplied::Proposer(why), &context);
+    }
+
+    fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E) {
+        core.hints.wants_applied.store(self.wants_applied(), Ordering::Relaxed);
+        core.hints.worth.store(self.worth(), Ordering::Relaxed);
+        core.board.update(|shown| shown.set_leader(self.leader(), || env.now()));
+    }
+
+    fn epitaph(_forgets: bool) -> &'static str {
+        "its commands are forgotten; whoever waits for one is told that the outcome is unknown"
+    }
+
+    fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
+        core.pending.role_died(Unknown::RoleDied(RoleName::Proposer), None);
+    }
+
+    fn seen(seen: RoleSeen<'_, Proposer>) -> Seen<'_> {
+        Seen::Proposer(seen)
+    }
+}
+
+impl Hosted for Acceptor {
+    const NAME: RoleName = RoleName::Acceptor;
+
+    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Acceptor>> {
+        &core.acceptor
+    }
+
+    fn draft(fact: &AcceptorFact, _cluster: Servers, context: &Context) -> Draft {
+        trace::acceptor(fact, context)
+    }
+
+    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E, outcome: AcceptorOutcome, context: Context) {
+        let AcceptorOutcome::Damaged { slots } = outcome;
+        // Lost if the learner is down or busy: it hears again with the next checkpoint.
+        let _ = ask::<Learner<Kv>, E>(core, env, LearnerRequest::Mend(slots), context, 0);
+    }
+
+    fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
+        core.board.update(|shown| {
+            shown.promised = self.promised();
+            shown.accepted = self.accepted().len() as u64;
+            shown.truncated_below = self.truncated_below();
+            shown.damaged = self.damaged().iter().map(|range| range.last.ahead_of(range.first) + 1).sum();
+        });
+    }
+
+    /// A promise needs little, and a server that could not promise would be as good as dead. A value needs room.
+    fn needs_room(input: &Input<Acceptor>) -> bool {
+        matches!(input, Input::Message { message: Message::Accept { .. }, .. })
+    }
+
+    fn without_room() -> Option<&'static str> {
+        Some(
+            "there is no room for the next file of the journal: new values are refused until there is, promises go on. \
+             Free some space",
+        )
+    }
+
+    fn epitaph(forgets: bool) -> &'static str {
+        if forgets {
+            "UNSAFE: its promises and accepted values will be forgotten; messages to it are dropped until it is back"
+        } else {
+            "its promises and accepted values are on disk; messages to it are dropped until it is back"
+        }
+    }
+
+    fn mourn<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
+
+    fn seen(seen: RoleSeen<'_, Acceptor>) -> Seen<'_> {
+        Seen::Acceptor(seen)
+    }
+}
+
+impl Hosted for Learner<Kv> {
+    const NAME: RoleName = RoleName::Learner;
+
+    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Learner<Kv>>> {
+        &core.learner
+    }
+
+    fn draft(fact: &LearnerFact<Outcome>, cluster: Servers, context: &Context) -> Draft {
+        trace::learner(fact, cluster, context)
+    }
+
+    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E, outcome: LearnerOutcome<Kv>, context: Context) {
+        match outcome {
+            LearnerOutcome::Applied { id, outcome, .. } => {
+                if let Some(id) = id {
+                    core.pending.applied(id, outcome, &context);
+                }
+            }
+            LearnerOutcome::Advanced { applied, ids } => advanced(core, env, applied, ids, context),
+            LearnerOutcome::Answer { token, slot, answer } => {
+                let value = answer.value.map(serde_bytes::ByteBuf::from);
+                core.pending.tell_read(token, Reply::Value { slot, value, version: answer.version }, &context);
+            }
+            LearnerOutcome::ReadFailed { token, answered } => {
+                let reply = Reply::NotApplied(WhyNotApplied::NoReadQuorum(answered));
+                core.pending.tell_read(token, reply, &context);
+            }
+            LearnerOutcome::Checkpoint { slot, digest, changes } => {
+                let is_taken = core.checkpoints.write(Mark { slot, digest }, changes);
+                env.wake_checkpointer();
+                if !is_taken {
+                    tell_learner(core, env, LearnerRequest::CheckpointEnded { slot, is_durable: false });
+                }
+            }
+            LearnerOutcome::Durable { slot } => {
+                let request = AcceptorRequest::Truncate { below: slot.next() };
+                // Lost if the acceptor is down: the next checkpoint comes, and one below it is none too many.
+                let _ = core.post_reserved(env, Input::<Acceptor>::Request(request));
+            }
+            LearnerOutcome::SnapshotAsked { to, part } => {
+                core.checkpoints.send_part(to, part);
+                env.wake_checkpointer();
+            }
+            LearnerOutcome::Installed { slot, digest, from } => {
+                if !core.trace.steps() {
+                    // With steps it is one of them, and stands among them.
+                    let event = Event::Snapshot { slot, digest: Digest(digest), from: Some(from) };
+                    core.line(RoleTag::Learner, &context, event);
+                }
+                core.pending.snapshot_installed();
+                // What was applied in between was said by nobody here.
+                tell_learner(core, env, LearnerRequest::Recall(core.pending.waiting()));
+                // Lost if the proposer is busy: the learner's next word to it says the same slot.
+                let _ = ask::<Proposer, E>(core, env, ProposerRequest::Applied { slot, ids: Vec::new() }, context, 0);
+            }
+            LearnerOutcome::Recalled { slot, id, outcome } => {
+                core.pending.applied(id, outcome, &context);
+                let _ = ask::<Proposer, E>(core, env, ProposerRequest::Applied { slot, ids: vec![id] }, context, 0);
+            }
+            LearnerOutcome::Mended { entries } => {
+                let size = entries.iter().map(|entry| entry.value.size()).sum();
+                let _ = ask::<Acceptor, E>(core, env, AcceptorRequest::Mend { entries }, context, size);
+            }
+            LearnerOutcome::Fenced { slot, equal, against } => {
+                core.fence(env, trace::fenced(slot, equal, against), slot, against);
+            }
+        }
+    }
+
+    fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
+        let hints = &core.hints;
+        hints.applied.store(self.applied().0, Ordering::Relaxed);
+        hints.round.store(self.round().unwrap_or_default() as u64, Ordering::Relaxed);
+        hints.is_learner_behind.store(self.known() > self.applied(), Ordering::Relaxed);
+        core.board.update(|shown| shown.set_learner(self));
+    }
+
+    fn leaves_flush<C: Connection>(core: &ServerCore<C>) -> bool {
+        core.hints.proposer_flushes.swap(false, Ordering::Relaxed)
+    }
+
+    fn epitaph(_forgets: bool) -> &'static str {
+        "what it applied since its last checkpoint is gone with its memory; its peers have it"
+    }
+
+    fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
+        let died = Unknown::RoleDied(RoleName::Learner);
+        core.pending.role_died(died, Some(WhyNotApplied::RoleDown(RoleName::Learner)));
+        // If the proposer is down too it begins its next life without a learner anyway.
+        let _ = core.post_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
+    }
+
+    fn seen(seen: RoleSeen<'_, Learner<Kv>>) -> Seen<'_> {
+        Seen::Learner(seen)
+    }
+}
+
+/// The learner has applied more: the proposer goes on at once if it has waited for that, and what it then writes to the peers
+/// takes along what the learner has said.
+fn advanced<E: Env>(
+    core: &ServerCore<E::Connection>,
+    env: &E,
+    applied: Slot,
+    ids: Vec<crate::paxos::CommandId>,
+    context: Context,
+) {
+    let input = Input::Request(ProposerRequest::Applied { slot: applied, ids });
+    let wants = || core.hints.wants_applied.load(Ordering::Relaxed);
+    // Lost if the proposer is down or busy: the learner's next beat tells it the same slot.
+    let is_told = core.leave::<Proposer, E>(env, Mail { context, input, size: 0 }, |_| !wants()).is_ok();
+    core.hints.proposer_flushes.store(is_told && wants(), Ordering::Relaxed);
+}
+
+/// Says something to the own learner that must not be lost because others fill its mailbox.
+pub(super) fn tell_learner<E: Env>(core: &ServerCore<E::Connection>, env: &E, request: LearnerRequest<Get>) {
+    // If it is down, its next life finds on the disk what it would have heard.
+    let _ = core.post_reserved(env, Input::<Learner<Kv>>::Request(request));
+}
+
+/// Asks another role of this server for something.
+fn ask<R: Hosted, E: Env>(
+    core: &ServerCore<E::Connection>,
+    env: &E,
+    request: R::Request,
+    context: Context,
+    size: usize,
+) -> Result<(), super::queue::Lost> {
+    core.post::<R, E>(env, Mail { context, input: Input::Request(request), size })
+}
+
+impl Hosted for Coordinator {
+    const NAME: RoleName = RoleName::Coordinator;
+
+    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Coordinator>> {
+        &core.coordinator
+    }
+
+    fn draft(fact: &CoordinatorFact, _cluster: Servers, context: &Context) -> Draft {
+        trace::coordinator(fact, context)
+    }
+
+    fn notify<E: Env>(
+        &self,
+        core: &ServerCore<E::Connection>,
+        _env: &E,
+        outcome: CoordinatorOutcome,
+        context: Context,
+    ) {
+        match outcome {
+            CoordinatorOutcome::Done { id, outcome } => core.pending.applied(id, outcome, &context),
+            CoordinatorOutcome::NotApplied { id, why } => {
+                core.pending.not_applied(id, WhyNotApplied::Coordinator(why), &context);
+            }
+        }
+    }
+
+    fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
+        core.board.update(|shown| shown.accepted = self.unacknowledged() as u64);
+    }
+
+    fn without_room() -> Option<&'static str> {
+        Some(NO_ROOM_TO_VOTE)
+    }
+
+    fn epitaph(_forgets: bool) -> &'static str {
+        "its commits are on disk; what it had not decided counts as aborted, and who is prepared for it has to wait"
+    }
+
+    fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
+        core.pending.role_died(Unknown::RoleDied(RoleName::Coordinator), None);
+    }
+
+    fn seen(seen: RoleSeen<'_, Coordinator>) -> Seen<'_> {
+        Seen::Coordinator(seen)
+    }
+}
+
+impl Hosted for Participant {
+    const NAME: RoleName = RoleName::Participant;
+
+    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Participant>> {
+        &core.participant
+    }
+
+    fn draft(fact: &ParticipantFact, _cluster: Servers, context: &Context) -> Draft {
+        trace::participant(fact, context)
+    }
+
+    fn notify<E: Env>(
+        &self,
+        core: &ServerCore<E::Connection>,
+        _env: &E,
+        outcome: ParticipantOutcome,
+        context: Context,
+    ) {
+        let (token, reply) = reply_of(outcome);
+        core.pending.tell_read(token, reply, &context);
+    }
+
+    fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
+        core.board.update(|shown| shown.set_participant(self));
+    }
+
+    /// A decision needs little, and without it the key would stay locked. A vote needs room for its command.
+    fn needs_room(input: &Input<Participant>) -> bool {
+        matches!(input, Input::Message { message: two_phase_commit::Message::VoteRequest { .. }, .. })
+    }
+
+    fn without_room() -> Option<&'static str> {
+        Some(NO_ROOM_TO_VOTE)
+    }
+
+    fn epitaph(_forgets: bool) -> &'static str {
+        "its votes and all that it has done are on disk; until it is back no write can have all votes"
+    }
+
+    fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
+        // The coordinator still knows what its commands come to.
+        core.pending.reads_died(WhyNotApplied::RoleDown(RoleName::Participant));
+    }
+
+    fn seen(seen: RoleSeen<'_, Participant>) -> Seen<'_> {
+        Seen::Participant(seen)
+    }
+}
+
+/// Both journals of two-phase commit are on one disk: while either has no room, no command is taken.
+const NO_ROOM_TO_VOTE: &str =
+    "there is no room for the next file of a journal: no vote until there is, decisions go on. Free some space";
+
+/// What whoever asked for a read is told. There is no log: its place is how many transactions were committed before it.
+pub fn reply_of(outcome: ParticipantOutcome) -> (u64, Reply) {
+    match outcome {
+        ParticipantOutcome::Answer { token, applied, answer } => {
+            let value = answer.value.map(serde_bytes::ByteBuf::from);
+            (token, Reply::Value { slot: Slot(applied), value, version: answer.version })
+        }
+        ParticipantOutcome::ReadFailed { token, by } => (token, Reply::NotApplied(WhyNotApplied::KeyLocked(by))),
+    }
+}

@@ -1,0 +1,66 @@
+//! The thread of one life of a role: it sleeps beside the role's mailbox, and runs the role's turns.
+
+use std::fmt::Display;
+use std::sync::{Arc, PoisonError};
+use std::thread::yield_now;
+use std::time::Instant;
+
+use super::clock;
+use super::house::Threads;
+use super::outlet::Outlet;
+use crate::host::disks::RoleDisk;
+use crate::host::mailbox::Mailbox;
+use crate::host::{Begun, Ended, Hosted, RoleHost, ServerCore};
+use crate::role::Role;
+
+/// Runs a role until it is told to stop or to die, and tells those who wait for it.
+pub fn run<R, D>(mut host: RoleHost<R, D>, core: &ServerCore<Arc<Outlet>>, threads: &Threads) -> Ended
+where
+    R: Hosted,
+    D: RoleDisk<R::Record, Error: Display>,
+{
+    let mailbox = R::mailbox(core).clone();
+    let ended = loop {
+        wait(&mailbox, threads, R::NAME as usize, host.due().map(clock::instant));
+        // Where there are more threads than processors, those who are about to hand something over go first: one group
+        // costs less than two.
+        yield_now();
+        match host.begin(core, threads) {
+            Begun::Idle => {}
+            Begun::Ended(ended) => break ended,
+            Begun::Group(group) => match host.commit(group) {
+                Ok(released) => host.release(core, threads, released),
+                Err(ended) => break ended,
+            },
+        }
+    };
+    host.die(core, threads, &ended);
+    ended
+}
+
+/// Waits until there is something that the role was called for, or until the deadline. Does not wait at all while there is
+/// anything.
+fn wait<R: Role>(mailbox: &Mailbox<R>, threads: &Threads, role: usize, deadline: Option<Instant>) {
+    let arrived = &threads.arrived[role];
+    let mut queue = mailbox.lock();
+    if !queue.is_empty() || queue.is_over {
+        return;
+    }
+    queue.sleeps = true;
+    while queue.sleeps && !queue.is_over {
+        let Some(deadline) = deadline else {
+            queue = arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            continue;
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        queue = arrived.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+    queue.sleeps = false;
+}
+
+#[cfg(test)]
+#[path = "role_thread_tests.rs"]
+mod tests;
