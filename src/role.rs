@@ -343,6 +343,25 @@ impl<C, R: Role> Stepped<C, R> {
 }
 
 impl<C, R: Role> Released<C, R> {
+    /// How many actions are in it.
+    pub fn len(&self) -> usize {
+        self.actions.iter().map(|(_, all)| all.len()).sum()
+    }
+
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all actions but so many, as a process does that is killed while it acts.
+    pub fn keep_first(&mut self, count: usize) {
+        let mut left = count;
+        for (_, all) in &mut self.actions {
+            all.truncate(left);
+            left -= all.len();
+        }
+    }
+
     /// The actions of the group, by input and in order.
     pub fn into_actions(self) -> Actions<C, R> {
         self.actions

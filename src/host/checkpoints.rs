@@ -122,6 +122,11 @@ impl CheckpointQueue {
         jobs.own.is_empty() && jobs.of_peers.is_empty() && jobs.of_clients.is_empty()
     }
 
+    /// Whether the next job is to write the state down.
+    pub fn awaits_write(&self) -> bool {
+        matches!(self.lock().own.front(), Some(Job::Write(..)))
+    }
+
     /// How many jobs wait.
     pub fn len(&self) -> usize {
         let jobs = self.lock();
@@ -228,7 +233,10 @@ impl<F: Files> Checkpointer<F> {
                 env.observe(Seen::CheckpointShed);
                 false
             }
-            Err(error) => return Err(fatal(error)),
+            Err(error) => {
+                env.observe(Seen::CheckpointInDoubt(mark));
+                return Err(fatal(error));
+            }
         };
         self.has_said_full = !is_durable;
         if is_durable {
@@ -292,20 +300,22 @@ impl<F: Files> Checkpointer<F> {
         core.flush_replies(env);
         Ok(())
     }
+}
 
-    /// The process dies in the middle of its next job, if that is a checkpoint: gives the one that is in doubt.
-    pub fn interrupt<C: Connection>(&mut self, core: &ServerCore<C>) -> Option<(Mark, Result<(), CheckpointError>)> {
-        match core.checkpoints.next() {
-            Some(Next::Own(Job::Write(mark, changes))) => Some((mark, self.checkpoint.write(mark, &changes))),
-            _ => None,
+impl Unborn {
+    /// What an error of the checkpoint means for a process that begins.
+    pub fn of(error: &CheckpointError, why: String) -> Unborn {
+        match error {
+            CheckpointError::Full { .. } => Unborn::NoRoom(why),
+            CheckpointError::Io { .. } => Unborn::Failed(why),
+            _ => Unborn::Broken(why),
         }
     }
 }
 
 impl From<CheckpointError> for Unborn {
     fn from(error: CheckpointError) -> Unborn {
-        let is_full = matches!(error, CheckpointError::Full { .. });
-        if is_full { Unborn::NoRoom(error.to_string()) } else { Unborn::Broken(error.to_string()) }
+        Unborn::of(&error, error.to_string())
     }
 }
 

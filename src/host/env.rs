@@ -11,13 +11,15 @@ use crate::paxos::{Acceptor, CommandId, Learner, Proposer, RoleName, Slot};
 use crate::role::{Actions, Input, Role, Servers};
 use crate::storage::checkpoint::Mark;
 use crate::trace::Context;
-use crate::two_phase_commit::{Coordinator, Participant};
+use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
 /// The surroundings of a server's core. No method waits, none calls back into the core, and the core calls none while it
 /// holds a lock of its own.
 pub trait Env {
     /// A client's connection.
     type Connection: Connection;
+    /// Whether somebody watches who wants to see every step of the roles, also where no lines tell of them.
+    const IS_WATCHED: bool = false;
 
     /// The time of this server's clock.
     fn now(&self) -> Time;
@@ -83,8 +85,36 @@ pub enum Seen<'a> {
         /// Who says otherwise.
         against: Servers,
     },
+    /// An acceptor has read its journal.
+    AcceptorRecovered {
+        /// The acceptor, with all that it knows.
+        acceptor: &'a Acceptor,
+        /// A group that was being written when the power failed was cut off.
+        is_cut: bool,
+        /// Something that was written before that cannot be read.
+        is_damaged: bool,
+    },
+    /// A learner begins with the state of this slot.
+    LearnerRecovered {
+        /// The slot.
+        slot: Slot,
+    },
+    /// A coordinator has read its log.
+    CoordinatorRecovered {
+        /// What is in it.
+        records: &'a [CoordinatorRecord],
+    },
+    /// A participant has read its log.
+    ParticipantRecovered {
+        /// What is in it.
+        records: &'a [ParticipantRecord],
+        /// A group that was being written when the power failed was cut off.
+        is_cut: bool,
+    },
     /// A checkpoint is durable.
     CheckpointDurable(Mark),
+    /// An error has struck while a checkpoint was written.
+    CheckpointInDoubt(Mark),
     /// There was no room for a checkpoint.
     CheckpointShed,
     /// A checkpoint was read back.

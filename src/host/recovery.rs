@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::checkpoints::Loaded;
 use super::core::ServerCore;
 use super::disks::{CoordinatorLog, ParticipantLog, RoleJournal};
+use super::env::{Env, Seen};
 use super::limits::Connection;
 use super::lines;
 use crate::kv::Kv;
@@ -23,13 +24,20 @@ use crate::two_phase_commit::{Coordinator, Participant};
 pub enum Unborn {
     /// The disk has no room for what it needs at its beginning: later it may have.
     NoRoom(String),
-    /// It cannot begin.
+    /// The disk has failed.
+    Failed(String),
+    /// What is on the disk must not be used.
     Broken(String),
 }
 
 impl From<FolderError> for Unborn {
     fn from(error: FolderError) -> Unborn {
-        if error.is_full() { Unborn::NoRoom(error.to_string()) } else { Unborn::Broken(error.to_string()) }
+        let why = error.to_string();
+        match error {
+            _ if error.is_full() => Unborn::NoRoom(why),
+            _ if error.is_io() => Unborn::Failed(why),
+            _ => Unborn::Broken(why),
+        }
     }
 }
 
@@ -51,8 +59,9 @@ pub fn proposer<C: Connection, P: Place>(
 }
 
 /// An acceptor that knows what its disk knows; in the unsafe mode, if it crashed, nothing.
-pub fn acceptor<C: Connection, P: Place>(
-    core: &ServerCore<C>,
+pub fn acceptor<E: Env, P: Place>(
+    core: &ServerCore<E::Connection>,
+    env: &E,
     folder: &DataFolder<P>,
     down: Option<Duration>,
 ) -> Result<(Acceptor, RoleJournal<P::Files>), Unborn> {
@@ -61,11 +70,13 @@ pub fn acceptor<C: Connection, P: Place>(
         folder.discard_journal()?;
     }
     let (journal, recovered) = folder.open_journal(core.config.sizes.segment_bytes)?;
+    let (is_cut, is_damaged) = (recovered.torn_tail_cut, !recovered.damage.is_empty());
     let mut acceptor = Acceptor::new(next_life(folder)?).with_part_bytes(core.config.sizes.part_bytes);
     for record in recovered.records {
         acceptor.replay(record);
     }
     let acceptor = with_checkpoint(core, acceptor)?;
+    env.observe(Seen::AcceptorRecovered { acceptor: &acceptor, is_cut, is_damaged });
     for damage in recovered.damage {
         let why = format!("{damage}; the others are asked for what was chosen there, and all else goes on");
         core.tell_fault("journal", "damaged", &why);
@@ -99,8 +110,9 @@ fn with_checkpoint<C: Connection>(core: &ServerCore<C>, acceptor: Acceptor) -> R
 }
 
 /// A learner with the state that was last written down; what came after, it gets from its peers and the acceptors.
-pub fn learner<C: Connection, P: Place>(
-    core: &ServerCore<C>,
+pub fn learner<E: Env, P: Place>(
+    core: &ServerCore<E::Connection>,
+    env: &E,
     folder: &DataFolder<P>,
     (slot, state): Loaded,
     down: Option<Duration>,
@@ -110,6 +122,7 @@ pub fn learner<C: Connection, P: Place>(
         .with_retention(config.retention)
         .with_part_bytes(config.sizes.part_bytes)
         .under(config.protocol.policy());
+    env.observe(Seen::LearnerRecovered { slot });
     if let Some(down) = down {
         let event = lines::restarted_learner(down, learner.applied(), learner.machine().digest());
         tell_restart(core, RoleName::Learner, event, None);
@@ -118,13 +131,15 @@ pub fn learner<C: Connection, P: Place>(
 }
 
 /// A coordinator that knows which transactions it has committed.
-pub fn coordinator<C: Connection, P: Place>(
-    core: &ServerCore<C>,
+pub fn coordinator<E: Env, P: Place>(
+    core: &ServerCore<E::Connection>,
+    env: &E,
     folder: &DataFolder<P>,
     down: Option<Duration>,
 ) -> Result<(Coordinator, CoordinatorLog<P::Files>), Unborn> {
     let opened = folder.open_coordinator(core.config.sizes.segment_bytes)?;
     let (log, records) = log_of(core, opened, RoleName::Coordinator)?;
+    env.observe(Seen::CoordinatorRecovered { records: &records });
     let mut coordinator = Coordinator::new(core.config.me, core.config.cluster);
     records.into_iter().for_each(|record| coordinator.replay(record));
     if let Some(down) = down {
@@ -135,13 +150,16 @@ pub fn coordinator<C: Connection, P: Place>(
 }
 
 /// A participant with its votes and its store: all of it is in its journal.
-pub fn participant<C: Connection, P: Place>(
-    core: &ServerCore<C>,
+pub fn participant<E: Env, P: Place>(
+    core: &ServerCore<E::Connection>,
+    env: &E,
     folder: &DataFolder<P>,
     down: Option<Duration>,
 ) -> Result<(Participant, ParticipantLog<P::Files>), Unborn> {
     let opened = folder.open_journal(core.config.sizes.segment_bytes)?;
+    let is_cut = opened.1.torn_tail_cut;
     let (log, records) = log_of(core, opened, RoleName::Participant)?;
+    env.observe(Seen::ParticipantRecovered { records: &records, is_cut });
     let store = Kv::with_sessions_at_most(core.config.sizes.sessions);
     let mut participant = Participant::new(core.config.me, core.config.cluster, store);
     records.into_iter().for_each(|record| participant.replay(record));

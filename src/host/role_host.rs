@@ -163,7 +163,7 @@ where
             return if self.has_stopped { Begun::Ended(Ended::Stopped) } else { Begun::Idle };
         }
         env.observe(R::seen(RoleSeen::Hears(&self.group)));
-        let stepped = step_all(&mut self.role, self.group.drain(..), core.trace.steps());
+        let stepped = step_all(&mut self.role, self.group.drain(..), core.trace.steps() || E::IS_WATCHED);
         match self.hit(CrashPoint::BeforeSync) {
             Some(order) => Begun::Ended(Ended::Crashed(order)),
             None => Begun::Group(stepped),

@@ -5,16 +5,14 @@ use std::sync::Arc;
 use super::house::House;
 use crate::host::Unborn;
 use crate::host::checkpoints::Checkpointer;
+use crate::storage::DataFolder;
 use crate::storage::disk::Files;
-use crate::storage::{CheckpointError, DataFolder};
 
 /// Opens the checkpoint of a data folder, and starts the thread.
 pub fn start(house: &Arc<House>, folder: &DataFolder) -> Result<(), Unborn> {
     let opened = Checkpointer::open(&house.core, folder.checkpoint_files()?, folder.storage_id());
-    let (checkpointer, _) = opened.map_err(|error| {
-        let why = format!("data folder {}: {error}", folder.path().display());
-        if matches!(error, CheckpointError::Full { .. }) { Unborn::NoRoom(why) } else { Unborn::Broken(why) }
-    })?;
+    let (checkpointer, _) =
+        opened.map_err(|error| Unborn::of(&error, format!("data folder {}: {error}", folder.path().display())))?;
     let (house, name) = (house.clone(), "checkpointer".to_string());
     let spawned = std::thread::Builder::new().name(name).spawn(move || run(&house, checkpointer));
     spawned.map(|_| ()).map_err(|error| Unborn::Broken(format!("cannot start the thread of the checkpointer: {error}")))

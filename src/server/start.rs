@@ -175,7 +175,7 @@ fn await_room<T>(
     loop {
         match attempt() {
             Ok(done) => return Ok(Some(done)),
-            Err(Unborn::Broken(why)) => return Err(why),
+            Err(Unborn::Failed(why) | Unborn::Broken(why)) => return Err(why),
             Err(Unborn::NoRoom(why)) => {
                 if !std::mem::replace(&mut has_told, true) {
                     eprintln!("server {} waits for room on its disk, and looks each second. {why}", me.0);

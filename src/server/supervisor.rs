@@ -168,18 +168,18 @@ impl Supervisor {
         let thread = match role {
             RoleName::Proposer => self.spawn(begun, down, move || recovery::proposer(&house.core, &folder, down))?,
             RoleName::Acceptor => self.spawn(begun, down, move || {
-                let (acceptor, journal) = recovery::acceptor(&house.core, &folder, down)?;
+                let (acceptor, journal) = recovery::acceptor(&house.core, &house.threads, &folder, down)?;
                 Ok((acceptor, Slowed { disk: journal, by: house.options.slow_disk }))
             })?,
             RoleName::Learner => self.spawn::<Learner<Kv>, _>(begun, down, move || {
-                let learner = recovery::learner(&house.core, &folder, house.load(), down)?;
+                let learner = recovery::learner(&house.core, &house.threads, &folder, house.load(), down)?;
                 Ok((learner, NoDisk))
             })?,
             RoleName::Coordinator => {
-                self.spawn(begun, down, move || recovery::coordinator(&house.core, &folder, down))?
+                self.spawn(begun, down, move || recovery::coordinator(&house.core, &house.threads, &folder, down))?
             }
             RoleName::Participant => {
-                self.spawn(begun, down, move || recovery::participant(&house.core, &folder, down))?
+                self.spawn(begun, down, move || recovery::participant(&house.core, &house.threads, &folder, down))?
             }
         };
         let options = &self.house.options;
@@ -222,8 +222,8 @@ impl Supervisor {
                             let _ = begun.send(Ok(()));
                         }
                         // Who asked for the start is there, and ends it.
-                        Unborn::Broken(why) if down.is_none() => drop(begun.send(Err(why))),
-                        Unborn::Broken(why) => house.fatal(&why),
+                        Unborn::Failed(why) | Unborn::Broken(why) if down.is_none() => drop(begun.send(Err(why))),
+                        Unborn::Failed(why) | Unborn::Broken(why) => house.fatal(&why),
                     }
                     return;
                 }

@@ -98,9 +98,9 @@ impl World {
         // Nobody can read whose folder it is.
         let Some(claim) = claim else { return false };
         // By now it was called back, and was told who calls.
-        let claim = Claim { knows: Some(process.identity.storage_id()), ..claim };
-        let before = process.identity.known_peer(other);
-        match process.identity.admit(&claim) {
+        let claim = Claim { knows: Some(process.identity().storage_id()), ..claim };
+        let before = process.identity().known_peer(other);
+        match process.identity().admit(&claim) {
             Ok(admitted) => {
                 assert_eq!(admitted, Admitted::Yes, "who knows what only the peer was told is the peer");
                 process.met.insert(other);
@@ -132,21 +132,21 @@ impl World {
         let needed = self.plan.quorums().witnesses();
         let one = &mut self.servers[usize::from(server.0) - 1];
         let is_stranger = one.is_stranger;
-        let Some(process) = one.process.as_mut().filter(|process| !process.identity.takes_part()) else { return };
-        process.known_to.insert(peer);
+        let Some(process) = one.process.as_mut().filter(|process| !process.identity().takes_part()) else { return };
         if is_stranger {
             self.nature.mark(Mark::StrangerWelcomed);
         }
-        if process.known_to.len() < needed {
-            return;
-        }
-        let is_first = one.takes_part_with.is_none_or(|first| first == process.identity.storage_id());
-        self.nature.ghost.require(36, !is_stranger && is_first, || {
+        let known_to = process.core.admission.newness().map_or(Servers::NONE, |newness| newness.known_to);
+        let is_first = one.takes_part_with.is_none_or(|first| first == process.identity().storage_id());
+        let begins = process.core.admission.is_known_to(peer, || process.folder.set_takes_part());
+        let is_enough = known_to.without(Servers::only(peer)).len() + 1 >= needed;
+        self.nature.ghost.require(36, !is_enough || (!is_stranger && is_first), || {
             format!("{server} has lost its disk, and takes part with another")
         });
-        match process.identity.set_takes_part() {
-            Ok(()) => {
-                one.takes_part_with = Some(process.identity.storage_id());
+        match begins {
+            Ok(false) => {}
+            Ok(true) => {
+                one.takes_part_with = Some(process.identity().storage_id());
                 // It greets them all again, to say so.
                 for other in self.servers.iter_mut().filter_map(|other| other.process.as_mut()) {
                     other.met = other.met.without(Servers::only(server));

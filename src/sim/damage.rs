@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use super::living::Doing;
 use super::marks::Mark;
 use super::server::Process;
 use super::world::{Death, World};
@@ -41,8 +40,8 @@ impl World {
             let is_whole = |process: &Process| {
                 let (Some(acceptor), Some(learner)) = (&process.acceptor, &process.learner) else { return false };
                 // What it is writing it does not have.
-                let is_written = !matches!(acceptor.doing, Doing::Syncing(_));
-                let (acceptor, learner) = (&acceptor.role, &learner.role);
+                let is_written = acceptor.syncing.is_none();
+                let (acceptor, learner) = (acceptor.role(), learner.role());
                 is_written && acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
             };
             let is_later = |process: &Process| one.harmed_in != Some(process.number);

@@ -1,14 +1,13 @@
 //! The data folder of a simulated server: the files of [`DataFolder`](crate::storage::DataFolder), on disks in memory.
 
+use std::path::Path;
+
 use super::nature::{Micros, SECOND};
-use crate::paxos::{AcceptorRecord, ProposerRecord};
-use crate::role::Disk;
+use crate::host::Unborn;
+use crate::storage::FolderError;
 use crate::storage::disk::{Failure, Files, MemoryFiles, name_in_making};
+use crate::storage::folder::{self, Place};
 use crate::storage::identity::{IDENTITY_FILE, Identity, IdentityError, Owner};
-use crate::storage::journal::{Journal, OpenError, Options};
-use crate::storage::records::{Records, RecordsError};
-use crate::storage::{JournalError, Recovered, Rounds, RoundsError};
-use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
 
 /// The name of every simulated cluster.
 pub(super) const CLUSTER: &str = "sim";
@@ -55,39 +54,33 @@ pub enum Refusal {
 /// A full disk is asked so often whether there is room again.
 pub(super) const ROOM_RETRY: Micros = SECOND;
 
-/// The acceptor's journal, as the real server keeps it: it has room while the next segment stands ready.
-pub struct AcceptorDisk {
-    journal: Journal<MemoryFiles>,
-    next_ask: Micros,
-}
+impl Place for Folder {
+    type Files = MemoryFiles;
 
-impl AcceptorDisk {
-    /// Whether new values can be taken; a full disk is asked again now and then.
-    pub fn has_room(&mut self, now: Micros) -> bool {
-        if !self.journal.has_room() && now >= self.next_ask {
-            self.next_ask = now + ROOM_RETRY;
-            // No reason to stop: the next time may be better.
-            let _ = self.journal.try_make_room();
-        }
-        self.journal.has_room()
+    fn path(&self) -> &Path {
+        Path::new("simulated")
+    }
+
+    fn top(&self) -> &MemoryFiles {
+        &self.top
+    }
+
+    fn part(&self, part: folder::Part) -> Result<MemoryFiles, FolderError> {
+        Ok(self.files_of(part).clone())
+    }
+
+    fn has(&self, _part: folder::Part) -> bool {
+        // Whether there is anything in it is seen when it is opened.
+        true
+    }
+
+    fn discard(&self, part: folder::Part) -> Result<(), FolderError> {
+        let files = self.files_of(part);
+        let discarded = files.list().and_then(|names| names.iter().try_for_each(|name| files.remove(name)));
+        let path = self.path().to_path_buf();
+        discarded.map_err(|source| FolderError::Io { doing: "empty", path, source })
     }
 }
-
-impl Disk<AcceptorRecord> for AcceptorDisk {
-    type Error = JournalError;
-
-    fn commit(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
-        self.journal.commit(records)
-    }
-}
-
-/// Where a participant's records are.
-pub type ParticipantDisk = Records<AcceptorDisk, ParticipantRecord>;
-/// Where a coordinator's records are.
-pub type CoordinatorDisk = Records<AcceptorDisk, CoordinatorRecord>;
-
-/// A journal with what it remembers, whether a torn tail was cut, and whether anything else was lost.
-pub type OpenedJournal = (AcceptorDisk, Vec<AcceptorRecord>, bool, bool);
 
 impl Folder {
     /// The identity in the folder, or a new one with this storage id if the folder is empty.
@@ -104,48 +97,19 @@ impl Folder {
         }
     }
 
-    /// The acceptor's journal; a folder that has had one must have it still.
-    pub fn open_journal(&self, identity: &Identity<MemoryFiles>, segment_bytes: u64) -> Result<OpenedJournal, Refusal> {
-        let options = Options { segment_bytes, owner: identity.storage_id(), must_exist: identity.has_journal() };
-        let (journal, recovered) = Journal::open(self.journal.clone(), options)?;
-        identity.set_has_journal(true)?;
-        let Recovered { records, torn_tail_cut, damage, .. } = recovered;
-        Ok((AcceptorDisk { journal, next_ask: 0 }, records, torn_tail_cut, !damage.is_empty()))
+    /// The same files on a disk of their own.
+    pub fn fork(&self) -> Folder {
+        let [top, journal, checkpoint, coordinator] =
+            [&self.top, &self.journal, &self.checkpoint, &self.coordinator].map(MemoryFiles::fork);
+        Folder { top, journal, checkpoint, coordinator }
     }
 
-    /// The participant's log; a folder that has had one must have it still. With its records, and whether a torn tail was
-    /// cut.
-    pub fn open_participant(
-        &self,
-        identity: &Identity<MemoryFiles>,
-        segment_bytes: u64,
-    ) -> Result<(ParticipantDisk, Vec<ParticipantRecord>, bool), Refusal> {
-        let (journal, records, is_cut, _) = self.open_journal(identity, segment_bytes)?;
-        let (disk, records) = Records::new(journal, records)?;
-        Ok((disk, records, is_cut))
-    }
-
-    /// The coordinator's log; a folder that has had one must have it still.
-    pub fn open_coordinator(
-        &self,
-        identity: &Identity<MemoryFiles>,
-        segment_bytes: u64,
-    ) -> Result<(CoordinatorDisk, Vec<CoordinatorRecord>), Refusal> {
-        let options = Options { segment_bytes, owner: identity.storage_id(), must_exist: identity.has_rounds() };
-        let (journal, recovered) = Journal::open(self.coordinator.clone(), options)?;
-        identity.set_has_rounds()?;
-        Ok(Records::new(AcceptorDisk { journal, next_ask: 0 }, recovered.records)?)
-    }
-
-    /// The proposer's file of spent rounds; a folder that has had one must have it still.
-    pub fn open_rounds(
-        &self,
-        identity: &Identity<MemoryFiles>,
-    ) -> Result<(Rounds<MemoryFiles>, ProposerRecord), Refusal> {
-        let rounds = Rounds::open(self.top.clone(), identity.storage_id(), identity.has_rounds())?;
-        identity.set_has_rounds()?;
-        let record = rounds.record();
-        Ok((rounds, record))
+    fn files_of(&self, part: folder::Part) -> &MemoryFiles {
+        match part {
+            folder::Part::Journal => &self.journal,
+            folder::Part::Coordinator => &self.coordinator,
+            folder::Part::Checkpoint => &self.checkpoint,
+        }
     }
 
     /// The process is gone; the machine runs on.
@@ -198,28 +162,18 @@ impl From<IdentityError> for Refusal {
     }
 }
 
-impl From<OpenError> for Refusal {
-    fn from(error: OpenError) -> Refusal {
-        match error {
-            OpenError::Io { .. } => Refusal::Disk(error.to_string()),
-            OpenError::Full { .. } => Refusal::NoRoom(error.to_string()),
-            _ => Refusal::Damaged(error.to_string()),
-        }
+impl From<FolderError> for Refusal {
+    fn from(error: FolderError) -> Refusal {
+        Unborn::from(error).into()
     }
 }
 
-impl From<RecordsError> for Refusal {
-    fn from(error: RecordsError) -> Refusal {
-        Refusal::Damaged(error.to_string())
-    }
-}
-
-impl From<RoundsError> for Refusal {
-    fn from(error: RoundsError) -> Refusal {
-        match error {
-            _ if error.is_full() => Refusal::NoRoom(error.to_string()),
-            RoundsError::Io { .. } | RoundsError::Failed => Refusal::Disk(error.to_string()),
-            _ => Refusal::Damaged(error.to_string()),
+impl From<Unborn> for Refusal {
+    fn from(unborn: Unborn) -> Refusal {
+        match unborn {
+            Unborn::NoRoom(why) => Refusal::NoRoom(why),
+            Unborn::Failed(why) => Refusal::Disk(why),
+            Unborn::Broken(why) => Refusal::Damaged(why),
         }
     }
 }

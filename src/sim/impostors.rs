@@ -24,9 +24,9 @@ impl World {
         let knows_storage = self.nature.chance(300);
         let storage = true_claim.filter(|_| knows_storage).map_or(lie.storage, |claim| claim.storage);
         let Some(process) = &mut self.server(server).process else { return };
-        let before = process.identity.known_peer(name);
-        let admitted = process.identity.admit(&Claim { storage, ..lie });
-        let is_as_before = process.identity.known_peer(name) == before;
+        let before = process.identity().known_peer(name);
+        let admitted = process.identity().admit(&Claim { storage, ..lie });
+        let is_as_before = process.identity().known_peer(name) == before;
         self.nature.mark(Mark::LiarCalledBack);
         self.nature.ghost.require(40, is_as_before && matches!(admitted, Ok(Admitted::CallBack)), || {
             format!("{server} believes a stranger that it is {name}")

@@ -1,15 +1,15 @@
 //! The simulator: whole clusters in virtual time, where everything that can go wrong does, and one seed decides it all.
 //!
-//! The roles, the turn, the codec and the stable storage are the real ones; only threads, sockets, clocks and disks are
-//! replaced. Nothing here waits, and nothing depends on anything but the seed: the same seed gives the same run, event by
+//! What a server decides, its roles, the codec and the stable storage are the real ones; only threads, sockets, clocks and
+//! disks are replaced. Nothing here waits, and nothing depends on anything but the seed: the same seed gives the same run, event by
 //! event, and a failure is replayed with one command.
 //!
 //! - [`plan`] is what a seed decides beforehand, [`faults`] what goes wrong, and when;
 //!   `damage` is what disks do.
 //! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
 //!   `arrivals`.
-//! - [`server`], [`living`], [`turns`], `front`, [`keeper`] and [`folder`] are a server without threads; [`client`] is
-//!   a client.
+//! - [`server`] is a server without threads: `surroundings` is what its core needs, `turns` run its roles, and [`folder`] is
+//!   its data folder. [`client`] is a client.
 //! - [`invariants`] knows the rules and sees everything, [`commits`] those of two-phase commit, `remembered` what is on
 //!   disks, `bounds` how much a server may hold; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
@@ -29,13 +29,10 @@ pub mod compare;
 mod damage;
 pub mod faults;
 pub mod folder;
-mod front;
 pub mod history;
 mod impostors;
 pub mod invariants;
-pub mod keeper;
 pub mod lessons;
-pub mod living;
 pub mod marks;
 pub mod museum;
 pub mod nature;
@@ -46,6 +43,7 @@ pub mod plan;
 pub mod reigns;
 mod remembered;
 pub mod server;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod turns;

@@ -56,8 +56,8 @@ pub enum Event {
         /// Which.
         role: Place,
     },
-    /// The keeper of a server's checkpoint has done something.
-    Keeper {
+    /// A server's checkpointer has had the time that its next job takes.
+    Checkpointer {
         /// The server.
         server: Server,
         /// The process.
@@ -65,19 +65,19 @@ pub enum Event {
     },
     /// A role that died comes back.
     Restart {
-        /// Which, in the life of the process that it died in.
-        role: RoleName,
         /// On which server.
         server: Server,
         /// The process.
         process: u64,
     },
-    /// A role was told to die inside a turn, and has had none for a while.
-    Doom {
-        /// Which.
-        role: Place,
+    /// A server says to the others that it is there.
+    Here {
+        /// The server.
+        server: Server,
+        /// The process.
+        process: u64,
     },
-    /// The front desk of a server has waited long enough.
+    /// A client of a server has waited long enough.
     Patience {
         /// The server.
         server: Server,

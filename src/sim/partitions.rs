@@ -53,7 +53,7 @@ impl Case {
 
     /// The leader of the highest ballot.
     fn leader(&self) -> Option<Ballot> {
-        let proposer = |server: &super::server::SimServer| server.process.as_ref()?.proposer.as_ref()?.role.leads();
+        let proposer = |server: &super::server::SimServer| server.process.as_ref()?.proposer.as_ref()?.role().leads();
         self.world.servers.iter().filter_map(proposer).max()
     }
 

@@ -1,41 +1,49 @@
-//! One simulated server: its folder, its process, and the rules by which the real one's threads work together.
+//! One simulated server: its folder and its process. What a process decides is the real thing, in surroundings of events.
 
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::folder::{CLUSTER, Folder, ROOM_RETRY, Refusal};
-use super::front::SimConnection;
-use super::keeper::Keeper;
-use super::living::{Doing, Housed, Living};
+use super::folder::{CLUSTER, Folder, Refusal};
 use super::marks::Mark;
-use super::nature::{Event, Micros, Nature, Place};
+use super::nature::{Event, MS, Micros, Nature};
 use super::network::Node;
 use super::plan::Plan;
 use super::reigns::WINDOW;
-use crate::host::delivery::{Cause, is_routine};
-use crate::host::lines;
-use crate::host::queue::{Lost, Mail, Room};
-use crate::host::{Asker, Load, Pending};
+use super::surroundings::{Agenda, Around, Clock, SimConnection};
+use super::turns::{Living, Seated};
+use crate::host::checkpoints::{Checkpointer, Loaded};
+use crate::host::lifecycle::{Due, Lifecycle};
+use crate::host::mailbox::Mailbox;
+use crate::host::pending::PATIENCE;
+use crate::host::role_host::tell_no_room;
+use crate::host::{Admission, Asker, Config, Order, RoleHost, ServerCore, Sizes, Unborn, recovery};
 use crate::kv::Kv;
-use crate::museum::{self, Bug};
-use crate::net::{Envelope, PEER_FRAME_MAX_BYTES, Said, WhyNotApplied, frame, unframe};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Said, unframe};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Learner, Life, Message, Proposer, ProposerRequest, Quorums, Retention, RoleName, Slot,
-    StateMachine,
+    Acceptor, AcceptorRecord, Learner, Life, Message, Proposer, Quorums, Retention, RoleName, Slot, StateMachine,
 };
 use crate::protocol::Protocol;
-use crate::role::{Input, Role, Server, Servers};
+use crate::random::Random;
+use crate::role::{NoDisk, Role, Server, Servers};
+use crate::storage::DataFolder;
 use crate::storage::admission::Claim;
-use crate::storage::disk::MemoryFiles;
+use crate::storage::checkpoint::Checkpoint;
+use crate::storage::disk::{Failure, MemoryFiles};
 use crate::storage::identity::{Identity, Owner, short_disk};
 use crate::trace::{
-    Context, Digest, DiskName, Draft, Event as LineEvent, HistoryName, MaybeBallot, RestartMode, RoleTag, Text, Trace,
+    self, Context, Digest, DiskName, Event as LineEvent, HistoryName, MaybeBallot, RestartMode, RoleTag, Text, Trace,
 };
-use crate::two_phase_commit::{self, Coordinator, Participant};
+use crate::two_phase_commit::{Coordinator, Participant};
+
+/// A server that takes no part greets the others so often.
+const GREET_EVERY: Micros = 50 * MS;
+/// A server writes to the others at least so often.
+const SAY_EVERY: Micros = 500 * MS;
 
 /// What goes over a link before anything else: who is there.
 pub const GREETING: [u8; 1] = [0];
@@ -68,8 +76,6 @@ pub struct SimServer {
     pub lines: Option<String>,
     /// Its checkpoint was damaged.
     pub is_checkpoint_harmed: bool,
-    /// Parts of a snapshot have so many bytes.
-    pub snapshot_bytes: usize,
     /// The process in whose time its disk was damaged.
     pub harmed_in: Option<u64>,
     /// How much of the past its learner keeps.
@@ -86,61 +92,61 @@ pub struct SimServer {
     pub forgets: bool,
     /// Its folder is known to the others from the start.
     is_acquainted: bool,
-    quorums: Quorums,
+    pub(super) quorums: Quorums,
     pub(super) protocol: Protocol,
-    pub(super) segment_bytes: u64,
-    pub(super) limits: Limits,
-}
-
-/// What is smaller than in a real server, so that a run of a few commands meets it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub(super) mailbox: usize,
-    part_bytes: usize,
-    pub(super) sessions: usize,
+    /// Much smaller than in a real server, so that a run of a few commands meets every limit.
+    pub(super) sizes: Sizes,
 }
 
 /// A process: what a kill ends.
 pub struct Process {
     /// Which of all processes.
     pub number: u64,
-    /// Whose folder it uses.
-    pub identity: Identity<MemoryFiles>,
-    /// Where its lines go.
-    pub trace: Trace,
-    /// Who waits.
-    pub pending: Pending<SimConnection>,
-    /// What its clients have under way.
-    pub load: Arc<Load>,
+    /// Its data folder.
+    pub folder: DataFolder<Folder>,
+    /// What it decides.
+    pub core: ServerCore<SimConnection>,
+    /// What is to happen next.
+    pub agenda: Rc<Agenda>,
+    /// When roles die and come back.
+    pub lifecycle: Lifecycle,
     /// The proposer, if it lives.
-    pub proposer: Option<Living<Proposer>>,
+    pub proposer: Option<Box<Living<Proposer>>>,
     /// The acceptor.
-    pub acceptor: Option<Living<Acceptor>>,
+    pub acceptor: Option<Box<Living<Acceptor>>>,
     /// The learner.
-    pub learner: Option<Living<Learner<Kv>>>,
+    pub learner: Option<Box<Living<Learner<Kv>>>>,
     /// The coordinator, under two-phase commit.
-    pub coordinator: Option<Living<Coordinator>>,
+    pub coordinator: Option<Box<Living<Coordinator>>>,
     /// The participant, under two-phase commit.
-    pub participant: Option<Living<Participant>>,
-    /// The checkpoint.
-    pub keeper: Option<Keeper>,
-    /// The state was found to be wrong.
-    pub is_fenced: bool,
+    pub participant: Option<Box<Living<Participant>>>,
+    /// What writes the state down.
+    pub checkpointer: Option<Checkpointer<MemoryFiles>>,
+    /// A learner waits for the state that it begins with: for how long it has been down, if it has lived before.
+    awaits_state: Option<Option<Duration>>,
     /// Peers whose storage id is known to be right.
     pub met: Servers,
-    /// Peers that have told this process that they know its folder.
-    pub known_to: Servers,
     /// Why it must stop.
     pub fatal: Option<String>,
 }
 
 impl Process {
-    /// Why it takes no part; None if it does.
-    pub fn refusal(&self) -> Option<WhyNotApplied> {
-        if self.is_fenced {
-            return Some(WhyNotApplied::Fenced);
+    /// Whose folder it uses.
+    pub fn identity(&self) -> &Identity<MemoryFiles> {
+        self.folder.identity()
+    }
+
+    fn set_open(&self, role: RoleName, is_open: bool) {
+        fn set<R: Role>(mailbox: &Mailbox<R>, is_open: bool) {
+            if is_open { mailbox.open() } else { mailbox.close() }
         }
-        (!self.identity.takes_part() && !museum::is(Bug::B14N)).then_some(WhyNotApplied::Newcomer)
+        match role {
+            RoleName::Proposer => set(&self.core.proposer, is_open),
+            RoleName::Acceptor => set(&self.core.acceptor, is_open),
+            RoleName::Learner => set(&self.core.learner, is_open),
+            RoleName::Coordinator => set(&self.core.coordinator, is_open),
+            RoleName::Participant => set(&self.core.participant, is_open),
+        }
     }
 }
 
@@ -161,7 +167,6 @@ impl SimServer {
             wall_clock: Arc::default(),
             lines: lines.then(String::new),
             is_checkpoint_harmed: false,
-            snapshot_bytes: plan.snapshot_bytes,
             harmed_in: None,
             retention: plan.retention,
             is_stranger: false,
@@ -172,8 +177,15 @@ impl SimServer {
             is_acquainted: plan.is_acquainted,
             quorums: plan.quorums(),
             protocol: plan.protocol,
-            segment_bytes: plan.segment_bytes,
-            limits: Limits { mailbox: plan.mailbox, part_bytes: plan.part_bytes, sessions: plan.sessions },
+            sizes: Sizes {
+                mailbox: plan.mailbox,
+                segment_bytes: plan.segment_bytes,
+                left_free_bytes: 0,
+                part_bytes: plan.part_bytes,
+                snapshot_bytes: plan.snapshot_bytes,
+                sessions: plan.sessions,
+                open_slots: WINDOW,
+            },
         }
     }
 
@@ -194,7 +206,7 @@ impl SimServer {
         if !self.protocol.is_paxos() {
             return self.settled();
         }
-        let learner = &self.process.as_ref()?.learner.as_ref()?.role;
+        let learner = self.process.as_ref()?.learner.as_ref()?.role();
         if learner.fenced().is_some() {
             return None;
         }
@@ -203,7 +215,12 @@ impl SimServer {
 
     /// Length of the journal's files.
     pub fn segment_bytes(&self) -> u64 {
-        self.segment_bytes
+        self.sizes.segment_bytes
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> Clock {
+        Clock { speed: self.clock }
     }
 
     /// Whether the process runs and is not paused.
@@ -211,53 +228,121 @@ impl SimServer {
         self.process.is_some() && self.paused_until <= now
     }
 
+    /// Its process, and what is around it for as long as one event takes.
+    pub(super) fn around<'a>(&'a mut self, nature: &'a mut Nature) -> Option<(&'a mut Process, Around<'a>)> {
+        let (me, clock, is_paused) = (self.me, self.clock(), self.paused_until > nature.now());
+        let process = self.process.as_mut()?;
+        let around = Around {
+            nature: nature.into(),
+            me,
+            process: process.number,
+            clock,
+            is_paused,
+            processor: self.processor.clone(),
+            sync: self.sync.clone(),
+            agenda: process.agenda.clone(),
+        };
+        Some((process, around))
+    }
+
+    /// Something that the core alone has to do with.
+    pub(super) fn with_core(
+        &mut self,
+        nature: &mut Nature,
+        what: impl FnOnce(&ServerCore<SimConnection>, &Around<'_>),
+    ) {
+        if let Some((process, around)) = self.around(nature) {
+            what(&process.core, &around);
+        }
+    }
+
     /// Starts the process: the identity first, then the acceptor, the learner and the proposer.
     pub fn start(&mut self, nature: &mut Nature) -> Result<(), Refusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
-        let life = identity.begin_life()?;
+        let folder = DataFolder::begin(self.folder.clone(), identity)?;
         if self.quorums.witnesses() == 0 || self.is_acquainted {
-            identity.set_takes_part()?;
+            folder.set_takes_part()?;
         }
-        let trace = match self.lines {
-            // One that nobody believes tells nothing either: its lines would contradict those of its old disk.
-            Some(_) if !self.is_stranger => {
-                let (clock, wrong_by) = (nature.clock(), self.wall_clock.clone());
-                Trace::to_memory_at(crate::trace::Process::server(self.me, life), move || {
-                    let wrong_by = SignedDuration::from_micros(wrong_by.load(Ordering::Relaxed));
-                    time_of(clock.load(Ordering::Relaxed)).saturating_add(wrong_by).unwrap_or(Timestamp::MAX)
-                })
-            }
-            _ => Trace::disabled(),
+        let trace = self.open_trace(nature, folder.life());
+        let admission = match folder.takes_part() {
+            true => Admission::member(),
+            false => Admission::newcomer(self.quorums.witnesses()),
+        };
+        let config = Config {
+            me: self.me,
+            cluster: self.cluster,
+            quorums: self.quorums,
+            protocol: self.protocol,
+            life: folder.life(),
+            pid: u32::from(self.me.0),
+            forgets: self.forgets,
+            lab: false,
+            retention: self.retention,
+            sizes: self.sizes,
         };
         self.boot = nature.new_life();
         self.process = Some(Process {
             number: self.boot,
-            identity,
-            trace,
-            pending: Pending::default(),
-            load: Arc::default(),
+            folder,
+            core: ServerCore::new(config, trace, admission),
+            agenda: Rc::default(),
+            lifecycle: Lifecycle::new(self.clock().at(nature.now())),
             proposer: None,
             acceptor: None,
             learner: None,
             coordinator: None,
             participant: None,
-            keeper: None,
-            is_fenced: false,
+            checkpointer: None,
+            awaits_state: None,
             met: Servers::only(self.me),
-            known_to: Servers::NONE,
             fatal: None,
         });
         if self.protocol.is_paxos() {
             self.open_checkpoint(nature)?;
         }
         for role in self.protocol.roles() {
-            match self.start_role(nature, *role, None) {
-                Err(Refusal::NoRoom(_)) => self.await_room(nature, *role),
-                started => started?,
-            }
+            self.start_role(nature, *role, None)?;
         }
         self.tell_boot();
+        self.says_that_it_is_there(nature, self.boot);
         Ok(())
+    }
+
+    fn open_trace(&self, nature: &Nature, life: u32) -> Trace {
+        match self.lines {
+            // One that nobody believes tells nothing either: its lines would contradict those of its old disk.
+            Some(_) if !self.is_stranger => {
+                let (clock, wrong_by) = (nature.clock(), self.wall_clock.clone());
+                Trace::to_memory_at(trace::Process::server(self.me, life), move || {
+                    let wrong_by = SignedDuration::from_micros(wrong_by.load(Ordering::Relaxed));
+                    time_of(clock.load(Ordering::Relaxed)).saturating_add(wrong_by).unwrap_or(Timestamp::MAX)
+                })
+            }
+            _ => Trace::disabled(),
+        }
+    }
+
+    /// Opens the checkpoint. One that cannot be believed is put aside.
+    fn open_checkpoint(&mut self, nature: &mut Nature) -> Result<(), Refusal> {
+        let (me, harmed) = (self.me, self.is_checkpoint_harmed);
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let (files, storage) = (self.folder.checkpoint.clone(), process.folder.storage_id());
+        let (checkpointer, is_rebuilt) = Checkpointer::open(&process.core, files, storage).map_err(Unborn::from)?;
+        process.checkpointer = Some(checkpointer);
+        if is_rebuilt {
+            nature.ghost.require(20, harmed, || format!("{me} puts a checkpoint aside that nobody has harmed"));
+            nature.mark(Mark::CheckpointRebuilt);
+            nature.ghost.checkpoint_lost(me);
+        }
+        Ok(())
+    }
+
+    /// How far the checkpoint is that a new process would find.
+    pub fn checkpoint_slot(&self, identity: &Identity<MemoryFiles>) -> Slot {
+        let state = Kv::with_sessions_at_most(self.sizes.sessions);
+        let files = self.folder.checkpoint.fork();
+        let opened = Checkpoint::open(files, identity.storage_id(), self.sizes.snapshot_bytes, state);
+        opened.map_or(Slot(0), |(checkpoint, _)| checkpoint.mark().slot)
     }
 
     /// The acceptor that a new process would find, and whether something of its disk is lost; None if there never was one.
@@ -266,166 +351,298 @@ impl SimServer {
         if !identity.has_journal() {
             return Ok(None);
         }
-        let (_, records, _, is_damaged) = self.folder.open_journal(&identity, self.segment_bytes)?;
+        let checkpoint = self.checkpoint_slot(&identity);
+        let folder = DataFolder::begin(self.folder.clone(), identity)?;
+        let (_, recovered) = folder.open_journal(self.segment_bytes())?;
         let mut acceptor = Acceptor::new(Life(0));
-        for record in records {
+        for record in recovered.records {
             acceptor.replay(record);
         }
-        Ok(Some((acceptor.with_checkpoint(self.checkpoint_slot(&identity)), is_damaged)))
+        Ok(Some((acceptor.with_checkpoint(checkpoint), !recovered.damage.is_empty())))
     }
 
-    /// Gives a role its memory back. `down` is None at the start of the process.
-    pub fn start_role(&mut self, nature: &mut Nature, role: RoleName, down: Option<Duration>) -> Result<(), Refusal> {
-        match role {
+    /// A life of a role begins, or waits for room. `down` is None at the start of the process.
+    fn start_role(&mut self, nature: &mut Nature, role: RoleName, down: Option<Duration>) -> Result<(), Refusal> {
+        if let Some(process) = &mut self.process {
+            process.lifecycle.begins(role, None);
+            process.agenda.lives[role as usize].set(nature.new_life());
+            // What comes while it reads its disk waits for it.
+            process.set_open(role, true);
+        }
+        let begun = match role {
             RoleName::Proposer => self.start_proposer(nature, down),
             RoleName::Acceptor => self.start_acceptor(nature, down),
             RoleName::Learner => self.start_learner(nature, down),
             RoleName::Coordinator => self.start_coordinator(nature, down),
             RoleName::Participant => self.start_participant(nature, down),
+        };
+        match begun {
+            Err(Unborn::NoRoom(why)) => self.await_room(nature, role, &why),
+            begun => begun?,
         }
+        Ok(())
     }
 
     /// There is no room for what a life of a role begins with: it is tried again.
-    pub fn await_room(&self, nature: &mut Nature, role: RoleName) {
+    fn await_room(&mut self, nature: &mut Nature, role: RoleName, why: &str) {
         nature.mark(Mark::WaitedForRoom);
-        if let Some(process) = &self.process {
-            nature.after(ROOM_RETRY, Event::Restart { role, server: self.me, process: process.number });
+        let now = self.clock().at(nature.now());
+        let Some(process) = &mut self.process else { return };
+        let core = &process.core;
+        match role {
+            RoleName::Proposer => tell_no_room::<Proposer, _>(core, why),
+            RoleName::Acceptor => tell_no_room::<Acceptor, _>(core, why),
+            RoleName::Learner => tell_no_room::<Learner<Kv>, _>(core, why),
+            RoleName::Coordinator => tell_no_room::<Coordinator, _>(core, why),
+            RoleName::Participant => tell_no_room::<Participant, _>(core, why),
         }
+        process.set_open(role, false);
+        process.lifecycle.ended(now, role);
+        self.plan_restart(nature);
     }
 
-    fn start_proposer(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
-        let Some(process) = &mut self.process else { return Ok(()) };
-        let (rounds, record) = self.folder.open_rounds(&process.identity)?;
-        let mut proposer = Proposer::new(self.me, self.quorums, self.protocol.policy()).with_window(WINDOW);
-        proposer.replay(record);
-        if let Some(down) = down {
-            self.line(RoleTag::Proposer, lines::restarted_proposer(down, proposer.next_round()));
-        }
+    fn start_proposer(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Unborn> {
         nature.ghost.died(self.me, RoleName::Proposer, 0);
-        self.begin::<Proposer>(nature, proposer, rounds);
+        let Some(process) = &mut self.process else { return Ok(()) };
+        let (proposer, rounds) = recovery::proposer(&process.core, &process.folder, down)?;
+        self.begin(nature, proposer, rounds);
         Ok(())
     }
 
-    fn start_acceptor(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
-        let Some(process) = &mut self.process else { return Ok(()) };
-        if (self.forgets || museum::is(Bug::B14)) && down.is_some() {
-            process.identity.set_has_journal(false)?;
-            self.folder.journal = Default::default();
-        }
-        let (journal, records, cut, is_damaged) = self.folder.open_journal(&process.identity, self.segment_bytes)?;
-        if cut {
-            nature.mark(Mark::TornTail);
-        }
+    fn start_acceptor(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Unborn> {
         if nature.chance(300) {
-            self.recover_again(nature, &records);
+            self.recover_twice(nature);
         }
-        let Some(process) = &mut self.process else { return Ok(()) };
-        let life = Life(process.identity.begin_role_life()?);
-        let mut acceptor = Acceptor::new(life).with_part_bytes(self.limits.part_bytes);
-        for record in records {
-            acceptor.replay(record);
-        }
-        let checkpoint = process.keeper.as_ref().map_or(Slot(0), Keeper::slot);
-        let acceptor = acceptor.with_checkpoint(checkpoint);
-        nature.ghost.recovered(self.me, &acceptor, is_damaged, &mut nature.marks);
-        if let Some(down) = down {
-            let accepted = acceptor.accepted().len() as u64;
-            self.line(RoleTag::Acceptor, lines::restarted_acceptor(down, self.forgets, acceptor.promised(), accepted));
-        }
-        self.begin::<Acceptor>(nature, acceptor, journal);
+        let Some((process, around)) = self.around(nature) else { return Ok(()) };
+        let (acceptor, journal) = recovery::acceptor(&process.core, &around, &process.folder, down)?;
+        self.begin(nature, acceptor, journal);
         Ok(())
     }
 
-    fn start_learner(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
-        let (slot, state) = self.load_checkpoint(nature)?;
-        let Some(process) = &mut self.process else { return Ok(()) };
-        let life = Life(process.identity.begin_role_life()?);
-        let learner = Learner::new(self.me, self.quorums, life, slot, state)
-            .with_retention(self.retention)
-            .with_part_bytes(self.limits.part_bytes)
-            .under(self.protocol.policy());
-        if let Some(down) = down {
-            let (applied, digest) = (learner.applied(), learner.machine().digest());
-            self.line(RoleTag::Learner, lines::restarted_learner(down, applied, digest));
+    /// The checkpointer reads the state that it begins with. At the start of the process nobody does anything before.
+    fn start_learner(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Unborn> {
+        let Some((process, around)) = self.around(nature) else { return Ok(()) };
+        process.core.checkpoints.load();
+        process.awaits_state = Some(down);
+        if down.is_some() {
+            crate::host::Env::wake_checkpointer(&around);
+            return Ok(());
         }
-        nature.ghost.learner_started(self.me, slot, &mut nature.marks);
-        self.begin::<Learner<Kv>>(nature, learner, crate::role::NoDisk);
+        let Some(checkpointer) = &mut process.checkpointer else { return Ok(()) };
+        let loaded = checkpointer.run_one(&process.core, &around);
+        match loaded.map_err(|fatal| Unborn::Failed(fatal.0))? {
+            Some(loaded) => self.begin_learner(nature, loaded),
+            None => Ok(()),
+        }
+    }
+
+    /// The state is there that a learner has waited for.
+    fn begin_learner(&mut self, nature: &mut Nature, loaded: Loaded) -> Result<(), Unborn> {
+        let Some((process, around)) = self.around(nature) else { return Ok(()) };
+        let Some(down) = process.awaits_state.take() else { return Ok(()) };
+        let learner = recovery::learner(&process.core, &around, &process.folder, loaded, down)?;
+        self.begin(nature, learner, NoDisk);
+        Ok(())
+    }
+
+    fn start_coordinator(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Unborn> {
+        let Some((process, around)) = self.around(nature) else { return Ok(()) };
+        let (coordinator, log) = recovery::coordinator(&process.core, &around, &process.folder, down)?;
+        self.begin(nature, coordinator, log);
+        Ok(())
+    }
+
+    fn start_participant(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Unborn> {
+        let Some((process, around)) = self.around(nature) else { return Ok(()) };
+        let (participant, log) = recovery::participant(&process.core, &around, &process.folder, down)?;
+        self.begin(nature, participant, log);
         Ok(())
     }
 
     /// Recovery changes nothing that it finds: another one finds the same.
-    fn recover_again(&self, nature: &mut Nature, records: &[AcceptorRecord]) {
+    fn recover_twice(&self, nature: &mut Nature) {
         let Some(process) = &self.process else { return };
-        let copy = Folder { top: self.folder.top.fork(), journal: self.folder.journal.fork(), ..Folder::default() };
+        if !process.identity().has_journal() {
+            return;
+        }
+        let copy = self.folder.fork();
         // Whether there is room for another life is another matter.
         copy.journal.set_capacity(None);
-        let again = copy.open_journal(&process.identity, self.segment_bytes);
+        let recover = || {
+            let identity = copy.identity(self.owner(), self.storage).ok()?;
+            let (_, recovered) =
+                DataFolder::begin(copy.clone(), identity).ok()?.open_journal(self.segment_bytes()).ok()?;
+            Some(recovered.records)
+        };
         // Files that nobody needs may be gone by then, so what is known counts, and not what it was put together from.
-        let known = |records: &[AcceptorRecord]| {
+        let known = |records: Vec<AcceptorRecord>| {
             let mut acceptor = Acceptor::new(Life(0));
-            records.iter().for_each(|record| acceptor.replay(record.clone()));
+            records.into_iter().for_each(|record| acceptor.replay(record));
             acceptor
         };
-        let same = again.is_ok_and(|(_, found, ..)| known(&found) == known(records));
+        let Some(first) = recover() else { return };
+        let same = recover().is_some_and(|second| known(second) == known(first));
         let me = self.me;
         nature.ghost.require(22, same, || format!("{me} recovers its journal twice, and differently"));
     }
 
-    pub(super) fn begin<R: Housed>(&mut self, nature: &mut Nature, role: R, disk: R::Disk) {
-        let Some(process) = &mut self.process else { return };
-        let number = nature.new_life();
-        *R::place(process) = Some(Living::new(role, disk, number, nature.now(), self.limits.mailbox));
-        self.wake::<R>(nature);
+    fn begin<R: Seated>(&mut self, nature: &mut Nature, role: R, disk: R::Disk) {
+        let seed = nature.random.next();
+        let Some((process, around)) = self.around(nature) else { return };
+        let host = RoleHost::new(&process.core, &around, role, disk, Random::new(seed, R::NAME as u64));
+        *R::place(process) = Some(Box::new(Living::new(host)));
+        around.give_turn(R::NAME);
     }
 
-    /// Lets a role that is idle have the processor soon.
-    pub fn wake<R: Housed>(&mut self, nature: &mut Nature) {
-        let (me, now) = (self.me, nature.now());
-        let Some(process) = self.process.as_mut().filter(|_| self.paused_until <= now) else { return };
-        let Some(living) = R::place(process) else { return };
-        if matches!(living.doing, Doing::Nothing) && living.has_work(now) {
-            living.doing = Doing::Waiting;
-            let role = Place { server: me, role: R::NAME, life: living.number };
-            let delay = nature.time(&self.processor);
-            nature.after(delay, Event::Turn { role });
+    /// Brings a role back that is down, or as soon as it is.
+    pub fn bring_back(&mut self, nature: &mut Nature, role: RoleName) {
+        let now = self.clock().at(nature.now());
+        if let Some(process) = &mut self.process {
+            process.lifecycle.restart_soon(now, role);
+        }
+        self.plan_restart(nature);
+    }
+
+    /// Somebody looks when the next role comes back.
+    pub(super) fn plan_restart(&mut self, nature: &mut Nature) {
+        let (now, clock, me) = (nature.now(), self.clock(), self.me);
+        let Some(process) = &self.process else { return };
+        let Some(due) = process.lifecycle.next_due() else { return };
+        let at = clock.when(due).max(now);
+        if process.agenda.restart_at.get().is_none_or(|planned| at < planned) {
+            process.agenda.restart_at.set(Some(at));
+            nature.after(at - now, Event::Restart { server: me, process: process.number });
         }
     }
 
-    /// Hands over an input that must not be lost because others fill the mailbox.
-    pub fn post_reserved<R: Housed>(&mut self, nature: &mut Nature, mail: Mail<R>) {
-        let place = self.process.as_mut().map(R::place);
-        if place.is_some_and(|place| place.as_mut().is_some_and(|living| living.post(mail, Room::Reserved).is_ok())) {
-            self.wake::<R>(nature);
+    /// Starts the roles that are to come back now.
+    pub fn restart_due(&mut self, nature: &mut Nature, number: u64) -> Result<(), Refusal> {
+        let now = self.clock().at(nature.now());
+        if let Some(process) = &self.process {
+            process.agenda.restart_at.set(None);
         }
-    }
-
-    /// Hands an input to a role; lost if it is down or its mailbox is full, and then told as coming from `from`.
-    pub fn post<R: Housed>(&mut self, nature: &mut Nature, mail: Mail<R>, from: Option<Server>) -> Option<Lost> {
-        let process = self.process.as_mut()?;
-        let (context, message) = match (&mail.input, process.trace.steps()) {
-            (Input::Message { message, .. }, true) => (mail.context.clone(), message.clone().into().name()),
-            _ => (Context::default(), ""),
-        };
-        let lost = match R::place(process) {
-            None => Some(Lost::Down),
-            Some(living) => living.post(mail, Room::Usual).err(),
-        };
-        if lost == Some(Lost::Full) {
-            nature.mark(Mark::MailboxFull);
-        }
-        match lost {
-            None => self.wake::<R>(nature),
-            Some(lost) => {
-                if !message.is_empty()
-                    && !is_routine(message)
-                    && let Some(process) = &self.process
-                {
-                    let event = lines::dropped(message, from, Cause::from(lost), None);
-                    process.trace.line(Draft::about(R::NAME.into(), event, &context));
-                }
+        for role in self.protocol.roles() {
+            let Some(process) = self.process.as_mut().filter(|process| process.number == number) else { return Ok(()) };
+            if let Some(Due::Restart(down)) = process.lifecycle.take_due(now, *role) {
+                self.start_role(nature, *role, Some(down))?;
             }
         }
-        lost
+        self.plan_restart(nature);
+        Ok(())
+    }
+
+    /// The checkpointer has had the time that its next job takes.
+    pub fn checkpointer_works(&mut self, nature: &mut Nature, number: u64) -> Result<(), Refusal> {
+        let Some((process, around)) = self.around(nature).filter(|(process, _)| process.number == number) else {
+            return Ok(());
+        };
+        let Some(checkpointer) = &mut process.checkpointer else { return Ok(()) };
+        let done = checkpointer.run_one(&process.core, &around);
+        around.agenda.is_checkpointing.set(false);
+        if !process.core.checkpoints.is_empty() {
+            crate::host::Env::wake_checkpointer(&around);
+        }
+        match done {
+            Ok(None) => {}
+            Ok(Some(loaded)) => match self.begin_learner(nature, loaded) {
+                Err(Unborn::NoRoom(why)) => self.await_room(nature, RoleName::Learner, &why),
+                begun => begun?,
+            },
+            Err(fatal) => process.fatal = Some(fatal.0),
+        }
+        Ok(())
+    }
+
+    /// The process dies: a checkpoint under way stops after some of its operations.
+    pub(super) fn interrupt_checkpointer(&mut self, nature: &mut Nature) {
+        let files = self.folder.checkpoint.clone();
+        let Some((process, around)) = self.around(nature) else { return };
+        let Some(checkpointer) = process.checkpointer.as_mut().filter(|_| process.core.checkpoints.awaits_write())
+        else {
+            return;
+        };
+        let operation = around.nature.borrow_mut().random.within(0..=12);
+        files.fail(operation, Failure::Stop);
+        around.nature.borrow_mut().mark(Mark::KilledInCheckpoint);
+        // Whatever comes of it, nobody is there to hear.
+        drop(checkpointer.run_one(&process.core, &around));
+    }
+
+    /// It says something to every other server now and then. One that takes no part greets them: this is how they come to
+    /// know it.
+    pub fn says_that_it_is_there(&mut self, nature: &mut Nature, number: u64) {
+        let (me, others) = (self.me, self.cluster.without(Servers::only(self.me)));
+        let Some((process, around)) = self.around(nature) else { return };
+        if process.number != number {
+            return;
+        }
+        let takes_part = process.core.admission.takes_part();
+        if takes_part {
+            crate::host::Env::flush_peers(&around);
+        }
+        let mut nature = around.nature.borrow_mut();
+        for server in others.iter().filter(|_| !takes_part) {
+            nature.send(Node::Server(me), Node::Server(server), Arc::new(GREETING));
+        }
+        let again = if takes_part { SAY_EVERY } else { GREET_EVERY };
+        nature.after(again, Event::Here { server: me, process: number });
+    }
+
+    /// Bytes from a client. False if they are no request that an honest client sends: then the connection is closed.
+    pub fn hear_client(&mut self, nature: &mut Nature, client: usize, bytes: &[u8]) -> bool {
+        let Ok(request) = unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) else { return false };
+        let Some((process, around)) = self.around(nature) else { return true };
+        let connection = SimConnection::new(client, process.core.load.clone());
+        let is_taken = process.core.request(&around, &connection, request, bytes.len()).is_ok();
+        process.core.flush_replies(&around);
+        if is_taken {
+            let patience = around.clock.takes(PATIENCE);
+            let event = Event::Patience { server: around.me, process: process.number };
+            around.nature.borrow_mut().after(patience, event);
+        }
+        self.take_orders(nature);
+        is_taken
+    }
+
+    fn take_orders(&mut self, nature: &mut Nature) {
+        let now = self.clock().at(nature.now());
+        let orders = self.process.as_ref().map_or(Vec::new(), |process| process.agenda.orders.take());
+        for order in orders {
+            let Some(process) = &mut self.process else { return };
+            match order {
+                Order::Crash { role, down } => {
+                    let order = process.lifecycle.crash_by_hand(now, role, down);
+                    order.into_iter().for_each(|order| self.give(nature, role, order));
+                    self.plan_restart(nature);
+                }
+                Order::Restart { role } => self.bring_back(nature, role),
+                // Only the operator of a real process gives this one.
+                Order::Stop => {}
+            }
+        }
+    }
+
+    /// Some have waited long enough.
+    pub fn lose_patience(&mut self, nature: &mut Nature, number: u64) {
+        if self.process.as_ref().is_some_and(|process| process.number == number) {
+            self.with_core(nature, |core, around| core.expire(around));
+        }
+    }
+
+    /// The connection from a peer has closed.
+    pub fn loses_peer(&mut self, nature: &mut Nature, peer: Server) {
+        self.with_core(nature, |core, around| core.peer_gone(around, peer));
+    }
+
+    /// Bytes from a peer. False if they are no message: then the connection is closed.
+    pub fn hear_peer(&mut self, nature: &mut Nature, from: Server, bytes: &[u8]) -> bool {
+        let Ok(envelope) = unframe::<Envelope>(bytes, PEER_FRAME_MAX_BYTES) else { return false };
+        nature.note(&(from, self.me, &envelope.message));
+        if let Said::Paxos(message) = &envelope.message {
+            self.note_message(nature, message);
+        }
+        self.with_core(nature, |core, around| core.deliver(around, from, envelope));
+        true
     }
 
     /// Leaves the marks of a message that arrives.
@@ -460,101 +677,19 @@ impl SimServer {
             // It may have another folder by now, and has said nothing of that.
             return self.last_claim.filter(|claim| claim.storage == self.storage);
         };
-        let identity = &process.identity;
+        let identity = process.folder.identity();
         let (storage, life) = (identity.storage_id(), identity.life());
         Some(Claim { server: self.me, storage, life, boot: self.boot, takes_part: identity.takes_part(), knows: None })
     }
 
-    /// Hands a message to the roles that hear it.
-    pub fn deliver(&mut self, nature: &mut Nature, from: Server, message: &Said, context: &Context) {
-        if self.process.as_ref().is_none_or(|process| process.refusal().is_some()) {
-            return;
-        }
-        let message = match message {
-            Said::Paxos(message) => message,
-            Said::TwoPhaseCommit(message) => return self.deliver_two_phase(nature, from, message, context),
-            Said::Here => return,
-        };
-        self.note_message(nature, message);
-        for role in message.heard_by() {
-            let size = if from == self.me { 0 } else { message.size() };
-            let context = context.clone();
-            match role {
-                RoleName::Proposer => {
-                    let input = Input::Message { from, message: message.clone() };
-                    self.post::<Proposer>(nature, Mail { context, input, size }, Some(from))
-                }
-                RoleName::Acceptor => {
-                    let input = Input::Message { from, message: message.clone() };
-                    self.post::<Acceptor>(nature, Mail { context, input, size }, Some(from))
-                }
-                _ => {
-                    let input = Input::Message { from, message: message.clone() };
-                    self.post::<Learner<Kv>>(nature, Mail { context, input, size }, Some(from))
-                }
-            };
-        }
-    }
-
-    /// The connection from a peer has closed.
-    pub fn loses_peer(&mut self, nature: &mut Nature, peer: Server) {
-        let input = Input::Request(ProposerRequest::PeerGone(peer));
-        self.post::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 }, None);
-    }
-
-    /// Sends a message to servers, this one perhaps among them. It is encoded once. A server that does not take part only
-    /// greets the others now and then.
-    pub fn send(&mut self, nature: &mut Nature, to: Servers, message: &Said, context: &Context) {
-        let others = to.without(Servers::only(self.me));
-        if self.process.as_ref().is_none_or(|process| process.refusal().is_some()) {
-            let is_time = matches!(message, Said::Paxos(Message::Beat { .. }));
-            for server in others.iter().filter(|_| is_time) {
-                nature.send(Node::Server(self.me), Node::Server(server), Arc::new(GREETING));
-            }
-            return;
-        }
-        if !is_routine(message.name()) {
-            nature.counts.messages += others.len() as u64;
-            nature.counts.own_messages += u64::from(to.contains(self.me));
-        }
-        if !others.is_empty() {
-            let envelope = Envelope { context: context.clone(), message: message.clone() };
-            let bytes: Arc<[u8]> = frame(&envelope).into();
-            self.check_frame(nature, bytes.len());
-            let is_accept = matches!(message, Said::Paxos(Message::Accept { .. }))
-                || matches!(message, Said::TwoPhaseCommit(two_phase_commit::Message::VoteRequest { .. }));
-            for server in others.iter() {
-                let (from, to, bytes) = (Node::Server(self.me), Node::Server(server), bytes.clone());
-                if is_accept { nature.send_accept(from, to, bytes) } else { nature.send(from, to, bytes) }
-            }
-        }
-        if to.contains(self.me) {
-            self.deliver(nature, self.me, message, context);
-        }
-    }
-
-    /// Bytes from a peer. False if they are no message: then the connection is closed.
-    pub fn hear_peer(&mut self, nature: &mut Nature, from: Server, bytes: &[u8]) -> bool {
-        let Ok(Envelope { context, message }) = unframe(bytes, PEER_FRAME_MAX_BYTES) else { return false };
-        nature.note(&(from, self.me, &message));
-        self.deliver(nature, from, &message, &context);
-        true
-    }
-
-    /// Writes one line.
-    pub fn line(&self, role: RoleTag, event: LineEvent) {
-        if let Some(process) = &self.process {
-            process.trace.line(Draft::new(role, event));
-        }
-    }
-
     /// The first line: what this process is, and what it found on its disk.
     fn tell_boot(&self) {
-        let Some(process) = self.process.as_ref().filter(|process| process.trace.steps()) else { return };
-        let acceptor = process.acceptor.as_ref().map(|living| &living.role);
+        let Some(process) = self.process.as_ref().filter(|process| process.core.trace.steps()) else { return };
+        let acceptor = process.acceptor.as_ref().map(|living| living.role());
         let promised = acceptor.map(|role| role.promised()).filter(|ballot| ballot.round > 0);
-        self.line(
+        process.core.line(
             RoleTag::Server,
+            &Context::default(),
             LineEvent::Boot {
                 version: Text::new(env!("CARGO_PKG_VERSION")),
                 cluster: self.cluster,
@@ -566,13 +701,13 @@ impl SimServer {
                 restart: Some(if self.forgets { RestartMode::Lost } else { RestartMode::Disk }),
                 data: None,
                 steps: Some(Text::new("on")),
-                life: Some(process.identity.life()),
+                life: Some(process.folder.life()),
                 applied: self.applied().map(|(slot, _)| slot),
                 digest: self.applied().map(|(_, digest)| Digest(digest)),
                 promised: Some(MaybeBallot(promised)),
                 accepted: acceptor.map(|role| role.accepted().len() as u64),
-                history: process.learner.as_ref().map(|learner| HistoryName::of(learner.role.machine().history())),
-                disk: DiskName::new(&short_disk(process.identity.storage_id())),
+                history: process.learner.as_ref().map(|learner| HistoryName::of(learner.role().machine().history())),
+                disk: DiskName::new(&short_disk(process.folder.storage_id())),
             },
         );
     }
@@ -582,10 +717,10 @@ impl SimServer {
         self.last_claim = self.claim();
         let Some(process) = self.process.take() else { return Vec::new() };
         if let Some(lines) = &mut self.lines {
-            lines.push_str(&process.trace.text());
+            lines.push_str(&process.core.trace.text());
         }
         self.paused_until = 0;
-        process.pending.take_all()
+        process.core.pending.take_all()
     }
 }
 

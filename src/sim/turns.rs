@@ -1,23 +1,128 @@
-//! Turns of the roles of a simulated server, and how they die.
+//! The lives of a simulated server's roles, and their turns: what its threads are to a real one.
+//!
+//! A turn takes no time but that of its disk, which another event brings. What is done in a turn is the real thing:
+//! [`RoleHost`].
 
-use std::time::Duration;
+use std::fmt::Display;
 
-use super::folder::{Part, ROOM_RETRY};
-use super::living::{Doing, Housed, by_clock};
+use super::folder::Part;
 use super::marks::Mark;
-use super::nature::{Event, MS, Nature, Place};
-use super::server::SimServer;
-use crate::host::lines;
-use crate::host::queue::{CrashOrder, Mail};
-use crate::host::role_host::{CRASH_PATIENCE, sort};
+use super::nature::{Event, Micros, Nature, Place};
+use super::server::{Process, SimServer};
+use super::surroundings::Around;
+use crate::host::disks::{CoordinatorLog, ParticipantLog, RoleDisk, RoleJournal};
+use crate::host::{Begun, CrashOrder, Ended, Hosted, Item, RoleHost};
 use crate::kv::Kv;
-use crate::museum::{self, Bug};
-use crate::net::{Said, Unknown, WhyNotApplied};
-use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
-use crate::role::{Action, Actions, Input, Role, Servers, step_all};
-use crate::storage::disk::Failure;
-use crate::trace::{self, Context, CrashCause, CrashPoint};
-use crate::two_phase_commit::{Coordinator, Participant};
+use crate::paxos::{Acceptor, AcceptorRecord, Learner, Proposer, RoleName};
+use crate::role::{NoDisk, Released, Server, Stepped};
+use crate::storage::Rounds;
+use crate::storage::disk::{Failure, MemoryFiles};
+use crate::trace::{Context, CrashPoint};
+use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
+
+/// One life of a role.
+pub struct Living<R: Seated> {
+    /// What runs it.
+    pub host: RoleHost<R, R::Disk>,
+    /// It waits for its disk; what it wants done is in the group.
+    pub syncing: Option<Stepped<Context, R>>,
+    /// The last moment for which a wake-up was planned.
+    wakes_at: Option<Micros>,
+}
+
+impl<R: Seated> Living<R> {
+    /// A life begins.
+    pub fn new(host: RoleHost<R, R::Disk>) -> Living<R> {
+        Living { host, syncing: None, wakes_at: None }
+    }
+
+    /// The role.
+    pub fn role(&self) -> &R {
+        self.host.role()
+    }
+}
+
+/// A role that has a place in a simulated server.
+pub trait Seated: Hosted {
+    /// Its disk.
+    type Disk: RoleDisk<Self::Record, Error: Display>;
+    /// The part of the folder that its disk is.
+    const PART: Part;
+
+    /// Where it lives.
+    fn place(process: &mut Process) -> &mut Option<Box<Living<Self>>>;
+
+    /// The oracle sees that a group is durable.
+    fn durable(_nature: &mut Nature, _server: Server, _records: &[Self::Record]) {}
+
+    /// The oracle sees that a crash hit while a group was being written.
+    fn in_doubt(_nature: &mut Nature, _server: Server, _records: Vec<Self::Record>) {}
+}
+
+impl Seated for Proposer {
+    type Disk = Rounds<MemoryFiles>;
+    const PART: Part = Part::Top;
+
+    fn place(process: &mut Process) -> &mut Option<Box<Living<Proposer>>> {
+        &mut process.proposer
+    }
+}
+
+impl Seated for Acceptor {
+    type Disk = RoleJournal<MemoryFiles>;
+    const PART: Part = Part::Journal;
+
+    fn place(process: &mut Process) -> &mut Option<Box<Living<Acceptor>>> {
+        &mut process.acceptor
+    }
+
+    fn durable(nature: &mut Nature, server: Server, records: &[AcceptorRecord]) {
+        nature.ghost.durable(server, records, &mut nature.marks);
+    }
+
+    fn in_doubt(nature: &mut Nature, server: Server, records: Vec<AcceptorRecord>) {
+        nature.ghost.in_doubt(server, records);
+    }
+}
+
+impl Seated for Learner<Kv> {
+    type Disk = NoDisk;
+    const PART: Part = Part::Checkpoint;
+
+    fn place(process: &mut Process) -> &mut Option<Box<Living<Learner<Kv>>>> {
+        &mut process.learner
+    }
+}
+
+impl Seated for Coordinator {
+    type Disk = CoordinatorLog<MemoryFiles>;
+    const PART: Part = Part::Coordinator;
+
+    fn place(process: &mut Process) -> &mut Option<Box<Living<Coordinator>>> {
+        &mut process.coordinator
+    }
+
+    fn durable(nature: &mut Nature, server: Server, records: &[CoordinatorRecord]) {
+        nature.ghost.coordinator_durable(server, records);
+    }
+}
+
+impl Seated for Participant {
+    type Disk = ParticipantLog<MemoryFiles>;
+    const PART: Part = Part::Journal;
+
+    fn place(process: &mut Process) -> &mut Option<Box<Living<Participant>>> {
+        &mut process.participant
+    }
+
+    fn durable(nature: &mut Nature, server: Server, records: &[ParticipantRecord]) {
+        nature.ghost.participant_durable(server, records);
+    }
+
+    fn in_doubt(nature: &mut Nature, server: Server, records: Vec<ParticipantRecord>) {
+        nature.ghost.participant_in_doubt(server, records);
+    }
+}
 
 /// Calls a function of a role whose name is only known now.
 macro_rules! of_role {
@@ -33,23 +138,14 @@ macro_rules! of_role {
 }
 
 impl SimServer {
-    /// A role has something to do.
-    pub fn wakes(&mut self, nature: &mut Nature, role: RoleName) {
-        of_role!(role, self.wake(nature));
+    /// One of a role's timers may have run out.
+    pub fn wakes(&mut self, nature: &mut Nature, place: Place) {
+        of_role!(place.role, self.wake(nature, place));
     }
 
     /// The process goes on after a pause: a turn that came due meanwhile comes now.
     pub fn resumes(&mut self, nature: &mut Nature, role: RoleName) {
         of_role!(role, self.resume_role(nature));
-    }
-
-    fn resume_role<R: Housed>(&mut self, nature: &mut Nature) {
-        let Some(process) = &mut self.process else { return };
-        let Some(living) = R::place(process) else { return };
-        if matches!(living.doing, Doing::Waiting) {
-            living.doing = Doing::Nothing;
-        }
-        self.wake::<R>(nature);
     }
 
     /// A role has the processor.
@@ -62,271 +158,192 @@ impl SimServer {
         of_role!(place.role, self.synced(nature, place));
     }
 
-    /// A role must die, now or at a point of its next turn.
+    /// Tells a role to die, now or at a point of its next turn. One that is down already comes back at another time.
     pub fn crash(&mut self, nature: &mut Nature, role: RoleName, order: CrashOrder) {
-        of_role!(role, self.crash_role(nature, order));
+        let now = self.clock().at(nature.now());
+        let order = self.process.as_mut().and_then(|process| process.lifecycle.crash(now, role, order));
+        order.into_iter().for_each(|order| self.give(nature, role, order));
+        self.plan_restart(nature);
     }
 
-    /// A role that was told to die inside a turn dies between two.
-    pub fn dooms(&mut self, nature: &mut Nature, place: Place) {
-        of_role!(place.role, self.doom(nature, place));
+    /// Gives a role its order to die.
+    pub(super) fn give(&mut self, nature: &mut Nature, role: RoleName, order: CrashOrder) {
+        of_role!(role, self.order(nature, order));
     }
 
-    fn turn<R: Housed>(&mut self, nature: &mut Nature, place: Place) {
-        let now = nature.now();
-        if self.paused_until > now {
+    fn order<R: Seated>(&mut self, nature: &mut Nature, order: CrashOrder) {
+        self.with_core(nature, |core, around| {
+            // One that cannot take it is about to end.
+            let _ = core.order::<R, _>(around, Item::Crash(order));
+        });
+    }
+
+    fn wake<R: Seated>(&mut self, nature: &mut Nature, place: Place) {
+        let Some((process, around)) = self.around(nature) else { return };
+        if around.place(R::NAME) != place || R::place(process).is_none() || around.is_paused {
             return;
         }
-        // Half a journal segment takes any group; see runner::GROUP_MAX_BYTES.
-        let bytes_max = self.group_bytes_max();
-        let Some(process) = &mut self.process else { return };
-        let Some(living) = R::place(process).as_mut().filter(|living| living.number == place.life) else { return };
-        if !matches!(living.doing, Doing::Waiting) {
+        // If it has been called meanwhile it is to have a turn anyway.
+        if std::mem::replace(&mut R::mailbox(&process.core).lock().sleeps, false) {
+            around.give_turn(R::NAME);
+        }
+    }
+
+    fn resume_role<R: Seated>(&mut self, nature: &mut Nature) {
+        let Some((process, around)) = self.around(nature) else { return };
+        if R::place(process).as_ref().is_some_and(|living| living.syncing.is_none()) {
+            R::mailbox(&process.core).lock().sleeps = false;
+            around.give_turn(R::NAME);
+        }
+    }
+
+    fn turn<R: Seated>(&mut self, nature: &mut Nature, place: Place) {
+        let Some((process, around)) = self.around(nature) else { return };
+        let awaits = &around.agenda.awaits_turn[R::NAME as usize];
+        if around.is_paused || around.place(R::NAME) != place || !awaits.get() {
             return;
         }
-        living.doing = Doing::Nothing;
-        let mut group = living.gather(now, bytes_max);
-        let before = group.len();
-        group.retain(|(_, input)| !R::must_shed(living, input, now));
-        if group.len() < before {
-            nature.mark(Mark::DiskFull);
-        }
-        R::hears(nature, place.server, &group);
-        let stepped = step_all(&mut living.role, group, true);
-        match living.doom {
-            Some(order) if order.point == CrashPoint::BeforeSync => {
-                nature.mark(Mark::CrashBeforeSync);
-                return self.die::<R>(nature, order);
+        let Some(mut living) = R::place(process).take().filter(|living| living.syncing.is_none()) else { return };
+        awaits.set(false);
+        match living.host.begin(&process.core, &around) {
+            Begun::Idle => rest(process, &around, living),
+            Begun::Ended(ended) => {
+                *R::place(process) = Some(living);
+                self.die::<R>(nature, &ended);
             }
-            _ => {}
-        }
-        living.doing = Doing::Syncing(stepped);
-        let Doing::Syncing(stepped) = &living.doing else { return };
-        if stepped.records().is_empty() {
-            self.synced::<R>(nature, place);
-        } else {
-            nature.counts.syncs += 1;
-            let delay = nature.time(&self.sync);
-            nature.after(delay, Event::Synced { role: place });
+            Begun::Group(group) if group.records().is_empty() => self.finish(nature, living, group),
+            Begun::Group(group) => {
+                living.syncing = Some(group);
+                let mut nature = around.nature.borrow_mut();
+                nature.counts.syncs += 1;
+                let delay = nature.time(&around.sync);
+                nature.after(delay, Event::Synced { role: place });
+                *R::place(process) = Some(living);
+            }
         }
     }
 
-    fn synced<R: Housed>(&mut self, nature: &mut Nature, place: Place) {
+    fn synced<R: Seated>(&mut self, nature: &mut Nature, place: Place) {
+        let Some((process, around)) = self.around(nature) else { return };
+        if around.place(R::NAME) != place {
+            return;
+        }
+        let Some(mut living) = R::place(process).take() else { return };
+        match living.syncing.take() {
+            Some(group) => self.finish(nature, living, group),
+            None => *R::place(process) = Some(living),
+        }
+    }
+
+    /// A group becomes durable, and its actions leave.
+    fn finish<R: Seated>(&mut self, nature: &mut Nature, mut living: Box<Living<R>>, group: Stepped<Context, R>) {
+        let committed = commit(nature, self.me, &mut living, group);
+        let Some((process, around)) = self.around(nature) else { return };
+        match committed {
+            Ok(released) => {
+                living.host.release(&process.core, &around, released);
+                rest(process, &around, living);
+                self.check_bounds(nature);
+            }
+            Err(ended) => {
+                *R::place(process) = Some(living);
+                self.die::<R>(nature, &ended);
+            }
+        }
+    }
+
+    /// The end of a role's life.
+    fn die<R: Seated>(&mut self, nature: &mut Nature, ended: &Ended) {
         let me = self.me;
-        let Some(process) = &mut self.process else { return };
-        let Some(living) = R::place(process).as_mut().filter(|living| living.number == place.life) else { return };
-        let Doing::Syncing(stepped) = std::mem::replace(&mut living.doing, Doing::Nothing) else { return };
-        let records = stepped.records().to_vec();
-        let released = match stepped.commit(&mut living.disk) {
-            Ok(released) => released,
-            Err(error) if R::is_full(&error) => {
-                // What it has promised it cannot write down: it forgets that, and waits for room.
-                R::in_doubt(nature, me, records);
-                nature.mark(Mark::JournalFull);
-                let down = Some(Duration::from_micros(ROOM_RETRY));
-                let order = CrashOrder { point: CrashPoint::BeforeSync, cause: CrashCause::Timer, down };
-                return self.die::<R>(nature, order);
-            }
-            Err(error) => {
-                R::in_doubt(nature, me, records);
-                process.fatal = Some(format!("stable storage failed: {error}"));
-                return;
-            }
-        };
-        R::durable(nature, me, &records);
-        let doom = living.doom;
-        let mut actions = released.into_actions();
-        if let Some(order) = doom.filter(|order| order.point == CrashPoint::BeforeSend) {
-            nature.mark(Mark::CrashBeforeSend);
-            // Some of it may have left already.
-            let left = nature.random.within(0..=actions.iter().map(|(_, all)| all.len() as u64).sum()) as usize;
-            keep_first(&mut actions, left);
-            if left > 0 {
-                nature.mark(Mark::PartOfASend);
-                self.act::<R>(nature, place, actions);
-            }
-            return self.die::<R>(nature, order);
-        }
-        self.act::<R>(nature, place, actions);
-        self.check_bounds(nature);
-        match doom.filter(|order| order.point == CrashPoint::BeforeStep) {
-            Some(order) => self.die::<R>(nature, order),
-            None => self.wake::<R>(nature),
-        }
-    }
-
-    /// Writes the lines of a group, and then does what it wants done.
-    fn act<R: Housed>(&mut self, nature: &mut Nature, place: Place, actions: Actions<Context, R>) {
-        for (_, actions) in &actions {
-            R::says(nature, self.me, place.life, actions);
-        }
-        let Some(process) = &self.process else { return };
-        if !process.trace.steps() {
-            for (context, actions) in actions {
-                for action in actions {
-                    self.do_one::<R>(nature, place, &context, action);
-                }
-            }
+        let Some((process, around)) = self.around(nature) else { return };
+        let Some(mut living) = R::place(process).take() else { return };
+        if let Ended::Fatal(fatal) = ended {
+            process.fatal = Some(fatal.0.clone());
+            *R::place(process) = Some(living);
             return;
         }
-        let cluster = self.cluster;
-        let (drafts, todo) = sort(actions, |fact, context| R::draft(fact, cluster, context));
-        let ids = process.trace.write_group(&drafts);
-        for (line, context, action) in todo {
-            let context = match line.and_then(|line| Some((ids.get(line)?.clone()?, &drafts[line]))) {
-                Some((id, draft)) => Context { re: Some(id), req: draft.req.clone() },
-                None => context,
-            };
-            self.do_one::<R>(nature, place, &context, action);
-        }
-    }
-
-    fn do_one<R: Housed>(&mut self, nature: &mut Nature, place: Place, context: &Context, action: Action<R>) {
-        let action = match action {
-            Action::Send { to, message } => return self.do_send::<R>(nature, to, message.into(), context),
-            other => other,
-        };
-        match action {
-            Action::Send { .. } => {}
-            Action::Arm(_) if R::NAME == RoleName::Proposer && museum::is(Bug::NobodyTriesAgain) => {}
-            Action::Arm(timer) => {
-                let delay = by_clock(nature, &timer, self.clock);
-                let due = nature.now() + delay;
-                if let Some(living) = self.process.as_mut().and_then(|process| R::place(process).as_mut()) {
-                    living.arm(timer, due, context.clone());
-                    nature.after(delay, Event::Wake { role: place });
-                }
-            }
-            Action::Outcome(outcome) => R::tell(self, nature, outcome, context.clone()),
-            Action::Fact(_) => {}
-        }
-    }
-
-    fn do_send<R: Housed>(&mut self, nature: &mut Nature, to: Servers, message: Said, context: &Context) {
-        match message {
-            Said::Paxos(Message::Accepted { slots, .. }) if museum::is(Bug::B24) => {
-                let acceptor = self.process.as_ref().and_then(|process| process.acceptor.as_ref());
-                let Some(ballot) = acceptor.map(|living| living.role.promised()) else { return };
-                let to = Servers::only(ballot.server);
-                self.send(nature, to, &Message::Accepted { ballot, slots }.into(), context);
-            }
-            message if R::NAME == RoleName::Proposer && museum::is(Bug::LeavesItselfOut) => {
-                self.send(nature, to.without(Servers::only(self.me)), &message, context);
-            }
-            message => self.send(nature, to, &message, context),
-        }
-    }
-
-    fn crash_role<R: Housed>(&mut self, nature: &mut Nature, order: CrashOrder) {
-        let me = self.me;
-        let Some(process) = &mut self.process else { return };
-        let Some(living) = R::place(process).as_mut().filter(|living| living.doom.is_none()) else { return };
-        if order.point == CrashPoint::BeforeStep && !matches!(living.doing, Doing::Syncing(_)) {
-            nature.mark(Mark::CrashBeforeStep);
-            return self.die::<R>(nature, order);
-        }
-        living.doom = Some(order);
-        let role = Place { server: me, role: R::NAME, life: living.number };
-        nature.after(CRASH_PATIENCE.as_micros() as u64, Event::Doom { role });
-    }
-
-    fn doom<R: Housed>(&mut self, nature: &mut Nature, place: Place) {
-        let Some(process) = &mut self.process else { return };
-        let Some(living) = R::place(process).as_mut().filter(|living| living.number == place.life) else { return };
-        match living.doom {
-            Some(_) if matches!(living.doing, Doing::Syncing(_)) => {
-                nature.after(10 * MS, Event::Doom { role: place });
-            }
-            Some(order) => self.die::<R>(nature, order),
-            None => {}
-        }
-    }
-
-    /// The end of a role's life: its mailbox is gone, and everybody who waits for it is told.
-    fn die<R: Housed>(&mut self, nature: &mut Nature, order: CrashOrder) {
-        let (me, now) = (self.me, nature.now());
-        let Some(process) = &mut self.process else { return };
-        let number = process.number;
-        let Some(living) = R::place(process).take() else { return };
-        nature.ghost.died(me, R::NAME, living.number);
-        let up = Duration::from_micros(now - living.since);
-        self.line(R::NAME.into(), lines::crash(order, up));
-        // Otherwise somebody has to ask for it.
-        if let Some(down) = order.down {
-            nature.after(down.as_micros() as u64, Event::Restart { role: R::NAME, server: me, process: number });
-        }
-        match R::NAME {
-            RoleName::Acceptor => nature.mark(Mark::AcceptorCrashed),
-            RoleName::Proposer => {
-                nature.mark(Mark::ProposerCrashed);
-                self.tell_all(nature, Unknown::RoleDied(R::NAME), None);
-            }
-            RoleName::Learner => {
-                nature.mark(Mark::LearnerCrashed);
-                let why = WhyNotApplied::RoleDown(R::NAME);
-                self.tell_all(nature, Unknown::RoleDied(R::NAME), Some(why));
-                let input = Input::Request(ProposerRequest::LearnerDown);
-                self.post_reserved::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 });
-            }
-            RoleName::Coordinator => {
-                nature.mark(Mark::CoordinatorCrashed);
-                self.tell_all(nature, Unknown::RoleDied(R::NAME), None);
-            }
-            RoleName::Participant => {
-                nature.mark(Mark::ParticipantCrashed);
-                self.say(nature, |pending| pending.reads_died(WhyNotApplied::RoleDown(R::NAME)));
-            }
-        }
-    }
-
-    fn tell_all(&mut self, nature: &mut Nature, unknown: Unknown, reads_too: Option<WhyNotApplied>) {
-        self.say(nature, |pending| pending.role_died(unknown, reads_too));
+        living.host.die(&process.core, &around, ended);
+        let (now, place) = (around.clock.at(around.nature.borrow().now()), around.place(R::NAME));
+        process.lifecycle.ended(now, R::NAME);
+        drop(around);
+        nature.ghost.died(me, R::NAME, place.life);
+        nature.mark(match ended {
+            Ended::NoRoom(_) => Mark::JournalFull,
+            Ended::Crashed(order) if order.point == CrashPoint::BeforeSync => Mark::CrashBeforeSync,
+            Ended::Crashed(order) if order.point == CrashPoint::BeforeSend => Mark::CrashBeforeSend,
+            _ => Mark::CrashBeforeStep,
+        });
+        nature.mark(match R::NAME {
+            RoleName::Acceptor => Mark::AcceptorCrashed,
+            RoleName::Proposer => Mark::ProposerCrashed,
+            RoleName::Learner => Mark::LearnerCrashed,
+            RoleName::Coordinator => Mark::CoordinatorCrashed,
+            RoleName::Participant => Mark::ParticipantCrashed,
+        });
+        self.plan_restart(nature);
     }
 
     /// The process dies in the middle of whatever it does: a commit under way stops after some of its operations.
     pub fn interrupt(&mut self, nature: &mut Nature) {
-        self.interrupt_role::<Proposer>(nature, Part::Top);
-        self.interrupt_role::<Acceptor>(nature, Part::Journal);
-        self.interrupt_role::<Participant>(nature, Part::Journal);
-        self.interrupt_role::<Coordinator>(nature, Part::Coordinator);
-        self.interrupt_keeper(nature);
+        self.interrupt_role::<Proposer>(nature);
+        self.interrupt_role::<Acceptor>(nature);
+        self.interrupt_role::<Participant>(nature);
+        self.interrupt_role::<Coordinator>(nature);
+        self.interrupt_checkpointer(nature);
     }
 
-    fn interrupt_role<R: Housed>(&mut self, nature: &mut Nature, part: Part) {
-        let me = self.me;
-        let Some(process) = &mut self.process else { return };
-        let Some(living) = R::place(process) else { return };
-        let Doing::Syncing(stepped) = std::mem::replace(&mut living.doing, Doing::Nothing) else { return };
-        let records = stepped.records().to_vec();
-        self.folder.fail(part, nature.random.within(0..=2), Failure::Stop);
+    fn interrupt_role<R: Seated>(&mut self, nature: &mut Nature) {
+        let (me, folder) = (self.me, self.folder.clone());
+        let Some((process, around)) = self.around(nature) else { return };
+        let Some(mut living) = R::place(process).take() else { return };
+        let Some(group) = living.syncing.take() else { return };
+        let mut nature = around.nature.borrow_mut();
+        folder.fail(R::PART, nature.random.within(0..=2), Failure::Stop);
         nature.mark(Mark::KilledInCommit);
-        match stepped.commit(&mut living.disk) {
-            Ok(_never_sent) => R::durable(nature, me, &records),
-            Err(_) => R::in_doubt(nature, me, records),
+        let Ok(mut released) = commit(*nature, me, &mut living, group) else { return };
+        // Some of it may have left already.
+        let left = nature.random.within(0..=released.len() as u64) as usize;
+        drop(nature);
+        if left > 0 {
+            around.nature.borrow_mut().mark(Mark::PartOfASend);
+            released.keep_first(left);
+            living.host.release(&process.core, &around, released);
         }
-    }
-
-    /// The state here is not that of the others: nobody gets it any more.
-    pub fn fence(&mut self, nature: &mut Nature, slot: Slot, equal: Option<Slot>, against: Servers) {
-        let Some(process) = &mut self.process else { return };
-        process.is_fenced = true;
-        process.trace.line(trace::fenced(slot, equal, against));
-        nature.ghost.fenced(self.me, slot, against);
-        self.tell_all(nature, Unknown::RoleDied(RoleName::Learner), Some(WhyNotApplied::Fenced));
-        let input = Input::Request(ProposerRequest::LearnerDown);
-        self.post_reserved::<Proposer>(nature, Mail { context: Context::default(), input, size: 0 });
-    }
-
-    /// Groups of values take at most so many bytes.
-    fn group_bytes_max(&self) -> usize {
-        self.segment_bytes() as usize / 8
     }
 }
 
-/// Cuts a group after so many actions.
-fn keep_first<R: Role>(actions: &mut Actions<Context, R>, mut left: usize) {
-    for (_, all) in actions {
-        all.truncate(left);
-        left -= all.len();
+/// Makes a group durable, and lets the oracle see what became of it.
+fn commit<R: Seated>(
+    nature: &mut Nature,
+    me: Server,
+    living: &mut Living<R>,
+    group: Stepped<Context, R>,
+) -> Result<Released<Context, R>, Ended> {
+    let records = group.records().to_vec();
+    let committed = living.host.commit(group);
+    match &committed {
+        // One that crashes before it has said anything has made durable what it would have said.
+        Ok(_) | Err(Ended::Crashed(_)) => R::durable(nature, me, &records),
+        Err(_) => R::in_doubt(nature, me, records),
     }
+    committed
+}
+
+/// A role that has done all that it had to do sleeps until something comes, or until its next timer.
+fn rest<R: Seated>(process: &mut Process, around: &Around<'_>, mut living: Box<Living<R>>) {
+    let now = around.nature.borrow().now();
+    let due = living.host.due().map(|due| around.clock.when(due));
+    let has_mail = {
+        let mut queue = R::mailbox(&process.core).lock();
+        let has_mail = !queue.is_empty() || due.is_some_and(|due| due <= now);
+        queue.sleeps = !has_mail;
+        has_mail
+    };
+    if has_mail {
+        around.give_turn(R::NAME);
+    } else if let Some(due) = due.filter(|due| living.wakes_at.is_none_or(|at| at <= now || *due < at)) {
+        living.wakes_at = Some(due);
+        around.nature.borrow_mut().after(due - now, Event::Wake { role: around.place(R::NAME) });
+    }
+    *R::place(process) = Some(living);
 }

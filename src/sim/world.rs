@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::Duration;
 
 use super::client::{STRANGER, SimClient, Wish};
 use super::faults::Trouble;
@@ -338,8 +337,11 @@ impl World {
     /// How much longer the process is paused in which this happens.
     fn paused_for(&self, event: &Event) -> Option<Micros> {
         let server = match event {
-            Event::Synced { role } | Event::Doom { role } => role.server,
-            Event::Restart { server, .. } | Event::Patience { server, .. } | Event::Keeper { server, .. } => *server,
+            Event::Synced { role } => role.server,
+            Event::Restart { server, .. }
+            | Event::Patience { server, .. }
+            | Event::Checkpointer { server, .. }
+            | Event::Here { server, .. } => *server,
             // A turn that comes due in a pause is taken at its end: see SimServer::resumes. Frames wait by themselves.
             Event::Wake { .. } | Event::Turn { .. } | Event::Frame { .. } => return None,
             Event::Start { .. } | Event::Client { .. } | Event::Chaos | Event::Heal(_) => return None,
@@ -355,14 +357,18 @@ impl World {
         }
         match event {
             Event::Frame { from, to, bytes, way } => self.frame(from, to, &bytes, way),
-            Event::Wake { role } => self.at(role.server, |server, nature| server.wakes(nature, role.role)),
+            Event::Wake { role } => self.at(role.server, |server, nature| server.wakes(nature, role)),
             Event::Turn { role } => self.at(role.server, |server, nature| server.has_turn(nature, role)),
             Event::Synced { role } => self.at(role.server, |server, nature| server.has_synced(nature, role)),
-            Event::Keeper { server, process } => {
-                self.at(server, |server, nature| server.keeper_works(nature, process));
+            Event::Checkpointer { server, process } => {
+                self.may_begin(server, |server, nature| server.checkpointer_works(nature, process));
             }
-            Event::Doom { role } => self.at(role.server, |server, nature| server.dooms(nature, role)),
-            Event::Restart { role, server, process } => self.restart_role(role, server, process),
+            Event::Here { server, process } => {
+                self.at(server, |server, nature| server.says_that_it_is_there(nature, process));
+            }
+            Event::Restart { server, process } => {
+                self.may_begin(server, |server, nature| server.restart_due(nature, process));
+            }
             Event::Patience { server, process } => {
                 self.at(server, |server, nature| server.lose_patience(nature, process));
             }
@@ -403,15 +409,12 @@ impl World {
         }
     }
 
-    fn restart_role(&mut self, role: crate::paxos::RoleName, server: Server, process: u64) {
-        let one = &mut self.servers[usize::from(server.0) - 1];
-        if one.process.as_ref().is_none_or(|running| running.number != process) {
-            return;
-        }
-        match one.start_role(&mut self.nature, role, Some(Duration::from_millis(1))) {
-            Ok(()) => {}
-            Err(Refusal::NoRoom(_)) => one.await_room(&mut self.nature, role),
-            Err(refusal) => self.refused(server, refusal),
+    /// Something happens at a server with which a life of a role may begin.
+    fn may_begin(&mut self, server: Server, happens: impl FnOnce(&mut SimServer, &mut Nature) -> Result<(), Refusal>) {
+        let mut done = Ok(());
+        self.at(server, |one, nature| done = happens(one, nature));
+        if let Err(refusal) = done {
+            self.refused(server, refusal);
         }
     }
 

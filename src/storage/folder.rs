@@ -139,6 +139,19 @@ impl FolderError {
         }
     }
 
+    /// The disk has refused to read or to write.
+    pub fn is_io(&self) -> bool {
+        match self {
+            FolderError::Io { .. } => true,
+            FolderError::Journal { source, .. } => matches!(**source, OpenError::Io { .. }),
+            FolderError::Identity { source, .. } => {
+                matches!(source, IdentityError::Io { .. } | IdentityError::Failed)
+            }
+            FolderError::Rounds { source, .. } => matches!(source, RoundsError::Io { .. } | RoundsError::Failed),
+            _ => false,
+        }
+    }
+
     /// What another server is told: not where this one has its folder.
     pub fn reason(&self) -> String {
         match self {

@@ -12,7 +12,6 @@ mod page;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use super::client::{SimClient, Wish};
 use super::faults::{Faults, Trouble};
@@ -200,7 +199,7 @@ struct Stage {
     cost: Cost,
     struck: Option<Micros>,
     victims: Vec<Server>,
-    died: Option<(Server, RoleName, Micros)>,
+    died: Option<(Server, RoleName)>,
 }
 
 impl Stage {
@@ -246,12 +245,8 @@ impl Stage {
     }
 
     fn end_fault(&mut self) {
-        if let Some((server, role, since)) = self.died.take() {
-            let down = Duration::from_micros(self.world.nature.now() - since);
-            self.world.at(server, |one, nature| {
-                // The disks here are whole.
-                let _ = one.start_role(nature, role, Some(down));
-            });
+        if let Some((server, role)) = self.died.take() {
+            self.world.at(server, |one, nature| one.bring_back(nature, role));
         }
         if self.scenario == Scenario::Partition {
             self.cut(false);
@@ -262,7 +257,7 @@ impl Stage {
     fn leader(&self) -> Server {
         let leads = |one: &&super::server::SimServer| {
             let proposer = one.process.as_ref().and_then(|process| process.proposer.as_ref());
-            let leader = proposer.and_then(|living| living.role.leader());
+            let leader = proposer.and_then(|living| living.role().leader());
             matches!(leader, Some((_, Known::Leads { .. })))
         };
         self.world.servers.iter().find(leads).map_or(Server(1), |one| one.me)
@@ -290,7 +285,7 @@ impl Stage {
         let role = if self.protocol.is_paxos() { RoleName::Proposer } else { RoleName::Coordinator };
         let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
         self.world.at(server, |one, nature| one.crash(nature, role, order));
-        self.died = Some((server, role, self.world.nature.now()));
+        self.died = Some((server, role));
     }
 
     fn cut(&mut self, on: bool) {
@@ -360,7 +355,7 @@ impl Stage {
         let participants = self.world.servers.iter().filter_map(|one| one.process.as_ref()?.participant.as_ref());
         let mut doubts: BTreeSet<TransactionId> = BTreeSet::new();
         let mut longest = 0;
-        for doubt in participants.flat_map(|living| living.role.in_doubt().collect::<Vec<_>>()) {
+        for doubt in participants.flat_map(|living| living.role().in_doubt().collect::<Vec<_>>()) {
             // Those of the last moment are under way, and not in doubt.
             if doubt.waited_ms >= 500 {
                 doubts.insert(doubt.transaction);
@@ -390,19 +385,19 @@ fn is_between_the_phases(world: &World, server: Server) -> bool {
     let others = world.servers.iter().filter(|one| one.me != server).filter_map(|one| one.process.as_ref());
     if mine.coordinator.is_some() {
         let is_mine = |doubt: &crate::two_phase_commit::InDoubt| doubt.transaction.coordinator == server;
-        let counts = |transaction| mine.coordinator.as_ref().is_some_and(|living| living.role.counts(transaction));
+        let counts = |transaction| mine.coordinator.as_ref().is_some_and(|living| living.role().counts(transaction));
         let prepared = others.filter_map(|process| {
-            let participant = &process.participant.as_ref()?.role;
+            let participant = process.participant.as_ref()?.role();
             participant.in_doubt().filter(is_mine).map(|doubt| doubt.transaction).find(|one| counts(*one))
         });
         // Their votes are on their way, or wait at its door.
         return prepared.count() == usize::from(SERVERS) - 1;
     }
     let Some(learner) = mine.learner.as_ref() else { return true };
-    let applied = learner.role.applied();
+    let applied = learner.role().applied();
     let accepted = others.filter_map(|process| process.acceptor.as_ref());
     accepted.into_iter().any(|living| {
-        let last = living.role.accepted().range(applied.next()..).next_back();
+        let last = living.role().accepted().range(applied.next()..).next_back();
         last.is_some_and(|(_, (ballot, _))| ballot.server == server)
     })
 }

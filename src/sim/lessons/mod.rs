@@ -16,7 +16,6 @@ mod stable_leader;
 mod tests;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use super::client::{SimClient, Wish};
 use super::faults::{Faults, Trouble};
@@ -109,7 +108,6 @@ impl Lesson {
         for server in &mut world.servers {
             server.forgets = self.forgets;
         }
-        let mut died = Vec::new();
         for (when, what) in self.script {
             match *when {
                 When::At(moment) => {
@@ -120,7 +118,7 @@ impl Lesson {
                 }
                 When::Seen(server, words) => world.play_until(self.end, |world| has_said(world, server, words)),
             }
-            self.act(&mut world, *what, &mut died);
+            self.act(&mut world, *what);
         }
         world.play_until(self.end, |_| false);
         world.take_lines()
@@ -163,8 +161,7 @@ impl Lesson {
         }
     }
 
-    fn act(&self, world: &mut World, what: Do, died: &mut Vec<(Server, RoleName, Micros)>) {
-        let now = world.nature.now();
+    fn act(&self, world: &mut World, what: Do) {
         match what {
             Do::Put(server, pairs) => {
                 let put = |(key, value): &(&str, &str)| {
@@ -175,17 +172,11 @@ impl Lesson {
             }
             Do::Get(server, key) => add_client(world, server, [Wish::Read(key.as_bytes().to_vec())].into()),
             Do::Crash(server, role) => {
-                died.push((Server(server), role, now));
                 let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
                 world.at(Server(server), |one, nature| one.crash(nature, role, order));
             }
             Do::Restart(server, role) => {
-                let since = died.iter().rev().find(|(one, which, _)| (*one, *which) == (Server(server), role));
-                let down = Duration::from_micros(now - since.map_or(now, |(_, _, since)| *since));
-                world.at(Server(server), |one, nature| {
-                    // The disks of a scene are whole.
-                    let _ = one.start_role(nature, role, Some(down));
-                });
+                world.at(Server(server), |one, nature| one.bring_back(nature, role));
             }
             Do::Nothing => {}
             Do::Cut(a, b) => cut(world, a, b, true),
@@ -211,5 +202,5 @@ fn add_client(world: &mut World, server: u8, wishes: VecDeque<Wish>) {
 
 fn has_said(world: &World, server: u8, words: &str) -> bool {
     let process = world.servers[usize::from(server) - 1].process.as_ref();
-    process.is_some_and(|process| process.trace.text().contains(words))
+    process.is_some_and(|process| process.core.trace.text().contains(words))
 }

@@ -1,0 +1,293 @@
+//! What is around a simulated server's core: events in place of threads, links in place of sockets, and the oracle, which
+//! watches.
+
+use std::cell::{Cell, RefCell};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::marks::Mark;
+use super::nature::{Event, Micros, Nature, Place};
+use super::network::Node;
+use crate::host::delivery::is_routine;
+use crate::host::throttle::Throttle;
+use crate::host::{Asker, Connection, Env, Load, Lost, Order, RoleSeen, Seen, Time, Usage, limits};
+use crate::net::{ClientReply, PEER_FRAME_MAX_BYTES, Said, frame};
+use crate::paxos::{AcceptorOutcome, LearnerOutcome, Message, RoleName};
+use crate::role::{Action, Actions, Role, Server, Servers};
+use crate::trace::Context;
+use crate::two_phase_commit;
+
+/// The connection of a simulated client, as its server sees it.
+#[derive(Clone, Debug)]
+pub struct SimConnection {
+    /// Which client.
+    pub client: usize,
+    requests: Arc<Usage>,
+    load: Arc<Load>,
+    opens: Arc<Throttle>,
+}
+
+impl SimConnection {
+    /// A client's new connection to a server whose clients have so much under way.
+    pub fn new(client: usize, load: Arc<Load>) -> SimConnection {
+        SimConnection { client, requests: Arc::default(), load, opens: Arc::new(limits::opens()) }
+    }
+}
+
+impl Connection for SimConnection {
+    /// The address that it seems to come from.
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 50_001 + self.client as u16))
+    }
+
+    fn requests(&self) -> &Usage {
+        &self.requests
+    }
+
+    fn load(&self) -> &Load {
+        &self.load
+    }
+
+    fn opens(&self) -> &Throttle {
+        &self.opens
+    }
+}
+
+/// The clock of a server, which may run fast or slow.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// How fast it runs, in percent.
+    pub speed: u64,
+}
+
+impl Clock {
+    /// What it shows.
+    pub fn at(self, now: Micros) -> Time {
+        Time(now * self.speed / 100)
+    }
+
+    /// When it shows this time, or a later one for the first time.
+    pub fn when(self, time: Time) -> Micros {
+        (time.0 * 100).div_ceil(self.speed)
+    }
+
+    /// How long it takes for so much to pass on it.
+    pub fn takes(self, time: Duration) -> Micros {
+        (time.as_micros() as u64 * 100).div_ceil(self.speed)
+    }
+}
+
+/// What is to happen next in a process.
+#[derive(Debug, Default)]
+pub struct Agenda {
+    /// The life of each role, numbered through all servers.
+    pub lives: [Cell<u64>; RoleName::EVERY.len()],
+    /// It is to have a turn.
+    pub awaits_turn: [Cell<bool>; RoleName::EVERY.len()],
+    /// When the next role is to come back, if that is planned.
+    pub restart_at: Cell<Option<Micros>>,
+    /// The checkpointer is at work.
+    pub is_checkpointing: Cell<bool>,
+    /// Frames that have not left yet.
+    pub frames: RefCell<Vec<(Servers, Arc<[u8]>, bool)>>,
+    /// What was ordered.
+    pub orders: RefCell<Vec<Order>>,
+}
+
+/// The surroundings of one process, for as long as one event takes.
+pub struct Around<'a> {
+    /// Everything that is neither server nor client.
+    pub nature: RefCell<&'a mut Nature>,
+    /// Which server.
+    pub me: Server,
+    /// Which process.
+    pub process: u64,
+    /// Its clock.
+    pub clock: Clock,
+    /// It does nothing for a while.
+    pub is_paused: bool,
+    /// How long a role takes to get the processor.
+    pub processor: RangeInclusive<Micros>,
+    /// How long a sync takes.
+    pub sync: RangeInclusive<Micros>,
+    /// What is to happen next.
+    pub agenda: Rc<Agenda>,
+}
+
+impl Around<'_> {
+    /// Lets a role have the processor soon.
+    pub fn give_turn(&self, role: RoleName) {
+        if self.is_paused {
+            // Whoever goes on after a pause gives all of them a turn.
+            return;
+        }
+        let mut nature = self.nature.borrow_mut();
+        self.agenda.awaits_turn[role as usize].set(true);
+        let delay = nature.time(&self.processor);
+        nature.after(delay, Event::Turn { role: self.place(role) });
+    }
+
+    /// A role, in the life that it is in.
+    pub fn place(&self, role: RoleName) -> Place {
+        Place { server: self.me, role, life: self.agenda.lives[role as usize].get() }
+    }
+
+    /// A role says something: counted, if it is part of a write.
+    fn count<R: Role>(
+        &self,
+        nature: &mut Nature,
+        actions: &Actions<Context, R>,
+        name: impl Fn(&R::Message) -> &'static str,
+    ) {
+        for action in actions.iter().flat_map(|(_, all)| all) {
+            if let Action::Send { to, message } = action
+                && !is_routine(name(message))
+            {
+                nature.counts.messages += to.without(Servers::only(self.me)).len() as u64;
+                nature.counts.own_messages += u64::from(to.contains(self.me));
+            }
+        }
+    }
+}
+
+impl Env for Around<'_> {
+    type Connection = SimConnection;
+    const IS_WATCHED: bool = true;
+
+    fn now(&self) -> Time {
+        self.clock.at(self.nature.borrow().now())
+    }
+
+    fn wake(&self, role: RoleName) {
+        self.give_turn(role);
+    }
+
+    fn to_peers(&self, to: Servers, message: &Said, frame: Vec<u8>) {
+        let (me, bytes) = (self.me, frame.len());
+        let within = bytes <= PEER_FRAME_MAX_BYTES;
+        self.nature.borrow_mut().ghost.require(24, within, || format!("{me} sends a frame of {bytes} bytes"));
+        let is_accept = matches!(message, Said::Paxos(Message::Accept { .. }))
+            || matches!(message, Said::TwoPhaseCommit(two_phase_commit::Message::VoteRequest { .. }));
+        self.agenda.frames.borrow_mut().push((to, frame.into(), is_accept));
+    }
+
+    fn flush_peers(&self) {
+        let mut nature = self.nature.borrow_mut();
+        for (to, bytes, is_accept) in self.agenda.frames.take() {
+            for server in to.iter() {
+                let (from, to, bytes) = (Node::Server(self.me), Node::Server(server), bytes.clone());
+                if is_accept { nature.send_accept(from, to, bytes) } else { nature.send(from, to, bytes) }
+            }
+        }
+    }
+
+    fn write_replies(&self, replies: Vec<(Asker<SimConnection>, ClientReply)>) {
+        for (asker, reply) in replies {
+            let (from, to) = (Node::Server(self.me), Node::Client(asker.connection.client));
+            self.nature.borrow_mut().send(from, to, frame(&reply).into());
+        }
+    }
+
+    fn wake_checkpointer(&self) {
+        if !self.agenda.is_checkpointing.replace(true) {
+            let mut nature = self.nature.borrow_mut();
+            let delay = 3 * nature.time(&self.sync);
+            nature.after(delay, Event::Checkpointer { server: self.me, process: self.process });
+        }
+    }
+
+    fn give(&self, order: Order) -> Result<(), String> {
+        self.agenda.orders.borrow_mut().push(order);
+        Ok(())
+    }
+
+    fn tell_operator(&self, _sentence: &str) {}
+
+    fn observe(&self, seen: Seen<'_>) {
+        let (me, mut nature) = (self.me, self.nature.borrow_mut());
+        let nature = &mut **nature;
+        match seen {
+            Seen::Proposer(RoleSeen::Hears(group)) => {
+                nature.ghost.proposer_hears(me, group.iter().map(|(_, input)| input), &mut nature.marks);
+            }
+            Seen::Participant(RoleSeen::Hears(group)) => {
+                nature.ghost.participant_hears(me, group.iter().map(|(_, input)| input), &mut nature.marks);
+            }
+            Seen::Acceptor(RoleSeen::Hears(_))
+            | Seen::Learner(RoleSeen::Hears(_))
+            | Seen::Coordinator(RoleSeen::Hears(_)) => {}
+            Seen::Proposer(RoleSeen::Says(group)) => {
+                self.count(nature, group, Message::name);
+                group.iter().for_each(|(_, said)| nature.ghost.proposer_says(me, said, &mut nature.marks));
+            }
+            Seen::Acceptor(RoleSeen::Says(group)) => {
+                self.count(nature, group, Message::name);
+                for (_, said) in group {
+                    let is_damaged = |one: &Action<_>| matches!(one, Action::Outcome(AcceptorOutcome::Damaged { .. }));
+                    if said.iter().any(is_damaged) {
+                        nature.mark(Mark::SlotDamaged);
+                    }
+                    nature.ghost.acceptor_says(me, said, &mut nature.marks);
+                }
+            }
+            Seen::Learner(RoleSeen::Says(group)) => {
+                self.count(nature, group, Message::name);
+                let life = self.place(RoleName::Learner).life;
+                for (_, said) in group {
+                    let is_recalled = |one: &Action<_>| matches!(one, Action::Outcome(LearnerOutcome::Recalled { .. }));
+                    if said.iter().any(is_recalled) {
+                        nature.mark(Mark::Recalled);
+                    }
+                    nature.ghost.learner_says(me, life, said, &mut nature.marks);
+                }
+            }
+            Seen::Coordinator(RoleSeen::Says(group)) => {
+                self.count(nature, group, two_phase_commit::Message::name);
+                group.iter().for_each(|(_, said)| nature.ghost.coordinator_says(me, said, &mut nature.marks));
+            }
+            Seen::Participant(RoleSeen::Says(group)) => {
+                self.count(nature, group, two_phase_commit::Message::name);
+                group.iter().for_each(|(_, said)| nature.ghost.participant_says(me, said, &mut nature.marks));
+            }
+            Seen::Acknowledged { id, slot, written } => nature.ghost.acknowledged(id, slot, written),
+            Seen::ReadArrived(token) => {
+                nature.ghost.read_arrived(self.place(RoleName::Learner).life, token);
+            }
+            Seen::Lost(Lost::Full) => nature.mark(Mark::MailboxFull),
+            Seen::Lost(Lost::Down) => {}
+            Seen::Shed => nature.mark(Mark::DiskFull),
+            Seen::Fenced { slot, against } => nature.ghost.fenced(me, slot, against),
+            Seen::AcceptorRecovered { acceptor, is_cut, is_damaged } => {
+                if is_cut {
+                    nature.mark(Mark::TornTail);
+                }
+                nature.ghost.recovered(me, acceptor, is_damaged, &mut nature.marks);
+            }
+            Seen::LearnerRecovered { slot } => nature.ghost.learner_started(me, slot, &mut nature.marks),
+            Seen::CoordinatorRecovered { records } => nature.ghost.coordinator_durable(me, records),
+            Seen::ParticipantRecovered { records, is_cut } => {
+                if is_cut {
+                    nature.mark(Mark::TornTail);
+                }
+                nature.ghost.participant_recovered(me, records, &mut nature.marks);
+            }
+            Seen::CheckpointDurable(mark) => {
+                nature.mark(Mark::CheckpointWritten);
+                nature.ghost.checkpoint_durable(me, mark.slot, mark.digest);
+            }
+            Seen::CheckpointInDoubt(mark) => nature.ghost.checkpoint_in_doubt(me, mark.slot),
+            Seen::CheckpointShed => nature.mark(Mark::CheckpointShed),
+            Seen::CheckpointLoaded(mark) => {
+                nature.ghost.checkpoint_loaded(me, mark.slot, mark.digest);
+                if mark.slot.0 > 0 {
+                    nature.mark(Mark::CheckpointLoaded);
+                }
+            }
+            Seen::PartSent { is_first: true } => nature.mark(Mark::SnapshotOffered),
+            Seen::PartSent { is_first: false } => nature.mark(Mark::SnapshotInParts),
+        }
+    }
+}
