@@ -1,9 +1,24 @@
 //! The museum: bugs that consensus systems have really had, each a small mutation of our own code.
 //!
-//! A check that has never failed proves nothing. Each exhibit is one line at the place where the rule is kept, switched on
-//! by name, and the simulator must find it (`paxos-lab simulate --bug B07`). For six of them that place is the simulator's
-//! copy of what a server decides, so that real servers do not have them yet. Without the feature `museum`, [`is`] is the
-//! constant `false`, and no build that could serve anybody has it.
+//! A check that has never failed proves nothing. Each bug is switched on by name, and the simulator must find it
+//! (`paxos-lab simulate --bug B07`). Most of them stand around the role that ships, and rewrite what it hears, remembers and
+//! says: see `wrapper.rs`, and a file for each role beside it. Those that cannot be told from outside are one switch in the
+//! rule that they break, as in `paxos/rules.rs`. Some are in the simulator's copy of what a server decides, so that real
+//! servers do not have them yet. Without the feature `museum`, [`is`] is the constant `false`, [`step`] is the role's own
+//! step, and no build that could serve anybody has a bug.
+
+#[cfg(any(test, feature = "museum"))]
+mod acceptor;
+#[cfg(any(test, feature = "museum"))]
+mod coordinator;
+#[cfg(any(test, feature = "museum"))]
+mod learner;
+#[cfg(any(test, feature = "museum"))]
+mod participant;
+#[cfg(any(test, feature = "museum"))]
+mod proposer;
+#[cfg(any(test, feature = "museum"))]
+mod wrapper;
 
 use crate::protocol::Protocol;
 
@@ -158,9 +173,26 @@ mod selector {
     }
 }
 
+/// No bug stands around a role in this build.
+#[cfg(not(any(test, feature = "museum")))]
+mod wrapper {
+    use crate::role::{Actions, Input, Output, Role};
+
+    /// Steps the role.
+    #[inline(always)]
+    pub fn step<R: Role>(role: &mut R, input: Input<R>, out: &mut Output<R>) {
+        role.step(input, out);
+    }
+
+    /// Leaves everything as it is.
+    #[inline(always)]
+    pub fn rewrite<C, R: Role>(_role: &R, _records: &mut Vec<R::Record>, _actions: &mut Actions<C, R>) {}
+}
+
 pub use selector::{is, on};
 #[cfg(any(test, feature = "museum"))]
 pub use selector::{switch, switch_everywhere};
+pub(crate) use wrapper::{rewrite, step};
 
 /// The first of these by the order of a hash map, which is another one each time: for B32.
 pub fn first_of_a_hash_map(numbers: impl Iterator<Item = u64>) -> Option<u64> {

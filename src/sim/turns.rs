@@ -9,9 +9,8 @@ use super::nature::{Event, MS, Nature, Place};
 use super::server::SimServer;
 use crate::host::queue::{CrashOrder, Mail};
 use crate::kv::Kv;
-use crate::museum::{self, Bug};
-use crate::net::{Said, Unknown, WhyNotApplied};
-use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
+use crate::net::{Unknown, WhyNotApplied};
+use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, RoleName, Slot};
 use crate::role::{Action, Actions, Input, Role, Servers, step_all};
 use crate::server::lines;
 use crate::server::runner::{CRASH_PATIENCE, sort};
@@ -182,13 +181,8 @@ impl SimServer {
     }
 
     fn do_one<R: Housed>(&mut self, nature: &mut Nature, place: Place, context: &Context, action: Action<R>) {
-        let action = match action {
-            Action::Send { to, message } => return self.do_send::<R>(nature, to, message.into(), context),
-            other => other,
-        };
         match action {
-            Action::Send { .. } => {}
-            Action::Arm(_) if R::NAME == RoleName::Proposer && museum::is(Bug::NobodyTriesAgain) => {}
+            Action::Send { to, message } => self.send(nature, to, &message.into(), context),
             Action::Arm(timer) => {
                 let delay = by_clock(nature, &timer, self.clock);
                 let due = nature.now() + delay;
@@ -199,21 +193,6 @@ impl SimServer {
             }
             Action::Outcome(outcome) => R::tell(self, nature, outcome, context.clone()),
             Action::Fact(_) => {}
-        }
-    }
-
-    fn do_send<R: Housed>(&mut self, nature: &mut Nature, to: Servers, message: Said, context: &Context) {
-        match message {
-            Said::Paxos(Message::Accepted { slots, .. }) if museum::is(Bug::B24) => {
-                let acceptor = self.process.as_ref().and_then(|process| process.acceptor.as_ref());
-                let Some(ballot) = acceptor.map(|living| living.role.promised()) else { return };
-                let to = Servers::only(ballot.server);
-                self.send(nature, to, &Message::Accepted { ballot, slots }.into(), context);
-            }
-            message if R::NAME == RoleName::Proposer && museum::is(Bug::LeavesItselfOut) => {
-                self.send(nature, to.without(Servers::only(self.me)), &message, context);
-            }
-            message => self.send(nature, to, &message, context),
         }
     }
 
