@@ -3,7 +3,9 @@
 use super::Bug;
 use super::wrapper::Wrapped;
 use crate::kv::Kv;
-use crate::paxos::{Ballot, Learner, LearnerOutcome, LearnerRequest, Message, Slot, SlotRange, StateMachine};
+use crate::paxos::{
+    Ballot, Learner, LearnerOutcome, LearnerRequest, LearnerTimer, Message, Slot, SlotRange, StateMachine,
+};
 use crate::role::{Action, Input, Output};
 
 /// A vote counts for so many later ballots, too, where votes of different ballots are added up.
@@ -25,7 +27,10 @@ impl Wrapped for Learner<Kv> {
                     Input::Message { from: *from, message: Message::Accepted { ballot, slots: *slots } }
                 }));
             }
-            // An answer to a question of before, while another one is under way.
+            // The read joins the round under way: that one is begun anew with it, and answers to the old question count.
+            Input::Request(LearnerRequest::Read { .. }) if bug == Bug::B13 => {
+                more.extend(self.round().map(|id| Input::Timeout(LearnerTimer::Read { id })));
+            }
             Input::Message { message: Message::ReadAnswer { id, .. }, .. } if bug == Bug::B13 => {
                 *id = self.round().unwrap_or(*id);
             }

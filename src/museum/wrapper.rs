@@ -82,3 +82,29 @@ fn rewrite_actions<W: Wrapped>(bug: Bug, role: &dyn Any, actions: &mut dyn Any) 
         role.says(bug, actions);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::museum::switch;
+    use crate::paxos::{AcceptorRecord, Ballot, Life, Message, Slot};
+    use crate::role::{Server, step_all};
+
+    /// What an acceptor has written down when it is asked for its first promise.
+    fn written(bug: Option<Bug>) -> Vec<AcceptorRecord> {
+        switch(bug);
+        let mut acceptor = Acceptor::new(Life(1));
+        let prepare = Message::Prepare { ballot: Ballot { round: 1, server: Server(2) }, from: Slot(1) };
+        let stepped = step_all(&mut acceptor, [((), Input::Message { from: Server(2), message: prepare })], false);
+        switch(None);
+        stepped.records().to_vec()
+    }
+
+    #[test]
+    fn a_bug_changes_its_own_role_and_no_other() {
+        let promised = [AcceptorRecord::Promised(Ballot { round: 1, server: Server(2) })];
+        assert_eq!(written(None), promised);
+        assert_eq!(written(Some(Bug::B02)), []);
+        assert_eq!(written(Some(Bug::B03)), promised, "that is a proposer's");
+    }
+}
