@@ -48,6 +48,7 @@ pub fn step<R: Role>(role: &mut R, input: Input<R>, out: &mut Output<R>) {
 }
 
 /// Rewrites what a group of inputs led to as the bug that is on would have it.
+#[expect(clippy::ptr_arg, reason = "a bug may leave records out")]
 pub fn rewrite<C, R: Role>(role: &R, records: &mut Vec<R::Record>, actions: &mut Actions<C, R>) {
     let Some(bug) = on() else { return };
     for_each_role!(rewrite_records(bug, role, records));
