@@ -10,10 +10,10 @@ pub fn is_the_session(nonce: u128, asked: u128) -> bool {
 
 /// A write that was applied takes no effect a second time: what it came to is told again.
 pub fn applied_before<T>(remembered: Option<T>) -> Option<T> {
-    remembered.filter(|_| !museum::is(Bug::B21))
+    remembered.filter(|_| !museum::is(Bug::RetryAppliedTwice))
 }
 
 /// Every server forgets the same session: which one follows from the table, and from nothing else.
 pub fn session_to_forget(stalest: Option<u64>, all: impl Iterator<Item = u64>) -> Option<u64> {
-    if museum::is(Bug::B32) { museum::first_of_a_hash_map(all) } else { stalest }
+    if museum::is(Bug::RandomSessionForgotten) { museum::first_of_a_hash_map(all) } else { stalest }
 }

@@ -21,8 +21,8 @@ impl Wrapped for Acceptor {
 
     fn remembers(bug: Bug, records: &mut Vec<AcceptorRecord>) {
         records.retain(|record| match record {
-            AcceptorRecord::Promised(_) => bug != Bug::B02,
-            AcceptorRecord::Accepted(_) => bug != Bug::B02A,
+            AcceptorRecord::Promised(_) => bug != Bug::PromiseNotWritten,
+            AcceptorRecord::Accepted(_) => bug != Bug::AcceptedNotWritten,
             _ => true,
         });
     }
@@ -36,10 +36,10 @@ impl Wrapped for Acceptor {
                     Bug::AcceptedIsCleared => drop(accepted.drain(..accepted.len().saturating_sub(1))),
                     // Nothing was accepted at the ballot before it was promised.
                     Bug::PromiseClears => accepted.retain(|entry| entry.ballot == *ballot),
-                    Bug::B06 => accepted.iter_mut().for_each(|entry| entry.ballot = *ballot),
+                    Bug::OneBallotVariable => accepted.iter_mut().for_each(|entry| entry.ballot = *ballot),
                     _ => {}
                 },
-                Message::Accepted { ballot, .. } if bug == Bug::B24 => {
+                Message::Accepted { ballot, .. } if bug == Bug::AcceptedNamesLaterBallot => {
                     *ballot = self.promised();
                     *to = Servers::only(ballot.server);
                 }

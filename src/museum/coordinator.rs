@@ -9,7 +9,7 @@ impl Wrapped for Coordinator {
     fn hears(&self, bug: Bug, input: Input<Self>, _out: &mut Output<Self>) -> Vec<Input<Self>> {
         match input {
             // The first one stands for all.
-            Input::Message { message: Message::Ack { transaction }, .. } if bug == Bug::C10 => {
+            Input::Message { message: Message::Ack { transaction }, .. } if bug == Bug::CommitForgottenEarly => {
                 let ack = |from| Input::Message { from: Server(from), message: Message::Ack { transaction } };
                 (1..=Server::MAX).map(ack).collect()
             }
@@ -19,8 +19,8 @@ impl Wrapped for Coordinator {
 
     fn remembers(bug: Bug, records: &mut Vec<CoordinatorRecord>) {
         records.retain(|record| match record {
-            CoordinatorRecord::Committed(_) => bug != Bug::C01,
-            CoordinatorRecord::Reserved(_) => bug != Bug::C09,
+            CoordinatorRecord::Committed(_) => bug != Bug::DecisionBeforeDurable,
+            CoordinatorRecord::Reserved(_) => bug != Bug::TransactionNumbersReused,
             CoordinatorRecord::Ended(_) => true,
         });
     }

@@ -21,20 +21,22 @@ impl Wrapped for Learner<Kv> {
                 let slots = SlotRange { first: *first, last: first.plus(values.len() as u64 - 1) };
                 more.push(Input::Message { from: *from, message: Message::Chosen { ballot: *ballot, slots } });
             }
-            Input::Message { from, message: Message::Accepted { ballot, slots } } if bug == Bug::B08B => {
+            Input::Message { from, message: Message::Accepted { ballot, slots } }
+                if bug == Bug::VotesOfAllBallotsCount =>
+            {
                 more.extend((1..=LATER_ROUNDS).map(|later| {
                     let ballot = Ballot { round: ballot.round + later, server: ballot.server };
                     Input::Message { from: *from, message: Message::Accepted { ballot, slots: *slots } }
                 }));
             }
             // The read joins the round under way: that one is begun anew with it, and answers to the old question count.
-            Input::Request(LearnerRequest::Read { .. }) if bug == Bug::B13 => {
+            Input::Request(LearnerRequest::Read { .. }) if bug == Bug::OldReadAnswersCount => {
                 more.extend(self.round().map(|id| Input::Timeout(LearnerTimer::Read { id })));
             }
-            Input::Message { message: Message::ReadAnswer { id, .. }, .. } if bug == Bug::B13 => {
+            Input::Message { message: Message::ReadAnswer { id, .. }, .. } if bug == Bug::OldReadAnswersCount => {
                 *id = self.round().unwrap_or(*id);
             }
-            Input::Request(LearnerRequest::Read { token, query }) if bug == Bug::B12 => {
+            Input::Request(LearnerRequest::Read { token, query }) if bug == Bug::ReadsAnsweredLocally => {
                 let (slot, answer) = (self.applied(), self.machine().query(query));
                 out.outcome(LearnerOutcome::Answer { token: *token, slot, answer });
                 return more;
@@ -50,7 +52,9 @@ impl Wrapped for Learner<Kv> {
             Bug::NoCatchUp => {
                 actions.retain(|action| !matches!(action, Action::Send { message: Message::CatchUp { .. }, .. }));
             }
-            Bug::B26 => *actions = std::mem::take(actions).into_iter().flat_map(called_durable).collect(),
+            Bug::LogCutBeforeCheckpoint => {
+                *actions = std::mem::take(actions).into_iter().flat_map(called_durable).collect()
+            }
             _ => {}
         }
     }

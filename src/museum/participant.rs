@@ -15,12 +15,12 @@ const PATIENCE_MS: u64 = 200;
 impl Wrapped for Participant {
     fn hears(&self, bug: Bug, input: Input<Self>, out: &mut Output<Self>) -> Vec<Input<Self>> {
         match input {
-            Input::Timeout(ParticipantTimer::Look) if bug == Bug::C02 => {
+            Input::Timeout(ParticipantTimer::Look) if bug == Bug::PreparedAbortsAlone => {
                 let late = self.in_doubt().filter(|one| one.waited_ms >= PATIENCE_MS).map(|one| one.transaction);
                 late.map(aborted).chain([input]).collect()
             }
             Input::Message { from, message: Message::Inquire { transaction } }
-                if bug == Bug::C05 && has_never_heard_of(self, transaction) =>
+                if bug == Bug::GivenUpNotWritten && has_never_heard_of(self, transaction) =>
             {
                 let known = Known::Decided(Decision::Abort);
                 out.fact(|| ParticipantFact::GivenUp { transaction, to: from });
@@ -28,7 +28,7 @@ impl Wrapped for Participant {
                 out.send(Servers::only(from), Message::Answer { transaction, known });
                 Vec::new()
             }
-            Input::Request(ParticipantRequest::Read { token, query }) if bug == Bug::C07 => {
+            Input::Request(ParticipantRequest::Read { token, query }) if bug == Bug::ReadIgnoresLocks => {
                 let (applied, answer) = (self.applied(), self.kv().query(&query));
                 out.outcome(ParticipantOutcome::Answer { token, applied, answer });
                 Vec::new()
@@ -38,7 +38,7 @@ impl Wrapped for Participant {
     }
 
     fn remembers(bug: Bug, records: &mut Vec<ParticipantRecord>) {
-        if bug == Bug::C03 {
+        if bug == Bug::VoteNotWritten {
             records.retain(|record| !matches!(record, ParticipantRecord::Prepared { .. }));
         }
     }

@@ -10,9 +10,9 @@ impl Wrapped for Proposer {
         match &mut input {
             Input::Message { message: Message::Promise { ballot, part, truncated_below, accepted, .. }, .. } => {
                 match bug {
-                    Bug::B08 => *ballot = self.at_work().unwrap_or(*ballot),
-                    Bug::B09 => part.count = 1,
-                    Bug::B10 => *truncated_below = Slot(0),
+                    Bug::StalePromisesCount => *ballot = self.at_work().unwrap_or(*ballot),
+                    Bug::FirstPartIsWhole => part.count = 1,
+                    Bug::ForgottenIsFree => *truncated_below = Slot(0),
                     Bug::OwnValueAlways => accepted.clear(),
                     _ => {}
                 }
@@ -23,7 +23,7 @@ impl Wrapped for Proposer {
             {
                 Vec::new()
             }
-            Input::Timeout(ProposerTimer::Pulse) if bug == Bug::B30 => {
+            Input::Timeout(ProposerTimer::Pulse) if bug == Bug::UnansweredLeaderGoesOn => {
                 let answers = self.leads().into_iter().flat_map(|ballot| {
                     let message = Message::HeartbeatAnswer { ballot };
                     (1..=Server::MAX).map(move |from| Input::Message { from: Server(from), message: message.clone() })
@@ -35,7 +35,7 @@ impl Wrapped for Proposer {
     }
 
     fn remembers(bug: Bug, records: &mut Vec<ProposerRecord>) {
-        if bug == Bug::B03 {
+        if bug == Bug::RestartReusesBallots {
             // No round is spent.
             records.fill(ProposerRecord::Spent(1));
         }
@@ -44,7 +44,7 @@ impl Wrapped for Proposer {
     fn says(&self, bug: Bug, actions: &mut Vec<Action<Self>>) {
         match bug {
             Bug::NobodyTriesAgain => actions.retain(|action| !matches!(action, Action::Arm(_))),
-            Bug::B11 => *actions = std::mem::take(actions).into_iter().flat_map(without_noops).collect(),
+            Bug::HolesStayOpen => *actions = std::mem::take(actions).into_iter().flat_map(without_noops).collect(),
             _ => {}
         }
         for action in actions {

@@ -105,7 +105,7 @@ mod tests {
     fn a_bug_changes_its_own_role_and_no_other() {
         let promised = [AcceptorRecord::Promised(Ballot { round: 1, server: Server(2) })];
         assert_eq!(written(None), promised);
-        assert_eq!(written(Some(Bug::B02)), []);
-        assert_eq!(written(Some(Bug::B03)), promised, "that is a proposer's");
+        assert_eq!(written(Some(Bug::PromiseNotWritten)), []);
+        assert_eq!(written(Some(Bug::RestartReusesBallots)), promised, "that is a proposer's");
     }
 }

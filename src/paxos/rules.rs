@@ -24,7 +24,7 @@ pub fn may_accept(ballot: Ballot, promised: Ballot) -> bool {
 /// Accepting at a ballot binds like promising it: the acceptor takes part in nothing below. (PMS 2.2 has an acceptor
 /// remember the highest proposal that it has accepted. Here it remembers the last one, so no lower one may follow.)
 pub fn promised_by_accepting(ballot: Ballot, promised: Ballot) -> Ballot {
-    if museum::is(Bug::B05) { promised } else { ballot }
+    if museum::is(Bug::AcceptDoesNotPromise) { promised } else { ballot }
 }
 
 /// A ballot names its owner: two servers never have one ballot. (PMS 2.5: disjoint sets of numbers.)
@@ -34,17 +34,17 @@ pub fn ballot_of(round: u64, owner: Server) -> Ballot {
 
 /// A proposer never uses a round twice. (PMS 2.5: each proposal has a higher number than the one before.)
 pub fn round_after(round: u64) -> u64 {
-    if museum::is(Bug::B04) { round } else { round + 1 }
+    if museum::is(Bug::RetryReusesBallot) { round } else { round + 1 }
 }
 
 /// Of two values that promises report for a slot, the one of the higher ballot binds the proposer. (PMS 2.2, P2c.)
 pub fn overrules(ballot: Ballot, held: Ballot) -> bool {
-    ballot > held && !museum::is(Bug::B07)
+    ballot > held && !museum::is(Bug::FirstValueAdopted)
 }
 
 /// The acceptors that have voted, with this one: a set, so a vote that comes twice counts once. (PMS 2.2.)
 pub fn with_vote(mut votes: Servers, acceptor: Server, all: Servers) -> Servers {
-    if !votes.insert(acceptor) && museum::is(Bug::B08C) {
+    if !votes.insert(acceptor) && museum::is(Bug::RepeatedVotesCount) {
         // Where votes are only a number, a repeated one is one more.
         return all.without(votes).iter().take(1).chain(votes.iter()).collect();
     }
@@ -65,7 +65,7 @@ pub fn holds_chosen(heard: Ballot, chosen: Ballot) -> bool {
 
 /// A learner takes a whole state only if it is newer than its own: nothing that was applied is undone. (PMMC 4.2.)
 pub fn may_install(slot: Slot, applied: Slot) -> bool {
-    slot > applied || museum::is(Bug::B25)
+    slot > applied || museum::is(Bug::OlderSnapshotInstalled)
 }
 
 /// A leader has a command in one open slot at most; what is open already is not proposed again. (No paper asks for it: the
@@ -77,5 +77,5 @@ pub fn is_under_way(open: &BTreeMap<CommandId, Slot>, id: CommandId) -> bool {
 /// Only a command that was in no ACCEPT and no FORWARD is certain never to be applied. (PMS 2.2, P2c: whoever prepares next
 /// may be bound to it.)
 pub fn is_certainly_not_applied(was_sent: bool) -> bool {
-    !was_sent || museum::is(Bug::B22)
+    !was_sent || museum::is(Bug::ProposedCalledNotApplied)
 }

@@ -73,7 +73,7 @@ and 19 clients see no one store, 27 nothing moves, 36 a transaction is both comm
 stops it), and in brackets after how many seeds. The bugs are in builds with the feature `museum` alone:
 
 ```
-cargo run --profile museum --features museum --bin paxos-lab -- simulate --bug B07 --seeds 1..1000
+cargo run --profile museum --features museum --bin paxos-lab -- simulate --bug FirstValueAdopted --seeds 1..1000
 ```
 
 This page is printed by `paxos-lab simulate --museum --seeds 1..5000`; with `--harm`, which takes long, it

@@ -140,7 +140,7 @@ impl Process {
         if self.is_fenced {
             return Some(WhyNotApplied::Fenced);
         }
-        (!self.identity.takes_part() && !museum::is(Bug::B14N)).then_some(WhyNotApplied::Newcomer)
+        (!self.identity.takes_part() && !museum::is(Bug::NewDiskVotes)).then_some(WhyNotApplied::Newcomer)
     }
 }
 
@@ -308,7 +308,7 @@ impl SimServer {
 
     fn start_acceptor(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Refusal> {
         let Some(process) = &mut self.process else { return Ok(()) };
-        if (self.forgets || museum::is(Bug::B14)) && down.is_some() {
+        if (self.forgets || museum::is(Bug::ForgetfulAcceptorVotes)) && down.is_some() {
             process.identity.set_has_journal(false)?;
             self.folder.journal = Default::default();
         }
