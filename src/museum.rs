@@ -1,11 +1,16 @@
 //! The museum: bugs that consensus systems have really had, each a small mutation of our own code.
 //!
 //! A check that has never failed proves nothing. Each bug is switched on by name, and the simulator must find it
-//! (`paxos-lab simulate --bug FirstValueAdopted`). Most of them stand around the role that ships, and rewrite what it hears, remembers and
-//! says: see `wrapper.rs`, and a file for each role beside it. Those that cannot be told from outside are one switch in the
-//! rule that they break, as in `paxos/rules.rs`. Some are in the simulator's copy of what a server decides, so that real
-//! servers do not have them yet. Without the feature `museum`, [`is`] is the constant `false`, [`step`] is the role's own
-//! step, and no build that could serve anybody has a bug.
+//! (`paxos-lab simulate --bug FirstValueAdopted`). A bug has one of three places:
+//!
+//! - Around the role that ships, where it rewrites what the role hears, remembers and says: see `wrapper.rs`, and a file for
+//!   each role beside it. Every shell has such a bug.
+//! - In the rule that it breaks, where it cannot be told from outside: one switch in `rules.rs` of `paxos`,
+//!   `two_phase_commit`, `kv` or `storage`.
+//! - In what a server decides. Some of these stand in the simulator's copy, so that real servers do not have them yet.
+//!
+//! Without the feature `museum`, [`is`] is the constant `false`, [`step`] is the role's own step, and no build that could
+//! serve anybody has a bug.
 
 #[cfg(any(test, feature = "museum"))]
 mod acceptor;
@@ -70,7 +75,7 @@ exhibits! {
     ForgottenIsFree: "what a promise has forgotten is taken for nothing accepted", seen "logs that are cut while somebody is away";
     HolesStayOpen: "holes are not filled", seen "DSLabs test 24";
     ReadsAnsweredLocally: "a read is answered from the local map", seen "Redis-Raft #18, etcd #7331, published coursework";
-    OldReadAnswersCount: "a read joins a round of questions that has begun before it came", seen "etcd #20418";
+    OldReadAnswersCount: "answers to a round of questions that has begun before a read came are taken for answers to its own", seen "etcd #20418";
     ForgetfulAcceptorVotes: "a restarted acceptor has forgotten everything and votes", seen "published coursework; diskless recovery, DISC 2017";
     DamagedEndIsUnwritten: "a damaged end of the journal is taken for one that was never written", seen "8 of 8 systems in CORDS, FAST 2017";
     SyncErrorIgnored: "an error of fsync is ignored", seen "fsyncgate; RocksDB #2495";

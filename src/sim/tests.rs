@@ -229,8 +229,8 @@ fn the_ghost_counts_durable_votes() {
     assert_eq!(ghost.violation().map(|violation| violation.invariant), Some(1));
 }
 
-/// Seeds chosen by hand, as in `PAXOS_SEEDS=1..500 PAXOS_BUG=LogCutBeforeCheckpoint cargo test --lib seeds_by_hand -- --ignored --nocapture`:
-/// for whoever has a test build at hand and no other.
+/// Seeds chosen by hand, as in `PAXOS_SEEDS=1..500 PAXOS_BUG=LogCutBeforeCheckpoint cargo test --lib seeds_by_hand --
+/// --ignored --nocapture`: for whoever has a test build at hand and no other.
 #[test]
 #[ignore = "runs what the environment asks for"]
 fn seeds_by_hand() {
