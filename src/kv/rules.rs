@@ -1,5 +1,5 @@
 //! The rules of the exactly-once table that a seeded bug breaks, one line each. Where a line says `museum::is(...)`, read
-//! `false` (see [`museum`](crate::museum)).
+//! `false` (see [`museum`]).
 
 use crate::museum::{self, Bug};
 

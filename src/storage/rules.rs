@@ -1,5 +1,5 @@
 //! The rules of stable storage that a seeded bug breaks, one line each. Where a line says `museum::is(...)`, read `false`
-//! (see [`museum`](crate::museum)).
+//! (see [`museum`]).
 
 use std::io;
 
