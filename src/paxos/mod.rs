@@ -176,7 +176,7 @@
 //! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
 //!
 //! `rules.rs` names the rules that safety stands on, each with its source; the roles ask there. It is also the one file of
-//! this room that knows of seeded bugs (see [`museum`](crate::museum)): where it says `museum::is(...)`, read `false`.
+//! this room that knows of seeded bugs, which show that the simulator notices when a rule is broken.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod acceptor;
