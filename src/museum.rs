@@ -1,9 +1,29 @@
 //! The museum: bugs that consensus systems have really had, each a small mutation of our own code.
 //!
-//! A check that has never failed proves nothing. Each exhibit is one line at the place where the rule is kept, switched on
-//! by name, and the simulator must find it (`paxos-lab simulate --bug B07`). For six of them that place is the simulator's
-//! copy of what a server decides, so that real servers do not have them yet. Without the feature `museum`, [`is`] is the
-//! constant `false`, and no build that could serve anybody has it.
+//! A check that has never failed proves nothing. Each bug is switched on by name, and the simulator must find it
+//! (`paxos-lab simulate --bug FirstValueAdopted`). A bug has one of three places:
+//!
+//! - Around the role that ships, where it rewrites what the role hears, remembers and says: see `wrapper.rs`, and a file for
+//!   each role beside it. Every shell has such a bug.
+//! - In the rule that it breaks, where it cannot be told from outside: one switch in `rules.rs` of `paxos`,
+//!   `two_phase_commit`, `kv` or `storage`.
+//! - In what a server decides. Some of these stand in the simulator's copy, so that real servers do not have them yet.
+//!
+//! Without the feature `museum`, [`is`] is the constant `false`, [`step`] is the role's own step, and no build that could
+//! serve anybody has a bug.
+
+#[cfg(any(test, feature = "museum"))]
+mod acceptor;
+#[cfg(any(test, feature = "museum"))]
+mod coordinator;
+#[cfg(any(test, feature = "museum"))]
+mod learner;
+#[cfg(any(test, feature = "museum"))]
+mod participant;
+#[cfg(any(test, feature = "museum"))]
+mod proposer;
+#[cfg(any(test, feature = "museum"))]
+mod wrapper;
 
 use crate::protocol::Protocol;
 
@@ -40,46 +60,46 @@ macro_rules! exhibits {
 }
 
 exhibits! {
-    B01: "a group is said before it is synced: the journal writes and does not sync", seen "etcd #14370";
-    B02: "a promise is not written down", seen "PySyncObj #201, nodedb #161, robustmq #2039";
-    B02A: "an accepted value is not written down", seen "student Paxos labs";
-    B03: "a proposer that restarts uses its ballots again", seen "phxpaxos #145";
-    B04: "a new attempt takes the ballot of the one before", seen "two leaders of one term after a step-down";
-    B05: "accepting does not raise the promise", seen "textbook slips; found by model checkers";
-    B06: "one variable for the promised and the accepted ballot", seen "EPaxos, Sutra 2019";
-    B07: "the first value reported is adopted, and not that of the highest ballot", seen "student Paxos labs";
-    B08: "promises for an older ballot are counted", seen "vote counting in many first versions";
-    B08B: "votes of different ballots are added up", seen "vote counting in many first versions";
-    B08C: "a vote that comes twice counts twice", seen "votes kept as a number; student Paxos labs";
-    B09: "the first part of a promise is taken for all of it", seen "frame limits under large logs";
-    B10: "what a promise has forgotten is taken for nothing accepted", seen "logs that are cut while somebody is away";
-    B11: "holes are not filled", seen "DSLabs test 24";
-    B12: "a read is answered from the local map", seen "Redis-Raft #18, etcd #7331, published coursework";
-    B13: "a read joins a round of questions that has begun before it came", seen "etcd #20418";
-    B14: "a restarted acceptor has forgotten everything and votes", seen "published coursework; diskless recovery, DISC 2017";
-    B15: "a damaged end of the journal is taken for one that was never written", seen "8 of 8 systems in CORDS, FAST 2017";
-    B16: "an error of fsync is ignored", seen "fsyncgate; RocksDB #2495";
-    B17: "what a new process has read is taken for durable", seen "Rebello et al., ATC 2020; this project's own journal";
-    B18: "a journal file that nobody needs any more is used again, with its old records in it", seen "logs with recycled segments";
-    B19: "a new journal file's name is not synced", seen "ALICE, OSDI 2014";
-    B20: "a checkpoint's slot is not that of its data", seen "etcd 3.5 post-mortem, #13766, #14685";
-    B21: "a retried write is done twice", seen "retries after a fail-over";
-    B22: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
-    B23: "a reply goes to whoever has waited longest, and not to whoever asked", seen "published coursework: the proposer tells its own client what came of another's value";
-    B24: "an acceptor's answers wait in a batch, and name the ballot that is promised when they leave", seen "SwiftPaxos #2; completion handlers that look their ballot up again";
-    B25: "a snapshot is taken in also when it is older than what is there", seen "etcd #18055";
-    B25B: "a snapshot leaves the sessions out", seen "session tables that are not part of the state";
-    B26: "the log is cut before its checkpoint is durable", seen "snapshots without a sync";
-    B30: "a leader that nobody answers leads on", seen "leaders that can send and not hear";
-    B32: "the session to forget is the first of a hash map", seen "replicas that differ";
+    SaidBeforeSynced: "a group is said before it is synced: the journal writes and does not sync", seen "etcd #14370";
+    PromiseNotWritten: "a promise is not written down", seen "PySyncObj #201, nodedb #161, robustmq #2039";
+    AcceptedNotWritten: "an accepted value is not written down", seen "student Paxos labs";
+    RestartReusesBallots: "a proposer that restarts uses its ballots again", seen "phxpaxos #145";
+    RetryReusesBallot: "a new attempt takes the ballot of the one before", seen "two leaders of one term after a step-down";
+    AcceptDoesNotPromise: "accepting does not raise the promise", seen "textbook slips; found by model checkers";
+    OneBallotVariable: "one variable for the promised and the accepted ballot", seen "EPaxos, Sutra 2019";
+    FirstValueAdopted: "the first value reported is adopted, and not that of the highest ballot", seen "student Paxos labs";
+    StalePromisesCount: "promises for an older ballot are counted", seen "vote counting in many first versions";
+    VotesOfAllBallotsCount: "votes of different ballots are added up", seen "vote counting in many first versions";
+    RepeatedVotesCount: "a vote that comes twice counts twice", seen "votes kept as a number; student Paxos labs";
+    FirstPartIsWhole: "the first part of a promise is taken for all of it", seen "frame limits under large logs";
+    ForgottenIsFree: "what a promise has forgotten is taken for nothing accepted", seen "logs that are cut while somebody is away";
+    HolesStayOpen: "holes are not filled", seen "DSLabs test 24";
+    ReadsAnsweredLocally: "a read is answered from the local map", seen "Redis-Raft #18, etcd #7331, published coursework";
+    OldReadAnswersCount: "answers to a round of questions that has begun before a read came are taken for answers to its own", seen "etcd #20418";
+    ForgetfulAcceptorVotes: "a restarted acceptor has forgotten everything and votes", seen "published coursework; diskless recovery, DISC 2017";
+    DamagedEndIsUnwritten: "a damaged end of the journal is taken for one that was never written", seen "8 of 8 systems in CORDS, FAST 2017";
+    SyncErrorIgnored: "an error of fsync is ignored", seen "fsyncgate; RocksDB #2495";
+    RereadIsDurable: "what a new process has read is taken for durable", seen "Rebello et al., ATC 2020; this project's own journal";
+    SegmentReused: "a journal file that nobody needs any more is used again, with its old records in it", seen "logs with recycled segments";
+    SegmentNameNotSynced: "a new journal file's name is not synced", seen "ALICE, OSDI 2014";
+    CheckpointSlotWrong: "a checkpoint's slot is not that of its data", seen "etcd 3.5 post-mortem, #13766, #14685";
+    RetryAppliedTwice: "a retried write is done twice", seen "retries after a fail-over";
+    ProposedCalledNotApplied: "a command that was proposed is called not applied when it takes too long", seen "Redis-Raft, aborted reads";
+    ReplyToLongestWaiting: "a reply goes to whoever has waited longest, and not to whoever asked", seen "published coursework: the proposer tells its own client what came of another's value";
+    AcceptedNamesLaterBallot: "an acceptor's answers wait in a batch, and name the ballot that is promised when they leave", seen "SwiftPaxos #2; completion handlers that look their ballot up again";
+    OlderSnapshotInstalled: "a snapshot is taken in also when it is older than what is there", seen "etcd #18055";
+    SnapshotWithoutSessions: "a snapshot leaves the sessions out", seen "session tables that are not part of the state";
+    LogCutBeforeCheckpoint: "the log is cut before its checkpoint is durable", seen "snapshots without a sync";
+    UnansweredLeaderGoesOn: "a leader that nobody answers leads on", seen "leaders that can send and not hear";
+    RandomSessionForgotten: "the session to forget is the first of a hash map", seen "replicas that differ";
     ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";
     AcceptBelowFrom: "a proposer proposes in a slot that its promises do not cover", seen "a log with one ballot for all slots";
     PromiseWithoutValue: "a promise says yes, and never what was accepted", seen "published coursework";
     BallotWithoutServer: "a ballot does not say whose it is", seen "published coursework";
-    B14W: "peers believe a server that has lost its disk", seen "TigerBeetle's warning of a reformatted replica; DISC 2017";
+    LostDiskBelieved: "peers believe a server that has lost its disk", seen "TigerBeetle's warning of a reformatted replica; DISC 2017";
     RememberBeforeProof: "what a caller says of its disk is remembered before it is proved", seen "this project's own handshake";
     CandidateOverCandidate: "a new disk replaces another new one in its peers' memory", seen "thought out with the rule that forbids it";
-    B14N: "a server with a new disk takes part at once", seen "diskless recovery, DISC 2017; replicas that are formatted again";
+    NewDiskVotes: "a server with a new disk takes part at once", seen "diskless recovery, DISC 2017; replicas that are formatted again";
     LeavesItselfOut: "a proposer asks everybody but its own acceptor", seen "published coursework: three of the other four";
     AcceptedIsCleared: "an acceptor forgets what it has accepted when the next slot comes", seen "published coursework: learning clears the accepted value";
     OwnValueAlways: "a proposer proposes its own value whatever was promised", seen "published coursework";
@@ -96,16 +116,16 @@ exhibits! {
     SessionWithoutNonce: "a session is known by its number alone", seen "this project's own first sessions";
     WaitersWithoutNonce: "who waits for a command is known by session and sequence alone", seen "this project's own first front desk";
     ExpiredIsAlwaysCertain: "an expired session is told as not applied also when a snapshot came in between", seen "a rule that was tried for this project, and refuted by reading";
-    C01: "two-phase commit: the decision is sent before it is durable", seen "student databases; the textbook's first warning";
-    C02: "two-phase commit: a participant that is prepared aborts when it has waited for long", seen "heuristic decisions of XA resource managers";
-    C03: "two-phase commit: a vote is lost in a crash", seen "student databases";
-    C04: "two-phase commit: a majority of the votes is enough", seen "Paxos and two-phase commit, mixed";
-    C05: "two-phase commit: whoever tells another that it has not voted forgets that it said so", seen "cooperative termination without a record";
-    C06: "two-phase commit: a participant that restarts has lost its locks", seen "locks that are kept in memory alone";
-    C07: "two-phase commit: a read does not wait for a lock", seen "reads of what is not decided";
-    C08: "two-phase commit: a vote request is voted on again when it comes late", seen "messages that overtake each other";
-    C09: "two-phase commit: a coordinator that restarts uses its numbers again", seen "counters in memory";
-    C10: "two-phase commit: the coordinator forgets a commit when the first has acknowledged it", seen "presumed abort, half understood";
+    DecisionBeforeDurable: "two-phase commit: the decision is sent before it is durable", seen "student databases; the textbook's first warning";
+    PreparedAbortsAlone: "two-phase commit: a participant that is prepared aborts when it has waited for long", seen "heuristic decisions of XA resource managers";
+    VoteNotWritten: "two-phase commit: a vote is lost in a crash", seen "student databases";
+    MajorityOfVotesCommits: "two-phase commit: a majority of the votes is enough", seen "Paxos and two-phase commit, mixed";
+    GivenUpNotWritten: "two-phase commit: whoever tells another that it has not voted forgets that it said so", seen "cooperative termination without a record";
+    LocksLostInCrash: "two-phase commit: a participant that restarts has lost its locks", seen "locks that are kept in memory alone";
+    ReadIgnoresLocks: "two-phase commit: a read does not wait for a lock", seen "reads of what is not decided";
+    LateRequestVotedAgain: "two-phase commit: a vote request is voted on again when it comes late", seen "messages that overtake each other";
+    TransactionNumbersReused: "two-phase commit: a coordinator that restarts uses its numbers again", seen "counters in memory";
+    CommitForgottenEarly: "two-phase commit: the coordinator forgets a commit when the first has acknowledged it", seen "presumed abort, half understood";
 }
 
 #[cfg(any(test, feature = "museum"))]
@@ -158,11 +178,28 @@ mod selector {
     }
 }
 
+/// No bug stands around a role in this build.
+#[cfg(not(any(test, feature = "museum")))]
+mod wrapper {
+    use crate::role::{Actions, Input, Output, Role};
+
+    /// Steps the role.
+    #[inline(always)]
+    pub fn step<R: Role>(role: &mut R, input: Input<R>, out: &mut Output<R>) {
+        role.step(input, out);
+    }
+
+    /// Leaves everything as it is.
+    #[inline(always)]
+    pub fn rewrite<C, R: Role>(_role: &R, _records: &mut Vec<R::Record>, _actions: &mut Actions<C, R>) {}
+}
+
 pub use selector::{is, on};
 #[cfg(any(test, feature = "museum"))]
 pub use selector::{switch, switch_everywhere};
+pub(crate) use wrapper::{rewrite, step};
 
-/// The first of these by the order of a hash map, which is another one each time: for B32.
+/// The first of these by the order of a hash map, which is another one each time: for RandomSessionForgotten.
 pub fn first_of_a_hash_map(numbers: impl Iterator<Item = u64>) -> Option<u64> {
     use std::hash::{BuildHasher, RandomState};
     let order = RandomState::new();
@@ -175,7 +212,7 @@ pub const OPEN: bool = cfg!(any(test, feature = "museum"));
 impl Bug {
     /// The protocol that has the bug; None if it is Paxos, of either kind.
     pub fn protocol(self) -> Option<Protocol> {
-        (Bug::C01..=Bug::C10).contains(&self).then_some(Protocol::TwoPhaseCommit)
+        (Bug::DecisionBeforeDurable..=Bug::CommitForgottenEarly).contains(&self).then_some(Protocol::TwoPhaseCommit)
     }
 }
 

@@ -79,6 +79,18 @@ fn pure_rooms_deny_what_clippy_knows_at_their_head() {
 }
 
 #[test]
+fn of_the_files_that_ship_only_the_rules_know_of_seeded_bugs() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let rooms = ["paxos", "two_phase_commit", "kv", "storage"];
+    for file in rooms.iter().flat_map(|room| files(&src.join(room))) {
+        let text = fs::read_to_string(&file).expect("a source file can be read");
+        let is_rules = file.file_name().is_some_and(|name| name == "rules.rs");
+        let named = paths(&text).into_iter().find(|path| path.contains("museum"));
+        assert!(is_rules || named.is_none(), "{} uses {named:?}: that belongs into rules.rs", file.display());
+    }
+}
+
+#[test]
 fn every_way_of_writing_a_use_is_read() {
     let text = "use std::{fmt, net::TcpStream};\nuse rand_pcg::Pcg32;\nuse crate::{kv, storage::{Disk, Journal}};\n\
                 fn f() { let t = std::time::Instant::now(); }\n// use std::fs; in a comment is no use";

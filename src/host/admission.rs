@@ -42,7 +42,7 @@ impl Admission {
     /// A server with a new folder, which so many others must know; it takes part at once if that is nobody.
     pub fn newcomer(needed: usize) -> Admission {
         let state = State::New { known_to: Servers::NONE, needed };
-        Admission { takes_part: AtomicBool::new(museum::is(Bug::B14N)), state: Mutex::new(state) }
+        Admission { takes_part: AtomicBool::new(museum::is(Bug::NewDiskVotes)), state: Mutex::new(state) }
     }
 
     /// Whether it may say and hear anything.

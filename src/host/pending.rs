@@ -297,7 +297,7 @@ impl<C: Connection> Waiters<C> {
     }
 
     fn take_write(&mut self, id: CommandId) -> Option<Vec<Waiter<C>>> {
-        if museum::is(Bug::B23) && self.writes.contains_key(&id) {
+        if museum::is(Bug::ReplyToLongestWaiting) && self.writes.contains_key(&id) {
             return self.writes.pop_first().map(|(_, waiting)| waiting);
         }
         self.writes.remove(&id)

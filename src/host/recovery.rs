@@ -65,7 +65,7 @@ pub fn acceptor<E: Env, P: Place>(
     folder: &DataFolder<P>,
     down: Option<Duration>,
 ) -> Result<(Acceptor, RoleJournal<P::Files>), Unborn> {
-    let forgets = (core.config.forgets || museum::is(Bug::B14)) && down.is_some();
+    let forgets = (core.config.forgets || museum::is(Bug::ForgetfulAcceptorVotes)) && down.is_some();
     if forgets {
         folder.discard_journal()?;
     }

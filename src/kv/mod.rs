@@ -5,6 +5,7 @@
 
 mod command;
 mod image;
+mod rules;
 mod session;
 mod store;
 mod transaction;

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::command::{Op, SPAN};
+use super::rules;
 use super::store::Written;
-use crate::museum::{self, Bug};
 use crate::paxos::Slot;
 
 /// The table holds at most so many sessions; the one that has been quiet for longest goes.
@@ -118,14 +118,14 @@ impl Session {
     /// What is known of a write; None if it is new.
     fn look_up(&self, write: &Named) -> Option<Lookup> {
         let Named { session: _, nonce, sequence, first_open, what } = *write;
-        if self.nonce != nonce && !museum::is(Bug::SessionWithoutNonce) {
+        if !rules::is_the_session(self.nonce, nonce) {
             return Some(Lookup::Expired);
         }
         // A span that no client may use: met in the log it must not grow the table.
         if sequence < self.first_open || first_open > sequence || sequence - first_open >= SPAN {
             return Some(Lookup::Superseded);
         }
-        let known = self.remembered(sequence).filter(|_| !museum::is(Bug::B21))?;
+        let known = rules::applied_before(self.remembered(sequence))?;
         Some(if known.what == what { Lookup::Known(known.saved) } else { Lookup::Expired })
     }
 
@@ -314,8 +314,7 @@ impl Sessions {
     /// Forgets a session: the same one on every server. It is looked for among all of them, which only an OPEN to a full
     /// table has to wait for.
     fn evict(&mut self) -> Option<u64> {
-        let first_hashed = || museum::first_of_a_hash_map(self.sessions.keys().copied());
-        let id = if museum::is(Bug::B32) { first_hashed() } else { self.stalest() }?;
+        let id = rules::session_to_forget(self.stalest(), self.sessions.keys().copied())?;
         self.remove(id);
         Some(id)
     }

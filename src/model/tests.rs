@@ -92,7 +92,12 @@ fn acceptors_and_proposers_that_die_come_back_with_their_disk() {
 fn bugs_of_the_museum_are_found_here_too() {
     let with_crash = Scope { acceptor_crashes: 1, ..DUEL };
     let deep = Scope { rounds: 2, ..DUEL };
-    let bugs = [(Bug::B02, with_crash), (Bug::B02A, with_crash), (Bug::B05, deep), (Bug::OwnValueAlways, DUEL)];
+    let bugs = [
+        (Bug::PromiseNotWritten, with_crash),
+        (Bug::AcceptedNotWritten, with_crash),
+        (Bug::AcceptDoesNotPromise, deep),
+        (Bug::OwnValueAlways, DUEL),
+    ];
     for (bug, scope) in bugs {
         let begun = Instant::now();
         let checker = checker(Scope { bug: Some(bug), ..scope }).target_state_count(400_000).spawn_bfs().join();

@@ -10,8 +10,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ballot, Entry, Life, Message, Part, Refused, Slot, SlotRange, Value};
-use crate::museum::{self, Bug};
+use super::{Ballot, Entry, Life, Message, Part, Refused, Slot, SlotRange, Value, rules};
 use crate::role::{Input, Output, Role, Server, Servers, Timed};
 
 /// The values of one part of a PROMISE take about this many bytes at most, unless a single one is larger.
@@ -198,18 +197,13 @@ impl Acceptor {
     /// PREPARE: promise the ballot unless a higher one is promised, and report every accepted value from `from` on. An
     /// equal ballot is a resend: answered again, since the first answer may be lost.
     fn handle_prepare(&mut self, sender: Server, ballot: Ballot, from: Slot, out: &mut Output<Self>) {
-        if ballot < self.promised {
+        if !rules::may_promise(ballot, self.promised) {
             return self.refuse(sender, ballot, Refused::Prepare(from), out);
         }
         assert!(ballot >= self.promised, "promises never fall");
         if ballot > self.promised {
-            if museum::is(Bug::PromiseClears) {
-                self.accepted.clear();
-            }
             self.promised = ballot;
-            if !museum::is(Bug::B02) {
-                out.persist(AcceptorRecord::Promised(ballot));
-            }
+            out.persist(AcceptorRecord::Promised(ballot));
         }
         out.fact(|| AcceptorFact::Promised {
             to: sender,
@@ -222,12 +216,9 @@ impl Acceptor {
 
     /// Sends the answer in as many parts as frames need, all cut from the state of this moment.
     fn promise(&mut self, to: Server, ballot: Ballot, from: Slot, out: &mut Output<Self>) {
-        let told = if museum::is(Bug::PromiseWithoutValue) { 0 } else { usize::MAX };
-        let accepted = self.accepted.range(from..).take(told).map(|(slot, (ballot, value))| Entry {
-            slot: *slot,
-            ballot: if museum::is(Bug::B06) { self.promised } else { *ballot },
-            value: value.clone(),
-        });
+        let accepted = self.accepted.range(from..);
+        let accepted =
+            accepted.map(|(slot, (ballot, value))| Entry { slot: *slot, ballot: *ballot, value: value.clone() });
         let parts = cut(accepted, self.part_bytes);
         self.answers += 1;
         let answer = self.life.number(self.answers);
@@ -250,8 +241,7 @@ impl Acceptor {
         values: Vec<Value>,
         out: &mut Output<Self>,
     ) {
-        let is_equal_refused = museum::is(Bug::EqualBallotRefused) && ballot == self.promised;
-        if (ballot < self.promised && !museum::is(Bug::AcceptBelowPromise)) || is_equal_refused {
+        if !rules::may_accept(ballot, self.promised) {
             return self.refuse(sender, ballot, Refused::Accept(first), out);
         }
         let below = self.truncated_below;
@@ -279,15 +269,10 @@ impl Acceptor {
                 // Whatever the disk has lost of this slot was accepted below: this is what counts from now on.
                 remove_slot(&mut self.damaged, slot);
                 // Accepting binds like promising: whoever accepted at b takes no part below b.
-                assert!(ballot >= self.promised || museum::is(Bug::AcceptBelowPromise), "promises never fall");
-                self.promised = if museum::is(Bug::B05) { self.promised } else { ballot };
-                if museum::is(Bug::AcceptedIsCleared) {
-                    self.accepted.retain(|other, _| *other >= slot);
-                }
+                assert!(rules::may_accept(ballot, self.promised), "promises never fall");
+                self.promised = rules::promised_by_accepting(ballot, self.promised);
                 self.accepted.insert(slot, (ballot, value.clone()));
-                if !museum::is(Bug::B02A) {
-                    out.persist(AcceptorRecord::Accepted(Entry { slot, ballot, value }));
-                }
+                out.persist(AcceptorRecord::Accepted(Entry { slot, ballot, value }));
             }
         }
     }

@@ -18,8 +18,9 @@ use super::reads::Reads;
 use super::retention::Past;
 use super::row::Row;
 use super::snapshots::Incoming;
-use super::{Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, Slot, SlotRange, StateMachine, Value};
-use crate::museum::{self, Bug};
+use super::{
+    Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, Slot, SlotRange, StateMachine, Value, rules,
+};
 use crate::role::{Input, NoRecord, Output, Role, Server, Servers, Timed};
 
 /// How far beyond the applied slot a learner keeps what it hears; what lies beyond, it asks for later.
@@ -369,9 +370,6 @@ impl<M: StateMachine> Learner<M> {
                 ),
                 _ => open.heard = Some((ballot, value)),
             }
-            if museum::is(Bug::LearnFromAccept) {
-                open.chosen = Some(ballot);
-            }
         }
         self.advance(out);
     }
@@ -396,24 +394,17 @@ impl<M: StateMachine> Learner<M> {
         if open.reported {
             return false;
         }
-        let counted = if museum::is(Bug::B08B) { Ballot::ZERO } else { ballot };
-        let at = open.votes.partition_point(|(before, _)| *before < counted);
-        if open.votes.get(at).is_none_or(|(before, _)| *before != counted) {
-            open.votes.insert(at, (counted, Servers::NONE));
+        let at = open.votes.partition_point(|(before, _)| *before < ballot);
+        if open.votes.get(at).is_none_or(|(before, _)| *before != ballot) {
+            open.votes.insert(at, (ballot, Servers::NONE));
         }
         let votes = &mut open.votes[at].1;
-        if !votes.insert(acceptor) && museum::is(Bug::B08C) {
-            // Where votes are only a number, a repeated one is one more.
-            let absent = quorums.servers().without(*votes).iter().next();
-            votes.insert(absent.unwrap_or(acceptor));
-        }
+        *votes = rules::with_vote(*votes, acceptor, quorums.servers());
         let quorum = *votes;
         if open.votes.len() > BALLOTS_COUNTED {
             open.votes.remove(0);
         }
-        let is_half = museum::is(Bug::HalfIsEnough) && 2 * quorum.len() >= quorums.servers().len();
-        let is_chosen = quorums.is_chosen(quorum) || is_half || museum::is(Bug::LearnWithoutQuorum);
-        if !is_chosen {
+        if !rules::is_chosen(&quorums, quorum) {
             return false;
         }
         assert!(quorum.without(quorums.servers()).is_empty(), "only servers of the cluster vote, and {quorum} did");
@@ -490,7 +481,7 @@ impl<M: StateMachine> Learner<M> {
     /// Applies every slot that is next and whose chosen value is held.
     pub(super) fn advance(&mut self, out: &mut Output<Self>) {
         while let Some(Open { chosen: Some(chosen), heard: Some((heard, _)), .. }) = self.open.front() {
-            if heard < chosen && !museum::is(Bug::ChosenWithoutBallot) {
+            if !rules::holds_chosen(*heard, *chosen) {
                 break;
             }
             let chosen = *chosen;
@@ -547,7 +538,7 @@ impl<M: StateMachine> Learner<M> {
     /// Asks a peer that has more: the next one after the one asked last, which may have been no help.
     fn catch_up(&mut self, out: &mut Output<Self>) {
         self.asked = None;
-        if self.known <= self.applied || museum::is(Bug::NoCatchUp) {
+        if self.known <= self.applied {
             return;
         }
         let ahead = self.peers.iter().filter(|(_, peer)| peer.applied > self.applied);

@@ -175,8 +175,8 @@
 //! `retention.rs`, `snapshots.rs` and `doubts.rs`;
 //! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
 //!
-//! Where a line says `museum::is(...)`, read `false`: these are switches that break one rule each, to see that the
-//! simulator notices (see [`museum`](crate::museum)).
+//! `rules.rs` names the rules that safety stands on, each with its source; the roles ask there. It is also the one file of
+//! this room that knows of seeded bugs, which show that the simulator notices when a rule is broken.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod acceptor;
@@ -193,6 +193,7 @@ mod quorum;
 mod reads;
 mod retention;
 mod row;
+mod rules;
 mod snapshots;
 
 use std::fmt::Debug;
@@ -227,7 +228,7 @@ impl Life {
 }
 
 /// What the log is for: a deterministic machine that applies one value after the other (Schneider 1990).
-pub trait StateMachine: Clone + Debug + Eq + Hash {
+pub trait StateMachine: Clone + Debug + Eq + Hash + 'static {
     /// What applying a value says.
     type Outcome: Clone + Debug + Eq + Hash;
     /// A question that changes nothing.

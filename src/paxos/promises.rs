@@ -6,8 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Ballot, Entry, Part, Quorums, Slot, SlotRange, Value};
-use crate::museum::{self, Bug};
+use super::{Ballot, Entry, Part, Quorums, Slot, SlotRange, Value, rules};
 use crate::role::{Server, Servers};
 
 /// The answer of one acceptor, perhaps not yet whole.
@@ -69,7 +68,7 @@ impl Promises {
 
     /// The acceptors whose answer is whole.
     fn complete(&self) -> Servers {
-        let is_whole = |promise: &Promise| promise.parts.len() as u32 == promise.count || museum::is(Bug::B09);
+        let is_whole = |promise: &Promise| promise.parts.len() as u32 == promise.count;
         let whole = self.by_acceptor.iter().filter(|(_, promise)| is_whole(promise));
         whole.map(|(acceptor, _)| *acceptor).collect()
     }
@@ -83,15 +82,12 @@ impl Promises {
         }
         let answers = || quorum.iter().filter_map(|acceptor| self.by_acceptor.get(&acceptor));
         let forgotten = answers().map(|promise| promise.truncated_below).max().unwrap_or(from);
-        let first = if museum::is(Bug::B10) { from } else { forgotten.max(from) };
+        let first = forgotten.max(from);
         let mut adopted: BTreeMap<Slot, (Ballot, Value)> = BTreeMap::new();
         let reported = answers().flat_map(|promise| promise.parts.values().flatten());
         for Entry { slot, ballot, value } in reported.filter(|entry| entry.slot >= first) {
-            if museum::is(Bug::OwnValueAlways) {
-                break;
-            }
             match adopted.get(slot) {
-                Some((higher, _)) if higher >= ballot || museum::is(Bug::B07) => {}
+                Some((held, _)) if !rules::overrules(*ballot, *held) => {}
                 _ => {
                     adopted.insert(*slot, (*ballot, value.clone()));
                 }

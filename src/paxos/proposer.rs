@@ -33,7 +33,6 @@ use self::leadership::Leadership;
 use self::phase2::Proposing;
 use super::promises::Promises;
 use super::{Ballot, Command, CommandId, Message, Policy, Quorums, Slot};
-use crate::museum::{self, Bug};
 use crate::role::{Input, Output, Role, Server, Servers};
 
 /// A command that was in no ACCEPT and no FORWARD after so many ticks (of 100 ms) is given up: before its client's try ends.
@@ -221,7 +220,7 @@ impl Proposer {
         }
         let Some(before) = self.ticks.checked_sub(GIVE_UP_TICKS) else { return };
         let why = self.why_not();
-        for id in self.commands.give_up(before, museum::is(Bug::B22)) {
+        for id in self.commands.give_up(before) {
             out.outcome(ProposerOutcome::NotApplied { id, why });
         }
     }
@@ -333,7 +332,7 @@ impl Role for Proposer {
 
     fn replay(&mut self, record: ProposerRecord) {
         let ProposerRecord::Spent(below) = record;
-        self.next_round = if museum::is(Bug::B03) { 1 } else { self.next_round.max(below) };
+        self.next_round = self.next_round.max(below);
         self.reserved = self.next_round;
     }
 

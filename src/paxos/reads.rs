@@ -11,7 +11,6 @@
 
 use super::learner::{Learner, LearnerFact, LearnerOutcome, LearnerTimer};
 use super::{Life, Message, Slot, StateMachine};
-use crate::museum::{self, Bug};
 use crate::role::{Output, Server, Servers};
 
 /// A learner keeps at most so many reads; more are refused.
@@ -87,15 +86,7 @@ impl<M: StateMachine> Learner<M> {
         if self.reads.len() >= READS_MAX {
             return out.outcome(LearnerOutcome::ReadFailed { token, answered: self.reads.answered });
         }
-        let read = Read { asked: Some((token, query)), since: self.beats };
-        match &mut self.reads.round {
-            Some(round) if museum::is(Bug::B13) => round.reads.push(read),
-            _ if museum::is(Bug::B12) => self.reads.bound.push((Slot(0), read)),
-            _ => self.reads.waiting.push(read),
-        }
-        if museum::is(Bug::B12) {
-            self.answer_reads(out);
-        }
+        self.reads.waiting.push(Read { asked: Some((token, query)), since: self.beats });
     }
 
     /// A learner that starts reads once, for itself: to know how far it must get.

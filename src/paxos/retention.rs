@@ -7,7 +7,6 @@
 
 use super::learner::{Learner, LearnerOutcome};
 use super::{Entry, Slot, SlotRange, StateMachine};
-use crate::museum::{self, Bug};
 use crate::role::Output;
 
 /// A checkpoint that failed is tried again after so many beats (of 100 ms).
@@ -119,9 +118,6 @@ impl<M: StateMachine> Learner<M> {
         let (slot, digest) = (self.applied, self.machine.digest());
         (self.past.writing, self.past.begun, self.past.bytes, self.past.is_wanted) = (Some(slot), slot, 0, false);
         out.outcome(LearnerOutcome::Checkpoint { slot, digest, changes: self.machine.take_changes() });
-        if museum::is(Bug::B26) {
-            out.outcome(LearnerOutcome::Durable { slot });
-        }
     }
 
     /// How many checkpoints should have been begun by this slot. The servers take turns: what the disk of one is busy with

@@ -10,8 +10,7 @@
 
 use super::learner::{Learner, LearnerFact, LearnerOutcome, LearnerTimer};
 use super::row::Row;
-use super::{Message, PartName, PartToken, Slot, SnapshotPart, StateMachine};
-use crate::museum::{self, Bug};
+use super::{Message, PartName, PartToken, Slot, SnapshotPart, StateMachine, rules};
 use crate::role::{Output, Server, Servers};
 
 /// A part is asked for so many times before another peer is.
@@ -55,7 +54,7 @@ impl<M: StateMachine> Learner<M> {
             // Of somebody who was given up: it comes too late.
             return;
         }
-        if part.slot <= self.applied && !museum::is(Bug::B25) {
+        if !rules::may_install(part.slot, self.applied) {
             // The log was faster.
             return self.give_up_snapshot(out);
         }
@@ -123,7 +122,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// The new state takes the place of the old one.
     fn install(&mut self, from: Server, slot: Slot, state: M, out: &mut Output<Self>) {
-        assert!(slot > self.applied || museum::is(Bug::B25), "the state of {slot:?} would undo {:?}", self.applied);
+        assert!(rules::may_install(slot, self.applied), "the state of {slot:?} would undo {:?}", self.applied);
         (self.machine, self.applied) = (state, slot);
         self.known = self.known.max(slot);
         self.log = Row::from(slot.next());

@@ -109,7 +109,7 @@ impl World {
                 self.nature.ghost.require(41, kept, || format!("{me} takes another folder of {other} for a new one"));
                 true
             }
-            Err(IdentityError::NotAdmitted(_)) if museum::is(Bug::B14W) => {
+            Err(IdentityError::NotAdmitted(_)) if museum::is(Bug::LostDiskBelieved) => {
                 process.met.insert(other);
                 true
             }

@@ -103,7 +103,7 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 pub fn run(options: &Simulate) -> Result<(String, u8), String> {
     if (options.bug.is_some() || options.museum) && !museum::OPEN {
         return Err("this build has no museum. Try: cargo run --profile museum --features museum --bin paxos-lab -- \
-                    simulate --bug B07 --seeds 1..1000"
+                    simulate --bug FirstValueAdopted --seeds 1..1000"
             .to_string());
     }
     if let (true, Some((first, last))) = (options.museum, options.seeds) {

@@ -64,15 +64,16 @@ fn harm_of(bug: Bug, seeds: (u64, u64), threads: usize) -> String {
 const HEAD: &str = "\
 # The museum
 
-Bugs that consensus systems have really had, each a mutation of one line of this project, and what it takes the simulator
-to find it. `seeds` is how many runs, from seed 1 on, it needed; each run takes some milliseconds. The rules that the
-observer holds notice most bugs long before they harm anybody; `harm` is what happens if it keeps quiet about them (1 two
-values chosen, 13 replicas differ, 14 an acknowledged write is gone, 15 a write done twice, 16 and 19 clients see no one
-store, 27 nothing moves, 36 a transaction is both committed and aborted, 29 a role's own assertion stops it), and in brackets after how many seeds. The bugs are in builds
-with the feature `museum` alone:
+Bugs that consensus systems have really had, put into this project, and what it takes the simulator to find each. Most of
+them stand around the role that ships, and rewrite what it hears, remembers and says; the others are one switch in the rule
+that they break ([`rules.md`](rules.md) says where). `seeds` is how many runs, from seed 1 on, it needed; each run takes some
+milliseconds. The rules that the observer holds notice most bugs long before they harm anybody; `harm` is what happens if it
+keeps quiet about them (1 two values chosen, 13 replicas differ, 14 an acknowledged write is gone, 15 a write done twice, 16
+and 19 clients see no one store, 27 nothing moves, 36 a transaction is both committed and aborted, 29 a role's own assertion
+stops it), and in brackets after how many seeds. The bugs are in builds with the feature `museum` alone:
 
 ```
-cargo run --profile museum --features museum --bin paxos-lab -- simulate --bug B07 --seeds 1..1000
+cargo run --profile museum --features museum --bin paxos-lab -- simulate --bug FirstValueAdopted --seeds 1..1000
 ```
 
 This page is printed by `paxos-lab simulate --museum --seeds 1..5000`; with `--harm`, which takes long, it

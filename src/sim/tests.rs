@@ -155,7 +155,7 @@ fn the_lines_of_several_histories_accuse_nobody() {
 #[test]
 fn bugs_that_others_have_had_are_found() {
     // Those that need hundreds of seeds are left to the tour of the museum.
-    let rare = [Bug::B11, Bug::B13, Bug::B14W, Bug::B17, Bug::CandidateOverCandidate, Bug::ExpiredIsAlwaysCertain];
+    let rare = [Bug::LostDiskBelieved, Bug::RereadIsDurable, Bug::CandidateOverCandidate, Bug::ExpiredIsAlwaysCertain];
     for bug in Bug::ALL.iter().filter(|bug| !rare.contains(bug)) {
         let finds = |protocol| {
             let setting = Setting { bug: Some(*bug), protocol: Some(protocol), ..all() };
@@ -202,9 +202,9 @@ fn a_failure_says_what_was_broken() {
             other => panic!("{bug:?} came to {other:?}"),
         }
     };
-    assert_eq!(violation(Bug::B02), 5);
-    assert_eq!(violation(Bug::B04), 11);
-    assert_eq!(violation(Bug::B12), 17);
+    assert_eq!(violation(Bug::PromiseNotWritten), 5);
+    assert_eq!(violation(Bug::RetryReusesBallot), 11);
+    assert_eq!(violation(Bug::ReadsAnsweredLocally), 17);
     assert_eq!(violation(Bug::LearnWithoutQuorum), 9);
 }
 
@@ -229,8 +229,8 @@ fn the_ghost_counts_durable_votes() {
     assert_eq!(ghost.violation().map(|violation| violation.invariant), Some(1));
 }
 
-/// Seeds chosen by hand, as in `PAXOS_SEEDS=1..500 PAXOS_BUG=B26 cargo test --lib seeds_by_hand -- --ignored --nocapture`:
-/// for whoever has a test build at hand and no other.
+/// Seeds chosen by hand, as in `PAXOS_SEEDS=1..500 PAXOS_BUG=LogCutBeforeCheckpoint cargo test --lib seeds_by_hand --
+/// --ignored --nocapture`: for whoever has a test build at hand and no other.
 #[test]
 #[ignore = "runs what the environment asks for"]
 fn seeds_by_hand() {

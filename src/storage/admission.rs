@@ -15,7 +15,7 @@
 
 use thiserror::Error;
 
-use crate::museum::{self, Bug};
+use super::rules;
 use crate::role::Server;
 
 /// A peer's count of starts never runs further ahead of the last one known: more is a lie or a mistake, and would shut the
@@ -117,7 +117,7 @@ pub enum NotAdmitted {
 
 /// Judges a claim by the storage id of the called server and by what it remembers of the peer.
 pub fn judge(own_storage: u64, known: Option<Known>, claim: &Claim) -> Verdict {
-    if claim.knows != Some(own_storage) && !museum::is(Bug::RememberBeforeProof) {
+    if !rules::is_proved(claim, own_storage) {
         return Verdict::CallBack;
     }
     let Claim { server: Server(server), storage, life, boot, takes_part, .. } = *claim;
@@ -126,7 +126,7 @@ pub fn judge(own_storage: u64, known: Option<Known>, claim: &Claim) -> Verdict {
     if known.storage != storage {
         return match known.bound {
             true => Verdict::Refuse(NotAdmitted::OtherFolder(server)),
-            false if takes_part || museum::is(Bug::CandidateOverCandidate) => Verdict::Remember(new),
+            false if rules::gives_way_to(takes_part) => Verdict::Remember(new),
             false => Verdict::Refuse(NotAdmitted::OtherNewcomer(server)),
         };
     }

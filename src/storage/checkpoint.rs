@@ -29,9 +29,9 @@ use thiserror::Error;
 
 use super::disk::{Files, StableFile, is_full, read_if_present, remove_if_present, replace};
 use super::identity::short_disk;
+use super::rules;
 use crate::codec;
 use crate::kv::{Changes, Kv, Piece, encode_part};
-use crate::museum::{self, Bug};
 use crate::paxos::{PartName, PartToken, Slot, SnapshotPart, StateMachine};
 
 /// The file's name.
@@ -220,12 +220,11 @@ impl<F: Files> Checkpoint<F> {
             let mut keys = writing.open_table(KEYS).map_err(broken("write"))?;
             let mut sessions = writing.open_table(SESSIONS).map_err(broken("write"))?;
             let mut history = None;
-            for piece in &changes.pieces {
+            for piece in changes.pieces.iter().filter(|piece| rules::is_of_the_state(piece)) {
                 match piece {
                     Piece::Key { key, entry } => {
                         keys.insert(key.as_slice(), codec::encode(entry).as_slice()).map_err(broken("write"))?;
                     }
-                    Piece::Session { .. } if museum::is(Bug::B25B) => {}
                     Piece::Session { id, session } => {
                         sessions.insert(id, codec::encode(session).as_slice()).map_err(broken("write"))?;
                     }
@@ -240,7 +239,7 @@ impl<F: Files> Checkpoint<F> {
             if let Some(history) = history.or(changes.is_whole.then_some(0)) {
                 meta.insert(HISTORY, history).map_err(broken("write"))?;
             }
-            let slot = if museum::is(Bug::B20) { mark.slot.previous() } else { mark.slot };
+            let slot = rules::slot_of(mark);
             for (name, number) in [("format", FORMAT), ("owner", owner), ("slot", slot.0), ("digest", mark.digest)] {
                 meta.insert(name, number).map_err(broken("write"))?;
             }

@@ -39,8 +39,8 @@ use sector::{
 };
 
 use super::disk::{Files, SECTOR_BYTES, StableFile, is_full, is_short_of_files, remove_if_present};
+use super::rules;
 use crate::codec;
-use crate::museum::{self, Bug};
 use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
 use crate::role::Disk;
 
@@ -303,12 +303,7 @@ impl<F: Files> Journal<F> {
         let offset = (self.active.next * SECTOR_BYTES) as u64;
         let file = &self.active.file;
         file.write_at(offset, &self.sectors).map_err(fatal("write", self.active.number))?;
-        if !museum::is(Bug::B01) {
-            let synced = file.sync_data().map_err(fatal("sync", self.active.number));
-            if !museum::is(Bug::B16) {
-                synced?;
-            }
-        }
+        rules::sync(file).map_err(fatal("sync", self.active.number))?;
         self.active.next += group.sectors();
         self.next_group += 1;
         self.slots_before = slots;
@@ -339,9 +334,7 @@ impl<F: Files> Journal<F> {
         file.write_at(0, &header.write()).map_err(fatal("write", number))?;
         file.sync_data().map_err(fatal("sync", number))?;
         self.files.rename(SPARE, &file_name(number)).map_err(fatal("name", number))?;
-        if !museum::is(Bug::B19) {
-            self.files.sync_folder().map_err(fatal("name", number))?;
-        }
+        rules::sync_name(&self.files).map_err(fatal("name", number))?;
         let seal = Seal { last_group: self.next_group - 1, slots: self.slots_before };
         old.file.write_at(SECTOR_BYTES as u64, &seal.write(old.seed)).map_err(fatal("seal", old.number))?;
         old.file.sync_data().map_err(fatal("seal", old.number))?;
@@ -352,13 +345,7 @@ impl<F: Files> Journal<F> {
         self.row.push_back(Kept { number, first_group, slots: None, continues: false });
         while self.row.front().is_some_and(|kept| kept.number < oldest.number) {
             let Some(kept) = self.row.pop_front() else { break };
-            let name = file_name(kept.number);
-            if museum::is(Bug::B18) && self.spare.is_none() && self.files.rename(&name, SPARE).is_ok() {
-                self.spare = self.files.open(SPARE).ok();
-                continue;
-            }
-            // If one stays, the next life removes it.
-            drop(self.files.remove(&name));
+            rules::end_segment(&self.files, &file_name(kept.number), &mut self.spare, SPARE);
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ pub mod journal;
 pub mod records;
 pub mod restore;
 pub mod rounds;
+mod rules;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use folder::{DataFolder, FolderError};

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use super::words::{
     CoordinatorFact, CoordinatorOutcome, CoordinatorRecord, CoordinatorRequest, CoordinatorTimer, NotApplied,
 };
-use super::{Decision, Known, Lock, Message, Refusal, TransactionId, Vote, Work};
+use super::{Decision, Known, Lock, Message, Refusal, TransactionId, Vote, Work, rules};
 use crate::kv::{Command, Outcome, Saved, Written};
-use crate::museum::{self, Bug};
 use crate::paxos;
 use crate::role::{Input, Output, Role, Server, Servers};
 
@@ -171,9 +170,7 @@ impl Coordinator {
     fn draw(&mut self, out: &mut Output<Self>) -> u64 {
         if self.next >= self.reserved {
             self.reserved = self.next + RESERVED_AT_ONCE;
-            if !museum::is(Bug::C09) {
-                self.persist(CoordinatorRecord::Reserved(self.reserved), out);
-            }
+            self.persist(CoordinatorRecord::Reserved(self.reserved), out);
         }
         self.next += 1;
         self.next - 1
@@ -206,9 +203,7 @@ impl Coordinator {
                 assert!(agrees, "{transaction} would do {would:?} on {from}, and {:?} on {}", open.would, open.yes);
                 open.would = would;
                 open.yes.insert(from);
-                let enough =
-                    open.yes == self.servers || (museum::is(Bug::C04) && open.yes.len() > self.servers.len() / 2);
-                if enough {
+                if rules::may_commit(open.yes, self.servers) {
                     self.commit(transaction, out);
                 }
             }
@@ -231,9 +226,7 @@ impl Coordinator {
 
     fn commit(&mut self, transaction: TransactionId, out: &mut Output<Self>) {
         let Some(Open { wish, yes, would, .. }) = self.open.remove(&transaction) else { return };
-        if !museum::is(Bug::C01) {
-            self.persist(CoordinatorRecord::Committed(transaction), out);
-        }
+        self.persist(CoordinatorRecord::Committed(transaction), out);
         let to = self.servers;
         self.committed.insert(transaction, Owed { missing: to, ticks: 0 });
         let id = wish.work.command.id;
@@ -320,7 +313,7 @@ impl Coordinator {
     fn handle_ack(&mut self, from: Server, transaction: TransactionId, out: &mut Output<Self>) {
         let Some(owed) = self.committed.get_mut(&transaction) else { return };
         owed.missing = owed.missing.without(Servers::only(from));
-        if !owed.missing.is_empty() && !museum::is(Bug::C10) {
+        if !owed.missing.is_empty() {
             return;
         }
         self.committed.remove(&transaction);

@@ -67,6 +67,7 @@ mod message;
 mod participant;
 #[cfg(test)]
 mod participant_tests;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod words;

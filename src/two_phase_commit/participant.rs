@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use super::words::{
     InDoubt, LOOK_MS, ParticipantFact, ParticipantOutcome, ParticipantRecord, ParticipantRequest, ParticipantTimer,
 };
-use super::{Decision, Known, Lock, Message, Refusal, TransactionId, Vote, Work};
+use super::{Decision, Known, Lock, Message, Refusal, TransactionId, Vote, Work, rules};
 use crate::kv::{Command, Foreseen, Get, Kv, Outcome};
-use crate::museum::{self, Bug};
 use crate::paxos::{Slot, StateMachine};
 use crate::role::{Input, Output, Role, Server, Servers};
 
@@ -145,8 +144,7 @@ impl Participant {
                 Command::Open { .. } => Vote::Yes(None),
             });
         }
-        let decided = self.decided.get(&transaction).filter(|_| !museum::is(Bug::C08));
-        match decided {
+        match rules::decision_before_a_vote(&self.decided, transaction) {
             Some(Decision::Commit) => return None,
             Some(Decision::Abort) => return Some(Vote::No(Refusal::Late)),
             None if transaction <= self.forgotten => return Some(Vote::No(Refusal::Late)),
@@ -162,9 +160,8 @@ impl Participant {
             Ok(would) => would,
             Err(refusal) => return Some(Vote::No(refusal)),
         };
-        if !museum::is(Bug::C03) {
-            self.persist(ParticipantRecord::Prepared { transaction, work: work.clone() }, out);
-        }
+        self.persist(ParticipantRecord::Prepared { transaction, work: work.clone() }, out);
+        self.locks.insert(Lock::of(&command), transaction);
         self.prepare(transaction, work.clone(), command);
         Some(Vote::Yes(would))
     }
@@ -228,7 +225,6 @@ impl Participant {
     }
 
     fn prepare(&mut self, transaction: TransactionId, work: Work, command: Command) {
-        self.locks.insert(Lock::of(&command), transaction);
         let prepared = Prepared { work, command, looks: 0, others: Servers::NONE, is_blocked: false };
         self.prepared.insert(transaction, prepared);
     }
@@ -318,10 +314,8 @@ impl Participant {
             None if transaction <= self.forgotten => return,
             // It has not voted for it. It is free to say no now, and is bound by that for ever.
             None => {
-                if !museum::is(Bug::C05) {
-                    self.persist(ParticipantRecord::Aborted(transaction), out);
-                    self.remember(transaction, Decision::Abort);
-                }
+                self.persist(ParticipantRecord::Aborted(transaction), out);
+                self.remember(transaction, Decision::Abort);
                 out.fact(|| ParticipantFact::GivenUp { transaction, to: from });
                 Known::Decided(Decision::Abort)
             }
@@ -352,14 +346,11 @@ impl Participant {
 
     fn handle_look(&mut self, out: &mut Output<Self>) {
         self.looks = false;
-        let (mut asks, mut dropped) = (Vec::new(), Vec::new());
+        let mut asks = Vec::new();
         let everybody = self.servers;
         for (transaction, prepared) in &mut self.prepared {
             prepared.looks = prepared.looks.saturating_add(1);
             let looks = prepared.looks;
-            if museum::is(Bug::C02) && looks == ASK_AFTER {
-                dropped.push(*transaction);
-            }
             if looks.is_multiple_of(BLOCKED_AFTER) && (looks / BLOCKED_AFTER).is_power_of_two() {
                 prepared.is_blocked = true;
                 let both = prepared.others.iter().chain([self.me]).collect::<Servers>();
@@ -371,9 +362,6 @@ impl Participant {
             if looks >= ASK_AFTER && (before.is_power_of_two() || before.is_multiple_of(ASK_AGAIN_MAX)) {
                 asks.push(*transaction);
             }
-        }
-        for transaction in dropped {
-            self.finish(transaction, Decision::Abort, out);
         }
         for transaction in asks {
             self.inquire(transaction, out);
@@ -402,7 +390,7 @@ impl Participant {
 
     /// The transaction that holds a key.
     fn holder(&self, query: &Get) -> Option<TransactionId> {
-        self.locks.get(&Lock::Key(query.key.clone())).copied().filter(|_| !museum::is(Bug::C07))
+        self.locks.get(&Lock::Key(query.key.clone())).copied()
     }
 
     fn answer(&self, token: u64, query: &Get, out: &mut Output<Self>) {
@@ -445,10 +433,10 @@ impl Role for Participant {
             ParticipantRecord::Prepared { transaction, work } => {
                 self.clock = self.clock.max(transaction.number);
                 if let Ok(command) = Command::from_paxos(&work.command) {
-                    self.prepare(transaction, work, command);
-                    if museum::is(Bug::C06) {
-                        self.locks.clear();
+                    if rules::locks_outlive_a_crash() {
+                        self.locks.insert(Lock::of(&command), transaction);
                     }
+                    self.prepare(transaction, work, command);
                 }
             }
             ParticipantRecord::Committed(transaction) => {

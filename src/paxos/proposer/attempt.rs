@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 
 use super::words::{ProposerFact, ProposerRecord, ProposerTimer, RetryReason, StepDown};
 use super::{Phase, Proposer};
-use crate::museum::{self, Bug};
 use crate::paxos::promises::Promises;
-use crate::paxos::{Ballot, Message, Slot};
+use crate::paxos::{Ballot, Message, Slot, rules};
 use crate::role::{Output, Server, Servers};
 
 /// A life reserves so many rounds at a time.
@@ -81,15 +80,13 @@ impl Proposer {
             return;
         }
         let (from, to_lead) = (self.first_open(), self.policy.keeps_ballot());
-        let owner = if museum::is(Bug::BallotWithoutServer) { Server(1) } else { self.me };
-        let ballot = Ballot { round: self.next_round, server: owner };
-        self.next_round += if museum::is(Bug::B04) { 0 } else { 1 };
+        let ballot = rules::ballot_of(self.next_round, self.me);
+        self.next_round = rules::round_after(self.next_round);
         self.reserve(out);
         let (to, fill) = (self.quorums.servers(), self.fill.filter(|_| !to_lead));
         let command = self.commands.oldest().filter(|_| fill.is_none() && !to_lead).cloned();
         out.fact(|| ProposerFact::Prepared { ballot, from, to, to_lead, command });
-        let told = if museum::is(Bug::AcceptBelowFrom) { from.next() } else { from };
-        out.send(to, Message::Prepare { ballot, from: told });
+        out.send(to, Message::Prepare { ballot, from });
         out.arm(ProposerTimer::Attempt { ballot, failures: self.failures });
         let attempt = Attempt { ballot, from, fill, again, nacks: BTreeMap::new(), answered: Servers::NONE };
         self.phase = Phase::Preparing(attempt, Promises::default());
@@ -111,13 +108,10 @@ impl Proposer {
     /// PROMISE: a part of an acceptor's answer. With a quorum of whole answers, phase 2 begins.
     pub(super) fn handle_promise(&mut self, acceptor: Server, message: Message, out: &mut Output<Self>) {
         let Message::Promise { ballot, part, truncated_below, accepted, damaged } = message else { return };
-        if !museum::is(Bug::B10) {
-            self.note_truncated(truncated_below);
-        }
+        self.note_truncated(truncated_below);
         let open = self.first_open();
         let Phase::Preparing(attempt, promises) = &mut self.phase else { return };
-        let is_stale = attempt.ballot != ballot && !museum::is(Bug::B08);
-        if is_stale || !self.quorums.servers().contains(acceptor) {
+        if attempt.ballot != ballot || !self.quorums.servers().contains(acceptor) {
             return;
         }
         attempt.answered.insert(acceptor);
@@ -153,9 +147,7 @@ impl Proposer {
         let lost = if preparing { quorums.is_prepare_refused(refusals) } else { quorums.is_accept_refused(refusals) };
         if !preparing && self.policy.keeps_ballot() {
             // One refusal is enough for a leader: somebody has prepared a higher ballot.
-            if !museum::is(Bug::NackedLeaderGoesOn) {
-                self.step_down(StepDown::Nacked(promised), out);
-            }
+            self.step_down(StepDown::Nacked(promised), out);
         } else if lost && preparing && !again {
             // The round was only stale: nobody need be waited for.
             self.prepare(true, out);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::paxos::{Command, CommandId, Slot};
+use crate::paxos::{Command, CommandId, Slot, rules};
 
 /// A proposer keeps at most so many commands of its own, and a leader as many of others; more are refused.
 const COMMANDS_MAX: usize = 1_024;
@@ -172,9 +172,9 @@ impl Commands {
         commands
     }
 
-    /// Forgets those that were last asked for before this tick and were never sent, and with `even_sent` all of them.
-    pub(super) fn give_up(&mut self, before: u64, even_sent: bool) -> Vec<CommandId> {
-        let old = |pending: &&Pending| pending.since <= before && (!pending.sent || even_sent);
+    /// Forgets those that were last asked for before this tick and were never sent.
+    pub(super) fn give_up(&mut self, before: u64) -> Vec<CommandId> {
+        let old = |pending: &&Pending| pending.since <= before && rules::is_certainly_not_applied(pending.sent);
         let old: Vec<CommandId> = self.by_arrival.values().filter(old).map(|pending| pending.command.id).collect();
         old.iter().for_each(|id| self.remove(*id));
         old
@@ -270,10 +270,10 @@ mod tests {
         let mut commands = Commands::default();
         commands.proposed(ID);
         assert!(commands.push(command(), 1, false));
-        assert_eq!(commands.give_up(100, false), [], "it may be chosen");
+        assert_eq!(commands.give_up(100), [], "it may be chosen");
         commands.remove(ID);
         assert!(commands.push(command(), 101, false), "a late copy of the request");
-        assert_eq!(commands.give_up(200, false), [], "it is applied");
+        assert_eq!(commands.give_up(200), [], "it is applied");
     }
 
     #[test]
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(commands.take_idle(1), [command()]);
         commands.remove(ID);
         assert!(commands.push(command(), 101, false));
-        assert_eq!(commands.give_up(200, false), [], "it is applied");
+        assert_eq!(commands.give_up(200), [], "it is applied");
     }
 
     #[test]
@@ -308,7 +308,7 @@ mod tests {
         let mut commands = Commands::default();
         for tick in [1, 101] {
             assert!(commands.push(command(), tick, false));
-            assert_eq!(commands.give_up(tick, false), [ID]);
+            assert_eq!(commands.give_up(tick), [ID]);
         }
     }
 
@@ -366,16 +366,12 @@ mod tests {
         (0..SPOKEN_MAX as u64).for_each(|sequence| commands.proposed(CommandId::new(9, 0, sequence)));
         commands.proposed(CommandId::new(9, 0, 5));
         assert!(commands.push(sized(1, 0), 1, false));
-        assert_eq!(
-            commands.give_up(1, false),
-            [CommandId::new(4, 0, 1)],
-            "it has room for all, and this is none of them"
-        );
+        assert_eq!(commands.give_up(1), [CommandId::new(4, 0, 1)], "it has room for all, and this is none of them");
         commands.proposed(CommandId::new(9, 0, u64::MAX));
         assert!(commands.push(sized(2, 0), 1, false));
-        assert_eq!(commands.give_up(1, false), [], "it may be any");
+        assert_eq!(commands.give_up(1), [], "it may be any");
         commands.proposed(CommandId::new(9, 0, 5));
         assert!(commands.push(sized(3, 0), 1, false));
-        assert_eq!(commands.give_up(1, false), [], "nor later");
+        assert_eq!(commands.give_up(1), [], "nor later");
     }
 }

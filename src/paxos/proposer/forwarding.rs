@@ -11,7 +11,6 @@
 
 use super::words::{ProposerFact, StepDown};
 use super::{Phase, Proposer};
-use crate::museum::{self, Bug};
 use crate::paxos::{Command, Message, Slot};
 use crate::role::{Output, Server, Servers};
 
@@ -65,8 +64,10 @@ impl Proposer {
         let mut is_taken = self.leads().is_some();
         if let (true, Phase::Proposing(work)) = (is_taken, &self.phase) {
             for command in commands {
-                let is_open = work.has_open(command.id) && !museum::is(Bug::ForwardedTwice);
-                if !is_open && !self.commands.contains(command.id) && !self.guests.contains(command.id) {
+                if !work.has_open(command.id)
+                    && !self.commands.contains(command.id)
+                    && !self.guests.contains(command.id)
+                {
                     is_taken &= self.guests.push(command);
                 }
             }

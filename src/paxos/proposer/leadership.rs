@@ -26,7 +26,6 @@ use std::collections::BTreeMap;
 
 use super::words::{ProposerFact, ProposerTimer, StepDown};
 use super::{Phase, Proposer};
-use crate::museum::{self, Bug};
 use crate::paxos::{Ballot, Message, Slot};
 use crate::role::{Output, Server, Servers};
 
@@ -187,7 +186,7 @@ impl Proposer {
         self.leadership.pulses += 1;
         out.arm(ProposerTimer::Pulse);
         let Some(ballot) = self.leads() else { return self.forward_again() };
-        if !self.is_answered() && !museum::is(Bug::B30) {
+        if !self.is_answered() {
             self.step_down(StepDown::Unheard, out);
         } else if self.is_stalled() {
             self.step_down(StepDown::Stalled, out);

@@ -10,9 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use super::attempt::Attempt;
 use super::words::{ProposerFact, ProposerTimer};
 use super::{Phase, Proposer};
-use crate::museum::{self, Bug};
 use crate::paxos::promises::Bound;
-use crate::paxos::{Ballot, CommandId, Message, Slot, Value};
+use crate::paxos::{Ballot, CommandId, Message, Slot, Value, rules};
 use crate::role::{Output, Servers};
 
 /// At most so many slots are open at one ballot: as many as a server's clients may have under way, halved, so that two
@@ -73,7 +72,7 @@ impl Proposing {
 
     /// Whether the command is in an open slot.
     pub(super) fn has_open(&self, id: CommandId) -> bool {
-        self.slots.contains_key(&id)
+        rules::is_under_way(&self.slots, id)
     }
 
     /// Who promised the ballot.
@@ -161,9 +160,6 @@ impl Proposer {
         let mut batch = BTreeMap::new();
         while let Some((slot, value, adopted)) = work.next_bound() {
             work.next = slot.next();
-            if museum::is(Bug::B11) && value == Value::Noop {
-                continue;
-            }
             work.insert(slot, value.clone());
             batch.insert(slot, (value, adopted));
         }
@@ -198,7 +194,7 @@ impl Proposer {
                 self.guests.pop();
             }
             // One that is open already, adopted perhaps, is not proposed twice.
-            if work.has_open(command.id) && !museum::is(Bug::ForwardedTwice) {
+            if work.has_open(command.id) {
                 continue;
             }
             room = room.saturating_sub(command.payload.len());

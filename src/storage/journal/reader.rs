@@ -12,9 +12,9 @@ use super::sector::{
     VERSION,
 };
 use crate::codec;
-use crate::museum::{self, Bug};
 use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
 use crate::storage::disk::SECTOR_BYTES;
+use crate::storage::rules;
 
 /// Reads segments one after the other.
 #[derive(Debug)]
@@ -213,7 +213,7 @@ impl Reader {
             if is_end && tail.iter().all(|sector| *sector == GroupSector::Zero) {
                 return Ok(walked);
             }
-            if segment.is_last && seal.is_none() && is_torn(tail, self.next_group) {
+            if segment.is_last && seal.is_none() && rules::was_never_said(is_torn(tail, self.next_group)) {
                 self.torn = true;
                 return Ok(walked);
             }
@@ -367,9 +367,6 @@ fn whole_group(sectors: &[GroupSector], number: u64) -> Option<Group> {
 /// in its place, and nothing else but zeros.
 fn is_torn(tail: &[GroupSector], number: u64) -> bool {
     let mut torn: Option<Group> = None;
-    if museum::is(Bug::B15) {
-        return true;
-    }
     for (place, sector) in tail.iter().enumerate() {
         match sector {
             GroupSector::Zero => {}

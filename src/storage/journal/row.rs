@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use super::reader::{self, Reader, Segment};
 use super::sector::{Base, Header, Seal, Seed, Slots};
 use super::{Damage, Kept, OpenError, Options, SPARE, SPARE_IN_MAKING, failed, file_name, segment_number};
-use crate::museum::{self, Bug};
 use crate::paxos::AcceptorRecord;
 use crate::storage::disk::{Files, SECTOR_BYTES, StableFile};
+use crate::storage::rules;
 
 /// The row of segments that a new life finds.
 pub(super) struct Row {
@@ -107,7 +107,7 @@ impl Row {
             let first_group = reader.seal().last_group + 1;
             let found = reader.segment(Segment { file: &file, number, bytes: &bytes, next, is_last: false })?;
             row.kept.push_back(Kept { number, first_group, slots: found.slots, continues: found.continues });
-            before = Some((number, reader.seal())).filter(|_| !(museum::is(Bug::B17) && found.is_sealed));
+            before = Some((number, reader.seal())).filter(|_| rules::must_seal_again(found.is_sealed));
         }
         let found = reader.segment(segment)?;
         if found.is_sealed {

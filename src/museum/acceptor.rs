@@ -1,0 +1,50 @@
+//! Acceptors that do not keep what they have promised or accepted.
+
+use super::Bug;
+use super::wrapper::Wrapped;
+use crate::paxos::{Acceptor, AcceptorFact, AcceptorRecord, Message, Refused};
+use crate::role::{Action, Input, Output, Servers};
+
+impl Wrapped for Acceptor {
+    fn hears(&self, bug: Bug, input: Input<Self>, out: &mut Output<Self>) -> Vec<Input<Self>> {
+        if bug == Bug::EqualBallotRefused
+            && let Input::Message { from: to, message: Message::Accept { ballot, first, .. } } = input
+            && ballot == self.promised()
+        {
+            let (refused, promised) = (Refused::Accept(first), ballot);
+            out.fact(|| AcceptorFact::Nacked { to, ballot, refused, promised });
+            out.send(Servers::only(to), Message::Nack { ballot, refused, promised });
+            return Vec::new();
+        }
+        vec![input]
+    }
+
+    fn remembers(bug: Bug, records: &mut Vec<AcceptorRecord>) {
+        records.retain(|record| match record {
+            AcceptorRecord::Promised(_) => bug != Bug::PromiseNotWritten,
+            AcceptorRecord::Accepted(_) => bug != Bug::AcceptedNotWritten,
+            _ => true,
+        });
+    }
+
+    fn says(&self, bug: Bug, actions: &mut Vec<Action<Self>>) {
+        for action in actions {
+            let Action::Send { to, message } = action else { continue };
+            match message {
+                Message::Promise { ballot, accepted, .. } => match bug {
+                    Bug::PromiseWithoutValue => accepted.clear(),
+                    Bug::AcceptedIsCleared => drop(accepted.drain(..accepted.len().saturating_sub(1))),
+                    // Nothing was accepted at the ballot before it was promised.
+                    Bug::PromiseClears => accepted.retain(|entry| entry.ballot == *ballot),
+                    Bug::OneBallotVariable => accepted.iter_mut().for_each(|entry| entry.ballot = *ballot),
+                    _ => {}
+                },
+                Message::Accepted { ballot, .. } if bug == Bug::AcceptedNamesLaterBallot => {
+                    *ballot = self.promised();
+                    *to = Servers::only(ballot.server);
+                }
+                _ => {}
+            }
+        }
+    }
+}

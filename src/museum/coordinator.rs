@@ -1,0 +1,27 @@
+//! Coordinators that forget a decision, or a number, that others rest on.
+
+use super::Bug;
+use super::wrapper::Wrapped;
+use crate::role::{Input, Output, Server};
+use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Message};
+
+impl Wrapped for Coordinator {
+    fn hears(&self, bug: Bug, input: Input<Self>, _out: &mut Output<Self>) -> Vec<Input<Self>> {
+        match input {
+            // The first one stands for all.
+            Input::Message { message: Message::Ack { transaction }, .. } if bug == Bug::CommitForgottenEarly => {
+                let ack = |from| Input::Message { from: Server(from), message: Message::Ack { transaction } };
+                (1..=Server::MAX).map(ack).collect()
+            }
+            _ => vec![input],
+        }
+    }
+
+    fn remembers(bug: Bug, records: &mut Vec<CoordinatorRecord>) {
+        records.retain(|record| match record {
+            CoordinatorRecord::Committed(_) => bug != Bug::DecisionBeforeDurable,
+            CoordinatorRecord::Reserved(_) => bug != Bug::TransactionNumbersReused,
+            CoordinatorRecord::Ended(_) => true,
+        });
+    }
+}

@@ -1,0 +1,57 @@
+//! Participants that forget what they have promised, or do not wait for the decision.
+
+use super::Bug;
+use super::wrapper::Wrapped;
+use crate::paxos::StateMachine;
+use crate::role::{Input, Output, Servers};
+use crate::two_phase_commit::{
+    Decision, Known, Message, Participant, ParticipantFact, ParticipantOutcome, ParticipantRecord, ParticipantRequest,
+    ParticipantTimer, TransactionId,
+};
+
+/// A participant that does not wait for the decision has waited for so long, and for one more look.
+const PATIENCE_MS: u64 = 200;
+
+impl Wrapped for Participant {
+    fn hears(&self, bug: Bug, input: Input<Self>, out: &mut Output<Self>) -> Vec<Input<Self>> {
+        match input {
+            Input::Timeout(ParticipantTimer::Look) if bug == Bug::PreparedAbortsAlone => {
+                let late = self.in_doubt().filter(|one| one.waited_ms >= PATIENCE_MS).map(|one| one.transaction);
+                late.map(aborted).chain([input]).collect()
+            }
+            Input::Message { from, message: Message::Inquire { transaction } }
+                if bug == Bug::GivenUpNotWritten && has_never_heard_of(self, transaction) =>
+            {
+                let known = Known::Decided(Decision::Abort);
+                out.fact(|| ParticipantFact::GivenUp { transaction, to: from });
+                out.fact(|| ParticipantFact::Answered { transaction, known, to: from });
+                out.send(Servers::only(from), Message::Answer { transaction, known });
+                Vec::new()
+            }
+            Input::Request(ParticipantRequest::Read { token, query }) if bug == Bug::ReadIgnoresLocks => {
+                let (applied, answer) = (self.applied(), self.kv().query(&query));
+                out.outcome(ParticipantOutcome::Answer { token, applied, answer });
+                Vec::new()
+            }
+            _ => vec![input],
+        }
+    }
+
+    fn remembers(bug: Bug, records: &mut Vec<ParticipantRecord>) {
+        if bug == Bug::VoteNotWritten {
+            records.retain(|record| !matches!(record, ParticipantRecord::Prepared { .. }));
+        }
+    }
+}
+
+/// As if the coordinator had said so.
+fn aborted(transaction: TransactionId) -> Input<Participant> {
+    let message = Message::Decide { transaction, decision: Decision::Abort };
+    Input::Message { from: transaction.coordinator, message }
+}
+
+/// Neither prepared for it, nor told of its decision, nor has it forgotten its time.
+fn has_never_heard_of(participant: &Participant, transaction: TransactionId) -> bool {
+    let is_prepared = participant.in_doubt().any(|one| one.transaction == transaction);
+    !is_prepared && participant.decision(transaction).is_none() && !participant.may_have_done(transaction)
+}
