@@ -26,6 +26,8 @@ pub struct Config {
     pub forgets: bool,
     /// Clients may crash and restart roles.
     pub lab: bool,
+    /// A role is not woken for what it has no use for yet. Without this it does the same, in more and smaller groups.
+    pub wake_hints: bool,
     /// How much of the past is kept.
     pub retention: Retention,
     /// How large things may become.

@@ -157,7 +157,7 @@ impl<C: Connection> ServerCore<C> {
         mail: Mail<R>,
         can_wait: impl FnOnce(usize) -> bool,
     ) -> Result<(), Lost> {
-        self.put(env, Item::Mail(mail), Room::Usual, can_wait)
+        self.put(env, Item::Mail(mail), Room::Usual, |waiting| self.config.wake_hints && can_wait(waiting))
     }
 
     /// Hands over an input that must not be lost because others fill the mailbox.

@@ -122,6 +122,7 @@ impl House {
             pid: process::id(),
             forgets: options.restart == Restart::Lost,
             lab: options.lab,
+            wake_hints: true,
             retention: options.retention(),
             sizes: Sizes::usual(options.segment_bytes()),
         };

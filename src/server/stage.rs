@@ -168,6 +168,7 @@ impl Stage {
             pid: 1,
             forgets: false,
             lab: false,
+            wake_hints: true,
             retention: RETENTION,
             sizes: Sizes { snapshot_bytes: PART_BYTES, ..Sizes::usual(1 << 20) },
         };

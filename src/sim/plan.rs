@@ -73,6 +73,8 @@ pub struct Plan {
     pub safety: Micros,
     /// The servers know each other's disks from the start, as those of an old cluster do.
     pub is_acquainted: bool,
+    /// Roles are not woken for what can wait, as those of a real server are not.
+    pub wake_hints: bool,
     /// Two servers that cannot hear each other at first, and for how long.
     pub apart: Option<(Server, Server, Micros)>,
     /// In the phase without faults only these servers are up: a majority.
@@ -158,6 +160,7 @@ impl Plan {
             fault_every: pick(30..=600) * MS,
             fault_lasts: pick(10..=3_000) * MS,
             is_acquainted: !protocol.is_paxos(),
+            wake_hints: Random::new(seed, 4).within(0..=1) == 0,
             apart,
             safety: pick(5..=25) * SECOND,
             healthy: match protocol.is_paxos() {

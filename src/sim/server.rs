@@ -41,7 +41,7 @@ use crate::trace::{
 use crate::two_phase_commit::{Coordinator, Participant};
 
 /// A server that takes no part greets the others so often.
-const GREET_EVERY: Micros = 50 * MS;
+const GREET_EVERY: Micros = 100 * MS;
 /// A server writes to the others at least so often.
 const SAY_EVERY: Micros = 500 * MS;
 
@@ -92,6 +92,8 @@ pub struct SimServer {
     pub forgets: bool,
     /// Its folder is known to the others from the start.
     is_acquainted: bool,
+    /// Roles are not woken for what can wait.
+    wake_hints: bool,
     pub(super) quorums: Quorums,
     pub(super) protocol: Protocol,
     /// Much smaller than in a real server, so that a run of a few commands meets every limit.
@@ -175,6 +177,7 @@ impl SimServer {
             own: None,
             forgets: false,
             is_acquainted: plan.is_acquainted,
+            wake_hints: plan.wake_hints,
             quorums: plan.quorums(),
             protocol: plan.protocol,
             sizes: Sizes {
@@ -277,6 +280,7 @@ impl SimServer {
             pid: u32::from(self.me.0),
             forgets: self.forgets,
             lab: false,
+            wake_hints: self.wake_hints,
             retention: self.retention,
             sizes: self.sizes,
         };
@@ -304,7 +308,7 @@ impl SimServer {
             self.start_role(nature, *role, None)?;
         }
         self.tell_boot();
-        self.says_that_it_is_there(nature, self.boot);
+        nature.after(GREET_EVERY, Event::Here { server: self.me, process: self.boot });
         Ok(())
     }
 
