@@ -12,8 +12,9 @@ use super::marks::Mark;
 use super::nature::{Event, Micros, Nature, SECOND};
 use super::network::Node;
 use super::server::time_of;
-use crate::client::lines::Lines;
-use crate::client::{ClientError, NoReply, Nonces, Pauses, SESSIONS_MAX, Session, Tries, Try, TryEnd, WriteId, asked};
+use crate::client::core::lines::Lines;
+use crate::client::core::{Pauses, SESSIONS_MAX, asked};
+use crate::client::{ClientError, NoReply, Session, Tries, Try, TryEnd, WriteId};
 use crate::kv::{Op, SEQUENCE_MAX, SPAN, Written};
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Reply, Request, WhyNotApplied, frame, unframe};
 use crate::paxos::CommandId;
@@ -112,7 +113,8 @@ impl SimClient {
             Ok(process) if lines => Trace::to_memory_at(process, move || time_of(clock.load(Ordering::Relaxed))),
             _ => Trace::disabled(),
         };
-        let session = Session::new(Nonces::Repeatable(random.clone()));
+        let mut nonces = random.clone();
+        let session = Session::new(Box::new(move || u128::from(nonces.next()) << 64 | u128::from(nonces.next())));
         let (think, timeout) = pace;
         let mut client = SimClient {
             number,

@@ -1,10 +1,11 @@
 //! One request under way: where it is, what its tries came to, and when the next one is due.
 
 use std::mem;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::lines::Lines;
 use super::outcome::{Asked, Tries};
+use crate::host::Time;
 use crate::net::{ClientRequest, Reply, Request};
 use crate::random::Random;
 use crate::role::Server;
@@ -14,7 +15,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 
 /// Which servers a request may be asked of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub enum Reach {
     /// The first, and if that fails the others in turn.
     Any,
     /// Always the same.
@@ -29,20 +30,20 @@ pub(super) struct Flight {
     pub(super) lines: Lines,
     pub(super) tries: Tries,
     pub(super) pauses: Pauses,
-    pub(super) begun: Instant,
-    pub(super) deadline: Instant,
-    pub(super) stage: Stage,
+    pub(super) begun: Time,
+    pub(super) deadline: Time,
+    pub(super) step: Step,
     /// How many sessions have ended under it.
     pub(super) sessions: u32,
 }
 
 /// Where a request is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Stage {
+pub(super) enum Step {
     /// It will be sent to this server, then.
     Due {
         /// When.
-        at: Instant,
+        at: Time,
         /// To whom.
         server: Server,
     },
@@ -50,35 +51,35 @@ pub(super) enum Stage {
     Asked {
         /// From this server.
         server: Server,
-        /// How far the connection must have sent to have sent it: see `Connection::has_sent`.
+        /// How far the connection must have sent to have sent it: see `Wire::sent`.
         queued: u64,
         /// Since when.
-        since: Instant,
+        since: Time,
         /// Until when.
-        until: Instant,
+        until: Time,
     },
 }
 
 impl Flight {
     /// When something is to be done about it though nothing has come.
-    pub(super) fn due(&self) -> Instant {
-        match self.stage {
-            Stage::Due { at, .. } => at,
-            Stage::Asked { until, .. } => until,
+    pub(super) fn due(&self) -> Time {
+        match self.step {
+            Step::Due { at, .. } => at,
+            Step::Asked { until, .. } => until,
         }
     }
 
     /// The server that it waits for.
-    pub(super) fn asked_of(&self) -> Option<Server> {
-        match self.stage {
-            Stage::Due { .. } => None,
-            Stage::Asked { server, .. } => Some(server),
+    pub(crate) fn asked_of(&self) -> Option<Server> {
+        match self.step {
+            Step::Due { .. } => None,
+            Step::Asked { server, .. } => Some(server),
         }
     }
 
     /// Whether another try makes sense that begins then.
-    pub(super) fn has_time(&self, at: Instant, try_timeout: Duration) -> bool {
-        self.tries.are_worth_another(self.deadline.saturating_duration_since(at), try_timeout)
+    pub(super) fn has_time(&self, at: Time, try_timeout: Duration) -> bool {
+        self.tries.are_worth_another(self.deadline.since(at), try_timeout)
     }
 
     /// Whether the last try failed as the one before it did, on the same server: such a thing is told once.
@@ -90,6 +91,7 @@ impl Flight {
     }
 }
 
+/// What kind of request it is.
 pub(crate) fn asked(request: &Request) -> Asked {
     match request {
         Request::Get { .. } | Request::Status | Request::State { .. } => Asked::Read,

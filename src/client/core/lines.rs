@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::connection::NoReply;
 use super::outcome::{Asked, ClientError, Tries, Try, TryEnd};
+use super::wire::NoReply;
 use crate::codec;
 use crate::kv::{self, Written};
 use crate::net::{ClientReply, Reply, Request, Unknown, WhyNotApplied};
