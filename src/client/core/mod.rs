@@ -16,6 +16,8 @@ pub(crate) mod lines;
 pub mod outcome;
 mod peer;
 pub mod session;
+#[cfg(test)]
+mod tests;
 pub mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
