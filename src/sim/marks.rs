@@ -66,6 +66,8 @@ marks! {
     PartOfASend = "a role crashed with a part of its messages sent",
     ClientReset = "a client's connection was reset",
     BegunAnew = "a new history began under living clients",
+    OtherHistory = "a client was told that the servers' data are of another history",
+    NotBelieved = "a client did not believe what was read from empty data",
     StrangerRefused = "a stranger's write in another client's session was refused",
     // The network.
     FrameLost = "a frame was lost",

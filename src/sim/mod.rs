@@ -9,7 +9,7 @@
 //! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
 //!   `arrivals`.
 //! - [`server`], [`living`], [`turns`], `front`, [`keeper`] and [`folder`] are a server without threads; [`client`] is
-//!   a client.
+//!   a client, and [`wire`] its connections.
 //! - [`invariants`] knows the rules and sees everything, [`commits`] those of two-phase commit, `remembered` what is on
 //!   disks, `bounds` how much a server may hold; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
@@ -51,6 +51,7 @@ mod tests;
 mod turns;
 mod two_phase;
 mod violation;
+pub mod wire;
 pub mod world;
 
 pub use faults::{Fault, Faults};

@@ -20,7 +20,7 @@ use crate::paxos::NotApplied;
 use crate::role::{Server, Servers};
 
 /// At most this many new sessions are opened for one write whose session has ended: more than that is no accident.
-pub(crate) const SESSIONS_MAX: u32 = 3;
+const SESSIONS_MAX: u32 = 3;
 
 impl ClientCore {
     /// Does what can be done now: receives, turns to the next server where time is up, and sends.

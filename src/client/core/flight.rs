@@ -70,7 +70,7 @@ impl Flight {
     }
 
     /// The server that it waits for.
-    pub(crate) fn asked_of(&self) -> Option<Server> {
+    pub(super) fn asked_of(&self) -> Option<Server> {
         match self.step {
             Step::Due { .. } => None,
             Step::Asked { server, .. } => Some(server),
@@ -92,7 +92,7 @@ impl Flight {
 }
 
 /// What kind of request it is.
-pub(crate) fn asked(request: &Request) -> Asked {
+pub(super) fn asked(request: &Request) -> Asked {
     match request {
         Request::Get { .. } | Request::Status | Request::State { .. } => Asked::Read,
         Request::Open { .. } => Asked::Session,
@@ -102,7 +102,7 @@ pub(crate) fn asked(request: &Request) -> Asked {
 }
 
 /// Whether a reply is of a kind that can answer the request.
-pub(super) fn is_answer(request: &Request, reply: &Reply) -> bool {
+pub(crate) fn is_answer(request: &Request, reply: &Reply) -> bool {
     match reply {
         Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Refused(_) => true,
         Reply::Opened { .. } => matches!(request, Request::Open { .. }),
@@ -116,7 +116,7 @@ pub(super) fn is_answer(request: &Request, reply: &Reply) -> bool {
 
 /// When to wait between tries: after each round of servers of which none took its time, so that a client of a cluster
 /// that is down neither spins nor sleeps while there is a server left to ask.
-pub(crate) struct Pauses {
+pub(super) struct Pauses {
     /// So many servers make a round.
     servers: usize,
     /// So many have failed in a row without taking time.
@@ -125,12 +125,12 @@ pub(crate) struct Pauses {
 }
 
 impl Pauses {
-    pub(crate) fn new(servers: usize) -> Pauses {
+    pub(super) fn new(servers: usize) -> Pauses {
         Pauses { servers, quick: 0, next: PAUSE.0 }
     }
 
     /// How long to wait after a try that took so long.
-    pub(crate) fn after(&mut self, took: Duration, random: &mut Random) -> Duration {
+    pub(super) fn after(&mut self, took: Duration, random: &mut Random) -> Duration {
         if took >= PAUSE.1 {
             *self = Pauses::new(self.servers);
             return Duration::ZERO;

@@ -12,7 +12,7 @@
 
 mod drive;
 mod flight;
-pub(crate) mod lines;
+mod lines;
 pub mod outcome;
 mod peer;
 pub mod session;
@@ -23,10 +23,9 @@ pub mod wire;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-pub(crate) use drive::SESSIONS_MAX;
 use flight::Flight;
 pub use flight::Reach;
-pub(crate) use flight::{Pauses, asked};
+pub(crate) use flight::is_answer;
 use outcome::{ClientError, Tries};
 use peer::Peer;
 use session::{Nonces, Session};

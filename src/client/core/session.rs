@@ -71,12 +71,6 @@ impl Session {
         }
     }
 
-    /// Names the next write of a client that asks for one at a time; None without a session.
-    pub fn next_write(&mut self) -> Option<WriteId> {
-        self.asked.clear();
-        self.begin_write()
-    }
-
     /// Names another write beside those that are still asked for; None without a session, or while the oldest of them is
     /// so far behind that the servers would not take this one.
     pub fn begin_write(&mut self) -> Option<WriteId> {
