@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::folder::CLUSTER;
 use super::history::What;
 use super::marks::Mark;
-use super::nature::{Event, Micros, Nature, SECOND};
+use super::nature::{Event, MS, Micros, Nature, SECOND};
 use super::server::time_of;
 use super::wire::{Connections, Greeting, SimWire, Step};
 use crate::client::core::{ClientCore, Finished, Identity, Reach, Ticket, is_answer};
-use crate::client::{ClientError, NoReply, TryEnd};
+use crate::client::{ClientError, NoReply, TryEnd, UNDER_WAY_MAX};
 use crate::host::Time;
 use crate::kv::{Op, SEQUENCE_MAX, SPAN, Written};
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, Reply, Request, WhyNotApplied, unframe};
@@ -111,6 +111,11 @@ impl SimClient {
         client
     }
 
+    /// From now on it has so many requests under way at once.
+    pub fn asks_side_by_side(&self, nature: &mut Nature, requests: usize) {
+        (1..requests.min(self.wishes.len())).for_each(|_| self.think(nature));
+    }
+
     /// Whether it has asked for everything, and waits for nothing.
     pub fn is_done(&self) -> bool {
         self.wishes.is_empty() && self.core.under_way() == 0
@@ -132,6 +137,12 @@ impl SimClient {
         nature.after(delay, Event::Client { client: self.number, stamp: THOUGHT });
     }
 
+    /// Too many want the same just now: it thinks once more, and longer than those who think for no time at all.
+    fn think_longer(&self, nature: &mut Nature) {
+        let delay = MS + nature.time(&self.think);
+        nature.after(delay, Event::Client { client: self.number, stamp: THOUGHT });
+    }
+
     /// Time has passed.
     pub fn wakes(&mut self, nature: &mut Nature, stamp: u64) {
         if stamp == THOUGHT {
@@ -144,13 +155,17 @@ impl SimClient {
 
     /// The next wish.
     fn begin(&mut self, nature: &mut Nature) {
-        let Some(wish) = self.wishes.pop_front() else { return };
-        let now = Time(nature.now());
-        let deadline = Time(now.0 + self.timeout);
-        let what = match &wish {
+        let Some(wish) = self.wishes.front() else { return };
+        let what = match wish {
             Wish::Read(key) => What::Get { key: key.clone() },
             Wish::Write(op) => What::Write(op.clone()),
         };
+        if !nature.history.has_room_for(what.key()) {
+            return self.think_longer(nature);
+        }
+        let Some(wish) = self.wishes.pop_front() else { return };
+        let now = Time(nature.now());
+        let deadline = Time(now.0 + self.timeout);
         let operation = nature.history_begins(self.number, what);
         let mut wire = SimWire { client: self.number, connections: &mut self.connections, nature };
         let ticket = match wish {
@@ -158,6 +173,9 @@ impl SimClient {
             Wish::Write(op) => self.core.write(now, deadline, op, &mut wire),
         };
         self.operations.insert(ticket, operation);
+        if self.core.under_way() == UNDER_WAY_MAX {
+            nature.mark(Mark::AllUnderWay);
+        }
         self.progress(nature);
     }
 
@@ -173,6 +191,7 @@ impl SimClient {
         }
         while let Some((ticket, Finished { result, .. })) = self.core.take_ended() {
             if let Some(operation) = self.operations.remove(&ticket) {
+                nature.history.left(operation);
                 ended(nature, operation, result);
             }
             self.think(nature);
