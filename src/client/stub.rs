@@ -192,11 +192,10 @@ impl Client {
 
     /// As [`Client::submit`], but what is queued is sent with the client's next progress: many at a time.
     pub fn queue(&mut self, action: Action) -> Result<Ticket, ClientError> {
-        let begun = self.now();
-        let deadline = begun + self.timeout;
+        let mut now = self.now();
+        let deadline = self.deadline(now);
         let value: &[u8] = if let Action::Put { value, .. } = &action { value } else { &[] };
         check_limits(action.key(), value)?;
-        let mut now = begun;
         while self.under_way() >= UNDER_WAY_MAX {
             self.drive();
             now = self.now();
@@ -219,7 +218,7 @@ impl Client {
     /// Does what can be done now without waiting: sends, receives, and turns to the next server where time is up.
     pub fn progress(&mut self) {
         let now = self.now();
-        if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst)) {
+        if self.is_stopped() {
             self.core.end_time(now);
         }
         self.core.progress(now, &mut self.wire);
@@ -293,7 +292,7 @@ impl Client {
     fn order(&mut self, server: Server, request: Request) -> Result<Reply, ClientError> {
         self.progress();
         let now = self.now();
-        let ticket = self.core.ask_one(now, now + self.timeout, server, request, &mut self.wire)?;
+        let ticket = self.core.ask_one(now, self.deadline(now), server, request, &mut self.wire)?;
         self.transmit();
         self.await_result(ticket).result
     }
@@ -303,7 +302,7 @@ impl Client {
         // A server that has closed the connection meanwhile must not cost a try.
         self.progress();
         let now = self.now();
-        let ticket = self.core.read(now, now + self.timeout, key.to_vec(), reach, &mut self.wire);
+        let ticket = self.core.read(now, self.deadline(now), key.to_vec(), reach, &mut self.wire);
         self.transmit();
         match done(self.await_result(ticket).result?) {
             Done::Read(found) => Ok(found),
@@ -349,6 +348,15 @@ impl Client {
         // If it comes back for another reason, such as a signal, there is simply nothing to do yet.
         let _ = poll(&mut sockets, left.and_then(|left| Timespec::try_from(left).ok()).as_ref());
         self.progress();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst))
+    }
+
+    /// When a request must end that begins now.
+    fn deadline(&self, now: Time) -> Time {
+        if self.is_stopped() { now } else { now + self.timeout }
     }
 
     /// The time by its own clock.
