@@ -44,6 +44,27 @@ const FORBIDDEN_TO_HOST: [&str; 14] = [
     "crate::client",
 ];
 
+/// What a client decides waits for nothing either, and draws nothing that the caller has not brought.
+const FORBIDDEN_TO_CLIENT_CORE: [&str; 17] = [
+    "std::net::TcpStream",
+    "std::net::TcpListener",
+    "std::net::UdpSocket",
+    "std::fs",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "std::sync::Mutex",
+    "std::sync::Condvar",
+    "std::sync::mpsc",
+    "crossbeam_channel",
+    "rand",
+    "getrandom",
+    "socket2",
+    "crate::server",
+    "crate::sim",
+    "crate::chaos",
+];
+
 #[test]
 fn pure_rooms_use_nothing_of_the_world() {
     use_nothing_of(&ROOMS, &FORBIDDEN, 10);
@@ -52,6 +73,11 @@ fn pure_rooms_use_nothing_of_the_world() {
 #[test]
 fn what_a_server_decides_waits_for_nothing() {
     use_nothing_of(&["host"], &FORBIDDEN_TO_HOST, 5);
+}
+
+#[test]
+fn what_a_client_decides_waits_for_nothing() {
+    use_nothing_of(&["client/core"], &FORBIDDEN_TO_CLIENT_CORE, 7);
 }
 
 /// No file of these rooms names one of these paths. There are more than `count` files, or the rooms have moved.

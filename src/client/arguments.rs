@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::UNDER_WAY_MAX;
 use super::bench;
 use super::interrupt::Interrupt;
-use super::stub::UNDER_WAY_MAX;
 use crate::duration::parse_duration;
 use crate::kv::VALUE_MAX_BYTES;
 use crate::paxos::RoleName;

@@ -3,14 +3,13 @@
 //! Nothing here waits: a connection is opened, shakes hands, sends and receives as far as it can at once, and says what
 //! it waits for. So one thread can hold many, and a server that is silent holds up no other.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
+use super::core::wire::{NoReply, Stage};
 use crate::cluster::Cluster;
 use crate::net::{
     Answer, CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
@@ -18,83 +17,8 @@ use crate::net::{
 };
 use crate::role::{Server, Servers};
 
-/// A server that sends more replies than this to questions that nobody asked is not listened to any longer.
-const UNREQUESTED_MAX: usize = 16;
-/// A server that owes more replies than this, though it answers others, has lost them.
-const GIVEN_UP_MAX: usize = 256;
 /// An empty buffer that is larger is given back.
 const KEEP_BYTES: usize = 64 << 10;
-
-/// Why a try brought no reply.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoReply {
-    /// Nobody listens there.
-    ConnectionRefused,
-    /// No connection in time, or no answer to the handshake. The request was not sent.
-    Unreachable {
-        /// What went wrong.
-        why: String,
-    },
-    /// The server does not want to talk to this client. The request was not sent.
-    TurnedAway {
-        /// Its sentence.
-        why: String,
-    },
-    /// The server answers for another history than the one that this client has known: its data were begun anew, or
-    /// restored. The request was not sent.
-    OtherHistory {
-        /// The name of the cluster.
-        cluster: String,
-        /// The history that was known.
-        known: u64,
-        /// The server's.
-        found: u64,
-    },
-    /// The server's data were empty, and this client has known others: they were begun anew, or the server has not caught up
-    /// yet. What it answered to a read is not believed.
-    NoData {
-        /// The name of the cluster.
-        cluster: String,
-    },
-    /// The request could not be sent as a whole: the server cannot have understood it.
-    NotSent {
-        /// What went wrong.
-        why: String,
-    },
-    /// The request was sent, and no reply came in time.
-    Silent {
-        /// How long it was waited for.
-        waited: Duration,
-    },
-    /// The request was sent, and the connection ended before the reply.
-    Broken {
-        /// What went wrong.
-        why: String,
-    },
-    /// The request was sent, and what came back is no reply to it.
-    Malformed {
-        /// Bytes received, or announced.
-        length: u64,
-        /// What is wrong with it.
-        what: String,
-    },
-}
-
-impl NoReply {
-    /// Whether the server may have received the request.
-    pub fn may_have_arrived(&self) -> bool {
-        match self {
-            NoReply::ConnectionRefused
-            | NoReply::Unreachable { .. }
-            | NoReply::TurnedAway { .. }
-            | NoReply::OtherHistory { .. }
-            | NoReply::NotSent { .. } => false,
-            NoReply::Silent { .. } | NoReply::Broken { .. } | NoReply::Malformed { .. } | NoReply::NoData { .. } => {
-                true
-            }
-        }
-    }
-}
 
 /// A connection, from the first attempt on.
 #[derive(Debug)]
@@ -103,13 +27,12 @@ pub struct Connection {
     address: SocketAddr,
     reader: FrameReader,
     stage: Stage,
-    begun: Instant,
     /// By this client's cluster file.
     cluster: String,
     /// All servers, by this client's cluster file.
     members: Servers,
-    /// The history that the client knows, and from the handshake on the server's; 0 if there is none.
-    history: u64,
+    /// The history that the client knows; 0 if there is none.
+    known: u64,
     /// The client's words of introduction that are not sent yet.
     greeting: Vec<u8>,
     /// Requests that are not sent yet: they wait until the server has said that it talks to this client.
@@ -119,19 +42,6 @@ pub struct Connection {
     /// How many bytes of requests were ever queued, and sent.
     queued: u64,
     sent: u64,
-    /// When the last reply came.
-    heard: Option<Instant>,
-    /// Requests that nobody waits for any longer: a reply to one of them is late, and no surprise.
-    given_up: BTreeSet<u64>,
-    /// Replies to questions that nobody asked.
-    unrequested: usize,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Connecting,
-    ShakingHands,
-    Ready,
 }
 
 impl Connection {
@@ -149,36 +59,20 @@ impl Connection {
             address,
             reader: FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES),
             stage: Stage::Connecting,
-            begun: Instant::now(),
             cluster: cluster.name.clone(),
             members,
-            history,
+            known: history,
             greeting: greeting(&hello),
             requests: Vec::new(),
             taken: 0,
             queued: 0,
             sent: 0,
-            heard: None,
-            given_up: BTreeSet::new(),
-            unrequested: 0,
         })
     }
 
     /// The server at the other end.
     pub fn server(&self) -> Server {
         self.server
-    }
-
-    /// Which history the server answers for; 0 if it has not said so.
-    pub fn history(&self) -> u64 {
-        self.history
-    }
-
-    /// The server has shown that its data are of this history by now.
-    pub fn set_history(&mut self, history: u64) {
-        if self.history == 0 {
-            self.history = history;
-        }
     }
 
     /// Where it listens.
@@ -191,9 +85,13 @@ impl Connection {
         self.reader.stream()
     }
 
-    /// Whether the server has said that it talks to this client.
-    pub fn is_ready(&self) -> bool {
-        self.stage == Stage::Ready
+    /// How far it is.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Ready { .. })
     }
 
     /// Whether something is to be sent as soon as the socket takes it.
@@ -201,7 +99,7 @@ impl Connection {
         match self.stage {
             Stage::Connecting => true,
             Stage::ShakingHands => !self.greeting.is_empty(),
-            Stage::Ready => self.taken < self.requests.len(),
+            Stage::Ready { .. } => self.taken < self.requests.len(),
         }
     }
 
@@ -212,7 +110,7 @@ impl Connection {
         !self.reader.has_more() && matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Queues a request; what comes back tells later whether it was sent, see [`Connection::has_sent`].
+    /// Queues a request: it is sent as a whole once [`Connection::sent`] has come as far as this says.
     pub fn queue(&mut self, request: &ClientRequest) -> u64 {
         let before = self.requests.len();
         frame_into(request, &mut self.requests);
@@ -220,34 +118,9 @@ impl Connection {
         self.queued
     }
 
-    /// Whether a request was sent as a whole: if not, the server cannot have understood it.
-    pub fn has_sent(&self, queued: u64) -> bool {
-        queued <= self.sent
-    }
-
-    /// When the last reply came.
-    pub fn heard(&self) -> Option<Instant> {
-        self.heard
-    }
-
-    /// Nobody waits any longer for the reply to this request; false if that has happened too often.
-    pub fn give_up(&mut self, number: u64) -> bool {
-        self.given_up.len() < GIVEN_UP_MAX && self.given_up.insert(number)
-    }
-
-    /// Whether a reply is to a request that nobody waits for any longer.
-    pub fn is_given_up(&mut self, number: u64) -> bool {
-        self.given_up.remove(&number)
-    }
-
-    /// Counts a reply to a question that was not asked; an error if there were too many.
-    pub fn count_unrequested(&mut self) -> Result<(), NoReply> {
-        self.unrequested += 1;
-        if self.unrequested > UNREQUESTED_MAX {
-            let what = format!("more than {UNREQUESTED_MAX} replies to questions that were not asked");
-            return Err(NoReply::Malformed { length: 0, what });
-        }
-        Ok(())
+    /// How many bytes of requests are sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Sends what the socket takes at once. After an error the connection is of no more use.
@@ -257,7 +130,7 @@ impl Connection {
             let count = write_now(self.stream(), &self.greeting).map_err(|error| self.handshake_failed(&error))?;
             self.greeting.drain(..count);
         }
-        if self.stage == Stage::Ready && self.taken < self.requests.len() {
+        if self.is_ready() && self.taken < self.requests.len() {
             let count = write_now(self.reader.stream(), &self.requests[self.taken..])
                 .map_err(|error| NoReply::Broken { why: error.to_string() })?;
             self.taken += count;
@@ -281,13 +154,8 @@ impl Connection {
         if self.stage == Stage::ShakingHands {
             self.hear_answer()?;
         }
-        if self.stage == Stage::Ready {
-            let before = replies.len();
-            let decoded = self.take_replies(replies);
-            if replies.len() > before {
-                self.heard = Some(Instant::now());
-            }
-            decoded?;
+        if self.is_ready() {
+            self.take_replies(replies)?;
         }
         match received {
             Ok(Some(0)) if self.stage == Stage::ShakingHands => {
@@ -313,17 +181,6 @@ impl Connection {
                 Err(FrameError::Malformed { length, what }) => return Err(NoReply::Malformed { length, what }),
                 Err(error) => return Err(NoReply::Broken { why: error.to_string() }),
             }
-        }
-    }
-
-    /// Why a try brought nothing whose time is up on a connection that is not ready.
-    pub fn late(&self) -> NoReply {
-        let waited = seconds(self.begun.elapsed());
-        NoReply::Unreachable {
-            why: match self.stage {
-                Stage::Connecting => format!("no connection within {waited}"),
-                Stage::ShakingHands | Stage::Ready => format!("no answer to the handshake within {waited}"),
-            },
         }
     }
 
@@ -355,13 +212,12 @@ impl Connection {
             }
             // A server whose state is still empty says 0: it may be about to catch up.
             Ok(Some(Answer::Welcome(Welcome { history: found, .. })))
-                if ![0, found].contains(&self.history) && found != 0 =>
+                if ![0, found].contains(&self.known) && found != 0 =>
             {
-                Err(NoReply::OtherHistory { cluster: self.cluster.clone(), known: self.history, found })
+                Err(NoReply::OtherHistory { cluster: self.cluster.clone(), known: self.known, found })
             }
             Ok(Some(Answer::Welcome(Welcome { history, .. }))) => {
-                self.history = history;
-                self.stage = Stage::Ready;
+                self.stage = Stage::Ready { history };
                 self.reader.set_limit(CLIENT_FRAME_MAX_BYTES);
                 Ok(())
             }
@@ -395,9 +251,4 @@ fn not_connected(error: io::Error) -> NoReply {
         io::ErrorKind::ConnectionRefused => NoReply::ConnectionRefused,
         _ => NoReply::Unreachable { why: error.to_string() },
     }
-}
-
-/// A duration for people, in seconds.
-pub(super) fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
 }

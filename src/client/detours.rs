@@ -10,7 +10,7 @@ use super::perform::{Ended, perform};
 use super::print::Printer;
 use super::stub::Client;
 use super::workload::Action;
-use super::{NoReply, connection::seconds};
+use super::{NoReply, outcome::seconds};
 use crate::role::{Server, Servers};
 
 /// The detours of one client's requests, one request after the other.

@@ -2,29 +2,30 @@
 //!
 //! Requests may be under way side by side: [`Client::submit`] begins one and [`Client::wait`] brings its result. The
 //! methods that wait at once, such as [`Client::put`], are these two in a row. A client has no thread of its own: its
-//! requests make progress while one of its methods runs, and what drives them is in `drive.rs`.
+//! requests make progress while one of its methods runs. What it decides is in [`ClientCore`]; here are the clock, the
+//! sockets, and the waiting.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::connection::Connection;
-use super::flight::{Flight, Reach};
-use super::outcome::{ClientError, Found, Outcome, Tries, Try};
+use super::core::outcome::{ClientError, Found, Outcome, Try};
+use super::core::{ClientCore, Finished, Identity, Reach, Ticket, UNDER_WAY_MAX, check_limits};
 use super::perform::{Done, Ended};
-use super::session::{Nonces, Session};
+use super::tcp::TcpWire;
 use super::workload::Action;
 use crate::cluster::Cluster;
-use crate::kv::{KEY_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
-use crate::net::{ClientReply, Reply, Request, ServerStatus, StatePart};
+use crate::host::Time;
+use crate::kv::Op;
+use crate::net::{Reply, Request, ServerStatus, StatePart};
 use crate::paxos::{PartName, RoleName, Slot};
 use crate::random::Random;
 use crate::role::{Server, Servers};
 use crate::trace::Trace;
-
-/// A client has at most so many requests under way: as many as a session may have open.
-pub const UNDER_WAY_MAX: usize = SPAN as usize;
 
 /// How a client works.
 #[derive(Clone)]
@@ -57,107 +58,45 @@ impl ClientOptions {
     }
 }
 
-/// Who hears of every try that brought nothing, and which server is asked next.
-type OnFailover = Box<dyn FnMut(&Try, Server) + Send>;
-
-/// Names a request under way: [`Client::wait`] brings its result, once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
-
 /// A client of the store.
 ///
 /// Writes that are under way side by side are applied in any order: whoever wants one after the other waits in between.
 pub struct Client {
-    pub(super) options: ClientOptions,
-    /// The server that the next request goes to.
-    pub(super) server: Server,
-    /// At most one a server.
-    pub(super) connections: Vec<Connection>,
-    /// How many were ever opened.
-    pub(super) opened: u64,
-    pub(super) session: Session,
-    /// Which history the cluster's data are of, since that is known.
-    pub(super) history: Option<u64>,
-    /// The number of the last request, as people count.
-    pub(super) requests: u64,
-    /// The number of the last frame: no reply to an earlier one is taken for a later one's.
-    pub(super) frames: u64,
-    tickets: u64,
-    /// Requests under way; at most [`UNDER_WAY_MAX`] of the caller's, those in `unnamed` included.
-    pub(super) flights: BTreeMap<Ticket, Flight>,
-    /// The request that a number belongs to.
-    pub(super) numbers: BTreeMap<u64, Ticket>,
-    /// Writes that wait for a session, or for an older write of it.
-    pub(super) unnamed: VecDeque<Unnamed>,
-    /// The request that opens the session.
-    pub(super) opening: Option<Ticket>,
-    /// Results that nobody has taken yet.
-    pub(super) ended: BTreeMap<Ticket, (Result<Reply, ClientError>, Duration)>,
-    /// Room for what a socket brings.
-    pub(super) replies: Vec<ClientReply>,
-    /// Tries that a server was too busy for.
-    pub(super) busy: u64,
-    pub(super) random: Random,
-    pub(super) on_failover: Option<OnFailover>,
+    core: ClientCore,
+    wire: TcpWire,
+    /// When its clock began.
+    epoch: Instant,
+    /// How long a whole request may take.
+    timeout: Duration,
     /// Once it is set, requests end.
-    pub(super) stop: Option<Arc<AtomicBool>>,
-}
-
-/// A write that has no number yet.
-pub(super) struct Unnamed {
-    pub(super) ticket: Ticket,
-    pub(super) op: Op,
-    pub(super) begun: Instant,
-    pub(super) deadline: Instant,
-    /// What became of it in sessions that have ended, if it certainly was not applied there.
-    pub(super) before: Option<Before>,
-}
-
-/// A write that has to be named anew.
-pub(super) struct Before {
-    pub(super) label: String,
-    pub(super) tries: Tries,
-    /// How many sessions have ended under it.
-    pub(super) sessions: u32,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl Client {
     /// A client of this cluster. It connects with its first request, and opens a session with its first write.
     pub fn connect(options: ClientOptions) -> Result<Client, ClientError> {
-        let known = options.cluster.servers();
+        let ClientOptions { cluster, name, first_server, timeout, try_timeout, trace } = options;
+        let known = cluster.servers();
         let mut random = Random::unseeded();
         let servers: Vec<Server> = known.iter().collect();
         let any = servers[random.within(0..=servers.len() as u64 - 1) as usize];
-        let server = options.first_server.unwrap_or(any);
-        if !known.contains(server) {
-            return Err(ClientError::NoSuchServer { server, known });
+        let first = first_server.unwrap_or(any);
+        if !known.contains(first) {
+            return Err(ClientError::NoSuchServer { server: first, known });
         }
+        let identity = Identity { name, cluster: cluster.name.clone(), servers: known, try_timeout, trace };
         Ok(Client {
-            options,
-            server,
-            connections: Vec::new(),
-            opened: 0,
-            session: Session::new(Nonces::System),
-            history: None,
-            requests: 0,
-            frames: 0,
-            tickets: 0,
-            flights: BTreeMap::new(),
-            numbers: BTreeMap::new(),
-            unnamed: VecDeque::new(),
-            opening: None,
-            ended: BTreeMap::new(),
-            replies: Vec::new(),
-            busy: 0,
-            random,
-            on_failover: None,
+            core: ClientCore::new(identity, first, Box::new(system_nonce), random),
+            wire: TcpWire::new(cluster),
+            epoch: Instant::now(),
+            timeout,
             stop: None,
         })
     }
 
     /// Tells `hear` of every try that brought nothing, and which server is asked next.
     pub fn on_failover(&mut self, hear: impl FnMut(&Try, Server) + Send + 'static) {
-        self.on_failover = Some(Box::new(hear));
+        self.wire.on_failover = Some(Box::new(hear));
     }
 
     /// Once this is set, whatever is under way ends as if its time was up: with what is known of it then.
@@ -167,58 +106,53 @@ impl Client {
 
     /// The servers of its cluster.
     pub fn servers(&self) -> Servers {
-        self.options.cluster.servers()
+        self.core.identity().servers
     }
 
     /// Which history the cluster's data are of, once a server has said it: a cluster that is begun anew or restored has
     /// another.
     pub fn history(&self) -> Option<u64> {
-        self.history
+        self.core.history()
     }
 
     /// The client's name.
     pub fn name(&self) -> &str {
-        &self.options.name
+        &self.core.identity().name
     }
 
     /// The label of the last request about a key or a session, as in `c1-5`. A client without a name labels nothing.
     pub fn last_label(&self) -> String {
-        if self.options.name.is_empty() { String::new() } else { format!("{}-{}", self.options.name, self.requests) }
+        self.core.last_label()
     }
 
     /// The server that the next request goes to: the one that answered last.
     pub fn server(&self) -> Server {
-        self.server
+        self.core.server()
     }
 
     /// How many tries have ended because a server was too busy.
     pub fn busy_tries(&self) -> u64 {
-        self.busy
+        self.core.busy_tries()
     }
 
     /// How many connections were opened so far: if it has grown, [`Client::sockets`] are others.
     pub fn opened(&self) -> u64 {
-        self.opened
+        self.wire.opened()
     }
 
     /// Lets the next request go to this server first.
     pub fn talk_to(&mut self, server: Server) -> Result<(), ClientError> {
-        let known = self.options.cluster.servers();
-        if !known.contains(server) {
-            return Err(ClientError::NoSuchServer { server, known });
-        }
-        self.server = server;
-        Ok(())
+        self.core.talk_to(server)
     }
 
     /// Whether there is a connection that its server has not closed.
     pub fn is_connected(&self) -> bool {
-        self.connections.iter().any(Connection::is_open)
+        self.wire.connections().iter().any(Connection::is_open)
     }
 
     /// Sets how long a whole request may take from now on.
     pub fn set_timeout(&mut self, timeout: Duration) {
-        self.options.timeout = timeout;
+        self.timeout = timeout;
     }
 
     /// Sets a key's value.
@@ -258,22 +192,46 @@ impl Client {
 
     /// As [`Client::submit`], but what is queued is sent with the client's next progress: many at a time.
     pub fn queue(&mut self, action: Action) -> Result<Ticket, ClientError> {
-        let deadline = Instant::now() + self.options.timeout;
+        let mut now = self.now();
+        let deadline = self.deadline(now);
         let value: &[u8] = if let Action::Put { value, .. } = &action { value } else { &[] };
         check_limits(action.key(), value)?;
         while self.under_way() >= UNDER_WAY_MAX {
             self.drive();
+            now = self.now();
         }
+        let Client { core, wire, .. } = self;
         Ok(match action {
-            Action::Put { key, value, if_version } => self.queue_write(Op::Put { key, value, if_version }, deadline),
-            Action::Delete { key } => self.queue_write(Op::Delete { key }, deadline),
-            Action::Get { key } => self.queue_request(Request::Get { key }, Reach::Any, deadline),
+            Action::Put { key, value, if_version } => {
+                core.write(now, deadline, Op::Put { key, value, if_version }, wire)
+            }
+            Action::Delete { key } => core.write(now, deadline, Op::Delete { key }, wire),
+            Action::Get { key } => core.read(now, deadline, key, Reach::Any, wire),
         })
     }
 
     /// How many requests are under way.
     pub fn under_way(&self) -> usize {
-        self.flights.len() + self.unnamed.len() - usize::from(self.opening.is_some())
+        self.core.under_way()
+    }
+
+    /// Does what can be done now without waiting: sends, receives, and turns to the next server where time is up.
+    pub fn progress(&mut self) {
+        let now = self.now();
+        if self.is_stopped() {
+            self.core.end_time(now);
+        }
+        self.core.progress(now, &mut self.wire);
+    }
+
+    /// When [`Client::progress`] must be called again, even if none of the sockets is ready before.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.core.due().map(|due| self.epoch + Duration::from_micros(due.0))
+    }
+
+    /// The sockets to wait for, and whether each waits for room to write.
+    pub fn sockets(&self) -> impl Iterator<Item = (&TcpStream, bool)> {
+        self.wire.connections().iter().map(|connection| (connection.stream(), connection.wants_to_write()))
     }
 
     /// Waits for the result of a request, and gives it out, once.
@@ -282,15 +240,16 @@ impl Client {
     ///
     /// If no such request is under way, and none has a result that was not given out.
     pub fn wait(&mut self, ticket: Ticket) -> Ended {
-        let (result, took) = self.await_result(ticket);
-        Ended { end: result.map(done), took }
+        assert!(self.core.has(ticket), "the result of request {} was given out already", ticket.0);
+        self.progress();
+        ended(self.await_result(ticket))
     }
 
     /// Waits until any request has ended, and gives its result out; None if none is under way.
     pub fn wait_any(&mut self) -> Option<(Ticket, Ended)> {
-        while self.ended.is_empty() && self.under_way() > 0 {
+        while !self.core.has_ended() && self.under_way() > 0 {
             self.progress();
-            if self.ended.is_empty() {
+            if !self.core.has_ended() {
                 self.drive();
             }
         }
@@ -299,7 +258,7 @@ impl Client {
 
     /// Gives the result out of a request that has ended; None if there is none. Waits for nothing.
     pub fn take_ended(&mut self) -> Option<(Ticket, Ended)> {
-        self.ended.pop_first().map(|(ticket, (result, took))| (ticket, Ended { end: result.map(done), took }))
+        self.core.take_ended().map(|(ticket, finished)| (ticket, ended(finished)))
     }
 
     /// How a server is. Asks that server only.
@@ -313,7 +272,7 @@ impl Client {
     /// A part of the state of the server that the next request goes to, with every slot up to `at_least`; None if it is
     /// not written down yet.
     pub fn state_part(&mut self, part: Option<PartName>, at_least: Slot) -> Result<Option<StatePart>, ClientError> {
-        match self.order(self.server, Request::State { at_least, part })? {
+        match self.order(self.server(), Request::State { at_least, part })? {
             Reply::State(part) => Ok(part),
             other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
         }
@@ -331,19 +290,21 @@ impl Client {
     }
 
     fn order(&mut self, server: Server, request: Request) -> Result<Reply, ClientError> {
-        let known = self.options.cluster.servers();
-        if !known.contains(server) {
-            return Err(ClientError::NoSuchServer { server, known });
-        }
-        let ticket = self.begin(request, Reach::One, server, Instant::now() + self.options.timeout);
-        self.await_result(ticket).0
+        self.progress();
+        let now = self.now();
+        let ticket = self.core.ask_one(now, self.deadline(now), server, request, &mut self.wire)?;
+        self.transmit();
+        self.await_result(ticket).result
     }
 
     fn read(&mut self, key: &[u8], reach: Reach) -> Result<Found, ClientError> {
         check_limits(key, &[])?;
-        let deadline = Instant::now() + self.options.timeout;
-        let ticket = self.begin(Request::Get { key: key.to_vec() }, reach, self.server, deadline);
-        match done(self.await_result(ticket).0?) {
+        // A server that has closed the connection meanwhile must not cost a try.
+        self.progress();
+        let now = self.now();
+        let ticket = self.core.read(now, self.deadline(now), key.to_vec(), reach, &mut self.wire);
+        self.transmit();
+        match done(self.await_result(ticket).result?) {
             Done::Read(found) => Ok(found),
             Done::Wrote(outcome) => unreachable!("a read is no write: {outcome:?}"),
         }
@@ -361,38 +322,61 @@ impl Client {
         }
     }
 
-    fn queue_write(&mut self, op: Op, deadline: Instant) -> Ticket {
-        let ticket = self.draw_ticket();
-        self.unnamed.push_back(Unnamed { ticket, op, begun: Instant::now(), deadline, before: None });
-        self.name_writes();
-        ticket
-    }
-
-    fn queue_request(&mut self, request: Request, reach: Reach, deadline: Instant) -> Ticket {
-        let (server, now) = (self.server, Instant::now());
-        let ticket = self.begin(request, reach, server, deadline);
-        self.ask(ticket, server, now);
-        ticket
-    }
-
-    fn await_result(&mut self, ticket: Ticket) -> (Result<Reply, ClientError>, Duration) {
-        let is_known = self.flights.contains_key(&ticket)
-            || self.ended.contains_key(&ticket)
-            || self.unnamed.iter().any(|write| write.ticket == ticket);
-        assert!(is_known, "the result of request {} was given out already", ticket.0);
-        self.progress();
+    fn await_result(&mut self, ticket: Ticket) -> Finished {
         loop {
-            if let Some(result) = self.ended.remove(&ticket) {
-                return result;
+            if let Some(finished) = self.core.take(ticket) {
+                return finished;
             }
             self.drive();
         }
     }
 
-    pub(super) fn draw_ticket(&mut self) -> Ticket {
-        self.tickets += 1;
-        Ticket(self.tickets)
+    /// Sends what is queued, as far as the sockets take it.
+    pub(super) fn transmit(&mut self) {
+        let now = self.now();
+        self.core.transmit(now, &mut self.wire);
     }
+
+    /// Waits until there is something to do, then does it.
+    fn drive(&mut self) {
+        let mut sockets: Vec<PollFd<'_>> = Vec::with_capacity(self.wire.connections().len());
+        for (stream, writes) in self.sockets() {
+            let wanted = if writes { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+            sockets.push(PollFd::new(stream, wanted));
+        }
+        let left = self.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+        // If it comes back for another reason, such as a signal, there is simply nothing to do yet.
+        let _ = poll(&mut sockets, left.and_then(|left| Timespec::try_from(left).ok()).as_ref());
+        self.progress();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::SeqCst))
+    }
+
+    /// When a request must end that begins now.
+    fn deadline(&self, now: Time) -> Time {
+        if self.is_stopped() { now } else { now + self.timeout }
+    }
+
+    /// The time by its own clock.
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+/// A nonce of the system's generator: nobody can guess it, and no two clients draw the same.
+fn system_nonce() -> u128 {
+    let half = || match getrandom::u64() {
+        Ok(half) => half,
+        Err(error) => panic!("the system gives no random number for a session: {error}"),
+    };
+    u128::from(half()) << 64 | u128::from(half())
+}
+
+/// How an operation has ended.
+fn ended(Finished { result, took }: Finished) -> Ended {
+    Ended { end: result.map(done), took }
 }
 
 /// What a reply to a read or a write says.
@@ -403,19 +387,5 @@ fn done(reply: Reply) -> Done {
             Done::Read(Found { slot, value: value.map(|value| value.into_vec()), version })
         }
         other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
-    }
-}
-
-/// Refuses what no server would take, before anything is sent.
-pub fn check_limits(key: &[u8], value: &[u8]) -> Result<(), ClientError> {
-    let too_large = |what: &str, length: usize, limit: usize| {
-        Err(ClientError::TooLarge(format!(
-            "the {what} is too long ({length} bytes or more): the store takes at most {limit}"
-        )))
-    };
-    match (key.len(), value.len()) {
-        (length, _) if length > KEY_MAX_BYTES => too_large("key", length, KEY_MAX_BYTES),
-        (_, length) if length > VALUE_MAX_BYTES => too_large("value", length, VALUE_MAX_BYTES),
-        _ => Ok(()),
     }
 }

@@ -14,7 +14,7 @@
 
 use std::fmt;
 
-use super::stub::check_limits;
+use super::check_limits;
 use crate::role::Server;
 
 /// The largest file that is read, in bytes.

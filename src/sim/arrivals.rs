@@ -4,6 +4,7 @@ use super::marks::Mark;
 use super::nature::{Event, Way};
 use super::network::Node;
 use super::server::GREETING;
+use super::wire::Greeting;
 use super::world::World;
 use crate::client::NoReply;
 use crate::museum::{self, Bug};
@@ -57,8 +58,14 @@ impl World {
         if self.waits(Node::Client(client), to, bytes) {
             return;
         }
-        if self.server(to).process.is_none() {
-            return self.break_connection(to, client, bytes, NoReply::ConnectionRefused);
+        let greeting = self.greeting(to);
+        let arrives = match unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) {
+            Ok(request) => self.clients[client].arrives(&mut self.nature, to, request.number, greeting),
+            // A frame that was damaged on the way says not even which request it was: its client hears nothing.
+            Err(_) => greeting.is_some(),
+        };
+        if !arrives {
+            return;
         }
         let mut understood = true;
         self.at(to, |server, nature| understood = server.hear_client(nature, client, bytes));
@@ -69,9 +76,15 @@ impl World {
         }
     }
 
-    /// The connection of the try that sent this frame ends; a later try has one of its own.
+    /// Who answers a client there, and for which history; None if the process does not run.
+    fn greeting(&mut self, server: Server) -> Option<Greeting> {
+        let process = self.server(server).process.as_ref()?;
+        let history = process.core.board.read().history;
+        Some(Greeting { process: process.number, history })
+    }
+
+    /// The connection of the request in this frame ends.
     fn break_connection(&mut self, server: Server, client: usize, bytes: &[u8], why: NoReply) {
-        // A frame that was damaged on the way says not even which try it was: its client hears nothing.
         if let Ok(ClientRequest { number, .. }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) {
             self.clients[client].loses_connection(&mut self.nature, server, number, why);
         }

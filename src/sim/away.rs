@@ -27,6 +27,7 @@ impl Case {
         let mut plan = Plan::new(seed, Faults::NONE, Some(Protocol::MultiPaxos));
         (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], Servers::first(5));
         (plan.clients, plan.requests, plan.keys, plan.reads, plan.deletes) = (40, requests, 100, 0, 5);
+        plan.under_way = 1;
         (plan.value_bytes, plan.snapshot_bytes, plan.mailbox) = (600, 1_000, 1_024);
         (plan.part_bytes, plan.segment_bytes, plan.sessions) = (64 << 10, 256 << 10, 64);
         (plan.sync, plan.processor) = (100..=1_000, 2..=50);

@@ -1,21 +1,21 @@
-//! One simulated client: the real one's rules, with events in place of waiting.
-//!
-//! It asks a server, and if that brings nothing the next, until there is a result, a certain failure or no time left. A
-//! write has one name in all its tries; a write whose outcome was never learnt is never sent again.
+//! One simulated client: the real one's core, with wishes, and events in place of waiting.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::folder::CLUSTER;
 use super::history::What;
 use super::marks::Mark;
-use super::nature::{Event, Micros, Nature, SECOND};
-use super::network::Node;
+use super::nature::{Event, MS, Micros, Nature, SECOND};
 use super::server::time_of;
-use crate::client::lines::Lines;
-use crate::client::{ClientError, NoReply, Nonces, Pauses, SESSIONS_MAX, Session, Tries, Try, TryEnd, WriteId, asked};
+use super::wire::{Connections, Greeting, SimWire, Step};
+use crate::client::core::{ClientCore, Finished, Identity, Reach, Ticket, is_answer};
+use crate::client::{ClientError, NoReply, TryEnd, UNDER_WAY_MAX};
+use crate::host::Time;
 use crate::kv::{Op, SEQUENCE_MAX, SPAN, Written};
-use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Reply, Request, WhyNotApplied, frame, unframe};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, Reply, Request, WhyNotApplied, unframe};
 use crate::paxos::CommandId;
 use crate::random::Random;
 use crate::role::{Server, Servers};
@@ -25,6 +25,8 @@ use crate::trace::{Process, Trace};
 const TRY: Micros = SECOND;
 /// The number of every request of a stranger: no client ever gets there.
 pub const STRANGER: u64 = u64::MAX;
+/// The stamp of an event that ends a thought; alarms have others.
+const THOUGHT: u64 = 0;
 
 /// A stranger has got a reply.
 fn told_a_stranger(nature: &mut Nature, reply: &Reply) {
@@ -51,47 +53,17 @@ pub struct SimClient {
     number: usize,
     /// Its name, as in `c1`.
     pub name: String,
-    cluster: Servers,
+    core: ClientCore,
+    connections: Connections,
     wishes: VecDeque<Wish>,
-    think: std::ops::RangeInclusive<Micros>,
+    think: RangeInclusive<Micros>,
     timeout: Micros,
-    session: Session,
-    server: Server,
-    frames: u64,
-    requests: u64,
-    random: Random,
-    trace: Trace,
-    /// Changes with everything that it waits in: a time-out of an earlier wait means nothing.
+    /// The operations of the history that its requests are about.
+    operations: BTreeMap<Ticket, usize>,
+    /// When it looks at its clock next, if nothing happens before.
+    alarm: Option<Time>,
+    /// The number of that alarm: an earlier one means nothing.
     stamp: u64,
-    state: State,
-}
-
-enum State {
-    /// Between two requests.
-    Thinking,
-    /// It waits for a reply.
-    Asking(Box<Asking>),
-    /// It waits before it asks the next server.
-    Pausing(Box<Asking>),
-    /// It has asked for everything.
-    Done,
-}
-
-/// A request under way.
-struct Asking {
-    request: Request,
-    tries: Tries,
-    pauses: Pauses,
-    lines: Lines,
-    begun: Micros,
-    deadline: Micros,
-    try_begun: Micros,
-    /// The operation of the history that it is about.
-    operation: usize,
-    /// What comes after it, if it opens the session for a write.
-    then: Option<Op>,
-    /// How many sessions have ended under it.
-    sessions: u32,
 }
 
 impl SimClient {
@@ -102,204 +74,178 @@ impl SimClient {
         cluster: Servers,
         wishes: VecDeque<Wish>,
         server: Server,
-        pace: (std::ops::RangeInclusive<Micros>, Micros),
+        pace: (RangeInclusive<Micros>, Micros),
         lines: bool,
     ) -> SimClient {
         let name = format!("c{}", number + 1);
-        let random = Random::new(nature.random.next(), 100 + number as u64);
+        let seed = nature.random.next();
+        let random = |stream: u64| Random::new(seed, stream + number as u64);
         let clock = nature.clock();
         let trace = match Process::named(&name) {
             Ok(process) if lines => Trace::to_memory_at(process, move || time_of(clock.load(Ordering::Relaxed))),
             _ => Trace::disabled(),
         };
-        let session = Session::new(Nonces::Repeatable(random.clone()));
+        let identity = Identity {
+            name: name.clone(),
+            cluster: CLUSTER.to_string(),
+            servers: cluster,
+            try_timeout: Duration::from_micros(TRY),
+            trace,
+        };
+        let mut halves = random(10_000);
+        let nonces = Box::new(move || u128::from(halves.next()) << 64 | u128::from(halves.next()));
         let (think, timeout) = pace;
-        let mut client = SimClient {
+        let client = SimClient {
             number,
             name,
-            cluster,
+            core: ClientCore::new(identity, server, nonces, random(100)),
+            connections: Connections::default(),
             wishes,
             think,
             timeout,
-            session,
-            server,
-            frames: 0,
-            requests: 0,
-            random,
-            trace,
-            stamp: 0,
-            state: State::Thinking,
+            operations: BTreeMap::new(),
+            alarm: None,
+            stamp: THOUGHT,
         };
-        client.wait(nature, client.think.clone());
+        client.think(nature);
         client
     }
 
-    /// Whether it has asked for everything.
+    /// From now on it has so many requests under way at once.
+    pub fn asks_side_by_side(&self, nature: &mut Nature, requests: usize) {
+        (1..requests.min(self.wishes.len())).for_each(|_| self.think(nature));
+    }
+
+    /// Whether it has asked for everything, and waits for nothing.
     pub fn is_done(&self) -> bool {
-        matches!(self.state, State::Done)
+        self.wishes.is_empty() && self.core.under_way() == 0
     }
 
     /// Its lines.
     pub fn lines(&self) -> String {
-        self.trace.text()
+        self.core.identity().trace.text()
     }
 
-    /// It asks for nothing more once the request under way has ended.
+    /// It asks for nothing more once what is under way has ended.
     pub fn stop(&mut self) {
         self.wishes.clear();
-        if matches!(self.state, State::Thinking) {
-            self.state = State::Done;
-        }
     }
 
-    fn wait(&mut self, nature: &mut Nature, time: std::ops::RangeInclusive<Micros>) {
-        self.stamp += 1;
-        let delay = nature.time(&time);
-        nature.after(delay, Event::Client { client: self.number, stamp: self.stamp });
+    /// It thinks for a while, and then has another wish.
+    fn think(&self, nature: &mut Nature) {
+        let delay = nature.time(&self.think);
+        nature.after(delay, Event::Client { client: self.number, stamp: THOUGHT });
+    }
+
+    /// Too many want the same just now: it thinks once more, and longer than those who think for no time at all.
+    fn think_longer(&self, nature: &mut Nature) {
+        let delay = MS + nature.time(&self.think);
+        nature.after(delay, Event::Client { client: self.number, stamp: THOUGHT });
     }
 
     /// Time has passed.
     pub fn wakes(&mut self, nature: &mut Nature, stamp: u64) {
-        if stamp != self.stamp {
-            return;
-        }
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Thinking => self.begin(nature),
-            State::Asking(asking) => {
-                let waited = Duration::from_micros(nature.now() - asking.try_begun);
-                self.failed(nature, asking, TryEnd::NoReply(NoReply::Silent { waited }));
-            }
-            State::Pausing(asking) => self.ask(nature, asking),
-            State::Done => {}
+        if stamp == THOUGHT {
+            self.begin(nature);
+        } else if stamp == self.stamp {
+            self.alarm = None;
+            self.progress(nature);
         }
     }
 
     /// The next wish.
     fn begin(&mut self, nature: &mut Nature) {
-        let (now, deadline) = (nature.now(), nature.now() + self.timeout);
-        match self.wishes.pop_front() {
-            None => self.state = State::Done,
-            Some(Wish::Read(key)) => {
-                let operation = nature.history_begins(self.number, What::Get { key: key.clone() });
-                self.request(nature, Request::Get { key }, (now, deadline), operation, (None, 0));
+        let Some(wish) = self.wishes.front() else { return };
+        let what = match wish {
+            Wish::Read(key) => What::Get { key: key.clone() },
+            Wish::Write(op) => What::Write(op.clone()),
+        };
+        if !nature.history.has_room_for(what.key()) {
+            return self.think_longer(nature);
+        }
+        let Some(wish) = self.wishes.pop_front() else { return };
+        let now = Time(nature.now());
+        let deadline = Time(now.0 + self.timeout);
+        let operation = nature.history_begins(self.number, what);
+        let mut wire = SimWire { client: self.number, connections: &mut self.connections, nature };
+        let ticket = match wish {
+            Wish::Read(key) => self.core.read(now, deadline, key, Reach::Any, &mut wire),
+            Wish::Write(op) => self.core.write(now, deadline, op, &mut wire),
+        };
+        self.operations.insert(ticket, operation);
+        if self.core.under_way() == UNDER_WAY_MAX {
+            nature.mark(Mark::AllUnderWay);
+        }
+        self.progress(nature);
+    }
+
+    /// Does what can be done now, takes note of what came of it, and sets the next alarm.
+    fn progress(&mut self, nature: &mut Nature) {
+        let mut wire = SimWire { client: self.number, connections: &mut self.connections, nature };
+        self.core.progress(Time(wire.nature.now()), &mut wire);
+        for step in self.connections.take_steps() {
+            match step {
+                Step::Named(ticket, id) => nature.history.name(self.operations[&ticket], id),
+                Step::Unnamed(ticket) => nature.history_renames(self.operations[&ticket]),
             }
-            Some(Wish::Write(op)) => {
-                let operation = nature.history_begins(self.number, What::Write(op.clone()));
-                self.write(nature, op, (now, deadline), operation, 0);
+        }
+        while let Some((ticket, Finished { result, .. })) = self.core.take_ended() {
+            if let Some(operation) = self.operations.remove(&ticket) {
+                nature.history.left(operation);
+                ended(nature, operation, result);
             }
+            self.think(nature);
         }
-    }
-
-    /// A write, in a session that is opened first if there is none.
-    fn write(&mut self, nature: &mut Nature, op: Op, time: (Micros, Micros), operation: usize, sessions: u32) {
-        if let Some(nonce) = self.session.wanted() {
-            nature.ghost.asked(CommandId::opening(nonce), None);
-            return self.request(nature, Request::Open { nonce }, time, operation, (Some(op), sessions));
-        }
-        if let Some(WriteId { session, nonce, sequence, first_open }) = self.session.next_write() {
-            let id = CommandId::new(session, nonce, sequence);
-            nature.ghost.asked(id, Some(op.clone()));
-            nature.history.name(operation, id);
-            let request = Request::Write { session, nonce, sequence, first_open, op };
-            self.request(nature, request, time, operation, (None, sessions));
-        }
-    }
-
-    fn request(
-        &mut self,
-        nature: &mut Nature,
-        request: Request,
-        (begun, deadline): (Micros, Micros),
-        operation: usize,
-        (then, sessions): (Option<Op>, u32),
-    ) {
-        self.requests += 1;
-        let label = format!("{}-{}", self.name, self.requests);
-        let lines = Lines::begin(&self.trace, label, &request, self.server);
-        let tries = Tries::new(self.cluster, asked(&request));
-        let pauses = Pauses::new(self.cluster.len());
-        let asking =
-            Asking { request, tries, pauses, lines, begun, deadline, try_begun: begun, operation, then, sessions };
-        self.ask(nature, Box::new(asking));
-    }
-
-    /// One try with one server.
-    fn ask(&mut self, nature: &mut Nature, mut asking: Box<Asking>) {
-        let now = nature.now();
-        asking.try_begun = now;
-        self.frames += 1;
-        let context = asking.lines.context();
-        let request = ClientRequest { number: self.frames, context, request: asking.request.clone() };
-        nature.send(Node::Client(self.number), Node::Server(self.server), frame(&request).into());
-        let patience = TRY.min(asking.deadline.saturating_sub(now)).max(1);
-        self.state = State::Asking(asking);
-        self.wait(nature, patience..=patience);
-    }
-
-    /// Nobody listens, or the connection has ended.
-    pub fn loses_connection(&mut self, nature: &mut Nature, server: Server, number: u64, no_reply: NoReply) {
-        if server == self.server
-            && number == self.frames
-            && let State::Asking(asking) = std::mem::replace(&mut self.state, State::Done)
+        if let Some(due) = self.core.due()
+            && self.alarm.is_none_or(|alarm| due < alarm)
         {
-            self.failed(nature, asking, TryEnd::NoReply(no_reply));
+            self.alarm = Some(due);
+            self.stamp += 1;
+            let delay = due.0.saturating_sub(nature.now());
+            nature.after(delay, Event::Client { client: self.number, stamp: self.stamp });
+        }
+    }
+
+    /// A request of its own comes to a server; who answers there, if anybody does. False if it does not arrive.
+    pub fn arrives(&mut self, nature: &mut Nature, server: Server, number: u64, greeting: Option<Greeting>) -> bool {
+        let arrives = self.connections.arrives(server, number, greeting);
+        if !arrives {
+            self.progress(nature);
+        }
+        arrives
+    }
+
+    /// The connection that this was asked on has ended.
+    pub fn loses_connection(&mut self, nature: &mut Nature, server: Server, number: u64, no_reply: NoReply) {
+        if self.connections.lose(server, Some(number), no_reply) {
+            self.progress(nature);
         }
     }
 
     /// As [`loses_connection`](SimClient::loses_connection), whatever it has asked on it.
     pub fn loses_any_connection(&mut self, nature: &mut Nature, server: Server, no_reply: NoReply) {
-        self.loses_connection(nature, server, self.frames, no_reply);
+        if self.connections.lose(server, None, no_reply) {
+            self.progress(nature);
+        }
     }
 
     /// Bytes from a server.
     pub fn hears(&mut self, nature: &mut Nature, server: Server, bytes: &[u8]) {
-        let reply = unframe::<ClientReply>(bytes, CLIENT_FRAME_MAX_BYTES);
-        if let Ok(ClientReply { number: STRANGER, reply, .. }) = reply {
-            return told_a_stranger(nature, &reply);
-        }
-        let ours = |reply: &ClientReply| server == self.server && reply.number == self.frames;
-        if reply.as_ref().is_ok_and(|reply| !ours(reply)) || !matches!(self.state, State::Asking(_)) {
-            return;
-        }
-        let State::Asking(asking) = std::mem::replace(&mut self.state, State::Done) else { return };
-        match reply {
+        match unframe::<ClientReply>(bytes, CLIENT_FRAME_MAX_BYTES) {
+            Ok(ClientReply { number: STRANGER, reply, .. }) => return told_a_stranger(nature, &reply),
+            Ok(reply) => {
+                let said = reply.reply.clone();
+                let Some(asked) = self.connections.hears(server, reply) else { return };
+                // The core only distrusts such a server; here it is a fault of the program.
+                let answers = is_answer(&asked, &said) && !matches!(said, Reply::Refused(_));
+                nature.ghost.require(16, answers, || format!("{asked:?} was answered by {said:?}"));
+            }
             Err(error) => {
                 let no_reply = NoReply::Malformed { length: bytes.len() as u64, what: error.to_string() };
-                self.failed(nature, asking, TryEnd::NoReply(no_reply));
-            }
-            Ok(ClientReply { reply: Reply::NotApplied(why), .. }) => {
-                self.failed(nature, asking, TryEnd::NotApplied(why))
-            }
-            Ok(ClientReply { reply: Reply::Unknown(why), .. }) => self.failed(nature, asking, TryEnd::Unknown(why)),
-            Ok(reply) => {
-                let took = Duration::from_micros(nature.now() - asking.begun);
-                asking.lines.replied(&reply, server, took);
-                self.succeeded(nature, *asking, reply.reply);
+                self.connections.lose(server, None, no_reply);
             }
         }
-    }
-
-    fn succeeded(&mut self, nature: &mut Nature, asking: Asking, reply: Reply) {
-        match (reply, asking.then) {
-            (Reply::Opened { session, .. }, Some(op)) => {
-                if let Request::Open { nonce } = asking.request {
-                    self.session.opened(nonce, session);
-                }
-                let time = (asking.begun, asking.deadline);
-                return self.write(nature, op, time, asking.operation, asking.sessions);
-            }
-            (Reply::Applied { slot, written }, None) => {
-                if matches!(written, Written::Mismatch { .. }) {
-                    nature.mark(Mark::Mismatch);
-                }
-                nature.history_wrote(asking.operation, slot, written);
-            }
-            (Reply::Value { slot, value, version }, None) => {
-                nature.history_read(asking.operation, slot, value.map(|value| value.into_vec()), version);
-            }
-            (other, _) => nature.ghost.require(16, false, || format!("{:?} was answered by {other:?}", asking.request)),
-        }
-        self.think(nature);
+        self.progress(nature);
     }
 
     /// What somebody says who knows the number of this client's session, and not its nonce.
@@ -310,7 +256,7 @@ impl SimClient {
             nature.ghost.asked(CommandId::opening(nonce), None);
             said.push(Request::Open { nonce });
         }
-        let Some((session, last)) = self.session.public() else { return said };
+        let Some((session, last)) = self.core.session().public() else { return said };
         let nonce = u128::from(nature.random.next());
         let sequence = nature.one_of(&[last, last + 1, last + SPAN, SEQUENCE_MAX]).unwrap_or(1).max(1);
         let first_open = nature.one_of(&[1, last, sequence]).unwrap_or(1).max(1);
@@ -321,65 +267,27 @@ impl SimClient {
         }
         said
     }
+}
 
-    fn think(&mut self, nature: &mut Nature) {
-        self.state = State::Thinking;
-        self.wait(nature, self.think.clone());
+/// What a request came to, for the history.
+fn ended(nature: &mut Nature, operation: usize, result: Result<Reply, ClientError>) {
+    if let Err(ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = &result
+        && tries.last.iter().any(|one| matches!(one.end, TryEnd::NoReply(NoReply::OtherHistory { .. })))
+    {
+        nature.mark(Mark::OtherHistory);
     }
-
-    /// A try has brought nothing: asks the next server, or gives up.
-    fn failed(&mut self, nature: &mut Nature, mut asking: Box<Asking>, end: TryEnd) {
-        let took = Duration::from_micros(nature.now() - asking.try_begun);
-        let ends_session = end.ends_session();
-        let failed = Try { server: self.server, end, took };
-        if ends_session {
-            asking.tries.push(failed);
-            return self.end_session(nature, *asking);
+    match result {
+        Ok(Reply::Applied { slot, written }) => {
+            if matches!(written, Written::Mismatch { .. }) {
+                nature.mark(Mark::Mismatch);
+            }
+            nature.history_wrote(operation, slot, written);
         }
-        let pause = asking.pauses.after(took, &mut self.random).as_micros() as Micros;
-        let pause = pause.min(asking.deadline.saturating_sub(nature.now()));
-        asking.tries.push(failed.clone());
-        let left = Duration::from_micros(asking.deadline.saturating_sub(nature.now() + pause));
-        self.server = self.server_after(self.server);
-        if !asking.tries.are_worth_another(left, Duration::from_micros(TRY)) {
-            return self.gave_up(nature, *asking, false);
+        Ok(Reply::Value { slot, value, version }) => {
+            nature.history_read(operation, slot, value.map(|value| value.into_vec()), version);
         }
-        nature.mark(Mark::FailedOver);
-        asking.lines.failover(&failed, self.server);
-        self.state = State::Pausing(asking);
-        self.wait(nature, pause..=pause);
-    }
-
-    /// The servers take no more writes of the session that a write was sent in.
-    fn end_session(&mut self, nature: &mut Nature, mut asking: Asking) {
-        asking.tries.took = Duration::from_micros(nature.now() - asking.begun);
-        asking.lines.session_ended(&asking.tries);
-        let Request::Write { nonce, op, .. } = &asking.request else { return self.gave_up(nature, asking, true) };
-        self.session.ended(*nonce);
-        let has_time = nature.now() < asking.deadline;
-        if asking.tries.may_be_applied || asking.sessions >= SESSIONS_MAX || !has_time {
-            return self.gave_up(nature, asking, true);
-        }
-        // It was certainly not applied under the name that it had; under its next one it may be.
-        nature.mark(Mark::WentOnInNewSession);
-        nature.history_renames(asking.operation);
-        let time = (asking.begun, asking.deadline);
-        self.write(nature, op.clone(), time, asking.operation, asking.sessions + 1);
-    }
-
-    fn gave_up(&mut self, nature: &mut Nature, asking: Asking, is_told: bool) {
-        let error = asking.tries.into_error(Duration::from_micros(nature.now() - asking.begun));
-        if !is_told {
-            asking.lines.gave_up(&error);
-        }
-        match error {
-            ClientError::Unknown(_) => nature.mark(Mark::ToldUnknown),
-            _ => nature.history_refused(asking.operation),
-        }
-        self.think(nature);
-    }
-
-    fn server_after(&self, server: Server) -> Server {
-        self.cluster.iter().find(|next| *next > server).or_else(|| self.cluster.iter().next()).unwrap_or(server)
+        Ok(other) => nature.ghost.require(16, false, || format!("a request came to {other:?}")),
+        Err(ClientError::Unknown(_)) => nature.mark(Mark::ToldUnknown),
+        Err(_) => nature.history_refused(operation),
     }
 }

@@ -13,6 +13,8 @@ use crate::linearizability::versioned::{Call, Outcome, Start, Versioned};
 use crate::paxos::{CommandId, Slot};
 use crate::trace::Text;
 
+/// At most so many requests for one key are under way at once: the search tries the orders of all of them.
+const UNDER_WAY_A_KEY_MAX: usize = 8;
 /// The search may use so much memory.
 const SEARCH_BYTES: usize = 256 << 20;
 /// And so many steps: no run of the simulator has needed a hundredth of it. No clock ends it, so the same seed always comes
@@ -31,6 +33,16 @@ pub enum What {
         /// The key.
         key: Vec<u8>,
     },
+}
+
+impl What {
+    /// The key that it is about.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            What::Write(op) => op.key(),
+            What::Get { key } => key,
+        }
+    }
 }
 
 /// What came of it.
@@ -94,6 +106,8 @@ impl Operation {
 #[derive(Clone, Debug, Default)]
 pub struct History {
     operations: Vec<Operation>,
+    /// How many requests for a key are under way.
+    under_way: BTreeMap<Vec<u8>, usize>,
     /// So many times the cluster was begun anew.
     epoch: u32,
 }
@@ -102,6 +116,18 @@ impl History {
     /// All of them.
     pub fn operations(&self) -> &[Operation] {
         &self.operations
+    }
+
+    /// Whether another request for this key may be under way.
+    pub fn has_room_for(&self, key: &[u8]) -> bool {
+        self.under_way.get(key).is_none_or(|count| *count < UNDER_WAY_A_KEY_MAX)
+    }
+
+    /// Nobody waits for it any longer, whatever is known of it.
+    pub fn left(&mut self, operation: usize) {
+        if let Some(count) = self.under_way.get_mut(self.operations[operation].what.key()) {
+            *count -= 1;
+        }
     }
 
     /// The write has got its name.
@@ -307,6 +333,7 @@ impl Nature {
     pub fn history_begins(&mut self, client: usize, what: What) -> usize {
         let called = self.moment();
         let epochs = (self.history.epoch, None);
+        *self.history.under_way.entry(what.key().to_vec()).or_default() += 1;
         let operation =
             Operation { client, what, called, ended: None, at: None, heard: Heard::Unknown, id: None, epochs };
         self.history.operations.push(operation);

@@ -65,7 +65,10 @@ marks! {
     MailboxFull = "a mailbox was full",
     PartOfASend = "a role crashed with a part of its messages sent",
     ClientReset = "a client's connection was reset",
+    AllUnderWay = "a client had as many requests under way as it may have",
     BegunAnew = "a new history began under living clients",
+    OtherHistory = "a client was told that the servers' data are of another history",
+    NotBelieved = "a client did not believe what was read from empty data",
     StrangerRefused = "a stranger's write in another client's session was refused",
     // The network.
     FrameLost = "a frame was lost",

@@ -9,7 +9,7 @@
 //! - [`world`] lets it happen: events come from [`nature`], frames cross the [`network`] and reach their
 //!   `arrivals`.
 //! - [`server`] is a server without threads: `surroundings` is what its core needs, `turns` run its roles, and [`folder`] is
-//!   its data folder. [`client`] is a client.
+//!   its data folder. [`client`] is a client, and [`wire`] its connections.
 //! - [`invariants`] knows the rules and sees everything, [`commits`] those of two-phase commit, `remembered` what is on
 //!   disks, `bounds` how much a server may hold; [`history`] is what the clients saw.
 //! - [`museum`] shows that the simulator finds the bugs that others have had.
@@ -49,6 +49,7 @@ mod tests;
 mod turns;
 mod two_phase;
 mod violation;
+pub mod wire;
 pub mod world;
 
 pub use faults::{Fault, Faults};

@@ -120,12 +120,15 @@ impl Network {
         }
     }
 
-    /// Nothing that a server has said arrives any more: it was said with another disk than it has now, on connections that
-    /// Nothing comes again of what was ever sent.
+    /// Nothing is under way any more, and nothing comes again of what was ever sent.
     pub fn forget_all(&mut self) {
         self.old.clear();
+        for link in self.links.values_mut() {
+            (link.in_flight, link.last_due) = (0, 0);
+        }
     }
 
+    /// Nothing that a server has said arrives any more: it was said with another disk than it has now, on connections that
     /// were begun with that disk.
     pub fn forget(&mut self, server: Server) {
         let from = Node::Server(server);

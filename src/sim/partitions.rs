@@ -35,6 +35,7 @@ impl Case {
         (plan.servers, plan.clocks) = (servers, vec![100; servers.into()]);
         // Writes alone: a server that hears the leader and no majority can hand a write on, and cannot answer a read.
         (plan.clients, plan.requests, plan.keys, plan.reads) = (8, 60_000, 8, 0);
+        plan.under_way = 1;
         plan.value_bytes = 24;
         (plan.think, plan.timeout, plan.safety) = (5 * MS..=20 * MS, 10 * SECOND, 100 * SECOND);
         (plan.sync, plan.processor) = (100..=1_000, 2..=50);

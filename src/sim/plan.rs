@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use super::faults::{Fault, Faults};
 use super::nature::{MS, Micros, SECOND};
 use super::network::Weather;
+use crate::client::UNDER_WAY_MAX;
 use crate::host::queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
 use crate::paxos::{PROMISE_PART_BYTES, Quorums, Retention};
@@ -29,6 +30,8 @@ pub struct Plan {
     pub clients: usize,
     /// How many requests they make together.
     pub requests: usize,
+    /// How many requests a client has under way at once.
+    pub under_way: usize,
     /// On how many keys.
     pub keys: u64,
     /// How many of a hundred requests read.
@@ -89,6 +92,10 @@ impl Plan {
         let drawn = if apart.within(0..=1) == 0 { Protocol::BasicPaxos } else { Protocol::MultiPaxos };
         let protocol = protocol.unwrap_or(drawn);
         let is_crowded = protocol == Protocol::MultiPaxos && apart.within(0..=19) == 0;
+        let under_way = [1, 1, 1, 2, 8, 64][Random::new(seed, 4).within(0..=5) as usize];
+        let under_way = if is_crowded { 1 } else { under_way };
+        // With few requests and keys a client would never have so many under way.
+        let is_busy = under_way == UNDER_WAY_MAX;
         let mut random = Random::new(seed, 0);
         let mut pick = |range: RangeInclusive<u64>| random.within(range);
         let servers = match pick(0..=9) {
@@ -125,8 +132,9 @@ impl Plan {
             protocol,
             servers,
             clients: pick(1..=6) as usize * if is_crowded { 80 } else { 1 },
-            requests: pick(20..=200) as usize * if is_crowded { 6 } else { 1 },
-            keys: pick(1..=5) * if is_crowded { 50 } else { 1 },
+            requests: pick(20..=200) as usize * if is_crowded { 6 } else { 1 } * if is_busy { 3 } else { 1 },
+            under_way,
+            keys: pick(1..=5) * if is_crowded { 50 } else { 1 } * if is_busy { 8 } else { 1 },
             reads: pick(0..=60),
             deletes: pick(0..=30),
             conditional: pick(0..=50),
@@ -211,13 +219,14 @@ fn healthy(servers: u8, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> Se
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { seed, servers, clients, requests, keys, reads, deletes, conditional, .. } = self;
+        let Plan { seed, servers, clients, requests, under_way, keys, reads, deletes, conditional, .. } = self;
         let ms =
             |range: &RangeInclusive<Micros>| format!("{}-{}ms", *range.start() as f64 / 1e3, *range.end() as f64 / 1e3);
         let protocol = self.protocol.name();
         writeln!(
             f,
-            "seed {seed}: {protocol}, {servers} servers, {clients} clients, {requests} requests on {keys} keys"
+            "seed {seed}: {protocol}, {servers} servers, {clients} clients, {requests} requests on {keys} keys, \
+             {under_way} at a time"
         )?;
         writeln!(
             f,

@@ -600,6 +600,7 @@ impl World {
         let pace = (plan.think.clone(), plan.timeout);
         let cluster = plan.cluster();
         let client = SimClient::new(&mut self.nature, number, cluster, wishes, server, pace, lines);
+        client.asks_side_by_side(&mut self.nature, plan.under_way);
         self.clients.push(client);
     }
 

@@ -16,8 +16,8 @@ use super::tally::{Gap, Tally};
 use super::{BenchError, Plan, key, put};
 use crate::client::outcome::Try;
 use crate::client::perform::Done;
-use crate::client::stub::{Client, Ticket, UNDER_WAY_MAX};
 use crate::client::workload::Action;
+use crate::client::{Client, Ticket, UNDER_WAY_MAX};
 use crate::random::Random;
 use crate::role::Server;
 

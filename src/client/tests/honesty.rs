@@ -206,6 +206,19 @@ fn who_stops_a_client_is_told_what_is_known() {
 }
 
 #[test]
+fn what_is_asked_of_a_client_that_was_stopped_is_not_sent() {
+    let cluster = FakeCluster::start(vec![good()]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    client.put(b"k", b"v").unwrap();
+    client.stop_when(std::sync::Arc::new(true.into()));
+    let before = cluster.requests().len();
+    assert!(matches!(client.put(b"k", b"w"), Err(ClientError::NotApplied(_))));
+    assert!(matches!(client.get(b"k"), Err(ClientError::NotApplied(_))));
+    assert!(matches!(client.crash(Server(1), None, None), Err(ClientError::NotApplied(_))));
+    assert_eq!(cluster.requests().len(), before);
+}
+
+#[test]
 fn replies_to_other_requests_are_told_and_not_believed() {
     let trace = Trace::to_memory(Process::named("c1").unwrap());
     let right = || Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 3 } };

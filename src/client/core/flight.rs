@@ -1,10 +1,11 @@
 //! One request under way: where it is, what its tries came to, and when the next one is due.
 
 use std::mem;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::lines::Lines;
 use super::outcome::{Asked, Tries};
+use crate::host::Time;
 use crate::net::{ClientRequest, Reply, Request};
 use crate::random::Random;
 use crate::role::Server;
@@ -14,7 +15,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 
 /// Which servers a request may be asked of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
+pub enum Reach {
     /// The first, and if that fails the others in turn.
     Any,
     /// Always the same.
@@ -29,20 +30,20 @@ pub(super) struct Flight {
     pub(super) lines: Lines,
     pub(super) tries: Tries,
     pub(super) pauses: Pauses,
-    pub(super) begun: Instant,
-    pub(super) deadline: Instant,
-    pub(super) stage: Stage,
+    pub(super) begun: Time,
+    pub(super) deadline: Time,
+    pub(super) step: Step,
     /// How many sessions have ended under it.
     pub(super) sessions: u32,
 }
 
 /// Where a request is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Stage {
+pub(super) enum Step {
     /// It will be sent to this server, then.
     Due {
         /// When.
-        at: Instant,
+        at: Time,
         /// To whom.
         server: Server,
     },
@@ -50,35 +51,35 @@ pub(super) enum Stage {
     Asked {
         /// From this server.
         server: Server,
-        /// How far the connection must have sent to have sent it: see `Connection::has_sent`.
+        /// How far the connection must have sent to have sent it: see `Wire::sent`.
         queued: u64,
         /// Since when.
-        since: Instant,
+        since: Time,
         /// Until when.
-        until: Instant,
+        until: Time,
     },
 }
 
 impl Flight {
     /// When something is to be done about it though nothing has come.
-    pub(super) fn due(&self) -> Instant {
-        match self.stage {
-            Stage::Due { at, .. } => at,
-            Stage::Asked { until, .. } => until,
+    pub(super) fn due(&self) -> Time {
+        match self.step {
+            Step::Due { at, .. } => at,
+            Step::Asked { until, .. } => until,
         }
     }
 
     /// The server that it waits for.
     pub(super) fn asked_of(&self) -> Option<Server> {
-        match self.stage {
-            Stage::Due { .. } => None,
-            Stage::Asked { server, .. } => Some(server),
+        match self.step {
+            Step::Due { .. } => None,
+            Step::Asked { server, .. } => Some(server),
         }
     }
 
     /// Whether another try makes sense that begins then.
-    pub(super) fn has_time(&self, at: Instant, try_timeout: Duration) -> bool {
-        self.tries.are_worth_another(self.deadline.saturating_duration_since(at), try_timeout)
+    pub(super) fn has_time(&self, at: Time, try_timeout: Duration) -> bool {
+        self.tries.are_worth_another(self.deadline.since(at), try_timeout)
     }
 
     /// Whether the last try failed as the one before it did, on the same server: such a thing is told once.
@@ -90,7 +91,8 @@ impl Flight {
     }
 }
 
-pub(crate) fn asked(request: &Request) -> Asked {
+/// What kind of request it is.
+pub(super) fn asked(request: &Request) -> Asked {
     match request {
         Request::Get { .. } | Request::Status | Request::State { .. } => Asked::Read,
         Request::Open { .. } => Asked::Session,
@@ -100,7 +102,7 @@ pub(crate) fn asked(request: &Request) -> Asked {
 }
 
 /// Whether a reply is of a kind that can answer the request.
-pub(super) fn is_answer(request: &Request, reply: &Reply) -> bool {
+pub(crate) fn is_answer(request: &Request, reply: &Reply) -> bool {
     match reply {
         Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Refused(_) => true,
         Reply::Opened { .. } => matches!(request, Request::Open { .. }),
@@ -114,7 +116,7 @@ pub(super) fn is_answer(request: &Request, reply: &Reply) -> bool {
 
 /// When to wait between tries: after each round of servers of which none took its time, so that a client of a cluster
 /// that is down neither spins nor sleeps while there is a server left to ask.
-pub(crate) struct Pauses {
+pub(super) struct Pauses {
     /// So many servers make a round.
     servers: usize,
     /// So many have failed in a row without taking time.
@@ -123,12 +125,12 @@ pub(crate) struct Pauses {
 }
 
 impl Pauses {
-    pub(crate) fn new(servers: usize) -> Pauses {
+    pub(super) fn new(servers: usize) -> Pauses {
         Pauses { servers, quick: 0, next: PAUSE.0 }
     }
 
     /// How long to wait after a try that took so long.
-    pub(crate) fn after(&mut self, took: Duration, random: &mut Random) -> Duration {
+    pub(super) fn after(&mut self, took: Duration, random: &mut Random) -> Duration {
         if took >= PAUSE.1 {
             *self = Pauses::new(self.servers);
             return Duration::ZERO;

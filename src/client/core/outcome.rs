@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::connection::{NoReply, seconds};
+use super::wire::NoReply;
 use crate::kv::Written;
 use crate::net::{Unknown, WhyNotApplied};
 use crate::paxos::{self, RoleName, Slot};
@@ -287,7 +287,7 @@ impl Try {
 }
 
 /// A role as a word of a sentence.
-pub(super) fn role_word(role: RoleName) -> &'static str {
+pub(crate) fn role_word(role: RoleName) -> &'static str {
     role.word()
 }
 
@@ -441,4 +441,9 @@ fn tells(end: &TryEnd) -> u8 {
         TryEnd::NotApplied(WhyNotApplied::Newcomer) => 7,
         TryEnd::Unknown(_) => 5,
     }
+}
+
+/// A duration for people, in seconds.
+pub(crate) fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
 }

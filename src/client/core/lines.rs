@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::connection::NoReply;
 use super::outcome::{Asked, ClientError, Tries, Try, TryEnd};
+use super::wire::NoReply;
 use crate::codec;
 use crate::kv::{self, Written};
 use crate::net::{ClientReply, Reply, Request, Unknown, WhyNotApplied};
@@ -12,7 +12,7 @@ use crate::role::Server;
 use crate::trace::{Context, Draft, Event, LineId, Millis, Op, Re, RoleTag, Status, Text, Trace};
 
 /// The lines of one request.
-pub(crate) struct Lines {
+pub(super) struct Lines {
     trace: Trace,
     /// The request's label, as in `c1-5`.
     label: String,
@@ -22,7 +22,7 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// Tells of a new request to a server. What is not about a key is not told: nobody's state depends on it.
-    pub(crate) fn begin(trace: &Trace, label: String, request: &Request, to: Server) -> Lines {
+    pub(super) fn begin(trace: &Trace, label: String, request: &Request, to: Server) -> Lines {
         let mut lines = Lines { trace: Trace::disabled(), label, sent: None };
         // Nobody reads: the words need not even be made.
         if trace.process().is_some()
@@ -35,12 +35,12 @@ impl Lines {
     }
 
     /// What goes with the request to the server.
-    pub(crate) fn context(&self) -> Context {
+    pub(super) fn context(&self) -> Context {
         Context { re: self.sent.clone(), req: (!self.label.is_empty()).then(|| self.label.clone()) }
     }
 
     /// A try has failed, and the next server is asked.
-    pub(crate) fn failover(&mut self, failed: &Try, to: Server) {
+    pub(super) fn failover(&mut self, failed: &Try, to: Server) {
         let cause = Text::from(failed.end.word());
         let event = Event::Failover { waited: failed.took.into(), cause, from: failed.server, to };
         let why = format!("{failed}; asking server {} for the same", to.0);
@@ -49,7 +49,7 @@ impl Lines {
     }
 
     /// The request has ended without a server's word on it.
-    pub(crate) fn gave_up(&self, error: &ClientError) {
+    pub(super) fn gave_up(&self, error: &ClientError) {
         if self.trace.process().is_none() {
             return;
         }
@@ -67,7 +67,7 @@ impl Lines {
     }
 
     /// A server has said how the request ended.
-    pub(crate) fn replied(&self, reply: &ClientReply, from: Server, took: Duration) {
+    pub(super) fn replied(&self, reply: &ClientReply, from: Server, took: Duration) {
         if self.trace.process().is_some()
             && let Some(event) = heard(&reply.reply, from, took)
         {
@@ -76,12 +76,12 @@ impl Lines {
     }
 
     /// The request's label, as in `c1-5`.
-    pub(crate) fn label(&self) -> String {
+    pub(super) fn label(&self) -> String {
         self.label.clone()
     }
 
     /// The servers take no more writes of the session that a write was sent in.
-    pub(crate) fn session_ended(&self, tries: &Tries) {
+    pub(super) fn session_ended(&self, tries: &Tries) {
         let Some(last) = tries.last.last() else { return };
         let (status, why) = match (tries.may_be_applied, &last.end) {
             (false, _) => (Status::NotApplied, "certainly not applied: it can go on in a new session"),
@@ -98,7 +98,7 @@ impl Lines {
     }
 
     /// A server has sent a reply to something that was not asked.
-    pub(crate) fn unrequested(&self, reply: &ClientReply, connection: (Server, SocketAddr), asked: u64) {
+    pub(super) fn unrequested(&self, reply: &ClientReply, connection: (Server, SocketAddr), asked: u64) {
         let (server, from) = connection;
         let length = codec::encode(reply).len() as u64;
         let why = format!(
@@ -109,7 +109,7 @@ impl Lines {
     }
 
     /// A server has sent bytes that are no reply.
-    pub(crate) fn malformed(&self, no_reply: &NoReply, from: SocketAddr) {
+    pub(super) fn malformed(&self, no_reply: &NoReply, from: SocketAddr) {
         if let NoReply::Malformed { length, what } = no_reply {
             let why = format!("received malformed reply of length {length} from {from}: {what}");
             self.tell(Event::Malformed { length: *length, from }, self.sent.clone().into(), Some(why));

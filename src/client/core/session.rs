@@ -8,32 +8,12 @@
 use std::collections::BTreeSet;
 
 use crate::kv::SPAN;
-use crate::random::Random;
 
-/// Where nonces come from.
-#[derive(Debug)]
-pub enum Nonces {
-    /// The system's generator: nobody can guess what it draws, and no two clients draw the same.
-    System,
-    /// A stream that can be repeated: for simulated clients only.
-    Repeatable(Random),
-}
-
-impl Nonces {
-    fn draw(&mut self) -> u128 {
-        let mut half = || match self {
-            Nonces::System => match getrandom::u64() {
-                Ok(half) => half,
-                Err(error) => panic!("the system gives no random number for a session: {error}"),
-            },
-            Nonces::Repeatable(random) => random.next(),
-        };
-        u128::from(half()) << 64 | u128::from(half())
-    }
-}
+/// Draws a nonce: 128 bits that nobody can guess, and no two clients draw the same. Only a simulated client's can be
+/// repeated.
+pub type Nonces = Box<dyn FnMut() -> u128 + Send>;
 
 /// A client's session, or the wish for one.
-#[derive(Debug)]
 pub struct Session {
     /// The slot of its OPEN, once a server has said that this was applied.
     open: Option<u64>,
@@ -69,7 +49,7 @@ impl std::fmt::Debug for WriteId {
 impl Session {
     /// No session yet.
     pub fn new(mut nonces: Nonces) -> Session {
-        Session { open: None, nonce: nonces.draw(), last: 0, asked: BTreeSet::new(), nonces }
+        Session { open: None, nonce: nonces(), last: 0, asked: BTreeSet::new(), nonces }
     }
 
     /// What an OPEN has to say; None if the session is open.
@@ -89,13 +69,6 @@ impl Session {
             self.last = 0;
             self.asked.clear();
         }
-    }
-
-    /// Names the next write; None without a session. For a client that asks for one write at a time: it no longer asks for
-    /// any before, so one whose outcome was never learnt cannot be applied after this one is.
-    pub fn next_write(&mut self) -> Option<WriteId> {
-        self.asked.clear();
-        self.begin_write()
     }
 
     /// Names another write beside those that are still asked for; None without a session, or while the oldest of them is
@@ -125,14 +98,12 @@ impl Session {
         if self.nonce == nonce {
             self.open = None;
             self.asked.clear();
-            self.nonce = self.nonces.draw();
+            self.nonce = (self.nonces)();
         }
     }
-}
 
-impl Session {
     /// Whatever the session is, it is of no more use.
-    pub(crate) fn drop_any(&mut self) {
+    pub(super) fn drop_any(&mut self) {
         self.ended(self.nonce);
     }
 }
@@ -142,7 +113,11 @@ mod tests {
     use super::*;
 
     fn session() -> Session {
-        Session::new(Nonces::Repeatable(Random::new(1, 1)))
+        let mut last = 0;
+        Session::new(Box::new(move || {
+            last += 10;
+            last
+        }))
     }
 
     fn open(session: &mut Session, slot: u64) {
@@ -154,34 +129,31 @@ mod tests {
         session.ended(session.nonce);
     }
 
+    /// A write that ends before the next one begins.
     fn named(session: &mut Session) -> Option<(u64, u64, u64)> {
-        session.next_write().map(|id| (id.session, id.sequence, id.first_open))
+        let id = session.begin_write()?;
+        session.end_write(id.nonce, id.sequence);
+        Some((id.session, id.sequence, id.first_open))
     }
 
     #[test]
     fn one_nonce_until_the_session_has_ended_and_then_another() {
         let mut session = session();
-        assert_eq!(session.next_write(), None);
+        assert_eq!(session.begin_write(), None);
         let nonce = session.wanted().unwrap();
         assert_eq!(session.wanted(), Some(nonce));
         open(&mut session, 7);
         assert_eq!(session.wanted(), None);
-        assert_eq!(session.next_write().map(|id| id.nonce), Some(nonce));
+        assert_eq!(session.begin_write().map(|id| id.nonce), Some(nonce));
         // Neither the beginning nor the end of another session means anything here, whatever its number was.
         session.opened(nonce + 1, 8);
-        assert_eq!(session.next_write().map(|id| id.session), Some(7));
+        assert_eq!(session.begin_write().map(|id| id.session), Some(7));
         session.ended(nonce + 1);
         assert_eq!(session.wanted(), None);
         session.ended(nonce);
         assert_ne!(session.wanted(), Some(nonce));
         assert_ne!(session.wanted(), None);
-        assert_eq!(session.next_write(), None);
-    }
-
-    #[test]
-    fn the_system_draws_other_nonces_for_each_client() {
-        let (one, other) = (Session::new(Nonces::System), Session::new(Nonces::System));
-        assert_ne!(one.wanted(), other.wanted());
+        assert_eq!(session.begin_write(), None);
     }
 
     #[test]
@@ -214,8 +186,6 @@ mod tests {
         // The end of a write of another session means nothing here.
         session.end_write(nonce + 1, 3);
         assert_eq!(named(&mut session), None);
-        // Who asks for one at a time has given up all before.
-        assert_eq!(session.next_write().map(|id| (id.sequence, id.first_open)), Some((SPAN + 3, SPAN + 3)));
         end(&mut session);
         open(&mut session, 8);
         assert_eq!(named(&mut session), Some((1, 1)));

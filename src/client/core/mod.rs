@@ -1,0 +1,266 @@
+//! What a client decides, written once: the client of a real cluster and the simulated one both run this.
+//!
+//! Nothing here waits, and nothing here knows a clock, a thread or a socket. The caller brings the time, and a [`Wire`]
+//! that carries whole requests and replies. [`ClientCore`] tries each request with one server after the other until there
+//! is a result, a certain failure or no time left.
+//!
+//! - `drive.rs` is what happens to requests: tries, replies, connections that end, sessions that end.
+//! - `flight.rs` is one request under way, and [`outcome`] what it can come to.
+//! - [`session`] numbers the writes, so that each is applied exactly once.
+//! - `peer.rs` is a connection as the core sees it, and [`wire`] what carries it.
+//! - `lines.rs` is what the client tells of all that.
+
+mod drive;
+mod flight;
+mod lines;
+pub mod outcome;
+mod peer;
+pub mod session;
+#[cfg(test)]
+mod tests;
+pub mod wire;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use flight::Flight;
+pub use flight::Reach;
+pub(crate) use flight::is_answer;
+use outcome::{ClientError, Tries};
+use peer::Peer;
+use session::{Nonces, Session};
+pub use wire::Wire;
+
+use crate::host::Time;
+use crate::kv::{KEY_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
+use crate::net::{ClientReply, Reply, Request};
+use crate::random::Random;
+use crate::role::{Server, Servers};
+use crate::trace::Trace;
+
+/// A client has at most so many requests under way: as many as a session may have open.
+pub const UNDER_WAY_MAX: usize = SPAN as usize;
+
+/// Names a request under way; its result is given out once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub(in crate::client) u64);
+
+/// What a client is told once and for all.
+#[derive(Clone)]
+pub struct Identity {
+    /// Its name, as in `c1`: for people, in labels such as `c1-5`. A client without a name labels nothing.
+    pub name: String,
+    /// The name of the cluster, for sentences.
+    pub cluster: String,
+    /// The servers.
+    pub servers: Servers,
+    /// How long one server is waited for before the next is asked.
+    pub try_timeout: Duration,
+    /// Where its lines go.
+    pub trace: Trace,
+}
+
+/// A request that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// With what.
+    pub result: Result<Reply, ClientError>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Everything that a client knows and decides.
+pub struct ClientCore {
+    identity: Identity,
+    /// The server that the next request goes to.
+    server: Server,
+    /// The servers that it has a connection to, in no order.
+    peers: Vec<Peer>,
+    session: Session,
+    /// Which history the cluster's data are of, since that is known.
+    history: Option<u64>,
+    /// The number of the last request, as people count.
+    requests: u64,
+    /// The number of the last frame: no reply to an earlier one is taken for a later one's.
+    frames: u64,
+    tickets: u64,
+    /// Requests under way; at most [`UNDER_WAY_MAX`] of the caller's, those in `unnamed` included.
+    flights: BTreeMap<Ticket, Flight>,
+    /// The request that a number belongs to.
+    numbers: BTreeMap<u64, Ticket>,
+    /// Writes that wait for a session, or for an older write of it.
+    unnamed: VecDeque<Unnamed>,
+    /// The request that opens the session.
+    opening: Option<Ticket>,
+    /// Results that nobody has taken yet.
+    ended: BTreeMap<Ticket, Finished>,
+    /// Room for what a connection brings.
+    replies: Vec<ClientReply>,
+    /// Tries that a server was too busy for.
+    busy: u64,
+    random: Random,
+}
+
+/// A write that has no number yet.
+struct Unnamed {
+    ticket: Ticket,
+    op: Op,
+    begun: Time,
+    deadline: Time,
+    /// What became of it in sessions that have ended, if it certainly was not applied there.
+    before: Option<Before>,
+}
+
+/// A write that has to be named anew.
+struct Before {
+    label: String,
+    tries: Tries,
+    /// How many sessions have ended under it.
+    sessions: u32,
+}
+
+impl ClientCore {
+    /// A client that asks this server first. It connects with its first request, and opens a session with its first write.
+    pub fn new(identity: Identity, first: Server, nonces: Nonces, random: Random) -> ClientCore {
+        ClientCore {
+            identity,
+            server: first,
+            peers: Vec::new(),
+            session: Session::new(nonces),
+            history: None,
+            requests: 0,
+            frames: 0,
+            tickets: 0,
+            flights: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            unnamed: VecDeque::new(),
+            opening: None,
+            ended: BTreeMap::new(),
+            replies: Vec::new(),
+            busy: 0,
+            random,
+        }
+    }
+
+    /// Who it is.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The server that the next request goes to: the one that answered last.
+    pub fn server(&self) -> Server {
+        self.server
+    }
+
+    /// Lets the next request go to this server first.
+    pub fn talk_to(&mut self, server: Server) -> Result<(), ClientError> {
+        self.knows(server)?;
+        self.server = server;
+        Ok(())
+    }
+
+    fn knows(&self, server: Server) -> Result<(), ClientError> {
+        let known = self.identity.servers;
+        if known.contains(server) { Ok(()) } else { Err(ClientError::NoSuchServer { server, known }) }
+    }
+
+    /// Which history the cluster's data are of, once a server has said it: a cluster that is begun anew or restored has
+    /// another.
+    pub fn history(&self) -> Option<u64> {
+        self.history
+    }
+
+    /// Its session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The label of the last request about a key or a session, as in `c1-5`.
+    pub fn last_label(&self) -> String {
+        let name = &self.identity.name;
+        if name.is_empty() { String::new() } else { format!("{name}-{}", self.requests) }
+    }
+
+    /// How many tries have ended because a server was too busy.
+    pub fn busy_tries(&self) -> u64 {
+        self.busy
+    }
+
+    /// How many requests are under way.
+    pub fn under_way(&self) -> usize {
+        self.flights.len() + self.unnamed.len() - usize::from(self.opening.is_some())
+    }
+
+    /// Whether this request is under way, or has a result that was not given out.
+    pub fn has(&self, ticket: Ticket) -> bool {
+        self.flights.contains_key(&ticket)
+            || self.ended.contains_key(&ticket)
+            || self.unnamed.iter().any(|write| write.ticket == ticket)
+    }
+
+    /// Whether a request has ended whose result was not given out.
+    pub fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// Gives the result out of a request that has ended; None if there is none.
+    pub fn take_ended(&mut self) -> Option<(Ticket, Finished)> {
+        self.ended.pop_first()
+    }
+
+    /// Gives the result out of this request, if it has ended.
+    pub fn take(&mut self, ticket: Ticket) -> Option<Finished> {
+        self.ended.remove(&ticket)
+    }
+
+    /// Begins a write, which must end by `deadline`. What is queued is sent with the next [`transmit`](ClientCore::transmit).
+    pub fn write(&mut self, now: Time, deadline: Time, op: Op, wire: &mut impl Wire) -> Ticket {
+        let ticket = self.draw_ticket();
+        self.unnamed.push_back(Unnamed { ticket, op, begun: now, deadline, before: None });
+        self.name_writes(now, wire);
+        ticket
+    }
+
+    /// Begins a read, of any server or of the one that the next request goes to.
+    pub fn read(&mut self, now: Time, deadline: Time, key: Vec<u8>, reach: Reach, wire: &mut impl Wire) -> Ticket {
+        let (ticket, server) = (self.draw_ticket(), self.server);
+        self.begin(now, ticket, Request::Get { key }, reach, server, deadline);
+        self.ask(now, ticket, server, wire);
+        ticket
+    }
+
+    /// Begins a request to this server and no other.
+    pub fn ask_one(
+        &mut self,
+        now: Time,
+        deadline: Time,
+        server: Server,
+        request: Request,
+        wire: &mut impl Wire,
+    ) -> Result<Ticket, ClientError> {
+        self.knows(server)?;
+        let ticket = self.draw_ticket();
+        self.begin(now, ticket, request, Reach::One, server, deadline);
+        self.ask(now, ticket, server, wire);
+        Ok(ticket)
+    }
+
+    fn draw_ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+}
+
+/// Refuses what no server would take, before anything is sent.
+pub fn check_limits(key: &[u8], value: &[u8]) -> Result<(), ClientError> {
+    let too_large = |what: &str, length: usize, limit: usize| {
+        Err(ClientError::TooLarge(format!(
+            "the {what} is too long ({length} bytes or more): the store takes at most {limit}"
+        )))
+    };
+    match (key.len(), value.len()) {
+        (length, _) if length > KEY_MAX_BYTES => too_large("key", length, KEY_MAX_BYTES),
+        (_, length) if length > VALUE_MAX_BYTES => too_large("value", length, VALUE_MAX_BYTES),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,648 @@
+//! Each rule of the core, against connections that do as they are told.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::outcome::{ClientError, TryEnd};
+use super::session::WriteId;
+use super::wire::{NoReply, Seen, Stage, Wire};
+use super::{ClientCore, Finished, Identity, Reach, Ticket};
+use crate::host::Time;
+use crate::kv::{Op, Written};
+use crate::net::{ClientReply, ClientRequest, Reply, Request, Unknown, WhyNotApplied};
+use crate::paxos::{NotApplied, RoleName, Slot};
+use crate::random::Random;
+use crate::role::{Server, Servers};
+use crate::trace::{Context, Trace};
+
+/// How long a try takes.
+const TRY: Duration = Duration::from_secs(1);
+/// How long a request may take.
+const ALL: Duration = Duration::from_secs(10);
+/// The history of the servers' data.
+const HISTORY: u64 = 1;
+
+/// A connection that does as it is told.
+struct Line {
+    stage: Stage,
+    /// What was queued on it.
+    queued: Vec<ClientRequest>,
+    /// So many of these are sent.
+    sent: usize,
+    /// It takes nothing more.
+    is_clogged: bool,
+    inbox: Vec<ClientReply>,
+    lost: Option<NoReply>,
+}
+
+/// The connections, and what was done with them.
+struct Script {
+    lines: BTreeMap<Server, Line>,
+    /// What each server does with a new connection; it is ready at once if there is nothing else.
+    opens: BTreeMap<Server, Result<Stage, NoReply>>,
+    /// The next connections take nothing.
+    is_clogged: bool,
+    /// Each connection that was begun, and the history that the client knew.
+    opened: Vec<(u8, u64)>,
+    closed: Vec<u8>,
+    /// Each try: the server, the request's number, and the request.
+    asked: Vec<(u8, u64, Request)>,
+    named: Vec<(Ticket, WriteId)>,
+    unnamed: Vec<Ticket>,
+    failovers: Vec<(TryEnd, u8)>,
+}
+
+impl Wire for Script {
+    fn open(&mut self, server: Server, history: u64) -> Result<(), NoReply> {
+        assert!(!self.lines.contains_key(&server), "one connection a server");
+        self.opened.push((server.0, history));
+        let stage = self.opens.get(&server).cloned().unwrap_or(Ok(Stage::Ready { history: HISTORY }))?;
+        let is_clogged = self.is_clogged;
+        let line = Line { stage, queued: Vec::new(), sent: 0, is_clogged, inbox: Vec::new(), lost: None };
+        self.lines.insert(server, line);
+        Ok(())
+    }
+
+    fn close(&mut self, server: Server) {
+        self.closed.push(server.0);
+        self.lines.remove(&server);
+    }
+
+    fn stage(&self, server: Server) -> Stage {
+        self.lines[&server].stage
+    }
+
+    fn address(&self, server: Server) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, server.0.into()))
+    }
+
+    fn queue(&mut self, server: Server, request: &ClientRequest) -> u64 {
+        self.asked.push((server.0, request.number, request.request.clone()));
+        let line = self.lines.get_mut(&server).unwrap();
+        line.queued.push(request.clone());
+        line.queued.len() as u64
+    }
+
+    fn sent(&self, server: Server) -> u64 {
+        self.lines[&server].sent as u64
+    }
+
+    fn transmit(&mut self, server: Server) -> Result<(), NoReply> {
+        let line = self.lines.get_mut(&server).unwrap();
+        if matches!(line.stage, Stage::Ready { .. }) && !line.is_clogged {
+            line.sent = line.queued.len();
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, server: Server, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
+        let line = self.lines.get_mut(&server).unwrap();
+        replies.append(&mut line.inbox);
+        line.lost.take().map_or(Ok(()), Err)
+    }
+
+    fn observe(&mut self, seen: Seen<'_>) {
+        match seen {
+            Seen::Named { ticket, id } => self.named.push((ticket, id)),
+            Seen::Unnamed { ticket } => self.unnamed.push(ticket),
+            Seen::FailedOver { failed, next } => self.failovers.push((failed.end.clone(), next.0)),
+        }
+    }
+}
+
+/// A client of three servers, and its time.
+struct Case {
+    core: ClientCore,
+    wire: Script,
+    now: Time,
+}
+
+impl Case {
+    fn new() -> Case {
+        let identity = Identity {
+            name: "c1".to_string(),
+            cluster: "three".to_string(),
+            servers: Servers::first(3),
+            try_timeout: TRY,
+            trace: Trace::disabled(),
+        };
+        let mut nonce = 0;
+        let nonces = Box::new(move || {
+            nonce += 1;
+            nonce
+        });
+        let wire = Script {
+            lines: BTreeMap::new(),
+            opens: BTreeMap::new(),
+            is_clogged: false,
+            opened: Vec::new(),
+            closed: Vec::new(),
+            asked: Vec::new(),
+            named: Vec::new(),
+            unnamed: Vec::new(),
+            failovers: Vec::new(),
+        };
+        Case { core: ClientCore::new(identity, Server(1), nonces, Random::new(1, 1)), wire, now: Time(1_000) }
+    }
+
+    /// A client that has a session.
+    fn with_session() -> Case {
+        let mut case = Case::new();
+        let ticket = case.put("first");
+        case.progress();
+        case.replies(1, Reply::Opened { session: 7, history: HISTORY });
+        case.replies(1, applied());
+        assert!(case.result(ticket).is_ok());
+        case.wire.asked.clear();
+        case
+    }
+
+    fn progress(&mut self) {
+        self.core.progress(self.now, &mut self.wire);
+    }
+
+    fn passes(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.progress();
+    }
+
+    fn put(&mut self, key: &str) -> Ticket {
+        let op = Op::Put { key: key.as_bytes().to_vec(), value: b"v".to_vec(), if_version: None };
+        let ticket = self.core.write(self.now, self.now + ALL, op, &mut self.wire);
+        self.core.transmit(self.now, &mut self.wire);
+        ticket
+    }
+
+    fn get(&mut self) -> Ticket {
+        let ticket = self.core.read(self.now, self.now + ALL, b"k".to_vec(), Reach::Any, &mut self.wire);
+        self.core.transmit(self.now, &mut self.wire);
+        ticket
+    }
+
+    /// The server answers what was last asked of it.
+    fn replies(&mut self, server: u8, reply: Reply) {
+        let number = self.wire.asked.iter().rev().find(|one| one.0 == server).unwrap().1;
+        self.says(server, number, reply);
+    }
+
+    /// The server answers this request.
+    fn says(&mut self, server: u8, number: u64, reply: Reply) {
+        let reply = ClientReply { number, context: Context::default(), reply };
+        self.now = self.now + Duration::from_millis(1);
+        self.wire.lines.get_mut(&Server(server)).unwrap().inbox.push(reply);
+        self.progress();
+    }
+
+    fn breaks(&mut self, server: u8) {
+        self.loses(server, NoReply::Broken { why: "broken".to_string() });
+    }
+
+    fn loses(&mut self, server: u8, why: NoReply) {
+        self.wire.lines.get_mut(&Server(server)).unwrap().lost = Some(why);
+        self.progress();
+        // The next try is due at once, unless all servers have failed.
+        self.progress();
+    }
+
+    fn opens(&mut self, server: u8, how: Result<Stage, NoReply>) {
+        self.wire.opens.insert(Server(server), how);
+    }
+
+    /// The servers that were asked, in order.
+    fn asked(&self) -> Vec<u8> {
+        self.wire.asked.iter().map(|one| one.0).collect()
+    }
+
+    fn result(&mut self, ticket: Ticket) -> Result<Reply, ClientError> {
+        self.ended(ticket).expect("it has ended")
+    }
+
+    fn ended(&mut self, ticket: Ticket) -> Option<Result<Reply, ClientError>> {
+        self.core.take(ticket).map(|Finished { result, .. }| result)
+    }
+
+    /// Lets time pass until a request has ended.
+    fn waits(&mut self, ticket: Ticket) -> Result<Reply, ClientError> {
+        loop {
+            if let Some(result) = self.ended(ticket) {
+                return result;
+            }
+            self.now = self.now.max(self.core.due().expect("something is due"));
+            self.progress();
+        }
+    }
+}
+
+fn applied() -> Reply {
+    Reply::Applied { slot: Slot(9), written: Written::Done { version: 1 } }
+}
+
+fn found() -> Reply {
+    Reply::Value { slot: Slot(9), value: None, version: 0 }
+}
+
+fn busy() -> Reply {
+    Reply::NotApplied(WhyNotApplied::Busy)
+}
+
+fn expired() -> Reply {
+    Reply::NotApplied(WhyNotApplied::Expired)
+}
+
+/// (session, nonce, sequence) of each try of a write.
+fn writes(case: &Case) -> Vec<(u64, u128, u64)> {
+    let name = |(_, _, request): &(u8, u64, Request)| match request {
+        Request::Write { session, nonce, sequence, .. } => Some((*session, *nonce, *sequence)),
+        _ => None,
+    };
+    case.wire.asked.iter().filter_map(name).collect()
+}
+
+#[test]
+fn each_try_has_a_number_of_its_own_and_all_tries_of_a_write_one_name() {
+    let mut case = Case::with_session();
+    let ticket = case.put("k");
+    case.replies(1, busy());
+    case.replies(2, busy());
+    let numbers: Vec<u64> = case.wire.asked.iter().map(|one| one.1).collect();
+    assert!(numbers.windows(2).all(|two| two[0] < two[1]) && numbers.len() == 3, "{numbers:?}");
+    assert_eq!(writes(&case), [(7, 1, 2); 3]);
+    assert_eq!(case.asked(), [1, 2, 3]);
+    case.replies(3, applied());
+    assert_eq!(case.result(ticket), Ok(applied()));
+    assert_eq!(case.core.server(), Server(3), "the next request goes to the one that answered");
+}
+
+#[test]
+fn many_that_fail_on_one_server_all_go_to_the_next_one() {
+    let mut case = Case::with_session();
+    (0..4).for_each(|_| _ = case.put("k"));
+    for number in case.wire.asked.clone().into_iter().map(|one| one.1) {
+        case.says(1, number, busy());
+    }
+    assert_eq!(case.asked(), [1, 1, 1, 1, 2, 2, 2, 2], "none skips a server because of another");
+}
+
+#[test]
+fn a_connection_that_ends_takes_along_what_waits_on_it_and_nothing_else() {
+    let mut case = Case::with_session();
+    let (one, other) = (case.put("a"), case.put("b"));
+    case.core.talk_to(Server(3)).unwrap();
+    let elsewhere = case.put("c");
+    case.breaks(1);
+    assert_eq!(case.asked(), [1, 1, 3, 3, 3]);
+    assert!([one, other, elsewhere].into_iter().all(|ticket| case.core.has(ticket)));
+    assert_eq!(case.core.server(), Server(3), "the one that failed is not the current one");
+}
+
+#[test]
+fn what_was_not_sent_as_a_whole_is_certainly_not_applied() {
+    for (is_clogged, is_unknown) in [(true, false), (false, true)] {
+        for why in [NoReply::Broken { why: String::new() }, NoReply::Malformed { length: 1, what: String::new() }] {
+            let mut case = Case::with_session();
+            case.wire.lines.get_mut(&Server(1)).unwrap().is_clogged = is_clogged;
+            let ticket = case.put("k");
+            for server in [2, 3] {
+                case.opens(server, Err(NoReply::ConnectionRefused));
+            }
+            case.opens(1, Err(NoReply::ConnectionRefused));
+            case.loses(1, why.clone());
+            let error = case.waits(ticket).unwrap_err();
+            assert_eq!(error.is_unknown(), is_unknown, "{why:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn silence_moves_one_request_if_the_server_answers_others_and_else_gives_its_connection_up() {
+    let mut case = Case::with_session();
+    let (silent, answered) = (case.get(), case.get());
+    case.replies(1, found());
+    assert!(case.result(answered).is_ok());
+    let number = case.wire.asked[0].1;
+    case.passes(TRY / 2);
+    case.get();
+    case.passes(TRY / 2);
+    case.passes(Duration::ZERO);
+    assert_eq!((case.asked(), case.wire.closed.len()), (vec![1, 1, 1, 2], 0));
+    // The late answer is no surprise, and no answer.
+    for _ in 0..2 {
+        case.says(1, number, found());
+    }
+    assert!(case.ended(silent).is_none());
+    case.replies(2, found());
+    assert!(case.result(silent).is_ok());
+
+    let mut case = Case::with_session();
+    let first = case.get();
+    case.passes(TRY / 2);
+    let tickets = [first, case.get()];
+    case.passes(TRY / 2);
+    case.passes(Duration::ZERO);
+    assert_eq!(
+        (case.asked(), case.wire.closed.clone()),
+        (vec![1, 1, 2, 2], vec![1]),
+        "with the one that had time left"
+    );
+    assert!(tickets.into_iter().all(|ticket| case.core.has(ticket)));
+}
+
+#[test]
+fn a_server_that_owes_too_many_answers_is_given_up() {
+    for are_late in [true, false] {
+        let mut case = Case::with_session();
+        for round in 0..=256 {
+            let deadline = case.now + TRY;
+            let silent = case.core.read(case.now, deadline, b"k".to_vec(), Reach::One, &mut case.wire);
+            let number = case.wire.asked.last().unwrap().1;
+            let answered = case.get();
+            case.replies(1, found());
+            assert!(case.result(answered).is_ok());
+            assert!(case.wire.closed.is_empty(), "after {round}");
+            case.passes(TRY);
+            assert!(case.result(silent).is_err());
+            if are_late {
+                case.says(1, number, found());
+            }
+        }
+        assert_eq!(case.wire.closed.contains(&1), !are_late);
+    }
+}
+
+#[test]
+fn a_connection_that_is_not_ready_in_time_has_carried_nothing() {
+    for stage in [Stage::Connecting, Stage::ShakingHands] {
+        let mut case = Case::with_session();
+        case.breaks(1);
+        for server in 1..=3 {
+            case.opens(server, Ok(stage));
+        }
+        let ticket = case.put("k");
+        let error = case.waits(ticket).unwrap_err();
+        let ClientError::NotApplied(tries) = &error else { panic!("{error}") };
+        assert!(
+            tries.last.iter().all(|one| matches!(one.end, TryEnd::NoReply(NoReply::Unreachable { .. }))),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn no_write_is_tried_with_too_little_time_for_an_answer() {
+    // It would most likely end without an answer, and be unknown, though it is certainly not applied so far.
+    let mut case = Case::with_session();
+    let ticket = case.put("k");
+    case.now = case.now + (ALL - TRY / 2);
+    case.replies(1, busy());
+    assert!(matches!(case.result(ticket), Err(ClientError::NotApplied(_))));
+    assert_eq!(case.asked(), [1]);
+}
+
+#[test]
+fn only_the_server_that_was_asked_can_answer() {
+    let mut case = Case::with_session();
+    let ticket = case.get();
+    let number = case.wire.asked[0].1;
+    case.core.talk_to(Server(2)).unwrap();
+    case.get();
+    case.says(2, number, found());
+    assert!(case.ended(ticket).is_none());
+    case.says(1, number, found());
+    assert!(case.result(ticket).is_ok());
+}
+
+#[test]
+fn a_reply_of_another_kind_ends_the_connection_and_nothing_behind_it_is_believed() {
+    let mut case = Case::with_session();
+    let (one, other) = (case.put("a"), case.put("b"));
+    let [(_, first, _), (_, second, _)] = case.wire.asked[..] else { panic!() };
+    let context = Context::default;
+    let inbox = &mut case.wire.lines.get_mut(&Server(1)).unwrap().inbox;
+    inbox.push(ClientReply { number: first, context: context(), reply: found() });
+    inbox.push(ClientReply { number: second, context: context(), reply: applied() });
+    case.progress();
+    assert_eq!(case.wire.closed, [1]);
+    assert!(case.ended(one).is_none() && case.ended(other).is_none());
+}
+
+#[test]
+fn who_answers_what_nobody_asked_is_not_listened_to_for_long() {
+    let mut case = Case::with_session();
+    case.get();
+    for n in 0..16 {
+        case.says(1, 1_000 + n, found());
+        assert!(case.wire.closed.is_empty(), "after {n}");
+    }
+    case.says(1, 2_000, found());
+    assert_eq!(case.wire.closed, [1]);
+}
+
+#[test]
+fn a_refusal_is_the_last_word_unless_an_earlier_try_may_have_been_applied() {
+    let refused = || Reply::Refused("no".to_string());
+    let mut case = Case::with_session();
+    let ticket = case.put("k");
+    case.replies(1, refused());
+    assert!(matches!(case.result(ticket), Err(ClientError::Refused { server: Server(1), .. })));
+    let ticket = case.put("k");
+    case.breaks(1);
+    case.replies(2, refused());
+    assert!(case.result(ticket).unwrap_err().is_unknown());
+}
+
+#[test]
+fn after_a_round_of_quick_failures_comes_a_pause_and_after_slow_ones_none() {
+    let mut case = Case::new();
+    for server in 1..=3 {
+        case.opens(server, Err(NoReply::ConnectionRefused));
+    }
+    case.get();
+    (0..10).for_each(|_| case.progress());
+    assert_eq!(case.wire.opened.len(), 3, "each was asked once");
+    let pause = case.core.due().unwrap().since(case.now);
+    assert!((Duration::from_millis(5)..=Duration::from_millis(15)).contains(&pause), "{pause:?}");
+
+    let mut case = Case::with_session();
+    case.get();
+    for _ in 0..5 {
+        case.passes(TRY);
+        case.passes(Duration::ZERO);
+    }
+    assert_eq!(case.asked(), [1, 2, 3, 1, 2, 3]);
+}
+
+#[test]
+fn a_request_to_one_server_goes_to_no_other_and_an_order_is_given_once() {
+    let mut case = Case::with_session();
+    let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Reach::One, &mut case.wire);
+    case.replies(1, busy());
+    case.passes(TRY);
+    case.replies(1, found());
+    assert!(case.result(read).is_ok());
+    assert_eq!(case.asked(), [1, 1]);
+    let crash = Request::Crash { role: Some(RoleName::Learner), down_ms: None };
+    let order = case.core.ask_one(case.now, case.now + ALL, Server(2), crash, &mut case.wire).unwrap();
+    case.progress();
+    case.breaks(2);
+    assert!(case.result(order).unwrap_err().is_unknown());
+    assert_eq!(case.asked(), [1, 1, 2]);
+    assert_eq!(case.core.server(), Server(1));
+    let nobody = case.core.ask_one(case.now, case.now + ALL, Server(9), Request::Status, &mut case.wire);
+    assert!(matches!(nobody, Err(ClientError::NoSuchServer { .. })));
+}
+
+#[test]
+fn writes_wait_for_one_session_and_go_out_in_it_side_by_side() {
+    let mut case = Case::new();
+    let tickets = ["a", "b", "c"].map(|key| case.put(key));
+    assert_eq!(case.wire.asked.len(), 1, "one OPEN for all");
+    assert_eq!(case.core.under_way(), 3, "the OPEN is not the caller's");
+    case.replies(1, busy());
+    case.replies(2, Reply::Opened { session: 7, history: HISTORY });
+    assert_eq!(writes(&case), [(7, 1, 1), (7, 1, 2), (7, 1, 3)]);
+    let named: Vec<_> = case.wire.named.iter().map(|(ticket, id)| (*ticket, id.sequence)).collect();
+    assert_eq!(named, [(tickets[0], 1), (tickets[1], 2), (tickets[2], 3)]);
+}
+
+#[test]
+fn a_write_goes_on_in_a_new_session_only_if_no_try_of_it_may_have_been_applied() {
+    let mut case = Case::with_session();
+    let (certain, perhaps) = (case.put("a"), case.put("b"));
+    let (first, second) = (case.wire.asked[0].1, case.wire.asked[1].1);
+    case.says(1, second, Reply::Unknown(Unknown::TimedOut));
+    case.replies(2, expired());
+    case.says(1, first, expired());
+    assert!(case.result(perhaps).unwrap_err().is_unknown());
+    assert_eq!(case.wire.unnamed, [certain]);
+    case.replies(2, Reply::Opened { session: 20, history: HISTORY });
+    assert_eq!(writes(&case).last(), Some(&(20, 2, 1)), "another nonce, numbered from 1");
+    // A second session has ended while the write was under way: the next nonce is a third one.
+    case.replies(2, Reply::NotApplied(WhyNotApplied::Superseded));
+    for session in [30, 40] {
+        case.replies(2, Reply::Opened { session, history: HISTORY });
+        case.replies(2, expired());
+    }
+    assert!(matches!(case.result(certain), Err(ClientError::NotApplied(_))), "after three new sessions");
+}
+
+#[test]
+fn a_late_word_on_a_session_that_has_ended_ends_no_other() {
+    let mut case = Case::with_session();
+    let (one, other) = (case.put("a"), case.put("b"));
+    let (first, second) = (case.wire.asked[0].1, case.wire.asked[1].1);
+    case.says(1, first, expired());
+    case.replies(1, Reply::Opened { session: 20, history: HISTORY });
+    case.says(1, second, expired());
+    case.progress();
+    assert_eq!(writes(&case), [(7, 1, 2), (7, 1, 3), (20, 2, 1), (20, 2, 2)]);
+    assert!(case.core.has(one) && case.core.has(other));
+}
+
+#[test]
+fn a_write_without_a_number_ends_when_its_time_is_up() {
+    let mut case = Case::new();
+    let op = Op::Delete { key: b"k".to_vec() };
+    let hasty = case.core.write(case.now, case.now + TRY / 4, op, &mut case.wire);
+    let patient = case.put("k");
+    case.passes(TRY / 4);
+    assert!(matches!(case.result(hasty), Err(ClientError::NotApplied(_))));
+    assert!(case.core.has(patient));
+}
+
+#[test]
+fn without_a_session_all_writes_hear_why_and_the_next_one_asks_with_the_same_nonce() {
+    let mut case = Case::new();
+    let tickets = ["a", "b"].map(|key| case.put(key));
+    for ticket in tickets {
+        let error = case.waits(ticket).unwrap_err();
+        assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
+    }
+    case.put("c");
+    let nonces = case.wire.asked.iter().filter_map(|one| match one.2 {
+        Request::Open { nonce } => Some(nonce),
+        _ => None,
+    });
+    assert!(nonces.clone().count() > 3 && nonces.clone().all(|nonce| nonce == 1), "{:?}", nonces.collect::<Vec<_>>());
+}
+
+#[test]
+fn another_history_is_told_once_and_its_session_is_another() {
+    let other = || NoReply::OtherHistory { cluster: "three".to_string(), known: HISTORY, found: 2 };
+    let mut case = Case::with_session();
+    case.breaks(1);
+    case.opens(1, Ok(Stage::ShakingHands));
+    let ticket = case.put("k");
+    assert_eq!(case.wire.opened.last(), Some(&(1, HISTORY)), "the server is told what this client knows");
+    case.loses(1, other());
+    assert!(matches!(case.result(ticket), Err(ClientError::NotApplied(_))));
+    assert_eq!(case.core.history(), Some(2));
+    case.opens(1, Ok(Stage::Ready { history: 2 }));
+    case.put("k");
+    assert!(matches!(case.wire.asked.last(), Some((1, _, Request::Open { nonce: 2 }))), "{:?}", case.wire.asked);
+    // A session that is opened in a third history says so, too.
+    let ticket = case.put("k");
+    case.replies(1, Reply::Opened { session: 3, history: 3 });
+    assert!(matches!(case.result(ticket), Err(ClientError::NotApplied(_))));
+    assert_eq!(case.core.history(), Some(3));
+}
+
+#[test]
+fn what_a_server_reads_from_empty_data_is_not_believed_by_who_knows_better() {
+    let mut case = Case::with_session();
+    case.opens(2, Ok(Stage::Ready { history: 0 }));
+    case.core.talk_to(Server(2)).unwrap();
+    let read = case.get();
+    case.replies(2, found());
+    assert!(case.ended(read).is_none() && case.wire.closed.contains(&2));
+    case.progress();
+    assert_eq!(case.asked(), [2, 3]);
+    case.replies(3, found());
+    assert!(case.result(read).is_ok());
+    // Who has applied a write of this session has the data.
+    case.core.talk_to(Server(2)).unwrap();
+    let write = case.put("k");
+    case.replies(2, applied());
+    assert!(case.result(write).is_ok());
+    let read = case.get();
+    case.replies(2, found());
+    assert!(case.result(read).is_ok());
+}
+
+#[test]
+fn who_does_not_want_to_wait_is_told_what_is_known() {
+    let mut case = Case::with_session();
+    let (write, read) = (case.put("a"), case.get());
+    case.core.end_time(case.now);
+    case.progress();
+    assert!(case.result(write).unwrap_err().is_unknown());
+    assert!(matches!(case.result(read), Err(ClientError::NotApplied(_))));
+}
+
+#[test]
+fn connections_that_nobody_waits_on_are_closed_but_for_the_next_requests_one() {
+    let mut case = Case::with_session();
+    let read = case.get();
+    case.core.talk_to(Server(2)).unwrap();
+    case.get();
+    case.progress();
+    assert!(case.wire.closed.is_empty());
+    case.replies(1, found());
+    assert!(case.result(read).is_ok());
+    assert_eq!(case.wire.closed, [1]);
+}
+
+#[test]
+fn a_failure_is_told_once_while_it_stays_the_same() {
+    let mut case = Case::with_session();
+    let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Reach::One, &mut case.wire);
+    for _ in 0..3 {
+        case.replies(1, busy());
+        case.passes(TRY);
+    }
+    assert_eq!(case.wire.failovers.len(), 1, "{:?}", case.wire.failovers);
+    case.replies(1, Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::NoLeader)));
+    assert_eq!(case.wire.failovers.len(), 2);
+    assert_eq!(case.core.busy_tries(), 3);
+    assert!(case.core.has(read));
+}

@@ -1,0 +1,204 @@
+//! The connections of a simulated client: frames over the links of nature.
+//!
+//! A connection is to one life of one server's process. It is made by the first frame that arrives there: until then the
+//! server may refuse it, and then nothing that was sent on it arrives. What a client is told of a reply or an end is told
+//! of its connection, not of an earlier one to the same server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::folder::CLUSTER;
+use super::marks::Mark;
+use super::nature::Nature;
+use super::network::Node;
+use crate::client::core::Ticket;
+use crate::client::core::wire::{Seen, Stage, Wire};
+use crate::client::{NoReply, TryEnd, WriteId};
+use crate::net::{ClientReply, ClientRequest, Request, frame};
+use crate::paxos::CommandId;
+use crate::role::Server;
+
+/// Who answers at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// The server's process.
+    pub process: u64,
+    /// Which history its data are of; 0 if it has none.
+    pub history: u64,
+}
+
+/// What a client did while its core ran, for its history.
+pub(super) enum Step {
+    /// A write has got its name.
+    Named(Ticket, CommandId),
+    /// It was certainly not applied under that name, and will get another one.
+    Unnamed(Ticket),
+}
+
+/// The connections of one client.
+#[derive(Default)]
+pub(super) struct Connections {
+    lines: BTreeMap<Server, Line>,
+    /// Requests on connections that were refused: they never arrive.
+    refused: BTreeSet<u64>,
+    steps: Vec<Step>,
+}
+
+/// One connection.
+#[derive(Default)]
+struct Line {
+    /// The history that the client knows; 0 if it knows none.
+    known: u64,
+    /// Who answers, once a frame has arrived.
+    greeting: Option<Greeting>,
+    queued: Vec<Arc<[u8]>>,
+    /// How many requests were ever queued.
+    count: u64,
+    /// What was asked on it and not answered.
+    asked: BTreeMap<u64, Request>,
+    inbox: Vec<ClientReply>,
+    /// Why it is of no more use.
+    lost: Option<NoReply>,
+}
+
+impl Connections {
+    /// A request comes to a server. False if it does not arrive, as its connection has ended before.
+    pub(super) fn arrives(&mut self, server: Server, number: u64, greeting: Option<Greeting>) -> bool {
+        if self.refused.contains(&number) {
+            return false;
+        }
+        let Some(line) = self.lines.get_mut(&server).filter(|line| line.asked.contains_key(&number)) else {
+            // The client has closed the connection, and what it had sent arrives all the same.
+            return greeting.is_some();
+        };
+        let refusal = match (line.greeting, greeting) {
+            (None, None) => NoReply::ConnectionRefused,
+            (None, Some(Greeting { history: found, .. })) if found != 0 && ![0, found].contains(&line.known) => {
+                NoReply::OtherHistory { cluster: CLUSTER.to_string(), known: line.known, found }
+            }
+            (None, Some(greeting)) => {
+                line.greeting = Some(greeting);
+                return true;
+            }
+            (Some(before), now) => {
+                let is_same = now.is_some_and(|now| now.process == before.process);
+                if !is_same {
+                    line.lost = Some(NoReply::Broken { why: "connection reset".to_string() });
+                }
+                return is_same;
+            }
+        };
+        line.lost = Some(refusal);
+        self.refused.extend(line.asked.keys());
+        false
+    }
+
+    /// A reply comes from a server. What was asked, if that was on the connection that there is.
+    pub(super) fn hears(&mut self, server: Server, reply: ClientReply) -> Option<Request> {
+        let line = self.lines.get_mut(&server)?;
+        let request = line.asked.remove(&reply.number)?;
+        line.inbox.push(reply);
+        Some(request)
+    }
+
+    /// The connection to a server ends, if this was asked on it, or anything if None. False if there is no such connection.
+    pub(super) fn lose(&mut self, server: Server, number: Option<u64>, why: NoReply) -> bool {
+        let line = self.lines.get_mut(&server);
+        let Some(line) = line.filter(|line| number.is_none_or(|number| line.asked.contains_key(&number))) else {
+            return false;
+        };
+        line.lost = Some(why);
+        true
+    }
+
+    /// What the core has done since it was last asked.
+    pub(super) fn take_steps(&mut self) -> Vec<Step> {
+        mem::take(&mut self.steps)
+    }
+}
+
+/// The connections of a client while its core runs.
+pub(super) struct SimWire<'a> {
+    pub(super) client: usize,
+    pub(super) connections: &'a mut Connections,
+    pub(super) nature: &'a mut Nature,
+}
+
+impl SimWire<'_> {
+    fn line(&mut self, server: Server) -> &mut Line {
+        self.connections.lines.entry(server).or_default()
+    }
+}
+
+impl Wire for SimWire<'_> {
+    fn open(&mut self, server: Server, history: u64) -> Result<(), NoReply> {
+        self.connections.lines.insert(server, Line { known: history, ..Line::default() });
+        Ok(())
+    }
+
+    fn close(&mut self, server: Server) {
+        self.connections.lines.remove(&server);
+    }
+
+    fn stage(&self, server: Server) -> Stage {
+        let greeting = self.connections.lines.get(&server).and_then(|line| line.greeting);
+        Stage::Ready { history: greeting.map_or(0, |greeting| greeting.history) }
+    }
+
+    fn address(&self, server: Server) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 7_000 + u16::from(server.0)))
+    }
+
+    fn queue(&mut self, server: Server, request: &ClientRequest) -> u64 {
+        match &request.request {
+            Request::Open { nonce } => self.nature.ghost.asked(CommandId::opening(*nonce), None),
+            Request::Write { session, nonce, sequence, op, .. } => {
+                self.nature.ghost.asked(CommandId::new(*session, *nonce, *sequence), Some(op.clone()));
+            }
+            _ => {}
+        }
+        let line = self.line(server);
+        line.queued.push(frame(request).into());
+        line.asked.insert(request.number, request.request.clone());
+        line.count += 1;
+        line.count
+    }
+
+    fn sent(&self, server: Server) -> u64 {
+        let line = self.connections.lines.get(&server);
+        line.map_or(0, |line| line.count - line.queued.len() as u64)
+    }
+
+    fn transmit(&mut self, server: Server) -> Result<(), NoReply> {
+        for bytes in mem::take(&mut self.line(server).queued) {
+            self.nature.send(Node::Client(self.client), Node::Server(server), bytes);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, server: Server, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
+        let line = self.line(server);
+        replies.append(&mut line.inbox);
+        line.lost.take().map_or(Ok(()), Err)
+    }
+
+    fn observe(&mut self, seen: Seen<'_>) {
+        match seen {
+            Seen::Named { ticket, id: WriteId { session, nonce, sequence, .. } } => {
+                self.connections.steps.push(Step::Named(ticket, CommandId::new(session, nonce, sequence)));
+            }
+            Seen::Unnamed { ticket } => {
+                self.nature.mark(Mark::WentOnInNewSession);
+                self.connections.steps.push(Step::Unnamed(ticket));
+            }
+            Seen::FailedOver { failed, .. } => {
+                self.nature.mark(Mark::FailedOver);
+                if matches!(failed.end, TryEnd::NoReply(NoReply::NoData { .. })) {
+                    self.nature.mark(Mark::NotBelieved);
+                }
+            }
+        }
+    }
+}
