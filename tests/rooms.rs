@@ -83,13 +83,46 @@ fn what_a_client_decides_waits_for_nothing() {
 /// No file of these rooms names one of these paths. There are more than `count` files, or the rooms have moved.
 fn use_nothing_of(rooms: &[&str], forbidden: &[&str], count: usize) {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files: Vec<PathBuf> = rooms.iter().flat_map(|room| files(&src.join(room))).collect();
+    let is_test = |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().ends_with("_tests.rs"));
+    let files: Vec<PathBuf> =
+        rooms.iter().flat_map(|room| files(&src.join(room))).filter(|one| !is_test(one)).collect();
     assert!(files.len() > count, "the rooms have moved: only {files:?} were found");
     for file in files {
         let text = fs::read_to_string(&file).expect("a source file can be read");
         for path in paths(&text) {
             let broken = forbidden.iter().find(|forbidden| is_in(&path, forbidden));
             assert!(broken.is_none(), "{} uses {path}, which is no business of this room", file.display());
+        }
+    }
+}
+
+/// What a client is told, what a caller is answered, and why a life does not begin: written by the core alone. Those who run
+/// it hand such words on, and do not even name most of them.
+#[test]
+fn only_the_core_refuses_and_answers() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let shells = ["server", "sim/server.rs", "sim/surroundings.rs", "sim/turns.rs", "sim/two_phase.rs"];
+    let words = [
+        "WhyNotApplied::",
+        "Unknown::",
+        "Reply::",
+        "Answer::",
+        "Unborn::NoRoom(format",
+        "Unborn::Failed(format",
+        "Unborn::Broken(format",
+        "delivery::Cause",
+        "museum::is",
+    ];
+    let is_test = |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().ends_with("_tests.rs"));
+    let files: Vec<PathBuf> = shells.iter().flat_map(|shell| files(&src.join(shell))).collect();
+    assert!(files.len() > 15, "the shells have moved: only {files:?} were found");
+    for file in files.iter().filter(|file| !is_test(file)) {
+        let text = fs::read_to_string(file).expect("a source file can be read");
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            let word = words.iter().find(|word| line.contains(**word));
+            assert!(word.is_none(), "{} decides what the core decides: {line}", file.display());
         }
     }
 }

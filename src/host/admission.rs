@@ -9,18 +9,29 @@
 //!
 //! A server whose state was found to be wrong does not take part either, and never again in this life.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::config::Config;
+use super::core::{Fatal, ServerCore};
+use super::limits::Connection;
 use crate::museum::{self, Bug};
-use crate::net::{Newcomer, WhyNotApplied};
+use crate::net::{Answer, Hello, Newcomer, Welcome, Who, WhyNotApplied};
+use crate::paxos::Quorums;
 use crate::role::{Server, Servers};
+use crate::storage::admission::Claim;
+use crate::storage::folder::Place;
+use crate::storage::identity::Admitted;
+use crate::storage::{DataFolder, FolderError};
 
 /// How a server stands to the others. Any thread may ask.
 #[derive(Debug)]
 pub struct Admission {
     takes_part: AtomicBool,
     state: Mutex<State>,
+    /// What callers have said of themselves and not proved yet: the last claim of each number.
+    claims: Mutex<BTreeMap<Server, Claim>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +47,26 @@ enum State {
 impl Admission {
     /// A server that takes part.
     pub fn member() -> Admission {
-        Admission { takes_part: AtomicBool::new(true), state: Mutex::new(State::Member) }
+        Admission::new(true, State::Member)
     }
 
     /// A server with a new folder, which so many others must know; it takes part at once if that is nobody.
     pub fn newcomer(needed: usize) -> Admission {
         let state = State::New { known_to: Servers::NONE, needed };
-        Admission { takes_part: AtomicBool::new(museum::is(Bug::NewDiskVotes)), state: Mutex::new(state) }
+        Admission::new(museum::is(Bug::NewDiskVotes), state)
+    }
+
+    fn new(takes_part: bool, state: State) -> Admission {
+        Admission { takes_part: AtomicBool::new(takes_part), state: Mutex::new(state), claims: Mutex::default() }
+    }
+
+    /// Who has taken part with this folder goes on to; a server whose folder is new waits until enough of the others know
+    /// it.
+    pub fn of<P: Place>(folder: &DataFolder<P>, quorums: Quorums) -> Result<Admission, FolderError> {
+        if quorums.witnesses() == 0 {
+            folder.set_takes_part()?;
+        }
+        Ok(if folder.takes_part() { Admission::member() } else { Admission::newcomer(quorums.witnesses()) })
     }
 
     /// Whether it may say and hear anything.
@@ -91,10 +115,162 @@ impl Admission {
         }
     }
 
+    fn claims(&self) -> MutexGuard<'_, BTreeMap<Server, Claim>> {
+        // Every change is one step.
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is one assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a client is told for whom there is no place.
+pub const TOO_MANY: &str = "too many clients already; try another server";
+
+/// What a server says to another one that has called it.
+#[derive(Debug)]
+pub struct Judged {
+    /// The answer.
+    pub answer: Answer,
+    /// This server must be called now: whoever called in its name has something to prove, or has just proved it.
+    pub call: Option<Server>,
+}
+
+impl<C: Connection> ServerCore<C> {
+    /// What this server says to a peer that it calls. The peer's own storage id proves who calls: it was told to the
+    /// address of this server only. A folder that takes part is the peer's whoever claims what.
+    pub fn hello<P: Place>(&self, folder: &DataFolder<P>, to: Server) -> Hello {
+        let known = folder.known_peer(to);
+        let claimed = self.admission.claims().get(&to).map(|claim| claim.storage);
+        let knows = known.filter(|known| known.bound).map(|known| known.storage);
+        let knows = knows.or(claimed).or(known.map(|known| known.storage));
+        let who = Who::Peer {
+            server: self.config.me,
+            storage: folder.storage_id(),
+            life: folder.life(),
+            boot: self.config.boot,
+            takes_part: folder.takes_part(),
+            knows,
+        };
+        Hello { cluster: self.config.name.clone(), to, members: self.config.cluster, who }
+    }
+
+    /// The parts of a greeting that every caller must get right.
+    pub fn check_hello(&self, hello: &Hello) -> Result<(), String> {
+        let Config { name, me, cluster, .. } = &self.config;
+        if hello.cluster != *name {
+            return Err(format!("this is cluster {name:?}, not {:?}", hello.cluster));
+        }
+        if hello.to != *me {
+            return Err(format!("this is server {}, not {}", me.0, hello.to.0));
+        }
+        if hello.members != *cluster {
+            let caller = match hello.who {
+                Who::Client => "the client's file".to_string(),
+                Who::Peer { server, .. } => format!("server {}'s file", server.0),
+            };
+            return Err(other_members(&caller, hello.members, &format!("server {}'s", me.0), *cluster));
+        }
+        Ok(())
+    }
+
+    /// What this server answers a caller at the door for clients, if there is a place for one more.
+    pub fn judge_client(&self, hello: &Hello, has_place: impl FnOnce() -> bool) -> Answer {
+        let refused = |why: &str| Answer::Refused { why: why.to_string() };
+        match (self.check_hello(hello), &hello.who) {
+            (Err(why), _) => Answer::Refused { why },
+            (Ok(()), Who::Peer { .. }) => refused("this is the address for clients; servers have another one"),
+            (Ok(()), Who::Client) if has_place() => self.welcome(),
+            (Ok(()), Who::Client) => refused(TOO_MANY),
+        }
+    }
+
+    /// What this server answers a caller at the door for servers. It lets a caller in that has proved who it is; who has not
+    /// is called, and then it can.
+    pub fn judge<P: Place>(&self, folder: &DataFolder<P>, hello: &Hello) -> Result<Judged, Fatal> {
+        let refused = |why| Ok(Judged { answer: Answer::Refused { why }, call: None });
+        if let Err(why) = self.check_hello(hello) {
+            return refused(why);
+        }
+        match hello.who {
+            Who::Client => refused("this is the address for servers; clients have another one".to_string()),
+            Who::Peer { server, .. } if server == self.config.me || !self.config.cluster.contains(server) => {
+                refused(format!("no other server of this cluster has the number {}", server.0))
+            }
+            Who::Peer { server, storage, life, boot, takes_part, knows } => {
+                self.admit(folder, Claim { server, storage, life, boot, takes_part, knows })
+            }
+        }
+    }
+
+    fn admit<P: Place>(&self, folder: &DataFolder<P>, claim: Claim) -> Result<Judged, Fatal> {
+        let admitted = match folder.admit(&claim) {
+            Err(error) => Err(survived(&error)?),
+            Ok(admitted) => Ok(admitted),
+        };
+        let admitted =
+            admitted.or_else(|why| if museum::is(Bug::LostDiskBelieved) { Ok(Admitted::Yes) } else { Err(why) });
+        let is_news = match &admitted {
+            Ok(Admitted::Yes) => {
+                self.admission.claims().remove(&claim.server);
+                true
+            }
+            // It is kept as well: that another folder is refused may not be the last word.
+            Ok(Admitted::CallBack) | Err(_) => self.admission.claims().insert(claim.server, claim) != Some(claim),
+        };
+        let answer = match admitted {
+            Ok(Admitted::Yes) => self.welcome(),
+            Ok(Admitted::CallBack) => Answer::CallYouFirst,
+            Err(why) => Answer::Refused { why },
+        };
+        Ok(Judged { answer, call: is_news.then_some(claim.server) })
+    }
+
+    /// What a server says of itself to whom it lets in.
+    pub fn welcome(&self) -> Answer {
+        Answer::Welcome(Welcome { history: self.board.read().history, members: self.config.cluster })
+    }
+
+    /// A peer has welcomed this server after this greeting, and remembers its folder durably by then. That it did proves that
+    /// its own folder is the one that this server took it for. True if this server takes part from now on because of it; the
+    /// inner error is why the peer is not believed.
+    pub fn welcomed<P: Place>(
+        &self,
+        folder: &DataFolder<P>,
+        peer: Server,
+        hello: &Hello,
+        welcome: &Welcome,
+    ) -> Result<Result<bool, String>, Fatal> {
+        let cluster = self.config.cluster;
+        if welcome.members != cluster {
+            let theirs = format!("server {}'s file", peer.0);
+            return Ok(Err(other_members(&theirs, welcome.members, "this one's", cluster)));
+        }
+        let Who::Peer { knows: Some(knows), .. } = hello.who else {
+            return Ok(Err("it has let in a server that could not say whom it called".to_string()));
+        };
+        if folder.known_peer(peer).is_some_and(|known| known.storage != knows) {
+            return Ok(Err(format!(
+                "server {} comes with another data folder than the one that is known here",
+                peer.0
+            )));
+        }
+        match self.admission.is_known_to(peer, || folder.set_takes_part()) {
+            Ok(begins) => Ok(Ok(begins)),
+            Err(error) => survived(&error).map(Err),
+        }
+    }
+}
+
+/// What a peer is told if something cannot be remembered; where the disk has failed this server is no more.
+fn survived(error: &FolderError) -> Result<String, Fatal> {
+    if error.is_fatal() { Err(Fatal(format!("stable storage failed: {error}"))) } else { Ok(error.reason()) }
+}
+
+fn other_members(theirs: &str, members: Servers, mine: &str, cluster: Servers) -> String {
+    format!("{theirs} lists servers {}, {mine} {}: one of the two files is wrong", members.numbers(), cluster.numbers())
 }
 
 #[cfg(test)]

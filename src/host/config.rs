@@ -10,6 +10,8 @@ use crate::storage::checkpoint::PART_BYTES;
 /// How a server was started.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The name of the cluster.
+    pub name: String,
     /// Which server it is.
     pub me: Server,
     /// All servers.
@@ -20,6 +22,8 @@ pub struct Config {
     pub protocol: Protocol,
     /// The number of the process on its data folder.
     pub life: u32,
+    /// Drawn by this process: no other one on the same folder has it.
+    pub boot: u64,
     /// The number of the process on its machine.
     pub pid: u32,
     /// A restarted acceptor has forgotten everything. **Unsafe**, to show why.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::throttle::Throttle;
+use crate::net::{Reply, WhyNotApplied};
 
 /// A connection has at most this many requests under way.
 pub const REQUESTS_MAX: usize = 256;
@@ -14,6 +15,21 @@ pub const REQUESTS_MAX_BYTES: usize = 8 << 20;
 pub const ALL_REQUESTS_MAX: usize = 4_096;
 /// And those take at most this many bytes.
 pub const ALL_REQUESTS_MAX_BYTES: usize = 64 << 20;
+
+/// Values are not added to replies that a client has not taken, beyond so many bytes.
+pub const PENDING_MAX_BYTES: usize = 4 << 20;
+/// The pending replies of all connections together hold values up to so many bytes.
+pub const ALL_PENDING_MAX_BYTES: usize = 64 << 20;
+
+/// A value for which there is no room among the replies that a client has not taken yet becomes a failed read: so many bytes
+/// are pending for this client, and so many for all.
+pub fn fit(reply: &mut Reply, pending: usize, all_pending: usize) {
+    let Reply::Value { value: Some(value), .. } = reply else { return };
+    let fits = |before: usize, max: usize| before == 0 || before + value.len() <= max;
+    if !fits(pending, PENDING_MAX_BYTES) || !fits(all_pending, ALL_PENDING_MAX_BYTES) {
+        *reply = Reply::NotApplied(WhyNotApplied::Busy);
+    }
+}
 
 /// A connection opens at most so many sessions in this time: a client needs one, and another when that has ended.
 const OPENS: (u32, Duration) = (16, Duration::from_secs(10));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::checkpoints::Loaded;
-use super::core::ServerCore;
+use super::core::{Fatal, ServerCore};
 use super::disks::{CoordinatorLog, ParticipantLog, RoleJournal};
 use super::env::{Env, Seen};
 use super::limits::Connection;
@@ -38,6 +38,19 @@ impl From<FolderError> for Unborn {
             _ if error.is_io() => Unborn::Failed(why),
             _ => Unborn::Broken(why),
         }
+    }
+}
+
+impl Unborn {
+    /// There is no thread to be had for it.
+    pub fn no_thread(whose: &str, error: &std::io::Error) -> Unborn {
+        Unborn::Failed(format!("cannot start the thread of the {whose}: {error}"))
+    }
+}
+
+impl From<Fatal> for Unborn {
+    fn from(fatal: Fatal) -> Unborn {
+        Unborn::Failed(fatal.0)
     }
 }
 

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use super::house::House;
 use super::outlet::Outlet;
-use super::peers::{check_hello, tell_malformed, tell_trouble, welcome};
+use super::peers::{tell_malformed, tell_trouble};
 use crate::cluster::Cluster;
+use crate::host::admission::TOO_MANY;
 use crate::net::{
-    Answer, CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place,
-    Who, answer, listen, turn_away,
+    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place, answer,
+    listen, turn_away,
 };
 
 /// At most so many clients at once.
@@ -23,8 +24,6 @@ const CLIENTS_MAX: usize = 1_200;
 const CLIENTS: u8 = 0;
 /// At most this many callers may be about to greet; when one more comes, the oldest is closed.
 const STRANGERS_MAX: usize = 128;
-/// What a caller is told for whom there is no place.
-const TOO_MANY: &str = "too many clients already; try another server";
 /// A client that asks nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(600);
 /// How often the desk looks for those who have waited too long.
@@ -60,17 +59,7 @@ impl FrontDesk {
     /// One client connection.
     fn serve(&self, stream: Arc<TcpStream>, address: SocketAddr, place: &Place) {
         let mut reader = FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES);
-        let judge = |hello: &Hello| {
-            let judged = check_hello(hello, &self.cluster, self.house.core.config.me).and_then(|()| match hello.who {
-                Who::Client if place.join(CLIENTS, CLIENTS_MAX) => Ok(()),
-                Who::Client => Err(TOO_MANY.to_string()),
-                Who::Peer { .. } => Err("this is the address for clients; servers have another one".to_string()),
-            });
-            match judged {
-                Ok(()) => welcome(&self.house, &self.cluster),
-                Err(why) => Answer::Refused { why },
-            }
-        };
+        let judge = |hello: &Hello| self.house.core.judge_client(hello, || place.join(CLIENTS, CLIENTS_MAX));
         match answer(&mut reader, judge) {
             Ok(Some(_)) => {}
             Ok(None) => return,

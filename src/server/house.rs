@@ -14,8 +14,10 @@ use super::supervisor::Orders;
 use crate::host::checkpoints::Loaded;
 use crate::host::{Admission, Asker, Config, Env, Order, ServerCore, Sizes, Time};
 use crate::net::{ClientReply, Envelope, Link, Said};
-use crate::paxos::{Quorums, RoleName};
+use crate::paxos::RoleName;
+use crate::random::Random;
 use crate::role::{Server, Servers};
+use crate::storage::identity::Owner;
 use crate::trace::{Context, Event, RoleTag, Trace};
 
 /// How long a dying process waits for its terminal.
@@ -112,8 +114,11 @@ impl Threads {
 
 impl House {
     /// A server whose roles are still down, and the number of this process on its data folder.
-    pub fn new(me: Server, quorums: Quorums, options: Options, life: u32, trace: Trace, admission: Admission) -> House {
+    pub fn new(owner: Owner<'_>, options: Options, life: u32, trace: Trace, admission: Admission) -> House {
+        let Owner { cluster, quorums, server: me } = owner;
         let config = Config {
+            name: cluster.to_string(),
+            boot: Random::unseeded().next(),
             me,
             cluster: quorums.servers(),
             quorums,

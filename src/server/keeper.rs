@@ -15,7 +15,7 @@ pub fn start(house: &Arc<House>, folder: &DataFolder) -> Result<(), Unborn> {
         opened.map_err(|error| Unborn::of(&error, format!("data folder {}: {error}", folder.path().display())))?;
     let (house, name) = (house.clone(), "checkpointer".to_string());
     let spawned = std::thread::Builder::new().name(name).spawn(move || run(&house, checkpointer));
-    spawned.map(|_| ()).map_err(|error| Unborn::Broken(format!("cannot start the thread of the checkpointer: {error}")))
+    spawned.map(|_| ()).map_err(|error| Unborn::no_thread("checkpointer", &error))
 }
 
 fn run<F: Files>(house: &House, mut checkpointer: Checkpointer<F>) {

@@ -13,14 +13,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::host::limits::{self, PENDING_MAX_BYTES};
 use crate::host::throttle::Throttle;
-use crate::host::{Asker, Connection, Load, Usage, limits};
-use crate::net::{ClientReply, Reply, WhyNotApplied, frame_into, write_before, write_now};
+use crate::host::{Asker, Connection, Load, Usage};
+use crate::net::{ClientReply, frame_into, write_before, write_now};
 
-/// Values are not added to replies that a client has not taken, beyond so many bytes.
-pub const PENDING_MAX_BYTES: usize = 4 << 20;
-/// The pending replies of all connections together hold values up to so many bytes.
-pub const ALL_PENDING_MAX_BYTES: usize = 64 << 20;
 /// A client that does not take what is pending within so long is let go.
 const TAKE: Duration = Duration::from_secs(30);
 /// An empty buffer that is larger is given back.
@@ -88,13 +85,7 @@ impl Outlet {
         if pending.closed {
             return false;
         }
-        if let Reply::Value { value: Some(value), .. } = &reply.reply {
-            let all = self.load.pending_bytes.load(Ordering::Relaxed);
-            let fits = |before: usize, max: usize| before == 0 || before + value.len() <= max;
-            if !fits(pending.length, PENDING_MAX_BYTES) || !fits(all, ALL_PENDING_MAX_BYTES) {
-                reply.reply = Reply::NotApplied(WhyNotApplied::Busy);
-            }
-        }
+        limits::fit(&mut reply.reply, pending.length, self.load.pending_bytes.load(Ordering::Relaxed));
         let before = pending.bytes.len();
         frame_into(reply, &mut pending.bytes);
         let added = pending.bytes.len() - before;

@@ -1,7 +1,7 @@
 use std::net::TcpListener;
 
 use super::*;
-use crate::net::{CLIENT_FRAME_MAX_BYTES, FrameReader};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, FrameReader, Reply, WhyNotApplied};
 use crate::paxos::Slot;
 use crate::server::clock;
 use crate::trace::Context;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::clock;
 use super::house::House;
@@ -12,11 +12,8 @@ use crate::net::{
     Answer, Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState,
     PEER_FRAME_MAX_BYTES, Place, Said, Watcher, Welcome, Who, answer, listen,
 };
-use crate::random::Random;
 use crate::role::{Server, Servers};
-use crate::storage::admission::Claim;
-use crate::storage::identity::Admitted;
-use crate::storage::{DataFolder, FolderError};
+use crate::storage::DataFolder;
 use crate::trace::{self, Context};
 
 /// Each peer has one connection, and may open a next one before the last is noticed to be dead. For one more the oldest of
@@ -30,17 +27,12 @@ pub struct Peers {
     house: Arc<House>,
     cluster: Cluster,
     folder: Arc<DataFolder>,
-    /// Drawn by this process.
-    boot: u64,
-    /// What callers have said of themselves and not proved yet: the last claim of each number.
-    claims: Mutex<BTreeMap<Server, Claim>>,
 }
 
 impl Peers {
     /// The peers of a server, to which nobody talks yet.
     pub fn new(house: Arc<House>, cluster: Cluster, folder: Arc<DataFolder>) -> Arc<Peers> {
-        let boot = Random::unseeded().next();
-        Arc::new(Peers { house, cluster, folder, boot, claims: Mutex::default() })
+        Arc::new(Peers { house, cluster, folder })
     }
 
     /// Starts a link to every other server.
@@ -71,65 +63,12 @@ impl Peers {
         listen("peer", listener, connections, serve, drop, trouble)
     }
 
-    /// What this server says to a peer that it dials. The peer's own storage id proves who calls: it was told to the
-    /// address of this server only. A folder that takes part is the peer's whoever claims what.
-    fn hello(&self, to: Server) -> Hello {
-        let known = self.folder.known_peer(to);
-        let claimed = self.claims().get(&to).map(|claim| claim.storage);
-        let knows = known.filter(|known| known.bound).map(|known| known.storage);
-        let knows = knows.or(claimed).or(known.map(|known| known.storage));
-        let who = Who::Peer {
-            server: self.house.core.config.me,
-            storage: self.folder.storage_id(),
-            life: self.folder.life(),
-            boot: self.boot,
-            takes_part: self.folder.takes_part(),
-            knows,
-        };
-        Hello { cluster: self.cluster.name.clone(), to, members: self.cluster.servers(), who }
-    }
-
     /// What this server answers a caller at the door for servers.
     fn judge(&self, hello: &Hello) -> Answer {
-        let judged = check_hello(hello, &self.cluster, self.house.core.config.me).and_then(|()| match hello.who {
-            Who::Client => Err("this is the address for servers; clients have another one".to_string()),
-            Who::Peer { server, .. }
-                if server == self.house.core.config.me || !self.cluster.servers().contains(server) =>
-            {
-                Err(format!("no other server of this cluster has the number {}", server.0))
-            }
-            Who::Peer { server, storage, life, boot, takes_part, knows } => {
-                self.admit(Claim { server, storage, life, boot, takes_part, knows })
-            }
-        });
-        match judged {
-            Ok(Admitted::Yes) => welcome(&self.house, &self.cluster),
-            Ok(Admitted::CallBack) => Answer::CallYouFirst,
-            Err(why) => Answer::Refused { why },
-        }
-    }
-
-    /// Lets a caller in if it has proved who it is. Whoever has not is called: then it can.
-    fn admit(&self, claim: Claim) -> Result<Admitted, String> {
-        let admitted = self.folder.admit(&claim).map_err(survived(&self.house));
-        let is_news = match &admitted {
-            Ok(Admitted::Yes) => {
-                self.claims().remove(&claim.server);
-                true
-            }
-            // It is kept as well: that another folder is refused may not be the last word.
-            Ok(Admitted::CallBack) | Err(_) => self.claims().insert(claim.server, claim) != Some(claim),
-        };
-        let link = self.house.threads.links.get().and_then(|links| links.get(&claim.server));
-        if let Some(link) = link.filter(|_| is_news) {
-            link.dial_now();
-        }
-        admitted
-    }
-
-    fn claims(&self) -> MutexGuard<'_, BTreeMap<Server, Claim>> {
-        // Every change is one step.
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+        let judged = self.house.core.judge(&self.folder, hello).unwrap_or_else(|fatal| self.house.fatal(&fatal.0));
+        let link = |server: Server| self.house.threads.links.get()?.get(&server);
+        judged.call.and_then(link).into_iter().for_each(Link::dial_now);
+        judged.answer
     }
 
     /// One connection from a peer: hands on what it says until it ends.
@@ -208,34 +147,15 @@ impl Watch {
 
 impl Watcher for Watch {
     fn hello(&mut self) -> Hello {
-        let hello = self.peers.hello(self.peer);
+        let hello = self.peers.house.core.hello(&self.peers.folder, self.peer);
         self.has_said_that_it_takes_part = matches!(hello.who, Who::Peer { takes_part: true, .. });
         hello
     }
 
-    /// The peer has welcomed this server, and remembers its folder durably by then. That it did proves that its own folder
-    /// is the one that this server took it for.
     fn check(&mut self, hello: &Hello, welcome: &Welcome) -> Result<(), String> {
-        let Peers { house, cluster, folder, .. } = &*self.peers;
-        if welcome.members != cluster.servers() {
-            return Err(other_members(
-                &format!("server {}'s file", self.peer.0),
-                welcome.members,
-                "this one's",
-                cluster,
-            ));
-        }
-        let Who::Peer { knows: Some(knows), .. } = hello.who else {
-            return Err("it has let in a server that could not say whom it called".to_string());
-        };
-        if folder.known_peer(self.peer).is_some_and(|known| known.storage != knows) {
-            return Err(format!(
-                "server {} comes with another data folder than the one that is known here",
-                self.peer.0
-            ));
-        }
-        let remember = || folder.set_takes_part();
-        let begins = house.core.admission.is_known_to(self.peer, remember).map_err(survived(house))?;
+        let Peers { house, folder, .. } = &*self.peers;
+        let welcomed = house.core.welcomed(folder, self.peer, hello, welcome);
+        let begins = welcomed.unwrap_or_else(|fatal| house.fatal(&fatal.0))?;
         self.takes_part_from_now |= begins;
         Ok(())
     }
@@ -259,44 +179,6 @@ impl Watcher for Watch {
             }
         }
     }
-}
-
-/// What a peer is told if something cannot be remembered; where the disk has failed this server is no more.
-fn survived(house: &House) -> impl Fn(FolderError) -> String {
-    move |error| {
-        if error.is_fatal() { house.fatal(&format!("stable storage failed: {error}")) } else { error.reason() }
-    }
-}
-
-/// What a server says of itself to whom it lets in.
-pub fn welcome(house: &House, cluster: &Cluster) -> Answer {
-    Answer::Welcome(Welcome { history: house.core.board.read().history, members: cluster.servers() })
-}
-
-/// The parts of a greeting that every caller must get right.
-pub fn check_hello(hello: &Hello, cluster: &Cluster, me: Server) -> Result<(), String> {
-    if hello.cluster != cluster.name {
-        return Err(format!("this is cluster {:?}, not {:?}", cluster.name, hello.cluster));
-    }
-    if hello.to != me {
-        return Err(format!("this is server {}, not {}", me.0, hello.to.0));
-    }
-    if hello.members != cluster.servers() {
-        let caller = match hello.who {
-            Who::Client => "the client's file".to_string(),
-            Who::Peer { server, .. } => format!("server {}'s file", server.0),
-        };
-        return Err(other_members(&caller, hello.members, &format!("server {}'s", me.0), cluster));
-    }
-    Ok(())
-}
-
-fn other_members(theirs: &str, members: Servers, mine: &str, cluster: &Cluster) -> String {
-    format!(
-        "{theirs} lists servers {}, {mine} {}: one of the two files is wrong",
-        members.numbers(),
-        cluster.servers().numbers()
-    )
 }
 
 /// The line for what is no request.

@@ -18,6 +18,7 @@ use crate::kv::Kv;
 use crate::paxos::{Learner, Message, Quorums, RoleName, Slot};
 use crate::random::Random;
 use crate::role::{Disk, Input, Output, Server, Servers, Timed};
+use crate::storage::identity::Owner;
 use crate::trace::{Context, CrashCause, CrashPoint, Draft, Event, Process, RoleTag, Text, Trace};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -173,7 +174,8 @@ struct Stage {
 
 fn house(trace: Trace) -> Arc<House> {
     let (life, quorums) = (NEXT.fetch_add(1, Ordering::Relaxed), Quorums::majority(Servers::first(1)));
-    Arc::new(House::new(ME, quorums, Options::of(&[]), life, trace, Admission::member()))
+    let owner = Owner { cluster: "test", quorums, server: ME };
+    Arc::new(House::new(owner, Options::of(&[]), life, trace, Admission::member()))
 }
 
 fn to_memory() -> Trace {

@@ -160,6 +160,8 @@ impl Stage {
     pub fn writing_to(trace: Trace, servers: u8, protocol: Protocol) -> Stage {
         let quorums = Quorums::majority(Servers::first(servers));
         let config = Config {
+            name: "stage".to_string(),
+            boot: 1,
             me: ME,
             cluster: quorums.servers(),
             quorums,

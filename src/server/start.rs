@@ -23,11 +23,10 @@ use super::{http, keeper};
 use crate::cluster::Cluster;
 use crate::host::{Admission, Env, Order, Unborn};
 use crate::net::{BindError, allow_many_sockets, bind};
-use crate::paxos::Quorums;
 use crate::random::Random;
 use crate::role::Server;
+use crate::storage::DataFolder;
 use crate::storage::identity::short_disk;
-use crate::storage::{DataFolder, FolderError};
 use crate::trace::{Digest, DiskName, Event, HistoryName, MaybeBallot, Process, RestartMode, Text, Trace};
 
 /// How long the last lines may take to reach the terminal.
@@ -63,10 +62,9 @@ pub fn run(mut options: Options) -> Result<(), String> {
     let folder = Arc::new(folder);
     let trace = open_trace(&options, me, folder.life())?;
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
-    let quorums = cluster.quorums();
-    let decide = || admission_of(&folder, quorums).map_err(Unborn::from);
+    let decide = || Admission::of(&folder, cluster.quorums()).map_err(Unborn::from);
     let Some(admission) = await_room(me, &mut signals, decide)? else { return Ok(()) };
-    let house = Arc::new(House::new(me, quorums, options, folder.life(), trace, admission));
+    let house = Arc::new(House::new(cluster.owner(me), options, folder.life(), trace, admission));
 
     let has_checkpoint = house.options.protocol.is_paxos();
     if has_checkpoint && await_room(me, &mut signals, || keeper::start(&house, &folder))?.is_none() {
@@ -186,14 +184,6 @@ fn await_room<T>(
             return Ok(None);
         }
     }
-}
-
-/// Who has taken part goes on to; a server whose folder is new waits until enough of the others know it.
-fn admission_of(folder: &DataFolder, quorums: Quorums) -> Result<Admission, FolderError> {
-    if quorums.witnesses() == 0 {
-        folder.set_takes_part()?;
-    }
-    Ok(if folder.takes_part() { Admission::member() } else { Admission::newcomer(quorums.witnesses()) })
 }
 
 fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String> {

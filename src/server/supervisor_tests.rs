@@ -82,7 +82,7 @@ impl Stage {
         let data = Arc::new(DataFolder::open(&folder.path().join("data"), owner).unwrap());
         let trace = Trace::to_memory(Process::server(me, 1));
         let options = Options::of(&["--segment-kib", "64"]);
-        let house = Arc::new(House::new(me, quorums, options, 1, trace, Admission::member()));
+        let house = Arc::new(House::new(owner, options, 1, trace, Admission::member()));
         keeper::start(&house, &data).unwrap();
         let (mut supervisor, orders) = Supervisor::new(house.clone(), data, 1);
         supervisor.start().unwrap();

@@ -1,5 +1,6 @@
 //! What happens when a frame arrives: who hears it, and whether the two ends take each other for what they say they are.
 
+use super::folder::CLUSTER;
 use super::marks::Mark;
 use super::nature::{Event, Way};
 use super::network::Node;
@@ -7,11 +8,10 @@ use super::server::GREETING;
 use super::wire::Greeting;
 use super::world::World;
 use crate::client::NoReply;
-use crate::museum::{self, Bug};
-use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
+use crate::host::admission::Judged;
+use crate::net::{Answer, CLIENT_FRAME_MAX_BYTES, ClientRequest, Hello, Welcome, Who, unframe};
 use crate::role::{Server, Servers};
 use crate::storage::admission::{Claim, Known};
-use crate::storage::identity::{Admitted, IdentityError};
 
 impl World {
     /// A frame has come to the end of its way.
@@ -104,36 +104,36 @@ impl World {
 
     fn meet(&mut self, me: Server, other: Server) -> bool {
         let claim = self.server(other).claim();
+        let cluster = self.plan.cluster();
         let Some(process) = &mut self.server(me).process else { return true };
         if process.met.contains(other) {
             return true;
         }
         // Nobody can read whose folder it is.
-        let Some(claim) = claim else { return false };
+        let Some(Claim { server, storage, life, boot, takes_part, .. }) = claim else { return false };
         // By now it was called back, and was told who calls.
-        let claim = Claim { knows: Some(process.identity().storage_id()), ..claim };
+        let knows = Some(process.identity().storage_id());
+        let who = Who::Peer { server, storage, life, boot, takes_part, knows };
+        let hello = Hello { cluster: CLUSTER.to_string(), to: me, members: cluster, who };
         let before = process.identity().known_peer(other);
-        match process.identity().admit(&claim) {
-            Ok(admitted) => {
-                assert_eq!(admitted, Admitted::Yes, "who knows what only the peer was told is the peer");
+        match process.core.judge(&process.folder, &hello) {
+            Ok(Judged { answer: Answer::Welcome(_), .. }) => {
                 process.met.insert(other);
-                let stays = |known: Known| known.storage == claim.storage || (!known.bound && claim.takes_part);
+                let stays = |known: Known| known.storage == storage || (!known.bound && takes_part);
                 let kept = before.is_none_or(stays);
                 self.nature.ghost.require(41, kept, || format!("{me} takes another folder of {other} for a new one"));
                 true
             }
-            Err(IdentityError::NotAdmitted(_)) if museum::is(Bug::LostDiskBelieved) => {
-                process.met.insert(other);
-                true
-            }
-            // The link is tried again.
-            Err(error) if error.is_full() => false,
-            Err(IdentityError::NotAdmitted(_)) => {
-                self.nature.mark(Mark::Stranger);
+            Ok(Judged { answer, .. }) => {
+                assert_ne!(answer, Answer::CallYouFirst, "who knows what only the peer was told is the peer");
+                // If there was no room to remember it, the link is tried again.
+                if before.is_some_and(|known| known.storage != storage) {
+                    self.nature.mark(Mark::Stranger);
+                }
                 false
             }
-            Err(error) => {
-                process.fatal = Some(error.to_string());
+            Err(fatal) => {
+                process.fatal = Some(fatal.0);
                 self.at(me, |_, _| {});
                 false
             }
@@ -142,7 +142,7 @@ impl World {
 
     /// A server hears from another one that it knows its folder. Once enough do, it takes part.
     fn is_known_to(&mut self, server: Server, peer: Server) {
-        let needed = self.plan.quorums().witnesses();
+        let (needed, cluster) = (self.plan.quorums().witnesses(), self.plan.cluster());
         let one = &mut self.servers[usize::from(server.0) - 1];
         let is_stranger = one.is_stranger;
         let Some(process) = one.process.as_mut().filter(|process| !process.identity().takes_part()) else { return };
@@ -151,24 +151,25 @@ impl World {
         }
         let known_to = process.core.admission.newness().map_or(Servers::NONE, |newness| newness.known_to);
         let is_first = one.takes_part_with.is_none_or(|first| first == process.identity().storage_id());
-        let begins = process.core.admission.is_known_to(peer, || process.folder.set_takes_part());
+        let hello = process.core.hello(&process.folder, peer);
+        let welcome = Welcome { history: 0, members: cluster };
+        let begins = process.core.welcomed(&process.folder, peer, &hello, &welcome);
         let is_enough = known_to.without(Servers::only(peer)).len() + 1 >= needed;
         self.nature.ghost.require(36, !is_enough || (!is_stranger && is_first), || {
             format!("{server} has lost its disk, and takes part with another")
         });
         match begins {
-            Ok(false) => {}
-            Ok(true) => {
+            // Another greeting comes.
+            Ok(Ok(false) | Err(_)) => {}
+            Ok(Ok(true)) => {
                 one.takes_part_with = Some(process.identity().storage_id());
                 // It greets them all again, to say so.
                 for other in self.servers.iter_mut().filter_map(|other| other.process.as_mut()) {
                     other.met = other.met.without(Servers::only(server));
                 }
             }
-            // Another greeting comes.
-            Err(error) if error.is_full() => {}
-            Err(error) => {
-                process.fatal = Some(error.to_string());
+            Err(fatal) => {
+                process.fatal = Some(fatal.0);
                 self.at(server, |_, _| {});
             }
         }

@@ -168,7 +168,7 @@ impl Plan {
             fault_every: pick(30..=600) * MS,
             fault_lasts: pick(10..=3_000) * MS,
             is_acquainted: !protocol.is_paxos(),
-            wake_hints: Random::new(seed, 4).within(0..=1) == 0,
+            wake_hints: Random::new(seed, 5).within(0..=1) == 0,
             apart,
             safety: pick(5..=25) * SECOND,
             healthy: match protocol.is_paxos() {

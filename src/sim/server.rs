@@ -263,15 +263,15 @@ impl SimServer {
     pub fn start(&mut self, nature: &mut Nature) -> Result<(), Refusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
         let folder = DataFolder::begin(self.folder.clone(), identity)?;
-        if self.quorums.witnesses() == 0 || self.is_acquainted {
+        if self.is_acquainted {
             folder.set_takes_part()?;
         }
         let trace = self.open_trace(nature, folder.life());
-        let admission = match folder.takes_part() {
-            true => Admission::member(),
-            false => Admission::newcomer(self.quorums.witnesses()),
-        };
+        let admission = Admission::of(&folder, self.quorums)?;
+        self.boot = nature.new_life();
         let config = Config {
+            name: CLUSTER.to_string(),
+            boot: self.boot,
             me: self.me,
             cluster: self.cluster,
             quorums: self.quorums,
@@ -284,7 +284,6 @@ impl SimServer {
             retention: self.retention,
             sizes: self.sizes,
         };
-        self.boot = nature.new_life();
         self.process = Some(Process {
             number: self.boot,
             folder,
@@ -434,7 +433,7 @@ impl SimServer {
         }
         let Some(checkpointer) = &mut process.checkpointer else { return Ok(()) };
         let loaded = checkpointer.run_one(&process.core, &around);
-        match loaded.map_err(|fatal| Unborn::Failed(fatal.0))? {
+        match loaded? {
             Some(loaded) => self.begin_learner(nature, loaded),
             None => Ok(()),
         }

@@ -74,8 +74,8 @@ fn runs_are_those_that_were_recorded() {
 fn each_class_of_faults_alone_is_clean_and_strikes() {
     for fault in Fault::ALL {
         let faults = Faults::only(*fault);
-        let calm = batch(1, 4, Setting { allowed: Faults::NONE, ..PLAIN }).run(|_| {}).events;
-        let summary = batch(1, 4, Setting { allowed: faults, ..PLAIN }).run(|report| assert_clean(report, faults));
+        let calm = batch(1, 8, Setting { allowed: Faults::NONE, ..PLAIN }).run(|_| {}).events;
+        let summary = batch(1, 8, Setting { allowed: faults, ..PLAIN }).run(|report| assert_clean(report, faults));
         assert_eq!(summary.failure, None, "{faults}");
         assert_ne!(summary.events, calm, "{faults} changes nothing");
     }
@@ -155,7 +155,7 @@ fn the_lines_of_several_histories_accuse_nobody() {
 #[test]
 fn bugs_that_others_have_had_are_found() {
     // Those that need hundreds of seeds are left to the tour of the museum.
-    let rare = [Bug::LostDiskBelieved, Bug::RereadIsDurable, Bug::CandidateOverCandidate, Bug::ExpiredIsAlwaysCertain];
+    let rare = [Bug::NewDiskVotes, Bug::RereadIsDurable, Bug::ExpiredIsAlwaysCertain];
     for bug in Bug::ALL.iter().filter(|bug| !rare.contains(bug)) {
         let finds = |protocol| {
             let setting = Setting { bug: Some(*bug), protocol: Some(protocol), ..all() };

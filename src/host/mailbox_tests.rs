@@ -1,0 +1,144 @@
+use std::thread;
+
+use super::*;
+use crate::host::queue::{MAILBOX_MAX, MAILBOX_MAX_BYTES, Mail, RESERVED};
+use crate::kv::Kv;
+use crate::paxos::{Learner, Message, Slot};
+use crate::role::{Input, Server};
+use crate::trace::Context;
+
+const QUIET_MAX: usize = MAILBOX_MAX / 4;
+const QUIET_MAX_BYTES: usize = MAILBOX_MAX_BYTES / 4;
+
+type TestBox = Mailbox<Learner<Kv>>;
+
+fn open() -> TestBox {
+    let mailbox = TestBox::closed(MAILBOX_MAX);
+    mailbox.open();
+    mailbox
+}
+
+fn mail(size: usize) -> Item<Learner<Kv>> {
+    let message = Message::CatchUp { from: Slot(1) };
+    Item::Mail(Mail { context: Context::default(), input: Input::Message { from: Server(1), message }, size })
+}
+
+fn post(mailbox: &TestBox, size: usize) -> Result<(), Lost> {
+    mailbox.put(mail(size), Room::Usual, |_| false).map(|_| ())
+}
+
+/// Leaves mail that can wait; whether the role must be woken all the same.
+fn leave(mailbox: &TestBox, size: usize) -> MustWake {
+    mailbox.put(mail(size), Room::Usual, |_| true).unwrap()
+}
+
+fn order(mailbox: &TestBox) -> Result<(), Lost> {
+    mailbox.put(Item::Stop, Room::Reserved, |_| false).map(|_| ())
+}
+
+fn take(mailbox: &TestBox) {
+    assert!(mailbox.take_one().is_some());
+}
+
+#[test]
+fn what_is_left_wakes_nobody_until_it_is_much_and_what_is_posted_does() {
+    let mailbox = open();
+    mailbox.lock().sleeps = true;
+    for _ in 1..QUIET_MAX {
+        assert_eq!(leave(&mailbox, 0), MustWake::No);
+    }
+    assert_eq!(leave(&mailbox, 0), MustWake::Yes, "so many inputs are a reason to wake");
+    assert!(!mailbox.lock().sleeps, "whoever is woken is woken once");
+    assert_eq!(leave(&mailbox, 0), MustWake::No);
+    mailbox.take(MAILBOX_MAX, usize::MAX, &mut Vec::new());
+    mailbox.lock().sleeps = true;
+    assert_eq!(leave(&mailbox, QUIET_MAX_BYTES - 1), MustWake::No);
+    assert_eq!(leave(&mailbox, 1), MustWake::Yes, "so are so many bytes");
+    mailbox.take(MAILBOX_MAX, usize::MAX, &mut Vec::new());
+    mailbox.lock().sleeps = true;
+    assert_eq!(leave(&mailbox, 0), MustWake::No);
+    assert_eq!(mailbox.put(mail(0), Room::Usual, |waiting| waiting < 2), Ok(MustWake::Yes));
+}
+
+#[test]
+fn a_group_ends_with_its_limits_or_with_an_order() {
+    let mailbox = open();
+    (0..9).for_each(|_| post(&mailbox, 10).unwrap());
+    order(&mailbox).unwrap();
+    post(&mailbox, 10).unwrap();
+    let group = |most, bytes| {
+        let mut items = Vec::new();
+        assert!(mailbox.take(most, bytes, &mut items));
+        items.len()
+    };
+    assert_eq!((group(2, 1_000), group(9, 30), group(9, 31)), (2, 3, 4));
+    let left = |mailbox: &TestBox| mailbox.lock().len();
+    assert_eq!((group(9, 1_000), left(&mailbox)), (1, 1), "what came behind the order is for whoever comes behind");
+}
+
+#[test]
+fn it_holds_so_many_inputs_and_orders_beside_them() {
+    let mailbox = open();
+    for _ in 0..MAILBOX_MAX {
+        post(&mailbox, 0).unwrap();
+    }
+    assert_eq!(post(&mailbox, 0), Err(Lost::Full));
+    // A full mailbox neither loses an order nor holds up whoever gives it.
+    mailbox.put(mail(0), Room::Reserved, |_| false).unwrap();
+    order(&mailbox).unwrap();
+    assert_eq!(mailbox.lock().len(), MAILBOX_MAX + 2);
+    take(&mailbox);
+    assert_eq!(post(&mailbox, 0), Err(Lost::Full), "what came beside the others counts too");
+    take(&mailbox);
+    take(&mailbox);
+    post(&mailbox, 0).unwrap();
+    assert_eq!(post(&mailbox, 0), Err(Lost::Full));
+    // The room beside the others has an end too.
+    while order(&mailbox).is_ok() {}
+    assert_eq!(mailbox.lock().len(), MAILBOX_MAX + RESERVED);
+}
+
+#[test]
+fn it_holds_so_many_bytes() {
+    let mailbox = open();
+    let quarter = MAILBOX_MAX_BYTES / 4;
+    for _ in 0..4 {
+        post(&mailbox, quarter).unwrap();
+    }
+    assert_eq!(post(&mailbox, 1), Err(Lost::Full));
+    post(&mailbox, 0).unwrap();
+    take(&mailbox);
+    assert_eq!(post(&mailbox, quarter + 1), Err(Lost::Full));
+    post(&mailbox, quarter).unwrap();
+}
+
+#[test]
+fn many_senders_at_once_do_not_break_the_limit() {
+    let mailbox = open();
+    let taken: usize = thread::scope(|scope| {
+        let posting = || (0..1_000).filter(|_| post(&mailbox, 10).is_ok()).count();
+        let senders = [(); 4].map(|()| scope.spawn(posting));
+        senders.map(|sender| sender.join().unwrap()).iter().sum()
+    });
+    assert_eq!(taken, mailbox.lock().len());
+    assert!(taken <= MAILBOX_MAX, "{taken}");
+    assert_eq!(mailbox.lock().bytes(), 10 * taken);
+}
+
+#[test]
+fn each_life_begins_with_an_empty_mailbox() {
+    let mailbox = TestBox::closed(MAILBOX_MAX);
+    assert!(!mailbox.is_open());
+    assert_eq!((post(&mailbox, 0), order(&mailbox)), (Err(Lost::Down), Err(Lost::Down)));
+    mailbox.open();
+    post(&mailbox, MAILBOX_MAX_BYTES).unwrap();
+    mailbox.close();
+    assert!(!mailbox.is_open());
+    assert_eq!(post(&mailbox, 0), Err(Lost::Down));
+    assert_eq!(mailbox.lock().len(), 1, "what was in it is there for whoever tells of it");
+    assert!(mailbox.take(9, usize::MAX, &mut Vec::new()), "this is still to be done");
+    assert!(!mailbox.take(9, usize::MAX, &mut Vec::new()), "and then nothing will come");
+    mailbox.open();
+    assert!(mailbox.is_open() && mailbox.lock().is_empty());
+    post(&mailbox, MAILBOX_MAX_BYTES).unwrap();
+}
