@@ -172,7 +172,7 @@
 //!
 //! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs` and its folder (`attempt.rs` is phase
 //! 1, `phase2.rs` phase 2, `leadership.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with `reads.rs`,
-//! `retention.rs`, `snapshots.rs` and `doubts.rs`;
+//! `catch_up.rs`, `retention.rs`, `snapshots.rs` and `divergence.rs`;
 //! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
 //!
 //! `rules.rs` names the rules that safety stands on, each with its source; the roles ask there. It is also the one file of
@@ -181,7 +181,8 @@
 
 mod acceptor;
 mod ballot;
-mod doubts;
+mod catch_up;
+mod divergence;
 mod learner;
 #[cfg(test)]
 mod learner_tests;
