@@ -98,7 +98,7 @@
 //!
 //! For that, the servers must agree who it is that proposes; but not as they agree on commands. A wrong opinion costs time
 //! and never a value: two proposers that both take themselves for leaders have two ballots, and the acceptors know the
-//! higher one. So who leads is nowhere written down, and found by heartbeats, time-outs and chance (`leadership.rs` tells
+//! higher one. So who leads is nowhere written down, and found by heartbeats, time-outs and chance (`election.rs` tells
 //! how, and how a cluster in which not everybody hears everybody still finds one).
 //!
 //! *A new leader* prepares from its learner's applied slot + 1, and what it is told there are the remains of the reign
@@ -171,7 +171,7 @@
 //! # Where to go on
 //!
 //! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs` and its folder (`attempt.rs` is phase
-//! 1, `phase2.rs` phase 2, `leadership.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with `reads.rs`,
+//! 1, `phase2.rs` phase 2, `election.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with `reads.rs`,
 //! `catch_up.rs`, `retention.rs`, `snapshots.rs` and `divergence.rs`;
 //! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
 //!
