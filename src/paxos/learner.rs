@@ -21,8 +21,8 @@ use super::retention::{Past, Retention};
 use super::row::Row;
 use super::snapshots::{Progress, Snapshots};
 use super::{
-    Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, Slot, SlotRange, SnapshotPart, StateMachine,
-    Value, rules,
+    Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, RoleName, Slot, SlotRange, SnapshotPart,
+    StateMachine, Value, rules,
 };
 use crate::role::{Input, NoRecord, Output, Role, Server, Servers};
 
@@ -559,20 +559,7 @@ impl<M: StateMachine> Role for Learner<M> {
                     out.outcome(LearnerOutcome::SnapshotAsked { to: from, part: Some(part) });
                 }
                 Message::ReadAnswer { id, slot } => self.handle_read_answer(from, id, slot, out),
-                // Not for a learner; see Message::heard_by.
-                Message::Prepare { .. }
-                | Message::Promise { .. }
-                | Message::Nack { .. }
-                | Message::Truncated { .. }
-                | Message::Read { .. }
-                | Message::Fill { .. }
-                | Message::Forward { .. }
-                | Message::Refused { .. }
-                | Message::Heartbeat { .. }
-                | Message::HeartbeatAnswer { .. }
-                | Message::Relay { .. }
-                | Message::PreVote { .. }
-                | Message::PreVoteAnswer { .. } => {}
+                other => debug_assert!(!other.is_for(RoleName::Learner), "nobody takes {other:?}"),
             },
             Input::Timeout(timer) => match timer {
                 LearnerTimer::Beat => self.beat(out),

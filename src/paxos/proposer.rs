@@ -38,7 +38,7 @@ use self::phase2::Proposing;
 use self::progress::Progress;
 use self::rounds::Rounds;
 use super::promises::Promises;
-use super::{Ballot, Command, CommandId, Message, Policy, Quorums, Slot};
+use super::{Ballot, Command, CommandId, Message, Policy, Quorums, RoleName, Slot};
 use crate::role::{Input, Output, Role, Server, Servers};
 
 /// A command that was in no ACCEPT and no FORWARD after so many ticks (of 100 ms) is given up: before its client's try ends.
@@ -652,17 +652,7 @@ impl Proposer {
             Message::Relay { ballot } => self.handle_relay(ballot, out),
             Message::PreVote { id } => self.election.handle_pre_vote(sender, id, self.leads().is_some(), out),
             Message::PreVoteAnswer { id, hears } => self.handle_pre_vote_answer(sender, id, hears, out),
-            // Not for a proposer; see Message::heard_by.
-            Message::Prepare { .. }
-            | Message::Accept { .. }
-            | Message::Accepted { .. }
-            | Message::Chosen { .. }
-            | Message::CatchUp { .. }
-            | Message::Entries { .. }
-            | Message::Read { .. }
-            | Message::ReadAnswer { .. }
-            | Message::Snapshot(_)
-            | Message::Fetch(_) => {}
+            other => debug_assert!(!other.is_for(RoleName::Proposer), "nobody takes {other:?}"),
         }
     }
 }

@@ -19,7 +19,7 @@ use super::throttle::Throttle;
 use crate::host::queue::{Lost, Mail};
 use crate::host::{Load, Pending};
 use crate::kv::Kv;
-use crate::net::{Envelope, EnvelopeOf, Link, Newcomer, Said, Unknown, WhyNotApplied, frame_into};
+use crate::net::{Envelope, EnvelopeOf, Link, MessageKind, Newcomer, Said, Unknown, WhyNotApplied, frame_into};
 use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
 use crate::role::{Input, Role, Server, Servers};
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
@@ -227,7 +227,7 @@ impl House {
         let Envelope { context, message } = envelope;
         if !self.standing.takes_part() {
             for role in message.heard_by() {
-                self.tell_drop(*role, message.name(), from, Cause::Apart, &context);
+                self.tell_drop(*role, message.kind(), from, Cause::Apart, &context);
             }
             return;
         }
@@ -241,7 +241,7 @@ impl House {
     fn deliver_to(&self, role: RoleName, from: Server, message: Said, context: &Context) {
         // Within the house values are shared, and take no room of their own.
         let size = if from == self.me { 0 } else { message.size() };
-        let name = message.name();
+        let kind = message.kind();
         let haste = self.haste(role, from, &message);
         let can_wait = move |_| self.can_wait(haste);
         let lost = match (message, role) {
@@ -256,7 +256,7 @@ impl House {
             (Said::Here, _) => Ok(()),
         };
         if let Err(lost) = lost {
-            self.tell_drop(role, name, from, lost.into(), context);
+            self.tell_drop(role, kind, from, lost.into(), context);
         }
     }
 
@@ -285,10 +285,10 @@ impl House {
     }
 
     /// Tells that a message was dropped: in a line of its own where steps are shown, else in a count.
-    pub fn tell_drop(&self, role: RoleName, message: &str, from: Server, cause: Cause, context: &Context) {
+    pub fn tell_drop(&self, role: RoleName, message: MessageKind, from: Server, cause: Cause, context: &Context) {
         self.drops.total.fetch_add(1, Ordering::Relaxed);
-        if self.trace.steps() && !is_routine(message) && self.drops.lines.lets_through() {
-            self.line(role.into(), context, lines::dropped(message, Some(from), cause, None));
+        if self.trace.steps() && !message.is_routine && self.drops.lines.lets_through() {
+            self.line(role.into(), context, lines::dropped(message.name, Some(from), cause, None));
         } else {
             let mut untold = self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner);
             *untold.entry((role, cause)).or_default() += 1;
@@ -374,25 +374,6 @@ impl House {
         self.trace.flush(FLUSH);
         std::process::exit(1)
     }
-}
-
-/// Whether messages of this name come again and again from everybody, and mean nothing to a role that is down.
-pub fn is_routine(message: &str) -> bool {
-    const ROUTINE: [&str; 12] = [
-        "SNAPSHOT",
-        "FETCH",
-        "BEAT",
-        "READ",
-        "READANSWER",
-        "CATCHUP",
-        "ENTRIES",
-        "HEARTBEAT",
-        "HEARTBEATANSWER",
-        "RELAY",
-        "PREVOTE",
-        "PREVOTEANSWER",
-    ];
-    ROUTINE.contains(&message)
 }
 
 /// Shows a sentence on the terminal, but does not wait long for one that takes nothing.

@@ -286,7 +286,7 @@ pub fn tell_lost<R: Role<Message: Into<Said>>>(
     match input {
         Input::Message { from, message } => {
             let said: Said = message.clone().into();
-            shell.house().tell_drop(shell.name(), said.name(), *from, cause, context);
+            shell.house().tell_drop(shell.name(), said.kind(), *from, cause, context);
         }
         Input::Start | Input::Timeout(_) | Input::Request(_) => {}
     }

@@ -27,7 +27,7 @@ use crate::paxos::{
 };
 use crate::protocol::Protocol;
 use crate::role::{Input, Role, Server, Servers};
-use crate::server::house::{Cause, is_routine};
+use crate::server::house::Cause;
 use crate::server::lines;
 use crate::storage::admission::Claim;
 use crate::storage::disk::MemoryFiles;
@@ -402,9 +402,9 @@ impl SimServer {
     /// Hands an input to a role; lost if it is down or its mailbox is full, and then told as coming from `from`.
     pub fn post<R: Housed>(&mut self, nature: &mut Nature, mail: Mail<R>, from: Option<Server>) -> Option<Lost> {
         let process = self.process.as_mut()?;
-        let (context, message) = match (&mail.input, process.trace.steps()) {
-            (Input::Message { message, .. }, true) => (mail.context.clone(), message.clone().into().name()),
-            _ => (Context::default(), ""),
+        let (context, kind) = match (&mail.input, process.trace.steps()) {
+            (Input::Message { message, .. }, true) => (mail.context.clone(), Some(message.clone().into().kind())),
+            _ => (Context::default(), None),
         };
         let lost = match R::place(process) {
             None => Some(Lost::Down),
@@ -416,11 +416,10 @@ impl SimServer {
         match lost {
             None => self.wake::<R>(nature),
             Some(lost) => {
-                if !message.is_empty()
-                    && !is_routine(message)
+                if let Some(kind) = kind.filter(|kind| !kind.is_routine)
                     && let Some(process) = &self.process
                 {
-                    let event = lines::dropped(message, from, Cause::from(lost), None);
+                    let event = lines::dropped(kind.name, from, Cause::from(lost), None);
                     process.trace.line(Draft::about(R::NAME.into(), event, &context));
                 }
             }
@@ -513,7 +512,7 @@ impl SimServer {
             }
             return;
         }
-        if !is_routine(message.name()) {
+        if !message.is_routine() {
             nature.counts.messages += others.len() as u64;
             nature.counts.own_messages += u64::from(to.contains(self.me));
         }
