@@ -144,3 +144,44 @@ impl CatchUp {
         self.asked = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S1: Server = Server(1);
+    const S2: Server = Server(2);
+    const S3: Server = Server(3);
+
+    /// Of server 1 of three, which has applied nothing.
+    fn begun() -> CatchUp {
+        CatchUp::new(S1, Servers::first(3).without(Servers::only(S1)), Slot(0))
+    }
+
+    #[test]
+    fn what_is_missing_gets_a_moment_and_then_a_peer_is_asked_that_has_it() {
+        let mut catch_up = begun();
+        assert_eq!(catch_up.look(Slot(0)), Next::Nothing, "nothing is known to be missing");
+        catch_up.hear(S3, Slot(5), 1);
+        assert_eq!((catch_up.look(Slot(0)), catch_up.look(Slot(0))), (Next::Wait, Next::Nothing), "it waits already");
+        assert_eq!(catch_up.waited(Slot(2), 1), Next::Wait, "the log has grown: another slot is missing");
+        assert_eq!(catch_up.waited(Slot(2), 1), Next::Ask(S3));
+        assert_eq!((catch_up.asked(), catch_up.known()), (Some(S3), Slot(5)));
+        assert_eq!(catch_up.answered(S2, true, Slot(2)), Next::Nothing, "it is not the one asked");
+        assert_eq!(catch_up.answered(S3, true, Slot(3)), Next::Ask(S3));
+        assert_eq!(catch_up.answered(S3, false, Slot(5)), Next::Nothing, "it has all that there is");
+    }
+
+    #[test]
+    fn who_does_not_answer_is_followed_by_the_next_and_the_living_are_asked_first() {
+        let mut catch_up = begun();
+        catch_up.hear_of(Slot(9));
+        let all = [0; 3].map(|now| catch_up.ask_somebody(Slot(0), now));
+        assert_eq!(all, [Next::Ask(S2), Next::Ask(S3), Next::Ask(S2)]);
+        catch_up.hear(S2, Slot(9), 1);
+        catch_up.hear(S3, Slot(9), 1 + FRESH_BEATS);
+        assert_eq!(catch_up.alive(1 + FRESH_BEATS), [S1, S3].into_iter().collect());
+        let all = [1 + FRESH_BEATS; 2].map(|now| catch_up.ask_somebody(Slot(0), now));
+        assert_eq!(all, [Next::Ask(S3), Next::Ask(S3)]);
+    }
+}

@@ -125,3 +125,36 @@ impl Divergence {
         Some(Verdict { slot, equal, against })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_comes_some_beats_after_the_first_doubt_and_once() {
+        let mut divergence = Divergence::new(Slot(0));
+        divergence.begin_anew(Slot(0), 10);
+        divergence.applied(Slot(1), 11, 0);
+        divergence.hear(Server(2), Slot(1), 99, 3);
+        assert_eq!(divergence.judge(2 + BEATS_TO_JUDGE), None, "it is not time");
+        let verdict = Verdict { slot: Slot(1), equal: None, against: Servers::only(Server(2)) };
+        assert_eq!(divergence.judge(3 + BEATS_TO_JUDGE), Some(verdict), "one against one: it does not believe itself");
+        assert_eq!((divergence.fenced(), divergence.judge(99)), (Some(Slot(1)), None));
+    }
+
+    #[test]
+    fn digests_of_the_same_slot_are_compared_whoever_gets_there_first() {
+        for is_peer_first in [true, false] {
+            let mut divergence = Divergence::new(Slot(0));
+            if is_peer_first {
+                divergence.hear(Server(2), Slot(1), 99, 0);
+            }
+            divergence.applied(Slot(1), 11, 0);
+            divergence.applied(Slot(2), 12, 0);
+            if !is_peer_first {
+                divergence.hear(Server(2), Slot(1), 99, 0);
+            }
+            assert_eq!(divergence.judge(BEATS_TO_JUDGE).map(|verdict| verdict.slot), Some(Slot(1)));
+        }
+    }
+}

@@ -200,3 +200,37 @@ impl<Q> QuorumReads<Q> {
         Failed { tokens, answered }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(reads: &mut QuorumReads<char>, applied: u64) -> Vec<(u64, char)> {
+        reads.ready(Slot(applied)).collect()
+    }
+
+    #[test]
+    fn a_read_waits_for_the_highest_slot_that_a_majority_names_and_a_later_one_for_its_own_round() {
+        let quorums = Quorums::majority(Servers::first(3));
+        let mut reads = QuorumReads::new(Life(1));
+        assert_eq!(reads.begin_round(), None, "nobody asks anything");
+        reads.ask(1, 'a', 0).expect("there is room");
+        let first = reads.begin_round().expect("a read waits");
+        reads.ask(2, 'b', 0).expect("there is room");
+        assert_eq!(reads.begin_round(), None, "one round at a time");
+        assert!(!reads.take_answer(Server(1), first, Slot(7), &quorums));
+        assert!(!reads.take_answer(Server(1), first, Slot(7), &quorums), "that one has answered already");
+        assert!(!reads.take_answer(Server(2), first + 1, Slot(9), &quorums), "to another question");
+        assert!(reads.take_answer(Server(2), first, Slot(3), &quorums));
+        assert_eq!(ready(&mut reads, 6), []);
+        assert!(reads.starts_to_fill(Slot(6)) && !reads.starts_to_fill(Slot(6)));
+        assert_eq!(reads.fill(Slot(6), 0), Some(Fill { slot: Slot(7), is_urgent: false }));
+        assert_eq!(ready(&mut reads, 7), [(1, 'a')]);
+        assert!(!reads.starts_to_fill(Slot(7)), "nobody waits");
+        let second = reads.begin_round().expect("the other read waits");
+        assert_ne!(first, second);
+        reads.retry(second);
+        assert!(reads.begin_round().is_some_and(|third| third != second), "an old answer is never counted");
+        assert_eq!(reads.fail_all(), Failed { tokens: vec![2], answered: Servers::NONE });
+    }
+}

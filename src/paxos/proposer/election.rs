@@ -301,3 +301,43 @@ impl Election {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S1: Server = Server(1);
+    const S2: Server = Server(2);
+    const S3: Server = Server(3);
+
+    fn begun() -> Election {
+        Election::new(S1, Quorums::majority(Servers::first(3)))
+    }
+
+    #[test]
+    fn the_leader_of_the_highest_ballot_is_followed_unless_the_own_one_is_above() {
+        let (low, high) = (Ballot { round: 3, server: S2 }, Ballot { round: 4, server: S3 });
+        let mut election = begun();
+        assert_eq!(election.leader(), None);
+        assert!(!election.hear(low, true, Some(high)), "its own ballot at work is above");
+        assert!(election.hear(low, true, None));
+        assert_eq!(election.leader(), Some((low, Known::Heard)));
+        assert!(election.hear(high, false, Some(low)));
+        assert_eq!((election.leader(), election.heard()), (Some((high, Known::HeardOf)), None));
+        assert!(!election.hear(low, true, None), "a later one is known");
+        assert!(election.hear(high, true, None));
+        election.doubt(S3);
+        assert_eq!(election.leader(), Some((high, Known::HeardOf)));
+        assert!(!election.hear(Ballot { round: 9, server: Server(4) }, true, None), "a stranger");
+    }
+
+    #[test]
+    fn a_pre_vote_is_won_once_by_a_majority_that_hears_no_leader() {
+        let mut election = begun();
+        election.pre_vote = Some(PreVote { id: 7, without: Servers::only(S1) });
+        assert!(!election.handle_pre_vote_answer(S2, 6, false), "to another question");
+        assert!(!election.handle_pre_vote_answer(S2, 7, true), "it hears a leader");
+        assert!(election.handle_pre_vote_answer(S3, 7, false));
+        assert!(!election.handle_pre_vote_answer(S2, 7, false), "it stands already");
+    }
+}

@@ -81,3 +81,31 @@ impl Progress {
         fresh.map(|(theirs, _)| *theirs).max().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_chosen_is_known_from_the_learner_and_for_a_while_from_an_acceptor() {
+        let mut progress = Progress::default();
+        assert_eq!((progress.applied(), progress.first_open()), (None, Slot(1)));
+        assert!(progress.learner_applied(Slot(4)) && !progress.learner_applied(Slot(4)));
+        progress.note_truncated(Slot(9), 5);
+        progress.note_truncated(Slot(7), 6);
+        progress.tick(4 + TRUNCATED_TICKS);
+        assert_eq!(progress.first_open(), Slot(9));
+        progress.tick(5 + TRUNCATED_TICKS);
+        assert_eq!(progress.first_open(), Slot(5), "the checkpoint may be lost");
+    }
+
+    #[test]
+    fn only_a_living_peer_can_be_far_ahead() {
+        let mut progress = Progress::default();
+        progress.learner_applied(Slot(10));
+        progress.peer_applied(Server(2), Slot(10 + BEHIND), 1);
+        assert!(!progress.is_behind(1));
+        progress.peer_applied(Server(2), Slot(11 + BEHIND), 1);
+        assert!(progress.is_behind(FRESH_TICKS) && !progress.is_behind(1 + FRESH_TICKS));
+    }
+}
