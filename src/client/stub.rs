@@ -18,9 +18,9 @@ use super::workload::Action;
 use crate::cluster::Cluster;
 use crate::kv::{KEY_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
 use crate::net::{ClientReply, Reply, Request, ServerStatus, StatePart};
-use crate::paxos::{PartName, RoleName, Slot};
+use crate::paxos::{PartName, Slot};
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{RoleName, Server, Servers};
 use crate::trace::Trace;
 
 /// A client has at most so many requests under way: as many as a session may have open.

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kv::{Op, Written};
-use crate::paxos::{self, Ballot, PartName, RoleName, Slot, SnapshotPart};
+use crate::paxos::{self, Ballot, PartName, Slot, SnapshotPart};
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{RoleName, Server, Servers};
 use crate::trace::Context;
 use crate::two_phase_commit::{self, TransactionId};
 

@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ballot, Entry, Life, Message, Part, Refused, RoleName, Slot, SlotRange, Value, rules};
-use crate::role::{Input, Output, Role, Server, Servers, Timed};
+use super::{Ballot, Entry, Life, Message, Part, Refused, Slot, SlotRange, Value, rules};
+use crate::role::{Input, Output, Role, RoleName, Server, Servers, Timed};
 
 /// The values of one part of a PROMISE take about this many bytes at most, unless a single one is larger.
 pub const PROMISE_PART_BYTES: usize = 1 << 20;

@@ -21,10 +21,10 @@ use super::retention::{Past, Retention};
 use super::row::Row;
 use super::snapshots::{Progress, Snapshots};
 use super::{
-    Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, RoleName, Slot, SlotRange, SnapshotPart,
-    StateMachine, Value, rules,
+    Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, Slot, SlotRange, SnapshotPart, StateMachine,
+    Value, rules,
 };
-use crate::role::{Input, NoRecord, Output, Role, Server, Servers};
+use crate::role::{Input, NoRecord, Output, Role, RoleName, Server, Servers};
 
 /// How far beyond the applied slot a learner keeps what it hears; what lies beyond, it asks for later.
 pub const WINDOW: u64 = 1_024;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Ballot, Slot};
+use crate::role::RoleName;
 
 /// Names a command for ever, in every history of every cluster. Two commands are the same if their ids are, whatever their
 /// bytes say: the protocol has no other way to tell a retry from a second wish.
@@ -393,45 +394,6 @@ pub enum Message {
     Fetch(PartName),
 }
 
-/// The roles of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum RoleName {
-    /// Gets commands chosen.
-    Proposer,
-    /// The memory of the protocol.
-    Acceptor,
-    /// Finds out what was chosen, and applies it.
-    Learner,
-    /// Two-phase commit: asks everybody, and decides.
-    Coordinator,
-    /// Two-phase commit: votes, remembers, and does what was decided.
-    Participant,
-}
-
-impl RoleName {
-    /// The three of Paxos.
-    pub const ALL: [RoleName; 3] = [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner];
-    /// Those of every protocol, by their number.
-    pub const EVERY: [RoleName; 5] =
-        [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner, RoleName::Coordinator, RoleName::Participant];
-
-    /// As it is written: `acceptor`.
-    pub fn word(self) -> &'static str {
-        match self {
-            RoleName::Proposer => "proposer",
-            RoleName::Acceptor => "acceptor",
-            RoleName::Learner => "learner",
-            RoleName::Coordinator => "coordinator",
-            RoleName::Participant => "participant",
-        }
-    }
-
-    /// The role that is written so.
-    pub fn named(word: &str) -> Option<RoleName> {
-        RoleName::EVERY.into_iter().find(|role| role.word() == word)
-    }
-}
-
 /// Writes down, for each message, its fields that take room, its name in the papers, in capitals, the roles of the
 /// receiving server that hear it, whether it is routine, and about how many bytes its values take.
 macro_rules! messages {
@@ -523,14 +485,5 @@ mod tests {
         let entry = Entry { slot: Slot(1), ballot, value: Value::Noop };
         let entries = Message::Entries { entries: vec![entry], applied: Slot(1) };
         assert_eq!((entries.name(), entries.size(), entries.is_routine()), ("ENTRIES", 40, true));
-    }
-
-    #[test]
-    fn each_role_has_a_name_and_is_known_by_it() {
-        for role in RoleName::EVERY {
-            assert_eq!(RoleName::named(role.word()), Some(role));
-        }
-        assert_eq!(RoleName::named("acceptor"), Some(RoleName::Acceptor));
-        assert_eq!(RoleName::named(""), None);
     }
 }

@@ -206,7 +206,7 @@ pub use acceptor::{
 pub use ballot::{Ballot, Slot};
 pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer, WINDOW as LEARNER_WINDOW};
 pub use message::{
-    Command, CommandId, Entry, Message, Part, PartName, PartToken, Refused, RoleName, SlotRange, SnapshotPart, Value,
+    Command, CommandId, Entry, Message, Part, PartName, PartToken, Refused, SlotRange, SnapshotPart, Value,
 };
 pub use policy::Policy;
 pub use proposer::{

@@ -38,8 +38,8 @@ use self::phase2::Proposing;
 use self::progress::Progress;
 use self::rounds::Rounds;
 use super::promises::Promises;
-use super::{Ballot, Command, CommandId, Message, Policy, Quorums, RoleName, Slot};
-use crate::role::{Input, Output, Role, Server, Servers};
+use super::{Ballot, Command, CommandId, Message, Policy, Quorums, Slot};
+use crate::role::{Input, Output, Role, RoleName, Server, Servers};
 
 /// A command that was in no ACCEPT and no FORWARD after so many ticks (of 100 ms) is given up: before its client's try ends.
 const GIVE_UP_TICKS: u64 = 8;

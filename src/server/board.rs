@@ -4,7 +4,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::net::{DoubtStatus, IN_DOUBT_SHOWN, LeaderStatus};
-use crate::paxos::{Ballot, Known, RoleName, Slot, StateMachine};
+use crate::paxos::{Ballot, Known, Slot, StateMachine};
+use crate::role::RoleName;
 use crate::two_phase_commit::{InDoubt, Participant};
 
 /// The state last published by each role.

@@ -23,8 +23,8 @@ use crate::net::{
     Answer, CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place,
     Reply, Request, RoleStatus, ServerStatus, Who, WhyNotApplied, answer, listen, turn_away,
 };
-use crate::paxos::{LearnerRequest, PartName, ProposerRequest, RoleName, Slot};
-use crate::role::Input;
+use crate::paxos::{LearnerRequest, PartName, ProposerRequest, Slot};
+use crate::role::{Input, RoleName};
 use crate::trace::{Context, RoleTag};
 use crate::two_phase_commit::{CoordinatorRequest, ParticipantRequest};
 

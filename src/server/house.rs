@@ -20,8 +20,8 @@ use crate::host::queue::{Lost, Mail};
 use crate::host::{Load, Pending};
 use crate::kv::Kv;
 use crate::net::{Envelope, EnvelopeOf, Link, MessageKind, Newcomer, Said, Unknown, WhyNotApplied, frame_into};
-use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
-use crate::role::{Input, Role, Server, Servers};
+use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, Slot};
+use crate::role::{Input, Role, RoleName, Server, Servers};
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
 use crate::two_phase_commit::{Coordinator, Participant};
 

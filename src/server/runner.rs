@@ -11,9 +11,8 @@ use super::mailbox::{Inbox, Mailbox, Waited};
 use crate::host::queue::GROUP_MAX;
 use crate::host::{CrashOrder, Item, Mail, Time, Timers};
 use crate::net::Said;
-use crate::paxos::RoleName;
 use crate::random::Random;
-use crate::role::{Action, Actions, Input, Role, Timed, step_all};
+use crate::role::{Action, Actions, Input, Role, RoleName, Timed, step_all};
 use crate::trace::{Context, CrashPoint, Draft, Re};
 
 /// A crash inside a turn waits this long for a turn to hit.

@@ -12,9 +12,9 @@ use crate::kv::{Get, Kv};
 use crate::net::{Reply, WhyNotApplied};
 use crate::paxos::{
     Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRequest, Learner, LearnerFact, LearnerOutcome, LearnerRequest,
-    Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, RoleName, StateMachine,
+    Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, StateMachine,
 };
-use crate::role::Input;
+use crate::role::{Input, RoleName};
 use crate::storage::checkpoint::Mark;
 use crate::trace::{self, Context, Digest, Draft, Event, RoleTag};
 

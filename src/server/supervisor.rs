@@ -21,9 +21,9 @@ use super::shells::{AcceptorShell, LearnerShell, ProposerShell};
 use super::two_phase::{CoordinatorShell, ParticipantShell};
 use crate::host::queue::{CrashOrder, Item, Lost};
 use crate::net::Said;
-use crate::paxos::{Quorums, RoleName};
+use crate::paxos::Quorums;
 use crate::random::Random;
-use crate::role::Role;
+use crate::role::{Role, RoleName};
 use crate::storage::DataFolder;
 use crate::trace::{CrashCause, CrashPoint, RoleTag};
 

@@ -6,8 +6,8 @@ use super::house::House;
 use super::mailbox::Mailbox;
 use super::runner::Shell;
 use crate::net::{Reply, WhyNotApplied};
-use crate::paxos::{RoleName, Slot};
-use crate::role::Input;
+use crate::paxos::Slot;
+use crate::role::{Input, RoleName};
 use crate::trace::{self, Context, Draft};
 use crate::two_phase_commit::{
     Coordinator, CoordinatorFact, CoordinatorOutcome, Message, Participant, ParticipantFact, ParticipantOutcome,

@@ -14,9 +14,9 @@ use crate::kv::{Kv, Outcome};
 use crate::net::{Reply, Said, WhyNotApplied};
 use crate::paxos::{
     Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, Learner, LearnerFact, LearnerOutcome,
-    LearnerRequest, Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, RoleName,
+    LearnerRequest, Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest,
 };
-use crate::role::{Action, Disk, Input, NoDisk, Role, Server, Servers, Stepped, Timed};
+use crate::role::{Action, Disk, Input, NoDisk, Role, RoleName, Server, Servers, Stepped, Timed};
 use crate::storage::checkpoint;
 use crate::storage::disk::MemoryFiles;
 use crate::storage::{JournalError, Rounds};

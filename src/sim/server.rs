@@ -22,11 +22,10 @@ use crate::kv::Kv;
 use crate::museum::{self, Bug};
 use crate::net::{Envelope, PEER_FRAME_MAX_BYTES, Said, WhyNotApplied, frame, unframe};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Learner, Life, Message, Proposer, ProposerRequest, Quorums, Retention, RoleName, Slot,
-    StateMachine,
+    Acceptor, AcceptorRecord, Learner, Life, Message, Proposer, ProposerRequest, Quorums, Retention, Slot, StateMachine,
 };
 use crate::protocol::Protocol;
-use crate::role::{Input, Role, Server, Servers};
+use crate::role::{Input, Role, RoleName, Server, Servers};
 use crate::server::house::Cause;
 use crate::server::lines;
 use crate::storage::admission::Claim;

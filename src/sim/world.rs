@@ -403,7 +403,7 @@ impl World {
         }
     }
 
-    fn restart_role(&mut self, role: crate::paxos::RoleName, server: Server, process: u64) {
+    fn restart_role(&mut self, role: crate::role::RoleName, server: Server, process: u64) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         if one.process.as_ref().is_none_or(|running| running.number != process) {
             return;
