@@ -9,9 +9,9 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use paxos_kv::kv::{self, Kv, Op};
 use paxos_kv::paxos::{
     Acceptor, Ballot, Learner, LearnerOutcome, Life, Message, Policy, Proposer, ProposerRequest, Quorums, Retention,
-    RoleName, Slot, SlotRange, StateMachine, Value,
+    Slot, SlotRange, StateMachine, Value,
 };
-use paxos_kv::role::{Action, Disk, Input, Role, Server, Servers, turn};
+use paxos_kv::role::{Action, Disk, Input, Role, RoleName, Server, Servers, turn};
 
 /// So many clients write in turn.
 const SESSIONS: u64 = 64;

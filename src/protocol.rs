@@ -2,7 +2,8 @@
 
 use clap::ValueEnum;
 
-use crate::paxos::{Policy, RoleName};
+use crate::paxos::Policy;
+use crate::role::RoleName;
 
 /// How the servers agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]

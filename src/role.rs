@@ -153,6 +153,45 @@ impl Debug for Servers {
     }
 }
 
+/// The roles of a server, of every protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RoleName {
+    /// Gets commands chosen.
+    Proposer,
+    /// The memory of the protocol.
+    Acceptor,
+    /// Finds out what was chosen, and applies it.
+    Learner,
+    /// Two-phase commit: asks everybody, and decides.
+    Coordinator,
+    /// Two-phase commit: votes, remembers, and does what was decided.
+    Participant,
+}
+
+impl RoleName {
+    /// The three of Paxos.
+    pub const ALL: [RoleName; 3] = [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner];
+    /// Those of every protocol, by their number.
+    pub const EVERY: [RoleName; 5] =
+        [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner, RoleName::Coordinator, RoleName::Participant];
+
+    /// As it is written: `acceptor`.
+    pub fn word(self) -> &'static str {
+        match self {
+            RoleName::Proposer => "proposer",
+            RoleName::Acceptor => "acceptor",
+            RoleName::Learner => "learner",
+            RoleName::Coordinator => "coordinator",
+            RoleName::Participant => "participant",
+        }
+    }
+
+    /// The role that is written so.
+    pub fn named(word: &str) -> Option<RoleName> {
+        RoleName::EVERY.into_iter().find(|role| role.word() == word)
+    }
+}
+
 /// A part of a protocol: same state and same input give the same new state and the same output.
 pub trait Role: Sized + 'static {
     /// What roles of different servers say to each other.
@@ -399,5 +438,14 @@ mod tests {
     fn a_sentence_names_a_set_by_its_runs() {
         let named = |numbers: &[u8]| numbers.iter().copied().map(Server).collect::<Servers>().numbers();
         assert_eq!([named(&[]), named(&[1, 2, 3, 4, 5]), named(&[1, 3, 5, 6])], ["", "1-5", "1, 3, 5-6"]);
+    }
+
+    #[test]
+    fn each_role_has_a_name_and_is_known_by_it() {
+        for role in RoleName::EVERY {
+            assert_eq!(RoleName::named(role.word()), Some(role));
+        }
+        assert_eq!(RoleName::named("acceptor"), Some(RoleName::Acceptor));
+        assert_eq!(RoleName::named(""), None);
     }
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use paxos_kv::client::{Client, ClientError, Try, TryEnd};
 use paxos_kv::net::{RoleStatus, WhyNotApplied};
-use paxos_kv::paxos::{Ballot, NotApplied, RoleName};
-use paxos_kv::role::{Server, Servers};
+use paxos_kv::paxos::{Ballot, NotApplied};
+use paxos_kv::role::{RoleName, Server, Servers};
 use paxos_kv::trace::{CrashPoint, DropCause, Event, Line, MaybeBallot, Recovered, RestartMode, RoleTag, Seconds};
 use support::{Cluster, await_some};
 

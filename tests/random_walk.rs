@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use paxos_kv::kv::{Command, Get, Kv, Op, Outcome};
-use paxos_kv::paxos::{self, CommandId, LearnerOutcome, Message, Policy, ProposerOutcome, RoleName, Slot};
-use paxos_kv::role::{Action, Server};
+use paxos_kv::paxos::{self, CommandId, LearnerOutcome, Message, Policy, ProposerOutcome, Slot};
+use paxos_kv::role::{Action, RoleName, Server};
 use rand_core::Rng;
 use rand_pcg::Pcg32;
 

@@ -3,6 +3,7 @@
 //! Clippy forbids clocks, sockets, files and hash order there by name; this test reads their `use` lines, and every path
 //! in their code, so that a role cannot reach a thread, a random number or another room by a way that no list names.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -162,6 +163,181 @@ fn every_way_of_writing_a_use_is_read() {
     assert!(!found.iter().any(|path| is_in(path, "std::fs")));
 }
 
+#[test]
+fn no_two_files_of_paxos_import_each_other() {
+    let imports = imports_within(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "paxos");
+    assert!(imports.len() > 15, "the room has moved: only {:?} were found", imports.keys());
+    let learner = &imports["paxos::learner"];
+    assert!(learner.contains("paxos::reads"), "the learner has moved: it imports {learner:?}");
+    let circles = circles(&imports);
+    assert!(circles.is_empty(), "of these files each needs all the others to be understood: {circles:?}");
+}
+
+#[test]
+fn no_part_of_a_paxos_role_knows_the_role() {
+    let imports = imports_within(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), "paxos");
+    let parts = ["catch_up", "divergence", "reads", "retention", "snapshots"];
+    let parts = parts.map(|part| (format!("paxos::{part}"), "paxos::learner".to_string()));
+    let below = imports.keys().filter(|module| module.matches("::").count() > 1);
+    let below = below.map(|module| (module.clone(), module[..module.rfind("::").unwrap_or(0)].to_string()));
+    for (part, role) in below.chain(parts) {
+        assert!(!imports[&part].contains(&role), "{part} imports {role}, which is made of it");
+        let is_used = imports[&role].contains(&part);
+        assert!(is_used, "{role} has a part that it does not import: {part}");
+    }
+}
+
+#[test]
+fn a_circle_is_found_however_long_it_is_and_through_names_that_are_passed_on() {
+    let room = [
+        ("paxos", "mod learner;\nmod reads;\npub use learner::{Learner, WINDOW as WIDTH,};\npub struct Life;"),
+        ("paxos::learner", "mod words;\npub use self::words::Word;\nuse super::reads::Reads;"),
+        ("paxos::learner::words", "use super::super::Life;\nuse crate::role::Server;"),
+        ("paxos::reads", "use super::{Life,};\n#[cfg(test)]\nmod tests {\n    use super::*;\n}"),
+    ];
+    let found = |more: &[(&str, &str)]| {
+        let more = |name| more.iter().filter(move |(to, _)| *to == name).map(|(_, text)| *text).collect::<String>();
+        let texts = room.iter().map(|(name, text)| (name.to_string(), format!("{}\n{text}", more(*name))));
+        let all = circles(&imports_of(texts.collect()));
+        all.into_iter().map(|one| one.into_iter().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&[]), [""; 0]);
+    for way in ["use super::learner::Learner;", "use super::{Life, WIDTH as W};", "fn f() { crate::paxos::Learner; }"] {
+        assert_eq!(found(&[("paxos::reads", way)]), ["paxos::learner paxos::reads"], "{way}");
+    }
+    assert_eq!(found(&[("paxos::learner::words", "use super::Open;")]), ["paxos::learner paxos::learner::words"]);
+    let words = ("paxos::reads", "use crate::paxos::learner::Word;");
+    assert_eq!(found(&[words]), [""; 0], "the learner only passes it on");
+    let long = found(&[words, ("paxos::learner::words", "use crate::{paxos::{Learner}, role};")]);
+    assert_eq!(long, ["paxos::learner paxos::learner::words paxos::reads"]);
+}
+
+/// By module, the modules of a room that each file imports: where a name is defined, not where it is passed on.
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+/// What the files of a room import of each other. Tests stand outside of it: nothing imports them.
+fn imports_within(src: &Path, room: &str) -> Imports {
+    let is_test = |path: &Path| path.components().any(|part| part.as_os_str().to_string_lossy().contains("tests"));
+    let mut texts = BTreeMap::new();
+    for file in files(&src.join(room)) {
+        let path = file.strip_prefix(src).expect("the room is in src").with_extension("");
+        if is_test(&path) {
+            continue;
+        }
+        let parts: Vec<String> = path.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        let module = parts.join("::");
+        let module = module.strip_suffix("::mod").unwrap_or(&module).to_string();
+        texts.insert(module, fs::read_to_string(&file).expect("a source file can be read"));
+    }
+    imports_of(texts)
+}
+
+fn imports_of(texts: BTreeMap<String, String>) -> Imports {
+    let without_tests = |text: &str| text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_string();
+    let texts: BTreeMap<_, _> = texts.into_iter().map(|(module, text)| (module, without_tests(&text))).collect();
+    let passed_on: BTreeMap<&str, Vec<(String, String)>> =
+        texts.iter().map(|(module, text)| (module.as_str(), passed_on(module, text))).collect();
+    let mut imports = Imports::new();
+    for (module, text) in &texts {
+        // What the head of a room passes on, it need not understand.
+        let used = if module.contains("::") { paths(text) } else { paths(&without_pub_use(text)) };
+        let used = used.iter().filter_map(|path| absolute(module, path, &texts));
+        let homes: BTreeSet<String> = used.filter_map(|path| home(&path, &texts, &passed_on)).collect();
+        imports.insert(module.clone(), homes.into_iter().filter(|home| home != module).collect());
+    }
+    imports
+}
+
+/// The names that a module passes on by `pub use`, and where it has them from.
+fn passed_on(module: &str, text: &str) -> Vec<(String, String)> {
+    let mut names = Vec::new();
+    for part in code(text).split("pub use ").skip(1) {
+        let mut all = Vec::new();
+        undo_braces("", &tree(part), &mut all);
+        for path in all.iter().filter(|path| !path.ends_with("::")) {
+            let last = path.rsplit("::").next().unwrap_or_default();
+            let (path, name) = path.split_once(" as ").unwrap_or((path, last));
+            let path = path.strip_prefix("self::").unwrap_or(path);
+            let from = path.strip_prefix("crate::").map_or_else(|| format!("{module}::{path}"), str::to_string);
+            names.push((name.to_string(), from));
+        }
+    }
+    names
+}
+
+/// A text whose `pub use` lines are gone: to pass a name on is not to need it.
+fn without_pub_use(text: &str) -> String {
+    let code = code(text);
+    let mut parts = code.split("pub use ");
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |all, part| all + part.split_once(';').map_or("", |(_, rest)| rest))
+}
+
+/// A path as seen from the crate, if it leads into one of these modules.
+fn absolute(module: &str, path: &str, texts: &BTreeMap<String, String>) -> Option<String> {
+    if path.ends_with("::") {
+        // A brace follows, and what is in it is read by itself; or a comma that ends a list.
+        return None;
+    }
+    let mut base = module.to_string();
+    let mut rest = path;
+    if let Some(path) = rest.strip_prefix("crate::") {
+        (base, rest) = (String::new(), path);
+    } else if let Some(path) = rest.strip_prefix("self::") {
+        rest = path;
+    } else if !rest.starts_with("super::") {
+        // A module of this file's own, or something of the world.
+        let first = rest.split("::").next().unwrap_or_default();
+        texts.contains_key(&format!("{module}::{first}")).then_some(())?;
+    }
+    while let Some(path) = rest.strip_prefix("super::") {
+        rest = path;
+        base = base.rsplit_once("::").map_or(String::new(), |(before, _)| before.to_string());
+    }
+    let path = if base.is_empty() { rest.to_string() } else { format!("{base}::{rest}") };
+    let room = path.split("::").next().unwrap_or_default();
+    texts.contains_key(room).then_some(path)
+}
+
+/// The module in which the thing at this path is defined.
+fn home(
+    path: &str,
+    texts: &BTreeMap<String, String>,
+    passed_on: &BTreeMap<&str, Vec<(String, String)>>,
+) -> Option<String> {
+    let mut module = path;
+    while !texts.contains_key(module) {
+        module = module.rsplit_once("::")?.0;
+    }
+    let name = path[module.len()..].trim_start_matches("::").split("::").next().unwrap_or_default();
+    let from = passed_on[module].iter().find(|(passed, _)| passed == name);
+    match from {
+        Some((_, from)) => home(from, texts, passed_on),
+        None => Some(module.to_string()),
+    }
+}
+
+/// The sets of files of which each reaches each other by imports.
+fn circles(imports: &Imports) -> Vec<BTreeSet<String>> {
+    let reach: BTreeMap<&String, BTreeSet<&String>> =
+        imports.keys().map(|from| (from, reached(from, imports))).collect();
+    let circle = |from: &String| -> BTreeSet<String> {
+        let both = reach[from].iter().filter(|to| reach.get(**to).is_some_and(|back| back.contains(from)));
+        both.map(|to| to.to_string()).collect()
+    };
+    let circles: BTreeSet<BTreeSet<String>> = imports.keys().map(circle).filter(|one| !one.is_empty()).collect();
+    circles.into_iter().collect()
+}
+
+/// Every file that one reaches by imports.
+fn reached<'a>(from: &'a String, imports: &'a Imports) -> BTreeSet<&'a String> {
+    let (mut all, mut todo) = (BTreeSet::new(), vec![from]);
+    while let Some(next) = todo.pop() {
+        todo.extend(imports.get(next).into_iter().flatten().filter(|to| all.insert(*to)));
+    }
+    all
+}
+
 /// Whether a path leads into a forbidden place: `rand` stands for the whole family of crates.
 fn is_in(path: &str, forbidden: &str) -> bool {
     let rest = path.strip_prefix(forbidden);
@@ -176,22 +352,33 @@ fn files(path: &Path) -> Vec<PathBuf> {
     entries.flat_map(|entry| files(&entry.expect("a folder can be read").path())).collect()
 }
 
+/// A text without its comments.
+fn code(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
 /// Every path that the text uses: those of its `use` lines, braces undone, and those written out in its code.
 fn paths(text: &str) -> Vec<String> {
-    let code: String =
-        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let code = code(text);
     let mut paths = Vec::new();
     for part in code.split("use ").skip(1) {
-        let tree: String = part.split(';').next().unwrap_or_default().split_whitespace().collect();
-        undo_braces("", &tree, &mut paths);
+        undo_braces("", &tree(part), &mut paths);
     }
+    // What it is called here does not matter.
+    paths.iter_mut().for_each(|path| path.truncate(path.find(" as ").unwrap_or(path.len())));
     let words = code.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':'));
     paths.extend(words.filter(|word| word.contains("::")).map(str::to_string));
     paths
 }
 
+/// What stands between `use` and its semicolon, on one line.
+fn tree(part: &str) -> String {
+    part.split(';').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// `std::{fmt, net::TcpStream}` is `std::fmt` and `std::net::TcpStream`.
 fn undo_braces(prefix: &str, tree: &str, paths: &mut Vec<String>) {
+    let tree = tree.trim();
     match tree.split_once('{') {
         None => paths.push(format!("{prefix}{tree}")),
         Some((head, rest)) => {

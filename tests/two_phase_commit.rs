@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use paxos_kv::client::{Client, ClientError, TryEnd};
 use paxos_kv::net::WhyNotApplied;
-use paxos_kv::paxos::RoleName;
-use paxos_kv::role::Server;
+use paxos_kv::role::{RoleName, Server};
 use support::{Cluster, await_some};
 
 const PROTOCOL: [&str; 2] = ["--protocol", "two-phase-commit"];

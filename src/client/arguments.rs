@@ -12,8 +12,7 @@ use super::bench;
 use super::interrupt::Interrupt;
 use crate::duration::parse_duration;
 use crate::kv::VALUE_MAX_BYTES;
-use crate::paxos::RoleName;
-use crate::role::Server;
+use crate::role::{RoleName, Server};
 
 /// A demo has at most so many clients.
 const CLIENTS_MAX: u8 = 64;

@@ -11,9 +11,8 @@ use super::perform::outcome_words;
 use super::stub::{Client, ClientOptions};
 use super::workload::Action;
 use crate::net::ServerStatus;
-use crate::paxos::RoleName;
 use crate::protocol::Protocol;
-use crate::role::Server;
+use crate::role::{RoleName, Server};
 
 /// How often and for how long something is looked for.
 const LOOK: Duration = Duration::from_millis(5);

@@ -16,8 +16,8 @@ use super::stub::{Client, ClientOptions};
 use super::workload::{Action, Operation, shown};
 use crate::cluster::Cluster;
 use crate::net::ServerStatus;
-use crate::paxos::{RoleName, Slot};
-use crate::role::Server;
+use crate::paxos::Slot;
+use crate::role::{RoleName, Server};
 use crate::trace::{Digest, Draft, Event, RoleTag, Text, Trace};
 
 /// How long a server is given to answer a question about its state.

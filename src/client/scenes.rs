@@ -12,10 +12,9 @@ use super::outcome::{ClientError, Outcome};
 use super::perform::{Done, outcome_words};
 use super::workload::Action;
 use crate::net::{Hello, ServerStatus, Who, frame, greet, preamble};
-use crate::paxos::RoleName;
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::role::Server;
+use crate::role::{RoleName, Server};
 
 /// How long a server may take to end a connection that sends rubbish.
 const END_PATIENCE: Duration = Duration::from_secs(2);

@@ -10,9 +10,8 @@ use super::print::table;
 use super::stub::{Client, ClientOptions};
 use crate::cluster::Cluster;
 use crate::net::{DoubtStatus, LeaderStatus, Newcomer, ServerStatus, Verdict, Writes};
-use crate::paxos::RoleName;
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{RoleName, Server, Servers};
 use crate::trace::Text;
 use crate::two_phase_commit::TransactionId;
 

@@ -22,9 +22,9 @@ use crate::cluster::Cluster;
 use crate::host::Time;
 use crate::kv::Op;
 use crate::net::{Reply, Request, ServerStatus, StatePart};
-use crate::paxos::{PartName, RoleName, Slot};
+use crate::paxos::{PartName, Slot};
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{RoleName, Server, Servers};
 use crate::trace::Trace;
 
 /// How a client works.

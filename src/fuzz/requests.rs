@@ -12,11 +12,11 @@ use crate::codec::{decode, encode};
 use crate::kv::{Command, Kv, Op, Piece, Versioned, decode_part, encode_part};
 use crate::net::{ClientRequest, Reply, Request, Said, StatePart};
 use crate::paxos::{
-    self, Ballot, CommandId, Entry, Message, Part, PartName, PartToken, Refused, RoleName, Slot, SlotRange,
-    SnapshotPart, StateMachine, Value,
+    self, Ballot, CommandId, Entry, Message, Part, PartName, PartToken, Refused, Slot, SlotRange, SnapshotPart,
+    StateMachine, Value,
 };
 use crate::protocol::Protocol;
-use crate::role::Server;
+use crate::role::{RoleName, Server};
 use crate::server::stage::{Connection, Stage, Which};
 use crate::trace::Context;
 

@@ -18,8 +18,8 @@ use super::status::Board;
 use super::throttle::Throttle;
 use crate::kv::Kv;
 use crate::net::{Newcomer, Unknown, WhyNotApplied};
-use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, RoleName, Slot};
-use crate::role::{Input, Servers};
+use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, Slot};
+use crate::role::{Input, RoleName, Servers};
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
 use crate::two_phase_commit::{Coordinator, Participant};
 

@@ -15,9 +15,9 @@ use super::roles::Hosted;
 use super::throttle::Throttle;
 use super::time::Time;
 use crate::kv::Kv;
-use crate::net::{Envelope, EnvelopeOf, Newcomer, Said, frame_into};
-use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, RoleName, Slot};
-use crate::role::{Input, Server, Servers};
+use crate::net::{Envelope, EnvelopeOf, MessageKind, Newcomer, Said, frame_into};
+use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, Slot};
+use crate::role::{Input, RoleName, Server, Servers};
 use crate::trace::{Context, Event, RoleTag};
 use crate::two_phase_commit::{Coordinator, Participant};
 
@@ -100,7 +100,7 @@ impl<C: Connection> ServerCore<C> {
         let Envelope { context, message } = envelope;
         if !self.admission.takes_part() {
             for role in message.heard_by() {
-                self.tell_drop(env.now(), *role, message.name(), from, Cause::Apart, &context);
+                self.tell_drop(env.now(), *role, message.kind(), from, Cause::Apart, &context);
             }
             return;
         }
@@ -121,7 +121,7 @@ impl<C: Connection> ServerCore<C> {
     ) {
         // Within one server values are shared, and take no room of their own.
         let size = if from == self.config.me { 0 } else { message.size() };
-        let name = message.name();
+        let kind = message.kind();
         let haste = self.haste(role, from, &message);
         let lost = match (message, role) {
             (Said::Paxos(said), RoleName::Proposer) => self.take::<Proposer, E>(env, from, said, context, size, haste),
@@ -135,7 +135,7 @@ impl<C: Connection> ServerCore<C> {
             (Said::Here, _) => Ok(()),
         };
         if let Err(lost) = lost {
-            self.tell_drop(env.now(), role, name, from, lost.into(), context);
+            self.tell_drop(env.now(), role, kind, from, lost.into(), context);
         }
     }
 
@@ -185,10 +185,18 @@ impl<C: Connection> ServerCore<C> {
     }
 
     /// Tells that a message was dropped: in a line of its own where steps are shown, else in a count.
-    pub fn tell_drop(&self, now: Time, role: RoleName, message: &str, from: Server, cause: Cause, context: &Context) {
+    pub fn tell_drop(
+        &self,
+        now: Time,
+        role: RoleName,
+        message: MessageKind,
+        from: Server,
+        cause: Cause,
+        context: &Context,
+    ) {
         self.drops.total.fetch_add(1, Ordering::Relaxed);
-        if self.trace.steps() && !is_routine(message) && self.drops.lines.lets_through(now) {
-            self.line(role.into(), context, lines::dropped(message, Some(from), cause, None));
+        if self.trace.steps() && !message.is_routine && self.drops.lines.lets_through(now) {
+            self.line(role.into(), context, lines::dropped(message.name, Some(from), cause, None));
         } else {
             let mut untold = self.drops.untold.lock().unwrap_or_else(PoisonError::into_inner);
             *untold.entry((role, cause)).or_default() += 1;
@@ -235,23 +243,4 @@ impl<C: Connection> ServerCore<C> {
             self.tell_fault("folder", "new", &why);
         }
     }
-}
-
-/// Whether messages of this name come again and again from everybody, and mean nothing to a role that is down.
-pub fn is_routine(message: &str) -> bool {
-    const ROUTINE: [&str; 12] = [
-        "SNAPSHOT",
-        "FETCH",
-        "BEAT",
-        "READ",
-        "READANSWER",
-        "CATCHUP",
-        "ENTRIES",
-        "HEARTBEAT",
-        "HEARTBEATANSWER",
-        "RELAY",
-        "PREVOTE",
-        "PREVOTEANSWER",
-    ];
-    ROUTINE.contains(&message)
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::disks::ROOM_RETRY;
 use super::queue::CrashOrder;
 use super::time::Time;
-use crate::paxos::RoleName;
+use crate::role::RoleName;
 use crate::trace::{CrashCause, CrashPoint};
 
 /// What an operator may ask in lab mode.

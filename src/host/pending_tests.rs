@@ -1,7 +1,8 @@
 use super::super::limits::tests::TestConnection;
 use super::*;
 use crate::kv::{Saved, Written};
-use crate::paxos::{RoleName, Slot};
+use crate::paxos::Slot;
+use crate::role::RoleName;
 
 const ID: CommandId = CommandId::new(3, 0, 1);
 const SAVED: Saved = Saved { slot: Slot(4), written: Written::Done { version: 2 } };

@@ -12,8 +12,8 @@ use super::pending::Asker;
 use super::queue::{Lost, Mail};
 use crate::kv::{Command, Get, KEY_MAX_BYTES, Kv, LABEL_MAX_BYTES};
 use crate::net::{ClientRequest, Reply, Request, WhyNotApplied};
-use crate::paxos::{Learner, LearnerRequest, PartName, Proposer, ProposerRequest, RoleName, Slot};
-use crate::role::Input;
+use crate::paxos::{Learner, LearnerRequest, PartName, Proposer, ProposerRequest, Slot};
+use crate::role::{Input, RoleName};
 use crate::trace::{Context, RoleTag};
 use crate::two_phase_commit::{Coordinator, CoordinatorRequest, Participant, ParticipantRequest};
 

@@ -363,6 +363,6 @@ fn tell_lost<R: Hosted, C: Connection>(
 ) {
     if let Input::Message { from, message } = input {
         let said: Said = message.clone().into();
-        core.tell_drop(now, R::NAME, said.name(), *from, cause, context);
+        core.tell_drop(now, R::NAME, said.kind(), *from, cause, context);
     }
 }

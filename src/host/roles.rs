@@ -13,9 +13,9 @@ use crate::kv::{Get, Kv, Outcome};
 use crate::net::{Reply, Said, Unknown, WhyNotApplied};
 use crate::paxos::{
     Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRequest, Learner, LearnerFact, LearnerOutcome, LearnerRequest,
-    Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, RoleName, Slot,
+    Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, Slot,
 };
-use crate::role::{Input, Role, Servers};
+use crate::role::{Input, Role, RoleName, Servers};
 use crate::storage::checkpoint::Mark;
 use crate::trace::{self, Context, Digest, Draft, Event, RoleTag};
 use crate::two_phase_commit::{

@@ -8,7 +8,8 @@ use super::limits::Connection;
 use super::time::Time;
 use crate::kv::Kv;
 use crate::net::{DoubtStatus, IN_DOUBT_SHOWN, LeaderStatus, RoleStatus, ServerStatus};
-use crate::paxos::{Ballot, Known, Learner, RoleName, Slot, StateMachine};
+use crate::paxos::{Ballot, Known, Learner, Slot, StateMachine};
+use crate::role::RoleName;
 use crate::two_phase_commit::{InDoubt, Participant};
 
 /// The state last published by each role.

@@ -21,9 +21,9 @@ use crate::codec;
 use crate::museum::{self, Bug};
 use crate::paxos::{
     Acceptor, AcceptorRecord, Ballot, Command, CommandId, Entry, Learner, LearnerOutcome, LearnerTimer, Life, Message,
-    Policy, Proposer, ProposerRequest, ProposerTimer, Quorums, RoleName, Slot, Value,
+    Policy, Proposer, ProposerRequest, ProposerTimer, Quorums, Slot, Value,
 };
-use crate::role::{Action, Input, Role, Server, Servers};
+use crate::role::{Action, Input, Role, RoleName, Server, Servers};
 
 /// What is searched, and how far.
 #[derive(Clone, Copy, Debug)]

@@ -22,6 +22,6 @@ pub use link::{Link, LinkState, Watcher};
 pub use listener::{BindError, Connections, Place, allow_many_sockets, bind, check_free, listen};
 pub use verdict::{Verdict, Writes};
 pub use wire::{
-    ClientReply, ClientRequest, DoubtStatus, Envelope, EnvelopeOf, IN_DOUBT_SHOWN, LeaderStatus, Newcomer, Refusal,
-    Reply, Request, RoleStatus, Said, ServerStatus, StatePart, Unknown, WhyNotApplied,
+    ClientReply, ClientRequest, DoubtStatus, Envelope, EnvelopeOf, IN_DOUBT_SHOWN, LeaderStatus, MessageKind, Newcomer,
+    Refusal, Reply, Request, RoleStatus, Said, ServerStatus, StatePart, Unknown, WhyNotApplied,
 };

@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 use super::wire::ServerStatus;
-use crate::paxos::RoleName;
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{RoleName, Server, Servers};
 
 /// A sentence names at most this many troubles.
 const NAMED: usize = 4;

@@ -1,6 +1,7 @@
 use super::*;
 use crate::net::{LeaderStatus, Newcomer, Refusal};
-use crate::paxos::{Ballot, RoleName, Slot};
+use crate::paxos::{Ballot, Slot};
+use crate::role::RoleName;
 
 /// Healthy servers 1 to `count`, all linked with each other. The first leads if the protocol has leaders.
 fn healthy(count: u8, protocol: Protocol) -> Vec<ServerStatus> {

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kv::{Op, Written};
-use crate::paxos::{self, Ballot, PartName, RoleName, Slot, SnapshotPart};
+use crate::paxos::{self, Ballot, PartName, Slot, SnapshotPart};
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{RoleName, Server, Servers};
 use crate::trace::Context;
 use crate::two_phase_commit::{self, TransactionId};
 
@@ -29,6 +29,15 @@ pub enum Said {
     Here,
 }
 
+/// Which message it is: what is still known of one that was given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageKind {
+    /// Its name, in capitals.
+    pub name: &'static str,
+    /// See [`Said::is_routine`].
+    pub is_routine: bool,
+}
+
 impl Said {
     /// The message's name, in capitals.
     pub fn name(&self) -> &'static str {
@@ -46,6 +55,19 @@ impl Said {
             Said::TwoPhaseCommit(message) => message.size(),
             Said::Here => 0,
         }
+    }
+
+    /// Whether it comes again and again from everybody, and means nothing to a role that is down.
+    pub fn is_routine(&self) -> bool {
+        match self {
+            Said::Paxos(message) => message.is_routine(),
+            Said::TwoPhaseCommit(_) | Said::Here => false,
+        }
+    }
+
+    /// What is told of it when it is dropped.
+    pub fn kind(&self) -> MessageKind {
+        MessageKind { name: self.name(), is_routine: self.is_routine() }
     }
 
     /// The roles of the receiving server that hear it.

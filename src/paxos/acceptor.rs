@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use super::{Ballot, Entry, Life, Message, Part, Refused, Slot, SlotRange, Value, rules};
-use crate::role::{Input, Output, Role, Server, Servers, Timed};
+use crate::role::{Input, Output, Role, RoleName, Server, Servers, Timed};
 
 /// The values of one part of a PROMISE take about this many bytes at most, unless a single one is larger.
 pub const PROMISE_PART_BYTES: usize = 1 << 20;
@@ -413,26 +413,7 @@ impl Role for Acceptor {
                 Message::Prepare { ballot, from } => self.handle_prepare(sender, ballot, from, out),
                 Message::Accept { ballot, first, values } => self.handle_accept(sender, ballot, first, values, out),
                 Message::Read { id } => self.handle_read(sender, id, out),
-                // Not for an acceptor; see Message::heard_by.
-                Message::Promise { .. }
-                | Message::Nack { .. }
-                | Message::Truncated { .. }
-                | Message::Accepted { .. }
-                | Message::Chosen { .. }
-                | Message::Beat { .. }
-                | Message::CatchUp { .. }
-                | Message::Entries { .. }
-                | Message::ReadAnswer { .. }
-                | Message::Snapshot(_)
-                | Message::Fetch(_)
-                | Message::Fill { .. }
-                | Message::Forward { .. }
-                | Message::Refused { .. }
-                | Message::Heartbeat { .. }
-                | Message::HeartbeatAnswer { .. }
-                | Message::Relay { .. }
-                | Message::PreVote { .. }
-                | Message::PreVoteAnswer { .. } => {}
+                other => debug_assert!(!other.is_for(RoleName::Acceptor), "nobody takes {other:?}"),
             },
             Input::Timeout(timer) => match timer {},
             Input::Request(AcceptorRequest::Truncate { below }) => self.truncate(below, out),

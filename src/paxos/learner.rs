@@ -5,23 +5,26 @@
 //! learner keeps the value of the highest ballot that it heard in an `ACCEPT`, so `CHOSEN` need not carry it: if that
 //! ballot is at least the chosen one, its value is the chosen one (P2b: no higher proposal carries another).
 //!
-//! A learner may miss anything. Who hears in a `BEAT` that a peer is further asks it for what is missing. What a learner
-//! keeps of the past is told in [`retention`](super::retention), how one that is far behind gets a whole state in
-//! [`snapshots`](super::snapshots), how a wrong state is found out in [`doubts`](super::doubts), and how reads are answered
-//! in [`reads`](super::reads).
+//! What else it does stands in a file each, as a struct of its own that knows nothing of the learner. The learner tells each
+//! what happens, and carries out what it returns: [`CatchUp`] says whom to ask for what was missed, [`Snapshots`] puts
+//! together a whole state that comes in, [`Past`] keeps the end of the log and says when a checkpoint is due,
+//! [`QuorumReads`] knows when a read may be answered, and [`Divergence`] finds out a wrong state.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+mod words;
 
-use super::doubts::{Compared, Doubts};
-use super::reads::Reads;
-use super::retention::Past;
+pub use self::words::{LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer};
+
+use super::catch_up::{CatchUp, Next};
+use super::divergence::{Divergence, Verdict};
+use super::reads::{Failed, Fill, QuorumReads};
+use super::retention::{Past, Retention};
 use super::row::Row;
-use super::snapshots::Incoming;
+use super::snapshots::{Progress, Snapshots};
 use super::{
-    Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, Slot, SlotRange, StateMachine, Value, rules,
+    Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, Slot, SlotRange, SnapshotPart, StateMachine,
+    Value, rules,
 };
-use crate::role::{Input, NoRecord, Output, Role, Server, Servers, Timed};
+use crate::role::{Input, NoRecord, Output, Role, RoleName, Server, Servers};
 
 /// How far beyond the applied slot a learner keeps what it hears; what lies beyond, it asks for later.
 pub const WINDOW: u64 = 1_024;
@@ -32,213 +35,10 @@ pub const ENTRIES_MAX: usize = 1_024;
 /// Votes are counted for at most so many ballots a slot, the highest: a proposal that is so many attempts old is chosen
 /// again by a later one.
 const BALLOTS_COUNTED: usize = 16;
-/// A beat older than so many of one's own beats (each 100 ms) says nothing about who is alive.
-pub const FRESH_BEATS: u64 = 3;
-
-/// A time-out of a learner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LearnerTimer {
-    /// Time to say how far one is.
-    Beat,
-    /// Something is missing and may still be on its way.
-    Missing,
-    /// The peer asked for entries has not answered.
-    CatchUp,
-    /// A round of reads has not found a majority.
-    Read {
-        /// The round.
-        id: u128,
-    },
-    /// A slot that reads wait for is still not applied.
-    Fill {
-        /// How often it was asked for.
-        tries: u32,
-    },
-}
-
-impl Timed for LearnerTimer {
-    fn delay_ms(&self) -> RangeInclusive<u64> {
-        match *self {
-            LearnerTimer::Beat => 100..=100,
-            LearnerTimer::Missing => 50..=50,
-            LearnerTimer::CatchUp => 200..=200,
-            LearnerTimer::Read { .. } => 100..=150,
-            // 50 to 150 ms, doubling up to 0.8 s.
-            LearnerTimer::Fill { tries } => (50 << tries.min(4))..=(150 << tries.min(3)).min(800),
-        }
-    }
-}
-
-/// What a server asks of its learner.
-#[derive(Clone, Debug)]
-pub enum LearnerRequest<Q> {
-    /// A linearizable read.
-    Read {
-        /// Comes back with the answer.
-        token: u64,
-        /// What to ask the state machine.
-        query: Q,
-    },
-    /// The checkpoint that was to be written is durable, or could not be written.
-    CheckpointEnded {
-        /// Its slot.
-        slot: Slot,
-        /// Whether it is durable.
-        is_durable: bool,
-    },
-    /// Write the state down soon, however little has changed.
-    WantCheckpoint,
-    /// What did these commands come to? For whoever waited while a whole state came in.
-    Recall(Vec<CommandId>),
-    /// The own acceptor cannot read these slots.
-    Mend(Vec<SlotRange>),
-}
-
-/// What a learner tells its server.
-#[derive(Clone, Debug)]
-pub enum LearnerOutcome<M: StateMachine> {
-    /// A slot was applied. Said of every slot, whoever proposed it, for those who wait for an outcome.
-    Applied {
-        /// The slot.
-        slot: Slot,
-        /// Its command, unless it is a no-op.
-        id: Option<CommandId>,
-        /// What the state machine made of it.
-        outcome: M::Outcome,
-    },
-    /// How far the log is applied, for the own proposer. Said once for all slots of a turn.
-    Advanced {
-        /// The last slot applied.
-        applied: Slot,
-        /// The commands in the slots applied since this was said last.
-        ids: Vec<CommandId>,
-    },
-    /// A read's answer.
-    Answer {
-        /// As in the request.
-        token: u64,
-        /// The state answered from had applied exactly the slots up to this one.
-        slot: Slot,
-        /// What the state machine said.
-        answer: M::Answer,
-    },
-    /// A read found no majority, or its slot was not applied in time.
-    ReadFailed {
-        /// As in the request.
-        token: u64,
-        /// The acceptors that answered the last round.
-        answered: Servers,
-    },
-    /// The state is to be written down.
-    Checkpoint {
-        /// Every slot up to this one is in it.
-        slot: Slot,
-        /// Its digest.
-        digest: u64,
-        /// What has changed since the last one.
-        changes: M::Changes,
-    },
-    /// A durable checkpoint holds every slot up to this one: the own acceptor may forget them. Said when a life begins, too.
-    Durable {
-        /// The slot.
-        slot: Slot,
-    },
-    /// A peer needs the durable checkpoint, or the next part of one.
-    SnapshotAsked {
-        /// The peer.
-        to: Server,
-        /// The part; the first one of the last checkpoint if None.
-        part: Option<PartName>,
-    },
-    /// A whole state came in: nothing was said of the slots in between. Who waits may ask what is remembered.
-    Installed {
-        /// Every slot up to this one is in it.
-        slot: Slot,
-        /// Its digest.
-        digest: u64,
-        /// Who sent it.
-        from: Server,
-    },
-    /// A command was applied in a slot that this learner has not seen.
-    Recalled {
-        /// The last slot applied.
-        slot: Slot,
-        /// The command.
-        id: CommandId,
-        /// What it came to.
-        outcome: M::Outcome,
-    },
-    /// What was chosen in slots that the own acceptor cannot read.
-    Mended {
-        /// The slots, each with a ballot at which it was chosen.
-        entries: Vec<Entry>,
-    },
-    /// Its state is wrong, and it has fallen silent.
-    Fenced {
-        /// The first slot after which another server is known to have another state.
-        slot: Slot,
-        /// A slot after which they were still equal, if one is known.
-        equal: Option<Slot>,
-        /// The servers that have another one.
-        against: Servers,
-    },
-}
-
-/// A step of a learner.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum LearnerFact<O> {
-    /// A majority has accepted a slot at one ballot of this server's.
-    Chosen {
-        /// The slot.
-        slot: Slot,
-        /// The ballot.
-        ballot: Ballot,
-        /// Who accepted.
-        quorum: Servers,
-        /// The value, if it was heard at this ballot.
-        value: Option<Value>,
-    },
-    /// A chosen value was applied.
-    Learned {
-        /// The slot, now the last one applied.
-        slot: Slot,
-        /// The ballot at which it is known to be chosen.
-        ballot: Ballot,
-        /// The value.
-        value: Value,
-        /// What the state machine made of it.
-        outcome: O,
-    },
-    /// It asks a peer for what it missed.
-    CaughtUp {
-        /// The first slot missing.
-        from: Slot,
-        /// The peer asked.
-        to: Server,
-        /// How far that peer, or another, is known to be.
-        known: Slot,
-    },
-    /// It asks a proposer to get slots chosen that a read found.
-    Filled {
-        /// Up to this slot.
-        slot: Slot,
-        /// The servers whose proposers are asked.
-        to: Servers,
-    },
-    /// It has taken a whole state in place of its own.
-    Installed {
-        /// The last slot applied to it.
-        slot: Slot,
-        /// Its digest.
-        digest: u64,
-        /// Who sent it.
-        from: Server,
-    },
-}
 
 /// What is known of a slot that is not applied yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Open {
+struct Open {
     /// The value of the highest ballot heard in an ACCEPT.
     heard: Option<(Ballot, Value)>,
     /// A ballot at which the slot is known to be chosen.
@@ -249,49 +49,26 @@ pub(super) struct Open {
     reported: bool,
 }
 
-/// What is known of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Peer {
-    pub(super) applied: Slot,
-    /// Of its state after that slot.
-    pub(super) digest: u64,
-    pub(super) compared: Compared,
-    /// In one's own beats.
-    heard_at: u64,
-}
-
 /// The learner of one server. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Learner<M: StateMachine> {
-    pub(super) me: Server,
-    pub(super) quorums: Quorums,
-    pub(super) policy: Policy,
-    /// The last slot applied; rises by exactly one at a time.
-    pub(super) applied: Slot,
-    pub(super) machine: M,
-    /// What was applied last, without a gap, for peers that are behind.
-    pub(super) log: Row<(Ballot, Value)>,
-    pub(super) past: Past,
+    me: Server,
+    quorums: Quorums,
+    policy: Policy,
+    /// The last slot applied; rises by exactly one at a time, but where a whole state is taken.
+    applied: Slot,
+    machine: M,
     /// Slots above `applied`, at most [`WINDOW`] ahead.
-    pub(super) open: Row<Open>,
-    /// The highest slot that anybody is known to have applied, or that is known to be chosen.
-    pub(super) known: Slot,
-    /// What the peers' beats said.
-    pub(super) peers: BTreeMap<Server, Peer>,
-    pub(super) doubts: Doubts,
-    /// Beats of one's own so far: the learner's clock.
-    pub(super) beats: u64,
-    /// The peer asked for entries, or for a part of its state, and not heard of yet.
-    pub(super) asked: Option<Server>,
-    /// A whole state that is coming in from the peer asked.
-    pub(super) incoming: Option<Incoming<M>>,
-    /// The peer asked last, whatever came of it: if it was no help, the next one is asked.
-    asked_last: Option<Server>,
-    /// The [`LearnerTimer::Missing`] timer runs, and was started when this slot was the last one applied.
-    waiting: Option<Slot>,
+    open: Row<Open>,
     /// The commands applied in this turn; None between two turns, and if nothing was applied.
     advanced: Option<Vec<CommandId>>,
-    pub(super) reads: Reads<M::Query>,
+    /// Beats of one's own so far: the learner's clock.
+    beats: u64,
+    catch_up: CatchUp,
+    snapshots: Snapshots<M>,
+    past: Past,
+    reads: QuorumReads<M::Query>,
+    divergence: Divergence,
     /// The values of one ENTRIES take about so many bytes at most; at least 1.
     part_bytes: usize,
 }
@@ -306,19 +83,14 @@ impl<M: StateMachine> Learner<M> {
             policy: Policy::BasicPaxos,
             applied,
             machine,
-            log: Row::from(applied.next()),
-            past: Past::new(applied),
             open: Row::from(applied.next()),
-            known: applied,
-            peers: BTreeMap::new(),
-            doubts: Doubts::default(),
-            beats: 0,
-            asked: None,
-            incoming: None,
-            asked_last: None,
-            waiting: None,
             advanced: None,
-            reads: Reads::new(life),
+            beats: 0,
+            catch_up: CatchUp::new(me, quorums.others(me), applied),
+            snapshots: Snapshots::new(),
+            past: Past::new(me, quorums.servers(), applied),
+            reads: QuorumReads::new(life),
+            divergence: Divergence::new(applied),
             part_bytes: ENTRIES_BYTES,
         }
     }
@@ -333,6 +105,12 @@ impl<M: StateMachine> Learner<M> {
         Learner { part_bytes, ..self }
     }
 
+    /// The same learner, but it does not keep everything.
+    pub fn with_retention(mut self, retention: Retention) -> Learner<M> {
+        self.past.set_retention(retention);
+        self
+    }
+
     /// The last slot applied.
     pub fn applied(&self) -> Slot {
         self.applied
@@ -340,7 +118,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// The highest slot known to be chosen anywhere.
     pub fn known(&self) -> Slot {
-        self.known
+        self.catch_up.known()
     }
 
     /// The state machine, as of [`Learner::applied`].
@@ -348,14 +126,44 @@ impl<M: StateMachine> Learner<M> {
         &self.machine
     }
 
+    /// A durable checkpoint holds every slot up to this one.
+    pub fn durable(&self) -> Slot {
+        self.past.durable()
+    }
+
+    /// Bytes of the values in its log.
+    pub fn log_bytes(&self) -> u64 {
+        self.past.log_bytes()
+    }
+
+    /// The first slot of the log; the next one to come if there is none.
+    pub fn log_begins(&self) -> Slot {
+        self.past.log_begins()
+    }
+
+    /// How many slots it knows something of that are not applied yet.
+    pub fn open_slots(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The number of the round of reads under way; while there is one, no read has an effect before it is over.
+    pub fn round(&self) -> Option<u128> {
+        self.reads.round()
+    }
+
+    /// The slot after which its state was found to be wrong, if it was.
+    pub fn fenced(&self) -> Option<Slot> {
+        self.divergence.fenced()
+    }
+
     /// A life begins: beat, ask somebody what was missed, and find out by a read how far the log may reach. Nothing tells
     /// a learner that starts last that the final CHOSEN was said before it lived.
     fn start(&mut self, out: &mut Output<Self>) {
-        self.forget_digests();
-        out.outcome(LearnerOutcome::Durable { slot: self.past.durable });
+        self.divergence.begin_anew(self.applied, self.machine.digest());
+        out.outcome(LearnerOutcome::Durable { slot: self.past.durable() });
         self.beat(out);
         out.send(self.quorums.others(self.me), Message::CatchUp { from: self.applied.next() });
-        self.begin_first_read();
+        self.reads.ask_for_itself(self.beats);
     }
 
     /// ACCEPT, heard beside the acceptor: keep the value of the highest ballot.
@@ -416,7 +224,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// CHOSEN: each slot holds what any proposal at this ballot, or above, carries.
     fn handle_chosen(&mut self, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
-        self.known = self.known.max(slots.last);
+        self.catch_up.hear_of(slots.last);
         for slot in self.of_interest(slots) {
             if let Some(open) = self.open(slot) {
                 // The lowest such ballot makes the value heard count soonest.
@@ -429,24 +237,22 @@ impl<M: StateMachine> Learner<M> {
 
     /// BEAT: somebody says how far it is.
     fn handle_beat(&mut self, peer: Server, applied: Slot, digest: u64, out: &mut Output<Self>) {
-        if peer == self.me || !self.quorums.servers().contains(peer) {
+        if !self.quorums.others(self.me).contains(peer) {
             return;
         }
-        let compared = self.peers.get(&peer).map(|peer| peer.compared).unwrap_or_default();
-        self.peers.insert(peer, Peer { applied, digest, compared, heard_at: self.beats });
-        self.compare(peer, applied, digest);
-        self.known = self.known.max(applied);
+        self.divergence.hear(peer, applied, digest, self.beats);
+        self.catch_up.hear(peer, applied, self.beats);
         self.look_for_missing(out);
     }
 
     /// CATCHUP: send what was applied here from that slot on, as much as a frame takes.
     fn handle_catch_up(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
-        if from < self.log_begins() {
+        if from < self.past.log_begins() {
             return self.offer_snapshot(peer, from, out);
         }
         let mut entries = Vec::new();
         let mut room = self.part_bytes;
-        for (slot, (ballot, value)) in self.log.range(from).take(ENTRIES_MAX) {
+        for (slot, (ballot, value)) in self.past.entries(from).take(ENTRIES_MAX) {
             let size = 24 + value.size();
             if size > room && !entries.is_empty() {
                 break;
@@ -457,9 +263,20 @@ impl<M: StateMachine> Learner<M> {
         out.send(Servers::only(peer), Message::Entries { entries, applied: self.applied });
     }
 
+    /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use. If it is too old, since
+    /// the log has outgrown its limit meanwhile, a new one is made for whoever asks again.
+    fn offer_snapshot(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
+        if self.past.durable() >= from {
+            out.outcome(LearnerOutcome::SnapshotAsked { to: peer, part: None });
+        } else {
+            self.want_checkpoint(out);
+            out.send(Servers::only(peer), Message::Entries { entries: Vec::new(), applied: self.applied });
+        }
+    }
+
     /// ENTRIES: apply those that come next; ask for more if there is more.
     fn handle_entries(&mut self, peer: Server, entries: Vec<Entry>, applied: Slot, out: &mut Output<Self>) {
-        self.known = self.known.max(applied);
+        self.catch_up.hear_of(applied);
         let before = self.applied;
         for entry in entries {
             if entry.slot == self.applied.next() {
@@ -467,19 +284,64 @@ impl<M: StateMachine> Learner<M> {
             }
         }
         self.advance(out);
-        let fetches = self.incoming.is_some();
-        if (self.asked == Some(peer) || self.asked.is_none()) && !fetches {
-            self.asked = None;
-            if self.applied > before && self.applied < applied {
-                self.ask(peer, out);
-            } else {
+        if !self.snapshots.is_coming() {
+            let has_more = self.applied > before && self.applied < applied;
+            let next = self.catch_up.answered(peer, has_more, self.applied);
+            self.go_after(next, out);
+        }
+    }
+
+    /// SNAPSHOT: a part of a state.
+    fn handle_snapshot(&mut self, peer: Server, part: SnapshotPart, out: &mut Output<Self>) {
+        if self.catch_up.asked().is_some_and(|asked| asked != peer) {
+            // Of somebody who was given up: it comes too late.
+            return;
+        }
+        let slot = part.slot;
+        match self.snapshots.take(peer, part, self.applied, || self.machine.empty()) {
+            Progress::Nothing => {}
+            Progress::Fetch(part) => {
+                self.catch_up.wait_for(peer);
+                Self::fetch(peer, part, out);
+            }
+            Progress::Whole(state) => self.install(peer, slot, state, out),
+            Progress::Useless => {
+                self.catch_up.wait_for_nobody();
                 self.look_for_missing(out);
             }
         }
     }
 
+    /// Asks for a part of a state.
+    fn fetch(peer: Server, part: PartName, out: &mut Output<Self>) {
+        out.send(Servers::only(peer), Message::Fetch(part));
+        out.arm(LearnerTimer::CatchUp);
+    }
+
+    /// The new state takes the place of the old one.
+    fn install(&mut self, from: Server, slot: Slot, state: M, out: &mut Output<Self>) {
+        assert!(rules::may_install(slot, self.applied), "the state of {slot:?} would undo {:?}", self.applied);
+        (self.machine, self.applied) = (state, slot);
+        let digest = self.machine.digest();
+        self.open.end_below(slot.next());
+        self.past.begin_anew(slot);
+        self.divergence.begin_anew(slot, digest);
+        self.catch_up.hear_of(slot);
+        self.catch_up.wait_for_nobody();
+        out.fact(|| LearnerFact::Installed { slot, digest, from });
+        out.outcome(LearnerOutcome::Installed { slot, digest, from });
+        // It is not durable here before it is in the own checkpoint.
+        self.want_checkpoint(out);
+        self.advance(out);
+        self.answer_reads(out);
+        if self.applied < self.catch_up.known() {
+            let next = self.catch_up.ask(from);
+            self.go_after(next, out);
+        }
+    }
+
     /// Applies every slot that is next and whose chosen value is held.
-    pub(super) fn advance(&mut self, out: &mut Output<Self>) {
+    fn advance(&mut self, out: &mut Output<Self>) {
         while let Some(Open { chosen: Some(chosen), heard: Some((heard, _)), .. }) = self.open.front() {
             if !rules::holds_chosen(*heard, *chosen) {
                 break;
@@ -496,13 +358,17 @@ impl<M: StateMachine> Learner<M> {
         assert_eq!(slot, self.applied.next(), "slots are applied one after the other");
         let outcome = self.machine.apply(slot, &value);
         self.applied = slot;
-        self.known = self.known.max(slot);
+        self.catch_up.hear_of(slot);
         self.open.end_below(slot.next());
-        self.note_digest();
+        self.divergence.applied(slot, self.machine.digest(), self.beats);
         out.fact(|| LearnerFact::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
         out.outcome(LearnerOutcome::Applied { slot, id: value.id(), outcome });
         self.advanced.get_or_insert_default().extend(value.id());
-        self.keep(Entry { slot, ballot, value }, out);
+        if self.past.is_broken(slot) {
+            out.outcome(LearnerOutcome::Mended { entries: vec![Entry { slot, ballot, value: value.clone() }] });
+        }
+        self.past.keep(ballot, value);
+        self.begin_checkpoint(out);
         self.answer_reads(out);
     }
 
@@ -518,47 +384,38 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// If something chosen is missing, waits a moment for it to arrive by itself.
-    pub(super) fn look_for_missing(&mut self, out: &mut Output<Self>) {
-        if self.known > self.applied && self.waiting.is_none() && self.asked.is_none() {
-            self.waiting = Some(self.applied);
-            out.arm(LearnerTimer::Missing);
+    fn look_for_missing(&mut self, out: &mut Output<Self>) {
+        let next = self.catch_up.look(self.applied);
+        self.go_after(next, out);
+    }
+
+    /// Does what is to be done about what is missing.
+    fn go_after(&self, next: Next, out: &mut Output<Self>) {
+        match next {
+            Next::Nothing => {}
+            Next::Wait => out.arm(LearnerTimer::Missing),
+            Next::Ask(peer) => {
+                let (from, known) = (self.applied.next(), self.catch_up.known());
+                out.fact(|| LearnerFact::CaughtUp { from, to: peer, known });
+                out.send(Servers::only(peer), Message::CatchUp { from });
+                out.arm(LearnerTimer::CatchUp);
+            }
         }
     }
 
-    /// The moment is over. If the log has grown meanwhile, what is missing now is another slot: it gets its moment too.
-    fn miss(&mut self, out: &mut Output<Self>) {
-        let stuck = self.waiting.take() == Some(self.applied);
-        if stuck && self.asked.is_none() {
-            self.catch_up(out);
-        } else {
-            self.look_for_missing(out);
-        }
-    }
-
-    /// Asks a peer that has more: the next one after the one asked last, which may have been no help.
-    fn catch_up(&mut self, out: &mut Output<Self>) {
-        self.asked = None;
-        if self.known <= self.applied {
+    /// Whoever was asked, for entries or for a part of a state, has not answered in time.
+    fn not_answered(&mut self, out: &mut Output<Self>) {
+        if self.catch_up.asked().is_none() {
+            // Late: the answer has come, and nothing is asked of anybody.
             return;
         }
-        let ahead = self.peers.iter().filter(|(_, peer)| peer.applied > self.applied);
-        let ahead: Servers = ahead.map(|(server, _)| *server).collect();
-        // Best a living peer that is ahead; if nobody's beat is, whoever chose the slot may still be alone with it.
-        let others = self.quorums.others(self.me);
-        let choices = [ahead.and(self.alive()), ahead, others];
-        let candidates = choices.into_iter().find(|servers| !servers.is_empty()).unwrap_or(others);
-        let next = candidates.iter().find(|peer| self.asked_last.is_some_and(|last| *peer > last));
-        if let Some(peer) = next.or_else(|| candidates.iter().next()) {
-            self.ask(peer, out);
+        match self.snapshots.fetch_again() {
+            Some((peer, part)) => Self::fetch(peer, part, out),
+            None => {
+                let next = self.catch_up.ask_somebody(self.applied, self.beats);
+                self.go_after(next, out);
+            }
         }
-    }
-
-    pub(super) fn ask(&mut self, peer: Server, out: &mut Output<Self>) {
-        (self.asked, self.asked_last) = (Some(peer), Some(peer));
-        let (from, known) = (self.applied.next(), self.known);
-        out.fact(|| LearnerFact::CaughtUp { from, to: peer, known });
-        out.send(Servers::only(peer), Message::CatchUp { from });
-        out.arm(LearnerTimer::CatchUp);
     }
 
     /// Says how far it is, to its own proposer too.
@@ -567,9 +424,95 @@ impl<M: StateMachine> Learner<M> {
         out.arm(LearnerTimer::Beat);
         let (applied, digest) = (self.applied, self.machine.digest());
         out.send(self.quorums.servers(), Message::Beat { applied, digest });
-        self.give_up_old_reads(out);
-        self.judge(out);
+        let old = self.reads.fail_old(self.beats);
+        Self::fail_reads(old, out);
+        if let Some(Verdict { slot, equal, against }) = self.divergence.judge(self.beats) {
+            out.outcome(LearnerOutcome::Fenced { slot, equal, against });
+            Self::fail_reads(self.reads.fail_all(), out);
+        }
         self.begin_checkpoint(out);
+    }
+
+    /// Has the state written down if it is time to: what has changed, as of this slot.
+    fn begin_checkpoint(&mut self, out: &mut Output<Self>) {
+        if self.past.begin_checkpoint(self.applied, self.beats) {
+            let (slot, digest) = (self.applied, self.machine.digest());
+            out.outcome(LearnerOutcome::Checkpoint { slot, digest, changes: self.machine.take_changes() });
+        }
+    }
+
+    /// The checkpoint as of `slot` is durable, or could not be written.
+    fn end_checkpoint(&mut self, slot: Slot, is_durable: bool, out: &mut Output<Self>) {
+        if !self.past.end_checkpoint(slot, is_durable, self.beats) {
+            return;
+        }
+        if is_durable {
+            self.machine.changes_kept();
+            out.outcome(LearnerOutcome::Durable { slot });
+        } else {
+            self.machine.changes_lost();
+        }
+        self.begin_checkpoint(out);
+    }
+
+    /// Somebody wants a durable state.
+    fn want_checkpoint(&mut self, out: &mut Output<Self>) {
+        self.past.want_checkpoint();
+        self.begin_checkpoint(out);
+    }
+
+    /// The own acceptor cannot read these slots: it hears what was chosen in them, now or when it is known here.
+    fn mend(&mut self, slots: Vec<SlotRange>, out: &mut Output<Self>) {
+        let entries = self.past.mend(slots);
+        if !entries.is_empty() {
+            out.outcome(LearnerOutcome::Mended { entries });
+        }
+    }
+
+    /// A read arrived: it waits for the next round of questions.
+    fn read(&mut self, token: u64, query: M::Query, out: &mut Output<Self>) {
+        if let Err(answered) = self.reads.ask(token, query, self.beats) {
+            out.outcome(LearnerOutcome::ReadFailed { token, answered });
+        }
+    }
+
+    /// READANSWER: an acceptor says how far it is; with a majority it is known for what the reads of the round wait.
+    fn handle_read_answer(&mut self, acceptor: Server, id: u128, slot: Slot, out: &mut Output<Self>) {
+        if self.reads.take_answer(acceptor, id, slot, &self.quorums) {
+            self.answer_reads(out);
+        }
+    }
+
+    /// Answers every read whose slot is applied; makes sure that somebody works on the others'.
+    fn answer_reads(&mut self, out: &mut Output<Self>) {
+        let slot = self.applied;
+        for (token, query) in self.reads.ready(slot) {
+            out.outcome(LearnerOutcome::Answer { token, slot, answer: self.machine.query(&query) });
+        }
+        if self.reads.starts_to_fill(slot) {
+            out.arm(LearnerTimer::Fill { tries: 0 });
+        }
+    }
+
+    /// A slot that reads wait for is still not applied: ask for the log to be filled up to it. That is the leader's work,
+    /// whom the own proposer knows; without leaders the lowest-numbered living server's.
+    fn fill(&mut self, tries: u32, out: &mut Output<Self>) {
+        let Some(Fill { slot, is_urgent }) = self.reads.fill(self.applied, tries) else { return };
+        let mut to: Servers = if self.policy.keeps_ballot() {
+            Servers::only(self.me)
+        } else {
+            self.catch_up.alive(self.beats).iter().take(1).collect()
+        };
+        if is_urgent {
+            to.insert(self.me);
+        }
+        out.fact(|| LearnerFact::Filled { slot, to });
+        out.send(to, Message::Fill { slot });
+        out.arm(LearnerTimer::Fill { tries: tries + 1 });
+    }
+
+    fn fail_reads(Failed { tokens, answered }: Failed, out: &mut Output<Self>) {
+        tokens.into_iter().for_each(|token| out.outcome(LearnerOutcome::ReadFailed { token, answered }));
     }
 
     /// What commands came to that were applied some time ago, as far as the state remembers.
@@ -579,12 +522,6 @@ impl<M: StateMachine> Learner<M> {
                 out.outcome(LearnerOutcome::Recalled { slot: self.applied, id, outcome });
             }
         }
-    }
-
-    /// The servers whose learners were heard of in the last 300 ms, and this one.
-    pub(super) fn alive(&self) -> Servers {
-        let fresh = self.peers.iter().filter(|(_, peer)| self.beats - peer.heard_at < FRESH_BEATS);
-        fresh.map(|(server, _)| *server).chain([self.me]).collect()
     }
 }
 
@@ -601,7 +538,7 @@ impl<M: StateMachine> Role for Learner<M> {
     }
 
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
-        if self.doubts.fenced.is_some() {
+        if self.fenced().is_some() {
             // What it holds is wrong: nobody hears of it any more.
             if let Input::Request(LearnerRequest::Read { token, .. }) = input {
                 out.outcome(LearnerOutcome::ReadFailed { token, answered: Servers::NONE });
@@ -618,33 +555,20 @@ impl<M: StateMachine> Role for Learner<M> {
                 Message::CatchUp { from: slot } => self.handle_catch_up(from, slot, out),
                 Message::Entries { entries, applied } => self.handle_entries(from, entries, applied, out),
                 Message::Snapshot(part) => self.handle_snapshot(from, part, out),
-                Message::Fetch(part) => self.handle_fetch(from, part, out),
+                Message::Fetch(part) => {
+                    out.outcome(LearnerOutcome::SnapshotAsked { to: from, part: Some(part) });
+                }
                 Message::ReadAnswer { id, slot } => self.handle_read_answer(from, id, slot, out),
-                // Not for a learner; see Message::heard_by.
-                Message::Prepare { .. }
-                | Message::Promise { .. }
-                | Message::Nack { .. }
-                | Message::Truncated { .. }
-                | Message::Read { .. }
-                | Message::Fill { .. }
-                | Message::Forward { .. }
-                | Message::Refused { .. }
-                | Message::Heartbeat { .. }
-                | Message::HeartbeatAnswer { .. }
-                | Message::Relay { .. }
-                | Message::PreVote { .. }
-                | Message::PreVoteAnswer { .. } => {}
+                other => debug_assert!(!other.is_for(RoleName::Learner), "nobody takes {other:?}"),
             },
             Input::Timeout(timer) => match timer {
                 LearnerTimer::Beat => self.beat(out),
-                LearnerTimer::Missing => self.miss(out),
-                // Late if the answer has come: then nothing is asked of anybody.
-                LearnerTimer::CatchUp => {
-                    if self.asked.is_some() && !self.fetch_again(out) {
-                        self.catch_up(out);
-                    }
+                LearnerTimer::Missing => {
+                    let next = self.catch_up.waited(self.applied, self.beats);
+                    self.go_after(next, out);
                 }
-                LearnerTimer::Read { id } => self.retry_read(id),
+                LearnerTimer::CatchUp => self.not_answered(out),
+                LearnerTimer::Read { id } => self.reads.retry(id),
                 LearnerTimer::Fill { tries } => self.fill(tries, out),
             },
             Input::Request(request) => match request {
@@ -656,11 +580,15 @@ impl<M: StateMachine> Role for Learner<M> {
             },
         }
     }
+
     /// The proposer hears once what a whole turn has applied, and one round of questions serves the reads that came in it.
     fn finish(&mut self, out: &mut Output<Self>) {
         if let Some(ids) = self.advanced.take() {
             out.outcome(LearnerOutcome::Advanced { applied: self.applied, ids });
         }
-        self.begin_round(out);
+        if let Some(id) = self.reads.begin_round() {
+            out.send(self.quorums.servers(), Message::Read { id });
+            out.arm(LearnerTimer::Read { id });
+        }
     }
 }

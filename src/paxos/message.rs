@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Ballot, Slot};
+use crate::role::RoleName;
 
 /// Names a command for ever, in every history of every cluster. Two commands are the same if their ids are, whatever their
 /// bytes say: the protocol has no other way to tell a retry from a second wish.
@@ -249,7 +250,8 @@ pub struct PartName {
     pub token: PartToken,
 }
 
-/// The messages of the protocol. See the table in the [module's essay](super).
+/// The messages of the protocol. See the table in the [module's essay](super); who hears each, and what else is known of it,
+/// stands below.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// Phase 1a: promise to take nothing below `ballot`, and tell what you have accepted from slot `from` on.
@@ -392,130 +394,70 @@ pub enum Message {
     Fetch(PartName),
 }
 
-/// The roles of a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum RoleName {
-    /// Gets commands chosen.
-    Proposer,
-    /// The memory of the protocol.
-    Acceptor,
-    /// Finds out what was chosen, and applies it.
-    Learner,
-    /// Two-phase commit: asks everybody, and decides.
-    Coordinator,
-    /// Two-phase commit: votes, remembers, and does what was decided.
-    Participant,
+/// Writes down, for each message, its fields that take room, its name in the papers, in capitals, the roles of the
+/// receiving server that hear it, whether it is routine, and about how many bytes its values take.
+macro_rules! messages {
+    ($($variant:ident { $($field:tt)* } = $name:literal, [$($role:ident),+], $kind:ident, $size:expr;)*) => {
+        impl Message {
+            /// The message's name in the papers, in capitals.
+            pub fn name(&self) -> &'static str {
+                match self { $(Message::$variant { .. } => $name),* }
+            }
+
+            /// The roles of the receiving server that hear the message.
+            pub fn heard_by(&self) -> &'static [RoleName] {
+                match self { $(Message::$variant { .. } => &[$(RoleName::$role),+]),* }
+            }
+
+            /// Whether it comes again and again from everybody, and means nothing to a role that is down.
+            pub fn is_routine(&self) -> bool {
+                match self { $(Message::$variant { .. } => messages!(@$kind)),* }
+            }
+
+            /// About how many bytes its values take.
+            pub fn size(&self) -> usize {
+                match self { $(Message::$variant { $($field)* } => $size),* }
+            }
+        }
+    };
+    (@routine) => { true };
+    (@step) => { false };
 }
 
-impl RoleName {
-    /// The three of Paxos.
-    pub const ALL: [RoleName; 3] = [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner];
-    /// Those of every protocol, by their number.
-    pub const EVERY: [RoleName; 5] =
-        [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner, RoleName::Coordinator, RoleName::Participant];
+messages! {
+    Prepare { .. } = "PREPARE", [Acceptor], step, 0;
+    Promise { accepted, .. } = "PROMISE", [Proposer], step, size_of_entries(accepted);
+    Nack { .. } = "NACK", [Proposer], step, 0;
+    Truncated { .. } = "TRUNCATED", [Proposer], step, 0;
+    // The learner of every server hears the value from the proposer itself; votes only name slot and ballot.
+    Accept { values, .. } = "ACCEPT", [Acceptor, Learner], step, values.iter().map(Value::size).sum();
+    Accepted { .. } = "ACCEPTED", [Learner], step, 0;
+    Chosen { .. } = "CHOSEN", [Learner], step, 0;
+    Beat { .. } = "BEAT", [Learner, Proposer], routine, 0;
+    CatchUp { .. } = "CATCHUP", [Learner], routine, 0;
+    Entries { entries, .. } = "ENTRIES", [Learner], routine, size_of_entries(entries);
+    Read { .. } = "READ", [Acceptor], routine, 0;
+    ReadAnswer { .. } = "READANSWER", [Learner], routine, 0;
+    Fill { .. } = "FILL", [Proposer], step, 0;
+    Forward { commands } = "FORWARD", [Proposer], step, commands.iter().map(|one| 40 + one.payload.len()).sum();
+    Refused { .. } = "REFUSED", [Proposer], step, 0;
+    Heartbeat { .. } = "HEARTBEAT", [Proposer], routine, 0;
+    HeartbeatAnswer { .. } = "HEARTBEATANSWER", [Proposer], routine, 0;
+    Relay { .. } = "RELAY", [Proposer], routine, 0;
+    PreVote { .. } = "PREVOTE", [Proposer], routine, 0;
+    PreVoteAnswer { .. } = "PREVOTEANSWER", [Proposer], routine, 0;
+    Snapshot { 0: part } = "SNAPSHOT", [Learner], routine, part.bytes.len();
+    Fetch { .. } = "FETCH", [Learner], routine, 0;
+}
 
-    /// As it is written: `acceptor`.
-    pub fn word(self) -> &'static str {
-        match self {
-            RoleName::Proposer => "proposer",
-            RoleName::Acceptor => "acceptor",
-            RoleName::Learner => "learner",
-            RoleName::Coordinator => "coordinator",
-            RoleName::Participant => "participant",
-        }
-    }
-
-    /// The role that is written so.
-    pub fn named(word: &str) -> Option<RoleName> {
-        RoleName::EVERY.into_iter().find(|role| role.word() == word)
-    }
+fn size_of_entries(entries: &[Entry]) -> usize {
+    entries.iter().map(|entry| 24 + entry.value.size()).sum()
 }
 
 impl Message {
-    /// The roles of the receiving server that hear the message.
-    pub fn heard_by(&self) -> &'static [RoleName] {
-        use RoleName::{Acceptor, Learner, Proposer};
-        match self {
-            Message::Prepare { .. } | Message::Read { .. } => &[Acceptor],
-            Message::Promise { .. }
-            | Message::Nack { .. }
-            | Message::Truncated { .. }
-            | Message::Fill { .. }
-            | Message::Forward { .. }
-            | Message::Refused { .. }
-            | Message::Heartbeat { .. }
-            | Message::HeartbeatAnswer { .. }
-            | Message::Relay { .. }
-            | Message::PreVote { .. }
-            | Message::PreVoteAnswer { .. } => &[Proposer],
-            // The learner of every server hears the value from the proposer itself; votes only name slot and ballot.
-            Message::Accept { .. } => &[Acceptor, Learner],
-            Message::Accepted { .. }
-            | Message::Chosen { .. }
-            | Message::CatchUp { .. }
-            | Message::Entries { .. }
-            | Message::Snapshot(_)
-            | Message::Fetch(_)
-            | Message::ReadAnswer { .. } => &[Learner],
-            Message::Beat { .. } => &[Learner, Proposer],
-        }
-    }
-
-    /// About how many bytes its values take.
-    pub fn size(&self) -> usize {
-        let values = |entries: &[Entry]| entries.iter().map(|entry| 24 + entry.value.size()).sum();
-        match self {
-            Message::Accept { values, .. } => values.iter().map(Value::size).sum(),
-            Message::Forward { commands } => commands.iter().map(|command| 40 + command.payload.len()).sum(),
-            Message::Promise { accepted, .. } => values(accepted),
-            Message::Entries { entries, .. } => values(entries),
-            Message::Snapshot(part) => part.bytes.len(),
-            Message::Prepare { .. }
-            | Message::Nack { .. }
-            | Message::Truncated { .. }
-            | Message::Accepted { .. }
-            | Message::Chosen { .. }
-            | Message::Beat { .. }
-            | Message::CatchUp { .. }
-            | Message::Read { .. }
-            | Message::ReadAnswer { .. }
-            | Message::Fetch(_)
-            | Message::Fill { .. }
-            | Message::Refused { .. }
-            | Message::Heartbeat { .. }
-            | Message::HeartbeatAnswer { .. }
-            | Message::Relay { .. }
-            | Message::PreVote { .. }
-            | Message::PreVoteAnswer { .. } => 0,
-        }
-    }
-
-    /// The message's name in the papers, in capitals.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Message::Prepare { .. } => "PREPARE",
-            Message::Promise { .. } => "PROMISE",
-            Message::Nack { .. } => "NACK",
-            Message::Truncated { .. } => "TRUNCATED",
-            Message::Accept { .. } => "ACCEPT",
-            Message::Accepted { .. } => "ACCEPTED",
-            Message::Chosen { .. } => "CHOSEN",
-            Message::Beat { .. } => "BEAT",
-            Message::CatchUp { .. } => "CATCHUP",
-            Message::Entries { .. } => "ENTRIES",
-            Message::Read { .. } => "READ",
-            Message::ReadAnswer { .. } => "READANSWER",
-            Message::Fill { .. } => "FILL",
-            Message::Forward { .. } => "FORWARD",
-            Message::Refused { .. } => "REFUSED",
-            Message::Heartbeat { .. } => "HEARTBEAT",
-            Message::HeartbeatAnswer { .. } => "HEARTBEATANSWER",
-            Message::Relay { .. } => "RELAY",
-            Message::PreVote { .. } => "PREVOTE",
-            Message::PreVoteAnswer { .. } => "PREVOTEANSWER",
-            Message::Snapshot(_) => "SNAPSHOT",
-            Message::Fetch(_) => "FETCH",
-        }
+    /// Whether the message is for this role of the receiving server.
+    pub fn is_for(&self, role: RoleName) -> bool {
+        self.heard_by().contains(&role)
     }
 }
 
@@ -534,11 +476,14 @@ mod tests {
     }
 
     #[test]
-    fn each_role_has_a_name_and_is_known_by_it() {
-        for role in RoleName::EVERY {
-            assert_eq!(RoleName::named(role.word()), Some(role));
-        }
-        assert_eq!(RoleName::named("acceptor"), Some(RoleName::Acceptor));
-        assert_eq!(RoleName::named(""), None);
+    fn what_is_said_of_a_message_stands_in_the_table() {
+        let (ballot, command) = (Ballot::ZERO, Command { id: CommandId::opening(1), payload: vec![0; 60].into() });
+        let accept = Message::Accept { ballot, first: Slot(1), values: vec![Value::Noop, Value::Command(command)] };
+        assert_eq!((accept.name(), accept.size(), accept.is_routine()), ("ACCEPT", 116, false));
+        assert_eq!(accept.heard_by(), [RoleName::Acceptor, RoleName::Learner]);
+        assert!(accept.is_for(RoleName::Learner) && !accept.is_for(RoleName::Proposer));
+        let entry = Entry { slot: Slot(1), ballot, value: Value::Noop };
+        let entries = Message::Entries { entries: vec![entry], applied: Slot(1) };
+        assert_eq!((entries.name(), entries.size(), entries.is_routine()), ("ENTRIES", 40, true));
     }
 }

@@ -98,7 +98,7 @@
 //!
 //! For that, the servers must agree who it is that proposes; but not as they agree on commands. A wrong opinion costs time
 //! and never a value: two proposers that both take themselves for leaders have two ballots, and the acceptors know the
-//! higher one. So who leads is nowhere written down, and found by heartbeats, time-outs and chance (`leadership.rs` tells
+//! higher one. So who leads is nowhere written down, and found by heartbeats, time-outs and chance (`election.rs` tells
 //! how, and how a cluster in which not everybody hears everybody still finds one).
 //!
 //! *A new leader* prepares from its learner's applied slot + 1, and what it is told there are the remains of the reign
@@ -171,8 +171,8 @@
 //! # Where to go on
 //!
 //! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs` and its folder (`attempt.rs` is phase
-//! 1, `phase2.rs` phase 2, `leadership.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with `reads.rs`,
-//! `retention.rs`, `snapshots.rs` and `doubts.rs`;
+//! 1, `phase2.rs` phase 2, `election.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with `reads.rs`,
+//! `catch_up.rs`, `retention.rs`, `snapshots.rs` and `divergence.rs`;
 //! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
 //!
 //! `rules.rs` names the rules that safety stands on, each with its source; the roles ask there. It is also the one file of
@@ -181,7 +181,8 @@
 
 mod acceptor;
 mod ballot;
-mod doubts;
+mod catch_up;
+mod divergence;
 mod learner;
 #[cfg(test)]
 mod learner_tests;
@@ -205,7 +206,7 @@ pub use acceptor::{
 pub use ballot::{Ballot, Slot};
 pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer, WINDOW as LEARNER_WINDOW};
 pub use message::{
-    Command, CommandId, Entry, Message, Part, PartName, PartToken, Refused, RoleName, SlotRange, SnapshotPart, Value,
+    Command, CommandId, Entry, Message, Part, PartName, PartToken, Refused, SlotRange, SnapshotPart, Value,
 };
 pub use policy::Policy;
 pub use proposer::{

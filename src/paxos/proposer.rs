@@ -1,9 +1,13 @@
 //! The proposer: gets commands chosen.
 //!
-//! A proposer makes *attempts* (`attempt.rs`). An attempt prepares a new ballot for all slots from the first that its own
-//! learner has not applied, adopts what the promises bind it to, fills the holes with no-ops, and puts commands behind
-//! (`phase2.rs`). In Basic Paxos it is over when its learner has applied every slot that it proposed in; in Multi-Paxos
-//! the proposer keeps the ballot and leads (`leadership.rs`), and the others hand their commands to it (`forwarding.rs`).
+//! A proposer makes *attempts* (`attempt.rs`). An attempt prepares a new ballot (`rounds.rs`) for all slots from the first
+//! that it does not know to be chosen (`progress.rs`), adopts what the promises bind it to, fills the holes with no-ops, and
+//! puts commands (`commands.rs`) behind (`phase2.rs`). In Basic Paxos it is over when its learner has applied every slot
+//! that it proposed in; in Multi-Paxos the proposer keeps the ballot and leads (`election.rs`), and the others hand their
+//! commands to it (`forwarding.rs`). (Lamport, *Paxos Made Simple*, 2001, sections 2.2 and 3.)
+//!
+//! Each of these files has a struct of its own, which does not know the proposer. This one takes the inputs, says in which
+//! phase it is, and carries out what its parts return.
 //!
 //! A command stays with its proposer until its outcome is applied, whoever proposed it last. A proposer that has never put
 //! a command into an ACCEPT or a FORWARD may say "certainly not applied" and forget it; after that only the log knows.
@@ -12,16 +16,16 @@
 
 mod attempt;
 mod commands;
+mod election;
 mod forwarding;
-mod leadership;
 mod phase2;
+mod progress;
+mod rounds;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use std::collections::BTreeMap;
-
-pub use self::leadership::Known;
+pub use self::election::Known;
 pub use self::phase2::WINDOW;
 pub use self::words::{
     NotApplied, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason, StepDown,
@@ -29,33 +33,26 @@ pub use self::words::{
 
 use self::attempt::Attempt;
 use self::commands::{Commands, Guests};
-use self::leadership::Leadership;
+use self::election::{Election, Reign};
+use self::forwarding::Forwarding;
 use self::phase2::Proposing;
+use self::progress::Progress;
+use self::rounds::Rounds;
 use super::promises::Promises;
 use super::{Ballot, Command, CommandId, Message, Policy, Quorums, Slot};
-use crate::role::{Input, Output, Role, Server, Servers};
+use crate::role::{Input, Output, Role, RoleName, Server, Servers};
 
 /// A command that was in no ACCEPT and no FORWARD after so many ticks (of 100 ms) is given up: before its client's try ends.
 const GIVE_UP_TICKS: u64 = 8;
-/// So many ticks a proposer believes that slots are in somebody's checkpoint, and then it asks again: a checkpoint can be
-/// lost, and then what the other acceptors hold is all that there is.
-const TRUNCATED_TICKS: u64 = 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    /// Nothing to do, no learner to do it with, or a follower.
+    /// Nothing to do, no learner to do it with, a follower, or one that asks whether others hear a leader.
     Idle,
     /// Between two attempts.
     Pausing,
     /// The learner catches up first.
     CatchingUp,
-    /// Asks whether others hear a leader.
-    PreVoting {
-        /// Which question.
-        id: u64,
-        /// Who hears none.
-        without: Servers,
-    },
     /// Phase 1.
     Preparing(Attempt, Promises),
     /// Phase 2.
@@ -68,22 +65,12 @@ pub struct Proposer {
     me: Server,
     quorums: Quorums,
     policy: Policy,
-    /// The round of the next ballot; at least 1.
-    next_round: u64,
-    /// This life may use rounds below this one without another record.
-    reserved: u64,
-    /// What the own learner has applied; None while it is down.
-    applied: Option<Slot>,
-    /// All slots below were chosen: an acceptor has said so, and that its server's checkpoint holds them. At least 0.
-    truncated_below: Slot,
-    /// The tick when it was said first.
-    truncated_at: u64,
+    rounds: Rounds,
+    progress: Progress,
     /// Commands of the own server's clients whose outcome is not applied.
     commands: Commands,
     /// As a leader: commands of others that are not proposed yet.
     guests: Guests,
-    /// The leader that commands were handed to last.
-    forwarding_to: Option<Ballot>,
     /// A slot that a learner waits for.
     fill: Option<Slot>,
     phase: Phase,
@@ -91,10 +78,10 @@ pub struct Proposer {
     failures: u32,
     /// Who answered the last attempt.
     answered: Servers,
-    /// What the peers' learners have applied, and the tick when they said so.
-    peers: BTreeMap<Server, (Slot, u64)>,
+    /// Tenths of a second of this life so far.
     ticks: u64,
-    leadership: Leadership,
+    election: Election,
+    forwarding: Forwarding,
     /// At most so many slots are open at one ballot.
     window: u64,
 }
@@ -106,21 +93,17 @@ impl Proposer {
             me,
             quorums,
             policy,
-            next_round: 1,
-            reserved: 1,
-            applied: None,
-            truncated_below: Slot(0),
-            truncated_at: 0,
+            rounds: Rounds::new(me),
+            progress: Progress::default(),
             commands: Commands::default(),
             guests: Guests::default(),
-            forwarding_to: None,
             fill: None,
             phase: Phase::Idle,
             failures: 0,
             answered: Servers::NONE,
-            peers: BTreeMap::new(),
             ticks: 0,
-            leadership: Leadership::default(),
+            election: Election::new(me, quorums),
+            forwarding: Forwarding::default(),
             window: phase2::WINDOW,
         }
     }
@@ -132,7 +115,41 @@ impl Proposer {
 
     /// The round of its next ballot.
     pub fn next_round(&self) -> u64 {
-        self.next_round
+        self.rounds.next()
+    }
+
+    /// The ballot at which it leads, if it does.
+    pub fn leads(&self) -> Option<Ballot> {
+        self.reign().map(|work| work.attempt().ballot())
+    }
+
+    /// The leader, as far as this proposer knows: itself, or one that it has heard or heard of lately.
+    pub fn leader(&self) -> Option<(Ballot, Known)> {
+        match self.reign() {
+            Some(work) => Some((work.attempt().ballot(), Known::Leads { quorum: work.quorum() })),
+            None => self.election.leader(),
+        }
+    }
+
+    /// The ballot at work.
+    pub(crate) fn at_work(&self) -> Option<Ballot> {
+        self.attempt().map(Attempt::ballot)
+    }
+
+    fn attempt(&self) -> Option<&Attempt> {
+        match &self.phase {
+            Phase::Preparing(attempt, _) => Some(attempt),
+            Phase::Proposing(work) => Some(work.attempt()),
+            Phase::Idle | Phase::Pausing | Phase::CatchingUp => None,
+        }
+    }
+
+    /// What it proposes as a leader, if it is one.
+    fn reign(&self) -> Option<&Proposing> {
+        match &self.phase {
+            Phase::Proposing(work) if self.policy.keeps_ballot() => Some(work),
+            _ => None,
+        }
     }
 
     /// Whether it has something to do when its learner has applied more. If not, it may hear of it later.
@@ -140,7 +157,7 @@ impl Proposer {
         match &self.phase {
             Phase::Proposing(work) => work.open() > 0,
             Phase::CatchingUp => true,
-            Phase::Idle | Phase::Pausing | Phase::PreVoting { .. } | Phase::Preparing(..) => self.applied.is_none(),
+            Phase::Idle | Phase::Pausing | Phase::Preparing(..) => self.progress.applied().is_none(),
         }
     }
 
@@ -149,52 +166,6 @@ impl Proposer {
         match &self.phase {
             Phase::Proposing(work) => work.worth().saturating_sub(self.commands.idle() + self.guests.len()),
             _ => 1,
-        }
-    }
-
-    /// BEAT: how far a learner is. The own learner's says that it lives.
-    fn handle_beat(&mut self, server: Server, applied: Slot, out: &mut Output<Self>) {
-        if server == self.me {
-            self.handle_applied(applied, &[], out);
-        } else if self.quorums.servers().contains(server) {
-            self.peers.insert(server, (applied, self.ticks));
-        }
-    }
-
-    /// FILL: a learner waits for this slot.
-    fn handle_fill(&mut self, sender: Server, slot: Slot, out: &mut Output<Self>) {
-        if self.policy.keeps_ballot() {
-            return self.handle_fill_under_leader(sender, slot, out);
-        }
-        // A long way is gone in pieces, since whoever waits asks again.
-        self.fill = self.fill.max(Some(slot.min(self.first_open().plus(self.window))));
-        self.begin(out);
-    }
-
-    /// The own learner has applied everything up to `slot`, and these commands just now: their outcomes are on their way to
-    /// whoever waits.
-    fn handle_applied(&mut self, slot: Slot, ids: &[CommandId], out: &mut Output<Self>) {
-        let before = self.applied.replace(slot);
-        for id in ids {
-            self.commands.remove(*id);
-            self.guests.remove(*id);
-        }
-        if before < Some(slot) {
-            self.close_applied(slot, out);
-        }
-        if self.phase == Phase::CatchingUp && !self.is_behind() {
-            self.caught_up(false, out);
-        }
-        self.begin(out);
-    }
-
-    /// The learner has caught up, or had its time to.
-    fn caught_up(&mut self, waited: bool, out: &mut Output<Self>) {
-        self.phase = Phase::Idle;
-        if self.policy.keeps_ballot() {
-            self.ask_for_votes(out);
-        } else {
-            self.begin_after(waited, out);
         }
     }
 
@@ -211,13 +182,385 @@ impl Proposer {
         self.begin(out);
     }
 
+    /// Basic Paxos: starts an attempt if there is work, a learner to see it through, and nothing else under way.
+    fn begin(&mut self, out: &mut Output<Self>) {
+        self.begin_after(false, out);
+    }
+
+    /// As [`Proposer::begin`]; `waited` if the learner had its time to catch up.
+    fn begin_after(&mut self, waited: bool, out: &mut Output<Self>) {
+        if self.policy.keeps_ballot() || self.phase != Phase::Idle || self.progress.applied().is_none() {
+            return;
+        }
+        let first = self.progress.first_open();
+        self.fill = self.fill.filter(|slot| *slot >= first);
+        if self.commands.is_empty() && self.fill.is_none() {
+            return;
+        }
+        if self.progress.is_behind(self.ticks) && !waited {
+            return self.let_learner_catch_up(out);
+        }
+        self.prepare(false, out);
+    }
+
+    /// Gives the learner time to catch up: what it misses is chosen, and must not be fought over again.
+    fn let_learner_catch_up(&mut self, out: &mut Output<Self>) {
+        self.phase = Phase::CatchingUp;
+        out.arm(ProposerTimer::CatchUp);
+    }
+
+    /// The learner has caught up, or had its time to.
+    fn caught_up(&mut self, waited: bool, out: &mut Output<Self>) {
+        self.phase = Phase::Idle;
+        if self.policy.keeps_ballot() {
+            self.ask_for_votes(out);
+        } else {
+            self.begin_after(waited, out);
+        }
+    }
+
+    /// Phase 1: asks everybody to promise a ballot that nobody has used.
+    fn prepare(&mut self, is_again: bool, out: &mut Output<Self>) {
+        let Some(ballot) = self.rounds.next_ballot(out) else {
+            // There is none that it could use. What waits here is given up by and by, and others may still lead.
+            self.phase = Phase::Idle;
+            return;
+        };
+        let (from, to_lead) = (self.progress.first_open(), self.policy.keeps_ballot());
+        let (to, fill) = (self.quorums.servers(), self.fill.filter(|_| !to_lead));
+        let command = self.commands.oldest().filter(|_| fill.is_none() && !to_lead).cloned();
+        out.fact(|| ProposerFact::Prepared { ballot, from, to, to_lead, command });
+        out.send(to, Message::Prepare { ballot, from });
+        out.arm(ProposerTimer::Attempt { ballot, failures: self.failures });
+        self.phase = Phase::Preparing(Attempt::new(ballot, from, fill, is_again), Promises::default());
+    }
+
+    /// PROMISE: a part of an acceptor's answer. With a quorum of whole answers, phase 2 begins.
+    fn handle_promise(&mut self, acceptor: Server, message: Message, out: &mut Output<Self>) {
+        let Message::Promise { ballot, part, truncated_below, accepted, damaged } = message else { return };
+        self.progress.note_truncated(truncated_below, self.ticks);
+        let Phase::Preparing(attempt, promises) = &mut self.phase else { return };
+        if attempt.ballot() != ballot || !self.quorums.servers().contains(acceptor) {
+            return;
+        }
+        attempt.note_answer(acceptor);
+        promises.add(acceptor, part, accepted, truncated_below, damaged);
+        out.arm(ProposerTimer::Attempt { ballot, failures: self.failures });
+        let first = attempt.from().max(self.progress.first_open());
+        let own = if attempt.fill().is_some() { 0 } else { self.policy.commands_per_ballot() };
+        let Some(bound) = promises.bound(&self.quorums, first, attempt.fill(), own) else { return };
+        if self.policy.keeps_ballot() && !attempt.refusals().is_empty() && !attempt.is_again() {
+            // Who leads against a refusal is refused again with the first ACCEPT: better above it, once.
+            return self.prepare(true, out);
+        }
+        let (attempt, quorum) = (attempt.clone(), bound.quorum);
+        let from = attempt.from();
+        let work = Proposing::new(attempt, bound, &self.quorums, self.policy, self.window);
+        self.phase = Phase::Proposing(Box::new(work));
+        if self.policy.keeps_ballot() {
+            self.lead(from, ballot, quorum, out);
+        }
+        self.go_on(out);
+    }
+
+    /// A quorum has promised: it leads until it loses the ballot.
+    fn lead(&mut self, from: Slot, ballot: Ballot, quorum: Servers, out: &mut Output<Self>) {
+        self.failures = 0;
+        // What was handed to another is now for this one to propose, unless it has found it in a promise.
+        self.commands.release_all();
+        self.forwarding.end();
+        out.news(ProposerFact::Led { from, ballot, quorum });
+        self.election.begin_reign(ballot, out);
+    }
+
+    /// Proposes what can be proposed now; gives the ballot up if it has done all that it was for.
+    fn go_on(&mut self, out: &mut Output<Self>) {
+        let Phase::Proposing(work) = &mut self.phase else { return };
+        if work.go_on(&mut self.commands, &mut self.guests, out) {
+            self.election.moves();
+        }
+        self.finish_if_done(out);
+    }
+
+    /// A ballot that is not kept has done all that it was for: it is given up.
+    fn finish_if_done(&mut self, out: &mut Output<Self>) {
+        if let Phase::Proposing(work) = &self.phase
+            && !self.policy.keeps_ballot()
+            && work.is_done()
+        {
+            self.answered = work.attempt().answered();
+            self.failures = 0;
+            self.phase = Phase::Idle;
+            self.commands.release_all();
+            self.begin(out);
+        }
+    }
+
+    /// BEAT: how far a learner is. The own learner's says that it lives.
+    fn handle_beat(&mut self, server: Server, applied: Slot, out: &mut Output<Self>) {
+        if server == self.me {
+            self.handle_applied(applied, &[], out);
+        } else if self.quorums.servers().contains(server) {
+            self.progress.peer_applied(server, applied, self.ticks);
+        }
+    }
+
+    /// The own learner has applied everything up to `slot`, and these commands just now: their outcomes are on their way to
+    /// whoever waits.
+    fn handle_applied(&mut self, slot: Slot, ids: &[CommandId], out: &mut Output<Self>) {
+        let is_more = self.progress.learner_applied(slot);
+        for id in ids {
+            self.commands.remove(*id);
+            self.guests.remove(*id);
+        }
+        if is_more {
+            self.close_applied(slot, out);
+        }
+        if self.phase == Phase::CatchingUp && !self.progress.is_behind(self.ticks) {
+            self.caught_up(false, out);
+        }
+        self.begin(out);
+    }
+
+    /// The own learner has applied all slots up to this one.
+    fn close_applied(&mut self, slot: Slot, out: &mut Output<Self>) {
+        let Phase::Proposing(work) = &mut self.phase else { return };
+        work.close_below(slot.next(), &mut self.commands);
+        self.election.moves();
+        if !self.policy.keeps_ballot() {
+            if work.open() > 0 {
+                let ballot = work.attempt().ballot();
+                out.arm(ProposerTimer::Attempt { ballot, failures: self.failures });
+            }
+            self.go_on(out);
+        }
+    }
+
+    /// TRUNCATED: the slots below were chosen long ago. They are closed, and a command proposed in one goes on behind what
+    /// is forgotten: to prepare the same slots again would end here again, at once and for ever.
+    fn handle_truncated(&mut self, ballot: Ballot, below: Slot, out: &mut Output<Self>) {
+        self.progress.note_truncated(below, self.ticks);
+        if let Phase::Proposing(work) = &mut self.phase
+            && work.attempt().ballot() == ballot
+        {
+            work.close_below(below, &mut self.commands);
+            self.finish_if_done(out);
+        }
+    }
+
+    /// NACK: an acceptor is bound to a rival's ballot; the next round must be above it.
+    fn handle_nack(&mut self, acceptor: Server, message: Message, out: &mut Output<Self>) {
+        let Message::Nack { ballot, promised, .. } = message else { return };
+        self.rounds.go_above(promised);
+        let is_ours = self.at_work() == Some(ballot) && self.quorums.servers().contains(acceptor);
+        let (attempt, preparing) = match &mut self.phase {
+            Phase::Preparing(attempt, _) if is_ours => (attempt, true),
+            Phase::Proposing(work) if is_ours => (work.attempt_mut(), false),
+            _ => return,
+        };
+        let is_first = attempt.note_refusal(acceptor, promised);
+        let (refusals, is_again, quorums) = (attempt.refusals(), attempt.is_again(), self.quorums);
+        let lost = if preparing { quorums.is_prepare_refused(refusals) } else { quorums.is_accept_refused(refusals) };
+        if !preparing && self.policy.keeps_ballot() {
+            // One refusal is enough for a leader: somebody has prepared a higher ballot.
+            self.step_down(StepDown::Nacked(promised), out);
+        } else if lost && preparing && !is_again {
+            // The round was only stale: nobody need be waited for.
+            self.prepare(true, out);
+        } else if lost {
+            self.fail(RetryReason::Refused, out);
+        } else if is_first {
+            out.arm(ProposerTimer::Nacked { ballot });
+        }
+    }
+
+    /// The time of an attempt is over. A leader goes by its own clock.
+    fn time_out(&mut self, ballot: Ballot, reason: RetryReason, out: &mut Output<Self>) {
+        if self.at_work() == Some(ballot) && self.leads().is_none() {
+            self.fail(reason, out);
+        }
+    }
+
+    /// The attempt is lost: wait a random moment, then try again at a higher ballot.
+    fn fail(&mut self, reason: RetryReason, out: &mut Output<Self>) {
+        let attempt = match std::mem::replace(&mut self.phase, Phase::Pausing) {
+            Phase::Preparing(attempt, _) => attempt,
+            Phase::Proposing(work) => work.into_attempt(),
+            _ => unreachable!("only an attempt can fail"),
+        };
+        let fill = attempt.fill();
+        if fill.is_some() {
+            // A rival does the same work, and the learner asks again.
+            self.fill = None;
+        }
+        self.failures += 1;
+        self.answered = attempt.answered();
+        self.commands.release_all();
+        let command = self.commands.oldest().filter(|_| fill.is_none() && !self.policy.keeps_ballot()).cloned();
+        let next = self.rounds.next();
+        out.fact(|| attempt.lost(next, reason, command));
+        if self.policy.keeps_ballot() {
+            self.phase = Phase::Idle;
+            self.election.wait(out);
+        } else {
+            out.arm(ProposerTimer::Pause);
+        }
+    }
+
+    /// It leads no longer. What is open may be chosen or not; the next leader finds it.
+    fn step_down(&mut self, why: StepDown, out: &mut Output<Self>) {
+        let Phase::Proposing(work) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
+        let (ballot, open) = (work.attempt().ballot(), work.open());
+        self.answered = work.attempt().answered();
+        self.commands.release_all();
+        self.guests = Guests::default();
+        out.news(ProposerFact::SteppedDown { ballot, open, why });
+        self.election.end_reign(why, out);
+    }
+
+    /// 30 ms have passed.
+    fn pulse(&mut self, out: &mut Output<Self>) {
+        let reign = self.reign().map(|work| Reign { ballot: work.attempt().ballot(), has_open: work.open() > 0 });
+        if let Some(why) = self.election.pulse(reign, out) {
+            return self.step_down(why, out);
+        }
+        if let (None, Some(applied)) = (reign, self.progress.applied()) {
+            let known = self.progress.highest_beat(self.ticks);
+            self.forwarding.release_late(&mut self.commands, self.election.pulses(), known, applied);
+        }
+    }
+
+    /// Somebody leads. If it is the leader to follow, it is followed: whoever leads below it steps down, and nobody stands.
+    fn follow(&mut self, ballot: Ballot, directly: bool, out: &mut Output<Self>) -> bool {
+        let at_work = self.at_work();
+        if !self.election.hear(ballot, directly, at_work) {
+            return false;
+        }
+        self.rounds.go_above(ballot);
+        if self.leads().is_some() {
+            self.step_down(StepDown::Rival(ballot), out);
+        }
+        self.phase = Phase::Idle;
+        self.election.wait(out);
+        true
+    }
+
+    /// No word of a leader for a whole time-out: stands for election, unless something speaks against it.
+    fn stand(&mut self, out: &mut Output<Self>) {
+        if !self.election.time_out(out) || self.progress.applied().is_none() || self.phase != Phase::Idle {
+            return;
+        }
+        if self.progress.is_behind(self.ticks) {
+            self.election.withdraw();
+            self.let_learner_catch_up(out);
+        } else {
+            self.ask_for_votes(out);
+        }
+    }
+
+    /// Asks whether a majority has lost the leader too.
+    fn ask_for_votes(&mut self, out: &mut Output<Self>) {
+        if self.election.ask(out) {
+            self.prepare(false, out);
+        }
+    }
+
+    /// HEARTBEAT: somebody leads, and says so itself.
+    fn handle_heartbeat(&mut self, sender: Server, ballot: Ballot, out: &mut Output<Self>) {
+        if ballot.server == sender && self.follow(ballot, true, out) {
+            self.election.answer_heartbeat(ballot, out);
+        }
+    }
+
+    /// RELAY: somebody hears a leader.
+    fn handle_relay(&mut self, ballot: Ballot, out: &mut Output<Self>) {
+        if ballot.server != self.me {
+            self.follow(ballot, false, out);
+        }
+    }
+
+    /// The answer to a pre-vote: with a majority that hears of no leader, the candidate prepares.
+    fn handle_pre_vote_answer(&mut self, sender: Server, id: u64, hears: bool, out: &mut Output<Self>) {
+        if self.election.handle_pre_vote_answer(sender, id, hears) {
+            self.prepare(false, out);
+        }
+    }
+
+    /// Hands to the leader what waits here.
+    fn forward(&mut self, out: &mut Output<Self>) {
+        if self.commands.is_empty() || self.at_work().is_some() {
+            return;
+        }
+        if let Some(leader) = self.election.heard() {
+            self.forwarding.forward(leader, &mut self.commands, self.election.pulses(), out);
+        }
+    }
+
+    /// FORWARD: another proposer's commands, to be proposed by the leader. One that is under way already is not taken
+    /// again; what there is no room for will come again.
+    fn handle_forward(&mut self, sender: Server, commands: Vec<Command>, out: &mut Output<Self>) {
+        if !self.quorums.servers().contains(sender) {
+            return;
+        }
+        let mut is_taken = false;
+        if let Phase::Proposing(work) = &self.phase
+            && self.policy.keeps_ballot()
+        {
+            is_taken = true;
+            for command in commands {
+                let id = command.id;
+                if !work.has_open(id) && !self.commands.contains(id) && !self.guests.contains(id) {
+                    is_taken &= self.guests.push(command);
+                }
+            }
+        }
+        if !is_taken {
+            out.send(Servers::only(sender), Message::Refused { leader: self.leader().map(|(ballot, _)| ballot) });
+        }
+    }
+
+    /// REFUSED: commands were handed to one who does not lead, or has no room. They stay here, and go to the next leader
+    /// that is heard; or to the same, later.
+    fn handle_refused(&mut self, sender: Server, leader: Option<Ballot>) {
+        if leader.is_none_or(|leader| leader.server != sender) {
+            self.election.doubt(sender);
+        }
+    }
+
+    /// FILL: a learner waits for this slot.
+    fn handle_fill(&mut self, sender: Server, slot: Slot, out: &mut Output<Self>) {
+        if self.policy.keeps_ballot() {
+            return self.handle_fill_under_leader(sender, slot, out);
+        }
+        // A long way is gone in pieces, since whoever waits asks again.
+        self.fill = self.fill.max(Some(slot.min(self.progress.first_open().plus(self.window))));
+        self.begin(out);
+    }
+
+    /// FILL under a leader: it makes sure that every slot up to this one gets a value. Others pass on what their own
+    /// learner asks for.
+    fn handle_fill_under_leader(&mut self, sender: Server, slot: Slot, out: &mut Output<Self>) {
+        let Phase::Proposing(work) = &mut self.phase else {
+            if let Some(leader) = self.election.heard().filter(|_| sender == self.me) {
+                out.send(Servers::only(leader.server), Message::Fill { slot });
+            }
+            return;
+        };
+        let applied = self.progress.applied().unwrap_or_default();
+        if slot < work.attempt().from() && slot > applied && slot > self.progress.highest_beat(self.ticks) {
+            // Nobody alive has it, and this ballot cannot propose there: another one can.
+            self.step_down(StepDown::Below(slot), out);
+            self.prepare(false, out);
+        } else {
+            work.fill_to(slot);
+        }
+    }
+
     /// A tenth of a second has passed: give up what was never sent and is about to be given up by its client.
     fn tick(&mut self, out: &mut Output<Self>) {
         self.ticks += 1;
         out.arm(ProposerTimer::Tick);
-        if self.ticks - self.truncated_at >= TRUNCATED_TICKS {
-            self.truncated_below = Slot(0);
-        }
+        self.progress.tick(self.ticks);
         let Some(before) = self.ticks.checked_sub(GIVE_UP_TICKS) else { return };
         let why = self.why_not();
         for id in self.commands.give_up(before) {
@@ -225,47 +568,38 @@ impl Proposer {
         }
     }
 
-    /// An acceptor says that all slots below were chosen, and forgotten there.
-    fn note_truncated(&mut self, below: Slot) {
-        if below > self.truncated_below {
-            (self.truncated_below, self.truncated_at) = (below, self.ticks);
-        }
-    }
-
     /// Why nothing moves.
     fn why_not(&self) -> NotApplied {
-        let now = match &self.phase {
-            Phase::Preparing(attempt, _) => attempt.answered,
-            Phase::Proposing(work) => work.attempt.answered,
-            Phase::CatchingUp => return NotApplied::LearnerBehind,
-            Phase::Idle | Phase::Pausing | Phase::PreVoting { .. } => Servers::NONE,
-        };
+        if self.phase == Phase::CatchingUp || self.progress.applied().is_none() {
+            return NotApplied::LearnerBehind;
+        }
         // Of this attempt and the one before, the one that more have answered. Those of both together may never have been
         // there at the same time.
+        let now = self.attempt().map_or(Servers::NONE, Attempt::answered);
         let answered = if now.len() > self.answered.len() { now } else { self.answered };
-        match self.applied {
-            None => NotApplied::LearnerBehind,
-            Some(_) if self.next_round > Ballot::LAST_ROUND => NotApplied::NoRound,
-            Some(_) if self.leads().is_some() => NotApplied::Busy,
-            Some(_) if self.policy.keeps_ballot() => NotApplied::NoLeader,
-            Some(_) if self.quorums.is_prepared(answered) => NotApplied::Outrun,
-            Some(_) => NotApplied::NoQuorum { answered },
+        if self.rounds.are_spent() {
+            NotApplied::NoRound
+        } else if self.leads().is_some() {
+            NotApplied::Busy
+        } else if self.policy.keeps_ballot() {
+            NotApplied::NoLeader
+        } else if self.quorums.is_prepared(answered) {
+            NotApplied::Outrun
+        } else {
+            NotApplied::NoQuorum { answered }
         }
     }
 
     /// Without a learner nothing can be finished; that is nobody's loss.
     fn handle_learner_down(&mut self, out: &mut Output<Self>) {
-        self.step_down_for_learner(out);
-        self.applied = None;
-        self.fill = None;
-        self.phase = Phase::Idle;
-        self.commands.release_all();
-    }
-
-    fn step_down_for_learner(&mut self, out: &mut Output<Self>) {
         if self.leads().is_some() {
             self.step_down(StepDown::LearnerDown, out);
         }
+        self.progress.learner_died();
+        self.election.withdraw();
+        self.fill = None;
+        self.phase = Phase::Idle;
+        self.commands.release_all();
     }
 
     fn handle_timeout(&mut self, timer: ProposerTimer, out: &mut Output<Self>) {
@@ -286,8 +620,12 @@ impl Proposer {
                 }
             }
             ProposerTimer::Pulse => self.pulse(out),
-            ProposerTimer::Election { .. } => self.election(out),
-            ProposerTimer::Resend { tries } => self.resend(tries, out),
+            ProposerTimer::Election { .. } => self.stand(out),
+            ProposerTimer::Resend { tries } => {
+                if let Phase::Proposing(work) = &mut self.phase {
+                    work.resend(tries, out);
+                }
+            }
         }
     }
 
@@ -299,25 +637,23 @@ impl Proposer {
             Message::Beat { applied, .. } => self.handle_beat(sender, applied, out),
             Message::Fill { slot } => self.handle_fill(sender, slot, out),
             Message::Forward { commands } => self.handle_forward(sender, commands, out),
-            Message::Refused { leader } => {
-                self.handle_refused(sender, leader.is_some_and(|leader| leader.server == sender));
-            }
+            Message::Refused { leader } => self.handle_refused(sender, leader),
+            // Basic Paxos has no leaders.
+            Message::Heartbeat { .. }
+            | Message::HeartbeatAnswer { .. }
+            | Message::Relay { .. }
+            | Message::PreVote { .. }
+            | Message::PreVoteAnswer { .. }
+                if !self.policy.keeps_ballot() => {}
             Message::Heartbeat { ballot } => self.handle_heartbeat(sender, ballot, out),
-            Message::HeartbeatAnswer { ballot } => self.handle_heartbeat_answer(sender, ballot),
+            Message::HeartbeatAnswer { ballot } => {
+                let leads = self.leads();
+                self.election.handle_heartbeat_answer(sender, ballot, leads);
+            }
             Message::Relay { ballot } => self.handle_relay(ballot, out),
-            Message::PreVote { id } => self.handle_pre_vote(sender, id, out),
+            Message::PreVote { id } => self.election.handle_pre_vote(sender, id, self.leads().is_some(), out),
             Message::PreVoteAnswer { id, hears } => self.handle_pre_vote_answer(sender, id, hears, out),
-            // Not for a proposer; see Message::heard_by.
-            Message::Prepare { .. }
-            | Message::Accept { .. }
-            | Message::Accepted { .. }
-            | Message::Chosen { .. }
-            | Message::CatchUp { .. }
-            | Message::Entries { .. }
-            | Message::Read { .. }
-            | Message::ReadAnswer { .. }
-            | Message::Snapshot(_)
-            | Message::Fetch(_) => {}
+            other => debug_assert!(!other.is_for(RoleName::Proposer), "nobody takes {other:?}"),
         }
     }
 }
@@ -332,18 +668,16 @@ impl Role for Proposer {
 
     fn replay(&mut self, record: ProposerRecord) {
         let ProposerRecord::Spent(below) = record;
-        self.next_round = self.next_round.max(below);
-        self.reserved = self.next_round;
+        self.rounds.replay(below);
     }
 
     fn step(&mut self, input: Input<Self>, out: &mut Output<Self>) {
         match input {
             Input::Start => {
-                self.reserve_first(out);
+                self.rounds.reserve(out);
                 out.arm(ProposerTimer::Tick);
                 if self.policy.keeps_ballot() {
-                    out.arm(ProposerTimer::Pulse);
-                    out.arm(ProposerTimer::Election { soon: false });
+                    self.election.start(out);
                 }
             }
             Input::Message { from, message } => self.handle_message(from, message, out),
@@ -352,7 +686,7 @@ impl Role for Proposer {
                 ProposerRequest::Propose(command) => self.handle_propose(command, out),
                 ProposerRequest::Applied { slot, ids } => self.handle_applied(slot, &ids, out),
                 ProposerRequest::LearnerDown => self.handle_learner_down(out),
-                ProposerRequest::PeerGone(server) => self.handle_peer_gone(server, out),
+                ProposerRequest::PeerGone(server) => self.election.peer_gone(server, out),
             },
         }
     }

@@ -4,10 +4,13 @@
 //! and then, and when that is durable its own acceptor forgets the slots in it, and the learner all but the last of them
 //! (van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2). What is kept is for peers that are a little
 //! late: they get entries. Those further behind get the state.
+//!
+//! [`Past`] keeps the entries, and says when a checkpoint is due; the learner hands the state out, and says what became of
+//! it.
 
-use super::learner::{Learner, LearnerOutcome};
-use super::{Entry, Slot, SlotRange, StateMachine};
-use crate::role::Output;
+use super::row::Row;
+use super::{Ballot, Entry, Slot, SlotRange, Value};
+use crate::role::{Server, Servers};
 
 /// A checkpoint that failed is tried again after so many beats (of 100 ms).
 const RETRY_BEATS: u64 = 10;
@@ -41,161 +44,165 @@ impl Retention {
         Retention { checkpoint_slots: 25_000, checkpoint_bytes: 32 << 20, keep_slots: 5_000, keep_bytes: 16 << 20 };
 }
 
-/// How far the past is written down.
+/// The end of the log, and how far the past is written down. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Past {
-    pub(super) retention: Retention,
+    me: Server,
+    servers: Servers,
+    retention: Retention,
+    /// What was applied last, without a gap, for peers that are behind.
+    log: Row<(Ballot, Value)>,
+    /// Bytes of the values in the log.
+    log_bytes: u64,
     /// A durable checkpoint holds every slot up to this one.
-    pub(super) durable: Slot,
+    durable: Slot,
     /// The checkpoint that is being written.
-    pub(super) writing: Option<Slot>,
+    writing: Option<Slot>,
     /// The slot of the last one begun.
-    pub(super) begun: Slot,
+    begun: Slot,
     /// Bytes of values applied since.
-    pub(super) bytes: u64,
+    bytes: u64,
     /// One is due whatever was applied since: the state came from elsewhere, or somebody wants it.
-    pub(super) is_wanted: bool,
+    is_wanted: bool,
     /// None is begun before this beat.
     not_before: u64,
-    /// Bytes of the values in the log.
-    pub(super) log_bytes: u64,
     /// Slots that the own acceptor cannot read.
     broken: Vec<SlotRange>,
 }
 
 impl Past {
-    pub(super) fn new(durable: Slot) -> Past {
+    /// Of one of these servers, whose disk has everything up to this slot. Everything is kept.
+    pub(super) fn new(me: Server, servers: Servers, durable: Slot) -> Past {
         Past {
+            me,
+            servers,
             retention: Retention::EVERYTHING,
+            log: Row::from(durable.next()),
+            log_bytes: 0,
             durable,
             writing: None,
             begun: durable,
             bytes: 0,
             is_wanted: false,
             not_before: 0,
-            log_bytes: 0,
             broken: Vec::new(),
         }
     }
-}
 
-impl<M: StateMachine> Learner<M> {
-    /// The same learner, but it does not keep everything.
-    pub fn with_retention(mut self, retention: Retention) -> Learner<M> {
-        self.past.retention = retention;
-        self
+    /// From now on, no more is kept than this.
+    pub(super) fn set_retention(&mut self, retention: Retention) {
+        self.retention = retention;
     }
 
     /// A durable checkpoint holds every slot up to this one.
-    pub fn durable(&self) -> Slot {
-        self.past.durable
+    pub(super) fn durable(&self) -> Slot {
+        self.durable
     }
 
-    /// Bytes of the values in its log.
-    pub fn log_bytes(&self) -> u64 {
-        self.past.log_bytes
-    }
-
-    /// How many slots it knows something of that are not applied yet.
-    pub fn open_slots(&self) -> usize {
-        self.open.len()
+    /// Bytes of the values in the log.
+    pub(super) fn log_bytes(&self) -> u64 {
+        self.log_bytes
     }
 
     /// The first slot of the log; the next one to come if there is none.
-    pub fn log_begins(&self) -> Slot {
+    pub(super) fn log_begins(&self) -> Slot {
         self.log.first()
     }
 
-    /// Has the state written down if it is time to: what has changed, as of this slot.
-    pub(super) fn begin_checkpoint(&mut self, out: &mut Output<Self>) {
-        let Past { retention, begun, bytes, is_wanted, not_before, .. } = self.past;
-        let is_due = self.turns_by(self.applied) > self.turns_by(begun)
-            || bytes >= retention.checkpoint_bytes
-            || (is_wanted && self.applied > self.past.durable);
-        if !is_due || self.past.writing.is_some() || self.beats < not_before {
-            return;
+    /// What the log has from this slot on.
+    pub(super) fn entries(&self, from: Slot) -> impl Iterator<Item = (Slot, &(Ballot, Value))> {
+        self.log.range(from)
+    }
+
+    /// The state is another one, of this slot: the log has nothing below.
+    pub(super) fn begin_anew(&mut self, slot: Slot) {
+        self.log = Row::from(slot.next());
+        self.log_bytes = 0;
+    }
+
+    /// Puts the next slot, just applied, into the log.
+    pub(super) fn keep(&mut self, ballot: Ballot, value: Value) {
+        let size = value.size() as u64;
+        self.bytes += size;
+        self.log_bytes += size;
+        self.log.push((ballot, value));
+        self.trim_log();
+    }
+
+    /// Somebody wants a durable state.
+    pub(super) fn want_checkpoint(&mut self) {
+        self.is_wanted = true;
+    }
+
+    /// Whether the state is to be written down now, as of the last slot applied. If it is, it counts as being written.
+    pub(super) fn begin_checkpoint(&mut self, applied: Slot, now: u64) -> bool {
+        let is_due = self.turns_by(applied) > self.turns_by(self.begun)
+            || self.bytes >= self.retention.checkpoint_bytes
+            || (self.is_wanted && applied > self.durable);
+        if !is_due || self.writing.is_some() || now < self.not_before {
+            return false;
         }
-        let (slot, digest) = (self.applied, self.machine.digest());
-        (self.past.writing, self.past.begun, self.past.bytes, self.past.is_wanted) = (Some(slot), slot, 0, false);
-        out.outcome(LearnerOutcome::Checkpoint { slot, digest, changes: self.machine.take_changes() });
+        (self.writing, self.begun, self.bytes, self.is_wanted) = (Some(applied), applied, 0, false);
+        true
     }
 
     /// How many checkpoints should have been begun by this slot. The servers take turns: what the disk of one is busy with
     /// for a moment need not keep the others from being a majority.
     fn turns_by(&self, slot: Slot) -> u64 {
-        let (servers, every) = (self.quorums.servers(), self.past.retention.checkpoint_slots);
-        let before = servers.iter().take_while(|server| *server < self.me).count() as u64;
-        let ahead = every / servers.len() as u64 * before;
+        let every = self.retention.checkpoint_slots;
+        let before = self.servers.iter().take_while(|server| *server < self.me).count() as u64;
+        let ahead = every / self.servers.len() as u64 * before;
         slot.0.saturating_add(ahead) / every
     }
 
-    /// The checkpoint as of `slot` is durable, or could not be written.
-    pub(super) fn end_checkpoint(&mut self, slot: Slot, is_durable: bool, out: &mut Output<Self>) {
-        if self.past.writing.take_if(|writing| *writing == slot).is_none() {
-            return;
+    /// The checkpoint as of `slot` is durable, or could not be written. False if that one is not being written.
+    pub(super) fn end_checkpoint(&mut self, slot: Slot, is_durable: bool, now: u64) -> bool {
+        if self.writing.take_if(|writing| *writing == slot).is_none() {
+            return false;
         }
         if is_durable {
-            self.machine.changes_kept();
-            self.past.durable = slot;
+            self.durable = slot;
             self.trim_log();
-            out.outcome(LearnerOutcome::Durable { slot });
         } else {
             // A disk that is full may have room again soon. Until then every slot stays in the log and in the acceptor.
-            self.machine.changes_lost();
-            self.past.is_wanted = true;
-            self.past.not_before = self.beats + RETRY_BEATS;
+            self.is_wanted = true;
+            self.not_before = now + RETRY_BEATS;
         }
-        self.begin_checkpoint(out);
-    }
-
-    /// Somebody wants a durable state.
-    pub(super) fn want_checkpoint(&mut self, out: &mut Output<Self>) {
-        self.past.is_wanted = true;
-        self.begin_checkpoint(out);
-    }
-
-    /// Puts an applied slot into the log.
-    pub(super) fn keep(&mut self, entry: Entry, out: &mut Output<Self>) {
-        let Entry { slot, ballot, value } = entry;
-        if self.past.broken.iter().any(|range| range.contains(slot)) {
-            out.outcome(LearnerOutcome::Mended { entries: vec![Entry { slot, ballot, value: value.clone() }] });
-        }
-        let size = value.size() as u64;
-        self.past.bytes += size;
-        self.past.log_bytes += size;
-        self.log.push((ballot, value));
-        self.trim_log();
-        self.begin_checkpoint(out);
+        true
     }
 
     /// Forgets the begin of the log, as far as it is in the durable checkpoint.
     fn trim_log(&mut self) {
-        let Retention { keep_slots, keep_bytes, .. } = self.past.retention;
+        let Retention { keep_slots, keep_bytes, .. } = self.retention;
         while let Some((_, value)) = self.log.front() {
             let first = self.log.first();
-            let many = self.past.durable.ahead_of(first) >= keep_slots || self.past.log_bytes > keep_bytes;
-            let is_written_down = first <= self.past.durable;
-            let far_too_many = self.past.log_bytes > keep_bytes.saturating_mul(HARD_FACTOR);
+            let many = self.durable.ahead_of(first) >= keep_slots || self.log_bytes > keep_bytes;
+            let is_written_down = first <= self.durable;
+            let far_too_many = self.log_bytes > keep_bytes.saturating_mul(HARD_FACTOR);
             if !(many && is_written_down || far_too_many) {
                 break;
             }
-            self.past.log_bytes -= value.size() as u64;
+            self.log_bytes -= value.size() as u64;
             self.log.end_first();
         }
     }
 
-    /// The own acceptor cannot read these slots: it hears what was chosen in them, now or when it is known here.
-    pub(super) fn mend(&mut self, slots: Vec<SlotRange>, out: &mut Output<Self>) {
+    /// The own acceptor cannot read these slots: what is known of them, for it to accept again. Of the others it is to hear
+    /// when they are applied.
+    pub(super) fn mend(&mut self, slots: Vec<SlotRange>) -> Vec<Entry> {
         let of = |range: &SlotRange| {
             let last = range.last;
             self.log.range(range.first).take_while(move |(slot, _)| *slot <= last)
         };
         let known = slots.iter().flat_map(of);
-        let entries: Vec<Entry> =
+        let entries =
             known.map(|(slot, (ballot, value))| Entry { slot, ballot: *ballot, value: value.clone() }).collect();
-        if !entries.is_empty() {
-            out.outcome(LearnerOutcome::Mended { entries });
-        }
-        self.past.broken = slots;
+        self.broken = slots;
+        entries
+    }
+
+    /// Whether the own acceptor cannot read this slot.
+    pub(super) fn is_broken(&self, slot: Slot) -> bool {
+        self.broken.iter().any(|range| range.contains(slot))
     }
 }

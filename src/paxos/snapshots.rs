@@ -6,19 +6,20 @@
 //! applies and serves as before; its checkpoint is read as of one slot.
 //!
 //! A part that does not come is asked for again. If the sender has been started again meanwhile, or has let that state go,
-//! it begins anew with the state that it has. If it stays silent, the next peer is asked.
+//! it begins anew with the state that it has. If it stays silent, the next peer is asked. (Van Renesse and Altinbuken,
+//! *Paxos Made Moderately Complex*, section 4.2; *Paxos Made Live*, section 5.5, tells how much can go wrong in it.)
+//!
+//! [`Snapshots`] puts the parts together; the learner sends the questions, and takes the state that is whole.
 
-use super::learner::{Learner, LearnerFact, LearnerOutcome, LearnerTimer};
-use super::row::Row;
-use super::{Message, PartName, PartToken, Slot, SnapshotPart, StateMachine, rules};
-use crate::role::{Output, Server, Servers};
+use super::{PartName, PartToken, Slot, SnapshotPart, StateMachine, rules};
+use crate::role::Server;
 
 /// A part is asked for so many times before another peer is.
 const PART_TRIES: u32 = 5;
 
 /// A state that is coming in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Incoming<M> {
+struct Incoming<M> {
     from: Server,
     slot: Slot,
     digest: u64,
@@ -31,32 +32,49 @@ pub(super) struct Incoming<M> {
     state: M,
 }
 
-impl<M: StateMachine> Learner<M> {
-    /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use. If it is too old, since
-    /// the log has outgrown its limit meanwhile, a new one is made for whoever asks again.
-    pub(super) fn offer_snapshot(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
-        if self.past.durable >= from {
-            out.outcome(LearnerOutcome::SnapshotAsked { to: peer, part: None });
-        } else {
-            self.want_checkpoint(out);
-            out.send(Servers::only(peer), Message::Entries { entries: Vec::new(), applied: self.applied });
-        }
+/// The state that is coming in, if one is. See the head of its file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Snapshots<M> {
+    incoming: Option<Incoming<M>>,
+}
+
+/// What a part has brought.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Progress<M> {
+    /// Nothing: it came twice, or is of a state that was begun anew. Nobody is waited for because of it: no timer runs.
+    Nothing,
+    /// It has brought its share, and the sender is to be asked for the next part.
+    Fetch(PartName),
+    /// The last of a state, which has the digest that it should have.
+    Whole(M),
+    /// The state is of no use. Nothing is coming in any more.
+    Useless,
+}
+
+impl<M: StateMachine> Snapshots<M> {
+    pub(super) fn new() -> Snapshots<M> {
+        Snapshots { incoming: None }
     }
 
-    /// FETCH: somebody wants the next part.
-    pub(super) fn handle_fetch(&self, peer: Server, part: PartName, out: &mut Output<Self>) {
-        out.outcome(LearnerOutcome::SnapshotAsked { to: peer, part: Some(part) });
+    /// Whether a state is coming in.
+    pub(super) fn is_coming(&self) -> bool {
+        self.incoming.is_some()
     }
 
-    /// SNAPSHOT: a part of a state.
-    pub(super) fn handle_snapshot(&mut self, peer: Server, part: SnapshotPart, out: &mut Output<Self>) {
-        if self.asked.is_some_and(|asked| asked != peer) {
-            // Of somebody who was given up: it comes too late.
-            return;
-        }
-        if !rules::may_install(part.slot, self.applied) {
+    /// SNAPSHOT: a part of a state. `applied` is the last slot applied to the own state, and `empty` makes one that has
+    /// applied nothing.
+    pub(super) fn take(
+        &mut self,
+        peer: Server,
+        part: SnapshotPart,
+        applied: Slot,
+        empty: impl FnOnce() -> M,
+    ) -> Progress<M> {
+        if !rules::may_install(part.slot, applied) {
             // The log was faster.
-            return self.give_up_snapshot(out);
+            self.incoming = None;
+            return Progress::Useless;
         }
         let is_next = |incoming: &Incoming<M>| {
             (incoming.from, incoming.slot, incoming.digest, incoming.index)
@@ -71,74 +89,44 @@ impl<M: StateMachine> Learner<M> {
                 index: 0,
                 token: PartToken::first(),
                 tries: 0,
-                state: self.machine.empty(),
+                state: empty(),
             },
-            // A part that came twice, or of a state that was begun anew. Nobody is waited for because of it: no timer runs.
             before => {
                 self.incoming = before;
-                return;
+                return Progress::Nothing;
             }
         };
-        self.asked = Some(peer);
         if incoming.state.load(&part.bytes).is_err() {
-            return self.give_up_snapshot(out);
+            return Progress::Useless;
         }
         match part.next {
             Some(token) => {
-                let Some(index) = part.index.checked_add(1) else { return self.give_up_snapshot(out) };
-                (incoming.index, incoming.token, incoming.tries) = (index, token, 0);
+                let Some(index) = part.index.checked_add(1) else { return Progress::Useless };
+                (incoming.index, incoming.token, incoming.tries) = (index, token, 1);
+                let name = incoming.part();
                 self.incoming = Some(incoming);
-                self.fetch(out);
+                Progress::Fetch(name)
             }
-            None if incoming.state.digest() == part.digest => self.install(peer, part.slot, incoming.state, out),
-            None => self.give_up_snapshot(out),
+            None if incoming.state.digest() == part.digest => Progress::Whole(incoming.state),
+            None => Progress::Useless,
         }
     }
 
-    /// Asks for the part to come.
-    fn fetch(&mut self, out: &mut Output<Self>) {
-        if let Some(Incoming { from, slot, index, token, tries, .. }) = &mut self.incoming {
-            *tries += 1;
-            let part = PartName { slot: *slot, index: *index, token: token.clone() };
-            out.send(Servers::only(*from), Message::Fetch(part));
-            out.arm(LearnerTimer::CatchUp);
-        }
+    /// The part to come has not come in time: it is asked for again, from whom it was. None if there is no state under way,
+    /// or no hope for it any more.
+    pub(super) fn fetch_again(&mut self) -> Option<(Server, PartName)> {
+        let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.tries < PART_TRIES) else {
+            self.incoming = None;
+            return None;
+        };
+        incoming.tries += 1;
+        Some((incoming.from, incoming.part()))
     }
+}
 
-    /// A part has not come in time. False if there is no state under way, or no hope for it any more.
-    pub(super) fn fetch_again(&mut self, out: &mut Output<Self>) -> bool {
-        if self.incoming.as_ref().is_some_and(|incoming| incoming.tries < PART_TRIES) {
-            self.fetch(out);
-            return true;
-        }
-        self.incoming = None;
-        false
-    }
-
-    fn give_up_snapshot(&mut self, out: &mut Output<Self>) {
-        (self.incoming, self.asked) = (None, None);
-        self.look_for_missing(out);
-    }
-
-    /// The new state takes the place of the old one.
-    fn install(&mut self, from: Server, slot: Slot, state: M, out: &mut Output<Self>) {
-        assert!(rules::may_install(slot, self.applied), "the state of {slot:?} would undo {:?}", self.applied);
-        (self.machine, self.applied) = (state, slot);
-        self.known = self.known.max(slot);
-        self.log = Row::from(slot.next());
-        self.open.end_below(slot.next());
-        self.past.log_bytes = 0;
-        self.forget_digests();
-        self.asked = None;
-        let digest = self.machine.digest();
-        out.fact(|| LearnerFact::Installed { slot, digest, from });
-        out.outcome(LearnerOutcome::Installed { slot, digest, from });
-        // It is not durable here before it is in the own checkpoint.
-        self.want_checkpoint(out);
-        self.advance(out);
-        self.answer_reads(out);
-        if self.applied < self.known {
-            self.ask(from, out);
-        }
+impl<M> Incoming<M> {
+    /// The part to come.
+    fn part(&self) -> PartName {
+        PartName { slot: self.slot, index: self.index, token: self.token.clone() }
     }
 }

@@ -14,9 +14,8 @@ use super::supervisor::Orders;
 use crate::host::checkpoints::Loaded;
 use crate::host::{Admission, Asker, Config, Env, Order, ServerCore, Sizes, Time};
 use crate::net::{ClientReply, Envelope, Link, Said};
-use crate::paxos::RoleName;
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{RoleName, Server, Servers};
 use crate::storage::identity::Owner;
 use crate::trace::{Context, Event, RoleTag, Trace};
 

@@ -9,8 +9,9 @@ use clap::{Args, ValueEnum};
 
 use crate::cluster::in_environment;
 use crate::duration::parse_duration;
-use crate::paxos::{Retention, RoleName};
+use crate::paxos::Retention;
 pub use crate::protocol::Protocol;
+use crate::role::RoleName;
 use crate::trace::Bound;
 
 /// The command line of a server.

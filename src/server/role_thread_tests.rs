@@ -15,9 +15,9 @@ use super::*;
 use crate::host::queue::MAILBOX_MAX;
 use crate::host::{Admission, Connection, CrashOrder, Env, Item, Mail, RoleSeen, Seen};
 use crate::kv::Kv;
-use crate::paxos::{Learner, Message, Quorums, RoleName, Slot};
+use crate::paxos::{Learner, Message, Quorums, Slot};
 use crate::random::Random;
-use crate::role::{Disk, Input, Output, Server, Servers, Timed};
+use crate::role::{Disk, Input, Output, RoleName, Server, Servers, Timed};
 use crate::storage::identity::Owner;
 use crate::trace::{Context, CrashCause, CrashPoint, Draft, Event, Process, RoleTag, Text, Trace};
 

@@ -18,11 +18,9 @@ use crate::host::{
 };
 use crate::kv::Kv;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameReader, Said};
-use crate::paxos::{
-    Acceptor, AcceptorRecord, Ballot, Learner, Life, Proposer, ProposerRecord, Quorums, Retention, RoleName,
-};
+use crate::paxos::{Acceptor, AcceptorRecord, Ballot, Learner, Life, Proposer, ProposerRecord, Quorums, Retention};
 use crate::random::Random;
-use crate::role::{Disk, NoDisk, Role, Server, Servers};
+use crate::role::{Disk, NoDisk, Role, RoleName, Server, Servers};
 use crate::storage::disk::MemoryFiles;
 use crate::trace::{Context, CrashCause, CrashPoint, Trace};
 

@@ -14,10 +14,10 @@ pub use super::violation::{UNDECIDED, Violation, is_consequence, name_of};
 use crate::kv::{Kv, Op, Outcome, Written};
 use crate::paxos::{
     Acceptor, Ballot, CommandId, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer, ProposerFact,
-    ProposerOutcome, ProposerRequest, Quorums, RoleName, Slot, SlotRange, StateMachine, Value,
+    ProposerOutcome, ProposerRequest, Quorums, Slot, SlotRange, StateMachine, Value,
 };
 use crate::protocol::Protocol;
-use crate::role::{Action, Input, Server, Servers};
+use crate::role::{Action, Input, RoleName, Server, Servers};
 
 /// What was asked for: a write, or, if None, a session.
 type Asked = Option<Op>;

@@ -15,9 +15,8 @@ use super::marks::{Mark, Marks};
 use super::network::{Network, Node};
 use super::plan::Plan;
 use crate::kv::Kv;
-use crate::paxos::RoleName;
 use crate::random::Random;
-use crate::role::Server;
+use crate::role::{RoleName, Server};
 
 /// Virtual microseconds since the world began.
 pub type Micros = u64;

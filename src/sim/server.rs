@@ -25,11 +25,11 @@ use crate::host::{Admission, Asker, Config, Order, RoleHost, ServerCore, Sizes, 
 use crate::kv::Kv;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Said, unframe};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Learner, Life, Message, Proposer, Quorums, Retention, RoleName, Slot, StateMachine,
+    Acceptor, AcceptorRecord, Learner, Life, Message, Proposer, Quorums, Retention, Slot, StateMachine,
 };
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::role::{NoDisk, Role, Server, Servers};
+use crate::role::{NoDisk, Role, RoleName, Server, Servers};
 use crate::storage::DataFolder;
 use crate::storage::admission::Claim;
 use crate::storage::checkpoint::Checkpoint;

@@ -11,12 +11,11 @@ use std::time::Duration;
 use super::marks::Mark;
 use super::nature::{Event, Micros, Nature, Place};
 use super::network::Node;
-use crate::host::delivery::is_routine;
 use crate::host::throttle::Throttle;
 use crate::host::{Asker, Connection, Env, Load, Lost, Order, RoleSeen, Seen, Time, Usage, limits};
 use crate::net::{ClientReply, PEER_FRAME_MAX_BYTES, Said, frame};
-use crate::paxos::{AcceptorOutcome, LearnerOutcome, Message, RoleName};
-use crate::role::{Action, Actions, Role, Server, Servers};
+use crate::paxos::{AcceptorOutcome, LearnerOutcome, Message};
+use crate::role::{Action, Actions, Role, RoleName, Server, Servers};
 use crate::trace::Context;
 use crate::two_phase_commit;
 
@@ -140,11 +139,11 @@ impl Around<'_> {
         &self,
         nature: &mut Nature,
         actions: &Actions<Context, R>,
-        name: impl Fn(&R::Message) -> &'static str,
+        is_routine: impl Fn(&R::Message) -> bool,
     ) {
         for action in actions.iter().flat_map(|(_, all)| all) {
             if let Action::Send { to, message } = action
-                && !is_routine(name(message))
+                && !is_routine(message)
             {
                 nature.counts.messages += to.without(Servers::only(self.me)).len() as u64;
                 nature.counts.own_messages += u64::from(to.contains(self.me));
@@ -220,11 +219,11 @@ impl Env for Around<'_> {
             | Seen::Learner(RoleSeen::Hears(_))
             | Seen::Coordinator(RoleSeen::Hears(_)) => {}
             Seen::Proposer(RoleSeen::Says(group)) => {
-                self.count(nature, group, Message::name);
+                self.count(nature, group, Message::is_routine);
                 group.iter().for_each(|(_, said)| nature.ghost.proposer_says(me, said, &mut nature.marks));
             }
             Seen::Acceptor(RoleSeen::Says(group)) => {
-                self.count(nature, group, Message::name);
+                self.count(nature, group, Message::is_routine);
                 for (_, said) in group {
                     let is_damaged = |one: &Action<_>| matches!(one, Action::Outcome(AcceptorOutcome::Damaged { .. }));
                     if said.iter().any(is_damaged) {
@@ -234,7 +233,7 @@ impl Env for Around<'_> {
                 }
             }
             Seen::Learner(RoleSeen::Says(group)) => {
-                self.count(nature, group, Message::name);
+                self.count(nature, group, Message::is_routine);
                 let life = self.place(RoleName::Learner).life;
                 for (_, said) in group {
                     let is_recalled = |one: &Action<_>| matches!(one, Action::Outcome(LearnerOutcome::Recalled { .. }));
@@ -245,11 +244,11 @@ impl Env for Around<'_> {
                 }
             }
             Seen::Coordinator(RoleSeen::Says(group)) => {
-                self.count(nature, group, two_phase_commit::Message::name);
+                self.count(nature, group, |_| false);
                 group.iter().for_each(|(_, said)| nature.ghost.coordinator_says(me, said, &mut nature.marks));
             }
             Seen::Participant(RoleSeen::Says(group)) => {
-                self.count(nature, group, two_phase_commit::Message::name);
+                self.count(nature, group, |_| false);
                 group.iter().for_each(|(_, said)| nature.ghost.participant_says(me, said, &mut nature.marks));
             }
             Seen::Acknowledged { id, slot, written } => nature.ghost.acknowledged(id, slot, written),

@@ -10,8 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::event::{Event, EventError};
 use super::field::{Fields, Word};
 use super::text::{self, Text, floor_char_boundary, is_invisible};
-use crate::paxos::RoleName;
-use crate::role::Server;
+use crate::role::{RoleName, Server};
 
 /// The longest name of a process that is no server, in bytes.
 pub const NAME_MAX_BYTES: usize = 32;

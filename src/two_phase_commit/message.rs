@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::kv::{Outcome, Written};
-use crate::paxos::{Command, RoleName, Slot};
-use crate::role::Server;
+use crate::paxos::{Command, Slot};
+use crate::role::{RoleName, Server};
 
 /// Names a transaction for ever: the number is drawn by its coordinator, never twice in all its lives. Printed `17.3`.
 ///

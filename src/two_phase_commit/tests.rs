@@ -109,7 +109,7 @@ impl Cluster {
             for role in message.heard_by() {
                 let message = message.clone();
                 match role {
-                    crate::paxos::RoleName::Coordinator => self.coordinator(to, Input::Message { from, message }),
+                    crate::role::RoleName::Coordinator => self.coordinator(to, Input::Message { from, message }),
                     _ => self.participant(to, Input::Message { from, message }),
                 }
             }

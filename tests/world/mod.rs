@@ -11,9 +11,9 @@ use std::ops::RangeInclusive;
 
 use paxos_kv::paxos::{
     Acceptor, Command, Learner, LearnerOutcome, LearnerRequest, Life, Message, Policy, Proposer, ProposerRequest,
-    Quorums, RoleName, StateMachine,
+    Quorums, StateMachine,
 };
-use paxos_kv::role::{Action, Disk, Input, Role, Server, Servers, Timed, step_all};
+use paxos_kv::role::{Action, Disk, Input, Role, RoleName, Server, Servers, Timed, step_all};
 
 /// Where in a turn the role's thread ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use std::hash::Hash;
 use goldenscript::{ArgumentConsumer, Context};
 use paxos_kv::paxos::{
     AcceptorFact, AcceptorOutcome, AcceptorRecord, Ballot, Command, CommandId, Entry, LearnerFact, LearnerOutcome,
-    Message, Part, Policy, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, Refused, RoleName, Slot,
-    SlotRange, StateMachine, Value,
+    Message, Part, Policy, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, Refused, Slot, SlotRange,
+    StateMachine, Value,
 };
-use paxos_kv::role::{Action, Input, Role, Server, Servers, Timed};
+use paxos_kv::role::{Action, Input, Role, RoleName, Server, Servers, Timed};
 
 use crate::world::{Cluster, Crash, Packet, Ran, Turn, What};
 

@@ -8,8 +8,8 @@ use thiserror::Error;
 use super::wire::NoReply;
 use crate::kv::Written;
 use crate::net::{Unknown, WhyNotApplied};
-use crate::paxos::{self, RoleName, Slot};
-use crate::role::{Server, Servers};
+use crate::paxos::{self, Slot};
+use crate::role::{RoleName, Server, Servers};
 use crate::two_phase_commit::NotApplied as Aborted;
 
 /// A client remembers so many tries of a request; of earlier ones it knows how many there were, and what they mean.

@@ -11,9 +11,9 @@ use super::{ClientCore, Finished, Identity, Reach, Ticket};
 use crate::host::Time;
 use crate::kv::{Op, Written};
 use crate::net::{ClientReply, ClientRequest, Reply, Request, Unknown, WhyNotApplied};
-use crate::paxos::{NotApplied, RoleName, Slot};
+use crate::paxos::{NotApplied, Slot};
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{RoleName, Server, Servers};
 use crate::trace::{Context, Trace};
 
 /// How long a try takes.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, serves};
 use crate::client::{Asked, Client, ClientError, NoReply, Outcome, Tries, Try, TryEnd};
 use crate::net::{Reply, Request, Unknown, WhyNotApplied, frame};
-use crate::paxos::{NotApplied, RoleName, Slot};
-use crate::role::{Server, Servers};
+use crate::paxos::{NotApplied, Slot};
+use crate::role::{RoleName, Server, Servers};
 use crate::trace::{Event, Line, Process, Trace};
 
 fn no_quorum() -> Reply {

@@ -1,6 +1,6 @@
 //! A learner alone: a test says by hand what it hears, and looks at what it does.
 
-mod doubts;
+mod divergence;
 mod learning;
 mod reads;
 mod retention;

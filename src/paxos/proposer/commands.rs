@@ -1,4 +1,8 @@
 //! The commands that wait for their outcome at one proposer: its own clients', and at a leader those of others.
+//!
+//! [`Commands`] knows of each whether something is under way for it, and whether it was ever in an ACCEPT or a FORWARD: after
+//! that whoever prepares next may be bound to it (*Paxos Made Simple*, section 2.2, P2c), and nobody may call it "not
+//! applied". [`Guests`] is a queue, and promises its owners nothing. Neither knows of ballots.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -17,8 +21,8 @@ const SETTLED_MAX: usize = 4_096;
 
 /// A command that waits for its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Pending {
-    pub(super) command: Command,
+struct Pending {
+    command: Command,
     /// The tick when it was last asked for.
     since: u64,
     /// It was in an ACCEPT or a FORWARD of this life: it may be chosen at any time, by anybody.

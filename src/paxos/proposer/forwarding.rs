@@ -9,28 +9,45 @@
 //! missing. Otherwise each command of a server that is far behind fills five slots a second, and the server falls further
 //! behind because of them.
 
-use super::words::{ProposerFact, StepDown};
-use super::{Phase, Proposer};
-use crate::paxos::{Command, Message, Slot};
-use crate::role::{Output, Server, Servers};
+//!
+//! [`Forwarding`] remembers to whom commands were handed last; which of them are under way the commands know themselves.
+
+use super::commands::Commands;
+use super::words::{ProposerFact, Speaker};
+use crate::paxos::{Ballot, Message, Slot};
+use crate::role::{Output, Servers};
 
 /// A command is handed over again after so many pulses and the one under way: about 200 ms.
 const AGAIN_PULSES: u64 = 6;
 /// The commands of one FORWARD take about this many bytes at most, unless a single one is larger.
 const FORWARD_BYTES: usize = 1 << 20;
 
-impl Proposer {
+/// To whom commands are handed. See the head of its file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Forwarding {
+    /// The leader that commands were handed to last.
+    to: Option<Ballot>,
+}
+
+impl Forwarding {
+    /// Whoever was handed commands leads no longer.
+    pub(super) fn end(&mut self) {
+        self.to = None;
+    }
+
     /// Hands to the leader what it has not been handed, or so long ago that it may have been lost.
-    pub(super) fn forward(&mut self, out: &mut Output<Self>) {
-        if self.commands.is_empty() || self.at_work().is_some() {
-            return;
+    pub(super) fn forward<R: Speaker>(
+        &mut self,
+        leader: Ballot,
+        commands: &mut Commands,
+        pulse: u64,
+        out: &mut Output<R>,
+    ) {
+        if self.to != Some(leader) {
+            self.to = Some(leader);
+            commands.release_all();
         }
-        let Some(leader) = self.leadership.heard() else { return };
-        if self.forwarding_to != Some(leader) {
-            self.forwarding_to = Some(leader);
-            self.commands.release_all();
-        }
-        let commands = self.commands.take_idle(self.leadership.pulse());
+        let commands = commands.take_idle(pulse);
         let (mut part, mut size) = (Vec::new(), 0);
         let to = Servers::only(leader.server);
         for command in commands {
@@ -47,62 +64,11 @@ impl Proposer {
         }
     }
 
-    /// 30 ms have passed: what was handed over long ago is handed over again.
-    pub(super) fn forward_again(&mut self) {
-        let Some(applied) = self.applied else { return };
-        if let Some(before) = self.leadership.pulse().checked_sub(AGAIN_PULSES) {
-            self.commands.release_forwarded(before, self.highest_beat(), applied);
-        }
-    }
-
-    /// FORWARD: another proposer's commands, to be proposed by the leader. One that is under way already is not taken
-    /// again; what there is no room for will come again.
-    pub(super) fn handle_forward(&mut self, sender: Server, commands: Vec<Command>, out: &mut Output<Self>) {
-        if !self.quorums.servers().contains(sender) {
-            return;
-        }
-        let mut is_taken = self.leads().is_some();
-        if let (true, Phase::Proposing(work)) = (is_taken, &self.phase) {
-            for command in commands {
-                if !work.has_open(command.id)
-                    && !self.commands.contains(command.id)
-                    && !self.guests.contains(command.id)
-                {
-                    is_taken &= self.guests.push(command);
-                }
-            }
-        }
-        if !is_taken {
-            out.send(Servers::only(sender), Message::Refused { leader: self.leader().map(|(ballot, _)| ballot) });
-        }
-    }
-
-    /// REFUSED: commands were handed to one who does not lead, or has no room. They stay here, and go to the next leader
-    /// that is heard; or to the same, later.
-    pub(super) fn handle_refused(&mut self, sender: Server, leads: bool) {
-        if !leads {
-            self.leadership.doubt(sender);
-        }
-    }
-
-    /// FILL under a leader: it makes sure that every slot up to this one gets a value. Others pass on what their own
-    /// learner asks for.
-    pub(super) fn handle_fill_under_leader(&mut self, sender: Server, slot: Slot, out: &mut Output<Self>) {
-        let Some(ballot) = self.leads() else {
-            let leader = self.leadership.heard().filter(|_| sender == self.me);
-            return leader
-                .into_iter()
-                .for_each(|leader| out.send(Servers::only(leader.server), Message::Fill { slot }));
-        };
-        let (applied, highest_beat) = (self.applied.unwrap_or_default(), self.highest_beat());
-        let Phase::Proposing(work) = &mut self.phase else { return };
-        if slot < work.attempt.from && slot > applied && slot > highest_beat {
-            // Nobody alive has it, and this ballot cannot propose there: another one can.
-            debug_assert_eq!(work.attempt.ballot, ballot);
-            self.step_down(StepDown::Below(slot), out);
-            self.prepare(false, out);
-        } else {
-            work.fill_to(slot);
+    /// 30 ms have passed: what was handed over long ago, and is in no slot up to `known` although all of them are `applied`
+    /// here, is to be handed over again.
+    pub(super) fn release_late(&self, commands: &mut Commands, pulse: u64, known: Slot, applied: Slot) {
+        if let Some(before) = pulse.checked_sub(AGAIN_PULSES) {
+            commands.release_forwarded(before, known, applied);
         }
     }
 }

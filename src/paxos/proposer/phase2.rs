@@ -3,15 +3,18 @@
 //! First what the promises bind the proposer to, with no-ops in the holes between; then commands, as many as its policy
 //! allows. Slots are proposed in order and without a gap, and at most a window of them are open at a time. What goes out
 //! at once goes out in one message: a *group* is all that has come while the groups before it were under way, and it never
-//! waits for more to come.
+//! waits for more to come. (*Paxos Made Simple*, sections 2.2 and 3.)
+//!
+//! [`Proposing`] has the slots of the ballot. It takes commands where they wait, and says by itself what is to be said; when
+//! the ballot is lost, or has done all that it was for, is the proposer's business.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::attempt::Attempt;
-use super::words::{ProposerFact, ProposerTimer};
-use super::{Phase, Proposer};
+use super::commands::{Commands, Guests};
+use super::words::{ProposerFact, ProposerTimer, Speaker};
 use crate::paxos::promises::Bound;
-use crate::paxos::{Ballot, CommandId, Message, Slot, Value, rules};
+use crate::paxos::{Ballot, CommandId, Message, Policy, Quorums, Slot, Value, rules};
 use crate::role::{Output, Servers};
 
 /// At most so many slots are open at one ballot: as many as a server's clients may have under way, halved, so that two
@@ -27,7 +30,11 @@ const ACCEPT_BYTES: usize = 1 << 20;
 /// A ballot in phase 2.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Proposing {
-    pub(super) attempt: Attempt,
+    attempt: Attempt,
+    /// Everybody who is asked to accept.
+    servers: Servers,
+    /// Whether the ballot is kept when all is done.
+    is_kept: bool,
     /// Who promised.
     quorum: Servers,
     /// What the promises bind to and is not proposed yet.
@@ -52,10 +59,17 @@ pub(super) struct Proposing {
 }
 
 impl Proposing {
-    fn new(attempt: Attempt, bound: Bound, commands_left: u64, window: u64) -> Proposing {
+    /// A quorum has promised: what it binds the proposer to comes first.
+    pub(super) fn new(attempt: Attempt, bound: Bound, quorums: &Quorums, policy: Policy, window: u64) -> Proposing {
         let Bound { quorum, first, last, adopted } = bound;
+        let (servers, ballot) = (quorums.servers(), attempt.ballot());
+        let voters = quorum.and(servers);
+        assert!(quorums.is_prepared(voters), "{ballot} was promised by {quorum} alone: no quorum");
+        let commands_left = if attempt.fill().is_some() { 0 } else { policy.commands_per_ballot() };
         Proposing {
             attempt,
+            servers,
+            is_kept: policy.keeps_ballot(),
             quorum,
             adopted,
             bound_to: last,
@@ -68,6 +82,18 @@ impl Proposing {
             resend_below: first,
             is_resending: false,
         }
+    }
+
+    pub(super) fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
+    pub(super) fn attempt_mut(&mut self) -> &mut Attempt {
+        &mut self.attempt
+    }
+
+    pub(super) fn into_attempt(self) -> Attempt {
+        self.attempt
     }
 
     /// Whether the command is in an open slot.
@@ -83,6 +109,11 @@ impl Proposing {
     /// How many slots are open.
     pub(super) fn open(&self) -> usize {
         self.open.len()
+    }
+
+    /// Whether nothing is open, and nothing bound is left to propose.
+    pub(super) fn is_done(&self) -> bool {
+        self.open.is_empty() && self.next > self.bound_to
     }
 
     /// So many commands make a group that is worth to be proposed now.
@@ -107,20 +138,20 @@ impl Proposing {
         self.next = slot.next();
     }
 
-    /// The slots below this one are closed; gives the commands that were in them.
-    fn close_below(&mut self, below: Slot) -> Vec<CommandId> {
-        let mut closed = Vec::new();
+    /// All slots below this one are chosen, and are closed. A command that was in one and still waits has lost it to another,
+    /// and needs a new one. What lies below was perhaps chosen by others: a leader that comes late never fights for it.
+    pub(super) fn close_below(&mut self, below: Slot, commands: &mut Commands) {
         while let Some(first) = self.open.first_entry().filter(|first| *first.key() < below) {
             let (slot, value) = first.remove_entry();
             if let Some(id) = value.id().filter(|id| self.slots.get(id) == Some(&slot)) {
                 self.slots.remove(&id);
-                closed.push(id);
+                commands.release(id);
             }
         }
         while self.groups.front().is_some_and(|last| *last < below) {
             self.groups.pop_front();
         }
-        closed
+        self.next = self.next.max(below);
     }
 
     /// No-ops are due in every slot up to this one that is not proposed in yet; a long way is gone in pieces, since whoever
@@ -137,100 +168,89 @@ impl Proposing {
             None => (slot, Value::Noop, None),
         })
     }
-}
 
-impl Proposer {
-    /// Phase 2 begins.
-    pub(super) fn propose(&mut self, attempt: Attempt, bound: Bound, out: &mut Output<Self>) {
-        let left = if attempt.fill.is_some() { 0 } else { self.policy.commands_per_ballot() };
-        let (from, ballot, quorum) = (attempt.from, attempt.ballot, bound.quorum);
-        let voters = quorum.and(self.quorums.servers());
-        assert!(self.quorums.is_prepared(voters), "{ballot} was promised by {quorum} alone: no quorum");
-        self.phase = Phase::Proposing(Box::new(Proposing::new(attempt, bound, left, self.window)));
-        if self.policy.keeps_ballot() {
-            self.lead(from, ballot, quorum, out);
-        }
-        self.go_on(out);
-    }
-
-    /// Proposes what can be proposed now; gives the ballot up if it has done all that it was for.
-    pub(super) fn go_on(&mut self, out: &mut Output<Self>) {
-        let Phase::Proposing(work) = &mut self.phase else { return };
-        let was_empty = work.open.is_empty();
+    /// Proposes what can be proposed now. True if these are the first slots that are open.
+    pub(super) fn go_on<R: Speaker>(&mut self, own: &mut Commands, guests: &mut Guests, out: &mut Output<R>) -> bool {
+        let was_empty = self.open.is_empty();
         let mut batch = BTreeMap::new();
-        while let Some((slot, value, adopted)) = work.next_bound() {
-            work.next = slot.next();
-            work.insert(slot, value.clone());
+        while let Some((slot, value, adopted)) = self.next_bound() {
+            self.insert(slot, value.clone());
             batch.insert(slot, (value, adopted));
         }
-        self.add_commands(&mut batch);
-        if !batch.is_empty() {
-            if was_empty {
-                self.leadership.moves();
-            }
-            self.send_batch(batch, out);
+        self.add_commands(own, guests, &mut batch);
+        if batch.is_empty() {
+            return false;
         }
-        self.finish_if_done(out);
+        self.send_batch(batch, own, out);
+        was_empty
     }
 
     /// Adds a group of commands behind what is bound: all that wait, as far as there is room. Own commands and those of
     /// others take turns.
-    fn add_commands(&mut self, batch: &mut BTreeMap<Slot, (Value, Option<Ballot>)>) {
-        let Phase::Proposing(work) = &mut self.phase else { return };
-        if work.next <= work.bound_to || self.commands.idle() + self.guests.len() < work.worth() {
+    fn add_commands(
+        &mut self,
+        own: &mut Commands,
+        guests: &mut Guests,
+        batch: &mut BTreeMap<Slot, (Value, Option<Ballot>)>,
+    ) {
+        if self.next <= self.bound_to || own.idle() + guests.len() < self.worth() {
             return;
         }
-        let (first, mut room) = (work.next, ACCEPT_BYTES);
+        let (first, mut room) = (self.next, ACCEPT_BYTES);
         let mut turn = false;
-        while work.commands_left > 0 && work.has_room() && work.next <= Slot::LAST {
+        while self.commands_left > 0 && self.has_room() && self.next <= Slot::LAST {
             turn = !turn;
-            let is_ours = self.commands.next_idle().is_some() && (turn || self.guests.first().is_none());
-            let next = if is_ours { self.commands.next_idle() } else { self.guests.first() };
-            let Some(command) = next.filter(|next| work.next == first || next.payload.len() <= room).cloned() else {
+            let is_ours = own.next_idle().is_some() && (turn || guests.first().is_none());
+            let next = if is_ours { own.next_idle() } else { guests.first() };
+            let Some(command) = next.filter(|next| self.next == first || next.payload.len() <= room).cloned() else {
                 break;
             };
-            self.commands.proposed(command.id);
+            own.proposed(command.id);
             if !is_ours {
-                self.guests.pop();
+                guests.pop();
             }
             // One that is open already, adopted perhaps, is not proposed twice.
-            if work.has_open(command.id) {
+            if self.has_open(command.id) {
                 continue;
             }
             room = room.saturating_sub(command.payload.len());
-            work.commands_left -= 1;
-            let (slot, value) = (work.next, Value::Command(command));
-            work.insert(slot, value.clone());
+            self.commands_left -= 1;
+            let (slot, value) = (self.next, Value::Command(command));
+            self.insert(slot, value.clone());
             batch.insert(slot, (value, None));
         }
-        if work.next > first {
-            work.groups.push_back(work.next.previous());
+        if self.next > first {
+            self.groups.push_back(self.next.previous());
         }
     }
 
-    fn send_batch(&mut self, batch: BTreeMap<Slot, (Value, Option<Ballot>)>, out: &mut Output<Self>) {
-        let Phase::Proposing(work) = &mut self.phase else { return };
-        let (ballot, from, quorum, to) = (work.attempt.ballot, work.attempt.from, work.quorum, self.quorums.servers());
+    fn send_batch<R: Speaker>(
+        &mut self,
+        batch: BTreeMap<Slot, (Value, Option<Ballot>)>,
+        own: &mut Commands,
+        out: &mut Output<R>,
+    ) {
+        let (ballot, from, quorum, to) = (self.attempt.ballot(), self.attempt.from(), self.quorum, self.servers);
         let mut values = Vec::new();
         for (slot, (value, adopted)) in batch {
             assert!(slot >= from, "ballot {ballot} was prepared from {from:?}, not for {slot:?}");
             if let Some(id) = value.id() {
-                self.commands.proposed(id);
+                own.proposed(id);
             }
             out.fact(|| ProposerFact::Proposed { slot, ballot, value: value.clone(), adopted, quorum, to });
             values.push((slot, value));
         }
-        if self.policy.keeps_ballot() && !work.is_resending {
-            work.is_resending = true;
-            work.resend_below = work.next;
+        if self.is_kept && !self.is_resending {
+            self.is_resending = true;
+            self.resend_below = self.next;
             out.arm(ProposerTimer::Resend { tries: 0 });
         }
-        self.send_accepts(ballot, values, out);
+        self.send_accepts(values, out);
     }
 
     /// ACCEPT for each of these slots, in as few messages as their order and size allow.
-    fn send_accepts(&self, ballot: Ballot, proposals: Vec<(Slot, Value)>, out: &mut Output<Self>) {
-        let to = self.quorums.servers();
+    fn send_accepts<R: Speaker>(&self, proposals: Vec<(Slot, Value)>, out: &mut Output<R>) {
+        let (to, ballot) = (self.servers, self.attempt.ballot());
         let (mut first, mut values, mut size) = (Slot(0), Vec::new(), 0);
         for (slot, value) in proposals {
             let follows = first.plus(values.len() as u64) == slot && size + value.size() <= ACCEPT_BYTES;
@@ -248,68 +268,15 @@ impl Proposer {
         }
     }
 
-    /// The own learner has applied all slots up to this one.
-    pub(super) fn close_applied(&mut self, slot: Slot, out: &mut Output<Self>) {
-        let Phase::Proposing(work) = &mut self.phase else { return };
-        for id in work.close_below(slot.next()) {
-            // If it is still here its slot went to another: it needs a new one.
-            self.commands.release(id);
-        }
-        // What lies below was chosen by others: a leader that comes late never fights for it.
-        work.next = work.next.max(slot.next());
-        self.leadership.moves();
-        if !self.policy.keeps_ballot() {
-            if let Phase::Proposing(work) = &self.phase
-                && !work.open.is_empty()
-            {
-                let ballot = work.attempt.ballot;
-                out.arm(ProposerTimer::Attempt { ballot, failures: self.failures });
-            }
-            self.go_on(out);
-        }
-    }
-
-    /// TRUNCATED: the slots below were chosen long ago. They are closed, and a command proposed in one goes on behind what
-    /// is forgotten: to prepare the same slots again would end here again, at once and for ever.
-    pub(super) fn handle_truncated(&mut self, ballot: Ballot, below: Slot, out: &mut Output<Self>) {
-        self.note_truncated(below);
-        if let Phase::Proposing(work) = &mut self.phase
-            && work.attempt.ballot == ballot
-        {
-            for id in work.close_below(below) {
-                self.commands.release(id);
-            }
-            work.next = work.next.max(below);
-            self.finish_if_done(out);
-        }
-    }
-
     /// Slots that were open when the timer was started are proposed again, at the same ballot: messages are lost.
-    pub(super) fn resend(&mut self, tries: u32, out: &mut Output<Self>) {
-        let Phase::Proposing(work) = &mut self.phase else { return };
-        let ballot = work.attempt.ballot;
-        let late: Vec<_> = work.open.range(..work.resend_below).map(|(slot, value)| (*slot, value.clone())).collect();
+    pub(super) fn resend<R: Speaker>(&mut self, tries: u32, out: &mut Output<R>) {
+        let late: Vec<_> = self.open.range(..self.resend_below).map(|(slot, value)| (*slot, value.clone())).collect();
         let tries = if late.is_empty() { 0 } else { tries + 1 };
-        work.resend_below = work.next;
-        work.is_resending = !work.open.is_empty();
-        if work.is_resending {
+        self.resend_below = self.next;
+        self.is_resending = !self.open.is_empty();
+        if self.is_resending {
             out.arm(ProposerTimer::Resend { tries });
         }
-        self.send_accepts(ballot, late, out);
-    }
-
-    /// A ballot that is not kept has done all that it was for: it is given up.
-    fn finish_if_done(&mut self, out: &mut Output<Self>) {
-        if let Phase::Proposing(work) = &self.phase
-            && !self.policy.keeps_ballot()
-            && work.open.is_empty()
-            && work.next > work.bound_to
-        {
-            self.answered = work.attempt.answered;
-            self.failures = 0;
-            self.phase = Phase::Idle;
-            self.commands.release_all();
-            self.begin(out);
-        }
+        self.send_accepts(late, out);
     }
 }

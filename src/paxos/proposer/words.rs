@@ -4,8 +4,26 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use crate::paxos::{Ballot, Command, CommandId, Slot, Value};
-use crate::role::{Server, Servers, Timed};
+use crate::paxos::{Ballot, Command, CommandId, Message, Slot, Value};
+use crate::role::{Role, Server, Servers, Timed};
+
+/// A role that speaks these words. There is one, the proposer, but its parts need not know it: what they want said they
+/// write into the output of whoever speaks so.
+pub(super) trait Speaker:
+    Role<Message = Message, Record = ProposerRecord, Timer = ProposerTimer, Outcome = ProposerOutcome, Fact = ProposerFact>
+{
+}
+
+impl<R> Speaker for R where
+    R: Role<
+            Message = Message,
+            Record = ProposerRecord,
+            Timer = ProposerTimer,
+            Outcome = ProposerOutcome,
+            Fact = ProposerFact,
+        >
+{
+}
 
 /// What a proposer must never forget: a round that was used is never used again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -22,10 +22,10 @@ use super::plan::Plan;
 use super::world::{Death, Verdict, World};
 use crate::host::queue::CrashOrder;
 use crate::kv::Op;
-use crate::paxos::{Known, RoleName};
+use crate::paxos::Known;
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{RoleName, Server, Servers};
 use crate::trace::{CrashCause, CrashPoint};
 use crate::two_phase_commit::TransactionId;
 

@@ -1,8 +1,8 @@
 //! Why anybody would want Paxos.
 
 use super::{Do, Lesson, MS, When};
-use crate::paxos::RoleName::{Coordinator, Participant};
 use crate::protocol::Protocol;
+use crate::role::RoleName::{Coordinator, Participant};
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "two-phase-commit",

@@ -1,8 +1,8 @@
 //! What a majority is for.
 
 use super::{Do, Lesson, MS, When};
-use crate::paxos::RoleName::Acceptor;
 use crate::protocol::Protocol;
+use crate::role::RoleName::Acceptor;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "lost-acceptor",

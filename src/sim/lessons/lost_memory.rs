@@ -1,8 +1,8 @@
 //! Why an acceptor must remember.
 
 use super::{Do, Lesson, MS, When};
-use crate::paxos::RoleName::Acceptor;
 use crate::protocol::Protocol;
+use crate::role::RoleName::Acceptor;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "lost-memory",

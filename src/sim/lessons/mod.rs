@@ -25,9 +25,8 @@ use super::plan::Plan;
 use super::world::World;
 use crate::host::queue::CrashOrder;
 use crate::kv::Op;
-use crate::paxos::RoleName;
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{RoleName, Server, Servers};
 use crate::trace::parse::{Run, RunError};
 use crate::trace::{CrashCause, CrashPoint};
 

@@ -139,7 +139,7 @@ fn whoever_has_come_to_the_last_ballot_says_so_and_uses_none_twice() {
                     let prepared = said.prepared().map(|(ballot, _)| ballot);
                     assert_eq!(prepared.filter(|ballot| ballot.round <= 1 || *ballot > last), None, "{claim:?}");
                 }
-                let id = proposer.0.leadership.questions();
+                let id = proposer.0.election.questions();
                 let said = proposer.hear(S3, Message::PreVoteAnswer { id, hears: false });
                 assert_eq!(said.prepared(), None, "{policy:?} {claim:?}");
             }

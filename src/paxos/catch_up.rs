@@ -1,0 +1,187 @@
+//! What a learner has missed, and whom it asks for it.
+//!
+//! Messages are lost, so a learner may miss anything. A CHOSEN, or a peer's BEAT, tells it that the log goes further than
+//! its own. What is missing then is mostly on its way, so it waits a moment; if the log has not grown in it, it asks a peer
+//! for the entries, and after a time without an answer the next one. (Lamport's learners ask the acceptors instead, *Paxos
+//! Made Simple*, section 2.3; that peers help each other is in *Paxos Made Live*, Chandra, Griesemer, Redstone, 2007,
+//! section 5.5.)
+//!
+//! [`CatchUp`] decides whom to ask and when; the learner sends the question, and applies what comes.
+
+use std::collections::BTreeMap;
+
+use super::Slot;
+use crate::role::{Server, Servers};
+
+/// A beat older than so many of one's own beats (each 100 ms) says nothing about who is alive.
+pub const FRESH_BEATS: u64 = 3;
+
+/// What a peer's last beat has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Peer {
+    applied: Slot,
+    /// In one's own beats.
+    heard_at: u64,
+}
+
+/// What is known to be missing, and who was asked for it. See the head of its file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct CatchUp {
+    me: Server,
+    others: Servers,
+    peers: BTreeMap<Server, Peer>,
+    /// The highest slot that anybody is known to have applied, or that is known to be chosen.
+    known: Slot,
+    /// The moment runs in which what is missing may still come, and began when this slot was the last one applied.
+    waiting: Option<Slot>,
+    /// The peer asked for entries, or for a part of its state, and not heard of yet.
+    asked: Option<Server>,
+    /// The peer asked last, whatever came of it: if it was no help, the next one is asked.
+    asked_last: Option<Server>,
+}
+
+/// What is to be done about it.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Next {
+    /// Nothing, for now.
+    Nothing,
+    /// Wait a moment.
+    Wait,
+    /// Ask this peer for everything from the next slot on.
+    Ask(Server),
+}
+
+impl CatchUp {
+    /// Of a learner that has applied everything up to this slot.
+    pub(super) fn new(me: Server, others: Servers, applied: Slot) -> CatchUp {
+        CatchUp { me, others, peers: BTreeMap::new(), known: applied, waiting: None, asked: None, asked_last: None }
+    }
+
+    /// The highest slot known to be chosen anywhere.
+    pub(super) fn known(&self) -> Slot {
+        self.known
+    }
+
+    /// This slot is known to be chosen.
+    pub(super) fn hear_of(&mut self, slot: Slot) {
+        self.known = self.known.max(slot);
+    }
+
+    /// A peer says how far it is.
+    pub(super) fn hear(&mut self, peer: Server, applied: Slot, now: u64) {
+        self.peers.insert(peer, Peer { applied, heard_at: now });
+        self.hear_of(applied);
+    }
+
+    /// The servers whose learners were heard of in the last 300 ms, and this one.
+    pub(super) fn alive(&self, now: u64) -> Servers {
+        let fresh = self.peers.iter().filter(|(_, peer)| now - peer.heard_at < FRESH_BEATS);
+        fresh.map(|(server, _)| *server).chain([self.me]).collect()
+    }
+
+    /// The peer that is asked and has not answered.
+    pub(super) fn asked(&self) -> Option<Server> {
+        self.asked
+    }
+
+    /// If something chosen is missing, waits a moment for it to arrive by itself.
+    pub(super) fn look(&mut self, applied: Slot) -> Next {
+        if self.known <= applied || self.waiting.is_some() || self.asked.is_some() {
+            return Next::Nothing;
+        }
+        self.waiting = Some(applied);
+        Next::Wait
+    }
+
+    /// The moment is over. If the log has grown meanwhile, what is missing now is another slot: it gets its moment too.
+    pub(super) fn waited(&mut self, applied: Slot, now: u64) -> Next {
+        let is_stuck = self.waiting.take() == Some(applied);
+        if is_stuck && self.asked.is_none() { self.ask_somebody(applied, now) } else { self.look(applied) }
+    }
+
+    /// Asks a peer that has more: the next one after the one asked last, which may have been no help.
+    pub(super) fn ask_somebody(&mut self, applied: Slot, now: u64) -> Next {
+        self.asked = None;
+        if self.known <= applied {
+            return Next::Nothing;
+        }
+        let ahead = self.peers.iter().filter(|(_, peer)| peer.applied > applied);
+        let ahead: Servers = ahead.map(|(server, _)| *server).collect();
+        // Best a living peer that is ahead; if nobody's beat is, whoever chose the slot may still be alone with it.
+        let choices = [ahead.and(self.alive(now)), ahead, self.others];
+        let candidates = choices.into_iter().find(|servers| !servers.is_empty()).unwrap_or(self.others);
+        let next = candidates.iter().find(|peer| self.asked_last.is_some_and(|last| *peer > last));
+        match next.or_else(|| candidates.iter().next()) {
+            Some(peer) => self.ask(peer),
+            None => Next::Nothing,
+        }
+    }
+
+    /// Asks this peer.
+    pub(super) fn ask(&mut self, peer: Server) -> Next {
+        (self.asked, self.asked_last) = (Some(peer), Some(peer));
+        Next::Ask(peer)
+    }
+
+    /// A peer has sent entries. It is asked again at once if they were of use and it has more; whoever sends nothing that is
+    /// missing is not.
+    pub(super) fn answered(&mut self, peer: Server, has_more: bool, applied: Slot) -> Next {
+        if self.asked.is_some_and(|asked| asked != peer) {
+            return Next::Nothing;
+        }
+        self.asked = None;
+        if has_more { self.ask(peer) } else { self.look(applied) }
+    }
+
+    /// This peer sends its state, and is asked for one part after the other.
+    pub(super) fn wait_for(&mut self, peer: Server) {
+        self.asked = Some(peer);
+    }
+
+    /// Nothing is asked of anybody any more.
+    pub(super) fn wait_for_nobody(&mut self) {
+        self.asked = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S1: Server = Server(1);
+    const S2: Server = Server(2);
+    const S3: Server = Server(3);
+
+    /// Of server 1 of three, which has applied nothing.
+    fn begun() -> CatchUp {
+        CatchUp::new(S1, Servers::first(3).without(Servers::only(S1)), Slot(0))
+    }
+
+    #[test]
+    fn what_is_missing_gets_a_moment_and_then_a_peer_is_asked_that_has_it() {
+        let mut catch_up = begun();
+        assert_eq!(catch_up.look(Slot(0)), Next::Nothing, "nothing is known to be missing");
+        catch_up.hear(S3, Slot(5), 1);
+        assert_eq!((catch_up.look(Slot(0)), catch_up.look(Slot(0))), (Next::Wait, Next::Nothing), "it waits already");
+        assert_eq!(catch_up.waited(Slot(2), 1), Next::Wait, "the log has grown: another slot is missing");
+        assert_eq!(catch_up.waited(Slot(2), 1), Next::Ask(S3));
+        assert_eq!((catch_up.asked(), catch_up.known()), (Some(S3), Slot(5)));
+        assert_eq!(catch_up.answered(S2, true, Slot(2)), Next::Nothing, "it is not the one asked");
+        assert_eq!(catch_up.answered(S3, true, Slot(3)), Next::Ask(S3));
+        assert_eq!(catch_up.answered(S3, false, Slot(5)), Next::Nothing, "it has all that there is");
+    }
+
+    #[test]
+    fn who_does_not_answer_is_followed_by_the_next_and_the_living_are_asked_first() {
+        let mut catch_up = begun();
+        catch_up.hear_of(Slot(9));
+        let all = [0; 3].map(|now| catch_up.ask_somebody(Slot(0), now));
+        assert_eq!(all, [Next::Ask(S2), Next::Ask(S3), Next::Ask(S2)]);
+        catch_up.hear(S2, Slot(9), 1);
+        catch_up.hear(S3, Slot(9), 1 + FRESH_BEATS);
+        assert_eq!(catch_up.alive(1 + FRESH_BEATS), [S1, S3].into_iter().collect());
+        let all = [1 + FRESH_BEATS; 2].map(|now| catch_up.ask_somebody(Slot(0), now));
+        assert_eq!(all, [Next::Ask(S3), Next::Ask(S3)]);
+    }
+}

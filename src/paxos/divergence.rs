@@ -1,0 +1,160 @@
+//! Equal logs make equal states (Schneider 1990). A learner says in each BEAT how far it is, and the digest of its state
+//! there; whoever has another digest at the same slot knows that one of the two is wrong (Chandra, Griesemer, Redstone,
+//! *Paxos Made Live*, 2007, section 6.2, does it with a checksum of the database).
+//!
+//! Who is wrong is judged by number: a learner that finds at least as many servers against it as with it believes itself
+//! no longer. It *fences* itself: it answers nothing, applies nothing and writes nothing down, and says which slot it was.
+//! It waits some beats before it judges, so that a single wrong peer that speaks first does not silence a right one.
+//!
+//! [`Divergence`] hears digests, its own and those of the peers, and gives a verdict. What a fenced learner does no more is
+//! that learner's business.
+
+use std::collections::BTreeMap;
+
+use super::Slot;
+use super::row::Row;
+use crate::role::{Server, Servers};
+
+/// The digests after so many slots are kept, for peers that are behind.
+const DIGESTS_KEPT: usize = 1_024;
+/// So many beats (of 100 ms) pass between a first doubt and the judgement.
+const BEATS_TO_JUDGE: u64 = 5;
+
+/// What a peer has said last of its state, and what comparing has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Peer {
+    applied: Slot,
+    /// Of its state after that slot.
+    digest: u64,
+    /// The last slot after which both states were equal.
+    equal: Option<Slot>,
+    /// The first slot after which they were not.
+    differs: Option<Slot>,
+}
+
+impl Peer {
+    /// Compares with the own digest after the same slot. True if there is a doubt.
+    fn compare(&mut self, own: u64) -> bool {
+        if own == self.digest {
+            // It may have been started again, and got a right state.
+            (self.equal, self.differs) = (Some(self.applied), None);
+            return false;
+        }
+        self.differs = Some(self.differs.map_or(self.applied, |before| before.min(self.applied)));
+        true
+    }
+}
+
+/// The own state's past digests, and what was found out with them. See the head of its file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Divergence {
+    /// Digests after each of the last slots.
+    digests: Row<u64>,
+    peers: BTreeMap<Server, Peer>,
+    /// When to judge.
+    judge_at: Option<u64>,
+    /// It has found itself to be wrong after this slot.
+    fenced: Option<Slot>,
+}
+
+/// The own state is wrong, by as many as say otherwise.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// The first slot after which a peer is known to have another state.
+    pub slot: Slot,
+    /// A slot after which they were still equal, if one is known.
+    pub equal: Option<Slot>,
+    /// Those that have another state.
+    pub against: Servers,
+}
+
+impl Divergence {
+    /// Of a learner that has applied everything up to this slot.
+    pub(super) fn new(applied: Slot) -> Divergence {
+        Divergence { digests: Row::from(applied.next()), peers: BTreeMap::new(), judge_at: None, fenced: None }
+    }
+
+    /// The slot after which the own state was found to be wrong, if it was.
+    pub(super) fn fenced(&self) -> Option<Slot> {
+        self.fenced
+    }
+
+    /// The own state is another one, as of this slot: what is known of the past belongs to the old one.
+    pub(super) fn begin_anew(&mut self, applied: Slot, digest: u64) {
+        self.digests = Row::from(applied);
+        self.digests.push(digest);
+        self.peers.values_mut().for_each(|peer| (peer.equal, peer.differs) = (None, None));
+    }
+
+    /// The next slot was applied.
+    pub(super) fn applied(&mut self, slot: Slot, digest: u64, now: u64) {
+        self.digests.push(digest);
+        if self.digests.len() > DIGESTS_KEPT {
+            self.digests.end_first();
+        }
+        for peer in self.peers.values_mut().filter(|peer| peer.applied == slot) {
+            if peer.compare(digest) {
+                self.judge_at.get_or_insert(now + BEATS_TO_JUDGE);
+            }
+        }
+    }
+
+    /// A peer says what its state is after a slot. One that is ahead is compared when the own log gets there.
+    pub(super) fn hear(&mut self, server: Server, applied: Slot, digest: u64, now: u64) {
+        let peer = self.peers.entry(server).or_default();
+        (peer.applied, peer.digest) = (applied, digest);
+        let own = self.digests.range(applied).next().filter(|(slot, _)| *slot == applied);
+        if own.is_some_and(|(_, own)| peer.compare(*own)) {
+            self.judge_at.get_or_insert(now + BEATS_TO_JUDGE);
+        }
+    }
+
+    /// Time for judgement, if there is a doubt. A verdict fences: it is given once.
+    pub(super) fn judge(&mut self, now: u64) -> Option<Verdict> {
+        self.judge_at.take_if(|at| now >= *at)?;
+        let against = self.peers.iter().filter(|(_, peer)| peer.differs.is_some());
+        let against: Servers = against.map(|(server, _)| *server).collect();
+        let slot = self.peers.values().filter_map(|peer| peer.differs).min()?;
+        let is_with = |peer: &&Peer| peer.differs.is_none() && peer.equal >= Some(slot);
+        let with = 1 + self.peers.values().filter(is_with).count();
+        if against.len() < with {
+            return None;
+        }
+        let equal = self.peers.values().filter_map(|peer| peer.equal).filter(|equal| *equal < slot).max();
+        self.fenced = Some(slot);
+        Some(Verdict { slot, equal, against })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_comes_some_beats_after_the_first_doubt_and_once() {
+        let mut divergence = Divergence::new(Slot(0));
+        divergence.begin_anew(Slot(0), 10);
+        divergence.applied(Slot(1), 11, 0);
+        divergence.hear(Server(2), Slot(1), 99, 3);
+        assert_eq!(divergence.judge(2 + BEATS_TO_JUDGE), None, "it is not time");
+        let verdict = Verdict { slot: Slot(1), equal: None, against: Servers::only(Server(2)) };
+        assert_eq!(divergence.judge(3 + BEATS_TO_JUDGE), Some(verdict), "one against one: it does not believe itself");
+        assert_eq!((divergence.fenced(), divergence.judge(99)), (Some(Slot(1)), None));
+    }
+
+    #[test]
+    fn digests_of_the_same_slot_are_compared_whoever_gets_there_first() {
+        for is_peer_first in [true, false] {
+            let mut divergence = Divergence::new(Slot(0));
+            if is_peer_first {
+                divergence.hear(Server(2), Slot(1), 99, 0);
+            }
+            divergence.applied(Slot(1), 11, 0);
+            divergence.applied(Slot(2), 12, 0);
+            if !is_peer_first {
+                divergence.hear(Server(2), Slot(1), 99, 0);
+            }
+            assert_eq!(divergence.judge(BEATS_TO_JUDGE).map(|verdict| verdict.slot), Some(Slot(1)));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! How far the log is: what a proposer knows to be chosen, from its own learner, from the peers' and from acceptors.
+//!
+//! A proposer need not propose in a slot that is chosen. Its own learner says what it has applied, an acceptor what it has
+//! forgotten, which was chosen and stands in a checkpoint (*Paxos Made Moderately Complex*, section 4.2). What a peer's
+//! learner has applied is chosen too, but the own learner gets it from there sooner than by another round of Paxos.
+
+use std::collections::BTreeMap;
+
+use crate::paxos::Slot;
+use crate::role::Server;
+
+/// So many ticks (of 100 ms) a proposer believes that slots are in somebody's checkpoint, and then it asks again: a
+/// checkpoint can be lost, and then what the other acceptors hold is all that there is.
+const TRUNCATED_TICKS: u64 = 10;
+/// A beat older than so many ticks says nothing.
+const FRESH_TICKS: u64 = 3;
+/// A proposer whose learner is further behind a living peer than this lets it catch up first.
+const BEHIND: u64 = 64;
+
+/// How far everybody is. See the head of its file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Progress {
+    /// What the own learner has applied; None while it is down.
+    applied: Option<Slot>,
+    /// All slots below were chosen: an acceptor has said so, and that its server's checkpoint holds them. At least 0.
+    truncated_below: Slot,
+    /// The tick when it was said first.
+    truncated_at: u64,
+    /// What the peers' learners have applied, and the tick when they said so.
+    peers: BTreeMap<Server, (Slot, u64)>,
+}
+
+impl Progress {
+    /// What the own learner has applied; None while it is down.
+    pub(super) fn applied(&self) -> Option<Slot> {
+        self.applied
+    }
+
+    /// The own learner has applied everything up to this slot. True if that is more than before.
+    pub(super) fn learner_applied(&mut self, slot: Slot) -> bool {
+        self.applied.replace(slot) < Some(slot)
+    }
+
+    /// The own learner has died.
+    pub(super) fn learner_died(&mut self) {
+        self.applied = None;
+    }
+
+    /// A peer's learner says how far it is.
+    pub(super) fn peer_applied(&mut self, peer: Server, slot: Slot, now: u64) {
+        self.peers.insert(peer, (slot, now));
+    }
+
+    /// An acceptor says that all slots below were chosen, and forgotten there.
+    pub(super) fn note_truncated(&mut self, below: Slot, now: u64) {
+        if below > self.truncated_below {
+            (self.truncated_below, self.truncated_at) = (below, now);
+        }
+    }
+
+    /// Time passes.
+    pub(super) fn tick(&mut self, now: u64) {
+        if now - self.truncated_at >= TRUNCATED_TICKS {
+            self.truncated_below = Slot(0);
+        }
+    }
+
+    /// The first slot of which it is not known that it is chosen.
+    pub(super) fn first_open(&self) -> Slot {
+        self.applied.unwrap_or_default().next().max(self.truncated_below)
+    }
+
+    /// Whether a living peer has applied far more than the own learner: its slots must not be fought over again.
+    pub(super) fn is_behind(&self, now: u64) -> bool {
+        self.highest_beat(now).ahead_of(self.applied.unwrap_or_default()) > BEHIND
+    }
+
+    /// The highest slot that a living peer says it has applied.
+    pub(super) fn highest_beat(&self, now: u64) -> Slot {
+        let fresh = self.peers.values().filter(|(_, heard_at)| now - heard_at < FRESH_TICKS);
+        fresh.map(|(theirs, _)| *theirs).max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_chosen_is_known_from_the_learner_and_for_a_while_from_an_acceptor() {
+        let mut progress = Progress::default();
+        assert_eq!((progress.applied(), progress.first_open()), (None, Slot(1)));
+        assert!(progress.learner_applied(Slot(4)) && !progress.learner_applied(Slot(4)));
+        progress.note_truncated(Slot(9), 5);
+        progress.note_truncated(Slot(7), 6);
+        progress.tick(4 + TRUNCATED_TICKS);
+        assert_eq!(progress.first_open(), Slot(9));
+        progress.tick(5 + TRUNCATED_TICKS);
+        assert_eq!(progress.first_open(), Slot(5), "the checkpoint may be lost");
+    }
+
+    #[test]
+    fn only_a_living_peer_can_be_far_ahead() {
+        let mut progress = Progress::default();
+        progress.learner_applied(Slot(10));
+        progress.peer_applied(Server(2), Slot(10 + BEHIND), 1);
+        assert!(!progress.is_behind(1));
+        progress.peer_applied(Server(2), Slot(11 + BEHIND), 1);
+        assert!(progress.is_behind(FRESH_TICKS) && !progress.is_behind(1 + FRESH_TICKS));
+    }
+}
