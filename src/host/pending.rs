@@ -239,10 +239,10 @@ impl<C: Connection> Pending<C> {
             late.extend(expired.map(|one| one.told(Reply::Unknown(Unknown::TimedOut))));
         }
         waiters.writes.retain(|_, waiting| !waiting.is_empty());
-        let reads = waiters.reads.extract_if(.., |_, read| read.deadline <= now);
-        late.extend(reads.map(|(_, asker)| (asker, None, Reply::NotApplied(WhyNotApplied::Busy))));
-        let parts = waiters.parts.extract_if(.., |_, part| part.deadline <= now);
-        late.extend(parts.map(|(_, asker)| (asker, None, Reply::State(None))));
+        let reads = take_late(&mut waiters.reads, now);
+        late.extend(reads.into_iter().map(|asker| (asker, None, Reply::NotApplied(WhyNotApplied::Busy))));
+        let parts = take_late(&mut waiters.parts, now);
+        late.extend(parts.into_iter().map(|asker| (asker, None, Reply::State(None))));
         drop(waiters);
         self.queue(late, &Context::default());
     }
@@ -279,6 +279,12 @@ impl<C: Connection> Pending<C> {
     fn lock(&self) -> MutexGuard<'_, Waiters<C>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Takes those who have waited until their deadline.
+fn take_late<C: Connection>(waiting: &mut BTreeMap<Ticket, Asker<C>>, now: Time) -> Vec<Asker<C>> {
+    let late: Vec<Ticket> = waiting.iter().filter(|(_, one)| one.deadline <= now).map(|(ticket, _)| *ticket).collect();
+    late.iter().filter_map(|ticket| waiting.remove(ticket)).collect()
 }
 
 /// Who is told what, and the command that it waited for.

@@ -183,11 +183,14 @@ pub fn participant<E: Env, P: Place>(
     Ok((participant, log))
 }
 
+/// A log that was opened, and what is in it.
+type OpenedLog<F, R> = (Records<RoleJournal<F>, R>, Vec<R>);
+
 fn log_of<C: Connection, F: Files, R: Kind>(
     core: &ServerCore<C>,
     (journal, recovered): OpenedJournal<F>,
     whose: RoleName,
-) -> Result<(Records<RoleJournal<F>, R>, Vec<R>), Unborn> {
+) -> Result<OpenedLog<F, R>, Unborn> {
     let broken = |error| Unborn::Broken(format!("the journal of the {} cannot be used: {error}", whose.word()));
     let journal = RoleJournal::new(journal, &core.config.sizes);
     Records::new(journal, recovered.records).map_err(broken)

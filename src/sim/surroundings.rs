@@ -79,6 +79,9 @@ impl Clock {
     }
 }
 
+/// A frame on its way out: to whom, and whether it is an ACCEPT, which some networks lose more often.
+pub type Outgoing = (Servers, Arc<[u8]>, bool);
+
 /// What is to happen next in a process.
 #[derive(Debug, Default)]
 pub struct Agenda {
@@ -91,7 +94,7 @@ pub struct Agenda {
     /// The checkpointer is at work.
     pub is_checkpointing: Cell<bool>,
     /// Frames that have not left yet.
-    pub frames: RefCell<Vec<(Servers, Arc<[u8]>, bool)>>,
+    pub frames: RefCell<Vec<Outgoing>>,
     /// What was ordered.
     pub orders: RefCell<Vec<Order>>,
 }
