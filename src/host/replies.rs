@@ -21,7 +21,7 @@ impl<C: Connection> ServerCore<C> {
                 env.observe(Seen::Acknowledged { id, slot: *slot, written: *written });
             }
         }
-        let contexts = self.tell_replies(env.now(), &replies);
+        let contexts = self.tell_replies(|| env.now(), &replies);
         let replies = replies.into_iter().zip(contexts).map(|(QueuedReply { asker, reply, .. }, context)| {
             let number = asker.number;
             (asker, ClientReply { number, context, reply })
@@ -36,11 +36,11 @@ impl<C: Connection> ServerCore<C> {
     }
 
     /// The lines of replies; gives what goes with each reply.
-    fn tell_replies(&self, now: Time, replies: &[QueuedReply<C>]) -> Vec<Context> {
+    fn tell_replies(&self, now: impl FnOnce() -> Time, replies: &[QueuedReply<C>]) -> Vec<Context> {
         if !self.trace.steps() {
             return vec![Context::default(); replies.len()];
         }
-        let mut drafts = Vec::new();
+        let (mut drafts, now) = (Vec::new(), now());
         let contexts = replies.iter().map(|QueuedReply { asker, reply, cause, .. }| {
             // What told us comes from a line, but perhaps of another request's: the label stays the request's own.
             let re = cause.re.clone().or_else(|| asker.context.re.clone());

@@ -137,8 +137,8 @@ where
         if self.has_stopped {
             return Begun::Ended(Ended::Stopped);
         }
-        self.look_for_room(core, env.now());
         let now = env.now();
+        self.look_for_room(core, now);
         if self.has_started {
             self.take_due(self.emptied);
             self.emptied = now;
