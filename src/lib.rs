@@ -12,7 +12,7 @@
 //! 8. [`linearizability`]: whether what clients saw makes sense in some order.
 //! 9. [`sim`]: whole clusters in virtual time, under everything that can go wrong; [`museum`]: the bugs that it must find.
 //! 10. [`chaos`]: real processes, disks and sockets, struck by everything that can strike them.
-//! 11. [`two_phase_commit`]: the road not taken, two more roles in the same shells, and what becomes of them.
+//! 11. [`two_phase_commit`]: the road not taken, two more roles on the same core, and what becomes of them.
 //!
 //! Dependencies point one way: `client, server, sim -> host -> net, storage, trace -> two_phase_commit -> kv, paxos -> role`. The rooms
 //! [`role`], [`paxos`], [`kv`] and [`two_phase_commit`] are pure: no clock, socket, file, thread, randomness or hash order.

@@ -7,7 +7,7 @@
 //!   each role beside it. Every shell has such a bug.
 //! - In the rule that it breaks, where it cannot be told from outside: one switch in `rules.rs` of `paxos`,
 //!   `two_phase_commit`, `kv` or `storage`.
-//! - In what a server decides. Some of these stand in the simulator's copy, so that real servers do not have them yet.
+//! - In what a server decides, one switch where the rule is kept (`host/`): real servers and the simulator have it alike.
 //!
 //! Without the feature `museum`, [`is`] is the constant `false`, [`step`] is the role's own step, and no build that could
 //! serve anybody has a bug.
