@@ -143,6 +143,7 @@ impl World {
     /// A server hears from another one that it knows its folder. Once enough do, it takes part.
     fn is_known_to(&mut self, server: Server, peer: Server) {
         let (needed, cluster) = (self.plan.quorums().witnesses(), self.plan.cluster());
+        let peers_storage = self.server(peer).claim().map(|claim| claim.storage);
         let one = &mut self.servers[usize::from(server.0) - 1];
         let is_stranger = one.is_stranger;
         let Some(process) = one.process.as_mut().filter(|process| !process.identity().takes_part()) else { return };
@@ -151,7 +152,11 @@ impl World {
         }
         let known_to = process.core.admission.newness().map_or(Servers::NONE, |newness| newness.known_to);
         let is_first = one.takes_part_with.is_none_or(|first| first == process.identity().storage_id());
-        let hello = process.core.hello(&process.folder, peer);
+        let mut hello = process.core.hello(&process.folder, peer);
+        // The peer lets in who can say which folder it has.
+        if let Who::Peer { knows, .. } = &mut hello.who {
+            *knows = peers_storage;
+        }
         let welcome = Welcome { history: 0, members: cluster };
         let begins = process.core.welcomed(&process.folder, peer, &hello, &welcome);
         let is_enough = known_to.without(Servers::only(peer)).len() + 1 >= needed;

@@ -471,6 +471,11 @@ impl SimServer {
         let copy = self.folder.fork();
         // Whether there is room for another life is another matter.
         copy.journal.set_capacity(None);
+        for files in copy.all() {
+            files.fail_read(None);
+            // A failure that was planned strikes the real disk, and not this one.
+            files.fail(u64::MAX / 2, Failure::Stop);
+        }
         let recover = || {
             let identity = copy.identity(self.owner(), self.storage).ok()?;
             let (_, recovered) =
