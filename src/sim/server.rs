@@ -469,11 +469,10 @@ impl SimServer {
             return;
         }
         let copy = self.folder.fork();
-        // Whether there is room for another life is another matter.
-        copy.journal.set_capacity(None);
         for files in copy.all() {
+            // Whether there is room for another life is another matter, and a failure that was planned strikes the real disk.
+            files.set_capacity(None);
             files.fail_read(None);
-            // A failure that was planned strikes the real disk, and not this one.
             files.fail(u64::MAX / 2, Failure::Stop);
         }
         let recover = || {
