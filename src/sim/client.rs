@@ -66,6 +66,9 @@ pub struct SimClient {
     stamp: u64,
 }
 
+/// A client that finds too many requests on its key looks again after so long.
+const ROOM_RETRY: RangeInclusive<Micros> = 20 * MS..=60 * MS;
+
 impl SimClient {
     /// A client with these wishes, which asks this server first.
     pub fn new(
@@ -137,9 +140,10 @@ impl SimClient {
         nature.after(delay, Event::Client { client: self.number, stamp: THOUGHT });
     }
 
-    /// Too many want the same just now: it thinks once more, and longer than those who think for no time at all.
+    /// Too many want the same just now: it thinks once more, and for so long that hundreds who do so are no storm of events
+    /// while nothing is answered.
     fn think_longer(&self, nature: &mut Nature) {
-        let delay = MS + nature.time(&self.think);
+        let delay = nature.time(&ROOM_RETRY) + nature.time(&self.think);
         nature.after(delay, Event::Client { client: self.number, stamp: THOUGHT });
     }
 
