@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 
 use paxos_kv::paxos::Slot;
 use paxos_kv::sim::Faults;
-use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::story::{Filter, story};
 use paxos_kv::trace::timeline::facts::Facts;
 use serde_json::json;
@@ -35,10 +34,9 @@ fn the_page_finds_the_lanes_messages_and_outages_that_the_typed_lines_have() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let folder = tempfile::tempdir().unwrap();
     for seed in [7, 8, 9, 11, 23] {
-        let run = Run::read(&simulated(folder.path(), seed, Faults::all())).unwrap();
-        let facts = Facts::new(&run);
+        let run = simulated(folder.path(), seed, Faults::all());
+        let (file, facts) = drawn(&run, folder.path(), "facts");
         assert!(facts.messages > 100, "{facts:?}");
-        let file = drawn(&run, folder.path(), "facts");
         browser.open_file(&file, "");
         assert_eq!(counted(&mut browser), facts, "seed {seed}");
         // A lane a role, and one for the front desk.
@@ -51,8 +49,8 @@ fn the_page_finds_the_lanes_messages_and_outages_that_the_typed_lines_have() {
 fn a_filter_shows_the_lines_that_the_command_logs_prints() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let run = Run::read(&simulated(folder.path(), 7, Faults::all())).unwrap();
-    let file = drawn(&run, folder.path(), "filter");
+    let run = simulated(folder.path(), 7, Faults::all());
+    let (file, _) = drawn(&run, folder.path(), "filter");
     let labels: BTreeSet<String> = run.lines.iter().filter_map(|entry| entry.line.req.clone()).take(200).collect();
     let mut asked: Vec<Filter> = labels.iter().map(|req| Filter { req: Some(req.clone()), slot: None }).collect();
     asked.extend((1..=20).map(|slot| Filter { req: None, slot: Some(Slot(slot)) }));
@@ -75,8 +73,8 @@ fn a_filter_shows_the_lines_that_the_command_logs_prints() {
 fn a_cause_stands_above_what_comes_from_it() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let run = Run::read(&simulated(folder.path(), 23, Faults::all())).unwrap();
-    let file = drawn(&run, folder.path(), "order");
+    let run = simulated(folder.path(), 23, Faults::all());
+    let (file, _) = drawn(&run, folder.path(), "order");
     browser.open_file(&file, "");
     let wrong = "paxosTimeline.run.lines.filter((line) => line.causes.some(({ from }) => from.row >= line.row)).length";
     assert_eq!(browser.number(wrong), 0);
@@ -87,8 +85,8 @@ fn a_cause_stands_above_what_comes_from_it() {
 fn steps_back_undo_steps_forward() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let run = Run::read(&simulated(folder.path(), 7, Faults::all())).unwrap();
-    let file = drawn(&run, folder.path(), "steps");
+    let run = simulated(folder.path(), 7, Faults::all());
+    let (file, _) = drawn(&run, folder.path(), "steps");
     browser.open_file(&file, "");
     let see = |browser: &mut Browser| {
         browser.settle();
@@ -147,7 +145,7 @@ const STORY: &str = "\
 #[test]
 fn a_quorum_lights_up_where_it_is_clicked() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
-    let file = drawn(&run_of(STORY), browser.folder(), "quorum");
+    let (file, _) = drawn(&run_of(STORY), browser.folder(), "quorum");
     let lit = "[...document.querySelectorAll('.line.basis')].map((line) => paxosTimeline.shown[line.dataset.row].id)";
     for (line, basis) in [("s1.7", json!(["s1.6", "s2.2"])), ("s1.5", json!(["s1.4", "s2.1"]))] {
         browser.open_file(&file, "");
@@ -178,7 +176,7 @@ fn a_violation_opens_at_the_first_wrong_line() {
         .replace("s2.9 ", "s2.2 ")
         .replace("s2.2    acceptor ACCEPTED", "s2.3    acceptor ACCEPTED")
         .replace("re=s2.2\n", "re=s2.3\n");
-    let file = drawn(&run_of(&broken), browser.folder(), "broken");
+    let (file, _) = drawn(&run_of(&broken), browser.folder(), "broken");
     browser.open_file(&file, "");
     browser.settle();
     assert_eq!(browser.text("paxosTimeline.line().id"), "s2.3");
@@ -202,7 +200,7 @@ fn what_a_client_writes_stays_text() {
         let text = paxos_kv::trace::Text::from(hostile);
         let lines = STORY.replace("key=color", &format!("key={text}")).replace("value=blue", &format!("value={text}"));
         let lines = lines.replace("req=c1-5", &format!("req={text}"));
-        let file = drawn(&run_of(&lines), browser.folder(), hostile);
+        let (file, _) = drawn(&run_of(&lines), browser.folder(), hostile);
         browser.open_file(&file, &format!("#at=s1.5&req={}", "x"));
         browser.eval("paxosTimeline.setFilter({}), paxosTimeline.go(paxosTimeline.run.byId.get('s1.5')), paxosTimeline.showTab('slots'), paxosTimeline.showTab('now')");
         browser.settle();
@@ -280,7 +278,7 @@ fn a_hundred_thousand_lines_open_in_seconds() {
     }
     let run = run_of(&lines);
     assert!(run.lines.len() > 100_000);
-    let file = drawn(&run, browser.folder(), "many");
+    let (file, _) = drawn(&run, browser.folder(), "many");
     assert!(std::fs::metadata(&file).unwrap().len() < 8 << 20);
     let begun = std::time::Instant::now();
     browser.open_file(&file, "");

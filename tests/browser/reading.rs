@@ -8,13 +8,14 @@ use paxos_kv::sim::{Faults, batch};
 use paxos_kv::trace::Line;
 use paxos_kv::trace::audit::Audit;
 use paxos_kv::trace::parse::Run;
-use paxos_kv::trace::timeline::{LINES_MAX, page};
+use paxos_kv::trace::timeline::facts::Facts;
+use paxos_kv::trace::timeline::{LINES_MAX, last_history, page};
 use serde_json::{Value, json};
 
 use super::chromium::Browser;
 
-/// The lines of a simulated run, in a folder.
-pub fn simulated(folder: &Path, seed: u64, faults: Faults) -> PathBuf {
+/// What `timeline` draws of a simulated run: its last history, read from files in this folder.
+pub fn simulated(folder: &Path, seed: u64, faults: Faults) -> Run {
     let dir = folder.join(format!("sim-{seed}"));
     fs::create_dir_all(&dir).unwrap();
     for (name, text) in batch::run_one(
@@ -26,14 +27,15 @@ pub fn simulated(folder: &Path, seed: u64, faults: Faults) -> PathBuf {
     {
         fs::write(dir.join(name), text).unwrap();
     }
-    dir
+    last_history(Run::read(&dir).unwrap()).0
 }
 
-/// The page of a run, in a file beside it.
-pub fn drawn(run: &Run, folder: &Path, title: &str) -> PathBuf {
+/// The page of a run, in a file beside it, and what it draws.
+pub fn drawn(run: &Run, folder: &Path, title: &str) -> (PathBuf, Facts) {
     let file = folder.join("page.html");
-    fs::write(&file, page(run, &Audit::new(run), title, LINES_MAX).html).unwrap();
-    file
+    let page = page(run, &Audit::new(run), title, LINES_MAX);
+    fs::write(&file, page.html).unwrap();
+    (file, page.facts)
 }
 
 /// A run of these lines.
@@ -60,7 +62,7 @@ const TOLD: &str = "paxosTimeline.run.lines.map((line) => ({ id: line.id, micros
     req: line.req, re: line.re, why: line.why })).sort((a, b) => (a.id < b.id ? -1 : 1))";
 
 fn must_agree(browser: &mut Browser, run: &Run) {
-    let file = drawn(run, browser.folder(), "reader");
+    let (file, _) = drawn(run, browser.folder(), "reader");
     browser.open_file(&file, "");
     let mut expected: Vec<Value> = run.lines.iter().map(|entry| told(&entry.line)).collect();
     expected.sort_by_key(|line| line["id"].to_string());
@@ -90,8 +92,7 @@ fn the_page_reads_lines_as_the_rust_reader_does() {
     must_agree(&mut browser, &run_of(&shapes));
     let folder = tempfile::tempdir().unwrap();
     for seed in [7, 11, 23] {
-        let dir = simulated(folder.path(), seed, Faults::all());
-        must_agree(&mut browser, &Run::read(&dir).unwrap());
+        must_agree(&mut browser, &simulated(folder.path(), seed, Faults::all()));
     }
     browser.must_be_content();
 }
@@ -121,7 +122,7 @@ fn texts_of_clients_are_read_back_byte_by_byte() {
         );
     }
     let run = run_of(&lines);
-    let file = drawn(&run, browser.folder(), "texts");
+    let (file, _) = drawn(&run, browser.folder(), "texts");
     browser.open_file(&file, "");
     let found = browser.eval("paxosTimeline.run.lines.map((line) => paxosTimeline.tools.readText(line.fields.value))");
     assert_eq!(found, json!(texts));
@@ -132,7 +133,7 @@ fn texts_of_clients_are_read_back_byte_by_byte() {
 fn what_is_no_line_is_counted_and_nothing_else() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let run = run_of("2026-08-21T14:03:07.105612Z WARN  s3.1    acceptor DROP     msg=ACCEPT cause=crashed\n");
-    let file = drawn(&run, browser.folder(), "garbage");
+    let (file, _) = drawn(&run, browser.folder(), "garbage");
     browser.open_file(&file, "");
     let garbage = json!([
         "",

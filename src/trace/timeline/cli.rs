@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::facts::Facts;
-use super::{LINES_MAX, page};
+use super::{LINES_MAX, last_history, page};
 use crate::trace::audit::{Audit, Verdict};
-use crate::trace::histories::Histories;
 use crate::trace::parse::Run;
 
 /// The command line of the picture.
@@ -50,35 +49,34 @@ pub fn run(arguments: &Arguments) -> Result<(String, u8), String> {
     let audit = Audit::new(&run);
     let page = page(&run, &audit, &title, *lines);
     fs::write(out, &page.html).map_err(|error| format!("cannot write {}: {error}", out.display()))?;
-    let Facts { servers, others, messages, outages, .. } = Facts::new(&run);
+    let Facts { lines, servers, others, messages, outages, .. } = page.facts;
     let mut text = format!(
-        "{}: {} lines of {servers} servers and {others} clients, {messages} messages, {outages} outages\n",
+        "{}: {lines} lines of {servers} servers and {others} clients, {messages} messages, {outages} outages\n",
         out.display(),
-        page.lines
     );
     if earlier > 0 {
         let _ = writeln!(text, "the data folders were begun anew: {earlier} lines of what was before are not in it");
     }
-    if page.left_out > 0 {
-        let _ = writeln!(text, "{} lines of the run are not in it. More: --lines {}", page.left_out, run.lines.len());
+    if page.repeated > 0 {
+        let _ = writeln!(
+            text,
+            "{} lines have the number of another line and are not in it: they are of several histories, and cannot be told apart",
+            page.repeated
+        );
+    }
+    if page.left_out > page.repeated {
+        let _ = writeln!(
+            text,
+            "{} lines of the run are not in it. More: --lines {}",
+            page.left_out - page.repeated,
+            run.lines.len()
+        );
     }
     if let Some(line) = &page.opens_at {
         let _ = writeln!(text, "it opens at the first wrong line, {line}");
     }
     let _ = writeln!(text, "{}", said(&audit));
     Ok((text, 0))
-}
-
-/// A picture is of one log: the last one of the run. So many lines are of earlier ones.
-fn last_history(run: Run) -> (Run, usize) {
-    let all = run.lines.len();
-    let last = match Histories::of(&run) {
-        Histories::Several(mut parts) => parts.pop().map(|part| part.run),
-        Histories::One | Histories::Mixed(..) => None,
-    };
-    let run = last.unwrap_or(run);
-    let earlier = all - run.lines.len();
-    (run, earlier)
 }
 
 /// The verdict of the audit, and if it is none, why.

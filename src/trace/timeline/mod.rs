@@ -12,11 +12,14 @@ mod page;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use serde::Serialize;
 
+use facts::Facts;
+
 use super::audit::{Audit, Verdict};
+use super::histories::Histories;
 use super::parse::Run;
 
 /// A page carries at most so many lines.
@@ -24,6 +27,19 @@ pub const LINES_MAX: usize = 200_000;
 /// A page tells at most so many findings of the audit, and so many lines of each.
 const FINDINGS_MAX: usize = 50;
 const FINDING_LINES_MAX: usize = 20;
+
+/// The lines of the last history of a run, and the number of lines of earlier ones. A picture is of one history: line
+/// numbers begin again with the next.
+pub fn last_history(run: Run) -> (Run, usize) {
+    let all = run.lines.len();
+    let last = match Histories::of(&run) {
+        Histories::Several(mut parts) => parts.pop().map(|part| part.run),
+        Histories::One | Histories::Mixed(..) => None,
+    };
+    let run = last.unwrap_or(run);
+    let earlier = all - run.lines.len();
+    (run, earlier)
+}
 
 /// What the page knows besides its lines.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -86,17 +102,20 @@ pub struct Shown<'a> {
 pub struct Page {
     /// The whole page.
     pub html: String,
-    /// How many lines it holds.
-    pub lines: usize,
+    /// What it draws.
+    pub facts: Facts,
     /// How many lines of the run it does not hold.
     pub left_out: usize,
+    /// How many of these have the number of another line: histories that cannot be told apart.
+    pub repeated: usize,
     /// The line at which it opens, if that is not the first.
     pub opens_at: Option<String>,
 }
 
 /// The page of a lesson. It opens at the first line to look at, also where a rule is broken: that comes in its time.
 pub fn lesson(run: &Run, audit: &Audit, shown: Shown<'static>) -> String {
-    let (mut data, _) = data_of(run, audit, shown.title, LINES_MAX);
+    let kept = drawn(run, audit, LINES_MAX);
+    let mut data = data_of(run, audit, shown.title, &kept);
     data.first = None;
     data.lesson = Some(shown);
     page::assemble(&data, "connect-src 'none'")
@@ -104,39 +123,49 @@ pub fn lesson(run: &Run, audit: &Audit, shown: Shown<'static>) -> String {
 
 /// The page of a run, with at most `most` of its lines.
 pub fn page(run: &Run, audit: &Audit, title: &str, most: usize) -> Page {
-    let (data, lines) = data_of(run, audit, title, most);
-    let (left_out, opens_at) = (data.left_out, data.first.clone());
-    Page { html: page::assemble(&data, "connect-src 'none'"), lines, left_out, opens_at }
+    let kept = drawn(run, audit, most);
+    let data = data_of(run, audit, title, &kept);
+    Page {
+        html: page::assemble(&data, "connect-src 'none'"),
+        facts: Facts::new(&run.only(&kept)),
+        left_out: data.left_out,
+        repeated: run.lines.len() - distinct(run).len(),
+        opens_at: data.first,
+    }
 }
 
-/// What the page knows, and how many lines it holds.
-fn data_of(run: &Run, audit: &Audit, title: &str, most: usize) -> (Data, usize) {
-    let wrong = first_wrong(run, audit);
-    let kept = window(run, wrong, most);
-    let mut text = String::new();
-    for at in &kept {
-        text.push_str(&run.line(*at).to_string());
-        text.push('\n');
-    }
+/// The lines that a page holds, in the order of the files.
+fn drawn(run: &Run, audit: &Audit, most: usize) -> Vec<usize> {
+    window(run, distinct(run), first_wrong(run, audit), most)
+}
+
+/// One line of each number: the page finds a line by its number.
+fn distinct(run: &Run) -> Vec<usize> {
+    let mut seen = HashSet::new();
+    (0..run.lines.len()).filter(|at| seen.insert(&run.line(*at).id)).collect()
+}
+
+/// What the page knows; it holds these lines.
+fn data_of(run: &Run, audit: &Audit, title: &str, kept: &[usize]) -> Data {
+    let text: String = kept.iter().map(|at| format!("{}\n", run.line(*at))).collect();
     let findings = audit.findings.iter().take(FINDINGS_MAX).map(|finding| Finding {
         rule: finding.rule.name(),
         verdict: word(finding.verdict),
         says: finding.says.clone(),
         lines: finding.lines.iter().take(FINDING_LINES_MAX).map(|at| run.line(*at).id.to_string()).collect(),
     });
-    let data = Data {
+    Data {
         title: title.to_string(),
         verdict: Some(word(audit.verdict())),
         is_unsafe: !audit.unsafe_lines.is_empty(),
         findings: findings.collect(),
         more: audit.findings.len().saturating_sub(FINDINGS_MAX),
-        first: wrong.map(|at| run.line(at).id.to_string()),
+        first: first_wrong(run, audit).map(|at| run.line(at).id.to_string()),
         left_out: run.lines.len() - kept.len(),
         torn: run.torn.clone(),
         packed: page::pack(&text),
         ..Data::default()
-    };
-    (data, kept.len())
+    }
 }
 
 /// The page that a server serves: it begins empty, and asks that server for lines.
@@ -161,15 +190,15 @@ fn first_wrong(run: &Run, audit: &Audit) -> Option<usize> {
     ends.min_by_key(|at| run.line(*at).time)
 }
 
-/// The lines that the page holds: all, or so many from the beginning; around the first wrong one if that comes later.
-/// In the order of the files.
-fn window(run: &Run, wrong: Option<usize>, most: usize) -> BTreeSet<usize> {
-    let mut by_time: Vec<usize> = (0..run.lines.len()).collect();
-    if by_time.len() > most {
-        by_time.sort_by_key(|at| run.line(*at).time);
-        let place = wrong.and_then(|wrong| by_time.iter().position(|at| *at == wrong)).unwrap_or(0);
-        let from = if place < most { 0 } else { (place - most / 2).min(by_time.len() - most) };
-        by_time = by_time[from..from + most].to_vec();
+/// All of these lines, or the first `most` by time; around the first wrong one if that comes later. In the order of the
+/// files.
+fn window(run: &Run, mut lines: Vec<usize>, wrong: Option<usize>, most: usize) -> Vec<usize> {
+    if lines.len() > most {
+        lines.sort_by_key(|at| run.line(*at).time);
+        let place = wrong.and_then(|wrong| lines.iter().position(|at| *at == wrong)).unwrap_or(0);
+        let from = if place < most { 0 } else { (place - most / 2).min(lines.len() - most) };
+        lines = lines[from..from + most].to_vec();
+        lines.sort_unstable();
     }
-    by_time.into_iter().collect()
+    lines
 }

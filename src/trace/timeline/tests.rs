@@ -57,14 +57,27 @@ fn messages_are_found_by_the_line_that_they_name_and_by_quorum() {
 #[test]
 fn a_long_run_is_cut_to_what_is_around_the_first_wrong_line() {
     let run = run_of(STORY);
-    let kept = |wrong, most| window(&run, wrong, most).into_iter().collect::<Vec<_>>();
+    let kept = |wrong, most| window(&run, distinct(&run), wrong, most);
     assert_eq!(kept(None, 15), (0..15).collect::<Vec<_>>());
     assert_eq!(kept(None, 4), [0, 1, 2, 3]);
     assert_eq!(kept(Some(3), 4), [0, 1, 2, 3]);
     assert_eq!(kept(Some(10), 4), [8, 9, 10, 11]);
     assert_eq!(kept(Some(14), 4), [11, 12, 13, 14]);
     let page = page(&run, &Audit::new(&run), "cut", 4);
-    assert_eq!((page.lines, page.left_out), (4, 11));
+    assert_eq!((page.facts.lines, page.left_out), (4, 11));
+}
+
+#[test]
+fn of_lines_with_the_same_number_a_page_holds_one_and_counts_the_others() {
+    // The same process once more, as on a new folder; its clock shows what it showed before.
+    let again: String = STORY.lines().filter(|line| line.contains(" s2.")).map(|line| format!("{line}\n")).collect();
+    let mut run = run_of(STORY);
+    let before = run.lines.len();
+    run.add("server-2.log", again.replace("14:03", "14:04").as_bytes(), u64::MAX).unwrap();
+    let repeated = run.lines.len() - before;
+    assert!(repeated > 1);
+    let page = page(&run, &Audit::new(&run), "twice", LINES_MAX);
+    assert_eq!((page.facts.lines, page.repeated, page.left_out), (before, repeated, repeated));
 }
 
 #[test]
