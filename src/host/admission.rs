@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::config::Config;
 use super::core::{Fatal, ServerCore};
 use super::limits::Connection;
-use crate::museum::{self, Bug};
+use super::rules;
 use crate::net::{Answer, Hello, Newcomer, Welcome, Who, WhyNotApplied};
 use crate::paxos::Quorums;
 use crate::role::{Server, Servers};
@@ -53,7 +53,7 @@ impl Admission {
     /// A server with a new folder, which so many others must know; it takes part at once if that is nobody.
     pub fn newcomer(needed: usize) -> Admission {
         let state = State::New { known_to: Servers::NONE, needed };
-        Admission::new(museum::is(Bug::NewDiskVotes), state)
+        Admission::new(rules::newcomer_takes_part(), state)
     }
 
     fn new(takes_part: bool, state: State) -> Admission {
@@ -206,12 +206,10 @@ impl<C: Connection> ServerCore<C> {
     }
 
     fn admit<P: Place>(&self, folder: &DataFolder<P>, claim: Claim) -> Result<Judged, Fatal> {
-        let admitted = match folder.admit(&claim) {
+        let admitted = rules::admitted(match folder.admit(&claim) {
             Err(error) => Err(survived(&error)?),
             Ok(admitted) => Ok(admitted),
-        };
-        let admitted =
-            admitted.or_else(|why| if museum::is(Bug::LostDiskBelieved) { Ok(Admitted::Yes) } else { Err(why) });
+        });
         let is_news = match &admitted {
             Ok(Admitted::Yes) => {
                 self.admission.claims().remove(&claim.server);

@@ -16,9 +16,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::limits::{self, Connection};
+use super::rules;
 use super::time::Time;
 use crate::kv::Outcome;
-use crate::museum::{self, Bug};
 use crate::net::{Reply, Unknown, WhyNotApplied};
 use crate::paxos::CommandId;
 use crate::trace::Context;
@@ -127,7 +127,7 @@ impl<C: Connection> Pending<C> {
         let mut waiters = self.lock();
         let ticket = waiters.draw();
         let waiter = Waiter { ticket, asker, command: id, has_seen_all: true };
-        waiters.writes.entry(key(id)).or_default().push(waiter);
+        waiters.writes.entry(rules::waits_for(id)).or_default().push(waiter);
         ticket
     }
 
@@ -164,11 +164,11 @@ impl<C: Connection> Pending<C> {
     /// A write that was not handed over after all. Nothing happens if it has been told something already.
     pub fn refuse_write(&self, id: CommandId, ticket: Ticket, why: WhyNotApplied) {
         let mut waiters = self.lock();
-        let Some(waiting) = waiters.writes.get_mut(&key(id)) else { return };
+        let Some(waiting) = waiters.writes.get_mut(&rules::waits_for(id)) else { return };
         let Some(at) = waiting.iter().position(|one| one.ticket == ticket) else { return };
         let waiter = waiting.remove(at);
         if waiting.is_empty() {
-            waiters.writes.remove(&key(id));
+            waiters.writes.remove(&rules::waits_for(id));
         }
         drop(waiters);
         self.queue([waiter.told(Reply::NotApplied(why))], &Context::default());
@@ -201,7 +201,7 @@ impl<C: Connection> Pending<C> {
     }
 
     fn tell_write(&self, id: CommandId, reply: impl Fn(bool) -> Reply, context: &Context) {
-        let Some(waiting) = self.lock().take_write(key(id)) else { return };
+        let Some(waiting) = self.lock().take_write(rules::waits_for(id)) else { return };
         self.queue(
             waiting.into_iter().map(|one| {
                 let reply = reply(one.has_seen_all);
@@ -303,22 +303,18 @@ impl<C: Connection> Waiters<C> {
     }
 
     fn take_write(&mut self, id: CommandId) -> Option<Vec<Waiter<C>>> {
-        if museum::is(Bug::ReplyToLongestWaiting) && self.writes.contains_key(&id) {
-            return self.writes.pop_first().map(|(_, waiting)| waiting);
+        if !self.writes.contains_key(&id) {
+            return None;
         }
-        self.writes.remove(&id)
+        let longest = self.writes.first_key_value().map_or(id, |(longest, _)| *longest);
+        self.writes.remove(&rules::concerns(id, longest))
     }
-}
-
-/// What waiters wait for: the whole name of the command, so that no client hears what came of another's.
-fn key(id: CommandId) -> CommandId {
-    if museum::is(Bug::WaitersWithoutNonce) { CommandId { nonce: 0, ..id } } else { id }
 }
 
 /// What a client is told of the outcome of its command. `has_seen_all`: whether this server's learner has applied, itself,
 /// every slot since the client asked.
 fn reply_to(outcome: Outcome, has_seen_all: bool) -> Reply {
-    let is_certain = has_seen_all || museum::is(Bug::ExpiredIsAlwaysCertain);
+    let is_certain = rules::is_certain(has_seen_all);
     match outcome {
         Outcome::Opened { session, history } => Reply::Opened { session, history },
         Outcome::Applied(saved) | Outcome::Duplicate(saved) => {

@@ -7,9 +7,8 @@ use super::core::{Fatal, ServerCore};
 use super::disks::{CoordinatorLog, ParticipantLog, RoleJournal};
 use super::env::{Env, Seen};
 use super::limits::Connection;
-use super::lines;
+use super::{lines, rules};
 use crate::kv::Kv;
-use crate::museum::{self, Bug};
 use crate::paxos::{Acceptor, Learner, Life, Proposer, StateMachine};
 use crate::role::{Role, RoleName};
 use crate::storage::disk::Files;
@@ -78,8 +77,7 @@ pub fn acceptor<E: Env, P: Place>(
     folder: &DataFolder<P>,
     down: Option<Duration>,
 ) -> Result<(Acceptor, RoleJournal<P::Files>), Unborn> {
-    let forgets = (core.config.forgets || museum::is(Bug::ForgetfulAcceptorVotes)) && down.is_some();
-    if forgets {
+    if rules::forgets(core.config.forgets, down.is_some()) {
         folder.discard_journal()?;
     }
     let (journal, recovered) = folder.open_journal(core.config.sizes.segment_bytes)?;
