@@ -192,14 +192,16 @@ impl Client {
 
     /// As [`Client::submit`], but what is queued is sent with the client's next progress: many at a time.
     pub fn queue(&mut self, action: Action) -> Result<Ticket, ClientError> {
-        let mut now = self.now();
-        let deadline = self.deadline(now);
+        let asked = self.now();
         let value: &[u8] = if let Action::Put { value, .. } = &action { value } else { &[] };
         check_limits(action.key(), value)?;
+        let deadline = self.deadline(asked);
         while self.under_way() >= UNDER_WAY_MAX {
             self.drive();
-            now = self.now();
         }
+        // It may have been stopped in between.
+        let now = self.now();
+        let deadline = deadline.min(self.deadline(now));
         let Client { core, wire, .. } = self;
         Ok(match action {
             Action::Put { key, value, if_version } => {

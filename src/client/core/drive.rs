@@ -217,9 +217,9 @@ impl ClientCore {
             let Step::Asked { queued, .. } = flight.step else { continue };
             // What was not sent as a whole no server can have understood.
             let end = match no_reply {
-                NoReply::Broken { why } if sent < queued => NoReply::NotSent { why: why.clone() },
-                NoReply::Malformed { what, .. } if sent < queued => NoReply::NotSent { why: what.clone() },
-                other => other.clone(),
+                end if sent >= queued || !end.may_have_arrived() => end.clone(),
+                NoReply::Broken { why } | NoReply::Malformed { what: why, .. } => NoReply::NotSent { why: why.clone() },
+                _ => NoReply::NotSent { why: "its data were of no use to another request".to_string() },
             };
             self.end_try(now, ticket, TryEnd::NoReply(end), wire);
         }
@@ -242,7 +242,8 @@ impl ClientCore {
     }
 
     /// A server has not answered a try in time. If it has answered others since, this request alone goes on to the next
-    /// server; else its connection is given up.
+    /// server; else its connection is given up. A try that had to be short, as its request has no more time, says nothing
+    /// of the connection: the others stay on it.
     fn time_is_up(
         &mut self,
         now: Time,
@@ -250,7 +251,7 @@ impl ClientCore {
         (server, queued, since): (Server, u64, Time),
         wire: &mut impl Wire,
     ) {
-        let waited = now.since(since);
+        let (waited, try_timeout) = (now.since(since), self.identity.try_timeout);
         let (stage, is_sent) = (wire.stage(server), wire.sent(server) >= queued);
         let number = self.flights.get(&ticket).map_or(0, |flight| flight.request.number);
         let Some(peer) = self.peer(server) else { return };
@@ -259,7 +260,9 @@ impl ClientCore {
             return self.lose(now, server, &late, wire);
         }
         let silent = TryEnd::NoReply(NoReply::Silent { waited });
-        if is_sent && peer.has_answered_since(since) && peer.give_up(number) {
+        let is_alone = waited < try_timeout || peer.has_answered_since(since);
+        // What was not sent yet cannot be taken back on a connection that goes on.
+        if is_sent && is_alone && peer.give_up(number) {
             return self.end_try(now, ticket, silent, wire);
         }
         if is_sent {
@@ -411,7 +414,8 @@ impl ClientCore {
         let Some(flight) = self.flights.get(&ticket) else { return };
         let error = flight.tries.clone().into_error(now.since(flight.begun));
         flight.lines.gave_up(&error);
-        if flight.tries.last.iter().any(|one| matches!(one.end, TryEnd::NoReply(NoReply::NoData { .. }))) {
+        let has_no_data = |one: &Try| matches!(one.end, TryEnd::NoReply(NoReply::NoData { .. }));
+        if matches!(flight.request.request, Request::Get { .. }) && flight.tries.last.iter().any(has_no_data) {
             // It is told once, and the client goes on with what there is.
             self.history = None;
         }

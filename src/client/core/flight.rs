@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::lines::Lines;
 use super::outcome::{Asked, Tries};
 use crate::host::Time;
-use crate::net::{ClientRequest, Reply, Request};
+use crate::net::{ClientRequest, Reply, Request, Unknown, WhyNotApplied};
 use crate::random::Random;
 use crate::role::Server;
 
@@ -104,6 +104,9 @@ pub(super) fn asked(request: &Request) -> Asked {
 /// Whether a reply is of a kind that can answer the request.
 pub(crate) fn is_answer(request: &Request, reply: &Reply) -> bool {
     match reply {
+        // That a session has ended is a word on a write that was sent in it.
+        Reply::NotApplied(WhyNotApplied::Expired | WhyNotApplied::Superseded)
+        | Reply::Unknown(Unknown::Expired | Unknown::Superseded) => matches!(request, Request::Write { .. }),
         Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Refused(_) => true,
         Reply::Opened { .. } => matches!(request, Request::Open { .. }),
         Reply::Applied { .. } => matches!(request, Request::Write { .. }),

@@ -349,6 +349,54 @@ fn silence_moves_one_request_if_the_server_answers_others_and_else_gives_its_con
 }
 
 #[test]
+fn a_request_that_has_no_more_time_takes_no_other_along() {
+    let mut case = Case::with_session();
+    let patient = case.put("k");
+    let hasty = Duration::from_millis(10);
+    let read = case.core.read(case.now, case.now + hasty, b"k".to_vec(), Reach::Any, &mut case.wire);
+    case.core.transmit(case.now, &mut case.wire);
+    case.passes(hasty);
+    assert!(case.result(read).is_err());
+    assert!(case.wire.closed.is_empty());
+    let number = case.wire.asked[0].1;
+    case.says(1, number, applied());
+    assert!(case.result(patient).is_ok());
+    // What is not sent yet would go out after its client was told that it is not applied.
+    case.core.talk_to(Server(1)).unwrap();
+    case.wire.lines.get_mut(&Server(1)).unwrap().is_clogged = true;
+    let op = Op::Delete { key: b"k".to_vec() };
+    let write = case.core.write(case.now, case.now + TRY, op, &mut case.wire);
+    case.core.transmit(case.now, &mut case.wire);
+    case.passes(TRY);
+    assert!(matches!(case.result(write), Err(ClientError::NotApplied(_))));
+    assert_eq!(case.wire.closed, [1]);
+}
+
+#[test]
+fn that_a_session_has_ended_is_an_answer_to_a_write_alone() {
+    let ended = [expired(), Reply::Unknown(Unknown::Expired), Reply::NotApplied(WhyNotApplied::Superseded)];
+    for reply in ended {
+        let mut case = Case::with_session();
+        let read = case.get();
+        case.replies(1, reply.clone());
+        case.progress();
+        assert_eq!((case.wire.closed.clone(), case.asked()), (vec![1], vec![1, 2]), "{reply:?}");
+        case.replies(2, found());
+        assert!(case.result(read).is_ok());
+
+        let mut case = Case::new();
+        let write = case.put("k");
+        case.progress();
+        case.replies(1, reply.clone());
+        case.progress();
+        assert_eq!(case.core.under_way(), 1);
+        case.replies(2, Reply::Opened { session: 7, history: HISTORY });
+        case.replies(2, applied());
+        assert!(case.result(write).is_ok(), "{reply:?}");
+    }
+}
+
+#[test]
 fn a_server_that_owes_too_many_answers_is_given_up() {
     for are_late in [true, false] {
         let mut case = Case::with_session();
@@ -607,6 +655,28 @@ fn what_a_server_reads_from_empty_data_is_not_believed_by_who_knows_better() {
     let read = case.get();
     case.replies(2, found());
     assert!(case.result(read).is_ok());
+}
+
+#[test]
+fn a_write_that_was_not_sent_to_a_server_without_data_is_not_applied() {
+    let mut case = Case::with_session();
+    case.breaks(1);
+    case.opens(2, Ok(Stage::Ready { history: 0 }));
+    case.core.talk_to(Server(2)).unwrap();
+    let read = case.get();
+    case.wire.lines.get_mut(&Server(2)).unwrap().is_clogged = true;
+    let write = case.put("k");
+    for server in 1..=3 {
+        case.opens(server, Err(NoReply::ConnectionRefused));
+    }
+    let number = case.wire.asked[0].1;
+    case.says(2, number, found());
+    case.core.end_time(case.now);
+    case.progress();
+    let error = case.result(write).unwrap_err();
+    assert!(!error.is_unknown(), "{error}");
+    assert!(case.result(read).is_err());
+    assert_eq!(case.core.history(), None, "that was told, and now the client goes on with what there is");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, serves};
-use crate::client::{Asked, Client, ClientError, NoReply, Outcome, Tries, Try, TryEnd};
+use crate::client::workload::Action;
+use crate::client::{Asked, Client, ClientError, NoReply, Outcome, Tries, Try, TryEnd, UNDER_WAY_MAX};
 use crate::net::{Reply, Request, Unknown, WhyNotApplied, frame};
 use crate::paxos::{NotApplied, Slot};
 use crate::role::{RoleName, Server, Servers};
@@ -216,6 +217,28 @@ fn what_is_asked_of_a_client_that_was_stopped_is_not_sent() {
     assert!(matches!(client.get(b"k"), Err(ClientError::NotApplied(_))));
     assert!(matches!(client.crash(Server(1), None, None), Err(ClientError::NotApplied(_))));
     assert_eq!(cluster.requests().len(), before);
+}
+
+#[test]
+fn what_waits_for_room_while_the_client_is_stopped_is_not_sent() {
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stops = stop.clone();
+    let silent = serves(move |n, _| {
+        if n + 1 == UNDER_WAY_MAX {
+            stops.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        Act::Nothing
+    });
+    let cluster = FakeCluster::start(vec![silent]);
+    let mut client = Client::connect(cluster.options()).unwrap();
+    client.stop_when(stop);
+    let get = || Action::Get { key: b"k".to_vec() };
+    for _ in 0..UNDER_WAY_MAX {
+        client.queue(get()).unwrap();
+    }
+    let last = client.queue(get()).unwrap();
+    assert!(matches!(client.wait(last).end, Err(ClientError::NotApplied(_))));
+    assert_eq!(cluster.requests().len(), UNDER_WAY_MAX);
 }
 
 #[test]
