@@ -4,7 +4,7 @@
 //! (`paxos-lab simulate --bug FirstValueAdopted`). A bug has one of three places:
 //!
 //! - Around the role that ships, where it rewrites what the role hears, remembers and says: see `wrapper.rs`, and a file for
-//!   each role beside it. Every shell has such a bug.
+//!   each role beside it. Real servers and the simulator have it alike.
 //! - In the rule that it breaks, where it cannot be told from outside: one switch in `rules.rs` of `paxos`,
 //!   `two_phase_commit`, `kv` or `storage`.
 //! - In what a server decides, one switch where the rule is kept (`host/`): real servers and the simulator have it alike.

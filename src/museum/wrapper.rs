@@ -1,7 +1,8 @@
 //! Seeded bugs that stand around a role: the role is the one that ships, and what goes in and out is rewritten.
 //!
-//! Every shell steps its roles through [`step_all`](crate::role::step_all), which calls [`step`] and [`rewrite`] here. So the
-//! simulator, the model checker, the tests and real servers all have the same bug, and no file of a protocol knows of it.
+//! All roles are stepped through [`step_all`](crate::role::step_all), which calls [`step`] and [`rewrite`] here. So the
+//! simulator, the tests and real servers all have the same bug, and no file of a protocol knows of it. The model checker has
+//! the bugs of proposers and acceptors; its learners run another state machine than [`Kv`], and have none.
 
 use std::any::Any;
 

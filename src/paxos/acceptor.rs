@@ -277,8 +277,9 @@ impl Acceptor {
         }
     }
 
-    /// The own checkpoint holds every slot below: forget them. (Van Renesse and Altinbuken, Paxos Made Moderately Complex,
-    /// section 4.2.) A slot that could not be read no longer matters then; about the others the learner is asked.
+    /// The own checkpoint holds every slot below: forget them, and say from now on where what is known begins (van Renesse
+    /// and Altinbuken, Paxos Made Moderately Complex, section 4.2). A slot that could not be read no longer matters then;
+    /// about the others the learner is asked.
     fn truncate(&mut self, below: Slot, out: &mut Output<Self>) {
         if below > self.truncated_below {
             self.forget(below);

@@ -1,9 +1,10 @@
 //! How much of the past a learner keeps, and when it has its state written down.
 //!
 //! The log grows with every write; what it has come to does not. So a learner has its state written to a checkpoint now
-//! and then, and when that is durable its own acceptor forgets the slots in it, and the learner all but the last of them
-//! (van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2). What is kept is for peers that are a little
-//! late: they get entries. Those further behind get the state.
+//! and then, and when that is durable its own acceptor forgets the slots in it, and the learner all but the last of them.
+//! (Van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2, forget a slot that f+1 replicas know. Here each
+//! acceptor forgets what its own server can hand out instead: of the majority that chose a slot, each has the slot or a
+//! state with it.) What is kept is for peers that are a little late: they get entries. Those further behind get the state.
 //!
 //! [`Past`] keeps the entries, and says when a checkpoint is due; the learner hands the state out, and says what became of
 //! it.

@@ -1,4 +1,4 @@
-//! The rules that safety stands on, one line each, with the paper that states it.
+//! The rules that the roles stand on, one line each, with the paper that states it where a paper does.
 //!
 //! The roles ask here where a paper says "if". `docs/rules.md` lists these rules, how each was broken, and the tests that
 //! fail then. A seeded bug that cannot be told from outside of a role stands in the rule that it breaks: where a line says
@@ -11,7 +11,8 @@ use super::{Ballot, CommandId, Quorums, Slot};
 use crate::museum::{self, Bug};
 use crate::role::{Server, Servers};
 
-/// An acceptor promises a ballot unless it has promised a higher one. An equal one is a resend. (PMS 2.2, phase 1b.)
+/// An acceptor promises a ballot unless it has promised a higher one. An equal one is a resend. (PMS 2.2:
+/// an acceptor can always respond to a prepare request; phase 1b has it respond to higher ones.)
 pub fn may_promise(ballot: Ballot, promised: Ballot) -> bool {
     ballot >= promised
 }
@@ -63,7 +64,8 @@ pub fn holds_chosen(heard: Ballot, chosen: Ballot) -> bool {
     heard >= chosen || museum::is(Bug::ChosenWithoutBallot)
 }
 
-/// A learner takes a whole state only if it is newer than its own: nothing that was applied is undone. (PMMC 4.2.)
+/// A learner takes a whole state only if it is newer than its own: nothing that was applied is undone. (PMMC 4.2 has replicas
+/// take the state from each other; it does not say when not to.)
 pub fn may_install(slot: Slot, applied: Slot) -> bool {
     slot > applied || museum::is(Bug::OlderSnapshotInstalled)
 }
@@ -74,8 +76,8 @@ pub fn is_under_way(open: &BTreeMap<CommandId, Slot>, id: CommandId) -> bool {
     open.contains_key(&id) && !museum::is(Bug::ForwardedTwice)
 }
 
-/// Only a command that was in no ACCEPT and no FORWARD is certain never to be applied. (PMS 2.2, P2c: whoever prepares next
-/// may be bound to it.)
+/// Only a command that was in no ACCEPT and no FORWARD is certain never to be applied. (PMS 2.2, P2c: the next
+/// ballot may be bound to it.)
 pub fn is_certainly_not_applied(was_sent: bool) -> bool {
     !was_sent || museum::is(Bug::ProposedCalledNotApplied)
 }
