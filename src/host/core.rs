@@ -29,7 +29,8 @@ const OPENS_PER_SECOND: u32 = 1_000;
 /// At most this many malformed requests a second get a log line each.
 const MALFORMED_LINES: u32 = 100;
 
-/// What a server decides with. Many threads may use it at a time: each part has a lock of its own, and nobody holds two.
+/// What a server decides with. Many threads may use it at a time: each part has a lock of its own, and no thread holds two
+/// of them.
 pub struct ServerCore<C: Connection> {
     /// How it was started.
     pub config: Config,
@@ -216,9 +217,10 @@ impl<C: Connection> ServerCore<C> {
         self.board.update(|shown| shown.fenced = Some(slot));
         let sentence = draft.why.clone().unwrap_or_default();
         self.trace.line(draft);
-        env.tell_operator(&format!("error: server {}: {sentence}", self.config.me.0));
         env.observe(Seen::Fenced { slot, against });
         self.pending.role_died(Unknown::RoleDied(RoleName::Learner), Some(WhyNotApplied::Fenced));
         let _ = self.post_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
+        // Last, as a terminal may take its time.
+        env.tell_operator(&format!("error: server {}: {sentence}", self.config.me.0));
     }
 }

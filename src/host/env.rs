@@ -13,8 +13,8 @@ use crate::storage::checkpoint::Mark;
 use crate::trace::Context;
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
-/// The surroundings of a server's core. No method waits, none calls back into the core, and the core calls none while it
-/// holds a lock of its own.
+/// The surroundings of a server's core. No method waits, but for a moment the one that tells the operator; none calls back
+/// into the core; and while the core holds a lock of its own, it asks only for the time.
 pub trait Env {
     /// A client's connection.
     type Connection: Connection;

@@ -21,13 +21,17 @@ pub const PENDING_MAX_BYTES: usize = 4 << 20;
 /// The pending replies of all connections together hold values up to so many bytes.
 pub const ALL_PENDING_MAX_BYTES: usize = 64 << 20;
 
-/// A value for which there is no room among the replies that a client has not taken yet becomes a failed read: so many bytes
-/// are pending for this client, and so many for all.
+/// A value for which there is no room among the replies that a client has not taken yet becomes a failed read, and a part of
+/// the state one that is not there yet: so many bytes are pending for this client, and so many for all.
 pub fn fit(reply: &mut Reply, pending: usize, all_pending: usize) {
-    let Reply::Value { value: Some(value), .. } = reply else { return };
-    let fits = |before: usize, max: usize| before == 0 || before + value.len() <= max;
+    let (bytes, instead) = match reply {
+        Reply::Value { value: Some(value), .. } => (value.len(), Reply::NotApplied(WhyNotApplied::Busy)),
+        Reply::State(Some(part)) => (part.part.bytes.len(), Reply::State(None)),
+        _ => return,
+    };
+    let fits = |before: usize, max: usize| before == 0 || before + bytes <= max;
     if !fits(pending, PENDING_MAX_BYTES) || !fits(all_pending, ALL_PENDING_MAX_BYTES) {
-        *reply = Reply::NotApplied(WhyNotApplied::Busy);
+        *reply = instead;
     }
 }
 

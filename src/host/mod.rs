@@ -1,8 +1,8 @@
 //! What a server decides, written once: the threads of a real server and the events of the simulator both run this.
 //!
-//! Nothing here waits, and nothing here knows a clock, a thread, a socket or a file. What has to wait (a disk, a socket, a
-//! condition) stays with the caller, and what is needed of the surroundings is an [`Env`]. All methods take `&self`, and no
-//! lock is held while the surroundings are called.
+//! Nothing here knows a clock, a thread or a socket, and the only files are those of the data folder, which the caller
+//! brings: [`recovery`], [`checkpoints`], [`admission`] and the commit of a group wait for them. All other waiting (for a
+//! socket, for a condition) stays with the caller, and what is needed of the surroundings is an [`Env`].
 //!
 //! - [`core`] is what is shared: [`ServerCore`]. [`config`] is how it was started.
 //! - [`requests`] is what a client's request comes to, [`pending`] who waits for an outcome, [`replies`] what is sent, and
@@ -35,6 +35,7 @@ pub mod replies;
 pub mod requests;
 pub mod role_host;
 pub mod roles;
+mod rules;
 pub mod status;
 pub mod throttle;
 pub mod time;

@@ -14,7 +14,7 @@ use crate::trace::{Context, CrashCause, CrashPoint};
 pub const MAILBOX_MAX: usize = 1_024;
 /// A mailbox holds at most this many bytes of values.
 pub const MAILBOX_MAX_BYTES: usize = 16 << 20;
-/// Room beside that for what must not wait for others: orders, and the word that the learner is down.
+/// Room beside that for what must not wait for others: orders, what ends a checkpoint, and that the learner is down.
 pub const RESERVED: usize = 8;
 /// One group of a role has at most this many inputs.
 pub const GROUP_MAX: usize = 1_024;

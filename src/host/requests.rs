@@ -64,9 +64,9 @@ impl<C: Connection> ServerCore<C> {
             }
             Request::Crash { role, down_ms } => {
                 let down = down_ms.map(Duration::from_millis);
-                self.order_roles(env, |role| Order::Crash { role, down }, role)
+                done(self.order_roles(env, |role| Order::Crash { role, down }, role))
             }
-            Request::Restart { role } => self.order_roles(env, |role| Order::Restart { role }, role),
+            Request::Restart { role } => done(self.order_roles(env, |role| Order::Restart { role }, role)),
         };
         self.pending.tell(asker, reply, Context::default());
         Ok(())
@@ -163,30 +163,29 @@ impl<C: Connection> ServerCore<C> {
             let posted = self.post::<Participant, E>(env, Mail { context, input, size: 0 });
             posted.map_err(|lost| not_taken(RoleName::Participant, lost))
         };
-        if let Err(why) = posted {
+        // As with a write: it is registered first and looked at then, so that a fence in between tells it.
+        if let Some(why) = posted.err().or_else(|| self.admission.refusal()) {
             self.pending.tell_read(token, Reply::NotApplied(why), &Context::default());
         }
     }
 
-    fn order_roles<E: Env<Connection = C>>(
+    /// Gives an order to a role, or to all; an error if that is refused.
+    pub fn order_roles<E: Env<Connection = C>>(
         &self,
         env: &E,
         order: impl Fn(RoleName) -> Order,
         role: Option<RoleName>,
-    ) -> Reply {
+    ) -> Result<(), String> {
         if !self.config.lab {
-            return Reply::Refused("the server was not started with --lab: its roles cannot be crashed".to_string());
+            return Err("the server was not started with --lab: its roles cannot be crashed".to_string());
         }
         let all = self.config.protocol.roles();
         let roles = role.map_or(all.to_vec(), |role| vec![role]);
         if let Some(stranger) = roles.iter().find(|role| !all.contains(role)) {
             let (role, protocol) = (stranger.word(), self.config.protocol);
-            return Reply::Refused(format!("under {protocol} a server has no {role}"));
+            return Err(format!("under {protocol} a server has no {role}"));
         }
-        match roles.into_iter().try_for_each(|role| env.give(order(role))) {
-            Ok(()) => Reply::Done,
-            Err(why) => Reply::Refused(why),
-        }
+        roles.into_iter().try_for_each(|role| env.give(order(role)))
     }
 
     /// A part of the state. If it is not written down yet, it soon will be, unless nobody can write it down: this server has
@@ -207,6 +206,11 @@ impl<C: Connection> ServerCore<C> {
         };
         self.pending.tell(asker, reply, Context::default());
     }
+}
+
+/// What is said of an order.
+fn done(given: Result<(), String>) -> Reply {
+    given.map_or_else(Reply::Refused, |()| Reply::Done)
 }
 
 /// The role has not even seen the request.

@@ -248,6 +248,10 @@ where
         }
         // Behind the messages: disks and peers begin sooner, and all replies of the group leave together.
         core.flush_replies(env);
+        // The group may have taken the last room. The role may now sleep for long, so this is told at once.
+        if self.disk.has_room() != self.had_room {
+            self.look_for_room(core, env.now());
+        }
     }
 
     /// Writes the lines of a group with one write, and then does what it wants done: no message leaves before its line.
@@ -285,30 +289,42 @@ where
 
     /// The life is over: its mailbox is closed, and those who wait for the role are told.
     pub fn die<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, ended: &Ended) {
-        self.mailbox.close();
-        let now = env.now();
         match ended {
-            Ended::Stopped | Ended::Fatal(_) => return,
+            Ended::Stopped | Ended::Fatal(_) => return self.mailbox.close(),
             Ended::Crashed(order) => {
                 core.board.update(|shown| shown.add_crash(R::NAME));
-                let event = lines::crash(*order, now.since(self.since));
+                let event = lines::crash(*order, env.now().since(self.since));
                 let why = R::epitaph(core.config.forgets).to_string();
                 core.line_because(R::NAME.into(), &Context::default(), event, Some(why));
             }
             Ended::NoRoom(why) => tell_no_room::<R, _>(core, why),
         }
-        while let Some(item) = self.mailbox.take_one() {
-            if let Item::Mail(mail) = item {
-                tell_lost(core, now, &mail.input, Cause::Crashed, &mail.context);
-            }
-        }
-        R::mourn(core, env);
-        core.flush_replies(env);
+        is_down::<R, E>(core, env);
     }
 }
 
+/// A life that could not begin, as there is no room on its disk. It is tried again each second.
+pub fn found_no_room<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E, why: &str) {
+    tell_no_room::<R, _>(core, why);
+    is_down::<R, E>(core, env);
+}
+
+/// Closes the mailbox of a role that does not go on. All who wait for the role are told, also those whose mail came while
+/// its next life read its disk.
+pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
+    let (mailbox, now) = (R::mailbox(core), env.now());
+    mailbox.close();
+    while let Some(item) = mailbox.take_one() {
+        if let Item::Mail(mail) = item {
+            tell_lost(core, now, &mail.input, Cause::Crashed, &mail.context);
+        }
+    }
+    R::mourn(core, env);
+    core.flush_replies(env);
+}
+
 /// A life does not begin, or not go on, before there is room on its disk.
-pub fn tell_no_room<R: Hosted, C: Connection>(core: &ServerCore<C>, why: &str) {
+fn tell_no_room<R: Hosted, C: Connection>(core: &ServerCore<C>, why: &str) {
     let name = RoleTag::from(R::NAME).as_str();
     let why = format!("the {name} says nothing until there is room on its disk, and looks each second. {why}");
     core.tell_fault("disk", "full", &why);
@@ -353,7 +369,7 @@ fn cause(drafts: &[Draft], line: Option<usize>, draft: &Draft, context: &Context
     }
 }
 
-/// Tells of a message that the role will not see. What its own server asked is told to whoever waits for it.
+/// Tells of a message that the role will not see. Those who wait for what its own server asked are told by `mourn`.
 fn tell_lost<R: Hosted, C: Connection>(
     core: &ServerCore<C>,
     now: Time,

@@ -91,6 +91,8 @@ impl Hosted for Proposer {
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
+        // It writes nothing to the peers any more, so the learner must not leave that to it.
+        core.hints.wants_applied.store(false, Ordering::Relaxed);
         core.pending.role_died(Unknown::RoleDied(RoleName::Proposer), None);
     }
 

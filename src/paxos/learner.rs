@@ -581,14 +581,15 @@ impl<M: StateMachine> Role for Learner<M> {
         }
     }
 
-    /// The proposer hears once what a whole turn has applied, and one round of questions serves the reads that came in it.
+    /// One round of questions serves the reads that came in a turn, and the proposer hears once what the whole turn has
+    /// applied. That comes last: a proposer that waited for it writes to the peers at once, and takes the questions along.
     fn finish(&mut self, out: &mut Output<Self>) {
-        if let Some(ids) = self.advanced.take() {
-            out.outcome(LearnerOutcome::Advanced { applied: self.applied, ids });
-        }
         if let Some(id) = self.reads.begin_round() {
             out.send(self.quorums.servers(), Message::Read { id });
             out.arm(LearnerTimer::Read { id });
+        }
+        if let Some(ids) = self.advanced.take() {
+            out.outcome(LearnerOutcome::Advanced { applied: self.applied, ids });
         }
     }
 }

@@ -4,9 +4,9 @@
 //! more than the socket takes at once. What is left then is handed to a thread of its own, which lives as long as there
 //! is something left: the price of a slow client is paid by that client alone.
 //!
-//! Everything has an end. A connection has so many requests under way, all connections together have so many, and a value
-//! that does not fit into what is pending becomes a failed read. Small replies always fit: the connection's reader takes
-//! no further request while too much is pending.
+//! Everything has an end. The requests under way are limited, for a connection and for all together. A value that does not
+//! fit into what is pending becomes a failed read, and a part of the state one that is not there yet. Small replies always
+//! fit: the connection's reader takes no further request while too much is pending.
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::Ordering;

@@ -1,8 +1,8 @@
 use std::net::TcpListener;
 
 use super::*;
-use crate::net::{CLIENT_FRAME_MAX_BYTES, FrameReader, Reply, WhyNotApplied};
-use crate::paxos::Slot;
+use crate::net::{CLIENT_FRAME_MAX_BYTES, FrameReader, Reply, StatePart, WhyNotApplied};
+use crate::paxos::{Slot, SnapshotPart};
 use crate::server::clock;
 use crate::trace::Context;
 
@@ -22,6 +22,12 @@ fn to(outlet: &Arc<Outlet>, number: u64, reply: Reply) -> (Asker<Arc<Outlet>>, C
 
 fn value(bytes: usize) -> Reply {
     Reply::Value { slot: Slot(1), value: Some(vec![7; bytes].into()), version: 1 }
+}
+
+/// A part of the state.
+fn part(bytes: usize) -> Reply {
+    let part = SnapshotPart { slot: Slot(1), digest: 0, index: 0, bytes: vec![7; bytes].into(), next: None };
+    Reply::State(Some(StatePart { part, left_out: 0 }))
 }
 
 fn reply(client: &mut FrameReader) -> Option<ClientReply> {
@@ -52,7 +58,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
         send([to(&other, number, Reply::Done)]);
         assert_eq!(reply(&mut quick).unwrap().number, number);
     }
-    send([to(&slow, count, Reply::Done)]);
+    send([to(&slow, count, part(MIB)), to(&slow, count, Reply::Done)]);
     assert!(slow.lock().length <= PENDING_MAX_BYTES + MIB);
 
     // When it takes them at last all are there, in order; from some point on the values had no room.
@@ -67,7 +73,8 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
         }
     }
     assert!(busy > 0 && busy < count, "{busy} of {count} values had no room");
-    assert_eq!(reply(&mut late).unwrap().number, count);
+    assert_eq!(reply(&mut late).unwrap().reply, Reply::State(None), "nor has a part of the state");
+    assert_eq!(reply(&mut late).unwrap().reply, Reply::Done);
     // And then it is a client like any other.
     assert!(slow.await_room());
     while slow.lock().in_hand {

@@ -26,6 +26,8 @@ const ME: Server = Server(1);
 /// Asks the role to arm its timer, and nothing else.
 const ARM: u64 = 1_000;
 
+/// Takes the last room on the disk.
+const FILLS: u64 = 1_500;
 /// There is no room on the disk to remember this.
 const TOO_MUCH: u64 = 2_000;
 const NO_ROOM: &str = "no room";
@@ -91,6 +93,9 @@ impl Disk<u64> for Slate {
         }
         if records.contains(&TOO_MUCH) {
             return Err(NO_ROOM.to_string());
+        }
+        if records.contains(&FILLS) {
+            self.room = vec![true, false];
         }
         self.commits.lock().unwrap().push(records.to_vec());
         Ok(())
@@ -272,6 +277,14 @@ impl Stage {
         let ended = self.thread.take().unwrap().join().unwrap();
         let commits = self.commits.lock().unwrap().clone();
         (ended, commits, self.sent(), self.house.core.trace.text())
+    }
+}
+
+fn await_that(is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE);
+        thread::yield_now();
     }
 }
 
@@ -464,11 +477,7 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
 fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
     // Asked once, the disk has room; nobody but the role's own thread asks.
     let mut asked = Stage::new(to_memory(), false, vec![true, false]);
-    let begun = Instant::now();
-    while asked.house.core.is_disk_full() {
-        assert!(begun.elapsed() < PATIENCE);
-        thread::yield_now();
-    }
+    await_that(|| !asked.house.core.is_disk_full());
     asked.say(1);
     asked.stop();
     assert_eq!(asked.end().1, [[1]]);
@@ -480,6 +489,18 @@ fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
     let (_, commits, sent, lines) = asked.end();
     assert_eq!((commits, sent), (vec![vec![3]], vec![3]), "what needs no room goes on");
     assert!(lines.contains("DROP     msg=FILL from=s2 cause=disk-full"), "{lines}");
+}
+
+#[test]
+fn a_disk_that_has_just_run_full_is_told_at_once_and_asked_again_without_any_mail() {
+    let stage = Stage::free();
+    let faults = || stage.house.core.trace.text().matches("the slate is full").count();
+    stage.say(FILLS);
+    await_that(|| faults() == 1);
+    assert!(stage.house.core.is_disk_full());
+    await_that(|| !stage.house.core.is_disk_full());
+    stage.stop();
+    assert_eq!(stage.end().1, [[FILLS]]);
 }
 
 #[test]

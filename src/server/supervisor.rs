@@ -21,7 +21,7 @@ use super::options::Options;
 use super::role_thread::run;
 use crate::host::disks::RoleDisk;
 use crate::host::lifecycle::{Due, Lifecycle};
-use crate::host::role_host::tell_no_room;
+use crate::host::role_host::{found_no_room, is_down};
 use crate::host::{CrashOrder, Ended, Hosted, Item, Lost, Order, RoleHost, Unborn, recovery};
 use crate::kv::Kv;
 use crate::paxos::{Acceptor, Learner, Proposer};
@@ -213,20 +213,17 @@ impl Supervisor {
             let core = &house.core;
             let (role, disk) = match revive() {
                 Ok(revived) => revived,
-                Err(error) => {
-                    R::mailbox(core).close();
-                    match error {
-                        Unborn::NoRoom(why) => {
-                            tell_no_room::<R, _>(core, &why);
-                            // The others need not wait for it.
-                            let _ = begun.send(Ok(()));
-                        }
-                        // Who asked for the start is there, and ends it.
-                        Unborn::Failed(why) | Unborn::Broken(why) if down.is_none() => drop(begun.send(Err(why))),
-                        Unborn::Failed(why) | Unborn::Broken(why) => house.fatal(&why),
-                    }
-                    return;
+                Err(Unborn::NoRoom(why)) => {
+                    found_no_room::<R, _>(core, &house.threads, &why);
+                    // The others need not wait for it.
+                    return drop(begun.send(Ok(())));
                 }
+                // The thread that asked for the first start waits for this, and ends the process.
+                Err(Unborn::Failed(why) | Unborn::Broken(why)) if down.is_none() => {
+                    R::mailbox(core).close();
+                    return drop(begun.send(Err(why)));
+                }
+                Err(Unborn::Failed(why) | Unborn::Broken(why)) => house.fatal(&why),
             };
             let host = RoleHost::new(core, &house.threads, role, disk, random);
             let _ = begun.send(Ok(()));
@@ -236,7 +233,7 @@ impl Supervisor {
         };
         let spawned = thread::Builder::new().name(name_of(R::NAME).to_string()).spawn(life);
         if spawned.is_err() {
-            R::mailbox(&self.house.core).close();
+            is_down::<R, _>(&self.house.core, &self.house.threads);
         }
         spawned
     }

@@ -20,7 +20,7 @@ use crate::host::checkpoints::{Checkpointer, Loaded};
 use crate::host::lifecycle::{Due, Lifecycle};
 use crate::host::mailbox::Mailbox;
 use crate::host::pending::PATIENCE;
-use crate::host::role_host::tell_no_room;
+use crate::host::role_host::found_no_room;
 use crate::host::{Admission, Asker, Config, Order, RoleHost, ServerCore, Sizes, Unborn, recovery};
 use crate::kv::Kv;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Said, unframe};
@@ -390,16 +390,15 @@ impl SimServer {
     fn await_room(&mut self, nature: &mut Nature, role: RoleName, why: &str) {
         nature.mark(Mark::WaitedForRoom);
         let now = self.clock().at(nature.now());
-        let Some(process) = &mut self.process else { return };
+        let Some((process, around)) = self.around(nature) else { return };
         let core = &process.core;
         match role {
-            RoleName::Proposer => tell_no_room::<Proposer, _>(core, why),
-            RoleName::Acceptor => tell_no_room::<Acceptor, _>(core, why),
-            RoleName::Learner => tell_no_room::<Learner<Kv>, _>(core, why),
-            RoleName::Coordinator => tell_no_room::<Coordinator, _>(core, why),
-            RoleName::Participant => tell_no_room::<Participant, _>(core, why),
+            RoleName::Proposer => found_no_room::<Proposer, _>(core, &around, why),
+            RoleName::Acceptor => found_no_room::<Acceptor, _>(core, &around, why),
+            RoleName::Learner => found_no_room::<Learner<Kv>, _>(core, &around, why),
+            RoleName::Coordinator => found_no_room::<Coordinator, _>(core, &around, why),
+            RoleName::Participant => found_no_room::<Participant, _>(core, &around, why),
         }
-        process.set_open(role, false);
         process.lifecycle.ended(now, role);
         self.plan_restart(nature);
     }

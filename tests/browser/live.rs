@@ -154,6 +154,9 @@ fn only_the_page_itself_may_ask_and_only_in_lab_mode_may_it_change_anything() {
     let lab = Cluster::watched(1, &["--lab"]);
     assert_eq!(ask(&lab, 1, "POST /crash?role=1.acceptor HTTP/1.1\r\nHost: HOST\r\n\r\n").0, 403);
     assert_eq!(ask(&lab, 1, "POST /crash?role=1.desk HTTP/1.1\r\nHost: HOST\r\nX-Paxos-Lab: yes\r\n\r\n").0, 400);
+    // It has no such role: the order would stand for ever.
+    let stranger = "POST /restart?role=1.coordinator HTTP/1.1\r\nHost: HOST\r\nX-Paxos-Lab: yes\r\n\r\n";
+    assert_eq!(ask(&lab, 1, stranger).0, 400);
     assert_eq!(
         ask(&lab, 1, "POST /crash?role=1.acceptor&for=50ms HTTP/1.1\r\nHost: HOST\r\nX-Paxos-Lab: yes\r\n\r\n").0,
         200

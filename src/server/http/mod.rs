@@ -28,8 +28,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::clients::FrontDesk;
+use super::house::House;
 use super::peers::tell_trouble;
-use crate::host::{Env, Order};
+use crate::host::Order;
 use crate::net::{Connections, Place, ServerStatus, dial, listen, write_before};
 use crate::role::{RoleName, Server};
 use crate::trace::timeline;
@@ -208,8 +209,9 @@ impl Window {
             return self.pass_on(server, request);
         }
         let is_crash = request.path == "/crash";
-        let order = if is_crash { Order::Crash { role, down } } else { Order::Restart { role } };
-        self.desk.house.threads.give(order).map_err(|why| (503, why))?;
+        let order = |role| if is_crash { Order::Crash { role, down } } else { Order::Restart { role } };
+        let House { core, threads, .. } = &*self.desk.house;
+        core.order_roles(threads, order, Some(role)).map_err(|why| (400, why))?;
         Ok(json!({ "done": request.path.trim_start_matches('/'), "server": server.0 }).to_string())
     }
 
