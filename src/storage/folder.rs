@@ -21,7 +21,7 @@ use thiserror::Error;
 use super::admission::{Claim, Known};
 use super::disk::{Files, RealFiles, is_full, is_short_of_files, name_in_making, step};
 use super::identity::{Admitted, IDENTITY_FILE, Identity, IdentityError, Owner};
-use super::journal::{Journal, OpenError, Options, Recovered};
+use super::journal::{Journal, OpenError, Options, Record, Recovered};
 use super::rounds::{ROUNDS_FILE, Rounds, RoundsError};
 use crate::role::Server;
 
@@ -372,7 +372,7 @@ impl DataFolder {
 }
 
 /// A journal that was opened, with what it remembers.
-pub type OpenedJournal<F> = (Journal<F>, Recovered);
+pub type OpenedJournal<F, R> = (Journal<F, R>, Recovered<R>);
 
 impl<P: Place> DataFolder<P> {
     /// A process begins on a folder that is this server's.
@@ -442,9 +442,9 @@ impl<P: Place> DataFolder<P> {
         self.place.part(Part::Checkpoint)
     }
 
-    /// Opens the acceptor's journal; a folder that has had one must have it still. Each life of an acceptor opens it
-    /// anew, after the life before has dropped it.
-    pub fn open_journal(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files>, FolderError> {
+    /// Opens the journal of an acceptor or a participant; a folder that has had one must have it still. Each life of the
+    /// role opens it anew, after the life before has dropped it.
+    pub fn open_journal<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, FolderError> {
         let must_exist = self.identity.has_journal();
         if must_exist && !self.place.has(Part::Journal) {
             return Err(self.refused()(OpenError::Missing));
@@ -457,7 +457,7 @@ impl<P: Place> DataFolder<P> {
     }
 
     /// Opens the coordinator's journal; a folder that has had one must have it still.
-    pub fn open_coordinator(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files>, FolderError> {
+    pub fn open_coordinator<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, FolderError> {
         let files = self.place.part(Part::Coordinator)?;
         // What a proposer remembers in its file, a coordinator remembers in its journal.
         let options = Options { segment_bytes, owner: self.storage_id(), must_exist: self.identity.has_rounds() };
@@ -712,7 +712,7 @@ mod tests {
         fs::write(root.path().join("photo.jpg"), "x").unwrap();
         let error = DataFolder::open(root.path(), owner("lab", SERVER)).unwrap_err();
         assert!(matches!(&error, FolderError::NotADataFolder { holds, .. } if holds == "photo.jpg"), "{error}");
-        drop(open(&path).open_journal(SEGMENT_BYTES).unwrap());
+        drop(open(&path).open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap());
         fs::remove_file(path.join(IDENTITY_FILE)).unwrap();
         let error = DataFolder::open(&path, owner("lab", SERVER)).unwrap_err();
         assert!(matches!(error, FolderError::NotADataFolder { .. }), "{error}");
@@ -749,7 +749,7 @@ mod tests {
         check(&path).unwrap();
         assert!(image(root.path()).is_empty(), "nothing was made");
         let folder = open(&path);
-        drop(folder.open_journal(SEGMENT_BYTES).unwrap());
+        drop(folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap());
         let before = image(root.path());
         assert!(check(&path).unwrap_err().contains("in use by another server"));
         drop(folder);
@@ -791,7 +791,7 @@ mod tests {
         folder.open_rounds().unwrap().commit(&[ProposerRecord::Spent(1_024)]).unwrap();
         drop((journal, folder));
         let folder = open(&path);
-        let (_journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
+        let (_journal, recovered) = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
         assert_eq!((recovered.records, recovered.segment), (vec![promise(7)], 2));
         assert_eq!(folder.open_rounds().unwrap().record(), ProposerRecord::Spent(1_024));
     }
@@ -806,7 +806,7 @@ mod tests {
             fs::remove_file(file.unwrap().path()).unwrap();
         }
         let is_missing = |folder: &DataFolder| {
-            let error = folder.open_journal(SEGMENT_BYTES).unwrap_err();
+            let error = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap_err();
             matches!(error, FolderError::Journal { source, .. } if matches!(*source, OpenError::Missing))
         };
         assert!(is_missing(&folder), "an empty folder");
@@ -832,7 +832,7 @@ mod tests {
         // A crash in the middle of discarding it, once the identity has let it go.
         folder.identity.set_has_journal(false).unwrap();
         fs::rename(folder.journal_path(), path.join(DISCARDED_FOLDER)).unwrap();
-        let (_journal, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
+        let (_journal, recovered) = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
         assert!(recovered.records.is_empty());
         assert!(!path.join(DISCARDED_FOLDER).exists());
     }
