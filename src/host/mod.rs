@@ -5,7 +5,7 @@
 //! lock is held while the surroundings are called.
 //!
 //! - [`core`] is what is shared: [`ServerCore`]. [`config`] is how it was started.
-//! - [`requests`] is what a client's request comes to, [`pending`] who waits for an outcome, [`replies`] what is sent, and
+//! - [`requests`] is what a client's request comes to, `service` which roles serve it, [`pending`] who waits for an outcome, [`replies`] what is sent, and
 //!   [`limits`] how much clients may have under way.
 //! - [`delivery`] is how messages leave, and how they reach the roles that hear them: by their [`mailbox`], a [`queue`].
 //! - [`role_host`] runs one life of a role; [`roles`] is what each role adds to it, [`disks`] what its disk does when it runs
@@ -35,6 +35,7 @@ pub mod replies;
 pub mod requests;
 pub mod role_host;
 pub mod roles;
+mod service;
 pub mod status;
 pub mod throttle;
 pub mod time;

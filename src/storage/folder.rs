@@ -23,6 +23,7 @@ use super::disk::{Files, RealFiles, is_full, is_short_of_files, name_in_making, 
 use super::identity::{Admitted, IDENTITY_FILE, Identity, IdentityError, Owner};
 use super::journal::{Journal, OpenError, Options, Record, Recovered};
 use super::rounds::{ROUNDS_FILE, Rounds, RoundsError};
+use crate::protocol::Family;
 use crate::role::Server;
 
 const LOCK_FILE: &str = "lock";
@@ -110,8 +111,8 @@ pub enum FolderError {
     OtherSide {
         /// The folder.
         path: PathBuf,
-        /// The protocol.
-        other: &'static str,
+        /// Whose it is.
+        other: Family,
     },
     /// Its file of spent rounds cannot be opened.
     #[error("data folder {path}: {source}")]
@@ -295,7 +296,7 @@ impl DataFolder {
 
     /// Looks whether a start could begin on the folder: it is this server's and nobody uses it, or it can be made. Changes
     /// nothing.
-    pub fn check(path: &Path, owner: Owner<'_>, is_paxos: bool) -> Result<(), FolderError> {
+    pub fn check(path: &Path, owner: Owner<'_>, family: Family) -> Result<(), FolderError> {
         let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
         if !there.is_dir() {
             return Err(failed("make the folder", path)(io::ErrorKind::NotADirectory.into()));
@@ -314,7 +315,7 @@ impl DataFolder {
         let identity = Identity::look(files.clone(), owner);
         let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
         match identity.map_err(denied)? {
-            Some(_) => check_side(path, is_paxos),
+            Some(_) => check_side(path, family),
             None => refuse_strangers(path, &files),
         }
     }
@@ -352,12 +353,12 @@ impl DataFolder {
 
     /// What is in the folder belongs to one family of protocols: an error if it is the other one. A new folder takes the
     /// side that it is asked for.
-    pub fn take_side(&self, is_paxos: bool) -> Result<(), FolderError> {
-        check_side(&self.place.path, is_paxos)?;
-        if !is_paxos {
-            self.place.part(Part::Coordinator)?;
+    pub fn take_side(&self, family: Family) -> Result<(), FolderError> {
+        check_side(&self.place.path, family)?;
+        match family {
+            Family::Paxos => Ok(()),
+            Family::TwoPhaseCommit => self.place.part(Part::Coordinator).map(drop),
         }
-        Ok(())
     }
 
     /// The proposer's file.
@@ -606,17 +607,18 @@ fn hold(file: &File, path: &Path) -> Result<(), FolderError> {
     }
 }
 
-/// What is in a folder belongs to one family of protocols: an error if it is the other one.
-fn check_side(path: &Path, is_paxos: bool) -> Result<(), FolderError> {
+/// What is in a folder belongs to one family of protocols: an error if it is another one.
+fn check_side(path: &Path, family: Family) -> Result<(), FolderError> {
     let has = |name: &str| path.join(name).exists();
-    let is_of_two_phase = has(COORDINATOR_FOLDER);
-    let is_of_paxos = !is_of_two_phase && (has(JOURNAL_FOLDER) || has(ROUNDS_FILE));
-    let other = match is_paxos {
-        true if is_of_two_phase => "two-phase commit",
-        false if is_of_paxos => "Paxos",
-        _ => return Ok(()),
+    let found = if has(Part::Coordinator.name()) {
+        Family::TwoPhaseCommit
+    } else if has(Part::Journal.name()) || has(ROUNDS_FILE) {
+        Family::Paxos
+    } else {
+        // It is new, and takes either.
+        family
     };
-    Err(FolderError::OtherSide { path: path.to_path_buf(), other })
+    if found == family { Ok(()) } else { Err(FolderError::OtherSide { path: path.to_path_buf(), other: found }) }
 }
 
 /// A folder without an identity must be empty, but for what a first start that was interrupted leaves, and for what each
@@ -728,7 +730,7 @@ mod tests {
     }
 
     fn check(path: &Path) -> Result<(), String> {
-        DataFolder::check(path, owner("lab", SERVER), true).map_err(|error| error.to_string())
+        DataFolder::check(path, owner("lab", SERVER), Family::Paxos).map_err(|error| error.to_string())
     }
 
     /// All that is below a folder, and when it was changed.
@@ -754,12 +756,11 @@ mod tests {
         assert!(check(&path).unwrap_err().contains("in use by another server"));
         drop(folder);
         check(&path).unwrap();
-        let says = |cluster, server, is_paxos| {
-            DataFolder::check(&path, owner(cluster, server), is_paxos).unwrap_err().to_string()
-        };
-        assert!(says("home", SERVER, true).contains("belongs to cluster"));
-        assert!(says("lab", Server(3), true).contains("belongs to server"));
-        assert!(says("lab", SERVER, false).contains("Paxos"));
+        let says =
+            |cluster, server, family| DataFolder::check(&path, owner(cluster, server), family).unwrap_err().to_string();
+        assert!(says("home", SERVER, Family::Paxos).contains("belongs to cluster"));
+        assert!(says("lab", Server(3), Family::Paxos).contains("belongs to server"));
+        assert!(says("lab", SERVER, Family::TwoPhaseCommit).contains("Paxos"));
         let file = path.join(IDENTITY_FILE);
         for place in [&file, &file.join("data")] {
             assert!(check(place).unwrap_err().starts_with("cannot make the folder"));
