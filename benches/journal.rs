@@ -31,7 +31,7 @@ fn folder() -> tempfile::TempDir {
 
 /// A journal, and the group of records that is written to it again and again.
 struct Groups {
-    journal: Journal<RealFiles>,
+    journal: Journal<RealFiles, AcceptorRecord>,
     records: Vec<AcceptorRecord>,
     _folder: DataFolder,
 }

@@ -1,9 +1,11 @@
 //! How the servers of a cluster agree: the one choice that all of them must have made alike.
 
+use std::fmt::{self, Display};
+
 use clap::ValueEnum;
 
 use crate::paxos::Policy;
-use crate::role::RoleName;
+use crate::role::RoleName::{self, Acceptor, Coordinator, Learner, Participant, Proposer};
 
 /// How the servers agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -15,6 +17,47 @@ pub enum Protocol {
     /// The road not taken: every write waits for every server, and blocks where one is missing. To learn from.
     TwoPhaseCommit,
 }
+
+/// Protocols with the same roles: what one of them remembers, the others of its family can go on with, and nothing else can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// A log, of which each slot is agreed on by a majority.
+    Paxos,
+    /// Transactions, of which each is agreed on by all.
+    TwoPhaseCommit,
+}
+
+impl Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Paxos => "Paxos",
+            Family::TwoPhaseCommit => "two-phase commit",
+        })
+    }
+}
+
+/// The roles of a family.
+struct Cast {
+    roles: &'static [RoleName],
+    as_named: &'static [RoleName],
+    of_writes: [RoleName; 2],
+    voter: RoleName,
+}
+
+const PAXOS: Cast = Cast {
+    roles: &[Acceptor, Learner, Proposer],
+    as_named: &RoleName::ALL,
+    of_writes: [Proposer, Learner],
+    voter: Acceptor,
+};
+
+const TWO_PHASE_COMMIT: Cast = Cast {
+    roles: &[Participant, Coordinator],
+    as_named: &[Participant, Coordinator],
+    // Without its own vote there is no commit; that is known before anybody is asked.
+    of_writes: [Coordinator, Participant],
+    voter: Participant,
+};
 
 impl Protocol {
     /// All of them.
@@ -37,34 +80,54 @@ impl Protocol {
         }
     }
 
+    /// What it is a kind of.
+    pub fn family(self) -> Family {
+        match self {
+            Protocol::BasicPaxos | Protocol::MultiPaxos => Family::Paxos,
+            Protocol::TwoPhaseCommit => Family::TwoPhaseCommit,
+        }
+    }
+
     /// Whether it is a kind of Paxos.
     pub fn is_paxos(self) -> bool {
-        self != Protocol::TwoPhaseCommit
+        self.family() == Family::Paxos
+    }
+
+    fn cast(self) -> &'static Cast {
+        match self.family() {
+            Family::Paxos => &PAXOS,
+            Family::TwoPhaseCommit => &TWO_PHASE_COMMIT,
+        }
     }
 
     /// The roles of each server, in the order in which they are started: first those that remember.
     pub fn roles(self) -> &'static [RoleName] {
-        use RoleName::{Acceptor, Coordinator, Learner, Participant, Proposer};
-        if self.is_paxos() { &[Acceptor, Learner, Proposer] } else { &[Participant, Coordinator] }
+        self.cast().roles
     }
-}
 
-impl Protocol {
     /// The same roles in the order in which people name them. What a seed means depends on it.
     pub fn roles_as_named(self) -> &'static [RoleName] {
-        if self.is_paxos() { &RoleName::ALL } else { self.roles() }
+        self.cast().as_named
+    }
+
+    /// Whether servers have this role.
+    pub fn has(self, role: RoleName) -> bool {
+        self.roles().contains(&role)
     }
 
     /// The roles that a server needs to see a write of its own clients through.
     pub fn roles_of_writes(self) -> [RoleName; 2] {
-        use RoleName::{Coordinator, Learner, Participant, Proposer};
-        // Without its own vote there is no commit; that is known before anybody is asked.
-        if self.is_paxos() { [Proposer, Learner] } else { [Coordinator, Participant] }
+        self.cast().of_writes
+    }
+
+    /// The role that gets commands through.
+    pub fn leader(self) -> RoleName {
+        self.cast().of_writes[0]
     }
 
     /// The role that votes.
     pub fn voter(self) -> RoleName {
-        if self.is_paxos() { RoleName::Acceptor } else { RoleName::Participant }
+        self.cast().voter
     }
 
     /// How many votes a write needs, and of how many servers.

@@ -128,6 +128,30 @@ fn only_the_core_refuses_and_answers() {
     }
 }
 
+/// What differs between the protocols is their roles, and what a server chose when it started. Paxos knows of no other
+/// protocol, and the journal of no role.
+#[test]
+fn the_protocol_is_chosen_once() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let rules: [(&[&str], &[&str], usize); 3] = [
+        (&["host", "server", "storage", "sim/server.rs", "sim/turns.rs"], &["is_paxos"], 50),
+        (&["paxos"], &["two_phase", "TwoPhase", "Coordinator", "Participant", "Family", "Protocol"], 20),
+        (&["storage/journal", "storage/journal.rs"], &["Acceptor", "Coordinator", "Participant"], 4),
+    ];
+    for (rooms, words, count) in rules {
+        let all = rooms.iter().flat_map(|room| files(&src.join(room)));
+        // What it forges for tests are an acceptor's records, and so are those of its tests.
+        let ships = |file: &PathBuf| !file.to_string_lossy().contains("tests") && !file.ends_with("journal/forge.rs");
+        let all: Vec<PathBuf> = all.filter(ships).collect();
+        assert!(all.len() > count, "the rooms have moved: only {all:?} were found");
+        for file in all {
+            let text = code(&fs::read_to_string(&file).expect("a source file can be read"));
+            let named = words.iter().find(|word| text.contains(**word));
+            assert!(named.is_none(), "{} names {named:?}", file.display());
+        }
+    }
+}
+
 #[test]
 fn pure_rooms_deny_what_clippy_knows_at_their_head() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -27,10 +27,7 @@ const KEY: &[u8] = b"between";
 /// Plays the scene.
 pub(super) fn play(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Result<(), String> {
     let Some(player) = players.first_mut() else { return Ok(()) };
-    let (voter, leader) = match protocol.is_paxos() {
-        true => (RoleName::Acceptor, RoleName::Proposer),
-        false => (RoleName::Participant, RoleName::Coordinator),
-    };
+    let (voter, leader) = (protocol.voter(), protocol.leader());
     let (first, other, last) = (demo.server(0), demo.server(1), demo.server(demo.cluster.servers().len() - 1));
     for (server, role) in [(last, voter), (first, leader), (first, voter), (other, voter)] {
         await_up(player, server, role);

@@ -188,7 +188,7 @@ fn increment(player: &mut Player, server: Server) -> Result<Increments, String> 
 /// Takes three of five acceptors away and shows what requests do without a majority, and after it.
 fn outage(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Result<(), String> {
     let Some(player) = players.first_mut() else { return Ok(()) };
-    let voter = if protocol.is_paxos() { RoleName::Acceptor } else { RoleName::Participant };
+    let voter = protocol.voter();
     let servers = demo.cluster.servers();
     let away: Vec<Server> = servers.iter().take(servers.len() / 2 + 1).collect();
     await_voters(player, &away, voter);

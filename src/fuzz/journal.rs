@@ -8,8 +8,6 @@ use crate::role::{Disk, Server};
 use crate::storage::Journal;
 use crate::storage::disk::{Failure, Files, MemoryFiles};
 use crate::storage::journal::{OpenError, Options, Recovered, forge};
-use crate::storage::records::Records;
-use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
 
 /// The storage id of the server.
 const OWNER: u64 = forge::OWNER;
@@ -22,7 +20,9 @@ pub fn journal(bytes: &[u8]) {
     if source.below(2) == 0 { lived(source) } else { forged(source) }
 }
 
-fn open(files: &MemoryFiles, segment_bytes: u64) -> Result<(Journal<MemoryFiles>, Recovered), OpenError> {
+type Opened = (Journal<MemoryFiles, AcceptorRecord>, Recovered<AcceptorRecord>);
+
+fn open(files: &MemoryFiles, segment_bytes: u64) -> Result<Opened, OpenError> {
     Journal::open(files.clone(), Options { segment_bytes, owner: OWNER, must_exist: false })
 }
 
@@ -146,7 +146,7 @@ struct Life {
     files: MemoryFiles,
     segment_bytes: u64,
     /// None after an error, until the next life.
-    journal: Option<Journal<MemoryFiles>>,
+    journal: Option<Journal<MemoryFiles, AcceptorRecord>>,
     known: Known,
     /// Every value that was ever handed to it.
     ever: Vec<Entry>,
@@ -237,8 +237,6 @@ fn forged(mut source: Source<'_>) {
     let image = forge::forge(&mut source);
     let files = MemoryFiles::from_image(&image);
     let Ok((mut journal, found)) = open(&files, 2_048) else { return };
-    let _ = Records::<(), CoordinatorRecord>::new((), found.records.clone());
-    let _ = Records::<(), ParticipantRecord>::new((), found.records.clone());
     let mut known = Known::by(&found.records);
     let again = Known::by(&open(&files.fork(), 2_048).expect("what was opened can be opened again").1.records);
     // Numbers that contradict each other may be read one way and then the other; damage may not.

@@ -19,6 +19,7 @@ use super::throttle::Throttle;
 use crate::kv::Kv;
 use crate::net::{Newcomer, Unknown, WhyNotApplied};
 use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, Slot};
+use crate::protocol::Family;
 use crate::role::{Input, RoleName, Servers};
 use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
 use crate::two_phase_commit::{Coordinator, Participant};
@@ -62,6 +63,7 @@ pub struct ServerCore<C: Connection> {
     pub hints: WakeHints,
     /// Whether it takes part in anything.
     pub admission: Admission,
+    pub(super) family: Family,
     /// The roles whose disks have no room for another value: one bit a role.
     full_disks: AtomicU64,
     /// What was last told of what it waits for if its folder is new.
@@ -95,7 +97,7 @@ pub struct Fatal(pub String);
 impl<C: Connection> ServerCore<C> {
     /// A server whose roles are still down.
     pub fn new(config: Config, trace: Trace, admission: Admission) -> ServerCore<C> {
-        let most = config.sizes.mailbox;
+        let (most, family) = (config.sizes.mailbox, config.protocol.family());
         ServerCore {
             config,
             trace,
@@ -112,6 +114,7 @@ impl<C: Connection> ServerCore<C> {
             checkpoints: CheckpointQueue::default(),
             hints: WakeHints::default(),
             admission,
+            family,
             full_disks: AtomicU64::new(0),
             newness: Mutex::new(None),
             drops: Drops::default(),

@@ -76,6 +76,15 @@ enum Haste {
     IfRound(u64),
 }
 
+/// How a message has come to a role.
+struct Came<'a> {
+    from: Server,
+    context: &'a Context,
+    /// How much room it takes in the mailbox, in bytes.
+    size: usize,
+    haste: Haste,
+}
+
 impl<C: Connection> ServerCore<C> {
     /// Sends a message to servers, this one perhaps among them. It is encoded once, and leaves with the next
     /// [`Env::flush_peers`]. A server that does not take part says nothing, to itself neither.
@@ -122,15 +131,13 @@ impl<C: Connection> ServerCore<C> {
         // Within one server values are shared, and take no room of their own.
         let size = if from == self.config.me { 0 } else { message.size() };
         let kind = message.kind();
-        let haste = self.haste(role, from, &message);
+        let came = Came { from, context, size, haste: self.haste(role, from, &message) };
         let lost = match (message, role) {
-            (Said::Paxos(said), RoleName::Proposer) => self.take::<Proposer, E>(env, from, said, context, size, haste),
-            (Said::Paxos(said), RoleName::Acceptor) => self.take::<Acceptor, E>(env, from, said, context, size, haste),
-            (Said::Paxos(said), _) => self.take::<Learner<Kv>, E>(env, from, said, context, size, haste),
-            (Said::TwoPhaseCommit(said), RoleName::Coordinator) => {
-                self.take::<Coordinator, E>(env, from, said, context, size, haste)
-            }
-            (Said::TwoPhaseCommit(said), _) => self.take::<Participant, E>(env, from, said, context, size, haste),
+            (Said::Paxos(said), RoleName::Proposer) => self.take::<Proposer, E>(env, said, came),
+            (Said::Paxos(said), RoleName::Acceptor) => self.take::<Acceptor, E>(env, said, came),
+            (Said::Paxos(said), _) => self.take::<Learner<Kv>, E>(env, said, came),
+            (Said::TwoPhaseCommit(said), RoleName::Coordinator) => self.take::<Coordinator, E>(env, said, came),
+            (Said::TwoPhaseCommit(said), _) => self.take::<Participant, E>(env, said, came),
             // No role hears it.
             (Said::Here, _) => Ok(()),
         };
@@ -142,11 +149,8 @@ impl<C: Connection> ServerCore<C> {
     fn take<R: Hosted, E: Env<Connection = C>>(
         &self,
         env: &E,
-        from: Server,
         message: R::Message,
-        context: &Context,
-        size: usize,
-        haste: Haste,
+        Came { from, context, size, haste }: Came<'_>,
     ) -> Result<(), Lost> {
         let mail = Mail { context: context.clone(), input: Input::Message { from, message }, size };
         self.leave::<R, E>(env, mail, |_| self.can_wait(haste))

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use super::config::Sizes;
 use crate::kv::VALUE_MAX_BYTES;
-use crate::paxos::{AcceptorRecord, ProposerRecord};
+use crate::paxos::ProposerRecord;
 use crate::role::{Disk, NoDisk, NoRecord};
 use crate::storage::disk::Files;
-use crate::storage::records::{Kind, Records};
+use crate::storage::journal::Record;
 use crate::storage::{Journal, JournalError, Rounds};
-use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
 
 /// One group has values of at most so many bytes, and then whatever comes next.
 const GROUP_MAX_BYTES: usize = 4 << 20;
@@ -46,15 +45,15 @@ impl<F: Files> RoleDisk<ProposerRecord> for Rounds<F> {}
 
 /// A journal as the disk of a role. It has room while the next segment stands ready.
 #[derive(Debug)]
-pub struct RoleJournal<F: Files> {
-    journal: Journal<F>,
+pub struct RoleJournal<F: Files, R> {
+    journal: Journal<F, R>,
     segment_bytes: u64,
     left_free_bytes: u64,
 }
 
-impl<F: Files> RoleJournal<F> {
+impl<F: Files, R: Record> RoleJournal<F, R> {
     /// A journal that has been opened.
-    pub fn new(journal: Journal<F>, sizes: &Sizes) -> RoleJournal<F> {
+    pub fn new(journal: Journal<F, R>, sizes: &Sizes) -> RoleJournal<F, R> {
         let Sizes { segment_bytes, left_free_bytes, .. } = *sizes;
         RoleJournal { journal, segment_bytes, left_free_bytes }
     }
@@ -65,7 +64,7 @@ impl<F: Files> RoleJournal<F> {
     }
 }
 
-impl<F: Files> RoleDisk<AcceptorRecord> for RoleJournal<F> {
+impl<F: Files, R: Record> RoleDisk<R> for RoleJournal<F, R> {
     /// What the journal promises while it has room, it promises for half a segment.
     fn group_max_bytes(&self) -> usize {
         let half = (self.segment_bytes / 2) as usize;
@@ -85,33 +84,14 @@ impl<F: Files> RoleDisk<AcceptorRecord> for RoleJournal<F> {
     }
 
     fn is_full(error: &JournalError) -> bool {
-        matches!(error, JournalError::Full { .. })
+        R::OUTLIVES_FULL_DISK && matches!(error, JournalError::Full { .. })
     }
 }
 
-impl<F: Files> Disk<AcceptorRecord> for RoleJournal<F> {
+impl<F: Files, R: Record> Disk<R> for RoleJournal<F, R> {
     type Error = JournalError;
 
-    fn commit(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
+    fn commit(&mut self, records: &[R]) -> Result<(), JournalError> {
         self.journal.commit(records)
-    }
-}
-
-/// The log of a participant: a journal as an acceptor's, with other records in it.
-pub type ParticipantLog<F> = Records<RoleJournal<F>, ParticipantRecord>;
-/// The log of a coordinator.
-pub type CoordinatorLog<F> = Records<RoleJournal<F>, CoordinatorRecord>;
-
-impl<F: Files, R: Kind> RoleDisk<R> for Records<RoleJournal<F>, R> {
-    fn group_max_bytes(&self) -> usize {
-        self.journal().group_max_bytes()
-    }
-
-    fn has_room(&self) -> bool {
-        self.journal().has_room()
-    }
-
-    fn ask_for_room(&mut self) {
-        self.journal_mut().ask_for_room();
     }
 }

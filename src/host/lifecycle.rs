@@ -113,11 +113,6 @@ impl Lifecycle {
         *state = State::Down { since: now, until: down.map(|down| now + down) };
     }
 
-    /// Whether all roles are down.
-    pub fn are_all_down(&self) -> bool {
-        self.states.iter().all(|state| matches!(state, State::Down { .. }))
-    }
-
     /// When something is to be done.
     pub fn next_due(&self) -> Option<Time> {
         self.states.iter().filter_map(State::due).min()

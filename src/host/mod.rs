@@ -5,8 +5,8 @@
 //! socket, for a condition) stays with the caller, and what is needed of the surroundings is an [`Env`].
 //!
 //! - [`core`] is what is shared: [`ServerCore`]. [`config`] is how it was started.
-//! - [`requests`] is what a client's request comes to, [`pending`] who waits for an outcome, [`replies`] what is sent, and
-//!   [`limits`] how much clients may have under way.
+//! - [`requests`] is what a client's request comes to, `service` which roles serve it, [`pending`] who waits for an outcome,
+//!   [`replies`] what is sent, and [`limits`] how much clients may have under way.
 //! - [`delivery`] is how messages leave, and how they reach the roles that hear them: by their [`mailbox`], a [`queue`].
 //! - [`role_host`] runs one life of a role; [`roles`] is what each role adds to it, [`disks`] what its disk does when it runs
 //!   full, [`recovery`] what a life begins with, and [`lifecycle`] when lives begin and end. [`timers`] is what a role waits
@@ -36,6 +36,7 @@ pub mod requests;
 pub mod role_host;
 pub mod roles;
 mod rules;
+mod service;
 pub mod status;
 pub mod throttle;
 pub mod time;

@@ -153,14 +153,6 @@ impl<C: Connection> Pending<C> {
         self.queue(asker.map(|asker| (asker, None, reply)), &Context::default());
     }
 
-    /// When the first of those who wait has waited for long enough.
-    pub fn next_expiry(&self) -> Option<Time> {
-        let waiters = self.lock();
-        let writes = waiters.writes.values().flatten().map(|waiter| waiter.asker.deadline);
-        let others = waiters.reads.values().chain(waiters.parts.values()).map(|asker| asker.deadline);
-        writes.chain(others).min()
-    }
-
     /// A write that was not handed over after all. Nothing happens if it has been told something already.
     pub fn refuse_write(&self, id: CommandId, ticket: Ticket, why: WhyNotApplied) {
         let mut waiters = self.lock();

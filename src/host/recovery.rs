@@ -4,19 +4,17 @@ use std::time::Duration;
 
 use super::checkpoints::Loaded;
 use super::core::{Fatal, ServerCore};
-use super::disks::{CoordinatorLog, ParticipantLog, RoleJournal};
+use super::disks::RoleJournal;
 use super::env::{Env, Seen};
 use super::limits::Connection;
 use super::{lines, rules};
 use crate::kv::Kv;
-use crate::paxos::{Acceptor, Learner, Life, Proposer, StateMachine};
+use crate::paxos::{Acceptor, AcceptorRecord, Learner, Life, Proposer, StateMachine};
 use crate::role::{Role, RoleName};
-use crate::storage::disk::Files;
-use crate::storage::folder::{OpenedJournal, Place};
-use crate::storage::records::{Kind, Records};
+use crate::storage::folder::Place;
 use crate::storage::{DataFolder, FolderError, Rounds};
 use crate::trace::{Context, Event};
-use crate::two_phase_commit::{Coordinator, Participant};
+use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
 /// Why a life, or a process, does not begin.
 #[derive(Debug)]
@@ -76,7 +74,7 @@ pub fn acceptor<E: Env, P: Place>(
     env: &E,
     folder: &DataFolder<P>,
     down: Option<Duration>,
-) -> Result<(Acceptor, RoleJournal<P::Files>), Unborn> {
+) -> Result<(Acceptor, RoleJournal<P::Files, AcceptorRecord>), Unborn> {
     if rules::forgets(core.config.forgets, down.is_some()) {
         folder.discard_journal()?;
     }
@@ -147,17 +145,16 @@ pub fn coordinator<E: Env, P: Place>(
     env: &E,
     folder: &DataFolder<P>,
     down: Option<Duration>,
-) -> Result<(Coordinator, CoordinatorLog<P::Files>), Unborn> {
-    let opened = folder.open_coordinator(core.config.sizes.segment_bytes)?;
-    let (log, records) = log_of(core, opened, RoleName::Coordinator)?;
-    env.observe(Seen::CoordinatorRecovered { records: &records });
+) -> Result<(Coordinator, RoleJournal<P::Files, CoordinatorRecord>), Unborn> {
+    let (journal, recovered) = folder.open_coordinator(core.config.sizes.segment_bytes)?;
+    env.observe(Seen::CoordinatorRecovered { records: &recovered.records });
     let mut coordinator = Coordinator::new(core.config.me, core.config.cluster);
-    records.into_iter().for_each(|record| coordinator.replay(record));
+    recovered.records.into_iter().for_each(|record| coordinator.replay(record));
     if let Some(down) = down {
         let event = lines::restarted_coordinator(down, &coordinator);
         tell_restart(core, RoleName::Coordinator, event, None);
     }
-    Ok((coordinator, log))
+    Ok((coordinator, RoleJournal::new(journal, &core.config.sizes)))
 }
 
 /// A participant with its votes and its store: all of it is in its journal.
@@ -166,10 +163,9 @@ pub fn participant<E: Env, P: Place>(
     env: &E,
     folder: &DataFolder<P>,
     down: Option<Duration>,
-) -> Result<(Participant, ParticipantLog<P::Files>), Unborn> {
-    let opened = folder.open_journal(core.config.sizes.segment_bytes)?;
-    let is_cut = opened.1.torn_tail_cut;
-    let (log, records) = log_of(core, opened, RoleName::Participant)?;
+) -> Result<(Participant, RoleJournal<P::Files, ParticipantRecord>), Unborn> {
+    let (journal, recovered) = folder.open_journal(core.config.sizes.segment_bytes)?;
+    let (records, is_cut) = (recovered.records, recovered.torn_tail_cut);
     env.observe(Seen::ParticipantRecovered { records: &records, is_cut });
     let store = Kv::with_sessions_at_most(core.config.sizes.sessions);
     let mut participant = Participant::new(core.config.me, core.config.cluster, store);
@@ -178,20 +174,7 @@ pub fn participant<E: Env, P: Place>(
         tell_restart(core, RoleName::Participant, lines::restarted_participant(down, &participant), None);
     }
     core.board.update(|shown| shown.set_participant(&participant));
-    Ok((participant, log))
-}
-
-/// A log that was opened, and what is in it.
-type OpenedLog<F, R> = (Records<RoleJournal<F>, R>, Vec<R>);
-
-fn log_of<C: Connection, F: Files, R: Kind>(
-    core: &ServerCore<C>,
-    (journal, recovered): OpenedJournal<F>,
-    whose: RoleName,
-) -> Result<OpenedLog<F, R>, Unborn> {
-    let broken = |error| Unborn::Broken(format!("the journal of the {} cannot be used: {error}", whose.word()));
-    let journal = RoleJournal::new(journal, &core.config.sizes);
-    Records::new(journal, recovered.records).map_err(broken)
+    Ok((participant, RoleJournal::new(journal, &core.config.sizes)))
 }
 
 fn next_life<P: Place>(folder: &DataFolder<P>) -> Result<Life, FolderError> {

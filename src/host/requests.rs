@@ -1,6 +1,5 @@
 //! What a client's request comes to: its line, and either its answer or its place among those who wait.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::core::ServerCore;
@@ -9,13 +8,11 @@ use super::lifecycle::Order;
 use super::limits::Connection;
 use super::lines;
 use super::pending::Asker;
-use super::queue::{Lost, Mail};
-use crate::kv::{Command, Get, KEY_MAX_BYTES, Kv, LABEL_MAX_BYTES};
+use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
 use crate::net::{ClientRequest, Reply, Request, WhyNotApplied};
-use crate::paxos::{Learner, LearnerRequest, PartName, Proposer, ProposerRequest, Slot};
-use crate::role::{Input, RoleName};
+use crate::paxos::{PartName, Slot};
+use crate::role::RoleName;
 use crate::trace::{Context, RoleTag};
-use crate::two_phase_commit::{Coordinator, CoordinatorRequest, Participant, ParticipantRequest};
 
 /// So long a client that asks for a part of the state waits before it is told to ask again.
 const STATE_PATIENCE: Duration = Duration::from_millis(500);
@@ -118,8 +115,8 @@ impl<C: Connection> ServerCore<C> {
         command: Command,
         context: Context,
     ) -> Result<(), WhyNotApplied> {
-        let protocol = self.config.protocol;
-        if let Some(role) = protocol.roles_of_writes().into_iter().find(|role| !self.is_up(*role)) {
+        let needed = self.config.protocol.roles_of_writes();
+        if let Some(role) = needed.into_iter().find(|role| !self.is_up(*role)) {
             return Err(WhyNotApplied::RoleDown(role));
         }
         if let Some(why) = self.admission.refusal() {
@@ -129,21 +126,10 @@ impl<C: Connection> ServerCore<C> {
             // Others may still have room; if nobody has, the client hears at once, and for certain.
             return Err(WhyNotApplied::DiskFull);
         }
-        let command = command.to_paxos();
-        let size = command.payload.len();
-        if !protocol.is_paxos() {
-            let input = Input::Request(CoordinatorRequest::Propose(command));
-            let posted = self.post::<Coordinator, E>(env, Mail { context, input, size });
-            return posted.map_err(|lost| not_taken(RoleName::Coordinator, lost));
-        }
-        let input = Input::Request(ProposerRequest::Propose(command));
-        // A leader that has something under way does not begin anything small before that is done.
-        let is_little = |waiting| waiting < self.hints.worth.load(Ordering::Relaxed);
-        let posted = self.leave::<Proposer, E>(env, Mail { context, input, size }, is_little);
-        posted.map_err(|lost| not_taken(RoleName::Proposer, lost))
+        self.hand_over(env, command.to_paxos(), context)
     }
 
-    /// A read: asked of the own learner.
+    /// A read: asked of a role of this server.
     fn read<E: Env<Connection = C>>(&self, env: &E, key: Vec<u8>, asker: Asker<C>) {
         let context = asker.context.clone();
         if let Some(why) = self.admission.refusal() {
@@ -151,20 +137,9 @@ impl<C: Connection> ServerCore<C> {
         }
         let token = self.pending.await_read(asker);
         env.observe(Seen::ReadArrived(token));
-        let query = Get { key };
-        let posted = if self.config.protocol.is_paxos() {
-            let input = Input::Request(LearnerRequest::Read { token, query });
-            // It is for the next round of questions: the end of the one under way wakes the learner.
-            let is_early = |_| self.hints.round.load(Ordering::Relaxed) != 0;
-            let posted = self.leave::<Learner<Kv>, E>(env, Mail { context, input, size: 0 }, is_early);
-            posted.map_err(|lost| not_taken(RoleName::Learner, lost))
-        } else {
-            let input = Input::Request(ParticipantRequest::Read { token, query });
-            let posted = self.post::<Participant, E>(env, Mail { context, input, size: 0 });
-            posted.map_err(|lost| not_taken(RoleName::Participant, lost))
-        };
+        let asked = self.look_up(env, token, Get { key }, context);
         // As with a write: it is registered first and looked at then, so that a fence in between tells it.
-        if let Some(why) = posted.err().or_else(|| self.admission.refusal()) {
+        if let Some(why) = asked.err().or_else(|| self.admission.refusal()) {
             self.pending.tell_read(token, Reply::NotApplied(why), &Context::default());
         }
     }
@@ -191,10 +166,11 @@ impl<C: Connection> ServerCore<C> {
     /// A part of the state. If it is not written down yet, it soon will be, unless nobody can write it down: this server has
     /// not applied so much.
     fn state<E: Env<Connection = C>>(&self, env: &E, at_least: Slot, part: Option<PartName>, asker: Asker<C>) {
+        let protocol = self.config.protocol;
         let reply = if let Some(why) = self.admission.refusal() {
             Reply::NotApplied(why)
-        } else if !self.config.protocol.is_paxos() {
-            Reply::Refused("under two-phase commit there is no log and no checkpoint: no backup".to_string())
+        } else if !protocol.has(RoleName::Learner) {
+            Reply::Refused(format!("under {protocol} there is no log and no checkpoint: no backup"))
         } else if at_least > self.board.read().applied {
             Reply::State(None)
         } else {
@@ -211,12 +187,4 @@ impl<C: Connection> ServerCore<C> {
 /// What is said of an order.
 fn done(given: Result<(), String>) -> Reply {
     given.map_or_else(Reply::Refused, |()| Reply::Done)
-}
-
-/// The role has not even seen the request.
-fn not_taken(role: RoleName, lost: Lost) -> WhyNotApplied {
-    match lost {
-        Lost::Down => WhyNotApplied::RoleDown(role),
-        Lost::Full => WhyNotApplied::Busy,
-    }
 }

@@ -115,11 +115,6 @@ where
         &self.role
     }
 
-    /// Its disk.
-    pub fn disk(&self) -> &D {
-        &self.disk
-    }
-
     /// When [`RoleHost::begin`] must be called again, though no mail comes.
     pub fn due(&self) -> Option<Time> {
         if !self.has_started || self.has_stopped {

@@ -57,8 +57,8 @@ pub fn check(options: &Options) -> Result<String, String> {
         check_free(address, what).map_err(|error| error.to_string())?;
     }
     let data = options.data_folder();
-    let is_paxos = options.protocol.is_paxos();
-    DataFolder::check(&data, site.cluster.owner(site.me), is_paxos).map_err(|error| error.to_string())?;
+    let checked = DataFolder::check(&data, site.cluster.owner(site.me), options.protocol.family());
+    checked.map_err(|error| error.to_string())?;
     if let Some((folder, file)) = options.log_file() {
         check_writable(folder, &file)?;
     }

@@ -24,7 +24,7 @@ use crate::cluster::Cluster;
 use crate::host::{Admission, Env, Order, Unborn};
 use crate::net::{BindError, allow_many_sockets, bind};
 use crate::random::Random;
-use crate::role::Server;
+use crate::role::{RoleName, Server};
 use crate::storage::DataFolder;
 use crate::storage::identity::short_disk;
 use crate::trace::{Digest, DiskName, Event, HistoryName, MaybeBallot, Process, RestartMode, Text, Trace};
@@ -58,7 +58,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
     options.data = Some(data.clone());
     let open = || DataFolder::open(&data, cluster.owner(me)).map_err(Unborn::from);
     let Some(folder) = await_room(me, &mut signals, open)? else { return Ok(()) };
-    folder.take_side(options.protocol.is_paxos()).map_err(|error| error.to_string())?;
+    folder.take_side(options.protocol.family()).map_err(|error| error.to_string())?;
     let folder = Arc::new(folder);
     let trace = open_trace(&options, me, folder.life())?;
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
@@ -66,7 +66,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
     let Some(admission) = await_room(me, &mut signals, decide)? else { return Ok(()) };
     let house = Arc::new(House::new(cluster.owner(me), options, folder.life(), trace, admission));
 
-    let has_checkpoint = house.options.protocol.is_paxos();
+    let has_checkpoint = house.options.protocol.has(RoleName::Learner);
     if has_checkpoint && await_room(me, &mut signals, || keeper::start(&house, &folder))?.is_none() {
         return Ok(());
     }

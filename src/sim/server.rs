@@ -21,7 +21,7 @@ use crate::host::lifecycle::{Due, Lifecycle};
 use crate::host::mailbox::Mailbox;
 use crate::host::pending::PATIENCE;
 use crate::host::role_host::found_no_room;
-use crate::host::{Admission, Asker, Config, Order, RoleHost, ServerCore, Sizes, Unborn, recovery};
+use crate::host::{Admission, Asker, Config, Env, Order, RoleHost, ServerCore, Sizes, Unborn, recovery};
 use crate::kv::Kv;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Said, unframe};
 use crate::paxos::{
@@ -204,12 +204,11 @@ impl SimServer {
         Owner { cluster: CLUSTER, quorums: self.quorums, server: self.me }
     }
 
-    /// The last slot that its learner has applied; None if there is no learner, or one that is wrong.
+    /// The last slot that its learner has applied, or what stands for it where there is none; None if that is wrong or not
+    /// there.
     pub fn applied(&self) -> Option<(Slot, u64)> {
-        if !self.protocol.is_paxos() {
-            return self.settled();
-        }
-        let learner = self.process.as_ref()?.learner.as_ref()?.role();
+        let Some(learner) = &self.process.as_ref()?.learner else { return self.settled() };
+        let learner = learner.role();
         if learner.fenced().is_some() {
             return None;
         }
@@ -300,7 +299,7 @@ impl SimServer {
             met: Servers::only(self.me),
             fatal: None,
         });
-        if self.protocol.is_paxos() {
+        if self.protocol.has(RoleName::Learner) {
             self.open_checkpoint(nature)?;
         }
         for role in self.protocol.roles() {
@@ -427,7 +426,7 @@ impl SimServer {
         process.core.checkpoints.load();
         process.awaits_state = Some(down);
         if down.is_some() {
-            crate::host::Env::wake_checkpointer(&around);
+            around.wake_checkpointer();
             return Ok(());
         }
         let Some(checkpointer) = &mut process.checkpointer else { return Ok(()) };
@@ -546,7 +545,7 @@ impl SimServer {
         let done = checkpointer.run_one(&process.core, &around);
         around.agenda.is_checkpointing.set(false);
         if !process.core.checkpoints.is_empty() {
-            crate::host::Env::wake_checkpointer(&around);
+            around.wake_checkpointer();
         }
         match done {
             Ok(None) => {}
@@ -584,7 +583,7 @@ impl SimServer {
         }
         let takes_part = process.core.admission.takes_part();
         if takes_part {
-            crate::host::Env::flush_peers(&around);
+            around.flush_peers();
         }
         let mut nature = around.nature.borrow_mut();
         for server in others.iter().filter(|_| !takes_part) {

@@ -10,7 +10,7 @@ use super::marks::Mark;
 use super::nature::{Event, Micros, Nature, Place};
 use super::server::{Process, SimServer};
 use super::surroundings::Around;
-use crate::host::disks::{CoordinatorLog, ParticipantLog, RoleDisk, RoleJournal};
+use crate::host::disks::{RoleDisk, RoleJournal};
 use crate::host::{Begun, CrashOrder, Ended, Hosted, Item, RoleHost};
 use crate::kv::Kv;
 use crate::paxos::{Acceptor, AcceptorRecord, Learner, Proposer};
@@ -69,7 +69,7 @@ impl Seated for Proposer {
 }
 
 impl Seated for Acceptor {
-    type Disk = RoleJournal<MemoryFiles>;
+    type Disk = RoleJournal<MemoryFiles, AcceptorRecord>;
     const PART: Part = Part::Journal;
 
     fn place(process: &mut Process) -> &mut Option<Box<Living<Acceptor>>> {
@@ -95,7 +95,7 @@ impl Seated for Learner<Kv> {
 }
 
 impl Seated for Coordinator {
-    type Disk = CoordinatorLog<MemoryFiles>;
+    type Disk = RoleJournal<MemoryFiles, CoordinatorRecord>;
     const PART: Part = Part::Coordinator;
 
     fn place(process: &mut Process) -> &mut Option<Box<Living<Coordinator>>> {
@@ -108,7 +108,7 @@ impl Seated for Coordinator {
 }
 
 impl Seated for Participant {
-    type Disk = ParticipantLog<MemoryFiles>;
+    type Disk = RoleJournal<MemoryFiles, ParticipantRecord>;
     const PART: Part = Part::Journal;
 
     fn place(process: &mut Process) -> &mut Option<Box<Living<Participant>>> {

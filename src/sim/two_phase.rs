@@ -9,9 +9,6 @@ use crate::kv::Kv;
 use crate::paxos::{Slot, StateMachine};
 use crate::role::Role;
 use crate::storage::DataFolder;
-use crate::storage::disk::MemoryFiles;
-use crate::storage::folder::OpenedJournal;
-use crate::storage::records::{Kind, Records};
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
 impl SimServer {
@@ -30,19 +27,14 @@ impl SimServer {
             return Ok(None);
         }
         let folder = DataFolder::begin(self.folder.clone(), identity)?;
-        let records: Vec<ParticipantRecord> = records_of(folder.open_journal(self.segment_bytes())?)?;
+        let records: Vec<ParticipantRecord> = folder.open_journal(self.segment_bytes())?.1.records;
         let mut participant = Participant::new(self.me, self.cluster, Kv::with_sessions_at_most(self.sizes.sessions));
         records.iter().for_each(|record| participant.replay(record.clone()));
-        let decisions: Vec<CoordinatorRecord> = records_of(folder.open_coordinator(self.segment_bytes())?)?;
+        let decisions: Vec<CoordinatorRecord> = folder.open_coordinator(self.segment_bytes())?.1.records;
         let mut coordinator = Coordinator::new(self.me, self.cluster);
         decisions.into_iter().for_each(|record| coordinator.replay(record));
         Ok(Some((participant, coordinator, records)))
     }
-}
-
-fn records_of<R: Kind>((journal, recovered): OpenedJournal<MemoryFiles>) -> Result<Vec<R>, Refusal> {
-    let read = Records::new(journal, recovered.records);
-    read.map(|(_, records)| records).map_err(|error| Refusal::Damaged(error.to_string()))
 }
 
 impl World {

@@ -1,8 +1,8 @@
-//! The acceptor's journal: its stable storage.
+//! The journal: the stable storage of a role that remembers by records, above all of the acceptor.
 //!
-//! An acceptor's records are appended to a row of *segments*, files of fixed length that are filled with zeros and
-//! synced before they are used, and never used again. So a commit changes nothing but the bytes that it writes: one
-//! write, one sync. What the bytes are is told in `sector`, and how they are judged in `reader`.
+//! The records, all of one kind ([`Record`]), are appended to a row of *segments*, files of fixed length that are filled
+//! with zeros and synced before they are used, and never used again. So a commit changes nothing but the bytes that it
+//! writes: one write, one sync. What the bytes are is told in `sector`, and how they are judged in `reader`.
 //!
 //! Three rules make the row of files as trustworthy as the bytes in them:
 //!
@@ -12,7 +12,7 @@
 //! * A process that starts copies the last segment into a new one, and goes on there. What was written last may be
 //!   readable without being durable (its sync may never have happened, or have failed); once copied and synced, it is.
 //!
-//! A segment is needed as long as it tells of a slot that the acceptor has not forgotten. When a new one is made, its header
+//! A segment is needed as long as it tells of a slot that the role has not forgotten. When a new one is made, its header
 //! names the oldest that is needed, and what was promised and forgotten until then; those before are removed. What a header
 //! says stands for what the removed files said.
 //!
@@ -23,6 +23,7 @@ mod error;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod forge;
 mod reader;
+mod record;
 mod row;
 mod sector;
 #[cfg(test)]
@@ -30,9 +31,11 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::io;
+use std::marker::PhantomData;
 
 pub use error::{Damage, DamagedPart, JournalError, OpenError};
-use reader::hull;
+pub use record::{Bound, Record};
+use record::{encode, hull};
 use row::Row;
 use sector::{
     Base, FIRST_OF_COMMIT, FIRST_SECTOR, Group, Header, LAST_OF_COMMIT, PAYLOAD_BYTES, Seal, Seed, Slots, VERSION,
@@ -40,8 +43,7 @@ use sector::{
 
 use super::disk::{Files, SECTOR_BYTES, StableFile, is_full, is_short_of_files, remove_if_present};
 use super::rules;
-use crate::codec;
-use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
+use crate::paxos::Slot;
 use crate::role::Disk;
 
 /// The length of a segment unless somebody asks for another, in bytes.
@@ -71,9 +73,9 @@ pub struct Options {
 
 /// What a journal held when it was opened.
 #[derive(Debug)]
-pub struct Recovered {
+pub struct Recovered<R> {
     /// Every record whose commit had returned, in order, and perhaps those of the commit after them.
-    pub records: Vec<AcceptorRecord>,
+    pub records: Vec<R>,
     /// The number of the segment that this opening began: larger than that of any opening before.
     pub segment: u32,
     /// A crash had cut the last commit short; it was never acknowledged, and is gone.
@@ -82,11 +84,11 @@ pub struct Recovered {
     pub damage: Vec<Damage>,
 }
 
-/// The acceptor's journal. See the [module](self).
+/// A journal. See the [module](self).
 ///
 /// After an error the journal is done for: nobody knows what the disk holds until a new process has read it.
 #[derive(Debug)]
-pub struct Journal<F: Files> {
+pub struct Journal<F: Files, R> {
     files: F,
     owner: u64,
     segment_bytes: u64,
@@ -94,19 +96,19 @@ pub struct Journal<F: Files> {
     /// The next segment, ready for use.
     spare: Option<F::File>,
     next_group: u64,
+    next_record: u64,
     /// The slots of the last group.
     slots_before: Slots,
     /// The segments that are there, the active one last.
     row: VecDeque<Kept>,
-    /// By the records so far, the acceptor is bound to this ballot.
-    promised: Ballot,
-    /// By the records so far, it has forgotten all slots below.
-    below: Slot,
+    /// By the records so far.
+    bound: Bound,
     has_failed: bool,
     /// The records of a commit as bytes; kept between commits.
     payload: Vec<u8>,
     /// The sectors of a group; kept between groups.
     sectors: Vec<u8>,
+    kind: PhantomData<R>,
 }
 
 /// A segment, and why it may be needed.
@@ -168,10 +170,10 @@ fn segment_number(name: &str) -> Option<u32> {
     (number > 0 && number < u32::MAX && file_name(number) == name).then_some(number)
 }
 
-impl<F: Files> Journal<F> {
+impl<F: Files, R: Record> Journal<F, R> {
     /// Reads the journal in this folder and begins a new segment, with the records of the last one at its head. It may
     /// be interrupted at any moment, and only ever leaves a journal that holds the same.
-    pub fn open(files: F, options: Options) -> Result<(Journal<F>, Recovered), OpenError> {
+    pub fn open(files: F, options: Options) -> Result<(Journal<F, R>, Recovered<R>), OpenError> {
         let bytes = options.segment_bytes;
         let is_fit = bytes.is_multiple_of(SECTOR_BYTES as u64) && (2_048..=1 << 30).contains(&bytes);
         assert!(is_fit, "a segment of {bytes} bytes is too small, too large or no whole number of sectors");
@@ -182,13 +184,13 @@ impl<F: Files> Journal<F> {
         let length = if row.numbers.is_empty() { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes };
         let file = prepared(&files, length)?;
         let number = row.numbers.last().map_or(1, |last| last + 1);
-        let (promised, below) = bound_to(&row.records);
+        let bound = Bound::by(&row.records);
         let mut kept = row.kept;
         let (first_group, slots, continues) = (row.last.first_group, row.last.slots, row.last.continues);
         kept.push_back(Kept { number, first_group, slots, continues });
-        let oldest = oldest_needed(&kept, below);
+        let oldest = oldest_needed(&kept, bound.below);
         let removed: Vec<u32> = kept.drain(..oldest).map(|kept| kept.number).chain(row.unneeded).collect();
-        let base = Base { oldest: kept[0].number, oldest_group: kept[0].first_group, promised, below };
+        let base = Base { oldest: kept[0].number, oldest_group: kept[0].first_group, bound };
         let seed = Seed::new(options.owner, number);
         let header = Header {
             version: VERSION,
@@ -210,6 +212,7 @@ impl<F: Files> Journal<F> {
             files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
         }
 
+        let next_record = row.records.len() as u64 + 1;
         let recovered =
             Recovered { records: row.records, segment: number, torn_tail_cut: row.is_cut, damage: row.damage };
         let sectors = sectors_of(length);
@@ -220,13 +223,14 @@ impl<F: Files> Journal<F> {
             active: Active { number, file, seed, next, sectors },
             spare: None,
             next_group: row.next_group,
+            next_record,
             slots_before: row.slots_before,
             row: kept,
-            promised,
-            below,
+            bound,
             has_failed: false,
             payload: Vec::new(),
             sectors: Vec::new(),
+            kind: PhantomData,
         };
         // Without a next segment the journal still works, it only has no room; see has_room.
         journal.spare = make_spare(&journal.files, journal.segment_bytes).ok();
@@ -263,10 +267,11 @@ impl<F: Files> Journal<F> {
         self.active.number
     }
 
-    fn append(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
+    fn append(&mut self, records: &[R]) -> Result<(), JournalError> {
         let mut payload = std::mem::take(&mut self.payload);
         payload.clear();
-        let slots = encode(records, &mut payload);
+        let slots = encode(records, self.next_record, &mut payload);
+        self.next_record += records.len() as u64;
         let begun_in = self.active.number;
         let mut done = 0;
         while done < payload.len() {
@@ -318,9 +323,8 @@ impl<F: Files> Journal<F> {
         let Some(file) = self.spare.take() else { return Err(JournalError::Failed) };
         let old = &self.active;
         let number = old.number + 1;
-        let oldest = self.row[oldest_needed(&self.row, self.below)];
-        let (promised, below) = (self.promised, self.below);
-        let base = Base { oldest: oldest.number, oldest_group: oldest.first_group, promised, below };
+        let oldest = self.row[oldest_needed(&self.row, self.bound.below)];
+        let base = Base { oldest: oldest.number, oldest_group: oldest.first_group, bound: self.bound };
         let header = Header {
             version: VERSION,
             segment: number,
@@ -351,45 +355,18 @@ impl<F: Files> Journal<F> {
     }
 }
 
-impl<F: Files> Disk<AcceptorRecord> for Journal<F> {
+impl<F: Files, R: Record> Disk<R> for Journal<F, R> {
     type Error = JournalError;
 
-    fn commit(&mut self, records: &[AcceptorRecord]) -> Result<(), JournalError> {
+    fn commit(&mut self, records: &[R]) -> Result<(), JournalError> {
         if self.has_failed {
             return Err(JournalError::Failed);
         }
         let done = self.append(records);
         self.has_failed = done.is_err();
-        let (promised, below) = bound_to(records);
-        (self.promised, self.below) = (self.promised.max(promised), self.below.max(below));
+        self.bound = self.bound.and(Bound::by(records));
         done
     }
-}
-
-/// The records as bytes, each behind its length, and the slots in which they accept a value.
-fn encode(records: &[AcceptorRecord], payload: &mut Vec<u8>) -> Slots {
-    let mut slots = None;
-    for record in records {
-        let start = payload.len();
-        payload.extend_from_slice(&[0; 4]);
-        codec::encode_into(record, payload);
-        let length = (payload.len() - start - 4) as u32;
-        payload[start..start + 4].copy_from_slice(&length.to_le_bytes());
-        if let AcceptorRecord::Accepted(entry) | AcceptorRecord::Mended(entry) = record {
-            slots = hull(slots, Some(SlotRange { first: entry.slot, last: entry.slot }));
-        }
-    }
-    slots
-}
-
-/// The highest ballot promised in these records, and below which slot they forget everything.
-fn bound_to(records: &[AcceptorRecord]) -> (Ballot, Slot) {
-    records.iter().fold((Ballot::ZERO, Slot(1)), |(promised, below), record| match record {
-        AcceptorRecord::Promised(ballot) => (promised.max(*ballot), below),
-        AcceptorRecord::Accepted(entry) => (promised.max(entry.ballot), below),
-        AcceptorRecord::Truncated(slot) => (promised, below.max(*slot)),
-        AcceptorRecord::Mended(_) | AcceptorRecord::Damaged(_) => (promised, below),
-    })
 }
 
 /// Writes the head of the first segment of this life into the spare and gives it its name; returns the first sector

@@ -25,7 +25,7 @@ pub mod folder;
 pub mod identity;
 pub mod inspect;
 pub mod journal;
-pub mod records;
+mod records;
 pub mod restore;
 pub mod rounds;
 mod rules;

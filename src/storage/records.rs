@@ -1,143 +1,148 @@
-//! A log of records of any kind, kept by the acceptor's journal.
+//! What the journal must know of each kind of record.
 //!
-//! The journal is the one place of this project that knows how to write so that nothing is lost and damage is noticed. It
-//! keeps numbered entries, and asks nothing of what is in them; so the n-th record of another role is its n-th entry. The
-//! entries have a ballot that no server can have: an acceptor's journal is never taken for such a log, nor the other way.
-
-use std::marker::PhantomData;
+//! An acceptor's records name their slots, and the other servers know what was chosen in them. Those of two-phase commit are
+//! a plain list, and nobody else has it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thiserror::Error;
+use serde_bytes::{ByteBuf, Bytes};
 
-use crate::codec::{self, CodecError};
-use crate::paxos::{AcceptorRecord, Ballot, Command, CommandId, Entry, Slot, Value};
-use crate::role::{Disk, Server};
+use super::journal::{Bound, Record};
+use crate::codec;
+use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
+use crate::role::Server;
 use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
 
-/// What every entry of such a log says where an acceptor names its ballot.
-const NOBODYS: Ballot = Ballot { round: 1, server: Server(0) };
+impl Record for AcceptorRecord {
+    fn encode(&self, _number: u64, bytes: &mut Vec<u8>) {
+        codec::encode_into(self, bytes);
+    }
 
-/// A kind of record.
-pub trait Kind: Serialize + DeserializeOwned {
-    /// Its number: the log of one kind is never taken for that of another.
-    const NUMBER: u64;
-}
-
-impl Kind for CoordinatorRecord {
-    const NUMBER: u64 = 1;
-}
-
-impl Kind for ParticipantRecord {
-    const NUMBER: u64 = 2;
-}
-
-/// Why a log cannot be read.
-#[derive(Debug, Error)]
-pub enum RecordsError {
-    /// A part of it is lost. Unlike an acceptor's, nobody else can say what stood there.
-    #[error(
-        "records {first} to {last} are damaged, and nobody else knows them: what this server has promised and done is not \
-         known any more. Put the folder back as it was"
-    )]
-    Damaged {
-        /// The first of them.
-        first: Slot,
-        /// The last.
-        last: Slot,
-    },
-    /// It is something else.
-    #[error("it is the journal of another role, or of another protocol: use the data folder of this one (--data)")]
-    OtherKind,
-    /// Its bytes are whole and say nothing.
-    #[error("record {number} is of another version: {cause}")]
-    Unreadable {
-        /// Which.
-        number: Slot,
-        /// Why.
-        cause: CodecError,
-    },
-}
-
-/// A log of records.
-#[derive(Debug)]
-pub struct Records<D, R> {
-    journal: D,
-    next: Slot,
-    kind: PhantomData<R>,
-}
-
-impl<D, R: Kind> Records<D, R> {
-    /// The log in a journal that has been opened, and the records in it.
-    pub fn new(journal: D, found: Vec<AcceptorRecord>) -> Result<(Records<D, R>, Vec<R>), RecordsError> {
-        let mut next = Slot(1);
-        let mut records = Vec::new();
-        for record in found {
-            match record {
-                AcceptorRecord::Accepted(Entry { slot, ballot: NOBODYS, value: Value::Command(command) })
-                    if command.id == CommandId::new(R::NUMBER, 0, slot.0) && slot == next =>
-                {
-                    let decoded = codec::decode(&command.payload);
-                    records.push(decoded.map_err(|cause| RecordsError::Unreadable { number: slot, cause })?);
-                    next = slot.next();
-                }
-                AcceptorRecord::Damaged(range) => {
-                    return Err(RecordsError::Damaged { first: range.first, last: range.last });
-                }
-                _ => return Err(RecordsError::OtherKind),
-            }
+    fn decode(bytes: &[u8], _number: u64) -> Result<AcceptorRecord, String> {
+        match codec::decode(bytes).map_err(|error| error.to_string())? {
+            AcceptorRecord::Damaged(_) => Err("a record says that others are damaged: none is written".to_string()),
+            record => Ok(record),
         }
-        Ok((Records { journal, next, kind: PhantomData }, records))
     }
 
-    /// The journal that keeps it.
-    pub fn journal(&self) -> &D {
-        &self.journal
+    fn slot(&self, _number: u64) -> Option<Slot> {
+        match self {
+            AcceptorRecord::Accepted(entry) | AcceptorRecord::Mended(entry) => Some(entry.slot),
+            AcceptorRecord::Promised(_) | AcceptorRecord::Truncated(_) | AcceptorRecord::Damaged(_) => None,
+        }
     }
 
-    /// The journal that keeps it.
-    pub fn journal_mut(&mut self) -> &mut D {
-        &mut self.journal
+    fn bound(&self) -> Bound {
+        match self {
+            AcceptorRecord::Promised(ballot) => Bound { promised: *ballot, ..Bound::NONE },
+            AcceptorRecord::Accepted(entry) => Bound { promised: entry.ballot, ..Bound::NONE },
+            AcceptorRecord::Truncated(slot) => Bound { below: *slot, ..Bound::NONE },
+            AcceptorRecord::Mended(_) | AcceptorRecord::Damaged(_) => Bound::NONE,
+        }
+    }
+
+    fn damaged(slots: SlotRange) -> Option<AcceptorRecord> {
+        Some(AcceptorRecord::Damaged(slots))
+    }
+
+    fn restate(removed: Bound, others: Bound) -> Vec<AcceptorRecord> {
+        let promised = (removed.promised > others.promised).then_some(AcceptorRecord::Promised(removed.promised));
+        let below = (removed.below > others.below).then_some(AcceptorRecord::Truncated(removed.below));
+        promised.into_iter().chain(below).collect()
     }
 }
 
-impl<D: Disk<AcceptorRecord>, R: Kind> Disk<R> for Records<D, R> {
-    type Error = D::Error;
+/// A record that is known by its place in the list.
+trait Listed: Serialize + DeserializeOwned {
+    /// The list of one kind is never taken for that of another.
+    const KIND: u64;
+}
 
-    fn commit(&mut self, records: &[R]) -> Result<(), D::Error> {
-        let mut next = self.next;
-        let entries: Vec<AcceptorRecord> = records
-            .iter()
-            .map(|record| {
-                let command =
-                    Command { id: CommandId::new(R::NUMBER, 0, next.0), payload: codec::encode(record).into() };
-                let entry = Entry { slot: next, ballot: NOBODYS, value: Value::Command(command) };
-                next = next.next();
-                AcceptorRecord::Accepted(entry)
-            })
-            .collect();
-        self.journal.commit(&entries)?;
-        self.next = next;
-        Ok(())
+impl Listed for CoordinatorRecord {
+    const KIND: u64 = 1;
+}
+
+impl Listed for ParticipantRecord {
+    const KIND: u64 = 2;
+}
+
+/// What stands before a record in the list: its number and its kind, such as no acceptor's record begins. To an acceptor it
+/// would be a value at the ballot below.
+fn head<R: Listed>(number: u64) -> Vec<u8> {
+    codec::encode(&(1u8, number, LIST, 1u8, R::KIND, 0u8, number))
+}
+
+/// A ballot that no server can have: the header of a segment says it of a list.
+const LIST: Ballot = Ballot { round: 1, server: Server(0) };
+
+impl<R: Listed> Record for R {
+    const OUTLIVES_FULL_DISK: bool = false;
+
+    fn encode(&self, number: u64, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&head::<R>(number));
+        codec::encode_into(&Bytes::new(&codec::encode(self)), bytes);
+    }
+
+    fn decode(bytes: &[u8], number: u64) -> Result<R, String> {
+        let Some(record) = bytes.strip_prefix(&head::<R>(number)[..]) else {
+            return Err("it is the journal of another role, or of another protocol: use the data folder of this one \
+                        (--data)"
+                .to_string());
+        };
+        let record = codec::decode::<ByteBuf>(record).and_then(|record| codec::decode(&record));
+        record.map_err(|cause| format!("record {number} is of another version: {cause}"))
+    }
+
+    fn slot(&self, number: u64) -> Option<Slot> {
+        Some(Slot(number))
+    }
+
+    fn bound(&self) -> Bound {
+        Bound { promised: LIST, ..Bound::NONE }
+    }
+
+    fn damaged(_slots: SlotRange) -> Option<R> {
+        None
+    }
+
+    /// No file of a list is ever removed.
+    fn restate(_removed: Bound, _others: Bound) -> Vec<R> {
+        Vec::new()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Journal;
+    use crate::paxos::{Command, CommandId, Entry, Value};
+    use crate::role::Disk;
     use crate::storage::disk::MemoryFiles;
-    use crate::storage::journal::Options;
+    use crate::storage::journal::{Journal, OpenError, Options, Recovered};
     use crate::two_phase_commit::TransactionId;
 
-    fn open(files: &MemoryFiles) -> (Journal<MemoryFiles>, Vec<AcceptorRecord>) {
+    type Opened<R> = (Journal<MemoryFiles, R>, Recovered<R>);
+
+    fn open<R: Record>(files: &MemoryFiles) -> Result<Opened<R>, OpenError> {
         let options = Options { segment_bytes: 8_192, owner: 7, must_exist: false };
-        let (journal, recovered) = Journal::open(files.clone(), options).unwrap();
-        (journal, recovered.records)
+        Journal::open(files.clone(), options)
     }
 
     fn id(number: u64) -> TransactionId {
         TransactionId { number, coordinator: Server(3) }
+    }
+
+    fn promise(round: u64) -> AcceptorRecord {
+        AcceptorRecord::Promised(Ballot { round, server: Server(2) })
+    }
+
+    fn accept(slot: u64) -> AcceptorRecord {
+        let value = Value::Command(Command { id: CommandId::new(7, 0, slot), payload: vec![slot as u8; 100].into() });
+        AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: Ballot { round: slot, server: Server(2) }, value })
+    }
+
+    /// The checksums of the files, by their names.
+    fn sums(files: &MemoryFiles) -> Vec<u32> {
+        files.image().values().map(|bytes| crc32c::crc32c(bytes)).collect()
     }
 
     #[test]
@@ -145,32 +150,89 @@ mod tests {
         let files = MemoryFiles::new();
         let mut all = Vec::new();
         for life in 0..4 {
-            let (journal, found) = open(&files);
-            let (mut log, records) = Records::<_, CoordinatorRecord>::new(journal, found).unwrap();
-            assert_eq!(records, all);
+            let (mut log, found) = open(&files).unwrap();
+            assert_eq!(found.records, all);
             for n in 0..40 {
                 let group = [CoordinatorRecord::Committed(id(life * 100 + n)), CoordinatorRecord::Ended(id(n))];
                 log.commit(&group).unwrap();
                 all.extend(group);
             }
+            drop(log);
             files.power_cut(life);
         }
     }
 
+    /// A change of these numbers is a change of the format: data folders of the version before could not be read.
     #[test]
-    fn the_log_of_another_kind_is_refused() {
+    fn the_bytes_are_those_of_every_version_so_far() {
         let files = MemoryFiles::new();
-        let (journal, found) = open(&files);
-        let (mut log, _) = Records::<_, CoordinatorRecord>::new(journal, found).unwrap();
-        log.commit(&[CoordinatorRecord::Reserved(9)]).unwrap();
-        let (journal, found) = open(&files);
-        let other = Records::<_, ParticipantRecord>::new(journal, found);
-        assert!(matches!(other, Err(RecordsError::OtherKind)));
+        let (mut log, _) = open(&files).unwrap();
+        for n in 0..200 {
+            log.commit(&[CoordinatorRecord::Committed(id(n)), CoordinatorRecord::Ended(id(n))]).unwrap();
+        }
+        let (mut log, _) = open(&files).unwrap();
+        log.commit(&[CoordinatorRecord::Reserved(1_024)]).unwrap();
+        let expected = [
+            0x7129_bc98,
+            0x3682_731b,
+            0x9bd1_ce4e,
+            0x5350_a33d,
+            0x8ea2_5117,
+            0x7de3_6519,
+            0xee56_f1d7,
+            0x65a8_9b8c,
+            0xcb50_ab99,
+            0x8d49_d7e5,
+            0x8209_a5a1,
+            0x4956_0d2d,
+            0xbcd8_2709,
+            0x39d8_b6f3,
+            0xc5cb_130a,
+            0x9044_4623,
+        ];
+        assert_eq!(sums(&files), expected);
+
         let files = MemoryFiles::new();
-        let (mut journal, _) = open(&files);
-        journal.commit(&[AcceptorRecord::Promised(Ballot { round: 3, server: Server(1) })]).unwrap();
-        let (journal, found) = open(&files);
-        let acceptors = Records::<_, ParticipantRecord>::new(journal, found);
-        assert!(matches!(acceptors, Err(RecordsError::OtherKind)));
+        let (mut log, _) = open(&files).unwrap();
+        (0..300).for_each(|n| log.commit(&[ParticipantRecord::Aborted(id(n))]).unwrap());
+        let expected = [0x2e34_bc71, 0xc12b_9b8e, 0x60ad_2293, 0xa6a4_381b, 0xa650_982e, 0xcebb_ca0f, 0x9044_4623];
+        assert_eq!(sums(&files)[16..], expected);
+
+        let files = MemoryFiles::new();
+        let (mut journal, _) = open(&files).unwrap();
+        for n in 1..=100 {
+            journal.commit(&[promise(n)]).unwrap();
+            journal.commit(&[accept(n)]).unwrap();
+            if n % 30 == 0 {
+                journal.commit(&[AcceptorRecord::Truncated(Slot(n - 20))]).unwrap();
+            }
+        }
+        let expected = [0x88f3_851d, 0x2253_c04e, 0xa735_ea4f, 0x9d9f_dd59, 0xe76c_3b9a, 0x9044_4623];
+        assert_eq!(sums(&files), expected);
+    }
+
+    #[test]
+    fn the_list_of_another_kind_is_refused() {
+        let is_other = |error| matches!(error, OpenError::Unreadable { cause, .. } if cause.contains("another role"));
+        let files = MemoryFiles::new();
+        open(&files).unwrap().0.commit(&[CoordinatorRecord::Reserved(9)]).unwrap();
+        assert!(is_other(open::<ParticipantRecord>(&files).unwrap_err()));
+        let files = MemoryFiles::new();
+        open(&files).unwrap().0.commit(&[promise(3)]).unwrap();
+        assert!(is_other(open::<ParticipantRecord>(&files).unwrap_err()));
+    }
+
+    #[test]
+    fn a_damaged_list_is_refused_and_left_alone() {
+        let files = MemoryFiles::new();
+        let (mut log, _) = open(&files).unwrap();
+        (0..40).for_each(|n| log.commit(&[ParticipantRecord::Aborted(id(n))]).unwrap());
+        drop(log);
+        files.rot("0000000001.journal", 1_024 * 8 + 5_000);
+        let before = files.image();
+        let error = open::<ParticipantRecord>(&files).unwrap_err();
+        assert!(matches!(error, OpenError::Lost(_)), "{error}");
+        assert!(error.to_string().contains("nobody else knows"), "{error}");
+        assert_eq!(files.image(), before);
     }
 }

@@ -47,7 +47,7 @@ fn start(data: &Path, server: Server) -> Result<usize, FolderError> {
     assert!(others.into_iter().all(|other| folder.known_peer(other).is_some_and(|known| known.bound)));
     let files = folder.checkpoint_files().unwrap();
     let (_, state) = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
-    let (_, recovered) = folder.open_journal(SEGMENT_BYTES).unwrap();
+    let (_, recovered) = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap();
     assert!(!recovered.records.is_empty(), "what was forgotten is not taken for nothing accepted");
     Ok(state.store().len())
 }

@@ -282,7 +282,7 @@ impl Stage {
     fn kill_between_the_phases(&mut self) {
         let server = self.leader();
         self.world.play_until(BACK, |world| is_between_the_phases(world, server));
-        let role = if self.protocol.is_paxos() { RoleName::Proposer } else { RoleName::Coordinator };
+        let role = self.protocol.leader();
         let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
         self.world.at(server, |one, nature| one.crash(nature, role, order));
         self.died = Some((server, role));

@@ -15,7 +15,7 @@ pub enum DamagedPart {
     Header,
     /// The second sector, which says where the segment ends.
     Seal,
-    /// What an acceptor remembered.
+    /// What the role remembered.
     Groups,
 }
 
@@ -177,6 +177,12 @@ pub enum OpenError {
          folder as it is; the other servers go on as long as they are a majority"
     )]
     PromiseLost(Damage),
+    /// Sectors can no longer be read, and what stood there no other server can say.
+    #[error(
+        "{0}, and nobody else knows what stood there: what this server has promised and done is not known any more. Put \
+         the folder back as it was"
+    )]
+    Lost(Damage),
     /// Whole sectors hold what this program cannot read.
     #[error("journal file {file} holds at byte {offset} what this program cannot read: {cause}")]
     Unreadable {

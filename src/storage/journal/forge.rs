@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::file_name;
+use super::record::{Bound, encode};
 use super::sector::{Base, FIRST_OF_COMMIT, Group, Header, LAST_OF_COMMIT, Seal, Seed, Slots, VERSION};
-use super::{encode, file_name};
 use crate::fuzz::source::Source;
 use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
 use crate::role::Server;
@@ -36,8 +37,7 @@ fn segment(source: &mut Source<'_>, number: u32, is_last: bool, before: &mut Bef
     let base = Base {
         oldest: source.twist(1) as u32,
         oldest_group: source.twist(1),
-        promised: Ballot { round: source.twist(0), server: Server(0) },
-        below: Slot(source.twist(1)),
+        bound: Bound { promised: Ballot { round: source.twist(0), server: Server(0) }, below: Slot(source.twist(1)) },
     };
     let header = Header {
         version: source.twist(VERSION.into()) as u32,
@@ -77,7 +77,7 @@ fn group(source: &mut Source<'_>, seed: Seed, before: &mut Before, groups: &mut 
         0 => payload.extend_from_slice(source.bytes()),
         _ => {
             let records: Vec<AcceptorRecord> = (0..1 + source.below(3)).map(|_| source.record()).collect();
-            of_records = encode(&records, &mut payload);
+            of_records = encode(&records, 1, &mut payload);
         }
     }
     payload.resize(payload.len().max(1), 0);

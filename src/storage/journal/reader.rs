@@ -7,18 +7,18 @@
 use std::collections::BTreeMap;
 
 use super::error::{Damage, DamagedPart, OpenError};
+use super::record::{Bound, Record, decode, hull};
 use super::sector::{
     Base, DamagedSector, FIRST_OF_COMMIT, FIRST_SECTOR, Group, GroupSector, Header, LAST_OF_COMMIT, Seal, Seed, Slots,
     VERSION,
 };
-use crate::codec;
-use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
+use crate::paxos::Ballot;
 use crate::storage::disk::SECTOR_BYTES;
 use crate::storage::rules;
 
 /// Reads segments one after the other.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct Reader<R> {
     owner: u64,
     base: Base,
     /// The number of the segment before, 0 if there is none.
@@ -34,7 +34,7 @@ pub(super) struct Reader {
     /// Groups that go on with a commit go on with one of which a part is damaged.
     skips: bool,
     torn: bool,
-    records: Vec<AcceptorRecord>,
+    records: Vec<R>,
     damage: Vec<Damage>,
     /// In the last segment something was lost before these records: only those behind tell what was promised.
     unknown_until: Option<usize>,
@@ -69,8 +69,8 @@ pub(super) struct Found {
 
 /// What was found in all of them.
 #[derive(Debug)]
-pub(super) struct Read {
-    pub records: Vec<AcceptorRecord>,
+pub(super) struct Read<R> {
+    pub records: Vec<R>,
     pub next_group: u64,
     pub slots_before: Slots,
     /// The end of the last commit was missing.
@@ -79,9 +79,9 @@ pub(super) struct Read {
     pub damage: Vec<Damage>,
 }
 
-impl Reader {
+impl<R: Record> Reader<R> {
     /// A reader of a journal whose last segment says this of it.
-    pub(super) fn new(owner: u64, base: Base) -> Reader {
+    pub(super) fn new(owner: u64, base: Base) -> Reader<R> {
         Reader {
             owner,
             base,
@@ -160,28 +160,14 @@ impl Reader {
     }
 
     /// What all segments held. The promise must be known: to the record that was lost, what comes later is bound too.
-    pub(super) fn finish(mut self) -> Result<Read, OpenError> {
-        let ballot = |record: &AcceptorRecord| match record {
-            AcceptorRecord::Promised(ballot) => Some(*ballot),
-            AcceptorRecord::Accepted(entry) => Some(entry.ballot),
-            AcceptorRecord::Truncated(_) | AcceptorRecord::Mended(_) | AcceptorRecord::Damaged(_) => None,
-        };
-        let promise_is_known =
-            self.unknown_until.is_none_or(|at| self.records[at..].iter().any(|r| ballot(r).is_some()));
+    pub(super) fn finish(mut self) -> Result<Read<R>, OpenError> {
+        let is_known_since = |at: usize| Bound::by(&self.records[at..]).promised > Ballot::ZERO;
+        let promise_is_known = self.unknown_until.is_none_or(is_known_since);
         if !promise_is_known && let Some(damage) = self.damage.pop() {
             return Err(OpenError::PromiseLost(damage));
         }
-        let promised = self.records.iter().filter_map(ballot).max().unwrap_or(Ballot::ZERO);
-        let below =
-            |record: &AcceptorRecord| if let AcceptorRecord::Truncated(below) = record { Some(*below) } else { None };
-        let below = self.records.iter().filter_map(below).max().unwrap_or(Slot(1));
-        // What the files before this one have taken with them.
-        if self.base.promised > promised {
-            self.records.push(AcceptorRecord::Promised(self.base.promised));
-        }
-        if self.base.below > below {
-            self.records.push(AcceptorRecord::Truncated(self.base.below));
-        }
+        let others = Bound::by(&self.records);
+        self.records.extend(R::restate(self.base.bound, others));
         let is_cut = self.torn || self.open_commit.is_some();
         let Reader { records, next_group, slots_before, damage, .. } = self;
         Ok(Read { records, next_group, slots_before, is_cut, damage })
@@ -250,10 +236,11 @@ impl Reader {
         if !lost.complete || (behind.is_none() && seal.is_none()) {
             return Err(OpenError::Damaged(damage));
         }
+        if !self.lose(lost.slots, segment.is_last) {
+            return Err(OpenError::Lost(damage));
+        }
         self.damage.push(damage);
         self.skips = true;
-        self.records.extend(lost.slots.map(AcceptorRecord::Damaged));
-        self.unknown_until = segment.is_last.then_some(self.records.len()).or(self.unknown_until);
         walked.slots = hull(walked.slots, lost.slots);
         let skipped = behind.map_or(tail.len(), |(at, _)| at);
         let is_bad = |at: &usize| tail[*at] == GroupSector::Damaged;
@@ -273,13 +260,23 @@ impl Reader {
         }
     }
 
+    /// What was recorded of these slots is lost. False if no other server can say it again.
+    fn lose(&mut self, slots: Slots, is_last: bool) -> bool {
+        let record = slots.map(R::damaged);
+        let is_known_elsewhere = !matches!(record, Some(None));
+        self.records.extend(record.flatten());
+        self.unknown_until = is_last.then_some(self.records.len()).or(self.unknown_until);
+        is_known_elsewhere
+    }
+
     fn group(&mut self, group: Group, sectors: &[u8], is_last: bool) -> Result<(), String> {
         let is_first = group.flags & FIRST_OF_COMMIT != 0;
         if self.skips && !is_first && self.open_commit.is_none() {
             // The rest of a commit of which a part is lost: it says nothing any more.
             // What it promised stands in the header of the segment after its end, if there is one.
-            self.records.extend(group.slots.map(AcceptorRecord::Damaged));
-            self.unknown_until = is_last.then_some(self.records.len()).or(self.unknown_until);
+            if !self.lose(group.slots, is_last) {
+                return Err("a group goes on with a commit of which a part is damaged".to_string());
+            }
             (self.next_group, self.slots_before) = (group.number + 1, group.slots);
             return Ok(());
         }
@@ -294,7 +291,7 @@ impl Reader {
         if group.flags & LAST_OF_COMMIT == 0 {
             self.open_commit = Some(payload);
         } else {
-            records(&payload, &mut self.records)?;
+            decode(&payload, &mut self.records)?;
         }
         self.next_group += 1;
         self.slots_before = group.slots;
@@ -395,14 +392,6 @@ impl Lost {
     }
 }
 
-/// The lowest to the highest slot of both.
-pub(super) fn hull(one: Slots, other: Slots) -> Slots {
-    match (one, other) {
-        (Some(a), Some(b)) => Some(SlotRange { first: a.first.min(b.first), last: a.last.max(b.last) }),
-        (a, b) => a.or(b),
-    }
-}
-
 /// What the neighbours of damaged sectors tell about the groups from `next_group` to the one that is found behind them, or
 /// to the last one of the segment. Each sector knows the slots of its own group and of the one before; a seal knows those
 /// of the last.
@@ -457,23 +446,4 @@ fn damage(file: &str, sector: usize, part: DamagedPart, lost: Lost) -> Damage {
         slots: lost.slots,
         slots_complete: lost.complete,
     }
-}
-
-/// Cuts the payload of a commit into its records.
-fn records(mut payload: &[u8], records: &mut Vec<AcceptorRecord>) -> Result<(), String> {
-    while !payload.is_empty() {
-        let record = payload.split_first_chunk::<4>().and_then(|(length, rest)| {
-            let length = u32::from_le_bytes(*length) as usize;
-            rest.split_at_checked(length)
-        });
-        let Some((record, rest)) = record else { return Err("a record ends behind its commit".to_string()) };
-        match codec::decode(record).map_err(|error| error.to_string())? {
-            AcceptorRecord::Damaged(_) => {
-                return Err("a record says that others are damaged: none is written".to_string());
-            }
-            record => records.push(record),
-        }
-        payload = rest;
-    }
-    Ok(())
 }

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 
 use super::reader::{self, Reader, Segment};
+use super::record::Record;
 use super::sector::{Base, Header, Seal, Seed, Slots};
 use super::{Damage, Kept, OpenError, Options, SPARE, SPARE_IN_MAKING, failed, file_name, segment_number};
-use crate::paxos::AcceptorRecord;
 use crate::storage::disk::{Files, SECTOR_BYTES, StableFile};
 use crate::storage::rules;
 
 /// The row of segments that a new life finds.
-pub(super) struct Row {
+pub(super) struct Row<R> {
     /// The segments that are there, in order.
     pub(super) numbers: Vec<u32>,
     /// Those that the new segment replaces: the last, and what an interrupted opening left of those before it.
@@ -22,7 +22,7 @@ pub(super) struct Row {
     pub(super) last: Last,
     /// The last segment but one, and its seal.
     pub(super) last_but_one: Option<(u32, Seal)>,
-    pub(super) records: Vec<AcceptorRecord>,
+    pub(super) records: Vec<R>,
     pub(super) next_group: u64,
     pub(super) slots_before: Slots,
     pub(super) is_cut: bool,
@@ -59,9 +59,9 @@ const NOTHING: Last = Last {
     continues: false,
 };
 
-impl Row {
+impl<R: Record> Row<R> {
     /// Reads everything and changes nothing.
-    pub(super) fn read<F: Files>(files: &F, options: Options) -> Result<Row, OpenError> {
+    pub(super) fn read<F: Files>(files: &F, options: Options) -> Result<Row<R>, OpenError> {
         let numbers = segments(files)?;
         let mut row = Row {
             replaced: Vec::new(),

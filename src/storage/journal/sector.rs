@@ -17,9 +17,10 @@
 //!
 //! A *group* is what one write and one sync make durable: sectors that lie side by side, numbered by index. A commit is
 //! one group, or several if it is larger than a segment; the flags mark its first and its last. Its payload is a row of
-//! records, each behind its length (4 bytes). Slots are the lowest and the highest of which the commit accepts a value
+//! records, each behind its length (4 bytes). Slots are the lowest and the highest that its records are of
 //! (1 and 0 if of none): when sectors are damaged, their neighbours still know what was in them.
 
+use super::record::Bound;
 use crate::paxos::{Ballot, Slot, SlotRange};
 use crate::role::Server;
 use crate::storage::disk::SECTOR_BYTES;
@@ -104,10 +105,8 @@ pub(super) struct Base {
     pub oldest: u32,
     /// The first group in that one.
     pub oldest_group: u64,
-    /// The acceptor was bound to this ballot.
-    pub promised: Ballot,
-    /// The acceptor had forgotten all slots below.
-    pub below: Slot,
+    /// What the role was bound to.
+    pub bound: Bound,
 }
 
 impl Header {
@@ -122,9 +121,9 @@ impl Header {
         put(&mut sector, 40, &self.first_group.to_le_bytes());
         put_slots(&mut sector, 48, self.slots_before);
         put(&mut sector, 64, &self.base.oldest.to_le_bytes());
-        put(&mut sector, 68, &u32::from(self.base.promised.server.0).to_le_bytes());
-        put(&mut sector, 72, &self.base.promised.round.to_le_bytes());
-        put(&mut sector, 80, &self.base.below.0.to_le_bytes());
+        put(&mut sector, 68, &u32::from(self.base.bound.promised.server.0).to_le_bytes());
+        put(&mut sector, 72, &self.base.bound.promised.round.to_le_bytes());
+        put(&mut sector, 80, &self.base.bound.below.0.to_le_bytes());
         put(&mut sector, 88, &self.base.oldest_group.to_le_bytes());
         Seed::HEADER.close(&mut sector);
         sector
@@ -146,8 +145,10 @@ impl Header {
             base: Base {
                 oldest: number::<4>(sector, 64) as u32,
                 oldest_group: number::<8>(sector, 88),
-                promised: Ballot { round: number::<8>(sector, 72), server: Server(sector[68]) },
-                below: Slot(number::<8>(sector, 80)),
+                bound: Bound {
+                    promised: Ballot { round: number::<8>(sector, 72), server: Server(sector[68]) },
+                    below: Slot(number::<8>(sector, 80)),
+                },
             },
         };
         let is_sane = is_group(header.first_group) && is_group(header.base.oldest_group);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::paxos::{Ballot, Command, CommandId, Entry, Slot, Value};
+use crate::paxos::{AcceptorRecord, Ballot, Command, CommandId, Entry, Slot, SlotRange, Value};
 use crate::role::Server;
 use crate::storage::disk::{Counts, Failure, MemoryFiles, RealFiles};
 
@@ -19,6 +19,9 @@ const SMALL: u64 = 4_096;
 fn options(segment_bytes: u64) -> Options {
     Options { segment_bytes, owner: OWNER, must_exist: false }
 }
+
+type Journal<F> = super::Journal<F, AcceptorRecord>;
+type Recovered = super::Recovered<AcceptorRecord>;
 
 fn open(files: &MemoryFiles, segment_bytes: u64) -> Result<(Journal<MemoryFiles>, Recovered), OpenError> {
     Journal::open(files.clone(), options(segment_bytes))

@@ -1,0 +1,169 @@
+//! Where the files of a data folder are: for a real server a folder of the operating system, locked for one process.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::error::FolderError;
+use crate::storage::disk::{Files, RealFiles, step};
+
+/// The file that a process locks.
+pub(super) const LOCK_FILE: &str = "lock";
+/// A journal that is on its way out.
+pub(super) const DISCARDED_FOLDER: &str = "journal.discarded";
+
+/// Where the files of a data folder are. A handle, as [`Files`] is.
+pub trait Place {
+    /// Its files.
+    type Files: Files;
+
+    /// Where it is, for sentences.
+    fn path(&self) -> &Path;
+
+    /// The files of the folder itself.
+    fn top(&self) -> &Self::Files;
+
+    /// The files of a part of it, which is made if it is not there.
+    fn part(&self, part: Part) -> Result<Self::Files, FolderError>;
+
+    /// Whether a part of it is there.
+    fn has(&self, part: Part) -> bool;
+
+    /// Removes a part of it, whole or not at all.
+    fn discard(&self, part: Part) -> Result<(), FolderError>;
+}
+
+/// A folder in a data folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The acceptor's journal, or the participant's.
+    Journal,
+    /// The coordinator's journal.
+    Coordinator,
+    /// The learner's checkpoint.
+    Checkpoint,
+}
+
+impl Part {
+    /// The name of the folder.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Part::Journal => "journal",
+            Part::Coordinator => "coordinator",
+            Part::Checkpoint => "checkpoint",
+        }
+    }
+}
+
+/// A folder of the operating system, held by this process for as long as the value lives.
+#[derive(Debug)]
+pub struct RealPlace {
+    pub(super) path: PathBuf,
+    pub(super) files: RealFiles,
+    /// The lock ends with this file.
+    _lock: File,
+}
+
+impl RealPlace {
+    pub(super) fn hold(path: &Path) -> Result<RealPlace, FolderError> {
+        let lock = lock(path)?;
+        let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
+        Ok(RealPlace { path: path.to_path_buf(), files, _lock: lock })
+    }
+
+    fn finish_discarding(&self) -> Result<(), FolderError> {
+        let path = self.path.join(DISCARDED_FOLDER);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(failed("remove", &path)),
+        }
+    }
+}
+
+impl Place for RealPlace {
+    type Files = RealFiles;
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn top(&self) -> &RealFiles {
+        &self.files
+    }
+
+    fn part(&self, part: Part) -> Result<RealFiles, FolderError> {
+        self.finish_discarding()?;
+        let path = self.path.join(part.name());
+        make_folder(&path).map_err(failed("make the folder", &path))?;
+        RealFiles::open(&path).map_err(failed("open the folder", &path))
+    }
+
+    fn has(&self, part: Part) -> bool {
+        self.path.join(part.name()).exists()
+    }
+
+    fn discard(&self, part: Part) -> Result<(), FolderError> {
+        self.finish_discarding()?;
+        let (from, to) = (self.path.join(part.name()), self.path.join(DISCARDED_FOLDER));
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(failed("rename", &from))?,
+        }
+        self.files.sync_folder().map_err(failed("sync", &self.path))?;
+        self.finish_discarding()
+    }
+}
+
+pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError + use<> {
+    let path = path.to_path_buf();
+    move |source| FolderError::Io { doing, path, source }
+}
+
+/// Makes a folder for this user alone, with the folders above it, and makes each new name durable.
+pub(in crate::storage) fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = above(path);
+    make_folder(above)?;
+    match step().and_then(|()| DirBuilder::new().mode(0o700).create(path)) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    sync_names(above)
+}
+
+/// Makes the names in a folder durable.
+pub(in crate::storage) fn sync_names(folder: &Path) -> io::Result<()> {
+    step()?;
+    File::open(folder)?.sync_all()
+}
+
+/// The folder that holds this one.
+pub(super) fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(above) if above != Path::new("") => above,
+        _ => Path::new("."),
+    }
+}
+
+/// Locks a folder for this process: until the file is closed.
+pub(in crate::storage) fn lock(path: &Path) -> Result<File, FolderError> {
+    let name = path.join(LOCK_FILE);
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
+    let file = opened.map_err(failed("write to", &name))?;
+    hold(&file, path)?;
+    Ok(file)
+}
+
+/// Locks the file that says that somebody uses a folder; free again when it is closed.
+pub(super) fn hold(file: &File, path: &Path) -> Result<(), FolderError> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::InUse { path: path.to_path_buf() }),
+        Err(error) => Err(failed("lock", &path.join(LOCK_FILE))(error.into())),
+    }
+}
