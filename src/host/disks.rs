@@ -84,7 +84,7 @@ impl<F: Files, R: Record> RoleDisk<R> for RoleJournal<F, R> {
     }
 
     fn is_full(error: &JournalError) -> bool {
-        R::OUTLIVES_FULL_DISK && matches!(error, JournalError::Full { .. })
+        matches!(error, JournalError::Full { .. })
     }
 }
 

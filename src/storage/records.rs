@@ -76,8 +76,6 @@ fn head<R: Listed>(number: u64) -> Vec<u8> {
 const LIST: Ballot = Ballot { round: 1, server: Server(0) };
 
 impl<R: Listed> Record for R {
-    const OUTLIVES_FULL_DISK: bool = false;
-
     fn encode(&self, number: u64, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(&head::<R>(number));
         codec::encode_into(&Bytes::new(&codec::encode(self)), bytes);

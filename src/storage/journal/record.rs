@@ -5,9 +5,6 @@ use crate::paxos::{Ballot, Slot, SlotRange};
 
 /// A kind of record. A journal keeps one kind, and numbers its records from 1: those that are still there.
 pub trait Record: Sized {
-    /// A commit that finds the disk full ends the life of the role alone; without this, the process.
-    const OUTLIVES_FULL_DISK: bool = true;
-
     /// Appends the bytes of the record, which has this number.
     fn encode(&self, number: u64, bytes: &mut Vec<u8>);
 
