@@ -139,7 +139,7 @@ fn soak(
         healed?;
         dismiss(clients, plan)
     })?;
-    finish(&mut stage)?;
+    finish(&mut stage, plan)?;
     let tally = load.tally();
     let judged = judge(folder)?;
     Ok(format!(

@@ -81,17 +81,26 @@ fn each_class_of_faults_alone_is_clean_and_strikes() {
     }
 }
 
+/// A line of `tests/seeds.txt`: seed, protocol, classes of faults, the commit that it was recorded with, and what it was.
+fn recorded(line: &str) -> (u64, Setting) {
+    let mut words = line.split_whitespace();
+    let seed = words.next().and_then(|word| word.parse().ok()).unwrap();
+    let protocol = words.next().unwrap();
+    let protocol = Protocol::ALL.into_iter().find(|one| one.name() == protocol);
+    assert!(protocol.is_some(), "{line}");
+    let allowed = words.next().and_then(|word| word.parse().ok()).unwrap();
+    let commit = words.next().unwrap();
+    assert!(commit.len() >= 7 && commit.bytes().all(|digit| digit.is_ascii_hexdigit()), "no commit: {line}");
+    assert!(words.next().is_some(), "it does not say what it was: {line}");
+    (seed, Setting { allowed, protocol, ..PLAIN })
+}
+
 #[test]
 fn seeds_that_have_found_something_are_clean() {
     let mut count = 0;
     for line in include_str!("../../tests/seeds.txt").lines().filter(|line| !line.starts_with('#')) {
-        let mut words = line.split_whitespace();
-        let seed = words.next().and_then(|word| word.parse().ok()).unwrap();
-        let protocol = words.next().unwrap();
-        let protocol = Protocol::ALL.into_iter().find(|one| one.name() == protocol);
-        assert!(protocol.is_some(), "{line}");
-        let allowed = words.next().and_then(|word| word.parse().ok()).unwrap();
-        assert_clean(&run_one(seed, Setting { allowed, protocol, ..PLAIN }, false), allowed);
+        let (seed, setting) = recorded(line);
+        assert_clean(&run_one(seed, setting, false), setting.allowed);
         count += 1;
     }
     assert!(count >= 4);

@@ -365,7 +365,8 @@ impl ClientCore {
         }
         let pause = flight.pauses.after(failed.took, &mut self.random);
         flight.tries.push(failed.clone());
-        if failed.end.ends_session() {
+        // No other request has a session: a server that says so of one is wrong, and the next is asked.
+        if failed.end.ends_session() && matches!(flight.request.request, Request::Write { .. }) {
             return self.end_session(now, ticket, wire);
         }
         let next = match flight.reach {

@@ -275,6 +275,19 @@ fn each_try_has_a_number_of_its_own_and_all_tries_of_a_write_one_name() {
 }
 
 #[test]
+fn what_has_no_session_goes_on_whatever_is_said_of_one() {
+    let mut case = Case::new();
+    let (write, read) = (case.put("k"), case.get());
+    assert!(matches!(case.wire.asked[0].2, Request::Open { .. }));
+    for number in case.wire.asked.clone().into_iter().map(|one| one.1) {
+        case.says(1, number, expired());
+    }
+    // No server should say so; one that is wrong must not keep a client waiting for ever.
+    assert!(case.waits(write).is_err() && case.waits(read).is_err());
+    assert!(case.asked().starts_with(&[1, 1, 2, 2]), "{:?}", case.asked());
+}
+
+#[test]
 fn many_that_fail_on_one_server_all_go_to_the_next_one() {
     let mut case = Case::with_session();
     (0..4).for_each(|_| _ = case.put("k"));

@@ -153,6 +153,14 @@ fn a_part_of_a_state_whose_begin_was_not_heard_is_of_no_use() {
 }
 
 #[test]
+fn a_late_part_that_an_earlier_life_has_asked_for_is_not_waited_for() {
+    let mut learner = alone(1, 3);
+    assert!(learner.hear_part(2, part(6, 1)).is_empty());
+    assert_eq!(armed(&learner.hear_beat(3, 6, right(6))), [LearnerTimer::Missing]);
+    assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(3, 1)]);
+}
+
+#[test]
 fn a_peer_that_begins_anew_with_another_state_is_followed() {
     let mut learner = far_behind();
     learner.hear_part(2, part(6, 0));

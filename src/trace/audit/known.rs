@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::line::Process;
+use super::super::line::{LineId, Process};
 use super::super::parse::Run;
 use crate::role::Server;
 
@@ -51,6 +51,12 @@ impl<'a> Known<'a> {
     /// Whether the lines of a process begin with its first and show all that it did, as far as they go.
     pub fn is_whole(&self, process: &Process) -> bool {
         self.processes.get(process).is_some_and(|lines| lines.is_whole)
+    }
+
+    /// The line of this name, if it is here.
+    pub fn line(&self, id: &LineId) -> Option<usize> {
+        let lines = &self.processes.get(&id.process)?.at;
+        lines.binary_search_by_key(&id.n, |at| self.run.line(*at).id.n).ok().map(|found| lines[found])
     }
 
     /// Whether all lines of a server are there, from its first to the STOP of its last life.

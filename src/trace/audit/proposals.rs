@@ -193,6 +193,7 @@ fn check_chosen(case: &mut Case<'_>) {
         let mut values: BTreeMap<Ballot, Told<'_>> = BTreeMap::new();
         for at in &lines {
             let Event::Chosen { ballot, quorum, .. } = case.run.line(*at).event else { continue };
+            check_last_vote(case, slot, ballot, *at);
             if case.is_claim(*at) {
                 check_majority(case, slot, ballot, quorum, *at);
             }
@@ -207,6 +208,19 @@ fn check_chosen(case: &mut Case<'_>) {
         }
     }
     check_every_majority(case);
+}
+
+/// The vote that made the majority says what its line says. An acceptor that tells others another ballot than it has written
+/// down mostly accepts at that one too, a moment later, and then every line that is looked for is there.
+fn check_last_vote(case: &mut Case<'_>, slot: Slot, ballot: Ballot, at: usize) {
+    let vote = case.run.line(at).re.as_ref().and_then(|re| case.known.line(re));
+    if let Some(vote) = vote
+        && let Event::Accepted { ballot: given, .. } = case.run.line(vote).event
+        && given != ballot
+    {
+        let says = format!("slot {slot} is called chosen at {ballot} because of a vote that was given at {given}");
+        case.violated(Rule::Majority, &[vote, at], says);
+    }
 }
 
 fn check_majority(case: &mut Case<'_>, slot: Slot, ballot: Ballot, quorum: Servers, at: usize) {

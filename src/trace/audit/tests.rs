@@ -510,6 +510,20 @@ fn a_choice_without_a_majority_is_found() {
 }
 
 #[test]
+fn a_vote_that_was_given_at_another_ballot_makes_no_majority() {
+    let honest = run(HONEST);
+    let votes = |req: &str| {
+        let of_s4 = |text: &String| text.contains(&format!("ACCEPTED req={req} ")) && text.contains(" s4.");
+        let text = honest.lines.iter().map(|entry| entry.line.to_string()).find(of_s4).unwrap();
+        text.split_whitespace().find(|word| word.starts_with("s4.")).unwrap().to_string()
+    };
+    let chosen = "slot=5 ballot=5.2 quorum=s2,s4,s5 to=ALL";
+    let because_of = |vote: &str| tampered(&[(chosen, &format!("{chosen} re={vote}"))]);
+    assert_eq!(Audit::new(&run(&because_of(&votes("c2-2")))).verdict(), Verdict::Proved);
+    breaks(&because_of(&votes("c2-1")), Rule::Majority, "because of a vote that was given at 4.5");
+}
+
+#[test]
 fn two_values_in_one_slot_are_found() {
     let other = tampered(&[("ALL learner LEARN req=c2-1", "s1,s2,s3,s4 learner LEARN req=c2-1")]);
     let other = other.replace("c2 client RESPONSE req=c2-1", "s5 learner LEARN req=c2-1 slot=4 ballot=4.5 op=PUT key=color value=gray id=1-9 result=OK version=3 applied=4\nc2 client RESPONSE req=c2-1");
