@@ -30,6 +30,8 @@ pub mod linked;
 pub mod mailbox;
 pub mod pending;
 pub mod queue;
+#[cfg(test)]
+mod races_tests;
 pub mod recovery;
 pub mod replies;
 pub mod requests;

@@ -394,3 +394,7 @@ pub fn reply_of(outcome: ParticipantOutcome) -> (u64, Reply) {
         ParticipantOutcome::ReadFailed { token, by } => (token, Reply::NotApplied(WhyNotApplied::KeyLocked(by))),
     }
 }
+
+#[cfg(test)]
+#[path = "roles_tests.rs"]
+mod tests;

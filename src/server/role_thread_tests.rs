@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -28,13 +28,20 @@ const ARM: u64 = 1_000;
 
 /// Takes the last room on the disk.
 const FILLS: u64 = 1_500;
+/// Has the role count, and nothing else.
+const COUNT: u64 = 1_001;
+/// Has the role say that it has heard this, and nothing else.
+const ANSWER: u64 = 1_002;
 /// There is no room on the disk to remember this.
 const TOO_MUCH: u64 = 2_000;
 const NO_ROOM: &str = "no room";
 
 /// Remembers each number, shows it, and sends it to its own server's learner.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Echo;
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Echo {
+    /// So often it was told to count.
+    counted: u64,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Silence;
@@ -63,6 +70,8 @@ impl Role for Echo {
                 out.arm(Silence);
                 out.outcome("armed");
             }
+            Input::Request(COUNT) => self.counted += 1,
+            Input::Request(ANSWER) => out.outcome("heard"),
             Input::Request(n) | Input::Message { message: Message::Fill { slot: Slot(n) }, .. } => {
                 out.persist(n);
                 out.fact(|| n);
@@ -120,6 +129,8 @@ impl RoleDisk<u64> for Slate {
 struct Place {
     mailbox: Arc<Mailbox<Echo>>,
     told: Sender<(&'static str, Instant)>,
+    /// As the echo has published it.
+    counted: AtomicU64,
 }
 
 /// By the number of the server's process.
@@ -145,7 +156,9 @@ impl Hosted for Echo {
         let _ = place(core).told.send((outcome, Instant::now()));
     }
 
-    fn publish<E: Env>(&self, _core: &ServerCore<E::Connection>, _env: &E) {}
+    fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E) {
+        place(core).counted.store(self.counted, Ordering::Relaxed);
+    }
 
     fn needs_room(input: &Input<Echo>) -> bool {
         matches!(input, Input::Message { .. })
@@ -205,7 +218,7 @@ impl Stage {
     fn in_house(house: Arc<House>, held: bool, room: Vec<bool>) -> Stage {
         let (tell, told) = unbounded();
         let mailbox = Arc::new(Mailbox::closed(MAILBOX_MAX));
-        let place = Box::leak(Box::new(Place { mailbox: mailbox.clone(), told: tell }));
+        let place = Box::leak(Box::new(Place { mailbox: mailbox.clone(), told: tell, counted: AtomicU64::new(0) }));
         PLACES.lock().unwrap().insert(house.core.config.life, place);
         house.core.learner.open();
         house.core.acceptor.open();
@@ -215,7 +228,7 @@ impl Stage {
         let commits = Arc::<Mutex<Vec<Vec<u64>>>>::default();
         let disk = Slate { commits: commits.clone(), entered: enter, gate: held.then_some(opening), room };
         let has_room = disk.has_room();
-        let host = RoleHost::new(&house.core, &house.threads, Echo, disk, Random::new(1, 1));
+        let host = RoleHost::new(&house.core, &house.threads, Echo::default(), disk, Random::new(1, 1));
         assert_eq!(house.core.is_disk_full(), !has_room, "each life says at its beginning whether its disk has room");
         let inside = house.clone();
         let thread = thread::spawn(move || run(host, &inside.core, &inside.threads));
@@ -574,4 +587,24 @@ fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
     core.learner.close();
     threads.wake(RoleName::Learner);
     sleeper.join().unwrap();
+}
+
+/// Some mail may lie there while the role is up for another reason. Here that is a request to count, and what may lie asks
+/// for an answer. Either the role takes both in one turn, or it has made known that it has counted before it falls asleep:
+/// then it is woken. Otherwise it would sleep beside its mail.
+#[test]
+fn a_role_does_not_fall_asleep_beside_mail_that_was_left_for_it() {
+    let stage = Stage::free();
+    let (core, threads, place) = (&stage.house.core, &stage.house.threads, place(&stage.house.core));
+    for round in 1..=10_000_u64 {
+        stage.ask(COUNT);
+        // The other thread gets each part of its turn done in one of the rounds.
+        (0..(round * 37) % 1_024).for_each(|_| std::hint::spin_loop());
+        let mail = Mail { context: Context::default(), input: Input::Request(ANSWER), size: 0 };
+        let is_early = |_| place.counted.load(Ordering::Relaxed) < round;
+        core.leave::<Echo, _>(threads, mail, is_early).unwrap();
+        assert_eq!(stage.told().0, "heard");
+    }
+    stage.stop();
+    stage.end();
 }

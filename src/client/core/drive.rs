@@ -365,8 +365,7 @@ impl ClientCore {
         }
         let pause = flight.pauses.after(failed.took, &mut self.random);
         flight.tries.push(failed.clone());
-        // No other request has a session: a server that says so of one is wrong, and the next is asked.
-        if failed.end.ends_session() && matches!(flight.request.request, Request::Write { .. }) {
+        if failed.end.ends_session() {
             return self.end_session(now, ticket, wire);
         }
         let next = match flight.reach {

@@ -275,19 +275,6 @@ fn each_try_has_a_number_of_its_own_and_all_tries_of_a_write_one_name() {
 }
 
 #[test]
-fn what_has_no_session_goes_on_whatever_is_said_of_one() {
-    let mut case = Case::new();
-    let (write, read) = (case.put("k"), case.get());
-    assert!(matches!(case.wire.asked[0].2, Request::Open { .. }));
-    for number in case.wire.asked.clone().into_iter().map(|one| one.1) {
-        case.says(1, number, expired());
-    }
-    // No server should say so; one that is wrong must not keep a client waiting for ever.
-    assert!(case.waits(write).is_err() && case.waits(read).is_err());
-    assert!(case.asked().starts_with(&[1, 1, 2, 2]), "{:?}", case.asked());
-}
-
-#[test]
 fn many_that_fail_on_one_server_all_go_to_the_next_one() {
     let mut case = Case::with_session();
     (0..4).for_each(|_| _ = case.put("k"));
@@ -585,6 +572,7 @@ fn a_write_goes_on_in_a_new_session_only_if_no_try_of_it_may_have_been_applied()
         case.replies(2, expired());
     }
     assert!(matches!(case.result(certain), Err(ClientError::NotApplied(_))), "after three new sessions");
+    assert_eq!(writes(&case).last(), Some(&(40, 4, 1)), "and not before");
 }
 
 #[test]
@@ -728,4 +716,241 @@ fn a_failure_is_told_once_while_it_stays_the_same() {
     assert_eq!(case.wire.failovers.len(), 2);
     assert_eq!(case.core.busy_tries(), 3);
     assert!(case.core.has(read));
+}
+
+#[test]
+fn the_connection_of_the_next_request_stays_though_nobody_waits_on_it() {
+    let mut case = Case::with_session();
+    case.get();
+    case.core.talk_to(Server(2)).unwrap();
+    let read = case.get();
+    case.replies(2, found());
+    assert!(case.result(read).is_ok());
+    assert!(case.wire.closed.is_empty(), "on one somebody waits, and the other is the current one");
+}
+
+#[test]
+fn people_count_what_lines_tell_of() {
+    let mut case = Case::with_session();
+    let label = case.core.last_label();
+    case.core.ask_one(case.now, case.now + ALL, Server(2), Request::Status, &mut case.wire).unwrap();
+    assert_eq!(case.core.last_label(), label);
+    case.get();
+    assert_ne!(case.core.last_label(), label);
+}
+
+#[test]
+fn a_server_that_alone_may_answer_and_fails_at_once_is_asked_again_after_a_pause() {
+    let mut case = Case::with_session();
+    case.core.read(case.now, case.now + ALL, b"k".to_vec(), Reach::One, &mut case.wire);
+    case.replies(1, busy());
+    case.progress();
+    assert_eq!(case.asked(), [1]);
+    assert!(case.core.due().unwrap() > case.now);
+}
+
+#[test]
+fn what_came_before_a_connection_ended_still_counts() {
+    let mut case = Case::with_session();
+    let (answered, lost) = (case.put("a"), case.put("b"));
+    let reply = ClientReply { number: case.wire.asked[0].1, context: Context::default(), reply: applied() };
+    case.wire.lines.get_mut(&Server(1)).unwrap().inbox.push(reply);
+    case.breaks(1);
+    assert_eq!(case.result(answered), Ok(applied()));
+    assert!(case.core.has(lost));
+}
+
+#[test]
+fn who_knows_no_history_believes_a_server_without_data() {
+    let mut case = Case::new();
+    case.opens(1, Ok(Stage::Ready { history: 0 }));
+    let read = case.get();
+    case.progress();
+    case.replies(1, found());
+    assert!(case.result(read).is_ok());
+    assert_eq!(case.core.history(), None, "no data is no history");
+    // The session that it opens there is the first that anybody knows of that server's data.
+    case.put("k");
+    case.replies(1, Reply::Opened { session: 7, history: HISTORY });
+    assert_eq!(case.core.history(), Some(HISTORY));
+    let read = case.get();
+    case.replies(1, found());
+    assert!(case.result(read).is_ok());
+}
+
+#[test]
+fn where_all_servers_have_lost_their_data_that_is_told_once() {
+    let mut case = Case::with_session();
+    case.breaks(1);
+    (1..=3).for_each(|server| case.opens(server, Ok(Stage::Ready { history: 0 })));
+    let deadline = case.now + TRY;
+    let read = case.core.read(case.now, deadline, b"k".to_vec(), Reach::Any, &mut case.wire);
+    while !case.core.has_ended() {
+        let server = case.wire.asked.last().unwrap().0;
+        if case.wire.lines.contains_key(&Server(server)) {
+            case.replies(server, found());
+        } else {
+            case.now = case.now.max(case.core.due().unwrap());
+            case.progress();
+        }
+    }
+    let error = case.result(read).unwrap_err();
+    assert!(error.to_string().contains("without data"), "{error}");
+    assert_eq!(case.core.history(), None);
+}
+
+#[test]
+fn who_did_not_answer_in_time_is_said_to_be_silent() {
+    let mut case = Case::with_session();
+    case.get();
+    case.passes(TRY);
+    let failed: Vec<&str> = case.wire.failovers.iter().map(|(end, _)| end.word()).collect();
+    assert_eq!(failed, ["no-answer"]);
+    // So it is one failure with busy servers behind it: each on another server, each is told.
+    case.progress();
+    case.replies(2, busy());
+    case.replies(3, busy());
+    let failed: Vec<&str> = case.wire.failovers.iter().map(|(end, _)| end.word()).collect();
+    assert_eq!(failed, ["no-answer", "busy", "busy"]);
+}
+
+#[test]
+fn no_try_lasts_longer_than_its_request() {
+    let mut case = Case::with_session();
+    let deadline = case.now + TRY / 4;
+    let read = case.core.read(case.now, deadline, b"k".to_vec(), Reach::Any, &mut case.wire);
+    assert_eq!(case.core.due(), Some(deadline));
+    case.passes(TRY / 4);
+    assert!(case.result(read).is_err());
+}
+
+#[test]
+fn a_late_answer_to_an_earlier_try_is_none_to_the_next_one_of_the_same_server() {
+    let mut case = Case::with_session();
+    let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Reach::One, &mut case.wire);
+    case.core.transmit(case.now, &mut case.wire);
+    let number = case.wire.asked[0].1;
+    let answered = case.get();
+    case.now = case.now + TRY / 2;
+    case.replies(1, found());
+    assert!(case.result(answered).is_ok());
+    case.passes(TRY);
+    case.passes(TRY / 4);
+    assert_eq!((case.asked(), case.wire.closed.len()), (vec![1, 1, 1], 0), "asked again, over the same connection");
+    case.says(1, number, found());
+    assert!(case.ended(read).is_none());
+    case.replies(1, found());
+    assert!(case.result(read).is_ok());
+}
+
+#[test]
+fn a_session_whose_server_cannot_tell_its_history_is_of_the_known_one() {
+    let mut case = Case::with_session();
+    let write = case.put("k");
+    case.replies(1, expired());
+    case.replies(1, Reply::Opened { session: 20, history: 0 });
+    case.replies(1, applied());
+    assert!(case.result(write).is_ok());
+    assert_eq!(case.core.history(), Some(HISTORY));
+}
+
+#[test]
+fn a_write_that_has_ended_is_no_longer_asked_for() {
+    let mut case = Case::with_session();
+    case.put("k");
+    case.replies(1, applied());
+    case.put("k");
+    let first_open: Vec<_> = case.wire.named.iter().map(|(_, id)| (id.sequence, id.first_open)).collect();
+    assert_eq!(first_open, [(1, 1), (2, 2), (3, 3)]);
+}
+
+#[test]
+fn a_failure_elsewhere_does_not_move_the_current_server() {
+    let mut case = Case::with_session();
+    let read = case.get();
+    case.core.talk_to(Server(3)).unwrap();
+    case.replies(1, busy());
+    assert_eq!((case.asked(), case.core.server()), (vec![1, 3], Server(3)));
+    assert!(case.core.has(read));
+}
+
+#[test]
+fn busy_tries_are_counted_whoever_is_busy() {
+    let mut case = Case::with_session();
+    case.get();
+    case.replies(1, Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::Busy)));
+    case.replies(2, Reply::NotApplied(WhyNotApplied::DiskFull));
+    assert_eq!(case.core.busy_tries(), 1);
+}
+
+#[test]
+fn pauses_become_twice_as_long_up_to_a_fifth_of_a_second() {
+    let mut case = Case::new();
+    (1..=3).for_each(|server| case.opens(server, Err(NoReply::ConnectionRefused)));
+    case.get();
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        (0..4).for_each(|_| case.progress());
+        let due = case.core.due().unwrap();
+        pauses.push(due.since(case.now).as_millis());
+        case.now = due;
+    }
+    for (pause, mean) in pauses.iter().zip([10, 20, 40, 80, 160, 200, 200, 200]) {
+        assert!((mean / 2..=mean * 3 / 2).contains(pause), "{pauses:?}");
+    }
+}
+
+#[test]
+fn a_write_is_tried_as_long_as_there_may_be_an_answer_that_says_more() {
+    // Nobody was reached: tries take no time, and a tenth of one is enough.
+    let mut case = Case::with_session();
+    case.breaks(1);
+    (1..=3).for_each(|server| case.opens(server, Err(NoReply::ConnectionRefused)));
+    let begun = case.now;
+    let ticket = case.put("k");
+    while case.core.has(ticket) && !case.core.has_ended() {
+        case.now = case.now.max(case.core.due().unwrap());
+        case.progress();
+    }
+    let waited = case.now.since(begun);
+    assert!(waited > ALL - TRY / 2, "{waited:?}");
+    let Err(ClientError::NotApplied(tries)) = case.result(ticket) else { panic!("it was not sent") };
+    // Of many tries the last ones are remembered.
+    assert!(tries.count > 64 && tries.last.len() == 64, "{} tries", tries.count);
+
+    // It may be applied already: another try can only make that certain.
+    let mut case = Case::with_session();
+    let ticket = case.put("k");
+    case.now = case.now + (ALL - TRY / 2);
+    case.replies(1, Reply::Unknown(Unknown::TimedOut));
+    case.progress();
+    assert_eq!(case.asked(), [1, 2]);
+    case.replies(2, applied());
+    assert!(case.result(ticket).is_ok());
+}
+
+#[test]
+fn a_request_that_a_full_connection_did_not_take_in_time_is_certainly_not_applied() {
+    let mut case = Case::with_session();
+    let answered = case.get();
+    let number = case.wire.asked[0].1;
+    case.wire.lines.get_mut(&Server(1)).unwrap().is_clogged = true;
+    let write = case.put("k");
+    case.says(1, number, found());
+    assert!(case.result(answered).is_ok());
+    (1..=3).for_each(|server| case.opens(server, Err(NoReply::ConnectionRefused)));
+    case.passes(TRY);
+    let error = case.waits(write).unwrap_err();
+    assert!(!error.is_unknown(), "{error}");
+}
+
+#[test]
+fn who_does_not_want_to_wait_ends_what_waits_for_room_in_its_session_too() {
+    let mut case = Case::with_session();
+    let writes: Vec<Ticket> = (0..=crate::kv::SPAN).map(|_| case.put("k")).collect();
+    case.core.end_time(case.now);
+    case.progress();
+    assert_eq!(case.core.under_way(), 0);
+    let unnamed = *writes.last().unwrap();
+    assert!(matches!(case.result(unnamed), Err(ClientError::NotApplied(_))), "it had no number");
 }

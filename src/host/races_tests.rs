@@ -1,0 +1,331 @@
+//! Steps of a server that span two locks, taken by real threads at once. Each of these sequences is safe in one order only,
+//! and the simulator, which runs one step after another, cannot come in between.
+//!
+//! - Whoever waits is registered, and then looks whether the role is up and hands over.
+//! - A role that dies closes its mailbox, and then those who wait are told.
+//! - A server that is wrong takes no part any more, and then those who wait are told.
+//! - A request is counted, and then the limit is tested.
+//!
+//! (The fifth, that a role falls asleep only after it has made known what it must be woken for, is tested beside the thread
+//! of a role.)
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::{hint, mem, thread};
+
+use crate::host::disks::RoleDisk;
+use crate::host::limits::{self, ALL_REQUESTS_MAX_BYTES, REQUESTS_MAX, REQUESTS_MAX_BYTES};
+use crate::host::mailbox::Mailbox;
+use crate::host::throttle::Throttle;
+use crate::host::{
+    Admission, Asker, Config, Connection, CrashOrder, Ended, Env, Hosted, Load, Order, RoleHost, ServerCore, Sizes,
+    Time, Usage,
+};
+use crate::kv::{Kv, Op};
+use crate::net::{ClientReply, ClientRequest, Reply, Request, Said, Unknown, WhyNotApplied};
+use crate::paxos::{Learner, Life, Policy, Proposer, Quorums, Retention, Slot};
+use crate::protocol::Protocol;
+use crate::random::Random;
+use crate::role::{Disk, Role, RoleName, Server, Servers};
+use crate::trace::{Context, CrashCause, CrashPoint, Trace, fenced};
+use crate::two_phase_commit::{Coordinator, Participant};
+
+/// So often each race is run.
+const ROUNDS: usize = 10_000;
+/// So many of them are prepared at a time.
+const BATCH: usize = 100;
+const ME: Server = Server(1);
+
+fn cluster() -> Servers {
+    Servers::first(3)
+}
+
+/// Runs two threads against each other, round after round, and looks at what has become of each round.
+fn race<T: Sync>(
+    prepare: impl Fn() -> T,
+    one: impl Fn(&T) + Sync,
+    other: impl Fn(&T) + Sync,
+    mut check: impl FnMut(T),
+) {
+    for batch in 0..ROUNDS / BATCH {
+        let rounds: Vec<(AtomicUsize, T)> = (0..BATCH).map(|_| (AtomicUsize::new(0), prepare())).collect();
+        let run = |seed: usize, side: &(dyn Fn(&T) + Sync)| {
+            let dawdle = Dawdle(AtomicU64::new(seed as u64));
+            for (here, round) in &rounds {
+                meet(here);
+                dawdle.a_while();
+                side(round);
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| run(2 * batch, &one));
+            run(2 * batch + 1, &other);
+        });
+        rounds.into_iter().for_each(|(_, round)| check(round));
+    }
+}
+
+/// Waits until both threads are here. Whoever slept would come late.
+fn meet(here: &AtomicUsize) {
+    here.fetch_add(1, Ordering::AcqRel);
+    let mut looks = 0;
+    while here.load(Ordering::Acquire) < 2 {
+        looks += 1;
+        if looks < 1_000 { hint::spin_loop() } else { thread::yield_now() }
+    }
+}
+
+/// Takes up to some microseconds, each time another while: the gaps between two steps become wide enough for another thread
+/// to come in between.
+#[derive(Default)]
+struct Dawdle(AtomicU64);
+
+impl Dawdle {
+    fn a_while(&self) {
+        let before = self.0.load(Ordering::Relaxed);
+        let next = before.wrapping_add(1).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        self.0.store(next, Ordering::Relaxed);
+        (0..(next >> 55) % 256).for_each(|_| hint::spin_loop());
+        if (next >> 40).is_multiple_of(64) {
+            thread::yield_now();
+        }
+    }
+}
+
+/// A client's connection.
+#[derive(Clone)]
+struct Line {
+    own: Arc<Usage>,
+    load: Arc<Load>,
+    opens: Arc<Throttle>,
+}
+
+impl Line {
+    fn to(load: &Arc<Load>) -> Line {
+        Line { own: Arc::default(), load: load.clone(), opens: Arc::new(limits::opens()) }
+    }
+}
+
+impl Connection for Line {
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 9))
+    }
+
+    fn requests(&self) -> &Usage {
+        &self.own
+    }
+
+    fn load(&self) -> &Load {
+        &self.load
+    }
+
+    fn opens(&self) -> &Throttle {
+        &self.opens
+    }
+}
+
+/// What is around a server: it keeps the replies, and everything takes a while.
+#[derive(Default)]
+struct Around {
+    dawdle: Dawdle,
+    replies: Mutex<Vec<(u64, Reply)>>,
+}
+
+impl Env for Around {
+    type Connection = Line;
+
+    fn now(&self) -> Time {
+        self.dawdle.a_while();
+        Time(1)
+    }
+
+    fn wake(&self, _role: RoleName) {
+        self.dawdle.a_while();
+    }
+
+    fn to_peers(&self, _to: Servers, _message: &Said, _frame: Vec<u8>) {}
+
+    fn flush_peers(&self) {}
+
+    fn write_replies(&self, replies: Vec<(Asker<Line>, ClientReply)>) {
+        let replies = replies.into_iter().map(|(_, reply)| (reply.number, reply.reply));
+        self.replies.lock().unwrap().extend(replies);
+    }
+
+    fn wake_checkpointer(&self) {
+        self.dawdle.a_while();
+    }
+
+    fn give(&self, _order: Order) -> Result<(), String> {
+        Err("nobody takes orders here".to_string())
+    }
+
+    fn tell_operator(&self, _sentence: &str) {
+        self.dawdle.a_while();
+    }
+}
+
+/// A server whose roles are up, and of which clients ask something.
+struct Asked {
+    core: ServerCore<Line>,
+    around: Around,
+}
+
+/// A life of a role has begun, and has nothing to do.
+fn falls_asleep<R: Role>(mailbox: &Mailbox<R>) {
+    mailbox.open();
+    mailbox.lock().sleeps = true;
+}
+
+const WRITE: u64 = 1;
+const READ: u64 = 2;
+
+impl Asked {
+    fn new(protocol: Protocol) -> Asked {
+        let config = Config {
+            name: "races".to_string(),
+            me: ME,
+            cluster: cluster(),
+            quorums: Quorums::majority(cluster()),
+            protocol,
+            life: 1,
+            boot: 1,
+            pid: 1,
+            forgets: false,
+            lab: false,
+            wake_hints: true,
+            retention: Retention::EVERYTHING,
+            sizes: Sizes::usual(1 << 20),
+        };
+        let core = ServerCore::new(config, Trace::disabled(), Admission::member());
+        if protocol.is_paxos() {
+            falls_asleep(&core.proposer);
+            falls_asleep(&core.learner);
+        } else {
+            falls_asleep(&core.coordinator);
+            falls_asleep(&core.participant);
+        }
+        Asked { core, around: Around::default() }
+    }
+
+    /// A client's thread.
+    fn ask(&self, number: u64) {
+        let request = if number == WRITE {
+            let op = Op::Put { key: b"k".to_vec(), value: b"v".to_vec(), if_version: None };
+            Request::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, op }
+        } else {
+            Request::Get { key: b"k".to_vec() }
+        };
+        let request = ClientRequest { number, context: Context::default(), request };
+        self.core.request(&self.around, &Line::to(&self.core.load), request, 10).unwrap();
+        self.core.flush_replies(&self.around);
+    }
+
+    /// What each request that was asked is told, at the end of all: exactly one thing.
+    fn told(self, asked: &[u64]) -> Vec<Reply> {
+        self.core.flush_replies(&self.around);
+        let mut replies = mem::take(&mut *self.around.replies.lock().unwrap());
+        replies.sort_by_key(|(number, _)| *number);
+        let numbers: Vec<u64> = replies.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, asked, "not everyone who asked was told once: {replies:?}");
+        assert!(self.core.pending.take_all().is_empty(), "a request that was answered still waits");
+        replies.into_iter().map(|(_, reply)| reply).collect()
+    }
+}
+
+/// The disk of a role that never takes a turn.
+struct Unused;
+
+impl<Record> Disk<Record> for Unused {
+    type Error = String;
+
+    fn commit(&mut self, _records: &[Record]) -> Result<(), String> {
+        Err("nothing is written".to_string())
+    }
+}
+
+impl<Record> RoleDisk<Record> for Unused {}
+
+/// Clients ask these things while a role dies. Whoever came before the death is told of it, and whoever came after it too.
+fn ask_of_a_dying<R: Hosted>(protocol: Protocol, role: impl Fn() -> R, asked: &[u64]) {
+    let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+    let (mut before, mut after) = (0, 0);
+    race(
+        || {
+            let server = Asked::new(protocol);
+            let host = RoleHost::new(&server.core, &server.around, role(), Unused, Random::new(1, 1));
+            (server, Mutex::new(host))
+        },
+        |(server, _)| asked.iter().for_each(|number| server.ask(*number)),
+        |(server, host)| host.lock().unwrap().die(&server.core, &server.around, &Ended::Crashed(order)),
+        |(server, _)| {
+            for reply in server.told(asked) {
+                match reply {
+                    Reply::Unknown(Unknown::RoleDied(dead)) if dead == R::NAME => before += 1,
+                    // Of a read it does not matter whether it came before.
+                    Reply::NotApplied(WhyNotApplied::RoleDown(dead)) if dead == R::NAME => after += 1,
+                    other => panic!("what has that to do with the death? {other:?}"),
+                }
+            }
+        },
+    );
+    let is_race = after > 0 && (before > 0 || !asked.contains(&WRITE));
+    assert!(is_race, "one of the two is always first: {before} before, {after} after");
+}
+
+#[test]
+fn whoever_asks_of_a_role_that_dies_is_told_once() {
+    let quorums = Quorums::majority(cluster());
+    let learner = || Learner::new(ME, quorums, Life(1), Slot(0), Kv::default());
+    ask_of_a_dying(Protocol::MultiPaxos, || Proposer::new(ME, quorums, Policy::MultiPaxos), &[WRITE]);
+    ask_of_a_dying(Protocol::MultiPaxos, learner, &[WRITE, READ]);
+    ask_of_a_dying(Protocol::TwoPhaseCommit, || Coordinator::new(ME, cluster()), &[WRITE]);
+    ask_of_a_dying(Protocol::TwoPhaseCommit, || Participant::new(ME, cluster(), Kv::default()), &[READ]);
+}
+
+#[test]
+fn whoever_asks_of_a_server_that_finds_itself_wrong_is_told_once() {
+    let (mut before, mut after) = (0, 0);
+    let others = cluster().without(Servers::only(ME));
+    for asked in [WRITE, READ] {
+        race(
+            || Asked::new(Protocol::MultiPaxos),
+            |server| server.ask(asked),
+            |server| server.core.fence(&server.around, fenced(Slot(7), None, others), Slot(7), others),
+            |server| match server.told(&[asked]).as_slice() {
+                [Reply::Unknown(Unknown::RoleDied(RoleName::Learner))] => before += 1,
+                [Reply::NotApplied(WhyNotApplied::Fenced)] => after += 1,
+                other => panic!("what has that to do with the state? {other:?}"),
+            },
+        );
+    }
+    assert!(before > 0 && after > 0, "one of the two is always first: {before} before, {after} after");
+}
+
+#[test]
+fn of_two_requests_one_has_the_last_of_the_room() {
+    let admitted = AtomicUsize::new(0);
+    let take_last = |line: &Line| {
+        if limits::admit(line, 1) {
+            admitted.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let nearly_full = || {
+        let line = Line::to(&Arc::default());
+        assert!((1..REQUESTS_MAX).all(|_| limits::admit(&line, 1)));
+        line
+    };
+    race(nearly_full, take_last, take_last, drop);
+    assert_eq!(admitted.swap(0, Ordering::Relaxed), ROUNDS, "of one connection, by number");
+
+    let all_nearly_full = || {
+        let load: Arc<Load> = Arc::default();
+        let sizes = [REQUESTS_MAX_BYTES; ALL_REQUESTS_MAX_BYTES / REQUESTS_MAX_BYTES - 1];
+        let sizes = sizes.into_iter().chain([REQUESTS_MAX_BYTES - 1]);
+        assert!(sizes.into_iter().all(|size| limits::admit(&Line::to(&load), size)));
+        (Line::to(&load), Line::to(&load))
+    };
+    race(all_nearly_full, |(one, _)| take_last(one), |(_, other)| take_last(other), drop);
+    assert_eq!(admitted.into_inner(), ROUNDS, "of all connections, by size");
+}

@@ -1,0 +1,334 @@
+//! What each notification of a role means for the other roles and for clients, as a table: `testdata/notifications.txt`.
+//!
+//! Each is told while the roles that it concerns are up, while they are down, and while their mailboxes are full. Every role
+//! that is up sleeps, so that it shows what it is woken for.
+
+use std::cell::RefCell;
+use std::fmt::{Debug, Write};
+use std::fs;
+use std::path::Path;
+
+use super::super::admission::Admission;
+use super::super::config::{Config, Sizes};
+use super::super::lifecycle::Order;
+use super::super::limits::tests::TestConnection;
+use super::super::pending::Asker;
+use super::super::queue::{Item, Room};
+use super::super::time::Time;
+use super::*;
+use crate::kv::{Changes, Saved, Versioned, Written};
+use crate::net::ClientReply;
+use crate::paxos::{Ballot, CommandId, Entry, Life, NotApplied, Policy, Quorums, Retention, SlotRange, Value};
+use crate::protocol::Protocol;
+use crate::role::Server;
+use crate::trace::Trace;
+use crate::two_phase_commit::TransactionId;
+
+const ME: Server = Server(1);
+/// A mailbox holds so many inputs.
+const MAILBOX: usize = 16;
+/// The write that is waited for, and one that another client waits for.
+const WRITE: CommandId = CommandId::new(7, 1, 1);
+const OTHER: CommandId = CommandId::new(8, 2, 1);
+/// The ticket of the read that is waited for.
+const READ: u64 = 3;
+const SAVED: Saved = Saved { slot: Slot(9), written: Written::Done { version: 2 } };
+
+/// How the mailboxes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Up,
+    Down,
+    Full,
+}
+
+/// A server on which two clients wait for writes and one for a read, and what it does.
+struct At {
+    core: ServerCore<TestConnection>,
+    done: Done,
+}
+
+#[derive(Default)]
+struct Done(RefCell<Vec<String>>);
+
+impl Done {
+    fn note(&self, what: String) {
+        self.0.borrow_mut().push(what);
+    }
+}
+
+impl Env for Done {
+    type Connection = TestConnection;
+
+    fn now(&self) -> Time {
+        Time(1)
+    }
+
+    fn wake(&self, role: RoleName) {
+        self.note(format!("wakes the {}", role.word()));
+    }
+
+    fn to_peers(&self, _to: Servers, message: &Said, _frame: Vec<u8>) {
+        self.note(format!("sends {}", message.name()));
+    }
+
+    fn flush_peers(&self) {}
+
+    fn write_replies(&self, replies: Vec<(Asker<TestConnection>, ClientReply)>) {
+        for (asker, reply) in replies {
+            let label = asker.context.req.clone().unwrap_or_default();
+            self.note(format!("tells the {label}: {:?}", reply.reply));
+        }
+    }
+
+    fn wake_checkpointer(&self) {
+        self.note("wakes the checkpointer".to_string());
+    }
+
+    fn give(&self, order: Order) -> Result<(), String> {
+        self.note(format!("orders {order:?}"));
+        Ok(())
+    }
+
+    fn tell_operator(&self, _sentence: &str) {
+        self.note("tells the operator".to_string());
+    }
+}
+
+impl At {
+    fn new(state: State) -> At {
+        let config = Config {
+            name: "table".to_string(),
+            me: ME,
+            cluster: Servers::first(3),
+            quorums: Quorums::majority(Servers::first(3)),
+            protocol: Protocol::MultiPaxos,
+            life: 1,
+            boot: 1,
+            pid: 1,
+            forgets: false,
+            lab: false,
+            wake_hints: true,
+            retention: Retention::EVERYTHING,
+            sizes: Sizes { mailbox: MAILBOX, ..Sizes::usual(1 << 20) },
+        };
+        let at = At { core: ServerCore::new(config, Trace::disabled(), Admission::member()), done: Done::default() };
+        let asker = |label: &str| {
+            let context = Context { re: None, req: Some(label.to_string()) };
+            Asker::new(TestConnection::default(), 1, context, Time(1))
+        };
+        at.core.pending.await_write(WRITE, asker("write"));
+        at.core.pending.await_write(OTHER, asker("other write"));
+        assert_eq!(at.core.pending.await_read(asker("read")), READ);
+        let core = &at.core;
+        set::<Proposer>(&core.proposer, state, || ProposerRequest::LearnerDown);
+        set::<Acceptor>(&core.acceptor, state, || AcceptorRequest::Truncate { below: Slot(1) });
+        set::<Learner<Kv>>(&core.learner, state, || LearnerRequest::WantCheckpoint);
+        at
+    }
+
+    /// All that it has come to.
+    fn effects(self) -> Vec<String> {
+        let At { core, done } = self;
+        core.flush_replies(&done);
+        for heard in [heard(&core.proposer), heard(&core.acceptor), heard(&core.learner)] {
+            heard.into_iter().for_each(|what| done.note(what));
+        }
+        match core.checkpoints.len() {
+            0 => {}
+            1 => done.note("a job for the checkpointer".to_string()),
+            jobs => done.note(format!("{jobs} jobs for the checkpointer")),
+        }
+        if core.hints.proposer_flushes.load(Ordering::Relaxed) {
+            done.note("leaves the flush to the proposer".to_string());
+        }
+        if let Some(why) = core.admission.refusal() {
+            done.note(format!("takes no part: {why:?}"));
+        }
+        done.0.into_inner()
+    }
+}
+
+fn set<R: Hosted>(mailbox: &Mailbox<R>, state: State, request: impl Fn() -> R::Request) {
+    if state == State::Down {
+        return;
+    }
+    mailbox.open();
+    if state == State::Full {
+        for _ in 0..MAILBOX {
+            let mail = Mail { context: Context::default(), input: Input::Request(request()), size: 0 };
+            mailbox.put(Item::Mail(mail), Room::Usual, |_| false).unwrap();
+        }
+    }
+    mailbox.lock().sleeps = true;
+}
+
+/// What has come into a mailbox beside what filled it.
+fn heard<R: Hosted + Debug>(mailbox: &Mailbox<R>) -> Vec<String> {
+    let items: Vec<Item<R>> = std::iter::from_fn(|| mailbox.take_one()).collect();
+    let filled = if items.len() < MAILBOX { 0 } else { MAILBOX };
+    let tell = |item| match item {
+        Item::Mail(Mail { context, input: Input::Request(request), size }) => {
+            let context = context.req.map_or(String::new(), |label| format!(", because of {label}"));
+            let size = if size == 0 { String::new() } else { format!(", {size} bytes") };
+            format!("the {} hears {request:?}{context}{size}", R::NAME.word())
+        }
+        other => format!("the {} gets {other:?}", R::NAME.word()),
+    };
+    items.into_iter().skip(filled).map(tell).collect()
+}
+
+type Case = (&'static str, fn(&At));
+
+fn cause() -> Context {
+    Context { re: None, req: Some("c1-1".to_string()) }
+}
+
+fn proposer(at: &At, outcome: ProposerOutcome) {
+    let role = Proposer::new(ME, at.core.config.quorums, Policy::MultiPaxos);
+    role.notify(&at.core, &at.done, outcome, cause());
+}
+
+fn learner(at: &At, outcome: LearnerOutcome<Kv>) {
+    let role = Learner::new(ME, at.core.config.quorums, Life(1), Slot(0), Kv::default());
+    role.notify(&at.core, &at.done, outcome, cause());
+}
+
+fn coordinator(at: &At, outcome: CoordinatorOutcome) {
+    Coordinator::new(ME, Servers::first(3)).notify(&at.core, &at.done, outcome, cause());
+}
+
+fn participant(at: &At, outcome: ParticipantOutcome) {
+    Participant::new(ME, Servers::first(3), Kv::default()).notify(&at.core, &at.done, outcome, cause());
+}
+
+fn changes() -> Changes {
+    Changes { is_whole: false, pieces: Vec::new(), ended: Vec::new() }
+}
+
+fn versioned() -> Versioned {
+    Versioned { value: Some(b"v".to_vec()), version: 2 }
+}
+
+fn transaction() -> TransactionId {
+    TransactionId { number: 5, coordinator: Server(2) }
+}
+
+const OF_PROPOSER: [Case; 2] = [
+    ("proposer: NotApplied", |at| {
+        proposer(at, ProposerOutcome::NotApplied { id: WRITE, why: NotApplied::Outrun });
+    }),
+    ("proposer dies", |at| Proposer::mourn(&at.core, &at.done)),
+];
+
+const OF_ACCEPTOR: [Case; 2] = [
+    ("acceptor: Damaged", |at| {
+        let outcome = AcceptorOutcome::Damaged { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
+        Acceptor::new(Life(1)).notify(&at.core, &at.done, outcome, cause());
+    }),
+    ("acceptor dies", |at| Acceptor::mourn(&at.core, &at.done)),
+];
+
+const OF_LEARNER: [Case; 17] = [
+    ("learner: Applied, a command", |at| {
+        learner(at, LearnerOutcome::Applied { slot: Slot(9), id: Some(WRITE), outcome: Outcome::Applied(SAVED) });
+    }),
+    ("learner: Applied, a no-op", |at| {
+        learner(at, LearnerOutcome::Applied { slot: Slot(9), id: None, outcome: Outcome::Noop });
+    }),
+    ("learner: Applied, in a session that has expired", |at| {
+        learner(at, LearnerOutcome::Applied { slot: Slot(9), id: Some(WRITE), outcome: Outcome::Expired });
+    }),
+    ("learner: Advanced, and the proposer waits for that", |at| {
+        at.core.hints.wants_applied.store(true, Ordering::Relaxed);
+        learner(at, LearnerOutcome::Advanced { applied: Slot(9), ids: vec![WRITE] });
+    }),
+    ("learner: Advanced, and the proposer does not wait for that", |at| {
+        learner(at, LearnerOutcome::Advanced { applied: Slot(9), ids: vec![WRITE] });
+    }),
+    ("learner: Answer", |at| {
+        learner(at, LearnerOutcome::Answer { token: READ, slot: Slot(9), answer: versioned() });
+    }),
+    ("learner: ReadFailed", |at| {
+        learner(at, LearnerOutcome::ReadFailed { token: READ, answered: Servers::only(ME) });
+    }),
+    ("learner: Checkpoint", |at| {
+        learner(at, LearnerOutcome::Checkpoint { slot: Slot(9), digest: 1, changes: changes() });
+    }),
+    ("learner: Checkpoint, and 16 wait to be written", |at| {
+        while at.core.checkpoints.write(Mark { slot: Slot(1), digest: 1 }, changes()) {}
+        learner(at, LearnerOutcome::Checkpoint { slot: Slot(9), digest: 1, changes: changes() });
+    }),
+    ("learner: Durable", |at| learner(at, LearnerOutcome::Durable { slot: Slot(9) })),
+    ("learner: SnapshotAsked", |at| {
+        learner(at, LearnerOutcome::SnapshotAsked { to: Server(2), part: None });
+    }),
+    ("learner: Installed", |at| {
+        learner(at, LearnerOutcome::Installed { slot: Slot(9), digest: 1, from: Server(2) });
+    }),
+    ("learner: Installed, and then Applied in a session that has expired", |at| {
+        learner(at, LearnerOutcome::Installed { slot: Slot(9), digest: 1, from: Server(2) });
+        learner(at, LearnerOutcome::Applied { slot: Slot(10), id: Some(WRITE), outcome: Outcome::Expired });
+    }),
+    ("learner: Recalled", |at| {
+        learner(at, LearnerOutcome::Recalled { slot: Slot(9), id: WRITE, outcome: Outcome::Duplicate(SAVED) });
+    }),
+    ("learner: Mended", |at| {
+        let entry = Entry { slot: Slot(3), ballot: Ballot::ZERO, value: Value::Noop };
+        learner(at, LearnerOutcome::Mended { entries: vec![entry] });
+    }),
+    ("learner: Fenced", |at| {
+        let against = Servers::first(3).without(Servers::only(ME));
+        learner(at, LearnerOutcome::Fenced { slot: Slot(9), equal: None, against });
+    }),
+    ("learner dies", |at| Learner::<Kv>::mourn(&at.core, &at.done)),
+];
+
+const OF_TWO_PHASE_COMMIT: [Case; 6] = [
+    ("coordinator: Done", |at| {
+        coordinator(at, CoordinatorOutcome::Done { id: WRITE, outcome: Outcome::Applied(SAVED) });
+    }),
+    ("coordinator: NotApplied", |at| {
+        let why = two_phase_commit::NotApplied::Locked { by: transaction() };
+        coordinator(at, CoordinatorOutcome::NotApplied { id: WRITE, why });
+    }),
+    ("coordinator dies", |at| Coordinator::mourn(&at.core, &at.done)),
+    ("participant: Answer", |at| {
+        participant(at, ParticipantOutcome::Answer { token: READ, applied: 4, answer: versioned() });
+    }),
+    ("participant: ReadFailed", |at| {
+        participant(at, ParticipantOutcome::ReadFailed { token: READ, by: transaction() });
+    }),
+    ("participant dies", |at| Participant::mourn(&at.core, &at.done)),
+];
+
+/// A case, and what it comes to in each state. States that come to the same stand together.
+fn row((name, tell): &Case) -> String {
+    let effects = [State::Up, State::Down, State::Full].map(|state| {
+        let at = At::new(state);
+        tell(&at);
+        let effects = at.effects();
+        if effects.is_empty() { vec!["nothing".to_string()] } else { effects }
+    });
+    let [up, down, full] = &effects;
+    let groups = match (up == full, up == down) {
+        (true, true) => vec![("always", up)],
+        (true, false) => vec![("up or full", up), ("down", down)],
+        (false, _) if down == full => vec![("up", up), ("down or full", down)],
+        (false, _) => vec![("up", up), ("down", down), ("full", full)],
+    };
+    let mut text = format!("{name}\n");
+    for (states, effects) in groups {
+        writeln!(text, "    {states}: {}", effects.join("; ")).unwrap();
+    }
+    text
+}
+
+#[test]
+fn each_notification_reaches_those_whom_it_concerns() {
+    let cases = OF_PROPOSER.iter().chain(&OF_ACCEPTOR).chain(&OF_LEARNER).chain(&OF_TWO_PHASE_COMMIT);
+    let table: String = cases.map(row).collect();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/host/testdata/notifications.txt");
+    let expected = fs::read_to_string(path).unwrap();
+    assert!(table == expected, "the table has become:\n{table}");
+}
