@@ -14,6 +14,9 @@ use crate::role::{Server, Servers};
 
 /// A server says something to each other one so often.
 pub const SAYS_EVERY: Duration = Duration::from_millis(500);
+/// Each peer has one connection, and may open a next one before the last is noticed to be dead. For one more the oldest of
+/// the same server goes.
+pub const CONNECTIONS_OF_A_PEER: usize = 4;
 /// A peer of which nothing has come for so long is not heard.
 const HEARD_FOR: Duration = Duration::from_secs(2);
 

@@ -13,6 +13,7 @@
 //!   for, and [`time`] the time of a server's clock.
 //! - [`checkpoints`] writes the state down, and hands on parts of it.
 //! - [`admission`] says whether the server takes part at all: not with a new disk that too few know, nor with a wrong state.
+//!   [`dialler`] is what it makes of its own link to a peer.
 //! - [`status`] is what others may see, [`linked`] which of the other servers it reaches and hears, [`lines`] what a server
 //!   tells people.
 
@@ -21,6 +22,7 @@ pub mod checkpoints;
 pub mod config;
 pub mod core;
 pub mod delivery;
+pub mod dialler;
 pub mod disks;
 pub mod env;
 pub mod lifecycle;
@@ -47,6 +49,7 @@ pub mod timers;
 pub use admission::Admission;
 pub use config::{Config, Sizes};
 pub use core::{Fatal, ServerCore};
+pub use dialler::Dialler;
 pub use env::{Env, RoleSeen, Seen};
 pub use lifecycle::Order;
 pub use limits::{Connection, Load, Usage};

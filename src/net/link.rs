@@ -23,29 +23,35 @@ const KEEP_BYTES: usize = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that takes nothing for so long, or does not say that it has received what was sent, is treated as gone.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Waits between attempts to connect grow from the first to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
-/// Who was refused asks again only now and then: somebody has to do something about it first. (Tests need not wait.)
-const REFUSED_BACKOFF: Duration = if cfg!(test) { BACKOFF.0 } else { Duration::from_secs(2) };
-/// A peer that has answered so often that it calls back first will perhaps never do so: somebody should know.
-const UNPROVED_MAX: u32 = 10;
-const NEVER_CALLS: &str = "it calls this server back before it believes its greeting, and that does not come about. Is this \
-                           server's address right in the peer's cluster file, and is the peer's data folder the old one?";
-/// A connection that breaks sooner has not been one: the next attempt waits as after a failed one.
-const STEADY: Duration = Duration::from_secs(1);
 
-/// What happened to a link.
-#[derive(Debug)]
-pub enum LinkState<'a> {
-    /// Connected.
-    Up,
-    /// The connection broke.
-    Down(&'a std::io::Error),
-    /// One of the two does not want to talk to the other. Told once, until the reason is another or the link was up.
+/// How an attempt to connect or a connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEnded<'a> {
+    /// The link was up for so long, and broke.
+    Broken {
+        /// Why.
+        why: &'a str,
+        /// How long.
+        after: Duration,
+    },
+    /// One of the two does not want to talk to the other.
     Refused(&'a str),
+    /// The peer calls back first.
+    CallYouFirst,
+    /// Nobody was there, or nobody has answered.
+    Unanswered,
 }
 
-/// Whoever a link reports to, from its own thread.
+/// How long to wait before the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// If something is known of the peer meanwhile that was not known before.
+    pub least: Duration,
+    /// Else.
+    pub most: Duration,
+}
+
+/// Who decides for a link, in its own thread.
 pub trait Watcher: Send + 'static {
     /// What to say to the peer this time.
     fn hello(&mut self) -> Hello;
@@ -53,8 +59,11 @@ pub trait Watcher: Send + 'static {
     /// The peer has let this server in: judges whether to talk to it.
     fn check(&mut self, hello: &Hello, welcome: &Welcome) -> Result<(), String>;
 
-    /// The link has changed.
-    fn changed(&mut self, state: LinkState<'_>);
+    /// The link is up.
+    fn up(&mut self);
+
+    /// The link is down, or an attempt has failed: says how long to wait before the next.
+    fn ended(&mut self, ended: LinkEnded<'_>) -> Pause;
 }
 
 /// The sending end.
@@ -188,44 +197,24 @@ struct Keeper<W> {
 impl<W: Watcher> Keeper<W> {
     /// Connects, looks after the connection until it breaks, and begins again; ends with the [`Link`].
     fn run(mut self) {
-        let mut backoff = BACKOFF.0;
-        let (mut refused, mut unproved) = (None, 0);
         loop {
-            let mut wait = backoff;
-            match self.connect() {
+            let pause = match self.connect() {
                 Ok(stream) => {
                     let since = Instant::now();
-                    (refused, unproved) = (None, 0);
                     self.wire.lock().connect(stream);
-                    self.watcher.changed(LinkState::Up);
+                    self.watcher.up();
                     let ended = self.look_after();
                     self.wire.lock().hang_up();
                     let Err(error) = ended else { return };
-                    self.watcher.changed(LinkState::Down(&error));
-                    if since.elapsed() >= STEADY {
-                        (backoff, wait) = (BACKOFF.0, BACKOFF.0);
-                    }
+                    self.watcher.ended(LinkEnded::Broken { why: &error.to_string(), after: since.elapsed() })
                 }
-                Err(HandshakeError::Refused(why)) => {
-                    if refused.as_ref() != Some(&why) {
-                        self.watcher.changed(LinkState::Refused(&why));
-                        refused = Some(why);
-                    }
-                    wait = REFUSED_BACKOFF;
-                }
-                Err(HandshakeError::CallYouFirst) => {
-                    unproved += 1;
-                    if unproved == UNPROVED_MAX {
-                        self.watcher.changed(LinkState::Refused(NEVER_CALLS));
-                    }
-                }
-                // Nobody is there: that is no news after the link went down.
-                Err(HandshakeError::Broken(_)) => {}
-            }
-            if !self.rest(wait) {
+                Err(HandshakeError::Refused(why)) => self.watcher.ended(LinkEnded::Refused(&why)),
+                Err(HandshakeError::CallYouFirst) => self.watcher.ended(LinkEnded::CallYouFirst),
+                Err(HandshakeError::Broken(_)) => self.watcher.ended(LinkEnded::Unanswered),
+            };
+            if !self.rest(pause) {
                 return;
             }
-            backoff = (backoff * 2).min(BACKOFF.1);
         }
     }
 
@@ -264,12 +253,12 @@ impl<W: Watcher> Keeper<W> {
     }
 
     /// Waits, but not for long if an attempt is wanted now; false if nobody holds the link.
-    fn rest(&self, wait: Duration) -> bool {
+    fn rest(&self, pause: Pause) -> bool {
         let rests = |state: &mut State| !state.is_over;
-        let rested = self.wire.called.wait_timeout_while(self.wire.lock(), BACKOFF.0, rests);
+        let rested = self.wire.called.wait_timeout_while(self.wire.lock(), pause.least, rests);
         let state = rested.unwrap_or_else(PoisonError::into_inner).0;
         let rests = |state: &mut State| !state.is_over && !state.is_called;
-        let rested = self.wire.called.wait_timeout_while(state, wait.saturating_sub(BACKOFF.0), rests);
+        let rested = self.wire.called.wait_timeout_while(state, pause.most.saturating_sub(pause.least), rests);
         let mut state = rested.unwrap_or_else(PoisonError::into_inner).0;
         state.is_called = false;
         !state.is_over

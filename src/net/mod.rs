@@ -15,10 +15,10 @@ pub use frame::{
     write_now,
 };
 pub use handshake::{
-    Answer, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Welcome, Who, answer, greet, greeting, preamble,
-    turn_away,
+    Answer, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Welcome, Who, answer, greet,
+    greeting, preamble, turn_away,
 };
-pub use link::{Link, LinkState, Watcher};
+pub use link::{Link, LinkEnded, Pause, Watcher};
 pub use listener::{BindError, Connections, Place, allow_many_sockets, bind, check_free, listen};
 pub use verdict::{Verdict, Writes};
 pub use wire::{

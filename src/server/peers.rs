@@ -7,18 +7,16 @@ use std::sync::Arc;
 use super::clock;
 use super::house::House;
 use crate::cluster::Cluster;
-use crate::host::{lines, linked};
+use crate::host::Dialler;
+use crate::host::linked::{CONNECTIONS_OF_A_PEER, SAYS_EVERY};
 use crate::net::{
-    Answer, Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkState,
-    PEER_FRAME_MAX_BYTES, Place, Said, Watcher, Welcome, Who, answer, listen,
+    Answer, Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkEnded,
+    PEER_FRAME_MAX_BYTES, Pause, Place, Said, Watcher, Welcome, Who, answer, listen,
 };
 use crate::role::{Server, Servers};
 use crate::storage::DataFolder;
-use crate::trace::{self, Context};
+use crate::trace::Context;
 
-/// Each peer has one connection, and may open a next one before the last is noticed to be dead. For one more the oldest of
-/// the same server goes.
-const CONNECTIONS_OF_A_PEER: usize = 4;
 /// At most this many callers may be about to say who they are, for which each has five seconds. One more closes the oldest.
 const STRANGERS_MAX: usize = 32;
 
@@ -39,12 +37,7 @@ impl Peers {
     pub fn dial(self: &Arc<Peers>) -> Result<(), String> {
         let mut links = BTreeMap::new();
         for (server, member) in self.cluster.members().filter(|(server, _)| *server != self.house.core.config.me) {
-            let watch = Watch {
-                peers: self.clone(),
-                peer: server,
-                takes_part_from_now: false,
-                has_said_that_it_takes_part: false,
-            };
+            let watch = Watch { peers: self.clone(), dialler: Dialler::new(server) };
             let link = Link::start(format!("link-{server}"), member.peer, watch)
                 .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
             links.insert(server, link);
@@ -110,74 +103,38 @@ fn say_so(house: Arc<House>) -> std::io::Result<()> {
         loop {
             house.send(others, Said::Here, Context::default());
             house.flush();
-            std::thread::sleep(linked::SAYS_EVERY);
+            std::thread::sleep(SAYS_EVERY);
         }
     };
     std::thread::Builder::new().name("here".to_string()).spawn(say)?;
     Ok(())
 }
 
-/// Watches the link to one peer.
+/// Decides for the link to one peer.
 struct Watch {
     peers: Arc<Peers>,
-    peer: Server,
-    /// That it has been welcomed here has made this server take part, and nobody was told yet.
-    takes_part_from_now: bool,
-    /// What the last greeting has said.
-    has_said_that_it_takes_part: bool,
-}
-
-impl Watch {
-    /// A server that takes part from now on says so to all: from here on none of them takes another folder for its own.
-    fn say_that_it_takes_part(&self) {
-        let links = self.peers.house.threads.links.get().into_iter().flatten();
-        if self.takes_part_from_now {
-            links.for_each(|(_, link)| link.greet_again());
-        } else if !self.has_said_that_it_takes_part && self.peers.folder.takes_part() {
-            // It began to while this greeting was on its way.
-            links.filter(|(peer, _)| **peer == self.peer).for_each(|(_, link)| link.greet_again());
-        }
-    }
-
-    fn tell(&self, state: trace::LinkState, why: Option<String>) {
-        let event = lines::link(self.peer, state, None);
-        self.peers.house.line(event, why);
-    }
+    dialler: Dialler,
 }
 
 impl Watcher for Watch {
     fn hello(&mut self) -> Hello {
-        let hello = self.peers.house.core.hello(&self.peers.folder, self.peer);
-        self.has_said_that_it_takes_part = matches!(hello.who, Who::Peer { takes_part: true, .. });
-        hello
+        self.dialler.hello(&self.peers.house.core, &self.peers.folder)
     }
 
     fn check(&mut self, hello: &Hello, welcome: &Welcome) -> Result<(), String> {
         let Peers { house, folder, .. } = &*self.peers;
-        let welcomed = house.core.welcomed(folder, self.peer, hello, welcome);
-        let begins = welcomed.unwrap_or_else(|fatal| house.fatal(&fatal.0))?;
-        self.takes_part_from_now |= begins;
-        Ok(())
+        self.dialler.welcomed(&house.core, folder, hello, welcome).unwrap_or_else(|fatal| house.fatal(&fatal.0))
     }
 
-    fn changed(&mut self, state: LinkState<'_>) {
-        match state {
-            LinkState::Up => {
-                self.peers.house.core.linked.up(self.peer);
-                self.say_that_it_takes_part();
-                let news = "enough of the others know this server's new data folder now: it takes part from here on";
-                let why = std::mem::take(&mut self.takes_part_from_now).then(|| news.to_string());
-                self.tell(trace::LinkState::Up, why);
-            }
-            LinkState::Down(error) => {
-                self.peers.house.core.linked.down(self.peer);
-                self.tell(trace::LinkState::Lost, Some(error.to_string()));
-            }
-            LinkState::Refused(why) => {
-                self.peers.house.core.linked.refused(self.peer, why);
-                self.tell(trace::LinkState::Refused, Some(why.to_string()));
-            }
-        }
+    fn up(&mut self) {
+        let Peers { house, folder, .. } = &*self.peers;
+        let news_for = self.dialler.up(&house.core, folder);
+        let links = house.threads.links.get().into_iter().flatten();
+        links.filter(|(peer, _)| news_for.contains(**peer)).for_each(|(_, link)| link.greet_again());
+    }
+
+    fn ended(&mut self, ended: LinkEnded<'_>) -> Pause {
+        self.dialler.ended(&self.peers.house.core, ended)
     }
 }
 

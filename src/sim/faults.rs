@@ -365,14 +365,15 @@ impl World {
         let (ours, Some(other)) = (Node::Server(server), self.nature.one_of(&others)) else { return };
         let is_lost = self.nature.chance(500) || matches!(other, Node::Client(_));
         self.nature.mark(if is_lost { Mark::Reset } else { Mark::ResetAndLate });
-        self.nature.network.reset(ours, other, is_lost);
-        self.nature.network.reset(other, ours, is_lost);
-        if let Node::Client(client) = other {
-            self.nature.mark(Mark::ClientReset);
-            let why = NoReply::Broken { why: "connection reset".to_string() };
-            self.clients[client].loses_any_connection(&mut self.nature, server, why);
-        } else {
-            self.connections_close(server);
+        match other {
+            Node::Server(other) => self.calls_break(server, other, is_lost),
+            Node::Client(client) => {
+                self.nature.network.reset(ours, other, is_lost);
+                self.nature.network.reset(other, ours, is_lost);
+                self.nature.mark(Mark::ClientReset);
+                let why = NoReply::Broken { why: "connection reset".to_string() };
+                self.clients[client].loses_any_connection(&mut self.nature, server, why);
+            }
         }
     }
 

@@ -1,10 +1,11 @@
 //! Who is not who it says it is: strangers that greet in a server's name, and a server that is started on the wrong folder.
 
+use super::folder::CLUSTER;
 use super::marks::Mark;
 use super::world::{Death, World};
+use crate::net::{Answer, Hello, Who};
 use crate::role::{Server, Servers};
 use crate::storage::admission::Claim;
-use crate::storage::identity::Admitted;
 
 impl World {
     /// A stranger greets a server in the name of another one. It was told nothing at that one's address.
@@ -25,10 +26,15 @@ impl World {
         let storage = true_claim.filter(|_| knows_storage).map_or(lie.storage, |claim| claim.storage);
         let Some(process) = &mut self.server(server).process else { return };
         let before = process.identity().known_peer(name);
-        let admitted = process.identity().admit(&Claim { storage, ..lie });
-        let is_as_before = process.identity().known_peer(name) == before;
+        let Claim { server: name, life, boot, takes_part, knows, .. } = lie;
+        let who = Who::Peer { server: name, storage, life, boot, takes_part, knows };
+        let hello = Hello { cluster: CLUSTER.to_string(), to: server, members: self.plan.cluster(), who };
+        let mut answer = None;
+        self.at(server, |one, nature| answer = one.is_greeted(nature, &hello));
+        let process = self.server(server).process.as_ref();
+        let is_as_before = process.is_none_or(|process| process.identity().known_peer(name) == before);
         self.nature.mark(Mark::LiarCalledBack);
-        self.nature.ghost.require(40, is_as_before && matches!(admitted, Ok(Admitted::CallBack)), || {
+        self.nature.ghost.require(40, is_as_before && answer == Some(Answer::CallYouFirst), || {
             format!("{server} believes a stranger that it is {name}")
         });
     }

@@ -22,6 +22,7 @@ mod arrivals;
 mod away;
 pub mod batch;
 mod bounds;
+mod calls;
 pub mod cli;
 pub mod client;
 pub mod commits;

@@ -39,6 +39,19 @@ pub enum Event {
         bytes: Arc<[u8]>,
         /// How they come.
         way: Way,
+        /// What they are.
+        piece: Piece,
+    },
+    /// A server looks after its link to another one: it is to dial again, or has waited long enough for an answer.
+    Dial {
+        /// The server.
+        server: Server,
+        /// The process.
+        process: u64,
+        /// The other one.
+        peer: Server,
+        /// What it waited in.
+        stamp: u64,
     },
     /// A role has something to do, or one of its timers runs out.
     Wake {
@@ -110,6 +123,22 @@ pub enum Way {
     Again,
     /// It is there already, and waits for its process to go on.
     Arrived,
+}
+
+/// What a frame is on its connection. Between servers it is a part of a call: a connection that one of them has dialled, by
+/// a number that no other has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// A client's, or for one.
+    OfClient,
+    /// Who calls.
+    Hello(u64),
+    /// What the called server says to that.
+    Answer(u64),
+    /// All that follows.
+    Word(u64),
+    /// One of the two has closed it, or knows nothing of it.
+    End(u64),
 }
 
 /// One life of one role.

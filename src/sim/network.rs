@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::marks::Mark;
-use super::nature::{Event, MS, Micros, Nature, SECOND, Way};
+use super::nature::{Event, MS, Micros, Nature, Piece, SECOND, Way};
 use super::plan::Plan;
 use crate::role::Server;
 
@@ -76,7 +76,7 @@ pub struct Weather {
 pub struct Network {
     weather: Weather,
     links: BTreeMap<(Node, Node), Link>,
-    old: VecDeque<(Node, Node, Arc<[u8]>)>,
+    old: VecDeque<(Node, Node, Arc<[u8]>, Piece)>,
     /// Frames between servers so far.
     pub frames: u64,
 }
@@ -163,33 +163,35 @@ impl Network {
 
 impl Nature {
     /// Sends an ACCEPT on its way, if it is not lost before all others.
-    pub fn send_accept(&mut self, from: Node, to: Node, bytes: Arc<[u8]>) {
+    pub fn send_accept(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, piece: Piece) {
         if self.chance(self.network.weather.accept_loss) {
             return self.mark(Mark::FrameLost);
         }
-        self.send(from, to, bytes);
+        // What is lost later is lost as well.
+        let _ = self.send(from, to, bytes, piece);
     }
 
-    /// Sends a frame on its way.
-    pub fn send(&mut self, from: Node, to: Node, bytes: Arc<[u8]>) {
+    /// Sends a frame on its way; false if it is lost already.
+    pub fn send(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, piece: Piece) -> bool {
         self.network.frames += 1;
         let Weather { loss, duplicate, replay, .. } = self.network.weather;
         if self.chance(loss) {
-            return self.mark(Mark::FrameLost);
+            self.mark(Mark::FrameLost);
+            return false;
         }
-        self.send_copy(from, to, bytes.clone());
+        let is_sent = self.send_copy(from, to, bytes.clone(), piece);
         // A client's try is one connection: it cannot be refused and arrive all the same.
-        let between_servers = matches!((from, to), (Node::Server(_), Node::Server(_)));
-        if between_servers && self.chance(duplicate) {
+        if piece != Piece::OfClient && self.chance(duplicate) {
             self.mark(Mark::FrameDoubled);
-            self.send_copy(from, to, bytes.clone());
+            self.send_copy(from, to, bytes.clone(), piece);
         }
-        if between_servers && replay > 0 {
-            self.replay(from, to, bytes, replay);
+        if matches!(piece, Piece::Hello(_) | Piece::Answer(_) | Piece::Word(_)) && replay > 0 {
+            self.replay(from, to, bytes, piece, replay);
         }
+        is_sent
     }
 
-    fn send_copy(&mut self, from: Node, to: Node, bytes: Arc<[u8]>) {
+    fn send_copy(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, piece: Piece) -> bool {
         let Weather { latency, jitter, late, reorders, corrupt, .. } = self.network.weather;
         let (now, mut delay) = (self.now(), latency + self.exponential(jitter));
         if self.chance(late) {
@@ -199,7 +201,8 @@ impl Nature {
         let link = self.network.link(from, to);
         let (room, each) = link.slow.unwrap_or((IN_FLIGHT_MAX, 0));
         if link.cuts > 0 || link.in_flight >= room {
-            return self.mark(Mark::FrameLost);
+            self.mark(Mark::FrameLost);
+            return false;
         }
         delay += each * (1 + link.in_flight as Micros);
         if !reorders {
@@ -208,19 +211,21 @@ impl Nature {
         link.in_flight += 1;
         link.last_due = now + delay;
         let way = Way::Connection(link.connection);
-        let bytes = if self.chance(corrupt) { self.corrupted(&bytes) } else { bytes };
-        self.after(delay, Event::Frame { from, to, bytes, way });
+        let is_damaged = !bytes.is_empty() && self.chance(corrupt);
+        let bytes = if is_damaged { self.corrupted(&bytes) } else { bytes };
+        self.after(delay, Event::Frame { from, to, bytes, way, piece });
+        true
     }
 
     /// Keeps a frame, and sends one that was kept, perhaps long ago.
-    fn replay(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, per_mille: u64) {
+    fn replay(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, piece: Piece, per_mille: u64) {
         if self.chance(per_mille)
             && let Some(at) = (self.network.old.len() as u64).checked_sub(1)
         {
             let at = self.random.within(0..=at) as usize;
-            if let Some((from, to, bytes)) = self.network.old.get(at).cloned() {
+            if let Some((from, to, bytes, piece)) = self.network.old.get(at).cloned() {
                 self.mark(Mark::FrameReplayed);
-                self.after(1, Event::Frame { from, to, bytes, way: Way::Again });
+                self.after(1, Event::Frame { from, to, bytes, way: Way::Again, piece });
             }
         }
         if self.chance(100) {
@@ -229,7 +234,7 @@ impl Nature {
                 let at = self.random.within(0..=OLD_FRAMES_MAX as u64 - 1) as usize;
                 self.network.old.remove(at);
             }
-            self.network.old.push_back((from, to, bytes));
+            self.network.old.push_back((from, to, bytes, piece));
         }
     }
 

@@ -1,5 +1,6 @@
 //! One simulated server: its folder and its process. What a process decides is the real thing, in surroundings of events.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,14 +11,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::folder::{CLUSTER, Folder, Refusal};
 use super::marks::Mark;
-use super::nature::{Event, MS, Micros, Nature};
-use super::network::Node;
+use super::nature::{Event, Micros, Nature};
 use super::plan::Plan;
 use super::reigns::WINDOW;
 use super::surroundings::{Agenda, Around, Clock, SimConnection};
 use super::turns::{Living, Seated};
 use crate::host::checkpoints::{Checkpointer, Loaded};
 use crate::host::lifecycle::{Due, Lifecycle};
+use crate::host::linked::SAYS_EVERY;
 use crate::host::mailbox::Mailbox;
 use crate::host::pending::PATIENCE;
 use crate::host::role_host::found_no_room;
@@ -39,14 +40,6 @@ use crate::trace::{
     self, Context, Digest, DiskName, Event as LineEvent, HistoryName, MaybeBallot, RestartMode, RoleTag, Text, Trace,
 };
 use crate::two_phase_commit::{Coordinator, Participant};
-
-/// A server that takes no part greets the others so often.
-const GREET_EVERY: Micros = 100 * MS;
-/// A server writes to the others at least so often.
-const SAY_EVERY: Micros = 500 * MS;
-
-/// What goes over a link before anything else: who is there.
-pub const GREETING: [u8; 1] = [0];
 
 /// A server, whether its process runs or not.
 pub struct SimServer {
@@ -126,8 +119,8 @@ pub struct Process {
     pub checkpointer: Option<Checkpointer<MemoryFiles>>,
     /// A learner waits for the state that it begins with: for how long it has been down, if it has lived before.
     awaits_state: Option<Option<Duration>>,
-    /// Peers whose storage id is known to be right.
-    pub met: Servers,
+    /// Calls of its peers that it has let in.
+    pub heard: BTreeMap<Server, Vec<u64>>,
     /// Why it must stop.
     pub fatal: Option<String>,
 }
@@ -136,6 +129,16 @@ impl Process {
     /// Whose folder it uses.
     pub fn identity(&self) -> &Identity<MemoryFiles> {
         self.folder.identity()
+    }
+
+    /// Whether it has let a peer in.
+    pub fn hears(&self, peer: Server) -> bool {
+        self.heard.get(&peer).is_some_and(|calls| !calls.is_empty())
+    }
+
+    /// Whether it has let a peer in by this call.
+    pub fn hears_on(&self, peer: Server, call: u64) -> bool {
+        self.heard.get(&peer).is_some_and(|calls| calls.contains(&call))
     }
 
     fn set_open(&self, role: RoleName, is_open: bool) {
@@ -258,11 +261,15 @@ impl SimServer {
         }
     }
 
-    /// Starts the process: the identity first, then the acceptor, the learner and the proposer.
-    pub fn start(&mut self, nature: &mut Nature) -> Result<(), Refusal> {
+    /// Starts the process: the identity first, then the acceptor, the learner and the proposer. `storages` are the
+    /// folders of all servers, for one whose cluster is an old one.
+    pub fn start(&mut self, nature: &mut Nature, storages: &[(Server, u64)]) -> Result<(), Refusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
         let folder = DataFolder::begin(self.folder.clone(), identity)?;
-        if self.is_acquainted {
+        if self.is_acquainted && !folder.takes_part() {
+            for (peer, storage) in storages.iter().filter(|(peer, _)| *peer != self.me) {
+                folder.identity().bind_peer(*peer, *storage)?;
+            }
             folder.set_takes_part()?;
         }
         let trace = self.open_trace(nature, folder.life());
@@ -296,7 +303,7 @@ impl SimServer {
             participant: None,
             checkpointer: None,
             awaits_state: None,
-            met: Servers::only(self.me),
+            heard: BTreeMap::new(),
             fatal: None,
         });
         if self.protocol.has(RoleName::Learner) {
@@ -306,7 +313,8 @@ impl SimServer {
             self.start_role(nature, *role, None)?;
         }
         self.tell_boot();
-        nature.after(GREET_EVERY, Event::Here { server: self.me, process: self.boot });
+        self.call_others(nature);
+        nature.after(0, Event::Here { server: self.me, process: self.boot });
         Ok(())
     }
 
@@ -573,24 +581,16 @@ impl SimServer {
         drop(checkpointer.run_one(&process.core, &around));
     }
 
-    /// It says something to every other server now and then. One that takes no part greets them: this is how they come to
-    /// know it.
+    /// It says to every other server that it is there, again and again.
     pub fn says_that_it_is_there(&mut self, nature: &mut Nature, number: u64) {
-        let (me, others) = (self.me, self.cluster.without(Servers::only(self.me)));
-        let Some((process, around)) = self.around(nature) else { return };
-        if process.number != number {
+        let others = self.cluster.without(Servers::only(self.me));
+        let Some((process, around)) = self.around(nature).filter(|(process, _)| process.number == number) else {
             return;
-        }
-        let takes_part = process.core.admission.takes_part();
-        if takes_part {
-            around.flush_peers();
-        }
-        let mut nature = around.nature.borrow_mut();
-        for server in others.iter().filter(|_| !takes_part) {
-            nature.send(Node::Server(me), Node::Server(server), Arc::new(GREETING));
-        }
-        let again = if takes_part { SAY_EVERY } else { GREET_EVERY };
-        nature.after(again, Event::Here { server: me, process: number });
+        };
+        process.core.send(&around, others, Said::Here, Context::default());
+        around.flush_peers();
+        let (again, server) = (around.clock.takes(SAYS_EVERY), around.me);
+        around.nature.borrow_mut().after(again, Event::Here { server, process: number });
     }
 
     /// Bytes from a client. False if they are no request that an honest client sends: then the connection is closed.
@@ -634,11 +634,6 @@ impl SimServer {
         }
     }
 
-    /// The connection from a peer has closed.
-    pub fn loses_peer(&mut self, nature: &mut Nature, peer: Server) {
-        self.with_core(nature, |core, around| core.peer_gone(around, peer));
-    }
-
     /// Bytes from a peer. False if they are no message: then the connection is closed.
     pub fn hear_peer(&mut self, nature: &mut Nature, from: Server, bytes: &[u8]) -> bool {
         let Ok(envelope) = unframe::<Envelope>(bytes, PEER_FRAME_MAX_BYTES) else { return false };
@@ -646,7 +641,10 @@ impl SimServer {
         if let Said::Paxos(message) = &envelope.message {
             self.note_message(nature, message);
         }
-        self.with_core(nature, |core, around| core.deliver(around, from, envelope));
+        self.with_core(nature, |core, around| {
+            core.linked.hears(from, crate::host::Env::now(around));
+            core.deliver(around, from, envelope);
+        });
         true
     }
 

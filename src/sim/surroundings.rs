@@ -2,14 +2,16 @@
 //! watches.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::calls::Link;
 use super::marks::Mark;
-use super::nature::{Event, Micros, Nature, Place};
+use super::nature::{Event, Micros, Nature, Piece, Place};
 use super::network::Node;
 use crate::host::throttle::Throttle;
 use crate::host::{Asker, Connection, Env, Load, Lost, Order, RoleSeen, Seen, Time, Usage, limits};
@@ -93,6 +95,8 @@ pub struct Agenda {
     pub restart_at: Cell<Option<Micros>>,
     /// The checkpointer is at work.
     pub is_checkpointing: Cell<bool>,
+    /// Its links to the other servers.
+    pub links: RefCell<BTreeMap<Server, Link>>,
     /// Frames that have not left yet.
     pub frames: RefCell<Vec<Outgoing>>,
     /// What was ordered.
@@ -173,15 +177,25 @@ impl Env for Around<'_> {
         self.nature.borrow_mut().ghost.require(24, within, || format!("{me} sends a frame of {bytes} bytes"));
         let is_accept = matches!(message, Said::Paxos(Message::Accept { .. }))
             || matches!(message, Said::TwoPhaseCommit(two_phase_commit::Message::VoteRequest { .. }));
-        self.agenda.frames.borrow_mut().push((to, frame.into(), is_accept));
+        let links = self.agenda.links.borrow();
+        let is_up = |server: &Server| links.get(server).is_some_and(|link| link.call().is_some());
+        let to: Servers = to.iter().filter(is_up).collect();
+        if !to.is_empty() {
+            self.agenda.frames.borrow_mut().push((to, frame.into(), is_accept));
+        }
     }
 
     fn flush_peers(&self) {
-        let mut nature = self.nature.borrow_mut();
+        let (mut nature, links) = (self.nature.borrow_mut(), self.agenda.links.borrow());
         for (to, bytes, is_accept) in self.agenda.frames.take() {
             for server in to.iter() {
+                let Some(call) = links.get(&server).and_then(Link::call) else { continue };
                 let (from, to, bytes) = (Node::Server(self.me), Node::Server(server), bytes.clone());
-                if is_accept { nature.send_accept(from, to, bytes) } else { nature.send(from, to, bytes) }
+                if is_accept {
+                    nature.send_accept(from, to, bytes, Piece::Word(call));
+                } else {
+                    nature.send(from, to, bytes, Piece::Word(call));
+                }
             }
         }
     }
@@ -189,7 +203,7 @@ impl Env for Around<'_> {
     fn write_replies(&self, replies: Vec<(Asker<SimConnection>, ClientReply)>) {
         for (asker, reply) in replies {
             let (from, to) = (Node::Server(self.me), Node::Client(asker.connection.client));
-            self.nature.borrow_mut().send(from, to, frame(&reply).into());
+            self.nature.borrow_mut().send(from, to, frame(&reply).into(), Piece::OfClient);
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::folder::CLUSTER;
 use super::marks::Mark;
-use super::nature::Nature;
+use super::nature::{Nature, Piece};
 use super::network::Node;
 use crate::client::core::Ticket;
 use crate::client::core::wire::{Seen, Stage, Wire};
@@ -173,7 +173,7 @@ impl Wire for SimWire<'_> {
 
     fn transmit(&mut self, server: Server) -> Result<(), NoReply> {
         for bytes in mem::take(&mut self.line(server).queued) {
-            self.nature.send(Node::Client(self.client), Node::Server(server), bytes);
+            self.nature.send(Node::Client(self.client), Node::Server(server), bytes, Piece::OfClient);
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::faults::Trouble;
 use super::folder::{ROOM_RETRY, Refusal};
 use super::invariants::Violation;
 use super::marks::{Mark, Marks};
-use super::nature::{Event, MS, Micros, Nature, SECOND};
+use super::nature::{Event, MS, Micros, Nature, Piece, SECOND};
 use super::network::Node;
 use super::plan::Plan;
 use super::server::SimServer;
@@ -341,7 +341,8 @@ impl World {
             Event::Restart { server, .. }
             | Event::Patience { server, .. }
             | Event::Checkpointer { server, .. }
-            | Event::Here { server, .. } => *server,
+            | Event::Here { server, .. }
+            | Event::Dial { server, .. } => *server,
             // A turn that comes due in a pause is taken at its end: see SimServer::resumes. Frames wait by themselves.
             Event::Wake { .. } | Event::Turn { .. } | Event::Frame { .. } => return None,
             Event::Start { .. } | Event::Client { .. } | Event::Chaos | Event::Heal(_) => return None,
@@ -356,7 +357,10 @@ impl World {
             return self.nature.after(rest, event);
         }
         match event {
-            Event::Frame { from, to, bytes, way } => self.frame(from, to, &bytes, way),
+            Event::Frame { from, to, bytes, way, piece } => self.frame(from, to, &bytes, way, piece),
+            Event::Dial { server, process, peer, stamp } => {
+                self.at(server, |server, nature| server.dials(nature, process, peer, stamp));
+            }
             Event::Wake { role } => self.at(role.server, |server, nature| server.wakes(nature, role)),
             Event::Turn { role } => self.at(role.server, |server, nature| server.has_turn(nature, role)),
             Event::Synced { role } => self.at(role.server, |server, nature| server.has_synced(nature, role)),
@@ -420,11 +424,12 @@ impl World {
 
     fn start(&mut self, server: Server) {
         let healthy = self.plan.healthy.contains(server) || !self.faults_are_over;
+        let storages: Vec<_> = self.servers.iter().map(|one| (one.me, one.storage)).collect();
         let one = &mut self.servers[usize::from(server.0) - 1];
         if one.process.is_some() || !healthy {
             return;
         }
-        if let Err(refusal) = one.start(&mut self.nature) {
+        if let Err(refusal) = one.start(&mut self.nature, &storages) {
             self.refused(server, refusal);
         }
     }
@@ -491,11 +496,7 @@ impl World {
     }
 
     fn end(&mut self, server: Server) {
-        for process in self.servers.iter_mut().filter_map(|one| one.process.as_mut()) {
-            // Its connections are gone: with the next ones come new greetings.
-            process.met = process.met.without(Servers::only(server));
-        }
-        self.connections_close(server);
+        self.calls_end(server);
         let waiters = self.servers[usize::from(server.0) - 1].end_process();
         for waiter in waiters {
             // Some connections end at once, others only fall silent.
@@ -503,15 +504,6 @@ impl World {
                 let client = &mut self.clients[waiter.connection.client];
                 let why = NoReply::Broken { why: "connection reset".to_string() };
                 client.loses_connection(&mut self.nature, server, waiter.number, why);
-            }
-        }
-    }
-
-    /// The connections from a server have ended: most of those who can hear it notice at once.
-    pub fn connections_close(&mut self, server: Server) {
-        for other in self.plan.cluster().without(Servers::only(server)).iter() {
-            if !self.nature.network.is_cut(Node::Server(server), Node::Server(other)) && self.nature.chance(700) {
-                self.at(other, |one, nature| one.loses_peer(nature, server));
             }
         }
     }
@@ -541,7 +533,7 @@ impl World {
         let (victim, speaker) = (self.nature.random.within(0..=self.clients.len() as u64 - 1) as usize, 0);
         for request in self.clients[victim].as_a_stranger_would(&mut self.nature) {
             let request = ClientRequest { number: STRANGER, context: Context::default(), request };
-            self.nature.send(Node::Client(speaker), Node::Server(server), frame(&request).into());
+            self.nature.send(Node::Client(speaker), Node::Server(server), frame(&request).into(), Piece::OfClient);
         }
     }
 

@@ -1,0 +1,209 @@
+//! What a server makes of its own link to one peer: when it dials, what it says, and what it makes of the answer.
+//!
+//! Each server dials every other for what it has to say. An attempt that comes to nothing is followed by a pause, which
+//! grows. Whoever runs the dialler has the connection, and the clock.
+
+use std::time::Duration;
+
+use super::core::{Fatal, ServerCore};
+use super::limits::Connection;
+use super::lines;
+use crate::net::{Hello, LinkEnded, Pause, Welcome, Who};
+use crate::role::{Server, Servers};
+use crate::storage::DataFolder;
+use crate::storage::folder::Place;
+use crate::trace::{Context, LinkState, RoleTag};
+
+/// Pauses between attempts grow from the first to the second. None is shorter than the first.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// Who was refused asks again only now and then: somebody has to do something about it first.
+const REFUSED_PAUSE: Duration = Duration::from_secs(2);
+/// A connection that breaks sooner has not been one: the next attempt waits as after a failed one.
+const STEADY: Duration = Duration::from_secs(1);
+/// A peer that has answered so often that it calls back first will perhaps never do so: somebody should know.
+const UNPROVED_MAX: u32 = 10;
+const NEVER_CALLS: &str = "it calls this server back before it believes its greeting, and that does not come about. Is this \
+                           server's address right in the peer's cluster file, and is the peer's data folder the old one?";
+
+/// The own link to one peer.
+#[derive(Debug)]
+pub struct Dialler {
+    peer: Server,
+    pause: Duration,
+    /// The refusal that was told last.
+    refused: Option<String>,
+    /// So many times in a row the peer wanted to call back first.
+    unproved: u32,
+    /// That it was welcomed there has made this server take part, and the others were not told yet.
+    takes_part_from_now: bool,
+    /// What the last greeting has said.
+    has_said_that_it_takes_part: bool,
+}
+
+impl Dialler {
+    /// A link that was never up.
+    pub fn new(peer: Server) -> Dialler {
+        Dialler {
+            peer,
+            pause: PAUSES.0,
+            refused: None,
+            unproved: 0,
+            takes_part_from_now: false,
+            has_said_that_it_takes_part: false,
+        }
+    }
+
+    /// What to say to the peer this time.
+    pub fn hello<C: Connection, P: Place>(&mut self, core: &ServerCore<C>, folder: &DataFolder<P>) -> Hello {
+        let hello = core.hello(folder, self.peer);
+        self.has_said_that_it_takes_part = matches!(hello.who, Who::Peer { takes_part: true, .. });
+        hello
+    }
+
+    /// The peer has welcomed this server after this greeting. The inner error is why this server does not talk to it.
+    pub fn welcomed<C: Connection, P: Place>(
+        &mut self,
+        core: &ServerCore<C>,
+        folder: &DataFolder<P>,
+        hello: &Hello,
+        welcome: &Welcome,
+    ) -> Result<Result<(), String>, Fatal> {
+        let begins = core.welcomed(folder, self.peer, hello, welcome)?;
+        self.takes_part_from_now |= begins == Ok(true);
+        Ok(begins.map(|_| ()))
+    }
+
+    /// The link is up. Gives the peers that must be greeted again: a server that takes part from now on says so to all, and
+    /// from then on none of them takes another folder for its own.
+    pub fn up<C: Connection, P: Place>(&mut self, core: &ServerCore<C>, folder: &DataFolder<P>) -> Servers {
+        (self.refused, self.unproved) = (None, 0);
+        core.linked.up(self.peer);
+        let news = "enough of the others know this server's new data folder now: it takes part from here on";
+        let begins = std::mem::take(&mut self.takes_part_from_now);
+        self.tell(core, LinkState::Up, begins.then_some(news));
+        if begins {
+            core.config.cluster.without(Servers::only(core.config.me))
+        } else if !self.has_said_that_it_takes_part && folder.takes_part() {
+            // It began to while this greeting was on its way.
+            Servers::only(self.peer)
+        } else {
+            Servers::NONE
+        }
+    }
+
+    /// The link is down: gives how long to wait before the next attempt. A refusal is told once, until the reason is another
+    /// or the link was up.
+    pub fn ended<C: Connection>(&mut self, core: &ServerCore<C>, ended: LinkEnded<'_>) -> Pause {
+        let mut pause = self.pause;
+        match ended {
+            LinkEnded::Broken { why, after } => {
+                core.linked.down(self.peer);
+                self.tell(core, LinkState::Lost, Some(why));
+                if after >= STEADY {
+                    (self.pause, pause) = (PAUSES.0, PAUSES.0);
+                }
+            }
+            LinkEnded::Refused(why) => {
+                if self.refused.as_deref() != Some(why) {
+                    self.tell_refused(core, why);
+                    self.refused = Some(why.to_string());
+                }
+                pause = REFUSED_PAUSE;
+            }
+            LinkEnded::CallYouFirst => {
+                self.unproved += 1;
+                if self.unproved == UNPROVED_MAX {
+                    self.tell_refused(core, NEVER_CALLS);
+                }
+            }
+            // That is no news after the link went down.
+            LinkEnded::Unanswered => {}
+        }
+        self.pause = (self.pause * 2).min(PAUSES.1);
+        Pause { least: PAUSES.0, most: pause }
+    }
+
+    fn tell_refused<C: Connection>(&self, core: &ServerCore<C>, why: &str) {
+        core.linked.refused(self.peer, why);
+        self.tell(core, LinkState::Refused, Some(why));
+    }
+
+    fn tell<C: Connection>(&self, core: &ServerCore<C>, state: LinkState, why: Option<&str>) {
+        let event = lines::link(self.peer, state, None);
+        core.line_because(RoleTag::Server, &Context::default(), event, why.map(str::to_string));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::limits::tests::TestConnection;
+    use crate::host::{Admission, Config, Sizes};
+    use crate::net::Refusal;
+    use crate::paxos::{Quorums, Retention};
+    use crate::protocol::Protocol;
+    use crate::trace::Trace;
+
+    const PEER: Server = Server(2);
+
+    fn core() -> ServerCore<TestConnection> {
+        let quorums = Quorums::majority(Servers::first(3));
+        let config = Config {
+            name: "lab".to_string(),
+            boot: 1,
+            me: Server(1),
+            cluster: quorums.servers(),
+            quorums,
+            protocol: Protocol::MultiPaxos,
+            life: 1,
+            pid: 1,
+            forgets: false,
+            lab: false,
+            wake_hints: true,
+            retention: Retention::EVERYTHING,
+            sizes: Sizes::usual(1 << 20),
+        };
+        ServerCore::new(config, Trace::disabled(), Admission::member())
+    }
+
+    fn most(dialler: &mut Dialler, core: &ServerCore<TestConnection>, ended: LinkEnded<'_>) -> u128 {
+        let pause = dialler.ended(core, ended);
+        assert_eq!(pause.least, PAUSES.0, "with news of the peer");
+        pause.most.as_millis()
+    }
+
+    #[test]
+    fn pauses_grow_and_begin_anew_after_a_connection_that_has_held() {
+        let (mut dialler, core) = (Dialler::new(PEER), core());
+        let unanswered = [0; 7].map(|_| most(&mut dialler, &core, LinkEnded::Unanswered));
+        assert_eq!(unanswered, [20, 40, 80, 160, 320, 500, 500]);
+        let broken = |after| LinkEnded::Broken { why: "reset", after };
+        assert_eq!(most(&mut dialler, &core, broken(STEADY - Duration::from_millis(1))), 500, "it was none");
+        assert_eq!(most(&mut dialler, &core, broken(STEADY)), 20);
+        assert_eq!(most(&mut dialler, &core, LinkEnded::Unanswered), 40);
+        assert_eq!(most(&mut dialler, &core, LinkEnded::Refused("no")), 2_000);
+    }
+
+    #[test]
+    fn a_peer_that_never_calls_back_is_told_of() {
+        let (mut dialler, core) = (Dialler::new(PEER), core());
+        for _ in 1..UNPROVED_MAX {
+            dialler.ended(&core, LinkEnded::CallYouFirst);
+            assert_eq!(core.linked.refusals(), []);
+        }
+        dialler.ended(&core, LinkEnded::CallYouFirst);
+        assert_eq!(core.linked.refusals(), [Refusal { server: PEER, why: NEVER_CALLS.to_string() }]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_once_until_it_is_another() {
+        let (mut dialler, core) = (Dialler::new(PEER), core());
+        let mut tells = |why| {
+            dialler.ended(&core, LinkEnded::Refused(why));
+            let told = !core.linked.refusals().is_empty();
+            core.linked.down(PEER);
+            told
+        };
+        assert_eq!(["no", "no", "never", "no"].map(&mut tells), [true, false, true, true]);
+    }
+}
