@@ -76,6 +76,7 @@ faults! {
     Stranger = "stranger", "somebody opens sessions without end, and writes in those of others";
     Liar = "liar", "a stranger greets servers in the name of others";
     WrongFolder = "wrong-folder", "a server is started on an empty folder, and later on its own again";
+    Timers = "timers", "the timers of a role, or of a whole server, run out long before their time or long after it";
 }
 
 impl FromStr for Fault {
@@ -209,6 +210,8 @@ pub enum Trouble {
     SlowSync(Server),
     /// The folder is not the server's own.
     WrongFolder(Server),
+    /// Timers run out early or late.
+    Timers(Server),
 }
 
 impl World {
@@ -263,6 +266,7 @@ impl World {
                 self.misplace_folder(server);
                 self.heals(Trouble::WrongFolder(server));
             }
+            Fault::Timers => self.upset_timers(server),
         }
     }
 
@@ -302,6 +306,7 @@ impl World {
                 self.server(server).sync = usual;
             }
             Trouble::WrongFolder(server) => self.bring_folder_back(server),
+            Trouble::Timers(server) => self.settle_timers(server),
         }
     }
 
@@ -438,6 +443,28 @@ impl World {
         let usual = self.plan.processor.clone();
         self.server(server).processor = usual.start() * factor..=usual.end() * factor;
         self.heals(Trouble::SlowServer(server));
+    }
+
+    /// Timers run up to thirty times too fast, or fifty times too slow: no rule may rest on how long anything takes.
+    fn upset_timers(&mut self, server: Server) {
+        self.nature.mark(Mark::TimersUpset);
+        let roles = self.plan.protocol.roles_as_named();
+        let only = if self.nature.chance(300) { None } else { self.nature.one_of(roles) };
+        let is_late = self.nature.chance(500);
+        let speed = self.nature.random.within(if is_late { 2..=20 } else { 300..=3_000 });
+        let at = usize::from(server.0) - 1;
+        for role in roles.iter().filter(|role| only.is_none_or(|only| only == **role)) {
+            self.servers[at].run_timers(&mut self.nature, *role, Some(speed));
+        }
+        self.heals(Trouble::Timers(server));
+    }
+
+    /// Its timers take as long again as they should.
+    pub(super) fn settle_timers(&mut self, server: Server) {
+        let at = usize::from(server.0) - 1;
+        for role in self.plan.protocol.roles_as_named() {
+            self.servers[at].run_timers(&mut self.nature, *role, None);
+        }
     }
 
     fn slow_sync(&mut self, server: Server) {

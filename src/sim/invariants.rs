@@ -466,6 +466,10 @@ impl Ghost {
                     self.require(17, *slot >= bound, || {
                         format!("{server} answers a read from slot {slot}, and {bound} was chosen before it arrived")
                     });
+                    let applied = self.learners.get(&server).copied().unwrap_or_default();
+                    self.require(17, *slot <= applied, || {
+                        format!("{server} answers a read from slot {slot}, and has applied no more than {applied}")
+                    });
                 }
                 Action::Outcome(LearnerOutcome::ReadFailed { token, .. }) => {
                     marks.reach(Mark::ReadFailed);

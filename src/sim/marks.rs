@@ -105,6 +105,7 @@ marks! {
     TornTail = "a torn tail was cut",
     Paused = "a server was paused",
     SlowServer = "a server was slow",
+    TimersUpset = "timers ran out long before their time, or long after it",
     WallClockJumped = "a wall clock jumped",
     // The past.
     CheckpointWritten = "a checkpoint was written",

@@ -63,6 +63,8 @@ pub struct SimServer {
     pub sync: RangeInclusive<Micros>,
     /// How fast its clock runs, in percent.
     pub clock: u64,
+    /// What the timers of each role run by.
+    role_clocks: [Clock; RoleName::EVERY.len()],
     /// How far its wall clock is wrong, in microseconds. Nothing but the time stamps of its lines depends on it.
     pub wall_clock: Arc<AtomicI64>,
     /// The lines of all its processes, if somebody wants them.
@@ -158,6 +160,7 @@ impl Process {
 impl SimServer {
     /// A server of this plan that was never started.
     pub fn new(plan: &Plan, me: Server, storage: u64, lines: bool) -> SimServer {
+        let clock = plan.clocks[usize::from(me.0) - 1];
         SimServer {
             me,
             cluster: plan.cluster(),
@@ -168,7 +171,8 @@ impl SimServer {
             paused_until: 0,
             processor: plan.processor.clone(),
             sync: plan.sync.clone(),
-            clock: plan.clocks[usize::from(me.0) - 1],
+            clock,
+            role_clocks: [Clock::new(clock); RoleName::EVERY.len()],
             wall_clock: Arc::default(),
             lines: lines.then(String::new),
             is_checkpoint_harmed: false,
@@ -225,7 +229,15 @@ impl SimServer {
 
     /// Its clock.
     pub fn clock(&self) -> Clock {
-        Clock { speed: self.clock }
+        Clock::new(self.clock)
+    }
+
+    /// The timers of a role run at this speed from now on, in percent; at the usual one if None.
+    pub fn run_timers(&mut self, nature: &mut Nature, role: RoleName, speed: Option<u64>) {
+        if self.role_clocks[role as usize].run_at(speed.unwrap_or(self.clock), nature.now()) {
+            // When it was to wake is no longer right.
+            self.resumes(nature, role);
+        }
     }
 
     /// Whether the process runs and is not paused.
@@ -248,6 +260,17 @@ impl SimServer {
             agenda: process.agenda.clone(),
         };
         Some((process, around))
+    }
+
+    /// The same for a turn of a role, whose timers may run by a clock of their own.
+    pub(super) fn around_role<'a>(
+        &'a mut self,
+        nature: &'a mut Nature,
+        role: RoleName,
+    ) -> Option<(&'a mut Process, Around<'a>)> {
+        let clock = self.role_clocks[role as usize];
+        let (process, around) = self.around(nature)?;
+        Some((process, Around { clock, ..around }))
     }
 
     /// Something that the core alone has to do with.
@@ -501,7 +524,7 @@ impl SimServer {
 
     fn begin<R: Seated>(&mut self, nature: &mut Nature, role: R, disk: R::Disk) {
         let seed = nature.random.next();
-        let Some((process, around)) = self.around(nature) else { return };
+        let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
         let host = RoleHost::new(&process.core, &around, role, disk, Random::new(seed, R::NAME as u64));
         *R::place(process) = Some(Box::new(Living::new(host)));
         around.give_turn(R::NAME);

@@ -57,22 +57,40 @@ impl Connection for SimConnection {
     }
 }
 
-/// The clock of a server, which may run fast or slow.
+/// A clock of a server, which may run fast or slow, and never backwards.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// How fast it runs, in percent.
-    pub speed: u64,
+    speed: u64,
+    /// Since when.
+    since: Micros,
+    /// What it showed then.
+    shown: Time,
 }
 
 impl Clock {
-    /// What it shows.
-    pub fn at(self, now: Micros) -> Time {
-        Time(now * self.speed / 100)
+    /// A clock that has always run at this speed.
+    pub fn new(speed: u64) -> Clock {
+        Clock { speed, since: 0, shown: Time(0) }
     }
 
-    /// When it shows this time, or a later one for the first time.
+    /// Lets it run at this speed from now on; says whether that is another one.
+    pub fn run_at(&mut self, speed: u64, now: Micros) -> bool {
+        let is_another = self.speed != speed;
+        if is_another {
+            *self = Clock { speed, since: now, shown: self.at(now) };
+        }
+        is_another
+    }
+
+    /// What it shows.
+    pub fn at(self, now: Micros) -> Time {
+        Time(self.shown.0 + (now - self.since) * self.speed / 100)
+    }
+
+    /// When it shows this time, or a later one for the first time since it runs at this speed.
     pub fn when(self, time: Time) -> Micros {
-        (time.0 * 100).div_ceil(self.speed)
+        self.since + (time.0.saturating_sub(self.shown.0) * 100).div_ceil(self.speed)
     }
 
     /// How long it takes for so much to pass on it.

@@ -7,7 +7,9 @@ use super::faults::{Fault, Faults};
 use super::invariants::Ghost;
 use super::marks::Mark;
 use super::plan::Plan;
+use super::surroundings::Clock;
 use super::world::{Report, Verdict};
+use crate::host::Time;
 use crate::kv::Kv;
 use crate::museum::Bug;
 use crate::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
@@ -68,6 +70,20 @@ fn runs_are_those_that_were_recorded() {
         found,
         "write these to tests/trace_hashes.txt if runs were meant to change"
     );
+}
+
+#[test]
+fn a_clock_whose_speed_changes_goes_neither_back_nor_ahead() {
+    let mut clock = Clock::new(100);
+    let mut shown = clock.at(0);
+    for (speed, now) in [(2, 1_003), (3_000, 1_501), (3_000, 1_502), (100, 1_777), (50, 9_001)] {
+        assert_eq!(clock.run_at(speed, now), now != 1_502);
+        assert!(clock.at(now) >= shown, "at {now}");
+        shown = clock.at(now);
+        assert!(clock.when(Time(shown.0 - 1)) <= now, "what it has shown is over");
+        let due = clock.when(Time(shown.0 + 7));
+        assert!(clock.at(due).0 >= shown.0 + 7 && clock.at(due - 1).0 < shown.0 + 7, "at {now}");
+    }
 }
 
 #[test]

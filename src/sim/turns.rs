@@ -198,7 +198,7 @@ impl SimServer {
     }
 
     fn turn<R: Seated>(&mut self, nature: &mut Nature, place: Place) {
-        let Some((process, around)) = self.around(nature) else { return };
+        let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
         let awaits = &around.agenda.awaits_turn[R::NAME as usize];
         if around.is_paused || around.place(R::NAME) != place || !awaits.get() {
             return;
@@ -238,7 +238,7 @@ impl SimServer {
     /// A group becomes durable, and its actions leave.
     fn finish<R: Seated>(&mut self, nature: &mut Nature, mut living: Box<Living<R>>, group: Stepped<Context, R>) {
         let committed = commit(nature, self.me, &mut living, group);
-        let Some((process, around)) = self.around(nature) else { return };
+        let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
         match committed {
             Ok(released) => {
                 living.host.release(&process.core, &around, released);

@@ -327,6 +327,7 @@ impl World {
             }
             let me = server.me;
             self.bring_folder_back(me);
+            self.settle_timers(me);
             self.resume(me);
         }
         for client in &mut self.clients {
