@@ -146,6 +146,11 @@ impl Folder {
         self.all().fold(false, |failed, files| failed | files.has_failed_to_read())
     }
 
+    /// Whether anything has failed, or found no room, since the process was started.
+    pub fn has_failed(&self) -> bool {
+        self.all().any(MemoryFiles::has_failed)
+    }
+
     /// Whether the machine has stopped in one of its operations.
     pub fn has_stopped(&self) -> bool {
         self.all().any(MemoryFiles::has_stopped)

@@ -60,6 +60,7 @@ pub fn name_of(invariant: u8) -> &'static str {
         40 => "nothing that a stranger says is remembered",
         41 => "a folder gives way only to one that takes part",
         42 => "nobody writes in another client's session",
+        43 => "no process ends itself while its disk works",
         UNDECIDED => "every history is decided",
         _ => "no name",
     }

@@ -405,9 +405,13 @@ impl World {
     pub fn at(&mut self, server: Server, happens: impl FnOnce(&mut SimServer, &mut Nature)) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         happens(one, &mut self.nature);
+        let Some(process) = &one.process else { return };
+        if let Some(why) = &process.fatal {
+            let is_explained = one.folder.has_failed();
+            self.nature.ghost.require(43, is_explained, || format!("{server} ended its process: {why}"));
+        }
         // A machine that stops takes the process with it, also where the process would have gone on.
-        let fatal = |process: &super::server::Process| process.fatal.is_some() || one.folder.has_stopped();
-        if one.process.as_ref().is_some_and(fatal) {
+        if process.fatal.is_some() || one.folder.has_stopped() {
             self.nature.mark(Mark::DiskFailed);
             let how = if self.nature.chance(500) { Death::Power } else { Death::Process };
             self.kill(server, how);

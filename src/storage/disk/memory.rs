@@ -82,6 +82,8 @@ struct State {
     /// After so many reads one fails.
     failing_read: Option<u64>,
     has_failed_to_read: bool,
+    /// Whether anything has failed, or found no room, since the program was started.
+    has_failed: bool,
     /// How often the machine was started again.
     life: u64,
 }
@@ -183,6 +185,11 @@ impl MemoryFiles {
         std::mem::take(&mut self.state().has_failed_to_read)
     }
 
+    /// Whether anything has failed, or found no room, since the program was started.
+    pub fn has_failed(&self) -> bool {
+        self.state().has_failed
+    }
+
     /// Whether a planned [`Failure::Stop`] has struck: then whoever uses the folder is no more, though it may not know.
     pub fn has_stopped(&self) -> bool {
         self.state().stopped
@@ -198,7 +205,7 @@ impl MemoryFiles {
     pub fn restart(&self) {
         let mut state = self.state();
         state.stopped = false;
-        state.failure = None;
+        (state.failure, state.has_failed) = (None, false);
         state.life += 1;
     }
 
@@ -359,7 +366,7 @@ impl State {
         *kind(&mut self.counts) += 1;
         match self.failure {
             Some((failing, failure)) if failing == number => {
-                self.failure = None;
+                (self.failure, self.has_failed) = (None, true);
                 self.stopped = failure == Failure::Stop;
                 Ok(Fate::Fails(failure))
             }
@@ -396,7 +403,10 @@ impl State {
         self.changes.push(Change::Made { name: name.to_string(), inode });
         match fate {
             Fate::Works if works => Ok(inode),
-            Fate::Works => Err(io::ErrorKind::StorageFull.into()),
+            Fate::Works => {
+                self.has_failed = true;
+                Err(io::ErrorKind::StorageFull.into())
+            }
             Fate::Fails(failure) => Err(failure.error()),
         }
     }
@@ -443,7 +453,7 @@ impl Files for MemoryFiles {
         state.running()?;
         state.failing_read = match state.failing_read {
             Some(0) => {
-                (state.failing_read, state.has_failed_to_read) = (None, true);
+                (state.failing_read, state.has_failed_to_read, state.has_failed) = (None, true, true);
                 return Err(io::Error::other("the disk cannot read this"));
             }
             after => after.map(|reads| reads - 1),
@@ -559,6 +569,7 @@ impl StableFile for MemoryFile {
         let Some(inode) = state.inodes.get_mut(&self.inode) else { return Err(io::ErrorKind::NotFound.into()) };
         fate.result()?;
         if (bytes as usize).saturating_sub(inode.bytes.len()) as u64 > free {
+            state.has_failed = true;
             return Err(io::ErrorKind::StorageFull.into());
         }
         inode.set_length(bytes as usize);
