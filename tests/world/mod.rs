@@ -2,18 +2,15 @@
 //!
 //! Whatever a role sends lies in `packets` until the test delivers, drops or copies it; whatever it arms lies in
 //! `timers` until the test fires it; a crash takes a role's memory, and gives the next life its durable records.
-#![allow(dead_code, missing_docs)] // Each test that includes this module uses its own part of it.
-
-pub mod ghost;
+#![allow(missing_docs)] // It is no library.
 
 use std::mem::{discriminant, take};
-use std::ops::RangeInclusive;
 
 use paxos_kv::paxos::{
-    Acceptor, Command, Learner, LearnerOutcome, LearnerRequest, Life, Message, Policy, Proposer, ProposerRequest,
-    Quorums, StateMachine,
+    Acceptor, Learner, LearnerOutcome, LearnerRequest, Life, Message, Policy, Proposer, ProposerRequest, Quorums,
+    StateMachine,
 };
-use paxos_kv::role::{Action, Disk, Input, Role, RoleName, Server, Servers, Timed, step_all};
+use paxos_kv::role::{Action, Disk, Input, Role, RoleName, Server, Servers, step_all};
 
 /// Where in a turn the role's thread ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +48,8 @@ pub enum Turn<M: StateMachine> {
 pub struct Host<R: Role> {
     pub role: Option<R>,
     pub disk: Vec<R::Record>,
-    /// Armed timers, with the moment when they are due, in milliseconds.
-    pub timers: Vec<(u64, R::Timer)>,
+    /// Armed timers.
+    pub timers: Vec<R::Timer>,
     /// Lives so far.
     pub lives: u32,
 }
@@ -118,9 +115,9 @@ impl<R: Role> Host<R> {
     }
 
     /// Arming replaces the pending timer of the same variant.
-    fn arm(&mut self, due: u64, timer: R::Timer) {
-        self.timers.retain(|(_, pending)| discriminant(pending) != discriminant(&timer));
-        self.timers.push((due, timer));
+    fn arm(&mut self, timer: R::Timer) {
+        self.timers.retain(|pending| discriminant(pending) != discriminant(&timer));
+        self.timers.push(timer);
     }
 }
 
@@ -139,8 +136,6 @@ pub struct Packet {
     pub to: Server,
     pub role: RoleName,
     pub what: What,
-    /// When it arrives if nothing goes wrong, in milliseconds.
-    pub due: u64,
 }
 
 /// One server.
@@ -154,27 +149,21 @@ pub struct Node<M: StateMachine> {
 pub struct Cluster<M: StateMachine> {
     pub quorums: Quorums,
     pub packets: Vec<Packet>,
-    /// Milliseconds since the beginning, for tests that let time pass.
-    pub now: u64,
     policy: Policy,
     nodes: Vec<Node<M>>,
     machine: M,
-    /// Draws a delay from a range of milliseconds.
-    draw: Box<dyn FnMut(RangeInclusive<u64>) -> u64>,
 }
 
 impl<M: StateMachine> Cluster<M> {
     /// Servers 1 to `count`, all roles down.
-    pub fn new(count: u8, machine: M, draw: impl FnMut(RangeInclusive<u64>) -> u64 + 'static) -> Cluster<M> {
+    pub fn new(count: u8, machine: M) -> Cluster<M> {
         let node = || Node { proposer: Host::default(), acceptor: Host::default(), learner: Host::default() };
         Cluster {
             quorums: Quorums::majority(Servers::first(count)),
             packets: Vec::new(),
-            now: 0,
             policy: Policy::BasicPaxos,
             nodes: (0..count).map(|_| node()).collect(),
             machine,
-            draw: Box::new(draw),
         }
     }
 
@@ -193,16 +182,6 @@ impl<M: StateMachine> Cluster<M> {
 
     pub fn servers(&self) -> impl Iterator<Item = Server> + use<M> {
         self.quorums.servers().iter()
-    }
-
-    pub fn is_up(&self, server: Server, role: RoleName) -> bool {
-        let node = self.node(server);
-        match role {
-            RoleName::Proposer => node.proposer.role.is_some(),
-            RoleName::Acceptor => node.acceptor.role.is_some(),
-            RoleName::Learner => node.learner.role.is_some(),
-            RoleName::Coordinator | RoleName::Participant => false,
-        }
     }
 
     /// Begins a new life of a role, from what its disk knows.
@@ -272,10 +251,7 @@ impl<M: StateMachine> Cluster<M> {
         for action in &ran.actions {
             match action {
                 Action::Send { to, message } => self.send(server, *to, message),
-                Action::Arm(timer) => {
-                    let due = self.due(timer);
-                    self.node_mut(server).proposer.arm(due, *timer);
-                }
+                Action::Arm(timer) => self.node_mut(server).proposer.arm(*timer),
                 Action::Outcome(_) | Action::Fact(_) => {}
             }
         }
@@ -302,13 +278,10 @@ impl<M: StateMachine> Cluster<M> {
         for action in &ran.actions {
             match action {
                 Action::Send { to, message } => self.send(server, *to, message),
-                Action::Arm(timer) => {
-                    let due = self.due(timer);
-                    self.node_mut(server).learner.arm(due, *timer);
-                }
+                Action::Arm(timer) => self.node_mut(server).learner.arm(*timer),
                 Action::Outcome(LearnerOutcome::Advanced { applied, ids }) => {
                     let what = What::Applied(ProposerRequest::Applied { slot: *applied, ids: ids.clone() });
-                    let packet = Packet { from: server, to: server, role: RoleName::Proposer, what, due: self.now };
+                    let packet = Packet { from: server, to: server, role: RoleName::Proposer, what };
                     self.packets.push(packet);
                 }
                 Action::Outcome(_) | Action::Fact(_) => {}
@@ -319,33 +292,24 @@ impl<M: StateMachine> Cluster<M> {
 
     /// Fires the n-th pending timer of a proposer.
     pub fn fire_proposer(&mut self, server: Server, n: usize, crash: Crash) -> Turn<M> {
-        let (_, timer) = self.node_mut(server).proposer.timers.remove(n);
+        let timer = self.node_mut(server).proposer.timers.remove(n);
         self.at_proposer(server, vec![Input::Timeout(timer)], crash)
     }
 
     /// Fires the n-th pending timer of a learner.
     pub fn fire_learner(&mut self, server: Server, n: usize, crash: Crash) -> Turn<M> {
-        let (_, timer) = self.node_mut(server).learner.timers.remove(n);
+        let timer = self.node_mut(server).learner.timers.remove(n);
         self.at_learner(server, vec![Input::Timeout(timer)], crash)
-    }
-
-    pub fn propose(&mut self, server: Server, command: Command) -> Turn<M> {
-        self.at_proposer(server, vec![Input::Request(ProposerRequest::Propose(command))], Crash::No)
     }
 
     pub fn read(&mut self, server: Server, token: u64, query: M::Query) -> Turn<M> {
         self.at_learner(server, vec![Input::Request(LearnerRequest::Read { token, query })], Crash::No)
     }
 
-    fn due(&mut self, timer: &impl Timed) -> u64 {
-        self.now + (self.draw)(timer.delay_ms())
-    }
-
     fn send(&mut self, from: Server, to: Servers, message: &Message) {
         for to in to.iter() {
             for role in message.heard_by() {
-                let due = self.now + (self.draw)(0..=2);
-                self.packets.push(Packet { from, to, role: *role, what: What::Message(message.clone()), due });
+                self.packets.push(Packet { from, to, role: *role, what: What::Message(message.clone()) });
             }
         }
     }

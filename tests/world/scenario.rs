@@ -223,7 +223,7 @@ impl Scenario {
                 let (from, to) = (server(&key(args, "from")?)?, server(&key(args, "to")?)?);
                 for role in message.heard_by() {
                     let what = What::Message(message.clone());
-                    let packet = Packet { from, to, role: *role, what, due: 0 };
+                    let packet = Packet { from, to, role: *role, what };
                     self.deliver(vec![packet], false, Crash::No)?;
                 }
             }
@@ -239,7 +239,7 @@ impl Scenario {
 
     /// All roles begin and hear each other once: everybody knows that nothing was applied.
     fn begin(&mut self, count: u8, policy: Policy) -> Result<()> {
-        self.cluster = Some(Cluster::new(count, Names::default(), |delay| *delay.start()).under(policy));
+        self.cluster = Some(Cluster::new(count, Names::default()).under(policy));
         for server in self.cluster()?.servers() {
             for role in RoleName::ALL {
                 self.cluster()?.start(server, role);
@@ -307,8 +307,8 @@ impl Scenario {
         let node = self.cluster()?.node(server);
         let named = |timer: &str| timer.to_lowercase().starts_with(wanted);
         let timers: Vec<String> = match role {
-            RoleName::Proposer => node.proposer.timers.iter().map(|(_, timer)| format!("{timer:?}")).collect(),
-            _ => node.learner.timers.iter().map(|(_, timer)| format!("{timer:?}")).collect(),
+            RoleName::Proposer => node.proposer.timers.iter().map(|timer| format!("{timer:?}")).collect(),
+            _ => node.learner.timers.iter().map(|timer| format!("{timer:?}")).collect(),
         };
         let n = timers.iter().position(|timer| named(timer)).ok_or_else(|| format!("armed: {timers:?}"))?;
         writeln!(self.out, "{server} {}'s timer {wanted} runs out", lower(role))?;
