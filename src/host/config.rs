@@ -38,6 +38,28 @@ pub struct Config {
     pub sizes: Sizes,
 }
 
+#[cfg(test)]
+impl Config {
+    /// How a test starts server 1 of this cluster.
+    pub fn of_tests(protocol: Protocol, cluster: Servers) -> Config {
+        Config {
+            name: "tests".to_string(),
+            me: Server(1),
+            cluster,
+            quorums: Quorums::majority(cluster),
+            protocol,
+            life: 1,
+            boot: 1,
+            pid: 1,
+            forgets: false,
+            lab: false,
+            wake_hints: true,
+            retention: Retention::EVERYTHING,
+            sizes: Sizes::usual(1 << 20),
+        }
+    }
+}
+
 /// How large things may become. The simulator makes them small, so that a run of a few commands meets every limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {

@@ -138,9 +138,9 @@ impl Dialler {
 mod tests {
     use super::*;
     use crate::host::limits::tests::TestConnection;
-    use crate::host::{Admission, Config, Sizes};
+    use crate::host::{Admission, Config};
     use crate::net::Refusal;
-    use crate::paxos::{Quorums, Retention};
+    use crate::paxos::Quorums;
     use crate::protocol::Protocol;
     use crate::trace::Trace;
 
@@ -148,21 +148,7 @@ mod tests {
 
     fn core() -> ServerCore<TestConnection> {
         let quorums = Quorums::majority(Servers::first(3));
-        let config = Config {
-            name: "lab".to_string(),
-            boot: 1,
-            me: Server(1),
-            cluster: quorums.servers(),
-            quorums,
-            protocol: Protocol::MultiPaxos,
-            life: 1,
-            pid: 1,
-            forgets: false,
-            lab: false,
-            wake_hints: true,
-            retention: Retention::EVERYTHING,
-            sizes: Sizes::usual(1 << 20),
-        };
+        let config = Config::of_tests(Protocol::MultiPaxos, quorums.servers());
         ServerCore::new(config, Trace::disabled(), Admission::member())
     }
 

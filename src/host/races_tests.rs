@@ -19,12 +19,12 @@ use crate::host::limits::{self, ALL_REQUESTS_MAX_BYTES, REQUESTS_MAX, REQUESTS_M
 use crate::host::mailbox::Mailbox;
 use crate::host::throttle::Throttle;
 use crate::host::{
-    Admission, Asker, Config, Connection, CrashOrder, Ended, Env, Hosted, Load, Order, RoleHost, ServerCore, Sizes,
-    Time, Usage,
+    Admission, Asker, Config, Connection, CrashOrder, Ended, Env, Hosted, Load, Order, RoleHost, ServerCore, Time,
+    Usage,
 };
 use crate::kv::{Kv, Op};
 use crate::net::{ClientReply, ClientRequest, Reply, Request, Said, Unknown, WhyNotApplied};
-use crate::paxos::{Learner, Life, Policy, Proposer, Quorums, Retention, Slot};
+use crate::paxos::{Learner, Life, Policy, Proposer, Quorums, Slot};
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{Disk, Role, RoleName, Server, Servers};
@@ -183,21 +183,7 @@ const READ: u64 = 2;
 
 impl Asked {
     fn new(protocol: Protocol) -> Asked {
-        let config = Config {
-            name: "races".to_string(),
-            me: ME,
-            cluster: cluster(),
-            quorums: Quorums::majority(cluster()),
-            protocol,
-            life: 1,
-            boot: 1,
-            pid: 1,
-            forgets: false,
-            lab: false,
-            wake_hints: true,
-            retention: Retention::EVERYTHING,
-            sizes: Sizes::usual(1 << 20),
-        };
+        let config = Config::of_tests(protocol, cluster());
         let core = ServerCore::new(config, Trace::disabled(), Admission::member());
         if protocol.is_paxos() {
             falls_asleep(&core.proposer);

@@ -18,7 +18,7 @@ use super::super::time::Time;
 use super::*;
 use crate::kv::{Changes, Saved, Versioned, Written};
 use crate::net::ClientReply;
-use crate::paxos::{Ballot, CommandId, Entry, Life, NotApplied, Policy, Quorums, Retention, SlotRange, Value};
+use crate::paxos::{Ballot, CommandId, Entry, Life, NotApplied, Policy, SlotRange, Value};
 use crate::protocol::Protocol;
 use crate::role::Server;
 use crate::trace::Trace;
@@ -98,19 +98,8 @@ impl Env for Done {
 impl At {
     fn new(state: State) -> At {
         let config = Config {
-            name: "table".to_string(),
-            me: ME,
-            cluster: Servers::first(3),
-            quorums: Quorums::majority(Servers::first(3)),
-            protocol: Protocol::MultiPaxos,
-            life: 1,
-            boot: 1,
-            pid: 1,
-            forgets: false,
-            lab: false,
-            wake_hints: true,
-            retention: Retention::EVERYTHING,
             sizes: Sizes { mailbox: MAILBOX, ..Sizes::usual(1 << 20) },
+            ..Config::of_tests(Protocol::MultiPaxos, Servers::first(3))
         };
         let at = At { core: ServerCore::new(config, Trace::disabled(), Admission::member()), done: Done::default() };
         let asker = |label: &str| {
