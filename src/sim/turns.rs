@@ -36,6 +36,11 @@ impl<R: Seated> Living<R> {
         Living { host, syncing: None, wakes_at: None }
     }
 
+    /// Whether it is certain to wake by itself, if nothing wakes it before.
+    pub fn wakes_after(&self, now: Micros) -> bool {
+        self.wakes_at.is_some_and(|at| at >= now)
+    }
+
     /// The role.
     pub fn role(&self) -> &R {
         self.host.role()

@@ -61,6 +61,7 @@ pub fn name_of(invariant: u8) -> &'static str {
         41 => "a folder gives way only to one that takes part",
         42 => "nobody writes in another client's session",
         43 => "no process ends itself while its disk works",
+        44 => "no role sleeps over its mail without a timer",
         UNDECIDED => "every history is decided",
         _ => "no name",
     }
