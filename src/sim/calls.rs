@@ -12,8 +12,8 @@ use super::nature::{Event, Micros, Nature, Piece, Way};
 use super::network::Node;
 use super::server::SimServer;
 use super::world::World;
-use crate::host::Dialler;
 use crate::host::linked::CONNECTIONS_OF_A_PEER;
+use crate::host::{Dialler, Env};
 use crate::net::{
     Answer, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, Hello, LinkEnded, Pause, Welcome, Who, frame, unframe,
 };
@@ -256,7 +256,7 @@ impl SimServer {
     /// A call from a peer is let in. For one too many the oldest goes.
     fn open(&mut self, nature: &mut Nature, peer: Server, call: u64) {
         let Some((process, around)) = self.around(nature) else { return };
-        process.core.linked.came(peer, crate::host::Env::now(&around));
+        process.core.linked.came(peer, around.now());
         drop(around);
         let calls = process.heard.entry(peer).or_default();
         calls.push(call);

@@ -33,7 +33,7 @@ use crate::random::Random;
 use crate::role::{NoDisk, Role, RoleName, Server, Servers};
 use crate::storage::DataFolder;
 use crate::storage::admission::Claim;
-use crate::storage::checkpoint::Checkpoint;
+use crate::storage::checkpoint::{CHECKPOINT_FILE, Checkpoint};
 use crate::storage::disk::{Failure, MemoryFiles};
 use crate::storage::identity::{Identity, Owner, short_disk};
 use crate::trace::{
@@ -360,7 +360,12 @@ impl SimServer {
         let (me, harmed) = (self.me, self.is_checkpoint_harmed);
         let Some(process) = &mut self.process else { return Ok(()) };
         let (files, storage) = (self.folder.checkpoint.clone(), process.folder.storage_id());
-        let (checkpointer, is_rebuilt) = Checkpointer::open(&process.core, files, storage).map_err(Unborn::from)?;
+        let opened = Checkpointer::open(&process.core, files, storage);
+        if opened.is_err() && harmed && !self.folder.checkpoint.image().contains_key(CHECKPOINT_FILE) {
+            // It was put aside before the new one could be made.
+            nature.ghost.checkpoint_in_doubt(me, Slot(0));
+        }
+        let (checkpointer, is_rebuilt) = opened.map_err(Unborn::from)?;
         process.checkpointer = Some(checkpointer);
         if is_rebuilt {
             nature.ghost.require(20, harmed, || format!("{me} puts a checkpoint aside that nobody has harmed"));
