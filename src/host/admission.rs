@@ -140,12 +140,14 @@ pub struct Judged {
 
 impl<C: Connection> ServerCore<C> {
     /// What this server says to a peer that it calls. The peer's own storage id proves who calls: it was told to the
-    /// address of this server only. A folder that takes part is the peer's whoever claims what.
-    pub fn hello<P: Place>(&self, folder: &DataFolder<P>, to: Server) -> Hello {
+    /// address of this server only. A folder that takes part is the peer's whoever claims what. Of a candidate and a folder
+    /// that somebody claims since, either may be the peer's, so every other attempt names the other one: a stranger that
+    /// claims a folder again and again does not keep this server from the peer that it knows.
+    pub fn hello<P: Place>(&self, folder: &DataFolder<P>, to: Server, attempt: u32) -> Hello {
         let known = folder.known_peer(to);
-        let claimed = self.admission.claims().get(&to).map(|claim| claim.storage);
-        let knows = known.filter(|known| known.bound).map(|known| known.storage);
-        let knows = knows.or(claimed).or(known.map(|known| known.storage));
+        let is_claim_worth = known.is_none_or(|known| !known.bound && attempt.is_multiple_of(2));
+        let claimed = self.admission.claims().get(&to).filter(|_| is_claim_worth).map(|claim| claim.storage);
+        let knows = claimed.or(known.map(|known| known.storage));
         let who = Who::Peer {
             server: self.config.me,
             storage: folder.storage_id(),

@@ -55,7 +55,7 @@ impl Dialler {
 
     /// What to say to the peer this time.
     pub fn hello<C: Connection, P: Place>(&mut self, core: &ServerCore<C>, folder: &DataFolder<P>) -> Hello {
-        let hello = core.hello(folder, self.peer);
+        let hello = core.hello(folder, self.peer, self.unproved);
         self.has_said_that_it_takes_part = matches!(hello.who, Who::Peer { takes_part: true, .. });
         hello
     }
@@ -139,9 +139,10 @@ mod tests {
     use super::*;
     use crate::host::limits::tests::TestConnection;
     use crate::host::{Admission, Config};
-    use crate::net::Refusal;
+    use crate::net::{Answer, Refusal};
     use crate::paxos::Quorums;
     use crate::protocol::Protocol;
+    use crate::storage::identity::Owner;
     use crate::trace::Trace;
 
     const PEER: Server = Server(2);
@@ -191,5 +192,35 @@ mod tests {
             told
         };
         assert_eq!(["no", "no", "never", "no"].map(&mut tells), [true, false, true, true]);
+    }
+
+    /// Which folder of the peer the next greeting names.
+    fn names(dialler: &mut Dialler, core: &ServerCore<TestConnection>, folder: &DataFolder) -> Option<u64> {
+        let Who::Peer { knows, .. } = dialler.hello(core, folder).who else { panic!("a server greets") };
+        dialler.ended(core, LinkEnded::CallYouFirst);
+        knows
+    }
+
+    #[test]
+    fn a_stranger_that_claims_folders_does_not_keep_a_server_from_the_peer_that_it_knows() {
+        let (mut dialler, core) = (Dialler::new(PEER), core());
+        let quorums = core.config.quorums;
+        let place = tempfile::tempdir().unwrap();
+        let owner = Owner { cluster: "tests", quorums, server: core.config.me };
+        let folder = DataFolder::open(&place.path().join("data"), owner).unwrap();
+        let claims = |storage, takes_part, knows| {
+            let who = Who::Peer { server: PEER, storage, life: 1, boot: 1, takes_part, knows };
+            let hello = Hello { cluster: "tests".to_string(), to: core.config.me, members: quorums.servers(), who };
+            core.judge(&folder, &hello).unwrap().answer
+        };
+        let proof = Some(folder.storage_id());
+        let (own, lie) = (11, 22);
+        assert!(matches!(claims(own, false, proof), Answer::Welcome(_)));
+        assert_eq!(claims(lie, true, None), Answer::CallYouFirst);
+        // Either may be the peer's: a candidate is not the last word.
+        assert_eq!([0; 4].map(|_| names(&mut dialler, &core, &folder)), [lie, own, lie, own].map(Some));
+        assert!(matches!(claims(own, true, proof), Answer::Welcome(_)));
+        assert_eq!(claims(lie, true, None), Answer::CallYouFirst);
+        assert_eq!([0; 2].map(|_| names(&mut dialler, &core, &folder)), [own, own].map(Some), "it takes part");
     }
 }

@@ -81,7 +81,7 @@ fn a_greeting_that_comes_once_more_leaves_no_call_behind() {
     world.play_until(SECOND, is_linked);
     let hello = {
         let process = world.servers[0].process.as_ref().unwrap();
-        frame(&process.core.hello(&process.folder, TWO))
+        frame(&process.core.hello(&process.folder, TWO, 0))
     };
     let calls = |world: &World| world.servers[1].process.as_ref().unwrap().heard[&ONE].clone();
     let before = calls(&world);
