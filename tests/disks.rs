@@ -124,7 +124,7 @@ fn falsify(cluster: &Cluster, id: u8, key: &[u8]) -> Mark {
     let files = folder.checkpoint_files().unwrap();
     let (mut checkpoint, mut state) = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
     let Versioned { version, .. } = state.store().get(key).unwrap().clone();
-    let wrong = Piece::Key { key: key.to_vec(), entry: Versioned { value: Some(b"wrong".to_vec()), version } };
+    let wrong = Piece::Key { key: key.to_vec(), entry: Versioned { value: Some(b"wrong".to_vec().into()), version } };
     state.put_pieces(vec![wrong.clone()]);
     let mark = Mark { slot: checkpoint.mark().slot, digest: state.digest() };
     let changes = Changes { is_whole: false, pieces: vec![wrong], ended: Vec::new() };

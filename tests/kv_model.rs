@@ -151,7 +151,7 @@ proptest! {
         }
         for key in [b"a", b"b", b"c", b"d"] {
             let (value, version) = naive.keys.get(key.as_slice()).cloned().unwrap_or((None, 0));
-            prop_assert_eq!(kv.query(&Get { key: key.to_vec() }), Versioned { value, version });
+            prop_assert_eq!(kv.query(&Get { key: key.to_vec() }), Versioned { value: value.map(Into::into), version });
         }
     }
 

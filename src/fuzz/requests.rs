@@ -281,7 +281,7 @@ fn snapshot(source: &mut Source<'_>) -> SnapshotPart {
     for slot in 1..=u64::from(source.below(4)) {
         state.apply(Slot(slot), &proposed(Ballot { round: number(source), server: Server(2) }, Slot(slot)));
     }
-    let entry = Versioned { value: Some(vec![2]), version: number(source) };
+    let entry = Versioned { value: Some(vec![2].into()), version: number(source) };
     state.put_pieces(vec![Piece::Key { key: vec![b'k', source.below(5)], entry: entry.clone() }]);
     let digest = if source.below(4) == 0 { number(source) } else { state.digest() };
     let mut all = Kv::empty_like(&state);

@@ -9,7 +9,7 @@ use super::env::{Env, RoleSeen, Seen};
 use super::limits::Connection;
 use super::mailbox::Mailbox;
 use super::queue::Mail;
-use crate::kv::{Get, Kv, Outcome};
+use crate::kv::{Get, Kv, Outcome, Versioned};
 use crate::net::{Reply, Said, Unknown, WhyNotApplied};
 use crate::paxos::{
     Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRequest, Learner, LearnerFact, LearnerOutcome, LearnerRequest,
@@ -174,8 +174,8 @@ impl Hosted for Learner<Kv> {
             }
             LearnerOutcome::Advanced { applied, ids } => advanced(core, env, applied, ids, context),
             LearnerOutcome::Answer { token, slot, answer } => {
-                let value = answer.value.map(serde_bytes::ByteBuf::from);
-                core.pending.tell_read(token, Reply::Value { slot, value, version: answer.version }, &context);
+                let Versioned { value, version } = answer;
+                core.pending.tell_read(token, Reply::Value { slot, value, version }, &context);
             }
             LearnerOutcome::ReadFailed { token, answered } => {
                 let reply = Reply::NotApplied(WhyNotApplied::NoReadQuorum(answered));
@@ -388,8 +388,8 @@ const NO_ROOM_TO_VOTE: &str =
 pub fn reply_of(outcome: ParticipantOutcome) -> (u64, Reply) {
     match outcome {
         ParticipantOutcome::Answer { token, applied, answer } => {
-            let value = answer.value.map(serde_bytes::ByteBuf::from);
-            (token, Reply::Value { slot: Slot(applied), value, version: answer.version })
+            let Versioned { value, version } = answer;
+            (token, Reply::Value { slot: Slot(applied), value, version })
         }
         ParticipantOutcome::ReadFailed { token, by } => (token, Reply::NotApplied(WhyNotApplied::KeyLocked(by))),
     }

@@ -196,7 +196,7 @@ fn changes() -> Changes {
 }
 
 fn versioned() -> Versioned {
-    Versioned { value: Some(b"v".to_vec()), version: 2 }
+    Versioned { value: Some(b"v".to_vec().into()), version: 2 }
 }
 
 fn transaction() -> TransactionId {

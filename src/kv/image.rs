@@ -54,7 +54,7 @@ impl Piece {
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
         match self {
-            Piece::Key { key, entry } => 24 + key.len() + entry.value.as_ref().map_or(0, Vec::len),
+            Piece::Key { key, entry } => 24 + key.len() + entry.value.as_ref().map_or(0, |value| value.len()),
             Piece::Session { session, .. } => 48 + session.size(),
             Piece::History(_) => 16,
         }
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn a_part_whose_keys_have_come_to_the_end_of_all_versions_is_none() {
         for (version, fits) in [(1, true), (VERSION_MAX, true), (VERSION_MAX + 1, false), (u64::MAX, false)] {
-            let entry = Versioned { value: Some(vec![1]), version };
+            let entry = Versioned { value: Some(vec![1].into()), version };
             let part = encode_part(&vec![Piece::Key { key: b"k".to_vec(), entry }]);
             let mut kv = Kv::default();
             assert_eq!(kv.load(&part).is_ok(), fits, "{version}");

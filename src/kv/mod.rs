@@ -3,6 +3,7 @@
 //! Pure like the protocol: what [`Kv`] holds after a slot is a function of the log up to that slot.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod bytes;
 mod command;
 mod image;
 mod rules;
@@ -10,6 +11,7 @@ mod session;
 mod store;
 mod transaction;
 
+pub use bytes::Bytes;
 pub use command::{Command, KEY_MAX_BYTES, LABEL_MAX_BYTES, NoCommand, Op, SEQUENCE_MAX, SPAN, VALUE_MAX_BYTES};
 pub use image::{Changes, PartError, Piece, decode_part, encode_part, without_sessions};
 pub use session::{Lookup, Named, SESSIONS_MAX, Saved, Session, Sessions};

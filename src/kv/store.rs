@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64, xxh3_64_with_seed};
 
+use super::bytes::Bytes;
 use super::command::Op;
 
 /// What a key holds. A deleted key keeps its version, as a tombstone: a version is never used twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Versioned {
     /// The value; None if deleted.
-    #[serde(with = "serde_bytes")]
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Bytes>,
     /// How many writes were applied to the key; 0 if it was never written.
     pub version: u64,
 }
@@ -112,7 +112,7 @@ impl Store {
     /// list must add it.
     pub fn apply(&mut self, op: Op) -> (Written, Option<Vec<u8>>) {
         let (key, value, wanted) = match op {
-            Op::Put { key, value, if_version } => (key, Some(value), if_version),
+            Op::Put { key, value, if_version } => (key, Some(value.into()), if_version),
             Op::Delete { key } => (key, None, None),
         };
         let place = place_of(&key);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn versioned(value: Option<&str>, version: u64) -> Versioned {
-        Versioned { value: value.map(Into::into), version }
+        Versioned { value: value.map(|value| value.as_bytes().to_vec().into()), version }
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod tests {
     fn a_digest_is_the_same_in_one_block_and_in_pieces() {
         for length in [0, 1, BLOCK_BYTES - 12, BLOCK_BYTES - 11, BLOCK_BYTES, 5_000] {
             let value = vec![7; length];
-            let entry = Versioned { value: Some(value.clone()), version: 3 };
+            let entry = Versioned { value: Some(value.clone().into()), version: 3 };
             let bytes = [&2u64.to_le_bytes()[..], b"ab", &[1], &value].concat();
             let mut pieces = Xxh3::with_seed(3);
             pieces.update(&bytes);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::kv::{Op, Written};
+use crate::kv::{Bytes, Op, Written};
 use crate::paxos::{self, Ballot, PartName, Slot, SnapshotPart};
 use crate::protocol::Protocol;
 use crate::role::{RoleName, Server, Servers};
@@ -195,7 +195,7 @@ pub enum Reply {
         /// Every slot up to this one was applied.
         slot: Slot,
         /// None if there is none.
-        value: Option<serde_bytes::ByteBuf>,
+        value: Option<Bytes>,
         /// How many writes were applied to the key.
         version: u64,
     },

@@ -74,7 +74,7 @@ fn a_read_is_answered_as_soon_as_its_key_is_free() {
     let session = session(&mut alone, 1);
     assert_eq!(alone.role.applied(), 1);
     let answer = |token, applied, value: Option<&str>, version| {
-        let answer = Versioned { value: value.map(|value| value.as_bytes().to_vec()), version };
+        let answer = Versioned { value: value.map(|value| value.as_bytes().to_vec().into()), version };
         ParticipantOutcome::Answer { token, applied, answer }
     };
     assert_eq!(read(&mut alone, 7, "k"), [answer(7, 1, None, 0)]);
