@@ -27,6 +27,7 @@ pub mod story;
 mod terminal;
 mod text;
 pub mod timeline;
+pub mod waiting;
 mod word;
 mod writer;
 

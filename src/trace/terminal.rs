@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 
 use super::paint::painted_text;
+use super::waiting::{Group, Waiting};
 
 /// At most so many groups of lines wait for the terminal; more are not shown.
 const QUEUE_MAX: usize = 1_024;
@@ -16,12 +17,13 @@ const QUEUE_MAX: usize = 1_024;
 /// Shows lines from a thread of its own.
 pub(super) struct Terminal {
     lines: Sender<Item>,
+    waiting: Waiting,
     /// Lines not shown since the last that were.
     unseen: AtomicU64,
 }
 
 enum Item {
-    Lines { text: String, levels: Vec<Level>, unseen: u64 },
+    Lines { text: Group, levels: Vec<Level>, unseen: u64 },
     Flush(Sender<()>),
 }
 
@@ -37,18 +39,17 @@ impl Terminal {
         let (lines, items) = bounded(QUEUE_MAX);
         // It ends when the last sender does, and nobody joins it: it may hang in a terminal that takes nothing.
         thread::Builder::new().name("terminal".into()).spawn(move || show_all(&items, to, colour))?;
-        Ok(Terminal { lines, unseen: AtomicU64::new(0) })
+        Ok(Terminal { lines, waiting: Waiting::default(), unseen: AtomicU64::new(0) })
     }
 
     /// Queues a group of lines, or drops it. Never waits.
     pub(super) fn show(&self, text: String, levels: Vec<Level>) {
         let count = levels.len() as u64;
         let unseen = self.unseen.swap(0, Ordering::Relaxed);
-        match self.lines.try_send(Item::Lines { text, levels, unseen }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.unseen.fetch_add(unseen + count, Ordering::Relaxed);
-            }
+        let group = self.waiting.group(text);
+        let has_room = group.is_some_and(|text| self.lines.try_send(Item::Lines { text, levels, unseen }).is_ok());
+        if !has_room {
+            self.unseen.fetch_add(unseen + count, Ordering::Relaxed);
         }
     }
 

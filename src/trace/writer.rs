@@ -19,6 +19,7 @@ use super::event::Event;
 use super::line::{Context, Line, LineId, Process, RoleTag, clean_label, clean_why};
 use super::sink::{Bound, LogFile, Nowhere, SharedFile, Sink};
 use super::terminal::Terminal;
+use super::waiting::{Group, Waiting};
 
 /// A line that has no number and no time yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,11 +225,11 @@ impl Trace {
 
     /// Every group of lines from now on, each behind the number of lines that were lost before it because nobody took
     /// them. One taker: a second one gets nothing.
-    pub fn tap(&self) -> Receiver<(u64, String)> {
+    pub fn tap(&self) -> Receiver<(u64, Group)> {
         let (to, groups) = bounded(TAP_MAX);
         if let Some(shared) = &self.shared {
             // The first one stays; the second's channel closes here.
-            let _ = shared.tap.set(Tap { to, lost: AtomicU64::new(0) });
+            let _ = shared.tap.set(Tap { to, waiting: Waiting::default(), lost: AtomicU64::new(0) });
         }
         groups
     }
@@ -246,7 +247,8 @@ const TAP_MAX: usize = 1_024;
 
 /// A second way for lines, beside the file. Nobody waits for it.
 struct Tap {
-    to: Sender<(u64, String)>,
+    to: Sender<(u64, Group)>,
+    waiting: Waiting,
     /// Lines that were not taken since the last that were.
     lost: AtomicU64,
 }
@@ -254,7 +256,9 @@ struct Tap {
 impl Tap {
     fn take(&self, group: &str) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
-        if self.to.try_send((lost, group.to_string())).is_err() {
+        let has_room =
+            self.waiting.group(group.to_string()).is_some_and(|group| self.to.try_send((lost, group)).is_ok());
+        if !has_room {
             self.lost.fetch_add(lost + group.lines().count() as u64, Ordering::Relaxed);
         }
     }

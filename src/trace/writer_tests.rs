@@ -285,7 +285,7 @@ fn nobody_waits_for_a_tap_and_what_it_missed_is_counted() {
     for n in 0..2_000 {
         trace.write_group(&[accepted(n), dropped()]);
     }
-    let taken: Vec<(u64, String)> = groups.try_iter().collect();
+    let taken: Vec<_> = groups.try_iter().collect();
     trace.line(accepted(9));
     let last = groups.recv().unwrap();
     let lines: usize = taken.iter().map(|(lost, group)| *lost as usize + parse(group).len()).sum();

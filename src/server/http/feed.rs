@@ -10,8 +10,9 @@ use crate::role::Server;
 /// So many lines are kept for viewers that come late or read slowly, and so many bytes of them.
 const LINES_MAX: usize = 30_000;
 const BYTES_MAX: usize = 8 << 20;
-/// A viewer takes at most so many at once.
+/// A viewer takes at most this many at once, and this many bytes of them, or one longer line.
 const BATCH_MAX: usize = 512;
+const BATCH_MAX_BYTES: usize = 256 << 10;
 
 /// Something that viewers hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +146,13 @@ impl Feed {
         let idle = |ring: &mut Ring| ring.gone + ring.items.len() as u64 <= next && ring.changes == change;
         let (ring, _) = self.news.wait_timeout_while(ring, patience, idle).unwrap_or_else(PoisonError::into_inner);
         let from = next.max(ring.gone);
-        let items: Vec<Item> = ring.items.iter().skip((from - ring.gone) as usize).take(BATCH_MAX).cloned().collect();
+        let mut bytes = 0;
+        let fits = |item: &&Item| {
+            bytes += size(item);
+            bytes <= BATCH_MAX_BYTES.max(size(item))
+        };
+        let items = ring.items.iter().skip((from - ring.gone) as usize).take(BATCH_MAX).take_while(fits);
+        let items: Vec<Item> = items.cloned().collect();
         Batch {
             missed: from - next,
             next: from + items.len() as u64,
@@ -229,6 +236,12 @@ mod tests {
             feed.push_lines(false, &long);
         }
         assert!(feed.ring().items.len() < 10 && feed.ring().bytes <= BYTES_MAX);
+        let batch = feed.take(feed.beginning(), 0, NOW);
+        assert_eq!(batch.items.len(), 1, "a line that is longer than a batch is one");
+        for _ in 0..20 {
+            feed.push_lines(false, &long[..BATCH_MAX_BYTES / 4]);
+        }
+        assert_eq!(feed.take(LINES_MAX as u64 + 30, 0, NOW).items.len(), 3);
     }
 
     #[test]

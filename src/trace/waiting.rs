@@ -1,0 +1,58 @@
+//! Groups of lines that wait for a slow reader. Their channel limits how many there are, and this how many bytes.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The groups of one channel hold this many bytes at most.
+pub const WAITING_MAX_BYTES: usize = 8 << 20;
+
+/// What the groups of one channel hold.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Waiting(Arc<AtomicUsize>);
+
+/// A group of lines. Dropped, it makes room for the next.
+#[derive(Debug)]
+pub struct Group {
+    text: String,
+    waiting: Waiting,
+}
+
+impl Waiting {
+    /// A group that may wait; None if there is no room for it.
+    pub(super) fn group(&self, text: String) -> Option<Group> {
+        // Counted first: of two groups that come at once not both get the last of the room.
+        let held = self.0.fetch_add(text.len(), Ordering::Relaxed) + text.len();
+        let group = Group { text, waiting: self.clone() };
+        (held <= WAITING_MAX_BYTES).then_some(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.waiting.0.fetch_sub(self.text.len(), Ordering::Relaxed);
+    }
+}
+
+impl Deref for Group {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_takes_nothing_makes_no_more_than_so_many_bytes_wait() {
+        let waiting = Waiting::default();
+        let group = || waiting.group("x".repeat(WAITING_MAX_BYTES / 4));
+        let mut held: Vec<Group> = (0..10).filter_map(|_| group()).collect();
+        assert_eq!(held.len(), 4);
+        held.pop();
+        assert!(group().is_some(), "what was taken makes room");
+    }
+}
