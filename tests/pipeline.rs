@@ -17,7 +17,7 @@ use paxos_kv::net::{
 };
 use paxos_kv::role::Server;
 use paxos_kv::trace::Context;
-use support::Cluster;
+use support::{Cluster, resident_kib};
 
 const UNDER_WAY: usize = 32;
 
@@ -187,13 +187,6 @@ fn a_client_that_says_no_more_still_gets_its_replies() {
         reply: Reply::Value { slot: paxos_kv::paxos::Slot(2), value: Some(b"v".to_vec().into()), version: 1 },
     });
     assert_eq!(said.len(), 20 * one.len());
-}
-
-/// How much memory a process has, in KiB.
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use paxos_kv::client::Client;
 use paxos_kv::cluster;
-use support::{Cluster, await_some, cluster_file};
+use support::{Cluster, await_some, cluster_file, resident_kib};
 
 /// Short files and frequent checkpoints.
 const FORGETFUL: [&str; 10] =
@@ -40,13 +40,6 @@ fn size_of(folder: &Path) -> u64 {
         if entry.path().is_dir() { size_of(&entry.path()) } else { entry.metadata().map_or(0, |m| m.len()) }
     };
     entries.filter_map(Result::ok).map(size).sum()
-}
-
-/// The memory of a process, in KiB.
-fn memory_of(pid: u32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 fn snapshots_in(lines: &str) -> usize {
@@ -91,7 +84,7 @@ fn disk_and_memory_are_flat_under_a_steady_load() {
         write(&cluster, 4, 50, 2_000);
         written += 200;
         disks.push((1..=3).map(|id| size_of(&cluster.data(id))).max().unwrap());
-        memories.push((1..=3).map(|id| memory_of(cluster.pid(id))).max().unwrap());
+        memories.push((1..=3).map(|id| resident_kib(cluster.pid(id))).max().unwrap());
     }
     println!("{written} writes; disks {disks:?}; memories {memories:?}");
     // In the first half everything has grown to what it needs: some files, and a log for those who are a little late.

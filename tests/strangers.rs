@@ -10,10 +10,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paxos_kv::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Who, frame, greet,
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Who, frame, greet, preamble,
 };
 use paxos_kv::paxos::{PartName, PartToken, Slot};
 use paxos_kv::role::Server;
@@ -22,6 +22,8 @@ use support::{Cluster, await_some};
 
 /// More than any port has places for strangers.
 const SILENT: usize = 150;
+/// A server that is back has its links after this time, whatever strangers do.
+const LINKED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Callers that fill a port: whoever of them is closed calls again. Dropped, they go away.
 struct Crowd {
@@ -76,9 +78,12 @@ fn silent_callers_keep_no_server_out() {
     let peers = [1, 2].map(|id| cluster.cluster.member(Server(id)).unwrap().peer);
     let _crowds = peers.map(|peer| Crowd::at(peer, b"PXKV"));
     cluster.run(3);
+    await_some("the server answers", || cluster.status(3));
+    let begun = Instant::now();
     for id in 1..=3 {
         await_some("all are connected", || cluster.status(id).filter(|status| status.linked.len() == 2));
     }
+    assert!(begun.elapsed() < LINKED_WITHIN, "linked after {:?}", begun.elapsed());
     cluster.client("c1", 3).put(b"k", b"v").unwrap();
     cluster.await_agreement();
 }
@@ -122,22 +127,59 @@ fn silent_callers_and_viewers_keep_no_browser_out() {
     }
 }
 
+/// A client's connection to the first server.
+fn greeted(cluster: &Cluster) -> FrameReader {
+    let stream = TcpStream::connect(cluster.cluster.member(Server(1)).unwrap().client).unwrap();
+    let members = cluster.cluster.servers();
+    let hello = Hello { cluster: "test".to_string(), to: Server(1), members, who: Who::Client };
+    greet(&stream, &hello).unwrap();
+    FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES)
+}
+
+/// The reply to a request; None if the connection is closed.
+fn ask(client: &mut FrameReader, request: Request) -> Option<Reply> {
+    let mut stream = client.stream();
+    stream.write_all(&frame(&ClientRequest { number: 1, context: Context::default(), request })).ok()?;
+    let reply = client.read::<ClientReply>(Some(Instant::now() + support::PATIENCE));
+    reply.unwrap_or(None).map(|reply| reply.reply)
+}
+
+#[test]
+fn a_stranger_is_not_heard_for_longer_than_a_greeting() {
+    let cluster = Cluster::start(1, &["--seed", "5"]);
+    let member = cluster.cluster.member(Server(1)).unwrap();
+    for address in [member.peer, member.client] {
+        // The frame is within the limit for those who have greeted. No more of it comes, and the connection stays open.
+        let large = frame(&vec![0u8; 1 << 20]);
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(&[&preamble()[..], &large[..20]].concat()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        assert!(matches!(stream.read(&mut [0]), Ok(0)), "{address} waits for a greeting of a megabyte");
+    }
+}
+
+#[test]
+fn a_client_that_wants_ever_newer_states_causes_no_more_than_a_checkpoint_a_second() {
+    let cluster = Cluster::start(1, &["--seed", "6", "--steps", "off"]);
+    let (mut client, mut backup) = (cluster.client("c1", 1), greeted(&cluster));
+    let (begun, mut wishes) = (Instant::now(), 0);
+    while begun.elapsed() < Duration::from_millis(3_500) {
+        client.put(b"k", b"v").unwrap();
+        let at_least = cluster.status(1).unwrap().applied;
+        let reply = ask(&mut backup, Request::State { at_least, part: None }).unwrap();
+        wishes += usize::from(reply == Reply::State(None));
+    }
+    let checkpoints = cluster.lines_of(1).lines().filter(|line| line.contains(" SNAPSHOT ")).count();
+    assert!(wishes > 20, "only {wishes} states were not there yet: nothing is shown by so few");
+    assert!((2..=4).contains(&checkpoints), "{checkpoints} checkpoints in 3.5 s, for {wishes} wishes");
+}
+
 #[test]
 fn what_means_nothing_is_answered_or_ends_the_connection_and_never_the_server() {
     let cluster = Cluster::start(1, &["--seed", "4", "--checkpoint-slots", "20"]);
     let mut client = cluster.client("c1", 1);
     client.put(b"k", b"v").unwrap();
-    let address = cluster.cluster.member(Server(1)).unwrap().client;
-    let ask = |request: Request| {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
-        let members = cluster.cluster.servers();
-        let hello = Hello { cluster: "test".to_string(), to: Server(1), members, who: Who::Client };
-        greet(&stream, &hello).unwrap();
-        let mut reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
-        (&stream).write_all(&frame(&ClientRequest { number: 1, context: Context::default(), request })).unwrap();
-        reader.read::<ClientReply>(None).unwrap_or(None).map(|reply| reply.reply)
-    };
+    let ask = |request: Request| ask(&mut greeted(&cluster), request);
     let name = |slot, token| Some(PartName { slot: Slot(slot), index: 0, token });
     let tokens = [PartToken::Session(u64::MAX), PartToken::Key(vec![255; 3]), PartToken::first()];
     // A state that nobody has is no reason to write one down.

@@ -27,9 +27,9 @@ const WRITES_MAX: usize = 16;
 /// So many parts that peers want wait; more are dropped, and asked for again.
 pub const PARTS_MAX: usize = 64;
 /// The same for clients.
-const CLIENT_PARTS_MAX: usize = 16;
+pub const CLIENT_PARTS_MAX: usize = 16;
 /// At most this many checkpoints a second are made because clients want newer ones. Each is work for the whole server.
-const WISHES: u32 = 1;
+pub const WISHES: u32 = 1;
 
 /// The state as it was last written.
 pub type Loaded = (Slot, Kv);
@@ -328,4 +328,28 @@ fn for_client(part: SnapshotPart) -> Result<StatePart, Fatal> {
     let (bytes, left_out) = without_sessions(&part.bytes)
         .map_err(|error| Fatal(format!("a part of the own checkpoint cannot be read: {error}")))?;
     Ok(StatePart { part: SnapshotPart { bytes: bytes.into(), ..part }, left_out })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_take_no_places_of_peers_and_are_served_after_them() {
+        let queue = CheckpointQueue::default();
+        let given = (0..1_000).filter(|ticket| queue.give_part(*ticket, None, Slot(0))).count();
+        assert_eq!(given, CLIENT_PARTS_MAX, "a flood of clients has a bound");
+        (0..PARTS_MAX + 5).for_each(|_| queue.send_part(Server(2), None));
+        assert_eq!(queue.len(), CLIENT_PARTS_MAX + PARTS_MAX);
+        queue.load();
+        let next = || queue.next().unwrap();
+        assert!(matches!(next(), Next::Own(Job::Load)), "the own learner waits for nobody");
+        assert!((0..PARTS_MAX).all(|_| matches!(next(), Next::OfPeer(Server(2), None))));
+        // A peer that asks meanwhile does not wait for the clients that came before it.
+        assert!(matches!(next(), Next::OfClient(ClientPart { ticket: 0, .. })));
+        queue.send_part(Server(3), None);
+        assert!(matches!(next(), Next::OfPeer(Server(3), None)));
+        assert!(matches!(next(), Next::OfClient(ClientPart { ticket: 1, .. })));
+        assert!(queue.give_part(5_000, None, Slot(0)), "there is room again");
+    }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::budget::{Budget, Closed};
 use super::core::ServerCore;
 use super::env::Env;
 use super::limits::Connection;
@@ -232,7 +233,20 @@ impl<C: Connection> ServerCore<C> {
             let why = format!("{malformed} more malformed requests were received, too many for a line each");
             self.line_because(RoleTag::Server, &Context::default(), event, Some(why));
         }
+        self.tell_closed(&self.load.unfinished, "unfinished requests", "had sent part of a request");
+        self.tell_closed(&self.load.untaken, "untaken replies", "had not taken its replies");
         self.tell_newness();
+    }
+
+    /// A line for the clients that were let go since.
+    fn tell_closed(&self, budget: &Budget, cause: &str, what: &str) {
+        let Some(Closed { count, bytes, first }) = budget.take_closed() else { return };
+        let why = format!(
+            "closed {count} connections of clients, the first from {first}: each {what} for longest. They held {bytes} bytes, \
+             and all clients together may hold {}. Other clients are served; find out who floods this server",
+            budget.max_bytes()
+        );
+        self.tell_fault("clients", cause, &why);
     }
 
     /// A line for what a server waits for whose folder is new, if that is another than before.

@@ -1,11 +1,14 @@
-//! How much clients may have under way: each connection, and all of them together.
+//! How much clients may have under way: each connection, and all of them together. And how many connections there may be.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::budget::{Budget, Room, Share};
 use super::throttle::Throttle;
-use crate::net::{Reply, WhyNotApplied};
+use super::time::Time;
+use crate::net::{ClientReply, FIRST_BUFFER_BYTES, Reply, WhyNotApplied, frame_into};
 
 /// A connection has at most this many requests under way.
 pub const REQUESTS_MAX: usize = 256;
@@ -16,22 +19,72 @@ pub const ALL_REQUESTS_MAX: usize = 4_096;
 /// And those take at most this many bytes.
 pub const ALL_REQUESTS_MAX_BYTES: usize = 64 << 20;
 
-/// Values are not added to replies that a client has not taken, beyond so many bytes.
-pub const PENDING_MAX_BYTES: usize = 4 << 20;
-/// The pending replies of all connections together hold values up to so many bytes.
-pub const ALL_PENDING_MAX_BYTES: usize = 64 << 20;
+/// Connections of clients that have greeted.
+pub const CLIENTS_MAX: usize = 1_200;
+/// Callers at the port for clients that have not greeted yet.
+pub const CLIENT_STRANGERS_MAX: usize = 128;
+/// The same at the port for servers. Each has five seconds to greet.
+pub const PEER_STRANGERS_MAX: usize = 32;
+/// The same at the port for browsers.
+pub const BROWSER_STRANGERS_MAX: usize = 32;
 
-/// A value for which there is no room among the replies that a client has not taken yet becomes a failed read, and a part of
-/// the state one that is not there yet: so many bytes are pending for this client, and so many for all.
-pub fn fit(reply: &mut Reply, pending: usize, all_pending: usize) {
-    let (bytes, instead) = match reply {
-        Reply::Value { value: Some(value), .. } => (value.len(), Reply::NotApplied(WhyNotApplied::Busy)),
-        Reply::State(Some(part)) => (part.part.bytes.len(), Reply::State(None)),
-        _ => return,
-    };
-    let fits = |before: usize, max: usize| before == 0 || before + bytes <= max;
-    if !fits(pending, PENDING_MAX_BYTES) || !fits(all_pending, ALL_PENDING_MAX_BYTES) {
-        *reply = instead;
+/// Requests of browsers that are being answered, beside those that watch.
+pub const ASKERS_MAX: usize = 64;
+/// Browsers that watch.
+pub const VIEWERS_MAX: usize = 16;
+/// Servers that take the lines for their own viewers: never more than 62 of them.
+pub const RELAYS_MAX: usize = 64;
+
+/// Unfinished requests of all clients together.
+pub const ALL_UNFINISHED_MAX_BYTES: usize = 32 << 20;
+/// The first part of a request, which each connection may hold beside that: a small request needs nothing of the budget.
+pub const UNFINISHED_FREE_BYTES: usize = FIRST_BUFFER_BYTES;
+/// Replies that clients have not taken, of all connections together.
+pub const ALL_UNTAKEN_MAX_BYTES: usize = 32 << 20;
+/// What each connection may have untaken beside that: small replies need nothing of the budget.
+pub const UNTAKEN_FREE_BYTES: usize = 16 << 10;
+/// A connection that has this much untaken gets no more values, and none of its requests is read.
+pub const UNTAKEN_MAX_BYTES: usize = 4 << 20;
+
+/// What a frame has beside the bytes of a value or of a part, at most: the longest is the name of the next part.
+const AROUND_BYTES: usize = 16 << 10;
+
+/// Appends a reply, as a frame, to what a client has not taken. If a value, or a part of the state, does not fit, the client
+/// is told to ask again. False if not even that fits: the client has not read its replies for long, and must be let go.
+pub fn append(reply: &mut ClientReply, untaken: &mut Vec<u8>, share: &mut Share, now: Time) -> bool {
+    // Asked for before it is encoded: to refuse a large reply must cost little.
+    let mut granted = 0;
+    if let Some((bytes, instead)) = bulk(&reply.reply) {
+        let wanted = bytes + AROUND_BYTES;
+        let has_own_room = share.bytes() == 0 || share.bytes() + wanted <= UNTAKEN_MAX_BYTES;
+        if has_own_room && share.take(wanted, now) == Room::Granted {
+            granted = wanted;
+            untaken.reserve(wanted);
+        } else {
+            reply.reply = instead;
+        }
+    }
+    let before = untaken.len();
+    frame_into(reply, untaken);
+    let bytes = untaken.len() - before;
+    if granted > 0 {
+        share.give_back(granted.saturating_sub(bytes));
+        return true;
+    }
+    let fits = share.take(bytes, now) == Room::Granted;
+    if !fits {
+        untaken.truncate(before);
+    }
+    fits
+}
+
+/// The bytes of a value or of a part of the state, and what a client is told if there is no room for them: the read has
+/// failed, the part is not there yet. None for a reply that is small itself.
+fn bulk(reply: &Reply) -> Option<(usize, Reply)> {
+    match reply {
+        Reply::Value { value: Some(value), .. } => Some((value.len(), Reply::NotApplied(WhyNotApplied::Busy))),
+        Reply::State(Some(part)) => Some((part.part.bytes.len(), Reply::State(None))),
+        _ => None,
     }
 }
 
@@ -55,13 +108,26 @@ pub trait Connection: Clone {
     fn opens(&self) -> &Throttle;
 }
 
-/// What all connections of a server have under way.
-#[derive(Debug, Default)]
+/// What all connections of clients to a server have under way. Other servers have nothing of it: their connections are
+/// limited by themselves.
+#[derive(Debug)]
 pub struct Load {
     /// Requests without an answer.
     pub requests: Usage,
-    /// Bytes of replies that clients have not taken yet.
-    pub pending_bytes: AtomicUsize,
+    /// Requests of which a part has come.
+    pub unfinished: Arc<Budget>,
+    /// Replies that clients have not taken yet.
+    pub untaken: Arc<Budget>,
+}
+
+impl Default for Load {
+    fn default() -> Load {
+        Load {
+            requests: Usage::default(),
+            unfinished: Budget::new(ALL_UNFINISHED_MAX_BYTES, UNFINISHED_FREE_BYTES),
+            untaken: Budget::new(ALL_UNTAKEN_MAX_BYTES, UNTAKEN_FREE_BYTES),
+        }
+    }
 }
 
 /// Requests under way: how many, and how large.
@@ -110,9 +176,10 @@ pub fn release(connection: &impl Connection, bytes: usize) {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc;
-
+    use super::super::budget::tests::Caller;
     use super::*;
+    use crate::paxos::Slot;
+    use crate::trace::Context;
 
     /// A connection without a client.
     #[derive(Clone, Debug)]
@@ -144,6 +211,24 @@ pub(super) mod tests {
         fn opens(&self) -> &Throttle {
             &self.opens
         }
+    }
+
+    #[test]
+    fn a_large_reply_for_which_there_is_no_room_is_not_even_encoded() {
+        let budget = Budget::new(0, 1 << 10);
+        let mut share = Share::new(&budget, Caller::at(1));
+        let mut untaken = Vec::new();
+        let value = Reply::Value { slot: Slot(1), value: Some(vec![7; 1 << 20].into()), version: 1 };
+        let mut reply = ClientReply { number: 1, context: Context::default(), reply: value };
+        assert!(append(&mut reply, &mut untaken, &mut share, Time(0)));
+        assert_eq!(reply.reply, Reply::NotApplied(WhyNotApplied::Busy));
+        assert_eq!(untaken.len(), share.bytes());
+        assert!(untaken.capacity() < 1 << 10, "{} bytes", untaken.capacity());
+        // A small one that does not fit is none.
+        reply.reply = Reply::Refused("x".repeat(1 << 10));
+        let before = untaken.len();
+        assert!(!append(&mut reply, &mut untaken, &mut share, Time(0)));
+        assert_eq!((untaken.len(), share.bytes()), (before, before));
     }
 
     #[test]

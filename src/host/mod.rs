@@ -6,7 +6,7 @@
 //!
 //! - [`core`] is what is shared: [`ServerCore`]. [`config`] is how it was started.
 //! - [`requests`] is what a client's request comes to, `service` which roles serve it, [`pending`] who waits for an outcome,
-//!   [`replies`] what is sent, and [`limits`] how much clients may have under way.
+//!   [`replies`] what is sent, [`limits`] how much clients may have under way, and [`budget`] who must go if it is too much.
 //! - [`delivery`] is how messages leave, and how they reach the roles that hear them: by their [`mailbox`], a [`queue`].
 //! - [`role_host`] runs one life of a role; [`roles`] is what each role adds to it, [`disks`] what its disk does when it runs
 //!   full, [`recovery`] what a life begins with, and [`lifecycle`] when lives begin and end. [`timers`] is what a role waits
@@ -18,6 +18,7 @@
 //!   tells people.
 
 pub mod admission;
+pub mod budget;
 pub mod checkpoints;
 pub mod config;
 pub mod core;

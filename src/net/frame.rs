@@ -30,8 +30,8 @@ const LENGTH_BYTES: usize = 8;
 /// Bytes before the payload.
 pub const HEADER_BYTES: usize = 12;
 /// The first buffer of a connection: most requests are small, and many connections say nothing for long.
-const FIRST_BYTES: usize = 4 << 10;
-/// A buffer that is full of received bytes grows by at most so much at a time: a length that lies costs no memory. An
+pub const FIRST_BUFFER_BYTES: usize = 4 << 10;
+/// A buffer that is full of received bytes grows by at most so much at a time: a length that lies costs no more. An
 /// empty one that is larger is given back.
 const READ_BYTES: usize = 64 << 10;
 /// Shorter waits than this end when they should, longer ones within the second.
@@ -56,9 +56,25 @@ pub enum FrameError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// Too many others send frames at the same time.
+    #[error("there is no room for the rest of a frame ({received} bytes of one came)")]
+    NoRoom {
+        /// Bytes received of the frame.
+        received: usize,
+    },
     /// The connection broke.
     #[error("the connection broke: {0}")]
     Broken(#[from] io::Error),
+}
+
+/// Who grants a reader its buffer. A reader without one grows up to its limit.
+pub trait Allowance: std::fmt::Debug + Send {
+    /// The buffer is to have this many bytes more. May wait; false if there is no room for them.
+    fn grow(&mut self, bytes: usize) -> bool;
+    /// A frame is used up, and the buffer has this many bytes less.
+    fn frame_done(&mut self, bytes: usize);
+    /// Whether the connection was closed to make room for others.
+    fn is_let_go(&self) -> bool;
 }
 
 /// Appends a value as a frame.
@@ -160,8 +176,8 @@ pub fn write_now(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Reads frames from a connection. Its buffer takes 4 KiB, and more only while more than that has come: up to a frame and
-/// the 64 KiB of one read.
+/// Reads frames from a connection. Its buffer takes 4 KiB, and more only while more than that has come: 64 KiB at a time, up
+/// to a frame and the 64 KiB of one read.
 #[derive(Debug)]
 pub struct FrameReader {
     stream: Arc<TcpStream>,
@@ -174,13 +190,22 @@ pub struct FrameReader {
     last: usize,
     /// The socket's own time-out for reads; None if nobody knows.
     timeout: Option<Option<Duration>>,
+    allowance: Option<Box<dyn Allowance>>,
 }
 
 impl FrameReader {
     /// A reader of frames whose payload has at most `limit` bytes.
     pub fn new(stream: impl Into<Arc<TcpStream>>, limit: usize) -> FrameReader {
         // Whoever used the socket before may have left a time-out.
-        FrameReader { stream: stream.into(), buffer: Vec::new(), start: 0, end: 0, limit, last: 0, timeout: None }
+        let (stream, buffer) = (stream.into(), Vec::new());
+        FrameReader { stream, buffer, start: 0, end: 0, limit, last: 0, timeout: None, allowance: None }
+    }
+
+    /// Asks there for its buffer from now on. It has read no more than a handshake.
+    pub fn set_allowance(&mut self, mut allowance: Box<dyn Allowance>) {
+        // What a handshake takes is granted to everybody.
+        allowance.grow(self.buffer.len());
+        self.allowance = Some(allowance);
     }
 
     /// Takes payloads of at most so many bytes from now on: more, when the two sides know each other.
@@ -230,7 +255,7 @@ impl FrameReader {
     /// Reads once from a socket that does not wait; None if nothing has come, 0 at the end of the connection. If more has
     /// come than there was room for, the rest stays for the next time.
     pub fn receive_now(&mut self) -> io::Result<Option<usize>> {
-        self.make_room();
+        self.make_room()?;
         loop {
             match (&*self.stream).read(&mut self.buffer[self.end..]) {
                 Ok(count) => {
@@ -287,11 +312,17 @@ impl FrameReader {
 
     fn use_up(&mut self, count: usize) {
         self.start += count;
+        let mut given_back = 0;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            if self.buffer.len() > READ_BYTES {
-                self.buffer = Vec::new();
+            // An empty buffer that others could use is not kept.
+            let kept = if self.allowance.is_some() { FIRST_BUFFER_BYTES } else { READ_BYTES };
+            if self.buffer.len() > kept {
+                given_back = std::mem::take(&mut self.buffer).len();
             }
+        }
+        if let Some(allowance) = &mut self.allowance {
+            allowance.frame_done(given_back);
         }
     }
 
@@ -305,6 +336,9 @@ impl FrameReader {
     fn await_bytes(&mut self, count: usize, begun: Instant, deadline: Instant) -> Result<(), FrameError> {
         while self.unused() < count {
             if self.fill(Some(deadline)).map_err(|error| self.failure(error, begun))? == 0 {
+                if self.allowance.as_ref().is_some_and(|allowance| allowance.is_let_go()) {
+                    return Err(FrameError::NoRoom { received: self.unused() });
+                }
                 let what = format!("the connection was closed after {} of {count} bytes", self.unused());
                 return Err(FrameError::Malformed { length: self.unused() as u64, what });
             }
@@ -315,6 +349,8 @@ impl FrameReader {
     fn failure(&self, error: io::Error, begun: Instant) -> FrameError {
         if is_timeout(&error) {
             FrameError::TimedOut { received: self.unused(), waited: begun.elapsed() }
+        } else if error.kind() == io::ErrorKind::OutOfMemory {
+            FrameError::NoRoom { received: self.unused() }
         } else {
             FrameError::Broken(error)
         }
@@ -322,20 +358,32 @@ impl FrameReader {
 
     /// Reads what has come, at least a byte; 0 at the end of the connection.
     fn fill(&mut self, deadline: Option<Instant>) -> io::Result<usize> {
-        self.make_room();
+        self.make_room()?;
         let count = self.read_until(deadline)?;
         self.end += count;
         Ok(count)
     }
 
-    fn make_room(&mut self) {
+    /// How many bytes of the frame that has begun have not come, if its length is known.
+    fn missing(&self) -> usize {
+        let bytes = &self.buffer[self.start..self.end];
+        let length = if bytes.len() < LENGTH_BYTES { None } else { announced(bytes, self.limit).ok() };
+        length.map_or(0, |length| (HEADER_BYTES + length).saturating_sub(bytes.len()))
+    }
+
+    fn make_room(&mut self) -> io::Result<()> {
         if self.end == self.buffer.len() && self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
         if self.end == self.buffer.len() {
-            self.buffer.resize(self.end + self.end.clamp(FIRST_BYTES, READ_BYTES), 0);
+            let more = self.end.clamp(FIRST_BUFFER_BYTES, READ_BYTES).max(self.missing().min(READ_BYTES));
+            if self.allowance.as_mut().is_some_and(|allowance| !allowance.grow(more)) {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            self.buffer.resize(self.end + more, 0);
         }
+        Ok(())
     }
 
     /// One read that ends at the deadline. (A socket's own time-out is per call, so it is set anew when it is not the one

@@ -42,7 +42,8 @@ fn malformed(bytes: &[u8]) -> (u64, String) {
 
 #[test]
 fn frames_of_every_size_come_back() {
-    let sizes = [0, 1, 7, 1_000, FIRST_BYTES - 9, FIRST_BYTES, READ_BYTES, 3 * READ_BYTES + 1, 250_000, 2];
+    let sizes =
+        [0, 1, 7, 1_000, FIRST_BUFFER_BYTES - 9, FIRST_BUFFER_BYTES, READ_BYTES, 3 * READ_BYTES + 1, 250_000, 2];
     let values: Vec<Vec<u8>> = sizes.iter().map(|size| (0..*size).map(|n| n as u8).collect()).collect();
     let bytes: Vec<u8> = values.iter().flat_map(frame).collect();
     assert_eq!(read_all(&bytes).unwrap(), values);
@@ -117,7 +118,7 @@ fn a_length_that_lies_costs_no_memory() {
     calling.shutdown(Shutdown::Write).unwrap();
     let mut reader = FrameReader::new(called, 300_000);
     assert!(reader.read::<Vec<u8>>(None).is_err());
-    assert!(reader.buffer.capacity() <= FIRST_BYTES, "{} bytes", reader.buffer.capacity());
+    assert!(reader.buffer.capacity() <= FIRST_BUFFER_BYTES, "{} bytes", reader.buffer.capacity());
 }
 
 #[test]
@@ -187,4 +188,47 @@ fn a_reader_that_takes_nothing_holds_a_writer_until_the_deadline() {
     let error = write_before(&calling, &vec![0; 64 << 20], begun + Duration::from_millis(150)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert!(begun.elapsed() >= Duration::from_millis(150));
+}
+
+/// Grants this much, and notes what was asked for.
+#[derive(Debug)]
+struct Purse(Arc<std::sync::Mutex<(usize, usize)>>);
+
+impl Allowance for Purse {
+    fn grow(&mut self, bytes: usize) -> bool {
+        let (left, used) = &mut *self.0.lock().unwrap();
+        let fits = *used + bytes <= *left;
+        *used += if fits { bytes } else { 0 };
+        fits
+    }
+
+    fn frame_done(&mut self, bytes: usize) {
+        self.0.lock().unwrap().1 -= bytes;
+    }
+
+    fn is_let_go(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_reader_asks_for_its_buffer_and_gives_it_back_when_it_is_empty() {
+    let (mut calling, called) = connection();
+    let purse = Arc::new(std::sync::Mutex::new((300_000, 0)));
+    let mut reader = FrameReader::new(called, 300_000);
+    reader.set_allowance(Box::new(Purse(purse.clone())));
+    let writer = thread::spawn(move || {
+        let frames = [frame(&vec![1u8; 250_000]), frame(&vec![2u8; 10]), frame(&vec![3u8; 299_000])];
+        // The reader closes before the last one is said.
+        let _ = calling.write_all(&frames.concat());
+    });
+    assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), 250_000);
+    assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), 10);
+    assert_eq!(purse.lock().unwrap().1, reader.buffer.len(), "what it holds is what it was granted");
+    purse.lock().unwrap().0 = 100_000;
+    let error = reader.read::<Vec<u8>>(None).unwrap_err();
+    assert!(matches!(error, FrameError::NoRoom { received } if received > 0), "{error}");
+    assert!(purse.lock().unwrap().1 <= 300_000);
+    drop(reader);
+    writer.join().unwrap();
 }

@@ -4,7 +4,6 @@
 //! stranger that came first is closed: whoever says nothing, or says it byte by byte, keeps nobody out who does. Those who
 //! are known have places of their own, by groups that the port knows.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -23,7 +22,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// So long a stranger may be silent before it has to make room for others: when a server comes back, a thousand clients may
 /// call it in one moment, and each is about to say who it is.
 const GRACE: Duration = Duration::from_millis(250);
-/// If too many connections have a thread, the listener waits so long for one to end before it turns a caller away.
+/// If too many connections have a place, the listener waits so long for one to end before it turns a caller away.
 const ROOM_PATIENCE: Duration = Duration::from_secs(1);
 /// A connection whose other end is silent for so long is asked whether it is there, so often, and so many times before it
 /// counts as dead: a machine that vanished without a word holds its place for a minute.
@@ -64,7 +63,7 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct Port {
     held: Mutex<Held>,
-    /// Told when a thread has ended.
+    /// Told when a place is free.
     ended: Condvar,
 }
 
@@ -72,8 +71,8 @@ struct Port {
 struct Held {
     /// How many have come so far, or have come to be known.
     arrivals: u64,
-    /// How many have a thread. Beside those below some that were closed, whose thread has not noticed it yet.
-    threads: usize,
+    /// How many have a place. Beside those below some that were closed, whose thread has not noticed it yet.
+    places: usize,
     /// Those of a group in the order in which they joined it.
     connections: BTreeMap<(Group, u64), Caller>,
 }
@@ -88,14 +87,14 @@ struct Caller {
 #[derive(Debug)]
 pub struct Place {
     port: Arc<Port>,
-    at: Cell<(Group, u64)>,
+    at: (Group, u64),
 }
 
 impl Connections {
     /// At most `strangers` at once: one more closes the one that came first, unless that has only just come. Beside them
     /// there may be `known` others, which say so by [`Place::join`] or [`Place::join_last`].
     pub fn new(strangers: usize, known: usize) -> Connections {
-        // Strangers that were closed have a thread for a moment.
+        // Strangers that were closed have a place for a moment.
         let all_max = known + 2 * strangers;
         Connections { strangers_max: strangers, all_max, grace: GRACE, port: Arc::default() }
     }
@@ -103,21 +102,21 @@ impl Connections {
     /// A place for a stranger; none if there are far too many connections.
     fn take(&self, stream: &Arc<TcpStream>) -> Option<Place> {
         let mut held = self.port.lock();
-        if held.threads >= self.all_max {
+        if held.places >= self.all_max {
             // Those that were closed are about to end. Callers come faster than that: the next ones wait in their queue.
             held.close_first(Group::Strangers);
-            let is_full = |held: &mut Held| held.threads >= self.all_max;
+            let is_full = |held: &mut Held| held.places >= self.all_max;
             let waited = self.port.ended.wait_timeout_while(held, ROOM_PATIENCE, is_full);
             held = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if held.threads >= self.all_max {
+            if held.places >= self.all_max {
                 return None;
             }
         }
         held.make_room(self.strangers_max, self.grace);
-        held.threads += 1;
+        held.places += 1;
         let caller = Caller { stream: stream.clone(), since: Instant::now() };
         let at = held.insert(Group::Strangers, caller);
-        Some(Place { port: self.port.clone(), at: Cell::new(at) })
+        Some(Place { port: self.port.clone(), at })
     }
 
     /// No more files may be opened: a stranger gives its own back.
@@ -130,15 +129,15 @@ impl Connections {
 
 impl Place {
     /// The caller is one of this group of at most so many. False if the group is full: the caller is still a stranger.
-    pub fn join(&self, group: u8, most: usize) -> bool {
+    pub fn join(&mut self, group: u8, most: usize) -> bool {
         let mut held = self.port.lock();
-        held.count(Group::Known(group)) < most && held.change(&self.at, Group::Known(group))
+        held.count(Group::Known(group)) < most && held.change(&mut self.at, Group::Known(group))
     }
 
     /// The same, but if the group is full, the member that joined it first is closed. False if the caller was closed itself.
-    pub fn join_last(&self, group: u8, most: usize) -> bool {
+    pub fn join_last(&mut self, group: u8, most: usize) -> bool {
         let mut held = self.port.lock();
-        let has_joined = held.change(&self.at, Group::Known(group));
+        let has_joined = held.change(&mut self.at, Group::Known(group));
         if held.count(Group::Known(group)) > most {
             held.close_first(Group::Known(group));
         }
@@ -149,8 +148,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut held = self.port.lock();
-        held.threads -= 1;
-        held.connections.remove(&self.at.get());
+        held.places -= 1;
+        held.connections.remove(&self.at);
         self.port.ended.notify_one();
     }
 }
@@ -172,9 +171,9 @@ impl Held {
     }
 
     /// Puts a connection into another group; false if it was closed.
-    fn change(&mut self, at: &Cell<(Group, u64)>, group: Group) -> bool {
-        let caller = self.connections.remove(&at.get());
-        caller.map(|caller| at.set(self.insert(group, caller))).is_some()
+    fn change(&mut self, at: &mut (Group, u64), group: Group) -> bool {
+        let caller = self.connections.remove(at);
+        caller.map(|caller| *at = self.insert(group, caller)).is_some()
     }
 
     /// If there are so many strangers, those that came first make room for one more. One whose words have come, and are not
@@ -282,7 +281,7 @@ pub fn listen(
     name: &'static str,
     listener: TcpListener,
     connections: Connections,
-    serve: impl Fn(Arc<TcpStream>, SocketAddr, &Place) + Send + Sync + 'static,
+    serve: impl Fn(Arc<TcpStream>, SocketAddr, Place) + Send + Sync + 'static,
     busy: impl Fn(Arc<TcpStream>) + Send + 'static,
     trouble: impl Fn(&io::Error) + Send + 'static,
 ) -> io::Result<()> {
@@ -311,7 +310,7 @@ fn accept_one(
     name: &str,
     listener: &TcpListener,
     connections: &Connections,
-    serve: &Arc<impl Fn(Arc<TcpStream>, SocketAddr, &Place) + Send + Sync + 'static>,
+    serve: &Arc<impl Fn(Arc<TcpStream>, SocketAddr, Place) + Send + Sync + 'static>,
     busy: &impl Fn(Arc<TcpStream>),
 ) -> io::Result<()> {
     let (stream, address) = match listener.accept() {
@@ -336,7 +335,7 @@ fn accept_one(
     let _ = SockRef::from(&*stream).set_tcp_keepalive(&keepalive);
     let serve = serve.clone();
     let thread = std::thread::Builder::new().name(name.to_string()).stack_size(STACK_BYTES);
-    thread.spawn(move || serve(stream, address, &place))?;
+    thread.spawn(move || serve(stream, address, place))?;
     Ok(())
 }
 
@@ -360,7 +359,7 @@ mod tests {
     fn port(connections: Connections) -> (SocketAddr, crossbeam_channel::Receiver<Arc<TcpStream>>) {
         let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
         let address = listener.local_addr().unwrap();
-        let serve = |stream: Arc<TcpStream>, _, place: &Place| {
+        let serve = |stream: Arc<TcpStream>, _, mut place: Place| {
             let mut byte = [0];
             while (&*stream).read(&mut byte).is_ok_and(|count| count > 0) {
                 let joined = if byte[0] > 99 { place.join(byte[0], 2) } else { place.join_last(byte[0], 2) };
@@ -460,7 +459,7 @@ mod tests {
         let _fifth = call(address);
         turned_away.recv_timeout(PATIENCE).unwrap();
         drop(known);
-        while connections.port.lock().threads > 0 {
+        while connections.port.lock().places > 0 {
             std::thread::yield_now();
         }
         assert_eq!(say(&call(address), FRIEND), Some(FRIEND));

@@ -11,8 +11,8 @@ mod wire;
 
 pub use dial::{dial, refuse_oneself};
 pub use frame::{
-    CLIENT_FRAME_MAX_BYTES, FrameError, FrameReader, PEER_FRAME_MAX_BYTES, frame, frame_into, unframe, write_before,
-    write_now,
+    Allowance, CLIENT_FRAME_MAX_BYTES, FIRST_BUFFER_BYTES, FRAME_DEADLINE, FrameError, FrameReader,
+    PEER_FRAME_MAX_BYTES, frame, frame_into, unframe, write_before, write_now,
 };
 pub use handshake::{
     Answer, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Welcome, Who, answer, greet,

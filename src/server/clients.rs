@@ -9,21 +9,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::house::House;
+use super::intake::{Caller, Intake};
 use super::outlet::Outlet;
 use super::peers::{tell_malformed, tell_trouble};
 use crate::cluster::Cluster;
 use crate::host::admission::TOO_MANY;
+use crate::host::limits::{CLIENT_STRANGERS_MAX, CLIENTS_MAX, REQUESTS_MAX};
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HandshakeError, Hello, Place, answer,
-    listen, turn_away,
+    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
+    HandshakeError, Hello, Place, answer, listen, turn_away,
 };
 
-/// At most so many clients at once.
-const CLIENTS_MAX: usize = 1_200;
 /// The only group of connections at this port.
 const CLIENTS: u8 = 0;
-/// At most this many callers may be about to greet; when one more comes, the oldest is closed.
-const STRANGERS_MAX: usize = 128;
 /// A client that asks nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(600);
 /// How often the desk looks for those who have waited too long.
@@ -43,8 +41,9 @@ pub fn serve(desk: FrontDesk, listener: TcpListener) -> std::io::Result<()> {
     let trouble = tell_trouble(desk.house.clone(), "no connection from a client can be taken on");
     let house = desk.house.clone();
     std::thread::Builder::new().name("desk-clock".to_string()).spawn(move || watch_the_clock(&house))?;
-    let serve = move |stream, address, place: &Place| desk.serve(stream, address, place);
-    listen("client", listener, Connections::new(STRANGERS_MAX, CLIENTS_MAX), serve, busy, trouble)
+    let intake = Intake::new(&desk.house.core.load.unfinished);
+    let serve = move |stream, address, place: Place| desk.serve(stream, address, place, &intake);
+    listen("client", listener, Connections::new(CLIENT_STRANGERS_MAX, CLIENTS_MAX), serve, busy, trouble)
 }
 
 /// Nobody waits for ever.
@@ -57,8 +56,8 @@ fn watch_the_clock(house: &House) {
 
 impl FrontDesk {
     /// One client connection.
-    fn serve(&self, stream: Arc<TcpStream>, address: SocketAddr, place: &Place) {
-        let mut reader = FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES);
+    fn serve(&self, stream: Arc<TcpStream>, address: SocketAddr, mut place: Place, intake: &Arc<Intake>) {
+        let mut reader = FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES);
         let judge = |hello: &Hello| self.house.core.judge_client(hello, || place.join(CLIENTS, CLIENTS_MAX));
         match answer(&mut reader, judge) {
             Ok(Some(_)) => {}
@@ -67,7 +66,10 @@ impl FrontDesk {
             Err(HandshakeError::Refused(why)) if why == TOO_MANY => return,
             Err(error) => return tell_malformed(&self.house, address, &error),
         }
-        let outlet = Outlet::new(reader.shared_stream(), address, self.house.core.load.clone());
+        let stream = reader.shared_stream();
+        reader.set_limit(CLIENT_FRAME_MAX_BYTES);
+        reader.set_allowance(intake.allowance(Caller { stream: stream.clone(), address }));
+        let outlet = Outlet::new(stream, address, self.house.core.load.clone(), Some(place));
         // A client that says no more may still wait for replies: its connection ends with the last of them.
         if let Err(error) = self.take_all(&mut reader, &outlet) {
             outlet.close();
@@ -77,6 +79,7 @@ impl FrontDesk {
 
     /// Takes requests until the client has no more; an error ends the connection at once.
     fn take_all(&self, reader: &mut FrameReader, outlet: &Arc<Outlet>) -> Result<(), FrameError> {
+        let mut taken_since = 0;
         while outlet.await_room() {
             match reader.read::<ClientRequest>(Some(Instant::now() + IDLE)) {
                 Ok(Some(request)) => {
@@ -84,9 +87,12 @@ impl FrontDesk {
                     let malformed = |what| FrameError::Malformed { length: size, what };
                     let taken = self.house.core.request(&self.house.threads, outlet, request, size as usize);
                     let taken = taken.map_err(malformed);
-                    // What was answered at once goes out when all that has come is taken.
-                    if taken.is_err() || !reader.has_frame() {
+                    // What was answered at once goes out when all that has come is taken, or much of it: until then its
+                    // size is not known.
+                    taken_since += 1;
+                    if taken.is_err() || !reader.has_frame() || taken_since == REQUESTS_MAX {
                         self.house.send_replies();
+                        taken_since = 0;
                     }
                     taken?;
                 }

@@ -6,7 +6,7 @@
 //! - [`supervisor`] starts roles, lets them fail, and starts them again; [`role_thread`] is the thread of one life.
 //! - [`keeper`] is the thread that writes the state down beside all that, and reads it back.
 //! - [`http`] lets browsers watch.
-//! - [`peers`] and [`clients`] are the connections; [`outlet`] is the way back to a client.
+//! - [`peers`] and [`clients`] are the connections; [`intake`] is the way in for a client's requests, [`outlet`] the way back.
 
 mod check;
 mod clients;
@@ -14,6 +14,7 @@ mod clock;
 mod disks;
 mod house;
 pub(crate) mod http;
+mod intake;
 mod keeper;
 mod options;
 mod outlet;

@@ -4,19 +4,22 @@
 //! more than the socket takes at once. What is left then is handed to a thread of its own, which lives as long as there
 //! is something left: the price of a slow client is paid by that client alone.
 //!
-//! Everything has an end. The requests under way are limited, for a connection and for all together. A value that does not
-//! fit into what is pending becomes a failed read, and a part of the state one that is not there yet. Small replies always
-//! fit: the connection's reader takes no further request while too much is pending.
+//! Everything has an end. The requests under way are limited, for a connection and for all together. So is what is pending:
+//! a value that does not fit becomes a failed read, and a part of the state one that is not there yet. The connection's
+//! reader takes no further request while too much is pending. When all connections together have too much pending, those
+//! are closed that have not read for longest.
 
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::host::limits::{self, PENDING_MAX_BYTES};
+use super::clock;
+use super::intake::Caller;
+use crate::host::budget::Share;
+use crate::host::limits::{self, UNTAKEN_FREE_BYTES, UNTAKEN_MAX_BYTES};
 use crate::host::throttle::Throttle;
 use crate::host::{Asker, Connection, Load, Usage};
-use crate::net::{ClientReply, frame_into, write_before, write_now};
+use crate::net::{ClientReply, Place, write_before, write_now};
 
 /// A client that does not take what is pending within so long is let go.
 const TAKE: Duration = Duration::from_secs(30);
@@ -37,31 +40,43 @@ pub struct Outlet {
     pending: Mutex<Pending>,
     /// Told when less is pending, or nothing ever will be.
     drained: Condvar,
+    /// Kept until the last reply is out: a client that says no more still counts.
+    _place: Option<Place>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pending {
     /// Replies that nobody is writing yet.
     bytes: Vec<u8>,
     /// How many bytes are pending, those included that a thread is writing.
-    length: usize,
+    share: Share,
     /// Somebody is about to write `bytes`.
     in_hand: bool,
     closed: bool,
 }
 
+/// Who writes a reply that was appended.
+enum Appended {
+    /// The caller must, with [`Outlet::write`].
+    InHand { is_large: bool },
+    /// Another thread does, or the connection is closed.
+    ForOthers,
+}
+
 impl Outlet {
-    /// The outgoing side of a connection.
-    pub fn new(stream: Arc<TcpStream>, address: SocketAddr, load: Arc<Load>) -> Arc<Outlet> {
-        let (requests, pending) = (Usage::default(), Mutex::default());
-        let opens = limits::opens();
-        Arc::new(Outlet { stream, address, requests, opens, load, pending, drained: Condvar::new() })
+    /// The outgoing side of a connection, which has this place among the connections of its port.
+    pub fn new(stream: Arc<TcpStream>, address: SocketAddr, load: Arc<Load>, place: Option<Place>) -> Arc<Outlet> {
+        let caller = Caller { stream: stream.clone(), address };
+        let share = Share::new(&load.untaken, Arc::new(caller));
+        let pending = Mutex::new(Pending { bytes: Vec::new(), share, in_hand: false, closed: false });
+        let (requests, opens, drained) = (Usage::default(), limits::opens(), Condvar::new());
+        Arc::new(Outlet { stream, address, requests, opens, load, pending, drained, _place: place })
     }
 
     /// Waits until the client has taken enough of what is pending that another request may be taken; false if the
     /// connection is closed.
     pub fn await_room(&self) -> bool {
-        let full = |pending: &mut Pending| pending.length > PENDING_MAX_BYTES && !pending.closed;
+        let full = |pending: &mut Pending| pending.share.bytes() > UNTAKEN_MAX_BYTES && !pending.closed;
         let pending = self.drained.wait_while(self.lock(), full);
         !pending.unwrap_or_else(PoisonError::into_inner).closed
     }
@@ -72,26 +87,30 @@ impl Outlet {
     }
 
     fn close_locked(&self, pending: &mut Pending) {
-        self.load.pending_bytes.fetch_sub(pending.length, Ordering::Relaxed);
-        *pending = Pending { closed: true, ..Pending::default() };
+        let all = pending.share.bytes();
+        pending.share.give_back(all);
+        pending.bytes = Vec::new();
+        (pending.in_hand, pending.closed) = (false, true);
         self.drained.notify_all();
         // It may be closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 
-    /// Appends a reply; true if whoever asked must write it out with [`Outlet::write`].
-    fn append(&self, reply: &mut ClientReply) -> bool {
+    /// Appends a reply.
+    fn append(&self, reply: &mut ClientReply) -> Appended {
         let mut pending = self.lock();
-        if pending.closed {
-            return false;
+        let Pending { bytes, share, closed, .. } = &mut *pending;
+        if *closed {
+            return Appended::ForOthers;
         }
-        limits::fit(&mut reply.reply, pending.length, self.load.pending_bytes.load(Ordering::Relaxed));
-        let before = pending.bytes.len();
-        frame_into(reply, &mut pending.bytes);
-        let added = pending.bytes.len() - before;
-        pending.length += added;
-        self.load.pending_bytes.fetch_add(added, Ordering::Relaxed);
-        !std::mem::replace(&mut pending.in_hand, true)
+        if !limits::append(reply, bytes, share, clock::now()) {
+            self.close_locked(&mut pending);
+            return Appended::ForOthers;
+        }
+        if std::mem::replace(&mut pending.in_hand, true) {
+            return Appended::ForOthers;
+        }
+        Appended::InHand { is_large: pending.bytes.len() > UNTAKEN_FREE_BYTES }
     }
 
     /// Writes what is pending, as much as is taken at once. The rest is left to a thread of its own.
@@ -130,15 +149,18 @@ impl Outlet {
             let mut pending = self.lock();
             match written {
                 Ok(()) if pending.closed => {}
-                Ok(()) => self.written(&mut pending, bytes.len()),
+                Ok(()) => {
+                    self.written(&mut pending, bytes.len());
+                    // The client reads, slowly or not.
+                    pending.share.begin_anew(clock::now());
+                }
                 Err(_) => self.close_locked(&mut pending),
             }
         }
     }
 
     fn written(&self, pending: &mut Pending, count: usize) {
-        pending.length -= count;
-        self.load.pending_bytes.fetch_sub(count, Ordering::Relaxed);
+        pending.share.give_back(count);
         if count > 0 {
             self.drained.notify_all();
         }
@@ -167,12 +189,14 @@ impl Connection for Arc<Outlet> {
     }
 }
 
-/// Sends replies, with one write a connection.
+/// Sends replies, with one write a connection; large ones go out as they come, so that they are not all held at once.
 pub fn send(replies: impl IntoIterator<Item = (Asker<Arc<Outlet>>, ClientReply)>) {
     let mut in_hand = Vec::new();
     for (asker, mut reply) in replies {
-        if asker.connection.append(&mut reply) {
-            in_hand.push(asker.connection.clone());
+        match asker.connection.append(&mut reply) {
+            Appended::InHand { is_large: true } => asker.connection.write(),
+            Appended::InHand { is_large: false } => in_hand.push(asker.connection.clone()),
+            Appended::ForOthers => {}
         }
     }
     for outlet in in_hand {

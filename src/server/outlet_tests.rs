@@ -1,7 +1,8 @@
 use std::net::TcpListener;
 
 use super::*;
-use crate::net::{CLIENT_FRAME_MAX_BYTES, FrameReader, Reply, StatePart, WhyNotApplied};
+use crate::host::budget::GRACE;
+use crate::net::{CLIENT_FRAME_MAX_BYTES, Connections, FrameReader, Reply, StatePart, WhyNotApplied, bind, listen};
 use crate::paxos::{Slot, SnapshotPart};
 use crate::server::clock;
 use crate::trace::Context;
@@ -11,7 +12,7 @@ fn connection(load: &Arc<Load>) -> (Arc<Outlet>, FrameReader) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, address) = listener.accept().unwrap();
-    (Outlet::new(Arc::new(stream), address, load.clone()), FrameReader::new(client, CLIENT_FRAME_MAX_BYTES))
+    (Outlet::new(Arc::new(stream), address, load.clone(), None), FrameReader::new(client, CLIENT_FRAME_MAX_BYTES))
 }
 
 /// A reply to a request of this connection.
@@ -59,7 +60,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
         assert_eq!(reply(&mut quick).unwrap().number, number);
     }
     send([to(&slow, count, part(MIB)), to(&slow, count, Reply::Done)]);
-    assert!(slow.lock().length <= PENDING_MAX_BYTES + MIB);
+    assert!(slow.lock().share.bytes() <= UNTAKEN_MAX_BYTES + MIB);
 
     // When it takes them at last all are there, in order; from some point on the values had no room.
     let mut busy = 0;
@@ -82,7 +83,7 @@ fn a_client_that_takes_nothing_holds_up_nobody_and_loses_only_values() {
     }
     send([to(&slow, 0, value(MIB))]);
     assert!(matches!(reply(&mut late).unwrap().reply, Reply::Value { .. }));
-    while load.pending_bytes.load(Ordering::Relaxed) > 0 {
+    while load.untaken.used() > 0 {
         std::thread::yield_now();
     }
 }
@@ -93,7 +94,7 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
     let (outlet, client) = connection(&load);
     assert!(outlet.await_room());
     let mut number = 0;
-    while outlet.lock().length <= PENDING_MAX_BYTES {
+    while outlet.lock().share.bytes() <= UNTAKEN_MAX_BYTES {
         // Small replies are always taken: they answer requests, and those have a limit.
         let reply = Reply::Refused("no".repeat(50_000));
         send([to(&outlet, number, reply)]);
@@ -106,8 +107,79 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
     drop(client);
     assert_eq!(waits.recv_timeout(Duration::from_secs(30)), Ok(false));
     reader.join().unwrap();
-    assert_eq!(load.pending_bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(load.untaken.used(), 0);
     // Whoever still has a reply for it drops it.
     send([to(&outlet, 1, Reply::Done)]);
-    assert_eq!(outlet.lock().length, 0);
+    assert_eq!(outlet.lock().share.bytes(), 0);
+}
+
+#[test]
+fn when_all_have_too_much_untaken_the_oldest_is_closed_and_who_reads_is_served() {
+    const MIB: usize = 1 << 20;
+    let load: Arc<Load> = Arc::default();
+    // Each takes some megabytes more than its socket does.
+    let fill = |(outlet, client): (Arc<Outlet>, FrameReader)| {
+        (0..12).for_each(|number| send([to(&outlet, number, part(MIB))]));
+        (outlet, client)
+    };
+    let max = load.untaken.max_bytes();
+    let mut deaf = Vec::new();
+    while load.untaken.used() < max - max / 4 {
+        deaf.push(fill(connection(&load)));
+    }
+    std::thread::sleep(GRACE);
+    let (honest, mut reads) = connection(&load);
+    for number in 0..40 {
+        send([to(&honest, number, value(MIB))]);
+        assert!(matches!(reply(&mut reads).unwrap().reply, Reply::Value { .. }), "value {number} is refused");
+        assert!(load.untaken.used() <= max);
+    }
+    assert!(deaf[0].0.lock().closed || load.untaken.take_closed().is_some());
+    // A flood that goes on closes its own connections, and gets no further.
+    for _ in 0..8 {
+        deaf.push(fill(connection(&load)));
+        assert!(load.untaken.used() <= max);
+    }
+    drop(deaf);
+    while load.untaken.used() > 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn small_replies_without_end_are_not_kept_for_a_client_that_reads_none() {
+    let load: Arc<Load> = Arc::default();
+    let fill = |outlet: &Arc<Outlet>| {
+        let mut number = 0;
+        while outlet.lock().share.bytes() <= UNTAKEN_MAX_BYTES && outlet.await_room() {
+            send([to(outlet, number, Reply::Refused("no".repeat(5_000)))]);
+            number += 1;
+        }
+    };
+    let count = load.untaken.max_bytes() / UNTAKEN_MAX_BYTES + 2;
+    let connections: Vec<_> = (0..count).map(|_| connection(&load)).collect();
+    for (outlet, _client) in &connections {
+        fill(outlet);
+        assert!(load.untaken.used() <= load.untaken.max_bytes());
+    }
+}
+
+#[test]
+fn a_client_that_says_no_more_keeps_its_place_until_it_has_its_replies() {
+    let load: Arc<Load> = Arc::default();
+    let (outlets, heard) = crossbeam_channel::unbounded();
+    let serve = move |stream, address, mut place: Place| {
+        let has_joined = place.join(0, 1);
+        // The thread of the connection ends here.
+        drop(outlets.send((has_joined, Outlet::new(stream, address, load.clone(), Some(place)))));
+    };
+    let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
+    let address = listener.local_addr().unwrap();
+    listen("test", listener, Connections::new(9, 1), serve, drop, |error| panic!("{error}")).unwrap();
+    let call = || (TcpStream::connect(address).unwrap(), heard.recv().unwrap());
+    let (_client, (has_joined, outlet)) = call();
+    assert!(has_joined);
+    assert!(!call().1.0, "the only place is taken");
+    drop(outlet);
+    assert!(call().1.0);
 }

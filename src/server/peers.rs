@@ -8,17 +8,15 @@ use super::clock;
 use super::house::House;
 use crate::cluster::Cluster;
 use crate::host::Dialler;
+use crate::host::limits::PEER_STRANGERS_MAX;
 use crate::host::linked::{CONNECTIONS_OF_A_PEER, SAYS_EVERY};
 use crate::net::{
-    Answer, Connections, Envelope, FrameError, FrameReader, HandshakeError, Hello, Link, LinkEnded,
-    PEER_FRAME_MAX_BYTES, Pause, Place, Said, Watcher, Welcome, Who, answer, listen,
+    Answer, Connections, Envelope, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Link,
+    LinkEnded, PEER_FRAME_MAX_BYTES, Pause, Place, Said, Watcher, Welcome, Who, answer, listen,
 };
 use crate::role::{Server, Servers};
 use crate::storage::DataFolder;
 use crate::trace::Context;
-
-/// At most this many callers may be about to say who they are, for which each has five seconds. One more closes the oldest.
-const STRANGERS_MAX: usize = 32;
 
 /// All that concerns the other servers.
 pub struct Peers {
@@ -49,10 +47,10 @@ impl Peers {
 
     /// Listens to the other servers.
     pub fn serve(self: &Arc<Peers>, listener: TcpListener) -> std::io::Result<()> {
-        let connections = Connections::new(STRANGERS_MAX, CONNECTIONS_OF_A_PEER * self.cluster.servers().len());
+        let connections = Connections::new(PEER_STRANGERS_MAX, CONNECTIONS_OF_A_PEER * self.cluster.servers().len());
         let trouble = tell_trouble(self.house.clone(), "no connection from a server can be taken on");
         let peers = self.clone();
-        let serve = move |stream: Arc<TcpStream>, address, place: &Place| peers.hear(stream, address, place);
+        let serve = move |stream: Arc<TcpStream>, address, place: Place| peers.hear(stream, address, place);
         listen("peer", listener, connections, serve, drop, trouble)
     }
 
@@ -65,9 +63,9 @@ impl Peers {
     }
 
     /// One connection from a peer: hands on what it says until it ends.
-    fn hear(&self, stream: Arc<TcpStream>, address: SocketAddr, place: &Place) {
+    fn hear(&self, stream: Arc<TcpStream>, address: SocketAddr, mut place: Place) {
         let house = &self.house;
-        let mut reader = FrameReader::new(stream, PEER_FRAME_MAX_BYTES);
+        let mut reader = FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES);
         let peer = match answer(&mut reader, |hello| self.judge(hello)) {
             Ok(Some(Who::Peer { server, .. })) => server,
             Ok(_) => return,
@@ -76,6 +74,7 @@ impl Peers {
         if !place.join_last(peer.0, CONNECTIONS_OF_A_PEER) {
             return;
         }
+        reader.set_limit(PEER_FRAME_MAX_BYTES);
         house.core.linked.came(peer, clock::now());
         loop {
             match reader.read::<Envelope>(None) {
@@ -148,6 +147,8 @@ pub fn tell_malformed(house: &House, address: SocketAddr, error: &HandshakeError
             house.core.tell_malformed(clock::now(), address, *received as u64, &error.to_string());
         }
         HandshakeError::Broken(FrameError::Broken(_)) => {}
+        // It is told once a second, with all others that had to go.
+        HandshakeError::Broken(FrameError::NoRoom { .. }) => {}
         // A first meeting, or a stranger that hears nothing: the peer will be called.
         HandshakeError::CallYouFirst => {}
         // An honest caller at the wrong door: it was told, and the bytes it sent were understood.

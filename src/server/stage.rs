@@ -206,7 +206,7 @@ impl Stage {
         theirs.set_nonblocking(true).expect("a socket can be told not to wait");
         let [ours, theirs] = [ours, theirs].map(|end| Arc::new(TcpStream::from(OwnedFd::from(end))));
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let outlet = Outlet::new(ours, address, self.core.load.clone());
+        let outlet = Outlet::new(ours, address, self.core.load.clone(), None);
         Connection { outlet, replies: FrameReader::new(theirs, CLIENT_FRAME_MAX_BYTES) }
     }
 

@@ -269,3 +269,19 @@ pub fn await_some<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         std::thread::sleep(Duration::from_millis(10));
     }
 }
+
+/// The memory of a process, in KiB.
+pub fn resident_kib(pid: u32) -> u64 {
+    of_status(pid, "VmRSS:")
+}
+
+/// The most memory that a process has had so far, in KiB.
+pub fn peak_kib(pid: u32) -> u64 {
+    of_status(pid, "VmHWM:")
+}
+
+fn of_status(pid: u32, what: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

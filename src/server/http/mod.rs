@@ -31,20 +31,19 @@ use super::clients::FrontDesk;
 use super::house::House;
 use super::peers::tell_trouble;
 use crate::host::Order;
+use crate::host::limits::{ASKERS_MAX, BROWSER_STRANGERS_MAX, RELAYS_MAX, VIEWERS_MAX};
 use crate::net::{Connections, Place, ServerStatus, dial, listen, write_before};
 use crate::role::{RoleName, Server};
 use crate::trace::timeline;
 use feed::{Batch, Feed, Hearing, Item};
 use request::{LAB_FIELD, Refusal, Request};
 
-/// At most this many callers may be about to say what they want; when one more comes, the oldest is closed.
-const STRANGERS_MAX: usize = 32;
 /// The group of those who get an answer, and how many there may be. For one more the oldest goes: it takes its time.
-const ASKERS: (u8, usize) = (0, 64);
+const ASKERS: (u8, usize) = (0, ASKERS_MAX);
 /// Browsers that watch; one more is turned away.
-const VIEWERS: (u8, usize) = (1, 16);
-/// The other servers, for their viewers, likewise: there are never more than 62 of them.
-const RELAYS: (u8, usize) = (2, 64);
+const VIEWERS: (u8, usize) = (1, VIEWERS_MAX);
+/// The other servers, for their viewers, likewise.
+const RELAYS: (u8, usize) = (2, RELAYS_MAX);
 /// The same of all connections that are known.
 const KNOWN_MAX: usize = ASKERS.1 + VIEWERS.1 + RELAYS.1;
 /// A viewer that takes nothing for so long is let go.
@@ -93,13 +92,13 @@ pub fn serve(desk: FrontDesk, listener: TcpListener) -> io::Result<()> {
     };
     let trouble = tell_trouble(desk.house.clone(), "no connection from a browser can be taken on");
     let window = Window { desk, feed, address };
-    let serve = move |stream: Arc<TcpStream>, _, place: &Place| window.answer(&stream, place);
-    listen("http", listener, Connections::new(STRANGERS_MAX, KNOWN_MAX), serve, busy, trouble)
+    let serve = move |stream: Arc<TcpStream>, _, mut place: Place| window.answer(&stream, &mut place);
+    listen("http", listener, Connections::new(BROWSER_STRANGERS_MAX, KNOWN_MAX), serve, busy, trouble)
 }
 
 impl Window {
     /// One connection, one request.
-    fn answer(&self, stream: &TcpStream, place: &Place) {
+    fn answer(&self, stream: &TcpStream, place: &mut Place) {
         let answered = stream.set_write_timeout(Some(TAKE)).and_then(|()| match request::read(stream)? {
             Some(Ok(request)) => self.take(&request, &Caller { stream, wants_body: request.method != "HEAD" }, place),
             Some(Err(refusal)) => Caller { stream, wants_body: true }.refuse(&refusal).and_then(|()| linger(stream)),
@@ -109,7 +108,7 @@ impl Window {
         let _ = answered;
     }
 
-    fn take(&self, request: &Request, caller: &Caller<'_>, place: &Place) -> io::Result<()> {
+    fn take(&self, request: &Request, caller: &Caller<'_>, place: &mut Place) -> io::Result<()> {
         let path = request.path.as_str();
         let is_viewer = matches!(path, "/events" | "/feed");
         if !is_viewer && !place.join_last(ASKERS.0, ASKERS.1) {

@@ -1,0 +1,261 @@
+//! Memory that connections make a server hold, limited in bytes for all connections of a class together.
+//!
+//! A client that sends half a request, or does not take its replies, makes the server hold bytes. Each connection has a
+//! small allowance of its own. What is beyond that counts against the budget of all.
+//!
+//! A connection's *turn* begins when it first holds something of the budget, and ends when it gives all back. The turn of
+//! an honest client lasts for moments. So when a budget is nearly used up, the connections whose turns have lasted longest
+//! are let go, until there is room again. A flood therefore closes its own connections, and who comes later is served.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::time::Time;
+
+/// A turn may last this long before it can be ended: a client that is sending at full speed is not let go.
+pub const GRACE: Duration = Duration::from_millis(250);
+
+/// A connection, as a budget sees it.
+pub trait Holder: std::fmt::Debug + Send + Sync {
+    /// Closes the connection. Its thread then drops the [`Share`].
+    fn let_go(&self);
+    /// The caller.
+    fn address(&self) -> SocketAddr;
+}
+
+/// So many bytes for all connections of a class.
+#[derive(Debug)]
+pub struct Budget {
+    max_bytes: usize,
+    /// What each connection holds without asking.
+    free_bytes: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What all hold.
+    used: usize,
+    /// What those hold that were let go, and have not given it back yet.
+    leaving: usize,
+    turns_begun: u64,
+    /// By turn: the first has lasted longest.
+    turns: BTreeMap<u64, Turn>,
+    closed: Option<Closed>,
+}
+
+#[derive(Debug)]
+struct Turn {
+    bytes: usize,
+    since: Time,
+    /// None once it was let go.
+    holder: Option<Arc<dyn Holder>>,
+}
+
+/// The connections that were let go since this was last told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// How many.
+    pub count: u64,
+    /// What they held.
+    pub bytes: usize,
+    /// The caller of the first.
+    pub first: SocketAddr,
+}
+
+/// What comes of asking for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It is granted.
+    Granted,
+    /// Not now. Others have been let go if their turns have lasted long enough.
+    Full,
+    /// The connection that asks was let go itself.
+    LetGo,
+}
+
+/// What one connection holds of a budget. Dropped, it gives all back.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<Budget>,
+    holder: Arc<dyn Holder>,
+    /// All that it holds; beyond the budget's `free_bytes` it counts.
+    bytes: usize,
+    turn: Option<u64>,
+}
+
+impl Budget {
+    /// A budget of `max_bytes` for all, beside `free_bytes` for each.
+    pub fn new(max_bytes: usize, free_bytes: usize) -> Arc<Budget> {
+        Arc::new(Budget { max_bytes, free_bytes, state: Mutex::default() })
+    }
+
+    /// The limit for all connections.
+    pub fn max_bytes(&self) -> usize {
+        self.max_bytes
+    }
+
+    /// What all connections hold beyond their allowances.
+    pub fn used(&self) -> usize {
+        self.lock().used
+    }
+
+    /// Who was let go since this was last asked.
+    pub fn take_closed(&self) -> Option<Closed> {
+        self.lock().closed.take()
+    }
+
+    /// Above this level the oldest turns end. The rest stays free for those who ask meanwhile, since a connection that was
+    /// let go gives back only when its thread has noticed.
+    fn high_water(&self) -> usize {
+        self.max_bytes - self.max_bytes / 4
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change under this lock is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Share {
+    /// The share of a connection, which holds nothing yet.
+    pub fn new(budget: &Arc<Budget>, holder: Arc<dyn Holder>) -> Share {
+        Share { budget: budget.clone(), holder, bytes: 0, turn: None }
+    }
+
+    /// What it holds, its allowance included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Asks for more. Never waits.
+    pub fn take(&mut self, bytes: usize, now: Time) -> Room {
+        let counted = self.counted(self.bytes + bytes) - self.counted(self.bytes);
+        if counted > 0 {
+            let (room, oldest) = self.take_counted(counted, now);
+            // After the lock: each of these is a system call.
+            oldest.iter().for_each(|holder| holder.let_go());
+            if room != Room::Granted {
+                return room;
+            }
+        }
+        self.bytes += bytes;
+        Room::Granted
+    }
+
+    fn take_counted(&mut self, bytes: usize, now: Time) -> (Room, Vec<Arc<dyn Holder>>) {
+        let mut state = self.budget.lock();
+        let oldest = state.end_oldest_turns(self.budget.high_water().saturating_sub(bytes), now);
+        let room = match self.turn.and_then(|turn| state.turns.get(&turn)) {
+            Some(turn) if turn.holder.is_none() => Room::LetGo,
+            _ if state.used + bytes > self.budget.max_bytes => Room::Full,
+            _ => Room::Granted,
+        };
+        if room == Room::Granted {
+            let turn = *self.turn.get_or_insert_with(|| state.begin_turn(now, self.holder.clone()));
+            state.used += bytes;
+            state.turns.entry(turn).and_modify(|turn| turn.bytes += bytes);
+        }
+        (room, oldest)
+    }
+
+    /// Gives some back; the turn ends with the last of it.
+    pub fn give_back(&mut self, bytes: usize) {
+        let left = self.bytes.saturating_sub(bytes);
+        let counted = self.counted(self.bytes) - self.counted(left);
+        self.bytes = left;
+        let Some(turn) = self.turn.filter(|_| counted > 0) else { return };
+        if self.budget.lock().give_back(turn, counted) {
+            self.turn = None;
+        }
+    }
+
+    /// It has made progress: what it still holds counts as a new turn.
+    pub fn begin_anew(&mut self, now: Time) {
+        let Some(before) = self.turn else { return };
+        let mut state = self.budget.lock();
+        // Who was let go stays so.
+        if state.turns.get(&before).is_some_and(|turn| turn.holder.is_some()) {
+            let turn = state.turns.remove(&before).map(|turn| Turn { since: now, ..turn });
+            self.turn = turn.map(|turn| state.insert(turn));
+        }
+    }
+
+    /// The connection gives up, since it has waited for room in vain. It is told with those that were let go.
+    pub fn give_up(&mut self) {
+        let mut state = self.budget.lock();
+        state.tell_closed(self.bytes, self.holder.address());
+    }
+
+    /// Whether the connection was let go.
+    pub fn is_let_go(&self) -> bool {
+        let state = self.budget.lock();
+        self.turn.and_then(|turn| state.turns.get(&turn)).is_some_and(|turn| turn.holder.is_none())
+    }
+
+    fn counted(&self, bytes: usize) -> usize {
+        bytes.saturating_sub(self.budget.free_bytes)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.give_back(self.bytes);
+    }
+}
+
+impl State {
+    /// Ends the turns that have lasted longest until those that are left hold no more than this.
+    fn end_oldest_turns(&mut self, most: usize, now: Time) -> Vec<Arc<dyn Holder>> {
+        let mut excess = (self.used - self.leaving).saturating_sub(most);
+        let mut oldest = Vec::new();
+        for turn in self.turns.values_mut() {
+            if excess == 0 || now.since(turn.since) < GRACE {
+                break;
+            }
+            let Some(holder) = turn.holder.take() else { continue };
+            excess = excess.saturating_sub(turn.bytes);
+            self.leaving += turn.bytes;
+            oldest.push((turn.bytes, holder));
+        }
+        oldest.iter().for_each(|(bytes, holder)| self.tell_closed(*bytes, holder.address()));
+        oldest.into_iter().map(|(_, holder)| holder).collect()
+    }
+
+    fn begin_turn(&mut self, now: Time, holder: Arc<dyn Holder>) -> u64 {
+        self.insert(Turn { bytes: 0, since: now, holder: Some(holder) })
+    }
+
+    fn insert(&mut self, turn: Turn) -> u64 {
+        self.turns_begun += 1;
+        self.turns.insert(self.turns_begun, turn);
+        self.turns_begun
+    }
+
+    /// True if the turn has ended.
+    fn give_back(&mut self, at: u64, bytes: usize) -> bool {
+        let Some(turn) = self.turns.get_mut(&at) else { return true };
+        turn.bytes -= bytes;
+        self.used -= bytes;
+        if turn.holder.is_none() {
+            self.leaving -= bytes;
+        }
+        let has_ended = turn.bytes == 0;
+        if has_ended {
+            self.turns.remove(&at);
+        }
+        has_ended
+    }
+
+    fn tell_closed(&mut self, bytes: usize, address: SocketAddr) {
+        let closed = self.closed.get_or_insert(Closed { count: 0, bytes: 0, first: address });
+        closed.count += 1;
+        closed.bytes += bytes;
+    }
+}
+
+#[cfg(test)]
+#[path = "budget_tests.rs"]
+pub(super) mod tests;

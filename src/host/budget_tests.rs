@@ -1,0 +1,99 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::*;
+
+/// A connection that only notes whether it was let go.
+#[derive(Debug, Default)]
+pub(in crate::host) struct Caller(AtomicBool, u16);
+
+impl Caller {
+    pub(in crate::host) fn at(port: u16) -> Arc<Caller> {
+        Arc::new(Caller(AtomicBool::new(false), port))
+    }
+
+    fn is_let_go(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Holder for Caller {
+    fn let_go(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.1))
+    }
+}
+
+const BEGUN: Time = Time(9_000_000);
+
+fn after(ms: u64) -> Time {
+    BEGUN + Duration::from_millis(ms)
+}
+
+#[test]
+fn an_allowance_needs_no_room_and_what_is_beyond_it_counts() {
+    let budget = Budget::new(100, 10);
+    let mut shares: Vec<Share> = (0..50).map(|port| Share::new(&budget, Caller::at(port))).collect();
+    assert!(shares.iter_mut().all(|share| share.take(10, BEGUN) == Room::Granted));
+    assert_eq!(budget.used(), 0);
+    assert_eq!(shares[0].take(100, BEGUN), Room::Granted);
+    assert_eq!(budget.used(), 100);
+    assert_eq!(shares[1].take(1, BEGUN), Room::Full, "the budget is for all together");
+    shares[0].give_back(60);
+    assert_eq!((shares[0].bytes(), budget.used()), (50, 40));
+    assert_eq!(shares[1].take(1, BEGUN), Room::Granted);
+    drop(shares);
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn the_oldest_turns_end_when_three_quarters_are_used_and_not_before_their_grace() {
+    let budget = Budget::new(100, 0);
+    let callers: Vec<Arc<Caller>> = (0..5).map(Caller::at).collect();
+    let mut shares: Vec<Share> = callers.iter().map(|caller| Share::new(&budget, caller.clone())).collect();
+    let let_go = || callers.iter().map(|caller| caller.is_let_go()).collect::<Vec<bool>>();
+    assert!(shares[..3].iter_mut().zip(0..).all(|(share, ms)| share.take(33, after(ms)) == Room::Granted));
+    assert_eq!(shares[3].take(30, after(5)), Room::Full);
+    assert_eq!(let_go(), [false; 5], "each of them has only just begun");
+    // 99 are used; with 30 more, 75 may be. Two of 33 must go; both give back a little later.
+    let late = BEGUN + GRACE + Duration::from_millis(3);
+    assert_eq!(shares[3].take(30, late), Room::Full);
+    assert_eq!(let_go(), [true, true, false, false, false]);
+    assert_eq!(shares[4].take(1, late), Room::Granted, "and no more than two");
+    assert_eq!(let_go(), [true, true, false, false, false]);
+    let first = SocketAddr::from(([127, 0, 0, 1], 0));
+    assert_eq!(budget.take_closed(), Some(Closed { count: 2, bytes: 66, first }));
+    assert_eq!(budget.take_closed(), None);
+    // Who was let go gets no more, and its progress is none.
+    assert!(shares[0].is_let_go() && !shares[2].is_let_go());
+    shares[0].begin_anew(late);
+    assert_eq!(shares[0].take(1, late), Room::LetGo);
+    shares.drain(..2);
+    assert_eq!(shares[1].take(30, late), Room::Granted);
+    assert_eq!(budget.used(), 33 + 1 + 30);
+}
+
+#[test]
+fn progress_begins_a_new_turn() {
+    let budget = Budget::new(100, 0);
+    let callers: Vec<Arc<Caller>> = (0..3).map(Caller::at).collect();
+    let mut shares: Vec<Share> = callers.iter().map(|caller| Share::new(&budget, caller.clone())).collect();
+    assert!(shares[..2].iter_mut().all(|share| share.take(40, BEGUN) == Room::Granted));
+    shares[0].begin_anew(after(1));
+    assert_eq!(shares[2].take(20, BEGUN + GRACE + Duration::from_millis(2)), Room::Granted);
+    let let_go: Vec<bool> = callers.iter().map(|caller| caller.is_let_go()).collect();
+    assert_eq!(let_go, [false, true, false]);
+}
+
+#[test]
+fn who_gives_up_is_told_as_well() {
+    let budget = Budget::new(10, 0);
+    let mut share = Share::new(&budget, Caller::at(7));
+    assert_eq!(share.take(10, BEGUN), Room::Granted);
+    assert_eq!(share.take(1, BEGUN), Room::Full);
+    share.give_up();
+    let first = SocketAddr::from(([127, 0, 0, 1], 7));
+    assert_eq!(budget.take_closed(), Some(Closed { count: 1, bytes: 10, first }));
+}

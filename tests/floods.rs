@@ -1,0 +1,263 @@
+//! Floods of clients that make a server hold bytes: its memory stays within the limits of `docs/design.md`, other clients are
+//! served meanwhile, and the log says in a few lines whom it has closed.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use paxos_kv::host::budget::GRACE;
+use paxos_kv::host::checkpoints::{CLIENT_PARTS_MAX, PARTS_MAX, WISHES};
+use paxos_kv::host::limits::{
+    ALL_REQUESTS_MAX, ALL_REQUESTS_MAX_BYTES, ALL_UNFINISHED_MAX_BYTES, ALL_UNTAKEN_MAX_BYTES, ASKERS_MAX,
+    BROWSER_STRANGERS_MAX, CLIENT_STRANGERS_MAX, CLIENTS_MAX, PEER_STRANGERS_MAX, RELAYS_MAX, REQUESTS_MAX,
+    REQUESTS_MAX_BYTES, UNFINISHED_FREE_BYTES, UNTAKEN_FREE_BYTES, UNTAKEN_MAX_BYTES, VIEWERS_MAX,
+};
+use paxos_kv::host::linked::CONNECTIONS_OF_A_PEER;
+use paxos_kv::kv::Op;
+use paxos_kv::net::{
+    CLIENT_FRAME_MAX_BYTES, ClientRequest, FRAME_DEADLINE, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, Hello,
+    PEER_FRAME_MAX_BYTES, Request, Who, allow_many_sockets, frame, greet,
+};
+use paxos_kv::paxos::Slot;
+use paxos_kv::role::Server;
+use paxos_kv::trace::Context;
+use socket2::{Domain, Socket, Type};
+use support::{Cluster, await_some, peak_kib};
+
+/// No flood may make a server take more.
+const MEMORY_MAX_KIB: u64 = 256 << 10;
+/// An honest request may take this long while a flood lasts: its time-out is far longer.
+const SERVED_WITHIN: Duration = Duration::from_secs(5);
+/// A value that needs room in the budgets of clients.
+const LARGE: usize = 200 << 10;
+
+/// A client's connection that does what it likes. What it does not read stays with the server: its own system takes little.
+fn greeted(cluster: &Cluster) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    socket.connect(&cluster.cluster.member(Server(1)).unwrap().client.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    let members = cluster.cluster.servers();
+    let hello = Hello { cluster: "test".to_string(), to: Server(1), members, who: Who::Client };
+    greet(&stream, &hello).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    stream
+}
+
+fn request(request: Request) -> Vec<u8> {
+    frame(&ClientRequest { number: 1, context: Context::default(), request })
+}
+
+/// Says as much of these bytes as is taken, to each connection that is open; says how many have taken all or are closed.
+fn push(flood: &mut [(Option<TcpStream>, usize)], bytes: &[u8]) -> usize {
+    let mut done = 0;
+    for (connection, sent) in flood {
+        let Some(stream) = connection else {
+            done += 1;
+            continue;
+        };
+        match (&*stream).write(&bytes[*sent..]) {
+            Ok(count) => *sent += count,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => *connection = None,
+        }
+        done += usize::from(*sent == bytes.len());
+    }
+    done
+}
+
+/// Runs honest clients beside a flood; gives how many requests were served, and the longest time that one took.
+fn beside<T>(cluster: &Cluster, flood: impl FnOnce() -> T) -> (T, usize, Duration) {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let honest = scope.spawn(|| {
+            let mut client = cluster.client("honest", 1);
+            let (mut served, mut longest) = (0, Duration::ZERO);
+            // A few more when all is quiet again.
+            let mut left = 5;
+            while left > 0 {
+                left -= usize::from(is_over.load(Ordering::Relaxed));
+                let begun = Instant::now();
+                let value = vec![served as u8; if served % 2 == 0 { 10 } else { LARGE }];
+                client.put(b"honest", &value).unwrap();
+                assert_eq!(client.get(b"honest").unwrap().value.unwrap(), value);
+                longest = longest.max(begun.elapsed());
+                served += 1;
+            }
+            (served, longest)
+        });
+        println!("before: {} MiB", peak_kib(cluster.pid(1)) >> 10);
+        let done = flood();
+        is_over.store(true, Ordering::Relaxed);
+        let (served, longest) = honest.join().unwrap();
+        (done, served, longest)
+    })
+}
+
+/// The lines about clients that were closed: at least one, and not more than one a second.
+fn closed_lines(cluster: &Cluster, cause: &str, begun: Instant) -> Vec<String> {
+    let of = |lines: String| -> Vec<String> {
+        let is_one = |line: &&str| line.contains(" FAULT ") && line.contains("part=clients") && line.contains(cause);
+        lines.lines().filter(is_one).map(str::to_string).collect()
+    };
+    let lines = await_some("a line tells who was closed", || {
+        let lines = of(cluster.lines_of(1));
+        (!lines.is_empty()).then_some(lines)
+    });
+    assert!(lines.len() as u64 <= begun.elapsed().as_secs() + 1, "{lines:?}");
+    lines
+}
+
+fn server() -> Cluster {
+    allow_many_sockets();
+    Cluster::start(1, &["--seed", "1", "--segment-kib", "4096", "--steps", "off", "--checkpoint-slots", "20"])
+}
+
+#[test]
+fn half_requests_of_a_thousand_clients_fit_into_memory_and_hold_up_nobody() {
+    let cluster = server();
+    let begun = Instant::now();
+    let op = Op::Put { key: b"k".to_vec(), value: vec![7; CLIENT_FRAME_MAX_BYTES - 1_000], if_version: None };
+    let mut bytes = request(Request::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, op });
+    bytes.pop();
+    let mut flood: Vec<_> = (0..1_150).map(|_| (Some(greeted(&cluster)), 0)).collect();
+    let (open, served, longest) = beside(&cluster, || {
+        while push(&mut flood, &bytes) < flood.len() {
+            assert!(begun.elapsed() < support::PATIENCE, "the server reads no more");
+        }
+        // What is left of the flood stays, and so do the others.
+        thread::sleep(Duration::from_secs(1));
+        flood.iter().filter(|(connection, _)| connection.is_some()).count()
+    });
+    let peak = peak_kib(cluster.pid(1));
+    println!("half requests: peak {} MiB, {served} served, {longest:?} at most, {open} still open", peak >> 10);
+    assert!(peak <= MEMORY_MAX_KIB, "{peak} KiB");
+    let lines = closed_lines(&cluster, "unfinished", begun);
+    println!("{}", lines.join("\n"));
+    assert!(longest < SERVED_WITHIN, "{longest:?}");
+    let malformed = cluster.lines_of(1).lines().filter(|line| line.contains(" MALFORMED ")).count();
+    assert_eq!(malformed, 0, "they are told together");
+}
+
+#[test]
+fn replies_that_two_hundred_clients_do_not_read_fit_into_memory_and_hold_up_nobody() {
+    let cluster = server();
+    let mut writer = cluster.client("writer", 1);
+    for n in 0..30 {
+        writer.put(format!("k{n}").as_bytes(), &vec![n; 900_000]).unwrap();
+    }
+    await_some("a checkpoint is there", || cluster.status(1).filter(|status| status.checkpoint > Slot(0)));
+    let begun = Instant::now();
+    let bytes = request(Request::State { at_least: Slot(0), part: None });
+    let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster)), 0)).collect();
+    let (open, served, longest) = beside(&cluster, || {
+        // Each asks at least eight times.
+        let (mut rounds, mut full) = (0, None);
+        while full.is_none_or(|full: Instant| full.elapsed() < Duration::from_secs(2)) || rounds < 8 {
+            assert!(begun.elapsed() < support::PATIENCE);
+            push(&mut flood, &bytes);
+            flood.iter_mut().for_each(|(_, sent)| *sent = 0);
+            rounds += 1;
+            full = full.or_else(|| cluster.lines_of(1).contains("untaken").then(Instant::now));
+            thread::sleep(Duration::from_millis(10));
+        }
+        flood.iter().filter(|(connection, _)| connection.is_some()).count()
+    });
+    let peak = peak_kib(cluster.pid(1));
+    println!("unread replies: peak {} MiB, {served} served, {longest:?} at most, {open} still open", peak >> 10);
+    assert!(peak <= MEMORY_MAX_KIB, "{peak} KiB");
+    let lines = closed_lines(&cluster, "untaken", begun);
+    println!("{}", lines.join("\n"));
+    assert!(longest < SERVED_WITHIN, "{longest:?}");
+}
+
+#[test]
+fn values_that_two_hundred_clients_ask_for_and_do_not_read_fit_into_memory() {
+    let cluster = server();
+    cluster.client("writer", 1).put(b"large", &vec![7; 1 << 20]).unwrap();
+    let begun = Instant::now();
+    let bytes = request(Request::Get { key: b"large".to_vec() }).repeat(20);
+    let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster)), 0)).collect();
+    let (open, served, longest) = beside(&cluster, || {
+        while push(&mut flood, &bytes) < flood.len() {
+            assert!(begun.elapsed() < support::PATIENCE);
+        }
+        thread::sleep(Duration::from_secs(2));
+        flood.iter().filter(|(connection, _)| connection.is_some()).count()
+    });
+    let peak = peak_kib(cluster.pid(1));
+    println!("unread values: peak {} MiB, {served} served, {longest:?} at most, {open} still open", peak >> 10);
+    assert!(peak <= MEMORY_MAX_KIB, "{peak} KiB");
+    assert!(longest < SERVED_WITHIN, "{longest:?}");
+}
+
+/// So many bytes, as the table says it.
+fn size(bytes: usize) -> String {
+    if bytes >= 1 << 20 { format!("{} MiB", bytes >> 20) } else { format!("{} KiB", bytes >> 10) }
+}
+
+/// A number, as the table says it.
+fn count(number: usize) -> String {
+    if number < 1_000 { number.to_string() } else { format!("{},{:03}", number / 1_000, number % 1_000) }
+}
+
+/// What the table must say: a class, one connection, all together.
+fn limits() -> Vec<(&'static str, String, String)> {
+    let greeting = format!("{}, {} s", size(HANDSHAKE_FRAME_MAX_BYTES), HANDSHAKE_DEADLINE.as_secs());
+    let frame = |most| format!("one frame of {}, {} s", size(most), FRAME_DEADLINE.as_secs());
+    let beside = |all, each| format!("{}, and {} a connection", size(all), size(each));
+    let both = |number, bytes| format!("{}, {}", count(number), size(bytes));
+    let peer = size(CONNECTIONS_OF_A_PEER * PEER_FRAME_MAX_BYTES);
+    let (nothing, page) = (String::new, || "512 lines, 256 KiB".to_string());
+    vec![
+        ("callers that have not greeted, at the port for servers", greeting.clone(), count(PEER_STRANGERS_MAX)),
+        ("the same, at the port for clients", greeting, count(CLIENT_STRANGERS_MAX)),
+        ("the same, at the port for browsers", "8 KiB, 5 s".to_string(), count(BROWSER_STRANGERS_MAX)),
+        (
+            "connections of servers",
+            frame(PEER_FRAME_MAX_BYTES),
+            format!("{CONNECTIONS_OF_A_PEER} a server, so {peer} a server"),
+        ),
+        ("connections of clients", frame(CLIENT_FRAME_MAX_BYTES), count(CLIENTS_MAX)),
+        (
+            "unfinished requests of clients",
+            format!("one, {}", size(CLIENT_FRAME_MAX_BYTES)),
+            beside(ALL_UNFINISHED_MAX_BYTES, UNFINISHED_FREE_BYTES),
+        ),
+        (
+            "requests of clients under way",
+            both(REQUESTS_MAX, REQUESTS_MAX_BYTES),
+            both(ALL_REQUESTS_MAX, ALL_REQUESTS_MAX_BYTES),
+        ),
+        (
+            "replies that clients have not taken",
+            format!("{}, 30 s", size(UNTAKEN_MAX_BYTES)),
+            beside(ALL_UNTAKEN_MAX_BYTES, UNTAKEN_FREE_BYTES),
+        ),
+        ("parts of the state that servers wait for", nothing(), count(PARTS_MAX)),
+        ("parts of the state that clients wait for, after servers", nothing(), count(CLIENT_PARTS_MAX)),
+        ("checkpoints that are made because a client wants a newer state", nothing(), format!("{WISHES} a second")),
+        ("browsers that watch", page(), count(VIEWERS_MAX)),
+        ("servers that take the lines for theirs (`/feed`)", page(), count(RELAYS_MAX)),
+        ("other requests of browsers", "one answer, 5 s".to_string(), count(ASKERS_MAX)),
+    ]
+}
+
+#[test]
+fn the_table_of_limits_says_what_the_code_does() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/design.md")).unwrap();
+    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_string()).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> = text.lines().filter(|line| line.starts_with('|')).map(cells).collect();
+    for (class, one, all) in limits() {
+        let row = rows.iter().find(|row| row[0] == class).unwrap_or_else(|| panic!("there is no row {class:?}"));
+        assert_eq!((&row[1], &row[2]), (&one, &all), "{class}");
+    }
+    assert!(text.contains(&format!("against {} under three floods", size(MEMORY_MAX_KIB as usize * 1_024))));
+    assert!(text.contains(&format!("and for {} ms", GRACE.as_millis())));
+}
