@@ -90,6 +90,7 @@ exhibits! {
     OlderSnapshotInstalled: "a snapshot is taken in also when it is older than what is there", seen "etcd #18055";
     SnapshotWithoutSessions: "a snapshot leaves the sessions out", seen "session tables that are not part of the state";
     LogCutBeforeCheckpoint: "the log is cut before its checkpoint is durable", seen "snapshots without a sync";
+    LogTrimmedDuringTransfer: "the log behind a state is trimmed while a peer still fetches that state", seen "this project's own retention";
     UnansweredLeaderGoesOn: "a leader that nobody answers leads on", seen "leaders that can send and not hear";
     RandomSessionForgotten: "the session to forget is the first of a hash map", seen "replicas that differ";
     ChosenWithoutBallot: "a learner takes any value heard for the one that was chosen", seen "CHOSEN that names only the slot";

@@ -103,6 +103,11 @@ impl Servers {
         Servers(self.0 & other.0)
     }
 
+    /// The servers that are in one of the sets, or in both.
+    pub fn or(&self, other: Servers) -> Servers {
+        Servers(self.0 | other.0)
+    }
+
     /// The servers of the set, lowest number first.
     pub fn iter(&self) -> impl Iterator<Item = Server> + use<> {
         let bits = self.0;

@@ -4,7 +4,8 @@
 //! servers before clients: who is behind can be of no use to anybody.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::core::{Fatal, ServerCore};
 use super::env::{Env, Seen};
@@ -39,6 +40,8 @@ pub type Loaded = (Slot, Kv);
 pub struct CheckpointQueue {
     jobs: Mutex<Jobs>,
     wishes: Throttle,
+    /// How much room on the disk the next checkpoint may need, in bytes.
+    growth: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +49,8 @@ struct Jobs {
     own: VecDeque<Job>,
     of_peers: VecDeque<(Server, Option<PartName>)>,
     of_clients: VecDeque<ClientPart>,
+    /// Peers that fetch a state: it stays readable for them.
+    pinned: Servers,
 }
 
 /// A job of the own learner.
@@ -73,7 +78,7 @@ enum Next {
 
 impl Default for CheckpointQueue {
     fn default() -> CheckpointQueue {
-        CheckpointQueue { jobs: Mutex::default(), wishes: Throttle::new(WISHES) }
+        CheckpointQueue { jobs: Mutex::default(), wishes: Throttle::new(WISHES), growth: Arc::default() }
     }
 }
 
@@ -96,6 +101,16 @@ impl CheckpointQueue {
     /// The state is wrong: a later life of this server must not begin with it either.
     pub fn fence(&self, slot: Slot) {
         self.lock().own.push_back(Job::Fence(slot));
+    }
+
+    /// From now on these peers, and no others, have what they read from kept for them.
+    pub fn pin(&self, peers: Servers) {
+        self.lock().pinned = peers;
+    }
+
+    /// How much room on the disk the next checkpoint may need, in bytes: for those who share the disk with it.
+    pub fn growth(&self) -> Arc<AtomicU64> {
+        self.growth.clone()
     }
 
     /// Sends a part of the state to a peer; dropped if too many are wanted.
@@ -181,7 +196,13 @@ impl<F: Files> Checkpointer<F> {
         };
         let (checkpoint, state) = opened;
         core.board.update(|shown| shown.checkpoint = checkpoint.mark().slot);
-        Ok((Checkpointer { checkpoint, empty, first: Some(state), has_said_full: false }, is_rebuilt))
+        let checkpointer = Checkpointer { checkpoint, empty, first: Some(state), has_said_full: false };
+        checkpointer.tell_growth(core);
+        Ok((checkpointer, is_rebuilt))
+    }
+
+    fn tell_growth<C: Connection>(&self, core: &ServerCore<C>) {
+        core.checkpoints.growth.store(self.checkpoint.growth_bytes(), Ordering::Relaxed);
     }
 
     /// What the checkpoint says of itself.
@@ -191,6 +212,7 @@ impl<F: Files> Checkpointer<F> {
 
     /// Does the next job, if there is one. Gives the state to whoever asked for it.
     pub fn run_one<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> Result<Option<Loaded>, Fatal> {
+        self.checkpoint.pin(core.checkpoints.lock().pinned);
         match core.checkpoints.next() {
             Some(Next::Own(Job::Load)) => return self.load(env).map(Some),
             Some(Next::Own(Job::Write(mark, changes))) => self.write(core, env, mark, &changes)?,
@@ -239,6 +261,7 @@ impl<F: Files> Checkpointer<F> {
             }
         };
         self.has_said_full = !is_durable;
+        self.tell_growth(core);
         if is_durable {
             core.board.update(|shown| shown.checkpoint = mark.slot);
             env.observe(Seen::CheckpointDurable(mark));
@@ -264,7 +287,7 @@ impl<F: Files> Checkpointer<F> {
         to: Server,
         name: Option<&PartName>,
     ) -> Result<(), Fatal> {
-        let message = match self.checkpoint.part(name).map_err(fatal)? {
+        let message = match self.checkpoint.part_for(to, name).map_err(fatal)? {
             Some(part) => {
                 env.observe(Seen::PartSent { is_first: name.is_none() });
                 Message::Snapshot(part)

@@ -7,7 +7,7 @@ use super::delivery::Cause as DropReason;
 use super::queue::CrashOrder;
 use crate::kv::{self, Written};
 use crate::net::{Reply, Request, Unknown, WhyNotApplied};
-use crate::paxos::{self, Ballot, StateMachine};
+use crate::paxos::{self, Ballot, LeftBehind, StateMachine};
 use crate::role::Server;
 use crate::trace::{self, DropCause, Event, LinkState, MaybeBallot, Op, Recovered, Status, Text};
 use crate::two_phase_commit::{self, Coordinator, Participant};
@@ -38,6 +38,22 @@ pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
         }
         Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => None,
     }
+}
+
+/// A peer is too slow for what is written, in a sentence. What it has taken is known by the parts that it has asked for, each
+/// of about so many bytes.
+pub fn left_behind(left: &LeftBehind, part_bytes: usize) -> String {
+    let LeftBehind { peer: Server(peer), parts, beats, written, kept } = *left;
+    let seconds = beats.max(1) as f64 / 10.0;
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let taken = megabytes(parts.saturating_mul(part_bytes as u64)) / seconds;
+    let written = megabytes(written) / seconds;
+    format!(
+        "server {peer} takes about {taken:.1} MB/s ({parts} parts of the state in {seconds:.1} s) and {written:.1} MB/s are \
+         written: it will not catch up under this load. The {:.1} MB of the log that were kept for it are full, so it needs \
+         another state. Write less for a while, or give it a faster link",
+        megabytes(kept)
+    )
 }
 
 /// A reply as it leaves; None for those without an event of their own.

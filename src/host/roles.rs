@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::core::ServerCore;
 use super::env::{Env, RoleSeen, Seen};
 use super::limits::Connection;
+use super::lines;
 use super::mailbox::Mailbox;
 use super::queue::Mail;
 use crate::kv::{Get, Kv, Outcome, Versioned};
@@ -48,6 +49,9 @@ pub trait Hosted: Role<Message: Into<Said> + Send, Timer: Send, Request: Send> +
     fn without_room() -> Option<&'static str> {
         None
     }
+
+    /// Its disk has had no room for a while: what others of this server can do about it. Called each second.
+    fn wants_room<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
     /// Whether another role is about to write to the peers, and takes along what this one has said.
     fn leaves_flush<C: Connection>(_core: &ServerCore<C>) -> bool {
@@ -139,6 +143,11 @@ impl Hosted for Acceptor {
         )
     }
 
+    /// Slots that are in a checkpoint need no room in the journal. While no value is accepted none becomes due by itself.
+    fn wants_room<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
+        tell_learner(core, env, LearnerRequest::WantCheckpoint);
+    }
+
     fn epitaph(forgets: bool) -> &'static str {
         if forgets {
             "UNSAFE: its promises and accepted values will be forgotten; messages to it are dropped until it is back"
@@ -196,6 +205,10 @@ impl Hosted for Learner<Kv> {
             LearnerOutcome::SnapshotAsked { to, part } => {
                 core.checkpoints.send_part(to, part);
                 env.wake_checkpointer();
+            }
+            LearnerOutcome::Pinned { peers } => core.checkpoints.pin(peers),
+            LearnerOutcome::LeftBehind(left) => {
+                core.tell_fault("catch-up", "slow", &lines::left_behind(&left, core.config.sizes.snapshot_bytes));
             }
             LearnerOutcome::Installed { slot, digest, from } => {
                 if !core.trace.steps() {

@@ -18,7 +18,7 @@ use super::super::time::Time;
 use super::*;
 use crate::kv::{Changes, Saved, Versioned, Written};
 use crate::net::ClientReply;
-use crate::paxos::{Ballot, CommandId, Entry, Life, NotApplied, Policy, SlotRange, Value};
+use crate::paxos::{Ballot, CommandId, Entry, LeftBehind, Life, NotApplied, Policy, SlotRange, Value};
 use crate::protocol::Protocol;
 use crate::role::Server;
 use crate::trace::Trace;
@@ -218,7 +218,7 @@ const OF_ACCEPTOR: [Case; 2] = [
     ("acceptor dies", |at| Acceptor::mourn(&at.core, &at.done)),
 ];
 
-const OF_LEARNER: [Case; 17] = [
+const OF_LEARNER: [Case; 19] = [
     ("learner: Applied, a command", |at| {
         learner(at, LearnerOutcome::Applied { slot: Slot(9), id: Some(WRITE), outcome: Outcome::Applied(SAVED) });
     }),
@@ -251,6 +251,11 @@ const OF_LEARNER: [Case; 17] = [
     ("learner: Durable", |at| learner(at, LearnerOutcome::Durable { slot: Slot(9) })),
     ("learner: SnapshotAsked", |at| {
         learner(at, LearnerOutcome::SnapshotAsked { to: Server(2), part: None });
+    }),
+    ("learner: Pinned", |at| learner(at, LearnerOutcome::Pinned { peers: Servers::only(Server(2)) })),
+    ("learner: LeftBehind", |at| {
+        let left = LeftBehind { peer: Server(2), parts: 37, beats: 32, written: 44_800_000, kept: 64 << 20 };
+        learner(at, LearnerOutcome::LeftBehind(left));
     }),
     ("learner: Installed", |at| {
         learner(at, LearnerOutcome::Installed { slot: Slot(9), digest: 1, from: Server(2) });
@@ -311,6 +316,19 @@ fn row((name, tell): &Case) -> String {
         writeln!(text, "    {states}: {}", effects.join("; ")).unwrap();
     }
     text
+}
+
+#[test]
+fn of_a_peer_that_is_left_behind_the_operator_is_told_what_was_measured() {
+    let left = LeftBehind { peer: Server(5), parts: 37, beats: 32, written: 44_800_000, kept: 64 << 20 };
+    assert_eq!(
+        lines::left_behind(&left, 1 << 20),
+        "server 5 takes about 12.1 MB/s (37 parts of the state in 3.2 s) and 14.0 MB/s are written: it will not catch up \
+         under this load. The 67.1 MB of the log that were kept for it are full, so it needs another state. Write less for \
+         a while, or give it a faster link"
+    );
+    let at_once = lines::left_behind(&LeftBehind { beats: 0, ..left }, 1 << 20);
+    assert!(at_once.contains(" in 0.1 s)"), "{at_once}");
 }
 
 #[test]

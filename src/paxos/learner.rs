@@ -7,7 +7,8 @@
 //!
 //! What else it does stands in a file each, as a struct of its own that knows nothing of the learner. The learner tells each
 //! what happens, and carries out what it returns: [`CatchUp`] says whom to ask for what was missed, [`Snapshots`] puts
-//! together a whole state that comes in, [`Past`] keeps the end of the log and says when a checkpoint is due,
+//! together a whole state that comes in, [`Past`] keeps the end of the log and says when a checkpoint is due (with
+//! [`Pins`](super::pins::Pins), which says what is kept for peers that fetch the state),
 //! [`QuorumReads`] knows when a read may be answered, and [`Divergence`] finds out a wrong state.
 
 mod words;
@@ -69,6 +70,8 @@ pub struct Learner<M: StateMachine> {
     past: Past,
     reads: QuorumReads<M::Query>,
     divergence: Divergence,
+    /// The peers with a pin, as the server was told of them.
+    pinned: Servers,
     /// The values of one ENTRIES take about so many bytes at most; at least 1.
     part_bytes: usize,
 }
@@ -91,6 +94,7 @@ impl<M: StateMachine> Learner<M> {
             past: Past::new(me, quorums.servers(), applied),
             reads: QuorumReads::new(life),
             divergence: Divergence::new(applied),
+            pinned: Servers::NONE,
             part_bytes: ENTRIES_BYTES,
         }
     }
@@ -141,6 +145,11 @@ impl<M: StateMachine> Learner<M> {
         self.past.log_begins()
     }
 
+    /// From which slot on it keeps the log for peers that fetch the state; None if no peer does.
+    pub fn log_pinned_from(&self) -> Option<Slot> {
+        self.past.pins().from()
+    }
+
     /// How many slots it knows something of that are not applied yet.
     pub fn open_slots(&self) -> usize {
         self.open.len()
@@ -161,6 +170,8 @@ impl<M: StateMachine> Learner<M> {
     fn start(&mut self, out: &mut Output<Self>) {
         self.divergence.begin_anew(self.applied, self.machine.digest());
         out.outcome(LearnerOutcome::Durable { slot: self.past.durable() });
+        // The pins of the life before are gone with it.
+        out.outcome(LearnerOutcome::Pinned { peers: self.pinned });
         self.beat(out);
         out.send(self.quorums.others(self.me), Message::CatchUp { from: self.applied.next() });
         self.reads.ask_for_itself(self.beats);
@@ -242,14 +253,29 @@ impl<M: StateMachine> Learner<M> {
         }
         self.divergence.hear(peer, applied, digest, self.beats);
         self.catch_up.hear(peer, applied, self.beats);
+        self.past.hear(peer, applied);
         self.look_for_missing(out);
     }
 
-    /// CATCHUP: send what was applied here from that slot on, as much as a frame takes.
+    /// CATCHUP: send what was applied here from that slot on, as much as a frame takes. A peer that has fetched a state is
+    /// far behind: it has two such parts under way, so that none of the two servers waits for the other.
     fn handle_catch_up(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
         if from < self.past.log_begins() {
             return self.offer_snapshot(peer, from, out);
         }
+        let sent = self.past.pins_mut().entries_asked(peer, from);
+        let first = sent.unwrap_or(from);
+        let end = self.send_entries(peer, first, out);
+        if sent.is_some() {
+            self.past.pins_mut().sent_ahead(peer, first, end);
+        } else if end <= self.applied && self.past.pins().peers().contains(peer) {
+            let behind = self.send_entries(peer, end, out);
+            self.past.pins_mut().sent_ahead(peer, end, behind);
+        }
+    }
+
+    /// Sends a part of the log, from this slot on; says where it ends.
+    fn send_entries(&self, peer: Server, from: Slot, out: &mut Output<Self>) -> Slot {
         let mut entries = Vec::new();
         let mut room = self.part_bytes;
         for (slot, (ballot, value)) in self.past.entries(from).take(ENTRIES_MAX) {
@@ -260,13 +286,22 @@ impl<M: StateMachine> Learner<M> {
             room = room.saturating_sub(size);
             entries.push(Entry { slot, ballot: *ballot, value: value.clone() });
         }
+        let end = from.plus(entries.len() as u64);
         out.send(Servers::only(peer), Message::Entries { entries, applied: self.applied });
+        end
+    }
+
+    /// FETCH: a peer is to get a part of a state.
+    fn handle_fetch(&mut self, peer: Server, part: PartName, out: &mut Output<Self>) {
+        self.past.part_asked(peer, part.slot);
+        out.outcome(LearnerOutcome::SnapshotAsked { to: peer, part: Some(part) });
     }
 
     /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use. If it is too old, since
     /// the log has outgrown its limit meanwhile, a new one is made for whoever asks again.
     fn offer_snapshot(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
         if self.past.durable() >= from {
+            self.past.part_asked(peer, self.past.durable());
             out.outcome(LearnerOutcome::SnapshotAsked { to: peer, part: None });
         } else {
             self.want_checkpoint(out);
@@ -430,6 +465,10 @@ impl<M: StateMachine> Learner<M> {
             out.outcome(LearnerOutcome::Fenced { slot, equal, against });
             Self::fail_reads(self.reads.fail_all(), out);
         }
+        self.past.beat(self.beats);
+        for left in self.past.take_left_behind() {
+            out.outcome(LearnerOutcome::LeftBehind(left));
+        }
         self.begin_checkpoint(out);
     }
 
@@ -555,9 +594,7 @@ impl<M: StateMachine> Role for Learner<M> {
                 Message::CatchUp { from: slot } => self.handle_catch_up(from, slot, out),
                 Message::Entries { entries, applied } => self.handle_entries(from, entries, applied, out),
                 Message::Snapshot(part) => self.handle_snapshot(from, part, out),
-                Message::Fetch(part) => {
-                    out.outcome(LearnerOutcome::SnapshotAsked { to: from, part: Some(part) });
-                }
+                Message::Fetch(part) => self.handle_fetch(from, part, out),
                 Message::ReadAnswer { id, slot } => self.handle_read_answer(from, id, slot, out),
                 other => debug_assert!(!other.is_for(RoleName::Learner), "nobody takes {other:?}"),
             },
@@ -584,6 +621,10 @@ impl<M: StateMachine> Role for Learner<M> {
     /// One round of questions serves the reads that came in a turn, and the proposer hears once what the whole turn has
     /// applied. That comes last: a proposer that waited for it writes to the peers at once, and takes the questions along.
     fn finish(&mut self, out: &mut Output<Self>) {
+        if self.pinned != self.past.pins().peers() {
+            self.pinned = self.past.pins().peers();
+            out.outcome(LearnerOutcome::Pinned { peers: self.pinned });
+        }
         if let Some(id) = self.reads.begin_round() {
             out.send(self.quorums.servers(), Message::Read { id });
             out.arm(LearnerTimer::Read { id });

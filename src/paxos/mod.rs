@@ -159,7 +159,8 @@
 //! whoever asks for a forgotten slot gets an answer that says so. A `PROMISE` names the first slot that its acceptor still
 //! knows, and its proposer proposes at or above the highest such slot: what is forgotten was chosen. An `ACCEPT` below it
 //! is answered with `TRUNCATED`, which is no refusal. A learner that needs a forgotten slot gets the state instead of the
-//! log, in parts (see `snapshots.rs`), and it must never go back.
+//! log, in parts (see `snapshots.rs`), and it must never go back. While a peer fetches a state, the log behind that state
+//! is kept for it (see `pins.rs`): so one state is enough, unless the peer is much slower than the writes.
 //!
 //! # What is left out
 //!
@@ -172,7 +173,7 @@
 //!
 //! `message.rs`, `acceptor.rs` (the shortest role), `proposer.rs` with `promises.rs` and its folder (`attempt.rs` is phase
 //! 1, `phase2.rs` phase 2, `election.rs` and `forwarding.rs` what makes it Multi-Paxos), `learner.rs` with `reads.rs`,
-//! `catch_up.rs`, `retention.rs`, `snapshots.rs` and `divergence.rs`;
+//! `catch_up.rs`, `retention.rs`, `pins.rs`, `snapshots.rs` and `divergence.rs`;
 //! then `tests/scenarios`, from `cluster/write` on, which show each rule at work.
 //!
 //! `rules.rs` names the rules that safety stands on, each with its source; the roles ask there. It is also the one file of
@@ -187,6 +188,7 @@ mod learner;
 #[cfg(test)]
 mod learner_tests;
 mod message;
+mod pins;
 mod policy;
 mod promises;
 mod proposer;
@@ -208,6 +210,7 @@ pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerT
 pub use message::{
     Command, CommandId, Entry, Message, Part, PartName, PartToken, Refused, SlotRange, SnapshotPart, Value,
 };
+pub use pins::{FACTOR as PIN_FACTOR, LeftBehind};
 pub use policy::Policy;
 pub use proposer::{
     Known, NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer,

@@ -4,11 +4,13 @@
 //! and then, and when that is durable its own acceptor forgets the slots in it, and the learner all but the last of them.
 //! (Van Renesse and Altinbuken, Paxos Made Moderately Complex, section 4.2, forget a slot that f+1 replicas know. Here each
 //! acceptor forgets what its own server can hand out instead: of the majority that chose a slot, each has the slot or a
-//! state with it.) What is kept is for peers that are a little late: they get entries. Those further behind get the state.
+//! state with it.) What is kept is for peers that are a little late: they get entries. Those further behind get the state,
+//! and what they need behind it is kept longer: [`Pins`] says what, and for how long.
 //!
 //! [`Past`] keeps the entries, and says when a checkpoint is due; the learner hands the state out, and says what became of
 //! it.
 
+use super::pins::{self, LeftBehind, Pins};
 use super::row::Row;
 use super::{Ballot, Entry, Slot, SlotRange, Value};
 use crate::role::{Server, Servers};
@@ -69,6 +71,10 @@ pub(super) struct Past {
     not_before: u64,
     /// Slots that the own acceptor cannot read.
     broken: Vec<SlotRange>,
+    /// Bytes of all values applied in this life.
+    applied_bytes: u64,
+    /// What is kept for peers that fetch the state.
+    pins: Pins,
 }
 
 impl Past {
@@ -87,6 +93,8 @@ impl Past {
             is_wanted: false,
             not_before: 0,
             broken: Vec::new(),
+            applied_bytes: 0,
+            pins: Pins::default(),
         }
     }
 
@@ -119,12 +127,14 @@ impl Past {
     pub(super) fn begin_anew(&mut self, slot: Slot) {
         self.log = Row::from(slot.next());
         self.log_bytes = 0;
+        self.pins.end_all();
     }
 
     /// Puts the next slot, just applied, into the log.
     pub(super) fn keep(&mut self, ballot: Ballot, value: Value) {
         let size = value.size() as u64;
         self.bytes += size;
+        self.applied_bytes += size;
         self.log_bytes += size;
         self.log.push((ballot, value));
         self.trim_log();
@@ -172,7 +182,42 @@ impl Past {
         true
     }
 
-    /// Forgets the begin of the log, as far as it is in the durable checkpoint.
+    /// A peer fetches the state after this slot. What it needs next is kept for it, if the log still has it.
+    pub(super) fn part_asked(&mut self, peer: Server, slot: Slot) {
+        let from = slot.min(self.durable).next();
+        if from >= self.log.first() {
+            self.pins.part_asked(peer, from, self.applied_bytes);
+        }
+    }
+
+    /// A peer says how far it is.
+    pub(super) fn hear(&mut self, peer: Server, applied: Slot) {
+        self.pins.hear(peer, applied, self.log.first());
+        self.trim_log();
+    }
+
+    /// Another beat of the learner.
+    pub(super) fn beat(&mut self, now: u64) {
+        self.pins.beat(now);
+        self.trim_log();
+    }
+
+    /// What is kept for peers.
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// As [`pins`](Past::pins), to tell it what was asked and sent. It decides by itself what stays pinned.
+    pub(super) fn pins_mut(&mut self) -> &mut Pins {
+        &mut self.pins
+    }
+
+    /// The peers for which the log could not be kept.
+    pub(super) fn take_left_behind(&mut self) -> Vec<LeftBehind> {
+        self.pins.take_left_behind()
+    }
+
+    /// Forgets the begin of the log, as far as it is in the durable checkpoint and no peer needs it.
     fn trim_log(&mut self) {
         let Retention { keep_slots, keep_bytes, .. } = self.retention;
         while let Some((_, value)) = self.log.front() {
@@ -182,6 +227,13 @@ impl Past {
             let far_too_many = self.log_bytes > keep_bytes.saturating_mul(HARD_FACTOR);
             if !(many && is_written_down || far_too_many) {
                 break;
+            }
+            if self.pins.need(first) {
+                let pinned_bytes = keep_bytes.saturating_mul(pins::FACTOR);
+                if self.log_bytes <= pinned_bytes {
+                    break;
+                }
+                self.pins.leave_behind(first, self.applied_bytes, pinned_bytes);
             }
             self.log_bytes -= value.size() as u64;
             self.log.end_first();

@@ -70,6 +70,12 @@ pub fn may_install(slot: Slot, applied: Slot) -> bool {
     slot > applied || museum::is(Bug::OlderSnapshotInstalled)
 }
 
+/// The log that a peer needs next, behind the state that it fetches, is kept for it. (No paper asks for it: without it a
+/// peer that is slower than the trimming fetches one state after the other.)
+pub fn is_kept_for_peers(is_needed: bool) -> bool {
+    is_needed && !museum::is(Bug::LogTrimmedDuringTransfer)
+}
+
 /// A leader has a command in one open slot at most; what is open already is not proposed again. (No paper asks for it: the
 /// state machine would find the second one to be a duplicate, but each takes a slot.)
 pub fn is_under_way(open: &BTreeMap<CommandId, Slot>, id: CommandId) -> bool {

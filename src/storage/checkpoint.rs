@@ -17,7 +17,8 @@
 //! the state comes from another server.
 //!
 //! Whoever is far behind gets the state in parts of about a megabyte. They are read from the database as of one slot while
-//! newer checkpoints are written; the last [`KEPT_MAX`] such views stay open for those who come back for more.
+//! newer checkpoints are written; the last [`KEPT_MAX`] such views stay open for those who come back for more. A view that
+//! a pinned peer reads from stays open beside them until the learner says that the pin has ended ([`Checkpoint::pin`]).
 
 use std::fmt::Debug;
 use std::io;
@@ -33,6 +34,7 @@ use super::rules;
 use crate::codec;
 use crate::kv::{Changes, Kv, Piece, encode_part};
 use crate::paxos::{PartName, PartToken, Slot, SnapshotPart, StateMachine};
+use crate::role::{Server, Servers};
 
 /// The file's name.
 pub const CHECKPOINT_FILE: &str = "checkpoint.redb";
@@ -44,10 +46,12 @@ pub const ASIDE_FILE: &str = "checkpoint.damaged";
 pub const FENCED_FILE: &str = "fenced";
 /// A part of a state has about so many bytes at most, unless a single entry has more.
 pub const PART_BYTES: usize = 1 << 20;
-/// So many views of past slots stay open at most.
+/// So many views of past slots stay open at most, beside those of pinned peers: one a peer.
 pub const KEPT_MAX: usize = 2;
 /// A view that nobody has asked for while so many checkpoints were written is let go: its room in the file is used again.
 const KEPT_WRITES: u64 = 8;
+/// No more room than this, in bytes, is asked for the file's growth.
+const GROWTH_MAX_BYTES: u64 = 128 << 20;
 /// Memory for pages of the file. What is read often is in the store itself.
 const CACHE_BYTES: usize = 16 << 20;
 
@@ -129,6 +133,8 @@ pub struct Checkpoint<F: Files> {
     database: Option<Database>,
     mark: Mark,
     views: Vec<View>,
+    /// Peers whose views stay open.
+    pinned: Servers,
     writes: u64,
 }
 
@@ -138,6 +144,15 @@ struct View {
     at: ReadTransaction,
     /// How many checkpoints had been written when it was asked for last.
     used: u64,
+    /// Peers that have read from it last, and from no other view since.
+    readers: Servers,
+}
+
+impl View {
+    /// Whether one of these peers reads from it.
+    fn is_of(&self, peers: Servers) -> bool {
+        !self.readers.and(peers).is_empty()
+    }
 }
 
 impl Debug for View {
@@ -155,8 +170,8 @@ impl<F: Files> Checkpoint<F> {
             return Err(CheckpointError::Fenced { slot: String::from_utf8_lossy(&slot).trim().to_string() });
         }
         let mark = Mark { slot: Slot(0), digest: state.digest() };
-        let mut checkpoint =
-            Checkpoint { files, owner, part_bytes, database: None, mark, views: Vec::new(), writes: 0 };
+        let (views, pinned) = (Vec::new(), Servers::NONE);
+        let mut checkpoint = Checkpoint { files, owner, part_bytes, database: None, mark, views, pinned, writes: 0 };
         checkpoint.open_database()?;
         let state = checkpoint.load(state)?;
         Ok((checkpoint, state))
@@ -165,6 +180,13 @@ impl<F: Files> Checkpoint<F> {
     /// What it holds.
     pub fn mark(&self) -> Mark {
         self.mark
+    }
+
+    /// How much room on the disk the next checkpoint may need, in bytes. The library doubles the file when it has no pages
+    /// left. (A file that is larger than what is asked for here consists mostly of pages that are used again.)
+    pub fn growth_bytes(&self) -> u64 {
+        let length = self.files.open(CHECKPOINT_FILE).and_then(|file| file.length());
+        length.unwrap_or_default().min(GROWTH_MAX_BYTES)
     }
 
     /// The state was found to differ from that of the others after this slot: it is not opened again.
@@ -247,9 +269,33 @@ impl<F: Files> Checkpoint<F> {
         writing.commit().map_err(broken("write"))?;
         self.mark = mark;
         self.writes += 1;
-        let writes = self.writes;
-        self.views.retain(|view| writes - view.used <= KEPT_WRITES);
+        let (writes, pinned) = (self.writes, self.pinned);
+        self.views.retain(|view| view.is_of(pinned) || writes - view.used <= KEPT_WRITES);
         Ok(())
+    }
+
+    /// From now on the views that these peers read from stay open, and those of others only as long as usual.
+    pub fn pin(&mut self, peers: Servers) {
+        self.pinned = peers;
+    }
+
+    /// As [`part`](Checkpoint::part), for a peer that will come back for more.
+    pub fn part_for(
+        &mut self,
+        reader: Server,
+        name: Option<&PartName>,
+    ) -> Result<Option<SnapshotPart>, CheckpointError> {
+        let part = self.part(name)?;
+        if let Some(part) = &part {
+            let reader = Servers::only(reader);
+            for view in &mut self.views {
+                view.readers = view.readers.without(reader);
+                if view.mark.slot == part.slot {
+                    view.readers = view.readers.or(reader);
+                }
+            }
+        }
+        Ok(part)
     }
 
     /// A part of the state: the one named, or the first one of the last checkpoint if that state is no longer here or none
@@ -290,13 +336,15 @@ impl<F: Files> Checkpoint<F> {
 
     /// Opens the last checkpoint for reading, in place of the view that was asked for longest ago if there are too many.
     fn open_view(&mut self) -> Result<usize, CheckpointError> {
-        if self.views.len() >= KEPT_MAX
-            && let Some((oldest, _)) = self.views.iter().enumerate().min_by_key(|(_, view)| view.used)
+        let pinned = self.pinned;
+        let unpinned = || self.views.iter().enumerate().filter(|(_, view)| !view.is_of(pinned));
+        if unpinned().count() >= KEPT_MAX
+            && let Some((oldest, _)) = unpinned().min_by_key(|(_, view)| view.used)
         {
             self.views.remove(oldest);
         }
         let at = self.database()?.begin_read().map_err(broken("read"))?;
-        self.views.push(View { mark: self.mark, at, used: self.writes });
+        self.views.push(View { mark: self.mark, at, used: self.writes, readers: Servers::NONE });
         Ok(self.views.len() - 1)
     }
 

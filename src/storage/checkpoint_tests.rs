@@ -149,6 +149,52 @@ fn a_state_is_fetched_as_of_one_slot_while_newer_ones_are_written() {
     assert!(checkpoint.views.len() <= KEPT_MAX);
 }
 
+/// The state after this slot, from its second part on.
+fn second_part(slot: Slot) -> PartName {
+    PartName { slot, index: 1, token: PartToken::Key(b"k05".to_vec()) }
+}
+
+#[test]
+fn the_view_of_a_pinned_peer_stays_open_until_its_pin_ends() {
+    let mut work = Work::new();
+    let (mut checkpoint, _) = work.open().unwrap();
+    work.apply(150);
+    let first = work.write(&mut checkpoint).unwrap().slot;
+    let (peer, other) = (Server(5), Server(4));
+    assert_eq!(checkpoint.part_for(peer, None).unwrap().unwrap().slot, first);
+    checkpoint.pin(Servers::only(peer));
+    let is_open = |checkpoint: &Checkpoint<_>| checkpoint.views.iter().any(|view| view.mark.slot == first);
+    // Neither the checkpoints that are written nor others who read take it away.
+    for _ in 0..2 * KEPT_WRITES {
+        work.apply(3);
+        work.write(&mut checkpoint).unwrap();
+        checkpoint.part(None).unwrap();
+        checkpoint.part_for(other, None).unwrap();
+    }
+    assert!(is_open(&checkpoint) && checkpoint.views.len() <= KEPT_MAX + 1, "{:?}", checkpoint.views);
+    assert_eq!(checkpoint.part_for(peer, Some(&second_part(first))).unwrap().unwrap().slot, first);
+    checkpoint.pin(Servers::NONE);
+    for _ in 0..=KEPT_WRITES {
+        work.apply(3);
+        work.write(&mut checkpoint).unwrap();
+    }
+    assert!(!is_open(&checkpoint), "{:?}", checkpoint.views);
+}
+
+#[test]
+fn a_pinned_peer_keeps_one_view_open_and_not_those_that_it_has_left() {
+    let mut work = Work::new();
+    let (mut checkpoint, _) = work.open().unwrap();
+    let peer = Server(5);
+    checkpoint.pin(Servers::only(peer));
+    for _ in 0..2 * KEPT_WRITES {
+        work.apply(150);
+        let last = work.write(&mut checkpoint).unwrap().slot;
+        assert_eq!(checkpoint.part_for(peer, None).unwrap().unwrap().slot, last);
+        assert!(checkpoint.views.len() <= KEPT_MAX + 1, "{:?}", checkpoint.views);
+    }
+}
+
 #[test]
 fn a_fetch_goes_on_after_the_sender_was_started_again() {
     let mut work = Work::new();

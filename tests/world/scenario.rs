@@ -606,6 +606,8 @@ fn learner_outcome(outcome: &LearnerOutcome<Names>) -> Option<String> {
         | LearnerOutcome::Durable { .. }
         | LearnerOutcome::Checkpoint { .. }
         | LearnerOutcome::SnapshotAsked { .. }
+        | LearnerOutcome::Pinned { .. }
+        | LearnerOutcome::LeftBehind(_)
         | LearnerOutcome::Installed { .. }
         | LearnerOutcome::Recalled { .. }
         | LearnerOutcome::Mended { .. } => None,

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::paxos::{Ballot, CommandId, Entry, PartName, Slot, SlotRange, StateMachine, Value};
+use crate::paxos::{Ballot, CommandId, Entry, LeftBehind, PartName, Slot, SlotRange, StateMachine, Value};
 use crate::role::{Server, Servers, Timed};
 
 /// A time-out of a learner.
@@ -120,6 +120,14 @@ pub enum LearnerOutcome<M: StateMachine> {
         /// The part; the first one of the last checkpoint if None.
         part: Option<PartName>,
     },
+    /// These peers fetch a state: what they read from stays readable as of its slot. Said when a life begins, and when it
+    /// changes.
+    Pinned {
+        /// The peers.
+        peers: Servers,
+    },
+    /// A peer that fetches the state is so slow that the log could not be kept for it.
+    LeftBehind(LeftBehind),
     /// A whole state came in: nothing was said of the slots in between. Who waits may ask what is remembered.
     Installed {
         /// Every slot up to this one is in it.

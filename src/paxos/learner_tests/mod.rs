@@ -2,6 +2,7 @@
 
 mod divergence;
 mod learning;
+mod pins;
 mod reads;
 mod retention;
 mod snapshots;

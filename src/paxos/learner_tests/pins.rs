@@ -1,0 +1,136 @@
+//! What a learner keeps for peers that fetch its state.
+
+use super::{
+    Alone, Did, LearnerOutcome, Message, Retention, Server, Servers, Slot, checkpoint_ended, entry, keeping, sent,
+    servers, told,
+};
+use crate::paxos::{LeftBehind, PIN_FACTOR, PartName, PartToken};
+
+/// What one value of these tests takes in a log.
+const SIZE: u64 = 40;
+/// A checkpoint every eight slots; one slot below it is kept.
+const SHORT: Retention =
+    Retention { checkpoint_slots: 8, keep_slots: 1, keep_bytes: 6 * SIZE, ..Retention::EVERYTHING };
+
+/// Server 1 of five has applied ten slots, and its checkpoint has eight.
+fn at_ten() -> Alone {
+    let mut learner = keeping(1, 5, SHORT);
+    learner.learn(10);
+    learner.ask(checkpoint_ended(8, true));
+    learner
+}
+
+fn catch_up(learner: &mut Alone, from: u8, slot: u64) -> Did {
+    learner.hear(from, Message::CatchUp { from: Slot(slot) })
+}
+
+fn fetch(learner: &mut Alone, from: u8, slot: u64) -> Did {
+    learner.hear(from, Message::Fetch(PartName { slot: Slot(slot), index: 1, token: PartToken::first() }))
+}
+
+/// All slots up to this one are applied, and in the checkpoint.
+fn write(learner: &mut Alone, last: u64) {
+    for slot in learner.applied() + 1..=last {
+        learner.learn(slot);
+        learner.ask(checkpoint_ended(slot, true));
+    }
+}
+
+fn log_begins(learner: &Alone) -> u64 {
+    learner.0.log_begins().0
+}
+
+fn pinned(did: &Did) -> Vec<Servers> {
+    told(did, |outcome| if let LearnerOutcome::Pinned { peers } = outcome { Some(*peers) } else { None })
+}
+
+fn left_behind(did: &Did) -> Vec<LeftBehind> {
+    told(did, |outcome| if let LearnerOutcome::LeftBehind(left) = outcome { Some(*left) } else { None })
+}
+
+/// The slots of the entries that are sent.
+fn entries(did: &Did) -> Vec<Vec<u64>> {
+    let slots = |(_, message)| match message {
+        Message::Entries { entries, .. } => Some(entries.iter().map(|entry| entry.slot.0).collect()),
+        _ => None,
+    };
+    sent(did).into_iter().filter_map(slots).collect()
+}
+
+#[test]
+fn the_log_behind_a_state_is_kept_while_a_peer_fetches_that_state() {
+    let mut learner = at_ten();
+    assert_eq!(pinned(&catch_up(&mut learner, 2, 1)), [servers([2])]);
+    write(&mut learner, 24);
+    assert_eq!(log_begins(&learner), 9, "the state is that of slot 8");
+    assert_eq!(pinned(&fetch(&mut learner, 2, 8)), []);
+    // It has the state, and goes on with the log; what it has is needed no longer.
+    assert_eq!(entries(&catch_up(&mut learner, 2, 9)), [(9..=24).collect::<Vec<_>>()]);
+    learner.hear_beat(2, 20, super::right(20));
+    assert_eq!(log_begins(&learner), 21);
+}
+
+#[test]
+fn a_log_that_nobody_fetches_a_state_for_is_trimmed_as_usual() {
+    let mut learner = at_ten();
+    catch_up(&mut learner, 2, 9);
+    write(&mut learner, 24);
+    assert_eq!((log_begins(&learner), learner.0.log_pinned_from()), (24, None));
+    // It is too late to keep what belongs to an old state.
+    assert_eq!(pinned(&fetch(&mut learner, 2, 8)), []);
+    assert_eq!(learner.0.log_pinned_from(), None);
+}
+
+#[test]
+fn what_is_kept_for_a_silent_peer_is_let_go_after_a_minute() {
+    let mut learner = at_ten();
+    catch_up(&mut learner, 2, 1);
+    write(&mut learner, 24);
+    assert_eq!((pinned(&learner.beat(599)), log_begins(&learner)), (vec![], 9));
+    let did = learner.beat(2);
+    assert_eq!((pinned(&did), log_begins(&learner)), (vec![Servers::NONE], 24));
+    assert_eq!(left_behind(&did), [], "nothing is known of how fast it is");
+}
+
+#[test]
+fn a_peer_for_which_four_times_the_usual_log_is_too_little_is_left_behind_and_named_once() {
+    let mut learner = at_ten();
+    catch_up(&mut learner, 5, 1);
+    learner.beat(3);
+    fetch(&mut learner, 5, 8);
+    let most = 8 + PIN_FACTOR * 6;
+    write(&mut learner, most);
+    assert_eq!((log_begins(&learner), learner.0.log_bytes()), (9, PIN_FACTOR * 6 * SIZE));
+    write(&mut learner, most + 1);
+    assert_eq!(log_begins(&learner), most, "as usual: that is the slot of its last checkpoint");
+    let did = learner.beat(1);
+    let (written, kept) = ((most + 1 - 10) * SIZE, PIN_FACTOR * 6 * SIZE);
+    assert_eq!(left_behind(&did), [LeftBehind { peer: Server(5), parts: 2, beats: 3, written, kept }]);
+    assert_eq!(pinned(&did), [], "that was said when it was let go");
+    assert_eq!(learner.0.log_pinned_from(), None);
+}
+
+#[test]
+fn a_pinned_peer_has_two_parts_of_the_log_under_way() {
+    let mut learner = at_ten();
+    learner.0 = learner.0.with_part_bytes(3 * (24 + SIZE as usize));
+    assert_eq!(entries(&catch_up(&mut learner, 3, 9)), [[9, 10]], "it has no pin");
+    catch_up(&mut learner, 2, 1);
+    write(&mut learner, 24);
+    assert_eq!(entries(&catch_up(&mut learner, 2, 9)), [[9, 10, 11], [12, 13, 14]]);
+    // It asks for the second one when it has the first, and gets the third.
+    assert_eq!(entries(&catch_up(&mut learner, 2, 12)), [[15, 16, 17]]);
+    assert_eq!(entries(&catch_up(&mut learner, 2, 15)), [[18, 19, 20]]);
+    // Something was lost: it gets what it asks for.
+    assert_eq!(entries(&catch_up(&mut learner, 2, 16)), [[16, 17, 18], [19, 20, 21]]);
+    assert_eq!(entries(&catch_up(&mut learner, 2, 19)), [[22, 23, 24]]);
+    assert_eq!(entries(&catch_up(&mut learner, 2, 22)), [[] as [u64; 0]], "that is all that there is");
+    let last = Message::Entries { entries: vec![entry(24)], applied: Slot(24) };
+    assert_eq!(sent(&catch_up(&mut learner, 2, 24)), [(servers([2]), last)]);
+}
+
+#[test]
+fn a_life_begins_without_pins_and_says_so() {
+    let mut learner = keeping(1, 5, SHORT);
+    assert_eq!(pinned(&learner.step(super::Input::Start)), [Servers::NONE]);
+}

@@ -1,0 +1,254 @@
+//! What a learner keeps for peers that fetch its state.
+//!
+//! A transfer takes time, and the log goes on meanwhile. If the log behind the state were trimmed as usual, the state would
+//! be too old when it has arrived, and the peer would need another one: under a steady load it would never catch up. So a
+//! peer that asks for a part of a state gets a *pin*: the log from the state's slot + 1 on is kept for it, and the
+//! checkpoint stays readable as of that slot (`storage/checkpoint.rs`).
+//!
+//! A pin moves on as the peer does. It ends when the peer has asked for nothing for [`SILENT_BEATS`], or when the log has
+//! outgrown [`FACTOR`] times its usual size. In the second case the peer is slower than the writes, and the operator is
+//! told. At most [`PINS_MAX`] peers have a pin, so the memory that they cost is bounded.
+//!
+//! [`Pins`] alone decides what is pinned. [`Past`](super::retention::Past) asks it before it trims the log, and the learner
+//! tells it what peers ask for.
+
+use super::{Slot, rules};
+use crate::role::{Server, Servers};
+
+/// At most this many peers have a pin.
+pub const PINS_MAX: usize = 2;
+/// A pinned log may grow to this many times `keep_bytes`.
+pub const FACTOR: u64 = 4;
+/// A peer that has asked for nothing for this many beats (of 100 ms) loses its pin: one minute.
+pub const SILENT_BEATS: u64 = 600;
+
+/// What is kept for one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Pin {
+    peer: Server,
+    /// The peer needs the log from this slot on.
+    from: Slot,
+    /// When it began, in beats of the learner.
+    since: u64,
+    /// When the peer last asked for something.
+    asked: u64,
+    /// Parts of a state that the peer has asked for.
+    parts: u64,
+    /// Bytes of values that the learner had applied when it began.
+    applied_before: u64,
+    /// Entries that the peer has been sent and has not asked for yet: from this slot on, and up to before that one.
+    ahead: Option<(Slot, Slot)>,
+}
+
+/// A peer for which the log could not be kept any longer, and what was measured until then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LeftBehind {
+    /// The peer.
+    pub peer: Server,
+    /// Parts of the state that it has asked for.
+    pub parts: u64,
+    /// How long that took, in beats of 100 ms.
+    pub beats: u64,
+    /// Bytes of values that were applied meanwhile.
+    pub written: u64,
+    /// So many bytes of the log were kept for it at most.
+    pub kept: u64,
+}
+
+/// What is kept for peers that fetch the state. See the head of its file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Pins {
+    pins: Vec<Pin>,
+    /// The learner's clock.
+    now: u64,
+    /// Peers that were left behind, and of which the learner has not heard yet.
+    left_behind: Vec<LeftBehind>,
+    /// Peers of which the operator was told. They can be told of again once they have caught up.
+    told: Servers,
+}
+
+impl Pins {
+    /// A peer asks for a part of the state after which it needs the log from this slot on.
+    pub(super) fn part_asked(&mut self, peer: Server, from: Slot, applied: u64) {
+        let (now, is_full) = (self.now, self.pins.len() >= PINS_MAX);
+        match self.pin(peer) {
+            Some(pin) => (pin.from, pin.asked, pin.parts, pin.ahead) = (from, now, pin.parts + 1, None),
+            None if is_full => {}
+            None => {
+                let pin = Pin { peer, from, since: now, asked: now, parts: 1, applied_before: applied, ahead: None };
+                self.pins.push(pin);
+            }
+        }
+    }
+
+    /// A peer asks for entries from this slot on. If those were sent ahead, it is to get the ones from the returned slot on.
+    pub(super) fn entries_asked(&mut self, peer: Server, from: Slot) -> Option<Slot> {
+        let now = self.now;
+        let pin = self.pin(peer)?;
+        (pin.from, pin.asked) = (from, now);
+        let (first, end) = pin.ahead.take()?;
+        (first == from).then_some(end)
+    }
+
+    /// A peer was sent the entries from `first` to before `end`, and has not asked for them yet.
+    pub(super) fn sent_ahead(&mut self, peer: Server, first: Slot, end: Slot) {
+        if let Some(pin) = self.pin(peer) {
+            pin.ahead = Some((first, end));
+        }
+    }
+
+    /// A peer says that it has applied everything up to this slot. The log begins at `log_begins`.
+    pub(super) fn hear(&mut self, peer: Server, applied: Slot, log_begins: Slot) {
+        if let Some(pin) = self.pin(peer) {
+            pin.from = pin.from.max(applied.next());
+        }
+        if applied.next() >= log_begins {
+            self.told = self.told.without(Servers::only(peer));
+        }
+    }
+
+    /// Another beat: pins of peers that are silent end.
+    pub(super) fn beat(&mut self, now: u64) {
+        self.now = now;
+        self.pins.retain(|pin| now.saturating_sub(pin.asked) < SILENT_BEATS);
+    }
+
+    /// The log is another one: nothing of it was asked for.
+    pub(super) fn end_all(&mut self) {
+        self.pins.clear();
+    }
+
+    /// Whether a peer needs this slot of the log.
+    pub(super) fn need(&self, slot: Slot) -> bool {
+        rules::is_kept_for_peers(self.pins.iter().any(|pin| pin.from <= slot))
+    }
+
+    /// The log is too large: the peers that need this slot are left behind.
+    pub(super) fn leave_behind(&mut self, slot: Slot, applied: u64, kept: u64) {
+        let (now, told, left_behind) = (self.now, &mut self.told, &mut self.left_behind);
+        self.pins.retain(|pin| {
+            let is_left = pin.from <= slot;
+            if is_left && told.insert(pin.peer) {
+                let (beats, written) = (now - pin.since, applied - pin.applied_before);
+                left_behind.push(LeftBehind { peer: pin.peer, parts: pin.parts, beats, written, kept });
+            }
+            !is_left
+        });
+    }
+
+    /// The peers that were left behind since this was asked last; each is named once until it has caught up.
+    pub(super) fn take_left_behind(&mut self) -> Vec<LeftBehind> {
+        std::mem::take(&mut self.left_behind)
+    }
+
+    /// The peers that have a pin.
+    pub(super) fn peers(&self) -> Servers {
+        self.pins.iter().map(|pin| pin.peer).collect()
+    }
+
+    /// From which slot on the log is kept; None if nothing is pinned.
+    pub(super) fn from(&self) -> Option<Slot> {
+        self.pins.iter().map(|pin| pin.from).min()
+    }
+
+    fn pin(&mut self, peer: Server) -> Option<&mut Pin> {
+        self.pins.iter_mut().find(|pin| pin.peer == peer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S2: Server = Server(2);
+    const S3: Server = Server(3);
+    const S4: Server = Server(4);
+
+    fn pinned(peers: &[(Server, u64)]) -> Pins {
+        let mut pins = Pins::default();
+        peers.iter().for_each(|(peer, from)| pins.part_asked(*peer, Slot(*from), 0));
+        pins
+    }
+
+    fn needed(pins: &Pins) -> Vec<u64> {
+        (1..=20).filter(|slot| pins.need(Slot(*slot))).collect()
+    }
+
+    #[test]
+    fn nothing_is_kept_before_a_peer_asks_for_a_part() {
+        let mut pins = pinned(&[]);
+        assert_eq!(pins.entries_asked(S2, Slot(3)), None);
+        assert_eq!((needed(&pins), pins.peers()), (vec![], Servers::NONE));
+    }
+
+    #[test]
+    fn two_peers_have_a_pin_and_a_third_has_none() {
+        let pins = pinned(&[(S2, 9), (S3, 7), (S4, 5)]);
+        assert_eq!((pins.from(), pins.peers()), (Some(Slot(7)), [S2, S3].into_iter().collect()));
+        assert!(!pins.need(Slot(6)) && pins.need(Slot(7)) && pins.need(Slot(20)));
+    }
+
+    #[test]
+    fn a_pin_moves_on_with_its_peer() {
+        let mut pins = pinned(&[(S2, 5)]);
+        pins.part_asked(S2, Slot(9), 0);
+        assert_eq!(pins.from(), Some(Slot(9)), "it has begun anew with another state");
+        pins.entries_asked(S2, Slot(11));
+        assert_eq!(pins.from(), Some(Slot(11)));
+        pins.hear(S2, Slot(12), Slot(1));
+        assert_eq!(pins.from(), Some(Slot(13)));
+        pins.hear(S2, Slot(4), Slot(1));
+        assert_eq!(pins.from(), Some(Slot(13)), "that is what it has applied before the state comes");
+    }
+
+    #[test]
+    fn a_pin_ends_a_minute_after_its_peer_has_asked_for_something() {
+        for asks_for_a_part in [true, false] {
+            let mut pins = pinned(&[(S2, 5)]);
+            pins.beat(SILENT_BEATS - 1);
+            if asks_for_a_part {
+                pins.part_asked(S2, Slot(5), 0);
+            } else {
+                pins.entries_asked(S2, Slot(5));
+            }
+            pins.hear(S2, Slot(3), Slot(1));
+            pins.beat(2 * SILENT_BEATS - 2);
+            assert_eq!(pins.from(), Some(Slot(5)));
+            pins.beat(2 * SILENT_BEATS - 1);
+            assert_eq!(pins.from(), None);
+        }
+    }
+
+    #[test]
+    fn who_needs_what_there_is_no_room_for_is_left_behind_and_named_once() {
+        let mut pins = pinned(&[]);
+        pins.beat(10);
+        pins.part_asked(S2, Slot(5), 1_000);
+        pins.part_asked(S3, Slot(8), 1_500);
+        pins.part_asked(S2, Slot(5), 2_000);
+        pins.beat(40);
+        pins.leave_behind(Slot(6), 9_000, 64);
+        let left = LeftBehind { peer: S2, parts: 2, beats: 30, written: 8_000, kept: 64 };
+        assert_eq!((pins.take_left_behind(), pins.peers()), (vec![left], Servers::only(S3)));
+        // It begins again, and is still too slow.
+        pins.part_asked(S2, Slot(9), 9_000);
+        pins.leave_behind(Slot(9), 10_000, 64);
+        assert_eq!(pins.take_left_behind().iter().map(|left| left.peer).collect::<Vec<_>>(), [S3]);
+        // It has caught up, and is too slow another time.
+        pins.hear(S2, Slot(30), Slot(31));
+        pins.part_asked(S2, Slot(40), 0);
+        pins.leave_behind(Slot(40), 10_000, 64);
+        assert_eq!(pins.take_left_behind().len(), 1);
+    }
+
+    #[test]
+    fn entries_that_were_sent_ahead_are_not_sent_again() {
+        let mut pins = pinned(&[(S2, 5)]);
+        assert_eq!(pins.entries_asked(S2, Slot(5)), None);
+        pins.sent_ahead(S2, Slot(8), Slot(11));
+        assert_eq!(pins.entries_asked(S2, Slot(8)), Some(Slot(11)));
+        pins.sent_ahead(S2, Slot(11), Slot(14));
+        assert_eq!(pins.entries_asked(S2, Slot(8)), None, "something was lost: it gets all again");
+        assert_eq!(pins.entries_asked(S2, Slot(11)), None);
+    }
+}
