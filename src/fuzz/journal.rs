@@ -23,7 +23,7 @@ pub fn journal(bytes: &[u8]) {
 type Opened = (Journal<MemoryFiles, AcceptorRecord>, Recovered<AcceptorRecord>);
 
 fn open(files: &MemoryFiles, segment_bytes: u64) -> Result<Opened, OpenError> {
-    Journal::open(files.clone(), Options { segment_bytes, owner: OWNER, must_exist: false })
+    Journal::open(files.clone(), Options::alone(segment_bytes, OWNER, false))
 }
 
 /// What is known by some records.

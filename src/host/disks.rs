@@ -1,5 +1,7 @@
 //! The roles' disks in a server: what is done when one of them runs full.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::config::Sizes;
@@ -7,7 +9,7 @@ use crate::kv::VALUE_MAX_BYTES;
 use crate::paxos::ProposerRecord;
 use crate::role::{Disk, NoDisk, NoRecord};
 use crate::storage::disk::Files;
-use crate::storage::journal::Record;
+use crate::storage::journal::{LeftFree, Record};
 use crate::storage::{Journal, JournalError, Rounds};
 
 /// One group has values of at most so many bytes, and then whatever comes next.
@@ -47,27 +49,37 @@ impl<F: Files> RoleDisk<ProposerRecord> for Rounds<F> {}
 #[derive(Debug)]
 pub struct RoleJournal<F: Files, R> {
     journal: Journal<F, R>,
-    segment_bytes: u64,
-    left_free_bytes: u64,
+    sizes: Sizes,
+    /// How much room the next checkpoint may need, in bytes.
+    growth: Arc<AtomicU64>,
+}
+
+/// What is not for the journal's next file. A checkpoint may grow by so much, and a life that begins copies the last file.
+pub fn left_free(sizes: &Sizes, growth: u64) -> LeftFree {
+    LeftFree { always: sizes.left_free_bytes, to_grow: growth.max(sizes.segment_bytes) }
 }
 
 impl<F: Files, R: Record> RoleJournal<F, R> {
     /// A journal that has been opened.
-    pub fn new(journal: Journal<F, R>, sizes: &Sizes) -> RoleJournal<F, R> {
-        let Sizes { segment_bytes, left_free_bytes, .. } = *sizes;
-        RoleJournal { journal, segment_bytes, left_free_bytes }
+    pub fn new(journal: Journal<F, R>, sizes: &Sizes, growth: Arc<AtomicU64>) -> RoleJournal<F, R> {
+        RoleJournal { journal, sizes: *sizes, growth }
     }
 
-    /// Whether the next segment fits beside what others need. To find out by filling the disk would take their last space.
-    fn may_fit(&self) -> bool {
-        self.journal.free_bytes().is_ok_and(|free| free >= self.segment_bytes + self.left_free_bytes)
+    /// How many of its files it could do without.
+    pub fn unneeded(&self) -> usize {
+        self.journal.unneeded()
+    }
+
+    /// The checkpoint may have grown since.
+    fn leave_free(&mut self) {
+        self.journal.leave_free(left_free(&self.sizes, self.growth.load(Ordering::Relaxed)));
     }
 }
 
 impl<F: Files, R: Record> RoleDisk<R> for RoleJournal<F, R> {
     /// What the journal promises while it has room, it promises for half a segment.
     fn group_max_bytes(&self) -> usize {
-        let half = (self.segment_bytes / 2) as usize;
+        let half = (self.sizes.segment_bytes / 2) as usize;
         // Short segments are for tests: there a large value has no promise.
         half.saturating_sub(LAST_OF_GROUP_BYTES).max(half / 4).min(GROUP_MAX_BYTES)
     }
@@ -77,10 +89,9 @@ impl<F: Files, R: Record> RoleDisk<R> for RoleJournal<F, R> {
     }
 
     fn ask_for_room(&mut self) {
-        if self.may_fit() {
-            // No reason to stop: the next time may be better.
-            let _ = self.journal.try_make_room();
-        }
+        self.leave_free();
+        // No reason to stop: the next time may be better. If the disk has failed, the next commit says so.
+        let _ = self.journal.try_make_room();
     }
 
     fn is_full(error: &JournalError) -> bool {
@@ -92,6 +103,7 @@ impl<F: Files, R: Record> Disk<R> for RoleJournal<F, R> {
     type Error = JournalError;
 
     fn commit(&mut self, records: &[R]) -> Result<(), JournalError> {
+        self.leave_free();
         self.journal.commit(records)
     }
 }

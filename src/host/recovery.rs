@@ -1,10 +1,12 @@
 //! What a life of a role begins with: what it gets back from its disk, and the line that says so.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::checkpoints::Loaded;
 use super::core::{Fatal, ServerCore};
-use super::disks::RoleJournal;
+use super::disks::{RoleJournal, left_free};
 use super::env::{Env, Seen};
 use super::limits::Connection;
 use super::{lines, rules};
@@ -78,7 +80,10 @@ pub fn acceptor<E: Env, P: Place>(
     if rules::forgets(core.config.forgets, down.is_some()) {
         folder.discard_journal()?;
     }
-    let (journal, recovered) = folder.open_journal(core.config.sizes.segment_bytes)?;
+    let (sizes, growth) = (&core.config.sizes, core.checkpoints.growth());
+    let left_free = left_free(sizes, growth.load(Ordering::Relaxed));
+    let forgotten = core.board.read().checkpoint.next();
+    let (journal, recovered) = folder.open_journal_beside(sizes.segment_bytes, forgotten, left_free)?;
     let (is_cut, is_damaged) = (recovered.torn_tail_cut, !recovered.damage.is_empty());
     let mut acceptor = Acceptor::new(next_life(folder)?).with_part_bytes(core.config.sizes.part_bytes);
     for record in recovered.records {
@@ -103,7 +108,7 @@ pub fn acceptor<E: Env, P: Place>(
         shown.accepted = acceptor.accepted().len() as u64;
         shown.truncated_below = acceptor.truncated_below();
     });
-    Ok((acceptor, RoleJournal::new(journal, &core.config.sizes)))
+    Ok((acceptor, RoleJournal::new(journal, sizes, growth)))
 }
 
 /// What it has forgotten must be in the checkpoint. If that was lost, the other servers have it, if there are any.
@@ -154,7 +159,7 @@ pub fn coordinator<E: Env, P: Place>(
         let event = lines::restarted_coordinator(down, &coordinator);
         tell_restart(core, RoleName::Coordinator, event, None);
     }
-    Ok((coordinator, RoleJournal::new(journal, &core.config.sizes)))
+    Ok((coordinator, RoleJournal::new(journal, &core.config.sizes, Arc::default())))
 }
 
 /// A participant with its votes and its store: all of it is in its journal.
@@ -174,7 +179,7 @@ pub fn participant<E: Env, P: Place>(
         tell_restart(core, RoleName::Participant, lines::restarted_participant(down, &participant), None);
     }
     core.board.update(|shown| shown.set_participant(&participant));
-    Ok((participant, RoleJournal::new(journal, &core.config.sizes)))
+    Ok((participant, RoleJournal::new(journal, &core.config.sizes, Arc::default())))
 }
 
 fn next_life<P: Place>(folder: &DataFolder<P>) -> Result<Life, FolderError> {

@@ -115,6 +115,11 @@ where
         &self.role
     }
 
+    /// Its disk.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
     /// When [`RoleHost::begin`] must be called again, though no mail comes.
     pub fn due(&self) -> Option<Time> {
         if !self.has_started || self.has_stopped {
@@ -133,7 +138,7 @@ where
             return Begun::Ended(Ended::Stopped);
         }
         let now = env.now();
-        self.look_for_room(core, now);
+        self.look_for_room(core, env);
         if self.has_started {
             self.take_due(self.emptied);
             self.emptied = now;
@@ -199,12 +204,17 @@ where
     }
 
     /// A full disk is asked now and then whether there is room again.
-    fn look_for_room<C: Connection>(&mut self, core: &ServerCore<C>, now: Time) {
-        if self.next_ask.is_some_and(|at| at <= now) {
+    fn look_for_room<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
+        let now = env.now();
+        let is_due = self.next_ask.is_some_and(|at| at <= now);
+        if is_due {
             self.next_ask = None;
             self.disk.ask_for_room();
         }
         let has_room = self.disk.has_room();
+        if is_due && !has_room {
+            R::wants_room(core, env);
+        }
         self.next_ask = if has_room { None } else { Some(self.next_ask.unwrap_or(now + ROOM_RETRY)) };
         if has_room != self.had_room {
             self.had_room = has_room;
@@ -245,7 +255,7 @@ where
         core.flush_replies(env);
         // The group may have taken the last room. The role may now sleep for long, so this is told at once.
         if self.disk.has_room() != self.had_room {
-            self.look_for_room(core, env.now());
+            self.look_for_room(core, env);
         }
     }
 
@@ -302,6 +312,7 @@ where
 pub fn found_no_room<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E, why: &str) {
     tell_no_room::<R, _>(core, why);
     is_down::<R, E>(core, env);
+    R::wants_room(core, env);
 }
 
 /// Closes the mailbox of a role that does not go on. All who wait for the role are told, also those whose mail came while

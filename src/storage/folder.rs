@@ -31,8 +31,9 @@ pub(super) use unfinished::{COMPLETE_FILE, RESTORE_FOLDER, folder_name, is_of_a_
 use super::admission::{Claim, Known};
 use super::disk::{Files, RealFiles, name_in_making};
 use super::identity::{Admitted, IDENTITY_FILE, Identity, IdentityError, Owner};
-use super::journal::{Journal, OpenError, Options, Record, Recovered};
+use super::journal::{Journal, LeftFree, OpenError, Options, Record, Recovered};
 use super::rounds::{ROUNDS_FILE, Rounds};
+use crate::paxos::Slot;
 use crate::protocol::Family;
 use crate::role::Server;
 
@@ -216,12 +217,22 @@ impl<P: Place> DataFolder<P> {
     /// Opens the journal of an acceptor or a participant; a folder that has had one must have it still. Each life of the
     /// role opens it anew, after the life before has dropped it.
     pub fn open_journal<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, FolderError> {
+        self.open_journal_beside(segment_bytes, Slot(1), LeftFree::default())
+    }
+
+    /// The same beside a durable checkpoint that has all slots below `forgotten`. This is left free on the disk.
+    pub fn open_journal_beside<R: Record>(
+        &self,
+        segment_bytes: u64,
+        forgotten: Slot,
+        left_free: LeftFree,
+    ) -> Result<OpenedJournal<P::Files, R>, FolderError> {
         let must_exist = self.identity.has_journal();
         if must_exist && !self.place.has(Part::Journal) {
             return Err(self.refused()(OpenError::Missing));
         }
         let files = self.place.part(Part::Journal)?;
-        let options = Options { segment_bytes, owner: self.storage_id(), must_exist };
+        let options = Options { segment_bytes, owner: self.storage_id(), must_exist, forgotten, left_free };
         let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
         self.identity.set_has_journal(true).map_err(self.denied())?;
         Ok((journal, recovered))
@@ -231,7 +242,7 @@ impl<P: Place> DataFolder<P> {
     pub fn open_coordinator<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, FolderError> {
         let files = self.place.part(Part::Coordinator)?;
         // What a proposer remembers in its file, a coordinator remembers in its journal.
-        let options = Options { segment_bytes, owner: self.storage_id(), must_exist: self.identity.has_rounds() };
+        let options = Options::alone(segment_bytes, self.storage_id(), self.identity.has_rounds());
         let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
         self.identity.set_has_rounds().map_err(self.denied())?;
         Ok((journal, recovered))

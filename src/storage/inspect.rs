@@ -108,7 +108,7 @@ impl Report {
         let segments = image.keys().filter(|name| name.ends_with(".journal")).count();
         let bytes: usize = image.values().map(Vec::len).sum();
         self.say("journal", &format!("{segments} files, {} KiB with the spare one", bytes >> 10));
-        let options = Options { segment_bytes: SEGMENT_BYTES, owner, must_exist: true };
+        let options = Options::alone(SEGMENT_BYTES, owner, true);
         match Journal::open(files, options) {
             Err(error) => self.trouble("journal", &error.to_string()),
             Ok((_, recovered)) => {

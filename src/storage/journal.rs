@@ -17,7 +17,7 @@
 //! says stands for what the removed files said.
 //!
 //! The next segment is prepared as soon as the last one is taken, so a full disk is known a whole segment ahead:
-//! [`Journal::has_room`].
+//! [`Journal::has_room`]. Before the journal asks a full disk for room it removes what it does not need: see `shed`.
 
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -26,6 +26,7 @@ mod reader;
 mod record;
 mod row;
 mod sector;
+mod shed;
 #[cfg(test)]
 mod tests;
 
@@ -56,6 +57,10 @@ const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
 const SPARE: &str = "spare";
 /// The next segment, before it is whole.
 const SPARE_IN_MAKING: &str = "spare.new";
+/// So many segments, and the next one, a journal has also where a checkpoint could not grow beside it. Mostly a checkpoint
+/// does not grow, and then the journal goes on with these. A new life may have twice what it finds: if all servers were
+/// stopped at once, what no checkpoint has is accepted again, at another ballot, before one can be made.
+pub const FEW_SEGMENTS: usize = 2;
 /// Buffers that a large commit has made larger than this, in bytes, are given back.
 const KEPT_BUFFER_BYTES: usize = 4 << 20;
 
@@ -69,6 +74,27 @@ pub struct Options {
     pub owner: u64,
     /// There was a journal before: refuse to start with an empty one.
     pub must_exist: bool,
+    /// All slots below are in a durable checkpoint, whether or not the journal says so.
+    pub forgotten: Slot,
+    /// What is left to others when the next segment is prepared; see [`leave_free`](Journal::leave_free).
+    pub left_free: LeftFree,
+}
+
+/// How much of the disk is not for the next segment, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeftFree {
+    /// For the small files of others, always.
+    pub always: u64,
+    /// For a checkpoint that grows, and for the copy that a start makes: beside it, once the journal has more than
+    /// [`FEW_SEGMENTS`]. It is at least as much as the journal has, for its next life. Before there is a checkpoint no segment can go, so a journal that took this room would wait for ever.
+    pub to_grow: u64,
+}
+
+impl Options {
+    /// A journal alone on its disk, without a checkpoint.
+    pub fn alone(segment_bytes: u64, owner: u64, must_exist: bool) -> Options {
+        Options { segment_bytes, owner, must_exist, forgotten: Slot(1), left_free: LeftFree::default() }
+    }
 }
 
 /// What a journal held when it was opened.
@@ -103,6 +129,11 @@ pub struct Journal<F: Files, R> {
     row: VecDeque<Kept>,
     /// By the records so far.
     bound: Bound,
+    /// All slots below are in a durable checkpoint: by the records so far, and by those that are being written.
+    forgotten: Slot,
+    left_free: LeftFree,
+    /// So many segments it may have without leaving room to others: see [`FEW_SEGMENTS`].
+    few: usize,
     has_failed: bool,
     /// The records of a commit as bytes; kept between commits.
     payload: Vec<u8>,
@@ -142,6 +173,7 @@ fn oldest_needed(row: &VecDeque<Kept>, below: Slot) -> usize {
 struct Active<File> {
     number: u32,
     file: File,
+    header: Header,
     seed: Seed,
     /// The first sector that was never written.
     next: usize,
@@ -177,14 +209,21 @@ impl<F: Files, R: Record> Journal<F, R> {
         let bytes = options.segment_bytes;
         let is_fit = bytes.is_multiple_of(SECTOR_BYTES as u64) && (2_048..=1 << 30).contains(&bytes);
         assert!(is_fit, "a segment of {bytes} bytes is too small, too large or no whole number of sectors");
-        let row = Row::read(&files, options)?;
+        let mut row = Row::read(&files, options)?;
         row.seal_last_but_one(&files, options.owner)?;
 
         let segment_bytes = row.last.segment_bytes.max(options.segment_bytes);
         let length = if row.numbers.is_empty() { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes };
-        let file = prepared(&files, length)?;
+        let mut bound = Bound::by(&row.records);
+        let file = match ready_spare(&files, length)? {
+            Some(spare) => spare,
+            None => {
+                // The disk may be full of segments that are not needed any more.
+                bound.below = row.shed_unneeded(&files, options.owner, bound, options.forgotten)?;
+                new_spare(&files, length)?
+            }
+        };
         let number = row.numbers.last().map_or(1, |last| last + 1);
-        let bound = Bound::by(&row.records);
         let mut kept = row.kept;
         let (first_group, slots, continues) = (row.last.first_group, row.last.slots, row.last.continues);
         kept.push_back(Kept { number, first_group, slots, continues });
@@ -216,24 +255,28 @@ impl<F: Files, R: Record> Journal<F, R> {
         let recovered =
             Recovered { records: row.records, segment: number, torn_tail_cut: row.is_cut, damage: row.damage };
         let sectors = sectors_of(length);
+        let few = FEW_SEGMENTS.max(2 * kept.len());
         let mut journal = Journal {
             files,
             owner: options.owner,
             segment_bytes,
-            active: Active { number, file, seed, next, sectors },
+            active: Active { number, file, header, seed, next, sectors },
             spare: None,
             next_group: row.next_group,
             next_record,
             slots_before: row.slots_before,
             row: kept,
             bound,
+            forgotten: bound.below.max(options.forgotten),
+            left_free: options.left_free,
+            few,
             has_failed: false,
             payload: Vec::new(),
             sectors: Vec::new(),
             kind: PhantomData,
         };
         // Without a next segment the journal still works, it only has no room; see has_room.
-        journal.spare = make_spare(&journal.files, journal.segment_bytes).ok();
+        journal.try_make_room().unwrap_or_default();
         Ok((journal, recovered))
     }
 
@@ -245,21 +288,39 @@ impl<F: Files, R: Record> Journal<F, R> {
         self.spare.is_some() && !self.has_failed
     }
 
-    /// Tries again to prepare the next segment, if there is none. An error here is no reason to stop.
+    /// Tries again to prepare the next segment, if there is none. If there is no room for it, the segments go that are not
+    /// needed any more. That the disk has no room is no reason to stop; after any other error the next commit fails.
     pub fn try_make_room(&mut self) -> Result<(), JournalError> {
         if self.has_failed {
             return Err(JournalError::Failed);
         }
-        if self.spare.is_none() {
-            let made = make_spare(&self.files, self.segment_bytes);
-            self.spare = Some(made.map_err(|source| JournalError::Full { bytes: self.segment_bytes, source })?);
+        if self.spare.is_some() {
+            return Ok(());
         }
+        let mut made = self.next_spare();
+        if made.is_err() && self.unneeded() > 0 {
+            self.shed_unneeded()?;
+            made = self.next_spare();
+        }
+        self.spare = Some(made.map_err(|source| JournalError::Full { bytes: self.segment_bytes, source })?);
         Ok(())
     }
 
-    /// How many bytes can still be added to files where it is.
-    pub fn free_bytes(&self) -> io::Result<u64> {
-        self.files.free_bytes()
+    /// From now on the next segment is prepared only where so much is left free beside it.
+    pub fn leave_free(&mut self, left_free: LeftFree) {
+        self.left_free = left_free;
+    }
+
+    /// Prepares the next segment, if it fits beside what is left to others. To find out by filling the disk would take their
+    /// last room.
+    fn next_spare(&self) -> io::Result<F::File> {
+        let LeftFree { always, to_grow } = self.left_free;
+        let as_much_again = self.segment_bytes.saturating_mul(self.row.len() as u64);
+        let left = if self.row.len() > self.few { always.saturating_add(to_grow.max(as_much_again)) } else { always };
+        if left > 0 && self.files.free_bytes()? < self.segment_bytes.saturating_add(left) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        make_spare(&self.files, self.segment_bytes)
     }
 
     /// The number of the segment that takes the next record.
@@ -293,7 +354,8 @@ impl<F: Files, R: Record> Journal<F, R> {
         }
         payload.shrink_to(KEPT_BUFFER_BYTES);
         self.payload = payload;
-        if self.active.number != begun_in {
+        let has_forgotten = self.spare.is_none() && self.unneeded() > 0;
+        if self.active.number != begun_in || has_forgotten {
             self.try_make_room().unwrap_or_default();
         }
         Ok(())
@@ -344,7 +406,7 @@ impl<F: Files, R: Record> Journal<F, R> {
         old.file.sync_data().map_err(fatal("seal", old.number))?;
         let seed = Seed::new(self.owner, number);
         let sectors = sectors_of(self.segment_bytes);
-        self.active = Active { number, file, seed, next: FIRST_SECTOR, sectors };
+        self.active = Active { number, file, header, seed, next: FIRST_SECTOR, sectors };
         let first_group = self.next_group;
         self.row.push_back(Kept { number, first_group, slots: None, continues: false });
         while self.row.front().is_some_and(|kept| kept.number < oldest.number) {
@@ -362,9 +424,13 @@ impl<F: Files, R: Record> Disk<R> for Journal<F, R> {
         if self.has_failed {
             return Err(JournalError::Failed);
         }
+        let bound = Bound::by(records);
+        // That slots are forgotten is said when they are in a durable checkpoint. So segments may go before it is recorded:
+        // on a full disk there may be no room to record it.
+        self.forgotten = self.forgotten.max(bound.below);
         let done = self.append(records);
-        self.has_failed = done.is_err();
-        self.bound = self.bound.and(Bound::by(records));
+        self.has_failed |= done.is_err();
+        self.bound = self.bound.and(bound);
         done
     }
 }
@@ -400,22 +466,27 @@ fn begin<F: Files>(
     Ok(sectors.len() / SECTOR_BYTES)
 }
 
-/// The spare of an earlier life if it is as good as new, else a new one.
-fn prepared<F: Files>(files: &F, bytes: u64) -> Result<F::File, OpenError> {
+/// The spare of an earlier life, if it is as good as new. Any other is removed.
+fn ready_spare<F: Files>(files: &F, bytes: u64) -> Result<Option<F::File>, OpenError> {
     let failed_spare = |doing| failed(doing, SPARE.to_string());
     let old = super::disk::read_if_present(files, SPARE).map_err(failed_spare("read"))?;
     match old {
         Some(old) if old.len() as u64 == bytes && sector::is_zero(&old) => {
-            files.open(SPARE).map_err(failed_spare("open"))
+            files.open(SPARE).map(Some).map_err(failed_spare("open"))
         }
         _ => {
             remove_if_present(files, SPARE).map_err(failed_spare("remove"))?;
-            make_spare(files, bytes).map_err(|source| match is_full(&source) && !is_short_of_files(&source) {
-                true => OpenError::Full { bytes },
-                false => failed_spare("make")(source),
-            })
+            Ok(None)
         }
     }
+}
+
+/// A new spare for a journal that is being opened.
+fn new_spare<F: Files>(files: &F, bytes: u64) -> Result<F::File, OpenError> {
+    make_spare(files, bytes).map_err(|source| match is_full(&source) && !is_short_of_files(&source) {
+        true => OpenError::Full { bytes },
+        false => failed("make", SPARE.to_string())(source),
+    })
 }
 
 /// Prepares the next segment. It is called `spare` only when it is whole, zero and synced.

@@ -121,7 +121,7 @@ mod tests {
     type Opened<R> = (Journal<MemoryFiles, R>, Recovered<R>);
 
     fn open<R: Record>(files: &MemoryFiles) -> Result<Opened<R>, OpenError> {
-        let options = Options { segment_bytes: 8_192, owner: 7, must_exist: false };
+        let options = Options::alone(8_192, 7, false);
         Journal::open(files.clone(), options)
     }
 

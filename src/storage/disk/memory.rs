@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rand_core::{Rng, SeedableRng};
 use rand_pcg::Pcg32;
@@ -79,6 +79,9 @@ struct State {
     stopped: bool,
     /// The sum of the files' lengths cannot grow beyond this.
     capacity: Option<u64>,
+    /// The other folders on its disk, and how much all of them hold together.
+    neighbours: Vec<Weak<Mutex<State>>>,
+    disk_capacity: Option<u64>,
     /// After so many reads one fails.
     failing_read: Option<u64>,
     has_failed_to_read: bool,
@@ -161,6 +164,7 @@ impl MemoryFiles {
         let mut state = self.state().clone();
         (state.failure, state.failing_read) = (None, None);
         state.stopped = false;
+        (state.neighbours, state.disk_capacity) = (Vec::new(), None);
         MemoryFiles(Arc::new(Mutex::new(state)))
     }
 
@@ -198,6 +202,21 @@ impl MemoryFiles {
     /// The sum of the files' lengths cannot grow beyond so many bytes; None lifts the limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state().capacity = bytes;
+    }
+
+    /// These folders are on one disk, which holds so many bytes; None lifts the limit. Only one thread may use them.
+    pub fn share_disk(folders: &[&MemoryFiles], bytes: Option<u64>) {
+        for folder in folders {
+            let others = folders.iter().filter(|other| !Arc::ptr_eq(&other.0, &folder.0));
+            let neighbours = others.map(|other| Arc::downgrade(&other.0)).collect();
+            let mut state = folder.state();
+            (state.neighbours, state.disk_capacity) = (neighbours, bytes);
+        }
+    }
+
+    /// The sum of the files' lengths.
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used()
     }
 
     /// The program is started again on a machine that kept running: nothing unsynced is lost, and nothing becomes
@@ -384,8 +403,17 @@ impl State {
 
     /// So many bytes can still be added to files.
     fn free(&self) -> u64 {
-        let used: u64 = self.names.values().map(|inode| self.inodes[inode].bytes.len() as u64).sum();
-        self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used))
+        let used = self.used();
+        let own = self.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(used));
+        let of_the_disk = self.disk_capacity.map_or(u64::MAX, |capacity| {
+            let others = self.neighbours.iter().filter_map(Weak::upgrade).map(|other| lock(&other).used());
+            capacity.saturating_sub(used + others.sum::<u64>())
+        });
+        own.min(of_the_disk)
+    }
+
+    fn used(&self) -> u64 {
+        self.names.values().map(|inode| self.inodes[inode].bytes.len() as u64).sum()
     }
 
     fn create(&mut self, name: &str, length: u64) -> io::Result<u64> {

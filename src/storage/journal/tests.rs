@@ -1,8 +1,9 @@
-//! The journal on a disk in memory; here the plain ways, in `crash`, `cut` and `damage` the others.
+//! The journal on a disk in memory; here the plain ways, in `crash`, `cut`, `damage` and `shed` the others.
 
 mod crash;
 mod cut;
 mod damage;
+mod shed;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ const OWNER: u64 = 0x9f3a_12c4_5e07_d211;
 const SMALL: u64 = 4_096;
 
 fn options(segment_bytes: u64) -> Options {
-    Options { segment_bytes, owner: OWNER, must_exist: false }
+    Options::alone(segment_bytes, OWNER, false)
 }
 
 type Journal<F> = super::Journal<F, AcceptorRecord>;

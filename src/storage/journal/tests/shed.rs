@@ -1,0 +1,250 @@
+//! A disk that is full of the journal's own segments.
+
+use super::*;
+
+fn truncated(below: u64) -> AcceptorRecord {
+    AcceptorRecord::Truncated(Slot(below))
+}
+
+fn open_beside(files: &MemoryFiles, forgotten: u64) -> Result<(Journal<MemoryFiles>, Recovered), OpenError> {
+    Journal::open(files.clone(), Options { forgotten: Slot(forgotten), ..options(SMALL) })
+}
+
+/// A journal that has filled its disk: each of five slots takes a segment, and there is no room for a spare one.
+fn filled(files: &MemoryFiles) -> Journal<MemoryFiles> {
+    let (mut journal, _) = open(files, SMALL).unwrap();
+    files.set_capacity(Some(5 * SMALL));
+    for slot in 1..=5 {
+        journal.commit(&[promise(slot), accept(slot, 2_000)]).unwrap();
+    }
+    assert!(!journal.has_room());
+    assert_eq!(segments_of(files).len(), 5);
+    journal
+}
+
+/// What a later life knows: the last promise, and the slots.
+fn known(files: &MemoryFiles) -> (u64, Vec<u64>, Slot) {
+    let files = files.fork();
+    files.set_capacity(None);
+    let records = open(&files, SMALL).unwrap().1.records;
+    let bound = Bound::by(&records);
+    let slot = |record: &AcceptorRecord| match record {
+        AcceptorRecord::Accepted(entry) => Some(entry.slot.0),
+        _ => None,
+    };
+    (bound.promised.round, records.iter().filter_map(slot).collect(), bound.below)
+}
+
+#[test]
+fn what_is_not_needed_goes_when_slots_are_forgotten_and_makes_room() {
+    let files = MemoryFiles::new();
+    let mut journal = filled(&files);
+    assert!(journal.try_make_room().is_err(), "all is needed");
+    assert_eq!(segments_of(&files).len(), 5);
+    journal.commit(&[truncated(4)]).unwrap();
+    assert!(journal.has_room(), "{:?}", files.list());
+    assert_eq!(files.list().unwrap(), [&file_name(4), &file_name(5), SPARE]);
+    assert_eq!(known(&files), (5, vec![4, 5], Slot(4)));
+    // It goes on in the room that there is now.
+    for slot in 6..=9 {
+        journal.commit(&[accept(slot, 2_000), truncated(slot)]).unwrap();
+    }
+    assert!(journal.has_room());
+    assert_eq!(known(&files), (5, vec![8, 9], Slot(9)), "a segment is removed when the one after the next is begun");
+}
+
+#[test]
+fn what_is_not_needed_goes_also_where_there_is_no_room_to_record_that_it_is_forgotten() {
+    let files = MemoryFiles::new();
+    let mut journal = filled(&files);
+    // Promises fill the last segment to its end.
+    let mut round = 100;
+    while journal.active.free() > 0 {
+        journal.commit(&[promise(round)]).unwrap();
+        round += 1;
+    }
+    journal.commit(&[truncated(5)]).unwrap();
+    assert!(journal.has_room());
+    assert_eq!(known(&files), (round - 1, vec![5], Slot(5)));
+}
+
+#[test]
+fn a_journal_that_is_opened_on_a_disk_full_of_it_removes_what_the_checkpoint_has() {
+    for forgotten in 2..=9 {
+        let files = MemoryFiles::new();
+        drop(filled(&files));
+        let (mut journal, back) = open_beside(&files, forgotten).unwrap();
+        assert_eq!(Bound::by(&back.records).promised.round, 5);
+        assert!(journal.has_room(), "slots below {forgotten}: {:?}", files.list());
+        journal.commit(&[promise(9)]).unwrap();
+        drop(journal);
+        let left = (forgotten.min(5)..=5).collect::<Vec<_>>();
+        // (The last segment stays as it is.)
+        assert_eq!(known(&files), (9, left, Slot(forgotten)), "the slots below {forgotten} are in the checkpoint");
+    }
+}
+
+#[test]
+fn a_journal_of_which_all_is_needed_waits_for_room() {
+    let files = MemoryFiles::new();
+    drop(filled(&files));
+    let before = files.image();
+    for _ in 0..2 {
+        assert!(matches!(open_beside(&files, 1), Err(OpenError::Full { bytes: SMALL })));
+        assert_eq!(files.image(), before);
+    }
+}
+
+#[test]
+fn what_an_interrupted_life_has_left_makes_room_too() {
+    let files = MemoryFiles::new();
+    let mut journal = filled(&files);
+    let first = files.read(&file_name(1)).unwrap();
+    journal.commit(&[truncated(2)]).unwrap();
+    drop(journal);
+    // It had died before the file was gone.
+    files.remove(SPARE).unwrap();
+    files.put(&file_name(1), &first);
+    assert!(open(&files, SMALL).is_ok());
+    assert_eq!(known(&files), (5, vec![2, 3, 4, 5], Slot(2)));
+}
+
+#[test]
+fn the_next_segment_is_not_made_of_the_room_that_a_checkpoint_may_need() {
+    let files = MemoryFiles::new();
+    let (mut journal, _) = open(&files, SMALL).unwrap();
+    files.set_capacity(Some(8 * SMALL));
+    let left_free = LeftFree { always: 0, to_grow: 4 * SMALL };
+    journal.leave_free(left_free);
+    for slot in 1..=2 {
+        journal.commit(&[accept(slot, 2_000)]).unwrap();
+    }
+    assert!(journal.has_room() && segments_of(&files).len() == FEW_SEGMENTS);
+    journal.commit(&[accept(3, 2_000)]).unwrap();
+    assert_eq!((journal.has_room(), files.free_bytes().unwrap()), (true, 4 * SMALL));
+    journal.commit(&[accept(4, 2_000)]).unwrap();
+    assert_eq!((journal.has_room(), files.free_bytes().unwrap()), (false, 4 * SMALL));
+    // The checkpoint is written without it.
+    journal.commit(&[truncated(4)]).unwrap();
+    assert!(journal.has_room());
+}
+
+#[test]
+fn a_new_life_has_room_for_what_it_finds_once_more() {
+    let files = MemoryFiles::new();
+    files.set_capacity(Some(12 * SMALL));
+    let left_free = LeftFree { always: 0, to_grow: SMALL };
+    let begin = || Journal::<MemoryFiles>::open(files.clone(), Options { left_free, ..options(SMALL) }).unwrap().0;
+    let mut journal = begin();
+    let mut slots = 0;
+    while journal.has_room() {
+        slots += 1;
+        journal.commit(&[accept(slots, 2_000)]).unwrap();
+    }
+    assert!(slots >= 4, "{slots} slots");
+    drop(journal);
+    let mut journal = begin();
+    for slot in 1..=slots {
+        assert!(journal.has_room(), "slot {slot} of {slots}");
+        journal.commit(&[accept(slot, 2_000)]).unwrap();
+    }
+}
+
+#[test]
+fn a_few_segments_and_the_next_one_there_are_also_where_a_checkpoint_cannot_grow() {
+    let files = MemoryFiles::new();
+    files.set_capacity(Some(5 * SMALL));
+    let left_free = LeftFree { always: SMALL, to_grow: 100 * SMALL };
+    let options = Options { left_free, ..options(SMALL) };
+    let (mut journal, _) = Journal::<MemoryFiles>::open(files.clone(), options).unwrap();
+    for slot in 1..=20 {
+        journal.commit(&[accept(slot, 2_000)]).unwrap();
+        assert!(journal.has_room() || segments_of(&files).len() > FEW_SEGMENTS);
+        if !journal.has_room() {
+            journal.commit(&[truncated(slot)]).unwrap();
+            assert!(journal.has_room(), "slot {slot}: {:?}", files.list());
+        }
+        assert!(files.free_bytes().unwrap() >= SMALL, "that is for others");
+    }
+}
+
+#[test]
+fn an_error_while_segments_go_ends_the_journal() {
+    let mut ended = 0;
+    for operation in 0..12 {
+        let files = MemoryFiles::new();
+        let mut journal = filled(&files);
+        files.fail(operation, Failure::Once(io::ErrorKind::Other));
+        // The record is written and synced; then the header is.
+        let committed = journal.commit(&[truncated(4)]);
+        files.fail(u64::MAX / 2, Failure::Stop);
+        let goes_on = journal.commit(&[promise(99)]);
+        assert!(committed.is_ok() || goes_on.is_err(), "operation {operation}");
+        if let Err(error) = goes_on {
+            assert!(matches!(error, JournalError::Failed), "operation {operation}: {error}");
+            assert!(!journal.has_room());
+            ended += 1;
+        }
+        assert_eq!(known(&files).1.last(), Some(&5), "operation {operation}");
+    }
+    assert_eq!(ended, 4, "writes and syncs of the record and of the header");
+}
+
+/// The moments at which segments go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum When {
+    /// A record says that slots are forgotten.
+    Forgotten,
+    /// The same, and there is no room for the record before they are gone.
+    FullToTheBrim,
+    /// A life begins beside a checkpoint.
+    Opening,
+}
+
+/// Lets segments go, and commits something behind that; true if all of it was done.
+fn shed(files: &MemoryFiles, when: When, operation: u64) -> bool {
+    let mut journal = filled(files);
+    while when == When::FullToTheBrim && journal.active.free() > 0 {
+        journal.commit(&[promise(5)]).unwrap();
+    }
+    if when == When::Opening {
+        drop(journal);
+        files.restart();
+        files.fail(operation, Failure::Stop);
+        let Ok((opened, _)) = open_beside(files, 4) else { return false };
+        journal = opened;
+    } else {
+        files.fail(operation, Failure::Stop);
+        if journal.commit(&[truncated(4)]).is_err() {
+            return false;
+        }
+    }
+    // Into another segment.
+    (6..=7).all(|slot| journal.commit(&[accept(slot, 2_000)]).is_ok()) && !files.has_stopped()
+}
+
+#[test]
+fn a_crash_while_segments_go_loses_nothing_that_is_needed() {
+    for when in [When::Forgotten, When::FullToTheBrim, When::Opening] {
+        let mut operation = 0;
+        loop {
+            let files = MemoryFiles::new();
+            let is_done = shed(&files, when, operation);
+            for seed in 0..16 {
+                let (what, cut) = (format!("{when:?}, operation {operation}, seed {seed}"), files.fork());
+                cut.power_cut(seed);
+                let (promised, slots, below) = known(&cut);
+                assert_eq!(promised, 5, "{what}");
+                // A slot is there, or is said to be forgotten: never as if nothing had been accepted in it.
+                let missing = (1..=5).filter(|slot| !slots.contains(slot) && Slot(*slot) >= below).collect::<Vec<_>>();
+                assert_eq!((missing, below <= Slot(4)), (vec![], true), "{what}: {slots:?} from {below:?}");
+                assert!(open_beside(&cut, 4).is_ok(), "{what}: it can be opened where it is, too");
+            }
+            if is_done {
+                break;
+            }
+            operation += 1;
+        }
+        assert!(operation > 5, "{when:?}: only {operation} operations");
+    }
+}
