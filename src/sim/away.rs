@@ -7,6 +7,7 @@ use super::nature::{MS, Micros, SECOND};
 use super::network::Node;
 use super::plan::Plan;
 use super::world::{Death, World};
+use crate::museum::{self, Bug};
 use crate::paxos::{Retention, Slot};
 use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
@@ -24,6 +25,18 @@ struct Case {
 impl Case {
     /// Five servers and forty clients, which write so often and think so long. The state takes some forty parts.
     fn begin(seed: u64, requests: usize, think: Micros) -> Case {
+        Case { world: World::new(Case::plan(seed, requests, think), false), now: 0 }
+    }
+
+    /// The same with a state of some four hundred parts: while it is fetched, the others make many checkpoints.
+    fn begin_large(seed: u64, requests: usize, think: Micros) -> Case {
+        let mut plan = Case::plan(seed, requests, think);
+        (plan.keys, plan.snapshot_bytes) = (400, 100);
+        plan.retention.keep_bytes = 4 << 20;
+        Case { world: World::new(plan, false), now: 0 }
+    }
+
+    fn plan(seed: u64, requests: usize, think: Micros) -> Plan {
         let mut plan = Plan::new(seed, Faults::NONE, Some(Protocol::MultiPaxos));
         (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], Servers::first(5));
         (plan.clients, plan.requests, plan.keys, plan.reads, plan.deletes) = (40, requests, 100, 0, 5);
@@ -36,7 +49,7 @@ impl Case {
         plan.retention =
             Retention { checkpoint_slots: 200, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
         plan.is_acquainted = true;
-        Case { world: World::new(plan, false), now: 0 }
+        plan
     }
 
     /// Lets things happen for so long at most, until something is so; whether it is.
@@ -163,4 +176,40 @@ fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
         assert!(case.world.nature.marks.count(Mark::SnapshotTwice) >= 2);
         assert!(case.until(600 * SECOND, |world| is_done(world) && Case::is_agreed(world)), "seed {seed}");
     }
+}
+
+/// A server comes back while the others go on writing, faster than it can fetch their state with the log trimmed as usual.
+/// How many states it has fetched until it had caught up, and whether it has within this time.
+fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
+    museum::switch(bug);
+    let mut case = Case::begin_large(seed, 60_000, 20 * MS);
+    if bug.is_some() {
+        case.world.nature.ghost.see_consequences_only();
+    }
+    assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "seed {seed}");
+    case.is_away(true);
+    let end = Slot(case.world.nature.ghost.highest_chosen().0 + 2_000);
+    assert!(case.until(600 * SECOND, |world| world.nature.ghost.highest_chosen() > end), "seed {seed}");
+    case.is_away(false);
+    let (begun, before) = (case.now, case.world.nature.ghost.highest_chosen());
+    let has_caught_up = |world: &World| {
+        let highest = world.nature.ghost.highest_chosen();
+        applied(world, AWAY) > before && highest.ahead_of(applied(world, AWAY)) < 50
+    };
+    let has_caught_up = case.until(5 * SECOND, has_caught_up);
+    museum::switch(None);
+    assert!(!is_done(&case.world), "seed {seed}: the load is over");
+    let written = case.world.nature.ghost.highest_chosen().ahead_of(before);
+    println!("seed {seed}, {bug:?}: {} states, {written} slots in {} ms", case.installs(), (case.now - begun) / MS);
+    (case.installs(), has_caught_up)
+}
+
+#[test]
+fn one_state_is_enough_for_a_server_that_comes_back_under_a_steady_load() {
+    for seed in 1..=2 {
+        assert_eq!(catches_up_under_load(seed, None), (1, true), "seed {seed}");
+    }
+    // Without the pin it fetches one state after the other, and none is enough.
+    let (states, has_caught_up) = catches_up_under_load(1, Some(Bug::LogTrimmedDuringTransfer));
+    assert!(states > 1 && !has_caught_up, "{states} states");
 }

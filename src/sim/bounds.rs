@@ -6,8 +6,10 @@ use super::surroundings::SimConnection;
 use super::turns::{Living, Seated};
 use crate::host::ServerCore;
 use crate::host::checkpoints::PARTS_MAX;
+use crate::host::disks::RoleDisk;
 use crate::host::queue::RESERVED;
-use crate::paxos::{HARD_FACTOR, LEARNER_WINDOW};
+use crate::kv::Kv;
+use crate::paxos::{HARD_FACTOR, LEARNER_WINDOW, Learner, PIN_FACTOR};
 use crate::role::RoleName;
 
 /// The checkpointer's own jobs: a checkpoint at a time, and what a life begins with.
@@ -25,12 +27,43 @@ impl SimServer {
         within("inputs of its acceptor", core.acceptor.lock().len() as u64, mailbox);
         within("inputs of its learner", core.learner.lock().len() as u64, mailbox);
         if let Some(learner) = process.learner.as_ref().map(|living| living.role()) {
-            within("bytes in its log", learner.log_bytes(), HARD_FACTOR * self.retention.keep_bytes);
+            let keep_bytes = self.retention.keep_bytes;
+            within("bytes in its log", learner.log_bytes(), HARD_FACTOR * keep_bytes);
+            if learner.log_begins() <= learner.durable() {
+                // Its begin is in the checkpoint too, and stays only for peers that are behind.
+                let factor = if learner.log_pinned_from().is_some() { PIN_FACTOR } else { 1 };
+                within("bytes in its log that it could trim", learner.log_bytes(), factor * keep_bytes);
+            }
             within("slots that are not applied", learner.open_slots() as u64, LEARNER_WINDOW);
             within("sessions", learner.machine().sessions().len() as u64, self.sizes.sessions as u64);
         }
         within("jobs of its checkpointer", core.checkpoints.len() as u64, (PARTS_MAX + OWN_JOBS) as u64);
+        self.check_pins(nature);
+        self.check_journal(nature);
         self.check_mail(nature);
+    }
+
+    /// What a peer needs when it has fetched the state is in the log.
+    fn check_pins(&self, nature: &mut Nature) {
+        let learner = self.process.as_ref().and_then(|process| process.learner.as_ref());
+        let learner: Option<&Learner<Kv>> = learner.map(|living| living.role());
+        let Some((learner, from)) = learner.and_then(|learner| Some((learner, learner.log_pinned_from()?))) else {
+            return;
+        };
+        let (me, begins) = (self.me, learner.log_begins());
+        nature
+            .ghost
+            .require(45, begins <= from, || format!("{me} keeps {from} for a peer, and its log begins at {begins}"));
+    }
+
+    /// A journal that waits for room has given up what it does not need.
+    fn check_journal(&self, nature: &mut Nature) {
+        let Some(acceptor) = self.process.as_ref().and_then(|process| process.acceptor.as_ref()) else { return };
+        let (me, disk) = (self.me, acceptor.host.disk());
+        let is_shed = disk.has_room() || disk.unneeded() == 0;
+        nature
+            .ghost
+            .require(46, is_shed, || format!("{me} waits for room, and has {} files too many", disk.unneeded()));
     }
 
     /// Mail for which no role is woken lies until the role's next timer, and no longer.

@@ -476,6 +476,9 @@ impl World {
     }
 
     fn fill_disk(&mut self, server: Server) {
+        if self.plan.protocol.is_paxos() && self.nature.chance(400) {
+            return self.limit_disk(server);
+        }
         // Often nothing at all is left.
         let room = self.nature.random.within(0..=16 << 10).saturating_sub(8 << 10);
         for files in self.server(server).folder.all() {
@@ -483,5 +486,16 @@ impl World {
             files.set_capacity(Some(used as u64 + room));
         }
         self.heals(Trouble::Full(server));
+    }
+
+    /// From now on the disk holds a few more files of the journal, beside the room that the checkpoint may need: the journal
+    /// itself fills it, and must make room for itself.
+    fn limit_disk(&mut self, server: Server) {
+        let files = self.nature.random.within(1..=4);
+        let one = self.server(server);
+        let growth =
+            one.process.as_ref().map_or(0, |process| process.core.checkpoints.growth().load(Ordering::Relaxed));
+        one.folder.leave_room(Some(growth + files * one.segment_bytes()));
+        self.nature.mark(Mark::DiskLimited);
     }
 }

@@ -130,6 +130,13 @@ impl Folder {
         [&self.top, &self.journal, &self.checkpoint, &self.coordinator].into_iter()
     }
 
+    /// All its parts are on one disk, which has room for so many bytes more; None lifts the limit.
+    pub fn leave_room(&self, bytes: Option<u64>) {
+        let parts: Vec<&MemoryFiles> = self.all().collect();
+        let used: u64 = self.all().map(MemoryFiles::used_bytes).sum();
+        MemoryFiles::share_disk(&parts, bytes.map(|bytes| used + bytes));
+    }
+
     /// Lets an operation of one part fail.
     pub fn fail(&self, part: Part, operation: u64, failure: Failure) {
         let files = match part {

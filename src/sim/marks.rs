@@ -162,6 +162,7 @@ marks! {
     FolderMisplaced = "a server was started on another folder than its own",
     DiskFailed = "a write or sync failed and the process stopped",
     DiskFull = "a disk was full and values were shed",
+    DiskLimited = "a disk had room for a few more files of the journal, and no more",
     WaitedForRoom = "a server or a role waited for room on its disk before it began",
     JournalFull = "an acceptor had no room left for a promise, and fell silent",
     SlowSync = "syncs were slow",
@@ -206,7 +207,8 @@ impl Mark {
         let is_of_crashes = (Mark::Killed..=Mark::WallClockJumped).contains(&self);
         let is_of_turns = (Mark::CrashBeforeStep..=Mark::CrashBeforeSend).contains(&self);
         let is_of_network = (FrameLost..=Mark::Slow).contains(&self);
-        let is_of_disks = (Mark::DiskFailed..=Mark::HungSync).contains(&self) && self != Mark::JournalFull;
+        let is_of_disks = (Mark::DiskFailed..=Mark::HungSync).contains(&self)
+            && ![Mark::JournalFull, Mark::DiskLimited].contains(&self);
         others.contains(&self) || is_of_crashes || is_of_turns || is_of_network || is_of_disks
     }
 }

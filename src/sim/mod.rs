@@ -27,6 +27,8 @@ pub mod cli;
 pub mod client;
 pub mod commits;
 pub mod compare;
+#[cfg(test)]
+mod cramped;
 mod damage;
 pub mod faults;
 pub mod folder;

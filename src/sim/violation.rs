@@ -62,6 +62,8 @@ pub fn name_of(invariant: u8) -> &'static str {
         42 => "nobody writes in another client's session",
         43 => "no process ends itself while its disk works",
         44 => "no role sleeps over its mail without a timer",
+        45 => "what a peer needs next is kept while it fetches the state",
+        46 => "a full disk holds no journal file that is not needed",
         UNDECIDED => "every history is decided",
         _ => "no name",
     }

@@ -319,6 +319,8 @@ impl World {
             let slowest = (*self.plan.processor.end()).min(MS);
             (server.processor, server.sync) = (*self.plan.processor.start()..=slowest, self.plan.sync.clone());
             let elsewhere = server.own.iter().flat_map(|(folder, _)| folder.all());
+            server.folder.leave_room(None);
+            server.own.iter().for_each(|(folder, _)| folder.leave_room(None));
             for files in server.folder.all().chain(elsewhere) {
                 files.set_capacity(None);
                 // A failure that was planned and has not struck is put off for ever.
