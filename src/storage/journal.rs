@@ -58,8 +58,7 @@ const SPARE: &str = "spare";
 /// The next segment, before it is whole.
 const SPARE_IN_MAKING: &str = "spare.new";
 /// So many segments, and the next one, a journal has also where a checkpoint could not grow beside it. Mostly a checkpoint
-/// does not grow, and then the journal goes on with these. A new life may have twice what it finds: if all servers were
-/// stopped at once, what no checkpoint has is accepted again, at another ballot, before one can be made.
+/// does not grow, and then the journal goes on with these.
 pub const FEW_SEGMENTS: usize = 2;
 /// Buffers that a large commit has made larger than this, in bytes, are given back.
 const KEPT_BUFFER_BYTES: usize = 4 << 20;
@@ -86,7 +85,7 @@ pub struct LeftFree {
     /// For the small files of others, always.
     pub always: u64,
     /// For a checkpoint that grows, and for the copy that a start makes: beside it, once the journal has more than
-    /// [`FEW_SEGMENTS`]. It is at least as much as the journal has, for its next life. Before there is a checkpoint no segment can go, so a journal that took this room would wait for ever.
+    /// [`FEW_SEGMENTS`]. Before there is a checkpoint no segment can go, so a journal that took this room would wait for ever.
     pub to_grow: u64,
 }
 
@@ -132,8 +131,6 @@ pub struct Journal<F: Files, R> {
     /// All slots below are in a durable checkpoint: by the records so far, and by those that are being written.
     forgotten: Slot,
     left_free: LeftFree,
-    /// So many segments it may have without leaving room to others: see [`FEW_SEGMENTS`].
-    few: usize,
     has_failed: bool,
     /// The records of a commit as bytes; kept between commits.
     payload: Vec<u8>,
@@ -255,7 +252,6 @@ impl<F: Files, R: Record> Journal<F, R> {
         let recovered =
             Recovered { records: row.records, segment: number, torn_tail_cut: row.is_cut, damage: row.damage };
         let sectors = sectors_of(length);
-        let few = FEW_SEGMENTS.max(2 * kept.len());
         let mut journal = Journal {
             files,
             owner: options.owner,
@@ -269,7 +265,6 @@ impl<F: Files, R: Record> Journal<F, R> {
             bound,
             forgotten: bound.below.max(options.forgotten),
             left_free: options.left_free,
-            few,
             has_failed: false,
             payload: Vec::new(),
             sectors: Vec::new(),
@@ -315,8 +310,7 @@ impl<F: Files, R: Record> Journal<F, R> {
     /// last room.
     fn next_spare(&self) -> io::Result<F::File> {
         let LeftFree { always, to_grow } = self.left_free;
-        let as_much_again = self.segment_bytes.saturating_mul(self.row.len() as u64);
-        let left = if self.row.len() > self.few { always.saturating_add(to_grow.max(as_much_again)) } else { always };
+        let left = if self.row.len() > FEW_SEGMENTS { always.saturating_add(to_grow) } else { always };
         if left > 0 && self.files.free_bytes()? < self.segment_bytes.saturating_add(left) {
             return Err(io::ErrorKind::StorageFull.into());
         }
