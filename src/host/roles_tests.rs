@@ -210,11 +210,12 @@ const OF_PROPOSER: [Case; 2] = [
     ("proposer dies", |at| Proposer::mourn(&at.core, &at.done)),
 ];
 
-const OF_ACCEPTOR: [Case; 2] = [
+const OF_ACCEPTOR: [Case; 3] = [
     ("acceptor: Damaged", |at| {
         let outcome = AcceptorOutcome::Damaged { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
         Acceptor::new(Life(1)).notify(&at.core, &at.done, outcome, cause());
     }),
+    ("acceptor waits for room", |at| Acceptor::wants_room(&at.core, &at.done)),
     ("acceptor dies", |at| Acceptor::mourn(&at.core, &at.done)),
 ];
 

@@ -13,7 +13,7 @@ use crate::protocol::Protocol;
 use crate::role::Servers;
 
 /// Three servers and twenty clients that write so often. Between two checkpoints the journal needs some files.
-fn world(seed: u64, requests: usize, checkpoint_slots: u64) -> World {
+fn world(seed: u64, requests: usize) -> World {
     let mut plan = Plan::new(seed, Faults::NONE, Some(Protocol::MultiPaxos));
     (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], Servers::first(3));
     (plan.clients, plan.requests, plan.keys, plan.reads, plan.deletes) = (20, requests, 50, 0, 5);
@@ -23,7 +23,8 @@ fn world(seed: u64, requests: usize, checkpoint_slots: u64) -> World {
     (plan.sync, plan.processor) = (100..=1_000, 2..=50);
     (plan.weather.latency, plan.weather.jitter) = (100, 100);
     (plan.think, plan.timeout, plan.fault_lasts) = (0..=MS, 10 * SECOND, 100 * MS);
-    plan.retention = Retention { checkpoint_slots, checkpoint_bytes: 1 << 30, keep_slots: 50, keep_bytes: 1 << 20 };
+    plan.retention =
+        Retention { checkpoint_slots: 300, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
     plan.is_acquainted = true;
     World::new(plan, false)
 }
@@ -49,8 +50,8 @@ fn is_done(world: &World) -> bool {
 }
 
 /// The state has its full size by now, so that the room for one more growth of the checkpoint is enough.
-fn begun(seed: u64, files: u64, checkpoint_slots: u64) -> World {
-    let mut world = world(seed, 6_000, checkpoint_slots);
+fn begun(seed: u64, files: u64) -> World {
+    let mut world = world(seed, 6_000);
     assert!(until(&mut world, 10, |world| world.nature.ghost.highest_chosen() > Slot(1_500)), "it does not even begin");
     limit_disks(&mut world, files);
     world
@@ -59,7 +60,7 @@ fn begun(seed: u64, files: u64, checkpoint_slots: u64) -> World {
 #[test]
 fn servers_whose_disks_are_full_of_their_own_journals_come_back_by_themselves() {
     for (seed, files) in [(1, 1), (2, 1), (3, 2), (4, 3)] {
-        let mut world = begun(seed, files, 300);
+        let mut world = begun(seed, files);
         let done = until(&mut world, 120, is_done);
         let (shed, chosen) = (world.nature.marks.count(Mark::DiskFull), world.nature.ghost.highest_chosen());
         let failed = world.nature.marks.count(Mark::CheckpointShed);
@@ -70,13 +71,4 @@ fn servers_whose_disks_are_full_of_their_own_journals_come_back_by_themselves() 
         assert!(done && chosen > Slot(5_500), "seed {seed}, {files} files: {chosen} slots, {shed} values shed");
         assert!(files > 1 || shed > 0, "seed {seed}: the disk was never full");
     }
-}
-
-#[test]
-fn while_a_journal_waits_for_room_a_checkpoint_is_made_though_none_is_due() {
-    let mut world = begun(1, 1, 100_000);
-    let done = until(&mut world, 120, is_done);
-    let (shed, chosen) = (world.nature.marks.count(Mark::DiskFull), world.nature.ghost.highest_chosen());
-    println!("{shed} shed, {chosen} slots, {} virtual ms", world.nature.now() / MS);
-    assert!(done && shed > 0 && chosen > Slot(5_500), "{chosen} slots, {shed} values shed");
 }
