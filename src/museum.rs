@@ -71,7 +71,7 @@ exhibits! {
     StalePromisesCount: "promises for an older ballot are counted", seen "vote counting in many first versions";
     VotesOfAllBallotsCount: "votes of different ballots are added up", seen "vote counting in many first versions";
     RepeatedVotesCount: "a vote that comes twice counts twice", seen "votes kept as a number; student Paxos labs";
-    FirstPartIsWhole: "the first part of a promise is taken for all of it", seen "frame limits under large logs";
+    FirstPageIsWhole: "the first page of a promise is taken for all of it", seen "frame limits under large logs";
     ForgottenIsFree: "what a promise has forgotten is taken for nothing accepted", seen "logs that are cut while somebody is away";
     HolesStayOpen: "holes are not filled", seen "DSLabs test 24";
     ReadsAnsweredLocally: "a read is answered from the local map", seen "Redis-Raft #18, etcd #7331, published coursework";

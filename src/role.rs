@@ -158,6 +158,15 @@ impl Debug for Servers {
     }
 }
 
+/// How a message travels: on every link, and in every mailbox, each lane has room of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Small, and of use at once: it goes first.
+    Control,
+    /// It carries values, or speaks of those that do and must not overtake them.
+    Bulk,
+}
+
 /// The roles of a server, of every protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum RoleName {

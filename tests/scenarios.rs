@@ -42,12 +42,12 @@ macro_rules! scenarios {
 scenarios! {
     acceptor {
         accept_again accept_raises_promise crash_after_sync crash_before_sync crash_in_a_group equal_prepare_is_answered_again
-        large_promise_in_parts nack promise promises_survive read_answers
+        large_promise_in_pages nack promise promises_survive read_answers
     }
     proposer {
         adopts_the_highest_ballot damaged_is_never_free doubled_command dropped_when_applied_by_another
         fill_and_recovery holes_become_noops lets_its_learner_catch_up learner_down not_applied_only_if_never_proposed
-        parts_are_never_mixed proposes_again_in_a_new_slot rounds_survive silence stale_promises stale_round_prepares_again_once
+        pages_of_a_promise proposes_again_in_a_new_slot rounds_survive silence stale_promises stale_round_prepares_again_once
         truncated_closes
     }
     learner {

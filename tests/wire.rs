@@ -8,7 +8,7 @@
 use paxos_kv::codec::{CodecError, decode, encode};
 use paxos_kv::kv::{self, Op};
 use paxos_kv::paxos::{
-    AcceptorRecord, Ballot, Command, CommandId, Entry, Message, Part, ProposerRecord, Refused, Slot, SlotRange, Value,
+    AcceptorRecord, Ballot, Command, CommandId, Entry, Message, Page, ProposerRecord, Refused, Slot, SlotRange, Value,
 };
 use paxos_kv::role::Server;
 use proptest::prelude::*;
@@ -36,15 +36,14 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
 }
 
 fn messages() -> impl Strategy<Value = Message> {
-    let part =
-        (any::<u128>(), any::<u32>(), any::<u32>()).prop_map(|(answer, index, count)| Part { answer, index, count });
     let ranges = prop::collection::vec(runs(), 0..4);
+    let page = (slots(), prop::option::of(slots()), slots(), entries(), ranges).prop_map(
+        |(from, to, truncated_below, accepted, damaged)| Page { from, to, truncated_below, accepted, damaged },
+    );
     let refused = prop_oneof![slots().prop_map(Refused::Prepare), slots().prop_map(Refused::Accept)];
     prop_oneof![
         (ballots(), slots()).prop_map(|(ballot, from)| Message::Prepare { ballot, from }),
-        (ballots(), part, slots(), entries(), ranges).prop_map(|(ballot, part, truncated_below, accepted, damaged)| {
-            Message::Promise { ballot, part, truncated_below, accepted, damaged }
-        }),
+        (ballots(), page).prop_map(|(ballot, page)| Message::Promise { ballot, page }),
         (ballots(), refused, ballots()).prop_map(|(ballot, refused, promised)| Message::Nack {
             ballot,
             refused,
@@ -192,9 +191,11 @@ fn the_largest_parts_can_be_decoded() {
     let last = Ballot { round: Ballot::LAST_ROUND, server: Server(63) };
     let noop = |slot| Entry { slot: Slot(slot), ballot: last, value: Value::Noop };
     let accepted: Vec<Entry> = (Slot::LAST.0 - (1 << 20) / 40..Slot::LAST.0).map(noop).collect();
-    let part = Part { answer: 1, index: 0, count: 1 };
     let ballot = Ballot::ZERO;
-    let promise = Message::Promise { ballot, part, truncated_below: Slot(1), accepted, damaged: Vec::new() };
+    let promise = Message::Promise {
+        ballot,
+        page: Page { from: Slot(1), to: None, truncated_below: Slot(1), accepted, damaged: Vec::new() },
+    };
     assert_eq!(decode::<Message>(&encode(&promise)).unwrap(), promise);
     let payload = vec![7; kv::VALUE_MAX_BYTES + kv::KEY_MAX_BYTES + 200];
     let value = Value::Command(Command { id: CommandId::new(1, 0, 2), payload: payload.into() });
@@ -211,12 +212,14 @@ fn golden_bytes() {
     let (slot, noop) = (Slot(7), Value::Noop);
     let value = Value::Command(Command { id: CommandId::new(5, 0, 6), payload: b"xyz"[..].into() });
     let entry = Entry { slot, ballot, value: value.clone() };
-    let (part, damaged) = (Part { answer: 9, index: 0, count: 2 }, vec![SlotRange { first: Slot(3), last: Slot(4) }]);
+    let damaged = vec![SlotRange { first: Slot(3), last: Slot(4) }];
+    let (truncated_below, accepted) = (Slot(1), vec![entry.clone()]);
+    let page = Page { from: Slot(2), to: Some(Slot(9)), truncated_below, accepted, damaged };
     let message = |message: Message| hex(&encode(&message));
     let command = |command: kv::Command| hex(&encode(&command.to_paxos()));
     let lines = [
         message(Message::Prepare { ballot, from: slot }),
-        message(Message::Promise { ballot, part, truncated_below: Slot(1), accepted: vec![entry.clone()], damaged }),
+        message(Message::Promise { ballot, page }),
         message(Message::Nack { ballot, refused: Refused::Prepare(slot), promised: ballot }),
         message(Message::Nack { ballot, refused: Refused::Accept(slot), promised: ballot }),
         message(Message::Truncated { ballot, slot, below: Slot(8) }),
@@ -261,7 +264,7 @@ fn golden_bytes() {
     ];
     let golden = [
         "00fb2c010207",
-        "01fb2c0102090002010107fb2c0102010500060378797a010304",
+        "01fb2c0102020109010107fb2c0102010500060378797a010304",
         "02fb2c01020007fb2c0102",
         "02fb2c01020107fb2c0102",
         "03fb2c01020708",

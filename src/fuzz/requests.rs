@@ -12,7 +12,7 @@ use crate::codec::{decode, encode};
 use crate::kv::{Command, Kv, Op, Piece, Versioned, decode_part, encode_part};
 use crate::net::{ClientRequest, Reply, Request, Said, StatePart};
 use crate::paxos::{
-    self, Ballot, CommandId, Entry, Message, Part, PartName, PartToken, Refused, Slot, SlotRange, SnapshotPart,
+    self, Ballot, CommandId, Entry, Message, Page, PartName, PartToken, Refused, Slot, SlotRange, SnapshotPart,
     StateMachine, Value,
 };
 use crate::protocol::Protocol;
@@ -305,10 +305,13 @@ fn message(source: &mut Source<'_>, from: Server, stage: &Stage) -> Message {
         0 => Message::Prepare { ballot: own, from: slot },
         1 => Message::Promise {
             ballot: if source.below(2) == 0 { stage.at_work().unwrap_or(ballot) } else { ballot },
-            part: Part { answer: number(source).into(), index: number(source) as u32, count: number(source) as u32 },
-            truncated_below: other,
-            accepted: entries(source, own),
-            damaged: if source.below(3) == 0 { vec![slots] } else { Vec::new() },
+            page: Page {
+                from: slot,
+                to: if source.below(2) == 0 { Some(Slot(number(source))) } else { None },
+                truncated_below: other,
+                accepted: entries(source, own),
+                damaged: if source.below(3) == 0 { vec![slots] } else { Vec::new() },
+            },
         },
         2 => Message::Nack {
             ballot: stage.at_work().unwrap_or(ballot),

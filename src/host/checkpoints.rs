@@ -315,7 +315,7 @@ impl<F: Files> Checkpointer<F> {
         let part = part.map(for_client).transpose()?;
         if part.is_none() && core.checkpoints.wishes.lets_through(env.now()) {
             let input = Input::Request(LearnerRequest::WantCheckpoint);
-            let mail = Mail { context: Context::default(), input, size: 0 };
+            let mail = Mail::from_within(Context::default(), input, 0);
             // If the learner is down or busy, the client asks again.
             let _ = core.post::<Learner<Kv>, E>(env, mail);
         }

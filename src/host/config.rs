@@ -2,7 +2,7 @@
 
 use super::queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
-use crate::paxos::{OPEN_SLOTS_MAX, PROMISE_PART_BYTES, Quorums, Retention};
+use crate::paxos::{OPEN_BYTES_MAX, OPEN_SLOTS_MAX, PAGE_BYTES, Quorums, Retention};
 use crate::protocol::Protocol;
 use crate::role::{Server, Servers};
 use crate::storage::checkpoint::PART_BYTES;
@@ -70,7 +70,7 @@ pub struct Sizes {
     /// So much of the disk is left free for others when the next file of the journal is made: the small files of the data
     /// folder, and the lines.
     pub left_free_bytes: u64,
-    /// A part of a promise, or of a list of entries, has about so many bytes.
+    /// A page of a promise, or a part of a list of entries, has about so many bytes.
     pub part_bytes: usize,
     /// A part of a state has about so many bytes.
     pub snapshot_bytes: usize,
@@ -78,6 +78,8 @@ pub struct Sizes {
     pub sessions: usize,
     /// A proposer has at most so many slots open.
     pub open_slots: u64,
+    /// With values of about so many bytes.
+    pub open_bytes: usize,
 }
 
 impl Sizes {
@@ -87,10 +89,11 @@ impl Sizes {
             mailbox: MAILBOX_MAX,
             segment_bytes,
             left_free_bytes: 1 << 20,
-            part_bytes: PROMISE_PART_BYTES,
+            part_bytes: PAGE_BYTES,
             snapshot_bytes: PART_BYTES,
             sessions: SESSIONS_MAX,
             open_slots: OPEN_SLOTS_MAX,
+            open_bytes: OPEN_BYTES_MAX,
         }
     }
 }

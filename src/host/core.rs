@@ -12,7 +12,7 @@ use super::limits::{Connection, Load};
 use super::linked::Linked;
 use super::mailbox::Mailbox;
 use super::pending::Pending;
-use super::queue::{Item, Lost, Mail, MustWake, Room};
+use super::queue::{Item, Limits, Lost, Mail, MustWake, Room};
 use super::roles::Hosted;
 use super::status::Board;
 use super::throttle::Throttle;
@@ -97,7 +97,7 @@ pub struct Fatal(pub String);
 impl<C: Connection> ServerCore<C> {
     /// A server whose roles are still down.
     pub fn new(config: Config, trace: Trace, admission: Admission) -> ServerCore<C> {
-        let (most, family) = (config.sizes.mailbox, config.protocol.family());
+        let (most, family) = (Limits::of(config.sizes.mailbox, config.cluster.len()), config.protocol.family());
         ServerCore {
             config,
             trace,
@@ -166,7 +166,7 @@ impl<C: Connection> ServerCore<C> {
 
     /// Hands over an input that must not be lost because others fill the mailbox.
     pub fn post_reserved<R: Hosted, E: Env<Connection = C>>(&self, env: &E, input: Input<R>) -> Result<(), Lost> {
-        let mail = Mail { context: Context::default(), input, size: 0 };
+        let mail = Mail::from_within(Context::default(), input, 0);
         self.put(env, Item::Mail(mail), Room::Reserved, |_| false)
     }
 

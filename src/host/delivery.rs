@@ -18,7 +18,7 @@ use super::time::Time;
 use crate::kv::Kv;
 use crate::net::{Envelope, EnvelopeOf, MessageKind, Newcomer, Said, frame_into};
 use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, Slot};
-use crate::role::{Input, RoleName, Server, Servers};
+use crate::role::{Input, Lane, RoleName, Server, Servers};
 use crate::trace::{Context, Event, RoleTag};
 use crate::two_phase_commit::{Coordinator, Participant};
 
@@ -83,6 +83,7 @@ struct Came<'a> {
     context: &'a Context,
     /// How much room it takes in the mailbox, in bytes.
     size: usize,
+    lane: Lane,
     haste: Haste,
 }
 
@@ -131,8 +132,8 @@ impl<C: Connection> ServerCore<C> {
     ) {
         // Within one server values are shared, and take no room of their own.
         let size = if from == self.config.me { 0 } else { message.size() };
-        let kind = message.kind();
-        let came = Came { from, context, size, haste: self.haste(role, from, &message) };
+        let (kind, lane) = (message.kind(), message.lane());
+        let came = Came { from, context, size, lane, haste: self.haste(role, from, &message) };
         let lost = match (message, role) {
             (Said::Paxos(said), RoleName::Proposer) => self.take::<Proposer, E>(env, said, came),
             (Said::Paxos(said), RoleName::Acceptor) => self.take::<Acceptor, E>(env, said, came),
@@ -151,9 +152,9 @@ impl<C: Connection> ServerCore<C> {
         &self,
         env: &E,
         message: R::Message,
-        Came { from, context, size, haste }: Came<'_>,
+        Came { from, context, size, lane, haste }: Came<'_>,
     ) -> Result<(), Lost> {
-        let mail = Mail { context: context.clone(), input: Input::Message { from, message }, size };
+        let mail = Mail { context: context.clone(), input: Input::Message { from, message }, size, lane };
         self.leave::<R, E>(env, mail, |_| self.can_wait(haste))
     }
 
@@ -186,7 +187,7 @@ impl<C: Connection> ServerCore<C> {
     pub fn peer_gone<E: Env<Connection = C>>(&self, env: &E, peer: Server) {
         let input = Input::Request(ProposerRequest::PeerGone(peer));
         // If the proposer is down there is nobody to tell.
-        let _ = self.post::<Proposer, E>(env, Mail { context: Context::default(), input, size: 0 });
+        let _ = self.post::<Proposer, E>(env, Mail::from_within(Context::default(), input, 0));
     }
 
     /// Tells that a message was dropped: in a line of its own where steps are shown, else in a count.

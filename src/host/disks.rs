@@ -13,7 +13,7 @@ use crate::storage::journal::{LeftFree, Record};
 use crate::storage::{Journal, JournalError, Rounds};
 
 /// One group has values of at most so many bytes, and then whatever comes next.
-const GROUP_MAX_BYTES: usize = 4 << 20;
+const GROUP_MAX_BYTES: usize = 2 << 20;
 /// What comes next: the largest value, its key, and what the records of a whole group have beside their values.
 const LAST_OF_GROUP_BYTES: usize = VALUE_MAX_BYTES + (256 << 10);
 /// A full disk is asked so often whether there is room again.

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::queue::{Item, Lost, MustWake, Queue, Room};
+use super::queue::{Item, Limits, Lost, MustWake, Queue, Room};
 use crate::role::Role;
 
 /// The mailbox of a role.
@@ -14,21 +14,21 @@ pub struct Mailbox<R: Role> {
     queue: Mutex<Queue<R>>,
     /// As the queue says, for those who only ask.
     is_open: AtomicBool,
-    inputs_max: usize,
+    limits: Limits,
 }
 
 impl<R: Role> Mailbox<R> {
-    /// The mailbox of a role that is down. While it lives it has room for so many inputs.
-    pub fn closed(inputs_max: usize) -> Mailbox<R> {
-        let mut queue = Queue::new(inputs_max);
+    /// The mailbox of a role that is down. While it lives it has room for so much.
+    pub fn closed(limits: Limits) -> Mailbox<R> {
+        let mut queue = Queue::new(limits);
         queue.is_over = true;
-        Mailbox { queue: Mutex::new(queue), is_open: AtomicBool::new(false), inputs_max }
+        Mailbox { queue: Mutex::new(queue), is_open: AtomicBool::new(false), limits }
     }
 
     /// A life begins, with an empty mailbox.
     pub fn open(&self) {
         let mut queue = self.lock();
-        *queue = Queue::new(self.inputs_max);
+        *queue = Queue::new(self.limits);
         self.is_open.store(true, Ordering::Release);
     }
 

@@ -1,10 +1,10 @@
 use std::thread;
 
 use super::*;
-use crate::host::queue::{MAILBOX_MAX, MAILBOX_MAX_BYTES, Mail, RESERVED};
+use crate::host::queue::{Limits, MAILBOX_MAX, MAILBOX_MAX_BYTES, Mail, RESERVED};
 use crate::kv::Kv;
 use crate::paxos::{Learner, Message, Slot};
-use crate::role::{Input, Server};
+use crate::role::{Input, Lane, Server};
 use crate::trace::Context;
 
 const QUIET_MAX: usize = MAILBOX_MAX / 4;
@@ -12,15 +12,22 @@ const QUIET_MAX_BYTES: usize = MAILBOX_MAX_BYTES / 4;
 
 type TestBox = Mailbox<Learner<Kv>>;
 
+/// Room for one sender as large as the whole.
+const LIMITS: Limits = Limits { inputs: MAILBOX_MAX, bytes_of_a_sender: MAILBOX_MAX_BYTES };
+
 fn open() -> TestBox {
-    let mailbox = TestBox::closed(MAILBOX_MAX);
+    let mailbox = TestBox::closed(LIMITS);
     mailbox.open();
     mailbox
 }
 
 fn mail(size: usize) -> Item<Learner<Kv>> {
-    let message = Message::CatchUp { from: Slot(1) };
-    Item::Mail(Mail { context: Context::default(), input: Input::Message { from: Server(1), message }, size })
+    mail_of(Server(1), size, Lane::Bulk)
+}
+
+fn mail_of(from: Server, size: usize, lane: Lane) -> Item<Learner<Kv>> {
+    let input = Input::Message { from, message: Message::CatchUp { from: Slot(size as u64) } };
+    Item::Mail(Mail { context: Context::default(), input, size, lane })
 }
 
 fn post(mailbox: &TestBox, size: usize) -> Result<(), Lost> {
@@ -127,7 +134,7 @@ fn many_senders_at_once_do_not_break_the_limit() {
 
 #[test]
 fn each_life_begins_with_an_empty_mailbox() {
-    let mailbox = TestBox::closed(MAILBOX_MAX);
+    let mailbox = TestBox::closed(LIMITS);
     assert!(!mailbox.is_open());
     assert_eq!((post(&mailbox, 0), order(&mailbox)), (Err(Lost::Down), Err(Lost::Down)));
     mailbox.open();
@@ -141,4 +148,38 @@ fn each_life_begins_with_an_empty_mailbox() {
     mailbox.open();
     assert!(mailbox.is_open() && mailbox.lock().is_empty());
     post(&mailbox, MAILBOX_MAX_BYTES).unwrap();
+}
+
+#[test]
+fn control_goes_first_and_has_room_of_its_own() {
+    let mailbox = open();
+    for size in [10, 11] {
+        mailbox.put(mail_of(Server(1), size, Lane::Bulk), Room::Usual, |_| false).unwrap();
+    }
+    order(&mailbox).unwrap();
+    (1..MAILBOX_MAX - 2).for_each(|_| post(&mailbox, 0).unwrap());
+    assert_eq!(post(&mailbox, 0), Err(Lost::Full));
+    for n in 0..2 {
+        mailbox.put(mail_of(Server(2), n, Lane::Control), Room::Usual, |_| false).unwrap();
+    }
+    let mut items = Vec::new();
+    mailbox.take(MAILBOX_MAX, usize::MAX, &mut items);
+    let number = |item: &Item<Learner<Kv>>| match item {
+        Item::Mail(Mail { input: Input::Message { message: Message::CatchUp { from }, .. }, .. }) => from.0,
+        _ => u64::MAX,
+    };
+    assert_eq!(items.iter().map(number).collect::<Vec<_>>(), [0, 1, 10, 11, u64::MAX], "each in its order");
+}
+
+#[test]
+fn who_sends_much_drops_its_own() {
+    let (much, little) = (Limits::of(MAILBOX_MAX, 5).bytes_of_a_sender, MAILBOX_MAX_BYTES / 100);
+    assert_eq!(much, MAILBOX_MAX_BYTES / 4);
+    let mailbox = TestBox::closed(Limits::of(MAILBOX_MAX, 5));
+    mailbox.open();
+    let put = |server, size| mailbox.put(mail_of(Server(server), size, Lane::Bulk), Room::Usual, |_| false).map(|_| ());
+    assert_eq!([put(1, much), put(1, little), put(2, little)], [Ok(()), Err(Lost::Full), Ok(())]);
+    take(&mailbox);
+    assert_eq!((put(1, little), mailbox.lock().bytes_of(Some(Server(1)))), (Ok(()), little));
+    assert_eq!(mailbox.lock().bytes(), 2 * little);
 }

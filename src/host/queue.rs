@@ -3,16 +3,20 @@
 //! To wake a thread costs more than most of what it is woken for. So mail comes in two ways: some wakes the role, and some
 //! may only lie there, for when the role is up for another reason. Who lets mail lie must know that such a reason comes
 //! soon; at the latest it is one of the role's timers, some tens of milliseconds away.
+//!
+//! There are two lanes. Control messages are small, and are taken first: a heartbeat waits for one sync, and not for all
+//! values that came before it. Bulk has room for so many bytes *of each sender*, so one that sends much drops its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::role::{Input, Role};
+use crate::role::{Input, Lane, Role, Server};
 use crate::trace::{Context, CrashCause, CrashPoint};
 
-/// A mailbox holds at most this many inputs.
+/// A mailbox holds at most this many inputs in each lane.
 pub const MAILBOX_MAX: usize = 1_024;
-/// A mailbox holds at most this many bytes of values.
+/// A mailbox holds at most this many bytes of values of all other servers together. Each of them has an equal share, and the
+/// clients of this server have as much as one of them.
 pub const MAILBOX_MAX_BYTES: usize = 16 << 20;
 /// Room beside that for what must not wait for others: orders, what ends a checkpoint, and that the learner is down.
 pub const RESERVED: usize = 8;
@@ -28,6 +32,8 @@ pub struct Mail<R: Role> {
     pub input: Input<R>,
     /// About how many bytes of values it holds.
     pub size: usize,
+    /// How it goes through the mailbox. What comes from within the server is bulk, and keeps its order.
+    pub lane: Lane,
 }
 
 /// What a queue holds.
@@ -79,14 +85,32 @@ pub enum MustWake {
     No,
 }
 
+/// What a queue has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// So many inputs in each lane, beside those that use reserved room.
+    pub inputs: usize,
+    /// So many bytes of values of each sender.
+    pub bytes_of_a_sender: usize,
+}
+
+impl Limits {
+    /// Those of a mailbox with room for so many inputs, in a cluster of so many servers.
+    pub fn of(inputs: usize, servers: usize) -> Limits {
+        Limits { inputs, bytes_of_a_sender: MAILBOX_MAX_BYTES / servers.saturating_sub(1).max(1) }
+    }
+}
+
 /// The mail of one life of a role.
 #[derive(Debug)]
 pub struct Queue<R: Role> {
-    items: VecDeque<Item<R>>,
-    /// Of the values in it.
-    bytes: usize,
-    /// How many inputs it holds, beside those that use reserved room.
-    inputs_max: usize,
+    /// Taken first.
+    control: VecDeque<Item<R>>,
+    /// Taken in the order in which it came. Orders are among it: what came before an order is still done.
+    bulk: VecDeque<Item<R>>,
+    /// Of the values in it, by sender; None for what does not come from a server.
+    bytes: BTreeMap<Option<Server>, usize>,
+    limits: Limits,
     /// The role waits, and has not been woken yet.
     pub sleeps: bool,
     /// One of the two sides has gone.
@@ -94,41 +118,50 @@ pub struct Queue<R: Role> {
 }
 
 impl<R: Role> Queue<R> {
-    /// An empty queue that holds at most this many inputs, and [`MAILBOX_MAX_BYTES`] of values.
-    pub fn new(inputs_max: usize) -> Queue<R> {
-        Queue { items: VecDeque::new(), bytes: 0, inputs_max, sleeps: false, is_over: false }
+    /// An empty queue.
+    pub fn new(limits: Limits) -> Queue<R> {
+        let (control, bulk) = (VecDeque::new(), VecDeque::new());
+        Queue { control, bulk, bytes: BTreeMap::new(), limits, sleeps: false, is_over: false }
     }
 
-    /// Puts an item behind the others. It wakes the role, unless `can_wait`, asked with the new number of items, lets it lie; a
-    /// quarter of what the queue holds is a reason to wake in any case.
+    /// Puts an item behind the others of its lane. It wakes the role, unless `can_wait`, asked with the new number of items,
+    /// lets it lie; a quarter of what the queue holds is a reason to wake in any case.
     pub fn put(&mut self, item: Item<R>, room: Room, can_wait: impl FnOnce(usize) -> bool) -> Result<MustWake, Lost> {
         if self.is_over {
             return Err(Lost::Down);
         }
-        let size = item.size();
+        let (lane, size, from) = (item.lane(), item.size(), item.sender());
+        let Limits { inputs, bytes_of_a_sender } = self.limits;
+        let bytes = self.bytes.get(&from).copied().unwrap_or(0) + size;
+        let queue = match lane {
+            Lane::Control => &mut self.control,
+            Lane::Bulk => &mut self.bulk,
+        };
         let has_room = match room {
-            Room::Usual => self.items.len() < self.inputs_max && self.bytes + size <= MAILBOX_MAX_BYTES,
-            Room::Reserved => self.items.len() < self.inputs_max + RESERVED,
+            Room::Usual => queue.len() < inputs && bytes <= bytes_of_a_sender,
+            Room::Reserved => queue.len() < inputs + RESERVED,
         };
         if !has_room {
             return Err(Lost::Full);
         }
-        self.items.push_back(item);
-        self.bytes += size;
-        let is_much = self.items.len() >= self.inputs_max / 4 || self.bytes >= MAILBOX_MAX_BYTES / 4;
-        if self.sleeps && (is_much || !can_wait(self.items.len())) {
+        queue.push_back(item);
+        let is_much = queue.len() >= inputs / 4 || bytes >= bytes_of_a_sender / 4;
+        if size > 0 {
+            self.bytes.insert(from, bytes);
+        }
+        if self.sleeps && (is_much || !can_wait(self.len())) {
             self.sleeps = false;
             return Ok(MustWake::Yes);
         }
         Ok(MustWake::No)
     }
 
-    /// Takes what is there, in order, until it has `most` items, or items of at least `most_bytes`, or an order: an order is
-    /// the last that is taken.
+    /// Takes what is there, control first, until it has `most` items, or items of at least `most_bytes`, or an order: an order
+    /// is the last that is taken.
     pub fn take(&mut self, most: usize, most_bytes: usize, into: &mut Vec<Item<R>>) {
         let mut bytes = 0;
         for _ in 0..most {
-            let Some(item) = self.items.pop_front() else { break };
+            let Some(item) = self.take_one() else { break };
             bytes += item.size();
             let is_order = !matches!(item, Item::Mail(_));
             into.push(item);
@@ -136,34 +169,60 @@ impl<R: Role> Queue<R> {
                 break;
             }
         }
-        self.bytes -= bytes;
     }
 
-    /// Takes the first item, if there is one.
+    /// Takes the item that is next, if there is one.
     pub fn take_one(&mut self) -> Option<Item<R>> {
-        let item = self.items.pop_front()?;
-        self.bytes -= item.size();
+        let item = self.control.pop_front().or_else(|| self.bulk.pop_front())?;
+        if item.size() > 0
+            && let Some(bytes) = self.bytes.get_mut(&item.sender())
+        {
+            *bytes -= item.size();
+        }
         Some(item)
     }
 
     /// Whether nothing is there.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.control.is_empty() && self.bulk.is_empty()
     }
 
     /// How many items are there.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.control.len() + self.bulk.len()
     }
 
     /// How many bytes of values are there.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.values().sum()
+    }
+
+    /// How many bytes of values of this sender are there.
+    pub fn bytes_of(&self, sender: Option<Server>) -> usize {
+        self.bytes.get(&sender).copied().unwrap_or(0)
     }
 }
 
 impl<R: Role> Item<R> {
     fn size(&self) -> usize {
         if let Item::Mail(mail) = self { mail.size } else { 0 }
+    }
+
+    fn lane(&self) -> Lane {
+        if let Item::Mail(mail) = self { mail.lane } else { Lane::Bulk }
+    }
+
+    fn sender(&self) -> Option<Server> {
+        match self {
+            Item::Mail(Mail { input: Input::Message { from, .. }, .. }) => Some(*from),
+            _ => None,
+        }
+    }
+}
+
+impl<R: Role> Mail<R> {
+    /// What comes from within the server.
+    pub fn from_within(context: Context, input: Input<R>, size: usize) -> Mail<R> {
+        Mail { context, input, size, lane: Lane::Bulk }
     }
 }

@@ -61,8 +61,8 @@ pub fn proposer<C: Connection, P: Place>(
 ) -> Result<(Proposer, Rounds<P::Files>), Unborn> {
     let rounds = folder.open_rounds()?;
     let config = &core.config;
-    let mut proposer =
-        Proposer::new(config.me, config.quorums, config.protocol.policy()).with_window(config.sizes.open_slots);
+    let mut proposer = Proposer::new(config.me, config.quorums, config.protocol.policy())
+        .with_window(config.sizes.open_slots, config.sizes.open_bytes);
     proposer.replay(rounds.record());
     if let Some(down) = down {
         tell_restart(core, RoleName::Proposer, lines::restarted_proposer(down, proposer.next_round()), None);
@@ -85,7 +85,7 @@ pub fn acceptor<E: Env, P: Place>(
     let forgotten = core.board.read().checkpoint.next();
     let (journal, recovered) = folder.open_journal_beside(sizes.segment_bytes, forgotten, left_free)?;
     let (is_cut, is_damaged) = (recovered.torn_tail_cut, !recovered.damage.is_empty());
-    let mut acceptor = Acceptor::new(next_life(folder)?).with_part_bytes(core.config.sizes.part_bytes);
+    let mut acceptor = Acceptor::new().with_page_bytes(core.config.sizes.part_bytes);
     for record in recovered.records {
         acceptor.replay(record);
     }

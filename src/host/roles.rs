@@ -182,6 +182,11 @@ impl Hosted for Learner<Kv> {
                 }
             }
             LearnerOutcome::Advanced { applied, ids } => advanced(core, env, applied, ids, context),
+            LearnerOutcome::Counted => {
+                // The proposer looks at it when its next pulse comes. If it is down, it leads nothing.
+                let input = Input::Request(ProposerRequest::Counted);
+                let _ = core.leave::<Proposer, E>(env, Mail::from_within(context, input, 0), |_| true);
+            }
             LearnerOutcome::Answer { token, slot, answer } => {
                 let Versioned { value, version } = answer;
                 core.pending.tell_read(token, Reply::Value { slot, value, version }, &context);
@@ -276,7 +281,7 @@ fn advanced<E: Env>(
     let input = Input::Request(ProposerRequest::Applied { slot: applied, ids });
     let wants = || core.hints.wants_applied.load(Ordering::Relaxed);
     // Lost if the proposer is down or busy: the learner's next beat tells it the same slot.
-    let is_told = core.leave::<Proposer, E>(env, Mail { context, input, size: 0 }, |_| !wants()).is_ok();
+    let is_told = core.leave::<Proposer, E>(env, Mail::from_within(context, input, 0), |_| !wants()).is_ok();
     core.hints.proposer_flushes.store(is_told && wants(), Ordering::Relaxed);
 }
 
@@ -294,7 +299,7 @@ fn ask<R: Hosted, E: Env>(
     context: Context,
     size: usize,
 ) -> Result<(), super::queue::Lost> {
-    core.post::<R, E>(env, Mail { context, input: Input::Request(request), size })
+    core.post::<R, E>(env, Mail::from_within(context, Input::Request(request), size))
 }
 
 impl Hosted for Coordinator {

@@ -145,7 +145,7 @@ fn set<R: Hosted>(mailbox: &Mailbox<R>, state: State, request: impl Fn() -> R::R
     mailbox.open();
     if state == State::Full {
         for _ in 0..MAILBOX {
-            let mail = Mail { context: Context::default(), input: Input::Request(request()), size: 0 };
+            let mail = Mail::from_within(Context::default(), Input::Request(request()), 0);
             mailbox.put(Item::Mail(mail), Room::Usual, |_| false).unwrap();
         }
     }
@@ -157,7 +157,7 @@ fn heard<R: Hosted + Debug>(mailbox: &Mailbox<R>) -> Vec<String> {
     let items: Vec<Item<R>> = std::iter::from_fn(|| mailbox.take_one()).collect();
     let filled = if items.len() < MAILBOX { 0 } else { MAILBOX };
     let tell = |item| match item {
-        Item::Mail(Mail { context, input: Input::Request(request), size }) => {
+        Item::Mail(Mail { context, input: Input::Request(request), size, .. }) => {
             let context = context.req.map_or(String::new(), |label| format!(", because of {label}"));
             let size = if size == 0 { String::new() } else { format!(", {size} bytes") };
             format!("the {} hears {request:?}{context}{size}", R::NAME.word())
@@ -213,13 +213,13 @@ const OF_PROPOSER: [Case; 2] = [
 const OF_ACCEPTOR: [Case; 3] = [
     ("acceptor: Damaged", |at| {
         let outcome = AcceptorOutcome::Damaged { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
-        Acceptor::new(Life(1)).notify(&at.core, &at.done, outcome, cause());
+        Acceptor::new().notify(&at.core, &at.done, outcome, cause());
     }),
     ("acceptor waits for room", |at| Acceptor::wants_room(&at.core, &at.done)),
     ("acceptor dies", |at| Acceptor::mourn(&at.core, &at.done)),
 ];
 
-const OF_LEARNER: [Case; 19] = [
+const OF_LEARNER: [Case; 20] = [
     ("learner: Applied, a command", |at| {
         learner(at, LearnerOutcome::Applied { slot: Slot(9), id: Some(WRITE), outcome: Outcome::Applied(SAVED) });
     }),
@@ -236,6 +236,7 @@ const OF_LEARNER: [Case; 19] = [
     ("learner: Advanced, and the proposer does not wait for that", |at| {
         learner(at, LearnerOutcome::Advanced { applied: Slot(9), ids: vec![WRITE] });
     }),
+    ("learner: Counted", |at| learner(at, LearnerOutcome::Counted)),
     ("learner: Answer", |at| {
         learner(at, LearnerOutcome::Answer { token: READ, slot: Slot(9), answer: versioned() });
     }),

@@ -28,12 +28,12 @@ impl<C: Connection> ServerCore<C> {
                 let input = Input::Request(ProposerRequest::Propose(command));
                 // A leader that has something under way does not begin anything small before that is done.
                 let is_little = |waiting| waiting < self.hints.worth.load(Ordering::Relaxed);
-                let posted = self.leave::<Proposer, E>(env, Mail { context, input, size }, is_little);
+                let posted = self.leave::<Proposer, E>(env, Mail::from_within(context, input, size), is_little);
                 posted.map_err(|lost| not_taken(RoleName::Proposer, lost))
             }
             Family::TwoPhaseCommit => {
                 let input = Input::Request(CoordinatorRequest::Propose(command));
-                let posted = self.post::<Coordinator, E>(env, Mail { context, input, size });
+                let posted = self.post::<Coordinator, E>(env, Mail::from_within(context, input, size));
                 posted.map_err(|lost| not_taken(RoleName::Coordinator, lost))
             }
         }
@@ -52,12 +52,12 @@ impl<C: Connection> ServerCore<C> {
                 let input = Input::Request(LearnerRequest::Read { token, query });
                 // It is for the next round of questions: the end of the one under way wakes the learner.
                 let is_early = |_| self.hints.round.load(Ordering::Relaxed) != 0;
-                let posted = self.leave::<Learner<Kv>, E>(env, Mail { context, input, size: 0 }, is_early);
+                let posted = self.leave::<Learner<Kv>, E>(env, Mail::from_within(context, input, 0), is_early);
                 posted.map_err(|lost| not_taken(RoleName::Learner, lost))
             }
             Family::TwoPhaseCommit => {
                 let input = Input::Request(ParticipantRequest::Read { token, query });
-                let posted = self.post::<Participant, E>(env, Mail { context, input, size: 0 });
+                let posted = self.post::<Participant, E>(env, Mail::from_within(context, input, 0));
                 posted.map_err(|lost| not_taken(RoleName::Participant, lost))
             }
         }

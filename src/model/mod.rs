@@ -116,7 +116,7 @@ impl Scope {
         let servers: Vec<Server> = self.cluster().iter().collect();
         let mut world = World {
             proposers: servers.iter().map(|me| Seat::new(self.proposer(*me))).collect(),
-            acceptors: servers.iter().map(|_| Seat::new(Acceptor::new(Life(1)))).collect(),
+            acceptors: servers.iter().map(|_| Seat::new(Acceptor::new())).collect(),
             learners: servers.iter().map(|me| Seat::new(self.learner(*me, 1))).collect(),
             network: BTreeMap::new(),
             doubled: 0,
@@ -332,8 +332,7 @@ impl Model for Scope {
             }
             Step::AcceptorDies(me) => {
                 world.acceptor_crashes += 1;
-                let life = Life(1 + u32::from(world.acceptor_crashes));
-                world.acceptors[at(me)].begin_again(Acceptor::new(life));
+                world.acceptors[at(me)].begin_again(Acceptor::new());
             }
             Step::ProposerDies(me) => {
                 world.proposer_crashes += 1;
@@ -373,7 +372,7 @@ impl Model for Scope {
             }),
             Property::always("an acceptor's disk knows all that it has said", |_, world: &World| {
                 world.acceptors.iter().all(|seat| {
-                    let mut again = Acceptor::new(Life(1));
+                    let mut again = Acceptor::new();
                     seat.disk.iter().for_each(|record| again.replay(record.clone()));
                     again.promised() == seat.role.promised() && again.accepted() == seat.role.accepted()
                 })

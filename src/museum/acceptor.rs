@@ -2,7 +2,7 @@
 
 use super::Bug;
 use super::wrapper::Wrapped;
-use crate::paxos::{Acceptor, AcceptorFact, AcceptorRecord, Message, Refused};
+use crate::paxos::{Acceptor, AcceptorFact, AcceptorRecord, Message, Page, Refused};
 use crate::role::{Action, Input, Output, Servers};
 
 impl Wrapped for Acceptor {
@@ -31,7 +31,7 @@ impl Wrapped for Acceptor {
         for action in actions {
             let Action::Send { to, message } = action else { continue };
             match message {
-                Message::Promise { ballot, accepted, .. } => match bug {
+                Message::Promise { ballot, page: Page { accepted, .. } } => match bug {
                     Bug::PromiseWithoutValue => accepted.clear(),
                     Bug::AcceptedIsCleared => drop(accepted.drain(..accepted.len().saturating_sub(1))),
                     // Nothing was accepted at the ballot before it was promised.

@@ -8,12 +8,12 @@ use crate::role::{Action, Input, Output, Server, Servers};
 impl Wrapped for Proposer {
     fn hears(&self, bug: Bug, mut input: Input<Self>, _out: &mut Output<Self>) -> Vec<Input<Self>> {
         match &mut input {
-            Input::Message { message: Message::Promise { ballot, part, truncated_below, accepted, .. }, .. } => {
+            Input::Message { message: Message::Promise { ballot, page }, .. } => {
                 match bug {
                     Bug::StalePromisesCount => *ballot = self.at_work().unwrap_or(*ballot),
-                    Bug::FirstPartIsWhole => part.count = 1,
-                    Bug::ForgottenIsFree => *truncated_below = Slot(0),
-                    Bug::OwnValueAlways => accepted.clear(),
+                    Bug::FirstPageIsWhole => page.to = None,
+                    Bug::ForgottenIsFree => page.truncated_below = Slot(0),
+                    Bug::OwnValueAlways => page.accepted.clear(),
                     _ => {}
                 }
                 vec![input]

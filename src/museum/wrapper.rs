@@ -89,13 +89,13 @@ fn rewrite_actions<W: Wrapped>(bug: Bug, role: &dyn Any, actions: &mut dyn Any) 
 mod tests {
     use super::*;
     use crate::museum::switch;
-    use crate::paxos::{AcceptorRecord, Ballot, Life, Message, Slot};
+    use crate::paxos::{AcceptorRecord, Ballot, Message, Slot};
     use crate::role::{Server, step_all};
 
     /// What an acceptor has written down when it is asked for its first promise.
     fn written(bug: Option<Bug>) -> Vec<AcceptorRecord> {
         switch(bug);
-        let mut acceptor = Acceptor::new(Life(1));
+        let mut acceptor = Acceptor::new();
         let prepare = Message::Prepare { ballot: Ballot { round: 1, server: Server(2) }, from: Slot(1) };
         let stepped = step_all(&mut acceptor, [((), Input::Message { from: Server(2), message: prepare })], false);
         switch(None);

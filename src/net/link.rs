@@ -4,7 +4,11 @@
 //! [`Link::flush`], as far as the socket takes them at once: to hand them to another thread would cost more than the write.
 //! What the socket does not take is left to the link's own thread, which also connects, and connects again. A link never
 //! keeps a message for a later connection: what finds it down or full is dropped, and Paxos sends again.
+//!
+//! Control messages have room of their own, and go before bulk that has not been begun. So that they need not wait for
+//! megabytes that are in the hands of the system already, little is given to it at a time.
 
+use std::collections::VecDeque;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,9 +19,16 @@ use socket2::SockRef;
 use super::dial::dial;
 use super::frame::write_now;
 use super::handshake::{HandshakeError, Hello, Welcome, greet};
+use crate::role::Lane;
 
-/// So many bytes wait for the peer at most; what is more is dropped.
-const QUEUE_MAX_BYTES: usize = 16 << 20;
+/// So many bytes of bulk wait for the peer at most; what is more is dropped.
+const BULK_MAX_BYTES: usize = 16 << 20;
+/// So many bytes of control messages wait for the peer at most.
+const CONTROL_MAX_BYTES: usize = 1 << 20;
+/// So many bytes of bulk are begun at a time, and whatever frame reaches them: what comes behind waits for no more.
+const BEGUN_BYTES: usize = 256 << 10;
+/// The system holds about so many bytes that it has not sent yet.
+const UNSENT_BYTES: u32 = 128 << 10;
 /// An empty buffer that is larger is given back.
 const KEEP_BYTES: usize = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,8 +93,13 @@ struct Wire {
 struct State {
     /// None while the link is down.
     stream: Option<Arc<TcpStream>>,
-    /// Frames that nobody has written yet.
-    bytes: Vec<u8>,
+    /// What is being written. It ends with a frame.
+    begun: Vec<u8>,
+    /// Control messages that are not begun.
+    control: Vec<u8>,
+    /// Frames of bulk that are not begun, and their bytes. Links share them.
+    bulk: VecDeque<Arc<Vec<u8>>>,
+    bulk_bytes: usize,
     /// So many bytes are in the hands of the thread.
     in_hand: usize,
     /// The thread writes: the socket did not take everything at once.
@@ -99,6 +115,41 @@ struct State {
 impl State {
     fn connect(&mut self, stream: TcpStream) {
         (self.stream, self.is_called) = (Some(Arc::new(stream)), false);
+    }
+
+    /// Takes a frame; false if there is no room for it.
+    fn take(&mut self, frame: &Arc<Vec<u8>>, lane: Lane) -> bool {
+        let has_room = match lane {
+            Lane::Control => self.control.len() + frame.len() <= CONTROL_MAX_BYTES,
+            Lane::Bulk => self.bulk_bytes + self.begun.len() + self.in_hand + frame.len() <= BULK_MAX_BYTES,
+        };
+        let is_taken = self.stream.is_some() && has_room;
+        match lane {
+            Lane::Control if is_taken => self.control.extend_from_slice(frame),
+            Lane::Bulk if is_taken => {
+                self.bulk_bytes += frame.len();
+                self.bulk.push_back(frame.clone());
+            }
+            Lane::Control | Lane::Bulk => {}
+        }
+        is_taken
+    }
+
+    /// Begins what comes next, behind what is begun: all control messages, and some bulk. False if there is nothing.
+    fn begin(&mut self) -> bool {
+        if self.begun.is_empty() {
+            std::mem::swap(&mut self.begun, &mut self.control);
+        } else {
+            self.begun.append(&mut self.control);
+        }
+        let end = self.begun.len() + BEGUN_BYTES;
+        while self.begun.len() < end
+            && let Some(frame) = self.bulk.pop_front()
+        {
+            self.bulk_bytes -= frame.len();
+            self.begun.extend_from_slice(&frame);
+        }
+        !self.begun.is_empty()
     }
 
     /// The connection is gone, and with it what was to be written to it.
@@ -144,37 +195,32 @@ impl Link {
     }
 
     /// Adds a frame to what is to be written; false if it was dropped.
-    pub fn push(&self, frame: &[u8]) -> bool {
-        let mut state = self.0.lock();
-        let has_room = state.bytes.len() + state.in_hand + frame.len() <= QUEUE_MAX_BYTES;
-        let is_taken = state.stream.is_some() && has_room;
-        if is_taken {
-            state.bytes.extend_from_slice(frame);
-        }
-        is_taken
+    pub fn push(&self, frame: &Arc<Vec<u8>>, lane: Lane) -> bool {
+        self.0.lock().take(frame, lane)
     }
 
-    /// Writes what was pushed, by whomever, as far as the socket takes it at once.
+    /// Writes what was pushed, by any thread, as far as the socket takes it at once.
     pub fn flush(&self) {
         let mut state = self.0.lock();
-        let State { stream: Some(stream), bytes, is_late: false, .. } = &mut *state else { return };
-        if bytes.is_empty() {
-            return;
-        }
-        match write_now(stream, bytes) {
-            Ok(count) if count == bytes.len() => {
-                bytes.clear();
-                bytes.shrink_to(KEEP_BYTES);
-            }
-            Ok(count) => {
-                bytes.drain(..count);
-                state.is_late = true;
-                self.0.called.notify_one();
-            }
-            Err(error) => {
-                state.broken = Some(error);
-                state.hang_up();
-                self.0.called.notify_one();
+        let Some(stream) = state.stream.clone().filter(|_| !state.is_late) else { return };
+        while state.begin() {
+            match write_now(&stream, &state.begun) {
+                Ok(count) if count == state.begun.len() => {
+                    state.begun.clear();
+                    state.begun.shrink_to(KEEP_BYTES);
+                }
+                Ok(count) => {
+                    state.begun.drain(..count);
+                    state.is_late = true;
+                    self.0.called.notify_one();
+                    return;
+                }
+                Err(error) => {
+                    state.broken = Some(error);
+                    state.hang_up();
+                    self.0.called.notify_one();
+                    return;
+                }
             }
         }
     }
@@ -228,6 +274,7 @@ impl<W: Watcher> Keeper<W> {
         // A network that swallows everything breaks no connection by itself, and keeps the socket's buffer from filling for
         // hours: without this the link would stay "up", and after the network is back wait for minutes to send again.
         SockRef::from(&stream).set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
+        SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES)?;
         Ok(stream)
     }
 
@@ -243,11 +290,14 @@ impl<W: Watcher> Keeper<W> {
             }
             let State { stream: Some(stream), is_late: true, .. } = &*state else { return Ok(()) };
             let stream = stream.clone();
-            let bytes = std::mem::take(&mut state.bytes);
-            state.in_hand = bytes.len();
-            state.is_late = !bytes.is_empty();
+            if state.begun.is_empty() {
+                state.begin();
+            }
+            let begun = std::mem::take(&mut state.begun);
+            state.in_hand = begun.len();
+            state.is_late = !begun.is_empty();
             drop(state);
-            (&*stream).write_all(&bytes)?;
+            (&*stream).write_all(&begun)?;
             self.wire.lock().in_hand = 0;
         }
     }

@@ -86,7 +86,7 @@ fn next(heard: &Receiver<Told>) -> Told {
 }
 
 fn say(link: &Link, frame: &[u8]) -> bool {
-    let is_taken = link.push(frame);
+    let is_taken = link.push(&Arc::new(frame.to_vec()), Lane::Bulk);
     link.flush();
     is_taken
 }
@@ -165,11 +165,15 @@ fn a_peer_that_takes_nothing_fills_the_queue_and_no_more() {
     // Some leave the queue for the socket's buffers; a queue without a limit would take them all.
     let taken = (0..200).filter(|_| say(&link, &large)).count();
     assert!(taken < 100, "{taken} MiB were taken");
-    let queued = |state: &State| state.bytes.len() + state.in_hand;
-    assert!(queued(&link.0.lock()) <= QUEUE_MAX_BYTES);
+    let queued = |state: &State| state.bulk_bytes + state.begun.len() + state.in_hand;
+    assert!(queued(&link.0.lock()) <= BULK_MAX_BYTES);
+    assert!(link.push(&Arc::new(word(1)), Lane::Control), "control messages have room of their own");
+    let controls = (0..200).filter(|_| link.push(&Arc::new(vec![0; CONTROL_MAX_BYTES / 16]), Lane::Control)).count();
+    assert_eq!(controls, 15, "which has an end too");
     assert!(begun.elapsed() < PEER_TIMEOUT, "nobody waits for a slow peer");
     assert_eq!(next(&heard), Told::Down, "a peer that takes nothing is let go");
-    assert_eq!(queued(&link.0.lock()), 0, "what was for it is for nobody else");
+    let left = |state: &State| queued(state) + state.control.len();
+    assert_eq!(left(&link.0.lock()), 0, "what was for it is for nobody else");
 }
 
 #[test]
@@ -201,7 +205,7 @@ fn what_is_pushed_goes_out_with_the_next_flush_and_not_before() {
     let (link, heard) = start(listener.local_addr().unwrap());
     let mut reader = take(&listener, &welcome(7));
     assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
-    assert!(link.push(&word(1)) && link.push(&word(2)));
+    (1..=2).for_each(|n| assert!(link.push(&Arc::new(word(n)), Lane::Bulk)));
     reader.stream().set_nonblocking(true).unwrap();
     assert_eq!(reader.receive_now().unwrap(), None);
     reader.stream().set_nonblocking(false).unwrap();
@@ -231,4 +235,20 @@ fn a_link_that_has_news_greets_again() {
     assert_eq!([next(&heard), next(&heard), next(&heard)], [Told::Down, Told::Checked(7), Told::Up]);
     assert!(say(&link, &word(1)));
     assert_eq!(second.read::<u32>(None).unwrap(), Some(1));
+}
+
+#[test]
+fn a_control_message_goes_before_bulk_that_is_not_begun() {
+    const MANY: u32 = 100;
+    let listener = listener();
+    let (link, heard) = start(listener.local_addr().unwrap());
+    let mut reader = take(&listener, &welcome(7));
+    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    (0..MANY).for_each(|_| assert!(say(&link, &frame(&vec![9u8; 150_000]))));
+    assert!(link.push(&Arc::new(frame(&vec![1u8])), Lane::Control));
+    link.flush();
+    let is_control = |_| reader.read::<Vec<u8>>(None).unwrap().unwrap().len() == 1;
+    let before = (0..MANY).position(is_control).expect("it overtakes some");
+    // What was begun, and what the systems of both ends hold: a few megabytes at most, of fifteen.
+    assert!(before < 60, "{before} frames of 150 kB went before it");
 }

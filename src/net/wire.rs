@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::kv::{Bytes, Op, Written};
 use crate::paxos::{self, Ballot, PartName, Slot, SnapshotPart};
 use crate::protocol::Protocol;
-use crate::role::{RoleName, Server, Servers};
+use crate::role::{Lane, RoleName, Server, Servers};
 use crate::trace::Context;
 use crate::two_phase_commit::{self, TransactionId};
 
@@ -54,6 +54,15 @@ impl Said {
             Said::Paxos(message) => message.size(),
             Said::TwoPhaseCommit(message) => message.size(),
             Said::Here => 0,
+        }
+    }
+
+    /// How it travels.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Said::Paxos(message) => message.lane(),
+            Said::TwoPhaseCommit(message) => message.lane(),
+            Said::Here => Lane::Control,
         }
     }
 

@@ -10,11 +10,13 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ballot, Entry, Life, Message, Part, Refused, Slot, SlotRange, Value, rules};
+use super::{Ballot, Entry, Message, Page, Refused, Slot, SlotRange, Value, rules};
 use crate::role::{Input, Output, Role, RoleName, Server, Servers, Timed};
 
-/// The values of one part of a PROMISE take about this many bytes at most, unless a single one is larger.
-pub const PROMISE_PART_BYTES: usize = 1 << 20;
+/// The values of one page of a PROMISE take about this many bytes at most, unless a single one is larger.
+pub const PAGE_BYTES: usize = 1 << 20;
+/// One page names at most so many runs of damaged slots.
+const PAGE_DAMAGED_MAX: usize = 1_024;
 
 /// What an acceptor must never forget.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -42,6 +44,8 @@ pub enum AcceptorFact {
         ballot: Ballot,
         /// The first slot of interest.
         from: Slot,
+        /// The last slot that the answer speaks of; None if it speaks of all.
+        last: Option<Slot>,
         /// The slots reported as accepted, with their ballots.
         accepted: Vec<(Slot, Ballot)>,
     },
@@ -132,31 +136,26 @@ pub struct Acceptor {
     truncated_below: Slot,
     /// Slots whose accepted value cannot be read.
     damaged: Vec<SlotRange>,
-    /// This life's share of answer numbers.
-    life: Life,
-    /// How many promises this life has given.
-    answers: u64,
-    /// The values of one part of a promise take about so many bytes at most; at least 1.
-    part_bytes: usize,
+    /// The values of one page of a promise take about so many bytes at most; at least 1.
+    page_bytes: usize,
 }
 
 impl Acceptor {
     /// An acceptor that knows nothing yet; [`Role::replay`] gives it its memory back.
-    pub fn new(life: Life) -> Acceptor {
+    #[expect(clippy::new_without_default, reason = "an acceptor with no memory is nothing to be had by accident")]
+    pub fn new() -> Acceptor {
         Acceptor {
             promised: Ballot::ZERO,
             accepted: BTreeMap::new(),
             truncated_below: Slot(1),
             damaged: Vec::new(),
-            life,
-            answers: 0,
-            part_bytes: PROMISE_PART_BYTES,
+            page_bytes: PAGE_BYTES,
         }
     }
 
-    /// The same with smaller parts: a simulation of a few commands meets promises in parts as well.
-    pub fn with_part_bytes(self, part_bytes: usize) -> Acceptor {
-        Acceptor { part_bytes, ..self }
+    /// The same with smaller pages: a simulation of a few commands meets promises of many pages as well.
+    pub fn with_page_bytes(self, page_bytes: usize) -> Acceptor {
+        Acceptor { page_bytes, ..self }
     }
 
     /// The same, whose memory is complete, on a server whose durable checkpoint holds every slot up to this one. If it has
@@ -194,8 +193,8 @@ impl Acceptor {
         &self.damaged
     }
 
-    /// PREPARE: promise the ballot unless a higher one is promised, and report every accepted value from `from` on. An
-    /// equal ballot is a resend: answered again, since the first answer may be lost.
+    /// PREPARE: promise the ballot unless a higher one is promised, and report what was accepted from `from` on. An equal
+    /// ballot is answered again: the first answer may be lost, or its owner asks for the next page.
     fn handle_prepare(&mut self, sender: Server, ballot: Ballot, from: Slot, out: &mut Output<Self>) {
         if !rules::may_promise(ballot, self.promised) {
             return self.refuse(sender, ballot, Refused::Prepare(from), out);
@@ -205,30 +204,43 @@ impl Acceptor {
             self.promised = ballot;
             out.persist(AcceptorRecord::Promised(ballot));
         }
+        let page = self.page(from);
         out.fact(|| AcceptorFact::Promised {
             to: sender,
             ballot,
             from,
-            accepted: self.accepted.range(from..).map(|(slot, (ballot, _))| (*slot, *ballot)).collect(),
+            last: page.to.map(Slot::previous),
+            accepted: page.accepted.iter().map(|entry| (entry.slot, entry.ballot)).collect(),
         });
-        self.promise(sender, ballot, from, out);
+        out.send(Servers::only(sender), Message::Promise { ballot, page });
     }
 
-    /// Sends the answer in as many parts as frames need, all cut from the state of this moment.
-    fn promise(&mut self, to: Server, ballot: Ballot, from: Slot, out: &mut Output<Self>) {
-        let accepted = self.accepted.range(from..);
-        let accepted =
-            accepted.map(|(slot, (ballot, value))| Entry { slot: *slot, ballot: *ballot, value: value.clone() });
-        let parts = cut(accepted, self.part_bytes);
-        self.answers += 1;
-        let answer = self.life.number(self.answers);
-        let count = parts.len() as u32;
-        for (index, accepted) in parts.into_iter().enumerate() {
-            let part = Part { answer, index: index as u32, count };
-            let damaged = self.damaged.clone();
-            let truncated_below = self.truncated_below;
-            out.send(Servers::only(to), Message::Promise { ballot, part, truncated_below, accepted, damaged });
+    /// What there is to say of the slots from `from` on, as far as one message carries it. Beyond the page nothing is said:
+    /// its reader must not take that for "nothing accepted".
+    fn page(&self, from: Slot) -> Page {
+        let (mut accepted, mut room, mut to) = (Vec::new(), self.page_bytes, None);
+        for (slot, (ballot, value)) in self.accepted.range(from..) {
+            let size = 24 + value.size();
+            if size > room && !accepted.is_empty() {
+                to = Some(*slot);
+                break;
+            }
+            room = room.saturating_sub(size);
+            accepted.push(Entry { slot: *slot, ballot: *ballot, value: value.clone() });
         }
+        let mut damaged: Vec<SlotRange> = self.damaged.iter().copied().filter(|range| range.last >= from).collect();
+        damaged.sort_by_key(|range| (range.first, range.last));
+        if let Some(next) = damaged.get(PAGE_DAMAGED_MAX).map(|range| range.first.max(from.next()))
+            && to.is_none_or(|to| next < to)
+        {
+            to = Some(next);
+            accepted.retain(|entry| entry.slot < next);
+        }
+        if let Some(to) = to {
+            damaged.retain(|range| range.first < to);
+            damaged.iter_mut().for_each(|range| range.last = range.last.min(to.previous()));
+        }
+        Page { from, to, truncated_below: self.truncated_below, accepted, damaged }
     }
 
     /// ACCEPT: accept unless a higher ballot is promised. The ballot is tested first: a stale proposer must hear of its
@@ -353,24 +365,6 @@ fn remove_slot(ranges: &mut Vec<SlotRange>, slot: Slot) {
     remove_slot(ranges, slot);
 }
 
-/// Cuts entries into parts of about so many bytes; at least one part, perhaps empty.
-fn cut(entries: impl Iterator<Item = Entry>, part_bytes: usize) -> Vec<Vec<Entry>> {
-    let mut parts = vec![Vec::new()];
-    let mut room = part_bytes;
-    for entry in entries {
-        let size = 24 + entry.value.size();
-        let last = parts.len() - 1;
-        if size > room && !parts[last].is_empty() {
-            parts.push(vec![entry]);
-            room = part_bytes.saturating_sub(size);
-        } else {
-            parts[last].push(entry);
-            room = room.saturating_sub(size);
-        }
-    }
-    parts
-}
-
 impl Role for Acceptor {
     type Message = Message;
     type Record = AcceptorRecord;
@@ -439,7 +433,7 @@ mod tests {
     }
 
     fn acceptor(records: &[AcceptorRecord], checkpoint: u64) -> Acceptor {
-        let mut acceptor = Acceptor::new(Life(1));
+        let mut acceptor = Acceptor::new();
         records.iter().for_each(|record| acceptor.replay(record.clone()));
         acceptor.with_checkpoint(Slot(checkpoint))
     }

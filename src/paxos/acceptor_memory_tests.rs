@@ -22,7 +22,7 @@ fn range(first: u64, last: u64) -> SlotRange {
 
 /// An acceptor that remembers these, and whose disk has lost the slots 3 to 5.
 fn damaged() -> Acceptor {
-    let mut acceptor = Acceptor::new(Life(1));
+    let mut acceptor = Acceptor::new();
     for slot in [1, 2, 6] {
         acceptor.replay(AcceptorRecord::Accepted(entry(slot, 4)));
     }
@@ -122,7 +122,7 @@ fn a_life_begins_with_what_it_must_tell() {
         let facts = actions.filter_map(|action| if let Action::Fact(fact) = action { Some(fact) } else { None });
         facts.collect::<Vec<_>>()
     };
-    assert_eq!(told(&mut Acceptor::new(Life(1))), []);
+    assert_eq!(told(&mut Acceptor::new()), []);
     let mut acceptor = damaged();
     assert_eq!(told(&mut acceptor), [AcceptorFact::Damaged { slots: range(3, 5) }]);
     acceptor.replay(AcceptorRecord::Truncated(Slot(2)));
@@ -140,43 +140,59 @@ fn values_below_what_is_forgotten_are_answered_and_those_above_accepted() {
     assert_eq!(slots(&acceptor), [6, 7, 8]);
 }
 
-#[test]
-fn each_answer_has_a_number_of_its_own() {
-    let mut acceptor = damaged();
-    let mut answer = || {
-        let prepare = Message::Prepare { ballot: ballot(5), from: Slot(1) };
-        let stepped = step_all(&mut acceptor, [((), Input::Message { from: Server(1), message: prepare })], true);
-        let Ok(released) = stepped.commit(&mut Remembering);
-        let mut actions = released.into_actions().into_iter().flat_map(|(_, actions)| actions);
-        actions.find_map(|action| match action {
-            Action::Send { message: Message::Promise { part, .. }, .. } => Some(part.answer),
-            _ => None,
-        })
-    };
-    let (first, second) = (answer(), answer());
-    assert!(first.is_some() && first < second, "parts of {first:?} and {second:?} could be mixed");
+/// The pages that it gives from this slot on: the slots of each, and where it ends.
+fn pages(acceptor: &Acceptor, mut from: Slot) -> Vec<(Vec<u64>, Option<u64>)> {
+    let mut pages = Vec::new();
+    loop {
+        let page = acceptor.page(from);
+        assert_eq!(page.from, from);
+        pages.push((page.accepted.iter().map(|entry| entry.slot.0).collect(), page.to.map(|to| to.0)));
+        match page.to {
+            Some(to) => from = to,
+            None => return pages,
+        }
+    }
 }
 
 #[test]
-fn parts_are_as_large_as_may_be() {
+fn pages_are_as_large_as_may_be_and_tell_all() {
     let sized = |slot: u64, bytes: usize| {
         let command = Command { id: CommandId::new(1, 0, slot), payload: vec![0; bytes].into() };
-        Entry { slot: Slot(slot), ballot: ballot(1), value: Value::Command(command) }
+        AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: ballot(1), value: Value::Command(command) })
     };
-    let own = 24 + sized(1, 0).value.size();
-    let cut = |sizes: &[usize]| {
-        let entries = (1..).zip(sizes).map(|(slot, bytes)| sized(slot, *bytes));
-        super::cut(entries, 1_000).iter().map(Vec::len).collect::<Vec<_>>()
+    let own = 24 + Value::Command(Command { id: CommandId::new(1, 0, 1), payload: Vec::new().into() }).size();
+    let of = |sizes: &[usize]| {
+        let mut acceptor = Acceptor::new().with_page_bytes(1_000);
+        (1..).zip(sizes).for_each(|(slot, bytes)| acceptor.replay(sized(slot, *bytes)));
+        pages(&acceptor, Slot(1))
     };
-    assert_eq!(cut(&[]), [0]);
-    assert_eq!(cut(&[500 - own, 500 - own, 0]), [2, 1]);
-    assert_eq!(cut(&[500 - own, 501 - own]), [1, 1]);
-    assert_eq!(cut(&[2_000, 1, 2_000]), [1, 1, 1], "one that is larger stands alone");
+    assert_eq!(of(&[]), [(vec![], None)]);
+    assert_eq!(of(&[500 - own, 500 - own, 0]), [(vec![1, 2], Some(3)), (vec![3], None)]);
+    assert_eq!(of(&[500 - own, 501 - own]), [(vec![1], Some(2)), (vec![2], None)]);
+    assert_eq!(of(&[2_000, 1, 2_000]).len(), 3, "one that is larger stands alone");
+}
+
+#[test]
+fn a_page_tells_of_damage_in_its_slots_and_of_so_much_at_most() {
+    let mut acceptor = Acceptor::new();
+    let runs = PAGE_DAMAGED_MAX as u64 + 5;
+    (1..=runs).for_each(|run| acceptor.replay(AcceptorRecord::Damaged(SlotRange::only(Slot(2 * run)))));
+    let first = acceptor.page(Slot(1));
+    assert_eq!((first.damaged.len(), first.to), (PAGE_DAMAGED_MAX, Some(Slot(2 * PAGE_DAMAGED_MAX as u64 + 2))));
+    let second = acceptor.page(first.to.unwrap());
+    assert_eq!((second.damaged.len(), second.to), (5, None));
+
+    let mut acceptor = Acceptor::new().with_page_bytes(1);
+    let accepted = |slot| AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: ballot(1), value: value(1) });
+    [1, 9].map(accepted).into_iter().for_each(|record| acceptor.replay(record));
+    acceptor.replay(AcceptorRecord::Damaged(SlotRange { first: Slot(5), last: Slot(20) }));
+    let page = acceptor.page(Slot(1));
+    assert_eq!((page.to, page.damaged), (Some(Slot(9)), vec![SlotRange { first: Slot(5), last: Slot(8) }]));
 }
 
 #[test]
 fn nothing_is_accepted_behind_the_last_slot() {
-    let mut acceptor = Acceptor::new(Life(1));
+    let mut acceptor = Acceptor::new();
     let message = Message::Accept { ballot: ballot(1), first: Slot::LAST, values: vec![value(1), value(2)] };
     let (records, _) = step(&mut acceptor, Input::Message { from: Server(1), message });
     let kept = Entry { slot: Slot::LAST, ballot: ballot(1), value: value(1) };

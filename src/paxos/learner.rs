@@ -63,6 +63,8 @@ pub struct Learner<M: StateMachine> {
     open: Row<Open>,
     /// The commands applied in this turn; None between two turns, and if nothing was applied.
     advanced: Option<Vec<CommandId>>,
+    /// A vote was counted in this turn, for a slot that is not chosen yet.
+    has_counted: bool,
     /// Beats of one's own so far: the learner's clock.
     beats: u64,
     catch_up: CatchUp,
@@ -88,6 +90,7 @@ impl<M: StateMachine> Learner<M> {
             machine,
             open: Row::from(applied.next()),
             advanced: None,
+            has_counted: false,
             beats: 0,
             catch_up: CatchUp::new(me, quorums.others(me), applied),
             snapshots: Snapshots::new(),
@@ -218,12 +221,13 @@ impl<M: StateMachine> Learner<M> {
             open.votes.insert(at, (ballot, Servers::NONE));
         }
         let votes = &mut open.votes[at].1;
-        *votes = rules::with_vote(*votes, acceptor, quorums.servers());
-        let quorum = *votes;
+        let before = std::mem::replace(votes, rules::with_vote(*votes, acceptor, quorums.servers()));
+        let (quorum, is_more) = (*votes, before != *votes);
         if open.votes.len() > BALLOTS_COUNTED {
             open.votes.remove(0);
         }
         if !rules::is_chosen(&quorums, quorum) {
+            self.has_counted |= is_more;
             return false;
         }
         assert!(quorum.without(quorums.servers()).is_empty(), "only servers of the cluster vote, and {quorum} did");
@@ -629,8 +633,11 @@ impl<M: StateMachine> Role for Learner<M> {
             out.send(self.quorums.servers(), Message::Read { id });
             out.arm(LearnerTimer::Read { id });
         }
+        let has_counted = std::mem::take(&mut self.has_counted);
         if let Some(ids) = self.advanced.take() {
             out.outcome(LearnerOutcome::Advanced { applied: self.applied, ids });
+        } else if has_counted {
+            out.outcome(LearnerOutcome::Counted);
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Ballot, Slot};
-use crate::role::RoleName;
+use crate::role::{Lane, RoleName};
 
 /// Names a command for ever, in every history of every cluster. Two commands are the same if their ids are, whatever their
 /// bytes say: the protocol has no other way to tell a retry from a second wish.
@@ -187,15 +187,19 @@ pub enum Refused {
     Accept(Slot),
 }
 
-/// Where a PROMISE that is too large for one frame is cut. All parts of one answer come from one state of the acceptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Part {
-    /// Which answer of this acceptor it is; never used twice, in any of its lives.
-    pub answer: u128,
-    /// Which part of the answer, from 0.
-    pub index: u32,
-    /// How many parts the answer has.
-    pub count: u32,
+/// A page of what an acceptor has accepted: complete for the slots in `[from, to)`, and silent about those behind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Page {
+    /// The first slot that it speaks of.
+    pub from: Slot,
+    /// The first slot that it does not speak of any more; None if it speaks of all.
+    pub to: Option<Slot>,
+    /// All slots below were chosen and forgotten here.
+    pub truncated_below: Slot,
+    /// What was accepted, in slot order.
+    pub accepted: Vec<Entry>,
+    /// Slots whose answer is unknown: by no means "nothing accepted".
+    pub damaged: Vec<SlotRange>,
 }
 
 /// A part of a state: what a learner gets that is further behind than anybody's log reaches.
@@ -254,25 +258,20 @@ pub struct PartName {
 /// stands below.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
-    /// Phase 1a: promise to take nothing below `ballot`, and tell what you have accepted from slot `from` on.
+    /// Phase 1a: promise to take nothing below `ballot`, and tell what you have accepted from slot `from` on. With a later
+    /// slot and the same ballot its owner asks for the next page of the answer.
     Prepare {
         /// The ballot to promise.
         ballot: Ballot,
         /// The first slot of interest; the promise itself is for all slots.
         from: Slot,
     },
-    /// Phase 1b: promised, and here is all that was accepted at or above `from`.
+    /// Phase 1b: promised, and here is what was accepted at or above the slot asked from, as far as one message carries it.
     Promise {
         /// The ballot promised.
         ballot: Ballot,
-        /// Which part of the answer this is.
-        part: Part,
-        /// All slots below were chosen and forgotten here.
-        truncated_below: Slot,
-        /// What was accepted, in slot order; only this part's share of it.
-        accepted: Vec<Entry>,
-        /// Slots whose answer is unknown: by no means "nothing accepted".
-        damaged: Vec<SlotRange>,
+        /// What was accepted.
+        page: Page,
     },
     /// A refusal: the acceptor has promised a higher ballot.
     Nack {
@@ -371,7 +370,7 @@ pub enum Message {
         /// The leader's ballot.
         ballot: Ballot,
     },
-    /// "I hear a leader": for those who do not, so that they leave it alone.
+    /// "I hear a leader", or "I have asked for promises": for those who hear none, so that they leave it alone.
     Relay {
         /// The leader's ballot.
         ballot: Ballot,
@@ -395,9 +394,9 @@ pub enum Message {
 }
 
 /// Writes down, for each message, its fields that take room, its name in the papers, in capitals, the roles of the
-/// receiving server that hear it, whether it is routine, and about how many bytes its values take.
+/// receiving server that hear it, whether it is routine, its lane, and about how many bytes its values take.
 macro_rules! messages {
-    ($($variant:ident { $($field:tt)* } = $name:literal, [$($role:ident),+], $kind:ident, $size:expr;)*) => {
+    ($($variant:ident { $($field:tt)* } = $name:literal, [$($role:ident),+], $kind:ident, $lane:ident, $size:expr;)*) => {
         impl Message {
             /// The message's name in the papers, in capitals.
             pub fn name(&self) -> &'static str {
@@ -414,40 +413,49 @@ macro_rules! messages {
                 match self { $(Message::$variant { .. } => messages!(@$kind)),* }
             }
 
+            /// How it travels.
+            pub fn lane(&self) -> Lane {
+                match self { $(Message::$variant { .. } => messages!(@$lane self)),* }
+            }
+
             /// About how many bytes its values take.
             pub fn size(&self) -> usize {
                 match self { $(Message::$variant { $($field)* } => $size),* }
             }
         }
     };
+    (@control $message:ident) => { Lane::Control };
+    (@bulk $message:ident) => { Lane::Bulk };
+    (@by_size $message:ident) => { if $message.size() == 0 { Lane::Control } else { Lane::Bulk } };
     (@routine) => { true };
     (@step) => { false };
 }
 
 messages! {
-    Prepare { .. } = "PREPARE", [Acceptor], step, 0;
-    Promise { accepted, .. } = "PROMISE", [Proposer], step, size_of_entries(accepted);
-    Nack { .. } = "NACK", [Proposer], step, 0;
-    Truncated { .. } = "TRUNCATED", [Proposer], step, 0;
+    Prepare { .. } = "PREPARE", [Acceptor], step, control, 0;
+    Promise { page, .. } = "PROMISE", [Proposer], step, by_size, size_of_entries(&page.accepted);
+    Nack { .. } = "NACK", [Proposer], step, control, 0;
+    Truncated { .. } = "TRUNCATED", [Proposer], step, control, 0;
     // The learner of every server hears the value from the proposer itself; votes only name slot and ballot.
-    Accept { values, .. } = "ACCEPT", [Acceptor, Learner], step, values.iter().map(Value::size).sum();
-    Accepted { .. } = "ACCEPTED", [Learner], step, 0;
-    Chosen { .. } = "CHOSEN", [Learner], step, 0;
-    Beat { .. } = "BEAT", [Learner, Proposer], routine, 0;
-    CatchUp { .. } = "CATCHUP", [Learner], routine, 0;
-    Entries { entries, .. } = "ENTRIES", [Learner], routine, size_of_entries(entries);
-    Read { .. } = "READ", [Acceptor], routine, 0;
-    ReadAnswer { .. } = "READANSWER", [Learner], routine, 0;
-    Fill { .. } = "FILL", [Proposer], step, 0;
-    Forward { commands } = "FORWARD", [Proposer], step, commands.iter().map(|one| 40 + one.payload.len()).sum();
-    Refused { .. } = "REFUSED", [Proposer], step, 0;
-    Heartbeat { .. } = "HEARTBEAT", [Proposer], routine, 0;
-    HeartbeatAnswer { .. } = "HEARTBEATANSWER", [Proposer], routine, 0;
-    Relay { .. } = "RELAY", [Proposer], routine, 0;
-    PreVote { .. } = "PREVOTE", [Proposer], routine, 0;
-    PreVoteAnswer { .. } = "PREVOTEANSWER", [Proposer], routine, 0;
-    Snapshot { 0: part } = "SNAPSHOT", [Learner], routine, part.bytes.len();
-    Fetch { .. } = "FETCH", [Learner], routine, 0;
+    Accept { values, .. } = "ACCEPT", [Acceptor, Learner], step, bulk, values.iter().map(Value::size).sum();
+    Accepted { .. } = "ACCEPTED", [Learner], step, control, 0;
+    // In front of the ACCEPTs that they speak of, these two would make every learner ask for what is on its way.
+    Chosen { .. } = "CHOSEN", [Learner], step, bulk, 0;
+    Beat { .. } = "BEAT", [Learner, Proposer], routine, bulk, 0;
+    CatchUp { .. } = "CATCHUP", [Learner], routine, control, 0;
+    Entries { entries, .. } = "ENTRIES", [Learner], routine, bulk, size_of_entries(entries);
+    Read { .. } = "READ", [Acceptor], routine, control, 0;
+    ReadAnswer { .. } = "READANSWER", [Learner], routine, control, 0;
+    Fill { .. } = "FILL", [Proposer], step, control, 0;
+    Forward { commands } = "FORWARD", [Proposer], step, bulk, commands.iter().map(|one| 40 + one.payload.len()).sum();
+    Refused { .. } = "REFUSED", [Proposer], step, control, 0;
+    Heartbeat { .. } = "HEARTBEAT", [Proposer], routine, control, 0;
+    HeartbeatAnswer { .. } = "HEARTBEATANSWER", [Proposer], routine, control, 0;
+    Relay { .. } = "RELAY", [Proposer], routine, control, 0;
+    PreVote { .. } = "PREVOTE", [Proposer], routine, control, 0;
+    PreVoteAnswer { .. } = "PREVOTEANSWER", [Proposer], routine, control, 0;
+    Snapshot { 0: part } = "SNAPSHOT", [Learner], routine, bulk, part.bytes.len();
+    Fetch { .. } = "FETCH", [Learner], routine, control, 0;
 }
 
 fn size_of_entries(entries: &[Entry]) -> usize {

@@ -35,9 +35,9 @@
 //! # The log
 //!
 //! Each slot is a Paxos of its own, but all share the ballots: an acceptor has *one* promise for all slots, and
-//! `PREPARE` asks about every slot from `from` on. The answer reports all that was accepted there, chosen or not. The
-//! owner then proposes in each reported slot what it must, a *no-op* in the holes between, and its own command behind
-//! them.
+//! `PREPARE` asks about every slot from `from` on. The answer reports all that was accepted there, chosen or not; one that
+//! is too long for a message comes in pages, which the owner asks for. The owner then proposes in each reported slot what
+//! it must, a *no-op* in the holes between, and its own command behind them.
 //!
 //! One promise for all slots is what lets a leader skip phase 1 (see *Leadership*), and it has a price while there is
 //! none: a rival's `PREPARE` for slot 8 kills an `ACCEPT` in flight for slot 7. [`Policy::BasicPaxos`] pays it: every
@@ -203,18 +203,18 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 pub use acceptor::{
-    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, AcceptorTimer, PROMISE_PART_BYTES,
+    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, AcceptorTimer, PAGE_BYTES,
 };
 pub use ballot::{Ballot, Slot};
 pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer, WINDOW as LEARNER_WINDOW};
 pub use message::{
-    Command, CommandId, Entry, Message, Part, PartName, PartToken, Refused, SlotRange, SnapshotPart, Value,
+    Command, CommandId, Entry, Message, Page, PartName, PartToken, Refused, SlotRange, SnapshotPart, Value,
 };
 pub use pins::{FACTOR as PIN_FACTOR, LeftBehind};
 pub use policy::Policy;
 pub use proposer::{
-    Known, NotApplied, Proposer, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer,
-    RetryReason, StepDown, WINDOW as OPEN_SLOTS_MAX,
+    Known, NotApplied, OPEN_BYTES as OPEN_BYTES_MAX, Proposer, ProposerFact, ProposerOutcome, ProposerRecord,
+    ProposerRequest, ProposerTimer, RetryReason, StepDown, WINDOW as OPEN_SLOTS_MAX,
 };
 pub use quorum::Quorums;
 pub use retention::{HARD_FACTOR, Retention};

@@ -1,110 +1,164 @@
 //! Phase 1 from the proposer's side: gather promises, then find out what they bind it to.
 //!
-//! This is the heart of Paxos (Paxos Made Simple, section 2.2, P2c): in each slot that any acceptor of a quorum has
+//! This is the heart of Paxos (*Paxos Made Simple*, section 2.2, P2c): in each slot that any acceptor of a quorum has
 //! accepted, the proposer must propose the value of the highest ballot among them. Only where a whole quorum says
 //! "nothing accepted here" is the slot free.
+//!
+//! One promise is for all slots, and its answer may be larger than any message. So it comes in pages, which the proposer
+//! asks for one after the other: what is under way never grows with what was accepted. A slot is *settled* as soon as a
+//! quorum has answered for that slot, whatever is still to come of others, and the proposer may propose in it. Slots beyond
+//! the pages that were heard are unknown, and not free. Pages of one ballot may be of different moments: after the promise
+//! nothing below the ballot is accepted there any more. Pages of two ballots are never put together.
 
 use std::collections::BTreeMap;
 
-use super::{Ballot, Entry, Part, Quorums, Slot, SlotRange, Value, rules};
+use super::{Ballot, Entry, Page, Quorums, Slot, SlotRange, Value, rules};
 use crate::role::{Server, Servers};
 
-/// The answer of one acceptor, perhaps not yet whole.
+/// A page that has not come after so many ticks (of 100 ms) is asked for again, and of all acceptors.
+const PAGE_TICKS: u64 = 2;
+
+/// What one acceptor has answered so far: pages from the ballot's first slot on, without a gap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Promise {
-    answer: u128,
-    count: u32,
-    parts: BTreeMap<u32, Vec<Entry>>,
-    truncated_below: Slot,
+struct Answer {
+    /// The first slot that it has not spoken of; None if it has spoken of all.
+    to: Option<Slot>,
     damaged: Vec<SlotRange>,
+    /// The tick when the page behind was asked for; None if it was not.
+    asked_at: Option<u64>,
 }
 
 /// The promises for one ballot.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Promises {
-    by_acceptor: BTreeMap<Server, Promise>,
-}
-
-/// What a quorum of promises binds a proposer to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bound {
-    /// The acceptors whose whole answers it rests on.
-    pub quorum: Servers,
-    /// The first slot to propose in: all below are chosen, and applied here or forgotten by an acceptor.
-    pub first: Slot,
-    /// The last slot that must be proposed in; just before `first` if there is none. Those behind it are free.
-    pub last: Slot,
-    /// In each of these slots this value, and the ballot at which it was accepted.
-    pub adopted: BTreeMap<Slot, (Ballot, Value)>,
+    /// The ballot's first slot.
+    from: Slot,
+    by_acceptor: BTreeMap<Server, Answer>,
+    /// All slots below were chosen: an acceptor has forgotten them.
+    truncated_below: Slot,
+    /// The acceptors whose pages are enough, and are asked for.
+    asked: Servers,
+    /// What the pages bind to and was not taken, with the highest ballot heard for each slot.
+    adopted: BTreeMap<Slot, (Ballot, Value)>,
+    /// Of the values in it.
+    bytes: usize,
+    /// No more pages are asked for while so many bytes wait to be proposed, but those that settle the next slot.
+    ahead_bytes: usize,
 }
 
 impl Promises {
-    /// Takes one part of an acceptor's answer. Parts of two answers are never mixed: a newer answer replaces an older.
-    pub(super) fn add(
-        &mut self,
-        acceptor: Server,
-        part: Part,
-        accepted: Vec<Entry>,
-        truncated_below: Slot,
-        damaged: Vec<SlotRange>,
-    ) {
-        let Part { answer, index, count } = part;
-        let new = || Promise { answer, count, parts: BTreeMap::new(), truncated_below, damaged };
-        let promise = match self.by_acceptor.get_mut(&acceptor) {
-            Some(promise) if promise.answer > answer => return,
-            Some(promise) if promise.answer == answer => promise,
-            _ => {
-                self.by_acceptor.insert(acceptor, new());
-                match self.by_acceptor.get_mut(&acceptor) {
-                    Some(promise) => promise,
-                    None => unreachable!("it was inserted a line ago"),
-                }
-            }
-        };
-        if index < promise.count {
-            promise.parts.insert(index, accepted);
+    /// Those for a ballot that was prepared from this slot on, which read so many bytes ahead.
+    pub(super) fn new(from: Slot, ahead_bytes: usize) -> Promises {
+        Promises {
+            ahead_bytes,
+            from,
+            by_acceptor: BTreeMap::new(),
+            truncated_below: Slot(1),
+            asked: Servers::NONE,
+            adopted: BTreeMap::new(),
+            bytes: 0,
         }
     }
 
-    /// The acceptors whose answer is whole.
-    fn complete(&self) -> Servers {
-        let is_whole = |promise: &Promise| promise.parts.len() as u32 == promise.count;
-        let whole = self.by_acceptor.iter().filter(|(_, promise)| is_whole(promise));
+    /// Takes a page, if it is the one that comes next of this acceptor; true if it is. What it says of slots below `next` is
+    /// of no use any more.
+    pub(super) fn add(&mut self, acceptor: Server, page: Page, next: Slot, quorums: &Quorums) -> bool {
+        let Page { from, to, truncated_below, accepted, damaged } = page;
+        self.truncated_below = self.truncated_below.max(truncated_below);
+        let expected = self.by_acceptor.get(&acceptor).map_or(Some(self.from), |answer| answer.to);
+        if expected != Some(from) || to.is_some_and(|to| to <= from) {
+            return false;
+        }
+        let is_covered = |slot: Slot| slot >= from && to.is_none_or(|to| slot < to);
+        for Entry { slot, ballot, value } in accepted.into_iter().filter(|entry| is_covered(entry.slot)) {
+            if slot >= next {
+                self.adopt(slot, ballot, value);
+            }
+        }
+        let answer = self.by_acceptor.entry(acceptor).or_insert(Answer { to, damaged: Vec::new(), asked_at: None });
+        (answer.to, answer.asked_at) = (to, None);
+        answer.damaged.retain(|range| range.last >= next);
+        answer.damaged.extend(damaged);
+        if !quorums.is_prepared(self.asked) {
+            self.asked.insert(acceptor);
+        }
+        true
+    }
+
+    fn adopt(&mut self, slot: Slot, ballot: Ballot, value: Value) {
+        let held = self.adopted.get(&slot).map(|(held, _)| *held);
+        if held.is_none_or(|held| rules::overrules(ballot, held)) {
+            self.bytes += value.size();
+            if let Some((_, before)) = self.adopted.insert(slot, (ballot, value)) {
+                self.bytes -= before.size();
+            }
+        }
+    }
+
+    /// The acceptors that have promised.
+    pub(super) fn promised(&self) -> Servers {
+        self.by_acceptor.keys().copied().collect()
+    }
+
+    /// All slots below were chosen: an acceptor that has promised has forgotten them.
+    pub(super) fn truncated_below(&self) -> Slot {
+        self.truncated_below
+    }
+
+    /// The acceptors that have answered for this slot for certain. "Damaged" is no such answer, and silence neither.
+    pub(super) fn settle(&self, slot: Slot) -> Servers {
+        let has_answered = |answer: &Answer| answer.to.is_none_or(|to| slot < to);
+        let knows = |answer: &Answer| !answer.damaged.iter().any(|range| range.contains(slot));
+        let settle = self.by_acceptor.iter().filter(|(_, answer)| has_answered(answer) && knows(answer));
+        settle.map(|(acceptor, _)| *acceptor).collect()
+    }
+
+    /// The acceptors that have answered for all slots, and for certain for those from `first` to `last`.
+    pub(super) fn settle_all(&self, first: Slot, last: Slot) -> Servers {
+        let knows = |answer: &Answer| !answer.damaged.iter().any(|range| range.last >= first && range.first <= last);
+        let whole = self.by_acceptor.iter().filter(|(_, answer)| answer.to.is_none() && knows(answer));
         whole.map(|(acceptor, _)| *acceptor).collect()
     }
 
-    /// What the promises bind the proposer to in all slots from `from` to `fill` and in those reported beyond, or None
-    /// while there is no quorum of definite answers for one of them or for the `own` slots behind.
-    pub(super) fn bound(&self, quorums: &Quorums, from: Slot, fill: Option<Slot>, own: u64) -> Option<Bound> {
-        let quorum = self.complete();
-        if !quorums.is_prepared(quorum) {
-            return None;
-        }
-        let answers = || quorum.iter().filter_map(|acceptor| self.by_acceptor.get(&acceptor));
-        let forgotten = answers().map(|promise| promise.truncated_below).max().unwrap_or(from);
-        let first = forgotten.max(from);
-        let mut adopted: BTreeMap<Slot, (Ballot, Value)> = BTreeMap::new();
-        let reported = answers().flat_map(|promise| promise.parts.values().flatten());
-        for Entry { slot, ballot, value } in reported.filter(|entry| entry.slot >= first) {
-            match adopted.get(slot) {
-                Some((held, _)) if !rules::overrules(*ballot, *held) => {}
-                _ => {
-                    adopted.insert(*slot, (*ballot, value.clone()));
-                }
-            }
-        }
-        let last = adopted.keys().next_back().copied().max(fill).unwrap_or_default().max(first.previous());
-        let definite = self.is_definite(quorums, quorum, first, last.plus(own));
-        definite.then_some(Bound { quorum, first, last, adopted })
+    /// The last slot that was heard to be bound, and was not taken.
+    pub(super) fn last(&self) -> Option<Slot> {
+        self.adopted.keys().next_back().copied()
     }
 
-    /// Whether for each of these slots a quorum knows for certain what it has accepted. "Damaged" is no such answer.
-    fn is_definite(&self, quorums: &Quorums, complete: Servers, first: Slot, last: Slot) -> bool {
-        let damaged = |acceptor: Server| self.by_acceptor.get(&acceptor).into_iter().flat_map(|one| &one.damaged);
-        let knows = |acceptor: Server, slot| !damaged(acceptor).any(|range| range.contains(slot));
-        // Who knows what changes only where a damaged run begins or is over.
-        let edges = complete.iter().flat_map(damaged).flat_map(|range| [range.first, range.last.next()]);
-        let mut slots = edges.chain([first]).filter(|slot| first <= *slot && *slot <= last);
-        slots.all(|slot| quorums.is_prepared(complete.iter().filter(|acceptor| knows(*acceptor, slot)).collect()))
+    /// Takes out what the slot is bound to; None if nothing. Ask only for a slot that a quorum settles.
+    pub(super) fn take(&mut self, slot: Slot) -> Option<(Ballot, Value)> {
+        let adopted = self.adopted.remove(&slot)?;
+        self.bytes -= adopted.1.size();
+        Some(adopted)
+    }
+
+    /// The slots below are chosen: they are of no interest any more.
+    pub(super) fn drop_below(&mut self, below: Slot) {
+        while let Some(first) = self.adopted.first_entry().filter(|first| *first.key() < below) {
+            self.bytes -= first.remove().1.size();
+        }
+    }
+
+    /// The pages to be asked for at this tick, each of whom and from which slot on: of slots below `next` none is. One page of
+    /// an acceptor is under way at a time, of the first that make a quorum; of all, if one of those is late. Who is ahead of
+    /// the others waits until there is room; who is needed to settle the next slot does not.
+    pub(super) fn ask(&mut self, now: u64, next: Slot) -> Vec<(Server, Slot)> {
+        let is_late = |answer: &Answer| answer.asked_at.is_some_and(|at| now - at >= PAGE_TICKS);
+        let asked = self.asked;
+        if self.by_acceptor.iter().any(|(acceptor, answer)| asked.contains(*acceptor) && is_late(answer)) {
+            self.asked = self.promised();
+        }
+        let (asked, has_room) = (self.asked, self.bytes < self.ahead_bytes);
+        let mut pages = Vec::new();
+        for (acceptor, answer) in self.by_acceptor.iter_mut().filter(|(acceptor, _)| asked.contains(**acceptor)) {
+            if let Some(to) = answer.to
+                && (is_late(answer) || answer.asked_at.is_none() && (has_room || to <= next))
+            {
+                let from = to.max(next);
+                (answer.to, answer.asked_at) = (Some(from), Some(now));
+                pages.push((*acceptor, from));
+            }
+        }
+        pages
     }
 }

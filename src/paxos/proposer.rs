@@ -18,6 +18,7 @@ mod attempt;
 mod commands;
 mod election;
 mod forwarding;
+mod pace;
 mod phase2;
 mod progress;
 mod rounds;
@@ -26,7 +27,7 @@ mod tests;
 mod words;
 
 pub use self::election::Known;
-pub use self::phase2::WINDOW;
+pub use self::phase2::{OPEN_BYTES, WINDOW};
 pub use self::words::{
     NotApplied, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason, StepDown,
 };
@@ -35,11 +36,12 @@ use self::attempt::Attempt;
 use self::commands::{Commands, Guests};
 use self::election::{Election, Reign};
 use self::forwarding::Forwarding;
-use self::phase2::Proposing;
+use self::phase2::{Proposing, Window};
 use self::progress::Progress;
 use self::rounds::Rounds;
+use self::words::{ATTEMPT_MS, RESEND_MS};
 use super::promises::Promises;
-use super::{Ballot, Command, CommandId, Message, Policy, Quorums, Slot};
+use super::{Ballot, Command, CommandId, Message, Page, Policy, Quorums, Slot};
 use crate::role::{Input, Output, Role, RoleName, Server, Servers};
 
 /// A command that was in no ACCEPT and no FORWARD after so many ticks (of 100 ms) is given up: before its client's try ends.
@@ -76,14 +78,16 @@ pub struct Proposer {
     phase: Phase,
     /// Attempts lost in a row.
     failures: u32,
+    /// The pulse of the last PREPARE.
+    prepared_at: u64,
     /// Who answered the last attempt.
     answered: Servers,
     /// Tenths of a second of this life so far.
     ticks: u64,
     election: Election,
     forwarding: Forwarding,
-    /// At most so many slots are open at one ballot.
-    window: u64,
+    /// At most so much is open at one ballot.
+    window: Window,
 }
 
 impl Proposer {
@@ -100,17 +104,19 @@ impl Proposer {
             fill: None,
             phase: Phase::Idle,
             failures: 0,
+            prepared_at: 0,
             answered: Servers::NONE,
             ticks: 0,
             election: Election::new(me, quorums),
             forwarding: Forwarding::default(),
-            window: phase2::WINDOW,
+            window: Window { slots: phase2::WINDOW, bytes: phase2::OPEN_BYTES },
         }
     }
 
-    /// The same with at most so many slots open at one ballot: a simulation of a few clients fills a smaller window, too.
-    pub fn with_window(self, window: u64) -> Proposer {
-        Proposer { window, ..self }
+    /// The same with at most so many slots open at one ballot, and about so many bytes: a simulation of a few clients fills a
+    /// smaller window, too.
+    pub fn with_window(self, slots: u64, bytes: usize) -> Proposer {
+        Proposer { window: Window { slots, bytes }, ..self }
     }
 
     /// The round of its next ballot.
@@ -155,9 +161,11 @@ impl Proposer {
     /// Whether it has something to do when its learner has applied more. If not, it may hear of it later.
     pub fn wants_applied(&self) -> bool {
         match &self.phase {
-            Phase::Proposing(work) => work.open() > 0,
+            Phase::Proposing(work) => work.open() > 0 || !work.is_settled(),
             Phase::CatchingUp => true,
-            Phase::Idle | Phase::Pausing | Phase::Preparing(..) => self.progress.applied().is_none(),
+            // A follower hands over what waits as soon as there is room for it.
+            Phase::Idle => self.progress.applied().is_none() || self.commands.idle() > 0,
+            Phase::Pausing | Phase::Preparing(..) => self.progress.applied().is_none(),
         }
     }
 
@@ -231,36 +239,82 @@ impl Proposer {
         let command = self.commands.oldest().filter(|_| fill.is_none() && !to_lead).cloned();
         out.fact(|| ProposerFact::Prepared { ballot, from, to, to_lead, command });
         out.send(to, Message::Prepare { ballot, from });
-        out.arm(ProposerTimer::Attempt { ballot, failures: self.failures });
-        self.phase = Phase::Preparing(Attempt::new(ballot, from, fill, is_again), Promises::default());
+        self.prepared_at = self.election.pulses();
+        out.arm(self.attempt_timer(ballot));
+        self.phase =
+            Phase::Preparing(Attempt::new(ballot, from, fill, is_again), Promises::new(from, self.window.bytes));
     }
 
-    /// PROMISE: a part of an acceptor's answer. With a quorum of whole answers, phase 2 begins.
-    fn handle_promise(&mut self, acceptor: Server, message: Message, out: &mut Output<Self>) {
-        let Message::Promise { ballot, part, truncated_below, accepted, damaged } = message else { return };
-        self.progress.note_truncated(truncated_below, self.ticks);
-        let Phase::Preparing(attempt, promises) = &mut self.phase else { return };
-        if attempt.ballot() != ballot || !self.quorums.servers().contains(acceptor) {
+    /// How long nothing may come of an attempt: longer after failures, and where rounds take long.
+    fn attempt_timer(&self, ballot: Ballot) -> ProposerTimer {
+        let failures = self.failures.max(self.election.pace().doublings(ATTEMPT_MS));
+        ProposerTimer::Attempt { ballot, failures }
+    }
+
+    /// PROMISE: a page of an acceptor's answer. Once a quorum settles the first slot, phase 2 begins; more pages may follow.
+    fn handle_promise(&mut self, acceptor: Server, ballot: Ballot, page: Page, out: &mut Output<Self>) {
+        self.progress.note_truncated(page.truncated_below, self.ticks);
+        if self.at_work() != Some(ballot) || !self.quorums.servers().contains(acceptor) {
             return;
         }
-        attempt.note_answer(acceptor);
-        promises.add(acceptor, part, accepted, truncated_below, damaged);
-        out.arm(ProposerTimer::Attempt { ballot, failures: self.failures });
-        let first = attempt.from().max(self.progress.first_open());
-        let own = if attempt.fill().is_some() { 0 } else { self.policy.commands_per_ballot() };
-        let Some(bound) = promises.bound(&self.quorums, first, attempt.fill(), own) else { return };
+        let (timer, first_open, truncated_below) =
+            (self.attempt_timer(ballot), self.progress.first_open(), page.truncated_below);
+        match &mut self.phase {
+            Phase::Preparing(attempt, promises) => {
+                attempt.note_answer(acceptor);
+                promises.add(acceptor, page, attempt.from(), &self.quorums);
+                out.arm(timer);
+                let first = attempt.from().max(first_open).max(promises.truncated_below());
+                if self.quorums.is_prepared(promises.settle(first)) {
+                    self.begin_proposing(first, out);
+                }
+            }
+            Phase::Proposing(work) => {
+                if work.hear(acceptor, page) {
+                    work.close_below(truncated_below, &mut self.commands);
+                    self.election.moves();
+                    if !self.policy.keeps_ballot() {
+                        out.arm(timer);
+                    }
+                    self.go_on(out);
+                }
+            }
+            Phase::Idle | Phase::Pausing | Phase::CatchingUp => {}
+        }
+        self.ask_for_pages(out);
+    }
+
+    /// A quorum has promised, and settles this slot, the first to be proposed in.
+    fn begin_proposing(&mut self, first: Slot, out: &mut Output<Self>) {
+        let Phase::Preparing(attempt, promises) = &self.phase else { return };
         if self.policy.keeps_ballot() && !attempt.refusals().is_empty() && !attempt.is_again() {
             // Who leads against a refusal is refused again with the first ACCEPT: better above it, once.
             return self.prepare(true, out);
         }
-        let (attempt, quorum) = (attempt.clone(), bound.quorum);
-        let from = attempt.from();
-        let work = Proposing::new(attempt, bound, &self.quorums, self.policy, self.window);
+        let (attempt, promises) = (attempt.clone(), promises.clone());
+        self.election.note_promises(self.election.pulses() - self.prepared_at);
+        let (from, ballot) = (attempt.from(), attempt.ballot());
+        let resend_tries = self.election.pace().doublings(RESEND_MS);
+        let work = Proposing::new(attempt, promises, first, self.quorums, self.policy, (self.window, resend_tries));
+        let quorum = work.quorum();
         self.phase = Phase::Proposing(Box::new(work));
         if self.policy.keeps_ballot() {
             self.lead(from, ballot, quorum, out);
         }
         self.go_on(out);
+    }
+
+    /// Asks acceptors for the next pages of their promises, as far as there is room for them.
+    fn ask_for_pages(&mut self, out: &mut Output<Self>) {
+        let (now, first_open) = (self.ticks, self.progress.first_open());
+        let (ballot, pages) = match &mut self.phase {
+            Phase::Preparing(attempt, promises) => (attempt.ballot(), promises.ask(now, first_open)),
+            Phase::Proposing(work) => (work.attempt().ballot(), work.ask(now)),
+            Phase::Idle | Phase::Pausing | Phase::CatchingUp => return,
+        };
+        for (acceptor, from) in pages {
+            out.send(Servers::only(acceptor), Message::Prepare { ballot, from });
+        }
     }
 
     /// A quorum has promised: it leads until it loses the ballot.
@@ -276,7 +330,7 @@ impl Proposer {
     /// Proposes what can be proposed now; gives the ballot up if it has done all that it was for.
     fn go_on(&mut self, out: &mut Output<Self>) {
         let Phase::Proposing(work) = &mut self.phase else { return };
-        if work.go_on(&mut self.commands, &mut self.guests, out) {
+        if work.go_on(self.election.pulses(), &mut self.commands, &mut self.guests, out) {
             self.election.moves();
         }
         self.finish_if_done(out);
@@ -315,6 +369,7 @@ impl Proposer {
         }
         if is_more {
             self.close_applied(slot, out);
+            self.ask_for_pages(out);
         }
         if self.phase == Phase::CatchingUp && !self.progress.is_behind(self.ticks) {
             self.caught_up(false, out);
@@ -325,12 +380,12 @@ impl Proposer {
     /// The own learner has applied all slots up to this one.
     fn close_applied(&mut self, slot: Slot, out: &mut Output<Self>) {
         let Phase::Proposing(work) = &mut self.phase else { return };
-        work.close_below(slot.next(), &mut self.commands);
-        self.election.moves();
+        let proposed_at = work.close_below(slot.next(), &mut self.commands);
+        self.election.applies(proposed_at);
         if !self.policy.keeps_ballot() {
             if work.open() > 0 {
                 let ballot = work.attempt().ballot();
-                out.arm(ProposerTimer::Attempt { ballot, failures: self.failures });
+                out.arm(self.attempt_timer(ballot));
             }
             self.go_on(out);
         }
@@ -420,9 +475,15 @@ impl Proposer {
 
     /// 30 ms have passed.
     fn pulse(&mut self, out: &mut Output<Self>) {
-        let reign = self.reign().map(|work| Reign { ballot: work.attempt().ballot(), has_open: work.open() > 0 });
+        let reign = self
+            .reign()
+            .map(|work| Reign { ballot: work.attempt().ballot(), has_open: work.open() > 0 || !work.is_settled() });
         if let Some(why) = self.election.pulse(reign, out) {
             return self.step_down(why, out);
+        }
+        if let (Phase::Preparing(attempt, _), true) = (&self.phase, self.policy.keeps_ballot()) {
+            // Where promises take long, others must not stand meanwhile: each new ballot would cost all disks another sync.
+            out.send(self.quorums.others(self.me), Message::Relay { ballot: attempt.ballot() });
         }
         if let (None, Some(applied)) = (reign, self.progress.applied()) {
             let known = self.progress.highest_beat(self.ticks);
@@ -533,7 +594,7 @@ impl Proposer {
             return self.handle_fill_under_leader(sender, slot, out);
         }
         // A long way is gone in pieces, since whoever waits asks again.
-        self.fill = self.fill.max(Some(slot.min(self.progress.first_open().plus(self.window))));
+        self.fill = self.fill.max(Some(slot.min(self.progress.first_open().plus(self.window.slots))));
         self.begin(out);
     }
 
@@ -561,6 +622,7 @@ impl Proposer {
         self.ticks += 1;
         out.arm(ProposerTimer::Tick);
         self.progress.tick(self.ticks);
+        self.ask_for_pages(out);
         let Some(before) = self.ticks.checked_sub(GIVE_UP_TICKS) else { return };
         let why = self.why_not();
         for id in self.commands.give_up(before) {
@@ -623,7 +685,7 @@ impl Proposer {
             ProposerTimer::Election { .. } => self.stand(out),
             ProposerTimer::Resend { tries } => {
                 if let Phase::Proposing(work) = &mut self.phase {
-                    work.resend(tries, out);
+                    work.resend(tries, self.election.pace().doublings(RESEND_MS), out);
                 }
             }
         }
@@ -631,7 +693,7 @@ impl Proposer {
 
     fn handle_message(&mut self, sender: Server, message: Message, out: &mut Output<Self>) {
         match message {
-            Message::Promise { .. } => self.handle_promise(sender, message, out),
+            Message::Promise { ballot, page } => self.handle_promise(sender, ballot, page, out),
             Message::Nack { .. } => self.handle_nack(sender, message, out),
             Message::Truncated { ballot, below, .. } => self.handle_truncated(ballot, below, out),
             Message::Beat { applied, .. } => self.handle_beat(sender, applied, out),
@@ -685,6 +747,7 @@ impl Role for Proposer {
             Input::Request(request) => match request {
                 ProposerRequest::Propose(command) => self.handle_propose(command, out),
                 ProposerRequest::Applied { slot, ids } => self.handle_applied(slot, &ids, out),
+                ProposerRequest::Counted => self.election.moves(),
                 ProposerRequest::LearnerDown => self.handle_learner_down(out),
                 ProposerRequest::PeerGone(server) => self.election.peer_gone(server, out),
             },

@@ -57,11 +57,12 @@ impl Env for Threads {
         self.arrived[role as usize].notify_one();
     }
 
-    fn to_peers(&self, to: Servers, _message: &Said, frame: Vec<u8>) {
+    fn to_peers(&self, to: Servers, message: &Said, frame: Vec<u8>) {
         let Some(links) = self.links.get() else { return };
+        let (frame, lane) = (Arc::new(frame), message.lane());
         for link in to.iter().filter_map(|server| links.get(&server)) {
             // A link that is down or full drops: Paxos sends again.
-            link.push(&frame);
+            link.push(&frame, lane);
         }
     }
 

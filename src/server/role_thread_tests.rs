@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use super::super::house::House;
 use super::super::options::Options;
 use super::*;
-use crate::host::queue::MAILBOX_MAX;
+use crate::host::queue::{Limits, MAILBOX_MAX};
 use crate::host::{Admission, Connection, CrashOrder, Env, Item, Mail, RoleSeen, Seen};
 use crate::kv::Kv;
 use crate::paxos::{Learner, Message, Quorums, Slot};
@@ -217,7 +217,7 @@ impl Stage {
     /// The next life in a house.
     fn in_house(house: Arc<House>, held: bool, room: Vec<bool>) -> Stage {
         let (tell, told) = unbounded();
-        let mailbox = Arc::new(Mailbox::closed(MAILBOX_MAX));
+        let mailbox = Arc::new(Mailbox::closed(Limits::of(MAILBOX_MAX, 1)));
         let place = Box::leak(Box::new(Place { mailbox: mailbox.clone(), told: tell, counted: AtomicU64::new(0) }));
         PLACES.lock().unwrap().insert(house.core.config.life, place);
         house.core.learner.open();
@@ -237,7 +237,7 @@ impl Stage {
     }
 
     fn post(&self, input: Input<Echo>, size: usize) {
-        let mail = Mail { context: Context::default(), input, size };
+        let mail = Mail::from_within(Context::default(), input, size);
         self.house.core.post::<Echo, _>(&self.house.threads, mail).unwrap();
     }
 
@@ -344,7 +344,7 @@ fn a_group_has_a_largest_size() {
     let stage = Stage::held();
     stage.ask(1);
     stage.await_commit();
-    let half = 3 << 20;
+    let half = 3 << 19;
     for n in 2..=5 {
         stage.post(Input::Request(n), half);
     }
@@ -476,7 +476,7 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
     while stage.told.is_empty() {
         assert!(begun.elapsed() < PATIENCE, "the timer never rang");
         n += 1;
-        let mail = Mail { context: Context::default(), input: Input::Request(n % ARM), size: 0 };
+        let mail = Mail::from_within(Context::default(), Input::Request(n % ARM), 0);
         // A full mailbox is as busy as can be.
         let _ = stage.house.core.post::<Echo, _>(&stage.house.threads, mail);
         while stage.house.core.learner.take_one().is_some() {}
@@ -562,7 +562,7 @@ fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
     core.learner.open();
     let mail = || {
         let input = Input::Message { from: ME, message: Message::CatchUp { from: Slot(1) } };
-        Mail { context: Context::default(), input, size: 0 }
+        Mail::from_within(Context::default(), input, 0)
     };
     let asleep = || {
         let house = house.clone();
@@ -600,7 +600,7 @@ fn a_role_does_not_fall_asleep_beside_mail_that_was_left_for_it() {
         stage.ask(COUNT);
         // The other thread gets each part of its turn done in one of the rounds.
         (0..(round * 37) % 1_024).for_each(|_| std::hint::spin_loop());
-        let mail = Mail { context: Context::default(), input: Input::Request(ANSWER), size: 0 };
+        let mail = Mail::from_within(Context::default(), Input::Request(ANSWER), 0);
         let is_early = |_| place.counted.load(Ordering::Relaxed) < round;
         core.leave::<Echo, _>(threads, mail, is_early).unwrap();
         assert_eq!(stage.told().0, "heard");

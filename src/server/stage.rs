@@ -175,7 +175,7 @@ impl Stage {
         let (core, around) = (ServerCore::new(config, trace, Admission::member()), Around::default());
         let opened = Checkpointer::open(&core, MemoryFiles::new(), 1);
         let (mut checkpointer, _) = opened.expect("an empty disk in memory has no errors");
-        let acceptor = Seat::new(&core, &around, Acceptor::new(Life(1)), Memory::default());
+        let acceptor = Seat::new(&core, &around, Acceptor::new(), Memory::default());
         let role = learner(&core, &around, &mut checkpointer, 2);
         let learner = Seat::new(&core, &around, role, NoDisk);
         let role = Proposer::new(ME, quorums, protocol.policy());
@@ -245,7 +245,7 @@ impl Stage {
                 self.proposer.begin_anew(core, around, |_| role);
             }
             Which::Acceptor => {
-                let mut role = Acceptor::new(Life(*lives));
+                let mut role = Acceptor::new();
                 self.acceptor.disk.records().into_iter().for_each(|record| role.replay(record));
                 let checkpoint = core.board.read().checkpoint;
                 self.acceptor.begin_anew(core, around, |_| role.with_checkpoint(checkpoint));

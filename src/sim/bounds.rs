@@ -22,7 +22,7 @@ impl SimServer {
         let mut within = |what: &str, has: u64, most: u64| {
             nature.ghost.require(24, has <= most, || format!("{me} holds {has} {what}, and the limit is {most}"));
         };
-        let (core, mailbox) = (&process.core, (self.sizes.mailbox + RESERVED) as u64);
+        let (core, mailbox) = (&process.core, (2 * self.sizes.mailbox + RESERVED) as u64);
         within("inputs of its proposer", core.proposer.lock().len() as u64, mailbox);
         within("inputs of its acceptor", core.acceptor.lock().len() as u64, mailbox);
         within("inputs of its learner", core.learner.lock().len() as u64, mailbox);

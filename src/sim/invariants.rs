@@ -13,8 +13,8 @@ use super::remembered::Durable;
 pub use super::violation::{UNDECIDED, Violation, is_consequence, name_of};
 use crate::kv::{Kv, Op, Outcome, Written};
 use crate::paxos::{
-    Acceptor, Ballot, CommandId, LearnerFact, LearnerOutcome, Message, NotApplied, Proposer, ProposerFact,
-    ProposerOutcome, ProposerRequest, Quorums, Slot, SlotRange, StateMachine, Value,
+    Acceptor, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Page, Proposer, ProposerFact,
+    ProposerOutcome, ProposerRequest, Quorums, Slot, StateMachine, Value,
 };
 use crate::protocol::Protocol;
 use crate::role::{Action, Input, RoleName, Server, Servers};
@@ -22,17 +22,20 @@ use crate::role::{Action, Input, RoleName, Server, Servers};
 /// What was asked for: a write, or, if None, a session.
 type Asked = Option<Op>;
 
-/// What a whole PROMISE reported.
-type Reported = BTreeMap<Slot, (Ballot, Value)>;
+/// What an acceptor has said with one promise, in pages.
+#[derive(Default)]
+struct Reported {
+    /// The slots that it has spoken of: from one, to before another, if not of all behind.
+    spoken_of: Vec<(Slot, Option<Slot>)>,
+    accepted: BTreeMap<Slot, (Ballot, Value)>,
+}
 
-/// A PROMISE put together from its parts.
-struct Whole {
-    ballot: Ballot,
-    /// So many parts are still to come.
-    missing: u32,
-    forgotten: Slot,
-    damaged: Vec<SlotRange>,
-    reported: Reported,
+impl Reported {
+    /// What it has said of a slot: None if nothing, Some(None) that it has accepted nothing.
+    fn says(&self, slot: Slot) -> Option<Option<&(Ballot, Value)>> {
+        let is_told = self.spoken_of.iter().any(|(from, to)| *from <= slot && to.is_none_or(|to| slot < to));
+        is_told.then(|| self.accepted.get(&slot))
+    }
 }
 
 /// The all-knowing observer.
@@ -193,22 +196,10 @@ impl Ghost {
         if self.strangers.contains(server) {
             return;
         }
-        let mut whole: BTreeMap<u128, Whole> = BTreeMap::new();
         for action in actions {
             let Action::Send { message, .. } = action else { continue };
             match message {
-                Message::Promise { ballot, part, truncated_below, accepted, damaged } => {
-                    let new = || Whole {
-                        ballot: *ballot,
-                        missing: part.count,
-                        forgotten: *truncated_below,
-                        damaged: damaged.clone(),
-                        reported: BTreeMap::new(),
-                    };
-                    let whole = whole.entry(part.answer).or_insert_with(new);
-                    whole.missing -= 1;
-                    whole.reported.extend(accepted.iter().map(|e| (e.slot, (e.ballot, e.value.clone()))));
-                }
+                Message::Promise { ballot, page } => self.promised(server, *ballot, page, marks),
                 Message::Truncated { .. } => marks.reach(Mark::ToldTruncated),
                 Message::Accepted { ballot, slots } => {
                     for slot in slots.first.to(slots.last) {
@@ -229,36 +220,42 @@ impl Ghost {
                 _ => {}
             }
         }
-        // Of an answer that a crash has cut off nobody ever knows the whole.
-        for whole in whole.into_values().filter(|whole| whole.missing == 0) {
-            self.promised(server, whole, marks);
-        }
     }
 
-    fn promised(&mut self, server: Server, whole: Whole, marks: &mut Marks) {
-        let Whole { ballot, forgotten, damaged, reported, .. } = whole;
+    fn promised(&mut self, server: Server, ballot: Ballot, page: &Page, marks: &mut Marks) {
+        let Page { from, to, truncated_below: forgotten, accepted, damaged } = page;
         let durable = self.disk(server).promised;
         self.require(5, ballot <= durable, || format!("{server} promised {ballot}: not on its disk"));
-        for (slot, (at, value)) in &reported {
+        for Entry { slot, ballot: at, value } in accepted {
             let voted =
                 self.votes.get(&(*slot, *at)).is_some_and(|(v, servers)| servers.contains(server) && v == value);
             self.require(5, voted, || format!("{server} reported {slot} accepted at {at}: not on its disk"));
         }
-        let Some(from) = self.prepared.get(&ballot).copied() else {
+        let Some(first) = self.prepared.get(&ballot).copied() else {
             return self.require(11, false, || format!("{server} promised {ballot}, which nobody has prepared"));
         };
-        if forgotten > from {
+        if *forgotten > first {
             marks.reach(Mark::PromiseTruncated);
         }
         let durable = self.disk(server).truncated_below;
-        self.require(5, forgotten <= durable, || format!("{server} says that it has forgotten slots: not on its disk"));
+        self.require(5, *forgotten <= durable, || {
+            format!("{server} says that it has forgotten slots: not on its disk")
+        });
         // What was accepted at the ballot or above came after the promise.
-        let kept = self.disk(server).accepted.range(from..).filter(|(_, (at, _))| *at < ballot);
-        let missing = kept.filter(|(slot, (at, _))| reported.get(slot).is_none_or(|(told, _)| told != at));
-        let missing = missing.filter(|(slot, _)| !Ghost::is_excused(**slot, forgotten, &damaged));
+        let kept = self.disk(server).accepted.range(*from..).filter(|(_, (at, _))| *at < ballot);
+        let kept = kept.filter(|(slot, _)| to.is_none_or(|to| **slot < to));
+        let told: BTreeMap<Slot, Ballot> = accepted.iter().map(|entry| (entry.slot, entry.ballot)).collect();
+        let missing = kept.filter(|(slot, (at, _))| told.get(slot) != Some(at));
+        let missing = missing.filter(|(slot, _)| !Ghost::is_excused(**slot, *forgotten, damaged));
         let missing: Vec<Slot> = missing.map(|(slot, _)| *slot).collect();
         self.require(7, missing.is_empty(), || format!("{server} promised {ballot} and kept quiet about {missing:?}"));
-        self.promises.entry((ballot, server)).or_insert(reported);
+        let reported = self.promises.entry((ballot, server)).or_default();
+        for Entry { slot, ballot, value } in accepted {
+            if reported.says(*slot).is_none() {
+                reported.accepted.insert(*slot, (*ballot, value.clone()));
+            }
+        }
+        reported.spoken_of.push((*from, *to));
     }
 
     // ---- proposers
@@ -291,6 +288,9 @@ impl Ghost {
         }
         for action in actions {
             match action {
+                // The next page of a promise is asked for, of one acceptor.
+                Action::Send { to, message: Message::Prepare { ballot, from } }
+                    if to.len() == 1 && self.prepared.get(ballot).is_some_and(|first| first < from) => {}
                 Action::Send { message: Message::Prepare { ballot, from }, .. } => {
                     let new = self.prepared.insert(*ballot, *from).is_none() && ballot.server == server;
                     self.require(11, new, || format!("{server} prepared {ballot}, which was used before"));
@@ -363,10 +363,11 @@ impl Ghost {
         quorum: Servers,
         marks: &mut Marks,
     ) {
-        let promises: Vec<_> = quorum.iter().map(|server| self.promises.get(&(ballot, server))).collect();
+        let promises =
+            quorum.iter().map(|server| self.promises.get(&(ballot, server)).and_then(|told| told.says(slot)));
+        let promises: Vec<_> = promises.collect();
         let whole = self.quorums.is_prepared(quorum) && promises.iter().all(Option::is_some);
-        let told: Vec<&(Ballot, Value)> =
-            promises.iter().flatten().filter_map(|reported| reported.get(&slot)).collect();
+        let told: Vec<&(Ballot, Value)> = promises.iter().flatten().copied().flatten().collect();
         let highest = told.iter().max_by_key(|(at, _)| *at);
         let bound = match (highest, adopted) {
             (Some((at, bound)), adopted) => adopted == Some(*at) && bound == value,
@@ -387,7 +388,9 @@ impl Ghost {
             marks.reach(Mark::AdoptedOfMany);
         }
         let known = self.is_asked_for(value);
-        self.require(7, whole, || format!("{ballot} proposes in slot {slot} without whole promises of {quorum}"));
+        self.require(7, whole, || {
+            format!("{ballot} proposes in slot {slot} without promises of {quorum} that tell of it")
+        });
         self.require(8, bound, || {
             format!("{ballot} proposes in slot {slot} what its promises ({quorum}) do not bind it to")
         });

@@ -58,7 +58,7 @@ marks! {
     ForwardRefused = "a server that does not lead was handed a command",
     Relayed = "a server heard of a leader from others",
     PreVoteRefused = "a candidate heard that others have a leader",
-    PromiseInParts = "a promise came in parts",
+    PromiseInPages = "a promise came in pages",
     EntriesInParts = "a learner got a part of what it asked for, and asked for more",
     Expired = "a session had expired",
     WentOnInNewSession = "a write whose session had ended went on in a new one",

@@ -12,7 +12,7 @@ use super::network::Weather;
 use crate::client::UNDER_WAY_MAX;
 use crate::host::queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
-use crate::paxos::{PROMISE_PART_BYTES, Quorums, Retention};
+use crate::paxos::{PAGE_BYTES, Quorums, Retention};
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{Server, Servers};
@@ -152,7 +152,7 @@ impl Plan {
                 0 | 1 => MAILBOX_MAX,
                 _ => 16 * MAILBOX_MAX,
             },
-            part_bytes: if small > 1 { pick(64..=2_000) as usize } else { PROMISE_PART_BYTES },
+            part_bytes: if small > 1 { pick(64..=2_000) as usize } else { PAGE_BYTES },
             retention: Retention {
                 checkpoint_slots: pick(3..=60),
                 checkpoint_bytes: pick(500..=20_000),

@@ -25,9 +25,7 @@ use crate::host::role_host::found_no_room;
 use crate::host::{Admission, Asker, Config, Env, Order, RoleHost, ServerCore, Sizes, Unborn, recovery};
 use crate::kv::Kv;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Said, unframe};
-use crate::paxos::{
-    Acceptor, AcceptorRecord, Learner, Life, Message, Proposer, Quorums, Retention, Slot, StateMachine,
-};
+use crate::paxos::{Acceptor, AcceptorRecord, Learner, Message, Proposer, Quorums, Retention, Slot, StateMachine};
 use crate::protocol::Protocol;
 use crate::random::Random;
 use crate::role::{NoDisk, Role, RoleName, Server, Servers};
@@ -195,6 +193,7 @@ impl SimServer {
                 snapshot_bytes: plan.snapshot_bytes,
                 sessions: plan.sessions,
                 open_slots: WINDOW,
+                open_bytes: 4 * plan.part_bytes,
             },
         }
     }
@@ -392,7 +391,7 @@ impl SimServer {
         let checkpoint = self.checkpoint_slot(&identity);
         let folder = DataFolder::begin(self.folder.clone(), identity)?;
         let (_, recovered) = folder.open_journal(self.segment_bytes())?;
-        let mut acceptor = Acceptor::new(Life(0));
+        let mut acceptor = Acceptor::new();
         for record in recovered.records {
             acceptor.replay(record);
         }
@@ -517,7 +516,7 @@ impl SimServer {
         };
         // Files that nobody needs may be gone by then, so what is known counts, and not what it was put together from.
         let known = |records: Vec<AcceptorRecord>| {
-            let mut acceptor = Acceptor::new(Life(0));
+            let mut acceptor = Acceptor::new();
             records.into_iter().for_each(|record| acceptor.replay(record));
             acceptor
         };
@@ -688,7 +687,7 @@ impl SimServer {
                     }
                 }
             }
-            Message::Promise { part, .. } if part.count > 1 => nature.mark(Mark::PromiseInParts),
+            Message::Promise { page, .. } if page.to.is_some() => nature.mark(Mark::PromiseInPages),
             Message::Snapshot(part) if self.applied().is_some_and(|(applied, _)| part.slot <= applied) => {
                 nature.mark(Mark::SnapshotOvertaken);
             }

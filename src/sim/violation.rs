@@ -29,7 +29,7 @@ pub fn name_of(invariant: u8) -> &'static str {
         4 => "promises never fall",
         5 => "nothing is said before it is durable",
         6 => "nothing is accepted below a promise",
-        7 => "a proposal follows whole promises of a quorum",
+        7 => "a proposal follows what a quorum has promised of its slot",
         8 => "a proposal carries the value of the highest ballot accepted",
         9 => "distinct acceptors of one ballot are counted",
         11 => "a ballot is used once",

@@ -14,7 +14,7 @@ use super::identity::{IDENTITY_FILE, describe};
 use super::journal::{Journal, Options};
 use super::rounds::{ROUNDS_FILE, Rounds};
 use crate::kv::Kv;
-use crate::paxos::{Acceptor, Life, ProposerRecord};
+use crate::paxos::{Acceptor, ProposerRecord};
 use crate::role::Role;
 
 /// A shorter segment than this is never made; a longer one that is there stays as long as it is.
@@ -112,7 +112,7 @@ impl Report {
         match Journal::open(files, options) {
             Err(error) => self.trouble("journal", &error.to_string()),
             Ok((_, recovered)) => {
-                let mut acceptor = Acceptor::new(Life(0));
+                let mut acceptor = Acceptor::new();
                 let count = recovered.records.len();
                 recovered.records.into_iter().for_each(|record| acceptor.replay(record));
                 let last = acceptor.accepted().keys().next_back();

@@ -9,7 +9,7 @@ use rand_pcg::Pcg64Mcg;
 
 use super::event::Event;
 use super::field::{
-    AcceptedSlots, Digest, DiskName, HistoryName, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, Tries,
+    AcceptedSlots, Digest, DiskName, HistoryName, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, SlotSpan, Tries,
 };
 use super::line::{Line, LineId, Process, RoleTag, clean_label, clean_why};
 use super::text::Text;
@@ -112,6 +112,7 @@ made_of! {
         session => CommandName::Write { session, sequence },
     };
     SlotFrom: Slot => SlotFrom;
+    SlotSpan: (Slot, Option<u8>) => |(first, more)| SlotSpan { first, last: more.map(|more| first.plus(u64::from(more))) };
     MaybeBallot: Option<Ballot> => MaybeBallot;
     Digest: u64 => Digest;
     DiskName: u64 => |name| DiskName(name as u16);

@@ -9,7 +9,7 @@ use log::Level;
 
 use super::field::{
     AcceptedSlots, Digest, DiskName, Field, FieldError, Fields, HistoryName, MaybeBallot, Millis, Nacks, Seconds,
-    SlotFrom, Tries,
+    SlotFrom, SlotSpan, Tries,
 };
 use super::text::Text;
 use super::word::{
@@ -108,11 +108,11 @@ events! {
     }
     /// An acceptor promises.
     Promise = "PROMISE", Info, step {
-        /// The first slot of interest.
-        slot: SlotFrom,
+        /// The slots that the answer speaks of.
+        slot: SlotSpan,
         /// The ballot.
         ballot: Ballot,
-        /// What it has accepted from that slot on.
+        /// What it has accepted in them.
         accepted: AcceptedSlots,
         /// The ballot's owner.
         to: Server,

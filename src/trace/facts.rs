@@ -2,7 +2,7 @@
 //! sentence. Roles know nothing of lines.
 
 use super::event::Event;
-use super::field::{AcceptedSlots, Digest, MaybeBallot, Nacks, SlotFrom};
+use super::field::{AcceptedSlots, Digest, MaybeBallot, Nacks, SlotFrom, SlotSpan};
 use super::line::{Context, RoleTag};
 use super::text::Text;
 use super::word::{Applied, CommandName, Op};
@@ -71,9 +71,9 @@ pub fn proposer(fact: &ProposerFact, context: &Context) -> Draft {
 /// The line of an acceptor's fact.
 pub fn acceptor(fact: &AcceptorFact, context: &Context) -> Draft {
     match fact {
-        AcceptorFact::Promised { to, ballot, from, accepted } => {
-            let accepted = AcceptedSlots::new(accepted);
-            let event = Event::Promise { slot: SlotFrom(*from), ballot: *ballot, accepted, to: *to };
+        AcceptorFact::Promised { to, ballot, from, last, accepted } => {
+            let (accepted, slot) = (AcceptedSlots::new(accepted), SlotSpan { first: *from, last: *last });
+            let event = Event::Promise { slot, ballot: *ballot, accepted, to: *to };
             Draft::about(RoleTag::Acceptor, event, context)
         }
         AcceptorFact::Nacked { to, ballot, refused, promised } => {
@@ -192,7 +192,7 @@ fn why_step_down(why: StepDown, open: usize) -> String {
         StepDown::Nacked(rival) => format!("refused: an acceptor is bound to {rival}"),
         StepDown::Rival(rival) => format!("{rival} leads"),
         StepDown::Unheard => "no majority has answered its heartbeats for 300 ms".to_string(),
-        StepDown::Stalled => "slots are open, and nothing was applied for 500 ms".to_string(),
+        StepDown::Stalled => "slots are open, and nothing has moved for longer than rounds take here".to_string(),
         StepDown::LearnerDown => "its learner is down".to_string(),
         StepDown::Below(slot) => format!("slot {slot} is needed, which lies below its ballot: another one begins"),
     };

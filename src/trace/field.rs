@@ -187,6 +187,33 @@ impl Word for SlotFrom {
     }
 }
 
+/// All slots from one on, printed `7+`, or the slots from one to another, printed `7-12`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlotSpan {
+    /// The first.
+    pub first: Slot,
+    /// The last; None if there is none.
+    pub last: Option<Slot>,
+}
+
+impl Word for SlotSpan {
+    fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
+        match self.last {
+            None => write!(to, "{}+", self.first),
+            Some(last) => write!(to, "{}-{last}", self.first),
+        }
+    }
+
+    fn parse(text: &str) -> Option<SlotSpan> {
+        if let Some(first) = text.strip_suffix('+') {
+            return Some(SlotSpan { first: Slot::parse(first)?, last: None });
+        }
+        let (first, last) = text.split_once('-')?;
+        let (first, last) = (Slot::parse(first)?, Slot::parse(last)?);
+        (first <= last).then_some(SlotSpan { first, last: Some(last) })
+    }
+}
+
 /// A ballot, or `none`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MaybeBallot(pub Option<Ballot>);

@@ -36,7 +36,7 @@ pub use event::{Event, EventError};
 pub use facts::{acceptor, fenced, learner, proposer};
 pub use field::{
     AcceptedSlots, Digest, DiskName, FieldError, HistoryName, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom,
-    Tries,
+    SlotSpan, Tries,
 };
 pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
 pub use sink::Bound;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use super::event::Event;
 use super::exchange::outages;
-use super::field::SlotFrom;
+use super::field::{SlotFrom, SlotSpan};
 use super::line::Line;
 use super::parse::Run;
 use crate::paxos::{Ballot, Refused, Slot};
@@ -70,7 +70,7 @@ impl About {
             | Event::Nack { slot: Refused::Accept(slot), .. }
             | Event::Violation { slot: Some(slot), .. } => *slot == self.slot,
             Event::Prepare { slot: SlotFrom(from), ballot, .. }
-            | Event::Promise { slot: SlotFrom(from), ballot, .. }
+            | Event::Promise { slot: SlotSpan { first: from, .. }, ballot, .. }
             | Event::Nack { slot: Refused::Prepare(from), ballot, .. }
             | Event::Retry { slot: from, ballot, .. } => *from == self.slot || self.ballots.contains(ballot),
             Event::Request { .. } | Event::Response { .. } | Event::Timeout { .. } | Event::Failover { .. } => {

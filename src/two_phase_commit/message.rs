@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::kv::{Outcome, Written};
 use crate::paxos::{Command, Slot};
-use crate::role::{RoleName, Server};
+use crate::role::{Lane, RoleName, Server};
 
 /// Names a transaction for ever: the number is drawn by its coordinator, never twice in all its lives. Printed `17.3`.
 ///
@@ -176,6 +176,11 @@ impl Message {
             Message::Vote { .. } | Message::Ack { .. } => &[Coordinator],
             Message::Inquire { .. } => &[Coordinator, Participant],
         }
+    }
+
+    /// How it travels.
+    pub fn lane(&self) -> Lane {
+        if matches!(self, Message::VoteRequest { .. }) { Lane::Bulk } else { Lane::Control }
     }
 
     /// About how many bytes its values take.

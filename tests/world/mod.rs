@@ -196,8 +196,7 @@ impl<M: StateMachine> Cluster<M> {
             }
             RoleName::Acceptor => {
                 node.acceptor.lives += 1;
-                let life = Life(node.acceptor.lives);
-                node.acceptor.begin(Acceptor::new(life));
+                node.acceptor.begin(Acceptor::new());
                 self.at_acceptor(server, vec![Input::Start], Crash::No)
             }
             RoleName::Learner => {

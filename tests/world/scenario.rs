@@ -8,7 +8,7 @@ use std::hash::Hash;
 use goldenscript::{ArgumentConsumer, Context};
 use paxos_kv::paxos::{
     AcceptorFact, AcceptorOutcome, AcceptorRecord, Ballot, Command, CommandId, Entry, LearnerFact, LearnerOutcome,
-    Message, Part, Policy, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, Refused, Slot, SlotRange,
+    Message, Page, Policy, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, Refused, Slot, SlotRange,
     StateMachine, Value,
 };
 use paxos_kv::role::{Action, Input, Role, RoleName, Server, Servers, Timed};
@@ -450,10 +450,10 @@ fn words(message: &Message) -> String {
     let name = message.name();
     match message {
         Message::Prepare { ballot, from } => format!("{name} {ballot} for slots {from}+"),
-        Message::Promise { ballot, part, truncated_below, accepted, damaged } => {
+        Message::Promise { ballot, page: Page { from, to, truncated_below, accepted, damaged } } => {
             let mut text = format!("{name} {ballot} accepted {}", entries(accepted));
-            if part.count > 1 {
-                let _ = write!(text, ", part {} of {}", part.index + 1, part.count);
+            if let Some(to) = to {
+                let _ = write!(text, " in slots {from} to {}", to.previous());
             }
             if truncated_below.0 > 1 {
                 let _ = write!(text, ", all below slot {truncated_below} chosen and forgotten");
@@ -603,6 +603,7 @@ fn learner_outcome(outcome: &LearnerOutcome<Names>) -> Option<String> {
     match outcome {
         LearnerOutcome::Applied { .. }
         | LearnerOutcome::Advanced { .. }
+        | LearnerOutcome::Counted
         | LearnerOutcome::Durable { .. }
         | LearnerOutcome::Checkpoint { .. }
         | LearnerOutcome::SnapshotAsked { .. }
@@ -703,16 +704,16 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
     Ok(match name.as_str() {
         "PREPARE" => Message::Prepare { ballot: ballot(args, "ballot")?, from: slot(args, "slot")? },
         "PROMISE" => {
-            let part = args.take_key("part").unwrap_or("1/1");
-            let (index, count) = part.split_once('/').ok_or("part=1/2")?;
-            let answer = args.take_key("answer").map_or(Ok(1), |answer| answer.parse())?;
-            Message::Promise {
-                ballot: ballot(args, "ballot")?,
-                part: Part { answer, index: index.parse::<u32>()? - 1, count: count.parse()? },
+            let (from, last) = args.take_key("page").unwrap_or("1-").split_once('-').ok_or("page=1-2")?;
+            let last: Option<u64> = if last.is_empty() { None } else { Some(last.parse()?) };
+            let page = Page {
+                from: Slot(from.parse()?),
+                to: last.map(|last| Slot(last + 1)),
                 truncated_below: args.take_key("below").map_or(Ok(1), |below| below.parse()).map(Slot)?,
                 accepted: parse_entries(args.take_key("accepted"))?,
                 damaged: parse_ranges(args.take_key("damaged"))?,
-            }
+            };
+            Message::Promise { ballot: ballot(args, "ballot")?, page }
         }
         "NACK" => Message::Nack {
             ballot: ballot(args, "ballot")?,

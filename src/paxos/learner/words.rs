@@ -83,6 +83,8 @@ pub enum LearnerOutcome<M: StateMachine> {
         /// The commands in the slots applied since this was said last.
         ids: Vec<CommandId>,
     },
+    /// Votes were counted for slots that are not chosen yet: something moves.
+    Counted,
     /// A read's answer.
     Answer {
         /// As in the request.

@@ -10,8 +10,17 @@ use crate::paxos::{Command, CommandId, Slot, rules};
 
 /// A proposer keeps at most so many commands of its own, and a leader as many of others; more are refused.
 const COMMANDS_MAX: usize = 1_024;
-/// Either kind takes at most so many bytes; more are refused.
+/// Its own take at most so many bytes; more are refused.
 const COMMANDS_MAX_BYTES: usize = 64 << 20;
+/// Those of others take at most so many bytes.
+const GUESTS_MAX_BYTES: usize = 16 << 20;
+/// Of its own so many at most are handed to a leader and not applied: more would only wait there, on its links and in its
+/// mailbox.
+const HANDED_MAX: usize = 256;
+/// They take so many bytes at most, unless a single one is larger.
+const HANDED_MAX_BYTES: usize = 4 << 20;
+// What four followers hand over there is room for.
+const _: () = assert!(4 * HANDED_MAX_BYTES <= GUESTS_MAX_BYTES && 4 * HANDED_MAX <= COMMANDS_MAX);
 
 /// Of so many commands a proposer remembers that it has put them into an ACCEPT, whoever they belong to. If there are more
 /// that nobody has applied, it says of none any more that it is certainly not applied.
@@ -148,6 +157,7 @@ impl Commands {
     /// Nothing is under way for any of them any more.
     pub(super) fn release_all(&mut self) {
         self.idle.extend(self.by_arrival.keys());
+        self.by_arrival.values_mut().for_each(|pending| pending.handed = None);
     }
 
     /// What was handed over before this pulse may be lost, or have come to its outcome: others have applied everything up to
@@ -164,14 +174,26 @@ impl Commands {
         }
     }
 
-    /// Takes for a FORWARD what nothing is under way for.
+    /// Takes for a FORWARD what nothing is under way for, as far as there is room beside what was handed over before.
     pub(super) fn take_idle(&mut self, pulse: u64) -> Vec<Command> {
         let mut commands = Vec::new();
-        for arrival in std::mem::take(&mut self.idle) {
+        if self.idle.is_empty() {
+            return commands;
+        }
+        let handed = self.by_arrival.values().filter(|pending| pending.handed.is_some());
+        let sizes = handed.map(|pending| pending.command.payload.len());
+        let (mut count, mut bytes) = sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
+        while let Some(arrival) = self.idle.first().copied() {
             if let Some(pending) = self.by_arrival.get_mut(&arrival) {
+                let size = pending.command.payload.len();
+                if count >= HANDED_MAX || (count > 0 && bytes + size > HANDED_MAX_BYTES) {
+                    break;
+                }
+                (count, bytes) = (count + 1, bytes + size);
                 (pending.sent, pending.handed) = (true, Some(Handed { at: pulse, due: None }));
                 commands.push(pending.command.clone());
             }
+            self.idle.remove(&arrival);
         }
         commands
     }
@@ -221,7 +243,7 @@ impl Guests {
     /// Takes a command in; false if there is no room.
     pub(super) fn push(&mut self, command: Command) -> bool {
         let size = command.payload.len();
-        let has_room = self.queue.len() < COMMANDS_MAX && self.bytes + size <= COMMANDS_MAX_BYTES;
+        let has_room = self.queue.len() < COMMANDS_MAX && self.bytes + size <= GUESTS_MAX_BYTES;
         if has_room {
             self.bytes += size;
             self.ids.insert(command.id);
@@ -352,7 +374,7 @@ mod tests {
         guests.remove(CommandId::new(4, 0, 7));
         assert!(guests.push(sized(0, 0)) && !guests.push(sized(7, 0)));
 
-        let (mut guests, half) = (Guests::default(), COMMANDS_MAX_BYTES / 2);
+        let (mut guests, half) = (Guests::default(), GUESTS_MAX_BYTES / 2);
         for _ in 0..3 {
             assert!(guests.push(sized(1, half)) && guests.push(sized(2, half)));
             assert!(!guests.push(sized(3, 1)), "one byte more");
@@ -362,6 +384,26 @@ mod tests {
             assert!(!guests.push(sized(4, half + 1)));
             guests.remove(CommandId::new(4, 0, 3));
         }
+    }
+
+    #[test]
+    fn a_leader_is_handed_so_many_commands_and_bytes_at_a_time() {
+        let mut commands = Commands::default();
+        (1..=HANDED_MAX as u64 + 5).for_each(|sequence| assert!(commands.push(sized(sequence, 1), 1, false)));
+        assert_eq!((commands.take_idle(1).len(), commands.take_idle(1).len(), commands.idle()), (HANDED_MAX, 0, 5));
+        (1..=2).for_each(|sequence| commands.remove(CommandId::new(4, 0, sequence)));
+        assert_eq!((commands.take_idle(1).len(), commands.idle()), (2, 3), "as many as have come to their outcome");
+        commands.release_all();
+        assert_eq!(commands.take_idle(1).len(), HANDED_MAX, "the next leader is handed the oldest first");
+
+        let mut commands = Commands::default();
+        let sizes = [HANDED_MAX_BYTES + 1, 1, HANDED_MAX_BYTES / 2, HANDED_MAX_BYTES / 2];
+        (1..).zip(sizes).for_each(|(sequence, size)| assert!(commands.push(sized(sequence, size), 1, false)));
+        assert_eq!(commands.take_idle(1).len(), 1, "one that is larger goes alone");
+        commands.remove(CommandId::new(4, 0, 1));
+        assert_eq!(commands.take_idle(1).len(), 2);
+        commands.remove(CommandId::new(4, 0, 3));
+        assert_eq!(commands.take_idle(1).len(), 1);
     }
 
     #[test]

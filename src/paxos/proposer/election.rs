@@ -11,10 +11,12 @@
 //!   leader too. One server with a broken cable, or back from a partition, disturbs nobody (Ongaro, *Consensus: Bridging
 //!   Theory and Practice*, 2014, section 9.6, for Raft).
 //! - *Relay.* Who hears the leader says so to the others. A server that can talk to some servers but not to the leader then
-//!   knows that there is one. It hands nothing to that leader: a command goes one hop.
-//! - *The leader's own doubt.* A leader that is not answered by a majority for 300 ms, or that has open slots and sees
-//!   nothing applied for 500 ms, steps down, and lets one time-out pass before it stands. Otherwise a leader that can send
-//!   and not hear would be obeyed for ever by servers that it can do nothing for.
+//!   knows that there is one. It hands nothing to that leader: a command goes one hop. A candidate that waits for promises
+//!   says the same of itself, until its time is up.
+//! - *The leader's own doubt.* A leader that is not answered by a majority for 300 ms steps down, and lets one time-out pass
+//!   before it stands; so does one that has open slots and sees nothing move for 500 ms: no page of a promise, no vote,
+//!   nothing applied. Otherwise a leader that can send and not hear would be obeyed for ever by servers that it can do
+//!   nothing for. Where rounds take long, as on slow disks, it waits for longer (`pace.rs`).
 //!
 //! With these three a cluster finds a leader as long as any one server is connected to a majority, also where not everybody
 //! hears everybody (the three cases of Ng, Haridi, Carbone, *Omni-Paxos*, EuroSys 2023; see `src/sim/partitions.rs`).
@@ -28,6 +30,7 @@
 
 use std::collections::BTreeMap;
 
+use super::pace::Pace;
 use super::words::{ProposerTimer, Speaker, StepDown};
 use crate::paxos::{Ballot, Message, Quorums};
 use crate::role::{Output, Server, Servers};
@@ -36,8 +39,6 @@ use crate::role::{Output, Server, Servers};
 const HEARD_PULSES: u64 = 5;
 /// A leader that a majority has not answered for so many pulses steps down: 300 ms.
 const UNANSWERED_PULSES: u64 = 10;
-/// A leader with open slots that sees nothing applied for so many pulses steps down: 500 ms.
-const STALLED_PULSES: u64 = 17;
 /// A follower relays at most every so many pulses: 60 ms.
 const RELAY_PULSES: u64 = 2;
 
@@ -62,8 +63,9 @@ pub(super) struct Election {
     hastened: Option<Ballot>,
     /// As a leader: the pulse when each server last answered.
     answers: BTreeMap<Server, u64>,
-    /// As a leader: the pulse when a slot was applied last, or the first was opened.
+    /// As a leader: the pulse when a slot was applied last, or a vote counted, or the first was opened.
     moved_at: u64,
+    pace: Pace,
 }
 
 /// Whether others hear a leader.
@@ -79,7 +81,7 @@ struct PreVote {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reign {
     pub ballot: Ballot,
-    /// Slots are open.
+    /// Slots are open, or pages of promises are still to come.
     pub has_open: bool,
 }
 
@@ -121,6 +123,7 @@ impl Election {
             hastened: None,
             answers: BTreeMap::new(),
             moved_at: 0,
+            pace: Pace::default(),
         }
     }
 
@@ -185,7 +188,8 @@ impl Election {
         if !self.is_answered() {
             return Some(StepDown::Unheard);
         }
-        if has_open && self.pulses - self.moved_at >= STALLED_PULSES {
+        if has_open && self.pulses - self.moved_at >= self.pace.patience() {
+            self.pace.note_stall();
             return Some(StepDown::Stalled);
         }
         out.send(self.others(), Message::Heartbeat { ballot });
@@ -206,9 +210,27 @@ impl Election {
         out.send(self.others(), Message::Heartbeat { ballot });
     }
 
-    /// As a leader: something was applied, or there is something to apply again.
+    /// As a leader: there is something to apply again, or something was heard of it.
     pub(super) fn moves(&mut self) {
         self.moved_at = self.pulses;
+    }
+
+    /// As a leader: something was applied. If it was open, the first of it was proposed at this pulse.
+    pub(super) fn applies(&mut self, proposed_at: Option<u64>) {
+        if let Some(at) = proposed_at {
+            self.pace.note(self.pulses - at);
+        }
+        self.moves();
+    }
+
+    /// How long rounds take.
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// A quorum has promised, so many pulses after it was asked.
+    pub(super) fn note_promises(&mut self, pulses: u64) {
+        self.pace.note(pulses);
     }
 
     /// It leads no longer. A leader that could do nothing lets others stand first.

@@ -1,7 +1,8 @@
 //! Phase 2: a ballot that a quorum has promised, and what is proposed at it.
 //!
 //! First what the promises bind the proposer to, with no-ops in the holes between; then commands, as many as its policy
-//! allows. Slots are proposed in order and without a gap, and at most a window of them are open at a time. What goes out
+//! allows. Promises may still come in, page by page: each slot is proposed in as soon as a quorum has settled it, and
+//! commands wait until all are. Slots are proposed in order and without a gap, and at most a window of them are open at a time. What goes out
 //! at once goes out in one message: a *group* is all that has come while the groups before it were under way, and it never
 //! waits for more to come. (*Paxos Made Simple*, sections 2.2 and 3.)
 //!
@@ -13,9 +14,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::attempt::Attempt;
 use super::commands::{Commands, Guests};
 use super::words::{ProposerFact, ProposerTimer, Speaker};
-use crate::paxos::promises::Bound;
-use crate::paxos::{Ballot, CommandId, Message, Policy, Quorums, Slot, Value, rules};
-use crate::role::{Output, Servers};
+use crate::paxos::promises::Promises;
+use crate::paxos::{Ballot, CommandId, Message, Page, Policy, Quorums, Slot, Value, rules};
+use crate::role::{Output, Server, Servers};
 
 /// At most so many slots are open at one ballot: as many as a server's clients may have under way, halved, so that two
 /// groups of them are. A learner looks twice as far ahead.
@@ -24,31 +25,56 @@ pub const WINDOW: u64 = 512;
 /// group costs every server some wake-ups, and many small ones cost more than they gain: so the second must be as large as
 /// the first.
 const GROUPS_MAX: usize = 2;
+/// The values of the open slots take about so many bytes at most: all of them fit into an acceptor's mailbox at once, and into
+/// a link beside what else is bulk. As many are read ahead from promises.
+pub const OPEN_BYTES: usize = 4 << 20;
 /// The values of one ACCEPT take about this many bytes at most, unless a single one is larger.
 const ACCEPT_BYTES: usize = 1 << 20;
+
+/// How much may be open at one ballot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Window {
+    pub slots: u64,
+    pub bytes: usize,
+}
+
+/// What is proposed in a slot, and why it may be.
+struct Bound {
+    value: Value,
+    /// The ballot at which it was accepted before; None if the slot was free.
+    adopted: Option<Ballot>,
+    /// The acceptors that have said so.
+    quorum: Servers,
+}
+
+/// With each doubling of so many open bytes, slots are proposed again after twice the time.
+const RESEND_BYTES: usize = 256 << 10;
 
 /// A ballot in phase 2.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Proposing {
     attempt: Attempt,
-    /// Everybody who is asked to accept.
-    servers: Servers,
+    quorums: Quorums,
     /// Whether the ballot is kept when all is done.
     is_kept: bool,
-    /// Who promised.
+    /// What the promises bind to, and who has promised.
+    promises: Promises,
+    /// The acceptors whose promises settle all slots that are left, once they are a quorum.
     quorum: Servers,
-    /// What the promises bind to and is not proposed yet.
-    adopted: BTreeMap<Slot, (Ballot, Value)>,
     /// The last slot that must be proposed in, with a no-op if with nothing else.
     bound_to: Slot,
     /// The first slot that is not proposed in yet.
     next: Slot,
     /// Commands that may still be proposed at this ballot.
     commands_left: u64,
-    /// At most so many slots are open.
-    window: u64,
+    /// At most so many slots are open, with values of about so many bytes.
+    window: Window,
     /// The slots that were proposed in and that the own learner has not applied yet.
     open: BTreeMap<Slot, Value>,
+    /// The pulse when the first of each run of slots was proposed in that were proposed together.
+    proposed_at: BTreeMap<Slot, u64>,
+    /// Of the values in them.
+    open_bytes: usize,
     /// The open slot of each command.
     slots: BTreeMap<CommandId, Slot>,
     /// The last slot of each group of commands that is still open.
@@ -56,32 +82,83 @@ pub(super) struct Proposing {
     /// Open slots below this one were proposed before the resend timer was started.
     resend_below: Slot,
     is_resending: bool,
+    /// How late the first resend comes.
+    resend_tries: u32,
 }
 
 impl Proposing {
-    /// A quorum has promised: what it binds the proposer to comes first.
-    pub(super) fn new(attempt: Attempt, bound: Bound, quorums: &Quorums, policy: Policy, window: u64) -> Proposing {
-        let Bound { quorum, first, last, adopted } = bound;
-        let (servers, ballot) = (quorums.servers(), attempt.ballot());
-        let voters = quorum.and(servers);
-        assert!(quorums.is_prepared(voters), "{ballot} was promised by {quorum} alone: no quorum");
+    /// A quorum has promised, and settles the first slot: what it binds the proposer to comes first.
+    pub(super) fn new(
+        attempt: Attempt,
+        promises: Promises,
+        first: Slot,
+        quorums: Quorums,
+        policy: Policy,
+        (window, resend_tries): (Window, u32),
+    ) -> Proposing {
+        let voters = promises.promised().and(quorums.servers());
+        let ballot = attempt.ballot();
+        assert!(quorums.is_prepared(voters), "{ballot} was promised by {voters} alone: no quorum");
         let commands_left = if attempt.fill().is_some() { 0 } else { policy.commands_per_ballot() };
-        Proposing {
+        let bound_to = attempt.fill().unwrap_or_default();
+        let mut new = Proposing {
             attempt,
-            servers,
+            quorums,
             is_kept: policy.keeps_ballot(),
-            quorum,
-            adopted,
-            bound_to: last,
+            promises,
+            quorum: Servers::NONE,
+            bound_to,
             next: first,
             commands_left,
             window,
             open: BTreeMap::new(),
+            proposed_at: BTreeMap::new(),
+            open_bytes: 0,
             slots: BTreeMap::new(),
             groups: VecDeque::new(),
             resend_below: first,
             is_resending: false,
+            resend_tries,
+        };
+        new.look_at_promises();
+        new
+    }
+
+    /// A page of a promise has come; true if it brings something.
+    pub(super) fn hear(&mut self, acceptor: Server, page: Page) -> bool {
+        if self.is_settled() || !self.promises.add(acceptor, page, self.next, &self.quorums) {
+            return false;
         }
+        self.look_at_promises();
+        true
+    }
+
+    /// Whether no slot is left to be proposed in of which a quorum has not said what it has accepted there.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.quorum.is_empty()
+    }
+
+    fn look_at_promises(&mut self) {
+        self.promises.drop_below(self.next);
+        self.bound_to = self.bound_to.max(self.promises.last().unwrap_or_default());
+        let last = self.bound_to.max(self.next.previous()).plus(self.commands_left);
+        let quorum = self.promises.settle_all(self.next, last);
+        if self.quorums.is_prepared(quorum) {
+            self.quorum = quorum;
+        }
+    }
+
+    /// The pages of promises to be asked for at this tick.
+    pub(super) fn ask(&mut self, now: u64) -> Vec<(Server, Slot)> {
+        if self.is_settled() { Vec::new() } else { self.promises.ask(now, self.next) }
+    }
+
+    /// The acceptors whose promises settle this slot; None if they are no quorum.
+    fn settled_by(&self, slot: Slot) -> Option<Servers> {
+        if self.is_settled() {
+            return Some(self.quorum);
+        }
+        Some(self.promises.settle(slot)).filter(|acceptors| self.quorums.is_prepared(*acceptors))
     }
 
     pub(super) fn attempt(&self) -> &Attempt {
@@ -103,7 +180,7 @@ impl Proposing {
 
     /// Who promised the ballot.
     pub(super) fn quorum(&self) -> Servers {
-        self.quorum
+        if self.is_settled() { self.quorum } else { self.promises.promised() }
     }
 
     /// How many slots are open.
@@ -113,7 +190,7 @@ impl Proposing {
 
     /// Whether nothing is open, and nothing bound is left to propose.
     pub(super) fn is_done(&self) -> bool {
-        self.open.is_empty() && self.next > self.bound_to
+        self.open.is_empty() && self.next > self.bound_to && self.is_settled()
     }
 
     /// So many commands make a group that is worth to be proposed now.
@@ -127,22 +204,26 @@ impl Proposing {
     }
 
     fn has_room(&self) -> bool {
-        (self.open.len() as u64) < self.window
+        (self.open.len() as u64) < self.window.slots && self.open_bytes < self.window.bytes
     }
 
     fn insert(&mut self, slot: Slot, value: Value) {
         if let Some(id) = value.id() {
             self.slots.insert(id, slot);
         }
+        self.open_bytes += value.size();
         self.open.insert(slot, value);
         self.next = slot.next();
     }
 
     /// All slots below this one are chosen, and are closed. A command that was in one and still waits has lost it to another,
-    /// and needs a new one. What lies below was perhaps chosen by others: a leader that comes late never fights for it.
-    pub(super) fn close_below(&mut self, below: Slot, commands: &mut Commands) {
+    /// and needs a new one. What lies below was perhaps chosen by others: a leader that comes late never fights for it. Gives the
+    /// pulse when the first of them was proposed in that was open.
+    pub(super) fn close_below(&mut self, below: Slot, commands: &mut Commands) -> Option<u64> {
+        let mut proposed_at = None;
         while let Some(first) = self.open.first_entry().filter(|first| *first.key() < below) {
             let (slot, value) = first.remove_entry();
+            self.open_bytes -= value.size();
             if let Some(id) = value.id().filter(|id| self.slots.get(id) == Some(&slot)) {
                 self.slots.remove(&id);
                 commands.release(id);
@@ -151,49 +232,58 @@ impl Proposing {
         while self.groups.front().is_some_and(|last| *last < below) {
             self.groups.pop_front();
         }
-        self.next = self.next.max(below);
+        if self.next < below {
+            self.next = below;
+            self.look_at_promises();
+        }
+        while let Some(first) = self.proposed_at.first_entry().filter(|first| *first.key() < below) {
+            let at = first.remove();
+            proposed_at.get_or_insert(at);
+        }
+        proposed_at
     }
 
     /// No-ops are due in every slot up to this one that is not proposed in yet; a long way is gone in pieces, since whoever
     /// waits asks again.
     pub(super) fn fill_to(&mut self, slot: Slot) {
-        self.bound_to = self.bound_to.max(slot.min(self.next.plus(self.window)));
+        self.bound_to = self.bound_to.max(slot.min(self.next.plus(self.window.slots)));
     }
 
-    /// The next value that the promises bind to, if there is room for it.
-    fn next_bound(&mut self) -> Option<(Slot, Value, Option<Ballot>)> {
+    /// The next value that the promises bind to, and the quorum that settles its slot, if there is room for it.
+    fn next_bound(&mut self) -> Option<(Slot, Bound)> {
         let slot = Some(self.next).filter(|next| *next <= self.bound_to && self.has_room())?;
-        Some(match self.adopted.remove(&slot) {
-            Some((ballot, value)) => (slot, value, Some(ballot)),
-            None => (slot, Value::Noop, None),
+        let quorum = self.settled_by(slot)?;
+        Some(match self.promises.take(slot) {
+            Some((ballot, value)) => (slot, Bound { value, adopted: Some(ballot), quorum }),
+            None => (slot, Bound { value: Value::Noop, adopted: None, quorum }),
         })
     }
 
     /// Proposes what can be proposed now. True if these are the first slots that are open.
-    pub(super) fn go_on<R: Speaker>(&mut self, own: &mut Commands, guests: &mut Guests, out: &mut Output<R>) -> bool {
+    pub(super) fn go_on<R: Speaker>(
+        &mut self,
+        pulse: u64,
+        own: &mut Commands,
+        guests: &mut Guests,
+        out: &mut Output<R>,
+    ) -> bool {
         let was_empty = self.open.is_empty();
         let mut batch = BTreeMap::new();
-        while let Some((slot, value, adopted)) = self.next_bound() {
-            self.insert(slot, value.clone());
-            batch.insert(slot, (value, adopted));
+        while let Some((slot, bound)) = self.next_bound() {
+            self.insert(slot, bound.value.clone());
+            batch.insert(slot, bound);
         }
         self.add_commands(own, guests, &mut batch);
-        if batch.is_empty() {
-            return false;
-        }
+        let Some(first) = batch.keys().next() else { return false };
+        self.proposed_at.insert(*first, pulse);
         self.send_batch(batch, own, out);
         was_empty
     }
 
     /// Adds a group of commands behind what is bound: all that wait, as far as there is room. Own commands and those of
     /// others take turns.
-    fn add_commands(
-        &mut self,
-        own: &mut Commands,
-        guests: &mut Guests,
-        batch: &mut BTreeMap<Slot, (Value, Option<Ballot>)>,
-    ) {
-        if self.next <= self.bound_to || own.idle() + guests.len() < self.worth() {
+    fn add_commands(&mut self, own: &mut Commands, guests: &mut Guests, batch: &mut BTreeMap<Slot, Bound>) {
+        if self.next <= self.bound_to || !self.is_settled() || own.idle() + guests.len() < self.worth() {
             return;
         }
         let (first, mut room) = (self.next, ACCEPT_BYTES);
@@ -217,22 +307,17 @@ impl Proposing {
             self.commands_left -= 1;
             let (slot, value) = (self.next, Value::Command(command));
             self.insert(slot, value.clone());
-            batch.insert(slot, (value, None));
+            batch.insert(slot, Bound { value, adopted: None, quorum: self.quorum });
         }
         if self.next > first {
             self.groups.push_back(self.next.previous());
         }
     }
 
-    fn send_batch<R: Speaker>(
-        &mut self,
-        batch: BTreeMap<Slot, (Value, Option<Ballot>)>,
-        own: &mut Commands,
-        out: &mut Output<R>,
-    ) {
-        let (ballot, from, quorum, to) = (self.attempt.ballot(), self.attempt.from(), self.quorum, self.servers);
+    fn send_batch<R: Speaker>(&mut self, batch: BTreeMap<Slot, Bound>, own: &mut Commands, out: &mut Output<R>) {
+        let (ballot, from, to) = (self.attempt.ballot(), self.attempt.from(), self.quorums.servers());
         let mut values = Vec::new();
-        for (slot, (value, adopted)) in batch {
+        for (slot, Bound { value, adopted, quorum }) in batch {
             assert!(slot >= from, "ballot {ballot} was prepared from {from:?}, not for {slot:?}");
             if let Some(id) = value.id() {
                 own.proposed(id);
@@ -243,14 +328,14 @@ impl Proposing {
         if self.is_kept && !self.is_resending {
             self.is_resending = true;
             self.resend_below = self.next;
-            out.arm(ProposerTimer::Resend { tries: 0 });
+            out.arm(ProposerTimer::Resend { tries: self.resend_tries });
         }
         self.send_accepts(values, out);
     }
 
     /// ACCEPT for each of these slots, in as few messages as their order and size allow.
     fn send_accepts<R: Speaker>(&self, proposals: Vec<(Slot, Value)>, out: &mut Output<R>) {
-        let (to, ballot) = (self.servers, self.attempt.ballot());
+        let (to, ballot) = (self.quorums.servers(), self.attempt.ballot());
         let (mut first, mut values, mut size) = (Slot(0), Vec::new(), 0);
         for (slot, value) in proposals {
             let follows = first.plus(values.len() as u64) == slot && size + value.size() <= ACCEPT_BYTES;
@@ -268,10 +353,20 @@ impl Proposing {
         }
     }
 
-    /// Slots that were open when the timer was started are proposed again, at the same ballot: messages are lost.
-    pub(super) fn resend<R: Speaker>(&mut self, tries: u32, out: &mut Output<R>) {
-        let late: Vec<_> = self.open.range(..self.resend_below).map(|(slot, value)| (*slot, value.clone())).collect();
-        let tries = if late.is_empty() { 0 } else { tries + 1 };
+    /// Slots that were open when the timer was started are proposed again, at the same ballot: messages are lost. Of large
+    /// values a few at a time, and later: what is still on its way is not sent twice.
+    /// The first time comes `least` doublings late, where rounds take long.
+    pub(super) fn resend<R: Speaker>(&mut self, tries: u32, least: u32, out: &mut Output<R>) {
+        let mut room = ACCEPT_BYTES;
+        let late = self.open.range(..self.resend_below).map_while(|(slot, value)| {
+            let fits = room == ACCEPT_BYTES || value.size() <= room;
+            room = room.saturating_sub(value.size());
+            fits.then(|| (*slot, value.clone()))
+        });
+        let late: Vec<_> = late.collect();
+        let least = least.max((self.open_bytes / RESEND_BYTES).min(16).next_power_of_two().trailing_zeros());
+        self.resend_tries = least;
+        let tries = if late.is_empty() { least } else { tries.max(least) + 1 };
         self.resend_below = self.next;
         self.is_resending = !self.open.is_empty();
         if self.is_resending {

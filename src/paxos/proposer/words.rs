@@ -67,12 +67,17 @@ pub enum ProposerTimer {
     },
 }
 
+/// How long nothing may come of an attempt at first, in milliseconds.
+pub(super) const ATTEMPT_MS: u64 = 100;
+/// After how long slots that are still open are proposed again at first, in milliseconds.
+pub(super) const RESEND_MS: u64 = 50;
+
 impl Timed for ProposerTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         match *self {
             ProposerTimer::Tick => 100..=100,
             ProposerTimer::Attempt { failures, .. } => {
-                let delay = 100 << failures.min(4);
+                let delay = ATTEMPT_MS << failures.min(4);
                 delay..=delay
             }
             ProposerTimer::Nacked { .. } => 20..=20,
@@ -85,7 +90,7 @@ impl Timed for ProposerTimer {
             ProposerTimer::Election { soon: true } => 1..=30,
             // Grows: a cluster that is slow because it has too much to do must not get the same work twice.
             ProposerTimer::Resend { tries } => {
-                let delay = 50 << tries.min(3);
+                let delay = RESEND_MS << tries.min(5);
                 delay..=delay
             }
         }
@@ -104,6 +109,8 @@ pub enum ProposerRequest {
         /// The commands applied with it.
         ids: Vec<CommandId>,
     },
+    /// The own learner has counted votes for slots that are not chosen yet.
+    Counted,
     /// The own learner has died.
     LearnerDown,
     /// The last connection from this server has closed: it is gone, or will have to call again.

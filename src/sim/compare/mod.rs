@@ -432,7 +432,7 @@ fn plan(seed: u64, protocol: Protocol) -> Plan {
         sync: 400..=800,
         segment_bytes: 256 << 10,
         mailbox: crate::host::queue::MAILBOX_MAX,
-        part_bytes: crate::paxos::PROMISE_PART_BYTES,
+        part_bytes: crate::paxos::PAGE_BYTES,
         retention: crate::paxos::Retention::USUAL,
         sessions: crate::kv::SESSIONS_MAX,
         clocks: vec![100; usize::from(SERVERS)],

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::field::{AcceptedSlots, MaybeBallot, MoreSlots, fingerprint};
+use super::super::field::{AcceptedSlots, MaybeBallot, MoreSlots, SlotSpan, fingerprint};
 use super::super::line::{Line, RoleTag};
 use super::super::word::Recovered;
 use super::guess::{Guess, Guessed, guess};
@@ -18,8 +18,9 @@ pub(super) struct Report {
     pub at: usize,
     /// It holds values of the ballot that it promises: it repeats an earlier answer, whose line may be missing.
     repeats: Option<Ballot>,
-    /// It says something of this slot and all behind.
+    /// It says something of the slots from this one on, up to the last if there is one.
     from: Slot,
+    last: Option<Slot>,
     /// What is known to be reported.
     reported: BTreeMap<Slot, Ballot>,
     /// The report is longer than the line, and the rest was not found: of the slots behind this one the acceptor's earlier
@@ -44,7 +45,8 @@ impl Report {
         let is_of_promised = reported.is_some() && reported == self.repeats;
         let at_least = reported.filter(|_| !is_of_promised);
         let exactly = !is_of_promised && self.known_to.is_none_or(|last| slot <= last);
-        (slot >= self.from).then_some(Say { at_least, exactly })
+        let is_told = slot >= self.from && self.last.is_none_or(|last| slot <= last);
+        is_told.then_some(Say { at_least, exactly })
     }
 }
 
@@ -113,7 +115,7 @@ impl Past {
             Event::Promise { slot, ballot, accepted, .. } => {
                 case.counts.answers += 1;
                 self.bind(case, *ballot, at, "promised");
-                let mut report = self.report(case, slot.0, accepted, at);
+                let mut report = self.report(case, *slot, accepted, at);
                 let before = case.promises.entry((*ballot, server)).or_default();
                 if report.reported.values().any(|reported| reported == ballot) {
                     // A value of this ballot was proposed on an earlier answer. If that is here, it is the one that counts.
@@ -243,10 +245,10 @@ impl Past {
     }
 
     /// Holds what a PROMISE reports against what was accepted; gives the report, as complete as lines make it.
-    fn report(&mut self, case: &mut Case<'_>, from: Slot, told: &AcceptedSlots, at: usize) -> Report {
-        // It says nothing of slots that it has forgotten.
-        let from = from.max(self.truncated_below);
-        let last_shown = told.more.and(told.first.last()).map_or(Slot(u64::MAX), |(slot, _)| *slot);
+    fn report(&mut self, case: &mut Case<'_>, span: SlotSpan, told: &AcceptedSlots, at: usize) -> Report {
+        // It says nothing of slots that it has forgotten, nor of those behind its page.
+        let (from, end) = (span.first.max(self.truncated_below), span.last.unwrap_or(Slot(u64::MAX)));
+        let last_shown = told.more.and(told.first.last()).map_or(end, |(slot, _)| *slot);
         self.check_shown(case, from, last_shown, told, at);
         for (slot, ballot) in &told.first {
             check_was_proposed(case, *slot, *ballot, at);
@@ -257,7 +259,7 @@ impl Past {
         }
         let mut known_to = None;
         if let Some(more) = told.more {
-            match self.find_rest(case, from, last_shown, &told.first, more, at) {
+            match self.find_rest(case, (from, end), last_shown, &told.first, more, at) {
                 Rest::Found => {}
                 Rest::Unknown => known_to = Some(last_shown),
                 Rest::Other => {
@@ -275,10 +277,10 @@ impl Past {
                 }
             }
         }
-        let reported = self.accepted.range(from..).map(|(slot, (ballot, _))| (*slot, *ballot));
+        let reported = self.accepted.range(from..=end.max(from)).map(|(slot, (ballot, _))| (*slot, *ballot));
         let mut reported: BTreeMap<Slot, Ballot> = reported.filter(|(slot, _)| *slot > last_shown).collect();
         reported.extend(told.first.iter().copied());
-        Report { at, repeats: None, from, reported, known_to }
+        Report { at, repeats: None, from, last: span.last, reported, known_to }
     }
 
     /// The slots that the line shows are those that were accepted.
@@ -306,14 +308,15 @@ impl Past {
     fn find_rest(
         &mut self,
         case: &Case<'_>,
-        from: Slot,
+        (from, end): (Slot, Slot),
         last_shown: Slot,
         shown: &[(Slot, Ballot)],
         told: MoreSlots,
         at: usize,
     ) -> Rest {
         let Event::Promise { ballot: promised, .. } = case.run.line(at).event else { return Rest::Unknown };
-        let known: BTreeMap<Slot, Ballot> = self.accepted.range(from..).map(|(slot, (b, _))| (*slot, *b)).collect();
+        let known: BTreeMap<Slot, Ballot> =
+            self.accepted.range(from..=end.max(from)).map(|(slot, (b, _))| (*slot, *b)).collect();
         let known: BTreeMap<Slot, Ballot> = known.into_iter().filter(|(slot, _)| *slot > last_shown).collect();
         let sum = |slots: &mut dyn Iterator<Item = (Slot, Ballot)>| {
             slots.fold(0, |sum: u64, (slot, ballot)| sum.wrapping_add(fingerprint(slot, ballot)))
@@ -328,6 +331,7 @@ impl Past {
         }
         // What was proposed behind the slots shown, and is not known to be accepted or overruled.
         let perhaps = case.accepts.range((last_shown.next(), Ballot::ZERO)..).map(|(key, _)| *key);
+        let perhaps = perhaps.filter(|(slot, _)| *slot <= end);
         let perhaps = perhaps.filter(|(slot, ballot)| *ballot <= promised && known.get(slot) < Some(ballot));
         let perhaps = perhaps.map(|(slot, ballot)| Guess {
             slot,

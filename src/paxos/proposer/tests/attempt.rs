@@ -105,22 +105,52 @@ fn who_gives_a_command_up_says_why() {
     assert_eq!(not_applied(&leader.ticks(8)), [(3, NotApplied::Busy)]);
 }
 
-#[test]
-fn an_older_answer_does_not_replace_a_newer_one() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
-    let (ballot, _) = proposer.step(propose(1)).prepared().expect("it prepares");
-    let part = |answer, index, count| Message::Promise {
-        ballot,
-        part: Part { answer, index, count },
-        truncated_below: Slot(1),
-        accepted: Vec::new(),
-        damaged: Vec::new(),
+/// The pages that it asks for now, and of whom.
+fn pages(said: &Said) -> Vec<(Servers, u64)> {
+    let page = |(to, message): &(Servers, Message)| match message {
+        Message::Prepare { from, .. } if to.len() == 1 => Some((*to, from.0)),
+        _ => None,
     };
-    proposer.hear(S1, part(1, 0, 1));
-    proposer.hear(S2, part(9, 0, 2));
-    assert_eq!(proposer.hear(S2, part(8, 0, 1)).proposed(), [], "half of the newer answer is all that there is");
-    assert_eq!(proposer.hear(S2, part(9, 2, 2)).proposed(), [], "an answer of two parts has no third");
-    assert_eq!(proposer.hear(S2, part(9, 1, 2)).proposed(), [(1, 1)]);
+    said.sent.iter().filter_map(page).collect()
+}
+
+#[test]
+fn a_proposer_asks_for_page_after_page_and_proposes_in_what_is_settled() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
+    let old = Ballot { round: 0, ..ballot };
+    let hear = |proposer: &mut Lone, server, page| proposer.hear(server, Message::Promise { ballot, page });
+    let said = hear(&mut proposer, S1, page(1, Some(3), vec![accepted(1, old, 1)]));
+    assert_eq!(
+        (pages(&said), said.proposed()),
+        (vec![(Servers::only(S1), 3)], Vec::new()),
+        "one acceptor is no quorum"
+    );
+    let said = hear(&mut proposer, S2, page(1, Some(2), vec![accepted(1, old, 1)]));
+    assert_eq!(said.proposed(), [(1, 1)], "of slot 2 the second one has not spoken");
+    assert_eq!(pages(&said), [(Servers::only(S2), 2)]);
+    let said = hear(&mut proposer, S2, page(1, Some(2), vec![accepted(1, old, 1)]));
+    assert_eq!((pages(&said), said.proposed()), (Vec::new(), Vec::new()), "a page that comes twice");
+    let said = hear(&mut proposer, S2, page(3, None, vec![accepted(3, old, 3)]));
+    assert_eq!(said.proposed(), [], "a page that it has not asked for leaves a gap");
+    let said = hear(&mut proposer, S2, page(2, None, vec![accepted(3, old, 3)]));
+    assert_eq!(said.proposed(), [(2, 0)], "neither has accepted anything in slot 2, and of slot 3 one has not spoken");
+    let said = hear(&mut proposer, S1, page(3, None, Vec::new()));
+    assert_eq!(said.proposed(), [(3, 3), (4, 9)], "its own command goes behind all that was accepted");
+}
+
+#[test]
+fn a_page_that_is_lost_is_asked_for_again_and_of_another_acceptor_too() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
+    let old = Ballot { round: 0, ..ballot };
+    let first = || Message::Promise { ballot, page: page(1, Some(2), vec![accepted(1, old, 1)]) };
+    for server in [S1, S2, S3] {
+        proposer.hear(server, first());
+    }
+    assert_eq!(pages(&proposer.fire(ProposerTimer::Tick)), [], "they have their time");
+    let said = proposer.fire(ProposerTimer::Tick);
+    assert_eq!(pages(&said), [S1, S2, S3].map(|server| (Servers::only(server), 2)));
 }
 
 #[test]

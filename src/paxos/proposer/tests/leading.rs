@@ -12,9 +12,53 @@ fn a_leader_is_stalled_only_while_something_is_open_and_nothing_is_applied() {
     assert_eq!(leader.answered_pulses(40), None, "nothing is open");
     leader.step(propose(1));
     assert_eq!(leader.answered_pulses(16), None, "it has had 480 ms");
+    assert_eq!(leader.answered_pulses(1), Some(StepDown::Stalled));
+}
+
+#[test]
+fn where_rounds_take_long_a_leader_waits_for_longer() {
+    let (mut leader, _) = Lone::leader();
+    leader.step(propose(1));
+    assert_eq!(leader.answered_pulses(16), None);
     leader.applied(1, &[1]);
     leader.step(propose(2));
-    assert_eq!(leader.answered_pulses(16), None, "it has moved");
+    assert_eq!(
+        leader.answered_pulses(63),
+        None,
+        "the round before took 480 ms, and this one may take four times as long"
+    );
+    assert_eq!(leader.answered_pulses(1), Some(StepDown::Stalled));
+}
+
+#[test]
+fn a_leader_learns_from_the_promises_how_long_rounds_take() {
+    let mut leader = Lone::new(Policy::MultiPaxos);
+    let ballot = leader.stand();
+    (0..40).for_each(|_| drop(leader.pulse()));
+    for server in [S1, S2] {
+        leader.hear(server, promise(ballot, Vec::new()));
+    }
+    let said = leader.step(propose(1));
+    assert!(
+        said.armed.contains(&ProposerTimer::Resend { tries: 5 }),
+        "what takes 1.2 s is not sent again sooner: {said:?}"
+    );
+    assert_eq!(leader.answered_pulses(159), None);
+    assert_eq!(leader.answered_pulses(1), Some(StepDown::Stalled));
+}
+
+#[test]
+fn a_leader_that_waits_for_pages_steps_down_if_none_comes() {
+    let mut leader = Lone::new(Policy::MultiPaxos);
+    let ballot = leader.stand();
+    let first = || page(1, Some(2), vec![accepted(1, Ballot { round: 0, ..ballot }, 1)]);
+    for server in [S1, S2] {
+        leader.hear(server, Message::Promise { ballot, page: first() });
+    }
+    leader.applied(1, &[1]);
+    assert_eq!(leader.answered_pulses(16), None);
+    leader.hear(S1, Message::Promise { ballot, page: page(2, Some(3), Vec::new()) });
+    assert_eq!(leader.answered_pulses(16), None, "a page is a move");
     assert_eq!(leader.answered_pulses(1), Some(StepDown::Stalled));
 }
 
@@ -143,4 +187,18 @@ fn who_was_refused_on_its_way_to_lead_prepares_once_more_above() {
     candidate.hear(S1, promise(second, Vec::new()));
     candidate.hear(S2, promise(second, Vec::new()));
     assert_eq!(candidate.0.leads(), Some(second), "once is enough");
+}
+
+#[test]
+fn a_candidate_that_waits_for_promises_is_left_alone_until_its_time_is_up() {
+    let mut candidate = Lone::new(Policy::MultiPaxos);
+    let ballot = candidate.stand();
+    let said = candidate.pulse();
+    let relay = (Servers::first(3).without(Servers::only(S1)), Message::Relay { ballot });
+    assert_eq!(said.sent, [relay]);
+    let mut other = Lone::new(Policy::MultiPaxos);
+    other.hear(S2, Message::Relay { ballot: super::ballot(9, S2) });
+    assert_eq!(other.0.leader(), Some((super::ballot(9, S2), Known::HeardOf)));
+    candidate.fire(ProposerTimer::Attempt { ballot, failures: 0 });
+    assert_eq!(candidate.pulse().sent, [], "nobody has promised: others may stand");
 }

@@ -6,7 +6,7 @@ mod leading;
 mod work;
 
 use super::*;
-use crate::paxos::{Entry, Part, Refused, Value};
+use crate::paxos::{Entry, Page, Refused, Value};
 use crate::role::{Action, step_all};
 
 /// Proposer 1 of three servers, whose learner has applied nothing.
@@ -92,10 +92,14 @@ fn propose(number: u64) -> Input<Proposer> {
     Input::Request(ProposerRequest::Propose(command(number)))
 }
 
-/// An answer to a PREPARE, in one part.
+/// An answer to a PREPARE from slot 1 on, in one page.
 fn promise(ballot: Ballot, accepted: Vec<Entry>) -> Message {
-    let part = Part { answer: 1, index: 0, count: 1 };
-    Message::Promise { ballot, part, truncated_below: Slot(1), accepted, damaged: Vec::new() }
+    Message::Promise { ballot, page: page(1, None, accepted) }
+}
+
+/// What an acceptor has accepted in the slots from one on, and before another if it does not speak of all.
+fn page(from: u64, to: Option<u64>, accepted: Vec<Entry>) -> Page {
+    Page { from: Slot(from), to: to.map(Slot), truncated_below: Slot(1), accepted, damaged: Vec::new() }
 }
 
 fn nack(ballot: Ballot, promised: Ballot) -> Message {
@@ -125,8 +129,10 @@ impl Lone {
 
     fn led(mut self) -> (Lone, Ballot) {
         let ballot = self.stand();
-        self.hear(S1, promise(ballot, Vec::new()));
-        self.hear(S2, promise(ballot, Vec::new()));
+        let from = self.0.attempt().expect("it has asked for promises").from();
+        for server in [S1, S2] {
+            self.hear(server, Message::Promise { ballot, page: page(from.0, None, Vec::new()) });
+        }
         assert_eq!(self.0.leads(), Some(ballot));
         (self, ballot)
     }

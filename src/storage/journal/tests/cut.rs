@@ -1,7 +1,7 @@
 //! Segments that nobody needs any more go, and nothing that is needed goes with them.
 
 use super::*;
-use crate::paxos::{Acceptor, Life};
+use crate::paxos::Acceptor;
 use crate::role::Role;
 
 fn truncated(below: u64) -> AcceptorRecord {
@@ -9,7 +9,7 @@ fn truncated(below: u64) -> AcceptorRecord {
 }
 
 fn acceptor(records: &[AcceptorRecord]) -> Acceptor {
-    let mut acceptor = Acceptor::new(Life(1));
+    let mut acceptor = Acceptor::new();
     records.iter().for_each(|record| acceptor.replay(record.clone()));
     acceptor
 }
