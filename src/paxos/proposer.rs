@@ -36,6 +36,7 @@ use self::attempt::Attempt;
 use self::commands::{Commands, Guests};
 use self::election::{Election, Reign};
 use self::forwarding::Forwarding;
+use self::pace::Pace;
 use self::phase2::{Proposing, Window};
 use self::progress::Progress;
 use self::rounds::Rounds;
@@ -85,6 +86,8 @@ pub struct Proposer {
     /// Tenths of a second of this life so far.
     ticks: u64,
     election: Election,
+    /// How long rounds take.
+    pace: Pace,
     forwarding: Forwarding,
     /// At most so much is open at one ballot.
     window: Window,
@@ -108,6 +111,7 @@ impl Proposer {
             answered: Servers::NONE,
             ticks: 0,
             election: Election::new(me, quorums),
+            pace: Pace::default(),
             forwarding: Forwarding::default(),
             window: Window { slots: phase2::WINDOW, bytes: phase2::OPEN_BYTES },
         }
@@ -247,7 +251,7 @@ impl Proposer {
 
     /// How long nothing may come of an attempt: longer after failures, and where rounds take long.
     fn attempt_timer(&self, ballot: Ballot) -> ProposerTimer {
-        let failures = self.failures.max(self.election.pace().doublings(ATTEMPT_MS));
+        let failures = self.failures.max(self.pace.doublings(ATTEMPT_MS));
         ProposerTimer::Attempt { ballot, failures }
     }
 
@@ -292,9 +296,9 @@ impl Proposer {
             return self.prepare(true, out);
         }
         let (attempt, promises) = (attempt.clone(), promises.clone());
-        self.election.note_promises(self.election.pulses() - self.prepared_at);
+        self.pace.note(self.election.pulses() - self.prepared_at);
         let (from, ballot) = (attempt.from(), attempt.ballot());
-        let resend_tries = self.election.pace().doublings(RESEND_MS);
+        let resend_tries = self.pace.doublings(RESEND_MS);
         let work = Proposing::new(attempt, promises, first, self.quorums, self.policy, (self.window, resend_tries));
         let quorum = work.quorum();
         self.phase = Phase::Proposing(Box::new(work));
@@ -381,7 +385,10 @@ impl Proposer {
     fn close_applied(&mut self, slot: Slot, out: &mut Output<Self>) {
         let Phase::Proposing(work) = &mut self.phase else { return };
         let proposed_at = work.close_below(slot.next(), &mut self.commands);
-        self.election.applies(proposed_at);
+        if let Some(at) = proposed_at {
+            self.pace.note(self.election.pulses() - at);
+        }
+        self.election.moves();
         if !self.policy.keeps_ballot() {
             if work.open() > 0 {
                 let ballot = work.attempt().ballot();
@@ -478,7 +485,10 @@ impl Proposer {
         let reign = self
             .reign()
             .map(|work| Reign { ballot: work.attempt().ballot(), has_open: work.open() > 0 || !work.is_settled() });
-        if let Some(why) = self.election.pulse(reign, out) {
+        if let Some(why) = self.election.pulse(reign, self.pace.patience(), out) {
+            if why == StepDown::Stalled {
+                self.pace.note_stall();
+            }
             return self.step_down(why, out);
         }
         if let (Phase::Preparing(attempt, _), true) = (&self.phase, self.policy.keeps_ballot()) {
@@ -685,7 +695,7 @@ impl Proposer {
             ProposerTimer::Election { .. } => self.stand(out),
             ProposerTimer::Resend { tries } => {
                 if let Phase::Proposing(work) = &mut self.phase {
-                    work.resend(tries, self.election.pace().doublings(RESEND_MS), out);
+                    work.resend(tries, self.pace.doublings(RESEND_MS), out);
                 }
             }
         }

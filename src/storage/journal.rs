@@ -212,7 +212,9 @@ impl<F: Files, R: Record> Journal<F, R> {
         let segment_bytes = row.last.segment_bytes.max(options.segment_bytes);
         let length = if row.numbers.is_empty() { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes };
         let mut bound = Bound::by(&row.records);
-        let file = match ready_spare(&files, length)? {
+        let spare = ready_spare(&files, length)?;
+        let had_room = spare.is_some();
+        let file = match spare {
             Some(spare) => spare,
             None => {
                 // The disk may be full of segments that are not needed any more.
@@ -271,6 +273,10 @@ impl<F: Files, R: Record> Journal<F, R> {
             kind: PhantomData,
         };
         // Without a next segment the journal still works, it only has no room; see has_room.
+        if had_room {
+            // The file that was replaced has left the room for it. That is nobody else's.
+            journal.spare = make_spare(&journal.files, journal.segment_bytes).ok();
+        }
         journal.try_make_room().unwrap_or_default();
         Ok((journal, recovered))
     }

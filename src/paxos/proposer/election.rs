@@ -30,7 +30,6 @@
 
 use std::collections::BTreeMap;
 
-use super::pace::Pace;
 use super::words::{ProposerTimer, Speaker, StepDown};
 use crate::paxos::{Ballot, Message, Quorums};
 use crate::role::{Output, Server, Servers};
@@ -65,7 +64,6 @@ pub(super) struct Election {
     answers: BTreeMap<Server, u64>,
     /// As a leader: the pulse when a slot was applied last, or a vote counted, or the first was opened.
     moved_at: u64,
-    pace: Pace,
 }
 
 /// Whether others hear a leader.
@@ -123,7 +121,6 @@ impl Election {
             hastened: None,
             answers: BTreeMap::new(),
             moved_at: 0,
-            pace: Pace::default(),
         }
     }
 
@@ -180,16 +177,20 @@ impl Election {
         out.arm(ProposerTimer::Election { soon: false });
     }
 
-    /// 30 ms have passed. A leader says that it is there, or hears why it should step down.
-    pub(super) fn pulse<R: Speaker>(&mut self, reign: Option<Reign>, out: &mut Output<R>) -> Option<StepDown> {
+    /// 30 ms have passed. A leader says that it is there, or hears why it should step down; it has patience for so many pulses.
+    pub(super) fn pulse<R: Speaker>(
+        &mut self,
+        reign: Option<Reign>,
+        patience: u64,
+        out: &mut Output<R>,
+    ) -> Option<StepDown> {
         self.pulses += 1;
         out.arm(ProposerTimer::Pulse);
         let Reign { ballot, has_open } = reign?;
         if !self.is_answered() {
             return Some(StepDown::Unheard);
         }
-        if has_open && self.pulses - self.moved_at >= self.pace.patience() {
-            self.pace.note_stall();
+        if has_open && self.pulses - self.moved_at >= patience {
             return Some(StepDown::Stalled);
         }
         out.send(self.others(), Message::Heartbeat { ballot });
@@ -213,24 +214,6 @@ impl Election {
     /// As a leader: there is something to apply again, or something was heard of it.
     pub(super) fn moves(&mut self) {
         self.moved_at = self.pulses;
-    }
-
-    /// As a leader: something was applied. If it was open, the first of it was proposed at this pulse.
-    pub(super) fn applies(&mut self, proposed_at: Option<u64>) {
-        if let Some(at) = proposed_at {
-            self.pace.note(self.pulses - at);
-        }
-        self.moves();
-    }
-
-    /// How long rounds take.
-    pub(super) fn pace(&self) -> &Pace {
-        &self.pace
-    }
-
-    /// A quorum has promised, so many pulses after it was asked.
-    pub(super) fn note_promises(&mut self, pulses: u64) {
-        self.pace.note(pulses);
     }
 
     /// It leads no longer. A leader that could do nothing lets others stand first.

@@ -130,6 +130,21 @@ fn the_next_segment_is_not_made_of_the_room_that_a_checkpoint_may_need() {
 }
 
 #[test]
+fn a_life_that_begins_with_the_next_segment_has_a_next_one_too_however_full_the_disk_is() {
+    let files = MemoryFiles::new();
+    let (mut journal, _) = open(&files, SMALL).unwrap();
+    journal.commit(&[accept(1, 2_000)]).unwrap();
+    drop(journal);
+    files.set_capacity(Some(2 * SMALL));
+    let left_free = LeftFree { always: SMALL, to_grow: SMALL };
+    for _ in 0..2 {
+        let options = Options { left_free, ..options(SMALL) };
+        let (journal, _) = Journal::<MemoryFiles>::open(files.clone(), options).unwrap();
+        assert!(journal.has_room(), "the file that was replaced has left room for it");
+    }
+}
+
+#[test]
 fn a_few_segments_and_the_next_one_there_are_also_where_a_checkpoint_cannot_grow() {
     let files = MemoryFiles::new();
     files.set_capacity(Some(5 * SMALL));
