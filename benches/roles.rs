@@ -76,7 +76,7 @@ impl World {
         let servers = || (1..=5).map(Server);
         let mut world = World {
             proposers: servers().map(|me| Proposer::new(me, quorums, Policy::BasicPaxos)).collect(),
-            acceptors: servers().map(|_| Acceptor::new(Life(1))).collect(),
+            acceptors: servers().map(|_| Acceptor::new()).collect(),
             learners: servers().map(|me| Learner::new(me, quorums, Life(1), Slot(0), Kv::default())).collect(),
             mail: VecDeque::new(),
             applied: 0,
@@ -176,7 +176,7 @@ fn single_steps(criterion: &mut Criterion) {
         values: (first..first + GROUP).map(write_of_many).collect(),
     };
 
-    let mut acceptor = Acceptor::new(Life(1));
+    let mut acceptor = Acceptor::new();
     let mut next = 1;
     group.bench_function("acceptor: ACCEPT", |bencher| {
         bencher.iter_batched(

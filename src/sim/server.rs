@@ -193,7 +193,7 @@ impl SimServer {
                 snapshot_bytes: plan.snapshot_bytes,
                 sessions: plan.sessions,
                 open_slots: WINDOW,
-                open_bytes: 4 * plan.part_bytes,
+                open_bytes: 64 * plan.part_bytes,
             },
         }
     }
