@@ -310,9 +310,14 @@ impl Proposer {
 
     /// Asks acceptors for the next pages of their promises, as far as there is room for them.
     fn ask_for_pages(&mut self, out: &mut Output<Self>) {
-        let (now, first_open) = (self.ticks, self.progress.first_open());
+        let now = self.ticks;
         let (ballot, pages) = match &mut self.phase {
-            Phase::Preparing(attempt, promises) => (attempt.ballot(), promises.ask(now, first_open)),
+            // Only what this ballot's promises have said lets pages be passed over: that never changes. What others say of
+            // their checkpoints is believed for a while, and then the slots in them matter again.
+            Phase::Preparing(attempt, promises) => {
+                let next = attempt.from().max(promises.truncated_below());
+                (attempt.ballot(), promises.ask(now, next))
+            }
             Phase::Proposing(work) => (work.attempt().ballot(), work.ask(now)),
             Phase::Idle | Phase::Pausing | Phase::CatchingUp => return,
         };

@@ -154,6 +154,19 @@ fn a_page_that_is_lost_is_asked_for_again_and_of_another_acceptor_too() {
 }
 
 #[test]
+fn no_page_is_passed_over_because_of_what_was_said_at_another_ballot() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
+    let old = Ballot { round: 0, ..ballot };
+    proposer.hear(S1, Message::Promise { ballot, page: page(1, Some(2), vec![accepted(1, old, 1)]) });
+    // It is believed for a second. If slots 2 to 9 counted as heard of S1, they would be taken for free after that.
+    let truncated = Page { truncated_below: Slot(10), ..page(1, None, Vec::new()) };
+    proposer.hear(S3, Message::Promise { ballot: old, page: truncated });
+    proposer.fire(ProposerTimer::Tick);
+    assert_eq!(pages(&proposer.fire(ProposerTimer::Tick)), [(Servers::only(S1), 2)]);
+}
+
+#[test]
 fn whoever_has_come_to_the_last_ballot_says_so_and_uses_none_twice() {
     let last = ballot(Ballot::LAST_ROUND, S2);
     for policy in [Policy::BasicPaxos, Policy::MultiPaxos] {
