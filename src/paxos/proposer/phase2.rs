@@ -153,11 +153,9 @@ impl Proposing {
         if self.is_settled() { Vec::new() } else { self.promises.ask(now, self.next) }
     }
 
-    /// The acceptors whose promises settle this slot; None if they are no quorum.
+    /// The acceptors whose promises settle this slot; None if they are no quorum. They are all that have answered for it, also
+    /// those that settle too little elsewhere to be in `quorum`: what is adopted here may be from one of them.
     fn settled_by(&self, slot: Slot) -> Option<Servers> {
-        if self.is_settled() {
-            return Some(self.quorum);
-        }
         Some(self.promises.settle(slot)).filter(|acceptors| self.quorums.is_prepared(*acceptors))
     }
 

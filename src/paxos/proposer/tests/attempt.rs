@@ -167,6 +167,25 @@ fn no_page_is_passed_over_because_of_what_was_said_at_another_ballot() {
 }
 
 #[test]
+fn who_settles_only_some_slots_is_named_where_its_value_is_adopted() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
+    let old = Ballot { round: 0, ..ballot };
+    let lost = SlotRange { first: Slot(1), last: Slot(1) };
+    let damaged = Page { damaged: vec![lost], ..page(1, None, vec![accepted(2, old, 2)]) };
+    proposer.hear(S1, Message::Promise { ballot, page: damaged });
+    proposer.hear(S2, promise(ballot, vec![accepted(1, old, 1)]));
+    let said = proposer.hear(S3, promise(ballot, Vec::new()));
+    let quorum = |fact: &ProposerFact| match fact {
+        ProposerFact::Proposed { slot, quorum, .. } => Some((slot.0, *quorum)),
+        _ => None,
+    };
+    let without = Servers::first(3).without(Servers::only(S1));
+    let quorums: Vec<_> = said.facts.iter().filter_map(quorum).collect();
+    assert_eq!(quorums, [(1, without), (2, Servers::first(3)), (3, without)]);
+}
+
+#[test]
 fn whoever_has_come_to_the_last_ballot_says_so_and_uses_none_twice() {
     let last = ballot(Ballot::LAST_ROUND, S2);
     for policy in [Policy::BasicPaxos, Policy::MultiPaxos] {

@@ -6,7 +6,7 @@ mod leading;
 mod work;
 
 use super::*;
-use crate::paxos::{Entry, Page, Refused, Value};
+use crate::paxos::{Entry, Page, Refused, SlotRange, Value};
 use crate::role::{Action, step_all};
 
 /// Proposer 1 of three servers, whose learner has applied nothing.
