@@ -35,7 +35,7 @@ fn both_ways<T: Serialize + DeserializeOwned>(criterion: &mut Criterion, name: &
 
 fn frames(criterion: &mut Criterion) {
     let ballot = Ballot { round: 7, server: Server(1) };
-    let op = |size| Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; size], if_version: None };
+    let op = |size| Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; size].into(), if_version: None };
     for size in [100, 10_000] {
         let command = kv::Command::Write {
             session: 1,

@@ -43,7 +43,7 @@ impl Groups {
         let data = DataFolder::open(&folder.path().join("data"), owner).unwrap();
         let (journal, _) = data.open_journal(SEGMENT_BYTES).unwrap();
         let record = |n: u64| {
-            let op = Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; 100], if_version: None };
+            let op = Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; 100].into(), if_version: None };
             let label = String::new();
             let command = kv::Command::Write { session: 1, nonce: 1 << 100, sequence: n, first_open: n, label, op };
             let (slot, ballot) = (Slot(n), Ballot { round: 1, server: Server(1) });

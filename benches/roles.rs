@@ -30,8 +30,11 @@ impl<Record> Disk<Record> for Nothing {
 
 /// A write of a 16-byte key and a 100-byte value.
 fn write(sequence: u64) -> Value {
-    let op =
-        Op::Put { key: format!("key-{:012}", sequence % 10_000).into_bytes(), value: vec![7; 100], if_version: None };
+    let op = Op::Put {
+        key: format!("key-{:012}", sequence % 10_000).into_bytes(),
+        value: vec![7; 100].into(),
+        if_version: None,
+    };
     let label = String::new();
     Value::Command(kv::Command::Write { session: 1, nonce: 1, sequence, first_open: sequence, label, op }.to_paxos())
 }
@@ -44,7 +47,7 @@ fn open(nonce: u128) -> Value {
 fn write_of_many(slot: u64) -> Value {
     let (session, sequence) = (slot % SESSIONS + 1, slot / SESSIONS);
     let key = format!("key-{:012}", slot.wrapping_mul(0x9e37_79b9) % 10_000).into_bytes();
-    let op = Op::Put { key, value: vec![7; 100], if_version: None };
+    let op = Op::Put { key, value: vec![7; 100].into(), if_version: None };
     let label = String::new();
     Value::Command(
         kv::Command::Write { session, nonce: session.into(), sequence, first_open: sequence, label, op }.to_paxos(),

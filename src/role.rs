@@ -372,7 +372,8 @@ pub fn step_all<C, R: Role>(
     facts: bool,
 ) -> Stepped<C, R> {
     let mut out = Output { records: Vec::new(), actions: Vec::new(), facts };
-    let mut actions: Actions<C, R> = Vec::new();
+    let inputs = inputs.into_iter();
+    let mut actions: Actions<C, R> = Vec::with_capacity(inputs.size_hint().0);
     for (context, input) in inputs {
         museum::step(role, input, &mut out);
         actions.push((context, std::mem::take(&mut out.actions)));

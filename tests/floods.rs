@@ -123,7 +123,7 @@ fn server() -> Cluster {
 fn half_requests_of_a_thousand_clients_fit_into_memory_and_hold_up_nobody() {
     let cluster = server();
     let begun = Instant::now();
-    let op = Op::Put { key: b"k".to_vec(), value: vec![7; CLIENT_FRAME_MAX_BYTES - 1_000], if_version: None };
+    let op = Op::Put { key: b"k".to_vec(), value: vec![7; CLIENT_FRAME_MAX_BYTES - 1_000].into(), if_version: None };
     let mut bytes = request(Request::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, op });
     bytes.pop();
     let mut flood: Vec<_> = (0..1_150).map(|_| (Some(greeted(&cluster)), 0)).collect();

@@ -25,7 +25,7 @@ fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         (key.clone(), value, prop::option::of(0..4u64)).prop_map(|(key, value, if_version)| Op::Put {
             key,
-            value,
+            value: value.into(),
             if_version
         }),
         key.prop_map(|key| Op::Delete { key }),
@@ -118,7 +118,7 @@ impl Naive {
         let (value, version) = self.keys.get(op.key()).cloned().unwrap_or((None, 0));
         let new = match op {
             Op::Put { if_version, value, .. } if if_version.is_none_or(|wanted| wanted == version) => {
-                Some(value.clone())
+                Some(value.to_vec())
             }
             Op::Put { .. } => return Written::Mismatch { version },
             Op::Delete { .. } if value.is_some() => None,

@@ -115,7 +115,7 @@ fn what_a_connection_has_under_way_is_bounded_and_all_is_answered() {
     let count = 600;
     let mut bytes = Vec::new();
     for number in 0..count {
-        let op = Op::Put { key: b"k".to_vec(), value: b"w".to_vec(), if_version: None };
+        let op = Op::Put { key: b"k".to_vec(), value: b"w".to_vec().into(), if_version: None };
         // Sessions that nobody has opened: a bound is a bound whoever asks.
         let write = Request::Write { session: 1 + number / 60, nonce: 1, sequence: 1 + number % 60, first_open: 1, op };
         frame_into(&request(number, write), &mut bytes);

@@ -134,7 +134,7 @@ fn what_a_stranger_writes_in_anothers_session_changes_nothing() {
     // The owner's session was opened in the next slot; so the stranger guesses its number, and the number of its next write.
     let session = own + 1;
     for (sequence, first_open) in [(1, 1), (2, 1), (2, 2), (40, 1), (SEQUENCE_MAX, SEQUENCE_MAX)] {
-        let op = Op::Put { key: b"k".to_vec(), value: b"a stranger's".to_vec(), if_version: None };
+        let op = Op::Put { key: b"k".to_vec(), value: b"a stranger's".to_vec().into(), if_version: None };
         let reply = stranger.ask(Request::Write { session, nonce: 5, sequence, first_open, op });
         assert_eq!(reply, Reply::NotApplied(WhyNotApplied::Expired), "{sequence}");
     }

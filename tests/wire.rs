@@ -87,7 +87,7 @@ fn commands() -> impl Strategy<Value = kv::Command> {
     let op = prop_oneof![
         (bytes(), bytes(), any::<Option<u64>>()).prop_map(|(key, value, if_version)| Op::Put {
             key,
-            value,
+            value: value.into(),
             if_version
         }),
         bytes().prop_map(|key| Op::Delete { key }),
@@ -251,7 +251,7 @@ fn golden_bytes() {
             sequence: 2,
             first_open: 2,
             label: "c1-5".into(),
-            op: Op::Put { key: b"k".to_vec(), value: b"v".to_vec(), if_version: Some(3) },
+            op: Op::Put { key: b"k".to_vec(), value: b"v".to_vec().into(), if_version: Some(3) },
         }),
         command(kv::Command::Write {
             session: 1,

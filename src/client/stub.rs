@@ -157,12 +157,12 @@ impl Client {
 
     /// Sets a key's value.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<Outcome, ClientError> {
-        self.write(Op::Put { key: key.to_vec(), value: value.to_vec(), if_version: None })
+        self.write(Op::Put { key: key.to_vec(), value: value.into(), if_version: None })
     }
 
     /// Sets a key's value only if the key is at this version; a key that was never written is at version 0.
     pub fn put_if_version(&mut self, key: &[u8], value: &[u8], version: u64) -> Result<Outcome, ClientError> {
-        self.write(Op::Put { key: key.to_vec(), value: value.to_vec(), if_version: Some(version) })
+        self.write(Op::Put { key: key.to_vec(), value: value.into(), if_version: Some(version) })
     }
 
     /// Removes a key's value.
@@ -205,7 +205,7 @@ impl Client {
         let Client { core, wire, .. } = self;
         Ok(match action {
             Action::Put { key, value, if_version } => {
-                core.write(now, deadline, Op::Put { key, value, if_version }, wire)
+                core.write(now, deadline, Op::Put { key, value: value.into(), if_version }, wire)
             }
             Action::Delete { key } => core.write(now, deadline, Op::Delete { key }, wire),
             Action::Get { key } => core.read(now, deadline, key, Reach::Any, wire),
@@ -314,7 +314,7 @@ impl Client {
 
     fn write(&mut self, op: Op) -> Result<Outcome, ClientError> {
         let action = match op {
-            Op::Put { key, value, if_version } => Action::Put { key, value, if_version },
+            Op::Put { key, value, if_version } => Action::Put { key, value: value.to_vec(), if_version },
             Op::Delete { key } => Action::Delete { key },
         };
         let ticket = self.submit(action)?;
@@ -386,7 +386,7 @@ fn done(reply: Reply) -> Done {
     match reply {
         Reply::Applied { slot, written } => Done::Wrote(Outcome::new(slot, written)),
         Reply::Value { slot, value, version } => {
-            Done::Read(Found { slot, value: value.map(|value| value.into_vec()), version })
+            Done::Read(Found { slot, value: value.map(|value| value.to_vec()), version })
         }
         other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
     }

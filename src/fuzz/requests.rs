@@ -111,7 +111,7 @@ impl Honest {
     fn write(&mut self, stage: &mut Stage) {
         self.sequence += 1;
         let (session, sequence) = (self.session, self.sequence);
-        let op = Op::Put { key: HONEST_KEY.to_vec(), value: self.value(), if_version: None };
+        let op = Op::Put { key: HONEST_KEY.to_vec(), value: self.value().into(), if_version: None };
         let reply =
             self.ask(stage, &Request::Write { session, nonce: HONEST_NONCE, sequence, first_open: sequence, op });
         assert!(matches!(reply, Reply::Applied { .. }), "write {sequence}: {reply:?}");
@@ -205,8 +205,8 @@ fn key(source: &mut Source<'_>) -> Vec<u8> {
 fn op(source: &mut Source<'_>) -> Op {
     match source.below(4) {
         0 => Op::Delete { key: key(source) },
-        1 => Op::Put { key: key(source), value: vec![7; 100], if_version: Some(number(source)) },
-        _ => Op::Put { key: key(source), value: source.bytes().to_vec(), if_version: None },
+        1 => Op::Put { key: key(source), value: vec![7; 100].into(), if_version: Some(number(source)) },
+        _ => Op::Put { key: key(source), value: source.bytes().to_vec().into(), if_version: None },
     }
 }
 
@@ -255,7 +255,7 @@ fn proposed(ballot: Ballot, slot: Slot) -> Value {
     let mark = ballot.round.wrapping_mul(31) ^ slot.0 ^ u64::from(ballot.server.0) << 7;
     let id = CommandId::new(mark % 3, (mark % 2).into(), mark % 5);
     let write = |sequence, first_open| {
-        let op = Op::Put { key: vec![b'k', (mark % 4) as u8], value: vec![1], if_version: None };
+        let op = Op::Put { key: vec![b'k', (mark % 4) as u8], value: vec![1].into(), if_version: None };
         let (session, nonce, label) = (mark % 7, (mark % 3).into(), "l".repeat(80));
         Value::Command(Command::Write { session, nonce, sequence, first_open, label, op }.to_paxos())
     };

@@ -111,7 +111,7 @@ fn value(source: &mut Source<'_>) -> Value {
             let key = vec![b'k', source.below(5)];
             let op = match kind {
                 3 => Op::Delete { key },
-                kind => Op::Put { key, value: vec![kind], if_version: (kind == 4).then(|| source.number()) },
+                kind => Op::Put { key, value: vec![kind].into(), if_version: (kind == 4).then(|| source.number()) },
             };
             let (session, sequence, first_open) = (source.number(), source.number(), source.number());
             let nonce = source.below(4).into();

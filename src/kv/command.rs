@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::bytes::{self, Bytes};
 use crate::codec::{self, CodecError};
 use crate::paxos;
 
@@ -31,18 +32,17 @@ pub enum Op {
     /// Sets the value.
     Put {
         /// The key.
-        #[serde(with = "serde_bytes")]
+        #[serde(serialize_with = "serde_bytes::serialize", deserialize_with = "bytes::copied")]
         key: Vec<u8>,
         /// The value.
-        #[serde(with = "serde_bytes")]
-        value: Vec<u8>,
+        value: Bytes,
         /// Only if the key is at this version; a key that was never written is at version 0.
         if_version: Option<u64>,
     },
     /// Removes the value.
     Delete {
         /// The key.
-        #[serde(with = "serde_bytes")]
+        #[serde(serialize_with = "serde_bytes::serialize", deserialize_with = "bytes::copied")]
         key: Vec<u8>,
     },
 }
@@ -75,8 +75,8 @@ impl Op {
     /// Tells one write from another that comes under the same name.
     pub fn fingerprint(&self) -> u64 {
         let (kind, version, value) = match self {
-            Op::Put { value, if_version: None, .. } => (0, 0, value.as_slice()),
-            Op::Put { value, if_version: Some(version), .. } => (1, *version, value.as_slice()),
+            Op::Put { value, if_version: None, .. } => (0, 0, &value[..]),
+            Op::Put { value, if_version: Some(version), .. } => (1, *version, &value[..]),
             Op::Delete { .. } => (2, 0, &[][..]),
         };
         let mut hash = Xxh3::with_seed(kind);
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn put(key: usize, value: usize) -> Op {
-        Op::Put { key: vec![b'k'; key], value: vec![b'v'; value], if_version: None }
+        Op::Put { key: vec![b'k'; key], value: vec![b'v'; value].into(), if_version: None }
     }
 
     #[test]

@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn put(session: u64, nonce: u128, sequence: u64, key: &str) -> Command {
-        let op = Op::Put { key: key.into(), value: vec![1; sequence as usize], if_version: None };
+        let op = Op::Put { key: key.into(), value: vec![1; sequence as usize].into(), if_version: None };
         Command::Write { session, nonce, sequence, first_open: 1, label: String::new(), op }
     }
 

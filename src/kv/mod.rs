@@ -179,6 +179,10 @@ impl StateMachine for Kv {
         self.store.digest().wrapping_add(self.sessions.digest()).wrapping_add(history)
     }
 
+    fn size(&self) -> u64 {
+        self.store.bytes()
+    }
+
     fn empty(&self) -> Kv {
         Kv::empty_like(self)
     }
@@ -231,7 +235,7 @@ mod tests {
     }
 
     fn put(sequence: u64, value: &str) -> Command {
-        let op = Op::Put { key: b"k".to_vec(), value: value.into(), if_version: None };
+        let op = Op::Put { key: b"k".to_vec(), value: value.as_bytes().into(), if_version: None };
         Command::Write { session: 1, nonce: 7, sequence, first_open: 1, label: String::new(), op }
     }
 

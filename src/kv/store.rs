@@ -74,12 +74,19 @@ pub struct Store {
     entries: BTreeMap<Place, Held>,
     /// The order-free sum of a hash of each entry.
     digest: u64,
+    /// Bytes of all keys and values.
+    bytes: u64,
 }
 
 impl Store {
     /// What a key holds, a tombstone included; None if it was never written.
     pub fn get(&self, key: &[u8]) -> Option<&Versioned> {
         self.entries.get(&place_of(key)).map(|held| &held.entry)
+    }
+
+    /// Bytes of all keys and values.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// How many keys were ever written, tombstones included.
@@ -112,7 +119,7 @@ impl Store {
     /// list must add it.
     pub fn apply(&mut self, op: Op) -> (Written, Option<Vec<u8>>) {
         let (key, value, wanted) = match op {
-            Op::Put { key, value, if_version } => (key, Some(value.into()), if_version),
+            Op::Put { key, value, if_version } => (key, Some(value), if_version),
             Op::Delete { key } => (key, None, None),
         };
         let place = place_of(&key);
@@ -133,7 +140,8 @@ impl Store {
         if value.is_none() && held.entry.value.is_none() {
             return (Written::NotFound { version }, None);
         }
-        held.entry = Versioned { value, version: version + 1 };
+        let before = std::mem::replace(&mut held.entry, Versioned { value, version: version + 1 });
+        self.bytes = self.bytes - size_of_value(&before) + size_of_value(&held.entry);
         let before = std::mem::replace(&mut held.fingerprint, fingerprint(&key, &held.entry));
         self.digest = self.digest.wrapping_sub(before).wrapping_add(held.fingerprint);
         let was_listed = std::mem::replace(&mut held.is_listed, true);
@@ -152,7 +160,10 @@ impl Store {
 
     fn put(&mut self, place: Place, entry: Versioned, is_listed: bool) {
         let fingerprint = fingerprint(&place.1, &entry);
+        self.bytes += place.1.len() as u64 + size_of_value(&entry);
+        let key_bytes = place.1.len() as u64;
         let before = self.entries.insert(place, Held { entry, fingerprint, is_listed });
+        self.bytes -= before.as_ref().map_or(0, |before| key_bytes + size_of_value(&before.entry));
         let gone = before.map_or(0, |before| before.fingerprint);
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(fingerprint);
     }
@@ -162,6 +173,10 @@ impl Store {
         let held = self.entries.get_mut(&place_of(key))?;
         Some((std::mem::replace(&mut held.is_listed, is_listed), &held.entry))
     }
+}
+
+fn size_of_value(entry: &Versioned) -> u64 {
+    entry.value.as_ref().map_or(0, |value| value.len() as u64)
 }
 
 fn place_of(key: &[u8]) -> Place {
@@ -195,11 +210,11 @@ mod tests {
     use super::*;
 
     fn put(key: &str, value: &str) -> Op {
-        Op::Put { key: key.into(), value: value.into(), if_version: None }
+        Op::Put { key: key.into(), value: value.as_bytes().into(), if_version: None }
     }
 
     fn put_if(key: &str, value: &str, version: u64) -> Op {
-        Op::Put { key: key.into(), value: value.into(), if_version: Some(version) }
+        Op::Put { key: key.into(), value: value.as_bytes().into(), if_version: Some(version) }
     }
 
     fn delete(key: &str) -> Op {

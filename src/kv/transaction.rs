@@ -65,7 +65,7 @@ mod tests {
     use crate::paxos::StateMachine;
 
     fn put(session: u64, sequence: u64, first_open: u64, key: &str) -> Command {
-        let op = Op::Put { key: key.into(), value: b"v".to_vec(), if_version: None };
+        let op = Op::Put { key: key.into(), value: b"v".to_vec().into(), if_version: None };
         Command::Write { session, nonce: 7, sequence, first_open, label: String::new(), op }
     }
 

@@ -208,7 +208,10 @@ mod tests {
             1 => (Call::Delete, Op::Delete { key: b"k".to_vec() }),
             kind => {
                 let if_version = (kind == 2).then(|| now.saturating_sub(random.within(0..=1)));
-                (Call::Put { value, if_version }, Op::Put { key: b"k".to_vec(), value: name.into(), if_version })
+                (
+                    Call::Put { value, if_version },
+                    Op::Put { key: b"k".to_vec(), value: name.as_bytes().into(), if_version },
+                )
             }
         };
         let outcome = match store.apply(op.clone()).0 {

@@ -320,6 +320,8 @@ pub struct ServerStatus {
     pub dropped: u64,
     /// Its disk has no room for another value: it takes no writes, and accepts nothing new.
     pub disk_full: bool,
+    /// Too much was written since its last durable checkpoint: until the next one is there, it takes no writes.
+    pub checkpoint_full: bool,
     /// Its durable checkpoint holds every slot up to this one.
     pub checkpoint: Slot,
     /// Its acceptor has forgotten every slot below this one.
@@ -389,6 +391,7 @@ impl ServerStatus {
             sessions: 0,
             dropped: 0,
             disk_full: false,
+            checkpoint_full: false,
             checkpoint: Slot(0),
             truncated_below: Slot(1),
             damaged: 0,

@@ -160,7 +160,7 @@ mod tests {
         let mut kv = Kv::empty_like(&Kv::default());
         kv.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
         for n in 1..=9 {
-            let op = Op::Put { key: format!("k{n}").into(), value: vec![n as u8; 20], if_version: None };
+            let op = Op::Put { key: format!("k{n}").into(), value: vec![n as u8; 20].into(), if_version: None };
             let write = Command::Write { session: 1, nonce: 1, sequence: n, first_open: 1, label: String::new(), op };
             kv.apply(Slot(1 + n), &Value::Command(write.to_paxos()));
         }

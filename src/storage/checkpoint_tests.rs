@@ -36,7 +36,11 @@ impl Work {
                 n => {
                     let session = slot - n + 1;
                     let value = vec![slot as u8; (slot * 31 % 90) as usize];
-                    let op = Op::Put { key: format!("k{}", slot * 13 % self.keys).into(), value, if_version: None };
+                    let op = Op::Put {
+                        key: format!("k{}", slot * 13 % self.keys).into(),
+                        value: value.into(),
+                        if_version: None,
+                    };
                     let nonce = session.into();
                     Command::Write { session, nonce, sequence: n.max(1), first_open: 1, label, op }
                 }
@@ -402,7 +406,7 @@ fn a_million_keys_are_written_and_read_back() {
     let mut slot = 1;
     let mut put = |kv: &mut Kv, n: u64| {
         slot += 1;
-        let op = Op::Put { key: format!("key-{n:08}").into(), value: vec![n as u8; 100], if_version: None };
+        let op = Op::Put { key: format!("key-{n:08}").into(), value: vec![n as u8; 100].into(), if_version: None };
         let sequence = slot - 1;
         let write = Command::Write { session: 1, nonce: 1, sequence, first_open: sequence, label: String::new(), op };
         kv.apply(Slot(slot), &Value::Command(write.to_paxos()));

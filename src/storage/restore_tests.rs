@@ -23,7 +23,7 @@ fn backup() -> (Title, Kv) {
     let mut state = Kv::empty_like(&Kv::default());
     state.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
     for n in 1..=KEYS {
-        let op = Op::Put { key: format!("k{n}").into(), value: vec![n as u8; 20], if_version: None };
+        let op = Op::Put { key: format!("k{n}").into(), value: vec![n as u8; 20].into(), if_version: None };
         let (sequence, label) = (n as u64, String::new());
         let write = Command::Write { session: 1, nonce: 1, sequence, first_open: 1, label, op };
         state.apply(Slot(1 + sequence), &Value::Command(write.to_paxos()));

@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn put(label: &str) -> paxos::Command {
-        let op = kv::Op::Put { key: b"color".to_vec(), value: b"deep blue".to_vec(), if_version: None };
+        let op = kv::Op::Put { key: b"color".to_vec(), value: b"deep blue".to_vec().into(), if_version: None };
         Command::Write { session: 3, nonce: 7, sequence: 5, first_open: 1, label: label.into(), op }.to_paxos()
     }
 

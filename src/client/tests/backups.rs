@@ -21,7 +21,7 @@ use crate::storage::backup;
 fn store(value: &str, wrong: u64) -> FakeCluster {
     let mut kv = Kv::empty_like(&Kv::default());
     kv.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
-    let op = Op::Put { key: b"k".to_vec(), value: value.into(), if_version: None };
+    let op = Op::Put { key: b"k".to_vec(), value: value.as_bytes().into(), if_version: None };
     let write = Command::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, label: String::new(), op };
     kv.apply(Slot(2), &Value::Command(write.to_paxos()));
     let digest = kv.digest() ^ wrong;
