@@ -81,6 +81,8 @@ pub struct WakeHints {
     pub worth: AtomicUsize,
     /// The learner knows of chosen slots that it cannot apply.
     pub is_learner_behind: AtomicBool,
+    /// Too much was applied that no durable checkpoint of the learner's holds.
+    pub is_checkpoint_full: AtomicBool,
     /// The last slot that the learner has applied.
     pub applied: AtomicU64,
     /// The learner's round of reads under way, as far as it fits in here; 0 if there is none.
@@ -147,6 +149,11 @@ impl<C: Connection> ServerCore<C> {
     pub fn is_disk_full(&self) -> bool {
         let full = self.full_disks.load(Ordering::Relaxed);
         RoleName::EVERY.into_iter().any(|role| full & 1 << role as u64 != 0 && self.is_up(role))
+    }
+
+    /// Whether its learner lives, and has applied more since its last durable checkpoint than should lie behind one.
+    pub fn is_checkpoint_full(&self) -> bool {
+        self.hints.is_checkpoint_full.load(Ordering::Relaxed) && self.is_up(RoleName::Learner)
     }
 
     /// Hands an input to a role of this server, and wakes it; never blocks.

@@ -17,7 +17,7 @@ use super::throttle::Throttle;
 use super::time::Time;
 use crate::kv::Kv;
 use crate::net::{Envelope, EnvelopeOf, MessageKind, Newcomer, Said, frame_into};
-use crate::paxos::{Acceptor, Learner, Message, Proposer, ProposerRequest, Slot};
+use crate::paxos::{self, Acceptor, Learner, Message, Proposer, ProposerRequest, Slot};
 use crate::role::{Input, Lane, RoleName, Server, Servers};
 use crate::trace::{Context, Event, RoleTag};
 use crate::two_phase_commit::{Coordinator, Participant};
@@ -134,6 +134,10 @@ impl<C: Connection> ServerCore<C> {
         let size = if from == self.config.me { 0 } else { message.size() };
         let (kind, lane) = (message.kind(), message.lane());
         let came = Came { from, context, size, lane, haste: self.haste(role, from, &message) };
+        let in_its_place = match (&message, role) {
+            (Said::Paxos(said), RoleName::Proposer) => paxos::in_place_of_proposer(said),
+            _ => None,
+        };
         let lost = match (message, role) {
             (Said::Paxos(said), RoleName::Proposer) => self.take::<Proposer, E>(env, said, came),
             (Said::Paxos(said), RoleName::Acceptor) => self.take::<Acceptor, E>(env, said, came),
@@ -143,7 +147,10 @@ impl<C: Connection> ServerCore<C> {
             // No role hears it.
             (Said::Here, _) => Ok(()),
         };
-        if let Err(lost) = lost {
+        if let (Err(Lost::Down), Some(answer)) = (lost, in_its_place) {
+            self.send(env, Servers::only(from), Said::Paxos(answer), context.clone());
+            env.flush_peers();
+        } else if let Err(lost) = lost {
             self.tell_drop(env.now(), role, kind, from, lost.into(), context);
         }
     }

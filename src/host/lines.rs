@@ -7,7 +7,7 @@ use super::delivery::Cause as DropReason;
 use super::queue::CrashOrder;
 use crate::kv::{self, Written};
 use crate::net::{Reply, Request, Unknown, WhyNotApplied};
-use crate::paxos::{self, Ballot, LeftBehind, StateMachine};
+use crate::paxos::{self, Ballot, FULL_FACTOR, LeftBehind, Retention, StateMachine};
 use crate::role::Server;
 use crate::trace::{self, DropCause, Event, LinkState, MaybeBallot, Op, Recovered, Status, Text};
 use crate::two_phase_commit::{self, Coordinator, Participant};
@@ -53,6 +53,18 @@ pub fn left_behind(left: &LeftBehind, part_bytes: usize) -> String {
          written: it will not catch up under this load. The {:.1} MB of the log that were kept for it are full, so it needs \
          another state. Write less for a while, or give it a faster link",
         megabytes(kept)
+    )
+}
+
+/// The checkpoint is late, in a sentence.
+pub fn checkpoint_late(bytes: u64, retention: &Retention) -> String {
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    format!(
+        "{:.1} MB of values are in no durable checkpoint, and one is due every {:.1} MB: the disk writes it more slowly than \
+         clients write. From {:.1} MB on this server takes no writes until it is there",
+        megabytes(bytes),
+        megabytes(retention.checkpoint_bytes),
+        megabytes(retention.checkpoint_bytes.saturating_mul(FULL_FACTOR))
     )
 }
 

@@ -198,7 +198,7 @@ impl Asked {
     /// A client's thread.
     fn ask(&self, number: u64) {
         let request = if number == WRITE {
-            let op = Op::Put { key: b"k".to_vec(), value: b"v".to_vec(), if_version: None };
+            let op = Op::Put { key: b"k".to_vec(), value: b"v".to_vec().into(), if_version: None };
             Request::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, op }
         } else {
             Request::Get { key: b"k".to_vec() }

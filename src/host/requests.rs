@@ -126,6 +126,9 @@ impl<C: Connection> ServerCore<C> {
             // Others may still have room; if nobody has, the client hears at once, and for certain.
             return Err(WhyNotApplied::DiskFull);
         }
+        if self.is_checkpoint_full() {
+            return Err(WhyNotApplied::Busy);
+        }
         self.hand_over(env, command.to_paxos(), context)
     }
 

@@ -215,6 +215,9 @@ impl Hosted for Learner<Kv> {
             LearnerOutcome::LeftBehind(left) => {
                 core.tell_fault("catch-up", "slow", &lines::left_behind(&left, core.config.sizes.snapshot_bytes));
             }
+            LearnerOutcome::CheckpointLate { bytes } => {
+                core.tell_fault("checkpoint", "slow", &lines::checkpoint_late(bytes, &core.config.retention));
+            }
             LearnerOutcome::Installed { slot, digest, from } => {
                 if !core.trace.steps() {
                     // With steps it is one of them, and stands among them.
@@ -246,6 +249,7 @@ impl Hosted for Learner<Kv> {
         hints.applied.store(self.applied().0, Ordering::Relaxed);
         hints.round.store(self.round().unwrap_or_default() as u64, Ordering::Relaxed);
         hints.is_learner_behind.store(self.known() > self.applied(), Ordering::Relaxed);
+        hints.is_checkpoint_full.store(self.is_full(), Ordering::Relaxed);
         core.board.update(|shown| shown.set_learner(self));
     }
 

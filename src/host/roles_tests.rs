@@ -16,9 +16,9 @@ use super::super::pending::Asker;
 use super::super::queue::{Item, Room};
 use super::super::time::Time;
 use super::*;
-use crate::kv::{Changes, Saved, Versioned, Written};
-use crate::net::ClientReply;
-use crate::paxos::{Ballot, CommandId, Entry, LeftBehind, Life, NotApplied, Policy, SlotRange, Value};
+use crate::kv::{Changes, Op, Saved, Versioned, Written};
+use crate::net::{ClientReply, ClientRequest, Envelope, Request};
+use crate::paxos::{Ballot, CommandId, Entry, LeftBehind, Life, NotApplied, Policy, Retention, SlotRange, Value};
 use crate::protocol::Protocol;
 use crate::role::Server;
 use crate::trace::Trace;
@@ -219,7 +219,7 @@ const OF_ACCEPTOR: [Case; 3] = [
     ("acceptor dies", |at| Acceptor::mourn(&at.core, &at.done)),
 ];
 
-const OF_LEARNER: [Case; 20] = [
+const OF_LEARNER: [Case; 21] = [
     ("learner: Applied, a command", |at| {
         learner(at, LearnerOutcome::Applied { slot: Slot(9), id: Some(WRITE), outcome: Outcome::Applied(SAVED) });
     }),
@@ -259,6 +259,7 @@ const OF_LEARNER: [Case; 20] = [
         let left = LeftBehind { peer: Server(2), parts: 37, beats: 32, written: 44_800_000, kept: 64 << 20 };
         learner(at, LearnerOutcome::LeftBehind(left));
     }),
+    ("learner: CheckpointLate", |at| learner(at, LearnerOutcome::CheckpointLate { bytes: 70_000_000 })),
     ("learner: Installed", |at| {
         learner(at, LearnerOutcome::Installed { slot: Slot(9), digest: 1, from: Server(2) });
     }),
@@ -318,6 +319,61 @@ fn row((name, tell): &Case) -> String {
         writeln!(text, "    {states}: {}", effects.join("; ")).unwrap();
     }
     text
+}
+
+#[test]
+fn a_server_answers_in_place_of_a_proposer_that_is_down() {
+    let leader = Ballot { round: 7, server: Server(2) };
+    let asked = [
+        (Message::Heartbeat { ballot: leader }, Some("sends HEARTBEATANSWER")),
+        (Message::PreVote { id: 4 }, Some("sends PREVOTEANSWER")),
+        (Message::Relay { ballot: leader }, None),
+    ];
+    for (message, answer) in asked {
+        for state in [State::Up, State::Down] {
+            let at = At::new(state);
+            let envelope = Envelope { context: Context::default(), message: Said::Paxos(message.clone()) };
+            at.core.deliver(&at.done, Server(2), envelope);
+            let dropped = at.core.dropped();
+            let sent: Vec<_> = at.effects().into_iter().filter(|effect| effect.starts_with("sends")).collect();
+            let expected = answer.filter(|_| state == State::Down);
+            assert_eq!(sent, Vec::from_iter(expected), "{message:?}, {state:?}");
+            assert_eq!(dropped, u64::from(state == State::Down && answer.is_none()), "{message:?}, {state:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_whose_checkpoint_is_far_behind_takes_no_writes() {
+    let done = |is_full: bool, learner: State| {
+        let at = At::new(State::Up);
+        at.core.hints.is_checkpoint_full.store(is_full, Ordering::Relaxed);
+        if learner == State::Down {
+            at.core.learner.close();
+        }
+        let is_told = at.core.status(&at.done).checkpoint_full;
+        let op = Op::Delete { key: b"k".to_vec() };
+        let request = Request::Write { session: 8, nonce: 1, sequence: 1, first_open: 1, op };
+        let request = ClientRequest { number: 1, context: cause(), request };
+        at.core.request(&at.done, &TestConnection::default(), request, 1).unwrap();
+        let effects = at.effects();
+        (is_told, effects.iter().any(|effect| effect.contains("the proposer hears Propose")), effects.join("; "))
+    };
+    let (is_told, is_proposed, effects) = done(true, State::Up);
+    assert!(is_told && !is_proposed && effects.contains("NotApplied(Busy)"), "{effects}");
+    let (is_told, is_proposed, effects) = done(false, State::Up);
+    assert!(!is_told && is_proposed, "{effects}");
+    let (is_told, _, effects) = done(true, State::Down);
+    assert!(!is_told && effects.contains("RoleDown"), "of a life that has ended nobody knows: {effects}");
+}
+
+#[test]
+fn of_a_late_checkpoint_the_operator_is_told_how_late_it_is_and_what_follows() {
+    assert_eq!(
+        lines::checkpoint_late(70_000_000, &Retention::USUAL),
+        "70.0 MB of values are in no durable checkpoint, and one is due every 33.6 MB: the disk writes it more slowly than \
+         clients write. From 134.2 MB on this server takes no writes until it is there"
+    );
 }
 
 #[test]

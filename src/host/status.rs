@@ -169,6 +169,7 @@ impl<C: Connection> ServerCore<C> {
             sessions: shown.sessions,
             dropped: self.dropped(),
             disk_full: self.is_disk_full(),
+            checkpoint_full: self.is_checkpoint_full(),
             checkpoint: shown.checkpoint,
             truncated_below: shown.truncated_below,
             damaged: shown.damaged,

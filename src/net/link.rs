@@ -22,11 +22,11 @@ use super::handshake::{HandshakeError, Hello, Welcome, greet};
 use crate::role::Lane;
 
 /// So many bytes of bulk wait for the peer at most; what is more is dropped.
-const BULK_MAX_BYTES: usize = 16 << 20;
+pub const BULK_MAX_BYTES: usize = 16 << 20;
 /// So many bytes of control messages wait for the peer at most.
-const CONTROL_MAX_BYTES: usize = 1 << 20;
+pub const CONTROL_MAX_BYTES: usize = 1 << 20;
 /// So many bytes of bulk are begun at a time, and whatever frame reaches them: what comes behind waits for no more.
-const BEGUN_BYTES: usize = 256 << 10;
+pub const BEGUN_BYTES: usize = 256 << 10;
 /// The system holds about so many bytes that it has not sent yet.
 const UNSENT_BYTES: u32 = 128 << 10;
 /// An empty buffer that is larger is given back.

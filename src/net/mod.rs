@@ -18,7 +18,7 @@ pub use handshake::{
     Answer, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Welcome, Who, answer, greet,
     greeting, preamble, turn_away,
 };
-pub use link::{Link, LinkEnded, Pause, Watcher};
+pub use link::{BEGUN_BYTES, BULK_MAX_BYTES, CONTROL_MAX_BYTES, Link, LinkEnded, Pause, Watcher};
 pub use listener::{BindError, Connections, Place, allow_many_sockets, bind, check_free, listen};
 pub use verdict::{Verdict, Writes};
 pub use wire::{

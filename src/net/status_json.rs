@@ -32,7 +32,7 @@ impl ServerStatus {
             "life": self.life, "pid": self.pid, "roles": roles, "promised": self.promised.to_string(),
             "accepted": self.accepted, "chosen": self.known.0, "applied": self.applied.0,
             "digest": format!("{:016x}", self.digest), "history": format!("{:016x}", self.history), "keys": self.keys, "sessions": self.sessions,
-            "dropped": self.dropped, "disk_full": self.disk_full,
+            "dropped": self.dropped, "disk_full": self.disk_full, "checkpoint_full": self.checkpoint_full,
             "linked": numbers(self.linked), "hears": numbers(self.hears), "refusals": refusals, "leader": leader,
             "in_doubt": self.in_doubt, "doubts": doubts,
             "checkpoint": self.checkpoint.0, "truncated_below": self.truncated_below.0, "damaged": self.damaged,

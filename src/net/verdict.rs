@@ -10,7 +10,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::wire::ServerStatus;
 use crate::protocol::Protocol;
-use crate::role::{RoleName, Server, Servers};
+use crate::role::{Server, Servers};
 
 /// A sentence names at most this many troubles.
 const NAMED: usize = 4;
@@ -147,7 +147,7 @@ impl<'a> View<'a> {
 
     /// Whether it takes writes of clients.
     fn is_door(&self, status: &ServerStatus) -> bool {
-        self.has_roles(status) && !status.disk_full
+        self.has_roles(status) && !status.disk_full && !status.checkpoint_full
     }
 
     /// Whether it speaks of what the others speak of: both kinds of Paxos understand each other.
@@ -177,9 +177,8 @@ impl<'a> View<'a> {
         if doors.iter().any(|door| self.linked_with(door, voters).len() >= needed) {
             return Ok(());
         }
-        let [first, second] = self.protocol.roles_of_writes().map(RoleName::word);
         let voter = self.protocol.voter().word();
-        Err(format!("no server that is linked with {needed} {voter}s has its {first} and its {second} up"))
+        Err(format!("no server that is linked with {needed} {voter}s takes writes"))
     }
 
     /// Whether one of the servers leads, and can.
@@ -233,6 +232,9 @@ impl<'a> View<'a> {
         parts.extend(status.roles.iter().filter(|role| !role.up).map(|role| format!("{} down", role.role.word())));
         if status.disk_full {
             parts.push("disk full".to_string());
+        }
+        if status.checkpoint_full {
+            parts.push("its checkpoint is far behind, and until it is written the server takes no writes".to_string());
         }
         if status.damaged > 0 {
             parts.push(format!("acceptor DAMAGED, it cannot read {} slots", status.damaged));

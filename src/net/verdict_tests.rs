@@ -217,7 +217,7 @@ fn somebody_must_be_there_to_propose() {
         let mut all = healthy(3, Protocol::BasicPaxos);
         (1..=3).for_each(|server| end_role(&mut all, server, role));
         assert_eq!(of(3, &all).writes, Writes::NoLeader);
-        let why = "no server that is linked with 2 acceptors has its proposer and its learner up";
+        let why = "no server that is linked with 2 acceptors takes writes";
         let word = role.word();
         assert_eq!(
             says(3, &all),
@@ -244,6 +244,19 @@ fn a_leader_whose_disk_is_full_leads_on_as_long_as_others_take_writes() {
     end_role(&mut all, 3, RoleName::Proposer);
     let told = says(3, &all);
     assert!(told.contains("server 1 says that it leads, but no server that takes writes is linked with it"), "{told}");
+}
+
+#[test]
+fn a_server_whose_checkpoint_is_far_behind_votes_and_takes_no_writes() {
+    let mut all = healthy(3, Protocol::BasicPaxos);
+    one(&mut all, 2).checkpoint_full = true;
+    assert_eq!(says(3, &all), "writes OK; 1 more failure tolerated");
+    (1..=3).for_each(|server| one(&mut all, server).checkpoint_full = true);
+    let told = says(3, &all);
+    assert!(
+        told.starts_with("no proposer at the moment: no server that is linked with 2 acceptors takes writes: "),
+        "{told}"
+    );
 }
 
 #[test]

@@ -138,6 +138,16 @@ impl<M: StateMachine> Learner<M> {
         self.past.durable()
     }
 
+    /// Bytes of values applied that no durable checkpoint holds.
+    pub fn unwritten_bytes(&self) -> u64 {
+        self.past.unwritten_bytes()
+    }
+
+    /// Whether they are so many that its server should take no more writes.
+    pub fn is_full(&self) -> bool {
+        self.past.is_full()
+    }
+
     /// Bytes of the values in its log.
     pub fn log_bytes(&self) -> u64 {
         self.past.log_bytes()
@@ -406,7 +416,7 @@ impl<M: StateMachine> Learner<M> {
         if self.past.is_broken(slot) {
             out.outcome(LearnerOutcome::Mended { entries: vec![Entry { slot, ballot, value: value.clone() }] });
         }
-        self.past.keep(ballot, value);
+        self.past.keep(ballot, value, self.machine.size());
         self.begin_checkpoint(out);
         self.answer_reads(out);
     }
@@ -474,6 +484,9 @@ impl<M: StateMachine> Learner<M> {
             out.outcome(LearnerOutcome::LeftBehind(left));
         }
         self.begin_checkpoint(out);
+        if self.past.becomes_late() {
+            out.outcome(LearnerOutcome::CheckpointLate { bytes: self.past.unwritten_bytes() });
+        }
     }
 
     /// Has the state written down if it is time to: what has changed, as of this slot.

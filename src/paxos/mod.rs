@@ -210,14 +210,14 @@ pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerT
 pub use message::{
     Command, CommandId, Entry, Message, Page, PartName, PartToken, Refused, SlotRange, SnapshotPart, Value,
 };
-pub use pins::{FACTOR as PIN_FACTOR, LeftBehind};
+pub use pins::{LeftBehind, most_bytes as most_pinned_bytes};
 pub use policy::Policy;
 pub use proposer::{
     Known, NotApplied, OPEN_BYTES as OPEN_BYTES_MAX, Proposer, ProposerFact, ProposerOutcome, ProposerRecord,
-    ProposerRequest, ProposerTimer, RetryReason, StepDown, WINDOW as OPEN_SLOTS_MAX,
+    ProposerRequest, ProposerTimer, RetryReason, StepDown, WINDOW as OPEN_SLOTS_MAX, in_place_of_proposer,
 };
 pub use quorum::Quorums;
-pub use retention::{HARD_FACTOR, Retention};
+pub use retention::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, Retention};
 
 /// Numbers the lives of a role on one data folder: no two lives of one role ever have the same. Whoever draws the numbers
 /// says when there are no more; every number there is will do here.
@@ -250,6 +250,9 @@ pub trait StateMachine: Clone + Debug + Eq + Hash + 'static {
 
     /// A fingerprint of the state: equal states have equal digests.
     fn digest(&self) -> u64;
+
+    /// About how many bytes the state has.
+    fn size(&self) -> u64;
 
     /// A machine of the same kind that has applied nothing, to [`load`](StateMachine::load) a state into. All that it gets
     /// counts as changed.

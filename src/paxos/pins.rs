@@ -6,7 +6,7 @@
 //! checkpoint stays readable as of that slot (`storage/checkpoint.rs`).
 //!
 //! A pin moves on as the peer does. It ends when the peer has asked for nothing for [`SILENT_BEATS`], or when the log has
-//! outgrown [`FACTOR`] times its usual size. In the second case the peer is slower than the writes, and the operator is
+//! outgrown [`most_bytes`]: the size of the state, and at least [`FACTOR`] times what is usual. In the second case the peer is slower than the writes, and the operator is
 //! told. At most [`PINS_MAX`] peers have a pin, so the memory that they cost is bounded.
 //!
 //! [`Pins`] alone decides what is pinned. [`Past`](super::retention::Past) asks it before it trims the log, and the learner
@@ -17,8 +17,15 @@ use crate::role::{Server, Servers};
 
 /// At most this many peers have a pin.
 pub const PINS_MAX: usize = 2;
-/// A pinned log may grow to this many times `keep_bytes`.
+/// A pinned log may grow to this many times `keep_bytes`, however small the state is.
 pub const FACTOR: u64 = 4;
+
+/// To how many bytes a pinned log may grow. While a state is on its way, fewer bytes than it has are written to the log, if
+/// the peer takes it faster than clients write; else the peer would never catch up anyway.
+pub fn most_bytes(keep_bytes: u64, state_bytes: u64) -> u64 {
+    keep_bytes.saturating_mul(FACTOR).max(state_bytes)
+}
+
 /// A peer that has asked for nothing for this many beats (of 100 ms) loses its pin: one minute.
 pub const SILENT_BEATS: u64 = 600;
 

@@ -26,7 +26,7 @@ mod rounds;
 mod tests;
 mod words;
 
-pub use self::election::Known;
+pub use self::election::{Known, in_place_of_proposer};
 pub use self::phase2::{OPEN_BYTES, WINDOW};
 pub use self::words::{
     NotApplied, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason, StepDown,
@@ -79,6 +79,8 @@ pub struct Proposer {
     phase: Phase,
     /// Attempts lost in a row.
     failures: u32,
+    /// Attempts lost since anything was applied here, whoever got it chosen.
+    stalls: u32,
     /// The pulse of the last PREPARE.
     prepared_at: u64,
     /// Who answered the last attempt.
@@ -107,6 +109,7 @@ impl Proposer {
             fill: None,
             phase: Phase::Idle,
             failures: 0,
+            stalls: 0,
             prepared_at: 0,
             answered: Servers::NONE,
             ticks: 0,
@@ -377,6 +380,7 @@ impl Proposer {
             self.guests.remove(*id);
         }
         if is_more {
+            self.stalls = 0;
             self.close_applied(slot, out);
             self.ask_for_pages(out);
         }
@@ -461,6 +465,7 @@ impl Proposer {
             self.fill = None;
         }
         self.failures += 1;
+        self.stalls += 1;
         self.answered = attempt.answered();
         self.commands.release_all();
         let command = self.commands.oldest().filter(|_| fill.is_none() && !self.policy.keeps_ballot()).cloned();
@@ -470,7 +475,7 @@ impl Proposer {
             self.phase = Phase::Idle;
             self.election.wait(out);
         } else {
-            out.arm(ProposerTimer::Pause);
+            out.arm(ProposerTimer::Pause { stalls: self.stalls });
         }
     }
 
@@ -685,7 +690,7 @@ impl Proposer {
             // Of the attempt at work, or of one that is over.
             ProposerTimer::Attempt { ballot, .. } => self.time_out(ballot, RetryReason::Silence, out),
             ProposerTimer::Nacked { ballot } => self.time_out(ballot, RetryReason::Nacked, out),
-            ProposerTimer::Pause => {
+            ProposerTimer::Pause { .. } => {
                 if self.phase == Phase::Pausing {
                     self.phase = Phase::Idle;
                     self.begin(out);

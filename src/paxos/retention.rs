@@ -19,6 +19,11 @@ use crate::role::{Server, Servers};
 const RETRY_BEATS: u64 = 10;
 /// If checkpoints fail for long, the log in memory grows to so many times what it should have, and then loses its begin.
 pub const HARD_FACTOR: u64 = 8;
+/// From so many times `checkpoint_bytes` without a durable checkpoint on, the operator is told.
+pub const LATE_FACTOR: u64 = 2;
+/// From so many times `checkpoint_bytes` on, the server takes no more writes of its clients: what lies behind the checkpoint
+/// is read again after a power cut.
+pub const FULL_FACTOR: u64 = 4;
 
 /// How much of the past is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +70,10 @@ pub(super) struct Past {
     begun: Slot,
     /// Bytes of values applied since.
     bytes: u64,
+    /// Bytes of values applied before, and not in a durable checkpoint yet.
+    begun_bytes: u64,
+    /// The operator was told that the checkpoint is late.
+    is_late: bool,
     /// One is due whatever was applied since: the state came from elsewhere, or somebody wants it.
     is_wanted: bool,
     /// None is begun before this beat.
@@ -73,6 +82,8 @@ pub(super) struct Past {
     broken: Vec<SlotRange>,
     /// Bytes of all values applied in this life.
     applied_bytes: u64,
+    /// About how many bytes the state has.
+    state_bytes: u64,
     /// What is kept for peers that fetch the state.
     pins: Pins,
 }
@@ -90,10 +101,13 @@ impl Past {
             writing: None,
             begun: durable,
             bytes: 0,
+            begun_bytes: 0,
+            is_late: false,
             is_wanted: false,
             not_before: 0,
             broken: Vec::new(),
             applied_bytes: 0,
+            state_bytes: 0,
             pins: Pins::default(),
         }
     }
@@ -126,18 +140,36 @@ impl Past {
     /// The state is another one, of this slot: the log has nothing below.
     pub(super) fn begin_anew(&mut self, slot: Slot) {
         self.log = Row::from(slot.next());
-        self.log_bytes = 0;
+        (self.log_bytes, self.bytes, self.begun_bytes) = (0, 0, 0);
         self.pins.end_all();
     }
 
-    /// Puts the next slot, just applied, into the log.
-    pub(super) fn keep(&mut self, ballot: Ballot, value: Value) {
+    /// Puts the next slot, just applied, into the log. The state has about so many bytes then.
+    pub(super) fn keep(&mut self, ballot: Ballot, value: Value, state_bytes: u64) {
+        self.state_bytes = state_bytes;
         let size = value.size() as u64;
         self.bytes += size;
         self.applied_bytes += size;
         self.log_bytes += size;
         self.log.push((ballot, value));
         self.trim_log();
+    }
+
+    /// Bytes of values applied that no durable checkpoint holds.
+    pub(super) fn unwritten_bytes(&self) -> u64 {
+        self.begun_bytes + self.bytes
+    }
+
+    /// Whether so much is in no durable checkpoint that no more should be asked for.
+    pub(super) fn is_full(&self) -> bool {
+        self.unwritten_bytes() >= self.retention.checkpoint_bytes.saturating_mul(FULL_FACTOR)
+    }
+
+    /// Whether the checkpoint has become late since this was last asked.
+    pub(super) fn becomes_late(&mut self) -> bool {
+        let was_late = self.is_late;
+        self.is_late = self.unwritten_bytes() >= self.retention.checkpoint_bytes.saturating_mul(LATE_FACTOR);
+        self.is_late && !was_late
     }
 
     /// Somebody wants a durable state.
@@ -153,6 +185,7 @@ impl Past {
         if !is_due || self.writing.is_some() || now < self.not_before {
             return false;
         }
+        self.begun_bytes += self.bytes;
         (self.writing, self.begun, self.bytes, self.is_wanted) = (Some(applied), applied, 0, false);
         true
     }
@@ -172,7 +205,7 @@ impl Past {
             return false;
         }
         if is_durable {
-            self.durable = slot;
+            (self.durable, self.begun_bytes) = (slot, 0);
             self.trim_log();
         } else {
             // A disk that is full may have room again soon. Until then every slot stays in the log and in the acceptor.
@@ -229,7 +262,7 @@ impl Past {
                 break;
             }
             if self.pins.need(first) {
-                let pinned_bytes = keep_bytes.saturating_mul(pins::FACTOR);
+                let pinned_bytes = pins::most_bytes(keep_bytes, self.state_bytes);
                 if self.log_bytes <= pinned_bytes {
                     break;
                 }

@@ -58,6 +58,10 @@ impl StateMachine for Names {
         self.names.len() as u64
     }
 
+    fn size(&self) -> u64 {
+        0
+    }
+
     fn empty(&self) -> Names {
         Names::default()
     }
@@ -609,6 +613,7 @@ fn learner_outcome(outcome: &LearnerOutcome<Names>) -> Option<String> {
         | LearnerOutcome::SnapshotAsked { .. }
         | LearnerOutcome::Pinned { .. }
         | LearnerOutcome::LeftBehind(_)
+        | LearnerOutcome::CheckpointLate { .. }
         | LearnerOutcome::Installed { .. }
         | LearnerOutcome::Recalled { .. }
         | LearnerOutcome::Mended { .. } => None,

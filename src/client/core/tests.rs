@@ -168,7 +168,7 @@ impl Case {
     }
 
     fn put(&mut self, key: &str) -> Ticket {
-        let op = Op::Put { key: key.as_bytes().to_vec(), value: b"v".to_vec(), if_version: None };
+        let op = Op::Put { key: key.as_bytes().to_vec(), value: b"v".to_vec().into(), if_version: None };
         let ticket = self.core.write(self.now, self.now + ALL, op, &mut self.wire);
         self.core.transmit(self.now, &mut self.wire);
         ticket

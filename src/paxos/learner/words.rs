@@ -130,6 +130,11 @@ pub enum LearnerOutcome<M: StateMachine> {
     },
     /// A peer that fetches the state is so slow that the log could not be kept for it.
     LeftBehind(LeftBehind),
+    /// Twice as much as usual was applied since the last durable checkpoint.
+    CheckpointLate {
+        /// Bytes of the values.
+        bytes: u64,
+    },
     /// A whole state came in: nothing was said of the slots in between. Who waits may ask what is remembered.
     Installed {
         /// Every slot up to this one is in it.

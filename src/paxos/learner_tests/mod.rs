@@ -21,6 +21,8 @@ struct Numbers {
     changed: Vec<u64>,
     /// In the checkpoint that is being written.
     taken: Vec<u64>,
+    /// So many bytes it says that it has.
+    size: u64,
 }
 
 impl Numbers {
@@ -48,6 +50,10 @@ impl StateMachine for Numbers {
 
     fn digest(&self) -> u64 {
         self.all.iter().fold(17, |digest: u64, number| digest.wrapping_mul(31).wrapping_add(*number))
+    }
+
+    fn size(&self) -> u64 {
+        self.size
     }
 
     fn empty(&self) -> Numbers {
@@ -102,8 +108,13 @@ fn keeping(me: u8, servers: u8, retention: Retention) -> Alone {
 }
 
 fn learner(me: u8, servers: u8) -> Learner<Numbers> {
+    learner_of(me, servers, 0)
+}
+
+/// The same, with a state that says that it has so many bytes.
+fn learner_of(me: u8, servers: u8, size: u64) -> Learner<Numbers> {
     let quorums = Quorums::majority(Servers::first(servers));
-    Learner::new(Server(me), quorums, Life(1), Slot(0), Numbers::default())
+    Learner::new(Server(me), quorums, Life(1), Slot(0), Numbers { size, ..Numbers::default() })
 }
 
 fn begun(learner: Learner<Numbers>) -> Alone {

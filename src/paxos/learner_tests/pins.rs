@@ -1,10 +1,11 @@
 //! What a learner keeps for peers that fetch its state.
 
 use super::{
-    Alone, Did, LearnerOutcome, Message, Retention, Server, Servers, Slot, checkpoint_ended, entry, keeping, sent,
-    servers, told,
+    Alone, Did, LearnerOutcome, Message, Retention, Server, Servers, Slot, begun, checkpoint_ended, entry, keeping,
+    learner_of, sent, servers, told,
 };
-use crate::paxos::{LeftBehind, PIN_FACTOR, PartName, PartToken};
+use crate::paxos::pins::FACTOR;
+use crate::paxos::{LeftBehind, PartName, PartToken};
 
 /// What one value of these tests takes in a log.
 const SIZE: u64 = 40;
@@ -14,7 +15,12 @@ const SHORT: Retention =
 
 /// Server 1 of five has applied ten slots, and its checkpoint has eight.
 fn at_ten() -> Alone {
-    let mut learner = keeping(1, 5, SHORT);
+    at_ten_of(0)
+}
+
+/// The same, with a state of so many bytes.
+fn at_ten_of(size: u64) -> Alone {
+    let mut learner = begun(learner_of(1, 5, size).with_retention(SHORT));
     learner.learn(10);
     learner.ask(checkpoint_ended(8, true));
     learner
@@ -98,16 +104,28 @@ fn a_peer_for_which_four_times_the_usual_log_is_too_little_is_left_behind_and_na
     catch_up(&mut learner, 5, 1);
     learner.beat(3);
     fetch(&mut learner, 5, 8);
-    let most = 8 + PIN_FACTOR * 6;
+    let most = 8 + FACTOR * 6;
     write(&mut learner, most);
-    assert_eq!((log_begins(&learner), learner.0.log_bytes()), (9, PIN_FACTOR * 6 * SIZE));
+    assert_eq!((log_begins(&learner), learner.0.log_bytes()), (9, FACTOR * 6 * SIZE));
     write(&mut learner, most + 1);
     assert_eq!(log_begins(&learner), most, "as usual: that is the slot of its last checkpoint");
     let did = learner.beat(1);
-    let (written, kept) = ((most + 1 - 10) * SIZE, PIN_FACTOR * 6 * SIZE);
+    let (written, kept) = ((most + 1 - 10) * SIZE, FACTOR * 6 * SIZE);
     assert_eq!(left_behind(&did), [LeftBehind { peer: Server(5), parts: 2, beats: 3, written, kept }]);
     assert_eq!(pinned(&did), [], "that was said when it was let go");
     assert_eq!(learner.0.log_pinned_from(), None);
+}
+
+#[test]
+fn as_much_is_kept_for_a_peer_as_the_state_has_that_it_fetches() {
+    let most = 2 * FACTOR * 6;
+    let mut learner = at_ten_of(most * SIZE);
+    catch_up(&mut learner, 5, 1);
+    fetch(&mut learner, 5, 8);
+    write(&mut learner, 8 + most);
+    assert_eq!((log_begins(&learner), learner.0.log_bytes()), (9, most * SIZE));
+    write(&mut learner, 8 + most + 1);
+    assert_eq!(left_behind(&learner.beat(1)).len(), 1);
 }
 
 #[test]

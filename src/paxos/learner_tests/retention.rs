@@ -4,7 +4,7 @@ use super::{
     Alone, Did, Entry, LearnerOutcome, LearnerRequest, Message, NONE, Retention, Slot, alone, ballot, checkpoint_ended,
     checkpoints, keeping, told, value,
 };
-use crate::paxos::{HARD_FACTOR, SlotRange};
+use crate::paxos::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, SlotRange};
 
 /// What one value of these tests takes in a log.
 const SIZE: u64 = 40;
@@ -60,6 +60,36 @@ fn a_checkpoint_is_begun_after_values_of_so_many_bytes() {
         assert_eq!(checkpoints(&learner.learn(slot + 1)), [(slot + 1, vec![slot, slot + 1])]);
         learner.ask(checkpoint_ended(slot + 1, true));
     }
+}
+
+#[test]
+fn one_that_is_late_is_told_once_and_much_later_writes_should_wait() {
+    let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::EVERYTHING });
+    let late = |did: &Did| {
+        told(
+            did,
+            |outcome| if let LearnerOutcome::CheckpointLate { bytes } = outcome { Some(bytes / SIZE) } else { None },
+        )
+    };
+    learner.learn(2 * LATE_FACTOR - 1);
+    assert_eq!(late(&learner.beat(1)), NONE);
+    learner.learn(2 * LATE_FACTOR);
+    assert_eq!((late(&learner.beat(1)), late(&learner.beat(1))), (vec![2 * LATE_FACTOR], vec![]), "told once");
+    learner.learn(2 * FULL_FACTOR - 1);
+    assert!(!learner.0.is_full());
+    learner.learn(2 * FULL_FACTOR);
+    assert!(learner.0.is_full());
+    learner.ask(checkpoint_ended(2, true));
+    assert_eq!((learner.0.is_full(), learner.0.unwritten_bytes()), (false, (2 * FULL_FACTOR - 2) * SIZE));
+    learner.ask(checkpoint_ended(2 * FULL_FACTOR, false));
+    learner.beat(10);
+    learner.learn(2 * FULL_FACTOR + 2);
+    assert!(learner.0.is_full(), "what failed is not durable");
+    learner.ask(checkpoint_ended(2 * FULL_FACTOR, true));
+    assert_eq!(learner.0.unwritten_bytes(), 2 * SIZE);
+    learner.beat(1);
+    learner.learn(4 * FULL_FACTOR);
+    assert_eq!(late(&learner.beat(1)).len(), 1, "it is late again");
 }
 
 #[test]

@@ -18,7 +18,11 @@
 //!   nothing applied. Otherwise a leader that can send and not hear would be obeyed for ever by servers that it can do
 //!   nothing for. Where rounds take long, as on slow disks, it waits for longer (`pace.rs`).
 //!
-//! With these three a cluster finds a leader as long as any one server is connected to a majority, also where not everybody
+//! - *A server without a proposer.* Its acceptor votes all the same, so it must not look like one that is cut off: its server
+//!   answers heartbeats and pre-votes in the proposer's place ([`in_place_of_proposer`]). Else a majority of acceptors, all
+//!   of them linked, could be left without a leader for ever.
+//!
+//! With these a cluster finds a leader as long as any one server is connected to a majority, also where not everybody
 //! hears everybody (the three cases of Ng, Haridi, Carbone, *Omni-Paxos*, EuroSys 2023; see `src/sim/partitions.rs`).
 //!
 //! Time is counted in *pulses*, the 30 ms of one timer. A proposer that was held up counts fewer: its own delay is not the
@@ -40,6 +44,16 @@ const HEARD_PULSES: u64 = 5;
 const UNANSWERED_PULSES: u64 = 10;
 /// A follower relays at most every so many pulses: 60 ms.
 const RELAY_PULSES: u64 = 2;
+
+/// What a server answers to this message while its proposer is down: it is there, and hears no leader. None if the message
+/// asks for no such word.
+pub fn in_place_of_proposer(message: &Message) -> Option<Message> {
+    match *message {
+        Message::Heartbeat { ballot } => Some(Message::HeartbeatAnswer { ballot }),
+        Message::PreVote { id } => Some(Message::PreVoteAnswer { id, hears: false }),
+        _ => None,
+    }
+}
 
 /// What a proposer knows of leaders, and asks about them. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

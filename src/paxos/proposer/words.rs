@@ -50,7 +50,10 @@ pub enum ProposerTimer {
         ballot: Ballot,
     },
     /// The random wait between two attempts is over.
-    Pause,
+    Pause {
+        /// How many attempts were lost since anything was applied here.
+        stalls: u32,
+    },
     /// The learner had its time to catch up.
     CatchUp,
     /// The clock of leadership: time for a heartbeat.
@@ -69,6 +72,8 @@ pub enum ProposerTimer {
 
 /// How long nothing may come of an attempt at first, in milliseconds.
 pub(super) const ATTEMPT_MS: u64 = 100;
+/// The longest random wait between two attempts, in milliseconds, as long as something is chosen now and then.
+const PAUSE_MS: u64 = 40;
 /// After how long slots that are still open are proposed again at first, in milliseconds.
 pub(super) const RESEND_MS: u64 = 50;
 
@@ -81,8 +86,9 @@ impl Timed for ProposerTimer {
                 delay..=delay
             }
             ProposerTimer::Nacked { .. } => 20..=20,
-            // Constant: a wait that grew with each loss would starve the loser for ever.
-            ProposerTimer::Pause => 0..=40,
+            // It grows as long as nobody gets anything chosen: where a ballot takes longer than the wait, rivals would refuse
+            // each other for ever. A wait that grew with each loss of this proposer's would starve the loser instead.
+            ProposerTimer::Pause { stalls } => 0..=PAUSE_MS << stalls.saturating_sub(2).min(6),
             ProposerTimer::CatchUp => 1_000..=1_000,
             ProposerTimer::Pulse => 30..=30,
             // Random, so that two seldom stand at once.

@@ -1,6 +1,7 @@
 //! Attempts: where they begin, what they are for, and what is told of those that fail.
 
 use super::*;
+use crate::role::Timed;
 
 /// Who is told that its command is certainly not applied, and why.
 fn not_applied(said: &Said) -> Vec<(u64, NotApplied)> {
@@ -57,7 +58,7 @@ fn an_attempt_names_the_command_that_it_is_for() {
     assert_eq!(command_of(&filling.turn([fill, propose(1)])), Some(None));
     assert_eq!(fails(&mut filling, ballot(1, S1)), Some(None));
     filling.hear(S2, Message::Fill { slot: Slot(2) });
-    assert_eq!(command_of(&filling.fire(ProposerTimer::Pause)), Some(None), "though a command waits");
+    assert_eq!(command_of(&filling.fire(ProposerTimer::Pause { stalls: 1 })), Some(None), "though a command waits");
     let mut leading = Lone::new(Policy::MultiPaxos);
     leading.step(propose(1));
     let ballot = leading.stand();
@@ -167,6 +168,24 @@ fn no_page_is_passed_over_because_of_what_was_said_at_another_ballot() {
 }
 
 #[test]
+fn the_wait_between_attempts_grows_until_something_is_applied_whoever_got_it_chosen() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let mut said = proposer.step(propose(9));
+    let mut pauses = Vec::new();
+    for failures in 0..9 {
+        if failures == 8 {
+            proposer.applied(1, &[1]);
+        }
+        let (ballot, _) = said.prepared().expect("it prepares");
+        let lost = proposer.fire(ProposerTimer::Attempt { ballot, failures });
+        let pause = *lost.armed.iter().find(|timer| matches!(timer, ProposerTimer::Pause { .. })).expect("it waits");
+        pauses.push(*pause.delay_ms().end());
+        said = proposer.fire(pause);
+    }
+    assert_eq!(pauses, [40, 40, 80, 160, 320, 640, 1_280, 2_560, 40]);
+}
+
+#[test]
 fn who_settles_only_some_slots_is_named_where_its_value_is_adopted() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
@@ -196,7 +215,9 @@ fn whoever_has_come_to_the_last_ballot_says_so_and_uses_none_twice() {
             proposer.hear(S3, nack(ballot(1, S1), last));
             // The silence of the leader that was claimed, and more.
             for _ in 0..20 {
-                for timer in [ProposerTimer::Pulse, ProposerTimer::Pause, ProposerTimer::Election { soon: false }] {
+                for timer in
+                    [ProposerTimer::Pulse, ProposerTimer::Pause { stalls: 1 }, ProposerTimer::Election { soon: false }]
+                {
                     let said = proposer.fire(timer);
                     let prepared = said.prepared().map(|(ballot, _)| ballot);
                     assert_eq!(prepared.filter(|ballot| ballot.round <= 1 || *ballot > last), None, "{claim:?}");
