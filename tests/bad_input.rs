@@ -90,7 +90,7 @@ fn malformed_bytes_on_either_port_harm_nobody() {
 
     // Behind a good handshake too: words that no client says.
     let write = |sequence, first_open, key: usize, value: usize| {
-        let op = Op::Put { key: vec![b'k'; key], value: vec![b'v'; value], if_version: None };
+        let op = Op::Put { key: vec![b'k'; key], value: vec![b'v'; value].into(), if_version: None };
         client_request(Request::Write { session: 1, nonce: 1, sequence, first_open, op })
     };
     let requests = [

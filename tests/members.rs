@@ -242,7 +242,7 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
         reader.read::<ClientReply>(None).unwrap().unwrap().reply
     };
     let Reply::Opened { session, .. } = ask(Request::Open { nonce: NONCE }) else { panic!("no session") };
-    let op = Op::Put { key: b"k".to_vec(), value: b"v".to_vec(), if_version: None };
+    let op = Op::Put { key: b"k".to_vec(), value: b"v".to_vec().into(), if_version: None };
     let write = Request::Write { session, nonce: NONCE, sequence: 1, first_open: 1, op };
     assert!(matches!(ask(write), Reply::Applied { .. }));
     for n in 0..30 {

@@ -36,6 +36,8 @@ struct Scope {
     learners: bool,
     /// The commands go into so many slots: with one, no proposer hears that it is done, and each goes on with that slot.
     slots: u64,
+    /// Promises come in pages of so many bytes, and of one slot at least.
+    page_bytes: usize,
     /// No proposer prepares a ballot above this round.
     rounds: u64,
     /// How many deliveries leave their message behind, to come once more.
@@ -116,7 +118,7 @@ impl Scope {
         let servers: Vec<Server> = self.cluster().iter().collect();
         let mut world = World {
             proposers: servers.iter().map(|me| Seat::new(self.proposer(*me))).collect(),
-            acceptors: servers.iter().map(|_| Seat::new(Acceptor::new())).collect(),
+            acceptors: servers.iter().map(|_| Seat::new(Acceptor::new().with_page_bytes(self.page_bytes))).collect(),
             learners: servers.iter().map(|me| Seat::new(self.learner(*me, 1))).collect(),
             network: BTreeMap::new(),
             doubled: 0,
@@ -332,7 +334,7 @@ impl Model for Scope {
             }
             Step::AcceptorDies(me) => {
                 world.acceptor_crashes += 1;
-                world.acceptors[at(me)].begin_again(Acceptor::new());
+                world.acceptors[at(me)].begin_again(Acceptor::new().with_page_bytes(self.page_bytes));
             }
             Step::ProposerDies(me) => {
                 world.proposer_crashes += 1;

@@ -88,6 +88,10 @@ impl StateMachine for Log {
         0
     }
 
+    fn size(&self) -> u64 {
+        0
+    }
+
     fn empty(&self) -> Log {
         Log::default()
     }

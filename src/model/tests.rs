@@ -6,6 +6,7 @@ use stateright::{Checker, CheckerBuilder, Expectation, Model};
 
 use super::Scope;
 use crate::museum::Bug;
+use crate::paxos::PAGE_BYTES;
 
 /// Three acceptors; two proposers, each with a ballot and a command, for one slot.
 const DUEL: Scope = Scope {
@@ -13,6 +14,7 @@ const DUEL: Scope = Scope {
     proposers: 2,
     learners: false,
     slots: 1,
+    page_bytes: PAGE_BYTES,
     rounds: 1,
     doubled: 0,
     acceptor_crashes: 0,
@@ -23,6 +25,9 @@ const DUEL: Scope = Scope {
 
 /// One command from its proposer to every learner.
 const LEARN: Scope = Scope { proposers: 1, learners: true, ..DUEL };
+
+/// A proposer that finds two slots accepted is told of each in a page of its own.
+const PAGES: Scope = Scope { learners: true, slots: 2, rounds: 2, page_bytes: 1, ..DUEL };
 
 fn told<C: Checker<Scope>>(name: &str, begun: Instant, bound: Option<usize>, checker: &C) {
     let end = if bound.is_none_or(|bound| checker.state_count() < bound) { "all there are" } else { "the bound" };
@@ -80,6 +85,11 @@ fn three_proposers_and_one_slot_as_far_as_it_goes() {
 #[test]
 fn two_proposers_and_two_slots_as_far_as_it_goes() {
     search("two proposers, two slots", Scope { learners: true, slots: 2, rounds: 3, doubled: 1, ..DUEL }, 200_000);
+}
+
+#[test]
+fn promises_in_two_pages_as_far_as_it_goes() {
+    search("two proposers, two slots, two pages", PAGES, 200_000);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::role::Server;
 impl World {
     /// A frame has come to the end of its way.
     pub fn frame(&mut self, from: Node, to: Node, bytes: &[u8], way: Way, piece: Piece) {
-        if !self.nature.network.arrives(from, to, way) {
+        if !self.nature.network.arrives(from, to, way, piece) {
             self.nature.mark(Mark::FrameLost);
             if let (Node::Server(from), Node::Server(to), true) = (from, to, way != Way::Again) {
                 self.peers_frame_is_lost(from, to, piece);

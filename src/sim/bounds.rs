@@ -9,7 +9,7 @@ use crate::host::checkpoints::PARTS_MAX;
 use crate::host::disks::RoleDisk;
 use crate::host::queue::RESERVED;
 use crate::kv::Kv;
-use crate::paxos::{HARD_FACTOR, LEARNER_WINDOW, Learner, PIN_FACTOR};
+use crate::paxos::{HARD_FACTOR, LEARNER_WINDOW, Learner, StateMachine, most_pinned_bytes};
 use crate::role::RoleName;
 
 /// The checkpointer's own jobs: a checkpoint at a time, and what a life begins with.
@@ -28,11 +28,13 @@ impl SimServer {
         within("inputs of its learner", core.learner.lock().len() as u64, mailbox);
         if let Some(learner) = process.learner.as_ref().map(|living| living.role()) {
             let keep_bytes = self.retention.keep_bytes;
-            within("bytes in its log", learner.log_bytes(), HARD_FACTOR * keep_bytes);
+            let pinned = learner.log_pinned_from().map(|_| most_pinned_bytes(keep_bytes, learner.machine().size()));
+            let hard = (HARD_FACTOR * keep_bytes).max(pinned.unwrap_or_default());
+            within("bytes in its log", learner.log_bytes(), hard);
             if learner.log_begins() <= learner.durable() {
                 // Its begin is in the checkpoint too, and stays only for peers that are behind.
-                let factor = if learner.log_pinned_from().is_some() { PIN_FACTOR } else { 1 };
-                within("bytes in its log that it could trim", learner.log_bytes(), factor * keep_bytes);
+                let most = pinned.unwrap_or(keep_bytes);
+                within("bytes in its log that it could trim", learner.log_bytes(), most);
             }
             within("slots that are not applied", learner.open_slots() as u64, LEARNER_WINDOW);
             within("sessions", learner.machine().sessions().len() as u64, self.sizes.sessions as u64);

@@ -372,14 +372,14 @@ impl World {
         self.at(to, |server, nature| match piece {
             Piece::OfClient => {}
             Piece::End(_) if server.process.is_none() => {}
-            Piece::Hello(call) | Piece::Answer(call) | Piece::Word(call) if server.process.is_none() => {
+            Piece::Hello(call) | Piece::Answer(call) | Piece::Word(call, _) if server.process.is_none() => {
                 if way != Way::Again {
                     server.hang_up(nature, from, call);
                 }
             }
             Piece::Hello(call) => is_answered = server.hears_hello(nature, from, call, bytes, way),
             Piece::Answer(call) => server.hears_answer(nature, from, call, bytes, way),
-            Piece::Word(call) => server.hears_word(nature, from, call, bytes, way),
+            Piece::Word(call, _) => server.hears_word(nature, from, call, bytes, way),
             Piece::End(call) => {
                 if !server.call_breaks(nature, from, call, "connection reset") {
                     server.close(nature, from, call);
@@ -402,7 +402,7 @@ impl World {
                 self.nature.mark(Mark::AnswerLost);
                 self.attempt_fails(to, from, call);
             }
-            Piece::OfClient | Piece::Word(_) | Piece::End(_) => {}
+            Piece::OfClient | Piece::Word(..) | Piece::End(_) => {}
         }
     }
 

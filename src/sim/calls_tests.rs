@@ -2,7 +2,7 @@ use super::*;
 use crate::net::{Envelope, Said};
 use crate::protocol::Protocol;
 use crate::sim::faults::Faults;
-use crate::sim::nature::{MS, SECOND};
+use crate::sim::nature::{MS, SECOND, Weight};
 use crate::sim::plan::Plan;
 use crate::trace::Context;
 
@@ -55,7 +55,7 @@ fn what_comes_on_a_call_that_has_ended_is_not_heard_and_its_caller_calls_again()
     world.play_until(SECOND, is_linked);
     let before = call(&world).unwrap();
     world.at(TWO, |two, nature| two.close(nature, ONE, before));
-    world.frame_of_peer(ONE, TWO, &word(), Piece::Word(before), Way::Arrived);
+    world.frame_of_peer(ONE, TWO, &word(), Piece::Word(before, Weight::SMALL), Way::Arrived);
     let now = world.servers[1].clock().at(world.nature.now());
     let heard = world.servers[1].process.as_ref().unwrap().core.linked.heard(now);
     assert!(!heard.contains(ONE), "it was heard");

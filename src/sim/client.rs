@@ -264,7 +264,7 @@ impl SimClient {
         let nonce = u128::from(nature.random.next());
         let sequence = nature.one_of(&[last, last + 1, last + SPAN, SEQUENCE_MAX]).unwrap_or(1).max(1);
         let first_open = nature.one_of(&[1, last, sequence]).unwrap_or(1).max(1);
-        let op = Op::Put { key: b"k1".to_vec(), value: b"a stranger's".to_vec(), if_version: None };
+        let op = Op::Put { key: b"k1".to_vec(), value: b"a stranger's"[..].into(), if_version: None };
         if first_open <= sequence && sequence - first_open < SPAN {
             nature.ghost.asked(CommandId::new(session, nonce, sequence), Some(op.clone()));
             said.push(Request::Write { session, nonce, sequence, first_open, op });
@@ -288,7 +288,7 @@ fn ended(nature: &mut Nature, operation: usize, result: Result<Reply, ClientErro
             nature.history_wrote(operation, slot, written);
         }
         Ok(Reply::Value { slot, value, version }) => {
-            nature.history_read(operation, slot, value.map(|value| value.into_vec()), version);
+            nature.history_read(operation, slot, value.map(|value| value.to_vec()), version);
         }
         Ok(other) => nature.ghost.require(16, false, || format!("a request came to {other:?}")),
         Err(ClientError::Unknown(_)) => nature.mark(Mark::ToldUnknown),

@@ -71,7 +71,7 @@ faults! {
     ReadError = "read-error", "a file cannot be read when a server starts";
     DiskError = "disk-error", "a write or sync fails once";
     DiskFull = "disk-full", "a disk is full, and later is not";
-    SlowSync = "slow-sync", "syncs take up to half a second, or hang for seconds";
+    SlowSync = "slow-sync", "syncs take up to half a second, or hang for seconds; those of all servers take up to 0.9 s";
     BegunAnew = "begun-anew", "all servers begin a new history on empty folders, and the clients live on";
     Stranger = "stranger", "somebody opens sessions without end, and writes in those of others";
     Liar = "liar", "a stranger greets servers in the name of others";
@@ -468,6 +468,15 @@ impl World {
     }
 
     fn slow_sync(&mut self, server: Server) {
+        if self.nature.chance(250) {
+            self.nature.mark(Mark::AllSyncsSlow);
+            let servers: Vec<Server> = self.plan.cluster().iter().collect();
+            for server in servers {
+                self.server(server).sync = 400 * MS..=900 * MS;
+                self.heals(Trouble::SlowSync(server));
+            }
+            return;
+        }
         let hangs = self.nature.chance(200);
         self.nature.mark(if hangs { Mark::HungSync } else { Mark::SlowSync });
         let slowest = if hangs { 5 * SECOND } else { 500 * MS };

@@ -72,11 +72,15 @@ impl World {
         let Some((folder, storage)) = me.own.take().filter(|_| !is_settled) else { return };
         self.kill(server, Death::Process);
         let me = self.server(server);
-        (me.folder, me.storage, me.is_stranger) = (folder, storage, false);
+        // It may have begun to take part with the other folder, and lost that since: then this one is a stranger's, too.
+        let is_stranger = me.takes_part_with.is_some_and(|with| with != storage);
+        (me.folder, me.storage, me.is_stranger) = (folder, storage, is_stranger);
         if me.takes_part() {
             self.lost = self.lost.without(Servers::only(server));
         }
-        self.nature.ghost.has_its_disk_back(server);
+        if !is_stranger {
+            self.nature.ghost.has_its_disk_back(server);
+        }
         self.nature.network.forget(server);
     }
 }

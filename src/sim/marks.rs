@@ -72,6 +72,7 @@ marks! {
     StrangerRefused = "a stranger's write in another client's session was refused",
     // The network.
     FrameLost = "a frame was lost",
+    LanePassed = "a control message passed what was bulk",
     FrameLate = "a frame was late by seconds",
     FrameDoubled = "a frame was sent twice",
     FrameReplayed = "an old frame came once more",
@@ -166,6 +167,7 @@ marks! {
     WaitedForRoom = "a server or a role waited for room on its disk before it began",
     JournalFull = "an acceptor had no room left for a promise, and fell silent",
     SlowSync = "syncs were slow",
+    AllSyncsSlow = "the syncs of all servers were slow at once",
     HungSync = "a sync hung",
 }
 

@@ -46,11 +46,15 @@ pub mod plan;
 pub mod reigns;
 mod remembered;
 pub mod server;
+#[cfg(test)]
+mod slow_disks;
 mod surroundings;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod two_phase;
+#[cfg(test)]
+mod verdicts;
 mod violation;
 pub mod wire;
 pub mod world;

@@ -16,7 +16,7 @@ use super::network::{Network, Node};
 use super::plan::Plan;
 use crate::kv::Kv;
 use crate::random::Random;
-use crate::role::{RoleName, Server};
+use crate::role::{Lane, RoleName, Server};
 
 /// Virtual microseconds since the world began.
 pub type Micros = u64;
@@ -114,6 +114,20 @@ pub enum Event {
     Heal(Trouble),
 }
 
+/// What a frame takes of a link. It does not depend on whether anybody reads lines, which the frame itself does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// The lane.
+    pub lane: Lane,
+    /// About how many bytes.
+    pub bytes: usize,
+}
+
+impl Weight {
+    /// That of a frame without values.
+    pub const SMALL: Weight = Weight { lane: Lane::Control, bytes: 100 };
+}
+
 /// How a frame comes to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -136,9 +150,19 @@ pub enum Piece {
     /// What the called server says to that.
     Answer(u64),
     /// All that follows.
-    Word(u64),
+    Word(u64, Weight),
     /// One of the two has closed it, or knows nothing of it.
     End(u64),
+}
+
+impl Piece {
+    /// What it takes of a link.
+    pub fn weight(&self) -> Weight {
+        match self {
+            Piece::Word(_, weight) => *weight,
+            Piece::OfClient | Piece::Hello(_) | Piece::Answer(_) | Piece::End(_) => Weight::SMALL,
+        }
+    }
 }
 
 /// One life of one role.

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::marks::Mark;
-use super::nature::{Event, MS, Micros, Nature, Piece, SECOND, Way};
+use super::nature::{Event, MS, Micros, Nature, Piece, SECOND, Way, Weight};
 use super::plan::Plan;
-use crate::role::Server;
+use crate::net::{BEGUN_BYTES, BULK_MAX_BYTES, CONTROL_MAX_BYTES};
+use crate::role::{Lane, Server};
 
 /// So many old frames are kept to be sent once more.
 const OLD_FRAMES_MAX: usize = 128;
@@ -42,6 +43,10 @@ struct Link {
     /// What was under way on connections before this one is lost.
     lost_below: u64,
     in_flight: usize,
+    /// The bytes under way in each lane.
+    lanes: [usize; 2],
+    /// When the last frame of each lane arrives, on a link whose rate is limited.
+    lanes_due: [Micros; 2],
     /// When the last frame arrives: those of one connection keep their order, unless links reorder.
     last_due: Micros,
     /// A slow link: room for so many frames, and so long for each.
@@ -69,6 +74,9 @@ pub struct Weather {
     pub replay: u64,
     /// Damaged on the way, of a thousand.
     pub corrupt: u64,
+    /// So many bytes go through a link in a millisecond; as many as there are if None. What is sent faster waits: control
+    /// messages in front of what is bulk.
+    pub rate: Option<usize>,
 }
 
 /// All links.
@@ -114,7 +122,7 @@ impl Network {
     pub fn reset(&mut self, from: Node, to: Node, is_lost: bool) {
         let link = self.link(from, to);
         link.connection += 1;
-        link.last_due = 0;
+        (link.last_due, link.lanes_due) = (0, [0; 2]);
         if is_lost {
             link.lost_below = link.connection;
         }
@@ -125,6 +133,7 @@ impl Network {
         self.old.clear();
         for link in self.links.values_mut() {
             (link.in_flight, link.last_due) = (0, 0);
+            (link.lanes, link.lanes_due) = ([0; 2], [0; 2]);
         }
     }
 
@@ -143,11 +152,12 @@ impl Network {
     }
 
     /// A frame has come to the end of its way; false if it was lost on it.
-    pub fn arrives(&mut self, from: Node, to: Node, way: Way) -> bool {
-        let link = self.link(from, to);
+    pub fn arrives(&mut self, from: Node, to: Node, way: Way, piece: Piece) -> bool {
+        let (link, Weight { lane, bytes }) = (self.link(from, to), piece.weight());
         match way {
             Way::Connection(sent_on) => {
                 link.in_flight = link.in_flight.saturating_sub(1);
+                link.lanes[lane as usize] = link.lanes[lane as usize].saturating_sub(bytes);
                 link.cuts == 0 && sent_on >= link.lost_below
             }
             Way::Again => link.cuts == 0,
@@ -185,14 +195,15 @@ impl Nature {
             self.mark(Mark::FrameDoubled);
             self.send_copy(from, to, bytes.clone(), piece);
         }
-        if matches!(piece, Piece::Hello(_) | Piece::Answer(_) | Piece::Word(_)) && replay > 0 {
+        if matches!(piece, Piece::Hello(_) | Piece::Answer(_) | Piece::Word(..)) && replay > 0 {
             self.replay(from, to, bytes, piece, replay);
         }
         is_sent
     }
 
     fn send_copy(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, piece: Piece) -> bool {
-        let Weather { latency, jitter, late, reorders, corrupt, .. } = self.network.weather;
+        let Weather { latency, jitter, late, reorders, corrupt, rate, .. } = self.network.weather;
+        let Weight { lane, bytes: size } = piece.weight();
         let (now, mut delay) = (self.now(), latency + self.exponential(jitter));
         if self.chance(late) {
             self.mark(Mark::FrameLate);
@@ -200,14 +211,34 @@ impl Nature {
         }
         let link = self.network.link(from, to);
         let (room, each) = link.slow.unwrap_or((IN_FLIGHT_MAX, 0));
-        if link.cuts > 0 || link.in_flight >= room {
+        let most = if lane == Lane::Control { CONTROL_MAX_BYTES } else { BULK_MAX_BYTES };
+        let is_full = link.lanes[lane as usize] + size > most;
+        if link.cuts > 0 || link.in_flight >= room || is_full {
             self.mark(Mark::FrameLost);
             return false;
         }
         delay += each * (1 + link.in_flight as Micros);
-        if !reorders {
+        if let Some(rate) = rate {
+            let [control, bulk] = link.lanes;
+            // What is bulk lets control messages pass, but for what of it has begun.
+            let (ahead, has_passed) = match lane {
+                Lane::Control => (control + bulk.min(BEGUN_BYTES), bulk > BEGUN_BYTES),
+                Lane::Bulk => (control + bulk, false),
+            };
+            let due = &mut link.lanes_due[lane as usize];
+            delay += ((ahead + size) / rate) as Micros * MS;
+            if !reorders {
+                delay = delay.max(due.saturating_sub(now));
+            }
+            *due = now + delay;
+            link.lanes[lane as usize] += size;
+            if has_passed {
+                self.mark(Mark::LanePassed);
+            }
+        } else if !reorders {
             delay = delay.max(link.last_due.saturating_sub(now));
         }
+        let link = self.network.link(from, to);
         link.in_flight += 1;
         link.last_due = now + delay;
         let way = Way::Connection(link.connection);

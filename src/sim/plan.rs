@@ -111,6 +111,11 @@ impl Plan {
         let is_apart = faults.has(Fault::LostFolder) && servers > 3 && apart.within(0..=1) == 0;
         let apart = is_apart.then(|| two_of(servers, &mut apart));
         let rate = |on: bool, per_mille: u64| if on { per_mille } else { 0 };
+        // Values that count in bytes, and links on which they take their time.
+        let mut sizes = Random::new(seed, 6);
+        let is_large = !is_crowded && sizes.within(0..=49) == 0;
+        let has_rate = is_large || sizes.within(0..=5) == 0;
+        let link_rate = sizes.within(if is_large { 1_000..=50_000 } else { 200..=2_000 }) as usize;
         let slowest_sync = if pick(0..=4) == 0 { 8 * MS } else { 2 * MS };
         let far = faults.has(Fault::Delay);
         let weather = Weather {
@@ -123,11 +128,12 @@ impl Plan {
             duplicate: rate(faults.has(Fault::Duplicate), pick(1..=500)),
             replay: rate(faults.has(Fault::Replay), pick(1..=300)),
             corrupt: rate(faults.has(Fault::Corrupt), pick(1..=100)),
+            rate: has_rate.then_some(link_rate),
         };
         let small = pick(0..=3);
         let drift = faults.has(Fault::Drift);
         let clocks = (0..servers).map(|_| if drift { pick(50..=200) } else { 100 }).collect();
-        Plan {
+        let plan = Plan {
             seed,
             protocol,
             servers,
@@ -176,7 +182,17 @@ impl Plan {
                 // Whoever wants all votes gets nowhere without all.
                 false => Servers::first(servers),
             },
-        }
+        };
+        if is_large { plan.with_large_values() } else { plan }
+    }
+
+    /// A few values of up to a megabyte, and limits that are made for them.
+    fn with_large_values(mut self) -> Plan {
+        (self.value_bytes, self.requests, self.under_way) = (1 << 20, self.requests.min(12), self.under_way.min(8));
+        (self.part_bytes, self.snapshot_bytes, self.segment_bytes) = (PAGE_BYTES, 1 << 20, 2 << 20);
+        let Retention { checkpoint_bytes, keep_bytes, .. } = &mut self.retention;
+        (*checkpoint_bytes, *keep_bytes) = (*checkpoint_bytes << 7, *keep_bytes << 7);
+        self
     }
 
     /// All servers.
@@ -270,6 +286,9 @@ impl fmt::Display for Plan {
             w.replay,
             w.corrupt
         )?;
+        if let Some(rate) = w.rate {
+            writeln!(f, "  and at most {rate} kB a second through each")?;
+        }
         writeln!(
             f,
             "  faults {}, one each {}ms, up to {}ms long, for {}s; then only {} are up",

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::calls::Link;
 use super::marks::Mark;
-use super::nature::{Event, Micros, Nature, Piece, Place};
+use super::nature::{Event, Micros, Nature, Piece, Place, Weight};
 use super::network::Node;
 use crate::host::throttle::Throttle;
 use crate::host::{Asker, Connection, Env, Load, Lost, Order, RoleSeen, Seen, Time, Usage, limits};
@@ -99,8 +99,8 @@ impl Clock {
     }
 }
 
-/// A frame on its way out: to whom, and whether it is an ACCEPT, which some networks lose more often.
-pub type Outgoing = (Servers, Arc<[u8]>, bool);
+/// A frame on its way out: to whom, what it takes of a link, and whether it is an ACCEPT, which some networks lose more often.
+pub type Outgoing = (Servers, Arc<[u8]>, Weight, bool);
 
 /// What is to happen next in a process.
 #[derive(Debug, Default)]
@@ -199,20 +199,21 @@ impl Env for Around<'_> {
         let is_up = |server: &Server| links.get(server).is_some_and(|link| link.call().is_some());
         let to: Servers = to.iter().filter(is_up).collect();
         if !to.is_empty() {
-            self.agenda.frames.borrow_mut().push((to, frame.into(), is_accept));
+            let weight = Weight { lane: message.lane(), bytes: Weight::SMALL.bytes + message.size() };
+            self.agenda.frames.borrow_mut().push((to, frame.into(), weight, is_accept));
         }
     }
 
     fn flush_peers(&self) {
         let (mut nature, links) = (self.nature.borrow_mut(), self.agenda.links.borrow());
-        for (to, bytes, is_accept) in self.agenda.frames.take() {
+        for (to, bytes, weight, is_accept) in self.agenda.frames.take() {
             for server in to.iter() {
                 let Some(call) = links.get(&server).and_then(Link::call) else { continue };
                 let (from, to, bytes) = (Node::Server(self.me), Node::Server(server), bytes.clone());
                 if is_accept {
-                    nature.send_accept(from, to, bytes, Piece::Word(call));
+                    nature.send_accept(from, to, bytes, Piece::Word(call, weight));
                 } else {
-                    nature.send(from, to, bytes, Piece::Word(call));
+                    nature.send(from, to, bytes, Piece::Word(call, weight));
                 }
             }
         }

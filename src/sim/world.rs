@@ -267,7 +267,8 @@ impl World {
         }
         let first = self.clients.len();
         for server in healthy.iter() {
-            let put = Op::Put { key: b"last".to_vec(), value: server.to_string().into_bytes(), if_version: None };
+            let put =
+                Op::Put { key: b"last".to_vec(), value: server.to_string().into_bytes().into(), if_version: None };
             let wishes = VecDeque::from([Wish::Write(put), Wish::Read(b"last".to_vec())]);
             let pace = (0..=100 * MS, LIVENESS);
             let lines = self.servers[0].lines.is_some();
@@ -635,5 +636,5 @@ fn wish(nature: &mut Nature, plan: &Plan, client: usize, n: usize) -> Wish {
     let length = nature.random.within(0..=plan.value_bytes) as usize;
     value.resize(value.len().max(length), b'.');
     let if_version = (of_hundred(nature) < plan.conditional).then(|| nature.random.within(0..=6));
-    Wish::Write(Op::Put { key, value, if_version })
+    Wish::Write(Op::Put { key, value: value.into(), if_version })
 }

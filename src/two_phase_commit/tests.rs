@@ -40,7 +40,7 @@ pub(super) fn open(nonce: u128) -> Command {
 /// A write in a session that was opened with the number of its transaction for a nonce.
 pub(super) fn put(session: u64, sequence: u64, key: &str) -> Command {
     let nonce = TransactionId::of_slot(Slot(session)).number.into();
-    let op = Op::Put { key: key.into(), value: format!("{sequence}").into_bytes(), if_version: None };
+    let op = Op::Put { key: key.into(), value: format!("{sequence}").into_bytes().into(), if_version: None };
     kv::Command::Write { session, nonce, sequence, first_open: 1, label: "c1-2".to_string(), op }.to_paxos()
 }
 
@@ -402,7 +402,7 @@ fn a_vote_that_is_asked_for_again_is_the_same_whatever_the_session_says_by_then(
     };
     cluster.deliver_while(asked);
     let rest: Vec<_> = cluster.mail.drain(..).collect();
-    let op = Op::Put { key: b"other".to_vec(), value: b"v".to_vec(), if_version: None };
+    let op = Op::Put { key: b"other".to_vec(), value: b"v".to_vec().into(), if_version: None };
     let second = kv::Command::Write { session, nonce: 1, sequence: 2, first_open: 2, label: "c1-3".to_string(), op };
     cluster.ask(3, second.to_paxos());
     cluster.deliver();

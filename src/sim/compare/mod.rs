@@ -408,7 +408,7 @@ fn wish(random: &mut Random, client: usize, n: usize) -> Wish {
     if random.within(0..=9) < 3 {
         return Wish::Read(key);
     }
-    Wish::Write(Op::Put { key, value: format!("v{}-{n}", client + 1).into_bytes(), if_version: None })
+    Wish::Write(Op::Put { key, value: format!("v{}-{n}", client + 1).into_bytes().into(), if_version: None })
 }
 
 /// A calm place: what goes wrong is the scenario's.
@@ -423,6 +423,7 @@ fn plan(seed: u64, protocol: Protocol) -> Plan {
         duplicate: 0,
         replay: 0,
         corrupt: 0,
+        rate: None,
     };
     Plan {
         servers: SERVERS,

@@ -144,6 +144,7 @@ impl Lesson {
             duplicate: 0,
             replay: 0,
             corrupt: 0,
+            rate: None,
         };
         Plan {
             servers: self.servers,
@@ -165,7 +166,7 @@ impl Lesson {
             Do::Put(server, pairs) => {
                 let put = |(key, value): &(&str, &str)| {
                     let (key, value) = (key.as_bytes().to_vec(), value.as_bytes().to_vec());
-                    Wish::Write(Op::Put { key, value, if_version: None })
+                    Wish::Write(Op::Put { key, value: value.into(), if_version: None })
                 };
                 add_client(world, server, pairs.iter().map(put).collect());
             }

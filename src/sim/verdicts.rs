@@ -1,0 +1,179 @@
+//! Whether what `status` says of writes is true: conditions that stand still, the verdict, and then a write.
+
+use std::collections::VecDeque;
+
+use super::client::{SimClient, Wish};
+use super::faults::Faults;
+use super::nature::{MS, Micros, SECOND};
+use super::network::Node;
+use super::plan::Plan;
+use super::world::{Death, World};
+use crate::host::CrashOrder;
+use crate::kv::Op;
+use crate::net::{ServerStatus, Verdict, Writes};
+use crate::protocol::Protocol;
+use crate::random::Random;
+use crate::role::{Server, Servers};
+use crate::trace::{CrashCause, CrashPoint};
+
+/// After so long every server has noticed what stands against it.
+const NOTICED: Micros = 10 * SECOND;
+/// "Writes OK": one that is given at once is done within the time of one try, at a server that can see it through, and at any
+/// server within the time that a client allows for a request. "No writes": none is done within that time.
+const ONE_TRY: Micros = 2 * SECOND;
+const REQUEST: Micros = 10 * SECOND;
+
+/// What was found over many worlds, to see that each verdict was met.
+#[derive(Debug, Default)]
+struct Met {
+    ok: u32,
+    spare: u32,
+    no_leader: u32,
+    no: u32,
+}
+
+/// A cluster that has done a few writes, and that is left alone.
+fn begin(seed: u64, protocol: Protocol) -> World {
+    let mut plan = Plan::new(seed, Faults::NONE, Some(protocol));
+    let servers = 3 + (seed % 3) as u8;
+    (plan.servers, plan.clocks, plan.healthy) = (servers, vec![100; usize::from(servers)], Servers::first(servers));
+    (plan.clients, plan.requests, plan.keys, plan.under_way) = (2, 10, 5, 1);
+    (plan.mailbox, plan.part_bytes, plan.sessions) = (1_024, 64 << 10, 64);
+    (plan.sync, plan.processor, plan.segment_bytes) = (100..=1_000, 2..=50, 64 << 10);
+    (plan.weather.latency, plan.weather.jitter) = (100, 100);
+    (plan.think, plan.timeout) = (0..=MS, 10 * SECOND);
+    plan.is_acquainted = true;
+    let mut world = World::new(plan, false);
+    let end = 30 * SECOND;
+    let done = world.go_on(end, |world| world.clients.iter().all(SimClient::is_done));
+    assert_eq!(done, Ok(true), "seed {seed}: it does not even begin");
+    world
+}
+
+fn pass(world: &mut World, time: Micros) {
+    let end = world.nature.now() + time;
+    let passed = world.go_on(end, |_| false);
+    assert!(passed.is_ok(), "{passed:?}");
+}
+
+/// Something that stands still from now on.
+fn stand(world: &mut World, random: &mut Random) -> String {
+    let servers: Vec<Server> = world.plan.cluster().iter().collect();
+    let mut one = || servers[random.within(0..=servers.len() as u64 - 1) as usize];
+    let (server, other) = (one(), one());
+    let at = usize::from(server.0) - 1;
+    match random.within(0..=9) {
+        0 | 1 => {
+            world.stop(server, Death::Process);
+            format!("{server} ends")
+        }
+        2..=5 => {
+            let roles = world.plan.protocol.roles_as_named();
+            let role = roles[random.within(0..=roles.len() as u64 - 1) as usize];
+            let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+            world.servers[at].crash(&mut world.nature, role, order);
+            format!("{server}'s {} ends", role.word())
+        }
+        6 => {
+            for files in world.server(server).folder.all() {
+                let used: usize = files.image().values().map(Vec::len).sum();
+                files.set_capacity(Some(used as u64));
+            }
+            format!("{server}'s disk is full")
+        }
+        way => {
+            let both = [(server, other), (other, server)];
+            let ways = if way == 7 { &both[..1] } else { &both[..] };
+            for (from, to) in ways.iter().filter(|(from, to)| from != to) {
+                world.nature.network.cut(Node::Server(*from), Node::Server(*to), true);
+            }
+            format!("{server} and {other} are cut ({} of 2 ways)", ways.len())
+        }
+    }
+}
+
+/// What the servers that live say of themselves, and what follows.
+fn verdict(world: &mut World) -> Verdict {
+    let mut answers: Vec<ServerStatus> = Vec::new();
+    for server in &mut world.servers {
+        server.with_core(&mut world.nature, |core, around| answers.push(core.status(around)));
+    }
+    Verdict::of(world.plan.cluster(), &answers)
+}
+
+/// New clients ask for one write each, one at each server first. After how long each was done, if it was done at all.
+fn probe(world: &mut World) -> Vec<Option<Micros>> {
+    let (begun, first) = (world.nature.now(), world.clients.len());
+    for server in world.plan.cluster().iter() {
+        let put = Op::Put { key: b"probe".to_vec(), value: b"v"[..].into(), if_version: None };
+        let (wishes, pace, number) = (VecDeque::from([Wish::Write(put)]), (0..=0, REQUEST), world.clients.len());
+        let client = SimClient::new(&mut world.nature, number, world.plan.cluster(), wishes, server, pace, false);
+        world.clients.push(client);
+    }
+    pass(world, REQUEST);
+    let operations = world.nature.history.operations();
+    let took = |client| {
+        let done = operations.iter().find(|one| one.client == client && one.has_result())?;
+        Some(done.at? - begun)
+    };
+    (first..world.clients.len()).map(took).collect()
+}
+
+/// Whether writes are done as "writes OK" says.
+fn is_written(world: &mut World) -> bool {
+    let took = probe(world);
+    took.iter().all(Option::is_some) && took.iter().flatten().any(|took| *took <= ONE_TRY)
+}
+
+/// One world: what stands, what is said, and whether it is so.
+fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
+    let mut random = Random::new(seed, 7);
+    let mut world = begin(seed, protocol);
+    let mut told: Vec<String> = (0..random.within(0..=4)).map(|_| stand(&mut world, &mut random)).collect();
+    pass(&mut world, NOTICED);
+    let said = verdict(&mut world);
+    let wrong = |told: &[String], what: &str| Err(format!("seed {seed}, {protocol}, {told:?}: {said:?}, {what}"));
+    match said.writes {
+        Writes::Ok { spare } => {
+            met.ok += 1;
+            if !is_written(&mut world) {
+                return wrong(&told, "and no write is done");
+            }
+            if spare == 0 {
+                return Ok(());
+            }
+            met.spare += 1;
+            let mut alive: Vec<Server> =
+                world.servers.iter().filter(|server| server.process.is_some()).map(|server| server.me).collect();
+            for _ in 0..spare.min(alive.len()) {
+                let server = alive.swap_remove(random.within(0..=alive.len() as u64 - 1) as usize);
+                world.stop(server, Death::Process);
+                told.push(format!("then {server} ends"));
+            }
+            pass(&mut world, NOTICED);
+            if !is_written(&mut world) {
+                return wrong(&told, "and no write is done after so many failures");
+            }
+        }
+        // "At the moment": a leader without a quorum may notice it only when it is asked for something.
+        Writes::NoLeader => met.no_leader += 1,
+        Writes::No => {
+            met.no += 1;
+            if probe(&mut world).iter().any(Option::is_some) {
+                return wrong(&told, "and a write is done");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_said_of_writes_is_so() {
+    for protocol in [Protocol::BasicPaxos, Protocol::MultiPaxos, Protocol::TwoPhaseCommit] {
+        let mut met = Met::default();
+        let wrong: Vec<String> = (1..=400).filter_map(|seed| judge(seed, protocol, &mut met).err()).collect();
+        println!("{protocol}: {met:?}");
+        assert!(wrong.is_empty(), "{} of 400 are wrong:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(met.ok > 20 && met.no > 20, "{met:?}");
+    }
+}
