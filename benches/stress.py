@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+"""Measures what a cluster of five does under the worst that is usual: power cuts, large values, slow disks, strangers.
+
+    benches/stress.py power-cut [--mib 64]        kill -9 of all five with so much behind their checkpoints
+    benches/stress.py large [--seconds 10]        values of 256 KiB from 8 clients, and then from 200
+    benches/stress.py slow-disks [--seconds 60]   each sync takes 0.9 s
+    benches/stress.py strangers [--count 150]     so many connections that say nothing, and a server that restarts
+    benches/stress.py laggard [--mib 300]         a server misses so much, and fetches it at 40 MB/s while 12 MB/s are written
+
+Needs Python 3, `strace` for power-cut and slow-disks, and nothing else running. Servers run on 127.0.0.1, in a folder of
+their own under PAXOS_BENCH_DIR, else the system's folder for temporary files. What is started is ended. An election is a LEAD
+line in the servers' logs.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from steady import Cluster
+
+MIB = 1 << 20
+
+
+def fail(why):
+    sys.exit(f"error: {why}")
+
+
+class Stressed(Cluster):
+    """A cluster whose servers may run under strace, and whose lines can be counted."""
+
+    def __init__(self, folder, name, inject=None, path=None):
+        self.inject, self.path = inject, path
+        super().__init__(folder, 5, name)
+
+    def start(self, n, arguments):
+        if self.inject is None:
+            return super().start(n, arguments)
+        command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={self.inject.split(':')[0]}"]
+        if self.path is not None:
+            command += ["-P", str(self.data(n) / self.path)]
+        command += ["-e", f"inject={self.inject}", self.programs / "paxos-server", "--id", str(n)]
+        command += ["--cluster", self.file, "--data", self.data(n), "--quiet", "--steps", "off", "--log-dir", self.folder]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def servers(self):
+        """The process of each server, whether or not it runs under strace."""
+        pids = []
+        for process in self.processes:
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            pids.append(int(children[0]) if self.inject and children else process.pid)
+        return pids
+
+    def count(self, word):
+        return sum(path.read_text().count(f" {word} ") for path in self.folder.glob("server-*.log"))
+
+    def status(self):
+        done = subprocess.run(self.client("status", "-o", "json"), capture_output=True, text=True)
+        return [row for row in json.loads(done.stdout)["servers"] if row.get("applied") is not None]
+
+    def kill_all(self):
+        for pid in self.servers():
+            os.kill(pid, signal.SIGKILL)
+        for process in self.processes:
+            process.wait()
+
+    def restart_all(self):
+        self.inject = None
+        self.processes = [self.start(n, []) for n in self.ids]
+
+    def bench_of(self, clients, pipeline, value, seconds, *arguments):
+        command = self.client("bench", "--clients", str(clients), "--pipeline", str(pipeline), "--reads", "0")
+        command += ["--keys", "200", "--value-size", str(value), "--duration", f"{seconds}s", "-o", "json", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if not done.stdout.strip():
+            fail(f"the bench failed: {done.stderr.strip()}")
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+def journals(cluster):
+    return sum(path.stat().st_blocks * 512 for path in cluster.folder.glob("server-*/journal/*"))
+
+
+def sync_pieces(folder, count, took):
+    """Writes and syncs pieces of 1 MiB, as a disk must that stores what is proposed."""
+    piece, begun = b"x" * MIB, time.monotonic()
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        for _ in range(count):
+            file.write(piece)
+            file.flush()
+            os.fdatasync(file.fileno())
+    took.put(time.monotonic() - begun)
+
+
+def disk_rate(folder, count=40):
+    """Bytes a second of five processes that write and sync pieces of 1 MiB."""
+    took = multiprocessing.Queue()
+    each = [multiprocessing.Process(target=sync_pieces, args=(folder, count, took)) for _ in range(5)]
+    for process in each:
+        process.start()
+    longest = max(took.get() for _ in each)
+    for process in each:
+        process.join()
+    return 5 * count * MIB / longest
+
+
+def power_cut(options, folder):
+    # Each write to the checkpoint is slow, so that none is finished: what lies behind it grows.
+    cluster = Stressed(folder, "power-cut", "pwrite64:delay_enter=1500000", "checkpoint/checkpoint.redb")
+    try:
+        value, sent = "x" * (MIB - 64), 0
+        while sent < options.mib:
+            put = subprocess.run(cluster.client("put", f"key-{sent}", "-"), input=value, capture_output=True, text=True)
+            if put.returncode != 0:
+                print(f"after {sent} MiB no more is taken: {put.stderr.strip()}")
+                break
+            sent += 1
+        behind = [row["applied"] - row["checkpoint"] for row in cluster.status()]
+        before = journals(cluster)
+        cluster.kill_all()
+        rate, elections = disk_rate(folder), cluster.count("LEAD")
+        begun = time.monotonic()
+        cluster.restart_all()
+        while subprocess.run(cluster.client("put", "first", "write"), capture_output=True).returncode != 0:
+            if time.monotonic() - begun > 300:
+                fail("no write within 300 s")
+        took = time.monotonic() - begun
+        allowed = 3 + 2 * (sent * MIB * 5 / rate)
+        print(f"{sent} MiB written, {min(behind)} to {max(behind)} slots behind the checkpoints; disk rate {rate / 1e6:.0f} MB/s")
+        print(f"first write after {took:.1f} s ({allowed:.1f} s allowed), {cluster.count('LEAD') - elections} elections (2 allowed)")
+        print(f"journals {before / 1e6:.0f} MB before, {journals(cluster) / 1e6:.0f} MB after (at most doubled)")
+    finally:
+        cluster.end()
+
+
+def large(options, folder):
+    cluster = Stressed(folder, "large")
+    try:
+        rates = []
+        for clients in (8, 200):
+            before = cluster.count("LEAD")
+            found = cluster.bench_of(clients, 4, 256 << 10, options.seconds)
+            rates.append(found["ops_per_s"] * (256 << 10) / 1e6)
+            print(f"{clients} clients x 4 x 256 KiB: {rates[-1]:.1f} MB/s, {cluster.count('LEAD') - before} elections")
+        print(f"200 clients : 8 clients {rates[1] / rates[0]:.2f} (0.8 wanted)")
+    finally:
+        cluster.end()
+
+
+def slow_disks(options, folder):
+    cluster = Stressed(folder, "slow-disks", "fdatasync:delay_enter=900000")
+    try:
+        before = cluster.count("LEAD")
+        found = cluster.bench_of(16, 1, 100, options.seconds, "--warm-up", "5s")
+        writes, syncs = found["ops_per_s"] * options.seconds, options.seconds / 0.9
+        print(f"{writes:.0f} writes of 16 clients in {options.seconds} s: {writes / 16 / syncs:.2f} rounds a sync (0.5 wanted)")
+        print(f"{before} elections until the first write, {cluster.count('LEAD') - before} after it (1 a minute allowed)")
+    finally:
+        cluster.end()
+
+
+def strangers(options, folder):
+    cluster = Stressed(folder, "strangers")
+    try:
+        ports = [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", cluster.file.read_text())]
+        silent = []
+
+        def crowd():
+            for port in ports:
+                for _ in range(options.count):
+                    stranger = socket.socket()
+                    stranger.settimeout(0.2)
+                    try:
+                        stranger.connect(("127.0.0.1", port))
+                    except OSError:
+                        pass
+                    silent.append(stranger)
+
+        crowd()
+        victim = cluster.processes[2]
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        begun = time.monotonic()
+        cluster.processes[2] = cluster.start(3, [])
+        while True:
+            row = [row for row in cluster.status() if row["server"] == 3]
+            if row and len(row[0].get("linked", [])) >= 4:
+                break
+            if time.monotonic() - begun > 30:
+                fail("not linked within 30 s")
+        print(f"server 3 was linked with the others {time.monotonic() - begun:.2f} s after its start (2 s allowed)")
+    finally:
+        cluster.end()
+
+
+class Narrow(threading.Thread):
+    """Listens in front of a port, and lets so many bytes a second through to it, over all connections."""
+
+    def __init__(self, port, rate):
+        super().__init__(daemon=True)
+        self.port, self.rate, self.lock, self.free_at = port, rate, threading.Lock(), 0.0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = self.listener.getsockname()
+
+    def run(self):
+        while True:
+            caller, _ = self.listener.accept()
+            try:
+                called = socket.create_connection(("127.0.0.1", self.port))
+            except OSError:
+                caller.close()
+                continue
+            for ends, is_narrow in [((caller, called), True), ((called, caller), False)]:
+                threading.Thread(target=self.carry, args=(*ends, is_narrow), daemon=True).start()
+
+    def carry(self, come, go, is_narrow):
+        try:
+            while piece := come.recv(64 << 10):
+                if is_narrow:
+                    with self.lock:
+                        self.free_at = max(self.free_at, time.monotonic()) + len(piece) / self.rate
+                        due = self.free_at
+                    time.sleep(max(0, due - time.monotonic()))
+                go.sendall(piece)
+        except OSError:
+            pass
+        for end in (come, go):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def laggard(options, folder):
+    cluster = Stressed(folder, "laggard")
+    try:
+        late, whole = cluster.processes[4], cluster.file.read_text()
+        late.send_signal(signal.SIGKILL)
+        late.wait()
+        for key in range(options.mib):
+            subprocess.run(cluster.client("put", f"key-{key}", "-"), input="x" * (MIB - 64), text=True, check=True, capture_output=True)
+        # The others reach the late one through the narrow way only.
+        port = int(re.findall(r'peer = "127\.0\.0\.1:(\d+)"', whole)[4])
+        way = Narrow(port, 40e6)
+        way.start()
+        for process in cluster.processes[:4]:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+        cluster.file.write_text(whole.replace(f'"127.0.0.1:{port}"', f'"127.0.0.1:{way.address[1]}"'))
+        cluster.processes[:4] = [cluster.start(n, []) for n in (1, 2, 3, 4)]
+        cluster.await_ready()
+        load = cluster.client("bench", "--clients", "8", "--reads", "0", "--keys", "300", "--value-size", "100000", "--rate", "120")
+        load = subprocess.Popen([*load, "--duration", "70s", "-o", "json"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(2)
+        cluster.file.write_text(whole)
+        cluster.processes[4], begun = cluster.start(5, []), time.monotonic()
+        while time.monotonic() - begun < 60:
+            applied = {row["server"]: row["applied"] for row in cluster.status()}
+            if 5 in applied and max(applied.values()) - applied[5] < 100:
+                print(f"it was there after {time.monotonic() - begun:.1f} s, while the load lasted")
+                break
+            time.sleep(0.2)
+        else:
+            print("it was not there within 60 s of load")
+        states = len(re.findall(r" SNAPSHOT .* from=", (cluster.folder / "server-5.log").read_text()))
+        print(f"{states} whole states fetched (1 wanted)")
+        load.terminate()
+        load.wait()
+    finally:
+        cluster.end()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(required=True)
+    for name, what, option, usual in [
+        ("power-cut", power_cut, "--mib", 64),
+        ("large", large, "--seconds", 10),
+        ("slow-disks", slow_disks, "--seconds", 60),
+        ("strangers", strangers, "--count", 150),
+        ("laggard", laggard, "--mib", 300),
+    ]:
+        kind = kinds.add_parser(name)
+        kind.add_argument(option, type=int, default=usual)
+        kind.set_defaults(what=what)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=os.environ.get("PAXOS_BENCH_DIR")) as folder:
+        options.what(options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
