@@ -293,7 +293,8 @@ impl Model for Scope {
             steps.extend(timers.map(|timer| Step::ProposerTimer(me, *timer)));
             if self.learner_restarts > 0 {
                 let timers = world.learners[at(me)].timers.iter();
-                let timers = timers.filter(|timer| matches!(timer, LearnerTimer::Missing | LearnerTimer::CatchUp));
+                let timers =
+                    timers.filter(|timer| matches!(timer, LearnerTimer::Missing | LearnerTimer::CatchUp { .. }));
                 steps.extend(timers.map(|timer| Step::LearnerTimer(me, *timer)));
             }
             if world.acceptor_crashes < self.acceptor_crashes {

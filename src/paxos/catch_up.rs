@@ -16,6 +16,9 @@ use crate::role::{Server, Servers};
 /// A beat older than so many of one's own beats (each 100 ms) says nothing about who is alive.
 pub const FRESH_BEATS: u64 = 3;
 
+/// More unanswered questions than these change nothing.
+const UNANSWERED_MAX: u32 = 3;
+
 /// What a peer's last beat has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Peer {
@@ -38,6 +41,8 @@ pub(super) struct CatchUp {
     asked: Option<Server>,
     /// The peer asked last, whatever came of it: if it was no help, the next one is asked.
     asked_last: Option<Server>,
+    /// How many questions lately had no answer in time; one less with each answer.
+    unanswered: u32,
 }
 
 /// What is to be done about it.
@@ -55,7 +60,16 @@ pub(super) enum Next {
 impl CatchUp {
     /// Of a learner that has applied everything up to this slot.
     pub(super) fn new(me: Server, others: Servers, applied: Slot) -> CatchUp {
-        CatchUp { me, others, peers: BTreeMap::new(), known: applied, waiting: None, asked: None, asked_last: None }
+        CatchUp {
+            me,
+            others,
+            peers: BTreeMap::new(),
+            known: applied,
+            waiting: None,
+            asked: None,
+            asked_last: None,
+            unanswered: 0,
+        }
     }
 
     /// The highest slot known to be chosen anywhere.
@@ -83,6 +97,16 @@ impl CatchUp {
     /// The peer that is asked and has not answered.
     pub(super) fn asked(&self) -> Option<Server> {
         self.asked
+    }
+
+    /// How many questions lately had no answer in time.
+    pub(super) fn unanswered(&self) -> u32 {
+        self.unanswered
+    }
+
+    /// The peer asked has not answered in time.
+    pub(super) fn not_answered(&mut self) {
+        self.unanswered = (self.unanswered + 1).min(UNANSWERED_MAX);
     }
 
     /// If something chosen is missing, waits a moment for it to arrive by itself.
@@ -131,12 +155,14 @@ impl CatchUp {
             return Next::Nothing;
         }
         self.asked = None;
+        self.unanswered = self.unanswered.saturating_sub(1);
         if has_more { self.ask(peer) } else { self.look(applied) }
     }
 
     /// This peer sends its state, and is asked for one part after the other.
     pub(super) fn wait_for(&mut self, peer: Server) {
         self.asked = Some(peer);
+        self.unanswered = self.unanswered.saturating_sub(1);
     }
 
     /// Nothing is asked of anybody any more.
@@ -170,6 +196,21 @@ mod tests {
         assert_eq!(catch_up.answered(S2, true, Slot(2)), Next::Nothing, "it is not the one asked");
         assert_eq!(catch_up.answered(S3, true, Slot(3)), Next::Ask(S3));
         assert_eq!(catch_up.answered(S3, false, Slot(5)), Next::Nothing, "it has all that there is");
+    }
+
+    #[test]
+    fn patience_grows_with_each_silence_and_shrinks_with_each_answer() {
+        let mut catch_up = begun();
+        catch_up.hear(S3, Slot(5), 1);
+        let silences = [0; 5].map(|_| {
+            catch_up.not_answered();
+            catch_up.unanswered()
+        });
+        assert_eq!(silences, [1, 2, 3, 3, 3]);
+        catch_up.wait_for(S3);
+        assert_eq!(catch_up.unanswered(), 2, "a part has come");
+        assert_eq!((catch_up.answered(S2, true, Slot(3)), catch_up.unanswered()), (Next::Nothing, 2));
+        assert_eq!((catch_up.answered(S3, true, Slot(3)), catch_up.unanswered()), (Next::Ask(S3), 1));
     }
 
     #[test]

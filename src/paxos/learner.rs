@@ -351,7 +351,7 @@ impl<M: StateMachine> Learner<M> {
             Progress::Nothing => {}
             Progress::Fetch(part) => {
                 self.catch_up.wait_for(peer);
-                Self::fetch(peer, part, out);
+                self.fetch(peer, part, out);
             }
             Progress::Whole(state) => self.install(peer, slot, state, out),
             Progress::Useless => {
@@ -362,9 +362,9 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// Asks for a part of a state.
-    fn fetch(peer: Server, part: PartName, out: &mut Output<Self>) {
+    fn fetch(&self, peer: Server, part: PartName, out: &mut Output<Self>) {
         out.send(Servers::only(peer), Message::Fetch(part));
-        out.arm(LearnerTimer::CatchUp);
+        out.arm(LearnerTimer::CatchUp { unanswered: self.catch_up.unanswered() });
     }
 
     /// The new state takes the place of the old one.
@@ -447,7 +447,7 @@ impl<M: StateMachine> Learner<M> {
                 let (from, known) = (self.applied.next(), self.catch_up.known());
                 out.fact(|| LearnerFact::CaughtUp { from, to: peer, known });
                 out.send(Servers::only(peer), Message::CatchUp { from });
-                out.arm(LearnerTimer::CatchUp);
+                out.arm(LearnerTimer::CatchUp { unanswered: self.catch_up.unanswered() });
             }
         }
     }
@@ -458,8 +458,9 @@ impl<M: StateMachine> Learner<M> {
             // Late: the answer has come, and nothing is asked of anybody.
             return;
         }
+        self.catch_up.not_answered();
         match self.snapshots.fetch_again() {
-            Some((peer, part)) => Self::fetch(peer, part, out),
+            Some((peer, part)) => self.fetch(peer, part, out),
             None => {
                 let next = self.catch_up.ask_somebody(self.applied, self.beats);
                 self.go_after(next, out);
@@ -621,7 +622,7 @@ impl<M: StateMachine> Role for Learner<M> {
                     let next = self.catch_up.waited(self.applied, self.beats);
                     self.go_after(next, out);
                 }
-                LearnerTimer::CatchUp => self.not_answered(out),
+                LearnerTimer::CatchUp { .. } => self.not_answered(out),
                 LearnerTimer::Read { id } => self.reads.retry(id),
                 LearnerTimer::Fill { tries } => self.fill(tries, out),
             },

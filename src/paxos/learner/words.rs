@@ -12,8 +12,11 @@ pub enum LearnerTimer {
     Beat,
     /// Something is missing and may still be on its way.
     Missing,
-    /// The peer asked for entries has not answered.
-    CatchUp,
+    /// The peer asked for entries, or for a part of its state, has not answered.
+    CatchUp {
+        /// How many questions lately had no answer in time.
+        unanswered: u32,
+    },
     /// A round of reads has not found a majority.
     Read {
         /// The round.
@@ -31,7 +34,11 @@ impl Timed for LearnerTimer {
         match *self {
             LearnerTimer::Beat => 100..=100,
             LearnerTimer::Missing => 50..=50,
-            LearnerTimer::CatchUp => 200..=200,
+            // Grows: an answer is up to a megabyte, and whoever turns to the next peer before it has come begins anew for ever.
+            LearnerTimer::CatchUp { unanswered } => {
+                let delay = 200 << unanswered.min(3);
+                delay..=delay
+            }
             LearnerTimer::Read { .. } => 100..=150,
             // 50 to 150 ms, doubling up to 0.8 s.
             LearnerTimer::Fill { tries } => (50 << tries.min(4))..=(150 << tries.min(3)).min(800),

@@ -104,7 +104,7 @@ fn a_peer_that_has_answered_with_nothing_is_not_asked_again_at_once() {
     let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(5) });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![LearnerTimer::Missing]));
     // The timer that was for the answer comes too late.
-    let did = learner.fire(LearnerTimer::CatchUp);
+    let did = learner.fire(LearnerTimer::CatchUp { unanswered: 0 });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
     assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(2, 1)]);
 }
@@ -121,7 +121,7 @@ fn what_another_peer_sends_does_not_end_the_wait_for_the_one_asked() {
     let mut learner = asking(5);
     let did = learner.hear(3, Message::Entries { entries: vec![entry(1)], applied: Slot(1) });
     assert_eq!((learner.applied(), sent(&did), armed(&did)), (1, vec![], vec![]));
-    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [catch_up(2, 2)]);
+    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [catch_up(2, 2)]);
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn who_has_got_what_it_missed_in_another_way_asks_nobody_more() {
     learner.hear(1, accept(1, 1, 1));
     learner.hear(1, chosen(1));
     assert_eq!(learner.applied(), 1);
-    let did = learner.fire(LearnerTimer::CatchUp);
+    let did = learner.fire(LearnerTimer::CatchUp { unanswered: 0 });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
     assert_eq!(armed(&learner.hear_beat(3, 2, 0)), [LearnerTimer::Missing], "and it looks for what is missing next");
 }
@@ -207,7 +207,7 @@ fn claims_at_the_end_of_all_slots_change_nothing_that_was_applied() {
     ];
     for claim in claims {
         learner.hear(2, claim.clone());
-        for timer in [LearnerTimer::Missing, LearnerTimer::CatchUp, LearnerTimer::Beat] {
+        for timer in [LearnerTimer::Missing, LearnerTimer::CatchUp { unanswered: 0 }, LearnerTimer::Beat] {
             learner.fire(timer);
         }
         assert_eq!(learner.applied(), 5, "{claim:?}");

@@ -98,7 +98,10 @@ fn a_state_comes_part_by_part_and_takes_the_place_of_the_old_one_when_it_is_whol
     learner.answer_round(6);
     for index in [0, 1] {
         let did = learner.hear_part(2, part(6, index));
-        assert_eq!((sent(&did), armed(&did)), (vec![fetch(2, 6, index + 1)], vec![LearnerTimer::CatchUp]));
+        assert_eq!(
+            (sent(&did), armed(&did)),
+            (vec![fetch(2, 6, index + 1)], vec![LearnerTimer::CatchUp { unanswered: 0 }])
+        );
         assert_eq!((learner.applied(), learner.0.machine()), (0, &Numbers::default()));
     }
     let did = learner.hear_part(2, part(6, 2));
@@ -110,7 +113,7 @@ fn a_state_comes_part_by_part_and_takes_the_place_of_the_old_one_when_it_is_whol
     assert_eq!(answered, [1]);
     assert_eq!((sent(&did), learner.0.log_begins(), learner.0.log_bytes()), (vec![], Slot(7), 0));
     // It has what it asked for: nothing is asked again, and it goes on with the next slot.
-    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), []);
+    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), []);
     learner.learn(7);
     assert_eq!(learner.0.machine().all.len(), 7);
 }
@@ -187,7 +190,11 @@ fn a_state_that_is_not_what_it_should_be_is_not_taken() {
         assert_eq!((installed(&did), learner.applied(), learner.0.machine()), (vec![], 0, &Numbers::default()));
         // After a moment it asks somebody else.
         assert_eq!(armed(&did), [LearnerTimer::Missing]);
-        assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [], "nothing is asked of the sender any more");
+        assert_eq!(
+            sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })),
+            [],
+            "nothing is asked of the sender any more"
+        );
         assert_eq!(sent(&learner.fire(LearnerTimer::Missing)), [catch_up(3, 1)]);
     }
 }
@@ -201,7 +208,7 @@ fn a_state_that_the_log_has_overtaken_is_not_taken() {
         learner.hear(3, Message::Entries { entries: (1..=last).map(entry).collect(), applied: Slot(last) });
         let did = learner.hear_part(2, part(6, 2));
         assert_eq!((installed(&did), sent(&did), learner.applied()), (vec![], vec![], last));
-        assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), []);
+        assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), []);
     }
 }
 
@@ -209,11 +216,11 @@ fn a_state_that_the_log_has_overtaken_is_not_taken() {
 fn a_part_that_does_not_come_is_asked_for_five_times_and_then_another_peer_is() {
     let mut learner = far_behind();
     learner.hear_part(2, part(6, 0));
-    (0..3).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [fetch(2, 6, 1)]));
+    (0..3).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 1)]));
     // That one came in the end. The next one does not, after the first question and four more.
     assert_eq!(sent(&learner.hear_part(2, part(6, 1))), [fetch(2, 6, 2)]);
-    (0..4).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [fetch(2, 6, 2)]));
-    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [catch_up(3, 1)]);
+    (0..4).for_each(|_| assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 2)]));
+    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [catch_up(3, 1)]);
     // Now it comes, too late.
     let did = learner.hear_part(2, part(6, 2));
     assert!(did.is_empty(), "{did:?}");
@@ -226,5 +233,5 @@ fn late_entries_do_not_end_the_wait_for_the_next_part() {
     learner.hear_part(2, part(6, 0));
     let did = learner.hear(2, Message::Entries { entries: vec![], applied: Slot(6) });
     assert_eq!((sent(&did), armed(&did)), (vec![], vec![]));
-    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp)), [fetch(2, 6, 1)]);
+    assert_eq!(sent(&learner.fire(LearnerTimer::CatchUp { unanswered: 0 })), [fetch(2, 6, 1)]);
 }
