@@ -52,6 +52,15 @@ class Stressed(Cluster):
         command += ["--cluster", self.file, "--data", self.data(n), "--quiet", "--steps", "off", "--log-dir", self.folder]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for pid in self.servers():
+            os.kill(pid, signal.SIGTERM)
+        for process in self.processes:
+            process.wait()
+
     def servers(self):
         """The process of each server, whether or not it runs under strace."""
         pids = []
@@ -115,8 +124,7 @@ def disk_rate(folder, count=40):
 
 def power_cut(options, folder):
     # Each write to the checkpoint is slow, so that none is finished: what lies behind it grows.
-    cluster = Stressed(folder, "power-cut", "pwrite64:delay_enter=1500000", "checkpoint/checkpoint.redb")
-    try:
+    with Stressed(folder, "power-cut", "pwrite64:delay_enter=1500000", "checkpoint/checkpoint.redb") as cluster:
         value, sent = "x" * (MIB - 64), 0
         while sent < options.mib:
             put = subprocess.run(cluster.client("put", f"key-{sent}", "-"), input=value, capture_output=True, text=True)
@@ -138,13 +146,10 @@ def power_cut(options, folder):
         print(f"{sent} MiB written, {min(behind)} to {max(behind)} slots behind the checkpoints; disk rate {rate / 1e6:.0f} MB/s")
         print(f"first write after {took:.1f} s ({allowed:.1f} s allowed), {cluster.count('LEAD') - elections} elections (2 allowed)")
         print(f"journals {before / 1e6:.0f} MB before, {journals(cluster) / 1e6:.0f} MB after (at most doubled)")
-    finally:
-        cluster.end()
 
 
 def large(options, folder):
-    cluster = Stressed(folder, "large")
-    try:
+    with Stressed(folder, "large") as cluster:
         rates = []
         for clients in (8, 200):
             before = cluster.count("LEAD")
@@ -152,54 +157,53 @@ def large(options, folder):
             rates.append(found["ops_per_s"] * (256 << 10) / 1e6)
             print(f"{clients} clients x 4 x 256 KiB: {rates[-1]:.1f} MB/s, {cluster.count('LEAD') - before} elections")
         print(f"200 clients : 8 clients {rates[1] / rates[0]:.2f} (0.8 wanted)")
-    finally:
-        cluster.end()
 
 
 def slow_disks(options, folder):
-    cluster = Stressed(folder, "slow-disks", "fdatasync:delay_enter=900000")
-    try:
+    with Stressed(folder, "slow-disks", "fdatasync:delay_enter=900000") as cluster:
         before = cluster.count("LEAD")
         found = cluster.bench_of(16, 1, 100, options.seconds, "--warm-up", "5s")
         writes, syncs = found["ops_per_s"] * options.seconds, options.seconds / 0.9
         print(f"{writes:.0f} writes of 16 clients in {options.seconds} s: {writes / 16 / syncs:.2f} rounds a sync (0.5 wanted)")
         print(f"{before} elections until the first write, {cluster.count('LEAD') - before} after it (1 a minute allowed)")
-    finally:
-        cluster.end()
 
 
 def strangers(options, folder):
-    cluster = Stressed(folder, "strangers")
-    try:
+    with Stressed(folder, "strangers") as cluster:
         ports = [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", cluster.file.read_text())]
-        silent = []
+        held = {port: [] for port in ports}
 
-        def crowd():
-            for port in ports:
-                for _ in range(options.count):
-                    stranger = socket.socket()
-                    stranger.settimeout(0.2)
-                    try:
-                        stranger.connect(("127.0.0.1", port))
-                    except OSError:
-                        pass
-                    silent.append(stranger)
+        def crowd(port):
+            """Keeps so many silent connections to a port, also to a server that is just starting."""
+            while len(held[port]) < options.count:
+                try:
+                    held[port].append(socket.create_connection(("127.0.0.1", port), timeout=0.2))
+                except OSError:
+                    time.sleep(0.001)
 
-        crowd()
+        for port in ports:
+            crowd(port)
         victim = cluster.processes[2]
         victim.send_signal(signal.SIGKILL)
         victim.wait()
+        for port in ports[4:6]:
+            held[port].clear()
+            threading.Thread(target=crowd, args=(port,), daemon=True).start()
         begun = time.monotonic()
         cluster.processes[2] = cluster.start(3, [])
-        while True:
-            row = [row for row in cluster.status() if row["server"] == 3]
-            if row and len(row[0].get("linked", [])) >= 4:
-                break
+        while not is_linked(cluster.status(), 3):
             if time.monotonic() - begun > 30:
                 fail("not linked within 30 s")
-        print(f"server 3 was linked with the others {time.monotonic() - begun:.2f} s after its start (2 s allowed)")
-    finally:
-        cluster.end()
+        took = time.monotonic() - begun
+        print(f"server 3 and the others were linked both ways {took:.2f} s after its start (2 s allowed), among "
+              f"{min(len(held[port]) for port in ports[4:6])} silent connections to each of its ports")
+
+
+def is_linked(rows, server):
+    """Whether a server has its links to all others, and they theirs to it."""
+    linked = {row["server"]: row["linked"] for row in rows}
+    others = set(linked) - {server}
+    return len(others) == 4 and others <= set(linked.get(server, [])) and all(server in linked[other] for other in others)
 
 
 class Narrow(threading.Thread):
@@ -241,8 +245,7 @@ class Narrow(threading.Thread):
 
 
 def laggard(options, folder):
-    cluster = Stressed(folder, "laggard")
-    try:
+    with Stressed(folder, "laggard") as cluster:
         late, whole = cluster.processes[4], cluster.file.read_text()
         late.send_signal(signal.SIGKILL)
         late.wait()
@@ -275,8 +278,6 @@ def laggard(options, folder):
         print(f"{states} whole states fetched (1 wanted)")
         load.terminate()
         load.wait()
-    finally:
-        cluster.end()
 
 
 def main():

@@ -157,17 +157,17 @@ impl Client {
 
     /// Sets a key's value.
     pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<Outcome, ClientError> {
-        self.write(Op::Put { key: key.to_vec(), value: value.into(), if_version: None })
+        self.write(Action::Put { key: key.to_vec(), value: value.to_vec(), if_version: None })
     }
 
     /// Sets a key's value only if the key is at this version; a key that was never written is at version 0.
     pub fn put_if_version(&mut self, key: &[u8], value: &[u8], version: u64) -> Result<Outcome, ClientError> {
-        self.write(Op::Put { key: key.to_vec(), value: value.into(), if_version: Some(version) })
+        self.write(Action::Put { key: key.to_vec(), value: value.to_vec(), if_version: Some(version) })
     }
 
     /// Removes a key's value.
     pub fn delete(&mut self, key: &[u8]) -> Result<Outcome, ClientError> {
-        self.write(Op::Delete { key: key.to_vec() })
+        self.write(Action::Delete { key: key.to_vec() })
     }
 
     /// Reads a key: what this finds was true at some moment between the call and its return.
@@ -312,11 +312,7 @@ impl Client {
         }
     }
 
-    fn write(&mut self, op: Op) -> Result<Outcome, ClientError> {
-        let action = match op {
-            Op::Put { key, value, if_version } => Action::Put { key, value: value.to_vec(), if_version },
-            Op::Delete { key } => Action::Delete { key },
-        };
+    fn write(&mut self, action: Action) -> Result<Outcome, ClientError> {
         let ticket = self.submit(action)?;
         match self.wait(ticket).end? {
             Done::Wrote(outcome) => Ok(outcome),

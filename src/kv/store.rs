@@ -160,8 +160,8 @@ impl Store {
 
     fn put(&mut self, place: Place, entry: Versioned, is_listed: bool) {
         let fingerprint = fingerprint(&place.1, &entry);
-        self.bytes += place.1.len() as u64 + size_of_value(&entry);
         let key_bytes = place.1.len() as u64;
+        self.bytes += key_bytes + size_of_value(&entry);
         let before = self.entries.insert(place, Held { entry, fingerprint, is_listed });
         self.bytes -= before.as_ref().map_or(0, |before| key_bytes + size_of_value(&before.entry));
         let gone = before.map_or(0, |before| before.fingerprint);
@@ -327,6 +327,21 @@ mod tests {
         ];
         let distinct: std::collections::BTreeSet<u64> = states.into_iter().collect();
         assert_eq!(distinct.len(), states.len());
+    }
+
+    #[test]
+    fn it_knows_how_many_bytes_its_keys_and_values_have() {
+        let mut store = Store::default();
+        let ops =
+            [put("a", "123"), put("bc", "12"), put("a", "1"), Op::Delete { key: b"bc".to_vec() }, put("bc", "1234")];
+        let bytes = ops.map(|op| {
+            store.apply(op);
+            store.bytes()
+        });
+        assert_eq!(bytes, [4, 8, 6, 4, 8]);
+        store.insert(b"a", versioned(Some("12345"), 9));
+        store.insert(b"d", versioned(None, 1));
+        assert_eq!(store.bytes(), 13);
     }
 
     #[test]

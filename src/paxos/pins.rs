@@ -6,8 +6,8 @@
 //! checkpoint stays readable as of that slot (`storage/checkpoint.rs`).
 //!
 //! A pin moves on as the peer does. It ends when the peer has asked for nothing for [`SILENT_BEATS`], or when the log has
-//! outgrown [`most_bytes`]: the size of the state, and at least [`FACTOR`] times what is usual. In the second case the peer is slower than the writes, and the operator is
-//! told. At most [`PINS_MAX`] peers have a pin, so the memory that they cost is bounded.
+//! outgrown [`most_bytes`]: the size of the state, and at least [`FACTOR`] times what is usual. In the second case the peer is
+//! slower than the writes, and the operator is told. At most [`PINS_MAX`] peers have a pin, so the memory that they cost is bounded.
 //!
 //! [`Pins`] alone decides what is pinned. [`Past`](super::retention::Past) asks it before it trims the log, and the learner
 //! tells it what peers ask for.
