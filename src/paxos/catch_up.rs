@@ -19,6 +19,10 @@ pub const FRESH_BEATS: u64 = 3;
 /// More unanswered questions than these change nothing.
 const UNANSWERED_MAX: u32 = 3;
 
+/// A peer that was of help is asked so often again before another one is: an answer can be lost, and whoever has fetched a
+/// state has its log kept by the peer that it came from, and by no other.
+const AGAIN_MAX: u32 = 2;
+
 /// What a peer's last beat has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Peer {
@@ -41,6 +45,8 @@ pub(super) struct CatchUp {
     asked: Option<Server>,
     /// The peer asked last, whatever came of it: if it was no help, the next one is asked.
     asked_last: Option<Server>,
+    /// How often it is asked again, though its last answers were no help.
+    again: u32,
     /// How many questions lately had no answer in time; one less with each answer.
     unanswered: u32,
 }
@@ -68,6 +74,7 @@ impl CatchUp {
             waiting: None,
             asked: None,
             asked_last: None,
+            again: 0,
             unanswered: 0,
         }
     }
@@ -124,7 +131,7 @@ impl CatchUp {
         if is_stuck && self.asked.is_none() { self.ask_somebody(applied, now) } else { self.look(applied) }
     }
 
-    /// Asks a peer that has more: the next one after the one asked last, which may have been no help.
+    /// Asks a peer that has more: the one asked last if it was of help lately, else the next one.
     pub(super) fn ask_somebody(&mut self, applied: Slot, now: u64) -> Next {
         self.asked = None;
         if self.known <= applied {
@@ -135,6 +142,11 @@ impl CatchUp {
         // Best a living peer that is ahead; if nobody's beat is, whoever chose the slot may still be alone with it.
         let choices = [ahead.and(self.alive(now)), ahead, self.others];
         let candidates = choices.into_iter().find(|servers| !servers.is_empty()).unwrap_or(self.others);
+        if let Some(last) = self.asked_last.filter(|last| self.again > 0 && candidates.contains(*last)) {
+            self.again -= 1;
+            return self.ask(last);
+        }
+        self.again = 0;
         let next = candidates.iter().find(|peer| self.asked_last.is_some_and(|last| *peer > last));
         match next.or_else(|| candidates.iter().next()) {
             Some(peer) => self.ask(peer),
@@ -156,18 +168,27 @@ impl CatchUp {
         }
         self.asked = None;
         self.unanswered = self.unanswered.saturating_sub(1);
-        if has_more { self.ask(peer) } else { self.look(applied) }
+        if !has_more {
+            return self.look(applied);
+        }
+        self.again = AGAIN_MAX;
+        self.ask(peer)
     }
 
     /// This peer sends its state, and is asked for one part after the other.
     pub(super) fn wait_for(&mut self, peer: Server) {
-        self.asked = Some(peer);
+        (self.asked, self.asked_last, self.again) = (Some(peer), Some(peer), AGAIN_MAX);
         self.unanswered = self.unanswered.saturating_sub(1);
     }
 
     /// Nothing is asked of anybody any more.
     pub(super) fn wait_for_nobody(&mut self) {
         self.asked = None;
+    }
+
+    /// What the peer asked last has sent is of no use, or nothing comes of it: the next one is asked.
+    pub(super) fn give_up(&mut self) {
+        (self.asked, self.again) = (None, 0);
     }
 }
 
@@ -196,6 +217,31 @@ mod tests {
         assert_eq!(catch_up.answered(S2, true, Slot(2)), Next::Nothing, "it is not the one asked");
         assert_eq!(catch_up.answered(S3, true, Slot(3)), Next::Ask(S3));
         assert_eq!(catch_up.answered(S3, false, Slot(5)), Next::Nothing, "it has all that there is");
+    }
+
+    #[test]
+    fn a_peer_that_was_of_help_is_asked_again_twice_unless_it_is_gone_or_given_up() {
+        let helped = || {
+            let mut catch_up = begun();
+            catch_up.hear(S2, Slot(9), 1);
+            catch_up.hear(S3, Slot(9), 1);
+            assert_eq!(catch_up.ask_somebody(Slot(0), 1), Next::Ask(S2));
+            catch_up.wait_for(S2);
+            catch_up
+        };
+        let mut catch_up = helped();
+        let asked = [0; 4].map(|_| catch_up.ask_somebody(Slot(0), 1));
+        assert_eq!(asked, [Next::Ask(S2), Next::Ask(S2), Next::Ask(S3), Next::Ask(S2)]);
+        let mut catch_up = helped();
+        assert_eq!(catch_up.answered(S2, true, Slot(3)), Next::Ask(S2));
+        assert_eq!(catch_up.answered(S2, false, Slot(3)), Next::Wait, "an answer was lost");
+        assert_eq!(catch_up.waited(Slot(3), 1), Next::Ask(S2));
+        let mut catch_up = helped();
+        catch_up.give_up();
+        assert_eq!(catch_up.ask_somebody(Slot(0), 1), Next::Ask(S3));
+        let mut catch_up = helped();
+        catch_up.hear(S3, Slot(9), 1 + FRESH_BEATS);
+        assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_BEATS), Next::Ask(S3), "the other lives");
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub struct Learner<M: StateMachine> {
     reads: QuorumReads<M::Query>,
     divergence: Divergence,
     /// The peers with a pin, as the server was told of them.
-    pinned: Servers,
+    fetching: Servers,
     /// The values of one ENTRIES take about so many bytes at most; at least 1.
     part_bytes: usize,
 }
@@ -97,7 +97,7 @@ impl<M: StateMachine> Learner<M> {
             past: Past::new(me, quorums.servers(), applied),
             reads: QuorumReads::new(life),
             divergence: Divergence::new(applied),
-            pinned: Servers::NONE,
+            fetching: Servers::NONE,
             part_bytes: ENTRIES_BYTES,
         }
     }
@@ -184,7 +184,7 @@ impl<M: StateMachine> Learner<M> {
         self.divergence.begin_anew(self.applied, self.machine.digest());
         out.outcome(LearnerOutcome::Durable { slot: self.past.durable() });
         // The pins of the life before are gone with it.
-        out.outcome(LearnerOutcome::Pinned { peers: self.pinned });
+        out.outcome(LearnerOutcome::Pinned { peers: self.fetching });
         self.beat(out);
         out.send(self.quorums.others(self.me), Message::CatchUp { from: self.applied.next() });
         self.reads.ask_for_itself(self.beats);
@@ -277,12 +277,12 @@ impl<M: StateMachine> Learner<M> {
         if from < self.past.log_begins() {
             return self.offer_snapshot(peer, from, out);
         }
-        let sent = self.past.pins_mut().entries_asked(peer, from);
+        let sent = self.past.entries_asked(peer, from);
         let first = sent.unwrap_or(from);
         let end = self.send_entries(peer, first, out);
         if sent.is_some() {
             self.past.pins_mut().sent_ahead(peer, first, end);
-        } else if end <= self.applied && self.past.pins().peers().contains(peer) {
+        } else if end <= self.applied && self.past.pins().has(peer) {
             let behind = self.send_entries(peer, end, out);
             self.past.pins_mut().sent_ahead(peer, end, behind);
         }
@@ -355,7 +355,7 @@ impl<M: StateMachine> Learner<M> {
             }
             Progress::Whole(state) => self.install(peer, slot, state, out),
             Progress::Useless => {
-                self.catch_up.wait_for_nobody();
+                self.catch_up.give_up();
                 self.look_for_missing(out);
             }
         }
@@ -459,9 +459,13 @@ impl<M: StateMachine> Learner<M> {
             return;
         }
         self.catch_up.not_answered();
+        let was_coming = self.snapshots.is_coming();
         match self.snapshots.fetch_again() {
             Some((peer, part)) => self.fetch(peer, part, out),
             None => {
+                if was_coming {
+                    self.catch_up.give_up();
+                }
                 let next = self.catch_up.ask_somebody(self.applied, self.beats);
                 self.go_after(next, out);
             }
@@ -639,9 +643,9 @@ impl<M: StateMachine> Role for Learner<M> {
     /// One round of questions serves the reads that came in a turn, and the proposer hears once what the whole turn has
     /// applied. That comes last: a proposer that waited for it writes to the peers at once, and takes the questions along.
     fn finish(&mut self, out: &mut Output<Self>) {
-        if self.pinned != self.past.pins().peers() {
-            self.pinned = self.past.pins().peers();
-            out.outcome(LearnerOutcome::Pinned { peers: self.pinned });
+        if self.fetching != self.past.pins().fetching() {
+            self.fetching = self.past.pins().fetching();
+            out.outcome(LearnerOutcome::Pinned { peers: self.fetching });
         }
         if let Some(id) = self.reads.begin_round() {
             out.send(self.quorums.servers(), Message::Read { id });

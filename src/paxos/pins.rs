@@ -3,11 +3,12 @@
 //! A transfer takes time, and the log goes on meanwhile. If the log behind the state were trimmed as usual, the state would
 //! be too old when it has arrived, and the peer would need another one: under a steady load it would never catch up. So a
 //! peer that asks for a part of a state gets a *pin*: the log from the state's slot + 1 on is kept for it, and the
-//! checkpoint stays readable as of that slot (`storage/checkpoint.rs`).
+//! checkpoint stays readable as of that slot (`storage/checkpoint.rs`) until the peer has the whole state.
 //!
-//! A pin moves on as the peer does. It ends when the peer has asked for nothing for [`SILENT_BEATS`], or when the log has
-//! outgrown [`most_bytes`]: the size of the state, and at least [`FACTOR`] times what is usual. In the second case the peer is
-//! slower than the writes, and the operator is told. At most [`PINS_MAX`] peers have a pin, so the memory that they cost is bounded.
+//! A pin moves on as the peer does. It ends when the peer has caught up, when it has asked for nothing for [`SILENT_BEATS`],
+//! or when the log has outgrown [`most_bytes`]: the size of the state, and at least [`FACTOR`] times what is usual. In the
+//! last case the peer is slower than the writes, and the operator is told if it is alive. At most [`PINS_MAX`] peers have a
+//! pin, so the memory that they cost is bounded.
 //!
 //! [`Pins`] alone decides what is pinned. [`Past`](super::retention::Past) asks it before it trims the log, and the learner
 //! tells it what peers ask for.
@@ -28,6 +29,8 @@ pub fn most_bytes(keep_bytes: u64, state_bytes: u64) -> u64 {
 
 /// A peer that has asked for nothing for this many beats (of 100 ms) loses its pin: one minute.
 pub const SILENT_BEATS: u64 = 600;
+/// A peer of which nothing was heard for so many beats may be dead: one second. Whether it is too slow is not known then.
+const ALIVE_BEATS: u64 = 10;
 
 /// What is kept for one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,19 +38,23 @@ struct Pin {
     peer: Server,
     /// The peer needs the log from this slot on.
     from: Slot,
-    /// When it began, in beats of the learner.
+    /// When the peer began to fetch the state, in beats of the learner.
     since: u64,
     /// When the peer last asked for something.
     asked: u64,
-    /// Parts of a state that the peer has asked for.
+    /// When anything was last heard of it.
+    heard: u64,
+    /// Parts of the state that the peer has asked for.
     parts: u64,
-    /// Bytes of values that the learner had applied when it began.
+    /// Bytes of values that the learner had applied when that began.
     applied_before: u64,
+    /// The same, and the beat, when the peer had the whole state; None before that.
+    fetched: Option<(u64, u64)>,
     /// Entries that the peer has been sent and has not asked for yet: from this slot on, and up to before that one.
     ahead: Option<(Slot, Slot)>,
 }
 
-/// A peer for which the log could not be kept any longer, and what was measured until then.
+/// A peer for which the log could not be kept any longer, and what was measured while it fetched the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeftBehind {
     /// The peer.
@@ -62,12 +69,21 @@ pub struct LeftBehind {
     pub kept: u64,
 }
 
+impl Pin {
+    /// A peer asks for the first part of a state.
+    fn begun(peer: Server, from: Slot, now: u64, applied_before: u64) -> Pin {
+        Pin { peer, from, since: now, asked: now, heard: now, parts: 1, applied_before, fetched: None, ahead: None }
+    }
+}
+
 /// What is kept for peers that fetch the state. See the head of its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pins {
     pins: Vec<Pin>,
     /// The learner's clock.
     now: u64,
+    /// What the learner had applied at its last two beats, the older first; None if it has not had two.
+    applied: [Option<Slot>; 2],
     /// Peers that were left behind, and of which the learner has not heard yet.
     left_behind: Vec<LeftBehind>,
     /// Peers of which the operator was told. They can be told of again once they have caught up.
@@ -79,20 +95,22 @@ impl Pins {
     pub(super) fn part_asked(&mut self, peer: Server, from: Slot, applied: u64) {
         let (now, is_full) = (self.now, self.pins.len() >= PINS_MAX);
         match self.pin(peer) {
-            Some(pin) => (pin.from, pin.asked, pin.parts, pin.ahead) = (from, now, pin.parts + 1, None),
-            None if is_full => {}
-            None => {
-                let pin = Pin { peer, from, since: now, asked: now, parts: 1, applied_before: applied, ahead: None };
-                self.pins.push(pin);
+            Some(pin) if pin.fetched.is_none() && pin.from == from => {
+                (pin.asked, pin.heard, pin.parts) = (now, now, pin.parts + 1);
             }
+            Some(pin) => *pin = Pin::begun(peer, from, now, applied),
+            None if is_full => {}
+            None => self.pins.push(Pin::begun(peer, from, now, applied)),
         }
     }
 
-    /// A peer asks for entries from this slot on. If those were sent ahead, it is to get the ones from the returned slot on.
-    pub(super) fn entries_asked(&mut self, peer: Server, from: Slot) -> Option<Slot> {
+    /// A peer asks for entries from this slot on, and so it has the whole state. If those were sent ahead, it is to get the
+    /// ones from the returned slot on. The learner has applied so many bytes.
+    pub(super) fn entries_asked(&mut self, peer: Server, from: Slot, applied: u64) -> Option<Slot> {
         let now = self.now;
         let pin = self.pin(peer)?;
-        (pin.from, pin.asked) = (from, now);
+        (pin.from, pin.asked, pin.heard) = (from, now, now);
+        pin.fetched.get_or_insert((now, applied));
         let (first, end) = pin.ahead.take()?;
         (first == from).then_some(end)
     }
@@ -106,17 +124,21 @@ impl Pins {
 
     /// A peer says that it has applied everything up to this slot. The log begins at `log_begins`.
     pub(super) fn hear(&mut self, peer: Server, applied: Slot, log_begins: Slot) {
-        if let Some(pin) = self.pin(peer) {
-            pin.from = pin.from.max(applied.next());
+        let now = self.now;
+        if self.applied[0].is_some_and(|before| applied >= before) {
+            self.pins.retain(|pin| pin.peer != peer);
+        } else if let Some(pin) = self.pin(peer) {
+            (pin.from, pin.heard) = (pin.from.max(applied.next()), now);
         }
         if applied.next() >= log_begins {
             self.told = self.told.without(Servers::only(peer));
         }
     }
 
-    /// Another beat: pins of peers that are silent end.
-    pub(super) fn beat(&mut self, now: u64) {
+    /// Another beat of the learner, which has applied everything up to this slot: pins of peers that are silent end.
+    pub(super) fn beat(&mut self, now: u64, applied: Slot) {
         self.now = now;
+        self.applied = [self.applied[1], Some(applied)];
         self.pins.retain(|pin| now.saturating_sub(pin.asked) < SILENT_BEATS);
     }
 
@@ -135,8 +157,9 @@ impl Pins {
         let (now, told, left_behind) = (self.now, &mut self.told, &mut self.left_behind);
         self.pins.retain(|pin| {
             let is_left = pin.from <= slot;
-            if is_left && told.insert(pin.peer) {
-                let (beats, written) = (now - pin.since, applied - pin.applied_before);
+            if is_left && now - pin.heard < ALIVE_BEATS && told.insert(pin.peer) {
+                let (until, applied) = pin.fetched.unwrap_or((now, applied));
+                let (beats, written) = (until - pin.since, applied - pin.applied_before);
                 left_behind.push(LeftBehind { peer: pin.peer, parts: pin.parts, beats, written, kept });
             }
             !is_left
@@ -148,9 +171,14 @@ impl Pins {
         std::mem::take(&mut self.left_behind)
     }
 
-    /// The peers that have a pin.
-    pub(super) fn peers(&self) -> Servers {
-        self.pins.iter().map(|pin| pin.peer).collect()
+    /// Whether the peer has a pin.
+    pub(super) fn has(&self, peer: Server) -> bool {
+        self.pins.iter().any(|pin| pin.peer == peer)
+    }
+
+    /// The peers that fetch a state and do not have all of it yet.
+    pub(super) fn fetching(&self) -> Servers {
+        self.pins.iter().filter(|pin| pin.fetched.is_none()).map(|pin| pin.peer).collect()
     }
 
     /// From which slot on the log is kept; None if nothing is pinned.
@@ -184,14 +212,14 @@ mod tests {
     #[test]
     fn nothing_is_kept_before_a_peer_asks_for_a_part() {
         let mut pins = pinned(&[]);
-        assert_eq!(pins.entries_asked(S2, Slot(3)), None);
-        assert_eq!((needed(&pins), pins.peers()), (vec![], Servers::NONE));
+        assert_eq!(pins.entries_asked(S2, Slot(3), 0), None);
+        assert_eq!((needed(&pins), pins.fetching()), (vec![], Servers::NONE));
     }
 
     #[test]
     fn two_peers_have_a_pin_and_a_third_has_none() {
         let pins = pinned(&[(S2, 9), (S3, 7), (S4, 5)]);
-        assert_eq!((pins.from(), pins.peers()), (Some(Slot(7)), [S2, S3].into_iter().collect()));
+        assert_eq!((pins.from(), pins.fetching()), (Some(Slot(7)), [S2, S3].into_iter().collect()));
         assert!(!pins.need(Slot(6)) && pins.need(Slot(7)) && pins.need(Slot(20)));
     }
 
@@ -200,7 +228,7 @@ mod tests {
         let mut pins = pinned(&[(S2, 5)]);
         pins.part_asked(S2, Slot(9), 0);
         assert_eq!(pins.from(), Some(Slot(9)), "it has begun anew with another state");
-        pins.entries_asked(S2, Slot(11));
+        pins.entries_asked(S2, Slot(11), 0);
         assert_eq!(pins.from(), Some(Slot(11)));
         pins.hear(S2, Slot(12), Slot(1));
         assert_eq!(pins.from(), Some(Slot(13)));
@@ -212,16 +240,16 @@ mod tests {
     fn a_pin_ends_a_minute_after_its_peer_has_asked_for_something() {
         for asks_for_a_part in [true, false] {
             let mut pins = pinned(&[(S2, 5)]);
-            pins.beat(SILENT_BEATS - 1);
+            pins.beat(SILENT_BEATS - 1, Slot(100));
             if asks_for_a_part {
                 pins.part_asked(S2, Slot(5), 0);
             } else {
-                pins.entries_asked(S2, Slot(5));
+                pins.entries_asked(S2, Slot(5), 0);
             }
             pins.hear(S2, Slot(3), Slot(1));
-            pins.beat(2 * SILENT_BEATS - 2);
+            pins.beat(2 * SILENT_BEATS - 2, Slot(100));
             assert_eq!(pins.from(), Some(Slot(5)));
-            pins.beat(2 * SILENT_BEATS - 1);
+            pins.beat(2 * SILENT_BEATS - 1, Slot(100));
             assert_eq!(pins.from(), None);
         }
     }
@@ -229,33 +257,66 @@ mod tests {
     #[test]
     fn who_needs_what_there_is_no_room_for_is_left_behind_and_named_once() {
         let mut pins = pinned(&[]);
-        pins.beat(10);
+        pins.beat(10, Slot(100));
         pins.part_asked(S2, Slot(5), 1_000);
         pins.part_asked(S3, Slot(8), 1_500);
         pins.part_asked(S2, Slot(5), 2_000);
-        pins.beat(40);
+        pins.beat(40, Slot(100));
+        [S2, S3].into_iter().for_each(|peer| pins.hear(peer, Slot(1), Slot(5)));
         pins.leave_behind(Slot(6), 9_000, 64);
         let left = LeftBehind { peer: S2, parts: 2, beats: 30, written: 8_000, kept: 64 };
-        assert_eq!((pins.take_left_behind(), pins.peers()), (vec![left], Servers::only(S3)));
+        assert_eq!((pins.take_left_behind(), pins.fetching()), (vec![left], Servers::only(S3)));
         // It begins again, and is still too slow.
         pins.part_asked(S2, Slot(9), 9_000);
         pins.leave_behind(Slot(9), 10_000, 64);
         assert_eq!(pins.take_left_behind().iter().map(|left| left.peer).collect::<Vec<_>>(), [S3]);
-        // It has caught up, and is too slow another time.
+        // It has caught up, and is too slow another time. What it took is measured while it fetched the state.
         pins.hear(S2, Slot(30), Slot(31));
         pins.part_asked(S2, Slot(40), 0);
-        pins.leave_behind(Slot(40), 10_000, 64);
-        assert_eq!(pins.take_left_behind().len(), 1);
+        pins.beat(42, Slot(100));
+        pins.entries_asked(S2, Slot(41), 700);
+        pins.beat(50, Slot(100));
+        pins.leave_behind(Slot(41), 10_000, 64);
+        assert_eq!(pins.take_left_behind(), [LeftBehind { peer: S2, parts: 1, beats: 2, written: 700, kept: 64 }]);
+    }
+
+    #[test]
+    fn a_peer_that_may_be_dead_is_not_called_slow() {
+        let mut pins = pinned(&[(S2, 5), (S3, 5)]);
+        pins.beat(ALIVE_BEATS - 1, Slot(100));
+        pins.hear(S3, Slot(1), Slot(5));
+        pins.beat(ALIVE_BEATS, Slot(100));
+        pins.leave_behind(Slot(5), 10_000, 64);
+        assert_eq!(pins.take_left_behind().iter().map(|left| left.peer).collect::<Vec<_>>(), [S3]);
+        assert_eq!(pins.from(), None, "nothing is kept for either");
+    }
+
+    #[test]
+    fn a_peer_that_has_the_state_needs_only_the_log_and_none_that_has_caught_up_needs_anything() {
+        let mut pins = pinned(&[(S2, 5)]);
+        pins.beat(1, Slot(50));
+        pins.beat(2, Slot(60));
+        pins.entries_asked(S2, Slot(5), 0);
+        assert_eq!((pins.fetching(), pins.has(S2)), (Servers::NONE, true));
+        pins.hear(S2, Slot(49), Slot(5));
+        assert_eq!(pins.from(), Some(Slot(50)));
+        pins.hear(S2, Slot(50), Slot(5));
+        assert_eq!(pins.from(), None, "what the learner has applied since is on its way");
+        // It begins a state anew.
+        pins.part_asked(S2, Slot(70), 0);
+        pins.entries_asked(S2, Slot(70), 0);
+        pins.part_asked(S2, Slot(70), 0);
+        assert_eq!(pins.fetching(), Servers::only(S2));
     }
 
     #[test]
     fn entries_that_were_sent_ahead_are_not_sent_again() {
         let mut pins = pinned(&[(S2, 5)]);
-        assert_eq!(pins.entries_asked(S2, Slot(5)), None);
+        assert_eq!(pins.entries_asked(S2, Slot(5), 0), None);
         pins.sent_ahead(S2, Slot(8), Slot(11));
-        assert_eq!(pins.entries_asked(S2, Slot(8)), Some(Slot(11)));
+        assert_eq!(pins.entries_asked(S2, Slot(8), 0), Some(Slot(11)));
         pins.sent_ahead(S2, Slot(11), Slot(14));
-        assert_eq!(pins.entries_asked(S2, Slot(8)), None, "something was lost: it gets all again");
-        assert_eq!(pins.entries_asked(S2, Slot(11)), None);
+        assert_eq!(pins.entries_asked(S2, Slot(8), 0), None, "something was lost: it gets all again");
+        assert_eq!(pins.entries_asked(S2, Slot(11), 0), None);
     }
 }

@@ -35,7 +35,6 @@ pub use self::words::{
 use self::attempt::Attempt;
 use self::commands::{Commands, Guests};
 use self::election::{Election, Reign};
-use self::forwarding::Forwarding;
 use self::pace::Pace;
 use self::phase2::{Proposing, Window};
 use self::progress::Progress;
@@ -90,7 +89,6 @@ pub struct Proposer {
     election: Election,
     /// How long rounds take.
     pace: Pace,
-    forwarding: Forwarding,
     /// At most so much is open at one ballot.
     window: Window,
 }
@@ -115,7 +113,6 @@ impl Proposer {
             ticks: 0,
             election: Election::new(me, quorums),
             pace: Pace::default(),
-            forwarding: Forwarding::default(),
             window: Window { slots: phase2::WINDOW, bytes: phase2::OPEN_BYTES },
         }
     }
@@ -319,7 +316,7 @@ impl Proposer {
             // their checkpoints is believed for a while, and then the slots in them matter again.
             Phase::Preparing(attempt, promises) => {
                 let next = attempt.from().max(promises.truncated_below());
-                (attempt.ballot(), promises.ask(now, next))
+                (attempt.ballot(), promises.ask(now, next, &self.quorums))
             }
             Phase::Proposing(work) => (work.attempt().ballot(), work.ask(now)),
             Phase::Idle | Phase::Pausing | Phase::CatchingUp => return,
@@ -334,7 +331,6 @@ impl Proposer {
         self.failures = 0;
         // What was handed to another is now for this one to propose, unless it has found it in a promise.
         self.commands.release_all();
-        self.forwarding.end();
         out.news(ProposerFact::Led { from, ballot, quorum });
         self.election.begin_reign(ballot, out);
     }
@@ -507,7 +503,7 @@ impl Proposer {
         }
         if let (None, Some(applied)) = (reign, self.progress.applied()) {
             let known = self.progress.highest_beat(self.ticks);
-            self.forwarding.release_late(&mut self.commands, self.election.pulses(), known, applied);
+            forwarding::release_late(&mut self.commands, self.election.pulses(), known, applied);
         }
     }
 
@@ -573,7 +569,7 @@ impl Proposer {
             return;
         }
         if let Some(leader) = self.election.heard() {
-            self.forwarding.forward(leader, &mut self.commands, self.election.pulses(), out);
+            forwarding::forward(leader, &mut self.commands, self.election.pulses(), out);
         }
     }
 
@@ -628,8 +624,8 @@ impl Proposer {
             return;
         };
         let applied = self.progress.applied().unwrap_or_default();
-        if slot < work.attempt().from() && slot > applied && slot > self.progress.highest_beat(self.ticks) {
-            // Nobody alive has it, and this ballot cannot propose there: another one can.
+        if work.has_passed(slot) && slot > applied && slot > self.progress.highest_beat(self.ticks) {
+            // Nobody alive has it, and this ballot does not propose there any more: another one can.
             self.step_down(StepDown::Below(slot), out);
             self.prepare(false, out);
         } else {
@@ -705,7 +701,8 @@ impl Proposer {
             ProposerTimer::Election { .. } => self.stand(out),
             ProposerTimer::Resend { tries } => {
                 if let Phase::Proposing(work) = &mut self.phase {
-                    work.resend(tries, self.pace.doublings(RESEND_MS), out);
+                    let doublings = (self.pace.doublings(RESEND_MS), self.pace.doublings_most(RESEND_MS));
+                    work.resend(tries, doublings, out);
                 }
             }
         }

@@ -223,6 +223,11 @@ impl Past {
         }
     }
 
+    /// A peer asks for the log from this slot on. See [`Pins::entries_asked`].
+    pub(super) fn entries_asked(&mut self, peer: Server, from: Slot) -> Option<Slot> {
+        self.pins.entries_asked(peer, from, self.applied_bytes)
+    }
+
     /// A peer says how far it is.
     pub(super) fn hear(&mut self, peer: Server, applied: Slot) {
         self.pins.hear(peer, applied, self.log.first());
@@ -231,7 +236,7 @@ impl Past {
 
     /// Another beat of the learner.
     pub(super) fn beat(&mut self, now: u64) {
-        self.pins.beat(now);
+        self.pins.beat(now, self.log.first().plus(self.log.len() as u64).previous());
         self.trim_log();
     }
 

@@ -142,15 +142,14 @@ impl Proposing {
         self.promises.drop_below(self.next);
         self.bound_to = self.bound_to.max(self.promises.last().unwrap_or_default());
         let last = self.bound_to.max(self.next.previous()).plus(self.commands_left);
-        let quorum = self.promises.settle_all(self.next, last);
-        if self.quorums.is_prepared(quorum) {
-            self.quorum = quorum;
-        }
+        // Slots that are left now may be others than before: who settled those need not settle these.
+        let quorum = Some(self.promises.settle_all(self.next, last));
+        self.quorum = quorum.filter(|quorum| self.quorums.is_prepared(*quorum)).unwrap_or(Servers::NONE);
     }
 
     /// The pages of promises to be asked for at this tick.
     pub(super) fn ask(&mut self, now: u64) -> Vec<(Server, Slot)> {
-        if self.is_settled() { Vec::new() } else { self.promises.ask(now, self.next) }
+        if self.is_settled() { Vec::new() } else { self.promises.ask(now, self.next, &self.quorums) }
     }
 
     /// The acceptors whose promises settle this slot; None if they are no quorum. They are all that have answered for it, also
@@ -245,6 +244,12 @@ impl Proposing {
     /// waits asks again.
     pub(super) fn fill_to(&mut self, slot: Slot) {
         self.bound_to = self.bound_to.max(slot.min(self.next.plus(self.window.slots)));
+        self.look_at_promises();
+    }
+
+    /// Whether the slot is behind this ballot, and nothing is proposed in it: this ballot will never do anything about it.
+    pub(super) fn has_passed(&self, slot: Slot) -> bool {
+        slot < self.next && !self.open.contains_key(&slot)
     }
 
     /// The next value that the promises bind to, and the quorum that settles its slot, if there is room for it.
@@ -353,8 +358,8 @@ impl Proposing {
 
     /// Slots that were open when the timer was started are proposed again, at the same ballot: messages are lost. Of large
     /// values a few at a time, and later: what is still on its way is not sent twice.
-    /// The first time comes `least` doublings late, where rounds take long.
-    pub(super) fn resend<R: Speaker>(&mut self, tries: u32, least: u32, out: &mut Output<R>) {
+    /// The first time comes `least` doublings late, where rounds take long, and no time more than `most`.
+    pub(super) fn resend<R: Speaker>(&mut self, tries: u32, (least, most): (u32, u32), out: &mut Output<R>) {
         let mut room = ACCEPT_BYTES;
         let late = self.open.range(..self.resend_below).map_while(|(slot, value)| {
             let fits = room == ACCEPT_BYTES || value.size() <= room;
@@ -363,8 +368,8 @@ impl Proposing {
         });
         let late: Vec<_> = late.collect();
         let least = least.max((self.open_bytes / RESEND_BYTES).min(16).next_power_of_two().trailing_zeros());
-        self.resend_tries = least;
-        let tries = if late.is_empty() { least } else { tries.max(least) + 1 };
+        self.resend_tries = least.min(most);
+        let tries = if late.is_empty() { least } else { tries.max(least) + 1 }.min(most);
         self.resend_below = self.next;
         self.is_resending = !self.open.is_empty();
         if self.is_resending {

@@ -155,6 +155,61 @@ fn a_page_that_is_lost_is_asked_for_again_and_of_another_acceptor_too() {
 }
 
 #[test]
+fn the_wait_for_a_page_grows_with_each_that_is_late() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
+    let old = Ballot { round: 0, ..ballot };
+    proposer.hear(S1, Message::Promise { ballot, page: page(1, Some(2), vec![accepted(1, old, 1)]) });
+    let asked = |proposer: &mut Lone, ticks: usize| {
+        (1..=ticks).filter(|_| !pages(&proposer.fire(ProposerTimer::Tick)).is_empty()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&mut proposer, 24), [2, 6, 14], "0.2 s, 0.4 s, 0.8 s, and then 1.6 s");
+    assert_eq!(asked(&mut proposer, 22), [6, 22]);
+    // One that was late changes nothing, and one that is in time halves the wait.
+    let hear = |proposer: &mut Lone, slot: u64| {
+        let page = page(slot, Some(slot + 1), vec![accepted(slot, old, slot)]);
+        assert_eq!(pages(&proposer.hear(S1, Message::Promise { ballot, page })), [(Servers::only(S1), slot + 1)]);
+    };
+    hear(&mut proposer, 2);
+    assert!(asked(&mut proposer, 15).is_empty());
+    hear(&mut proposer, 3);
+    assert_eq!(asked(&mut proposer, 9), [8]);
+}
+
+#[test]
+fn where_an_acceptor_cannot_read_a_slot_another_is_asked() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
+    let old = Ballot { round: 0, ..ballot };
+    let hear = |proposer: &mut Lone, server, page| proposer.hear(server, Message::Promise { ballot, page });
+    let lost = SlotRange { first: Slot(2), last: Slot(2) };
+    let first = || page(1, Some(2), vec![accepted(1, old, 1)]);
+    [S1, S2, S3].into_iter().for_each(|server| drop(hear(&mut proposer, server, first())));
+    // Acceptors 1 and 2 answer for all slots, and 1 has lost one of them.
+    let said = hear(&mut proposer, S1, Page { damaged: vec![lost], ..page(2, None, Vec::new()) });
+    assert_eq!(pages(&said), [(Servers::only(S3), 2)]);
+    assert_eq!(hear(&mut proposer, S2, page(2, None, vec![accepted(2, old, 2)])).proposed(), []);
+    assert_eq!(hear(&mut proposer, S3, page(2, None, Vec::new())).proposed(), [(2, 2), (3, 9)]);
+}
+
+#[test]
+fn who_settled_other_slots_need_not_settle_those_that_are_left_when_the_log_has_grown() {
+    let proposer = Proposer::new(S1, Quorums::majority(Servers::first(3)), Policy::BasicPaxos).with_window(1, 1 << 20);
+    let mut proposer = Lone::of(proposer);
+    let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
+    let old = Ballot { round: 0, ..ballot };
+    let bound = || page(1, None, vec![accepted(1, old, 1), accepted(2, old, 2)]);
+    let lost = SlotRange { first: Slot(5), last: Slot(9) };
+    proposer.hear(S1, Message::Promise { ballot, page: Page { damaged: vec![lost], ..bound() } });
+    assert_eq!(proposer.hear(S2, Message::Promise { ballot, page: bound() }).proposed(), [(1, 1)]);
+    // Others have chosen slots 2 to 5 meanwhile. In slot 6 acceptors 2 and 3 may have accepted something.
+    assert_eq!(proposer.applied(5, &[1, 2]).proposed(), [], "acceptor 1 cannot read slot 6");
+    let theirs = page(1, None, vec![accepted(6, old, 6)]);
+    assert_eq!(proposer.hear(S3, Message::Promise { ballot, page: theirs }).proposed(), [(6, 6)]);
+    assert_eq!(proposer.applied(6, &[6]).proposed(), [(7, 9)], "acceptors 2 and 3 settle all that is left");
+}
+
+#[test]
 fn no_page_is_passed_over_because_of_what_was_said_at_another_ballot() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");

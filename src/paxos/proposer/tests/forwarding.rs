@@ -26,12 +26,23 @@ fn full_leader() -> (Lone, Ballot) {
 }
 
 #[test]
-fn a_command_is_handed_over_once_and_to_the_next_leader_at_once() {
+fn a_command_is_handed_over_again_when_it_may_be_lost_and_to_whoever_leads_then() {
     let mut follower = follower();
     assert_eq!(follower.step(propose(1)).forwarded(), [(Servers::only(S2), vec![1])]);
-    assert_eq!(follower.step(propose(2)).forwarded(), [(Servers::only(S2), vec![2])]);
-    let said = follower.hear(S3, Message::Heartbeat { ballot: ballot(2, S3) });
-    assert_eq!(said.forwarded(), [(Servers::only(S3), vec![1, 2])]);
+    follower.hear(S3, Message::Heartbeat { ballot: ballot(2, S3) });
+    assert_eq!(follower.step(propose(2)).forwarded(), [(Servers::only(S3), vec![2])]);
+    let beat = |applied| Message::Beat { applied: Slot(applied), digest: 0 };
+    let pulses = |follower: &mut Lone, count: u64| {
+        let said = (0..count).map(|_| {
+            follower.hear(S3, Message::Heartbeat { ballot: ballot(2, S3) });
+            follower.step(Input::Timeout(ProposerTimer::Pulse)).forwarded()
+        });
+        said.flatten().collect::<Vec<_>>()
+    };
+    follower.hear(S3, beat(4));
+    assert_eq!(pulses(&mut follower, 20), [], "they may be in the slots that are missing here");
+    assert_eq!(follower.applied(4, &[2]).forwarded(), []);
+    assert_eq!(pulses(&mut follower, 1), [(Servers::only(S3), vec![1])]);
 }
 
 #[test]
@@ -107,7 +118,7 @@ fn a_leader_that_has_no_room_says_that_it_leads() {
 }
 
 #[test]
-fn a_leader_steps_down_for_a_slot_below_its_ballot_only_if_nobody_alive_has_it() {
+fn a_leader_steps_down_for_a_slot_that_it_has_passed_only_if_nobody_alive_has_it() {
     let fill = |mut before: Vec<Input<Proposer>>, slot| {
         let mut leader = Lone::new(Policy::MultiPaxos);
         // A checkpoint has all slots below 10: it prepares from there.
@@ -128,4 +139,13 @@ fn a_leader_steps_down_for_a_slot_below_its_ballot_only_if_nobody_alive_has_it()
     assert_eq!(fill(beat(5), 6), (Some(StepDown::Below(Slot(6))), 0));
     assert_eq!((fill(applied(5), 5), fill(applied(7), 5)), ((None, 0), (None, 0)), "it has it itself");
     assert_eq!(fill(applied(5), 6), (Some(StepDown::Below(Slot(6))), 0));
+    // What an acceptor forgot and said so with its promise is not proposed in either.
+    let mut leader = Lone::new(Policy::MultiPaxos);
+    let ballot = leader.stand();
+    let forgot = Page { truncated_below: Slot(10), ..page(1, None, Vec::new()) };
+    leader.hear(S2, Message::Promise { ballot, page: forgot });
+    leader.hear(S1, Message::Promise { ballot, page: page(1, None, Vec::new()) });
+    assert_eq!(leader.0.leads(), Some(ballot));
+    let said = leader.hear(S3, Message::Fill { slot: Slot(9) });
+    assert_eq!(said.stepped_down(), Some(StepDown::Below(Slot(9))));
 }
