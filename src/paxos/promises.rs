@@ -148,6 +148,11 @@ impl Promises {
         whole.map(|(acceptor, _)| *acceptor).collect()
     }
 
+    /// Bytes of the values that wait to be proposed.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The last slot that was heard to be bound, and was not taken.
     pub(super) fn last(&self) -> Option<Slot> {
         self.adopted.keys().next_back().copied()

@@ -173,6 +173,15 @@ impl Proposer {
         }
     }
 
+    /// Bytes of the values in open slots, and of those that were read ahead from promises.
+    pub fn held_bytes(&self) -> (usize, usize) {
+        match &self.phase {
+            Phase::Preparing(_, promises) => (0, promises.bytes()),
+            Phase::Proposing(work) => work.bytes(),
+            Phase::Idle | Phase::Pausing | Phase::CatchingUp => (0, 0),
+        }
+    }
+
     /// So many more commands must come before it has anything to do with them, unless something else happens.
     pub fn worth(&self) -> usize {
         match &self.phase {

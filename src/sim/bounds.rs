@@ -8,12 +8,15 @@ use crate::host::ServerCore;
 use crate::host::checkpoints::PARTS_MAX;
 use crate::host::disks::RoleDisk;
 use crate::host::queue::RESERVED;
-use crate::kv::Kv;
-use crate::paxos::{HARD_FACTOR, LEARNER_WINDOW, Learner, StateMachine, most_pinned_bytes};
+use crate::kv::{KEY_MAX_BYTES, Kv, VALUE_MAX_BYTES};
+use crate::paxos::{HARD_FACTOR, LEARNER_WINDOW, Learner, PAGE_BYTES, StateMachine, most_pinned_bytes};
 use crate::role::RoleName;
 
 /// The checkpointer's own jobs: a checkpoint at a time, and what a life begins with.
 const OWN_JOBS: usize = 4;
+
+/// The largest command, with its key.
+const LARGEST_BYTES: usize = VALUE_MAX_BYTES + KEY_MAX_BYTES + 256;
 
 impl SimServer {
     /// Whether all that it holds is within its limits.
@@ -40,6 +43,13 @@ impl SimServer {
             within("sessions", learner.machine().sessions().len() as u64, self.sizes.sessions as u64);
         }
         within("jobs of its checkpointer", core.checkpoints.len() as u64, (PARTS_MAX + OWN_JOBS) as u64);
+        if let Some(proposer) = process.proposer.as_ref().map(|living| living.role()) {
+            let ((open, ahead), most) = (proposer.held_bytes(), self.sizes.open_bytes + LARGEST_BYTES);
+            within("bytes of values in open slots", open as u64, most as u64);
+            // Besides, a page of each acceptor may be on its way when that is reached.
+            let pages = core.config.cluster.len() * (PAGE_BYTES + LARGEST_BYTES);
+            within("bytes of values read ahead", ahead as u64, (self.sizes.open_bytes + pages) as u64);
+        }
         self.check_pins(nature);
         self.check_journal(nature);
         self.check_mail(nature);

@@ -15,7 +15,7 @@ use crate::client::core::{ClientCore, Finished, Identity, Reach, Ticket, is_answ
 use crate::client::{ClientError, NoReply, TryEnd, UNDER_WAY_MAX};
 use crate::host::Time;
 use crate::kv::{Op, SEQUENCE_MAX, SPAN, Written};
-use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, Reply, Request, WhyNotApplied, unframe};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, Reply, Request, Unknown, WhyNotApplied, unframe};
 use crate::paxos::CommandId;
 use crate::random::Random;
 use crate::role::{Server, Servers};
@@ -275,10 +275,17 @@ impl SimClient {
 
 /// What a request came to, for the history.
 fn ended(nature: &mut Nature, operation: usize, result: Result<Reply, ClientError>) {
-    if let Err(ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = &result
-        && tries.last.iter().any(|one| matches!(one.end, TryEnd::NoReply(NoReply::OtherHistory { .. })))
-    {
-        nature.mark(Mark::OtherHistory);
+    if let Err(ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = &result {
+        let is_of_other_history = |end: &TryEnd| matches!(end, TryEnd::NoReply(NoReply::OtherHistory { .. }));
+        let has_expired = |end: &TryEnd| {
+            matches!(end, TryEnd::NotApplied(WhyNotApplied::Expired) | TryEnd::Unknown(Unknown::Expired))
+        };
+        if tries.last.iter().any(|one| is_of_other_history(&one.end)) {
+            nature.mark(Mark::OtherHistory);
+        }
+        if tries.last.iter().any(|one| has_expired(&one.end)) {
+            nature.history.expired(operation);
+        }
     }
     match result {
         Ok(Reply::Applied { slot, written }) => {

@@ -73,6 +73,8 @@ pub struct Operation {
     pub at: Option<Micros>,
     /// What was heard.
     pub heard: Heard,
+    /// One of its tries has found that the client's session is gone, which other clients can bring about.
+    pub has_expired: bool,
     /// The write's name.
     pub id: Option<CommandId>,
     /// In which of the cluster's histories it began, and ended if it did.
@@ -133,6 +135,11 @@ impl History {
     /// The write has got its name.
     pub fn name(&mut self, operation: usize, id: CommandId) {
         self.operations[operation].id = Some(id);
+    }
+
+    /// A try has found that the client's session is gone.
+    pub fn expired(&mut self, operation: usize) {
+        self.operations[operation].has_expired = true;
     }
 
     fn end(&mut self, operation: usize, (moment, at): (u64, Micros), heard: Heard) {
@@ -334,8 +341,17 @@ impl Nature {
         let called = self.moment();
         let epochs = (self.history.epoch, None);
         *self.history.under_way.entry(what.key().to_vec()).or_default() += 1;
-        let operation =
-            Operation { client, what, called, ended: None, at: None, heard: Heard::Unknown, id: None, epochs };
+        let operation = Operation {
+            client,
+            what,
+            called,
+            ended: None,
+            at: None,
+            heard: Heard::Unknown,
+            has_expired: false,
+            id: None,
+            epochs,
+        };
         self.history.operations.push(operation);
         self.history.operations.len() - 1
     }

@@ -72,6 +72,7 @@ marks! {
     StrangerRefused = "a stranger's write in another client's session was refused",
     // The network.
     FrameLost = "a frame was lost",
+    LaneFull = "a frame found no room among the bytes of its link's lane",
     LanePassed = "a control message passed what was bulk",
     FrameLate = "a frame was late by seconds",
     FrameDoubled = "a frame was sent twice",

@@ -77,7 +77,12 @@ pub struct Weather {
     /// So many bytes go through a link in a millisecond; as many as there are if None. What is sent faster waits: control
     /// messages in front of what is bulk.
     pub rate: Option<usize>,
+    /// At most so many bytes of each lane are under way on a link; what is more is lost, but one frame.
+    pub lane_bytes: [usize; 2],
 }
+
+/// As many bytes as a link of real servers takes.
+pub const LANE_BYTES: [usize; 2] = [CONTROL_MAX_BYTES, BULK_MAX_BYTES];
 
 /// All links.
 #[derive(Clone, Debug)]
@@ -202,7 +207,7 @@ impl Nature {
     }
 
     fn send_copy(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, piece: Piece) -> bool {
-        let Weather { latency, jitter, late, reorders, corrupt, rate, .. } = self.network.weather;
+        let Weather { latency, jitter, late, reorders, corrupt, rate, lane_bytes, .. } = self.network.weather;
         let Weight { lane, bytes: size } = piece.weight();
         let (now, mut delay) = (self.now(), latency + self.exponential(jitter));
         if self.chance(late) {
@@ -211,10 +216,11 @@ impl Nature {
         }
         let link = self.network.link(from, to);
         let (room, each) = link.slow.unwrap_or((IN_FLIGHT_MAX, 0));
-        let most = if lane == Lane::Control { CONTROL_MAX_BYTES } else { BULK_MAX_BYTES };
-        let is_full = link.lanes[lane as usize] + size > most;
+        let of_lane = link.lanes[lane as usize];
+        let is_word = matches!(piece, Piece::Word(..));
+        let is_full = is_word && of_lane > 0 && of_lane + size > lane_bytes[lane as usize];
         if link.cuts > 0 || link.in_flight >= room || is_full {
-            self.mark(Mark::FrameLost);
+            self.mark(if is_full { Mark::LaneFull } else { Mark::FrameLost });
             return false;
         }
         delay += each * (1 + link.in_flight as Micros);
@@ -231,7 +237,6 @@ impl Nature {
                 delay = delay.max(due.saturating_sub(now));
             }
             *due = now + delay;
-            link.lanes[lane as usize] += size;
             if has_passed {
                 self.mark(Mark::LanePassed);
             }
@@ -240,6 +245,7 @@ impl Nature {
         }
         let link = self.network.link(from, to);
         link.in_flight += 1;
+        link.lanes[lane as usize] += size;
         link.last_due = now + delay;
         let way = Way::Connection(link.connection);
         let is_damaged = !bytes.is_empty() && self.chance(corrupt);

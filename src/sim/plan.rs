@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use super::faults::{Fault, Faults};
 use super::nature::{MS, Micros, SECOND};
-use super::network::Weather;
+use super::network::{LANE_BYTES, Weather};
 use crate::client::UNDER_WAY_MAX;
 use crate::host::queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
@@ -129,6 +129,10 @@ impl Plan {
             replay: rate(faults.has(Fault::Replay), pick(1..=300)),
             corrupt: rate(faults.has(Fault::Corrupt), pick(1..=100)),
             rate: has_rate.then_some(link_rate),
+            lane_bytes: match sizes.within(0..=5) {
+                0 if !is_large => [sizes.within(1_000..=5_000) as usize, sizes.within(2_000..=40_000) as usize],
+                _ => LANE_BYTES,
+            },
         };
         let small = pick(0..=3);
         let drift = faults.has(Fault::Drift);

@@ -185,6 +185,11 @@ impl Proposing {
         self.open.len()
     }
 
+    /// Bytes of the values in open slots, and of those that were read ahead from promises.
+    pub(super) fn bytes(&self) -> (usize, usize) {
+        (self.open_bytes, self.promises.bytes())
+    }
+
     /// Whether nothing is open, and nothing bound is left to propose.
     pub(super) fn is_done(&self) -> bool {
         self.open.is_empty() && self.next > self.bound_to && self.is_settled()

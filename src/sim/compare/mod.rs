@@ -17,7 +17,7 @@ use super::client::{SimClient, Wish};
 use super::faults::{Faults, Trouble};
 use super::history::What;
 use super::nature::{Counts, Event, MS, Micros, SECOND};
-use super::network::{Node, Weather};
+use super::network::{LANE_BYTES, Node, Weather};
 use super::plan::Plan;
 use super::world::{Death, Verdict, World};
 use crate::host::queue::CrashOrder;
@@ -424,6 +424,7 @@ fn plan(seed: u64, protocol: Protocol) -> Plan {
         replay: 0,
         corrupt: 0,
         rate: None,
+        lane_bytes: LANE_BYTES,
     };
     Plan {
         servers: SERVERS,

@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use super::client::{SimClient, Wish};
 use super::faults::{Faults, Trouble};
 use super::nature::{Event, MS, Micros, SECOND};
-use super::network::{Node, Weather};
+use super::network::{LANE_BYTES, Node, Weather};
 use super::plan::Plan;
 use super::world::World;
 use crate::host::queue::CrashOrder;
@@ -145,6 +145,7 @@ impl Lesson {
             replay: 0,
             corrupt: 0,
             rate: None,
+            lane_bytes: LANE_BYTES,
         };
         Plan {
             servers: self.servers,
