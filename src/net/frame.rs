@@ -32,7 +32,7 @@ pub const HEADER_BYTES: usize = 12;
 /// The first buffer of a connection: most requests are small, and many connections say nothing for long.
 pub const FIRST_BUFFER_BYTES: usize = 4 << 10;
 /// A buffer that is full of received bytes grows by at most so much at a time: a length that lies costs no more. An
-/// empty one that is larger is given back.
+/// empty one that is larger is given back, also where nobody else could use it.
 const READ_BYTES: usize = 64 << 10;
 /// Shorter waits than this end when they should, longer ones within the second.
 const FINE: Duration = Duration::from_secs(5);
@@ -312,18 +312,34 @@ impl FrameReader {
 
     fn use_up(&mut self, count: usize) {
         self.start += count;
-        let mut given_back = 0;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
-            // An empty buffer that others could use is not kept.
-            let kept = if self.allowance.is_some() { FIRST_BUFFER_BYTES } else { READ_BYTES };
-            if self.buffer.len() > kept {
-                given_back = std::mem::take(&mut self.buffer).len();
-            }
         }
+        let given_back = self.give_back();
         if let Some(allowance) = &mut self.allowance {
             allowance.frame_done(given_back);
         }
+    }
+
+    /// Gives back what the buffer has too much; says how many bytes. One that others could use is not kept: neither when it
+    /// is empty, nor for the beginning of a frame that may never end. It is halved at least, or else many small frames in a
+    /// large buffer would be moved again for each of them.
+    fn give_back(&mut self) -> usize {
+        let (size, unused) = (self.buffer.len(), self.unused());
+        let (kept, most) = match self.allowance {
+            Some(_) => (FIRST_BUFFER_BYTES, FIRST_BUFFER_BYTES.max(size / 2)),
+            None => (READ_BYTES, 0),
+        };
+        if size <= kept || unused > most {
+            return 0;
+        }
+        let mut smaller = Vec::new();
+        if unused > 0 {
+            smaller.resize(unused.max(kept), 0);
+            smaller[..unused].copy_from_slice(&self.buffer[self.start..self.end]);
+        }
+        (self.buffer, self.start, self.end) = (smaller, 0, unused);
+        size - self.buffer.len()
     }
 
     /// Waits until anything is here; false at the end of the connection.

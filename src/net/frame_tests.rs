@@ -232,3 +232,56 @@ fn a_reader_asks_for_its_buffer_and_gives_it_back_when_it_is_empty() {
     drop(reader);
     writer.join().unwrap();
 }
+
+#[test]
+fn a_buffer_that_others_could_use_is_not_kept_for_frames_that_may_never_come() {
+    for size in [FIRST_BUFFER_BYTES + 1, 20_000, READ_BYTES - HEADER_BYTES] {
+        let (mut calling, called) = connection();
+        let purse = Arc::new(std::sync::Mutex::new((300_000, 0)));
+        let mut reader = FrameReader::new(called, 300_000);
+        reader.set_allowance(Box::new(Purse(purse.clone())));
+        calling.write_all(&frame(&vec![1u8; size])).unwrap();
+        assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), size);
+        assert!(reader.buffer.len() <= FIRST_BUFFER_BYTES, "{} bytes for a frame of {size}", reader.buffer.len());
+        assert_eq!(purse.lock().unwrap().1, reader.buffer.len(), "what it holds is what it was granted");
+    }
+}
+
+/// Grants everything, and counts how often something is given back.
+#[derive(Debug)]
+struct Returns(Arc<std::sync::atomic::AtomicUsize>);
+
+impl Allowance for Returns {
+    fn grow(&mut self, _bytes: usize) -> bool {
+        true
+    }
+
+    fn frame_done(&mut self, bytes: usize) {
+        self.0.fetch_add(usize::from(bytes > 0), std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn is_let_go(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn small_frames_behind_a_large_one_are_not_moved_for_each_of_them() {
+    let (mut calling, called) = connection();
+    let returns = Arc::default();
+    let mut reader = FrameReader::new(called, 300_000);
+    reader.set_allowance(Box::new(Returns(Arc::clone(&returns))));
+    // The last part of the large one comes with all the small ones.
+    let (large, small) = (frame(&vec![1u8; 70_000]), frame(&vec![2u8; 100]).repeat(500));
+    calling.write_all(&large[..FIRST_BUFFER_BYTES + READ_BYTES]).unwrap();
+    while reader.unused() < FIRST_BUFFER_BYTES + READ_BYTES {
+        reader.fill(None).unwrap();
+    }
+    calling.write_all(&[&large[FIRST_BUFFER_BYTES + READ_BYTES..], &small].concat()).unwrap();
+    assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), 70_000);
+    for _ in 0..500 {
+        assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap(), [2; 100]);
+    }
+    let returns = returns.load(std::sync::atomic::Ordering::Relaxed);
+    assert!((1..=6).contains(&returns), "{returns} times");
+}

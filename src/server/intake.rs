@@ -90,12 +90,13 @@ impl Allowance for Reading {
     }
 
     fn frame_done(&mut self, bytes: usize) {
+        // Whoever holds as much as before has made no progress for the others, however many small frames it has sent.
         if bytes > 0 {
             self.share.give_back(bytes);
+            self.share.begin_anew(clock::now());
             drop(self.intake.lock());
             self.intake.freed.notify_all();
         }
-        self.share.begin_anew(clock::now());
     }
 
     fn is_let_go(&self) -> bool {
@@ -110,3 +111,7 @@ impl Drop for Reading {
         self.intake.freed.notify_all();
     }
 }
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;
