@@ -3,6 +3,7 @@ use std::thread;
 use super::*;
 use crate::host::queue::{Limits, MAILBOX_MAX, MAILBOX_MAX_BYTES, Mail, RESERVED};
 use crate::kv::Kv;
+use crate::net::PEER_FRAME_MAX_BYTES;
 use crate::paxos::{Learner, Message, Slot};
 use crate::role::{Input, Lane, Server};
 use crate::trace::Context;
@@ -182,4 +183,16 @@ fn who_sends_much_drops_its_own() {
     take(&mailbox);
     assert_eq!((put(1, little), mailbox.lock().bytes_of(Some(Server(1)))), (Ok(()), little));
     assert_eq!(mailbox.lock().bytes(), 2 * little);
+}
+
+#[test]
+fn the_largest_message_fits_however_many_servers_there_are() {
+    for servers in 1..=Server::MAX {
+        let mailbox = TestBox::closed(Limits::of(MAILBOX_MAX, servers.into()));
+        mailbox.open();
+        for other in 2..=servers.max(2) {
+            let largest = mail_of(Server(other), PEER_FRAME_MAX_BYTES, Lane::Bulk);
+            assert!(mailbox.put(largest, Room::Usual, |_| false).is_ok(), "{servers} servers");
+        }
+    }
 }

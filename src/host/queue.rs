@@ -10,14 +10,18 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::net::PEER_FRAME_MAX_BYTES;
 use crate::role::{Input, Lane, Role, Server};
 use crate::trace::{Context, CrashCause, CrashPoint};
 
 /// A mailbox holds at most this many inputs in each lane.
 pub const MAILBOX_MAX: usize = 1_024;
-/// A mailbox holds at most this many bytes of values of all other servers together. Each of them has an equal share, and the
-/// clients of this server have as much as one of them.
+/// The bytes of values that a mailbox holds are shared equally by the other servers, and the clients of this server have as
+/// much as one of them.
 pub const MAILBOX_MAX_BYTES: usize = 16 << 20;
+/// However many servers there are, each has room for this much. What does not fit into an empty mailbox would be dropped as
+/// often as it is sent.
+pub const SHARE_MIN_BYTES: usize = PEER_FRAME_MAX_BYTES;
 /// Room beside that for what must not wait for others: orders, what ends a checkpoint, and that the learner is down.
 pub const RESERVED: usize = 8;
 /// One group of a role has at most this many inputs.
@@ -97,7 +101,8 @@ pub struct Limits {
 impl Limits {
     /// Those of a mailbox with room for so many inputs, in a cluster of so many servers.
     pub fn of(inputs: usize, servers: usize) -> Limits {
-        Limits { inputs, bytes_of_a_sender: MAILBOX_MAX_BYTES / servers.saturating_sub(1).max(1) }
+        let equal = MAILBOX_MAX_BYTES / servers.saturating_sub(1).max(1);
+        Limits { inputs, bytes_of_a_sender: equal.max(SHARE_MIN_BYTES) }
     }
 }
 
