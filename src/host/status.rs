@@ -9,7 +9,7 @@ use super::time::Time;
 use crate::kv::Kv;
 use crate::net::{DoubtStatus, IN_DOUBT_SHOWN, LeaderStatus, RoleStatus, ServerStatus};
 use crate::paxos::{Ballot, Known, Learner, Slot, StateMachine};
-use crate::role::RoleName;
+use crate::role::{RoleName, Servers};
 use crate::two_phase_commit::{InDoubt, Participant};
 
 /// The state last published by each role.
@@ -47,8 +47,8 @@ pub struct Shown {
     pub in_doubt: u64,
     /// The first of them.
     pub doubts: Vec<DoubtStatus>,
-    /// Who leads, how that is known, and since when.
-    leader: Option<(Ballot, Known, Time)>,
+    /// Who leads, by whose promises if that is this server (else by its heartbeats), and since when that is known.
+    leader: Option<(Ballot, Option<Servers>, Time)>,
     /// Crashes by role.
     crashes: [u32; RoleName::EVERY.len()],
 }
@@ -109,21 +109,26 @@ impl Shown {
         self.sessions = learner.machine().sessions().len() as u64;
     }
 
-    /// Somebody leads, or nobody.
+    /// Somebody leads, or nobody. One that is only heard of does not count: with the same words a candidate keeps others
+    /// from standing while nobody has promised it anything.
     pub fn set_leader(&mut self, leader: Option<(Ballot, Known)>, now: impl FnOnce() -> Time) {
-        self.leader = leader.map(|(ballot, known)| {
+        let leader = leader.and_then(|(ballot, known)| match known {
+            Known::Leads { quorum } => Some((ballot, Some(quorum))),
+            Known::Heard => Some((ballot, None)),
+            Known::HeardOf => None,
+        });
+        self.leader = leader.map(|(ballot, quorum)| {
             let before = self.leader.filter(|(before, ..)| *before == ballot);
-            (ballot, known, before.map_or_else(now, |(.., since)| since))
+            (ballot, quorum, before.map_or_else(now, |(.., since)| since))
         });
     }
 
     /// Who leads, as others may see it.
     fn leader(&self, now: Time) -> Option<LeaderStatus> {
-        let (ballot, known, since) = self.leader?;
-        let why = match known {
-            Known::Leads { quorum } => format!("{quorum} have promised it the ballot"),
-            Known::Heard => "its heartbeats are heard".to_string(),
-            Known::HeardOf => "others hear it, and this server does not".to_string(),
+        let (ballot, quorum, since) = self.leader?;
+        let why = match quorum {
+            Some(quorum) => format!("{quorum} have promised it the ballot"),
+            None => "its heartbeats are heard".to_string(),
         };
         Some(LeaderStatus { ballot, for_ms: now.since(since).as_millis() as u64, why })
     }
@@ -182,5 +187,30 @@ impl<C: Connection> ServerCore<C> {
             in_doubt: shown.in_doubt,
             doubts: shown.doubts,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::role::Server;
+
+    #[test]
+    fn a_candidate_that_is_only_heard_of_is_not_shown_as_a_leader() {
+        let mut shown = Shown::default();
+        let (ballot, begun) = (Ballot { round: 2, server: Server(3) }, Time(9_000_000));
+        let mut leader_after = |known, ms| {
+            let now = begun + Duration::from_millis(ms);
+            shown.set_leader(Some((ballot, known)), || now);
+            shown.leader(now).map(|leader| (leader.ballot, leader.for_ms))
+        };
+        assert_eq!(leader_after(Known::HeardOf, 0), None);
+        assert_eq!(leader_after(Known::Heard, 50), Some((ballot, 0)), "it did not lead before");
+        assert_eq!(leader_after(Known::Heard, 80), Some((ballot, 30)));
+        assert_eq!(leader_after(Known::HeardOf, 90), None);
+        let quorum = Servers::first(3);
+        assert_eq!(leader_after(Known::Leads { quorum }, 100), Some((ballot, 0)));
     }
 }
