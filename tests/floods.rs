@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -34,17 +34,19 @@ use support::{Cluster, await_some, peak_kib};
 const MEMORY_MAX_KIB: u64 = 256 << 10;
 /// An honest request may take this long while a flood lasts: its time-out is far longer.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
+/// So long a flood comes again and again to the leader of three servers.
+const FLOODED: Duration = Duration::from_secs(6);
 /// A value that needs room in the budgets of clients.
 const LARGE: usize = 200 << 10;
 
 /// A client's connection that does what it likes. What it does not read stays with the server: its own system takes little.
-fn greeted(cluster: &Cluster) -> TcpStream {
+fn greeted(cluster: &Cluster, id: u8) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
-    socket.connect(&cluster.cluster.member(Server(1)).unwrap().client.into()).unwrap();
+    socket.connect(&cluster.cluster.member(Server(id)).unwrap().client.into()).unwrap();
     let stream = TcpStream::from(socket);
     let members = cluster.cluster.servers();
-    let hello = Hello { cluster: "test".to_string(), to: Server(1), members, who: Who::Client };
+    let hello = Hello { cluster: "test".to_string(), to: Server(id), members, who: Who::Client };
     greet(&stream, &hello).unwrap();
     stream.set_nonblocking(true).unwrap();
     stream
@@ -52,6 +54,14 @@ fn greeted(cluster: &Cluster) -> TcpStream {
 
 fn request(request: Request) -> Vec<u8> {
     frame(&ClientRequest { number: 1, context: Context::default(), request })
+}
+
+/// The largest request but for its last byte.
+fn half_request() -> Vec<u8> {
+    let op = Op::Put { key: b"k".to_vec(), value: vec![7; CLIENT_FRAME_MAX_BYTES - 1_000].into(), if_version: None };
+    let mut bytes = request(Request::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, op });
+    bytes.pop();
+    bytes
 }
 
 /// Says as much of these bytes as is taken, to each connection that is open; says how many have taken all or are closed.
@@ -72,12 +82,26 @@ fn push(flood: &mut [(Option<TcpStream>, usize)], bytes: &[u8]) -> usize {
     done
 }
 
-/// Runs honest clients beside a flood; gives how many requests were served, and the longest time that one took.
-fn beside<T>(cluster: &Cluster, flood: impl FnOnce() -> T) -> (T, usize, Duration) {
+/// Whether the server has closed it. Nothing is said on it otherwise.
+fn is_closed(mut stream: &TcpStream) -> bool {
+    !stream.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Says that a flood is over, also if it ends with a panic: or else the honest would be waited for without end.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs honest clients of a server beside a flood; gives how many requests were served, and the longest time that one took.
+fn beside<T>(cluster: &Cluster, id: u8, flood: impl FnOnce() -> T) -> (T, usize, Duration) {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let honest = scope.spawn(|| {
-            let mut client = cluster.client("honest", 1);
+            let mut client = cluster.client("honest", id);
             let (mut served, mut longest) = (0, Duration::ZERO);
             // A few more when all is quiet again.
             let mut left = 5;
@@ -92,9 +116,10 @@ fn beside<T>(cluster: &Cluster, flood: impl FnOnce() -> T) -> (T, usize, Duratio
             }
             (served, longest)
         });
-        println!("before: {} MiB", peak_kib(cluster.pid(1)) >> 10);
+        println!("before: {} MiB", peak_kib(cluster.pid(id)) >> 10);
+        let ending = Ending(&is_over);
         let done = flood();
-        is_over.store(true, Ordering::Relaxed);
+        drop(ending);
         let (served, longest) = honest.join().unwrap();
         (done, served, longest)
     })
@@ -123,11 +148,9 @@ fn server() -> Cluster {
 fn half_requests_of_a_thousand_clients_fit_into_memory_and_hold_up_nobody() {
     let cluster = server();
     let begun = Instant::now();
-    let op = Op::Put { key: b"k".to_vec(), value: vec![7; CLIENT_FRAME_MAX_BYTES - 1_000].into(), if_version: None };
-    let mut bytes = request(Request::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, op });
-    bytes.pop();
-    let mut flood: Vec<_> = (0..1_150).map(|_| (Some(greeted(&cluster)), 0)).collect();
-    let (open, served, longest) = beside(&cluster, || {
+    let bytes = half_request();
+    let mut flood: Vec<_> = (0..1_150).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();
+    let (open, served, longest) = beside(&cluster, 1, || {
         while push(&mut flood, &bytes) < flood.len() {
             assert!(begun.elapsed() < support::PATIENCE, "the server reads no more");
         }
@@ -145,6 +168,45 @@ fn half_requests_of_a_thousand_clients_fit_into_memory_and_hold_up_nobody() {
     assert_eq!(malformed, 0, "they are told together");
 }
 
+/// What has become of the links and the leaders of three servers so far.
+fn upheavals(cluster: &Cluster) -> Vec<String> {
+    let is_one = |line: &&str| [" LINK ", " LEAD ", " STEPDOWN "].iter().any(|word| line.contains(word));
+    let of = |id| cluster.lines_of(id).lines().filter(is_one).map(str::to_string).collect::<Vec<_>>();
+    (1..=3).flat_map(of).collect()
+}
+
+#[test]
+fn half_requests_at_a_leader_take_it_no_link_and_no_follower() {
+    allow_many_sockets();
+    let cluster =
+        Cluster::start(3, &["--seed", "1", "--protocol", "multi-paxos", "--segment-kib", "4096", "--steps", "off"]);
+    let leader = cluster.await_leader(&[1, 2, 3]);
+    cluster.client("first", leader).put(b"first", b"write").unwrap();
+    let before = upheavals(&cluster);
+    let begun = Instant::now();
+    let bytes = half_request();
+    let mut flood: Vec<_> = (0..300).map(|_| (None, 0)).collect();
+    let mut came = 0;
+    // What is asked of a follower comes to the leader over a link, in frames that are larger than a first buffer.
+    let ((), served, longest) = beside(&cluster, leader % 3 + 1, || {
+        while begun.elapsed() < FLOODED {
+            // Whoever was closed comes again, so that the flood lasts.
+            for (connection, sent) in flood.iter_mut().filter(|(one, _)| one.as_ref().is_none_or(is_closed)) {
+                (*connection, *sent, came) = (Some(greeted(&cluster, leader)), 0, came + 1);
+            }
+            push(&mut flood, &bytes);
+            let all = [1, 2, 3].map(|id| cluster.status(id).unwrap());
+            assert!(all.iter().all(|status| status.linked.len() == 2), "{all:?}");
+            assert!(all[usize::from(leader) - 1].leads().is_some(), "{all:?}");
+        }
+    });
+    println!("at a leader: {came} half requests, {served} served, {longest:?} at most");
+    assert!(cluster.lines_of(leader).contains("unfinished"), "the flood was none");
+    assert!(longest < SERVED_WITHIN, "{longest:?}");
+    assert_eq!(upheavals(&cluster), before);
+    cluster.client("last", leader).put(b"last", b"write").unwrap();
+}
+
 #[test]
 fn replies_that_two_hundred_clients_do_not_read_fit_into_memory_and_hold_up_nobody() {
     let cluster = server();
@@ -155,8 +217,8 @@ fn replies_that_two_hundred_clients_do_not_read_fit_into_memory_and_hold_up_nobo
     await_some("a checkpoint is there", || cluster.status(1).filter(|status| status.checkpoint > Slot(0)));
     let begun = Instant::now();
     let bytes = request(Request::State { at_least: Slot(0), part: None });
-    let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster)), 0)).collect();
-    let (open, served, longest) = beside(&cluster, || {
+    let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();
+    let (open, served, longest) = beside(&cluster, 1, || {
         // Each asks at least eight times.
         let (mut rounds, mut full) = (0, None);
         while full.is_none_or(|full: Instant| full.elapsed() < Duration::from_secs(2)) || rounds < 8 {
@@ -183,8 +245,8 @@ fn values_that_two_hundred_clients_ask_for_and_do_not_read_fit_into_memory() {
     cluster.client("writer", 1).put(b"large", &vec![7; 1 << 20]).unwrap();
     let begun = Instant::now();
     let bytes = request(Request::Get { key: b"large".to_vec() }).repeat(20);
-    let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster)), 0)).collect();
-    let (open, served, longest) = beside(&cluster, || {
+    let mut flood: Vec<_> = (0..200).map(|_| (Some(greeted(&cluster, 1)), 0)).collect();
+    let (open, served, longest) = beside(&cluster, 1, || {
         while push(&mut flood, &bytes) < flood.len() {
             assert!(begun.elapsed() < support::PATIENCE);
         }
