@@ -51,8 +51,8 @@ def free_ports(count):
 
 
 class Cluster:
-    def __init__(self, folder, servers, name, *arguments, programs=BIN):
-        self.programs = programs
+    def __init__(self, folder, servers, name, *arguments, programs=None):
+        self.programs = programs or BIN
         self.folder = folder / name
         self.folder.mkdir()
         self.file = self.folder / "cluster.toml"
