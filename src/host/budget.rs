@@ -3,8 +3,8 @@
 //! A client that sends half a request, or does not take its replies, makes the server hold bytes. Each connection has a
 //! small allowance of its own. What is beyond that counts against the budget of all.
 //!
-//! A connection's *turn* begins when it first holds something of the budget, or has given a part of it back after a whole
-//! frame, and ends when it gives all back. The turn of an honest client lasts for moments. So when a budget is nearly used up, the connections whose turns have lasted longest
+//! A connection's *turn* begins when it first holds something of the budget, or has made progress in proportion to what it
+//! holds, and ends when it gives all back. The turn of an honest client lasts for moments. So when a budget is nearly used up, the connections whose turns have lasted longest
 //! are let go, until there is room again. A flood therefore closes its own connections, and who comes later is served.
 
 use std::collections::BTreeMap;
@@ -172,7 +172,7 @@ impl Share {
         }
     }
 
-    /// It has made progress, and given something back: what it still holds counts as a new turn.
+    /// It has made progress: what it still holds counts as a new turn.
     pub fn begin_anew(&mut self, now: Time) {
         let Some(before) = self.turn else { return };
         let mut state = self.budget.lock();

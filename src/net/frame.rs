@@ -71,8 +71,8 @@ pub enum FrameError {
 pub trait Allowance: std::fmt::Debug + Send {
     /// The buffer is to have this many bytes more. May wait; false if there is no room for them.
     fn grow(&mut self, bytes: usize) -> bool;
-    /// A frame is used up, and the buffer has this many bytes less.
-    fn frame_done(&mut self, bytes: usize);
+    /// A frame of so many bytes is used up, and the buffer has `given_back` bytes less.
+    fn frame_done(&mut self, frame: usize, given_back: usize);
     /// Whether the connection was closed to make room for others.
     fn is_let_go(&self) -> bool;
 }
@@ -317,20 +317,20 @@ impl FrameReader {
         }
         let given_back = self.give_back();
         if let Some(allowance) = &mut self.allowance {
-            allowance.frame_done(given_back);
+            allowance.frame_done(count, given_back);
         }
     }
 
     /// Gives back what the buffer has too much; says how many bytes. One that others could use is not kept: neither when it
-    /// is empty, nor for the beginning of a frame that may never end. It is halved at least, or else many small frames in a
-    /// large buffer would be moved again for each of them.
+    /// is empty, nor for a next frame that does not say that it needs so much. It is halved at least, or else many small frames
+    /// in a large buffer would be moved again for each of them.
     fn give_back(&mut self) -> usize {
         let (size, unused) = (self.buffer.len(), self.unused());
-        let (kept, most) = match self.allowance {
-            Some(_) => (FIRST_BUFFER_BYTES, FIRST_BUFFER_BYTES.max(size / 2)),
-            None => (READ_BYTES, 0),
+        let (kept, is_needed) = match self.allowance {
+            Some(_) => (FIRST_BUFFER_BYTES, unused + self.missing() > FIRST_BUFFER_BYTES.max(size / 2)),
+            None => (READ_BYTES, unused > 0),
         };
-        if size <= kept || unused > most {
+        if size <= kept || is_needed {
             return 0;
         }
         let mut smaller = Vec::new();

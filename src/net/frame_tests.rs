@@ -202,8 +202,8 @@ impl Allowance for Purse {
         fits
     }
 
-    fn frame_done(&mut self, bytes: usize) {
-        self.0.lock().unwrap().1 -= bytes;
+    fn frame_done(&mut self, _frame: usize, given_back: usize) {
+        self.0.lock().unwrap().1 -= given_back;
     }
 
     fn is_let_go(&self) -> bool {
@@ -256,8 +256,8 @@ impl Allowance for Returns {
         true
     }
 
-    fn frame_done(&mut self, bytes: usize) {
-        self.0.fetch_add(usize::from(bytes > 0), std::sync::atomic::Ordering::Relaxed);
+    fn frame_done(&mut self, _frame: usize, given_back: usize) {
+        self.0.fetch_add(usize::from(given_back > 0), std::sync::atomic::Ordering::Relaxed);
     }
 
     fn is_let_go(&self) -> bool {
@@ -284,4 +284,24 @@ fn small_frames_behind_a_large_one_are_not_moved_for_each_of_them() {
     }
     let returns = returns.load(std::sync::atomic::Ordering::Relaxed);
     assert!((1..=6).contains(&returns), "{returns} times");
+}
+
+#[test]
+fn a_buffer_is_kept_for_a_next_frame_that_says_it_needs_so_much() {
+    for (next, returned) in [(70_000, 0), (10, 1)] {
+        let (mut calling, called) = connection();
+        let returns = Arc::default();
+        let mut reader = FrameReader::new(called, 300_000);
+        reader.set_allowance(Box::new(Returns(Arc::clone(&returns))));
+        let bytes = [frame(&vec![1u8; 70_000]), frame(&vec![2u8; next])].concat();
+        let begun = bytes.len().min(frame(&vec![1u8; 70_000]).len() + HEADER_BYTES);
+        calling.write_all(&bytes[..begun]).unwrap();
+        while reader.unused() < begun {
+            reader.fill(None).unwrap();
+        }
+        assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), 70_000);
+        assert_eq!(returns.load(std::sync::atomic::Ordering::Relaxed), returned, "{next}");
+        calling.write_all(&bytes[begun..]).unwrap();
+        assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap(), vec![2; next]);
+    }
 }

@@ -89,11 +89,13 @@ impl Allowance for Reading {
         }
     }
 
-    fn frame_done(&mut self, bytes: usize) {
-        // Whoever holds as much as before has made no progress for the others, however many small frames it has sent.
-        if bytes > 0 {
-            self.share.give_back(bytes);
+    fn frame_done(&mut self, frame: usize, given_back: usize) {
+        // Small frames are no progress of a connection that holds the room of a large one.
+        if given_back > 0 || frame >= self.share.bytes() / 2 {
+            self.share.give_back(given_back);
             self.share.begin_anew(clock::now());
+        }
+        if given_back > 0 {
             drop(self.intake.lock());
             self.intake.freed.notify_all();
         }

@@ -6,7 +6,7 @@ use super::*;
 use crate::net::{FIRST_BUFFER_BYTES, FrameReader, frame};
 
 const LARGE: usize = 90_000;
-/// Room for three of the large ones, and so for two until the oldest must go.
+/// Room for three of the large ones; when more than two and a quarter are held, the oldest must go.
 const MAX: usize = 3 * LARGE;
 const PAST_GRACE: Duration = Duration::from_millis(GRACE.as_millis() as u64 + 50);
 
@@ -46,17 +46,18 @@ fn small_frames_do_not_keep_the_room_of_a_large_one() {
 }
 
 #[test]
-fn a_frame_that_gives_nothing_back_does_not_begin_a_turn_anew() {
-    let intake = intake();
-    let caller = |_| connection(&intake).0;
-    let address = |stream: &TcpStream| stream.local_addr().unwrap();
-    let [held, moving, third] =
-        [(); 3].map(caller).map(|stream| Caller { address: address(&stream), stream: stream.into() });
-    let [mut held, mut moving, mut third] = [held, moving, third].map(|caller| intake.allowance(caller));
-    assert!(held.grow(LARGE) && moving.grow(LARGE));
-    thread::sleep(PAST_GRACE);
-    held.frame_done(0);
-    moving.frame_done(1_000);
-    assert!(third.grow(LARGE), "there is room for a third");
-    assert_eq!((held.is_let_go(), moving.is_let_go()), (true, false));
+fn only_progress_in_proportion_to_what_is_held_begins_a_turn_anew() {
+    for (frame, given_back, is_progress) in [(10, 0, false), (10, 1_000, true), (LARGE, 0, true)] {
+        let intake = intake();
+        let allowance = |(stream, _): (TcpStream, FrameReader)| {
+            let address = stream.local_addr().unwrap();
+            intake.allowance(Caller { stream: stream.into(), address })
+        };
+        let [mut first, mut second] = [(); 2].map(|()| allowance(connection(&intake)));
+        assert!(first.grow(2 * LARGE));
+        thread::sleep(PAST_GRACE);
+        first.frame_done(frame, given_back);
+        assert!(second.grow(LARGE / 2), "there is room for it");
+        assert_eq!(first.is_let_go(), !is_progress, "a frame of {frame}, {given_back} given back");
+    }
 }
