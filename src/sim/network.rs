@@ -107,6 +107,8 @@ impl Network {
         (weather.latency, weather.jitter) = (latency.min(5 * MS), jitter.min(5 * MS));
         (weather.late, weather.loss, weather.accept_loss) = (0, 0, 0);
         (weather.duplicate, weather.replay, weather.corrupt) = (0, 0, 0);
+        // What servers have open fits into a real link.
+        weather.lane_bytes = LANE_BYTES;
         self.old.clear();
         for link in self.links.values_mut() {
             (link.cuts, link.slow) = (0, None);
