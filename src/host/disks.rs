@@ -34,6 +34,12 @@ pub trait RoleDisk<Record>: Disk<Record> {
     /// Looks whether there is room again.
     fn ask_for_room(&mut self) {}
 
+    /// Whether something was forgotten since this was asked last, and more still could be: slots that were open when others
+    /// were asked for room may be in the next checkpoint.
+    fn could_shed_more(&mut self) -> bool {
+        false
+    }
+
     /// Whether a commit failed for want of room, and for nothing else: then the disk holds what it held before, and a later
     /// life may go on with it.
     fn is_full(_error: &Self::Error) -> bool {
@@ -50,6 +56,8 @@ impl<F: Files> RoleDisk<ProposerRecord> for Rounds<F> {}
 pub struct RoleJournal<F: Files, R> {
     journal: Journal<F, R>,
     sizes: Sizes,
+    /// Something was forgotten since somebody looked.
+    has_forgotten: bool,
     /// How much room the next checkpoint may need, in bytes.
     growth: Arc<AtomicU64>,
 }
@@ -62,7 +70,7 @@ pub fn left_free(sizes: &Sizes, growth: u64) -> LeftFree {
 impl<F: Files, R: Record> RoleJournal<F, R> {
     /// A journal that has been opened.
     pub fn new(journal: Journal<F, R>, sizes: &Sizes, growth: Arc<AtomicU64>) -> RoleJournal<F, R> {
-        RoleJournal { journal, sizes: *sizes, growth }
+        RoleJournal { journal, sizes: *sizes, has_forgotten: false, growth }
     }
 
     /// How many of its files it could do without.
@@ -94,6 +102,10 @@ impl<F: Files, R: Record> RoleDisk<R> for RoleJournal<F, R> {
         let _ = self.journal.try_make_room();
     }
 
+    fn could_shed_more(&mut self) -> bool {
+        std::mem::take(&mut self.has_forgotten) && self.journal.needed() > 1
+    }
+
     fn is_full(error: &JournalError) -> bool {
         matches!(error, JournalError::Full { .. })
     }
@@ -104,6 +116,9 @@ impl<F: Files, R: Record> Disk<R> for RoleJournal<F, R> {
 
     fn commit(&mut self, records: &[R]) -> Result<(), JournalError> {
         self.leave_free();
-        self.journal.commit(records)
+        let before = self.journal.forgotten();
+        let done = self.journal.commit(records);
+        self.has_forgotten |= self.journal.forgotten() > before;
+        done
     }
 }

@@ -203,7 +203,8 @@ where
         }
     }
 
-    /// A full disk is asked now and then whether there is room again.
+    /// A full disk is asked now and then whether there is room again. The others of this server are asked at once: for as
+    /// long as they do not know, nothing is done about it.
     fn look_for_room<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) {
         let now = env.now();
         let is_due = self.next_ask.is_some_and(|at| at <= now);
@@ -211,8 +212,8 @@ where
             self.next_ask = None;
             self.disk.ask_for_room();
         }
-        let has_room = self.disk.has_room();
-        if is_due && !has_room {
+        let (has_room, could_shed_more) = (self.disk.has_room(), self.disk.could_shed_more());
+        if !has_room && (is_due || self.had_room || could_shed_more) {
             R::wants_room(core, env);
         }
         self.next_ask = if has_room { None } else { Some(self.next_ask.unwrap_or(now + ROOM_RETRY)) };
@@ -253,8 +254,8 @@ where
         }
         // Behind the messages: disks and peers begin sooner, and all replies of the group leave together.
         core.flush_replies(env);
-        // The group may have taken the last room. The role may now sleep for long, so this is told at once.
-        if self.disk.has_room() != self.had_room {
+        // The group may have taken the last room, or not made enough. The role may now sleep for long, so this is told at once.
+        if !self.disk.has_room() || !self.had_room {
             self.look_for_room(core, env);
         }
     }

@@ -37,6 +37,10 @@ impl<Record, D: RoleDisk<Record>> RoleDisk<Record> for Slowed<D> {
         self.disk.ask_for_room();
     }
 
+    fn could_shed_more(&mut self) -> bool {
+        self.disk.could_shed_more()
+    }
+
     fn is_full(error: &D::Error) -> bool {
         D::is_full(error)
     }

@@ -28,6 +28,8 @@ const ARM: u64 = 1_000;
 
 /// Takes the last room on the disk.
 const FILLS: u64 = 1_500;
+/// Makes room on the disk, and not enough of it: more could be made.
+const SHEDS: u64 = 1_501;
 /// Has the role count, and nothing else.
 const COUNT: u64 = 1_001;
 /// Has the role say that it has heard this, and nothing else.
@@ -89,6 +91,7 @@ struct Slate {
     gate: Option<Receiver<()>>,
     /// Answers to "is there room again"; without one there is room.
     room: Vec<bool>,
+    could_shed_more: bool,
 }
 
 impl Disk<u64> for Slate {
@@ -106,6 +109,7 @@ impl Disk<u64> for Slate {
         if records.contains(&FILLS) {
             self.room = vec![true, false];
         }
+        self.could_shed_more = records.contains(&SHEDS);
         self.commits.lock().unwrap().push(records.to_vec());
         Ok(())
     }
@@ -118,6 +122,10 @@ impl RoleDisk<u64> for Slate {
 
     fn ask_for_room(&mut self) {
         self.room.pop();
+    }
+
+    fn could_shed_more(&mut self) -> bool {
+        std::mem::take(&mut self.could_shed_more)
     }
 
     fn is_full(error: &String) -> bool {
@@ -166,6 +174,10 @@ impl Hosted for Echo {
 
     fn without_room() -> Option<&'static str> {
         Some("the slate is full")
+    }
+
+    fn wants_room<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
+        let _ = place(core).told.send(("wants room", Instant::now()));
     }
 
     fn epitaph(_forgets: bool) -> &'static str {
@@ -226,7 +238,13 @@ impl Stage {
         let (enter, entered) = unbounded();
         let (gate, opening) = unbounded();
         let commits = Arc::<Mutex<Vec<Vec<u64>>>>::default();
-        let disk = Slate { commits: commits.clone(), entered: enter, gate: held.then_some(opening), room };
+        let disk = Slate {
+            commits: commits.clone(),
+            entered: enter,
+            gate: held.then_some(opening),
+            room,
+            could_shed_more: false,
+        };
         let has_room = disk.has_room();
         let host = RoleHost::new(&house.core, &house.threads, Echo::default(), disk, Random::new(1, 1));
         assert_eq!(house.core.is_disk_full(), !has_room, "each life says at its beginning whether its disk has room");
@@ -514,6 +532,26 @@ fn a_disk_that_has_just_run_full_is_told_at_once_and_asked_again_without_any_mai
     await_that(|| !stage.house.core.is_disk_full());
     stage.stop();
     assert_eq!(stage.end().1, [[FILLS]]);
+}
+
+#[test]
+fn a_full_disk_asks_the_others_for_room_at_once_and_again_when_what_they_gave_was_not_enough() {
+    let mut stage = Stage::free();
+    let asks = |stage: &Stage, why: &str| {
+        assert_eq!(stage.told().0, "wants room", "{why}");
+        // A second later there would be room.
+        assert!(stage.house.core.is_disk_full(), "{why}");
+    };
+    stage.say(FILLS);
+    asks(&stage, "when it runs full");
+    stage.ask(SHEDS);
+    asks(&stage, "when some was made, and more could be");
+    stage.ask(1);
+    await_that(|| stage.commits.lock().unwrap().len() == 3);
+    stage.stop();
+    let told = stage.told.clone();
+    stage.thread.take().unwrap().join().unwrap();
+    assert!(told.is_empty(), "what makes no room is no reason to ask");
 }
 
 #[test]

@@ -323,6 +323,16 @@ impl<F: Files, R: Record> Journal<F, R> {
         make_spare(&self.files, self.segment_bytes)
     }
 
+    /// All slots below are forgotten, or about to be.
+    pub fn forgotten(&self) -> Slot {
+        self.forgotten
+    }
+
+    /// How many segments there are that are needed, with the one that takes the next record.
+    pub fn needed(&self) -> usize {
+        self.row.len() - self.unneeded()
+    }
+
     /// The number of the segment that takes the next record.
     pub fn segment(&self) -> u32 {
         self.active.number
