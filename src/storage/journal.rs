@@ -37,7 +37,7 @@ use std::marker::PhantomData;
 pub use error::{Damage, DamagedPart, JournalError, OpenError};
 pub use record::{Bound, Record};
 use record::{encode, hull};
-use row::Row;
+use row::{Last, Row};
 use sector::{
     Base, FIRST_OF_COMMIT, FIRST_SECTOR, Group, Header, LAST_OF_COMMIT, PAYLOAD_BYTES, Seal, Seed, Slots, VERSION,
 };
@@ -53,6 +53,10 @@ pub const SEGMENT_BYTES: u64 = 16 << 20;
 /// The very first segment is no longer than this, in bytes: five servers that start for the first time on one disk wait
 /// for what they fill with zeros.
 const FIRST_SEGMENT_BYTES: u64 = 1 << 20;
+/// The shortest segment, in bytes.
+const LEAST_BYTES: u64 = 2_048;
+/// Where a life that begins finds no room for a whole segment, such a part of one is enough for its promises.
+const PROMISES_PART: u64 = 64;
 /// The next segment, before it is one.
 const SPARE: &str = "spare";
 /// The next segment, before it is whole.
@@ -200,17 +204,18 @@ fn segment_number(name: &str) -> Option<u32> {
 }
 
 impl<F: Files, R: Record> Journal<F, R> {
-    /// Reads the journal in this folder and begins a new segment, with the records of the last one at its head. It may
-    /// be interrupted at any moment, and only ever leaves a journal that holds the same.
+    /// Reads the journal in this folder and begins a new segment, with the records of the last one at its head: a short one
+    /// if there is no room for another. It may be interrupted at any moment, and only ever leaves a journal that holds the
+    /// same.
     pub fn open(files: F, options: Options) -> Result<(Journal<F, R>, Recovered<R>), OpenError> {
         let bytes = options.segment_bytes;
-        let is_fit = bytes.is_multiple_of(SECTOR_BYTES as u64) && (2_048..=1 << 30).contains(&bytes);
+        let is_fit = bytes.is_multiple_of(SECTOR_BYTES as u64) && (LEAST_BYTES..=1 << 30).contains(&bytes);
         assert!(is_fit, "a segment of {bytes} bytes is too small, too large or no whole number of sectors");
         let mut row = Row::read(&files, options)?;
         row.seal_last_but_one(&files, options.owner)?;
 
         let segment_bytes = row.last.segment_bytes.max(options.segment_bytes);
-        let length = if row.numbers.is_empty() { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes };
+        let mut length = if row.numbers.is_empty() { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes };
         let mut bound = Bound::by(&row.records);
         let spare = ready_spare(&files, length)?;
         let had_room = spare.is_some();
@@ -219,7 +224,13 @@ impl<F: Files, R: Record> Journal<F, R> {
             None => {
                 // The disk may be full of segments that are not needed any more.
                 bound.below = row.shed_unneeded(&files, options.owner, bound, options.forgotten)?;
-                new_spare(&files, length)?
+                match new_spare(&files, length) {
+                    Err(OpenError::Full { bytes }) => {
+                        length = short_length(&row.last, bytes).ok_or(OpenError::Full { bytes })?;
+                        new_spare(&files, length)?
+                    }
+                    made => made?,
+                }
             }
         };
         let number = row.numbers.last().map_or(1, |last| last + 1);
@@ -491,8 +502,21 @@ fn ready_spare<F: Files>(files: &F, bytes: u64) -> Result<Option<F::File>, OpenE
     }
 }
 
-/// A new spare for a journal that is being opened.
+/// How long a segment may be that takes the place of the last one where there is no room for one of so many bytes. A server
+/// that finds no room for the next segment accepts no values: so the last one has few as a rule, and it has room for promises
+/// for a long time. None if that is no less.
+fn short_length(last: &Last, bytes: u64) -> Option<u64> {
+    let room = (bytes / PROMISES_PART).next_multiple_of(SECTOR_BYTES as u64).max(LEAST_BYTES);
+    Some(last.bytes.len() as u64 + room).filter(|length| *length < bytes)
+}
+
+/// A new spare for a journal that is being opened. To find out by filling the disk whether there is room would take that of
+/// others.
 fn new_spare<F: Files>(files: &F, bytes: u64) -> Result<F::File, OpenError> {
+    remove_if_present(files, SPARE_IN_MAKING).map_err(failed("remove", SPARE_IN_MAKING.to_string()))?;
+    if files.free_bytes().is_ok_and(|free| free < bytes) {
+        return Err(OpenError::Full { bytes });
+    }
     make_spare(files, bytes).map_err(|source| match is_full(&source) && !is_short_of_files(&source) {
         true => OpenError::Full { bytes },
         false => failed("make", SPARE.to_string())(source),

@@ -59,7 +59,11 @@ impl<R: Record> Row<R> {
         row.push_back(Kept { number, first_group, slots, continues });
         let then = bound.and(Bound { below: forgotten, ..Bound::NONE });
         let oldest = oldest_needed(&row, then.below);
-        if oldest == 0 && self.unneeded.is_empty() {
+        // The last segment may be the copy that an interrupted opening has made, and was durable before it had its name.
+        let (copied, last) = self.replaced.iter().partition(|replaced| **replaced != number);
+        self.replaced = last;
+        let copied: Vec<u32> = copied;
+        if oldest == 0 && self.unneeded.is_empty() && copied.is_empty() {
             return Ok(bound.below);
         }
         if oldest > 0 {
@@ -68,7 +72,7 @@ impl<R: Record> Row<R> {
         // The last segment may have been given its name by a process that died before that was durable.
         files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;
         let gone = self.kept.drain(..oldest).map(|kept| kept.number);
-        for number in gone.chain(self.unneeded.drain(..)) {
+        for number in gone.chain(self.unneeded.drain(..)).chain(copied) {
             remove_if_present(files, &file_name(number)).map_err(failed("remove", file_name(number)))?;
         }
         Ok(if oldest > 0 { then.below } else { bound.below })

@@ -242,3 +242,64 @@ fn a_crash_while_segments_go_loses_nothing_that_is_needed() {
         assert!(operation > 5, "{when:?}: only {operation} operations");
     }
 }
+
+/// Much longer than what stands in the last one.
+const LONG: u64 = 64 << 10;
+
+fn open_long(files: &MemoryFiles) -> Result<(Journal<MemoryFiles>, Recovered), OpenError> {
+    Journal::open(files.clone(), options(LONG))
+}
+
+/// A journal whose last segment is nearly empty, on a disk that has no room for another.
+fn nearly_empty(files: &MemoryFiles) {
+    let (mut journal, _) = open_long(files).unwrap();
+    files.set_capacity(Some(2 * LONG + LONG / 4));
+    for (slot, bytes) in [(1, 55_000), (2, 6_000)] {
+        journal.commit(&[promise(slot), accept(slot, bytes)]).unwrap();
+    }
+    assert!(!journal.has_room() && segments_of(files).len() == 2);
+}
+
+#[test]
+fn a_life_begins_in_a_short_segment_where_there_is_no_room_for_a_whole_one() {
+    let files = MemoryFiles::new();
+    nearly_empty(&files);
+    // Nothing is left for a next one.
+    let left_free = LeftFree { always: 2 * LONG, to_grow: 0 };
+    let opened = Journal::<MemoryFiles>::open(files.clone(), Options { left_free, ..options(LONG) });
+    let (mut journal, back) = opened.unwrap();
+    assert_eq!((back.records.len(), journal.has_room()), (4, false));
+    assert!(files.used_bytes() < LONG + LONG / 4, "it takes no more than it needs");
+    journal.commit(&[promise(10)]).unwrap();
+    // What is left of the file that it has replaced is enough for the next one.
+    journal.leave_free(LeftFree::default());
+    journal.try_make_room().unwrap();
+    journal.commit(&[accept(3, 50_000)]).unwrap();
+    files.set_capacity(None);
+    assert_eq!(open_long(&files.fork()).unwrap().1.records.len(), 6);
+}
+
+#[test]
+fn a_crash_while_a_life_begins_in_a_short_segment_loses_nothing() {
+    let mut operation = 0;
+    loop {
+        let files = MemoryFiles::new();
+        nearly_empty(&files);
+        let expected = recovered(&files, LONG);
+        files.fail(operation, Failure::Stop);
+        let is_done = open_long(&files).is_ok_and(|(mut journal, _)| journal.commit(&[promise(9)]).is_ok());
+        for seed in 0..16 {
+            let (what, cut) = (format!("operation {operation}, seed {seed}"), files.fork());
+            cut.power_cut(seed);
+            let (_, back) = open_long(&cut).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(back.records.starts_with(&expected), "{what}: {:?}", back.records);
+            assert!(!is_done || back.records.len() == expected.len() + 1, "{what}");
+            assert_eq!(open_long(&cut).unwrap().1.records, back.records, "{what}: again");
+        }
+        if is_done {
+            break;
+        }
+        operation += 1;
+    }
+    assert!(operation > 6, "only {operation} operations");
+}
