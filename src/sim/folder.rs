@@ -153,7 +153,7 @@ impl Folder {
         self.all().fold(false, |failed, files| failed | files.has_failed_to_read())
     }
 
-    /// Whether anything has failed, or found no room, since the process was started.
+    /// Whether anything has failed, not counting what found no room, since the process was started.
     pub fn has_failed(&self) -> bool {
         self.all().any(MemoryFiles::has_failed)
     }

@@ -188,7 +188,7 @@ impl SimServer {
             sizes: Sizes {
                 mailbox: plan.mailbox,
                 segment_bytes: plan.segment_bytes,
-                left_free_bytes: 0,
+                left_free_bytes: plan.segment_bytes / 16,
                 part_bytes: plan.part_bytes,
                 snapshot_bytes: plan.snapshot_bytes,
                 sessions: plan.sessions,
