@@ -130,7 +130,7 @@ impl Plan {
             corrupt: rate(faults.has(Fault::Corrupt), pick(1..=100)),
             rate: has_rate.then_some(link_rate),
             lane_bytes: match sizes.within(0..=5) {
-                0 if !is_large && !is_crowded => {
+                0 if faults.has(Fault::Loss) && !is_large && !is_crowded => {
                     [sizes.within(1_000..=5_000) as usize, sizes.within(2_000..=40_000) as usize]
                 }
                 _ => LANE_BYTES,
