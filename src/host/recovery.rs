@@ -136,6 +136,8 @@ pub fn learner<E: Env, P: Place>(
         .with_retention(config.retention)
         .with_part_bytes(config.sizes.part_bytes)
         .under(config.protocol.policy());
+    // The line that a process begins with says it, and may be written before the learner has done anything.
+    core.board.update(|shown| shown.set_learner(&learner));
     env.observe(Seen::LearnerRecovered { slot });
     if let Some(down) = down {
         let event = lines::restarted_learner(down, learner.applied(), learner.machine().digest());

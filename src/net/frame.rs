@@ -326,11 +326,15 @@ impl FrameReader {
     /// in a large buffer would be moved again for each of them.
     fn give_back(&mut self) -> usize {
         let (size, unused) = (self.buffer.len(), self.unused());
-        let (kept, is_needed) = match self.allowance {
-            Some(_) => (FIRST_BUFFER_BYTES, unused + self.missing() > FIRST_BUFFER_BYTES.max(size / 2)),
-            None => (READ_BYTES, unused > 0),
+        let kept = if self.allowance.is_some() { FIRST_BUFFER_BYTES } else { READ_BYTES };
+        if size <= kept {
+            return 0;
+        }
+        let is_needed = match self.allowance {
+            Some(_) => unused + self.missing() > kept.max(size / 2),
+            None => unused > 0,
         };
-        if size <= kept || is_needed {
+        if is_needed {
             return 0;
         }
         let mut smaller = Vec::new();

@@ -15,10 +15,8 @@ use std::collections::BTreeMap;
 use super::{Ballot, Entry, Page, Quorums, Slot, SlotRange, Value, rules};
 use crate::role::{Server, Servers};
 
-/// A page that has not come after so many ticks (of 100 ms) is asked for again, and those of another acceptor too.
+/// A page that has not come after so many ticks (of 100 ms) is asked for again, and of all acceptors.
 const PAGE_TICKS: u64 = 2;
-/// This time is doubled at most so often.
-const DOUBLINGS_MAX: u32 = 3;
 
 /// What one acceptor has answered so far: pages from the ballot's first slot on, without a gap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,31 +26,11 @@ struct Answer {
     damaged: Vec<SlotRange>,
     /// The tick when the page behind was asked for; None if it was not.
     asked_at: Option<u64>,
-    /// That page was asked for before.
-    is_again: bool,
-    /// How often the time for a page is doubled: once with each that was late, and back with each that was not. A page is up
-    /// to a megabyte, and whoever asks again before it can have come fills a slow link with copies of it.
-    doublings: u32,
 }
 
 impl Answer {
     fn is_late(&self, now: u64) -> bool {
-        self.asked_at.is_some_and(|at| now - at >= PAGE_TICKS << self.doublings)
-    }
-
-    /// A page has come, and the next one begins with this slot.
-    fn take(&mut self, to: Option<Slot>) {
-        if self.asked_at.is_some() && !self.is_again {
-            self.doublings = self.doublings.saturating_sub(1);
-        }
-        (self.to, self.asked_at, self.is_again) = (to, None, false);
-    }
-
-    /// The page from this slot on is asked for.
-    fn ask(&mut self, from: Slot, now: u64) {
-        self.is_again = self.asked_at.is_some();
-        self.doublings = (self.doublings + u32::from(self.is_again)).min(DOUBLINGS_MAX);
-        (self.to, self.asked_at) = (Some(from), Some(now));
+        self.asked_at.is_some_and(|at| now - at >= PAGE_TICKS)
     }
 }
 
@@ -104,7 +82,7 @@ impl Promises {
             }
         }
         let answer = self.by_acceptor.entry(acceptor).or_default();
-        answer.take(to);
+        (answer.to, answer.asked_at) = (to, None);
         answer.damaged.retain(|range| range.last >= next);
         answer.damaged.extend(damaged);
         if !quorums.is_prepared(self.asked) {
@@ -184,19 +162,23 @@ impl Promises {
                 && (answer.is_late(now) || answer.asked_at.is_none() && (has_room || to <= next))
             {
                 let from = to.max(next);
-                answer.ask(from, now);
+                (answer.to, answer.asked_at) = (Some(from), Some(now));
                 pages.push((*acceptor, from));
             }
         }
         pages
     }
 
-    /// The first that make a quorum are asked for pages, and others in the place of those that are late, or that cannot read
-    /// what is to be settled.
+    /// The first that make a quorum are asked for pages; all, if one of those is late; and others in the place of those that
+    /// cannot read what is to be settled.
     fn ask_more(&mut self, now: u64, next: Slot, quorums: &Quorums) {
-        let helps = |answer: &Answer| !answer.is_late(now) && answer.damaged.iter().all(|range| range.last < next);
-        let helpful: Servers =
-            self.by_acceptor.iter().filter(|(_, answer)| helps(answer)).map(|(acceptor, _)| *acceptor).collect();
+        let asked = self.asked;
+        if self.by_acceptor.iter().any(|(acceptor, answer)| asked.contains(*acceptor) && answer.is_late(now)) {
+            self.asked = self.promised();
+        }
+        let knows = |answer: &Answer| answer.damaged.iter().all(|range| range.last < next);
+        let of_help = self.by_acceptor.iter().filter(|(_, answer)| knows(answer));
+        let helpful: Servers = of_help.map(|(acceptor, _)| *acceptor).collect();
         for acceptor in helpful.without(self.asked).iter() {
             if quorums.is_prepared(self.asked.and(helpful)) {
                 return;

@@ -35,11 +35,12 @@ pub use self::words::{
 use self::attempt::Attempt;
 use self::commands::{Commands, Guests};
 use self::election::{Election, Reign};
+use self::forwarding::Forwarding;
 use self::pace::Pace;
 use self::phase2::{Proposing, Window};
 use self::progress::Progress;
 use self::rounds::Rounds;
-use self::words::{ATTEMPT_MS, RESEND_MS};
+use self::words::{ATTEMPT_MS, RESEND_MS, SLOW_ROUND_MS, STALLS_MAX};
 use super::promises::Promises;
 use super::{Ballot, Command, CommandId, Message, Page, Policy, Quorums, Slot};
 use crate::role::{Input, Output, Role, RoleName, Server, Servers};
@@ -87,6 +88,7 @@ pub struct Proposer {
     /// Tenths of a second of this life so far.
     ticks: u64,
     election: Election,
+    forwarding: Forwarding,
     /// How long rounds take.
     pace: Pace,
     /// At most so much is open at one ballot.
@@ -112,6 +114,7 @@ impl Proposer {
             answered: Servers::NONE,
             ticks: 0,
             election: Election::new(me, quorums),
+            forwarding: Forwarding::default(),
             pace: Pace::default(),
             window: Window { slots: phase2::WINDOW, bytes: phase2::OPEN_BYTES },
         }
@@ -252,7 +255,7 @@ impl Proposer {
         let command = self.commands.oldest().filter(|_| fill.is_none() && !to_lead).cloned();
         out.fact(|| ProposerFact::Prepared { ballot, from, to, to_lead, command });
         out.send(to, Message::Prepare { ballot, from });
-        self.prepared_at = self.election.pulses();
+        self.prepared_at = self.pulses();
         out.arm(self.attempt_timer(ballot));
         self.phase =
             Phase::Preparing(Attempt::new(ballot, from, fill, is_again), Promises::new(from, self.window.bytes));
@@ -305,7 +308,7 @@ impl Proposer {
             return self.prepare(true, out);
         }
         let (attempt, promises) = (attempt.clone(), promises.clone());
-        self.pace.note(self.election.pulses() - self.prepared_at);
+        self.pace.note(self.pulses() - self.prepared_at);
         let (from, ballot) = (attempt.from(), attempt.ballot());
         let resend_tries = self.pace.doublings(RESEND_MS);
         let work = Proposing::new(attempt, promises, first, self.quorums, self.policy, (self.window, resend_tries));
@@ -340,14 +343,21 @@ impl Proposer {
         self.failures = 0;
         // What was handed to another is now for this one to propose, unless it has found it in a promise.
         self.commands.release_all();
+        self.forwarding.end();
         out.news(ProposerFact::Led { from, ballot, quorum });
         self.election.begin_reign(ballot, out);
     }
 
+    /// The time, in pulses of 30 ms. Without leaders nobody counts them, and ticks of 100 ms must do.
+    fn pulses(&self) -> u64 {
+        if self.policy.keeps_ballot() { self.election.pulses() } else { self.ticks * 100 / 30 }
+    }
+
     /// Proposes what can be proposed now; gives the ballot up if it has done all that it was for.
     fn go_on(&mut self, out: &mut Output<Self>) {
+        let now = self.pulses();
         let Phase::Proposing(work) = &mut self.phase else { return };
-        if work.go_on(self.election.pulses(), &mut self.commands, &mut self.guests, out) {
+        if work.go_on(now, &mut self.commands, &mut self.guests, out) {
             self.election.moves();
         }
         self.finish_if_done(out);
@@ -397,10 +407,11 @@ impl Proposer {
 
     /// The own learner has applied all slots up to this one.
     fn close_applied(&mut self, slot: Slot, out: &mut Output<Self>) {
+        let now = self.pulses();
         let Phase::Proposing(work) = &mut self.phase else { return };
         let proposed_at = work.close_below(slot.next(), &mut self.commands);
         if let Some(at) = proposed_at {
-            self.pace.note(self.election.pulses() - at);
+            self.pace.note(now - at);
         }
         self.election.moves();
         if !self.policy.keeps_ballot() {
@@ -480,7 +491,8 @@ impl Proposer {
             self.phase = Phase::Idle;
             self.election.wait(out);
         } else {
-            out.arm(ProposerTimer::Pause { stalls: self.stalls });
+            let most = STALLS_MAX + self.pace.doublings(SLOW_ROUND_MS).min(2);
+            out.arm(ProposerTimer::Pause { stalls: self.stalls.min(most) });
         }
     }
 
@@ -512,7 +524,7 @@ impl Proposer {
         }
         if let (None, Some(applied)) = (reign, self.progress.applied()) {
             let known = self.progress.highest_beat(self.ticks);
-            forwarding::release_late(&mut self.commands, self.election.pulses(), known, applied);
+            self.forwarding.release_late(&mut self.commands, self.election.pulses(), known, applied);
         }
     }
 
@@ -578,7 +590,7 @@ impl Proposer {
             return;
         }
         if let Some(leader) = self.election.heard() {
-            forwarding::forward(leader, &mut self.commands, self.election.pulses(), out);
+            self.forwarding.forward(leader, &mut self.commands, self.election.pulses(), out);
         }
     }
 
@@ -710,8 +722,7 @@ impl Proposer {
             ProposerTimer::Election { .. } => self.stand(out),
             ProposerTimer::Resend { tries } => {
                 if let Phase::Proposing(work) = &mut self.phase {
-                    let doublings = (self.pace.doublings(RESEND_MS), self.pace.doublings_most(RESEND_MS));
-                    work.resend(tries, doublings, out);
+                    work.resend(tries, self.pace.doublings(RESEND_MS), out);
                 }
             }
         }

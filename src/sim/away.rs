@@ -162,7 +162,7 @@ fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
 #[test]
 fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
     for seed in 1..=3 {
-        let mut case = Case::begin(seed, 40_000, 2 * MS);
+        let mut case = Case::begin(seed, 80_000, 2 * MS);
         for installs in 1..=3 {
             assert!(case.until(SOON, |world| applied(world, AWAY) > Slot(50)), "seed {seed}");
             case.is_away(true);

@@ -1,15 +1,16 @@
 //! Commands on their way to the leader.
 //!
 //! A client may talk to any server. The proposer of that server owns the client's command until its outcome is applied,
-//! whoever leads meanwhile: it hands the command to the leader that it hears, and again after 200 ms, to whoever leads then.
-//! A leader proposes what it is handed and forgets it with its reign. Nothing is lost when it dies, since the owner still
-//! has the command; and nothing takes effect twice, since the state machine knows a command by its id.
+//! whoever leads meanwhile: it hands the command to the leader that it hears, again every 200 ms, and again to the next
+//! leader. A leader proposes what it is handed and forgets it with its reign. Nothing is lost when it dies, since the owner
+//! still has the command; and nothing takes effect twice, since the state machine knows a command by its id.
 //!
 //! An owner whose learner is behind waits for it before it hands a command over again: it may be in the very slots that are
-//! missing, and a new leader finds it there. Otherwise each command of a server that is far behind fills five slots a
-//! second, and the server falls further behind because of them.
+//! missing. Otherwise each command of a server that is far behind fills five slots a second, and the server falls further
+//! behind because of them.
+
 //!
-//! Which commands are under way, and since when, they know themselves ([`Commands`]).
+//! [`Forwarding`] remembers to whom commands were handed last; which of them are under way the commands know themselves.
 
 use super::commands::Commands;
 use super::words::{ProposerFact, Speaker};
@@ -21,28 +22,53 @@ const AGAIN_PULSES: u64 = 6;
 /// The commands of one FORWARD take about this many bytes at most, unless a single one is larger.
 const FORWARD_BYTES: usize = 1 << 20;
 
-/// Hands to the leader what has not been handed over, or so long ago that it may have been lost.
-pub(super) fn forward<R: Speaker>(leader: Ballot, commands: &mut Commands, pulse: u64, out: &mut Output<R>) {
-    let (mut part, mut size) = (Vec::new(), 0);
-    let to = Servers::only(leader.server);
-    for command in commands.take_idle(pulse) {
-        out.fact(|| ProposerFact::Forwarded { command: command.clone(), leader });
-        if size + command.payload.len() > FORWARD_BYTES && !part.is_empty() {
-            out.send(to, Message::Forward { commands: std::mem::take(&mut part) });
-            size = 0;
-        }
-        size += command.payload.len();
-        part.push(command);
-    }
-    if !part.is_empty() {
-        out.send(to, Message::Forward { commands: part });
-    }
+/// To whom commands are handed. See the head of its file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Forwarding {
+    /// The leader that commands were handed to last.
+    to: Option<Ballot>,
 }
 
-/// 30 ms have passed: what was handed over long ago, and is in no slot up to `known` although all of them are `applied`
-/// here, is to be handed over again.
-pub(super) fn release_late(commands: &mut Commands, pulse: u64, known: Slot, applied: Slot) {
-    if let Some(before) = pulse.checked_sub(AGAIN_PULSES) {
-        commands.release_forwarded(before, known, applied);
+impl Forwarding {
+    /// Whoever was handed commands leads no longer.
+    pub(super) fn end(&mut self) {
+        self.to = None;
+    }
+
+    /// Hands to the leader what it has not been handed, or so long ago that it may have been lost.
+    pub(super) fn forward<R: Speaker>(
+        &mut self,
+        leader: Ballot,
+        commands: &mut Commands,
+        pulse: u64,
+        out: &mut Output<R>,
+    ) {
+        if self.to != Some(leader) {
+            self.to = Some(leader);
+            commands.release_all();
+        }
+        let commands = commands.take_idle(pulse);
+        let (mut part, mut size) = (Vec::new(), 0);
+        let to = Servers::only(leader.server);
+        for command in commands {
+            out.fact(|| ProposerFact::Forwarded { command: command.clone(), leader });
+            if size + command.payload.len() > FORWARD_BYTES && !part.is_empty() {
+                out.send(to, Message::Forward { commands: std::mem::take(&mut part) });
+                size = 0;
+            }
+            size += command.payload.len();
+            part.push(command);
+        }
+        if !part.is_empty() {
+            out.send(to, Message::Forward { commands: part });
+        }
+    }
+
+    /// 30 ms have passed: what was handed over long ago, and is in no slot up to `known` although all of them are `applied`
+    /// here, is to be handed over again.
+    pub(super) fn release_late(&self, commands: &mut Commands, pulse: u64, known: Slot, applied: Slot) {
+        if let Some(before) = pulse.checked_sub(AGAIN_PULSES) {
+            commands.release_forwarded(before, known, applied);
+        }
     }
 }

@@ -47,12 +47,6 @@ impl Pace {
         (ROUNDS_OF_PATIENCE * self.longest()).clamp(PATIENCE_LEAST, PATIENCE_MOST)
     }
 
-    /// How often this time may be doubled for two of it to fit into patience: what was lost is sent again before then.
-    pub(super) fn doublings_most(&self, ms: u64) -> u32 {
-        let patience_ms = PULSE_MS * self.patience();
-        (0..10).rev().find(|doublings| 2 * (ms << doublings) <= patience_ms).unwrap_or(0)
-    }
-
     /// How often this time must be doubled for a round to fit in.
     pub(super) fn doublings(&self, ms: u64) -> u32 {
         let round_ms = PULSE_MS * self.longest();
@@ -68,11 +62,9 @@ mod tests {
     fn patience_lasts_for_some_rounds_like_the_longest_of_the_last() {
         let mut pace = Pace::default();
         assert_eq!((pace.patience(), pace.doublings(50)), (PATIENCE_LEAST, 0));
-        assert_eq!((pace.doublings_most(50), pace.doublings_most(200), pace.doublings_most(300)), (2, 0, 0));
         [1, 40, 2].into_iter().for_each(|pulses| pace.note(pulses));
         assert_eq!(pace.patience(), 160, "a round of 1.2 s is nothing strange here");
         assert_eq!((pace.doublings(100), pace.doublings(1_200)), (4, 0));
-        assert_eq!(pace.doublings_most(50), 5, "two times 1.6 s are less than 4.8 s");
         (0..ROUNDS - 2).for_each(|_| pace.note(1));
         assert_eq!(pace.patience(), 160);
         pace.note(1);

@@ -363,8 +363,8 @@ impl Proposing {
 
     /// Slots that were open when the timer was started are proposed again, at the same ballot: messages are lost. Of large
     /// values a few at a time, and later: what is still on its way is not sent twice.
-    /// The first time comes `least` doublings late, where rounds take long, and no time more than `most`.
-    pub(super) fn resend<R: Speaker>(&mut self, tries: u32, (least, most): (u32, u32), out: &mut Output<R>) {
+    /// The first time comes `least` doublings late, where rounds take long.
+    pub(super) fn resend<R: Speaker>(&mut self, tries: u32, least: u32, out: &mut Output<R>) {
         let mut room = ACCEPT_BYTES;
         let late = self.open.range(..self.resend_below).map_while(|(slot, value)| {
             let fits = room == ACCEPT_BYTES || value.size() <= room;
@@ -373,8 +373,8 @@ impl Proposing {
         });
         let late: Vec<_> = late.collect();
         let least = least.max((self.open_bytes / RESEND_BYTES).min(16).next_power_of_two().trailing_zeros());
-        self.resend_tries = least.min(most);
-        let tries = if late.is_empty() { least } else { tries.max(least) + 1 }.min(most);
+        self.resend_tries = least;
+        let tries = if late.is_empty() { least } else { tries.max(least) + 1 };
         self.resend_below = self.next;
         self.is_resending = !self.open.is_empty();
         if self.is_resending {

@@ -51,7 +51,7 @@ pub enum ProposerTimer {
     },
     /// The random wait between two attempts is over.
     Pause {
-        /// How many attempts were lost since anything was applied here.
+        /// How many attempts were lost since anything was applied here; no more are counted than make a difference.
         stalls: u32,
     },
     /// The learner had its time to catch up.
@@ -74,6 +74,10 @@ pub enum ProposerTimer {
 pub(super) const ATTEMPT_MS: u64 = 100;
 /// The longest random wait between two attempts, in milliseconds, as long as something is chosen now and then.
 const PAUSE_MS: u64 = 40;
+/// More lost attempts than this, where rounds are quick, make it no longer: 2.56 s.
+pub(super) const STALLS_MAX: u32 = 8;
+/// It lasts for some rounds then, also where a round takes longer than this.
+pub(super) const SLOW_ROUND_MS: u64 = 640;
 /// After how long slots that are still open are proposed again at first, in milliseconds.
 pub(super) const RESEND_MS: u64 = 50;
 
@@ -88,7 +92,7 @@ impl Timed for ProposerTimer {
             ProposerTimer::Nacked { .. } => 20..=20,
             // It grows as long as nobody gets anything chosen: where a ballot takes longer than the wait, rivals would refuse
             // each other for ever. A wait that grew with each loss of this proposer's would starve the loser instead.
-            ProposerTimer::Pause { stalls } => 0..=PAUSE_MS << stalls.saturating_sub(2).min(6),
+            ProposerTimer::Pause { stalls } => 0..=PAUSE_MS << stalls.saturating_sub(2),
             ProposerTimer::CatchUp => 1_000..=1_000,
             ProposerTimer::Pulse => 30..=30,
             // Random, so that two seldom stand at once.

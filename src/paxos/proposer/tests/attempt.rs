@@ -155,28 +155,6 @@ fn a_page_that_is_lost_is_asked_for_again_and_of_another_acceptor_too() {
 }
 
 #[test]
-fn the_wait_for_a_page_grows_with_each_that_is_late() {
-    let mut proposer = Lone::new(Policy::BasicPaxos);
-    let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
-    let old = Ballot { round: 0, ..ballot };
-    proposer.hear(S1, Message::Promise { ballot, page: page(1, Some(2), vec![accepted(1, old, 1)]) });
-    let asked = |proposer: &mut Lone, ticks: usize| {
-        (1..=ticks).filter(|_| !pages(&proposer.fire(ProposerTimer::Tick)).is_empty()).collect::<Vec<_>>()
-    };
-    assert_eq!(asked(&mut proposer, 24), [2, 6, 14], "0.2 s, 0.4 s, 0.8 s, and then 1.6 s");
-    assert_eq!(asked(&mut proposer, 22), [6, 22]);
-    // One that was late changes nothing, and one that is in time halves the wait.
-    let hear = |proposer: &mut Lone, slot: u64| {
-        let page = page(slot, Some(slot + 1), vec![accepted(slot, old, slot)]);
-        assert_eq!(pages(&proposer.hear(S1, Message::Promise { ballot, page })), [(Servers::only(S1), slot + 1)]);
-    };
-    hear(&mut proposer, 2);
-    assert!(asked(&mut proposer, 15).is_empty());
-    hear(&mut proposer, 3);
-    assert_eq!(asked(&mut proposer, 9), [8]);
-}
-
-#[test]
 fn where_an_acceptor_cannot_read_a_slot_another_is_asked() {
     let mut proposer = Lone::new(Policy::BasicPaxos);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
@@ -238,6 +216,28 @@ fn the_wait_between_attempts_grows_until_something_is_applied_whoever_got_it_cho
         said = proposer.fire(pause);
     }
     assert_eq!(pauses, [40, 40, 80, 160, 320, 640, 1_280, 2_560, 40]);
+}
+
+#[test]
+fn where_ballots_take_long_rivals_leave_each_other_room_for_some_of_them() {
+    let longest_pause = |ticks: u64| {
+        let mut proposer = Lone::new(Policy::BasicPaxos);
+        let mut said = proposer.step(propose(9));
+        let mut longest = 0;
+        for failures in 0..14 {
+            let (ballot, _) = said.prepared().expect("it prepares");
+            // What was proposed once is not given up.
+            proposer.ticks(if failures == 0 { 0 } else { ticks });
+            [S1, S2].into_iter().for_each(|server| drop(proposer.hear(server, promise(ballot, Vec::new()))));
+            let lost = proposer.fire(ProposerTimer::Attempt { ballot, failures });
+            let pause =
+                *lost.armed.iter().find(|timer| matches!(timer, ProposerTimer::Pause { .. })).expect("it waits");
+            longest = longest.max(*pause.delay_ms().end());
+            said = proposer.fire(pause);
+        }
+        longest
+    };
+    assert_eq!([0, 6, 9, 20, 90].map(longest_pause), [2_560, 2_560, 5_120, 10_240, 10_240]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Phase 2: groups, windows, and what a shell need not wake a proposer for.
 
 use super::*;
-use crate::role::Timed;
 
 #[test]
 fn a_shell_knows_when_there_is_something_to_do() {
@@ -92,20 +91,4 @@ fn of_what_is_said_again_the_first_mebibyte_comes_first() {
     };
     assert_eq!(again(&[600 << 10, 100 << 10], &[500 << 10, 100 << 10]), [2]);
     assert_eq!(again(&[2_000, 2_000], &[2_000, 2_000]), [4]);
-}
-
-#[test]
-fn what_is_lost_is_said_again_before_a_leader_loses_patience() {
-    let (mut leader, _) = Lone::leader();
-    for number in 1..=2 {
-        leader.step(Input::Request(ProposerRequest::Propose(sized(number, 1 << 20))));
-    }
-    let mut timer = ProposerTimer::Resend { tries: 0 };
-    // Slots that are proposed in just after the timer was started are said again when it runs out for the second time.
-    let delays = [0; 4].map(|_| {
-        let said = leader.fire(timer);
-        timer = *said.armed.iter().find(|timer| matches!(timer, ProposerTimer::Resend { .. })).expect("slots are open");
-        *timer.delay_ms().end()
-    });
-    assert_eq!(delays, [200; 4], "twice that is less than 510 ms");
 }
