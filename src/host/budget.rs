@@ -4,7 +4,9 @@
 //! small allowance of its own. What is beyond that counts against the budget of all.
 //!
 //! A connection's *turn* begins when it first holds something of the budget, or has made progress in proportion to what it
-//! holds, and ends when it gives all back. The turn of an honest client lasts for moments. So when a budget is nearly used up, the connections whose turns have lasted longest
+//! holds, and ends when it gives all back. The turn of an honest client lasts for moments.
+//!
+//! So when a budget is nearly used up, the connections whose turns have lasted longest
 //! are let go, until there is room again. A flood therefore closes its own connections, and who comes later is served.
 
 use std::collections::BTreeMap;

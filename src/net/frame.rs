@@ -32,7 +32,7 @@ pub const HEADER_BYTES: usize = 12;
 /// The first buffer of a connection: most requests are small, and many connections say nothing for long.
 pub const FIRST_BUFFER_BYTES: usize = 4 << 10;
 /// A buffer that is full of received bytes grows by at most so much at a time: a length that lies costs no more. An
-/// empty one that is larger is given back, also where nobody else could use it.
+/// empty one that is larger is given back.
 const READ_BYTES: usize = 64 << 10;
 /// Shorter waits than this end when they should, longer ones within the second.
 const FINE: Duration = Duration::from_secs(5);

@@ -8,7 +8,6 @@
 //! An owner whose learner is behind waits for it before it hands a command over again: it may be in the very slots that are
 //! missing. Otherwise each command of a server that is far behind fills five slots a second, and the server falls further
 //! behind because of them.
-
 //!
 //! [`Forwarding`] remembers to whom commands were handed last; which of them are under way the commands know themselves.
 

@@ -143,8 +143,8 @@ impl Proposing {
         self.bound_to = self.bound_to.max(self.promises.last().unwrap_or_default());
         let last = self.bound_to.max(self.next.previous()).plus(self.commands_left);
         // Slots that are left now may be others than before: who settled those need not settle these.
-        let quorum = Some(self.promises.settle_all(self.next, last));
-        self.quorum = quorum.filter(|quorum| self.quorums.is_prepared(*quorum)).unwrap_or(Servers::NONE);
+        let settle = self.promises.settle_all(self.next, last);
+        self.quorum = if self.quorums.is_prepared(settle) { settle } else { Servers::NONE };
     }
 
     /// The pages of promises to be asked for at this tick.
