@@ -187,11 +187,6 @@ impl<C: Connection> Pending<C> {
         self.tell_write(id, |_| Reply::NotApplied(why), context);
     }
 
-    /// The commands that somebody waits for.
-    pub fn waiting(&self) -> Vec<CommandId> {
-        self.lock().writes.keys().copied().collect()
-    }
-
     fn tell_write(&self, id: CommandId, reply: impl Fn(bool) -> Reply, context: &Context) {
         let Some(waiting) = self.lock().take_write(rules::waits_for(id)) else { return };
         self.queue(

@@ -79,9 +79,13 @@ impl Hosted for Proposer {
         trace::proposer(fact, context)
     }
 
-    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E, outcome: ProposerOutcome, context: Context) {
-        let ProposerOutcome::NotApplied { id, why } = outcome;
-        core.pending.not_applied(id, WhyNotApplied::Proposer(why), &context);
+    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E, outcome: ProposerOutcome, context: Context) {
+        match outcome {
+            ProposerOutcome::NotApplied { id, why } => {
+                core.pending.not_applied(id, WhyNotApplied::Proposer(why), &context);
+            }
+            ProposerOutcome::Recall(ids) => tell_learner(core, env, LearnerRequest::Recall(ids)),
+        }
     }
 
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E) {
@@ -225,10 +229,9 @@ impl Hosted for Learner<Kv> {
                     core.line(RoleTag::Learner, &context, event);
                 }
                 core.pending.snapshot_installed();
-                // What was applied in between was said by nobody here.
-                tell_learner(core, env, LearnerRequest::Recall(core.pending.waiting()));
-                // Lost if the proposer is busy: the learner's next word to it says the same slot.
-                let _ = ask::<Proposer, E>(core, env, ProposerRequest::Applied { slot, ids: Vec::new() }, context, 0);
+                // What was applied in between was said by nobody here. If the proposer is down, nobody waits.
+                let request = ProposerRequest::Installed { slot };
+                let _ = core.post_reserved(env, Input::<Proposer>::Request(request));
             }
             LearnerOutcome::Recalled { slot, id, outcome } => {
                 core.pending.applied(id, outcome, &context);

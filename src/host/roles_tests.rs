@@ -203,10 +203,11 @@ fn transaction() -> TransactionId {
     TransactionId { number: 5, coordinator: Server(2) }
 }
 
-const OF_PROPOSER: [Case; 2] = [
+const OF_PROPOSER: [Case; 3] = [
     ("proposer: NotApplied", |at| {
         proposer(at, ProposerOutcome::NotApplied { id: WRITE, why: NotApplied::Outrun });
     }),
+    ("proposer: Recall", |at| proposer(at, ProposerOutcome::Recall(vec![WRITE]))),
     ("proposer dies", |at| Proposer::mourn(&at.core, &at.done)),
 ];
 

@@ -25,10 +25,11 @@ use crate::role::Lane;
 pub const BULK_MAX_BYTES: usize = 16 << 20;
 /// So many bytes of control messages wait for the peer at most.
 pub const CONTROL_MAX_BYTES: usize = 1 << 20;
-/// So many bytes of bulk are begun at a time, and whatever frame reaches them: what comes behind waits for no more.
-pub const BEGUN_BYTES: usize = 256 << 10;
-/// The system holds about so many bytes that it has not sent yet.
-const UNSENT_BYTES: u32 = 128 << 10;
+/// How many bytes of bulk are begun at a time, and the frame that reaches this number: a control message waits for no
+/// more than these. On a link of 350 kB a second they take 190 ms, less than a follower's patience with its leader.
+pub const BEGUN_BYTES: usize = 64 << 10;
+/// About how many bytes that it has not sent yet the system holds.
+const UNSENT_BYTES: u32 = 64 << 10;
 /// An empty buffer that is larger is given back.
 const KEEP_BYTES: usize = 256 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -405,6 +405,15 @@ impl Proposer {
         self.begin(out);
     }
 
+    /// The own learner has taken a whole state: commands that wait here may be applied in it. Who does not ask proposes each
+    /// of them again, to be told that it is a duplicate: a slot for each, and on a slow link for one value after the other.
+    fn handle_installed(&mut self, slot: Slot, out: &mut Output<Self>) {
+        if !self.commands.is_empty() {
+            out.outcome(ProposerOutcome::Recall(self.commands.ids()));
+        }
+        self.handle_applied(slot, &[], out);
+    }
+
     /// The own learner has applied all slots up to this one.
     fn close_applied(&mut self, slot: Slot, out: &mut Output<Self>) {
         let now = self.pulses();
@@ -784,6 +793,7 @@ impl Role for Proposer {
             Input::Request(request) => match request {
                 ProposerRequest::Propose(command) => self.handle_propose(command, out),
                 ProposerRequest::Applied { slot, ids } => self.handle_applied(slot, &ids, out),
+                ProposerRequest::Installed { slot } => self.handle_installed(slot, out),
                 ProposerRequest::Counted => self.election.moves(),
                 ProposerRequest::LearnerDown => self.handle_learner_down(out),
                 ProposerRequest::PeerGone(server) => self.election.peer_gone(server, out),

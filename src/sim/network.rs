@@ -115,6 +115,13 @@ impl Network {
         }
     }
 
+    /// How long the fullest link takes for what it carries.
+    pub fn backlog(&self) -> Micros {
+        let Some(rate) = self.weather.rate else { return 0 };
+        let fullest = self.links.values().map(|link| link.lanes.iter().sum::<usize>()).max();
+        (fullest.unwrap_or_default() / rate) as Micros * MS
+    }
+
     fn link(&mut self, from: Node, to: Node) -> &mut Link {
         self.links.entry((from, to)).or_default()
     }

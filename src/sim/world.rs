@@ -267,18 +267,20 @@ impl World {
             }
         }
         let first = self.clients.len();
+        // What lies on the links already arrives first; and whatever of it is of use goes on from there to others.
+        let patience = LIVENESS + 2 * self.nature.network.backlog();
         for server in healthy.iter() {
             let put =
                 Op::Put { key: b"last".to_vec(), value: server.to_string().into_bytes().into(), if_version: None };
             let wishes = VecDeque::from([Wish::Write(put), Wish::Read(b"last".to_vec())]);
-            let pace = (0..=100 * MS, LIVENESS);
+            let pace = (0..=100 * MS, patience);
             let lines = self.servers[0].lines.is_some();
             let number = self.clients.len();
             let client = SimClient::new(&mut self.nature, number, self.plan.cluster(), wishes, server, pace, lines);
             self.clients.push(client);
         }
         self.nature.after(200 * MS, Event::Chaos);
-        let end = self.nature.now() + LIVENESS;
+        let end = self.nature.now() + patience;
         let done = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done) && world.agree(healthy))?;
         if done {
             // Clients that are too many for the table make each other's sessions expire.
@@ -288,7 +290,7 @@ impl World {
             let failed = operations.filter(|one| !one.has_result()).filter(|one| !is_excused(one)).count();
             return Ok((failed > 0).then(|| format!("{failed} requests have failed without any fault")));
         }
-        Ok(Some(self.what_is_stuck(healthy)))
+        Ok(Some(self.what_is_stuck(healthy, patience)))
     }
 
     fn agree(&self, healthy: Servers) -> bool {
@@ -297,7 +299,7 @@ impl World {
         first.0 >= self.nature.ghost.applied() && states.all(|state| state == Some(first))
     }
 
-    fn what_is_stuck(&self, healthy: Servers) -> String {
+    fn what_is_stuck(&self, healthy: Servers, patience: Micros) -> String {
         let waiting = self.clients.iter().filter(|client| !client.is_done()).map(|client| client.name.clone());
         let waiting: Vec<String> = waiting.collect();
         let applied = healthy.iter().map(|server| {
@@ -306,7 +308,7 @@ impl World {
         });
         format!(
             "{} s after the last fault, with {healthy} healthy: waiting {}; applied {}; highest chosen {}",
-            LIVENESS / SECOND,
+            patience / SECOND,
             if waiting.is_empty() { "nobody".to_string() } else { waiting.join(", ") },
             applied.collect::<Vec<_>>().join(", "),
             self.nature.ghost.highest_chosen()

@@ -585,8 +585,13 @@ fn proposer_fact(fact: &ProposerFact) -> Option<String> {
     }
 }
 
-fn proposer_outcome(ProposerOutcome::NotApplied { id, why }: &ProposerOutcome) -> Option<String> {
-    Some(format!("tells the client: {} is certainly not applied ({why:?})", id_name(*id)))
+fn proposer_outcome(outcome: &ProposerOutcome) -> Option<String> {
+    match outcome {
+        ProposerOutcome::NotApplied { id, why } => {
+            Some(format!("tells the client: {} is certainly not applied ({why:?})", id_name(*id)))
+        }
+        ProposerOutcome::Recall(_) => None,
+    }
 }
 
 fn learner_fact(fact: &LearnerFact<Outcome>) -> Option<String> {

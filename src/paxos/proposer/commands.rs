@@ -19,6 +19,9 @@ const GUESTS_MAX_BYTES: usize = 16 << 20;
 const HANDED_MAX: usize = 256;
 /// They take so many bytes at most, unless a single one is larger.
 const HANDED_MAX_BYTES: usize = 4 << 20;
+/// So often the time doubles after which a command is handed over again to the same leader: on a link that has much to carry
+/// the first copy is under way still, and each other waits behind it.
+const DOUBLINGS_MAX: u32 = 5;
 // What four followers hand over there is room for.
 const _: () = assert!(4 * HANDED_MAX_BYTES <= GUESTS_MAX_BYTES && 4 * HANDED_MAX <= COMMANDS_MAX);
 
@@ -38,6 +41,8 @@ struct Pending {
     sent: bool,
     /// It was handed to a leader, and may be lost.
     handed: Option<Handed>,
+    /// How often it was handed to this leader.
+    times: u32,
 }
 
 /// That a command was handed to a leader.
@@ -76,6 +81,11 @@ impl Commands {
         self.by_id.contains_key(&id)
     }
 
+    /// Those that wait here.
+    pub(super) fn ids(&self) -> Vec<CommandId> {
+        self.by_id.keys().copied().collect()
+    }
+
     /// The command that has waited longest.
     pub(super) fn oldest(&self) -> Option<&Command> {
         self.by_arrival.values().next().map(|pending| &pending.command)
@@ -100,7 +110,7 @@ impl Commands {
             self.idle.insert(self.arrivals);
         }
         let sent = proposed || self.has_lost_count || self.was_sent(command.id);
-        let pending = Pending { command, since: tick, sent, handed: None };
+        let pending = Pending { command, since: tick, sent, handed: None, times: 0 };
         self.by_arrival.insert(self.arrivals, pending);
         true
     }
@@ -157,15 +167,16 @@ impl Commands {
     /// Nothing is under way for any of them any more.
     pub(super) fn release_all(&mut self) {
         self.idle.extend(self.by_arrival.keys());
-        self.by_arrival.values_mut().for_each(|pending| pending.handed = None);
+        self.by_arrival.values_mut().for_each(|pending| (pending.handed, pending.times) = (None, 0));
     }
 
-    /// What was handed over before this pulse may be lost, or have come to its outcome: others have applied everything up to
-    /// `known`. If it is in none of those slots, which shows when they are `applied` here, nothing is under way for it any
-    /// more.
-    pub(super) fn release_forwarded(&mut self, before: u64, known: Slot, applied: Slot) {
+    /// What was handed over `patience` pulses ago, and each time twice as long as the time before, may be lost, or have come
+    /// to its outcome: others have applied everything up to `known`. If it is in none of those slots, which shows when they
+    /// are `applied` here, nothing is under way for it any more.
+    pub(super) fn release_forwarded(&mut self, now: u64, patience: u64, known: Slot, applied: Slot) {
         for (arrival, pending) in &mut self.by_arrival {
-            if let Some(handed) = pending.handed.as_mut().filter(|handed| handed.at < before)
+            let patience = patience << pending.times.saturating_sub(1).min(DOUBLINGS_MAX);
+            if let Some(handed) = pending.handed.as_mut().filter(|handed| handed.at + patience < now)
                 && *handed.due.get_or_insert(known) <= applied
             {
                 pending.handed = None;
@@ -191,6 +202,7 @@ impl Commands {
                 }
                 (count, bytes) = (count + 1, bytes + size);
                 (pending.sent, pending.handed) = (true, Some(Handed { at: pulse, due: None }));
+                pending.times += 1;
                 commands.push(pending.command.clone());
             }
             self.idle.remove(&arrival);
@@ -317,16 +329,34 @@ mod tests {
         let mut commands = Commands::default();
         assert!(commands.push(command(), 1, false));
         assert_eq!(commands.take_idle(10), [command()]);
-        commands.release_forwarded(10, Slot(7), Slot(7));
+        commands.release_forwarded(16, 6, Slot(7), Slot(7));
         assert_eq!(commands.next_idle(), None, "it has not had its time");
-        commands.release_forwarded(11, Slot(8), Slot(7));
+        commands.release_forwarded(17, 6, Slot(8), Slot(7));
         assert_eq!(commands.next_idle(), None, "it may be in slot 8");
-        commands.release_forwarded(12, Slot(20), Slot(8));
+        commands.release_forwarded(18, 6, Slot(20), Slot(8));
         assert_eq!(
             commands.next_idle(),
             Some(&command()),
             "it is not, and whoever is always behind goes on all the same"
         );
+    }
+
+    #[test]
+    fn the_same_leader_is_handed_a_command_again_after_twice_the_time_and_another_one_at_once() {
+        let mut commands = Commands::default();
+        assert!(commands.push(command(), 1, false));
+        let handed = |commands: &mut Commands, pulses: std::ops::Range<u64>| -> Vec<u64> {
+            let look = |pulse: &u64| {
+                commands.release_forwarded(*pulse, 6, Slot(7), Slot(7));
+                !commands.take_idle(*pulse).is_empty()
+            };
+            pulses.filter(look).collect()
+        };
+        assert_eq!(handed(&mut commands, 0..100), [0, 7, 20, 45, 94], "a pulse more than 6, 12, 24 and 48 later");
+        let most = handed(&mut commands, 100..1_000);
+        assert!(most.windows(2).skip(1).all(|two| two[1] - two[0] == (6 << DOUBLINGS_MAX) + 1), "{most:?}");
+        commands.release_all();
+        assert_eq!(handed(&mut commands, 1_000..1_010), [1_000, 1_007], "the next leader knows nothing of it");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Commands on their way to the leader.
 //!
 //! A client may talk to any server. The proposer of that server owns the client's command until its outcome is applied,
-//! whoever leads meanwhile: it hands the command to the leader that it hears, again every 200 ms, and again to the next
-//! leader. A leader proposes what it is handed and forgets it with its reign. Nothing is lost when it dies, since the owner
+//! whoever leads meanwhile: it hands the command to the leader that it hears, again after 200 ms, 400 ms and so on, and
+//! again to the next leader. A leader proposes what it is handed and forgets it with its reign. Nothing is lost when it dies, since the owner
 //! still has the command; and nothing takes effect twice, since the state machine knows a command by its id.
 //!
 //! An owner whose learner is behind waits for it before it hands a command over again: it may be in the very slots that are
@@ -66,8 +66,6 @@ impl Forwarding {
     /// 30 ms have passed: what was handed over long ago, and is in no slot up to `known` although all of them are `applied`
     /// here, is to be handed over again.
     pub(super) fn release_late(&self, commands: &mut Commands, pulse: u64, known: Slot, applied: Slot) {
-        if let Some(before) = pulse.checked_sub(AGAIN_PULSES) {
-            commands.release_forwarded(before, known, applied);
-        }
+        commands.release_forwarded(pulse, AGAIN_PULSES, known, applied);
     }
 }

@@ -119,6 +119,11 @@ pub enum ProposerRequest {
         /// The commands applied with it.
         ids: Vec<CommandId>,
     },
+    /// The own learner has taken a whole state from another server: no ids were said of what lies in it.
+    Installed {
+        /// Every slot up to this one is in it.
+        slot: Slot,
+    },
     /// The own learner has counted votes for slots that are not chosen yet.
     Counted,
     /// The own learner has died.
@@ -157,6 +162,8 @@ pub enum ProposerOutcome {
         /// Why.
         why: NotApplied,
     },
+    /// These commands wait here, and the state that the own learner has taken may hold their outcomes.
+    Recall(Vec<CommandId>),
 }
 
 /// Why an attempt has failed.

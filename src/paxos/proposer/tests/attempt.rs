@@ -5,7 +5,11 @@ use crate::role::Timed;
 
 /// Who is told that its command is certainly not applied, and why.
 fn not_applied(said: &Said) -> Vec<(u64, NotApplied)> {
-    said.outcomes.iter().map(|ProposerOutcome::NotApplied { id, why }| (id.sequence, *why)).collect()
+    let told = |outcome: &ProposerOutcome| match outcome {
+        ProposerOutcome::NotApplied { id, why } => Some((id.sequence, *why)),
+        ProposerOutcome::Recall(_) => None,
+    };
+    said.outcomes.iter().filter_map(told).collect()
 }
 
 #[test]

@@ -138,3 +138,16 @@ fn a_leader_steps_down_for_a_slot_that_it_has_passed_only_if_nobody_alive_has_it
     let said = leader.hear(S3, Message::Fill { slot: Slot(9) });
     assert_eq!(said.stepped_down(), Some(StepDown::Below(Slot(9))));
 }
+
+#[test]
+fn who_takes_a_whole_state_asks_what_became_of_the_commands_that_wait() {
+    for policy in [Policy::BasicPaxos, Policy::MultiPaxos] {
+        let mut proposer = Lone::new(policy);
+        let installed = |slot| Input::Request(ProposerRequest::Installed { slot: Slot(slot) });
+        assert_eq!(proposer.step(installed(5)).outcomes, [], "nobody waits");
+        let commands: Vec<Command> = [7, 8].map(command).into();
+        commands.iter().for_each(|one| drop(proposer.step(Input::Request(ProposerRequest::Propose(one.clone())))));
+        let ids = commands.iter().map(|one| one.id).collect();
+        assert_eq!(proposer.step(installed(9)).outcomes, [ProposerOutcome::Recall(ids)]);
+    }
+}
