@@ -83,7 +83,7 @@ pub fn acceptor<E: Env, P: Place>(
     let (sizes, growth) = (&core.config.sizes, core.checkpoints.growth());
     let left_free = left_free(sizes, growth.load(Ordering::Relaxed));
     let forgotten = core.board.read().checkpoint.next();
-    let (journal, recovered) = folder.open_journal_beside(sizes.segment_bytes, forgotten, left_free)?;
+    let (journal, recovered) = folder.open_journal_beside(sizes.segment_bytes, Some(forgotten), left_free)?;
     let (is_cut, is_damaged) = (recovered.torn_tail_cut, !recovered.damage.is_empty());
     let mut acceptor = Acceptor::new().with_page_bytes(core.config.sizes.part_bytes);
     for record in recovered.records {

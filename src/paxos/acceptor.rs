@@ -303,7 +303,13 @@ impl Acceptor {
 
     fn forget(&mut self, below: Slot) {
         self.truncated_below = self.truncated_below.max(below);
-        self.accepted = self.accepted.split_off(&self.truncated_below);
+        // A record may say less than one before it: between the two a checkpoint was lost, and what was accepted since stays.
+        self.accepted = self.accepted.split_off(&below);
+        self.forget_damage();
+    }
+
+    /// That a slot cannot be read does not matter once it is forgotten.
+    fn forget_damage(&mut self) {
         let first = self.truncated_below;
         self.damaged.retain(|range| range.last >= first);
         self.damaged.iter_mut().for_each(|range| range.first = range.first.max(first));
@@ -386,7 +392,7 @@ impl Role for Acceptor {
             AcceptorRecord::Mended(Entry { slot, ballot, value }) => return self.hold(slot, ballot, value),
             AcceptorRecord::Damaged(range) => {
                 self.damaged.push(range);
-                return self.forget(self.truncated_below);
+                return self.forget_damage();
             }
         };
         assert!(ballot >= self.promised, "the journal says {} was promised before {ballot}", self.promised);
@@ -455,6 +461,18 @@ mod tests {
         let again = acceptor(&records, 0);
         assert_eq!(again.damaged(), [SlotRange { first: Slot(1), last: Slot(1) }]);
         assert_eq!(again.accepted().get(&Slot(2)), Some(&(NEW, Value::Noop)));
+        // The next life said what its own checkpoint held, which was less.
+        let records = [
+            accepted(2, OLD),
+            AcceptorRecord::Truncated(Slot(5)),
+            accepted(3, NEW),
+            AcceptorRecord::Truncated(Slot(2)),
+            accepted(4, NEW),
+        ];
+        let later = acceptor(&records, 1);
+        assert_eq!(later.accepted().keys().copied().collect::<Vec<_>>(), [Slot(3), Slot(4)]);
+        assert_eq!(later.damaged(), [SlotRange { first: Slot(2), last: Slot(2) }]);
+        let records = [accepted(2, OLD), AcceptorRecord::Truncated(Slot(3)), accepted(2, NEW)];
         // A checkpoint that has come back holds it too.
         let covered = acceptor(&records, 2);
         assert_eq!((covered.truncated_below(), covered.accepted().len()), (Slot(3), 0));

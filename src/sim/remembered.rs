@@ -76,7 +76,9 @@ impl Durable {
                 .zip(found)
                 .zip(mended)
                 .is_some_and(|(((was, value), (is, same)), mended)| mended <= is && is <= was && value == same);
-            mine == found || is_lost(slot) || is_mended
+            // What was accepted and not forgotten since is lost with sectors of the disk alone.
+            let may_be_lost = is_lost(slot) && (is_damaged || mine.is_none());
+            mine == found || may_be_lost || is_mended
         };
         let same = self.accepted.range(first..).chain(theirs.range(first..)).all(|(slot, _)| agrees(slot));
         // A lost record of what was forgotten only means that more is known than need be, and with a lost checkpoint less

@@ -34,6 +34,7 @@ use crate::storage::admission::Claim;
 use crate::storage::checkpoint::{CHECKPOINT_FILE, Checkpoint};
 use crate::storage::disk::{Failure, MemoryFiles};
 use crate::storage::identity::{Identity, Owner, short_disk};
+use crate::storage::journal::LeftFree;
 use crate::trace::{
     self, Context, Digest, DiskName, Event as LineEvent, HistoryName, MaybeBallot, RestartMode, RoleTag, Text, Trace,
 };
@@ -508,17 +509,21 @@ impl SimServer {
             files.fail_read(None);
             files.fail(u64::MAX / 2, Failure::Stop);
         }
+        let durable = process.core.board.read().checkpoint;
         let recover = || {
             let identity = copy.identity(self.owner(), self.storage).ok()?;
-            let (_, recovered) =
-                DataFolder::begin(copy.clone(), identity).ok()?.open_journal(self.segment_bytes()).ok()?;
+            let folder = DataFolder::begin(copy.clone(), identity).ok()?;
+            let opened = folder.open_journal_beside(self.segment_bytes(), Some(durable.next()), LeftFree::default());
+            let (_, recovered) = opened.ok()?;
             Some(recovered.records)
         };
         // Files that nobody needs may be gone by then, so what is known counts, and not what it was put together from.
         let known = |records: Vec<AcceptorRecord>| {
             let mut acceptor = Acceptor::new();
             records.into_iter().for_each(|record| acceptor.replay(record));
-            acceptor
+            // What the checkpoint has may be forgotten by then, and need not.
+            acceptor.replay(AcceptorRecord::Truncated(durable.next()));
+            acceptor.with_checkpoint(durable)
         };
         let Some(first) = recover() else { return };
         let same = recover().is_some_and(|second| known(second) == known(first));

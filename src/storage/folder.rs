@@ -217,14 +217,14 @@ impl<P: Place> DataFolder<P> {
     /// Opens the journal of an acceptor or a participant; a folder that has had one must have it still. Each life of the
     /// role opens it anew, after the life before has dropped it.
     pub fn open_journal<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, FolderError> {
-        self.open_journal_beside(segment_bytes, Slot(1), LeftFree::default())
+        self.open_journal_beside(segment_bytes, None, LeftFree::default())
     }
 
-    /// The same beside a durable checkpoint that has all slots below `forgotten`. This is left free on the disk.
+    /// The same beside a durable checkpoint, if there is one, that has all slots below `forgotten`. This is left free on the disk.
     pub fn open_journal_beside<R: Record>(
         &self,
         segment_bytes: u64,
-        forgotten: Slot,
+        forgotten: Option<Slot>,
         left_free: LeftFree,
     ) -> Result<OpenedJournal<P::Files, R>, FolderError> {
         let must_exist = self.identity.has_journal();

@@ -77,8 +77,9 @@ pub struct Options {
     pub owner: u64,
     /// There was a journal before: refuse to start with an empty one.
     pub must_exist: bool,
-    /// All slots below are in a durable checkpoint, whether or not the journal says so.
-    pub forgotten: Slot,
+    /// All slots below are in a durable checkpoint, whether the journal says so of more or of fewer: a checkpoint may have been
+    /// lost, and then the journal holds what was accepted since. None if there is no checkpoint beside it.
+    pub forgotten: Option<Slot>,
     /// What is left to others when the next segment is prepared; see [`leave_free`](Journal::leave_free).
     pub left_free: LeftFree,
 }
@@ -96,7 +97,7 @@ pub struct LeftFree {
 impl Options {
     /// A journal alone on its disk, without a checkpoint.
     pub fn alone(segment_bytes: u64, owner: u64, must_exist: bool) -> Options {
-        Options { segment_bytes, owner, must_exist, forgotten: Slot(1), left_free: LeftFree::default() }
+        Options { segment_bytes, owner, must_exist, forgotten: None, left_free: LeftFree::default() }
     }
 }
 
@@ -132,7 +133,8 @@ pub struct Journal<F: Files, R> {
     row: VecDeque<Kept>,
     /// By the records so far.
     bound: Bound,
-    /// All slots below are in a durable checkpoint: by the records so far, and by those that are being written.
+    /// All slots below are in a durable checkpoint: by what was said when it was opened, and by the records since, with those
+    /// that are being written. Less than `bound` says if that checkpoint was lost.
     forgotten: Slot,
     left_free: LeftFree,
     has_failed: bool,
@@ -217,13 +219,14 @@ impl<F: Files, R: Record> Journal<F, R> {
         let segment_bytes = row.last.segment_bytes.max(options.segment_bytes);
         let mut length = if row.numbers.is_empty() { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes };
         let mut bound = Bound::by(&row.records);
+        let forgotten = options.forgotten.unwrap_or(bound.below);
         let spare = ready_spare(&files, length)?;
         let had_room = spare.is_some();
         let file = match spare {
             Some(spare) => spare,
             None => {
                 // The disk may be full of segments that are not needed any more.
-                bound.below = row.shed_unneeded(&files, options.owner, bound, options.forgotten)?;
+                bound.below = row.shed_unneeded(&files, options.owner, bound, forgotten)?;
                 match new_spare(&files, length) {
                     Err(OpenError::Full { bytes }) => {
                         length = short_length(&row.last, bytes).ok_or(OpenError::Full { bytes })?;
@@ -237,7 +240,7 @@ impl<F: Files, R: Record> Journal<F, R> {
         let mut kept = row.kept;
         let (first_group, slots, continues) = (row.last.first_group, row.last.slots, row.last.continues);
         kept.push_back(Kept { number, first_group, slots, continues });
-        let oldest = oldest_needed(&kept, bound.below);
+        let oldest = oldest_needed(&kept, bound.below.min(forgotten));
         let removed: Vec<u32> = kept.drain(..oldest).map(|kept| kept.number).chain(row.unneeded).collect();
         let base = Base { oldest: kept[0].number, oldest_group: kept[0].first_group, bound };
         let seed = Seed::new(options.owner, number);
@@ -276,7 +279,7 @@ impl<F: Files, R: Record> Journal<F, R> {
             slots_before: row.slots_before,
             row: kept,
             bound,
-            forgotten: bound.below.max(options.forgotten),
+            forgotten,
             left_free: options.left_free,
             has_failed: false,
             payload: Vec::new(),
@@ -406,7 +409,7 @@ impl<F: Files, R: Record> Journal<F, R> {
         let Some(file) = self.spare.take() else { return Err(JournalError::Failed) };
         let old = &self.active;
         let number = old.number + 1;
-        let oldest = self.row[oldest_needed(&self.row, self.bound.below)];
+        let oldest = self.row[oldest_needed(&self.row, self.bound.below.min(self.forgotten))];
         let base = Base { oldest: oldest.number, oldest_group: oldest.first_group, bound: self.bound };
         let header = Header {
             version: VERSION,

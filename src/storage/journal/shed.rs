@@ -58,7 +58,7 @@ impl<R: Record> Row<R> {
         let mut row = self.kept.clone();
         row.push_back(Kept { number, first_group, slots, continues });
         let then = bound.and(Bound { below: forgotten, ..Bound::NONE });
-        let oldest = oldest_needed(&row, then.below);
+        let oldest = oldest_needed(&row, forgotten);
         // The last segment may be the copy that an interrupted opening has made, and was durable before it had its name.
         let (copied, last) = self.replaced.iter().partition(|replaced| **replaced != number);
         self.replaced = last;
@@ -68,6 +68,11 @@ impl<R: Record> Row<R> {
         }
         if oldest > 0 {
             self.rewrite_header(files, owner, number, base_of(&row[oldest], then))?;
+        } else {
+            // A process that died may have rewritten it, and what can be read need not be durable.
+            let name = file_name(number);
+            let file = files.open(&name).map_err(failed("open", name.clone()))?;
+            file.sync_data().map_err(failed("sync", name))?;
         }
         // The last segment may have been given its name by a process that died before that was durable.
         files.sync_folder().map_err(failed("sync", "the folder".to_string()))?;

@@ -7,7 +7,7 @@ fn truncated(below: u64) -> AcceptorRecord {
 }
 
 fn open_beside(files: &MemoryFiles, forgotten: u64) -> Result<(Journal<MemoryFiles>, Recovered), OpenError> {
-    Journal::open(files.clone(), Options { forgotten: Slot(forgotten), ..options(SMALL) })
+    Journal::open(files.clone(), Options { forgotten: Some(Slot(forgotten)), ..options(SMALL) })
 }
 
 /// A journal that has filled its disk: each of five slots takes a segment, and there is no room for a spare one.
@@ -243,6 +243,25 @@ fn a_crash_while_segments_go_loses_nothing_that_is_needed() {
     }
 }
 
+/// What a dead process wrote can be read before it is durable: the next one must not remove what only that calls unneeded.
+#[test]
+fn a_second_crash_while_segments_go_loses_nothing_that_is_needed_either() {
+    for (first, second) in (0..12).flat_map(|first| (0..12).map(move |second| (first, second))) {
+        let files = MemoryFiles::new();
+        shed(&files, When::Forgotten, first);
+        files.restart();
+        files.fail(second, Failure::Stop);
+        let _ = open_beside(&files, 4);
+        for seed in 0..16 {
+            let (what, cut) = (format!("operations {first} and {second}, seed {seed}"), files.fork());
+            cut.power_cut(seed);
+            let (_, slots, below) = known(&cut);
+            let missing = (1..=5).filter(|slot| !slots.contains(slot) && Slot(*slot) >= below).collect::<Vec<_>>();
+            assert_eq!((missing, below <= Slot(4)), (vec![], true), "{what}: {slots:?} from {below:?}");
+        }
+    }
+}
+
 /// Much longer than what stands in the last one.
 const LONG: u64 = 64 << 10;
 
@@ -302,4 +321,28 @@ fn a_crash_while_a_life_begins_in_a_short_segment_loses_nothing() {
         operation += 1;
     }
     assert!(operation > 6, "only {operation} operations");
+}
+
+#[test]
+fn what_is_accepted_after_its_checkpoint_was_lost_stays_until_another_one_has_it() {
+    let files = MemoryFiles::new();
+    let (mut journal, _) = open(&files, SMALL).unwrap();
+    (1..=4).for_each(|slot| journal.commit(&[accept(slot, 2_000)]).unwrap());
+    journal.commit(&[truncated(5)]).unwrap();
+    drop(journal);
+    // The next life begins without a checkpoint, and accepts the same slots again.
+    let (mut journal, _) = open_beside(&files, 1).unwrap();
+    (1..=4).for_each(|slot| journal.commit(&[accept(slot, 2_000)]).unwrap());
+    (0..8).for_each(|round| journal.commit(&vec![promise(round); 60]).unwrap());
+    drop(journal);
+    let slots = |files: &MemoryFiles| {
+        let of = |record: &AcceptorRecord| matches!(record, AcceptorRecord::Accepted(_));
+        open_beside(files, 1).unwrap().1.records.iter().filter(|record| of(record)).count()
+    };
+    assert!(slots(&files) >= 4, "they are in no checkpoint");
+    let (mut journal, _) = open_beside(&files, 1).unwrap();
+    journal.commit(&[truncated(5)]).unwrap();
+    (8..16).for_each(|round| journal.commit(&vec![promise(round); 60]).unwrap());
+    drop(journal);
+    assert_eq!(slots(&files), 0, "now they are");
 }
