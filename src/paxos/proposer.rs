@@ -40,7 +40,7 @@ use self::pace::Pace;
 use self::phase2::{Proposing, Window};
 use self::progress::Progress;
 use self::rounds::Rounds;
-use self::words::{ATTEMPT_MS, RESEND_MS, SLOW_ROUND_MS, STALLS_MAX};
+use self::words::{ATTEMPT_MS, FAILURES_MAX, RESEND_MS, SLOW_ROUND_MS, STALLS_MAX};
 use super::promises::Promises;
 use super::{Ballot, Command, CommandId, Message, Page, Policy, Quorums, Slot};
 use crate::role::{Input, Output, Role, RoleName, Server, Servers};
@@ -81,8 +81,6 @@ pub struct Proposer {
     failures: u32,
     /// Attempts lost since anything was applied here, whoever got it chosen.
     stalls: u32,
-    /// The pulse of the last PREPARE.
-    prepared_at: u64,
     /// Who answered the last attempt.
     answered: Servers,
     /// Tenths of a second of this life so far.
@@ -110,7 +108,6 @@ impl Proposer {
             phase: Phase::Idle,
             failures: 0,
             stalls: 0,
-            prepared_at: 0,
             answered: Servers::NONE,
             ticks: 0,
             election: Election::new(me, quorums),
@@ -255,7 +252,7 @@ impl Proposer {
         let command = self.commands.oldest().filter(|_| fill.is_none() && !to_lead).cloned();
         out.fact(|| ProposerFact::Prepared { ballot, from, to, to_lead, command });
         out.send(to, Message::Prepare { ballot, from });
-        self.prepared_at = self.pulses();
+        self.pace.prepare(ballot, self.pulses());
         out.arm(self.attempt_timer(ballot));
         self.phase =
             Phase::Preparing(Attempt::new(ballot, from, fill, is_again), Promises::new(from, self.window.bytes));
@@ -263,15 +260,15 @@ impl Proposer {
 
     /// How long nothing may come of an attempt: longer after failures, and where rounds take long.
     fn attempt_timer(&self, ballot: Ballot) -> ProposerTimer {
-        let failures = self.failures.max(self.pace.doublings(ATTEMPT_MS));
-        ProposerTimer::Attempt { ballot, failures }
+        let doublings = self.failures.min(FAILURES_MAX).max(self.pace.doublings_of_attempt(ATTEMPT_MS));
+        ProposerTimer::Attempt { ballot, doublings }
     }
 
     /// PROMISE: a page of an acceptor's answer. Once a quorum settles the first slot, phase 2 begins; more pages may follow.
     fn handle_promise(&mut self, acceptor: Server, ballot: Ballot, page: Page, out: &mut Output<Self>) {
         self.progress.note_truncated(page.truncated_below, self.ticks);
         if self.at_work() != Some(ballot) || !self.quorums.servers().contains(acceptor) {
-            return;
+            return self.pace.answered_late(ballot, self.pulses());
         }
         let (timer, first_open, truncated_below) =
             (self.attempt_timer(ballot), self.progress.first_open(), page.truncated_below);
@@ -308,7 +305,7 @@ impl Proposer {
             return self.prepare(true, out);
         }
         let (attempt, promises) = (attempt.clone(), promises.clone());
-        self.pace.note(self.pulses() - self.prepared_at);
+        self.pace.promised(self.pulses());
         let (from, ballot) = (attempt.from(), attempt.ballot());
         let resend_tries = self.pace.doublings(RESEND_MS);
         let work = Proposing::new(attempt, promises, first, self.quorums, self.policy, (self.window, resend_tries));
@@ -420,7 +417,7 @@ impl Proposer {
         let Phase::Proposing(work) = &mut self.phase else { return };
         let proposed_at = work.close_below(slot.next(), &mut self.commands);
         if let Some(at) = proposed_at {
-            self.pace.note(now - at);
+            self.pace.applied(now - at);
         }
         self.election.moves();
         if !self.policy.keeps_ballot() {
@@ -452,7 +449,7 @@ impl Proposer {
         let (attempt, preparing) = match &mut self.phase {
             Phase::Preparing(attempt, _) if is_ours => (attempt, true),
             Phase::Proposing(work) if is_ours => (work.attempt_mut(), false),
-            _ => return,
+            _ => return self.pace.answered_late(ballot, self.pulses()),
         };
         let is_first = attempt.note_refusal(acceptor, promised);
         let (refusals, is_again, quorums) = (attempt.refusals(), attempt.is_again(), self.quorums);

@@ -115,11 +115,11 @@ impl Network {
         }
     }
 
-    /// How long the fullest link takes for what it carries.
-    pub fn backlog(&self) -> Micros {
+    /// How long the fullest link takes for what it carries, and for this number of bytes behind it.
+    pub fn time_for(&self, bytes: usize) -> Micros {
         let Some(rate) = self.weather.rate else { return 0 };
         let fullest = self.links.values().map(|link| link.lanes.iter().sum::<usize>()).max();
-        (fullest.unwrap_or_default() / rate) as Micros * MS
+        ((fullest.unwrap_or_default() + bytes) / rate) as Micros * MS
     }
 
     fn link(&mut self, from: Node, to: Node) -> &mut Link {

@@ -27,6 +27,8 @@ use crate::trace::Context;
 
 /// In so much virtual time without faults everything must be done and equal.
 pub const LIVENESS: Micros = 30 * SECOND;
+/// And in the time in which a link carries this number of the largest values, twice.
+const VALUES_OF_PATIENCE: usize = 20;
 /// A run has at most so many events: a run that has more never ends.
 const EVENTS_MAX: u64 = 5_000_000;
 
@@ -267,8 +269,10 @@ impl World {
             }
         }
         let first = self.clients.len();
-        // What lies on the links already arrives first; and whatever of it is of use goes on from there to others.
-        let patience = LIVENESS + 2 * self.nature.network.backlog();
+        // What lies on the links already arrives first, and what is of use goes on to others from there. Behind it everything
+        // takes its rounds, of the largest value each.
+        let largest = VALUES_OF_PATIENCE * self.plan.value_bytes as usize;
+        let patience = LIVENESS + 2 * self.nature.network.time_for(largest);
         for server in healthy.iter() {
             let put =
                 Op::Put { key: b"last".to_vec(), value: server.to_string().into_bytes().into(), if_version: None };

@@ -4,9 +4,14 @@
 //! in the middle of its work, and the next one as well. So patience is measured by the rounds that there were, and is
 //! never less than that of a quick cluster.
 //!
+//! An answer that comes when its attempt has ended shows that attempts end too early: a page of a megabyte, or the refusal of
+//! an ACCEPT as large, takes its time on a slow link. The next attempts last as long as it took, until something is applied.
+//!
 //! Time is counted in pulses of 30 ms. See `election.rs`.
 
 use std::collections::VecDeque;
+
+use crate::paxos::Ballot;
 
 /// So many rounds are remembered.
 const ROUNDS: usize = 16;
@@ -17,11 +22,17 @@ const PATIENCE_MOST: u64 = 333;
 /// Patience lasts for so many of the longest round.
 const ROUNDS_OF_PATIENCE: u64 = 4;
 const PULSE_MS: u64 = 30;
+/// The beginnings of this number of attempts are remembered.
+const ATTEMPTS: usize = 4;
 
 /// The last rounds of this life. See the head of its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pace {
     rounds: VecDeque<u64>,
+    /// When the last attempts began.
+    attempts: VecDeque<(Ballot, u64)>,
+    /// The longest that a late answer took since something was applied.
+    late: u64,
 }
 
 impl Pace {
@@ -31,6 +42,39 @@ impl Pace {
             self.rounds.pop_front();
         }
         self.rounds.push_back(pulses);
+    }
+
+    /// An attempt begins.
+    pub(super) fn prepare(&mut self, ballot: Ballot, now: u64) {
+        if self.attempts.len() == ATTEMPTS {
+            self.attempts.pop_front();
+        }
+        self.attempts.push_back((ballot, now));
+    }
+
+    /// A quorum has promised what the last attempt asked for.
+    pub(super) fn promised(&mut self, now: u64) {
+        if let Some((_, begun)) = self.attempts.back() {
+            self.note(now - begun);
+        }
+    }
+
+    /// What was proposed that many pulses ago is applied.
+    pub(super) fn applied(&mut self, pulses: u64) {
+        self.note(pulses);
+        self.late = 0;
+    }
+
+    /// A promise or a refusal comes whose attempt has ended.
+    pub(super) fn answered_late(&mut self, ballot: Ballot, now: u64) {
+        if let Some((_, begun)) = self.attempts.iter().find(|(of, _)| *of == ballot) {
+            self.late = self.late.max(now - begun).min(PATIENCE_MOST);
+        }
+    }
+
+    /// How often this time must be doubled for an attempt to hear of a quorum.
+    pub(super) fn doublings_of_attempt(&self, ms: u64) -> u32 {
+        doublings(ms, self.late.max(self.longest()))
     }
 
     /// Nothing has come of a round for as long as patience lasts: it is longer than those before.
@@ -49,9 +93,12 @@ impl Pace {
 
     /// How often this time must be doubled for a round to fit in.
     pub(super) fn doublings(&self, ms: u64) -> u32 {
-        let round_ms = PULSE_MS * self.longest();
-        (0..10).find(|doublings| ms << doublings >= round_ms).unwrap_or(10)
+        doublings(ms, self.longest())
     }
+}
+
+fn doublings(ms: u64, pulses: u64) -> u32 {
+    (0..10).find(|doublings| ms << doublings >= PULSE_MS * pulses).unwrap_or(10)
 }
 
 #[cfg(test)]
@@ -73,5 +120,22 @@ mod tests {
         assert_eq!(pace.patience(), ROUNDS_OF_PATIENCE * PATIENCE_LEAST);
         pace.note(1_000);
         assert_eq!(pace.patience(), PATIENCE_MOST);
+    }
+
+    #[test]
+    fn attempts_last_as_long_as_a_late_answer_took_until_something_is_applied() {
+        let mut pace = Pace::default();
+        let ballot = |round| Ballot { round, server: crate::role::Server(1) };
+        (1..=5).for_each(|round| pace.prepare(ballot(round), 10 * round));
+        pace.answered_late(ballot(1), 90);
+        assert_eq!(pace.doublings_of_attempt(100), 0, "that was too long ago to know");
+        pace.answered_late(ballot(2), 80);
+        assert_eq!((pace.doublings_of_attempt(100), pace.doublings(100)), (5, 0), "1.8 s, and not of a round");
+        pace.answered_late(ballot(3), 80);
+        assert_eq!(pace.doublings_of_attempt(100), 5, "another one was quicker");
+        pace.promised(51);
+        assert_eq!((pace.doublings_of_attempt(100), pace.doublings(10)), (5, 2), "small messages are quick");
+        pace.applied(1);
+        assert_eq!(pace.doublings_of_attempt(100), 0);
     }
 }

@@ -41,8 +41,8 @@ pub enum ProposerTimer {
     Attempt {
         /// The attempt's ballot.
         ballot: Ballot,
-        /// How many attempts in a row have failed before it.
-        failures: u32,
+        /// How often its time is doubled.
+        doublings: u32,
     },
     /// Some time has passed since the first NACK.
     Nacked {
@@ -72,6 +72,8 @@ pub enum ProposerTimer {
 
 /// How long nothing may come of an attempt at first, in milliseconds.
 pub(super) const ATTEMPT_MS: u64 = 100;
+/// More failures than this make it no longer, unless promises are seen to take longer: 1.6 s.
+pub(super) const FAILURES_MAX: u32 = 4;
 /// The longest random wait between two attempts, in milliseconds, as long as something is chosen now and then.
 const PAUSE_MS: u64 = 40;
 /// More lost attempts than this, where rounds are quick, make it no longer: 2.56 s.
@@ -85,8 +87,8 @@ impl Timed for ProposerTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         match *self {
             ProposerTimer::Tick => 100..=100,
-            ProposerTimer::Attempt { failures, .. } => {
-                let delay = ATTEMPT_MS << failures.min(4);
+            ProposerTimer::Attempt { doublings, .. } => {
+                let delay = ATTEMPT_MS << doublings.min(7);
                 delay..=delay
             }
             ProposerTimer::Nacked { .. } => 20..=20,

@@ -52,7 +52,7 @@ fn an_attempt_names_the_command_that_it_is_for() {
         })
     };
     let fails =
-        |proposer: &mut Lone, ballot| command_of(&proposer.fire(ProposerTimer::Attempt { ballot, failures: 0 }));
+        |proposer: &mut Lone, ballot| command_of(&proposer.fire(ProposerTimer::Attempt { ballot, doublings: 0 }));
     let mut basic = Lone::new(Policy::BasicPaxos);
     assert_eq!(command_of(&basic.step(propose(1))), Some(Some(command(1))));
     assert_eq!(fails(&mut basic, ballot(1, S1)), Some(Some(command(1))));
@@ -214,7 +214,7 @@ fn the_wait_between_attempts_grows_until_something_is_applied_whoever_got_it_cho
             proposer.applied(1, &[1]);
         }
         let (ballot, _) = said.prepared().expect("it prepares");
-        let lost = proposer.fire(ProposerTimer::Attempt { ballot, failures });
+        let lost = proposer.fire(ProposerTimer::Attempt { ballot, doublings: failures });
         let pause = *lost.armed.iter().find(|timer| matches!(timer, ProposerTimer::Pause { .. })).expect("it waits");
         pauses.push(*pause.delay_ms().end());
         said = proposer.fire(pause);
@@ -233,7 +233,7 @@ fn where_ballots_take_long_rivals_leave_each_other_room_for_some_of_them() {
             // What was proposed once is not given up.
             proposer.ticks(if failures == 0 { 0 } else { ticks });
             [S1, S2].into_iter().for_each(|server| drop(proposer.hear(server, promise(ballot, Vec::new()))));
-            let lost = proposer.fire(ProposerTimer::Attempt { ballot, failures });
+            let lost = proposer.fire(ProposerTimer::Attempt { ballot, doublings: failures });
             let pause =
                 *lost.armed.iter().find(|timer| matches!(timer, ProposerTimer::Pause { .. })).expect("it waits");
             longest = longest.max(*pause.delay_ms().end());

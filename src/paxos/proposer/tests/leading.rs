@@ -199,6 +199,6 @@ fn a_candidate_that_waits_for_promises_is_left_alone_until_its_time_is_up() {
     let mut other = Lone::new(Policy::MultiPaxos);
     other.hear(S2, Message::Relay { ballot: super::ballot(9, S2) });
     assert_eq!(other.0.leader(), Some((super::ballot(9, S2), Known::HeardOf)));
-    candidate.fire(ProposerTimer::Attempt { ballot, failures: 0 });
+    candidate.fire(ProposerTimer::Attempt { ballot, doublings: 0 });
     assert_eq!(candidate.pulse().sent, [], "nobody has promised: others may stand");
 }
