@@ -77,7 +77,8 @@ impl Promises {
         }
         let is_covered = |slot: Slot| slot >= from && to.is_none_or(|to| slot < to);
         for Entry { slot, ballot, value } in accepted.into_iter().filter(|entry| is_covered(entry.slot)) {
-            if slot >= next {
+            // Where its disk has lost something it may have accepted another value later: the others say what is bound there.
+            if slot >= next && !damaged.iter().any(|range| range.contains(slot)) {
                 self.adopt(slot, ballot, value);
             }
         }

@@ -76,9 +76,7 @@ impl Durable {
                 .zip(found)
                 .zip(mended)
                 .is_some_and(|(((was, value), (is, same)), mended)| mended <= is && is <= was && value == same);
-            // What was accepted and not forgotten since is lost with sectors of the disk alone.
-            let may_be_lost = is_lost(slot) && (is_damaged || mine.is_none());
-            mine == found || may_be_lost || is_mended
+            mine == found || is_lost(slot) || is_mended
         };
         let same = self.accepted.range(first..).chain(theirs.range(first..)).all(|(slot, _)| agrees(slot));
         // A lost record of what was forgotten only means that more is known than need be, and with a lost checkpoint less
@@ -227,6 +225,14 @@ impl Ghost {
     /// A process has died while it wrote a checkpoint: the new one or the one before is there.
     pub fn checkpoint_in_doubt(&mut self, server: Server, slot: Slot) {
         self.disk(server).checkpoint_in_doubt = Some(slot);
+    }
+
+    /// A damaged checkpoint can be read, and may be an older one.
+    pub fn checkpoint_fell_back(&mut self, server: Server, found: Slot) {
+        let disk = self.disk(server);
+        if found < disk.checkpoint {
+            (disk.checkpoint, disk.checkpoint_in_doubt) = (found, None);
+        }
     }
 
     /// A damaged checkpoint was put aside.

@@ -366,6 +366,10 @@ impl SimServer {
             nature.ghost.checkpoint_in_doubt(me, Slot(0));
         }
         let (checkpointer, is_rebuilt) = opened.map_err(Unborn::from)?;
+        if harmed && !is_rebuilt {
+            // One bit of the file says which of its last two states holds.
+            nature.ghost.checkpoint_fell_back(me, checkpointer.mark().slot);
+        }
         process.checkpointer = Some(checkpointer);
         if is_rebuilt {
             nature.ghost.require(20, harmed, || format!("{me} puts a checkpoint aside that nobody has harmed"));

@@ -264,6 +264,18 @@ fn who_settles_only_some_slots_is_named_where_its_value_is_adopted() {
 }
 
 #[test]
+fn what_is_reported_of_a_slot_that_is_damaged_there_binds_nobody() {
+    let mut proposer = Lone::new(Policy::BasicPaxos);
+    let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
+    let lost = SlotRange { first: Slot(1), last: Slot(2) };
+    let damaged = Page { damaged: vec![lost], ..page(1, None, vec![accepted(2, Ballot { round: 0, ..ballot }, 2)]) };
+    proposer.hear(S1, Message::Promise { ballot, page: damaged });
+    proposer.hear(S2, promise(ballot, Vec::new()));
+    let said = proposer.hear(S3, promise(ballot, Vec::new()));
+    assert_eq!(said.proposed(), [(1, 9)], "it may have accepted another value later, and lost that");
+}
+
+#[test]
 fn whoever_has_come_to_the_last_ballot_says_so_and_uses_none_twice() {
     let last = ballot(Ballot::LAST_ROUND, S2);
     for policy in [Policy::BasicPaxos, Policy::MultiPaxos] {
