@@ -299,8 +299,10 @@ impl<F: Files, R: Record> Journal<F, R> {
     /// some 7 MiB of records) succeeds however full the disk is, and leaves the other half for promises. False once the
     /// next segment could not be made: then the server refuses new values, goes on to promise, and asks
     /// [`try_make_room`](Journal::try_make_room) now and then.
+    ///
+    /// True of a journal that has failed, too: the next commit says so, and a role that waited for room would never hear it.
     pub fn has_room(&self) -> bool {
-        self.spare.is_some() && !self.has_failed
+        self.spare.is_some() || self.has_failed
     }
 
     /// Tries again to prepare the next segment, if there is none. If there is no room for it, the segments go that are not
