@@ -76,7 +76,7 @@ stops it), and in brackets after how many seeds. The bugs are in builds with the
 cargo run --profile museum --features museum --bin paxos-lab -- simulate --bug FirstValueAdopted --seeds 1..1000
 ```
 
-This page is printed by `paxos-lab simulate --museum --seeds 1..8000`; with `--harm`, which takes long, it
+This page is printed by `paxos-lab simulate --museum --seeds 1..12000`; with `--harm`, which takes long, it
 fills the last column, too.
 
 | bug | what it does | seen in | seeds | caught by invariant | replay | harm |
