@@ -131,14 +131,26 @@ pub fn sweep(folder: &Path) {
     }
 }
 
-/// A copy of a folder and all in it.
+/// A copy of a folder and all in it, durable when this returns: a server takes its older files for durable, since those before
+/// it have synced them, and the next power cut must not prove that wrong.
 pub fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     fs::set_permissions(to, fs::metadata(from)?.permissions())?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (from, to) = (entry.path(), to.join(entry.file_name()));
-        if from.is_dir() { copy(&from, &to)? } else { fs::copy(&from, &to).map(drop)? }
+        if from.is_dir() {
+            copy(&from, &to)?;
+        } else {
+            fs::copy(&from, &to)?;
+            fs::File::open(&to)?.sync_all()?;
+        }
     }
-    Ok(())
+    fs::File::open(to)?.sync_all()
+}
+
+/// Moves a folder, durably.
+pub fn move_durably(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::rename(from, to)?;
+    to.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
 }

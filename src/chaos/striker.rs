@@ -413,7 +413,8 @@ impl<'a> Striker<'a> {
     fn put_aside(&mut self, server: Server) -> Result<PathBuf, Failure> {
         let data = self.stage.seat(server).data();
         let kept = data.with_extension("kept");
-        fs::rename(&data, &kept).map_err(|error| Failure::Unplayed(format!("cannot move a data folder: {error}")))?;
+        disk::move_durably(&data, &kept)
+            .map_err(|error| Failure::Unplayed(format!("cannot move a data folder: {error}")))?;
         Ok(kept)
     }
 
@@ -421,7 +422,7 @@ impl<'a> Striker<'a> {
         let data = self.stage.seat(server).data();
         let moved = match fs::remove_dir_all(&data) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => fs::rename(kept, &data),
+            _ => disk::move_durably(kept, &data),
         };
         moved.map_err(|error| Failure::Unplayed(format!("cannot bring a data folder back: {error}")))
     }
@@ -460,7 +461,8 @@ impl<'a> Striker<'a> {
         }
         self.kill(one);
         let kept = self.put_aside(server)?;
-        fs::rename(&old, &data).map_err(|error| Failure::Unplayed(format!("cannot move a data folder: {error}")))?;
+        disk::move_durably(&old, &data)
+            .map_err(|error| Failure::Unplayed(format!("cannot move a data folder: {error}")))?;
         self.start_impostor(server, strike)?;
         Ok(Some(Rest::Folder(kept)))
     }
