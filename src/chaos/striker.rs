@@ -418,7 +418,7 @@ impl<'a> Striker<'a> {
         Ok(kept)
     }
 
-    fn put_back(&mut self, server: Server, kept: &PathBuf) -> Result<(), Failure> {
+    fn put_back(&mut self, server: Server, kept: &Path) -> Result<(), Failure> {
         let data = self.stage.seat(server).data();
         let moved = match fs::remove_dir_all(&data) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
