@@ -402,8 +402,8 @@ impl Proposer {
         self.begin(out);
     }
 
-    /// The own learner has taken a whole state: commands that wait here may be applied in it. Who does not ask proposes each
-    /// of them again, to be told that it is a duplicate: a slot for each, and on a slow link for one value after the other.
+    /// The own learner has taken a whole state: commands that wait here may be applied in it. A proposer that did not
+    /// ask would propose each of them again, and spend a slot and a value on the link to learn that it is a duplicate.
     fn handle_installed(&mut self, slot: Slot, out: &mut Output<Self>) {
         if !self.commands.is_empty() {
             out.outcome(ProposerOutcome::Recall(self.commands.ids()));

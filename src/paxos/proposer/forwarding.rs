@@ -2,8 +2,9 @@
 //!
 //! A client may talk to any server. The proposer of that server owns the client's command until its outcome is applied,
 //! whoever leads meanwhile: it hands the command to the leader that it hears, again after 200 ms, 400 ms and so on, and
-//! again to the next leader. A leader proposes what it is handed and forgets it with its reign. Nothing is lost when it dies, since the owner
-//! still has the command; and nothing takes effect twice, since the state machine knows a command by its id.
+//! again to the next leader. A leader proposes what it is handed and forgets it with its reign. Nothing is lost when it
+//! dies, since the owner still has the command; and nothing takes effect twice, since the state machine knows a command by
+//! its id.
 //!
 //! An owner whose learner is behind waits for it before it hands a command over again: it may be in the very slots that are
 //! missing. Otherwise each command of a server that is far behind fills five slots a second, and the server falls further

@@ -238,7 +238,7 @@ fn an_error_of_the_disk_ends_the_journal_and_is_never_retried() {
         // The disk works again, but nobody knows what became of the bytes.
         assert!(matches!(journal.commit(&[promise(3)]), Err(JournalError::Failed)));
         assert!(matches!(journal.try_make_room(), Err(JournalError::Failed)));
-        assert!(journal.has_room(), "who waited for room would not hear of it");
+        assert!(journal.has_room(), "a role that waits for room would not hear of it");
         assert_eq!(files.counts(), before, "not even tried");
     }
 }

@@ -176,7 +176,7 @@ fn an_error_while_segments_go_ends_the_journal() {
         assert!(committed.is_ok() || goes_on.is_err(), "operation {operation}");
         if let Err(error) = goes_on {
             assert!(matches!(error, JournalError::Failed), "operation {operation}: {error}");
-            assert!(journal.has_room(), "who waits for room would not hear of it");
+            assert!(journal.has_room(), "a role that waits for room would not hear of it");
             ended += 1;
         }
         assert_eq!(known(&files).1.last(), Some(&5), "operation {operation}");
