@@ -43,6 +43,8 @@ pub(super) struct CatchUp {
     waiting: Option<Slot>,
     /// The peer asked for entries, or for a part of its state, and not heard of yet.
     asked: Option<Server>,
+    /// The slot from which on it was asked for entries.
+    asked_from: Slot,
     /// The peer asked last, whatever came of it: if it was no help, the next one is asked.
     asked_last: Option<Server>,
     /// How often it is asked again, though its last answers were no help.
@@ -73,6 +75,7 @@ impl CatchUp {
             known: applied,
             waiting: None,
             asked: None,
+            asked_from: applied.next(),
             asked_last: None,
             again: 0,
             unanswered: 0,
@@ -144,26 +147,31 @@ impl CatchUp {
         let candidates = choices.into_iter().find(|servers| !servers.is_empty()).unwrap_or(self.others);
         if let Some(last) = self.asked_last.filter(|last| self.again > 0 && candidates.contains(*last)) {
             self.again -= 1;
-            return self.ask(last);
+            return self.ask(last, applied);
         }
         self.again = 0;
         let next = candidates.iter().find(|peer| self.asked_last.is_some_and(|last| *peer > last));
         match next.or_else(|| candidates.iter().next()) {
-            Some(peer) => self.ask(peer),
+            Some(peer) => self.ask(peer, applied),
             None => Next::Nothing,
         }
     }
 
-    /// Asks this peer.
-    pub(super) fn ask(&mut self, peer: Server) -> Next {
-        (self.asked, self.asked_last) = (Some(peer), Some(peer));
+    /// Asks this peer for all that comes after this slot.
+    pub(super) fn ask(&mut self, peer: Server, applied: Slot) -> Next {
+        (self.asked, self.asked_from, self.asked_last) = (Some(peer), applied.next(), Some(peer));
         Next::Ask(peer)
     }
 
-    /// A peer has sent entries. It is asked again at once if they were of use and it has more; whoever sends nothing that is
-    /// missing is not.
-    pub(super) fn answered(&mut self, peer: Server, has_more: bool, applied: Slot) -> Next {
-        if self.asked.is_some_and(|asked| asked != peer) {
+    /// A peer has sent entries, the last of them of this slot; None if there were none. It is asked again at once if they
+    /// were of use and it has more; whoever sends nothing that is missing is not.
+    ///
+    /// Entries that all come before what was asked for answer an earlier question: a part that was sent ahead, or sent
+    /// twice. If they ended the question that is open, it would be asked anew, its answer would come twice, and so on: half
+    /// of all that a peer sends would be sent twice.
+    pub(super) fn answered(&mut self, peer: Server, last: Option<Slot>, has_more: bool, applied: Slot) -> Next {
+        let is_earlier = last.is_some_and(|last| last < self.asked_from);
+        if self.asked.is_some_and(|asked| asked != peer || is_earlier) {
             return Next::Nothing;
         }
         self.asked = None;
@@ -172,7 +180,7 @@ impl CatchUp {
             return self.look(applied);
         }
         self.again = AGAIN_MAX;
-        self.ask(peer)
+        self.ask(peer, applied)
     }
 
     /// This peer sends its state, and is asked for one part after the other.
@@ -214,9 +222,9 @@ mod tests {
         assert_eq!(catch_up.waited(Slot(2), 1), Next::Wait, "the log has grown: another slot is missing");
         assert_eq!(catch_up.waited(Slot(2), 1), Next::Ask(S3));
         assert_eq!((catch_up.asked(), catch_up.known()), (Some(S3), Slot(5)));
-        assert_eq!(catch_up.answered(S2, true, Slot(2)), Next::Nothing, "it is not the one asked");
-        assert_eq!(catch_up.answered(S3, true, Slot(3)), Next::Ask(S3));
-        assert_eq!(catch_up.answered(S3, false, Slot(5)), Next::Nothing, "it has all that there is");
+        assert_eq!(catch_up.answered(S2, Some(Slot(3)), true, Slot(2)), Next::Nothing, "it is not the one asked");
+        assert_eq!(catch_up.answered(S3, Some(Slot(3)), true, Slot(3)), Next::Ask(S3));
+        assert_eq!(catch_up.answered(S3, Some(Slot(5)), false, Slot(5)), Next::Nothing, "it has all that there is");
     }
 
     #[test]
@@ -233,8 +241,8 @@ mod tests {
         let asked = [0; 4].map(|_| catch_up.ask_somebody(Slot(0), 1));
         assert_eq!(asked, [Next::Ask(S2), Next::Ask(S2), Next::Ask(S3), Next::Ask(S2)]);
         let mut catch_up = helped();
-        assert_eq!(catch_up.answered(S2, true, Slot(3)), Next::Ask(S2));
-        assert_eq!(catch_up.answered(S2, false, Slot(3)), Next::Wait, "an answer was lost");
+        assert_eq!(catch_up.answered(S2, Some(Slot(3)), true, Slot(3)), Next::Ask(S2));
+        assert_eq!(catch_up.answered(S2, None, false, Slot(3)), Next::Wait, "an answer was lost");
         assert_eq!(catch_up.waited(Slot(3), 1), Next::Ask(S2));
         let mut catch_up = helped();
         catch_up.give_up();
@@ -242,6 +250,19 @@ mod tests {
         let mut catch_up = helped();
         catch_up.hear(S3, Slot(9), 1 + FRESH_BEATS);
         assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_BEATS), Next::Ask(S3), "the other lives");
+    }
+
+    #[test]
+    fn entries_of_an_earlier_question_do_not_end_the_one_that_is_open() {
+        let mut catch_up = begun();
+        catch_up.hear(S3, Slot(50), 1);
+        assert_eq!(catch_up.ask_somebody(Slot(0), 1), Next::Ask(S3));
+        // With the first part, what was heard in other ways could be applied too.
+        assert_eq!(catch_up.answered(S3, Some(Slot(10)), true, Slot(30)), Next::Ask(S3));
+        assert_eq!(catch_up.answered(S3, Some(Slot(20)), false, Slot(30)), Next::Nothing);
+        assert_eq!(catch_up.asked(), Some(S3), "the question is still open");
+        assert_eq!(catch_up.answered(S3, Some(Slot(40)), true, Slot(40)), Next::Ask(S3));
+        assert_eq!(catch_up.answered(S3, None, false, Slot(40)), Next::Wait, "it has nothing");
     }
 
     #[test]
@@ -255,8 +276,8 @@ mod tests {
         assert_eq!(silences, [1, 2, 3, 3, 3]);
         catch_up.wait_for(S3);
         assert_eq!(catch_up.unanswered(), 2, "a part has come");
-        assert_eq!((catch_up.answered(S2, true, Slot(3)), catch_up.unanswered()), (Next::Nothing, 2));
-        assert_eq!((catch_up.answered(S3, true, Slot(3)), catch_up.unanswered()), (Next::Ask(S3), 1));
+        assert_eq!((catch_up.answered(S2, Some(Slot(3)), true, Slot(3)), catch_up.unanswered()), (Next::Nothing, 2));
+        assert_eq!((catch_up.answered(S3, Some(Slot(3)), true, Slot(3)), catch_up.unanswered()), (Next::Ask(S3), 1));
     }
 
     #[test]

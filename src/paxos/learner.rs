@@ -326,7 +326,7 @@ impl<M: StateMachine> Learner<M> {
     /// ENTRIES: apply those that come next; ask for more if there is more.
     fn handle_entries(&mut self, peer: Server, entries: Vec<Entry>, applied: Slot, out: &mut Output<Self>) {
         self.catch_up.hear_of(applied);
-        let before = self.applied;
+        let (before, last) = (self.applied, entries.last().map(|entry| entry.slot));
         for entry in entries {
             if entry.slot == self.applied.next() {
                 self.apply(entry.slot, entry.ballot, entry.value, out);
@@ -335,7 +335,7 @@ impl<M: StateMachine> Learner<M> {
         self.advance(out);
         if !self.snapshots.is_coming() {
             let has_more = self.applied > before && self.applied < applied;
-            let next = self.catch_up.answered(peer, has_more, self.applied);
+            let next = self.catch_up.answered(peer, last, has_more, self.applied);
             self.go_after(next, out);
         }
     }
@@ -384,7 +384,7 @@ impl<M: StateMachine> Learner<M> {
         self.advance(out);
         self.answer_reads(out);
         if self.applied < self.catch_up.known() {
-            let next = self.catch_up.ask(from);
+            let next = self.catch_up.ask(from, self.applied);
             self.go_after(next, out);
         }
     }

@@ -1,8 +1,10 @@
 //! What a learner keeps for peers that fetch its state.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use super::{
-    Alone, Did, LearnerOutcome, Message, Retention, Server, Servers, Slot, begun, checkpoint_ended, entry, keeping,
-    learner_of, sent, servers, told,
+    Alone, Did, LearnerOutcome, LearnerTimer, Message, Retention, Server, Servers, Slot, armed, begun,
+    checkpoint_ended, entry, keeping, learner_of, sent, servers, told,
 };
 use crate::paxos::pins::FACTOR;
 use crate::paxos::{LeftBehind, PartName, PartToken};
@@ -145,6 +147,52 @@ fn a_pinned_peer_has_two_parts_of_the_log_under_way() {
     assert_eq!(entries(&catch_up(&mut learner, 2, 22)), [[] as [u64; 0]], "that is all that there is");
     let last = Message::Entries { entries: vec![entry(24)], applied: Slot(24) };
     assert_eq!(sent(&catch_up(&mut learner, 2, 24)), [(servers([2]), last)]);
+}
+
+/// What a learner sends, that are entries or a question for them.
+fn sent_of_the_log(did: &Did) -> impl Iterator<Item = Message> {
+    let of_the_log = |message: &Message| matches!(message, Message::Entries { .. } | Message::CatchUp { .. });
+    sent(did).into_iter().map(|(_, message)| message).filter(of_the_log)
+}
+
+#[test]
+fn after_a_question_that_was_asked_twice_each_entry_is_sent_once() {
+    const LAST: u64 = 300;
+    let mut source = at_ten();
+    source.0 = source.0.with_part_bytes(3 * (24 + SIZE as usize));
+    catch_up(&mut source, 3, 1);
+    // The other one has the state, and asks for the log; it asks again before the answer is there.
+    let mut late = begun(learner_of(3, 5, 0));
+    late.learn(8);
+    write(&mut source, 28);
+    late.hear_beat(1, 28, super::right(28));
+    let mut questions: VecDeque<_> = sent_of_the_log(&late.fire(LearnerTimer::Missing)).collect();
+    questions.extend(sent_of_the_log(&late.fire(LearnerTimer::CatchUp { unanswered: 0 })));
+    assert_eq!(questions.len(), 2);
+    // One part takes as long as a question and the moment in which what is missing may still come.
+    let (mut parts, mut waits, mut times) = (VecDeque::new(), false, BTreeMap::<u64, u32>::new());
+    while late.applied() < LAST && parts.len() < 20 {
+        write(&mut source, (late.applied() + 20).min(LAST));
+        late.hear_beat(1, source.applied(), super::right(source.applied()));
+        if std::mem::take(&mut waits) {
+            let did = late.fire(LearnerTimer::Missing);
+            waits = armed(&did).contains(&LearnerTimer::Missing);
+            questions.extend(sent_of_the_log(&did));
+        }
+        for question in questions.drain(..).collect::<Vec<_>>() {
+            let did = source.hear(3, question);
+            entries(&did).concat().into_iter().for_each(|slot| *times.entry(slot).or_default() += 1);
+            parts.extend(sent_of_the_log(&did));
+        }
+        if let Some(part) = parts.pop_front() {
+            let did = late.hear(1, part);
+            waits |= armed(&did).contains(&LearnerTimer::Missing);
+            questions.extend(sent_of_the_log(&did));
+        }
+    }
+    let twice: Vec<u64> =
+        times.iter().filter(|(slot, times)| **slot > 40 && **times > 1).map(|(slot, _)| *slot).collect();
+    assert_eq!((late.applied(), twice), (LAST, vec![]));
 }
 
 #[test]
