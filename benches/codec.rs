@@ -12,8 +12,8 @@ use paxos_kv::net::{
     unframe,
 };
 use paxos_kv::paxos::{Ballot, Message, Slot, SlotRange, Value};
-use paxos_kv::role::Server;
-use paxos_kv::trace::Context;
+use paxos_kv::role::ServerId;
+use paxos_kv::trace::TraceContext;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -34,10 +34,10 @@ fn both_ways<T: Serialize + DeserializeOwned>(criterion: &mut Criterion, name: &
 }
 
 fn frames(criterion: &mut Criterion) {
-    let ballot = Ballot { round: 7, server: Server(1) };
+    let ballot = Ballot { round: 7, server: ServerId(1) };
     let op = |size| Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; size].into(), if_version: None };
     for size in [100, 10_000] {
-        let command = kv::Command::Write {
+        let command = kv::KvCommand::Write {
             session: 1,
             nonce: 1 << 100,
             sequence: 9,
@@ -46,21 +46,21 @@ fn frames(criterion: &mut Criterion) {
             op: op(size),
         };
         let message = Message::Accept { ballot, first: Slot(1_000), values: vec![Value::Command(command.to_paxos())] };
-        let accept = Envelope { context: Context::default(), message: message.into() };
+        let accept = Envelope { context: TraceContext::default(), message: message.into() };
         both_ways(criterion, &format!("ACCEPT of a {size}-byte value"), &accept, PEER_FRAME_MAX_BYTES);
     }
     let message = Message::Accepted { ballot, slots: SlotRange { first: Slot(1_000), last: Slot(1_000) } };
     both_ways(
         criterion,
         "ACCEPTED",
-        &Envelope { context: Context::default(), message: message.into() },
+        &Envelope { context: TraceContext::default(), message: message.into() },
         PEER_FRAME_MAX_BYTES,
     );
     let request = Request::Write { session: 1, nonce: 1 << 100, sequence: 9, first_open: 9, op: op(100) };
-    let request = ClientRequest { number: 12, context: Context::default(), request };
+    let request = ClientRequest { number: 12, context: TraceContext::default(), request };
     both_ways(criterion, "a client's write", &request, CLIENT_FRAME_MAX_BYTES);
     let reply = Reply::Value { slot: Slot(1_000), value: Some(vec![7; 100].into()), version: 3 };
-    let reply = ClientReply { number: 12, context: Context::default(), reply };
+    let reply = ClientReply { number: 12, context: TraceContext::default(), reply };
     both_ways(criterion, "a client's value", &reply, CLIENT_FRAME_MAX_BYTES);
 }
 

@@ -15,10 +15,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use paxos_kv::codec;
 use paxos_kv::kv::{self, Op};
 use paxos_kv::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
-use paxos_kv::role::{Disk, Server, Servers};
+use paxos_kv::role::{ServerId, ServerSet, StableStore};
 use paxos_kv::storage::disk::RealFiles;
 use paxos_kv::storage::identity::Owner;
-use paxos_kv::storage::{DataFolder, Journal};
+use paxos_kv::storage::{DataDir, Journal};
 
 const SEGMENT_BYTES: u64 = 16 << 20;
 /// Pairs of the comparison at the end.
@@ -33,20 +33,20 @@ fn folder() -> tempfile::TempDir {
 struct Groups {
     journal: Journal<RealFiles, AcceptorRecord>,
     records: Vec<AcceptorRecord>,
-    _folder: DataFolder,
+    _folder: DataDir,
 }
 
 impl Groups {
     fn new(folder: &tempfile::TempDir, size: u64) -> Groups {
-        let server = Server(1);
-        let owner = Owner { cluster: "bench", quorums: Quorums::majority(Servers::only(server)), server };
-        let data = DataFolder::open(&folder.path().join("data"), owner).unwrap();
+        let server = ServerId(1);
+        let owner = Owner { cluster: "bench", quorums: Quorums::majority(ServerSet::only(server)), server };
+        let data = DataDir::open(&folder.path().join("data"), owner).unwrap();
         let (journal, _) = data.open_journal(SEGMENT_BYTES).unwrap();
         let record = |n: u64| {
             let op = Op::Put { key: b"key-000000000042".to_vec(), value: vec![7; 100].into(), if_version: None };
             let label = String::new();
-            let command = kv::Command::Write { session: 1, nonce: 1 << 100, sequence: n, first_open: n, label, op };
-            let (slot, ballot) = (Slot(n), Ballot { round: 1, server: Server(1) });
+            let command = kv::KvCommand::Write { session: 1, nonce: 1 << 100, sequence: n, first_open: n, label, op };
+            let (slot, ballot) = (Slot(n), Ballot { round: 1, server: ServerId(1) });
             AcceptorRecord::Accepted(Entry { slot, ballot, value: Value::Command(command.to_paxos()) })
         };
         Groups { journal, records: (1..=size).map(record).collect(), _folder: data }

@@ -8,19 +8,19 @@ use std::collections::VecDeque;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use paxos_kv::kv::{self, Kv, Op};
 use paxos_kv::paxos::{
-    Acceptor, Ballot, Learner, LearnerOutcome, Life, Message, Policy, Proposer, ProposerRequest, Quorums, Retention,
-    Slot, SlotRange, StateMachine, Value,
+    Acceptor, Ballot, Incarnation, Learner, LearnerNotification, Message, Policy, Proposer, ProposerRequest, Quorums,
+    Retention, Slot, SlotRange, StateMachine, Value,
 };
-use paxos_kv::role::{Action, Disk, Input, Role, RoleName, Server, Servers, turn};
+use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet, StableStore, turn};
 
 /// So many clients write in turn.
 const SESSIONS: u64 = 64;
-const BALLOT: Ballot = Ballot { round: 1, server: Server(1) };
+const BALLOT: Ballot = Ballot { round: 1, server: ServerId(1) };
 
 /// A disk that costs nothing.
 struct Nothing;
 
-impl<Record> Disk<Record> for Nothing {
+impl<Record> StableStore<Record> for Nothing {
     type Error = std::convert::Infallible;
 
     fn commit(&mut self, _records: &[Record]) -> Result<(), Self::Error> {
@@ -36,11 +36,11 @@ fn write(sequence: u64) -> Value {
         if_version: None,
     };
     let label = String::new();
-    Value::Command(kv::Command::Write { session: 1, nonce: 1, sequence, first_open: sequence, label, op }.to_paxos())
+    Value::Command(kv::KvCommand::Write { session: 1, nonce: 1, sequence, first_open: sequence, label, op }.to_paxos())
 }
 
 fn open(nonce: u128) -> Value {
-    Value::Command(kv::Command::Open { nonce, label: String::new() }.to_paxos())
+    Value::Command(kv::KvCommand::Open { nonce, label: String::new() }.to_paxos())
 }
 
 /// The same, by one of many sessions, in turn: the one that this slot falls to.
@@ -50,7 +50,7 @@ fn write_of_many(slot: u64) -> Value {
     let op = Op::Put { key, value: vec![7; 100].into(), if_version: None };
     let label = String::new();
     Value::Command(
-        kv::Command::Write { session, nonce: session.into(), sequence, first_open: sequence, label, op }.to_paxos(),
+        kv::KvCommand::Write { session, nonce: session.into(), sequence, first_open: sequence, label, op }.to_paxos(),
     )
 }
 
@@ -60,7 +60,7 @@ fn step<R: Role>(role: &mut R, inputs: impl IntoIterator<Item = Input<R>>) -> Ve
     turn(role, mail, &mut Nothing, false).unwrap().into_iter().flat_map(|(_, actions)| actions).collect()
 }
 
-fn message<R: Role>(from: Server, message: R::Message) -> Input<R> {
+fn message<R: Role>(from: ServerId, message: R::Message) -> Input<R> {
     Input::Message { from, message }
 }
 
@@ -69,18 +69,18 @@ struct World {
     proposers: Vec<Proposer>,
     acceptors: Vec<Acceptor>,
     learners: Vec<Learner<Kv>>,
-    mail: VecDeque<(Server, Server, Message)>,
+    mail: VecDeque<(ServerId, ServerId, Message)>,
     applied: u64,
 }
 
 impl World {
     fn new() -> World {
-        let quorums = Quorums::majority(Servers::first(5));
-        let servers = || (1..=5).map(Server);
+        let quorums = Quorums::majority(ServerSet::first(5));
+        let servers = || (1..=5).map(ServerId);
         let mut world = World {
             proposers: servers().map(|me| Proposer::new(me, quorums, Policy::BasicPaxos)).collect(),
             acceptors: servers().map(|_| Acceptor::new()).collect(),
-            learners: servers().map(|me| Learner::new(me, quorums, Life(1), Slot(0), Kv::default())).collect(),
+            learners: servers().map(|me| Learner::new(me, quorums, Incarnation(1), Slot(0), Kv::default())).collect(),
             mail: VecDeque::new(),
             applied: 0,
         };
@@ -95,7 +95,7 @@ impl World {
         world
     }
 
-    fn send<R: Role<Message = Message>>(&mut self, from: Server, actions: Vec<Action<R>>) {
+    fn send<R: Role<Message = Message>>(&mut self, from: ServerId, actions: Vec<Action<R>>) {
         for action in actions {
             if let Action::Send { to, message } = action {
                 self.mail.extend(to.iter().map(|to| (from, to, message.clone())));
@@ -103,10 +103,10 @@ impl World {
         }
     }
 
-    fn learnt(&mut self, from: Server, actions: Vec<Action<Learner<Kv>>>) {
+    fn learnt(&mut self, from: ServerId, actions: Vec<Action<Learner<Kv>>>) {
         for action in &actions {
-            self.applied += u64::from(matches!(action, Action::Outcome(LearnerOutcome::Applied { .. })));
-            if let Action::Outcome(LearnerOutcome::Advanced { applied, ids }) = action {
+            self.applied += u64::from(matches!(action, Action::Outcome(LearnerNotification::Applied { .. })));
+            if let Action::Outcome(LearnerNotification::Advanced { applied, ids }) = action {
                 let told = Input::Request(ProposerRequest::Applied { slot: *applied, ids: ids.clone() });
                 let actions = step(&mut self.proposers[usize::from(from.0) - 1], [told]);
                 self.send(from, actions);
@@ -121,11 +121,11 @@ impl World {
             let at = usize::from(to.0) - 1;
             for role in said.heard_by() {
                 match role {
-                    RoleName::Proposer => {
+                    RoleKind::Proposer => {
                         let actions = step(&mut self.proposers[at], [message(from, said.clone())]);
                         self.send(to, actions);
                     }
-                    RoleName::Acceptor => {
+                    RoleKind::Acceptor => {
                         let actions = step(&mut self.acceptors[at], [message(from, said.clone())]);
                         self.send(to, actions);
                     }
@@ -141,7 +141,7 @@ impl World {
     fn propose(&mut self, value: Value) {
         let Value::Command(command) = value else { return };
         let actions = step(&mut self.proposers[0], [Input::Request(ProposerRequest::Propose(command))]);
-        self.send(Server(1), actions);
+        self.send(ServerId(1), actions);
     }
 }
 
@@ -192,14 +192,14 @@ fn single_steps(criterion: &mut Criterion) {
         );
     });
 
-    let quorums = Quorums::majority(Servers::first(5));
+    let quorums = Quorums::majority(ServerSet::first(5));
     let sessions = 1..=SESSIONS;
     let opened = || {
         let mut machine = Kv::default();
         sessions.clone().for_each(|slot| {
             machine.apply(Slot(slot), &open(slot.into()));
         });
-        Learner::new(Server(1), quorums, Life(1), Slot(SESSIONS), machine).with_retention(Retention::USUAL)
+        Learner::new(ServerId(1), quorums, Incarnation(1), Slot(SESSIONS), machine).with_retention(Retention::USUAL)
     };
     let slots = |first| SlotRange { first: Slot(first), last: Slot(first + GROUP - 1) };
     let mut next = SESSIONS + 1;
@@ -209,7 +209,7 @@ fn single_steps(criterion: &mut Criterion) {
             || {
                 let first = next;
                 next += GROUP;
-                let accepted = |n| message(Server(n), Message::Accepted { ballot: BALLOT, slots: slots(first) });
+                let accepted = |n| message(ServerId(n), Message::Accepted { ballot: BALLOT, slots: slots(first) });
                 [message(BALLOT.server, accept(first)), accepted(1), accepted(2), accepted(3)]
             },
             |mail| step(&mut learner, mail),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::paxos::Quorums;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 use crate::storage::identity::Owner;
 
 /// The largest cluster file that is read, in bytes.
@@ -22,7 +22,7 @@ const NAME_MAX_BYTES: usize = 64;
 pub struct Cluster {
     /// Servers of differently named clusters never speak to each other.
     pub name: String,
-    members: BTreeMap<Server, Member>,
+    members: BTreeMap<ServerId, Member>,
 }
 
 /// Where a server listens.
@@ -67,14 +67,14 @@ pub enum ClusterError {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct ClusterFile {
     cluster: String,
-    server: Vec<FileServer>,
+    server: Vec<ClusterFileServer>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileServer {
+struct ClusterFileServer {
     id: u8,
     peer: SocketAddr,
     client: SocketAddr,
@@ -94,7 +94,7 @@ impl Cluster {
     }
 
     /// Whose the data folder of one of its servers is.
-    pub fn owner(&self, server: Server) -> Owner<'_> {
+    pub fn owner(&self, server: ServerId) -> Owner<'_> {
         Owner { cluster: &self.name, quorums: self.quorums(), server }
     }
 
@@ -111,21 +111,21 @@ impl Cluster {
 
     /// Checks the text of a cluster file.
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Cluster, ClusterError> {
-        let file: File = toml::from_str(text)
+        let file: ClusterFile = toml::from_str(text)
             .map_err(|cause| ClusterError::Syntax { path: path.to_path_buf(), cause: Box::new(cause) })?;
         Cluster::check(file).map_err(|reason| ClusterError::Senseless { path: path.to_path_buf(), reason })
     }
 
-    fn check(file: File) -> Result<Cluster, String> {
+    fn check(file: ClusterFile) -> Result<Cluster, String> {
         let name_is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if file.cluster.is_empty() || file.cluster.len() > NAME_MAX_BYTES || !file.cluster.chars().all(name_is_plain) {
             return Err(format!("cluster = {:?} is no name (letters, digits, - _ . up to 64)", file.cluster));
         }
         let mut members = BTreeMap::new();
         let mut addresses = Vec::new();
-        for FileServer { id, peer, client, http } in file.server {
-            if id == 0 || id > Server::MAX {
-                return Err(format!("server id {id} is not between 1 and {}", Server::MAX));
+        for ClusterFileServer { id, peer, client, http } in file.server {
+            if id == 0 || id > ServerId::MAX {
+                return Err(format!("server id {id} is not between 1 and {}", ServerId::MAX));
             }
             for address in [Some(peer), Some(client), http].into_iter().flatten() {
                 if address.port() == 0 {
@@ -136,7 +136,7 @@ impl Cluster {
                 }
                 addresses.push(address);
             }
-            if members.insert(Server(id), Member { peer, client, http }).is_some() {
+            if members.insert(ServerId(id), Member { peer, client, http }).is_some() {
                 return Err(format!("server id {id} is given twice"));
             }
         }
@@ -147,17 +147,17 @@ impl Cluster {
     }
 
     /// All servers.
-    pub fn servers(&self) -> Servers {
+    pub fn servers(&self) -> ServerSet {
         self.members.keys().copied().collect()
     }
 
     /// Where a server listens, if it is in the cluster.
-    pub fn member(&self, server: Server) -> Option<Member> {
+    pub fn member(&self, server: ServerId) -> Option<Member> {
         self.members.get(&server).copied()
     }
 
     /// All servers and where they listen, lowest number first.
-    pub fn members(&self) -> impl Iterator<Item = (Server, Member)> + '_ {
+    pub fn members(&self) -> impl Iterator<Item = (ServerId, Member)> + '_ {
         self.members.iter().map(|(server, member)| (*server, *member))
     }
 }
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn the_shipped_file_has_five_servers() {
         let cluster = Cluster::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/res/cluster.toml"))).unwrap();
-        assert_eq!(cluster.servers(), Servers::first(5));
+        assert_eq!(cluster.servers(), ServerSet::first(5));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use clap::ValueEnum;
 
 use crate::paxos::Policy;
-use crate::role::RoleName::{self, Acceptor, Coordinator, Learner, Participant, Proposer};
+use crate::role::RoleKind::{self, Acceptor, Coordinator, Learner, Participant, Proposer};
 
 /// How the servers agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -38,15 +38,15 @@ impl Display for Family {
 
 /// The roles of a family.
 struct Cast {
-    roles: &'static [RoleName],
-    as_named: &'static [RoleName],
-    of_writes: [RoleName; 2],
-    voter: RoleName,
+    roles: &'static [RoleKind],
+    as_named: &'static [RoleKind],
+    of_writes: [RoleKind; 2],
+    voter: RoleKind,
 }
 
 const PAXOS: Cast = Cast {
     roles: &[Acceptor, Learner, Proposer],
-    as_named: &RoleName::ALL,
+    as_named: &RoleKind::ALL,
     of_writes: [Proposer, Learner],
     voter: Acceptor,
 };
@@ -101,32 +101,32 @@ impl Protocol {
     }
 
     /// The roles of each server, in the order in which they are started: first those that remember.
-    pub fn roles(self) -> &'static [RoleName] {
+    pub fn roles(self) -> &'static [RoleKind] {
         self.cast().roles
     }
 
     /// The same roles in the order in which people name them. What a seed means depends on it.
-    pub fn roles_as_named(self) -> &'static [RoleName] {
+    pub fn roles_as_named(self) -> &'static [RoleKind] {
         self.cast().as_named
     }
 
     /// Whether servers have this role.
-    pub fn has(self, role: RoleName) -> bool {
+    pub fn has(self, role: RoleKind) -> bool {
         self.roles().contains(&role)
     }
 
     /// The roles that a server needs to see a write of its own clients through.
-    pub fn roles_of_writes(self) -> [RoleName; 2] {
+    pub fn roles_of_writes(self) -> [RoleKind; 2] {
         self.cast().of_writes
     }
 
     /// The role that gets commands through.
-    pub fn leader(self) -> RoleName {
+    pub fn leader(self) -> RoleKind {
         self.cast().of_writes[0]
     }
 
     /// The role that votes.
-    pub fn voter(self) -> RoleName {
+    pub fn voter(self) -> RoleKind {
         self.cast().voter
     }
 

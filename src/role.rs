@@ -20,33 +20,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::museum;
 
-/// A server of the cluster, by its number in the cluster file: 1 to [`Server::MAX`].
+/// A server of the cluster, by its number in the cluster file: 1 to [`ServerId::MAX`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u8")]
-pub struct Server(pub u8);
+pub struct ServerId(pub u8);
 
-impl Server {
+impl ServerId {
     /// The largest number a server can have.
     pub const MAX: u8 = 63;
 }
 
-impl TryFrom<u8> for Server {
+impl TryFrom<u8> for ServerId {
     type Error = String;
 
     /// From bytes that nobody vouches for: a set of servers has no room for a larger number.
-    fn try_from(number: u8) -> Result<Server, String> {
-        let server = Server(number);
-        if number <= Server::MAX { Ok(server) } else { Err(format!("server numbers end at {}", Server::MAX)) }
+    fn try_from(number: u8) -> Result<ServerId, String> {
+        let server = ServerId(number);
+        if number <= ServerId::MAX { Ok(server) } else { Err(format!("server numbers end at {}", ServerId::MAX)) }
     }
 }
 
-impl Display for Server {
+impl Display for ServerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s{}", self.0)
     }
 }
 
-impl Debug for Server {
+impl Debug for ServerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Display::fmt(self, f)
     }
@@ -54,33 +54,33 @@ impl Debug for Server {
 
 /// A set of servers. Distinct by construction, iterated in order of their numbers.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub struct Servers(u64);
+pub struct ServerSet(u64);
 
-impl Servers {
+impl ServerSet {
     /// The set of nobody.
-    pub const NONE: Servers = Servers(0);
+    pub const NONE: ServerSet = ServerSet(0);
 
     /// The set of one server.
-    pub fn only(server: Server) -> Servers {
+    pub fn only(server: ServerId) -> ServerSet {
         [server].into_iter().collect()
     }
 
     /// Servers 1 to `count`.
-    pub fn first(count: u8) -> Servers {
-        (1..=count).map(Server).collect()
+    pub fn first(count: u8) -> ServerSet {
+        (1..=count).map(ServerId).collect()
     }
 
     /// Adds a server; true if it was not there before.
-    pub fn insert(&mut self, server: Server) -> bool {
-        assert!(server.0 <= Server::MAX, "server numbers end at {}", Server::MAX);
+    pub fn insert(&mut self, server: ServerId) -> bool {
+        assert!(server.0 <= ServerId::MAX, "server numbers end at {}", ServerId::MAX);
         let before = self.0;
         self.0 |= 1 << server.0;
         self.0 != before
     }
 
     /// Whether the set holds the server.
-    pub fn contains(&self, server: Server) -> bool {
-        server.0 <= Server::MAX && self.0 & (1 << server.0) != 0
+    pub fn contains(&self, server: ServerId) -> bool {
+        server.0 <= ServerId::MAX && self.0 & (1 << server.0) != 0
     }
 
     /// How many servers the set holds.
@@ -94,32 +94,32 @@ impl Servers {
     }
 
     /// The servers of this set that are not in `other`.
-    pub fn without(&self, other: Servers) -> Servers {
-        Servers(self.0 & !other.0)
+    pub fn without(&self, other: ServerSet) -> ServerSet {
+        ServerSet(self.0 & !other.0)
     }
 
     /// The servers that are in both sets.
-    pub fn and(&self, other: Servers) -> Servers {
-        Servers(self.0 & other.0)
+    pub fn and(&self, other: ServerSet) -> ServerSet {
+        ServerSet(self.0 & other.0)
     }
 
     /// The servers that are in one of the sets, or in both.
-    pub fn or(&self, other: Servers) -> Servers {
-        Servers(self.0 | other.0)
+    pub fn or(&self, other: ServerSet) -> ServerSet {
+        ServerSet(self.0 | other.0)
     }
 
     /// The servers of the set, lowest number first.
-    pub fn iter(&self) -> impl Iterator<Item = Server> + use<> {
+    pub fn iter(&self) -> impl Iterator<Item = ServerId> + use<> {
         let bits = self.0;
-        (0..=Server::MAX).map(Server).filter(move |s| bits & (1 << s.0) != 0)
+        (0..=ServerId::MAX).map(ServerId).filter(move |s| bits & (1 << s.0) != 0)
     }
 }
 
-impl Servers {
+impl ServerSet {
     /// The numbers, for a sentence: "1-3" or "1, 3, 5-7".
     pub fn numbers(&self) -> String {
         let mut runs: Vec<(u8, u8)> = Vec::new();
-        for Server(n) in self.iter() {
+        for ServerId(n) in self.iter() {
             match runs.last_mut() {
                 Some((_, last)) if *last + 1 == n => *last = n,
                 _ => runs.push((n, n)),
@@ -130,9 +130,9 @@ impl Servers {
     }
 }
 
-impl FromIterator<Server> for Servers {
-    fn from_iter<I: IntoIterator<Item = Server>>(servers: I) -> Servers {
-        let mut set = Servers::NONE;
+impl FromIterator<ServerId> for ServerSet {
+    fn from_iter<I: IntoIterator<Item = ServerId>>(servers: I) -> ServerSet {
+        let mut set = ServerSet::NONE;
         for server in servers {
             set.insert(server);
         }
@@ -140,7 +140,7 @@ impl FromIterator<Server> for Servers {
     }
 }
 
-impl Display for Servers {
+impl Display for ServerSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return f.write_str("none");
@@ -152,7 +152,7 @@ impl Display for Servers {
     }
 }
 
-impl Debug for Servers {
+impl Debug for ServerSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{{self}}}")
     }
@@ -169,7 +169,7 @@ pub enum Lane {
 
 /// The roles of a server, of every protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum RoleName {
+pub enum RoleKind {
     /// Gets commands chosen.
     Proposer,
     /// The memory of the protocol.
@@ -182,27 +182,27 @@ pub enum RoleName {
     Participant,
 }
 
-impl RoleName {
+impl RoleKind {
     /// The three of Paxos.
-    pub const ALL: [RoleName; 3] = [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner];
+    pub const ALL: [RoleKind; 3] = [RoleKind::Proposer, RoleKind::Acceptor, RoleKind::Learner];
     /// Those of every protocol, by their number.
-    pub const EVERY: [RoleName; 5] =
-        [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner, RoleName::Coordinator, RoleName::Participant];
+    pub const EVERY: [RoleKind; 5] =
+        [RoleKind::Proposer, RoleKind::Acceptor, RoleKind::Learner, RoleKind::Coordinator, RoleKind::Participant];
 
     /// As it is written: `acceptor`.
     pub fn word(self) -> &'static str {
         match self {
-            RoleName::Proposer => "proposer",
-            RoleName::Acceptor => "acceptor",
-            RoleName::Learner => "learner",
-            RoleName::Coordinator => "coordinator",
-            RoleName::Participant => "participant",
+            RoleKind::Proposer => "proposer",
+            RoleKind::Acceptor => "acceptor",
+            RoleKind::Learner => "learner",
+            RoleKind::Coordinator => "coordinator",
+            RoleKind::Participant => "participant",
         }
     }
 
     /// The role that is written so.
-    pub fn named(word: &str) -> Option<RoleName> {
-        RoleName::EVERY.into_iter().find(|role| role.word() == word)
+    pub fn named(word: &str) -> Option<RoleKind> {
+        RoleKind::EVERY.into_iter().find(|role| role.word() == word)
     }
 }
 
@@ -213,7 +213,7 @@ pub trait Role: Sized + 'static {
     /// What a role must remember across a crash.
     type Record: Clone + Debug;
     /// A named time-out.
-    type Timer: Timed;
+    type Timer: TimerSpec;
     /// What the server that the role lives on asks of it.
     type Request: Clone + Debug;
     /// What the role tells the server that it lives on.
@@ -234,7 +234,7 @@ pub trait Role: Sized + 'static {
 
 /// A named time-out. Arming one replaces the pending one of the same variant, whatever its fields say; its fields let
 /// a role recognise a time-out that comes too late.
-pub trait Timed: Clone + Debug + Eq + Hash {
+pub trait TimerSpec: Clone + Debug + Eq + Hash {
     /// From this range, in milliseconds, the shell draws the delay.
     fn delay_ms(&self) -> RangeInclusive<u64>;
 }
@@ -247,7 +247,7 @@ pub enum Input<R: Role> {
     /// A message arrived, perhaps late, perhaps twice.
     Message {
         /// The server whose role sent it.
-        from: Server,
+        from: ServerId,
         /// What it says.
         message: R::Message,
     },
@@ -263,7 +263,7 @@ pub enum Action<R: Role> {
     /// Send a message to each of these servers; the sender may be among them.
     Send {
         /// Whom to tell.
-        to: Servers,
+        to: ServerSet,
         /// What to tell.
         message: R::Message,
     },
@@ -290,7 +290,7 @@ impl<R: Role> Output<R> {
     }
 
     /// Sends a message.
-    pub fn send(&mut self, to: Servers, message: R::Message) {
+    pub fn send(&mut self, to: ServerSet, message: R::Message) {
         self.actions.push(Action::Send { to, message });
     }
 
@@ -317,8 +317,8 @@ impl<R: Role> Output<R> {
     }
 }
 
-/// Stable storage of one role: when [`Disk::commit`] returns, the records survive any crash.
-pub trait Disk<Record> {
+/// Stable storage of one role: when [`StableStore::commit`] returns, the records survive any crash.
+pub trait StableStore<Record> {
     /// Why records could not be made durable. After an error nobody knows what is on the disk: the process must stop.
     type Error;
 
@@ -328,13 +328,13 @@ pub trait Disk<Record> {
 
 /// The disk of a role that has nothing to remember.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct NoDisk;
+pub struct NoStableStore;
 
 /// The record of a role that has nothing to remember: there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoRecord {}
 
-impl Disk<NoRecord> for NoDisk {
+impl StableStore<NoRecord> for NoStableStore {
     type Error = std::convert::Infallible;
 
     fn commit(&mut self, records: &[NoRecord]) -> Result<(), Self::Error> {
@@ -389,7 +389,7 @@ pub fn step_all<C, R: Role>(
 
 impl<C, R: Role> Stepped<C, R> {
     /// Makes the records of the group durable, and only then lets its actions go.
-    pub fn commit<D: Disk<R::Record>>(self, disk: &mut D) -> Result<Released<C, R>, D::Error> {
+    pub fn commit<D: StableStore<R::Record>>(self, disk: &mut D) -> Result<Released<C, R>, D::Error> {
         if !self.records.is_empty() {
             disk.commit(&self.records)?;
         }
@@ -429,7 +429,7 @@ impl<C, R: Role> Released<C, R> {
 }
 
 /// One turn: step all, commit once, then release.
-pub fn turn<C, R: Role, D: Disk<R::Record>>(
+pub fn turn<C, R: Role, D: StableStore<R::Record>>(
     role: &mut R,
     inputs: impl IntoIterator<Item = (C, Input<R>)>,
     disk: &mut D,
@@ -444,23 +444,23 @@ mod tests {
 
     #[test]
     fn a_server_is_new_to_a_set_once() {
-        let mut servers = Servers::default();
-        assert!(servers.insert(Server(3)) && !servers.insert(Server(3)) && servers.insert(Server(Server::MAX)));
-        assert_eq!((servers.len(), servers.contains(Server(3)), servers.contains(Server(4))), (2, true, false));
+        let mut servers = ServerSet::default();
+        assert!(servers.insert(ServerId(3)) && !servers.insert(ServerId(3)) && servers.insert(ServerId(ServerId::MAX)));
+        assert_eq!((servers.len(), servers.contains(ServerId(3)), servers.contains(ServerId(4))), (2, true, false));
     }
 
     #[test]
     fn a_sentence_names_a_set_by_its_runs() {
-        let named = |numbers: &[u8]| numbers.iter().copied().map(Server).collect::<Servers>().numbers();
+        let named = |numbers: &[u8]| numbers.iter().copied().map(ServerId).collect::<ServerSet>().numbers();
         assert_eq!([named(&[]), named(&[1, 2, 3, 4, 5]), named(&[1, 3, 5, 6])], ["", "1-5", "1, 3, 5-6"]);
     }
 
     #[test]
     fn each_role_has_a_name_and_is_known_by_it() {
-        for role in RoleName::EVERY {
-            assert_eq!(RoleName::named(role.word()), Some(role));
+        for role in RoleKind::EVERY {
+            assert_eq!(RoleKind::named(role.word()), Some(role));
         }
-        assert_eq!(RoleName::named("acceptor"), Some(RoleName::Acceptor));
-        assert_eq!(RoleName::named(""), None);
+        assert_eq!(RoleKind::named("acceptor"), Some(RoleKind::Acceptor));
+        assert_eq!(RoleKind::named(""), None);
     }
 }

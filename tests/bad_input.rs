@@ -10,22 +10,23 @@ use std::time::{Duration, Instant};
 
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, HandshakeError, Hello, Request, Who, frame, greet,
+    CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, HandshakeError, Hello, Request, frame,
+    greet,
 };
 use paxos_kv::random::Random;
-use paxos_kv::role::{Server, Servers};
-use paxos_kv::trace::Context;
+use paxos_kv::role::{ServerId, ServerSet};
+use paxos_kv::trace::TraceContext;
 use support::{Cluster, await_some};
 
 const PREAMBLE: &[u8] = b"PXKV\x05\x00";
 
 /// The greeting of somebody whose file lists three servers.
-fn hello(who: Who) -> Hello {
-    Hello { cluster: "test".to_string(), to: Server(1), members: Servers::first(3), who }
+fn hello(who: Caller) -> Hello {
+    Hello { cluster: "test".to_string(), to: ServerId(1), members: ServerSet::first(3), who }
 }
 
 fn client_request(request: Request) -> Vec<u8> {
-    let context = Context { re: None, req: Some("c9-1".to_string()) };
+    let context = TraceContext { re: None, req: Some("c9-1".to_string()) };
     frame(&ClientRequest { number: 1, context, request })
 }
 
@@ -58,15 +59,15 @@ fn malformed(cluster: &Cluster) -> Vec<String> {
 #[test]
 fn malformed_bytes_on_either_port_harm_nobody() {
     let cluster = Cluster::start(3, &["--seed", "1"]);
-    let member = cluster.cluster.member(Server(1)).unwrap();
+    let member = cluster.cluster.member(ServerId(1)).unwrap();
     let storage = 0;
     let mut client = cluster.client("c1", 1);
     client.put(b"k", b"before").unwrap();
 
     let oversized = [PREAMBLE, &u32::MAX.to_le_bytes(), &[0; 4]].concat();
-    let mut flipped = [PREAMBLE, &frame(&hello(Who::Client))].concat();
+    let mut flipped = [PREAMBLE, &frame(&hello(Caller::Client))].concat();
     *flipped.last_mut().unwrap() ^= 1;
-    let truncated = [PREAMBLE, &frame(&hello(Who::Client))[..9]].concat();
+    let truncated = [PREAMBLE, &frame(&hello(Caller::Client))[..9]].concat();
     let cases: [(&str, Vec<u8>); 7] = [
         ("text", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
         ("a newline that wants to be a line", b"x\n2026-01-01T00:00:00.000000Z INFO  s1.1 acceptor PROMISE\n".to_vec()),
@@ -102,25 +103,25 @@ fn malformed_bytes_on_either_port_harm_nobody() {
         client_request(Request::Get { key: vec![0; 4097] }),
     ];
     for request in &requests {
-        say(member.client, &[PREAMBLE, &frame(&hello(Who::Client)), request].concat());
+        say(member.client, &[PREAMBLE, &frame(&hello(Caller::Client)), request].concat());
         count += 1;
         await_some("the request is refused", || (malformed(&cluster).len() == count).then_some(()));
     }
 
     // The wrong door, a foreign cluster, an unknown and a false peer: refused in a sentence, before a word of Paxos.
     let peer = |server, storage| {
-        let server = Server(server);
-        Who::Peer { server, storage, life: 1, boot: 0, takes_part: true, knows: None }
+        let server = ServerId(server);
+        Caller::Peer { server, storage, life: 1, boot: 0, takes_part: true, knows: None }
     };
-    let members = Servers::first(5);
+    let members = ServerSet::first(5);
     let strangers = [
         (member.client, hello(peer(2, storage))),
-        (member.peer, hello(Who::Client)),
-        (member.client, Hello { cluster: "other".to_string(), ..hello(Who::Client) }),
-        (member.client, Hello { to: Server(2), ..hello(Who::Client) }),
+        (member.peer, hello(Caller::Client)),
+        (member.client, Hello { cluster: "other".to_string(), ..hello(Caller::Client) }),
+        (member.client, Hello { to: ServerId(2), ..hello(Caller::Client) }),
         (member.peer, hello(peer(1, storage))),
         (member.peer, hello(peer(9, storage))),
-        (member.client, Hello { members, ..hello(Who::Client) }),
+        (member.client, Hello { members, ..hello(Caller::Client) }),
         (member.peer, Hello { members, ..hello(peer(2, storage)) }),
     ];
     for (address, hello) in strangers {
@@ -141,7 +142,7 @@ fn malformed_bytes_on_either_port_harm_nobody() {
 #[test]
 fn a_flood_of_random_bytes_costs_no_memory_and_no_service() {
     let cluster = Cluster::start(3, &["--seed", "2"]);
-    let member = cluster.cluster.member(Server(1)).unwrap();
+    let member = cluster.cluster.member(ServerId(1)).unwrap();
     let mut client = cluster.client("c1", 1);
     client.put(b"k", b"v").unwrap();
     let before = resident_kib(cluster.pid(1));
@@ -151,7 +152,7 @@ fn a_flood_of_random_bytes_costs_no_memory_and_no_service() {
         let length = random.within(1..=4_000);
         let bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
         // Some come after a good greeting: they reach the decoder of requests.
-        let greeting = [PREAMBLE, &frame(&hello(Who::Client))].concat();
+        let greeting = [PREAMBLE, &frame(&hello(Caller::Client))].concat();
         let start = if round % 3 == 0 { greeting } else { Vec::new() };
         say(address, &[start, bytes].concat());
     }
@@ -170,7 +171,7 @@ fn resident_kib(pid: u32) -> u64 {
 #[test]
 fn a_slow_connection_costs_its_own_deadline_and_nothing_else() {
     let cluster = Cluster::start(3, &["--seed", "3"]);
-    let member = cluster.cluster.member(Server(1)).unwrap();
+    let member = cluster.cluster.member(ServerId(1)).unwrap();
     // One says nothing, one a byte now and then: both are closed when the time for a greeting is over.
     let silent = TcpStream::connect(member.client).unwrap();
     let mut slow = TcpStream::connect(member.peer).unwrap();
@@ -194,12 +195,12 @@ fn a_slow_connection_costs_its_own_deadline_and_nothing_else() {
 #[test]
 fn the_reply_names_the_request_it_answers() {
     let cluster = Cluster::start(1, &["--seed", "4"]);
-    let member = cluster.cluster.member(Server(1)).unwrap();
+    let member = cluster.cluster.member(ServerId(1)).unwrap();
     let stream = TcpStream::connect(member.client).unwrap();
-    greet(&stream, &Hello { members: Servers::first(1), ..hello(Who::Client) }).unwrap();
+    greet(&stream, &Hello { members: ServerSet::first(1), ..hello(Caller::Client) }).unwrap();
     let mut reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
     for number in [7, 3] {
-        let context = Context { re: None, req: Some("c9-1".to_string()) };
+        let context = TraceContext { re: None, req: Some("c9-1".to_string()) };
         (&stream).write_all(&frame(&ClientRequest { number, context, request: Request::Status })).unwrap();
         let reply: ClientReply = reader.read(None).unwrap().unwrap();
         assert_eq!(reply.number, number);

@@ -10,16 +10,16 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use paxos_kv::client::{Client, ClientError};
-use paxos_kv::kv::{Changes, Kv, Piece, Versioned};
-use paxos_kv::net::Newcomer;
+use paxos_kv::kv::{Kv, StateDelta, StateEntry, VersionedValue};
+use paxos_kv::net::AdmissionStatus;
 use paxos_kv::paxos::StateMachine;
-use paxos_kv::role::{Server, Servers};
-use paxos_kv::storage::DataFolder;
-use paxos_kv::storage::checkpoint::{Checkpoint, Mark, PART_BYTES};
+use paxos_kv::role::{ServerId, ServerSet};
+use paxos_kv::storage::DataDir;
+use paxos_kv::storage::checkpoint::{Checkpoint, CheckpointMeta, PART_BYTES};
 use support::{Cluster, await_some};
 
-fn servers(ids: &[u8]) -> Servers {
-    ids.iter().copied().map(Server).collect()
+fn servers(ids: &[u8]) -> ServerSet {
+    ids.iter().copied().map(ServerId).collect()
 }
 
 /// A client that does not wait for long.
@@ -42,7 +42,7 @@ fn new_servers_begin_when_each_is_known_to_more_than_half_of_the_others() {
     let mut cluster = Cluster::prepare(5, &["--seed", "1"]);
     (1..=3).for_each(|id| cluster.run(id));
     let waits = |id: u8, known_to: &[u8]| {
-        let waited = Some(Newcomer { known_to: servers(known_to), needed: 3 });
+        let waited = Some(AdmissionStatus { known_to: servers(known_to), needed: 3 });
         await_some("two know it", || (cluster.status(id)?.newcomer == waited).then_some(()));
     };
     waits(1, &[2, 3]);
@@ -74,7 +74,7 @@ fn new_servers_begin_when_each_is_known_to_more_than_half_of_the_others() {
 
 /// A cluster file in which one server stands where nobody listens.
 fn without(cluster: &Cluster, absent: u8) -> String {
-    let address = cluster.cluster.member(Server(absent)).unwrap().peer.to_string();
+    let address = cluster.cluster.member(ServerId(absent)).unwrap().peer.to_string();
     let text = fs::read_to_string(cluster.file()).unwrap();
     assert!(text.contains(&address));
     let file = cluster.folder.path().join(format!("without-{absent}.toml"));
@@ -99,7 +99,7 @@ fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it(
     // Server 3 comes back without its memory. Server 4 knows better, and server 5 cannot. Together they would be three.
     fs::remove_dir_all(cluster.data(3)).unwrap();
     [3, 4, 5].into_iter().for_each(|id| cluster.run(id));
-    let waits = Some(Newcomer { known_to: servers(&[5]), needed: 3 });
+    let waits = Some(AdmissionStatus { known_to: servers(&[5]), needed: 3 });
     await_some("server 5 takes it for a new one", || (cluster.status(3)?.newcomer == waits).then_some(()));
     await_some("server 4 does not", || {
         cluster.lines_of(4).contains("server 3 comes with another data folder").then_some(())
@@ -119,15 +119,16 @@ fn a_server_that_has_lost_its_folder_does_not_vote_though_somebody_never_met_it(
 }
 
 /// Gives a key another value in the checkpoint of a server that does not run; all its checksums are right.
-fn falsify(cluster: &Cluster, id: u8, key: &[u8]) -> Mark {
-    let folder = DataFolder::open(&cluster.data(id), cluster.cluster.owner(Server(id))).unwrap();
+fn falsify(cluster: &Cluster, id: u8, key: &[u8]) -> CheckpointMeta {
+    let folder = DataDir::open(&cluster.data(id), cluster.cluster.owner(ServerId(id))).unwrap();
     let files = folder.checkpoint_files().unwrap();
     let (mut checkpoint, mut state) = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
-    let Versioned { version, .. } = state.store().get(key).unwrap().clone();
-    let wrong = Piece::Key { key: key.to_vec(), entry: Versioned { value: Some(b"wrong".to_vec().into()), version } };
+    let VersionedValue { version, .. } = state.store().get(key).unwrap().clone();
+    let wrong =
+        StateEntry::Key { key: key.to_vec(), entry: VersionedValue { value: Some(b"wrong".to_vec().into()), version } };
     state.put_pieces(vec![wrong.clone()]);
-    let mark = Mark { slot: checkpoint.mark().slot, digest: state.digest() };
-    let changes = Changes { is_whole: false, pieces: vec![wrong], ended: Vec::new() };
+    let mark = CheckpointMeta { slot: checkpoint.mark().slot, digest: state.digest() };
+    let changes = StateDelta { is_whole: false, pieces: vec![wrong], ended: Vec::new() };
     checkpoint.write(mark, &changes).unwrap();
     mark
 }
@@ -302,14 +303,14 @@ fn refused_there(cluster: &Cluster, id: u8) -> String {
     let text = fs::read_to_string(cluster.file()).unwrap();
     // Everybody else stands where nobody listens.
     let mut alone = text;
-    for (server, member) in cluster.cluster.members().filter(|(server, _)| *server != Server(id)) {
+    for (server, member) in cluster.cluster.members().filter(|(server, _)| *server != ServerId(id)) {
         let _ = server;
         alone = alone.replace(&member.client.to_string(), &support::free_address().to_string());
     }
     fs::write(&file, alone).unwrap();
     let cluster = paxos_kv::cluster::Cluster::read(&file).unwrap();
     let mut options = paxos_kv::client::ClientOptions::new(cluster, "alone");
-    options.first_server = Some(Server(id));
+    options.first_server = Some(ServerId(id));
     options.timeout = Duration::from_secs(3);
     refused(&mut Client::connect(options).unwrap())
 }
@@ -351,7 +352,7 @@ fn a_server_that_may_open_no_more_files_knows_its_peers_again_when_it_may() {
         cluster.kill(&[2]);
         cluster.run(2);
         await_some("the other one is connected", || {
-            cluster.status(2).filter(|status| status.linked.contains(Server(3)))
+            cluster.status(2).filter(|status| status.linked.contains(ServerId(3)))
         });
         std::thread::sleep(Duration::from_millis(300));
         prlimit(pid, Resource::Nofile, before).unwrap();

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use paxos_kv::client::{Client, ClientError, Try, TryEnd};
 use paxos_kv::net::{RoleStatus, WhyNotApplied};
 use paxos_kv::paxos::{Ballot, NotApplied};
-use paxos_kv::role::{RoleName, Server, Servers};
-use paxos_kv::trace::{CrashPoint, DropCause, Event, Line, MaybeBallot, Recovered, RestartMode, RoleTag, Seconds};
+use paxos_kv::role::{RoleKind, ServerId, ServerSet};
+use paxos_kv::trace::{CrashPoint, DropCause, Event, Line, MaybeBallot, RecoveredFrom, RestartMode, Seconds, Speaker};
 use support::{Cluster, await_some};
 
 const ALL: [u8; 5] = [1, 2, 3, 4, 5];
@@ -30,12 +30,12 @@ fn lines(cluster: &Cluster, id: u8) -> Vec<Line> {
 }
 
 /// The lines of one role of a server.
-fn lines_of_role(cluster: &Cluster, id: u8, role: RoleTag) -> Vec<Line> {
+fn lines_of_role(cluster: &Cluster, id: u8, role: Speaker) -> Vec<Line> {
     lines(cluster, id).into_iter().filter(|line| line.role == role).collect()
 }
 
 /// How often something stands in the lines of a role.
-fn count(cluster: &Cluster, id: u8, role: RoleTag, is_it: impl Fn(&Event) -> bool) -> usize {
+fn count(cluster: &Cluster, id: u8, role: Speaker, is_it: impl Fn(&Event) -> bool) -> usize {
     lines_of_role(cluster, id, role).iter().filter(|line| is_it(&line.event)).count()
 }
 
@@ -55,7 +55,7 @@ fn write_through_all(cluster: &Cluster, enough: impl Fn() -> bool + Sync) -> BTr
         let mut client = cluster.client_with_lines(&format!("c{id}"), id);
         let mut n = 0;
         while !done.load(std::sync::atomic::Ordering::Relaxed) {
-            client.talk_to(Server(id)).unwrap();
+            client.talk_to(ServerId(id)).unwrap();
             n += 1;
             let word = match client.put(format!("k{}", n % 5).as_bytes(), format!("c{id} value {n}").as_bytes()) {
                 Ok(_) => "applied",
@@ -75,7 +75,7 @@ fn write_through_all(cluster: &Cluster, enough: impl Fn() -> bool + Sync) -> BTr
 }
 
 /// Each death of a role is followed by a birth and the other way round; gives the deaths.
-fn deaths(cluster: &Cluster, id: u8, role: RoleTag) -> Vec<(CrashPoint, Seconds)> {
+fn deaths(cluster: &Cluster, id: u8, role: Speaker) -> Vec<(CrashPoint, Seconds)> {
     let mut deaths = Vec::new();
     let mut is_up = true;
     for line in lines_of_role(cluster, id, role) {
@@ -99,7 +99,7 @@ fn deaths(cluster: &Cluster, id: u8, role: RoleTag) -> Vec<(CrashPoint, Seconds)
 /// An acceptor's promise never falls, whatever it forgot in memory, and its accepted slots never become fewer.
 fn check_memory(cluster: &Cluster, id: u8) {
     let (mut promised, mut slots) = (Ballot::ZERO, 0);
-    for line in lines_of_role(cluster, id, RoleTag::Acceptor) {
+    for line in lines_of_role(cluster, id, Speaker::Acceptor) {
         match &line.event {
             Event::Promise { ballot, .. } | Event::Accepted { ballot, .. } => {
                 assert!(*ballot >= promised, "promised {promised} before: {line}");
@@ -107,7 +107,7 @@ fn check_memory(cluster: &Cluster, id: u8) {
             }
             Event::Restart { promised: Some(MaybeBallot(found)), accepted: Some(accepted), recovered, .. } => {
                 let found = found.unwrap_or(Ballot::ZERO);
-                assert_eq!(*recovered, Recovered::Disk);
+                assert_eq!(*recovered, RecoveredFrom::Disk);
                 // It may be more than the lines say: a crash between sync and send leaves records and no words.
                 assert!(found >= promised && *accepted >= slots, "promised {promised}, {slots} slots before: {line}");
                 (promised, slots) = (found, *accepted);
@@ -118,7 +118,7 @@ fn check_memory(cluster: &Cluster, id: u8) {
 }
 
 /// How many messages a role did not hear because it was down, as its server tells; each while it was down.
-fn drops(cluster: &Cluster, id: u8, role: RoleTag) -> usize {
+fn drops(cluster: &Cluster, id: u8, role: Speaker) -> usize {
     let mut is_up = true;
     let mut drops = 0;
     for line in lines_of_role(cluster, id, role) {
@@ -136,7 +136,7 @@ fn drops(cluster: &Cluster, id: u8, role: RoleTag) -> usize {
 }
 
 fn has_every_point(cluster: &Cluster) -> bool {
-    let deaths: Vec<_> = ALL.into_iter().flat_map(|id| deaths(cluster, id, RoleTag::Acceptor)).collect();
+    let deaths: Vec<_> = ALL.into_iter().flat_map(|id| deaths(cluster, id, Speaker::Acceptor)).collect();
     CrashPoint::ALL.iter().all(|point| deaths.iter().any(|(at, _)| at == point))
 }
 
@@ -145,7 +145,7 @@ fn acceptors_that_fail_at_random_lose_nothing() {
     let cluster = Cluster::start(5, &[&["--fail", "acceptors"], &FAILING[..]].concat());
     let begun = Instant::now();
     let outcomes = write_through_all(&cluster, || {
-        let lives = |id| count(&cluster, id, RoleTag::Acceptor, is_restart);
+        let lives = |id| count(&cluster, id, Speaker::Acceptor, is_restart);
         begun.elapsed() > Duration::from_secs(4)
             && ALL.into_iter().all(|id| lives(id) >= 3)
             && has_every_point(&cluster)
@@ -153,15 +153,15 @@ fn acceptors_that_fail_at_random_lose_nothing() {
     assert!(outcomes["applied"] > 20, "{outcomes:?}");
     cluster.await_agreement();
     for id in ALL {
-        let crashes = deaths(&cluster, id, RoleTag::Acceptor).len();
-        let restarts = count(&cluster, id, RoleTag::Acceptor, is_restart);
+        let crashes = deaths(&cluster, id, Speaker::Acceptor).len();
+        let restarts = count(&cluster, id, Speaker::Acceptor, is_restart);
         assert!(crashes == restarts || crashes == restarts + 1, "server {id}: {crashes} crashes, {restarts} restarts");
         check_memory(&cluster, id);
-        for role in [RoleTag::Proposer, RoleTag::Learner] {
+        for role in [Speaker::Proposer, Speaker::Learner] {
             assert_eq!(count(&cluster, id, role, is_crash), 0, "only acceptors fail");
         }
     }
-    let drops: usize = ALL.into_iter().map(|id| drops(&cluster, id, RoleTag::Acceptor)).sum();
+    let drops: usize = ALL.into_iter().map(|id| drops(&cluster, id, Speaker::Acceptor)).sum();
     assert!(drops > 10, "messages to acceptors that are down are told: {drops}");
     let (code, text) = cluster.audit();
     assert_eq!(code, 0, "{text}");
@@ -171,7 +171,7 @@ fn acceptors_that_fail_at_random_lose_nothing() {
 fn all_roles_may_fail_at_random() {
     let cluster = Cluster::start(5, &[&["--fail", "all"], &FAILING[..]].concat());
     let begun = Instant::now();
-    let roles = [RoleTag::Proposer, RoleTag::Acceptor, RoleTag::Learner];
+    let roles = [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner];
     let outcomes = write_through_all(&cluster, || {
         let lives = |id, role| count(&cluster, id, role, is_restart);
         let all_lived = || ALL.into_iter().all(|id| roles.into_iter().all(|role| lives(id, role) >= 2));
@@ -191,12 +191,12 @@ fn all_roles_may_fail_at_random() {
 
 #[test]
 fn the_same_seed_fails_at_the_same_times() {
-    let roles = [RoleTag::Proposer, RoleTag::Acceptor, RoleTag::Learner];
-    let schedule = |fail: &str, roles: &[RoleTag]| {
+    let roles = [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner];
+    let schedule = |fail: &str, roles: &[Speaker]| {
         let mut cluster = Cluster::prepare(2, &[&["--fail", fail], &FAILING[..]].concat());
         cluster.run(1);
         cluster.run(2);
-        let downs = |id: u8, role: &RoleTag| {
+        let downs = |id: u8, role: &Speaker| {
             await_some("three crashes", || Some(deaths(&cluster, id, *role)).filter(|deaths| deaths.len() >= 3))
         };
         let take = |id| roles.iter().map(move |role| downs(id, role)[..3].iter().map(|(_, down)| *down).collect());
@@ -207,7 +207,7 @@ fn the_same_seed_fails_at_the_same_times() {
     assert_ne!(first[0], first[1], "each server has its own times");
     assert_ne!(first[0][0], first[0][1], "each role has its own times");
     // Whether the other roles fail too changes nothing for the acceptors.
-    let acceptors = schedule("acceptors", &[RoleTag::Acceptor]);
+    let acceptors = schedule("acceptors", &[Speaker::Acceptor]);
     assert_eq!(acceptors.map(|server| server[0].clone()), first.map(|server| server[1].clone()));
 }
 
@@ -218,7 +218,7 @@ fn the_lost_mode_says_that_it_is_unsafe_wherever_it_shows() {
     let mut client = cluster.client("c1", 1);
     client.set_timeout(support::PATIENCE);
     client.put(b"k", b"v").unwrap();
-    await_some("two restarts", || (count(&cluster, 1, RoleTag::Acceptor, is_restart) >= 2).then_some(()));
+    await_some("two restarts", || (count(&cluster, 1, Speaker::Acceptor, is_restart) >= 2).then_some(()));
     server.kill().unwrap();
     let stderr = String::from_utf8(server.wait_with_output().unwrap().stderr).unwrap();
     assert!(stderr.contains("UNSAFE"), "{stderr}");
@@ -231,7 +231,7 @@ fn the_lost_mode_says_that_it_is_unsafe_wherever_it_shows() {
         let Event::Restart { recovered, promised, accepted, .. } = &line.event else { unreachable!("{line}") };
         assert_eq!(
             (*recovered, *promised, *accepted),
-            (Recovered::Nothing, Some(MaybeBallot(None)), Some(0)),
+            (RecoveredFrom::Nothing, Some(MaybeBallot(None)), Some(0)),
             "{line}"
         );
         assert!(line.to_string().contains("UNSAFE"), "{line}");
@@ -242,7 +242,7 @@ fn roles(cluster: &Cluster, id: u8) -> Vec<RoleStatus> {
     cluster.status(id).unwrap().roles
 }
 
-fn await_role(cluster: &Cluster, id: u8, role: RoleName, up: bool) {
+fn await_role(cluster: &Cluster, id: u8, role: RoleKind, up: bool) {
     await_some("the role is as ordered", || {
         roles(cluster, id).iter().any(|status| status.role == role && status.up == up).then_some(())
     });
@@ -264,27 +264,27 @@ fn roles_crash_and_come_back_by_command() {
     client.put(b"k", b"v0").unwrap();
     let failures = failures_of(&mut client);
 
-    for role in [RoleName::Proposer, RoleName::Learner] {
-        operator.crash(Server(2), Some(role), None).unwrap();
+    for role in [RoleKind::Proposer, RoleKind::Learner] {
+        operator.crash(ServerId(2), Some(role), None).unwrap();
         await_role(&cluster, 2, role, false);
         // Refused at once and for certain, so the next server is asked and does it.
         failures.lock().unwrap().clear();
-        client.talk_to(Server(2)).unwrap();
+        client.talk_to(ServerId(2)).unwrap();
         client.put(b"k", b"v1").unwrap();
         let first = failures.lock().unwrap()[0].clone();
-        assert_eq!((first.server, first.end), (Server(2), TryEnd::NotApplied(WhyNotApplied::RoleDown(role))));
+        assert_eq!((first.server, first.end), (ServerId(2), TryEnd::NotApplied(WhyNotApplied::RoleDown(role))));
         assert!(first.took < Duration::from_millis(500), "{:?}", first.took);
-        operator.restart(Server(2), Some(role)).unwrap();
+        operator.restart(ServerId(2), Some(role)).unwrap();
         await_role(&cluster, 2, role, true);
     }
 
     // A write that waits while its proposer dies is told so: with three acceptors down it can only wait.
-    let most = [Server(1), Server(2), Server(3)];
+    let most = [ServerId(1), ServerId(2), ServerId(3)];
     for server in most {
-        operator.crash(server, Some(RoleName::Acceptor), None).unwrap();
-        await_role(&cluster, server.0, RoleName::Acceptor, false);
+        operator.crash(server, Some(RoleKind::Acceptor), None).unwrap();
+        await_role(&cluster, server.0, RoleKind::Acceptor, false);
     }
-    for server in ALL.map(Server) {
+    for server in ALL.map(ServerId) {
         // Without a majority nothing happens, and nothing is promised to have happened.
         client.talk_to(server).unwrap();
         client.set_timeout(Duration::from_millis(1_900));
@@ -293,20 +293,20 @@ fn roles_crash_and_come_back_by_command() {
         let TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered })) = tries.last[0].end else {
             panic!("{tries:?}")
         };
-        let living: Servers = [Server(4), Server(5)].into_iter().collect();
+        let living: ServerSet = [ServerId(4), ServerId(5)].into_iter().collect();
         assert!(answered.without(living).is_empty(), "{answered} answered");
         assert!(!answered.is_empty(), "two acceptors live");
     }
     for server in most {
-        operator.restart(server, Some(RoleName::Acceptor)).unwrap();
-        await_role(&cluster, server.0, RoleName::Acceptor, true);
+        operator.restart(server, Some(RoleKind::Acceptor)).unwrap();
+        await_role(&cluster, server.0, RoleKind::Acceptor, true);
     }
     client.set_timeout(support::PATIENCE);
     assert_eq!(client.put(b"k", b"v2").unwrap().version(), 4);
 
     // A whole server's roles, for a time.
-    operator.crash(Server(5), None, Some(Duration::from_millis(200))).unwrap();
-    for role in [RoleTag::Proposer, RoleTag::Acceptor, RoleTag::Learner] {
+    operator.crash(ServerId(5), None, Some(Duration::from_millis(200))).unwrap();
+    for role in [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner] {
         await_some("it is back", || (count(&cluster, 5, role, is_restart) == 1).then_some(()));
     }
     assert!(roles(&cluster, 5).iter().all(|status| status.up && status.crashes == 1));
@@ -323,32 +323,32 @@ fn who_waits_for_a_role_that_dies_is_told_at_once() {
     let mut client = cluster.client("c1", 1);
     client.put(b"k", b"v").unwrap();
     let mut version = 1;
-    for role in [RoleName::Proposer, RoleName::Learner] {
+    for role in [RoleKind::Proposer, RoleKind::Learner] {
         // Nobody accepts, so the write waits.
         for id in [2, 3] {
-            operator.crash(Server(id), Some(RoleName::Acceptor), None).unwrap();
-            await_role(&cluster, id, RoleName::Acceptor, false);
+            operator.crash(ServerId(id), Some(RoleKind::Acceptor), None).unwrap();
+            await_role(&cluster, id, RoleKind::Acceptor, false);
         }
         let failures = failures_of(&mut client);
-        client.talk_to(Server(1)).unwrap();
-        let requests = count(&cluster, 1, RoleTag::Server, |event| matches!(event, Event::Request { .. }));
+        client.talk_to(ServerId(1)).unwrap();
+        let requests = count(&cluster, 1, Speaker::Server, |event| matches!(event, Event::Request { .. }));
         thread::scope(|scope| {
             let writer = scope.spawn(|| client.put(b"k", b"w"));
             await_some("the write has arrived", || {
-                let arrived = count(&cluster, 1, RoleTag::Server, |event| matches!(event, Event::Request { .. }));
+                let arrived = count(&cluster, 1, Speaker::Server, |event| matches!(event, Event::Request { .. }));
                 (arrived > requests).then_some(())
             });
-            operator.crash(Server(1), Some(role), Some(Duration::from_millis(50))).unwrap();
+            operator.crash(ServerId(1), Some(role), Some(Duration::from_millis(50))).unwrap();
             await_some("the writer is told", || failures.lock().unwrap().first().cloned());
             for id in [2, 3] {
-                operator.restart(Server(id), Some(RoleName::Acceptor)).unwrap();
+                operator.restart(ServerId(id), Some(RoleKind::Acceptor)).unwrap();
             }
             let outcome = writer.join().unwrap().unwrap();
             version += 1;
             assert_eq!(outcome.version(), version, "applied once");
         });
         let first = failures.lock().unwrap()[0].clone();
-        assert_eq!(first.end, TryEnd::Unknown(paxos_kv::net::Unknown::RoleDied(role)));
+        assert_eq!(first.end, TryEnd::Unknown(paxos_kv::net::WhyUnknown::RoleDied(role)));
         await_role(&cluster, 1, role, true);
     }
     cluster.await_agreement();
@@ -358,7 +358,7 @@ fn who_waits_for_a_role_that_dies_is_told_at_once() {
 fn without_lab_mode_nobody_may_crash_anything() {
     let cluster = Cluster::start(1, &["--seed", "1", "--segment-kib", "1024"]);
     let mut client = cluster.client("c1", 1);
-    for refused in [client.crash(Server(1), None, None), client.restart(Server(1), Some(RoleName::Acceptor))] {
+    for refused in [client.crash(ServerId(1), None, None), client.restart(ServerId(1), Some(RoleKind::Acceptor))] {
         let Err(ClientError::Refused { why, .. }) = refused else { panic!("{refused:?}") };
         assert!(why.contains("--lab"), "{why}");
     }

@@ -21,12 +21,12 @@ use paxos_kv::host::limits::{
 use paxos_kv::host::linked::CONNECTIONS_OF_A_PEER;
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientRequest, FRAME_DEADLINE, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, Hello,
-    PEER_FRAME_MAX_BYTES, Request, Who, allow_many_sockets, frame, greet,
+    CLIENT_FRAME_MAX_BYTES, Caller, ClientRequest, FRAME_DEADLINE, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES,
+    Hello, PEER_FRAME_MAX_BYTES, Request, allow_many_sockets, frame, greet,
 };
 use paxos_kv::paxos::Slot;
-use paxos_kv::role::Server;
-use paxos_kv::trace::Context;
+use paxos_kv::role::ServerId;
+use paxos_kv::trace::TraceContext;
 use socket2::{Domain, Socket, Type};
 use support::{Cluster, await_some, peak_kib};
 
@@ -43,17 +43,17 @@ const LARGE: usize = 200 << 10;
 fn greeted(cluster: &Cluster, id: u8) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4 << 10).unwrap();
-    socket.connect(&cluster.cluster.member(Server(id)).unwrap().client.into()).unwrap();
+    socket.connect(&cluster.cluster.member(ServerId(id)).unwrap().client.into()).unwrap();
     let stream = TcpStream::from(socket);
     let members = cluster.cluster.servers();
-    let hello = Hello { cluster: "test".to_string(), to: Server(id), members, who: Who::Client };
+    let hello = Hello { cluster: "test".to_string(), to: ServerId(id), members, who: Caller::Client };
     greet(&stream, &hello).unwrap();
     stream.set_nonblocking(true).unwrap();
     stream
 }
 
 fn request(request: Request) -> Vec<u8> {
-    frame(&ClientRequest { number: 1, context: Context::default(), request })
+    frame(&ClientRequest { number: 1, context: TraceContext::default(), request })
 }
 
 /// The largest request but for its last byte.

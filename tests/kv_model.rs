@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use paxos_kv::kv::{Command, Get, Kv, Op, Outcome, SPAN, Saved, Versioned, Written};
+use paxos_kv::kv::{ApplyResult, Kv, KvCommand, Op, ReadQuery, SPAN, SavedResult, VersionedValue, WriteResult};
 use paxos_kv::paxos::{Slot, StateMachine, Value};
 use proptest::prelude::*;
 
@@ -44,8 +44,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// The log that the clients' steps make, with each client's session known as soon as it is opened.
-fn log(steps: Vec<Step>) -> Vec<Command> {
-    let mut log: Vec<Command> = Vec::new();
+fn log(steps: Vec<Step>) -> Vec<KvCommand> {
+    let mut log: Vec<KvCommand> = Vec::new();
     let mut sessions = BTreeMap::new();
     let mut next = BTreeMap::new();
     for step in steps {
@@ -53,7 +53,7 @@ fn log(steps: Vec<Step>) -> Vec<Command> {
         match step {
             Step::Open { client } => {
                 sessions.entry(client).or_insert(slot);
-                log.push(Command::Open { nonce: client as u128, label: String::new() });
+                log.push(KvCommand::Open { nonce: client as u128, label: String::new() });
             }
             Step::Write { client, open, op } => {
                 let Some(session) = sessions.get(&client) else { continue };
@@ -61,12 +61,12 @@ fn log(steps: Vec<Step>) -> Vec<Command> {
                 let first_open = sequence.saturating_sub(open).max(1);
                 let (session, sequence) = (*session, *sequence);
                 let nonce = client as u128;
-                log.push(Command::Write { session, nonce, sequence, first_open, label: format!("c{client}"), op });
+                log.push(KvCommand::Write { session, nonce, sequence, first_open, label: format!("c{client}"), op });
             }
             Step::Foreign { client, sequence, op } => {
                 let Some(session) = sessions.get(&client) else { continue };
                 let (session, label) = (*session, "stranger".to_string());
-                log.push(Command::Write { session, nonce: 1_000, sequence, first_open: sequence, label, op });
+                log.push(KvCommand::Write { session, nonce: 1_000, sequence, first_open: sequence, label, op });
             }
             Step::Again { nth } if !log.is_empty() => log.push(log[nth.index(log.len())].clone()),
             Step::Again { .. } => {}
@@ -81,51 +81,54 @@ struct Naive {
     opened: BTreeMap<u128, u64>,
     history: u64,
     /// All writes met so far: session, sequence, first_open, and what an applied one came to.
-    writes: Vec<(u64, u64, u64, Option<Saved>)>,
+    writes: Vec<(u64, u64, u64, Option<SavedResult>)>,
     keys: BTreeMap<Vec<u8>, (Option<Vec<u8>>, u64)>,
 }
 
 impl Naive {
-    fn apply(&mut self, slot: u64, command: &Command) -> Outcome {
+    fn apply(&mut self, slot: u64, command: &KvCommand) -> ApplyResult {
         match command {
-            Command::Open { nonce, .. } => {
+            KvCommand::Open { nonce, .. } => {
                 let session = *self.opened.entry(*nonce).or_insert(slot);
                 // Which number a history has is the store's business, and not that it stays the same.
-                Outcome::Opened { session, history: self.history }
+                ApplyResult::Opened { session, history: self.history }
             }
-            Command::Write { session, nonce, sequence, first_open, op, .. } => {
+            KvCommand::Write { session, nonce, sequence, first_open, op, .. } => {
                 if self.opened.get(nonce) != Some(session) {
-                    return Outcome::Expired;
+                    return ApplyResult::Expired;
                 }
                 let mine = || self.writes.iter().filter(|write| write.0 == *session);
                 if mine().any(|(.., first_open, _)| sequence < first_open) {
-                    return Outcome::Superseded;
+                    return ApplyResult::Superseded;
                 }
                 let before = mine().find_map(|write| write.3.filter(|_| write.1 == *sequence));
-                let applied =
-                    if before.is_none() { Some(Saved { slot: Slot(slot), written: self.write(op) }) } else { None };
+                let applied = if before.is_none() {
+                    Some(SavedResult { slot: Slot(slot), written: self.write(op) })
+                } else {
+                    None
+                };
                 self.writes.push((*session, *sequence, *first_open, applied));
                 match (before, applied) {
-                    (Some(saved), _) => Outcome::Duplicate(saved),
-                    (None, Some(saved)) => Outcome::Applied(saved),
+                    (Some(saved), _) => ApplyResult::Duplicate(saved),
+                    (None, Some(saved)) => ApplyResult::Applied(saved),
                     (None, None) => unreachable!("it is one or the other"),
                 }
             }
         }
     }
 
-    fn write(&mut self, op: &Op) -> Written {
+    fn write(&mut self, op: &Op) -> WriteResult {
         let (value, version) = self.keys.get(op.key()).cloned().unwrap_or((None, 0));
         let new = match op {
             Op::Put { if_version, value, .. } if if_version.is_none_or(|wanted| wanted == version) => {
                 Some(value.to_vec())
             }
-            Op::Put { .. } => return Written::Mismatch { version },
+            Op::Put { .. } => return WriteResult::Mismatch { version },
             Op::Delete { .. } if value.is_some() => None,
-            Op::Delete { .. } => return Written::NotFound { version },
+            Op::Delete { .. } => return WriteResult::NotFound { version },
         };
         self.keys.insert(op.key().to_vec(), (new, version + 1));
-        Written::Done { version: version + 1 }
+        WriteResult::Done { version: version + 1 }
     }
 }
 
@@ -141,17 +144,17 @@ proptest! {
             prop_assert!(command.is_well_formed());
             let slot = n as u64 + 1;
             let outcome = kv.apply(Slot(slot), &Value::Command(command.to_paxos()));
-            if let (Outcome::Opened { history, .. }, 0) = (outcome, naive.history) {
+            if let (ApplyResult::Opened { history, .. }, 0) = (outcome, naive.history) {
                 naive.history = history;
             }
             prop_assert_eq!(outcome, naive.apply(slot, &command));
-            if matches!(outcome, Outcome::Applied(_)) {
+            if matches!(outcome, ApplyResult::Applied(_)) {
                 prop_assert!(effects.insert(command.id()), "{:?} took effect twice", command.id());
             }
         }
         for key in [b"a", b"b", b"c", b"d"] {
             let (value, version) = naive.keys.get(key.as_slice()).cloned().unwrap_or((None, 0));
-            prop_assert_eq!(kv.query(&Get { key: key.to_vec() }), Versioned { value: value.map(Into::into), version });
+            prop_assert_eq!(kv.query(&ReadQuery { key: key.to_vec() }), VersionedValue { value: value.map(Into::into), version });
         }
     }
 
@@ -175,10 +178,10 @@ proptest! {
     #[test]
     fn what_is_no_command_changes_nothing(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
         let mut kv = Kv::default();
-        prop_assert_eq!(kv.apply(Slot(1), &Value::Noop), Outcome::Noop);
+        prop_assert_eq!(kv.apply(Slot(1), &Value::Noop), ApplyResult::Noop);
         let command = paxos_kv::paxos::Command { id: paxos_kv::paxos::CommandId::new(0, 0, 1), payload: bytes.into() };
-        if Command::from_paxos(&command).is_err() {
-            prop_assert_eq!(kv.apply(Slot(2), &Value::Command(command)), Outcome::Unreadable);
+        if KvCommand::from_paxos(&command).is_err() {
+            prop_assert_eq!(kv.apply(Slot(2), &Value::Command(command)), ApplyResult::Unreadable);
             prop_assert_eq!(kv, Kv::default());
         }
     }

@@ -16,12 +16,12 @@ use paxos_kv::client::{Client, ClientOptions};
 use paxos_kv::cluster;
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, HandshakeError, Hello, Reply, Request, Who, frame,
-    greet,
+    CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, HandshakeError, Hello, Reply, Request,
+    frame, greet,
 };
 use paxos_kv::paxos::Slot;
-use paxos_kv::role::{Server, Servers};
-use paxos_kv::trace::Context;
+use paxos_kv::role::{ServerId, ServerSet};
+use paxos_kv::trace::TraceContext;
 use support::{Cluster, await_some};
 
 /// A nonce that stands nowhere by chance.
@@ -67,7 +67,7 @@ fn servers_of_a_cluster_do_not_start_as_members_of_a_smaller_one() {
     }
     // Other addresses are no other servers.
     let text = fs::read_to_string(cluster.file()).unwrap();
-    let address = cluster.cluster.member(Server(5)).unwrap().client.to_string();
+    let address = cluster.cluster.member(ServerId(5)).unwrap().client.to_string();
     fs::write(cluster.file(), text.replace(&address, &support::free_address().to_string())).unwrap();
     cluster.cluster = cluster::Cluster::read(&cluster.file()).unwrap();
     (1..=5).for_each(|id| cluster.run(id));
@@ -91,9 +91,9 @@ fn servers_and_clients_whose_files_differ_refuse_each_other_with_both_lists() {
     assert!(cluster.status(1).is_none(), "nor does a client with the other file speak to it");
     let small = cluster::Cluster::read(&three).unwrap();
     let mut options = ClientOptions::new(small, "c2");
-    options.first_server = Some(Server(2));
+    options.first_server = Some(ServerId(2));
     let mut client = Client::connect(options).unwrap();
-    let why = client.status(Server(2)).unwrap_err().to_string();
+    let why = client.status(ServerId(2)).unwrap_err().to_string();
     assert!(
         why.contains("the client's file lists servers 1-3, server 2's 1-5: one of the two files is wrong"),
         "{why}"
@@ -118,7 +118,7 @@ fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
     fs::rename(cluster.data(3), &own).unwrap();
     [3, 5].into_iter().for_each(|id| cluster.run(id));
     await_some("server 5 takes it for a new one", || {
-        let known = Servers::only(Server(5));
+        let known = ServerSet::only(ServerId(5));
         (cluster.status(3)?.newcomer?.known_to == known).then_some(())
     });
     await_some("server 4 does not", || {
@@ -135,12 +135,12 @@ fn a_server_gets_its_own_folder_back_after_another_one_was_met() {
 #[test]
 fn what_a_stranger_says_in_a_servers_name_is_forgotten() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
-    let member = cluster.cluster.member(Server(1)).unwrap();
+    let member = cluster.cluster.member(ServerId(1)).unwrap();
     [2, 3].into_iter().for_each(|peer| await_bound(&cluster, 1, peer));
     let before = fs::read(cluster.data(1).join("identity.toml")).unwrap();
     for knows in [None, Some(7)] {
-        let who = Who::Peer { server: Server(2), storage: 9, life: u32::MAX, boot: 1, takes_part: true, knows };
-        let hello = Hello { cluster: "test".to_string(), to: Server(1), members: Servers::first(3), who };
+        let who = Caller::Peer { server: ServerId(2), storage: 9, life: u32::MAX, boot: 1, takes_part: true, knows };
+        let hello = Hello { cluster: "test".to_string(), to: ServerId(1), members: ServerSet::first(3), who };
         let stream = TcpStream::connect(member.peer).unwrap();
         let greeted = greet(&stream, &hello);
         assert!(matches!(greeted, Err(HandshakeError::CallYouFirst)), "{greeted:?}");
@@ -232,11 +232,12 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
         client.put(format!("k{n}").as_bytes(), b"v").unwrap();
     }
     // A session whose nonce this test knows, and a write in it.
-    let stream = TcpStream::connect(cluster.cluster.member(Server(2)).unwrap().client).unwrap();
-    let hello = Hello { cluster: "test".to_string(), to: Server(2), members: Servers::first(3), who: Who::Client };
+    let stream = TcpStream::connect(cluster.cluster.member(ServerId(2)).unwrap().client).unwrap();
+    let hello =
+        Hello { cluster: "test".to_string(), to: ServerId(2), members: ServerSet::first(3), who: Caller::Client };
     greet(&stream, &hello).unwrap();
     let mut reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
-    let context = Context { re: None, req: Some("c2-1".to_string()) };
+    let context = TraceContext { re: None, req: Some("c2-1".to_string()) };
     let mut ask = |request| {
         (&stream).write_all(&frame(&ClientRequest { number: 1, context: context.clone(), request })).unwrap();
         reader.read::<ClientReply>(None).unwrap().unwrap().reply
@@ -269,7 +270,7 @@ fn no_storage_id_and_no_nonce_leaves_the_servers() {
 
     let mut told: Vec<(String, Vec<u8>)> = Vec::new();
     for id in 1..=3 {
-        let address = cluster.cluster.member(Server(id)).unwrap().http.unwrap();
+        let address = cluster.cluster.member(ServerId(id)).unwrap().http.unwrap();
         for path in ["/", "/status", "/metrics", "/events", "/feed"] {
             told.push((format!("{path} of {id}"), page(address, path)));
         }

@@ -8,27 +8,27 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use paxos_kv::client::workload::Action;
-use paxos_kv::client::{Client, ClientError, Done, Ended, Outcome, Ticket};
+use paxos_kv::client::workload::Operation;
+use paxos_kv::client::{Client, ClientError, CompletedOperation, OperationResult, RequestHandle, WriteResponse};
 use paxos_kv::kv::Op;
 use paxos_kv::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Who, WhyNotApplied,
+    CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, WhyNotApplied,
     allow_many_sockets, frame, frame_into, greet,
 };
-use paxos_kv::role::Server;
-use paxos_kv::trace::Context;
+use paxos_kv::role::ServerId;
+use paxos_kv::trace::TraceContext;
 use support::{Cluster, resident_kib};
 
 const UNDER_WAY: usize = 32;
 
-fn put(key: &str) -> Action {
-    Action::Put { key: key.as_bytes().to_vec(), value: b"v".to_vec(), if_version: None }
+fn put(key: &str) -> Operation {
+    Operation::Put { key: key.as_bytes().to_vec(), value: b"v".to_vec(), if_version: None }
 }
 
 /// Whether the key's version is what the end of its only write allows.
-fn check(end: &Ended, key: &str, version: u64) {
+fn check(end: &CompletedOperation, key: &str, version: u64) {
     match &end.end {
-        Ok(Done::Wrote(Outcome::Written { version: said, .. })) => {
+        Ok(OperationResult::Wrote(WriteResponse::Written { version: said, .. })) => {
             assert_eq!((*said, version), (1, 1), "{key} was written once");
         }
         Err(ClientError::NotApplied(_)) => assert_eq!(version, 0, "{key} was certainly not written"),
@@ -44,9 +44,9 @@ fn a_server_that_is_killed_with_many_requests_under_way_loses_and_doubles_none()
     let mut ends = Vec::new();
     for round in 0..6u8 {
         let victim = round % 3 + 1;
-        client.talk_to(Server(victim)).unwrap();
+        client.talk_to(ServerId(victim)).unwrap();
         let keys: Vec<String> = (0..UNDER_WAY).map(|n| format!("r{round}-{n}")).collect();
-        let tickets: Vec<Ticket> = keys.iter().map(|key| client.queue(put(key)).unwrap()).collect();
+        let tickets: Vec<RequestHandle> = keys.iter().map(|key| client.queue(put(key)).unwrap()).collect();
         // From round to round a little more has happened when the server dies.
         let until = Instant::now() + Duration::from_millis(u64::from(round) * 4);
         client.progress();
@@ -77,7 +77,8 @@ fn two_pipelines_on_the_same_keys_through_two_servers_are_applied_once_each() {
     let write = |id: u8| {
         let mut client = cluster.client(&format!("c{id}"), id);
         for _ in 0..ROUNDS {
-            let tickets: Vec<Ticket> = (0..UNDER_WAY).map(|n| client.submit(put(&format!("k{n}"))).unwrap()).collect();
+            let tickets: Vec<RequestHandle> =
+                (0..UNDER_WAY).map(|n| client.submit(put(&format!("k{n}"))).unwrap()).collect();
             tickets.into_iter().for_each(|ticket| drop(client.wait(ticket).end.unwrap()));
         }
     };
@@ -94,15 +95,15 @@ fn two_pipelines_on_the_same_keys_through_two_servers_are_applied_once_each() {
 }
 
 fn greeted(cluster: &Cluster) -> TcpStream {
-    let stream = TcpStream::connect(cluster.cluster.member(Server(1)).unwrap().client).unwrap();
+    let stream = TcpStream::connect(cluster.cluster.member(ServerId(1)).unwrap().client).unwrap();
     let members = cluster.cluster.servers();
-    let hello = Hello { cluster: "test".to_string(), to: Server(1), members, who: Who::Client };
+    let hello = Hello { cluster: "test".to_string(), to: ServerId(1), members, who: Caller::Client };
     greet(&stream, &hello).unwrap();
     stream
 }
 
 fn request(number: u64, request: Request) -> ClientRequest {
-    ClientRequest { number, context: Context::default(), request }
+    ClientRequest { number, context: TraceContext::default(), request }
 }
 
 #[test]
@@ -183,7 +184,7 @@ fn a_client_that_says_no_more_still_gets_its_replies() {
     stream.read_to_end(&mut said).unwrap();
     let one = frame(&ClientReply {
         number: 0,
-        context: Context::default(),
+        context: TraceContext::default(),
         reply: Reply::Value { slot: paxos_kv::paxos::Slot(2), value: Some(b"v".to_vec().into()), version: 1 },
     });
     assert_eq!(said.len(), 20 * one.len());

@@ -13,11 +13,11 @@ use std::time::Duration;
 use paxos_kv::client::ClientError;
 use paxos_kv::kv::{Op, SEQUENCE_MAX};
 use paxos_kv::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Who, WhyNotApplied, frame,
-    greet,
+    CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, WhyNotApplied,
+    frame, greet,
 };
-use paxos_kv::role::Server;
-use paxos_kv::trace::Context;
+use paxos_kv::role::ServerId;
+use paxos_kv::trace::TraceContext;
 use support::Cluster;
 
 /// All servers are stopped, lose their data and are started again, as by `./run_server.sh stop; ./run_server.sh`.
@@ -108,17 +108,18 @@ struct Stranger {
 
 impl Stranger {
     fn at(cluster: &Cluster, server: u8) -> Stranger {
-        let stream = TcpStream::connect(cluster.cluster.member(Server(server)).unwrap().client).unwrap();
+        let stream = TcpStream::connect(cluster.cluster.member(ServerId(server)).unwrap().client).unwrap();
         stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
         let members = cluster.cluster.servers();
-        greet(&stream, &Hello { cluster: "test".to_string(), to: Server(server), members, who: Who::Client }).unwrap();
+        greet(&stream, &Hello { cluster: "test".to_string(), to: ServerId(server), members, who: Caller::Client })
+            .unwrap();
         let reader = FrameReader::new(stream.try_clone().unwrap(), CLIENT_FRAME_MAX_BYTES);
         Stranger { stream, reader, number: 0 }
     }
 
     fn ask(&mut self, request: Request) -> Reply {
         self.number += 1;
-        let request = ClientRequest { number: self.number, context: Context::default(), request };
+        let request = ClientRequest { number: self.number, context: TraceContext::default(), request };
         self.stream.write_all(&frame(&request)).unwrap();
         self.reader.read::<ClientReply>(None).unwrap().unwrap().reply
     }

@@ -32,7 +32,7 @@ fn what_cannot_run_says_why() {
 
     // Started twice: the port is taken, and the running server's data is not touched.
     let text = refusal(&mut cluster.command(1));
-    let peer = cluster.cluster.member(paxos_kv::role::Server(1)).unwrap().peer;
+    let peer = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap().peer;
     assert!(text.contains(&peer.to_string()) && text.contains("taken"), "{text}");
 
     // The same data folder under another server's ports.
@@ -132,7 +132,7 @@ fn a_check_says_what_a_start_would_say_and_starts_nothing() {
         cluster.run(id);
     }
     cluster.await_all();
-    let peer = cluster.cluster.member(paxos_kv::role::Server(1)).unwrap().peer.to_string();
+    let peer = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap().peer.to_string();
     let (code, text) = check(&cluster, 1, &[]);
     assert!(code == 1 && text.contains(&peer) && text.contains("taken"), "{text}");
     // Those that live write.
@@ -259,7 +259,7 @@ fn a_file_that_may_not_grow_costs_lines_and_no_server() {
 #[test]
 fn an_address_that_is_about_to_become_free_is_waited_for() {
     let mut cluster = Cluster::prepare(1, &[]);
-    let member = cluster.cluster.member(paxos_kv::role::Server(1)).unwrap();
+    let member = cluster.cluster.member(paxos_kv::role::ServerId(1)).unwrap();
     let holder = TcpListener::bind(member.client).unwrap();
     cluster.run(1);
     await_some("the server has come as far as its first address", || TcpStream::connect(member.peer).ok());

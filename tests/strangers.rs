@@ -13,11 +13,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use paxos_kv::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Who, frame, greet, preamble,
+    CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, frame, greet,
+    preamble,
 };
-use paxos_kv::paxos::{PartName, PartToken, Slot};
-use paxos_kv::role::Server;
-use paxos_kv::trace::Context;
+use paxos_kv::paxos::{ChunkRequest, PartToken, Slot};
+use paxos_kv::role::ServerId;
+use paxos_kv::trace::TraceContext;
 use support::{Cluster, await_some};
 
 /// More than any port has places for strangers.
@@ -75,7 +76,7 @@ impl Drop for Crowd {
 fn silent_callers_keep_no_server_out() {
     let mut cluster = Cluster::start(3, &["--seed", "1"]);
     cluster.kill(&[3]);
-    let peers = [1, 2].map(|id| cluster.cluster.member(Server(id)).unwrap().peer);
+    let peers = [1, 2].map(|id| cluster.cluster.member(ServerId(id)).unwrap().peer);
     let _crowds = peers.map(|peer| Crowd::at(peer, b"PXKV"));
     cluster.run(3);
     await_some("the server answers", || cluster.status(3));
@@ -93,7 +94,7 @@ fn silent_callers_keep_no_client_out() {
     let cluster = Cluster::start(1, &["--seed", "2"]);
     let mut before = cluster.client("c1", 1);
     before.put(b"k", b"before").unwrap();
-    let _crowd = Crowd::at(cluster.cluster.member(Server(1)).unwrap().client, b"PXKV\x04");
+    let _crowd = Crowd::at(cluster.cluster.member(ServerId(1)).unwrap().client, b"PXKV\x04");
     for _ in 0..20 {
         assert_eq!(cluster.client("c2", 1).get(b"k").unwrap().value.unwrap(), b"before");
     }
@@ -129,9 +130,9 @@ fn silent_callers_and_viewers_keep_no_browser_out() {
 
 /// A client's connection to the first server.
 fn greeted(cluster: &Cluster) -> FrameReader {
-    let stream = TcpStream::connect(cluster.cluster.member(Server(1)).unwrap().client).unwrap();
+    let stream = TcpStream::connect(cluster.cluster.member(ServerId(1)).unwrap().client).unwrap();
     let members = cluster.cluster.servers();
-    let hello = Hello { cluster: "test".to_string(), to: Server(1), members, who: Who::Client };
+    let hello = Hello { cluster: "test".to_string(), to: ServerId(1), members, who: Caller::Client };
     greet(&stream, &hello).unwrap();
     FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES)
 }
@@ -139,7 +140,7 @@ fn greeted(cluster: &Cluster) -> FrameReader {
 /// The reply to a request; None if the connection is closed.
 fn ask(client: &mut FrameReader, request: Request) -> Option<Reply> {
     let mut stream = client.stream();
-    stream.write_all(&frame(&ClientRequest { number: 1, context: Context::default(), request })).ok()?;
+    stream.write_all(&frame(&ClientRequest { number: 1, context: TraceContext::default(), request })).ok()?;
     let reply = client.read::<ClientReply>(Some(Instant::now() + support::PATIENCE));
     reply.unwrap_or(None).map(|reply| reply.reply)
 }
@@ -147,7 +148,7 @@ fn ask(client: &mut FrameReader, request: Request) -> Option<Reply> {
 #[test]
 fn a_stranger_is_not_heard_for_longer_than_a_greeting() {
     let cluster = Cluster::start(1, &["--seed", "5"]);
-    let member = cluster.cluster.member(Server(1)).unwrap();
+    let member = cluster.cluster.member(ServerId(1)).unwrap();
     for address in [member.peer, member.client] {
         // The frame is within the limit for those who have greeted. No more of it comes, and the connection stays open.
         let large = frame(&vec![0u8; 1 << 20]);
@@ -180,7 +181,7 @@ fn what_means_nothing_is_answered_or_ends_the_connection_and_never_the_server() 
     let mut client = cluster.client("c1", 1);
     client.put(b"k", b"v").unwrap();
     let ask = |request: Request| ask(&mut greeted(&cluster), request);
-    let name = |slot, token| Some(PartName { slot: Slot(slot), index: 0, token });
+    let name = |slot, token| Some(ChunkRequest { slot: Slot(slot), index: 0, token });
     let tokens = [PartToken::Session(u64::MAX), PartToken::Key(vec![255; 3]), PartToken::first()];
     // A state that nobody has is no reason to write one down.
     for _ in 0..3 {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use paxos_kv::client::{ClientError, Outcome};
+use paxos_kv::client::{ClientError, WriteResponse};
 use support::Cluster;
 
 /// What a client knows of a key: the last acknowledged value, and values that may have been written after it.
@@ -80,8 +80,8 @@ fn two_clients_at_two_servers_increment_one_key_and_no_update_is_lost_or_doubled
         while versions.len() < 100 {
             let version = client.get(b"counter").unwrap().version;
             match client.put_if_version(b"counter", name.as_bytes(), version).unwrap() {
-                Outcome::Written { version, .. } => versions.push(version),
-                Outcome::Mismatch { .. } => {}
+                WriteResponse::Written { version, .. } => versions.push(version),
+                WriteResponse::Mismatch { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use paxos_kv::client::{Client, ClientError, TryEnd};
 use paxos_kv::net::WhyNotApplied;
-use paxos_kv::role::{RoleName, Server};
+use paxos_kv::role::{RoleKind, ServerId};
 use support::{Cluster, await_some};
 
 const PROTOCOL: [&str; 2] = ["--protocol", "two-phase-commit"];
@@ -18,7 +18,7 @@ fn start(arguments: &[&str]) -> Cluster {
     Cluster::start(5, &[&PROTOCOL, ["--segment-kib", "1024"].as_slice(), arguments].concat())
 }
 
-fn await_role(cluster: &Cluster, id: u8, role: RoleName, up: bool) {
+fn await_role(cluster: &Cluster, id: u8, role: RoleKind, up: bool) {
     await_some("the role is up or down", || {
         let status = cluster.status(id)?;
         status.roles.iter().any(|one| one.role == role && one.up == up).then_some(())
@@ -53,7 +53,7 @@ fn work(mut client: Client, id: u8, end: Instant) -> (u32, u32) {
         if Instant::now() > end {
             break;
         }
-        client.talk_to(Server((n % 5 + 1) as u8)).unwrap();
+        client.talk_to(ServerId((n % 5 + 1) as u8)).unwrap();
         let key = format!("k{}", n % 3);
         let ended = match n % 4 {
             0 => client.get(key.as_bytes()).map(|_| ()),
@@ -71,30 +71,30 @@ fn participants_are_blocked_until_their_coordinator_is_back() {
     let mut writer = cluster.client_with_lines("c1", 1);
     writer.put(b"k", b"before").unwrap();
     writer.put(b"other", b"here").unwrap();
-    operator.crash(Server(5), Some(RoleName::Participant), None).unwrap();
-    await_role(&cluster, 5, RoleName::Participant, false);
+    operator.crash(ServerId(5), Some(RoleKind::Participant), None).unwrap();
+    await_role(&cluster, 5, RoleKind::Participant, false);
     // The coordinator waits 300 ms for the fifth vote: in that time it has to die. On a slow machine not at the first try.
     let blocked = (0..20).any(|_| {
         writer.set_timeout(Duration::from_millis(1_200));
-        writer.talk_to(Server(1)).unwrap();
+        writer.talk_to(ServerId(1)).unwrap();
         std::thread::scope(|scope| {
             let write = scope.spawn(|| writer.put(b"k", b"in doubt"));
             let deadline = Instant::now() + Duration::from_secs(1);
-            while operator.status(Server(2)).is_ok_and(|status| status.in_doubt == 0) && Instant::now() < deadline {}
-            operator.crash(Server(1), Some(RoleName::Coordinator), None).unwrap();
+            while operator.status(ServerId(2)).is_ok_and(|status| status.in_doubt == 0) && Instant::now() < deadline {}
+            operator.crash(ServerId(1), Some(RoleKind::Coordinator), None).unwrap();
             assert!(write.join().unwrap().is_err());
         });
         let deadline = Instant::now() + Duration::from_secs(3);
         while Instant::now() < deadline {
-            let status = operator.status(Server(2)).unwrap();
+            let status = operator.status(ServerId(2)).unwrap();
             match status.doubts.first() {
                 Some(doubt) if doubt.is_blocked => return true,
                 Some(_) => std::thread::sleep(Duration::from_millis(20)),
                 None => break,
             }
         }
-        operator.restart(Server(1), Some(RoleName::Coordinator)).unwrap();
-        await_role(&cluster, 1, RoleName::Coordinator, true);
+        operator.restart(ServerId(1), Some(RoleKind::Coordinator)).unwrap();
+        await_role(&cluster, 1, RoleKind::Coordinator, true);
         false
     });
     assert!(blocked, "nobody was blocked");
@@ -110,12 +110,12 @@ fn participants_are_blocked_until_their_coordinator_is_back() {
     assert!(tries.last.iter().any(locked), "{tries:?}");
     assert_eq!(reader.get_here(b"other").unwrap().value.unwrap(), b"here");
 
-    operator.restart(Server(1), Some(RoleName::Coordinator)).unwrap();
+    operator.restart(ServerId(1), Some(RoleKind::Coordinator)).unwrap();
     await_some("the doubt ends", || {
         (1..=4).all(|id| cluster.status(id).is_some_and(|status| status.in_doubt == 0)).then_some(())
     });
-    operator.restart(Server(5), Some(RoleName::Participant)).unwrap();
-    await_role(&cluster, 5, RoleName::Participant, true);
+    operator.restart(ServerId(5), Some(RoleKind::Participant)).unwrap();
+    await_role(&cluster, 5, RoleKind::Participant, true);
     reader.set_timeout(support::PATIENCE);
     assert_eq!(reader.get(b"k").unwrap().value.unwrap(), b"before", "without a record of a commit there was none");
     assert_eq!(reader.put(b"k", b"after").unwrap().version(), 2);

@@ -8,15 +8,16 @@
 use paxos_kv::codec::{CodecError, decode, encode};
 use paxos_kv::kv::{self, Op};
 use paxos_kv::paxos::{
-    AcceptorRecord, Ballot, Command, CommandId, Entry, Message, Page, ProposerRecord, Refused, Slot, SlotRange, Value,
+    AcceptorRecord, Ballot, Command, CommandId, Entry, Message, NackedRequest, Page, ProposerRecord, Slot, SlotRange,
+    Value,
 };
-use paxos_kv::role::Server;
+use paxos_kv::role::ServerId;
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 fn ballots() -> impl Strategy<Value = Ballot> {
-    (0..=Ballot::LAST_ROUND, 0..=Server::MAX).prop_map(|(round, server)| Ballot { round, server: Server(server) })
+    (0..=Ballot::LAST_ROUND, 0..=ServerId::MAX).prop_map(|(round, server)| Ballot { round, server: ServerId(server) })
 }
 
 fn slots() -> impl Strategy<Value = Slot> {
@@ -40,7 +41,7 @@ fn messages() -> impl Strategy<Value = Message> {
     let page = (slots(), prop::option::of(slots()), slots(), entries(), ranges).prop_map(
         |(from, to, truncated_below, accepted, damaged)| Page { from, to, truncated_below, accepted, damaged },
     );
-    let refused = prop_oneof![slots().prop_map(Refused::Prepare), slots().prop_map(Refused::Accept)];
+    let refused = prop_oneof![slots().prop_map(NackedRequest::Prepare), slots().prop_map(NackedRequest::Accept)];
     prop_oneof![
         (ballots(), slots()).prop_map(|(ballot, from)| Message::Prepare { ballot, from }),
         (ballots(), page).prop_map(|(ballot, page)| Message::Promise { ballot, page }),
@@ -82,7 +83,7 @@ fn runs() -> impl Strategy<Value = SlotRange> {
     (slots(), slots()).prop_map(|(first, last)| SlotRange { first, last })
 }
 
-fn commands() -> impl Strategy<Value = kv::Command> {
+fn commands() -> impl Strategy<Value = kv::KvCommand> {
     let bytes = || prop::collection::vec(any::<u8>(), 0..100);
     let op = prop_oneof![
         (bytes(), bytes(), any::<Option<u64>>()).prop_map(|(key, value, if_version)| Op::Put {
@@ -93,10 +94,10 @@ fn commands() -> impl Strategy<Value = kv::Command> {
         bytes().prop_map(|key| Op::Delete { key }),
     ];
     prop_oneof![
-        (any::<u128>(), ".{0,20}").prop_map(|(nonce, label)| kv::Command::Open { nonce, label }),
+        (any::<u128>(), ".{0,20}").prop_map(|(nonce, label)| kv::KvCommand::Open { nonce, label }),
         (1..u64::MAX, any::<u128>(), any::<u64>(), any::<u64>(), ".{0,20}", op).prop_map(
             |(session, nonce, sequence, first_open, label, op)| {
-                kv::Command::Write { session, nonce, sequence, first_open, label, op }
+                kv::KvCommand::Write { session, nonce, sequence, first_open, label, op }
             }
         ),
     ]
@@ -132,10 +133,10 @@ proptest! {
     fn commands_come_back(command in commands()) {
         let sent = command.to_paxos();
         round_trip(&sent)?;
-        prop_assert_eq!(kv::Command::from_paxos(&sent).unwrap(), command);
+        prop_assert_eq!(kv::KvCommand::from_paxos(&sent).unwrap(), command);
         // Under a name of the other kind it is none.
         let other = Command { id: CommandId::new(u64::from(sent.id.session == 0), 1, 1), ..sent };
-        prop_assert!(kv::Command::from_paxos(&other).is_err());
+        prop_assert!(kv::KvCommand::from_paxos(&other).is_err());
     }
 
     /// Whatever bytes a stranger sends: an error or a value, soon, and no panic.
@@ -144,7 +145,7 @@ proptest! {
         let _ = decode::<Message>(&bytes);
         let _ = decode::<AcceptorRecord>(&bytes);
         let _ = decode::<ProposerRecord>(&bytes);
-        let _ = kv::Command::from_paxos(&Command { id: CommandId::opening(1), payload: bytes.into() });
+        let _ = kv::KvCommand::from_paxos(&Command { id: CommandId::opening(1), payload: bytes.into() });
     }
 
     /// A healthy message with some bytes changed.
@@ -173,7 +174,7 @@ fn hostile_lengths_are_refused() {
     }
     let label = [&[0][..], &long].concat();
     let open = Command { id: CommandId::opening(7), payload: label.into() };
-    assert!(kv::Command::from_paxos(&open).is_err());
+    assert!(kv::KvCommand::from_paxos(&open).is_err());
 }
 
 /// A server above 63 has no place in a set of servers: such bytes are refused, and reach no role.
@@ -188,7 +189,7 @@ fn servers_out_of_range_are_refused() {
 /// What roles put into one message at most fits the limit of the decoder, also when it is many small things.
 #[test]
 fn the_largest_parts_can_be_decoded() {
-    let last = Ballot { round: Ballot::LAST_ROUND, server: Server(63) };
+    let last = Ballot { round: Ballot::LAST_ROUND, server: ServerId(63) };
     let noop = |slot| Entry { slot: Slot(slot), ballot: last, value: Value::Noop };
     let accepted: Vec<Entry> = (Slot::LAST.0 - (1 << 20) / 40..Slot::LAST.0).map(noop).collect();
     let ballot = Ballot::ZERO;
@@ -208,7 +209,7 @@ fn the_largest_parts_can_be_decoded() {
 /// a hostile length cannot make a decoder spin or recurse.)
 #[test]
 fn golden_bytes() {
-    let ballot = Ballot { round: 300, server: Server(2) };
+    let ballot = Ballot { round: 300, server: ServerId(2) };
     let (slot, noop) = (Slot(7), Value::Noop);
     let value = Value::Command(Command { id: CommandId::new(5, 0, 6), payload: b"xyz"[..].into() });
     let entry = Entry { slot, ballot, value: value.clone() };
@@ -216,12 +217,12 @@ fn golden_bytes() {
     let (truncated_below, accepted) = (Slot(1), vec![entry.clone()]);
     let page = Page { from: Slot(2), to: Some(Slot(9)), truncated_below, accepted, damaged };
     let message = |message: Message| hex(&encode(&message));
-    let command = |command: kv::Command| hex(&encode(&command.to_paxos()));
+    let command = |command: kv::KvCommand| hex(&encode(&command.to_paxos()));
     let lines = [
         message(Message::Prepare { ballot, from: slot }),
         message(Message::Promise { ballot, page }),
-        message(Message::Nack { ballot, refused: Refused::Prepare(slot), promised: ballot }),
-        message(Message::Nack { ballot, refused: Refused::Accept(slot), promised: ballot }),
+        message(Message::Nack { ballot, refused: NackedRequest::Prepare(slot), promised: ballot }),
+        message(Message::Nack { ballot, refused: NackedRequest::Accept(slot), promised: ballot }),
         message(Message::Truncated { ballot, slot, below: Slot(8) }),
         message(Message::Accept { ballot, first: slot, values: vec![value, noop] }),
         message(Message::Accepted { ballot, slots: SlotRange { first: slot, last: Slot(9) } }),
@@ -244,8 +245,8 @@ fn golden_bytes() {
         hex(&encode(&AcceptorRecord::Promised(ballot))),
         hex(&encode(&AcceptorRecord::Accepted(entry))),
         hex(&encode(&ProposerRecord::Spent(1_025))),
-        command(kv::Command::Open { nonce: 77, label: "c1-1".into() }),
-        command(kv::Command::Write {
+        command(kv::KvCommand::Open { nonce: 77, label: "c1-1".into() }),
+        command(kv::KvCommand::Write {
             session: 1,
             nonce: u128::MAX,
             sequence: 2,
@@ -253,7 +254,7 @@ fn golden_bytes() {
             label: "c1-5".into(),
             op: Op::Put { key: b"k".to_vec(), value: b"v".to_vec().into(), if_version: Some(3) },
         }),
-        command(kv::Command::Write {
+        command(kv::KvCommand::Write {
             session: 1,
             nonce: u128::MAX,
             sequence: 3,

@@ -17,7 +17,7 @@ use paxos_kv::trace::columns::table;
 use paxos_kv::trace::paint::painted;
 use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::report::Report;
-use paxos_kv::trace::story::{Filter, story};
+use paxos_kv::trace::story::{LineFilter, story};
 use paxos_kv::trace::timeline;
 
 /// Studies the lines that a run has left behind, or still writes.
@@ -41,24 +41,24 @@ Examples:
 Exit codes: 0 done (audit, report: proved; check: linearizable), 1 failure, 2 usage, 6 not provable because lines are
 missing, or not decided, 7 a rule was broken, 8 no progress."
 )]
-struct Cli {
+struct LabCli {
     #[command(subcommand)]
-    command: Command,
+    command: LabCommand,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum LabCommand {
     /// Prove from the lines that every rule of Paxos was kept, or show where not
     Audit {
         /// Folder of the run, as runs/latest
         dir: PathBuf,
     },
     /// Run whole clusters in virtual time, where everything that can go wrong does
-    Simulate(sim::cli::Simulate),
+    Simulate(sim::cli::SimulateArgs),
     /// Strike clusters of real processes with everything, and prove that they kept their word
-    Chaos(chaos::cli::Chaos),
+    Chaos(chaos::cli::ChaosArgs),
     /// Run a cluster whose roles fail for an hour, and show that nothing grows
-    Soak(chaos::soak::Soak),
+    Soak(chaos::soak::SoakArgs),
     /// Tick what the run shows, each point with the lines that show it
     Report {
         /// Folder of the run, as runs/latest
@@ -81,8 +81,8 @@ enum Command {
         #[arg(long)]
         columns: bool,
         /// Colours: always, never, or on a terminal without NO_COLOR
-        #[arg(long, value_enum, default_value_t = Colour::Auto)]
-        colour: Colour,
+        #[arg(long, value_enum, default_value_t = ColorChoice::Auto)]
+        colour: ColorChoice,
     },
     /// Print what makes a shell complete this programme's words: source <(paxos-lab completions bash)
     Completions {
@@ -90,32 +90,32 @@ enum Command {
         shell: clap_complete::Shell,
     },
     /// Draw the run: one page to look at in a browser, step by step, without any network
-    Timeline(timeline::cli::Arguments),
+    Timeline(timeline::cli::TimelineArgs),
     /// Play a short scene that teaches one idea of Paxos, and draw it
-    Lesson(sim::lessons::cli::Arguments),
+    Lesson(sim::lessons::cli::LessonArgs),
     /// Play the same faults under two-phase commit and under Paxos, and compare
-    Compare(sim::compare::cli::Arguments),
+    Compare(sim::compare::cli::CompareArgs),
     /// Decide whether what clients have seen is linearizable
     Check(CheckArgs),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Colour {
+enum ColorChoice {
     Always,
     Never,
     Auto,
 }
 
-impl Colour {
+impl ColorChoice {
     fn is_wanted(self) -> bool {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
-        self == Colour::Always || (self == Colour::Auto && io::stdout().is_terminal() && !plain)
+        self == ColorChoice::Always || (self == ColorChoice::Auto && io::stdout().is_terminal() && !plain)
     }
 }
 
 fn main() -> ExitCode {
     outlive_file_size_limit();
-    let (text, code) = match run(Cli::parse().command) {
+    let (text, code) = match run(LabCli::parse().command) {
         Ok(done) => done,
         Err(sentence) => {
             eprintln!("error: {sentence}");
@@ -134,30 +134,30 @@ fn main() -> ExitCode {
 }
 
 /// What to print, and the exit code.
-fn run(command: Command) -> Result<(String, u8), String> {
+fn run(command: LabCommand) -> Result<(String, u8), String> {
     let read = |dir: &Path| Run::read(dir).map_err(|error| error.to_string());
     match command {
-        Command::Audit { dir } => {
+        LabCommand::Audit { dir } => {
             let run = read(&dir)?;
             let audit = Audit::new(&run);
             Ok(explain(&run, &audit))
         }
-        Command::Simulate(options) => sim::cli::run(&options),
-        Command::Chaos(options) => chaos::cli::run(&options),
-        Command::Soak(options) => chaos::soak::run(&options),
-        Command::Report { dir, lines } => {
+        LabCommand::Simulate(options) => sim::cli::run(&options),
+        LabCommand::Chaos(options) => chaos::cli::run(&options),
+        LabCommand::Soak(options) => chaos::soak::run(&options),
+        LabCommand::Report { dir, lines } => {
             let run = read(&dir)?;
             let (report, audit) = (Report::new(&run), Audit::new(&run));
             let (verdict, code) = explain(&run, &audit);
             Ok((format!("{}\nAudit of the run:\n{verdict}", report.explain(&run, lines)), code))
         }
-        Command::Completions { shell } => {
-            let script = paxos_kv::completions::script(Cli::command(), shell);
+        LabCommand::Completions { shell } => {
+            let script = paxos_kv::completions::script(LabCli::command(), shell);
             Ok((String::from_utf8_lossy(&script).into_owned(), 0))
         }
-        Command::Logs { dir, req, slot, columns, colour } => {
+        LabCommand::Logs { dir, req, slot, columns, colour } => {
             let run = read(&dir)?;
-            let filter = Filter { req, slot: slot.map(Slot) };
+            let filter = LineFilter { req, slot: slot.map(Slot) };
             let told = story(&run, &filter);
             if told.is_empty() {
                 return Err(format!("no line of {} is about that. Try: paxos-lab logs {0}", dir.display()));
@@ -170,10 +170,10 @@ fn run(command: Command) -> Result<(String, u8), String> {
             };
             Ok((text, 0))
         }
-        Command::Timeline(arguments) => timeline::cli::run(&arguments),
-        Command::Lesson(arguments) => sim::lessons::cli::run(&arguments),
-        Command::Compare(arguments) => sim::compare::cli::run(&arguments),
-        Command::Check(args) => args.run(),
+        LabCommand::Timeline(arguments) => timeline::cli::run(&arguments),
+        LabCommand::Lesson(arguments) => sim::lessons::cli::run(&arguments),
+        LabCommand::Compare(arguments) => sim::compare::cli::run(&arguments),
+        LabCommand::Check(args) => args.run(),
     }
 }
 

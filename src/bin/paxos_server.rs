@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use paxos_kv::server::{self, Options, tools::Tool};
+use paxos_kv::server::{self, ServerOptions, tools::Tool};
 use paxos_kv::storage::disk::outlive_file_size_limit;
 
 /// One server of a Paxos replicated key-value store: a proposer, an acceptor and a learner, each in a thread of its own.
@@ -26,9 +26,9 @@ Examples:
 
 It stops on Ctrl-C and SIGTERM; on SIGHUP it opens its log file again. Exit codes: 0 stopped, 1 failure (a sentence says what and why), 2 usage."
 )]
-struct Cli {
+struct ServerCli {
     #[command(flatten)]
-    options: Options,
+    options: ServerOptions,
 }
 
 /// `paxos-server completions bash`: what makes a shell complete the options. A server has no other word than options.
@@ -42,7 +42,7 @@ fn completions() -> Option<ExitCode> {
         eprintln!("error: which shell? Try: paxos-server completions bash (or zsh, fish)");
         return Some(ExitCode::from(2));
     };
-    let script = paxos_kv::completions::script(Cli::command(), shell);
+    let script = paxos_kv::completions::script(ServerCli::command(), shell);
     let written = std::io::Write::write_all(&mut std::io::stdout(), &script);
     Some(if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
     }
     let done = match Tool::is_named(std::env::args_os()) {
         true => Tool::parse().run(),
-        false => server::run(Cli::parse().options).map(|()| ExitCode::SUCCESS),
+        false => server::run(ServerCli::parse().options).map(|()| ExitCode::SUCCESS),
     };
     match done {
         Ok(code) => code,

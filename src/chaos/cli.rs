@@ -12,10 +12,10 @@ use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::disk::sweep;
-use super::judge::{Failure, judge};
-use super::plan::{Plan, Wishes};
+use super::judge::{RoundFailure, judge};
+use super::plan::{PlanOptions, RoundPlan};
 use super::round::play;
-use super::tools::Tools;
+use super::tools::Capabilities;
 use super::totals::Totals;
 use crate::duration::parse_duration;
 use crate::museum::Bug;
@@ -41,7 +41,7 @@ Examples:
 As root each server has a disk of its own, whose power fails; what this user or machine cannot do is skipped, and said.
 
 Exit codes: 0 clean, 1 failure, 2 usage, 6 not decided, 7 a rule was broken, 8 no progress.")]
-pub struct Chaos {
+pub struct ChaosArgs {
     /// Go on for so long
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
@@ -71,12 +71,12 @@ pub struct Chaos {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["minutes", "seed", "rounds", "protocol", "lasts", "rate", "totals"])]
     replay: Option<PathBuf>,
     #[command(flatten)]
-    place: Place,
+    place: ChaosDirs,
 }
 
 /// Where clusters run, and what runs.
 #[derive(Clone, Debug, Args)]
-pub struct Place {
+pub struct ChaosDirs {
     /// Each run has a folder of its own in here; those that fail stay
     #[arg(long, value_name = "DIR", default_value = "runs/chaos")]
     out: PathBuf,
@@ -88,7 +88,7 @@ pub struct Place {
     server: Option<PathBuf>,
 }
 
-impl Place {
+impl ChaosDirs {
     /// The folder of all runs.
     pub fn out(&self) -> &Path {
         &self.out
@@ -119,7 +119,7 @@ pub fn hear_signals() -> Result<Arc<AtomicBool>, String> {
 }
 
 /// Runs what the command line says; what to print, and the exit code.
-pub fn run(options: &Chaos) -> Result<(String, u8), String> {
+pub fn run(options: &ChaosArgs) -> Result<(String, u8), String> {
     if let Some(folder) = &options.replay {
         return Ok(replay(folder));
     }
@@ -135,11 +135,11 @@ pub fn run(options: &Chaos) -> Result<(String, u8), String> {
     options.rounds(&programme, &is_over)
 }
 
-impl Chaos {
+impl ChaosArgs {
     fn rounds(&self, programme: &Path, is_over: &AtomicBool) -> Result<(String, u8), String> {
         let begun = Instant::now();
         let first = self.seed.unwrap_or_else(|| Random::unseeded().next() >> 32);
-        let mut tools = Tools::find(&self.place.out);
+        let mut tools = Capabilities::find(&self.place.out);
         let mut errors = std::io::stderr();
         tools.missing().for_each(|sentence| drop(writeln!(errors, "{sentence}")));
         let (mut totals, mut all) = (Totals::default(), self.totals.as_deref().map(Totals::read).transpose()?);
@@ -149,8 +149,8 @@ impl Chaos {
             if is_over.load(Ordering::Relaxed) || time.is_some_and(|time| begun.elapsed() >= time) {
                 break;
             }
-            let Chaos { protocol, lasts, rate, bug, .. } = *self;
-            let plan = Plan::new(seed, Wishes { protocol, lasts, rate, bug });
+            let ChaosArgs { protocol, lasts, rate, bug, .. } = *self;
+            let plan = RoundPlan::new(seed, PlanOptions { protocol, lasts, rate, bug });
             say(&plan);
             let folder = self.place.out.join(format!("round-{seed}"));
             let outcome = self.round(
@@ -174,14 +174,14 @@ impl Chaos {
 
     fn round(
         &self,
-        plan: &Plan,
+        plan: &RoundPlan,
         folder: &Path,
         programme: &Path,
-        tools: &mut Tools,
+        tools: &mut Capabilities,
         is_over: &AtomicBool,
         totals: &mut [&mut Totals],
-    ) -> Result<(), Failure> {
-        let unplayed = |error: std::io::Error| Failure::Unplayed(format!("{}: {error}", folder.display()));
+    ) -> Result<(), RoundFailure> {
+        let unplayed = |error: std::io::Error| RoundFailure::Unplayed(format!("{}: {error}", folder.display()));
         if folder.exists() {
             std::fs::remove_dir_all(folder).map_err(unplayed)?;
         }
@@ -234,7 +234,7 @@ fn replay(folder: &Path) -> (String, u8) {
                 if judged.is_proved { "and every rule was kept, as the lines prove" } else { "steps were not shown" };
             text += &format!("the lines now: {} operations are linearizable, {proved}\n", judged.operations);
             // What does not show in the lines was found all the same.
-            (text, if found.is_empty() { 0 } else { Failure::read(&found).exit_code() })
+            (text, if found.is_empty() { 0 } else { RoundFailure::read(&found).exit_code() })
         }
         Err(failure) => (format!("{text}the lines now: {failure}\n"), failure.exit_code()),
     }

@@ -5,24 +5,24 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::fault::Part;
+use super::fault::DamageTarget;
 use crate::random::Random;
 
 const SECTOR_BYTES: usize = 512;
 
 /// A byte that was changed.
 #[derive(Clone, Debug)]
-pub struct Flip {
+pub struct FlippedByte {
     file: PathBuf,
     at: u64,
     mask: u8,
 }
 
 /// Changes one to eight bytes in a sector that holds something, of some file of that part. None if there is none.
-pub fn damage(data: &Path, part: Part, random: &mut Random) -> io::Result<Vec<Flip>> {
+pub fn damage(data: &Path, part: DamageTarget, random: &mut Random) -> io::Result<Vec<FlippedByte>> {
     let folders: &[&str] = match part {
-        Part::Journal => &["journal", "coordinator"],
-        Part::Checkpoint => &["checkpoint"],
+        DamageTarget::Journal => &["journal", "coordinator"],
+        DamageTarget::Checkpoint => &["checkpoint"],
     };
     let mut sectors = Vec::new();
     for folder in folders {
@@ -38,24 +38,24 @@ pub fn damage(data: &Path, part: Part, random: &mut Random) -> io::Result<Vec<Fl
     }
     let Some(last) = sectors.len().checked_sub(1) else { return Ok(Vec::new()) };
     let (file, start, length) = &sectors[random.within(0..=last as u64) as usize];
-    let mut flips: Vec<Flip> = Vec::new();
+    let mut flips: Vec<FlippedByte> = Vec::new();
     for _ in 0..random.within(1..=8) {
         let at = *start as u64 + random.within(0..=*length as u64 - 1);
         if flips.iter().all(|flip| flip.at != at) {
-            flips.push(Flip { file: file.clone(), at, mask: random.within(1..=255) as u8 });
+            flips.push(FlippedByte { file: file.clone(), at, mask: random.within(1..=255) as u8 });
         }
     }
-    flips.iter().try_for_each(Flip::turn)?;
+    flips.iter().try_for_each(FlippedByte::turn)?;
     Ok(flips)
 }
 
 /// Puts the right bytes back, where the file is still there.
 #[cfg(test)]
-pub fn undo(flips: &[Flip]) -> io::Result<()> {
-    flips.iter().filter(|flip| flip.file.exists()).try_for_each(Flip::turn)
+pub fn undo(flips: &[FlippedByte]) -> io::Result<()> {
+    flips.iter().filter(|flip| flip.file.exists()).try_for_each(FlippedByte::turn)
 }
 
-impl Flip {
+impl FlippedByte {
     fn turn(&self) -> io::Result<()> {
         let file = OpenOptions::new().read(true).write(true).open(&self.file)?;
         let mut byte = [0];
@@ -77,7 +77,7 @@ mod tests {
         content[5 * SECTOR_BYTES + 7] = 1;
         fs::write(&file, &content).unwrap();
         for seed in 1..=20 {
-            let flips = damage(folder.path(), Part::Journal, &mut Random::new(seed, 0)).unwrap();
+            let flips = damage(folder.path(), DamageTarget::Journal, &mut Random::new(seed, 0)).unwrap();
             let found = fs::read(&file).unwrap();
             let changed: Vec<usize> = (0..content.len()).filter(|at| found[*at] != content[*at]).collect();
             assert_eq!(changed.len(), flips.len());
@@ -85,6 +85,6 @@ mod tests {
             undo(&flips).unwrap();
             assert_eq!(fs::read(&file).unwrap(), content);
         }
-        assert!(damage(folder.path(), Part::Checkpoint, &mut Random::new(1, 0)).unwrap().is_empty());
+        assert!(damage(folder.path(), DamageTarget::Checkpoint, &mut Random::new(1, 0)).unwrap().is_empty());
     }
 }

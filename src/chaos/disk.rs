@@ -12,7 +12,7 @@ const DISK_MIB: u64 = 64;
 const BALLAST: &str = "ballast";
 
 /// Where a server's data folder lies. Its mount goes with it.
-pub struct Ground {
+pub struct Volume {
     /// Where it is mounted, or the plain folder.
     path: PathBuf,
     image: Option<PathBuf>,
@@ -20,17 +20,17 @@ pub struct Ground {
     is_frozen: bool,
 }
 
-impl Ground {
+impl Volume {
     /// A plain folder.
-    pub fn plain(folder: &Path, number: u8) -> Result<Ground, String> {
+    pub fn plain(folder: &Path, number: u8) -> Result<Volume, String> {
         let path = folder.join(format!("disk-{number}"));
         fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
-        Ok(Ground { path, image: None, is_mounted: false, is_frozen: false })
+        Ok(Volume { path, image: None, is_mounted: false, is_frozen: false })
     }
 
     /// A file system of its own.
-    pub fn with_disk(folder: &Path, number: u8) -> Result<Ground, String> {
-        let mut ground = Ground::plain(folder, number)?;
+    pub fn with_disk(folder: &Path, number: u8) -> Result<Volume, String> {
+        let mut ground = Volume::plain(folder, number)?;
         let image = folder.join(format!("disk-{number}.img"));
         let file = fs::File::create(&image).and_then(|file| file.set_len(DISK_MIB << 20));
         file.map_err(|error| format!("cannot make {}: {error}", image.display()))?;
@@ -109,7 +109,7 @@ impl Ground {
     }
 }
 
-impl Drop for Ground {
+impl Drop for Volume {
     fn drop(&mut self) {
         let _ = self.thaw();
         if self.unmount().is_err() {

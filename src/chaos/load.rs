@@ -7,18 +7,18 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::plan::LoadPlan;
-use crate::client::identity::Identity;
-use crate::client::workload::Action;
-use crate::client::{Client, ClientError, ClientOptions, Counts, Done, Ended};
+use crate::client::identity::ClientName;
+use crate::client::workload::Operation;
+use crate::client::{Client, ClientError, ClientOptions, CompletedOperation, OperationResult, OutcomeCounts};
 use crate::cluster::Cluster;
 use crate::random::Random;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// After a request that certainly failed a client waits for so long: nobody gains from asking at once again.
 const AFTER_FAILURE: (u64, u64) = (5, 60);
 
 /// What all clients of a round share.
-pub struct Load<'a> {
+pub struct ChaosLoad<'a> {
     /// How much is asked.
     pub plan: &'a LoadPlan,
     /// Which of it.
@@ -31,14 +31,14 @@ pub struct Load<'a> {
     pub stop: AtomicBool,
     /// Names that were given away.
     names: AtomicU64,
-    tally: Mutex<Tally>,
+    tally: Mutex<LoadTally>,
 }
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct LoadTally {
     /// How requests ended.
-    pub counts: Counts,
+    pub counts: OutcomeCounts,
     /// How many clients there were, each with a session of its own.
     pub clients: u64,
     /// The longest that anybody was kept waiting.
@@ -47,10 +47,10 @@ pub struct Tally {
     pub took: Vec<u32>,
 }
 
-impl<'a> Load<'a> {
+impl<'a> ChaosLoad<'a> {
     /// Nobody asks yet.
-    pub fn new(plan: &'a LoadPlan, seed: u64, cluster: Cluster, folder: &'a Path) -> Load<'a> {
-        Load {
+    pub fn new(plan: &'a LoadPlan, seed: u64, cluster: Cluster, folder: &'a Path) -> ChaosLoad<'a> {
+        ChaosLoad {
             plan,
             seed,
             cluster,
@@ -62,12 +62,12 @@ impl<'a> Load<'a> {
     }
 
     /// What has come of it so far.
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> LoadTally {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many requests have ended so far.
-    pub fn ended(&self) -> Counts {
+    pub fn ended(&self) -> OutcomeCounts {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner).counts
     }
 
@@ -79,7 +79,7 @@ impl<'a> Load<'a> {
     /// One client after the other, until it is enough. A client whose write has an unknown outcome asks for nothing more:
     /// whoever comes after it has another session.
     pub fn run(&self, lane: u64) -> Result<(), String> {
-        let mut lane = Lane::new(self, lane);
+        let mut lane = ClientSeries::new(self, lane);
         while !self.stop.load(Ordering::Relaxed) {
             lane.live()?;
         }
@@ -89,7 +89,7 @@ impl<'a> Load<'a> {
     fn client(&self) -> Result<(Client, u64), String> {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         let name = format!("c{number}");
-        let identity = Identity::in_folder(self.folder, Some(&name), self.cluster.servers())?;
+        let identity = ClientName::in_folder(self.folder, Some(&name), self.cluster.servers())?;
         let mut options = ClientOptions::new(self.cluster.clone(), name);
         (options.try_timeout, options.timeout) = self.plan.patience;
         options.trace = identity.trace;
@@ -98,18 +98,18 @@ impl<'a> Load<'a> {
 }
 
 /// A client's place, which one client after the other takes.
-struct Lane<'a> {
-    load: &'a Load<'a>,
+struct ClientSeries<'a> {
+    load: &'a ChaosLoad<'a>,
     random: Random,
     /// The last version that was seen of each key.
     versions: Vec<u64>,
     next: Instant,
 }
 
-impl<'a> Lane<'a> {
-    fn new(load: &'a Load<'a>, lane: u64) -> Lane<'a> {
+impl<'a> ClientSeries<'a> {
+    fn new(load: &'a ChaosLoad<'a>, lane: u64) -> ClientSeries<'a> {
         let keys = load.plan.keys as usize;
-        Lane { load, random: Random::new(load.seed, 100 + lane), versions: vec![0; keys], next: Instant::now() }
+        ClientSeries { load, random: Random::new(load.seed, 100 + lane), versions: vec![0; keys], next: Instant::now() }
     }
 
     /// The life of a client.
@@ -127,7 +127,7 @@ impl<'a> Lane<'a> {
                     asked += 1;
                     let (key, action) = self.draw(number, asked);
                     if self.random.within(0..=19) == 0 {
-                        let server = Server(self.random.within(1..=self.load.cluster.servers().len() as u64) as u8);
+                        let server = ServerId(self.random.within(1..=self.load.cluster.servers().len() as u64) as u8);
                         client.talk_to(server).map_err(|error| error.to_string())?;
                     }
                     keys.insert(client.submit(action).map_err(|error| error.to_string())?, key);
@@ -163,16 +163,16 @@ impl<'a> Lane<'a> {
         self.next = self.next.max(now) + interval;
     }
 
-    fn draw(&mut self, client: u64, asked: u64) -> (usize, Action) {
+    fn draw(&mut self, client: u64, asked: u64) -> (usize, Operation) {
         let plan = self.load.plan;
         let hot = self.random.within(0..=1) == 0;
         let number = self.random.within(0..=if hot { 1 } else { plan.keys - 1 });
         let key = format!("key-{number}").into_bytes();
         if self.random.within(0..=99) < plan.reads {
-            return (number as usize, Action::Get { key });
+            return (number as usize, Operation::Get { key });
         }
         if self.random.within(0..=9) == 0 {
-            return (number as usize, Action::Delete { key });
+            return (number as usize, Operation::Delete { key });
         }
         // No value is written twice: what is read says who wrote it.
         let mut value = format!("value {asked} of c{client}");
@@ -180,13 +180,13 @@ impl<'a> Lane<'a> {
             value.extend(std::iter::repeat_n('.', self.random.within(100..=6_000) as usize));
         }
         let if_version = (self.random.within(0..=3) == 0).then(|| self.versions[number as usize]);
-        (number as usize, Action::Put { key, value: value.into_bytes(), if_version })
+        (number as usize, Operation::Put { key, value: value.into_bytes(), if_version })
     }
 
-    fn take(&mut self, key: Option<usize>, ended: &Ended) {
+    fn take(&mut self, key: Option<usize>, ended: &CompletedOperation) {
         let version = match &ended.end {
-            Ok(Done::Wrote(outcome)) => Some(outcome.version()),
-            Ok(Done::Read(found)) => Some(found.version),
+            Ok(OperationResult::Wrote(outcome)) => Some(outcome.version()),
+            Ok(OperationResult::Read(found)) => Some(found.version),
             Err(_) => None,
         };
         if let (Some(key), Some(version)) = (key, version) {
@@ -201,7 +201,7 @@ impl<'a> Lane<'a> {
         });
     }
 
-    fn note(&self, change: impl FnOnce(&mut Tally)) {
+    fn note(&self, change: impl FnOnce(&mut LoadTally)) {
         change(&mut self.load.tally.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }

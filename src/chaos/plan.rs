@@ -3,19 +3,19 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::fault::{Fault, Part, Ways};
-use super::proxy::Effect;
+use super::fault::{ChaosFault, DamageTarget, LinkScope};
+use super::proxy::LinkEffect;
 use crate::museum::Bug;
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// Every cluster has so many servers.
 pub const SERVERS: u8 = 5;
 
 /// A round: a new cluster, and all that happens to it. A pure function of its seed and of what may be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct RoundPlan {
     /// The seed.
     pub seed: u64,
     /// How the servers agree.
@@ -31,20 +31,20 @@ pub struct Plan {
     /// How long faults are struck.
     pub lasts: Duration,
     /// In order of time.
-    pub strikes: Vec<Strike>,
+    pub strikes: Vec<PlannedFault>,
     /// Who asks what.
     pub load: LoadPlan,
 }
 
 /// A fault, for a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Strike {
+pub struct PlannedFault {
     /// From the moment when the cluster was ready.
     pub at: Duration,
     /// Until then.
     pub lasts: Duration,
     /// What.
-    pub fault: Fault,
+    pub fault: ChaosFault,
 }
 
 /// The clients of a round.
@@ -66,7 +66,7 @@ pub struct LoadPlan {
 
 /// What is asked of a plan, beside its seed.
 #[derive(Clone, Copy, Debug)]
-pub struct Wishes {
+pub struct PlanOptions {
     /// One protocol; each seed decides if None.
     pub protocol: Option<Protocol>,
     /// How long faults are struck; each seed decides if None.
@@ -77,9 +77,9 @@ pub struct Wishes {
     pub bug: Option<Bug>,
 }
 
-impl Plan {
+impl RoundPlan {
     /// What this seed decides.
-    pub fn new(seed: u64, wishes: Wishes) -> Plan {
+    pub fn new(seed: u64, wishes: PlanOptions) -> RoundPlan {
         let mut random = Random::new(seed, 0);
         let drawn = match random.within(0..=9) {
             0..=5 => Protocol::MultiPaxos,
@@ -117,15 +117,15 @@ impl Plan {
                 (Duration::from_millis(one), Duration::from_millis(one * of(&[1, 2, 4, 8])))
             },
         };
-        let mut drawer = Drawer::new(random, protocol);
+        let mut drawer = PlanGenerator::new(random, protocol);
         let strikes = drawer.strikes(lasts);
-        Plan {
+        RoundPlan {
             seed,
             protocol,
             steps,
             options,
             failing: failing.iter().map(|word| word.to_string()).collect(),
-            repeats: drawer.has(Class::Repeat),
+            repeats: drawer.has(ChaosFaultClass::Repeat),
             lasts,
             strikes,
             load,
@@ -135,7 +135,7 @@ impl Plan {
 
 /// Faults that a seed allows or not, as a class: runs that lack some are other runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
+enum ChaosFaultClass {
     Pause,
     Stumble,
     Stop,
@@ -157,50 +157,50 @@ enum Class {
     Strangers,
 }
 
-impl Class {
-    const ALL: [Class; 19] = [
-        Class::Pause,
-        Class::Stumble,
-        Class::Stop,
-        Class::Leader,
-        Class::Starve,
-        Class::Files,
-        Class::Power,
-        Class::Sync,
-        Class::Freeze,
-        Class::Full,
-        Class::DeadDisk,
-        Class::Damage,
-        Class::Folder,
-        Class::Partition,
-        Class::Slow,
-        Class::Break,
-        Class::Corrupt,
-        Class::Repeat,
-        Class::Strangers,
+impl ChaosFaultClass {
+    const ALL: [ChaosFaultClass; 19] = [
+        ChaosFaultClass::Pause,
+        ChaosFaultClass::Stumble,
+        ChaosFaultClass::Stop,
+        ChaosFaultClass::Leader,
+        ChaosFaultClass::Starve,
+        ChaosFaultClass::Files,
+        ChaosFaultClass::Power,
+        ChaosFaultClass::Sync,
+        ChaosFaultClass::Freeze,
+        ChaosFaultClass::Full,
+        ChaosFaultClass::DeadDisk,
+        ChaosFaultClass::Damage,
+        ChaosFaultClass::Folder,
+        ChaosFaultClass::Partition,
+        ChaosFaultClass::Slow,
+        ChaosFaultClass::Break,
+        ChaosFaultClass::Corrupt,
+        ChaosFaultClass::Repeat,
+        ChaosFaultClass::Strangers,
     ];
 }
 
 /// Draws the strikes of a round.
-struct Drawer {
+struct PlanGenerator {
     random: Random,
     protocol: Protocol,
-    allowed: Vec<Class>,
+    allowed: Vec<ChaosFaultClass>,
 }
 
-impl Drawer {
-    fn new(mut random: Random, protocol: Protocol) -> Drawer {
-        let allowed = Class::ALL.into_iter().filter(|_| random.within(0..=99) < 60).collect();
-        Drawer { random, protocol, allowed }
+impl PlanGenerator {
+    fn new(mut random: Random, protocol: Protocol) -> PlanGenerator {
+        let allowed = ChaosFaultClass::ALL.into_iter().filter(|_| random.within(0..=99) < 60).collect();
+        PlanGenerator { random, protocol, allowed }
     }
 
-    fn has(&self, class: Class) -> bool {
+    fn has(&self, class: ChaosFaultClass) -> bool {
         self.allowed.contains(&class)
     }
 
     /// Two of the five servers may be in trouble by themselves at a time, and now and then all of them; the network's
     /// troubles come on top.
-    fn strikes(&mut self, lasts: Duration) -> Vec<Strike> {
+    fn strikes(&mut self, lasts: Duration) -> Vec<PlannedFault> {
         let mut strikes = Vec::new();
         // Who waits for all is stopped by any of these: it needs time in between to do anything at all.
         let (tracks, gap) = if self.protocol.is_paxos() { (2, 900) } else { (1, 1_500) };
@@ -209,7 +209,7 @@ impl Drawer {
             while at < lasts {
                 let fault = self.of_a_server();
                 let length = self.length(&fault);
-                strikes.push(Strike { at, lasts: length, fault });
+                strikes.push(PlannedFault { at, lasts: length, fault });
                 at += length + self.millis(100, 2 * gap);
             }
         }
@@ -217,7 +217,7 @@ impl Drawer {
         while at < lasts {
             if let Some(fault) = self.of_the_network() {
                 let length = self.millis(100, 3_500);
-                strikes.push(Strike { at, lasts: length, fault });
+                strikes.push(PlannedFault { at, lasts: length, fault });
             }
             at += self.millis(300, 2_500);
         }
@@ -229,50 +229,51 @@ impl Drawer {
         Duration::from_millis(self.random.within(low..=high))
     }
 
-    fn server(&mut self) -> Server {
-        Server(self.random.within(1..=u64::from(SERVERS)) as u8)
+    fn server(&mut self) -> ServerId {
+        ServerId(self.random.within(1..=u64::from(SERVERS)) as u8)
     }
 
-    fn some(&mut self, count: usize) -> Servers {
-        let mut servers = Servers::NONE;
+    fn some(&mut self, count: usize) -> ServerSet {
+        let mut servers = ServerSet::NONE;
         while servers.len() < count {
             servers.insert(self.server());
         }
         servers
     }
 
-    fn of_a_server(&mut self) -> Fault {
+    fn of_a_server(&mut self) -> ChaosFault {
         loop {
             let server = self.server();
-            let one: Servers = [server].into_iter().collect();
+            let one: ServerSet = [server].into_iter().collect();
             let (class, fault) = match self.random.within(0..=33) {
-                0..=5 => (None, Fault::Kill(one)),
-                6..=8 => (None, Fault::Kill(self.some(2))),
-                9 => (None, Fault::Kill(Servers::first(SERVERS))),
-                10..=11 => (Some(Class::Leader), Fault::KillLeader),
+                0..=5 => (None, ChaosFault::Kill(one)),
+                6..=8 => (None, ChaosFault::Kill(self.some(2))),
+                9 => (None, ChaosFault::Kill(ServerSet::first(SERVERS))),
+                10..=11 => (Some(ChaosFaultClass::Leader), ChaosFault::KillLeader),
                 12..=13 => {
                     let after = (0..self.random.within(1..=3)).map(|_| self.millis(10, 500)).collect();
-                    (Some(Class::Stumble), Fault::Stumble(server, after))
+                    (Some(ChaosFaultClass::Stumble), ChaosFault::Stumble(server, after))
                 }
-                14 => (Some(Class::Stop), Fault::Stop(server)),
-                15..=16 => (Some(Class::Pause), Fault::Pause(server)),
-                17 => (Some(Class::Leader), Fault::PauseLeader),
-                18 => (Some(Class::Starve), Fault::Starve(server, self.random.within(3..=25))),
-                19 => (Some(Class::Files), Fault::FewFiles(server, self.random.within(0..=3))),
-                20..=22 => (Some(Class::Power), Fault::PowerCut(one)),
-                23..=24 => (Some(Class::Power), Fault::PowerCut(Servers::first(SERVERS))),
-                25 => (Some(Class::Sync), Fault::FailSync(server, self.random.within(1..=40))),
-                26 => (Some(Class::Sync), Fault::SlowSync(server, self.millis(5, 200))),
-                27 => (Some(Class::Freeze), Fault::Freeze(server)),
-                28 => (Some(Class::Full), Fault::FullDisk(server, self.random.within(0..=1) == 0)),
-                29 => (Some(Class::DeadDisk), Fault::DeadDisk(server)),
-                30 => (Some(Class::DeadDisk), Fault::ReadOnly(server)),
+                14 => (Some(ChaosFaultClass::Stop), ChaosFault::Stop(server)),
+                15..=16 => (Some(ChaosFaultClass::Pause), ChaosFault::Pause(server)),
+                17 => (Some(ChaosFaultClass::Leader), ChaosFault::PauseLeader),
+                18 => (Some(ChaosFaultClass::Starve), ChaosFault::Starve(server, self.random.within(3..=25))),
+                19 => (Some(ChaosFaultClass::Files), ChaosFault::FewFiles(server, self.random.within(0..=3))),
+                20..=22 => (Some(ChaosFaultClass::Power), ChaosFault::PowerCut(one)),
+                23..=24 => (Some(ChaosFaultClass::Power), ChaosFault::PowerCut(ServerSet::first(SERVERS))),
+                25 => (Some(ChaosFaultClass::Sync), ChaosFault::FailSync(server, self.random.within(1..=40))),
+                26 => (Some(ChaosFaultClass::Sync), ChaosFault::SlowSync(server, self.millis(5, 200))),
+                27 => (Some(ChaosFaultClass::Freeze), ChaosFault::Freeze(server)),
+                28 => (Some(ChaosFaultClass::Full), ChaosFault::FullDisk(server, self.random.within(0..=1) == 0)),
+                29 => (Some(ChaosFaultClass::DeadDisk), ChaosFault::DeadDisk(server)),
+                30 => (Some(ChaosFaultClass::DeadDisk), ChaosFault::ReadOnly(server)),
                 31..=32 => {
-                    let part = if self.random.within(0..=2) < 2 { Part::Journal } else { Part::Checkpoint };
-                    (Some(Class::Damage), Fault::Damage(server, part))
+                    let part =
+                        if self.random.within(0..=2) < 2 { DamageTarget::Journal } else { DamageTarget::Checkpoint };
+                    (Some(ChaosFaultClass::Damage), ChaosFault::Damage(server, part))
                 }
-                _ if self.random.within(0..=1) == 0 => (Some(Class::Folder), Fault::Wipe(server)),
-                _ => (Some(Class::Folder), Fault::RollBack(server)),
+                _ if self.random.within(0..=1) == 0 => (Some(ChaosFaultClass::Folder), ChaosFault::Wipe(server)),
+                _ => (Some(ChaosFaultClass::Folder), ChaosFault::RollBack(server)),
             };
             if class.is_none_or(|class| self.has(class)) {
                 return fault;
@@ -281,16 +282,16 @@ impl Drawer {
     }
 
     /// How long a fault of a server lasts.
-    fn length(&mut self, fault: &Fault) -> Duration {
+    fn length(&mut self, fault: &ChaosFault) -> Duration {
         let whole = fault.servers().len() > 2;
         let (low, high) = match fault {
             _ if whole => (0, 1_000),
-            Fault::Pause(_) | Fault::PauseLeader => (50, 4_000),
-            Fault::Freeze(_) => (200, 3_000),
-            Fault::FailSync(..) | Fault::DeadDisk(_) => (500, 2_000),
-            Fault::Wipe(_) | Fault::RollBack(_) => (1_000, 2_500),
+            ChaosFault::Pause(_) | ChaosFault::PauseLeader => (50, 4_000),
+            ChaosFault::Freeze(_) => (200, 3_000),
+            ChaosFault::FailSync(..) | ChaosFault::DeadDisk(_) => (500, 2_000),
+            ChaosFault::Wipe(_) | ChaosFault::RollBack(_) => (1_000, 2_500),
             // Now and then one is away for long enough to need a snapshot.
-            Fault::Kill(_) if self.random.within(0..=9) == 0 => (5_000, 10_000),
+            ChaosFault::Kill(_) if self.random.within(0..=9) == 0 => (5_000, 10_000),
             _ => (0, 2_500),
         };
         // Nobody waits for a server that is down for long, if all must vote.
@@ -298,56 +299,56 @@ impl Drawer {
         self.millis(low, high)
     }
 
-    fn of_the_network(&mut self) -> Option<Fault> {
+    fn of_the_network(&mut self) -> Option<ChaosFault> {
         let (class, effect) = match self.random.within(0..=10) {
             10 => {
-                let strangers = Fault::Strangers(self.server());
-                return self.has(Class::Strangers).then_some(strangers);
+                let strangers = ChaosFault::Strangers(self.server());
+                return self.has(ChaosFaultClass::Strangers).then_some(strangers);
             }
-            0..=1 => (Class::Partition, Effect::Swallow),
-            2..=3 => (Class::Partition, Effect::Hold),
-            4 => (Class::Slow, Effect::Slow { delay: self.millis(0, 40), jitter: self.millis(1, 60) }),
-            5 => (Class::Slow, Effect::Narrow { bytes_per_second: self.random.within(20..=400) << 10 }),
+            0..=1 => (ChaosFaultClass::Partition, LinkEffect::Swallow),
+            2..=3 => (ChaosFaultClass::Partition, LinkEffect::Hold),
+            4 => (ChaosFaultClass::Slow, LinkEffect::Slow { delay: self.millis(0, 40), jitter: self.millis(1, 60) }),
+            5 => (ChaosFaultClass::Slow, LinkEffect::Narrow { bytes_per_second: self.random.within(20..=400) << 10 }),
             6 => {
                 let abruptly = self.random.within(0..=1) == 0;
-                (Class::Break, Effect::Break { after: self.random.within(50..=40_000), abruptly })
+                (ChaosFaultClass::Break, LinkEffect::Break { after: self.random.within(50..=40_000), abruptly })
             }
-            7 => (Class::Corrupt, Effect::Corrupt { per_mille: self.random.within(10..=100) }),
-            _ => (Class::Repeat, Effect::Repeat { per_mille: self.random.within(20..=500) }),
+            7 => (ChaosFaultClass::Corrupt, LinkEffect::Corrupt { per_mille: self.random.within(10..=100) }),
+            _ => (ChaosFaultClass::Repeat, LinkEffect::Repeat { per_mille: self.random.within(20..=500) }),
         };
-        self.has(class).then(|| Fault::Net(self.ways(effect), effect))
+        self.has(class).then(|| ChaosFault::Net(self.ways(effect), effect))
     }
 
-    fn ways(&mut self, effect: Effect) -> Ways {
-        let all = Servers::first(SERVERS);
+    fn ways(&mut self, effect: LinkEffect) -> LinkScope {
+        let all = ServerSet::first(SERVERS);
         let both = self.random.within(0..=2) < 2;
-        let repeats = matches!(effect, Effect::Repeat { .. });
-        let cuts = matches!(effect, Effect::Hold | Effect::Swallow);
+        let repeats = matches!(effect, LinkEffect::Repeat { .. });
+        let cuts = matches!(effect, LinkEffect::Hold | LinkEffect::Swallow);
         match self.random.within(0..=5) {
             0 if !repeats => {
                 let count = self.random.within(1..=3) as usize;
-                Ways::Clients(self.some(count))
+                LinkScope::Clients(self.some(count))
             }
             0..=1 => {
-                let one: Servers = [self.server()].into_iter().collect();
-                Ways::Servers { from: one, to: all.without(one), both }
+                let one: ServerSet = [self.server()].into_iter().collect();
+                LinkScope::Servers { from: one, to: all.without(one), both }
             }
             // These two do not hear each other, and both hear the rest.
-            2 => Ways::Servers { from: self.some(1), to: self.some(1), both },
+            2 => LinkScope::Servers { from: self.some(1), to: self.some(1), both },
             3 => {
                 let two = self.some(2);
-                Ways::Servers { from: two, to: all.without(two), both }
+                LinkScope::Servers { from: two, to: all.without(two), both }
             }
             _ if cuts => {
-                let one: Servers = [self.server()].into_iter().collect();
-                Ways::Servers { from: all.without(one), to: one, both: false }
+                let one: ServerSet = [self.server()].into_iter().collect();
+                LinkScope::Servers { from: all.without(one), to: one, both: false }
             }
-            _ => Ways::Servers { from: all, to: all, both },
+            _ => LinkScope::Servers { from: all, to: all, both },
         }
     }
 }
 
-impl Display for Plan {
+impl Display for RoundPlan {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let LoadPlan { clients, pipeline, rate, keys, reads, patience } = &self.load;
         writeln!(
@@ -366,7 +367,7 @@ impl Display for Plan {
             seconds(patience.0),
             seconds(patience.1)
         )?;
-        for Strike { at, lasts, fault } in &self.strikes {
+        for PlannedFault { at, lasts, fault } in &self.strikes {
             writeln!(f, "  {:6.2} s  for {:5.2} s  {fault}", seconds(*at), seconds(*lasts))?;
         }
         Ok(())
@@ -383,22 +384,22 @@ mod tests {
 
     use super::*;
 
-    const NONE: Wishes = Wishes { protocol: None, lasts: None, rate: None, bug: None };
+    const NONE: PlanOptions = PlanOptions { protocol: None, lasts: None, rate: None, bug: None };
 
     #[test]
     fn a_seed_means_the_same_each_time_and_another_seed_something_else() {
         for seed in 1..=50 {
-            assert_eq!(Plan::new(seed, NONE), Plan::new(seed, NONE));
-            assert_eq!(Plan::new(seed, NONE).to_string(), Plan::new(seed, NONE).to_string());
-            assert_ne!(Plan::new(seed, NONE).strikes, Plan::new(seed + 1, NONE).strikes);
+            assert_eq!(RoundPlan::new(seed, NONE), RoundPlan::new(seed, NONE));
+            assert_eq!(RoundPlan::new(seed, NONE).to_string(), RoundPlan::new(seed, NONE).to_string());
+            assert_ne!(RoundPlan::new(seed, NONE).strikes, RoundPlan::new(seed + 1, NONE).strikes);
         }
     }
 
     #[test]
     fn some_hundred_seeds_have_every_kind_of_fault_under_every_protocol() {
         for protocol in Protocol::ALL {
-            let wishes = Wishes { protocol: Some(protocol), ..NONE };
-            let plans: Vec<Plan> = (1..=300).map(|seed| Plan::new(seed, wishes)).collect();
+            let wishes = PlanOptions { protocol: Some(protocol), ..NONE };
+            let plans: Vec<RoundPlan> = (1..=300).map(|seed| RoundPlan::new(seed, wishes)).collect();
             let kinds: BTreeSet<&str> =
                 plans.iter().flat_map(|plan| &plan.strikes).map(|one| one.fault.kind()).collect();
             assert_eq!(kinds.len(), 30, "{kinds:?}");
@@ -408,7 +409,7 @@ mod tests {
     #[test]
     fn strikes_are_in_order_of_time_and_within_the_round() {
         for seed in 1..=100 {
-            let plan = Plan::new(seed, NONE);
+            let plan = RoundPlan::new(seed, NONE);
             assert!(plan.strikes.is_sorted_by_key(|strike| strike.at));
             assert!(plan.strikes.iter().all(|strike| strike.at <= plan.lasts), "{plan}");
             assert!(plan.strikes.len() >= 5, "{plan}");

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use super::judge::{Failure, Judgement, judge};
-use super::load::{Load, Tally};
-use super::plan::{Plan, SERVERS};
-use super::stage::{PATIENCE, Stage, arguments, is_healed, is_whole};
-use super::striker::{Done, Striker};
-use super::tools::Tools;
-use crate::client::identity::Identity;
+use super::judge::{RoundFailure, RoundVerdict, judge};
+use super::load::{ChaosLoad, LoadTally};
+use super::plan::{RoundPlan, SERVERS};
+use super::stage::{ChaosCluster, PATIENCE, arguments, is_healed, is_whole};
+use super::striker::{FaultCounts, FaultInjector};
+use super::tools::Capabilities;
+use crate::client::identity::ClientName;
 use crate::client::{Client, ClientError, ClientOptions};
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// So long clients go on when all faults are over.
 const PEACE: Duration = Duration::from_millis(1_500);
@@ -29,30 +29,30 @@ pub const STORY: &str = "story.txt";
 
 /// What a round came to.
 #[derive(Debug, Default)]
-pub struct Played {
+pub struct RoundResult {
     /// What was done to the cluster.
-    pub done: Done,
+    pub done: FaultCounts,
     /// What clients were told.
-    pub tally: Tally,
+    pub tally: LoadTally,
     /// What the lines prove.
-    pub judgement: Judgement,
+    pub judgement: RoundVerdict,
 }
 
 /// Plays a round in this folder. `is_over` ends it early, but in order.
 pub fn play(
-    plan: &Plan,
+    plan: &RoundPlan,
     folder: &Path,
     programme: &Path,
-    tools: &mut Tools,
+    tools: &mut Capabilities,
     is_over: &AtomicBool,
-) -> Result<Played, (Failure, Done)> {
-    let mut done = Done::default();
+) -> Result<RoundResult, (RoundFailure, FaultCounts)> {
+    let mut done = FaultCounts::default();
     let played = act(plan, folder, programme, tools, is_over, &mut done);
     match played.and_then(|tally| Ok((tally, judge(folder)?))) {
-        Ok((tally, judgement)) => Ok(Played { done, tally, judgement }),
+        Ok((tally, judgement)) => Ok(RoundResult { done, tally, judgement }),
         // Where nothing moves, something may be wrong as well, and that is the worse news.
-        Err(failure @ Failure::Stuck(_)) => match judge(folder) {
-            Err(broken @ Failure::Broken(_)) => Err((broken, done)),
+        Err(failure @ RoundFailure::Stuck(_)) => match judge(folder) {
+            Err(broken @ RoundFailure::Broken(_)) => Err((broken, done)),
             _ => Err((failure, done)),
         },
         Err(failure) => Err((failure, done)),
@@ -60,22 +60,22 @@ pub fn play(
 }
 
 fn act(
-    plan: &Plan,
+    plan: &RoundPlan,
     folder: &Path,
     programme: &Path,
-    tools: &mut Tools,
+    tools: &mut Capabilities,
     is_over: &AtomicBool,
-    done: &mut Done,
-) -> Result<Tally, Failure> {
-    let mut stage = Stage::prepare(plan, folder, programme, tools).map_err(Failure::Unplayed)?;
+    done: &mut FaultCounts,
+) -> Result<LoadTally, RoundFailure> {
+    let mut stage = ChaosCluster::prepare(plan, folder, programme, tools).map_err(RoundFailure::Unplayed)?;
     for seat in stage.seats.values_mut() {
-        seat.start().map_err(Failure::Unplayed)?;
+        seat.start().map_err(RoundFailure::Unplayed)?;
     }
     stage.await_that("all five servers are connected", is_whole)?;
-    let load = Load::new(&plan.load, plan.seed, stage.outside.clone(), folder);
+    let load = ChaosLoad::new(&plan.load, plan.seed, stage.outside.clone(), folder);
     let acted = std::thread::scope(|scope| {
         let clients = employ(scope, &load);
-        let mut striker = Striker::new(&mut stage, tools, plan.seed);
+        let mut striker = FaultInjector::new(&mut stage, tools, plan.seed);
         let struck = strike(&mut striker, plan, is_over)
             .and_then(|()| striker.end_all())
             .and_then(|()| heal(striker.stage(), plan, &load));
@@ -85,7 +85,7 @@ fn act(
         // Whatever else happens, what was done is told.
         let told = std::fs::write(folder.join(STORY), story);
         struck?;
-        told.map_err(|error| Failure::Unplayed(format!("cannot write {STORY}: {error}")))?;
+        told.map_err(|error| RoundFailure::Unplayed(format!("cannot write {STORY}: {error}")))?;
         dismiss(clients, plan)
     });
     acted?;
@@ -94,15 +94,15 @@ fn act(
 }
 
 /// The threads of a load.
-pub type Clients<'scope> = Vec<ScopedJoinHandle<'scope, Result<(), String>>>;
+pub type ClientThreads<'scope> = Vec<ScopedJoinHandle<'scope, Result<(), String>>>;
 
 /// Clients begin to ask.
-pub fn employ<'scope>(scope: &'scope Scope<'scope, '_>, load: &'scope Load<'scope>) -> Clients<'scope> {
+pub fn employ<'scope>(scope: &'scope Scope<'scope, '_>, load: &'scope ChaosLoad<'scope>) -> ClientThreads<'scope> {
     (0..load.plan.clients).map(|lane| scope.spawn(move || load.run(lane))).collect()
 }
 
 /// Every client comes home: each request has ended, in time.
-pub fn dismiss(clients: Clients<'_>, plan: &Plan) -> Result<(), Failure> {
+pub fn dismiss(clients: ClientThreads<'_>, plan: &RoundPlan) -> Result<(), RoundFailure> {
     let deadline = Instant::now() + plan.load.patience.1 + SLACK;
     while clients.iter().any(|client| !client.is_finished()) {
         if Instant::now() >= deadline {
@@ -115,15 +115,15 @@ pub fn dismiss(clients: Clients<'_>, plan: &Plan) -> Result<(), Failure> {
     }
     for client in clients {
         match client.join() {
-            Ok(done) => done.map_err(Failure::Unplayed)?,
-            Err(_) => return Err(Failure::Broken("the client library panicked: see above".to_string())),
+            Ok(done) => done.map_err(RoundFailure::Unplayed)?,
+            Err(_) => return Err(RoundFailure::Broken("the client library panicked: see above".to_string())),
         }
     }
     Ok(())
 }
 
 /// All strikes, each begun and ended in its time.
-fn strike(striker: &mut Striker<'_>, plan: &Plan, is_over: &AtomicBool) -> Result<(), Failure> {
+fn strike(striker: &mut FaultInjector<'_>, plan: &RoundPlan, is_over: &AtomicBool) -> Result<(), RoundFailure> {
     let mut moments = Vec::new();
     for (number, strike) in plan.strikes.iter().enumerate() {
         moments.push((strike.at, false, number));
@@ -151,14 +151,14 @@ fn strike(striker: &mut Striker<'_>, plan: &Plan, is_over: &AtomicBool) -> Resul
 }
 
 /// Everything is whole again, roles fail no more, and clients get on with it.
-pub fn heal(stage: &mut Stage, plan: &Plan, load: &Load<'_>) -> Result<(), Failure> {
+pub fn heal(stage: &mut ChaosCluster, plan: &RoundPlan, load: &ChaosLoad<'_>) -> Result<(), RoundFailure> {
     stage.look()?;
     for (server, seat) in &mut stage.seats {
         if !plan.failing.is_empty() {
-            seat.stop().map_err(Failure::Stuck)?;
+            seat.stop().map_err(RoundFailure::Stuck)?;
             seat.set_arguments(arguments(plan, &stage.folder, *server, false));
         }
-        seat.start().map_err(Failure::Unplayed)?;
+        seat.start().map_err(RoundFailure::Unplayed)?;
     }
     stage.await_that("all five servers are connected again", is_whole)?;
     // A first request may have to wait for a leader, or for what was in doubt.
@@ -166,7 +166,7 @@ pub fn heal(stage: &mut Stage, plan: &Plan, load: &Load<'_>) -> Result<(), Failu
     while load.ended().ok <= before {
         if Instant::now() >= deadline {
             let what = "no client gets anything done, though all servers are up and connected".to_string();
-            return Err(Failure::Stuck(what));
+            return Err(RoundFailure::Stuck(what));
         }
         stage.look()?;
         std::thread::sleep(LOOK);
@@ -176,13 +176,14 @@ pub fn heal(stage: &mut Stage, plan: &Plan, load: &Load<'_>) -> Result<(), Failu
 }
 
 /// All have the same state, a majority alone gets on, each can be written to and read from, and each ends well.
-pub fn finish(stage: &mut Stage, plan: &Plan) -> Result<(), Failure> {
+pub fn finish(stage: &mut ChaosCluster, plan: &RoundPlan) -> Result<(), RoundFailure> {
     stage.await_that("all five servers have the same state", is_healed)?;
     let cluster = stage.direct.clone();
-    let identity = Identity::in_folder(&stage.folder, Some("final"), cluster.servers()).map_err(Failure::Unplayed)?;
+    let identity =
+        ClientName::in_folder(&stage.folder, Some("final"), cluster.servers()).map_err(RoundFailure::Unplayed)?;
     let mut options = ClientOptions::new(cluster.clone(), "final");
     options.trace = identity.trace;
-    let mut client = Client::connect(options).map_err(|error| Failure::Unplayed(error.to_string()))?;
+    let mut client = Client::connect(options).map_err(|error| RoundFailure::Unplayed(error.to_string()))?;
     if plan.protocol.is_paxos() {
         do_without_a_minority(stage, &mut client, plan.seed)?;
     }
@@ -195,24 +196,24 @@ pub fn finish(stage: &mut Stage, plan: &Plan) -> Result<(), Failure> {
             let found = found.map_err(|error| stuck_at(server, "at the end", error))?;
             if found.value.as_deref() != Some(b"well") {
                 let what = format!("server {} has lost what was written at the end at server {}", server.0, other.0);
-                return Err(Failure::Broken(what));
+                return Err(RoundFailure::Broken(what));
             }
         }
     }
     stage.await_that("all five servers have the same state", is_healed)?;
     for server in cluster.servers().iter() {
-        stage.seat(server).stop().map_err(Failure::Broken)?;
+        stage.seat(server).stop().map_err(RoundFailure::Broken)?;
     }
     Ok(())
 }
 
 /// Two are down, and nothing else is wrong: each of the others takes a write. After a strike servers come back soon, so one
 /// that needs more than a majority would only be slow there.
-fn do_without_a_minority(stage: &mut Stage, client: &mut Client, seed: u64) -> Result<(), Failure> {
+fn do_without_a_minority(stage: &mut ChaosCluster, client: &mut Client, seed: u64) -> Result<(), RoundFailure> {
     let (all, mut random) = (stage.direct.servers(), Random::new(seed, 2));
-    let mut away = Servers::NONE;
+    let mut away = ServerSet::NONE;
     while away.len() < MINORITY {
-        away.insert(Server(random.within(1..=u64::from(SERVERS)) as u8));
+        away.insert(ServerId(random.within(1..=u64::from(SERVERS)) as u8));
     }
     for server in away.iter() {
         stage.seat(server).kill();
@@ -222,20 +223,20 @@ fn do_without_a_minority(stage: &mut Stage, client: &mut Client, seed: u64) -> R
         write_at(server, &format!("while {away} are down"), client)?;
     }
     for server in away.iter() {
-        stage.seat(server).start().map_err(Failure::Unplayed)?;
+        stage.seat(server).start().map_err(RoundFailure::Unplayed)?;
     }
     stage.await_that("all five servers have the same state again", is_healed).map(drop)
 }
 
-fn write_at(server: Server, when: &str, client: &mut Client) -> Result<(), Failure> {
+fn write_at(server: ServerId, when: &str, client: &mut Client) -> Result<(), RoundFailure> {
     let written = client.talk_to(server).and_then(|()| client.put(final_key(server).as_bytes(), b"well"));
     written.map(drop).map_err(|error| stuck_at(server, when, error))
 }
 
-fn stuck_at(server: Server, when: &str, error: ClientError) -> Failure {
-    Failure::Stuck(format!("{when}, server {}: {error}", server.0))
+fn stuck_at(server: ServerId, when: &str, error: ClientError) -> RoundFailure {
+    RoundFailure::Stuck(format!("{when}, server {}: {error}", server.0))
 }
 
-fn final_key(server: Server) -> String {
+fn final_key(server: ServerId) -> String {
     format!("final-{}", server.0)
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
-use super::disk::Ground;
-use crate::role::Server;
+use super::disk::Volume;
+use crate::role::ServerId;
 
 /// How long a process that was told to end may take.
 const ENDS_WITHIN: Duration = Duration::from_secs(20);
@@ -18,11 +18,11 @@ const ENDS_WITHIN: Duration = Duration::from_secs(20);
 const YOUNG: Duration = Duration::from_secs(10);
 
 /// A server of the cluster under fire.
-pub struct Seat {
+pub struct ServerProcess {
     /// Its number.
-    pub server: Server,
+    pub server: ServerId,
     /// What its folder lies on.
-    pub ground: Ground,
+    pub ground: Volume,
     /// Where its lines and its last words go.
     pub lines: PathBuf,
     programme: PathBuf,
@@ -38,10 +38,16 @@ pub struct Seat {
     pub may_end: bool,
 }
 
-impl Seat {
+impl ServerProcess {
     /// A server that does not run yet.
-    pub fn new(server: Server, ground: Ground, lines: PathBuf, programme: PathBuf, arguments: Vec<String>) -> Seat {
-        Seat {
+    pub fn new(
+        server: ServerId,
+        ground: Volume,
+        lines: PathBuf,
+        programme: PathBuf,
+        arguments: Vec<String>,
+    ) -> ServerProcess {
+        ServerProcess {
             server,
             ground,
             lines,
@@ -110,7 +116,7 @@ impl Seat {
         command.arg("--log-dir").arg(lines).arg("--quiet").args(&self.arguments).stdin(Stdio::null())
     }
 
-    /// Whether it runs, as far as is known: see [`Seat::ended`].
+    /// Whether it runs, as far as is known: see [`ServerProcess::ended`].
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
@@ -154,7 +160,7 @@ impl Seat {
         }
     }
 
-    /// `kill -9`; whoever is killed with others is waited for by [`Seat::bury`]. False if it did not run.
+    /// `kill -9`; whoever is killed with others is waited for by [`ServerProcess::bury`]. False if it did not run.
     pub fn kill(&mut self) -> bool {
         self.may_end = true;
         self.signal(Signal::KILL);
@@ -231,7 +237,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.ground.thaw();
         self.kill();

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::cli::{Place, hear_signals};
-use super::judge::{Failure, judge};
-use super::load::Load;
-use super::plan::{LoadPlan, Plan};
+use super::cli::{ChaosDirs, hear_signals};
+use super::judge::{RoundFailure, judge};
+use super::load::ChaosLoad;
+use super::plan::{LoadPlan, RoundPlan};
 use super::round::{dismiss, employ, finish, heal};
-use super::stage::{Stage, is_whole};
-use super::tools::Tools;
+use super::stage::{ChaosCluster, is_whole};
+use super::tools::Capabilities;
 use crate::duration::parse_duration;
 use crate::protocol::Protocol;
 
@@ -26,7 +26,7 @@ Examples:
   paxos-lab soak --minutes 2 --every 2s --rate 1000
 
 Exit codes: 0 flat, 1 failure, 2 usage, 6 not decided, 7 a rule was broken, 8 something grew, or no progress.")]
-pub struct Soak {
+pub struct SoakArgs {
     /// For so long
     #[arg(long, value_name = "M", default_value_t = 60.0)]
     minutes: f64,
@@ -43,12 +43,12 @@ pub struct Soak {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
-    place: Place,
+    place: ChaosDirs,
 }
 
 /// What was measured at a moment: of the servers the largest, and what was done since the moment before.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sample {
+struct SoakSample {
     seconds: f64,
     rss_kib: f64,
     threads: f64,
@@ -60,7 +60,7 @@ struct Sample {
 }
 
 /// Runs what the command line says; what to print, and the exit code.
-pub fn run(options: &Soak) -> Result<(String, u8), String> {
+pub fn run(options: &SoakArgs) -> Result<(String, u8), String> {
     if !(0.1..=1e5).contains(&options.minutes) {
         return Err("--minutes must be between 0.1 and a hundred thousand".to_string());
     }
@@ -92,10 +92,10 @@ pub fn run(options: &Soak) -> Result<(String, u8), String> {
     }
 }
 
-impl Soak {
-    fn plan(&self) -> Plan {
+impl SoakArgs {
+    fn plan(&self) -> RoundPlan {
         let words = |text: &str| text.split_whitespace().map(str::to_string).collect::<Vec<_>>();
-        Plan {
+        RoundPlan {
             seed: self.seed,
             protocol: self.protocol,
             steps: false,
@@ -117,20 +117,21 @@ impl Soak {
 }
 
 fn soak(
-    options: &Soak,
-    plan: &Plan,
+    options: &SoakArgs,
+    plan: &RoundPlan,
     folder: &Path,
     programme: &Path,
     is_over: &AtomicBool,
-    samples: &mut Vec<Sample>,
-) -> Result<String, Failure> {
+    samples: &mut Vec<SoakSample>,
+) -> Result<String, RoundFailure> {
     // Steps would fill the disk with lines within the hour; the replies of clients are judged.
-    let mut stage = Stage::prepare(plan, folder, programme, &Tools::none()).map_err(Failure::Unplayed)?;
+    let mut stage =
+        ChaosCluster::prepare(plan, folder, programme, &Capabilities::none()).map_err(RoundFailure::Unplayed)?;
     for seat in stage.seats.values_mut() {
-        seat.start().map_err(Failure::Unplayed)?;
+        seat.start().map_err(RoundFailure::Unplayed)?;
     }
     stage.await_that("all five servers are connected", is_whole)?;
-    let load = Load::new(&plan.load, plan.seed, stage.outside.clone(), folder);
+    let load = ChaosLoad::new(&plan.load, plan.seed, stage.outside.clone(), folder);
     std::thread::scope(|scope| {
         let clients = employ(scope, &load);
         let measured = measure(options, plan, &mut stage, &load, is_over, samples);
@@ -152,13 +153,13 @@ fn soak(
 }
 
 fn measure(
-    options: &Soak,
-    plan: &Plan,
-    stage: &mut Stage,
-    load: &Load<'_>,
+    options: &SoakArgs,
+    plan: &RoundPlan,
+    stage: &mut ChaosCluster,
+    load: &ChaosLoad<'_>,
     is_over: &AtomicBool,
-    samples: &mut Vec<Sample>,
-) -> Result<(), Failure> {
+    samples: &mut Vec<SoakSample>,
+) -> Result<(), RoundFailure> {
     let begun = Instant::now();
     let (mut next, mut before, mut done) = (options.every, Duration::ZERO, 0);
     while begun.elapsed() < plan.lasts && !is_over.load(Ordering::Relaxed) {
@@ -172,12 +173,12 @@ fn measure(
         took.sort_unstable();
         let of =
             |share: f64| took.get((took.len() as f64 * share) as usize).map_or(0.0, |micros| f64::from(*micros) / 1e3);
-        let mut sample = Sample {
+        let mut sample = SoakSample {
             seconds: now.as_secs_f64(),
             rate: (ended - done) as f64 / (now - before).as_secs_f64(),
             p50_ms: of(0.50),
             p99_ms: of(0.99),
-            ..Sample::default()
+            ..SoakSample::default()
         };
         for seat in stage.seats.values() {
             if let Some(pid) = seat.pid() {
@@ -193,7 +194,7 @@ fn measure(
     Ok(())
 }
 
-impl Sample {
+impl SoakSample {
     fn add_process(&mut self, pid: i32) {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let field = |name: &str| {
@@ -235,19 +236,19 @@ fn kib_of(folder: &Path) -> f64 {
 }
 
 /// A row a quarter: the medians of its samples.
-fn quarters(samples: &[Sample]) -> Vec<Sample> {
+fn quarters(samples: &[SoakSample]) -> Vec<SoakSample> {
     let length = samples.len() / 4;
     let quarter = |n: usize| &samples[n * length..(n + 1) * length];
     if length == 0 { Vec::new() } else { (0..4).map(|n| medians(quarter(n))).collect() }
 }
 
-fn medians(samples: &[Sample]) -> Sample {
-    let of = |field: fn(&Sample) -> f64| {
+fn medians(samples: &[SoakSample]) -> SoakSample {
+    let of = |field: fn(&SoakSample) -> f64| {
         let mut values: Vec<f64> = samples.iter().map(field).collect();
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(0.0)
     };
-    Sample {
+    SoakSample {
         seconds: samples.last().map_or(0.0, |last| last.seconds),
         rss_kib: of(|sample| sample.rss_kib),
         threads: of(|sample| sample.threads),
@@ -259,7 +260,7 @@ fn medians(samples: &[Sample]) -> Sample {
     }
 }
 
-fn table(samples: &[Sample]) -> String {
+fn table(samples: &[SoakSample]) -> String {
     let mut text = "medians of each quarter (of the servers the largest), until\n".to_string();
     for row in quarters(samples) {
         let _ = writeln!(text, "{}", row.row());
@@ -269,7 +270,7 @@ fn table(samples: &[Sample]) -> String {
 
 /// What is not flat: the median of the last quarter against that of the first. A fifth more is no growth, nor what a
 /// checkpoint or a reconnection takes for a while.
-fn grown(samples: &[Sample]) -> Vec<String> {
+fn grown(samples: &[SoakSample]) -> Vec<String> {
     let quarters = quarters(samples);
     let (Some(first), Some(last)) = (quarters.first(), quarters.last()) else {
         return vec!["too few samples to say whether anything grew\n".to_string()];
@@ -294,22 +295,29 @@ fn grown(samples: &[Sample]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn samples(of: impl Fn(f64) -> Sample) -> Vec<Sample> {
+    fn samples(of: impl Fn(f64) -> SoakSample) -> Vec<SoakSample> {
         (0..40).map(|n| of(f64::from(n))).collect()
     }
 
     #[test]
     fn what_grows_or_falls_is_named_and_what_swings_is_not() {
-        let flat =
-            Sample { rss_kib: 50e3, threads: 40.0, files: 60.0, disk_kib: 20e3, rate: 200.0, ..Sample::default() };
-        let swings = samples(|n| Sample { rss_kib: 50e3 + 9e3 * (n % 2.0), rate: 200.0 - 20.0 * (n % 3.0), ..flat });
+        let flat = SoakSample {
+            rss_kib: 50e3,
+            threads: 40.0,
+            files: 60.0,
+            disk_kib: 20e3,
+            rate: 200.0,
+            ..SoakSample::default()
+        };
+        let swings =
+            samples(|n| SoakSample { rss_kib: 50e3 + 9e3 * (n % 2.0), rate: 200.0 - 20.0 * (n % 3.0), ..flat });
         assert_eq!(grown(&swings), Vec::<String>::new());
         let leaks = [
-            samples(|n| Sample { rss_kib: 50e3 + n * 1e3, ..flat }),
-            samples(|n| Sample { threads: 40.0 + n, ..flat }),
-            samples(|n| Sample { files: 60.0 + 2.0 * n, ..flat }),
-            samples(|n| Sample { disk_kib: 20e3 + n * 1e3, ..flat }),
-            samples(|n| Sample { rate: 200.0 - 3.0 * n, ..flat }),
+            samples(|n| SoakSample { rss_kib: 50e3 + n * 1e3, ..flat }),
+            samples(|n| SoakSample { threads: 40.0 + n, ..flat }),
+            samples(|n| SoakSample { files: 60.0 + 2.0 * n, ..flat }),
+            samples(|n| SoakSample { disk_kib: 20e3 + n * 1e3, ..flat }),
+            samples(|n| SoakSample { rate: 200.0 - 3.0 * n, ..flat }),
         ];
         for leak in leaks {
             assert_eq!(grown(&leak).len(), 1, "{:?}", grown(&leak));

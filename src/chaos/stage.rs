@@ -8,50 +8,55 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::disk::Ground;
-use super::fault::Need;
-use super::judge::Failure;
-use super::plan::{Plan, SERVERS};
-use super::proxy::{Net, Place};
-use super::seat::Seat;
-use super::tools::Tools;
-use crate::client::status::Survey;
+use super::disk::Volume;
+use super::fault::Capability;
+use super::judge::RoundFailure;
+use super::plan::{RoundPlan, SERVERS};
+use super::proxy::{ProxyEnd, ProxyNetwork};
+use super::seat::ServerProcess;
+use super::tools::Capabilities;
+use crate::client::status::ClusterStatus;
 use crate::cluster::Cluster;
 use crate::net::ServerStatus;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// How long anything may take that must happen once all faults are over.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The servers, their disks and the network.
-pub struct Stage {
+pub struct ChaosCluster {
     /// Everything of the round is in here.
     pub folder: PathBuf,
     /// By number, from 1.
-    pub seats: BTreeMap<Server, Seat>,
+    pub seats: BTreeMap<ServerId, ServerProcess>,
     /// Between them. It goes before they do.
-    pub net: Option<Net>,
+    pub net: Option<ProxyNetwork>,
     /// Where the servers really listen.
     pub direct: Cluster,
     /// Where clients find them.
     pub outside: Cluster,
 }
 
-impl Stage {
+impl ChaosCluster {
     /// Prepares everything; nothing runs yet.
-    pub fn prepare(plan: &Plan, folder: &Path, programme: &Path, tools: &Tools) -> Result<Stage, String> {
+    pub fn prepare(
+        plan: &RoundPlan,
+        folder: &Path,
+        programme: &Path,
+        tools: &Capabilities,
+    ) -> Result<ChaosCluster, String> {
         let failed = |error: std::io::Error| format!("cannot prepare {}: {error}", folder.display());
         fs::create_dir_all(folder).map_err(failed)?;
         let folder = folder.canonicalize().map_err(failed)?;
-        let servers: Vec<Server> = (1..=SERVERS).map(Server).collect();
+        let servers: Vec<ServerId> = (1..=SERVERS).map(ServerId).collect();
         let mut targets = BTreeMap::new();
         for server in &servers {
             let free = || free_address().and_then(|listener| listener.local_addr());
             targets.insert(*server, (free().map_err(failed)?, free().map_err(failed)?));
         }
-        let net = Net::open(&targets, plan.seed, plan.repeats, free_address).map_err(failed)?;
+        let net = ProxyNetwork::open(&targets, plan.seed, plan.repeats, free_address).map_err(failed)?;
         let direct = cluster_file(&folder, "direct", |server| targets.get(&server).copied())?;
-        let client_door = |server| net.address((Place::Clients, Place::Server(server)));
+        let client_door = |server| net.address((ProxyEnd::Clients, ProxyEnd::Server(server)));
         let outside = cluster_file(&folder, "clients", |server| Some((targets.get(&server)?.0, client_door(server)?)))?;
         let mut seats = BTreeMap::new();
         for me in servers {
@@ -59,52 +64,56 @@ impl Stage {
             cluster_file(&folder, &name, |other| match other == me {
                 true => targets.get(&me).copied(),
                 false => {
-                    let door = net.address((Place::Server(me), Place::Server(other)))?;
+                    let door = net.address((ProxyEnd::Server(me), ProxyEnd::Server(other)))?;
                     Some((door, targets.get(&other)?.1))
                 }
             })?;
-            let ground = match tools.can(Need::Mounts) {
-                true => Ground::with_disk(&folder, me.0)?,
-                false => Ground::plain(&folder, me.0)?,
+            let ground = match tools.can(Capability::Mounts) {
+                true => Volume::with_disk(&folder, me.0)?,
+                false => Volume::plain(&folder, me.0)?,
             };
             let arguments = arguments(plan, &folder, me, true);
-            seats.insert(me, Seat::new(me, ground, folder.clone(), programme.to_path_buf(), arguments));
+            seats.insert(me, ServerProcess::new(me, ground, folder.clone(), programme.to_path_buf(), arguments));
         }
-        Ok(Stage { folder, seats, net: Some(net), direct, outside })
+        Ok(ChaosCluster { folder, seats, net: Some(net), direct, outside })
     }
 
     /// The server of this number.
-    pub fn seat(&mut self, server: Server) -> &mut Seat {
+    pub fn seat(&mut self, server: ServerId) -> &mut ServerProcess {
         self.seats.get_mut(&server).unwrap_or_else(|| unreachable!("there is no server {server}"))
     }
 
     /// How a server is, if it answers soon; nothing of the network's weather is between.
-    pub fn status(&self, server: Server) -> Option<ServerStatus> {
+    pub fn status(&self, server: ServerId) -> Option<ServerStatus> {
         let survey = self.survey();
         survey.answers.into_iter().find(|(one, _)| *one == server)?.1.ok()
     }
 
     /// How all are, of those that answer soon.
-    pub fn survey(&self) -> Survey {
-        Survey::take(&self.direct, Duration::from_millis(500))
+    pub fn survey(&self) -> ClusterStatus {
+        ClusterStatus::take(&self.direct, Duration::from_millis(500))
     }
 
     /// Nobody may have ended by itself who was not made to.
-    pub fn look(&mut self) -> Result<(), Failure> {
+    pub fn look(&mut self) -> Result<(), RoundFailure> {
         for seat in self.seats.values_mut() {
             let Some(status) = seat.news_of_end() else { continue };
             if !seat.may_end {
                 let words: Vec<String> = seat.errors().lines().rev().take(3).map(str::to_string).collect();
                 let words = words.into_iter().rev().collect::<Vec<_>>().join("\n  ");
                 let what = format!("server {} has ended by itself ({status}):\n  {words}", seat.server.0);
-                return Err(Failure::Broken(what));
+                return Err(RoundFailure::Broken(what));
             }
         }
         Ok(())
     }
 
     /// Waits until something is so, and looks after the servers meanwhile.
-    pub fn await_that(&mut self, what: &str, is_so: impl Fn(&Survey) -> bool) -> Result<Survey, Failure> {
+    pub fn await_that(
+        &mut self,
+        what: &str,
+        is_so: impl Fn(&ClusterStatus) -> bool,
+    ) -> Result<ClusterStatus, RoundFailure> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.look()?;
@@ -114,14 +123,14 @@ impl Stage {
             }
             if Instant::now() >= deadline {
                 let what = format!("not within {} s: {what}\n{}", PATIENCE.as_secs(), survey.text());
-                return Err(Failure::Stuck(what));
+                return Err(RoundFailure::Stuck(what));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 }
 
-impl Drop for Stage {
+impl Drop for ChaosCluster {
     fn drop(&mut self) {
         // First the network: nobody shall take its end for a strike.
         for seat in self.seats.values_mut() {
@@ -132,7 +141,7 @@ impl Drop for Stage {
 }
 
 /// The command line of a server.
-pub fn arguments(plan: &Plan, folder: &Path, server: Server, failing: bool) -> Vec<String> {
+pub fn arguments(plan: &RoundPlan, folder: &Path, server: ServerId, failing: bool) -> Vec<String> {
     let cluster = folder.join(format!("cluster-{}.toml", server.0)).to_string_lossy().into_owned();
     let steps = if plan.steps { "on" } else { "off" };
     let seed = (plan.seed % 1_000_000).to_string();
@@ -147,7 +156,7 @@ pub fn arguments(plan: &Plan, folder: &Path, server: Server, failing: bool) -> V
 
 /// All servers answer, are connected to each other and take part, and say together that a write would succeed. Whoever waits
 /// for this writes at once, so that a verdict that is too good is found.
-pub fn is_whole(survey: &Survey) -> bool {
+pub fn is_whole(survey: &ClusterStatus) -> bool {
     let others = usize::from(SERVERS) - 1;
     let is_well = |status: &ServerStatus| {
         status.linked.len() == others && status.newcomer.is_none() && status.roles.iter().all(|role| role.up)
@@ -156,7 +165,7 @@ pub fn is_whole(survey: &Survey) -> bool {
 }
 
 /// And nothing is left of what was done to them.
-pub fn is_healed(survey: &Survey) -> bool {
+pub fn is_healed(survey: &ClusterStatus) -> bool {
     let is_well = |status: &ServerStatus| {
         status.damaged == 0 && !status.disk_full && status.fenced.is_none() && status.in_doubt == 0
     };
@@ -166,10 +175,10 @@ pub fn is_healed(survey: &Survey) -> bool {
 fn cluster_file(
     folder: &Path,
     name: &str,
-    addresses: impl Fn(Server) -> Option<(SocketAddr, SocketAddr)>,
+    addresses: impl Fn(ServerId) -> Option<(SocketAddr, SocketAddr)>,
 ) -> Result<Cluster, String> {
     let mut text = "cluster = \"chaos\"\n".to_string();
-    for server in (1..=SERVERS).map(Server) {
+    for server in (1..=SERVERS).map(ServerId) {
         let (peer, client) = addresses(server).ok_or("a server has no address")?;
         // Writing to a string does not fail.
         let _ = writeln!(text, "[[server]]\nid = {}\npeer = \"{peer}\"\nclient = \"{client}\"", server.0);

@@ -15,14 +15,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::damage::damage;
 use super::disk;
-use super::fault::Fault;
-use super::judge::Failure;
+use super::fault::ChaosFault;
+use super::judge::RoundFailure;
 use super::plan::SERVERS;
-use super::stage::Stage;
-use super::tools::Tools;
-use crate::net::{Hello, Who, frame, greeting, preamble};
+use super::stage::ChaosCluster;
+use super::tools::Capabilities;
+use crate::net::{Caller, Hello, frame, greeting, preamble};
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// A server that is given little time gets it in slices of so long.
 const SLICE: Duration = Duration::from_millis(60);
@@ -33,7 +33,7 @@ const SAYS_WITHIN: Duration = Duration::from_secs(3);
 
 /// What was done, as far as it was.
 #[derive(Clone, Debug, Default)]
-pub struct Done {
+pub struct FaultCounts {
     /// Strikes, by kind.
     pub strikes: BTreeMap<&'static str, u64>,
     /// Processes that were killed, those without power included.
@@ -47,28 +47,28 @@ pub struct Done {
 }
 
 /// Strikes a cluster.
-pub struct Striker<'a> {
-    stage: &'a mut Stage,
-    tools: &'a mut Tools,
+pub struct FaultInjector<'a> {
+    stage: &'a mut ChaosCluster,
+    tools: &'a mut Capabilities,
     random: Random,
-    active: BTreeMap<usize, Active>,
+    active: BTreeMap<usize, RunningFault>,
     /// Servers whose files were damaged: another one is damaged only when all of these are well.
-    wounded: Servers,
+    wounded: ServerSet,
     begun: Instant,
     /// What was done.
-    pub done: Done,
+    pub done: FaultCounts,
     story: String,
 }
 
 /// A strike that has begun.
-struct Active {
-    fault: Fault,
-    servers: Servers,
-    rest: Rest,
+struct RunningFault {
+    fault: ChaosFault,
+    servers: ServerSet,
+    rest: UndoStep,
 }
 
 /// What must be undone.
-enum Rest {
+enum UndoStep {
     Nothing,
     Starving(Arc<AtomicBool>, JoinHandle<()>),
     /// Where the folder is as it was before its files were damaged, and how long the server's file of lines was: a start
@@ -80,16 +80,16 @@ enum Rest {
     Strangers(Vec<TcpStream>),
 }
 
-impl<'a> Striker<'a> {
+impl<'a> FaultInjector<'a> {
     /// Nothing is struck yet.
-    pub fn new(stage: &'a mut Stage, tools: &'a mut Tools, seed: u64) -> Striker<'a> {
-        let (active, done) = (BTreeMap::new(), Done::default());
+    pub fn new(stage: &'a mut ChaosCluster, tools: &'a mut Capabilities, seed: u64) -> FaultInjector<'a> {
+        let (active, done) = (BTreeMap::new(), FaultCounts::default());
         let (random, begun) = (Random::new(seed, 1), Instant::now());
-        Striker { stage, tools, random, active, wounded: Servers::NONE, begun, done, story: String::new() }
+        FaultInjector { stage, tools, random, active, wounded: ServerSet::NONE, begun, done, story: String::new() }
     }
 
     /// The cluster.
-    pub fn stage(&mut self) -> &mut Stage {
+    pub fn stage(&mut self) -> &mut ChaosCluster {
         self.stage
     }
 
@@ -110,13 +110,13 @@ impl<'a> Striker<'a> {
         *self.done.met.entry(what).or_default() += 1;
     }
 
-    fn skip(&mut self, fault: &Fault, why: &str) {
+    fn skip(&mut self, fault: &ChaosFault, why: &str) {
         self.tell(&format!("skipped: {fault}: {why}"));
         *self.done.skipped.entry(format!("{}: {why}", fault.kind())).or_default() += 1;
     }
 
     /// Begins a strike.
-    pub fn begin(&mut self, strike: usize, fault: &Fault) -> Result<(), Failure> {
+    pub fn begin(&mut self, strike: usize, fault: &ChaosFault) -> Result<(), RoundFailure> {
         if let Some(need) = fault.needs()
             && !self.tools.can(need)
         {
@@ -124,7 +124,7 @@ impl<'a> Striker<'a> {
             return Ok(());
         }
         let servers = match fault {
-            Fault::KillLeader | Fault::PauseLeader => [self.leader(strike)].into_iter().collect(),
+            ChaosFault::KillLeader | ChaosFault::PauseLeader => [self.leader(strike)].into_iter().collect(),
             other => other.servers(),
         };
         let is_of_all = servers.len() > 2;
@@ -138,7 +138,7 @@ impl<'a> Striker<'a> {
                 None => {}
             }
         }
-        if matches!(fault, Fault::Damage(..)) && !self.are_well(self.wounded) {
+        if matches!(fault, ChaosFault::Damage(..)) && !self.are_well(self.wounded) {
             self.skip(fault, "another server has not repaired its files yet");
             return Ok(());
         }
@@ -147,7 +147,7 @@ impl<'a> Striker<'a> {
             if servers == fault.servers() { String::new() } else { format!(": {servers}") }
         ));
         servers.iter().for_each(|server| self.stage.seat(server).engaged = Some(strike));
-        self.active.insert(strike, Active { fault: fault.clone(), servers, rest: Rest::Nothing });
+        self.active.insert(strike, RunningFault { fault: fault.clone(), servers, rest: UndoStep::Nothing });
         match self.strike(strike, fault, servers)? {
             Some(rest) => {
                 *self.done.strikes.entry(fault.kind()).or_default() += 1;
@@ -161,10 +161,15 @@ impl<'a> Striker<'a> {
     }
 
     /// Strikes; None if that was not possible as things are.
-    fn strike(&mut self, strike: usize, fault: &Fault, servers: Servers) -> Result<Option<Rest>, Failure> {
+    fn strike(
+        &mut self,
+        strike: usize,
+        fault: &ChaosFault,
+        servers: ServerSet,
+    ) -> Result<Option<UndoStep>, RoundFailure> {
         match fault {
-            Fault::Kill(_) | Fault::KillLeader => self.kill(servers),
-            Fault::Stumble(server, after) => {
+            ChaosFault::Kill(_) | ChaosFault::KillLeader => self.kill(servers),
+            ChaosFault::Stumble(server, after) => {
                 for after in after {
                     self.kill(servers);
                     self.start(*server)?;
@@ -172,46 +177,46 @@ impl<'a> Striker<'a> {
                 }
                 self.kill(servers);
             }
-            Fault::Stop(server) => self.stage.seat(*server).stop().map_err(Failure::Stuck)?,
-            Fault::Pause(_) | Fault::PauseLeader => {
+            ChaosFault::Stop(server) => self.stage.seat(*server).stop().map_err(RoundFailure::Stuck)?,
+            ChaosFault::Pause(_) | ChaosFault::PauseLeader => {
                 servers.iter().for_each(|server| self.stage.seat(server).signal(Signal::STOP));
             }
-            Fault::Starve(server, percent) => {
+            ChaosFault::Starve(server, percent) => {
                 let Some(pid) = self.stage.seat(*server).pid() else { return Ok(None) };
                 let (flag, thread) = starve(pid, *percent);
-                return Ok(Some(Rest::Starving(flag, thread)));
+                return Ok(Some(UndoStep::Starving(flag, thread)));
             }
-            Fault::FewFiles(server, more) => {
-                self.stage.seat(*server).limit_files(Some(*more)).map_err(Failure::Unplayed)?;
+            ChaosFault::FewFiles(server, more) => {
+                self.stage.seat(*server).limit_files(Some(*more)).map_err(RoundFailure::Unplayed)?;
             }
-            Fault::PowerCut(_) => self.cut(servers)?,
-            Fault::DeadDisk(server) => {
+            ChaosFault::PowerCut(_) => self.cut(servers)?,
+            ChaosFault::DeadDisk(server) => {
                 self.stage.seat(*server).may_end = true;
                 let path = self.stage.seat(*server).ground.path();
-                self.tools.cut(&[&path]).map_err(Failure::Unplayed)?;
+                self.tools.cut(&[&path]).map_err(RoundFailure::Unplayed)?;
             }
-            Fault::FailSync(server, nth) => {
+            ChaosFault::FailSync(server, nth) => {
                 self.stage.seat(*server).may_end = true;
-                self.stage.seat(*server).trace(&format!("error=EIO:when={nth}")).map_err(Failure::Unplayed)?;
+                self.stage.seat(*server).trace(&format!("error=EIO:when={nth}")).map_err(RoundFailure::Unplayed)?;
             }
-            Fault::SlowSync(server, by) => {
+            ChaosFault::SlowSync(server, by) => {
                 let how = format!("delay_enter={}", by.as_micros());
-                self.stage.seat(*server).trace(&how).map_err(Failure::Unplayed)?;
+                self.stage.seat(*server).trace(&how).map_err(RoundFailure::Unplayed)?;
             }
-            Fault::Freeze(server) => self.stage.seat(*server).ground.freeze().map_err(Failure::Unplayed)?,
-            Fault::FullDisk(server, is_killed) => {
-                self.stage.seat(*server).ground.fill().map_err(Failure::Unplayed)?;
+            ChaosFault::Freeze(server) => self.stage.seat(*server).ground.freeze().map_err(RoundFailure::Unplayed)?,
+            ChaosFault::FullDisk(server, is_killed) => {
+                self.stage.seat(*server).ground.fill().map_err(RoundFailure::Unplayed)?;
                 if *is_killed {
                     self.kill(servers);
                     self.start(*server)?;
                 }
             }
-            Fault::ReadOnly(server) => return self.start_read_only(*server),
-            Fault::Damage(server, part) => {
+            ChaosFault::ReadOnly(server) => return self.start_read_only(*server),
+            ChaosFault::Damage(server, part) => {
                 self.kill(servers);
                 let data = self.stage.seat(*server).data();
                 let whole = data.with_extension("whole");
-                let unplayed = |error| Failure::Unplayed(format!("cannot damage files: {error}"));
+                let unplayed = |error| RoundFailure::Unplayed(format!("cannot damage files: {error}"));
                 disk::copy(&data, &whole).map_err(unplayed)?;
                 let lines = whole_lines(&self.lines_of(*server)).map_err(unplayed)?;
                 let wounds = damage(&data, *part, &mut self.random).map_err(unplayed)?;
@@ -223,79 +228,91 @@ impl<'a> Striker<'a> {
                     let _ = fs::remove_dir_all(&whole);
                     return Ok(None);
                 }
-                return Ok(Some(Rest::Whole(whole, lines)));
+                return Ok(Some(UndoStep::Whole(whole, lines)));
             }
-            Fault::Wipe(server) => {
+            ChaosFault::Wipe(server) => {
                 self.kill(servers);
                 let kept = self.put_aside(*server)?;
                 self.start_impostor(*server, strike)?;
-                return Ok(Some(Rest::Folder(kept)));
+                return Ok(Some(UndoStep::Folder(kept)));
             }
-            Fault::RollBack(server) => return self.roll_back(*server, strike),
-            Fault::Strangers(server) => {
+            ChaosFault::RollBack(server) => return self.roll_back(*server, strike),
+            ChaosFault::Strangers(server) => {
                 let streams = strangers(self.stage, *server, &mut self.random);
-                return Ok(Some(Rest::Strangers(streams)));
+                return Ok(Some(UndoStep::Strangers(streams)));
             }
-            Fault::Net(ways, effect) => {
+            ChaosFault::Net(ways, effect) => {
                 if let Some(net) = &self.stage.net {
                     net.begin(strike, &ways.all(), *effect);
                 }
             }
         }
-        Ok(Some(Rest::Nothing))
+        Ok(Some(UndoStep::Nothing))
     }
 
     /// Ends a strike, and what it did.
-    pub fn end(&mut self, strike: usize) -> Result<(), Failure> {
-        let Some(Active { fault, servers, rest }) = self.active.remove(&strike) else { return Ok(()) };
+    pub fn end(&mut self, strike: usize) -> Result<(), RoundFailure> {
+        let Some(RunningFault { fault, servers, rest }) = self.active.remove(&strike) else { return Ok(()) };
         self.tell(&format!("end of: {fault}"));
         let undone = self.undo(strike, &fault, servers, rest);
         servers.iter().for_each(|server| self.stage.seat(server).engaged = None);
         undone
     }
 
-    fn undo(&mut self, strike: usize, fault: &Fault, servers: Servers, rest: Rest) -> Result<(), Failure> {
+    fn undo(
+        &mut self,
+        strike: usize,
+        fault: &ChaosFault,
+        servers: ServerSet,
+        rest: UndoStep,
+    ) -> Result<(), RoundFailure> {
         match (fault, rest) {
-            (Fault::Pause(_) | Fault::PauseLeader, _) => {
+            (ChaosFault::Pause(_) | ChaosFault::PauseLeader, _) => {
                 servers.iter().for_each(|server| self.stage.seat(server).signal(Signal::CONT));
             }
-            (_, Rest::Starving(flag, thread)) => {
+            (_, UndoStep::Starving(flag, thread)) => {
                 flag.store(true, Ordering::Relaxed);
                 let _ = thread.join();
             }
-            (Fault::FewFiles(server, _), _) => self.stage.seat(*server).limit_files(None).map_err(Failure::Unplayed)?,
-            (Fault::DeadDisk(server), _) => {
+            (ChaosFault::FewFiles(server, _), _) => {
+                self.stage.seat(*server).limit_files(None).map_err(RoundFailure::Unplayed)?
+            }
+            (ChaosFault::DeadDisk(server), _) => {
                 self.await_good_end(*server)?;
-                self.stage.seat(*server).ground.mount_again().map_err(Failure::Unplayed)?;
+                self.stage.seat(*server).ground.mount_again().map_err(RoundFailure::Unplayed)?;
             }
-            (Fault::FailSync(server, _), _) => self.await_good_end(*server)?,
-            (Fault::SlowSync(server, _), _) => self.stage.seat(*server).untrace(),
-            (Fault::Freeze(server), _) => self.stage.seat(*server).ground.thaw().map_err(Failure::Unplayed)?,
-            (Fault::FullDisk(server, _), _) => self.stage.seat(*server).ground.empty().map_err(Failure::Unplayed)?,
-            (Fault::ReadOnly(server), _) => {
+            (ChaosFault::FailSync(server, _), _) => self.await_good_end(*server)?,
+            (ChaosFault::SlowSync(server, _), _) => self.stage.seat(*server).untrace(),
+            (ChaosFault::Freeze(server), _) => {
+                self.stage.seat(*server).ground.thaw().map_err(RoundFailure::Unplayed)?
+            }
+            (ChaosFault::FullDisk(server, _), _) => {
+                self.stage.seat(*server).ground.empty().map_err(RoundFailure::Unplayed)?
+            }
+            (ChaosFault::ReadOnly(server), _) => {
                 self.kill(servers);
-                self.stage.seat(*server).ground.set_read_only(false).map_err(Failure::Unplayed)?;
+                self.stage.seat(*server).ground.set_read_only(false).map_err(RoundFailure::Unplayed)?;
             }
-            (Fault::Damage(server, _), Rest::Whole(whole, lines)) => {
+            (ChaosFault::Damage(server, _), UndoStep::Whole(whole, lines)) => {
                 let seat = self.stage.seat(*server);
                 if let Some(status) = seat.ended() {
                     // It must say why, and not fall over.
                     if status.code() != Some(1) {
                         let why = format!("server {} met damaged files and ended with {status}", server.0);
-                        return Err(Failure::Broken(why));
+                        return Err(RoundFailure::Broken(why));
                     }
                     let file = self.lines_of(*server);
                     let text = fs::read(&file).unwrap_or_default();
                     if text[text.len().min(lines as usize)..].windows(6).any(|word| word == b" BOOT ") {
                         // It has spoken since: what it said must not be taken back.
                         let why = format!("server {} started with damaged files and ended later", server.0);
-                        return Err(Failure::Broken(why));
+                        return Err(RoundFailure::Broken(why));
                     }
                     self.put_back(*server, &whole)?;
                     // Its lives are counted in the folder: lines of the same one would look like those of another history.
                     let file = fs::OpenOptions::new().write(true).open(&file);
                     let cut = file.and_then(|file| file.set_len(lines));
-                    cut.map_err(|error| Failure::Unplayed(format!("cannot take lines back: {error}")))?;
+                    cut.map_err(|error| RoundFailure::Unplayed(format!("cannot take lines back: {error}")))?;
                     self.meet("refused to start with damaged files, and got the right bytes back");
                 } else {
                     let _ = fs::remove_dir_all(&whole);
@@ -303,13 +320,13 @@ impl<'a> Striker<'a> {
                 }
                 self.stage.seat(*server).may_end = false;
             }
-            (Fault::Wipe(server) | Fault::RollBack(server), Rest::Folder(kept)) => {
+            (ChaosFault::Wipe(server) | ChaosFault::RollBack(server), UndoStep::Folder(kept)) => {
                 self.judge_impostor(*server, fault)?;
                 self.kill(servers);
                 self.put_back(*server, &kept)?;
             }
-            (_, Rest::Strangers(streams)) => drop(streams),
-            (Fault::Net(ways, _), _) => {
+            (_, UndoStep::Strangers(streams)) => drop(streams),
+            (ChaosFault::Net(ways, _), _) => {
                 if let Some(net) = &self.stage.net {
                     net.end(strike, &ways.all());
                 }
@@ -323,50 +340,50 @@ impl<'a> Striker<'a> {
     }
 
     /// Ends all strikes.
-    pub fn end_all(&mut self) -> Result<(), Failure> {
+    pub fn end_all(&mut self) -> Result<(), RoundFailure> {
         while let Some(strike) = self.active.keys().next().copied() {
             self.end(strike)?;
         }
         Ok(())
     }
 
-    fn start(&mut self, server: Server) -> Result<(), Failure> {
-        self.stage.seat(server).start().map_err(Failure::Unplayed)
+    fn start(&mut self, server: ServerId) -> Result<(), RoundFailure> {
+        self.stage.seat(server).start().map_err(RoundFailure::Unplayed)
     }
 
     /// Kills servers, all before any of them is waited for.
-    fn kill(&mut self, servers: Servers) {
+    fn kill(&mut self, servers: ServerSet) {
         for server in servers.iter() {
             self.done.kills += u64::from(self.stage.seat(server).kill());
         }
         servers.iter().for_each(|server| self.stage.seat(server).bury());
     }
 
-    fn cut(&mut self, servers: Servers) -> Result<(), Failure> {
+    fn cut(&mut self, servers: ServerSet) -> Result<(), RoundFailure> {
         let paths: Vec<PathBuf> = servers.iter().map(|server| self.stage.seat(server).ground.path()).collect();
         let paths: Vec<_> = paths.iter().map(PathBuf::as_path).collect();
         // A disk without power says EIO, and whoever hears of it may end before it is killed.
         servers.iter().for_each(|server| self.stage.seat(server).may_end = true);
-        self.tools.cut(&paths).map_err(Failure::Unplayed)?;
+        self.tools.cut(&paths).map_err(RoundFailure::Unplayed)?;
         self.kill(servers);
         self.done.power_cuts += servers.len() as u64;
         for server in servers.iter() {
-            self.stage.seat(server).ground.mount_again().map_err(Failure::Unplayed)?;
+            self.stage.seat(server).ground.mount_again().map_err(RoundFailure::Unplayed)?;
         }
         Ok(())
     }
 
     /// Whoever leads, or somebody else if nobody knows.
-    fn leader(&self, strike: usize) -> Server {
-        self.stage.survey().leading().unwrap_or(Server((strike % usize::from(SERVERS)) as u8 + 1))
+    fn leader(&self, strike: usize) -> ServerId {
+        self.stage.survey().leading().unwrap_or(ServerId((strike % usize::from(SERVERS)) as u8 + 1))
     }
 
-    fn are_well(&self, servers: Servers) -> bool {
+    fn are_well(&self, servers: ServerSet) -> bool {
         servers.iter().all(|server| self.stage.status(server).is_some_and(|status| status.damaged == 0))
     }
 
     /// Waits until a server answers or ends.
-    fn await_answer(&mut self, server: Server) {
+    fn await_answer(&mut self, server: ServerId) {
         let deadline = Instant::now() + SAYS_WITHIN;
         while Instant::now() < deadline {
             let seat = self.stage.seat(server);
@@ -377,13 +394,13 @@ impl<'a> Striker<'a> {
     }
 
     /// A server whose disk has failed must end by itself, and well. One that has had nothing to write does not know.
-    fn await_good_end(&mut self, server: Server) -> Result<(), Failure> {
+    fn await_good_end(&mut self, server: ServerId) -> Result<(), RoundFailure> {
         let seat = self.stage.seat(server);
         match seat.await_end(SAYS_WITHIN) {
             Some(status) if status.code() == Some(1) => self.meet("ended by itself when its disk failed"),
             Some(status) => {
                 let why = format!("server {} met a disk that fails and ended with {status}", server.0);
-                return Err(Failure::Broken(why));
+                return Err(RoundFailure::Broken(why));
             }
             None => {
                 self.meet("had nothing to write when its disk failed");
@@ -393,65 +410,67 @@ impl<'a> Striker<'a> {
         Ok(())
     }
 
-    fn start_read_only(&mut self, server: Server) -> Result<Option<Rest>, Failure> {
+    fn start_read_only(&mut self, server: ServerId) -> Result<Option<UndoStep>, RoundFailure> {
         self.kill([server].into_iter().collect());
         let seat = self.stage.seat(server);
-        seat.ground.set_read_only(true).map_err(Failure::Unplayed)?;
-        seat.start().map_err(Failure::Unplayed)?;
+        seat.ground.set_read_only(true).map_err(RoundFailure::Unplayed)?;
+        seat.start().map_err(RoundFailure::Unplayed)?;
         seat.may_end = true;
         match seat.await_end(SAYS_WITHIN) {
-            Some(status) if status.code() == Some(1) => Ok(Some(Rest::Nothing)),
+            Some(status) if status.code() == Some(1) => Ok(Some(UndoStep::Nothing)),
             Some(status) => {
                 let why = format!("server {} was started on a read-only disk and ended with {status}", server.0);
-                Err(Failure::Broken(why))
+                Err(RoundFailure::Broken(why))
             }
-            None => Err(Failure::Broken(format!("server {} works on a disk that is read-only", server.0))),
+            None => Err(RoundFailure::Broken(format!("server {} works on a disk that is read-only", server.0))),
         }
     }
 
     /// Moves the folder of a server away.
-    fn put_aside(&mut self, server: Server) -> Result<PathBuf, Failure> {
+    fn put_aside(&mut self, server: ServerId) -> Result<PathBuf, RoundFailure> {
         let data = self.stage.seat(server).data();
         let kept = data.with_extension("kept");
         disk::move_durably(&data, &kept)
-            .map_err(|error| Failure::Unplayed(format!("cannot move a data folder: {error}")))?;
+            .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data folder: {error}")))?;
         Ok(kept)
     }
 
-    fn put_back(&mut self, server: Server, kept: &Path) -> Result<(), Failure> {
+    fn put_back(&mut self, server: ServerId, kept: &Path) -> Result<(), RoundFailure> {
         let data = self.stage.seat(server).data();
         let moved = match fs::remove_dir_all(&data) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
             _ => disk::move_durably(kept, &data),
         };
-        moved.map_err(|error| Failure::Unplayed(format!("cannot bring a data folder back: {error}")))
+        moved.map_err(|error| RoundFailure::Unplayed(format!("cannot bring a data folder back: {error}")))
     }
 
-    fn lines_of(&self, server: Server) -> PathBuf {
+    fn lines_of(&self, server: ServerId) -> PathBuf {
         self.stage.folder.join(format!("server-{}.log", server.0))
     }
 
     /// Starts what has the number of a server, and not its memory.
-    fn start_impostor(&mut self, server: Server, strike: usize) -> Result<(), Failure> {
+    fn start_impostor(&mut self, server: ServerId, strike: usize) -> Result<(), RoundFailure> {
         let lines = self.stage.folder.join(format!("impostor-{}-{strike}", server.0));
         let seat = self.stage.seat(server);
-        seat.start_into(&lines).map_err(Failure::Unplayed)?;
+        seat.start_into(&lines).map_err(RoundFailure::Unplayed)?;
         seat.may_end = true;
         Ok(())
     }
 
     /// The folder is copied, lives on, and is then replaced by the copy. Only if the others have met it meanwhile can they
     /// know better.
-    fn roll_back(&mut self, server: Server, strike: usize) -> Result<Option<Rest>, Failure> {
-        let one: Servers = [server].into_iter().collect();
+    fn roll_back(&mut self, server: ServerId, strike: usize) -> Result<Option<UndoStep>, RoundFailure> {
+        let one: ServerSet = [server].into_iter().collect();
         self.kill(one);
         let data = self.stage.seat(server).data();
         let old = data.with_extension("old");
-        disk::copy(&data, &old).map_err(|error| Failure::Unplayed(format!("cannot copy a data folder: {error}")))?;
+        disk::copy(&data, &old)
+            .map_err(|error| RoundFailure::Unplayed(format!("cannot copy a data folder: {error}")))?;
         self.start(server)?;
         let deadline = Instant::now() + SAYS_WITHIN;
         let others = usize::from(SERVERS) - 1;
-        let has_met_all = |stage: &Stage| stage.status(server).is_some_and(|status| status.linked.len() == others);
+        let has_met_all =
+            |stage: &ChaosCluster| stage.status(server).is_some_and(|status| status.linked.len() == others);
         while !has_met_all(self.stage) {
             if Instant::now() >= deadline {
                 let _ = fs::remove_dir_all(&old);
@@ -462,30 +481,30 @@ impl<'a> Striker<'a> {
         self.kill(one);
         let kept = self.put_aside(server)?;
         disk::move_durably(&old, &data)
-            .map_err(|error| Failure::Unplayed(format!("cannot move a data folder: {error}")))?;
+            .map_err(|error| RoundFailure::Unplayed(format!("cannot move a data folder: {error}")))?;
         self.start_impostor(server, strike)?;
-        Ok(Some(Rest::Folder(kept)))
+        Ok(Some(UndoStep::Folder(kept)))
     }
 
-    fn judge_impostor(&mut self, server: Server, fault: &Fault) -> Result<(), Failure> {
+    fn judge_impostor(&mut self, server: ServerId, fault: &ChaosFault) -> Result<(), RoundFailure> {
         let Some(status) = self.stage.status(server) else { return Ok(()) };
         let is_believed = match fault {
-            Fault::Wipe(_) => status.newcomer.is_none(),
+            ChaosFault::Wipe(_) => status.newcomer.is_none(),
             _ => !status.linked.is_empty(),
         };
         if is_believed {
             let what = format!("after \"{fault}\" the others believe it: it is connected to {}", status.linked);
-            return Err(Failure::Broken(what));
+            return Err(RoundFailure::Broken(what));
         }
         Ok(())
     }
 }
 
 /// What somebody says who claims to be another server: nobody may remember a word of it.
-fn lie(stage: &Stage, to: Server, random: &mut Random) -> Hello {
-    let others = stage.direct.servers().without(Servers::only(to));
+fn lie(stage: &ChaosCluster, to: ServerId, random: &mut Random) -> Hello {
+    let others = stage.direct.servers().without(ServerSet::only(to));
     let name = random.within(0..=others.len() as u64 - 1) as usize;
-    let who = Who::Peer {
+    let who = Caller::Peer {
         server: others.iter().nth(name).unwrap_or(to),
         storage: random.next(),
         life: u32::MAX - random.within(0..=1_000_000) as u32,
@@ -497,7 +516,7 @@ fn lie(stage: &Stage, to: Server, random: &mut Random) -> Hello {
 }
 
 /// Calls both doors of a server, and says nothing, noise, half of what a friend would say, or a lie.
-fn strangers(stage: &Stage, server: Server, random: &mut Random) -> Vec<TcpStream> {
+fn strangers(stage: &ChaosCluster, server: ServerId, random: &mut Random) -> Vec<TcpStream> {
     let Some(member) = stage.direct.member(server) else { return Vec::new() };
     let mut streams = Vec::new();
     for number in 0..STRANGERS {
@@ -544,15 +563,15 @@ fn whole_lines(file: &Path) -> std::io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fault::Need;
+    use super::super::fault::Capability;
     use super::*;
 
     #[test]
     fn only_disks_and_tracing_need_more_than_a_user_has() {
-        let server = Server(1);
-        assert_eq!(Fault::Kill(Servers::first(5)).needs(), None);
-        assert_eq!(Fault::PowerCut(Servers::first(5)).needs(), Some(Need::PowerCuts));
-        assert_eq!(Fault::SlowSync(server, SLICE).needs(), Some(Need::Tracing));
-        assert_eq!(Fault::Wipe(server).needs(), None);
+        let server = ServerId(1);
+        assert_eq!(ChaosFault::Kill(ServerSet::first(5)).needs(), None);
+        assert_eq!(ChaosFault::PowerCut(ServerSet::first(5)).needs(), Some(Capability::PowerCuts));
+        assert_eq!(ChaosFault::SlowSync(server, SLICE).needs(), Some(Capability::Tracing));
+        assert_eq!(ChaosFault::Wipe(server).needs(), None);
     }
 }

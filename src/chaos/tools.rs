@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::disk::Ground;
-use super::fault::Need;
+use super::disk::Volume;
+use super::fault::Capability;
 
 /// Shuts file systems down, for as long as it is told names of them: 0x8004587d is `_IOR('X', 125, u32)`, which ext4, XFS
 /// and others know as "shut down"; 2 is "without writing the journal": what was not synced is gone. A language that makes
@@ -27,41 +27,41 @@ for line in sys.stdin:
 ";
 
 /// What can be done here, and what is missing for the rest.
-pub struct Tools {
-    missing: BTreeMap<Need, String>,
-    cutter: Option<Cutter>,
+pub struct Capabilities {
+    missing: BTreeMap<Capability, String>,
+    cutter: Option<LinkCutter>,
 }
 
-struct Cutter {
+struct LinkCutter {
     child: Child,
     asks: ChildStdin,
     answers: BufReader<ChildStdout>,
 }
 
-impl Tools {
+impl Capabilities {
     /// Tries each thing once, in this folder.
-    pub fn find(folder: &Path) -> Tools {
-        let mut tools = Tools { missing: BTreeMap::new(), cutter: None };
+    pub fn find(folder: &Path) -> Capabilities {
+        let mut tools = Capabilities { missing: BTreeMap::new(), cutter: None };
         if let Err(why) = tools.try_mounts(folder) {
-            let needs = [Need::Mounts, Need::PowerCuts, Need::Freezing];
+            let needs = [Capability::Mounts, Capability::PowerCuts, Capability::Freezing];
             for need in needs {
                 tools.missing.entry(need).or_insert(why.clone());
             }
         }
         if let Err(why) = try_tracing() {
-            tools.missing.insert(Need::Tracing, why);
+            tools.missing.insert(Capability::Tracing, why);
         }
         tools
     }
 
     /// Nothing but processes.
-    pub fn none() -> Tools {
-        let needs = [Need::Mounts, Need::PowerCuts, Need::Freezing, Need::Tracing];
-        Tools { missing: needs.map(|need| (need, "not asked for".to_string())).into(), cutter: None }
+    pub fn none() -> Capabilities {
+        let needs = [Capability::Mounts, Capability::PowerCuts, Capability::Freezing, Capability::Tracing];
+        Capabilities { missing: needs.map(|need| (need, "not asked for".to_string())).into(), cutter: None }
     }
 
     /// Whether it can be done.
-    pub fn can(&self, need: Need) -> bool {
+    pub fn can(&self, need: Capability) -> bool {
         !self.missing.contains_key(&need)
     }
 
@@ -69,10 +69,10 @@ impl Tools {
     pub fn missing(&self) -> impl Iterator<Item = String> + '_ {
         self.missing.iter().map(|(need, why)| {
             let what = match need {
-                Need::Mounts => "disks of their own (full, read-only)",
-                Need::PowerCuts => "power cuts and disks that fail",
-                Need::Freezing => "disks that hang",
-                Need::Tracing => "syncs that fail or are slow",
+                Capability::Mounts => "disks of their own (full, read-only)",
+                Capability::PowerCuts => "power cuts and disks that fail",
+                Capability::Freezing => "disks that hang",
+                Capability::Tracing => "syncs that fail or are slow",
             };
             format!("skipped: {what}: {why}")
         })
@@ -83,13 +83,13 @@ impl Tools {
             return Err("only root may mount a file system".to_string());
         }
         let place = folder.join("probe");
-        let mut ground = Ground::with_disk(&place, 1)?;
-        match Cutter::start() {
+        let mut ground = Volume::with_disk(&place, 1)?;
+        match LinkCutter::start() {
             Ok(cutter) => self.cutter = Some(cutter),
-            Err(why) => drop(self.missing.insert(Need::PowerCuts, why)),
+            Err(why) => drop(self.missing.insert(Capability::PowerCuts, why)),
         }
         if let Err(why) = ground.freeze().and_then(|()| ground.thaw()) {
-            self.missing.insert(Need::Freezing, why);
+            self.missing.insert(Capability::Freezing, why);
         }
         let unsynced = ground.path().join("unsynced");
         fs::write(&unsynced, "gone").map_err(|error| error.to_string())?;
@@ -98,7 +98,7 @@ impl Tools {
             let lost =
                 cut.and_then(|()| if unsynced.exists() { Err("unsynced data survives".to_string()) } else { Ok(()) });
             if let Err(why) = lost {
-                self.missing.insert(Need::PowerCuts, format!("the shutdown of ext4 does not do it here: {why}"));
+                self.missing.insert(Capability::PowerCuts, format!("the shutdown of ext4 does not do it here: {why}"));
             }
         }
         drop(ground);
@@ -112,15 +112,15 @@ impl Tools {
     }
 }
 
-impl Cutter {
-    fn start() -> Result<Cutter, String> {
+impl LinkCutter {
+    fn start() -> Result<LinkCutter, String> {
         let mut command = Command::new("python3");
         command.args(["-u", "-c", CUTTER]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| format!("python3 is missing: {error}"))?;
         let (Some(asks), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("python3 has no input or output".to_string());
         };
-        Ok(Cutter { child, asks, answers: BufReader::new(answers) })
+        Ok(LinkCutter { child, asks, answers: BufReader::new(answers) })
     }
 
     fn cut(&mut self, mounts: &[&Path]) -> Result<(), String> {
@@ -135,7 +135,7 @@ impl Cutter {
     }
 }
 
-impl Drop for Cutter {
+impl Drop for LinkCutter {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

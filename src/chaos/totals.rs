@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::Plan;
-use super::round::Played;
-use super::striker::Done;
+use super::plan::RoundPlan;
+use super::round::RoundResult;
+use super::striker::FaultCounts;
 
 /// Sums over rounds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ impl Totals {
     }
 
     /// Another round has been played.
-    pub fn add(&mut self, plan: &Plan, played: &Played, took: Duration) {
+    pub fn add(&mut self, plan: &RoundPlan, played: &RoundResult, took: Duration) {
         *self.rounds.entry(plan.protocol.name().to_string()).or_default() += 1;
         self.seconds += took.as_secs_f64();
         self.operations += played.judgement.operations;
@@ -87,12 +87,12 @@ impl Totals {
     }
 
     /// A round has failed.
-    pub fn add_failed(&mut self, done: &Done) {
+    pub fn add_failed(&mut self, done: &FaultCounts) {
         self.failed += 1;
         self.add_done(done);
     }
 
-    fn add_done(&mut self, done: &Done) {
+    fn add_done(&mut self, done: &FaultCounts) {
         self.kills += done.kills;
         self.power_cuts += done.power_cuts;
         for (kind, count) in &done.strikes {

@@ -12,7 +12,7 @@ use super::bench;
 use super::interrupt::Interrupt;
 use crate::duration::parse_duration;
 use crate::kv::VALUE_MAX_BYTES;
-use crate::role::{RoleName, Server};
+use crate::role::{RoleKind, ServerId};
 
 /// A demo has at most so many clients.
 const CLIENTS_MAX: u8 = 64;
@@ -57,22 +57,22 @@ generator shares this machine with the servers, so their CPU a request stands be
 /// Talks to a Paxos key-value store.
 #[derive(Debug, Parser)]
 #[command(name = "paxos-client", version, about, after_help = AFTER_HELP, args_override_self = true)]
-pub(super) struct Cli {
+pub(super) struct ClientCli {
     #[command(flatten)]
-    pub(super) common: Common,
+    pub(super) common: GlobalArgs,
     #[command(subcommand)]
-    pub(super) command: Command,
+    pub(super) command: ClientCommand,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Common {
+pub(super) struct GlobalArgs {
     /// The cluster file [default: what the environment variable PAXOS_CLUSTER names, else res/cluster.toml, here or beside
     /// the program's sources]
     #[arg(long, global = true, value_name = "FILE")]
     pub(super) cluster: Option<PathBuf>,
     /// The server to ask first [default: any]
     #[arg(long, global = true, value_name = "N", value_parser = parse_server)]
-    pub(super) server: Option<Server>,
+    pub(super) server: Option<ServerId>,
     /// How long a whole request may take, all tries together
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     pub(super) timeout: Duration,
@@ -80,8 +80,8 @@ pub(super) struct Common {
     #[arg(long, global = true, value_name = "NAME")]
     pub(super) name: Option<String>,
     /// What stdout gets: words for people, or one JSON object a result, errors too
-    #[arg(short, long, global = true, value_name = "FORM", value_enum, default_value_t = Form::Text)]
-    pub(super) output: Form,
+    #[arg(short, long, global = true, value_name = "FORM", value_enum, default_value_t = OutputFormat::Text)]
+    pub(super) output: OutputFormat,
     /// Where the lines go: client.log, which commands share, or a client-N.log of a demo, a shell or a --name
     /// [default: runs/latest if it is a run of this cluster, else no file]
     #[arg(long, global = true, value_name = "DIR")]
@@ -91,7 +91,7 @@ pub(super) struct Common {
     pub(super) interrupt: Interrupt,
 }
 
-impl Common {
+impl GlobalArgs {
     /// The cluster as a person named it, for sentences.
     pub(super) fn cluster_name(&self) -> String {
         self.cluster.as_ref().map_or("the cluster".to_string(), |file| file.display().to_string())
@@ -100,7 +100,7 @@ impl Common {
 
 /// What stdout gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Form {
+pub(super) enum OutputFormat {
     /// Words for people.
     Text,
     /// One object a result.
@@ -108,7 +108,7 @@ pub(super) enum Form {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum Command {
+pub(super) enum ClientCommand {
     /// Fill the store, work on it through all servers, and check what is left: it writes and deletes keys
     Demo(DemoArgs),
     /// Set a key's value
@@ -178,7 +178,7 @@ pub(super) enum Command {
     Crash {
         /// The server, or one of its roles: 3 or 3.acceptor
         #[arg(value_parser = parse_target)]
-        target: Target,
+        target: RoleTarget,
         /// How long it stays down [default: until `restart`]
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         r#for: Option<Duration>,
@@ -187,7 +187,7 @@ pub(super) enum Command {
     Restart {
         /// The server, or one of its roles: 3 or 3.acceptor
         #[arg(value_parser = parse_target)]
-        target: Target,
+        target: RoleTarget,
     },
 }
 
@@ -200,8 +200,8 @@ pub(super) struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=i64::from(CLIENTS_MAX)))]
     pub(super) clients: u8,
     /// `all` adds malformed bytes, two clients on one key, and a majority outage (which needs servers with --lab)
-    #[arg(long, value_enum, default_value_t = Scenes::Basic)]
-    pub(super) scenes: Scenes,
+    #[arg(long, value_enum, default_value_t = SceneSet::Basic)]
+    pub(super) scenes: SceneSet,
     /// What the store holds at first, as a file of operations [default: res/prepopulate.txt, built in]
     #[arg(long, value_name = "FILE")]
     pub(super) prepopulate: Option<PathBuf>,
@@ -228,7 +228,7 @@ pub(super) struct BenchArgs {
     pub(super) rate: Option<u32>,
     /// The servers that the clients ask first, in turn, as in 1,2 [default: --server, or the one that leads]
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = parse_server)]
-    pub(super) at: Vec<Server>,
+    pub(super) at: Vec<ServerId>,
     #[command(subcommand)]
     pub(super) sweep: Option<BenchCommand>,
 }
@@ -305,7 +305,7 @@ fn value_size(text: &str) -> Result<usize, String> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Scenes {
+pub(super) enum SceneSet {
     /// Pre-population, five PUT, five GET, five DELETE, the check.
     Basic,
     /// Malformed bytes, two clients on one key and a majority outage as well.
@@ -314,12 +314,12 @@ pub(super) enum Scenes {
 
 /// A server, or one of its roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) server: Server,
-    pub(super) role: Option<RoleName>,
+pub(super) struct RoleTarget {
+    pub(super) server: ServerId,
+    pub(super) role: Option<RoleKind>,
 }
 
-impl Target {
+impl RoleTarget {
     /// Itself as the subject of a sentence, with the verb for one or for more.
     pub(super) fn with_verb(&self, one: &str, more: &str) -> String {
         let server = self.server.0;
@@ -331,18 +331,18 @@ impl Target {
 }
 
 /// Reads `3` or `3.acceptor`.
-fn parse_target(text: &str) -> Result<Target, String> {
+fn parse_target(text: &str) -> Result<RoleTarget, String> {
     let wrong = || format!("'{text}' is no server or role (write 3 or 3.acceptor)");
     let (number, role) = text.split_once('.').map_or((text, None), |(number, role)| (number, Some(role)));
     let role = match role {
         None => None,
-        Some(role) => Some(RoleName::named(role).ok_or_else(wrong)?),
+        Some(role) => Some(RoleKind::named(role).ok_or_else(wrong)?),
     };
-    Ok(Target { server: parse_server(number).map_err(|_| wrong())?, role })
+    Ok(RoleTarget { server: parse_server(number).map_err(|_| wrong())?, role })
 }
 
 /// Reads `3`, or `s3` as lines have it.
-fn parse_server(text: &str) -> Result<Server, String> {
-    let number = text.trim_start_matches('s').parse().ok().filter(|number| (1..=Server::MAX).contains(number));
-    number.map(Server).ok_or_else(|| format!("it is not a server number (1 to {})", Server::MAX))
+fn parse_server(text: &str) -> Result<ServerId, String> {
+    let number = text.trim_start_matches('s').parse().ok().filter(|number| (1..=ServerId::MAX).contains(number));
+    number.map(ServerId).ok_or_else(|| format!("it is not a server number (1 to {})", ServerId::MAX))
 }

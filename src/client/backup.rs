@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use super::outcome::ClientError;
 use super::stub::Client;
 use crate::kv::Kv;
-use crate::paxos::{PartName, SnapshotPart, StateMachine};
+use crate::paxos::{ChunkRequest, SnapshotChunk, StateMachine};
 use crate::random::Random;
-use crate::storage::backup::{BackupError, Title, Writer};
+use crate::storage::backup::{BackupError, BackupHeader, BackupWriter};
 
 /// So long a server may take to write its state down.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
-pub enum NoBackup {
+pub enum BackupFailed {
     /// A request has brought nothing.
     #[error("{0}")]
     Request(#[from] ClientError),
@@ -36,9 +36,9 @@ pub enum NoBackup {
     Wrong(String),
 }
 
-impl From<io::Error> for NoBackup {
-    fn from(error: io::Error) -> NoBackup {
-        NoBackup::File(error.into())
+impl From<io::Error> for BackupFailed {
+    fn from(error: io::Error) -> BackupFailed {
+        BackupFailed::File(error.into())
     }
 }
 
@@ -110,10 +110,10 @@ impl InMaking {
     }
 
     /// Puts it in its place, so that it is there after a power failure too.
-    fn end(self, file: &File, target: &Target) -> Result<(), NoBackup> {
+    fn end(self, file: &File, target: &Target) -> Result<(), BackupFailed> {
         file.sync_all()?;
         // Somebody may have put something there meanwhile.
-        target.look().map_err(NoBackup::Wrong)?;
+        target.look().map_err(BackupFailed::Wrong)?;
         fs::rename(&self.path, &target.path)?;
         File::open(folder_of(&target.path))?.sync_all()?;
         Ok(())
@@ -141,7 +141,7 @@ fn is_abandoned(path: &Path) -> bool {
 }
 
 /// Writes a backup to a file, which is there when it is whole.
-pub fn write(client: &mut Client, cluster: &str, target: Target) -> Result<Title, NoBackup> {
+pub fn write(client: &mut Client, cluster: &str, target: Target) -> Result<BackupHeader, BackupFailed> {
     let (in_making, file) = InMaking::begin(&target.path)?;
     let (title, written) = stream(client, cluster, BufWriter::new(file))?;
     let file = written.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -151,7 +151,7 @@ pub fn write(client: &mut Client, cluster: &str, target: Target) -> Result<Title
 
 /// Writes a backup that holds everything that was acknowledged before it began. Without its end it is none, so nothing
 /// that went wrong on the way is taken for one.
-pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Title, W), NoBackup> {
+pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(BackupHeader, W), BackupFailed> {
     // Whatever was acknowledged by now stands at or below this slot.
     let at_least = client.get(b"")?.slot;
     let until = Instant::now() + PATIENCE;
@@ -161,37 +161,37 @@ pub fn stream<W: Write>(client: &mut Client, cluster: &str, to: W) -> Result<(Ti
             None if Instant::now() < until => thread::sleep(LOOK_AGAIN),
             None => {
                 let what = format!("server {} has not written its state down within 60 s", client.server().0);
-                return Err(NoBackup::Wrong(what));
+                return Err(BackupFailed::Wrong(what));
             }
         }
     };
-    let title = Title {
+    let title = BackupHeader {
         cluster: cluster.to_string(),
         history: client.history().unwrap_or_default(),
         slot: part.part.slot,
         digest: part.part.digest,
     };
-    let mut writer = Writer::begin(to, &title)?;
+    let mut writer = BackupWriter::begin(to, &title)?;
     let (mut state, mut left_out) = (Kv::default(), 0u64);
     loop {
-        let SnapshotPart { slot, digest, index, bytes, next } = part.part;
+        let SnapshotChunk { slot, digest, index, bytes, next } = part.part;
         left_out = left_out.wrapping_add(part.left_out);
         if (slot, digest) != (title.slot, title.digest) {
-            return Err(NoBackup::Wrong("the server let this state go while it was read: try again".to_string()));
+            return Err(BackupFailed::Wrong("the server let this state go while it was read: try again".to_string()));
         }
-        state.load(&bytes).map_err(NoBackup::Wrong)?;
+        state.load(&bytes).map_err(BackupFailed::Wrong)?;
         writer.part(&bytes)?;
         let Some(token) = next else { break };
         let index = index.saturating_add(1);
-        let name = PartName { slot, index, token };
-        part = client
-            .state_part(Some(name), at_least)?
-            .ok_or_else(|| NoBackup::Wrong("the server let this state go while it was read: try again".to_string()))?;
+        let name = ChunkRequest { slot, index, token };
+        part = client.state_part(Some(name), at_least)?.ok_or_else(|| {
+            BackupFailed::Wrong("the server let this state go while it was read: try again".to_string())
+        })?;
     }
     // What a client does not get counts all the same.
     let whole = state.digest().wrapping_add(left_out);
     if whole != title.digest {
-        return Err(NoBackup::Wrong(format!("the entries make {whole:016x} and not {:016x}", title.digest)));
+        return Err(BackupFailed::Wrong(format!("the entries make {whole:016x} and not {:016x}", title.digest)));
     }
     Ok((title, writer.end(state.store().digest())?))
 }

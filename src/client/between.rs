@@ -6,13 +6,13 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::demo::{Demo, Player};
+use super::demo::{Demo, DemoClient};
 use super::perform::outcome_words;
 use super::stub::{Client, ClientOptions};
-use super::workload::Action;
+use super::workload::Operation;
 use crate::net::ServerStatus;
 use crate::protocol::Protocol;
-use crate::role::{RoleName, Server};
+use crate::role::{RoleKind, ServerId};
 
 /// How often and for how long something is looked for.
 const LOOK: Duration = Duration::from_millis(5);
@@ -25,7 +25,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const KEY: &[u8] = b"between";
 
 /// Plays the scene.
-pub(super) fn play(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Result<(), String> {
+pub(super) fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Result<(), String> {
     let Some(player) = players.first_mut() else { return Ok(()) };
     let (voter, leader) = (protocol.voter(), protocol.leader());
     let (first, other, last) = (demo.server(0), demo.server(1), demo.server(demo.cluster.servers().len() - 1));
@@ -46,8 +46,8 @@ pub(super) fn play(demo: &Demo, players: &mut [Player], protocol: Protocol) -> R
     player.printer.line(format!("the {} of server {} is away", voter.word(), last.0));
     let ended = write_while_the_leader_dies(writer, player, (first, leader), other, protocol);
     player.client.set_timeout(TIMEOUT);
-    let get = Action::Get { key: KEY.to_vec() };
-    let put = |value: &str| Action::Put { key: KEY.to_vec(), value: value.into(), if_version: None };
+    let get = Operation::Get { key: KEY.to_vec() };
+    let put = |value: &str| Operation::Put { key: KEY.to_vec(), value: value.into(), if_version: None };
     if protocol.is_paxos() {
         player.client.set_timeout(demo.timeout);
         player.play(other, &get);
@@ -85,9 +85,9 @@ pub(super) fn play(demo: &Demo, players: &mut [Player], protocol: Protocol) -> R
 /// A client writes at a server whose leading role dies meanwhile. What came of the write, nobody is sure of.
 fn write_while_the_leader_dies(
     mut writer: Client,
-    player: &mut Player,
-    (first, leader): (Server, RoleName),
-    other: Server,
+    player: &mut DemoClient,
+    (first, leader): (ServerId, RoleKind),
+    other: ServerId,
     protocol: Protocol,
 ) -> Result<(), String> {
     let write = thread::spawn(move || writer.put(KEY, b"written while the leader dies"));
@@ -107,11 +107,11 @@ fn write_while_the_leader_dies(
     Ok(())
 }
 
-fn in_doubt(player: &mut Player, server: Server) -> u64 {
+fn in_doubt(player: &mut DemoClient, server: ServerId) -> u64 {
     player.client.status(server).map_or(0, |status| status.in_doubt)
 }
 
-fn come_back(player: &mut Player, roles: &[(Server, RoleName)]) -> Result<(), String> {
+fn come_back(player: &mut DemoClient, roles: &[(ServerId, RoleKind)]) -> Result<(), String> {
     for (server, role) in roles {
         player.client.restart(*server, Some(*role)).map_err(|error| error.to_string())?;
         await_up(player, *server, *role);
@@ -120,7 +120,7 @@ fn come_back(player: &mut Player, roles: &[(Server, RoleName)]) -> Result<(), St
 }
 
 /// Waits until a role is up; not for ever.
-fn await_up(player: &mut Player, server: Server, role: RoleName) {
+fn await_up(player: &mut DemoClient, server: ServerId, role: RoleKind) {
     let is_up = |status: ServerStatus| status.roles.iter().any(|one| one.role == role && one.up);
     let deadline = Instant::now() + LOOK_MAX;
     while Instant::now() < deadline && !player.client.status(server).is_ok_and(is_up) {

@@ -6,18 +6,18 @@
 
 use std::collections::BTreeMap;
 
-use super::outcome::{ClientError, Found, Outcome};
-use super::workload::{Action, shown};
-use crate::role::Server;
+use super::outcome::{ClientError, GetResponse, WriteResponse};
+use super::workload::{Operation, shown};
+use crate::role::ServerId;
 
 /// What came of each write of a programme, by key.
 #[derive(Clone, Debug, Default)]
-pub struct Ledger {
-    keys: BTreeMap<Vec<u8>, Writes>,
+pub struct ExpectedState {
+    keys: BTreeMap<Vec<u8>, KeyWrites>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Writes {
+struct KeyWrites {
     /// By the version that it made: what each acknowledged write left, None if it removed the value.
     acknowledged: BTreeMap<u64, Option<Vec<u8>>>,
     /// What each write whose outcome is unknown would leave.
@@ -26,7 +26,7 @@ struct Writes {
 
 /// What the check of a key came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum KeyCheck {
     /// The state follows from the writes.
     Right,
     /// It does, if clients of which this programme knows nothing have written meanwhile. The sentence says so.
@@ -35,29 +35,29 @@ pub enum Verdict {
     Wrong(String),
 }
 
-impl Ledger {
+impl ExpectedState {
     /// Notes how an operation ended; an error if two acknowledged writes claim one version of a key.
-    pub fn note(&mut self, action: &Action, end: &Result<Outcome, ClientError>) -> Result<(), String> {
+    pub fn note(&mut self, action: &Operation, end: &Result<WriteResponse, ClientError>) -> Result<(), String> {
         let left = match action {
-            Action::Put { value, .. } => Some(value.clone()),
-            Action::Delete { .. } => None,
-            Action::Get { .. } => return Ok(()),
+            Operation::Put { value, .. } => Some(value.clone()),
+            Operation::Delete { .. } => None,
+            Operation::Get { .. } => return Ok(()),
         };
         let writes = self.keys.entry(action.key().to_vec()).or_default();
         match end {
-            Ok(Outcome::Written { version, .. }) => {
+            Ok(WriteResponse::Written { version, .. }) => {
                 if writes.acknowledged.insert(*version, left).is_some() {
                     return Err(format!("two writes of {} were both told version {version}", shown(action.key())));
                 }
             }
             Err(ClientError::Unknown(_)) => writes.unknown.push(left),
-            Ok(Outcome::NotFound { .. } | Outcome::Mismatch { .. }) | Err(_) => {}
+            Ok(WriteResponse::NotFound { .. } | WriteResponse::Mismatch { .. }) | Err(_) => {}
         }
         Ok(())
     }
 
     /// Takes over what another client of the programme has noted.
-    pub fn merge(&mut self, other: Ledger) -> Result<(), String> {
+    pub fn merge(&mut self, other: ExpectedState) -> Result<(), String> {
         for (key, theirs) in other.keys {
             let ours = self.keys.entry(key.clone()).or_default();
             ours.unknown.extend(theirs.unknown);
@@ -76,12 +76,12 @@ impl Ledger {
     }
 
     /// Judges what was found in a key after all writes had ended.
-    pub fn judge(&self, key: &[u8], found: &Found) -> Verdict {
-        let Some(writes) = self.keys.get(key) else { return Verdict::Right };
-        let Some((version, left)) = writes.acknowledged.last_key_value() else { return Verdict::Right };
+    pub fn judge(&self, key: &[u8], found: &GetResponse) -> KeyCheck {
+        let Some(writes) = self.keys.get(key) else { return KeyCheck::Right };
+        let Some((version, left)) = writes.acknowledged.last_key_value() else { return KeyCheck::Right };
         let key = shown(key);
         if found.version < *version {
-            return Verdict::Wrong(format!(
+            return KeyCheck::Wrong(format!(
                 "the acknowledged write of {key} at version {version} is lost: the key is at version {}",
                 found.version
             ));
@@ -89,25 +89,25 @@ impl Ledger {
         if found.version == *version {
             let right = found.value == *left;
             let what = format!("{key} at version {version} was acknowledged as one value and holds another");
-            return if right { Verdict::Right } else { Verdict::Wrong(what) };
+            return if right { KeyCheck::Right } else { KeyCheck::Wrong(what) };
         }
         if writes.unknown.contains(&found.value) {
-            return Verdict::Right;
+            return KeyCheck::Right;
         }
         if found.value.is_some() && found.value == *left {
-            return Verdict::Wrong(format!(
+            return KeyCheck::Wrong(format!(
                 "the write of {key} acknowledged at version {version} stands there again at version {}: it was applied \
                  twice, or another client has written the same",
                 found.version
             ));
         }
-        Verdict::Overtaken(format!("{key} has been written by another client meanwhile (version {})", found.version))
+        KeyCheck::Overtaken(format!("{key} has been written by another client meanwhile (version {})", found.version))
     }
 }
 
 /// Compares what one read after the other has found in a key, on one server after the other: a later one must never find
 /// an older state, and never another value at the same version.
-pub fn compare(key: &[u8], found: &[(Server, Found)]) -> Result<(), String> {
+pub fn compare(key: &[u8], found: &[(ServerId, GetResponse)]) -> Result<(), String> {
     for pair in found.windows(2) {
         let [(one, earlier), (other, later)] = pair else { continue };
         let key = shown(key);
@@ -127,43 +127,43 @@ pub fn compare(key: &[u8], found: &[(Server, Found)]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::outcome::{Asked, Tries};
+    use crate::client::outcome::{RequestKind, Tries};
     use crate::paxos::Slot;
-    use crate::role::Servers;
+    use crate::role::ServerSet;
 
-    fn put(value: &str) -> Action {
-        Action::Put { key: b"k".to_vec(), value: value.into(), if_version: None }
+    fn put(value: &str) -> Operation {
+        Operation::Put { key: b"k".to_vec(), value: value.into(), if_version: None }
     }
 
-    fn delete() -> Action {
-        Action::Delete { key: b"k".to_vec() }
+    fn delete() -> Operation {
+        Operation::Delete { key: b"k".to_vec() }
     }
 
-    fn done(version: u64) -> Result<Outcome, ClientError> {
-        Ok(Outcome::Written { slot: Slot(version), version })
+    fn done(version: u64) -> Result<WriteResponse, ClientError> {
+        Ok(WriteResponse::Written { slot: Slot(version), version })
     }
 
-    fn unknown() -> Result<Outcome, ClientError> {
-        Err(ClientError::Unknown(Tries::new(Servers::first(5), Asked::Write)))
+    fn unknown() -> Result<WriteResponse, ClientError> {
+        Err(ClientError::Unknown(Tries::new(ServerSet::first(5), RequestKind::Write)))
     }
 
-    fn not_applied() -> Result<Outcome, ClientError> {
-        Err(ClientError::NotApplied(Tries::new(Servers::first(5), Asked::Write)))
+    fn not_applied() -> Result<WriteResponse, ClientError> {
+        Err(ClientError::NotApplied(Tries::new(ServerSet::first(5), RequestKind::Write)))
     }
 
-    fn found(value: Option<&str>, version: u64) -> Found {
-        Found { slot: Slot(99), value: value.map(Into::into), version }
+    fn found(value: Option<&str>, version: u64) -> GetResponse {
+        GetResponse { slot: Slot(99), value: value.map(Into::into), version }
     }
 
-    fn judge(notes: &[(Action, Result<Outcome, ClientError>)], value: Option<&str>, version: u64) -> char {
-        let mut ledger = Ledger::default();
+    fn judge(notes: &[(Operation, Result<WriteResponse, ClientError>)], value: Option<&str>, version: u64) -> char {
+        let mut ledger = ExpectedState::default();
         for (action, end) in notes {
             ledger.note(action, end).unwrap();
         }
         match ledger.judge(b"k", &found(value, version)) {
-            Verdict::Right => 'r',
-            Verdict::Overtaken(_) => 'o',
-            Verdict::Wrong(_) => 'w',
+            KeyCheck::Right => 'r',
+            KeyCheck::Overtaken(_) => 'o',
+            KeyCheck::Wrong(_) => 'w',
         }
     }
 
@@ -198,23 +198,23 @@ mod tests {
     fn deletes_count_and_what_changed_nothing_does_not() {
         assert_eq!(judge(&[(put("a"), done(3)), (delete(), done(4))], None, 4), 'r');
         assert_eq!(judge(&[(put("a"), done(3)), (delete(), done(4))], Some("a"), 4), 'w');
-        let missing = Ok(Outcome::NotFound { slot: Slot(9), version: 4 });
+        let missing = Ok(WriteResponse::NotFound { slot: Slot(9), version: 4 });
         assert_eq!(judge(&[(put("a"), done(3)), (delete(), done(4)), (delete(), missing)], None, 4), 'r');
     }
 
     #[test]
     fn two_writes_never_make_one_version() {
-        let mut ledger = Ledger::default();
+        let mut ledger = ExpectedState::default();
         ledger.note(&put("a"), &done(3)).unwrap();
         assert!(ledger.note(&put("b"), &done(3)).unwrap_err().contains("version 3"));
-        let mut other = Ledger::default();
+        let mut other = ExpectedState::default();
         other.note(&put("b"), &done(3)).unwrap();
         assert!(ledger.merge(other).unwrap_err().contains("version 3"));
     }
 
     #[test]
     fn later_reads_never_go_back() {
-        let read = |server, value, version| (Server(server), found(value, version));
+        let read = |server, value, version| (ServerId(server), found(value, version));
         assert!(compare(b"k", &[read(1, Some("a"), 3), read(2, Some("a"), 3)]).is_ok());
         assert!(compare(b"k", &[read(1, Some("a"), 3), read(2, Some("b"), 4)]).is_ok());
         assert!(compare(b"k", &[read(1, Some("b"), 4), read(2, Some("a"), 3)]).unwrap_err().contains("stale"));

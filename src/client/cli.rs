@@ -12,25 +12,28 @@ use std::time::{Duration, Instant};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 
-use super::arguments::{BenchArgs, BenchCommand, Cli, Command, Common, DemoArgs, Form, LoadArgs, Scenes, SweepArgs};
-use super::backup::{self, NoBackup};
-use super::bench::{self, BenchError, Plan, Sweep};
+use super::arguments::{
+    BenchArgs, BenchCommand, ClientCli, ClientCommand, DemoArgs, GlobalArgs, LoadArgs, OutputFormat, SceneSet,
+    SweepArgs,
+};
+use super::backup::{self, BackupFailed};
+use super::bench::{self, BenchError, BenchPlan, SweepPlan};
 use super::check_limits;
 use super::demo::Demo;
 use super::detours::Detours;
-use super::identity::Identity;
+use super::identity::ClientName;
 use super::interrupt::Interrupt;
 use super::json;
-use super::outcome::{ClientError, Found, Outcome};
-use super::perform::{Counts, Done, outcome_words};
+use super::outcome::{ClientError, GetResponse, WriteResponse};
+use super::perform::{OperationResult, OutcomeCounts, outcome_words};
 use super::print::Printer;
 use super::shell;
-use super::status::Survey;
+use super::status::ClusterStatus;
 use super::stub::{Client, ClientOptions};
-use super::workload::{self, Action, Operation, shown};
+use super::workload::{self, Operation, ScriptStep, shown};
 use crate::cluster::{Cluster, Member, in_environment};
 use crate::kv::VALUE_MAX_BYTES;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// Exit codes: what a script needs to know of an outcome.
 pub mod exit {
@@ -61,23 +64,23 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What ends the programme: an exit code and perhaps a sentence.
 #[derive(Debug)]
-struct Stop {
+struct CliError {
     code: u8,
     sentence: String,
 }
 
-impl Stop {
-    fn new(code: u8, sentence: impl Into<String>) -> Stop {
-        Stop { code, sentence: sentence.into() }
+impl CliError {
+    fn new(code: u8, sentence: impl Into<String>) -> CliError {
+        CliError { code, sentence: sentence.into() }
     }
 
     /// Everything has been said already.
-    fn quiet(code: u8) -> Stop {
-        Stop { code, sentence: String::new() }
+    fn quiet(code: u8) -> CliError {
+        CliError { code, sentence: String::new() }
     }
 
     /// A request without a result, and what to try next.
-    fn request(error: &ClientError, key: Option<&[u8]>) -> Stop {
+    fn request(error: &ClientError, key: Option<&[u8]>) -> CliError {
         let (code, advice) = match (error, key) {
             (ClientError::Unknown(_), Some(key)) => (exit::UNKNOWN, format!(". Try: paxos-client get {}", shown(key))),
             (ClientError::Unknown(_), None) => (exit::UNKNOWN, ". Try: paxos-client status".to_string()),
@@ -85,7 +88,7 @@ impl Stop {
             (ClientError::TooLarge(_) | ClientError::NoSuchServer { .. }, _) => (exit::USAGE, String::new()),
             (ClientError::Refused { .. }, _) => (exit::FAILURE, String::new()),
         };
-        Stop::new(code, format!("{error}{advice}"))
+        CliError::new(code, format!("{error}{advice}"))
     }
 }
 
@@ -102,7 +105,7 @@ pub fn run(arguments: Vec<OsString>, printer: &Arc<Printer>) -> u8 {
 
 /// Runs the programme until it ends or is interrupted.
 fn run_until(arguments: Vec<OsString>, printer: &Arc<Printer>, interrupt: Interrupt) -> u8 {
-    let mut cli = match Cli::try_parse_from(arguments) {
+    let mut cli = match ClientCli::try_parse_from(arguments) {
         Ok(cli) => cli,
         // Help is data, and an error is none.
         Err(error) if !error.use_stderr() => {
@@ -118,12 +121,12 @@ fn run_until(arguments: Vec<OsString>, printer: &Arc<Printer>, interrupt: Interr
     let form = cli.common.output;
     let code = match execute(cli, printer) {
         Ok(()) => ended(exit::OK, &interrupt),
-        Err(Stop { code, sentence }) => {
+        Err(CliError { code, sentence }) => {
             let code = ended(code, &interrupt);
             match form {
                 _ if sentence.is_empty() => {}
-                Form::Text => printer.note(format!("error: {sentence}")),
-                Form::Json => printer.line(json::stop(code, &sentence).to_string()),
+                OutputFormat::Text => printer.note(format!("error: {sentence}")),
+                OutputFormat::Json => printer.line(json::stop(code, &sentence).to_string()),
             }
             code
         }
@@ -139,7 +142,7 @@ fn run_until(arguments: Vec<OsString>, printer: &Arc<Printer>, interrupt: Interr
 
 /// What is said of a command line that means nothing.
 fn misunderstood(error: &clap::Error) -> String {
-    let command = Cli::command();
+    let command = ClientCli::command();
     let is_of_demo = |word: &str| {
         let mut options = command.find_subcommand("demo").into_iter().flat_map(clap::Command::get_arguments);
         options.any(|option| word.strip_prefix("--").is_some_and(|name| option.get_long() == Some(name)))
@@ -158,51 +161,53 @@ fn ended(code: u8, interrupt: &Interrupt) -> u8 {
     interrupt.signal().map_or(code, |signal| exit::SIGNAL + signal)
 }
 
-fn execute(mut cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
-    if let Command::Completions { shell } = cli.command {
-        printer.data(&crate::completions::script(Cli::command(), shell));
+fn execute(mut cli: ClientCli, printer: &Arc<Printer>) -> Result<(), CliError> {
+    if let ClientCommand::Completions { shell } = cli.command {
+        printer.data(&crate::completions::script(ClientCli::command(), shell));
         return Ok(());
     }
-    if let Command::Bench(BenchArgs { sweep: Some(BenchCommand::Sweep(sweep)), .. }) = cli.command {
+    if let ClientCommand::Bench(BenchArgs { sweep: Some(BenchCommand::Sweep(sweep)), .. }) = cli.command {
         // It makes its own clusters.
         return run_sweep(&cli.common, sweep, printer);
     }
     let file = cluster_file(cli.common.cluster.take());
-    let cluster = Cluster::read(&file).map_err(|error| Stop::new(exit::FAILURE, error.to_string()))?;
+    let cluster = Cluster::read(&file).map_err(|error| CliError::new(exit::FAILURE, error.to_string()))?;
     cli.common.cluster = Some(file);
     let common = &cli.common;
     match cli.command {
-        Command::Demo(demo) => run_demo(common, cluster, demo, printer),
-        Command::Put { key, value, if_version } => {
+        ClientCommand::Demo(demo) => run_demo(common, cluster, demo, printer),
+        ClientCommand::Put { key, value, if_version } => {
             let (key, value) = (key.into_vec(), value_of(value, printer)?);
-            one(common, cluster, &Action::Put { key, value, if_version }, false, printer)
+            one(common, cluster, &Operation::Put { key, value, if_version }, false, printer)
         }
-        Command::Get { raw: true, .. } if common.output == Form::Json => {
-            Err(Stop::new(exit::USAGE, "--raw is for bytes, and -o json for an object: give one of them"))
+        ClientCommand::Get { raw: true, .. } if common.output == OutputFormat::Json => {
+            Err(CliError::new(exit::USAGE, "--raw is for bytes, and -o json for an object: give one of them"))
         }
-        Command::Get { key, raw } => one(common, cluster, &Action::Get { key: key.into_vec() }, raw, printer),
-        Command::Delete { key } => one(common, cluster, &Action::Delete { key: key.into_vec() }, false, printer),
-        Command::Run { file } => run_file(common, cluster, &file, printer),
-        Command::Backup { file, force } => back_up(common, cluster, &file, force, printer),
-        Command::Bench(bench) => run_bench(common, &cluster, bench, printer),
-        Command::Status { watch: true, every, looks, .. } => {
+        ClientCommand::Get { key, raw } => one(common, cluster, &Operation::Get { key: key.into_vec() }, raw, printer),
+        ClientCommand::Delete { key } => {
+            one(common, cluster, &Operation::Delete { key: key.into_vec() }, false, printer)
+        }
+        ClientCommand::Run { file } => run_file(common, cluster, &file, printer),
+        ClientCommand::Backup { file, force } => back_up(common, cluster, &file, force, printer),
+        ClientCommand::Bench(bench) => run_bench(common, &cluster, bench, printer),
+        ClientCommand::Status { watch: true, every, looks, .. } => {
             watch(&cluster, every, looks.unwrap_or(u64::MAX), common.output, printer);
             Ok(())
         }
-        Command::Status { r#await, .. } => status(&cluster, r#await, common.output, printer),
-        Command::Shell => {
-            let identity = identify(common, &cluster, Lines::Own(1), printer)?;
+        ClientCommand::Status { r#await, .. } => status(&cluster, r#await, common.output, printer),
+        ClientCommand::Shell => {
+            let identity = identify(common, &cluster, LogTarget::Own(1), printer)?;
             let (mut client, detours) = connect(common, cluster.clone(), identity, "", printer)?;
             shell::run(&mut client, &detours, &cluster, &common.interrupt, printer)
-                .map_err(|why| Stop::new(exit::FAILURE, why))
+                .map_err(|why| CliError::new(exit::FAILURE, why))
         }
-        Command::Servers => {
+        ClientCommand::Servers => {
             list_servers(&cluster, common.output, printer);
             Ok(())
         }
         // Done above: it needs no cluster.
-        Command::Completions { .. } => Ok(()),
-        Command::Crash { target, r#for } => {
+        ClientCommand::Completions { .. } => Ok(()),
+        ClientCommand::Crash { target, r#for } => {
             let until = match r#for {
                 Some(time) => format!("for {} s", time.as_secs_f64()),
                 None => "until `paxos-client restart`".to_string(),
@@ -210,20 +215,20 @@ fn execute(mut cli: Cli, printer: &Arc<Printer>) -> Result<(), Stop> {
             let says = format!("{} down {until}", target.with_verb("is", "are"));
             order(common, cluster, &says, printer, |client| client.crash(target.server, target.role, r#for))
         }
-        Command::Restart { target } => {
+        ClientCommand::Restart { target } => {
             let says = format!("{} again", target.with_verb("starts", "start"));
             order(common, cluster, &says, printer, |client| client.restart(target.server, target.role))
         }
     }
 }
 
-fn list_servers(cluster: &Cluster, form: Form, printer: &Printer) {
+fn list_servers(cluster: &Cluster, form: OutputFormat, printer: &Printer) {
     for (server, Member { peer, client, http }) in cluster.members() {
         match form {
-            Form::Json => printer.line(
+            OutputFormat::Json => printer.line(
                 serde_json::json!({ "server": server.0, "peer": peer, "client": client, "http": http }).to_string(),
             ),
-            Form::Text => {
+            OutputFormat::Text => {
                 let http = http.map_or(String::new(), |address| format!(" {address}"));
                 printer.line(format!("{} {peer} {client}{http}", server.0));
             }
@@ -246,7 +251,7 @@ fn cluster_file(named: Option<PathBuf>) -> PathBuf {
 
 /// The value of a PUT, from the command line or from standard input. Whoever forgets it must not write what happens to
 /// come in: nothing, under cron; the rest of a list, in a shell's loop.
-fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, Stop> {
+fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, CliError> {
     match value {
         Some(value) if value != "-" => Ok(value.into_vec()),
         Some(_) => {
@@ -254,13 +259,13 @@ fn value_of(value: Option<OsString>, printer: &Printer) -> Result<Vec<u8>, Stop>
                 printer.note("reading the value from the terminal; it ends with Ctrl-D");
             }
             read_all(io::stdin().lock(), VALUE_MAX_BYTES).map_err(|error| {
-                Stop::new(exit::FAILURE, format!("cannot read the value from standard input: {error}"))
+                CliError::new(exit::FAILURE, format!("cannot read the value from standard input: {error}"))
             })
         }
         None => {
             let what = "the value is missing: nothing was written. Give it behind the key (\"\" is an empty one), or - to \
                         read it from standard input";
-            Err(Stop::new(exit::USAGE, what))
+            Err(CliError::new(exit::USAGE, what))
         }
     }
 }
@@ -274,7 +279,7 @@ fn read_all(from: impl Read, limit: usize) -> io::Result<Vec<u8>> {
 
 /// Where a client's lines go.
 #[derive(Clone, Copy)]
-enum Lines {
+enum LogTarget {
     /// To a file of its own: the n-th client of this programme, counted from 1.
     Own(usize),
     /// To the one of all commands: they are many, and short.
@@ -282,12 +287,17 @@ enum Lines {
 }
 
 /// Who a client of this programme is: in the log folder if there is one.
-fn identify(common: &Common, cluster: &Cluster, lines: Lines, printer: &Printer) -> Result<Identity, Stop> {
+fn identify(
+    common: &GlobalArgs,
+    cluster: &Cluster,
+    lines: LogTarget,
+    printer: &Printer,
+) -> Result<ClientName, CliError> {
     let name = common.name.as_deref();
-    let usage = |why| Stop::new(exit::USAGE, why);
+    let usage = |why| CliError::new(exit::USAGE, why);
     let in_folder = |folder: &Path| match lines {
-        Lines::Shared if name.is_none() => Identity::sharing(folder, cluster.servers()),
-        Lines::Own(_) | Lines::Shared => Identity::in_folder(folder, name, cluster.servers()),
+        LogTarget::Shared if name.is_none() => ClientName::sharing(folder, cluster.servers()),
+        LogTarget::Own(_) | LogTarget::Shared => ClientName::in_folder(folder, name, cluster.servers()),
     };
     if let Some(folder) = &common.log_dir {
         return in_folder(folder).map_err(usage);
@@ -303,26 +313,26 @@ fn identify(common: &Common, cluster: &Cluster, lines: Lines, printer: &Printer)
             Err(why) => printer.note(format!("note: no lines are written: {why}")),
         }
     }
-    let n = if let Lines::Own(n) = lines { n } else { 1 };
-    Identity::without_lines(name.unwrap_or(&format!("c{n}"))).map_err(usage)
+    let n = if let LogTarget::Own(n) = lines { n } else { 1 };
+    ClientName::without_lines(name.unwrap_or(&format!("c{n}"))).map_err(usage)
 }
 
 /// A client that tells a person about its detours, and ends its requests when it is interrupted. What is said if a signal
 /// comes while it has none is `parting`.
 fn connect(
-    common: &Common,
+    common: &GlobalArgs,
     cluster: Cluster,
-    identity: Identity,
+    identity: ClientName,
     parting: &'static str,
     printer: &Arc<Printer>,
-) -> Result<(Client, Detours), Stop> {
+) -> Result<(Client, Detours), CliError> {
     let options = ClientOptions {
         first_server: common.server,
         timeout: common.timeout,
         trace: identity.trace,
         ..ClientOptions::new(cluster, identity.name)
     };
-    let mut client = Client::connect(options).map_err(|error| Stop::request(&error, None))?;
+    let mut client = Client::connect(options).map_err(|error| CliError::request(&error, None))?;
     let detours = Detours::of(&mut client, None, &common.cluster_name(), common.timeout, printer);
     listen(common, parting, printer)?;
     if let Some(stop) = common.interrupt.flag() {
@@ -332,68 +342,80 @@ fn connect(
 }
 
 /// Takes signals from now on.
-fn listen(common: &Common, parting: &'static str, printer: &Arc<Printer>) -> Result<(), Stop> {
-    let failed = |error| Stop::new(exit::FAILURE, format!("cannot listen for signals: {error}"));
+fn listen(common: &GlobalArgs, parting: &'static str, printer: &Arc<Printer>) -> Result<(), CliError> {
+    let failed = |error| CliError::new(exit::FAILURE, format!("cannot listen for signals: {error}"));
     common.interrupt.listen(parting, printer).map_err(failed)
 }
 
 /// One operation, of which stdout gets the result.
-fn one(common: &Common, cluster: Cluster, action: &Action, raw: bool, printer: &Arc<Printer>) -> Result<(), Stop> {
-    let value: &[u8] = if let Action::Put { value, .. } = action { value } else { &[] };
-    check_limits(action.key(), value).map_err(|error| Stop::request(&error, None))?;
-    let identity = identify(common, &cluster, Lines::Shared, printer)?;
+fn one(
+    common: &GlobalArgs,
+    cluster: Cluster,
+    action: &Operation,
+    raw: bool,
+    printer: &Arc<Printer>,
+) -> Result<(), CliError> {
+    let value: &[u8] = if let Operation::Put { value, .. } = action { value } else { &[] };
+    check_limits(action.key(), value).map_err(|error| CliError::request(&error, None))?;
+    let identity = identify(common, &cluster, LogTarget::Shared, printer)?;
     let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
     // To the end of the process: a result that is known is told.
     common.interrupt.begin();
     let key = shown(action.key());
     let ended = detours.perform(&mut client, action);
-    if common.output == Form::Json {
+    if common.output == OutputFormat::Json {
         printer.line(json::operation(action, &ended).to_string());
         return match code_of(&ended.end) {
             exit::OK => Ok(()),
-            code => Err(Stop::quiet(code)),
+            code => Err(CliError::quiet(code)),
         };
     }
-    let missing = |version| Stop::new(exit::NOT_FOUND, format!("there is no key {key} (version {version})"));
+    let missing = |version| CliError::new(exit::NOT_FOUND, format!("there is no key {key} (version {version})"));
     match ended.end {
-        Ok(Done::Read(Found { value: Some(mut value), .. })) => {
+        Ok(OperationResult::Read(GetResponse { value: Some(mut value), .. })) => {
             if !raw {
                 value.push(b'\n');
             }
             printer.data(&value);
             Ok(())
         }
-        Ok(Done::Read(Found { value: None, version, .. })) => Err(missing(version)),
-        Ok(Done::Wrote(Outcome::NotFound { version, .. })) => Err(missing(version)),
-        Ok(Done::Wrote(Outcome::Mismatch { version, .. })) => Err(Stop::new(
+        Ok(OperationResult::Read(GetResponse { value: None, version, .. })) => Err(missing(version)),
+        Ok(OperationResult::Wrote(WriteResponse::NotFound { version, .. })) => Err(missing(version)),
+        Ok(OperationResult::Wrote(WriteResponse::Mismatch { version, .. })) => Err(CliError::new(
             exit::NOT_APPLIED,
             format!("{key} is at version {version}: nothing was written. Try: paxos-client get {key}"),
         )),
-        Ok(Done::Wrote(outcome @ Outcome::Written { .. })) => {
+        Ok(OperationResult::Wrote(outcome @ WriteResponse::Written { .. })) => {
             printer.line(outcome_words(&outcome));
             Ok(())
         }
-        Err(error) => Err(Stop::request(&error, Some(action.key()))),
+        Err(error) => Err(CliError::request(&error, Some(action.key()))),
     }
 }
 
 /// The exit code that an operation's end comes to.
-fn code_of(end: &Result<Done, ClientError>) -> u8 {
+fn code_of(end: &Result<OperationResult, ClientError>) -> u8 {
     match end {
-        Ok(Done::Wrote(Outcome::Written { .. }) | Done::Read(Found { value: Some(_), .. })) => exit::OK,
-        Ok(Done::Wrote(Outcome::NotFound { .. }) | Done::Read(Found { value: None, .. })) => exit::NOT_FOUND,
-        Ok(Done::Wrote(Outcome::Mismatch { .. })) => exit::NOT_APPLIED,
-        Err(error) => Stop::request(error, None).code,
+        Ok(
+            OperationResult::Wrote(WriteResponse::Written { .. })
+            | OperationResult::Read(GetResponse { value: Some(_), .. }),
+        ) => exit::OK,
+        Ok(
+            OperationResult::Wrote(WriteResponse::NotFound { .. })
+            | OperationResult::Read(GetResponse { value: None, .. }),
+        ) => exit::NOT_FOUND,
+        Ok(OperationResult::Wrote(WriteResponse::Mismatch { .. })) => exit::NOT_APPLIED,
+        Err(error) => CliError::request(error, None).code,
     }
 }
 
 /// The operations of a file, all of it read before the first is done.
-fn run_file(common: &Common, cluster: Cluster, file: &Path, printer: &Arc<Printer>) -> Result<(), Stop> {
+fn run_file(common: &GlobalArgs, cluster: Cluster, file: &Path, printer: &Arc<Printer>) -> Result<(), CliError> {
     let operations = read_operations(file, &cluster)?;
-    let identity = identify(common, &cluster, Lines::Shared, printer)?;
+    let identity = identify(common, &cluster, LogTarget::Shared, printer)?;
     let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
     common.interrupt.begin();
-    let mut counts = Counts::default();
+    let mut counts = OutcomeCounts::default();
     for operation in &operations {
         if common.interrupt.signal().is_some() {
             let left = operations.len() as u64 - counts.total();
@@ -401,37 +423,49 @@ fn run_file(common: &Common, cluster: Cluster, file: &Path, printer: &Arc<Printe
             break;
         }
         if let Some(server) = operation.server {
-            client.talk_to(server).map_err(|error| Stop::request(&error, None))?;
+            client.talk_to(server).map_err(|error| CliError::request(&error, None))?;
         }
         let ended = detours.perform(&mut client, &operation.action);
         counts.add(&ended.end);
         match common.output {
-            Form::Json => printer.line(json::operation(&operation.action, &ended).to_string()),
-            Form::Text => printer.line(format!("{} {}  {}", client.last_label(), operation.action, ended.words())),
+            OutputFormat::Json => printer.line(json::operation(&operation.action, &ended).to_string()),
+            OutputFormat::Text => {
+                printer.line(format!("{} {}  {}", client.last_label(), operation.action, ended.words()))
+            }
         }
     }
     printer.note(counts.to_string());
     match counts {
-        Counts { unknown: 1.., .. } if common.output == Form::Json => Err(Stop::quiet(exit::UNKNOWN)),
-        Counts { not_applied: 1.., .. } | Counts { mismatch: 1.., .. } if common.output == Form::Json => {
-            Err(Stop::quiet(exit::NOT_APPLIED))
+        OutcomeCounts { unknown: 1.., .. } if common.output == OutputFormat::Json => {
+            Err(CliError::quiet(exit::UNKNOWN))
         }
-        Counts { unknown: 1.., .. } => Err(Stop::new(exit::UNKNOWN, "not every outcome is known")),
-        Counts { not_applied: 1.., .. } | Counts { mismatch: 1.., .. } => {
-            Err(Stop::new(exit::NOT_APPLIED, "not every operation was applied"))
+        OutcomeCounts { not_applied: 1.., .. } | OutcomeCounts { mismatch: 1.., .. }
+            if common.output == OutputFormat::Json =>
+        {
+            Err(CliError::quiet(exit::NOT_APPLIED))
         }
-        Counts { .. } => Ok(()),
+        OutcomeCounts { unknown: 1.., .. } => Err(CliError::new(exit::UNKNOWN, "not every outcome is known")),
+        OutcomeCounts { not_applied: 1.., .. } | OutcomeCounts { mismatch: 1.., .. } => {
+            Err(CliError::new(exit::NOT_APPLIED, "not every operation was applied"))
+        }
+        OutcomeCounts { .. } => Ok(()),
     }
 }
 
 /// The whole store, in a file or on standard output.
-fn back_up(common: &Common, cluster: Cluster, file: &Path, force: bool, printer: &Arc<Printer>) -> Result<(), Stop> {
+fn back_up(
+    common: &GlobalArgs,
+    cluster: Cluster,
+    file: &Path,
+    force: bool,
+    printer: &Arc<Printer>,
+) -> Result<(), CliError> {
     let name = cluster.name.clone();
     let target = match file.as_os_str() == "-" {
         true => None,
-        false => Some(backup::Target::new(file, force).map_err(|why| Stop::new(exit::USAGE, why))?),
+        false => Some(backup::Target::new(file, force).map_err(|why| CliError::new(exit::USAGE, why))?),
     };
-    let identity = identify(common, &cluster, Lines::Shared, printer)?;
+    let identity = identify(common, &cluster, LogTarget::Shared, printer)?;
     let (mut client, detours) = connect(common, cluster, identity, "", printer)?;
     common.interrupt.begin();
     let written = match target {
@@ -440,8 +474,8 @@ fn back_up(common: &Common, cluster: Cluster, file: &Path, force: bool, printer:
     };
     detours.end();
     let title = written.map_err(|error| match error {
-        NoBackup::Request(error) => Stop::request(&error, None),
-        other => Stop::new(exit::FAILURE, other.to_string()),
+        BackupFailed::Request(error) => CliError::request(&error, None),
+        other => CliError::new(exit::FAILURE, other.to_string()),
     })?;
     let says = format!("holds the store as of slot {}, digest {:016x}", title.slot, title.digest);
     match file.as_os_str() == "-" {
@@ -452,8 +486,8 @@ fn back_up(common: &Common, cluster: Cluster, file: &Path, force: bool, printer:
 }
 
 /// The operations of a file or of standard input, for servers that exist.
-fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<Operation>, Stop> {
-    let unreadable = |error| Stop::new(exit::FAILURE, format!("cannot read {}: {error}", file.display()));
+fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<ScriptStep>, CliError> {
+    let unreadable = |error| CliError::new(exit::FAILURE, format!("cannot read {}: {error}", file.display()));
     let bytes = match file.as_os_str() == "-" {
         true => read_all(io::stdin().lock(), workload::FILE_MAX_BYTES),
         false => std::fs::File::open(file).and_then(|file| read_all(file, workload::FILE_MAX_BYTES)),
@@ -461,23 +495,23 @@ fn read_operations(file: &Path, cluster: &Cluster) -> Result<Vec<Operation>, Sto
     let operations = workload::parse(&bytes.map_err(unreadable)?).map_err(|errors| {
         let sentences: Vec<String> =
             errors.iter().map(|error| format!("{}:{}: {}", file.display(), error.line, error.what)).collect();
-        Stop::new(exit::USAGE, format!("{}\nNothing was done.", sentences.join("\n")))
+        CliError::new(exit::USAGE, format!("{}\nNothing was done.", sentences.join("\n")))
     })?;
-    let foreign = |operation: &&Operation| operation.server.is_some_and(|server| cluster.member(server).is_none());
+    let foreign = |operation: &&ScriptStep| operation.server.is_some_and(|server| cluster.member(server).is_none());
     match operations.iter().find(foreign) {
-        Some(Operation { line, server: Some(server), .. }) => {
+        Some(ScriptStep { line, server: Some(server), .. }) => {
             let what = format!("there is no server {} in the cluster file. Nothing was done.", server.0);
-            Err(Stop::new(exit::USAGE, format!("{}:{line}: {what}", file.display())))
+            Err(CliError::new(exit::USAGE, format!("{}:{line}: {what}", file.display())))
         }
         Some(_) | None => Ok(operations),
     }
 }
 
 /// Operations that are built in. On a cluster of other servers than the usual five they visit those it has.
-fn built_in(text: &str, cluster: &Cluster) -> Result<Vec<Operation>, Stop> {
+fn built_in(text: &str, cluster: &Cluster) -> Result<Vec<ScriptStep>, CliError> {
     let mut operations = workload::parse(text.as_bytes()).map_err(|errors| {
         let first = errors.first().map_or("", |error| error.what.as_str());
-        Stop::new(exit::FAILURE, format!("the built-in operations are wrong: {first}"))
+        CliError::new(exit::FAILURE, format!("the built-in operations are wrong: {first}"))
     })?;
     for operation in &mut operations {
         operation.server = operation.server.filter(|server| cluster.member(*server).is_some());
@@ -486,10 +520,15 @@ fn built_in(text: &str, cluster: &Cluster) -> Result<Vec<Operation>, Stop> {
 }
 
 /// How every server is.
-fn status(cluster: &Cluster, patience: Option<Duration>, form: Form, printer: &Printer) -> Result<(), Stop> {
+fn status(
+    cluster: &Cluster,
+    patience: Option<Duration>,
+    form: OutputFormat,
+    printer: &Printer,
+) -> Result<(), CliError> {
     let deadline = Instant::now() + patience.unwrap_or_default();
     loop {
-        let survey = Survey::take(cluster, Duration::from_secs(1));
+        let survey = ClusterStatus::take(cluster, Duration::from_secs(1));
         let verdict = survey.verdict();
         let is_enough = survey.is_complete() && verdict.is_ok();
         if !is_enough && Instant::now() < deadline {
@@ -497,30 +536,30 @@ fn status(cluster: &Cluster, patience: Option<Duration>, form: Form, printer: &P
             continue;
         }
         show(&survey, form, printer);
-        let quiet = |stop: Stop| if form == Form::Json { Stop::quiet(stop.code) } else { stop };
+        let quiet = |stop: CliError| if form == OutputFormat::Json { CliError::quiet(stop.code) } else { stop };
         return match (patience.is_some() && !survey.is_complete(), verdict.is_ok()) {
             (false, true) => Ok(()),
-            (true, true) => Err(quiet(Stop::new(exit::FAILURE, "not every server answers"))),
-            (_, false) => Err(quiet(Stop::new(exit::FAILURE, verdict.to_string()))),
+            (true, true) => Err(quiet(CliError::new(exit::FAILURE, "not every server answers"))),
+            (_, false) => Err(quiet(CliError::new(exit::FAILURE, verdict.to_string()))),
         };
     }
 }
 
-fn show(survey: &Survey, form: Form, printer: &Printer) {
+fn show(survey: &ClusterStatus, form: OutputFormat, printer: &Printer) {
     match form {
-        Form::Text => printer.data(survey.text().as_bytes()),
-        Form::Json => printer.line(json::survey(survey).to_string()),
+        OutputFormat::Text => printer.data(survey.text().as_bytes()),
+        OutputFormat::Json => printer.line(json::survey(survey).to_string()),
     }
 }
 
 /// The same, so many times: on a terminal in one place, elsewhere one after the other.
-fn watch(cluster: &Cluster, every: Duration, looks: u64, form: Form, printer: &Printer) {
-    let in_place = form == Form::Text && io::stdout().is_terminal();
+fn watch(cluster: &Cluster, every: Duration, looks: u64, form: OutputFormat, printer: &Printer) {
+    let in_place = form == OutputFormat::Text && io::stdout().is_terminal();
     for look in 0..looks {
         if look > 0 {
             std::thread::sleep(every);
         }
-        let survey = Survey::take(cluster, Duration::from_secs(1));
+        let survey = ClusterStatus::take(cluster, Duration::from_secs(1));
         if in_place {
             // Home, and away with what stood there.
             printer.data(b"\x1b[H\x1b[2J");
@@ -533,87 +572,96 @@ fn watch(cluster: &Cluster, every: Duration, looks: u64, form: Form, printer: &P
 }
 
 /// What a measurement is about, as far as a bench and a sweep have it in common.
-fn plan_of(common: &Common, load: &LoadArgs) -> Plan {
+fn plan_of(common: &GlobalArgs, load: &LoadArgs) -> BenchPlan {
     let LoadArgs { pipeline, duration, warm_up, reads, keys, threads } = *load;
-    Plan { pipeline, duration, warm_up, reads, keys: keys.into(), threads, timeout: common.timeout, ..Plan::default() }
+    BenchPlan {
+        pipeline,
+        duration,
+        warm_up,
+        reads,
+        keys: keys.into(),
+        threads,
+        timeout: common.timeout,
+        ..BenchPlan::default()
+    }
 }
 
 /// One measurement.
-fn run_bench(common: &Common, cluster: &Cluster, bench: BenchArgs, printer: &Arc<Printer>) -> Result<(), Stop> {
-    let at: Vec<Server> = bench.at.iter().copied().chain(common.server.filter(|_| bench.at.is_empty())).collect();
+fn run_bench(common: &GlobalArgs, cluster: &Cluster, bench: BenchArgs, printer: &Arc<Printer>) -> Result<(), CliError> {
+    let at: Vec<ServerId> = bench.at.iter().copied().chain(common.server.filter(|_| bench.at.is_empty())).collect();
     let known = cluster.servers();
     if let Some(server) = at.iter().find(|server| !known.contains(**server)) {
-        return Err(Stop::request(&ClientError::NoSuchServer { server: *server, known }, None));
+        return Err(CliError::request(&ClientError::NoSuchServer { server: *server, known }, None));
     }
     let BenchArgs { clients, value_size, rate, .. } = bench;
     let at = (!at.is_empty()).then_some(at);
-    let plan = Plan { clients, value_size, rate, at, ..plan_of(common, &bench.load) };
+    let plan = BenchPlan { clients, value_size, rate, at, ..plan_of(common, &bench.load) };
     listen(common, MANY_UNKNOWN, printer)?;
-    bench::report(cluster, &plan, common.output == Form::Json, printer).map_err(|error| stop_bench(&error))
+    bench::report(cluster, &plan, common.output == OutputFormat::Json, printer).map_err(|error| stop_bench(&error))
 }
 
 /// One measurement after the other.
-fn run_sweep(common: &Common, sweep: SweepArgs, printer: &Arc<Printer>) -> Result<(), Stop> {
+fn run_sweep(common: &GlobalArgs, sweep: SweepArgs, printer: &Arc<Printer>) -> Result<(), CliError> {
     let SweepArgs { load, protocols, servers, clients, value_sizes, out, program } = sweep;
     let beside = || env::current_exe().unwrap_or_default().with_file_name("paxos-server");
-    let value_size = value_sizes.first().copied().unwrap_or(Plan::default().value_size);
-    let plan = Plan { value_size, ..plan_of(common, &load) };
+    let value_size = value_sizes.first().copied().unwrap_or(BenchPlan::default().value_size);
+    let plan = BenchPlan { value_size, ..plan_of(common, &load) };
     let program = program.unwrap_or_else(beside);
-    let sweep = Sweep { protocols, servers, clients, value_sizes, plan, out, program };
+    let sweep = SweepPlan { protocols, servers, clients, value_sizes, plan, out, program };
     bench::allow_many_sockets();
     bench::sweep(&sweep, &|line| printer.line(line)).map_err(|error| stop_bench(&error))
 }
 
-fn stop_bench(error: &BenchError) -> Stop {
+fn stop_bench(error: &BenchError) -> CliError {
     match error {
-        BenchError::Client(error) | BenchError::NotFilled(error) => Stop::request(error, None),
-        other => Stop::new(exit::FAILURE, other.to_string()),
+        BenchError::Client(error) | BenchError::NotFilled(error) => CliError::request(error, None),
+        other => CliError::new(exit::FAILURE, other.to_string()),
     }
 }
 
 /// A command to a server in lab mode, and what it has come to.
 fn order(
-    common: &Common,
+    common: &GlobalArgs,
     cluster: Cluster,
     says: &str,
     printer: &Printer,
     order: impl FnOnce(&mut Client) -> Result<(), ClientError>,
-) -> Result<(), Stop> {
+) -> Result<(), CliError> {
     let options = ClientOptions { timeout: common.timeout, ..ClientOptions::new(cluster, "lab") };
-    let mut client = Client::connect(options).map_err(|error| Stop::request(&error, None))?;
-    order(&mut client).map_err(|error| Stop::request(&error, None))?;
+    let mut client = Client::connect(options).map_err(|error| CliError::request(&error, None))?;
+    order(&mut client).map_err(|error| CliError::request(&error, None))?;
     tell_done(says, common.output, printer);
     Ok(())
 }
 
 /// Says that all is well, and what was done.
-fn tell_done(says: &str, form: Form, printer: &Printer) {
+fn tell_done(says: &str, form: OutputFormat, printer: &Printer) {
     match form {
-        Form::Text => printer.line(says),
-        Form::Json => printer.line(serde_json::json!({ "status": "OK", "says": says }).to_string()),
+        OutputFormat::Text => printer.line(says),
+        OutputFormat::Json => printer.line(serde_json::json!({ "status": "OK", "says": says }).to_string()),
     }
 }
 
 /// The demo.
-fn run_demo(common: &Common, cluster: Cluster, demo: DemoArgs, printer: &Arc<Printer>) -> Result<(), Stop> {
+fn run_demo(common: &GlobalArgs, cluster: Cluster, demo: DemoArgs, printer: &Arc<Printer>) -> Result<(), CliError> {
     let script = |file: Option<&Path>, text| match file {
         Some(file) => read_operations(file, &cluster),
         None => built_in(text, &cluster),
     };
     let prepopulate = script(demo.prepopulate.as_deref(), PREPOPULATE)?;
     let operations = script(demo.operations.as_deref(), OPERATIONS)?;
-    if common.name.is_some() && (demo.clients > 1 || demo.scenes == Scenes::All) {
-        return Err(Stop::new(exit::USAGE, "--name is for one client, and this demo has several: leave it out"));
+    if common.name.is_some() && (demo.clients > 1 || demo.scenes == SceneSet::All) {
+        return Err(CliError::new(exit::USAGE, "--name is for one client, and this demo has several: leave it out"));
     }
-    let rivals = if demo.scenes == Scenes::All { 2 } else { 0 };
+    let rivals = if demo.scenes == SceneSet::All { 2 } else { 0 };
     let mut clients = (1..=usize::from(demo.clients) + rivals)
-        .map(|n| identify(common, &cluster, Lines::Own(n), printer))
+        .map(|n| identify(common, &cluster, LogTarget::Own(n), printer))
         .collect::<Result<Vec<_>, _>>()?;
     let rivals = clients.split_off(usize::from(demo.clients));
     let names: Vec<&str> = clients.iter().map(|client| client.name.as_str()).collect();
     printer.note(format!("clients: {}", names.join(", ")));
     // For a program the demo comes to one object; what it tells people goes to stderr.
-    let told = if common.output == Form::Json { Arc::new(printer.aside()) } else { printer.clone() };
+    let told = if common.output == OutputFormat::Json { Arc::new(printer.aside()) } else { printer.clone() };
     let run = Demo {
         clients,
         rivals,
@@ -626,7 +674,7 @@ fn run_demo(common: &Common, cluster: Cluster, demo: DemoArgs, printer: &Arc<Pri
         cluster,
     };
     listen(common, MANY_UNKNOWN, printer)?;
-    run.run().map_err(|problems| Stop::new(exit::FAILURE, problems.join("\nerror: ")))?;
+    run.run().map_err(|problems| CliError::new(exit::FAILURE, problems.join("\nerror: ")))?;
     let says = "the run is as it must be: every request has an outcome, and what was acknowledged is there";
     tell_done(says, common.output, printer);
     Ok(())

@@ -9,13 +9,13 @@ use std::net::{SocketAddr, TcpStream};
 use rustix::io::Errno;
 use socket2::{Domain, Socket, Type};
 
-use super::core::wire::{NoReply, Stage};
+use super::core::wire::{ConnectionState, NoReply};
 use crate::cluster::Cluster;
 use crate::net::{
-    Answer, CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
-    Hello, Welcome, Who, frame_into, greeting, write_now,
+    CLIENT_FRAME_MAX_BYTES, Caller, ClientReply, ClientRequest, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
+    Hello, HelloReply, Welcome, frame_into, greeting, write_now,
 };
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// An empty buffer that is larger is given back.
 const KEEP_BYTES: usize = 64 << 10;
@@ -23,14 +23,14 @@ const KEEP_BYTES: usize = 64 << 10;
 /// A connection, from the first attempt on.
 #[derive(Debug)]
 pub struct Connection {
-    server: Server,
+    server: ServerId,
     address: SocketAddr,
     reader: FrameReader,
-    stage: Stage,
+    stage: ConnectionState,
     /// By this client's cluster file.
     cluster: String,
     /// All servers, by this client's cluster file.
-    members: Servers,
+    members: ServerSet,
     /// The history that the client knows; 0 if there is none.
     known: u64,
     /// The client's words of introduction that are not sent yet.
@@ -46,19 +46,19 @@ pub struct Connection {
 
 impl Connection {
     /// Begins to connect to a server of the cluster, for a client that knows this history, or none if 0.
-    pub fn open(cluster: &Cluster, server: Server, history: u64) -> Result<Connection, NoReply> {
+    pub fn open(cluster: &Cluster, server: ServerId, history: u64) -> Result<Connection, NoReply> {
         let address = match cluster.member(server) {
             Some(member) => member.client,
             None => return Err(NoReply::Unreachable { why: "it is not in the cluster file".to_string() }),
         };
         let stream = dial(address).map_err(not_connected)?;
         let members = cluster.servers();
-        let hello = Hello { cluster: cluster.name.clone(), to: server, members, who: Who::Client };
+        let hello = Hello { cluster: cluster.name.clone(), to: server, members, who: Caller::Client };
         Ok(Connection {
             server,
             address,
             reader: FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES),
-            stage: Stage::Connecting,
+            stage: ConnectionState::Connecting,
             cluster: cluster.name.clone(),
             members,
             known: history,
@@ -71,7 +71,7 @@ impl Connection {
     }
 
     /// The server at the other end.
-    pub fn server(&self) -> Server {
+    pub fn server(&self) -> ServerId {
         self.server
     }
 
@@ -86,20 +86,20 @@ impl Connection {
     }
 
     /// How far it is.
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> ConnectionState {
         self.stage
     }
 
     fn is_ready(&self) -> bool {
-        matches!(self.stage, Stage::Ready { .. })
+        matches!(self.stage, ConnectionState::Ready { .. })
     }
 
     /// Whether something is to be sent as soon as the socket takes it.
     pub fn wants_to_write(&self) -> bool {
         match self.stage {
-            Stage::Connecting => true,
-            Stage::ShakingHands => !self.greeting.is_empty(),
-            Stage::Ready { .. } => self.taken < self.requests.len(),
+            ConnectionState::Connecting => true,
+            ConnectionState::ShakingHands => !self.greeting.is_empty(),
+            ConnectionState::Ready { .. } => self.taken < self.requests.len(),
         }
     }
 
@@ -126,7 +126,7 @@ impl Connection {
     /// Sends what the socket takes at once. After an error the connection is of no more use.
     pub fn transmit(&mut self) -> Result<(), NoReply> {
         self.advance()?;
-        if self.stage == Stage::ShakingHands && !self.greeting.is_empty() {
+        if self.stage == ConnectionState::ShakingHands && !self.greeting.is_empty() {
             let count = write_now(self.stream(), &self.greeting).map_err(|error| self.handshake_failed(&error))?;
             self.greeting.drain(..count);
         }
@@ -147,18 +147,18 @@ impl Connection {
     /// Receives what has come. After an error the connection is of no more use, but the replies before it count.
     pub fn receive(&mut self, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
         self.advance()?;
-        if self.stage == Stage::Connecting {
+        if self.stage == ConnectionState::Connecting {
             return Ok(());
         }
         let received = self.reader.receive_now();
-        if self.stage == Stage::ShakingHands {
+        if self.stage == ConnectionState::ShakingHands {
             self.hear_answer()?;
         }
         if self.is_ready() {
             self.take_replies(replies)?;
         }
         match received {
-            Ok(Some(0)) if self.stage == Stage::ShakingHands => {
+            Ok(Some(0)) if self.stage == ConnectionState::ShakingHands => {
                 Err(self.handshake_failed(&"the server closed the connection"))
             }
             Ok(Some(0)) if self.reader.has_more() => {
@@ -168,7 +168,7 @@ impl Connection {
             }
             Ok(Some(0)) => Err(NoReply::Broken { why: "the server closed it".to_string() }),
             Ok(_) => Ok(()),
-            Err(error) if self.stage == Stage::ShakingHands => Err(self.handshake_failed(&error)),
+            Err(error) if self.stage == ConnectionState::ShakingHands => Err(self.handshake_failed(&error)),
             Err(error) => Err(NoReply::Broken { why: error.to_string() }),
         }
     }
@@ -186,23 +186,23 @@ impl Connection {
 
     /// Takes note when the connection is made, or has failed.
     fn advance(&mut self) -> Result<(), NoReply> {
-        if self.stage == Stage::Connecting {
+        if self.stage == ConnectionState::Connecting {
             if let Some(error) = self.stream().take_error().unwrap_or_else(Some) {
                 return Err(not_connected(error));
             }
             // As long as nobody is at the other end, it has no name.
             if self.stream().peer_addr().is_ok() {
                 crate::net::refuse_oneself(self.stream()).map_err(not_connected)?;
-                self.stage = Stage::ShakingHands;
+                self.stage = ConnectionState::ShakingHands;
             }
         }
         Ok(())
     }
 
     fn hear_answer(&mut self) -> Result<(), NoReply> {
-        match self.reader.next_received::<Answer>() {
+        match self.reader.next_received::<HelloReply>() {
             Ok(None) => Ok(()),
-            Ok(Some(Answer::Welcome(Welcome { members, .. }))) if members != self.members => {
+            Ok(Some(HelloReply::Welcome(Welcome { members, .. }))) if members != self.members => {
                 let why = format!(
                     "it says that its cluster has servers {}, and this client's cluster file lists {}. Nothing was sent",
                     members.numbers(),
@@ -211,18 +211,18 @@ impl Connection {
                 Err(self.handshake_failed(&why))
             }
             // A server whose state is still empty says 0: it may be about to catch up.
-            Ok(Some(Answer::Welcome(Welcome { history: found, .. })))
+            Ok(Some(HelloReply::Welcome(Welcome { history: found, .. })))
                 if ![0, found].contains(&self.known) && found != 0 =>
             {
                 Err(NoReply::OtherHistory { cluster: self.cluster.clone(), known: self.known, found })
             }
-            Ok(Some(Answer::Welcome(Welcome { history, .. }))) => {
-                self.stage = Stage::Ready { history };
+            Ok(Some(HelloReply::Welcome(Welcome { history, .. }))) => {
+                self.stage = ConnectionState::Ready { history };
                 self.reader.set_limit(CLIENT_FRAME_MAX_BYTES);
                 Ok(())
             }
-            Ok(Some(Answer::Refused { why })) => Err(NoReply::TurnedAway { why }),
-            Ok(Some(Answer::CallYouFirst)) => Err(self.handshake_failed(&"it takes this client for a server")),
+            Ok(Some(HelloReply::Refused { why })) => Err(NoReply::TurnedAway { why }),
+            Ok(Some(HelloReply::CallYouFirst)) => Err(self.handshake_failed(&"it takes this client for a server")),
             Err(error) => Err(self.handshake_failed(&error)),
         }
     }

@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::check::{Ledger, Verdict, compare};
+use super::check::{ExpectedState, KeyCheck, compare};
 use super::detours::Detours;
-use super::identity::Identity;
-use super::outcome::{ClientError, Found};
-use super::perform::{Counts, Done, Ended};
+use super::identity::ClientName;
+use super::outcome::{ClientError, GetResponse};
+use super::perform::{CompletedOperation, OperationResult, OutcomeCounts};
 use super::print::{Printer, table};
 use super::scenes;
-use super::status::{Survey, roles_down};
+use super::status::{ClusterStatus, roles_down};
 use super::stub::{Client, ClientOptions};
-use super::workload::{Action, Operation, shown};
+use super::workload::{Operation, ScriptStep, shown};
 use crate::cluster::Cluster;
 use crate::net::ServerStatus;
 use crate::paxos::Slot;
-use crate::role::{RoleName, Server};
-use crate::trace::{Digest, Draft, Event, RoleTag, Text, Trace};
+use crate::role::{RoleKind, ServerId};
+use crate::trace::{Digest, Event, PendingLine, QuotedText, Speaker, Trace};
 
 /// How long a server is given to answer a question about its state.
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
@@ -32,11 +32,11 @@ pub struct Demo {
     /// The servers.
     pub cluster: Cluster,
     /// The clients: each does the same operations, all at once.
-    pub clients: Vec<Identity>,
+    pub clients: Vec<ClientName>,
     /// What the first client does before the others begin.
-    pub prepopulate: Vec<Operation>,
+    pub prepopulate: Vec<ScriptStep>,
     /// What every client does.
-    pub operations: Vec<Operation>,
+    pub operations: Vec<ScriptStep>,
     /// Between two operations of a client.
     pub pace: Duration,
     /// How long a request may take.
@@ -44,13 +44,13 @@ pub struct Demo {
     /// How long the servers are given at the end to come to the same state.
     pub settle: Duration,
     /// The two clients of the scene in which two write one key; nobody if no scene is played.
-    pub rivals: Vec<Identity>,
+    pub rivals: Vec<ClientName>,
     /// Where people see it.
     pub printer: Arc<Printer>,
 }
 
 /// One client of the run, and what it has seen.
-pub struct Player {
+pub struct DemoClient {
     /// The client.
     pub client: Client,
     /// What its requests meet on their way.
@@ -58,18 +58,18 @@ pub struct Player {
     /// Its lines.
     pub trace: Trace,
     /// What came of its writes.
-    pub ledger: Ledger,
+    pub ledger: ExpectedState,
     /// How its requests ended.
-    pub counts: Counts,
+    pub counts: OutcomeCounts,
     /// What must not be.
     pub problems: Vec<String>,
     /// Where people see it.
     pub printer: Arc<Printer>,
 }
 
-impl Player {
+impl DemoClient {
     /// A client of the run.
-    pub fn new(demo: &Demo, identity: &Identity) -> Result<Player, ClientError> {
+    pub fn new(demo: &Demo, identity: &ClientName) -> Result<DemoClient, ClientError> {
         let options = ClientOptions {
             timeout: demo.timeout,
             trace: identity.trace.clone(),
@@ -78,12 +78,12 @@ impl Player {
         let mut client = Client::connect(options)?;
         let detours = Detours::of(&mut client, Some(&identity.name), "the cluster", demo.timeout, &demo.printer);
         let (trace, printer) = (identity.trace.clone(), demo.printer.clone());
-        Ok(Player {
+        Ok(DemoClient {
             client,
             detours,
             trace,
-            ledger: Ledger::default(),
-            counts: Counts::default(),
+            ledger: ExpectedState::default(),
+            counts: OutcomeCounts::default(),
             problems: Vec::new(),
             printer,
         })
@@ -91,11 +91,11 @@ impl Player {
 
     /// Tells that a part of the run begins.
     pub fn phase(&self, name: &str) {
-        self.trace.line(Draft::new(RoleTag::Client, Event::Phase { name: Text::from(name) }));
+        self.trace.line(PendingLine::new(Speaker::Client, Event::Phase { name: QuotedText::from(name) }));
     }
 
     /// Does one operation, shows it and notes what came of it.
-    pub fn play(&mut self, server: Server, action: &Action) -> Ended {
+    pub fn play(&mut self, server: ServerId, action: &Operation) -> CompletedOperation {
         let action = for_client(action, self.client.name());
         if let Err(error) = self.client.talk_to(server) {
             self.problems.push(error.to_string());
@@ -107,8 +107,8 @@ impl Player {
         self.printer.line(format!("{label:<7} {server}  {:<40} {}{detour}", action.to_string(), ended.words()));
         self.counts.add(&ended.end);
         let noted = match &ended.end {
-            Ok(Done::Wrote(outcome)) => self.ledger.note(&action, &Ok(*outcome)),
-            Ok(Done::Read(_)) => Ok(()),
+            Ok(OperationResult::Wrote(outcome)) => self.ledger.note(&action, &Ok(*outcome)),
+            Ok(OperationResult::Read(_)) => Ok(()),
             Err(error) => self.ledger.note(&action, &Err(error.clone())),
         };
         self.problems.extend(noted.err());
@@ -117,16 +117,16 @@ impl Player {
 }
 
 /// The action with the client's name in the place of `{client}`.
-fn for_client(action: &Action, name: &str) -> Action {
+fn for_client(action: &Operation, name: &str) -> Operation {
     match action {
-        Action::Put { key, value, if_version } => match std::str::from_utf8(value) {
+        Operation::Put { key, value, if_version } => match std::str::from_utf8(value) {
             Ok(text) => {
                 let value = text.replace(PLACEHOLDER, name).into_bytes();
-                Action::Put { key: key.clone(), value, if_version: *if_version }
+                Operation::Put { key: key.clone(), value, if_version: *if_version }
             }
             Err(_) => action.clone(),
         },
-        Action::Get { .. } | Action::Delete { .. } => action.clone(),
+        Operation::Get { .. } | Operation::Delete { .. } => action.clone(),
     }
 }
 
@@ -137,7 +137,7 @@ impl Demo {
         let before = self.look_before()?;
         let mut players = Vec::new();
         for identity in &self.clients {
-            players.push(Player::new(self, identity).map_err(one)?);
+            players.push(DemoClient::new(self, identity).map_err(one)?);
         }
         self.announce(&players, "prepopulate", "Pre-population, by the first client");
         if let Some(first) = players.first_mut() {
@@ -155,7 +155,7 @@ impl Demo {
         if !self.rivals.is_empty() {
             problems.extend(scenes::play(self, &mut players, before.protocol()));
         }
-        let (mut ledger, mut counts) = (Ledger::default(), Counts::default());
+        let (mut ledger, mut counts) = (ExpectedState::default(), OutcomeCounts::default());
         for player in &mut players {
             problems.append(&mut player.problems);
             problems.extend(ledger.merge(std::mem::take(&mut player.ledger)).err());
@@ -172,7 +172,7 @@ impl Demo {
     }
 
     /// Tells people and lines that a part of the run begins.
-    pub fn announce(&self, players: &[Player], name: &str, title: &str) {
+    pub fn announce(&self, players: &[DemoClient], name: &str, title: &str) {
         self.printer.line(format!("\n== {title} =="));
         for player in players {
             player.phase(name);
@@ -180,14 +180,14 @@ impl Demo {
     }
 
     /// The n-th server of the cluster, counted from 0 and round and round.
-    pub fn server(&self, n: usize) -> Server {
-        let servers: Vec<Server> = self.cluster.servers().iter().collect();
+    pub fn server(&self, n: usize) -> ServerId {
+        let servers: Vec<ServerId> = self.cluster.servers().iter().collect();
         servers[n % servers.len()]
     }
 
     /// Whether there is a cluster at all.
-    fn look_before(&self) -> Result<Survey, Vec<String>> {
-        let survey = Survey::take(&self.cluster, STATUS_PATIENCE);
+    fn look_before(&self) -> Result<ClusterStatus, Vec<String>> {
+        let survey = ClusterStatus::take(&self.cluster, STATUS_PATIENCE);
         if survey.statuses().next().is_none() {
             let why =
                 "no server of the cluster answers. Start them with ./run_server.sh, or name another --cluster FILE";
@@ -198,7 +198,7 @@ impl Demo {
     }
 
     /// One client does operations, one after the other.
-    fn play_all(&self, player: &mut Player, operations: &[Operation], pace: Duration) {
+    fn play_all(&self, player: &mut DemoClient, operations: &[ScriptStep], pace: Duration) {
         for (n, operation) in operations.iter().enumerate() {
             if n > 0 {
                 thread::sleep(pace);
@@ -208,11 +208,11 @@ impl Demo {
     }
 
     /// Reads every key from each server, and judges what is found.
-    fn read_back(&self, player: &mut Player, ledger: &Ledger) -> Vec<String> {
+    fn read_back(&self, player: &mut DemoClient, ledger: &ExpectedState) -> Vec<String> {
         player.client.set_timeout(self.settle);
         let (mut rows, mut problems) = (Vec::new(), Vec::new());
         for key in ledger.keys() {
-            let mut found: Vec<(Server, Found)> = Vec::new();
+            let mut found: Vec<(ServerId, GetResponse)> = Vec::new();
             for server in self.cluster.servers().iter() {
                 match player.client.talk_to(server).and_then(|()| player.client.get_here(key)) {
                     Ok(read) => found.push((server, read)),
@@ -224,9 +224,9 @@ impl Demo {
             problems.extend(compare(key, &found).err());
             let Some((_, last)) = found.last() else { continue };
             let verdict = match ledger.judge(key, last) {
-                Verdict::Right => "as acknowledged".to_string(),
-                Verdict::Overtaken(why) => why,
-                Verdict::Wrong(why) => {
+                KeyCheck::Right => "as acknowledged".to_string(),
+                KeyCheck::Overtaken(why) => why,
+                KeyCheck::Wrong(why) => {
                     problems.push(why.clone());
                     format!("WRONG: {why}")
                 }
@@ -243,11 +243,11 @@ impl Demo {
     }
 
     /// Waits until all servers have the same state, and tells of it and of what has failed meanwhile.
-    fn compare_replicas(&self, players: &[Player], before: &Survey) -> Result<(), String> {
+    fn compare_replicas(&self, players: &[DemoClient], before: &ClusterStatus) -> Result<(), String> {
         let servers = self.cluster.servers().len();
         let deadline = Instant::now() + self.settle;
         let survey = loop {
-            let survey = Survey::take(&self.cluster, STATUS_PATIENCE);
+            let survey = ClusterStatus::take(&self.cluster, STATUS_PATIENCE);
             if survey.agreement().is_some() || Instant::now() >= deadline {
                 break survey;
             }
@@ -256,10 +256,10 @@ impl Demo {
         self.printer.line(survey.text().trim_end());
         self.printer.line("");
         let crashes = |role| survey.crashes(role).saturating_sub(before.crashes(role));
-        let of = |role: &RoleName| format!("{} of {}s", crashes(*role), role.word());
+        let of = |role: &RoleKind| format!("{} of {}s", crashes(*role), role.word());
         let roles = match before.protocol().is_paxos() {
-            true => [RoleName::Acceptor, RoleName::Proposer, RoleName::Learner].as_slice(),
-            false => [RoleName::Participant, RoleName::Coordinator].as_slice(),
+            true => [RoleKind::Acceptor, RoleKind::Proposer, RoleKind::Learner].as_slice(),
+            false => [RoleKind::Participant, RoleKind::Coordinator].as_slice(),
         };
         let crashes: Vec<String> = roles.iter().map(of).collect();
         self.printer.line(format!("crashes during this run: {}", crashes.join(", ")));
@@ -276,7 +276,7 @@ impl Demo {
         let count = u8::try_from(servers).ok();
         let event = Event::Digest { slot: Slot(slot), digest: Digest(digest), equal: count, of: count };
         for player in players {
-            player.trace.line(Draft::new(RoleTag::Client, event.clone()));
+            player.trace.line(PendingLine::new(Speaker::Client, event.clone()));
         }
         Ok(())
     }

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::outcome::{Try, TryEnd};
-use super::perform::{Ended, perform};
+use super::perform::{CompletedOperation, perform};
 use super::print::Printer;
 use super::stub::Client;
-use super::workload::Action;
+use super::workload::Operation;
 use super::{NoReply, outcome::seconds};
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// The detours of one client's requests, one request after the other.
 pub struct Detours(Arc<Mutex<Telling>>);
@@ -22,11 +22,11 @@ struct Telling {
     prefix: String,
     /// What is said when no server listens.
     nobody: String,
-    cluster: Servers,
+    cluster: ServerSet,
     /// The failures that this request has met, by server and word. A client goes round and round: each is told once.
-    met: BTreeSet<(Server, &'static str)>,
+    met: BTreeSet<(ServerId, &'static str)>,
     /// The servers that have refused the connection.
-    refused: Servers,
+    refused: ServerSet,
     /// Refusals that are not told yet: if all servers refuse, one sentence says more.
     held: Vec<String>,
 }
@@ -46,7 +46,7 @@ impl Detours {
             nobody: format!("no server of {file} listens; trying for up to {}", seconds(timeout)),
             cluster: client.servers(),
             met: BTreeSet::new(),
-            refused: Servers::NONE,
+            refused: ServerSet::NONE,
             held: Vec::new(),
         }));
         let hears = telling.clone();
@@ -55,7 +55,7 @@ impl Detours {
     }
 
     /// Carries an operation out, and has told of its detours when it is back.
-    pub fn perform(&self, client: &mut Client, action: &Action) -> Ended {
+    pub fn perform(&self, client: &mut Client, action: &Operation) -> CompletedOperation {
         let ended = perform(client, action);
         self.end();
         ended
@@ -66,12 +66,12 @@ impl Detours {
         let mut telling = lock(&self.0);
         telling.tell_held();
         telling.met.clear();
-        telling.refused = Servers::NONE;
+        telling.refused = ServerSet::NONE;
     }
 }
 
 impl Telling {
-    fn hear(&mut self, failed: &Try, next: Server) {
+    fn hear(&mut self, failed: &Try, next: ServerId) {
         if !self.met.insert((failed.server, failed.end.word())) {
             return;
         }

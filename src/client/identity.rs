@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::role::Servers;
-use crate::trace::{Draft, Event, Process, RoleTag, Trace};
+use crate::role::ServerSet;
+use crate::trace::{Event, PendingLine, ProcessId, Speaker, Trace};
 
 /// The lines of all clients that have no file of their own.
 const SHARED_FILE: &str = "client.log";
@@ -15,29 +15,29 @@ const COUNTER_FILE: &str = "client.last";
 
 /// A client's name and its lines.
 #[derive(Clone)]
-pub struct Identity {
+pub struct ClientName {
     /// As in `c1`.
     pub name: String,
     /// Where its lines go.
     pub trace: Trace,
 }
 
-impl Identity {
+impl ClientName {
     /// A client that writes no lines.
-    pub fn without_lines(name: &str) -> Result<Identity, String> {
-        Process::named(name)?;
-        Ok(Identity { name: name.to_string(), trace: Trace::disabled() })
+    pub fn without_lines(name: &str) -> Result<ClientName, String> {
+        ProcessId::named(name)?;
+        Ok(ClientName { name: name.to_string(), trace: Trace::disabled() })
     }
 
     /// A client whose lines go to a new file of this folder. Unnamed, it gets the first number that no client of the
     /// folder has had: two clients never share a name, even if they start at the same moment.
-    pub fn in_folder(folder: &Path, name: Option<&str>, cluster: Servers) -> Result<Identity, String> {
+    pub fn in_folder(folder: &Path, name: Option<&str>, cluster: ServerSet) -> Result<ClientName, String> {
         let Some(name) = name else {
             let mut counter = Counter::lock(folder)?;
             let name = counter.draw()?;
             return claim(folder, &name, cluster).map_err(|error| unwritable(folder, &file_of(&name), &error));
         };
-        Process::named(name)?;
+        ProcessId::named(name)?;
         let used = || {
             let folder = folder.display();
             format!(
@@ -57,15 +57,15 @@ impl Identity {
 
     /// A client whose lines go to the file of this folder that many share, one after the other or at once: each under a
     /// number of its own.
-    pub fn sharing(folder: &Path, cluster: Servers) -> Result<Identity, String> {
+    pub fn sharing(folder: &Path, cluster: ServerSet) -> Result<ClientName, String> {
         let name = Counter::lock(folder)?.draw()?;
-        let trace = Trace::to_shared_file(Process::named(&name)?, &folder.join(SHARED_FILE));
+        let trace = Trace::to_shared_file(ProcessId::named(&name)?, &folder.join(SHARED_FILE));
         let trace = trace.map_err(|error| unwritable(folder, SHARED_FILE, &error))?;
-        Ok(Identity::begin(&name, trace, cluster))
+        Ok(ClientName::begin(&name, trace, cluster))
     }
 
     /// Begins its lines.
-    fn begin(name: &str, trace: Trace, cluster: Servers) -> Identity {
+    fn begin(name: &str, trace: Trace, cluster: ServerSet) -> ClientName {
         let boot = Event::Boot {
             version: env!("CARGO_PKG_VERSION").into(),
             cluster,
@@ -85,8 +85,8 @@ impl Identity {
             history: None,
             disk: None,
         };
-        trace.line(Draft::new(RoleTag::Client, boot));
-        Identity { name: name.to_string(), trace }
+        trace.line(PendingLine::new(Speaker::Client, boot));
+        ClientName { name: name.to_string(), trace }
     }
 }
 
@@ -148,11 +148,11 @@ fn file_of(name: &str) -> String {
 }
 
 /// Makes the file, which must not be there, and begins it.
-fn claim(folder: &Path, name: &str, cluster: Servers) -> io::Result<Identity> {
+fn claim(folder: &Path, name: &str, cluster: ServerSet) -> io::Result<ClientName> {
     let path = folder.join(file_of(name));
     OpenOptions::new().write(true).create_new(true).open(&path)?;
-    let process = Process::named(name).map_err(io::Error::other)?;
-    Ok(Identity::begin(name, Trace::to_file(process, &path, false)?, cluster))
+    let process = ProcessId::named(name).map_err(io::Error::other)?;
+    Ok(ClientName::begin(name, Trace::to_file(process, &path, false)?, cluster))
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
     fn clients_that_start_together_get_different_names() {
         let folder = tempfile::tempdir().unwrap();
         let names: BTreeSet<String> = thread::scope(|scope| {
-            let claim = || Identity::in_folder(folder.path(), None, Servers::first(5)).unwrap().name;
+            let claim = || ClientName::in_folder(folder.path(), None, ServerSet::first(5)).unwrap().name;
             let claims: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
             claims.into_iter().map(|claim| claim.join().unwrap()).collect()
         });
@@ -179,20 +179,20 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(SHARED_FILE);
         let lines = || std::fs::read_to_string(&path).unwrap();
-        let cluster = Servers::first(5);
+        let cluster = ServerSet::first(5);
         std::fs::write(&path, "half a line, whose writer was kil").unwrap();
-        Identity::in_folder(folder.path(), Some("c3"), cluster).unwrap();
+        ClientName::in_folder(folder.path(), Some("c3"), cluster).unwrap();
         let names: BTreeSet<String> = thread::scope(|scope| {
             let claim = |n: u32| {
                 let shares = n.is_multiple_of(2);
                 let identity = match shares {
-                    true => Identity::sharing(folder.path(), cluster),
-                    false => Identity::in_folder(folder.path(), None, cluster),
+                    true => ClientName::sharing(folder.path(), cluster),
+                    false => ClientName::in_folder(folder.path(), None, cluster),
                 };
-                let Identity { name, trace } = identity.unwrap();
+                let ClientName { name, trace } = identity.unwrap();
                 for n in 0..100 {
                     let name = "x".repeat(n).as_str().into();
-                    trace.line(Draft::new(RoleTag::Client, Event::Phase { name }));
+                    trace.line(PendingLine::new(Speaker::Client, Event::Phase { name }));
                 }
                 name
             };
@@ -200,7 +200,7 @@ mod tests {
             claims.into_iter().map(|claim| claim.join().unwrap()).collect()
         });
         assert_eq!(names, [1, 2, 4, 5, 6, 7, 8, 9].map(|number| format!("c{number}")).into());
-        let mut last: std::collections::BTreeMap<Process, u64> = std::collections::BTreeMap::new();
+        let mut last: std::collections::BTreeMap<ProcessId, u64> = std::collections::BTreeMap::new();
         for line in lines().lines() {
             let line: crate::trace::Line = line.parse().unwrap_or_else(|error| panic!("{error}: {line}"));
             let last = last.entry(line.id.process).or_default();
@@ -210,8 +210,8 @@ mod tests {
         assert_eq!(last.into_values().collect::<Vec<_>>(), [101; 4]);
         // A number stays taken, whether or not its lines stay.
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(Identity::sharing(folder.path(), cluster).unwrap().name, "c10");
-        let again = Identity::in_folder(folder.path(), Some("c5"), cluster).err().unwrap();
+        assert_eq!(ClientName::sharing(folder.path(), cluster).unwrap().name, "c10");
+        let again = ClientName::in_folder(folder.path(), Some("c5"), cluster).err().unwrap();
         assert!(again.contains("the name c5 has been used in this run"), "{again}");
     }
 
@@ -219,7 +219,7 @@ mod tests {
     fn a_name_is_not_used_twice_in_one_run() {
         let folder = tempfile::tempdir().unwrap();
         let claim =
-            |name| Identity::in_folder(folder.path(), Some(name), Servers::first(5)).map(|identity| identity.name);
+            |name| ClientName::in_folder(folder.path(), Some(name), ServerSet::first(5)).map(|identity| identity.name);
         assert_eq!(claim("teacher"), Ok("teacher".to_string()));
         assert!(claim("teacher").unwrap_err().contains("the name teacher has been used"));
         assert_eq!(claim("c1"), Ok("c1".to_string()));
@@ -228,7 +228,7 @@ mod tests {
             assert!(claim(wrong).unwrap_err().contains("is no name"), "{wrong:?}");
         }
         assert!(
-            Identity::in_folder(Path::new("/nowhere"), None, Servers::first(5)).err().unwrap().contains("/nowhere")
+            ClientName::in_folder(Path::new("/nowhere"), None, ServerSet::first(5)).err().unwrap().contains("/nowhere")
         );
     }
 }

@@ -22,19 +22,19 @@ const UNKNOWN: &str = "interrupted: outcome unknown: what was under way may stil
 
 /// Hears signals for a programme; one that nobody has told to listen hears nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Interrupt(Option<Arc<Heard>>);
+pub struct Interrupt(Option<Arc<SignalState>>);
 
 #[derive(Debug, Default)]
-struct Heard {
+struct SignalState {
     /// What the client looks at.
     stop: Arc<AtomicBool>,
     /// The signal that came, and 0 before.
     signal: Arc<AtomicUsize>,
-    state: Mutex<State>,
+    state: Mutex<InterruptState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct InterruptState {
     listens: bool,
     /// Something is under way that ends by itself once `stop` is set.
     is_busy: bool,
@@ -108,8 +108,8 @@ impl Interrupt {
     }
 }
 
-impl Heard {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SignalState {
+    fn state(&self) -> MutexGuard<'_, InterruptState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

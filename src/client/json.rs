@@ -2,36 +2,36 @@
 
 use serde_json::{Map, Value, json};
 
-use super::outcome::{ClientError, Found, Outcome};
-use super::perform::{Done, Ended};
-use super::status::Survey;
-use super::workload::Action;
+use super::outcome::{ClientError, GetResponse, WriteResponse};
+use super::perform::{CompletedOperation, OperationResult};
+use super::status::ClusterStatus;
+use super::workload::Operation;
 use crate::net::Writes;
 
 /// How an operation ended.
-pub fn operation(action: &Action, ended: &Ended) -> Value {
+pub fn operation(action: &Operation, ended: &CompletedOperation) -> Value {
     let mut object = Map::new();
     let mut put = |name: &str, value: Value| _ = object.insert(name.to_string(), value);
     put(
         "op",
         json!(match action {
-            Action::Put { .. } => "put",
-            Action::Get { .. } => "get",
-            Action::Delete { .. } => "delete",
+            Operation::Put { .. } => "put",
+            Operation::Get { .. } => "get",
+            Operation::Delete { .. } => "delete",
         }),
     );
     put_bytes(&mut put, "key", action.key());
     let status = match &ended.end {
-        Ok(Done::Wrote(outcome)) => {
+        Ok(OperationResult::Wrote(outcome)) => {
             put("version", json!(outcome.version()));
             put("slot", json!(outcome.slot().0));
             match outcome {
-                Outcome::Written { .. } => "OK",
-                Outcome::NotFound { .. } => "NOTFOUND",
-                Outcome::Mismatch { .. } => "MISMATCH",
+                WriteResponse::Written { .. } => "OK",
+                WriteResponse::NotFound { .. } => "NOTFOUND",
+                WriteResponse::Mismatch { .. } => "MISMATCH",
             }
         }
-        Ok(Done::Read(Found { slot, value, version })) => {
+        Ok(OperationResult::Read(GetResponse { slot, value, version })) => {
             put("version", json!(version));
             put("slot", json!(slot.0));
             if let Some(value) = value {
@@ -60,7 +60,7 @@ fn put_bytes(put: &mut impl FnMut(&str, Value), name: &str, bytes: &[u8]) {
 }
 
 /// How the cluster is.
-pub fn survey(survey: &Survey) -> Value {
+pub fn survey(survey: &ClusterStatus) -> Value {
     let verdict = survey.verdict();
     let servers: Vec<Value> = survey
         .answers
@@ -94,9 +94,9 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_hexadecimal() {
-        let found = Found { slot: Slot(7), value: Some(vec![0xff, 0]), version: 2 };
-        let ended = Ended { end: Ok(Done::Read(found)), took: Duration::from_micros(1_234) };
-        let action = Action::Get { key: b"a \"key\"".to_vec() };
+        let found = GetResponse { slot: Slot(7), value: Some(vec![0xff, 0]), version: 2 };
+        let ended = CompletedOperation { end: Ok(OperationResult::Read(found)), took: Duration::from_micros(1_234) };
+        let action = Operation::Get { key: b"a \"key\"".to_vec() };
         assert_eq!(
             operation(&action, &ended),
             json!({ "op": "get", "key": "a \"key\"", "status": "OK", "slot": 7, "version": 2, "value_hex": "ff00", "took_ms": 1.234 })

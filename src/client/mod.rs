@@ -31,9 +31,9 @@ mod tests;
 pub mod workload;
 
 pub(crate) use self::core::outcome;
-pub use self::core::outcome::{Asked, ClientError, Found, Outcome, Tries, Try, TryEnd};
-pub use self::core::session::{Nonces, Session, WriteId};
+pub use self::core::outcome::{ClientError, GetResponse, RequestKind, Tries, Try, TryEnd, WriteResponse};
+pub use self::core::session::{AssignedWrite, ClientSession, Nonces};
 pub use self::core::wire::NoReply;
-pub use self::core::{Ticket, UNDER_WAY_MAX, check_limits};
-pub use perform::{Counts, Done, Ended, perform};
+pub use self::core::{RequestHandle, UNDER_WAY_MAX, check_limits};
+pub use perform::{CompletedOperation, OperationResult, OutcomeCounts, perform};
 pub use stub::{Client, ClientOptions};

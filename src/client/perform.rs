@@ -2,52 +2,52 @@
 
 use std::time::{Duration, Instant};
 
-use super::outcome::{ClientError, Found, Outcome};
+use super::outcome::{ClientError, GetResponse, WriteResponse};
 use super::stub::Client;
-use super::workload::{Action, shown};
+use super::workload::{Operation, shown};
 
 /// What an operation brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Done {
+pub enum OperationResult {
     /// A write's outcome.
-    Wrote(Outcome),
+    Wrote(WriteResponse),
     /// What a read found.
-    Read(Found),
+    Read(GetResponse),
 }
 
 /// How an operation ended.
 #[derive(Debug)]
-pub struct Ended {
+pub struct CompletedOperation {
     /// With what.
-    pub end: Result<Done, ClientError>,
+    pub end: Result<OperationResult, ClientError>,
     /// How long it took.
     pub took: Duration,
 }
 
 /// Carries out one operation.
-pub fn perform(client: &mut Client, action: &Action) -> Ended {
+pub fn perform(client: &mut Client, action: &Operation) -> CompletedOperation {
     let begun = Instant::now();
     let end = match action {
-        Action::Put { key, value, if_version: None } => client.put(key, value).map(Done::Wrote),
-        Action::Put { key, value, if_version: Some(version) } => {
-            client.put_if_version(key, value, *version).map(Done::Wrote)
+        Operation::Put { key, value, if_version: None } => client.put(key, value).map(OperationResult::Wrote),
+        Operation::Put { key, value, if_version: Some(version) } => {
+            client.put_if_version(key, value, *version).map(OperationResult::Wrote)
         }
-        Action::Get { key } => client.get(key).map(Done::Read),
-        Action::Delete { key } => client.delete(key).map(Done::Wrote),
+        Operation::Get { key } => client.get(key).map(OperationResult::Read),
+        Operation::Delete { key } => client.delete(key).map(OperationResult::Wrote),
     };
-    Ended { end, took: begun.elapsed() }
+    CompletedOperation { end, took: begun.elapsed() }
 }
 
-impl Ended {
+impl CompletedOperation {
     /// The outcome in words: `OK version=2 slot=7 (8.1 ms)`.
     pub fn words(&self) -> String {
         let took = self.took.as_secs_f64() * 1_000.0;
         match &self.end {
-            Ok(Done::Wrote(outcome)) => format!("{} ({took:.1} ms)", outcome_words(outcome)),
-            Ok(Done::Read(Found { slot, value: Some(value), version })) => {
+            Ok(OperationResult::Wrote(outcome)) => format!("{} ({took:.1} ms)", outcome_words(outcome)),
+            Ok(OperationResult::Read(GetResponse { slot, value: Some(value), version })) => {
                 format!("{} version={version} slot={slot} ({took:.1} ms)", shown(value))
             }
-            Ok(Done::Read(Found { slot, value: None, version })) => {
+            Ok(OperationResult::Read(GetResponse { slot, value: None, version })) => {
                 format!("NOTFOUND version={version} slot={slot} ({took:.1} ms)")
             }
             Err(error @ ClientError::Unknown(_)) => format!("UNKNOWN after {took:.1} ms: {error}"),
@@ -57,18 +57,18 @@ impl Ended {
 }
 
 /// A write's outcome in words.
-pub fn outcome_words(outcome: &Outcome) -> String {
+pub fn outcome_words(outcome: &WriteResponse) -> String {
     let word = match outcome {
-        Outcome::Written { .. } => "OK",
-        Outcome::NotFound { .. } => "NOTFOUND",
-        Outcome::Mismatch { .. } => "MISMATCH",
+        WriteResponse::Written { .. } => "OK",
+        WriteResponse::NotFound { .. } => "NOTFOUND",
+        WriteResponse::Mismatch { .. } => "MISMATCH",
     };
     format!("{word} version={} slot={}", outcome.version(), outcome.slot())
 }
 
 /// How many operations ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct OutcomeCounts {
     /// Written, or read.
     pub ok: u64,
     /// There was nothing to read or to delete.
@@ -81,20 +81,26 @@ pub struct Counts {
     pub unknown: u64,
 }
 
-impl Counts {
+impl OutcomeCounts {
     /// One more has ended.
-    pub fn add(&mut self, end: &Result<Done, ClientError>) {
+    pub fn add(&mut self, end: &Result<OperationResult, ClientError>) {
         *match end {
-            Ok(Done::Wrote(Outcome::Written { .. }) | Done::Read(Found { value: Some(_), .. })) => &mut self.ok,
-            Ok(Done::Wrote(Outcome::NotFound { .. }) | Done::Read(Found { value: None, .. })) => &mut self.not_found,
-            Ok(Done::Wrote(Outcome::Mismatch { .. })) => &mut self.mismatch,
+            Ok(
+                OperationResult::Wrote(WriteResponse::Written { .. })
+                | OperationResult::Read(GetResponse { value: Some(_), .. }),
+            ) => &mut self.ok,
+            Ok(
+                OperationResult::Wrote(WriteResponse::NotFound { .. })
+                | OperationResult::Read(GetResponse { value: None, .. }),
+            ) => &mut self.not_found,
+            Ok(OperationResult::Wrote(WriteResponse::Mismatch { .. })) => &mut self.mismatch,
             Err(ClientError::Unknown(_)) => &mut self.unknown,
             Err(_) => &mut self.not_applied,
         } += 1;
     }
 
     /// Those of another client.
-    pub fn merge(&mut self, other: Counts) {
+    pub fn merge(&mut self, other: OutcomeCounts) {
         self.ok += other.ok;
         self.not_found += other.not_found;
         self.mismatch += other.mismatch;
@@ -109,9 +115,9 @@ impl Counts {
 }
 
 /// `20 requests: 15 done, 4 found nothing, 0 version mismatches, 1 not applied, 0 unknown`.
-impl std::fmt::Display for Counts {
+impl std::fmt::Display for OutcomeCounts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Counts { ok, not_found, mismatch, not_applied, unknown } = self;
+        let OutcomeCounts { ok, not_found, mismatch, not_applied, unknown } = self;
         write!(
             f,
             "{} requests: {ok} done, {not_found} found nothing, {mismatch} met another version, {not_applied} not \

@@ -53,7 +53,7 @@ impl Printer {
 
     /// Another one, whose data are notes of this one.
     pub fn aside(self: &Arc<Printer>) -> Printer {
-        Printer::new(Aside(self.clone()), Aside(self.clone()))
+        Printer::new(StderrPrinter(self.clone()), StderrPrinter(self.clone()))
     }
 
     /// Whether nobody reads the data any more.
@@ -87,9 +87,9 @@ impl Write for Data {
 }
 
 /// Writes to where another printer's notes go.
-struct Aside(Arc<Printer>);
+struct StderrPrinter(Arc<Printer>);
 
-impl Write for Aside {
+impl Write for StderrPrinter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.streams().notes.write(bytes)
     }

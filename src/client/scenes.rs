@@ -7,14 +7,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::between;
-use super::demo::{Demo, Player};
-use super::outcome::{ClientError, Outcome};
-use super::perform::{Done, outcome_words};
-use super::workload::Action;
-use crate::net::{Hello, ServerStatus, Who, frame, greet, preamble};
+use super::demo::{Demo, DemoClient};
+use super::outcome::{ClientError, WriteResponse};
+use super::perform::{OperationResult, outcome_words};
+use super::workload::Operation;
+use crate::net::{Caller, Hello, ServerStatus, frame, greet, preamble};
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::role::{RoleName, Server};
+use crate::role::{RoleKind, ServerId};
 
 /// How long a server may take to end a connection that sends rubbish.
 const END_PATIENCE: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ const OUTAGE_TIMEOUT: Duration = Duration::from_secs(1);
 const UP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Plays all scenes; what must not be, in sentences.
-pub fn play(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Vec<String> {
+pub fn play(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Vec<String> {
     let mut problems = Vec::new();
     demo.announce(players, "malformed", "Malformed bytes, at a client port and at a peer port");
     problems.extend(rubbish(demo, players).err());
@@ -48,7 +48,7 @@ pub fn play(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Vec<Stri
 }
 
 /// Sends a server what no honest program sends, and shows that it goes on.
-fn rubbish(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
+fn rubbish(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
     let Some(player) = players.first_mut() else { return Ok(()) };
     let victim = demo.server(2);
     let Some(member) = demo.cluster.member(victim) else { return Ok(()) };
@@ -71,15 +71,16 @@ fn rubbish(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
     }
     // The same behind a proper handshake, where requests are read.
     let members = demo.cluster.servers();
-    let hello = Hello { cluster: demo.cluster.name.clone(), to: victim, members, who: Who::Client };
+    let hello = Hello { cluster: demo.cluster.name.clone(), to: victim, members, who: Caller::Client };
     let mut damaged = frame(&0_u64);
     damaged[4] ^= 1;
     for (what, bytes) in [("a request with a wrong checksum", damaged), ("a frame that is no request", frame(&noise))] {
         let end = send(member.client, Some(&hello), &bytes)?;
         player.printer.line(format!("sent {what} ({} bytes) to the client port {}: {end}", bytes.len(), member.client));
     }
-    let put = Action::Put { key: b"after-rubbish".to_vec(), value: b"still here, {client}".to_vec(), if_version: None };
-    let get = Action::Get { key: b"after-rubbish".to_vec() };
+    let put =
+        Operation::Put { key: b"after-rubbish".to_vec(), value: b"still here, {client}".to_vec(), if_version: None };
+    let get = Operation::Get { key: b"after-rubbish".to_vec() };
     for action in [put, get] {
         if let Err(error) = player.play(victim, &action).end {
             return Err(format!("server {} does not serve after malformed bytes: {error}", victim.0));
@@ -113,19 +114,19 @@ fn send(address: SocketAddr, hello: Option<&Hello>, bytes: &[u8]) -> Result<&'st
 
 /// What a rival has done to the counter.
 #[derive(Clone, Copy, Debug, Default)]
-struct Increments {
+struct CounterIncrements {
     done: u64,
     unknown: u64,
     refused: u64,
 }
 
 /// Two clients increment one key by compare-and-set: no increment is lost, none is done twice.
-fn rivals(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
-    let new = |identity| Player::new(demo, identity).map_err(|error: ClientError| error.to_string());
-    let rivals: Vec<Player> = demo.rivals.iter().map(new).collect::<Result<_, _>>()?;
+fn rivals(demo: &Demo, players: &mut [DemoClient]) -> Result<(), String> {
+    let new = |identity| DemoClient::new(demo, identity).map_err(|error: ClientError| error.to_string());
+    let rivals: Vec<DemoClient> = demo.rivals.iter().map(new).collect::<Result<_, _>>()?;
     let Some(first) = players.first_mut() else { return Ok(()) };
     let start = counter(first)?;
-    let ends: Vec<Result<Increments, String>> = thread::scope(|scope| {
+    let ends: Vec<Result<CounterIncrements, String>> = thread::scope(|scope| {
         let threads: Vec<_> = rivals
             .into_iter()
             .enumerate()
@@ -134,7 +135,7 @@ fn rivals(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
         // A panic in one of them is one here.
         threads.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
-    let mut sum = Increments::default();
+    let mut sum = CounterIncrements::default();
     for end in ends {
         let end = end?;
         sum.done += end.done;
@@ -157,16 +158,16 @@ fn rivals(demo: &Demo, players: &mut [Player]) -> Result<(), String> {
 }
 
 /// The counter's number and version; 0 if there is none.
-fn counter(player: &mut Player) -> Result<(u64, u64), String> {
+fn counter(player: &mut DemoClient) -> Result<(u64, u64), String> {
     let found = player.client.get(b"counter").map_err(|error| format!("the counter cannot be read: {error}"))?;
     let number = found.value.as_deref().and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
     Ok((number.unwrap_or(0), found.version))
 }
 
 /// Adds one as often as it should be, reading anew whenever the rival was faster.
-fn increment(player: &mut Player, server: Server) -> Result<Increments, String> {
+fn increment(player: &mut DemoClient, server: ServerId) -> Result<CounterIncrements, String> {
     let deadline = Instant::now() + RIVALRY_PATIENCE;
-    let mut increments = Increments::default();
+    let mut increments = CounterIncrements::default();
     while increments.done + increments.unknown < INCREMENTS {
         if Instant::now() >= deadline {
             return Err(format!("only {} of {INCREMENTS} increments were done in time", increments.done));
@@ -176,8 +177,8 @@ fn increment(player: &mut Player, server: Server) -> Result<Increments, String> 
         let Ok((number, version)) = counter(player) else { continue };
         let next = (number + 1).to_string();
         match player.client.put_if_version(b"counter", next.as_bytes(), version) {
-            Ok(Outcome::Written { .. }) => increments.done += 1,
-            Ok(Outcome::Mismatch { .. } | Outcome::NotFound { .. }) => increments.refused += 1,
+            Ok(WriteResponse::Written { .. }) => increments.done += 1,
+            Ok(WriteResponse::Mismatch { .. } | WriteResponse::NotFound { .. }) => increments.refused += 1,
             Err(ClientError::Unknown(_)) => increments.unknown += 1,
             Err(error) => player.printer.note(format!("{name}: {error}")),
         }
@@ -186,11 +187,11 @@ fn increment(player: &mut Player, server: Server) -> Result<Increments, String> 
 }
 
 /// Takes three of five acceptors away and shows what requests do without a majority, and after it.
-fn outage(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Result<(), String> {
+fn outage(demo: &Demo, players: &mut [DemoClient], protocol: Protocol) -> Result<(), String> {
     let Some(player) = players.first_mut() else { return Ok(()) };
     let voter = protocol.voter();
     let servers = demo.cluster.servers();
-    let away: Vec<Server> = servers.iter().take(servers.len() / 2 + 1).collect();
+    let away: Vec<ServerId> = servers.iter().take(servers.len() / 2 + 1).collect();
     await_voters(player, &away, voter);
     let over = Instant::now() + OUTAGE;
     for server in &away {
@@ -211,7 +212,7 @@ fn outage(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Result<(),
         }
     }
     player.client.set_timeout(OUTAGE_TIMEOUT);
-    let put = |value: &str| Action::Put { key: b"outage".to_vec(), value: value.into(), if_version: None };
+    let put = |value: &str| Operation::Put { key: b"outage".to_vec(), value: value.into(), if_version: None };
     let mut without = 0;
     for server in servers.iter() {
         if Instant::now() + OUTAGE_TIMEOUT > over {
@@ -222,10 +223,10 @@ fn outage(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Result<(),
     }
     player.printer.line(format!("{without} request(s) had too few votes, were noted, and the client went on"));
     player.client.set_timeout(demo.timeout);
-    for action in [put("after, by {client}"), Action::Get { key: b"outage".to_vec() }] {
+    for action in [put("after, by {client}"), Operation::Get { key: b"outage".to_vec() }] {
         match player.play(demo.server(0), &action).end {
-            Ok(Done::Wrote(Outcome::Written { .. }) | Done::Read(_)) => {}
-            Ok(Done::Wrote(other)) => return Err(format!("a plain PUT came to {}", outcome_words(&other))),
+            Ok(OperationResult::Wrote(WriteResponse::Written { .. }) | OperationResult::Read(_)) => {}
+            Ok(OperationResult::Wrote(other)) => return Err(format!("a plain PUT came to {}", outcome_words(&other))),
             Err(error) => return Err(format!("requests do not go on after the outage: {error}")),
         }
     }
@@ -233,14 +234,14 @@ fn outage(demo: &Demo, players: &mut [Player], protocol: Protocol) -> Result<(),
 }
 
 /// Waits until these acceptors or participants are up at the same time, so that they can go away together; not for ever.
-fn await_voters(player: &mut Player, servers: &[Server], voter: RoleName) {
+fn await_voters(player: &mut DemoClient, servers: &[ServerId], voter: RoleKind) {
     let deadline = Instant::now() + UP_PATIENCE;
     while Instant::now() < deadline && !servers.iter().all(|server| is_up(player, *server, voter)) {
         thread::sleep(Duration::from_millis(20));
     }
 }
 
-fn is_up(player: &mut Player, server: Server, voter: RoleName) -> bool {
+fn is_up(player: &mut DemoClient, server: ServerId, voter: RoleKind) -> bool {
     let is_up = |status: ServerStatus| status.roles.iter().any(|role| role.role == voter && role.up);
     player.client.status(server).is_ok_and(is_up)
 }

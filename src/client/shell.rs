@@ -14,9 +14,9 @@ use rustyline::{Context, Editor, Helper};
 use super::detours::Detours;
 use super::interrupt::Interrupt;
 use super::print::Printer;
-use super::status::Survey;
+use super::status::ClusterStatus;
 use super::stub::Client;
-use super::workload::{self, Operation, word};
+use super::workload::{self, ScriptStep, word};
 use crate::cluster::Cluster;
 use std::time::Duration;
 
@@ -40,9 +40,9 @@ pub fn run(
     interrupt: &Interrupt,
     printer: &Printer,
 ) -> Result<(), String> {
-    let keys: Keys = Rc::default();
+    let keys: KnownKeys = Rc::default();
     let mut editor = Editor::new().map_err(|error| format!("cannot read from this terminal: {error}"))?;
-    editor.set_helper(Some(Assistant { keys: keys.clone() }));
+    editor.set_helper(Some(LineCompleter { keys: keys.clone() }));
     printer.note("put KEY VALUE, get KEY, delete KEY, status, help; Ctrl-D ends");
     loop {
         match editor.readline("paxos> ") {
@@ -67,10 +67,10 @@ pub fn run(
     }
 }
 
-fn one(line: &str, client: &mut Client, detours: &Detours, cluster: &Cluster, printer: &Printer, keys: &Keys) {
+fn one(line: &str, client: &mut Client, detours: &Detours, cluster: &Cluster, printer: &Printer, keys: &KnownKeys) {
     match line {
         "help" | "?" => return printer.note(HELP),
-        "status" => return printer.data(Survey::take(cluster, Duration::from_secs(1)).text().as_bytes()),
+        "status" => return printer.data(ClusterStatus::take(cluster, Duration::from_secs(1)).text().as_bytes()),
         _ => {}
     }
     let operations = match workload::parse(line.as_bytes()) {
@@ -82,7 +82,7 @@ fn one(line: &str, client: &mut Client, detours: &Detours, cluster: &Cluster, pr
             return;
         }
     };
-    for Operation { server, action, .. } in operations {
+    for ScriptStep { server, action, .. } in operations {
         if let Some(server) = server
             && let Err(error) = client.talk_to(server)
         {
@@ -95,11 +95,11 @@ fn one(line: &str, client: &mut Client, detours: &Detours, cluster: &Cluster, pr
     }
 }
 
-type Keys = Rc<RefCell<BTreeSet<String>>>;
+type KnownKeys = Rc<RefCell<BTreeSet<String>>>;
 
 /// Completes commands, and keys that were used before.
-struct Assistant {
-    keys: Keys,
+struct LineCompleter {
+    keys: KnownKeys,
 }
 
 /// What could stand at the end of this text: where it begins, and each choice.
@@ -117,7 +117,7 @@ fn choices(text: &str, keys: &BTreeSet<String>) -> (usize, Vec<String>) {
     (begin, found)
 }
 
-impl Completer for Assistant {
+impl Completer for LineCompleter {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
@@ -127,13 +127,13 @@ impl Completer for Assistant {
     }
 }
 
-impl Hinter for Assistant {
+impl Hinter for LineCompleter {
     type Hint = String;
 }
 
-impl Highlighter for Assistant {}
-impl Validator for Assistant {}
-impl Helper for Assistant {}
+impl Highlighter for LineCompleter {}
+impl Validator for LineCompleter {}
+impl Helper for LineCompleter {}
 
 #[cfg(test)]
 mod tests {

@@ -9,22 +9,22 @@ use super::outcome::{ClientError, role_word};
 use super::print::table;
 use super::stub::{Client, ClientOptions};
 use crate::cluster::Cluster;
-use crate::net::{DoubtStatus, LeaderStatus, Newcomer, ServerStatus, Verdict, Writes};
+use crate::net::{AdmissionStatus, AvailabilityVerdict, InDoubtStatus, LeaderStatus, ServerStatus, Writes};
 use crate::protocol::Protocol;
-use crate::role::{RoleName, Server, Servers};
-use crate::trace::Text;
+use crate::role::{RoleKind, ServerId, ServerSet};
+use crate::trace::QuotedText;
 use crate::two_phase_commit::TransactionId;
 
 /// What each server of the cluster has said of itself, or why it has not.
 #[derive(Debug)]
-pub struct Survey {
+pub struct ClusterStatus {
     /// By server, lowest number first.
-    pub answers: Vec<(Server, Result<ServerStatus, ClientError>)>,
+    pub answers: Vec<(ServerId, Result<ServerStatus, ClientError>)>,
 }
 
-impl Survey {
+impl ClusterStatus {
     /// Asks all servers at once; each has so long to answer.
-    pub fn take(cluster: &Cluster, patience: Duration) -> Survey {
+    pub fn take(cluster: &Cluster, patience: Duration) -> ClusterStatus {
         let ask = |server| {
             let options = ClientOptions {
                 first_server: Some(server),
@@ -42,7 +42,7 @@ impl Survey {
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
                 .collect()
         });
-        Survey { answers }
+        ClusterStatus { answers }
     }
 
     /// The servers that have answered.
@@ -69,13 +69,13 @@ impl Survey {
     }
 
     /// How often roles have crashed, all servers together.
-    pub fn crashes(&self, role: RoleName) -> u64 {
+    pub fn crashes(&self, role: RoleKind) -> u64 {
         self.statuses().flat_map(|status| &status.roles).filter(|r| r.role == role).map(|r| u64::from(r.crashes)).sum()
     }
 
     /// Whether writes can be done now.
-    pub fn verdict(&self) -> Verdict {
-        Verdict::of(self.answers.iter().map(|(server, _)| *server).collect(), self.statuses())
+    pub fn verdict(&self) -> AvailabilityVerdict {
+        AvailabilityVerdict::of(self.answers.iter().map(|(server, _)| *server).collect(), self.statuses())
     }
 
     /// How the servers agree, as the first that answers says it.
@@ -90,9 +90,9 @@ impl Survey {
 
     /// The transactions in doubt, one each, with the servers that are in doubt about it.
     fn doubts(&self) -> String {
-        let mut doubts: BTreeMap<TransactionId, (Servers, &DoubtStatus)> = BTreeMap::new();
+        let mut doubts: BTreeMap<TransactionId, (ServerSet, &InDoubtStatus)> = BTreeMap::new();
         for (server, one) in self.statuses().flat_map(|s| s.doubts.iter().map(|one| (s.server, one))) {
-            let (servers, longest) = doubts.entry(one.transaction).or_insert((Servers::NONE, one));
+            let (servers, longest) = doubts.entry(one.transaction).or_insert((ServerSet::NONE, one));
             servers.insert(server);
             if one.waited_ms > longest.waited_ms {
                 *longest = one;
@@ -100,7 +100,8 @@ impl Survey {
         }
         let mut text = String::new();
         for (transaction, (servers, one)) in doubts {
-            let key = one.key.as_ref().map_or("a new session".to_string(), |key| format!("key {}", Text::new(key)));
+            let key =
+                one.key.as_ref().map_or("a new session".to_string(), |key| format!("key {}", QuotedText::new(key)));
             let blocked = self.statuses().flat_map(|s| &s.doubts).any(|d| d.transaction == transaction && d.is_blocked);
             let word = if blocked { "BLOCKED" } else { "in doubt" };
             let waited = one.waited_ms as f64 / 1e3;
@@ -124,7 +125,7 @@ impl Survey {
     }
 
     /// The server that leads; None if nobody says that one does.
-    pub fn leading(&self) -> Option<Server> {
+    pub fn leading(&self) -> Option<ServerId> {
         self.latest_leader().map(|leader| leader.ballot.server)
     }
 
@@ -169,7 +170,7 @@ impl Survey {
             }
         }
         for status in self.statuses() {
-            if let Some(Newcomer { known_to, needed }) = status.newcomer {
+            if let Some(AdmissionStatus { known_to, needed }) = status.newcomer {
                 let _ = writeln!(
                     text,
                     "server {}: its data folder is new. It takes part once {needed} others know it (so far: {known_to}); start \
@@ -205,7 +206,7 @@ impl Survey {
     }
 }
 
-impl Survey {
+impl ClusterStatus {
     /// The table, where servers have a coordinator and a participant.
     fn table_of_all(&self) -> String {
         let head =
@@ -219,11 +220,11 @@ impl Survey {
                 }
                 Ok(status) => {
                     let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
-                    let participant = if status.disk_full { "FULL" } else { state(RoleName::Participant) };
+                    let participant = if status.disk_full { "FULL" } else { state(RoleKind::Participant) };
                     let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
                     rows.push(vec![
                         status.server.to_string(),
-                        state(RoleName::Coordinator).to_string(),
+                        state(RoleKind::Coordinator).to_string(),
                         participant.to_string(),
                         status.applied.to_string(),
                         status.in_doubt.to_string(),
@@ -241,20 +242,20 @@ impl Survey {
 
 fn row(status: &ServerStatus, lag: u64) -> Vec<String> {
     let state = |role| if status.is_up(role) { "up" } else { "DOWN" };
-    let acceptor = match status.is_up(RoleName::Acceptor) {
+    let acceptor = match status.is_up(RoleKind::Acceptor) {
         true if status.newcomer.is_some() => "NEW",
         true if status.fenced.is_some() => "FENCED",
         true if status.disk_full => "FULL",
         true if status.damaged > 0 => "DAMAGED",
-        _ => state(RoleName::Acceptor),
+        _ => state(RoleKind::Acceptor),
     };
     let crashes: u32 = status.roles.iter().map(|role| role.crashes).sum();
     let restart = if status.restart == "disk" { status.restart.clone() } else { format!("{} UNSAFE", status.restart) };
     vec![
         status.server.to_string(),
-        state(RoleName::Proposer).to_string(),
+        state(RoleKind::Proposer).to_string(),
         acceptor.to_string(),
-        if status.fenced.is_some() { "FENCED" } else { state(RoleName::Learner) }.to_string(),
+        if status.fenced.is_some() { "FENCED" } else { state(RoleKind::Learner) }.to_string(),
         status.promised.to_string(),
         status.known.to_string(),
         status.applied.to_string(),
@@ -287,32 +288,32 @@ mod tests {
     use super::*;
     use crate::net::RoleStatus;
     use crate::paxos::{Ballot, Slot};
-    use crate::role::Servers;
+    use crate::role::ServerSet;
 
-    fn status(server: u8, down: &[RoleName], applied: u64) -> (Server, Result<ServerStatus, ClientError>) {
-        let roles = RoleName::ALL.map(|role| RoleStatus { role, up: !down.contains(&role), crashes: 2 }).to_vec();
-        let others = Servers::first(5).without(Servers::only(Server(server)));
+    fn status(server: u8, down: &[RoleKind], applied: u64) -> (ServerId, Result<ServerStatus, ClientError>) {
+        let roles = RoleKind::ALL.map(|role| RoleStatus { role, up: !down.contains(&role), crashes: 2 }).to_vec();
+        let others = ServerSet::first(5).without(ServerSet::only(ServerId(server)));
         let status = ServerStatus {
             roles,
-            promised: Ballot { round: 3, server: Server(1) },
+            promised: Ballot { round: 3, server: ServerId(1) },
             known: Slot(7),
             applied: Slot(applied),
             digest: 0xab,
             linked: others,
             hears: others,
-            ..ServerStatus::healthy(Server(server), Protocol::BasicPaxos)
+            ..ServerStatus::healthy(ServerId(server), Protocol::BasicPaxos)
         };
-        (Server(server), Ok(status))
+        (ServerId(server), Ok(status))
     }
 
-    fn full(server: u8) -> (Server, Result<ServerStatus, ClientError>) {
+    fn full(server: u8) -> (ServerId, Result<ServerStatus, ClientError>) {
         let (server, status) = status(server, &[], 7);
         (server, status.map(|status| ServerStatus { disk_full: true, ..status }))
     }
 
     #[test]
     fn a_server_without_room_is_shown() {
-        let survey = Survey { answers: vec![full(1), status(2, &[], 7), status(3, &[], 7)] };
+        let survey = ClusterStatus { answers: vec![full(1), status(2, &[], 7), status(3, &[], 7)] };
         assert!(survey.text().contains(" FULL "), "{}", survey.text());
     }
 
@@ -320,10 +321,10 @@ mod tests {
     fn a_server_with_a_new_folder_is_shown() {
         let new = |server| {
             let (server, status) = status(server, &[], 0);
-            let newcomer = Some(Newcomer { known_to: Servers::first(1), needed: 2 });
+            let newcomer = Some(AdmissionStatus { known_to: ServerSet::first(1), needed: 2 });
             (server, status.map(|status| ServerStatus { newcomer, ..status }))
         };
-        let survey = Survey { answers: vec![status(1, &[], 7), new(2), new(3)] };
+        let survey = ClusterStatus { answers: vec![status(1, &[], 7), new(2), new(3)] };
         let text = survey.text();
         assert!(text.contains("server 2: its data folder is new. It takes part once 2 others know it (so far: s1)"));
         assert_eq!(text.matches(" NEW ").count(), 2, "{text}");
@@ -333,24 +334,24 @@ mod tests {
     fn a_fenced_server_is_shown() {
         let (server, fenced) = status(3, &[], 7);
         let fenced = (server, fenced.map(|status| ServerStatus { fenced: Some(Slot(5)), ..status }));
-        let survey = Survey { answers: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
+        let survey = ClusterStatus { answers: vec![status(1, &[], 7), status(2, &[], 7), fenced] };
         let text = survey.text();
         assert!(text.contains("VIOLATION: server 3, after slot 5"), "{text}");
         assert_eq!(text.matches(" FENCED ").count(), 2, "{text}");
     }
 
-    fn silent(server: u8) -> (Server, Result<ServerStatus, ClientError>) {
-        let tries = super::super::outcome::Tries::new(Servers::first(5), super::super::outcome::Asked::Read);
-        (Server(server), Err(ClientError::NotApplied(tries)))
+    fn silent(server: u8) -> (ServerId, Result<ServerStatus, ClientError>) {
+        let tries = super::super::outcome::Tries::new(ServerSet::first(5), super::super::outcome::RequestKind::Read);
+        (ServerId(server), Err(ClientError::NotApplied(tries)))
     }
 
     #[test]
     fn the_verdict_comes_first_and_then_what_is_not_well() {
-        let text = |answers: Vec<_>| Survey { answers }.text();
+        let text = |answers: Vec<_>| ClusterStatus { answers }.text();
         let three = || vec![status(1, &[], 7), status(2, &[], 7), status(3, &[], 7)];
         assert!(text(three()).starts_with("writes OK; 1 more failure tolerated\nserver"), "{}", text(three()));
         let mut one_down = three();
-        one_down[2] = status(3, &[RoleName::Acceptor], 7);
+        one_down[2] = status(3, &[RoleKind::Acceptor], 7);
         let told = "writes OK; no more failure tolerated\nnot well: server 3: acceptor down\nserver";
         assert!(text(one_down).starts_with(told));
         let alone = vec![status(1, &[], 7), silent(2), silent(3)];
@@ -360,9 +361,9 @@ mod tests {
 
     #[test]
     fn the_table_shows_lag_silence_and_unsafe_restarts() {
-        let mut forgetful = status(2, &[RoleName::Acceptor], 5);
+        let mut forgetful = status(2, &[RoleKind::Acceptor], 5);
         forgetful.1.as_mut().unwrap().restart = "lost".to_string();
-        let survey = Survey { answers: vec![status(1, &[], 7), forgetful, silent(3)] };
+        let survey = ClusterStatus { answers: vec![status(1, &[], 7), forgetful, silent(3)] };
         let text = survey.text();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("UNSAFE: acceptors of server 2 forget"), "{text}");
@@ -372,22 +373,22 @@ mod tests {
         assert!(lines[4].ends_with("lost UNSAFE"), "{text}");
         assert_eq!(lines[5], "s3      no answer: no time");
         assert_eq!(survey.agreement(), None);
-        assert_eq!(survey.crashes(RoleName::Acceptor), 4);
+        assert_eq!(survey.crashes(RoleKind::Acceptor), 4);
     }
 
     #[test]
     fn agreement_needs_every_server_at_one_slot_with_one_digest() {
         let agreed = || vec![status(1, &[], 7), status(2, &[], 7)];
-        assert_eq!(Survey { answers: agreed() }.agreement(), Some((7, 0xab)));
+        assert_eq!(ClusterStatus { answers: agreed() }.agreement(), Some((7, 0xab)));
         let mut behind = agreed();
         behind.push(status(3, &[], 6));
-        let behind = Survey { answers: behind };
+        let behind = ClusterStatus { answers: behind };
         assert_eq!((behind.agreement(), behind.largest_agreement()), (None, 2));
         let mut missing = agreed();
         missing.push(silent(3));
-        assert_eq!(Survey { answers: missing }.agreement(), None);
+        assert_eq!(ClusterStatus { answers: missing }.agreement(), None);
         let mut other = agreed();
         other[1].1.as_mut().unwrap().digest = 1;
-        assert_eq!(Survey { answers: other }.agreement(), None);
+        assert_eq!(ClusterStatus { answers: other }.agreement(), None);
     }
 }

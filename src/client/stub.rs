@@ -13,18 +13,18 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::connection::Connection;
-use super::core::outcome::{ClientError, Found, Outcome, Try};
-use super::core::{ClientCore, Finished, Identity, Reach, Ticket, UNDER_WAY_MAX, check_limits};
-use super::perform::{Done, Ended};
+use super::core::outcome::{ClientError, GetResponse, Try, WriteResponse};
+use super::core::{ClientCore, ClientIdentity, Finished, RequestHandle, Route, UNDER_WAY_MAX, check_limits};
+use super::perform::{CompletedOperation, OperationResult};
 use super::tcp::TcpWire;
-use super::workload::Action;
+use super::workload::Operation;
 use crate::cluster::Cluster;
 use crate::host::Time;
 use crate::kv::Op;
 use crate::net::{Reply, Request, ServerStatus, StatePart};
-use crate::paxos::{PartName, Slot};
+use crate::paxos::{ChunkRequest, Slot};
 use crate::random::Random;
-use crate::role::{RoleName, Server, Servers};
+use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::Trace;
 
 /// How a client works.
@@ -35,7 +35,7 @@ pub struct ClientOptions {
     /// Its name, as in `c1`: for people, in labels such as `c1-5`.
     pub name: String,
     /// The server to ask first; any if None.
-    pub first_server: Option<Server>,
+    pub first_server: Option<ServerId>,
     /// How long a whole request may take, all tries together.
     pub timeout: Duration,
     /// How long one server is waited for before the next is asked.
@@ -78,13 +78,13 @@ impl Client {
         let ClientOptions { cluster, name, first_server, timeout, try_timeout, trace } = options;
         let known = cluster.servers();
         let mut random = Random::unseeded();
-        let servers: Vec<Server> = known.iter().collect();
+        let servers: Vec<ServerId> = known.iter().collect();
         let any = servers[random.within(0..=servers.len() as u64 - 1) as usize];
         let first = first_server.unwrap_or(any);
         if !known.contains(first) {
             return Err(ClientError::NoSuchServer { server: first, known });
         }
-        let identity = Identity { name, cluster: cluster.name.clone(), servers: known, try_timeout, trace };
+        let identity = ClientIdentity { name, cluster: cluster.name.clone(), servers: known, try_timeout, trace };
         Ok(Client {
             core: ClientCore::new(identity, first, Box::new(system_nonce), random),
             wire: TcpWire::new(cluster),
@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// Tells `hear` of every try that brought nothing, and which server is asked next.
-    pub fn on_failover(&mut self, hear: impl FnMut(&Try, Server) + Send + 'static) {
+    pub fn on_failover(&mut self, hear: impl FnMut(&Try, ServerId) + Send + 'static) {
         self.wire.on_failover = Some(Box::new(hear));
     }
 
@@ -105,7 +105,7 @@ impl Client {
     }
 
     /// The servers of its cluster.
-    pub fn servers(&self) -> Servers {
+    pub fn servers(&self) -> ServerSet {
         self.core.identity().servers
     }
 
@@ -126,7 +126,7 @@ impl Client {
     }
 
     /// The server that the next request goes to: the one that answered last.
-    pub fn server(&self) -> Server {
+    pub fn server(&self) -> ServerId {
         self.core.server()
     }
 
@@ -141,7 +141,7 @@ impl Client {
     }
 
     /// Lets the next request go to this server first.
-    pub fn talk_to(&mut self, server: Server) -> Result<(), ClientError> {
+    pub fn talk_to(&mut self, server: ServerId) -> Result<(), ClientError> {
         self.core.talk_to(server)
     }
 
@@ -156,33 +156,33 @@ impl Client {
     }
 
     /// Sets a key's value.
-    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<Outcome, ClientError> {
-        self.write(Action::Put { key: key.to_vec(), value: value.to_vec(), if_version: None })
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Result<WriteResponse, ClientError> {
+        self.write(Operation::Put { key: key.to_vec(), value: value.to_vec(), if_version: None })
     }
 
     /// Sets a key's value only if the key is at this version; a key that was never written is at version 0.
-    pub fn put_if_version(&mut self, key: &[u8], value: &[u8], version: u64) -> Result<Outcome, ClientError> {
-        self.write(Action::Put { key: key.to_vec(), value: value.to_vec(), if_version: Some(version) })
+    pub fn put_if_version(&mut self, key: &[u8], value: &[u8], version: u64) -> Result<WriteResponse, ClientError> {
+        self.write(Operation::Put { key: key.to_vec(), value: value.to_vec(), if_version: Some(version) })
     }
 
     /// Removes a key's value.
-    pub fn delete(&mut self, key: &[u8]) -> Result<Outcome, ClientError> {
-        self.write(Action::Delete { key: key.to_vec() })
+    pub fn delete(&mut self, key: &[u8]) -> Result<WriteResponse, ClientError> {
+        self.write(Operation::Delete { key: key.to_vec() })
     }
 
     /// Reads a key: what this finds was true at some moment between the call and its return.
-    pub fn get(&mut self, key: &[u8]) -> Result<Found, ClientError> {
-        self.read(key, Reach::Any)
+    pub fn get(&mut self, key: &[u8]) -> Result<GetResponse, ClientError> {
+        self.read(key, Route::Any)
     }
 
     /// Reads a key as [`Client::get`] does, from the server that the next request goes to and from no other.
-    pub fn get_here(&mut self, key: &[u8]) -> Result<Found, ClientError> {
-        self.read(key, Reach::One)
+    pub fn get_here(&mut self, key: &[u8]) -> Result<GetResponse, ClientError> {
+        self.read(key, Route::One)
     }
 
     /// Begins a request and sends it; [`Client::wait`] brings its result. While [`UNDER_WAY_MAX`] requests are under way
     /// it waits until one has ended. An error is one before anything was sent.
-    pub fn submit(&mut self, action: Action) -> Result<Ticket, ClientError> {
+    pub fn submit(&mut self, action: Operation) -> Result<RequestHandle, ClientError> {
         // A server that has closed the connection meanwhile must not cost a try.
         self.progress();
         let ticket = self.queue(action)?;
@@ -191,9 +191,9 @@ impl Client {
     }
 
     /// As [`Client::submit`], but what is queued is sent with the client's next progress: many at a time.
-    pub fn queue(&mut self, action: Action) -> Result<Ticket, ClientError> {
+    pub fn queue(&mut self, action: Operation) -> Result<RequestHandle, ClientError> {
         let asked = self.now();
-        let value: &[u8] = if let Action::Put { value, .. } = &action { value } else { &[] };
+        let value: &[u8] = if let Operation::Put { value, .. } = &action { value } else { &[] };
         check_limits(action.key(), value)?;
         let deadline = self.deadline(asked);
         while self.under_way() >= UNDER_WAY_MAX {
@@ -204,11 +204,11 @@ impl Client {
         let deadline = deadline.min(self.deadline(now));
         let Client { core, wire, .. } = self;
         Ok(match action {
-            Action::Put { key, value, if_version } => {
+            Operation::Put { key, value, if_version } => {
                 core.write(now, deadline, Op::Put { key, value: value.into(), if_version }, wire)
             }
-            Action::Delete { key } => core.write(now, deadline, Op::Delete { key }, wire),
-            Action::Get { key } => core.read(now, deadline, key, Reach::Any, wire),
+            Operation::Delete { key } => core.write(now, deadline, Op::Delete { key }, wire),
+            Operation::Get { key } => core.read(now, deadline, key, Route::Any, wire),
         })
     }
 
@@ -241,14 +241,14 @@ impl Client {
     /// # Panics
     ///
     /// If no such request is under way, and none has a result that was not given out.
-    pub fn wait(&mut self, ticket: Ticket) -> Ended {
+    pub fn wait(&mut self, ticket: RequestHandle) -> CompletedOperation {
         assert!(self.core.has(ticket), "the result of request {} was given out already", ticket.0);
         self.progress();
         ended(self.await_result(ticket))
     }
 
     /// Waits until any request has ended, and gives its result out; None if none is under way.
-    pub fn wait_any(&mut self) -> Option<(Ticket, Ended)> {
+    pub fn wait_any(&mut self) -> Option<(RequestHandle, CompletedOperation)> {
         while !self.core.has_ended() && self.under_way() > 0 {
             self.progress();
             if !self.core.has_ended() {
@@ -259,12 +259,12 @@ impl Client {
     }
 
     /// Gives the result out of a request that has ended; None if there is none. Waits for nothing.
-    pub fn take_ended(&mut self) -> Option<(Ticket, Ended)> {
+    pub fn take_ended(&mut self) -> Option<(RequestHandle, CompletedOperation)> {
         self.core.take_ended().map(|(ticket, finished)| (ticket, ended(finished)))
     }
 
     /// How a server is. Asks that server only.
-    pub fn status(&mut self, server: Server) -> Result<ServerStatus, ClientError> {
+    pub fn status(&mut self, server: ServerId) -> Result<ServerStatus, ClientError> {
         match self.order(server, Request::Status)? {
             Reply::Status(status) => Ok(*status),
             other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
@@ -273,7 +273,7 @@ impl Client {
 
     /// A part of the state of the server that the next request goes to, with every slot up to `at_least`; None if it is
     /// not written down yet.
-    pub fn state_part(&mut self, part: Option<PartName>, at_least: Slot) -> Result<Option<StatePart>, ClientError> {
+    pub fn state_part(&mut self, part: Option<ChunkRequest>, at_least: Slot) -> Result<Option<StatePart>, ClientError> {
         match self.order(self.server(), Request::State { at_least, part })? {
             Reply::State(part) => Ok(part),
             other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
@@ -281,17 +281,22 @@ impl Client {
     }
 
     /// Ends the thread of a role, or of all three: for `down`, or until it is restarted. Servers in lab mode only.
-    pub fn crash(&mut self, server: Server, role: Option<RoleName>, down: Option<Duration>) -> Result<(), ClientError> {
+    pub fn crash(
+        &mut self,
+        server: ServerId,
+        role: Option<RoleKind>,
+        down: Option<Duration>,
+    ) -> Result<(), ClientError> {
         let down_ms = down.map(|down| u64::try_from(down.as_millis()).unwrap_or(u64::MAX));
         self.order(server, Request::Crash { role, down_ms }).map(drop)
     }
 
     /// Starts the thread of a role again, or of all three. Servers in lab mode only.
-    pub fn restart(&mut self, server: Server, role: Option<RoleName>) -> Result<(), ClientError> {
+    pub fn restart(&mut self, server: ServerId, role: Option<RoleKind>) -> Result<(), ClientError> {
         self.order(server, Request::Restart { role }).map(drop)
     }
 
-    fn order(&mut self, server: Server, request: Request) -> Result<Reply, ClientError> {
+    fn order(&mut self, server: ServerId, request: Request) -> Result<Reply, ClientError> {
         self.progress();
         let now = self.now();
         let ticket = self.core.ask_one(now, self.deadline(now), server, request, &mut self.wire)?;
@@ -299,7 +304,7 @@ impl Client {
         self.await_result(ticket).result
     }
 
-    fn read(&mut self, key: &[u8], reach: Reach) -> Result<Found, ClientError> {
+    fn read(&mut self, key: &[u8], reach: Route) -> Result<GetResponse, ClientError> {
         check_limits(key, &[])?;
         // A server that has closed the connection meanwhile must not cost a try.
         self.progress();
@@ -307,20 +312,20 @@ impl Client {
         let ticket = self.core.read(now, self.deadline(now), key.to_vec(), reach, &mut self.wire);
         self.transmit();
         match done(self.await_result(ticket).result?) {
-            Done::Read(found) => Ok(found),
-            Done::Wrote(outcome) => unreachable!("a read is no write: {outcome:?}"),
+            OperationResult::Read(found) => Ok(found),
+            OperationResult::Wrote(outcome) => unreachable!("a read is no write: {outcome:?}"),
         }
     }
 
-    fn write(&mut self, action: Action) -> Result<Outcome, ClientError> {
+    fn write(&mut self, action: Operation) -> Result<WriteResponse, ClientError> {
         let ticket = self.submit(action)?;
         match self.wait(ticket).end? {
-            Done::Wrote(outcome) => Ok(outcome),
-            Done::Read(found) => unreachable!("a write is no read: {found:?}"),
+            OperationResult::Wrote(outcome) => Ok(outcome),
+            OperationResult::Read(found) => unreachable!("a write is no read: {found:?}"),
         }
     }
 
-    fn await_result(&mut self, ticket: Ticket) -> Finished {
+    fn await_result(&mut self, ticket: RequestHandle) -> Finished {
         loop {
             if let Some(finished) = self.core.take(ticket) {
                 return finished;
@@ -373,16 +378,16 @@ fn system_nonce() -> u128 {
 }
 
 /// How an operation has ended.
-fn ended(Finished { result, took }: Finished) -> Ended {
-    Ended { end: result.map(done), took }
+fn ended(Finished { result, took }: Finished) -> CompletedOperation {
+    CompletedOperation { end: result.map(done), took }
 }
 
 /// What a reply to a read or a write says.
-fn done(reply: Reply) -> Done {
+fn done(reply: Reply) -> OperationResult {
     match reply {
-        Reply::Applied { slot, written } => Done::Wrote(Outcome::new(slot, written)),
+        Reply::Applied { slot, written } => OperationResult::Wrote(WriteResponse::new(slot, written)),
         Reply::Value { slot, value, version } => {
-            Done::Read(Found { slot, value: value.map(|value| value.to_vec()), version })
+            OperationResult::Read(GetResponse { slot, value: value.map(|value| value.to_vec()), version })
         }
         other => unreachable!("a reply of the wrong kind is malformed: {other:?}"),
     }

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use super::connection::Connection;
 use super::core::outcome::Try;
-use super::core::wire::{NoReply, Seen, Stage, Wire};
+use super::core::wire::{ClientObservation, ConnectionState, NoReply, Wire};
 use crate::cluster::Cluster;
 use crate::net::{ClientReply, ClientRequest};
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// Who hears of every try that brought nothing, and which server is asked next.
-type OnFailover = Box<dyn FnMut(&Try, Server) + Send>;
+type FailoverHook = Box<dyn FnMut(&Try, ServerId) + Send>;
 
 /// The connections of one client: at most one a server.
 pub(super) struct TcpWire {
@@ -18,7 +18,7 @@ pub(super) struct TcpWire {
     connections: Vec<Connection>,
     /// How many were ever opened.
     opened: u64,
-    pub(super) on_failover: Option<OnFailover>,
+    pub(super) on_failover: Option<FailoverHook>,
 }
 
 impl TcpWire {
@@ -34,55 +34,55 @@ impl TcpWire {
         self.opened
     }
 
-    fn find(&self, server: Server) -> Option<&Connection> {
+    fn find(&self, server: ServerId) -> Option<&Connection> {
         self.connections.iter().find(|one| one.server() == server)
     }
 
-    fn find_mut(&mut self, server: Server) -> Option<&mut Connection> {
+    fn find_mut(&mut self, server: ServerId) -> Option<&mut Connection> {
         self.connections.iter_mut().find(|one| one.server() == server)
     }
 }
 
 impl Wire for TcpWire {
-    fn open(&mut self, server: Server, history: u64) -> Result<(), NoReply> {
+    fn open(&mut self, server: ServerId, history: u64) -> Result<(), NoReply> {
         let connection = Connection::open(&self.cluster, server, history)?;
         self.opened += 1;
         self.connections.push(connection);
         Ok(())
     }
 
-    fn close(&mut self, server: Server) {
+    fn close(&mut self, server: ServerId) {
         self.connections.retain(|one| one.server() != server);
     }
 
-    fn stage(&self, server: Server) -> Stage {
-        self.find(server).map_or(Stage::Connecting, Connection::stage)
+    fn stage(&self, server: ServerId) -> ConnectionState {
+        self.find(server).map_or(ConnectionState::Connecting, Connection::stage)
     }
 
-    fn address(&self, server: Server) -> SocketAddr {
+    fn address(&self, server: ServerId) -> SocketAddr {
         let connected = self.find(server).map(Connection::address);
         let listed = || self.cluster.member(server).map(|member| member.client);
         connected.or_else(listed).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
-    fn queue(&mut self, server: Server, request: &ClientRequest) -> u64 {
+    fn queue(&mut self, server: ServerId, request: &ClientRequest) -> u64 {
         self.find_mut(server).map_or(u64::MAX, |one| one.queue(request))
     }
 
-    fn sent(&self, server: Server) -> u64 {
+    fn sent(&self, server: ServerId) -> u64 {
         self.find(server).map_or(0, Connection::sent)
     }
 
-    fn transmit(&mut self, server: Server) -> Result<(), NoReply> {
+    fn transmit(&mut self, server: ServerId) -> Result<(), NoReply> {
         self.find_mut(server).map_or(Ok(()), Connection::transmit)
     }
 
-    fn receive(&mut self, server: Server, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
+    fn receive(&mut self, server: ServerId, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
         self.find_mut(server).map_or(Ok(()), |one| one.receive(replies))
     }
 
-    fn observe(&mut self, seen: Seen<'_>) {
-        if let (Seen::FailedOver { failed, next }, Some(hear)) = (seen, &mut self.on_failover) {
+    fn observe(&mut self, seen: ClientObservation<'_>) {
+        if let (ClientObservation::FailedOver { failed, next }, Some(hear)) = (seen, &mut self.on_failover) {
             hear(failed, next);
         }
     }

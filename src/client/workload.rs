@@ -15,7 +15,7 @@
 use std::fmt;
 
 use super::check_limits;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// The largest file that is read, in bytes.
 pub const FILE_MAX_BYTES: usize = 64 << 20;
@@ -24,18 +24,18 @@ const ERRORS_MAX: usize = 8;
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operation {
+pub struct ScriptStep {
     /// Its line number, from 1.
     pub line: usize,
     /// The server to talk to; whichever is convenient if None.
-    pub server: Option<Server>,
+    pub server: Option<ServerId>,
     /// What to do.
-    pub action: Action,
+    pub action: Operation,
 }
 
 /// What an operation does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum Operation {
     /// Sets a value.
     Put {
         /// The key.
@@ -57,32 +57,32 @@ pub enum Action {
     },
 }
 
-impl Action {
+impl Operation {
     /// The key that it is about.
     pub fn key(&self) -> &[u8] {
         match self {
-            Action::Put { key, .. } | Action::Get { key } | Action::Delete { key } => key,
+            Operation::Put { key, .. } | Operation::Get { key } | Operation::Delete { key } => key,
         }
     }
 }
 
 /// As it would stand in a file, unless a word is so long that it is cut.
-impl fmt::Display for Action {
+impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Action::Put { key, value, if_version } => {
+            Operation::Put { key, value, if_version } => {
                 write!(f, "put {} {}", word(key), word(value))?;
                 if_version.map_or(Ok(()), |version| write!(f, " --if-version {version}"))
             }
-            Action::Get { key } => write!(f, "get {}", word(key)),
-            Action::Delete { key } => write!(f, "delete {}", word(key)),
+            Operation::Get { key } => write!(f, "get {}", word(key)),
+            Operation::Delete { key } => write!(f, "delete {}", word(key)),
         }
     }
 }
 
 /// Bytes for a person: in quotes and escaped if need be, and cut if long.
-pub fn shown(bytes: &[u8]) -> crate::trace::Text {
-    crate::trace::Text::new(bytes)
+pub fn shown(bytes: &[u8]) -> crate::trace::QuotedText {
+    crate::trace::QuotedText::new(bytes)
 }
 
 /// Bytes as a word of a file, if they are not too long to be shown.
@@ -94,7 +94,7 @@ pub fn word(bytes: &[u8]) -> String {
 
 /// What is wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LineError {
+pub struct ScriptError {
     /// Its number, from 1; 0 for the file as a whole.
     pub line: usize,
     /// The sentence.
@@ -102,17 +102,17 @@ pub struct LineError {
 }
 
 /// Reads a whole file, or says what is wrong with it: nothing of a file with an error is ever done.
-pub fn parse(bytes: &[u8]) -> Result<Vec<Operation>, Vec<LineError>> {
+pub fn parse(bytes: &[u8]) -> Result<Vec<ScriptStep>, Vec<ScriptError>> {
     if bytes.len() > FILE_MAX_BYTES {
         let what = format!("it has {} bytes, and at most {FILE_MAX_BYTES} are read", bytes.len());
-        return Err(vec![LineError { line: 0, what }]);
+        return Err(vec![ScriptError { line: 0, what }]);
     }
     let (mut operations, mut errors) = (Vec::new(), Vec::new());
     for (n, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
         let line_bytes = line.strip_suffix(b"\r").unwrap_or(line);
         match words(line_bytes).and_then(|words| operation(n + 1, words)) {
             Ok(operation) => operations.extend(operation),
-            Err(what) => errors.push(LineError { line: n + 1, what }),
+            Err(what) => errors.push(ScriptError { line: n + 1, what }),
         }
         if errors.len() == ERRORS_MAX {
             break;
@@ -123,20 +123,20 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Operation>, Vec<LineError>> {
 
 /// A word of a line, and whether it stood in quotes: a quoted word is never an option, a server or a comment.
 #[derive(Debug, PartialEq, Eq)]
-struct Word {
+struct ScriptToken {
     bytes: Vec<u8>,
     quoted: bool,
 }
 
 /// The operation in the words of a line; None in an empty line.
-fn operation(line: usize, words: Vec<Word>) -> Result<Option<Operation>, String> {
+fn operation(line: usize, words: Vec<ScriptToken>) -> Result<Option<ScriptStep>, String> {
     let mut words = words.into_iter().peekable();
     let Some(first) = words.peek() else { return Ok(None) };
     let server = match first.bytes.strip_prefix(b"@").filter(|_| !first.quoted) {
         None => None,
         Some(number) => {
             let number = std::str::from_utf8(number).ok().and_then(|number| number.parse().ok());
-            let server = number.filter(|number| (1..=Server::MAX).contains(number)).map(Server);
+            let server = number.filter(|number| (1..=ServerId::MAX).contains(number)).map(ServerId);
             Some(server.ok_or_else(|| format!("{} names no server (as @3 does)", shown(&first.bytes)))?)
         }
     };
@@ -148,22 +148,22 @@ fn operation(line: usize, words: Vec<Word>) -> Result<Option<Operation>, String>
     let action = match verb.bytes.to_ascii_lowercase().as_slice() {
         b"put" => {
             let (key, value) = (word("key")?, word("value")?);
-            Action::Put { key, value, if_version: if_version(&mut words)? }
+            Operation::Put { key, value, if_version: if_version(&mut words)? }
         }
-        b"get" => Action::Get { key: word("key")? },
-        b"delete" => Action::Delete { key: word("key")? },
+        b"get" => Operation::Get { key: word("key")? },
+        b"delete" => Operation::Delete { key: word("key")? },
         _ => return Err(format!("{} is no operation (put, get, delete)", shown(&verb.bytes))),
     };
     if let Some(extra) = words.next() {
         return Err(format!("{} is one word too many: a key or value with spaces needs quotes", shown(&extra.bytes)));
     }
-    let value: &[u8] = if let Action::Put { value, .. } = &action { value } else { &[] };
+    let value: &[u8] = if let Operation::Put { value, .. } = &action { value } else { &[] };
     check_limits(action.key(), value).map_err(|error| error.to_string())?;
-    Ok(Some(Operation { line, server, action }))
+    Ok(Some(ScriptStep { line, server, action }))
 }
 
 /// `--if-version N` or `--if-version=N`, if it is there.
-fn if_version(words: &mut std::iter::Peekable<std::vec::IntoIter<Word>>) -> Result<Option<u64>, String> {
+fn if_version(words: &mut std::iter::Peekable<std::vec::IntoIter<ScriptToken>>) -> Result<Option<u64>, String> {
     let Some(option) = words.next_if(|word| !word.quoted && word.bytes.starts_with(b"--if-version")) else {
         return Ok(None);
     };
@@ -177,7 +177,7 @@ fn if_version(words: &mut std::iter::Peekable<std::vec::IntoIter<Word>>) -> Resu
 }
 
 /// The words of a line, up to a comment.
-fn words(line: &[u8]) -> Result<Vec<Word>, String> {
+fn words(line: &[u8]) -> Result<Vec<ScriptToken>, String> {
     let mut words = Vec::new();
     let mut rest = line.trim_ascii_start();
     while let Some(first) = rest.first() {
@@ -193,7 +193,7 @@ fn words(line: &[u8]) -> Result<Vec<Word>, String> {
 }
 
 /// A word without quotes, and what stands behind it.
-fn plain(text: &[u8]) -> Result<(Word, &[u8]), String> {
+fn plain(text: &[u8]) -> Result<(ScriptToken, &[u8]), String> {
     let end = text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
     let (word, after) = text.split_at(end);
     if let Some(wrong) = word.iter().find(|byte| **byte == b'"' || byte.is_ascii_control()) {
@@ -203,11 +203,11 @@ fn plain(text: &[u8]) -> Result<(Word, &[u8]), String> {
             shown(word)
         ));
     }
-    Ok((Word { bytes: word.to_vec(), quoted: false }, after))
+    Ok((ScriptToken { bytes: word.to_vec(), quoted: false }, after))
 }
 
 /// A quoted word, of which the first quote is gone, and what stands behind it.
-fn quoted(text: &[u8]) -> Result<(Word, &[u8]), String> {
+fn quoted(text: &[u8]) -> Result<(ScriptToken, &[u8]), String> {
     let mut bytes = Vec::new();
     let mut at = 0;
     loop {
@@ -227,7 +227,7 @@ fn quoted(text: &[u8]) -> Result<(Word, &[u8]), String> {
     if after.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
         return Err("a closing quote is followed by something other than a space".to_string());
     }
-    Ok((Word { bytes, quoted: true }, after))
+    Ok((ScriptToken { bytes, quoted: true }, after))
 }
 
 /// Appends what an escape stands for; gives how many bytes behind the backslash it takes.
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn one(line: impl AsRef<[u8]>) -> Result<Operation, String> {
+    fn one(line: impl AsRef<[u8]>) -> Result<ScriptStep, String> {
         match parse(line.as_ref()) {
             Ok(mut operations) => {
                 assert_eq!(operations.len(), 1);
@@ -269,19 +269,19 @@ mod tests {
         }
     }
 
-    fn put(key: &[u8], value: &[u8], if_version: Option<u64>) -> Action {
-        Action::Put { key: key.to_vec(), value: value.to_vec(), if_version }
+    fn put(key: &[u8], value: &[u8], if_version: Option<u64>) -> Operation {
+        Operation::Put { key: key.to_vec(), value: value.to_vec(), if_version }
     }
 
     #[test]
     fn operations_are_read_with_server_quotes_and_version() {
         assert_eq!(one("put color blue").unwrap().action, put(b"color", b"blue", None));
         let operation = one("\t@3  PUT \"my key\" \"deep \\\"blue\\\"\\n\\xff\" --if-version 2 # why\r\n").unwrap();
-        assert_eq!(operation.server, Some(Server(3)));
+        assert_eq!(operation.server, Some(ServerId(3)));
         assert_eq!(operation.action, put(b"my key", b"deep \"blue\"\n\xff", Some(2)));
         assert_eq!(one("put k v --if-version=0").unwrap().action, put(b"k", b"v", Some(0)));
-        assert_eq!(one("get a#b").unwrap().action, Action::Get { key: b"a#b".to_vec() });
-        assert_eq!(one("delete \"\"").unwrap().action, Action::Delete { key: Vec::new() });
+        assert_eq!(one("get a#b").unwrap().action, Operation::Get { key: b"a#b".to_vec() });
+        assert_eq!(one("delete \"\"").unwrap().action, Operation::Delete { key: Vec::new() });
         // In quotes nothing is an option, a comment or a server.
         assert_eq!(one("put \"#k\" \"--if-version\"").unwrap().action, put(b"#k", b"--if-version", None));
         assert_eq!(one(b"put k \xff\xfe").unwrap().action, put(b"k", b"\xff\xfe", None));

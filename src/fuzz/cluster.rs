@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::cluster::{Cluster, Member};
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// A text as a cluster file.
 pub fn cluster(bytes: &[u8]) {
@@ -13,13 +13,16 @@ pub fn cluster(bytes: &[u8]) {
     match Cluster::parse(path, text) {
         Err(error) => assert!(error.to_string().starts_with("the cluster file cluster.toml "), "{error}"),
         Ok(cluster) => {
-            let members: Vec<(Server, Member)> = cluster.members().collect();
+            let members: Vec<(ServerId, Member)> = cluster.members().collect();
             let addresses: Vec<_> =
                 members.iter().flat_map(|(_, m)| [Some(m.peer), Some(m.client), m.http]).flatten().collect();
             assert!(!members.is_empty() && addresses.iter().all(|address| address.port() > 0));
             assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len(), "one address is given twice");
-            assert!(members.iter().all(|(server, _)| (1..=Server::MAX).contains(&server.0)));
-            assert_eq!(members.iter().map(|(server, _)| *server).collect::<crate::role::Servers>(), cluster.servers());
+            assert!(members.iter().all(|(server, _)| (1..=ServerId::MAX).contains(&server.0)));
+            assert_eq!(
+                members.iter().map(|(server, _)| *server).collect::<crate::role::ServerSet>(),
+                cluster.servers()
+            );
             assert_eq!(Cluster::parse(path, &print(&cluster)).expect("a cluster can be written down"), cluster);
         }
     }

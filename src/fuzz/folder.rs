@@ -1,20 +1,20 @@
 //! The small files of a data folder: who its server is, and which rounds are spent.
 
-use super::source::Source;
+use super::source::Choices;
 use crate::paxos::{ProposerRecord, Quorums};
-use crate::role::{Disk, Server, Servers};
-use crate::storage::Rounds;
-use crate::storage::admission::{Claim, Known};
+use crate::role::{ServerId, ServerSet, StableStore};
+use crate::storage::BallotStore;
+use crate::storage::admission::{Claim, RecordedPeer};
 use crate::storage::disk::MemoryFiles;
-use crate::storage::identity::{Admitted, IDENTITY_FILE, Identity, Owner, checksum_line, describe};
+use crate::storage::identity::{Admitted, DirIdentity, IDENTITY_FILE, Owner, checksum_line, describe};
 use crate::storage::rounds::ROUNDS_FILE;
 
-const SERVER: Server = Server(2);
+const SERVER: ServerId = ServerId(2);
 const OWNER: u64 = 0x5eed;
 
 /// A file that another hand may have written.
 pub fn folder(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     match source.below(4) {
         0 => assert!(describe(source.rest()).is_err() || bytes.len() > 60, "a short text has no checksum"),
         1 => rounds(source.rest(), false),
@@ -24,7 +24,7 @@ pub fn folder(bytes: &[u8]) {
 }
 
 fn owner() -> Owner<'static> {
-    Owner { cluster: "lab", quorums: Quorums::majority(Servers::first(3)), server: SERVER }
+    Owner { cluster: "lab", quorums: Quorums::majority(ServerSet::first(3)), server: SERVER }
 }
 
 /// An identity with the right checksum: if it is one, it is whole, and it goes on being the same one.
@@ -32,11 +32,11 @@ fn identity(body: &[u8]) {
     let Ok(body) = std::str::from_utf8(body) else { return };
     let files = MemoryFiles::new();
     files.put(IDENTITY_FILE, (checksum_line(body) + body).as_bytes());
-    let read = || Identity::read(files.clone(), owner());
+    let read = || DirIdentity::read(files.clone(), owner());
     let Ok(identity) = read() else { return };
     let identity = identity.expect("the file is there");
-    let known = |identity: &Identity<MemoryFiles>| {
-        let peers: Vec<_> = (0..=Server::MAX).map(|server| identity.known_peer(Server(server))).collect();
+    let known = |identity: &DirIdentity<MemoryFiles>| {
+        let peers: Vec<_> = (0..=ServerId::MAX).map(|server| identity.known_peer(ServerId(server))).collect();
         (identity.storage_id(), identity.has_journal(), identity.has_rounds(), identity.takes_part(), peers)
     };
     let before = known(&identity);
@@ -49,13 +49,13 @@ fn identity(body: &[u8]) {
     again.begin_life().expect("there is room");
     assert!(again.begin_role_life().expect("there is room") > role_life, "a number of a role's life is used twice");
     // Whoever was not met is remembered from now on.
-    let stranger = (1..=Server::MAX).map(Server).find(|server| again.known_peer(*server).is_none());
+    let stranger = (1..=ServerId::MAX).map(ServerId).find(|server| again.known_peer(*server).is_none());
     if let Some(server) = stranger {
         let knows = Some(again.storage_id());
         let claim = Claim { server, storage: 9, life: 1, boot: 2, takes_part: false, knows };
         assert_eq!(again.admit(&claim).expect("nobody is known there"), Admitted::Yes);
         let remembered = read().expect("what was written is read").expect("the file is there");
-        assert_eq!(remembered.known_peer(server), Some(Known { storage: 9, bound: false, life: 1, boot: 2 }));
+        assert_eq!(remembered.known_peer(server), Some(RecordedPeer { storage: 9, bound: false, life: 1, boot: 2 }));
     }
 }
 
@@ -69,11 +69,11 @@ fn rounds(body: &[u8], is_closed: bool) {
     }
     let files = MemoryFiles::new();
     files.put(ROUNDS_FILE, &file);
-    let spent = |rounds: &Rounds<MemoryFiles>| {
+    let spent = |rounds: &BallotStore<MemoryFiles>| {
         let ProposerRecord::Spent(spent) = rounds.record();
         spent
     };
-    match Rounds::open(files.clone(), OWNER, true) {
+    match BallotStore::open(files.clone(), OWNER, true) {
         Err(_) => assert_eq!(files.image()[ROUNDS_FILE], file, "what is refused stays as it is"),
         Ok(mut rounds) => {
             assert_eq!(
@@ -84,7 +84,7 @@ fn rounds(body: &[u8], is_closed: bool) {
             rounds.commit(&[ProposerRecord::Spent(before / 2)]).expect("there is room");
             let next = before.saturating_add(1);
             rounds.commit(&[ProposerRecord::Spent(next)]).expect("there is room");
-            assert_eq!(spent(&Rounds::open(files, OWNER, true).expect("what was written is read")), next);
+            assert_eq!(spent(&BallotStore::open(files, OWNER, true).expect("what was written is read")), next);
         }
     }
 }

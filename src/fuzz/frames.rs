@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::source::Source;
+use super::source::Choices;
 use crate::net::{
     CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameError, FrameReader, PEER_FRAME_MAX_BYTES, frame,
     unframe,
@@ -21,7 +21,7 @@ pub(super) const HEADER_BYTES: usize = 12;
 
 /// How a stream of frames ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum StreamEnd {
     /// Between two frames.
     Clean,
     /// In the middle of one.
@@ -32,7 +32,7 @@ enum End {
 
 /// A stream of frames, read at once, in pieces, and frame by frame.
 pub fn frames(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     let (kind, piece) = (source.byte(), 1 + usize::from(source.byte()));
     let stream = if kind & 0x80 == 0 { closed(source) } else { source.rest().to_vec() };
     match kind % 3 {
@@ -43,7 +43,7 @@ pub fn frames(bytes: &[u8]) {
 }
 
 /// Payloads as frames whose lengths and checksums are right.
-fn closed(mut source: Source<'_>) -> Vec<u8> {
+fn closed(mut source: Choices<'_>) -> Vec<u8> {
     let mut stream = Vec::new();
     while !source.is_empty() {
         put_frame(source.bytes(), &mut stream);
@@ -66,13 +66,13 @@ fn hold<T: Debug + PartialEq + Serialize + DeserializeOwned>(stream: &[u8], limi
         assert_eq!(again, *value);
     }
     let (at_once, is_clean) = read_at_once::<T>(stream, limit);
-    assert_eq!((&at_once, is_clean), (&values, end == End::Clean), "read at once");
+    assert_eq!((&at_once, is_clean), (&values, end == StreamEnd::Clean), "read at once");
     let in_pieces = read_in_pieces::<T>(stream, limit, piece);
     assert_eq!(in_pieces, (values, end), "read in pieces of {piece}");
 }
 
 /// By the definition of a frame.
-fn one_by_one<T: DeserializeOwned>(mut stream: &[u8], limit: usize) -> (Vec<T>, End) {
+fn one_by_one<T: DeserializeOwned>(mut stream: &[u8], limit: usize) -> (Vec<T>, StreamEnd) {
     let mut values = Vec::new();
     while let Some(length) = stream.first_chunk::<4>() {
         let length = u32::from_le_bytes(*length) as usize;
@@ -80,16 +80,16 @@ fn one_by_one<T: DeserializeOwned>(mut stream: &[u8], limit: usize) -> (Vec<T>, 
             break;
         }
         if length > limit || crc32c::crc32c(&stream[..4]).to_le_bytes() != stream[4..LENGTH_BYTES] {
-            return (values, End::Malformed);
+            return (values, StreamEnd::Malformed);
         }
         let Some((frame, rest)) = stream.split_at_checked(HEADER_BYTES + length) else { break };
         match unframe(frame, limit) {
             Ok(value) => values.push(value),
-            Err(_) => return (values, End::Malformed),
+            Err(_) => return (values, StreamEnd::Malformed),
         }
         stream = rest;
     }
-    (values, if stream.is_empty() { End::Clean } else { End::Cut })
+    (values, if stream.is_empty() { StreamEnd::Clean } else { StreamEnd::Cut })
 }
 
 /// Both ends of a connection. It is no TCP, but to whoever uses it there is no difference.
@@ -114,7 +114,7 @@ fn read_at_once<T: DeserializeOwned>(stream: &[u8], limit: usize) -> (Vec<T>, bo
     }
 }
 
-fn read_in_pieces<T: DeserializeOwned>(stream: &[u8], limit: usize, piece: usize) -> (Vec<T>, End) {
+fn read_in_pieces<T: DeserializeOwned>(stream: &[u8], limit: usize, piece: usize) -> (Vec<T>, StreamEnd) {
     let (mut to, from) = connection();
     from.set_nonblocking(true).expect("a socket can be told not to wait");
     let mut reader = FrameReader::new(from, limit);
@@ -127,12 +127,12 @@ fn read_in_pieces<T: DeserializeOwned>(stream: &[u8], limit: usize, piece: usize
             match reader.next_received() {
                 Ok(Some(value)) => values.push(value),
                 Ok(None) => break assert!(!is_here),
-                Err(FrameError::Malformed { .. }) => return (values, End::Malformed),
+                Err(FrameError::Malformed { .. }) => return (values, StreamEnd::Malformed),
                 Err(other) => panic!("{other}"),
             }
         }
     }
     drop(to);
     assert_eq!(reader.receive_now().expect("the end has come"), Some(0));
-    (values, if reader.has_more() { End::Cut } else { End::Clean })
+    (values, if reader.has_more() { StreamEnd::Cut } else { StreamEnd::Clean })
 }

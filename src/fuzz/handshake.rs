@@ -4,21 +4,21 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use super::frames::{HEADER_BYTES, connection, put_frame};
-use super::source::Source;
+use super::source::Choices;
 use crate::net::{
-    Answer, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Welcome, Who, answer, frame,
-    greet, greeting, unframe,
+    Caller, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, HelloReply, Welcome, answer,
+    frame, greet, greeting, unframe,
 };
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// What the called server says of itself.
-const WELCOME: Welcome = Welcome { history: 0x5eed, members: Servers::NONE };
+const WELCOME: Welcome = Welcome { history: 0x5eed, members: ServerSet::NONE };
 /// `PXKV` and the version.
 const PREAMBLE_BYTES: usize = 6;
 
 /// A stranger calls, or is called.
 pub fn handshake(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     let kind = source.byte();
     let words = match kind % 4 {
         0 => source.rest().to_vec(),
@@ -34,7 +34,7 @@ pub fn handshake(bytes: &[u8]) {
 }
 
 fn hello() -> Hello {
-    Hello { cluster: "lab".to_string(), to: Server(2), members: Servers::first(3), who: Who::Client }
+    Hello { cluster: "lab".to_string(), to: ServerId(2), members: ServerSet::first(3), who: Caller::Client }
 }
 
 /// The other side, having said these words and no more.
@@ -49,9 +49,9 @@ fn other_side(words: &[u8]) -> (TcpStream, TcpStream) {
 fn called(words: &[u8]) {
     let (mut far, near) = other_side(words);
     let judge = |hello: &Hello| match (hello.cluster.as_str(), &hello.who) {
-        ("lab", Who::Peer { knows: None, .. }) => Answer::CallYouFirst,
-        ("lab", _) => Answer::Welcome(WELCOME),
-        _ => Answer::Refused { why: "another cluster".to_string() },
+        ("lab", Caller::Peer { knows: None, .. }) => HelloReply::CallYouFirst,
+        ("lab", _) => HelloReply::Welcome(WELCOME),
+        _ => HelloReply::Refused { why: "another cluster".to_string() },
     };
     let outcome = answer(&mut FrameReader::new(near, HANDSHAKE_FRAME_MAX_BYTES), judge);
     let mut said = Vec::new();
@@ -62,21 +62,21 @@ fn called(words: &[u8]) {
         Ok(Some(who)) => {
             let hello = heard.expect("nobody is let in whose words are none");
             assert_eq!((hello.who, hello.cluster.as_str()), (who, "lab"));
-            assert_eq!(said, frame(&Answer::Welcome(WELCOME)));
+            assert_eq!(said, frame(&HelloReply::Welcome(WELCOME)));
         }
         Err(HandshakeError::CallYouFirst) => {
-            assert!(matches!(heard.expect("no words, no answer").who, Who::Peer { knows: None, .. }));
-            assert_eq!(said, frame(&Answer::CallYouFirst));
+            assert!(matches!(heard.expect("no words, no answer").who, Caller::Peer { knows: None, .. }));
+            assert_eq!(said, frame(&HelloReply::CallYouFirst));
         }
         Err(HandshakeError::Refused(why)) => {
             assert_ne!(heard.expect("no words, no check").cluster, "lab");
-            assert_eq!(said, frame(&Answer::Refused { why }));
+            assert_eq!(said, frame(&HelloReply::Refused { why }));
         }
         Err(HandshakeError::Broken(FrameError::Malformed { length, .. })) => {
             assert!(heard.is_none() && length > 0);
             if !said.is_empty() {
                 let refused = unframe(&said, HANDSHAKE_FRAME_MAX_BYTES);
-                assert!(matches!(refused, Ok(Answer::Refused { why }) if why.contains("version")));
+                assert!(matches!(refused, Ok(HelloReply::Refused { why }) if why.contains("version")));
             }
         }
         Err(other) => panic!("{other}"),
@@ -95,11 +95,11 @@ fn calling(words: &[u8]) {
     let (_far, near) = other_side(words);
     let length = words.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize);
     let first = words.get(..length.saturating_add(HEADER_BYTES));
-    let expected = first.and_then(|first| unframe::<Answer>(first, HANDSHAKE_FRAME_MAX_BYTES).ok());
+    let expected = first.and_then(|first| unframe::<HelloReply>(first, HANDSHAKE_FRAME_MAX_BYTES).ok());
     match (greet(&near, &hello()), expected) {
-        (Ok(welcome), Some(Answer::Welcome(said))) => assert_eq!(welcome, said),
-        (Err(HandshakeError::CallYouFirst), Some(Answer::CallYouFirst)) => {}
-        (Err(HandshakeError::Refused(why)), Some(Answer::Refused { why: said })) => assert_eq!(why, said),
+        (Ok(welcome), Some(HelloReply::Welcome(said))) => assert_eq!(welcome, said),
+        (Err(HandshakeError::CallYouFirst), Some(HelloReply::CallYouFirst)) => {}
+        (Err(HandshakeError::Refused(why)), Some(HelloReply::Refused { why: said })) => assert_eq!(why, said),
         (Err(HandshakeError::Broken(_)), None) => {}
         other => panic!("{other:?}"),
     }

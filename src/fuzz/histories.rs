@@ -2,34 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-use super::source::Source;
-use crate::linearizability::{Format, History, Place, Verdict};
+use super::source::Choices;
+use crate::linearizability::{Format, History, LinearizabilityVerdict, SourceLines};
 
 /// A search that takes longer than this is given up: then nothing is learnt.
 const WITHIN: Duration = Duration::from_millis(20);
 
 /// A text as a history in one of the foreign formats.
 pub fn histories(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     let cut = usize::from(source.byte());
     let Ok(text) = std::str::from_utf8(source.rest()) else { return };
     let Ok((format, verdict)) = judge(text) else { return };
     let lines = text.lines().count();
     match verdict {
-        Verdict::Unknown(_) => {}
-        Verdict::Violation(witness) => {
+        LinearizabilityVerdict::Unknown(_) => {}
+        LinearizabilityVerdict::Violation(witness) => {
             let is_there =
-                |place: &Place| place.call < lines && place.end.is_none_or(|end| place.call < end && end < lines);
+                |place: &SourceLines| place.call < lines && place.end.is_none_or(|end| place.call < end && end < lines);
             assert!(witness.order.iter().chain(&witness.open).chain([&witness.breaks]).all(is_there), "{witness:?}");
             assert!(witness.breaks.end.is_some(), "only an answer can be wrong");
         }
-        Verdict::Linearizable { .. } => {
+        LinearizabilityVerdict::Linearizable { .. } => {
             // Herlihy and Wing: every prefix of a linearizable history is one. What is under way at its end is open.
             let cut = cut % (lines + 1);
             let prefix: String = text.lines().take(cut).map(|line| format!("{line}\n")).collect();
             match judge(&prefix) {
-                Ok((_, Verdict::Linearizable { .. } | Verdict::Unknown(_))) => {}
-                Ok((_, Verdict::Violation(witness))) => {
+                Ok((_, LinearizabilityVerdict::Linearizable { .. } | LinearizabilityVerdict::Unknown(_))) => {}
+                Ok((_, LinearizabilityVerdict::Violation(witness))) => {
                     panic!("right as a whole, and the first {cut} lines are not: {witness:?}")
                 }
                 Err(error) => {
@@ -40,7 +40,7 @@ pub fn histories(bytes: &[u8]) {
     }
 }
 
-fn judge(text: &str) -> Result<(Format, Verdict), String> {
+fn judge(text: &str) -> Result<(Format, LinearizabilityVerdict), String> {
     let format = Format::of(text).map_err(|error| error.to_string())?;
     let history = match format {
         Format::EtcdLog => History::EtcdLog(text.to_string()),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::source::Source;
+use super::source::Choices;
 use crate::duration::parse_duration;
 use crate::server::http::request::parse;
 
@@ -12,7 +12,7 @@ const BOUND: &str = "127.0.0.1:7301";
 
 /// Bytes as the head of a request.
 pub fn http(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     let cut = usize::from(source.byte());
     let head = source.rest();
     let at_once = parse(head);

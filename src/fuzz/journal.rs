@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::source::Source;
+use super::source::Choices;
 use crate::paxos::{AcceptorRecord, Ballot, Entry, Slot, SlotRange, Value};
-use crate::role::{Disk, Server};
+use crate::role::{ServerId, StableStore};
 use crate::storage::Journal;
-use crate::storage::disk::{Failure, Files, MemoryFiles};
-use crate::storage::journal::{OpenError, Options, Recovered, forge};
+use crate::storage::disk::{Files, InjectedFailure, MemoryFiles};
+use crate::storage::journal::{JournalOptions, OpenError, RecoveredJournal, forge};
 
 /// The storage id of the server.
 const OWNER: u64 = forge::OWNER;
@@ -16,19 +16,19 @@ const STEPS_MAX: usize = 60;
 
 /// A journal that lived and was damaged, or one that was forged.
 pub fn journal(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     if source.below(2) == 0 { lived(source) } else { forged(source) }
 }
 
-type Opened = (Journal<MemoryFiles, AcceptorRecord>, Recovered<AcceptorRecord>);
+type Opened = (Journal<MemoryFiles, AcceptorRecord>, RecoveredJournal<AcceptorRecord>);
 
 fn open(files: &MemoryFiles, segment_bytes: u64) -> Result<Opened, OpenError> {
-    Journal::open(files.clone(), Options::alone(segment_bytes, OWNER, false))
+    Journal::open(files.clone(), JournalOptions::alone(segment_bytes, OWNER, false))
 }
 
 /// What is known by some records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Known {
+struct KnownRecords {
     promised: Ballot,
     below: Slot,
     accepted: BTreeMap<Slot, (Ballot, Value)>,
@@ -36,10 +36,10 @@ struct Known {
     damaged: Vec<SlotRange>,
 }
 
-impl Known {
-    fn by(records: &[AcceptorRecord]) -> Known {
+impl KnownRecords {
+    fn by(records: &[AcceptorRecord]) -> KnownRecords {
         let mut known =
-            Known { promised: Ballot::ZERO, below: Slot(1), accepted: BTreeMap::new(), damaged: Vec::new() };
+            KnownRecords { promised: Ballot::ZERO, below: Slot(1), accepted: BTreeMap::new(), damaged: Vec::new() };
         records.iter().for_each(|record| known.take(record));
         known
     }
@@ -95,9 +95,9 @@ impl Known {
 }
 
 /// Lives of a server on one disk, with crashes and power cuts, and at the end a few flipped bits.
-fn lived(mut source: Source<'_>) {
+fn lived(mut source: Choices<'_>) {
     let segment_bytes = [2_048, 4_096, 6_144, 16_384][usize::from(source.below(4))];
-    let mut life = Life::new(segment_bytes);
+    let mut life = FuzzedJournal::new(segment_bytes);
     for _ in 0..STEPS_MAX {
         if source.is_empty() {
             break;
@@ -113,7 +113,7 @@ fn lived(mut source: Source<'_>) {
         }
     }
     life.end(Some(1), None);
-    let Life { files, known, ever, .. } = life;
+    let FuzzedJournal { files, known, ever, .. } = life;
     let names: Vec<String> = files.list().expect("the disk works").into_iter().filter(|name| name != "spare").collect();
     let flips = source.below(4);
     for _ in 0..flips {
@@ -125,7 +125,7 @@ fn lived(mut source: Source<'_>) {
         return assert!(flips > 0, "a disk that nobody has damaged is refused");
     };
     drop(opened);
-    let after = Known::by(&found.records);
+    let after = KnownRecords::by(&found.records);
     assert_eq!(after.promised, known.promised, "the promise");
     assert!(after.below <= known.below, "something was forgotten that nobody has forgotten");
     for (slot, held) in &known.accepted {
@@ -138,41 +138,41 @@ fn lived(mut source: Source<'_>) {
     let is_clean = found.damage.is_empty();
     assert!(!is_clean || after.damaged.is_empty() && after == known, "what is lost is not told");
     let (_, again) = open(&files, segment_bytes).expect("what was opened can be opened again");
-    assert_eq!(Known::by(&again.records), after, "recovered twice, and differently");
+    assert_eq!(KnownRecords::by(&again.records), after, "recovered twice, and differently");
 }
 
 /// A journal, and what it must know.
-struct Life {
+struct FuzzedJournal {
     files: MemoryFiles,
     segment_bytes: u64,
     /// None after an error, until the next life.
     journal: Option<Journal<MemoryFiles, AcceptorRecord>>,
-    known: Known,
+    known: KnownRecords,
     /// Every value that was ever handed to it.
     ever: Vec<Entry>,
     /// What a commit would have added of which nobody knows whether it is durable.
-    maybe: Option<Known>,
+    maybe: Option<KnownRecords>,
     round: u64,
 }
 
-impl Life {
-    fn new(segment_bytes: u64) -> Life {
+impl FuzzedJournal {
+    fn new(segment_bytes: u64) -> FuzzedJournal {
         let files = MemoryFiles::new();
         let (journal, _) = open(&files, segment_bytes).expect("a new disk is fine");
-        let (known, ever) = (Known::by(&[]), Vec::new());
-        Life { files, segment_bytes, journal: Some(journal), known, ever, maybe: None, round: 1 }
+        let (known, ever) = (KnownRecords::by(&[]), Vec::new());
+        FuzzedJournal { files, segment_bytes, journal: Some(journal), known, ever, maybe: None, round: 1 }
     }
 
-    fn commit(&mut self, source: &mut Source<'_>) {
+    fn commit(&mut self, source: &mut Choices<'_>) {
         let records: Vec<AcceptorRecord> = (0..1 + source.below(3)).map(|_| self.record(source)).collect();
         self.put(&records);
     }
 
     /// As an acceptor makes them: its ballots never fall.
-    fn record(&mut self, source: &mut Source<'_>) -> AcceptorRecord {
+    fn record(&mut self, source: &mut Choices<'_>) -> AcceptorRecord {
         let kind = source.below(4);
         self.round += u64::from(kind & 1);
-        let ballot = Ballot { round: self.round, server: Server(1) };
+        let ballot = Ballot { round: self.round, server: ServerId(1) };
         if kind < 1 {
             return AcceptorRecord::Promised(ballot);
         }
@@ -183,7 +183,7 @@ impl Life {
     }
 
     /// The learner's checkpoint is durable up to some slot.
-    fn forget(&mut self, source: &mut Source<'_>) {
+    fn forget(&mut self, source: &mut Choices<'_>) {
         let below = Slot(self.known.below.0 + u64::from(source.below(16)));
         self.put(&[AcceptorRecord::Truncated(below)]);
     }
@@ -200,11 +200,11 @@ impl Life {
         }
     }
 
-    fn plan_failure(&mut self, source: &mut Source<'_>) {
+    fn plan_failure(&mut self, source: &mut Choices<'_>) {
         let failure = match source.below(3) {
-            0 => Failure::Once(std::io::ErrorKind::Other),
-            1 => Failure::Once(std::io::ErrorKind::StorageFull),
-            _ => Failure::Stop,
+            0 => InjectedFailure::Once(std::io::ErrorKind::Other),
+            1 => InjectedFailure::Once(std::io::ErrorKind::StorageFull),
+            _ => InjectedFailure::Stop,
         };
         self.files.fail(source.below(12).into(), failure);
     }
@@ -218,12 +218,12 @@ impl Life {
             None => self.files.restart(),
         }
         if let Some(step) = stop_at {
-            self.files.fail(step, Failure::Stop);
+            self.files.fail(step, InjectedFailure::Stop);
             let _ = open(&self.files, self.segment_bytes);
             self.files.power_cut(step);
         }
         let (journal, found) = open(&self.files, self.segment_bytes).expect("a disk that nobody has damaged is fine");
-        let found = Known::by(&found.records);
+        let found = KnownRecords::by(&found.records);
         if let Some(maybe) = self.maybe.take().filter(|maybe| *maybe == found) {
             self.known = maybe;
         }
@@ -233,21 +233,21 @@ impl Life {
 }
 
 /// Files in which every checksum is right, and nothing else need be.
-fn forged(mut source: Source<'_>) {
+fn forged(mut source: Choices<'_>) {
     let image = forge::forge(&mut source);
     let files = MemoryFiles::from_image(&image);
     let Ok((mut journal, found)) = open(&files, 2_048) else { return };
-    let mut known = Known::by(&found.records);
-    let again = Known::by(&open(&files.fork(), 2_048).expect("what was opened can be opened again").1.records);
+    let mut known = KnownRecords::by(&found.records);
+    let again = KnownRecords::by(&open(&files.fork(), 2_048).expect("what was opened can be opened again").1.records);
     // Numbers that contradict each other may be read one way and then the other; damage may not.
     let is_odd = source.has_twisted();
     assert!(is_odd || again == known, "recovered twice, and differently: {known:?}, {again:?}");
     // Whatever it was: it is a journal now, and keeps what it is given.
-    let record = AcceptorRecord::Promised(Ballot { round: Ballot::LAST_ROUND, server: Server(9) });
+    let record = AcceptorRecord::Promised(Ballot { round: Ballot::LAST_ROUND, server: ServerId(9) });
     journal.commit(std::slice::from_ref(&record)).expect("there is room");
     known.take(&record);
     drop(journal);
     let after = open(&files, 2_048).expect("what was opened can be opened again").1;
-    let after = Known::by(&after.records);
+    let after = KnownRecords::by(&after.records);
     assert!(after.promised == known.promised && (is_odd || after == known), "what was committed is lost: {after:?}");
 }

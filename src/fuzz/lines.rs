@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 
-use super::source::Source;
+use super::source::Choices;
 use crate::paxos::{Ballot, Slot};
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 use crate::trace::{
-    Event, Line, LineId, MaybeBallot, Op, Process, RoleTag, Text, clean_label, clean_why, is_invisible,
+    Event, Line, LineId, MaybeBallot, OpKind, ProcessId, QuotedText, Speaker, clean_label, clean_why, is_invisible,
 };
 
 /// Bytes as a line, and as what a client would like to see in one.
@@ -27,24 +27,24 @@ fn read(text: &str) {
 
 /// What a client has put into key, value, label and a sentence comes back as it was, or cut and hashed.
 fn written(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     let (key, value, label) = (source.bytes(), source.bytes(), source.bytes());
-    let (key, value) = (Text::new(key), Text::new(value));
+    let (key, value) = (QuotedText::new(key), QuotedText::new(value));
     let event = Event::Accept {
         slot: Slot(7),
-        ballot: Ballot { round: 3, server: Server(1) },
-        op: Op::Put,
+        ballot: Ballot { round: 3, server: ServerId(1) },
+        op: OpKind::Put,
         key: Some(key.clone()),
         value: Some(value.clone()),
         if_version: None,
         adopted: MaybeBallot(None),
-        quorum: Servers::first(3),
-        to: Servers::first(5),
+        quorum: ServerSet::first(3),
+        to: ServerSet::first(5),
     };
     let text = Line {
         time: Timestamp::UNIX_EPOCH,
-        id: LineId { process: Process::server(Server(1), 1), n: 1 },
-        role: RoleTag::Proposer,
+        id: LineId { process: ProcessId::server(ServerId(1), 1), n: 1 },
+        role: Speaker::Proposer,
         req: clean_label(String::from_utf8_lossy(label).into_owned()),
         event: event.clone(),
         re: None,
@@ -53,8 +53,8 @@ fn written(bytes: &[u8]) {
     .to_string();
     assert!(!text.contains(is_invisible), "{text:?}");
     let line: Line = text.parse().unwrap_or_else(|error| panic!("{text}\n{error}"));
-    assert_eq!((line.event, line.role), (event, RoleTag::Proposer));
+    assert_eq!((line.event, line.role), (event, Speaker::Proposer));
     for text in [key, value] {
-        assert_eq!(Text::parse(&text.to_string()), Some(text));
+        assert_eq!(QuotedText::parse(&text.to_string()), Some(text));
     }
 }

@@ -5,32 +5,32 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::source::Source;
+use super::source::Choices;
 use crate::codec::{decode, encode};
-use crate::kv::{Command, Piece};
-use crate::net::{Answer, ClientReply, ClientRequest, Envelope, Hello, Said};
+use crate::kv::{KvCommand, StateEntry};
+use crate::net::{ClientReply, ClientRequest, Envelope, Hello, HelloReply, PeerMessage};
 use crate::paxos::{self, AcceptorRecord, ProposerRecord};
-use crate::storage::backup::Title;
+use crate::storage::backup::BackupHeader;
 use crate::two_phase_commit::{self, CoordinatorRecord, ParticipantRecord};
 
 /// What is decoded means the same when it is sent on, and does not grow by that.
 pub fn messages(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     let (kind, bytes) = (source.below(14), source.rest());
     match kind {
         0 => envelope(bytes),
         1 => hold::<ClientRequest>(bytes),
         2 => hold::<ClientReply>(bytes),
         3 => hold::<Hello>(bytes),
-        4 => hold::<Answer>(bytes),
+        4 => hold::<HelloReply>(bytes),
         5 => hold::<paxos::Message>(bytes),
-        6 => hold::<two_phase_commit::Message>(bytes),
+        6 => hold::<two_phase_commit::CommitMessage>(bytes),
         7 => hold::<AcceptorRecord>(bytes),
         8 => hold::<ProposerRecord>(bytes),
         9 => hold::<CoordinatorRecord>(bytes),
         10 => hold::<ParticipantRecord>(bytes),
-        11 => hold::<Vec<Piece>>(bytes),
-        12 => hold::<Title>(bytes),
+        11 => hold::<Vec<StateEntry>>(bytes),
+        12 => hold::<BackupHeader>(bytes),
         _ => command(bytes),
     }
 }
@@ -52,7 +52,7 @@ fn held<T: Debug + PartialEq + Serialize + DeserializeOwned>(bytes: &[u8]) -> Op
 fn envelope(bytes: &[u8]) {
     if let Some(Envelope { message, .. }) = held(bytes) {
         assert!(!message.name().is_empty());
-        assert_eq!(message.heard_by().is_empty(), message == Said::Here, "nobody hears {}", message.name());
+        assert_eq!(message.heard_by().is_empty(), message == PeerMessage::Here, "nobody hears {}", message.name());
         // More than its bytes only by what a value takes in memory.
         assert!(message.size() <= bytes.len() * 80, "{} bytes weigh {}", bytes.len(), message.size());
     }
@@ -61,11 +61,11 @@ fn envelope(bytes: &[u8]) {
 /// A command of the log: whoever reads it back has the same one, under the same name.
 fn command(bytes: &[u8]) {
     if let Some(sent) = held::<crate::paxos::Command>(bytes)
-        && let Ok(command) = Command::from_paxos(&sent)
+        && let Ok(command) = KvCommand::from_paxos(&sent)
     {
         let again = command.to_paxos();
         assert_eq!(again.id, sent.id);
-        assert_eq!(Command::from_paxos(&again).expect("a command reads what it wrote"), command);
+        assert_eq!(KvCommand::from_paxos(&again).expect("a command reads what it wrote"), command);
         let _ = command.is_well_formed();
     }
 }

@@ -1,6 +1,6 @@
 //! A file of operations: all of it is understood, or nothing of it is done.
 
-use crate::client::workload::{Action, parse};
+use crate::client::workload::{Operation, parse};
 
 /// As many bytes as a text shows whole.
 const SHOWN_BYTES: usize = 64;
@@ -25,8 +25,8 @@ pub fn operations(bytes: &[u8]) {
 }
 
 /// An operation is shown as it would stand in a file, unless it is too long for that.
-fn shown(action: &Action) {
-    let value: &[u8] = if let Action::Put { value, .. } = action { value } else { &[] };
+fn shown(action: &Operation) {
+    let value: &[u8] = if let Operation::Put { value, .. } = action { value } else { &[] };
     if action.key().len().max(value.len()) > SHOWN_BYTES {
         return;
     }

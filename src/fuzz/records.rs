@@ -2,16 +2,16 @@
 
 use std::fmt::Debug;
 
-use super::source::Source;
+use super::source::Choices;
 use crate::codec;
 use crate::paxos::{AcceptorRecord, Ballot, Command, CommandId, Entry, Slot, Value};
-use crate::role::Server;
+use crate::role::ServerId;
 use crate::storage::journal::Record;
 use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
 
 /// What a journal has given back, read as the list of a coordinator and of a participant.
 pub fn records(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     let mode = source.below(4);
     let mut found: Vec<AcceptorRecord> =
         if mode == 0 { codec::decode(source.rest()).unwrap_or_default() } else { Vec::new() };
@@ -26,9 +26,9 @@ pub fn records(bytes: &[u8]) {
 }
 
 /// A record as the list of this kind has it, but for a field now and then. It looks like something that was accepted.
-fn entry(kind: u64, number: u64, source: &mut Source<'_>) -> AcceptorRecord {
+fn entry(kind: u64, number: u64, source: &mut Choices<'_>) -> AcceptorRecord {
     let id = CommandId::new(source.twist(kind), 0, source.twist(number));
-    let ballot = Ballot { round: source.twist(1), server: Server(0) };
+    let ballot = Ballot { round: source.twist(1), server: ServerId(0) };
     let command = Command { id, payload: source.bytes().into() };
     AcceptorRecord::Accepted(Entry {
         slot: Slot(source.twist(number) & Slot::LAST.0),

@@ -7,18 +7,18 @@
 //!
 //! One thing a peer is trusted with: at one ballot it proposes one value a slot. A server whose peer breaks that stops.
 
-use super::source::Source;
+use super::source::Choices;
 use crate::codec::{decode, encode};
-use crate::kv::{Command, Kv, Op, Piece, Versioned, decode_part, encode_part};
-use crate::net::{ClientRequest, Reply, Request, Said, StatePart};
+use crate::kv::{Kv, KvCommand, Op, StateEntry, VersionedValue, decode_part, encode_part};
+use crate::net::{ClientRequest, PeerMessage, Reply, Request, StatePart};
 use crate::paxos::{
-    self, Ballot, CommandId, Entry, Message, Page, PartName, PartToken, Refused, Slot, SlotRange, SnapshotPart,
-    StateMachine, Value,
+    self, Ballot, ChunkRequest, CommandId, Entry, Message, NackedRequest, Page, PartToken, Slot, SlotRange,
+    SnapshotChunk, StateMachine, Value,
 };
 use crate::protocol::Protocol;
-use crate::role::{RoleName, Server};
-use crate::server::stage::{Connection, Stage, Which};
-use crate::trace::Context;
+use crate::role::{RoleKind, ServerId};
+use crate::server::stage::{BenchConnection, BenchServer, Which};
+use crate::trace::TraceContext;
 
 /// So much happens at most.
 const STEPS_MAX: usize = 200;
@@ -30,10 +30,10 @@ const HONEST_KEY: &[u8] = b"honest";
 
 /// A server alone, whose honest client finds everything as it left it; or one of three, whose peers say anything.
 pub fn requests(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     let (is_alone, protocol) =
         (source.below(2) == 0, if source.below(2) == 0 { Protocol::BasicPaxos } else { Protocol::MultiPaxos });
-    let mut stage = Stage::new(if is_alone { 1 } else { 3 }, protocol);
+    let mut stage = BenchServer::new(if is_alone { 1 } else { 3 }, protocol);
     let mut honest = is_alone.then(|| Honest::new(&mut stage));
     let mut stranger = stage.connect();
     let mut promised = stage.promised();
@@ -46,9 +46,11 @@ pub fn requests(bytes: &[u8]) {
             1 => honest.iter_mut().for_each(|honest| honest.check(&mut stage)),
             2 => stage.restart(which(&mut source)),
             3 | 4 if !is_alone => {
-                let from = Server(2 + source.below(2));
+                let from = ServerId(2 + source.below(2));
                 // What cannot be decoded does not come in.
-                if let Ok(message) = decode::<Said>(&encode(&Said::from(message(&mut source, from, &stage)))) {
+                if let Ok(message) =
+                    decode::<PeerMessage>(&encode(&PeerMessage::from(message(&mut source, from, &stage))))
+                {
                     stage.hear(from, message);
                 }
             }
@@ -70,7 +72,7 @@ pub fn requests(bytes: &[u8]) {
 }
 
 /// The stranger asks; what it must not say costs it its connection, and nothing else.
-fn ask(stage: &mut Stage, stranger: &mut Connection, request: ClientRequest) {
+fn ask(stage: &mut BenchServer, stranger: &mut BenchConnection, request: ClientRequest) {
     let Ok(request) = decode::<ClientRequest>(&encode(&request)) else { return };
     let number = request.number;
     let must_be_answered = matches!(request.request, Request::Status | Request::State { .. } | Request::Crash { .. });
@@ -86,14 +88,14 @@ const HONEST_NONCE: u128 = 1 << 100;
 
 /// A client that does nothing wrong.
 struct Honest {
-    connection: Connection,
+    connection: BenchConnection,
     number: u64,
     session: u64,
     sequence: u64,
 }
 
 impl Honest {
-    fn new(stage: &mut Stage) -> Honest {
+    fn new(stage: &mut BenchServer) -> Honest {
         let mut honest = Honest { connection: stage.connect(), number: 0, session: 0, sequence: 0 };
         let Reply::Opened { session, .. } = honest.ask(stage, &Request::Open { nonce: HONEST_NONCE }) else {
             panic!("no session is opened")
@@ -108,7 +110,7 @@ impl Honest {
         self.sequence.to_string().into_bytes()
     }
 
-    fn write(&mut self, stage: &mut Stage) {
+    fn write(&mut self, stage: &mut BenchServer) {
         self.sequence += 1;
         let (session, sequence) = (self.session, self.sequence);
         let op = Op::Put { key: HONEST_KEY.to_vec(), value: self.value().into(), if_version: None };
@@ -117,14 +119,14 @@ impl Honest {
         assert!(matches!(reply, Reply::Applied { .. }), "write {sequence}: {reply:?}");
     }
 
-    fn check(&mut self, stage: &mut Stage) {
+    fn check(&mut self, stage: &mut BenchServer) {
         let reply = self.ask(stage, &Request::Get { key: HONEST_KEY.to_vec() });
         let Reply::Value { value, version, .. } = &reply else { panic!("{reply:?}") };
         assert_eq!((value.as_ref().map(|value| value.to_vec()), *version), (Some(self.value()), self.sequence));
     }
 
     /// The state, part by part, holds what was written.
-    fn back_up(&mut self, stage: &mut Stage) {
+    fn back_up(&mut self, stage: &mut BenchServer) {
         let (mut state, mut part, mut sessions) = (Kv::default(), None, 0u64);
         loop {
             let reply = self.ask(stage, &Request::State { at_least: Slot(0), part: part.clone() });
@@ -132,21 +134,21 @@ impl Honest {
             // So soon there may be none yet.
             let Some(StatePart { part: got, left_out }) = got else { return };
             sessions = sessions.wrapping_add(left_out);
-            let is_begun_anew = part.as_ref().is_some_and(|part: &PartName| part.index != got.index);
+            let is_begun_anew = part.as_ref().is_some_and(|part: &ChunkRequest| part.index != got.index);
             if is_begun_anew || part.is_none() {
                 (state, sessions) = (Kv::default(), left_out);
             }
             state.put_pieces(decode_part(&got.bytes).expect("a server's parts can be read"));
             let Some(token) = got.next else { return assert_eq!(state.digest().wrapping_add(sessions), got.digest) };
-            part = Some(PartName { slot: got.slot, index: got.index + 1, token });
+            part = Some(ChunkRequest { slot: got.slot, index: got.index + 1, token });
         }
     }
 
     /// Asks until it knows, and lets time pass meanwhile.
-    fn ask(&mut self, stage: &mut Stage, request: &Request) -> Reply {
+    fn ask(&mut self, stage: &mut BenchServer, request: &Request) -> Reply {
         for _ in 0..TRIES {
             self.number += 1;
-            let (number, context) = (self.number, Context::default());
+            let (number, context) = (self.number, TraceContext::default());
             let asked = ClientRequest { number, context, request: request.clone() };
             stage.ask(&self.connection, asked).expect("there is nothing wrong with it");
             for _ in 0..TIMERS {
@@ -167,12 +169,12 @@ impl Honest {
     }
 }
 
-fn which(source: &mut Source<'_>) -> Which {
+fn which(source: &mut Choices<'_>) -> Which {
     [Which::Proposer, Which::Acceptor, Which::Learner][usize::from(source.below(3))]
 }
 
 /// A number: small, or where some limit is.
-fn number(source: &mut Source<'_>) -> u64 {
+fn number(source: &mut Choices<'_>) -> u64 {
     const ENDS: [u64; 12] = [
         u64::MAX,
         u64::MAX - 1,
@@ -194,7 +196,7 @@ fn number(source: &mut Source<'_>) -> u64 {
     }
 }
 
-fn key(source: &mut Source<'_>) -> Vec<u8> {
+fn key(source: &mut Choices<'_>) -> Vec<u8> {
     match source.below(10) {
         9 => vec![b'x'; 4 << 10],
         8 => vec![b'x'; (4 << 10) + 1],
@@ -202,7 +204,7 @@ fn key(source: &mut Source<'_>) -> Vec<u8> {
     }
 }
 
-fn op(source: &mut Source<'_>) -> Op {
+fn op(source: &mut Choices<'_>) -> Op {
     match source.below(4) {
         0 => Op::Delete { key: key(source) },
         1 => Op::Put { key: key(source), value: vec![7; 100].into(), if_version: Some(number(source)) },
@@ -210,16 +212,16 @@ fn op(source: &mut Source<'_>) -> Op {
     }
 }
 
-fn part_name(source: &mut Source<'_>) -> PartName {
+fn part_name(source: &mut Choices<'_>) -> ChunkRequest {
     let token = match source.below(3) {
         0 => PartToken::Session(number(source)),
         1 => PartToken::Key(key(source)),
         _ => PartToken::Key(source.bytes().to_vec()),
     };
-    PartName { slot: Slot(number(source)), index: number(source) as u32, token }
+    ChunkRequest { slot: Slot(number(source)), index: number(source) as u32, token }
 }
 
-fn request(source: &mut Source<'_>, honest: Option<&Honest>) -> ClientRequest {
+fn request(source: &mut Choices<'_>, honest: Option<&Honest>) -> ClientRequest {
     let request = match source.below(10) {
         0 => Request::Open { nonce: number(source).into() },
         1..=3 => {
@@ -236,7 +238,7 @@ fn request(source: &mut Source<'_>, honest: Option<&Honest>) -> ClientRequest {
             Request::State { at_least: Slot(number(source)), part }
         }
         _ => {
-            let role = RoleName::EVERY.get(usize::from(source.below(6))).copied();
+            let role = RoleKind::EVERY.get(usize::from(source.below(6))).copied();
             let down_ms = (source.below(2) > 0).then(|| number(source));
             if source.below(2) == 0 { Request::Crash { role, down_ms } } else { Request::Restart { role } }
         }
@@ -247,7 +249,7 @@ fn request(source: &mut Source<'_>, honest: Option<&Honest>) -> ClientRequest {
         2 => Some("l".repeat(49)),
         _ => None,
     };
-    ClientRequest { number: number(source), context: Context { re: None, req }, request }
+    ClientRequest { number: number(source), context: TraceContext { re: None, req }, request }
 }
 
 /// What a proposal at this ballot has in this slot.
@@ -257,48 +259,48 @@ fn proposed(ballot: Ballot, slot: Slot) -> Value {
     let write = |sequence, first_open| {
         let op = Op::Put { key: vec![b'k', (mark % 4) as u8], value: vec![1].into(), if_version: None };
         let (session, nonce, label) = (mark % 7, (mark % 3).into(), "l".repeat(80));
-        Value::Command(Command::Write { session, nonce, sequence, first_open, label, op }.to_paxos())
+        Value::Command(KvCommand::Write { session, nonce, sequence, first_open, label, op }.to_paxos())
     };
     match mark % 6 {
         0 => Value::Noop,
         1 => Value::Command(paxos::Command { id, payload: [255; 9][..].into() }),
-        2 => Value::Command(Command::Open { nonce: (mark % 3).into(), label: String::new() }.to_paxos()),
+        2 => Value::Command(KvCommand::Open { nonce: (mark % 3).into(), label: String::new() }.to_paxos()),
         3 => write(u64::MAX, u64::MAX),
         4 => write(u64::MAX, 1),
         _ => write(mark % 9, mark % 9),
     }
 }
 
-fn entries(source: &mut Source<'_>, ballot: Ballot) -> Vec<Entry> {
+fn entries(source: &mut Choices<'_>, ballot: Ballot) -> Vec<Entry> {
     let first = number(source);
     let slots = (0..u64::from(source.below(4))).map(|n| Slot(first.saturating_add(n)));
     slots.map(|slot| Entry { slot, ballot, value: proposed(ballot, slot) }).collect()
 }
 
 /// A part of a state that may even be one.
-fn snapshot(source: &mut Source<'_>) -> SnapshotPart {
+fn snapshot(source: &mut Choices<'_>) -> SnapshotChunk {
     let mut state = Kv::default();
     for slot in 1..=u64::from(source.below(4)) {
-        state.apply(Slot(slot), &proposed(Ballot { round: number(source), server: Server(2) }, Slot(slot)));
+        state.apply(Slot(slot), &proposed(Ballot { round: number(source), server: ServerId(2) }, Slot(slot)));
     }
-    let entry = Versioned { value: Some(vec![2].into()), version: number(source) };
-    state.put_pieces(vec![Piece::Key { key: vec![b'k', source.below(5)], entry: entry.clone() }]);
+    let entry = VersionedValue { value: Some(vec![2].into()), version: number(source) };
+    state.put_pieces(vec![StateEntry::Key { key: vec![b'k', source.below(5)], entry: entry.clone() }]);
     let digest = if source.below(4) == 0 { number(source) } else { state.digest() };
     let mut all = Kv::empty_like(&state);
     let mut pieces = state.take_changes().pieces;
-    pieces.push(Piece::Key { key: vec![b'k', 0], entry });
+    pieces.push(StateEntry::Key { key: vec![b'k', 0], entry });
     all.put_pieces(pieces.clone());
     let digest = if source.below(2) == 0 { digest } else { all.digest() };
     let bytes = if source.below(4) == 0 { source.bytes().to_vec() } else { encode_part(&pieces) };
     let next = (source.below(3) == 0).then(|| PartToken::Session(number(source)));
     let index = if source.below(2) == 0 { 0 } else { number(source) as u32 };
-    SnapshotPart { slot: Slot(number(source)), digest, index, bytes: bytes.into(), next }
+    SnapshotChunk { slot: Slot(number(source)), digest, index, bytes: bytes.into(), next }
 }
 
 /// Anything that a peer can say.
-fn message(source: &mut Source<'_>, from: Server, stage: &Stage) -> Message {
+fn message(source: &mut Choices<'_>, from: ServerId, stage: &BenchServer) -> Message {
     let own = Ballot { round: number(source), server: from };
-    let ballot = Ballot { server: Server(1 + source.below(3)), ..own };
+    let ballot = Ballot { server: ServerId(1 + source.below(3)), ..own };
     let (slot, other) = (Slot(number(source)), Slot(number(source)));
     let slots = SlotRange { first: slot, last: other };
     match source.below(24) {
@@ -315,7 +317,7 @@ fn message(source: &mut Source<'_>, from: Server, stage: &Stage) -> Message {
         },
         2 => Message::Nack {
             ballot: stage.at_work().unwrap_or(ballot),
-            refused: if source.below(2) == 0 { Refused::Prepare(slot) } else { Refused::Accept(slot) },
+            refused: if source.below(2) == 0 { NackedRequest::Prepare(slot) } else { NackedRequest::Accept(slot) },
             promised: own,
         },
         3 => Message::Truncated { ballot: stage.at_work().unwrap_or(ballot), slot, below: other },

@@ -1,18 +1,18 @@
 //! Bytes as a row of choices. Behind their end every choice is the plainest one.
 
 use crate::paxos::{AcceptorRecord, Ballot, Command, CommandId, Entry, Slot, SlotRange, Value};
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// The choices that are left.
-pub(crate) struct Source<'a> {
+pub(crate) struct Choices<'a> {
     left: &'a [u8],
     /// Whether a number was not what it should be.
     has_twisted: bool,
 }
 
-impl<'a> Source<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Source<'a> {
-        Source { left: bytes, has_twisted: false }
+impl<'a> Choices<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Choices<'a> {
+        Choices { left: bytes, has_twisted: false }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -66,7 +66,7 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn ballot(&mut self) -> Ballot {
-        Ballot { round: self.number() & Ballot::LAST_ROUND, server: Server(self.below(5)) }
+        Ballot { round: self.number() & Ballot::LAST_ROUND, server: ServerId(self.below(5)) }
     }
 
     /// Any slot that there is.

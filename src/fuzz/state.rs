@@ -1,17 +1,17 @@
 //! The state of the store: as pieces, as a backup, and as what a log makes of it.
 
-use super::source::Source;
+use super::source::Choices;
 use crate::codec;
-use crate::kv::{Command, Kv, Op, decode_part, encode_part};
+use crate::kv::{Kv, KvCommand, Op, decode_part, encode_part};
 use crate::paxos::{CommandId, Slot, StateMachine, Value};
-use crate::storage::backup::{Title, Writer, read};
+use crate::storage::backup::{BackupHeader, BackupWriter, read};
 
 /// So many sessions: a table that is full is met soon.
 const SESSIONS: usize = 2;
 
 /// Bytes as a part of a state, as a backup, or as a log.
 pub fn state(bytes: &[u8]) {
-    let mut source = Source::new(bytes);
+    let mut source = Choices::new(bytes);
     match source.below(3) {
         0 => pieces(source.rest()),
         1 => backup(source),
@@ -38,7 +38,7 @@ fn pieces(part: &[u8]) {
 }
 
 /// A backup with the right checksums, and the right digest unless it is told otherwise.
-fn backup(mut source: Source<'_>) {
+fn backup(mut source: Choices<'_>) {
     let (wrong, version) = (source.below(4), source.twist(3));
     let mut parts = Vec::new();
     while !source.is_empty() {
@@ -47,7 +47,7 @@ fn backup(mut source: Source<'_>) {
     let mut whole = Kv::empty_like(&Kv::default());
     let is_state = parts.iter().all(|part| part.is_empty() || whole.load(part).is_ok());
     let is_right = wrong != 1;
-    let title = Title { cluster: "lab".to_string(), history: 1, slot: Slot(7), digest: whole.digest() };
+    let title = BackupHeader { cluster: "lab".to_string(), history: 1, slot: Slot(7), digest: whole.digest() };
     let keys = whole.store().digest();
     let end = keys.wrapping_add(u64::from(!is_right)).to_le_bytes();
     let mut file = [&b"PaxosBak"[..], &(version as u32).to_le_bytes()].concat();
@@ -64,7 +64,7 @@ fn backup(mut source: Source<'_>) {
     };
     assert!(is_right && wrong != 2 && state.sessions().is_empty());
     assert_eq!((&found, state.digest()), (&title, keys));
-    let mut writer = Writer::begin(Vec::new(), &title).expect("memory takes it");
+    let mut writer = BackupWriter::begin(Vec::new(), &title).expect("memory takes it");
     for part in parts.iter().take_while(|part| !part.is_empty()) {
         writer.part(part).expect("memory takes it");
     }
@@ -72,7 +72,7 @@ fn backup(mut source: Source<'_>) {
 }
 
 /// Two servers that apply one log are equal, and so is what a third one reads of what was written down now and then.
-fn log(mut source: Source<'_>) {
+fn log(mut source: Choices<'_>) {
     let (mut one, mut other) = (Kv::with_sessions_at_most(SESSIONS), Kv::with_sessions_at_most(SESSIONS));
     let mut written = Kv::with_sessions_at_most(SESSIONS);
     let mut slot = 0;
@@ -99,14 +99,14 @@ fn log(mut source: Source<'_>) {
 }
 
 /// What a slot of the log may hold.
-fn value(source: &mut Source<'_>) -> Value {
+fn value(source: &mut Choices<'_>) -> Value {
     let command = match source.below(8) {
         0 => return Value::Noop,
         1 => {
             let payload = source.bytes().into();
             return Value::Command(crate::paxos::Command { id: CommandId::new(1, 0, 1), payload });
         }
-        2 => Command::Open { nonce: source.below(4).into(), label: String::new() },
+        2 => KvCommand::Open { nonce: source.below(4).into(), label: String::new() },
         kind => {
             let key = vec![b'k', source.below(5)];
             let op = match kind {
@@ -115,7 +115,7 @@ fn value(source: &mut Source<'_>) -> Value {
             };
             let (session, sequence, first_open) = (source.number(), source.number(), source.number());
             let nonce = source.below(4).into();
-            Command::Write { session, nonce, sequence, first_open, label: String::new(), op }
+            KvCommand::Write { session, nonce, sequence, first_open, label: String::new(), op }
         }
     };
     Value::Command(command.to_paxos())

@@ -15,29 +15,29 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::config::Config;
 use super::core::{Fatal, ServerCore};
-use super::limits::Connection;
+use super::limits::ClientConnection;
 use super::rules;
-use crate::net::{Answer, Hello, Newcomer, Welcome, Who, WhyNotApplied};
+use crate::net::{AdmissionStatus, Caller, Hello, HelloReply, Welcome, WhyNotApplied};
 use crate::paxos::Quorums;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 use crate::storage::admission::Claim;
-use crate::storage::folder::Place;
+use crate::storage::folder::DirStorage;
 use crate::storage::identity::Admitted;
-use crate::storage::{DataFolder, FolderError};
+use crate::storage::{DataDir, DataDirError};
 
 /// How a server stands to the others. Any thread may ask.
 #[derive(Debug)]
 pub struct Admission {
     takes_part: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<AdmissionState>,
     /// What callers have said of themselves and not proved yet: the last claim of each number.
-    claims: Mutex<BTreeMap<Server, Claim>>,
+    claims: Mutex<BTreeMap<ServerId, Claim>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum State {
+enum AdmissionState {
     /// Its folder is new: these know it, and so many must.
-    New { known_to: Servers, needed: usize },
+    New { known_to: ServerSet, needed: usize },
     /// It takes part.
     Member,
     /// Its state is wrong.
@@ -47,22 +47,22 @@ enum State {
 impl Admission {
     /// A server that takes part.
     pub fn member() -> Admission {
-        Admission::new(true, State::Member)
+        Admission::new(true, AdmissionState::Member)
     }
 
     /// A server with a new folder, which so many others must know; it takes part at once if that is nobody.
     pub fn newcomer(needed: usize) -> Admission {
-        let state = State::New { known_to: Servers::NONE, needed };
+        let state = AdmissionState::New { known_to: ServerSet::NONE, needed };
         Admission::new(rules::newcomer_takes_part(), state)
     }
 
-    fn new(takes_part: bool, state: State) -> Admission {
+    fn new(takes_part: bool, state: AdmissionState) -> Admission {
         Admission { takes_part: AtomicBool::new(takes_part), state: Mutex::new(state), claims: Mutex::default() }
     }
 
     /// Who has taken part with this folder goes on to; a server whose folder is new waits until enough of the others know
     /// it.
-    pub fn of<P: Place>(folder: &DataFolder<P>, quorums: Quorums) -> Result<Admission, FolderError> {
+    pub fn of<P: DirStorage>(folder: &DataDir<P>, quorums: Quorums) -> Result<Admission, DataDirError> {
         if quorums.witnesses() == 0 {
             folder.set_takes_part()?;
         }
@@ -76,22 +76,22 @@ impl Admission {
 
     /// Another server has said that it knows this one's folder. Once enough have, `remember` must write that down; if it
     /// does, the server takes part from now on. True if that has just begun.
-    pub fn is_known_to<E>(&self, peer: Server, remember: impl FnOnce() -> Result<(), E>) -> Result<bool, E> {
+    pub fn is_known_to<E>(&self, peer: ServerId, remember: impl FnOnce() -> Result<(), E>) -> Result<bool, E> {
         let mut state = self.state();
-        let State::New { known_to, needed } = &mut *state else { return Ok(false) };
+        let AdmissionState::New { known_to, needed } = &mut *state else { return Ok(false) };
         known_to.insert(peer);
         if known_to.len() < *needed {
             return Ok(false);
         }
         remember()?;
-        *state = State::Member;
+        *state = AdmissionState::Member;
         self.takes_part.store(true, Ordering::Release);
         Ok(true)
     }
 
     /// Its state is not that of the others.
     pub fn fence(&self) {
-        *self.state() = State::Fenced;
+        *self.state() = AdmissionState::Fenced;
         self.takes_part.store(false, Ordering::Release);
     }
 
@@ -101,26 +101,26 @@ impl Admission {
             return None;
         }
         match *self.state() {
-            State::New { .. } => Some(WhyNotApplied::Newcomer),
-            State::Member => None,
-            State::Fenced => Some(WhyNotApplied::Fenced),
+            AdmissionState::New { .. } => Some(WhyNotApplied::Newcomer),
+            AdmissionState::Member => None,
+            AdmissionState::Fenced => Some(WhyNotApplied::Fenced),
         }
     }
 
     /// What it waits for if its folder is new.
-    pub fn newness(&self) -> Option<Newcomer> {
+    pub fn newness(&self) -> Option<AdmissionStatus> {
         match *self.state() {
-            State::New { known_to, needed } => Some(Newcomer { known_to, needed: needed as u8 }),
-            State::Member | State::Fenced => None,
+            AdmissionState::New { known_to, needed } => Some(AdmissionStatus { known_to, needed: needed as u8 }),
+            AdmissionState::Member | AdmissionState::Fenced => None,
         }
     }
 
-    fn claims(&self) -> MutexGuard<'_, BTreeMap<Server, Claim>> {
+    fn claims(&self) -> MutexGuard<'_, BTreeMap<ServerId, Claim>> {
         // Every change is one step.
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, AdmissionState> {
         // Every change is one assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,24 +131,24 @@ pub const TOO_MANY: &str = "too many clients already; try another server";
 
 /// What a server says to another one that has called it.
 #[derive(Debug)]
-pub struct Judged {
+pub struct HelloDecision {
     /// The answer.
-    pub answer: Answer,
+    pub answer: HelloReply,
     /// This server must be called now: whoever called in its name has something to prove, or has just proved it.
-    pub call: Option<Server>,
+    pub call: Option<ServerId>,
 }
 
-impl<C: Connection> ServerCore<C> {
+impl<C: ClientConnection> ServerCore<C> {
     /// What this server says to a peer that it calls. The peer's own storage id proves who calls: it was told to the
     /// address of this server only. A folder that takes part is the peer's whoever claims what. Of a candidate and a folder
     /// that somebody claims since, either may be the peer's, so every other attempt names the other one: a stranger that
     /// claims a folder again and again does not keep this server from the peer that it knows.
-    pub fn hello<P: Place>(&self, folder: &DataFolder<P>, to: Server, attempt: u32) -> Hello {
+    pub fn hello<P: DirStorage>(&self, folder: &DataDir<P>, to: ServerId, attempt: u32) -> Hello {
         let known = folder.known_peer(to);
         let is_claim_worth = known.is_none_or(|known| !known.bound && attempt.is_multiple_of(2));
         let claimed = self.admission.claims().get(&to).filter(|_| is_claim_worth).map(|claim| claim.storage);
         let knows = claimed.or(known.map(|known| known.storage));
-        let who = Who::Peer {
+        let who = Caller::Peer {
             server: self.config.me,
             storage: folder.storage_id(),
             life: folder.life(),
@@ -170,8 +170,8 @@ impl<C: Connection> ServerCore<C> {
         }
         if hello.members != *cluster {
             let caller = match hello.who {
-                Who::Client => "the client's file".to_string(),
-                Who::Peer { server, .. } => format!("server {}'s file", server.0),
+                Caller::Client => "the client's file".to_string(),
+                Caller::Peer { server, .. } => format!("server {}'s file", server.0),
             };
             return Err(other_members(&caller, hello.members, &format!("server {}'s", me.0), *cluster));
         }
@@ -179,35 +179,35 @@ impl<C: Connection> ServerCore<C> {
     }
 
     /// What this server answers a caller at the door for clients, if there is a place for one more.
-    pub fn judge_client(&self, hello: &Hello, has_place: impl FnOnce() -> bool) -> Answer {
-        let refused = |why: &str| Answer::Refused { why: why.to_string() };
+    pub fn judge_client(&self, hello: &Hello, has_place: impl FnOnce() -> bool) -> HelloReply {
+        let refused = |why: &str| HelloReply::Refused { why: why.to_string() };
         match (self.check_hello(hello), &hello.who) {
-            (Err(why), _) => Answer::Refused { why },
-            (Ok(()), Who::Peer { .. }) => refused("this is the address for clients; servers have another one"),
-            (Ok(()), Who::Client) if has_place() => self.welcome(),
-            (Ok(()), Who::Client) => refused(TOO_MANY),
+            (Err(why), _) => HelloReply::Refused { why },
+            (Ok(()), Caller::Peer { .. }) => refused("this is the address for clients; servers have another one"),
+            (Ok(()), Caller::Client) if has_place() => self.welcome(),
+            (Ok(()), Caller::Client) => refused(TOO_MANY),
         }
     }
 
     /// What this server answers a caller at the door for servers. It lets a caller in that has proved who it is; who has not
     /// is called, and then it can.
-    pub fn judge<P: Place>(&self, folder: &DataFolder<P>, hello: &Hello) -> Result<Judged, Fatal> {
-        let refused = |why| Ok(Judged { answer: Answer::Refused { why }, call: None });
+    pub fn judge<P: DirStorage>(&self, folder: &DataDir<P>, hello: &Hello) -> Result<HelloDecision, Fatal> {
+        let refused = |why| Ok(HelloDecision { answer: HelloReply::Refused { why }, call: None });
         if let Err(why) = self.check_hello(hello) {
             return refused(why);
         }
         match hello.who {
-            Who::Client => refused("this is the address for servers; clients have another one".to_string()),
-            Who::Peer { server, .. } if server == self.config.me || !self.config.cluster.contains(server) => {
+            Caller::Client => refused("this is the address for servers; clients have another one".to_string()),
+            Caller::Peer { server, .. } if server == self.config.me || !self.config.cluster.contains(server) => {
                 refused(format!("no other server of this cluster has the number {}", server.0))
             }
-            Who::Peer { server, storage, life, boot, takes_part, knows } => {
+            Caller::Peer { server, storage, life, boot, takes_part, knows } => {
                 self.admit(folder, Claim { server, storage, life, boot, takes_part, knows })
             }
         }
     }
 
-    fn admit<P: Place>(&self, folder: &DataFolder<P>, claim: Claim) -> Result<Judged, Fatal> {
+    fn admit<P: DirStorage>(&self, folder: &DataDir<P>, claim: Claim) -> Result<HelloDecision, Fatal> {
         let admitted = rules::admitted(match folder.admit(&claim) {
             Err(error) => Err(survived(&error)?),
             Ok(admitted) => Ok(admitted),
@@ -222,24 +222,24 @@ impl<C: Connection> ServerCore<C> {
         };
         let answer = match admitted {
             Ok(Admitted::Yes) => self.welcome(),
-            Ok(Admitted::CallBack) => Answer::CallYouFirst,
-            Err(why) => Answer::Refused { why },
+            Ok(Admitted::CallBack) => HelloReply::CallYouFirst,
+            Err(why) => HelloReply::Refused { why },
         };
-        Ok(Judged { answer, call: is_news.then_some(claim.server) })
+        Ok(HelloDecision { answer, call: is_news.then_some(claim.server) })
     }
 
     /// What a server says of itself to whom it lets in.
-    pub fn welcome(&self) -> Answer {
-        Answer::Welcome(Welcome { history: self.board.read().history, members: self.config.cluster })
+    pub fn welcome(&self) -> HelloReply {
+        HelloReply::Welcome(Welcome { history: self.board.read().history, members: self.config.cluster })
     }
 
     /// A peer has welcomed this server after this greeting, and remembers its folder durably by then. That it did proves that
     /// its own folder is the one that this server took it for. True if this server takes part from now on because of it; the
     /// inner error is why the peer is not believed.
-    pub fn welcomed<P: Place>(
+    pub fn welcomed<P: DirStorage>(
         &self,
-        folder: &DataFolder<P>,
-        peer: Server,
+        folder: &DataDir<P>,
+        peer: ServerId,
         hello: &Hello,
         welcome: &Welcome,
     ) -> Result<Result<bool, String>, Fatal> {
@@ -248,7 +248,7 @@ impl<C: Connection> ServerCore<C> {
             let theirs = format!("server {}'s file", peer.0);
             return Ok(Err(other_members(&theirs, welcome.members, "this one's", cluster)));
         }
-        let Who::Peer { knows: Some(knows), .. } = hello.who else {
+        let Caller::Peer { knows: Some(knows), .. } = hello.who else {
             return Ok(Err("it has let in a server that could not say whom it called".to_string()));
         };
         if folder.known_peer(peer).is_some_and(|known| known.storage != knows) {
@@ -265,11 +265,11 @@ impl<C: Connection> ServerCore<C> {
 }
 
 /// What a peer is told if something cannot be remembered; where the disk has failed this server is no more.
-fn survived(error: &FolderError) -> Result<String, Fatal> {
+fn survived(error: &DataDirError) -> Result<String, Fatal> {
     if error.is_fatal() { Err(Fatal(format!("stable storage failed: {error}"))) } else { Ok(error.reason()) }
 }
 
-fn other_members(theirs: &str, members: Servers, mine: &str, cluster: Servers) -> String {
+fn other_members(theirs: &str, members: ServerSet, mine: &str, cluster: ServerSet) -> String {
     format!("{theirs} lists servers {}, {mine} {}: one of the two files is wrong", members.numbers(), cluster.numbers())
 }
 
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
 
     fn known_to(admission: &Admission, server: u8, can_write: bool) -> Result<bool, &'static str> {
-        admission.is_known_to(Server(server), || if can_write { Ok(()) } else { Err("full") })
+        admission.is_known_to(ServerId(server), || if can_write { Ok(()) } else { Err("full") })
     }
 
     #[test]
@@ -289,8 +289,8 @@ mod tests {
         assert_eq!(known_to(&admission, 4, true), Ok(false), "one server, though it says so twice");
         assert_eq!(known_to(&admission, 5, false), Err("full"));
         assert!(!admission.takes_part(), "what is not written down is forgotten by the next life");
-        let known = [4, 5].map(Server).into_iter().collect();
-        assert_eq!(admission.newness(), Some(Newcomer { known_to: known, needed: 2 }));
+        let known = [4, 5].map(ServerId).into_iter().collect();
+        assert_eq!(admission.newness(), Some(AdmissionStatus { known_to: known, needed: 2 }));
         assert_eq!(known_to(&admission, 5, true), Ok(true));
         assert_eq!((admission.takes_part(), admission.refusal(), admission.newness()), (true, None, None));
         assert_eq!(known_to(&admission, 3, true), Ok(false), "it is no news any more");

@@ -33,23 +33,23 @@ pub struct Budget {
     max_bytes: usize,
     /// What each connection holds without asking.
     free_bytes: usize,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct BudgetState {
     /// What all hold.
     used: usize,
     /// What those hold that were let go, and have not given it back yet.
     leaving: usize,
     turns_begun: u64,
     /// By turn: the first has lasted longest.
-    turns: BTreeMap<u64, Turn>,
+    turns: BTreeMap<u64, BudgetTurn>,
     closed: Option<Closed>,
 }
 
 #[derive(Debug)]
-struct Turn {
+struct BudgetTurn {
     bytes: usize,
     since: Time,
     /// None once it was let go.
@@ -69,7 +69,7 @@ pub struct Closed {
 
 /// What comes of asking for more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub enum Reservation {
     /// It is granted.
     Granted,
     /// Not now. Others have been let go if their turns have lasted long enough.
@@ -115,7 +115,7 @@ impl Budget {
         self.max_bytes - self.max_bytes / 4
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BudgetState> {
         // Each change under this lock is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -133,29 +133,29 @@ impl Share {
     }
 
     /// Asks for more. Never waits.
-    pub fn take(&mut self, bytes: usize, now: Time) -> Room {
+    pub fn take(&mut self, bytes: usize, now: Time) -> Reservation {
         let counted = self.counted(self.bytes + bytes) - self.counted(self.bytes);
         if counted > 0 {
             let (room, oldest) = self.take_counted(counted, now);
             // After the lock: each of these is a system call.
             oldest.iter().for_each(|holder| holder.let_go());
-            if room != Room::Granted {
+            if room != Reservation::Granted {
                 return room;
             }
         }
         self.bytes += bytes;
-        Room::Granted
+        Reservation::Granted
     }
 
-    fn take_counted(&mut self, bytes: usize, now: Time) -> (Room, Vec<Arc<dyn Holder>>) {
+    fn take_counted(&mut self, bytes: usize, now: Time) -> (Reservation, Vec<Arc<dyn Holder>>) {
         let mut state = self.budget.lock();
         let oldest = state.end_oldest_turns(self.budget.high_water().saturating_sub(bytes), now);
         let room = match self.turn.and_then(|turn| state.turns.get(&turn)) {
-            Some(turn) if turn.holder.is_none() => Room::LetGo,
-            _ if state.used + bytes > self.budget.max_bytes => Room::Full,
-            _ => Room::Granted,
+            Some(turn) if turn.holder.is_none() => Reservation::LetGo,
+            _ if state.used + bytes > self.budget.max_bytes => Reservation::Full,
+            _ => Reservation::Granted,
         };
-        if room == Room::Granted {
+        if room == Reservation::Granted {
             let turn = *self.turn.get_or_insert_with(|| state.begin_turn(now, self.holder.clone()));
             state.used += bytes;
             state.turns.entry(turn).and_modify(|turn| turn.bytes += bytes);
@@ -180,7 +180,7 @@ impl Share {
         let mut state = self.budget.lock();
         // Who was let go stays so.
         if state.turns.get(&before).is_some_and(|turn| turn.holder.is_some()) {
-            let turn = state.turns.remove(&before).map(|turn| Turn { since: now, ..turn });
+            let turn = state.turns.remove(&before).map(|turn| BudgetTurn { since: now, ..turn });
             self.turn = turn.map(|turn| state.insert(turn));
         }
     }
@@ -208,7 +208,7 @@ impl Drop for Share {
     }
 }
 
-impl State {
+impl BudgetState {
     /// Ends the turns that have lasted longest until those that are left hold no more than this.
     fn end_oldest_turns(&mut self, most: usize, now: Time) -> Vec<Arc<dyn Holder>> {
         let mut excess = (self.used - self.leaving).saturating_sub(most);
@@ -227,10 +227,10 @@ impl State {
     }
 
     fn begin_turn(&mut self, now: Time, holder: Arc<dyn Holder>) -> u64 {
-        self.insert(Turn { bytes: 0, since: now, holder: Some(holder) })
+        self.insert(BudgetTurn { bytes: 0, since: now, holder: Some(holder) })
     }
 
-    fn insert(&mut self, turn: Turn) -> u64 {
+    fn insert(&mut self, turn: BudgetTurn) -> u64 {
         self.turns_begun += 1;
         self.turns.insert(self.turns_begun, turn);
         self.turns_begun

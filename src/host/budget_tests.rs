@@ -4,11 +4,11 @@ use super::*;
 
 /// A connection that only notes whether it was let go.
 #[derive(Debug, Default)]
-pub(in crate::host) struct Caller(AtomicBool, u16);
+pub(in crate::host) struct TestHolder(AtomicBool, u16);
 
-impl Caller {
-    pub(in crate::host) fn at(port: u16) -> Arc<Caller> {
-        Arc::new(Caller(AtomicBool::new(false), port))
+impl TestHolder {
+    pub(in crate::host) fn at(port: u16) -> Arc<TestHolder> {
+        Arc::new(TestHolder(AtomicBool::new(false), port))
     }
 
     fn is_let_go(&self) -> bool {
@@ -16,7 +16,7 @@ impl Caller {
     }
 }
 
-impl Holder for Caller {
+impl Holder for TestHolder {
     fn let_go(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -35,15 +35,15 @@ fn after(ms: u64) -> Time {
 #[test]
 fn an_allowance_needs_no_room_and_what_is_beyond_it_counts() {
     let budget = Budget::new(100, 10);
-    let mut shares: Vec<Share> = (0..50).map(|port| Share::new(&budget, Caller::at(port))).collect();
-    assert!(shares.iter_mut().all(|share| share.take(10, BEGUN) == Room::Granted));
+    let mut shares: Vec<Share> = (0..50).map(|port| Share::new(&budget, TestHolder::at(port))).collect();
+    assert!(shares.iter_mut().all(|share| share.take(10, BEGUN) == Reservation::Granted));
     assert_eq!(budget.used(), 0);
-    assert_eq!(shares[0].take(100, BEGUN), Room::Granted);
+    assert_eq!(shares[0].take(100, BEGUN), Reservation::Granted);
     assert_eq!(budget.used(), 100);
-    assert_eq!(shares[1].take(1, BEGUN), Room::Full, "the budget is for all together");
+    assert_eq!(shares[1].take(1, BEGUN), Reservation::Full, "the budget is for all together");
     shares[0].give_back(60);
     assert_eq!((shares[0].bytes(), budget.used()), (50, 40));
-    assert_eq!(shares[1].take(1, BEGUN), Room::Granted);
+    assert_eq!(shares[1].take(1, BEGUN), Reservation::Granted);
     drop(shares);
     assert_eq!(budget.used(), 0);
 }
@@ -51,17 +51,17 @@ fn an_allowance_needs_no_room_and_what_is_beyond_it_counts() {
 #[test]
 fn the_oldest_turns_end_when_three_quarters_are_used_and_not_before_their_grace() {
     let budget = Budget::new(100, 0);
-    let callers: Vec<Arc<Caller>> = (0..5).map(Caller::at).collect();
+    let callers: Vec<Arc<TestHolder>> = (0..5).map(TestHolder::at).collect();
     let mut shares: Vec<Share> = callers.iter().map(|caller| Share::new(&budget, caller.clone())).collect();
     let let_go = || callers.iter().map(|caller| caller.is_let_go()).collect::<Vec<bool>>();
-    assert!(shares[..3].iter_mut().zip(0..).all(|(share, ms)| share.take(33, after(ms)) == Room::Granted));
-    assert_eq!(shares[3].take(30, after(5)), Room::Full);
+    assert!(shares[..3].iter_mut().zip(0..).all(|(share, ms)| share.take(33, after(ms)) == Reservation::Granted));
+    assert_eq!(shares[3].take(30, after(5)), Reservation::Full);
     assert_eq!(let_go(), [false; 5], "each of them has only just begun");
     // 99 are used; with 30 more, 75 may be. Two of 33 must go; both give back a little later.
     let late = BEGUN + GRACE + Duration::from_millis(3);
-    assert_eq!(shares[3].take(30, late), Room::Full);
+    assert_eq!(shares[3].take(30, late), Reservation::Full);
     assert_eq!(let_go(), [true, true, false, false, false]);
-    assert_eq!(shares[4].take(1, late), Room::Granted, "and no more than two");
+    assert_eq!(shares[4].take(1, late), Reservation::Granted, "and no more than two");
     assert_eq!(let_go(), [true, true, false, false, false]);
     let first = SocketAddr::from(([127, 0, 0, 1], 0));
     assert_eq!(budget.take_closed(), Some(Closed { count: 2, bytes: 66, first }));
@@ -69,20 +69,20 @@ fn the_oldest_turns_end_when_three_quarters_are_used_and_not_before_their_grace(
     // Who was let go gets no more, and its progress is none.
     assert!(shares[0].is_let_go() && !shares[2].is_let_go());
     shares[0].begin_anew(late);
-    assert_eq!(shares[0].take(1, late), Room::LetGo);
+    assert_eq!(shares[0].take(1, late), Reservation::LetGo);
     shares.drain(..2);
-    assert_eq!(shares[1].take(30, late), Room::Granted);
+    assert_eq!(shares[1].take(30, late), Reservation::Granted);
     assert_eq!(budget.used(), 33 + 1 + 30);
 }
 
 #[test]
 fn progress_begins_a_new_turn() {
     let budget = Budget::new(100, 0);
-    let callers: Vec<Arc<Caller>> = (0..3).map(Caller::at).collect();
+    let callers: Vec<Arc<TestHolder>> = (0..3).map(TestHolder::at).collect();
     let mut shares: Vec<Share> = callers.iter().map(|caller| Share::new(&budget, caller.clone())).collect();
-    assert!(shares[..2].iter_mut().all(|share| share.take(40, BEGUN) == Room::Granted));
+    assert!(shares[..2].iter_mut().all(|share| share.take(40, BEGUN) == Reservation::Granted));
     shares[0].begin_anew(after(1));
-    assert_eq!(shares[2].take(20, BEGUN + GRACE + Duration::from_millis(2)), Room::Granted);
+    assert_eq!(shares[2].take(20, BEGUN + GRACE + Duration::from_millis(2)), Reservation::Granted);
     let let_go: Vec<bool> = callers.iter().map(|caller| caller.is_let_go()).collect();
     assert_eq!(let_go, [false, true, false]);
 }
@@ -90,9 +90,9 @@ fn progress_begins_a_new_turn() {
 #[test]
 fn who_gives_up_is_told_as_well() {
     let budget = Budget::new(10, 0);
-    let mut share = Share::new(&budget, Caller::at(7));
-    assert_eq!(share.take(10, BEGUN), Room::Granted);
-    assert_eq!(share.take(1, BEGUN), Room::Full);
+    let mut share = Share::new(&budget, TestHolder::at(7));
+    assert_eq!(share.take(10, BEGUN), Reservation::Granted);
+    assert_eq!(share.take(1, BEGUN), Reservation::Full);
     share.give_up();
     let first = SocketAddr::from(([127, 0, 0, 1], 7));
     assert_eq!(budget.take_closed(), Some(Closed { count: 1, bytes: 10, first }));

@@ -8,20 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::core::{Fatal, ServerCore};
-use super::env::{Env, Seen};
-use super::limits::Connection;
-use super::pending::Ticket;
-use super::queue::Mail;
-use super::recovery::Unborn;
+use super::env::{Env, Observation};
+use super::limits::ClientConnection;
+use super::pending::RequestId;
+use super::queue::Delivery;
+use super::recovery::RecoveryError;
 use super::roles::tell_learner;
-use super::throttle::Throttle;
-use crate::kv::{Changes, Kv, without_sessions};
+use super::throttle::RateLimit;
+use crate::kv::{Kv, StateDelta, without_sessions};
 use crate::net::{Reply, StatePart};
-use crate::paxos::{Learner, LearnerRequest, Message, PartName, Slot, SnapshotPart};
-use crate::role::{Input, Server, Servers};
-use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, Mark, put_aside};
+use crate::paxos::{ChunkRequest, Learner, LearnerRequest, Message, Slot, SnapshotChunk};
+use crate::role::{Input, ServerId, ServerSet};
+use crate::storage::checkpoint::{self, Checkpoint, CheckpointError, CheckpointMeta, put_aside};
 use crate::storage::disk::Files;
-use crate::trace::{Context, Digest, Event, RoleTag};
+use crate::trace::{Digest, Event, Speaker, TraceContext};
 
 /// So many jobs of the own learner wait. Its checkpoints are far apart: more than one or two are a sign of a slow disk.
 const WRITES_MAX: usize = 16;
@@ -33,78 +33,78 @@ pub const CLIENT_PARTS_MAX: usize = 16;
 pub const WISHES: u32 = 1;
 
 /// The state as it was last written.
-pub type Loaded = (Slot, Kv);
+pub type LoadedState = (Slot, Kv);
 
 /// What the checkpointer has to do. Any thread may add to it.
 #[derive(Debug)]
 pub struct CheckpointQueue {
-    jobs: Mutex<Jobs>,
-    wishes: Throttle,
+    jobs: Mutex<JobQueues>,
+    wishes: RateLimit,
     /// How much room on the disk the next checkpoint may need, in bytes.
     growth: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
-struct Jobs {
-    own: VecDeque<Job>,
-    of_peers: VecDeque<(Server, Option<PartName>)>,
-    of_clients: VecDeque<ClientPart>,
+struct JobQueues {
+    own: VecDeque<CheckpointJob>,
+    of_peers: VecDeque<(ServerId, Option<ChunkRequest>)>,
+    of_clients: VecDeque<ChunkJob>,
     /// Peers that fetch a state: it stays readable for them.
-    pinned: Servers,
+    pinned: ServerSet,
 }
 
 /// A job of the own learner.
 #[derive(Debug)]
-enum Job {
+enum CheckpointJob {
     Load,
-    Write(Mark, Changes),
+    Write(CheckpointMeta, StateDelta),
     Fence(Slot),
 }
 
 /// A part that a client waits for.
 #[derive(Debug)]
-struct ClientPart {
-    ticket: Ticket,
-    name: Option<PartName>,
+struct ChunkJob {
+    ticket: RequestId,
+    name: Option<ChunkRequest>,
     at_least: Slot,
 }
 
 /// The next job.
-enum Next {
-    Own(Job),
-    OfPeer(Server, Option<PartName>),
-    OfClient(ClientPart),
+enum NextJob {
+    Own(CheckpointJob),
+    OfPeer(ServerId, Option<ChunkRequest>),
+    OfClient(ChunkJob),
 }
 
 impl Default for CheckpointQueue {
     fn default() -> CheckpointQueue {
-        CheckpointQueue { jobs: Mutex::default(), wishes: Throttle::new(WISHES), growth: Arc::default() }
+        CheckpointQueue { jobs: Mutex::default(), wishes: RateLimit::new(WISHES), growth: Arc::default() }
     }
 }
 
 impl CheckpointQueue {
     /// A learner begins a life, and waits for the state as it was last written.
     pub fn load(&self) {
-        self.lock().own.push_back(Job::Load);
+        self.lock().own.push_back(CheckpointJob::Load);
     }
 
     /// Has changes written. False if too much is under way: they are not.
-    pub fn write(&self, mark: Mark, changes: Changes) -> bool {
+    pub fn write(&self, mark: CheckpointMeta, changes: StateDelta) -> bool {
         let mut jobs = self.lock();
         let has_room = jobs.own.len() < WRITES_MAX;
         if has_room {
-            jobs.own.push_back(Job::Write(mark, changes));
+            jobs.own.push_back(CheckpointJob::Write(mark, changes));
         }
         has_room
     }
 
     /// The state is wrong: a later life of this server must not begin with it either.
     pub fn fence(&self, slot: Slot) {
-        self.lock().own.push_back(Job::Fence(slot));
+        self.lock().own.push_back(CheckpointJob::Fence(slot));
     }
 
     /// From now on these peers, and no others, have what they read from kept for them.
-    pub fn pin(&self, peers: Servers) {
+    pub fn pin(&self, peers: ServerSet) {
         self.lock().pinned = peers;
     }
 
@@ -114,7 +114,7 @@ impl CheckpointQueue {
     }
 
     /// Sends a part of the state to a peer; dropped if too many are wanted.
-    pub fn send_part(&self, to: Server, name: Option<PartName>) {
+    pub fn send_part(&self, to: ServerId, name: Option<ChunkRequest>) {
         let mut jobs = self.lock();
         if jobs.of_peers.len() < PARTS_MAX {
             jobs.of_peers.push_back((to, name));
@@ -122,11 +122,11 @@ impl CheckpointQueue {
     }
 
     /// Gives a client a part of a state that holds every slot up to `at_least`; false if too many are wanted.
-    pub fn give_part(&self, ticket: Ticket, name: Option<PartName>, at_least: Slot) -> bool {
+    pub fn give_part(&self, ticket: RequestId, name: Option<ChunkRequest>, at_least: Slot) -> bool {
         let mut jobs = self.lock();
         let has_room = jobs.of_clients.len() < CLIENT_PARTS_MAX;
         if has_room {
-            jobs.of_clients.push_back(ClientPart { ticket, name, at_least });
+            jobs.of_clients.push_back(ChunkJob { ticket, name, at_least });
         }
         has_room
     }
@@ -139,7 +139,7 @@ impl CheckpointQueue {
 
     /// Whether the next job is to write the state down.
     pub fn awaits_write(&self) -> bool {
-        matches!(self.lock().own.front(), Some(Job::Write(..)))
+        matches!(self.lock().own.front(), Some(CheckpointJob::Write(..)))
     }
 
     /// How many jobs wait.
@@ -148,14 +148,14 @@ impl CheckpointQueue {
         jobs.own.len() + jobs.of_peers.len() + jobs.of_clients.len()
     }
 
-    fn next(&self) -> Option<Next> {
+    fn next(&self) -> Option<NextJob> {
         let mut jobs = self.lock();
-        let own = jobs.own.pop_front().map(Next::Own);
-        let of_peer = own.or_else(|| jobs.of_peers.pop_front().map(|(to, name)| Next::OfPeer(to, name)));
-        of_peer.or_else(|| jobs.of_clients.pop_front().map(Next::OfClient))
+        let own = jobs.own.pop_front().map(NextJob::Own);
+        let of_peer = own.or_else(|| jobs.of_peers.pop_front().map(|(to, name)| NextJob::OfPeer(to, name)));
+        of_peer.or_else(|| jobs.of_clients.pop_front().map(NextJob::OfClient))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Jobs> {
+    fn lock(&self) -> MutexGuard<'_, JobQueues> {
         // Every change is one step.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,7 +174,7 @@ pub struct Checkpointer<F: Files> {
 impl<F: Files> Checkpointer<F> {
     /// Opens the checkpoint of a data folder. One that cannot be believed is put aside, if there is another server to get
     /// the state from; true if one was.
-    pub fn open<C: Connection>(
+    pub fn open<C: ClientConnection>(
         core: &ServerCore<C>,
         files: F,
         storage: u64,
@@ -201,36 +201,36 @@ impl<F: Files> Checkpointer<F> {
         Ok((checkpointer, is_rebuilt))
     }
 
-    fn tell_growth<C: Connection>(&self, core: &ServerCore<C>) {
+    fn tell_growth<C: ClientConnection>(&self, core: &ServerCore<C>) {
         core.checkpoints.growth.store(self.checkpoint.growth_bytes(), Ordering::Relaxed);
     }
 
     /// What the checkpoint says of itself.
-    pub fn mark(&self) -> Mark {
+    pub fn mark(&self) -> CheckpointMeta {
         self.checkpoint.mark()
     }
 
     /// Does the next job, if there is one. Gives the state to whoever asked for it.
-    pub fn run_one<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> Result<Option<Loaded>, Fatal> {
+    pub fn run_one<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> Result<Option<LoadedState>, Fatal> {
         self.checkpoint.pin(core.checkpoints.lock().pinned);
         match core.checkpoints.next() {
-            Some(Next::Own(Job::Load)) => return self.load(env).map(Some),
-            Some(Next::Own(Job::Write(mark, changes))) => self.write(core, env, mark, &changes)?,
-            Some(Next::Own(Job::Fence(slot))) => self.fence(core, slot),
-            Some(Next::OfPeer(to, name)) => self.send_part(core, env, to, name.as_ref())?,
-            Some(Next::OfClient(wanted)) => self.give_part(core, env, wanted)?,
+            Some(NextJob::Own(CheckpointJob::Load)) => return self.load(env).map(Some),
+            Some(NextJob::Own(CheckpointJob::Write(mark, changes))) => self.write(core, env, mark, &changes)?,
+            Some(NextJob::Own(CheckpointJob::Fence(slot))) => self.fence(core, slot),
+            Some(NextJob::OfPeer(to, name)) => self.send_part(core, env, to, name.as_ref())?,
+            Some(NextJob::OfClient(wanted)) => self.give_part(core, env, wanted)?,
             None => {}
         }
         Ok(None)
     }
 
-    fn load<E: Env>(&mut self, env: &E) -> Result<Loaded, Fatal> {
+    fn load<E: Env>(&mut self, env: &E) -> Result<LoadedState, Fatal> {
         let state = match self.first.take() {
             Some(state) => state,
             None => self.checkpoint.load(self.empty.clone()).map_err(fatal)?,
         };
         let mark = self.checkpoint.mark();
-        env.observe(Seen::CheckpointLoaded(mark));
+        env.observe(Observation::CheckpointLoaded(mark));
         Ok((mark.slot, state))
     }
 
@@ -238,8 +238,8 @@ impl<F: Files> Checkpointer<F> {
         &mut self,
         core: &ServerCore<E::Connection>,
         env: &E,
-        mark: Mark,
-        changes: &Changes,
+        mark: CheckpointMeta,
+        changes: &StateDelta,
     ) -> Result<(), Fatal> {
         // Others may have written since: what was read then is old.
         self.first = None;
@@ -252,11 +252,11 @@ impl<F: Files> Checkpointer<F> {
                     );
                     core.tell_fault("disk", "full", &why);
                 }
-                env.observe(Seen::CheckpointShed);
+                env.observe(Observation::CheckpointShed);
                 false
             }
             Err(error) => {
-                env.observe(Seen::CheckpointInDoubt(mark));
+                env.observe(Observation::CheckpointInDoubt(mark));
                 return Err(fatal(error));
             }
         };
@@ -264,16 +264,16 @@ impl<F: Files> Checkpointer<F> {
         self.tell_growth(core);
         if is_durable {
             core.board.update(|shown| shown.checkpoint = mark.slot);
-            env.observe(Seen::CheckpointDurable(mark));
+            env.observe(Observation::CheckpointDurable(mark));
             let event = Event::Snapshot { slot: mark.slot, digest: Digest(mark.digest), from: None };
-            core.line(RoleTag::Server, &Context::default(), event);
+            core.line(Speaker::Server, &TraceContext::default(), event);
         }
         // If the learner has died meanwhile, its next life finds it on the disk.
         tell_learner(core, env, LearnerRequest::CheckpointEnded { slot: mark.slot, is_durable });
         Ok(())
     }
 
-    fn fence<C: Connection>(&self, core: &ServerCore<C>, slot: Slot) {
+    fn fence<C: ClientConnection>(&self, core: &ServerCore<C>, slot: Slot) {
         if let Err(error) = self.checkpoint.fence(slot) {
             let why = format!("{error}. Move the folder checkpoint away before this server is started again");
             core.tell_fault("checkpoint", "fenced", &why);
@@ -284,12 +284,12 @@ impl<F: Files> Checkpointer<F> {
         &mut self,
         core: &ServerCore<E::Connection>,
         env: &E,
-        to: Server,
-        name: Option<&PartName>,
+        to: ServerId,
+        name: Option<&ChunkRequest>,
     ) -> Result<(), Fatal> {
         let message = match self.checkpoint.part_for(to, name).map_err(fatal)? {
             Some(part) => {
-                env.observe(Seen::PartSent { is_first: name.is_none() });
+                env.observe(Observation::PartSent { is_first: name.is_none() });
                 Message::Snapshot(part)
             }
             // A learner that is down has applied nothing that it could hand on.
@@ -298,7 +298,7 @@ impl<F: Files> Checkpointer<F> {
                 Message::Entries { entries: Vec::new(), applied }
             }
         };
-        core.send(env, Servers::only(to), message.into(), Context::default());
+        core.send(env, ServerSet::only(to), message.into(), TraceContext::default());
         env.flush_peers();
         Ok(())
     }
@@ -308,14 +308,14 @@ impl<F: Files> Checkpointer<F> {
         &mut self,
         core: &ServerCore<E::Connection>,
         env: &E,
-        ClientPart { ticket, name, at_least }: ClientPart,
+        ChunkJob { ticket, name, at_least }: ChunkJob,
     ) -> Result<(), Fatal> {
         let is_there = name.is_some() || self.checkpoint.mark().slot >= at_least;
         let part = if is_there { self.checkpoint.part(name.as_ref()).map_err(fatal)? } else { None };
         let part = part.map(for_client).transpose()?;
         if part.is_none() && core.checkpoints.wishes.lets_through(env.now()) {
             let input = Input::Request(LearnerRequest::WantCheckpoint);
-            let mail = Mail::from_within(Context::default(), input, 0);
+            let mail = Delivery::from_within(TraceContext::default(), input, 0);
             // If the learner is down or busy, the client asks again.
             let _ = core.post::<Learner<Kv>, E>(env, mail);
         }
@@ -325,20 +325,20 @@ impl<F: Files> Checkpointer<F> {
     }
 }
 
-impl Unborn {
+impl RecoveryError {
     /// What an error of the checkpoint means for a process that begins.
-    pub fn of(error: &CheckpointError, why: String) -> Unborn {
+    pub fn of(error: &CheckpointError, why: String) -> RecoveryError {
         match error {
-            CheckpointError::Full { .. } => Unborn::NoRoom(why),
-            CheckpointError::Io { .. } => Unborn::Failed(why),
-            _ => Unborn::Broken(why),
+            CheckpointError::Full { .. } => RecoveryError::NoRoom(why),
+            CheckpointError::Io { .. } => RecoveryError::Failed(why),
+            _ => RecoveryError::Broken(why),
         }
     }
 }
 
-impl From<CheckpointError> for Unborn {
-    fn from(error: CheckpointError) -> Unborn {
-        Unborn::of(&error, error.to_string())
+impl From<CheckpointError> for RecoveryError {
+    fn from(error: CheckpointError) -> RecoveryError {
+        RecoveryError::of(&error, error.to_string())
     }
 }
 
@@ -347,10 +347,10 @@ fn fatal(error: CheckpointError) -> Fatal {
 }
 
 /// What a client gets of a part.
-fn for_client(part: SnapshotPart) -> Result<StatePart, Fatal> {
+fn for_client(part: SnapshotChunk) -> Result<StatePart, Fatal> {
     let (bytes, left_out) = without_sessions(&part.bytes)
         .map_err(|error| Fatal(format!("a part of the own checkpoint cannot be read: {error}")))?;
-    Ok(StatePart { part: SnapshotPart { bytes: bytes.into(), ..part }, left_out })
+    Ok(StatePart { part: SnapshotChunk { bytes: bytes.into(), ..part }, left_out })
 }
 
 #[cfg(test)]
@@ -362,17 +362,17 @@ mod tests {
         let queue = CheckpointQueue::default();
         let given = (0..1_000).filter(|ticket| queue.give_part(*ticket, None, Slot(0))).count();
         assert_eq!(given, CLIENT_PARTS_MAX, "a flood of clients has a bound");
-        (0..PARTS_MAX + 5).for_each(|_| queue.send_part(Server(2), None));
+        (0..PARTS_MAX + 5).for_each(|_| queue.send_part(ServerId(2), None));
         assert_eq!(queue.len(), CLIENT_PARTS_MAX + PARTS_MAX);
         queue.load();
         let next = || queue.next().unwrap();
-        assert!(matches!(next(), Next::Own(Job::Load)), "the own learner waits for nobody");
-        assert!((0..PARTS_MAX).all(|_| matches!(next(), Next::OfPeer(Server(2), None))));
+        assert!(matches!(next(), NextJob::Own(CheckpointJob::Load)), "the own learner waits for nobody");
+        assert!((0..PARTS_MAX).all(|_| matches!(next(), NextJob::OfPeer(ServerId(2), None))));
         // A peer that asks meanwhile does not wait for the clients that came before it.
-        assert!(matches!(next(), Next::OfClient(ClientPart { ticket: 0, .. })));
-        queue.send_part(Server(3), None);
-        assert!(matches!(next(), Next::OfPeer(Server(3), None)));
-        assert!(matches!(next(), Next::OfClient(ClientPart { ticket: 1, .. })));
+        assert!(matches!(next(), NextJob::OfClient(ChunkJob { ticket: 0, .. })));
+        queue.send_part(ServerId(3), None);
+        assert!(matches!(next(), NextJob::OfPeer(ServerId(3), None)));
+        assert!(matches!(next(), NextJob::OfClient(ChunkJob { ticket: 1, .. })));
         assert!(queue.give_part(5_000, None, Slot(0)), "there is room again");
     }
 }

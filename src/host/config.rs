@@ -4,7 +4,7 @@ use super::queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
 use crate::paxos::{OPEN_BYTES_MAX, OPEN_SLOTS_MAX, PAGE_BYTES, Quorums, Retention};
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 use crate::storage::checkpoint::PART_BYTES;
 
 /// How a server was started.
@@ -13,9 +13,9 @@ pub struct Config {
     /// The name of the cluster.
     pub name: String,
     /// Which server it is.
-    pub me: Server,
+    pub me: ServerId,
     /// All servers.
-    pub cluster: Servers,
+    pub cluster: ServerSet,
     /// Which of them are enough.
     pub quorums: Quorums,
     /// How they agree.
@@ -41,10 +41,10 @@ pub struct Config {
 #[cfg(test)]
 impl Config {
     /// How a test starts server 1 of this cluster.
-    pub fn of_tests(protocol: Protocol, cluster: Servers) -> Config {
+    pub fn of_tests(protocol: Protocol, cluster: ServerSet) -> Config {
         Config {
             name: "tests".to_string(),
-            me: Server(1),
+            me: ServerId(1),
             cluster,
             quorums: Quorums::majority(cluster),
             protocol,

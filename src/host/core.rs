@@ -6,22 +6,22 @@ use std::sync::{Arc, Mutex};
 use super::admission::Admission;
 use super::checkpoints::CheckpointQueue;
 use super::config::Config;
-use super::delivery::Drops;
-use super::env::{Env, Seen};
-use super::limits::{Connection, Load};
-use super::linked::Linked;
+use super::delivery::DropCounters;
+use super::env::{Env, Observation};
+use super::limits::{ClientConnection, RequestLoad};
+use super::linked::ConnectedPeers;
 use super::mailbox::Mailbox;
-use super::pending::Pending;
-use super::queue::{Item, Limits, Lost, Mail, MustWake, Room};
+use super::pending::PendingRequests;
+use super::queue::{Capacity, Delivery, MailboxItem, MustWake, QueueLimits, SendError};
 use super::roles::Hosted;
-use super::status::Board;
-use super::throttle::Throttle;
+use super::status::SharedStatus;
+use super::throttle::RateLimit;
 use crate::kv::Kv;
-use crate::net::{Newcomer, Unknown, WhyNotApplied};
+use crate::net::{AdmissionStatus, WhyNotApplied, WhyUnknown};
 use crate::paxos::{Acceptor, Learner, Proposer, ProposerRequest, Slot};
 use crate::protocol::Family;
-use crate::role::{Input, RoleName, Servers};
-use crate::trace::{Context, Draft, Event, RoleTag, Text, Trace};
+use crate::role::{Input, RoleKind, ServerSet};
+use crate::trace::{Event, PendingLine, QuotedText, Speaker, Trace, TraceContext};
 use crate::two_phase_commit::{Coordinator, Participant};
 
 /// At most this many sessions a second are opened, by all clients together. Each goes through the log, and the table of
@@ -32,7 +32,7 @@ const MALFORMED_LINES: u32 = 100;
 
 /// What a server decides with. Many threads may use it at a time: each part has a lock of its own, and no thread holds two
 /// of them.
-pub struct ServerCore<C: Connection> {
+pub struct ServerCore<C: ClientConnection> {
     /// How it was started.
     pub config: Config,
     /// Where its lines go.
@@ -48,15 +48,15 @@ pub struct ServerCore<C: Connection> {
     /// The participant's mailbox, under two-phase commit.
     pub participant: Arc<Mailbox<Participant>>,
     /// Who waits for an outcome.
-    pub pending: Pending<C>,
+    pub pending: PendingRequests<C>,
     /// What all clients together have under way.
-    pub load: Arc<Load>,
+    pub load: Arc<RequestLoad>,
     /// Sessions that all clients together may open.
-    pub opens: Throttle,
+    pub opens: RateLimit,
     /// What others may see of the roles.
-    pub board: Board,
+    pub board: SharedStatus,
     /// Which of the others it reaches and hears.
-    pub linked: Linked,
+    pub linked: ConnectedPeers,
     /// What the checkpointer has to do.
     pub checkpoints: CheckpointQueue,
     /// What the roles need not be woken for.
@@ -67,9 +67,9 @@ pub struct ServerCore<C: Connection> {
     /// The roles whose disks have no room for another value: one bit a role.
     full_disks: AtomicU64,
     /// What was last told of what it waits for if its folder is new.
-    pub(super) newness: Mutex<Option<Newcomer>>,
-    pub(super) drops: Drops,
-    pub(super) malformed: Throttle,
+    pub(super) newness: Mutex<Option<AdmissionStatus>>,
+    pub(super) drops: DropCounters,
+    pub(super) malformed: RateLimit,
 }
 
 /// What a role's state is like after its last turn, as far as it says what the role must be woken for.
@@ -96,10 +96,10 @@ pub struct WakeHints {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fatal(pub String);
 
-impl<C: Connection> ServerCore<C> {
+impl<C: ClientConnection> ServerCore<C> {
     /// A server whose roles are still down.
     pub fn new(config: Config, trace: Trace, admission: Admission) -> ServerCore<C> {
-        let (most, family) = (Limits::of(config.sizes.mailbox, config.cluster.len()), config.protocol.family());
+        let (most, family) = (QueueLimits::of(config.sizes.mailbox, config.cluster.len()), config.protocol.family());
         ServerCore {
             config,
             trace,
@@ -108,35 +108,35 @@ impl<C: Connection> ServerCore<C> {
             learner: Arc::new(Mailbox::closed(most)),
             coordinator: Arc::new(Mailbox::closed(most)),
             participant: Arc::new(Mailbox::closed(most)),
-            pending: Pending::default(),
+            pending: PendingRequests::default(),
             load: Arc::default(),
-            opens: Throttle::new(OPENS_PER_SECOND),
-            board: Board::default(),
-            linked: Linked::default(),
+            opens: RateLimit::new(OPENS_PER_SECOND),
+            board: SharedStatus::default(),
+            linked: ConnectedPeers::default(),
             checkpoints: CheckpointQueue::default(),
             hints: WakeHints::default(),
             admission,
             family,
             full_disks: AtomicU64::new(0),
             newness: Mutex::new(None),
-            drops: Drops::default(),
-            malformed: Throttle::new(MALFORMED_LINES),
+            drops: DropCounters::default(),
+            malformed: RateLimit::new(MALFORMED_LINES),
         }
     }
 
     /// Whether a role lives.
-    pub fn is_up(&self, role: RoleName) -> bool {
+    pub fn is_up(&self, role: RoleKind) -> bool {
         match role {
-            RoleName::Proposer => self.proposer.is_open(),
-            RoleName::Acceptor => self.acceptor.is_open(),
-            RoleName::Learner => self.learner.is_open(),
-            RoleName::Coordinator => self.coordinator.is_open(),
-            RoleName::Participant => self.participant.is_open(),
+            RoleKind::Proposer => self.proposer.is_open(),
+            RoleKind::Acceptor => self.acceptor.is_open(),
+            RoleKind::Learner => self.learner.is_open(),
+            RoleKind::Coordinator => self.coordinator.is_open(),
+            RoleKind::Participant => self.participant.is_open(),
         }
     }
 
     /// A life of a role says whether its disk has room: when it begins, and when that changes.
-    pub fn set_room(&self, role: RoleName, has_room: bool) {
+    pub fn set_room(&self, role: RoleKind, has_room: bool) {
         let bit = 1 << role as u64;
         if has_room {
             self.full_disks.fetch_and(!bit, Ordering::Relaxed);
@@ -148,52 +148,52 @@ impl<C: Connection> ServerCore<C> {
     /// Whether a role that lives has no room on its disk for another value. Of the others nobody knows.
     pub fn is_disk_full(&self) -> bool {
         let full = self.full_disks.load(Ordering::Relaxed);
-        RoleName::EVERY.into_iter().any(|role| full & 1 << role as u64 != 0 && self.is_up(role))
+        RoleKind::EVERY.into_iter().any(|role| full & 1 << role as u64 != 0 && self.is_up(role))
     }
 
     /// Whether its learner lives, and has applied more since its last durable checkpoint than should lie behind one.
     pub fn is_checkpoint_full(&self) -> bool {
-        self.hints.is_checkpoint_full.load(Ordering::Relaxed) && self.is_up(RoleName::Learner)
+        self.hints.is_checkpoint_full.load(Ordering::Relaxed) && self.is_up(RoleKind::Learner)
     }
 
     /// Hands an input to a role of this server, and wakes it; never blocks.
-    pub fn post<R: Hosted, E: Env<Connection = C>>(&self, env: &E, mail: Mail<R>) -> Result<(), Lost> {
-        self.put(env, Item::Mail(mail), Room::Usual, |_| false)
+    pub fn post<R: Hosted, E: Env<Connection = C>>(&self, env: &E, mail: Delivery<R>) -> Result<(), SendError> {
+        self.put(env, MailboxItem::Mail(mail), Capacity::Usual, |_| false)
     }
 
     /// Hands an input to a role, and wakes it unless that `can_wait`, asked with the number of inputs that wait then.
     pub fn leave<R: Hosted, E: Env<Connection = C>>(
         &self,
         env: &E,
-        mail: Mail<R>,
+        mail: Delivery<R>,
         can_wait: impl FnOnce(usize) -> bool,
-    ) -> Result<(), Lost> {
-        self.put(env, Item::Mail(mail), Room::Usual, |waiting| self.config.wake_hints && can_wait(waiting))
+    ) -> Result<(), SendError> {
+        self.put(env, MailboxItem::Mail(mail), Capacity::Usual, |waiting| self.config.wake_hints && can_wait(waiting))
     }
 
     /// Hands over an input that must not be lost because others fill the mailbox.
-    pub fn post_reserved<R: Hosted, E: Env<Connection = C>>(&self, env: &E, input: Input<R>) -> Result<(), Lost> {
-        let mail = Mail::from_within(Context::default(), input, 0);
-        self.put(env, Item::Mail(mail), Room::Reserved, |_| false)
+    pub fn post_reserved<R: Hosted, E: Env<Connection = C>>(&self, env: &E, input: Input<R>) -> Result<(), SendError> {
+        let mail = Delivery::from_within(TraceContext::default(), input, 0);
+        self.put(env, MailboxItem::Mail(mail), Capacity::Reserved, |_| false)
     }
 
     /// Hands an order to a role. An error if the role is down.
-    pub fn order<R: Hosted, E: Env<Connection = C>>(&self, env: &E, item: Item<R>) -> Result<(), Lost> {
-        self.put(env, item, Room::Reserved, |_| false)
+    pub fn order<R: Hosted, E: Env<Connection = C>>(&self, env: &E, item: MailboxItem<R>) -> Result<(), SendError> {
+        self.put(env, item, Capacity::Reserved, |_| false)
     }
 
     pub(super) fn put<R: Hosted, E: Env<Connection = C>>(
         &self,
         env: &E,
-        item: Item<R>,
-        room: Room,
+        item: MailboxItem<R>,
+        room: Capacity,
         can_wait: impl FnOnce(usize) -> bool,
-    ) -> Result<(), Lost> {
+    ) -> Result<(), SendError> {
         match R::mailbox(self).put(item, room, can_wait) {
             Ok(MustWake::Yes) => env.wake(R::NAME),
             Ok(MustWake::No) => {}
             Err(lost) => {
-                env.observe(Seen::Lost(lost));
+                env.observe(Observation::Lost(lost));
                 return Err(lost);
             }
         }
@@ -202,33 +202,39 @@ impl<C: Connection> ServerCore<C> {
 
     /// Something outside failed, and the server goes on.
     pub fn tell_fault(&self, part: &str, cause: &str, why: &str) {
-        let event = Event::Fault { part: Text::new(part), cause: Text::new(cause) };
-        self.line_because(RoleTag::Server, &Context::default(), event, Some(why.to_string()));
+        let event = Event::Fault { part: QuotedText::new(part), cause: QuotedText::new(cause) };
+        self.line_because(Speaker::Server, &TraceContext::default(), event, Some(why.to_string()));
     }
 
     /// Writes one line; gives the context for what comes from it.
-    pub fn line(&self, role: RoleTag, context: &Context, event: Event) -> Context {
+    pub fn line(&self, role: Speaker, context: &TraceContext, event: Event) -> TraceContext {
         self.line_because(role, context, event, None)
     }
 
     /// Writes one line with a reason for people.
-    pub fn line_because(&self, role: RoleTag, context: &Context, event: Event, why: Option<String>) -> Context {
-        let draft = Draft { why, ..Draft::about(role, event, context) };
+    pub fn line_because(
+        &self,
+        role: Speaker,
+        context: &TraceContext,
+        event: Event,
+        why: Option<String>,
+    ) -> TraceContext {
+        let draft = PendingLine { why, ..PendingLine::about(role, event, context) };
         let id = self.trace.line(draft);
-        Context { re: id.or_else(|| context.re.clone()), req: context.req.clone() }
+        TraceContext { re: id.or_else(|| context.re.clone()), req: context.req.clone() }
     }
 
     /// The state of this server is not that of the others: it says nothing more to anybody, and whoever waits is told so. No
     /// later life may begin with that state either.
-    pub fn fence<E: Env<Connection = C>>(&self, env: &E, draft: Draft, slot: Slot, against: Servers) {
+    pub fn fence<E: Env<Connection = C>>(&self, env: &E, draft: PendingLine, slot: Slot, against: ServerSet) {
         self.admission.fence();
         self.checkpoints.fence(slot);
         env.wake_checkpointer();
         self.board.update(|shown| shown.fenced = Some(slot));
         let sentence = draft.why.clone().unwrap_or_default();
         self.trace.line(draft);
-        env.observe(Seen::Fenced { slot, against });
-        self.pending.role_died(Unknown::RoleDied(RoleName::Learner), Some(WhyNotApplied::Fenced));
+        env.observe(Observation::Fenced { slot, against });
+        self.pending.role_died(WhyUnknown::RoleDied(RoleKind::Learner), Some(WhyNotApplied::Fenced));
         let _ = self.post_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
         // Last, as a terminal may take its time.
         env.tell_operator(&format!("error: server {}: {sentence}", self.config.me.0));

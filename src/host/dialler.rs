@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use super::core::{Fatal, ServerCore};
-use super::limits::Connection;
+use super::limits::ClientConnection;
 use super::lines;
-use crate::net::{Hello, LinkEnded, Pause, Welcome, Who};
-use crate::role::{Server, Servers};
-use crate::storage::DataFolder;
-use crate::storage::folder::Place;
-use crate::trace::{Context, LinkState, RoleTag};
+use crate::net::{Backoff, Caller, Hello, LinkEnded, Welcome};
+use crate::role::{ServerId, ServerSet};
+use crate::storage::DataDir;
+use crate::storage::folder::DirStorage;
+use crate::trace::{LinkEvent, Speaker, TraceContext};
 
 /// Pauses between attempts grow from the first to the second. None is shorter than the first.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
@@ -28,7 +28,7 @@ const NEVER_CALLS: &str = "it calls this server back before it believes its gree
 /// The own link to one peer.
 #[derive(Debug)]
 pub struct Dialler {
-    peer: Server,
+    peer: ServerId,
     pause: Duration,
     /// The refusal that was told last.
     refused: Option<String>,
@@ -42,7 +42,7 @@ pub struct Dialler {
 
 impl Dialler {
     /// A link that was never up.
-    pub fn new(peer: Server) -> Dialler {
+    pub fn new(peer: ServerId) -> Dialler {
         Dialler {
             peer,
             pause: PAUSES.0,
@@ -54,17 +54,17 @@ impl Dialler {
     }
 
     /// What to say to the peer this time.
-    pub fn hello<C: Connection, P: Place>(&mut self, core: &ServerCore<C>, folder: &DataFolder<P>) -> Hello {
+    pub fn hello<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, folder: &DataDir<P>) -> Hello {
         let hello = core.hello(folder, self.peer, self.unproved);
-        self.has_said_that_it_takes_part = matches!(hello.who, Who::Peer { takes_part: true, .. });
+        self.has_said_that_it_takes_part = matches!(hello.who, Caller::Peer { takes_part: true, .. });
         hello
     }
 
     /// The peer has welcomed this server after this greeting. The inner error is why this server does not talk to it.
-    pub fn welcomed<C: Connection, P: Place>(
+    pub fn welcomed<C: ClientConnection, P: DirStorage>(
         &mut self,
         core: &ServerCore<C>,
-        folder: &DataFolder<P>,
+        folder: &DataDir<P>,
         hello: &Hello,
         welcome: &Welcome,
     ) -> Result<Result<(), String>, Fatal> {
@@ -75,30 +75,30 @@ impl Dialler {
 
     /// The link is up. Gives the peers that must be greeted again: a server that takes part from now on says so to all, and
     /// from then on none of them takes another folder for its own.
-    pub fn up<C: Connection, P: Place>(&mut self, core: &ServerCore<C>, folder: &DataFolder<P>) -> Servers {
+    pub fn up<C: ClientConnection, P: DirStorage>(&mut self, core: &ServerCore<C>, folder: &DataDir<P>) -> ServerSet {
         (self.refused, self.unproved) = (None, 0);
         core.linked.up(self.peer);
         let news = "enough of the others know this server's new data folder now: it takes part from here on";
         let begins = std::mem::take(&mut self.takes_part_from_now);
-        self.tell(core, LinkState::Up, begins.then_some(news));
+        self.tell(core, LinkEvent::Up, begins.then_some(news));
         if begins {
-            core.config.cluster.without(Servers::only(core.config.me))
+            core.config.cluster.without(ServerSet::only(core.config.me))
         } else if !self.has_said_that_it_takes_part && folder.takes_part() {
             // It began to while this greeting was on its way.
-            Servers::only(self.peer)
+            ServerSet::only(self.peer)
         } else {
-            Servers::NONE
+            ServerSet::NONE
         }
     }
 
     /// The link is down: gives how long to wait before the next attempt. A refusal is told once, until the reason is another
     /// or the link was up.
-    pub fn ended<C: Connection>(&mut self, core: &ServerCore<C>, ended: LinkEnded<'_>) -> Pause {
+    pub fn ended<C: ClientConnection>(&mut self, core: &ServerCore<C>, ended: LinkEnded<'_>) -> Backoff {
         let mut pause = self.pause;
         match ended {
             LinkEnded::Broken { why, after } => {
                 core.linked.down(self.peer);
-                self.tell(core, LinkState::Lost, Some(why));
+                self.tell(core, LinkEvent::Lost, Some(why));
                 if after >= STEADY {
                     (self.pause, pause) = (PAUSES.0, PAUSES.0);
                 }
@@ -120,17 +120,17 @@ impl Dialler {
             LinkEnded::Unanswered => {}
         }
         self.pause = (self.pause * 2).min(PAUSES.1);
-        Pause { least: PAUSES.0, most: pause }
+        Backoff { least: PAUSES.0, most: pause }
     }
 
-    fn tell_refused<C: Connection>(&self, core: &ServerCore<C>, why: &str) {
+    fn tell_refused<C: ClientConnection>(&self, core: &ServerCore<C>, why: &str) {
         core.linked.refused(self.peer, why);
-        self.tell(core, LinkState::Refused, Some(why));
+        self.tell(core, LinkEvent::Refused, Some(why));
     }
 
-    fn tell<C: Connection>(&self, core: &ServerCore<C>, state: LinkState, why: Option<&str>) {
+    fn tell<C: ClientConnection>(&self, core: &ServerCore<C>, state: LinkEvent, why: Option<&str>) {
         let event = lines::link(self.peer, state, None);
-        core.line_because(RoleTag::Server, &Context::default(), event, why.map(str::to_string));
+        core.line_because(Speaker::Server, &TraceContext::default(), event, why.map(str::to_string));
     }
 }
 
@@ -139,16 +139,16 @@ mod tests {
     use super::*;
     use crate::host::limits::tests::TestConnection;
     use crate::host::{Admission, Config};
-    use crate::net::{Answer, Refusal};
+    use crate::net::{HelloReply, Refusal};
     use crate::paxos::Quorums;
     use crate::protocol::Protocol;
     use crate::storage::identity::Owner;
     use crate::trace::Trace;
 
-    const PEER: Server = Server(2);
+    const PEER: ServerId = ServerId(2);
 
     fn core() -> ServerCore<TestConnection> {
-        let quorums = Quorums::majority(Servers::first(3));
+        let quorums = Quorums::majority(ServerSet::first(3));
         let config = Config::of_tests(Protocol::MultiPaxos, quorums.servers());
         ServerCore::new(config, Trace::disabled(), Admission::member())
     }
@@ -195,8 +195,8 @@ mod tests {
     }
 
     /// Which folder of the peer the next greeting names.
-    fn names(dialler: &mut Dialler, core: &ServerCore<TestConnection>, folder: &DataFolder) -> Option<u64> {
-        let Who::Peer { knows, .. } = dialler.hello(core, folder).who else { panic!("a server greets") };
+    fn names(dialler: &mut Dialler, core: &ServerCore<TestConnection>, folder: &DataDir) -> Option<u64> {
+        let Caller::Peer { knows, .. } = dialler.hello(core, folder).who else { panic!("a server greets") };
         dialler.ended(core, LinkEnded::CallYouFirst);
         knows
     }
@@ -207,20 +207,20 @@ mod tests {
         let quorums = core.config.quorums;
         let place = tempfile::tempdir().unwrap();
         let owner = Owner { cluster: "tests", quorums, server: core.config.me };
-        let folder = DataFolder::open(&place.path().join("data"), owner).unwrap();
+        let folder = DataDir::open(&place.path().join("data"), owner).unwrap();
         let claims = |storage, takes_part, knows| {
-            let who = Who::Peer { server: PEER, storage, life: 1, boot: 1, takes_part, knows };
+            let who = Caller::Peer { server: PEER, storage, life: 1, boot: 1, takes_part, knows };
             let hello = Hello { cluster: "tests".to_string(), to: core.config.me, members: quorums.servers(), who };
             core.judge(&folder, &hello).unwrap().answer
         };
         let proof = Some(folder.storage_id());
         let (own, lie) = (11, 22);
-        assert!(matches!(claims(own, false, proof), Answer::Welcome(_)));
-        assert_eq!(claims(lie, true, None), Answer::CallYouFirst);
+        assert!(matches!(claims(own, false, proof), HelloReply::Welcome(_)));
+        assert_eq!(claims(lie, true, None), HelloReply::CallYouFirst);
         // Either may be the peer's: a candidate is not the last word.
         assert_eq!([0; 4].map(|_| names(&mut dialler, &core, &folder)), [lie, own, lie, own].map(Some));
-        assert!(matches!(claims(own, true, proof), Answer::Welcome(_)));
-        assert_eq!(claims(lie, true, None), Answer::CallYouFirst);
+        assert!(matches!(claims(own, true, proof), HelloReply::Welcome(_)));
+        assert_eq!(claims(lie, true, None), HelloReply::CallYouFirst);
         assert_eq!([0; 2].map(|_| names(&mut dialler, &core, &folder)), [own, own].map(Some), "it takes part");
     }
 }

@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::config::Sizes;
 use crate::kv::VALUE_MAX_BYTES;
 use crate::paxos::ProposerRecord;
-use crate::role::{Disk, NoDisk, NoRecord};
+use crate::role::{NoRecord, NoStableStore, StableStore};
 use crate::storage::disk::Files;
 use crate::storage::journal::{LeftFree, Record};
-use crate::storage::{Journal, JournalError, Rounds};
+use crate::storage::{BallotStore, Journal, JournalError};
 
 /// One group has values of at most so many bytes, and then whatever comes next.
 const GROUP_MAX_BYTES: usize = 2 << 20;
@@ -20,7 +20,7 @@ const LAST_OF_GROUP_BYTES: usize = VALUE_MAX_BYTES + (256 << 10);
 pub const ROOM_RETRY: Duration = Duration::from_secs(1);
 
 /// The disk of a role in a server. It may run full, and have room again later.
-pub trait RoleDisk<Record>: Disk<Record> {
+pub trait RoleDisk<Record>: StableStore<Record> {
     /// One group may have values of so many bytes, and then whatever comes next.
     fn group_max_bytes(&self) -> usize {
         GROUP_MAX_BYTES
@@ -47,9 +47,9 @@ pub trait RoleDisk<Record>: Disk<Record> {
     }
 }
 
-impl RoleDisk<NoRecord> for NoDisk {}
+impl RoleDisk<NoRecord> for NoStableStore {}
 
-impl<F: Files> RoleDisk<ProposerRecord> for Rounds<F> {}
+impl<F: Files> RoleDisk<ProposerRecord> for BallotStore<F> {}
 
 /// A journal as the disk of a role. It has room while the next segment stands ready.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ impl<F: Files, R: Record> RoleDisk<R> for RoleJournal<F, R> {
     }
 }
 
-impl<F: Files, R: Record> Disk<R> for RoleJournal<F, R> {
+impl<F: Files, R: Record> StableStore<R> for RoleJournal<F, R> {
     type Error = JournalError;
 
     fn commit(&mut self, records: &[R]) -> Result<(), JournalError> {

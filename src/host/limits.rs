@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::budget::{Budget, Room, Share};
-use super::throttle::Throttle;
+use super::budget::{Budget, Reservation, Share};
+use super::throttle::RateLimit;
 use super::time::Time;
 use crate::net::{ClientReply, FIRST_BUFFER_BYTES, Reply, WhyNotApplied, frame_into};
 
@@ -57,7 +57,7 @@ pub fn append(reply: &mut ClientReply, untaken: &mut Vec<u8>, share: &mut Share,
     if let Some((bytes, instead)) = bulk(&reply.reply) {
         let wanted = bytes + AROUND_BYTES;
         let has_own_room = share.bytes() == 0 || share.bytes() + wanted <= UNTAKEN_MAX_BYTES;
-        if has_own_room && share.take(wanted, now) == Room::Granted {
+        if has_own_room && share.take(wanted, now) == Reservation::Granted {
             granted = wanted;
             untaken.reserve(wanted);
         } else {
@@ -71,7 +71,7 @@ pub fn append(reply: &mut ClientReply, untaken: &mut Vec<u8>, share: &mut Share,
         share.give_back(granted.saturating_sub(bytes));
         return true;
     }
-    let fits = share.take(bytes, now) == Room::Granted;
+    let fits = share.take(bytes, now) == Reservation::Granted;
     if !fits {
         untaken.truncate(before);
     }
@@ -92,26 +92,26 @@ fn bulk(reply: &Reply) -> Option<(usize, Reply)> {
 const OPENS: (u32, Duration) = (16, Duration::from_secs(10));
 
 /// The sessions that a connection may open.
-pub fn opens() -> Throttle {
-    Throttle::over(OPENS.1, OPENS.0)
+pub fn opens() -> RateLimit {
+    RateLimit::over(OPENS.1, OPENS.0)
 }
 
 /// A client's connection, as the one who answers its requests sees it.
-pub trait Connection: Clone {
+pub trait ClientConnection: Clone {
     /// The client.
     fn address(&self) -> SocketAddr;
     /// What this connection has under way.
     fn requests(&self) -> &Usage;
     /// What all connections to this server have under way.
-    fn load(&self) -> &Load;
+    fn load(&self) -> &RequestLoad;
     /// Sessions that this connection may open.
-    fn opens(&self) -> &Throttle;
+    fn opens(&self) -> &RateLimit;
 }
 
 /// What all connections of clients to a server have under way. Other servers have nothing of it: their connections are
 /// limited by themselves.
 #[derive(Debug)]
-pub struct Load {
+pub struct RequestLoad {
     /// Requests without an answer.
     pub requests: Usage,
     /// Requests of which a part has come.
@@ -120,9 +120,9 @@ pub struct Load {
     pub untaken: Arc<Budget>,
 }
 
-impl Default for Load {
-    fn default() -> Load {
-        Load {
+impl Default for RequestLoad {
+    fn default() -> RequestLoad {
+        RequestLoad {
             requests: Usage::default(),
             unfinished: Budget::new(ALL_UNFINISHED_MAX_BYTES, UNFINISHED_FREE_BYTES),
             untaken: Budget::new(ALL_UNTAKEN_MAX_BYTES, UNTAKEN_FREE_BYTES),
@@ -157,7 +157,7 @@ impl Usage {
 }
 
 /// Counts a request of this size as under way on a connection; false if there are too many, or they are too large.
-pub fn admit(connection: &impl Connection, bytes: usize) -> bool {
+pub fn admit(connection: &impl ClientConnection, bytes: usize) -> bool {
     if !connection.requests().take(bytes, REQUESTS_MAX, REQUESTS_MAX_BYTES) {
         return false;
     }
@@ -169,24 +169,24 @@ pub fn admit(connection: &impl Connection, bytes: usize) -> bool {
 }
 
 /// A request that was admitted is answered, or given up.
-pub fn release(connection: &impl Connection, bytes: usize) {
+pub fn release(connection: &impl ClientConnection, bytes: usize) {
     connection.requests().give_back(bytes);
     connection.load().requests.give_back(bytes);
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::budget::tests::Caller;
+    use super::super::budget::tests::TestHolder;
     use super::*;
     use crate::paxos::Slot;
-    use crate::trace::Context;
+    use crate::trace::TraceContext;
 
     /// A connection without a client.
     #[derive(Clone, Debug)]
     pub(in crate::host) struct TestConnection {
         own: Arc<Usage>,
-        load: Arc<Load>,
-        opens: Arc<Throttle>,
+        load: Arc<RequestLoad>,
+        opens: Arc<RateLimit>,
     }
 
     impl Default for TestConnection {
@@ -195,7 +195,7 @@ pub(super) mod tests {
         }
     }
 
-    impl Connection for TestConnection {
+    impl ClientConnection for TestConnection {
         fn address(&self) -> SocketAddr {
             SocketAddr::from(([127, 0, 0, 1], 9))
         }
@@ -204,11 +204,11 @@ pub(super) mod tests {
             &self.own
         }
 
-        fn load(&self) -> &Load {
+        fn load(&self) -> &RequestLoad {
             &self.load
         }
 
-        fn opens(&self) -> &Throttle {
+        fn opens(&self) -> &RateLimit {
             &self.opens
         }
     }
@@ -216,10 +216,10 @@ pub(super) mod tests {
     #[test]
     fn a_large_reply_for_which_there_is_no_room_is_not_even_encoded() {
         let budget = Budget::new(0, 1 << 10);
-        let mut share = Share::new(&budget, Caller::at(1));
+        let mut share = Share::new(&budget, TestHolder::at(1));
         let mut untaken = Vec::new();
         let value = Reply::Value { slot: Slot(1), value: Some(vec![7; 1 << 20].into()), version: 1 };
-        let mut reply = ClientReply { number: 1, context: Context::default(), reply: value };
+        let mut reply = ClientReply { number: 1, context: TraceContext::default(), reply: value };
         assert!(append(&mut reply, &mut untaken, &mut share, Time(0)));
         assert_eq!(reply.reply, Reply::NotApplied(WhyNotApplied::Busy));
         assert_eq!(untaken.len(), share.bytes());
@@ -233,7 +233,7 @@ pub(super) mod tests {
 
     #[test]
     fn requests_under_way_have_a_limit_in_number_and_bytes_for_a_connection_and_for_all() {
-        let load: Arc<Load> = Arc::default();
+        let load: Arc<RequestLoad> = Arc::default();
         let connection = |_| TestConnection { load: load.clone(), ..TestConnection::default() };
         let connections: Vec<_> = (0..=ALL_REQUESTS_MAX / REQUESTS_MAX).map(connection).collect();
         let (last, others) = connections.split_last().unwrap();

@@ -3,21 +3,21 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::delivery::Cause as DropReason;
-use super::queue::CrashOrder;
-use crate::kv::{self, Written};
-use crate::net::{Reply, Request, Unknown, WhyNotApplied};
+use super::delivery::DropReason;
+use super::queue::CrashRequest;
+use crate::kv::{self, WriteResult};
+use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::{self, Ballot, FULL_FACTOR, LeftBehind, Retention, StateMachine};
-use crate::role::Server;
-use crate::trace::{self, DropCause, Event, LinkState, MaybeBallot, Op, Recovered, Status, Text};
+use crate::role::ServerId;
+use crate::trace::{self, DropCause, Event, LinkEvent, MaybeBallot, OpKind, QuotedText, RecoveredFrom, RequestStatus};
 use crate::two_phase_commit::{self, Coordinator, Participant};
 
 /// A request as it arrived; None for those that change and read no key.
 pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
     let event = |op, key: Option<&[u8]>, value: Option<&[u8]>, if_version, session, sequence| Event::Request {
         op,
-        key: key.map(Text::new),
-        value: value.map(Text::new),
+        key: key.map(QuotedText::new),
+        value: value.map(QuotedText::new),
         if_version,
         from: Some(from),
         to: None,
@@ -25,15 +25,15 @@ pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
         sequence,
     };
     match request {
-        Request::Open { .. } => Some(event(Op::Open, None, None, None, None, None)),
-        Request::Get { key } => Some(event(Op::Get, Some(key), None, None, None, None)),
+        Request::Open { .. } => Some(event(OpKind::Open, None, None, None, None, None)),
+        Request::Get { key } => Some(event(OpKind::Get, Some(key), None, None, None, None)),
         Request::Write { session, sequence, op, .. } => {
             let (session, sequence) = (Some(*session), Some(*sequence));
             Some(match op {
                 kv::Op::Put { key, value, if_version } => {
-                    event(Op::Put, Some(key), Some(value), *if_version, session, sequence)
+                    event(OpKind::Put, Some(key), Some(value), *if_version, session, sequence)
                 }
-                kv::Op::Delete { key } => event(Op::Delete, Some(key), None, None, session, sequence),
+                kv::Op::Delete { key } => event(OpKind::Delete, Some(key), None, None, session, sequence),
             })
         }
         Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => None,
@@ -43,7 +43,7 @@ pub fn request(request: &Request, from: SocketAddr) -> Option<Event> {
 /// A peer is too slow for what is written, in a sentence. What it has taken is known by the parts that it has asked for, each
 /// of about so many bytes.
 pub fn left_behind(left: &LeftBehind, part_bytes: usize) -> String {
-    let LeftBehind { peer: Server(peer), parts, beats, written, kept } = *left;
+    let LeftBehind { peer: ServerId(peer), parts, beats, written, kept } = *left;
     let seconds = beats.max(1) as f64 / 10.0;
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let taken = megabytes(parts.saturating_mul(part_bytes as u64)) / seconds;
@@ -74,32 +74,33 @@ pub fn response(reply: &Reply, took: Duration, to: SocketAddr) -> Option<Event> 
     let status = match reply {
         Reply::Opened { session: opened, .. } => {
             session = Some(*opened);
-            Status::Ok
+            RequestStatus::Ok
         }
         Reply::Applied { slot: at, written } => {
             slot = Some(*at);
             let (status, at) = match written {
-                Written::Done { version } => (Status::Ok, version),
-                Written::NotFound { version } => (Status::NotFound, version),
-                Written::Mismatch { version } => (Status::Mismatch, version),
+                WriteResult::Done { version } => (RequestStatus::Ok, version),
+                WriteResult::NotFound { version } => (RequestStatus::NotFound, version),
+                WriteResult::Mismatch { version } => (RequestStatus::Mismatch, version),
             };
             version = Some(*at);
             status
         }
         Reply::Value { slot: at, value: found, version: at_version } => {
             (slot, version) = (Some(*at), Some(*at_version));
-            value = found.as_ref().map(Text::new);
-            if found.is_some() { Status::Ok } else { Status::NotFound }
+            value = found.as_ref().map(QuotedText::new);
+            if found.is_some() { RequestStatus::Ok } else { RequestStatus::NotFound }
         }
         Reply::NotApplied(why) => {
-            cause = Some(Text::new(why_not_applied(why)));
-            Status::NotApplied
+            cause = Some(QuotedText::new(why_not_applied(why)));
+            RequestStatus::NotApplied
         }
-        Reply::Unknown(Unknown::Superseded) => Status::Superseded,
-        Reply::Unknown(Unknown::Expired) => Status::Expired,
+        Reply::Unknown(WhyUnknown::Superseded) => RequestStatus::Superseded,
+        Reply::Unknown(WhyUnknown::Expired) => RequestStatus::Expired,
         Reply::Unknown(why) => {
-            cause = Some(Text::new(if *why == Unknown::TimedOut { "no outcome in time" } else { "a role died" }));
-            Status::Unknown
+            cause =
+                Some(QuotedText::new(if *why == WhyUnknown::TimedOut { "no outcome in time" } else { "a role died" }));
+            RequestStatus::Unknown
         }
         Reply::Status(_) | Reply::State(_) | Reply::Done | Reply::Refused(_) => return None,
     };
@@ -117,14 +118,14 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
         WhyNotApplied::Proposer(paxos::NotApplied::NoRound) => "there are no more ballots".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::LearnerBehind) => "the learner is behind".to_string(),
         WhyNotApplied::Proposer(paxos::NotApplied::Busy) | WhyNotApplied::Busy => "busy".to_string(),
-        WhyNotApplied::Coordinator(two_phase_commit::NotApplied::NoVote { silent }) => {
+        WhyNotApplied::Coordinator(two_phase_commit::AbortReason::NoVote { silent }) => {
             format!("aborted: no vote of {silent}")
         }
-        WhyNotApplied::Coordinator(two_phase_commit::NotApplied::Locked { by }) | WhyNotApplied::KeyLocked(by) => {
+        WhyNotApplied::Coordinator(two_phase_commit::AbortReason::Locked { by }) | WhyNotApplied::KeyLocked(by) => {
             format!("the key is locked by {by}")
         }
-        WhyNotApplied::Coordinator(two_phase_commit::NotApplied::Busy) => "busy".to_string(),
-        WhyNotApplied::RoleDown(role) => format!("the {} is down", trace::RoleTag::from(*role).as_str()),
+        WhyNotApplied::Coordinator(two_phase_commit::AbortReason::Busy) => "busy".to_string(),
+        WhyNotApplied::RoleDown(role) => format!("the {} is down", trace::Speaker::from(*role).as_str()),
         WhyNotApplied::DiskFull => "disk full".to_string(),
         WhyNotApplied::Fenced => "the state of this server is wrong".to_string(),
         WhyNotApplied::Newcomer => "the data folder of this server is new".to_string(),
@@ -135,30 +136,30 @@ fn why_not_applied(why: &WhyNotApplied) -> String {
 }
 
 /// A message that did not reach a role.
-pub fn dropped(message: &str, from: Option<Server>, reason: DropReason, n: Option<u64>) -> Event {
+pub fn dropped(message: &str, from: Option<ServerId>, reason: DropReason, n: Option<u64>) -> Event {
     let cause = match reason {
         DropReason::Crashed => DropCause::Crashed,
         DropReason::Full => DropCause::Full,
         DropReason::DiskFull => DropCause::DiskFull,
         DropReason::Apart => DropCause::Stopped,
     };
-    Event::Drop { msg: Text::new(message), from, to: None, cause, n }
+    Event::Drop { msg: QuotedText::new(message), from, to: None, cause, n }
 }
 
 /// A change of a link.
-pub fn link(peer: Server, state: LinkState, cause: Option<&str>) -> Event {
-    Event::Link { peer, state, cause: cause.map(Text::new) }
+pub fn link(peer: ServerId, state: LinkEvent, cause: Option<&str>) -> Event {
+    Event::Link { peer, state, cause: cause.map(QuotedText::new) }
 }
 
 /// A role's death.
-pub fn crash(order: CrashOrder, up: Duration) -> Event {
-    let CrashOrder { point, cause, down } = order;
+pub fn crash(order: CrashRequest, up: Duration) -> Event {
+    let CrashRequest { point, cause, down } = order;
     Event::Crash { cause, point: Some(point), up: up.into(), down: down.map(Into::into) }
 }
 
 /// What a restarted acceptor knows.
 pub fn restarted_acceptor(down: Duration, lost: bool, promised: Ballot, accepted: u64) -> Event {
-    let recovered = if lost { Recovered::Nothing } else { Recovered::Disk };
+    let recovered = if lost { RecoveredFrom::Nothing } else { RecoveredFrom::Disk };
     let promised = Some(MaybeBallot((promised > Ballot::ZERO).then_some(promised)));
     let accepted = Some(accepted);
     let down = down.into();
@@ -189,7 +190,7 @@ fn restarted(
     digest: Option<trace::Digest>,
     in_doubt: Option<u64>,
 ) -> Event {
-    let recovered = Recovered::Disk;
+    let recovered = RecoveredFrom::Disk;
     Event::Restart { down: down.into(), recovered, promised: None, accepted: None, next, applied, digest, in_doubt }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::time::Time;
 use crate::net::Refusal;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// A server says something to each other one so often.
 pub const SAYS_EVERY: Duration = Duration::from_millis(500);
@@ -22,11 +22,11 @@ const HEARD_FOR: Duration = Duration::from_secs(2);
 
 /// The links with the other servers. Any thread may tell, and ask.
 #[derive(Debug, Default)]
-pub struct Linked(Mutex<BTreeMap<Server, Peer>>);
+pub struct ConnectedPeers(Mutex<BTreeMap<ServerId, ConnectedPeer>>);
 
 /// What is known of the links with one server.
 #[derive(Debug, Default)]
-struct Peer {
+struct ConnectedPeer {
     /// The own link to it is up.
     is_up: bool,
     /// Why not, where one of the two does not want to talk to the other.
@@ -37,34 +37,34 @@ struct Peer {
     connections: u32,
 }
 
-impl Linked {
+impl ConnectedPeers {
     /// The link to a server is up.
-    pub fn up(&self, server: Server) {
+    pub fn up(&self, server: ServerId) {
         self.change(server, |peer| (peer.is_up, peer.refusal) = (true, None));
     }
 
     /// The link to a server is down.
-    pub fn down(&self, server: Server) {
+    pub fn down(&self, server: ServerId) {
         self.change(server, |peer| (peer.is_up, peer.refusal) = (false, None));
     }
 
     /// The link to a server is down, because one of the two refuses the other.
-    pub fn refused(&self, server: Server, why: &str) {
+    pub fn refused(&self, server: ServerId, why: &str) {
         self.change(server, |peer| (peer.is_up, peer.refusal) = (false, Some(why.to_string())));
     }
 
     /// Something has come from a server.
-    pub fn hears(&self, server: Server, now: Time) {
+    pub fn hears(&self, server: ServerId, now: Time) {
         self.change(server, |peer| peer.heard_at = Some(now));
     }
 
     /// A connection from a server is open.
-    pub fn came(&self, server: Server, now: Time) {
+    pub fn came(&self, server: ServerId, now: Time) {
         self.change(server, |peer| (peer.connections, peer.heard_at) = (peer.connections + 1, Some(now)));
     }
 
     /// A connection from a server has ended; true if it was the last.
-    pub fn gone(&self, server: Server) -> bool {
+    pub fn gone(&self, server: ServerId) -> bool {
         let mut is_last = false;
         self.change(server, |peer| {
             peer.connections = peer.connections.saturating_sub(1);
@@ -75,30 +75,31 @@ impl Linked {
     }
 
     /// The servers to which the own link is up.
-    pub fn reached(&self) -> Servers {
+    pub fn reached(&self) -> ServerSet {
         self.servers(|peer| peer.is_up)
     }
 
     /// The servers that are heard.
-    pub fn heard(&self, now: Time) -> Servers {
+    pub fn heard(&self, now: Time) -> ServerSet {
         self.servers(|peer| peer.heard_at.is_some_and(|at| now.since(at) < HEARD_FOR))
     }
 
     /// The links that are down because one of the two refuses the other.
     pub fn refusals(&self) -> Vec<Refusal> {
-        let refusal = |(server, peer): (&Server, &Peer)| Some(Refusal { server: *server, why: peer.refusal.clone()? });
+        let refusal =
+            |(server, peer): (&ServerId, &ConnectedPeer)| Some(Refusal { server: *server, why: peer.refusal.clone()? });
         self.peers().iter().filter_map(refusal).collect()
     }
 
-    fn servers(&self, which: impl Fn(&Peer) -> bool) -> Servers {
+    fn servers(&self, which: impl Fn(&ConnectedPeer) -> bool) -> ServerSet {
         self.peers().iter().filter(|(_, peer)| which(peer)).map(|(server, _)| *server).collect()
     }
 
-    fn change(&self, server: Server, change: impl FnOnce(&mut Peer)) {
+    fn change(&self, server: ServerId, change: impl FnOnce(&mut ConnectedPeer)) {
         change(self.peers().entry(server).or_default());
     }
 
-    fn peers(&self) -> MutexGuard<'_, BTreeMap<Server, Peer>> {
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<ServerId, ConnectedPeer>> {
         // Every change is a few assignments.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,35 +111,35 @@ mod tests {
 
     #[test]
     fn each_way_of_a_link_is_known_by_itself() {
-        let (linked, now, peer) = (Linked::default(), Time(5_000_000), Server(2));
-        let one = Servers::only(peer);
-        assert_eq!((linked.reached(), linked.heard(now)), (Servers::NONE, Servers::NONE));
+        let (linked, now, peer) = (ConnectedPeers::default(), Time(5_000_000), ServerId(2));
+        let one = ServerSet::only(peer);
+        assert_eq!((linked.reached(), linked.heard(now)), (ServerSet::NONE, ServerSet::NONE));
         linked.up(peer);
-        assert_eq!((linked.reached(), linked.heard(now)), (one, Servers::NONE));
+        assert_eq!((linked.reached(), linked.heard(now)), (one, ServerSet::NONE));
         linked.down(peer);
         linked.hears(peer, now);
-        assert_eq!((linked.reached(), linked.heard(now)), (Servers::NONE, one));
+        assert_eq!((linked.reached(), linked.heard(now)), (ServerSet::NONE, one));
         linked.gone(peer);
-        assert_eq!(linked.heard(now), Servers::NONE);
+        assert_eq!(linked.heard(now), ServerSet::NONE);
     }
 
     #[test]
     fn a_silent_peer_is_not_heard_though_nothing_has_closed() {
-        let (linked, now, peer) = (Linked::default(), Time(5_000_000), Server(2));
+        let (linked, now, peer) = (ConnectedPeers::default(), Time(5_000_000), ServerId(2));
         linked.hears(peer, now);
-        assert_eq!(linked.heard(now + SAYS_EVERY * 3), Servers::only(peer), "two words may be late");
-        assert_eq!(linked.heard(now + HEARD_FOR), Servers::NONE);
+        assert_eq!(linked.heard(now + SAYS_EVERY * 3), ServerSet::only(peer), "two words may be late");
+        assert_eq!(linked.heard(now + HEARD_FOR), ServerSet::NONE);
     }
 
     #[test]
     fn a_refusal_is_kept_until_the_link_is_up_or_breaks_otherwise() {
-        let (linked, peer) = (Linked::default(), Server(2));
+        let (linked, peer) = (ConnectedPeers::default(), ServerId(2));
         linked.refused(peer, "another folder");
         assert_eq!(linked.refusals(), [Refusal { server: peer, why: "another folder".to_string() }]);
         linked.up(peer);
         assert_eq!(linked.refusals(), []);
         linked.refused(peer, "another folder");
         linked.down(peer);
-        assert_eq!((linked.refusals(), linked.reached()), (Vec::new(), Servers::NONE));
+        assert_eq!((linked.refusals(), linked.reached()), (Vec::new(), ServerSet::NONE));
     }
 }

@@ -1,26 +1,26 @@
-//! The mailbox of a role: its [`Queue`], which any thread may put something into.
+//! The mailbox of a role: its [`MailQueue`], which any thread may put something into.
 //!
 //! A mailbox outlives the lives of its role. While the role is down, everything that is put in is refused.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::queue::{Item, Limits, Lost, MustWake, Queue, Room};
+use super::queue::{Capacity, MailQueue, MailboxItem, MustWake, QueueLimits, SendError};
 use crate::role::Role;
 
 /// The mailbox of a role.
 #[derive(Debug)]
 pub struct Mailbox<R: Role> {
-    queue: Mutex<Queue<R>>,
+    queue: Mutex<MailQueue<R>>,
     /// As the queue says, for those who only ask.
     is_open: AtomicBool,
-    limits: Limits,
+    limits: QueueLimits,
 }
 
 impl<R: Role> Mailbox<R> {
     /// The mailbox of a role that is down. While it lives it has room for so much.
-    pub fn closed(limits: Limits) -> Mailbox<R> {
-        let mut queue = Queue::new(limits);
+    pub fn closed(limits: QueueLimits) -> Mailbox<R> {
+        let mut queue = MailQueue::new(limits);
         queue.is_over = true;
         Mailbox { queue: Mutex::new(queue), is_open: AtomicBool::new(false), limits }
     }
@@ -28,7 +28,7 @@ impl<R: Role> Mailbox<R> {
     /// A life begins, with an empty mailbox.
     pub fn open(&self) {
         let mut queue = self.lock();
-        *queue = Queue::new(self.limits);
+        *queue = MailQueue::new(self.limits);
         self.is_open.store(true, Ordering::Release);
     }
 
@@ -46,13 +46,18 @@ impl<R: Role> Mailbox<R> {
 
     /// Puts an item behind the others; says whether the role must be woken. `can_wait` is asked under the lock under which
     /// the role falls asleep: what the role has made known before that is heard here.
-    pub fn put(&self, item: Item<R>, room: Room, can_wait: impl FnOnce(usize) -> bool) -> Result<MustWake, Lost> {
+    pub fn put(
+        &self,
+        item: MailboxItem<R>,
+        room: Capacity,
+        can_wait: impl FnOnce(usize) -> bool,
+    ) -> Result<MustWake, SendError> {
         self.lock().put(item, room, can_wait)
     }
 
     /// Takes what is there, in order: until it is so many items, or so many bytes and what reaches them, or an order, which
     /// is the last that is taken. False if nothing is there and nothing will ever come.
-    pub fn take(&self, most: usize, most_bytes: usize, into: &mut Vec<Item<R>>) -> bool {
+    pub fn take(&self, most: usize, most_bytes: usize, into: &mut Vec<MailboxItem<R>>) -> bool {
         let mut queue = self.lock();
         let is_alone = queue.is_over && queue.is_empty();
         queue.take(most, most_bytes, into);
@@ -60,12 +65,12 @@ impl<R: Role> Mailbox<R> {
     }
 
     /// Takes the first item, if there is one.
-    pub fn take_one(&self) -> Option<Item<R>> {
+    pub fn take_one(&self) -> Option<MailboxItem<R>> {
         self.lock().take_one()
     }
 
     /// The queue itself, for whoever lets the role sleep.
-    pub fn lock(&self) -> MutexGuard<'_, Queue<R>> {
+    pub fn lock(&self) -> MutexGuard<'_, MailQueue<R>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

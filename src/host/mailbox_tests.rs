@@ -1,12 +1,12 @@
 use std::thread;
 
 use super::*;
-use crate::host::queue::{Limits, MAILBOX_MAX, MAILBOX_MAX_BYTES, Mail, RESERVED};
+use crate::host::queue::{Delivery, MAILBOX_MAX, MAILBOX_MAX_BYTES, QueueLimits, RESERVED};
 use crate::kv::Kv;
 use crate::net::PEER_FRAME_MAX_BYTES;
 use crate::paxos::{Learner, Message, Slot};
-use crate::role::{Input, Lane, Server};
-use crate::trace::Context;
+use crate::role::{Input, Lane, ServerId};
+use crate::trace::TraceContext;
 
 const QUIET_MAX: usize = MAILBOX_MAX / 4;
 const QUIET_MAX_BYTES: usize = MAILBOX_MAX_BYTES / 4;
@@ -14,7 +14,7 @@ const QUIET_MAX_BYTES: usize = MAILBOX_MAX_BYTES / 4;
 type TestBox = Mailbox<Learner<Kv>>;
 
 /// Room for one sender as large as the whole.
-const LIMITS: Limits = Limits { inputs: MAILBOX_MAX, bytes_of_a_sender: MAILBOX_MAX_BYTES };
+const LIMITS: QueueLimits = QueueLimits { inputs: MAILBOX_MAX, bytes_of_a_sender: MAILBOX_MAX_BYTES };
 
 fn open() -> TestBox {
     let mailbox = TestBox::closed(LIMITS);
@@ -22,26 +22,26 @@ fn open() -> TestBox {
     mailbox
 }
 
-fn mail(size: usize) -> Item<Learner<Kv>> {
-    mail_of(Server(1), size, Lane::Bulk)
+fn mail(size: usize) -> MailboxItem<Learner<Kv>> {
+    mail_of(ServerId(1), size, Lane::Bulk)
 }
 
-fn mail_of(from: Server, size: usize, lane: Lane) -> Item<Learner<Kv>> {
+fn mail_of(from: ServerId, size: usize, lane: Lane) -> MailboxItem<Learner<Kv>> {
     let input = Input::Message { from, message: Message::CatchUp { from: Slot(size as u64) } };
-    Item::Mail(Mail { context: Context::default(), input, size, lane })
+    MailboxItem::Mail(Delivery { context: TraceContext::default(), input, size, lane })
 }
 
-fn post(mailbox: &TestBox, size: usize) -> Result<(), Lost> {
-    mailbox.put(mail(size), Room::Usual, |_| false).map(|_| ())
+fn post(mailbox: &TestBox, size: usize) -> Result<(), SendError> {
+    mailbox.put(mail(size), Capacity::Usual, |_| false).map(|_| ())
 }
 
 /// Leaves mail that can wait; whether the role must be woken all the same.
 fn leave(mailbox: &TestBox, size: usize) -> MustWake {
-    mailbox.put(mail(size), Room::Usual, |_| true).unwrap()
+    mailbox.put(mail(size), Capacity::Usual, |_| true).unwrap()
 }
 
-fn order(mailbox: &TestBox) -> Result<(), Lost> {
-    mailbox.put(Item::Stop, Room::Reserved, |_| false).map(|_| ())
+fn order(mailbox: &TestBox) -> Result<(), SendError> {
+    mailbox.put(MailboxItem::Stop, Capacity::Reserved, |_| false).map(|_| ())
 }
 
 fn take(mailbox: &TestBox) {
@@ -65,7 +65,7 @@ fn what_is_left_wakes_nobody_until_it_is_much_and_what_is_posted_does() {
     mailbox.take(MAILBOX_MAX, usize::MAX, &mut Vec::new());
     mailbox.lock().sleeps = true;
     assert_eq!(leave(&mailbox, 0), MustWake::No);
-    assert_eq!(mailbox.put(mail(0), Room::Usual, |waiting| waiting < 2), Ok(MustWake::Yes));
+    assert_eq!(mailbox.put(mail(0), Capacity::Usual, |waiting| waiting < 2), Ok(MustWake::Yes));
 }
 
 #[test]
@@ -90,17 +90,17 @@ fn it_holds_so_many_inputs_and_orders_beside_them() {
     for _ in 0..MAILBOX_MAX {
         post(&mailbox, 0).unwrap();
     }
-    assert_eq!(post(&mailbox, 0), Err(Lost::Full));
+    assert_eq!(post(&mailbox, 0), Err(SendError::Full));
     // A full mailbox neither loses an order nor holds up whoever gives it.
-    mailbox.put(mail(0), Room::Reserved, |_| false).unwrap();
+    mailbox.put(mail(0), Capacity::Reserved, |_| false).unwrap();
     order(&mailbox).unwrap();
     assert_eq!(mailbox.lock().len(), MAILBOX_MAX + 2);
     take(&mailbox);
-    assert_eq!(post(&mailbox, 0), Err(Lost::Full), "what came beside the others counts too");
+    assert_eq!(post(&mailbox, 0), Err(SendError::Full), "what came beside the others counts too");
     take(&mailbox);
     take(&mailbox);
     post(&mailbox, 0).unwrap();
-    assert_eq!(post(&mailbox, 0), Err(Lost::Full));
+    assert_eq!(post(&mailbox, 0), Err(SendError::Full));
     // The room beside the others has an end too.
     while order(&mailbox).is_ok() {}
     assert_eq!(mailbox.lock().len(), MAILBOX_MAX + RESERVED);
@@ -113,10 +113,10 @@ fn it_holds_so_many_bytes() {
     for _ in 0..4 {
         post(&mailbox, quarter).unwrap();
     }
-    assert_eq!(post(&mailbox, 1), Err(Lost::Full));
+    assert_eq!(post(&mailbox, 1), Err(SendError::Full));
     post(&mailbox, 0).unwrap();
     take(&mailbox);
-    assert_eq!(post(&mailbox, quarter + 1), Err(Lost::Full));
+    assert_eq!(post(&mailbox, quarter + 1), Err(SendError::Full));
     post(&mailbox, quarter).unwrap();
 }
 
@@ -137,12 +137,12 @@ fn many_senders_at_once_do_not_break_the_limit() {
 fn each_life_begins_with_an_empty_mailbox() {
     let mailbox = TestBox::closed(LIMITS);
     assert!(!mailbox.is_open());
-    assert_eq!((post(&mailbox, 0), order(&mailbox)), (Err(Lost::Down), Err(Lost::Down)));
+    assert_eq!((post(&mailbox, 0), order(&mailbox)), (Err(SendError::Down), Err(SendError::Down)));
     mailbox.open();
     post(&mailbox, MAILBOX_MAX_BYTES).unwrap();
     mailbox.close();
     assert!(!mailbox.is_open());
-    assert_eq!(post(&mailbox, 0), Err(Lost::Down));
+    assert_eq!(post(&mailbox, 0), Err(SendError::Down));
     assert_eq!(mailbox.lock().len(), 1, "what was in it is there for whoever tells of it");
     assert!(mailbox.take(9, usize::MAX, &mut Vec::new()), "this is still to be done");
     assert!(!mailbox.take(9, usize::MAX, &mut Vec::new()), "and then nothing will come");
@@ -155,18 +155,18 @@ fn each_life_begins_with_an_empty_mailbox() {
 fn control_goes_first_and_has_room_of_its_own() {
     let mailbox = open();
     for size in [10, 11] {
-        mailbox.put(mail_of(Server(1), size, Lane::Bulk), Room::Usual, |_| false).unwrap();
+        mailbox.put(mail_of(ServerId(1), size, Lane::Bulk), Capacity::Usual, |_| false).unwrap();
     }
     order(&mailbox).unwrap();
     (1..MAILBOX_MAX - 2).for_each(|_| post(&mailbox, 0).unwrap());
-    assert_eq!(post(&mailbox, 0), Err(Lost::Full));
+    assert_eq!(post(&mailbox, 0), Err(SendError::Full));
     for n in 0..2 {
-        mailbox.put(mail_of(Server(2), n, Lane::Control), Room::Usual, |_| false).unwrap();
+        mailbox.put(mail_of(ServerId(2), n, Lane::Control), Capacity::Usual, |_| false).unwrap();
     }
     let mut items = Vec::new();
     mailbox.take(MAILBOX_MAX, usize::MAX, &mut items);
-    let number = |item: &Item<Learner<Kv>>| match item {
-        Item::Mail(Mail { input: Input::Message { message: Message::CatchUp { from }, .. }, .. }) => from.0,
+    let number = |item: &MailboxItem<Learner<Kv>>| match item {
+        MailboxItem::Mail(Delivery { input: Input::Message { message: Message::CatchUp { from }, .. }, .. }) => from.0,
         _ => u64::MAX,
     };
     assert_eq!(items.iter().map(number).collect::<Vec<_>>(), [0, 1, 10, 11, u64::MAX], "each in its order");
@@ -174,25 +174,26 @@ fn control_goes_first_and_has_room_of_its_own() {
 
 #[test]
 fn who_sends_much_drops_its_own() {
-    let (much, little) = (Limits::of(MAILBOX_MAX, 5).bytes_of_a_sender, MAILBOX_MAX_BYTES / 100);
+    let (much, little) = (QueueLimits::of(MAILBOX_MAX, 5).bytes_of_a_sender, MAILBOX_MAX_BYTES / 100);
     assert_eq!(much, MAILBOX_MAX_BYTES / 4);
-    let mailbox = TestBox::closed(Limits::of(MAILBOX_MAX, 5));
+    let mailbox = TestBox::closed(QueueLimits::of(MAILBOX_MAX, 5));
     mailbox.open();
-    let put = |server, size| mailbox.put(mail_of(Server(server), size, Lane::Bulk), Room::Usual, |_| false).map(|_| ());
-    assert_eq!([put(1, much), put(1, little), put(2, little)], [Ok(()), Err(Lost::Full), Ok(())]);
+    let put =
+        |server, size| mailbox.put(mail_of(ServerId(server), size, Lane::Bulk), Capacity::Usual, |_| false).map(|_| ());
+    assert_eq!([put(1, much), put(1, little), put(2, little)], [Ok(()), Err(SendError::Full), Ok(())]);
     take(&mailbox);
-    assert_eq!((put(1, little), mailbox.lock().bytes_of(Some(Server(1)))), (Ok(()), little));
+    assert_eq!((put(1, little), mailbox.lock().bytes_of(Some(ServerId(1)))), (Ok(()), little));
     assert_eq!(mailbox.lock().bytes(), 2 * little);
 }
 
 #[test]
 fn the_largest_message_fits_however_many_servers_there_are() {
-    for servers in 1..=Server::MAX {
-        let mailbox = TestBox::closed(Limits::of(MAILBOX_MAX, servers.into()));
+    for servers in 1..=ServerId::MAX {
+        let mailbox = TestBox::closed(QueueLimits::of(MAILBOX_MAX, servers.into()));
         mailbox.open();
         for other in 2..=servers.max(2) {
-            let largest = mail_of(Server(other), PEER_FRAME_MAX_BYTES, Lane::Bulk);
-            assert!(mailbox.put(largest, Room::Usual, |_| false).is_ok(), "{servers} servers");
+            let largest = mail_of(ServerId(other), PEER_FRAME_MAX_BYTES, Lane::Bulk);
+            assert!(mailbox.put(largest, Capacity::Usual, |_| false).is_ok(), "{servers} servers");
         }
     }
 }

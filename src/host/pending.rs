@@ -15,26 +15,26 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::limits::{self, Connection};
+use super::limits::{self, ClientConnection};
 use super::rules;
 use super::time::Time;
-use crate::kv::Outcome;
-use crate::net::{Reply, Unknown, WhyNotApplied};
+use crate::kv::ApplyResult;
+use crate::net::{Reply, WhyNotApplied, WhyUnknown};
 use crate::paxos::CommandId;
-use crate::trace::Context;
+use crate::trace::TraceContext;
 
 /// A request without an outcome is answered "unknown" after this time: its client has gone on to the next server.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A request, and where its reply goes. It gives back what it takes of the limits when it is dropped.
 #[derive(Debug)]
-pub struct Asker<C: Connection> {
+pub struct ReplyHandle<C: ClientConnection> {
     /// The client's connection.
     pub connection: C,
     /// The number of the request.
     pub number: u64,
     /// The request's line and label.
-    pub context: Context,
+    pub context: TraceContext,
     /// When it came.
     pub since: Time,
     /// When it is told that nothing was heard in time.
@@ -43,14 +43,14 @@ pub struct Asker<C: Connection> {
     admitted: Option<usize>,
 }
 
-impl<C: Connection> Asker<C> {
+impl<C: ClientConnection> ReplyHandle<C> {
     /// A request that has just come.
-    pub fn new(connection: C, number: u64, context: Context, since: Time) -> Asker<C> {
-        Asker { connection, number, context, since, deadline: since + PATIENCE, admitted: None }
+    pub fn new(connection: C, number: u64, context: TraceContext, since: Time) -> ReplyHandle<C> {
+        ReplyHandle { connection, number, context, since, deadline: since + PATIENCE, admitted: None }
     }
 
     /// The same, which waits for no longer than this.
-    pub fn until(mut self, patience: Duration) -> Asker<C> {
+    pub fn until(mut self, patience: Duration) -> ReplyHandle<C> {
         self.deadline = self.since + patience;
         self
     }
@@ -63,7 +63,7 @@ impl<C: Connection> Asker<C> {
     }
 }
 
-impl<C: Connection> Drop for Asker<C> {
+impl<C: ClientConnection> Drop for ReplyHandle<C> {
     fn drop(&mut self) {
         if let Some(bytes) = self.admitted {
             limits::release(&self.connection, bytes);
@@ -73,38 +73,38 @@ impl<C: Connection> Drop for Asker<C> {
 
 /// A reply that has not been sent yet.
 #[derive(Debug)]
-pub struct QueuedReply<C: Connection> {
+pub struct QueuedReply<C: ClientConnection> {
     /// Who asked.
-    pub asker: Asker<C>,
+    pub asker: ReplyHandle<C>,
     /// The command that it waited for, if it was one.
     pub command: Option<CommandId>,
     /// What it is told.
     pub reply: Reply,
     /// The line that the reply comes from.
-    pub cause: Context,
+    pub cause: TraceContext,
 }
 
 /// Who waits, and what has been said to those who did.
 #[derive(Debug)]
-pub struct Pending<C: Connection> {
-    waiters: Mutex<Waiters<C>>,
+pub struct PendingRequests<C: ClientConnection> {
+    waiters: Mutex<PendingTable<C>>,
     queued: Mutex<Vec<QueuedReply<C>>>,
 }
 
 #[derive(Debug)]
-struct Waiters<C: Connection> {
+struct PendingTable<C: ClientConnection> {
     /// By command: a retry may wait beside the first try.
-    writes: BTreeMap<CommandId, Vec<Waiter<C>>>,
-    reads: BTreeMap<Ticket, Asker<C>>,
+    writes: BTreeMap<CommandId, Vec<PendingRequest<C>>>,
+    reads: BTreeMap<RequestId, ReplyHandle<C>>,
     /// Who waits for a part of the state: no role has it.
-    parts: BTreeMap<Ticket, Asker<C>>,
-    last: Ticket,
+    parts: BTreeMap<RequestId, ReplyHandle<C>>,
+    last: RequestId,
 }
 
 #[derive(Debug)]
-struct Waiter<C: Connection> {
-    ticket: Ticket,
-    asker: Asker<C>,
+struct PendingRequest<C: ClientConnection> {
+    ticket: RequestId,
+    asker: ReplyHandle<C>,
     /// The command as it was sent.
     command: CommandId,
     /// The learner has applied every slot since, itself.
@@ -112,27 +112,27 @@ struct Waiter<C: Connection> {
 }
 
 /// Names a waiter; a read's token.
-pub type Ticket = u64;
+pub type RequestId = u64;
 
-impl<C: Connection> Default for Pending<C> {
-    fn default() -> Pending<C> {
-        let waiters = Waiters { writes: BTreeMap::new(), reads: BTreeMap::new(), parts: BTreeMap::new(), last: 0 };
-        Pending { waiters: Mutex::new(waiters), queued: Mutex::default() }
+impl<C: ClientConnection> Default for PendingRequests<C> {
+    fn default() -> PendingRequests<C> {
+        let waiters = PendingTable { writes: BTreeMap::new(), reads: BTreeMap::new(), parts: BTreeMap::new(), last: 0 };
+        PendingRequests { waiters: Mutex::new(waiters), queued: Mutex::default() }
     }
 }
 
-impl<C: Connection> Pending<C> {
+impl<C: ClientConnection> PendingRequests<C> {
     /// Waits for the outcome of a command.
-    pub fn await_write(&self, id: CommandId, asker: Asker<C>) -> Ticket {
+    pub fn await_write(&self, id: CommandId, asker: ReplyHandle<C>) -> RequestId {
         let mut waiters = self.lock();
         let ticket = waiters.draw();
-        let waiter = Waiter { ticket, asker, command: id, has_seen_all: true };
+        let waiter = PendingRequest { ticket, asker, command: id, has_seen_all: true };
         waiters.writes.entry(rules::waits_for(id)).or_default().push(waiter);
         ticket
     }
 
     /// Waits for the answer of a read.
-    pub fn await_read(&self, asker: Asker<C>) -> Ticket {
+    pub fn await_read(&self, asker: ReplyHandle<C>) -> RequestId {
         let mut waiters = self.lock();
         let ticket = waiters.draw();
         waiters.reads.insert(ticket, asker);
@@ -140,7 +140,7 @@ impl<C: Connection> Pending<C> {
     }
 
     /// Waits for a part of the state.
-    pub fn await_part(&self, asker: Asker<C>) -> Ticket {
+    pub fn await_part(&self, asker: ReplyHandle<C>) -> RequestId {
         let mut waiters = self.lock();
         let ticket = waiters.draw();
         waiters.parts.insert(ticket, asker);
@@ -148,13 +148,13 @@ impl<C: Connection> Pending<C> {
     }
 
     /// A part of the state is there, or is not.
-    pub fn tell_part(&self, ticket: Ticket, reply: Reply) {
+    pub fn tell_part(&self, ticket: RequestId, reply: Reply) {
         let asker = self.lock().parts.remove(&ticket);
-        self.queue(asker.map(|asker| (asker, None, reply)), &Context::default());
+        self.queue(asker.map(|asker| (asker, None, reply)), &TraceContext::default());
     }
 
     /// A write that was not handed over after all. Nothing happens if it has been told something already.
-    pub fn refuse_write(&self, id: CommandId, ticket: Ticket, why: WhyNotApplied) {
+    pub fn refuse_write(&self, id: CommandId, ticket: RequestId, why: WhyNotApplied) {
         let mut waiters = self.lock();
         let Some(waiting) = waiters.writes.get_mut(&rules::waits_for(id)) else { return };
         let Some(at) = waiting.iter().position(|one| one.ticket == ticket) else { return };
@@ -163,11 +163,11 @@ impl<C: Connection> Pending<C> {
             waiters.writes.remove(&rules::waits_for(id));
         }
         drop(waiters);
-        self.queue([waiter.told(Reply::NotApplied(why))], &Context::default());
+        self.queue([waiter.told(Reply::NotApplied(why))], &TraceContext::default());
     }
 
     /// A command was applied.
-    pub fn applied(&self, id: CommandId, outcome: Outcome, context: &Context) {
+    pub fn applied(&self, id: CommandId, outcome: ApplyResult, context: &TraceContext) {
         self.tell_write(id, |has_seen_all| reply_to(outcome, has_seen_all), context);
     }
 
@@ -179,15 +179,15 @@ impl<C: Connection> Pending<C> {
     /// The role has died that would have answered the reads.
     pub fn reads_died(&self, why: WhyNotApplied) {
         let reads = std::mem::take(&mut self.lock().reads);
-        self.queue(reads.into_values().map(|asker| (asker, None, Reply::NotApplied(why))), &Context::default());
+        self.queue(reads.into_values().map(|asker| (asker, None, Reply::NotApplied(why))), &TraceContext::default());
     }
 
     /// A command is certainly not applied by this try.
-    pub fn not_applied(&self, id: CommandId, why: WhyNotApplied, context: &Context) {
+    pub fn not_applied(&self, id: CommandId, why: WhyNotApplied, context: &TraceContext) {
         self.tell_write(id, |_| Reply::NotApplied(why), context);
     }
 
-    fn tell_write(&self, id: CommandId, reply: impl Fn(bool) -> Reply, context: &Context) {
+    fn tell_write(&self, id: CommandId, reply: impl Fn(bool) -> Reply, context: &TraceContext) {
         let Some(waiting) = self.lock().take_write(rules::waits_for(id)) else { return };
         self.queue(
             waiting.into_iter().map(|one| {
@@ -199,14 +199,14 @@ impl<C: Connection> Pending<C> {
     }
 
     /// A read is answered, or has failed.
-    pub fn tell_read(&self, ticket: Ticket, reply: Reply, context: &Context) {
+    pub fn tell_read(&self, ticket: RequestId, reply: Reply, context: &TraceContext) {
         let asker = self.lock().reads.remove(&ticket);
         self.queue(asker.map(|asker| (asker, None, reply)), context);
     }
 
     /// A role has died that would have said the outcomes: who waits for a write is told that no outcome will come from
     /// here, and who waits for a read that it has failed.
-    pub fn role_died(&self, unknown: Unknown, reads_too: Option<WhyNotApplied>) {
+    pub fn role_died(&self, unknown: WhyUnknown, reads_too: Option<WhyNotApplied>) {
         let mut waiters = self.lock();
         let writes = std::mem::take(&mut waiters.writes);
         let reads = if reads_too.is_some() { std::mem::take(&mut waiters.reads) } else { BTreeMap::new() };
@@ -214,7 +214,7 @@ impl<C: Connection> Pending<C> {
         let writes = writes.into_values().flatten().map(|one| one.told(Reply::Unknown(unknown)));
         let failed = Reply::NotApplied(reads_too.unwrap_or(WhyNotApplied::Busy));
         let reads = reads.into_values().map(|asker| (asker, None, failed.clone()));
-        self.queue(writes.chain(reads), &Context::default());
+        self.queue(writes.chain(reads), &TraceContext::default());
     }
 
     /// Those who have waited until their deadline are told that nothing was heard in time.
@@ -223,7 +223,7 @@ impl<C: Connection> Pending<C> {
         let mut late = Vec::new();
         for waiting in waiters.writes.values_mut() {
             let expired = waiting.extract_if(.., |one| one.asker.deadline <= now);
-            late.extend(expired.map(|one| one.told(Reply::Unknown(Unknown::TimedOut))));
+            late.extend(expired.map(|one| one.told(Reply::Unknown(WhyUnknown::TimedOut))));
         }
         waiters.writes.retain(|_, waiting| !waiting.is_empty());
         let reads = take_late(&mut waiters.reads, now);
@@ -231,15 +231,15 @@ impl<C: Connection> Pending<C> {
         let parts = take_late(&mut waiters.parts, now);
         late.extend(parts.into_iter().map(|asker| (asker, None, Reply::State(None))));
         drop(waiters);
-        self.queue(late, &Context::default());
+        self.queue(late, &TraceContext::default());
     }
 
     /// A request is answered at once: nothing has to be waited for.
-    pub fn tell(&self, asker: Asker<C>, reply: Reply, cause: Context) {
+    pub fn tell(&self, asker: ReplyHandle<C>, reply: Reply, cause: TraceContext) {
         self.queue([(asker, None, reply)], &cause);
     }
 
-    fn queue(&self, replies: impl IntoIterator<Item = Told<C>>, cause: &Context) {
+    fn queue(&self, replies: impl IntoIterator<Item = AddressedReply<C>>, cause: &TraceContext) {
         let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
         queued.extend(replies.into_iter().map(|(asker, command, reply)| QueuedReply {
             asker,
@@ -255,7 +255,7 @@ impl<C: Connection> Pending<C> {
     }
 
     /// Everybody who waits, when the process is gone.
-    pub fn take_all(&self) -> Vec<Asker<C>> {
+    pub fn take_all(&self) -> Vec<ReplyHandle<C>> {
         let mut waiters = self.lock();
         let writes = std::mem::take(&mut waiters.writes).into_values().flatten().map(|waiter| waiter.asker);
         let reads = std::mem::take(&mut waiters.reads).into_values();
@@ -263,33 +263,34 @@ impl<C: Connection> Pending<C> {
         writes.chain(reads).chain(parts).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiters<C>> {
+    fn lock(&self) -> MutexGuard<'_, PendingTable<C>> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Takes those who have waited until their deadline.
-fn take_late<C: Connection>(waiting: &mut BTreeMap<Ticket, Asker<C>>, now: Time) -> Vec<Asker<C>> {
-    let late: Vec<Ticket> = waiting.iter().filter(|(_, one)| one.deadline <= now).map(|(ticket, _)| *ticket).collect();
+fn take_late<C: ClientConnection>(waiting: &mut BTreeMap<RequestId, ReplyHandle<C>>, now: Time) -> Vec<ReplyHandle<C>> {
+    let late: Vec<RequestId> =
+        waiting.iter().filter(|(_, one)| one.deadline <= now).map(|(ticket, _)| *ticket).collect();
     late.iter().filter_map(|ticket| waiting.remove(ticket)).collect()
 }
 
 /// Who is told what, and the command that it waited for.
-type Told<C> = (Asker<C>, Option<CommandId>, Reply);
+type AddressedReply<C> = (ReplyHandle<C>, Option<CommandId>, Reply);
 
-impl<C: Connection> Waiter<C> {
-    fn told(self, reply: Reply) -> Told<C> {
+impl<C: ClientConnection> PendingRequest<C> {
+    fn told(self, reply: Reply) -> AddressedReply<C> {
         (self.asker, Some(self.command), reply)
     }
 }
 
-impl<C: Connection> Waiters<C> {
-    fn draw(&mut self) -> Ticket {
+impl<C: ClientConnection> PendingTable<C> {
+    fn draw(&mut self) -> RequestId {
         self.last += 1;
         self.last
     }
 
-    fn take_write(&mut self, id: CommandId) -> Option<Vec<Waiter<C>>> {
+    fn take_write(&mut self, id: CommandId) -> Option<Vec<PendingRequest<C>>> {
         if !self.writes.contains_key(&id) {
             return None;
         }
@@ -300,18 +301,18 @@ impl<C: Connection> Waiters<C> {
 
 /// What a client is told of the outcome of its command. `has_seen_all`: whether this server's learner has applied, itself,
 /// every slot since the client asked.
-fn reply_to(outcome: Outcome, has_seen_all: bool) -> Reply {
+fn reply_to(outcome: ApplyResult, has_seen_all: bool) -> Reply {
     let is_certain = rules::is_certain(has_seen_all);
     match outcome {
-        Outcome::Opened { session, history } => Reply::Opened { session, history },
-        Outcome::Applied(saved) | Outcome::Duplicate(saved) => {
+        ApplyResult::Opened { session, history } => Reply::Opened { session, history },
+        ApplyResult::Applied(saved) | ApplyResult::Duplicate(saved) => {
             Reply::Applied { slot: saved.slot, written: saved.written }
         }
-        Outcome::Superseded if is_certain => Reply::NotApplied(WhyNotApplied::Superseded),
-        Outcome::Expired if is_certain => Reply::NotApplied(WhyNotApplied::Expired),
-        Outcome::Superseded => Reply::Unknown(Unknown::Superseded),
-        Outcome::Expired => Reply::Unknown(Unknown::Expired),
-        Outcome::Noop | Outcome::Unreadable => Reply::Refused("the log holds no such command".to_string()),
+        ApplyResult::Superseded if is_certain => Reply::NotApplied(WhyNotApplied::Superseded),
+        ApplyResult::Expired if is_certain => Reply::NotApplied(WhyNotApplied::Expired),
+        ApplyResult::Superseded => Reply::Unknown(WhyUnknown::Superseded),
+        ApplyResult::Expired => Reply::Unknown(WhyUnknown::Expired),
+        ApplyResult::Noop | ApplyResult::Unreadable => Reply::Refused("the log holds no such command".to_string()),
     }
 }
 

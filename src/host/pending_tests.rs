@@ -1,38 +1,38 @@
 use super::super::limits::tests::TestConnection;
 use super::*;
-use crate::kv::{Saved, Written};
+use crate::kv::{SavedResult, WriteResult};
 use crate::paxos::Slot;
-use crate::role::RoleName;
+use crate::role::RoleKind;
 
 const ID: CommandId = CommandId::new(3, 0, 1);
-const SAVED: Saved = Saved { slot: Slot(4), written: Written::Done { version: 2 } };
-const DIED: Unknown = Unknown::RoleDied(RoleName::Learner);
-const DOWN: WhyNotApplied = WhyNotApplied::RoleDown(RoleName::Learner);
+const SAVED: SavedResult = SavedResult { slot: Slot(4), written: WriteResult::Done { version: 2 } };
+const DIED: WhyUnknown = WhyUnknown::RoleDied(RoleKind::Learner);
+const DOWN: WhyNotApplied = WhyNotApplied::RoleDown(RoleKind::Learner);
 
 /// Those who wait at one server, told apart by their labels.
 #[derive(Default)]
-struct Server {
-    pending: Pending<TestConnection>,
+struct PendingServer {
+    pending: PendingRequests<TestConnection>,
     connection: TestConnection,
 }
 
-fn server() -> Server {
-    Server::default()
+fn server() -> PendingServer {
+    PendingServer::default()
 }
 
 const BEGUN: Time = Time(5_000_000);
 
-impl Server {
-    fn asker(&self, label: &str) -> Asker<TestConnection> {
-        let context = Context { re: None, req: Some(label.to_string()) };
-        Asker::new(self.connection.clone(), 1, context, BEGUN)
+impl PendingServer {
+    fn asker(&self, label: &str) -> ReplyHandle<TestConnection> {
+        let context = TraceContext { re: None, req: Some(label.to_string()) };
+        ReplyHandle::new(self.connection.clone(), 1, context, BEGUN)
     }
 
-    fn write(&self, label: &str, id: CommandId) -> Ticket {
+    fn write(&self, label: &str, id: CommandId) -> RequestId {
         self.pending.await_write(id, self.asker(label))
     }
 
-    fn read(&self, label: &str) -> Ticket {
+    fn read(&self, label: &str) -> RequestId {
         self.pending.await_read(self.asker(label))
     }
 
@@ -48,16 +48,16 @@ impl Server {
     }
 }
 
-fn applied(slot: u64) -> Outcome {
-    Outcome::Applied(Saved { slot: Slot(slot), written: Written::Done { version: 1 } })
+fn applied(slot: u64) -> ApplyResult {
+    ApplyResult::Applied(SavedResult { slot: Slot(slot), written: WriteResult::Done { version: 1 } })
 }
 
 fn said(label: &str, reply: Reply) -> (String, Reply) {
     (label.to_string(), reply)
 }
 
-fn from(n: u32) -> Context {
-    Context { re: None, req: Some(format!("c1-{n}")) }
+fn from(n: u32) -> TraceContext {
+    TraceContext { re: None, req: Some(format!("c1-{n}")) }
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn each_waiter_of_a_command_is_told_once_and_no_other() {
     at.pending.applied(ID, applied(8), &from(2));
     at.pending.not_applied(ID, WhyNotApplied::Busy, &from(3));
     at.pending.role_died(DIED, Some(DOWN));
-    let written = Reply::Applied { slot: Slot(7), written: Written::Done { version: 1 } };
+    let written = Reply::Applied { slot: Slot(7), written: WriteResult::Done { version: 1 } };
     let expected = [said("first", written.clone()), said("retry", written), said("other", Reply::Unknown(DIED))];
     assert_eq!(at.told(), expected);
     assert!(at.told().is_empty(), "told twice");
@@ -79,12 +79,12 @@ fn each_waiter_of_a_command_is_told_once_and_no_other() {
 #[test]
 fn outcomes_are_said_as_they_are() {
     let at = server();
-    let saved = Saved { slot: Slot(4), written: Written::NotFound { version: 2 } };
+    let saved = SavedResult { slot: Slot(4), written: WriteResult::NotFound { version: 2 } };
     let cases = [
-        (Outcome::Opened { session: 9, history: 5 }, Reply::Opened { session: 9, history: 5 }),
-        (Outcome::Duplicate(saved), Reply::Applied { slot: Slot(4), written: saved.written }),
-        (Outcome::Superseded, Reply::NotApplied(WhyNotApplied::Superseded)),
-        (Outcome::Expired, Reply::NotApplied(WhyNotApplied::Expired)),
+        (ApplyResult::Opened { session: 9, history: 5 }, Reply::Opened { session: 9, history: 5 }),
+        (ApplyResult::Duplicate(saved), Reply::Applied { slot: Slot(4), written: saved.written }),
+        (ApplyResult::Superseded, Reply::NotApplied(WhyNotApplied::Superseded)),
+        (ApplyResult::Expired, Reply::NotApplied(WhyNotApplied::Expired)),
     ];
     for (outcome, reply) in cases {
         at.write("w", ID);
@@ -99,8 +99,8 @@ fn outcomes_are_said_as_they_are() {
 #[test]
 fn that_a_session_has_ended_is_certain_news_only_to_who_has_waited_through_no_snapshot() {
     for (outcome, certain, uncertain) in [
-        (Outcome::Superseded, WhyNotApplied::Superseded, Unknown::Superseded),
-        (Outcome::Expired, WhyNotApplied::Expired, Unknown::Expired),
+        (ApplyResult::Superseded, WhyNotApplied::Superseded, WhyUnknown::Superseded),
+        (ApplyResult::Expired, WhyNotApplied::Expired, WhyUnknown::Expired),
     ] {
         let at = server();
         at.write("before", ID);
@@ -117,10 +117,10 @@ fn nobody_is_told_what_came_of_a_command_of_another_session_with_the_same_number
     let at = server();
     at.write("owner", CommandId { nonce: 1, ..ID });
     at.write("stranger", CommandId { nonce: 2, ..ID });
-    at.pending.applied(CommandId { nonce: 1, ..ID }, Outcome::Applied(SAVED), &from(1));
+    at.pending.applied(CommandId { nonce: 1, ..ID }, ApplyResult::Applied(SAVED), &from(1));
     let written = Reply::Applied { slot: SAVED.slot, written: SAVED.written };
     assert_eq!(at.told(), [said("owner", written)]);
-    at.pending.applied(CommandId { nonce: 2, ..ID }, Outcome::Expired, &from(2));
+    at.pending.applied(CommandId { nonce: 2, ..ID }, ApplyResult::Expired, &from(2));
     assert_eq!(at.told(), [said("stranger", Reply::NotApplied(WhyNotApplied::Expired))]);
 }
 
@@ -140,7 +140,7 @@ fn a_dead_proposer_ends_writes_and_a_dead_learner_reads_too() {
     let at = server();
     at.write("write", ID);
     at.read("read");
-    let proposer_died = Unknown::RoleDied(RoleName::Proposer);
+    let proposer_died = WhyUnknown::RoleDied(RoleKind::Proposer);
     at.pending.role_died(proposer_died, None);
     assert_eq!(at.told(), [said("write", Reply::Unknown(proposer_died))], "a read needs no proposer");
     at.write("write", ID);
@@ -174,7 +174,7 @@ fn who_has_waited_too_long_is_told_and_who_has_not_waits_on() {
     assert!(at.told().is_empty());
     at.pending.expire(BEGUN + PATIENCE);
     let expected =
-        [said("write", Reply::Unknown(Unknown::TimedOut)), said("read", Reply::NotApplied(WhyNotApplied::Busy))];
+        [said("write", Reply::Unknown(WhyUnknown::TimedOut)), said("read", Reply::NotApplied(WhyNotApplied::Busy))];
     assert_eq!(at.told(), expected);
     assert!(at.is_empty());
 }
@@ -185,7 +185,7 @@ fn a_request_gives_back_what_it_takes_of_the_limits_when_it_is_answered() {
     let mut asker = at.asker("large");
     assert!(asker.is_admitted(limits::REQUESTS_MAX_BYTES));
     assert!(!at.asker("one more").is_admitted(1), "the connection has as much under way as it may");
-    let other = Server { connection: TestConnection::default(), ..server() };
+    let other = PendingServer { connection: TestConnection::default(), ..server() };
     assert!(other.asker("of another connection").is_admitted(1));
     let ticket = at.pending.await_read(asker);
     assert!(!at.asker("it still waits").is_admitted(1));

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::net::PEER_FRAME_MAX_BYTES;
-use crate::role::{Input, Lane, Role, Server};
-use crate::trace::{Context, CrashCause, CrashPoint};
+use crate::role::{Input, Lane, Role, ServerId};
+use crate::trace::{CrashCause, CrashPoint, TraceContext};
 
 /// A mailbox holds at most this many inputs in each lane.
 pub const MAILBOX_MAX: usize = 1_024;
@@ -29,9 +29,9 @@ pub const GROUP_MAX: usize = 1_024;
 
 /// An input on its way to a role, with the line and the request that it comes from.
 #[derive(Debug)]
-pub struct Mail<R: Role> {
+pub struct Delivery<R: Role> {
     /// Where it comes from.
-    pub context: Context,
+    pub context: TraceContext,
     /// What it is.
     pub input: Input<R>,
     /// About how many bytes of values it holds.
@@ -42,18 +42,18 @@ pub struct Mail<R: Role> {
 
 /// What a queue holds.
 #[derive(Debug)]
-pub enum Item<R: Role> {
+pub enum MailboxItem<R: Role> {
     /// An input.
-    Mail(Mail<R>),
+    Mail(Delivery<R>),
     /// The role must die.
-    Crash(CrashOrder),
+    Crash(CrashRequest),
     /// The server stops: finish what is here and end.
     Stop,
 }
 
 /// An order to die.
 #[derive(Clone, Copy, Debug)]
-pub struct CrashOrder {
+pub struct CrashRequest {
     /// Where in a turn; if no turn comes soon, between two turns.
     pub point: CrashPoint,
     /// Who ordered it.
@@ -64,7 +64,7 @@ pub struct CrashOrder {
 
 /// Why an input did not reach a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
+pub enum SendError {
     /// The role is down.
     Down,
     /// The mailbox is full.
@@ -73,7 +73,7 @@ pub enum Lost {
 
 /// Whether the limits count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
+pub enum Capacity {
     /// They do.
     Usual,
     /// It must not be lost because others fill the mailbox.
@@ -91,63 +91,68 @@ pub enum MustWake {
 
 /// What a queue has room for.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct QueueLimits {
     /// So many inputs in each lane, beside those that use reserved room.
     pub inputs: usize,
     /// So many bytes of values of each sender.
     pub bytes_of_a_sender: usize,
 }
 
-impl Limits {
+impl QueueLimits {
     /// Those of a mailbox with room for so many inputs, in a cluster of so many servers.
-    pub fn of(inputs: usize, servers: usize) -> Limits {
+    pub fn of(inputs: usize, servers: usize) -> QueueLimits {
         let equal = MAILBOX_MAX_BYTES / servers.saturating_sub(1).max(1);
-        Limits { inputs, bytes_of_a_sender: equal.max(SHARE_MIN_BYTES) }
+        QueueLimits { inputs, bytes_of_a_sender: equal.max(SHARE_MIN_BYTES) }
     }
 }
 
 /// The mail of one life of a role.
 #[derive(Debug)]
-pub struct Queue<R: Role> {
+pub struct MailQueue<R: Role> {
     /// Taken first.
-    control: VecDeque<Item<R>>,
+    control: VecDeque<MailboxItem<R>>,
     /// Taken in the order in which it came. Orders are among it: what came before an order is still done.
-    bulk: VecDeque<Item<R>>,
+    bulk: VecDeque<MailboxItem<R>>,
     /// Of the values in it, by sender; None for what does not come from a server.
-    bytes: BTreeMap<Option<Server>, usize>,
-    limits: Limits,
+    bytes: BTreeMap<Option<ServerId>, usize>,
+    limits: QueueLimits,
     /// The role waits, and has not been woken yet.
     pub sleeps: bool,
     /// One of the two sides has gone.
     pub is_over: bool,
 }
 
-impl<R: Role> Queue<R> {
+impl<R: Role> MailQueue<R> {
     /// An empty queue.
-    pub fn new(limits: Limits) -> Queue<R> {
+    pub fn new(limits: QueueLimits) -> MailQueue<R> {
         let (control, bulk) = (VecDeque::new(), VecDeque::new());
-        Queue { control, bulk, bytes: BTreeMap::new(), limits, sleeps: false, is_over: false }
+        MailQueue { control, bulk, bytes: BTreeMap::new(), limits, sleeps: false, is_over: false }
     }
 
     /// Puts an item behind the others of its lane. It wakes the role, unless `can_wait`, asked with the new number of items,
     /// lets it lie; a quarter of what the queue holds is a reason to wake in any case.
-    pub fn put(&mut self, item: Item<R>, room: Room, can_wait: impl FnOnce(usize) -> bool) -> Result<MustWake, Lost> {
+    pub fn put(
+        &mut self,
+        item: MailboxItem<R>,
+        room: Capacity,
+        can_wait: impl FnOnce(usize) -> bool,
+    ) -> Result<MustWake, SendError> {
         if self.is_over {
-            return Err(Lost::Down);
+            return Err(SendError::Down);
         }
         let (lane, size, from) = (item.lane(), item.size(), item.sender());
-        let Limits { inputs, bytes_of_a_sender } = self.limits;
+        let QueueLimits { inputs, bytes_of_a_sender } = self.limits;
         let bytes = self.bytes.get(&from).copied().unwrap_or(0) + size;
         let queue = match lane {
             Lane::Control => &mut self.control,
             Lane::Bulk => &mut self.bulk,
         };
         let has_room = match room {
-            Room::Usual => queue.len() < inputs && bytes <= bytes_of_a_sender,
-            Room::Reserved => queue.len() < inputs + RESERVED,
+            Capacity::Usual => queue.len() < inputs && bytes <= bytes_of_a_sender,
+            Capacity::Reserved => queue.len() < inputs + RESERVED,
         };
         if !has_room {
-            return Err(Lost::Full);
+            return Err(SendError::Full);
         }
         queue.push_back(item);
         let is_much = queue.len() >= inputs / 4 || bytes >= bytes_of_a_sender / 4;
@@ -163,12 +168,12 @@ impl<R: Role> Queue<R> {
 
     /// Takes what is there, control first, until it has `most` items, or items of at least `most_bytes`, or an order: an order
     /// is the last that is taken.
-    pub fn take(&mut self, most: usize, most_bytes: usize, into: &mut Vec<Item<R>>) {
+    pub fn take(&mut self, most: usize, most_bytes: usize, into: &mut Vec<MailboxItem<R>>) {
         let mut bytes = 0;
         for _ in 0..most {
             let Some(item) = self.take_one() else { break };
             bytes += item.size();
-            let is_order = !matches!(item, Item::Mail(_));
+            let is_order = !matches!(item, MailboxItem::Mail(_));
             into.push(item);
             if is_order || bytes >= most_bytes {
                 break;
@@ -177,7 +182,7 @@ impl<R: Role> Queue<R> {
     }
 
     /// Takes the item that is next, if there is one.
-    pub fn take_one(&mut self) -> Option<Item<R>> {
+    pub fn take_one(&mut self) -> Option<MailboxItem<R>> {
         let item = self.control.pop_front().or_else(|| self.bulk.pop_front())?;
         if item.size() > 0
             && let Some(bytes) = self.bytes.get_mut(&item.sender())
@@ -203,31 +208,31 @@ impl<R: Role> Queue<R> {
     }
 
     /// How many bytes of values of this sender are there.
-    pub fn bytes_of(&self, sender: Option<Server>) -> usize {
+    pub fn bytes_of(&self, sender: Option<ServerId>) -> usize {
         self.bytes.get(&sender).copied().unwrap_or(0)
     }
 }
 
-impl<R: Role> Item<R> {
+impl<R: Role> MailboxItem<R> {
     fn size(&self) -> usize {
-        if let Item::Mail(mail) = self { mail.size } else { 0 }
+        if let MailboxItem::Mail(mail) = self { mail.size } else { 0 }
     }
 
     fn lane(&self) -> Lane {
-        if let Item::Mail(mail) = self { mail.lane } else { Lane::Bulk }
+        if let MailboxItem::Mail(mail) = self { mail.lane } else { Lane::Bulk }
     }
 
-    fn sender(&self) -> Option<Server> {
+    fn sender(&self) -> Option<ServerId> {
         match self {
-            Item::Mail(Mail { input: Input::Message { from, .. }, .. }) => Some(*from),
+            MailboxItem::Mail(Delivery { input: Input::Message { from, .. }, .. }) => Some(*from),
             _ => None,
         }
     }
 }
 
-impl<R: Role> Mail<R> {
+impl<R: Role> Delivery<R> {
     /// What comes from within the server.
-    pub fn from_within(context: Context, input: Input<R>, size: usize) -> Mail<R> {
-        Mail { context, input, size, lane: Lane::Bulk }
+    pub fn from_within(context: TraceContext, input: Input<R>, size: usize) -> Delivery<R> {
+        Delivery { context, input, size, lane: Lane::Bulk }
     }
 }

@@ -17,28 +17,28 @@ use std::{hint, mem, thread};
 use crate::host::disks::RoleDisk;
 use crate::host::limits::{self, ALL_REQUESTS_MAX_BYTES, REQUESTS_MAX, REQUESTS_MAX_BYTES};
 use crate::host::mailbox::Mailbox;
-use crate::host::throttle::Throttle;
+use crate::host::throttle::RateLimit;
 use crate::host::{
-    Admission, Asker, Config, Connection, CrashOrder, Ended, Env, Hosted, Load, Order, RoleHost, ServerCore, Time,
-    Usage,
+    Admission, ClientConnection, Config, CrashRequest, Env, Hosted, LabRequest, ReplyHandle, RequestLoad, RoleHost,
+    RunEnd, ServerCore, Time, Usage,
 };
 use crate::kv::{Kv, Op};
-use crate::net::{ClientReply, ClientRequest, Reply, Request, Said, Unknown, WhyNotApplied};
-use crate::paxos::{Learner, Life, Policy, Proposer, Quorums, Slot};
+use crate::net::{ClientReply, ClientRequest, PeerMessage, Reply, Request, WhyNotApplied, WhyUnknown};
+use crate::paxos::{Incarnation, Learner, Policy, Proposer, Quorums, Slot};
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::role::{Disk, Role, RoleName, Server, Servers};
-use crate::trace::{Context, CrashCause, CrashPoint, Trace, fenced};
+use crate::role::{Role, RoleKind, ServerId, ServerSet, StableStore};
+use crate::trace::{CrashCause, CrashPoint, Trace, TraceContext, fenced};
 use crate::two_phase_commit::{Coordinator, Participant};
 
 /// So often each race is run.
 const ROUNDS: usize = 10_000;
 /// So many of them are prepared at a time.
 const BATCH: usize = 100;
-const ME: Server = Server(1);
+const ME: ServerId = ServerId(1);
 
-fn cluster() -> Servers {
-    Servers::first(3)
+fn cluster() -> ServerSet {
+    ServerSet::first(3)
 }
 
 /// Runs two threads against each other, round after round, and looks at what has become of each round.
@@ -51,7 +51,7 @@ fn race<T: Sync>(
     for batch in 0..ROUNDS / BATCH {
         let rounds: Vec<(AtomicUsize, T)> = (0..BATCH).map(|_| (AtomicUsize::new(0), prepare())).collect();
         let run = |seed: usize, side: &(dyn Fn(&T) + Sync)| {
-            let dawdle = Dawdle(AtomicU64::new(seed as u64));
+            let dawdle = Delay(AtomicU64::new(seed as u64));
             for (here, round) in &rounds {
                 meet(here);
                 dawdle.a_while();
@@ -79,9 +79,9 @@ fn meet(here: &AtomicUsize) {
 /// Takes up to some microseconds, each time another while: the gaps between two steps become wide enough for another thread
 /// to come in between.
 #[derive(Default)]
-struct Dawdle(AtomicU64);
+struct Delay(AtomicU64);
 
-impl Dawdle {
+impl Delay {
     fn a_while(&self) {
         let before = self.0.load(Ordering::Relaxed);
         let next = before.wrapping_add(1).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -95,19 +95,19 @@ impl Dawdle {
 
 /// A client's connection.
 #[derive(Clone)]
-struct Line {
+struct TestConnection {
     own: Arc<Usage>,
-    load: Arc<Load>,
-    opens: Arc<Throttle>,
+    load: Arc<RequestLoad>,
+    opens: Arc<RateLimit>,
 }
 
-impl Line {
-    fn to(load: &Arc<Load>) -> Line {
-        Line { own: Arc::default(), load: load.clone(), opens: Arc::new(limits::opens()) }
+impl TestConnection {
+    fn to(load: &Arc<RequestLoad>) -> TestConnection {
+        TestConnection { own: Arc::default(), load: load.clone(), opens: Arc::new(limits::opens()) }
     }
 }
 
-impl Connection for Line {
+impl ClientConnection for TestConnection {
     fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 9))
     }
@@ -116,39 +116,39 @@ impl Connection for Line {
         &self.own
     }
 
-    fn load(&self) -> &Load {
+    fn load(&self) -> &RequestLoad {
         &self.load
     }
 
-    fn opens(&self) -> &Throttle {
+    fn opens(&self) -> &RateLimit {
         &self.opens
     }
 }
 
 /// What is around a server: it keeps the replies, and everything takes a while.
 #[derive(Default)]
-struct Around {
-    dawdle: Dawdle,
+struct TestEnv {
+    dawdle: Delay,
     replies: Mutex<Vec<(u64, Reply)>>,
 }
 
-impl Env for Around {
-    type Connection = Line;
+impl Env for TestEnv {
+    type Connection = TestConnection;
 
     fn now(&self) -> Time {
         self.dawdle.a_while();
         Time(1)
     }
 
-    fn wake(&self, _role: RoleName) {
+    fn wake(&self, _role: RoleKind) {
         self.dawdle.a_while();
     }
 
-    fn to_peers(&self, _to: Servers, _message: &Said, _frame: Vec<u8>) {}
+    fn to_peers(&self, _to: ServerSet, _message: &PeerMessage, _frame: Vec<u8>) {}
 
     fn flush_peers(&self) {}
 
-    fn write_replies(&self, replies: Vec<(Asker<Line>, ClientReply)>) {
+    fn write_replies(&self, replies: Vec<(ReplyHandle<TestConnection>, ClientReply)>) {
         let replies = replies.into_iter().map(|(_, reply)| (reply.number, reply.reply));
         self.replies.lock().unwrap().extend(replies);
     }
@@ -157,7 +157,7 @@ impl Env for Around {
         self.dawdle.a_while();
     }
 
-    fn give(&self, _order: Order) -> Result<(), String> {
+    fn give(&self, _order: LabRequest) -> Result<(), String> {
         Err("nobody takes orders here".to_string())
     }
 
@@ -167,9 +167,9 @@ impl Env for Around {
 }
 
 /// A server whose roles are up, and of which clients ask something.
-struct Asked {
-    core: ServerCore<Line>,
-    around: Around,
+struct TestCall {
+    core: ServerCore<TestConnection>,
+    around: TestEnv,
 }
 
 /// A life of a role has begun, and has nothing to do.
@@ -181,8 +181,8 @@ fn falls_asleep<R: Role>(mailbox: &Mailbox<R>) {
 const WRITE: u64 = 1;
 const READ: u64 = 2;
 
-impl Asked {
-    fn new(protocol: Protocol) -> Asked {
+impl TestCall {
+    fn new(protocol: Protocol) -> TestCall {
         let config = Config::of_tests(protocol, cluster());
         let core = ServerCore::new(config, Trace::disabled(), Admission::member());
         if protocol.is_paxos() {
@@ -192,7 +192,7 @@ impl Asked {
             falls_asleep(&core.coordinator);
             falls_asleep(&core.participant);
         }
-        Asked { core, around: Around::default() }
+        TestCall { core, around: TestEnv::default() }
     }
 
     /// A client's thread.
@@ -203,8 +203,8 @@ impl Asked {
         } else {
             Request::Get { key: b"k".to_vec() }
         };
-        let request = ClientRequest { number, context: Context::default(), request };
-        self.core.request(&self.around, &Line::to(&self.core.load), request, 10).unwrap();
+        let request = ClientRequest { number, context: TraceContext::default(), request };
+        self.core.request(&self.around, &TestConnection::to(&self.core.load), request, 10).unwrap();
         self.core.flush_replies(&self.around);
     }
 
@@ -221,9 +221,9 @@ impl Asked {
 }
 
 /// The disk of a role that never takes a turn.
-struct Unused;
+struct NoClient;
 
-impl<Record> Disk<Record> for Unused {
+impl<Record> StableStore<Record> for NoClient {
     type Error = String;
 
     fn commit(&mut self, _records: &[Record]) -> Result<(), String> {
@@ -231,24 +231,24 @@ impl<Record> Disk<Record> for Unused {
     }
 }
 
-impl<Record> RoleDisk<Record> for Unused {}
+impl<Record> RoleDisk<Record> for NoClient {}
 
 /// Clients ask these things while a role dies. Whoever came before the death is told of it, and whoever came after it too.
 fn ask_of_a_dying<R: Hosted>(protocol: Protocol, role: impl Fn() -> R, asked: &[u64]) {
-    let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+    let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
     let (mut before, mut after) = (0, 0);
     race(
         || {
-            let server = Asked::new(protocol);
-            let host = RoleHost::new(&server.core, &server.around, role(), Unused, Random::new(1, 1));
+            let server = TestCall::new(protocol);
+            let host = RoleHost::new(&server.core, &server.around, role(), NoClient, Random::new(1, 1));
             (server, Mutex::new(host))
         },
         |(server, _)| asked.iter().for_each(|number| server.ask(*number)),
-        |(server, host)| host.lock().unwrap().die(&server.core, &server.around, &Ended::Crashed(order)),
+        |(server, host)| host.lock().unwrap().die(&server.core, &server.around, &RunEnd::Crashed(order)),
         |(server, _)| {
             for reply in server.told(asked) {
                 match reply {
-                    Reply::Unknown(Unknown::RoleDied(dead)) if dead == R::NAME => before += 1,
+                    Reply::Unknown(WhyUnknown::RoleDied(dead)) if dead == R::NAME => before += 1,
                     // Of a read it does not matter whether it came before.
                     Reply::NotApplied(WhyNotApplied::RoleDown(dead)) if dead == R::NAME => after += 1,
                     other => panic!("what has that to do with the death? {other:?}"),
@@ -263,7 +263,7 @@ fn ask_of_a_dying<R: Hosted>(protocol: Protocol, role: impl Fn() -> R, asked: &[
 #[test]
 fn whoever_asks_of_a_role_that_dies_is_told_once() {
     let quorums = Quorums::majority(cluster());
-    let learner = || Learner::new(ME, quorums, Life(1), Slot(0), Kv::default());
+    let learner = || Learner::new(ME, quorums, Incarnation(1), Slot(0), Kv::default());
     ask_of_a_dying(Protocol::MultiPaxos, || Proposer::new(ME, quorums, Policy::MultiPaxos), &[WRITE]);
     ask_of_a_dying(Protocol::MultiPaxos, learner, &[WRITE, READ]);
     ask_of_a_dying(Protocol::TwoPhaseCommit, || Coordinator::new(ME, cluster()), &[WRITE]);
@@ -273,14 +273,14 @@ fn whoever_asks_of_a_role_that_dies_is_told_once() {
 #[test]
 fn whoever_asks_of_a_server_that_finds_itself_wrong_is_told_once() {
     let (mut before, mut after) = (0, 0);
-    let others = cluster().without(Servers::only(ME));
+    let others = cluster().without(ServerSet::only(ME));
     for asked in [WRITE, READ] {
         race(
-            || Asked::new(Protocol::MultiPaxos),
+            || TestCall::new(Protocol::MultiPaxos),
             |server| server.ask(asked),
             |server| server.core.fence(&server.around, fenced(Slot(7), None, others), Slot(7), others),
             |server| match server.told(&[asked]).as_slice() {
-                [Reply::Unknown(Unknown::RoleDied(RoleName::Learner))] => before += 1,
+                [Reply::Unknown(WhyUnknown::RoleDied(RoleKind::Learner))] => before += 1,
                 [Reply::NotApplied(WhyNotApplied::Fenced)] => after += 1,
                 other => panic!("what has that to do with the state? {other:?}"),
             },
@@ -292,13 +292,13 @@ fn whoever_asks_of_a_server_that_finds_itself_wrong_is_told_once() {
 #[test]
 fn of_two_requests_one_has_the_last_of_the_room() {
     let admitted = AtomicUsize::new(0);
-    let take_last = |line: &Line| {
+    let take_last = |line: &TestConnection| {
         if limits::admit(line, 1) {
             admitted.fetch_add(1, Ordering::Relaxed);
         }
     };
     let nearly_full = || {
-        let line = Line::to(&Arc::default());
+        let line = TestConnection::to(&Arc::default());
         assert!((1..REQUESTS_MAX).all(|_| limits::admit(&line, 1)));
         line
     };
@@ -306,11 +306,11 @@ fn of_two_requests_one_has_the_last_of_the_room() {
     assert_eq!(admitted.swap(0, Ordering::Relaxed), ROUNDS, "of one connection, by number");
 
     let all_nearly_full = || {
-        let load: Arc<Load> = Arc::default();
+        let load: Arc<RequestLoad> = Arc::default();
         let sizes = [REQUESTS_MAX_BYTES; ALL_REQUESTS_MAX_BYTES / REQUESTS_MAX_BYTES - 1];
         let sizes = sizes.into_iter().chain([REQUESTS_MAX_BYTES - 1]);
-        assert!(sizes.into_iter().all(|size| limits::admit(&Line::to(&load), size)));
-        (Line::to(&load), Line::to(&load))
+        assert!(sizes.into_iter().all(|size| limits::admit(&TestConnection::to(&load), size)));
+        (TestConnection::to(&load), TestConnection::to(&load))
     };
     race(all_nearly_full, |(one, _)| take_last(one), |(_, other)| take_last(other), drop);
     assert_eq!(admitted.into_inner(), ROUNDS, "of all connections, by size");

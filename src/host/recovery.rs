@@ -4,23 +4,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::checkpoints::Loaded;
+use super::checkpoints::LoadedState;
 use super::core::{Fatal, ServerCore};
 use super::disks::{RoleJournal, left_free};
-use super::env::{Env, Seen};
-use super::limits::Connection;
+use super::env::{Env, Observation};
+use super::limits::ClientConnection;
 use super::{lines, rules};
 use crate::kv::Kv;
-use crate::paxos::{Acceptor, AcceptorRecord, Learner, Life, Proposer, StateMachine};
-use crate::role::{Role, RoleName};
-use crate::storage::folder::Place;
-use crate::storage::{DataFolder, FolderError, Rounds};
-use crate::trace::{Context, Event};
+use crate::paxos::{Acceptor, AcceptorRecord, Incarnation, Learner, Proposer, StateMachine};
+use crate::role::{Role, RoleKind};
+use crate::storage::folder::DirStorage;
+use crate::storage::{BallotStore, DataDir, DataDirError};
+use crate::trace::{Event, TraceContext};
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
 /// Why a life, or a process, does not begin.
 #[derive(Debug)]
-pub enum Unborn {
+pub enum RecoveryError {
     /// The disk has no room for what it needs at its beginning: later it may have.
     NoRoom(String),
     /// The disk has failed.
@@ -29,54 +29,54 @@ pub enum Unborn {
     Broken(String),
 }
 
-impl From<FolderError> for Unborn {
-    fn from(error: FolderError) -> Unborn {
+impl From<DataDirError> for RecoveryError {
+    fn from(error: DataDirError) -> RecoveryError {
         let why = error.to_string();
         match error {
-            _ if error.is_full() => Unborn::NoRoom(why),
-            _ if error.is_io() => Unborn::Failed(why),
-            _ => Unborn::Broken(why),
+            _ if error.is_full() => RecoveryError::NoRoom(why),
+            _ if error.is_io() => RecoveryError::Failed(why),
+            _ => RecoveryError::Broken(why),
         }
     }
 }
 
-impl Unborn {
+impl RecoveryError {
     /// There is no thread to be had for it.
-    pub fn no_thread(whose: &str, error: &std::io::Error) -> Unborn {
-        Unborn::Failed(format!("cannot start the thread of the {whose}: {error}"))
+    pub fn no_thread(whose: &str, error: &std::io::Error) -> RecoveryError {
+        RecoveryError::Failed(format!("cannot start the thread of the {whose}: {error}"))
     }
 }
 
-impl From<Fatal> for Unborn {
-    fn from(fatal: Fatal) -> Unborn {
-        Unborn::Failed(fatal.0)
+impl From<Fatal> for RecoveryError {
+    fn from(fatal: Fatal) -> RecoveryError {
+        RecoveryError::Failed(fatal.0)
     }
 }
 
 /// A proposer that uses no round of its earlier lives. `down` is None at the start of the process, here and below.
-pub fn proposer<C: Connection, P: Place>(
+pub fn proposer<C: ClientConnection, P: DirStorage>(
     core: &ServerCore<C>,
-    folder: &DataFolder<P>,
+    folder: &DataDir<P>,
     down: Option<Duration>,
-) -> Result<(Proposer, Rounds<P::Files>), Unborn> {
+) -> Result<(Proposer, BallotStore<P::Files>), RecoveryError> {
     let rounds = folder.open_rounds()?;
     let config = &core.config;
     let mut proposer = Proposer::new(config.me, config.quorums, config.protocol.policy())
         .with_window(config.sizes.open_slots, config.sizes.open_bytes);
     proposer.replay(rounds.record());
     if let Some(down) = down {
-        tell_restart(core, RoleName::Proposer, lines::restarted_proposer(down, proposer.next_round()), None);
+        tell_restart(core, RoleKind::Proposer, lines::restarted_proposer(down, proposer.next_round()), None);
     }
     Ok((proposer, rounds))
 }
 
 /// An acceptor that knows what its disk knows; in the unsafe mode, if it crashed, nothing.
-pub fn acceptor<E: Env, P: Place>(
+pub fn acceptor<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,
-    folder: &DataFolder<P>,
+    folder: &DataDir<P>,
     down: Option<Duration>,
-) -> Result<(Acceptor, RoleJournal<P::Files, AcceptorRecord>), Unborn> {
+) -> Result<(Acceptor, RoleJournal<P::Files, AcceptorRecord>), RecoveryError> {
     if rules::forgets(core.config.forgets, down.is_some()) {
         folder.discard_journal()?;
     }
@@ -90,7 +90,7 @@ pub fn acceptor<E: Env, P: Place>(
         acceptor.replay(record);
     }
     let acceptor = with_checkpoint(core, acceptor)?;
-    env.observe(Seen::AcceptorRecovered { acceptor: &acceptor, is_cut, is_damaged });
+    env.observe(Observation::AcceptorRecovered { acceptor: &acceptor, is_cut, is_damaged });
     for damage in recovered.damage {
         let why = format!("{damage}; the others are asked for what was chosen there, and all else goes on");
         core.tell_fault("journal", "damaged", &why);
@@ -101,7 +101,7 @@ pub fn acceptor<E: Env, P: Place>(
         let why = lost.then(|| {
             "UNSAFE: it has forgotten what it promised and accepted, so a chosen value can be un-chosen".to_string()
         });
-        tell_restart(core, RoleName::Acceptor, event, why);
+        tell_restart(core, RoleKind::Acceptor, event, why);
     }
     core.board.update(|shown| {
         shown.promised = acceptor.promised();
@@ -112,10 +112,10 @@ pub fn acceptor<E: Env, P: Place>(
 }
 
 /// What it has forgotten must be in the checkpoint. If that was lost, the other servers have it, if there are any.
-fn with_checkpoint<C: Connection>(core: &ServerCore<C>, acceptor: Acceptor) -> Result<Acceptor, Unborn> {
+fn with_checkpoint<C: ClientConnection>(core: &ServerCore<C>, acceptor: Acceptor) -> Result<Acceptor, RecoveryError> {
     let (checkpoint, forgotten) = (core.board.read().checkpoint, acceptor.truncated_below());
     if core.config.cluster.len() == 1 && checkpoint.next() < forgotten {
-        return Err(Unborn::Broken(format!(
+        return Err(RecoveryError::Broken(format!(
             "the checkpoint holds {checkpoint} slots, and the journal begins with slot {forgotten}: what is between \
              is nowhere else. Put the folder back as it was, or restore a backup"
         )));
@@ -124,13 +124,13 @@ fn with_checkpoint<C: Connection>(core: &ServerCore<C>, acceptor: Acceptor) -> R
 }
 
 /// A learner with the state that was last written down; what came after, it gets from its peers and the acceptors.
-pub fn learner<E: Env, P: Place>(
+pub fn learner<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,
-    folder: &DataFolder<P>,
-    (slot, state): Loaded,
+    folder: &DataDir<P>,
+    (slot, state): LoadedState,
     down: Option<Duration>,
-) -> Result<Learner<Kv>, Unborn> {
+) -> Result<Learner<Kv>, RecoveryError> {
     let config = &core.config;
     let learner = Learner::new(config.me, config.quorums, next_life(folder)?, slot, state)
         .with_retention(config.retention)
@@ -138,56 +138,56 @@ pub fn learner<E: Env, P: Place>(
         .under(config.protocol.policy());
     // The line that a process begins with says it, and may be written before the learner has done anything.
     core.board.update(|shown| shown.set_learner(&learner));
-    env.observe(Seen::LearnerRecovered { slot });
+    env.observe(Observation::LearnerRecovered { slot });
     if let Some(down) = down {
         let event = lines::restarted_learner(down, learner.applied(), learner.machine().digest());
-        tell_restart(core, RoleName::Learner, event, None);
+        tell_restart(core, RoleKind::Learner, event, None);
     }
     Ok(learner)
 }
 
 /// A coordinator that knows which transactions it has committed.
-pub fn coordinator<E: Env, P: Place>(
+pub fn coordinator<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,
-    folder: &DataFolder<P>,
+    folder: &DataDir<P>,
     down: Option<Duration>,
-) -> Result<(Coordinator, RoleJournal<P::Files, CoordinatorRecord>), Unborn> {
+) -> Result<(Coordinator, RoleJournal<P::Files, CoordinatorRecord>), RecoveryError> {
     let (journal, recovered) = folder.open_coordinator(core.config.sizes.segment_bytes)?;
-    env.observe(Seen::CoordinatorRecovered { records: &recovered.records });
+    env.observe(Observation::CoordinatorRecovered { records: &recovered.records });
     let mut coordinator = Coordinator::new(core.config.me, core.config.cluster);
     recovered.records.into_iter().for_each(|record| coordinator.replay(record));
     if let Some(down) = down {
         let event = lines::restarted_coordinator(down, &coordinator);
-        tell_restart(core, RoleName::Coordinator, event, None);
+        tell_restart(core, RoleKind::Coordinator, event, None);
     }
     Ok((coordinator, RoleJournal::new(journal, &core.config.sizes, Arc::default())))
 }
 
 /// A participant with its votes and its store: all of it is in its journal.
-pub fn participant<E: Env, P: Place>(
+pub fn participant<E: Env, P: DirStorage>(
     core: &ServerCore<E::Connection>,
     env: &E,
-    folder: &DataFolder<P>,
+    folder: &DataDir<P>,
     down: Option<Duration>,
-) -> Result<(Participant, RoleJournal<P::Files, ParticipantRecord>), Unborn> {
+) -> Result<(Participant, RoleJournal<P::Files, ParticipantRecord>), RecoveryError> {
     let (journal, recovered) = folder.open_journal(core.config.sizes.segment_bytes)?;
     let (records, is_cut) = (recovered.records, recovered.torn_tail_cut);
-    env.observe(Seen::ParticipantRecovered { records: &records, is_cut });
+    env.observe(Observation::ParticipantRecovered { records: &records, is_cut });
     let store = Kv::with_sessions_at_most(core.config.sizes.sessions);
     let mut participant = Participant::new(core.config.me, core.config.cluster, store);
     records.into_iter().for_each(|record| participant.replay(record));
     if let Some(down) = down {
-        tell_restart(core, RoleName::Participant, lines::restarted_participant(down, &participant), None);
+        tell_restart(core, RoleKind::Participant, lines::restarted_participant(down, &participant), None);
     }
     core.board.update(|shown| shown.set_participant(&participant));
     Ok((participant, RoleJournal::new(journal, &core.config.sizes, Arc::default())))
 }
 
-fn next_life<P: Place>(folder: &DataFolder<P>) -> Result<Life, FolderError> {
-    folder.begin_role_life().map(Life)
+fn next_life<P: DirStorage>(folder: &DataDir<P>) -> Result<Incarnation, DataDirError> {
+    folder.begin_role_life().map(Incarnation)
 }
 
-fn tell_restart<C: Connection>(core: &ServerCore<C>, role: RoleName, event: Event, why: Option<String>) {
-    core.line_because(role.into(), &Context::default(), event, why);
+fn tell_restart<C: ClientConnection>(core: &ServerCore<C>, role: RoleKind, event: Event, why: Option<String>) {
+    core.line_because(role.into(), &TraceContext::default(), event, why);
 }

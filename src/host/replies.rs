@@ -1,15 +1,15 @@
 //! Replies on their way out: the lines of a group with one write, and then its replies.
 
 use super::core::ServerCore;
-use super::env::{Env, Seen};
-use super::limits::Connection;
+use super::env::{Env, Observation};
+use super::limits::ClientConnection;
 use super::lines;
 use super::pending::QueuedReply;
 use super::time::Time;
 use crate::net::{ClientReply, Reply};
-use crate::trace::{Context, Draft, RoleTag};
+use crate::trace::{PendingLine, Speaker, TraceContext};
 
-impl<C: Connection> ServerCore<C> {
+impl<C: ClientConnection> ServerCore<C> {
     /// Sends what has been told since the last time. Whoever tells a group of waiters calls this at the end of it.
     pub fn flush_replies<E: Env<Connection = C>>(&self, env: &E) {
         let replies = self.pending.take_queued();
@@ -18,7 +18,7 @@ impl<C: Connection> ServerCore<C> {
         }
         for one in &replies {
             if let (Reply::Applied { slot, written }, Some(id)) = (&one.reply, one.command) {
-                env.observe(Seen::Acknowledged { id, slot: *slot, written: *written });
+                env.observe(Observation::Acknowledged { id, slot: *slot, written: *written });
             }
         }
         let contexts = self.tell_replies(|| env.now(), &replies);
@@ -36,27 +36,27 @@ impl<C: Connection> ServerCore<C> {
     }
 
     /// The lines of replies; gives what goes with each reply.
-    fn tell_replies(&self, now: impl FnOnce() -> Time, replies: &[QueuedReply<C>]) -> Vec<Context> {
+    fn tell_replies(&self, now: impl FnOnce() -> Time, replies: &[QueuedReply<C>]) -> Vec<TraceContext> {
         if !self.trace.steps() {
-            return vec![Context::default(); replies.len()];
+            return vec![TraceContext::default(); replies.len()];
         }
         let (mut drafts, now) = (Vec::new(), now());
         let contexts = replies.iter().map(|QueuedReply { asker, reply, cause, .. }| {
             // What told us comes from a line, but perhaps of another request's: the label stays the request's own.
             let re = cause.re.clone().or_else(|| asker.context.re.clone());
-            let context = Context { re, req: asker.context.req.clone() };
+            let context = TraceContext { re, req: asker.context.req.clone() };
             let event = lines::response(reply, now.since(asker.since), asker.connection.address());
             let line = event.map(|event| {
-                drafts.push(Draft::about(RoleTag::Server, event, &context));
+                drafts.push(PendingLine::about(Speaker::Server, event, &context));
                 drafts.len() - 1
             });
             (context, line)
         });
-        let contexts: Vec<(Context, Option<usize>)> = contexts.collect();
+        let contexts: Vec<(TraceContext, Option<usize>)> = contexts.collect();
         let ids = self.trace.write_group(&drafts);
-        let with_line = |(context, line): (Context, Option<usize>)| {
+        let with_line = |(context, line): (TraceContext, Option<usize>)| {
             let id = line.and_then(|line| ids.get(line).cloned().flatten());
-            Context { re: id.or(context.re), req: context.req }
+            TraceContext { re: id.or(context.re), req: context.req }
         };
         contexts.into_iter().map(with_line).collect()
     }

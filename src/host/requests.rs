@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 use super::core::ServerCore;
-use super::env::{Env, Seen};
-use super::lifecycle::Order;
-use super::limits::Connection;
+use super::env::{Env, Observation};
+use super::lifecycle::LabRequest;
+use super::limits::ClientConnection;
 use super::lines;
-use super::pending::Asker;
-use crate::kv::{Command, Get, KEY_MAX_BYTES, LABEL_MAX_BYTES};
+use super::pending::ReplyHandle;
+use crate::kv::{KEY_MAX_BYTES, KvCommand, LABEL_MAX_BYTES, ReadQuery};
 use crate::net::{ClientRequest, Reply, Request, WhyNotApplied};
-use crate::paxos::{PartName, Slot};
-use crate::role::RoleName;
-use crate::trace::{Context, RoleTag};
+use crate::paxos::{ChunkRequest, Slot};
+use crate::role::RoleKind;
+use crate::trace::{Speaker, TraceContext};
 
 /// So long a client that asks for a part of the state waits before it is told to ask again.
 const STATE_PATIENCE: Duration = Duration::from_millis(500);
 
-impl<C: Connection> ServerCore<C> {
+impl<C: ClientConnection> ServerCore<C> {
     /// One request, whose frame has so many bytes. An error is a request that no honest client sends: its connection ends.
     /// Whoever calls this calls [`ServerCore::flush_replies`] when nothing more has come.
     pub fn request<E: Env<Connection = C>>(
@@ -35,15 +35,15 @@ impl<C: Connection> ServerCore<C> {
         }
         // A client names lines of its own: one that names a server's would make that server's log seem to lack them.
         let re = context.re.filter(|line| line.process.as_server().is_none());
-        let context = self.tell_request(&request, Context { re, ..context }, from);
-        let mut asker = Asker::new(from.clone(), number, context, env.now());
+        let context = self.tell_request(&request, TraceContext { re, ..context }, from);
+        let mut asker = ReplyHandle::new(from.clone(), number, context, env.now());
         let reply = match request {
             Request::Open { .. } if !self.may_open(&asker) => Reply::NotApplied(WhyNotApplied::Busy),
-            Request::Open { nonce } => return self.write(env, Command::Open { nonce, label }, asker, size),
+            Request::Open { nonce } => return self.write(env, KvCommand::Open { nonce, label }, asker, size),
             Request::Write { session, nonce, sequence, first_open, op } => {
                 return self.write(
                     env,
-                    Command::Write { session, nonce, sequence, first_open, label, op },
+                    KvCommand::Write { session, nonce, sequence, first_open, label, op },
                     asker,
                     size,
                 );
@@ -61,25 +61,25 @@ impl<C: Connection> ServerCore<C> {
             }
             Request::Crash { role, down_ms } => {
                 let down = down_ms.map(Duration::from_millis);
-                done(self.order_roles(env, |role| Order::Crash { role, down }, role))
+                done(self.order_roles(env, |role| LabRequest::Crash { role, down }, role))
             }
-            Request::Restart { role } => done(self.order_roles(env, |role| Order::Restart { role }, role)),
+            Request::Restart { role } => done(self.order_roles(env, |role| LabRequest::Restart { role }, role)),
         };
-        self.pending.tell(asker, reply, Context::default());
+        self.pending.tell(asker, reply, TraceContext::default());
         Ok(())
     }
 
-    fn may_open(&self, asker: &Asker<C>) -> bool {
+    fn may_open(&self, asker: &ReplyHandle<C>) -> bool {
         asker.connection.opens().lets_through(asker.since) && self.opens.lets_through(asker.since)
     }
 
     /// The line of a request; gives what goes on with it. When no steps are shown nobody reads the label either.
-    fn tell_request(&self, request: &Request, context: Context, from: &C) -> Context {
+    fn tell_request(&self, request: &Request, context: TraceContext, from: &C) -> TraceContext {
         if !self.trace.steps() {
-            return Context::default();
+            return TraceContext::default();
         }
         match lines::request(request, from.address()) {
-            Some(event) => self.line(RoleTag::Server, &context, event),
+            Some(event) => self.line(Speaker::Server, &context, event),
             None => context,
         }
     }
@@ -88,15 +88,15 @@ impl<C: Connection> ServerCore<C> {
     fn write<E: Env<Connection = C>>(
         &self,
         env: &E,
-        command: Command,
-        mut asker: Asker<C>,
+        command: KvCommand,
+        mut asker: ReplyHandle<C>,
         size: usize,
     ) -> Result<(), String> {
         if !command.is_well_formed() {
             return Err("its write breaks a limit of key, value or sequence number".to_string());
         }
         if !asker.is_admitted(size) {
-            self.pending.tell(asker, Reply::NotApplied(WhyNotApplied::Busy), Context::default());
+            self.pending.tell(asker, Reply::NotApplied(WhyNotApplied::Busy), TraceContext::default());
             return Ok(());
         }
         let (id, context) = (command.id(), asker.context.clone());
@@ -112,8 +112,8 @@ impl<C: Connection> ServerCore<C> {
     fn propose<E: Env<Connection = C>>(
         &self,
         env: &E,
-        command: Command,
-        context: Context,
+        command: KvCommand,
+        context: TraceContext,
     ) -> Result<(), WhyNotApplied> {
         let needed = self.config.protocol.roles_of_writes();
         if let Some(role) = needed.into_iter().find(|role| !self.is_up(*role)) {
@@ -133,17 +133,17 @@ impl<C: Connection> ServerCore<C> {
     }
 
     /// A read: asked of a role of this server.
-    fn read<E: Env<Connection = C>>(&self, env: &E, key: Vec<u8>, asker: Asker<C>) {
+    fn read<E: Env<Connection = C>>(&self, env: &E, key: Vec<u8>, asker: ReplyHandle<C>) {
         let context = asker.context.clone();
         if let Some(why) = self.admission.refusal() {
-            return self.pending.tell(asker, Reply::NotApplied(why), Context::default());
+            return self.pending.tell(asker, Reply::NotApplied(why), TraceContext::default());
         }
         let token = self.pending.await_read(asker);
-        env.observe(Seen::ReadArrived(token));
-        let asked = self.look_up(env, token, Get { key }, context);
+        env.observe(Observation::ReadArrived(token));
+        let asked = self.look_up(env, token, ReadQuery { key }, context);
         // As with a write: it is registered first and looked at then, so that a fence in between tells it.
         if let Some(why) = asked.err().or_else(|| self.admission.refusal()) {
-            self.pending.tell_read(token, Reply::NotApplied(why), &Context::default());
+            self.pending.tell_read(token, Reply::NotApplied(why), &TraceContext::default());
         }
     }
 
@@ -151,8 +151,8 @@ impl<C: Connection> ServerCore<C> {
     pub fn order_roles<E: Env<Connection = C>>(
         &self,
         env: &E,
-        order: impl Fn(RoleName) -> Order,
-        role: Option<RoleName>,
+        order: impl Fn(RoleKind) -> LabRequest,
+        role: Option<RoleKind>,
     ) -> Result<(), String> {
         if !self.config.lab {
             return Err("the server was not started with --lab: its roles cannot be crashed".to_string());
@@ -168,11 +168,17 @@ impl<C: Connection> ServerCore<C> {
 
     /// A part of the state. If it is not written down yet, it soon will be, unless nobody can write it down: this server has
     /// not applied so much.
-    fn state<E: Env<Connection = C>>(&self, env: &E, at_least: Slot, part: Option<PartName>, asker: Asker<C>) {
+    fn state<E: Env<Connection = C>>(
+        &self,
+        env: &E,
+        at_least: Slot,
+        part: Option<ChunkRequest>,
+        asker: ReplyHandle<C>,
+    ) {
         let protocol = self.config.protocol;
         let reply = if let Some(why) = self.admission.refusal() {
             Reply::NotApplied(why)
-        } else if !protocol.has(RoleName::Learner) {
+        } else if !protocol.has(RoleKind::Learner) {
             Reply::Refused(format!("under {protocol} there is no log and no checkpoint: no backup"))
         } else if at_least > self.board.read().applied {
             Reply::State(None)
@@ -183,7 +189,7 @@ impl<C: Connection> ServerCore<C> {
             }
             return env.wake_checkpointer();
         };
-        self.pending.tell(asker, reply, Context::default());
+        self.pending.tell(asker, reply, TraceContext::default());
     }
 }
 

@@ -9,31 +9,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::{Fatal, ServerCore};
-use super::delivery::Cause;
+use super::delivery::DropReason;
 use super::disks::{ROOM_RETRY, RoleDisk};
-use super::env::{Env, RoleSeen, Seen};
-use super::limits::Connection;
+use super::env::{Env, Observation, RoleObservation};
+use super::limits::ClientConnection;
 use super::lines;
 use super::mailbox::Mailbox;
-use super::queue::{CrashOrder, GROUP_MAX, Item, Mail};
+use super::queue::{CrashRequest, Delivery, GROUP_MAX, MailboxItem};
 use super::roles::Hosted;
 use super::time::Time;
 use super::timers::Timers;
-use crate::net::Said;
+use crate::net::PeerMessage;
 use crate::random::Random;
-use crate::role::{Action, Actions, Input, Released, Role, Stepped, Timed, step_all};
-use crate::trace::{Context, CrashPoint, Draft, Re, RoleTag};
+use crate::role::{Action, Actions, Input, Released, Role, Stepped, TimerSpec, step_all};
+use crate::trace::{CrashPoint, Parent, PendingLine, Speaker, TraceContext};
 
 /// A crash inside a turn waits this long for a turn to hit.
 pub const CRASH_PATIENCE: Duration = Duration::from_millis(200);
 
 /// How a life ended.
 #[derive(Clone, Debug)]
-pub enum Ended {
+pub enum RunEnd {
     /// The server stops.
     Stopped,
     /// It crashed, at this point of a turn.
-    Crashed(CrashOrder),
+    Crashed(CrashRequest),
     /// Its disk has no room for what it must remember: a later life may find some.
     NoRoom(String),
     /// Its disk has failed.
@@ -41,13 +41,13 @@ pub enum Ended {
 }
 
 /// What a role has to do.
-pub enum Begun<R: Role> {
+pub enum TurnStart<R: Role> {
     /// Nothing, until something comes or [`RoleHost::due`].
     Idle,
     /// This group is to be made durable.
-    Group(Stepped<Context, R>),
+    Group(Stepped<TraceContext, R>),
     /// Nothing ever again.
-    Ended(Ended),
+    Ended(RunEnd),
 }
 
 /// One life of a role, with its disk.
@@ -69,14 +69,14 @@ pub struct RoleHost<R: Hosted, D> {
     next_ask: Option<Time>,
     crash: Option<PendingCrash>,
     /// The group is empty between two turns, and kept for its room.
-    group: Vec<(Context, Input<R>)>,
-    taken: Vec<Item<R>>,
+    group: Vec<(TraceContext, Input<R>)>,
+    taken: Vec<MailboxItem<R>>,
 }
 
 /// A crash that has been ordered.
 #[derive(Clone, Copy, Debug)]
 struct PendingCrash {
-    order: CrashOrder,
+    order: CrashRequest,
     /// If no turn has come until then, it hits between two turns.
     patience: Time,
 }
@@ -133,9 +133,9 @@ where
     ///
     /// A timer fires only once all mail that was there when it ran out has been stepped through and has not put it off: a
     /// role that was held up for a while must not take its own delay for the silence of others.
-    pub fn begin<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> Begun<R> {
+    pub fn begin<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E) -> TurnStart<R> {
         if self.has_stopped {
-            return Begun::Ended(Ended::Stopped);
+            return TurnStart::Ended(RunEnd::Stopped);
         }
         let now = env.now();
         self.look_for_room(core, env);
@@ -149,28 +149,28 @@ where
             }
         } else {
             self.has_started = true;
-            self.group.push((Context::default(), Input::Start));
+            self.group.push((TraceContext::default(), Input::Start));
         }
         if let Some(PendingCrash { order, patience }) = self.crash
             && (order.point == CrashPoint::BeforeStep || (self.group.is_empty() && now >= patience))
         {
             for (context, input) in self.group.drain(..) {
-                tell_lost(core, now, &input, Cause::Crashed, &context);
+                tell_lost(core, now, &input, DropReason::Crashed, &context);
             }
-            return Begun::Ended(Ended::Crashed(CrashOrder { point: CrashPoint::BeforeStep, ..order }));
+            return TurnStart::Ended(RunEnd::Crashed(CrashRequest { point: CrashPoint::BeforeStep, ..order }));
         }
         if self.group.is_empty() {
-            return if self.has_stopped { Begun::Ended(Ended::Stopped) } else { Begun::Idle };
+            return if self.has_stopped { TurnStart::Ended(RunEnd::Stopped) } else { TurnStart::Idle };
         }
-        env.observe(R::seen(RoleSeen::Hears(&self.group)));
+        env.observe(R::seen(RoleObservation::Hears(&self.group)));
         let stepped = step_all(&mut self.role, self.group.drain(..), core.trace.steps() || E::IS_WATCHED);
         match self.hit(CrashPoint::BeforeSync) {
-            Some(order) => Begun::Ended(Ended::Crashed(order)),
-            None => Begun::Group(stepped),
+            Some(order) => TurnStart::Ended(RunEnd::Crashed(order)),
+            None => TurnStart::Group(stepped),
         }
     }
 
-    fn hit(&self, point: CrashPoint) -> Option<CrashOrder> {
+    fn hit(&self, point: CrashPoint) -> Option<CrashRequest> {
         self.crash.map(|crash| crash.order).filter(|order| order.point == point)
     }
 
@@ -186,19 +186,21 @@ where
         self.has_stopped |= !self.mailbox.take(most, self.disk.group_max_bytes(), &mut self.taken);
         for item in self.taken.drain(..) {
             match item {
-                Item::Mail(Mail { context, input, .. }) if R::needs_room(&input) && !self.disk.has_room() => {
-                    env.observe(Seen::Shed);
-                    tell_lost(core, self.emptied, &input, Cause::DiskFull, &context);
+                MailboxItem::Mail(Delivery { context, input, .. })
+                    if R::needs_room(&input) && !self.disk.has_room() =>
+                {
+                    env.observe(Observation::Shed);
+                    tell_lost(core, self.emptied, &input, DropReason::DiskFull, &context);
                 }
-                Item::Mail(Mail { context, input, .. }) => self.group.push((context, input)),
-                Item::Crash(order) => {
+                MailboxItem::Mail(Delivery { context, input, .. }) => self.group.push((context, input)),
+                MailboxItem::Crash(order) => {
                     // A second order changes only for how long the role is down.
                     let first =
                         self.crash.get_or_insert(PendingCrash { order, patience: self.emptied + CRASH_PATIENCE });
                     first.order.down = order.down;
                 }
                 // What came before is still done.
-                Item::Stop => self.has_stopped = true,
+                MailboxItem::Stop => self.has_stopped = true,
             }
         }
     }
@@ -223,7 +225,7 @@ where
         }
     }
 
-    fn tell_room<C: Connection>(&self, core: &ServerCore<C>) {
+    fn tell_room<C: ClientConnection>(&self, core: &ServerCore<C>) {
         let Some(why) = R::without_room() else { return };
         core.set_room(R::NAME, self.had_room);
         if !self.had_room {
@@ -232,21 +234,21 @@ where
     }
 
     /// Makes a group durable. The only step that may wait.
-    pub fn commit(&mut self, group: Stepped<Context, R>) -> Result<Released<Context, R>, Ended> {
+    pub fn commit(&mut self, group: Stepped<TraceContext, R>) -> Result<Released<TraceContext, R>, RunEnd> {
         let released = group.commit(&mut self.disk).map_err(|error| match error.to_string() {
-            why if D::is_full(&error) => Ended::NoRoom(why),
-            why => Ended::Fatal(Fatal(format!("stable storage failed: {why}"))),
+            why if D::is_full(&error) => RunEnd::NoRoom(why),
+            why => RunEnd::Fatal(Fatal(format!("stable storage failed: {why}"))),
         })?;
         match self.hit(CrashPoint::BeforeSend) {
-            Some(order) => Err(Ended::Crashed(order)),
+            Some(order) => Err(RunEnd::Crashed(order)),
             None => Ok(released),
         }
     }
 
     /// Lets the actions of a durable group go.
-    pub fn release<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, group: Released<Context, R>) {
+    pub fn release<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, group: Released<TraceContext, R>) {
         let actions = group.into_actions();
-        env.observe(R::seen(RoleSeen::Says(&actions)));
+        env.observe(R::seen(RoleObservation::Says(&actions)));
         self.role.publish(core, env);
         self.act_all(core, env, actions);
         if !R::leaves_flush(core) {
@@ -261,7 +263,7 @@ where
     }
 
     /// Writes the lines of a group with one write, and then does what it wants done: no message leaves before its line.
-    fn act_all<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, actions: Actions<Context, R>) {
+    fn act_all<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, actions: Actions<TraceContext, R>) {
         let is_fact = |action: &Action<R>| matches!(action, Action::Fact(_));
         if !actions.iter().flat_map(|(_, actions)| actions).any(is_fact) {
             // Nothing to write, nothing to sort.
@@ -274,14 +276,14 @@ where
         let ids = core.trace.write_group(&drafts);
         for (line, context, action) in todo {
             let context = match line.and_then(|line| Some((ids.get(line)?.clone()?, &drafts[line]))) {
-                Some((id, draft)) => Context { re: Some(id), req: draft.req.clone() },
+                Some((id, draft)) => TraceContext { re: Some(id), req: draft.req.clone() },
                 None => context,
             };
             self.act(core, env, action, context);
         }
     }
 
-    fn act<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, action: Action<R>, context: Context) {
+    fn act<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, action: Action<R>, context: TraceContext) {
         match action {
             Action::Send { to, message } => core.send(env, to, message.into(), context),
             Action::Arm(timer) => {
@@ -294,16 +296,16 @@ where
     }
 
     /// The life is over: its mailbox is closed, and those who wait for the role are told.
-    pub fn die<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, ended: &Ended) {
+    pub fn die<E: Env>(&mut self, core: &ServerCore<E::Connection>, env: &E, ended: &RunEnd) {
         match ended {
-            Ended::Stopped | Ended::Fatal(_) => return self.mailbox.close(),
-            Ended::Crashed(order) => {
+            RunEnd::Stopped | RunEnd::Fatal(_) => return self.mailbox.close(),
+            RunEnd::Crashed(order) => {
                 core.board.update(|shown| shown.add_crash(R::NAME));
                 let event = lines::crash(*order, env.now().since(self.since));
                 let why = R::epitaph(core.config.forgets).to_string();
-                core.line_because(R::NAME.into(), &Context::default(), event, Some(why));
+                core.line_because(R::NAME.into(), &TraceContext::default(), event, Some(why));
             }
-            Ended::NoRoom(why) => tell_no_room::<R, _>(core, why),
+            RunEnd::NoRoom(why) => tell_no_room::<R, _>(core, why),
         }
         is_down::<R, E>(core, env);
     }
@@ -322,8 +324,8 @@ pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
     let (mailbox, now) = (R::mailbox(core), env.now());
     mailbox.close();
     while let Some(item) = mailbox.take_one() {
-        if let Item::Mail(mail) = item {
-            tell_lost(core, now, &mail.input, Cause::Crashed, &mail.context);
+        if let MailboxItem::Mail(mail) = item {
+            tell_lost(core, now, &mail.input, DropReason::Crashed, &mail.context);
         }
     }
     R::mourn(core, env);
@@ -331,21 +333,21 @@ pub fn is_down<R: Hosted, E: Env>(core: &ServerCore<E::Connection>, env: &E) {
 }
 
 /// A life does not begin, or not go on, before there is room on its disk.
-fn tell_no_room<R: Hosted, C: Connection>(core: &ServerCore<C>, why: &str) {
-    let name = RoleTag::from(R::NAME).as_str();
+fn tell_no_room<R: Hosted, C: ClientConnection>(core: &ServerCore<C>, why: &str) {
+    let name = Speaker::from(R::NAME).as_str();
     let why = format!("the {name} says nothing until there is room on its disk, and looks each second. {why}");
     core.tell_fault("disk", "full", &why);
 }
 
 /// An action that is not a line, with the line of its step that it belongs to, if there is one.
-pub type Todo<R> = (Option<usize>, Context, Action<R>);
+pub type PendingAction<R> = (Option<usize>, TraceContext, Action<R>);
 
 /// Parts the lines of a group from what is to be done.
 pub fn sort<R: Role>(
-    actions: Actions<Context, R>,
-    draft: impl Fn(&R::Fact, &Context) -> Draft,
-) -> (Vec<Draft>, Vec<Todo<R>>) {
-    let mut drafts: Vec<Draft> = Vec::new();
+    actions: Actions<TraceContext, R>,
+    draft: impl Fn(&R::Fact, &TraceContext) -> PendingLine,
+) -> (Vec<PendingLine>, Vec<PendingAction<R>>) {
+    let mut drafts: Vec<PendingLine> = Vec::new();
     let mut todo = Vec::new();
     for (context, actions) in actions {
         // The line of this step that the next action belongs to.
@@ -368,24 +370,24 @@ pub fn sort<R: Role>(
 }
 
 /// What a line comes from: an earlier line of another kind in the same step (LEARN from CHOSEN), else the input.
-fn cause(drafts: &[Draft], line: Option<usize>, draft: &Draft, context: &Context) -> Re {
+fn cause(drafts: &[PendingLine], line: Option<usize>, draft: &PendingLine, context: &TraceContext) -> Parent {
     match line {
         Some(before) if drafts[before].event.name() == draft.event.name() => drafts[before].re.clone(),
-        Some(before) => Re::Earlier(before),
-        None => context.re.clone().map_or(Re::None, Re::Line),
+        Some(before) => Parent::Earlier(before),
+        None => context.re.clone().map_or(Parent::None, Parent::Line),
     }
 }
 
 /// Tells of a message that the role will not see. Those who wait for what its own server asked are told by `mourn`.
-fn tell_lost<R: Hosted, C: Connection>(
+fn tell_lost<R: Hosted, C: ClientConnection>(
     core: &ServerCore<C>,
     now: Time,
     input: &Input<R>,
-    cause: Cause,
-    context: &Context,
+    cause: DropReason,
+    context: &TraceContext,
 ) {
     if let Input::Message { from, message } = input {
-        let said: Said = message.clone().into();
+        let said: PeerMessage = message.clone().into();
         core.tell_drop(now, R::NAME, said.kind(), *from, cause, context);
     }
 }

@@ -5,37 +5,38 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::core::ServerCore;
-use super::env::{Env, RoleSeen, Seen};
-use super::limits::Connection;
+use super::env::{Env, Observation, RoleObservation};
+use super::limits::ClientConnection;
 use super::lines;
 use super::mailbox::Mailbox;
-use super::queue::Mail;
-use crate::kv::{Get, Kv, Outcome, Versioned};
-use crate::net::{Reply, Said, Unknown, WhyNotApplied};
+use super::queue::Delivery;
+use crate::kv::{ApplyResult, Kv, ReadQuery, VersionedValue};
+use crate::net::{PeerMessage, Reply, WhyNotApplied, WhyUnknown};
 use crate::paxos::{
-    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRequest, Learner, LearnerFact, LearnerOutcome, LearnerRequest,
-    Message, Proposer, ProposerFact, ProposerOutcome, ProposerRequest, Slot,
+    Acceptor, AcceptorNotification, AcceptorRequest, AcceptorTraceEvent, Learner, LearnerNotification, LearnerRequest,
+    LearnerTraceEvent, Message, Proposer, ProposerNotification, ProposerRequest, ProposerTraceEvent, Slot,
 };
-use crate::role::{Input, Role, RoleName, Servers};
-use crate::storage::checkpoint::Mark;
-use crate::trace::{self, Context, Digest, Draft, Event, RoleTag};
+use crate::role::{Input, Role, RoleKind, ServerSet};
+use crate::storage::checkpoint::CheckpointMeta;
+use crate::trace::{self, Digest, Event, PendingLine, Speaker, TraceContext};
 use crate::two_phase_commit::{
-    self, Coordinator, CoordinatorFact, CoordinatorOutcome, Participant, ParticipantFact, ParticipantOutcome,
+    self, Coordinator, CoordinatorNotification, CoordinatorTraceEvent, Participant, ParticipantNotification,
+    ParticipantTraceEvent,
 };
 
 /// A role that a server hosts.
-pub trait Hosted: Role<Message: Into<Said> + Send, Timer: Send, Request: Send> + Send + 'static {
+pub trait Hosted: Role<Message: Into<PeerMessage> + Send, Timer: Send, Request: Send> + Send + 'static {
     /// Which role.
-    const NAME: RoleName;
+    const NAME: RoleKind;
 
     /// Its mailbox in a server.
-    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Self>>;
+    fn mailbox<C: ClientConnection>(core: &ServerCore<C>) -> &Arc<Mailbox<Self>>;
 
     /// The line of a fact.
-    fn draft(fact: &Self::Fact, cluster: Servers, context: &Context) -> Draft;
+    fn draft(fact: &Self::Fact, cluster: ServerSet, context: &TraceContext) -> PendingLine;
 
     /// The role tells its server something.
-    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E, outcome: Self::Outcome, context: Context);
+    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E, outcome: Self::Outcome, context: TraceContext);
 
     /// A turn is over: what of the role's state others may see, and what it need not be woken for.
     fn publish<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E);
@@ -54,7 +55,7 @@ pub trait Hosted: Role<Message: Into<Said> + Send, Timer: Send, Request: Send> +
     fn wants_room<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
     /// Whether another role is about to write to the peers, and takes along what this one has said.
-    fn leaves_flush<C: Connection>(_core: &ServerCore<C>) -> bool {
+    fn leaves_flush<C: ClientConnection>(_core: &ServerCore<C>) -> bool {
         false
     }
 
@@ -65,26 +66,32 @@ pub trait Hosted: Role<Message: Into<Said> + Send, Timer: Send, Request: Send> +
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E);
 
     /// What can be watched of it.
-    fn seen(seen: RoleSeen<'_, Self>) -> Seen<'_>;
+    fn seen(seen: RoleObservation<'_, Self>) -> Observation<'_>;
 }
 
 impl Hosted for Proposer {
-    const NAME: RoleName = RoleName::Proposer;
+    const NAME: RoleKind = RoleKind::Proposer;
 
-    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Proposer>> {
+    fn mailbox<C: ClientConnection>(core: &ServerCore<C>) -> &Arc<Mailbox<Proposer>> {
         &core.proposer
     }
 
-    fn draft(fact: &ProposerFact, _cluster: Servers, context: &Context) -> Draft {
+    fn draft(fact: &ProposerTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
         trace::proposer(fact, context)
     }
 
-    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E, outcome: ProposerOutcome, context: Context) {
+    fn notify<E: Env>(
+        &self,
+        core: &ServerCore<E::Connection>,
+        env: &E,
+        outcome: ProposerNotification,
+        context: TraceContext,
+    ) {
         match outcome {
-            ProposerOutcome::NotApplied { id, why } => {
+            ProposerNotification::NotApplied { id, why } => {
                 core.pending.not_applied(id, WhyNotApplied::Proposer(why), &context);
             }
-            ProposerOutcome::Recall(ids) => tell_learner(core, env, LearnerRequest::Recall(ids)),
+            ProposerNotification::Recall(ids) => tell_learner(core, env, LearnerRequest::Recall(ids)),
         }
     }
 
@@ -101,27 +108,33 @@ impl Hosted for Proposer {
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
         // It writes nothing to the peers any more, so the learner must not leave that to it.
         core.hints.wants_applied.store(false, Ordering::Relaxed);
-        core.pending.role_died(Unknown::RoleDied(RoleName::Proposer), None);
+        core.pending.role_died(WhyUnknown::RoleDied(RoleKind::Proposer), None);
     }
 
-    fn seen(seen: RoleSeen<'_, Proposer>) -> Seen<'_> {
-        Seen::Proposer(seen)
+    fn seen(seen: RoleObservation<'_, Proposer>) -> Observation<'_> {
+        Observation::Proposer(seen)
     }
 }
 
 impl Hosted for Acceptor {
-    const NAME: RoleName = RoleName::Acceptor;
+    const NAME: RoleKind = RoleKind::Acceptor;
 
-    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Acceptor>> {
+    fn mailbox<C: ClientConnection>(core: &ServerCore<C>) -> &Arc<Mailbox<Acceptor>> {
         &core.acceptor
     }
 
-    fn draft(fact: &AcceptorFact, _cluster: Servers, context: &Context) -> Draft {
+    fn draft(fact: &AcceptorTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
         trace::acceptor(fact, context)
     }
 
-    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E, outcome: AcceptorOutcome, context: Context) {
-        let AcceptorOutcome::Damaged { slots } = outcome;
+    fn notify<E: Env>(
+        &self,
+        core: &ServerCore<E::Connection>,
+        env: &E,
+        outcome: AcceptorNotification,
+        context: TraceContext,
+    ) {
+        let AcceptorNotification::Damaged { slots } = outcome;
         // Lost if the learner is down or busy: it hears again with the next checkpoint.
         let _ = ask::<Learner<Kv>, E>(core, env, LearnerRequest::Mend(slots), context, 0);
     }
@@ -162,86 +175,92 @@ impl Hosted for Acceptor {
 
     fn mourn<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
-    fn seen(seen: RoleSeen<'_, Acceptor>) -> Seen<'_> {
-        Seen::Acceptor(seen)
+    fn seen(seen: RoleObservation<'_, Acceptor>) -> Observation<'_> {
+        Observation::Acceptor(seen)
     }
 }
 
 impl Hosted for Learner<Kv> {
-    const NAME: RoleName = RoleName::Learner;
+    const NAME: RoleKind = RoleKind::Learner;
 
-    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Learner<Kv>>> {
+    fn mailbox<C: ClientConnection>(core: &ServerCore<C>) -> &Arc<Mailbox<Learner<Kv>>> {
         &core.learner
     }
 
-    fn draft(fact: &LearnerFact<Outcome>, cluster: Servers, context: &Context) -> Draft {
+    fn draft(fact: &LearnerTraceEvent<ApplyResult>, cluster: ServerSet, context: &TraceContext) -> PendingLine {
         trace::learner(fact, cluster, context)
     }
 
-    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, env: &E, outcome: LearnerOutcome<Kv>, context: Context) {
+    fn notify<E: Env>(
+        &self,
+        core: &ServerCore<E::Connection>,
+        env: &E,
+        outcome: LearnerNotification<Kv>,
+        context: TraceContext,
+    ) {
         match outcome {
-            LearnerOutcome::Applied { id, outcome, .. } => {
+            LearnerNotification::Applied { id, outcome, .. } => {
                 if let Some(id) = id {
                     core.pending.applied(id, outcome, &context);
                 }
             }
-            LearnerOutcome::Advanced { applied, ids } => advanced(core, env, applied, ids, context),
-            LearnerOutcome::Counted => {
+            LearnerNotification::Advanced { applied, ids } => advanced(core, env, applied, ids, context),
+            LearnerNotification::Counted => {
                 // The proposer looks at it when its next pulse comes. If it is down, it leads nothing.
                 let input = Input::Request(ProposerRequest::Counted);
-                let _ = core.leave::<Proposer, E>(env, Mail::from_within(context, input, 0), |_| true);
+                let _ = core.leave::<Proposer, E>(env, Delivery::from_within(context, input, 0), |_| true);
             }
-            LearnerOutcome::Answer { token, slot, answer } => {
-                let Versioned { value, version } = answer;
+            LearnerNotification::Answer { token, slot, answer } => {
+                let VersionedValue { value, version } = answer;
                 core.pending.tell_read(token, Reply::Value { slot, value, version }, &context);
             }
-            LearnerOutcome::ReadFailed { token, answered } => {
+            LearnerNotification::ReadFailed { token, answered } => {
                 let reply = Reply::NotApplied(WhyNotApplied::NoReadQuorum(answered));
                 core.pending.tell_read(token, reply, &context);
             }
-            LearnerOutcome::Checkpoint { slot, digest, changes } => {
-                let is_taken = core.checkpoints.write(Mark { slot, digest }, changes);
+            LearnerNotification::Checkpoint { slot, digest, changes } => {
+                let is_taken = core.checkpoints.write(CheckpointMeta { slot, digest }, changes);
                 env.wake_checkpointer();
                 if !is_taken {
                     tell_learner(core, env, LearnerRequest::CheckpointEnded { slot, is_durable: false });
                 }
             }
-            LearnerOutcome::Durable { slot } => {
+            LearnerNotification::Durable { slot } => {
                 let request = AcceptorRequest::Truncate { below: slot.next() };
                 // Lost if the acceptor is down: the next checkpoint comes, and one below it is none too many.
                 let _ = core.post_reserved(env, Input::<Acceptor>::Request(request));
             }
-            LearnerOutcome::SnapshotAsked { to, part } => {
+            LearnerNotification::SnapshotAsked { to, part } => {
                 core.checkpoints.send_part(to, part);
                 env.wake_checkpointer();
             }
-            LearnerOutcome::Pinned { peers } => core.checkpoints.pin(peers),
-            LearnerOutcome::LeftBehind(left) => {
+            LearnerNotification::Pinned { peers } => core.checkpoints.pin(peers),
+            LearnerNotification::LeftBehind(left) => {
                 core.tell_fault("catch-up", "slow", &lines::left_behind(&left, core.config.sizes.snapshot_bytes));
             }
-            LearnerOutcome::CheckpointLate { bytes } => {
+            LearnerNotification::CheckpointLate { bytes } => {
                 core.tell_fault("checkpoint", "slow", &lines::checkpoint_late(bytes, &core.config.retention));
             }
-            LearnerOutcome::Installed { slot, digest, from } => {
+            LearnerNotification::Installed { slot, digest, from } => {
                 if !core.trace.steps() {
                     // With steps it is one of them, and stands among them.
                     let event = Event::Snapshot { slot, digest: Digest(digest), from: Some(from) };
-                    core.line(RoleTag::Learner, &context, event);
+                    core.line(Speaker::Learner, &context, event);
                 }
                 core.pending.snapshot_installed();
                 // What was applied in between was said by nobody here. If the proposer is down, nobody waits.
                 let request = ProposerRequest::Installed { slot };
                 let _ = core.post_reserved(env, Input::<Proposer>::Request(request));
             }
-            LearnerOutcome::Recalled { slot, id, outcome } => {
+            LearnerNotification::Recalled { slot, id, outcome } => {
                 core.pending.applied(id, outcome, &context);
                 let _ = ask::<Proposer, E>(core, env, ProposerRequest::Applied { slot, ids: vec![id] }, context, 0);
             }
-            LearnerOutcome::Mended { entries } => {
+            LearnerNotification::Mended { entries } => {
                 let size = entries.iter().map(|entry| entry.value.size()).sum();
                 let _ = ask::<Acceptor, E>(core, env, AcceptorRequest::Mend { entries }, context, size);
             }
-            LearnerOutcome::Fenced { slot, equal, against } => {
+            LearnerNotification::Fenced { slot, equal, against } => {
                 core.fence(env, trace::fenced(slot, equal, against), slot, against);
             }
         }
@@ -256,7 +275,7 @@ impl Hosted for Learner<Kv> {
         core.board.update(|shown| shown.set_learner(self));
     }
 
-    fn leaves_flush<C: Connection>(core: &ServerCore<C>) -> bool {
+    fn leaves_flush<C: ClientConnection>(core: &ServerCore<C>) -> bool {
         core.hints.proposer_flushes.swap(false, Ordering::Relaxed)
     }
 
@@ -265,14 +284,14 @@ impl Hosted for Learner<Kv> {
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, env: &E) {
-        let died = Unknown::RoleDied(RoleName::Learner);
-        core.pending.role_died(died, Some(WhyNotApplied::RoleDown(RoleName::Learner)));
+        let died = WhyUnknown::RoleDied(RoleKind::Learner);
+        core.pending.role_died(died, Some(WhyNotApplied::RoleDown(RoleKind::Learner)));
         // If the proposer is down too it begins its next life without a learner anyway.
         let _ = core.post_reserved(env, Input::<Proposer>::Request(ProposerRequest::LearnerDown));
     }
 
-    fn seen(seen: RoleSeen<'_, Learner<Kv>>) -> Seen<'_> {
-        Seen::Learner(seen)
+    fn seen(seen: RoleObservation<'_, Learner<Kv>>) -> Observation<'_> {
+        Observation::Learner(seen)
     }
 }
 
@@ -283,17 +302,17 @@ fn advanced<E: Env>(
     env: &E,
     applied: Slot,
     ids: Vec<crate::paxos::CommandId>,
-    context: Context,
+    context: TraceContext,
 ) {
     let input = Input::Request(ProposerRequest::Applied { slot: applied, ids });
     let wants = || core.hints.wants_applied.load(Ordering::Relaxed);
     // Lost if the proposer is down or busy: the learner's next beat tells it the same slot.
-    let is_told = core.leave::<Proposer, E>(env, Mail::from_within(context, input, 0), |_| !wants()).is_ok();
+    let is_told = core.leave::<Proposer, E>(env, Delivery::from_within(context, input, 0), |_| !wants()).is_ok();
     core.hints.proposer_flushes.store(is_told && wants(), Ordering::Relaxed);
 }
 
 /// Says something to the own learner that must not be lost because others fill its mailbox.
-pub(super) fn tell_learner<E: Env>(core: &ServerCore<E::Connection>, env: &E, request: LearnerRequest<Get>) {
+pub(super) fn tell_learner<E: Env>(core: &ServerCore<E::Connection>, env: &E, request: LearnerRequest<ReadQuery>) {
     // If it is down, its next life finds on the disk what it would have heard.
     let _ = core.post_reserved(env, Input::<Learner<Kv>>::Request(request));
 }
@@ -303,20 +322,20 @@ fn ask<R: Hosted, E: Env>(
     core: &ServerCore<E::Connection>,
     env: &E,
     request: R::Request,
-    context: Context,
+    context: TraceContext,
     size: usize,
-) -> Result<(), super::queue::Lost> {
-    core.post::<R, E>(env, Mail::from_within(context, Input::Request(request), size))
+) -> Result<(), super::queue::SendError> {
+    core.post::<R, E>(env, Delivery::from_within(context, Input::Request(request), size))
 }
 
 impl Hosted for Coordinator {
-    const NAME: RoleName = RoleName::Coordinator;
+    const NAME: RoleKind = RoleKind::Coordinator;
 
-    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Coordinator>> {
+    fn mailbox<C: ClientConnection>(core: &ServerCore<C>) -> &Arc<Mailbox<Coordinator>> {
         &core.coordinator
     }
 
-    fn draft(fact: &CoordinatorFact, _cluster: Servers, context: &Context) -> Draft {
+    fn draft(fact: &CoordinatorTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
         trace::coordinator(fact, context)
     }
 
@@ -324,12 +343,12 @@ impl Hosted for Coordinator {
         &self,
         core: &ServerCore<E::Connection>,
         _env: &E,
-        outcome: CoordinatorOutcome,
-        context: Context,
+        outcome: CoordinatorNotification,
+        context: TraceContext,
     ) {
         match outcome {
-            CoordinatorOutcome::Done { id, outcome } => core.pending.applied(id, outcome, &context),
-            CoordinatorOutcome::NotApplied { id, why } => {
+            CoordinatorNotification::Done { id, outcome } => core.pending.applied(id, outcome, &context),
+            CoordinatorNotification::NotApplied { id, why } => {
                 core.pending.not_applied(id, WhyNotApplied::Coordinator(why), &context);
             }
         }
@@ -348,22 +367,22 @@ impl Hosted for Coordinator {
     }
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
-        core.pending.role_died(Unknown::RoleDied(RoleName::Coordinator), None);
+        core.pending.role_died(WhyUnknown::RoleDied(RoleKind::Coordinator), None);
     }
 
-    fn seen(seen: RoleSeen<'_, Coordinator>) -> Seen<'_> {
-        Seen::Coordinator(seen)
+    fn seen(seen: RoleObservation<'_, Coordinator>) -> Observation<'_> {
+        Observation::Coordinator(seen)
     }
 }
 
 impl Hosted for Participant {
-    const NAME: RoleName = RoleName::Participant;
+    const NAME: RoleKind = RoleKind::Participant;
 
-    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Participant>> {
+    fn mailbox<C: ClientConnection>(core: &ServerCore<C>) -> &Arc<Mailbox<Participant>> {
         &core.participant
     }
 
-    fn draft(fact: &ParticipantFact, _cluster: Servers, context: &Context) -> Draft {
+    fn draft(fact: &ParticipantTraceEvent, _cluster: ServerSet, context: &TraceContext) -> PendingLine {
         trace::participant(fact, context)
     }
 
@@ -371,8 +390,8 @@ impl Hosted for Participant {
         &self,
         core: &ServerCore<E::Connection>,
         _env: &E,
-        outcome: ParticipantOutcome,
-        context: Context,
+        outcome: ParticipantNotification,
+        context: TraceContext,
     ) {
         let (token, reply) = reply_of(outcome);
         core.pending.tell_read(token, reply, &context);
@@ -384,7 +403,7 @@ impl Hosted for Participant {
 
     /// A decision needs little, and without it the key would stay locked. A vote needs room for its command.
     fn needs_room(input: &Input<Participant>) -> bool {
-        matches!(input, Input::Message { message: two_phase_commit::Message::VoteRequest { .. }, .. })
+        matches!(input, Input::Message { message: two_phase_commit::CommitMessage::VoteRequest { .. }, .. })
     }
 
     fn without_room() -> Option<&'static str> {
@@ -397,11 +416,11 @@ impl Hosted for Participant {
 
     fn mourn<E: Env>(core: &ServerCore<E::Connection>, _env: &E) {
         // The coordinator still knows what its commands come to.
-        core.pending.reads_died(WhyNotApplied::RoleDown(RoleName::Participant));
+        core.pending.reads_died(WhyNotApplied::RoleDown(RoleKind::Participant));
     }
 
-    fn seen(seen: RoleSeen<'_, Participant>) -> Seen<'_> {
-        Seen::Participant(seen)
+    fn seen(seen: RoleObservation<'_, Participant>) -> Observation<'_> {
+        Observation::Participant(seen)
     }
 }
 
@@ -410,13 +429,13 @@ const NO_ROOM_TO_VOTE: &str =
     "there is no room for the next file of a journal: no vote until there is, decisions go on. Free some space";
 
 /// What whoever asked for a read is told. There is no log: its place is how many transactions were committed before it.
-pub fn reply_of(outcome: ParticipantOutcome) -> (u64, Reply) {
+pub fn reply_of(outcome: ParticipantNotification) -> (u64, Reply) {
     match outcome {
-        ParticipantOutcome::Answer { token, applied, answer } => {
-            let Versioned { value, version } = answer;
+        ParticipantNotification::Answer { token, applied, answer } => {
+            let VersionedValue { value, version } = answer;
             (token, Reply::Value { slot: Slot(applied), value, version })
         }
-        ParticipantOutcome::ReadFailed { token, by } => (token, Reply::NotApplied(WhyNotApplied::KeyLocked(by))),
+        ParticipantNotification::ReadFailed { token, by } => (token, Reply::NotApplied(WhyNotApplied::KeyLocked(by))),
     }
 }
 

@@ -10,21 +10,23 @@ use std::path::Path;
 
 use super::super::admission::Admission;
 use super::super::config::{Config, Sizes};
-use super::super::lifecycle::Order;
+use super::super::lifecycle::LabRequest;
 use super::super::limits::tests::TestConnection;
-use super::super::pending::Asker;
-use super::super::queue::{Item, Room};
+use super::super::pending::ReplyHandle;
+use super::super::queue::{Capacity, MailboxItem};
 use super::super::time::Time;
 use super::*;
-use crate::kv::{Changes, Op, Saved, Versioned, Written};
+use crate::kv::{Op, SavedResult, StateDelta, VersionedValue, WriteResult};
 use crate::net::{ClientReply, ClientRequest, Envelope, Request};
-use crate::paxos::{Ballot, CommandId, Entry, LeftBehind, Life, NotApplied, Policy, Retention, SlotRange, Value};
+use crate::paxos::{
+    Ballot, CommandId, Entry, Incarnation, LeftBehind, NotApplied, Policy, Retention, SlotRange, Value,
+};
 use crate::protocol::Protocol;
-use crate::role::Server;
+use crate::role::ServerId;
 use crate::trace::Trace;
 use crate::two_phase_commit::TransactionId;
 
-const ME: Server = Server(1);
+const ME: ServerId = ServerId(1);
 /// A mailbox holds so many inputs.
 const MAILBOX: usize = 16;
 /// The write that is waited for, and one that another client waits for.
@@ -32,11 +34,11 @@ const WRITE: CommandId = CommandId::new(7, 1, 1);
 const OTHER: CommandId = CommandId::new(8, 2, 1);
 /// The ticket of the read that is waited for.
 const READ: u64 = 3;
-const SAVED: Saved = Saved { slot: Slot(9), written: Written::Done { version: 2 } };
+const SAVED: SavedResult = SavedResult { slot: Slot(9), written: WriteResult::Done { version: 2 } };
 
 /// How the mailboxes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ScriptedState {
     Up,
     Down,
     Full,
@@ -64,17 +66,17 @@ impl Env for Done {
         Time(1)
     }
 
-    fn wake(&self, role: RoleName) {
+    fn wake(&self, role: RoleKind) {
         self.note(format!("wakes the {}", role.word()));
     }
 
-    fn to_peers(&self, _to: Servers, message: &Said, _frame: Vec<u8>) {
+    fn to_peers(&self, _to: ServerSet, message: &PeerMessage, _frame: Vec<u8>) {
         self.note(format!("sends {}", message.name()));
     }
 
     fn flush_peers(&self) {}
 
-    fn write_replies(&self, replies: Vec<(Asker<TestConnection>, ClientReply)>) {
+    fn write_replies(&self, replies: Vec<(ReplyHandle<TestConnection>, ClientReply)>) {
         for (asker, reply) in replies {
             let label = asker.context.req.clone().unwrap_or_default();
             self.note(format!("tells the {label}: {:?}", reply.reply));
@@ -85,7 +87,7 @@ impl Env for Done {
         self.note("wakes the checkpointer".to_string());
     }
 
-    fn give(&self, order: Order) -> Result<(), String> {
+    fn give(&self, order: LabRequest) -> Result<(), String> {
         self.note(format!("orders {order:?}"));
         Ok(())
     }
@@ -96,15 +98,15 @@ impl Env for Done {
 }
 
 impl At {
-    fn new(state: State) -> At {
+    fn new(state: ScriptedState) -> At {
         let config = Config {
             sizes: Sizes { mailbox: MAILBOX, ..Sizes::usual(1 << 20) },
-            ..Config::of_tests(Protocol::MultiPaxos, Servers::first(3))
+            ..Config::of_tests(Protocol::MultiPaxos, ServerSet::first(3))
         };
         let at = At { core: ServerCore::new(config, Trace::disabled(), Admission::member()), done: Done::default() };
         let asker = |label: &str| {
-            let context = Context { re: None, req: Some(label.to_string()) };
-            Asker::new(TestConnection::default(), 1, context, Time(1))
+            let context = TraceContext { re: None, req: Some(label.to_string()) };
+            ReplyHandle::new(TestConnection::default(), 1, context, Time(1))
         };
         at.core.pending.await_write(WRITE, asker("write"));
         at.core.pending.await_write(OTHER, asker("other write"));
@@ -138,15 +140,15 @@ impl At {
     }
 }
 
-fn set<R: Hosted>(mailbox: &Mailbox<R>, state: State, request: impl Fn() -> R::Request) {
-    if state == State::Down {
+fn set<R: Hosted>(mailbox: &Mailbox<R>, state: ScriptedState, request: impl Fn() -> R::Request) {
+    if state == ScriptedState::Down {
         return;
     }
     mailbox.open();
-    if state == State::Full {
+    if state == ScriptedState::Full {
         for _ in 0..MAILBOX {
-            let mail = Mail::from_within(Context::default(), Input::Request(request()), 0);
-            mailbox.put(Item::Mail(mail), Room::Usual, |_| false).unwrap();
+            let mail = Delivery::from_within(TraceContext::default(), Input::Request(request()), 0);
+            mailbox.put(MailboxItem::Mail(mail), Capacity::Usual, |_| false).unwrap();
         }
     }
     mailbox.lock().sleeps = true;
@@ -154,10 +156,10 @@ fn set<R: Hosted>(mailbox: &Mailbox<R>, state: State, request: impl Fn() -> R::R
 
 /// What has come into a mailbox beside what filled it.
 fn heard<R: Hosted + Debug>(mailbox: &Mailbox<R>) -> Vec<String> {
-    let items: Vec<Item<R>> = std::iter::from_fn(|| mailbox.take_one()).collect();
+    let items: Vec<MailboxItem<R>> = std::iter::from_fn(|| mailbox.take_one()).collect();
     let filled = if items.len() < MAILBOX { 0 } else { MAILBOX };
     let tell = |item| match item {
-        Item::Mail(Mail { context, input: Input::Request(request), size, .. }) => {
+        MailboxItem::Mail(Delivery { context, input: Input::Request(request), size, .. }) => {
             let context = context.req.map_or(String::new(), |label| format!(", because of {label}"));
             let size = if size == 0 { String::new() } else { format!(", {size} bytes") };
             format!("the {} hears {request:?}{context}{size}", R::NAME.word())
@@ -169,51 +171,51 @@ fn heard<R: Hosted + Debug>(mailbox: &Mailbox<R>) -> Vec<String> {
 
 type Case = (&'static str, fn(&At));
 
-fn cause() -> Context {
-    Context { re: None, req: Some("c1-1".to_string()) }
+fn cause() -> TraceContext {
+    TraceContext { re: None, req: Some("c1-1".to_string()) }
 }
 
-fn proposer(at: &At, outcome: ProposerOutcome) {
+fn proposer(at: &At, outcome: ProposerNotification) {
     let role = Proposer::new(ME, at.core.config.quorums, Policy::MultiPaxos);
     role.notify(&at.core, &at.done, outcome, cause());
 }
 
-fn learner(at: &At, outcome: LearnerOutcome<Kv>) {
-    let role = Learner::new(ME, at.core.config.quorums, Life(1), Slot(0), Kv::default());
+fn learner(at: &At, outcome: LearnerNotification<Kv>) {
+    let role = Learner::new(ME, at.core.config.quorums, Incarnation(1), Slot(0), Kv::default());
     role.notify(&at.core, &at.done, outcome, cause());
 }
 
-fn coordinator(at: &At, outcome: CoordinatorOutcome) {
-    Coordinator::new(ME, Servers::first(3)).notify(&at.core, &at.done, outcome, cause());
+fn coordinator(at: &At, outcome: CoordinatorNotification) {
+    Coordinator::new(ME, ServerSet::first(3)).notify(&at.core, &at.done, outcome, cause());
 }
 
-fn participant(at: &At, outcome: ParticipantOutcome) {
-    Participant::new(ME, Servers::first(3), Kv::default()).notify(&at.core, &at.done, outcome, cause());
+fn participant(at: &At, outcome: ParticipantNotification) {
+    Participant::new(ME, ServerSet::first(3), Kv::default()).notify(&at.core, &at.done, outcome, cause());
 }
 
-fn changes() -> Changes {
-    Changes { is_whole: false, pieces: Vec::new(), ended: Vec::new() }
+fn changes() -> StateDelta {
+    StateDelta { is_whole: false, pieces: Vec::new(), ended: Vec::new() }
 }
 
-fn versioned() -> Versioned {
-    Versioned { value: Some(b"v".to_vec().into()), version: 2 }
+fn versioned() -> VersionedValue {
+    VersionedValue { value: Some(b"v".to_vec().into()), version: 2 }
 }
 
 fn transaction() -> TransactionId {
-    TransactionId { number: 5, coordinator: Server(2) }
+    TransactionId { number: 5, coordinator: ServerId(2) }
 }
 
 const OF_PROPOSER: [Case; 3] = [
     ("proposer: NotApplied", |at| {
-        proposer(at, ProposerOutcome::NotApplied { id: WRITE, why: NotApplied::Outrun });
+        proposer(at, ProposerNotification::NotApplied { id: WRITE, why: NotApplied::Outrun });
     }),
-    ("proposer: Recall", |at| proposer(at, ProposerOutcome::Recall(vec![WRITE]))),
+    ("proposer: Recall", |at| proposer(at, ProposerNotification::Recall(vec![WRITE]))),
     ("proposer dies", |at| Proposer::mourn(&at.core, &at.done)),
 ];
 
 const OF_ACCEPTOR: [Case; 3] = [
     ("acceptor: Damaged", |at| {
-        let outcome = AcceptorOutcome::Damaged { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
+        let outcome = AcceptorNotification::Damaged { slots: vec![SlotRange { first: Slot(3), last: Slot(4) }] };
         Acceptor::new().notify(&at.core, &at.done, outcome, cause());
     }),
     ("acceptor waits for room", |at| Acceptor::wants_room(&at.core, &at.done)),
@@ -222,87 +224,90 @@ const OF_ACCEPTOR: [Case; 3] = [
 
 const OF_LEARNER: [Case; 21] = [
     ("learner: Applied, a command", |at| {
-        learner(at, LearnerOutcome::Applied { slot: Slot(9), id: Some(WRITE), outcome: Outcome::Applied(SAVED) });
+        learner(
+            at,
+            LearnerNotification::Applied { slot: Slot(9), id: Some(WRITE), outcome: ApplyResult::Applied(SAVED) },
+        );
     }),
     ("learner: Applied, a no-op", |at| {
-        learner(at, LearnerOutcome::Applied { slot: Slot(9), id: None, outcome: Outcome::Noop });
+        learner(at, LearnerNotification::Applied { slot: Slot(9), id: None, outcome: ApplyResult::Noop });
     }),
     ("learner: Applied, in a session that has expired", |at| {
-        learner(at, LearnerOutcome::Applied { slot: Slot(9), id: Some(WRITE), outcome: Outcome::Expired });
+        learner(at, LearnerNotification::Applied { slot: Slot(9), id: Some(WRITE), outcome: ApplyResult::Expired });
     }),
     ("learner: Advanced, and the proposer waits for that", |at| {
         at.core.hints.wants_applied.store(true, Ordering::Relaxed);
-        learner(at, LearnerOutcome::Advanced { applied: Slot(9), ids: vec![WRITE] });
+        learner(at, LearnerNotification::Advanced { applied: Slot(9), ids: vec![WRITE] });
     }),
     ("learner: Advanced, and the proposer does not wait for that", |at| {
-        learner(at, LearnerOutcome::Advanced { applied: Slot(9), ids: vec![WRITE] });
+        learner(at, LearnerNotification::Advanced { applied: Slot(9), ids: vec![WRITE] });
     }),
-    ("learner: Counted", |at| learner(at, LearnerOutcome::Counted)),
+    ("learner: Counted", |at| learner(at, LearnerNotification::Counted)),
     ("learner: Answer", |at| {
-        learner(at, LearnerOutcome::Answer { token: READ, slot: Slot(9), answer: versioned() });
+        learner(at, LearnerNotification::Answer { token: READ, slot: Slot(9), answer: versioned() });
     }),
     ("learner: ReadFailed", |at| {
-        learner(at, LearnerOutcome::ReadFailed { token: READ, answered: Servers::only(ME) });
+        learner(at, LearnerNotification::ReadFailed { token: READ, answered: ServerSet::only(ME) });
     }),
     ("learner: Checkpoint", |at| {
-        learner(at, LearnerOutcome::Checkpoint { slot: Slot(9), digest: 1, changes: changes() });
+        learner(at, LearnerNotification::Checkpoint { slot: Slot(9), digest: 1, changes: changes() });
     }),
     ("learner: Checkpoint, and 16 wait to be written", |at| {
-        while at.core.checkpoints.write(Mark { slot: Slot(1), digest: 1 }, changes()) {}
-        learner(at, LearnerOutcome::Checkpoint { slot: Slot(9), digest: 1, changes: changes() });
+        while at.core.checkpoints.write(CheckpointMeta { slot: Slot(1), digest: 1 }, changes()) {}
+        learner(at, LearnerNotification::Checkpoint { slot: Slot(9), digest: 1, changes: changes() });
     }),
-    ("learner: Durable", |at| learner(at, LearnerOutcome::Durable { slot: Slot(9) })),
+    ("learner: Durable", |at| learner(at, LearnerNotification::Durable { slot: Slot(9) })),
     ("learner: SnapshotAsked", |at| {
-        learner(at, LearnerOutcome::SnapshotAsked { to: Server(2), part: None });
+        learner(at, LearnerNotification::SnapshotAsked { to: ServerId(2), part: None });
     }),
-    ("learner: Pinned", |at| learner(at, LearnerOutcome::Pinned { peers: Servers::only(Server(2)) })),
+    ("learner: Pinned", |at| learner(at, LearnerNotification::Pinned { peers: ServerSet::only(ServerId(2)) })),
     ("learner: LeftBehind", |at| {
-        let left = LeftBehind { peer: Server(2), parts: 37, beats: 32, written: 44_800_000, kept: 64 << 20 };
-        learner(at, LearnerOutcome::LeftBehind(left));
+        let left = LeftBehind { peer: ServerId(2), parts: 37, beats: 32, written: 44_800_000, kept: 64 << 20 };
+        learner(at, LearnerNotification::LeftBehind(left));
     }),
-    ("learner: CheckpointLate", |at| learner(at, LearnerOutcome::CheckpointLate { bytes: 70_000_000 })),
+    ("learner: CheckpointLate", |at| learner(at, LearnerNotification::CheckpointLate { bytes: 70_000_000 })),
     ("learner: Installed", |at| {
-        learner(at, LearnerOutcome::Installed { slot: Slot(9), digest: 1, from: Server(2) });
+        learner(at, LearnerNotification::Installed { slot: Slot(9), digest: 1, from: ServerId(2) });
     }),
     ("learner: Installed, and then Applied in a session that has expired", |at| {
-        learner(at, LearnerOutcome::Installed { slot: Slot(9), digest: 1, from: Server(2) });
-        learner(at, LearnerOutcome::Applied { slot: Slot(10), id: Some(WRITE), outcome: Outcome::Expired });
+        learner(at, LearnerNotification::Installed { slot: Slot(9), digest: 1, from: ServerId(2) });
+        learner(at, LearnerNotification::Applied { slot: Slot(10), id: Some(WRITE), outcome: ApplyResult::Expired });
     }),
     ("learner: Recalled", |at| {
-        learner(at, LearnerOutcome::Recalled { slot: Slot(9), id: WRITE, outcome: Outcome::Duplicate(SAVED) });
+        learner(at, LearnerNotification::Recalled { slot: Slot(9), id: WRITE, outcome: ApplyResult::Duplicate(SAVED) });
     }),
     ("learner: Mended", |at| {
         let entry = Entry { slot: Slot(3), ballot: Ballot::ZERO, value: Value::Noop };
-        learner(at, LearnerOutcome::Mended { entries: vec![entry] });
+        learner(at, LearnerNotification::Mended { entries: vec![entry] });
     }),
     ("learner: Fenced", |at| {
-        let against = Servers::first(3).without(Servers::only(ME));
-        learner(at, LearnerOutcome::Fenced { slot: Slot(9), equal: None, against });
+        let against = ServerSet::first(3).without(ServerSet::only(ME));
+        learner(at, LearnerNotification::Fenced { slot: Slot(9), equal: None, against });
     }),
     ("learner dies", |at| Learner::<Kv>::mourn(&at.core, &at.done)),
 ];
 
 const OF_TWO_PHASE_COMMIT: [Case; 6] = [
     ("coordinator: Done", |at| {
-        coordinator(at, CoordinatorOutcome::Done { id: WRITE, outcome: Outcome::Applied(SAVED) });
+        coordinator(at, CoordinatorNotification::Done { id: WRITE, outcome: ApplyResult::Applied(SAVED) });
     }),
     ("coordinator: NotApplied", |at| {
-        let why = two_phase_commit::NotApplied::Locked { by: transaction() };
-        coordinator(at, CoordinatorOutcome::NotApplied { id: WRITE, why });
+        let why = two_phase_commit::AbortReason::Locked { by: transaction() };
+        coordinator(at, CoordinatorNotification::NotApplied { id: WRITE, why });
     }),
     ("coordinator dies", |at| Coordinator::mourn(&at.core, &at.done)),
     ("participant: Answer", |at| {
-        participant(at, ParticipantOutcome::Answer { token: READ, applied: 4, answer: versioned() });
+        participant(at, ParticipantNotification::Answer { token: READ, applied: 4, answer: versioned() });
     }),
     ("participant: ReadFailed", |at| {
-        participant(at, ParticipantOutcome::ReadFailed { token: READ, by: transaction() });
+        participant(at, ParticipantNotification::ReadFailed { token: READ, by: transaction() });
     }),
     ("participant dies", |at| Participant::mourn(&at.core, &at.done)),
 ];
 
 /// A case, and what it comes to in each state. States that come to the same stand together.
 fn row((name, tell): &Case) -> String {
-    let effects = [State::Up, State::Down, State::Full].map(|state| {
+    let effects = [ScriptedState::Up, ScriptedState::Down, ScriptedState::Full].map(|state| {
         let at = At::new(state);
         tell(&at);
         let effects = at.effects();
@@ -324,32 +329,32 @@ fn row((name, tell): &Case) -> String {
 
 #[test]
 fn a_server_answers_in_place_of_a_proposer_that_is_down() {
-    let leader = Ballot { round: 7, server: Server(2) };
+    let leader = Ballot { round: 7, server: ServerId(2) };
     let asked = [
         (Message::Heartbeat { ballot: leader }, Some("sends HEARTBEATANSWER")),
         (Message::PreVote { id: 4 }, Some("sends PREVOTEANSWER")),
         (Message::Relay { ballot: leader }, None),
     ];
     for (message, answer) in asked {
-        for state in [State::Up, State::Down] {
+        for state in [ScriptedState::Up, ScriptedState::Down] {
             let at = At::new(state);
-            let envelope = Envelope { context: Context::default(), message: Said::Paxos(message.clone()) };
-            at.core.deliver(&at.done, Server(2), envelope);
+            let envelope = Envelope { context: TraceContext::default(), message: PeerMessage::Paxos(message.clone()) };
+            at.core.deliver(&at.done, ServerId(2), envelope);
             let dropped = at.core.dropped();
             let sent: Vec<_> = at.effects().into_iter().filter(|effect| effect.starts_with("sends")).collect();
-            let expected = answer.filter(|_| state == State::Down);
+            let expected = answer.filter(|_| state == ScriptedState::Down);
             assert_eq!(sent, Vec::from_iter(expected), "{message:?}, {state:?}");
-            assert_eq!(dropped, u64::from(state == State::Down && answer.is_none()), "{message:?}, {state:?}");
+            assert_eq!(dropped, u64::from(state == ScriptedState::Down && answer.is_none()), "{message:?}, {state:?}");
         }
     }
 }
 
 #[test]
 fn a_server_whose_checkpoint_is_far_behind_takes_no_writes() {
-    let done = |is_full: bool, learner: State| {
-        let at = At::new(State::Up);
+    let done = |is_full: bool, learner: ScriptedState| {
+        let at = At::new(ScriptedState::Up);
         at.core.hints.is_checkpoint_full.store(is_full, Ordering::Relaxed);
-        if learner == State::Down {
+        if learner == ScriptedState::Down {
             at.core.learner.close();
         }
         let is_told = at.core.status(&at.done).checkpoint_full;
@@ -360,11 +365,11 @@ fn a_server_whose_checkpoint_is_far_behind_takes_no_writes() {
         let effects = at.effects();
         (is_told, effects.iter().any(|effect| effect.contains("the proposer hears Propose")), effects.join("; "))
     };
-    let (is_told, is_proposed, effects) = done(true, State::Up);
+    let (is_told, is_proposed, effects) = done(true, ScriptedState::Up);
     assert!(is_told && !is_proposed && effects.contains("NotApplied(Busy)"), "{effects}");
-    let (is_told, is_proposed, effects) = done(false, State::Up);
+    let (is_told, is_proposed, effects) = done(false, ScriptedState::Up);
     assert!(!is_told && is_proposed, "{effects}");
-    let (is_told, _, effects) = done(true, State::Down);
+    let (is_told, _, effects) = done(true, ScriptedState::Down);
     assert!(!is_told && effects.contains("RoleDown"), "of a life that has ended nobody knows: {effects}");
 }
 
@@ -379,7 +384,7 @@ fn of_a_late_checkpoint_the_operator_is_told_how_late_it_is_and_what_follows() {
 
 #[test]
 fn of_a_peer_that_is_left_behind_the_operator_is_told_what_was_measured() {
-    let left = LeftBehind { peer: Server(5), parts: 37, beats: 32, written: 44_800_000, kept: 64 << 20 };
+    let left = LeftBehind { peer: ServerId(5), parts: 37, beats: 32, written: 44_800_000, kept: 64 << 20 };
     assert_eq!(
         lines::left_behind(&left, 1 << 20),
         "server 5 takes about 12.1 MB/s (37 parts of the state in 3.2 s) and 14.0 MB/s are written: it will not catch up \

@@ -4,21 +4,21 @@ use std::sync::{Mutex, PoisonError};
 
 use super::core::ServerCore;
 use super::env::Env;
-use super::limits::Connection;
+use super::limits::ClientConnection;
 use super::time::Time;
 use crate::kv::Kv;
-use crate::net::{DoubtStatus, IN_DOUBT_SHOWN, LeaderStatus, RoleStatus, ServerStatus};
-use crate::paxos::{Ballot, Known, Learner, Slot, StateMachine};
-use crate::role::{RoleName, Servers};
-use crate::two_phase_commit::{InDoubt, Participant};
+use crate::net::{IN_DOUBT_SHOWN, InDoubtStatus, LeaderStatus, RoleStatus, ServerStatus};
+use crate::paxos::{Ballot, LeaderEvidence, Learner, Slot, StateMachine};
+use crate::role::{RoleKind, ServerSet};
+use crate::two_phase_commit::{InDoubtTransaction, Participant};
 
 /// The state last published by each role.
 #[derive(Default)]
-pub struct Board(Mutex<Shown>);
+pub struct SharedStatus(Mutex<StatusSnapshot>);
 
-/// See [`Board`].
+/// See [`SharedStatus`].
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct StatusSnapshot {
     /// The acceptor's promise.
     pub promised: Ballot,
     /// In how many slots it has accepted.
@@ -46,16 +46,16 @@ pub struct Shown {
     /// How many transactions the participant is prepared for.
     pub in_doubt: u64,
     /// The first of them.
-    pub doubts: Vec<DoubtStatus>,
+    pub doubts: Vec<InDoubtStatus>,
     /// Who leads, by whose promises if that is this server (else by its heartbeats), and since when that is known.
-    leader: Option<(Ballot, Option<Servers>, Time)>,
+    leader: Option<(Ballot, Option<ServerSet>, Time)>,
     /// Crashes by role.
-    crashes: [u32; RoleName::EVERY.len()],
+    crashes: [u32; RoleKind::EVERY.len()],
 }
 
-impl Default for Shown {
-    fn default() -> Shown {
-        Shown {
+impl Default for StatusSnapshot {
+    fn default() -> StatusSnapshot {
+        StatusSnapshot {
             promised: Ballot::ZERO,
             accepted: 0,
             known: Slot(0),
@@ -69,16 +69,16 @@ impl Default for Shown {
             keys: 0,
             sessions: 0,
             leader: None,
-            crashes: [0; RoleName::EVERY.len()],
+            crashes: [0; RoleKind::EVERY.len()],
             in_doubt: 0,
             doubts: Vec::new(),
         }
     }
 }
 
-impl Shown {
+impl StatusSnapshot {
     /// How often a role has crashed.
-    pub fn crashes(&self, role: RoleName) -> u32 {
+    pub fn crashes(&self, role: RoleKind) -> u32 {
         self.crashes[role as usize]
     }
 
@@ -90,7 +90,7 @@ impl Shown {
         self.keys = participant.kv().store().len() as u64;
         self.sessions = participant.kv().sessions().len() as u64;
         self.in_doubt = participant.in_doubt_count() as u64;
-        let doubt = |one: InDoubt| DoubtStatus {
+        let doubt = |one: InDoubtTransaction| InDoubtStatus {
             transaction: one.transaction,
             key: one.key.map(Into::into),
             waited_ms: one.waited_ms,
@@ -111,11 +111,11 @@ impl Shown {
 
     /// Somebody leads, or nobody. One that is only heard of does not count: with the same words a candidate keeps others
     /// from standing while nobody has promised it anything.
-    pub fn set_leader(&mut self, leader: Option<(Ballot, Known)>, now: impl FnOnce() -> Time) {
+    pub fn set_leader(&mut self, leader: Option<(Ballot, LeaderEvidence)>, now: impl FnOnce() -> Time) {
         let leader = leader.and_then(|(ballot, known)| match known {
-            Known::Leads { quorum } => Some((ballot, Some(quorum))),
-            Known::Heard => Some((ballot, None)),
-            Known::HeardOf => None,
+            LeaderEvidence::Leads { quorum } => Some((ballot, Some(quorum))),
+            LeaderEvidence::Heard => Some((ballot, None)),
+            LeaderEvidence::HeardOf => None,
         });
         self.leader = leader.map(|(ballot, quorum)| {
             let before = self.leader.filter(|(before, ..)| *before == ballot);
@@ -134,28 +134,28 @@ impl Shown {
     }
 
     /// One more crash of a role.
-    pub fn add_crash(&mut self, role: RoleName) {
+    pub fn add_crash(&mut self, role: RoleKind) {
         self.crashes[role as usize] += 1;
     }
 }
 
-impl Board {
+impl SharedStatus {
     /// Changes what is shown.
-    pub fn update(&self, change: impl FnOnce(&mut Shown)) {
+    pub fn update(&self, change: impl FnOnce(&mut StatusSnapshot)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What is shown now.
-    pub fn read(&self) -> Shown {
+    pub fn read(&self) -> StatusSnapshot {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl<C: Connection> ServerCore<C> {
+impl<C: ClientConnection> ServerCore<C> {
     /// How the server is.
     pub fn status<E: Env<Connection = C>>(&self, env: &E) -> ServerStatus {
         let (config, shown, now) = (&self.config, self.board.read(), env.now());
-        let role = |role: &RoleName| RoleStatus { role: *role, up: self.is_up(*role), crashes: shown.crashes(*role) };
+        let role = |role: &RoleKind| RoleStatus { role: *role, up: self.is_up(*role), crashes: shown.crashes(*role) };
         ServerStatus {
             server: config.me,
             version: env!("CARGO_PKG_VERSION").to_string(),
@@ -195,22 +195,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::role::Server;
+    use crate::role::ServerId;
 
     #[test]
     fn a_candidate_that_is_only_heard_of_is_not_shown_as_a_leader() {
-        let mut shown = Shown::default();
-        let (ballot, begun) = (Ballot { round: 2, server: Server(3) }, Time(9_000_000));
+        let mut shown = StatusSnapshot::default();
+        let (ballot, begun) = (Ballot { round: 2, server: ServerId(3) }, Time(9_000_000));
         let mut leader_after = |known, ms| {
             let now = begun + Duration::from_millis(ms);
             shown.set_leader(Some((ballot, known)), || now);
             shown.leader(now).map(|leader| (leader.ballot, leader.for_ms))
         };
-        assert_eq!(leader_after(Known::HeardOf, 0), None);
-        assert_eq!(leader_after(Known::Heard, 50), Some((ballot, 0)), "it did not lead before");
-        assert_eq!(leader_after(Known::Heard, 80), Some((ballot, 30)));
-        assert_eq!(leader_after(Known::HeardOf, 90), None);
-        let quorum = Servers::first(3);
-        assert_eq!(leader_after(Known::Leads { quorum }, 100), Some((ballot, 0)));
+        assert_eq!(leader_after(LeaderEvidence::HeardOf, 0), None);
+        assert_eq!(leader_after(LeaderEvidence::Heard, 50), Some((ballot, 0)), "it did not lead before");
+        assert_eq!(leader_after(LeaderEvidence::Heard, 80), Some((ballot, 30)));
+        assert_eq!(leader_after(LeaderEvidence::HeardOf, 90), None);
+        let quorum = ServerSet::first(3);
+        assert_eq!(leader_after(LeaderEvidence::Leads { quorum }, 100), Some((ballot, 0)));
     }
 }

@@ -8,28 +8,28 @@ use super::time::Time;
 
 /// Lets some things through and counts the others.
 #[derive(Debug)]
-pub struct Throttle {
+pub struct RateLimit {
     most: u32,
     period: Duration,
-    state: Mutex<State>,
+    state: Mutex<RateLimitState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct RateLimitState {
     begun: Time,
     through: u32,
     held_back: u64,
 }
 
-impl Throttle {
+impl RateLimit {
     /// Lets so many through in any second that begins when the one before is over.
-    pub fn new(per_second: u32) -> Throttle {
-        Throttle::over(Duration::from_secs(1), per_second)
+    pub fn new(per_second: u32) -> RateLimit {
+        RateLimit::over(Duration::from_secs(1), per_second)
     }
 
     /// Lets so many through in any such period that begins when the one before is over.
-    pub fn over(period: Duration, most: u32) -> Throttle {
-        Throttle { most, period, state: Mutex::new(State { begun: Time(0), through: 0, held_back: 0 }) }
+    pub fn over(period: Duration, most: u32) -> RateLimit {
+        RateLimit { most, period, state: Mutex::new(RateLimitState { begun: Time(0), through: 0, held_back: 0 }) }
     }
 
     /// Whether one more may pass now; if not, it is counted.
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn so_many_pass_in_a_second_and_the_others_are_counted() {
-        let throttle = Throttle::new(3);
+        let throttle = RateLimit::new(3);
         let begun = Time(7_000_000);
         let pass = |ms| (0..5).filter(|_| throttle.lets_through(begun + Duration::from_millis(ms))).count();
         assert_eq!((pass(0), throttle.take_held_back()), (3, 2));

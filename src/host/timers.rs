@@ -3,21 +3,21 @@
 use std::mem::{Discriminant, discriminant};
 
 use super::time::Time;
-use crate::trace::Context;
+use crate::trace::TraceContext;
 
 /// Timers by variant: a role has a handful.
 #[derive(Debug)]
 pub struct Timers<T> {
-    armed: Vec<Armed<T>>,
+    armed: Vec<ArmedTimer<T>>,
 }
 
 #[derive(Debug)]
-struct Armed<T> {
+struct ArmedTimer<T> {
     variant: Discriminant<T>,
     due: Time,
     timer: T,
     /// Of the step that armed it: what happens then, happens because of it.
-    context: Context,
+    context: TraceContext,
 }
 
 impl<T> Default for Timers<T> {
@@ -28,10 +28,10 @@ impl<T> Default for Timers<T> {
 
 impl<T> Timers<T> {
     /// Starts a timer; a pending one of the same variant is forgotten.
-    pub fn arm(&mut self, timer: T, due: Time, context: Context) {
+    pub fn arm(&mut self, timer: T, due: Time, context: TraceContext) {
         let variant = discriminant(&timer);
         self.armed.retain(|armed| armed.variant != variant);
-        self.armed.push(Armed { variant, due, timer, context });
+        self.armed.push(ArmedTimer { variant, due, timer, context });
     }
 
     /// When the next one runs out.
@@ -40,7 +40,7 @@ impl<T> Timers<T> {
     }
 
     /// Takes those that have run out, the earliest first.
-    pub fn take_due(&mut self, now: Time) -> Vec<(Context, T)> {
+    pub fn take_due(&mut self, now: Time) -> Vec<(TraceContext, T)> {
         if self.next_due().is_none_or(|due| due > now) {
             return Vec::new();
         }
@@ -63,8 +63,8 @@ mod tests {
     #[test]
     fn they_run_out_in_order_and_once() {
         let mut timers = Timers::default();
-        timers.arm(Bell::Large { n: 1 }, Time(20), Context::default());
-        timers.arm(Bell::Small { n: 2 }, Time(10), Context::default());
+        timers.arm(Bell::Large { n: 1 }, Time(20), TraceContext::default());
+        timers.arm(Bell::Small { n: 2 }, Time(10), TraceContext::default());
         assert_eq!(timers.next_due(), Some(Time(10)));
         let mut rung = |at| timers.take_due(Time(at)).into_iter().map(|(_, bell)| bell).collect::<Vec<_>>();
         assert_eq!(rung(9), []);
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn arming_again_replaces_the_one_of_the_same_variant_only() {
         let mut timers = Timers::default();
-        let context = |n: u64| Context { re: None, req: Some(n.to_string()) };
+        let context = |n: u64| TraceContext { re: None, req: Some(n.to_string()) };
         timers.arm(Bell::Small { n: 1 }, Time(1), context(1));
         timers.arm(Bell::Large { n: 2 }, Time(9), context(2));
         timers.arm(Bell::Small { n: 3 }, Time(5), context(3));

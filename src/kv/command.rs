@@ -88,9 +88,9 @@ impl Op {
     }
 }
 
-/// A command of the log. Two commands are the same if [`Command::id`] is.
+/// A command of the log. Two commands are the same if [`KvCommand::id`] is.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub enum Command {
+pub enum KvCommand {
     /// Opens a session, which is named by the slot where this is applied and by the nonce, both.
     Open {
         /// Drawn by the client; a resend has the same.
@@ -133,27 +133,27 @@ pub enum NoCommand {
     Name(paxos::CommandId),
 }
 
-impl Command {
+impl KvCommand {
     /// Which command it is. No session is 0: so an OPEN is named, by its nonce.
     pub fn id(&self) -> paxos::CommandId {
         match self {
-            Command::Open { nonce, .. } => paxos::CommandId::opening(*nonce),
-            Command::Write { session, nonce, sequence, .. } => paxos::CommandId::new(*session, *nonce, *sequence),
+            KvCommand::Open { nonce, .. } => paxos::CommandId::opening(*nonce),
+            KvCommand::Write { session, nonce, sequence, .. } => paxos::CommandId::new(*session, *nonce, *sequence),
         }
     }
 
     /// Bytes of its key and value.
     fn size(&self) -> usize {
         match self {
-            Command::Open { .. } => 0,
-            Command::Write { op, .. } => op.size(),
+            KvCommand::Open { .. } => 0,
+            KvCommand::Write { op, .. } => op.size(),
         }
     }
 
     /// For people: which client's which request it is.
     pub fn label(&self) -> &str {
         match self {
-            Command::Open { label, .. } | Command::Write { label, .. } => label,
+            KvCommand::Open { label, .. } | KvCommand::Write { label, .. } => label,
         }
     }
 
@@ -161,8 +161,8 @@ impl Command {
     pub fn is_well_formed(&self) -> bool {
         let labelled = self.label().len() <= LABEL_MAX_BYTES;
         match self {
-            Command::Open { .. } => labelled,
-            Command::Write { session, sequence, first_open, op, .. } => {
+            KvCommand::Open { .. } => labelled,
+            KvCommand::Write { session, sequence, first_open, op, .. } => {
                 labelled
                     && *session > 0
                     && *first_open > 0
@@ -178,32 +178,32 @@ impl Command {
     pub fn to_paxos(&self) -> paxos::Command {
         let mut bytes = Vec::with_capacity(self.label().len() + self.size() + HEAD_MAX_BYTES);
         let body = match self {
-            Command::Open { label, .. } => Body::Open { label },
-            Command::Write { first_open, label, op, .. } => Body::Write { first_open: *first_open, label, op },
+            KvCommand::Open { label, .. } => Body::Open { label },
+            KvCommand::Write { first_open, label, op, .. } => Body::Write { first_open: *first_open, label, op },
         };
         codec::encode_into(&body, &mut bytes);
         paxos::Command { id: self.id(), payload: bytes.into() }
     }
 
     /// The command in a value of the log.
-    pub fn from_paxos(command: &paxos::Command) -> Result<Command, NoCommand> {
+    pub fn from_paxos(command: &paxos::Command) -> Result<KvCommand, NoCommand> {
         let paxos::CommandId { session, nonce, sequence } = command.id;
         match (codec::decode(&command.payload)?, session, sequence) {
-            (Body::Open { label }, 0, 0) => Ok(Command::Open { nonce, label }),
+            (Body::Open { label }, 0, 0) => Ok(KvCommand::Open { nonce, label }),
             (Body::Write { first_open, label, op }, 1.., _) => {
-                Ok(Command::Write { session, nonce, sequence, first_open, label, op })
+                Ok(KvCommand::Write { session, nonce, sequence, first_open, label, op })
             }
             _ => Err(NoCommand::Name(command.id)),
         }
     }
 }
 
-impl Debug for Command {
+impl Debug for KvCommand {
     /// Without the nonce, which nobody may see.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Command::Open { label, .. } => write!(f, "{:?} open ({label})", self.id()),
-            Command::Write { first_open, label, op, .. } => {
+            KvCommand::Open { label, .. } => write!(f, "{:?} open ({label})", self.id()),
+            KvCommand::Write { first_open, label, op, .. } => {
                 write!(f, "{:?} first_open={first_open} ({label}) {op:?}", self.id())
             }
         }
@@ -214,8 +214,8 @@ impl Debug for Command {
 mod tests {
     use super::*;
 
-    fn write(session: u64, sequence: u64, first_open: u64, op: Op) -> Command {
-        Command::Write { session, nonce: 9, sequence, first_open, label: String::new(), op }
+    fn write(session: u64, sequence: u64, first_open: u64, op: Op) -> KvCommand {
+        KvCommand::Write { session, nonce: 9, sequence, first_open, label: String::new(), op }
     }
 
     fn put(key: usize, value: usize) -> Op {
@@ -262,9 +262,9 @@ mod tests {
     fn a_label_is_kept_and_has_its_limit() {
         for (length, fits) in [(0, true), (LABEL_MAX_BYTES, true), (LABEL_MAX_BYTES + 1, false)] {
             let label = "l".repeat(length);
-            let open = Command::Open { nonce: 0, label: label.clone() };
+            let open = KvCommand::Open { nonce: 0, label: label.clone() };
             assert_eq!((open.label(), open.is_well_formed()), (label.as_str(), fits));
-            let write = Command::Write {
+            let write = KvCommand::Write {
                 session: 1,
                 nonce: 9,
                 sequence: 1,

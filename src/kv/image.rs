@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::Kv;
-use super::session::{Session, Sessions};
-use super::store::{Store, Versioned};
+use super::session::{SessionEntry, Sessions};
+use super::store::{Store, VersionedValue};
 use crate::codec::{self, CodecError};
 use crate::paxos::StateMachine;
 
@@ -30,46 +30,46 @@ pub enum PartError {
 
 /// One entry of a state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Piece {
+pub enum StateEntry {
     /// A key, a tombstone included.
     Key {
         /// The key.
         #[serde(with = "serde_bytes")]
         key: Vec<u8>,
         /// What it holds.
-        entry: Versioned,
+        entry: VersionedValue,
     },
     /// A session.
     Session {
         /// Its name.
         id: u64,
         /// All that is known of it.
-        session: Session,
+        session: SessionEntry,
     },
     /// Which history it is a state of.
     History(u64),
 }
 
-impl Piece {
+impl StateEntry {
     /// About how many bytes it takes.
     pub fn size(&self) -> usize {
         match self {
-            Piece::Key { key, entry } => 24 + key.len() + entry.value.as_ref().map_or(0, |value| value.len()),
-            Piece::Session { session, .. } => 48 + session.size(),
-            Piece::History(_) => 16,
+            StateEntry::Key { key, entry } => 24 + key.len() + entry.value.as_ref().map_or(0, |value| value.len()),
+            StateEntry::Session { session, .. } => 48 + session.size(),
+            StateEntry::History(_) => 16,
         }
     }
 }
 
 /// A part of a state, as it is sent.
-pub fn encode_part(pieces: &Vec<Piece>) -> Vec<u8> {
+pub fn encode_part(pieces: &Vec<StateEntry>) -> Vec<u8> {
     codec::encode(pieces)
 }
 
 /// The pieces of a part, which may come from anybody.
-pub fn decode_part(part: &[u8]) -> Result<Vec<Piece>, PartError> {
-    let pieces: Vec<Piece> = codec::decode(part)?;
-    let version = |piece: &Piece| if let Piece::Key { entry, .. } = piece { entry.version } else { 0 };
+pub fn decode_part(part: &[u8]) -> Result<Vec<StateEntry>, PartError> {
+    let pieces: Vec<StateEntry> = codec::decode(part)?;
+    let version = |piece: &StateEntry| if let StateEntry::Key { entry, .. } = piece { entry.version } else { 0 };
     match pieces.iter().map(version).find(|version| *version > VERSION_MAX) {
         Some(version) => Err(PartError::Version(version)),
         None => Ok(pieces),
@@ -79,7 +79,7 @@ pub fn decode_part(part: &[u8]) -> Result<Vec<Piece>, PartError> {
 /// A part for somebody who must not see the sessions: what proves that one is one's own stands in them. With it the digest
 /// of what was left out, so that the whole can be checked.
 pub fn without_sessions(part: &[u8]) -> Result<(Vec<u8>, u64), PartError> {
-    let is_key = |piece: &Piece| matches!(piece, Piece::Key { .. });
+    let is_key = |piece: &StateEntry| matches!(piece, StateEntry::Key { .. });
     let (keys, others): (Vec<_>, Vec<_>) = decode_part(part)?.into_iter().partition(is_key);
     let mut left_out = Kv::default();
     left_out.put_pieces(others);
@@ -88,18 +88,18 @@ pub fn without_sessions(part: &[u8]) -> Result<(Vec<u8>, u64), PartError> {
 
 /// What a checkpoint must write.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Changes {
+pub struct StateDelta {
     /// These pieces are all there is: what was written before is to go.
     pub is_whole: bool,
     /// What is new or different.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<StateEntry>,
     /// Sessions that are no more.
     pub ended: Vec<u64>,
 }
 
 /// Names of what has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Names {
+struct DirtyKeys {
     /// Each once: the store knows which of its keys stand here.
     keys: Vec<Vec<u8>>,
     sessions: BTreeSet<u64>,
@@ -109,16 +109,16 @@ struct Names {
 
 /// What has changed since the last checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Changed {
-    since: Names,
+pub(super) struct DirtyState {
+    since: DirtyKeys,
     /// What a checkpoint has taken that is not known to be durable yet.
-    taken: Names,
+    taken: DirtyKeys,
 }
 
-impl Changed {
+impl DirtyState {
     /// Nothing of this state was ever written down.
-    pub(super) fn everything() -> Changed {
-        Changed { since: Names { is_whole: true, ..Names::default() }, taken: Names::default() }
+    pub(super) fn everything() -> DirtyState {
+        DirtyState { since: DirtyKeys { is_whole: true, ..DirtyKeys::default() }, taken: DirtyKeys::default() }
     }
 
     /// A key has changed that does not stand here yet. Kept also when everything is to be written: the store believes that
@@ -138,37 +138,37 @@ impl Changed {
     }
 
     /// The changes, to be written down.
-    pub(super) fn take(&mut self, store: &mut Store, sessions: &Sessions, history: u64) -> Changes {
-        assert!(self.taken == Names::default(), "one checkpoint at a time");
+    pub(super) fn take(&mut self, store: &mut Store, sessions: &Sessions, history: u64) -> StateDelta {
+        assert!(self.taken == DirtyKeys::default(), "one checkpoint at a time");
         self.taken = std::mem::take(&mut self.since);
-        let Names { keys, sessions: ids, history: is_new_history, is_whole } = &self.taken;
-        let key = |key: &[u8], entry: &Versioned| Piece::Key { key: key.to_vec(), entry: entry.clone() };
-        let session = |(id, session): (u64, &Session)| Piece::Session { id, session: session.clone() };
+        let DirtyKeys { keys, sessions: ids, history: is_new_history, is_whole } = &self.taken;
+        let key = |key: &[u8], entry: &VersionedValue| StateEntry::Key { key: key.to_vec(), entry: entry.clone() };
+        let session = |(id, session): (u64, &SessionEntry)| StateEntry::Session { id, session: session.clone() };
         if *is_whole {
             for name in keys {
                 store.list(name, false);
             }
             let all_keys = store.entries().map(|(name, entry)| key(name, entry));
-            let history = (history != 0).then_some(Piece::History(history));
+            let history = (history != 0).then_some(StateEntry::History(history));
             let pieces = all_keys.chain(sessions.all().map(session)).chain(history).collect();
-            return Changes { is_whole: true, pieces, ended: Vec::new() };
+            return StateDelta { is_whole: true, pieces, ended: Vec::new() };
         }
         let changed_keys = keys.iter().filter_map(|name| store.list(name, false).map(|(_, entry)| key(name, entry)));
         let changed_sessions = ids.iter().filter_map(|id| Some(session((*id, sessions.get(*id)?))));
-        let history = is_new_history.then_some(Piece::History(history));
+        let history = is_new_history.then_some(StateEntry::History(history));
         let pieces = changed_keys.chain(changed_sessions).chain(history).collect();
         let ended = ids.iter().copied().filter(|id| sessions.get(*id).is_none()).collect();
-        Changes { is_whole: false, pieces, ended }
+        StateDelta { is_whole: false, pieces, ended }
     }
 
     /// What was taken is durable.
     pub(super) fn kept(&mut self) {
-        self.taken = Names::default();
+        self.taken = DirtyKeys::default();
     }
 
     /// What was taken was not written: it is still to be.
     pub(super) fn lost(&mut self, store: &mut Store) {
-        let Names { keys, sessions, history, is_whole } = std::mem::take(&mut self.taken);
+        let DirtyKeys { keys, sessions, history, is_whole } = std::mem::take(&mut self.taken);
         for key in keys {
             if store.list(&key, true).is_some_and(|(was_listed, _)| !was_listed) {
                 self.since.keys.push(key);
@@ -182,21 +182,21 @@ impl Changed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Command, Kv, Op};
+    use super::super::{Kv, KvCommand, Op};
     use super::*;
     use crate::paxos::{Slot, StateMachine, Value};
 
-    fn apply(kv: &mut Kv, slot: u64, command: Command) {
+    fn apply(kv: &mut Kv, slot: u64, command: KvCommand) {
         kv.apply(Slot(slot), &Value::Command(command.to_paxos()));
     }
 
-    fn open(nonce: u128) -> Command {
-        Command::Open { nonce, label: String::new() }
+    fn open(nonce: u128) -> KvCommand {
+        KvCommand::Open { nonce, label: String::new() }
     }
 
-    fn put(session: u64, nonce: u128, sequence: u64, key: &str) -> Command {
+    fn put(session: u64, nonce: u128, sequence: u64, key: &str) -> KvCommand {
         let op = Op::Put { key: key.into(), value: vec![1; sequence as usize].into(), if_version: None };
-        Command::Write { session, nonce, sequence, first_open: 1, label: String::new(), op }
+        KvCommand::Write { session, nonce, sequence, first_open: 1, label: String::new(), op }
     }
 
     /// A state on disk: what checkpoints have written.
@@ -204,7 +204,7 @@ mod tests {
     struct Written(Kv);
 
     impl Written {
-        fn write(&mut self, changes: &Changes) {
+        fn write(&mut self, changes: &StateDelta) {
             if changes.is_whole {
                 self.0 = Kv::default();
             }
@@ -263,16 +263,19 @@ mod tests {
         assert!(loaded.take_changes().is_whole);
         loaded.changes_kept();
         apply(&mut loaded, 12, put(1, 7, 11, "k1"));
-        let changed: Vec<Piece> = loaded.take_changes().pieces;
-        assert!(changed.iter().any(|piece| matches!(piece, Piece::Key { key, .. } if key == b"k1")), "{changed:?}");
+        let changed: Vec<StateEntry> = loaded.take_changes().pieces;
+        assert!(
+            changed.iter().any(|piece| matches!(piece, StateEntry::Key { key, .. } if key == b"k1")),
+            "{changed:?}"
+        );
         assert!(loaded.load(b"\x07no part").is_err());
     }
 
     #[test]
     fn a_part_whose_keys_have_come_to_the_end_of_all_versions_is_none() {
         for (version, fits) in [(1, true), (VERSION_MAX, true), (VERSION_MAX + 1, false), (u64::MAX, false)] {
-            let entry = Versioned { value: Some(vec![1].into()), version };
-            let part = encode_part(&vec![Piece::Key { key: b"k".to_vec(), entry }]);
+            let entry = VersionedValue { value: Some(vec![1].into()), version };
+            let part = encode_part(&vec![StateEntry::Key { key: b"k".to_vec(), entry }]);
             let mut kv = Kv::default();
             assert_eq!(kv.load(&part).is_ok(), fits, "{version}");
             // What was taken can be written to.

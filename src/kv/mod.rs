@@ -12,17 +12,17 @@ mod store;
 mod transaction;
 
 pub use bytes::Bytes;
-pub use command::{Command, KEY_MAX_BYTES, LABEL_MAX_BYTES, NoCommand, Op, SEQUENCE_MAX, SPAN, VALUE_MAX_BYTES};
-pub use image::{Changes, PartError, Piece, decode_part, encode_part, without_sessions};
-pub use session::{Lookup, Named, SESSIONS_MAX, Saved, Session, Sessions};
-pub use store::{Store, Versioned, Written};
-pub use transaction::Foreseen;
+pub use command::{KEY_MAX_BYTES, KvCommand, LABEL_MAX_BYTES, NoCommand, Op, SEQUENCE_MAX, SPAN, VALUE_MAX_BYTES};
+pub use image::{PartError, StateDelta, StateEntry, decode_part, encode_part, without_sessions};
+pub use session::{Named, SESSIONS_MAX, SavedResult, SessionEntry, SessionLookup, Sessions};
+pub use store::{Store, VersionedValue, WriteResult};
+pub use transaction::PredictedResult;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::paxos::{CommandId, Slot, StateMachine, Value};
-use image::Changed;
+use image::DirtyState;
 
 /// The store and its sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -30,12 +30,12 @@ pub struct Kv {
     store: Store,
     sessions: Sessions,
     history: u64,
-    changed: Changed,
+    changed: DirtyState,
 }
 
 /// What a slot's value came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Outcome {
+pub enum ApplyResult {
     /// A hole was filled.
     Noop,
     /// A session was opened, or found again.
@@ -46,9 +46,9 @@ pub enum Outcome {
         history: u64,
     },
     /// A write was applied here, for the first time.
-    Applied(Saved),
+    Applied(SavedResult),
     /// The write was applied before; this is what it came to then, and where.
-    Duplicate(Saved),
+    Duplicate(SavedResult),
     /// The client no longer asks for this write: not applied, now or ever.
     Superseded,
     /// The session is not known, or no longer: not applied here.
@@ -59,7 +59,7 @@ pub enum Outcome {
 
 /// A question to the store.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Get {
+pub struct ReadQuery {
     /// The key.
     pub key: Vec<u8>,
 }
@@ -73,16 +73,16 @@ impl Kv {
 
     /// A state with the same limits, of which nothing was ever written down.
     pub fn empty_like(other: &Kv) -> Kv {
-        Kv { changed: Changed::everything(), ..Kv::with_sessions_at_most(other.sessions.most()) }
+        Kv { changed: DirtyState::everything(), ..Kv::with_sessions_at_most(other.sessions.most()) }
     }
 
     /// Takes pieces of a state that was written down.
-    pub fn put_pieces(&mut self, pieces: Vec<Piece>) {
+    pub fn put_pieces(&mut self, pieces: Vec<StateEntry>) {
         for piece in pieces {
             match piece {
-                Piece::Key { key, entry } => self.store.insert(&key, entry),
-                Piece::Session { id, session } => self.sessions.insert(id, session),
-                Piece::History(history) => self.history = history,
+                StateEntry::Key { key, entry } => self.store.insert(&key, entry),
+                StateEntry::Session { id, session } => self.sessions.insert(id, session),
+                StateEntry::History(history) => self.history = history,
             }
         }
     }
@@ -94,7 +94,7 @@ impl Kv {
 
     #[cfg(test)]
     fn changed_all(&mut self) {
-        self.changed = Changed::everything();
+        self.changed = DirtyState::everything();
     }
 
     /// The keys.
@@ -122,10 +122,10 @@ impl Kv {
         self.changed.history();
     }
 
-    fn apply_command(&mut self, slot: Slot, command: Command) -> Outcome {
+    fn apply_command(&mut self, slot: Slot, command: KvCommand) -> ApplyResult {
         let Kv { store, sessions, history, changed } = self;
         match command {
-            Command::Open { nonce, .. } => {
+            KvCommand::Open { nonce, .. } => {
                 if *history == 0 {
                     *history = first_of(slot, nonce);
                     changed.history();
@@ -133,9 +133,9 @@ impl Kv {
                 let (session, evicted) = sessions.open(slot, nonce);
                 changed.session(session);
                 evicted.into_iter().for_each(|evicted| changed.session(evicted));
-                Outcome::Opened { session, history: *history }
+                ApplyResult::Opened { session, history: *history }
             }
-            Command::Write { session, nonce, sequence, first_open, op, .. } => {
+            KvCommand::Write { session, nonce, sequence, first_open, op, .. } => {
                 changed.session(session);
                 let named = Named::of((session, nonce), (sequence, first_open), &op);
                 let apply = || {
@@ -144,10 +144,10 @@ impl Kv {
                     written
                 };
                 match sessions.write(slot, &named, apply) {
-                    Lookup::Expired => Outcome::Expired,
-                    Lookup::Superseded => Outcome::Superseded,
-                    Lookup::Known(saved) => Outcome::Duplicate(saved),
-                    Lookup::New(saved) => Outcome::Applied(saved),
+                    SessionLookup::Expired => ApplyResult::Expired,
+                    SessionLookup::Superseded => ApplyResult::Superseded,
+                    SessionLookup::Known(saved) => ApplyResult::Duplicate(saved),
+                    SessionLookup::New(saved) => ApplyResult::Applied(saved),
                 }
             }
         }
@@ -155,23 +155,23 @@ impl Kv {
 }
 
 impl StateMachine for Kv {
-    type Outcome = Outcome;
-    type Query = Get;
-    type Answer = Versioned;
-    type Changes = Changes;
+    type Outcome = ApplyResult;
+    type Query = ReadQuery;
+    type Answer = VersionedValue;
+    type Changes = StateDelta;
 
-    fn apply(&mut self, slot: Slot, value: &Value) -> Outcome {
+    fn apply(&mut self, slot: Slot, value: &Value) -> ApplyResult {
         match value {
-            Value::Noop => Outcome::Noop,
-            Value::Command(command) => match Command::from_paxos(command) {
+            Value::Noop => ApplyResult::Noop,
+            Value::Command(command) => match KvCommand::from_paxos(command) {
                 Ok(command) => self.apply_command(slot, command),
-                Err(_) => Outcome::Unreadable,
+                Err(_) => ApplyResult::Unreadable,
             },
         }
     }
 
-    fn query(&self, query: &Get) -> Versioned {
-        self.store.get(&query.key).cloned().unwrap_or(Versioned { value: None, version: 0 })
+    fn query(&self, query: &ReadQuery) -> VersionedValue {
+        self.store.get(&query.key).cloned().unwrap_or(VersionedValue { value: None, version: 0 })
     }
 
     fn digest(&self) -> u64 {
@@ -187,7 +187,7 @@ impl StateMachine for Kv {
         Kv::empty_like(self)
     }
 
-    fn take_changes(&mut self) -> Changes {
+    fn take_changes(&mut self) -> StateDelta {
         self.changed.take(&mut self.store, &self.sessions, self.history)
     }
 
@@ -204,14 +204,14 @@ impl StateMachine for Kv {
         Ok(())
     }
 
-    fn recall(&self, id: CommandId) -> Option<Outcome> {
+    fn recall(&self, id: CommandId) -> Option<ApplyResult> {
         match id {
             // An OPEN: no session is 0.
             CommandId { session: 0, nonce, .. } => {
-                self.sessions.opened_by(nonce).map(|session| Outcome::Opened { session, history: self.history })
+                self.sessions.opened_by(nonce).map(|session| ApplyResult::Opened { session, history: self.history })
             }
             CommandId { session, nonce, sequence } => {
-                self.sessions.saved(session, nonce, sequence).map(Outcome::Duplicate)
+                self.sessions.saved(session, nonce, sequence).map(ApplyResult::Duplicate)
             }
         }
     }
@@ -230,25 +230,25 @@ fn first_of(slot: Slot, nonce: u128) -> u64 {
 mod tests {
     use super::*;
 
-    fn command(command: Command) -> Value {
+    fn command(command: KvCommand) -> Value {
         Value::Command(command.to_paxos())
     }
 
-    fn put(sequence: u64, value: &str) -> Command {
+    fn put(sequence: u64, value: &str) -> KvCommand {
         let op = Op::Put { key: b"k".to_vec(), value: value.as_bytes().into(), if_version: None };
-        Command::Write { session: 1, nonce: 7, sequence, first_open: 1, label: String::new(), op }
+        KvCommand::Write { session: 1, nonce: 7, sequence, first_open: 1, label: String::new(), op }
     }
 
     #[test]
     fn a_command_of_which_only_the_id_is_known_is_recalled() {
         let mut kv = Kv::default();
         assert_eq!(kv.recall(CommandId::opening(7)), None);
-        kv.apply(Slot(1), &command(Command::Open { nonce: 7, label: String::new() }));
-        let Outcome::Applied(saved) = kv.apply(Slot(2), &command(put(1, "a"))) else {
+        kv.apply(Slot(1), &command(KvCommand::Open { nonce: 7, label: String::new() }));
+        let ApplyResult::Applied(saved) = kv.apply(Slot(2), &command(put(1, "a"))) else {
             panic!("a first write is applied")
         };
-        assert_eq!(kv.recall(CommandId::opening(7)), Some(Outcome::Opened { session: 1, history: kv.history() }));
-        assert_eq!(kv.recall(CommandId::new(1, 7, 1)), Some(Outcome::Duplicate(saved)));
+        assert_eq!(kv.recall(CommandId::opening(7)), Some(ApplyResult::Opened { session: 1, history: kv.history() }));
+        assert_eq!(kv.recall(CommandId::new(1, 7, 1)), Some(ApplyResult::Duplicate(saved)));
         let unknown = [(0, 8, 0), (1, 7, 2), (2, 7, 1), (1, 8, 1)];
         for (session, nonce, sequence) in unknown {
             assert_eq!(kv.recall(CommandId::new(session, nonce, sequence)), None);
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_history_is_known_by_its_first_session_whatever_comes_later() {
-        let open = |nonce| command(Command::Open { nonce, label: String::new() });
+        let open = |nonce| command(KvCommand::Open { nonce, label: String::new() });
         let mut kv = Kv::with_sessions_at_most(1);
         kv.apply(Slot(1), &Value::Noop);
         kv.apply(Slot(2), &command(put(1, "nobody's")));
@@ -280,13 +280,13 @@ mod tests {
     fn the_digest_knows_store_and_sessions() {
         let mut kv = Kv::default();
         let mut seen = std::collections::BTreeSet::from([kv.digest()]);
-        for (slot, next) in (1..).zip([Command::Open { nonce: 7, label: String::new() }, put(1, "a"), put(2, "b")]) {
+        for (slot, next) in (1..).zip([KvCommand::Open { nonce: 7, label: String::new() }, put(1, "a"), put(2, "b")]) {
             kv.apply(Slot(slot), &command(next));
             assert!(seen.insert(kv.digest()), "slot {slot} changed nothing of the digest");
         }
         // The same number with another value.
         let mut other = Kv::default();
-        for (slot, next) in (1..).zip([Command::Open { nonce: 7, label: String::new() }, put(1, "a"), put(2, "c")]) {
+        for (slot, next) in (1..).zip([KvCommand::Open { nonce: 7, label: String::new() }, put(1, "a"), put(2, "c")]) {
             other.apply(Slot(slot), &command(next));
         }
         assert_ne!(other.store().digest(), kv.store().digest());

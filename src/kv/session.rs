@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::command::{Op, SPAN};
 use super::rules;
-use super::store::Written;
+use super::store::WriteResult;
 use crate::paxos::Slot;
 
 /// The table holds at most so many sessions; the one that has been quiet for longest goes.
@@ -23,11 +23,11 @@ pub const SESSIONS_MAX: usize = 4_096;
 
 /// What a write came to, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Saved {
+pub struct SavedResult {
     /// The slot where it was applied first.
     pub slot: Slot,
     /// What it did there.
-    pub written: Written,
+    pub written: WriteResult,
 }
 
 /// How a write is named, and which one it is.
@@ -54,16 +54,16 @@ impl Named {
 
 /// What the table says of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lookup {
+pub enum SessionLookup {
     /// No such session with that nonce, or no longer; or another write was applied under this name, by a client that has
     /// the same nonce (a machine that was copied).
     Expired,
     /// The client has said that it no longer asks for this one.
     Superseded,
     /// It was applied before.
-    Known(Saved),
+    Known(SavedResult),
     /// It was new, and is applied.
-    New(Saved),
+    New(SavedResult),
 }
 
 /// A write that was applied, as its session remembers it.
@@ -71,12 +71,12 @@ pub enum Lookup {
 struct Remembered {
     sequence: u64,
     what: u64,
-    saved: Saved,
+    saved: SavedResult,
 }
 
 /// All that is known of a session.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Session {
+pub struct SessionEntry {
     nonce: u128,
     /// The highest `first_open` seen; at least 1.
     first_open: u64,
@@ -88,17 +88,17 @@ pub struct Session {
     has_written: bool,
 }
 
-impl Debug for Session {
+impl Debug for SessionEntry {
     /// Without the nonce, which nobody may see.
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Session { nonce: _, first_open, saved, last, has_written } = self;
+        let SessionEntry { nonce: _, first_open, saved, last, has_written } = self;
         write!(f, "session first_open={first_open} last={last} has_written={has_written} {saved:?}")
     }
 }
 
-impl Session {
-    fn new(nonce: u128, at: Slot) -> Session {
-        Session { nonce, first_open: 1, saved: Vec::new(), last: at, has_written: false }
+impl SessionEntry {
+    fn new(nonce: u128, at: Slot) -> SessionEntry {
+        SessionEntry { nonce, first_open: 1, saved: Vec::new(), last: at, has_written: false }
     }
 
     /// About how many bytes it takes.
@@ -116,17 +116,17 @@ impl Session {
     }
 
     /// What is known of a write; None if it is new.
-    fn look_up(&self, write: &Named) -> Option<Lookup> {
+    fn look_up(&self, write: &Named) -> Option<SessionLookup> {
         let Named { session: _, nonce, sequence, first_open, what } = *write;
         if !rules::is_the_session(self.nonce, nonce) {
-            return Some(Lookup::Expired);
+            return Some(SessionLookup::Expired);
         }
         // A span that no client may use: met in the log it must not grow the table.
         if sequence < self.first_open || first_open > sequence || sequence - first_open >= SPAN {
-            return Some(Lookup::Superseded);
+            return Some(SessionLookup::Superseded);
         }
         let known = rules::applied_before(self.remembered(sequence))?;
-        Some(if known.what == what { Lookup::Known(known.saved) } else { Lookup::Expired })
+        Some(if known.what == what { SessionLookup::Known(known.saved) } else { SessionLookup::Expired })
     }
 
     /// Forgets the outcomes that nobody asks for any more.
@@ -141,7 +141,7 @@ impl Session {
 pub struct Sessions {
     /// The table holds at most so many.
     most: usize,
-    sessions: BTreeMap<u64, Session>,
+    sessions: BTreeMap<u64, SessionEntry>,
     by_nonce: BTreeMap<u128, u64>,
     /// The order-free sum of the fingerprints of all sessions.
     digest: u64,
@@ -165,23 +165,23 @@ impl Sessions {
     }
 
     /// A session, if it is known.
-    pub fn get(&self, id: u64) -> Option<&Session> {
+    pub fn get(&self, id: u64) -> Option<&SessionEntry> {
         self.sessions.get(&id)
     }
 
     /// What a write came to, if its session still remembers it.
-    pub fn saved(&self, session: u64, nonce: u128, sequence: u64) -> Option<Saved> {
+    pub fn saved(&self, session: u64, nonce: u128, sequence: u64) -> Option<SavedResult> {
         let known = self.sessions.get(&session).filter(|known| known.nonce == nonce)?;
         known.remembered(sequence).map(|one| one.saved)
     }
 
     /// All sessions and their names, in order.
-    pub(super) fn all(&self) -> impl Iterator<Item = (u64, &Session)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (u64, &SessionEntry)> {
         self.sessions.iter().map(|(id, session)| (*id, session))
     }
 
     /// Sets all that is known of a session.
-    pub(super) fn insert(&mut self, id: u64, session: Session) {
+    pub(super) fn insert(&mut self, id: u64, session: SessionEntry) {
         self.remove(id);
         self.digest = self.digest.wrapping_add(fingerprint(id, &session));
         self.by_nonce.insert(session.nonce, id);
@@ -236,18 +236,18 @@ impl Sessions {
             return (id, None);
         }
         let evicted = if self.sessions.len() >= self.most { self.evict() } else { None };
-        self.insert(slot.0, Session::new(nonce, slot));
+        self.insert(slot.0, SessionEntry::new(nonce, slot));
         (slot.0, evicted)
     }
 
     /// A write: what is known of it, or what it does now and what is remembered of that. A risen `first_open` drops what
     /// the client no longer asks for.
-    pub fn write(&mut self, slot: Slot, write: &Named, apply: impl FnOnce() -> Written) -> Lookup {
+    pub fn write(&mut self, slot: Slot, write: &Named, apply: impl FnOnce() -> WriteResult) -> SessionLookup {
         let id = write.session;
-        let Some(session) = self.sessions.get_mut(&id) else { return Lookup::Expired };
+        let Some(session) = self.sessions.get_mut(&id) else { return SessionLookup::Expired };
         let known = session.look_up(write);
         // Who may not write changes nothing of the session either.
-        if let Some(refused @ (Lookup::Expired | Lookup::Superseded)) = known {
+        if let Some(refused @ (SessionLookup::Expired | SessionLookup::Superseded)) = known {
             return refused;
         }
         let mut digest = self.digest.wrapping_sub(of_head(id, session));
@@ -257,8 +257,8 @@ impl Sessions {
         digest = digest.wrapping_add(of_head(id, session));
         let dropped = session.drop_superseded().map(|one| of_saved(id, &one));
         digest = digest.wrapping_sub(dropped.fold(0, u64::wrapping_add));
-        let lookup = known.unwrap_or_else(|| Lookup::New(Saved { slot, written: apply() }));
-        if let Lookup::New(saved) = lookup {
+        let lookup = known.unwrap_or_else(|| SessionLookup::New(SavedResult { slot, written: apply() }));
+        if let SessionLookup::New(saved) = lookup {
             let new = Remembered { sequence: write.sequence, what: write.what, saved };
             let place = session.place(write.sequence);
             let before = place.map_or(0, |at| of_saved(id, &session.saved.remove(at)));
@@ -270,19 +270,19 @@ impl Sessions {
     }
 
     /// What is known of a write, for those who only ask: None if it is new.
-    pub fn peek(&self, write: &Named) -> Option<Lookup> {
-        self.sessions.get(&write.session).map_or(Some(Lookup::Expired), |session| session.look_up(write))
+    pub fn peek(&self, write: &Named) -> Option<SessionLookup> {
+        self.sessions.get(&write.session).map_or(Some(SessionLookup::Expired), |session| session.look_up(write))
     }
 
     /// Remembers what a write came to that was committed under this name. Two writes of one session may come in either
     /// order, and the table is the same afterwards.
-    pub fn settle(&mut self, at: Slot, write: &Named, written: Written) {
+    pub fn settle(&mut self, at: Slot, write: &Named, written: WriteResult) {
         let known = self.sessions.get(&write.session).filter(|session| session.nonce == write.nonce);
         let Some(mut session) = known.cloned() else { return };
         session.last = session.last.max(at);
         session.first_open = session.first_open.max(write.first_open);
         session.has_written = true;
-        let new = Remembered { sequence: write.sequence, what: write.what, saved: Saved { slot: at, written } };
+        let new = Remembered { sequence: write.sequence, what: write.what, saved: SavedResult { slot: at, written } };
         match session.place(write.sequence) {
             Ok(place) => session.saved[place] = new,
             Err(place) => session.saved.insert(place, new),
@@ -296,7 +296,7 @@ impl Sessions {
         if let Some(evicted) = evict {
             self.remove(evicted);
         }
-        self.insert(at.0, Session::new(nonce, at));
+        self.insert(at.0, SessionEntry::new(nonce, at));
         at.0
     }
 
@@ -307,7 +307,7 @@ impl Sessions {
     pub fn stalest(&self) -> Option<u64> {
         let idle = self.sessions.values().filter(|session| !session.has_written).count();
         let have_written = idle <= self.most.div_ceil(4);
-        let key = |session: &Session| (session.has_written != have_written, session.last);
+        let key = |session: &SessionEntry| (session.has_written != have_written, session.last);
         self.sessions.iter().min_by_key(|(_, session)| key(session)).map(|(id, _)| *id)
     }
 
@@ -321,21 +321,21 @@ impl Sessions {
 }
 
 /// A session's share of the digest: a sum, so that a write changes it without a look at what else the session remembers.
-fn fingerprint(id: u64, session: &Session) -> u64 {
+fn fingerprint(id: u64, session: &SessionEntry) -> u64 {
     session.saved.iter().map(|one| of_saved(id, one)).fold(of_head(id, session), u64::wrapping_add)
 }
 
-fn of_head(id: u64, session: &Session) -> u64 {
-    let Session { nonce, first_open, last, has_written, saved: _ } = session;
+fn of_head(id: u64, session: &SessionEntry) -> u64 {
+    let SessionEntry { nonce, first_open, last, has_written, saved: _ } = session;
     let kind = HEAD - u64::from(*has_written);
     hash(id, [*nonce as u64, (nonce >> 64) as u64, *first_open, last.0, kind])
 }
 
 fn of_saved(id: u64, Remembered { sequence, what, saved }: &Remembered) -> u64 {
     let (kind, version) = match saved.written {
-        Written::Done { version } => (0, version),
-        Written::NotFound { version } => (1, version),
-        Written::Mismatch { version } => (2, version),
+        WriteResult::Done { version } => (0, version),
+        WriteResult::NotFound { version } => (1, version),
+        WriteResult::Mismatch { version } => (2, version),
     };
     hash(id, [*sequence, *what, saved.slot.0, version, kind])
 }
@@ -355,7 +355,7 @@ fn hash(seed: u64, numbers: [u64; 5]) -> u64 {
 mod tests {
     use super::*;
 
-    const DONE: Written = Written::Done { version: 1 };
+    const DONE: WriteResult = WriteResult::Done { version: 1 };
 
     /// A write of a session that was opened with this nonce; each number has a command of its own.
     fn named(nonce: u128, session: u64, sequence: u64, first_open: u64) -> Named {
@@ -363,16 +363,16 @@ mod tests {
     }
 
     /// A write of session 1, as opened with nonce 7.
-    fn write(sessions: &mut Sessions, slot: u64, session: u64, sequence: u64, first_open: u64) -> Lookup {
+    fn write(sessions: &mut Sessions, slot: u64, session: u64, sequence: u64, first_open: u64) -> SessionLookup {
         sessions.write(Slot(slot), &named(7, session, sequence, first_open), || DONE)
     }
 
-    fn new(slot: u64) -> Lookup {
-        Lookup::New(Saved { slot: Slot(slot), written: DONE })
+    fn new(slot: u64) -> SessionLookup {
+        SessionLookup::New(SavedResult { slot: Slot(slot), written: DONE })
     }
 
-    fn known(slot: u64) -> Lookup {
-        Lookup::Known(Saved { slot: Slot(slot), written: DONE })
+    fn known(slot: u64) -> SessionLookup {
+        SessionLookup::Known(SavedResult { slot: Slot(slot), written: DONE })
     }
 
     #[test]
@@ -399,8 +399,8 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         let before = sessions.clone();
-        assert_eq!(write(&mut sessions, 2, 9, 1, 1), Lookup::Expired);
-        assert_eq!(write(&mut sessions, 3, 0, 1, 1), Lookup::Expired);
+        assert_eq!(write(&mut sessions, 2, 9, 1, 1), SessionLookup::Expired);
+        assert_eq!(write(&mut sessions, 3, 0, 1, 1), SessionLookup::Expired);
         assert_eq!(sessions, before);
     }
 
@@ -410,11 +410,11 @@ mod tests {
         sessions.open(Slot(1), 7);
         write(&mut sessions, 2, 1, 1, 1);
         assert_eq!(write(&mut sessions, 3, 1, 5, 3), new(3));
-        assert_eq!(write(&mut sessions, 4, 1, 1, 1), Lookup::Superseded);
-        assert_eq!(write(&mut sessions, 5, 1, 2, 1), Lookup::Superseded);
+        assert_eq!(write(&mut sessions, 4, 1, 1, 1), SessionLookup::Superseded);
+        assert_eq!(write(&mut sessions, 5, 1, 2, 1), SessionLookup::Superseded);
         // 3 and 4 are still open, whatever the message says of first_open; a lower one does not lower the session's.
         assert_eq!(write(&mut sessions, 6, 1, 4, 1), new(6));
-        assert_eq!(write(&mut sessions, 7, 1, 2, 2), Lookup::Superseded);
+        assert_eq!(write(&mut sessions, 7, 1, 2, 2), SessionLookup::Superseded);
         assert_eq!(write(&mut sessions, 8, 1, 5, 1), known(3));
     }
 
@@ -429,7 +429,7 @@ mod tests {
             assert_eq!(write(&mut sessions, 100 + sequence, 1, sequence, 1), known(1 + sequence));
         }
         assert_eq!(write(&mut sessions, 200, 1, SPAN + 1, 3), new(200));
-        assert_eq!(write(&mut sessions, 201, 1, 2, 1), Lookup::Superseded);
+        assert_eq!(write(&mut sessions, 201, 1, 2, 1), SessionLookup::Superseded);
         assert_eq!(write(&mut sessions, 202, 1, 3, 3), known(4));
     }
 
@@ -438,14 +438,14 @@ mod tests {
         let mut sessions = Sessions::default();
         sessions.open(Slot(1), 7);
         let before = sessions.clone();
-        assert_eq!(write(&mut sessions, 2, 1, SPAN + 1, 1), Lookup::Superseded);
-        assert_eq!(write(&mut sessions, 3, 1, 4, 5), Lookup::Superseded);
-        assert_eq!(write(&mut sessions, 4, 1, u64::MAX, 1), Lookup::Superseded);
+        assert_eq!(write(&mut sessions, 2, 1, SPAN + 1, 1), SessionLookup::Superseded);
+        assert_eq!(write(&mut sessions, 3, 1, 4, 5), SessionLookup::Superseded);
+        assert_eq!(write(&mut sessions, 4, 1, u64::MAX, 1), SessionLookup::Superseded);
         assert_eq!(sessions, before);
         assert_eq!(write(&mut sessions, 5, 1, SPAN, 1), new(5));
     }
 
-    fn write_as(sessions: &mut Sessions, nonce: u128, slot: u64, session: u64, sequence: u64) -> Lookup {
+    fn write_as(sessions: &mut Sessions, nonce: u128, slot: u64, session: u64, sequence: u64) -> SessionLookup {
         sessions.write(Slot(slot), &named(nonce, session, sequence, 1), || DONE)
     }
 
@@ -470,7 +470,7 @@ mod tests {
             (sessions.open(Slot(2_000), 5_000), sessions.open(Slot(2_001), 5_001)),
             ((2_000, Some(3)), (2_001, Some(4)))
         );
-        assert_eq!(write_as(&mut sessions, 3, 2_002, 3, 1), Lookup::Expired);
+        assert_eq!(write_as(&mut sessions, 3, 2_002, 3, 1), SessionLookup::Expired);
         assert_eq!(write_as(&mut sessions, 1, 2_003, 1, 1), known(1_001));
         // A forgotten client that opens again begins a new session.
         assert_eq!(sessions.open(Slot(2_004), 3).0, 2_004);
@@ -508,9 +508,9 @@ mod tests {
         let before = sessions.clone();
         for (sequence, first_open) in [(1, 1), (2, 1), (2, 2), (SPAN, 1), (1 << 62, 1 << 62), (u64::MAX, u64::MAX)] {
             let foreign = named(8, 1, sequence, first_open);
-            assert_eq!(sessions.write(Slot(9), &foreign, || panic!("it is applied")), Lookup::Expired);
+            assert_eq!(sessions.write(Slot(9), &foreign, || panic!("it is applied")), SessionLookup::Expired);
             sessions.settle(Slot(9), &foreign, DONE);
-            assert_eq!((sessions.peek(&foreign), &sessions), (Some(Lookup::Expired), &before), "{sequence}");
+            assert_eq!((sessions.peek(&foreign), &sessions), (Some(SessionLookup::Expired), &before), "{sequence}");
         }
         assert_eq!(write(&mut sessions, 10, 1, 2, 1), new(10), "the owner goes on");
     }
@@ -522,8 +522,8 @@ mod tests {
         write(&mut sessions, 2, 1, 1, 1);
         let before = sessions.clone();
         let other = Named { what: 5, ..named(7, 1, 1, 1) };
-        assert_eq!(sessions.write(Slot(3), &other, || panic!("it is applied")), Lookup::Expired);
-        assert_eq!((sessions.peek(&other), sessions), (Some(Lookup::Expired), before));
+        assert_eq!(sessions.write(Slot(3), &other, || panic!("it is applied")), SessionLookup::Expired);
+        assert_eq!((sessions.peek(&other), sessions), (Some(SessionLookup::Expired), before));
     }
 
     #[test]
@@ -536,7 +536,7 @@ mod tests {
         {
             let asked = sessions.peek(&named(7, session, sequence, first_open));
             let wrote = write(&mut sessions.clone(), 9, session, sequence, first_open);
-            let is_new = matches!(wrote, Lookup::New(_));
+            let is_new = matches!(wrote, SessionLookup::New(_));
             assert_eq!(asked, (!is_new).then_some(wrote), "{session}-{sequence}, first open {first_open}");
         }
         let saved = sessions.saved(1, 7, 5).map(|saved| saved.slot);
@@ -558,9 +558,9 @@ mod tests {
         let all = [
             with(DONE, 2),
             with(DONE, 3),
-            with(Written::Done { version: 2 }, 2),
-            with(Written::NotFound { version: 1 }, 2),
-            with(Written::Mismatch { version: 1 }, 2),
+            with(WriteResult::Done { version: 2 }, 2),
+            with(WriteResult::NotFound { version: 1 }, 2),
+            with(WriteResult::Mismatch { version: 1 }, 2),
         ];
         let different: std::collections::BTreeSet<u64> = all.into_iter().collect();
         assert_eq!(different.len(), all.len());

@@ -12,7 +12,7 @@ use super::command::Op;
 
 /// What a key holds. A deleted key keeps its version, as a tombstone: a version is never used twice.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Versioned {
+pub struct VersionedValue {
     /// The value; None if deleted.
     pub value: Option<Bytes>,
     /// How many writes were applied to the key; 0 if it was never written.
@@ -21,7 +21,7 @@ pub struct Versioned {
 
 /// What a write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Written {
+pub enum WriteResult {
     /// Done; the key is now at this version.
     Done {
         /// The new version.
@@ -41,23 +41,23 @@ pub enum Written {
 
 /// A key's entry.
 #[derive(Clone, Debug)]
-struct Held {
-    entry: Versioned,
+struct KeyEntry {
+    entry: VersionedValue,
     /// Of the entry, as the digest counts it: when it changes, the old value need not be read once more.
     fingerprint: u64,
     /// The key stands in the list of what has changed: a mark that spares a search in it, and no part of the state.
     is_listed: bool,
 }
 
-impl PartialEq for Held {
-    fn eq(&self, other: &Held) -> bool {
+impl PartialEq for KeyEntry {
+    fn eq(&self, other: &KeyEntry) -> bool {
         self.entry == other.entry
     }
 }
 
-impl Eq for Held {}
+impl Eq for KeyEntry {}
 
-impl Hash for Held {
+impl Hash for KeyEntry {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         self.entry.hash(hasher);
     }
@@ -66,12 +66,12 @@ impl Hash for Held {
 /// Where a key is: by a hash of it first, since to compare two numbers costs less than to fetch a key from memory, and a
 /// search makes a dozen comparisons. The keys of equal hashes are still in order, so nobody can make a search long. A short
 /// key stands beside its hash.
-type Place = (u64, SmallVec<[u8; 16]>);
+type HashedKey = (u64, SmallVec<[u8; 16]>);
 
 /// The keys of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Store {
-    entries: BTreeMap<Place, Held>,
+    entries: BTreeMap<HashedKey, KeyEntry>,
     /// The order-free sum of a hash of each entry.
     digest: u64,
     /// Bytes of all keys and values.
@@ -80,7 +80,7 @@ pub struct Store {
 
 impl Store {
     /// What a key holds, a tombstone included; None if it was never written.
-    pub fn get(&self, key: &[u8]) -> Option<&Versioned> {
+    pub fn get(&self, key: &[u8]) -> Option<&VersionedValue> {
         self.entries.get(&place_of(key)).map(|held| &held.entry)
     }
 
@@ -105,19 +105,19 @@ impl Store {
     }
 
     /// What a change would do now.
-    pub fn foresee(&self, op: &Op) -> Written {
+    pub fn foresee(&self, op: &Op) -> WriteResult {
         let before = self.get(op.key());
         let version = before.map_or(0, |entry| entry.version);
         match op {
-            Op::Put { if_version: Some(wanted), .. } if *wanted != version => Written::Mismatch { version },
-            Op::Delete { .. } if before.is_none_or(|entry| entry.value.is_none()) => Written::NotFound { version },
-            Op::Put { .. } | Op::Delete { .. } => Written::Done { version: version + 1 },
+            Op::Put { if_version: Some(wanted), .. } if *wanted != version => WriteResult::Mismatch { version },
+            Op::Delete { .. } if before.is_none_or(|entry| entry.value.is_none()) => WriteResult::NotFound { version },
+            Op::Put { .. } | Op::Delete { .. } => WriteResult::Done { version: version + 1 },
         }
     }
 
     /// Applies one change. The key comes back if it has changed and stands in no list of such keys yet: whoever keeps the
     /// list must add it.
-    pub fn apply(&mut self, op: Op) -> (Written, Option<Vec<u8>>) {
+    pub fn apply(&mut self, op: Op) -> (WriteResult, Option<Vec<u8>>) {
         let (key, value, wanted) = match op {
             Op::Put { key, value, if_version } => (key, Some(value), if_version),
             Op::Delete { key } => (key, None, None),
@@ -125,61 +125,61 @@ impl Store {
         let place = place_of(&key);
         let Some(held) = self.entries.get_mut(&place) else {
             if wanted.is_some_and(|wanted| wanted != 0) {
-                return (Written::Mismatch { version: 0 }, None);
+                return (WriteResult::Mismatch { version: 0 }, None);
             }
             if value.is_none() {
-                return (Written::NotFound { version: 0 }, None);
+                return (WriteResult::NotFound { version: 0 }, None);
             }
-            self.put(place, Versioned { value, version: 1 }, true);
-            return (Written::Done { version: 1 }, Some(key));
+            self.put(place, VersionedValue { value, version: 1 }, true);
+            return (WriteResult::Done { version: 1 }, Some(key));
         };
         let version = held.entry.version;
         if wanted.is_some_and(|wanted| wanted != version) {
-            return (Written::Mismatch { version }, None);
+            return (WriteResult::Mismatch { version }, None);
         }
         if value.is_none() && held.entry.value.is_none() {
-            return (Written::NotFound { version }, None);
+            return (WriteResult::NotFound { version }, None);
         }
-        let before = std::mem::replace(&mut held.entry, Versioned { value, version: version + 1 });
+        let before = std::mem::replace(&mut held.entry, VersionedValue { value, version: version + 1 });
         self.bytes = self.bytes - size_of_value(&before) + size_of_value(&held.entry);
         let before = std::mem::replace(&mut held.fingerprint, fingerprint(&key, &held.entry));
         self.digest = self.digest.wrapping_sub(before).wrapping_add(held.fingerprint);
         let was_listed = std::mem::replace(&mut held.is_listed, true);
-        (Written::Done { version: version + 1 }, (!was_listed).then_some(key))
+        (WriteResult::Done { version: version + 1 }, (!was_listed).then_some(key))
     }
 
     /// All keys and what they hold, in an order that depends on the keys alone.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&[u8], &Versioned)> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&[u8], &VersionedValue)> {
         self.entries.iter().map(|((_, key), held)| (key.as_slice(), &held.entry))
     }
 
     /// Sets what a key holds, as no change.
-    pub(super) fn insert(&mut self, key: &[u8], entry: Versioned) {
+    pub(super) fn insert(&mut self, key: &[u8], entry: VersionedValue) {
         self.put(place_of(key), entry, false);
     }
 
-    fn put(&mut self, place: Place, entry: Versioned, is_listed: bool) {
+    fn put(&mut self, place: HashedKey, entry: VersionedValue, is_listed: bool) {
         let fingerprint = fingerprint(&place.1, &entry);
         let key_bytes = place.1.len() as u64;
         self.bytes += key_bytes + size_of_value(&entry);
-        let before = self.entries.insert(place, Held { entry, fingerprint, is_listed });
+        let before = self.entries.insert(place, KeyEntry { entry, fingerprint, is_listed });
         self.bytes -= before.as_ref().map_or(0, |before| key_bytes + size_of_value(&before.entry));
         let gone = before.map_or(0, |before| before.fingerprint);
         self.digest = self.digest.wrapping_sub(gone).wrapping_add(fingerprint);
     }
 
     /// The key stands in the list of changed keys, or no longer. Gives whether it did before, and what it holds.
-    pub(super) fn list(&mut self, key: &[u8], is_listed: bool) -> Option<(bool, &Versioned)> {
+    pub(super) fn list(&mut self, key: &[u8], is_listed: bool) -> Option<(bool, &VersionedValue)> {
         let held = self.entries.get_mut(&place_of(key))?;
         Some((std::mem::replace(&mut held.is_listed, is_listed), &held.entry))
     }
 }
 
-fn size_of_value(entry: &Versioned) -> u64 {
+fn size_of_value(entry: &VersionedValue) -> u64 {
     entry.value.as_ref().map_or(0, |value| value.len() as u64)
 }
 
-fn place_of(key: &[u8]) -> Place {
+fn place_of(key: &[u8]) -> HashedKey {
     (xxh3_64(key), SmallVec::from_slice(key))
 }
 
@@ -187,7 +187,7 @@ fn place_of(key: &[u8]) -> Place {
 const BLOCK_BYTES: usize = 240;
 
 /// A hash of one entry; lengths keep `ab`+`c` apart from `a`+`bc`.
-fn fingerprint(key: &[u8], entry: &Versioned) -> u64 {
+fn fingerprint(key: &[u8], entry: &VersionedValue) -> u64 {
     let length = (key.len() as u64).to_le_bytes();
     let value = entry.value.as_deref().unwrap_or_default();
     let pieces = [&length[..], key, &[u8::from(entry.value.is_some())], value];
@@ -221,12 +221,12 @@ mod tests {
         Op::Delete { key: key.into() }
     }
 
-    fn write(store: &mut Store, op: Op) -> Written {
+    fn write(store: &mut Store, op: Op) -> WriteResult {
         store.apply(op).0
     }
 
-    fn versioned(value: Option<&str>, version: u64) -> Versioned {
-        Versioned { value: value.map(|value| value.as_bytes().to_vec().into()), version }
+    fn versioned(value: Option<&str>, version: u64) -> VersionedValue {
+        VersionedValue { value: value.map(|value| value.as_bytes().to_vec().into()), version }
     }
 
     #[test]
@@ -255,10 +255,10 @@ mod tests {
     #[test]
     fn each_applied_write_raises_the_version_by_one() {
         let mut store = Store::default();
-        assert_eq!(write(&mut store, put("k", "a")), Written::Done { version: 1 });
-        assert_eq!(write(&mut store, put("k", "a")), Written::Done { version: 2 });
-        assert_eq!(write(&mut store, delete("k")), Written::Done { version: 3 });
-        assert_eq!(write(&mut store, put("k", "b")), Written::Done { version: 4 });
+        assert_eq!(write(&mut store, put("k", "a")), WriteResult::Done { version: 1 });
+        assert_eq!(write(&mut store, put("k", "a")), WriteResult::Done { version: 2 });
+        assert_eq!(write(&mut store, delete("k")), WriteResult::Done { version: 3 });
+        assert_eq!(write(&mut store, put("k", "b")), WriteResult::Done { version: 4 });
         assert_eq!(store.get(b"k"), Some(&versioned(Some("b"), 4)));
     }
 
@@ -269,29 +269,29 @@ mod tests {
         write(&mut store, delete("k"));
         assert_eq!(store.get(b"k"), Some(&versioned(None, 2)));
         let digest = store.digest();
-        assert_eq!(write(&mut store, delete("k")), Written::NotFound { version: 2 });
+        assert_eq!(write(&mut store, delete("k")), WriteResult::NotFound { version: 2 });
         assert_eq!((store.get(b"k"), store.digest()), (Some(&versioned(None, 2)), digest));
     }
 
     #[test]
     fn a_delete_of_a_missing_key_changes_nothing() {
         let mut store = Store::default();
-        assert_eq!(write(&mut store, delete("k")), Written::NotFound { version: 0 });
+        assert_eq!(write(&mut store, delete("k")), WriteResult::NotFound { version: 0 });
         assert_eq!(store, Store::default());
     }
 
     #[test]
     fn a_put_with_a_version_needs_exactly_that_version() {
         let mut store = Store::default();
-        assert_eq!(write(&mut store, put_if("k", "a", 1)), Written::Mismatch { version: 0 });
+        assert_eq!(write(&mut store, put_if("k", "a", 1)), WriteResult::Mismatch { version: 0 });
         assert!(store.is_empty());
-        assert_eq!(write(&mut store, put_if("k", "a", 0)), Written::Done { version: 1 });
-        assert_eq!(write(&mut store, put_if("k", "b", 0)), Written::Mismatch { version: 1 });
-        assert_eq!(write(&mut store, put_if("k", "b", 1)), Written::Done { version: 2 });
+        assert_eq!(write(&mut store, put_if("k", "a", 0)), WriteResult::Done { version: 1 });
+        assert_eq!(write(&mut store, put_if("k", "b", 0)), WriteResult::Mismatch { version: 1 });
+        assert_eq!(write(&mut store, put_if("k", "b", 1)), WriteResult::Done { version: 2 });
         write(&mut store, delete("k"));
         // The tombstone's version counts: the key is not new.
-        assert_eq!(write(&mut store, put_if("k", "c", 0)), Written::Mismatch { version: 3 });
-        assert_eq!(write(&mut store, put_if("k", "c", 3)), Written::Done { version: 4 });
+        assert_eq!(write(&mut store, put_if("k", "c", 0)), WriteResult::Mismatch { version: 3 });
+        assert_eq!(write(&mut store, put_if("k", "c", 3)), WriteResult::Done { version: 4 });
     }
 
     #[test]
@@ -348,7 +348,7 @@ mod tests {
     fn a_digest_is_the_same_in_one_block_and_in_pieces() {
         for length in [0, 1, BLOCK_BYTES - 12, BLOCK_BYTES - 11, BLOCK_BYTES, 5_000] {
             let value = vec![7; length];
-            let entry = Versioned { value: Some(value.clone().into()), version: 3 };
+            let entry = VersionedValue { value: Some(value.clone().into()), version: 3 };
             let bytes = [&2u64.to_le_bytes()[..], b"ab", &[1], &value].concat();
             let mut pieces = Xxh3::with_seed(3);
             pieces.update(&bytes);

@@ -4,55 +4,55 @@
 //! on the order of writes to different keys: a session's table is the same whichever of two came first, and a session that
 //! has to go for a new one is named by the transaction that opens it, not found by each server for itself.
 
-use super::{Command, Kv, Lookup, Named, Outcome, Saved, Written};
+use super::{ApplyResult, Kv, KvCommand, Named, SavedResult, SessionLookup, WriteResult};
 use crate::paxos::Slot;
 
 /// What a command would come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Foreseen {
+pub enum PredictedResult {
     /// A write that is new would do this.
-    Writes(Written),
+    Writes(WriteResult),
     /// A session would be opened.
     Opens,
     /// Nothing is to be done: this is what it has come to already, or why it never will.
-    Settled(Outcome),
+    Settled(ApplyResult),
 }
 
 impl Kv {
     /// What a command would come to now; nothing changes.
-    pub fn foresee(&self, command: &Command) -> Foreseen {
+    pub fn foresee(&self, command: &KvCommand) -> PredictedResult {
         match command {
-            Command::Open { nonce, .. } => match self.sessions.opened_by(*nonce) {
-                Some(session) => Foreseen::Settled(Outcome::Opened { session, history: self.history }),
-                None => Foreseen::Opens,
+            KvCommand::Open { nonce, .. } => match self.sessions.opened_by(*nonce) {
+                Some(session) => PredictedResult::Settled(ApplyResult::Opened { session, history: self.history }),
+                None => PredictedResult::Opens,
             },
-            Command::Write { session, nonce, sequence, first_open, op, .. } => {
+            KvCommand::Write { session, nonce, sequence, first_open, op, .. } => {
                 match self.sessions.peek(&Named::of((*session, *nonce), (*sequence, *first_open), op)) {
-                    Some(Lookup::Expired) => Foreseen::Settled(Outcome::Expired),
-                    Some(Lookup::Superseded) => Foreseen::Settled(Outcome::Superseded),
-                    Some(Lookup::Known(saved)) => Foreseen::Settled(Outcome::Duplicate(saved)),
-                    Some(Lookup::New(_)) | None => Foreseen::Writes(self.store.foresee(op)),
+                    Some(SessionLookup::Expired) => PredictedResult::Settled(ApplyResult::Expired),
+                    Some(SessionLookup::Superseded) => PredictedResult::Settled(ApplyResult::Superseded),
+                    Some(SessionLookup::Known(saved)) => PredictedResult::Settled(ApplyResult::Duplicate(saved)),
+                    Some(SessionLookup::New(_)) | None => PredictedResult::Writes(self.store.foresee(op)),
                 }
             }
         }
     }
 
     /// Does what a committed transaction says, whatever the sessions say by now: all servers have agreed to it.
-    pub fn commit(&mut self, at: Slot, command: &Command, evict: Option<u64>) -> Outcome {
+    pub fn commit(&mut self, at: Slot, command: &KvCommand, evict: Option<u64>) -> ApplyResult {
         match command {
-            Command::Open { nonce, .. } => {
+            KvCommand::Open { nonce, .. } => {
                 evict.into_iter().for_each(|evicted| self.changed.session(evicted));
                 let session = self.sessions.open_for(at, *nonce, evict);
                 self.changed.session(session);
-                Outcome::Opened { session, history: self.history }
+                ApplyResult::Opened { session, history: self.history }
             }
-            Command::Write { session, nonce, sequence, first_open, op, .. } => {
+            KvCommand::Write { session, nonce, sequence, first_open, op, .. } => {
                 let named = Named::of((*session, *nonce), (*sequence, *first_open), op);
                 let (written, newly_changed) = self.store.apply(op.clone());
                 newly_changed.into_iter().for_each(|key| self.changed.key(key));
                 self.sessions.settle(at, &named, written);
                 self.changed.session(*session);
-                Outcome::Applied(Saved { slot: at, written })
+                ApplyResult::Applied(SavedResult { slot: at, written })
             }
         }
     }
@@ -64,13 +64,13 @@ mod tests {
     use crate::kv::Op;
     use crate::paxos::StateMachine;
 
-    fn put(session: u64, sequence: u64, first_open: u64, key: &str) -> Command {
+    fn put(session: u64, sequence: u64, first_open: u64, key: &str) -> KvCommand {
         let op = Op::Put { key: key.into(), value: b"v".to_vec().into(), if_version: None };
-        Command::Write { session, nonce: 7, sequence, first_open, label: String::new(), op }
+        KvCommand::Write { session, nonce: 7, sequence, first_open, label: String::new(), op }
     }
 
-    fn open(nonce: u128) -> Command {
-        Command::Open { nonce, label: String::new() }
+    fn open(nonce: u128) -> KvCommand {
+        KvCommand::Open { nonce, label: String::new() }
     }
 
     #[test]
@@ -89,20 +89,20 @@ mod tests {
     #[test]
     fn what_is_foreseen_is_what_happens() {
         let mut kv = Kv::default();
-        assert_eq!(kv.foresee(&open(7)), Foreseen::Opens);
-        assert_eq!(kv.foresee(&put(64, 1, 1, "a")), Foreseen::Settled(Outcome::Expired));
+        assert_eq!(kv.foresee(&open(7)), PredictedResult::Opens);
+        assert_eq!(kv.foresee(&put(64, 1, 1, "a")), PredictedResult::Settled(ApplyResult::Expired));
         kv.commit(Slot(64), &open(7), None);
-        assert_eq!(kv.foresee(&open(7)), Foreseen::Settled(Outcome::Opened { session: 64, history: 0 }));
+        assert_eq!(kv.foresee(&open(7)), PredictedResult::Settled(ApplyResult::Opened { session: 64, history: 0 }));
         let write = put(64, 1, 1, "a");
-        let Foreseen::Writes(foreseen) = kv.foresee(&write) else { panic!("a new write") };
+        let PredictedResult::Writes(foreseen) = kv.foresee(&write) else { panic!("a new write") };
         let done = kv.commit(Slot(65), &write, None);
-        assert_eq!(done, Outcome::Applied(Saved { slot: Slot(65), written: foreseen }));
+        assert_eq!(done, ApplyResult::Applied(SavedResult { slot: Slot(65), written: foreseen }));
         assert_eq!(
             kv.foresee(&write),
-            Foreseen::Settled(Outcome::Duplicate(Saved { slot: Slot(65), written: foreseen }))
+            PredictedResult::Settled(ApplyResult::Duplicate(SavedResult { slot: Slot(65), written: foreseen }))
         );
         kv.commit(Slot(66), &put(64, 2, 2, "a"), None);
-        assert_eq!(kv.foresee(&write), Foreseen::Settled(Outcome::Superseded));
+        assert_eq!(kv.foresee(&write), PredictedResult::Settled(ApplyResult::Superseded));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::rc::Rc;
 
-use super::model::Model;
+use super::model::SequentialModel;
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Call {
+pub enum AppendCall {
     /// The value.
     Get,
     /// To hold this value.
@@ -17,7 +17,7 @@ pub enum Call {
 
 /// What is answered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum AppendOutcome {
     /// It holds this.
     Holds(Rc<str>),
     /// Done.
@@ -26,25 +26,26 @@ pub enum Outcome {
 
 /// The key.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Appends;
+pub struct AppendModel;
 
-impl Model for Appends {
-    type Call = Call;
-    type Outcome = Outcome;
+impl SequentialModel for AppendModel {
+    type Call = AppendCall;
+    type Outcome = AppendOutcome;
     type State = Rc<str>;
 
     fn start(&self) -> Rc<str> {
         "".into()
     }
 
-    fn step(&self, state: &Rc<str>, call: &Call, outcome: Option<&Outcome>) -> Option<Rc<str>> {
+    fn step(&self, state: &Rc<str>, call: &AppendCall, outcome: Option<&AppendOutcome>) -> Option<Rc<str>> {
         match (call, outcome) {
-            (Call::Get, Some(Outcome::Holds(value))) => (value == state).then(|| state.clone()),
-            (Call::Get, None) => Some(state.clone()),
-            (Call::Put(value), Some(Outcome::Done) | None) => Some(value.clone()),
-            (Call::Append(value), Some(Outcome::Done) | None) => Some([&**state, &**value].concat().into()),
+            (AppendCall::Get, Some(AppendOutcome::Holds(value))) => (value == state).then(|| state.clone()),
+            (AppendCall::Get, None) => Some(state.clone()),
+            (AppendCall::Put(value), Some(AppendOutcome::Done) | None) => Some(value.clone()),
+            (AppendCall::Append(value), Some(AppendOutcome::Done) | None) => Some([&**state, &**value].concat().into()),
             // An answer to another question.
-            (Call::Get, Some(Outcome::Done)) | (Call::Put(_) | Call::Append(_), Some(Outcome::Holds(_))) => None,
+            (AppendCall::Get, Some(AppendOutcome::Done))
+            | (AppendCall::Put(_) | AppendCall::Append(_), Some(AppendOutcome::Holds(_))) => None,
         }
     }
 
@@ -63,16 +64,18 @@ mod tests {
 
     #[test]
     fn what_is_appended_stands_behind_what_is_there() {
-        let step = |state: &str, call, outcome: Option<Outcome>| Appends.step(&state.into(), &call, outcome.as_ref());
-        let holds = |value: &str| Outcome::Holds(value.into());
-        assert_eq!(step("a", Call::Append("b".into()), Some(Outcome::Done)).as_deref(), Some("ab"));
-        assert_eq!(step("a", Call::Append("b".into()), None).as_deref(), Some("ab"));
-        assert_eq!(step("a", Call::Put("b".into()), Some(Outcome::Done)).as_deref(), Some("b"));
-        assert_eq!(step("ab", Call::Get, Some(holds("ab"))).as_deref(), Some("ab"));
-        assert_eq!(step("ab", Call::Get, Some(holds("a"))), None);
-        assert_eq!(step("a", Call::Get, Some(Outcome::Done)), None);
-        assert_eq!(step("a", Call::Put("a".into()), Some(holds("a"))), None);
-        assert_eq!(&*Appends.start(), "");
-        assert_eq!(Appends.show(&"a\n".into()), r#"holds "a\n""#);
+        let step = |state: &str, call, outcome: Option<AppendOutcome>| {
+            AppendModel.step(&state.into(), &call, outcome.as_ref())
+        };
+        let holds = |value: &str| AppendOutcome::Holds(value.into());
+        assert_eq!(step("a", AppendCall::Append("b".into()), Some(AppendOutcome::Done)).as_deref(), Some("ab"));
+        assert_eq!(step("a", AppendCall::Append("b".into()), None).as_deref(), Some("ab"));
+        assert_eq!(step("a", AppendCall::Put("b".into()), Some(AppendOutcome::Done)).as_deref(), Some("b"));
+        assert_eq!(step("ab", AppendCall::Get, Some(holds("ab"))).as_deref(), Some("ab"));
+        assert_eq!(step("ab", AppendCall::Get, Some(holds("a"))), None);
+        assert_eq!(step("a", AppendCall::Get, Some(AppendOutcome::Done)), None);
+        assert_eq!(step("a", AppendCall::Put("a".into()), Some(holds("a"))), None);
+        assert_eq!(&*AppendModel.start(), "");
+        assert_eq!(AppendModel.show(&"a\n".into()), r#"holds "a\n""#);
     }
 }

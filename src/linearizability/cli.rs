@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::history::{Format, History};
-use super::verdict::{Place, Unknown, Verdict, Witness};
+use super::verdict::{LinearizabilityVerdict, SourceLines, WhyUndecided, Witness};
 use crate::duration::parse_duration;
 use crate::trace::parse::{Run, RunError, log_files};
 
@@ -52,7 +52,7 @@ pub struct CheckArgs {
 }
 
 /// A history, and what it is called.
-struct Source {
+struct HistorySource {
     name: String,
     history: History,
 }
@@ -73,17 +73,17 @@ impl CheckArgs {
     }
 }
 
-fn exit_code(verdict: &Verdict) -> u8 {
+fn exit_code(verdict: &LinearizabilityVerdict) -> u8 {
     match verdict {
-        Verdict::Linearizable { .. } => exit::OK,
-        Verdict::Unknown(_) => exit::NOT_PROVABLE,
-        Verdict::Violation(_) => exit::VIOLATION,
+        LinearizabilityVerdict::Linearizable { .. } => exit::OK,
+        LinearizabilityVerdict::Unknown(_) => exit::NOT_PROVABLE,
+        LinearizabilityVerdict::Violation(_) => exit::VIOLATION,
     }
 }
 
 /// Reads the files: the lines of this program as one history, every other file as one of its own.
-fn read(paths: &[PathBuf]) -> Result<Vec<Source>, String> {
-    let mut sources: Vec<Source> = Vec::new();
+fn read(paths: &[PathBuf]) -> Result<Vec<HistorySource>, String> {
+    let mut sources: Vec<HistorySource> = Vec::new();
     let mut own: Vec<(PathBuf, u64)> = Vec::new();
     for path in files(paths)? {
         let bytes = read_file(&path)?;
@@ -97,7 +97,7 @@ fn read(paths: &[PathBuf]) -> Result<Vec<Source>, String> {
                 continue;
             }
         };
-        sources.push(Source { name, history });
+        sources.push(HistorySource { name, history });
     }
     sources.extend(read_run(&own)?);
     Ok(sources)
@@ -105,7 +105,7 @@ fn read(paths: &[PathBuf]) -> Result<Vec<Source>, String> {
 
 /// Reads the lines of a run; of each file so many bytes were there at a first look at all of them. What those rest on is
 /// there by now, also if the run goes on.
-fn read_run(own: &[(PathBuf, u64)]) -> Result<Option<Source>, String> {
+fn read_run(own: &[(PathBuf, u64)]) -> Result<Option<HistorySource>, String> {
     let name = match own {
         [] => return Ok(None),
         [(path, _)] => path.display().to_string(),
@@ -116,7 +116,7 @@ fn read_run(own: &[(PathBuf, u64)]) -> Result<Option<Source>, String> {
         let bytes = read_file(path)?;
         run.add(&path.display().to_string(), &bytes, *early).map_err(|error| error.to_string())?;
     }
-    Ok(Some(Source { name, history: History::Lines(run) }))
+    Ok(Some(HistorySource { name, history: History::Lines(run) }))
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
@@ -140,25 +140,25 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     Ok(files)
 }
 
-fn explain(text: &mut String, source: &Source, verdict: &Verdict, took: Duration) {
+fn explain(text: &mut String, source: &HistorySource, verdict: &LinearizabilityVerdict, took: Duration) {
     let (name, took) = (&source.name, took.as_secs_f64());
     // Writing to a string does not fail.
     let _ = match verdict {
-        Verdict::Linearizable { operations, keys } => {
+        LinearizabilityVerdict::Linearizable { operations, keys } => {
             let (operations, keys) = (count(*operations, "operation"), count(*keys, "key"));
             writeln!(text, "{name}: linearizable ({operations} on {keys}, {took:.3} s)")
         }
-        Verdict::Unknown(Unknown::Incomplete(what)) => {
+        LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(what)) => {
             writeln!(text, "{name}: not provable: lines are missing: {what}")
         }
-        Verdict::Unknown(unknown) => writeln!(text, "{name}: unknown: {unknown} ({took:.3} s)"),
-        Verdict::Violation(witness) => {
+        LinearizabilityVerdict::Unknown(unknown) => writeln!(text, "{name}: unknown: {unknown} ({took:.3} s)"),
+        LinearizabilityVerdict::Violation(witness) => {
             writeln!(text, "{name}: NOT linearizable ({took:.3} s)").and_then(|()| show_witness(text, source, witness))
         }
     };
 }
 
-fn show_witness(text: &mut String, source: &Source, witness: &Witness) -> std::fmt::Result {
+fn show_witness(text: &mut String, source: &HistorySource, witness: &Witness) -> std::fmt::Result {
     let Witness { key, order, state, breaks, open } = witness;
     writeln!(text, "  No order of the operations on {key} explains how this one ended:")?;
     show(text, source, breaks)?;
@@ -190,7 +190,7 @@ fn show_witness(text: &mut String, source: &Source, witness: &Witness) -> std::f
 }
 
 /// An operation: the line of its call, and below it the line of its end.
-fn show(text: &mut String, source: &Source, place: &Place) -> std::fmt::Result {
+fn show(text: &mut String, source: &HistorySource, place: &SourceLines) -> std::fmt::Result {
     let line = |at: usize| {
         let (file, number, line) = source.history.line(at);
         format!("{}:{number}: {line}", file.unwrap_or(&source.name))
@@ -227,8 +227,8 @@ mod tests {
     /// What is said of a violation after so many operations in order, with so many open.
     fn shown(in_order: usize, open: usize) -> String {
         let text: String = (0..100).map(|n| format!("call {n}\nend {n}\n")).collect();
-        let source = Source { name: "h".to_string(), history: History::KvText(text) };
-        let place = |n: usize| Place { call: 2 * n, end: Some(2 * n + 1) };
+        let source = HistorySource { name: "h".to_string(), history: History::KvText(text) };
+        let place = |n: usize| SourceLines { call: 2 * n, end: Some(2 * n + 1) };
         let witness = Witness {
             key: "key k".to_string(),
             order: (0..in_order).map(place).collect(),

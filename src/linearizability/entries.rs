@@ -1,7 +1,7 @@
 //! The calls and returns of a history in the order of time, as a linked list that operations are lifted out of, and put
 //! back into, in constant time.
 
-use super::model::Operation;
+use super::model::HistoryOperation;
 
 /// Stands before the first entry and behind the last.
 const ENDS: usize = 0;
@@ -10,11 +10,11 @@ const NO_RETURN: usize = usize::MAX;
 
 /// A place in the list; of two places, the greater is the later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct At(usize);
+pub(super) struct Position(usize);
 
 /// What stands at a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum CallOrReturn {
     /// The operation is called.
     Call(usize),
     /// The operation returns.
@@ -31,7 +31,7 @@ struct Links {
 #[derive(Debug)]
 pub(super) struct Entries {
     /// What stands where; the first is the [`ENDS`], whose content is never looked at.
-    content: Vec<Entry>,
+    content: Vec<CallOrReturn>,
     links: Vec<Links>,
     /// Where each operation is called and where it returns.
     of_operation: Vec<(usize, usize)>,
@@ -39,7 +39,7 @@ pub(super) struct Entries {
 
 impl Entries {
     /// All operations.
-    pub(super) fn new<C, O>(operations: &[Operation<C, O>]) -> Entries {
+    pub(super) fn new<C, O>(operations: &[HistoryOperation<C, O>]) -> Entries {
         let mut sorted: Vec<(u64, bool, usize)> = Vec::with_capacity(2 * operations.len());
         for (index, operation) in operations.iter().enumerate() {
             sorted.push((operation.called, false, index));
@@ -48,17 +48,17 @@ impl Entries {
         // At one moment the calls come first: what touches may overlap.
         sorted.sort_unstable();
         let last = sorted.len();
-        let mut content = vec![Entry::Call(usize::MAX)];
+        let mut content = vec![CallOrReturn::Call(usize::MAX)];
         let mut of_operation = vec![(ENDS, NO_RETURN); operations.len()];
         for (_, is_return, index) in sorted {
             let at = content.len();
             if is_return {
                 assert!(of_operation[index].0 != ENDS, "operation {index} returns before it is called");
                 of_operation[index].1 = at;
-                content.push(Entry::Return(index));
+                content.push(CallOrReturn::Return(index));
             } else {
                 of_operation[index].0 = at;
-                content.push(Entry::Call(index));
+                content.push(CallOrReturn::Call(index));
             }
         }
         let links = (0..=last)
@@ -71,23 +71,23 @@ impl Entries {
     }
 
     /// The first entry that is left; None if none is.
-    pub(super) fn first(&self) -> Option<At> {
-        self.after(At(ENDS))
+    pub(super) fn first(&self) -> Option<Position> {
+        self.after(Position(ENDS))
     }
 
     /// The entry behind this one.
-    pub(super) fn after(&self, at: At) -> Option<At> {
-        Some(self.links[at.0].after).filter(|after| *after != ENDS).map(At)
+    pub(super) fn after(&self, at: Position) -> Option<Position> {
+        Some(self.links[at.0].after).filter(|after| *after != ENDS).map(Position)
     }
 
     /// What stands at a place.
-    pub(super) fn get(&self, at: At) -> Entry {
+    pub(super) fn get(&self, at: Position) -> CallOrReturn {
         self.content[at.0]
     }
 
     /// Where an operation is called.
-    pub(super) fn call_of(&self, operation: usize) -> At {
-        At(self.of_operation[operation].0)
+    pub(super) fn call_of(&self, operation: usize) -> Position {
+        Position(self.of_operation[operation].0)
     }
 
     /// Takes the entries of an operation out.
@@ -126,18 +126,18 @@ impl Entries {
 mod tests {
     use super::*;
 
-    fn operation(called: u64, returned: Option<u64>) -> Operation<(), ()> {
-        Operation { call: (), called, returned: returned.map(|moment| (moment, ())) }
+    fn operation(called: u64, returned: Option<u64>) -> HistoryOperation<(), ()> {
+        HistoryOperation { call: (), called, returned: returned.map(|moment| (moment, ())) }
     }
 
-    fn all(entries: &Entries) -> Vec<Entry> {
+    fn all(entries: &Entries) -> Vec<CallOrReturn> {
         std::iter::successors(entries.first(), |at| entries.after(*at)).map(|at| entries.get(at)).collect()
     }
 
     #[test]
     fn entries_stand_in_the_order_of_time_and_calls_before_returns() {
         let entries = Entries::new(&[operation(3, Some(5)), operation(1, Some(3)), operation(2, None)]);
-        use Entry::{Call, Return};
+        use CallOrReturn::{Call, Return};
         assert_eq!(all(&entries), [Call(1), Call(2), Call(0), Return(1), Return(0)]);
         assert!(entries.call_of(1) < entries.call_of(0));
     }
@@ -157,6 +157,6 @@ mod tests {
             assert_eq!(all(&entries), whole);
         }
         entries.lift(1);
-        assert_eq!(all(&entries), [Entry::Call(0), Entry::Return(0), Entry::Call(2)]);
+        assert_eq!(all(&entries), [CallOrReturn::Call(0), CallOrReturn::Return(0), CallOrReturn::Call(2)]);
     }
 }

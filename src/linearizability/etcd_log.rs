@@ -13,18 +13,18 @@
 //! compare-and-set that repeats its values did find another value; any other failed operation did not happen.
 
 use super::history::FormatError;
-use super::model::Operation;
-use super::pairs::{Kind, Pair, Told, pair};
-use super::register::{Call, Outcome, Register};
-use super::values::Values;
-use super::verdict::{Part, Place};
+use super::model::HistoryOperation;
+use super::pairs::{EventKind, PairedOperation, ProcessEvent, pair};
+use super::register::{RegisterCall, RegisterModel, RegisterOutcome};
+use super::values::ValueIds;
+use super::verdict::{KeyHistory, SourceLines};
 
 /// What every line of the test has in it, before its fields.
 pub(super) const MARK: &str = "jepsen.util - ";
 
 /// What a line tells of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What<'a> {
+enum EtcdEvent<'a> {
     Read(Option<&'a str>),
     Write(&'a str),
     CompareAndSet(&'a str, &'a str),
@@ -32,7 +32,7 @@ enum What<'a> {
 }
 
 /// Reads a log. A line without the mark is somebody else's.
-pub(super) fn read(text: &str) -> Result<Vec<Part<Register>>, FormatError> {
+pub(super) fn read(text: &str) -> Result<Vec<KeyHistory<RegisterModel>>, FormatError> {
     let fields = |line| text_after_mark(line).map(|fields| fields.split_whitespace().collect::<Vec<_>>());
     let lines = text.lines().enumerate().filter_map(|(number, line)| Some((number, fields(line)?)));
     let told = lines.map(|(number, fields)| {
@@ -46,66 +46,71 @@ fn text_after_mark(line: &str) -> Option<&str> {
     line.split_once(MARK).map(|(_, fields)| fields)
 }
 
-fn told<'a>(line: usize, fields: &[&'a str]) -> Option<Told<'a, What<'a>>> {
+fn told<'a>(line: usize, fields: &[&'a str]) -> Option<ProcessEvent<'a, EtcdEvent<'a>>> {
     let [process, kind, function, values @ ..] = fields else { return None };
     let what = match (*function, values) {
-        (":read" | ":write" | ":cas", [":timed-out"]) => What::TimedOut,
-        (":read", ["nil"]) => What::Read(None),
-        (":read", [value]) => What::Read(Some(value)),
-        (":write", [value]) => What::Write(value),
+        (":read" | ":write" | ":cas", [":timed-out"]) => EtcdEvent::TimedOut,
+        (":read", ["nil"]) => EtcdEvent::Read(None),
+        (":read", [value]) => EtcdEvent::Read(Some(value)),
+        (":write", [value]) => EtcdEvent::Write(value),
         // No register of these tests is compared with nothing: what that would mean is not guessed.
         (":cas", ["[nil", _]) => return None,
-        (":cas", [from, to]) => What::CompareAndSet(from.strip_prefix('[')?, to.strip_suffix(']')?),
+        (":cas", [from, to]) => EtcdEvent::CompareAndSet(from.strip_prefix('[')?, to.strip_suffix(']')?),
         _ => return None,
     };
-    Some(Told { line, process, kind: Kind::parse(kind)?, what })
+    Some(ProcessEvent { line, process, kind: EventKind::parse(kind)?, what })
 }
 
-fn part(pairs: &[Pair<What>]) -> Result<Part<Register>, FormatError> {
+fn part(pairs: &[PairedOperation<EtcdEvent>]) -> Result<KeyHistory<RegisterModel>, FormatError> {
     // Compared with is as good as read: the answer depends on the value.
     let read = pairs.iter().flat_map(|pair| [Some(pair.call.1), pair.end.as_ref().map(|end| end.2)]);
     let read = read.flatten().filter_map(|what| match what {
-        What::Read(value) => value,
-        What::CompareAndSet(from, _) => Some(from),
-        What::Write(_) | What::TimedOut => None,
+        EtcdEvent::Read(value) => value,
+        EtcdEvent::CompareAndSet(from, _) => Some(from),
+        EtcdEvent::Write(_) | EtcdEvent::TimedOut => None,
     });
-    let values = Values::read(read.map(str::to_string));
+    let values = ValueIds::read(read.map(str::to_string));
     let (mut operations, mut places) = (Vec::new(), Vec::new());
     for pair in pairs {
         if let Some(operation) = operation(pair, &values)? {
             operations.push(operation);
-            places.push(Place { call: pair.call.0, end: pair.end.as_ref().map(|end| end.0) });
+            places.push(SourceLines { call: pair.call.0, end: pair.end.as_ref().map(|end| end.0) });
         }
     }
-    Ok(Part { key: "the register".to_string(), model: Register { values }, operations, places })
+    Ok(KeyHistory { key: "the register".to_string(), model: RegisterModel { values }, operations, places })
 }
 
 /// The operation; None if it did not happen, or changed nothing and told nothing.
-fn operation(pair: &Pair<What>, values: &Values<String>) -> Result<Option<Operation<Call, Outcome>>, FormatError> {
+fn operation(
+    pair: &PairedOperation<EtcdEvent>,
+    values: &ValueIds<String>,
+) -> Result<Option<HistoryOperation<RegisterCall, RegisterOutcome>>, FormatError> {
     let number = |value: &str| values.number(&value.to_string());
     let (called, what) = pair.call;
     let call = match what {
-        What::Read(None) => Call::Read,
-        What::Write(value) => Call::Write(number(value)),
-        What::CompareAndSet(from, to) => Call::CompareAndSet(number(from), number(to)),
-        What::Read(Some(_)) | What::TimedOut => return Err(FormatError::new(called, "this is no call")),
+        EtcdEvent::Read(None) => RegisterCall::Read,
+        EtcdEvent::Write(value) => RegisterCall::Write(number(value)),
+        EtcdEvent::CompareAndSet(from, to) => RegisterCall::CompareAndSet(number(from), number(to)),
+        EtcdEvent::Read(Some(_)) | EtcdEvent::TimedOut => return Err(FormatError::new(called, "this is no call")),
     };
     let returned = match pair.end {
-        None | Some((_, Kind::Info, _) | (_, Kind::Fail, What::TimedOut)) => None,
-        Some((line, Kind::Ok, What::Read(value))) if call == Call::Read => {
-            Some((line as u64, Outcome::Holds(value.map(number))))
+        None | Some((_, EventKind::Info, _) | (_, EventKind::Fail, EtcdEvent::TimedOut)) => None,
+        Some((line, EventKind::Ok, EtcdEvent::Read(value))) if call == RegisterCall::Read => {
+            Some((line as u64, RegisterOutcome::Holds(value.map(number))))
         }
-        Some((line, Kind::Ok, told)) if call != Call::Read && told == what => Some((line as u64, Outcome::Done)),
-        Some((line, Kind::Fail, told)) if matches!(call, Call::CompareAndSet(..)) && told == what => {
-            Some((line as u64, Outcome::Mismatch))
+        Some((line, EventKind::Ok, told)) if call != RegisterCall::Read && told == what => {
+            Some((line as u64, RegisterOutcome::Done))
         }
-        Some((_, Kind::Fail, _)) => return Ok(None),
-        Some((line, Kind::Ok | Kind::Invoke, _)) => {
+        Some((line, EventKind::Fail, told)) if matches!(call, RegisterCall::CompareAndSet(..)) && told == what => {
+            Some((line as u64, RegisterOutcome::Mismatch))
+        }
+        Some((_, EventKind::Fail, _)) => return Ok(None),
+        Some((line, EventKind::Ok | EventKind::Invoke, _)) => {
             return Err(FormatError::new(line, "this does not answer what was called"));
         }
     };
-    let tells_nothing = returned.is_none() && call == Call::Read;
-    Ok((!tells_nothing).then_some(Operation { call, called: called as u64, returned }))
+    let tells_nothing = returned.is_none() && call == RegisterCall::Read;
+    Ok((!tells_nothing).then_some(HistoryOperation { call, called: called as u64, returned }))
 }
 
 #[cfg(test)]
@@ -144,24 +149,28 @@ mod tests {
         assert_eq!(
             part.operations,
             [
-                Operation { call: Call::Read, called: 1, returned: Some((3, Outcome::Holds(None))) },
-                Operation { call: Call::Write(number("4")), called: 2, returned: None },
-                Operation {
-                    call: Call::CompareAndSet(number("0"), number("3")),
+                HistoryOperation {
+                    call: RegisterCall::Read,
+                    called: 1,
+                    returned: Some((3, RegisterOutcome::Holds(None)))
+                },
+                HistoryOperation { call: RegisterCall::Write(number("4")), called: 2, returned: None },
+                HistoryOperation {
+                    call: RegisterCall::CompareAndSet(number("0"), number("3")),
                     called: 5,
-                    returned: Some((7, Outcome::Mismatch)),
+                    returned: Some((7, RegisterOutcome::Mismatch)),
                 },
-                Operation {
-                    call: Call::CompareAndSet(number("4"), number("1")),
+                HistoryOperation {
+                    call: RegisterCall::CompareAndSet(number("4"), number("1")),
                     called: 6,
-                    returned: Some((8, Outcome::Done)),
+                    returned: Some((8, RegisterOutcome::Done)),
                 },
-                Operation { call: Call::Write(number("7")), called: 13, returned: None },
+                HistoryOperation { call: RegisterCall::Write(number("7")), called: 13, returned: None },
             ]
         );
         assert_ne!(number("4"), number("0"), "compared with");
         assert_eq!(number("1"), number("3"), "read by nobody");
-        assert_eq!(part.places[1], Place { call: 2, end: Some(4) });
+        assert_eq!(part.places[1], SourceLines { call: 2, end: Some(4) });
     }
 
     #[test]

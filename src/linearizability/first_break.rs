@@ -4,20 +4,20 @@
 //! return that breaks a history, and it can be searched by halving. The search for an order tells roughly where it is: it
 //! gives an order up as soon as it sees that an operation which has not returned yet can no longer be explained.
 
-use super::model::{Model, Operation, OperationOf};
-use super::search::{Found, Limits, Stuck, search};
+use super::model::{HistoryOperation, OperationOf, SequentialModel};
+use super::search::{DeadEnd, SearchLimits, SearchResult, search};
 
 /// Not more steps than this are spent on leaving out what an order takes without need.
 const STEPS_MAX: usize = 1 << 22;
 
 /// Finds the first return that breaks the history, which a search was stuck in. If the limits come first, what the search
 /// has said.
-pub fn first_break<M: Model>(
+pub fn first_break<M: SequentialModel>(
     model: &M,
     operations: &[OperationOf<M>],
-    stuck: Stuck<M::State>,
-    limits: Limits,
-) -> Stuck<M::State> {
+    stuck: DeadEnd<M::State>,
+    limits: SearchLimits,
+) -> DeadEnd<M::State> {
     let mut returns: Vec<(u64, usize)> = (0..operations.len())
         .filter_map(|index| operations[index].returned.as_ref().map(|(moment, _)| (*moment, index)))
         .collect();
@@ -35,14 +35,14 @@ pub fn first_break<M: Model>(
     let mut order = None;
     while broken - explained > 1 {
         let middle = explained + (broken - explained) / 2;
-        let cut = Cut::new(operations, &returns[..middle]);
+        let cut = HistoryPrefix::new(operations, &returns[..middle]);
         match search(model, &cut.operations, limits) {
-            Found::Order(found) => {
+            SearchResult::Order(found) => {
                 order = Some(cut.lean(model, found));
                 explained = middle;
             }
-            Found::Stuck(_) => broken = middle,
-            Found::OutOfTime | Found::OutOfMemory => return stuck,
+            SearchResult::Stuck(_) => broken = middle,
+            SearchResult::OutOfTime | SearchResult::OutOfMemory => return stuck,
         }
     }
     let (moment, breaks) = returns[explained];
@@ -52,25 +52,29 @@ pub fn first_break<M: Model>(
         is_open[*index] = false;
     }
     let open = (0..operations.len()).filter(|index| is_open[*index]).collect();
-    Stuck { order, state, breaks, open }
+    DeadEnd { order, state, breaks, open }
 }
 
 /// The beginning of a history.
-struct Cut<C, O> {
-    operations: Vec<Operation<C, O>>,
+struct HistoryPrefix<C, O> {
+    operations: Vec<HistoryOperation<C, O>>,
     /// The index of each of them in the whole history.
     indices: Vec<usize>,
 }
 
-impl<C: Clone, O: Clone> Cut<C, O> {
+impl<C: Clone, O: Clone> HistoryPrefix<C, O> {
     /// The history up to the last of these returns. What returns later is pending.
-    fn new(whole: &[Operation<C, O>], returns: &[(u64, usize)]) -> Cut<C, O> {
+    fn new(whole: &[HistoryOperation<C, O>], returns: &[(u64, usize)]) -> HistoryPrefix<C, O> {
         let (end, last) = *returns.last().expect("a history is not broken before its first return");
-        let mut cut = Cut { operations: Vec::new(), indices: Vec::new() };
+        let mut cut = HistoryPrefix { operations: Vec::new(), indices: Vec::new() };
         for (index, operation) in whole.iter().enumerate() {
             if operation.called <= end {
                 let returned = operation.returned.clone().filter(|(moment, _)| (*moment, index) <= (end, last));
-                cut.operations.push(Operation { call: operation.call.clone(), called: operation.called, returned });
+                cut.operations.push(HistoryOperation {
+                    call: operation.call.clone(),
+                    called: operation.called,
+                    returned,
+                });
                 cut.indices.push(index);
             }
         }
@@ -78,7 +82,11 @@ impl<C: Clone, O: Clone> Cut<C, O> {
     }
 
     /// The order without those pending operations that it does not need, in the whole history; and the state behind it.
-    fn lean<M: Model<Call = C, Outcome = O>>(&self, model: &M, mut order: Vec<usize>) -> (Vec<usize>, M::State) {
+    fn lean<M: SequentialModel<Call = C, Outcome = O>>(
+        &self,
+        model: &M,
+        mut order: Vec<usize>,
+    ) -> (Vec<usize>, M::State) {
         let after = |order: &[usize]| {
             order.iter().try_fold(model.start(), |state, index| {
                 model.step(&state, &self.operations[*index].call, self.operations[*index].outcome())

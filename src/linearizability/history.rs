@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::verdict::{Verdict, check};
+use super::verdict::{LinearizabilityVerdict, check};
 use super::{etcd_log, kv_text, lines};
 use crate::trace::Line;
 use crate::trace::parse::Run;
@@ -64,7 +64,7 @@ pub enum History {
 impl History {
     /// Checks it; the check gives up at the deadline. Places in the verdict are line numbers from 0, or indices of the
     /// lines of the run.
-    pub fn check(&self, deadline: Instant) -> Result<Verdict, FormatError> {
+    pub fn check(&self, deadline: Instant) -> Result<LinearizabilityVerdict, FormatError> {
         match self {
             History::EtcdLog(text) => Ok(check(etcd_log::read(text)?, deadline)),
             History::KvText(text) => Ok(check(kv_text::read(text)?, deadline)),

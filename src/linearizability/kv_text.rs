@@ -11,18 +11,18 @@
 
 use std::collections::BTreeMap;
 
-use super::appends::{Appends, Call, Outcome};
+use super::appends::{AppendCall, AppendModel, AppendOutcome};
 use super::history::FormatError;
-use super::model::Operation;
-use super::pairs::{Kind, Pair, Told, pair};
-use super::verdict::{Part, Place};
+use super::model::HistoryOperation;
+use super::pairs::{EventKind, PairedOperation, ProcessEvent, pair};
+use super::verdict::{KeyHistory, SourceLines};
 
 /// How every line begins.
 pub(super) const MARK: &str = "{:process ";
 
 /// What a line tells of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct What {
+struct AppendEvent {
     function: Function,
     key: String,
     value: Option<String>,
@@ -36,31 +36,31 @@ enum Function {
 }
 
 /// Reads a history, key by key. Empty lines are skipped.
-pub(super) fn read(text: &str) -> Result<Vec<Part<Appends>>, FormatError> {
+pub(super) fn read(text: &str) -> Result<Vec<KeyHistory<AppendModel>>, FormatError> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let told = lines.map(|(number, line)| {
         told(number, line).ok_or_else(|| FormatError::new(number, "this is no {:process :type :f :key :value}"))
     });
-    let mut parts: BTreeMap<String, Part<Appends>> = BTreeMap::new();
+    let mut parts: BTreeMap<String, KeyHistory<AppendModel>> = BTreeMap::new();
     for pair in pair(told.collect::<Result<_, _>>()?)? {
         let Some(operation) = operation(&pair)? else { continue };
         let key = &pair.call.1.key;
-        let part = parts.entry(key.clone()).or_insert_with(|| Part {
+        let part = parts.entry(key.clone()).or_insert_with(|| KeyHistory {
             key: format!("key {key:?}"),
-            model: Appends,
+            model: AppendModel,
             operations: Vec::new(),
             places: Vec::new(),
         });
         part.operations.push(operation);
-        part.places.push(Place { call: pair.call.0, end: pair.end.map(|end| end.0) });
+        part.places.push(SourceLines { call: pair.call.0, end: pair.end.map(|end| end.0) });
     }
     Ok(parts.into_values().collect())
 }
 
-fn told(line: usize, text: &str) -> Option<Told<'_, What>> {
+fn told(line: usize, text: &str) -> Option<ProcessEvent<'_, AppendEvent>> {
     let mut rest = text.trim().strip_prefix('{')?;
     let process = word(&mut rest, ":process ")?;
-    let kind = Kind::parse(word(&mut rest, ":type ")?)?;
+    let kind = EventKind::parse(word(&mut rest, ":type ")?)?;
     let function = match word(&mut rest, ":f ")? {
         ":get" => Function::Get,
         ":put" => Function::Put,
@@ -77,7 +77,7 @@ fn told(line: usize, text: &str) -> Option<Told<'_, What>> {
         }
         None => Some(string(&mut rest)?),
     };
-    (rest == "}").then_some(Told { line, process, kind, what: What { function, key, value } })
+    (rest == "}").then_some(ProcessEvent { line, process, kind, what: AppendEvent { function, key, value } })
 }
 
 /// Takes a name and the word behind it.
@@ -112,31 +112,33 @@ fn string(rest: &mut &str) -> Option<String> {
 }
 
 /// The operation; None if it did not happen, or changed nothing and told nothing.
-fn operation(pair: &Pair<What>) -> Result<Option<Operation<Call, Outcome>>, FormatError> {
+fn operation(
+    pair: &PairedOperation<AppendEvent>,
+) -> Result<Option<HistoryOperation<AppendCall, AppendOutcome>>, FormatError> {
     let (called, what) = &pair.call;
     let call = match (what.function, &what.value) {
-        (Function::Get, None) => Call::Get,
-        (Function::Put, Some(value)) => Call::Put(value.as_str().into()),
-        (Function::Append, Some(value)) => Call::Append(value.as_str().into()),
+        (Function::Get, None) => AppendCall::Get,
+        (Function::Put, Some(value)) => AppendCall::Put(value.as_str().into()),
+        (Function::Append, Some(value)) => AppendCall::Append(value.as_str().into()),
         (Function::Get, Some(_)) | (Function::Put | Function::Append, None) => {
             return Err(FormatError::new(*called, "this is no call"));
         }
     };
     let returned = match &pair.end {
-        None | Some((_, Kind::Info, _)) => None,
-        Some((_, Kind::Fail, _)) => return Ok(None),
-        Some((line, Kind::Ok, told))
+        None | Some((_, EventKind::Info, _)) => None,
+        Some((_, EventKind::Fail, _)) => return Ok(None),
+        Some((line, EventKind::Ok, told))
             if what.function == Function::Get && (told.function, &told.key) == (what.function, &what.key) =>
         {
-            Some((*line as u64, Outcome::Holds(told.value.as_deref().unwrap_or_default().into())))
+            Some((*line as u64, AppendOutcome::Holds(told.value.as_deref().unwrap_or_default().into())))
         }
-        Some((line, Kind::Ok, told)) if told == what => Some((*line as u64, Outcome::Done)),
-        Some((line, Kind::Ok | Kind::Invoke, _)) => {
+        Some((line, EventKind::Ok, told)) if told == what => Some((*line as u64, AppendOutcome::Done)),
+        Some((line, EventKind::Ok | EventKind::Invoke, _)) => {
             return Err(FormatError::new(*line, "this does not answer what was called"));
         }
     };
-    let tells_nothing = returned.is_none() && call == Call::Get;
-    Ok((!tells_nothing).then_some(Operation { call, called: *called as u64, returned }))
+    let tells_nothing = returned.is_none() && call == AppendCall::Get;
+    Ok((!tells_nothing).then_some(HistoryOperation { call, called: *called as u64, returned }))
 }
 
 #[cfg(test)]
@@ -158,24 +160,24 @@ mod tests {
 "#;
         let parts = read(text).unwrap();
         let [a, b] = &*parts else { panic!("{parts:?}") };
-        let call = Call::Append(r#"x 0 "q" \ y"#.into());
+        let call = AppendCall::Append(r#"x 0 "q" \ y"#.into());
         assert_eq!(
             a.operations,
             [
-                Operation { call, called: 0, returned: Some((2, Outcome::Done)) },
-                Operation { call: Call::Put("z".into()), called: 5, returned: None },
+                HistoryOperation { call, called: 0, returned: Some((2, AppendOutcome::Done)) },
+                HistoryOperation { call: AppendCall::Put("z".into()), called: 5, returned: None },
             ]
         );
-        let returned = Some((4, Outcome::Holds("".into())));
-        assert_eq!(b.operations, [Operation { call: Call::Get, called: 1, returned }]);
-        assert_eq!((&*b.key, b.places[0]), ("key \"b\"", Place { call: 1, end: Some(4) }));
+        let returned = Some((4, AppendOutcome::Holds("".into())));
+        assert_eq!(b.operations, [HistoryOperation { call: AppendCall::Get, called: 1, returned }]);
+        assert_eq!((&*b.key, b.places[0]), ("key \"b\"", SourceLines { call: 1, end: Some(4) }));
     }
 
     #[test]
     fn a_value_of_several_lines_stands_in_one() {
         let parts = read(r#"{:process 0, :type :invoke, :f :put, :key "a\tb", :value "one\n\ttwo\r\nthree"}"#).unwrap();
         let [part] = &*parts else { panic!("{parts:?}") };
-        assert_eq!(part.operations[0].call, Call::Put("one\n\ttwo\r\nthree".into()));
+        assert_eq!(part.operations[0].call, AppendCall::Put("one\n\ttwo\r\nthree".into()));
         assert_eq!(part.key, r#"key "a\tb""#);
     }
 

@@ -45,21 +45,21 @@ impl Log {
         self.say(0, process, "BOOT version=0.1.0 cluster=s1,s2,s3")
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> LinearizabilityVerdict {
         check_lines(&self.lines, Instant::now() + Duration::from_secs(60))
     }
 
     fn is_linearizable(&self) -> bool {
         match self.verdict() {
-            Verdict::Linearizable { .. } => true,
-            Verdict::Violation(_) => false,
-            Verdict::Unknown(why) => panic!("{why}"),
+            LinearizabilityVerdict::Linearizable { .. } => true,
+            LinearizabilityVerdict::Violation(_) => false,
+            LinearizabilityVerdict::Unknown(why) => panic!("{why}"),
         }
     }
 
     fn missing(&self) -> String {
         match self.verdict() {
-            Verdict::Unknown(Unknown::Incomplete(what)) => what,
+            LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(what)) => what,
             other => panic!("{other:?}"),
         }
     }
@@ -80,7 +80,7 @@ fn put_and_read(end: &str) -> Log {
 #[test]
 fn a_lost_write_is_a_violation_with_the_lines_that_show_it() {
     let log = put_and_read("RESPONSE req=c1-1 status=OK slot=4 version=1 took=0.010ms server=s1");
-    let place = |call, end| Place { call, end: Some(end) };
+    let place = |call, end| SourceLines { call, end: Some(end) };
     let witness = Witness {
         key: "key k".to_string(),
         order: vec![place(2, 3), place(4, 5)],
@@ -88,7 +88,7 @@ fn a_lost_write_is_a_violation_with_the_lines_that_show_it() {
         breaks: place(6, 7),
         open: vec![],
     };
-    assert_eq!(log.verdict(), Verdict::Violation(Box::new(witness)));
+    assert_eq!(log.verdict(), LinearizabilityVerdict::Violation(Box::new(witness)));
 }
 
 /// As above, but the first read comes last: the write has taken effect late.
@@ -142,7 +142,7 @@ fn all_kinds_of_operations_are_read() {
     log.say(45, "c1", "RESPONSE req=c1-6 status=NOTFOUND slot=5 version=0 took=0.010ms server=s1");
     log.say(50, "c1", "REQUEST req=c1-7 op=STALEGET key=k to=s1");
     log.say(55, "c1", "RESPONSE req=c1-7 status=OK slot=2 version=1 value=v took=0.010ms server=s1");
-    assert_eq!(log.verdict(), Verdict::Linearizable { operations: 5, keys: 2 });
+    assert_eq!(log.verdict(), LinearizabilityVerdict::Linearizable { operations: 5, keys: 2 });
     // Each of the answers matters.
     for at in [5, 7, 9, 11, 13] {
         let mut other = Log { lines: log.lines.clone(), ..Log::default() };
@@ -154,8 +154,8 @@ fn all_kinds_of_operations_are_read() {
 
 #[test]
 fn long_values_are_told_apart_by_their_hash() {
-    let [a, b] = [b'a', b'b'].map(|last| Text::new([&[b'x'; 100][..], &[last]].concat()));
-    let read = |value: &Text| {
+    let [a, b] = [b'a', b'b'].map(|last| QuotedText::new([&[b'x'; 100][..], &[last]].concat()));
+    let read = |value: &QuotedText| {
         let mut log = Log::default();
         log.boot("c1");
         log.say(10, "c1", &format!("REQUEST req=c1-1 op=PUT key=k value={a} to=s1 session=3 sequence=1"));
@@ -213,7 +213,7 @@ fn a_label_that_is_used_again_is_another_request() {
     log.say(10, "c1", "REQUEST req=c1-1 op=PUT key=k value=v to=s1 session=3 sequence=1");
     log.say(20, "c1", "REQUEST req=c1-1 op=GET key=k to=s1");
     log.say(30, "c1", "RESPONSE req=c1-1 status=NOTFOUND slot=4 version=0 took=0.010ms server=s1");
-    assert_eq!(log.verdict(), Verdict::Linearizable { operations: 2, keys: 1 });
+    assert_eq!(log.verdict(), LinearizabilityVerdict::Linearizable { operations: 2, keys: 1 });
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn lines_of_servers_tell_of_clients_without_lines() {
     log.say(40, "c1", "REQUEST req=c1-2 op=PUT key=k value=w to=s1 session=3 sequence=1");
     log.say(45, "s1", "REQUEST req=c1-2 op=PUT key=k value=w from=127.0.0.1:5001 session=3 sequence=1");
     log.say(50, "c1", "RESPONSE req=c1-2 status=OK slot=5 version=2 took=0.010ms server=s1");
-    assert_eq!(log.verdict(), Verdict::Linearizable { operations: 3, keys: 1 });
+    assert_eq!(log.verdict(), LinearizabilityVerdict::Linearizable { operations: 3, keys: 1 });
     log.say(60, "c1", "REQUEST req=c1-3 op=GET key=k to=s1");
     log.say(70, "c1", "RESPONSE req=c1-3 status=OK slot=9 version=3 value=w took=0.010ms server=s1");
     assert!(!log.is_linearizable(), "applied twice");
@@ -248,8 +248,8 @@ fn of_a_client_without_lines_the_earliest_request_is_shown_and_no_time_is_believ
     assert!(log.is_linearizable(), "the servers' clocks may be ahead");
     log.say(30, "c1", "REQUEST req=c1-2 op=GET key=k to=s1");
     log.say(40, "c1", "RESPONSE req=c1-2 status=NOTFOUND slot=0 version=0 took=0.010ms server=s1");
-    let Verdict::Violation(witness) = log.verdict() else { panic!("what was read is gone") };
-    assert_eq!(witness.order, [Place { call: 3, end: None }, Place { call: 5, end: Some(6) }]);
+    let LinearizabilityVerdict::Violation(witness) = log.verdict() else { panic!("what was read is gone") };
+    assert_eq!(witness.order, [SourceLines { call: 3, end: None }, SourceLines { call: 5, end: Some(6) }]);
 }
 
 #[test]
@@ -347,14 +347,14 @@ fn a_run_that_goes_on_is_judged_by_what_was_there_at_the_first_look() {
     let boot = format!("{}\n", log.lines[1]);
     let c2 = format!("{boot}{}", text(4));
     run.add("client-2.log", c2.as_bytes(), (boot.len() + early) as u64).unwrap();
-    assert_eq!(check_run(&run, Instant::now()), Verdict::Linearizable { operations: 0, keys: 0 });
+    assert_eq!(check_run(&run, Instant::now()), LinearizabilityVerdict::Linearizable { operations: 0, keys: 0 });
     let mut run = Run::default();
     run.add("client-2.log", c2.as_bytes(), c2.len() as u64).unwrap();
-    assert!(matches!(check_run(&run, Instant::now()), Verdict::Violation(_)));
+    assert!(matches!(check_run(&run, Instant::now()), LinearizabilityVerdict::Violation(_)));
 }
 
 /// The verdict on a run whose lines are these.
-fn judged(log: &Log) -> Verdict {
+fn judged(log: &Log) -> LinearizabilityVerdict {
     let mut run = Run::default();
     let text: String = log.lines.iter().map(|line| format!("{line}\n")).collect();
     run.add("all.log", text.as_bytes(), u64::MAX).unwrap();
@@ -377,15 +377,15 @@ fn who_may_have_written_unseen_explains_what_is_read_but_no_version_of_two_value
     };
     let unseen = read("version=2 value=w", "off");
     assert!(
-        matches!(&unseen, Verdict::Unknown(Unknown::Incomplete(why)) if why.contains("somebody else wrote")),
+        matches!(&unseen, LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(why)) if why.contains("somebody else wrote")),
         "{unseen:?}"
     );
     assert!(
-        matches!(read("version=2 value=w", "on"), Verdict::Violation(_)),
+        matches!(read("version=2 value=w", "on"), LinearizabilityVerdict::Violation(_)),
         "the server shows who asked, and nobody did"
     );
     for broken in ["version=1 value=w", "version=0 value=v"] {
-        assert!(matches!(read(broken, "off"), Verdict::Violation(_)), "{broken}");
+        assert!(matches!(read(broken, "off"), LinearizabilityVerdict::Violation(_)), "{broken}");
     }
 }
 
@@ -406,7 +406,9 @@ fn clocks_that_were_set_back_prove_nothing() {
         }
     }
     let deadline = Instant::now() + Duration::from_secs(60);
-    let Verdict::Unknown(Unknown::Incomplete(why)) = check_lines(&lines, deadline) else { panic!("decided") };
+    let LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(why)) = check_lines(&lines, deadline) else {
+        panic!("decided")
+    };
     assert!(why.contains("clock was set back before c1.4"), "{why}");
 }
 
@@ -417,7 +419,9 @@ fn an_answer_before_its_question_proves_nothing() {
     log.say(9, "c1", "REQUEST req=c1-1 op=GET key=a to=s1");
     log.say(2, "c1", "RESPONSE req=c1-1 status=OK slot=9 version=7 value=old took=1.000ms server=s1");
     let deadline = Instant::now() + Duration::from_secs(60);
-    let Verdict::Unknown(Unknown::Incomplete(why)) = check_lines(&log.lines, deadline) else { panic!("decided") };
+    let LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(why)) = check_lines(&log.lines, deadline) else {
+        panic!("decided")
+    };
     assert!(why.contains("clock was set back before c1.3"), "{why}");
 }
 
@@ -428,6 +432,8 @@ fn a_store_that_was_perhaps_not_empty_is_not_called_wrong() {
     log.say(1, "c1", "REQUEST req=c1-1 op=GET key=a to=s1");
     log.say(2, "c1", "RESPONSE req=c1-1 status=OK slot=9 version=7 value=old took=1.000ms server=s1");
     let deadline = Instant::now() + Duration::from_secs(60);
-    let Verdict::Unknown(Unknown::Incomplete(why)) = check_lines(&log.lines, deadline) else { panic!("decided") };
+    let LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete(why)) = check_lines(&log.lines, deadline) else {
+        panic!("decided")
+    };
     assert!(why.contains("empty at first"), "{why}");
 }

@@ -14,7 +14,7 @@
 //! (Lowe, "Testing for Linearizability", Concurrency and Computation 2017). A history is linearizable if its part about
 //! each key is, so the keys are searched one by one (Horn and Kroening, "Faster Linearizability Checking via
 //! P-Compositionality", FORTE 2015). The problem is NP-complete: a search ends at its deadline, or where its memory does,
-//! with [`Verdict::Unknown`].
+//! with [`LinearizabilityVerdict::Unknown`].
 //!
 //! Two things keep the search small where requests have timed out. Values that nobody has ever read are told apart by
 //! nobody, so they count as one value. And of two operations that ask and answer the same, the one that was
@@ -55,11 +55,11 @@ mod random_tests;
 #[cfg(test)]
 mod search_tests;
 
-pub use appends::Appends;
+pub use appends::AppendModel;
 pub use history::{Format, FormatError, History};
 pub use lines::{check_lines, check_run};
-pub use model::{Model, Operation};
-pub use register::Register;
+pub use model::{HistoryOperation, SequentialModel};
+pub use register::RegisterModel;
 pub use second_opinion::second_opinion;
-pub use verdict::{Place, Unknown, Verdict, Witness};
-pub use versioned::Versioned;
+pub use verdict::{LinearizabilityVerdict, SourceLines, WhyUndecided, Witness};
+pub use versioned::VersionedModel;

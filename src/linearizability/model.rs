@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 /// The data as one client would see it that is alone: what each operation does, and with which results it can end.
-pub trait Model {
+pub trait SequentialModel {
     /// What is asked.
     type Call: Clone + Debug + Eq + Hash;
     /// What is answered.
@@ -19,7 +19,7 @@ pub trait Model {
     /// it ended: every end is possible.
     fn step(&self, state: &Self::State, call: &Self::Call, outcome: Option<&Self::Outcome>) -> Option<Self::State>;
 
-    /// A number of the state that no operation ever lowers, as a version; with [`Model::latest`] it shows early that an
+    /// A number of the state that no operation ever lowers, as a version; with [`SequentialModel::latest`] it shows early that an
     /// order leads nowhere.
     fn clock(&self, _state: &Self::State) -> u64 {
         0
@@ -41,7 +41,7 @@ pub trait Model {
 
 /// An operation of a history. Moments are numbers of any clock; at the same moment, calls come before returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operation<C, O> {
+pub struct HistoryOperation<C, O> {
     /// What was asked.
     pub call: C,
     /// When.
@@ -51,9 +51,9 @@ pub struct Operation<C, O> {
 }
 
 /// The operations that this model speaks of.
-pub type OperationOf<M> = Operation<<M as Model>::Call, <M as Model>::Outcome>;
+pub type OperationOf<M> = HistoryOperation<<M as SequentialModel>::Call, <M as SequentialModel>::Outcome>;
 
-impl<C, O> Operation<C, O> {
+impl<C, O> HistoryOperation<C, O> {
     /// What it ended with, if that is known.
     pub fn outcome(&self) -> Option<&O> {
         self.returned.as_ref().map(|(_, outcome)| outcome)

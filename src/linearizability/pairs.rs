@@ -6,7 +6,7 @@ use super::history::FormatError;
 
 /// What a line tells of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum EventKind {
     /// It is called.
     Invoke,
     /// It has ended, and this came of it.
@@ -17,14 +17,14 @@ pub(super) enum Kind {
     Info,
 }
 
-impl Kind {
+impl EventKind {
     /// Reads `:invoke`, `:ok`, `:fail` or `:info`.
-    pub(super) fn parse(text: &str) -> Option<Kind> {
+    pub(super) fn parse(text: &str) -> Option<EventKind> {
         match text {
-            ":invoke" => Some(Kind::Invoke),
-            ":ok" => Some(Kind::Ok),
-            ":fail" => Some(Kind::Fail),
-            ":info" => Some(Kind::Info),
+            ":invoke" => Some(EventKind::Invoke),
+            ":ok" => Some(EventKind::Ok),
+            ":fail" => Some(EventKind::Fail),
+            ":info" => Some(EventKind::Info),
             _ => None,
         }
     }
@@ -32,33 +32,33 @@ impl Kind {
 
 /// A line: of which process, and what it tells.
 #[derive(Clone, Debug)]
-pub(super) struct Told<'a, T> {
+pub(super) struct ProcessEvent<'a, T> {
     /// The number of the line, from 0.
     pub(super) line: usize,
     pub(super) process: &'a str,
-    pub(super) kind: Kind,
+    pub(super) kind: EventKind,
     pub(super) what: T,
 }
 
 /// An operation.
 #[derive(Clone, Debug)]
-pub(super) struct Pair<T> {
+pub(super) struct PairedOperation<T> {
     /// The line of the call, and what it tells.
     pub(super) call: (usize, T),
     /// The line of the end and what it tells; None if there is none.
-    pub(super) end: Option<(usize, Kind, T)>,
+    pub(super) end: Option<(usize, EventKind, T)>,
 }
 
 /// Joins them. A process does one thing after the other.
-pub(super) fn pair<T>(lines: Vec<Told<'_, T>>) -> Result<Vec<Pair<T>>, FormatError> {
-    let mut pairs: Vec<Pair<T>> = Vec::new();
+pub(super) fn pair<T>(lines: Vec<ProcessEvent<'_, T>>) -> Result<Vec<PairedOperation<T>>, FormatError> {
+    let mut pairs: Vec<PairedOperation<T>> = Vec::new();
     let mut open: BTreeMap<&str, usize> = BTreeMap::new();
-    for Told { line, process, kind, what } in lines {
-        if kind == Kind::Invoke {
+    for ProcessEvent { line, process, kind, what } in lines {
+        if kind == EventKind::Invoke {
             if open.insert(process, pairs.len()).is_some() {
                 return Err(FormatError::new(line, "the process has called an operation before that has not ended"));
             }
-            pairs.push(Pair { call: (line, what), end: None });
+            pairs.push(PairedOperation { call: (line, what), end: None });
         } else {
             let index = open.remove(process).ok_or_else(|| FormatError::new(line, "the process has called nothing"))?;
             pairs[index].end = Some((line, kind, what));

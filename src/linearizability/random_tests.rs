@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use super::first_break::first_break;
-use super::model::{Model, Operation, OperationOf};
-use super::register::{self, Register};
-use super::search::{Found, Limits, Stuck, search};
-use super::values::{Number, UNREAD, Values};
-use super::versioned::{self, Start, Versioned};
+use super::model::{HistoryOperation, OperationOf, SequentialModel};
+use super::register::{self, RegisterModel};
+use super::search::{DeadEnd, SearchLimits, SearchResult, search};
+use super::values::{UNREAD, ValueId, ValueIds};
+use super::versioned::{self, InitialState, VersionedModel};
 use crate::random::Random;
-use crate::trace::Text;
+use crate::trace::QuotedText;
 
-fn limits() -> Limits {
-    Limits {
+fn limits() -> SearchLimits {
+    SearchLimits {
         deadline: Instant::now() + Duration::from_secs(60),
         now: Instant::now,
         memory_bytes: 1 << 28,
@@ -21,8 +21,13 @@ fn limits() -> Limits {
 }
 
 /// Tries every order of every choice of pending operations, with nothing of the search's cleverness.
-fn by_brute_force<M: Model>(model: &M, operations: &[OperationOf<M>]) -> bool {
-    fn from<M: Model>(model: &M, operations: &[OperationOf<M>], left: &mut Vec<usize>, state: &M::State) -> bool {
+fn by_brute_force<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) -> bool {
+    fn from<M: SequentialModel>(
+        model: &M,
+        operations: &[OperationOf<M>],
+        left: &mut Vec<usize>,
+        state: &M::State,
+    ) -> bool {
         if left.iter().all(|index| operations[*index].returned.is_none()) {
             return true;
         }
@@ -45,7 +50,12 @@ fn by_brute_force<M: Model>(model: &M, operations: &[OperationOf<M>]) -> bool {
 }
 
 /// The state behind an order, if it explains everything that returned before `until`.
-fn explained<M: Model>(model: &M, operations: &[OperationOf<M>], order: &[usize], until: u64) -> Option<M::State> {
+fn explained<M: SequentialModel>(
+    model: &M,
+    operations: &[OperationOf<M>],
+    order: &[usize],
+    until: u64,
+) -> Option<M::State> {
     let mut state = model.start();
     for (at, index) in order.iter().enumerate() {
         state = model.step(&state, &operations[*index].call, operations[*index].outcome())?;
@@ -58,14 +68,14 @@ fn explained<M: Model>(model: &M, operations: &[OperationOf<M>], order: &[usize]
 }
 
 /// Checks a history both ways. True if it is linearizable.
-fn agree<M: Model>(model: &M, operations: &[OperationOf<M>]) -> bool {
+fn agree<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) -> bool {
     let expected = by_brute_force(model, operations);
     match search(model, operations, limits()) {
-        Found::Order(order) => {
+        SearchResult::Order(order) => {
             assert!(expected, "no order explains {operations:#?}");
             assert!(explained(model, operations, &order, u64::MAX).is_some(), "{order:?} of {operations:#?}");
         }
-        Found::Stuck(stuck) => {
+        SearchResult::Stuck(stuck) => {
             assert!(!expected, "an order explains {operations:#?}");
             let until = operations[stuck.breaks].until();
             assert_eq!(explained(model, operations, &stuck.order, until), Some(stuck.state.clone()), "{operations:#?}");
@@ -79,17 +89,17 @@ fn agree<M: Model>(model: &M, operations: &[OperationOf<M>]) -> bool {
 }
 
 /// The history as it was known just after a return: what had not returned by then is pending.
-fn up_to<M: Model>(operations: &[OperationOf<M>], last: (u64, usize)) -> Vec<OperationOf<M>> {
+fn up_to<M: SequentialModel>(operations: &[OperationOf<M>], last: (u64, usize)) -> Vec<OperationOf<M>> {
     let early = operations.iter().enumerate().filter(|(_, operation)| operation.called <= last.0);
     early
         .map(|(index, operation)| {
             let returned = operation.returned.clone().filter(|(moment, _)| (*moment, index) <= last);
-            Operation { returned, ..operation.clone() }
+            HistoryOperation { returned, ..operation.clone() }
         })
         .collect()
 }
 
-fn is_first_break<M: Model>(model: &M, operations: &[OperationOf<M>], stuck: &Stuck<M::State>) {
+fn is_first_break<M: SequentialModel>(model: &M, operations: &[OperationOf<M>], stuck: &DeadEnd<M::State>) {
     let last = (operations[stuck.breaks].until(), stuck.breaks);
     assert!(!by_brute_force(model, &up_to::<M>(operations, last)), "{last:?} does not break {operations:#?}");
     let mut early = operations.to_vec();
@@ -104,79 +114,96 @@ fn is_first_break<M: Model>(model: &M, operations: &[OperationOf<M>], stuck: &St
 }
 
 /// What is random about a history.
-trait Asks: Model {
+trait Asks: SequentialModel {
     fn any_call(&self, random: &mut Random) -> Self::Call;
     fn any_outcome(&self, random: &mut Random, call: &Self::Call) -> Self::Outcome;
     /// The right answer in this state.
     fn answer(&self, state: &Self::State, call: &Self::Call) -> Self::Outcome;
 }
 
-fn any_value(random: &mut Random, values: &[Number]) -> Number {
+fn any_value(random: &mut Random, values: &[ValueId]) -> ValueId {
     values[random.within(0..=values.len() as u64 - 1) as usize]
 }
 
-impl Asks for Register {
-    fn any_call(&self, random: &mut Random) -> register::Call {
+impl Asks for RegisterModel {
+    fn any_call(&self, random: &mut Random) -> register::RegisterCall {
         let values = ["0", "1"].map(|value| self.values.number(&value.to_string()));
         match random.within(0..=2) {
-            0 => register::Call::Read,
-            1 => register::Call::Write(any_value(random, &values)),
-            _ => register::Call::CompareAndSet(any_value(random, &values), any_value(random, &values)),
+            0 => register::RegisterCall::Read,
+            1 => register::RegisterCall::Write(any_value(random, &values)),
+            _ => register::RegisterCall::CompareAndSet(any_value(random, &values), any_value(random, &values)),
         }
     }
 
-    fn any_outcome(&self, random: &mut Random, call: &register::Call) -> register::Outcome {
+    fn any_outcome(&self, random: &mut Random, call: &register::RegisterCall) -> register::RegisterOutcome {
         let values = ["0", "1"].map(|value| self.values.number(&value.to_string()));
         match (call, random.within(0..=2)) {
-            (register::Call::Read, 0) => register::Outcome::Holds(None),
-            (register::Call::Read, _) => register::Outcome::Holds(Some(any_value(random, &values))),
-            (register::Call::CompareAndSet(..), 0) => register::Outcome::Mismatch,
-            _ => register::Outcome::Done,
+            (register::RegisterCall::Read, 0) => register::RegisterOutcome::Holds(None),
+            (register::RegisterCall::Read, _) => register::RegisterOutcome::Holds(Some(any_value(random, &values))),
+            (register::RegisterCall::CompareAndSet(..), 0) => register::RegisterOutcome::Mismatch,
+            _ => register::RegisterOutcome::Done,
         }
     }
 
-    fn answer(&self, state: &Option<Number>, call: &register::Call) -> register::Outcome {
+    fn answer(&self, state: &Option<ValueId>, call: &register::RegisterCall) -> register::RegisterOutcome {
         match call {
-            register::Call::Read => register::Outcome::Holds(*state),
-            register::Call::CompareAndSet(from, _) if *state != Some(*from) => register::Outcome::Mismatch,
-            register::Call::Write(_) | register::Call::CompareAndSet(..) => register::Outcome::Done,
+            register::RegisterCall::Read => register::RegisterOutcome::Holds(*state),
+            register::RegisterCall::CompareAndSet(from, _) if *state != Some(*from) => {
+                register::RegisterOutcome::Mismatch
+            }
+            register::RegisterCall::Write(_) | register::RegisterCall::CompareAndSet(..) => {
+                register::RegisterOutcome::Done
+            }
         }
     }
 }
 
-impl Asks for Versioned {
-    fn any_call(&self, random: &mut Random) -> versioned::Call {
+impl Asks for VersionedModel {
+    fn any_call(&self, random: &mut Random) -> versioned::VersionedCall {
         let values = [self.values.number(&"a".into()), self.values.number(&"b".into()), UNREAD];
         match random.within(0..=4) {
-            0 => versioned::Call::Get,
-            1 => versioned::Call::Delete,
-            2 => versioned::Call::Put { value: any_value(random, &values), if_version: Some(random.within(0..=2)) },
-            _ => versioned::Call::Put { value: any_value(random, &values), if_version: None },
+            0 => versioned::VersionedCall::Get,
+            1 => versioned::VersionedCall::Delete,
+            2 => versioned::VersionedCall::Put {
+                value: any_value(random, &values),
+                if_version: Some(random.within(0..=2)),
+            },
+            _ => versioned::VersionedCall::Put { value: any_value(random, &values), if_version: None },
         }
     }
 
-    fn any_outcome(&self, random: &mut Random, call: &versioned::Call) -> versioned::Outcome {
+    fn any_outcome(&self, random: &mut Random, call: &versioned::VersionedCall) -> versioned::VersionedOutcome {
         let values = ["a", "b"].map(|value| self.values.number(&value.into()));
         let version = random.within(0..=3);
         match (call, random.within(0..=3)) {
-            (versioned::Call::Get, 0) => versioned::Outcome::Holds(None, version),
-            (versioned::Call::Get, _) => versioned::Outcome::Holds(Some(any_value(random, &values)), version),
-            (versioned::Call::Delete, 0) => versioned::Outcome::NotFound(version),
-            (versioned::Call::Put { if_version: Some(_), .. }, 0) => versioned::Outcome::Mismatch(version),
-            _ => versioned::Outcome::Done(version),
+            (versioned::VersionedCall::Get, 0) => versioned::VersionedOutcome::Holds(None, version),
+            (versioned::VersionedCall::Get, _) => {
+                versioned::VersionedOutcome::Holds(Some(any_value(random, &values)), version)
+            }
+            (versioned::VersionedCall::Delete, 0) => versioned::VersionedOutcome::NotFound(version),
+            (versioned::VersionedCall::Put { if_version: Some(_), .. }, 0) => {
+                versioned::VersionedOutcome::Mismatch(version)
+            }
+            _ => versioned::VersionedOutcome::Done(version),
         }
     }
 
-    fn answer(&self, state: &versioned::State, call: &versioned::Call) -> versioned::Outcome {
+    fn answer(
+        &self,
+        state: &versioned::VersionedState,
+        call: &versioned::VersionedCall,
+    ) -> versioned::VersionedOutcome {
         let version = state.version.expect("the store of a test begins empty");
-        let versioned::Held::Known(held) = state.held else { panic!("the store of a test begins empty") };
+        let versioned::KnownValue::Known(held) = state.held else { panic!("the store of a test begins empty") };
         match *call {
-            versioned::Call::Get => versioned::Outcome::Holds(held, version),
-            versioned::Call::Put { if_version: Some(wanted), .. } if wanted != version => {
-                versioned::Outcome::Mismatch(version)
+            versioned::VersionedCall::Get => versioned::VersionedOutcome::Holds(held, version),
+            versioned::VersionedCall::Put { if_version: Some(wanted), .. } if wanted != version => {
+                versioned::VersionedOutcome::Mismatch(version)
             }
-            versioned::Call::Delete if held.is_none() => versioned::Outcome::NotFound(version),
-            versioned::Call::Put { .. } | versioned::Call::Delete => versioned::Outcome::Done(version + 1),
+            versioned::VersionedCall::Delete if held.is_none() => versioned::VersionedOutcome::NotFound(version),
+            versioned::VersionedCall::Put { .. } | versioned::VersionedCall::Delete => {
+                versioned::VersionedOutcome::Done(version + 1)
+            }
         }
     }
 }
@@ -200,7 +227,7 @@ fn valid<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>> {
             state = after;
         }
         let returned = (!pending).then(|| (moment + random.within(0..=span), outcome));
-        operations.push(Operation { call, called, returned });
+        operations.push(HistoryOperation { call, called, returned });
     }
     operations
 }
@@ -227,7 +254,7 @@ fn random_history<M: Asks>(model: &M, random: &mut Random) -> Vec<OperationOf<M>
         let (call, called) = (model.any_call(random), random.within(0..=20));
         let outcome = model.any_outcome(random, &call);
         let returned = (random.within(0..=3) > 0).then(|| (called + random.within(0..=12), outcome));
-        operations.push(Operation { call, called, returned });
+        operations.push(HistoryOperation { call, called, returned });
     }
     operations
 }
@@ -253,22 +280,26 @@ fn agree_on_many<M: Asks>(model: &M) {
 
 #[test]
 fn the_search_agrees_with_brute_force_about_registers() {
-    agree_on_many(&Register { values: Values::read(["0", "1"].map(str::to_string)) });
+    agree_on_many(&RegisterModel { values: ValueIds::read(["0", "1"].map(str::to_string)) });
 }
 
 #[test]
 fn the_search_agrees_with_brute_force_about_versions() {
-    agree_on_many(&Versioned {
-        start: Start::Empty,
-        values: Values::read(["a", "b"].map(Text::from)),
+    agree_on_many(&VersionedModel {
+        start: InitialState::Empty,
+        values: ValueIds::read(["a", "b"].map(QuotedText::from)),
         strangers: false,
     });
 }
 
 #[test]
 fn the_search_agrees_with_brute_force_about_histories_that_begin_in_the_middle() {
-    let empty = Versioned { start: Start::Empty, values: Values::read(["a", "b"].map(Text::from)), strangers: false };
-    let model = Versioned { start: Start::Anything, ..empty.clone() };
+    let empty = VersionedModel {
+        start: InitialState::Empty,
+        values: ValueIds::read(["a", "b"].map(QuotedText::from)),
+        strangers: false,
+    };
+    let model = VersionedModel { start: InitialState::Anything, ..empty.clone() };
     let mut random = Random::new(18, 0);
     for _ in 0..HISTORIES / 3 {
         assert!(agree(&model, &valid(&empty, &mut random)), "what began empty is linearizable from anywhere");

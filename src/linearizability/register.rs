@@ -1,24 +1,24 @@
 //! One register that is read, written, and changed by compare-and-set; it begins empty.
 
-use super::model::Model;
-use super::values::{Number, Values};
+use super::model::SequentialModel;
+use super::values::{ValueId, ValueIds};
 
 /// What is asked of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Call {
+pub enum RegisterCall {
     /// Its value.
     Read,
     /// To hold this value.
-    Write(Number),
+    Write(ValueId),
     /// To hold the second value if it holds the first.
-    CompareAndSet(Number, Number),
+    CompareAndSet(ValueId, ValueId),
 }
 
 /// What it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum RegisterOutcome {
     /// It holds this; None if it is empty.
-    Holds(Option<Number>),
+    Holds(Option<ValueId>),
     /// It holds the new value.
     Done,
     /// It did not hold the value that it was compared with; nothing changed.
@@ -27,31 +27,36 @@ pub enum Outcome {
 
 /// A register whose values have these numbers. Whatever is compared with must be among them.
 #[derive(Clone, Debug)]
-pub struct Register {
+pub struct RegisterModel {
     /// The values.
-    pub values: Values<String>,
+    pub values: ValueIds<String>,
 }
 
-impl Model for Register {
-    type Call = Call;
-    type Outcome = Outcome;
-    type State = Option<Number>;
+impl SequentialModel for RegisterModel {
+    type Call = RegisterCall;
+    type Outcome = RegisterOutcome;
+    type State = Option<ValueId>;
 
-    fn start(&self) -> Option<Number> {
+    fn start(&self) -> Option<ValueId> {
         None
     }
 
-    fn step(&self, state: &Option<Number>, call: &Call, outcome: Option<&Outcome>) -> Option<Option<Number>> {
+    fn step(
+        &self,
+        state: &Option<ValueId>,
+        call: &RegisterCall,
+        outcome: Option<&RegisterOutcome>,
+    ) -> Option<Option<ValueId>> {
         let (answer, after) = match *call {
-            Call::Read => (Outcome::Holds(*state), *state),
-            Call::Write(value) => (Outcome::Done, Some(value)),
-            Call::CompareAndSet(from, to) if *state == Some(from) => (Outcome::Done, Some(to)),
-            Call::CompareAndSet(..) => (Outcome::Mismatch, *state),
+            RegisterCall::Read => (RegisterOutcome::Holds(*state), *state),
+            RegisterCall::Write(value) => (RegisterOutcome::Done, Some(value)),
+            RegisterCall::CompareAndSet(from, to) if *state == Some(from) => (RegisterOutcome::Done, Some(to)),
+            RegisterCall::CompareAndSet(..) => (RegisterOutcome::Mismatch, *state),
         };
         outcome.is_none_or(|outcome| *outcome == answer).then_some(after)
     }
 
-    fn show(&self, state: &Option<Number>) -> String {
+    fn show(&self, state: &Option<ValueId>) -> String {
         match state {
             None => "is empty".to_string(),
             Some(number) => match self.values.value(*number) {
@@ -69,17 +74,17 @@ mod tests {
 
     #[test]
     fn a_register_answers_as_registers_do() {
-        let register = Register { values: Values::read(["1", "2"].map(str::to_string)) };
+        let register = RegisterModel { values: ValueIds::read(["1", "2"].map(str::to_string)) };
         let [one, two] = ["1", "2"].map(|value| register.values.number(&value.to_string()));
-        let step = |state, call, outcome: Option<Outcome>| register.step(&state, &call, outcome.as_ref());
-        assert_eq!(step(None, Call::Read, Some(Outcome::Holds(None))), Some(None));
-        assert_eq!(step(None, Call::Read, Some(Outcome::Holds(Some(one)))), None);
-        assert_eq!(step(None, Call::Write(one), Some(Outcome::Done)), Some(Some(one)));
-        let swap = Call::CompareAndSet(one, two);
-        assert_eq!(step(Some(one), swap, Some(Outcome::Done)), Some(Some(two)));
-        assert_eq!(step(Some(two), swap, Some(Outcome::Done)), None);
-        assert_eq!(step(None, swap, Some(Outcome::Mismatch)), Some(None));
-        assert_eq!(step(Some(one), swap, Some(Outcome::Mismatch)), None);
+        let step = |state, call, outcome: Option<RegisterOutcome>| register.step(&state, &call, outcome.as_ref());
+        assert_eq!(step(None, RegisterCall::Read, Some(RegisterOutcome::Holds(None))), Some(None));
+        assert_eq!(step(None, RegisterCall::Read, Some(RegisterOutcome::Holds(Some(one)))), None);
+        assert_eq!(step(None, RegisterCall::Write(one), Some(RegisterOutcome::Done)), Some(Some(one)));
+        let swap = RegisterCall::CompareAndSet(one, two);
+        assert_eq!(step(Some(one), swap, Some(RegisterOutcome::Done)), Some(Some(two)));
+        assert_eq!(step(Some(two), swap, Some(RegisterOutcome::Done)), None);
+        assert_eq!(step(None, swap, Some(RegisterOutcome::Mismatch)), Some(None));
+        assert_eq!(step(Some(one), swap, Some(RegisterOutcome::Mismatch)), None);
         assert_eq!((step(Some(one), swap, None), step(None, swap, None)), (Some(Some(two)), Some(None)));
         assert_eq!(register.show(&None), "is empty");
         assert_eq!(register.show(&Some(two)), "holds 2");

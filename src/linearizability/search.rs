@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::time::Instant;
 
-use super::entries::{At, Entries, Entry};
-use super::model::{Model, OperationOf};
-use super::taken::{Stored, Taken};
+use super::entries::{CallOrReturn, Entries, Position};
+use super::model::{OperationOf, SequentialModel};
+use super::taken::{OperationSet, StoredSet};
 
 /// The clock is looked at once in so many steps.
 const STEPS_A_LOOK: u64 = 256;
@@ -19,7 +19,7 @@ const TABLE_BYTES: usize = 2 * mem::size_of::<u64>();
 
 /// Where a search gives up.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SearchLimits {
     /// Not later than this, up to a few milliseconds.
     pub deadline: Instant,
     /// The clock that is looked at.
@@ -41,11 +41,11 @@ pub(super) fn slow_clock() -> Instant {
 
 /// What a search came to. Operations are named by their index.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found<S> {
+pub enum SearchResult<S> {
     /// An order; pending operations that are not in it never took effect.
     Order(Vec<usize>),
     /// There is no order.
-    Stuck(Stuck<S>),
+    Stuck(DeadEnd<S>),
     /// The deadline came first, or the last step.
     OutOfTime,
     /// The memory was used up first.
@@ -55,7 +55,7 @@ pub enum Found<S> {
 /// How far an order can go: it explains everything that returned before `breaks` did. No order explains how the operations
 /// ended that had been called by then: those of `order`, of `open`, and `breaks`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stuck<S> {
+pub struct DeadEnd<S> {
     /// An order that explains everything that returned before `breaks` did, and takes no more than it must for that.
     pub order: Vec<usize>,
     /// The state behind it.
@@ -67,19 +67,23 @@ pub struct Stuck<S> {
 }
 
 /// Searches an order that explains all results.
-pub fn search<M: Model>(model: &M, operations: &[OperationOf<M>], limits: Limits) -> Found<M::State> {
+pub fn search<M: SequentialModel>(
+    model: &M,
+    operations: &[OperationOf<M>],
+    limits: SearchLimits,
+) -> SearchResult<M::State> {
     Search::new(model, operations, limits).run()
 }
 
-struct Search<'a, M: Model> {
+struct Search<'a, M: SequentialModel> {
     model: &'a M,
     operations: &'a [OperationOf<M>],
-    limits: Limits,
+    limits: SearchLimits,
     /// What is not taken yet.
     entries: Entries,
     /// Of each operation the one that may as well go first, see [`twins`].
     twins: Vec<Option<usize>>,
-    taken: Taken,
+    taken: OperationSet,
     /// The operations taken, in order, each with the state before it.
     order: Vec<(usize, M::State)>,
     /// The state behind them.
@@ -87,14 +91,14 @@ struct Search<'a, M: Model> {
     /// How many operations that returned are not taken.
     missing: usize,
     /// Every configuration that was reached.
-    seen: HashSet<(Stored, M::State)>,
+    seen: HashSet<(StoredSet, M::State)>,
     seen_bytes: usize,
     furthest: Option<Furthest<M::State>>,
 }
 
 /// The latest return that stopped an order.
 struct Furthest<S> {
-    at: At,
+    at: Position,
     order: Vec<usize>,
     state: S,
     /// How many operations at the head of `order` are those of the search's current order.
@@ -108,15 +112,15 @@ enum Take {
     OutOfMemory,
 }
 
-impl<'a, M: Model> Search<'a, M> {
-    fn new(model: &'a M, operations: &'a [OperationOf<M>], limits: Limits) -> Search<'a, M> {
+impl<'a, M: SequentialModel> Search<'a, M> {
+    fn new(model: &'a M, operations: &'a [OperationOf<M>], limits: SearchLimits) -> Search<'a, M> {
         Search {
             model,
             operations,
             limits,
             entries: Entries::new(operations),
             twins: twins::<M>(operations),
-            taken: Taken::none_of(operations),
+            taken: OperationSet::none_of(operations),
             order: Vec::new(),
             state: model.start(),
             missing: operations.iter().filter(|operation| operation.returned.is_some()).count(),
@@ -126,32 +130,32 @@ impl<'a, M: Model> Search<'a, M> {
         }
     }
 
-    fn run(mut self) -> Found<M::State> {
+    fn run(mut self) -> SearchResult<M::State> {
         let mut at = self.entries.first();
         let mut steps: u64 = 0;
         while self.missing > 0 {
             steps += 1;
             let is_late = || steps.is_multiple_of(STEPS_A_LOOK) && (self.limits.now)() >= self.limits.deadline;
             if steps > self.limits.steps || is_late() {
-                return Found::OutOfTime;
+                return SearchResult::OutOfTime;
             }
             let here = at.expect("a return that is not explained stands in the list, and nothing goes past it");
             at = match self.entries.get(here) {
-                Entry::Call(operation) => match self.take(operation) {
+                CallOrReturn::Call(operation) => match self.take(operation) {
                     Take::Yes => self.entries.first(),
                     Take::No => self.entries.after(here),
-                    Take::OutOfMemory => return Found::OutOfMemory,
+                    Take::OutOfMemory => return SearchResult::OutOfMemory,
                 },
-                Entry::Return(_) => {
+                CallOrReturn::Return(_) => {
                     self.note_stuck(here);
                     match self.undo() {
                         Some(operation) => self.entries.after(self.entries.call_of(operation)),
-                        None => return Found::Stuck(self.stuck()),
+                        None => return SearchResult::Stuck(self.stuck()),
                     }
                 }
             };
         }
-        Found::Order(self.order.into_iter().map(|(operation, _)| operation).collect())
+        SearchResult::Order(self.order.into_iter().map(|(operation, _)| operation).collect())
     }
 
     /// Lets an operation take effect, if it can have done so here, and if that leads to anything new.
@@ -168,7 +172,7 @@ impl<'a, M: Model> Search<'a, M> {
         }
         self.taken.insert(index);
         let stored = self.taken.store();
-        let bytes = mem::size_of::<(Stored, M::State)>() + TABLE_BYTES + mem::size_of_val(&*stored);
+        let bytes = mem::size_of::<(StoredSet, M::State)>() + TABLE_BYTES + mem::size_of_val(&*stored);
         if !self.seen.insert((stored, next.clone())) {
             self.taken.remove(index);
             return Take::No;
@@ -189,14 +193,14 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     /// The next return, if an operation that was called before it can no longer take effect: the state's clock is past it.
-    fn too_late(&self) -> Option<At> {
+    fn too_late(&self) -> Option<Position> {
         let clock = self.model.clock(&self.state);
         let mut late = false;
         let mut at = self.entries.first();
         while let Some(here) = at {
             match self.entries.get(here) {
-                Entry::Return(_) => return late.then_some(here),
-                Entry::Call(index) => {
+                CallOrReturn::Return(_) => return late.then_some(here),
+                CallOrReturn::Call(index) => {
                     late |= self.operations[index].outcome().is_some_and(|outcome| self.model.latest(outcome) < clock);
                 }
             }
@@ -220,7 +224,7 @@ impl<'a, M: Model> Search<'a, M> {
 
     /// Remembers the order if none was stopped later, and of those stopped here none is shorter: what need not be taken
     /// would only distract. Only what differs from the order remembered before is copied.
-    fn note_stuck(&mut self, at: At) {
+    fn note_stuck(&mut self, at: Position) {
         let (mut order, shared) = match self.furthest.take() {
             Some(furthest) if (furthest.at, self.order.len()) >= (at, furthest.order.len()) => {
                 self.furthest = Some(furthest);
@@ -235,9 +239,9 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     /// The operations that nothing explains. All choices are undone.
-    fn stuck(self) -> Stuck<M::State> {
+    fn stuck(self) -> DeadEnd<M::State> {
         let furthest = self.furthest.expect("a search without choices has met a return");
-        let Entry::Return(breaks) = self.entries.get(furthest.at) else {
+        let CallOrReturn::Return(breaks) = self.entries.get(furthest.at) else {
             panic!("only a return stops an order");
         };
         let mut explained = vec![false; self.operations.len()];
@@ -246,7 +250,7 @@ impl<'a, M: Model> Search<'a, M> {
         }
         let is_open = |index: &usize| !explained[*index] && self.entries.call_of(*index) < furthest.at;
         let open = (0..self.operations.len()).filter(is_open).collect();
-        Stuck { order: furthest.order, state: furthest.state, breaks, open }
+        DeadEnd { order: furthest.order, state: furthest.state, breaks, open }
     }
 }
 
@@ -254,7 +258,7 @@ impl<'a, M: Model> Search<'a, M> {
 ///
 /// If an order holds the later of the two and not the earlier before it, they can change places: what each of them needs
 /// of time then holds as well, and nobody sees a difference. So only orders need to be tried that hold the earlier first.
-fn twins<M: Model>(operations: &[OperationOf<M>]) -> Vec<Option<usize>> {
+fn twins<M: SequentialModel>(operations: &[OperationOf<M>]) -> Vec<Option<usize>> {
     let mut by_call: Vec<usize> = (0..operations.len()).collect();
     by_call.sort_by_key(|index| operations[*index].called);
     let mut last = HashMap::new();

@@ -2,77 +2,83 @@
 
 use std::time::{Duration, Instant};
 
-use super::appends::{self, Appends};
+use super::appends::{self, AppendModel};
 use super::first_break::first_break;
-use super::model::{Model, Operation, OperationOf};
-use super::register::{self, Register};
-use super::search::{Found, Limits, Stuck, search, slow_clock};
-use super::values::{UNREAD, Values};
-use super::versioned::{self, Call, Held, Outcome, Start, State, Versioned};
+use super::model::{HistoryOperation, OperationOf, SequentialModel};
+use super::register::{self, RegisterModel};
+use super::search::{DeadEnd, SearchLimits, SearchResult, search, slow_clock};
+use super::values::{UNREAD, ValueIds};
+use super::versioned::{
+    self, InitialState, KnownValue, VersionedCall, VersionedModel, VersionedOutcome, VersionedState,
+};
 use crate::random::Random;
-use crate::trace::Text;
+use crate::trace::QuotedText;
 
-fn limits(time: Duration) -> Limits {
-    Limits { deadline: Instant::now() + time, now: Instant::now, memory_bytes: 1 << 28, steps: u64::MAX }
+fn limits(time: Duration) -> SearchLimits {
+    SearchLimits { deadline: Instant::now() + time, now: Instant::now, memory_bytes: 1 << 28, steps: u64::MAX }
 }
 
-fn found<M: Model>(model: &M, operations: &[OperationOf<M>]) -> Found<M::State> {
+fn found<M: SequentialModel>(model: &M, operations: &[OperationOf<M>]) -> SearchResult<M::State> {
     let limits = limits(Duration::from_secs(60));
     match search(model, operations, limits) {
-        Found::Stuck(stuck) => Found::Stuck(first_break(model, operations, stuck, limits)),
+        SearchResult::Stuck(stuck) => SearchResult::Stuck(first_break(model, operations, stuck, limits)),
         other => other,
     }
 }
 
 /// An operation from one moment to another.
-fn op<C, O>(called: u64, call: C, returned: u64, outcome: O) -> Operation<C, O> {
-    Operation { call, called, returned: Some((returned, outcome)) }
+fn op<C, O>(called: u64, call: C, returned: u64, outcome: O) -> HistoryOperation<C, O> {
+    HistoryOperation { call, called, returned: Some((returned, outcome)) }
 }
 
-fn pending<C, O>(called: u64, call: C) -> Operation<C, O> {
-    Operation { call, called, returned: None }
+fn pending<C, O>(called: u64, call: C) -> HistoryOperation<C, O> {
+    HistoryOperation { call, called, returned: None }
 }
 
 /// A key whose values `a` and `b` were read.
-fn key() -> Versioned {
-    Versioned { start: Start::Empty, values: Values::read(["a", "b"].map(Text::from)), strangers: false }
+fn key() -> VersionedModel {
+    VersionedModel {
+        start: InitialState::Empty,
+        values: ValueIds::read(["a", "b"].map(QuotedText::from)),
+        strangers: false,
+    }
 }
 
-fn put(value: &str) -> Call {
-    Call::Put { value: key().values.number(&value.into()), if_version: None }
+fn put(value: &str) -> VersionedCall {
+    VersionedCall::Put { value: key().values.number(&value.into()), if_version: None }
 }
 
-fn holds(value: &str, version: u64) -> Outcome {
-    Outcome::Holds(Some(key().values.number(&value.into())), version)
+fn holds(value: &str, version: u64) -> VersionedOutcome {
+    VersionedOutcome::Holds(Some(key().values.number(&value.into())), version)
 }
 
 #[test]
 fn a_stale_read_is_the_operation_that_breaks() {
     let operations = [
-        op(1, put("a"), 2, Outcome::Done(1)),
-        op(3, put("b"), 6, Outcome::Done(2)),
-        op(4, Call::Get, 5, holds("b", 2)),
-        op(7, Call::Get, 8, holds("a", 1)),
-        op(9, Call::Get, 10, holds("b", 2)),
+        op(1, put("a"), 2, VersionedOutcome::Done(1)),
+        op(3, put("b"), 6, VersionedOutcome::Done(2)),
+        op(4, VersionedCall::Get, 5, holds("b", 2)),
+        op(7, VersionedCall::Get, 8, holds("a", 1)),
+        op(9, VersionedCall::Get, 10, holds("b", 2)),
     ];
     let b = key().values.number(&"b".into());
-    let state = State { held: Held::Known(Some(b)), version: Some(2) };
-    let stuck = Stuck { order: vec![0, 1, 2], state, breaks: 3, open: vec![] };
-    assert_eq!(found(&key(), &operations), Found::Stuck(stuck));
+    let state = VersionedState { held: KnownValue::Known(Some(b)), version: Some(2) };
+    let stuck = DeadEnd { order: vec![0, 1, 2], state, breaks: 3, open: vec![] };
+    assert_eq!(found(&key(), &operations), SearchResult::Stuck(stuck));
 }
 
 #[test]
 fn overlapping_operations_may_take_effect_in_any_order() {
     let operations = [
-        op(1, put("a"), 9, Outcome::Done(2)),
-        op(2, put("b"), 8, Outcome::Done(1)),
-        op(3, Call::Get, 7, holds("b", 1)),
-        op(4, Call::Get, 6, Outcome::Holds(None, 0)),
+        op(1, put("a"), 9, VersionedOutcome::Done(2)),
+        op(2, put("b"), 8, VersionedOutcome::Done(1)),
+        op(3, VersionedCall::Get, 7, holds("b", 1)),
+        op(4, VersionedCall::Get, 6, VersionedOutcome::Holds(None, 0)),
     ];
-    assert_eq!(found(&key(), &operations), Found::Order(vec![3, 1, 2, 0]));
+    assert_eq!(found(&key(), &operations), SearchResult::Order(vec![3, 1, 2, 0]));
     // One after the other they may not.
-    let operations = [op(1, put("a"), 2, Outcome::Done(2)), op(3, put("b"), 4, Outcome::Done(1))];
-    let Found::Stuck(stuck) = found(&key(), &operations) else { panic!("version 2 came before version 1") };
+    let operations = [op(1, put("a"), 2, VersionedOutcome::Done(2)), op(3, put("b"), 4, VersionedOutcome::Done(1))];
+    let SearchResult::Stuck(stuck) = found(&key(), &operations) else { panic!("version 2 came before version 1") };
     assert_eq!((stuck.order, stuck.breaks, stuck.open), (vec![], 0, vec![]));
 }
 
@@ -80,52 +86,54 @@ fn overlapping_operations_may_take_effect_in_any_order() {
 fn a_pending_write_may_take_effect_late_or_never() {
     let seen_late = [
         pending(1, put("a")),
-        op(2, Call::Get, 3, Outcome::Holds(None, 0)),
-        op(90, Call::Get, 91, holds("a", 1)),
-        op(92, put("b"), 93, Outcome::Done(2)),
+        op(2, VersionedCall::Get, 3, VersionedOutcome::Holds(None, 0)),
+        op(90, VersionedCall::Get, 91, holds("a", 1)),
+        op(92, put("b"), 93, VersionedOutcome::Done(2)),
     ];
-    assert_eq!(found(&key(), &seen_late), Found::Order(vec![1, 0, 2, 3]));
-    let never_seen = [pending(1, put("a")), op(90, put("b"), 91, Outcome::Done(1))];
-    assert_eq!(found(&key(), &never_seen), Found::Order(vec![1]));
-    let seen_before_its_call = [op(1, Call::Get, 2, holds("a", 1)), pending(3, put("a"))];
-    assert!(matches!(found(&key(), &seen_before_its_call), Found::Stuck(Stuck { breaks: 0, .. })));
+    assert_eq!(found(&key(), &seen_late), SearchResult::Order(vec![1, 0, 2, 3]));
+    let never_seen = [pending(1, put("a")), op(90, put("b"), 91, VersionedOutcome::Done(1))];
+    assert_eq!(found(&key(), &never_seen), SearchResult::Order(vec![1]));
+    let seen_before_its_call = [op(1, VersionedCall::Get, 2, holds("a", 1)), pending(3, put("a"))];
+    assert!(matches!(found(&key(), &seen_before_its_call), SearchResult::Stuck(DeadEnd { breaks: 0, .. })));
     let applied_twice = [
         pending(1, put("a")),
-        op(2, Call::Get, 3, holds("a", 1)),
-        op(4, put("b"), 5, Outcome::Done(2)),
-        op(6, Call::Get, 7, holds("a", 3)),
+        op(2, VersionedCall::Get, 3, holds("a", 1)),
+        op(4, put("b"), 5, VersionedOutcome::Done(2)),
+        op(6, VersionedCall::Get, 7, holds("a", 3)),
     ];
-    assert!(matches!(found(&key(), &applied_twice), Found::Stuck(Stuck { breaks: 3, .. })));
+    assert!(matches!(found(&key(), &applied_twice), SearchResult::Stuck(DeadEnd { breaks: 3, .. })));
 }
 
 #[test]
 fn a_violation_names_what_was_open_as_well() {
     let operations = [
-        op(1, put("a"), 2, Outcome::Done(1)),
+        op(1, put("a"), 2, VersionedOutcome::Done(1)),
         pending(3, put("b")),
-        op(4, Call::Delete, 20, Outcome::Done(2)),
-        op(5, Call::Get, 6, holds("a", 7)),
-        op(7, put("a"), 8, Outcome::Done(3)),
+        op(4, VersionedCall::Delete, 20, VersionedOutcome::Done(2)),
+        op(5, VersionedCall::Get, 6, holds("a", 7)),
+        op(7, put("a"), 8, VersionedOutcome::Done(3)),
     ];
     // So it is said by the search, and then by the one for the first break.
     let rough = search(&key(), &operations, limits(Duration::from_secs(60)));
     for found in [rough, found(&key(), &operations)] {
-        let Found::Stuck(stuck) = found else { panic!("nobody has made version 7") };
+        let SearchResult::Stuck(stuck) = found else { panic!("nobody has made version 7") };
         assert_eq!((stuck.order, stuck.breaks, stuck.open), (vec![0], 3, vec![1, 2]));
     }
 }
 
 /// A register of so many values, and some pending writes, which come first. Then a swap of value 0 for 1, which ends late
 /// and in vain; but meanwhile 0 is written and 1 is read.
-fn swap_in_vain(pending_writes: usize) -> (Register, Vec<Operation<register::Call, register::Outcome>>) {
-    let model = Register { values: Values::read((0..2 + pending_writes).map(|value| value.to_string())) };
+fn swap_in_vain(
+    pending_writes: usize,
+) -> (RegisterModel, Vec<HistoryOperation<register::RegisterCall, register::RegisterOutcome>>) {
+    let model = RegisterModel { values: ValueIds::read((0..2 + pending_writes).map(|value| value.to_string())) };
     let number = |value: usize| model.values.number(&value.to_string());
     let mut operations: Vec<_> =
-        (0..pending_writes).map(|n| pending(1, register::Call::Write(number(2 + n)))).collect();
+        (0..pending_writes).map(|n| pending(1, register::RegisterCall::Write(number(2 + n)))).collect();
     operations.extend([
-        op(2, register::Call::CompareAndSet(number(0), number(1)), 100, register::Outcome::Mismatch),
-        op(3, register::Call::Write(number(0)), 4, register::Outcome::Done),
-        op(5, register::Call::Read, 6, register::Outcome::Holds(Some(number(1)))),
+        op(2, register::RegisterCall::CompareAndSet(number(0), number(1)), 100, register::RegisterOutcome::Mismatch),
+        op(3, register::RegisterCall::Write(number(0)), 4, register::RegisterOutcome::Done),
+        op(5, register::RegisterCall::Read, 6, register::RegisterOutcome::Holds(Some(number(1)))),
     ]);
     (model, operations)
 }
@@ -135,14 +143,14 @@ fn a_violation_shows_no_pending_write_that_explains_nothing() {
     let (model, operations) = swap_in_vain(1);
     let state = Some(model.values.number(&"1".to_string()));
     // The read tells that the swap was done: that it was in vain is what breaks.
-    let stuck = Stuck { order: vec![2, 1, 3], state, breaks: 1, open: vec![0] };
-    assert_eq!(found(&model, &operations), Found::Stuck(stuck));
+    let stuck = DeadEnd { order: vec![2, 1, 3], state, breaks: 1, open: vec![0] };
+    assert_eq!(found(&model, &operations), SearchResult::Stuck(stuck));
 }
 
 #[test]
 fn of_very_many_pending_writes_not_all_are_tried_to_be_left_out() {
     let (model, operations) = swap_in_vain(4_000);
-    let rough = Stuck { order: vec![], state: None, breaks: 4_002, open: vec![] };
+    let rough = DeadEnd { order: vec![], state: None, breaks: 4_002, open: vec![] };
     let stuck = first_break(&model, &operations, rough, limits(Duration::from_secs(60)));
     assert_eq!(stuck.breaks, 4_000);
     // Each of them costs a walk along the order.
@@ -151,23 +159,24 @@ fn of_very_many_pending_writes_not_all_are_tried_to_be_left_out() {
 
 #[test]
 fn nothing_is_linearizable() {
-    assert_eq!(found(&key(), &[]), Found::Order(vec![]));
-    assert_eq!(found(&key(), &[pending(1, put("a"))]), Found::Order(vec![]));
+    assert_eq!(found(&key(), &[]), SearchResult::Order(vec![]));
+    assert_eq!(found(&key(), &[pending(1, put("a"))]), SearchResult::Order(vec![]));
 }
 
 /// Appends at the same time, and a read that fits no order of them: there are as many states as orders.
-fn hard() -> Vec<Operation<appends::Call, appends::Outcome>> {
-    let append = |n: u64| op(1 + n, appends::Call::Append(format!("{n}").into()), 100 + n, appends::Outcome::Done);
+fn hard() -> Vec<HistoryOperation<appends::AppendCall, appends::AppendOutcome>> {
+    let append =
+        |n: u64| op(1 + n, appends::AppendCall::Append(format!("{n}").into()), 100 + n, appends::AppendOutcome::Done);
     let mut operations: Vec<_> = (0..20).map(append).collect();
-    operations.push(op(200, appends::Call::Get, 201, appends::Outcome::Holds("x".into())));
+    operations.push(op(200, appends::AppendCall::Get, 201, appends::AppendOutcome::Holds("x".into())));
     operations
 }
 
 #[test]
 fn a_search_that_is_too_hard_ends_at_its_deadline_without_a_verdict() {
     let deadline = slow_clock() + Duration::from_millis(300);
-    let limits = Limits { deadline, now: slow_clock, ..limits(Duration::ZERO) };
-    assert_eq!(search(&Appends, &hard(), limits), Found::OutOfTime);
+    let limits = SearchLimits { deadline, now: slow_clock, ..limits(Duration::ZERO) };
+    assert_eq!(search(&AppendModel, &hard(), limits), SearchResult::OutOfTime);
     assert_eq!(
         slow_clock(),
         deadline + Duration::from_millis(10),
@@ -177,34 +186,43 @@ fn a_search_that_is_too_hard_ends_at_its_deadline_without_a_verdict() {
 
 #[test]
 fn a_search_that_needs_too_much_memory_ends_without_a_verdict() {
-    let limits = Limits { memory_bytes: 1 << 20, ..limits(Duration::from_secs(60)) };
-    assert_eq!(search(&Appends, &hard(), limits), Found::OutOfMemory);
+    let limits = SearchLimits { memory_bytes: 1 << 20, ..limits(Duration::from_secs(60)) };
+    assert_eq!(search(&AppendModel, &hard(), limits), SearchResult::OutOfMemory);
 }
 
 #[test]
 fn a_search_may_take_as_many_steps_as_it_is_told_and_not_one_more() {
-    let operations: Vec<_> = (1..=10).map(|n| op(2 * n, put("a"), 2 * n + 1, Outcome::Done(n))).collect();
-    let within = |steps| search(&key(), &operations, Limits { steps, ..limits(Duration::from_secs(60)) });
-    assert_eq!((within(10), within(9)), (Found::Order((0..10).collect()), Found::OutOfTime));
+    let operations: Vec<_> = (1..=10).map(|n| op(2 * n, put("a"), 2 * n + 1, VersionedOutcome::Done(n))).collect();
+    let within = |steps| search(&key(), &operations, SearchLimits { steps, ..limits(Duration::from_secs(60)) });
+    assert_eq!((within(10), within(9)), (SearchResult::Order((0..10).collect()), SearchResult::OutOfTime));
 }
 
 #[test]
 fn a_configuration_weighs_about_what_it_takes() {
     // One after the other: as many configurations as operations.
-    fn with_bytes_each<M: Model>(model: &M, call: M::Call, done: M::Outcome, bytes: usize) -> Found<M::State> {
+    fn with_bytes_each<M: SequentialModel>(
+        model: &M,
+        call: M::Call,
+        done: M::Outcome,
+        bytes: usize,
+    ) -> SearchResult<M::State> {
         let operations: Vec<_> = (1..=1_000).map(|n| op(2 * n, call.clone(), 2 * n + 1, done.clone())).collect();
-        search(model, &operations, Limits { memory_bytes: 1_000 * bytes, ..limits(Duration::from_secs(60)) })
+        search(model, &operations, SearchLimits { memory_bytes: 1_000 * bytes, ..limits(Duration::from_secs(60)) })
     }
-    let small = Register { values: Values::read([]) };
-    let of_small = |bytes| with_bytes_each(&small, register::Call::Write(UNREAD), register::Outcome::Done, bytes);
-    assert_eq!((of_small(50), of_small(70)), (Found::OutOfMemory, Found::Order((0..1_000).collect())));
-    let put = appends::Call::Put("x".repeat(10_000).into());
-    let of_large = |bytes| with_bytes_each(&Appends, put.clone(), appends::Outcome::Done, bytes);
-    assert_eq!((of_large(10_000), of_large(10_100)), (Found::OutOfMemory, Found::Order((0..1_000).collect())));
+    let small = RegisterModel { values: ValueIds::read([]) };
+    let of_small =
+        |bytes| with_bytes_each(&small, register::RegisterCall::Write(UNREAD), register::RegisterOutcome::Done, bytes);
+    assert_eq!((of_small(50), of_small(70)), (SearchResult::OutOfMemory, SearchResult::Order((0..1_000).collect())));
+    let put = appends::AppendCall::Put("x".repeat(10_000).into());
+    let of_large = |bytes| with_bytes_each(&AppendModel, put.clone(), appends::AppendOutcome::Done, bytes);
+    assert_eq!(
+        (of_large(10_000), of_large(10_100)),
+        (SearchResult::OutOfMemory, SearchResult::Order((0..1_000).collect()))
+    );
 }
 
 /// Clients that put and get one key, one request at a time each; some puts never end, and half of those are applied.
-fn long(operations: usize, clients: usize, seed: u64) -> Vec<Operation<Call, Outcome>> {
+fn long(operations: usize, clients: usize, seed: u64) -> Vec<HistoryOperation<VersionedCall, VersionedOutcome>> {
     let mut random = Random::new(seed, 0);
     // Each client is free again at this moment; so the call of the next operation comes after it.
     let mut free = vec![0; clients];
@@ -218,11 +236,11 @@ fn long(operations: usize, clients: usize, seed: u64) -> Vec<Operation<Call, Out
         let returned = now + random.within(0..=40);
         free[client] = returned;
         if random.within(0..=1) == 0 {
-            history.push(op(called, Call::Get, returned, Outcome::Holds(value, version)));
+            history.push(op(called, VersionedCall::Get, returned, VersionedOutcome::Holds(value, version)));
             continue;
         }
         let new = if random.within(0..=1) == 0 { UNREAD } else { key().values.number(&"a".into()) };
-        let call = Call::Put { value: new, if_version: None };
+        let call = VersionedCall::Put { value: new, if_version: None };
         let is_pending = random.within(0..=50) == 0;
         if !is_pending || random.within(0..=1) == 0 {
             (version, value) = (version + 1, Some(new));
@@ -230,7 +248,7 @@ fn long(operations: usize, clients: usize, seed: u64) -> Vec<Operation<Call, Out
         history.push(if is_pending {
             pending(called, call)
         } else {
-            op(called, call, returned, Outcome::Done(version))
+            op(called, call, returned, VersionedOutcome::Done(version))
         });
     }
     history
@@ -238,49 +256,49 @@ fn long(operations: usize, clients: usize, seed: u64) -> Vec<Operation<Call, Out
 
 #[test]
 fn long_histories_cost_at_most_a_thousand_steps_an_operation() {
-    let within = |history: &[OperationOf<Versioned>]| {
-        let limits = Limits { steps: 1_000 * history.len() as u64, ..limits(Duration::from_secs(600)) };
+    let within = |history: &[OperationOf<VersionedModel>]| {
+        let limits = SearchLimits { steps: 1_000 * history.len() as u64, ..limits(Duration::from_secs(600)) };
         match search(&key(), history, limits) {
-            Found::Stuck(stuck) => Found::Stuck(first_break(&key(), history, stuck, limits)),
+            SearchResult::Stuck(stuck) => SearchResult::Stuck(first_break(&key(), history, stuck, limits)),
             other => other,
         }
     };
     for seed in 0..4 {
         let mut history = long(5_000, 20, seed);
-        assert!(matches!(within(&history), Found::Order(_)));
+        assert!(matches!(within(&history), SearchResult::Order(_)));
         // The same, but for one read near the end that shows an older version.
-        let stale = history.iter().rposition(|operation| operation.call == Call::Get).unwrap();
-        if let Some((_, Outcome::Holds(_, version))) = &mut history[stale].returned {
+        let stale = history.iter().rposition(|operation| operation.call == VersionedCall::Get).unwrap();
+        if let Some((_, VersionedOutcome::Holds(_, version))) = &mut history[stale].returned {
             *version -= 300;
         }
-        assert!(matches!(within(&history), Found::Stuck(stuck) if stuck.breaks == stale));
+        assert!(matches!(within(&history), SearchResult::Stuck(stuck) if stuck.breaks == stale));
     }
-    assert!(matches!(within(&long(100_000, 20, 9)), Found::Order(_)));
+    assert!(matches!(within(&long(100_000, 20, 9)), SearchResult::Order(_)));
 }
 
 #[test]
 fn many_pending_writes_of_values_that_nobody_has_read_are_no_burden() {
     let mut history: Vec<_> = (0..60).map(|n| pending(n, put("x"))).collect();
-    history.push(op(100, put("a"), 101, Outcome::Done(31)));
-    history.push(op(102, Call::Get, 103, holds("a", 31)));
-    assert!(matches!(found(&key(), &history), Found::Order(order) if order.len() == 32));
-    history.push(op(104, Call::Get, 105, holds("b", 40)));
-    assert!(matches!(found(&key(), &history), Found::Stuck(Stuck { breaks: 62, .. })));
+    history.push(op(100, put("a"), 101, VersionedOutcome::Done(31)));
+    history.push(op(102, VersionedCall::Get, 103, holds("a", 31)));
+    assert!(matches!(found(&key(), &history), SearchResult::Order(order) if order.len() == 32));
+    history.push(op(104, VersionedCall::Get, 105, holds("b", 40)));
+    assert!(matches!(found(&key(), &history), SearchResult::Stuck(DeadEnd { breaks: 62, .. })));
 }
 
 #[test]
 fn a_failed_compare_and_set_is_evidence() {
-    let model = Register { values: Values::read(["1", "2"].map(str::to_string)) };
+    let model = RegisterModel { values: ValueIds::read(["1", "2"].map(str::to_string)) };
     let [one, two] = ["1", "2"].map(|value| model.values.number(&value.to_string()));
-    let write = op(1, register::Call::Write(one), 2, register::Outcome::Done);
-    let failed = op(3, register::Call::CompareAndSet(one, two), 4, register::Outcome::Mismatch);
-    assert!(matches!(found(&model, &[write.clone(), failed.clone()]), Found::Stuck(Stuck { breaks: 1, .. })));
-    let meanwhile = pending(1, register::Call::Write(two));
-    assert_eq!(found(&model, &[write, failed, meanwhile]), Found::Order(vec![0, 2, 1]));
+    let write = op(1, register::RegisterCall::Write(one), 2, register::RegisterOutcome::Done);
+    let failed = op(3, register::RegisterCall::CompareAndSet(one, two), 4, register::RegisterOutcome::Mismatch);
+    assert!(matches!(found(&model, &[write.clone(), failed.clone()]), SearchResult::Stuck(DeadEnd { breaks: 1, .. })));
+    let meanwhile = pending(1, register::RegisterCall::Write(two));
+    assert_eq!(found(&model, &[write, failed, meanwhile]), SearchResult::Order(vec![0, 2, 1]));
 }
 
 #[test]
 #[should_panic(expected = "returns before it is called")]
 fn an_operation_that_returns_before_its_call_is_a_mistake_of_the_caller() {
-    let _ = found(&key(), &[op(5, Call::Get, 4, versioned::Outcome::Holds(None, 0))]);
+    let _ = found(&key(), &[op(5, VersionedCall::Get, 4, versioned::VersionedOutcome::Holds(None, 0))]);
 }

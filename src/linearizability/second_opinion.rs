@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Verdict, check_run};
+use super::{LinearizabilityVerdict, check_run};
 use crate::trace::audit::{self, Audit, Rule};
 use crate::trace::parse::Run;
 
@@ -18,53 +18,55 @@ pub fn second_opinion(run: &Run, audit: &Audit) -> (String, u8) {
     judge(&check_run(run, Instant::now() + WITHIN), audit)
 }
 
-fn judge(search: &Verdict, audit: &Audit) -> (String, u8) {
-    let violated = audit::Verdict::Violated;
+fn judge(search: &LinearizabilityVerdict, audit: &Audit) -> (String, u8) {
+    let violated = audit::AuditVerdict::Violated;
     let clients_lied_to = |rule| matches!(rule, Rule::Reply | Rule::RealTime | Rule::Once);
     let witness_broke = audit.findings.iter().any(|found| found.verdict == violated && clients_lied_to(found.rule));
     let code = audit.verdict().exit_code();
     match search {
-        Verdict::Linearizable { operations, keys } if witness_broke => (
+        LinearizabilityVerdict::Linearizable { operations, keys } if witness_broke => (
             format!(
                 "DISAGREEMENT: an order explains the {operations} operations on {keys} keys that clients saw, and the slots of \
                  their replies do not\n"
             ),
             violated.exit_code(),
         ),
-        Verdict::Linearizable { operations, keys } => {
+        LinearizabilityVerdict::Linearizable { operations, keys } => {
             (format!("clients: {operations} operations on {keys} keys are linearizable\n"), code)
         }
-        Verdict::Violation(witness) => {
+        LinearizabilityVerdict::Violation(witness) => {
             let words = if audit.verdict() == violated { "clients" } else { "DISAGREEMENT" };
             let more = format!("key {} breaks; see: paxos-lab check", witness.key);
             (format!("{words}: what clients saw is NOT linearizable; {more}\n"), violated.exit_code())
         }
-        Verdict::Unknown(why) => (format!("clients: not decided whether what they saw is linearizable: {why}\n"), code),
+        LinearizabilityVerdict::Unknown(why) => {
+            (format!("clients: not decided whether what they saw is linearizable: {why}\n"), code)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::verdict::{Place, Unknown, Witness};
+    use super::super::verdict::{SourceLines, WhyUndecided, Witness};
     use super::*;
-    use crate::trace::audit::{Counts, Finding};
+    use crate::trace::audit::{AuditCounts, Finding};
 
-    fn audit(findings: &[(Rule, audit::Verdict)]) -> Audit {
+    fn audit(findings: &[(Rule, audit::AuditVerdict)]) -> Audit {
         let finding = |&(rule, verdict)| Finding { rule, verdict, says: String::new(), lines: Vec::new() };
         let findings = findings.iter().map(finding).collect();
-        Audit { findings, counts: Counts::default(), unsafe_lines: Vec::new() }
+        Audit { findings, counts: AuditCounts::default(), unsafe_lines: Vec::new() }
     }
 
     #[test]
     fn agreement_keeps_the_audits_verdict_and_disagreement_is_a_failure() {
-        let fine = Verdict::Linearizable { operations: 3, keys: 1 };
-        let undecided = Verdict::Unknown(Unknown::Incomplete("a line is missing".to_string()));
-        let breaks = Place { call: 0, end: None };
+        let fine = LinearizabilityVerdict::Linearizable { operations: 3, keys: 1 };
+        let undecided = LinearizabilityVerdict::Unknown(WhyUndecided::Incomplete("a line is missing".to_string()));
+        let breaks = SourceLines { call: 0, end: None };
         let witness = Witness { key: "k".to_string(), order: vec![], state: String::new(), breaks, open: vec![] };
-        let broken = Verdict::Violation(Box::new(witness));
-        let missing = audit(&[(Rule::Complete, audit::Verdict::Unproven)]);
-        let stale = || audit(&[(Rule::RealTime, audit::Verdict::Violated)]);
-        let forgot = audit(&[(Rule::Promise, audit::Verdict::Violated)]);
+        let broken = LinearizabilityVerdict::Violation(Box::new(witness));
+        let missing = audit(&[(Rule::Complete, audit::AuditVerdict::Unproven)]);
+        let stale = || audit(&[(Rule::RealTime, audit::AuditVerdict::Violated)]);
+        let forgot = audit(&[(Rule::Promise, audit::AuditVerdict::Violated)]);
         for (search, audit, code, disagree) in [
             (&fine, audit(&[]), 0, false),
             (&fine, missing, 6, false),

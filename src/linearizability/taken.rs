@@ -4,13 +4,13 @@
 //! a configuration costs what runs at the same time, not what the history is long. Pending operations may stay out for
 //! ever and have bits of their own, or they would keep everything behind the first of them in store.
 
-use super::model::Operation;
+use super::model::HistoryOperation;
 
 const WORD_BITS: usize = 64;
 
 /// A set of operations that can be changed.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct OperationSet {
     /// The bit of each operation: in `returning` or, if the flag is set, in `pending`.
     places: Vec<(bool, usize)>,
     returning: Words,
@@ -18,7 +18,7 @@ pub(super) struct Taken {
 }
 
 /// A set as it is stored: how many words are full, and those behind them.
-pub(super) type Stored = Box<[u64]>;
+pub(super) type StoredSet = Box<[u64]>;
 
 #[derive(Debug)]
 struct Words {
@@ -29,9 +29,9 @@ struct Words {
     high: usize,
 }
 
-impl Taken {
+impl OperationSet {
     /// None of these operations.
-    pub(super) fn none_of<C, O>(operations: &[Operation<C, O>]) -> Taken {
+    pub(super) fn none_of<C, O>(operations: &[HistoryOperation<C, O>]) -> OperationSet {
         let mut by_call: Vec<usize> = (0..operations.len()).collect();
         by_call.sort_by_key(|index| operations[*index].called);
         let mut places = vec![(false, 0); operations.len()];
@@ -42,7 +42,7 @@ impl Taken {
             places[index] = (is_pending, *count);
             *count += 1;
         }
-        Taken { places, returning: Words::empty(returning), pending: Words::empty(pending) }
+        OperationSet { places, returning: Words::empty(returning), pending: Words::empty(pending) }
     }
 
     /// Whether it holds this one.
@@ -65,7 +65,7 @@ impl Taken {
     }
 
     /// The set as it is stored; two of the same operations are equal if and only if the sets are.
-    pub(super) fn store(&self) -> Stored {
+    pub(super) fn store(&self) -> StoredSet {
         let (returning, pending) = (self.returning.content(), &self.pending.words[..self.pending.high]);
         let mut stored = Vec::with_capacity(2 + returning.len() + pending.len());
         stored.extend([self.returning.low as u64, returning.len() as u64]);
@@ -117,10 +117,10 @@ mod tests {
 
     #[test]
     fn stored_sets_are_equal_exactly_if_the_sets_are() {
-        let operations: Vec<Operation<(), ()>> = (0..300)
-            .map(|n| Operation { call: (), called: 1_000 - n, returned: (n % 7 != 0).then_some((2_000, ())) })
+        let operations: Vec<HistoryOperation<(), ()>> = (0..300)
+            .map(|n| HistoryOperation { call: (), called: 1_000 - n, returned: (n % 7 != 0).then_some((2_000, ())) })
             .collect();
-        let mut taken = Taken::none_of(&operations);
+        let mut taken = OperationSet::none_of(&operations);
         let (mut set, mut random) = (BTreeSet::new(), Random::new(1, 0));
         let (mut by_set, mut by_stored) = (HashMap::new(), HashMap::new());
         for round in 0..20_000 {
@@ -141,9 +141,10 @@ mod tests {
 
     #[test]
     fn what_was_taken_and_given_back_leaves_no_trace() {
-        let operations: Vec<Operation<(), ()>> =
-            (0..600).map(|n| Operation { call: (), called: n, returned: (n % 2 == 0).then_some((n, ())) }).collect();
-        let mut taken = Taken::none_of(&operations);
+        let operations: Vec<HistoryOperation<(), ()>> = (0..600)
+            .map(|n| HistoryOperation { call: (), called: n, returned: (n % 2 == 0).then_some((n, ())) })
+            .collect();
+        let mut taken = OperationSet::none_of(&operations);
         for early in [0, 1, 2] {
             taken.insert(early);
             let before = taken.store();
@@ -158,9 +159,9 @@ mod tests {
 
     #[test]
     fn a_long_history_is_stored_in_few_words() {
-        let operations: Vec<Operation<(), ()>> =
-            (0..100_000).map(|n| Operation { call: (), called: n, returned: Some((n, ())) }).collect();
-        let mut taken = Taken::none_of(&operations);
+        let operations: Vec<HistoryOperation<(), ()>> =
+            (0..100_000).map(|n| HistoryOperation { call: (), called: n, returned: Some((n, ())) }).collect();
+        let mut taken = OperationSet::none_of(&operations);
         for operation in 0..90_000 {
             taken.insert(operation);
         }

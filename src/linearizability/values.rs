@@ -8,39 +8,39 @@ use std::hash::Hash;
 
 /// The number of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Number(u32);
+pub struct ValueId(u32);
 
 /// Stands for all values that nobody has read.
-pub const UNREAD: Number = Number(0);
+pub const UNREAD: ValueId = ValueId(0);
 
 /// Which value has which number.
 #[derive(Clone, Debug, Default)]
-pub struct Values<T> {
-    numbers: HashMap<T, Number>,
+pub struct ValueIds<T> {
+    numbers: HashMap<T, ValueId>,
     /// The values by their number, from 1.
     values: Vec<T>,
 }
 
-impl<T: Clone + Eq + Hash> Values<T> {
+impl<T: Clone + Eq + Hash> ValueIds<T> {
     /// Numbers these values, which some operation has read.
-    pub fn read(values: impl IntoIterator<Item = T>) -> Values<T> {
-        let mut all = Values { numbers: HashMap::new(), values: Vec::new() };
+    pub fn read(values: impl IntoIterator<Item = T>) -> ValueIds<T> {
+        let mut all = ValueIds { numbers: HashMap::new(), values: Vec::new() };
         for value in values {
             if !all.numbers.contains_key(&value) {
                 all.values.push(value.clone());
-                all.numbers.insert(value, Number(all.values.len() as u32));
+                all.numbers.insert(value, ValueId(all.values.len() as u32));
             }
         }
         all
     }
 
     /// The number of a value.
-    pub fn number(&self, value: &T) -> Number {
+    pub fn number(&self, value: &T) -> ValueId {
         self.numbers.get(value).copied().unwrap_or(UNREAD)
     }
 
     /// The value of a number; None for those that nobody has read.
-    pub fn value(&self, number: Number) -> Option<&T> {
+    pub fn value(&self, number: ValueId) -> Option<&T> {
         self.values.get((number.0 as usize).checked_sub(1)?)
     }
 }
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn values_that_were_read_are_told_apart_and_the_others_are_not() {
-        let values = Values::read(["a", "b", "a"]);
+        let values = ValueIds::read(["a", "b", "a"]);
         assert_ne!(values.number(&"a"), values.number(&"b"));
         assert_eq!((values.number(&"x"), values.number(&"y")), (UNREAD, UNREAD));
         assert_eq!([values.value(values.number(&"b")), values.value(UNREAD)], [Some(&"b"), None]);

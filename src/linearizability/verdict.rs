@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use super::first_break::first_break;
-use super::model::{Model, OperationOf};
-use super::search::{Found, Limits, Stuck, search};
+use super::model::{OperationOf, SequentialModel};
+use super::search::{DeadEnd, SearchLimits, SearchResult, search};
 
 /// A search of one key stops when its configurations need more than this.
 pub const MEMORY_BYTES: usize = 1 << 30;
 
 /// Where an operation stands in what the history was read from: the numbers of its lines, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct SourceLines {
     /// Where it was called.
     pub call: usize,
     /// Where its end was told.
@@ -20,7 +20,7 @@ pub struct Place {
 
 /// Whether a history is linearizable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum LinearizabilityVerdict {
     /// It is.
     Linearizable {
         /// How many operations there are.
@@ -31,12 +31,12 @@ pub enum Verdict {
     /// It is not.
     Violation(Box<Witness>),
     /// Nobody knows.
-    Unknown(Unknown),
+    Unknown(WhyUndecided),
 }
 
 /// Why nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unknown {
+pub enum WhyUndecided {
     /// The deadline came before the search ended.
     #[error("not decided in time: {undecided} of {keys} keys, among them {key}")]
     OutOfTime {
@@ -72,42 +72,46 @@ pub struct Witness {
     pub key: String,
     /// An order that explains everything that returned before `breaks` did. Operations in it may have returned later: then
     /// it does not say with what.
-    pub order: Vec<Place>,
+    pub order: Vec<SourceLines>,
     /// What the key holds after it, in words.
     pub state: String,
     /// The operation whose result nothing explains any more.
-    pub breaks: Place,
+    pub breaks: SourceLines,
     /// The operations that were called before that return as well, but are not in the order.
-    pub open: Vec<Place>,
+    pub open: Vec<SourceLines>,
 }
 
 impl Witness {
     /// The same, of a history that was taken from a longer one: where its lines stand there.
     pub(super) fn moved(self, to: &[usize]) -> Witness {
-        let place = |place: Place| Place { call: to[place.call], end: place.end.map(|end| to[end]) };
-        let places = |places: Vec<Place>| places.into_iter().map(place).collect();
+        let place = |place: SourceLines| SourceLines { call: to[place.call], end: place.end.map(|end| to[end]) };
+        let places = |places: Vec<SourceLines>| places.into_iter().map(place).collect();
         Witness { order: places(self.order), breaks: place(self.breaks), open: places(self.open), ..self }
     }
 }
 
 /// The operations on one key.
 #[derive(Clone, Debug)]
-pub(super) struct Part<M: Model> {
+pub(super) struct KeyHistory<M: SequentialModel> {
     /// The key, as people read it.
     pub(super) key: String,
     pub(super) model: M,
     pub(super) operations: Vec<OperationOf<M>>,
     /// Where each of them stands.
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<SourceLines>,
 }
 
 /// Checks key after key. The short ones come first, and each may use an equal share of the time that is left: one key that
 /// is too hard does not keep the others from being decided.
-pub(super) fn check<M: Model>(parts: Vec<Part<M>>, deadline: Instant) -> Verdict {
+pub(super) fn check<M: SequentialModel>(parts: Vec<KeyHistory<M>>, deadline: Instant) -> LinearizabilityVerdict {
     check_by(parts, deadline, Instant::now)
 }
 
-fn check_by<M: Model>(mut parts: Vec<Part<M>>, deadline: Instant, clock: fn() -> Instant) -> Verdict {
+fn check_by<M: SequentialModel>(
+    mut parts: Vec<KeyHistory<M>>,
+    deadline: Instant,
+    clock: fn() -> Instant,
+) -> LinearizabilityVerdict {
     let keys = parts.len();
     let operations = parts.iter().map(|part| part.operations.len()).sum();
     parts.sort_by_key(|part| part.operations.len());
@@ -115,26 +119,26 @@ fn check_by<M: Model>(mut parts: Vec<Part<M>>, deadline: Instant, clock: fn() ->
     for (index, part) in parts.into_iter().enumerate() {
         let now = clock();
         let share = deadline.saturating_duration_since(now) / u32::try_from(keys - index).unwrap_or(u32::MAX);
-        let limits = Limits { deadline: now + share, now: clock, memory_bytes: MEMORY_BYTES, steps: u64::MAX };
+        let limits = SearchLimits { deadline: now + share, now: clock, memory_bytes: MEMORY_BYTES, steps: u64::MAX };
         match search(&part.model, &part.operations, limits) {
-            Found::Order(_) => {}
-            Found::Stuck(stuck) => {
-                let stuck = first_break(&part.model, &part.operations, stuck, Limits { deadline, ..limits });
-                return Verdict::Violation(Box::new(witness(part, stuck)));
+            SearchResult::Order(_) => {}
+            SearchResult::Stuck(stuck) => {
+                let stuck = first_break(&part.model, &part.operations, stuck, SearchLimits { deadline, ..limits });
+                return LinearizabilityVerdict::Violation(Box::new(witness(part, stuck)));
             }
-            Found::OutOfTime => undecided.push((part.key, false)),
-            Found::OutOfMemory => undecided.push((part.key, true)),
+            SearchResult::OutOfTime => undecided.push((part.key, false)),
+            SearchResult::OutOfMemory => undecided.push((part.key, true)),
         }
     }
     let count = undecided.len();
     match undecided.pop() {
-        None => Verdict::Linearizable { operations, keys },
-        Some((key, false)) => Verdict::Unknown(Unknown::OutOfTime { undecided: count, keys, key }),
-        Some((key, true)) => Verdict::Unknown(Unknown::OutOfMemory { undecided: count, keys, key }),
+        None => LinearizabilityVerdict::Linearizable { operations, keys },
+        Some((key, false)) => LinearizabilityVerdict::Unknown(WhyUndecided::OutOfTime { undecided: count, keys, key }),
+        Some((key, true)) => LinearizabilityVerdict::Unknown(WhyUndecided::OutOfMemory { undecided: count, keys, key }),
     }
 }
 
-fn witness<M: Model>(part: Part<M>, stuck: Stuck<M::State>) -> Witness {
+fn witness<M: SequentialModel>(part: KeyHistory<M>, stuck: DeadEnd<M::State>) -> Witness {
     let places = |indices: Vec<usize>| indices.into_iter().map(|index| part.places[index]).collect();
     Witness {
         state: part.model.show(&stuck.state),
@@ -149,35 +153,43 @@ fn witness<M: Model>(part: Part<M>, stuck: Stuck<M::State>) -> Witness {
 mod tests {
     use std::time::Duration;
 
-    use super::super::appends::{Appends, Call, Outcome};
-    use super::super::model::Operation;
+    use super::super::appends::{AppendCall, AppendModel, AppendOutcome};
+    use super::super::model::HistoryOperation;
     use super::super::search::slow_clock;
     use super::*;
 
-    fn part(key: &str, operations: Vec<Operation<Call, Outcome>>) -> Part<Appends> {
-        let places = (0..operations.len()).map(|call| Place { call, end: None }).collect();
-        Part { key: key.to_string(), model: Appends, operations, places }
+    fn part(key: &str, operations: Vec<HistoryOperation<AppendCall, AppendOutcome>>) -> KeyHistory<AppendModel> {
+        let places = (0..operations.len()).map(|call| SourceLines { call, end: None }).collect();
+        KeyHistory { key: key.to_string(), model: AppendModel, operations, places }
     }
 
     /// One after the other: no work, though the clock is looked at if there are hundreds.
-    fn easy(operations: u64) -> Part<Appends> {
-        let put = |n| Operation { call: Call::Put("x".into()), called: 2 * n, returned: Some((2 * n, Outcome::Done)) };
+    fn easy(operations: u64) -> KeyHistory<AppendModel> {
+        let put = |n| HistoryOperation {
+            call: AppendCall::Put("x".into()),
+            called: 2 * n,
+            returned: Some((2 * n, AppendOutcome::Done)),
+        };
         part("easy", (0..operations).map(put).collect())
     }
 
     /// All at the same time, and a read that fits no order of them: there are as many states as orders.
-    fn hard() -> Part<Appends> {
-        let append = |n: u64| Operation {
-            call: Call::Append(format!("{n}").into()),
+    fn hard() -> KeyHistory<AppendModel> {
+        let append = |n: u64| HistoryOperation {
+            call: AppendCall::Append(format!("{n}").into()),
             called: n,
-            returned: Some((100, Outcome::Done)),
+            returned: Some((100, AppendOutcome::Done)),
         };
-        let read = Operation { call: Call::Get, called: 200, returned: Some((201, Outcome::Holds("x".into()))) };
+        let read = HistoryOperation {
+            call: AppendCall::Get,
+            called: 200,
+            returned: Some((201, AppendOutcome::Holds("x".into()))),
+        };
         part("hard", (0..20).map(append).chain([read]).collect())
     }
 
-    fn undecided(undecided: usize, keys: usize) -> Verdict {
-        Verdict::Unknown(Unknown::OutOfTime { undecided, keys, key: "hard".to_string() })
+    fn undecided(undecided: usize, keys: usize) -> LinearizabilityVerdict {
+        LinearizabilityVerdict::Unknown(WhyUndecided::OutOfTime { undecided, keys, key: "hard".to_string() })
     }
 
     #[test]

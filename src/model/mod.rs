@@ -16,14 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stateright::{Model, Property};
 
-use self::seat::{Log, Seat};
+use self::seat::{ListMachine, ModelRole};
 use crate::codec;
 use crate::museum::{self, Bug};
 use crate::paxos::{
-    Acceptor, AcceptorRecord, Ballot, Command, CommandId, Entry, Learner, LearnerOutcome, LearnerTimer, Life, Message,
-    Policy, Proposer, ProposerRequest, ProposerTimer, Quorums, Slot, Value,
+    Acceptor, AcceptorRecord, Ballot, Command, CommandId, Entry, Incarnation, Learner, LearnerNotification,
+    LearnerTimer, Message, Policy, Proposer, ProposerRequest, ProposerTimer, Quorums, Slot, Value,
 };
-use crate::role::{Action, Input, Role, RoleName, Server, Servers};
+use crate::role::{Action, Input, Role, RoleKind, ServerId, ServerSet};
 
 /// What is searched, and how far.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +54,10 @@ struct Scope {
 
 /// Everything there is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct World {
-    proposers: Vec<Seat<Proposer>>,
-    acceptors: Vec<Seat<Acceptor>>,
-    learners: Vec<Seat<Learner<Log>>>,
+struct ModelState {
+    proposers: Vec<ModelRole<Proposer>>,
+    acceptors: Vec<ModelRole<Acceptor>>,
+    learners: Vec<ModelRole<Learner<ListMachine>>>,
     /// Messages that may arrive, with how often each was sent and not delivered.
     network: BTreeMap<Packet, u8>,
     doubled: u8,
@@ -67,59 +67,62 @@ struct World {
     /// What each learner has applied in any of its lives, by slot: a life that has ended has told clients of it.
     told: BTreeSet<(Slot, Vec<u8>)>,
     /// What acceptors have accepted in any of their lives, by slot, ballot and value.
-    votes: BTreeMap<(Slot, Ballot, Vec<u8>), Servers>,
+    votes: BTreeMap<(Slot, Ballot, Vec<u8>), ServerSet>,
 }
 
 /// A message on its way to a role. As bytes, which have an order and go through the real codec.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Packet {
-    from: Server,
-    to: Server,
+    from: ServerId,
+    to: ServerId,
     role: u8,
     bytes: Vec<u8>,
 }
 
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+enum ModelStep {
     Deliver(Packet),
     DeliverAndKeep(Packet),
-    ProposerTimer(Server, ProposerTimer),
-    LearnerTimer(Server, LearnerTimer),
-    AcceptorDies(Server),
-    ProposerDies(Server),
-    LearnerDies(Server),
+    ProposerTimer(ServerId, ProposerTimer),
+    LearnerTimer(ServerId, LearnerTimer),
+    AcceptorDies(ServerId),
+    ProposerDies(ServerId),
+    LearnerDies(ServerId),
 }
 
-const ROLES: [RoleName; 3] = [RoleName::Proposer, RoleName::Acceptor, RoleName::Learner];
+const ROLES: [RoleKind; 3] = [RoleKind::Proposer, RoleKind::Acceptor, RoleKind::Learner];
 
 impl Scope {
-    fn cluster(&self) -> Servers {
-        Servers::first(self.servers)
+    fn cluster(&self) -> ServerSet {
+        ServerSet::first(self.servers)
     }
 
     fn quorums(&self) -> Quorums {
         Quorums::majority(self.cluster())
     }
 
-    fn proposer(&self, me: Server) -> Proposer {
+    fn proposer(&self, me: ServerId) -> Proposer {
         Proposer::new(me, self.quorums(), Policy::BasicPaxos)
     }
 
-    fn learner(&self, me: Server, life: u32) -> Learner<Log> {
-        Learner::new(me, self.quorums(), Life(life), Slot(0), Log::default())
+    fn learner(&self, me: ServerId, life: u32) -> Learner<ListMachine> {
+        Learner::new(me, self.quorums(), Incarnation(life), Slot(0), ListMachine::default())
     }
 
-    fn command(&self, server: Server) -> Command {
+    fn command(&self, server: ServerId) -> Command {
         Command { id: CommandId::new(1, 0, u64::from(server.0)), payload: [server.0].as_slice().into() }
     }
 
-    fn begin(&self) -> World {
-        let servers: Vec<Server> = self.cluster().iter().collect();
-        let mut world = World {
-            proposers: servers.iter().map(|me| Seat::new(self.proposer(*me))).collect(),
-            acceptors: servers.iter().map(|_| Seat::new(Acceptor::new().with_page_bytes(self.page_bytes))).collect(),
-            learners: servers.iter().map(|me| Seat::new(self.learner(*me, 1))).collect(),
+    fn begin(&self) -> ModelState {
+        let servers: Vec<ServerId> = self.cluster().iter().collect();
+        let mut world = ModelState {
+            proposers: servers.iter().map(|me| ModelRole::new(self.proposer(*me))).collect(),
+            acceptors: servers
+                .iter()
+                .map(|_| ModelRole::new(Acceptor::new().with_page_bytes(self.page_bytes)))
+                .collect(),
+            learners: servers.iter().map(|me| ModelRole::new(self.learner(*me, 1))).collect(),
             network: BTreeMap::new(),
             doubled: 0,
             acceptor_crashes: 0,
@@ -137,19 +140,19 @@ impl Scope {
         world
     }
 
-    fn start_proposer(&self, world: &mut World, me: Server) {
+    fn start_proposer(&self, world: &mut ModelState, me: ServerId) {
         self.propose(world, me, Input::Start);
         let applied = if self.slots == 1 { Slot(0) } else { world.learners[at(me)].role.applied() };
         self.propose(world, me, Input::Request(ProposerRequest::Applied { slot: applied, ids: Vec::new() }));
     }
 
-    fn propose(&self, world: &mut World, me: Server, input: Input<Proposer>) {
+    fn propose(&self, world: &mut ModelState, me: ServerId, input: Input<Proposer>) {
         for action in world.proposers[at(me)].turn(input) {
             self.send(world, me, action);
         }
     }
 
-    fn accept(&self, world: &mut World, me: Server, input: Input<Acceptor>) {
+    fn accept(&self, world: &mut ModelState, me: ServerId, input: Input<Acceptor>) {
         let actions = world.acceptors[at(me)].turn(input);
         for record in &world.acceptors[at(me)].disk {
             if let AcceptorRecord::Accepted(Entry { slot, ballot, value }) = record {
@@ -162,14 +165,14 @@ impl Scope {
         }
     }
 
-    fn learn(&self, world: &mut World, me: Server, input: Input<Learner<Log>>) {
+    fn learn(&self, world: &mut ModelState, me: ServerId, input: Input<Learner<ListMachine>>) {
         let actions = world.learners[at(me)].turn(input);
         for (slot, value) in world.learners[at(me)].role.machine().applied() {
             world.told.insert((slot, codec::encode(value)));
         }
         for action in actions {
             match action {
-                Action::Outcome(LearnerOutcome::Advanced { applied, ids }) if self.slots > 1 => {
+                Action::Outcome(LearnerNotification::Advanced { applied, ids }) if self.slots > 1 => {
                     let request = ProposerRequest::Applied { slot: applied, ids };
                     self.propose(world, me, Input::Request(request));
                 }
@@ -179,10 +182,10 @@ impl Scope {
     }
 
     /// Puts a message on its way to every role that hears it.
-    fn send<R: Role<Message = Message>>(&self, world: &mut World, from: Server, action: Action<R>) {
+    fn send<R: Role<Message = Message>>(&self, world: &mut ModelState, from: ServerId, action: Action<R>) {
         let Action::Send { to, message } = action else { return };
         for (to, role) in to.iter().flat_map(|to| message.heard_by().iter().map(move |role| (to, *role))) {
-            if role == RoleName::Learner && !self.learners {
+            if role == RoleKind::Learner && !self.learners {
                 continue;
             }
             let role = ROLES.iter().position(|one| *one == role).unwrap_or_default() as u8;
@@ -191,11 +194,11 @@ impl Scope {
         }
     }
 
-    fn deliver(&self, world: &mut World, packet: Packet) {
+    fn deliver(&self, world: &mut ModelState, packet: Packet) {
         let (from, to, message) = (packet.from, packet.to, packet.message());
         match ROLES[usize::from(packet.role)] {
-            RoleName::Proposer => self.propose(world, to, Input::Message { from, message }),
-            RoleName::Acceptor => self.accept(world, to, Input::Message { from, message }),
+            RoleKind::Proposer => self.propose(world, to, Input::Message { from, message }),
+            RoleKind::Acceptor => self.accept(world, to, Input::Message { from, message }),
             _ => self.learn(world, to, Input::Message { from, message }),
         }
     }
@@ -204,16 +207,16 @@ impl Scope {
 impl Scope {
     /// Forgets the messages and timers of proposers that change nothing, now or ever: of ballots that are over. Without this
     /// states would differ in nothing but them.
-    fn forget_useless(&self, world: &mut World) {
+    fn forget_useless(&self, world: &mut ModelState) {
         for (place, seat) in world.proposers.iter_mut().enumerate() {
-            let me = Server(place as u8 + 1);
+            let me = ServerId(place as u8 + 1);
             let is_useless = |input: Input<Proposer>| {
                 let mut again = seat.clone();
                 let actions = again.turn(input);
                 actions.is_empty() && again.role == seat.role && again.timers == seat.timers
             };
             world.network.retain(|packet, _| {
-                let is_here = packet.to == me && ROLES[usize::from(packet.role)] == RoleName::Proposer;
+                let is_here = packet.to == me && ROLES[usize::from(packet.role)] == RoleKind::Proposer;
                 !is_here || !is_useless(Input::Message { from: packet.from, message: packet.message() })
             });
             let timers = std::mem::take(&mut seat.timers);
@@ -234,7 +237,7 @@ impl Packet {
     }
 }
 
-fn at(server: Server) -> usize {
+fn at(server: ServerId) -> usize {
     usize::from(server.0) - 1
 }
 
@@ -259,7 +262,7 @@ fn compact(records: &mut Vec<AcceptorRecord>) {
     records.push(AcceptorRecord::Promised(promised));
 }
 
-impl World {
+impl ModelState {
     /// Every value that was ever chosen in a slot: a majority has accepted it there at one ballot.
     fn chosen(&self, quorums: &Quorums) -> BTreeSet<(Slot, &[u8])> {
         let chosen = self.votes.iter().filter(|(_, servers)| quorums.is_chosen(**servers));
@@ -274,46 +277,46 @@ impl World {
 }
 
 impl Model for Scope {
-    type State = World;
-    type Action = Step;
+    type State = ModelState;
+    type Action = ModelStep;
 
-    fn init_states(&self) -> Vec<World> {
+    fn init_states(&self) -> Vec<ModelState> {
         museum::switch(self.bug);
         vec![self.begin()]
     }
 
-    fn actions(&self, world: &World, steps: &mut Vec<Step>) {
-        steps.extend(world.network.keys().cloned().map(Step::Deliver));
+    fn actions(&self, world: &ModelState, steps: &mut Vec<ModelStep>) {
+        steps.extend(world.network.keys().cloned().map(ModelStep::Deliver));
         if world.doubled < self.doubled {
-            steps.extend(world.network.keys().cloned().map(Step::DeliverAndKeep));
+            steps.extend(world.network.keys().cloned().map(ModelStep::DeliverAndKeep));
         }
         for me in self.cluster().iter() {
             // What gives commands up, and what nobody waits for here, is left out.
             let timers = world.proposers[at(me)].timers.iter().filter(|timer| !matches!(timer, ProposerTimer::Tick));
-            steps.extend(timers.map(|timer| Step::ProposerTimer(me, *timer)));
+            steps.extend(timers.map(|timer| ModelStep::ProposerTimer(me, *timer)));
             if self.learner_restarts > 0 {
                 let timers = world.learners[at(me)].timers.iter();
                 let timers =
                     timers.filter(|timer| matches!(timer, LearnerTimer::Missing | LearnerTimer::CatchUp { .. }));
-                steps.extend(timers.map(|timer| Step::LearnerTimer(me, *timer)));
+                steps.extend(timers.map(|timer| ModelStep::LearnerTimer(me, *timer)));
             }
             if world.acceptor_crashes < self.acceptor_crashes {
-                steps.push(Step::AcceptorDies(me));
+                steps.push(ModelStep::AcceptorDies(me));
             }
             if world.proposer_crashes < self.proposer_crashes {
-                steps.push(Step::ProposerDies(me));
+                steps.push(ModelStep::ProposerDies(me));
             }
             if world.learner_restarts < self.learner_restarts {
-                steps.push(Step::LearnerDies(me));
+                steps.push(ModelStep::LearnerDies(me));
             }
         }
     }
 
-    fn next_state(&self, before: &World, step: Step) -> Option<World> {
+    fn next_state(&self, before: &ModelState, step: ModelStep) -> Option<ModelState> {
         museum::switch(self.bug);
         let mut world = before.clone();
         match step {
-            Step::Deliver(packet) => {
+            ModelStep::Deliver(packet) => {
                 let left = world.network.get_mut(&packet)?;
                 *left -= 1;
                 if *left == 0 {
@@ -321,28 +324,28 @@ impl Model for Scope {
                 }
                 self.deliver(&mut world, packet);
             }
-            Step::DeliverAndKeep(packet) => {
+            ModelStep::DeliverAndKeep(packet) => {
                 world.doubled += 1;
                 self.deliver(&mut world, packet);
             }
-            Step::ProposerTimer(me, timer) => {
+            ModelStep::ProposerTimer(me, timer) => {
                 world.proposers[at(me)].timers.retain(|other| *other != timer);
                 self.propose(&mut world, me, Input::Timeout(timer));
             }
-            Step::LearnerTimer(me, timer) => {
+            ModelStep::LearnerTimer(me, timer) => {
                 world.learners[at(me)].timers.retain(|other| *other != timer);
                 self.learn(&mut world, me, Input::Timeout(timer));
             }
-            Step::AcceptorDies(me) => {
+            ModelStep::AcceptorDies(me) => {
                 world.acceptor_crashes += 1;
                 world.acceptors[at(me)].begin_again(Acceptor::new().with_page_bytes(self.page_bytes));
             }
-            Step::ProposerDies(me) => {
+            ModelStep::ProposerDies(me) => {
                 world.proposer_crashes += 1;
                 world.proposers[at(me)].begin_again(self.proposer(me));
                 self.start_proposer(&mut world, me);
             }
-            Step::LearnerDies(me) => {
+            ModelStep::LearnerDies(me) => {
                 world.learner_restarts += 1;
                 let life = 1 + u32::from(world.learner_restarts);
                 world.learners[at(me)].begin_again(self.learner(me, life));
@@ -357,8 +360,8 @@ impl Model for Scope {
     }
 
     /// A proposer that would go on above the last round waits for ever instead.
-    fn within_boundary(&self, world: &World) -> bool {
-        let prepared = |seat: &Seat<Proposer>| seat.role.next_round() <= self.rounds + 1;
+    fn within_boundary(&self, world: &ModelState) -> bool {
+        let prepared = |seat: &ModelRole<Proposer>| seat.role.next_round() <= self.rounds + 1;
         world.proposers.iter().all(prepared)
     }
 
@@ -366,24 +369,24 @@ impl Model for Scope {
         vec![
             Property::always(
                 "one value a slot is chosen, for ever, and nothing else is applied",
-                |scope: &Scope, world: &World| world.agrees(&scope.quorums()),
+                |scope: &Scope, world: &ModelState| world.agrees(&scope.quorums()),
             ),
-            Property::always("what is chosen was asked for", |scope: &Scope, world: &World| {
-                let asked = (1..=scope.proposers).map(|server| Value::Command(scope.command(Server(server))));
+            Property::always("what is chosen was asked for", |scope: &Scope, world: &ModelState| {
+                let asked = (1..=scope.proposers).map(|server| Value::Command(scope.command(ServerId(server))));
                 let asked: Vec<Vec<u8>> = asked.chain([Value::Noop]).map(|value| codec::encode(&value)).collect();
                 world.chosen(&scope.quorums()).iter().all(|(_, value)| asked.iter().any(|one| one == value))
             }),
-            Property::always("an acceptor's disk knows all that it has said", |_, world: &World| {
+            Property::always("an acceptor's disk knows all that it has said", |_, world: &ModelState| {
                 world.acceptors.iter().all(|seat| {
                     let mut again = Acceptor::new();
                     seat.disk.iter().for_each(|record| again.replay(record.clone()));
                     again.promised() == seat.role.promised() && again.accepted() == seat.role.accepted()
                 })
             }),
-            Property::sometimes("something is chosen", |scope: &Scope, world: &World| {
+            Property::sometimes("something is chosen", |scope: &Scope, world: &ModelState| {
                 !world.chosen(&scope.quorums()).is_empty()
             }),
-            Property::sometimes("every slot is applied somewhere", |scope: &Scope, world: &World| {
+            Property::sometimes("every slot is applied somewhere", |scope: &Scope, world: &ModelState| {
                 world.told.len() as u64 == scope.slots || !scope.learners
             }),
         ]

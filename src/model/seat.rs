@@ -3,11 +3,11 @@
 use std::mem::discriminant;
 
 use crate::paxos::{CommandId, Slot, StateMachine, Value};
-use crate::role::{Action, Disk, Input, Role, turn};
+use crate::role::{Action, Input, Role, StableStore, turn};
 
 /// A role, and what outlives it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Seat<R: Role>
+pub(super) struct ModelRole<R: Role>
 where
     R::Record: PartialEq + Eq + std::hash::Hash,
 {
@@ -19,9 +19,9 @@ where
 }
 
 /// Memory that plays the disk.
-struct Memory<'a, T>(&'a mut Vec<T>);
+struct ModelDisk<'a, T>(&'a mut Vec<T>);
 
-impl<T: Clone> Disk<T> for Memory<'_, T> {
+impl<T: Clone> StableStore<T> for ModelDisk<'_, T> {
     type Error = std::convert::Infallible;
 
     fn commit(&mut self, records: &[T]) -> Result<(), Self::Error> {
@@ -30,17 +30,17 @@ impl<T: Clone> Disk<T> for Memory<'_, T> {
     }
 }
 
-impl<R: Role> Seat<R>
+impl<R: Role> ModelRole<R>
 where
     R::Record: PartialEq + Eq + std::hash::Hash,
 {
-    pub(super) fn new(role: R) -> Seat<R> {
-        Seat { role, disk: Vec::new(), timers: Vec::new() }
+    pub(super) fn new(role: R) -> ModelRole<R> {
+        ModelRole { role, disk: Vec::new(), timers: Vec::new() }
     }
 
     /// One turn; its timers are armed, the rest of what it wants done is handed back.
     pub(super) fn turn(&mut self, input: Input<R>) -> Vec<Action<R>> {
-        let Ok(actions) = turn(&mut self.role, [((), input)], &mut Memory(&mut self.disk), false);
+        let Ok(actions) = turn(&mut self.role, [((), input)], &mut ModelDisk(&mut self.disk), false);
         let mut others = Vec::new();
         for action in actions.into_iter().flat_map(|(_, actions)| actions) {
             match action {
@@ -64,15 +64,15 @@ where
 
 /// The simplest of all state machines: it remembers what was applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Log(Vec<Value>);
+pub(super) struct ListMachine(Vec<Value>);
 
-impl Log {
+impl ListMachine {
     pub(super) fn applied(&self) -> impl Iterator<Item = (Slot, &Value)> {
         (1..).map(Slot).zip(&self.0)
     }
 }
 
-impl StateMachine for Log {
+impl StateMachine for ListMachine {
     type Outcome = ();
     type Query = ();
     type Answer = ();
@@ -92,8 +92,8 @@ impl StateMachine for Log {
         0
     }
 
-    fn empty(&self) -> Log {
-        Log::default()
+    fn empty(&self) -> ListMachine {
+        ListMachine::default()
     }
 
     fn load(&mut self, _part: &[u8]) -> Result<(), String> {

@@ -2,8 +2,8 @@
 
 use super::Bug;
 use super::wrapper::Wrapped;
-use crate::paxos::{Acceptor, AcceptorFact, AcceptorRecord, Message, Page, Refused};
-use crate::role::{Action, Input, Output, Servers};
+use crate::paxos::{Acceptor, AcceptorRecord, AcceptorTraceEvent, Message, NackedRequest, Page};
+use crate::role::{Action, Input, Output, ServerSet};
 
 impl Wrapped for Acceptor {
     fn hears(&self, bug: Bug, input: Input<Self>, out: &mut Output<Self>) -> Vec<Input<Self>> {
@@ -11,9 +11,9 @@ impl Wrapped for Acceptor {
             && let Input::Message { from: to, message: Message::Accept { ballot, first, .. } } = input
             && ballot == self.promised()
         {
-            let (refused, promised) = (Refused::Accept(first), ballot);
-            out.fact(|| AcceptorFact::Nacked { to, ballot, refused, promised });
-            out.send(Servers::only(to), Message::Nack { ballot, refused, promised });
+            let (refused, promised) = (NackedRequest::Accept(first), ballot);
+            out.fact(|| AcceptorTraceEvent::Nacked { to, ballot, refused, promised });
+            out.send(ServerSet::only(to), Message::Nack { ballot, refused, promised });
             return Vec::new();
         }
         vec![input]
@@ -41,7 +41,7 @@ impl Wrapped for Acceptor {
                 },
                 Message::Accepted { ballot, .. } if bug == Bug::AcceptedNamesLaterBallot => {
                     *ballot = self.promised();
-                    *to = Servers::only(ballot.server);
+                    *to = ServerSet::only(ballot.server);
                 }
                 _ => {}
             }

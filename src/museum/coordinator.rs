@@ -2,16 +2,16 @@
 
 use super::Bug;
 use super::wrapper::Wrapped;
-use crate::role::{Input, Output, Server};
-use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Message};
+use crate::role::{Input, Output, ServerId};
+use crate::two_phase_commit::{CommitMessage, Coordinator, CoordinatorRecord};
 
 impl Wrapped for Coordinator {
     fn hears(&self, bug: Bug, input: Input<Self>, _out: &mut Output<Self>) -> Vec<Input<Self>> {
         match input {
             // The first one stands for all.
-            Input::Message { message: Message::Ack { transaction }, .. } if bug == Bug::CommitForgottenEarly => {
-                let ack = |from| Input::Message { from: Server(from), message: Message::Ack { transaction } };
-                (1..=Server::MAX).map(ack).collect()
+            Input::Message { message: CommitMessage::Ack { transaction }, .. } if bug == Bug::CommitForgottenEarly => {
+                let ack = |from| Input::Message { from: ServerId(from), message: CommitMessage::Ack { transaction } };
+                (1..=ServerId::MAX).map(ack).collect()
             }
             _ => vec![input],
         }

@@ -4,7 +4,7 @@ use super::Bug;
 use super::wrapper::Wrapped;
 use crate::kv::Kv;
 use crate::paxos::{
-    Ballot, Learner, LearnerOutcome, LearnerRequest, LearnerTimer, Message, Slot, SlotRange, StateMachine,
+    Ballot, Learner, LearnerNotification, LearnerRequest, LearnerTimer, Message, Slot, SlotRange, StateMachine,
 };
 use crate::role::{Action, Input, Output};
 
@@ -38,7 +38,7 @@ impl Wrapped for Learner<Kv> {
             }
             Input::Request(LearnerRequest::Read { token, query }) if bug == Bug::ReadsAnsweredLocally => {
                 let (slot, answer) = (self.applied(), self.machine().query(query));
-                out.outcome(LearnerOutcome::Answer { token: *token, slot, answer });
+                out.outcome(LearnerNotification::Answer { token: *token, slot, answer });
                 return more;
             }
             _ => {}
@@ -63,9 +63,9 @@ impl Wrapped for Learner<Kv> {
 /// A checkpoint that is to be written is called durable at once.
 fn called_durable(action: Action<Learner<Kv>>) -> impl Iterator<Item = Action<Learner<Kv>>> {
     let begun: Option<Slot> = match &action {
-        Action::Outcome(LearnerOutcome::Checkpoint { slot, .. }) => Some(*slot),
+        Action::Outcome(LearnerNotification::Checkpoint { slot, .. }) => Some(*slot),
         _ => None,
     };
-    let durable = begun.map(|slot| Action::Outcome(LearnerOutcome::Durable { slot }));
+    let durable = begun.map(|slot| Action::Outcome(LearnerNotification::Durable { slot }));
     std::iter::once(action).chain(durable)
 }

@@ -3,10 +3,10 @@
 use super::Bug;
 use super::wrapper::Wrapped;
 use crate::paxos::StateMachine;
-use crate::role::{Input, Output, Servers};
+use crate::role::{Input, Output, ServerSet};
 use crate::two_phase_commit::{
-    Decision, Known, Message, Participant, ParticipantFact, ParticipantOutcome, ParticipantRecord, ParticipantRequest,
-    ParticipantTimer, TransactionId,
+    CommitMessage, Decision, InquiryReply, Participant, ParticipantNotification, ParticipantRecord, ParticipantRequest,
+    ParticipantTimer, ParticipantTraceEvent, TransactionId,
 };
 
 /// A participant that does not wait for the decision has waited for so long, and for one more look.
@@ -19,18 +19,18 @@ impl Wrapped for Participant {
                 let late = self.in_doubt().filter(|one| one.waited_ms >= PATIENCE_MS).map(|one| one.transaction);
                 late.map(aborted).chain([input]).collect()
             }
-            Input::Message { from, message: Message::Inquire { transaction } }
+            Input::Message { from, message: CommitMessage::Inquire { transaction } }
                 if bug == Bug::GivenUpNotWritten && has_never_heard_of(self, transaction) =>
             {
-                let known = Known::Decided(Decision::Abort);
-                out.fact(|| ParticipantFact::GivenUp { transaction, to: from });
-                out.fact(|| ParticipantFact::Answered { transaction, known, to: from });
-                out.send(Servers::only(from), Message::Answer { transaction, known });
+                let known = InquiryReply::Decided(Decision::Abort);
+                out.fact(|| ParticipantTraceEvent::GivenUp { transaction, to: from });
+                out.fact(|| ParticipantTraceEvent::Answered { transaction, known, to: from });
+                out.send(ServerSet::only(from), CommitMessage::Answer { transaction, known });
                 Vec::new()
             }
             Input::Request(ParticipantRequest::Read { token, query }) if bug == Bug::ReadIgnoresLocks => {
                 let (applied, answer) = (self.applied(), self.kv().query(&query));
-                out.outcome(ParticipantOutcome::Answer { token, applied, answer });
+                out.outcome(ParticipantNotification::Answer { token, applied, answer });
                 Vec::new()
             }
             _ => vec![input],
@@ -46,7 +46,7 @@ impl Wrapped for Participant {
 
 /// As if the coordinator had said so.
 fn aborted(transaction: TransactionId) -> Input<Participant> {
-    let message = Message::Decide { transaction, decision: Decision::Abort };
+    let message = CommitMessage::Decide { transaction, decision: Decision::Abort };
     Input::Message { from: transaction.coordinator, message }
 }
 

@@ -2,8 +2,8 @@
 
 use super::Bug;
 use super::wrapper::Wrapped;
-use crate::paxos::{Message, Proposer, ProposerFact, ProposerRecord, ProposerTimer, Slot, Value};
-use crate::role::{Action, Input, Output, Server, Servers};
+use crate::paxos::{Message, Proposer, ProposerRecord, ProposerTimer, ProposerTraceEvent, Slot, Value};
+use crate::role::{Action, Input, Output, ServerId, ServerSet};
 
 impl Wrapped for Proposer {
     fn hears(&self, bug: Bug, mut input: Input<Self>, _out: &mut Output<Self>) -> Vec<Input<Self>> {
@@ -26,7 +26,8 @@ impl Wrapped for Proposer {
             Input::Timeout(ProposerTimer::Pulse) if bug == Bug::UnansweredLeaderGoesOn => {
                 let answers = self.leads().into_iter().flat_map(|ballot| {
                     let message = Message::HeartbeatAnswer { ballot };
-                    (1..=Server::MAX).map(move |from| Input::Message { from: Server(from), message: message.clone() })
+                    (1..=ServerId::MAX)
+                        .map(move |from| Input::Message { from: ServerId(from), message: message.clone() })
                 });
                 answers.chain([input]).collect()
             }
@@ -52,7 +53,7 @@ impl Wrapped for Proposer {
             match message {
                 Message::Prepare { from, .. } if bug == Bug::AcceptBelowFrom => *from = from.next(),
                 Message::Prepare { ballot, .. } | Message::Accept { ballot, .. } if bug == Bug::LeavesItselfOut => {
-                    *to = to.without(Servers::only(ballot.server));
+                    *to = to.without(ServerSet::only(ballot.server));
                 }
                 _ => {}
             }
@@ -63,7 +64,7 @@ impl Wrapped for Proposer {
 /// The same without proposals of no-ops: what is left of one ACCEPT goes out slot by slot.
 fn without_noops(action: Action<Proposer>) -> Vec<Action<Proposer>> {
     match action {
-        Action::Fact(ProposerFact::Proposed { value: Value::Noop, .. }) => Vec::new(),
+        Action::Fact(ProposerTraceEvent::Proposed { value: Value::Noop, .. }) => Vec::new(),
         Action::Send { to, message: Message::Accept { ballot, first, values } } => {
             let values = first.to(Slot::LAST).zip(values).filter(|(_, value)| *value != Value::Noop);
             let accept = |(first, value)| Message::Accept { ballot, first, values: vec![value] };

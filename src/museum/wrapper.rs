@@ -90,21 +90,21 @@ mod tests {
     use super::*;
     use crate::museum::switch;
     use crate::paxos::{AcceptorRecord, Ballot, Message, Slot};
-    use crate::role::{Server, step_all};
+    use crate::role::{ServerId, step_all};
 
     /// What an acceptor has written down when it is asked for its first promise.
     fn written(bug: Option<Bug>) -> Vec<AcceptorRecord> {
         switch(bug);
         let mut acceptor = Acceptor::new();
-        let prepare = Message::Prepare { ballot: Ballot { round: 1, server: Server(2) }, from: Slot(1) };
-        let stepped = step_all(&mut acceptor, [((), Input::Message { from: Server(2), message: prepare })], false);
+        let prepare = Message::Prepare { ballot: Ballot { round: 1, server: ServerId(2) }, from: Slot(1) };
+        let stepped = step_all(&mut acceptor, [((), Input::Message { from: ServerId(2), message: prepare })], false);
         switch(None);
         stepped.records().to_vec()
     }
 
     #[test]
     fn a_bug_changes_its_own_role_and_no_other() {
-        let promised = [AcceptorRecord::Promised(Ballot { round: 1, server: Server(2) })];
+        let promised = [AcceptorRecord::Promised(Ballot { round: 1, server: ServerId(2) })];
         assert_eq!(written(None), promised);
         assert_eq!(written(Some(Bug::PromiseNotWritten)), []);
         assert_eq!(written(Some(Bug::RestartReusesBallots)), promised, "that is a proposer's");

@@ -192,9 +192,9 @@ fn a_reader_that_takes_nothing_holds_a_writer_until_the_deadline() {
 
 /// Grants this much, and notes what was asked for.
 #[derive(Debug)]
-struct Purse(Arc<std::sync::Mutex<(usize, usize)>>);
+struct TestAllowance(Arc<std::sync::Mutex<(usize, usize)>>);
 
-impl Allowance for Purse {
+impl Allowance for TestAllowance {
     fn grow(&mut self, bytes: usize) -> bool {
         let (left, used) = &mut *self.0.lock().unwrap();
         let fits = *used + bytes <= *left;
@@ -216,7 +216,7 @@ fn a_reader_asks_for_its_buffer_and_gives_it_back_when_it_is_empty() {
     let (mut calling, called) = connection();
     let purse = Arc::new(std::sync::Mutex::new((300_000, 0)));
     let mut reader = FrameReader::new(called, 300_000);
-    reader.set_allowance(Box::new(Purse(purse.clone())));
+    reader.set_allowance(Box::new(TestAllowance(purse.clone())));
     let writer = thread::spawn(move || {
         let frames = [frame(&vec![1u8; 250_000]), frame(&vec![2u8; 10]), frame(&vec![3u8; 299_000])];
         // The reader closes before the last one is said.
@@ -239,7 +239,7 @@ fn a_buffer_that_others_could_use_is_not_kept_for_frames_that_may_never_come() {
         let (mut calling, called) = connection();
         let purse = Arc::new(std::sync::Mutex::new((300_000, 0)));
         let mut reader = FrameReader::new(called, 300_000);
-        reader.set_allowance(Box::new(Purse(purse.clone())));
+        reader.set_allowance(Box::new(TestAllowance(purse.clone())));
         calling.write_all(&frame(&vec![1u8; size])).unwrap();
         assert_eq!(reader.read::<Vec<u8>>(None).unwrap().unwrap().len(), size);
         assert!(reader.buffer.len() <= FIRST_BUFFER_BYTES, "{} bytes for a frame of {size}", reader.buffer.len());
@@ -249,9 +249,9 @@ fn a_buffer_that_others_could_use_is_not_kept_for_frames_that_may_never_come() {
 
 /// Grants everything, and counts how often something is given back.
 #[derive(Debug)]
-struct Returns(Arc<std::sync::atomic::AtomicUsize>);
+struct AllowanceReturns(Arc<std::sync::atomic::AtomicUsize>);
 
-impl Allowance for Returns {
+impl Allowance for AllowanceReturns {
     fn grow(&mut self, _bytes: usize) -> bool {
         true
     }
@@ -270,7 +270,7 @@ fn small_frames_behind_a_large_one_are_not_moved_for_each_of_them() {
     let (mut calling, called) = connection();
     let returns = Arc::default();
     let mut reader = FrameReader::new(called, 300_000);
-    reader.set_allowance(Box::new(Returns(Arc::clone(&returns))));
+    reader.set_allowance(Box::new(AllowanceReturns(Arc::clone(&returns))));
     // The last part of the large one comes with all the small ones.
     let (large, small) = (frame(&vec![1u8; 70_000]), frame(&vec![2u8; 100]).repeat(500));
     calling.write_all(&large[..FIRST_BUFFER_BYTES + READ_BYTES]).unwrap();
@@ -292,7 +292,7 @@ fn a_buffer_is_kept_for_a_next_frame_that_says_it_needs_so_much() {
         let (mut calling, called) = connection();
         let returns = Arc::default();
         let mut reader = FrameReader::new(called, 300_000);
-        reader.set_allowance(Box::new(Returns(Arc::clone(&returns))));
+        reader.set_allowance(Box::new(AllowanceReturns(Arc::clone(&returns))));
         let bytes = [frame(&vec![1u8; 70_000]), frame(&vec![2u8; next])].concat();
         let begun = bytes.len().min(frame(&vec![1u8; 70_000]).len() + HEADER_BYTES);
         calling.write_all(&bytes[..begun]).unwrap();

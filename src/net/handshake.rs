@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::frame::{FrameError, FrameReader, frame, frame_into, write_before};
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// How long both sides give each other for the handshake.
 pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -27,13 +27,13 @@ pub const HANDSHAKE_FRAME_MAX_BYTES: usize = 1 << 10;
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Who {
+pub enum Caller {
     /// A client.
     Client,
     /// A server that will send messages to this one.
     Peer {
         /// Its number.
-        server: Server,
+        server: ServerId,
         /// The id of its data folder.
         storage: u64,
         /// Its life on it.
@@ -53,11 +53,11 @@ pub struct Hello {
     /// The cluster that the caller means.
     pub cluster: String,
     /// The server that it means.
-    pub to: Server,
+    pub to: ServerId,
     /// All servers of that cluster, by the caller's file.
-    pub members: Servers,
+    pub members: ServerSet,
     /// Who it is.
-    pub who: Who,
+    pub who: Caller,
 }
 
 /// What a server says of itself to whom it lets in.
@@ -66,12 +66,12 @@ pub struct Welcome {
     /// The history of the data that it answers for.
     pub history: u64,
     /// All servers of its cluster.
-    pub members: Servers,
+    pub members: ServerSet,
 }
 
 /// The called server's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum HelloReply {
     /// It talks to the caller.
     Welcome(Welcome),
     /// It will, once it has called the peer that the caller says it is, and that one calls again.
@@ -110,7 +110,7 @@ pub fn preamble() -> Vec<u8> {
     bytes
 }
 
-/// The caller's words as bytes, for one that does not wait for the [`Answer`].
+/// The caller's words as bytes, for one that does not wait for the [`HelloReply`].
 pub fn greeting(hello: &Hello) -> Vec<u8> {
     let mut bytes = preamble();
     frame_into(hello, &mut bytes);
@@ -123,24 +123,27 @@ pub fn greet(stream: &TcpStream, hello: &Hello) -> Result<Welcome, HandshakeErro
     write_before(stream, &greeting(hello), deadline)?;
     let mut reader = FrameReader::new(stream.try_clone()?, HANDSHAKE_FRAME_MAX_BYTES);
     match reader.read(Some(deadline))? {
-        Some(Answer::Welcome(welcome)) => Ok(welcome),
-        Some(Answer::CallYouFirst) => Err(HandshakeError::CallYouFirst),
-        Some(Answer::Refused { why }) => Err(HandshakeError::Refused(why)),
+        Some(HelloReply::Welcome(welcome)) => Ok(welcome),
+        Some(HelloReply::CallYouFirst) => Err(HandshakeError::CallYouFirst),
+        Some(HelloReply::Refused { why }) => Err(HandshakeError::Refused(why)),
         None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection").into()),
     }
 }
 
 /// The called side: hears who is there, lets `judge` find the answer, and says it. None if the caller went away without a
 /// word.
-pub fn answer(reader: &mut FrameReader, judge: impl FnOnce(&Hello) -> Answer) -> Result<Option<Who>, HandshakeError> {
+pub fn answer(
+    reader: &mut FrameReader,
+    judge: impl FnOnce(&Hello) -> HelloReply,
+) -> Result<Option<Caller>, HandshakeError> {
     let deadline = Instant::now() + HANDSHAKE_DEADLINE;
     let Some(hello) = hear(reader, deadline)? else { return Ok(None) };
     let words = judge(&hello);
     write_before(reader.stream(), &frame(&words), deadline)?;
     match words {
-        Answer::Welcome(_) => Ok(Some(hello.who)),
-        Answer::CallYouFirst => Err(HandshakeError::CallYouFirst),
-        Answer::Refused { why } => Err(HandshakeError::Refused(why)),
+        HelloReply::Welcome(_) => Ok(Some(hello.who)),
+        HelloReply::CallYouFirst => Err(HandshakeError::CallYouFirst),
+        HelloReply::Refused { why } => Err(HandshakeError::Refused(why)),
     }
 }
 
@@ -156,7 +159,7 @@ fn hear(reader: &mut FrameReader, deadline: Instant) -> Result<Option<Hello>, Fr
         let length = (PREAMBLE_BYTES + reader.unused()) as u64;
         let what = format!("the caller speaks version {version} of the protocol, this server {VERSION}");
         // The words after a foreign version cannot be read, but a refusal can be said.
-        write_before(reader.stream(), &frame(&Answer::Refused { why: what.clone() }), deadline)?;
+        write_before(reader.stream(), &frame(&HelloReply::Refused { why: what.clone() }), deadline)?;
         return Err(FrameError::Malformed { length, what });
     }
     reader.read(Some(deadline))
@@ -166,7 +169,7 @@ fn hear(reader: &mut FrameReader, deadline: Instant) -> Result<Option<Hello>, Fr
 pub fn turn_away(stream: &TcpStream, why: &str) {
     // Nobody waits for more than an attempt: a caller that does not read it learns it from the closed connection.
     let deadline = Instant::now() + Duration::from_millis(100);
-    let _ = write_before(stream, &frame(&Answer::Refused { why: why.to_string() }), deadline);
+    let _ = write_before(stream, &frame(&HelloReply::Refused { why: why.to_string() }), deadline);
 }
 
 #[cfg(test)]

@@ -5,21 +5,24 @@ use std::thread;
 use super::*;
 
 /// What the called side says of itself.
-const WELCOME: Welcome = Welcome { history: 7, members: Servers::NONE };
+const WELCOME: Welcome = Welcome { history: 7, members: ServerSet::NONE };
 
 fn hello() -> Hello {
     Hello {
         cluster: "lab".to_string(),
-        to: Server(2),
-        members: Servers::first(3),
-        who: Who::Peer { server: Server(1), storage: 5, life: 1, boot: 0, takes_part: true, knows: Some(9) },
+        to: ServerId(2),
+        members: ServerSet::first(3),
+        who: Caller::Peer { server: ServerId(1), storage: 5, life: 1, boot: 0, takes_part: true, knows: Some(9) },
     }
 }
 
-type Heard = Result<Option<Who>, HandshakeError>;
+type HelloOutcome = Result<Option<Caller>, HandshakeError>;
 
 /// Runs both sides over a connection: `call` on the calling end, and the called side with this answer.
-fn meet<T>(call: impl FnOnce(TcpStream) -> T, judge: impl FnOnce(&Hello) -> Answer + Send + 'static) -> (T, Heard) {
+fn meet<T>(
+    call: impl FnOnce(TcpStream) -> T,
+    judge: impl FnOnce(&Hello) -> HelloReply + Send + 'static,
+) -> (T, HelloOutcome) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let calling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let called = listener.accept().unwrap().0;
@@ -34,7 +37,7 @@ fn both_sides_learn_who_the_other_is() {
         |stream| greet(&stream, &hello()),
         |heard| {
             assert_eq!(*heard, hello());
-            Answer::Welcome(WELCOME)
+            HelloReply::Welcome(WELCOME)
         },
     );
     assert_eq!(reached.unwrap(), WELCOME);
@@ -43,7 +46,7 @@ fn both_sides_learn_who_the_other_is() {
 
 #[test]
 fn a_refusal_is_a_sentence_for_both() {
-    let refusal = |_: &Hello| Answer::Refused { why: "this is server 3, not 2".to_string() };
+    let refusal = |_: &Hello| HelloReply::Refused { why: "this is server 3, not 2".to_string() };
     let (reached, heard) = meet(|stream| greet(&stream, &hello()), refusal);
     for outcome in [reached.map(|_| ()), heard.map(|_| ())] {
         let Err(HandshakeError::Refused(why)) = outcome else { panic!("{outcome:?}") };
@@ -53,7 +56,7 @@ fn a_refusal_is_a_sentence_for_both() {
 
 #[test]
 fn a_server_that_calls_back_first_says_so_and_hears_no_more() {
-    let (reached, heard) = meet(|stream| greet(&stream, &hello()), |_| Answer::CallYouFirst);
+    let (reached, heard) = meet(|stream| greet(&stream, &hello()), |_| HelloReply::CallYouFirst);
     assert!(matches!(reached, Err(HandshakeError::CallYouFirst)), "{reached:?}");
     assert!(matches!(heard, Err(HandshakeError::CallYouFirst)), "{heard:?}");
 }
@@ -102,10 +105,10 @@ fn another_version_is_answered_with_a_reason() {
         let mut bytes = preamble();
         bytes[4] = 99;
         stream.write_all(&bytes).unwrap();
-        FrameReader::new(stream, 1 << 10).read::<Answer>(Some(Instant::now() + HANDSHAKE_DEADLINE)).unwrap()
+        FrameReader::new(stream, 1 << 10).read::<HelloReply>(Some(Instant::now() + HANDSHAKE_DEADLINE)).unwrap()
     };
     let (answer, _) = meet(speak, |_| unreachable!("nobody was understood"));
-    let Some(Answer::Refused { why }) = answer else { panic!("{answer:?}") };
+    let Some(HelloReply::Refused { why }) = answer else { panic!("{answer:?}") };
     assert!(why.contains("version 99"), "{why}");
 }
 

@@ -56,7 +56,7 @@ pub enum LinkEnded<'a> {
 
 /// How long to wait before the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pause {
+pub struct Backoff {
     /// If something is known of the peer meanwhile that was not known before.
     pub least: Duration,
     /// Else.
@@ -64,7 +64,7 @@ pub struct Pause {
 }
 
 /// Who decides for a link, in its own thread.
-pub trait Watcher: Send + 'static {
+pub trait LinkObserver: Send + 'static {
     /// What to say to the peer this time.
     fn hello(&mut self) -> Hello;
 
@@ -75,23 +75,23 @@ pub trait Watcher: Send + 'static {
     fn up(&mut self);
 
     /// The link is down, or an attempt has failed: says how long to wait before the next.
-    fn ended(&mut self, ended: LinkEnded<'_>) -> Pause;
+    fn ended(&mut self, ended: LinkEnded<'_>) -> Backoff;
 }
 
 /// The sending end.
 #[derive(Debug)]
-pub struct Link(Arc<Wire>);
+pub struct Link(Arc<LinkShared>);
 
 /// What those who send share with the link's thread.
 #[derive(Debug, Default)]
-struct Wire {
-    state: Mutex<State>,
+struct LinkShared {
+    state: Mutex<LinkInner>,
     /// Told when the thread has something to do.
     called: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LinkInner {
     /// None while the link is down.
     stream: Option<Arc<TcpStream>>,
     /// What is being written. It ends with a frame.
@@ -113,7 +113,7 @@ struct State {
     is_over: bool,
 }
 
-impl State {
+impl LinkInner {
     fn connect(&mut self, stream: TcpStream) {
         (self.stream, self.is_called) = (Some(Arc::new(stream)), false);
     }
@@ -155,22 +155,22 @@ impl State {
 
     /// The connection is gone, and with it what was to be written to it.
     fn hang_up(&mut self) {
-        let State { is_over, is_called, .. } = *self;
-        *self = State { broken: self.broken.take(), is_over, is_called, ..State::default() };
+        let LinkInner { is_over, is_called, .. } = *self;
+        *self = LinkInner { broken: self.broken.take(), is_over, is_called, ..LinkInner::default() };
     }
 }
 
-impl Wire {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl LinkShared {
+    fn lock(&self) -> MutexGuard<'_, LinkInner> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Link {
     /// Starts the thread of a link to this address; it ends when nobody holds the link.
-    pub fn start(name: String, address: SocketAddr, watcher: impl Watcher) -> std::io::Result<Link> {
-        let wire = Arc::<Wire>::default();
-        let keeper = Keeper { address, wire: wire.clone(), watcher };
+    pub fn start(name: String, address: SocketAddr, watcher: impl LinkObserver) -> std::io::Result<Link> {
+        let wire = Arc::<LinkShared>::default();
+        let keeper = LinkThread { address, wire: wire.clone(), watcher };
         std::thread::Builder::new().name(name).spawn(move || keeper.run())?;
         Ok(Link(wire))
     }
@@ -235,13 +235,13 @@ impl Drop for Link {
 }
 
 /// The link's thread.
-struct Keeper<W> {
+struct LinkThread<W> {
     address: SocketAddr,
-    wire: Arc<Wire>,
+    wire: Arc<LinkShared>,
     watcher: W,
 }
 
-impl<W: Watcher> Keeper<W> {
+impl<W: LinkObserver> LinkThread<W> {
     /// Connects, looks after the connection until it breaks, and begins again; ends with the [`Link`].
     fn run(mut self) {
         loop {
@@ -283,13 +283,13 @@ impl<W: Watcher> Keeper<W> {
     /// with an error, or when nobody holds the link.
     fn look_after(&self) -> std::io::Result<()> {
         loop {
-            let idle = |state: &mut State| !state.is_over && !state.is_late && state.broken.is_none();
+            let idle = |state: &mut LinkInner| !state.is_over && !state.is_late && state.broken.is_none();
             let state = self.wire.called.wait_while(self.wire.lock(), idle);
             let mut state = state.unwrap_or_else(PoisonError::into_inner);
             if let Some(error) = state.broken.take() {
                 return Err(error);
             }
-            let State { stream: Some(stream), is_late: true, .. } = &*state else { return Ok(()) };
+            let LinkInner { stream: Some(stream), is_late: true, .. } = &*state else { return Ok(()) };
             let stream = stream.clone();
             if state.begun.is_empty() {
                 state.begin();
@@ -304,11 +304,11 @@ impl<W: Watcher> Keeper<W> {
     }
 
     /// Waits, but not for long if an attempt is wanted now; false if nobody holds the link.
-    fn rest(&self, pause: Pause) -> bool {
-        let rests = |state: &mut State| !state.is_over;
+    fn rest(&self, pause: Backoff) -> bool {
+        let rests = |state: &mut LinkInner| !state.is_over;
         let rested = self.wire.called.wait_timeout_while(self.wire.lock(), pause.least, rests);
         let state = rested.unwrap_or_else(PoisonError::into_inner).0;
-        let rests = |state: &mut State| !state.is_over && !state.is_called;
+        let rests = |state: &mut LinkInner| !state.is_over && !state.is_called;
         let rested = self.wire.called.wait_timeout_while(state, pause.most.saturating_sub(pause.least), rests);
         let mut state = rested.unwrap_or_else(PoisonError::into_inner).0;
         state.is_called = false;

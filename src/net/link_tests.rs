@@ -4,14 +4,14 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::*;
-use crate::net::{Answer, FrameReader, Welcome, Who, answer, frame};
-use crate::role::{Server, Servers};
+use crate::net::{Caller, FrameReader, HelloReply, Welcome, answer, frame};
+use crate::role::{ServerId, ServerSet};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a link has told.
 #[derive(Debug, PartialEq)]
-enum Told {
+enum LinkCall {
     Checked(u64),
     Up,
     Down,
@@ -23,65 +23,65 @@ enum Told {
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Writes down what the link tells, and takes one peer only. Who calls back first is left alone until there is news of it.
-struct Witness {
-    told: Sender<Told>,
+struct RecordingObserver {
+    told: Sender<LinkCall>,
     /// The history of that peer.
     wanted: u64,
 }
 
-impl Watcher for Witness {
+impl LinkObserver for RecordingObserver {
     fn hello(&mut self) -> Hello {
-        let (server, storage, life, boot) = (Server(1), 5, 1, 0);
-        let who = Who::Peer { server, storage, life, boot, takes_part: true, knows: Some(6) };
-        Hello { cluster: "lab".to_string(), to: Server(2), members: Servers::first(3), who }
+        let (server, storage, life, boot) = (ServerId(1), 5, 1, 0);
+        let who = Caller::Peer { server, storage, life, boot, takes_part: true, knows: Some(6) };
+        Hello { cluster: "lab".to_string(), to: ServerId(2), members: ServerSet::first(3), who }
     }
 
     fn check(&mut self, _hello: &Hello, Welcome { history, .. }: &Welcome) -> Result<(), String> {
-        let _ = self.told.send(Told::Checked(*history));
+        let _ = self.told.send(LinkCall::Checked(*history));
         if *history == self.wanted { Ok(()) } else { Err(format!("history {history} is another one")) }
     }
 
     fn up(&mut self) {
-        let _ = self.told.send(Told::Up);
+        let _ = self.told.send(LinkCall::Up);
     }
 
-    fn ended(&mut self, ended: LinkEnded<'_>) -> Pause {
+    fn ended(&mut self, ended: LinkEnded<'_>) -> Backoff {
         match ended {
-            LinkEnded::Broken { .. } => drop(self.told.send(Told::Down)),
-            LinkEnded::Refused(why) => drop(self.told.send(Told::Refused(why.to_string()))),
-            LinkEnded::CallYouFirst => drop(self.told.send(Told::CallYouFirst)),
+            LinkEnded::Broken { .. } => drop(self.told.send(LinkCall::Down)),
+            LinkEnded::Refused(why) => drop(self.told.send(LinkCall::Refused(why.to_string()))),
+            LinkEnded::CallYouFirst => drop(self.told.send(LinkCall::CallYouFirst)),
             LinkEnded::Unanswered => {}
         }
-        Pause { least: PAUSE, most: if ended == LinkEnded::CallYouFirst { PATIENCE * 2 } else { PAUSE } }
+        Backoff { least: PAUSE, most: if ended == LinkEnded::CallYouFirst { PATIENCE * 2 } else { PAUSE } }
     }
 }
 
-fn start(address: SocketAddr) -> (Link, Receiver<Told>) {
+fn start(address: SocketAddr) -> (Link, Receiver<LinkCall>) {
     let (told, heard) = unbounded();
-    (Link::start("link".to_string(), address, Witness { told, wanted: 7 }).unwrap(), heard)
+    (Link::start("link".to_string(), address, RecordingObserver { told, wanted: 7 }).unwrap(), heard)
 }
 
 /// The peer's side: takes the next connection and answers so.
-fn take(listener: &TcpListener, words: &Answer) -> FrameReader {
+fn take(listener: &TcpListener, words: &HelloReply) -> FrameReader {
     let mut reader = FrameReader::new(listener.accept().unwrap().0, 1 << 20);
     let _ = answer(&mut reader, |_| words.clone());
     reader
 }
 
 /// The words of a peer with this history.
-fn welcome(history: u64) -> Answer {
-    Answer::Welcome(Welcome { history, members: Servers::first(3) })
+fn welcome(history: u64) -> HelloReply {
+    HelloReply::Welcome(Welcome { history, members: ServerSet::first(3) })
 }
 
-fn refusal(why: &str) -> Answer {
-    Answer::Refused { why: why.to_string() }
+fn refusal(why: &str) -> HelloReply {
+    HelloReply::Refused { why: why.to_string() }
 }
 
 fn listener() -> TcpListener {
     TcpListener::bind("127.0.0.1:0").unwrap()
 }
 
-fn next(heard: &Receiver<Told>) -> Told {
+fn next(heard: &Receiver<LinkCall>) -> LinkCall {
     heard.recv_timeout(PATIENCE).unwrap()
 }
 
@@ -101,7 +101,7 @@ fn what_is_sent_arrives_in_order_and_a_link_that_is_down_drops() {
     let (link, heard) = start(listener.local_addr().unwrap());
     assert!(!say(&link, &word(0)), "nobody is there yet");
     let mut reader = take(&listener, &welcome(7));
-    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
     for n in 1..=500 {
         assert!(say(&link, &word(n)));
     }
@@ -119,17 +119,17 @@ fn a_link_connects_again_and_tells_each_change_once() {
     let (link, heard) = start(listener.local_addr().unwrap());
     for _ in 0..3 {
         let reader = take(&listener, &welcome(7));
-        assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+        assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
         drop(reader);
         // It is noticed by what is sent.
         while heard.is_empty() {
             say(&link, &word(1));
             thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(next(&heard), Told::Down);
+        assert_eq!(next(&heard), LinkCall::Down);
     }
     let mut reader = take(&listener, &welcome(7));
-    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
     assert!(say(&link, &word(3)));
     assert_eq!(reader.read::<u32>(None).unwrap(), Some(3), "nothing of the connections before");
 }
@@ -142,13 +142,13 @@ fn either_side_may_refuse_and_the_link_asks_again() {
     // The wrong history: this side refuses.
     take(&listener, &welcome(8));
     let _reader = take(&listener, &welcome(7));
-    let told: Vec<Told> = std::iter::from_fn(|| Some(next(&heard))).take(5).collect();
+    let told: Vec<LinkCall> = std::iter::from_fn(|| Some(next(&heard))).take(5).collect();
     let expected = [
-        Told::Refused("not you".to_string()),
-        Told::Checked(8),
-        Told::Refused("history 8 is another one".to_string()),
-        Told::Checked(7),
-        Told::Up,
+        LinkCall::Refused("not you".to_string()),
+        LinkCall::Checked(8),
+        LinkCall::Refused("history 8 is another one".to_string()),
+        LinkCall::Checked(7),
+        LinkCall::Up,
     ];
     assert_eq!(told, expected);
     assert!(say(&link, &word(1)));
@@ -159,20 +159,20 @@ fn a_peer_that_takes_nothing_fills_the_queue_and_no_more() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     let _reader = take(&listener, &welcome(7));
-    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
     let large = vec![0; 1 << 20];
     let begun = Instant::now();
     // Some leave the queue for the socket's buffers; a queue without a limit would take them all.
     let taken = (0..200).filter(|_| say(&link, &large)).count();
     assert!(taken < 100, "{taken} MiB were taken");
-    let queued = |state: &State| state.bulk_bytes + state.begun.len() + state.in_hand;
+    let queued = |state: &LinkInner| state.bulk_bytes + state.begun.len() + state.in_hand;
     assert!(queued(&link.0.lock()) <= BULK_MAX_BYTES);
     assert!(link.push(&Arc::new(word(1)), Lane::Control), "control messages have room of their own");
     let controls = (0..200).filter(|_| link.push(&Arc::new(vec![0; CONTROL_MAX_BYTES / 16]), Lane::Control)).count();
     assert_eq!(controls, 15, "which has an end too");
     assert!(begun.elapsed() < PEER_TIMEOUT, "nobody waits for a slow peer");
-    assert_eq!(next(&heard), Told::Down, "a peer that takes nothing is let go");
-    let left = |state: &State| queued(state) + state.control.len();
+    assert_eq!(next(&heard), LinkCall::Down, "a peer that takes nothing is let go");
+    let left = |state: &LinkInner| queued(state) + state.control.len();
     assert_eq!(left(&link.0.lock()), 0, "what was for it is for nobody else");
 }
 
@@ -181,7 +181,7 @@ fn what_a_slow_peer_did_not_take_at_once_arrives_whole_and_in_order() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     let mut reader = take(&listener, &welcome(7));
-    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
     let large = |n: u32| frame(&vec![n; 100_000]);
     let mut sent = 0;
     while !link.0.lock().is_late {
@@ -204,7 +204,7 @@ fn what_is_pushed_goes_out_with_the_next_flush_and_not_before() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     let mut reader = take(&listener, &welcome(7));
-    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
     (1..=2).for_each(|n| assert!(link.push(&Arc::new(word(n)), Lane::Bulk)));
     reader.stream().set_nonblocking(true).unwrap();
     assert_eq!(reader.receive_now().unwrap(), None);
@@ -217,10 +217,13 @@ fn what_is_pushed_goes_out_with_the_next_flush_and_not_before() {
 fn a_peer_that_calls_back_first_is_called_again_at_once_when_something_is_known_of_it() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
-    take(&listener, &Answer::CallYouFirst);
+    take(&listener, &HelloReply::CallYouFirst);
     link.dial_now();
     let _reader = take(&listener, &welcome(7));
-    assert_eq!([next(&heard), next(&heard), next(&heard)], [Told::CallYouFirst, Told::Checked(7), Told::Up]);
+    assert_eq!(
+        [next(&heard), next(&heard), next(&heard)],
+        [LinkCall::CallYouFirst, LinkCall::Checked(7), LinkCall::Up]
+    );
 }
 
 #[test]
@@ -229,10 +232,10 @@ fn a_link_that_has_news_greets_again() {
     let (link, heard) = start(listener.local_addr().unwrap());
     link.greet_again();
     let _first = take(&listener, &welcome(7));
-    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up], "it was not connected yet");
+    assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up], "it was not connected yet");
     link.greet_again();
     let mut second = take(&listener, &welcome(7));
-    assert_eq!([next(&heard), next(&heard), next(&heard)], [Told::Down, Told::Checked(7), Told::Up]);
+    assert_eq!([next(&heard), next(&heard), next(&heard)], [LinkCall::Down, LinkCall::Checked(7), LinkCall::Up]);
     assert!(say(&link, &word(1)));
     assert_eq!(second.read::<u32>(None).unwrap(), Some(1));
 }
@@ -243,7 +246,7 @@ fn a_control_message_goes_before_bulk_that_is_not_begun() {
     let listener = listener();
     let (link, heard) = start(listener.local_addr().unwrap());
     let mut reader = take(&listener, &welcome(7));
-    assert_eq!([next(&heard), next(&heard)], [Told::Checked(7), Told::Up]);
+    assert_eq!([next(&heard), next(&heard)], [LinkCall::Checked(7), LinkCall::Up]);
     (0..MANY).for_each(|_| assert!(say(&link, &frame(&vec![9u8; 150_000]))));
     assert!(link.push(&Arc::new(frame(&vec![1u8])), Lane::Control));
     link.flush();

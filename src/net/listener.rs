@@ -46,66 +46,66 @@ pub fn allow_many_sockets() {
 /// Whom a connection is counted with: those who have not said who they are, or a group that whoever serves them names by
 /// a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Group {
+enum ConnectionClass {
     Strangers,
     Known(u8),
 }
 
 /// The connections of one port.
 #[derive(Clone, Debug)]
-pub struct Connections {
+pub struct ConnectionLimit {
     strangers_max: usize,
     all_max: usize,
     grace: Duration,
-    port: Arc<Port>,
+    port: Arc<PortState>,
 }
 
 #[derive(Debug, Default)]
-struct Port {
-    held: Mutex<Held>,
+struct PortState {
+    held: Mutex<OpenConnections>,
     /// Told when a place is free.
     ended: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct OpenConnections {
     /// How many have come so far, or have come to be known.
     arrivals: u64,
     /// How many have a place. Beside those below some that were closed, whose thread has not noticed it yet.
     places: usize,
     /// Those of a group in the order in which they joined it.
-    connections: BTreeMap<(Group, u64), Caller>,
+    connections: BTreeMap<(ConnectionClass, u64), AcceptedConnection>,
 }
 
 #[derive(Debug)]
-struct Caller {
+struct AcceptedConnection {
     stream: Arc<TcpStream>,
     since: Instant,
 }
 
 /// The place of one connection; dropped, it is free.
 #[derive(Debug)]
-pub struct Place {
-    port: Arc<Port>,
-    at: (Group, u64),
+pub struct ConnectionPermit {
+    port: Arc<PortState>,
+    at: (ConnectionClass, u64),
 }
 
-impl Connections {
+impl ConnectionLimit {
     /// At most `strangers` at once: one more closes the one that came first, unless that has only just come. Beside them
-    /// there may be `known` others, which say so by [`Place::join`] or [`Place::join_last`].
-    pub fn new(strangers: usize, known: usize) -> Connections {
+    /// there may be `known` others, which say so by [`ConnectionPermit::join`] or [`ConnectionPermit::join_last`].
+    pub fn new(strangers: usize, known: usize) -> ConnectionLimit {
         // Strangers that were closed have a place for a moment.
         let all_max = known + 2 * strangers;
-        Connections { strangers_max: strangers, all_max, grace: GRACE, port: Arc::default() }
+        ConnectionLimit { strangers_max: strangers, all_max, grace: GRACE, port: Arc::default() }
     }
 
     /// A place for a stranger; none if there are far too many connections.
-    fn take(&self, stream: &Arc<TcpStream>) -> Option<Place> {
+    fn take(&self, stream: &Arc<TcpStream>) -> Option<ConnectionPermit> {
         let mut held = self.port.lock();
         if held.places >= self.all_max {
             // Those that were closed are about to end. Callers come faster than that: the next ones wait in their queue.
-            held.close_first(Group::Strangers);
-            let is_full = |held: &mut Held| held.places >= self.all_max;
+            held.close_first(ConnectionClass::Strangers);
+            let is_full = |held: &mut OpenConnections| held.places >= self.all_max;
             let waited = self.port.ended.wait_timeout_while(held, ROOM_PATIENCE, is_full);
             held = waited.unwrap_or_else(PoisonError::into_inner).0;
             if held.places >= self.all_max {
@@ -114,38 +114,38 @@ impl Connections {
         }
         held.make_room(self.strangers_max, self.grace);
         held.places += 1;
-        let caller = Caller { stream: stream.clone(), since: Instant::now() };
-        let at = held.insert(Group::Strangers, caller);
-        Some(Place { port: self.port.clone(), at })
+        let caller = AcceptedConnection { stream: stream.clone(), since: Instant::now() };
+        let at = held.insert(ConnectionClass::Strangers, caller);
+        Some(ConnectionPermit { port: self.port.clone(), at })
     }
 
     /// No more files may be opened: a stranger gives its own back.
     fn make_room(&self) {
         let mut held = self.port.lock();
-        let most = held.count(Group::Strangers);
+        let most = held.count(ConnectionClass::Strangers);
         held.make_room(most, self.grace);
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// The caller is one of this group of at most so many. False if the group is full: the caller is still a stranger.
     pub fn join(&mut self, group: u8, most: usize) -> bool {
         let mut held = self.port.lock();
-        held.count(Group::Known(group)) < most && held.change(&mut self.at, Group::Known(group))
+        held.count(ConnectionClass::Known(group)) < most && held.change(&mut self.at, ConnectionClass::Known(group))
     }
 
     /// The same, but if the group is full, the member that joined it first is closed. False if the caller was closed itself.
     pub fn join_last(&mut self, group: u8, most: usize) -> bool {
         let mut held = self.port.lock();
-        let has_joined = held.change(&mut self.at, Group::Known(group));
-        if held.count(Group::Known(group)) > most {
-            held.close_first(Group::Known(group));
+        let has_joined = held.change(&mut self.at, ConnectionClass::Known(group));
+        if held.count(ConnectionClass::Known(group)) > most {
+            held.close_first(ConnectionClass::Known(group));
         }
         has_joined
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut held = self.port.lock();
         held.places -= 1;
@@ -154,16 +154,16 @@ impl Drop for Place {
     }
 }
 
-impl Held {
-    fn of(&self, group: Group) -> impl Iterator<Item = (&(Group, u64), &Caller)> {
+impl OpenConnections {
+    fn of(&self, group: ConnectionClass) -> impl Iterator<Item = (&(ConnectionClass, u64), &AcceptedConnection)> {
         self.connections.range((group, 0)..=(group, u64::MAX))
     }
 
-    fn count(&self, group: Group) -> usize {
+    fn count(&self, group: ConnectionClass) -> usize {
         self.of(group).count()
     }
 
-    fn insert(&mut self, group: Group, caller: Caller) -> (Group, u64) {
+    fn insert(&mut self, group: ConnectionClass, caller: AcceptedConnection) -> (ConnectionClass, u64) {
         self.arrivals += 1;
         let at = (group, self.arrivals);
         self.connections.insert(at, caller);
@@ -171,7 +171,7 @@ impl Held {
     }
 
     /// Puts a connection into another group; false if it was closed.
-    fn change(&mut self, at: &mut (Group, u64), group: Group) -> bool {
+    fn change(&mut self, at: &mut (ConnectionClass, u64), group: ConnectionClass) -> bool {
         let caller = self.connections.remove(at);
         caller.map(|caller| *at = self.insert(group, caller)).is_some()
     }
@@ -179,23 +179,23 @@ impl Held {
     /// If there are so many strangers, those that came first make room for one more. One whose words have come, and are not
     /// read yet, is spared: it is we who are late.
     fn make_room(&mut self, most: usize, grace: Duration) {
-        let is_late = |caller: &Caller| {
+        let is_late = |caller: &AcceptedConnection| {
             let has_spoken = ioctl_fionread(&*caller.stream).is_ok_and(|unread| unread > 0);
             !has_spoken && caller.since.elapsed() >= grace
         };
-        let too_many = (self.count(Group::Strangers) + 1).saturating_sub(most);
-        let late = self.of(Group::Strangers).filter(|(_, caller)| is_late(caller)).map(|(at, _)| *at);
-        let late: Vec<(Group, u64)> = late.take(too_many).collect();
+        let too_many = (self.count(ConnectionClass::Strangers) + 1).saturating_sub(most);
+        let late = self.of(ConnectionClass::Strangers).filter(|(_, caller)| is_late(caller)).map(|(at, _)| *at);
+        let late: Vec<(ConnectionClass, u64)> = late.take(too_many).collect();
         late.into_iter().for_each(|at| self.close(at));
     }
 
-    fn close_first(&mut self, group: Group) {
+    fn close_first(&mut self, group: ConnectionClass) {
         let first = self.of(group).next().map(|(at, _)| *at);
         first.into_iter().for_each(|at| self.close(at));
     }
 
     /// Closes a connection: its thread sees the end of what the caller says.
-    fn close(&mut self, at: (Group, u64)) {
+    fn close(&mut self, at: (ConnectionClass, u64)) {
         if let Some(caller) = self.connections.remove(&at) {
             // It may be closed already.
             let _ = caller.stream.shutdown(Shutdown::Both);
@@ -203,8 +203,8 @@ impl Held {
     }
 }
 
-impl Port {
-    fn lock(&self) -> MutexGuard<'_, Held> {
+impl PortState {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         // Each change under this lock is whole.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -274,14 +274,14 @@ pub fn check_free(address: SocketAddr, what: &'static str) -> Result<(), BindErr
     bound.map_err(BindError::of(address, what))
 }
 
-/// Accepts for ever, each connection in a thread of its own, as a stranger until its [`Place`] is told otherwise. If there
+/// Accepts for ever, each connection in a thread of its own, as a stranger until its [`ConnectionPermit`] is told otherwise. If there
 /// are far too many, `busy` has the last word with it. When no connection can be taken on, `trouble` hears why, once until
 /// one can again.
 pub fn listen(
     name: &'static str,
     listener: TcpListener,
-    connections: Connections,
-    serve: impl Fn(Arc<TcpStream>, SocketAddr, Place) + Send + Sync + 'static,
+    connections: ConnectionLimit,
+    serve: impl Fn(Arc<TcpStream>, SocketAddr, ConnectionPermit) + Send + Sync + 'static,
     busy: impl Fn(Arc<TcpStream>) + Send + 'static,
     trouble: impl Fn(&io::Error) + Send + 'static,
 ) -> io::Result<()> {
@@ -309,8 +309,8 @@ pub fn listen(
 fn accept_one(
     name: &str,
     listener: &TcpListener,
-    connections: &Connections,
-    serve: &Arc<impl Fn(Arc<TcpStream>, SocketAddr, Place) + Send + Sync + 'static>,
+    connections: &ConnectionLimit,
+    serve: &Arc<impl Fn(Arc<TcpStream>, SocketAddr, ConnectionPermit) + Send + Sync + 'static>,
     busy: &impl Fn(Arc<TcpStream>),
 ) -> io::Result<()> {
     let (stream, address) = match listener.accept() {
@@ -350,16 +350,16 @@ mod tests {
     const FRIEND: u8 = 7;
 
     /// At most `strangers` of them, and none is spared for having only just come.
-    fn strict(strangers: usize, known: usize) -> Connections {
-        Connections { grace: Duration::ZERO, ..Connections::new(strangers, known) }
+    fn strict(strangers: usize, known: usize) -> ConnectionLimit {
+        ConnectionLimit { grace: Duration::ZERO, ..ConnectionLimit::new(strangers, known) }
     }
 
     /// A port where a caller says a byte: its group, which closes its first member for one more, and beyond 99 is full with
     /// two. It hears the byte back.
-    fn port(connections: Connections) -> (SocketAddr, crossbeam_channel::Receiver<Arc<TcpStream>>) {
+    fn port(connections: ConnectionLimit) -> (SocketAddr, crossbeam_channel::Receiver<Arc<TcpStream>>) {
         let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
         let address = listener.local_addr().unwrap();
-        let serve = |stream: Arc<TcpStream>, _, mut place: Place| {
+        let serve = |stream: Arc<TcpStream>, _, mut place: ConnectionPermit| {
             let mut byte = [0];
             while (&*stream).read(&mut byte).is_ok_and(|count| count > 0) {
                 let joined = if byte[0] > 99 { place.join(byte[0], 2) } else { place.join_last(byte[0], 2) };
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn many_callers_who_come_at_once_all_have_the_time_to_speak() {
-        let (address, turned_away) = port(Connections { grace: PATIENCE, ..Connections::new(3, 100) });
+        let (address, turned_away) = port(ConnectionLimit { grace: PATIENCE, ..ConnectionLimit::new(3, 100) });
         let callers: Vec<TcpStream> = (0..100).map(|_| call(address)).collect();
         for (caller, group) in callers.iter().zip(0..) {
             assert_eq!(say(caller, group % 50), Some(group % 50));
@@ -430,12 +430,12 @@ mod tests {
         let (later, _later, _) = enter();
         assert!(is_closed(&silent), "it came later, and has said nothing");
         drop(later);
-        assert!(connections.port.lock().connections.contains_key(&(Group::Strangers, 1)));
+        assert!(connections.port.lock().connections.contains_key(&(ConnectionClass::Strangers, 1)));
     }
 
     #[test]
     fn a_group_that_is_full_closes_its_first_or_takes_no_more() {
-        let (address, _turned_away) = port(Connections::new(3, 9));
+        let (address, _turned_away) = port(ConnectionLimit::new(3, 9));
         let friends: Vec<TcpStream> = (0..3).map(|_| call(address)).collect();
         assert!(friends.iter().all(|friend| say(friend, FRIEND) == Some(FRIEND)));
         assert!(is_closed(&friends[0]));
@@ -447,7 +447,7 @@ mod tests {
 
     #[test]
     fn beyond_all_limits_callers_are_turned_away_until_somebody_goes() {
-        let connections = Connections::new(1, 2);
+        let connections = ConnectionLimit::new(1, 2);
         let (address, turned_away) = port(connections.clone());
         let known: Vec<TcpStream> = (1..=4)
             .map(|group| (call(address), group))

@@ -15,13 +15,13 @@ pub use frame::{
     PEER_FRAME_MAX_BYTES, frame, frame_into, unframe, write_before, write_now,
 };
 pub use handshake::{
-    Answer, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Welcome, Who, answer, greet,
+    Caller, HANDSHAKE_DEADLINE, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, HelloReply, Welcome, answer, greet,
     greeting, preamble, turn_away,
 };
-pub use link::{BEGUN_BYTES, BULK_MAX_BYTES, CONTROL_MAX_BYTES, Link, LinkEnded, Pause, Watcher};
-pub use listener::{BindError, Connections, Place, allow_many_sockets, bind, check_free, listen};
-pub use verdict::{Verdict, Writes};
+pub use link::{BEGUN_BYTES, BULK_MAX_BYTES, Backoff, CONTROL_MAX_BYTES, Link, LinkEnded, LinkObserver};
+pub use listener::{BindError, ConnectionLimit, ConnectionPermit, allow_many_sockets, bind, check_free, listen};
+pub use verdict::{AvailabilityVerdict, Writes};
 pub use wire::{
-    ClientReply, ClientRequest, DoubtStatus, Envelope, EnvelopeOf, IN_DOUBT_SHOWN, LeaderStatus, MessageKind, Newcomer,
-    Refusal, Reply, Request, RoleStatus, Said, ServerStatus, StatePart, Unknown, WhyNotApplied,
+    AdmissionStatus, ClientReply, ClientRequest, Envelope, EnvelopeRef, IN_DOUBT_SHOWN, InDoubtStatus, LeaderStatus,
+    MessageKind, PeerMessage, Refusal, Reply, Request, RoleStatus, ServerStatus, StatePart, WhyNotApplied, WhyUnknown,
 };

@@ -3,24 +3,24 @@
 use serde_json::{Value, json};
 
 use super::wire::ServerStatus;
-use crate::role::Servers;
-use crate::trace::RoleTag;
+use crate::role::ServerSet;
+use crate::trace::Speaker;
 
 impl ServerStatus {
     /// As JSON; ballots and digests as lines write them.
     pub fn to_json(&self) -> Value {
         let role = |role: &super::wire::RoleStatus| {
-            (RoleTag::from(role.role).as_str().to_string(), json!({ "up": role.up, "crashes": role.crashes }))
+            (Speaker::from(role.role).as_str().to_string(), json!({ "up": role.up, "crashes": role.crashes }))
         };
         let roles: serde_json::Map<String, Value> = self.roles.iter().map(role).collect();
-        let numbers = |servers: Servers| servers.iter().map(|server| server.0).collect::<Vec<u8>>();
+        let numbers = |servers: ServerSet| servers.iter().map(|server| server.0).collect::<Vec<u8>>();
         let refusal = |one: &super::wire::Refusal| json!({ "server": one.server.0, "why": one.why });
         let refusals: Vec<Value> = self.refusals.iter().map(refusal).collect();
         let leader = self.leader.as_ref().map(|leader| {
             let (server, ballot) = (leader.ballot.server.0, leader.ballot.to_string());
             json!({ "server": server, "ballot": ballot, "for_ms": leader.for_ms, "why": leader.why })
         });
-        let doubt = |one: &super::wire::DoubtStatus| {
+        let doubt = |one: &super::wire::InDoubtStatus| {
             let key = one.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned());
             let transaction = one.transaction.to_string();
             json!({ "transaction": transaction, "key": key, "waited_ms": one.waited_ms, "blocked": one.is_blocked })

@@ -10,14 +10,14 @@ use std::fmt::{self, Display, Formatter};
 
 use super::wire::ServerStatus;
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// A sentence names at most this many troubles.
 const NAMED: usize = 4;
 
 /// How it stands with writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct AvailabilityVerdict {
     /// In one word.
     pub writes: Writes,
     /// Why; empty if all is well.
@@ -41,10 +41,10 @@ pub enum Writes {
     No,
 }
 
-impl Verdict {
+impl AvailabilityVerdict {
     /// Judges a cluster of these servers by the answers of those that have answered.
-    pub fn of<'a>(members: Servers, answers: impl IntoIterator<Item = &'a ServerStatus>) -> Verdict {
-        View::new(members, answers).verdict()
+    pub fn of<'a>(members: ServerSet, answers: impl IntoIterator<Item = &'a ServerStatus>) -> AvailabilityVerdict {
+        ClusterView::new(members, answers).verdict()
     }
 
     /// Whether a write that is given now succeeds.
@@ -73,7 +73,7 @@ impl Verdict {
     }
 }
 
-impl Display for Verdict {
+impl Display for AvailabilityVerdict {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())?;
         match self.writes {
@@ -87,23 +87,23 @@ impl Display for Verdict {
 }
 
 /// What is known of a cluster.
-struct View<'a> {
-    members: Servers,
+struct ClusterView<'a> {
+    members: ServerSet,
     protocol: Protocol,
-    answers: BTreeMap<Server, &'a ServerStatus>,
+    answers: BTreeMap<ServerId, &'a ServerStatus>,
 }
 
-impl<'a> View<'a> {
-    fn new(members: Servers, answers: impl IntoIterator<Item = &'a ServerStatus>) -> View<'a> {
-        let answers: BTreeMap<Server, _> = answers.into_iter().map(|status| (status.server, status)).collect();
+impl<'a> ClusterView<'a> {
+    fn new(members: ServerSet, answers: impl IntoIterator<Item = &'a ServerStatus>) -> ClusterView<'a> {
+        let answers: BTreeMap<ServerId, _> = answers.into_iter().map(|status| (status.server, status)).collect();
         let protocol = answers.values().find_map(|status| status.protocol()).unwrap_or(Protocol::BasicPaxos);
-        View { members, protocol, answers }
+        ClusterView { members, protocol, answers }
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> AvailabilityVerdict {
         let voters = self.those(|status| self.can_vote(status));
         let needed = self.protocol.votes_needed(self.members.len());
-        let reaches = |server: &Server| self.linked_with(*server, voters).len() >= needed;
+        let reaches = |server: &ServerId| self.linked_with(*server, voters).len() >= needed;
         let voter = self.protocol.voter().word();
         let (writes, reason) = if voters.len() < needed {
             let (some, all) = (voters.len(), self.members.len());
@@ -115,7 +115,7 @@ impl<'a> View<'a> {
         } else {
             (Writes::Ok { spare: self.spare(voters, needed) }, String::new())
         };
-        let mut verdict = Verdict { writes, reason, troubles: self.troubles(), protocol: self.protocol };
+        let mut verdict = AvailabilityVerdict { writes, reason, troubles: self.troubles(), protocol: self.protocol };
         if !verdict.is_ok()
             && let Some(trouble) = verdict.trouble()
         {
@@ -125,7 +125,7 @@ impl<'a> View<'a> {
     }
 
     /// The servers that answer and are so.
-    fn those(&self, are: impl Fn(&ServerStatus) -> bool) -> Servers {
+    fn those(&self, are: impl Fn(&ServerStatus) -> bool) -> ServerSet {
         self.answers.values().filter(|status| are(status)).map(|status| status.server).collect()
     }
 
@@ -156,7 +156,7 @@ impl<'a> View<'a> {
     }
 
     /// Whether two servers, which may be one, say of each other that they reach and hear each other.
-    fn are_linked(&self, one: Server, other: Server) -> bool {
+    fn are_linked(&self, one: ServerId, other: ServerId) -> bool {
         let says = |one, other| {
             let status: Option<&&ServerStatus> = self.answers.get(&one);
             status.is_some_and(|status| status.linked.contains(other) && status.hears.contains(other))
@@ -164,12 +164,12 @@ impl<'a> View<'a> {
         one == other || (says(one, other) && says(other, one))
     }
 
-    fn linked_with(&self, server: Server, others: Servers) -> Servers {
+    fn linked_with(&self, server: ServerId, others: ServerSet) -> ServerSet {
         others.iter().filter(|other| self.are_linked(server, *other)).collect()
     }
 
     /// Whether somebody can propose to a quorum now, and a client can reach it; an error says why nobody can.
-    fn find_proposer(&self, voters: Servers, needed: usize) -> Result<(), String> {
+    fn find_proposer(&self, voters: ServerSet, needed: usize) -> Result<(), String> {
         let doors = self.those(|status| self.is_door(status));
         if self.protocol == Protocol::MultiPaxos {
             return self.find_leader(doors, voters, needed);
@@ -182,12 +182,12 @@ impl<'a> View<'a> {
     }
 
     /// Whether one of the servers leads, and can.
-    fn find_leader(&self, doors: Servers, voters: Servers, needed: usize) -> Result<(), String> {
+    fn find_leader(&self, doors: ServerSet, voters: ServerSet, needed: usize) -> Result<(), String> {
         let claims = self.answers.values().filter_map(|status| Some((*status, status.leads()?)));
         let Some((leader, ballot)) = claims.max_by_key(|(_, ballot)| *ballot) else {
             return Err("enough servers are up and linked, and none of them leads".to_string());
         };
-        let obeys = |server: &Server| self.answers.get(server).is_some_and(|status| status.promised <= ballot);
+        let obeys = |server: &ServerId| self.answers.get(server).is_some_and(|status| status.promised <= ballot);
         let obeying = self.linked_with(leader.server, voters).iter().filter(obeys).count();
         let name = format!("server {} says that it leads", leader.server.0);
         if obeying < needed {
@@ -204,8 +204,8 @@ impl<'a> View<'a> {
 
     /// How many servers may fail, whichever they are: while more than so many could each do without so many voters, one of
     /// them is left that can.
-    fn spare(&self, voters: Servers, needed: usize) -> usize {
-        let reach = |door: Server| self.linked_with(door, voters).len();
+    fn spare(&self, voters: ServerSet, needed: usize) -> usize {
+        let reach = |door: ServerId| self.linked_with(door, voters).len();
         let reaches: Vec<usize> = self.those(|status| self.is_door(status)).iter().map(reach).collect();
         let can_spare = |n: &usize| reaches.iter().filter(|reach| **reach >= needed + n).count() > *n;
         (1..=voters.len()).take_while(can_spare).count()
@@ -244,13 +244,13 @@ impl<'a> View<'a> {
 
     /// The pairs of servers that answer and are not linked. A server that is linked with nobody is named once.
     fn link_troubles(&self) -> Vec<String> {
-        let answering: Servers = self.answers.keys().copied().collect();
-        let troubles_of = |one: Server| -> Vec<String> {
+        let answering: ServerSet = self.answers.keys().copied().collect();
+        let troubles_of = |one: ServerId| -> Vec<String> {
             answering.iter().filter(|other| *other != one).filter_map(|other| self.link_trouble(one, other)).collect()
         };
         let others = answering.len().saturating_sub(1);
-        let is_alone = |one: &Server| others > 1 && troubles_of(*one).len() == others;
-        let alone: Servers = answering.iter().filter(is_alone).collect();
+        let is_alone = |one: &ServerId| others > 1 && troubles_of(*one).len() == others;
+        let alone: ServerSet = answering.iter().filter(is_alone).collect();
         if alone.len() > 1 && alone == answering {
             let why = alone.iter().find_map(|one| troubles_of(one).into_iter().next());
             return why.into_iter().map(|why| format!("no two servers are linked: {why}")).collect();
@@ -272,7 +272,7 @@ impl<'a> View<'a> {
     }
 
     /// Why two servers that answer are not linked; None if they are, or need not be.
-    fn link_trouble(&self, one: Server, other: Server) -> Option<String> {
+    fn link_trouble(&self, one: ServerId, other: ServerId) -> Option<String> {
         let both = [(one, other), (other, one)];
         let sides = both.map(|(here, there)| (here, there, self.answers.get(&here)));
         for (here, there, status) in sides {

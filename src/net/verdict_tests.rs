@@ -1,13 +1,13 @@
 use super::*;
-use crate::net::{LeaderStatus, Newcomer, Refusal};
+use crate::net::{AdmissionStatus, LeaderStatus, Refusal};
 use crate::paxos::{Ballot, Slot};
-use crate::role::RoleName;
+use crate::role::RoleKind;
 
 /// Healthy servers 1 to `count`, all linked with each other. The first leads if the protocol has leaders.
 fn healthy(count: u8, protocol: Protocol) -> Vec<ServerStatus> {
-    let all = Servers::first(count);
-    let status = |server: Server| {
-        let others = all.without(Servers::only(server));
+    let all = ServerSet::first(count);
+    let status = |server: ServerId| {
+        let others = all.without(ServerSet::only(server));
         let mut status = ServerStatus::healthy(server, protocol);
         (status.linked, status.hears) = (others, others);
         status
@@ -20,15 +20,15 @@ fn healthy(count: u8, protocol: Protocol) -> Vec<ServerStatus> {
 }
 
 fn lead(all: &mut [ServerStatus], leader: u8, round: u64) {
-    let ballot = Ballot { round, server: Server(leader) };
+    let ballot = Ballot { round, server: ServerId(leader) };
     for status in all {
         status.promised = ballot;
         status.leader = Some(LeaderStatus { ballot, for_ms: 1, why: "it is heard".to_string() });
     }
 }
 
-fn of(count: u8, answers: &[ServerStatus]) -> Verdict {
-    Verdict::of(Servers::first(count), answers)
+fn of(count: u8, answers: &[ServerStatus]) -> AvailabilityVerdict {
+    AvailabilityVerdict::of(ServerSet::first(count), answers)
 }
 
 fn says(count: u8, answers: &[ServerStatus]) -> String {
@@ -40,13 +40,13 @@ fn one(all: &mut [ServerStatus], server: u8) -> &mut ServerStatus {
     &mut all[usize::from(server) - 1]
 }
 
-fn end_role(all: &mut [ServerStatus], server: u8, role: RoleName) {
+fn end_role(all: &mut [ServerStatus], server: u8, role: RoleKind) {
     one(all, server).roles.iter_mut().find(|one| one.role == role).unwrap().up = false;
 }
 
 /// What `from` says to `to` is lost: both know it.
 fn cut(all: &mut [ServerStatus], from: u8, to: u8) {
-    let without = |servers: Servers, server| servers.without(Servers::only(Server(server)));
+    let without = |servers: ServerSet, server| servers.without(ServerSet::only(ServerId(server)));
     one(all, from).linked = without(one(all, from).linked, to);
     one(all, to).hears = without(one(all, to).hears, from);
 }
@@ -98,7 +98,7 @@ fn a_vote_that_cannot_be_had_does_not_count() {
         ("disk full", |status| status.disk_full = true),
         ("FENCED, its state is wrong", |status| status.fenced = Some(Slot(5))),
         ("its data folder is new, and it takes no part yet", |status| {
-            status.newcomer = Some(Newcomer { known_to: Servers::NONE, needed: 2 });
+            status.newcomer = Some(AdmissionStatus { known_to: ServerSet::NONE, needed: 2 });
         }),
         ("it runs two-phase-commit", |status| status.protocol = Protocol::TwoPhaseCommit.name().to_string()),
     ];
@@ -135,7 +135,7 @@ fn two_servers_count_for_each_other_only_if_both_ways_of_their_link_work() {
 #[test]
 fn a_link_that_has_just_broken_counts_no_more_though_the_peer_was_heard_a_moment_ago() {
     let mut all = healthy(2, Protocol::BasicPaxos);
-    one(&mut all, 2).linked = Servers::NONE;
+    one(&mut all, 2).linked = ServerSet::NONE;
     assert_eq!(of(2, &all).writes, Writes::No);
     assert_eq!(of(2, &all).troubles, ["server 1 and server 2 are not linked: server 2 does not reach server 1"]);
 }
@@ -143,7 +143,7 @@ fn a_link_that_has_just_broken_counts_no_more_though_the_peer_was_heard_a_moment
 #[test]
 fn a_connection_on_which_nothing_comes_is_no_link() {
     let mut all = healthy(2, Protocol::BasicPaxos);
-    one(&mut all, 1).hears = Servers::NONE;
+    one(&mut all, 1).hears = ServerSet::NONE;
     assert_eq!(
         says(2, &all),
         "no writes: no server is linked with the 2 acceptors that a write needs: server 1 and server 2 are not linked: \
@@ -157,7 +157,7 @@ fn a_server_that_all_refuse_is_named_once_with_what_it_was_told() {
     for other in [1, 2, 3, 5] {
         cut_both(&mut all, 4, other);
         let why = "another data folder".to_string();
-        one(&mut all, 4).refusals.push(Refusal { server: Server(other), why });
+        one(&mut all, 4).refusals.push(Refusal { server: ServerId(other), why });
     }
     assert_eq!(says(5, &all), "writes OK; 1 more failure tolerated");
     let trouble = "server 4 is linked with no other: server 4 says: another data folder";
@@ -168,7 +168,7 @@ fn a_server_that_all_refuse_is_named_once_with_what_it_was_told() {
 fn servers_that_answer_clients_and_do_not_reach_each_other_take_no_writes() {
     for protocol in Protocol::ALL {
         let mut all = healthy(5, protocol);
-        all.iter_mut().for_each(|status| (status.linked, status.hears) = (Servers::NONE, Servers::NONE));
+        all.iter_mut().for_each(|status| (status.linked, status.hears) = (ServerSet::NONE, ServerSet::NONE));
         let verdict = of(5, &all);
         assert_eq!(verdict.writes, Writes::No);
         assert_eq!(verdict.troubles, ["no two servers are linked: server 1 does not reach server 2"], "{protocol}");
@@ -202,18 +202,18 @@ fn a_leader_counts_only_if_enough_acceptors_are_linked_with_it_and_obey() {
 
     let mut deposed = healthy(3, Protocol::MultiPaxos);
     for server in [2, 3] {
-        one(&mut deposed, server).promised = Ballot { round: 9, server: Server(2) };
+        one(&mut deposed, server).promised = Ballot { round: 9, server: ServerId(2) };
     }
     assert_eq!(of(3, &deposed).writes, Writes::NoLeader);
     // Its successor says so, too: the higher ballot is the one that counts.
-    let ballot = Ballot { round: 9, server: Server(2) };
+    let ballot = Ballot { round: 9, server: ServerId(2) };
     one(&mut deposed, 2).leader = Some(LeaderStatus { ballot, for_ms: 1, why: String::new() });
     assert!(of(3, &deposed).is_ok());
 }
 
 #[test]
 fn somebody_must_be_there_to_propose() {
-    for role in [RoleName::Proposer, RoleName::Learner] {
+    for role in [RoleKind::Proposer, RoleKind::Learner] {
         let mut all = healthy(3, Protocol::BasicPaxos);
         (1..=3).for_each(|server| end_role(&mut all, server, role));
         assert_eq!(of(3, &all).writes, Writes::NoLeader);
@@ -227,11 +227,11 @@ fn somebody_must_be_there_to_propose() {
         );
     }
     let mut learner = healthy(3, Protocol::MultiPaxos);
-    end_role(&mut learner, 1, RoleName::Learner);
+    end_role(&mut learner, 1, RoleKind::Learner);
     assert_eq!(of(3, &learner).writes, Writes::NoLeader);
 
     let mut all = healthy(3, Protocol::TwoPhaseCommit);
-    (1..=3).for_each(|server| end_role(&mut all, server, RoleName::Coordinator));
+    (1..=3).for_each(|server| end_role(&mut all, server, RoleKind::Coordinator));
     assert!(says(3, &all).starts_with("no coordinator at the moment: "), "{}", says(3, &all));
 }
 
@@ -240,8 +240,8 @@ fn a_leader_whose_disk_is_full_leads_on_as_long_as_others_take_writes() {
     let mut all = healthy(3, Protocol::MultiPaxos);
     one(&mut all, 1).disk_full = true;
     assert_eq!(says(3, &all), "writes OK; no more failure tolerated");
-    end_role(&mut all, 2, RoleName::Learner);
-    end_role(&mut all, 3, RoleName::Proposer);
+    end_role(&mut all, 2, RoleKind::Learner);
+    end_role(&mut all, 3, RoleKind::Proposer);
     let told = says(3, &all);
     assert!(told.contains("server 1 says that it leads, but no server that takes writes is linked with it"), "{told}");
 }
@@ -263,10 +263,10 @@ fn a_server_whose_checkpoint_is_far_behind_votes_and_takes_no_writes() {
 fn only_failures_that_leave_somebody_with_a_quorum_are_tolerated() {
     // Five voters, and one door: with that one all is over.
     let mut all = healthy(5, Protocol::BasicPaxos);
-    (2..=5).for_each(|server| end_role(&mut all, server, RoleName::Proposer));
+    (2..=5).for_each(|server| end_role(&mut all, server, RoleKind::Proposer));
     assert_eq!(says(5, &all), "writes OK; no more failure tolerated");
     let mut two = healthy(5, Protocol::BasicPaxos);
-    (3..=5).for_each(|server| end_role(&mut two, server, RoleName::Proposer));
+    (3..=5).for_each(|server| end_role(&mut two, server, RoleKind::Proposer));
     assert_eq!(says(5, &two), "writes OK; 1 more failure tolerated");
     // Each link that is missing may be the one that counts.
     let mut ring = healthy(5, Protocol::BasicPaxos);

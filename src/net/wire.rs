@@ -2,29 +2,29 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::kv::{Bytes, Op, Written};
-use crate::paxos::{self, Ballot, PartName, Slot, SnapshotPart};
+use crate::kv::{Bytes, Op, WriteResult};
+use crate::paxos::{self, Ballot, ChunkRequest, Slot, SnapshotChunk};
 use crate::protocol::Protocol;
-use crate::role::{Lane, RoleName, Server, Servers};
-use crate::trace::Context;
+use crate::role::{Lane, RoleKind, ServerId, ServerSet};
+use crate::trace::TraceContext;
 use crate::two_phase_commit::{self, TransactionId};
 
 /// A message between roles of two servers, with the line and the request that it comes from: for people, not for roles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// Where it comes from.
-    pub context: Context,
+    pub context: TraceContext,
     /// What it says.
-    pub message: Said,
+    pub message: PeerMessage,
 }
 
 /// What a role of one server says to a role of another, under any protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Said {
+pub enum PeerMessage {
     /// Paxos.
     Paxos(paxos::Message),
     /// Two-phase commit.
-    TwoPhaseCommit(two_phase_commit::Message),
+    TwoPhaseCommit(two_phase_commit::CommitMessage),
     /// Nothing for any role: the sender is there, and the link works.
     Here,
 }
@@ -34,43 +34,43 @@ pub enum Said {
 pub struct MessageKind {
     /// Its name, in capitals.
     pub name: &'static str,
-    /// See [`Said::is_routine`].
+    /// See [`PeerMessage::is_routine`].
     pub is_routine: bool,
 }
 
-impl Said {
+impl PeerMessage {
     /// The message's name, in capitals.
     pub fn name(&self) -> &'static str {
         match self {
-            Said::Paxos(message) => message.name(),
-            Said::TwoPhaseCommit(message) => message.name(),
-            Said::Here => "HERE",
+            PeerMessage::Paxos(message) => message.name(),
+            PeerMessage::TwoPhaseCommit(message) => message.name(),
+            PeerMessage::Here => "HERE",
         }
     }
 
     /// About how many bytes its values take.
     pub fn size(&self) -> usize {
         match self {
-            Said::Paxos(message) => message.size(),
-            Said::TwoPhaseCommit(message) => message.size(),
-            Said::Here => 0,
+            PeerMessage::Paxos(message) => message.size(),
+            PeerMessage::TwoPhaseCommit(message) => message.size(),
+            PeerMessage::Here => 0,
         }
     }
 
     /// How it travels.
     pub fn lane(&self) -> Lane {
         match self {
-            Said::Paxos(message) => message.lane(),
-            Said::TwoPhaseCommit(message) => message.lane(),
-            Said::Here => Lane::Control,
+            PeerMessage::Paxos(message) => message.lane(),
+            PeerMessage::TwoPhaseCommit(message) => message.lane(),
+            PeerMessage::Here => Lane::Control,
         }
     }
 
     /// Whether it comes again and again from everybody, and means nothing to a role that is down.
     pub fn is_routine(&self) -> bool {
         match self {
-            Said::Paxos(message) => message.is_routine(),
-            Said::TwoPhaseCommit(_) | Said::Here => false,
+            PeerMessage::Paxos(message) => message.is_routine(),
+            PeerMessage::TwoPhaseCommit(_) | PeerMessage::Here => false,
         }
     }
 
@@ -80,34 +80,34 @@ impl Said {
     }
 
     /// The roles of the receiving server that hear it.
-    pub fn heard_by(&self) -> &'static [RoleName] {
+    pub fn heard_by(&self) -> &'static [RoleKind] {
         match self {
-            Said::Paxos(message) => message.heard_by(),
-            Said::TwoPhaseCommit(message) => message.heard_by(),
-            Said::Here => &[],
+            PeerMessage::Paxos(message) => message.heard_by(),
+            PeerMessage::TwoPhaseCommit(message) => message.heard_by(),
+            PeerMessage::Here => &[],
         }
     }
 }
 
-impl From<paxos::Message> for Said {
-    fn from(message: paxos::Message) -> Said {
-        Said::Paxos(message)
+impl From<paxos::Message> for PeerMessage {
+    fn from(message: paxos::Message) -> PeerMessage {
+        PeerMessage::Paxos(message)
     }
 }
 
-impl From<two_phase_commit::Message> for Said {
-    fn from(message: two_phase_commit::Message) -> Said {
-        Said::TwoPhaseCommit(message)
+impl From<two_phase_commit::CommitMessage> for PeerMessage {
+    fn from(message: two_phase_commit::CommitMessage) -> PeerMessage {
+        PeerMessage::TwoPhaseCommit(message)
     }
 }
 
 /// An [`Envelope`] on its way out: the same bytes, and nothing is copied for it.
 #[derive(Debug, Serialize)]
-pub struct EnvelopeOf<'a> {
+pub struct EnvelopeRef<'a> {
     /// Where it comes from.
-    pub context: &'a Context,
+    pub context: &'a TraceContext,
     /// What it says.
-    pub message: &'a Said,
+    pub message: &'a PeerMessage,
 }
 
 /// A client's request.
@@ -116,7 +116,7 @@ pub struct ClientRequest {
     /// Comes back in the reply: a reply to anything else is not believed.
     pub number: u64,
     /// The client's line and label.
-    pub context: Context,
+    pub context: TraceContext,
     /// What it asks.
     pub request: Request,
 }
@@ -155,19 +155,19 @@ pub enum Request {
         /// The state must hold every slot up to this one.
         at_least: Slot,
         /// Which part; the first one of the last state written down if None.
-        part: Option<PartName>,
+        part: Option<ChunkRequest>,
     },
     /// End a role's thread; servers in lab mode only.
     Crash {
         /// The role; all three if None.
-        role: Option<RoleName>,
+        role: Option<RoleKind>,
         /// How long it stays down, in milliseconds; until RESTART if None.
         down_ms: Option<u64>,
     },
     /// Start a role's thread again; servers in lab mode only.
     Restart {
         /// The role; all three if None.
-        role: Option<RoleName>,
+        role: Option<RoleKind>,
     },
 }
 
@@ -177,7 +177,7 @@ pub struct ClientReply {
     /// As in the request.
     pub number: u64,
     /// The server's line.
-    pub context: Context,
+    pub context: TraceContext,
     /// What it says.
     pub reply: Reply,
 }
@@ -197,7 +197,7 @@ pub enum Reply {
         /// Where.
         slot: Slot,
         /// What it did.
-        written: Written,
+        written: WriteResult,
     },
     /// The key, as of a slot.
     Value {
@@ -211,7 +211,7 @@ pub enum Reply {
     /// Certainly not applied through this try.
     NotApplied(WhyNotApplied),
     /// May be applied or not.
-    Unknown(Unknown),
+    Unknown(WhyUnknown),
     /// How the server is.
     Status(Box<ServerStatus>),
     /// A part of the server's state; None if such a state is not written down yet, and soon will be.
@@ -226,7 +226,7 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatePart {
     /// The part.
-    pub part: SnapshotPart,
+    pub part: SnapshotChunk,
     /// The digest of the sessions that were left out of it: added up over all parts, and to the digest of the keys, they make
     /// that of the state.
     pub left_out: u64,
@@ -238,13 +238,13 @@ pub enum WhyNotApplied {
     /// The proposer never put it into an ACCEPT.
     Proposer(paxos::NotApplied),
     /// Every transaction that the coordinator began for it was aborted.
-    Coordinator(two_phase_commit::NotApplied),
+    Coordinator(two_phase_commit::AbortReason),
     /// A read waited for too long for a key that this transaction holds.
     KeyLocked(TransactionId),
     /// A role that it needs is down on this server.
-    RoleDown(RoleName),
+    RoleDown(RoleKind),
     /// A read found no majority, or not in time. Those who answered.
-    NoReadQuorum(Servers),
+    NoReadQuorum(ServerSet),
     /// The server has too much to do already.
     Busy,
     /// The disk of this server has no room for another value.
@@ -261,11 +261,11 @@ pub enum WhyNotApplied {
 
 /// Why nobody knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Unknown {
+pub enum WhyUnknown {
     /// No outcome came in time.
     TimedOut,
     /// A role that would have said the outcome has died.
-    RoleDied(RoleName),
+    RoleDied(RoleKind),
     /// The session has said that it no longer asks for this write; an earlier copy may have been applied.
     Superseded,
     /// The session is not known any more; an earlier copy may have been applied.
@@ -276,7 +276,7 @@ pub enum Unknown {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoleStatus {
     /// Which.
-    pub role: RoleName,
+    pub role: RoleKind,
     /// Whether its thread runs.
     pub up: bool,
     /// How often it has crashed in this life of the server.
@@ -287,7 +287,7 @@ pub struct RoleStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerStatus {
     /// Which.
-    pub server: Server,
+    pub server: ServerId,
     /// The program's version.
     pub version: String,
     /// The protocol's name.
@@ -331,11 +331,11 @@ pub struct ServerStatus {
     /// Its state was found to differ from the others' after this slot: it answers nothing.
     pub fenced: Option<Slot>,
     /// Its data folder is new: what it waits for before it takes part.
-    pub newcomer: Option<Newcomer>,
+    pub newcomer: Option<AdmissionStatus>,
     /// The servers that its own links reach: it can speak to them.
-    pub linked: Servers,
+    pub linked: ServerSet,
     /// The servers of which something came lately: they can speak to it.
-    pub hears: Servers,
+    pub hears: ServerSet,
     /// The servers that refuse it, or that it refuses.
     pub refusals: Vec<Refusal>,
     /// Who leads, as far as it knows; None if nobody does, or the protocol has no leader.
@@ -343,7 +343,7 @@ pub struct ServerStatus {
     /// Two-phase commit: how many transactions its participant is prepared for and knows no decision of.
     pub in_doubt: u64,
     /// The first of them, at most [`IN_DOUBT_SHOWN`].
-    pub doubts: Vec<DoubtStatus>,
+    pub doubts: Vec<InDoubtStatus>,
 }
 
 impl ServerStatus {
@@ -363,7 +363,7 @@ impl ServerStatus {
     }
 
     /// Whether one of its roles lives.
-    pub fn is_up(&self, role: RoleName) -> bool {
+    pub fn is_up(&self, role: RoleKind) -> bool {
         self.roles.iter().any(|one| one.role == role && one.up)
     }
 }
@@ -371,8 +371,8 @@ impl ServerStatus {
 #[cfg(test)]
 impl ServerStatus {
     /// A server that has just started, with which all is well, and that is linked with nobody.
-    pub fn healthy(server: Server, protocol: Protocol) -> ServerStatus {
-        let role = |role: &RoleName| RoleStatus { role: *role, up: true, crashes: 0 };
+    pub fn healthy(server: ServerId, protocol: Protocol) -> ServerStatus {
+        let role = |role: &RoleKind| RoleStatus { role: *role, up: true, crashes: 0 };
         ServerStatus {
             server,
             version: "1".to_string(),
@@ -397,8 +397,8 @@ impl ServerStatus {
             damaged: 0,
             fenced: None,
             newcomer: None,
-            linked: Servers::NONE,
-            hears: Servers::NONE,
+            linked: ServerSet::NONE,
+            hears: ServerSet::NONE,
             refusals: Vec::new(),
             leader: None,
             in_doubt: 0,
@@ -411,7 +411,7 @@ impl ServerStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The other server.
-    pub server: Server,
+    pub server: ServerId,
     /// A sentence.
     pub why: String,
 }
@@ -421,7 +421,7 @@ pub const IN_DOUBT_SHOWN: usize = 16;
 
 /// A transaction in doubt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DoubtStatus {
+pub struct InDoubtStatus {
     /// Which.
     pub transaction: TransactionId,
     /// The key that it locks; None if it opens a session.
@@ -434,9 +434,9 @@ pub struct DoubtStatus {
 
 /// A server whose data folder is new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Newcomer {
+pub struct AdmissionStatus {
     /// The servers that know the folder.
-    pub known_to: Servers,
+    pub known_to: ServerSet,
     /// How many must.
     pub needed: u8,
 }

@@ -10,8 +10,8 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ballot, Entry, Message, Page, Refused, Slot, SlotRange, Value, rules};
-use crate::role::{Input, Output, Role, RoleName, Server, Servers, Timed};
+use super::{Ballot, Entry, Message, NackedRequest, Page, Slot, SlotRange, Value, rules};
+use crate::role::{Input, Output, Role, RoleKind, ServerId, ServerSet, TimerSpec};
 
 /// The values of one page of a PROMISE take about this many bytes at most, unless a single one is larger.
 pub const PAGE_BYTES: usize = 1 << 20;
@@ -35,11 +35,11 @@ pub enum AcceptorRecord {
 
 /// A step of an acceptor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum AcceptorFact {
+pub enum AcceptorTraceEvent {
     /// It promised.
     Promised {
         /// To the ballot's owner.
-        to: Server,
+        to: ServerId,
         /// The ballot.
         ballot: Ballot,
         /// The first slot of interest.
@@ -52,18 +52,18 @@ pub enum AcceptorFact {
     /// It refused.
     Nacked {
         /// The sender of the request.
-        to: Server,
+        to: ServerId,
         /// The ballot refused.
         ballot: Ballot,
         /// What was refused.
-        refused: Refused,
+        refused: NackedRequest,
         /// The ballot that it is bound to.
         promised: Ballot,
     },
     /// It accepted.
     Accepted {
         /// The ballot's owner, whose learner counts.
-        to: Server,
+        to: ServerId,
         /// The ballot.
         ballot: Ballot,
         /// The slot.
@@ -94,7 +94,7 @@ pub enum AcceptorFact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptorTimer {}
 
-impl Timed for AcceptorTimer {
+impl TimerSpec for AcceptorTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         match *self {}
     }
@@ -117,7 +117,7 @@ pub enum AcceptorRequest {
 
 /// What an acceptor tells its server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum AcceptorOutcome {
+pub enum AcceptorNotification {
     /// It cannot read these slots any more, and would like to know what was chosen in them.
     Damaged {
         /// The slots.
@@ -195,9 +195,9 @@ impl Acceptor {
 
     /// PREPARE: promise the ballot unless a higher one is promised, and report what was accepted from `from` on. An equal
     /// ballot is answered again: the first answer may be lost, or its owner asks for the next page.
-    fn handle_prepare(&mut self, sender: Server, ballot: Ballot, from: Slot, out: &mut Output<Self>) {
+    fn handle_prepare(&mut self, sender: ServerId, ballot: Ballot, from: Slot, out: &mut Output<Self>) {
         if !rules::may_promise(ballot, self.promised) {
-            return self.refuse(sender, ballot, Refused::Prepare(from), out);
+            return self.refuse(sender, ballot, NackedRequest::Prepare(from), out);
         }
         assert!(ballot >= self.promised, "promises never fall");
         if ballot > self.promised {
@@ -205,14 +205,14 @@ impl Acceptor {
             out.persist(AcceptorRecord::Promised(ballot));
         }
         let page = self.page(from);
-        out.fact(|| AcceptorFact::Promised {
+        out.fact(|| AcceptorTraceEvent::Promised {
             to: sender,
             ballot,
             from,
             last: page.to.map(Slot::previous),
             accepted: page.accepted.iter().map(|entry| (entry.slot, entry.ballot)).collect(),
         });
-        out.send(Servers::only(sender), Message::Promise { ballot, page });
+        out.send(ServerSet::only(sender), Message::Promise { ballot, page });
     }
 
     /// What there is to say of the slots from `from` on, as far as one message carries it. Beyond the page nothing is said:
@@ -247,18 +247,18 @@ impl Acceptor {
     /// rival even about slots that are long forgotten.
     fn handle_accept(
         &mut self,
-        sender: Server,
+        sender: ServerId,
         ballot: Ballot,
         first: Slot,
         values: Vec<Value>,
         out: &mut Output<Self>,
     ) {
         if !rules::may_accept(ballot, self.promised) {
-            return self.refuse(sender, ballot, Refused::Accept(first), out);
+            return self.refuse(sender, ballot, NackedRequest::Accept(first), out);
         }
         let below = self.truncated_below;
         if first < below {
-            out.send(Servers::only(sender), Message::Truncated { ballot, slot: first, below });
+            out.send(ServerSet::only(sender), Message::Truncated { ballot, slot: first, below });
         }
         let mut accepted: Option<SlotRange> = None;
         for (slot, value) in first.to(Slot::LAST).zip(values).filter(|(slot, _)| *slot >= below) {
@@ -266,13 +266,13 @@ impl Acceptor {
             accepted = Some(SlotRange { first: accepted.map_or(slot, |slots| slots.first), last: slot });
         }
         if let Some(slots) = accepted {
-            out.send(Servers::only(ballot.server), Message::Accepted { ballot, slots });
+            out.send(ServerSet::only(ballot.server), Message::Accepted { ballot, slots });
         }
     }
 
     /// Accepts one value; what was accepted already is only said again.
     fn accept(&mut self, ballot: Ballot, slot: Slot, value: Value, out: &mut Output<Self>) {
-        out.fact(|| AcceptorFact::Accepted { to: ballot.server, ballot, slot, value: value.clone() });
+        out.fact(|| AcceptorTraceEvent::Accepted { to: ballot.server, ballot, slot, value: value.clone() });
         match self.accepted.get(&slot) {
             Some((held, before)) if *held == ballot => {
                 assert!(*before == value, "ballot {ballot} carries two values for {slot:?}: {before:?} and {value:?}");
@@ -296,7 +296,7 @@ impl Acceptor {
         if below > self.truncated_below {
             self.forget(below);
             out.persist(AcceptorRecord::Truncated(below));
-            out.fact(|| AcceptorFact::Truncated { below });
+            out.fact(|| AcceptorTraceEvent::Truncated { below });
         }
         self.ask_for_help(out);
     }
@@ -322,7 +322,7 @@ impl Acceptor {
             if self.damaged.iter().any(|range| range.contains(slot)) {
                 out.persist(AcceptorRecord::Mended(Entry { slot, ballot, value: value.clone() }));
                 self.hold(slot, ballot, value);
-                out.fact(|| AcceptorFact::Mended { slot, ballot });
+                out.fact(|| AcceptorTraceEvent::Mended { slot, ballot });
             }
         }
     }
@@ -337,23 +337,23 @@ impl Acceptor {
 
     fn ask_for_help(&self, out: &mut Output<Self>) {
         if !self.damaged.is_empty() {
-            out.outcome(AcceptorOutcome::Damaged { slots: self.damaged.clone() });
+            out.outcome(AcceptorNotification::Damaged { slots: self.damaged.clone() });
         }
     }
 
     /// READ: how far may a value have been chosen? A damaged slot may have been accepted here, so it counts.
-    fn handle_read(&self, sender: Server, id: u128, out: &mut Output<Self>) {
+    fn handle_read(&self, sender: ServerId, id: u128, out: &mut Output<Self>) {
         let accepted = self.accepted.keys().next_back().copied().unwrap_or_default();
         let damaged = self.damaged.iter().map(|range| range.last).max().unwrap_or_default();
         let slot = accepted.max(damaged).max(self.truncated_below.previous());
-        out.send(Servers::only(sender), Message::ReadAnswer { id, slot });
+        out.send(ServerSet::only(sender), Message::ReadAnswer { id, slot });
     }
 
     /// A refusal is always said: silence would cost the proposer a time-out to learn the same.
-    fn refuse(&self, to: Server, ballot: Ballot, refused: Refused, out: &mut Output<Self>) {
+    fn refuse(&self, to: ServerId, ballot: Ballot, refused: NackedRequest, out: &mut Output<Self>) {
         let promised = self.promised;
-        out.fact(|| AcceptorFact::Nacked { to, ballot, refused, promised });
-        out.send(Servers::only(to), Message::Nack { ballot, refused, promised });
+        out.fact(|| AcceptorTraceEvent::Nacked { to, ballot, refused, promised });
+        out.send(ServerSet::only(to), Message::Nack { ballot, refused, promised });
     }
 }
 
@@ -376,8 +376,8 @@ impl Role for Acceptor {
     type Record = AcceptorRecord;
     type Timer = AcceptorTimer;
     type Request = AcceptorRequest;
-    type Outcome = AcceptorOutcome;
-    type Fact = AcceptorFact;
+    type Outcome = AcceptorNotification;
+    type Fact = AcceptorTraceEvent;
 
     fn replay(&mut self, record: AcceptorRecord) {
         let ballot = match record {
@@ -403,10 +403,10 @@ impl Role for Acceptor {
         match input {
             Input::Start => {
                 if self.truncated_below > Slot(1) {
-                    out.fact(|| AcceptorFact::Truncated { below: self.truncated_below });
+                    out.fact(|| AcceptorTraceEvent::Truncated { below: self.truncated_below });
                 }
                 for slots in &self.damaged {
-                    out.fact(|| AcceptorFact::Damaged { slots: *slots });
+                    out.fact(|| AcceptorTraceEvent::Damaged { slots: *slots });
                 }
                 self.ask_for_help(out);
             }
@@ -414,7 +414,7 @@ impl Role for Acceptor {
                 Message::Prepare { ballot, from } => self.handle_prepare(sender, ballot, from, out),
                 Message::Accept { ballot, first, values } => self.handle_accept(sender, ballot, first, values, out),
                 Message::Read { id } => self.handle_read(sender, id, out),
-                other => debug_assert!(!other.is_for(RoleName::Acceptor), "nobody takes {other:?}"),
+                other => debug_assert!(!other.is_for(RoleKind::Acceptor), "nobody takes {other:?}"),
             },
             Input::Timeout(timer) => match timer {},
             Input::Request(AcceptorRequest::Truncate { below }) => self.truncate(below, out),
@@ -431,8 +431,8 @@ mod memory_tests;
 mod tests {
     use super::*;
 
-    const OLD: Ballot = Ballot { round: 1, server: Server(1) };
-    const NEW: Ballot = Ballot { round: 2, server: Server(2) };
+    const OLD: Ballot = Ballot { round: 1, server: ServerId(1) };
+    const NEW: Ballot = Ballot { round: 2, server: ServerId(2) };
 
     fn accepted(slot: u64, ballot: Ballot) -> AcceptorRecord {
         AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot, value: Value::Noop })

@@ -5,7 +5,7 @@ use crate::paxos::{Command, CommandId};
 use crate::role::{Action, step_all};
 
 fn ballot(round: u64) -> Ballot {
-    Ballot { round, server: Server(1) }
+    Ballot { round, server: ServerId(1) }
 }
 
 fn value(number: u64) -> Value {
@@ -38,7 +38,7 @@ fn step(acceptor: &mut Acceptor, input: Input<Acceptor>) -> (Vec<AcceptorRecord>
     let Ok(released) = stepped.commit(&mut disk);
     let actions = released.into_actions().into_iter().flat_map(|(_, actions)| actions);
     let asked = actions.filter_map(|action| match action {
-        Action::Outcome(AcceptorOutcome::Damaged { slots }) => Some(slots),
+        Action::Outcome(AcceptorNotification::Damaged { slots }) => Some(slots),
         _ => None,
     });
     (records, asked.last())
@@ -47,7 +47,7 @@ fn step(acceptor: &mut Acceptor, input: Input<Acceptor>) -> (Vec<AcceptorRecord>
 /// A disk that takes everything.
 struct Remembering;
 
-impl crate::role::Disk<AcceptorRecord> for Remembering {
+impl crate::role::StableStore<AcceptorRecord> for Remembering {
     type Error = std::convert::Infallible;
 
     fn commit(&mut self, _: &[AcceptorRecord]) -> Result<(), Self::Error> {
@@ -108,7 +108,7 @@ fn accepting_at_the_edge_of_damage_mends_that_slot_and_no_other() {
     for (slot, left) in [(3, vec![range(4, 5)]), (4, vec![range(3, 3), range(5, 5)]), (5, vec![range(3, 4)])] {
         let mut acceptor = damaged();
         let accept = Message::Accept { ballot: ballot(4), first: Slot(slot), values: vec![value(slot)] };
-        step(&mut acceptor, Input::Message { from: Server(1), message: accept });
+        step(&mut acceptor, Input::Message { from: ServerId(1), message: accept });
         assert_eq!(acceptor.damaged(), left);
     }
 }
@@ -124,10 +124,10 @@ fn a_life_begins_with_what_it_must_tell() {
     };
     assert_eq!(told(&mut Acceptor::new()), []);
     let mut acceptor = damaged();
-    assert_eq!(told(&mut acceptor), [AcceptorFact::Damaged { slots: range(3, 5) }]);
+    assert_eq!(told(&mut acceptor), [AcceptorTraceEvent::Damaged { slots: range(3, 5) }]);
     acceptor.replay(AcceptorRecord::Truncated(Slot(2)));
-    let truncated = AcceptorFact::Truncated { below: Slot(2) };
-    assert_eq!(told(&mut acceptor), [truncated, AcceptorFact::Damaged { slots: range(3, 5) }]);
+    let truncated = AcceptorTraceEvent::Truncated { below: Slot(2) };
+    assert_eq!(told(&mut acceptor), [truncated, AcceptorTraceEvent::Damaged { slots: range(3, 5) }]);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn values_below_what_is_forgotten_are_answered_and_those_above_accepted() {
     let mut acceptor = damaged();
     step(&mut acceptor, truncate(6));
     let accept = Message::Accept { ballot: ballot(5), first: Slot(4), values: (4..=8).map(value).collect() };
-    let (records, _) = step(&mut acceptor, Input::Message { from: Server(1), message: accept });
+    let (records, _) = step(&mut acceptor, Input::Message { from: ServerId(1), message: accept });
     assert_eq!(records, (6..=8).map(|slot| AcceptorRecord::Accepted(entry(slot, 5))).collect::<Vec<_>>());
     assert_eq!(slots(&acceptor), [6, 7, 8]);
 }
@@ -194,7 +194,7 @@ fn a_page_tells_of_damage_in_its_slots_and_of_so_much_at_most() {
 fn nothing_is_accepted_behind_the_last_slot() {
     let mut acceptor = Acceptor::new();
     let message = Message::Accept { ballot: ballot(1), first: Slot::LAST, values: vec![value(1), value(2)] };
-    let (records, _) = step(&mut acceptor, Input::Message { from: Server(1), message });
+    let (records, _) = step(&mut acceptor, Input::Message { from: ServerId(1), message });
     let kept = Entry { slot: Slot::LAST, ballot: ballot(1), value: value(1) };
     assert_eq!(records, [AcceptorRecord::Accepted(kept)]);
     for record in &records {
@@ -202,9 +202,9 @@ fn nothing_is_accepted_behind_the_last_slot() {
         assert_eq!(again, *record, "its disk can give it back");
     }
     // And whoever asks how far the log reaches, or for what was accepted, is told.
-    let mut did = step(&mut acceptor, Input::Message { from: Server(2), message: Message::Read { id: u128::MAX } });
+    let mut did = step(&mut acceptor, Input::Message { from: ServerId(2), message: Message::Read { id: u128::MAX } });
     assert_eq!(did, (vec![], None));
     let prepare = Message::Prepare { ballot: ballot(Ballot::LAST_ROUND), from: Slot::LAST };
-    did = step(&mut acceptor, Input::Message { from: Server(1), message: prepare });
+    did = step(&mut acceptor, Input::Message { from: ServerId(1), message: prepare });
     assert_eq!(did.0, [AcceptorRecord::Promised(ballot(Ballot::LAST_ROUND))]);
 }

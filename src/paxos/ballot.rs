@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// The number of a proposal (Paxos Made Simple, section 2.2): unique, because a server never uses a round twice and the
 /// server's number is part of it; ordered, the round first. Printed `round.server`.
@@ -15,12 +15,12 @@ pub struct Ballot {
     #[serde(deserialize_with = "decode_round")]
     pub round: u64,
     /// The proposer that owns the ballot; breaks ties.
-    pub server: Server,
+    pub server: ServerId,
 }
 
 impl Ballot {
     /// Lower than every ballot that anyone owns: nothing was promised yet.
-    pub const ZERO: Ballot = Ballot { round: 0, server: Server(0) };
+    pub const ZERO: Ballot = Ballot { round: 0, server: ServerId(0) };
     /// Rounds end here: a proposer that has come so far is silent. No clock will see it, but a peer may claim it, and a
     /// round that begins again at 0 would be used twice.
     pub const LAST_ROUND: u64 = (1 << 62) - 1;
@@ -50,8 +50,8 @@ impl FromStr for Ballot {
     fn from_str(text: &str) -> Result<Ballot, String> {
         let parts = text.split_once('.').and_then(|(round, server)| Some((number(round)?, number(server)?)));
         match parts {
-            Some((round, server)) if server <= u64::from(Server::MAX) => {
-                Ok(Ballot { round, server: Server(server as u8) })
+            Some((round, server)) if server <= u64::from(ServerId::MAX) => {
+                Ok(Ballot { round, server: ServerId(server as u8) })
             }
             _ => Err(format!("'{text}' is no ballot (round.server, as in 3.1)")),
         }
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_number_behind_the_last_is_refused_where_it_is_decoded() {
         let is_slot = |number: u64| decode::<Slot>(&encode(&Slot(number))).is_ok();
-        let is_ballot = |round| decode::<Ballot>(&encode(&Ballot { round, server: Server(1) })).is_ok();
+        let is_ballot = |round| decode::<Ballot>(&encode(&Ballot { round, server: ServerId(1) })).is_ok();
         for (number, last) in
             [(0, false), (1 << 61, false), (Slot::LAST.0, false), (Slot::LAST.0 + 1, true), (u64::MAX, true)]
         {
@@ -152,7 +152,7 @@ mod tests {
         for text in ["", "1", "1.", ".1", "01.1", "1.01", "1.64", "-1.1", "1.1.1", "+1.1"] {
             assert!(text.parse::<Ballot>().is_err(), "{text}");
         }
-        let ballot = Ballot { round: 17, server: Server(3) };
+        let ballot = Ballot { round: 17, server: ServerId(3) };
         assert_eq!(ballot.to_string().parse(), Ok(ballot));
     }
 }

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use super::Slot;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// A beat older than so many of one's own beats (each 100 ms) says nothing about who is alive.
 pub const FRESH_BEATS: u64 = 3;
@@ -25,7 +25,7 @@ const AGAIN_MAX: u32 = 2;
 
 /// What a peer's last beat has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Peer {
+struct PeerProgress {
     applied: Slot,
     /// In one's own beats.
     heard_at: u64,
@@ -34,19 +34,19 @@ struct Peer {
 /// What is known to be missing, and who was asked for it. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CatchUp {
-    me: Server,
-    others: Servers,
-    peers: BTreeMap<Server, Peer>,
+    me: ServerId,
+    others: ServerSet,
+    peers: BTreeMap<ServerId, PeerProgress>,
     /// The highest slot that anybody is known to have applied, or that is known to be chosen.
     known: Slot,
     /// The moment runs in which what is missing may still come, and began when this slot was the last one applied.
     waiting: Option<Slot>,
     /// The peer asked for entries, or for a part of its state, and not heard of yet.
-    asked: Option<Server>,
+    asked: Option<ServerId>,
     /// The slot from which on it was asked for entries.
     asked_from: Slot,
     /// The peer asked last, whatever came of it: if it was no help, the next one is asked.
-    asked_last: Option<Server>,
+    asked_last: Option<ServerId>,
     /// How often it is asked again, though its last answers were no help.
     again: u32,
     /// How many questions lately had no answer in time; one less with each answer.
@@ -56,18 +56,18 @@ pub(super) struct CatchUp {
 /// What is to be done about it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Next {
+pub(super) enum CatchUpStep {
     /// Nothing, for now.
     Nothing,
     /// Wait a moment.
     Wait,
     /// Ask this peer for everything from the next slot on.
-    Ask(Server),
+    Ask(ServerId),
 }
 
 impl CatchUp {
     /// Of a learner that has applied everything up to this slot.
-    pub(super) fn new(me: Server, others: Servers, applied: Slot) -> CatchUp {
+    pub(super) fn new(me: ServerId, others: ServerSet, applied: Slot) -> CatchUp {
         CatchUp {
             me,
             others,
@@ -93,19 +93,19 @@ impl CatchUp {
     }
 
     /// A peer says how far it is.
-    pub(super) fn hear(&mut self, peer: Server, applied: Slot, now: u64) {
-        self.peers.insert(peer, Peer { applied, heard_at: now });
+    pub(super) fn hear(&mut self, peer: ServerId, applied: Slot, now: u64) {
+        self.peers.insert(peer, PeerProgress { applied, heard_at: now });
         self.hear_of(applied);
     }
 
     /// The servers whose learners were heard of in the last 300 ms, and this one.
-    pub(super) fn alive(&self, now: u64) -> Servers {
+    pub(super) fn alive(&self, now: u64) -> ServerSet {
         let fresh = self.peers.iter().filter(|(_, peer)| now - peer.heard_at < FRESH_BEATS);
         fresh.map(|(server, _)| *server).chain([self.me]).collect()
     }
 
     /// The peer that is asked and has not answered.
-    pub(super) fn asked(&self) -> Option<Server> {
+    pub(super) fn asked(&self) -> Option<ServerId> {
         self.asked
     }
 
@@ -120,28 +120,28 @@ impl CatchUp {
     }
 
     /// If something chosen is missing, waits a moment for it to arrive by itself.
-    pub(super) fn look(&mut self, applied: Slot) -> Next {
+    pub(super) fn look(&mut self, applied: Slot) -> CatchUpStep {
         if self.known <= applied || self.waiting.is_some() || self.asked.is_some() {
-            return Next::Nothing;
+            return CatchUpStep::Nothing;
         }
         self.waiting = Some(applied);
-        Next::Wait
+        CatchUpStep::Wait
     }
 
     /// The moment is over. If the log has grown meanwhile, what is missing now is another slot: it gets its moment too.
-    pub(super) fn waited(&mut self, applied: Slot, now: u64) -> Next {
+    pub(super) fn waited(&mut self, applied: Slot, now: u64) -> CatchUpStep {
         let is_stuck = self.waiting.take() == Some(applied);
         if is_stuck && self.asked.is_none() { self.ask_somebody(applied, now) } else { self.look(applied) }
     }
 
     /// Asks a peer that has more: the one asked last if it was of help lately, else the next one.
-    pub(super) fn ask_somebody(&mut self, applied: Slot, now: u64) -> Next {
+    pub(super) fn ask_somebody(&mut self, applied: Slot, now: u64) -> CatchUpStep {
         self.asked = None;
         if self.known <= applied {
-            return Next::Nothing;
+            return CatchUpStep::Nothing;
         }
         let ahead = self.peers.iter().filter(|(_, peer)| peer.applied > applied);
-        let ahead: Servers = ahead.map(|(server, _)| *server).collect();
+        let ahead: ServerSet = ahead.map(|(server, _)| *server).collect();
         // Best a living peer that is ahead; if nobody's beat is, whoever chose the slot may still be alone with it.
         let choices = [ahead.and(self.alive(now)), ahead, self.others];
         let candidates = choices.into_iter().find(|servers| !servers.is_empty()).unwrap_or(self.others);
@@ -153,14 +153,14 @@ impl CatchUp {
         let next = candidates.iter().find(|peer| self.asked_last.is_some_and(|last| *peer > last));
         match next.or_else(|| candidates.iter().next()) {
             Some(peer) => self.ask(peer, applied),
-            None => Next::Nothing,
+            None => CatchUpStep::Nothing,
         }
     }
 
     /// Asks this peer for all that comes after this slot.
-    pub(super) fn ask(&mut self, peer: Server, applied: Slot) -> Next {
+    pub(super) fn ask(&mut self, peer: ServerId, applied: Slot) -> CatchUpStep {
         (self.asked, self.asked_from, self.asked_last) = (Some(peer), applied.next(), Some(peer));
-        Next::Ask(peer)
+        CatchUpStep::Ask(peer)
     }
 
     /// A peer has sent entries, the last of them of this slot; None if there were none. It is asked again at once if they
@@ -169,10 +169,16 @@ impl CatchUp {
     /// Entries that all come before what was asked for answer an earlier question: a part that was sent ahead, or sent
     /// twice. If they ended the question that is open, it would be asked anew, its answer would come twice, and so on: half
     /// of all that a peer sends would be sent twice.
-    pub(super) fn answered(&mut self, peer: Server, last: Option<Slot>, has_more: bool, applied: Slot) -> Next {
+    pub(super) fn answered(
+        &mut self,
+        peer: ServerId,
+        last: Option<Slot>,
+        has_more: bool,
+        applied: Slot,
+    ) -> CatchUpStep {
         let is_earlier = last.is_some_and(|last| last < self.asked_from);
         if self.asked.is_some_and(|asked| asked != peer || is_earlier) {
-            return Next::Nothing;
+            return CatchUpStep::Nothing;
         }
         self.asked = None;
         self.unanswered = self.unanswered.saturating_sub(1);
@@ -184,7 +190,7 @@ impl CatchUp {
     }
 
     /// This peer sends its state, and is asked for one part after the other.
-    pub(super) fn wait_for(&mut self, peer: Server) {
+    pub(super) fn wait_for(&mut self, peer: ServerId) {
         (self.asked, self.asked_last, self.again) = (Some(peer), Some(peer), AGAIN_MAX);
         self.unanswered = self.unanswered.saturating_sub(1);
     }
@@ -204,27 +210,39 @@ impl CatchUp {
 mod tests {
     use super::*;
 
-    const S1: Server = Server(1);
-    const S2: Server = Server(2);
-    const S3: Server = Server(3);
+    const S1: ServerId = ServerId(1);
+    const S2: ServerId = ServerId(2);
+    const S3: ServerId = ServerId(3);
 
     /// Of server 1 of three, which has applied nothing.
     fn begun() -> CatchUp {
-        CatchUp::new(S1, Servers::first(3).without(Servers::only(S1)), Slot(0))
+        CatchUp::new(S1, ServerSet::first(3).without(ServerSet::only(S1)), Slot(0))
     }
 
     #[test]
     fn what_is_missing_gets_a_moment_and_then_a_peer_is_asked_that_has_it() {
         let mut catch_up = begun();
-        assert_eq!(catch_up.look(Slot(0)), Next::Nothing, "nothing is known to be missing");
+        assert_eq!(catch_up.look(Slot(0)), CatchUpStep::Nothing, "nothing is known to be missing");
         catch_up.hear(S3, Slot(5), 1);
-        assert_eq!((catch_up.look(Slot(0)), catch_up.look(Slot(0))), (Next::Wait, Next::Nothing), "it waits already");
-        assert_eq!(catch_up.waited(Slot(2), 1), Next::Wait, "the log has grown: another slot is missing");
-        assert_eq!(catch_up.waited(Slot(2), 1), Next::Ask(S3));
+        assert_eq!(
+            (catch_up.look(Slot(0)), catch_up.look(Slot(0))),
+            (CatchUpStep::Wait, CatchUpStep::Nothing),
+            "it waits already"
+        );
+        assert_eq!(catch_up.waited(Slot(2), 1), CatchUpStep::Wait, "the log has grown: another slot is missing");
+        assert_eq!(catch_up.waited(Slot(2), 1), CatchUpStep::Ask(S3));
         assert_eq!((catch_up.asked(), catch_up.known()), (Some(S3), Slot(5)));
-        assert_eq!(catch_up.answered(S2, Some(Slot(3)), true, Slot(2)), Next::Nothing, "it is not the one asked");
-        assert_eq!(catch_up.answered(S3, Some(Slot(3)), true, Slot(3)), Next::Ask(S3));
-        assert_eq!(catch_up.answered(S3, Some(Slot(5)), false, Slot(5)), Next::Nothing, "it has all that there is");
+        assert_eq!(
+            catch_up.answered(S2, Some(Slot(3)), true, Slot(2)),
+            CatchUpStep::Nothing,
+            "it is not the one asked"
+        );
+        assert_eq!(catch_up.answered(S3, Some(Slot(3)), true, Slot(3)), CatchUpStep::Ask(S3));
+        assert_eq!(
+            catch_up.answered(S3, Some(Slot(5)), false, Slot(5)),
+            CatchUpStep::Nothing,
+            "it has all that there is"
+        );
     }
 
     #[test]
@@ -233,36 +251,36 @@ mod tests {
             let mut catch_up = begun();
             catch_up.hear(S2, Slot(9), 1);
             catch_up.hear(S3, Slot(9), 1);
-            assert_eq!(catch_up.ask_somebody(Slot(0), 1), Next::Ask(S2));
+            assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S2));
             catch_up.wait_for(S2);
             catch_up
         };
         let mut catch_up = helped();
         let asked = [0; 4].map(|_| catch_up.ask_somebody(Slot(0), 1));
-        assert_eq!(asked, [Next::Ask(S2), Next::Ask(S2), Next::Ask(S3), Next::Ask(S2)]);
+        assert_eq!(asked, [CatchUpStep::Ask(S2), CatchUpStep::Ask(S2), CatchUpStep::Ask(S3), CatchUpStep::Ask(S2)]);
         let mut catch_up = helped();
-        assert_eq!(catch_up.answered(S2, Some(Slot(3)), true, Slot(3)), Next::Ask(S2));
-        assert_eq!(catch_up.answered(S2, None, false, Slot(3)), Next::Wait, "an answer was lost");
-        assert_eq!(catch_up.waited(Slot(3), 1), Next::Ask(S2));
+        assert_eq!(catch_up.answered(S2, Some(Slot(3)), true, Slot(3)), CatchUpStep::Ask(S2));
+        assert_eq!(catch_up.answered(S2, None, false, Slot(3)), CatchUpStep::Wait, "an answer was lost");
+        assert_eq!(catch_up.waited(Slot(3), 1), CatchUpStep::Ask(S2));
         let mut catch_up = helped();
         catch_up.give_up();
-        assert_eq!(catch_up.ask_somebody(Slot(0), 1), Next::Ask(S3));
+        assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S3));
         let mut catch_up = helped();
         catch_up.hear(S3, Slot(9), 1 + FRESH_BEATS);
-        assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_BEATS), Next::Ask(S3), "the other lives");
+        assert_eq!(catch_up.ask_somebody(Slot(0), 1 + FRESH_BEATS), CatchUpStep::Ask(S3), "the other lives");
     }
 
     #[test]
     fn entries_of_an_earlier_question_do_not_end_the_one_that_is_open() {
         let mut catch_up = begun();
         catch_up.hear(S3, Slot(50), 1);
-        assert_eq!(catch_up.ask_somebody(Slot(0), 1), Next::Ask(S3));
+        assert_eq!(catch_up.ask_somebody(Slot(0), 1), CatchUpStep::Ask(S3));
         // With the first part, what was heard in other ways could be applied too.
-        assert_eq!(catch_up.answered(S3, Some(Slot(10)), true, Slot(30)), Next::Ask(S3));
-        assert_eq!(catch_up.answered(S3, Some(Slot(20)), false, Slot(30)), Next::Nothing);
+        assert_eq!(catch_up.answered(S3, Some(Slot(10)), true, Slot(30)), CatchUpStep::Ask(S3));
+        assert_eq!(catch_up.answered(S3, Some(Slot(20)), false, Slot(30)), CatchUpStep::Nothing);
         assert_eq!(catch_up.asked(), Some(S3), "the question is still open");
-        assert_eq!(catch_up.answered(S3, Some(Slot(40)), true, Slot(40)), Next::Ask(S3));
-        assert_eq!(catch_up.answered(S3, None, false, Slot(40)), Next::Wait, "it has nothing");
+        assert_eq!(catch_up.answered(S3, Some(Slot(40)), true, Slot(40)), CatchUpStep::Ask(S3));
+        assert_eq!(catch_up.answered(S3, None, false, Slot(40)), CatchUpStep::Wait, "it has nothing");
     }
 
     #[test]
@@ -276,8 +294,14 @@ mod tests {
         assert_eq!(silences, [1, 2, 3, 3, 3]);
         catch_up.wait_for(S3);
         assert_eq!(catch_up.unanswered(), 2, "a part has come");
-        assert_eq!((catch_up.answered(S2, Some(Slot(3)), true, Slot(3)), catch_up.unanswered()), (Next::Nothing, 2));
-        assert_eq!((catch_up.answered(S3, Some(Slot(3)), true, Slot(3)), catch_up.unanswered()), (Next::Ask(S3), 1));
+        assert_eq!(
+            (catch_up.answered(S2, Some(Slot(3)), true, Slot(3)), catch_up.unanswered()),
+            (CatchUpStep::Nothing, 2)
+        );
+        assert_eq!(
+            (catch_up.answered(S3, Some(Slot(3)), true, Slot(3)), catch_up.unanswered()),
+            (CatchUpStep::Ask(S3), 1)
+        );
     }
 
     #[test]
@@ -285,11 +309,11 @@ mod tests {
         let mut catch_up = begun();
         catch_up.hear_of(Slot(9));
         let all = [0; 3].map(|now| catch_up.ask_somebody(Slot(0), now));
-        assert_eq!(all, [Next::Ask(S2), Next::Ask(S3), Next::Ask(S2)]);
+        assert_eq!(all, [CatchUpStep::Ask(S2), CatchUpStep::Ask(S3), CatchUpStep::Ask(S2)]);
         catch_up.hear(S2, Slot(9), 1);
         catch_up.hear(S3, Slot(9), 1 + FRESH_BEATS);
         assert_eq!(catch_up.alive(1 + FRESH_BEATS), [S1, S3].into_iter().collect());
         let all = [1 + FRESH_BEATS; 2].map(|now| catch_up.ask_somebody(Slot(0), now));
-        assert_eq!(all, [Next::Ask(S3), Next::Ask(S3)]);
+        assert_eq!(all, [CatchUpStep::Ask(S3), CatchUpStep::Ask(S3)]);
     }
 }

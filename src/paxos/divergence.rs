@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 
 use super::Slot;
-use super::row::Row;
-use crate::role::{Server, Servers};
+use super::row::SlotWindow;
+use crate::role::{ServerId, ServerSet};
 
 /// The digests after so many slots are kept, for peers that are behind.
 const DIGESTS_KEPT: usize = 1_024;
@@ -22,7 +22,7 @@ const BEATS_TO_JUDGE: u64 = 5;
 
 /// What a peer has said last of its state, and what comparing has shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-struct Peer {
+struct PeerDigest {
     applied: Slot,
     /// Of its state after that slot.
     digest: u64,
@@ -32,7 +32,7 @@ struct Peer {
     differs: Option<Slot>,
 }
 
-impl Peer {
+impl PeerDigest {
     /// Compares with the own digest after the same slot. True if there is a doubt.
     fn compare(&mut self, own: u64) -> bool {
         if own == self.digest {
@@ -49,8 +49,8 @@ impl Peer {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Divergence {
     /// Digests after each of the last slots.
-    digests: Row<u64>,
-    peers: BTreeMap<Server, Peer>,
+    digests: SlotWindow<u64>,
+    peers: BTreeMap<ServerId, PeerDigest>,
     /// When to judge.
     judge_at: Option<u64>,
     /// It has found itself to be wrong after this slot.
@@ -59,19 +59,19 @@ pub(super) struct Divergence {
 
 /// The own state is wrong, by as many as say otherwise.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct DivergenceVerdict {
     /// The first slot after which a peer is known to have another state.
     pub slot: Slot,
     /// A slot after which they were still equal, if one is known.
     pub equal: Option<Slot>,
     /// Those that have another state.
-    pub against: Servers,
+    pub against: ServerSet,
 }
 
 impl Divergence {
     /// Of a learner that has applied everything up to this slot.
     pub(super) fn new(applied: Slot) -> Divergence {
-        Divergence { digests: Row::from(applied.next()), peers: BTreeMap::new(), judge_at: None, fenced: None }
+        Divergence { digests: SlotWindow::from(applied.next()), peers: BTreeMap::new(), judge_at: None, fenced: None }
     }
 
     /// The slot after which the own state was found to be wrong, if it was.
@@ -81,7 +81,7 @@ impl Divergence {
 
     /// The own state is another one, as of this slot: what is known of the past belongs to the old one.
     pub(super) fn begin_anew(&mut self, applied: Slot, digest: u64) {
-        self.digests = Row::from(applied);
+        self.digests = SlotWindow::from(applied);
         self.digests.push(digest);
         self.peers.values_mut().for_each(|peer| (peer.equal, peer.differs) = (None, None));
     }
@@ -100,7 +100,7 @@ impl Divergence {
     }
 
     /// A peer says what its state is after a slot. One that is ahead is compared when the own log gets there.
-    pub(super) fn hear(&mut self, server: Server, applied: Slot, digest: u64, now: u64) {
+    pub(super) fn hear(&mut self, server: ServerId, applied: Slot, digest: u64, now: u64) {
         let peer = self.peers.entry(server).or_default();
         (peer.applied, peer.digest) = (applied, digest);
         let own = self.digests.range(applied).next().filter(|(slot, _)| *slot == applied);
@@ -110,19 +110,19 @@ impl Divergence {
     }
 
     /// Time for judgement, if there is a doubt. A verdict fences: it is given once.
-    pub(super) fn judge(&mut self, now: u64) -> Option<Verdict> {
+    pub(super) fn judge(&mut self, now: u64) -> Option<DivergenceVerdict> {
         self.judge_at.take_if(|at| now >= *at)?;
         let against = self.peers.iter().filter(|(_, peer)| peer.differs.is_some());
-        let against: Servers = against.map(|(server, _)| *server).collect();
+        let against: ServerSet = against.map(|(server, _)| *server).collect();
         let slot = self.peers.values().filter_map(|peer| peer.differs).min()?;
-        let is_with = |peer: &&Peer| peer.differs.is_none() && peer.equal >= Some(slot);
+        let is_with = |peer: &&PeerDigest| peer.differs.is_none() && peer.equal >= Some(slot);
         let with = 1 + self.peers.values().filter(is_with).count();
         if against.len() < with {
             return None;
         }
         let equal = self.peers.values().filter_map(|peer| peer.equal).filter(|equal| *equal < slot).max();
         self.fenced = Some(slot);
-        Some(Verdict { slot, equal, against })
+        Some(DivergenceVerdict { slot, equal, against })
     }
 }
 
@@ -135,9 +135,9 @@ mod tests {
         let mut divergence = Divergence::new(Slot(0));
         divergence.begin_anew(Slot(0), 10);
         divergence.applied(Slot(1), 11, 0);
-        divergence.hear(Server(2), Slot(1), 99, 3);
+        divergence.hear(ServerId(2), Slot(1), 99, 3);
         assert_eq!(divergence.judge(2 + BEATS_TO_JUDGE), None, "it is not time");
-        let verdict = Verdict { slot: Slot(1), equal: None, against: Servers::only(Server(2)) };
+        let verdict = DivergenceVerdict { slot: Slot(1), equal: None, against: ServerSet::only(ServerId(2)) };
         assert_eq!(divergence.judge(3 + BEATS_TO_JUDGE), Some(verdict), "one against one: it does not believe itself");
         assert_eq!((divergence.fenced(), divergence.judge(99)), (Some(Slot(1)), None));
     }
@@ -147,12 +147,12 @@ mod tests {
         for is_peer_first in [true, false] {
             let mut divergence = Divergence::new(Slot(0));
             if is_peer_first {
-                divergence.hear(Server(2), Slot(1), 99, 0);
+                divergence.hear(ServerId(2), Slot(1), 99, 0);
             }
             divergence.applied(Slot(1), 11, 0);
             divergence.applied(Slot(2), 12, 0);
             if !is_peer_first {
-                divergence.hear(Server(2), Slot(1), 99, 0);
+                divergence.hear(ServerId(2), Slot(1), 99, 0);
             }
             assert_eq!(divergence.judge(BEATS_TO_JUDGE).map(|verdict| verdict.slot), Some(Slot(1)));
         }

@@ -6,26 +6,26 @@
 //! ballot is at least the chosen one, its value is the chosen one (P2b: no higher proposal carries another).
 //!
 //! What else it does stands in a file each, as a struct of its own that knows nothing of the learner. The learner tells each
-//! what happens, and carries out what it returns: [`CatchUp`] says whom to ask for what was missed, [`Snapshots`] puts
-//! together a whole state that comes in, [`Past`] keeps the end of the log and says when a checkpoint is due (with
+//! what happens, and carries out what it returns: [`CatchUp`] says whom to ask for what was missed, [`SnapshotFetch`] puts
+//! together a whole state that comes in, [`CheckpointSchedule`] keeps the end of the log and says when a checkpoint is due (with
 //! [`Pins`](super::pins::Pins), which says what is kept for peers that fetch the state),
 //! [`QuorumReads`] knows when a read may be answered, and [`Divergence`] finds out a wrong state.
 
 mod words;
 
-pub use self::words::{LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer};
+pub use self::words::{LearnerNotification, LearnerRequest, LearnerTimer, LearnerTraceEvent};
 
-use super::catch_up::{CatchUp, Next};
-use super::divergence::{Divergence, Verdict};
+use super::catch_up::{CatchUp, CatchUpStep};
+use super::divergence::{Divergence, DivergenceVerdict};
 use super::reads::{Failed, Fill, QuorumReads};
-use super::retention::{Past, Retention};
-use super::row::Row;
-use super::snapshots::{Progress, Snapshots};
+use super::retention::{CheckpointSchedule, Retention};
+use super::row::SlotWindow;
+use super::snapshots::{ChunkResult, SnapshotFetch};
 use super::{
-    Ballot, CommandId, Entry, Life, Message, PartName, Policy, Quorums, Slot, SlotRange, SnapshotPart, StateMachine,
-    Value, rules,
+    Ballot, ChunkRequest, CommandId, Entry, Incarnation, Message, Policy, Quorums, Slot, SlotRange, SnapshotChunk,
+    StateMachine, Value, rules,
 };
-use crate::role::{Input, NoRecord, Output, Role, RoleName, Server, Servers};
+use crate::role::{Input, NoRecord, Output, Role, RoleKind, ServerId, ServerSet};
 
 /// How far beyond the applied slot a learner keeps what it hears; what lies beyond, it asks for later.
 pub const WINDOW: u64 = 1_024;
@@ -39,13 +39,13 @@ const BALLOTS_COUNTED: usize = 16;
 
 /// What is known of a slot that is not applied yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Open {
+struct UnappliedSlot {
     /// The value of the highest ballot heard in an ACCEPT.
     heard: Option<(Ballot, Value)>,
     /// A ballot at which the slot is known to be chosen.
     chosen: Option<Ballot>,
     /// Who accepted it at which ballot of this server's; the lowest ballot first.
-    votes: Vec<(Ballot, Servers)>,
+    votes: Vec<(Ballot, ServerSet)>,
     /// CHOSEN was said.
     reported: bool,
 }
@@ -53,14 +53,14 @@ struct Open {
 /// The learner of one server. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Learner<M: StateMachine> {
-    me: Server,
+    me: ServerId,
     quorums: Quorums,
     policy: Policy,
     /// The last slot applied; rises by exactly one at a time, but where a whole state is taken.
     applied: Slot,
     machine: M,
     /// Slots above `applied`, at most [`WINDOW`] ahead.
-    open: Row<Open>,
+    open: SlotWindow<UnappliedSlot>,
     /// The commands applied in this turn; None between two turns, and if nothing was applied.
     advanced: Option<Vec<CommandId>>,
     /// A vote was counted in this turn, for a slot that is not chosen yet.
@@ -68,12 +68,12 @@ pub struct Learner<M: StateMachine> {
     /// Beats of one's own so far: the learner's clock.
     beats: u64,
     catch_up: CatchUp,
-    snapshots: Snapshots<M>,
-    past: Past,
+    snapshots: SnapshotFetch<M>,
+    past: CheckpointSchedule,
     reads: QuorumReads<M::Query>,
     divergence: Divergence,
     /// The peers with a pin, as the server was told of them.
-    fetching: Servers,
+    fetching: ServerSet,
     /// The values of one ENTRIES take about so many bytes at most; at least 1.
     part_bytes: usize,
 }
@@ -81,23 +81,23 @@ pub struct Learner<M: StateMachine> {
 impl<M: StateMachine> Learner<M> {
     /// A learner whose state machine has applied everything up to `applied`, and whose disk has it. It keeps everything
     /// that it learns; see [`with_retention`](Learner::with_retention).
-    pub fn new(me: Server, quorums: Quorums, life: Life, applied: Slot, machine: M) -> Learner<M> {
+    pub fn new(me: ServerId, quorums: Quorums, life: Incarnation, applied: Slot, machine: M) -> Learner<M> {
         Learner {
             me,
             quorums,
             policy: Policy::BasicPaxos,
             applied,
             machine,
-            open: Row::from(applied.next()),
+            open: SlotWindow::from(applied.next()),
             advanced: None,
             has_counted: false,
             beats: 0,
             catch_up: CatchUp::new(me, quorums.others(me), applied),
-            snapshots: Snapshots::new(),
-            past: Past::new(me, quorums.servers(), applied),
+            snapshots: SnapshotFetch::new(),
+            past: CheckpointSchedule::new(me, quorums.servers(), applied),
             reads: QuorumReads::new(life),
             divergence: Divergence::new(applied),
-            fetching: Servers::NONE,
+            fetching: ServerSet::NONE,
             part_bytes: ENTRIES_BYTES,
         }
     }
@@ -182,9 +182,9 @@ impl<M: StateMachine> Learner<M> {
     /// a learner that starts last that the final CHOSEN was said before it lived.
     fn start(&mut self, out: &mut Output<Self>) {
         self.divergence.begin_anew(self.applied, self.machine.digest());
-        out.outcome(LearnerOutcome::Durable { slot: self.past.durable() });
+        out.outcome(LearnerNotification::Durable { slot: self.past.durable() });
         // The pins of the life before are gone with it.
-        out.outcome(LearnerOutcome::Pinned { peers: self.fetching });
+        out.outcome(LearnerNotification::Pinned { peers: self.fetching });
         self.beat(out);
         out.send(self.quorums.others(self.me), Message::CatchUp { from: self.applied.next() });
         self.reads.ask_for_itself(self.beats);
@@ -207,7 +207,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// ACCEPTED: count distinct acceptors of one ballot of our own; at a majority a slot is chosen, which is said once.
-    fn handle_accepted(&mut self, acceptor: Server, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
+    fn handle_accepted(&mut self, acceptor: ServerId, ballot: Ballot, slots: SlotRange, out: &mut Output<Self>) {
         if ballot.server != self.me || !self.quorums.servers().contains(acceptor) {
             return;
         }
@@ -220,7 +220,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// Counts one vote; true if with it the slot is chosen.
-    fn count(&mut self, acceptor: Server, ballot: Ballot, slot: Slot, out: &mut Output<Self>) -> bool {
+    fn count(&mut self, acceptor: ServerId, ballot: Ballot, slot: Slot, out: &mut Output<Self>) -> bool {
         let quorums = self.quorums;
         let Some(open) = self.open(slot) else { return false };
         if open.reported {
@@ -228,7 +228,7 @@ impl<M: StateMachine> Learner<M> {
         }
         let at = open.votes.partition_point(|(before, _)| *before < ballot);
         if open.votes.get(at).is_none_or(|(before, _)| *before != ballot) {
-            open.votes.insert(at, (ballot, Servers::NONE));
+            open.votes.insert(at, (ballot, ServerSet::NONE));
         }
         let votes = &mut open.votes[at].1;
         let before = std::mem::replace(votes, rules::with_vote(*votes, acceptor, quorums.servers()));
@@ -243,7 +243,7 @@ impl<M: StateMachine> Learner<M> {
         assert!(quorum.without(quorums.servers()).is_empty(), "only servers of the cluster vote, and {quorum} did");
         open.reported = true;
         let value = open.heard.as_ref().filter(|(heard, _)| *heard == ballot).map(|(_, value)| value);
-        out.fact(|| LearnerFact::Chosen { slot, ballot, quorum, value: value.cloned() });
+        out.fact(|| LearnerTraceEvent::Chosen { slot, ballot, quorum, value: value.cloned() });
         true
     }
 
@@ -261,7 +261,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// BEAT: somebody says how far it is.
-    fn handle_beat(&mut self, peer: Server, applied: Slot, digest: u64, out: &mut Output<Self>) {
+    fn handle_beat(&mut self, peer: ServerId, applied: Slot, digest: u64, out: &mut Output<Self>) {
         if !self.quorums.others(self.me).contains(peer) {
             return;
         }
@@ -273,7 +273,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// CATCHUP: send what was applied here from that slot on, as much as a frame takes. A peer that has fetched a state is
     /// far behind: it has two such parts under way, so that none of the two servers waits for the other.
-    fn handle_catch_up(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
+    fn handle_catch_up(&mut self, peer: ServerId, from: Slot, out: &mut Output<Self>) {
         if from < self.past.log_begins() {
             return self.offer_snapshot(peer, from, out);
         }
@@ -289,7 +289,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// Sends a part of the log, from this slot on; says where it ends.
-    fn send_entries(&self, peer: Server, from: Slot, out: &mut Output<Self>) -> Slot {
+    fn send_entries(&self, peer: ServerId, from: Slot, out: &mut Output<Self>) -> Slot {
         let mut entries = Vec::new();
         let mut room = self.part_bytes;
         for (slot, (ballot, value)) in self.past.entries(from).take(ENTRIES_MAX) {
@@ -301,30 +301,30 @@ impl<M: StateMachine> Learner<M> {
             entries.push(Entry { slot, ballot: *ballot, value: value.clone() });
         }
         let end = from.plus(entries.len() as u64);
-        out.send(Servers::only(peer), Message::Entries { entries, applied: self.applied });
+        out.send(ServerSet::only(peer), Message::Entries { entries, applied: self.applied });
         end
     }
 
     /// FETCH: a peer is to get a part of a state.
-    fn handle_fetch(&mut self, peer: Server, part: PartName, out: &mut Output<Self>) {
+    fn handle_fetch(&mut self, peer: ServerId, part: ChunkRequest, out: &mut Output<Self>) {
         self.past.part_asked(peer, part.slot);
-        out.outcome(LearnerOutcome::SnapshotAsked { to: peer, part: Some(part) });
+        out.outcome(LearnerNotification::SnapshotAsked { to: peer, part: Some(part) });
     }
 
     /// CATCHUP for slots that the log no longer has: the checkpoint is sent, if it is of any use. If it is too old, since
     /// the log has outgrown its limit meanwhile, a new one is made for whoever asks again.
-    fn offer_snapshot(&mut self, peer: Server, from: Slot, out: &mut Output<Self>) {
+    fn offer_snapshot(&mut self, peer: ServerId, from: Slot, out: &mut Output<Self>) {
         if self.past.durable() >= from {
             self.past.part_asked(peer, self.past.durable());
-            out.outcome(LearnerOutcome::SnapshotAsked { to: peer, part: None });
+            out.outcome(LearnerNotification::SnapshotAsked { to: peer, part: None });
         } else {
             self.want_checkpoint(out);
-            out.send(Servers::only(peer), Message::Entries { entries: Vec::new(), applied: self.applied });
+            out.send(ServerSet::only(peer), Message::Entries { entries: Vec::new(), applied: self.applied });
         }
     }
 
     /// ENTRIES: apply those that come next; ask for more if there is more.
-    fn handle_entries(&mut self, peer: Server, entries: Vec<Entry>, applied: Slot, out: &mut Output<Self>) {
+    fn handle_entries(&mut self, peer: ServerId, entries: Vec<Entry>, applied: Slot, out: &mut Output<Self>) {
         self.catch_up.hear_of(applied);
         let (before, last) = (self.applied, entries.last().map(|entry| entry.slot));
         for entry in entries {
@@ -341,20 +341,20 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// SNAPSHOT: a part of a state.
-    fn handle_snapshot(&mut self, peer: Server, part: SnapshotPart, out: &mut Output<Self>) {
+    fn handle_snapshot(&mut self, peer: ServerId, part: SnapshotChunk, out: &mut Output<Self>) {
         if self.catch_up.asked().is_some_and(|asked| asked != peer) {
             // Of somebody who was given up: it comes too late.
             return;
         }
         let slot = part.slot;
         match self.snapshots.take(peer, part, self.applied, || self.machine.empty()) {
-            Progress::Nothing => {}
-            Progress::Fetch(part) => {
+            ChunkResult::Nothing => {}
+            ChunkResult::Fetch(part) => {
                 self.catch_up.wait_for(peer);
                 self.fetch(peer, part, out);
             }
-            Progress::Whole(state) => self.install(peer, slot, state, out),
-            Progress::Useless => {
+            ChunkResult::Whole(state) => self.install(peer, slot, state, out),
+            ChunkResult::Useless => {
                 self.catch_up.give_up();
                 self.look_for_missing(out);
             }
@@ -362,13 +362,13 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// Asks for a part of a state.
-    fn fetch(&self, peer: Server, part: PartName, out: &mut Output<Self>) {
-        out.send(Servers::only(peer), Message::Fetch(part));
+    fn fetch(&self, peer: ServerId, part: ChunkRequest, out: &mut Output<Self>) {
+        out.send(ServerSet::only(peer), Message::Fetch(part));
         out.arm(LearnerTimer::CatchUp { unanswered: self.catch_up.unanswered() });
     }
 
     /// The new state takes the place of the old one.
-    fn install(&mut self, from: Server, slot: Slot, state: M, out: &mut Output<Self>) {
+    fn install(&mut self, from: ServerId, slot: Slot, state: M, out: &mut Output<Self>) {
         assert!(rules::may_install(slot, self.applied), "the state of {slot:?} would undo {:?}", self.applied);
         (self.machine, self.applied) = (state, slot);
         let digest = self.machine.digest();
@@ -377,8 +377,8 @@ impl<M: StateMachine> Learner<M> {
         self.divergence.begin_anew(slot, digest);
         self.catch_up.hear_of(slot);
         self.catch_up.wait_for_nobody();
-        out.fact(|| LearnerFact::Installed { slot, digest, from });
-        out.outcome(LearnerOutcome::Installed { slot, digest, from });
+        out.fact(|| LearnerTraceEvent::Installed { slot, digest, from });
+        out.outcome(LearnerNotification::Installed { slot, digest, from });
         // It is not durable here before it is in the own checkpoint.
         self.want_checkpoint(out);
         self.advance(out);
@@ -391,7 +391,7 @@ impl<M: StateMachine> Learner<M> {
 
     /// Applies every slot that is next and whose chosen value is held.
     fn advance(&mut self, out: &mut Output<Self>) {
-        while let Some(Open { chosen: Some(chosen), heard: Some((heard, _)), .. }) = self.open.front() {
+        while let Some(UnappliedSlot { chosen: Some(chosen), heard: Some((heard, _)), .. }) = self.open.front() {
             if !rules::holds_chosen(*heard, *chosen) {
                 break;
             }
@@ -410,11 +410,11 @@ impl<M: StateMachine> Learner<M> {
         self.catch_up.hear_of(slot);
         self.open.end_below(slot.next());
         self.divergence.applied(slot, self.machine.digest(), self.beats);
-        out.fact(|| LearnerFact::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
-        out.outcome(LearnerOutcome::Applied { slot, id: value.id(), outcome });
+        out.fact(|| LearnerTraceEvent::Learned { slot, ballot, value: value.clone(), outcome: outcome.clone() });
+        out.outcome(LearnerNotification::Applied { slot, id: value.id(), outcome });
         self.advanced.get_or_insert_default().extend(value.id());
         if self.past.is_broken(slot) {
-            out.outcome(LearnerOutcome::Mended { entries: vec![Entry { slot, ballot, value: value.clone() }] });
+            out.outcome(LearnerNotification::Mended { entries: vec![Entry { slot, ballot, value: value.clone() }] });
         }
         self.past.keep(ballot, value, self.machine.size());
         self.begin_checkpoint(out);
@@ -427,7 +427,7 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// The record of a slot that is still of interest: not applied yet, and not too far ahead.
-    fn open(&mut self, slot: Slot) -> Option<&mut Open> {
+    fn open(&mut self, slot: Slot) -> Option<&mut UnappliedSlot> {
         let ahead = slot.ahead_of(self.applied);
         if ahead <= WINDOW { self.open.reach(slot) } else { None }
     }
@@ -439,14 +439,14 @@ impl<M: StateMachine> Learner<M> {
     }
 
     /// Does what is to be done about what is missing.
-    fn go_after(&self, next: Next, out: &mut Output<Self>) {
+    fn go_after(&self, next: CatchUpStep, out: &mut Output<Self>) {
         match next {
-            Next::Nothing => {}
-            Next::Wait => out.arm(LearnerTimer::Missing),
-            Next::Ask(peer) => {
+            CatchUpStep::Nothing => {}
+            CatchUpStep::Wait => out.arm(LearnerTimer::Missing),
+            CatchUpStep::Ask(peer) => {
                 let (from, known) = (self.applied.next(), self.catch_up.known());
-                out.fact(|| LearnerFact::CaughtUp { from, to: peer, known });
-                out.send(Servers::only(peer), Message::CatchUp { from });
+                out.fact(|| LearnerTraceEvent::CaughtUp { from, to: peer, known });
+                out.send(ServerSet::only(peer), Message::CatchUp { from });
                 out.arm(LearnerTimer::CatchUp { unanswered: self.catch_up.unanswered() });
             }
         }
@@ -480,17 +480,17 @@ impl<M: StateMachine> Learner<M> {
         out.send(self.quorums.servers(), Message::Beat { applied, digest });
         let old = self.reads.fail_old(self.beats);
         Self::fail_reads(old, out);
-        if let Some(Verdict { slot, equal, against }) = self.divergence.judge(self.beats) {
-            out.outcome(LearnerOutcome::Fenced { slot, equal, against });
+        if let Some(DivergenceVerdict { slot, equal, against }) = self.divergence.judge(self.beats) {
+            out.outcome(LearnerNotification::Fenced { slot, equal, against });
             Self::fail_reads(self.reads.fail_all(), out);
         }
         self.past.beat(self.beats);
         for left in self.past.take_left_behind() {
-            out.outcome(LearnerOutcome::LeftBehind(left));
+            out.outcome(LearnerNotification::LeftBehind(left));
         }
         self.begin_checkpoint(out);
         if self.past.becomes_late() {
-            out.outcome(LearnerOutcome::CheckpointLate { bytes: self.past.unwritten_bytes() });
+            out.outcome(LearnerNotification::CheckpointLate { bytes: self.past.unwritten_bytes() });
         }
     }
 
@@ -498,7 +498,7 @@ impl<M: StateMachine> Learner<M> {
     fn begin_checkpoint(&mut self, out: &mut Output<Self>) {
         if self.past.begin_checkpoint(self.applied, self.beats) {
             let (slot, digest) = (self.applied, self.machine.digest());
-            out.outcome(LearnerOutcome::Checkpoint { slot, digest, changes: self.machine.take_changes() });
+            out.outcome(LearnerNotification::Checkpoint { slot, digest, changes: self.machine.take_changes() });
         }
     }
 
@@ -509,7 +509,7 @@ impl<M: StateMachine> Learner<M> {
         }
         if is_durable {
             self.machine.changes_kept();
-            out.outcome(LearnerOutcome::Durable { slot });
+            out.outcome(LearnerNotification::Durable { slot });
         } else {
             self.machine.changes_lost();
         }
@@ -526,19 +526,19 @@ impl<M: StateMachine> Learner<M> {
     fn mend(&mut self, slots: Vec<SlotRange>, out: &mut Output<Self>) {
         let entries = self.past.mend(slots);
         if !entries.is_empty() {
-            out.outcome(LearnerOutcome::Mended { entries });
+            out.outcome(LearnerNotification::Mended { entries });
         }
     }
 
     /// A read arrived: it waits for the next round of questions.
     fn read(&mut self, token: u64, query: M::Query, out: &mut Output<Self>) {
         if let Err(answered) = self.reads.ask(token, query, self.beats) {
-            out.outcome(LearnerOutcome::ReadFailed { token, answered });
+            out.outcome(LearnerNotification::ReadFailed { token, answered });
         }
     }
 
     /// READANSWER: an acceptor says how far it is; with a majority it is known for what the reads of the round wait.
-    fn handle_read_answer(&mut self, acceptor: Server, id: u128, slot: Slot, out: &mut Output<Self>) {
+    fn handle_read_answer(&mut self, acceptor: ServerId, id: u128, slot: Slot, out: &mut Output<Self>) {
         if self.reads.take_answer(acceptor, id, slot, &self.quorums) {
             self.answer_reads(out);
         }
@@ -548,7 +548,7 @@ impl<M: StateMachine> Learner<M> {
     fn answer_reads(&mut self, out: &mut Output<Self>) {
         let slot = self.applied;
         for (token, query) in self.reads.ready(slot) {
-            out.outcome(LearnerOutcome::Answer { token, slot, answer: self.machine.query(&query) });
+            out.outcome(LearnerNotification::Answer { token, slot, answer: self.machine.query(&query) });
         }
         if self.reads.starts_to_fill(slot) {
             out.arm(LearnerTimer::Fill { tries: 0 });
@@ -559,28 +559,28 @@ impl<M: StateMachine> Learner<M> {
     /// whom the own proposer knows; without leaders the lowest-numbered living server's.
     fn fill(&mut self, tries: u32, out: &mut Output<Self>) {
         let Some(Fill { slot, is_urgent }) = self.reads.fill(self.applied, tries) else { return };
-        let mut to: Servers = if self.policy.keeps_ballot() {
-            Servers::only(self.me)
+        let mut to: ServerSet = if self.policy.keeps_ballot() {
+            ServerSet::only(self.me)
         } else {
             self.catch_up.alive(self.beats).iter().take(1).collect()
         };
         if is_urgent {
             to.insert(self.me);
         }
-        out.fact(|| LearnerFact::Filled { slot, to });
+        out.fact(|| LearnerTraceEvent::Filled { slot, to });
         out.send(to, Message::Fill { slot });
         out.arm(LearnerTimer::Fill { tries: tries + 1 });
     }
 
     fn fail_reads(Failed { tokens, answered }: Failed, out: &mut Output<Self>) {
-        tokens.into_iter().for_each(|token| out.outcome(LearnerOutcome::ReadFailed { token, answered }));
+        tokens.into_iter().for_each(|token| out.outcome(LearnerNotification::ReadFailed { token, answered }));
     }
 
     /// What commands came to that were applied some time ago, as far as the state remembers.
     fn recall(&self, ids: Vec<CommandId>, out: &mut Output<Self>) {
         for id in ids {
             if let Some(outcome) = self.machine.recall(id) {
-                out.outcome(LearnerOutcome::Recalled { slot: self.applied, id, outcome });
+                out.outcome(LearnerNotification::Recalled { slot: self.applied, id, outcome });
             }
         }
     }
@@ -591,8 +591,8 @@ impl<M: StateMachine> Role for Learner<M> {
     type Record = NoRecord;
     type Timer = LearnerTimer;
     type Request = LearnerRequest<M::Query>;
-    type Outcome = LearnerOutcome<M>;
-    type Fact = LearnerFact<M::Outcome>;
+    type Outcome = LearnerNotification<M>;
+    type Fact = LearnerTraceEvent<M::Outcome>;
 
     fn replay(&mut self, record: NoRecord) {
         match record {}
@@ -602,7 +602,7 @@ impl<M: StateMachine> Role for Learner<M> {
         if self.fenced().is_some() {
             // What it holds is wrong: nobody hears of it any more.
             if let Input::Request(LearnerRequest::Read { token, .. }) = input {
-                out.outcome(LearnerOutcome::ReadFailed { token, answered: Servers::NONE });
+                out.outcome(LearnerNotification::ReadFailed { token, answered: ServerSet::NONE });
             }
             return;
         }
@@ -618,7 +618,7 @@ impl<M: StateMachine> Role for Learner<M> {
                 Message::Snapshot(part) => self.handle_snapshot(from, part, out),
                 Message::Fetch(part) => self.handle_fetch(from, part, out),
                 Message::ReadAnswer { id, slot } => self.handle_read_answer(from, id, slot, out),
-                other => debug_assert!(!other.is_for(RoleName::Learner), "nobody takes {other:?}"),
+                other => debug_assert!(!other.is_for(RoleKind::Learner), "nobody takes {other:?}"),
             },
             Input::Timeout(timer) => match timer {
                 LearnerTimer::Beat => self.beat(out),
@@ -645,7 +645,7 @@ impl<M: StateMachine> Role for Learner<M> {
     fn finish(&mut self, out: &mut Output<Self>) {
         if self.fetching != self.past.pins().fetching() {
             self.fetching = self.past.pins().fetching();
-            out.outcome(LearnerOutcome::Pinned { peers: self.fetching });
+            out.outcome(LearnerNotification::Pinned { peers: self.fetching });
         }
         if let Some(id) = self.reads.begin_round() {
             out.send(self.quorums.servers(), Message::Read { id });
@@ -653,9 +653,9 @@ impl<M: StateMachine> Role for Learner<M> {
         }
         let has_counted = std::mem::take(&mut self.has_counted);
         if let Some(ids) = self.advanced.take() {
-            out.outcome(LearnerOutcome::Advanced { applied: self.applied, ids });
+            out.outcome(LearnerNotification::Advanced { applied: self.applied, ids });
         } else if has_counted {
-            out.outcome(LearnerOutcome::Counted);
+            out.outcome(LearnerNotification::Counted);
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Ballot, Slot};
-use crate::role::{Lane, RoleName};
+use crate::role::{Lane, RoleKind};
 
 /// Names a command for ever, in every history of every cluster. Two commands are the same if their ids are, whatever their
 /// bytes say: the protocol has no other way to tell a retry from a second wish.
@@ -180,7 +180,7 @@ impl SlotRange {
 
 /// Which request a NACK refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Refused {
+pub enum NackedRequest {
     /// The PREPARE for all slots from this one.
     Prepare(Slot),
     /// The ACCEPT for this slot, and those behind it in the same message.
@@ -204,7 +204,7 @@ pub struct Page {
 
 /// A part of a state: what a learner gets that is further behind than anybody's log reaches.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct SnapshotPart {
+pub struct SnapshotChunk {
     /// Every slot up to this one was applied to the state.
     pub slot: Slot,
     /// The digest of the whole state.
@@ -218,7 +218,7 @@ pub struct SnapshotPart {
     pub next: Option<PartToken>,
 }
 
-impl Debug for SnapshotPart {
+impl Debug for SnapshotChunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let last = if self.next.is_none() { ", the last" } else { "" };
         write!(f, "part {} of {:?} ({} B{last})", self.index, self.slot, self.bytes.len())
@@ -245,7 +245,7 @@ impl PartToken {
 
 /// Names a part of a state to whoever has sent the one before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct PartName {
+pub struct ChunkRequest {
     /// The state's slot.
     pub slot: Slot,
     /// Which part.
@@ -278,7 +278,7 @@ pub enum Message {
         /// The ballot refused.
         ballot: Ballot,
         /// What was refused.
-        refused: Refused,
+        refused: NackedRequest,
         /// The ballot that the acceptor is bound to.
         promised: Ballot,
     },
@@ -388,9 +388,9 @@ pub enum Message {
         hears: bool,
     },
     /// A part of a state, in answer to a CATCHUP for slots that nobody's log reaches back to, or to a FETCH.
-    Snapshot(SnapshotPart),
+    Snapshot(SnapshotChunk),
     /// "Send me this part of your state too."
-    Fetch(PartName),
+    Fetch(ChunkRequest),
 }
 
 /// Writes down, for each message, its fields that take room, its name in the papers, in capitals, the roles of the
@@ -404,8 +404,8 @@ macro_rules! messages {
             }
 
             /// The roles of the receiving server that hear the message.
-            pub fn heard_by(&self) -> &'static [RoleName] {
-                match self { $(Message::$variant { .. } => &[$(RoleName::$role),+]),* }
+            pub fn heard_by(&self) -> &'static [RoleKind] {
+                match self { $(Message::$variant { .. } => &[$(RoleKind::$role),+]),* }
             }
 
             /// Whether it comes again and again from everybody, and means nothing to a role that is down.
@@ -464,7 +464,7 @@ fn size_of_entries(entries: &[Entry]) -> usize {
 
 impl Message {
     /// Whether the message is for this role of the receiving server.
-    pub fn is_for(&self, role: RoleName) -> bool {
+    pub fn is_for(&self, role: RoleKind) -> bool {
         self.heard_by().contains(&role)
     }
 }
@@ -488,8 +488,8 @@ mod tests {
         let (ballot, command) = (Ballot::ZERO, Command { id: CommandId::opening(1), payload: vec![0; 60].into() });
         let accept = Message::Accept { ballot, first: Slot(1), values: vec![Value::Noop, Value::Command(command)] };
         assert_eq!((accept.name(), accept.size(), accept.is_routine()), ("ACCEPT", 116, false));
-        assert_eq!(accept.heard_by(), [RoleName::Acceptor, RoleName::Learner]);
-        assert!(accept.is_for(RoleName::Learner) && !accept.is_for(RoleName::Proposer));
+        assert_eq!(accept.heard_by(), [RoleKind::Acceptor, RoleKind::Learner]);
+        assert!(accept.is_for(RoleKind::Learner) && !accept.is_for(RoleKind::Proposer));
         let entry = Entry { slot: Slot(1), ballot, value: Value::Noop };
         let entries = Message::Entries { entries: vec![entry], applied: Slot(1) };
         assert_eq!((entries.name(), entries.size(), entries.is_routine()), ("ENTRIES", 40, true));

@@ -203,18 +203,21 @@ use std::fmt::Debug;
 use std::hash::Hash;
 
 pub use acceptor::{
-    Acceptor, AcceptorFact, AcceptorOutcome, AcceptorRecord, AcceptorRequest, AcceptorTimer, PAGE_BYTES,
+    Acceptor, AcceptorNotification, AcceptorRecord, AcceptorRequest, AcceptorTimer, AcceptorTraceEvent, PAGE_BYTES,
 };
 pub use ballot::{Ballot, Slot};
-pub use learner::{Learner, LearnerFact, LearnerOutcome, LearnerRequest, LearnerTimer, WINDOW as LEARNER_WINDOW};
+pub use learner::{
+    Learner, LearnerNotification, LearnerRequest, LearnerTimer, LearnerTraceEvent, WINDOW as LEARNER_WINDOW,
+};
 pub use message::{
-    Command, CommandId, Entry, Message, Page, PartName, PartToken, Refused, SlotRange, SnapshotPart, Value,
+    ChunkRequest, Command, CommandId, Entry, Message, NackedRequest, Page, PartToken, SlotRange, SnapshotChunk, Value,
 };
 pub use pins::{LeftBehind, most_bytes as most_pinned_bytes};
 pub use policy::Policy;
 pub use proposer::{
-    Known, NotApplied, OPEN_BYTES as OPEN_BYTES_MAX, Proposer, ProposerFact, ProposerOutcome, ProposerRecord,
-    ProposerRequest, ProposerTimer, RetryReason, StepDown, WINDOW as OPEN_SLOTS_MAX, in_place_of_proposer,
+    LeaderEvidence, NotApplied, OPEN_BYTES as OPEN_BYTES_MAX, Proposer, ProposerNotification, ProposerRecord,
+    ProposerRequest, ProposerTimer, ProposerTraceEvent, RetryReason, StepDownReason, WINDOW as OPEN_SLOTS_MAX,
+    in_place_of_proposer,
 };
 pub use quorum::Quorums;
 pub use retention::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, Retention};
@@ -222,9 +225,9 @@ pub use retention::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, Retention};
 /// Numbers the lives of a role on one data folder: no two lives of one role ever have the same. Whoever draws the numbers
 /// says when there are no more; every number there is will do here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Life(pub u32);
+pub struct Incarnation(pub u32);
 
-impl Life {
+impl Incarnation {
     /// The n-th number of this life: no other life of the role has it.
     pub fn number(self, n: u64) -> u128 {
         u128::from(self.0) << 64 | u128::from(n)
@@ -277,11 +280,12 @@ pub trait StateMachine: Clone + Debug + Eq + Hash + 'static {
 
 #[cfg(test)]
 mod tests {
-    use super::Life;
+    use super::Incarnation;
 
     #[test]
     fn the_numbers_of_two_lives_are_never_the_same() {
-        let numbers = [0, 1, 1 << 24, u32::MAX].map(|life| [0, 1, 1 << 40, u64::MAX].map(|n| Life(life).number(n)));
+        let numbers =
+            [0, 1, 1 << 24, u32::MAX].map(|life| [0, 1, 1 << 40, u64::MAX].map(|n| Incarnation(life).number(n)));
         let numbers = numbers.as_flattened();
         assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
     }

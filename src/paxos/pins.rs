@@ -10,11 +10,11 @@
 //! last case the peer is slower than the writes, and the operator is told if it is alive. At most [`PINS_MAX`] peers have a
 //! pin, so the memory that they cost is bounded.
 //!
-//! [`Pins`] alone decides what is pinned. [`Past`](super::retention::Past) asks it before it trims the log, and the learner
+//! [`Pins`] alone decides what is pinned. [`CheckpointSchedule`](super::retention::CheckpointSchedule) asks it before it trims the log, and the learner
 //! tells it what peers ask for.
 
 use super::{Slot, rules};
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// At most this many peers have a pin.
 pub const PINS_MAX: usize = 2;
@@ -35,7 +35,7 @@ const ALIVE_BEATS: u64 = 10;
 /// What is kept for one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pin {
-    peer: Server,
+    peer: ServerId,
     /// The peer needs the log from this slot on.
     from: Slot,
     /// When the peer began to fetch the state, in beats of the learner.
@@ -58,7 +58,7 @@ struct Pin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LeftBehind {
     /// The peer.
-    pub peer: Server,
+    pub peer: ServerId,
     /// Parts of the state that it has asked for.
     pub parts: u64,
     /// How long that took, in beats of 100 ms.
@@ -71,7 +71,7 @@ pub struct LeftBehind {
 
 impl Pin {
     /// A peer asks for the first part of a state.
-    fn begun(peer: Server, from: Slot, now: u64, applied_before: u64) -> Pin {
+    fn begun(peer: ServerId, from: Slot, now: u64, applied_before: u64) -> Pin {
         Pin { peer, from, since: now, asked: now, heard: now, parts: 1, applied_before, fetched: None, ahead: None }
     }
 }
@@ -87,12 +87,12 @@ pub(super) struct Pins {
     /// Peers that were left behind, and of which the learner has not heard yet.
     left_behind: Vec<LeftBehind>,
     /// Peers of which the operator was told. They can be told of again once they have caught up.
-    told: Servers,
+    told: ServerSet,
 }
 
 impl Pins {
     /// A peer asks for a part of the state after which it needs the log from this slot on.
-    pub(super) fn part_asked(&mut self, peer: Server, from: Slot, applied: u64) {
+    pub(super) fn part_asked(&mut self, peer: ServerId, from: Slot, applied: u64) {
         let (now, is_full) = (self.now, self.pins.len() >= PINS_MAX);
         match self.pin(peer) {
             Some(pin) if pin.fetched.is_none() && pin.from == from => {
@@ -106,7 +106,7 @@ impl Pins {
 
     /// A peer asks for entries from this slot on, and so it has the whole state. If those were sent ahead, it is to get the
     /// ones from the returned slot on. The learner has applied so many bytes.
-    pub(super) fn entries_asked(&mut self, peer: Server, from: Slot, applied: u64) -> Option<Slot> {
+    pub(super) fn entries_asked(&mut self, peer: ServerId, from: Slot, applied: u64) -> Option<Slot> {
         let now = self.now;
         let pin = self.pin(peer)?;
         (pin.from, pin.asked, pin.heard) = (from, now, now);
@@ -116,14 +116,14 @@ impl Pins {
     }
 
     /// A peer was sent the entries from `first` to before `end`, and has not asked for them yet.
-    pub(super) fn sent_ahead(&mut self, peer: Server, first: Slot, end: Slot) {
+    pub(super) fn sent_ahead(&mut self, peer: ServerId, first: Slot, end: Slot) {
         if let Some(pin) = self.pin(peer) {
             pin.ahead = Some((first, end));
         }
     }
 
     /// A peer says that it has applied everything up to this slot. The log begins at `log_begins`.
-    pub(super) fn hear(&mut self, peer: Server, applied: Slot, log_begins: Slot) {
+    pub(super) fn hear(&mut self, peer: ServerId, applied: Slot, log_begins: Slot) {
         let now = self.now;
         if self.applied[0].is_some_and(|before| applied >= before) {
             self.pins.retain(|pin| pin.peer != peer);
@@ -131,7 +131,7 @@ impl Pins {
             (pin.from, pin.heard) = (pin.from.max(applied.next()), now);
         }
         if applied.next() >= log_begins {
-            self.told = self.told.without(Servers::only(peer));
+            self.told = self.told.without(ServerSet::only(peer));
         }
     }
 
@@ -172,12 +172,12 @@ impl Pins {
     }
 
     /// Whether the peer has a pin.
-    pub(super) fn has(&self, peer: Server) -> bool {
+    pub(super) fn has(&self, peer: ServerId) -> bool {
         self.pins.iter().any(|pin| pin.peer == peer)
     }
 
     /// The peers that fetch a state and do not have all of it yet.
-    pub(super) fn fetching(&self) -> Servers {
+    pub(super) fn fetching(&self) -> ServerSet {
         self.pins.iter().filter(|pin| pin.fetched.is_none()).map(|pin| pin.peer).collect()
     }
 
@@ -186,7 +186,7 @@ impl Pins {
         self.pins.iter().map(|pin| pin.from).min()
     }
 
-    fn pin(&mut self, peer: Server) -> Option<&mut Pin> {
+    fn pin(&mut self, peer: ServerId) -> Option<&mut Pin> {
         self.pins.iter_mut().find(|pin| pin.peer == peer)
     }
 }
@@ -195,11 +195,11 @@ impl Pins {
 mod tests {
     use super::*;
 
-    const S2: Server = Server(2);
-    const S3: Server = Server(3);
-    const S4: Server = Server(4);
+    const S2: ServerId = ServerId(2);
+    const S3: ServerId = ServerId(3);
+    const S4: ServerId = ServerId(4);
 
-    fn pinned(peers: &[(Server, u64)]) -> Pins {
+    fn pinned(peers: &[(ServerId, u64)]) -> Pins {
         let mut pins = Pins::default();
         peers.iter().for_each(|(peer, from)| pins.part_asked(*peer, Slot(*from), 0));
         pins
@@ -213,7 +213,7 @@ mod tests {
     fn nothing_is_kept_before_a_peer_asks_for_a_part() {
         let mut pins = pinned(&[]);
         assert_eq!(pins.entries_asked(S2, Slot(3), 0), None);
-        assert_eq!((needed(&pins), pins.fetching()), (vec![], Servers::NONE));
+        assert_eq!((needed(&pins), pins.fetching()), (vec![], ServerSet::NONE));
     }
 
     #[test]
@@ -265,7 +265,7 @@ mod tests {
         [S2, S3].into_iter().for_each(|peer| pins.hear(peer, Slot(1), Slot(5)));
         pins.leave_behind(Slot(6), 9_000, 64);
         let left = LeftBehind { peer: S2, parts: 2, beats: 30, written: 8_000, kept: 64 };
-        assert_eq!((pins.take_left_behind(), pins.fetching()), (vec![left], Servers::only(S3)));
+        assert_eq!((pins.take_left_behind(), pins.fetching()), (vec![left], ServerSet::only(S3)));
         // It begins again, and is still too slow.
         pins.part_asked(S2, Slot(9), 9_000);
         pins.leave_behind(Slot(9), 10_000, 64);
@@ -297,7 +297,7 @@ mod tests {
         pins.beat(1, Slot(50));
         pins.beat(2, Slot(60));
         pins.entries_asked(S2, Slot(5), 0);
-        assert_eq!((pins.fetching(), pins.has(S2)), (Servers::NONE, true));
+        assert_eq!((pins.fetching(), pins.has(S2)), (ServerSet::NONE, true));
         pins.hear(S2, Slot(49), Slot(5));
         assert_eq!(pins.from(), Some(Slot(50)));
         pins.hear(S2, Slot(50), Slot(5));
@@ -306,7 +306,7 @@ mod tests {
         pins.part_asked(S2, Slot(70), 0);
         pins.entries_asked(S2, Slot(70), 0);
         pins.part_asked(S2, Slot(70), 0);
-        assert_eq!(pins.fetching(), Servers::only(S2));
+        assert_eq!(pins.fetching(), ServerSet::only(S2));
     }
 
     #[test]

@@ -13,14 +13,14 @@
 use std::collections::BTreeMap;
 
 use super::{Ballot, Entry, Page, Quorums, Slot, SlotRange, Value, rules};
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// A page that has not come after so many ticks (of 100 ms) is asked for again, and of all acceptors.
 const PAGE_TICKS: u64 = 2;
 
 /// What one acceptor has answered so far: pages from the ballot's first slot on, without a gap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Answer {
+struct PromiseReply {
     /// The first slot that it has not spoken of; None if it has spoken of all.
     to: Option<Slot>,
     damaged: Vec<SlotRange>,
@@ -28,7 +28,7 @@ struct Answer {
     asked_at: Option<u64>,
 }
 
-impl Answer {
+impl PromiseReply {
     fn is_late(&self, now: u64) -> bool {
         self.asked_at.is_some_and(|at| now - at >= PAGE_TICKS)
     }
@@ -39,11 +39,11 @@ impl Answer {
 pub(super) struct Promises {
     /// The ballot's first slot.
     from: Slot,
-    by_acceptor: BTreeMap<Server, Answer>,
+    by_acceptor: BTreeMap<ServerId, PromiseReply>,
     /// All slots below were chosen: an acceptor has forgotten them.
     truncated_below: Slot,
     /// The acceptors whose pages are enough, and are asked for.
-    asked: Servers,
+    asked: ServerSet,
     /// What the pages bind to and was not taken, with the highest ballot heard for each slot.
     adopted: BTreeMap<Slot, (Ballot, Value)>,
     /// Of the values in it.
@@ -60,7 +60,7 @@ impl Promises {
             from,
             by_acceptor: BTreeMap::new(),
             truncated_below: Slot(1),
-            asked: Servers::NONE,
+            asked: ServerSet::NONE,
             adopted: BTreeMap::new(),
             bytes: 0,
         }
@@ -68,7 +68,7 @@ impl Promises {
 
     /// Takes a page, if it is the one that comes next of this acceptor; true if it is. What it says of slots below `next` is
     /// of no use any more.
-    pub(super) fn add(&mut self, acceptor: Server, page: Page, next: Slot, quorums: &Quorums) -> bool {
+    pub(super) fn add(&mut self, acceptor: ServerId, page: Page, next: Slot, quorums: &Quorums) -> bool {
         let Page { from, to, truncated_below, accepted, damaged } = page;
         self.truncated_below = self.truncated_below.max(truncated_below);
         let expected = self.by_acceptor.get(&acceptor).map_or(Some(self.from), |answer| answer.to);
@@ -103,7 +103,7 @@ impl Promises {
     }
 
     /// The acceptors that have promised.
-    pub(super) fn promised(&self) -> Servers {
+    pub(super) fn promised(&self) -> ServerSet {
         self.by_acceptor.keys().copied().collect()
     }
 
@@ -113,16 +113,17 @@ impl Promises {
     }
 
     /// The acceptors that have answered for this slot for certain. "Damaged" is no such answer, and silence neither.
-    pub(super) fn settle(&self, slot: Slot) -> Servers {
-        let has_answered = |answer: &Answer| answer.to.is_none_or(|to| slot < to);
-        let knows = |answer: &Answer| !answer.damaged.iter().any(|range| range.contains(slot));
+    pub(super) fn settle(&self, slot: Slot) -> ServerSet {
+        let has_answered = |answer: &PromiseReply| answer.to.is_none_or(|to| slot < to);
+        let knows = |answer: &PromiseReply| !answer.damaged.iter().any(|range| range.contains(slot));
         let settle = self.by_acceptor.iter().filter(|(_, answer)| has_answered(answer) && knows(answer));
         settle.map(|(acceptor, _)| *acceptor).collect()
     }
 
     /// The acceptors that have answered for all slots, and for certain for those from `first` to `last`.
-    pub(super) fn settle_all(&self, first: Slot, last: Slot) -> Servers {
-        let knows = |answer: &Answer| !answer.damaged.iter().any(|range| range.last >= first && range.first <= last);
+    pub(super) fn settle_all(&self, first: Slot, last: Slot) -> ServerSet {
+        let knows =
+            |answer: &PromiseReply| !answer.damaged.iter().any(|range| range.last >= first && range.first <= last);
         let whole = self.by_acceptor.iter().filter(|(_, answer)| answer.to.is_none() && knows(answer));
         whole.map(|(acceptor, _)| *acceptor).collect()
     }
@@ -154,7 +155,7 @@ impl Promises {
     /// The pages to be asked for at this tick, each of whom and from which slot on: of slots below `next` none is. One page of
     /// an acceptor is under way at a time. Who is ahead of the others waits until there is room; who is needed to settle the
     /// next slot does not.
-    pub(super) fn ask(&mut self, now: u64, next: Slot, quorums: &Quorums) -> Vec<(Server, Slot)> {
+    pub(super) fn ask(&mut self, now: u64, next: Slot, quorums: &Quorums) -> Vec<(ServerId, Slot)> {
         self.ask_more(now, next, quorums);
         let (asked, has_room) = (self.asked, self.bytes < self.ahead_bytes);
         let mut pages = Vec::new();
@@ -177,9 +178,9 @@ impl Promises {
         if self.by_acceptor.iter().any(|(acceptor, answer)| asked.contains(*acceptor) && answer.is_late(now)) {
             self.asked = self.promised();
         }
-        let knows = |answer: &Answer| answer.damaged.iter().all(|range| range.last < next);
+        let knows = |answer: &PromiseReply| answer.damaged.iter().all(|range| range.last < next);
         let of_help = self.by_acceptor.iter().filter(|(_, answer)| knows(answer));
-        let helpful: Servers = of_help.map(|(acceptor, _)| *acceptor).collect();
+        let helpful: ServerSet = of_help.map(|(acceptor, _)| *acceptor).collect();
         for acceptor in helpful.without(self.asked).iter() {
             if quorums.is_prepared(self.asked.and(helpful)) {
                 return;

@@ -26,24 +26,25 @@ mod rounds;
 mod tests;
 mod words;
 
-pub use self::election::{Known, in_place_of_proposer};
+pub use self::election::{LeaderEvidence, in_place_of_proposer};
 pub use self::phase2::{OPEN_BYTES, WINDOW};
 pub use self::words::{
-    NotApplied, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, ProposerTimer, RetryReason, StepDown,
+    NotApplied, ProposerNotification, ProposerRecord, ProposerRequest, ProposerTimer, ProposerTraceEvent, RetryReason,
+    StepDownReason,
 };
 
 use self::attempt::Attempt;
-use self::commands::{Commands, Guests};
-use self::election::{Election, Reign};
+use self::commands::{ForwardedQueue, OwnCommands};
+use self::election::{Election, LeaderPosition};
 use self::forwarding::Forwarding;
 use self::pace::Pace;
-use self::phase2::{Proposing, Window};
-use self::progress::Progress;
+use self::phase2::{InFlightLimits, Phase2};
+use self::progress::PeerProgressTable;
 use self::rounds::Rounds;
 use self::words::{ATTEMPT_MS, FAILURES_MAX, RESEND_MS, SLOW_ROUND_MS, STALLS_MAX};
 use super::promises::Promises;
 use super::{Ballot, Command, CommandId, Message, Page, Policy, Quorums, Slot};
-use crate::role::{Input, Output, Role, RoleName, Server, Servers};
+use crate::role::{Input, Output, Role, RoleKind, ServerId, ServerSet};
 
 /// A command that was in no ACCEPT and no FORWARD after so many ticks (of 100 ms) is given up: before its client's try ends.
 const GIVE_UP_TICKS: u64 = 8;
@@ -59,21 +60,21 @@ enum Phase {
     /// Phase 1.
     Preparing(Attempt, Promises),
     /// Phase 2.
-    Proposing(Box<Proposing>),
+    Proposing(Box<Phase2>),
 }
 
 /// The proposer of one server. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proposer {
-    me: Server,
+    me: ServerId,
     quorums: Quorums,
     policy: Policy,
     rounds: Rounds,
-    progress: Progress,
+    progress: PeerProgressTable,
     /// Commands of the own server's clients whose outcome is not applied.
-    commands: Commands,
+    commands: OwnCommands,
     /// As a leader: commands of others that are not proposed yet.
-    guests: Guests,
+    guests: ForwardedQueue,
     /// A slot that a learner waits for.
     fill: Option<Slot>,
     phase: Phase,
@@ -82,7 +83,7 @@ pub struct Proposer {
     /// Attempts lost since anything was applied here, whoever got it chosen.
     stalls: u32,
     /// Who answered the last attempt.
-    answered: Servers,
+    answered: ServerSet,
     /// Tenths of a second of this life so far.
     ticks: u64,
     election: Election,
@@ -90,37 +91,37 @@ pub struct Proposer {
     /// How long rounds take.
     pace: Pace,
     /// At most so much is open at one ballot.
-    window: Window,
+    window: InFlightLimits,
 }
 
 impl Proposer {
     /// A proposer that knows nothing yet.
-    pub fn new(me: Server, quorums: Quorums, policy: Policy) -> Proposer {
+    pub fn new(me: ServerId, quorums: Quorums, policy: Policy) -> Proposer {
         Proposer {
             me,
             quorums,
             policy,
             rounds: Rounds::new(me),
-            progress: Progress::default(),
-            commands: Commands::default(),
-            guests: Guests::default(),
+            progress: PeerProgressTable::default(),
+            commands: OwnCommands::default(),
+            guests: ForwardedQueue::default(),
             fill: None,
             phase: Phase::Idle,
             failures: 0,
             stalls: 0,
-            answered: Servers::NONE,
+            answered: ServerSet::NONE,
             ticks: 0,
             election: Election::new(me, quorums),
             forwarding: Forwarding::default(),
             pace: Pace::default(),
-            window: Window { slots: phase2::WINDOW, bytes: phase2::OPEN_BYTES },
+            window: InFlightLimits { slots: phase2::WINDOW, bytes: phase2::OPEN_BYTES },
         }
     }
 
     /// The same with at most so many slots open at one ballot, and about so many bytes: a simulation of a few clients fills a
     /// smaller window, too.
     pub fn with_window(self, slots: u64, bytes: usize) -> Proposer {
-        Proposer { window: Window { slots, bytes }, ..self }
+        Proposer { window: InFlightLimits { slots, bytes }, ..self }
     }
 
     /// The round of its next ballot.
@@ -134,9 +135,9 @@ impl Proposer {
     }
 
     /// The leader, as far as this proposer knows: itself, or one that it has heard or heard of lately.
-    pub fn leader(&self) -> Option<(Ballot, Known)> {
+    pub fn leader(&self) -> Option<(Ballot, LeaderEvidence)> {
         match self.reign() {
-            Some(work) => Some((work.attempt().ballot(), Known::Leads { quorum: work.quorum() })),
+            Some(work) => Some((work.attempt().ballot(), LeaderEvidence::Leads { quorum: work.quorum() })),
             None => self.election.leader(),
         }
     }
@@ -155,7 +156,7 @@ impl Proposer {
     }
 
     /// What it proposes as a leader, if it is one.
-    fn reign(&self) -> Option<&Proposing> {
+    fn reign(&self) -> Option<&Phase2> {
         match &self.phase {
             Phase::Proposing(work) if self.policy.keeps_ballot() => Some(work),
             _ => None,
@@ -197,7 +198,7 @@ impl Proposer {
             // It may be under way already: adopted, or handed over by another server.
             let is_open = matches!(&self.phase, Phase::Proposing(work) if work.has_open(id));
             if !self.commands.push(command, self.ticks, is_open) {
-                return out.outcome(ProposerOutcome::NotApplied { id, why: NotApplied::Busy });
+                return out.outcome(ProposerNotification::NotApplied { id, why: NotApplied::Busy });
             }
         }
         self.begin(out);
@@ -250,7 +251,7 @@ impl Proposer {
         let (from, to_lead) = (self.progress.first_open(), self.policy.keeps_ballot());
         let (to, fill) = (self.quorums.servers(), self.fill.filter(|_| !to_lead));
         let command = self.commands.oldest().filter(|_| fill.is_none() && !to_lead).cloned();
-        out.fact(|| ProposerFact::Prepared { ballot, from, to, to_lead, command });
+        out.fact(|| ProposerTraceEvent::Prepared { ballot, from, to, to_lead, command });
         out.send(to, Message::Prepare { ballot, from });
         self.pace.prepare(ballot, self.pulses());
         out.arm(self.attempt_timer(ballot));
@@ -265,7 +266,7 @@ impl Proposer {
     }
 
     /// PROMISE: a page of an acceptor's answer. Once a quorum settles the first slot, phase 2 begins; more pages may follow.
-    fn handle_promise(&mut self, acceptor: Server, ballot: Ballot, page: Page, out: &mut Output<Self>) {
+    fn handle_promise(&mut self, acceptor: ServerId, ballot: Ballot, page: Page, out: &mut Output<Self>) {
         self.progress.note_truncated(page.truncated_below, self.ticks);
         if self.at_work() != Some(ballot) || !self.quorums.servers().contains(acceptor) {
             return self.pace.answered_late(ballot, self.pulses());
@@ -308,7 +309,7 @@ impl Proposer {
         self.pace.promised(self.pulses());
         let (from, ballot) = (attempt.from(), attempt.ballot());
         let resend_tries = self.pace.doublings(RESEND_MS);
-        let work = Proposing::new(attempt, promises, first, self.quorums, self.policy, (self.window, resend_tries));
+        let work = Phase2::new(attempt, promises, first, self.quorums, self.policy, (self.window, resend_tries));
         let quorum = work.quorum();
         self.phase = Phase::Proposing(Box::new(work));
         if self.policy.keeps_ballot() {
@@ -331,17 +332,17 @@ impl Proposer {
             Phase::Idle | Phase::Pausing | Phase::CatchingUp => return,
         };
         for (acceptor, from) in pages {
-            out.send(Servers::only(acceptor), Message::Prepare { ballot, from });
+            out.send(ServerSet::only(acceptor), Message::Prepare { ballot, from });
         }
     }
 
     /// A quorum has promised: it leads until it loses the ballot.
-    fn lead(&mut self, from: Slot, ballot: Ballot, quorum: Servers, out: &mut Output<Self>) {
+    fn lead(&mut self, from: Slot, ballot: Ballot, quorum: ServerSet, out: &mut Output<Self>) {
         self.failures = 0;
         // What was handed to another is now for this one to propose, unless it has found it in a promise.
         self.commands.release_all();
         self.forwarding.end();
-        out.news(ProposerFact::Led { from, ballot, quorum });
+        out.news(ProposerTraceEvent::Led { from, ballot, quorum });
         self.election.begin_reign(ballot, out);
     }
 
@@ -375,7 +376,7 @@ impl Proposer {
     }
 
     /// BEAT: how far a learner is. The own learner's says that it lives.
-    fn handle_beat(&mut self, server: Server, applied: Slot, out: &mut Output<Self>) {
+    fn handle_beat(&mut self, server: ServerId, applied: Slot, out: &mut Output<Self>) {
         if server == self.me {
             self.handle_applied(applied, &[], out);
         } else if self.quorums.servers().contains(server) {
@@ -406,7 +407,7 @@ impl Proposer {
     /// ask would propose each of them again, and spend a slot and a value on the link to learn that it is a duplicate.
     fn handle_installed(&mut self, slot: Slot, out: &mut Output<Self>) {
         if !self.commands.is_empty() {
-            out.outcome(ProposerOutcome::Recall(self.commands.ids()));
+            out.outcome(ProposerNotification::Recall(self.commands.ids()));
         }
         self.handle_applied(slot, &[], out);
     }
@@ -442,7 +443,7 @@ impl Proposer {
     }
 
     /// NACK: an acceptor is bound to a rival's ballot; the next round must be above it.
-    fn handle_nack(&mut self, acceptor: Server, message: Message, out: &mut Output<Self>) {
+    fn handle_nack(&mut self, acceptor: ServerId, message: Message, out: &mut Output<Self>) {
         let Message::Nack { ballot, promised, .. } = message else { return };
         self.rounds.go_above(promised);
         let is_ours = self.at_work() == Some(ballot) && self.quorums.servers().contains(acceptor);
@@ -456,7 +457,7 @@ impl Proposer {
         let lost = if preparing { quorums.is_prepare_refused(refusals) } else { quorums.is_accept_refused(refusals) };
         if !preparing && self.policy.keeps_ballot() {
             // One refusal is enough for a leader: somebody has prepared a higher ballot.
-            self.step_down(StepDown::Nacked(promised), out);
+            self.step_down(StepDownReason::Nacked(promised), out);
         } else if lost && preparing && !is_again {
             // The round was only stale: nobody need be waited for.
             self.prepare(true, out);
@@ -503,23 +504,24 @@ impl Proposer {
     }
 
     /// It leads no longer. What is open may be chosen or not; the next leader finds it.
-    fn step_down(&mut self, why: StepDown, out: &mut Output<Self>) {
+    fn step_down(&mut self, why: StepDownReason, out: &mut Output<Self>) {
         let Phase::Proposing(work) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
         let (ballot, open) = (work.attempt().ballot(), work.open());
         self.answered = work.attempt().answered();
         self.commands.release_all();
-        self.guests = Guests::default();
-        out.news(ProposerFact::SteppedDown { ballot, open, why });
+        self.guests = ForwardedQueue::default();
+        out.news(ProposerTraceEvent::SteppedDown { ballot, open, why });
         self.election.end_reign(why, out);
     }
 
     /// 30 ms have passed.
     fn pulse(&mut self, out: &mut Output<Self>) {
-        let reign = self
-            .reign()
-            .map(|work| Reign { ballot: work.attempt().ballot(), has_open: work.open() > 0 || !work.is_settled() });
+        let reign = self.reign().map(|work| LeaderPosition {
+            ballot: work.attempt().ballot(),
+            has_open: work.open() > 0 || !work.is_settled(),
+        });
         if let Some(why) = self.election.pulse(reign, self.pace.patience(), out) {
-            if why == StepDown::Stalled {
+            if why == StepDownReason::Stalled {
                 self.pace.note_stall();
             }
             return self.step_down(why, out);
@@ -542,7 +544,7 @@ impl Proposer {
         }
         self.rounds.go_above(ballot);
         if self.leads().is_some() {
-            self.step_down(StepDown::Rival(ballot), out);
+            self.step_down(StepDownReason::Rival(ballot), out);
         }
         self.phase = Phase::Idle;
         self.election.wait(out);
@@ -570,7 +572,7 @@ impl Proposer {
     }
 
     /// HEARTBEAT: somebody leads, and says so itself.
-    fn handle_heartbeat(&mut self, sender: Server, ballot: Ballot, out: &mut Output<Self>) {
+    fn handle_heartbeat(&mut self, sender: ServerId, ballot: Ballot, out: &mut Output<Self>) {
         if ballot.server == sender && self.follow(ballot, true, out) {
             self.election.answer_heartbeat(ballot, out);
         }
@@ -584,7 +586,7 @@ impl Proposer {
     }
 
     /// The answer to a pre-vote: with a majority that hears of no leader, the candidate prepares.
-    fn handle_pre_vote_answer(&mut self, sender: Server, id: u64, hears: bool, out: &mut Output<Self>) {
+    fn handle_pre_vote_answer(&mut self, sender: ServerId, id: u64, hears: bool, out: &mut Output<Self>) {
         if self.election.handle_pre_vote_answer(sender, id, hears) {
             self.prepare(false, out);
         }
@@ -602,7 +604,7 @@ impl Proposer {
 
     /// FORWARD: another proposer's commands, to be proposed by the leader. One that is under way already is not taken
     /// again; what there is no room for will come again.
-    fn handle_forward(&mut self, sender: Server, commands: Vec<Command>, out: &mut Output<Self>) {
+    fn handle_forward(&mut self, sender: ServerId, commands: Vec<Command>, out: &mut Output<Self>) {
         if !self.quorums.servers().contains(sender) {
             return;
         }
@@ -619,20 +621,20 @@ impl Proposer {
             }
         }
         if !is_taken {
-            out.send(Servers::only(sender), Message::Refused { leader: self.leader().map(|(ballot, _)| ballot) });
+            out.send(ServerSet::only(sender), Message::Refused { leader: self.leader().map(|(ballot, _)| ballot) });
         }
     }
 
     /// REFUSED: commands were handed to one who does not lead, or has no room. They stay here, and go to the next leader
     /// that is heard; or to the same, later.
-    fn handle_refused(&mut self, sender: Server, leader: Option<Ballot>) {
+    fn handle_refused(&mut self, sender: ServerId, leader: Option<Ballot>) {
         if leader.is_none_or(|leader| leader.server != sender) {
             self.election.doubt(sender);
         }
     }
 
     /// FILL: a learner waits for this slot.
-    fn handle_fill(&mut self, sender: Server, slot: Slot, out: &mut Output<Self>) {
+    fn handle_fill(&mut self, sender: ServerId, slot: Slot, out: &mut Output<Self>) {
         if self.policy.keeps_ballot() {
             return self.handle_fill_under_leader(sender, slot, out);
         }
@@ -643,17 +645,17 @@ impl Proposer {
 
     /// FILL under a leader: it makes sure that every slot up to this one gets a value. Others pass on what their own
     /// learner asks for.
-    fn handle_fill_under_leader(&mut self, sender: Server, slot: Slot, out: &mut Output<Self>) {
+    fn handle_fill_under_leader(&mut self, sender: ServerId, slot: Slot, out: &mut Output<Self>) {
         let Phase::Proposing(work) = &mut self.phase else {
             if let Some(leader) = self.election.heard().filter(|_| sender == self.me) {
-                out.send(Servers::only(leader.server), Message::Fill { slot });
+                out.send(ServerSet::only(leader.server), Message::Fill { slot });
             }
             return;
         };
         let applied = self.progress.applied().unwrap_or_default();
         if work.has_passed(slot) && slot > applied && slot > self.progress.highest_beat(self.ticks) {
             // Nobody alive has it, and this ballot does not propose there any more: another one can.
-            self.step_down(StepDown::Below(slot), out);
+            self.step_down(StepDownReason::Below(slot), out);
             self.prepare(false, out);
         } else {
             work.fill_to(slot);
@@ -669,7 +671,7 @@ impl Proposer {
         let Some(before) = self.ticks.checked_sub(GIVE_UP_TICKS) else { return };
         let why = self.why_not();
         for id in self.commands.give_up(before) {
-            out.outcome(ProposerOutcome::NotApplied { id, why });
+            out.outcome(ProposerNotification::NotApplied { id, why });
         }
     }
 
@@ -680,7 +682,7 @@ impl Proposer {
         }
         // Of this attempt and the one before, the one that more have answered. Those of both together may never have been
         // there at the same time.
-        let now = self.attempt().map_or(Servers::NONE, Attempt::answered);
+        let now = self.attempt().map_or(ServerSet::NONE, Attempt::answered);
         let answered = if now.len() > self.answered.len() { now } else { self.answered };
         if self.rounds.are_spent() {
             NotApplied::NoRound
@@ -698,7 +700,7 @@ impl Proposer {
     /// Without a learner nothing can be finished; that is nobody's loss.
     fn handle_learner_down(&mut self, out: &mut Output<Self>) {
         if self.leads().is_some() {
-            self.step_down(StepDown::LearnerDown, out);
+            self.step_down(StepDownReason::LearnerDown, out);
         }
         self.progress.learner_died();
         self.election.withdraw();
@@ -734,7 +736,7 @@ impl Proposer {
         }
     }
 
-    fn handle_message(&mut self, sender: Server, message: Message, out: &mut Output<Self>) {
+    fn handle_message(&mut self, sender: ServerId, message: Message, out: &mut Output<Self>) {
         match message {
             Message::Promise { ballot, page } => self.handle_promise(sender, ballot, page, out),
             Message::Nack { .. } => self.handle_nack(sender, message, out),
@@ -758,7 +760,7 @@ impl Proposer {
             Message::Relay { ballot } => self.handle_relay(ballot, out),
             Message::PreVote { id } => self.election.handle_pre_vote(sender, id, self.leads().is_some(), out),
             Message::PreVoteAnswer { id, hears } => self.handle_pre_vote_answer(sender, id, hears, out),
-            other => debug_assert!(!other.is_for(RoleName::Proposer), "nobody takes {other:?}"),
+            other => debug_assert!(!other.is_for(RoleKind::Proposer), "nobody takes {other:?}"),
         }
     }
 }
@@ -768,8 +770,8 @@ impl Role for Proposer {
     type Record = ProposerRecord;
     type Timer = ProposerTimer;
     type Request = ProposerRequest;
-    type Outcome = ProposerOutcome;
-    type Fact = ProposerFact;
+    type Outcome = ProposerNotification;
+    type Fact = ProposerTraceEvent;
 
     fn replay(&mut self, record: ProposerRecord) {
         let ProposerRecord::Spent(below) = record;

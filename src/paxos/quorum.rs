@@ -1,6 +1,6 @@
 //! Who votes, and how many make a quorum.
 
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// The acceptors of the cluster and the sizes of its quorums.
 ///
@@ -8,27 +8,27 @@ use crate::role::{Server, Servers};
 /// al., Flexible Paxos, for why nothing more is needed). Majorities do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Quorums {
-    servers: Servers,
+    servers: ServerSet,
     prepare: usize,
     accept: usize,
 }
 
 impl Quorums {
     /// Majorities of these servers for both phases.
-    pub fn majority(servers: Servers) -> Quorums {
+    pub fn majority(servers: ServerSet) -> Quorums {
         let majority = servers.len() / 2 + 1;
         Quorums::new(servers, majority, majority)
     }
 
     /// Quorums of these sizes. Panics if two of them could miss each other.
-    pub fn new(servers: Servers, prepare: usize, accept: usize) -> Quorums {
+    pub fn new(servers: ServerSet, prepare: usize, accept: usize) -> Quorums {
         assert!(prepare <= servers.len() && accept <= servers.len(), "a quorum is part of the cluster");
         assert!(prepare + accept > servers.len(), "a quorum of phase 1 and one of phase 2 must share an acceptor");
         Quorums { servers, prepare, accept }
     }
 
     /// Everybody.
-    pub fn servers(&self) -> Servers {
+    pub fn servers(&self) -> ServerSet {
         self.servers
     }
 
@@ -38,27 +38,27 @@ impl Quorums {
     }
 
     /// Everybody but one.
-    pub fn others(&self, me: Server) -> Servers {
-        self.servers.without(Servers::only(me))
+    pub fn others(&self, me: ServerId) -> ServerSet {
+        self.servers.without(ServerSet::only(me))
     }
 
     /// Whether these servers' promises are a quorum.
-    pub fn is_prepared(&self, promises: Servers) -> bool {
+    pub fn is_prepared(&self, promises: ServerSet) -> bool {
         promises.len() >= self.prepare
     }
 
     /// Whether these servers' acceptances choose a value.
-    pub fn is_chosen(&self, acceptances: Servers) -> bool {
+    pub fn is_chosen(&self, acceptances: ServerSet) -> bool {
         acceptances.len() >= self.accept
     }
 
     /// Whether no quorum of phase 1 is left once these servers have refused.
-    pub fn is_prepare_refused(&self, refusals: Servers) -> bool {
+    pub fn is_prepare_refused(&self, refusals: ServerSet) -> bool {
         self.servers.without(refusals).len() < self.prepare
     }
 
     /// Whether no quorum of phase 2 is left once these servers have refused.
-    pub fn is_accept_refused(&self, refusals: Servers) -> bool {
+    pub fn is_accept_refused(&self, refusals: ServerSet) -> bool {
         self.servers.without(refusals).len() < self.accept
     }
 
@@ -74,7 +74,7 @@ impl Quorums {
     }
 
     /// Whether a read may trust these answers: every quorum of phase 2 has one of them.
-    pub fn is_read(&self, answers: Servers) -> bool {
+    pub fn is_read(&self, answers: ServerSet) -> bool {
         self.is_accept_refused(answers)
     }
 }
@@ -85,28 +85,28 @@ mod tests {
 
     #[test]
     fn three_of_five_are_a_majority_the_own_server_included() {
-        let five = Quorums::majority(Servers::first(5));
-        assert!(!five.is_chosen(Servers::first(2)));
-        assert!(five.is_chosen(Servers::first(3)));
-        assert!(five.is_prepare_refused(Servers::first(3)));
-        assert!(!five.is_prepare_refused(Servers::first(2)));
+        let five = Quorums::majority(ServerSet::first(5));
+        assert!(!five.is_chosen(ServerSet::first(2)));
+        assert!(five.is_chosen(ServerSet::first(3)));
+        assert!(five.is_prepare_refused(ServerSet::first(3)));
+        assert!(!five.is_prepare_refused(ServerSet::first(2)));
     }
 
     #[test]
     fn a_read_needs_one_of_every_choosing_quorum() {
         for (prepare, accept) in [(3, 3), (4, 2), (5, 1), (2, 4)] {
-            let quorums = Quorums::new(Servers::first(5), prepare, accept);
-            assert!(quorums.is_read(Servers::first(6 - accept as u8)));
-            assert!(!quorums.is_read(Servers::first(5 - accept as u8)));
+            let quorums = Quorums::new(ServerSet::first(5), prepare, accept);
+            assert!(quorums.is_read(ServerSet::first(6 - accept as u8)));
+            assert!(!quorums.is_read(ServerSet::first(5 - accept as u8)));
         }
     }
 
     #[test]
     fn a_disk_that_was_lost_is_never_known_to_as_many_as_the_old_one_was() {
-        let needed: Vec<usize> = (1..=7).map(|n| Quorums::majority(Servers::first(n)).witnesses()).collect();
+        let needed: Vec<usize> = (1..=7).map(|n| Quorums::majority(ServerSet::first(n)).witnesses()).collect();
         assert_eq!(needed, [0, 1, 2, 2, 3, 4, 5]);
         for n in 2..=63 {
-            let (n, witnesses) = (usize::from(n), Quorums::majority(Servers::first(n)).witnesses());
+            let (n, witnesses) = (usize::from(n), Quorums::majority(ServerSet::first(n)).witnesses());
             let failures = n - (n / 2 + 1);
             assert!(witnesses < n, "there are no more others than that");
             // Everybody but those who know the old disk and have their own, in the worst case.
@@ -118,6 +118,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "share an acceptor")]
     fn quorums_that_could_miss_each_other_are_refused() {
-        Quorums::new(Servers::first(5), 2, 3);
+        Quorums::new(ServerSet::first(5), 2, 3);
     }
 }

@@ -13,8 +13,8 @@
 //! [`QuorumReads`] knows which read waits for what, and nothing of the log: its learner says how far that is applied, sends
 //! the questions, and answers from its state.
 
-use super::{Life, Quorums, Slot};
-use crate::role::{Server, Servers};
+use super::{Incarnation, Quorums, Slot};
+use crate::role::{ServerId, ServerSet};
 
 /// A learner keeps at most so many reads; more are refused.
 pub const READS_MAX: usize = 4_096;
@@ -25,7 +25,7 @@ const FILLS_BEFORE_OWN: u32 = 5;
 
 /// One read that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Read<Q> {
+struct PendingRead<Q> {
     /// None for the read with which a learner starts: nobody waits for its answer.
     asked: Option<(u64, Q)>,
     /// The learner's beat when it arrived.
@@ -34,11 +34,11 @@ struct Read<Q> {
 
 /// A question under way to the acceptors.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Round<Q> {
+struct ReadRound<Q> {
     id: u128,
     /// The reads that were waiting when it began.
-    reads: Vec<Read<Q>>,
-    answered: Servers,
+    reads: Vec<PendingRead<Q>>,
+    answered: ServerSet,
     /// The highest slot named so far.
     highest: Slot,
 }
@@ -46,18 +46,18 @@ struct Round<Q> {
 /// All reads of a learner. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct QuorumReads<Q> {
-    life: Life,
+    life: Incarnation,
     /// Rounds of this life so far.
     rounds: u64,
     /// Reads that wait for a round to begin.
-    waiting: Vec<Read<Q>>,
-    round: Option<Round<Q>>,
+    waiting: Vec<PendingRead<Q>>,
+    round: Option<ReadRound<Q>>,
     /// Reads whose round found this slot, which is not applied yet.
-    bound: Vec<(Slot, Read<Q>)>,
+    bound: Vec<(Slot, PendingRead<Q>)>,
     /// The fill timer runs, and was started when this slot was the last one applied.
     filling: Option<Slot>,
     /// Who answered the last round: for the sentence that says why a read failed.
-    answered: Servers,
+    answered: ServerSet,
 }
 
 /// Reads that are not answered.
@@ -65,7 +65,7 @@ pub(super) struct QuorumReads<Q> {
 pub(super) struct Failed {
     pub tokens: Vec<u64>,
     /// The acceptors that answered the last round.
-    pub answered: Servers,
+    pub answered: ServerSet,
 }
 
 /// Slots that a proposer is to be asked for.
@@ -78,7 +78,7 @@ pub(super) struct Fill {
 }
 
 impl<Q> QuorumReads<Q> {
-    pub(super) fn new(life: Life) -> QuorumReads<Q> {
+    pub(super) fn new(life: Incarnation) -> QuorumReads<Q> {
         QuorumReads {
             life,
             rounds: 0,
@@ -86,7 +86,7 @@ impl<Q> QuorumReads<Q> {
             round: None,
             bound: Vec::new(),
             filling: None,
-            answered: Servers::NONE,
+            answered: ServerSet::NONE,
         }
     }
 
@@ -101,17 +101,17 @@ impl<Q> QuorumReads<Q> {
 
     /// A read arrived: it waits for the next round to begin. An error if there is no room for it: who answered the last
     /// round.
-    pub(super) fn ask(&mut self, token: u64, query: Q, now: u64) -> Result<(), Servers> {
+    pub(super) fn ask(&mut self, token: u64, query: Q, now: u64) -> Result<(), ServerSet> {
         if self.len() >= READS_MAX {
             return Err(self.answered);
         }
-        self.waiting.push(Read { asked: Some((token, query)), since: now });
+        self.waiting.push(PendingRead { asked: Some((token, query)), since: now });
         Ok(())
     }
 
     /// A learner that starts reads once, for itself: to know how far it must get.
     pub(super) fn ask_for_itself(&mut self, now: u64) {
-        self.waiting.push(Read { asked: None, since: now });
+        self.waiting.push(PendingRead { asked: None, since: now });
     }
 
     /// Begins a round for all reads that wait, unless one is under way; gives its number, to ask every acceptor.
@@ -122,12 +122,12 @@ impl<Q> QuorumReads<Q> {
         self.rounds += 1;
         let id = self.life.number(self.rounds);
         let reads = std::mem::take(&mut self.waiting);
-        self.round = Some(Round { id, reads, answered: Servers::NONE, highest: Slot(0) });
+        self.round = Some(ReadRound { id, reads, answered: ServerSet::NONE, highest: Slot(0) });
         Some(id)
     }
 
     /// An acceptor's answer. True if with it the round is over: its reads are bound to the highest slot named.
-    pub(super) fn take_answer(&mut self, acceptor: Server, id: u128, slot: Slot, quorums: &Quorums) -> bool {
+    pub(super) fn take_answer(&mut self, acceptor: ServerId, id: u128, slot: Slot, quorums: &Quorums) -> bool {
         let Some(round) = self.round.as_mut().filter(|round| round.id == id) else { return false };
         if !quorums.servers().contains(acceptor) {
             return false;
@@ -188,7 +188,7 @@ impl<Q> QuorumReads<Q> {
 
     /// Reads do not wait for ever. The read with which a learner starts does: it is how a lonely learner finds its way.
     pub(super) fn fail_old(&mut self, now: u64) -> Failed {
-        let old = |read: &mut Read<Q>| read.asked.is_some() && now - read.since >= READ_BEATS;
+        let old = |read: &mut PendingRead<Q>| read.asked.is_some() && now - read.since >= READ_BEATS;
         let mut failed: Vec<_> = self.waiting.extract_if(.., old).collect();
         failed.extend(self.bound.extract_if(.., |(_, read)| old(read)).map(|(_, read)| read));
         let mut answered = self.answered;
@@ -211,17 +211,17 @@ mod tests {
 
     #[test]
     fn a_read_waits_for_the_highest_slot_that_a_majority_names_and_a_later_one_for_its_own_round() {
-        let quorums = Quorums::majority(Servers::first(3));
-        let mut reads = QuorumReads::new(Life(1));
+        let quorums = Quorums::majority(ServerSet::first(3));
+        let mut reads = QuorumReads::new(Incarnation(1));
         assert_eq!(reads.begin_round(), None, "nobody asks anything");
         reads.ask(1, 'a', 0).expect("there is room");
         let first = reads.begin_round().expect("a read waits");
         reads.ask(2, 'b', 0).expect("there is room");
         assert_eq!(reads.begin_round(), None, "one round at a time");
-        assert!(!reads.take_answer(Server(1), first, Slot(7), &quorums));
-        assert!(!reads.take_answer(Server(1), first, Slot(7), &quorums), "that one has answered already");
-        assert!(!reads.take_answer(Server(2), first + 1, Slot(9), &quorums), "to another question");
-        assert!(reads.take_answer(Server(2), first, Slot(3), &quorums));
+        assert!(!reads.take_answer(ServerId(1), first, Slot(7), &quorums));
+        assert!(!reads.take_answer(ServerId(1), first, Slot(7), &quorums), "that one has answered already");
+        assert!(!reads.take_answer(ServerId(2), first + 1, Slot(9), &quorums), "to another question");
+        assert!(reads.take_answer(ServerId(2), first, Slot(3), &quorums));
         assert_eq!(ready(&mut reads, 6), []);
         assert!(reads.starts_to_fill(Slot(6)) && !reads.starts_to_fill(Slot(6)));
         assert_eq!(reads.fill(Slot(6), 0), Some(Fill { slot: Slot(7), is_urgent: false }));
@@ -231,6 +231,6 @@ mod tests {
         assert_ne!(first, second);
         reads.retry(second);
         assert!(reads.begin_round().is_some_and(|third| third != second), "an old answer is never counted");
-        assert_eq!(reads.fail_all(), Failed { tokens: vec![2], answered: Servers::NONE });
+        assert_eq!(reads.fail_all(), Failed { tokens: vec![2], answered: ServerSet::NONE });
     }
 }

@@ -7,13 +7,13 @@
 //! state with it.) What is kept is for peers that are a little late: they get entries. Those further behind get the state,
 //! and what they need behind it is kept longer: [`Pins`] says what, and for how long.
 //!
-//! [`Past`] keeps the entries, and says when a checkpoint is due; the learner hands the state out, and says what became of
+//! [`CheckpointSchedule`] keeps the entries, and says when a checkpoint is due; the learner hands the state out, and says what became of
 //! it.
 
 use super::pins::{self, LeftBehind, Pins};
-use super::row::Row;
+use super::row::SlotWindow;
 use super::{Ballot, Entry, Slot, SlotRange, Value};
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// A checkpoint that failed is tried again after so many beats (of 100 ms).
 const RETRY_BEATS: u64 = 10;
@@ -54,12 +54,12 @@ impl Retention {
 
 /// The end of the log, and how far the past is written down. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Past {
-    me: Server,
-    servers: Servers,
+pub(super) struct CheckpointSchedule {
+    me: ServerId,
+    servers: ServerSet,
     retention: Retention,
     /// What was applied last, without a gap, for peers that are behind.
-    log: Row<(Ballot, Value)>,
+    log: SlotWindow<(Ballot, Value)>,
     /// Bytes of the values in the log.
     log_bytes: u64,
     /// A durable checkpoint holds every slot up to this one.
@@ -88,14 +88,14 @@ pub(super) struct Past {
     pins: Pins,
 }
 
-impl Past {
+impl CheckpointSchedule {
     /// Of one of these servers, whose disk has everything up to this slot. Everything is kept.
-    pub(super) fn new(me: Server, servers: Servers, durable: Slot) -> Past {
-        Past {
+    pub(super) fn new(me: ServerId, servers: ServerSet, durable: Slot) -> CheckpointSchedule {
+        CheckpointSchedule {
             me,
             servers,
             retention: Retention::EVERYTHING,
-            log: Row::from(durable.next()),
+            log: SlotWindow::from(durable.next()),
             log_bytes: 0,
             durable,
             writing: None,
@@ -139,7 +139,7 @@ impl Past {
 
     /// The state is another one, of this slot: the log has nothing below.
     pub(super) fn begin_anew(&mut self, slot: Slot) {
-        self.log = Row::from(slot.next());
+        self.log = SlotWindow::from(slot.next());
         (self.log_bytes, self.bytes, self.begun_bytes) = (0, 0, 0);
         self.pins.end_all();
     }
@@ -216,7 +216,7 @@ impl Past {
     }
 
     /// A peer fetches the state after this slot. What it needs next is kept for it, if the log still has it.
-    pub(super) fn part_asked(&mut self, peer: Server, slot: Slot) {
+    pub(super) fn part_asked(&mut self, peer: ServerId, slot: Slot) {
         let from = slot.min(self.durable).next();
         if from >= self.log.first() {
             self.pins.part_asked(peer, from, self.applied_bytes);
@@ -224,12 +224,12 @@ impl Past {
     }
 
     /// A peer asks for the log from this slot on. See [`Pins::entries_asked`].
-    pub(super) fn entries_asked(&mut self, peer: Server, from: Slot) -> Option<Slot> {
+    pub(super) fn entries_asked(&mut self, peer: ServerId, from: Slot) -> Option<Slot> {
         self.pins.entries_asked(peer, from, self.applied_bytes)
     }
 
     /// A peer says how far it is.
-    pub(super) fn hear(&mut self, peer: Server, applied: Slot) {
+    pub(super) fn hear(&mut self, peer: ServerId, applied: Slot) {
         self.pins.hear(peer, applied, self.log.first());
         self.trim_log();
     }
@@ -245,7 +245,7 @@ impl Past {
         &self.pins
     }
 
-    /// As [`pins`](Past::pins), to tell it what was asked and sent. It decides by itself what stays pinned.
+    /// As [`pins`](CheckpointSchedule::pins), to tell it what was asked and sent. It decides by itself what stays pinned.
     pub(super) fn pins_mut(&mut self) -> &mut Pins {
         &mut self.pins
     }

@@ -6,16 +6,16 @@ use super::Slot;
 
 /// See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Row<T> {
+pub(super) struct SlotWindow<T> {
     /// The slot of the first value, or of the first to come.
     first: Slot,
     values: VecDeque<T>,
 }
 
-impl<T> Row<T> {
+impl<T> SlotWindow<T> {
     /// A row that holds nothing yet; the first value to come is for this slot.
-    pub(super) fn from(first: Slot) -> Row<T> {
-        Row { first, values: VecDeque::new() }
+    pub(super) fn from(first: Slot) -> SlotWindow<T> {
+        SlotWindow { first, values: VecDeque::new() }
     }
 
     /// The slot of the first value, or of the first to come.
@@ -75,13 +75,13 @@ impl<T> Row<T> {
 mod tests {
     use super::*;
 
-    fn all(row: &Row<u32>, from: u64) -> Vec<(u64, u32)> {
+    fn all(row: &SlotWindow<u32>, from: u64) -> Vec<(u64, u32)> {
         row.range(Slot(from)).map(|(slot, value)| (slot.0, *value)).collect()
     }
 
     #[test]
     fn it_knows_the_slot_of_each_value() {
-        let mut row = Row::from(Slot(5));
+        let mut row = SlotWindow::from(Slot(5));
         [10, 20, 30].into_iter().for_each(|value| row.push(value));
         assert_eq!(all(&row, 0), [(5, 10), (6, 20), (7, 30)]);
         assert_eq!((all(&row, 6), all(&row, 8), all(&row, 99)), (vec![(6, 20), (7, 30)], vec![], vec![]));
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn it_reaches_ahead_and_not_back() {
-        let mut row = Row::from(Slot(5));
+        let mut row = SlotWindow::from(Slot(5));
         assert_eq!(row.reach(Slot(4)), None);
         *row.reach(Slot(7)).unwrap() = 3;
         assert_eq!(all(&row, 0), [(5, 0), (6, 0), (7, 3)]);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{Ballot, CommandId, Quorums, Slot};
 use crate::museum::{self, Bug};
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// An acceptor promises a ballot unless it has promised a higher one. An equal one is a resend. (PMS 2.2:
 /// an acceptor can always respond to a prepare request; phase 1b has it respond to higher ones.)
@@ -29,8 +29,8 @@ pub fn promised_by_accepting(ballot: Ballot, promised: Ballot) -> Ballot {
 }
 
 /// A ballot names its owner: two servers never have one ballot. (PMS 2.5: disjoint sets of numbers.)
-pub fn ballot_of(round: u64, owner: Server) -> Ballot {
-    Ballot { round, server: if museum::is(Bug::BallotWithoutServer) { Server(1) } else { owner } }
+pub fn ballot_of(round: u64, owner: ServerId) -> Ballot {
+    Ballot { round, server: if museum::is(Bug::BallotWithoutServer) { ServerId(1) } else { owner } }
 }
 
 /// A proposer never uses a round twice. (PMS 2.5: each proposal has a higher number than the one before.)
@@ -44,7 +44,7 @@ pub fn overrules(ballot: Ballot, held: Ballot) -> bool {
 }
 
 /// The acceptors that have voted, with this one: a set, so a vote that comes twice counts once. (PMS 2.2.)
-pub fn with_vote(mut votes: Servers, acceptor: Server, all: Servers) -> Servers {
+pub fn with_vote(mut votes: ServerSet, acceptor: ServerId, all: ServerSet) -> ServerSet {
     if !votes.insert(acceptor) && museum::is(Bug::RepeatedVotesCount) {
         // Where votes are only a number, a repeated one is one more.
         return all.without(votes).iter().take(1).chain(votes.iter()).collect();
@@ -53,7 +53,7 @@ pub fn with_vote(mut votes: Servers, acceptor: Server, all: Servers) -> Servers 
 }
 
 /// A value is chosen when a quorum of acceptors has accepted it at one ballot. (PMS 2.2 and 2.3.)
-pub fn is_chosen(quorums: &Quorums, votes: Servers) -> bool {
+pub fn is_chosen(quorums: &Quorums, votes: ServerSet) -> bool {
     let is_half = museum::is(Bug::HalfIsEnough) && 2 * votes.len() >= quorums.servers().len();
     quorums.is_chosen(votes) || is_half || museum::is(Bug::LearnWithoutQuorum)
 }

@@ -9,18 +9,18 @@
 //! it begins anew with the state that it has. If it stays silent, the next peer is asked. (Van Renesse and Altinbuken,
 //! *Paxos Made Moderately Complex*, section 4.2; *Paxos Made Live*, section 5.5, tells how much can go wrong in it.)
 //!
-//! [`Snapshots`] puts the parts together; the learner sends the questions, and takes the state that is whole.
+//! [`SnapshotFetch`] puts the parts together; the learner sends the questions, and takes the state that is whole.
 
-use super::{PartName, PartToken, Slot, SnapshotPart, StateMachine, rules};
-use crate::role::Server;
+use super::{ChunkRequest, PartToken, Slot, SnapshotChunk, StateMachine, rules};
+use crate::role::ServerId;
 
 /// A part is asked for so many times before another peer is.
 const PART_TRIES: u32 = 5;
 
 /// A state that is coming in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Incoming<M> {
-    from: Server,
+struct IncomingSnapshot<M> {
+    from: ServerId,
     slot: Slot,
     digest: u64,
     /// The part to come.
@@ -34,27 +34,27 @@ struct Incoming<M> {
 
 /// The state that is coming in, if one is. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Snapshots<M> {
-    incoming: Option<Incoming<M>>,
+pub(super) struct SnapshotFetch<M> {
+    incoming: Option<IncomingSnapshot<M>>,
 }
 
 /// What a part has brought.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Progress<M> {
+pub(super) enum ChunkResult<M> {
     /// Nothing: it came twice, or is of a state that was begun anew. Nobody is waited for because of it: no timer runs.
     Nothing,
     /// It has brought its share, and the sender is to be asked for the next part.
-    Fetch(PartName),
+    Fetch(ChunkRequest),
     /// The last of a state, which has the digest that it should have.
     Whole(M),
     /// The state is of no use. Nothing is coming in any more.
     Useless,
 }
 
-impl<M: StateMachine> Snapshots<M> {
-    pub(super) fn new() -> Snapshots<M> {
-        Snapshots { incoming: None }
+impl<M: StateMachine> SnapshotFetch<M> {
+    pub(super) fn new() -> SnapshotFetch<M> {
+        SnapshotFetch { incoming: None }
     }
 
     /// Whether a state is coming in.
@@ -66,23 +66,23 @@ impl<M: StateMachine> Snapshots<M> {
     /// applied nothing.
     pub(super) fn take(
         &mut self,
-        peer: Server,
-        part: SnapshotPart,
+        peer: ServerId,
+        part: SnapshotChunk,
         applied: Slot,
         empty: impl FnOnce() -> M,
-    ) -> Progress<M> {
+    ) -> ChunkResult<M> {
         if !rules::may_install(part.slot, applied) {
             // The log was faster.
             self.incoming = None;
-            return Progress::Useless;
+            return ChunkResult::Useless;
         }
-        let is_next = |incoming: &Incoming<M>| {
+        let is_next = |incoming: &IncomingSnapshot<M>| {
             (incoming.from, incoming.slot, incoming.digest, incoming.index)
                 == (peer, part.slot, part.digest, part.index)
         };
         let mut incoming = match self.incoming.take() {
             Some(incoming) if is_next(&incoming) => incoming,
-            _ if part.index == 0 => Incoming {
+            _ if part.index == 0 => IncomingSnapshot {
                 from: peer,
                 slot: part.slot,
                 digest: part.digest,
@@ -93,28 +93,28 @@ impl<M: StateMachine> Snapshots<M> {
             },
             before => {
                 self.incoming = before;
-                return Progress::Nothing;
+                return ChunkResult::Nothing;
             }
         };
         if incoming.state.load(&part.bytes).is_err() {
-            return Progress::Useless;
+            return ChunkResult::Useless;
         }
         match part.next {
             Some(token) => {
-                let Some(index) = part.index.checked_add(1) else { return Progress::Useless };
+                let Some(index) = part.index.checked_add(1) else { return ChunkResult::Useless };
                 (incoming.index, incoming.token, incoming.tries) = (index, token, 1);
                 let name = incoming.part();
                 self.incoming = Some(incoming);
-                Progress::Fetch(name)
+                ChunkResult::Fetch(name)
             }
-            None if incoming.state.digest() == part.digest => Progress::Whole(incoming.state),
-            None => Progress::Useless,
+            None if incoming.state.digest() == part.digest => ChunkResult::Whole(incoming.state),
+            None => ChunkResult::Useless,
         }
     }
 
     /// The part to come has not come in time: it is asked for again, from whom it was. None if there is no state under way,
     /// or no hope for it any more.
-    pub(super) fn fetch_again(&mut self) -> Option<(Server, PartName)> {
+    pub(super) fn fetch_again(&mut self) -> Option<(ServerId, ChunkRequest)> {
         let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.tries < PART_TRIES) else {
             self.incoming = None;
             return None;
@@ -124,9 +124,9 @@ impl<M: StateMachine> Snapshots<M> {
     }
 }
 
-impl<M> Incoming<M> {
+impl<M> IncomingSnapshot<M> {
     /// The part to come.
-    fn part(&self) -> PartName {
-        PartName { slot: self.slot, index: self.index, token: self.token.clone() }
+    fn part(&self) -> ChunkRequest {
+        ChunkRequest { slot: self.slot, index: self.index, token: self.token.clone() }
     }
 }

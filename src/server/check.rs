@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-use super::options::Options;
+use super::options::ServerOptions;
 use crate::cluster::Cluster;
 use crate::net::check_free;
-use crate::role::Server;
-use crate::storage::DataFolder;
+use crate::role::ServerId;
+use crate::storage::DataDir;
 
 /// What a server is by its options: one of a cluster, at addresses that it may use.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct Site {
     /// The cluster.
     pub cluster: Cluster,
     /// The server.
-    pub me: Server,
+    pub me: ServerId,
     /// Where it listens to the other servers.
     pub peer: SocketAddr,
     /// Where it listens to clients.
@@ -28,9 +28,9 @@ pub struct Site {
 
 impl Site {
     /// Reads the cluster file, and refuses options that do not fit it or each other.
-    pub fn of(options: &Options) -> Result<Site, String> {
+    pub fn of(options: &ServerOptions) -> Result<Site, String> {
         let cluster = Cluster::read(&options.cluster).map_err(|error| error.to_string())?;
-        let me = Server(options.id);
+        let me = ServerId(options.id);
         let member = cluster.member(me).ok_or_else(|| {
             let known = cluster.servers();
             format!("{} has no server {} (it has {known}). Choose one with --id", options.cluster.display(), options.id)
@@ -51,13 +51,13 @@ impl Site {
 }
 
 /// Looks whether a server would start; says so in a sentence.
-pub fn check(options: &Options) -> Result<String, String> {
+pub fn check(options: &ServerOptions) -> Result<String, String> {
     let site = Site::of(options)?;
     for (address, what) in site.addresses() {
         check_free(address, what).map_err(|error| error.to_string())?;
     }
     let data = options.data_folder();
-    let checked = DataFolder::check(&data, site.cluster.owner(site.me), options.protocol.family());
+    let checked = DataDir::check(&data, site.cluster.owner(site.me), options.protocol.family());
     checked.map_err(|error| error.to_string())?;
     if let Some((folder, file)) = options.log_file() {
         check_writable(folder, &file)?;

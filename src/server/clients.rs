@@ -8,16 +8,16 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::house::House;
-use super::intake::{Caller, Intake};
-use super::outlet::Outlet;
+use super::house::ServerContext;
+use super::intake::{ClientSocket, RequestReader};
+use super::outlet::ReplyWriter;
 use super::peers::{tell_malformed, tell_trouble};
 use crate::cluster::Cluster;
 use crate::host::admission::TOO_MANY;
 use crate::host::limits::{CLIENT_STRANGERS_MAX, CLIENTS_MAX, REQUESTS_MAX};
 use crate::net::{
-    CLIENT_FRAME_MAX_BYTES, ClientRequest, Connections, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
-    HandshakeError, Hello, Place, answer, listen, turn_away,
+    CLIENT_FRAME_MAX_BYTES, ClientRequest, ConnectionLimit, ConnectionPermit, FrameError, FrameReader,
+    HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, answer, listen, turn_away,
 };
 
 /// The only group of connections at this port.
@@ -28,35 +28,41 @@ const IDLE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What the front desk needs.
-pub struct FrontDesk {
+pub struct ClientListener {
     /// The server.
-    pub house: Arc<House>,
+    pub house: Arc<ServerContext>,
     /// The cluster.
     pub cluster: Cluster,
 }
 
 /// Listens to clients.
-pub fn serve(desk: FrontDesk, listener: TcpListener) -> std::io::Result<()> {
+pub fn serve(desk: ClientListener, listener: TcpListener) -> std::io::Result<()> {
     let busy = |stream: Arc<TcpStream>| turn_away(&stream, TOO_MANY);
     let trouble = tell_trouble(desk.house.clone(), "no connection from a client can be taken on");
     let house = desk.house.clone();
     std::thread::Builder::new().name("desk-clock".to_string()).spawn(move || watch_the_clock(&house))?;
-    let intake = Intake::new(&desk.house.core.load.unfinished);
-    let serve = move |stream, address, place: Place| desk.serve(stream, address, place, &intake);
-    listen("client", listener, Connections::new(CLIENT_STRANGERS_MAX, CLIENTS_MAX), serve, busy, trouble)
+    let intake = RequestReader::new(&desk.house.core.load.unfinished);
+    let serve = move |stream, address, place: ConnectionPermit| desk.serve(stream, address, place, &intake);
+    listen("client", listener, ConnectionLimit::new(CLIENT_STRANGERS_MAX, CLIENTS_MAX), serve, busy, trouble)
 }
 
 /// Nobody waits for ever.
-fn watch_the_clock(house: &House) {
+fn watch_the_clock(house: &ServerContext) {
     loop {
         std::thread::sleep(LOOK);
         house.core.expire(&house.threads);
     }
 }
 
-impl FrontDesk {
+impl ClientListener {
     /// One client connection.
-    fn serve(&self, stream: Arc<TcpStream>, address: SocketAddr, mut place: Place, intake: &Arc<Intake>) {
+    fn serve(
+        &self,
+        stream: Arc<TcpStream>,
+        address: SocketAddr,
+        mut place: ConnectionPermit,
+        intake: &Arc<RequestReader>,
+    ) {
         let mut reader = FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES);
         let judge = |hello: &Hello| self.house.core.judge_client(hello, || place.join(CLIENTS, CLIENTS_MAX));
         match answer(&mut reader, judge) {
@@ -68,8 +74,8 @@ impl FrontDesk {
         }
         let stream = reader.shared_stream();
         reader.set_limit(CLIENT_FRAME_MAX_BYTES);
-        reader.set_allowance(intake.allowance(Caller { stream: stream.clone(), address }));
-        let outlet = Outlet::new(stream, address, self.house.core.load.clone(), Some(place));
+        reader.set_allowance(intake.allowance(ClientSocket { stream: stream.clone(), address }));
+        let outlet = ReplyWriter::new(stream, address, self.house.core.load.clone(), Some(place));
         // A client that says no more may still wait for replies: its connection ends with the last of them.
         if let Err(error) = self.take_all(&mut reader, &outlet) {
             outlet.close();
@@ -78,7 +84,7 @@ impl FrontDesk {
     }
 
     /// Takes requests until the client has no more; an error ends the connection at once.
-    fn take_all(&self, reader: &mut FrameReader, outlet: &Arc<Outlet>) -> Result<(), FrameError> {
+    fn take_all(&self, reader: &mut FrameReader, outlet: &Arc<ReplyWriter>) -> Result<(), FrameError> {
         let mut taken_since = 0;
         while outlet.await_room() {
             match reader.read::<ClientRequest>(Some(Instant::now() + IDLE)) {

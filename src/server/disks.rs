@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::host::disks::RoleDisk;
-use crate::role::Disk;
+use crate::role::StableStore;
 
 /// A role's disk, as if each commit took so much longer.
 pub struct Slowed<D> {
@@ -14,7 +14,7 @@ pub struct Slowed<D> {
     pub by: Option<Duration>,
 }
 
-impl<Record, D: Disk<Record>> Disk<Record> for Slowed<D> {
+impl<Record, D: StableStore<Record>> StableStore<Record> for Slowed<D> {
     type Error = D::Error;
 
     fn commit(&mut self, records: &[Record]) -> Result<(), D::Error> {

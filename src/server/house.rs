@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::clock;
-use super::options::{Options, Restart};
-use super::outlet::{self, Outlet};
-use super::supervisor::Orders;
-use crate::host::checkpoints::Loaded;
-use crate::host::{Admission, Asker, Config, Env, Order, ServerCore, Sizes, Time};
-use crate::net::{ClientReply, Envelope, Link, Said};
+use super::options::{RecoveryMode, ServerOptions};
+use super::outlet::{self, ReplyWriter};
+use super::supervisor::LabHandle;
+use crate::host::checkpoints::LoadedState;
+use crate::host::{Admission, Config, Env, LabRequest, ReplyHandle, ServerCore, Sizes, Time};
+use crate::net::{ClientReply, Envelope, Link, PeerMessage};
 use crate::random::Random;
-use crate::role::{RoleName, Server, Servers};
+use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::storage::identity::Owner;
-use crate::trace::{Context, Event, RoleTag, Trace};
+use crate::trace::{Event, Speaker, Trace, TraceContext};
 
 /// How long a dying process waits for its terminal.
 const FLUSH: Duration = Duration::from_millis(200);
 
 /// A server of threads.
-pub struct House {
+pub struct ServerContext {
     /// What it decides.
-    pub core: ServerCore<Arc<Outlet>>,
+    pub core: ServerCore<Arc<ReplyWriter>>,
     /// How it was started.
-    pub options: Options,
+    pub options: ServerOptions,
     /// What is around that.
     pub threads: Threads,
 }
@@ -35,29 +35,29 @@ pub struct House {
 /// The surroundings of a core: threads that sleep, sockets, and the clock of this process.
 pub struct Threads {
     /// The links to the other servers; set once, when the server's own ports are open.
-    pub links: OnceLock<BTreeMap<Server, Link>>,
+    pub links: OnceLock<BTreeMap<ServerId, Link>>,
     /// To the supervisor; set once, before any client is let in.
-    pub orders: OnceLock<Orders>,
+    pub orders: OnceLock<LabHandle>,
     /// Told when a role that sleeps beside its mailbox has mail.
-    pub arrived: [Condvar; RoleName::EVERY.len()],
+    pub arrived: [Condvar; RoleKind::EVERY.len()],
     /// Wakes the checkpointer's thread: one word is enough, however much there is to do.
     jobs: (Sender<()>, Receiver<()>),
     /// What the checkpointer has read for the learner that begins a life.
-    loaded: (Sender<Loaded>, Receiver<Loaded>),
+    loaded: (Sender<LoadedState>, Receiver<LoadedState>),
 }
 
 impl Env for Threads {
-    type Connection = Arc<Outlet>;
+    type Connection = Arc<ReplyWriter>;
 
     fn now(&self) -> Time {
         clock::now()
     }
 
-    fn wake(&self, role: RoleName) {
+    fn wake(&self, role: RoleKind) {
         self.arrived[role as usize].notify_one();
     }
 
-    fn to_peers(&self, to: Servers, message: &Said, frame: Vec<u8>) {
+    fn to_peers(&self, to: ServerSet, message: &PeerMessage, frame: Vec<u8>) {
         let Some(links) = self.links.get() else { return };
         let (frame, lane) = (Arc::new(frame), message.lane());
         for link in to.iter().filter_map(|server| links.get(&server)) {
@@ -70,7 +70,7 @@ impl Env for Threads {
         self.links.get().into_iter().flat_map(BTreeMap::values).for_each(Link::flush);
     }
 
-    fn write_replies(&self, replies: Vec<(Asker<Arc<Outlet>>, ClientReply)>) {
+    fn write_replies(&self, replies: Vec<(ReplyHandle<Arc<ReplyWriter>>, ClientReply)>) {
         outlet::send(replies);
     }
 
@@ -79,7 +79,7 @@ impl Env for Threads {
         let _ = self.jobs.0.try_send(());
     }
 
-    fn give(&self, order: Order) -> Result<(), String> {
+    fn give(&self, order: LabRequest) -> Result<(), String> {
         self.orders.get().map_or_else(|| Err("the server is not up yet".to_string()), |orders| orders.give(order))
     }
 
@@ -106,15 +106,21 @@ impl Threads {
     }
 
     /// The checkpointer has read what the learner waits for.
-    pub fn hand_over(&self, loaded: Loaded) {
+    pub fn hand_over(&self, loaded: LoadedState) {
         // Nobody else has asked: there is one learner, and it asks once a life.
         let _ = self.loaded.0.try_send(loaded);
     }
 }
 
-impl House {
+impl ServerContext {
     /// A server whose roles are still down, and the number of this process on its data folder.
-    pub fn new(owner: Owner<'_>, options: Options, life: u32, trace: Trace, admission: Admission) -> House {
+    pub fn new(
+        owner: Owner<'_>,
+        options: ServerOptions,
+        life: u32,
+        trace: Trace,
+        admission: Admission,
+    ) -> ServerContext {
         let Owner { cluster, quorums, server: me } = owner;
         let config = Config {
             name: cluster.to_string(),
@@ -125,17 +131,17 @@ impl House {
             protocol: options.protocol,
             life,
             pid: process::id(),
-            forgets: options.restart == Restart::Lost,
+            forgets: options.restart == RecoveryMode::Lost,
             lab: options.lab,
             wake_hints: true,
             retention: options.retention(),
             sizes: Sizes::usual(options.segment_bytes()),
         };
-        House { core: ServerCore::new(config, trace, admission), options, threads: Threads::new() }
+        ServerContext { core: ServerCore::new(config, trace, admission), options, threads: Threads::new() }
     }
 
-    /// Sends a message to servers, this one perhaps among them. It leaves with the next [`House::flush`].
-    pub fn send(&self, to: Servers, message: Said, context: Context) {
+    /// Sends a message to servers, this one perhaps among them. It leaves with the next [`ServerContext::flush`].
+    pub fn send(&self, to: ServerSet, message: PeerMessage, context: TraceContext) {
         self.core.send(&self.threads, to, message, context);
     }
 
@@ -145,7 +151,7 @@ impl House {
     }
 
     /// Hands a message to the roles that hear it.
-    pub fn deliver(&self, from: Server, envelope: Envelope) {
+    pub fn deliver(&self, from: ServerId, envelope: Envelope) {
         self.core.deliver(&self.threads, from, envelope);
     }
 
@@ -161,11 +167,11 @@ impl House {
 
     /// Writes one line.
     pub fn line(&self, event: Event, why: Option<String>) {
-        self.core.line_because(RoleTag::Server, &Context::default(), event, why);
+        self.core.line_because(Speaker::Server, &TraceContext::default(), event, why);
     }
 
     /// The state as it was last written; waits until it is read.
-    pub fn load(&self) -> Loaded {
+    pub fn load(&self) -> LoadedState {
         self.core.checkpoints.load();
         self.threads.wake_checkpointer();
         match self.threads.loaded.1.recv() {

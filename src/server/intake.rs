@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock;
-use crate::host::budget::{Budget, GRACE, Holder, Room, Share};
+use crate::host::budget::{Budget, GRACE, Holder, Reservation, Share};
 use crate::net::Allowance;
 
 /// A request that finds no room for this long is given up, and its connection closed.
@@ -18,14 +18,14 @@ const ASK_AGAIN: Duration = Duration::from_millis(GRACE.as_millis() as u64 / 5);
 
 /// A client's socket, as the budgets know it.
 #[derive(Debug)]
-pub struct Caller {
+pub struct ClientSocket {
     /// The connection.
     pub stream: Arc<TcpStream>,
     /// Its other end.
     pub address: SocketAddr,
 }
 
-impl Holder for Caller {
+impl Holder for ClientSocket {
     fn let_go(&self) {
         // It may be closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
@@ -38,7 +38,7 @@ impl Holder for Caller {
 
 /// The requests of all clients that are on their way in.
 #[derive(Debug)]
-pub struct Intake {
+pub struct RequestReader {
     budget: Arc<Budget>,
     waiting: Mutex<()>,
     /// Told when somebody has given back.
@@ -47,20 +47,20 @@ pub struct Intake {
 
 /// What one client's reader holds of it.
 #[derive(Debug)]
-struct Reading {
+struct ReadInProgress {
     share: Share,
-    intake: Arc<Intake>,
+    intake: Arc<RequestReader>,
 }
 
-impl Intake {
+impl RequestReader {
     /// The readers of this budget.
-    pub fn new(budget: &Arc<Budget>) -> Arc<Intake> {
-        Arc::new(Intake { budget: budget.clone(), waiting: Mutex::default(), freed: Condvar::new() })
+    pub fn new(budget: &Arc<Budget>) -> Arc<RequestReader> {
+        Arc::new(RequestReader { budget: budget.clone(), waiting: Mutex::default(), freed: Condvar::new() })
     }
 
     /// What one reader may hold.
-    pub fn allowance(self: &Arc<Intake>, caller: Caller) -> Box<dyn Allowance> {
-        Box::new(Reading { share: Share::new(&self.budget, Arc::new(caller)), intake: self.clone() })
+    pub fn allowance(self: &Arc<RequestReader>, caller: ClientSocket) -> Box<dyn Allowance> {
+        Box::new(ReadInProgress { share: Share::new(&self.budget, Arc::new(caller)), intake: self.clone() })
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
@@ -68,20 +68,20 @@ impl Intake {
     }
 }
 
-impl Allowance for Reading {
+impl Allowance for ReadInProgress {
     fn grow(&mut self, bytes: usize) -> bool {
         let deadline = Instant::now() + PATIENCE;
         // Under the lock nobody gives back unnoticed.
         let mut waiting = self.intake.lock();
         loop {
             match self.share.take(bytes, clock::now()) {
-                Room::Granted => return true,
-                Room::LetGo => return false,
-                Room::Full if Instant::now() >= deadline => {
+                Reservation::Granted => return true,
+                Reservation::LetGo => return false,
+                Reservation::Full if Instant::now() >= deadline => {
                     self.share.give_up();
                     return false;
                 }
-                Room::Full => {
+                Reservation::Full => {
                     let waited = self.intake.freed.wait_timeout(waiting, ASK_AGAIN);
                     waiting = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
@@ -106,7 +106,7 @@ impl Allowance for Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for ReadInProgress {
     fn drop(&mut self) {
         self.share.give_back(self.share.bytes());
         drop(self.intake.lock());

@@ -10,18 +10,18 @@ const LARGE: usize = 90_000;
 const MAX: usize = 3 * LARGE;
 const PAST_GRACE: Duration = Duration::from_millis(GRACE.as_millis() as u64 + 50);
 
-fn intake() -> Arc<Intake> {
-    Intake::new(&Budget::new(MAX, FIRST_BUFFER_BYTES))
+fn intake() -> Arc<RequestReader> {
+    RequestReader::new(&Budget::new(MAX, FIRST_BUFFER_BYTES))
 }
 
 /// A client, and the reader of what it says.
-fn connection(intake: &Arc<Intake>) -> (TcpStream, FrameReader) {
+fn connection(intake: &Arc<RequestReader>) -> (TcpStream, FrameReader) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, address) = listener.accept().unwrap();
     let stream = Arc::new(stream);
     let mut reader = FrameReader::new(stream.clone(), 2 * LARGE);
-    reader.set_allowance(intake.allowance(Caller { stream, address }));
+    reader.set_allowance(intake.allowance(ClientSocket { stream, address }));
     (client, reader)
 }
 
@@ -51,7 +51,7 @@ fn only_progress_in_proportion_to_what_is_held_begins_a_turn_anew() {
         let intake = intake();
         let allowance = |(stream, _): (TcpStream, FrameReader)| {
             let address = stream.local_addr().unwrap();
-            intake.allowance(Caller { stream: stream.into(), address })
+            intake.allowance(ClientSocket { stream: stream.into(), address })
         };
         let [mut first, mut second] = [(); 2].map(|()| allowance(connection(&intake)));
         assert!(first.grow(2 * LARGE));

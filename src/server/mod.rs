@@ -26,5 +26,5 @@ mod start;
 mod supervisor;
 pub mod tools;
 
-pub use options::{Fail, Options, Protocol, Restart, Switch};
+pub use options::{FailureMode, OnOff, Protocol, RecoveryMode, ServerOptions};
 pub use start::run;

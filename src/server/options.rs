@@ -11,12 +11,12 @@ use crate::cluster::in_environment;
 use crate::duration::parse_duration;
 use crate::paxos::Retention;
 pub use crate::protocol::Protocol;
-use crate::role::RoleName;
-use crate::trace::Bound;
+use crate::role::RoleKind;
+use crate::trace::LogLimits;
 
 /// The command line of a server.
 #[derive(Clone, Debug, Args)]
-pub struct Options {
+pub struct ServerOptions {
     /// Which server of the cluster file this is
     #[arg(long, value_name = "N")]
     pub id: u8,
@@ -40,10 +40,10 @@ pub struct Options {
     pub log_keep: u32,
     /// Whether the steps of the protocol are shown, a line each [default: off for multi-paxos, else on]
     #[arg(long, value_enum)]
-    pub steps: Option<Switch>,
+    pub steps: Option<OnOff>,
     /// Which roles fail at random times and come back
-    #[arg(long, value_enum, default_value_t = Fail::None)]
-    pub fail: Fail,
+    #[arg(long, value_enum, default_value_t = FailureMode::None)]
+    pub fail: FailureMode,
     /// How long a failing role lives, on average (drawn from 0.5 to 1.5 times that)
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "4s")]
     pub mean_up: Duration,
@@ -54,8 +54,8 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// What a restarted acceptor remembers: `disk` all that its disk holds; `lost` nothing, which is UNSAFE
-    #[arg(long, value_enum, default_value_t = Restart::Disk)]
-    pub restart: Restart,
+    #[arg(long, value_enum, default_value_t = RecoveryMode::Disk)]
+    pub restart: RecoveryMode,
     /// Lets clients crash and restart roles
     #[arg(long)]
     pub lab: bool,
@@ -89,7 +89,7 @@ pub struct Options {
 
 /// Yes or no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Switch {
+pub enum OnOff {
     /// Yes.
     On,
     /// No.
@@ -98,7 +98,7 @@ pub enum Switch {
 
 /// Which roles fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Fail {
+pub enum FailureMode {
     /// None.
     None,
     /// The acceptor; the participant of two-phase commit.
@@ -108,20 +108,20 @@ pub enum Fail {
     All,
 }
 
-impl Fail {
+impl FailureMode {
     /// Whether a role fails.
-    pub fn includes(self, role: RoleName) -> bool {
+    pub fn includes(self, role: RoleKind) -> bool {
         match self {
-            Fail::None => false,
-            Fail::Acceptors => matches!(role, RoleName::Acceptor | RoleName::Participant),
-            Fail::All => true,
+            FailureMode::None => false,
+            FailureMode::Acceptors => matches!(role, RoleKind::Acceptor | RoleKind::Participant),
+            FailureMode::All => true,
         }
     }
 }
 
 /// What a restarted acceptor remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Restart {
+pub enum RecoveryMode {
     /// What its disk holds.
     Disk,
     /// Nothing: a chosen value can be un-chosen.
@@ -137,12 +137,12 @@ macro_rules! named_as_on_the_command_line {
         }
     )+};
 }
-named_as_on_the_command_line!(Protocol, Switch, Fail, Restart);
+named_as_on_the_command_line!(Protocol, OnOff, FailureMode, RecoveryMode);
 
-impl Options {
+impl ServerOptions {
     /// Whether the steps of the protocol are shown. Who runs for speed has no use for a dozen lines a write.
     pub fn shows_steps(&self) -> bool {
-        self.steps.map_or(self.protocol != Protocol::MultiPaxos, |steps| steps == Switch::On)
+        self.steps.map_or(self.protocol != Protocol::MultiPaxos, |steps| steps == OnOff::On)
     }
 
     /// The data folder.
@@ -157,8 +157,8 @@ impl Options {
     }
 
     /// How much is kept of the lines.
-    pub fn log_bound(&self) -> Option<Bound> {
-        self.log_max_mib.map(|mib| Bound { file_bytes: mib << 20, keep: self.log_keep })
+    pub fn log_bound(&self) -> Option<LogLimits> {
+        self.log_max_mib.map(|mib| LogLimits { file_bytes: mib << 20, keep: self.log_keep })
     }
 
     /// The length of the acceptor's journal files, in bytes.
@@ -185,7 +185,7 @@ impl Options {
     /// Refuses failure times that make no sense.
     pub fn check_failures(&self) -> Result<(), String> {
         let shortest = Duration::from_millis(10);
-        if self.fail != Fail::None && (self.mean_up < shortest || self.mean_down < shortest) {
+        if self.fail != FailureMode::None && (self.mean_up < shortest || self.mean_down < shortest) {
             return Err("--mean-up and --mean-down must be at least 10ms".to_string());
         }
         Ok(())
@@ -193,13 +193,13 @@ impl Options {
 }
 
 #[cfg(any(test, fuzzing))]
-impl Options {
+impl ServerOptions {
     /// Of server 1, as these arguments say.
-    pub fn of(arguments: &[&str]) -> Options {
+    pub fn of(arguments: &[&str]) -> ServerOptions {
         #[derive(clap::Parser)]
         struct Cli {
             #[command(flatten)]
-            options: Options,
+            options: ServerOptions,
         }
         <Cli as clap::Parser>::parse_from([&["paxos-server", "--id", "1"], arguments].concat()).options
     }

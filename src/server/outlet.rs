@@ -14,12 +14,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::clock;
-use super::intake::Caller;
+use super::intake::ClientSocket;
 use crate::host::budget::Share;
 use crate::host::limits::{self, UNTAKEN_FREE_BYTES, UNTAKEN_MAX_BYTES};
-use crate::host::throttle::Throttle;
-use crate::host::{Asker, Connection, Load, Usage};
-use crate::net::{ClientReply, Place, write_before, write_now};
+use crate::host::throttle::RateLimit;
+use crate::host::{ClientConnection, ReplyHandle, RequestLoad, Usage};
+use crate::net::{ClientReply, ConnectionPermit, write_before, write_now};
 
 /// A client that does not take what is pending within so long is let go.
 const TAKE: Duration = Duration::from_secs(30);
@@ -30,22 +30,22 @@ const STACK_BYTES: usize = 128 << 10;
 
 /// One client connection, as whoever replies sees it.
 #[derive(Debug)]
-pub struct Outlet {
+pub struct ReplyWriter {
     stream: Arc<TcpStream>,
     address: SocketAddr,
     requests: Usage,
     /// Sessions that this connection may open.
-    opens: Throttle,
-    load: Arc<Load>,
-    pending: Mutex<Pending>,
+    opens: RateLimit,
+    load: Arc<RequestLoad>,
+    pending: Mutex<UnsentReplies>,
     /// Told when less is pending, or nothing ever will be.
     drained: Condvar,
     /// Kept until the last reply is out: a client that says no more still counts.
-    _place: Option<Place>,
+    _place: Option<ConnectionPermit>,
 }
 
 #[derive(Debug)]
-struct Pending {
+struct UnsentReplies {
     /// Replies that nobody is writing yet.
     bytes: Vec<u8>,
     /// How many bytes are pending, those included that a thread is writing.
@@ -57,26 +57,31 @@ struct Pending {
 
 /// Who writes a reply that was appended.
 enum Appended {
-    /// The caller must, with [`Outlet::write`].
+    /// The caller must, with [`ReplyWriter::write`].
     InHand { is_large: bool },
     /// Another thread does, or the connection is closed.
     ForOthers,
 }
 
-impl Outlet {
+impl ReplyWriter {
     /// The outgoing side of a connection, which has this place among the connections of its port.
-    pub fn new(stream: Arc<TcpStream>, address: SocketAddr, load: Arc<Load>, place: Option<Place>) -> Arc<Outlet> {
-        let caller = Caller { stream: stream.clone(), address };
+    pub fn new(
+        stream: Arc<TcpStream>,
+        address: SocketAddr,
+        load: Arc<RequestLoad>,
+        place: Option<ConnectionPermit>,
+    ) -> Arc<ReplyWriter> {
+        let caller = ClientSocket { stream: stream.clone(), address };
         let share = Share::new(&load.untaken, Arc::new(caller));
-        let pending = Mutex::new(Pending { bytes: Vec::new(), share, in_hand: false, closed: false });
+        let pending = Mutex::new(UnsentReplies { bytes: Vec::new(), share, in_hand: false, closed: false });
         let (requests, opens, drained) = (Usage::default(), limits::opens(), Condvar::new());
-        Arc::new(Outlet { stream, address, requests, opens, load, pending, drained, _place: place })
+        Arc::new(ReplyWriter { stream, address, requests, opens, load, pending, drained, _place: place })
     }
 
     /// Waits until the client has taken enough of what is pending that another request may be taken; false if the
     /// connection is closed.
     pub fn await_room(&self) -> bool {
-        let full = |pending: &mut Pending| pending.share.bytes() > UNTAKEN_MAX_BYTES && !pending.closed;
+        let full = |pending: &mut UnsentReplies| pending.share.bytes() > UNTAKEN_MAX_BYTES && !pending.closed;
         let pending = self.drained.wait_while(self.lock(), full);
         !pending.unwrap_or_else(PoisonError::into_inner).closed
     }
@@ -86,7 +91,7 @@ impl Outlet {
         self.close_locked(&mut self.lock());
     }
 
-    fn close_locked(&self, pending: &mut Pending) {
+    fn close_locked(&self, pending: &mut UnsentReplies) {
         let all = pending.share.bytes();
         pending.share.give_back(all);
         pending.bytes = Vec::new();
@@ -99,7 +104,7 @@ impl Outlet {
     /// Appends a reply.
     fn append(&self, reply: &mut ClientReply) -> Appended {
         let mut pending = self.lock();
-        let Pending { bytes, share, closed, .. } = &mut *pending;
+        let UnsentReplies { bytes, share, closed, .. } = &mut *pending;
         if *closed {
             return Appended::ForOthers;
         }
@@ -114,7 +119,7 @@ impl Outlet {
     }
 
     /// Writes what is pending, as much as is taken at once. The rest is left to a thread of its own.
-    fn write(self: &Arc<Outlet>) {
+    fn write(self: &Arc<ReplyWriter>) {
         let mut pending = self.lock();
         if pending.closed {
             return;
@@ -159,19 +164,19 @@ impl Outlet {
         }
     }
 
-    fn written(&self, pending: &mut Pending, count: usize) {
+    fn written(&self, pending: &mut UnsentReplies, count: usize) {
         pending.share.give_back(count);
         if count > 0 {
             self.drained.notify_all();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pending> {
+    fn lock(&self) -> MutexGuard<'_, UnsentReplies> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Connection for Arc<Outlet> {
+impl ClientConnection for Arc<ReplyWriter> {
     fn address(&self) -> SocketAddr {
         self.address
     }
@@ -180,17 +185,17 @@ impl Connection for Arc<Outlet> {
         &self.requests
     }
 
-    fn load(&self) -> &Load {
+    fn load(&self) -> &RequestLoad {
         &self.load
     }
 
-    fn opens(&self) -> &Throttle {
+    fn opens(&self) -> &RateLimit {
         &self.opens
     }
 }
 
 /// Sends replies, with one write a connection; large ones go out as they come, so that they are not all held at once.
-pub fn send(replies: impl IntoIterator<Item = (Asker<Arc<Outlet>>, ClientReply)>) {
+pub fn send(replies: impl IntoIterator<Item = (ReplyHandle<Arc<ReplyWriter>>, ClientReply)>) {
     let mut in_hand = Vec::new();
     for (asker, mut reply) in replies {
         match asker.connection.append(&mut reply) {

@@ -2,23 +2,23 @@ use std::net::TcpListener;
 
 use super::*;
 use crate::host::budget::GRACE;
-use crate::net::{CLIENT_FRAME_MAX_BYTES, Connections, FrameReader, Reply, StatePart, WhyNotApplied, bind, listen};
-use crate::paxos::{Slot, SnapshotPart};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ConnectionLimit, FrameReader, Reply, StatePart, WhyNotApplied, bind, listen};
+use crate::paxos::{Slot, SnapshotChunk};
 use crate::server::clock;
-use crate::trace::Context;
+use crate::trace::TraceContext;
 
 /// A connection: its outlet, and the client's end.
-fn connection(load: &Arc<Load>) -> (Arc<Outlet>, FrameReader) {
+fn connection(load: &Arc<RequestLoad>) -> (Arc<ReplyWriter>, FrameReader) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (stream, address) = listener.accept().unwrap();
-    (Outlet::new(Arc::new(stream), address, load.clone(), None), FrameReader::new(client, CLIENT_FRAME_MAX_BYTES))
+    (ReplyWriter::new(Arc::new(stream), address, load.clone(), None), FrameReader::new(client, CLIENT_FRAME_MAX_BYTES))
 }
 
 /// A reply to a request of this connection.
-fn to(outlet: &Arc<Outlet>, number: u64, reply: Reply) -> (Asker<Arc<Outlet>>, ClientReply) {
-    let asker = Asker::new(outlet.clone(), number, Context::default(), clock::now());
-    (asker, ClientReply { number, context: Context::default(), reply })
+fn to(outlet: &Arc<ReplyWriter>, number: u64, reply: Reply) -> (ReplyHandle<Arc<ReplyWriter>>, ClientReply) {
+    let asker = ReplyHandle::new(outlet.clone(), number, TraceContext::default(), clock::now());
+    (asker, ClientReply { number, context: TraceContext::default(), reply })
 }
 
 fn value(bytes: usize) -> Reply {
@@ -27,7 +27,7 @@ fn value(bytes: usize) -> Reply {
 
 /// A part of the state.
 fn part(bytes: usize) -> Reply {
-    let part = SnapshotPart { slot: Slot(1), digest: 0, index: 0, bytes: vec![7; bytes].into(), next: None };
+    let part = SnapshotChunk { slot: Slot(1), digest: 0, index: 0, bytes: vec![7; bytes].into(), next: None };
     Reply::State(Some(StatePart { part, left_out: 0 }))
 }
 
@@ -116,9 +116,9 @@ fn requests_wait_while_too_much_is_pending_and_end_with_the_connection() {
 #[test]
 fn when_all_have_too_much_untaken_the_oldest_is_closed_and_who_reads_is_served() {
     const MIB: usize = 1 << 20;
-    let load: Arc<Load> = Arc::default();
+    let load: Arc<RequestLoad> = Arc::default();
     // Each takes some megabytes more than its socket does.
-    let fill = |(outlet, client): (Arc<Outlet>, FrameReader)| {
+    let fill = |(outlet, client): (Arc<ReplyWriter>, FrameReader)| {
         (0..12).for_each(|number| send([to(&outlet, number, part(MIB))]));
         (outlet, client)
     };
@@ -148,8 +148,8 @@ fn when_all_have_too_much_untaken_the_oldest_is_closed_and_who_reads_is_served()
 
 #[test]
 fn small_replies_without_end_are_not_kept_for_a_client_that_reads_none() {
-    let load: Arc<Load> = Arc::default();
-    let fill = |outlet: &Arc<Outlet>| {
+    let load: Arc<RequestLoad> = Arc::default();
+    let fill = |outlet: &Arc<ReplyWriter>| {
         let mut number = 0;
         while outlet.lock().share.bytes() <= UNTAKEN_MAX_BYTES && outlet.await_room() {
             send([to(outlet, number, Reply::Refused("no".repeat(5_000)))]);
@@ -166,16 +166,16 @@ fn small_replies_without_end_are_not_kept_for_a_client_that_reads_none() {
 
 #[test]
 fn a_client_that_says_no_more_keeps_its_place_until_it_has_its_replies() {
-    let load: Arc<Load> = Arc::default();
+    let load: Arc<RequestLoad> = Arc::default();
     let (outlets, heard) = crossbeam_channel::unbounded();
-    let serve = move |stream, address, mut place: Place| {
+    let serve = move |stream, address, mut place: ConnectionPermit| {
         let has_joined = place.join(0, 1);
         // The thread of the connection ends here.
-        drop(outlets.send((has_joined, Outlet::new(stream, address, load.clone(), Some(place)))));
+        drop(outlets.send((has_joined, ReplyWriter::new(stream, address, load.clone(), Some(place)))));
     };
     let listener = bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
     let address = listener.local_addr().unwrap();
-    listen("test", listener, Connections::new(9, 1), serve, drop, |error| panic!("{error}")).unwrap();
+    listen("test", listener, ConnectionLimit::new(9, 1), serve, drop, |error| panic!("{error}")).unwrap();
     let call = || (TcpStream::connect(address).unwrap(), heard.recv().unwrap());
     let (_client, (has_joined, outlet)) = call();
     assert!(has_joined);

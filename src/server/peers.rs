@@ -5,29 +5,30 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use super::clock;
-use super::house::House;
+use super::house::ServerContext;
 use crate::cluster::Cluster;
 use crate::host::Dialler;
 use crate::host::limits::PEER_STRANGERS_MAX;
 use crate::host::linked::{CONNECTIONS_OF_A_PEER, SAYS_EVERY};
 use crate::net::{
-    Answer, Connections, Envelope, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES, HandshakeError, Hello, Link,
-    LinkEnded, PEER_FRAME_MAX_BYTES, Pause, Place, Said, Watcher, Welcome, Who, answer, listen,
+    Backoff, Caller, ConnectionLimit, ConnectionPermit, Envelope, FrameError, FrameReader, HANDSHAKE_FRAME_MAX_BYTES,
+    HandshakeError, Hello, HelloReply, Link, LinkEnded, LinkObserver, PEER_FRAME_MAX_BYTES, PeerMessage, Welcome,
+    answer, listen,
 };
-use crate::role::{Server, Servers};
-use crate::storage::DataFolder;
-use crate::trace::Context;
+use crate::role::{ServerId, ServerSet};
+use crate::storage::DataDir;
+use crate::trace::TraceContext;
 
 /// All that concerns the other servers.
 pub struct Peers {
-    house: Arc<House>,
+    house: Arc<ServerContext>,
     cluster: Cluster,
-    folder: Arc<DataFolder>,
+    folder: Arc<DataDir>,
 }
 
 impl Peers {
     /// The peers of a server, to which nobody talks yet.
-    pub fn new(house: Arc<House>, cluster: Cluster, folder: Arc<DataFolder>) -> Arc<Peers> {
+    pub fn new(house: Arc<ServerContext>, cluster: Cluster, folder: Arc<DataDir>) -> Arc<Peers> {
         Arc::new(Peers { house, cluster, folder })
     }
 
@@ -35,7 +36,7 @@ impl Peers {
     pub fn dial(self: &Arc<Peers>) -> Result<(), String> {
         let mut links = BTreeMap::new();
         for (server, member) in self.cluster.members().filter(|(server, _)| *server != self.house.core.config.me) {
-            let watch = Watch { peers: self.clone(), dialler: Dialler::new(server) };
+            let watch = PeerWatcher { peers: self.clone(), dialler: Dialler::new(server) };
             let link = Link::start(format!("link-{server}"), member.peer, watch)
                 .map_err(|error| format!("cannot start the thread of the link to server {}: {error}", server.0))?;
             links.insert(server, link);
@@ -47,27 +48,28 @@ impl Peers {
 
     /// Listens to the other servers.
     pub fn serve(self: &Arc<Peers>, listener: TcpListener) -> std::io::Result<()> {
-        let connections = Connections::new(PEER_STRANGERS_MAX, CONNECTIONS_OF_A_PEER * self.cluster.servers().len());
+        let connections =
+            ConnectionLimit::new(PEER_STRANGERS_MAX, CONNECTIONS_OF_A_PEER * self.cluster.servers().len());
         let trouble = tell_trouble(self.house.clone(), "no connection from a server can be taken on");
         let peers = self.clone();
-        let serve = move |stream: Arc<TcpStream>, address, place: Place| peers.hear(stream, address, place);
+        let serve = move |stream: Arc<TcpStream>, address, place: ConnectionPermit| peers.hear(stream, address, place);
         listen("peer", listener, connections, serve, drop, trouble)
     }
 
     /// What this server answers a caller at the door for servers.
-    fn judge(&self, hello: &Hello) -> Answer {
+    fn judge(&self, hello: &Hello) -> HelloReply {
         let judged = self.house.core.judge(&self.folder, hello).unwrap_or_else(|fatal| self.house.fatal(&fatal.0));
-        let link = |server: Server| self.house.threads.links.get()?.get(&server);
+        let link = |server: ServerId| self.house.threads.links.get()?.get(&server);
         judged.call.and_then(link).into_iter().for_each(Link::dial_now);
         judged.answer
     }
 
     /// One connection from a peer: hands on what it says until it ends.
-    fn hear(&self, stream: Arc<TcpStream>, address: SocketAddr, mut place: Place) {
+    fn hear(&self, stream: Arc<TcpStream>, address: SocketAddr, mut place: ConnectionPermit) {
         let house = &self.house;
         let mut reader = FrameReader::new(stream, HANDSHAKE_FRAME_MAX_BYTES);
         let peer = match answer(&mut reader, |hello| self.judge(hello)) {
-            Ok(Some(Who::Peer { server, .. })) => server,
+            Ok(Some(Caller::Peer { server, .. })) => server,
             Ok(_) => return,
             Err(error) => return tell_malformed(house, address, &error),
         };
@@ -96,11 +98,11 @@ impl Peers {
 }
 
 /// Says to every other server that this one is there, again and again.
-fn say_so(house: Arc<House>) -> std::io::Result<()> {
-    let others = house.core.config.cluster.without(Servers::only(house.core.config.me));
+fn say_so(house: Arc<ServerContext>) -> std::io::Result<()> {
+    let others = house.core.config.cluster.without(ServerSet::only(house.core.config.me));
     let say = move || {
         loop {
-            house.send(others, Said::Here, Context::default());
+            house.send(others, PeerMessage::Here, TraceContext::default());
             house.flush();
             std::thread::sleep(SAYS_EVERY);
         }
@@ -110,12 +112,12 @@ fn say_so(house: Arc<House>) -> std::io::Result<()> {
 }
 
 /// Decides for the link to one peer.
-struct Watch {
+struct PeerWatcher {
     peers: Arc<Peers>,
     dialler: Dialler,
 }
 
-impl Watcher for Watch {
+impl LinkObserver for PeerWatcher {
     fn hello(&mut self) -> Hello {
         self.dialler.hello(&self.peers.house.core, &self.peers.folder)
     }
@@ -132,13 +134,13 @@ impl Watcher for Watch {
         links.filter(|(peer, _)| news_for.contains(**peer)).for_each(|(_, link)| link.greet_again());
     }
 
-    fn ended(&mut self, ended: LinkEnded<'_>) -> Pause {
+    fn ended(&mut self, ended: LinkEnded<'_>) -> Backoff {
         self.dialler.ended(&self.peers.house.core, ended)
     }
 }
 
 /// The line for what is no request.
-pub fn tell_malformed(house: &House, address: SocketAddr, error: &HandshakeError) {
+pub fn tell_malformed(house: &ServerContext, address: SocketAddr, error: &HandshakeError) {
     match error {
         HandshakeError::Broken(FrameError::Malformed { length, what }) => {
             house.core.tell_malformed(clock::now(), address, *length, what)
@@ -159,6 +161,6 @@ pub fn tell_malformed(house: &House, address: SocketAddr, error: &HandshakeError
 }
 
 /// Tells why a listener cannot go on for now.
-pub fn tell_trouble(house: Arc<House>, what: &'static str) -> impl Fn(&std::io::Error) {
+pub fn tell_trouble(house: Arc<ServerContext>, what: &'static str) -> impl Fn(&std::io::Error) {
     move |error| house.tell_fault("listener", &error.to_string(), &format!("{what}; trying again until one can"))
 }

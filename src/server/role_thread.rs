@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use super::clock;
 use super::house::Threads;
-use super::outlet::Outlet;
+use super::outlet::ReplyWriter;
 use crate::host::disks::RoleDisk;
 use crate::host::mailbox::Mailbox;
-use crate::host::{Begun, Ended, Hosted, RoleHost, ServerCore};
+use crate::host::{Hosted, RoleHost, RunEnd, ServerCore, TurnStart};
 use crate::role::Role;
 
 /// Runs a role until it is told to stop or to die, and tells those who wait for it.
-pub fn run<R, D>(mut host: RoleHost<R, D>, core: &ServerCore<Arc<Outlet>>, threads: &Threads) -> Ended
+pub fn run<R, D>(mut host: RoleHost<R, D>, core: &ServerCore<Arc<ReplyWriter>>, threads: &Threads) -> RunEnd
 where
     R: Hosted,
     D: RoleDisk<R::Record, Error: Display>,
@@ -26,9 +26,9 @@ where
         // costs less than two.
         yield_now();
         match host.begin(core, threads) {
-            Begun::Idle => {}
-            Begun::Ended(ended) => break ended,
-            Begun::Group(group) => match host.commit(group) {
+            TurnStart::Idle => {}
+            TurnStart::Ended(ended) => break ended,
+            TurnStart::Group(group) => match host.commit(group) {
                 Ok(released) => host.release(core, threads, released),
                 Err(ended) => break ended,
             },

@@ -9,20 +9,22 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 
-use super::super::house::House;
-use super::super::options::Options;
+use super::super::house::ServerContext;
+use super::super::options::ServerOptions;
 use super::*;
-use crate::host::queue::{Limits, MAILBOX_MAX};
-use crate::host::{Admission, Connection, CrashOrder, Env, Item, Mail, RoleSeen, Seen};
+use crate::host::queue::{MAILBOX_MAX, QueueLimits};
+use crate::host::{
+    Admission, ClientConnection, CrashRequest, Delivery, Env, MailboxItem, Observation, RoleObservation,
+};
 use crate::kv::Kv;
 use crate::paxos::{Learner, Message, Quorums, Slot};
 use crate::random::Random;
-use crate::role::{Disk, Input, Output, RoleName, Server, Servers, Timed};
+use crate::role::{Input, Output, RoleKind, ServerId, ServerSet, StableStore, TimerSpec};
 use crate::storage::identity::Owner;
-use crate::trace::{Context, CrashCause, CrashPoint, Draft, Event, Process, RoleTag, Text, Trace};
+use crate::trace::{CrashCause, CrashPoint, Event, PendingLine, ProcessId, QuotedText, Speaker, Trace, TraceContext};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-const ME: Server = Server(1);
+const ME: ServerId = ServerId(1);
 /// Asks the role to arm its timer, and nothing else.
 const ARM: u64 = 1_000;
 
@@ -48,7 +50,7 @@ struct Echo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Silence;
 
-impl Timed for Silence {
+impl TimerSpec for Silence {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         30..=30
     }
@@ -77,7 +79,7 @@ impl Role for Echo {
             Input::Request(n) | Input::Message { message: Message::Fill { slot: Slot(n) }, .. } => {
                 out.persist(n);
                 out.fact(|| n);
-                out.send(Servers::only(ME), Message::CatchUp { from: Slot(n) });
+                out.send(ServerSet::only(ME), Message::CatchUp { from: Slot(n) });
             }
             Input::Message { message, .. } => unreachable!("nobody sends {message:?}"),
         }
@@ -94,7 +96,7 @@ struct Slate {
     could_shed_more: bool,
 }
 
-impl Disk<u64> for Slate {
+impl StableStore<u64> for Slate {
     type Error = String;
 
     fn commit(&mut self, records: &[u64]) -> Result<(), String> {
@@ -134,7 +136,7 @@ impl RoleDisk<u64> for Slate {
 }
 
 /// What belongs to the echo of one server: no server has a place for one.
-struct Place {
+struct FixtureRole {
     mailbox: Arc<Mailbox<Echo>>,
     told: Sender<(&'static str, Instant)>,
     /// As the echo has published it.
@@ -142,25 +144,31 @@ struct Place {
 }
 
 /// By the number of the server's process.
-static PLACES: Mutex<BTreeMap<u32, &'static Place>> = Mutex::new(BTreeMap::new());
+static PLACES: Mutex<BTreeMap<u32, &'static FixtureRole>> = Mutex::new(BTreeMap::new());
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
-fn place<C: Connection>(core: &ServerCore<C>) -> &'static Place {
+fn place<C: ClientConnection>(core: &ServerCore<C>) -> &'static FixtureRole {
     PLACES.lock().unwrap()[&core.config.life]
 }
 
 impl Hosted for Echo {
-    const NAME: RoleName = RoleName::Acceptor;
+    const NAME: RoleKind = RoleKind::Acceptor;
 
-    fn mailbox<C: Connection>(core: &ServerCore<C>) -> &Arc<Mailbox<Echo>> {
+    fn mailbox<C: ClientConnection>(core: &ServerCore<C>) -> &Arc<Mailbox<Echo>> {
         &place(core).mailbox
     }
 
-    fn draft(fact: &u64, _cluster: Servers, _context: &Context) -> Draft {
-        Draft::new(RoleTag::Acceptor, Event::Phase { name: Text::new(format!("number-{fact}")) })
+    fn draft(fact: &u64, _cluster: ServerSet, _context: &TraceContext) -> PendingLine {
+        PendingLine::new(Speaker::Acceptor, Event::Phase { name: QuotedText::new(format!("number-{fact}")) })
     }
 
-    fn notify<E: Env>(&self, core: &ServerCore<E::Connection>, _env: &E, outcome: &'static str, _context: Context) {
+    fn notify<E: Env>(
+        &self,
+        core: &ServerCore<E::Connection>,
+        _env: &E,
+        outcome: &'static str,
+        _context: TraceContext,
+    ) {
         let _ = place(core).told.send((outcome, Instant::now()));
     }
 
@@ -187,50 +195,51 @@ impl Hosted for Echo {
     fn mourn<E: Env>(_core: &ServerCore<E::Connection>, _env: &E) {}
 
     /// Nobody watches.
-    fn seen(_seen: RoleSeen<'_, Echo>) -> Seen<'_> {
-        Seen::Shed
+    fn seen(_seen: RoleObservation<'_, Echo>) -> Observation<'_> {
+        Observation::Shed
     }
 }
 
 /// A life of an [`Echo`] in a thread, and all that can be seen of it.
-struct Stage {
-    house: Arc<House>,
+struct ThreadFixture {
+    house: Arc<ServerContext>,
     told: Receiver<(&'static str, Instant)>,
     commits: Arc<Mutex<Vec<Vec<u64>>>>,
     entered: Receiver<()>,
     gate: Option<Sender<()>>,
-    thread: Option<thread::JoinHandle<Ended>>,
+    thread: Option<thread::JoinHandle<RunEnd>>,
 }
 
-fn house(trace: Trace) -> Arc<House> {
-    let (life, quorums) = (NEXT.fetch_add(1, Ordering::Relaxed), Quorums::majority(Servers::first(1)));
+fn house(trace: Trace) -> Arc<ServerContext> {
+    let (life, quorums) = (NEXT.fetch_add(1, Ordering::Relaxed), Quorums::majority(ServerSet::first(1)));
     let owner = Owner { cluster: "test", quorums, server: ME };
-    Arc::new(House::new(owner, Options::of(&[]), life, trace, Admission::member()))
+    Arc::new(ServerContext::new(owner, ServerOptions::of(&[]), life, trace, Admission::member()))
 }
 
 fn to_memory() -> Trace {
-    Trace::to_memory(Process::server(ME, 1))
+    Trace::to_memory(ProcessId::server(ME, 1))
 }
 
-impl Stage {
+impl ThreadFixture {
     /// Whose commits wait until they are let go.
-    fn held() -> Stage {
-        Stage::new(to_memory(), true, Vec::new())
+    fn held() -> ThreadFixture {
+        ThreadFixture::new(to_memory(), true, Vec::new())
     }
 
-    fn free() -> Stage {
-        Stage::new(to_memory(), false, Vec::new())
+    fn free() -> ThreadFixture {
+        ThreadFixture::new(to_memory(), false, Vec::new())
     }
 
-    fn new(trace: Trace, held: bool, room: Vec<bool>) -> Stage {
-        Stage::in_house(house(trace), held, room)
+    fn new(trace: Trace, held: bool, room: Vec<bool>) -> ThreadFixture {
+        ThreadFixture::in_house(house(trace), held, room)
     }
 
     /// The next life in a house.
-    fn in_house(house: Arc<House>, held: bool, room: Vec<bool>) -> Stage {
+    fn in_house(house: Arc<ServerContext>, held: bool, room: Vec<bool>) -> ThreadFixture {
         let (tell, told) = unbounded();
-        let mailbox = Arc::new(Mailbox::closed(Limits::of(MAILBOX_MAX, 1)));
-        let place = Box::leak(Box::new(Place { mailbox: mailbox.clone(), told: tell, counted: AtomicU64::new(0) }));
+        let mailbox = Arc::new(Mailbox::closed(QueueLimits::of(MAILBOX_MAX, 1)));
+        let place =
+            Box::leak(Box::new(FixtureRole { mailbox: mailbox.clone(), told: tell, counted: AtomicU64::new(0) }));
         PLACES.lock().unwrap().insert(house.core.config.life, place);
         house.core.learner.open();
         house.core.acceptor.open();
@@ -251,11 +260,11 @@ impl Stage {
         let inside = house.clone();
         let thread = thread::spawn(move || run(host, &inside.core, &inside.threads));
         let (gate, thread) = (held.then_some(gate), Some(thread));
-        Stage { house, told, commits, entered, gate, thread }
+        ThreadFixture { house, told, commits, entered, gate, thread }
     }
 
     fn post(&self, input: Input<Echo>, size: usize) {
-        let mail = Mail::from_within(Context::default(), input, size);
+        let mail = Delivery::from_within(TraceContext::default(), input, size);
         self.house.core.post::<Echo, _>(&self.house.threads, mail).unwrap();
     }
 
@@ -265,17 +274,17 @@ impl Stage {
 
     /// As a message from server 2: it needs room on the disk.
     fn say(&self, n: u64) {
-        let input = Input::Message { from: Server(2), message: Message::Fill { slot: Slot(n) } };
+        let input = Input::Message { from: ServerId(2), message: Message::Fill { slot: Slot(n) } };
         self.post(input, 0);
     }
 
     fn crash(&self, point: CrashPoint) {
-        let order = CrashOrder { point, cause: CrashCause::Admin, down: None };
-        self.house.core.order::<Echo, _>(&self.house.threads, Item::Crash(order)).unwrap();
+        let order = CrashRequest { point, cause: CrashCause::Admin, down: None };
+        self.house.core.order::<Echo, _>(&self.house.threads, MailboxItem::Crash(order)).unwrap();
     }
 
     fn stop(&self) {
-        self.house.core.order::<Echo, _>(&self.house.threads, Item::Stop).unwrap();
+        self.house.core.order::<Echo, _>(&self.house.threads, MailboxItem::Stop).unwrap();
     }
 
     /// Waits until a commit is held.
@@ -291,7 +300,9 @@ impl Stage {
     /// The numbers sent so far.
     fn sent(&self) -> Vec<u64> {
         let number = |item| match item {
-            Item::Mail(Mail { input: Input::Message { message: Message::CatchUp { from }, .. }, .. }) => from.0,
+            MailboxItem::Mail(Delivery {
+                input: Input::Message { message: Message::CatchUp { from }, .. }, ..
+            }) => from.0,
             _ => panic!("nobody else posts here"),
         };
         std::iter::from_fn(|| self.house.core.learner.take_one()).map(number).collect()
@@ -303,7 +314,7 @@ impl Stage {
 
     /// Lets whatever is held go, and waits for the end: how it came, all commits, what was sent and not looked at before,
     /// and the lines.
-    fn end(mut self) -> (Ended, Vec<Vec<u64>>, Vec<u64>, String) {
+    fn end(mut self) -> (RunEnd, Vec<Vec<u64>>, Vec<u64>, String) {
         self.gate = None;
         let ended = self.thread.take().unwrap().join().unwrap();
         let commits = self.commits.lock().unwrap().clone();
@@ -319,31 +330,34 @@ fn await_that(is_so: impl Fn() -> bool) {
     }
 }
 
-fn crash_point(ended: Ended) -> CrashPoint {
+fn crash_point(ended: RunEnd) -> CrashPoint {
     match ended {
-        Ended::Crashed(order) => order.point,
-        Ended::Stopped | Ended::NoRoom(_) | Ended::Fatal(_) => panic!("it ended otherwise: {ended:?}"),
+        RunEnd::Crashed(order) => order.point,
+        RunEnd::Stopped | RunEnd::NoRoom(_) | RunEnd::Fatal(_) => panic!("it ended otherwise: {ended:?}"),
     }
 }
 
 #[test]
 fn nothing_is_said_before_it_is_durable() {
-    let stage = Stage::held();
+    let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
     assert_eq!((stage.sent(), stage.house.core.trace.text()), (vec![], String::new()));
     stage.let_go();
     let until = Instant::now() + PATIENCE;
-    wait(&stage.house.core.learner, &stage.house.threads, RoleName::Learner as usize, Some(until));
+    wait(&stage.house.core.learner, &stage.house.threads, RoleKind::Learner as usize, Some(until));
     let sent = stage.house.core.learner.take_one();
-    assert!(matches!(sent, Some(Item::Mail(Mail { context: Context { re: Some(_), .. }, .. }))), "it names its line");
+    assert!(
+        matches!(sent, Some(MailboxItem::Mail(Delivery { context: TraceContext { re: Some(_), .. }, .. }))),
+        "it names its line"
+    );
     stage.stop();
     assert_eq!(stage.end().1, [[1]]);
 }
 
 #[test]
 fn what_gathers_during_a_commit_is_one_group_with_one_commit() {
-    let stage = Stage::held();
+    let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
     (2..=40).for_each(|n| stage.ask(n));
@@ -352,14 +366,14 @@ fn what_gathers_during_a_commit_is_one_group_with_one_commit() {
     stage.let_go();
     stage.stop();
     let (ended, commits, sent, _) = stage.end();
-    assert!(matches!(ended, Ended::Stopped));
+    assert!(matches!(ended, RunEnd::Stopped));
     assert_eq!(commits, [vec![1], (2..=40).collect()]);
     assert_eq!(sent, (1..=40).collect::<Vec<u64>>());
 }
 
 #[test]
 fn a_group_has_a_largest_size() {
-    let stage = Stage::held();
+    let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
     let half = 3 << 19;
@@ -373,7 +387,7 @@ fn a_group_has_a_largest_size() {
 
 #[test]
 fn a_crash_before_the_step_loses_the_inputs() {
-    let stage = Stage::held();
+    let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
     stage.say(2);
@@ -389,7 +403,7 @@ fn a_crash_before_the_step_loses_the_inputs() {
 
 #[test]
 fn a_crash_before_the_sync_leaves_neither_records_nor_words() {
-    let stage = Stage::free();
+    let stage = ThreadFixture::free();
     stage.crash(CrashPoint::BeforeSync);
     stage.ask(1);
     let (ended, commits, sent, lines) = stage.end();
@@ -400,7 +414,7 @@ fn a_crash_before_the_sync_leaves_neither_records_nor_words() {
 
 #[test]
 fn a_crash_before_the_send_leaves_records_and_no_words() {
-    let stage = Stage::free();
+    let stage = ThreadFixture::free();
     stage.crash(CrashPoint::BeforeSend);
     stage.ask(1);
     let (ended, commits, sent, lines) = stage.end();
@@ -411,7 +425,7 @@ fn a_crash_before_the_send_leaves_records_and_no_words() {
 
 #[test]
 fn a_crash_that_finds_no_turn_says_so() {
-    let stage = Stage::free();
+    let stage = ThreadFixture::free();
     stage.crash(CrashPoint::BeforeSend);
     let ordered = Instant::now();
     let (ended, commits, _, _) = stage.end();
@@ -431,7 +445,7 @@ fn the_lines_of_a_group_are_one_write_and_come_before_its_messages() {
         let _ = seen.send(count);
         jiff::Timestamp::now()
     };
-    let stage = Stage::new(Trace::to_memory_at(Process::server(ME, 1), clock), true, Vec::new());
+    let stage = ThreadFixture::new(Trace::to_memory_at(ProcessId::server(ME, 1), clock), true, Vec::new());
     *sent.lock().unwrap() = Some(stage.house.core.learner.clone());
     stage.ask(1);
     stage.await_commit();
@@ -445,28 +459,28 @@ fn the_lines_of_a_group_are_one_write_and_come_before_its_messages() {
 
 #[test]
 fn who_stops_finishes_what_came_before() {
-    let stage = Stage::held();
+    let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
     stage.ask(2);
     stage.stop();
     stage.ask(3);
     let (ended, commits, sent, _) = stage.end();
-    assert!(matches!(ended, Ended::Stopped));
+    assert!(matches!(ended, RunEnd::Stopped));
     assert_eq!((commits, sent), (vec![vec![1], vec![2]], vec![1, 2]));
 }
 
 #[test]
 fn nobody_waits_for_a_mailbox_that_is_gone() {
-    let stage = Stage::free();
+    let stage = ThreadFixture::free();
     place(&stage.house.core).mailbox.close();
-    stage.house.threads.wake(RoleName::Acceptor);
-    assert!(matches!(stage.end().0, Ended::Stopped));
+    stage.house.threads.wake(RoleKind::Acceptor);
+    assert!(matches!(stage.end().0, RunEnd::Stopped));
 }
 
 #[test]
 fn a_thread_that_was_held_up_hears_its_mail_before_its_timers() {
-    let stage = Stage::held();
+    let stage = ThreadFixture::held();
     stage.ask(ARM);
     assert_eq!(stage.told().0, "armed");
     stage.ask(1);
@@ -486,7 +500,7 @@ fn a_thread_that_was_held_up_hears_its_mail_before_its_timers() {
 
 #[test]
 fn steady_mail_does_not_keep_timers_from_ringing() {
-    let stage = Stage::free();
+    let stage = ThreadFixture::free();
     stage.ask(ARM);
     assert_eq!(stage.told().0, "armed");
     let begun = Instant::now();
@@ -494,7 +508,7 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
     while stage.told.is_empty() {
         assert!(begun.elapsed() < PATIENCE, "the timer never rang");
         n += 1;
-        let mail = Mail::from_within(Context::default(), Input::Request(n % ARM), 0);
+        let mail = Delivery::from_within(TraceContext::default(), Input::Request(n % ARM), 0);
         // A full mailbox is as busy as can be.
         let _ = stage.house.core.post::<Echo, _>(&stage.house.threads, mail);
         while stage.house.core.learner.take_one().is_some() {}
@@ -507,13 +521,13 @@ fn steady_mail_does_not_keep_timers_from_ringing() {
 #[test]
 fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
     // Asked once, the disk has room; nobody but the role's own thread asks.
-    let mut asked = Stage::new(to_memory(), false, vec![true, false]);
+    let mut asked = ThreadFixture::new(to_memory(), false, vec![true, false]);
     await_that(|| !asked.house.core.is_disk_full());
     asked.say(1);
     asked.stop();
     assert_eq!(asked.end().1, [[1]]);
 
-    asked = Stage::new(to_memory(), false, vec![false; 1 << 20]);
+    asked = ThreadFixture::new(to_memory(), false, vec![false; 1 << 20]);
     asked.say(2);
     asked.ask(3);
     asked.stop();
@@ -524,7 +538,7 @@ fn a_full_disk_sheds_what_needs_room_until_there_is_room_again() {
 
 #[test]
 fn a_disk_that_has_just_run_full_is_told_at_once_and_asked_again_without_any_mail() {
-    let stage = Stage::free();
+    let stage = ThreadFixture::free();
     let faults = || stage.house.core.trace.text().matches("the slate is full").count();
     stage.say(FILLS);
     await_that(|| faults() == 1);
@@ -536,8 +550,8 @@ fn a_disk_that_has_just_run_full_is_told_at_once_and_asked_again_without_any_mai
 
 #[test]
 fn a_full_disk_asks_the_others_for_room_at_once_and_again_when_what_they_gave_was_not_enough() {
-    let mut stage = Stage::free();
-    let asks = |stage: &Stage, why: &str| {
+    let mut stage = ThreadFixture::free();
+    let asks = |stage: &ThreadFixture, why: &str| {
         assert_eq!(stage.told().0, "wants room", "{why}");
         // A second later there would be room.
         assert!(stage.house.core.is_disk_full(), "{why}");
@@ -556,12 +570,12 @@ fn a_full_disk_asks_the_others_for_room_at_once_and_again_when_what_they_gave_wa
 
 #[test]
 fn a_disk_that_was_full_when_a_life_ended_is_not_full_for_the_next_life_that_finds_room() {
-    let first = Stage::new(to_memory(), false, vec![false; 1 << 20]);
+    let first = ThreadFixture::new(to_memory(), false, vec![false; 1 << 20]);
     let house = first.house.clone();
     assert!(house.core.is_disk_full());
     first.crash(CrashPoint::BeforeStep);
     first.end();
-    let second = Stage::in_house(house.clone(), false, Vec::new());
+    let second = ThreadFixture::in_house(house.clone(), false, Vec::new());
     assert!(!house.core.is_disk_full(), "the next life has room");
     second.stop();
     second.end();
@@ -572,9 +586,9 @@ fn the_disk_of_one_role_says_nothing_of_another_and_that_of_a_dead_role_nothing_
     let core = &house(Trace::disabled()).core;
     core.participant.open();
     core.coordinator.open();
-    core.set_room(RoleName::Participant, false);
-    core.set_room(RoleName::Coordinator, false);
-    core.set_room(RoleName::Coordinator, true);
+    core.set_room(RoleKind::Participant, false);
+    core.set_room(RoleKind::Coordinator, false);
+    core.set_room(RoleKind::Coordinator, true);
     assert!(core.is_disk_full(), "the participant still has none");
     core.participant.close();
     assert!(!core.is_disk_full(), "whether there is room for it is known when it is back");
@@ -582,14 +596,14 @@ fn the_disk_of_one_role_says_nothing_of_another_and_that_of_a_dead_role_nothing_
 
 #[test]
 fn a_life_ends_that_finds_no_room_for_what_it_must_remember() {
-    let stage = Stage::held();
+    let stage = ThreadFixture::held();
     stage.ask(1);
     stage.await_commit();
     // These are one group: none of it is said.
     stage.ask(2);
     stage.ask(TOO_MUCH);
     let (ended, commits, sent, _) = stage.end();
-    assert!(matches!(&ended, Ended::NoRoom(why) if why == NO_ROOM), "{ended:?}");
+    assert!(matches!(&ended, RunEnd::NoRoom(why) if why == NO_ROOM), "{ended:?}");
     assert_eq!((commits, sent), (vec![vec![1]], vec![1]));
 }
 
@@ -600,12 +614,12 @@ fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
     core.learner.open();
     let mail = || {
         let input = Input::Message { from: ME, message: Message::CatchUp { from: Slot(1) } };
-        Mail::from_within(Context::default(), input, 0)
+        Delivery::from_within(TraceContext::default(), input, 0)
     };
     let asleep = || {
         let house = house.clone();
         let until = Instant::now() + PATIENCE;
-        let sleep = move || wait(&house.core.learner, &house.threads, RoleName::Learner as usize, Some(until));
+        let sleep = move || wait(&house.core.learner, &house.threads, RoleKind::Learner as usize, Some(until));
         let sleeper = thread::spawn(sleep);
         while !core.learner.lock().sleeps {
             thread::yield_now();
@@ -617,13 +631,13 @@ fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
     assert!(core.learner.lock().sleeps && !sleeper.is_finished());
     core.post::<Learner<Kv>, _>(threads, mail()).unwrap();
     sleeper.join().unwrap();
-    wait(&core.learner, threads, RoleName::Learner as usize, None);
+    wait(&core.learner, threads, RoleKind::Learner as usize, None);
     assert_eq!(core.learner.lock().len(), 2, "both are there, and nobody sleeps while something is there");
     core.learner.take(9, usize::MAX, &mut Vec::new());
-    wait(&core.learner, threads, RoleName::Learner as usize, Some(Instant::now()));
+    wait(&core.learner, threads, RoleKind::Learner as usize, Some(Instant::now()));
     let sleeper = asleep();
     core.learner.close();
-    threads.wake(RoleName::Learner);
+    threads.wake(RoleKind::Learner);
     sleeper.join().unwrap();
 }
 
@@ -632,13 +646,13 @@ fn who_sleeps_is_woken_by_what_is_posted_and_not_by_what_can_wait() {
 /// then it is woken. Otherwise it would sleep beside its mail.
 #[test]
 fn a_role_does_not_fall_asleep_beside_mail_that_was_left_for_it() {
-    let stage = Stage::free();
+    let stage = ThreadFixture::free();
     let (core, threads, place) = (&stage.house.core, &stage.house.threads, place(&stage.house.core));
     for round in 1..=10_000_u64 {
         stage.ask(COUNT);
         // The other thread gets each part of its turn done in one of the rounds.
         (0..(round * 37) % 1_024).for_each(|_| std::hint::spin_loop());
-        let mail = Mail::from_within(Context::default(), Input::Request(ANSWER), 0);
+        let mail = Delivery::from_within(TraceContext::default(), Input::Request(ANSWER), 0);
         let is_early = |_| place.counted.load(Ordering::Relaxed) < round;
         core.leave::<Echo, _>(threads, mail, is_early).unwrap();
         assert_eq!(stage.told().0, "heard");

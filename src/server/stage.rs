@@ -9,65 +9,68 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use super::options::Protocol;
-use super::outlet::{self, Outlet};
+use super::outlet::{self, ReplyWriter};
 use crate::codec;
-use crate::host::checkpoints::{Checkpointer, Loaded};
+use crate::host::checkpoints::{Checkpointer, LoadedState};
 use crate::host::disks::RoleDisk;
 use crate::host::{
-    Admission, Asker, Begun, Config, CrashOrder, Ended, Env, Hosted, Item, Order, RoleHost, ServerCore, Sizes, Time,
+    Admission, Config, CrashRequest, Env, Hosted, LabRequest, MailboxItem, ReplyHandle, RoleHost, RunEnd, ServerCore,
+    Sizes, Time, TurnStart,
 };
 use crate::kv::Kv;
-use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameReader, Said};
-use crate::paxos::{Acceptor, AcceptorRecord, Ballot, Learner, Life, Proposer, ProposerRecord, Quorums, Retention};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, Envelope, FrameReader, PeerMessage};
+use crate::paxos::{
+    Acceptor, AcceptorRecord, Ballot, Incarnation, Learner, Proposer, ProposerRecord, Quorums, Retention,
+};
 use crate::random::Random;
-use crate::role::{Disk, NoDisk, Role, RoleName, Server, Servers};
+use crate::role::{NoStableStore, Role, RoleKind, ServerId, ServerSet, StableStore};
 use crate::storage::disk::MemoryFiles;
-use crate::trace::{Context, CrashCause, CrashPoint, Trace};
+use crate::trace::{CrashCause, CrashPoint, Trace, TraceContext};
 
 /// It is this server.
-pub const ME: Server = Server(1);
+pub const ME: ServerId = ServerId(1);
 /// A part of a state has so many bytes: a few keys.
 const PART_BYTES: usize = 200;
 /// Checkpoints are made often, and of the log not much is kept.
 const RETENTION: Retention = Retention { checkpoint_slots: 8, keep_slots: 4, ..Retention::EVERYTHING };
 
 /// A server.
-pub struct Stage {
-    core: ServerCore<Arc<Outlet>>,
-    around: Around,
+pub struct BenchServer {
+    core: ServerCore<Arc<ReplyWriter>>,
+    around: BenchEnv,
     checkpointer: Checkpointer<MemoryFiles>,
-    proposer: Seat<Proposer, Memory<ProposerRecord>>,
-    acceptor: Seat<Acceptor, Memory<AcceptorRecord>>,
-    learner: Seat<Learner<Kv>, NoDisk>,
+    proposer: BenchRole<Proposer, BenchDisk<ProposerRecord>>,
+    acceptor: BenchRole<Acceptor, BenchDisk<AcceptorRecord>>,
+    learner: BenchRole<Learner<Kv>, NoStableStore>,
     lives: u32,
 }
 
 /// What is around it: a clock that stands still.
 #[derive(Default)]
-struct Around {
+struct BenchEnv {
     now: Cell<Time>,
 }
 
-impl Env for Around {
-    type Connection = Arc<Outlet>;
+impl Env for BenchEnv {
+    type Connection = Arc<ReplyWriter>;
 
     fn now(&self) -> Time {
         self.now.get()
     }
 
-    fn wake(&self, _role: RoleName) {}
+    fn wake(&self, _role: RoleKind) {}
 
-    fn to_peers(&self, _to: Servers, _message: &Said, _frame: Vec<u8>) {}
+    fn to_peers(&self, _to: ServerSet, _message: &PeerMessage, _frame: Vec<u8>) {}
 
     fn flush_peers(&self) {}
 
-    fn write_replies(&self, replies: Vec<(Asker<Arc<Outlet>>, ClientReply)>) {
+    fn write_replies(&self, replies: Vec<(ReplyHandle<Arc<ReplyWriter>>, ClientReply)>) {
         outlet::send(replies);
     }
 
     fn wake_checkpointer(&self) {}
 
-    fn give(&self, _order: Order) -> Result<(), String> {
+    fn give(&self, _order: LabRequest) -> Result<(), String> {
         Err("nobody takes orders here".to_string())
     }
 
@@ -75,7 +78,7 @@ impl Env for Around {
 }
 
 /// A role's life, and its disk, which outlives it.
-struct Seat<R: Hosted, D> {
+struct BenchRole<R: Hosted, D> {
     host: RoleHost<R, D>,
     disk: D,
     /// The time by which its timers run.
@@ -83,27 +86,27 @@ struct Seat<R: Hosted, D> {
 }
 
 /// Records, as a disk gives them back. A handle: clones are the same disk.
-struct Memory<Record>(Arc<Mutex<Vec<Record>>>);
+struct BenchDisk<Record>(Arc<Mutex<Vec<Record>>>);
 
-impl<Record> Clone for Memory<Record> {
-    fn clone(&self) -> Memory<Record> {
-        Memory(self.0.clone())
+impl<Record> Clone for BenchDisk<Record> {
+    fn clone(&self) -> BenchDisk<Record> {
+        BenchDisk(self.0.clone())
     }
 }
 
-impl<Record> Default for Memory<Record> {
-    fn default() -> Memory<Record> {
-        Memory(Arc::default())
+impl<Record> Default for BenchDisk<Record> {
+    fn default() -> BenchDisk<Record> {
+        BenchDisk(Arc::default())
     }
 }
 
-impl<Record: Clone> Memory<Record> {
+impl<Record: Clone> BenchDisk<Record> {
     fn records(&self) -> Vec<Record> {
         self.0.lock().expect("nobody has panicked").clone()
     }
 }
 
-impl<Record: serde::Serialize + serde::de::DeserializeOwned> Disk<Record> for Memory<Record> {
+impl<Record: serde::Serialize + serde::de::DeserializeOwned> StableStore<Record> for BenchDisk<Record> {
     type Error = Infallible;
 
     fn commit(&mut self, records: &[Record]) -> Result<(), Infallible> {
@@ -113,15 +116,15 @@ impl<Record: serde::Serialize + serde::de::DeserializeOwned> Disk<Record> for Me
     }
 }
 
-impl<Record: serde::Serialize + serde::de::DeserializeOwned> RoleDisk<Record> for Memory<Record> {}
+impl<Record: serde::Serialize + serde::de::DeserializeOwned> RoleDisk<Record> for BenchDisk<Record> {}
 
 /// One client's connection.
-pub struct Connection {
-    outlet: Arc<Outlet>,
+pub struct BenchConnection {
+    outlet: Arc<ReplyWriter>,
     replies: FrameReader,
 }
 
-impl Connection {
+impl BenchConnection {
     /// The replies that have come.
     pub fn replies(&mut self) -> Vec<ClientReply> {
         let mut replies = Vec::new();
@@ -148,15 +151,15 @@ pub enum Which {
     Learner,
 }
 
-impl Stage {
+impl BenchServer {
     /// A server of a cluster of so many, under this protocol.
-    pub fn new(servers: u8, protocol: Protocol) -> Stage {
-        Stage::writing_to(Trace::disabled(), servers, protocol)
+    pub fn new(servers: u8, protocol: Protocol) -> BenchServer {
+        BenchServer::writing_to(Trace::disabled(), servers, protocol)
     }
 
     /// The same, whose lines go there.
-    pub fn writing_to(trace: Trace, servers: u8, protocol: Protocol) -> Stage {
-        let quorums = Quorums::majority(Servers::first(servers));
+    pub fn writing_to(trace: Trace, servers: u8, protocol: Protocol) -> BenchServer {
+        let quorums = Quorums::majority(ServerSet::first(servers));
         let config = Config {
             name: "stage".to_string(),
             boot: 1,
@@ -172,15 +175,15 @@ impl Stage {
             retention: RETENTION,
             sizes: Sizes { snapshot_bytes: PART_BYTES, ..Sizes::usual(1 << 20) },
         };
-        let (core, around) = (ServerCore::new(config, trace, Admission::member()), Around::default());
+        let (core, around) = (ServerCore::new(config, trace, Admission::member()), BenchEnv::default());
         let opened = Checkpointer::open(&core, MemoryFiles::new(), 1);
         let (mut checkpointer, _) = opened.expect("an empty disk in memory has no errors");
-        let acceptor = Seat::new(&core, &around, Acceptor::new(), Memory::default());
+        let acceptor = BenchRole::new(&core, &around, Acceptor::new(), BenchDisk::default());
         let role = learner(&core, &around, &mut checkpointer, 2);
-        let learner = Seat::new(&core, &around, role, NoDisk);
+        let learner = BenchRole::new(&core, &around, role, NoStableStore);
         let role = Proposer::new(ME, quorums, protocol.policy());
-        let proposer = Seat::new(&core, &around, role, Memory::default());
-        let mut stage = Stage { core, around, checkpointer, proposer, acceptor, learner, lives: 2 };
+        let proposer = BenchRole::new(&core, &around, role, BenchDisk::default());
+        let mut stage = BenchServer { core, around, checkpointer, proposer, acceptor, learner, lives: 2 };
         stage.settle();
         stage
     }
@@ -201,17 +204,17 @@ impl Stage {
     }
 
     /// A client connects.
-    pub fn connect(&self) -> Connection {
+    pub fn connect(&self) -> BenchConnection {
         let (ours, theirs) = UnixStream::pair().expect("a pair of sockets can be made");
         theirs.set_nonblocking(true).expect("a socket can be told not to wait");
         let [ours, theirs] = [ours, theirs].map(|end| Arc::new(TcpStream::from(OwnedFd::from(end))));
         let address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let outlet = Outlet::new(ours, address, self.core.load.clone(), None);
-        Connection { outlet, replies: FrameReader::new(theirs, CLIENT_FRAME_MAX_BYTES) }
+        let outlet = ReplyWriter::new(ours, address, self.core.load.clone(), None);
+        BenchConnection { outlet, replies: FrameReader::new(theirs, CLIENT_FRAME_MAX_BYTES) }
     }
 
     /// A client asks. An error is a request for which its connection is closed.
-    pub fn ask(&mut self, connection: &Connection, request: ClientRequest) -> Result<(), String> {
+    pub fn ask(&mut self, connection: &BenchConnection, request: ClientRequest) -> Result<(), String> {
         let size = codec::encode(&request).len();
         let taken = self.core.request(&self.around, &connection.outlet, request, size);
         self.settle();
@@ -219,8 +222,8 @@ impl Stage {
     }
 
     /// A peer says something.
-    pub fn hear(&mut self, from: Server, message: Said) {
-        self.core.deliver(&self.around, from, Envelope { context: Context::default(), message });
+    pub fn hear(&mut self, from: ServerId, message: PeerMessage) {
+        self.core.deliver(&self.around, from, Envelope { context: TraceContext::default(), message });
         self.settle();
     }
 
@@ -237,7 +240,7 @@ impl Stage {
     /// A role dies and lives again, with what its disk holds.
     pub fn restart(&mut self, which: Which) {
         self.lives += 1;
-        let Stage { core, around, checkpointer, lives, .. } = self;
+        let BenchServer { core, around, checkpointer, lives, .. } = self;
         match which {
             Which::Proposer => {
                 let mut role = Proposer::new(ME, core.config.quorums, core.config.protocol.policy());
@@ -260,7 +263,7 @@ impl Stage {
 
     /// Until nobody has anything to do.
     fn settle(&mut self) {
-        let Stage { core, around, checkpointer, .. } = self;
+        let BenchServer { core, around, checkpointer, .. } = self;
         loop {
             let has_worked =
                 self.acceptor.work(core, around) | self.learner.work(core, around) | self.proposer.work(core, around);
@@ -277,46 +280,46 @@ impl Stage {
 }
 
 fn learner(
-    core: &ServerCore<Arc<Outlet>>,
-    around: &Around,
+    core: &ServerCore<Arc<ReplyWriter>>,
+    around: &BenchEnv,
     checkpointer: &mut Checkpointer<MemoryFiles>,
     life: u32,
 ) -> Learner<Kv> {
     core.checkpoints.load();
-    let (slot, state): Loaded = loop {
+    let (slot, state): LoadedState = loop {
         let loaded = checkpointer.run_one(core, around).expect("a disk in memory has no errors");
         if let Some(loaded) = loaded {
             break loaded;
         }
     };
     let config = &core.config;
-    Learner::new(ME, config.quorums, Life(life), slot, state)
+    Learner::new(ME, config.quorums, Incarnation(life), slot, state)
         .with_retention(config.retention)
         .under(config.protocol.policy())
 }
 
-impl<R, D> Seat<R, D>
+impl<R, D> BenchRole<R, D>
 where
     R: Hosted,
     D: RoleDisk<R::Record, Error = Infallible> + Clone,
 {
-    fn new(core: &ServerCore<Arc<Outlet>>, around: &Around, role: R, disk: D) -> Seat<R, D> {
+    fn new(core: &ServerCore<Arc<ReplyWriter>>, around: &BenchEnv, role: R, disk: D) -> BenchRole<R, D> {
         R::mailbox(core).open();
         let host = RoleHost::new(core, around, role, disk.clone(), Random::new(1, R::NAME as u64));
-        Seat { host, disk, now: Time(0) }
+        BenchRole { host, disk, now: Time(0) }
     }
 
     fn begin_anew(
         &mut self,
-        core: &ServerCore<Arc<Outlet>>,
-        around: &Around,
-        revive: impl FnOnce(&ServerCore<Arc<Outlet>>) -> R,
+        core: &ServerCore<Arc<ReplyWriter>>,
+        around: &BenchEnv,
+        revive: impl FnOnce(&ServerCore<Arc<ReplyWriter>>) -> R,
     ) {
-        let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-        let _ = core.order::<R, _>(around, Item::Crash(order));
+        let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+        let _ = core.order::<R, _>(around, MailboxItem::Crash(order));
         self.work(core, around);
         around.now.set(self.now);
-        let next = Seat { now: self.now, ..Seat::new(core, around, revive(core), self.disk.clone()) };
+        let next = BenchRole { now: self.now, ..BenchRole::new(core, around, revive(core), self.disk.clone()) };
         *self = next;
     }
 
@@ -325,18 +328,18 @@ where
     }
 
     /// Runs turns until it has nothing to do; false if it had nothing to begin with.
-    fn work(&mut self, core: &ServerCore<Arc<Outlet>>, around: &Around) -> bool {
+    fn work(&mut self, core: &ServerCore<Arc<ReplyWriter>>, around: &BenchEnv) -> bool {
         let mut has_worked = false;
         loop {
             around.now.set(self.now);
             match self.host.begin(core, around) {
-                Begun::Idle => return has_worked,
-                Begun::Ended(ended) => {
+                TurnStart::Idle => return has_worked,
+                TurnStart::Ended(ended) => {
                     self.host.die(core, around, &ended);
-                    assert!(matches!(ended, Ended::Crashed(_)), "it was told to crash, and nothing else: {ended:?}");
+                    assert!(matches!(ended, RunEnd::Crashed(_)), "it was told to crash, and nothing else: {ended:?}");
                     return true;
                 }
-                Begun::Group(group) => match self.host.commit(group) {
+                TurnStart::Group(group) => match self.host.commit(group) {
                     Ok(released) => self.host.release(core, around, released),
                     Err(ended) => panic!("a disk in memory has no errors: {ended:?}"),
                 },
@@ -351,17 +354,18 @@ mod tests {
     use super::*;
     use crate::kv::LABEL_MAX_BYTES;
     use crate::net::Request;
-    use crate::trace::Process;
+    use crate::trace::ProcessId;
 
-    fn get(context: Context) -> ClientRequest {
+    fn get(context: TraceContext) -> ClientRequest {
         ClientRequest { number: 1, context, request: Request::Get { key: b"k".to_vec() } }
     }
 
     #[test]
     fn a_label_that_is_no_short_plain_word_ends_the_connection() {
-        let mut stage = Stage::new(1, Protocol::BasicPaxos);
+        let mut stage = BenchServer::new(1, Protocol::BasicPaxos);
         let connection = stage.connect();
-        let mut ask = |label: &str| stage.ask(&connection, get(Context { re: None, req: Some(label.to_string()) }));
+        let mut ask =
+            |label: &str| stage.ask(&connection, get(TraceContext { re: None, req: Some(label.to_string()) }));
         assert_eq!(ask("c1-1"), Ok(()));
         assert_eq!(ask(&"c".repeat(LABEL_MAX_BYTES)), Ok(()));
         for label in ["c1 req=c2-1", "c1\n", "\u{e4}", &"c".repeat(LABEL_MAX_BYTES + 1)] {
@@ -371,11 +375,11 @@ mod tests {
 
     #[test]
     fn a_client_cannot_name_a_line_of_a_server_as_its_own() {
-        let trace = Trace::to_memory(Process::server(ME, 1));
-        let mut stage = Stage::writing_to(trace.clone(), 1, Protocol::BasicPaxos);
+        let trace = Trace::to_memory(ProcessId::server(ME, 1));
+        let mut stage = BenchServer::writing_to(trace.clone(), 1, Protocol::BasicPaxos);
         let connection = stage.connect();
         for re in ["c1.4", "s1.7"] {
-            let context = Context { re: Some(re.parse().unwrap()), req: Some(format!("of-{re}")) };
+            let context = TraceContext { re: Some(re.parse().unwrap()), req: Some(format!("of-{re}")) };
             stage.ask(&connection, get(context)).unwrap();
         }
         let text = trace.text();

@@ -14,20 +14,20 @@ use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 
 use super::check::Site;
-use super::clients::{self, FrontDesk};
-use super::house::House;
-use super::options::{Fail, Options, Restart};
+use super::clients::{self, ClientListener};
+use super::house::ServerContext;
+use super::options::{FailureMode, RecoveryMode, ServerOptions};
 use super::peers::Peers;
 use super::supervisor::Supervisor;
 use super::{http, keeper};
 use crate::cluster::Cluster;
-use crate::host::{Admission, Env, Order, Unborn};
+use crate::host::{Admission, Env, LabRequest, RecoveryError};
 use crate::net::{BindError, allow_many_sockets, bind};
 use crate::random::Random;
-use crate::role::{RoleName, Server};
-use crate::storage::DataFolder;
+use crate::role::{RoleKind, ServerId};
+use crate::storage::DataDir;
 use crate::storage::identity::short_disk;
-use crate::trace::{Digest, DiskName, Event, HistoryName, MaybeBallot, Process, RestartMode, Text, Trace};
+use crate::trace::{Digest, DiskName, Event, HistoryName, MaybeBallot, ProcessId, QuotedText, RestartMode, Trace};
 
 /// How long the last lines may take to reach the terminal.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ const BIND_PATIENCE: Duration = Duration::from_secs(2);
 const SIGNAL_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs a server until Ctrl-C or SIGTERM. The error is one sentence for the terminal.
-pub fn run(mut options: Options) -> Result<(), String> {
+pub fn run(mut options: ServerOptions) -> Result<(), String> {
     let site = Site::of(&options)?;
     let (me, cluster) = (site.me, site.cluster.clone());
     #[cfg(feature = "museum")]
@@ -56,23 +56,23 @@ pub fn run(mut options: Options) -> Result<(), String> {
     };
     let data = options.data_folder();
     options.data = Some(data.clone());
-    let open = || DataFolder::open(&data, cluster.owner(me)).map_err(Unborn::from);
+    let open = || DataDir::open(&data, cluster.owner(me)).map_err(RecoveryError::from);
     let Some(folder) = await_room(me, &mut signals, open)? else { return Ok(()) };
     folder.take_side(options.protocol.family()).map_err(|error| error.to_string())?;
     let folder = Arc::new(folder);
     let trace = open_trace(&options, me, folder.life())?;
     let seed = *options.seed.get_or_insert_with(|| Random::unseeded().next() % 1_000_000);
-    let decide = || Admission::of(&folder, cluster.quorums()).map_err(Unborn::from);
+    let decide = || Admission::of(&folder, cluster.quorums()).map_err(RecoveryError::from);
     let Some(admission) = await_room(me, &mut signals, decide)? else { return Ok(()) };
-    let house = Arc::new(House::new(cluster.owner(me), options, folder.life(), trace, admission));
+    let house = Arc::new(ServerContext::new(cluster.owner(me), options, folder.life(), trace, admission));
 
-    let has_checkpoint = house.options.protocol.has(RoleName::Learner);
+    let has_checkpoint = house.options.protocol.has(RoleKind::Learner);
     if has_checkpoint && await_room(me, &mut signals, || keeper::start(&house, &folder))?.is_none() {
         return Ok(());
     }
     let (mut supervisor, orders) = Supervisor::new(house.clone(), folder.clone(), seed);
     let _ = house.threads.orders.set(orders);
-    let desk = || FrontDesk { house: house.clone(), cluster: cluster.clone() };
+    let desk = || ClientListener { house: house.clone(), cluster: cluster.clone() };
     // Before the first line: viewers shall have that too.
     if let Some(port) = http_port {
         http::serve(desk(), port).map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -94,7 +94,7 @@ pub fn run(mut options: Options) -> Result<(), String> {
     };
     is_stopping.store(true, Ordering::Relaxed);
     // If the supervisor has too much to do, the process ends all the same: a crash loses nothing either.
-    if house.threads.give(Order::Stop).is_ok() {
+    if house.threads.give(LabRequest::Stop).is_ok() {
         let _ = supervising.join();
     }
     let cause = match signal {
@@ -165,16 +165,16 @@ impl Ports {
 
 /// Does what needs room on the disk, and tries again until there is some. None if it was told to stop meanwhile.
 fn await_room<T>(
-    me: Server,
+    me: ServerId,
     signals: &mut Signals,
-    mut attempt: impl FnMut() -> Result<T, Unborn>,
+    mut attempt: impl FnMut() -> Result<T, RecoveryError>,
 ) -> Result<Option<T>, String> {
     let mut has_told = false;
     loop {
         match attempt() {
             Ok(done) => return Ok(Some(done)),
-            Err(Unborn::Failed(why) | Unborn::Broken(why)) => return Err(why),
-            Err(Unborn::NoRoom(why)) => {
+            Err(RecoveryError::Failed(why) | RecoveryError::Broken(why)) => return Err(why),
+            Err(RecoveryError::NoRoom(why)) => {
                 if !std::mem::replace(&mut has_told, true) {
                     eprintln!("server {} waits for room on its disk, and looks each second. {why}", me.0);
                 }
@@ -186,8 +186,8 @@ fn await_room<T>(
     }
 }
 
-fn open_trace(options: &Options, me: Server, life: u32) -> Result<Trace, String> {
-    let process = Process::server(me, life);
+fn open_trace(options: &ServerOptions, me: ServerId, life: u32) -> Result<Trace, String> {
+    let process = ProcessId::server(me, life);
     let trace = match options.log_file() {
         Some((folder, path)) => {
             let opened = DirBuilder::new().recursive(true).mode(0o700).create(folder);
@@ -208,11 +208,11 @@ pub fn no_log(path: &Path, why: &dyn std::fmt::Display) -> String {
 }
 
 /// After SIGHUP: whoever keeps the log files has moved this one away, and wants the lines to go on under its name.
-fn reopen_log(house: &House) {
+fn reopen_log(house: &ServerContext) {
     let Some((_, path)) = house.options.log_file() else { return };
     match house.core.trace.reopen() {
         Ok(()) => {
-            house.line(Event::Reopen { cause: Text::new("SIGHUP") }, None);
+            house.line(Event::Reopen { cause: QuotedText::new("SIGHUP") }, None);
         }
         Err(error) => {
             let why = format!("{} cannot be opened: {error}. Lines go on in the file before", path.display());
@@ -222,24 +222,24 @@ fn reopen_log(house: &House) {
 }
 
 /// The first line: what this process is, and what it found on its disk.
-fn tell_boot(house: &House, cluster: &Cluster, folder: &DataFolder, seed: u64) {
+fn tell_boot(house: &ServerContext, cluster: &Cluster, folder: &DataDir, seed: u64) {
     let options = &house.options;
     let shown = house.core.board.read();
-    let fails = options.fail != Fail::None;
+    let fails = options.fail != FailureMode::None;
     let knows = house.core.acceptor.is_open();
-    let restart = if options.restart == Restart::Lost { RestartMode::Lost } else { RestartMode::Disk };
+    let restart = if options.restart == RecoveryMode::Lost { RestartMode::Lost } else { RestartMode::Disk };
     let event = Event::Boot {
-        version: Text::new(env!("CARGO_PKG_VERSION")),
+        version: QuotedText::new(env!("CARGO_PKG_VERSION")),
         cluster: cluster.servers(),
-        protocol: Some(Text::new(options.protocol.to_string())),
+        protocol: Some(QuotedText::new(options.protocol.to_string())),
         seed: Some(seed),
-        fail: Some(Text::new(options.fail.to_string())),
+        fail: Some(QuotedText::new(options.fail.to_string())),
         mean_up: fails.then(|| options.mean_up.into()),
         mean_down: fails.then(|| options.mean_down.into()),
         restart: Some(restart),
-        data: options.data.as_ref().map(|path| Text::new(path.to_string_lossy().as_bytes())),
+        data: options.data.as_ref().map(|path| QuotedText::new(path.to_string_lossy().as_bytes())),
         // A filter may hide what the option asks for; who audits the run must know.
-        steps: Some(Text::from(if house.core.trace.is_complete() { "on" } else { "off" })),
+        steps: Some(QuotedText::from(if house.core.trace.is_complete() { "on" } else { "off" })),
         life: Some(folder.life()),
         applied: house.core.learner.is_open().then_some(shown.applied),
         digest: house.core.learner.is_open().then_some(Digest(shown.digest)),
@@ -258,9 +258,9 @@ fn tell_boot(house: &House, cluster: &Cluster, folder: &DataFolder, seed: u64) {
     house.line(event, why);
 }
 
-fn tell_stop(house: &House, cause: &str) {
+fn tell_stop(house: &ServerContext, cause: &str) {
     let shown = house.core.board.read();
     let (applied, digest) = (Some(shown.applied), Some(Digest(shown.digest)));
-    let event = Event::Stop { applied, digest, cause: Text::new(cause) };
+    let event = Event::Stop { applied, digest, cause: QuotedText::new(cause) };
     house.line(event, None);
 }

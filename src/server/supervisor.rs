@@ -16,19 +16,21 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::clock;
 use super::disks::Slowed;
-use super::house::House;
-use super::options::Options;
+use super::house::ServerContext;
+use super::options::ServerOptions;
 use super::role_thread::run;
 use crate::host::disks::RoleDisk;
-use crate::host::lifecycle::{Due, Lifecycle};
+use crate::host::lifecycle::{DueAction, Lifecycle};
 use crate::host::role_host::{found_no_room, is_down};
-use crate::host::{CrashOrder, Ended, Hosted, Item, Lost, Order, RoleHost, Unborn, recovery};
+use crate::host::{
+    CrashRequest, Hosted, LabRequest, MailboxItem, RecoveryError, RoleHost, RunEnd, SendError, recovery,
+};
 use crate::kv::Kv;
 use crate::paxos::{Acceptor, Learner, Proposer};
 use crate::random::Random;
-use crate::role::{NoDisk, Role, RoleName};
-use crate::storage::DataFolder;
-use crate::trace::{CrashCause, CrashPoint, RoleTag};
+use crate::role::{NoStableStore, Role, RoleKind};
+use crate::storage::DataDir;
+use crate::trace::{CrashCause, CrashPoint, Speaker};
 use crate::two_phase_commit::{Coordinator, Participant};
 
 /// Orders wait here; one too many is refused.
@@ -41,30 +43,30 @@ const COUNT_EVERY: Duration = Duration::from_secs(1);
 
 /// Where orders are given.
 #[derive(Clone)]
-pub struct Orders(Sender<Order>);
+pub struct LabHandle(Sender<LabRequest>);
 
-impl Orders {
+impl LabHandle {
     /// Gives an order; the supervisor takes it when it has dealt with those before.
-    pub fn give(&self, order: Order) -> Result<(), String> {
+    pub fn give(&self, order: LabRequest) -> Result<(), String> {
         self.0.try_send(order).map_err(|_| "too many orders wait already".to_string())
     }
 }
 
 /// Starts and restarts the roles of one server.
 pub struct Supervisor {
-    house: Arc<House>,
-    folder: Arc<DataFolder>,
+    house: Arc<ServerContext>,
+    folder: Arc<DataDir>,
     seed: u64,
-    orders: Receiver<Order>,
+    orders: Receiver<LabRequest>,
     /// The roles whose thread has just ended.
-    ended: Receiver<RoleName>,
-    farewell: Sender<RoleName>,
+    ended: Receiver<RoleKind>,
+    farewell: Sender<RoleKind>,
     lifecycle: Lifecycle,
-    slots: [Slot; RoleName::EVERY.len()],
+    slots: [RoleEntry; RoleKind::EVERY.len()],
 }
 
 /// What belongs to one role.
-struct Slot {
+struct RoleEntry {
     /// Draws the failures of this role.
     random: Random,
     thread: Option<JoinHandle<()>>,
@@ -72,18 +74,19 @@ struct Slot {
 }
 
 /// How the first life of a role in this process has begun, or that it waits for room: an error is a reason not to start.
-type Begun = Sender<Result<(), String>>;
+type StartResult = Sender<Result<(), String>>;
 
 impl Supervisor {
     /// A supervisor whose roles have not started yet.
-    pub fn new(house: Arc<House>, folder: Arc<DataFolder>, seed: u64) -> (Supervisor, Orders) {
+    pub fn new(house: Arc<ServerContext>, folder: Arc<DataDir>, seed: u64) -> (Supervisor, LabHandle) {
         let (sender, orders) = bounded(ORDERS_MAX);
         // Each role has one thread at a time, so there is always room for its farewell.
-        let (farewell, ended) = bounded(RoleName::EVERY.len());
+        let (farewell, ended) = bounded(RoleKind::EVERY.len());
         let me = house.core.config.me.0;
-        let slots = RoleName::EVERY.map(|role| Slot { random: failures_of(me, role, seed), thread: None, lives: 0 });
+        let slots =
+            RoleKind::EVERY.map(|role| RoleEntry { random: failures_of(me, role, seed), thread: None, lives: 0 });
         let lifecycle = Lifecycle::new(clock::now());
-        (Supervisor { house, folder, seed, orders, ended, farewell, lifecycle, slots }, Orders(sender))
+        (Supervisor { house, folder, seed, orders, ended, farewell, lifecycle, slots }, LabHandle(sender))
     }
 
     /// Starts the roles, one after the other. Those that remember come first: nobody may be told less than they know.
@@ -104,12 +107,12 @@ impl Supervisor {
             let due = self.lifecycle.next_due().map_or(next_count, |due| due.min(next_count));
             select! {
                 recv(orders) -> order => match order {
-                    Ok(Order::Crash { role, down }) => {
+                    Ok(LabRequest::Crash { role, down }) => {
                         let order = self.lifecycle.crash_by_hand(clock::now(), role, down);
-                        order.into_iter().for_each(|order| give(&self.house, role, Word::Crash(order)));
+                        order.into_iter().for_each(|order| give(&self.house, role, ControlMessage::Crash(order)));
                     }
-                    Ok(Order::Restart { role }) => self.lifecycle.restart_soon(clock::now(), role),
-                    Ok(Order::Stop) | Err(_) => return self.stop(),
+                    Ok(LabRequest::Restart { role }) => self.lifecycle.restart_soon(clock::now(), role),
+                    Ok(LabRequest::Stop) | Err(_) => return self.stop(),
                 },
                 recv(ended) -> role => role.iter().for_each(|role| self.bury(*role)),
                 default(clock::instant(due).saturating_duration_since(Instant::now())) => {}
@@ -117,8 +120,8 @@ impl Supervisor {
             let now = clock::now();
             for role in self.roles().iter().copied() {
                 match self.lifecycle.take_due(now, role) {
-                    Some(Due::Crash(order)) => give(&self.house, role, Word::Crash(order)),
-                    Some(Due::Restart(down)) => self.restart(role, down),
+                    Some(DueAction::Crash(order)) => give(&self.house, role, ControlMessage::Crash(order)),
+                    Some(DueAction::Restart(down)) => self.restart(role, down),
                     None => {}
                 }
             }
@@ -129,19 +132,19 @@ impl Supervisor {
         }
     }
 
-    fn roles(&self) -> &'static [RoleName] {
+    fn roles(&self) -> &'static [RoleKind] {
         self.house.core.config.protocol.roles()
     }
 
     /// A role's thread has ended.
-    fn bury(&mut self, role: RoleName) {
+    fn bury(&mut self, role: RoleKind) {
         if self.slots[role as usize].thread.take().is_some_and(|thread| thread.join().is_err()) {
             self.house.fatal(&format!("the {} has panicked", name_of(role)));
         }
         self.lifecycle.ended(clock::now(), role);
     }
 
-    fn restart(&mut self, role: RoleName, down: Duration) {
+    fn restart(&mut self, role: RoleKind, down: Duration) {
         // Nobody waits: a life that cannot begin stops the process by itself.
         let (begun, _) = bounded(1);
         if let Err(error) = self.start_role(role, Some(down), begun) {
@@ -153,7 +156,7 @@ impl Supervisor {
     /// Lets every role finish what it has, and waits until all have ended, or for too long.
     fn stop(&mut self) {
         for role in self.roles().iter().rev().copied() {
-            give(&self.house, role, Word::Stop);
+            give(&self.house, role, ControlMessage::Stop);
         }
         let deadline = Instant::now() + STOP_PATIENCE;
         while self.slots.iter().any(|slot| slot.thread.is_some()) {
@@ -163,22 +166,22 @@ impl Supervisor {
     }
 
     /// Gives a role a thread of its own. `down` is None at the start of the process.
-    fn start_role(&mut self, role: RoleName, down: Option<Duration>, begun: Begun) -> std::io::Result<()> {
+    fn start_role(&mut self, role: RoleKind, down: Option<Duration>, begun: StartResult) -> std::io::Result<()> {
         let (house, folder) = (self.house.clone(), self.folder.clone());
         let thread = match role {
-            RoleName::Proposer => self.spawn(begun, down, move || recovery::proposer(&house.core, &folder, down))?,
-            RoleName::Acceptor => self.spawn(begun, down, move || {
+            RoleKind::Proposer => self.spawn(begun, down, move || recovery::proposer(&house.core, &folder, down))?,
+            RoleKind::Acceptor => self.spawn(begun, down, move || {
                 let (acceptor, journal) = recovery::acceptor(&house.core, &house.threads, &folder, down)?;
                 Ok((acceptor, Slowed { disk: journal, by: house.options.slow_disk }))
             })?,
-            RoleName::Learner => self.spawn::<Learner<Kv>, _>(begun, down, move || {
+            RoleKind::Learner => self.spawn::<Learner<Kv>, _>(begun, down, move || {
                 let learner = recovery::learner(&house.core, &house.threads, &folder, house.load(), down)?;
-                Ok((learner, NoDisk))
+                Ok((learner, NoStableStore))
             })?,
-            RoleName::Coordinator => {
+            RoleKind::Coordinator => {
                 self.spawn(begun, down, move || recovery::coordinator(&house.core, &house.threads, &folder, down))?
             }
-            RoleName::Participant => {
+            RoleKind::Participant => {
                 self.spawn(begun, down, move || recovery::participant(&house.core, &house.threads, &folder, down))?
             }
         };
@@ -194,9 +197,9 @@ impl Supervisor {
     /// Starts the thread of a life: it gets back what it must not have forgotten, runs, and says farewell.
     fn spawn<R, D>(
         &self,
-        begun: Begun,
+        begun: StartResult,
         down: Option<Duration>,
-        revive: impl FnOnce() -> Result<(R, D), Unborn> + Send + 'static,
+        revive: impl FnOnce() -> Result<(R, D), RecoveryError> + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>>
     where
         R: Hosted,
@@ -209,25 +212,25 @@ impl Supervisor {
         // What comes while the role reads its disk waits for it.
         R::mailbox(&house.core).open();
         let life = move || {
-            let _farewell = Farewell { name: R::NAME, ended };
+            let _farewell = ExitGuard { name: R::NAME, ended };
             let core = &house.core;
             let (role, disk) = match revive() {
                 Ok(revived) => revived,
-                Err(Unborn::NoRoom(why)) => {
+                Err(RecoveryError::NoRoom(why)) => {
                     found_no_room::<R, _>(core, &house.threads, &why);
                     // The others need not wait for it.
                     return drop(begun.send(Ok(())));
                 }
                 // The thread that asked for the first start waits for this, and ends the process.
-                Err(Unborn::Failed(why) | Unborn::Broken(why)) if down.is_none() => {
+                Err(RecoveryError::Failed(why) | RecoveryError::Broken(why)) if down.is_none() => {
                     R::mailbox(core).close();
                     return drop(begun.send(Err(why)));
                 }
-                Err(Unborn::Failed(why) | Unborn::Broken(why)) => house.fatal(&why),
+                Err(RecoveryError::Failed(why) | RecoveryError::Broken(why)) => house.fatal(&why),
             };
             let host = RoleHost::new(core, &house.threads, role, disk, random);
             let _ = begun.send(Ok(()));
-            if let Ended::Fatal(fatal) = run(host, core, &house.threads) {
+            if let RunEnd::Fatal(fatal) = run(host, core, &house.threads) {
                 house.fatal(&fatal.0);
             }
         };
@@ -240,12 +243,12 @@ impl Supervisor {
 }
 
 /// Says that a role's thread ends, however it ends.
-struct Farewell {
-    name: RoleName,
-    ended: Sender<RoleName>,
+struct ExitGuard {
+    name: RoleKind,
+    ended: Sender<RoleKind>,
 }
 
-impl Drop for Farewell {
+impl Drop for ExitGuard {
     fn drop(&mut self) {
         // Nobody hears it if the supervisor has gone.
         let _ = self.ended.send(self.name);
@@ -253,56 +256,56 @@ impl Drop for Farewell {
 }
 
 /// The stream of a role's failures: it depends on seed, server and role, and on nothing that happens.
-fn failures_of(server: u8, role: RoleName, seed: u64) -> Random {
+fn failures_of(server: u8, role: RoleKind, seed: u64) -> Random {
     Random::new(seed, u64::from(server) << 8 | role as u64)
 }
 
 /// Draws after how long the next life of a role fails, and how, if it fails at all.
-fn draw_failure(random: &mut Random, options: &Options, role: RoleName) -> Option<(Duration, CrashOrder)> {
+fn draw_failure(random: &mut Random, options: &ServerOptions, role: RoleKind) -> Option<(Duration, CrashRequest)> {
     let (up, down) = (random.around(options.mean_up), random.around(options.mean_down));
     let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
     let point = points[random.within(0..=2) as usize];
-    let order = CrashOrder { point, cause: CrashCause::Timer, down: Some(down) };
+    let order = CrashRequest { point, cause: CrashCause::Timer, down: Some(down) };
     options.fail.includes(role).then_some((up, order))
 }
 
 /// What the supervisor says to a role.
 #[derive(Clone, Copy)]
-enum Word {
-    Crash(CrashOrder),
+enum ControlMessage {
+    Crash(CrashRequest),
     Stop,
 }
 
 /// Gives a role its order. One that is down need not be told; one that cannot take it is about to end.
-fn give(house: &House, role: RoleName, word: Word) {
+fn give(house: &ServerContext, role: RoleKind, word: ControlMessage) {
     let told = match role {
-        RoleName::Proposer => order::<Proposer>(house, word),
-        RoleName::Acceptor => order::<Acceptor>(house, word),
-        RoleName::Learner => order::<Learner<Kv>>(house, word),
-        RoleName::Coordinator => order::<Coordinator>(house, word),
-        RoleName::Participant => order::<Participant>(house, word),
+        RoleKind::Proposer => order::<Proposer>(house, word),
+        RoleKind::Acceptor => order::<Acceptor>(house, word),
+        RoleKind::Learner => order::<Learner<Kv>>(house, word),
+        RoleKind::Coordinator => order::<Coordinator>(house, word),
+        RoleKind::Participant => order::<Participant>(house, word),
     };
-    let _: Result<(), Lost> = told;
+    let _: Result<(), SendError> = told;
 }
 
-fn order<R: Hosted>(house: &House, word: Word) -> Result<(), Lost> {
+fn order<R: Hosted>(house: &ServerContext, word: ControlMessage) -> Result<(), SendError> {
     house.core.order::<R, _>(&house.threads, word.into())
 }
 
-impl<R: Role> From<Word> for Item<R> {
-    fn from(word: Word) -> Item<R> {
+impl<R: Role> From<ControlMessage> for MailboxItem<R> {
+    fn from(word: ControlMessage) -> MailboxItem<R> {
         match word {
-            Word::Crash(order) => Item::Crash(order),
-            Word::Stop => Item::Stop,
+            ControlMessage::Crash(order) => MailboxItem::Crash(order),
+            ControlMessage::Stop => MailboxItem::Stop,
         }
     }
 }
 
-fn name_of(role: RoleName) -> &'static str {
-    RoleTag::from(role).as_str()
+fn name_of(role: RoleKind) -> &'static str {
+    Speaker::from(role).as_str()
 }
 
-fn no_thread(role: RoleName, error: &std::io::Error) -> String {
+fn no_thread(role: RoleKind, error: &std::io::Error) -> String {
     format!("cannot start the thread of the {}: {error}", name_of(role))
 }
 

@@ -3,20 +3,20 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::host::Admission;
 use crate::paxos::Quorums;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 use crate::server::keeper;
 use crate::storage::identity::Owner;
-use crate::trace::{Process, Trace};
+use crate::trace::{ProcessId, Trace};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn draws(server: u8, role: RoleName, seed: u64, arguments: &[&str], count: usize) -> Vec<(Duration, CrashOrder)> {
-    let options = Options::of(arguments);
+fn draws(server: u8, role: RoleKind, seed: u64, arguments: &[&str], count: usize) -> Vec<(Duration, CrashRequest)> {
+    let options = ServerOptions::of(arguments);
     let mut random = failures_of(server, role, seed);
     (0..count).filter_map(|_| draw_failure(&mut random, &options, role)).collect()
 }
 
-fn times(draws: &[(Duration, CrashOrder)]) -> Vec<(Duration, Option<Duration>, CrashPoint)> {
+fn times(draws: &[(Duration, CrashRequest)]) -> Vec<(Duration, Option<Duration>, CrashPoint)> {
     draws.iter().map(|(up, order)| (*up, order.down, order.point)).collect()
 }
 
@@ -24,20 +24,20 @@ fn times(draws: &[(Duration, CrashOrder)]) -> Vec<(Duration, Option<Duration>, C
 fn failures_repeat_by_seed_server_and_role() {
     let all = &["--fail", "all"];
     let schedule = |server, role, seed| times(&draws(server, role, seed, all, 20));
-    let first = schedule(1, RoleName::Acceptor, 7);
-    assert_eq!(first, schedule(1, RoleName::Acceptor, 7));
+    let first = schedule(1, RoleKind::Acceptor, 7);
+    assert_eq!(first, schedule(1, RoleKind::Acceptor, 7));
     for other in
-        [schedule(2, RoleName::Acceptor, 7), schedule(1, RoleName::Learner, 7), schedule(1, RoleName::Acceptor, 8)]
+        [schedule(2, RoleKind::Acceptor, 7), schedule(1, RoleKind::Learner, 7), schedule(1, RoleKind::Acceptor, 8)]
     {
         assert_ne!(first, other);
     }
     // Whether others fail too changes nothing.
-    assert_eq!(first, times(&draws(1, RoleName::Acceptor, 7, &["--fail", "acceptors"], 20)));
+    assert_eq!(first, times(&draws(1, RoleKind::Acceptor, 7, &["--fail", "acceptors"], 20)));
 }
 
 #[test]
 fn failures_are_drawn_evenly_from_half_to_one_and_a_half_of_the_mean() {
-    let drawn = draws(1, RoleName::Acceptor, 7, &["--fail", "all", "--mean-up", "4s", "--mean-down", "2s"], 2_000);
+    let drawn = draws(1, RoleKind::Acceptor, 7, &["--fail", "all", "--mean-up", "4s", "--mean-down", "2s"], 2_000);
     let ups: Vec<f64> = drawn.iter().map(|(up, _)| up.as_secs_f64() / 4.0).collect();
     let downs: Vec<f64> =
         drawn.iter().filter_map(|(_, order)| order.down).map(|down| down.as_secs_f64() / 2.0).collect();
@@ -59,41 +59,41 @@ fn failures_are_drawn_evenly_from_half_to_one_and_a_half_of_the_mean() {
 #[test]
 fn only_those_fail_that_are_asked_to() {
     let count = |role, fail| draws(1, role, 7, &["--fail", fail], 5).len();
-    for role in RoleName::ALL {
+    for role in RoleKind::ALL {
         assert_eq!((count(role, "none"), count(role, "all")), (0, 5));
-        assert_eq!(count(role, "acceptors"), if role == RoleName::Acceptor { 5 } else { 0 });
+        assert_eq!(count(role, "acceptors"), if role == RoleKind::Acceptor { 5 } else { 0 });
     }
 }
 
 /// The supervisor of a single server, at work.
-struct Stage {
-    house: Arc<House>,
-    orders: Orders,
+struct SupervisorFixture {
+    house: Arc<ServerContext>,
+    orders: LabHandle,
     thread: JoinHandle<()>,
     _folder: tempfile::TempDir,
 }
 
-impl Stage {
-    fn start() -> Stage {
+impl SupervisorFixture {
+    fn start() -> SupervisorFixture {
         let folder = tempfile::tempdir().unwrap();
-        let me = Server(1);
-        let quorums = Quorums::majority(Servers::first(1));
+        let me = ServerId(1);
+        let quorums = Quorums::majority(ServerSet::first(1));
         let owner = Owner { cluster: "test", quorums, server: me };
-        let data = Arc::new(DataFolder::open(&folder.path().join("data"), owner).unwrap());
-        let trace = Trace::to_memory(Process::server(me, 1));
-        let options = Options::of(&["--segment-kib", "64"]);
-        let house = Arc::new(House::new(owner, options, 1, trace, Admission::member()));
+        let data = Arc::new(DataDir::open(&folder.path().join("data"), owner).unwrap());
+        let trace = Trace::to_memory(ProcessId::server(me, 1));
+        let options = ServerOptions::of(&["--segment-kib", "64"]);
+        let house = Arc::new(ServerContext::new(owner, options, 1, trace, Admission::member()));
         keeper::start(&house, &data).unwrap();
         let (mut supervisor, orders) = Supervisor::new(house.clone(), data, 1);
         supervisor.start().unwrap();
-        Stage { house, orders, thread: std::thread::spawn(move || supervisor.run()), _folder: folder }
+        SupervisorFixture { house, orders, thread: std::thread::spawn(move || supervisor.run()), _folder: folder }
     }
 
-    fn is_up(&self, role: RoleName) -> bool {
+    fn is_up(&self, role: RoleKind) -> bool {
         self.house.core.is_up(role)
     }
 
-    fn await_up(&self, role: RoleName, up: bool) {
+    fn await_up(&self, role: RoleKind, up: bool) {
         let begun = Instant::now();
         while self.is_up(role) != up {
             assert!(begun.elapsed() < PATIENCE, "{role:?}: not up = {up}");
@@ -102,7 +102,7 @@ impl Stage {
     }
 
     /// Waits for so many lines of a role that tell of this event.
-    fn await_lines(&self, role: RoleName, event: &str, count: usize) {
+    fn await_lines(&self, role: RoleKind, event: &str, count: usize) {
         let begun = Instant::now();
         let starts = format!("{:<8} {event} ", name_of(role));
         while self.house.core.trace.text().matches(&starts).count() < count {
@@ -113,7 +113,7 @@ impl Stage {
 
     fn stop(self) {
         let begun = Instant::now();
-        self.orders.give(Order::Stop).unwrap();
+        self.orders.give(LabRequest::Stop).unwrap();
         self.thread.join().unwrap();
         assert!(begun.elapsed() < STOP_PATIENCE, "nobody was waited for in vain");
     }
@@ -121,16 +121,16 @@ impl Stage {
 
 #[test]
 fn each_role_dies_and_comes_back_and_the_others_live_on() {
-    let stage = Stage::start();
-    for role in RoleName::ALL {
+    let stage = SupervisorFixture::start();
+    for role in RoleKind::ALL {
         assert!(stage.is_up(role));
     }
-    for role in RoleName::ALL {
-        stage.orders.give(Order::Crash { role, down: None }).unwrap();
+    for role in RoleKind::ALL {
+        stage.orders.give(LabRequest::Crash { role, down: None }).unwrap();
         stage.await_up(role, false);
-        let others = RoleName::ALL.into_iter().filter(|other| *other != role);
+        let others = RoleKind::ALL.into_iter().filter(|other| *other != role);
         assert!(others.into_iter().all(|other| stage.is_up(other)));
-        stage.orders.give(Order::Restart { role }).unwrap();
+        stage.orders.give(LabRequest::Restart { role }).unwrap();
         stage.await_up(role, true);
         stage.await_lines(role, "RESTART", 1);
         assert_eq!(stage.house.core.board.read().crashes(role), 1);
@@ -140,39 +140,39 @@ fn each_role_dies_and_comes_back_and_the_others_live_on() {
 
 #[test]
 fn a_restart_that_is_ordered_before_the_crash_has_happened_is_not_lost() {
-    let stage = Stage::start();
+    let stage = SupervisorFixture::start();
     for round in 1..=5 {
         // Not yet down when the second order comes.
-        stage.orders.give(Order::Crash { role: RoleName::Acceptor, down: None }).unwrap();
-        stage.orders.give(Order::Restart { role: RoleName::Acceptor }).unwrap();
-        stage.await_lines(RoleName::Acceptor, "RESTART", round);
+        stage.orders.give(LabRequest::Crash { role: RoleKind::Acceptor, down: None }).unwrap();
+        stage.orders.give(LabRequest::Restart { role: RoleKind::Acceptor }).unwrap();
+        stage.await_lines(RoleKind::Acceptor, "RESTART", round);
     }
     stage.stop();
 }
 
 #[test]
 fn a_crash_with_a_time_ends_by_itself_and_may_be_made_longer() {
-    let stage = Stage::start();
-    let role = RoleName::Learner;
-    stage.orders.give(Order::Crash { role, down: Some(Duration::from_millis(20)) }).unwrap();
+    let stage = SupervisorFixture::start();
+    let role = RoleKind::Learner;
+    stage.orders.give(LabRequest::Crash { role, down: Some(Duration::from_millis(20)) }).unwrap();
     stage.await_lines(role, "RESTART", 1);
-    stage.orders.give(Order::Crash { role, down: Some(Duration::ZERO) }).unwrap();
-    stage.orders.give(Order::Crash { role, down: None }).unwrap();
+    stage.orders.give(LabRequest::Crash { role, down: Some(Duration::ZERO) }).unwrap();
+    stage.orders.give(LabRequest::Crash { role, down: None }).unwrap();
     stage.await_lines(role, "CRASH", 2);
     // Either it was dying or down when the second order came, and stays down, or it was up again and died again.
     stage.await_up(role, false);
-    stage.orders.give(Order::Restart { role }).unwrap();
+    stage.orders.give(LabRequest::Restart { role }).unwrap();
     stage.await_up(role, true);
     stage.stop();
 }
 
 #[test]
 fn a_server_without_living_roles_stops_too() {
-    let stage = Stage::start();
-    for role in RoleName::ALL {
-        stage.orders.give(Order::Crash { role, down: None }).unwrap();
+    let stage = SupervisorFixture::start();
+    for role in RoleKind::ALL {
+        stage.orders.give(LabRequest::Crash { role, down: None }).unwrap();
     }
-    for role in RoleName::ALL {
+    for role in RoleKind::ALL {
         stage.await_up(role, false);
     }
     stage.stop();
@@ -181,9 +181,9 @@ fn a_server_without_living_roles_stops_too() {
 #[test]
 fn too_many_orders_are_refused() {
     let (sender, _orders) = bounded(ORDERS_MAX);
-    let orders = Orders(sender);
+    let orders = LabHandle(sender);
     for _ in 0..ORDERS_MAX {
-        orders.give(Order::Stop).unwrap();
+        orders.give(LabRequest::Stop).unwrap();
     }
-    assert!(orders.give(Order::Stop).unwrap_err().contains("too many orders"));
+    assert!(orders.give(LabRequest::Stop).unwrap_err().contains("too many orders"));
 }

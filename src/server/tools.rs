@@ -9,12 +9,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::check::check;
-use super::options::Options;
+use super::options::ServerOptions;
 use crate::cluster::Cluster;
-use crate::role::Server;
+use crate::role::ServerId;
 use crate::storage::journal::SEGMENT_BYTES;
 use crate::storage::restore::Restore;
-use crate::storage::{DataFolder, backup, inspect};
+use crate::storage::{DataDir, backup, inspect};
 
 /// The tools, by the first word behind `paxos-server`.
 #[derive(Parser)]
@@ -25,7 +25,7 @@ pub enum Tool {
     Check {
         /// As of a start.
         #[command(flatten)]
-        options: Box<Options>,
+        options: Box<ServerOptions>,
     },
     /// Show what a data folder or a backup holds and how healthy it is; changes nothing
     Inspect {
@@ -53,7 +53,7 @@ pub enum Tool {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
         /// The number of the peer
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(Server::MAX)))]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(ServerId::MAX)))]
         peer: u8,
     },
 }
@@ -116,13 +116,13 @@ pub fn restore(file: &Path, cluster: &Path, data: &Path) -> Result<String, Strin
 
 /// Makes a stopped server forget the data folder of a peer.
 fn forget(folder: &Path, peer: u8) -> Result<String, String> {
-    let (identity, _lock) = DataFolder::read_identity(folder).map_err(|error| error.to_string())?;
-    let (cluster, members, Server(me)) = identity.owner();
+    let (identity, _lock) = DataDir::read_identity(folder).map_err(|error| error.to_string())?;
+    let (cluster, members, ServerId(me)) = identity.owner();
     if peer == me {
         return Err(format!("{} is the folder of server {me} itself: name one of its peers", folder.display()));
     }
     let at = folder.display();
-    let forgotten = identity.forget_peer(Server(peer)).map_err(|error| format!("data folder {at}: {error}"))?;
+    let forgotten = identity.forget_peer(ServerId(peer)).map_err(|error| format!("data folder {at}: {error}"))?;
     if !forgotten {
         let members = members.numbers();
         return Err(format!(

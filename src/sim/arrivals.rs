@@ -1,53 +1,55 @@
 //! What happens when a frame arrives, and who hears it.
 
 use super::marks::Mark;
-use super::nature::{Event, Piece, Way};
-use super::network::Node;
+use super::nature::{DeliveryMode, Piece, SimEvent};
+use super::network::Endpoint;
 use super::wire::Greeting;
-use super::world::World;
+use super::world::Simulation;
 use crate::client::NoReply;
 use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, unframe};
-use crate::role::Server;
+use crate::role::ServerId;
 
-impl World {
+impl Simulation {
     /// A frame has come to the end of its way.
-    pub fn frame(&mut self, from: Node, to: Node, bytes: &[u8], way: Way, piece: Piece) {
+    pub fn frame(&mut self, from: Endpoint, to: Endpoint, bytes: &[u8], way: DeliveryMode, piece: Piece) {
         if !self.nature.network.arrives(from, to, way, piece) {
             self.nature.mark(Mark::FrameLost);
-            if let (Node::Server(from), Node::Server(to), true) = (from, to, way != Way::Again) {
+            if let (Endpoint::Server(from), Endpoint::Server(to), true) = (from, to, way != DeliveryMode::Again) {
                 self.peers_frame_is_lost(from, to, piece);
             }
             return;
         }
         match (from, to) {
-            (Node::Server(server), Node::Server(to)) => {
+            (Endpoint::Server(server), Endpoint::Server(to)) => {
                 if !self.waits(from, to, bytes, way, piece) {
                     self.frame_of_peer(server, to, bytes, piece, way);
                 }
             }
-            (Node::Client(client), Node::Server(to)) => {
+            (Endpoint::Client(client), Endpoint::Server(to)) => {
                 if !self.waits(from, to, bytes, way, piece) {
                     self.frame_of_client(client, to, bytes);
                 }
             }
-            (Node::Server(from), Node::Client(client)) => self.clients[client].hears(&mut self.nature, from, bytes),
-            (Node::Client(_), Node::Client(_)) => {}
+            (Endpoint::Server(from), Endpoint::Client(client)) => {
+                self.clients[client].hears(&mut self.nature, from, bytes)
+            }
+            (Endpoint::Client(_), Endpoint::Client(_)) => {}
         }
     }
 
     /// A paused process hears nothing yet: the frame waits in the machine.
-    fn waits(&mut self, from: Node, to: Server, bytes: &[u8], way: Way, piece: Piece) -> bool {
+    fn waits(&mut self, from: Endpoint, to: ServerId, bytes: &[u8], way: DeliveryMode, piece: Piece) -> bool {
         let until = self.server(to).paused_until;
         let rest = until.saturating_sub(self.nature.now());
         if rest > 0 {
-            let (to, bytes) = (Node::Server(to), bytes.into());
-            let way = if way == Way::Again { Way::Again } else { Way::Arrived };
-            self.nature.after(rest, Event::Frame { from, to, bytes, way, piece });
+            let (to, bytes) = (Endpoint::Server(to), bytes.into());
+            let way = if way == DeliveryMode::Again { DeliveryMode::Again } else { DeliveryMode::Arrived };
+            self.nature.after(rest, SimEvent::Frame { from, to, bytes, way, piece });
         }
         rest > 0
     }
 
-    fn frame_of_client(&mut self, client: usize, to: Server, bytes: &[u8]) {
+    fn frame_of_client(&mut self, client: usize, to: ServerId, bytes: &[u8]) {
         let greeting = self.greeting(to);
         let arrives = match unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) {
             Ok(request) => self.clients[client].arrives(&mut self.nature, to, request.number, greeting),
@@ -67,14 +69,14 @@ impl World {
     }
 
     /// Who answers a client there, and for which history; None if the process does not run.
-    fn greeting(&mut self, server: Server) -> Option<Greeting> {
+    fn greeting(&mut self, server: ServerId) -> Option<Greeting> {
         let process = self.server(server).process.as_ref()?;
         let history = process.core.board.read().history;
         Some(Greeting { process: process.number, history })
     }
 
     /// The connection of the request in this frame ends.
-    fn break_connection(&mut self, server: Server, client: usize, bytes: &[u8], why: NoReply) {
+    fn break_connection(&mut self, server: ServerId, client: usize, bytes: &[u8], why: NoReply) {
         if let Ok(ClientRequest { number, .. }) = unframe(bytes, CLIENT_FRAME_MAX_BYTES) {
             self.clients[client].loses_connection(&mut self.nature, server, number, why);
         }

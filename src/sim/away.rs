@@ -1,44 +1,44 @@
 //! A server that was away for long, and what can happen while it fetches the state that it missed.
 
 use super::client::SimClient;
-use super::faults::Faults;
+use super::faults::FaultSet;
 use super::marks::Mark;
 use super::nature::{MS, Micros, SECOND};
-use super::network::Node;
-use super::plan::Plan;
-use super::world::{Death, World};
+use super::network::Endpoint;
+use super::plan::RunPlan;
+use super::world::{CrashKind, Simulation};
 use crate::museum::{self, Bug};
 use crate::paxos::{Retention, Slot};
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// Whoever was away knows all within so much virtual time, however long it was away.
 const SOON: Micros = 10 * SECOND;
 /// The one that is away.
-const AWAY: Server = Server(5);
+const AWAY: ServerId = ServerId(5);
 
-struct Case {
-    world: World,
+struct LaggingCase {
+    world: Simulation,
     now: Micros,
 }
 
-impl Case {
+impl LaggingCase {
     /// Five servers and forty clients, which write so often and think so long. The state takes some forty parts.
-    fn begin(seed: u64, requests: usize, think: Micros) -> Case {
-        Case { world: World::new(Case::plan(seed, requests, think), false), now: 0 }
+    fn begin(seed: u64, requests: usize, think: Micros) -> LaggingCase {
+        LaggingCase { world: Simulation::new(LaggingCase::plan(seed, requests, think), false), now: 0 }
     }
 
     /// The same with a state of some four hundred parts: while it is fetched, the others make many checkpoints.
-    fn begin_large(seed: u64, requests: usize, think: Micros) -> Case {
-        let mut plan = Case::plan(seed, requests, think);
+    fn begin_large(seed: u64, requests: usize, think: Micros) -> LaggingCase {
+        let mut plan = LaggingCase::plan(seed, requests, think);
         (plan.keys, plan.snapshot_bytes) = (400, 100);
         plan.retention.keep_bytes = 4 << 20;
-        Case { world: World::new(plan, false), now: 0 }
+        LaggingCase { world: Simulation::new(plan, false), now: 0 }
     }
 
-    fn plan(seed: u64, requests: usize, think: Micros) -> Plan {
-        let mut plan = Plan::new(seed, Faults::NONE, Some(Protocol::MultiPaxos));
-        (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], Servers::first(5));
+    fn plan(seed: u64, requests: usize, think: Micros) -> RunPlan {
+        let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
+        (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], ServerSet::first(5));
         (plan.clients, plan.requests, plan.keys, plan.reads, plan.deletes) = (40, requests, 100, 0, 5);
         plan.under_way = 1;
         (plan.value_bytes, plan.snapshot_bytes, plan.mailbox) = (600, 1_000, 1_024);
@@ -53,7 +53,7 @@ impl Case {
     }
 
     /// Lets things happen for so long at most, until something is so; whether it is.
-    fn until(&mut self, most: Micros, is_so: impl Fn(&World) -> bool) -> bool {
+    fn until(&mut self, most: Micros, is_so: impl Fn(&Simulation) -> bool) -> bool {
         let end = self.now + most;
         while self.now < end {
             if is_so(&self.world) {
@@ -68,9 +68,9 @@ impl Case {
 
     /// Server 5 cannot hear anybody, nor be heard, or it can again.
     fn is_away(&mut self, on: bool) {
-        for other in self.world.plan.cluster().without(Servers::only(AWAY)).iter() {
+        for other in self.world.plan.cluster().without(ServerSet::only(AWAY)).iter() {
             for (from, to) in [(AWAY, other), (other, AWAY)] {
-                self.world.nature.network.cut(Node::Server(from), Node::Server(to), on);
+                self.world.nature.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
             }
         }
     }
@@ -85,26 +85,26 @@ impl Case {
     }
 
     /// All clients have what they asked for, and all servers are where they are.
-    fn is_agreed(world: &World) -> bool {
+    fn is_agreed(world: &Simulation) -> bool {
         let highest = world.nature.ghost.highest_chosen();
-        let state = |server: Server| world.servers[usize::from(server.0) - 1].applied();
-        let first = state(Server(1));
+        let state = |server: ServerId| world.servers[usize::from(server.0) - 1].applied();
+        let first = state(ServerId(1));
         let same = world.plan.cluster().iter().all(|server| state(server).is_some() && state(server) == first);
         same && first.is_some_and(|(applied, _)| applied >= highest)
     }
 }
 
-fn is_done(world: &World) -> bool {
+fn is_done(world: &Simulation) -> bool {
     world.clients.iter().all(SimClient::is_done)
 }
 
-fn applied(world: &World, server: Server) -> Slot {
+fn applied(world: &Simulation, server: ServerId) -> Slot {
     world.servers[usize::from(server.0) - 1].applied().map_or(Slot(0), |(slot, _)| slot)
 }
 
 /// Away while all of these commands are done, and back.
 fn away_for(commands: usize) {
-    let mut case = Case::begin(1, commands, 0);
+    let mut case = LaggingCase::begin(1, commands, 0);
     assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)), "the cluster does not even begin");
     case.is_away(true);
     let before = applied(&case.world, AWAY);
@@ -114,7 +114,11 @@ fn away_for(commands: usize) {
     assert!(missed as usize > commands * 9 / 10, "only {missed} of {commands} were missed");
     case.is_away(false);
     let joined = case.now;
-    assert!(case.until(SOON, Case::is_agreed), "not within {SOON}us, {:?} of {missed}", applied(&case.world, AWAY));
+    assert!(
+        case.until(SOON, LaggingCase::is_agreed),
+        "not within {SOON}us, {:?} of {missed}",
+        applied(&case.world, AWAY)
+    );
     println!("missed {missed} slots, and had them after {} virtual ms", (case.now - joined) / MS);
     assert_eq!(case.installs(), 1, "the log is longer than anybody keeps");
     let checked = case.world.nature.history.check_slots();
@@ -136,24 +140,24 @@ fn a_server_that_was_away_for_a_hundred_thousand_commands_has_the_state_soon() {
 #[test]
 fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
     for seed in 1..=6 {
-        let mut case = Case::begin(seed, 2_000, 0);
+        let mut case = LaggingCase::begin(seed, 2_000, 0);
         assert!(case.until(10 * SECOND, |world| applied(world, AWAY) > Slot(50)));
         case.is_away(true);
         assert!(case.until(600 * SECOND, is_done));
         case.is_away(false);
         // In the middle of the first state that comes in, its receiver dies; in the middle of the next, everybody who may
         // send it, one after the other. A state has more parts than that.
-        let how = if seed % 2 == 0 { Death::Power } else { Death::Process };
+        let how = if seed % 2 == 0 { CrashKind::Power } else { CrashKind::Process };
         for (victim, parts) in [(5, 5), (1, 4), (2, 4), (3, 4), (4, 4), (5, 9)] {
             let from = case.parts();
             if !case.until(SOON, |world| world.nature.marks.count(Mark::SnapshotInParts) >= from + parts) {
                 break;
             }
             assert_eq!(case.installs(), 0, "seed {seed}: it came too soon for this test");
-            case.world.kill(Server(victim), how);
+            case.world.kill(ServerId(victim), how);
         }
         assert!(case.parts() > 25, "seed {seed}: only {} parts were sent", case.parts());
-        assert!(case.until(3 * SOON, Case::is_agreed), "seed {seed}: {:?}", applied(&case.world, AWAY));
+        assert!(case.until(3 * SOON, LaggingCase::is_agreed), "seed {seed}: {:?}", applied(&case.world, AWAY));
         // Those who died have begun at their checkpoints again, and some of them needed another's state, too.
         assert!(case.installs() >= 1, "seed {seed}");
     }
@@ -162,7 +166,7 @@ fn a_receiver_and_a_sender_that_die_in_the_middle_hold_nobody_up() {
 #[test]
 fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
     for seed in 1..=3 {
-        let mut case = Case::begin(seed, 80_000, 2 * MS);
+        let mut case = LaggingCase::begin(seed, 80_000, 2 * MS);
         for installs in 1..=3 {
             assert!(case.until(SOON, |world| applied(world, AWAY) > Slot(50)), "seed {seed}");
             case.is_away(true);
@@ -170,7 +174,8 @@ fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
             assert!(case.until(600 * SECOND, |world| world.nature.ghost.highest_chosen() > end), "seed {seed}");
             case.is_away(false);
             assert!(case.until(SOON, |world| applied(world, AWAY) > end), "seed {seed}: it does not come back");
-            let has_caught_up = |world: &World| world.nature.ghost.highest_chosen().ahead_of(applied(world, AWAY)) < 50;
+            let has_caught_up =
+                |world: &Simulation| world.nature.ghost.highest_chosen().ahead_of(applied(world, AWAY)) < 50;
             assert!(case.until(SOON, has_caught_up), "seed {seed}: it does not catch up");
             // Its next beats say so, and then nobody keeps a log for it any more.
             case.until(SECOND, |_| false);
@@ -178,7 +183,7 @@ fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
         }
         assert!(!is_done(&case.world), "seed {seed}: the others have not gone on meanwhile");
         assert!(case.world.nature.marks.count(Mark::SnapshotTwice) >= 2);
-        assert!(case.until(600 * SECOND, |world| is_done(world) && Case::is_agreed(world)), "seed {seed}");
+        assert!(case.until(600 * SECOND, |world| is_done(world) && LaggingCase::is_agreed(world)), "seed {seed}");
     }
 }
 
@@ -186,7 +191,7 @@ fn two_snapshots_come_one_after_the_other_while_the_others_go_on() {
 /// How many states it has fetched until it had caught up, and whether it has within this time.
 fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
     museum::switch(bug);
-    let mut case = Case::begin_large(seed, 60_000, 20 * MS);
+    let mut case = LaggingCase::begin_large(seed, 60_000, 20 * MS);
     if bug.is_some() {
         case.world.nature.ghost.see_consequences_only();
     }
@@ -196,7 +201,7 @@ fn catches_up_under_load(seed: u64, bug: Option<Bug>) -> (u32, bool) {
     assert!(case.until(600 * SECOND, |world| world.nature.ghost.highest_chosen() > end), "seed {seed}");
     case.is_away(false);
     let (begun, before) = (case.now, case.world.nature.ghost.highest_chosen());
-    let has_caught_up = |world: &World| {
+    let has_caught_up = |world: &Simulation| {
         let highest = world.nature.ghost.highest_chosen();
         applied(world, AWAY) > before && highest.ahead_of(applied(world, AWAY)) < 50
     };

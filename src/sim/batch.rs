@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::faults::{Fault, Faults};
+use super::faults::{Fault, FaultSet};
 use super::invariants::Violation;
-use super::marks::Marks;
-use super::plan::Plan;
-use super::world::{Report, Verdict, World};
+use super::marks::Coverage;
+use super::plan::RunPlan;
+use super::world::{RunReport, RunVerdict, Simulation};
 #[cfg(any(test, feature = "museum"))]
 use crate::museum;
 use crate::museum::Bug;
@@ -22,19 +22,19 @@ thread_local! {
     /// The seed that this thread runs.
     static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
     /// How it runs it.
-    static SETTING: Cell<Setting> =
-        const { Cell::new(Setting { allowed: Faults::NONE, bug: None, protocol: None, harm_only: false }) };
+    static SETTING: Cell<BatchConfig> =
+        const { Cell::new(BatchConfig { allowed: FaultSet::NONE, bug: None, protocol: None, harm_only: false }) };
     /// What an assertion said that failed in it.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Runs one seed. A role that breaks one of its own assertions ends the run, and not the program; where panics cannot be
 /// caught, the program ends with the sentence and the command that replays it.
-pub fn run_one(seed: u64, setting: Setting, lines: bool) -> Report {
+pub fn run_one(seed: u64, setting: BatchConfig, lines: bool) -> RunReport {
     hear_panics();
     #[cfg(any(test, feature = "museum"))]
     museum::switch(setting.bug);
-    let mut world = World::new(Plan::new(seed, setting.allowed, setting.protocol), lines);
+    let mut world = Simulation::new(RunPlan::new(seed, setting.allowed, setting.protocol), lines);
     if setting.harm_only {
         world.nature.ghost.see_consequences_only();
     }
@@ -44,13 +44,13 @@ pub fn run_one(seed: u64, setting: Setting, lines: bool) -> Report {
     RUNNING.set(None);
     caught.unwrap_or_else(|_| {
         let what = SAID.take().unwrap_or_else(|| "it said nothing".to_string());
-        world.report(Verdict::Unsafe(Violation { invariant: 29, what }))
+        world.report(RunVerdict::Unsafe(Violation { invariant: 29, what }))
     })
 }
 
 /// The command that runs a seed again.
-pub fn replay(seed: u64, Setting { allowed, bug, protocol, harm_only }: Setting) -> String {
-    let faults = if allowed == Faults::all() { String::new() } else { format!(" --faults {allowed}") };
+pub fn replay(seed: u64, BatchConfig { allowed, bug, protocol, harm_only }: BatchConfig) -> String {
+    let faults = if allowed == FaultSet::all() { String::new() } else { format!(" --faults {allowed}") };
     let bug = bug.map_or(String::new(), |bug| format!(" --bug {}", bug.name()));
     let protocol = protocol.map_or(String::new(), |protocol| format!(" --protocol {}", protocol.name()));
     let harm = if harm_only { " --harm" } else { "" };
@@ -58,23 +58,23 @@ pub fn replay(seed: u64, Setting { allowed, bug, protocol, harm_only }: Setting)
 }
 
 /// The fewest classes of faults with which a seed still breaks the same rule, found by leaving out one after the other.
-pub fn shrink(seed: u64, setting: Setting, verdict: &Verdict) -> Setting {
-    let same = |other: &Verdict| match (verdict, other) {
-        (Verdict::Unsafe(one), Verdict::Unsafe(other)) => one.invariant == other.invariant,
-        (Verdict::Stuck(_), Verdict::Stuck(_)) => true,
+pub fn shrink(seed: u64, setting: BatchConfig, verdict: &RunVerdict) -> BatchConfig {
+    let same = |other: &RunVerdict| match (verdict, other) {
+        (RunVerdict::Unsafe(one), RunVerdict::Unsafe(other)) => one.invariant == other.invariant,
+        (RunVerdict::Stuck(_), RunVerdict::Stuck(_)) => true,
         _ => false,
     };
-    let on = Plan::new(seed, setting.allowed, setting.protocol).faults;
-    let mut least = Setting { allowed: on, ..setting };
-    if on.count() <= Faults::FEW || !same(&run_one(seed, least, false).verdict) {
+    let on = RunPlan::new(seed, setting.allowed, setting.protocol).faults;
+    let mut least = BatchConfig { allowed: on, ..setting };
+    if on.count() <= FaultSet::FEW || !same(&run_one(seed, least, false).verdict) {
         return setting;
     }
     loop {
         let before = least;
         for fault in Fault::ALL.iter().filter(|fault| on.has(**fault)) {
-            let fewer = Setting { allowed: least.allowed.without(*fault), ..least };
+            let fewer = BatchConfig { allowed: least.allowed.without(*fault), ..least };
             // So few classes are all on, whatever the seed says: another run.
-            let may_try = least.allowed.has(*fault) && fewer.allowed.count() > Faults::FEW;
+            let may_try = least.allowed.has(*fault) && fewer.allowed.count() > FaultSet::FEW;
             if may_try && same(&run_one(seed, fewer, false).verdict) {
                 least = fewer;
             }
@@ -88,9 +88,9 @@ pub fn shrink(seed: u64, setting: Setting, verdict: &Verdict) -> Setting {
 
 /// What all runs of a batch have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Setting {
+pub struct BatchConfig {
     /// Which faults are allowed.
-    pub allowed: Faults,
+    pub allowed: FaultSet,
     /// The bug of the museum that is on.
     pub bug: Option<Bug>,
     /// How the servers agree; each seed decides for itself if None.
@@ -123,7 +123,7 @@ fn hear_panics() {
 
 /// Many seeds.
 #[derive(Clone, Copy, Debug)]
-pub struct Batch {
+pub struct SeedBatch {
     /// The first seed.
     pub first: u64,
     /// The last one; none if time alone ends the batch.
@@ -131,14 +131,14 @@ pub struct Batch {
     /// When to stop.
     pub time: Option<Duration>,
     /// What all runs have in common.
-    pub setting: Setting,
+    pub setting: BatchConfig,
     /// How many threads run.
     pub threads: usize,
 }
 
 /// What a batch has come to.
 #[derive(Clone, Debug, Default)]
-pub struct Summary {
+pub struct BatchSummary {
     /// Runs that have ended.
     pub runs: u64,
     /// Events in all of them.
@@ -150,15 +150,15 @@ pub struct Summary {
     /// Virtual time of all of them, in microseconds.
     pub virtual_time: u64,
     /// What was reached.
-    pub marks: Marks,
+    pub marks: Coverage,
     /// The hash of all that happened in all of them, in whatever order they ended.
     pub trace: u64,
     /// The failure with the lowest seed.
-    pub failure: Option<(u64, Verdict)>,
+    pub failure: Option<(u64, RunVerdict)>,
 }
 
-impl Summary {
-    fn add(&mut self, report: &Report) {
+impl BatchSummary {
+    fn add(&mut self, report: &RunReport) {
         self.runs += 1;
         self.events += report.events;
         self.slots += report.applied.0;
@@ -168,17 +168,17 @@ impl Summary {
         let [seed, trace] = [report.seed, report.trace].map(u64::to_le_bytes);
         self.trace = self.trace.wrapping_add(xxh3_64(&[seed, trace].concat()));
         let lowest = self.failure.as_ref().is_none_or(|(seed, _)| report.seed < *seed);
-        if report.verdict != Verdict::Clean && lowest {
+        if report.verdict != RunVerdict::Clean && lowest {
             self.failure = Some((report.seed, report.verdict.clone()));
         }
     }
 }
 
-impl Batch {
+impl SeedBatch {
     /// Runs seed after seed until all are done, the time is over, or one fails; `tick` hears of each.
-    pub fn run(&self, tick: impl Fn(&Report) + Sync) -> Summary {
+    pub fn run(&self, tick: impl Fn(&RunReport) + Sync) -> BatchSummary {
         let (next, stop) = (AtomicU64::new(self.first), AtomicBool::new(false));
-        let summary = Mutex::new(Summary::default());
+        let summary = Mutex::new(BatchSummary::default());
         let end = self.time.map(|time| Instant::now() + time);
         std::thread::scope(|scope| {
             for _ in 0..self.threads.max(1) {
@@ -190,7 +190,7 @@ impl Batch {
                             return;
                         }
                         let report = run_one(seed, self.setting, false);
-                        if report.verdict != Verdict::Clean {
+                        if report.verdict != RunVerdict::Clean {
                             stop.store(true, Ordering::Relaxed);
                         }
                         tick(&report);

@@ -1,16 +1,16 @@
 //! What a server holds is bounded, whatever others do: looked at after every turn of a role.
 
-use super::nature::{Micros, Nature};
+use super::nature::{Micros, SimEnv};
 use super::server::SimServer;
 use super::surroundings::SimConnection;
-use super::turns::{Living, Seated};
+use super::turns::{Seated, SimRole};
 use crate::host::ServerCore;
 use crate::host::checkpoints::PARTS_MAX;
 use crate::host::disks::RoleDisk;
 use crate::host::queue::RESERVED;
 use crate::kv::{KEY_MAX_BYTES, Kv, VALUE_MAX_BYTES};
 use crate::paxos::{HARD_FACTOR, LEARNER_WINDOW, Learner, PAGE_BYTES, StateMachine, most_pinned_bytes};
-use crate::role::RoleName;
+use crate::role::RoleKind;
 
 /// The checkpointer's own jobs: a checkpoint at a time, and what a life begins with.
 const OWN_JOBS: usize = 4;
@@ -20,7 +20,7 @@ const LARGEST_BYTES: usize = VALUE_MAX_BYTES + KEY_MAX_BYTES + 256;
 
 impl SimServer {
     /// Whether all that it holds is within its limits.
-    pub fn check_bounds(&self, nature: &mut Nature) {
+    pub fn check_bounds(&self, nature: &mut SimEnv) {
         let (me, Some(process)) = (self.me, &self.process) else { return };
         let mut within = |what: &str, has: u64, most: u64| {
             nature.ghost.require(24, has <= most, || format!("{me} holds {has} {what}, and the limit is {most}"));
@@ -56,7 +56,7 @@ impl SimServer {
     }
 
     /// What a peer needs when it has fetched the state is in the log.
-    fn check_pins(&self, nature: &mut Nature) {
+    fn check_pins(&self, nature: &mut SimEnv) {
         let learner = self.process.as_ref().and_then(|process| process.learner.as_ref());
         let learner: Option<&Learner<Kv>> = learner.map(|living| living.role());
         let Some((learner, from)) = learner.and_then(|learner| Some((learner, learner.log_pinned_from()?))) else {
@@ -69,7 +69,7 @@ impl SimServer {
     }
 
     /// A journal that waits for room has given up what it does not need.
-    fn check_journal(&self, nature: &mut Nature) {
+    fn check_journal(&self, nature: &mut SimEnv) {
         let Some(acceptor) = self.process.as_ref().and_then(|process| process.acceptor.as_ref()) else { return };
         let (me, disk) = (self.me, acceptor.host.disk());
         let is_shed = disk.has_room() || disk.unneeded() == 0;
@@ -79,8 +79,12 @@ impl SimServer {
     }
 
     /// Mail for which no role is woken lies until the role's next timer, and no longer.
-    fn check_mail(&self, nature: &mut Nature) {
-        fn lies_for_ever<R: Seated>(core: &ServerCore<SimConnection>, living: Option<&Living<R>>, now: Micros) -> bool {
+    fn check_mail(&self, nature: &mut SimEnv) {
+        fn lies_for_ever<R: Seated>(
+            core: &ServerCore<SimConnection>,
+            living: Option<&SimRole<R>>,
+            now: Micros,
+        ) -> bool {
             let Some(living) = living else { return false };
             let queue = R::mailbox(core).lock();
             queue.sleeps && !queue.is_empty() && !living.wakes_after(now)
@@ -88,11 +92,11 @@ impl SimServer {
         let (me, Some(process)) = (self.me, &self.process) else { return };
         let (core, now) = (&process.core, nature.now());
         let roles = [
-            (RoleName::Proposer, lies_for_ever(core, process.proposer.as_deref(), now)),
-            (RoleName::Acceptor, lies_for_ever(core, process.acceptor.as_deref(), now)),
-            (RoleName::Learner, lies_for_ever(core, process.learner.as_deref(), now)),
-            (RoleName::Coordinator, lies_for_ever(core, process.coordinator.as_deref(), now)),
-            (RoleName::Participant, lies_for_ever(core, process.participant.as_deref(), now)),
+            (RoleKind::Proposer, lies_for_ever(core, process.proposer.as_deref(), now)),
+            (RoleKind::Acceptor, lies_for_ever(core, process.acceptor.as_deref(), now)),
+            (RoleKind::Learner, lies_for_ever(core, process.learner.as_deref(), now)),
+            (RoleKind::Coordinator, lies_for_ever(core, process.coordinator.as_deref(), now)),
+            (RoleKind::Participant, lies_for_ever(core, process.participant.as_deref(), now)),
         ];
         for (role, lies) in roles {
             nature.ghost.require(44, !lies, || format!("the {role:?} of {me} sleeps over its mail, and has no timer"));

@@ -1,45 +1,45 @@
 use super::*;
-use crate::net::{Envelope, Said};
+use crate::net::{Envelope, PeerMessage};
 use crate::protocol::Protocol;
-use crate::sim::faults::Faults;
+use crate::sim::faults::FaultSet;
 use crate::sim::nature::{MS, SECOND, Weight};
-use crate::sim::plan::Plan;
-use crate::trace::Context;
+use crate::sim::plan::RunPlan;
+use crate::trace::TraceContext;
 
-const ONE: Server = Server(1);
-const TWO: Server = Server(2);
+const ONE: ServerId = ServerId(1);
+const TWO: ServerId = ServerId(2);
 
 /// Three servers of an old cluster, before anything happens.
-fn world() -> World {
-    let mut plan = Plan::new(1, Faults::NONE, Some(Protocol::BasicPaxos));
-    (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], Servers::first(3));
+fn world() -> Simulation {
+    let mut plan = RunPlan::new(1, FaultSet::NONE, Some(Protocol::BasicPaxos));
+    (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], ServerSet::first(3));
     plan.is_acquainted = true;
-    World::new(plan, false)
+    Simulation::new(plan, false)
 }
 
 /// The call of server 1 that server 2 has let in, as server 1 sees it.
-fn call(world: &World) -> Option<u64> {
+fn call(world: &Simulation) -> Option<u64> {
     world.servers[0].process.as_ref()?.agenda.links.borrow().get(&TWO)?.call()
 }
 
 /// Whether server 2 hears server 1.
-fn hears(world: &World) -> bool {
+fn hears(world: &Simulation) -> bool {
     world.servers[1].process.as_ref().is_some_and(|process| process.hears(ONE))
 }
 
-fn is_linked(world: &World) -> bool {
+fn is_linked(world: &Simulation) -> bool {
     call(world).is_some() && hears(world)
 }
 
 /// A server says that it is there.
 fn word() -> Vec<u8> {
-    frame(&Envelope { context: Context::default(), message: Said::Here })
+    frame(&Envelope { context: TraceContext::default(), message: PeerMessage::Here })
 }
 
 #[test]
 fn a_server_that_is_not_answered_says_no_more_and_tries_again() {
     let mut world = world();
-    let answers = (Node::Server(TWO), Node::Server(ONE));
+    let answers = (Endpoint::Server(TWO), Endpoint::Server(ONE));
     world.nature.network.cut(answers.0, answers.1, true);
     world.play_until(2 * SECOND, is_linked);
     assert!(call(&world).is_none() && !hears(&world));
@@ -55,7 +55,7 @@ fn what_comes_on_a_call_that_has_ended_is_not_heard_and_its_caller_calls_again()
     world.play_until(SECOND, is_linked);
     let before = call(&world).unwrap();
     world.at(TWO, |two, nature| two.close(nature, ONE, before));
-    world.frame_of_peer(ONE, TWO, &word(), Piece::Word(before, Weight::SMALL), Way::Arrived);
+    world.frame_of_peer(ONE, TWO, &word(), Piece::Word(before, Weight::SMALL), DeliveryMode::Arrived);
     let now = world.servers[1].clock().at(world.nature.now());
     let heard = world.servers[1].process.as_ref().unwrap().core.linked.heard(now);
     assert!(!heard.contains(ONE), "it was heard");
@@ -70,7 +70,7 @@ fn an_answer_that_comes_too_late_opens_nothing() {
     let before = call(&world).unwrap();
     let welcome = world.servers[1].process.as_ref().unwrap().core.welcome();
     world.at(ONE, |one, nature| assert!(one.call_breaks(nature, TWO, before, "test")));
-    world.frame_of_peer(TWO, ONE, &frame(&welcome), Piece::Answer(before), Way::Arrived);
+    world.frame_of_peer(TWO, ONE, &frame(&welcome), Piece::Answer(before), DeliveryMode::Arrived);
     assert_eq!(call(&world), None);
     assert_eq!(world.nature.marks.count(Mark::AnswerTooLate), 1);
 }
@@ -83,9 +83,9 @@ fn a_greeting_that_comes_once_more_leaves_no_call_behind() {
         let process = world.servers[0].process.as_ref().unwrap();
         frame(&process.core.hello(&process.folder, TWO, 0))
     };
-    let calls = |world: &World| world.servers[1].process.as_ref().unwrap().heard[&ONE].clone();
+    let calls = |world: &Simulation| world.servers[1].process.as_ref().unwrap().heard[&ONE].clone();
     let before = calls(&world);
-    world.frame_of_peer(ONE, TWO, &hello, Piece::Hello(u64::MAX), Way::Again);
+    world.frame_of_peer(ONE, TWO, &hello, Piece::Hello(u64::MAX), DeliveryMode::Again);
     assert_eq!(calls(&world), before);
     assert_eq!(world.nature.marks.count(Mark::HelloReplayed), 1);
 }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::batch::{Batch, Setting, Summary, replay, run_one, shrink};
-use super::faults::Faults;
-use super::marks::{Mark, Marks};
-use super::plan::Plan;
-use super::world::Verdict;
+use super::batch::{BatchConfig, BatchSummary, SeedBatch, replay, run_one, shrink};
+use super::faults::FaultSet;
+use super::marks::{Coverage, Mark};
+use super::plan::RunPlan;
+use super::world::RunVerdict;
 use crate::museum::{self, Bug};
 use crate::protocol::Protocol;
 use crate::random::Random;
@@ -32,7 +32,7 @@ Examples:
   paxos-lab simulate --seeds 1..100 --faults pause,partition
 
 Exit codes: 0 clean, 1 a batch that did not reach what it should, 2 usage, 7 a rule was broken, 8 no progress.")]
-pub struct Simulate {
+pub struct SimulateArgs {
     /// Run one seed, and tell what it decided and what came of it
     #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "minutes"])]
     seed: Option<u64>,
@@ -43,11 +43,11 @@ pub struct Simulate {
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
     /// Classes of faults that may happen: all, none, or words separated by commas (a wrong word lists them)
-    #[arg(long, value_name = "LIST", default_value_t = Faults::all())]
-    faults: Faults,
+    #[arg(long, value_name = "LIST", default_value_t = FaultSet::all())]
+    faults: FaultSet,
     /// How the servers agree
-    #[arg(long, value_enum, default_value_t = Protocols::All)]
-    protocol: Protocols,
+    #[arg(long, value_enum, default_value_t = ProtocolChoice::All)]
+    protocol: ProtocolChoice,
     /// Switch a bug of the museum on: the run should find it (builds with the feature `museum` only)
     #[arg(long, value_name = "BUG")]
     bug: Option<Bug>,
@@ -71,7 +71,7 @@ pub struct Simulate {
 
 /// Which protocols are simulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Protocols {
+enum ProtocolChoice {
     /// Each seed decides for itself which kind of Paxos.
     All,
     /// Both phases for every command.
@@ -82,13 +82,13 @@ enum Protocols {
     TwoPhaseCommit,
 }
 
-impl Protocols {
+impl ProtocolChoice {
     fn protocol(self) -> Option<Protocol> {
         match self {
-            Protocols::All => None,
-            Protocols::BasicPaxos => Some(Protocol::BasicPaxos),
-            Protocols::MultiPaxos => Some(Protocol::MultiPaxos),
-            Protocols::TwoPhaseCommit => Some(Protocol::TwoPhaseCommit),
+            ProtocolChoice::All => None,
+            ProtocolChoice::BasicPaxos => Some(Protocol::BasicPaxos),
+            ProtocolChoice::MultiPaxos => Some(Protocol::MultiPaxos),
+            ProtocolChoice::TwoPhaseCommit => Some(Protocol::TwoPhaseCommit),
         }
     }
 }
@@ -100,7 +100,7 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 }
 
 /// Runs what the command line says; what to print, and the exit code.
-pub fn run(options: &Simulate) -> Result<(String, u8), String> {
+pub fn run(options: &SimulateArgs) -> Result<(String, u8), String> {
     if (options.bug.is_some() || options.museum) && !museum::OPEN {
         return Err("this build has no museum. Try: cargo run --profile museum --features museum --bin paxos-lab -- \
                     simulate --bug FirstValueAdopted --seeds 1..1000"
@@ -121,9 +121,9 @@ pub fn run(options: &Simulate) -> Result<(String, u8), String> {
     }
 }
 
-impl Simulate {
-    fn setting(&self) -> Setting {
-        Setting { allowed: self.faults, bug: self.bug, protocol: self.protocol.protocol(), harm_only: self.harm }
+impl SimulateArgs {
+    fn setting(&self) -> BatchConfig {
+        BatchConfig { allowed: self.faults, bug: self.bug, protocol: self.protocol.protocol(), harm_only: self.harm }
     }
 
     fn threads(&self) -> usize {
@@ -131,8 +131,8 @@ impl Simulate {
     }
 }
 
-fn one(seed: u64, options: &Simulate) -> Result<(String, u8), String> {
-    print!("{}", Plan::new(seed, options.faults, options.protocol.protocol()));
+fn one(seed: u64, options: &SimulateArgs) -> Result<(String, u8), String> {
+    print!("{}", RunPlan::new(seed, options.faults, options.protocol.protocol()));
     let report = run_one(seed, options.setting(), options.out.is_some());
     if let Some(folder) = &options.out {
         write_lines(folder, &report.lines).map_err(|error| format!("cannot write to {}: {error}", folder.display()))?;
@@ -144,14 +144,14 @@ fn one(seed: u64, options: &Simulate) -> Result<(String, u8), String> {
     if let Some(folder) = &options.out {
         let _ = writeln!(text, "lines in {0}; prove them: paxos-lab audit {0}", folder.display());
     }
-    if report.verdict != Verdict::Clean {
+    if report.verdict != RunVerdict::Clean {
         tell_failure(seed, &report.verdict, options.setting(), &mut text);
     }
     Ok((text, report.verdict.exit_code()))
 }
 
 /// How to see a failure again: with as few faults as show it, and, last of all, as it was.
-fn tell_failure(seed: u64, verdict: &Verdict, setting: Setting, text: &mut String) {
+fn tell_failure(seed: u64, verdict: &RunVerdict, setting: BatchConfig, text: &mut String) {
     let least = shrink(seed, setting, verdict);
     if least != setting {
         let _ = writeln!(text, "with fewer faults: {}", replay(seed, least));
@@ -176,8 +176,8 @@ pub(super) fn write_lines(folder: &Path, files: &[(String, String)]) -> std::io:
     Ok(())
 }
 
-fn many(options: &Simulate, first: u64, last: u64, time: Option<Duration>) -> Result<(String, u8), String> {
-    let batch = Batch { first, last, time, setting: options.setting(), threads: options.threads() };
+fn many(options: &SimulateArgs, first: u64, last: u64, time: Option<Duration>) -> Result<(String, u8), String> {
+    let batch = SeedBatch { first, last, time, setting: options.setting(), threads: options.threads() };
     let bar = progress(&batch);
     let begun = Instant::now();
     let summary = batch.run(|_| match time {
@@ -201,8 +201,8 @@ fn many(options: &Simulate, first: u64, last: u64, time: Option<Duration>) -> Re
     Ok((text, code))
 }
 
-fn told(summary: &Summary, first: u64, took: f64) -> String {
-    let Summary { runs, events, slots, operations, virtual_time, trace, .. } = summary;
+fn told(summary: &BatchSummary, first: u64, took: f64) -> String {
+    let BatchSummary { runs, events, slots, operations, virtual_time, trace, .. } = summary;
     format!(
         "{runs} seeds from {first} in {took:.1} s: {:.0} seeds/s, {events} events, {slots} slots applied, {operations} \
          operations checked, {:.0} virtual minutes, trace hash {trace:016x}\n",
@@ -212,23 +212,23 @@ fn told(summary: &Summary, first: u64, took: f64) -> String {
 }
 
 /// What has gone wrong, and what else was reached, and how often.
-fn tell_counts(summary: &Summary, text: &mut String) {
+fn tell_counts(summary: &BatchSummary, text: &mut String) {
     for mark in Mark::ALL {
         let _ = writeln!(text, "{:>12} x {}", summary.marks.count(*mark), mark.says());
     }
 }
 
 /// A batch that never reached what it was made for has failed, however clean it was.
-fn marks_code(summary: &Summary, setting: Setting, text: &mut String) -> u8 {
-    let (missing, all) = (summary.marks.missing(setting.protocol), Marks::default().missing(setting.protocol).len());
+fn marks_code(summary: &BatchSummary, setting: BatchConfig, text: &mut String) -> u8 {
+    let (missing, all) = (summary.marks.missing(setting.protocol), Coverage::default().missing(setting.protocol).len());
     let _ = writeln!(text, "{} of {all} marks reached", all - missing.len());
     for mark in &missing {
         let _ = writeln!(text, "never: {}", mark.says());
     }
-    u8::from(!missing.is_empty() && setting.allowed == Faults::all() && summary.runs >= ENOUGH_RUNS)
+    u8::from(!missing.is_empty() && setting.allowed == FaultSet::all() && summary.runs >= ENOUGH_RUNS)
 }
 
-fn progress(batch: &Batch) -> ProgressBar {
+fn progress(batch: &SeedBatch) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

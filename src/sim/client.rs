@@ -6,20 +6,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::folder::CLUSTER;
-use super::history::What;
+use super::history::RequestedOperation;
 use super::marks::Mark;
-use super::nature::{Event, MS, Micros, Nature, SECOND};
+use super::nature::{MS, Micros, SECOND, SimEnv, SimEvent};
 use super::server::time_of;
-use super::wire::{Connections, Greeting, SimWire, Step};
-use crate::client::core::{ClientCore, Finished, Identity, Reach, Ticket, is_answer};
+use super::wire::{ClientConnections, Greeting, ObservedStep, SimWire};
+use crate::client::core::{ClientCore, ClientIdentity, Finished, RequestHandle, Route, is_answer};
 use crate::client::{ClientError, NoReply, TryEnd, UNDER_WAY_MAX};
 use crate::host::Time;
-use crate::kv::{Op, SEQUENCE_MAX, SPAN, Written};
-use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, Reply, Request, Unknown, WhyNotApplied, unframe};
+use crate::kv::{Op, SEQUENCE_MAX, SPAN, WriteResult};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientReply, Reply, Request, WhyNotApplied, WhyUnknown, unframe};
 use crate::paxos::CommandId;
 use crate::random::Random;
-use crate::role::{Server, Servers};
-use crate::trace::{Process, Trace};
+use crate::role::{ServerId, ServerSet};
+use crate::trace::{ProcessId, Trace};
 
 /// How long one server is waited for before the next is asked.
 const TRY: Micros = SECOND;
@@ -29,7 +29,7 @@ pub const STRANGER: u64 = u64::MAX;
 const THOUGHT: u64 = 0;
 
 /// A stranger has got a reply.
-fn told_a_stranger(nature: &mut Nature, reply: &Reply) {
+fn told_a_stranger(nature: &mut SimEnv, reply: &Reply) {
     match reply {
         Reply::NotApplied(WhyNotApplied::Expired) => nature.mark(Mark::StrangerRefused),
         Reply::Applied { slot, .. } => {
@@ -41,7 +41,7 @@ fn told_a_stranger(nature: &mut Nature, reply: &Reply) {
 
 /// What a client does one after the other.
 #[derive(Clone, Debug)]
-pub enum Wish {
+pub enum ClientStep {
     /// A write.
     Write(Op),
     /// A read.
@@ -54,12 +54,12 @@ pub struct SimClient {
     /// Its name, as in `c1`.
     pub name: String,
     core: ClientCore,
-    connections: Connections,
-    wishes: VecDeque<Wish>,
+    connections: ClientConnections,
+    wishes: VecDeque<ClientStep>,
     think: RangeInclusive<Micros>,
     timeout: Micros,
     /// The operations of the history that its requests are about.
-    operations: BTreeMap<Ticket, usize>,
+    operations: BTreeMap<RequestHandle, usize>,
     /// When it looks at its clock next, if nothing happens before.
     alarm: Option<Time>,
     /// The number of that alarm: an earlier one means nothing.
@@ -72,11 +72,11 @@ const ROOM_RETRY: RangeInclusive<Micros> = 20 * MS..=60 * MS;
 impl SimClient {
     /// A client with these wishes, which asks this server first.
     pub fn new(
-        nature: &mut Nature,
+        nature: &mut SimEnv,
         number: usize,
-        cluster: Servers,
-        wishes: VecDeque<Wish>,
-        server: Server,
+        cluster: ServerSet,
+        wishes: VecDeque<ClientStep>,
+        server: ServerId,
         pace: (RangeInclusive<Micros>, Micros),
         lines: bool,
     ) -> SimClient {
@@ -84,11 +84,11 @@ impl SimClient {
         let seed = nature.random.next();
         let random = |stream: u64| Random::new(seed, stream + number as u64);
         let clock = nature.clock();
-        let trace = match Process::named(&name) {
+        let trace = match ProcessId::named(&name) {
             Ok(process) if lines => Trace::to_memory_at(process, move || time_of(clock.load(Ordering::Relaxed))),
             _ => Trace::disabled(),
         };
-        let identity = Identity {
+        let identity = ClientIdentity {
             name: name.clone(),
             cluster: CLUSTER.to_string(),
             servers: cluster,
@@ -102,7 +102,7 @@ impl SimClient {
             number,
             name,
             core: ClientCore::new(identity, server, nonces, random(100)),
-            connections: Connections::default(),
+            connections: ClientConnections::default(),
             wishes,
             think,
             timeout,
@@ -115,7 +115,7 @@ impl SimClient {
     }
 
     /// From now on it has so many requests under way at once.
-    pub fn asks_side_by_side(&self, nature: &mut Nature, requests: usize) {
+    pub fn asks_side_by_side(&self, nature: &mut SimEnv, requests: usize) {
         (1..requests.min(self.wishes.len())).for_each(|_| self.think(nature));
     }
 
@@ -135,20 +135,20 @@ impl SimClient {
     }
 
     /// It thinks for a while, and then has another wish.
-    fn think(&self, nature: &mut Nature) {
+    fn think(&self, nature: &mut SimEnv) {
         let delay = nature.time(&self.think);
-        nature.after(delay, Event::Client { client: self.number, stamp: THOUGHT });
+        nature.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
     }
 
     /// Too many want the same just now: it thinks once more, and for so long that hundreds who do so are no storm of events
     /// while nothing is answered.
-    fn think_longer(&self, nature: &mut Nature) {
+    fn think_longer(&self, nature: &mut SimEnv) {
         let delay = nature.time(&ROOM_RETRY) + nature.time(&self.think);
-        nature.after(delay, Event::Client { client: self.number, stamp: THOUGHT });
+        nature.after(delay, SimEvent::Client { client: self.number, stamp: THOUGHT });
     }
 
     /// Time has passed.
-    pub fn wakes(&mut self, nature: &mut Nature, stamp: u64) {
+    pub fn wakes(&mut self, nature: &mut SimEnv, stamp: u64) {
         if stamp == THOUGHT {
             self.begin(nature);
         } else if stamp == self.stamp {
@@ -158,11 +158,11 @@ impl SimClient {
     }
 
     /// The next wish.
-    fn begin(&mut self, nature: &mut Nature) {
+    fn begin(&mut self, nature: &mut SimEnv) {
         let Some(wish) = self.wishes.front() else { return };
         let what = match wish {
-            Wish::Read(key) => What::Get { key: key.clone() },
-            Wish::Write(op) => What::Write(op.clone()),
+            ClientStep::Read(key) => RequestedOperation::Get { key: key.clone() },
+            ClientStep::Write(op) => RequestedOperation::Write(op.clone()),
         };
         if !nature.history.has_room_for(what.key()) {
             return self.think_longer(nature);
@@ -173,8 +173,8 @@ impl SimClient {
         let operation = nature.history_begins(self.number, what);
         let mut wire = SimWire { client: self.number, connections: &mut self.connections, nature };
         let ticket = match wish {
-            Wish::Read(key) => self.core.read(now, deadline, key, Reach::Any, &mut wire),
-            Wish::Write(op) => self.core.write(now, deadline, op, &mut wire),
+            ClientStep::Read(key) => self.core.read(now, deadline, key, Route::Any, &mut wire),
+            ClientStep::Write(op) => self.core.write(now, deadline, op, &mut wire),
         };
         self.operations.insert(ticket, operation);
         if self.core.under_way() == UNDER_WAY_MAX {
@@ -184,13 +184,13 @@ impl SimClient {
     }
 
     /// Does what can be done now, takes note of what came of it, and sets the next alarm.
-    fn progress(&mut self, nature: &mut Nature) {
+    fn progress(&mut self, nature: &mut SimEnv) {
         let mut wire = SimWire { client: self.number, connections: &mut self.connections, nature };
         self.core.progress(Time(wire.nature.now()), &mut wire);
         for step in self.connections.take_steps() {
             match step {
-                Step::Named(ticket, id) => nature.history.name(self.operations[&ticket], id),
-                Step::Unnamed(ticket) => nature.history_renames(self.operations[&ticket]),
+                ObservedStep::Named(ticket, id) => nature.history.name(self.operations[&ticket], id),
+                ObservedStep::Unnamed(ticket) => nature.history_renames(self.operations[&ticket]),
             }
         }
         while let Some((ticket, Finished { result, .. })) = self.core.take_ended() {
@@ -206,12 +206,12 @@ impl SimClient {
             self.alarm = Some(due);
             self.stamp += 1;
             let delay = due.0.saturating_sub(nature.now());
-            nature.after(delay, Event::Client { client: self.number, stamp: self.stamp });
+            nature.after(delay, SimEvent::Client { client: self.number, stamp: self.stamp });
         }
     }
 
     /// A request of its own comes to a server; who answers there, if anybody does. False if it does not arrive.
-    pub fn arrives(&mut self, nature: &mut Nature, server: Server, number: u64, greeting: Option<Greeting>) -> bool {
+    pub fn arrives(&mut self, nature: &mut SimEnv, server: ServerId, number: u64, greeting: Option<Greeting>) -> bool {
         let arrives = self.connections.arrives(server, number, greeting);
         if !arrives {
             self.progress(nature);
@@ -220,21 +220,21 @@ impl SimClient {
     }
 
     /// The connection that this was asked on has ended.
-    pub fn loses_connection(&mut self, nature: &mut Nature, server: Server, number: u64, no_reply: NoReply) {
+    pub fn loses_connection(&mut self, nature: &mut SimEnv, server: ServerId, number: u64, no_reply: NoReply) {
         if self.connections.lose(server, Some(number), no_reply) {
             self.progress(nature);
         }
     }
 
     /// As [`loses_connection`](SimClient::loses_connection), whatever it has asked on it.
-    pub fn loses_any_connection(&mut self, nature: &mut Nature, server: Server, no_reply: NoReply) {
+    pub fn loses_any_connection(&mut self, nature: &mut SimEnv, server: ServerId, no_reply: NoReply) {
         if self.connections.lose(server, None, no_reply) {
             self.progress(nature);
         }
     }
 
     /// Bytes from a server.
-    pub fn hears(&mut self, nature: &mut Nature, server: Server, bytes: &[u8]) {
+    pub fn hears(&mut self, nature: &mut SimEnv, server: ServerId, bytes: &[u8]) {
         match unframe::<ClientReply>(bytes, CLIENT_FRAME_MAX_BYTES) {
             Ok(ClientReply { number: STRANGER, reply, .. }) => return told_a_stranger(nature, &reply),
             Ok(reply) => {
@@ -253,7 +253,7 @@ impl SimClient {
     }
 
     /// What somebody says who knows the number of this client's session, and not its nonce.
-    pub fn as_a_stranger_would(&self, nature: &mut Nature) -> Vec<Request> {
+    pub fn as_a_stranger_would(&self, nature: &mut SimEnv) -> Vec<Request> {
         let mut said = Vec::new();
         for _ in 0..nature.random.within(0..=3) {
             let nonce = u128::from(nature.random.next());
@@ -274,11 +274,11 @@ impl SimClient {
 }
 
 /// What a request came to, for the history.
-fn ended(nature: &mut Nature, operation: usize, result: Result<Reply, ClientError>) {
+fn ended(nature: &mut SimEnv, operation: usize, result: Result<Reply, ClientError>) {
     if let Err(ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = &result {
         let is_of_other_history = |end: &TryEnd| matches!(end, TryEnd::NoReply(NoReply::OtherHistory { .. }));
         let has_expired = |end: &TryEnd| {
-            matches!(end, TryEnd::NotApplied(WhyNotApplied::Expired) | TryEnd::Unknown(Unknown::Expired))
+            matches!(end, TryEnd::NotApplied(WhyNotApplied::Expired) | TryEnd::Unknown(WhyUnknown::Expired))
         };
         if tries.last.iter().any(|one| is_of_other_history(&one.end)) {
             nature.mark(Mark::OtherHistory);
@@ -289,7 +289,7 @@ fn ended(nature: &mut Nature, operation: usize, result: Result<Reply, ClientErro
     }
     match result {
         Ok(Reply::Applied { slot, written }) => {
-            if matches!(written, Written::Mismatch { .. }) {
+            if matches!(written, WriteResult::Mismatch { .. }) {
                 nature.mark(Mark::Mismatch);
             }
             nature.history_wrote(operation, slot, written);

@@ -3,19 +3,19 @@
 use std::sync::atomic::Ordering;
 
 use super::client::SimClient;
-use super::faults::Faults;
+use super::faults::FaultSet;
 use super::marks::Mark;
 use super::nature::{MS, SECOND};
-use super::plan::Plan;
-use super::world::World;
+use super::plan::RunPlan;
+use super::world::Simulation;
 use crate::paxos::{Retention, Slot};
 use crate::protocol::Protocol;
-use crate::role::Servers;
+use crate::role::ServerSet;
 
 /// Three servers and twenty clients that write so often. Between two checkpoints the journal needs some files.
-fn world(seed: u64, requests: usize) -> World {
-    let mut plan = Plan::new(seed, Faults::NONE, Some(Protocol::MultiPaxos));
-    (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], Servers::first(3));
+fn world(seed: u64, requests: usize) -> Simulation {
+    let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
+    (plan.servers, plan.clocks, plan.healthy) = (3, vec![100; 3], ServerSet::first(3));
     (plan.clients, plan.requests, plan.keys, plan.reads, plan.deletes) = (20, requests, 50, 0, 5);
     plan.under_way = 1;
     (plan.value_bytes, plan.snapshot_bytes, plan.mailbox) = (1_200, 8_000, 1_024);
@@ -26,11 +26,11 @@ fn world(seed: u64, requests: usize) -> World {
     plan.retention =
         Retention { checkpoint_slots: 300, checkpoint_bytes: 1 << 20, keep_slots: 50, keep_bytes: 1 << 20 };
     plan.is_acquainted = true;
-    World::new(plan, false)
+    Simulation::new(plan, false)
 }
 
 /// Lets things happen for so many virtual seconds at most, until something is so; whether it is.
-fn until(world: &mut World, seconds: u64, is_so: impl Fn(&World) -> bool) -> bool {
+fn until(world: &mut Simulation, seconds: u64, is_so: impl Fn(&Simulation) -> bool) -> bool {
     let end = world.nature.now() + seconds * SECOND;
     let done = world.go_on(end, is_so);
     assert!(done.is_ok(), "{done:?}");
@@ -38,19 +38,19 @@ fn until(world: &mut World, seconds: u64, is_so: impl Fn(&World) -> bool) -> boo
 }
 
 /// From now on each disk has room for so many more files of the journal, beside the room that a checkpoint may take.
-fn limit_disks(world: &mut World, files: u64) {
+fn limit_disks(world: &mut Simulation, files: u64) {
     for server in &world.servers {
         let growth = server.process.as_ref().map(|process| process.core.checkpoints.growth().load(Ordering::Relaxed));
         server.folder.leave_room(growth.map(|growth| growth + files * server.segment_bytes()));
     }
 }
 
-fn is_done(world: &World) -> bool {
+fn is_done(world: &Simulation) -> bool {
     world.clients.iter().all(SimClient::is_done)
 }
 
 /// The state has its full size by now, so that the room for one more growth of the checkpoint is enough.
-fn begun(seed: u64, files: u64) -> World {
+fn begun(seed: u64, files: u64) -> Simulation {
     let mut world = world(seed, 6_000);
     assert!(until(&mut world, 10, |world| world.nature.ghost.highest_chosen() > Slot(1_500)), "it does not even begin");
     limit_disks(&mut world, files);

@@ -8,25 +8,25 @@
 use std::collections::BTreeMap;
 
 use super::marks::Mark;
-use super::server::Process;
-use super::world::{Death, World};
-use crate::role::{Server, Servers};
+use super::server::SimProcess;
+use super::world::{CrashKind, Simulation};
+use crate::role::{ServerId, ServerSet};
 use crate::storage::checkpoint::CHECKPOINT_FILE;
 use crate::storage::disk::{Files, MemoryFiles, SECTOR_BYTES};
 
 /// A sector of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place<'a> {
+struct SectorAddress<'a> {
     file: &'a str,
     sector: usize,
 }
 
 /// The files of a folder.
-type Image = BTreeMap<String, Vec<u8>>;
+type DirImage = BTreeMap<String, Vec<u8>>;
 
-impl World {
+impl Simulation {
     /// A server that may be lost for good: with it no more than a minority is.
-    fn may_lose(&mut self, server: Server) -> bool {
+    fn may_lose(&mut self, server: ServerId) -> bool {
         self.find_recovered();
         self.has_begun()
             && !self.lost.contains(server)
@@ -37,28 +37,28 @@ impl World {
     pub(super) fn find_recovered(&mut self) {
         for server in self.lost.iter() {
             let one = self.server(server);
-            let is_whole = |process: &Process| {
+            let is_whole = |process: &SimProcess| {
                 let (Some(acceptor), Some(learner)) = (&process.acceptor, &process.learner) else { return false };
                 // What it is writing it does not have.
                 let is_written = acceptor.syncing.is_none();
                 let (acceptor, learner) = (acceptor.role(), learner.role());
                 is_written && acceptor.damaged().is_empty() && learner.durable().next() >= acceptor.truncated_below()
             };
-            let is_later = |process: &Process| one.harmed_in != Some(process.number);
+            let is_later = |process: &SimProcess| one.harmed_in != Some(process.number);
             if !one.is_stranger
                 && one.takes_part()
                 && one.process.as_ref().is_some_and(|process| is_later(process) && is_whole(process))
             {
                 one.is_checkpoint_harmed = false;
-                self.lost = self.lost.without(Servers::only(server));
+                self.lost = self.lost.without(ServerSet::only(server));
                 self.nature.mark(Mark::DiskRecovered);
             }
         }
     }
 
     /// A bit of a checkpoint flips, or its file is lost.
-    fn harm_checkpoint(&mut self, server: Server) {
-        self.kill(server, Death::Process);
+    fn harm_checkpoint(&mut self, server: ServerId) {
+        self.kill(server, CrashKind::Process);
         let lost = self.nature.chance(200);
         let one = self.server(server);
         let files = one.folder.checkpoint.clone();
@@ -81,15 +81,15 @@ impl World {
     }
 
     /// Stops a server whose disk is about to be damaged; its journal.
-    fn stop_to_damage(&mut self, server: Server) -> Option<MemoryFiles> {
+    fn stop_to_damage(&mut self, server: ServerId) -> Option<MemoryFiles> {
         if !self.may_lose(server) {
             return None;
         }
-        self.kill(server, Death::Process);
+        self.kill(server, CrashKind::Process);
         Some(self.server(server).folder.journal.clone())
     }
 
-    fn damaged(&mut self, server: Server, mark: Mark) {
+    fn damaged(&mut self, server: ServerId, mark: Mark) {
         self.lost.insert(server);
         let one = self.server(server);
         one.harmed_in = one.process.as_ref().map(|process| process.number);
@@ -97,7 +97,7 @@ impl World {
     }
 
     /// A bit of one of its files flips, while it is down or while it runs: then nobody notices before its next start.
-    pub(super) fn flip_a_bit(&mut self, server: Server) {
+    pub(super) fn flip_a_bit(&mut self, server: ServerId) {
         if !self.may_lose(server) {
             return;
         }
@@ -106,7 +106,7 @@ impl World {
         }
         let is_up = self.nature.chance(500) && self.server(server).process.is_some();
         if !is_up {
-            self.kill(server, Death::Process);
+            self.kill(server, CrashKind::Process);
         }
         let in_journal = self.nature.chance(800);
         let folder = &self.server(server).folder;
@@ -126,12 +126,12 @@ impl World {
 
     /// A sector was written to another place than was asked for: what stood there is gone, and where it should be stands
     /// what stood there before, be it an older sector or nothing.
-    pub(super) fn misdirect(&mut self, server: Server) {
+    pub(super) fn misdirect(&mut self, server: ServerId) {
         let Some(journal) = self.stop_to_damage(server) else { return };
         let mut image = journal.image();
         let places: Vec<(String, usize)> = written_sectors(&image);
         let (Some(from), Some(to)) = (self.nature.random_of(&places), self.nature.random_of(&places)) else { return };
-        let (from, to) = (Place { file: &from.0, sector: from.1 }, Place { file: &to.0, sector: to.1 });
+        let (from, to) = (SectorAddress { file: &from.0, sector: from.1 }, SectorAddress { file: &to.0, sector: to.1 });
         let stray = sector(&image, from).to_vec();
         if sector(&image, to) == stray {
             return;
@@ -148,7 +148,7 @@ impl World {
     }
 
     /// A file is missing, empty, cut short, there twice, or another server's.
-    pub(super) fn upset_files(&mut self, server: Server) {
+    pub(super) fn upset_files(&mut self, server: ServerId) {
         let Some(journal) = self.stop_to_damage(server) else { return };
         let image = journal.image();
         let names: Vec<&String> = image.keys().collect();
@@ -163,8 +163,8 @@ impl World {
             3 => journal.put(&format!("{:010}.journal", names.len() + 1), &image[name]),
             4 => {
                 // Of one that has its own files: those of another may be an old copy of these, which is another matter.
-                let others = self.plan.cluster().without(self.lost).without(Servers::only(server));
-                let others: Vec<Server> = others.iter().collect();
+                let others = self.plan.cluster().without(self.lost).without(ServerSet::only(server));
+                let others: Vec<ServerId> = others.iter().collect();
                 let Some(stranger) = self.nature.one_of(&others) else { return };
                 let theirs = self.server(stranger).folder.journal.image();
                 self.server(server).folder.journal = MemoryFiles::from_image(&theirs);
@@ -183,8 +183,8 @@ impl World {
     }
 
     /// One of the files that a server reads when it starts cannot be read, this time.
-    pub(super) fn plan_read_error(&mut self, server: Server) {
-        self.kill(server, Death::Process);
+    pub(super) fn plan_read_error(&mut self, server: ServerId) {
+        self.kill(server, CrashKind::Process);
         let reads = self.nature.random.within(0..=3);
         let folder = &self.server(server).folder;
         let in_journal = reads > 0;
@@ -192,11 +192,11 @@ impl World {
     }
 
     /// Files are lost, or all of them.
-    pub(super) fn lose_folder(&mut self, server: Server) {
+    pub(super) fn lose_folder(&mut self, server: ServerId) {
         if !self.may_lose(server) {
             return;
         }
-        self.kill(server, Death::Process);
+        self.kill(server, CrashKind::Process);
         self.lost.insert(server);
         let storage = self.nature.random.next();
         let whole = self.nature.chance(400);
@@ -219,7 +219,7 @@ impl World {
 }
 
 /// The sectors of journal files that hold anything.
-fn written_sectors(image: &Image) -> Vec<(String, usize)> {
+fn written_sectors(image: &DirImage) -> Vec<(String, usize)> {
     let segments = image.iter().filter(|(name, _)| name.ends_with(".journal"));
     let sectors = segments.flat_map(|(name, bytes)| {
         let written = |(_, sector): &(usize, &[u8])| sector.iter().any(|byte| *byte != 0);
@@ -228,25 +228,25 @@ fn written_sectors(image: &Image) -> Vec<(String, usize)> {
     sectors.collect()
 }
 
-fn range(place: Place<'_>) -> std::ops::Range<usize> {
+fn range(place: SectorAddress<'_>) -> std::ops::Range<usize> {
     place.sector * SECTOR_BYTES..(place.sector + 1) * SECTOR_BYTES
 }
 
-fn sector<'a>(image: &'a Image, place: Place<'_>) -> &'a [u8] {
+fn sector<'a>(image: &'a DirImage, place: SectorAddress<'_>) -> &'a [u8] {
     &image[place.file][range(place)]
 }
 
-fn put_sector(image: &mut Image, place: Place<'_>, bytes: &[u8]) {
+fn put_sector(image: &mut DirImage, place: SectorAddress<'_>, bytes: &[u8]) {
     if let Some(file) = image.get_mut(place.file) {
         file[range(place)].copy_from_slice(bytes);
     }
 }
 
 /// Whether a sector is one of the group that was written last. The number of its group stands in each sector at byte 16.
-fn is_of_last_group(image: &Image, places: &[(String, usize)], place: Place<'_>) -> bool {
+fn is_of_last_group(image: &DirImage, places: &[(String, usize)], place: SectorAddress<'_>) -> bool {
     let group = |place| sector(image, place)[16..24].to_vec();
     places.last().is_some_and(|(file, sector)| {
-        let last = Place { file, sector: *sector };
+        let last = SectorAddress { file, sector: *sector };
         group(last) == group(place)
     })
 }

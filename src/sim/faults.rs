@@ -7,15 +7,15 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::folder::Part;
+use super::folder::SimDirPart;
 use super::marks::Mark;
-use super::nature::{Event, MS, Micros, SECOND};
-use super::network::Node;
-use super::world::{Death, World};
+use super::nature::{MS, Micros, SECOND, SimEvent};
+use super::network::Endpoint;
+use super::world::{CrashKind, Simulation};
 use crate::client::NoReply;
-use crate::host::queue::CrashOrder;
-use crate::role::{Server, Servers};
-use crate::storage::disk::Failure;
+use crate::host::queue::CrashRequest;
+use crate::role::{ServerId, ServerSet};
+use crate::storage::disk::InjectedFailure;
 use crate::trace::{CrashCause, CrashPoint};
 
 macro_rules! faults {
@@ -94,33 +94,33 @@ const HOUR: Micros = 3_600 * SECOND;
 
 /// A set of classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Faults(u64);
+pub struct FaultSet(u64);
 
-impl Faults {
+impl FaultSet {
     /// None of them.
-    pub const NONE: Faults = Faults(0);
+    pub const NONE: FaultSet = FaultSet(0);
 
     /// If no more than so many are allowed, a seed turns all of them on.
     pub const FEW: usize = 3;
 
     /// All of them.
-    pub fn all() -> Faults {
-        Fault::ALL.iter().fold(Faults::NONE, |set, fault| set.with(*fault))
+    pub fn all() -> FaultSet {
+        Fault::ALL.iter().fold(FaultSet::NONE, |set, fault| set.with(*fault))
     }
 
     /// One class alone.
-    pub fn only(fault: Fault) -> Faults {
-        Faults::NONE.with(fault)
+    pub fn only(fault: Fault) -> FaultSet {
+        FaultSet::NONE.with(fault)
     }
 
     /// These and one more.
-    pub fn with(self, fault: Fault) -> Faults {
-        Faults(self.0 | 1 << fault as u64)
+    pub fn with(self, fault: Fault) -> FaultSet {
+        FaultSet(self.0 | 1 << fault as u64)
     }
 
     /// These but one.
-    pub fn without(self, fault: Fault) -> Faults {
-        Faults(self.0 & !(1 << fault as u64))
+    pub fn without(self, fault: Fault) -> FaultSet {
+        FaultSet(self.0 & !(1 << fault as u64))
     }
 
     /// Whether it is on.
@@ -134,44 +134,44 @@ impl Faults {
     }
 
     /// Those of the allowed classes that a seed turns on. If only few are allowed they all are.
-    pub fn swarm(allowed: Faults, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> Faults {
+    pub fn swarm(allowed: FaultSet, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> FaultSet {
         let share = pick(0..=60);
-        let mut on = Faults::NONE;
+        let mut on = FaultSet::NONE;
         for fault in Fault::ALL.iter().filter(|fault| !fault.is_drawn_apart()) {
             // Drawn in any case: which classes are allowed must not change what else a seed decides.
             let drawn = pick(0..=99) < share;
-            if allowed.has(*fault) && (drawn || allowed.count() <= Faults::FEW) {
+            if allowed.has(*fault) && (drawn || allowed.count() <= FaultSet::FEW) {
                 on = on.with(*fault);
             }
         }
         on
     }
 
-    /// As [`swarm`](Faults::swarm), of the classes that came later: what a seed has decided before stays as it was.
-    pub fn swarm_apart(self, allowed: Faults, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> Faults {
+    /// As [`swarm`](FaultSet::swarm), of the classes that came later: what a seed has decided before stays as it was.
+    pub fn swarm_apart(self, allowed: FaultSet, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> FaultSet {
         let apart = Fault::ALL.iter().copied().filter(|fault| fault.is_drawn_apart());
         apart.fold(self, |on, fault| {
             let drawn = pick(0..=3) == 0;
-            if allowed.has(fault) && (drawn || allowed.count() <= Faults::FEW) { on.with(fault) } else { on }
+            if allowed.has(fault) && (drawn || allowed.count() <= FaultSet::FEW) { on.with(fault) } else { on }
         })
     }
 }
 
-impl FromStr for Faults {
+impl FromStr for FaultSet {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Faults, String> {
+    fn from_str(text: &str) -> Result<FaultSet, String> {
         match text {
-            "all" => Ok(Faults::all()),
-            "none" => Ok(Faults::NONE),
-            list => list.split(',').try_fold(Faults::NONE, |set, word| Ok(set.with(word.trim().parse()?))),
+            "all" => Ok(FaultSet::all()),
+            "none" => Ok(FaultSet::NONE),
+            list => list.split(',').try_fold(FaultSet::NONE, |set, word| Ok(set.with(word.trim().parse()?))),
         }
     }
 }
 
-impl fmt::Display for Faults {
+impl fmt::Display for FaultSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Faults::all() {
+        if *self == FaultSet::all() {
             return f.write_str("all");
         }
         let words: Vec<_> = Fault::ALL.iter().filter(|fault| self.has(**fault)).map(|fault| fault.word()).collect();
@@ -193,36 +193,36 @@ impl Fault {
 
 /// A fault that ends by itself.
 #[derive(Clone, Debug)]
-pub enum Trouble {
+pub enum ActiveFault {
     /// These directions are cut.
-    Cut(Vec<(Node, Node)>),
+    Cut(Vec<(Endpoint, Endpoint)>),
     /// These directions are cut and joined so many more times.
-    Flap(Vec<(Node, Node)>, bool, u32),
+    Flap(Vec<(Endpoint, Endpoint)>, bool, u32),
     /// These directions are slow.
-    Slow(Vec<(Node, Node)>),
+    Slow(Vec<(Endpoint, Endpoint)>),
     /// The process is paused until then.
-    Paused(Server, Micros),
+    Paused(ServerId, Micros),
     /// The processor is slow.
-    SlowServer(Server),
+    SlowServer(ServerId),
     /// The disk is full.
-    Full(Server),
+    Full(ServerId),
     /// Syncs are slow.
-    SlowSync(Server),
+    SlowSync(ServerId),
     /// The folder is not the server's own.
-    WrongFolder(Server),
+    WrongFolder(ServerId),
     /// Timers run out early or late.
-    Timers(Server),
+    Timers(ServerId),
 }
 
-impl World {
+impl Simulation {
     /// Another fault of a class that is on, and the next time for one.
     pub fn chaos(&mut self) {
         let every = self.plan.fault_every;
         let next = self.nature.time(&(every / 4..=every * 2));
-        self.nature.after(next, Event::Chaos);
+        self.nature.after(next, SimEvent::Chaos);
         let strikes = |fault: &Fault| self.plan.faults.has(*fault) && !fault.is_weather();
         let on: Vec<Fault> = Fault::ALL.iter().copied().filter(strikes).collect();
-        let servers: Vec<Server> = self.plan.cluster().iter().collect();
+        let servers: Vec<ServerId> = self.plan.cluster().iter().collect();
         if let (Some(fault), Some(server)) = (self.nature.one_of(&on), self.nature.one_of(&servers)) {
             self.nature.note(&(fault as u32, server));
             self.strike(fault, server);
@@ -235,7 +235,7 @@ impl World {
         self.nature.time(&(longest / 10..=longest))
     }
 
-    fn strike(&mut self, fault: Fault, server: Server) {
+    fn strike(&mut self, fault: Fault, server: ServerId) {
         match fault {
             // The weather and the clocks: not at moments.
             Fault::Loss | Fault::Delay | Fault::Duplicate | Fault::Replay | Fault::Corrupt | Fault::Drift => {}
@@ -243,12 +243,12 @@ impl World {
             Fault::Reset => self.reset(server),
             Fault::SlowLink => self.slow_links(server),
             Fault::RoleCrash => self.crash_role(server),
-            Fault::Kill => self.kill(server, Death::Process),
-            Fault::PowerLoss => self.kill(server, Death::Power),
-            Fault::KillAll => self.kill_all(Death::Process),
-            Fault::PowerLossAll => self.kill_all(Death::Power),
-            Fault::KillAtDisk => self.plan_disk_failure(server, Failure::Stop),
-            Fault::DiskError => self.plan_disk_failure(server, Failure::Once(ErrorKind::Other)),
+            Fault::Kill => self.kill(server, CrashKind::Process),
+            Fault::PowerLoss => self.kill(server, CrashKind::Power),
+            Fault::KillAll => self.kill_all(CrashKind::Process),
+            Fault::PowerLossAll => self.kill_all(CrashKind::Power),
+            Fault::KillAtDisk => self.plan_disk_failure(server, InjectedFailure::Stop),
+            Fault::DiskError => self.plan_disk_failure(server, InjectedFailure::Once(ErrorKind::Other)),
             Fault::Pause => self.pause(server),
             Fault::SlowServer => self.slow_server(server),
             Fault::WallClock => self.wall_clock_jumps(server),
@@ -264,86 +264,86 @@ impl World {
             Fault::Liar => self.lie(server),
             Fault::WrongFolder => {
                 self.misplace_folder(server);
-                self.heals(Trouble::WrongFolder(server));
+                self.heals(ActiveFault::WrongFolder(server));
             }
             Fault::Timers => self.upset_timers(server),
         }
     }
 
-    fn heals(&mut self, trouble: Trouble) {
+    fn heals(&mut self, trouble: ActiveFault) {
         let lasts = self.while_it_lasts();
-        self.nature.after(lasts, Event::Heal(trouble));
+        self.nature.after(lasts, SimEvent::Heal(trouble));
     }
 
     /// A fault ends.
-    pub fn heal(&mut self, trouble: Trouble) {
+    pub fn heal(&mut self, trouble: ActiveFault) {
         match trouble {
-            Trouble::Cut(cut) => self.cut(&cut, false),
-            Trouble::Flap(cut, on, left) => {
+            ActiveFault::Cut(cut) => self.cut(&cut, false),
+            ActiveFault::Flap(cut, on, left) => {
                 self.cut(&cut, on);
                 if on || left > 0 {
                     let next = self.nature.time(&(10 * MS..=400 * MS));
-                    self.nature.after(next, Event::Heal(Trouble::Flap(cut, !on, left.saturating_sub(1))));
+                    self.nature.after(next, SimEvent::Heal(ActiveFault::Flap(cut, !on, left.saturating_sub(1))));
                 }
             }
-            Trouble::Slow(links) => {
+            ActiveFault::Slow(links) => {
                 for (from, to) in links {
                     self.nature.network.slow_down(from, to, None);
                 }
             }
             // Unless another pause has begun meanwhile.
-            Trouble::Paused(server, until) if self.server(server).paused_until == until => self.resume(server),
-            Trouble::Paused(..) => {}
-            Trouble::SlowServer(server) => {
+            ActiveFault::Paused(server, until) if self.server(server).paused_until == until => self.resume(server),
+            ActiveFault::Paused(..) => {}
+            ActiveFault::SlowServer(server) => {
                 let usual = self.plan.processor.clone();
                 self.server(server).processor = usual;
             }
-            Trouble::Full(server) => {
+            ActiveFault::Full(server) => {
                 self.server(server).folder.all().for_each(|files| files.set_capacity(None));
             }
-            Trouble::SlowSync(server) => {
+            ActiveFault::SlowSync(server) => {
                 let usual = self.plan.sync.clone();
                 self.server(server).sync = usual;
             }
-            Trouble::WrongFolder(server) => self.bring_folder_back(server),
-            Trouble::Timers(server) => self.settle_timers(server),
+            ActiveFault::WrongFolder(server) => self.bring_folder_back(server),
+            ActiveFault::Timers(server) => self.settle_timers(server),
         }
     }
 
-    fn cut(&mut self, links: &[(Node, Node)], on: bool) {
+    fn cut(&mut self, links: &[(Endpoint, Endpoint)], on: bool) {
         for (from, to) in links {
             self.nature.network.cut(*from, *to, on);
         }
     }
 
     /// Everybody but these servers, clients at random.
-    fn others(&mut self, inside: Servers) -> (Vec<Node>, Vec<Node>) {
+    fn others(&mut self, inside: ServerSet) -> (Vec<Endpoint>, Vec<Endpoint>) {
         let (mut ins, mut outs) = (Vec::new(), Vec::new());
         for server in self.plan.cluster().iter() {
-            if inside.contains(server) { &mut ins } else { &mut outs }.push(Node::Server(server));
+            if inside.contains(server) { &mut ins } else { &mut outs }.push(Endpoint::Server(server));
         }
         for client in 0..self.plan.clients {
-            if self.nature.chance(300) { &mut ins } else { &mut outs }.push(Node::Client(client));
+            if self.nature.chance(300) { &mut ins } else { &mut outs }.push(Endpoint::Client(client));
         }
         (ins, outs)
     }
 
-    fn cut_off(&mut self, fault: Fault, server: Server) {
-        let mut inside = Servers::only(server);
+    fn cut_off(&mut self, fault: Fault, server: ServerId) {
+        let mut inside = ServerSet::only(server);
         if fault == Fault::Partition && self.nature.chance(500) {
-            let picked: Vec<Server> = self.plan.cluster().iter().filter(|_| self.nature.chance(400)).collect();
+            let picked: Vec<ServerId> = self.plan.cluster().iter().filter(|_| self.nature.chance(400)).collect();
             inside = picked.into_iter().chain([server]).collect();
         }
         let (ins, outs) = self.others(inside);
-        let pairs = |from: &[Node], to: &[Node]| -> Vec<(Node, Node)> {
+        let pairs = |from: &[Endpoint], to: &[Endpoint]| -> Vec<(Endpoint, Endpoint)> {
             from.iter().flat_map(|from| to.iter().map(|to| (*from, *to))).collect()
         };
         let mut links = match fault {
             Fault::OneWay if self.nature.chance(500) => pairs(&ins, &outs),
             Fault::OneWay => pairs(&outs, &ins),
             Fault::NonTransitive => {
-                let other = self.nature.one_of(&outs).unwrap_or(Node::Server(server));
-                vec![(Node::Server(server), other), (other, Node::Server(server))]
+                let other = self.nature.one_of(&outs).unwrap_or(Endpoint::Server(server));
+                vec![(Endpoint::Server(server), other), (other, Endpoint::Server(server))]
             }
             _ => pairs(&ins, &outs).into_iter().chain(pairs(&outs, &ins)).collect(),
         };
@@ -356,23 +356,23 @@ impl World {
         });
         if fault == Fault::Flapping {
             let times = self.nature.random.within(2..=20) as u32;
-            return self.heal(Trouble::Flap(links, true, times));
+            return self.heal(ActiveFault::Flap(links, true, times));
         }
         self.cut(&links, true);
-        self.heals(Trouble::Cut(links));
+        self.heals(ActiveFault::Cut(links));
     }
 
     /// A connection ends while both ends live; what was under way is lost, or comes all the same.
-    fn reset(&mut self, server: Server) {
-        let servers = self.plan.cluster().without(Servers::only(server));
-        let clients = (0..self.clients.len()).map(Node::Client);
-        let others: Vec<Node> = servers.iter().map(Node::Server).chain(clients).collect();
-        let (ours, Some(other)) = (Node::Server(server), self.nature.one_of(&others)) else { return };
-        let is_lost = self.nature.chance(500) || matches!(other, Node::Client(_));
+    fn reset(&mut self, server: ServerId) {
+        let servers = self.plan.cluster().without(ServerSet::only(server));
+        let clients = (0..self.clients.len()).map(Endpoint::Client);
+        let others: Vec<Endpoint> = servers.iter().map(Endpoint::Server).chain(clients).collect();
+        let (ours, Some(other)) = (Endpoint::Server(server), self.nature.one_of(&others)) else { return };
+        let is_lost = self.nature.chance(500) || matches!(other, Endpoint::Client(_));
         self.nature.mark(if is_lost { Mark::Reset } else { Mark::ResetAndLate });
         match other {
-            Node::Server(other) => self.calls_break(server, other, is_lost),
-            Node::Client(client) => {
+            Endpoint::Server(other) => self.calls_break(server, other, is_lost),
+            Endpoint::Client(client) => {
                 self.nature.network.reset(ours, other, is_lost);
                 self.nature.network.reset(other, ours, is_lost);
                 self.nature.mark(Mark::ClientReset);
@@ -382,19 +382,19 @@ impl World {
         }
     }
 
-    fn slow_links(&mut self, server: Server) {
+    fn slow_links(&mut self, server: ServerId) {
         self.nature.mark(Mark::Slow);
         let room = self.nature.random.within(2..=20) as usize;
         let each = self.nature.time(&(MS..=50 * MS));
-        let others: Vec<Server> = self.plan.cluster().without(Servers::only(server)).iter().collect();
-        let links: Vec<_> = others.iter().map(|other| (Node::Server(server), Node::Server(*other))).collect();
+        let others: Vec<ServerId> = self.plan.cluster().without(ServerSet::only(server)).iter().collect();
+        let links: Vec<_> = others.iter().map(|other| (Endpoint::Server(server), Endpoint::Server(*other))).collect();
         for (from, to) in &links {
             self.nature.network.slow_down(*from, *to, Some((room, each)));
         }
-        self.heals(Trouble::Slow(links));
+        self.heals(ActiveFault::Slow(links));
     }
 
-    fn crash_role(&mut self, server: Server) {
+    fn crash_role(&mut self, server: ServerId) {
         let points = [CrashPoint::BeforeStep, CrashPoint::BeforeSync, CrashPoint::BeforeSend];
         let (Some(role), Some(point)) =
             (self.nature.one_of(self.plan.protocol.roles_as_named()), self.nature.one_of(&points))
@@ -403,29 +403,29 @@ impl World {
         };
         let down = Some(Duration::from_micros(self.while_it_lasts()));
         let at = usize::from(server.0) - 1;
-        self.servers[at].crash(&mut self.nature, role, CrashOrder { point, cause: CrashCause::Timer, down });
+        self.servers[at].crash(&mut self.nature, role, CrashRequest { point, cause: CrashCause::Timer, down });
     }
 
-    fn plan_disk_failure(&mut self, server: Server, failure: Failure) {
+    fn plan_disk_failure(&mut self, server: ServerId, failure: InjectedFailure) {
         // Mostly the journal: the rest is written a few times in a life.
         let part = match self.nature.random.within(0..=9) {
-            0..=5 => Part::Journal,
-            6..=7 if self.plan.protocol.is_paxos() => Part::Checkpoint,
-            6..=8 if !self.plan.protocol.is_paxos() => Part::Coordinator,
-            _ => Part::Top,
+            0..=5 => SimDirPart::Journal,
+            6..=7 if self.plan.protocol.is_paxos() => SimDirPart::Checkpoint,
+            6..=8 if !self.plan.protocol.is_paxos() => SimDirPart::Coordinator,
+            _ => SimDirPart::Top,
         };
         let operation = self.nature.random.within(0..=12);
         self.server(server).folder.fail(part, operation, failure);
     }
 
-    fn wall_clock_jumps(&mut self, server: Server) {
+    fn wall_clock_jumps(&mut self, server: ServerId) {
         self.nature.mark(Mark::WallClockJumped);
         let back = self.nature.chance(500);
         let by = self.nature.time(&(0..=HOUR)) as i64;
         self.server(server).wall_clock.store(if back { -by } else { by }, Ordering::Relaxed);
     }
 
-    fn pause(&mut self, server: Server) {
+    fn pause(&mut self, server: ServerId) {
         let now = self.nature.now();
         if !self.server(server).is_awake(now) {
             return;
@@ -434,19 +434,19 @@ impl World {
         let longer = if self.nature.chance(100) { 10 } else { 1 };
         let until = now + longer * self.while_it_lasts();
         self.server(server).paused_until = until;
-        self.nature.after(until - now, Event::Heal(Trouble::Paused(server, until)));
+        self.nature.after(until - now, SimEvent::Heal(ActiveFault::Paused(server, until)));
     }
 
-    fn slow_server(&mut self, server: Server) {
+    fn slow_server(&mut self, server: ServerId) {
         self.nature.mark(Mark::SlowServer);
         let factor = self.nature.random.within(2..=50);
         let usual = self.plan.processor.clone();
         self.server(server).processor = usual.start() * factor..=usual.end() * factor;
-        self.heals(Trouble::SlowServer(server));
+        self.heals(ActiveFault::SlowServer(server));
     }
 
     /// Timers run up to thirty times too fast, or fifty times too slow: no rule may rest on how long anything takes.
-    fn upset_timers(&mut self, server: Server) {
+    fn upset_timers(&mut self, server: ServerId) {
         self.nature.mark(Mark::TimersUpset);
         let roles = self.plan.protocol.roles_as_named();
         let only = if self.nature.chance(300) { None } else { self.nature.one_of(roles) };
@@ -456,24 +456,24 @@ impl World {
         for role in roles.iter().filter(|role| only.is_none_or(|only| only == **role)) {
             self.servers[at].run_timers(&mut self.nature, *role, Some(speed));
         }
-        self.heals(Trouble::Timers(server));
+        self.heals(ActiveFault::Timers(server));
     }
 
     /// Its timers take as long again as they should.
-    pub(super) fn settle_timers(&mut self, server: Server) {
+    pub(super) fn settle_timers(&mut self, server: ServerId) {
         let at = usize::from(server.0) - 1;
         for role in self.plan.protocol.roles_as_named() {
             self.servers[at].run_timers(&mut self.nature, *role, None);
         }
     }
 
-    fn slow_sync(&mut self, server: Server) {
+    fn slow_sync(&mut self, server: ServerId) {
         if self.nature.chance(250) {
             self.nature.mark(Mark::AllSyncsSlow);
-            let servers: Vec<Server> = self.plan.cluster().iter().collect();
+            let servers: Vec<ServerId> = self.plan.cluster().iter().collect();
             for server in servers {
                 self.server(server).sync = 400 * MS..=900 * MS;
-                self.heals(Trouble::SlowSync(server));
+                self.heals(ActiveFault::SlowSync(server));
             }
             return;
         }
@@ -481,10 +481,10 @@ impl World {
         self.nature.mark(if hangs { Mark::HungSync } else { Mark::SlowSync });
         let slowest = if hangs { 5 * SECOND } else { 500 * MS };
         self.server(server).sync = slowest / 10..=slowest;
-        self.heals(Trouble::SlowSync(server));
+        self.heals(ActiveFault::SlowSync(server));
     }
 
-    fn fill_disk(&mut self, server: Server) {
+    fn fill_disk(&mut self, server: ServerId) {
         if self.plan.protocol.is_paxos() && self.nature.chance(400) {
             return self.limit_disk(server);
         }
@@ -494,12 +494,12 @@ impl World {
             let used: usize = files.image().values().map(Vec::len).sum();
             files.set_capacity(Some(used as u64 + room));
         }
-        self.heals(Trouble::Full(server));
+        self.heals(ActiveFault::Full(server));
     }
 
     /// From now on the disk holds a few more files of the journal, beside the room that the checkpoint may need: the journal
     /// itself fills it, and must make room for itself.
-    fn limit_disk(&mut self, server: Server) {
+    fn limit_disk(&mut self, server: ServerId) {
         let files = self.nature.random.within(1..=4);
         let one = self.server(server);
         let growth =

@@ -1,13 +1,13 @@
-//! The data folder of a simulated server: the files of [`DataFolder`](crate::storage::DataFolder), on disks in memory.
+//! The data folder of a simulated server: the files of [`DataDir`](crate::storage::DataDir), on disks in memory.
 
 use std::path::Path;
 
 use super::nature::{Micros, SECOND};
-use crate::host::Unborn;
-use crate::storage::FolderError;
-use crate::storage::disk::{Failure, Files, MemoryFiles, name_in_making};
-use crate::storage::folder::{self, Place};
-use crate::storage::identity::{IDENTITY_FILE, Identity, IdentityError, Owner};
+use crate::host::RecoveryError;
+use crate::storage::DataDirError;
+use crate::storage::disk::{Files, InjectedFailure, MemoryFiles, name_in_making};
+use crate::storage::folder::{self, DirStorage};
+use crate::storage::identity::{DirIdentity, IDENTITY_FILE, IdentityError, Owner};
 
 /// The name of every simulated cluster.
 pub(super) const CLUSTER: &str = "sim";
@@ -16,7 +16,7 @@ const CREATED: &str = "2026-01-01T00:00:00Z";
 
 /// What outlives a process.
 #[derive(Clone, Debug, Default)]
-pub struct Folder {
+pub struct SimDataDir {
     /// The folder itself: identity and rounds.
     pub top: MemoryFiles,
     /// Its folder `journal`.
@@ -29,7 +29,7 @@ pub struct Folder {
 
 /// Which part of a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum SimDirPart {
     /// Identity and rounds.
     Top,
     /// The acceptor's.
@@ -42,7 +42,7 @@ pub enum Part {
 
 /// Why a server does not start.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum StartRefusal {
     /// The disk refused, for now.
     Disk(String),
     /// The disk has no room for what is needed.
@@ -54,7 +54,7 @@ pub enum Refusal {
 /// A full disk is asked so often whether there is room again.
 pub(super) const ROOM_RETRY: Micros = SECOND;
 
-impl Place for Folder {
+impl DirStorage for SimDataDir {
     type Files = MemoryFiles;
 
     fn path(&self) -> &Path {
@@ -65,50 +65,50 @@ impl Place for Folder {
         &self.top
     }
 
-    fn part(&self, part: folder::Part) -> Result<MemoryFiles, FolderError> {
+    fn part(&self, part: folder::DirPart) -> Result<MemoryFiles, DataDirError> {
         Ok(self.files_of(part).clone())
     }
 
-    fn has(&self, _part: folder::Part) -> bool {
+    fn has(&self, _part: folder::DirPart) -> bool {
         // Whether there is anything in it is seen when it is opened.
         true
     }
 
-    fn discard(&self, part: folder::Part) -> Result<(), FolderError> {
+    fn discard(&self, part: folder::DirPart) -> Result<(), DataDirError> {
         let files = self.files_of(part);
         let discarded = files.list().and_then(|names| names.iter().try_for_each(|name| files.remove(name)));
         let path = self.path().to_path_buf();
-        discarded.map_err(|source| FolderError::Io { doing: "empty", path, source })
+        discarded.map_err(|source| DataDirError::Io { doing: "empty", path, source })
     }
 }
 
-impl Folder {
+impl SimDataDir {
     /// The identity in the folder, or a new one with this storage id if the folder is empty.
-    pub fn identity(&self, owner: Owner<'_>, storage: u64) -> Result<Identity<MemoryFiles>, Refusal> {
-        match Identity::read(self.top.clone(), owner)? {
+    pub fn identity(&self, owner: Owner<'_>, storage: u64) -> Result<DirIdentity<MemoryFiles>, StartRefusal> {
+        match DirIdentity::read(self.top.clone(), owner)? {
             Some(identity) => Ok(identity),
             None => {
-                let names = self.top.list().map_err(|error| Refusal::Disk(error.to_string()))?;
+                let names = self.top.list().map_err(|error| StartRefusal::Disk(error.to_string()))?;
                 if let Some(stranger) = names.into_iter().find(|name| *name != name_in_making(IDENTITY_FILE)) {
-                    return Err(Refusal::Damaged(format!("there is {stranger} and no {IDENTITY_FILE}")));
+                    return Err(StartRefusal::Damaged(format!("there is {stranger} and no {IDENTITY_FILE}")));
                 }
-                Ok(Identity::create(self.top.clone(), owner, storage, CREATED.to_string())?)
+                Ok(DirIdentity::create(self.top.clone(), owner, storage, CREATED.to_string())?)
             }
         }
     }
 
     /// The same files on a disk of their own.
-    pub fn fork(&self) -> Folder {
+    pub fn fork(&self) -> SimDataDir {
         let [top, journal, checkpoint, coordinator] =
             [&self.top, &self.journal, &self.checkpoint, &self.coordinator].map(MemoryFiles::fork);
-        Folder { top, journal, checkpoint, coordinator }
+        SimDataDir { top, journal, checkpoint, coordinator }
     }
 
-    fn files_of(&self, part: folder::Part) -> &MemoryFiles {
+    fn files_of(&self, part: folder::DirPart) -> &MemoryFiles {
         match part {
-            folder::Part::Journal => &self.journal,
-            folder::Part::Coordinator => &self.coordinator,
-            folder::Part::Checkpoint => &self.checkpoint,
+            folder::DirPart::Journal => &self.journal,
+            folder::DirPart::Coordinator => &self.coordinator,
+            folder::DirPart::Checkpoint => &self.checkpoint,
         }
     }
 
@@ -138,12 +138,12 @@ impl Folder {
     }
 
     /// Lets an operation of one part fail.
-    pub fn fail(&self, part: Part, operation: u64, failure: Failure) {
+    pub fn fail(&self, part: SimDirPart, operation: u64, failure: InjectedFailure) {
         let files = match part {
-            Part::Top => &self.top,
-            Part::Journal => &self.journal,
-            Part::Checkpoint => &self.checkpoint,
-            Part::Coordinator => &self.coordinator,
+            SimDirPart::Top => &self.top,
+            SimDirPart::Journal => &self.journal,
+            SimDirPart::Checkpoint => &self.checkpoint,
+            SimDirPart::Coordinator => &self.coordinator,
         };
         files.fail(operation, failure);
     }
@@ -164,28 +164,28 @@ impl Folder {
     }
 }
 
-impl From<IdentityError> for Refusal {
-    fn from(error: IdentityError) -> Refusal {
+impl From<IdentityError> for StartRefusal {
+    fn from(error: IdentityError) -> StartRefusal {
         match error {
-            _ if error.is_full() => Refusal::NoRoom(error.to_string()),
-            IdentityError::Io { .. } | IdentityError::Failed => Refusal::Disk(error.to_string()),
-            _ => Refusal::Damaged(error.to_string()),
+            _ if error.is_full() => StartRefusal::NoRoom(error.to_string()),
+            IdentityError::Io { .. } | IdentityError::Failed => StartRefusal::Disk(error.to_string()),
+            _ => StartRefusal::Damaged(error.to_string()),
         }
     }
 }
 
-impl From<FolderError> for Refusal {
-    fn from(error: FolderError) -> Refusal {
-        Unborn::from(error).into()
+impl From<DataDirError> for StartRefusal {
+    fn from(error: DataDirError) -> StartRefusal {
+        RecoveryError::from(error).into()
     }
 }
 
-impl From<Unborn> for Refusal {
-    fn from(unborn: Unborn) -> Refusal {
+impl From<RecoveryError> for StartRefusal {
+    fn from(unborn: RecoveryError) -> StartRefusal {
         match unborn {
-            Unborn::NoRoom(why) => Refusal::NoRoom(why),
-            Unborn::Failed(why) => Refusal::Disk(why),
-            Unborn::Broken(why) => Refusal::Damaged(why),
+            RecoveryError::NoRoom(why) => StartRefusal::NoRoom(why),
+            RecoveryError::Failed(why) => StartRefusal::Disk(why),
+            RecoveryError::Broken(why) => StartRefusal::Damaged(why),
         }
     }
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::invariants::{UNDECIDED, Violation};
-use super::nature::{Micros, Nature};
-use crate::kv::{Op, Written};
+use super::nature::{Micros, SimEnv};
+use crate::kv::{Op, WriteResult};
 use crate::linearizability;
-use crate::linearizability::search::{Found, Limits, search};
-use crate::linearizability::values::Values;
-use crate::linearizability::versioned::{Call, Outcome, Start, Versioned};
+use crate::linearizability::search::{SearchLimits, SearchResult, search};
+use crate::linearizability::values::ValueIds;
+use crate::linearizability::versioned::{InitialState, VersionedCall, VersionedModel, VersionedOutcome};
 use crate::paxos::{CommandId, Slot};
-use crate::trace::Text;
+use crate::trace::QuotedText;
 
 /// At most so many requests for one key are under way at once: the search tries the orders of all of them.
 const UNDER_WAY_A_KEY_MAX: usize = 8;
@@ -25,7 +25,7 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// What was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum RequestedOperation {
     /// A write.
     Write(Op),
     /// A read.
@@ -35,36 +35,36 @@ pub enum What {
     },
 }
 
-impl What {
+impl RequestedOperation {
     /// The key that it is about.
     pub fn key(&self) -> &[u8] {
         match self {
-            What::Write(op) => op.key(),
-            What::Get { key } => key,
+            RequestedOperation::Write(op) => op.key(),
+            RequestedOperation::Get { key } => key,
         }
     }
 }
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum ObservedResult {
     /// Nothing, or nothing certain: it may have happened, or still happen.
     Unknown,
     /// It never happened.
     Refused,
     /// The write's result.
-    Wrote(Slot, Written),
+    Wrote(Slot, WriteResult),
     /// What the read found.
     Read(Slot, Option<Vec<u8>>, u64),
 }
 
 /// One operation.
 #[derive(Clone, Debug)]
-pub struct Operation {
+pub struct ClientRecord {
     /// Who asked.
     pub client: usize,
     /// What.
-    pub what: What,
+    pub what: RequestedOperation,
     /// When: moments, of which no two are the same.
     pub called: u64,
     /// When it ended; for ever open if None.
@@ -72,7 +72,7 @@ pub struct Operation {
     /// The same in virtual microseconds.
     pub at: Option<Micros>,
     /// What was heard.
-    pub heard: Heard,
+    pub heard: ObservedResult,
     /// One of its tries has found that the client's session is gone, which other clients can bring about.
     pub has_expired: bool,
     /// The write's name.
@@ -82,41 +82,41 @@ pub struct Operation {
 }
 
 /// An operation in the words of the model.
-type Asked<'a> = (&'a Operation, Call, Option<Outcome>);
+type ModelCall<'a> = (&'a ClientRecord, VersionedCall, Option<VersionedOutcome>);
 
-impl Operation {
+impl ClientRecord {
     /// Whether it may have been done at all.
     fn may_count(&self) -> bool {
-        let never_sent = matches!(self.what, What::Write(_)) && self.id.is_none();
-        self.heard != Heard::Refused && !never_sent
+        let never_sent = matches!(self.what, RequestedOperation::Write(_)) && self.id.is_none();
+        self.heard != ObservedResult::Refused && !never_sent
     }
 
     /// Whether it may have been done in this of the cluster's histories. A read is of the one that answered it.
     fn may_be_of(&self, epoch: u32) -> bool {
         let (began, ended) = self.epochs;
         let is_within = began <= epoch && ended.is_none_or(|ended| epoch <= ended);
-        is_within && (matches!(self.what, What::Write(_)) || ended == Some(epoch))
+        is_within && (matches!(self.what, RequestedOperation::Write(_)) || ended == Some(epoch))
     }
 
     /// Whether its client knows what came of it.
     pub fn has_result(&self) -> bool {
-        matches!(self.heard, Heard::Wrote(..) | Heard::Read(..))
+        matches!(self.heard, ObservedResult::Wrote(..) | ObservedResult::Read(..))
     }
 }
 
 /// All operations, in the order in which they were called.
 #[derive(Clone, Debug, Default)]
-pub struct History {
-    operations: Vec<Operation>,
+pub struct ClientHistory {
+    operations: Vec<ClientRecord>,
     /// How many requests for a key are under way.
     under_way: BTreeMap<Vec<u8>, usize>,
     /// So many times the cluster was begun anew.
     epoch: u32,
 }
 
-impl History {
+impl ClientHistory {
     /// All of them.
-    pub fn operations(&self) -> &[Operation] {
+    pub fn operations(&self) -> &[ClientRecord] {
         &self.operations
     }
 
@@ -142,7 +142,7 @@ impl History {
         self.operations[operation].has_expired = true;
     }
 
-    fn end(&mut self, operation: usize, (moment, at): (u64, Micros), heard: Heard) {
+    fn end(&mut self, operation: usize, (moment, at): (u64, Micros), heard: ObservedResult) {
         let operation = &mut self.operations[operation];
         (operation.ended, operation.at, operation.heard) = (Some(moment), Some(at), heard);
         operation.epochs.1 = Some(self.epoch);
@@ -177,49 +177,54 @@ impl History {
 
     fn search(&self, epoch: u32) -> Result<(), Violation> {
         let deadline = Instant::now() + NEVER;
-        let mut by_key: BTreeMap<&[u8], Vec<Asked<'_>>> = BTreeMap::new();
+        let mut by_key: BTreeMap<&[u8], Vec<ModelCall<'_>>> = BTreeMap::new();
         let read = self.operations.iter().filter_map(|one| match &one.heard {
-            Heard::Read(_, Some(value), _) => Some(Text::new(value)),
+            ObservedResult::Read(_, Some(value), _) => Some(QuotedText::new(value)),
             _ => None,
         });
-        let model = Versioned { start: Start::Empty, values: Values::read(read), strangers: false };
+        let model = VersionedModel { start: InitialState::Empty, values: ValueIds::read(read), strangers: false };
         for operation in self.operations.iter().filter(|one| one.may_count() && one.may_be_of(epoch)) {
             let (key, call) = match &operation.what {
-                What::Get { key } => (key.as_slice(), Call::Get),
-                What::Write(Op::Delete { key }) => (key.as_slice(), Call::Delete),
-                What::Write(Op::Put { key, value, if_version }) => {
-                    let value = model.values.number(&Text::new(value));
-                    (key.as_slice(), Call::Put { value, if_version: *if_version })
+                RequestedOperation::Get { key } => (key.as_slice(), VersionedCall::Get),
+                RequestedOperation::Write(Op::Delete { key }) => (key.as_slice(), VersionedCall::Delete),
+                RequestedOperation::Write(Op::Put { key, value, if_version }) => {
+                    let value = model.values.number(&QuotedText::new(value));
+                    (key.as_slice(), VersionedCall::Put { value, if_version: *if_version })
                 }
             };
             let outcome = match &operation.heard {
-                Heard::Wrote(_, Written::Done { version }) => Some(Outcome::Done(*version)),
-                Heard::Wrote(_, Written::NotFound { version }) => Some(Outcome::NotFound(*version)),
-                Heard::Wrote(_, Written::Mismatch { version }) => Some(Outcome::Mismatch(*version)),
-                Heard::Read(_, value, version) => {
-                    Some(Outcome::Holds(value.as_ref().map(|value| model.values.number(&Text::new(value))), *version))
+                ObservedResult::Wrote(_, WriteResult::Done { version }) => Some(VersionedOutcome::Done(*version)),
+                ObservedResult::Wrote(_, WriteResult::NotFound { version }) => {
+                    Some(VersionedOutcome::NotFound(*version))
                 }
-                Heard::Unknown | Heard::Refused => None,
+                ObservedResult::Wrote(_, WriteResult::Mismatch { version }) => {
+                    Some(VersionedOutcome::Mismatch(*version))
+                }
+                ObservedResult::Read(_, value, version) => Some(VersionedOutcome::Holds(
+                    value.as_ref().map(|value| model.values.number(&QuotedText::new(value))),
+                    *version,
+                )),
+                ObservedResult::Unknown | ObservedResult::Refused => None,
             };
             // What is known to have happened in one history may have left a copy in those before.
             let outcome = outcome.filter(|_| operation.epochs.1 == Some(epoch));
             by_key.entry(key).or_default().push((operation, call, outcome));
         }
         for (key, all) in by_key {
-            let returned = |one: &Operation, outcome: Option<Outcome>| Some((one.ended?, outcome?));
+            let returned = |one: &ClientRecord, outcome: Option<VersionedOutcome>| Some((one.ended?, outcome?));
             let operations: Vec<_> = all
                 .iter()
-                .map(|(one, call, outcome)| linearizability::Operation {
+                .map(|(one, call, outcome)| linearizability::HistoryOperation {
                     call: *call,
                     called: one.called,
                     returned: returned(one, *outcome),
                 })
                 .collect();
-            let limits = Limits { deadline, now: Instant::now, memory_bytes: SEARCH_BYTES, steps: SEARCH_STEPS };
+            let limits = SearchLimits { deadline, now: Instant::now, memory_bytes: SEARCH_BYTES, steps: SEARCH_STEPS };
             let why = match search(&model, &operations, limits) {
-                Found::Order(_) => continue,
-                Found::Stuck(stuck) => format!("nothing explains {:?}, which ended last", all[stuck.breaks].0),
-                Found::OutOfTime | Found::OutOfMemory => {
+                SearchResult::Order(_) => continue,
+                SearchResult::Stuck(stuck) => format!("nothing explains {:?}, which ended last", all[stuck.breaks].0),
+                SearchResult::OutOfTime | SearchResult::OutOfMemory => {
                     let what = format!("key {}: the search found no end", String::from_utf8_lossy(key));
                     return Err(Violation { invariant: UNDECIDED, what });
                 }
@@ -231,15 +236,15 @@ impl History {
     }
 
     /// The operations whose result was heard in this epoch.
-    fn heard_in(&self, epoch: u32) -> impl Iterator<Item = &Operation> {
+    fn heard_in(&self, epoch: u32) -> impl Iterator<Item = &ClientRecord> {
         self.operations.iter().filter(move |one| one.epochs.1 == Some(epoch))
     }
 
     fn replay(&self, epoch: u32) -> Result<(), Violation> {
         let broken = |what: String| Err(Violation { invariant: 19, what });
-        let mut by_slot: BTreeMap<Slot, Vec<&Operation>> = BTreeMap::new();
+        let mut by_slot: BTreeMap<Slot, Vec<&ClientRecord>> = BTreeMap::new();
         for operation in self.heard_in(epoch) {
-            if let Heard::Wrote(slot, _) | Heard::Read(slot, ..) = operation.heard {
+            if let ObservedResult::Wrote(slot, _) | ObservedResult::Read(slot, ..) = operation.heard {
                 by_slot.entry(slot).or_default().push(operation);
             }
         }
@@ -247,19 +252,26 @@ impl History {
         let mut known: BTreeMap<&[u8], (Option<&[u8]>, u64)> = BTreeMap::new();
         for (slot, operations) in by_slot {
             let (writes, reads): (Vec<_>, Vec<_>) =
-                operations.into_iter().partition(|operation| matches!(operation.what, What::Write(_)));
+                operations.into_iter().partition(|operation| matches!(operation.what, RequestedOperation::Write(_)));
             if writes.len() > 1 {
                 return broken(format!("slot {slot} was named in the replies to {} writes", writes.len()));
             }
             for write in writes {
-                let (What::Write(op), Heard::Wrote(_, written)) = (&write.what, &write.heard) else { continue };
+                let (RequestedOperation::Write(op), ObservedResult::Wrote(_, written)) = (&write.what, &write.heard)
+                else {
+                    continue;
+                };
                 let before = known.get(op.key()).copied().unwrap_or_default();
                 let now = after(op, written, before);
                 let now = now.map_err(|why| Violation { invariant: 19, what: format!("slot {slot}: {why}") })?;
                 known.insert(op.key(), now);
             }
             for read in reads {
-                let (What::Get { key }, Heard::Read(_, value, version)) = (&read.what, &read.heard) else { continue };
+                let (RequestedOperation::Get { key }, ObservedResult::Read(_, value, version)) =
+                    (&read.what, &read.heard)
+                else {
+                    continue;
+                };
                 let (held, at) = known.get(key.as_slice()).copied().unwrap_or_default();
                 let same = *version > at || (*version == at && value.as_deref() == held);
                 if !same {
@@ -279,9 +291,9 @@ impl History {
         let mut ended: Vec<(u64, (Slot, bool))> = Vec::new();
         for operation in self.heard_in(epoch) {
             let place = match operation.heard {
-                Heard::Wrote(slot, _) => (slot, false),
-                Heard::Read(slot, ..) => (slot, true),
-                Heard::Unknown | Heard::Refused => continue,
+                ObservedResult::Wrote(slot, _) => (slot, false),
+                ObservedResult::Read(slot, ..) => (slot, true),
+                ObservedResult::Unknown | ObservedResult::Refused => continue,
             };
             called.push((operation.called, place));
             ended.extend(operation.ended.map(|moment| (moment, place)));
@@ -306,12 +318,12 @@ impl History {
 /// What a key holds after a write that came to this, if it held that before; an error if it cannot have come to this.
 fn after<'a>(
     op: &'a Op,
-    written: &Written,
+    written: &WriteResult,
     (held, at): (Option<&'a [u8]>, u64),
 ) -> Result<(Option<&'a [u8]>, u64), String> {
     let gap = |version: u64| version > at;
     match (op, written) {
-        (Op::Put { value, if_version, .. }, Written::Done { version }) => {
+        (Op::Put { value, if_version, .. }, WriteResult::Done { version }) => {
             let wanted = if_version.is_none_or(|wanted| wanted + 1 == *version);
             if gap(*version) && wanted {
                 Ok((Some(value), *version))
@@ -319,15 +331,15 @@ fn after<'a>(
                 Err(format!("put made {version} of {at}"))
             }
         }
-        (Op::Delete { .. }, Written::Done { version }) => {
+        (Op::Delete { .. }, WriteResult::Done { version }) => {
             let there = *version > at + 1 || (*version == at + 1 && held.is_some());
             if there { Ok((None, *version)) } else { Err(format!("delete made {version} of {at}")) }
         }
-        (Op::Delete { .. }, Written::NotFound { version }) => {
+        (Op::Delete { .. }, WriteResult::NotFound { version }) => {
             let missing = gap(*version) || (*version == at && held.is_none());
             if missing { Ok((None, *version)) } else { Err(format!("delete found nothing at {version}, after {at}")) }
         }
-        (Op::Put { if_version: Some(wanted), .. }, Written::Mismatch { version }) => {
+        (Op::Put { if_version: Some(wanted), .. }, WriteResult::Mismatch { version }) => {
             let differs = wanted != version && *version >= at;
             if differs { Ok((held, at)) } else { Err(format!("put found {version}, after {at}, and wanted {wanted}")) }
         }
@@ -335,19 +347,19 @@ fn after<'a>(
     }
 }
 
-impl Nature {
+impl SimEnv {
     /// A client asks for something.
-    pub fn history_begins(&mut self, client: usize, what: What) -> usize {
+    pub fn history_begins(&mut self, client: usize, what: RequestedOperation) -> usize {
         let called = self.moment();
         let epochs = (self.history.epoch, None);
         *self.history.under_way.entry(what.key().to_vec()).or_default() += 1;
-        let operation = Operation {
+        let operation = ClientRecord {
             client,
             what,
             called,
             ended: None,
             at: None,
-            heard: Heard::Unknown,
+            heard: ObservedResult::Unknown,
             has_expired: false,
             id: None,
             epochs,
@@ -357,9 +369,9 @@ impl Nature {
     }
 
     /// A write has ended with this.
-    pub fn history_wrote(&mut self, operation: usize, slot: Slot, written: Written) {
+    pub fn history_wrote(&mut self, operation: usize, slot: Slot, written: WriteResult) {
         let moment = (self.moment(), self.now());
-        self.history.end(operation, moment, Heard::Wrote(slot, written));
+        self.history.end(operation, moment, ObservedResult::Wrote(slot, written));
         if let Some(id) = self.history.operations[operation].id {
             self.ghost.acknowledged(id, slot, written);
         }
@@ -368,7 +380,7 @@ impl Nature {
     /// A read has ended with this.
     pub fn history_read(&mut self, operation: usize, slot: Slot, value: Option<Vec<u8>>, version: u64) {
         let moment = (self.moment(), self.now());
-        self.history.end(operation, moment, Heard::Read(slot, value, version));
+        self.history.end(operation, moment, ObservedResult::Read(slot, value, version));
     }
 
     /// A write certainly has not been done under the name that it had, and gets another one.
@@ -381,7 +393,7 @@ impl Nature {
     /// Certainly not done.
     pub fn history_refused(&mut self, operation: usize) {
         let moment = (self.moment(), self.now());
-        self.history.end(operation, moment, Heard::Refused);
+        self.history.end(operation, moment, ObservedResult::Refused);
         if let Some(id) = self.history.operations[operation].id {
             self.ghost.refused(id);
         }

@@ -2,15 +2,15 @@
 
 use super::folder::CLUSTER;
 use super::marks::Mark;
-use super::world::{Death, World};
-use crate::net::{Answer, Hello, Who};
-use crate::role::{Server, Servers};
+use super::world::{CrashKind, Simulation};
+use crate::net::{Caller, Hello, HelloReply};
+use crate::role::{ServerId, ServerSet};
 use crate::storage::admission::Claim;
 
-impl World {
+impl Simulation {
     /// A stranger greets a server in the name of another one. It was told nothing at that one's address.
-    pub(super) fn lie(&mut self, server: Server) {
-        let others: Vec<Server> = self.plan.cluster().without(Servers::only(server)).iter().collect();
+    pub(super) fn lie(&mut self, server: ServerId) {
+        let others: Vec<ServerId> = self.plan.cluster().without(ServerSet::only(server)).iter().collect();
         let Some(name) = self.nature.one_of(&others) else { return };
         // Some know more than they should: the storage id that they claim, or how often the other one was started.
         let true_claim = self.server(name).claim();
@@ -27,22 +27,22 @@ impl World {
         let Some(process) = &mut self.server(server).process else { return };
         let before = process.identity().known_peer(name);
         let Claim { server: name, life, boot, takes_part, knows, .. } = lie;
-        let who = Who::Peer { server: name, storage, life, boot, takes_part, knows };
+        let who = Caller::Peer { server: name, storage, life, boot, takes_part, knows };
         let hello = Hello { cluster: CLUSTER.to_string(), to: server, members: self.plan.cluster(), who };
         let mut answer = None;
         self.at(server, |one, nature| answer = one.is_greeted(nature, &hello));
         let process = self.server(server).process.as_ref();
         let is_as_before = process.is_none_or(|process| process.identity().known_peer(name) == before);
         self.nature.mark(Mark::LiarCalledBack);
-        self.nature.ghost.require(40, is_as_before && answer == Some(Answer::CallYouFirst), || {
+        self.nature.ghost.require(40, is_as_before && answer == Some(HelloReply::CallYouFirst), || {
             format!("{server} believes a stranger that it is {name}")
         });
     }
 
     /// A server is started on an empty folder. Its own comes back later.
-    pub(super) fn misplace_folder(&mut self, server: Server) {
+    pub(super) fn misplace_folder(&mut self, server: ServerId) {
         let has_begun = self.has_begun();
-        let others = self.misplaced.without(self.lost).without(Servers::only(server));
+        let others = self.misplaced.without(self.lost).without(ServerSet::only(server));
         let is_spare = !self.lost.contains(server) && self.lost.len() + others.len() < self.plan.spare_servers();
         // Before it takes part both folders are new, and each may come to be known to too few. The others must be enough.
         let takes_part = self.server(server).takes_part();
@@ -52,7 +52,7 @@ impl World {
             return;
         }
         self.nature.mark(Mark::FolderMisplaced);
-        self.kill(server, Death::Process);
+        self.kill(server, CrashKind::Process);
         self.lost.insert(server);
         self.misplaced.insert(server);
         let storage = self.nature.random.next();
@@ -66,17 +66,17 @@ impl World {
     }
 
     /// The server gets its own folder back, if it has another that does not take part.
-    pub(super) fn bring_folder_back(&mut self, server: Server) {
+    pub(super) fn bring_folder_back(&mut self, server: ServerId) {
         let me = self.server(server);
         let is_settled = !me.is_stranger && me.takes_part();
         let Some((folder, storage)) = me.own.take().filter(|_| !is_settled) else { return };
-        self.kill(server, Death::Process);
+        self.kill(server, CrashKind::Process);
         let me = self.server(server);
         // It may have begun to take part with the other folder, and lost that since: then this one is a stranger's, too.
         let is_stranger = me.takes_part_with.is_some_and(|with| with != storage);
         (me.folder, me.storage, me.is_stranger) = (folder, storage, is_stranger);
         if me.takes_part() {
-            self.lost = self.lost.without(Servers::only(server));
+            self.lost = self.lost.without(ServerSet::only(server));
         }
         if !is_stranger {
             self.nature.ghost.has_its_disk_back(server);

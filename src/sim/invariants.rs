@@ -6,31 +6,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::commits::Commits;
-use super::marks::{Mark, Marks};
-use super::reigns::Reigns;
-use super::remembered::Durable;
+use super::commits::TransactionOracle;
+use super::marks::{Coverage, Mark};
+use super::reigns::LeaderOracle;
+use super::remembered::DurableAcceptor;
 pub use super::violation::{UNDECIDED, Violation, is_consequence, name_of};
-use crate::kv::{Kv, Op, Outcome, Written};
+use crate::kv::{ApplyResult, Kv, Op, WriteResult};
 use crate::paxos::{
-    Acceptor, Ballot, CommandId, Entry, LearnerFact, LearnerOutcome, Message, NotApplied, Page, Proposer, ProposerFact,
-    ProposerOutcome, ProposerRequest, Quorums, Slot, StateMachine, Value,
+    Acceptor, Ballot, CommandId, Entry, LearnerNotification, LearnerTraceEvent, Message, NotApplied, Page, Proposer,
+    ProposerNotification, ProposerRequest, ProposerTraceEvent, Quorums, Slot, StateMachine, Value,
 };
 use crate::protocol::Protocol;
-use crate::role::{Action, Input, RoleName, Server, Servers};
+use crate::role::{Action, Input, RoleKind, ServerId, ServerSet};
 
 /// What was asked for: a write, or, if None, a session.
-type Asked = Option<Op>;
+type ProposedCommand = Option<Op>;
 
 /// What an acceptor has said with one promise, in pages.
 #[derive(Default)]
-struct Reported {
+struct PromiseReport {
     /// The slots that it has spoken of: from one, to before another, if not of all behind.
     spoken_of: Vec<(Slot, Option<Slot>)>,
     accepted: BTreeMap<Slot, (Ballot, Value)>,
 }
 
-impl Reported {
+impl PromiseReport {
     /// What it has said of a slot: None if nothing, Some(None) that it has accepted nothing.
     fn says(&self, slot: Slot) -> Option<Option<&(Ballot, Value)>> {
         let is_told = self.spoken_of.iter().any(|(from, to)| *from <= slot && to.is_none_or(|to| slot < to));
@@ -39,13 +39,13 @@ impl Reported {
 }
 
 /// The all-knowing observer.
-pub struct Ghost {
+pub struct Oracle {
     pub(super) quorums: Quorums,
     violation: Option<Violation>,
     consequences_only: bool,
-    pub(super) acceptors: BTreeMap<Server, Durable>,
+    pub(super) acceptors: BTreeMap<ServerId, DurableAcceptor>,
     /// Who durably accepted which value in a slot at a ballot.
-    pub(super) votes: BTreeMap<(Slot, Ballot), (Value, Servers)>,
+    pub(super) votes: BTreeMap<(Slot, Ballot), (Value, ServerSet)>,
     /// What was chosen, and the first ballot at which it was.
     pub(super) chosen: BTreeMap<Slot, (Ballot, Value)>,
     /// Ballots that were prepared, and from where.
@@ -53,25 +53,25 @@ pub struct Ghost {
     /// The slot behind the last that a ballot has proposed in.
     next: BTreeMap<Ballot, Slot>,
     /// What was promised, by ballot and acceptor.
-    promises: BTreeMap<(Ballot, Server), Reported>,
+    promises: BTreeMap<(Ballot, ServerId), PromiseReport>,
     /// Values that were proposed.
     proposed: BTreeMap<(Slot, Ballot), Value>,
     /// Commands of their own that living proposers have put into an ACCEPT, until their learner has applied them.
-    proposed_by: BTreeMap<(Server, CommandId), Slot>,
+    proposed_by: BTreeMap<(ServerId, CommandId), Slot>,
     /// Commands that a living proposer was asked for by its own clients.
-    handed: BTreeSet<(Server, CommandId)>,
+    handed: BTreeSet<(ServerId, CommandId)>,
     /// Leaders.
-    reigns: Reigns,
+    reigns: LeaderOracle,
     /// Proposers that ask for promises.
-    preparing: Servers,
+    preparing: ServerSet,
     /// The log as applied: outcome and digest after each slot, from slot 1.
-    applied: Vec<(Outcome, u64)>,
+    applied: Vec<(ApplyResult, u64)>,
     /// How far each living learner is.
-    pub(super) learners: BTreeMap<Server, Slot>,
+    pub(super) learners: BTreeMap<ServerId, Slot>,
     /// The first slot in which each command was applied.
     effects: BTreeMap<CommandId, Slot>,
     /// Commands that clients have asked for, and what they said.
-    asked: BTreeMap<CommandId, Asked>,
+    asked: BTreeMap<CommandId, ProposedCommand>,
     /// Commands that a client counts as certainly not applied.
     refused: BTreeSet<CommandId>,
     /// The highest slot chosen when a read arrived, by the learner's life and the read's token.
@@ -79,18 +79,18 @@ pub struct Ghost {
     /// Replays the log in slot order.
     machine: Kv,
     /// Learners that have taken a snapshot in this life.
-    pub(super) installs: Servers,
+    pub(super) installs: ServerSet,
     /// Servers that came back with a new disk.
-    pub(super) strangers: Servers,
+    pub(super) strangers: ServerSet,
     /// Two-phase commit has rules of its own.
-    pub(super) commits: Commits,
+    pub(super) commits: TransactionOracle,
 }
 
-impl Ghost {
+impl Oracle {
     /// At the beginning of the world.
-    pub fn new(protocol: Protocol, quorums: Quorums, machine: Kv) -> Ghost {
-        Ghost {
-            commits: Commits::new(protocol),
+    pub fn new(protocol: Protocol, quorums: Quorums, machine: Kv) -> Oracle {
+        Oracle {
+            commits: TransactionOracle::new(protocol),
             quorums,
             violation: None,
             consequences_only: false,
@@ -103,8 +103,8 @@ impl Ghost {
             proposed: BTreeMap::new(),
             proposed_by: BTreeMap::new(),
             handed: BTreeSet::new(),
-            reigns: Reigns::default(),
-            preparing: Servers::NONE,
+            reigns: LeaderOracle::default(),
+            preparing: ServerSet::NONE,
             applied: Vec::new(),
             learners: BTreeMap::new(),
             effects: BTreeMap::new(),
@@ -112,14 +112,14 @@ impl Ghost {
             refused: BTreeSet::new(),
             reads: BTreeMap::new(),
             machine,
-            installs: Servers::NONE,
-            strangers: Servers::NONE,
+            installs: ServerSet::NONE,
+            strangers: ServerSet::NONE,
         }
     }
 
     /// A new history begins on empty folders. What clients have asked for goes on, and what they were told of it.
     pub fn begin_anew(&mut self, protocol: Protocol) {
-        let new = Ghost::new(protocol, self.quorums, self.machine.empty());
+        let new = Oracle::new(protocol, self.quorums, self.machine.empty());
         let old = std::mem::replace(self, new);
         (self.violation, self.consequences_only) = (old.violation, old.consequences_only);
         (self.asked, self.refused) = (old.asked, old.refused);
@@ -157,7 +157,7 @@ impl Ghost {
     }
 
     /// What a slot came to, if it was applied.
-    pub fn outcome(&self, slot: Slot) -> Option<&Outcome> {
+    pub fn outcome(&self, slot: Slot) -> Option<&ApplyResult> {
         self.applied.get(slot.0.checked_sub(1)? as usize).map(|(outcome, _)| outcome)
     }
 
@@ -173,16 +173,16 @@ impl Ghost {
 
     /// At the end: what a client was told of its write must still be on the disks of a majority, as they are now, or in the
     /// log that somebody has applied. These are the acceptors that a power cut of the whole cluster leaves.
-    pub fn judge_disks(&mut self, disks: &BTreeMap<Server, Acceptor>) {
+    pub fn judge_disks(&mut self, disks: &BTreeMap<ServerId, Acceptor>) {
         for (slot, (_, value)) in self.chosen.clone() {
             let holds = |disk: &Acceptor| {
                 let accepted = disk.accepted().get(&slot).is_some_and(|(_, held)| *held == value);
                 // What is forgotten is in a checkpoint, and what is damaged may have been there.
-                accepted || Ghost::is_excused(slot, disk.truncated_below(), disk.damaged())
+                accepted || Oracle::is_excused(slot, disk.truncated_below(), disk.damaged())
             };
             let holding = disks.iter().filter(|(_, disk)| holds(disk));
-            let holding: Servers = holding.map(|(server, _)| *server).collect();
-            let missing: Servers = self.quorums.servers().without(disks.keys().copied().collect());
+            let holding: ServerSet = holding.map(|(server, _)| *server).collect();
+            let missing: ServerSet = self.quorums.servers().without(disks.keys().copied().collect());
             // A disk that is lost or damaged may have been one of the majority.
             let kept = self.quorums.is_chosen(holding.iter().chain(missing.iter()).collect());
             self.require(14, kept, || format!("slot {slot} was chosen, and in the end only {holding} hold its value"));
@@ -192,7 +192,7 @@ impl Ghost {
     // ---- acceptors
 
     /// What an acceptor says. Its group is durable already.
-    pub fn acceptor_says(&mut self, server: Server, actions: &[Action<Acceptor>], marks: &mut Marks) {
+    pub fn acceptor_says(&mut self, server: ServerId, actions: &[Action<Acceptor>], marks: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
         }
@@ -222,7 +222,7 @@ impl Ghost {
         }
     }
 
-    fn promised(&mut self, server: Server, ballot: Ballot, page: &Page, marks: &mut Marks) {
+    fn promised(&mut self, server: ServerId, ballot: Ballot, page: &Page, marks: &mut Coverage) {
         let Page { from, to, truncated_below: forgotten, accepted, damaged } = page;
         let durable = self.disk(server).promised;
         self.require(5, ballot <= durable, || format!("{server} promised {ballot}: not on its disk"));
@@ -246,7 +246,7 @@ impl Ghost {
         let kept = kept.filter(|(slot, _)| to.is_none_or(|to| **slot < to));
         let told: BTreeMap<Slot, Ballot> = accepted.iter().map(|entry| (entry.slot, entry.ballot)).collect();
         let missing = kept.filter(|(slot, (at, _))| told.get(slot) != Some(at));
-        let missing = missing.filter(|(slot, _)| !Ghost::is_excused(**slot, *forgotten, damaged));
+        let missing = missing.filter(|(slot, _)| !Oracle::is_excused(**slot, *forgotten, damaged));
         let missing: Vec<Slot> = missing.map(|(slot, _)| *slot).collect();
         self.require(7, missing.is_empty(), || format!("{server} promised {ballot} and kept quiet about {missing:?}"));
         let reported = self.promises.entry((ballot, server)).or_default();
@@ -263,9 +263,9 @@ impl Ghost {
     /// A proposer's turn begins with these inputs.
     pub fn proposer_hears<'a>(
         &mut self,
-        server: Server,
+        server: ServerId,
         inputs: impl Iterator<Item = &'a Input<Proposer>> + Clone,
-        marks: &mut Marks,
+        marks: &mut Coverage,
     ) {
         for input in inputs.clone() {
             if let Input::Request(ProposerRequest::Propose(command)) = input {
@@ -276,7 +276,7 @@ impl Ghost {
     }
 
     /// What a proposer says.
-    pub fn proposer_says(&mut self, server: Server, actions: &[Action<Proposer>], marks: &mut Marks) {
+    pub fn proposer_says(&mut self, server: ServerId, actions: &[Action<Proposer>], marks: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
         }
@@ -304,20 +304,20 @@ impl Ghost {
                     }
                 }
                 // Asks again, and has neither proposed nor given up: its first round was only stale.
-                Action::Fact(ProposerFact::Prepared { .. }) if !self.preparing.insert(server) => {
+                Action::Fact(ProposerTraceEvent::Prepared { .. }) if !self.preparing.insert(server) => {
                     marks.reach(Mark::PreparedAgain);
                 }
-                Action::Fact(ProposerFact::Retried { .. } | ProposerFact::SteppedDown { .. }) => {
-                    self.preparing = self.preparing.without(Servers::only(server));
+                Action::Fact(ProposerTraceEvent::Retried { .. } | ProposerTraceEvent::SteppedDown { .. }) => {
+                    self.preparing = self.preparing.without(ServerSet::only(server));
                     // What it had proposed for others is none of its own.
                     let handed = &self.handed;
                     self.proposed_by.retain(|key, _| key.0 != server || handed.contains(key));
                 }
-                Action::Fact(ProposerFact::Proposed { slot, ballot, value, adopted, quorum, .. }) => {
-                    self.preparing = self.preparing.without(Servers::only(server));
+                Action::Fact(ProposerTraceEvent::Proposed { slot, ballot, value, adopted, quorum, .. }) => {
+                    self.preparing = self.preparing.without(ServerSet::only(server));
                     self.proposal(*slot, *ballot, value, *adopted, *quorum, marks);
                 }
-                Action::Outcome(ProposerOutcome::NotApplied { id, why }) => {
+                Action::Outcome(ProposerNotification::NotApplied { id, why }) => {
                     marks.reach(if *why == NotApplied::Outrun { Mark::Outrun } else { Mark::ToldNotApplied });
                     let sent = self.proposed_by.contains_key(&(server, *id)) || self.reigns.has_forwarded(server, *id);
                     self.require(25, !sent, || format!("{server} gave up {id:?}, and had it in an ACCEPT or FORWARD"));
@@ -360,8 +360,8 @@ impl Ghost {
         ballot: Ballot,
         value: &Value,
         adopted: Option<Ballot>,
-        quorum: Servers,
-        marks: &mut Marks,
+        quorum: ServerSet,
+        marks: &mut Coverage,
     ) {
         let promises =
             quorum.iter().map(|server| self.promises.get(&(ballot, server)).and_then(|told| told.says(slot)));
@@ -400,12 +400,12 @@ impl Ghost {
     // ---- learners
 
     /// A learner begins with the state after a slot.
-    pub fn learner_started(&mut self, server: Server, slot: Slot, marks: &mut Marks) {
+    pub fn learner_started(&mut self, server: ServerId, slot: Slot, marks: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
         }
         self.learners.insert(server, slot);
-        self.installs = self.installs.without(Servers::only(server));
+        self.installs = self.installs.without(ServerSet::only(server));
         if slot == Slot(0) && !self.applied.is_empty() {
             marks.reach(Mark::LearnerFromNothing);
         }
@@ -414,30 +414,30 @@ impl Ghost {
     /// What a learner says.
     pub fn learner_says(
         &mut self,
-        server: Server,
+        server: ServerId,
         life: u64,
         actions: &[Action<crate::paxos::Learner<Kv>>],
-        marks: &mut Marks,
+        marks: &mut Coverage,
     ) {
         if self.strangers.contains(server) {
             return;
         }
         for action in actions {
             match action {
-                Action::Fact(LearnerFact::Chosen { slot, ballot, quorum, .. }) => {
+                Action::Fact(LearnerTraceEvent::Chosen { slot, ballot, quorum, .. }) => {
                     let voted = self.votes.get(&(*slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
                     let counted = quorum.without(voted).is_empty() && self.quorums.is_chosen(*quorum);
                     self.require(9, counted, || {
                         format!("{server} counted {quorum} for slot {slot} at {ballot}, and {voted} have voted")
                     });
                 }
-                Action::Fact(LearnerFact::Learned { slot, value, outcome, .. }) => {
+                Action::Fact(LearnerTraceEvent::Learned { slot, value, outcome, .. }) => {
                     self.learned(server, *slot, value, outcome, marks);
                 }
-                Action::Fact(LearnerFact::Installed { slot, digest, .. }) => {
+                Action::Fact(LearnerTraceEvent::Installed { slot, digest, .. }) => {
                     self.installed(server, *slot, *digest, marks)
                 }
-                Action::Fact(LearnerFact::Filled { .. }) => marks.reach(Mark::ReadFilled),
+                Action::Fact(LearnerTraceEvent::Filled { .. }) => marks.reach(Mark::ReadFilled),
                 Action::Send { message: Message::Chosen { ballot, slots }, .. } => {
                     for slot in slots.first.to(slots.last) {
                         let voted = self.votes.get(&(slot, *ballot)).map(|(_, servers)| *servers).unwrap_or_default();
@@ -459,10 +459,10 @@ impl Ghost {
                     let same = self.digest(*applied) == Some(*digest);
                     self.require(13, same, || format!("{server} differs from the log after slot {applied}"));
                 }
-                Action::Outcome(LearnerOutcome::Recalled { id, .. }) => {
+                Action::Outcome(LearnerNotification::Recalled { id, .. }) => {
                     self.proposed_by.remove(&(server, *id));
                 }
-                Action::Outcome(LearnerOutcome::Answer { token, slot, .. }) => {
+                Action::Outcome(LearnerNotification::Answer { token, slot, .. }) => {
                     let bound = self.reads.remove(&(life, *token));
                     self.require(17, bound.is_some(), || format!("{server} answers a read that nobody has asked"));
                     let bound = bound.unwrap_or_default();
@@ -474,7 +474,7 @@ impl Ghost {
                         format!("{server} answers a read from slot {slot}, and has applied no more than {applied}")
                     });
                 }
-                Action::Outcome(LearnerOutcome::ReadFailed { token, .. }) => {
+                Action::Outcome(LearnerNotification::ReadFailed { token, .. }) => {
                     marks.reach(Mark::ReadFailed);
                     self.reads.remove(&(life, *token));
                 }
@@ -489,7 +489,7 @@ impl Ghost {
         self.reads.insert((life, token), chosen);
     }
 
-    fn learned(&mut self, server: Server, slot: Slot, value: &Value, outcome: &Outcome, marks: &mut Marks) {
+    fn learned(&mut self, server: ServerId, slot: Slot, value: &Value, outcome: &ApplyResult, marks: &mut Coverage) {
         if let Some(id) = value.id() {
             self.proposed_by.remove(&(server, id));
             self.handed.remove(&(server, id));
@@ -515,30 +515,30 @@ impl Ghost {
         }
     }
 
-    fn took_effect(&mut self, id: CommandId, slot: Slot, outcome: &Outcome, marks: &mut Marks) {
+    fn took_effect(&mut self, id: CommandId, slot: Slot, outcome: &ApplyResult, marks: &mut Coverage) {
         match outcome {
-            Outcome::Applied(_) => {
+            ApplyResult::Applied(_) => {
                 let first = self.effects.insert(id, slot).is_none();
                 self.require(15, first, || format!("{id:?} took effect twice, the second time in slot {slot}"));
                 let refused = self.refused.contains(&id);
                 self.require(25, !refused, || format!("{id:?} was not applied for certain, and is in slot {slot}"));
             }
-            Outcome::Duplicate(saved) => {
+            ApplyResult::Duplicate(saved) => {
                 marks.reach(Mark::Duplicate);
                 let same = self.effects.get(&id) == Some(&saved.slot);
                 self.require(15, same, || format!("{id:?} is called a duplicate of slot {}", saved.slot));
             }
-            Outcome::Opened { session, .. } => {
+            ApplyResult::Opened { session, .. } => {
                 let before = self.effects.insert(id, Slot(*session));
                 // A session that is forgotten can be opened again, as another one.
                 let twice =
                     before.is_some_and(|before| before.0 != *session && self.machine.sessions().knows(before.0));
                 self.require(15, !twice, || format!("{id:?} opened two sessions"));
             }
-            Outcome::Superseded => marks.reach(Mark::Superseded),
-            Outcome::Expired => marks.reach(Mark::Expired),
-            Outcome::Noop => {}
-            Outcome::Unreadable => self.require(2, false, || format!("{id:?} in slot {slot} cannot be read")),
+            ApplyResult::Superseded => marks.reach(Mark::Superseded),
+            ApplyResult::Expired => marks.reach(Mark::Expired),
+            ApplyResult::Noop => {}
+            ApplyResult::Unreadable => self.require(2, false, || format!("{id:?} in slot {slot} cannot be read")),
         }
     }
 
@@ -553,19 +553,19 @@ impl Ghost {
     pub(super) fn is_asked_for(&self, value: &Value) -> bool {
         let Value::Command(command) = value else { return true };
         let Some(asked) = self.asked.get(&command.id) else { return false };
-        match crate::kv::Command::from_paxos(command) {
-            Ok(crate::kv::Command::Write { op, .. }) => asked.as_ref() == Some(&op),
-            Ok(crate::kv::Command::Open { .. }) => asked.is_none(),
+        match crate::kv::KvCommand::from_paxos(command) {
+            Ok(crate::kv::KvCommand::Write { op, .. }) => asked.as_ref() == Some(&op),
+            Ok(crate::kv::KvCommand::Open { .. }) => asked.is_none(),
             Err(_) => false,
         }
     }
 
     /// A client was told what its write came to.
-    pub fn acknowledged(&mut self, id: CommandId, slot: Slot, written: Written) {
+    pub fn acknowledged(&mut self, id: CommandId, slot: Slot, written: WriteResult) {
         if self.commits.are_judged() {
             return self.commit_acknowledged(id, slot, written);
         }
-        let applied = matches!(self.outcome(slot), Some(Outcome::Applied(saved)) if saved.written == written);
+        let applied = matches!(self.outcome(slot), Some(ApplyResult::Applied(saved)) if saved.written == written);
         let kept = applied && self.effects.get(&id) == Some(&slot);
         self.require(14, kept, || {
             format!("{id:?} was acknowledged as {written:?} in slot {slot}, which holds something else")
@@ -583,31 +583,31 @@ impl Ghost {
     }
 
     /// A role has died: what was asked of it is answered by nobody.
-    pub fn died(&mut self, server: Server, role: RoleName, life: u64) {
+    pub fn died(&mut self, server: ServerId, role: RoleKind, life: u64) {
         match role {
-            RoleName::Learner => {
+            RoleKind::Learner => {
                 // Its proposer gives up what it was at.
-                self.preparing = self.preparing.without(Servers::only(server));
+                self.preparing = self.preparing.without(ServerSet::only(server));
                 self.reads.retain(|(asked, _), _| *asked != life);
             }
-            RoleName::Proposer => {
-                self.preparing = self.preparing.without(Servers::only(server));
+            RoleKind::Proposer => {
+                self.preparing = self.preparing.without(ServerSet::only(server));
                 self.proposed_by.retain(|(proposer, _), _| *proposer != server);
                 self.handed.retain(|(proposer, _)| *proposer != server);
                 self.reigns.died(server);
             }
-            RoleName::Acceptor | RoleName::Coordinator | RoleName::Participant => {}
+            RoleKind::Acceptor | RoleKind::Coordinator | RoleKind::Participant => {}
         }
     }
 
     /// A server has got a new disk: what it says from now on must count for nobody, so it is not even judged. If a
     /// proposer counted its promise, that promise would be missed.
-    pub fn replaced(&mut self, server: Server) {
+    pub fn replaced(&mut self, server: ServerId) {
         self.strangers.insert(server);
     }
 
     /// A server has the disk again that it had before.
-    pub fn has_its_disk_back(&mut self, server: Server) {
-        self.strangers = self.strangers.without(Servers::only(server));
+    pub fn has_its_disk_back(&mut self, server: ServerId) {
+        self.strangers = self.strangers.without(ServerSet::only(server));
     }
 }

@@ -218,15 +218,15 @@ impl Mark {
 
 /// How often each was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Marks([u32; Mark::ALL.len()]);
+pub struct Coverage([u32; Mark::ALL.len()]);
 
-impl Default for Marks {
-    fn default() -> Marks {
-        Marks([0; Mark::ALL.len()])
+impl Default for Coverage {
+    fn default() -> Coverage {
+        Coverage([0; Mark::ALL.len()])
     }
 }
 
-impl Marks {
+impl Coverage {
     /// Once more.
     pub fn reach(&mut self, mark: Mark) {
         self.0[mark as usize] = self.0[mark as usize].saturating_add(1);
@@ -238,7 +238,7 @@ impl Marks {
     }
 
     /// Adds those of another run.
-    pub fn merge(&mut self, other: &Marks) {
+    pub fn merge(&mut self, other: &Coverage) {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
             *mine = mine.saturating_add(theirs);
         }

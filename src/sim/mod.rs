@@ -59,12 +59,12 @@ mod violation;
 pub mod wire;
 pub mod world;
 
-pub use faults::{Fault, Faults};
-pub use marks::{Mark, Marks};
-pub use plan::Plan;
-pub use world::{Report, Verdict, World};
+pub use faults::{Fault, FaultSet};
+pub use marks::{Coverage, Mark};
+pub use plan::RunPlan;
+pub use world::{RunReport, RunVerdict, Simulation};
 
 /// Runs one seed with faults of these classes at most.
-pub fn simulate(seed: u64, allowed: Faults) -> Report {
-    batch::run_one(seed, batch::Setting { allowed, bug: None, protocol: None, harm_only: false }, false)
+pub fn simulate(seed: u64, allowed: FaultSet) -> RunReport {
+    batch::run_one(seed, batch::BatchConfig { allowed, bug: None, protocol: None, harm_only: false }, false)
 }

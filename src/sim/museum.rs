@@ -2,31 +2,31 @@
 
 use std::fmt::Write as _;
 
-use super::batch::{Batch, Setting, replay, run_one};
-use super::faults::Faults;
+use super::batch::{BatchConfig, SeedBatch, replay, run_one};
+use super::faults::FaultSet;
 use super::invariants::{Violation, name_of};
-use super::world::Verdict;
+use super::world::RunVerdict;
 use crate::museum::Bug;
 
 /// What found a bug.
-pub fn caught_by(verdict: &Verdict) -> String {
+pub fn caught_by(verdict: &RunVerdict) -> String {
     match verdict {
-        Verdict::Clean => "nothing".to_string(),
-        Verdict::Unsafe(violation) => format!("{}: {}", violation.invariant, name_of(violation.invariant)),
-        Verdict::Stuck(_) => format!("27: {}", name_of(27)),
+        RunVerdict::Clean => "nothing".to_string(),
+        RunVerdict::Unsafe(violation) => format!("{}: {}", violation.invariant, name_of(violation.invariant)),
+        RunVerdict::Stuck(_) => format!("27: {}", name_of(27)),
     }
 }
 
 /// What a search of one bug came to: the seeds that it took, the seed, and what happened there.
-type Search = Option<(u64, u64, Verdict)>;
+type BugSearch = Option<(u64, u64, RunVerdict)>;
 
 /// Searches a bug among these seeds.
-fn find(bug: Bug, (first, last): (u64, u64), threads: usize, harm_only: bool) -> Search {
-    let plain = Setting { allowed: Faults::all(), bug: None, protocol: bug.protocol(), harm_only: false };
-    let setting = Setting { bug: Some(bug), harm_only, ..plain };
-    let (seed, verdict) = Batch { first, last, time: None, setting, threads }.run(|_| {}).failure?;
+fn find(bug: Bug, (first, last): (u64, u64), threads: usize, harm_only: bool) -> BugSearch {
+    let plain = BatchConfig { allowed: FaultSet::all(), bug: None, protocol: bug.protocol(), harm_only: false };
+    let setting = BatchConfig { bug: Some(bug), harm_only, ..plain };
+    let (seed, verdict) = SeedBatch { first, last, time: None, setting, threads }.run(|_| {}).failure?;
     // A seed that fails without the bug as well has found something else.
-    let is_its = run_one(seed, plain, false).verdict == Verdict::Clean;
+    let is_its = run_one(seed, plain, false).verdict == RunVerdict::Clean;
     is_its.then_some((seed - first + 1, seed, verdict))
 }
 
@@ -37,8 +37,12 @@ pub fn tour(first: u64, last: u64, threads: usize, harm_too: bool) -> (String, u
     for bug in Bug::ALL {
         let (found, harm) = match find(*bug, (first, last), threads, false) {
             Some((seeds, seed, verdict)) => {
-                let setting =
-                    Setting { allowed: Faults::all(), bug: Some(*bug), protocol: bug.protocol(), harm_only: false };
+                let setting = BatchConfig {
+                    allowed: FaultSet::all(),
+                    bug: Some(*bug),
+                    protocol: bug.protocol(),
+                    harm_only: false,
+                };
                 let found = format!("{seeds} | {} | `{}`", caught_by(&verdict), replay(seed, setting));
                 (found, if harm_too { harm_of(*bug, (first, last), threads) } else { "not asked".to_string() })
             }
@@ -54,7 +58,7 @@ pub fn tour(first: u64, last: u64, threads: usize, harm_too: bool) -> (String, u
 
 fn harm_of(bug: Bug, seeds: (u64, u64), threads: usize) -> String {
     match find(bug, seeds, threads, true) {
-        Some((seeds, _, Verdict::Unsafe(Violation { invariant, .. }))) => format!("{invariant} ({seeds})"),
+        Some((seeds, _, RunVerdict::Unsafe(Violation { invariant, .. }))) => format!("{invariant} ({seeds})"),
         Some((seeds, _, _)) => format!("27 ({seeds})"),
         None => format!("none in {}", seeds.1 - seeds.0 + 1),
     }

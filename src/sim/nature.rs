@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::faults::Trouble;
-use super::history::History;
-use super::invariants::Ghost;
-use super::marks::{Mark, Marks};
-use super::network::{Network, Node};
-use super::plan::Plan;
+use super::faults::ActiveFault;
+use super::history::ClientHistory;
+use super::invariants::Oracle;
+use super::marks::{Coverage, Mark};
+use super::network::{Endpoint, Network};
+use super::plan::RunPlan;
 use crate::kv::Kv;
 use crate::random::Random;
-use crate::role::{Lane, RoleName, Server};
+use crate::role::{Lane, RoleKind, ServerId};
 
 /// Virtual microseconds since the world began.
 pub type Micros = u64;
@@ -28,78 +28,78 @@ pub const SECOND: Micros = 1_000_000;
 
 /// Something that happens at a moment.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum SimEvent {
     /// Bytes reach the other end of a link, unless it was cut or its connection reset meanwhile.
     Frame {
         /// Who sent them.
-        from: Node,
+        from: Endpoint,
         /// Who hears them.
-        to: Node,
+        to: Endpoint,
         /// A frame, perhaps damaged.
         bytes: Arc<[u8]>,
         /// How they come.
-        way: Way,
+        way: DeliveryMode,
         /// What they are.
         piece: Piece,
     },
     /// A server looks after its link to another one: it is to dial again, or has waited long enough for an answer.
     Dial {
         /// The server.
-        server: Server,
+        server: ServerId,
         /// The process.
         process: u64,
         /// The other one.
-        peer: Server,
+        peer: ServerId,
         /// What it waited in.
         stamp: u64,
     },
     /// A role has something to do, or one of its timers runs out.
     Wake {
         /// Which.
-        role: Place,
+        role: RoleInstance,
     },
     /// A role has the processor.
     Turn {
         /// Which.
-        role: Place,
+        role: RoleInstance,
     },
     /// The disk has done what a role's group asked for.
     Synced {
         /// Which.
-        role: Place,
+        role: RoleInstance,
     },
     /// A server's checkpointer has had the time that its next job takes.
     Checkpointer {
         /// The server.
-        server: Server,
+        server: ServerId,
         /// The process.
         process: u64,
     },
     /// A role that died comes back.
     Restart {
         /// On which server.
-        server: Server,
+        server: ServerId,
         /// The process.
         process: u64,
     },
     /// A server says to the others that it is there.
     Here {
         /// The server.
-        server: Server,
+        server: ServerId,
         /// The process.
         process: u64,
     },
     /// A client of a server has waited long enough.
     Patience {
         /// The server.
-        server: Server,
+        server: ServerId,
         /// The process.
         process: u64,
     },
     /// A server's process is started.
     Start {
         /// The server.
-        server: Server,
+        server: ServerId,
     },
     /// A client has waited long enough, or thought long enough.
     Client {
@@ -111,7 +111,7 @@ pub enum Event {
     /// Time for another fault.
     Chaos,
     /// A fault ends.
-    Heal(Trouble),
+    Heal(ActiveFault),
 }
 
 /// What a frame takes of a link. It does not depend on whether anybody reads lines, which the frame itself does.
@@ -130,7 +130,7 @@ impl Weight {
 
 /// How a frame comes to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum DeliveryMode {
     /// On this connection.
     Connection(u64),
     /// Once more, perhaps long after it was sent.
@@ -167,46 +167,46 @@ impl Piece {
 
 /// One life of one role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RoleInstance {
     /// The server.
-    pub server: Server,
+    pub server: ServerId,
     /// The role.
-    pub role: RoleName,
+    pub role: RoleKind,
     /// The life, numbered through all servers.
     pub life: u64,
 }
 
 /// An event and its place in time.
-struct Due {
+struct ScheduledEvent {
     at: Micros,
     number: u64,
-    event: Event,
+    event: SimEvent,
 }
 
-impl PartialEq for Due {
-    fn eq(&self, other: &Due) -> bool {
+impl PartialEq for ScheduledEvent {
+    fn eq(&self, other: &ScheduledEvent) -> bool {
         (self.at, self.number) == (other.at, other.number)
     }
 }
 
-impl Eq for Due {}
+impl Eq for ScheduledEvent {}
 
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+impl PartialOrd for ScheduledEvent {
+    fn partial_cmp(&self, other: &ScheduledEvent) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Due {
+impl Ord for ScheduledEvent {
     /// The earliest is the greatest: a heap gives its greatest first.
-    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+    fn cmp(&self, other: &ScheduledEvent) -> std::cmp::Ordering {
         (other.at, other.number).cmp(&(self.at, self.number))
     }
 }
 
 /// What was sent and synced in a world, whatever became of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct TrafficCounts {
     /// Messages to roles of other servers that are part of a write: no beats, and nothing that reads ask.
     pub messages: u64,
     /// The same between roles of one server.
@@ -216,11 +216,11 @@ pub struct Counts {
 }
 
 /// Time and chance, and those who watch: everything in a world that is neither a server nor a client.
-pub struct Nature {
+pub struct SimEnv {
     now: Micros,
     /// The same for the clocks of lines.
     clock: Arc<AtomicU64>,
-    queue: BinaryHeap<Due>,
+    queue: BinaryHeap<ScheduledEvent>,
     /// Events so far, and ever.
     scheduled: u64,
     /// The one source of all choices.
@@ -228,31 +228,31 @@ pub struct Nature {
     /// The links between servers and clients.
     pub network: Network,
     /// Sees everything and knows the rules.
-    pub ghost: Ghost,
+    pub ghost: Oracle,
     /// What clients have asked and heard.
-    pub history: History,
+    pub history: ClientHistory,
     /// What was reached.
-    pub marks: Marks,
+    pub marks: Coverage,
     /// What it took.
-    pub counts: Counts,
+    pub counts: TrafficCounts,
     lives: u64,
     hash: Xxh3,
 }
 
-impl Nature {
+impl SimEnv {
     /// The beginning.
-    pub fn new(plan: &Plan) -> Nature {
-        Nature {
+    pub fn new(plan: &RunPlan) -> SimEnv {
+        SimEnv {
             now: 0,
             clock: Arc::default(),
             queue: BinaryHeap::new(),
             scheduled: 0,
             random: Random::new(plan.seed, 1),
             network: Network::new(plan),
-            ghost: Ghost::new(plan.protocol, plan.quorums(), Kv::with_sessions_at_most(plan.sessions)),
-            history: History::default(),
-            marks: Marks::default(),
-            counts: Counts::default(),
+            ghost: Oracle::new(plan.protocol, plan.quorums(), Kv::with_sessions_at_most(plan.sessions)),
+            history: ClientHistory::default(),
+            marks: Coverage::default(),
+            counts: TrafficCounts::default(),
             lives: 0,
             hash: Xxh3::new(),
         }
@@ -281,17 +281,17 @@ impl Nature {
     }
 
     /// Lets something happen after a while.
-    pub fn after(&mut self, delay: Micros, event: Event) {
+    pub fn after(&mut self, delay: Micros, event: SimEvent) {
         let number = self.moment();
-        self.queue.push(Due { at: self.now + delay, number, event });
+        self.queue.push(ScheduledEvent { at: self.now + delay, number, event });
     }
 
     /// The next thing that happens, if it does before `end`; time goes on to it.
-    pub fn next(&mut self, end: Micros) -> Option<Event> {
+    pub fn next(&mut self, end: Micros) -> Option<SimEvent> {
         if self.queue.peek()?.at > end {
             return None;
         }
-        let Due { at, number, event } = self.queue.pop()?;
+        let ScheduledEvent { at, number, event } = self.queue.pop()?;
         self.now = at;
         self.clock.store(at, Ordering::Relaxed);
         self.note(&(at, number));
@@ -323,15 +323,15 @@ impl Nature {
         self.random_of(choices).copied()
     }
 
-    /// As [`one_of`](Nature::one_of), of things that are not copied.
+    /// As [`one_of`](SimEnv::one_of), of things that are not copied.
     pub fn random_of<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
         let last = choices.len().checked_sub(1)?;
         choices.get(self.random.within(0..=last as u64) as usize)
     }
 
     /// A new history begins on empty folders. What was said in the last one is heard by nobody: its connections are gone.
-    pub fn begin_anew(&mut self, plan: &Plan) {
-        self.queue.retain(|due| !matches!(due.event, Event::Frame { .. }));
+    pub fn begin_anew(&mut self, plan: &RunPlan) {
+        self.queue.retain(|due| !matches!(due.event, SimEvent::Frame { .. }));
         self.network.forget_all();
         self.ghost.begin_anew(plan.protocol);
         self.history.begin_anew();

@@ -5,10 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::marks::Mark;
-use super::nature::{Event, MS, Micros, Nature, Piece, SECOND, Way, Weight};
-use super::plan::Plan;
+use super::nature::{DeliveryMode, MS, Micros, Piece, SECOND, SimEnv, SimEvent, Weight};
+use super::plan::RunPlan;
 use crate::net::{BEGUN_BYTES, BULK_MAX_BYTES, CONTROL_MAX_BYTES};
-use crate::role::{Lane, Server};
+use crate::role::{Lane, ServerId};
 
 /// So many old frames are kept to be sent once more.
 const OLD_FRAMES_MAX: usize = 128;
@@ -17,25 +17,25 @@ const IN_FLIGHT_MAX: usize = 1_024;
 
 /// An end of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Node {
+pub enum Endpoint {
     /// A server.
-    Server(Server),
+    Server(ServerId),
     /// A client, by its number.
     Client(usize),
 }
 
-impl fmt::Display for Node {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Node::Server(server) => write!(f, "{server}"),
-            Node::Client(client) => write!(f, "c{}", client + 1),
+            Endpoint::Server(server) => write!(f, "{server}"),
+            Endpoint::Client(client) => write!(f, "c{}", client + 1),
         }
     }
 }
 
 /// One direction between two ends.
 #[derive(Clone, Debug, Default)]
-struct Link {
+struct SimLink {
     /// How many faults cut it; nothing gets through unless 0.
     cuts: u32,
     /// Rises with each reset.
@@ -55,7 +55,7 @@ struct Link {
 
 /// What can happen to any frame.
 #[derive(Clone, Debug)]
-pub struct Weather {
+pub struct LinkFaults {
     /// The least time of a frame's way.
     pub latency: Micros,
     /// What is added to it, on average.
@@ -87,22 +87,22 @@ pub const LANE_BYTES: [usize; 2] = [CONTROL_MAX_BYTES, BULK_MAX_BYTES];
 /// All links.
 #[derive(Clone, Debug)]
 pub struct Network {
-    weather: Weather,
-    links: BTreeMap<(Node, Node), Link>,
-    old: VecDeque<(Node, Node, Arc<[u8]>, Piece)>,
+    weather: LinkFaults,
+    links: BTreeMap<(Endpoint, Endpoint), SimLink>,
+    old: VecDeque<(Endpoint, Endpoint, Arc<[u8]>, Piece)>,
     /// Frames between servers so far.
     pub frames: u64,
 }
 
 impl Network {
     /// Links of this kind.
-    pub fn new(plan: &Plan) -> Network {
+    pub fn new(plan: &RunPlan) -> Network {
         Network { weather: plan.weather.clone(), links: BTreeMap::new(), old: VecDeque::new(), frames: 0 }
     }
 
     /// Nothing happens to frames any more but that they take their time.
     pub fn calm_down(&mut self) {
-        let Weather { latency, jitter, .. } = self.weather;
+        let LinkFaults { latency, jitter, .. } = self.weather;
         let weather = &mut self.weather;
         (weather.latency, weather.jitter) = (latency.min(5 * MS), jitter.min(5 * MS));
         (weather.late, weather.loss, weather.accept_loss) = (0, 0, 0);
@@ -122,18 +122,18 @@ impl Network {
         ((fullest.unwrap_or_default() + bytes) / rate) as Micros * MS
     }
 
-    fn link(&mut self, from: Node, to: Node) -> &mut Link {
+    fn link(&mut self, from: Endpoint, to: Endpoint) -> &mut SimLink {
         self.links.entry((from, to)).or_default()
     }
 
     /// Cuts a direction, or takes one cut away.
-    pub fn cut(&mut self, from: Node, to: Node, on: bool) {
+    pub fn cut(&mut self, from: Endpoint, to: Endpoint, on: bool) {
         let link = self.link(from, to);
         link.cuts = if on { link.cuts + 1 } else { link.cuts.saturating_sub(1) };
     }
 
     /// Ends the connection. What is under way is lost, or comes all the same, behind what the next one brings.
-    pub fn reset(&mut self, from: Node, to: Node, is_lost: bool) {
+    pub fn reset(&mut self, from: Endpoint, to: Endpoint, is_lost: bool) {
         let link = self.link(from, to);
         link.connection += 1;
         (link.last_due, link.lanes_due) = (0, [0; 2]);
@@ -153,41 +153,41 @@ impl Network {
 
     /// Nothing that a server has said arrives any more: it was said with another disk than it has now, on connections that
     /// were begun with that disk.
-    pub fn forget(&mut self, server: Server) {
-        let from = Node::Server(server);
+    pub fn forget(&mut self, server: ServerId) {
+        let from = Endpoint::Server(server);
         self.old.retain(|(sender, ..)| *sender != from);
         let links: Vec<_> = self.links.keys().copied().filter(|(sender, _)| *sender == from).collect();
         links.into_iter().for_each(|(from, to)| self.reset(from, to, true));
     }
 
     /// Gives a link little room and time, or takes that away.
-    pub fn slow_down(&mut self, from: Node, to: Node, slow: Option<(usize, Micros)>) {
+    pub fn slow_down(&mut self, from: Endpoint, to: Endpoint, slow: Option<(usize, Micros)>) {
         self.link(from, to).slow = slow;
     }
 
     /// A frame has come to the end of its way; false if it was lost on it.
-    pub fn arrives(&mut self, from: Node, to: Node, way: Way, piece: Piece) -> bool {
+    pub fn arrives(&mut self, from: Endpoint, to: Endpoint, way: DeliveryMode, piece: Piece) -> bool {
         let (link, Weight { lane, bytes }) = (self.link(from, to), piece.weight());
         match way {
-            Way::Connection(sent_on) => {
+            DeliveryMode::Connection(sent_on) => {
                 link.in_flight = link.in_flight.saturating_sub(1);
                 link.lanes[lane as usize] = link.lanes[lane as usize].saturating_sub(bytes);
                 link.cuts == 0 && sent_on >= link.lost_below
             }
-            Way::Again => link.cuts == 0,
-            Way::Arrived => true,
+            DeliveryMode::Again => link.cuts == 0,
+            DeliveryMode::Arrived => true,
         }
     }
 
     /// Whether one end can hear the other.
-    pub fn is_cut(&mut self, from: Node, to: Node) -> bool {
+    pub fn is_cut(&mut self, from: Endpoint, to: Endpoint) -> bool {
         self.link(from, to).cuts > 0
     }
 }
 
-impl Nature {
+impl SimEnv {
     /// Sends an ACCEPT on its way, if it is not lost before all others.
-    pub fn send_accept(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, piece: Piece) {
+    pub fn send_accept(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) {
         if self.chance(self.network.weather.accept_loss) {
             return self.mark(Mark::FrameLost);
         }
@@ -196,9 +196,9 @@ impl Nature {
     }
 
     /// Sends a frame on its way; false if it is lost already.
-    pub fn send(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, piece: Piece) -> bool {
+    pub fn send(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) -> bool {
         self.network.frames += 1;
-        let Weather { loss, duplicate, replay, .. } = self.network.weather;
+        let LinkFaults { loss, duplicate, replay, .. } = self.network.weather;
         if self.chance(loss) {
             self.mark(Mark::FrameLost);
             return false;
@@ -215,8 +215,8 @@ impl Nature {
         is_sent
     }
 
-    fn send_copy(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, piece: Piece) -> bool {
-        let Weather { latency, jitter, late, reorders, corrupt, rate, lane_bytes, .. } = self.network.weather;
+    fn send_copy(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece) -> bool {
+        let LinkFaults { latency, jitter, late, reorders, corrupt, rate, lane_bytes, .. } = self.network.weather;
         let Weight { lane, bytes: size } = piece.weight();
         let (now, mut delay) = (self.now(), latency + self.exponential(jitter));
         if self.chance(late) {
@@ -256,22 +256,22 @@ impl Nature {
         link.in_flight += 1;
         link.lanes[lane as usize] += size;
         link.last_due = now + delay;
-        let way = Way::Connection(link.connection);
+        let way = DeliveryMode::Connection(link.connection);
         let is_damaged = !bytes.is_empty() && self.chance(corrupt);
         let bytes = if is_damaged { self.corrupted(&bytes) } else { bytes };
-        self.after(delay, Event::Frame { from, to, bytes, way, piece });
+        self.after(delay, SimEvent::Frame { from, to, bytes, way, piece });
         true
     }
 
     /// Keeps a frame, and sends one that was kept, perhaps long ago.
-    fn replay(&mut self, from: Node, to: Node, bytes: Arc<[u8]>, piece: Piece, per_mille: u64) {
+    fn replay(&mut self, from: Endpoint, to: Endpoint, bytes: Arc<[u8]>, piece: Piece, per_mille: u64) {
         if self.chance(per_mille)
             && let Some(at) = (self.network.old.len() as u64).checked_sub(1)
         {
             let at = self.random.within(0..=at) as usize;
             if let Some((from, to, bytes, piece)) = self.network.old.get(at).cloned() {
                 self.mark(Mark::FrameReplayed);
-                self.after(1, Event::Frame { from, to, bytes, way: Way::Again, piece });
+                self.after(1, SimEvent::Frame { from, to, bytes, way: DeliveryMode::Again, piece });
             }
         }
         if self.chance(100) {

@@ -4,14 +4,14 @@
 //! In each a majority can be reached from at least one server. Within four election time-outs something must be chosen
 //! again, and from then on the leader must stay.
 
-use super::faults::Faults;
+use super::faults::FaultSet;
 use super::nature::{MS, Micros, SECOND};
-use super::network::Node;
-use super::plan::Plan;
-use super::world::{Death, World};
+use super::network::Endpoint;
+use super::plan::RunPlan;
+use super::world::{CrashKind, Simulation};
 use crate::paxos::{Ballot, Slot};
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// The longest election time-out.
 const ELECTION: Micros = 300 * MS;
@@ -20,17 +20,17 @@ const SOON: Micros = 4 * ELECTION;
 /// So many seeds of each case: each of the others is the one in the middle once.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=4;
 
-struct Case {
-    world: World,
+struct PartitionCase {
+    world: Simulation,
     seed: u64,
     /// How far it has run. (The world's own clock stands still while nothing happens in it.)
     now: Micros,
 }
 
-impl Case {
+impl PartitionCase {
     /// A cluster that works, with a leader.
-    fn begin(seed: u64, servers: u8) -> Case {
-        let mut plan = Plan::new(seed, Faults::NONE, Some(Protocol::MultiPaxos));
+    fn begin(seed: u64, servers: u8) -> PartitionCase {
+        let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
         plan.is_acquainted = true;
         (plan.servers, plan.clocks) = (servers, vec![100; servers.into()]);
         // Writes alone: a server that hears the leader and no majority can hand a write on, and cannot answer a read.
@@ -40,7 +40,7 @@ impl Case {
         (plan.think, plan.timeout, plan.safety) = (5 * MS..=20 * MS, 10 * SECOND, 100 * SECOND);
         (plan.sync, plan.processor) = (100..=1_000, 2..=50);
         (plan.weather.latency, plan.weather.jitter) = (100, 100);
-        let mut case = Case { world: World::new(plan, false), seed, now: 0 };
+        let mut case = PartitionCase { world: Simulation::new(plan, false), seed, now: 0 };
         case.run(SECOND);
         assert!(case.leader().is_some() && case.chosen() > Slot(10), "seed {seed}: the cluster does not even begin");
         case
@@ -62,19 +62,19 @@ impl Case {
         self.world.nature.ghost.highest_chosen()
     }
 
-    fn servers(&self) -> Servers {
+    fn servers(&self) -> ServerSet {
         self.world.plan.cluster()
     }
 
     /// From now on these two do not hear each other, or do again.
-    fn cut(&mut self, one: Server, other: Server, on: bool) {
+    fn cut(&mut self, one: ServerId, other: ServerId, on: bool) {
         for (from, to) in [(one, other), (other, one)] {
-            self.world.nature.network.cut(Node::Server(from), Node::Server(to), on);
+            self.world.nature.network.cut(Endpoint::Server(from), Endpoint::Server(to), on);
         }
     }
 
     /// From now on only those two hear each other that `hear` says.
-    fn connect(&mut self, hear: impl Fn(Server, Server) -> bool) {
+    fn connect(&mut self, hear: impl Fn(ServerId, ServerId) -> bool) {
         for one in self.servers().iter() {
             for other in self.servers().iter().filter(|other| *other > one) {
                 if !hear(one, other) {
@@ -106,14 +106,14 @@ impl Case {
 }
 
 /// All servers but the leader.
-fn others(servers: Servers, leader: Server) -> Vec<Server> {
-    servers.without(Servers::only(leader)).iter().collect()
+fn others(servers: ServerSet, leader: ServerId) -> Vec<ServerId> {
+    servers.without(ServerSet::only(leader)).iter().collect()
 }
 
 #[test]
 fn quorum_loss_a_leader_that_reaches_no_majority_makes_way_for_the_one_that_does() {
     for seed in SEEDS {
-        let mut case = Case::begin(seed, 5);
+        let mut case = PartitionCase::begin(seed, 5);
         let leader = case.leader().expect("it has begun").server;
         let hub = others(case.servers(), leader)[seed as usize % 4];
         // All hear the hub and nobody else; the leader hears it too.
@@ -125,7 +125,7 @@ fn quorum_loss_a_leader_that_reaches_no_majority_makes_way_for_the_one_that_does
 #[test]
 fn constrained_election_the_only_one_that_can_lead_has_missed_the_latest() {
     for seed in SEEDS {
-        let mut case = Case::begin(seed, 5);
+        let mut case = PartitionCase::begin(seed, 5);
         let leader = case.leader().expect("it has begun").server;
         let hub = others(case.servers(), leader)[seed as usize % 4];
         for other in others(case.servers(), hub) {
@@ -148,7 +148,7 @@ fn constrained_election_the_only_one_that_can_lead_has_missed_the_latest() {
 #[test]
 fn chained_a_server_that_hears_of_the_leader_does_not_fight_it() {
     for seed in SEEDS {
-        let mut case = Case::begin(seed, 3);
+        let mut case = PartitionCase::begin(seed, 3);
         let leader = case.leader().expect("it has begun");
         let end = others(case.servers(), leader.server)[seed as usize % 2];
         case.cut(leader.server, end, true);
@@ -159,10 +159,10 @@ fn chained_a_server_that_hears_of_the_leader_does_not_fight_it() {
 #[test]
 fn a_leader_that_can_send_and_not_hear_makes_way() {
     for seed in SEEDS {
-        let mut case = Case::begin(seed, 5);
+        let mut case = PartitionCase::begin(seed, 5);
         let leader = case.leader().expect("it has begun").server;
         for other in others(case.servers(), leader) {
-            case.world.nature.network.cut(Node::Server(other), Node::Server(leader), true);
+            case.world.nature.network.cut(Endpoint::Server(other), Endpoint::Server(leader), true);
         }
         assert_ne!(case.recovers("deaf leader").server, leader, "seed {seed}");
     }
@@ -171,7 +171,7 @@ fn a_leader_that_can_send_and_not_hear_makes_way() {
 #[test]
 fn a_server_that_comes_back_from_a_partition_disturbs_nobody() {
     for seed in SEEDS {
-        let mut case = Case::begin(seed, 5);
+        let mut case = PartitionCase::begin(seed, 5);
         let leader = case.leader().expect("it has begun");
         let lonely = others(case.servers(), leader.server)[seed as usize % 4];
         for on in [true, false] {
@@ -185,9 +185,9 @@ fn a_server_that_comes_back_from_a_partition_disturbs_nobody() {
 }
 
 /// Something happens to the leader, and the next one is there within two of the longest time-outs.
-fn replaced_soon(what: &str, happens: impl Fn(&mut Case, Server)) {
+fn replaced_soon(what: &str, happens: impl Fn(&mut PartitionCase, ServerId)) {
     for seed in SEEDS {
-        let mut case = Case::begin(seed, 5);
+        let mut case = PartitionCase::begin(seed, 5);
         let leader = case.leader().expect("it has begun").server;
         happens(&mut case, leader);
         let (begun, before) = (case.now, case.chosen());
@@ -202,7 +202,7 @@ fn replaced_soon(what: &str, happens: impl Fn(&mut Case, Server)) {
 
 #[test]
 fn when_a_leader_dies_the_next_one_is_there_within_two_time_outs() {
-    replaced_soon("dead leader", |case, leader| case.world.kill(leader, Death::Process));
+    replaced_soon("dead leader", |case, leader| case.world.kill(leader, CrashKind::Process));
 }
 
 #[test]

@@ -6,20 +6,20 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::faults::{Fault, Faults};
+use super::faults::{Fault, FaultSet};
 use super::nature::{MS, Micros, SECOND};
-use super::network::{LANE_BYTES, Weather};
+use super::network::{LANE_BYTES, LinkFaults};
 use crate::client::UNDER_WAY_MAX;
 use crate::host::queue::MAILBOX_MAX;
 use crate::kv::SESSIONS_MAX;
 use crate::paxos::{PAGE_BYTES, Quorums, Retention};
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// Everything that a seed decides beforehand.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct RunPlan {
     /// The seed.
     pub seed: u64,
     /// How the servers agree.
@@ -65,9 +65,9 @@ pub struct Plan {
     /// How fast each server's clock runs, in percent: its timers take longer or shorter.
     pub clocks: Vec<u64>,
     /// What happens to frames.
-    pub weather: Weather,
+    pub weather: LinkFaults,
     /// The classes of faults that are on.
-    pub faults: Faults,
+    pub faults: FaultSet,
     /// The time between two faults, on average.
     pub fault_every: Micros,
     /// How long a fault lasts at most, and a server stays down.
@@ -79,14 +79,14 @@ pub struct Plan {
     /// Roles are not woken for what can wait, as those of a real server are not.
     pub wake_hints: bool,
     /// Two servers that cannot hear each other at first, and for how long.
-    pub apart: Option<(Server, Server, Micros)>,
+    pub apart: Option<(ServerId, ServerId, Micros)>,
     /// In the phase without faults only these servers are up: a majority.
-    pub healthy: Servers,
+    pub healthy: ServerSet,
 }
 
-impl Plan {
+impl RunPlan {
     /// The plan of a seed, with faults of these classes at most.
-    pub fn new(seed: u64, allowed: Faults, protocol: Option<Protocol>) -> Plan {
+    pub fn new(seed: u64, allowed: FaultSet, protocol: Option<Protocol>) -> RunPlan {
         // What the protocol is, and how crowded a world, changes nothing else that a seed decides.
         let mut apart = Random::new(seed, 2);
         let drawn = if apart.within(0..=1) == 0 { Protocol::BasicPaxos } else { Protocol::MultiPaxos };
@@ -106,7 +106,7 @@ impl Plan {
             _ => 5,
         };
         let mut later = Random::new(seed, 3);
-        let faults = Faults::swarm(allowed, &mut pick).swarm_apart(allowed, &mut |range| later.within(range));
+        let faults = FaultSet::swarm(allowed, &mut pick).swarm_apart(allowed, &mut |range| later.within(range));
         // Of three servers each must know both others.
         let is_apart = faults.has(Fault::LostFolder) && servers > 3 && apart.within(0..=1) == 0;
         let apart = is_apart.then(|| two_of(servers, &mut apart));
@@ -118,7 +118,7 @@ impl Plan {
         let link_rate = sizes.within(if is_large { 1_000..=50_000 } else { 200..=2_000 }) as usize;
         let slowest_sync = if pick(0..=4) == 0 { 8 * MS } else { 2 * MS };
         let far = faults.has(Fault::Delay);
-        let weather = Weather {
+        let weather = LinkFaults {
             latency: pick(20..=if far { 30 * MS } else { MS }),
             jitter: pick(0..=if far { 40 * MS } else { MS }),
             late: rate(far, pick(0..=5)),
@@ -139,7 +139,7 @@ impl Plan {
         let small = pick(0..=3);
         let drift = faults.has(Fault::Drift);
         let clocks = (0..servers).map(|_| if drift { pick(50..=200) } else { 100 }).collect();
-        let plan = Plan {
+        let plan = RunPlan {
             seed,
             protocol,
             servers,
@@ -186,14 +186,14 @@ impl Plan {
             healthy: match protocol.is_paxos() {
                 true => healthy(servers, &mut pick),
                 // Whoever wants all votes gets nowhere without all.
-                false => Servers::first(servers),
+                false => ServerSet::first(servers),
             },
         };
         if is_large { plan.with_large_values() } else { plan }
     }
 
     /// A few values of up to a megabyte, and limits that are made for them.
-    fn with_large_values(mut self) -> Plan {
+    fn with_large_values(mut self) -> RunPlan {
         (self.value_bytes, self.requests, self.under_way) = (1 << 20, self.requests.min(12), self.under_way.min(8));
         (self.part_bytes, self.snapshot_bytes, self.segment_bytes) = (PAGE_BYTES, 1 << 20, 2 << 20);
         let Retention { checkpoint_bytes, keep_bytes, .. } = &mut self.retention;
@@ -202,8 +202,8 @@ impl Plan {
     }
 
     /// All servers.
-    pub fn cluster(&self) -> Servers {
-        Servers::first(self.servers)
+    pub fn cluster(&self) -> ServerSet {
+        ServerSet::first(self.servers)
     }
 
     /// Who votes.
@@ -219,29 +219,29 @@ impl Plan {
 }
 
 /// Two servers, and a time.
-fn two_of(servers: u8, random: &mut Random) -> (Server, Server, Micros) {
+fn two_of(servers: u8, random: &mut Random) -> (ServerId, ServerId, Micros) {
     let one = random.within(1..=u64::from(servers)) as u8;
     let further = random.within(1..=u64::from(servers) - 1) as u8;
     let other = (one - 1 + further) % servers + 1;
-    (Server(one), Server(other), random.within(100 * MS..=10 * SECOND))
+    (ServerId(one), ServerId(other), random.within(100 * MS..=10 * SECOND))
 }
 
 /// Mostly everybody, else some majority.
-fn healthy(servers: u8, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> Servers {
-    let all = Servers::first(servers);
+fn healthy(servers: u8, pick: &mut impl FnMut(RangeInclusive<u64>) -> u64) -> ServerSet {
+    let all = ServerSet::first(servers);
     let mut left = all;
     let spare = usize::from(servers).div_ceil(2) - 1;
     if spare > 0 && pick(0..=2) == 0 {
         for _ in 0..pick(1..=spare as u64) {
-            left = left.without(Servers::only(Server(pick(1..=u64::from(servers)) as u8)));
+            left = left.without(ServerSet::only(ServerId(pick(1..=u64::from(servers)) as u8)));
         }
     }
     left
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for RunPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { seed, servers, clients, requests, under_way, keys, reads, deletes, conditional, .. } = self;
+        let RunPlan { seed, servers, clients, requests, under_way, keys, reads, deletes, conditional, .. } = self;
         let ms =
             |range: &RangeInclusive<Micros>| format!("{}-{}ms", *range.start() as f64 / 1e3, *range.end() as f64 / 1e3);
         let protocol = self.protocol.name();

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::marks::{Mark, Marks};
+use super::marks::{Coverage, Mark};
 use super::violation::Violation;
-use crate::paxos::{Ballot, CommandId, Message, Proposer, ProposerFact, Slot, StepDown, Value};
-use crate::role::{Action, Input, Server, Servers};
+use crate::paxos::{Ballot, CommandId, Message, Proposer, ProposerTraceEvent, Slot, StepDownReason, Value};
+use crate::role::{Action, Input, ServerId, ServerSet};
 
 /// A leader sends at most so many heartbeats without a majority's answers in between. (Its own limit is 10 pulses; a
 /// heartbeat at the beginning comes on top.)
@@ -18,12 +18,12 @@ pub(super) const WINDOW: u64 = 128;
 
 /// One proposer's reign.
 #[derive(Clone, Debug)]
-struct Reign {
+struct Tenure {
     ballot: Ballot,
     /// Heartbeats sent.
     beats: u64,
     /// How many had been sent when each server's last answer was heard.
-    answers: BTreeMap<Server, u64>,
+    answers: BTreeMap<ServerId, u64>,
     /// It was refused in a turn that is over.
     refused: bool,
     /// It was refused in the turn under way.
@@ -32,21 +32,26 @@ struct Reign {
 
 /// The reigns of living leaders, and what was last proposed where.
 #[derive(Clone, Debug, Default)]
-pub struct Reigns {
-    reigns: BTreeMap<Server, Reign>,
+pub struct LeaderOracle {
+    reigns: BTreeMap<ServerId, Tenure>,
     /// In which slot a ballot proposed a command, of all that it was not bound to.
     slots: BTreeMap<(Ballot, CommandId), Slot>,
     /// The slots that a ballot has proposed in.
     proposed: BTreeSet<(Ballot, Slot)>,
     /// Commands that a living proposer has handed over.
-    forwarded: BTreeSet<(Server, CommandId)>,
+    forwarded: BTreeSet<(ServerId, CommandId)>,
     /// The last leader.
-    last: Option<Server>,
+    last: Option<ServerId>,
 }
 
-impl Reigns {
+impl LeaderOracle {
     /// A proposer's turn begins with these inputs.
-    pub fn hears<'a>(&mut self, server: Server, inputs: impl Iterator<Item = &'a Input<Proposer>>, marks: &mut Marks) {
+    pub fn hears<'a>(
+        &mut self,
+        server: ServerId,
+        inputs: impl Iterator<Item = &'a Input<Proposer>>,
+        marks: &mut Coverage,
+    ) {
         if let Some(reign) = self.reigns.get_mut(&server) {
             reign.refused |= std::mem::take(&mut reign.being_refused);
         }
@@ -67,11 +72,11 @@ impl Reigns {
     /// What a proposer says; `is_open` if a slot is neither chosen nor applied there. The rule that it breaks, if any.
     pub fn says(
         &mut self,
-        server: Server,
+        server: ServerId,
         actions: &[Action<Proposer>],
-        is_chosen: impl Fn(Servers) -> bool,
+        is_chosen: impl Fn(ServerSet) -> bool,
         is_open: impl Fn(Slot) -> bool,
-        marks: &mut Marks,
+        marks: &mut Coverage,
     ) -> Option<Violation> {
         let mut broken = None;
         for action in actions {
@@ -86,22 +91,27 @@ impl Reigns {
 
     fn fact(
         &mut self,
-        server: Server,
-        fact: &ProposerFact,
+        server: ServerId,
+        fact: &ProposerTraceEvent,
         is_open: impl Fn(Slot) -> bool,
-        marks: &mut Marks,
+        marks: &mut Coverage,
     ) -> Option<Violation> {
         match fact {
-            ProposerFact::Led { ballot, .. } => {
+            ProposerTraceEvent::Led { ballot, .. } => {
                 if self.last.replace(server).is_some_and(|last| last != server) {
                     marks.reach(Mark::LeaderChanged);
                 }
-                let reign =
-                    Reign { ballot: *ballot, beats: 0, answers: BTreeMap::new(), refused: false, being_refused: false };
+                let reign = Tenure {
+                    ballot: *ballot,
+                    beats: 0,
+                    answers: BTreeMap::new(),
+                    refused: false,
+                    being_refused: false,
+                };
                 self.reigns.insert(server, reign);
                 None
             }
-            ProposerFact::SteppedDown { open, why, .. } => {
+            ProposerTraceEvent::SteppedDown { open, why, .. } => {
                 self.reigns.remove(&server);
                 if *open > 0 {
                     marks.reach(Mark::DeposedWithOpenSlots);
@@ -110,22 +120,22 @@ impl Reigns {
                     marks.reach(Mark::DeposedWithFullWindow);
                 }
                 marks.reach(match why {
-                    StepDown::Nacked(_) => Mark::LeaderRefused,
-                    StepDown::Rival(_) => Mark::LeaderHeardRival,
-                    StepDown::Unheard => Mark::LeaderUnheard,
-                    StepDown::Stalled => Mark::LeaderStalled,
-                    StepDown::LearnerDown | StepDown::Below(_) => Mark::LearnerCrashed,
+                    StepDownReason::Nacked(_) => Mark::LeaderRefused,
+                    StepDownReason::Rival(_) => Mark::LeaderHeardRival,
+                    StepDownReason::Unheard => Mark::LeaderUnheard,
+                    StepDownReason::Stalled => Mark::LeaderStalled,
+                    StepDownReason::LearnerDown | StepDownReason::Below(_) => Mark::LearnerCrashed,
                 });
                 None
             }
-            ProposerFact::Proposed { slot, ballot, value: Value::Command(command), adopted: None, .. } => {
+            ProposerTraceEvent::Proposed { slot, ballot, value: Value::Command(command), adopted: None, .. } => {
                 let before = self.slots.insert((*ballot, command.id), *slot);
                 let twice = before.filter(|before| before != slot && is_open(*before))?;
                 let what =
                     format!("{ballot} proposes {:?} in slot {slot}, and has it open in slot {twice}", command.id);
                 Some(Violation { invariant: 33, what })
             }
-            ProposerFact::Forwarded { command, .. } => {
+            ProposerTraceEvent::Forwarded { command, .. } => {
                 let first = self.forwarded.insert((server, command.id));
                 marks.reach(if first { Mark::Forwarded } else { Mark::ForwardedAgain });
                 None
@@ -136,10 +146,10 @@ impl Reigns {
 
     fn message(
         &mut self,
-        server: Server,
+        server: ServerId,
         message: &Message,
-        is_chosen: impl Fn(Servers) -> bool,
-        marks: &mut Marks,
+        is_chosen: impl Fn(ServerSet) -> bool,
+        marks: &mut Coverage,
     ) -> Option<Violation> {
         let ballot = match message {
             Message::Refused { .. } => {
@@ -178,17 +188,17 @@ impl Reigns {
     }
 
     /// Whether a command was handed over by this life of a proposer.
-    pub fn has_forwarded(&self, server: Server, id: CommandId) -> bool {
+    pub fn has_forwarded(&self, server: ServerId, id: CommandId) -> bool {
         self.forwarded.contains(&(server, id))
     }
 
     /// A server's learner has applied a command: its proposer forgets it.
-    pub fn applied(&mut self, server: Server, id: CommandId) {
+    pub fn applied(&mut self, server: ServerId, id: CommandId) {
         self.forwarded.remove(&(server, id));
     }
 
     /// A proposer has died.
-    pub fn died(&mut self, server: Server) {
+    pub fn died(&mut self, server: ServerId) {
         self.reigns.remove(&server);
         self.forwarded.retain(|(forwarder, _)| *forwarder != server);
     }

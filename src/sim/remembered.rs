@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::invariants::Ghost;
-use super::marks::{Mark, Marks};
+use super::invariants::Oracle;
+use super::marks::{Coverage, Mark};
 use crate::paxos::{Acceptor, AcceptorRecord, Ballot, Entry, Slot, SlotRange, Value};
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// What an acceptor has on its disk for certain.
 #[derive(Clone, Debug)]
-pub(super) struct Durable {
+pub(super) struct DurableAcceptor {
     pub(super) promised: Ballot,
     pub(super) accepted: BTreeMap<Slot, (Ballot, Value)>,
     /// At which ballots slots were mended.
@@ -26,9 +26,9 @@ pub(super) struct Durable {
     checkpoint_in_doubt: Option<Slot>,
 }
 
-impl Durable {
-    pub(super) fn new() -> Durable {
-        Durable {
+impl DurableAcceptor {
+    pub(super) fn new() -> DurableAcceptor {
+        DurableAcceptor {
             promised: Ballot::ZERO,
             accepted: BTreeMap::new(),
             mended: BTreeMap::new(),
@@ -89,9 +89,9 @@ impl Durable {
     }
 }
 
-impl Ghost {
+impl Oracle {
     /// An acceptor's group is durable.
-    pub fn durable(&mut self, server: Server, records: &[AcceptorRecord], marks: &mut Marks) {
+    pub fn durable(&mut self, server: ServerId, records: &[AcceptorRecord], marks: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
         }
@@ -101,16 +101,16 @@ impl Ghost {
     }
 
     /// An acceptor has died while it wrote this group.
-    pub fn in_doubt(&mut self, server: Server, records: Vec<AcceptorRecord>) {
+    pub fn in_doubt(&mut self, server: ServerId, records: Vec<AcceptorRecord>) {
         let disk = self.disk(server);
         (disk.in_doubt, disk.checkpoint_then) = (records, disk.checkpoint);
     }
 
-    pub(super) fn disk(&mut self, server: Server) -> &mut Durable {
-        self.acceptors.entry(server).or_insert_with(Durable::new)
+    pub(super) fn disk(&mut self, server: ServerId) -> &mut DurableAcceptor {
+        self.acceptors.entry(server).or_insert_with(DurableAcceptor::new)
     }
 
-    fn record(&mut self, server: Server, record: &AcceptorRecord, marks: &mut Marks) {
+    fn record(&mut self, server: ServerId, record: &AcceptorRecord, marks: &mut Coverage) {
         let disk = self.disk(server);
         let (before, checkpoint) = (disk.promised, disk.checkpoint.max(disk.checkpoint_then));
         disk.take(record);
@@ -140,8 +140,8 @@ impl Ghost {
         }
     }
 
-    pub(super) fn vote(&mut self, server: Server, Entry { slot, ballot, value }: &Entry) {
-        let (voted, servers) = self.votes.entry((*slot, *ballot)).or_insert_with(|| (value.clone(), Servers::NONE));
+    pub(super) fn vote(&mut self, server: ServerId, Entry { slot, ballot, value }: &Entry) {
+        let (voted, servers) = self.votes.entry((*slot, *ballot)).or_insert_with(|| (value.clone(), ServerSet::NONE));
         let same = voted == value;
         servers.insert(server);
         let servers = *servers;
@@ -154,7 +154,7 @@ impl Ghost {
     }
 
     /// What an acceptor has found on its disk.
-    pub fn recovered(&mut self, server: Server, acceptor: &Acceptor, is_damaged: bool, marks: &mut Marks) {
+    pub fn recovered(&mut self, server: ServerId, acceptor: &Acceptor, is_damaged: bool, marks: &mut Coverage) {
         if self.strangers.contains(server) {
             return;
         }
@@ -209,7 +209,7 @@ impl Ghost {
     // ---- checkpoints
 
     /// A checkpoint is durable.
-    pub fn checkpoint_durable(&mut self, server: Server, slot: Slot, digest: u64) {
+    pub fn checkpoint_durable(&mut self, server: ServerId, slot: Slot, digest: u64) {
         if self.strangers.contains(server) {
             return;
         }
@@ -223,12 +223,12 @@ impl Ghost {
     }
 
     /// A process has died while it wrote a checkpoint: the new one or the one before is there.
-    pub fn checkpoint_in_doubt(&mut self, server: Server, slot: Slot) {
+    pub fn checkpoint_in_doubt(&mut self, server: ServerId, slot: Slot) {
         self.disk(server).checkpoint_in_doubt = Some(slot);
     }
 
     /// A damaged checkpoint can be read, and may be an older one.
-    pub fn checkpoint_fell_back(&mut self, server: Server, found: Slot) {
+    pub fn checkpoint_fell_back(&mut self, server: ServerId, found: Slot) {
         let disk = self.disk(server);
         if found < disk.checkpoint {
             (disk.checkpoint, disk.checkpoint_in_doubt) = (found, None);
@@ -236,13 +236,13 @@ impl Ghost {
     }
 
     /// A damaged checkpoint was put aside.
-    pub fn checkpoint_lost(&mut self, server: Server) {
+    pub fn checkpoint_lost(&mut self, server: ServerId) {
         let disk = self.disk(server);
         (disk.checkpoint, disk.checkpoint_in_doubt) = (Slot(0), None);
     }
 
     /// A learner begins with this state.
-    pub fn checkpoint_loaded(&mut self, server: Server, slot: Slot, digest: u64) {
+    pub fn checkpoint_loaded(&mut self, server: ServerId, slot: Slot, digest: u64) {
         if self.strangers.contains(server) {
             return;
         }
@@ -256,20 +256,20 @@ impl Ghost {
     }
 
     /// A learner takes a whole state in place of its own.
-    pub(super) fn installed(&mut self, server: Server, slot: Slot, digest: u64, marks: &mut Marks) {
+    pub(super) fn installed(&mut self, server: ServerId, slot: Slot, digest: u64, marks: &mut Coverage) {
         marks.reach(if self.installs.insert(server) { Mark::SnapshotInstalled } else { Mark::SnapshotTwice });
         self.check_state(server, slot, digest);
         let before = self.learners.insert(server, slot).unwrap_or_default();
         self.require(20, slot > before, || format!("{server} had applied slot {before}, and goes back to {slot}"));
     }
 
-    fn check_state(&mut self, server: Server, slot: Slot, digest: u64) {
+    fn check_state(&mut self, server: ServerId, slot: Slot, digest: u64) {
         let same = slot == Slot(0) || self.digest(slot) == Some(digest);
         self.require(20, same, || format!("{server} has a state of slot {slot} that is not that of the log"));
     }
 
     /// A learner has found its state to be wrong.
-    pub fn fenced(&mut self, server: Server, slot: Slot, against: Servers) {
+    pub fn fenced(&mut self, server: ServerId, slot: Slot, against: ServerSet) {
         if !self.strangers.contains(server) {
             self.require(13, false, || format!("{server} differs from {against} after slot {slot}, and says so"));
         }

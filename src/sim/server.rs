@@ -9,49 +9,52 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::folder::{CLUSTER, Folder, Refusal};
+use super::folder::{CLUSTER, SimDataDir, StartRefusal};
 use super::marks::Mark;
-use super::nature::{Event, Micros, Nature};
-use super::plan::Plan;
+use super::nature::{Micros, SimEnv, SimEvent};
+use super::plan::RunPlan;
 use super::reigns::WINDOW;
-use super::surroundings::{Agenda, Around, Clock, SimConnection};
-use super::turns::{Living, Seated};
-use crate::host::checkpoints::{Checkpointer, Loaded};
-use crate::host::lifecycle::{Due, Lifecycle};
+use super::surroundings::{Agenda, ProcessEnv, SimClock, SimConnection};
+use super::turns::{Seated, SimRole};
+use crate::host::checkpoints::{Checkpointer, LoadedState};
+use crate::host::lifecycle::{DueAction, Lifecycle};
 use crate::host::linked::SAYS_EVERY;
 use crate::host::mailbox::Mailbox;
 use crate::host::pending::PATIENCE;
 use crate::host::role_host::found_no_room;
-use crate::host::{Admission, Asker, Config, Env, Order, RoleHost, ServerCore, Sizes, Unborn, recovery};
+use crate::host::{
+    Admission, Config, Env, LabRequest, RecoveryError, ReplyHandle, RoleHost, ServerCore, Sizes, recovery,
+};
 use crate::kv::Kv;
-use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, Said, unframe};
+use crate::net::{CLIENT_FRAME_MAX_BYTES, ClientRequest, Envelope, PEER_FRAME_MAX_BYTES, PeerMessage, unframe};
 use crate::paxos::{Acceptor, AcceptorRecord, Learner, Message, Proposer, Quorums, Retention, Slot, StateMachine};
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::role::{NoDisk, Role, RoleName, Server, Servers};
-use crate::storage::DataFolder;
+use crate::role::{NoStableStore, Role, RoleKind, ServerId, ServerSet};
+use crate::storage::DataDir;
 use crate::storage::admission::Claim;
 use crate::storage::checkpoint::{CHECKPOINT_FILE, Checkpoint};
-use crate::storage::disk::{Failure, MemoryFiles};
-use crate::storage::identity::{Identity, Owner, short_disk};
+use crate::storage::disk::{InjectedFailure, MemoryFiles};
+use crate::storage::identity::{DirIdentity, Owner, short_disk};
 use crate::storage::journal::LeftFree;
 use crate::trace::{
-    self, Context, Digest, DiskName, Event as LineEvent, HistoryName, MaybeBallot, RestartMode, RoleTag, Text, Trace,
+    self, Digest, DiskName, Event as LineEvent, HistoryName, MaybeBallot, QuotedText, RestartMode, Speaker, Trace,
+    TraceContext,
 };
 use crate::two_phase_commit::{Coordinator, Participant};
 
 /// A server, whether its process runs or not.
 pub struct SimServer {
     /// Which.
-    pub me: Server,
+    pub me: ServerId,
     /// All servers.
-    pub cluster: Servers,
+    pub cluster: ServerSet,
     /// What outlives the process.
-    pub folder: Folder,
+    pub folder: SimDataDir,
     /// The storage id that a new folder gets.
     pub storage: u64,
     /// The process, if it runs.
-    pub process: Option<Process>,
+    pub process: Option<SimProcess>,
     /// What its last process has drawn.
     boot: u64,
     /// It does nothing until then.
@@ -63,7 +66,7 @@ pub struct SimServer {
     /// How fast its clock runs, in percent.
     pub clock: u64,
     /// What the timers of each role run by.
-    role_clocks: [Clock; RoleName::EVERY.len()],
+    role_clocks: [SimClock; RoleKind::EVERY.len()],
     /// How far its wall clock is wrong, in microseconds. Nothing but the time stamps of its lines depends on it.
     pub wall_clock: Arc<AtomicI64>,
     /// The lines of all its processes, if somebody wants them.
@@ -81,7 +84,7 @@ pub struct SimServer {
     /// What its last process has said of itself.
     last_claim: Option<Claim>,
     /// Its own folder and that one's storage id, while it has another one.
-    pub(super) own: Option<(Folder, u64)>,
+    pub(super) own: Option<(SimDataDir, u64)>,
     /// Its acceptor comes back without its memory: the lab's unsafe mode.
     pub forgets: bool,
     /// Its folder is known to the others from the start.
@@ -95,11 +98,11 @@ pub struct SimServer {
 }
 
 /// A process: what a kill ends.
-pub struct Process {
+pub struct SimProcess {
     /// Which of all processes.
     pub number: u64,
     /// Its data folder.
-    pub folder: DataFolder<Folder>,
+    pub folder: DataDir<SimDataDir>,
     /// What it decides.
     pub core: ServerCore<SimConnection>,
     /// What is to happen next.
@@ -107,63 +110,63 @@ pub struct Process {
     /// When roles die and come back.
     pub lifecycle: Lifecycle,
     /// The proposer, if it lives.
-    pub proposer: Option<Box<Living<Proposer>>>,
+    pub proposer: Option<Box<SimRole<Proposer>>>,
     /// The acceptor.
-    pub acceptor: Option<Box<Living<Acceptor>>>,
+    pub acceptor: Option<Box<SimRole<Acceptor>>>,
     /// The learner.
-    pub learner: Option<Box<Living<Learner<Kv>>>>,
+    pub learner: Option<Box<SimRole<Learner<Kv>>>>,
     /// The coordinator, under two-phase commit.
-    pub coordinator: Option<Box<Living<Coordinator>>>,
+    pub coordinator: Option<Box<SimRole<Coordinator>>>,
     /// The participant, under two-phase commit.
-    pub participant: Option<Box<Living<Participant>>>,
+    pub participant: Option<Box<SimRole<Participant>>>,
     /// What writes the state down.
     pub checkpointer: Option<Checkpointer<MemoryFiles>>,
     /// A learner waits for the state that it begins with: for how long it has been down, if it has lived before.
     awaits_state: Option<Option<Duration>>,
     /// Calls of its peers that it has let in.
-    pub heard: BTreeMap<Server, Vec<u64>>,
+    pub heard: BTreeMap<ServerId, Vec<u64>>,
     /// Why it must stop.
     pub fatal: Option<String>,
 }
 
-impl Process {
+impl SimProcess {
     /// Whose folder it uses.
-    pub fn identity(&self) -> &Identity<MemoryFiles> {
+    pub fn identity(&self) -> &DirIdentity<MemoryFiles> {
         self.folder.identity()
     }
 
     /// Whether it has let a peer in.
-    pub fn hears(&self, peer: Server) -> bool {
+    pub fn hears(&self, peer: ServerId) -> bool {
         self.heard.get(&peer).is_some_and(|calls| !calls.is_empty())
     }
 
     /// Whether it has let a peer in by this call.
-    pub fn hears_on(&self, peer: Server, call: u64) -> bool {
+    pub fn hears_on(&self, peer: ServerId, call: u64) -> bool {
         self.heard.get(&peer).is_some_and(|calls| calls.contains(&call))
     }
 
-    fn set_open(&self, role: RoleName, is_open: bool) {
+    fn set_open(&self, role: RoleKind, is_open: bool) {
         fn set<R: Role>(mailbox: &Mailbox<R>, is_open: bool) {
             if is_open { mailbox.open() } else { mailbox.close() }
         }
         match role {
-            RoleName::Proposer => set(&self.core.proposer, is_open),
-            RoleName::Acceptor => set(&self.core.acceptor, is_open),
-            RoleName::Learner => set(&self.core.learner, is_open),
-            RoleName::Coordinator => set(&self.core.coordinator, is_open),
-            RoleName::Participant => set(&self.core.participant, is_open),
+            RoleKind::Proposer => set(&self.core.proposer, is_open),
+            RoleKind::Acceptor => set(&self.core.acceptor, is_open),
+            RoleKind::Learner => set(&self.core.learner, is_open),
+            RoleKind::Coordinator => set(&self.core.coordinator, is_open),
+            RoleKind::Participant => set(&self.core.participant, is_open),
         }
     }
 }
 
 impl SimServer {
     /// A server of this plan that was never started.
-    pub fn new(plan: &Plan, me: Server, storage: u64, lines: bool) -> SimServer {
+    pub fn new(plan: &RunPlan, me: ServerId, storage: u64, lines: bool) -> SimServer {
         let clock = plan.clocks[usize::from(me.0) - 1];
         SimServer {
             me,
             cluster: plan.cluster(),
-            folder: Folder::default(),
+            folder: SimDataDir::default(),
             storage,
             process: None,
             boot: 0,
@@ -171,7 +174,7 @@ impl SimServer {
             processor: plan.processor.clone(),
             sync: plan.sync.clone(),
             clock,
-            role_clocks: [Clock::new(clock); RoleName::EVERY.len()],
+            role_clocks: [SimClock::new(clock); RoleKind::EVERY.len()],
             wall_clock: Arc::default(),
             lines: lines.then(String::new),
             is_checkpoint_harmed: false,
@@ -201,7 +204,7 @@ impl SimServer {
 
     /// It gets an empty folder, as on the first day. Its process does not run.
     pub fn begin_anew(&mut self, storage: u64) {
-        (self.folder, self.storage) = (Folder::default(), storage);
+        (self.folder, self.storage) = (SimDataDir::default(), storage);
         (self.is_checkpoint_harmed, self.harmed_in, self.is_stranger) = (false, None, false);
         (self.takes_part_with, self.own, self.last_claim) = (None, None, None);
     }
@@ -228,12 +231,12 @@ impl SimServer {
     }
 
     /// Its clock.
-    pub fn clock(&self) -> Clock {
-        Clock::new(self.clock)
+    pub fn clock(&self) -> SimClock {
+        SimClock::new(self.clock)
     }
 
     /// The timers of a role run at this speed from now on, in percent; at the usual one if None.
-    pub fn run_timers(&mut self, nature: &mut Nature, role: RoleName, speed: Option<u64>) {
+    pub fn run_timers(&mut self, nature: &mut SimEnv, role: RoleKind, speed: Option<u64>) {
         if self.role_clocks[role as usize].run_at(speed.unwrap_or(self.clock), nature.now()) {
             // When it was to wake is no longer right.
             self.resumes(nature, role);
@@ -246,10 +249,10 @@ impl SimServer {
     }
 
     /// Its process, and what is around it for as long as one event takes.
-    pub(super) fn around<'a>(&'a mut self, nature: &'a mut Nature) -> Option<(&'a mut Process, Around<'a>)> {
+    pub(super) fn around<'a>(&'a mut self, nature: &'a mut SimEnv) -> Option<(&'a mut SimProcess, ProcessEnv<'a>)> {
         let (me, clock, is_paused) = (self.me, self.clock(), self.paused_until > nature.now());
         let process = self.process.as_mut()?;
-        let around = Around {
+        let around = ProcessEnv {
             nature: nature.into(),
             me,
             process: process.number,
@@ -265,19 +268,19 @@ impl SimServer {
     /// The same for a turn of a role, whose timers may run by a clock of their own.
     pub(super) fn around_role<'a>(
         &'a mut self,
-        nature: &'a mut Nature,
-        role: RoleName,
-    ) -> Option<(&'a mut Process, Around<'a>)> {
+        nature: &'a mut SimEnv,
+        role: RoleKind,
+    ) -> Option<(&'a mut SimProcess, ProcessEnv<'a>)> {
         let clock = self.role_clocks[role as usize];
         let (process, around) = self.around(nature)?;
-        Some((process, Around { clock, ..around }))
+        Some((process, ProcessEnv { clock, ..around }))
     }
 
     /// Something that the core alone has to do with.
     pub(super) fn with_core(
         &mut self,
-        nature: &mut Nature,
-        what: impl FnOnce(&ServerCore<SimConnection>, &Around<'_>),
+        nature: &mut SimEnv,
+        what: impl FnOnce(&ServerCore<SimConnection>, &ProcessEnv<'_>),
     ) {
         if let Some((process, around)) = self.around(nature) {
             what(&process.core, &around);
@@ -286,9 +289,9 @@ impl SimServer {
 
     /// Starts the process: the identity first, then the acceptor, the learner and the proposer. `storages` are the
     /// folders of all servers, for one whose cluster is an old one.
-    pub fn start(&mut self, nature: &mut Nature, storages: &[(Server, u64)]) -> Result<(), Refusal> {
+    pub fn start(&mut self, nature: &mut SimEnv, storages: &[(ServerId, u64)]) -> Result<(), StartRefusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
-        let folder = DataFolder::begin(self.folder.clone(), identity)?;
+        let folder = DataDir::begin(self.folder.clone(), identity)?;
         if self.is_acquainted && !folder.takes_part() {
             for (peer, storage) in storages.iter().filter(|(peer, _)| *peer != self.me) {
                 folder.identity().bind_peer(*peer, *storage)?;
@@ -313,7 +316,7 @@ impl SimServer {
             retention: self.retention,
             sizes: self.sizes,
         };
-        self.process = Some(Process {
+        self.process = Some(SimProcess {
             number: self.boot,
             folder,
             core: ServerCore::new(config, trace, admission),
@@ -329,7 +332,7 @@ impl SimServer {
             heard: BTreeMap::new(),
             fatal: None,
         });
-        if self.protocol.has(RoleName::Learner) {
+        if self.protocol.has(RoleKind::Learner) {
             self.open_checkpoint(nature)?;
         }
         for role in self.protocol.roles() {
@@ -337,16 +340,16 @@ impl SimServer {
         }
         self.tell_boot();
         self.call_others(nature);
-        nature.after(0, Event::Here { server: self.me, process: self.boot });
+        nature.after(0, SimEvent::Here { server: self.me, process: self.boot });
         Ok(())
     }
 
-    fn open_trace(&self, nature: &Nature, life: u32) -> Trace {
+    fn open_trace(&self, nature: &SimEnv, life: u32) -> Trace {
         match self.lines {
             // One that nobody believes tells nothing either: its lines would contradict those of its old disk.
             Some(_) if !self.is_stranger => {
                 let (clock, wrong_by) = (nature.clock(), self.wall_clock.clone());
-                Trace::to_memory_at(trace::Process::server(self.me, life), move || {
+                Trace::to_memory_at(trace::ProcessId::server(self.me, life), move || {
                     let wrong_by = SignedDuration::from_micros(wrong_by.load(Ordering::Relaxed));
                     time_of(clock.load(Ordering::Relaxed)).saturating_add(wrong_by).unwrap_or(Timestamp::MAX)
                 })
@@ -356,7 +359,7 @@ impl SimServer {
     }
 
     /// Opens the checkpoint. One that cannot be believed is put aside.
-    fn open_checkpoint(&mut self, nature: &mut Nature) -> Result<(), Refusal> {
+    fn open_checkpoint(&mut self, nature: &mut SimEnv) -> Result<(), StartRefusal> {
         let (me, harmed) = (self.me, self.is_checkpoint_harmed);
         let Some(process) = &mut self.process else { return Ok(()) };
         let (files, storage) = (self.folder.checkpoint.clone(), process.folder.storage_id());
@@ -365,7 +368,7 @@ impl SimServer {
             // It was put aside before the new one could be made.
             nature.ghost.checkpoint_in_doubt(me, Slot(0));
         }
-        let (checkpointer, is_rebuilt) = opened.map_err(Unborn::from)?;
+        let (checkpointer, is_rebuilt) = opened.map_err(RecoveryError::from)?;
         if harmed && !is_rebuilt {
             // One bit of the file says which of its last two states holds.
             nature.ghost.checkpoint_fell_back(me, checkpointer.mark().slot);
@@ -380,7 +383,7 @@ impl SimServer {
     }
 
     /// How far the checkpoint is that a new process would find.
-    pub fn checkpoint_slot(&self, identity: &Identity<MemoryFiles>) -> Slot {
+    pub fn checkpoint_slot(&self, identity: &DirIdentity<MemoryFiles>) -> Slot {
         let state = Kv::with_sessions_at_most(self.sizes.sessions);
         let files = self.folder.checkpoint.fork();
         let opened = Checkpoint::open(files, identity.storage_id(), self.sizes.snapshot_bytes, state);
@@ -388,13 +391,13 @@ impl SimServer {
     }
 
     /// The acceptor that a new process would find, and whether something of its disk is lost; None if there never was one.
-    pub fn read_disk(&self) -> Result<Option<(Acceptor, bool)>, Refusal> {
+    pub fn read_disk(&self) -> Result<Option<(Acceptor, bool)>, StartRefusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
         if !identity.has_journal() {
             return Ok(None);
         }
         let checkpoint = self.checkpoint_slot(&identity);
-        let folder = DataFolder::begin(self.folder.clone(), identity)?;
+        let folder = DataDir::begin(self.folder.clone(), identity)?;
         let (_, recovered) = folder.open_journal(self.segment_bytes())?;
         let mut acceptor = Acceptor::new();
         for record in recovered.records {
@@ -404,7 +407,7 @@ impl SimServer {
     }
 
     /// A life of a role begins, or waits for room. `down` is None at the start of the process.
-    fn start_role(&mut self, nature: &mut Nature, role: RoleName, down: Option<Duration>) -> Result<(), Refusal> {
+    fn start_role(&mut self, nature: &mut SimEnv, role: RoleKind, down: Option<Duration>) -> Result<(), StartRefusal> {
         if let Some(process) = &mut self.process {
             process.lifecycle.begins(role, None);
             process.agenda.lives[role as usize].set(nature.new_life());
@@ -412,45 +415,45 @@ impl SimServer {
             process.set_open(role, true);
         }
         let begun = match role {
-            RoleName::Proposer => self.start_proposer(nature, down),
-            RoleName::Acceptor => self.start_acceptor(nature, down),
-            RoleName::Learner => self.start_learner(nature, down),
-            RoleName::Coordinator => self.start_coordinator(nature, down),
-            RoleName::Participant => self.start_participant(nature, down),
+            RoleKind::Proposer => self.start_proposer(nature, down),
+            RoleKind::Acceptor => self.start_acceptor(nature, down),
+            RoleKind::Learner => self.start_learner(nature, down),
+            RoleKind::Coordinator => self.start_coordinator(nature, down),
+            RoleKind::Participant => self.start_participant(nature, down),
         };
         match begun {
-            Err(Unborn::NoRoom(why)) => self.await_room(nature, role, &why),
+            Err(RecoveryError::NoRoom(why)) => self.await_room(nature, role, &why),
             begun => begun?,
         }
         Ok(())
     }
 
     /// There is no room for what a life of a role begins with: it is tried again.
-    fn await_room(&mut self, nature: &mut Nature, role: RoleName, why: &str) {
+    fn await_room(&mut self, nature: &mut SimEnv, role: RoleKind, why: &str) {
         nature.mark(Mark::WaitedForRoom);
         let now = self.clock().at(nature.now());
         let Some((process, around)) = self.around(nature) else { return };
         let core = &process.core;
         match role {
-            RoleName::Proposer => found_no_room::<Proposer, _>(core, &around, why),
-            RoleName::Acceptor => found_no_room::<Acceptor, _>(core, &around, why),
-            RoleName::Learner => found_no_room::<Learner<Kv>, _>(core, &around, why),
-            RoleName::Coordinator => found_no_room::<Coordinator, _>(core, &around, why),
-            RoleName::Participant => found_no_room::<Participant, _>(core, &around, why),
+            RoleKind::Proposer => found_no_room::<Proposer, _>(core, &around, why),
+            RoleKind::Acceptor => found_no_room::<Acceptor, _>(core, &around, why),
+            RoleKind::Learner => found_no_room::<Learner<Kv>, _>(core, &around, why),
+            RoleKind::Coordinator => found_no_room::<Coordinator, _>(core, &around, why),
+            RoleKind::Participant => found_no_room::<Participant, _>(core, &around, why),
         }
         process.lifecycle.ended(now, role);
         self.plan_restart(nature);
     }
 
-    fn start_proposer(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Unborn> {
-        nature.ghost.died(self.me, RoleName::Proposer, 0);
+    fn start_proposer(&mut self, nature: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
+        nature.ghost.died(self.me, RoleKind::Proposer, 0);
         let Some(process) = &mut self.process else { return Ok(()) };
         let (proposer, rounds) = recovery::proposer(&process.core, &process.folder, down)?;
         self.begin(nature, proposer, rounds);
         Ok(())
     }
 
-    fn start_acceptor(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Unborn> {
+    fn start_acceptor(&mut self, nature: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
         if nature.chance(300) {
             self.recover_twice(nature);
         }
@@ -461,7 +464,7 @@ impl SimServer {
     }
 
     /// The checkpointer reads the state that it begins with. At the start of the process nobody does anything before.
-    fn start_learner(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Unborn> {
+    fn start_learner(&mut self, nature: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
         let Some((process, around)) = self.around(nature) else { return Ok(()) };
         process.core.checkpoints.load();
         process.awaits_state = Some(down);
@@ -478,22 +481,22 @@ impl SimServer {
     }
 
     /// The state is there that a learner has waited for.
-    fn begin_learner(&mut self, nature: &mut Nature, loaded: Loaded) -> Result<(), Unborn> {
+    fn begin_learner(&mut self, nature: &mut SimEnv, loaded: LoadedState) -> Result<(), RecoveryError> {
         let Some((process, around)) = self.around(nature) else { return Ok(()) };
         let Some(down) = process.awaits_state.take() else { return Ok(()) };
         let learner = recovery::learner(&process.core, &around, &process.folder, loaded, down)?;
-        self.begin(nature, learner, NoDisk);
+        self.begin(nature, learner, NoStableStore);
         Ok(())
     }
 
-    fn start_coordinator(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Unborn> {
+    fn start_coordinator(&mut self, nature: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
         let Some((process, around)) = self.around(nature) else { return Ok(()) };
         let (coordinator, log) = recovery::coordinator(&process.core, &around, &process.folder, down)?;
         self.begin(nature, coordinator, log);
         Ok(())
     }
 
-    fn start_participant(&mut self, nature: &mut Nature, down: Option<Duration>) -> Result<(), Unborn> {
+    fn start_participant(&mut self, nature: &mut SimEnv, down: Option<Duration>) -> Result<(), RecoveryError> {
         let Some((process, around)) = self.around(nature) else { return Ok(()) };
         let (participant, log) = recovery::participant(&process.core, &around, &process.folder, down)?;
         self.begin(nature, participant, log);
@@ -501,7 +504,7 @@ impl SimServer {
     }
 
     /// Recovery changes nothing that it finds: another one finds the same.
-    fn recover_twice(&self, nature: &mut Nature) {
+    fn recover_twice(&self, nature: &mut SimEnv) {
         let Some(process) = &self.process else { return };
         if !process.identity().has_journal() {
             return;
@@ -511,12 +514,12 @@ impl SimServer {
             // Whether there is room for another life is another matter, and a failure that was planned strikes the real disk.
             files.set_capacity(None);
             files.fail_read(None);
-            files.fail(u64::MAX / 2, Failure::Stop);
+            files.fail(u64::MAX / 2, InjectedFailure::Stop);
         }
         let durable = process.core.board.read().checkpoint;
         let recover = || {
             let identity = copy.identity(self.owner(), self.storage).ok()?;
-            let folder = DataFolder::begin(copy.clone(), identity).ok()?;
+            let folder = DataDir::begin(copy.clone(), identity).ok()?;
             let opened = folder.open_journal_beside(self.segment_bytes(), Some(durable.next()), LeftFree::default());
             let (_, recovered) = opened.ok()?;
             Some(recovered.records)
@@ -535,16 +538,16 @@ impl SimServer {
         nature.ghost.require(22, same, || format!("{me} recovers its journal twice, and differently"));
     }
 
-    fn begin<R: Seated>(&mut self, nature: &mut Nature, role: R, disk: R::Disk) {
+    fn begin<R: Seated>(&mut self, nature: &mut SimEnv, role: R, disk: R::Disk) {
         let seed = nature.random.next();
         let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
         let host = RoleHost::new(&process.core, &around, role, disk, Random::new(seed, R::NAME as u64));
-        *R::place(process) = Some(Box::new(Living::new(host)));
+        *R::place(process) = Some(Box::new(SimRole::new(host)));
         around.give_turn(R::NAME);
     }
 
     /// Brings a role back that is down, or as soon as it is.
-    pub fn bring_back(&mut self, nature: &mut Nature, role: RoleName) {
+    pub fn bring_back(&mut self, nature: &mut SimEnv, role: RoleKind) {
         let now = self.clock().at(nature.now());
         if let Some(process) = &mut self.process {
             process.lifecycle.restart_soon(now, role);
@@ -553,26 +556,26 @@ impl SimServer {
     }
 
     /// Somebody looks when the next role comes back.
-    pub(super) fn plan_restart(&mut self, nature: &mut Nature) {
+    pub(super) fn plan_restart(&mut self, nature: &mut SimEnv) {
         let (now, clock, me) = (nature.now(), self.clock(), self.me);
         let Some(process) = &self.process else { return };
         let Some(due) = process.lifecycle.next_due() else { return };
         let at = clock.when(due).max(now);
         if process.agenda.restart_at.get().is_none_or(|planned| at < planned) {
             process.agenda.restart_at.set(Some(at));
-            nature.after(at - now, Event::Restart { server: me, process: process.number });
+            nature.after(at - now, SimEvent::Restart { server: me, process: process.number });
         }
     }
 
     /// Starts the roles that are to come back now.
-    pub fn restart_due(&mut self, nature: &mut Nature, number: u64) -> Result<(), Refusal> {
+    pub fn restart_due(&mut self, nature: &mut SimEnv, number: u64) -> Result<(), StartRefusal> {
         let now = self.clock().at(nature.now());
         if let Some(process) = &self.process {
             process.agenda.restart_at.set(None);
         }
         for role in self.protocol.roles() {
             let Some(process) = self.process.as_mut().filter(|process| process.number == number) else { return Ok(()) };
-            if let Some(Due::Restart(down)) = process.lifecycle.take_due(now, *role) {
+            if let Some(DueAction::Restart(down)) = process.lifecycle.take_due(now, *role) {
                 self.start_role(nature, *role, Some(down))?;
             }
         }
@@ -581,7 +584,7 @@ impl SimServer {
     }
 
     /// The checkpointer has had the time that its next job takes.
-    pub fn checkpointer_works(&mut self, nature: &mut Nature, number: u64) -> Result<(), Refusal> {
+    pub fn checkpointer_works(&mut self, nature: &mut SimEnv, number: u64) -> Result<(), StartRefusal> {
         let Some((process, around)) = self.around(nature).filter(|(process, _)| process.number == number) else {
             return Ok(());
         };
@@ -594,7 +597,7 @@ impl SimServer {
         match done {
             Ok(None) => {}
             Ok(Some(loaded)) => match self.begin_learner(nature, loaded) {
-                Err(Unborn::NoRoom(why)) => self.await_room(nature, RoleName::Learner, &why),
+                Err(RecoveryError::NoRoom(why)) => self.await_room(nature, RoleKind::Learner, &why),
                 begun => begun?,
             },
             Err(fatal) => process.fatal = Some(fatal.0),
@@ -603,7 +606,7 @@ impl SimServer {
     }
 
     /// The process dies: a checkpoint under way stops after some of its operations.
-    pub(super) fn interrupt_checkpointer(&mut self, nature: &mut Nature) {
+    pub(super) fn interrupt_checkpointer(&mut self, nature: &mut SimEnv) {
         let files = self.folder.checkpoint.clone();
         let Some((process, around)) = self.around(nature) else { return };
         let Some(checkpointer) = process.checkpointer.as_mut().filter(|_| process.core.checkpoints.awaits_write())
@@ -611,26 +614,26 @@ impl SimServer {
             return;
         };
         let operation = around.nature.borrow_mut().random.within(0..=12);
-        files.fail(operation, Failure::Stop);
+        files.fail(operation, InjectedFailure::Stop);
         around.nature.borrow_mut().mark(Mark::KilledInCheckpoint);
         // Whatever comes of it, nobody is there to hear.
         drop(checkpointer.run_one(&process.core, &around));
     }
 
     /// It says to every other server that it is there, again and again.
-    pub fn says_that_it_is_there(&mut self, nature: &mut Nature, number: u64) {
-        let others = self.cluster.without(Servers::only(self.me));
+    pub fn says_that_it_is_there(&mut self, nature: &mut SimEnv, number: u64) {
+        let others = self.cluster.without(ServerSet::only(self.me));
         let Some((process, around)) = self.around(nature).filter(|(process, _)| process.number == number) else {
             return;
         };
-        process.core.send(&around, others, Said::Here, Context::default());
+        process.core.send(&around, others, PeerMessage::Here, TraceContext::default());
         around.flush_peers();
         let (again, server) = (around.clock.takes(SAYS_EVERY), around.me);
-        around.nature.borrow_mut().after(again, Event::Here { server, process: number });
+        around.nature.borrow_mut().after(again, SimEvent::Here { server, process: number });
     }
 
     /// Bytes from a client. False if they are no request that an honest client sends: then the connection is closed.
-    pub fn hear_client(&mut self, nature: &mut Nature, client: usize, bytes: &[u8]) -> bool {
+    pub fn hear_client(&mut self, nature: &mut SimEnv, client: usize, bytes: &[u8]) -> bool {
         let Ok(request) = unframe::<ClientRequest>(bytes, CLIENT_FRAME_MAX_BYTES) else { return false };
         let Some((process, around)) = self.around(nature) else { return true };
         let connection = SimConnection::new(client, process.core.load.clone());
@@ -638,43 +641,43 @@ impl SimServer {
         process.core.flush_replies(&around);
         if is_taken {
             let patience = around.clock.takes(PATIENCE);
-            let event = Event::Patience { server: around.me, process: process.number };
+            let event = SimEvent::Patience { server: around.me, process: process.number };
             around.nature.borrow_mut().after(patience, event);
         }
         self.take_orders(nature);
         is_taken
     }
 
-    fn take_orders(&mut self, nature: &mut Nature) {
+    fn take_orders(&mut self, nature: &mut SimEnv) {
         let now = self.clock().at(nature.now());
         let orders = self.process.as_ref().map_or(Vec::new(), |process| process.agenda.orders.take());
         for order in orders {
             let Some(process) = &mut self.process else { return };
             match order {
-                Order::Crash { role, down } => {
+                LabRequest::Crash { role, down } => {
                     let order = process.lifecycle.crash_by_hand(now, role, down);
                     order.into_iter().for_each(|order| self.give(nature, role, order));
                     self.plan_restart(nature);
                 }
-                Order::Restart { role } => self.bring_back(nature, role),
+                LabRequest::Restart { role } => self.bring_back(nature, role),
                 // Only the operator of a real process gives this one.
-                Order::Stop => {}
+                LabRequest::Stop => {}
             }
         }
     }
 
     /// Some have waited long enough.
-    pub fn lose_patience(&mut self, nature: &mut Nature, number: u64) {
+    pub fn lose_patience(&mut self, nature: &mut SimEnv, number: u64) {
         if self.process.as_ref().is_some_and(|process| process.number == number) {
             self.with_core(nature, |core, around| core.expire(around));
         }
     }
 
     /// Bytes from a peer. False if they are no message: then the connection is closed.
-    pub fn hear_peer(&mut self, nature: &mut Nature, from: Server, bytes: &[u8]) -> bool {
+    pub fn hear_peer(&mut self, nature: &mut SimEnv, from: ServerId, bytes: &[u8]) -> bool {
         let Ok(envelope) = unframe::<Envelope>(bytes, PEER_FRAME_MAX_BYTES) else { return false };
         nature.note(&(from, self.me, &envelope.message));
-        if let Said::Paxos(message) = &envelope.message {
+        if let PeerMessage::Paxos(message) = &envelope.message {
             self.note_message(nature, message);
         }
         self.with_core(nature, |core, around| {
@@ -685,7 +688,7 @@ impl SimServer {
     }
 
     /// Leaves the marks of a message that arrives.
-    fn note_message(&self, nature: &mut Nature, message: &Message) {
+    fn note_message(&self, nature: &mut SimEnv, message: &Message) {
         match message {
             Message::Entries { entries, applied } => {
                 let Some((mine, _)) = self.applied() else { return };
@@ -727,19 +730,19 @@ impl SimServer {
         let acceptor = process.acceptor.as_ref().map(|living| living.role());
         let promised = acceptor.map(|role| role.promised()).filter(|ballot| ballot.round > 0);
         process.core.line(
-            RoleTag::Server,
-            &Context::default(),
+            Speaker::Server,
+            &TraceContext::default(),
             LineEvent::Boot {
-                version: Text::new(env!("CARGO_PKG_VERSION")),
+                version: QuotedText::new(env!("CARGO_PKG_VERSION")),
                 cluster: self.cluster,
-                protocol: Some(Text::new(self.protocol.name())),
+                protocol: Some(QuotedText::new(self.protocol.name())),
                 seed: None,
-                fail: Some(Text::new("simulated")),
+                fail: Some(QuotedText::new("simulated")),
                 mean_up: None,
                 mean_down: None,
                 restart: Some(if self.forgets { RestartMode::Lost } else { RestartMode::Disk }),
                 data: None,
-                steps: Some(Text::new("on")),
+                steps: Some(QuotedText::new("on")),
                 life: Some(process.folder.life()),
                 applied: self.applied().map(|(slot, _)| slot),
                 digest: self.applied().map(|(_, digest)| Digest(digest)),
@@ -752,7 +755,7 @@ impl SimServer {
     }
 
     /// The process is gone: its lines stay, and whoever waited has lost the connection.
-    pub fn end_process(&mut self) -> Vec<Asker<SimConnection>> {
+    pub fn end_process(&mut self) -> Vec<ReplyHandle<SimConnection>> {
         self.last_claim = self.claim();
         let Some(process) = self.process.take() else { return Vec::new() };
         if let Some(lines) = &mut self.lines {

@@ -1,18 +1,18 @@
 //! Clusters whose disks are all slow: a leader that waits for them must not be taken for one that is gone.
 
 use super::client::SimClient;
-use super::faults::Faults;
+use super::faults::FaultSet;
 use super::marks::Mark;
 use super::nature::{MS, Micros, SECOND};
-use super::plan::Plan;
-use super::world::World;
+use super::plan::RunPlan;
+use super::world::Simulation;
 use crate::protocol::Protocol;
-use crate::role::Servers;
+use crate::role::ServerSet;
 
 /// Sixteen clients of five servers, each of whose syncs takes so long.
-fn world(seed: u64, sync: Micros) -> World {
-    let mut plan = Plan::new(seed, Faults::NONE, Some(Protocol::MultiPaxos));
-    (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], Servers::first(5));
+fn world(seed: u64, sync: Micros) -> Simulation {
+    let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(Protocol::MultiPaxos));
+    (plan.servers, plan.clocks, plan.healthy) = (5, vec![100; 5], ServerSet::first(5));
     (plan.clients, plan.requests, plan.keys, plan.reads, plan.under_way) = (16, 60_000, 50, 0, 1);
     (plan.value_bytes, plan.mailbox, plan.part_bytes, plan.sessions) = (600, 1_024, 64 << 10, 64);
     (plan.sync, plan.processor, plan.segment_bytes) = (sync..=sync, 2..=50, 256 << 10);
@@ -21,7 +21,7 @@ fn world(seed: u64, sync: Micros) -> World {
     plan.retention.checkpoint_slots = 10_000;
     plan.retention.checkpoint_bytes = 32 << 20;
     plan.is_acquainted = true;
-    World::new(plan, false)
+    Simulation::new(plan, false)
 }
 
 /// How many leaders step down in the last fifty seconds of a cluster's first minute, and how many writes it does then.
@@ -35,14 +35,14 @@ fn in_a_minute(seed: u64, sync: Micros) -> (u32, usize) {
 }
 
 /// How many requests are done by then.
-fn done_by(world: &mut World, end: Micros) -> usize {
+fn done_by(world: &mut Simulation, end: Micros) -> usize {
     let passed = world.go_on(end, |_| false);
     assert!(passed.is_ok(), "{passed:?}");
     world.nature.history.operations().iter().filter(|one| one.has_result()).count()
 }
 
 /// How many leaders have stepped down.
-fn reigns_ended(world: &World) -> u32 {
+fn reigns_ended(world: &Simulation) -> u32 {
     let why =
         [Mark::LeaderRefused, Mark::LeaderHeardRival, Mark::LeaderUnheard, Mark::LeaderStalled, Mark::LearnerCrashed];
     why.into_iter().map(|mark| world.nature.marks.count(mark)).sum()

@@ -2,34 +2,34 @@
 
 use std::collections::BTreeSet;
 
-use super::batch::{Batch, Setting, run_one, shrink};
-use super::faults::{Fault, Faults};
-use super::invariants::Ghost;
+use super::batch::{BatchConfig, SeedBatch, run_one, shrink};
+use super::faults::{Fault, FaultSet};
+use super::invariants::Oracle;
 use super::marks::Mark;
-use super::plan::Plan;
-use super::surroundings::Clock;
-use super::world::{Report, Verdict};
+use super::plan::RunPlan;
+use super::surroundings::SimClock;
+use super::world::{RunReport, RunVerdict};
 use crate::host::Time;
 use crate::kv::Kv;
 use crate::museum::Bug;
 use crate::paxos::{AcceptorRecord, Ballot, Entry, Quorums, Slot, Value};
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 use crate::trace::audit::Audit;
 use crate::trace::parse::Run;
 
-const PLAIN: Setting = Setting { allowed: Faults::NONE, bug: None, protocol: None, harm_only: false };
+const PLAIN: BatchConfig = BatchConfig { allowed: FaultSet::NONE, bug: None, protocol: None, harm_only: false };
 
-fn all() -> Setting {
-    Setting { allowed: Faults::all(), ..PLAIN }
+fn all() -> BatchConfig {
+    BatchConfig { allowed: FaultSet::all(), ..PLAIN }
 }
 
-fn batch(first: u64, last: u64, setting: Setting) -> Batch {
-    Batch { first, last, time: None, setting, threads: 2 }
+fn batch(first: u64, last: u64, setting: BatchConfig) -> SeedBatch {
+    SeedBatch { first, last, time: None, setting, threads: 2 }
 }
 
-fn assert_clean(report: &Report, faults: Faults) {
-    assert_eq!(report.verdict, Verdict::Clean, "seed {} --faults {faults}", report.seed);
+fn assert_clean(report: &RunReport, faults: FaultSet) {
+    assert_eq!(report.verdict, RunVerdict::Clean, "seed {} --faults {faults}", report.seed);
 }
 
 #[test]
@@ -59,10 +59,10 @@ fn fifty_seeds_with_all_faults_are_clean() {
 #[test]
 fn runs_are_those_that_were_recorded() {
     let damage = [Fault::BitRot, Fault::Misdirected, Fault::OddFiles];
-    let allowed = damage.into_iter().fold(Faults::all(), Faults::without);
+    let allowed = damage.into_iter().fold(FaultSet::all(), FaultSet::without);
     let recorded = include_str!("../../tests/trace_hashes.txt").lines().filter(|line| !line.starts_with('#'));
     let found = Protocol::ALL.map(|protocol| {
-        let setting = Setting { allowed, protocol: Some(protocol), ..PLAIN };
+        let setting = BatchConfig { allowed, protocol: Some(protocol), ..PLAIN };
         format!("{} {:016x}", protocol.name(), batch(1, 60, setting).run(|_| {}).trace)
     });
     assert_eq!(
@@ -74,7 +74,7 @@ fn runs_are_those_that_were_recorded() {
 
 #[test]
 fn a_clock_whose_speed_changes_goes_neither_back_nor_ahead() {
-    let mut clock = Clock::new(100);
+    let mut clock = SimClock::new(100);
     let mut shown = clock.at(0);
     for (speed, now) in [(2, 1_003), (3_000, 1_501), (3_000, 1_502), (100, 1_777), (50, 9_001)] {
         assert_eq!(clock.run_at(speed, now), now != 1_502);
@@ -89,16 +89,16 @@ fn a_clock_whose_speed_changes_goes_neither_back_nor_ahead() {
 #[test]
 fn each_class_of_faults_alone_is_clean_and_strikes() {
     for fault in Fault::ALL {
-        let faults = Faults::only(*fault);
-        let calm = batch(1, 8, Setting { allowed: Faults::NONE, ..PLAIN }).run(|_| {}).events;
-        let summary = batch(1, 8, Setting { allowed: faults, ..PLAIN }).run(|report| assert_clean(report, faults));
+        let faults = FaultSet::only(*fault);
+        let calm = batch(1, 8, BatchConfig { allowed: FaultSet::NONE, ..PLAIN }).run(|_| {}).events;
+        let summary = batch(1, 8, BatchConfig { allowed: faults, ..PLAIN }).run(|report| assert_clean(report, faults));
         assert_eq!(summary.failure, None, "{faults}");
         assert_ne!(summary.events, calm, "{faults} changes nothing");
     }
 }
 
 /// A line of `tests/seeds.txt`: seed, protocol, classes of faults, the commit that it was recorded with, and what it was.
-fn recorded(line: &str) -> (u64, Setting) {
+fn recorded(line: &str) -> (u64, BatchConfig) {
     let mut words = line.split_whitespace();
     let seed = words.next().and_then(|word| word.parse().ok()).unwrap();
     let protocol = words.next().unwrap();
@@ -108,7 +108,7 @@ fn recorded(line: &str) -> (u64, Setting) {
     let commit = words.next().unwrap();
     assert!(commit.len() >= 7 && commit.bytes().all(|digit| digit.is_ascii_hexdigit()), "no commit: {line}");
     assert!(words.next().is_some(), "it does not say what it was: {line}");
-    (seed, Setting { allowed, protocol, ..PLAIN })
+    (seed, BatchConfig { allowed, protocol, ..PLAIN })
 }
 
 #[test]
@@ -123,8 +123,8 @@ fn seeds_that_have_found_something_are_clean() {
 }
 
 /// All faults but one: where a history ends is not always to be seen in lines whose clocks jump.
-fn of_one_history() -> Setting {
-    Setting { allowed: Faults::all().without(Fault::BegunAnew), ..PLAIN }
+fn of_one_history() -> BatchConfig {
+    BatchConfig { allowed: FaultSet::all().without(Fault::BegunAnew), ..PLAIN }
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn the_lines_of_a_run_prove_it_again() {
 
 #[test]
 fn two_phase_commit_keeps_its_rules_under_all_faults() {
-    let setting = Setting { protocol: Some(Protocol::TwoPhaseCommit), ..all() };
+    let setting = BatchConfig { protocol: Some(Protocol::TwoPhaseCommit), ..all() };
     let summary = batch(1, 120, setting).run(|_| {});
     assert_eq!(summary.failure, None);
     // What makes it worth something.
@@ -151,7 +151,7 @@ fn two_phase_commit_keeps_its_rules_under_all_faults() {
         assert!(summary.marks.count(mark) > 0, "{mark:?}");
     }
     for seed in [1, 4, 9] {
-        let report = run_one(seed, Setting { protocol: setting.protocol, ..of_one_history() }, true);
+        let report = run_one(seed, BatchConfig { protocol: setting.protocol, ..of_one_history() }, true);
         let mut run = Run::default();
         for (name, text) in &report.lines {
             run.add(name, text.as_bytes(), u64::MAX).unwrap();
@@ -164,7 +164,7 @@ fn two_phase_commit_keeps_its_rules_under_all_faults() {
 #[test]
 fn the_lines_of_several_histories_accuse_nobody() {
     for protocol in Protocol::ALL {
-        let begins_anew = Setting { allowed: Faults::only(Fault::BegunAnew), protocol: Some(protocol), ..PLAIN };
+        let begins_anew = BatchConfig { allowed: FaultSet::only(Fault::BegunAnew), protocol: Some(protocol), ..PLAIN };
         for seed in 1..=6 {
             let mut run = Run::default();
             for (name, text) in &run_one(seed, begins_anew, true).lines {
@@ -190,7 +190,7 @@ fn bugs_that_others_have_had_are_found() {
     ];
     for bug in Bug::ALL.iter().filter(|bug| !rare.contains(bug)) {
         let finds = |protocol| {
-            let setting = Setting { bug: Some(*bug), protocol: Some(protocol), ..all() };
+            let setting = BatchConfig { bug: Some(*bug), protocol: Some(protocol), ..all() };
             batch(1, 100, setting).run(|_| {}).failure.is_some()
         };
         // Some can only be where there is a leader, and some where there are many rivals.
@@ -215,12 +215,12 @@ fn the_page_of_the_museum_tells_of_every_bug() {
 #[test]
 fn a_failure_is_shown_with_fewer_faults() {
     // A bug that needs no fault at all: so none is left but those that must be.
-    let setting = Setting { bug: Some(Bug::LearnWithoutQuorum), ..all() };
-    let count = |seed: &u64| Plan::new(*seed, setting.allowed, setting.protocol).faults.count();
-    let seed = (1..100).find(|seed| count(seed) > Faults::FEW + 4).unwrap();
+    let setting = BatchConfig { bug: Some(Bug::LearnWithoutQuorum), ..all() };
+    let count = |seed: &u64| RunPlan::new(*seed, setting.allowed, setting.protocol).faults.count();
+    let seed = (1..100).find(|seed| count(seed) > FaultSet::FEW + 4).unwrap();
     let verdict = run_one(seed, setting, false).verdict;
     let least = shrink(seed, setting, &verdict);
-    assert_eq!(least.allowed.count(), Faults::FEW + 1, "of {}", count(&seed));
+    assert_eq!(least.allowed.count(), FaultSet::FEW + 1, "of {}", count(&seed));
     let again = run_one(seed, least, false).verdict;
     assert_eq!(again.exit_code(), verdict.exit_code(), "{again}");
 }
@@ -228,9 +228,9 @@ fn a_failure_is_shown_with_fewer_faults() {
 #[test]
 fn a_failure_says_what_was_broken() {
     let violation = |bug| {
-        let setting = Setting { bug: Some(bug), protocol: Some(Protocol::BasicPaxos), ..PLAIN };
+        let setting = BatchConfig { bug: Some(bug), protocol: Some(Protocol::BasicPaxos), ..PLAIN };
         match batch(1, 50, setting).run(|_| {}).failure {
-            Some((_, Verdict::Unsafe(violation))) => violation.invariant,
+            Some((_, RunVerdict::Unsafe(violation))) => violation.invariant,
             other => panic!("{bug:?} came to {other:?}"),
         }
     };
@@ -242,22 +242,22 @@ fn a_failure_says_what_was_broken() {
 
 #[test]
 fn the_ghost_counts_durable_votes() {
-    let mut ghost = Ghost::new(Protocol::BasicPaxos, Quorums::majority(Servers::first(3)), Kv::default());
-    let mut marks = super::marks::Marks::default();
-    let ballot = |round, server| Ballot { round, server: Server(server) };
+    let mut ghost = Oracle::new(Protocol::BasicPaxos, Quorums::majority(ServerSet::first(3)), Kv::default());
+    let mut marks = super::marks::Coverage::default();
+    let ballot = |round, server| Ballot { round, server: ServerId(server) };
     let accepted = |ballot, id| {
         let command = crate::paxos::Command { id: crate::paxos::CommandId::new(0, 0, id), payload: [].into() };
         AcceptorRecord::Accepted(Entry { slot: Slot(1), ballot, value: Value::Command(command) })
     };
-    ghost.durable(Server(1), &[accepted(ballot(1, 1), 7)], &mut marks);
-    ghost.durable(Server(2), &[accepted(ballot(2, 2), 8)], &mut marks);
+    ghost.durable(ServerId(1), &[accepted(ballot(1, 1), 7)], &mut marks);
+    ghost.durable(ServerId(2), &[accepted(ballot(2, 2), 8)], &mut marks);
     assert_eq!(ghost.highest_chosen(), Slot(0), "two votes, at two ballots");
-    ghost.durable(Server(2), &[accepted(ballot(3, 2), 7)], &mut marks);
-    ghost.durable(Server(3), &[accepted(ballot(3, 2), 7)], &mut marks);
+    ghost.durable(ServerId(2), &[accepted(ballot(3, 2), 7)], &mut marks);
+    ghost.durable(ServerId(3), &[accepted(ballot(3, 2), 7)], &mut marks);
     assert_eq!(ghost.highest_chosen(), Slot(1));
     assert_eq!(ghost.violation(), None);
-    ghost.durable(Server(1), &[accepted(ballot(4, 1), 9)], &mut marks);
-    ghost.durable(Server(3), &[accepted(ballot(4, 1), 9)], &mut marks);
+    ghost.durable(ServerId(1), &[accepted(ballot(4, 1), 9)], &mut marks);
+    ghost.durable(ServerId(3), &[accepted(ballot(4, 1), 9)], &mut marks);
     assert_eq!(ghost.violation().map(|violation| violation.invariant), Some(1));
 }
 
@@ -271,10 +271,10 @@ fn seeds_by_hand() {
         .and_then(|seeds| seeds.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?))))
         .unwrap_or((1, 100));
     let bug = std::env::var("PAXOS_BUG").ok().map(|bug| bug.parse().unwrap());
-    let allowed = std::env::var("PAXOS_FAULTS").map_or(Faults::all(), |faults| faults.parse().unwrap());
+    let allowed = std::env::var("PAXOS_FAULTS").map_or(FaultSet::all(), |faults| faults.parse().unwrap());
     let named = |name: &String| Protocol::ALL.into_iter().find(|one| one.name() == name);
     let protocol = std::env::var("PAXOS_PROTOCOL").ok().map(|name| named(&name).unwrap());
-    let setting = Setting { allowed, bug, protocol, ..PLAIN };
+    let setting = BatchConfig { allowed, bug, protocol, ..PLAIN };
     let begun = std::time::Instant::now();
     let summary = batch(first, last, setting).run(|_| {});
     println!("{} runs, {} slots, {:.1} s", summary.runs, summary.slots, begun.elapsed().as_secs_f64());

@@ -5,35 +5,35 @@
 
 use std::fmt::Display;
 
-use super::folder::Part;
+use super::folder::SimDirPart;
 use super::marks::Mark;
-use super::nature::{Event, Micros, Nature, Place};
-use super::server::{Process, SimServer};
-use super::surroundings::Around;
+use super::nature::{Micros, RoleInstance, SimEnv, SimEvent};
+use super::server::{SimProcess, SimServer};
+use super::surroundings::ProcessEnv;
 use crate::host::disks::{RoleDisk, RoleJournal};
-use crate::host::{Begun, CrashOrder, Ended, Hosted, Item, RoleHost};
+use crate::host::{CrashRequest, Hosted, MailboxItem, RoleHost, RunEnd, TurnStart};
 use crate::kv::Kv;
 use crate::paxos::{Acceptor, AcceptorRecord, Learner, Proposer};
-use crate::role::{NoDisk, Released, RoleName, Server, Stepped};
-use crate::storage::Rounds;
-use crate::storage::disk::{Failure, MemoryFiles};
-use crate::trace::{Context, CrashPoint};
+use crate::role::{NoStableStore, Released, RoleKind, ServerId, Stepped};
+use crate::storage::BallotStore;
+use crate::storage::disk::{InjectedFailure, MemoryFiles};
+use crate::trace::{CrashPoint, TraceContext};
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
 /// One life of a role.
-pub struct Living<R: Seated> {
+pub struct SimRole<R: Seated> {
     /// What runs it.
     pub host: RoleHost<R, R::Disk>,
     /// It waits for its disk; what it wants done is in the group.
-    pub syncing: Option<Stepped<Context, R>>,
+    pub syncing: Option<Stepped<TraceContext, R>>,
     /// The last moment for which a wake-up was planned.
     wakes_at: Option<Micros>,
 }
 
-impl<R: Seated> Living<R> {
+impl<R: Seated> SimRole<R> {
     /// A life begins.
-    pub fn new(host: RoleHost<R, R::Disk>) -> Living<R> {
-        Living { host, syncing: None, wakes_at: None }
+    pub fn new(host: RoleHost<R, R::Disk>) -> SimRole<R> {
+        SimRole { host, syncing: None, wakes_at: None }
     }
 
     /// Whether it is certain to wake by itself, if nothing wakes it before.
@@ -52,79 +52,79 @@ pub trait Seated: Hosted {
     /// Its disk.
     type Disk: RoleDisk<Self::Record, Error: Display>;
     /// The part of the folder that its disk is.
-    const PART: Part;
+    const PART: SimDirPart;
 
     /// Where it lives.
-    fn place(process: &mut Process) -> &mut Option<Box<Living<Self>>>;
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Self>>>;
 
     /// The oracle sees that a group is durable.
-    fn durable(_nature: &mut Nature, _server: Server, _records: &[Self::Record]) {}
+    fn durable(_nature: &mut SimEnv, _server: ServerId, _records: &[Self::Record]) {}
 
     /// The oracle sees that a crash hit while a group was being written.
-    fn in_doubt(_nature: &mut Nature, _server: Server, _records: Vec<Self::Record>) {}
+    fn in_doubt(_nature: &mut SimEnv, _server: ServerId, _records: Vec<Self::Record>) {}
 }
 
 impl Seated for Proposer {
-    type Disk = Rounds<MemoryFiles>;
-    const PART: Part = Part::Top;
+    type Disk = BallotStore<MemoryFiles>;
+    const PART: SimDirPart = SimDirPart::Top;
 
-    fn place(process: &mut Process) -> &mut Option<Box<Living<Proposer>>> {
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Proposer>>> {
         &mut process.proposer
     }
 }
 
 impl Seated for Acceptor {
     type Disk = RoleJournal<MemoryFiles, AcceptorRecord>;
-    const PART: Part = Part::Journal;
+    const PART: SimDirPart = SimDirPart::Journal;
 
-    fn place(process: &mut Process) -> &mut Option<Box<Living<Acceptor>>> {
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Acceptor>>> {
         &mut process.acceptor
     }
 
-    fn durable(nature: &mut Nature, server: Server, records: &[AcceptorRecord]) {
+    fn durable(nature: &mut SimEnv, server: ServerId, records: &[AcceptorRecord]) {
         nature.ghost.durable(server, records, &mut nature.marks);
     }
 
-    fn in_doubt(nature: &mut Nature, server: Server, records: Vec<AcceptorRecord>) {
+    fn in_doubt(nature: &mut SimEnv, server: ServerId, records: Vec<AcceptorRecord>) {
         nature.ghost.in_doubt(server, records);
     }
 }
 
 impl Seated for Learner<Kv> {
-    type Disk = NoDisk;
-    const PART: Part = Part::Checkpoint;
+    type Disk = NoStableStore;
+    const PART: SimDirPart = SimDirPart::Checkpoint;
 
-    fn place(process: &mut Process) -> &mut Option<Box<Living<Learner<Kv>>>> {
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Learner<Kv>>>> {
         &mut process.learner
     }
 }
 
 impl Seated for Coordinator {
     type Disk = RoleJournal<MemoryFiles, CoordinatorRecord>;
-    const PART: Part = Part::Coordinator;
+    const PART: SimDirPart = SimDirPart::Coordinator;
 
-    fn place(process: &mut Process) -> &mut Option<Box<Living<Coordinator>>> {
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Coordinator>>> {
         &mut process.coordinator
     }
 
-    fn durable(nature: &mut Nature, server: Server, records: &[CoordinatorRecord]) {
+    fn durable(nature: &mut SimEnv, server: ServerId, records: &[CoordinatorRecord]) {
         nature.ghost.coordinator_durable(server, records);
     }
 }
 
 impl Seated for Participant {
     type Disk = RoleJournal<MemoryFiles, ParticipantRecord>;
-    const PART: Part = Part::Journal;
+    const PART: SimDirPart = SimDirPart::Journal;
 
-    fn place(process: &mut Process) -> &mut Option<Box<Living<Participant>>> {
+    fn place(process: &mut SimProcess) -> &mut Option<Box<SimRole<Participant>>> {
         &mut process.participant
     }
 
-    fn durable(nature: &mut Nature, server: Server, records: &[ParticipantRecord]) {
+    fn durable(nature: &mut SimEnv, server: ServerId, records: &[ParticipantRecord]) {
         nature.ghost.participant_durable(server, records);
     }
 
-    fn in_doubt(nature: &mut Nature, server: Server, records: Vec<ParticipantRecord>) {
+    fn in_doubt(nature: &mut SimEnv, server: ServerId, records: Vec<ParticipantRecord>) {
         nature.ghost.participant_in_doubt(server, records);
     }
 }
@@ -133,38 +133,38 @@ impl Seated for Participant {
 macro_rules! of_role {
     ($role:expr, $server:ident . $function:ident ( $($argument:expr),* )) => {
         match $role {
-            RoleName::Proposer => $server.$function::<Proposer>($($argument),*),
-            RoleName::Acceptor => $server.$function::<Acceptor>($($argument),*),
-            RoleName::Learner => $server.$function::<Learner<Kv>>($($argument),*),
-            RoleName::Coordinator => $server.$function::<Coordinator>($($argument),*),
-            RoleName::Participant => $server.$function::<Participant>($($argument),*),
+            RoleKind::Proposer => $server.$function::<Proposer>($($argument),*),
+            RoleKind::Acceptor => $server.$function::<Acceptor>($($argument),*),
+            RoleKind::Learner => $server.$function::<Learner<Kv>>($($argument),*),
+            RoleKind::Coordinator => $server.$function::<Coordinator>($($argument),*),
+            RoleKind::Participant => $server.$function::<Participant>($($argument),*),
         }
     };
 }
 
 impl SimServer {
     /// One of a role's timers may have run out.
-    pub fn wakes(&mut self, nature: &mut Nature, place: Place) {
+    pub fn wakes(&mut self, nature: &mut SimEnv, place: RoleInstance) {
         of_role!(place.role, self.wake(nature, place));
     }
 
     /// The process goes on after a pause: a turn that came due meanwhile comes now.
-    pub fn resumes(&mut self, nature: &mut Nature, role: RoleName) {
+    pub fn resumes(&mut self, nature: &mut SimEnv, role: RoleKind) {
         of_role!(role, self.resume_role(nature));
     }
 
     /// A role has the processor.
-    pub fn has_turn(&mut self, nature: &mut Nature, place: Place) {
+    pub fn has_turn(&mut self, nature: &mut SimEnv, place: RoleInstance) {
         of_role!(place.role, self.turn(nature, place));
     }
 
     /// The disk has answered.
-    pub fn has_synced(&mut self, nature: &mut Nature, place: Place) {
+    pub fn has_synced(&mut self, nature: &mut SimEnv, place: RoleInstance) {
         of_role!(place.role, self.synced(nature, place));
     }
 
     /// Tells a role to die, now or at a point of its next turn. One that is down already comes back at another time.
-    pub fn crash(&mut self, nature: &mut Nature, role: RoleName, order: CrashOrder) {
+    pub fn crash(&mut self, nature: &mut SimEnv, role: RoleKind, order: CrashRequest) {
         let now = self.clock().at(nature.now());
         let order = self.process.as_mut().and_then(|process| process.lifecycle.crash(now, role, order));
         order.into_iter().for_each(|order| self.give(nature, role, order));
@@ -172,18 +172,18 @@ impl SimServer {
     }
 
     /// Gives a role its order to die.
-    pub(super) fn give(&mut self, nature: &mut Nature, role: RoleName, order: CrashOrder) {
+    pub(super) fn give(&mut self, nature: &mut SimEnv, role: RoleKind, order: CrashRequest) {
         of_role!(role, self.order(nature, order));
     }
 
-    fn order<R: Seated>(&mut self, nature: &mut Nature, order: CrashOrder) {
+    fn order<R: Seated>(&mut self, nature: &mut SimEnv, order: CrashRequest) {
         self.with_core(nature, |core, around| {
             // One that cannot take it is about to end.
-            let _ = core.order::<R, _>(around, Item::Crash(order));
+            let _ = core.order::<R, _>(around, MailboxItem::Crash(order));
         });
     }
 
-    fn wake<R: Seated>(&mut self, nature: &mut Nature, place: Place) {
+    fn wake<R: Seated>(&mut self, nature: &mut SimEnv, place: RoleInstance) {
         let Some((process, around)) = self.around(nature) else { return };
         if around.place(R::NAME) != place || R::place(process).is_none() || around.is_paused {
             return;
@@ -194,7 +194,7 @@ impl SimServer {
         }
     }
 
-    fn resume_role<R: Seated>(&mut self, nature: &mut Nature) {
+    fn resume_role<R: Seated>(&mut self, nature: &mut SimEnv) {
         let Some((process, around)) = self.around(nature) else { return };
         if R::place(process).as_ref().is_some_and(|living| living.syncing.is_none()) {
             R::mailbox(&process.core).lock().sleeps = false;
@@ -202,7 +202,7 @@ impl SimServer {
         }
     }
 
-    fn turn<R: Seated>(&mut self, nature: &mut Nature, place: Place) {
+    fn turn<R: Seated>(&mut self, nature: &mut SimEnv, place: RoleInstance) {
         let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
         let awaits = &around.agenda.awaits_turn[R::NAME as usize];
         if around.is_paused || around.place(R::NAME) != place || !awaits.get() {
@@ -211,24 +211,24 @@ impl SimServer {
         let Some(mut living) = R::place(process).take().filter(|living| living.syncing.is_none()) else { return };
         awaits.set(false);
         match living.host.begin(&process.core, &around) {
-            Begun::Idle => rest(process, &around, living),
-            Begun::Ended(ended) => {
+            TurnStart::Idle => rest(process, &around, living),
+            TurnStart::Ended(ended) => {
                 *R::place(process) = Some(living);
                 self.die::<R>(nature, &ended);
             }
-            Begun::Group(group) if group.records().is_empty() => self.finish(nature, living, group),
-            Begun::Group(group) => {
+            TurnStart::Group(group) if group.records().is_empty() => self.finish(nature, living, group),
+            TurnStart::Group(group) => {
                 living.syncing = Some(group);
                 let mut nature = around.nature.borrow_mut();
                 nature.counts.syncs += 1;
                 let delay = nature.time(&around.sync);
-                nature.after(delay, Event::Synced { role: place });
+                nature.after(delay, SimEvent::Synced { role: place });
                 *R::place(process) = Some(living);
             }
         }
     }
 
-    fn synced<R: Seated>(&mut self, nature: &mut Nature, place: Place) {
+    fn synced<R: Seated>(&mut self, nature: &mut SimEnv, place: RoleInstance) {
         let Some((process, around)) = self.around(nature) else { return };
         if around.place(R::NAME) != place {
             return;
@@ -241,7 +241,7 @@ impl SimServer {
     }
 
     /// A group becomes durable, and its actions leave.
-    fn finish<R: Seated>(&mut self, nature: &mut Nature, mut living: Box<Living<R>>, group: Stepped<Context, R>) {
+    fn finish<R: Seated>(&mut self, nature: &mut SimEnv, mut living: Box<SimRole<R>>, group: Stepped<TraceContext, R>) {
         let committed = commit(nature, self.me, &mut living, group);
         let Some((process, around)) = self.around_role(nature, R::NAME) else { return };
         match committed {
@@ -258,11 +258,11 @@ impl SimServer {
     }
 
     /// The end of a role's life.
-    fn die<R: Seated>(&mut self, nature: &mut Nature, ended: &Ended) {
+    fn die<R: Seated>(&mut self, nature: &mut SimEnv, ended: &RunEnd) {
         let me = self.me;
         let Some((process, around)) = self.around(nature) else { return };
         let Some(mut living) = R::place(process).take() else { return };
-        if let Ended::Fatal(fatal) = ended {
+        if let RunEnd::Fatal(fatal) = ended {
             process.fatal = Some(fatal.0.clone());
             *R::place(process) = Some(living);
             return;
@@ -273,23 +273,23 @@ impl SimServer {
         drop(around);
         nature.ghost.died(me, R::NAME, place.life);
         nature.mark(match ended {
-            Ended::NoRoom(_) => Mark::JournalFull,
-            Ended::Crashed(order) if order.point == CrashPoint::BeforeSync => Mark::CrashBeforeSync,
-            Ended::Crashed(order) if order.point == CrashPoint::BeforeSend => Mark::CrashBeforeSend,
+            RunEnd::NoRoom(_) => Mark::JournalFull,
+            RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSync => Mark::CrashBeforeSync,
+            RunEnd::Crashed(order) if order.point == CrashPoint::BeforeSend => Mark::CrashBeforeSend,
             _ => Mark::CrashBeforeStep,
         });
         nature.mark(match R::NAME {
-            RoleName::Acceptor => Mark::AcceptorCrashed,
-            RoleName::Proposer => Mark::ProposerCrashed,
-            RoleName::Learner => Mark::LearnerCrashed,
-            RoleName::Coordinator => Mark::CoordinatorCrashed,
-            RoleName::Participant => Mark::ParticipantCrashed,
+            RoleKind::Acceptor => Mark::AcceptorCrashed,
+            RoleKind::Proposer => Mark::ProposerCrashed,
+            RoleKind::Learner => Mark::LearnerCrashed,
+            RoleKind::Coordinator => Mark::CoordinatorCrashed,
+            RoleKind::Participant => Mark::ParticipantCrashed,
         });
         self.plan_restart(nature);
     }
 
     /// The process dies in the middle of whatever it does: a commit under way stops after some of its operations.
-    pub fn interrupt(&mut self, nature: &mut Nature) {
+    pub fn interrupt(&mut self, nature: &mut SimEnv) {
         self.interrupt_role::<Proposer>(nature);
         self.interrupt_role::<Acceptor>(nature);
         self.interrupt_role::<Participant>(nature);
@@ -297,13 +297,13 @@ impl SimServer {
         self.interrupt_checkpointer(nature);
     }
 
-    fn interrupt_role<R: Seated>(&mut self, nature: &mut Nature) {
+    fn interrupt_role<R: Seated>(&mut self, nature: &mut SimEnv) {
         let (me, folder) = (self.me, self.folder.clone());
         let Some((process, around)) = self.around(nature) else { return };
         let Some(mut living) = R::place(process).take() else { return };
         let Some(group) = living.syncing.take() else { return };
         let mut nature = around.nature.borrow_mut();
-        folder.fail(R::PART, nature.random.within(0..=2), Failure::Stop);
+        folder.fail(R::PART, nature.random.within(0..=2), InjectedFailure::Stop);
         nature.mark(Mark::KilledInCommit);
         let Ok(mut released) = commit(*nature, me, &mut living, group) else { return };
         // Some of it may have left already.
@@ -319,23 +319,23 @@ impl SimServer {
 
 /// Makes a group durable, and lets the oracle see what became of it.
 fn commit<R: Seated>(
-    nature: &mut Nature,
-    me: Server,
-    living: &mut Living<R>,
-    group: Stepped<Context, R>,
-) -> Result<Released<Context, R>, Ended> {
+    nature: &mut SimEnv,
+    me: ServerId,
+    living: &mut SimRole<R>,
+    group: Stepped<TraceContext, R>,
+) -> Result<Released<TraceContext, R>, RunEnd> {
     let records = group.records().to_vec();
     let committed = living.host.commit(group);
     match &committed {
         // One that crashes before it has said anything has made durable what it would have said.
-        Ok(_) | Err(Ended::Crashed(_)) => R::durable(nature, me, &records),
+        Ok(_) | Err(RunEnd::Crashed(_)) => R::durable(nature, me, &records),
         Err(_) => R::in_doubt(nature, me, records),
     }
     committed
 }
 
 /// A role that has done all that it had to do sleeps until something comes, or until its next timer.
-fn rest<R: Seated>(process: &mut Process, around: &Around<'_>, mut living: Box<Living<R>>) {
+fn rest<R: Seated>(process: &mut SimProcess, around: &ProcessEnv<'_>, mut living: Box<SimRole<R>>) {
     let now = around.nature.borrow().now();
     let due = living.host.due().map(|due| around.clock.when(due));
     let has_mail = {
@@ -348,7 +348,7 @@ fn rest<R: Seated>(process: &mut Process, around: &Around<'_>, mut living: Box<L
         around.give_turn(R::NAME);
     } else if let Some(due) = due.filter(|due| living.wakes_at.is_none_or(|at| at <= now || *due < at)) {
         living.wakes_at = Some(due);
-        around.nature.borrow_mut().after(due - now, Event::Wake { role: around.place(R::NAME) });
+        around.nature.borrow_mut().after(due - now, SimEvent::Wake { role: around.place(R::NAME) });
     }
     *R::place(process) = Some(living);
 }

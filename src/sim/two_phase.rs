@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::folder::Refusal;
+use super::folder::StartRefusal;
 use super::server::SimServer;
-use super::world::World;
+use super::world::Simulation;
 use crate::kv::Kv;
 use crate::paxos::{Slot, StateMachine};
 use crate::role::Role;
-use crate::storage::DataFolder;
+use crate::storage::DataDir;
 use crate::two_phase_commit::{Coordinator, CoordinatorRecord, Participant, ParticipantRecord};
 
 impl SimServer {
@@ -21,12 +21,12 @@ impl SimServer {
     }
 
     /// The roles that a new process would find; None if there never was one.
-    fn read_commit_disks(&self) -> Result<Option<(Participant, Coordinator, Vec<ParticipantRecord>)>, Refusal> {
+    fn read_commit_disks(&self) -> Result<Option<(Participant, Coordinator, Vec<ParticipantRecord>)>, StartRefusal> {
         let identity = self.folder.identity(self.owner(), self.storage)?;
         if !identity.has_journal() || !identity.has_rounds() {
             return Ok(None);
         }
-        let folder = DataFolder::begin(self.folder.clone(), identity)?;
+        let folder = DataDir::begin(self.folder.clone(), identity)?;
         let records: Vec<ParticipantRecord> = folder.open_journal(self.segment_bytes())?.1.records;
         let mut participant = Participant::new(self.me, self.cluster, Kv::with_sessions_at_most(self.sizes.sessions));
         records.iter().for_each(|record| participant.replay(record.clone()));
@@ -37,7 +37,7 @@ impl SimServer {
     }
 }
 
-impl World {
+impl Simulation {
     /// At the very end all power fails once more, and what the disks hold is read again.
     pub(super) fn cut_all_power_and_count_votes(&mut self) {
         let mut disks = BTreeMap::new();

@@ -2,18 +2,18 @@
 
 use std::collections::VecDeque;
 
-use super::client::{SimClient, Wish};
-use super::faults::Faults;
+use super::client::{ClientStep, SimClient};
+use super::faults::FaultSet;
 use super::nature::{MS, Micros, SECOND};
-use super::network::Node;
-use super::plan::Plan;
-use super::world::{Death, World};
-use crate::host::CrashOrder;
+use super::network::Endpoint;
+use super::plan::RunPlan;
+use super::world::{CrashKind, Simulation};
+use crate::host::CrashRequest;
 use crate::kv::Op;
-use crate::net::{ServerStatus, Verdict, Writes};
+use crate::net::{AvailabilityVerdict, ServerStatus, Writes};
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 use crate::trace::{CrashCause, CrashPoint};
 
 /// After so long every server has noticed what stands against it.
@@ -33,44 +33,44 @@ struct Met {
 }
 
 /// A cluster that has done a few writes, and that is left alone.
-fn begin(seed: u64, protocol: Protocol) -> World {
-    let mut plan = Plan::new(seed, Faults::NONE, Some(protocol));
+fn begin(seed: u64, protocol: Protocol) -> Simulation {
+    let mut plan = RunPlan::new(seed, FaultSet::NONE, Some(protocol));
     let servers = 3 + (seed % 3) as u8;
-    (plan.servers, plan.clocks, plan.healthy) = (servers, vec![100; usize::from(servers)], Servers::first(servers));
+    (plan.servers, plan.clocks, plan.healthy) = (servers, vec![100; usize::from(servers)], ServerSet::first(servers));
     (plan.clients, plan.requests, plan.keys, plan.under_way) = (2, 10, 5, 1);
     (plan.mailbox, plan.part_bytes, plan.sessions) = (1_024, 64 << 10, 64);
     (plan.sync, plan.processor, plan.segment_bytes) = (100..=1_000, 2..=50, 64 << 10);
     (plan.weather.latency, plan.weather.jitter) = (100, 100);
     (plan.think, plan.timeout) = (0..=MS, 10 * SECOND);
     plan.is_acquainted = true;
-    let mut world = World::new(plan, false);
+    let mut world = Simulation::new(plan, false);
     let end = 30 * SECOND;
     let done = world.go_on(end, |world| world.clients.iter().all(SimClient::is_done));
     assert_eq!(done, Ok(true), "seed {seed}: it does not even begin");
     world
 }
 
-fn pass(world: &mut World, time: Micros) {
+fn pass(world: &mut Simulation, time: Micros) {
     let end = world.nature.now() + time;
     let passed = world.go_on(end, |_| false);
     assert!(passed.is_ok(), "{passed:?}");
 }
 
 /// Something that stands still from now on.
-fn stand(world: &mut World, random: &mut Random) -> String {
-    let servers: Vec<Server> = world.plan.cluster().iter().collect();
+fn stand(world: &mut Simulation, random: &mut Random) -> String {
+    let servers: Vec<ServerId> = world.plan.cluster().iter().collect();
     let server = servers[random.within(0..=servers.len() as u64 - 1) as usize];
     let other = servers[(server.0 as u64 - 1 + random.within(1..=servers.len() as u64 - 1)) as usize % servers.len()];
     let at = usize::from(server.0) - 1;
     match random.within(0..=9) {
         0 | 1 => {
-            world.stop(server, Death::Process);
+            world.stop(server, CrashKind::Process);
             format!("{server} ends")
         }
         2..=5 => {
             let roles = world.plan.protocol.roles_as_named();
             let role = roles[random.within(0..=roles.len() as u64 - 1) as usize];
-            let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+            let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
             world.servers[at].crash(&mut world.nature, role, order);
             format!("{server}'s {} ends", role.word())
         }
@@ -85,7 +85,7 @@ fn stand(world: &mut World, random: &mut Random) -> String {
             let both = [(server, other), (other, server)];
             let ways = if way == 7 { &both[..1] } else { &both[..] };
             for (from, to) in ways {
-                world.nature.network.cut(Node::Server(*from), Node::Server(*to), true);
+                world.nature.network.cut(Endpoint::Server(*from), Endpoint::Server(*to), true);
             }
             format!("{server} and {other} are cut ({} of 2 ways)", ways.len())
         }
@@ -93,20 +93,20 @@ fn stand(world: &mut World, random: &mut Random) -> String {
 }
 
 /// What the servers that live say of themselves, and what follows.
-fn verdict(world: &mut World) -> Verdict {
+fn verdict(world: &mut Simulation) -> AvailabilityVerdict {
     let mut answers: Vec<ServerStatus> = Vec::new();
     for server in &mut world.servers {
         server.with_core(&mut world.nature, |core, around| answers.push(core.status(around)));
     }
-    Verdict::of(world.plan.cluster(), &answers)
+    AvailabilityVerdict::of(world.plan.cluster(), &answers)
 }
 
 /// New clients ask for one write each, one at each server first. After how long each was done, if it was done at all.
-fn probe(world: &mut World) -> Vec<Option<Micros>> {
+fn probe(world: &mut Simulation) -> Vec<Option<Micros>> {
     let (begun, first) = (world.nature.now(), world.clients.len());
     for server in world.plan.cluster().iter() {
         let put = Op::Put { key: b"probe".to_vec(), value: b"v"[..].into(), if_version: None };
-        let (wishes, pace, number) = (VecDeque::from([Wish::Write(put)]), (0..=0, REQUEST), world.clients.len());
+        let (wishes, pace, number) = (VecDeque::from([ClientStep::Write(put)]), (0..=0, REQUEST), world.clients.len());
         let client = SimClient::new(&mut world.nature, number, world.plan.cluster(), wishes, server, pace, false);
         world.clients.push(client);
     }
@@ -120,7 +120,7 @@ fn probe(world: &mut World) -> Vec<Option<Micros>> {
 }
 
 /// Whether writes are done as "writes OK" says.
-fn is_written(world: &mut World) -> bool {
+fn is_written(world: &mut Simulation) -> bool {
     let took = probe(world);
     took.iter().all(Option::is_some) && took.iter().flatten().any(|took| *took <= ONE_TRY)
 }
@@ -143,11 +143,11 @@ fn judge(seed: u64, protocol: Protocol, met: &mut Met) -> Result<(), String> {
                 return Ok(());
             }
             met.spare += 1;
-            let mut alive: Vec<Server> =
+            let mut alive: Vec<ServerId> =
                 world.servers.iter().filter(|server| server.process.is_some()).map(|server| server.me).collect();
             for _ in 0..spare.min(alive.len()) {
                 let server = alive.swap_remove(random.within(0..=alive.len() as u64 - 1) as usize);
-                world.stop(server, Death::Process);
+                world.stop(server, CrashKind::Process);
                 told.push(format!("then {server} ends"));
             }
             pass(&mut world, NOTICED);

@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use super::folder::CLUSTER;
 use super::marks::Mark;
-use super::nature::{Nature, Piece};
-use super::network::Node;
-use crate::client::core::Ticket;
-use crate::client::core::wire::{Seen, Stage, Wire};
-use crate::client::{NoReply, TryEnd, WriteId};
+use super::nature::{Piece, SimEnv};
+use super::network::Endpoint;
+use crate::client::core::RequestHandle;
+use crate::client::core::wire::{ClientObservation, ConnectionState, Wire};
+use crate::client::{AssignedWrite, NoReply, TryEnd};
 use crate::net::{ClientReply, ClientRequest, Request, frame};
 use crate::paxos::CommandId;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// Who answers at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,25 +30,25 @@ pub struct Greeting {
 }
 
 /// What a client did while its core ran, for its history.
-pub(super) enum Step {
+pub(super) enum ObservedStep {
     /// A write has got its name.
-    Named(Ticket, CommandId),
+    Named(RequestHandle, CommandId),
     /// It was certainly not applied under that name, and will get another one.
-    Unnamed(Ticket),
+    Unnamed(RequestHandle),
 }
 
 /// The connections of one client.
 #[derive(Default)]
-pub(super) struct Connections {
-    lines: BTreeMap<Server, Line>,
+pub(super) struct ClientConnections {
+    lines: BTreeMap<ServerId, SimConnectionState>,
     /// Requests on connections that were refused: they never arrive.
     refused: BTreeSet<u64>,
-    steps: Vec<Step>,
+    steps: Vec<ObservedStep>,
 }
 
 /// One connection.
 #[derive(Default)]
-struct Line {
+struct SimConnectionState {
     /// The history that the client knows; 0 if it knows none.
     known: u64,
     /// Who answers, once a frame has arrived.
@@ -63,9 +63,9 @@ struct Line {
     lost: Option<NoReply>,
 }
 
-impl Connections {
+impl ClientConnections {
     /// A request comes to a server. False if it does not arrive, as its connection has ended before.
-    pub(super) fn arrives(&mut self, server: Server, number: u64, greeting: Option<Greeting>) -> bool {
+    pub(super) fn arrives(&mut self, server: ServerId, number: u64, greeting: Option<Greeting>) -> bool {
         if self.refused.contains(&number) {
             return false;
         }
@@ -96,7 +96,7 @@ impl Connections {
     }
 
     /// A reply comes from a server. What was asked, if that was on the connection that there is.
-    pub(super) fn hears(&mut self, server: Server, reply: ClientReply) -> Option<Request> {
+    pub(super) fn hears(&mut self, server: ServerId, reply: ClientReply) -> Option<Request> {
         let line = self.lines.get_mut(&server)?;
         let request = line.asked.remove(&reply.number)?;
         line.inbox.push(reply);
@@ -104,7 +104,7 @@ impl Connections {
     }
 
     /// The connection to a server ends, if this was asked on it, or anything if None. False if there is no such connection.
-    pub(super) fn lose(&mut self, server: Server, number: Option<u64>, why: NoReply) -> bool {
+    pub(super) fn lose(&mut self, server: ServerId, number: Option<u64>, why: NoReply) -> bool {
         let line = self.lines.get_mut(&server);
         let Some(line) = line.filter(|line| number.is_none_or(|number| line.asked.contains_key(&number))) else {
             return false;
@@ -114,7 +114,7 @@ impl Connections {
     }
 
     /// What the core has done since it was last asked.
-    pub(super) fn take_steps(&mut self) -> Vec<Step> {
+    pub(super) fn take_steps(&mut self) -> Vec<ObservedStep> {
         mem::take(&mut self.steps)
     }
 }
@@ -122,36 +122,36 @@ impl Connections {
 /// The connections of a client while its core runs.
 pub(super) struct SimWire<'a> {
     pub(super) client: usize,
-    pub(super) connections: &'a mut Connections,
-    pub(super) nature: &'a mut Nature,
+    pub(super) connections: &'a mut ClientConnections,
+    pub(super) nature: &'a mut SimEnv,
 }
 
 impl SimWire<'_> {
-    fn line(&mut self, server: Server) -> &mut Line {
+    fn line(&mut self, server: ServerId) -> &mut SimConnectionState {
         self.connections.lines.entry(server).or_default()
     }
 }
 
 impl Wire for SimWire<'_> {
-    fn open(&mut self, server: Server, history: u64) -> Result<(), NoReply> {
-        self.connections.lines.insert(server, Line { known: history, ..Line::default() });
+    fn open(&mut self, server: ServerId, history: u64) -> Result<(), NoReply> {
+        self.connections.lines.insert(server, SimConnectionState { known: history, ..SimConnectionState::default() });
         Ok(())
     }
 
-    fn close(&mut self, server: Server) {
+    fn close(&mut self, server: ServerId) {
         self.connections.lines.remove(&server);
     }
 
-    fn stage(&self, server: Server) -> Stage {
+    fn stage(&self, server: ServerId) -> ConnectionState {
         let greeting = self.connections.lines.get(&server).and_then(|line| line.greeting);
-        Stage::Ready { history: greeting.map_or(0, |greeting| greeting.history) }
+        ConnectionState::Ready { history: greeting.map_or(0, |greeting| greeting.history) }
     }
 
-    fn address(&self, server: Server) -> SocketAddr {
+    fn address(&self, server: ServerId) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, 7_000 + u16::from(server.0)))
     }
 
-    fn queue(&mut self, server: Server, request: &ClientRequest) -> u64 {
+    fn queue(&mut self, server: ServerId, request: &ClientRequest) -> u64 {
         match &request.request {
             Request::Open { nonce } => self.nature.ghost.asked(CommandId::opening(*nonce), None),
             Request::Write { session, nonce, sequence, op, .. } => {
@@ -166,34 +166,34 @@ impl Wire for SimWire<'_> {
         line.count
     }
 
-    fn sent(&self, server: Server) -> u64 {
+    fn sent(&self, server: ServerId) -> u64 {
         let line = self.connections.lines.get(&server);
         line.map_or(0, |line| line.count - line.queued.len() as u64)
     }
 
-    fn transmit(&mut self, server: Server) -> Result<(), NoReply> {
+    fn transmit(&mut self, server: ServerId) -> Result<(), NoReply> {
         for bytes in mem::take(&mut self.line(server).queued) {
-            self.nature.send(Node::Client(self.client), Node::Server(server), bytes, Piece::OfClient);
+            self.nature.send(Endpoint::Client(self.client), Endpoint::Server(server), bytes, Piece::OfClient);
         }
         Ok(())
     }
 
-    fn receive(&mut self, server: Server, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
+    fn receive(&mut self, server: ServerId, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
         let line = self.line(server);
         replies.append(&mut line.inbox);
         line.lost.take().map_or(Ok(()), Err)
     }
 
-    fn observe(&mut self, seen: Seen<'_>) {
+    fn observe(&mut self, seen: ClientObservation<'_>) {
         match seen {
-            Seen::Named { ticket, id: WriteId { session, nonce, sequence, .. } } => {
-                self.connections.steps.push(Step::Named(ticket, CommandId::new(session, nonce, sequence)));
+            ClientObservation::Named { ticket, id: AssignedWrite { session, nonce, sequence, .. } } => {
+                self.connections.steps.push(ObservedStep::Named(ticket, CommandId::new(session, nonce, sequence)));
             }
-            Seen::Unnamed { ticket } => {
+            ClientObservation::Unnamed { ticket } => {
                 self.nature.mark(Mark::WentOnInNewSession);
-                self.connections.steps.push(Step::Unnamed(ticket));
+                self.connections.steps.push(ObservedStep::Unnamed(ticket));
             }
-            Seen::FailedOver { failed, .. } => {
+            ClientObservation::FailedOver { failed, .. } => {
                 self.nature.mark(Mark::FailedOver);
                 if matches!(failed.end, TryEnd::NoReply(NoReply::NoData { .. })) {
                     self.nature.mark(Mark::NotBelieved);

@@ -7,23 +7,23 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::client::{STRANGER, SimClient, Wish};
-use super::faults::Trouble;
-use super::folder::{ROOM_RETRY, Refusal};
-use super::history::Operation;
+use super::client::{ClientStep, STRANGER, SimClient};
+use super::faults::ActiveFault;
+use super::folder::{ROOM_RETRY, StartRefusal};
+use super::history::ClientRecord;
 use super::invariants::Violation;
-use super::marks::{Mark, Marks};
-use super::nature::{Event, MS, Micros, Nature, Piece, SECOND};
-use super::network::Node;
-use super::plan::Plan;
+use super::marks::{Coverage, Mark};
+use super::nature::{MS, Micros, Piece, SECOND, SimEnv, SimEvent};
+use super::network::Endpoint;
+use super::plan::RunPlan;
 use super::server::SimServer;
 use crate::client::NoReply;
 use crate::kv::Op;
 use crate::net::{ClientRequest, frame};
 use crate::paxos::Slot;
-use crate::role::{Server, Servers};
-use crate::storage::disk::{Failure, Files};
-use crate::trace::Context;
+use crate::role::{ServerId, ServerSet};
+use crate::storage::disk::{Files, InjectedFailure};
+use crate::trace::TraceContext;
 
 /// In so much virtual time without faults everything must be done and equal.
 pub const LIVENESS: Micros = 30 * SECOND;
@@ -37,7 +37,7 @@ const HISTORIES_MAX: u32 = 2;
 
 /// How a process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Death {
+pub enum CrashKind {
     /// The machine runs on: nothing that was written is lost.
     Process,
     /// The machine stops: of what was not synced any part is lost.
@@ -46,7 +46,7 @@ pub enum Death {
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RunVerdict {
     /// Nothing was wrong.
     Clean,
     /// A rule was broken.
@@ -55,28 +55,28 @@ pub enum Verdict {
     Stuck(String),
 }
 
-impl Verdict {
+impl RunVerdict {
     /// The exit code that says so.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Verdict::Clean => 0,
-            Verdict::Unsafe(_) => 7,
-            Verdict::Stuck(_) => 8,
+            RunVerdict::Clean => 0,
+            RunVerdict::Unsafe(_) => 7,
+            RunVerdict::Stuck(_) => 8,
         }
     }
 }
 
 /// What a run came to.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct RunReport {
     /// The seed.
     pub seed: u64,
     /// How it ended.
-    pub verdict: Verdict,
+    pub verdict: RunVerdict,
     /// The hash of all that happened: the same seed and program give the same.
     pub trace: u64,
     /// What was reached.
-    pub marks: Marks,
+    pub marks: Coverage,
     /// Events that happened.
     pub events: u64,
     /// Virtual time that has passed.
@@ -91,7 +91,7 @@ pub struct Report {
     pub lines: Vec<(String, String)>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let took = self.took as f64 / SECOND as f64;
         writeln!(
@@ -103,30 +103,30 @@ impl fmt::Display for Report {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for RunVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Verdict::Clean => f.write_str("clean"),
-            Verdict::Unsafe(violation) => write!(f, "VIOLATION of {violation}"),
-            Verdict::Stuck(why) => write!(f, "NO PROGRESS: {why}"),
+            RunVerdict::Clean => f.write_str("clean"),
+            RunVerdict::Unsafe(violation) => write!(f, "VIOLATION of {violation}"),
+            RunVerdict::Stuck(why) => write!(f, "NO PROGRESS: {why}"),
         }
     }
 }
 
 /// Everything.
-pub struct World {
+pub struct Simulation {
     /// What the seed has decided.
-    pub plan: Plan,
+    pub plan: RunPlan,
     /// Time, chance, links and watchers.
-    pub nature: Nature,
+    pub nature: SimEnv,
     /// The servers, by number.
     pub servers: Vec<SimServer>,
     /// The clients, by number.
     pub clients: Vec<SimClient>,
     /// Servers that faults have damaged for good.
-    pub lost: Servers,
+    pub lost: ServerSet,
     /// Servers that were ever started on another folder than their own.
-    pub(super) misplaced: Servers,
+    pub(super) misplaced: ServerSet,
     /// All servers have taken part.
     has_begun: bool,
     faults_are_over: bool,
@@ -135,18 +135,18 @@ pub struct World {
     events: u64,
 }
 
-impl World {
+impl Simulation {
     /// A world of this plan, before its first event. With `lines`, its servers and clients write theirs.
-    pub fn new(plan: Plan, lines: bool) -> World {
-        let mut nature = Nature::new(&plan);
+    pub fn new(plan: RunPlan, lines: bool) -> Simulation {
+        let mut nature = SimEnv::new(&plan);
         let new_server = |me| SimServer::new(&plan, me, nature.random.next(), lines);
         let servers = plan.cluster().iter().map(new_server).collect();
-        let mut world = World {
+        let mut world = Simulation {
             nature,
             servers,
             clients: Vec::new(),
-            lost: Servers::NONE,
-            misplaced: Servers::NONE,
+            lost: ServerSet::NONE,
+            misplaced: ServerSet::NONE,
             has_begun: false,
             faults_are_over: false,
             histories: 0,
@@ -155,37 +155,37 @@ impl World {
         };
         for server in world.plan.cluster().iter() {
             let delay = world.nature.time(&(0..=5 * MS));
-            world.nature.after(delay, Event::Start { server });
+            world.nature.after(delay, SimEvent::Start { server });
         }
         for client in 0..world.plan.clients {
             world.add_client(client, lines);
         }
         if let Some((one, other, lasts)) = world.plan.apart {
             // They come to know each other late, and perhaps one of them only once it has another disk.
-            let (one, other) = (Node::Server(one), Node::Server(other));
+            let (one, other) = (Endpoint::Server(one), Endpoint::Server(other));
             let links = vec![(one, other), (other, one)];
             links.iter().for_each(|(from, to)| world.nature.network.cut(*from, *to, true));
-            world.nature.after(lasts, Event::Heal(Trouble::Cut(links)));
+            world.nature.after(lasts, SimEvent::Heal(ActiveFault::Cut(links)));
         }
         if world.plan.faults.count() > 0 {
-            world.nature.after(20 * MS, Event::Chaos);
+            world.nature.after(20 * MS, SimEvent::Chaos);
         }
         world
     }
 
     /// Runs to the end.
-    pub fn run(&mut self) -> Report {
+    pub fn run(&mut self) -> RunReport {
         let verdict = self.both_phases();
         self.report(verdict)
     }
 
     /// What it has come to so far.
-    pub fn report(&mut self, verdict: Verdict) -> Report {
+    pub fn report(&mut self, verdict: RunVerdict) -> RunReport {
         let last_choice = self.nature.random.next();
         self.nature.note(&(last_choice, verdict.exit_code(), self.nature.ghost.applied()));
         let answered = self.nature.history.operations().iter().filter(|one| one.has_result()).count();
         let lines = self.take_lines();
-        Report {
+        RunReport {
             seed: self.plan.seed,
             verdict,
             trace: self.nature.trace_hash(),
@@ -201,7 +201,7 @@ impl World {
 
     /// Lets things happen until a moment, or until something is so, whatever the ghost thinks of it: for scenes that show
     /// what goes wrong.
-    pub fn play_until(&mut self, end: Micros, enough: impl Fn(&World) -> bool) {
+    pub fn play_until(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) {
         while !enough(self)
             && let Some(event) = self.nature.next(end)
         {
@@ -209,35 +209,35 @@ impl World {
         }
     }
 
-    fn both_phases(&mut self) -> Verdict {
+    fn both_phases(&mut self) -> RunVerdict {
         let end = self.plan.safety;
         if let Err(violation) = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done)) {
-            return Verdict::Unsafe(violation);
+            return RunVerdict::Unsafe(violation);
         }
         self.finish()
     }
 
     /// The second phase: nothing goes wrong any more, and in the end everybody agrees.
-    pub fn finish(&mut self) -> Verdict {
+    pub fn finish(&mut self) -> RunVerdict {
         let stuck = match self.calm_phase() {
             Ok(stuck) => stuck,
-            Err(violation) => return Verdict::Unsafe(violation),
+            Err(violation) => return RunVerdict::Unsafe(violation),
         };
         let history = &self.nature.history;
         // Without a log there is no order of all writes: then the search alone knows.
         let by_slots = if self.plan.protocol.is_paxos() { history.check_slots() } else { Ok(()) };
         if let Err(violation) = by_slots.and_then(|()| history.check_search()) {
-            return Verdict::Unsafe(violation);
+            return RunVerdict::Unsafe(violation);
         }
         self.cut_all_power();
         if let Some(violation) = self.nature.ghost.violation() {
-            return Verdict::Unsafe(violation.clone());
+            return RunVerdict::Unsafe(violation.clone());
         }
-        stuck.map_or(Verdict::Clean, Verdict::Stuck)
+        stuck.map_or(RunVerdict::Clean, RunVerdict::Stuck)
     }
 
     /// Lets things happen until a moment, or until enough has.
-    pub fn go_on(&mut self, end: Micros, enough: impl Fn(&World) -> bool) -> Result<bool, Violation> {
+    pub fn go_on(&mut self, end: Micros, enough: impl Fn(&Simulation) -> bool) -> Result<bool, Violation> {
         while let Some(event) = self.nature.next(end) {
             self.events += 1;
             self.happens(event);
@@ -265,7 +265,7 @@ impl World {
         self.plan.healthy = healthy;
         for server in self.plan.cluster().iter() {
             if !healthy.contains(server) {
-                self.kill(server, Death::Process);
+                self.kill(server, CrashKind::Process);
             }
         }
         let first = self.clients.len();
@@ -276,34 +276,34 @@ impl World {
         for server in healthy.iter() {
             let put =
                 Op::Put { key: b"last".to_vec(), value: server.to_string().into_bytes().into(), if_version: None };
-            let wishes = VecDeque::from([Wish::Write(put), Wish::Read(b"last".to_vec())]);
+            let wishes = VecDeque::from([ClientStep::Write(put), ClientStep::Read(b"last".to_vec())]);
             let pace = (0..=100 * MS, patience);
             let lines = self.servers[0].lines.is_some();
             let number = self.clients.len();
             let client = SimClient::new(&mut self.nature, number, self.plan.cluster(), wishes, server, pace, lines);
             self.clients.push(client);
         }
-        self.nature.after(200 * MS, Event::Chaos);
+        self.nature.after(200 * MS, SimEvent::Chaos);
         let end = self.nature.now() + patience;
         let done = self.go_on(end, |world| world.clients.iter().all(SimClient::is_done) && world.agree(healthy))?;
         if done {
             // Clients that are too many for the table make each other's sessions expire.
             let may_expire = self.plan.sessions < self.clients.len();
             let operations = self.nature.history.operations().iter().filter(|one| one.client >= first);
-            let is_excused = |one: &&Operation| may_expire && one.has_expired;
+            let is_excused = |one: &&ClientRecord| may_expire && one.has_expired;
             let failed = operations.filter(|one| !one.has_result()).filter(|one| !is_excused(one)).count();
             return Ok((failed > 0).then(|| format!("{failed} requests have failed without any fault")));
         }
         Ok(Some(self.what_is_stuck(healthy, patience)))
     }
 
-    fn agree(&self, healthy: Servers) -> bool {
+    fn agree(&self, healthy: ServerSet) -> bool {
         let mut states = healthy.iter().map(|server| self.servers[usize::from(server.0) - 1].applied());
         let Some(Some(first)) = states.next() else { return false };
         first.0 >= self.nature.ghost.applied() && states.all(|state| state == Some(first))
     }
 
-    fn what_is_stuck(&self, healthy: Servers, patience: Micros) -> String {
+    fn what_is_stuck(&self, healthy: ServerSet, patience: Micros) -> String {
         let waiting = self.clients.iter().filter(|client| !client.is_done()).map(|client| client.name.clone());
         let waiting: Vec<String> = waiting.collect();
         let applied = healthy.iter().map(|server| {
@@ -333,7 +333,7 @@ impl World {
             for files in server.folder.all().chain(elsewhere) {
                 files.set_capacity(None);
                 // A failure that was planned and has not struck is put off for ever.
-                files.fail(u64::MAX / 2, Failure::Stop);
+                files.fail(u64::MAX / 2, InjectedFailure::Stop);
                 files.fail_read(None);
             }
             let me = server.me;
@@ -347,52 +347,52 @@ impl World {
     }
 
     /// How much longer the process is paused in which this happens.
-    fn paused_for(&self, event: &Event) -> Option<Micros> {
+    fn paused_for(&self, event: &SimEvent) -> Option<Micros> {
         let server = match event {
-            Event::Synced { role } => role.server,
-            Event::Restart { server, .. }
-            | Event::Patience { server, .. }
-            | Event::Checkpointer { server, .. }
-            | Event::Here { server, .. }
-            | Event::Dial { server, .. } => *server,
+            SimEvent::Synced { role } => role.server,
+            SimEvent::Restart { server, .. }
+            | SimEvent::Patience { server, .. }
+            | SimEvent::Checkpointer { server, .. }
+            | SimEvent::Here { server, .. }
+            | SimEvent::Dial { server, .. } => *server,
             // A turn that comes due in a pause is taken at its end: see SimServer::resumes. Frames wait by themselves.
-            Event::Wake { .. } | Event::Turn { .. } | Event::Frame { .. } => return None,
-            Event::Start { .. } | Event::Client { .. } | Event::Chaos | Event::Heal(_) => return None,
+            SimEvent::Wake { .. } | SimEvent::Turn { .. } | SimEvent::Frame { .. } => return None,
+            SimEvent::Start { .. } | SimEvent::Client { .. } | SimEvent::Chaos | SimEvent::Heal(_) => return None,
         };
         let until = self.servers[usize::from(server.0) - 1].paused_until;
         until.checked_sub(self.nature.now()).filter(|rest| *rest > 0)
     }
 
     /// One thing happens.
-    fn happens(&mut self, event: Event) {
+    fn happens(&mut self, event: SimEvent) {
         if let Some(rest) = self.paused_for(&event) {
             return self.nature.after(rest, event);
         }
         match event {
-            Event::Frame { from, to, bytes, way, piece } => self.frame(from, to, &bytes, way, piece),
-            Event::Dial { server, process, peer, stamp } => {
+            SimEvent::Frame { from, to, bytes, way, piece } => self.frame(from, to, &bytes, way, piece),
+            SimEvent::Dial { server, process, peer, stamp } => {
                 self.at(server, |server, nature| server.dials(nature, process, peer, stamp));
             }
-            Event::Wake { role } => self.at(role.server, |server, nature| server.wakes(nature, role)),
-            Event::Turn { role } => self.at(role.server, |server, nature| server.has_turn(nature, role)),
-            Event::Synced { role } => self.at(role.server, |server, nature| server.has_synced(nature, role)),
-            Event::Checkpointer { server, process } => {
+            SimEvent::Wake { role } => self.at(role.server, |server, nature| server.wakes(nature, role)),
+            SimEvent::Turn { role } => self.at(role.server, |server, nature| server.has_turn(nature, role)),
+            SimEvent::Synced { role } => self.at(role.server, |server, nature| server.has_synced(nature, role)),
+            SimEvent::Checkpointer { server, process } => {
                 self.may_begin(server, |server, nature| server.checkpointer_works(nature, process));
             }
-            Event::Here { server, process } => {
+            SimEvent::Here { server, process } => {
                 self.at(server, |server, nature| server.says_that_it_is_there(nature, process));
             }
-            Event::Restart { server, process } => {
+            SimEvent::Restart { server, process } => {
                 self.may_begin(server, |server, nature| server.restart_due(nature, process));
             }
-            Event::Patience { server, process } => {
+            SimEvent::Patience { server, process } => {
                 self.at(server, |server, nature| server.lose_patience(nature, process));
             }
-            Event::Start { server } => self.start(server),
-            Event::Client { client, stamp } => self.clients[client].wakes(&mut self.nature, stamp),
-            Event::Chaos if self.faults_are_over => self.keep_up(),
-            Event::Chaos => self.chaos(),
-            Event::Heal(trouble) => {
+            SimEvent::Start { server } => self.start(server),
+            SimEvent::Client { client, stamp } => self.clients[client].wakes(&mut self.nature, stamp),
+            SimEvent::Chaos if self.faults_are_over => self.keep_up(),
+            SimEvent::Chaos => self.chaos(),
+            SimEvent::Heal(trouble) => {
                 if !self.faults_are_over {
                     self.heal(trouble);
                 }
@@ -408,12 +408,12 @@ impl World {
     }
 
     /// A server.
-    pub fn server(&mut self, server: Server) -> &mut SimServer {
+    pub fn server(&mut self, server: ServerId) -> &mut SimServer {
         &mut self.servers[usize::from(server.0) - 1]
     }
 
     /// Something happens at a server; if its process must stop, it does.
-    pub fn at(&mut self, server: Server, happens: impl FnOnce(&mut SimServer, &mut Nature)) {
+    pub fn at(&mut self, server: ServerId, happens: impl FnOnce(&mut SimServer, &mut SimEnv)) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         happens(one, &mut self.nature);
         let Some(process) = &one.process else { return };
@@ -424,13 +424,17 @@ impl World {
         // A machine that stops takes the process with it, also where the process would have gone on.
         if process.fatal.is_some() || one.folder.has_stopped() {
             self.nature.mark(Mark::DiskFailed);
-            let how = if self.nature.chance(500) { Death::Power } else { Death::Process };
+            let how = if self.nature.chance(500) { CrashKind::Power } else { CrashKind::Process };
             self.kill(server, how);
         }
     }
 
     /// Something happens at a server with which a life of a role may begin.
-    fn may_begin(&mut self, server: Server, happens: impl FnOnce(&mut SimServer, &mut Nature) -> Result<(), Refusal>) {
+    fn may_begin(
+        &mut self,
+        server: ServerId,
+        happens: impl FnOnce(&mut SimServer, &mut SimEnv) -> Result<(), StartRefusal>,
+    ) {
         let mut done = Ok(());
         self.at(server, |one, nature| done = happens(one, nature));
         if let Err(refusal) = done {
@@ -438,7 +442,7 @@ impl World {
         }
     }
 
-    fn start(&mut self, server: Server) {
+    fn start(&mut self, server: ServerId) {
         let healthy = self.plan.healthy.contains(server) || !self.faults_are_over;
         let storages: Vec<_> = self.servers.iter().map(|one| (one.me, one.storage)).collect();
         let one = &mut self.servers[usize::from(server.0) - 1];
@@ -451,9 +455,9 @@ impl World {
     }
 
     /// A server does not start, or a role of it: the process ends. It may do so only if something is wrong.
-    fn refused(&mut self, server: Server, refusal: Refusal) {
+    fn refused(&mut self, server: ServerId, refusal: StartRefusal) {
         match refusal {
-            Refusal::Damaged(why) => {
+            StartRefusal::Damaged(why) => {
                 let lost = self.lost.contains(server);
                 self.nature
                     .ghost
@@ -462,56 +466,56 @@ impl World {
                 self.nature.mark(if is_gone { Mark::FolderLost } else { Mark::RefusedDamaged });
                 self.end(server);
             }
-            Refusal::NoRoom(_) => {
+            StartRefusal::NoRoom(_) => {
                 // It waits where it is, and has not begun anything.
                 self.nature.mark(Mark::WaitedForRoom);
                 self.server(server).folder.restart();
                 self.end(server);
-                self.nature.after(ROOM_RETRY, Event::Start { server });
+                self.nature.after(ROOM_RETRY, SimEvent::Start { server });
             }
-            Refusal::Disk(_) => {
+            StartRefusal::Disk(_) => {
                 let could_not_read = self.server(server).folder.has_failed_to_read();
                 self.nature.mark(if could_not_read { Mark::FileUnreadable } else { Mark::KilledInRecovery });
-                let how = if self.nature.chance(500) { Death::Power } else { Death::Process };
+                let how = if self.nature.chance(500) { CrashKind::Power } else { CrashKind::Process };
                 self.kill(server, how);
             }
         }
     }
 
     /// Kills a process, and lets it start again after a while.
-    pub fn kill(&mut self, server: Server, how: Death) {
+    pub fn kill(&mut self, server: ServerId, how: CrashKind) {
         self.stop(server, how);
         let longest = if self.faults_are_over { 100 * MS } else { self.plan.fault_lasts };
         let down = self.nature.time(&(MS..=longest));
-        self.nature.after(down, Event::Start { server });
+        self.nature.after(down, SimEvent::Start { server });
     }
 
     /// Kills a process; somebody has to start it again.
-    pub fn stop(&mut self, server: Server, how: Death) {
+    pub fn stop(&mut self, server: ServerId, how: CrashKind) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         one.interrupt(&mut self.nature);
         match how {
-            Death::Process => one.folder.restart(),
-            Death::Power => {
+            CrashKind::Process => one.folder.restart(),
+            CrashKind::Power => {
                 let seed = self.nature.random.next();
                 one.folder.power_cut(seed);
             }
         }
         if one.process.is_some() {
-            self.nature.mark(if how == Death::Power { Mark::PowerLost } else { Mark::Killed });
+            self.nature.mark(if how == CrashKind::Power { Mark::PowerLost } else { Mark::Killed });
         }
         self.end(server);
     }
 
     /// Kills all processes at once.
-    pub fn kill_all(&mut self, how: Death) {
-        self.nature.mark(if how == Death::Power { Mark::AllPowerLost } else { Mark::AllKilled });
+    pub fn kill_all(&mut self, how: CrashKind) {
+        self.nature.mark(if how == CrashKind::Power { Mark::AllPowerLost } else { Mark::AllKilled });
         for server in self.plan.cluster().iter() {
             self.kill(server, how);
         }
     }
 
-    fn end(&mut self, server: Server) {
+    fn end(&mut self, server: ServerId) {
         self.calls_end(server);
         let waiters = self.servers[usize::from(server.0) - 1].end_process();
         for waiter in waiters {
@@ -532,29 +536,34 @@ impl World {
         self.histories += 1;
         self.nature.mark(Mark::BegunAnew);
         for server in self.plan.cluster().iter() {
-            self.stop(server, Death::Process);
+            self.stop(server, CrashKind::Process);
         }
         self.nature.begin_anew(&self.plan);
-        (self.lost, self.misplaced, self.has_begun) = (Servers::NONE, Servers::NONE, false);
+        (self.lost, self.misplaced, self.has_begun) = (ServerSet::NONE, ServerSet::NONE, false);
         for server in self.plan.cluster().iter() {
             let storage = self.nature.random.next();
             self.server(server).begin_anew(storage);
             let delay = self.nature.time(&(0..=5 * MS));
-            self.nature.after(delay, Event::Start { server });
+            self.nature.after(delay, SimEvent::Start { server });
         }
     }
 
     /// Somebody opens sessions, and writes in one of another client, whose number is easy to guess.
-    pub fn a_stranger_speaks(&mut self, server: Server) {
+    pub fn a_stranger_speaks(&mut self, server: ServerId) {
         let (victim, speaker) = (self.nature.random.within(0..=self.clients.len() as u64 - 1) as usize, 0);
         for request in self.clients[victim].as_a_stranger_would(&mut self.nature) {
-            let request = ClientRequest { number: STRANGER, context: Context::default(), request };
-            self.nature.send(Node::Client(speaker), Node::Server(server), frame(&request).into(), Piece::OfClient);
+            let request = ClientRequest { number: STRANGER, context: TraceContext::default(), request };
+            self.nature.send(
+                Endpoint::Client(speaker),
+                Endpoint::Server(server),
+                frame(&request).into(),
+                Piece::OfClient,
+            );
         }
     }
 
     /// A paused process goes on.
-    pub fn resume(&mut self, server: Server) {
+    pub fn resume(&mut self, server: ServerId) {
         let one = &mut self.servers[usize::from(server.0) - 1];
         one.paused_until = 0;
         for role in self.plan.protocol.roles_as_named() {
@@ -596,15 +605,15 @@ impl World {
         for server in self.plan.cluster().iter() {
             self.start(server);
         }
-        self.nature.after(500 * MS, Event::Chaos);
+        self.nature.after(500 * MS, SimEvent::Chaos);
     }
 
     fn add_client(&mut self, number: usize, lines: bool) {
         let plan = &self.plan;
         let count = plan.requests / plan.clients + usize::from(number < plan.requests % plan.clients);
         let wishes = (0..count).map(|n| wish(&mut self.nature, plan, number, n)).collect();
-        let servers: Vec<Server> = plan.cluster().iter().collect();
-        let server = self.nature.one_of(&servers).unwrap_or(Server(1));
+        let servers: Vec<ServerId> = plan.cluster().iter().collect();
+        let server = self.nature.one_of(&servers).unwrap_or(ServerId(1));
         let pace = (plan.think.clone(), plan.timeout);
         let cluster = plan.cluster();
         let client = SimClient::new(&mut self.nature, number, cluster, wishes, server, pace, lines);
@@ -630,19 +639,19 @@ impl World {
 }
 
 /// What a client asks for as its n-th.
-fn wish(nature: &mut Nature, plan: &Plan, client: usize, n: usize) -> Wish {
+fn wish(nature: &mut SimEnv, plan: &RunPlan, client: usize, n: usize) -> ClientStep {
     let key = format!("k{}", nature.random.within(1..=plan.keys)).into_bytes();
-    let of_hundred = |nature: &mut Nature| nature.random.within(0..=99);
+    let of_hundred = |nature: &mut SimEnv| nature.random.within(0..=99);
     if of_hundred(nature) < plan.reads {
-        return Wish::Read(key);
+        return ClientStep::Read(key);
     }
     if of_hundred(nature) < plan.deletes {
-        return Wish::Write(Op::Delete { key });
+        return ClientStep::Write(Op::Delete { key });
     }
     // No two puts write the same.
     let mut value = format!("v{}-{n}-", client + 1).into_bytes();
     let length = nature.random.within(0..=plan.value_bytes) as usize;
     value.resize(value.len().max(length), b'.');
     let if_version = (of_hundred(nature) < plan.conditional).then(|| nature.random.within(0..=6));
-    Wish::Write(Op::Put { key, value: value.into(), if_version })
+    ClientStep::Write(Op::Put { key, value: value.into(), if_version })
 }

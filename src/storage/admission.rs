@@ -16,7 +16,7 @@
 use thiserror::Error;
 
 use super::rules;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// A peer's count of starts never runs further ahead of the last one known: more is a lie or a mistake, and would shut the
 /// true peer out once it is remembered.
@@ -26,7 +26,7 @@ pub const STARTS_AHEAD_MAX: u32 = 100_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Its number.
-    pub server: Server,
+    pub server: ServerId,
     /// The storage id of its data folder.
     pub storage: u64,
     /// How often a server was started on that folder.
@@ -41,7 +41,7 @@ pub struct Claim {
 
 /// What a server remembers of a peer, durably.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct RecordedPeer {
     /// The storage id of its data folder.
     pub storage: u64,
     /// The folder has taken part: no other is let in for it any more.
@@ -54,11 +54,11 @@ pub struct Known {
 
 /// What is to be done with a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ClaimVerdict {
     /// Let the caller in: it is known as it is.
     Welcome,
     /// Let it in once this is remembered durably.
-    Remember(Known),
+    Remember(RecordedPeer),
     /// It may be anybody: dial the peer's address, so that the peer can prove it.
     CallBack,
     /// It is not the peer that is known.
@@ -116,29 +116,29 @@ pub enum NotAdmitted {
 }
 
 /// Judges a claim by the storage id of the called server and by what it remembers of the peer.
-pub fn judge(own_storage: u64, known: Option<Known>, claim: &Claim) -> Verdict {
+pub fn judge(own_storage: u64, known: Option<RecordedPeer>, claim: &Claim) -> ClaimVerdict {
     if !rules::is_proved(claim, own_storage) {
-        return Verdict::CallBack;
+        return ClaimVerdict::CallBack;
     }
-    let Claim { server: Server(server), storage, life, boot, takes_part, .. } = *claim;
-    let new = Known { storage, bound: takes_part, life, boot };
-    let Some(known) = known else { return Verdict::Remember(new) };
+    let Claim { server: ServerId(server), storage, life, boot, takes_part, .. } = *claim;
+    let new = RecordedPeer { storage, bound: takes_part, life, boot };
+    let Some(known) = known else { return ClaimVerdict::Remember(new) };
     if known.storage != storage {
         return match known.bound {
-            true => Verdict::Refuse(NotAdmitted::OtherFolder(server)),
-            false if rules::gives_way_to(takes_part) => Verdict::Remember(new),
-            false => Verdict::Refuse(NotAdmitted::OtherNewcomer(server)),
+            true => ClaimVerdict::Refuse(NotAdmitted::OtherFolder(server)),
+            false if rules::gives_way_to(takes_part) => ClaimVerdict::Remember(new),
+            false => ClaimVerdict::Refuse(NotAdmitted::OtherNewcomer(server)),
         };
     }
     let is_old = life < known.life || (life == known.life && boot != known.boot);
     if is_old {
-        return Verdict::Refuse(NotAdmitted::OldCopy { server, life, known: known.life });
+        return ClaimVerdict::Refuse(NotAdmitted::OldCopy { server, life, known: known.life });
     }
     if life - known.life > STARTS_AHEAD_MAX {
-        return Verdict::Refuse(NotAdmitted::TooFarAhead { server, life, known: known.life });
+        return ClaimVerdict::Refuse(NotAdmitted::TooFarAhead { server, life, known: known.life });
     }
-    let now = Known { bound: known.bound || takes_part, ..new };
-    if now == known { Verdict::Welcome } else { Verdict::Remember(now) }
+    let now = RecordedPeer { bound: known.bound || takes_part, ..new };
+    if now == known { ClaimVerdict::Welcome } else { ClaimVerdict::Remember(now) }
 }
 
 #[cfg(test)]
@@ -146,11 +146,11 @@ mod tests {
     use super::*;
 
     const OWN: u64 = 7;
-    const CANDIDATE: Known = Known { storage: 1, bound: false, life: 3, boot: 30 };
-    const BOUND: Known = Known { bound: true, ..CANDIDATE };
+    const CANDIDATE: RecordedPeer = RecordedPeer { storage: 1, bound: false, life: 3, boot: 30 };
+    const BOUND: RecordedPeer = RecordedPeer { bound: true, ..CANDIDATE };
 
     fn claim(storage: u64, takes_part: bool) -> Claim {
-        Claim { server: Server(3), storage, life: 3, boot: 30, takes_part, knows: Some(OWN) }
+        Claim { server: ServerId(3), storage, life: 3, boot: 30, takes_part, knows: Some(OWN) }
     }
 
     #[test]
@@ -158,7 +158,7 @@ mod tests {
         for known in [None, Some(CANDIDATE), Some(BOUND)] {
             for knows in [None, Some(OWN + 1)] {
                 for claim in [claim(1, true), claim(2, false), Claim { life: u32::MAX, ..claim(1, true) }] {
-                    assert_eq!(judge(OWN, known, &Claim { knows, ..claim }), Verdict::CallBack);
+                    assert_eq!(judge(OWN, known, &Claim { knows, ..claim }), ClaimVerdict::CallBack);
                 }
             }
         }
@@ -166,21 +166,21 @@ mod tests {
 
     #[test]
     fn a_first_folder_is_a_candidate_and_bound_once_it_takes_part() {
-        assert_eq!(judge(OWN, None, &claim(1, false)), Verdict::Remember(CANDIDATE));
-        assert_eq!(judge(OWN, None, &claim(1, true)), Verdict::Remember(BOUND));
-        assert_eq!(judge(OWN, Some(CANDIDATE), &claim(1, true)), Verdict::Remember(BOUND));
-        assert_eq!(judge(OWN, Some(BOUND), &claim(1, true)), Verdict::Welcome);
-        assert_eq!(judge(OWN, Some(BOUND), &claim(1, false)), Verdict::Welcome, "what is bound stays so");
+        assert_eq!(judge(OWN, None, &claim(1, false)), ClaimVerdict::Remember(CANDIDATE));
+        assert_eq!(judge(OWN, None, &claim(1, true)), ClaimVerdict::Remember(BOUND));
+        assert_eq!(judge(OWN, Some(CANDIDATE), &claim(1, true)), ClaimVerdict::Remember(BOUND));
+        assert_eq!(judge(OWN, Some(BOUND), &claim(1, true)), ClaimVerdict::Welcome);
+        assert_eq!(judge(OWN, Some(BOUND), &claim(1, false)), ClaimVerdict::Welcome, "what is bound stays so");
     }
 
     #[test]
     fn a_candidate_gives_way_to_a_folder_that_takes_part_and_to_no_other_candidate() {
-        let new = Known { storage: 2, ..BOUND };
-        assert_eq!(judge(OWN, Some(CANDIDATE), &claim(2, true)), Verdict::Remember(new));
-        let refused = Verdict::Refuse(NotAdmitted::OtherNewcomer(3));
+        let new = RecordedPeer { storage: 2, ..BOUND };
+        assert_eq!(judge(OWN, Some(CANDIDATE), &claim(2, true)), ClaimVerdict::Remember(new));
+        let refused = ClaimVerdict::Refuse(NotAdmitted::OtherNewcomer(3));
         assert_eq!(judge(OWN, Some(CANDIDATE), &claim(2, false)), refused);
         for takes_part in [false, true] {
-            let refused = Verdict::Refuse(NotAdmitted::OtherFolder(3));
+            let refused = ClaimVerdict::Refuse(NotAdmitted::OtherFolder(3));
             assert_eq!(judge(OWN, Some(BOUND), &claim(2, takes_part)), refused);
         }
     }
@@ -190,12 +190,12 @@ mod tests {
         let at = |life, boot| judge(OWN, Some(BOUND), &Claim { life, boot, ..claim(1, true) });
         // An earlier start, and the same one on a copy of the folder.
         for (life, boot) in [(2, 30), (3, 31)] {
-            assert_eq!(at(life, boot), Verdict::Refuse(NotAdmitted::OldCopy { server: 3, life, known: 3 }));
+            assert_eq!(at(life, boot), ClaimVerdict::Refuse(NotAdmitted::OldCopy { server: 3, life, known: 3 }));
         }
         let last = 3 + STARTS_AHEAD_MAX;
-        assert_eq!(at(last, 9), Verdict::Remember(Known { life: last, boot: 9, ..BOUND }));
+        assert_eq!(at(last, 9), ClaimVerdict::Remember(RecordedPeer { life: last, boot: 9, ..BOUND }));
         for life in [last + 1, u32::MAX] {
-            assert_eq!(at(life, 9), Verdict::Refuse(NotAdmitted::TooFarAhead { server: 3, life, known: 3 }));
+            assert_eq!(at(life, 9), ClaimVerdict::Refuse(NotAdmitted::TooFarAhead { server: 3, life, known: 3 }));
         }
     }
 }

@@ -45,7 +45,7 @@ pub enum BackupError {
 
 /// What a backup says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Title {
+pub struct BackupHeader {
     /// The cluster that it is of.
     pub cluster: String,
     /// The history that its data are of.
@@ -57,14 +57,14 @@ pub struct Title {
 }
 
 /// Writes a backup, block by block.
-pub struct Writer<W: Write>(W);
+pub struct BackupWriter<W: Write>(W);
 
-impl<W: Write> Writer<W> {
+impl<W: Write> BackupWriter<W> {
     /// Begins a backup.
-    pub fn begin(mut to: W, title: &Title) -> Result<Writer<W>, BackupError> {
+    pub fn begin(mut to: W, title: &BackupHeader) -> Result<BackupWriter<W>, BackupError> {
         to.write_all(MAGIC)?;
         to.write_all(&VERSION.to_le_bytes())?;
-        let mut writer = Writer(to);
+        let mut writer = BackupWriter(to);
         writer.block(&codec::encode(title))?;
         Ok(writer)
     }
@@ -90,7 +90,7 @@ impl<W: Write> Writer<W> {
 }
 
 /// Reads a whole backup: what it is, and the state, which has the digest that it should have.
-pub fn read(mut from: impl Read) -> Result<(Title, Kv), BackupError> {
+pub fn read(mut from: impl Read) -> Result<(BackupHeader, Kv), BackupError> {
     let mut head = [0; 12];
     from.read_exact(&mut head).map_err(cut)?;
     if head[..8] != *MAGIC {
@@ -100,7 +100,8 @@ pub fn read(mut from: impl Read) -> Result<(Title, Kv), BackupError> {
     if version != VERSION {
         return Err(BackupError::Version(version));
     }
-    let title: Title = codec::decode(&block(&mut from)?).map_err(|error| BackupError::Damaged(error.to_string()))?;
+    let title: BackupHeader =
+        codec::decode(&block(&mut from)?).map_err(|error| BackupError::Damaged(error.to_string()))?;
     let mut state = Kv::empty_like(&Kv::default());
     loop {
         let part = block(&mut from)?;
@@ -152,31 +153,31 @@ fn cut(error: io::Error) -> BackupError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kv::{Command, Op, encode_part, without_sessions};
+    use crate::kv::{KvCommand, Op, encode_part, without_sessions};
     use crate::paxos::Value;
 
     /// A state in parts, as servers send them to each other.
-    fn state() -> (Title, Vec<Vec<u8>>, Kv) {
+    fn state() -> (BackupHeader, Vec<Vec<u8>>, Kv) {
         let mut kv = Kv::empty_like(&Kv::default());
-        kv.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
+        kv.apply(Slot(1), &Value::Command(KvCommand::Open { nonce: 1, label: String::new() }.to_paxos()));
         for n in 1..=9 {
             let op = Op::Put { key: format!("k{n}").into(), value: vec![n as u8; 20].into(), if_version: None };
-            let write = Command::Write { session: 1, nonce: 1, sequence: n, first_open: 1, label: String::new(), op };
+            let write = KvCommand::Write { session: 1, nonce: 1, sequence: n, first_open: 1, label: String::new(), op };
             kv.apply(Slot(1 + n), &Value::Command(write.to_paxos()));
         }
-        let title = Title { cluster: "lab".to_string(), history: 7, slot: Slot(10), digest: kv.digest() };
+        let title = BackupHeader { cluster: "lab".to_string(), history: 7, slot: Slot(10), digest: kv.digest() };
         let parts = kv.take_changes().pieces.chunks(3).map(|pieces| encode_part(&pieces.to_vec())).collect();
         (title, parts, kv)
     }
 
-    fn backup() -> (Vec<u8>, Title, Kv) {
+    fn backup() -> (Vec<u8>, BackupHeader, Kv) {
         let (title, parts, kv) = state();
         let keys = parts.iter().map(|part| without_sessions(part).unwrap().0).collect();
         (written(&title, keys, &kv), title, kv)
     }
 
-    fn written(title: &Title, parts: Vec<Vec<u8>>, kv: &Kv) -> Vec<u8> {
-        let mut writer = Writer::begin(Vec::new(), title).unwrap();
+    fn written(title: &BackupHeader, parts: Vec<Vec<u8>>, kv: &Kv) -> Vec<u8> {
+        let mut writer = BackupWriter::begin(Vec::new(), title).unwrap();
         parts.iter().for_each(|part| writer.part(part).unwrap());
         writer.end(kv.store().digest()).unwrap()
     }

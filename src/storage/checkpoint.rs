@@ -32,9 +32,9 @@ use super::disk::{Files, StableFile, is_full, read_if_present, remove_if_present
 use super::identity::short_disk;
 use super::rules;
 use crate::codec;
-use crate::kv::{Changes, Kv, Piece, encode_part};
-use crate::paxos::{PartName, PartToken, Slot, SnapshotPart, StateMachine};
-use crate::role::{Server, Servers};
+use crate::kv::{Kv, StateDelta, StateEntry, encode_part};
+use crate::paxos::{ChunkRequest, PartToken, Slot, SnapshotChunk, StateMachine};
+use crate::role::{ServerId, ServerSet};
 
 /// The file's name.
 pub const CHECKPOINT_FILE: &str = "checkpoint.redb";
@@ -116,7 +116,7 @@ pub enum CheckpointError {
 
 /// What a checkpoint says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct CheckpointMeta {
     /// Every slot up to this one was applied to it; 0 if it is empty.
     pub slot: Slot,
     /// The digest of the state.
@@ -131,31 +131,31 @@ pub struct Checkpoint<F: Files> {
     part_bytes: usize,
     /// None after an error, until it is opened again.
     database: Option<Database>,
-    mark: Mark,
-    views: Vec<View>,
+    mark: CheckpointMeta,
+    views: Vec<SnapshotView>,
     /// Peers whose views stay open.
-    pinned: Servers,
+    pinned: ServerSet,
     writes: u64,
 }
 
 /// The state as of one slot, for whoever fetches it.
-struct View {
-    mark: Mark,
+struct SnapshotView {
+    mark: CheckpointMeta,
     at: ReadTransaction,
     /// How many checkpoints had been written when it was asked for last.
     used: u64,
     /// Peers that have read from it last, and from no other view since.
-    readers: Servers,
+    readers: ServerSet,
 }
 
-impl View {
+impl SnapshotView {
     /// Whether one of these peers reads from it.
-    fn is_of(&self, peers: Servers) -> bool {
+    fn is_of(&self, peers: ServerSet) -> bool {
         !self.readers.and(peers).is_empty()
     }
 }
 
-impl Debug for View {
+impl Debug for SnapshotView {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "view of {:?}", self.mark.slot)
     }
@@ -169,8 +169,8 @@ impl<F: Files> Checkpoint<F> {
         if let Some(slot) = read_if_present(&files, FENCED_FILE).map_err(refused("read"))? {
             return Err(CheckpointError::Fenced { slot: String::from_utf8_lossy(&slot).trim().to_string() });
         }
-        let mark = Mark { slot: Slot(0), digest: state.digest() };
-        let (views, pinned) = (Vec::new(), Servers::NONE);
+        let mark = CheckpointMeta { slot: Slot(0), digest: state.digest() };
+        let (views, pinned) = (Vec::new(), ServerSet::NONE);
         let mut checkpoint = Checkpoint { files, owner, part_bytes, database: None, mark, views, pinned, writes: 0 };
         checkpoint.open_database()?;
         let state = checkpoint.load(state)?;
@@ -178,7 +178,7 @@ impl<F: Files> Checkpoint<F> {
     }
 
     /// What it holds.
-    pub fn mark(&self) -> Mark {
+    pub fn mark(&self) -> CheckpointMeta {
         self.mark
     }
 
@@ -196,7 +196,7 @@ impl<F: Files> Checkpoint<F> {
 
     /// Reads it into `state`, which has applied nothing.
     pub fn load(&mut self, mut state: Kv) -> Result<Kv, CheckpointError> {
-        let empty = Mark { slot: Slot(0), digest: state.digest() };
+        let empty = CheckpointMeta { slot: Slot(0), digest: state.digest() };
         let at = self.database()?.begin_read().map_err(broken("read"))?;
         let Some(mark) = read_mark(&at, self.owner)? else {
             self.mark = empty;
@@ -220,7 +220,7 @@ impl<F: Files> Checkpoint<F> {
     }
 
     /// Writes what has changed, as of a slot, in one transaction: durable when this returns.
-    pub fn write(&mut self, mark: Mark, changes: &Changes) -> Result<(), CheckpointError> {
+    pub fn write(&mut self, mark: CheckpointMeta, changes: &StateDelta) -> Result<(), CheckpointError> {
         let written = self.write_all(mark, changes);
         if written.is_err() {
             // After an error the library does nothing more; what is on the disk is the state before, or this one.
@@ -229,7 +229,7 @@ impl<F: Files> Checkpoint<F> {
         written
     }
 
-    fn write_all(&mut self, mark: Mark, changes: &Changes) -> Result<(), CheckpointError> {
+    fn write_all(&mut self, mark: CheckpointMeta, changes: &StateDelta) -> Result<(), CheckpointError> {
         let owner = self.owner;
         let mut writing = self.database()?.begin_write().map_err(broken("write"))?;
         // The new root is named only after all that it points to is synced.
@@ -244,13 +244,13 @@ impl<F: Files> Checkpoint<F> {
             let mut history = None;
             for piece in changes.pieces.iter().filter(|piece| rules::is_of_the_state(piece)) {
                 match piece {
-                    Piece::Key { key, entry } => {
+                    StateEntry::Key { key, entry } => {
                         keys.insert(key.as_slice(), codec::encode(entry).as_slice()).map_err(broken("write"))?;
                     }
-                    Piece::Session { id, session } => {
+                    StateEntry::Session { id, session } => {
                         sessions.insert(id, codec::encode(session).as_slice()).map_err(broken("write"))?;
                     }
-                    Piece::History(found) => history = Some(*found),
+                    StateEntry::History(found) => history = Some(*found),
                 }
             }
             for id in &changes.ended {
@@ -275,19 +275,19 @@ impl<F: Files> Checkpoint<F> {
     }
 
     /// From now on the views that these peers read from stay open, and those of others only as long as usual.
-    pub fn pin(&mut self, peers: Servers) {
+    pub fn pin(&mut self, peers: ServerSet) {
         self.pinned = peers;
     }
 
     /// As [`part`](Checkpoint::part), for a peer that will come back for more.
     pub fn part_for(
         &mut self,
-        reader: Server,
-        name: Option<&PartName>,
-    ) -> Result<Option<SnapshotPart>, CheckpointError> {
+        reader: ServerId,
+        name: Option<&ChunkRequest>,
+    ) -> Result<Option<SnapshotChunk>, CheckpointError> {
         let part = self.part(name)?;
         if let Some(part) = &part {
-            let reader = Servers::only(reader);
+            let reader = ServerSet::only(reader);
             for view in &mut self.views {
                 view.readers = view.readers.without(reader);
                 if view.mark.slot == part.slot {
@@ -300,7 +300,7 @@ impl<F: Files> Checkpoint<F> {
 
     /// A part of the state: the one named, or the first one of the last checkpoint if that state is no longer here or none
     /// is named. None if there is no state yet.
-    pub fn part(&mut self, name: Option<&PartName>) -> Result<Option<SnapshotPart>, CheckpointError> {
+    pub fn part(&mut self, name: Option<&ChunkRequest>) -> Result<Option<SnapshotChunk>, CheckpointError> {
         let known = name.and_then(|name| self.views.iter().position(|view| view.mark.slot == name.slot));
         let (at, index, begin) = match (known, name) {
             // Whatever is asked for: there is no table to look into.
@@ -317,7 +317,7 @@ impl<F: Files> Checkpoint<F> {
         let view = &mut self.views[at];
         view.used = self.writes;
         let (mut pieces, mut next, mut room) = (Vec::new(), None, self.part_bytes);
-        let is_full = |piece: &Piece, pieces: &Vec<Piece>, room: &mut usize| {
+        let is_full = |piece: &StateEntry, pieces: &Vec<StateEntry>, room: &mut usize| {
             let is_full = piece.size() > *room && !pieces.is_empty();
             *room = room.saturating_sub(piece.size());
             is_full
@@ -330,8 +330,8 @@ impl<F: Files> Checkpoint<F> {
             pieces.push(piece);
             true
         })?;
-        let Mark { slot, digest } = view.mark;
-        Ok(Some(SnapshotPart { slot, digest, index, bytes: encode_part(&pieces).into(), next }))
+        let CheckpointMeta { slot, digest } = view.mark;
+        Ok(Some(SnapshotChunk { slot, digest, index, bytes: encode_part(&pieces).into(), next }))
     }
 
     /// Opens the last checkpoint for reading, in place of the view that was asked for longest ago if there are too many.
@@ -344,7 +344,7 @@ impl<F: Files> Checkpoint<F> {
             self.views.remove(oldest);
         }
         let at = self.database()?.begin_read().map_err(broken("read"))?;
-        self.views.push(View { mark: self.mark, at, used: self.writes, readers: Servers::NONE });
+        self.views.push(SnapshotView { mark: self.mark, at, used: self.writes, readers: ServerSet::NONE });
         Ok(self.views.len() - 1)
     }
 
@@ -392,7 +392,7 @@ impl<F: Files> Checkpoint<F> {
 fn open_file<File: StableFile>(file: File) -> Result<Database, CheckpointError> {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
-    builder.create_with_backend(Backend(file)).map_err(unopened)
+    builder.create_with_backend(RedbFile(file)).map_err(unopened)
 }
 
 /// Puts a checkpoint that cannot be believed aside, for whoever wants to know; the next one begins empty.
@@ -406,17 +406,17 @@ pub fn put_aside<F: Files>(files: &F) -> Result<(), CheckpointError> {
 }
 
 /// The part that begins with this piece.
-fn begins_with(piece: &Piece) -> PartToken {
+fn begins_with(piece: &StateEntry) -> PartToken {
     match piece {
-        Piece::Key { key, .. } => PartToken::Key(key.clone()),
-        Piece::Session { id, .. } => PartToken::Session(*id),
+        StateEntry::Key { key, .. } => PartToken::Key(key.clone()),
+        StateEntry::Session { id, .. } => PartToken::Session(*id),
         // It comes last.
-        Piece::History(_) => PartToken::Session(u64::MAX),
+        StateEntry::History(_) => PartToken::Session(u64::MAX),
     }
 }
 
 /// What the checkpoint says of itself, if anything was ever written.
-fn read_mark(at: &ReadTransaction, owner: u64) -> Result<Option<Mark>, CheckpointError> {
+fn read_mark(at: &ReadTransaction, owner: u64) -> Result<Option<CheckpointMeta>, CheckpointError> {
     let meta = match at.open_table(META) {
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
         opened => opened.map_err(broken("read"))?,
@@ -433,14 +433,14 @@ fn read_mark(at: &ReadTransaction, owner: u64) -> Result<Option<Mark>, Checkpoin
     if found != owner {
         return Err(CheckpointError::Foreign { found, expected: owner });
     }
-    Ok(Some(Mark { slot: Slot(number("slot")?), digest: number("digest")? }))
+    Ok(Some(CheckpointMeta { slot: Slot(number("slot")?), digest: number("digest")? }))
 }
 
 /// Reads pieces from a place on, keys first, then sessions, then the history, until `take` has enough.
 fn read_until(
     at: &ReadTransaction,
     begin: PartToken,
-    mut take: impl FnMut(Piece) -> bool,
+    mut take: impl FnMut(StateEntry) -> bool,
 ) -> Result<(), CheckpointError> {
     // What is decoded here is what this server has written to its own disk.
     let damaged = |error: codec::CodecError| CheckpointError::Damaged { why: error.to_string() };
@@ -452,7 +452,7 @@ fn read_until(
             for entry in keys.range(first.as_slice()..).map_err(broken("read"))? {
                 let (key, entry) = entry.map_err(broken("read"))?;
                 let entry = codec::decode(entry.value()).map_err(damaged)?;
-                if !take(Piece::Key { key: key.value().to_vec(), entry }) {
+                if !take(StateEntry::Key { key: key.value().to_vec(), entry }) {
                     return Ok(());
                 }
             }
@@ -462,14 +462,14 @@ fn read_until(
     for entry in sessions.range(first_session..).map_err(broken("read"))? {
         let (id, session) = entry.map_err(broken("read"))?;
         let session = codec::decode(session.value()).map_err(damaged)?;
-        if !take(Piece::Session { id: id.value(), session }) {
+        if !take(StateEntry::Session { id: id.value(), session }) {
             return Ok(());
         }
     }
     let meta = at.open_table(META).map_err(broken("read"))?;
     let history = meta.get(HISTORY).map_err(broken("read"))?.map_or(0, |history| history.value());
     if history != 0 {
-        take(Piece::History(history));
+        take(StateEntry::History(history));
     }
     Ok(())
 }
@@ -507,9 +507,9 @@ fn unopened(error: DatabaseError) -> CheckpointError {
 
 /// The library's file, on our own disk.
 #[derive(Debug)]
-struct Backend<File>(File);
+struct RedbFile<File>(File);
 
-impl<File: StableFile> StorageBackend for Backend<File> {
+impl<File: StableFile> StorageBackend for RedbFile<File> {
     fn len(&self) -> Result<u64, io::Error> {
         self.0.length()
     }

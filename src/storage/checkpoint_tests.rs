@@ -1,9 +1,9 @@
 //! The checkpoint on a disk in memory that stops, fails, rots and fills up.
 
 use super::*;
-use crate::kv::{Command, Op};
+use crate::kv::{KvCommand, Op};
 use crate::paxos::Value;
-use crate::storage::disk::{Failure, MemoryFiles};
+use crate::storage::disk::{InjectedFailure, MemoryFiles};
 
 const OWNER: u64 = 0x5eed;
 const SMALL_PARTS: usize = 300;
@@ -32,7 +32,7 @@ impl Work {
             self.slot += 1;
             let (slot, label) = (self.slot, String::new());
             let command = match slot % 7 {
-                1 => Command::Open { nonce: slot.into(), label },
+                1 => KvCommand::Open { nonce: slot.into(), label },
                 n => {
                     let session = slot - n + 1;
                     let value = vec![slot as u8; (slot * 31 % 90) as usize];
@@ -42,18 +42,18 @@ impl Work {
                         if_version: None,
                     };
                     let nonce = session.into();
-                    Command::Write { session, nonce, sequence: n.max(1), first_open: 1, label, op }
+                    KvCommand::Write { session, nonce, sequence: n.max(1), first_open: 1, label, op }
                 }
             };
             self.kv.apply(Slot(slot), &Value::Command(command.to_paxos()));
         }
     }
 
-    fn mark(&self) -> Mark {
-        Mark { slot: Slot(self.slot), digest: self.kv.digest() }
+    fn mark(&self) -> CheckpointMeta {
+        CheckpointMeta { slot: Slot(self.slot), digest: self.kv.digest() }
     }
 
-    fn write(&mut self, checkpoint: &mut Checkpoint<MemoryFiles>) -> Result<Mark, CheckpointError> {
+    fn write(&mut self, checkpoint: &mut Checkpoint<MemoryFiles>) -> Result<CheckpointMeta, CheckpointError> {
         let (mark, changes) = (self.mark(), self.kv.take_changes());
         match checkpoint.write(mark, &changes) {
             Ok(()) => {
@@ -95,17 +95,17 @@ fn changes_alone_bring_the_whole_state_back() {
 fn fetch(
     checkpoint: &mut Checkpoint<MemoryFiles>,
     mut between: impl FnMut(&mut Checkpoint<MemoryFiles>, u32),
-) -> (Mark, Kv, u32) {
+) -> (CheckpointMeta, Kv, u32) {
     let mut kv = Kv::with_sessions_at_most(3);
     let mut part = checkpoint.part(None).unwrap().unwrap();
-    let mark = Mark { slot: part.slot, digest: part.digest };
+    let mark = CheckpointMeta { slot: part.slot, digest: part.digest };
     loop {
         assert!(part.bytes.len() < 2 * SMALL_PARTS);
         kv.load(&part.bytes).unwrap();
         let index = part.index + 1;
         let Some(token) = part.next else { return (mark, kv, index) };
         between(checkpoint, index);
-        part = checkpoint.part(Some(&PartName { slot: mark.slot, index, token })).unwrap().unwrap();
+        part = checkpoint.part(Some(&ChunkRequest { slot: mark.slot, index, token })).unwrap().unwrap();
         assert_eq!((part.slot, part.digest, part.index), (mark.slot, mark.digest, index));
     }
 }
@@ -115,7 +115,7 @@ fn before_anything_is_written_every_part_is_missing_and_none_is_damaged() {
     let (mut checkpoint, _) = Work::new().open().unwrap();
     for token in [PartToken::first(), PartToken::Key(vec![255; 3]), PartToken::Session(u64::MAX)] {
         for (slot, index) in [(0, 0), (0, u32::MAX), (1, 1), (u64::MAX, 2)] {
-            let name = PartName { slot: Slot(slot), index, token: token.clone() };
+            let name = ChunkRequest { slot: Slot(slot), index, token: token.clone() };
             assert_eq!(checkpoint.part(Some(&name)).unwrap(), None, "{name:?}");
         }
     }
@@ -129,7 +129,7 @@ fn a_part_of_a_state_begins_wherever_somebody_says() {
     let slot = work.write(&mut checkpoint).unwrap().slot;
     for token in [PartToken::Key(vec![255; 5_000]), PartToken::Session(0), PartToken::Session(u64::MAX)] {
         for index in [0, 7, u32::MAX] {
-            let name = PartName { slot, index, token: token.clone() };
+            let name = ChunkRequest { slot, index, token: token.clone() };
             let part = checkpoint.part(Some(&name)).unwrap().unwrap();
             assert_eq!((part.slot, part.index), (slot, index));
         }
@@ -154,8 +154,8 @@ fn a_state_is_fetched_as_of_one_slot_while_newer_ones_are_written() {
 }
 
 /// The state after this slot, from its second part on.
-fn second_part(slot: Slot) -> PartName {
-    PartName { slot, index: 1, token: PartToken::Key(b"k05".to_vec()) }
+fn second_part(slot: Slot) -> ChunkRequest {
+    ChunkRequest { slot, index: 1, token: PartToken::Key(b"k05".to_vec()) }
 }
 
 #[test]
@@ -164,9 +164,9 @@ fn the_view_of_a_pinned_peer_stays_open_until_its_pin_ends() {
     let (mut checkpoint, _) = work.open().unwrap();
     work.apply(150);
     let first = work.write(&mut checkpoint).unwrap().slot;
-    let (peer, other) = (Server(5), Server(4));
+    let (peer, other) = (ServerId(5), ServerId(4));
     assert_eq!(checkpoint.part_for(peer, None).unwrap().unwrap().slot, first);
-    checkpoint.pin(Servers::only(peer));
+    checkpoint.pin(ServerSet::only(peer));
     let is_open = |checkpoint: &Checkpoint<_>| checkpoint.views.iter().any(|view| view.mark.slot == first);
     // Neither the checkpoints that are written nor others who read take it away.
     for _ in 0..2 * KEPT_WRITES {
@@ -177,7 +177,7 @@ fn the_view_of_a_pinned_peer_stays_open_until_its_pin_ends() {
     }
     assert!(is_open(&checkpoint) && checkpoint.views.len() <= KEPT_MAX + 1, "{:?}", checkpoint.views);
     assert_eq!(checkpoint.part_for(peer, Some(&second_part(first))).unwrap().unwrap().slot, first);
-    checkpoint.pin(Servers::NONE);
+    checkpoint.pin(ServerSet::NONE);
     for _ in 0..=KEPT_WRITES {
         work.apply(3);
         work.write(&mut checkpoint).unwrap();
@@ -189,8 +189,8 @@ fn the_view_of_a_pinned_peer_stays_open_until_its_pin_ends() {
 fn a_pinned_peer_keeps_one_view_open_and_not_those_that_it_has_left() {
     let mut work = Work::new();
     let (mut checkpoint, _) = work.open().unwrap();
-    let peer = Server(5);
-    checkpoint.pin(Servers::only(peer));
+    let peer = ServerId(5);
+    checkpoint.pin(ServerSet::only(peer));
     for _ in 0..2 * KEPT_WRITES {
         work.apply(150);
         let last = work.write(&mut checkpoint).unwrap().slot;
@@ -217,7 +217,7 @@ fn a_fetch_goes_on_after_the_sender_was_started_again() {
     work.apply(10);
     let (mut checkpoint, _) = work.open().unwrap();
     let newer = work.write(&mut checkpoint).unwrap();
-    let name = PartName { slot: Slot(1), index: 4, token: PartToken::first() };
+    let name = ChunkRequest { slot: Slot(1), index: 4, token: PartToken::first() };
     let part = checkpoint.part(Some(&name)).unwrap().unwrap();
     assert_eq!((part.slot, part.index), (newer.slot, 0));
 }
@@ -232,7 +232,7 @@ fn a_crash_at_any_operation_leaves_the_old_state_or_the_new_one() {
             let old = work.write(&mut checkpoint).unwrap();
             work.apply(25);
             let new = work.mark();
-            work.files.fail(operation, Failure::Stop);
+            work.files.fail(operation, InjectedFailure::Stop);
             let written = work.write(&mut checkpoint);
             work.files.power_cut(operation * 100 + seed);
             drop(checkpoint);
@@ -249,7 +249,7 @@ fn a_crash_while_the_file_is_made_leaves_nothing_that_looks_damaged() {
     for operation in 0..24 {
         for seed in 0..6 {
             let work = Work::new();
-            work.files.fail(operation, Failure::Stop);
+            work.files.fail(operation, InjectedFailure::Stop);
             let made = work.open().map(drop);
             work.files.power_cut(operation * 100 + seed);
             let (checkpoint, _) = work.open().unwrap();
@@ -279,7 +279,7 @@ fn what_a_failed_sync_lost_is_not_believed_because_it_can_still_be_read() {
         work.apply(40);
         work.write(&mut checkpoint).unwrap();
         work.apply(25);
-        work.files.fail(operation, Failure::Once(io::ErrorKind::Other));
+        work.files.fail(operation, InjectedFailure::Once(io::ErrorKind::Other));
         let failed = work.write(&mut checkpoint).is_err();
         // A new process on a machine that has run on.
         work.files.restart();
@@ -384,9 +384,9 @@ fn a_state_that_came_whole_takes_the_place_of_all_that_was_there() {
     let mut part = theirs.part(None).unwrap();
     while let Some(one) = part {
         kv.load(&one.bytes).unwrap();
-        part = one
-            .next
-            .and_then(|token| theirs.part(Some(&PartName { slot: mark.slot, index: one.index + 1, token })).unwrap());
+        part = one.next.and_then(|token| {
+            theirs.part(Some(&ChunkRequest { slot: mark.slot, index: one.index + 1, token })).unwrap()
+        });
     }
     checkpoint.write(mark, &kv.take_changes()).unwrap();
     drop(checkpoint);
@@ -402,13 +402,13 @@ fn a_million_keys_are_written_and_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let files = crate::storage::disk::RealFiles::open(folder.path()).unwrap();
     let mut kv = Kv::default();
-    kv.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
+    kv.apply(Slot(1), &Value::Command(KvCommand::Open { nonce: 1, label: String::new() }.to_paxos()));
     let mut slot = 1;
     let mut put = |kv: &mut Kv, n: u64| {
         slot += 1;
         let op = Op::Put { key: format!("key-{n:08}").into(), value: vec![n as u8; 100].into(), if_version: None };
         let sequence = slot - 1;
-        let write = Command::Write { session: 1, nonce: 1, sequence, first_open: sequence, label: String::new(), op };
+        let write = KvCommand::Write { session: 1, nonce: 1, sequence, first_open: sequence, label: String::new(), op };
         kv.apply(Slot(slot), &Value::Command(write.to_paxos()));
         Slot(slot)
     };
@@ -419,7 +419,7 @@ fn a_million_keys_are_written_and_read_back() {
         let begun = Instant::now();
         let changes = kv.take_changes();
         let taken = begun.elapsed();
-        checkpoint.write(Mark { slot, digest: kv.digest() }, &changes).unwrap();
+        checkpoint.write(CheckpointMeta { slot, digest: kv.digest() }, &changes).unwrap();
         kv.changes_kept();
         println!("{what}: taken in {taken:?}, written after {:?}", begun.elapsed());
     };

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use signal_hook::consts::SIGXFSZ;
 
-pub use memory::{Counts, Failure, MemoryFile, MemoryFiles};
+pub use memory::{InjectedFailure, MemoryFile, MemoryFiles, OperationCounts};
 pub(super) use real::step;
 #[cfg(test)]
 pub(crate) use real::stopping;

@@ -21,53 +21,53 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-pub use error::FolderError;
+pub use error::DataDirError;
+pub use place::{DirPart, DirStorage, RealDir};
 use place::{LOCK_FILE, failed, hold};
-pub use place::{Part, Place, RealPlace};
 pub(super) use place::{lock, make_folder, sync_names};
 use unfinished::refuse_unfinished;
 pub(super) use unfinished::{COMPLETE_FILE, RESTORE_FOLDER, folder_name, is_of_a_restore};
 
-use super::admission::{Claim, Known};
+use super::admission::{Claim, RecordedPeer};
 use super::disk::{Files, RealFiles, name_in_making};
-use super::identity::{Admitted, IDENTITY_FILE, Identity, IdentityError, Owner};
-use super::journal::{Journal, LeftFree, OpenError, Options, Record, Recovered};
-use super::rounds::{ROUNDS_FILE, Rounds};
+use super::identity::{Admitted, DirIdentity, IDENTITY_FILE, IdentityError, Owner};
+use super::journal::{Journal, JournalOptions, LeftFree, OpenError, Record, RecoveredJournal};
+use super::rounds::{BallotStore, ROUNDS_FILE};
 use crate::paxos::Slot;
 use crate::protocol::Family;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// The root of a file system may hold it, and may be a data folder.
 const LOST_AND_FOUND: &str = "lost+found";
 
 /// The data folder of one server, in use by one process. Any thread may use it.
 #[derive(Debug)]
-pub struct DataFolder<P: Place = RealPlace> {
+pub struct DataDir<P: DirStorage = RealDir> {
     place: P,
-    identity: Identity<P::Files>,
+    identity: DirIdentity<P::Files>,
     life: u32,
 }
 
-impl DataFolder {
+impl DataDir {
     /// Opens the folder of a server, or makes it (readable for this user alone), and begins a life on it.
-    pub fn open(path: &Path, owner: Owner<'_>) -> Result<DataFolder, FolderError> {
+    pub fn open(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
         refuse_unfinished(path, owner.server)?;
         make_folder(path).map_err(failed("make the folder", path))?;
-        let place = RealPlace::hold(path)?;
-        let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
-        let identity = match Identity::read(place.files.clone(), owner).map_err(denied)? {
+        let place = RealDir::hold(path)?;
+        let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
+        let identity = match DirIdentity::read(place.files.clone(), owner).map_err(denied)? {
             Some(identity) => identity,
             None => {
                 refuse_strangers(path, &place.files)?;
-                Identity::create(place.files.clone(), owner, new_storage_id()?, now()).map_err(denied)?
+                DirIdentity::create(place.files.clone(), owner, new_storage_id()?, now()).map_err(denied)?
             }
         };
-        DataFolder::begin(place, identity)
+        DataDir::begin(place, identity)
     }
 
     /// Looks whether a start could begin on the folder: it is this server's and nobody uses it, or it can be made. Changes
     /// nothing.
-    pub fn check(path: &Path, owner: Owner<'_>, family: Family) -> Result<(), FolderError> {
+    pub fn check(path: &Path, owner: Owner<'_>, family: Family) -> Result<(), DataDirError> {
         let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
         if !there.is_dir() {
             return Err(failed("make the folder", path)(io::ErrorKind::NotADirectory.into()));
@@ -83,52 +83,52 @@ impl DataFolder {
             opened => hold(&opened.map_err(failed("read", &name))?, path)?,
         }
         let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
-        let identity = Identity::look(files.clone(), owner);
-        let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
+        let identity = DirIdentity::look(files.clone(), owner);
+        let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
         match identity.map_err(denied)? {
             Some(_) => check_side(path, family),
             None => refuse_strangers(path, &files),
         }
     }
 
-    /// Makes a folder on which no server starts before [`finish`](DataFolder::finish).
-    pub fn make_unfinished(path: &Path, owner: Owner<'_>) -> Result<DataFolder, FolderError> {
+    /// Makes a folder on which no server starts before [`finish`](DataDir::finish).
+    pub fn make_unfinished(path: &Path, owner: Owner<'_>) -> Result<DataDir, DataDirError> {
         make_folder(path).map_err(failed("make the folder", path))?;
-        let place = RealPlace::hold(path)?;
+        let place = RealDir::hold(path)?;
         refuse_strangers(path, &place.files)?;
-        let made = Identity::create_unfinished(place.files.clone(), owner, new_storage_id()?, now());
-        let identity = made.map_err(|source| FolderError::Identity { path: path.to_path_buf(), source })?;
-        DataFolder::begin(place, identity)
+        let made = DirIdentity::create_unfinished(place.files.clone(), owner, new_storage_id()?, now());
+        let identity = made.map_err(|source| DataDirError::Identity { path: path.to_path_buf(), source })?;
+        DataDir::begin(place, identity)
     }
 
     /// A folder that was made unfinished is whole.
-    pub fn finish(path: &Path) -> Result<(), FolderError> {
-        let (identity, _lock) = DataFolder::read_identity(path)?;
-        identity.finish().map_err(|source| FolderError::Identity { path: path.to_path_buf(), source })
+    pub fn finish(path: &Path) -> Result<(), DataDirError> {
+        let (identity, _lock) = DataDir::read_identity(path)?;
+        identity.finish().map_err(|source| DataDirError::Identity { path: path.to_path_buf(), source })
     }
 
     /// The identity of a folder on which no server runs, and the lock that keeps one from starting.
-    pub fn read_identity(path: &Path) -> Result<(Identity<RealFiles>, File), FolderError> {
+    pub fn read_identity(path: &Path) -> Result<(DirIdentity<RealFiles>, File), DataDirError> {
         let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
-        let denied = |source| FolderError::Identity { path: path.to_path_buf(), source };
+        let denied = |source| DataDirError::Identity { path: path.to_path_buf(), source };
         // Before the lock: what is no data folder gets no file of that name.
-        if Identity::read_any(files.clone()).map_err(denied)?.is_none() {
-            return Err(FolderError::NoIdentity { path: path.to_path_buf() });
+        if DirIdentity::read_any(files.clone()).map_err(denied)?.is_none() {
+            return Err(DataDirError::NoIdentity { path: path.to_path_buf() });
         }
         let lock = lock(path)?;
-        match Identity::read_any(files).map_err(denied)? {
+        match DirIdentity::read_any(files).map_err(denied)? {
             Some(identity) => Ok((identity, lock)),
-            None => Err(FolderError::NoIdentity { path: path.to_path_buf() }),
+            None => Err(DataDirError::NoIdentity { path: path.to_path_buf() }),
         }
     }
 
     /// What is in the folder belongs to one family of protocols: an error if it is the other one. A new folder takes the
     /// side that it is asked for.
-    pub fn take_side(&self, family: Family) -> Result<(), FolderError> {
+    pub fn take_side(&self, family: Family) -> Result<(), DataDirError> {
         check_side(&self.place.path, family)?;
         match family {
             Family::Paxos => Ok(()),
-            Family::TwoPhaseCommit => self.place.part(Part::Coordinator).map(drop),
+            Family::TwoPhaseCommit => self.place.part(DirPart::Coordinator).map(drop),
         }
     }
 
@@ -139,19 +139,19 @@ impl DataFolder {
 
     /// The folder of the acceptor's journal.
     pub fn journal_path(&self) -> PathBuf {
-        self.place.path.join(Part::Journal.name())
+        self.place.path.join(DirPart::Journal.name())
     }
 }
 
 /// A journal that was opened, with what it remembers.
-pub type OpenedJournal<F, R> = (Journal<F, R>, Recovered<R>);
+pub type OpenedJournal<F, R> = (Journal<F, R>, RecoveredJournal<R>);
 
-impl<P: Place> DataFolder<P> {
+impl<P: DirStorage> DataDir<P> {
     /// A process begins on a folder that is this server's.
-    pub fn begin(place: P, identity: Identity<P::Files>) -> Result<DataFolder<P>, FolderError> {
+    pub fn begin(place: P, identity: DirIdentity<P::Files>) -> Result<DataDir<P>, DataDirError> {
         let begun = identity.begin_life();
-        let life = begun.map_err(|source| FolderError::Identity { path: place.path().to_path_buf(), source })?;
-        Ok(DataFolder { place, identity, life })
+        let life = begun.map_err(|source| DataDirError::Identity { path: place.path().to_path_buf(), source })?;
+        Ok(DataDir { place, identity, life })
     }
 
     /// Where it is.
@@ -165,7 +165,7 @@ impl<P: Place> DataFolder<P> {
     }
 
     /// Whose it is.
-    pub fn identity(&self) -> &Identity<P::Files> {
+    pub fn identity(&self) -> &DirIdentity<P::Files> {
         &self.identity
     }
 
@@ -175,7 +175,7 @@ impl<P: Place> DataFolder<P> {
     }
 
     /// Durably takes a number for a role that begins a life of its own: 1 for the first, and no number twice.
-    pub fn begin_role_life(&self) -> Result<u32, FolderError> {
+    pub fn begin_role_life(&self) -> Result<u32, DataDirError> {
         self.identity.begin_role_life().map_err(self.denied())
     }
 
@@ -190,33 +190,33 @@ impl<P: Place> DataFolder<P> {
     }
 
     /// Remembers durably that the server takes part from now on.
-    pub fn set_takes_part(&self) -> Result<(), FolderError> {
+    pub fn set_takes_part(&self) -> Result<(), DataDirError> {
         self.identity.set_takes_part().map_err(self.denied())
     }
 
     /// What is remembered of a peer's folder, if it was ever met.
-    pub fn known_peer(&self, server: Server) -> Option<Known> {
+    pub fn known_peer(&self, server: ServerId) -> Option<RecordedPeer> {
         self.identity.known_peer(server)
     }
 
     /// Judges the claim of a caller, and remembers durably what must be; an error if it is not the peer that is known.
-    pub fn admit(&self, claim: &Claim) -> Result<Admitted, FolderError> {
+    pub fn admit(&self, claim: &Claim) -> Result<Admitted, DataDirError> {
         self.identity.admit(claim).map_err(self.denied())
     }
 
     /// Remembers durably the folder of a peer whose server takes part. For whoever makes both folders.
-    pub fn bind_peer(&self, server: Server, storage: u64) -> Result<(), FolderError> {
+    pub fn bind_peer(&self, server: ServerId, storage: u64) -> Result<(), DataDirError> {
         self.identity.bind_peer(server, storage).map_err(self.denied())
     }
 
     /// The files of the learner's checkpoint. It can be made again from other servers, so nobody misses it.
-    pub fn checkpoint_files(&self) -> Result<P::Files, FolderError> {
-        self.place.part(Part::Checkpoint)
+    pub fn checkpoint_files(&self) -> Result<P::Files, DataDirError> {
+        self.place.part(DirPart::Checkpoint)
     }
 
     /// Opens the journal of an acceptor or a participant; a folder that has had one must have it still. Each life of the
     /// role opens it anew, after the life before has dropped it.
-    pub fn open_journal<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, FolderError> {
+    pub fn open_journal<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, DataDirError> {
         self.open_journal_beside(segment_bytes, None, LeftFree::default())
     }
 
@@ -226,56 +226,56 @@ impl<P: Place> DataFolder<P> {
         segment_bytes: u64,
         forgotten: Option<Slot>,
         left_free: LeftFree,
-    ) -> Result<OpenedJournal<P::Files, R>, FolderError> {
+    ) -> Result<OpenedJournal<P::Files, R>, DataDirError> {
         let must_exist = self.identity.has_journal();
-        if must_exist && !self.place.has(Part::Journal) {
+        if must_exist && !self.place.has(DirPart::Journal) {
             return Err(self.refused()(OpenError::Missing));
         }
-        let files = self.place.part(Part::Journal)?;
-        let options = Options { segment_bytes, owner: self.storage_id(), must_exist, forgotten, left_free };
+        let files = self.place.part(DirPart::Journal)?;
+        let options = JournalOptions { segment_bytes, owner: self.storage_id(), must_exist, forgotten, left_free };
         let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
         self.identity.set_has_journal(true).map_err(self.denied())?;
         Ok((journal, recovered))
     }
 
     /// Opens the coordinator's journal; a folder that has had one must have it still.
-    pub fn open_coordinator<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, FolderError> {
-        let files = self.place.part(Part::Coordinator)?;
+    pub fn open_coordinator<R: Record>(&self, segment_bytes: u64) -> Result<OpenedJournal<P::Files, R>, DataDirError> {
+        let files = self.place.part(DirPart::Coordinator)?;
         // What a proposer remembers in its file, a coordinator remembers in its journal.
-        let options = Options::alone(segment_bytes, self.storage_id(), self.identity.has_rounds());
+        let options = JournalOptions::alone(segment_bytes, self.storage_id(), self.identity.has_rounds());
         let (journal, recovered) = Journal::open(files, options).map_err(self.refused())?;
         self.identity.set_has_rounds().map_err(self.denied())?;
         Ok((journal, recovered))
     }
 
     /// Opens the proposer's file of spent rounds; a folder that has had one must have it still.
-    pub fn open_rounds(&self) -> Result<Rounds<P::Files>, FolderError> {
-        let opened = Rounds::open(self.place.top().clone(), self.storage_id(), self.identity.has_rounds());
-        let rounds = opened.map_err(|source| FolderError::Rounds { path: self.path().to_path_buf(), source })?;
+    pub fn open_rounds(&self) -> Result<BallotStore<P::Files>, DataDirError> {
+        let opened = BallotStore::open(self.place.top().clone(), self.storage_id(), self.identity.has_rounds());
+        let rounds = opened.map_err(|source| DataDirError::Rounds { path: self.path().to_path_buf(), source })?;
         self.identity.set_has_rounds().map_err(self.denied())?;
         Ok(rounds)
     }
 
     /// Makes the acceptor forget everything. **Unsafe by intent**: an acceptor that comes back without its memory breaks
     /// Paxos, and this is how to show it. The journal must not be open.
-    pub fn discard_journal(&self) -> Result<(), FolderError> {
+    pub fn discard_journal(&self) -> Result<(), DataDirError> {
         self.identity.set_has_journal(false).map_err(self.denied())?;
-        self.place.discard(Part::Journal)
+        self.place.discard(DirPart::Journal)
     }
 
-    fn refused(&self) -> impl FnOnce(OpenError) -> FolderError + use<P> {
+    fn refused(&self) -> impl FnOnce(OpenError) -> DataDirError + use<P> {
         let path = self.path().to_path_buf();
-        move |source| FolderError::Journal { path, source: Box::new(source) }
+        move |source| DataDirError::Journal { path, source: Box::new(source) }
     }
 
-    fn denied(&self) -> impl FnOnce(IdentityError) -> FolderError + use<P> {
+    fn denied(&self) -> impl FnOnce(IdentityError) -> DataDirError + use<P> {
         let path = self.path().to_path_buf();
-        move |source| FolderError::Identity { path, source }
+        move |source| DataDirError::Identity { path, source }
     }
 }
 
-fn new_storage_id() -> Result<u64, FolderError> {
-    getrandom::u64().map_err(|error| FolderError::Random(error.to_string()))
+fn new_storage_id() -> Result<u64, DataDirError> {
+    getrandom::u64().map_err(|error| DataDirError::Random(error.to_string()))
 }
 
 /// For people.
@@ -284,27 +284,27 @@ fn now() -> String {
 }
 
 /// What is in a folder belongs to one family of protocols: an error if it is another one.
-fn check_side(path: &Path, family: Family) -> Result<(), FolderError> {
+fn check_side(path: &Path, family: Family) -> Result<(), DataDirError> {
     let has = |name: &str| path.join(name).exists();
-    let found = if has(Part::Coordinator.name()) {
+    let found = if has(DirPart::Coordinator.name()) {
         Family::TwoPhaseCommit
-    } else if has(Part::Journal.name()) || has(ROUNDS_FILE) {
+    } else if has(DirPart::Journal.name()) || has(ROUNDS_FILE) {
         Family::Paxos
     } else {
         // It is new, and takes either.
         family
     };
-    if found == family { Ok(()) } else { Err(FolderError::OtherSide { path: path.to_path_buf(), other: found }) }
+    if found == family { Ok(()) } else { Err(DataDirError::OtherSide { path: path.to_path_buf(), other: found }) }
 }
 
 /// A folder without an identity must be empty, but for what a first start that was interrupted leaves, and for what each
 /// file system keeps at its root.
-fn refuse_strangers(path: &Path, files: &RealFiles) -> Result<(), FolderError> {
+fn refuse_strangers(path: &Path, files: &RealFiles) -> Result<(), DataDirError> {
     let names = files.list().map_err(failed("list", path))?;
     let making = name_in_making(IDENTITY_FILE);
     let stranger = names.into_iter().find(|name| ![LOCK_FILE, LOST_AND_FOUND, &making].contains(&name.as_str()));
     match stranger {
-        Some(holds) => Err(FolderError::NotADataFolder { path: path.to_path_buf(), holds }),
+        Some(holds) => Err(DataDirError::NotADataFolder { path: path.to_path_buf(), holds }),
         None => Ok(()),
     }
 }

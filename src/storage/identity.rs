@@ -10,10 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::admission::{Claim, Known, NotAdmitted, Verdict, judge};
+use super::admission::{Claim, ClaimVerdict, NotAdmitted, RecordedPeer, judge};
 use super::disk::{Files, is_full, read_if_present, replace, replace_with, reserve};
 use crate::paxos::Quorums;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// The file's name.
 pub const IDENTITY_FILE: &str = "identity.toml";
@@ -86,9 +86,9 @@ pub enum IdentityError {
     #[error("it belongs to server {found} and this is server {expected}. Give each server a folder of its own")]
     OtherServer {
         /// The server in the file.
-        found: Server,
+        found: ServerId,
         /// This server.
-        expected: Server,
+        expected: ServerId,
     },
     /// The folder of a cluster of other servers.
     #[error(
@@ -101,9 +101,9 @@ pub enum IdentityError {
         /// The cluster.
         cluster: String,
         /// The servers in the folder.
-        found: Servers,
+        found: ServerSet,
         /// The servers in the cluster file.
-        expected: Servers,
+        expected: ServerSet,
     },
     /// The folder counts on quorums of another size.
     #[error("its cluster needs {found:?} servers to prepare and to accept, and this program would take {expected:?}")]
@@ -142,7 +142,7 @@ impl IdentityError {
 /// What the file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Contents {
+struct IdentityFile {
     format: u32,
     cluster: String,
     server: u8,
@@ -168,22 +168,22 @@ struct Contents {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unfinished: Option<String>,
     /// The folders of the peers, by server.
-    peers: BTreeMap<String, Peer>,
+    peers: BTreeMap<String, PeerRecord>,
 }
 
-impl Contents {
+impl IdentityFile {
     /// Whether there are numbers left for another life of the server, and for those of its roles.
     fn check_lives(&self) -> Result<(), IdentityError> {
-        let Contents { life: lives, role_life: role_lives, .. } = *self;
+        let IdentityFile { life: lives, role_life: role_lives, .. } = *self;
         let has_room = lives < LIVES_MAX && role_lives <= LIVES_MAX - ROLE_LIVES;
         if has_room { Ok(()) } else { Err(IdentityError::UsedUp { lives, role_lives }) }
     }
 }
 
-/// What is remembered of a peer's folder: [`Known`], as text.
+/// What is remembered of a peer's folder: [`RecordedPeer`], as text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Peer {
+struct PeerRecord {
     /// In hexadecimal.
     storage: String,
     bound: bool,
@@ -192,15 +192,15 @@ struct Peer {
     boot: String,
 }
 
-impl Peer {
-    fn new(known: Known) -> Peer {
-        let Known { storage, bound, life, boot } = known;
-        Peer { storage: format!("{storage:016x}"), bound, life, boot: format!("{boot:016x}") }
+impl PeerRecord {
+    fn new(known: RecordedPeer) -> PeerRecord {
+        let RecordedPeer { storage, bound, life, boot } = known;
+        PeerRecord { storage: format!("{storage:016x}"), bound, life, boot: format!("{boot:016x}") }
     }
 
-    fn known(&self) -> Result<Known, IdentityError> {
-        let Peer { bound, life, .. } = *self;
-        Ok(Known { storage: parse_number(&self.storage)?, bound, life, boot: parse_number(&self.boot)? })
+    fn known(&self) -> Result<RecordedPeer, IdentityError> {
+        let PeerRecord { bound, life, .. } = *self;
+        Ok(RecordedPeer { storage: parse_number(&self.storage)?, bound, life, boot: parse_number(&self.boot)? })
     }
 }
 
@@ -215,7 +215,7 @@ pub struct Owner<'a> {
     /// All its servers, and how many of them make a quorum.
     pub quorums: Quorums,
     /// The server.
-    pub server: Server,
+    pub server: ServerId,
 }
 
 impl Owner<'_> {
@@ -239,31 +239,31 @@ pub enum Admitted {
 
 /// The identity of a data folder. Any thread may use it.
 #[derive(Debug)]
-pub struct Identity<F: Files> {
+pub struct DirIdentity<F: Files> {
     files: F,
     storage: u64,
-    state: Mutex<State>,
+    state: Mutex<IdentityState>,
 }
 
 #[derive(Debug)]
-struct State {
-    contents: Contents,
+struct IdentityState {
+    contents: IdentityFile,
     /// Numbers of the roles' lives that this process has taken and not used.
     role_lives: Range<u32>,
     has_failed: bool,
 }
 
-impl State {
-    fn new(contents: Contents) -> State {
-        State { contents, role_lives: 0..0, has_failed: false }
+impl IdentityState {
+    fn new(contents: IdentityFile) -> IdentityState {
+        IdentityState { contents, role_lives: 0..0, has_failed: false }
     }
 }
 
-impl<F: Files> Identity<F> {
+impl<F: Files> DirIdentity<F> {
     /// Reads the identity of the folder, or None if it has none yet. A folder whose server does not take part yet becomes one
     /// of the servers that the cluster file lists now: it may have been started with a wrong one, and nothing is in it.
-    pub fn read(files: F, owner: Owner<'_>) -> Result<Option<Identity<F>>, IdentityError> {
-        let Some(identity) = Identity::look(files, owner)? else { return Ok(None) };
+    pub fn read(files: F, owner: Owner<'_>) -> Result<Option<DirIdentity<F>>, IdentityError> {
+        let Some(identity) = DirIdentity::look(files, owner)? else { return Ok(None) };
         let (members, quorums) = (owner.members(), owner.sizes());
         let is_as_before = {
             let contents = &identity.state().contents;
@@ -275,23 +275,23 @@ impl<F: Files> Identity<F> {
         Ok(Some(identity))
     }
 
-    /// As [`read`](Identity::read), for somebody who changes nothing.
-    pub fn look(files: F, owner: Owner<'_>) -> Result<Option<Identity<F>>, IdentityError> {
-        let Some(identity) = Identity::read_any(files)? else { return Ok(None) };
-        let Contents { cluster, server, members, quorums, takes_part, unfinished, .. } =
+    /// As [`read`](DirIdentity::read), for somebody who changes nothing.
+    pub fn look(files: F, owner: Owner<'_>) -> Result<Option<DirIdentity<F>>, IdentityError> {
+        let Some(identity) = DirIdentity::read_any(files)? else { return Ok(None) };
+        let IdentityFile { cluster, server, members, quorums, takes_part, unfinished, .. } =
             identity.state().contents.clone();
         if cluster != owner.cluster {
             return Err(IdentityError::OtherCluster { found: cluster, expected: owner.cluster.to_string() });
         }
         if server != owner.server.0 {
-            return Err(IdentityError::OtherServer { found: Server(server), expected: owner.server });
+            return Err(IdentityError::OtherServer { found: ServerId(server), expected: owner.server });
         }
         if unfinished.is_some() {
             return Err(IdentityError::Unfinished);
         }
         let (expected_members, expected_quorums) = (owner.members(), owner.sizes());
         if takes_part && members != expected_members {
-            let found = members.into_iter().map(Server).collect();
+            let found = members.into_iter().map(ServerId).collect();
             return Err(IdentityError::OtherMembers { cluster, found, expected: owner.quorums.servers() });
         }
         if takes_part && quorums != expected_quorums {
@@ -301,29 +301,29 @@ impl<F: Files> Identity<F> {
     }
 
     /// Reads the identity of a folder, whoever's it is.
-    pub fn read_any(files: F) -> Result<Option<Identity<F>>, IdentityError> {
+    pub fn read_any(files: F) -> Result<Option<DirIdentity<F>>, IdentityError> {
         let bytes = read_if_present(&files, IDENTITY_FILE).map_err(failed("read"))?;
         let Some(bytes) = bytes else { return Ok(None) };
         let contents = parse(&bytes)?;
         let storage = parse_number(&contents.storage)?;
         // The process before may have died between renaming the file and syncing its name.
         files.sync_folder().map_err(failed("sync"))?;
-        Ok(Some(Identity { files, storage, state: Mutex::new(State::new(contents)) }))
+        Ok(Some(DirIdentity { files, storage, state: Mutex::new(IdentityState::new(contents)) }))
     }
 
     /// Gives a folder an identity, in place of any that it had. `created` is a time, for people.
-    pub fn create(files: F, owner: Owner<'_>, storage: u64, created: String) -> Result<Identity<F>, IdentityError> {
-        Identity::make(files, owner, storage, created, None)
+    pub fn create(files: F, owner: Owner<'_>, storage: u64, created: String) -> Result<DirIdentity<F>, IdentityError> {
+        DirIdentity::make(files, owner, storage, created, None)
     }
 
-    /// As [`create`](Identity::create), but no server starts on the folder before [`finish`](Identity::finish).
+    /// As [`create`](DirIdentity::create), but no server starts on the folder before [`finish`](DirIdentity::finish).
     pub fn create_unfinished(
         files: F,
         owner: Owner<'_>,
         storage: u64,
         created: String,
-    ) -> Result<Identity<F>, IdentityError> {
-        Identity::make(files, owner, storage, created, Some(RESTORE.to_string()))
+    ) -> Result<DirIdentity<F>, IdentityError> {
+        DirIdentity::make(files, owner, storage, created, Some(RESTORE.to_string()))
     }
 
     fn make(
@@ -332,8 +332,8 @@ impl<F: Files> Identity<F> {
         storage: u64,
         created: String,
         unfinished: Option<String>,
-    ) -> Result<Identity<F>, IdentityError> {
-        let contents = Contents {
+    ) -> Result<DirIdentity<F>, IdentityError> {
+        let contents = IdentityFile {
             format: FORMAT,
             cluster: owner.cluster.to_string(),
             server: owner.server.0,
@@ -349,7 +349,7 @@ impl<F: Files> Identity<F> {
             unfinished,
             peers: BTreeMap::new(),
         };
-        let identity = Identity { files, storage, state: Mutex::new(State::new(contents)) };
+        let identity = DirIdentity { files, storage, state: Mutex::new(IdentityState::new(contents)) };
         identity.change(|_| {})?;
         Ok(identity)
     }
@@ -377,7 +377,7 @@ impl<F: Files> Identity<F> {
         let mut state = self.state();
         let first = state.contents.role_life;
         state.contents.check_lives()?;
-        let next = |contents: &mut Contents| {
+        let next = |contents: &mut IdentityFile| {
             contents.life += 1;
             contents.role_life += ROLE_LIVES;
         };
@@ -442,7 +442,7 @@ impl<F: Files> Identity<F> {
     }
 
     /// What is remembered of a peer's folder, if it was ever met.
-    pub fn known_peer(&self, server: Server) -> Option<Known> {
+    pub fn known_peer(&self, server: ServerId) -> Option<RecordedPeer> {
         known(&self.state().contents, server)
     }
 
@@ -451,13 +451,13 @@ impl<F: Files> Identity<F> {
         let mut state = self.state();
         let known = known(&state.contents, claim.server);
         let new = match judge(self.storage, known, claim) {
-            Verdict::Welcome => return Ok(Admitted::Yes),
-            Verdict::CallBack => return Ok(Admitted::CallBack),
-            Verdict::Refuse(why) => return Err(why.into()),
-            Verdict::Remember(new) => new,
+            ClaimVerdict::Welcome => return Ok(Admitted::Yes),
+            ClaimVerdict::CallBack => return Ok(Admitted::CallBack),
+            ClaimVerdict::Refuse(why) => return Err(why.into()),
+            ClaimVerdict::Remember(new) => new,
         };
         let written = self.change_locked(&mut state, |contents| {
-            contents.peers.insert(claim.server.to_string(), Peer::new(new));
+            contents.peers.insert(claim.server.to_string(), PeerRecord::new(new));
         });
         match written {
             // Another start of a folder that is known: what finds no room now is remembered at the next greeting.
@@ -469,16 +469,16 @@ impl<F: Files> Identity<F> {
     }
 
     /// Remembers the folder of a peer whose server takes part. For whoever makes both folders.
-    pub fn bind_peer(&self, server: Server, storage: u64) -> Result<(), IdentityError> {
-        let known = Known { storage, bound: true, life: 0, boot: 0 };
+    pub fn bind_peer(&self, server: ServerId, storage: u64) -> Result<(), IdentityError> {
+        let known = RecordedPeer { storage, bound: true, life: 0, boot: 0 };
         self.change(|contents| {
-            contents.peers.insert(server.to_string(), Peer::new(known));
+            contents.peers.insert(server.to_string(), PeerRecord::new(known));
         })?;
         Ok(())
     }
 
     /// Forgets the folder of a peer and how often it was started; false if it was not known.
-    pub fn forget_peer(&self, server: Server) -> Result<bool, IdentityError> {
+    pub fn forget_peer(&self, server: ServerId) -> Result<bool, IdentityError> {
         let was_known = self.known_peer(server).is_some();
         if was_known {
             self.change(|contents| {
@@ -489,31 +489,35 @@ impl<F: Files> Identity<F> {
     }
 
     /// Whose folder it is, for a sentence: the cluster and its servers, and the server.
-    pub fn owner(&self) -> (String, Servers, Server) {
+    pub fn owner(&self) -> (String, ServerSet, ServerId) {
         let state = self.state();
-        let Contents { cluster, members, server, .. } = &state.contents;
-        (cluster.clone(), members.iter().copied().map(Server).collect(), Server(*server))
+        let IdentityFile { cluster, members, server, .. } = &state.contents;
+        (cluster.clone(), members.iter().copied().map(ServerId).collect(), ServerId(*server))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, IdentityState> {
         // What is in memory changes only after the file did, in one step: a panic elsewhere leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Contents)) -> Result<Contents, IdentityError> {
+    fn change(&self, change: impl FnOnce(&mut IdentityFile)) -> Result<IdentityFile, IdentityError> {
         self.change_locked(&mut self.state(), change)
     }
 
-    fn change_locked(&self, state: &mut State, change: impl FnOnce(&mut Contents)) -> Result<Contents, IdentityError> {
+    fn change_locked(
+        &self,
+        state: &mut IdentityState,
+        change: impl FnOnce(&mut IdentityFile),
+    ) -> Result<IdentityFile, IdentityError> {
         self.change_by(state, change, |bytes| replace(&self.files, IDENTITY_FILE, bytes))
     }
 
     fn change_by(
         &self,
-        state: &mut State,
-        change: impl FnOnce(&mut Contents),
+        state: &mut IdentityState,
+        change: impl FnOnce(&mut IdentityFile),
         put: impl FnOnce(&[u8]) -> io::Result<()>,
-    ) -> Result<Contents, IdentityError> {
+    ) -> Result<IdentityFile, IdentityError> {
         if state.has_failed {
             return Err(IdentityError::Failed);
         }
@@ -530,7 +534,7 @@ impl<F: Files> Identity<F> {
 
 /// What an identity says, for people, and the storage id in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Described {
+pub struct IdentitySummary {
     /// A sentence.
     pub text: String,
     /// The random number that tells the folder from any other.
@@ -538,11 +542,11 @@ pub struct Described {
 }
 
 /// Reads the bytes of an identity file, whoever's it is.
-pub fn describe(bytes: &[u8]) -> Result<Described, IdentityError> {
+pub fn describe(bytes: &[u8]) -> Result<IdentitySummary, IdentityError> {
     let contents = parse(bytes)?;
     let storage = parse_number(&contents.storage)?;
-    let Contents { cluster, server, created, life, peers, takes_part, members, unfinished, .. } = contents;
-    let members = members.into_iter().map(Server).collect::<Servers>().numbers();
+    let IdentityFile { cluster, server, created, life, peers, takes_part, members, unfinished, .. } = contents;
+    let members = members.into_iter().map(ServerId).collect::<ServerSet>().numbers();
     let met = if peers.is_empty() { "nobody".to_string() } else { peers.into_keys().collect::<Vec<_>>().join(", ") };
     let new = if takes_part { "" } else { ", NEW: too few of the others know it for its server to take part" };
     let unfinished = unfinished.map_or("", |_| ", UNFINISHED: the restore that makes it must be run again");
@@ -551,7 +555,7 @@ pub fn describe(bytes: &[u8]) -> Result<Described, IdentityError> {
          disks of {met}{new}{unfinished}",
         short_disk(storage)
     );
-    Ok(Described { text, storage })
+    Ok(IdentitySummary { text, storage })
 }
 
 /// A data folder's name in lines and on the terminal. The storage id itself is what a peer knows it by, and is told to
@@ -564,7 +568,7 @@ fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
     move |source| IdentityError::Io { doing, source }
 }
 
-fn known(contents: &Contents, server: Server) -> Option<Known> {
+fn known(contents: &IdentityFile, server: ServerId) -> Option<RecordedPeer> {
     contents.peers.get(&server.to_string()).and_then(|peer| peer.known().ok())
 }
 
@@ -576,7 +580,7 @@ pub(crate) fn checksum_line(text: &str) -> String {
     )
 }
 
-fn print(contents: &Contents) -> String {
+fn print(contents: &IdentityFile) -> String {
     let text = match toml::to_string(contents) {
         Ok(text) => text,
         Err(error) => panic!("numbers, strings and a table of strings cannot be written as TOML: {error}"),
@@ -584,7 +588,7 @@ fn print(contents: &Contents) -> String {
     checksum_line(&text) + &text
 }
 
-fn parse(bytes: &[u8]) -> Result<Contents, IdentityError> {
+fn parse(bytes: &[u8]) -> Result<IdentityFile, IdentityError> {
     let damaged = |why: &str| IdentityError::Damaged { why: why.to_string() };
     let text = std::str::from_utf8(bytes).map_err(|_| damaged("it is no text"))?;
     let Some((_, rest)) = text.split_once('\n') else { return Err(damaged("it has no first line")) };
@@ -598,18 +602,18 @@ fn parse(bytes: &[u8]) -> Result<Contents, IdentityError> {
         Some(found) => return Err(IdentityError::Later { found }),
         None => return Err(damaged("it names no format")),
     }
-    let contents: Contents = toml::from_str(rest).map_err(|error| damaged(error.message()))?;
+    let contents: IdentityFile = toml::from_str(rest).map_err(|error| damaged(error.message()))?;
     check(&contents)?;
     Ok(contents)
 }
 
 /// What the type of a field does not say.
-fn check(contents: &Contents) -> Result<(), IdentityError> {
+fn check(contents: &IdentityFile) -> Result<(), IdentityError> {
     let damaged = |why: String| Err(IdentityError::Damaged { why });
     if contents.life.max(contents.role_life) > LIVES_MAX {
         return damaged(format!("it counts more than {LIVES_MAX} lives"));
     }
-    if let Some(number) = contents.members.iter().find(|number| **number > Server::MAX) {
+    if let Some(number) = contents.members.iter().find(|number| **number > ServerId::MAX) {
         return damaged(format!("there is no server {number}"));
     }
     contents.peers.values().try_for_each(|peer| peer.known().map(|_| ()))

@@ -1,30 +1,30 @@
 //! The identity on a disk in memory that stops, rots and is copied.
 
 use super::*;
-use crate::storage::disk::{Failure, MemoryFiles};
+use crate::storage::disk::{InjectedFailure, MemoryFiles};
 
 const STORAGE: u64 = 0xabc;
 
 fn owner() -> Owner<'static> {
-    Owner { cluster: "lab", quorums: Quorums::majority(Servers::first(5)), server: Server(3) }
+    Owner { cluster: "lab", quorums: Quorums::majority(ServerSet::first(5)), server: ServerId(3) }
 }
 
-fn read(files: &MemoryFiles) -> Option<Identity<MemoryFiles>> {
-    Identity::read(files.clone(), owner()).unwrap()
+fn read(files: &MemoryFiles) -> Option<DirIdentity<MemoryFiles>> {
+    DirIdentity::read(files.clone(), owner()).unwrap()
 }
 
-fn create(files: &MemoryFiles) -> Result<Identity<MemoryFiles>, IdentityError> {
-    Identity::create(files.clone(), owner(), STORAGE, "today".to_string())
+fn create(files: &MemoryFiles) -> Result<DirIdentity<MemoryFiles>, IdentityError> {
+    DirIdentity::create(files.clone(), owner(), STORAGE, "today".to_string())
 }
 
 /// What a peer says of itself that was called back.
 fn claim(server: u8, storage: u64) -> Claim {
-    Claim { server: Server(server), storage, life: 1, boot: 10, takes_part: true, knows: Some(STORAGE) }
+    Claim { server: ServerId(server), storage, life: 1, boot: 10, takes_part: true, knows: Some(STORAGE) }
 }
 
 /// The storage id under which a peer is known.
-fn known(identity: &Identity<MemoryFiles>, server: u8) -> Option<u64> {
-    identity.known_peer(Server(server)).map(|known| known.storage)
+fn known(identity: &DirIdentity<MemoryFiles>, server: u8) -> Option<u64> {
+    identity.known_peer(ServerId(server)).map(|known| known.storage)
 }
 
 #[test]
@@ -50,14 +50,14 @@ fn what_is_admitted_is_durable_and_what_is_not_proved_is_nowhere() {
         let claim = Claim { knows, life: u32::MAX, ..claim(5, 2) };
         assert_eq!(identity.admit(&claim).unwrap(), Admitted::CallBack);
     }
-    assert_eq!((files.image(), identity.known_peer(Server(5))), (before, None));
+    assert_eq!((files.image(), identity.known_peer(ServerId(5))), (before, None));
     assert_eq!(identity.admit(&claim(5, 1)).unwrap(), Admitted::Yes);
     files.power_cut(1);
-    let expected = Known { storage: 1, bound: true, life: 1, boot: 10 };
-    assert_eq!(read(&files).unwrap().known_peer(Server(5)), Some(expected));
+    let expected = RecordedPeer { storage: 1, bound: true, life: 1, boot: 10 };
+    assert_eq!(read(&files).unwrap().known_peer(ServerId(5)), Some(expected));
     let error = read(&files).unwrap().admit(&claim(5, 2)).unwrap_err();
     assert!(matches!(error, IdentityError::NotAdmitted(NotAdmitted::OtherFolder(5))), "{error}");
-    assert_eq!(read(&files).unwrap().known_peer(Server(5)), Some(expected));
+    assert_eq!(read(&files).unwrap().known_peer(ServerId(5)), Some(expected));
 }
 
 #[test]
@@ -89,39 +89,39 @@ fn a_peer_is_forgotten_with_all_that_was_known_of_it() {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
     identity.admit(&Claim { life: 9, ..claim(5, 1) }).unwrap();
-    assert!(identity.forget_peer(Server(5)).unwrap());
-    assert!(!identity.forget_peer(Server(5)).unwrap());
+    assert!(identity.forget_peer(ServerId(5)).unwrap());
+    assert!(!identity.forget_peer(ServerId(5)).unwrap());
     assert_eq!(read(&files).unwrap().admit(&claim(5, 2)).unwrap(), Admitted::Yes);
 }
 
 #[test]
 fn the_servers_of_a_cluster_are_those_of_its_first_start_that_took_part() {
     let files = MemoryFiles::new();
-    let three = Owner { quorums: Quorums::majority(Servers::first(3)), ..owner() };
+    let three = Owner { quorums: Quorums::majority(ServerSet::first(3)), ..owner() };
     // A start with the wrong file: nothing has happened yet.
-    Identity::create(files.clone(), three, STORAGE, "today".to_string()).unwrap();
-    assert_eq!(read(&files).unwrap().owner().1, Servers::first(5));
+    DirIdentity::create(files.clone(), three, STORAGE, "today".to_string()).unwrap();
+    assert_eq!(read(&files).unwrap().owner().1, ServerSet::first(5));
     files.power_cut(1);
     read(&files).unwrap().set_takes_part().unwrap();
-    let error = Identity::read(files.clone(), three).unwrap_err();
+    let error = DirIdentity::read(files.clone(), three).unwrap_err();
     assert_eq!(
         error.to_string(),
         "it is of cluster \"lab\" with servers 1-5, and the cluster file lists 1-3. The servers of a cluster cannot be changed \
          by editing the file (their addresses can). Use the file with servers 1-5, or an empty folder for a new cluster"
     );
-    assert_eq!(read(&files).unwrap().owner().1, Servers::first(5));
-    let flexible = Owner { quorums: Quorums::new(Servers::first(5), 4, 2), ..owner() };
-    let error = Identity::read(files, flexible).unwrap_err();
+    assert_eq!(read(&files).unwrap().owner().1, ServerSet::first(5));
+    let flexible = Owner { quorums: Quorums::new(ServerSet::first(5), 4, 2), ..owner() };
+    let error = DirIdentity::read(files, flexible).unwrap_err();
     assert!(matches!(error, IdentityError::OtherQuorums { found: (3, 3), expected: (4, 2) }), "{error}");
 }
 
 #[test]
 fn no_server_starts_on_a_folder_that_is_not_finished() {
     let files = MemoryFiles::new();
-    let made = Identity::create_unfinished(files.clone(), owner(), STORAGE, "today".to_string()).unwrap();
+    let made = DirIdentity::create_unfinished(files.clone(), owner(), STORAGE, "today".to_string()).unwrap();
     made.begin_life().unwrap();
-    assert!(matches!(Identity::read(files.clone(), owner()), Err(IdentityError::Unfinished)));
-    Identity::read_any(files.clone()).unwrap().unwrap().finish().unwrap();
+    assert!(matches!(DirIdentity::read(files.clone(), owner()), Err(IdentityError::Unfinished)));
+    DirIdentity::read_any(files.clone()).unwrap().unwrap().finish().unwrap();
     files.power_cut(1);
     assert_eq!(read(&files).unwrap().storage_id(), STORAGE);
 }
@@ -132,7 +132,7 @@ fn a_first_start_that_dies_anywhere_leaves_nothing_or_all() {
     for seed in 0..4 {
         for operation in 0..20 {
             let files = MemoryFiles::new();
-            files.fail(operation, Failure::Stop);
+            files.fail(operation, InjectedFailure::Stop);
             has_ended |= create(&files).is_ok();
             files.restart();
             files.power_cut(seed);
@@ -154,13 +154,13 @@ fn a_first_start_that_dies_anywhere_leaves_nothing_or_all() {
 fn the_folder_of_another_cluster_or_server_is_refused() {
     let files = MemoryFiles::new();
     create(&files).unwrap();
-    let other = Identity::read(files.clone(), Owner { cluster: "home", ..owner() }).unwrap_err();
+    let other = DirIdentity::read(files.clone(), Owner { cluster: "home", ..owner() }).unwrap_err();
     assert_eq!(
         other.to_string(),
         "it belongs to cluster \"lab\" and this is cluster \"home\". Give this server a folder of its own"
     );
-    let other = Identity::read(files, Owner { server: Server(4), ..owner() }).unwrap_err();
-    assert!(matches!(other, IdentityError::OtherServer { found: Server(3), expected: Server(4) }));
+    let other = DirIdentity::read(files, Owner { server: ServerId(4), ..owner() }).unwrap_err();
+    assert!(matches!(other, IdentityError::OtherServer { found: ServerId(3), expected: ServerId(4) }));
 }
 
 #[test]
@@ -172,12 +172,12 @@ fn every_flipped_bit_and_every_cut_is_refused() {
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         files.put(IDENTITY_FILE, &bytes);
-        let error = Identity::read(files.clone(), owner()).unwrap_err();
+        let error = DirIdentity::read(files.clone(), owner()).unwrap_err();
         assert!(matches!(error, IdentityError::Damaged { .. }), "bit {bit}: {error}");
     }
     for length in 0..whole.len() {
         files.put(IDENTITY_FILE, &whole[..length]);
-        assert!(Identity::read(files.clone(), owner()).is_err(), "{length} bytes");
+        assert!(DirIdentity::read(files.clone(), owner()).is_err(), "{length} bytes");
     }
 }
 
@@ -189,7 +189,7 @@ fn a_folder_of_another_version_is_refused_with_what_to_do() {
     let of = |format: u32| {
         let rest = text.split_once('\n').unwrap().1.replace("format = 3", &format!("format = {format}"));
         files.put(IDENTITY_FILE, (checksum_line(&rest) + &rest).as_bytes());
-        Identity::read(files.clone(), owner()).unwrap_err()
+        DirIdentity::read(files.clone(), owner()).unwrap_err()
     };
     let (earlier, later) = (of(2), of(4));
     assert!(matches!(earlier, IdentityError::Earlier { found: 2 }), "{earlier}");
@@ -205,7 +205,7 @@ fn no_crash_makes_two_lives_have_one_number() {
         let mut last = 0;
         for operation in 0..60 {
             let identity = read(&files).unwrap();
-            files.fail(operation % 12, Failure::Stop);
+            files.fail(operation % 12, InjectedFailure::Stop);
             if let Ok(life) = identity.begin_life() {
                 assert!(life > last, "life {life} after {last}");
                 last = life;
@@ -256,7 +256,7 @@ fn what_a_new_process_has_read_is_durable() {
         let files = MemoryFiles::new();
         let identity = create(&files).unwrap();
         // Dies after renaming the file, before syncing its name; the machine itself runs on.
-        files.fail(5, Failure::Stop);
+        files.fail(5, InjectedFailure::Stop);
         assert!(identity.admit(&claim(1, 7)).is_err());
         files.restart();
         assert_eq!(known(&read(&files).unwrap(), 1), Some(7));
@@ -289,16 +289,16 @@ fn more_lives_than_there_can_be_are_not_believed() {
         let name = count.trim_end_matches('0');
         let body = body.replace(&format!("\n{count}"), &format!("\n{name}{}", u32::MAX));
         files.put(IDENTITY_FILE, (checksum_line(&body) + &body).as_bytes());
-        let error = Identity::read(files.clone(), owner()).unwrap_err();
+        let error = DirIdentity::read(files.clone(), owner()).unwrap_err();
         assert!(matches!(&error, IdentityError::Damaged { why } if why.contains("lives")), "{error}");
     }
 }
 
 /// A folder that counts so many lives.
-fn aged(life: u32, role_life: u32) -> Identity<MemoryFiles> {
+fn aged(life: u32, role_life: u32) -> DirIdentity<MemoryFiles> {
     let files = MemoryFiles::new();
     let identity = create(&files).unwrap();
-    let change = |contents: &mut Contents| (contents.life, contents.role_life) = (life, role_life);
+    let change = |contents: &mut IdentityFile| (contents.life, contents.role_life) = (life, role_life);
     identity.change(change).unwrap();
     read(&files).unwrap()
 }

@@ -11,8 +11,8 @@ use super::backup;
 use super::checkpoint::{Checkpoint, PART_BYTES};
 use super::disk::{Files, MemoryFiles, RealFiles};
 use super::identity::{IDENTITY_FILE, describe};
-use super::journal::{Journal, Options};
-use super::rounds::{ROUNDS_FILE, Rounds};
+use super::journal::{Journal, JournalOptions};
+use super::rounds::{BallotStore, ROUNDS_FILE};
 use crate::kv::Kv;
 use crate::paxos::{Acceptor, ProposerRecord};
 use crate::role::Role;
@@ -22,7 +22,7 @@ const SEGMENT_BYTES: u64 = 2_048;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct InspectReport {
     /// For people.
     pub text: String,
     /// A server would start from it and vote, with all that it knew.
@@ -30,12 +30,12 @@ pub struct Report {
 }
 
 /// Looks into a data folder, or into a backup. An error if it is neither.
-pub fn inspect(path: &Path) -> Result<Report, String> {
+pub fn inspect(path: &Path) -> Result<InspectReport, String> {
     if path.is_file() {
         return inspect_backup(path);
     }
     let top = copy(path)?;
-    let mut report = Report { text: String::new(), is_healthy: true };
+    let mut report = InspectReport { text: String::new(), is_healthy: true };
     let identity = top.read(IDENTITY_FILE).map_err(|_| {
         format!("{} holds no {IDENTITY_FILE}: it is no data folder. Name the folder that --data names", path.display())
     })?;
@@ -62,11 +62,11 @@ pub fn inspect(path: &Path) -> Result<Report, String> {
 }
 
 /// Reads a backup to its end.
-fn inspect_backup(path: &Path) -> Result<Report, String> {
+fn inspect_backup(path: &Path) -> Result<InspectReport, String> {
     let opened = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let (title, state) = backup::read(BufReader::new(opened))
         .map_err(|error| format!("{} is a file, and no backup that can be read: {error}", path.display()))?;
-    let mut report = Report { text: String::new(), is_healthy: true };
+    let mut report = InspectReport { text: String::new(), is_healthy: true };
     let (keys, sessions) = (state.store().len(), state.sessions().len());
     let (slot, digest) = (title.slot, title.digest);
     report.say("backup", &format!("of cluster \"{}\"", title.cluster));
@@ -88,7 +88,7 @@ fn copy(path: &Path) -> Result<MemoryFiles, String> {
     Ok(MemoryFiles::from_image(&image))
 }
 
-impl Report {
+impl InspectReport {
     fn say(&mut self, part: &str, text: &str) {
         // Writing to a string does not fail.
         let _ = writeln!(self.text, "{part:<10}  {text}");
@@ -108,7 +108,7 @@ impl Report {
         let segments = image.keys().filter(|name| name.ends_with(".journal")).count();
         let bytes: usize = image.values().map(Vec::len).sum();
         self.say("journal", &format!("{segments} files, {} KiB with the spare one", bytes >> 10));
-        let options = Options::alone(SEGMENT_BYTES, owner, true);
+        let options = JournalOptions::alone(SEGMENT_BYTES, owner, true);
         match Journal::open(files, options) {
             Err(error) => self.trouble("journal", &error.to_string()),
             Ok((_, recovered)) => {
@@ -139,7 +139,7 @@ impl Report {
     }
 
     fn rounds(&mut self, top: &MemoryFiles, owner: u64) {
-        match Rounds::open(top.clone(), owner, true).map(|rounds| rounds.record()) {
+        match BallotStore::open(top.clone(), owner, true).map(|rounds| rounds.record()) {
             Ok(ProposerRecord::Spent(below)) => self.say(ROUNDS_FILE, &format!("all below {below} are spent")),
             Err(error) => self.trouble(ROUNDS_FILE, &error.to_string()),
         }

@@ -34,18 +34,19 @@ use std::collections::VecDeque;
 use std::io;
 use std::marker::PhantomData;
 
-pub use error::{Damage, DamagedPart, JournalError, OpenError};
-pub use record::{Bound, Record};
+pub use error::{CorruptRegion, Corruption, JournalError, OpenError};
+pub use record::{PromiseFloor, Record};
 use record::{encode, hull};
-use row::{Last, Row};
+use row::{LastSegment, SegmentSet};
 use sector::{
-    Base, FIRST_OF_COMMIT, FIRST_SECTOR, Group, Header, LAST_OF_COMMIT, PAYLOAD_BYTES, Seal, Seed, Slots, VERSION,
+    AcceptedRange, FIRST_OF_COMMIT, FIRST_SECTOR, GroupHeader, Header, LAST_OF_COMMIT, PAYLOAD_BYTES, Seal, Seed,
+    SegmentBase, VERSION,
 };
 
 use super::disk::{Files, SECTOR_BYTES, StableFile, is_full, is_short_of_files, remove_if_present};
 use super::rules;
 use crate::paxos::Slot;
-use crate::role::Disk;
+use crate::role::StableStore;
 
 /// The length of a segment unless somebody asks for another, in bytes.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
@@ -69,7 +70,7 @@ const KEPT_BUFFER_BYTES: usize = 4 << 20;
 
 /// How a journal is opened.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub struct JournalOptions {
     /// Length of a new segment: a multiple of 512, from 2,048 to 1 GiB. Never shrinks: a journal that has longer ones goes on
     /// with those.
     pub segment_bytes: u64,
@@ -94,16 +95,16 @@ pub struct LeftFree {
     pub to_grow: u64,
 }
 
-impl Options {
+impl JournalOptions {
     /// A journal alone on its disk, without a checkpoint.
-    pub fn alone(segment_bytes: u64, owner: u64, must_exist: bool) -> Options {
-        Options { segment_bytes, owner, must_exist, forgotten: None, left_free: LeftFree::default() }
+    pub fn alone(segment_bytes: u64, owner: u64, must_exist: bool) -> JournalOptions {
+        JournalOptions { segment_bytes, owner, must_exist, forgotten: None, left_free: LeftFree::default() }
     }
 }
 
 /// What a journal held when it was opened.
 #[derive(Debug)]
-pub struct Recovered<R> {
+pub struct RecoveredJournal<R> {
     /// Every record whose commit had returned, in order, and perhaps those of the commit after them.
     pub records: Vec<R>,
     /// The number of the segment that this opening began: larger than that of any opening before.
@@ -111,7 +112,7 @@ pub struct Recovered<R> {
     /// A crash had cut the last commit short; it was never acknowledged, and is gone.
     pub torn_tail_cut: bool,
     /// What can no longer be read. The slots concerned stand among the records, as damaged.
-    pub damage: Vec<Damage>,
+    pub damage: Vec<Corruption>,
 }
 
 /// A journal. See the [module](self).
@@ -122,17 +123,17 @@ pub struct Journal<F: Files, R> {
     files: F,
     owner: u64,
     segment_bytes: u64,
-    active: Active<F::File>,
+    active: ActiveSegment<F::File>,
     /// The next segment, ready for use.
     spare: Option<F::File>,
     next_group: u64,
     next_record: u64,
     /// The slots of the last group.
-    slots_before: Slots,
+    slots_before: AcceptedRange,
     /// The segments that are there, the active one last.
-    row: VecDeque<Kept>,
+    row: VecDeque<SegmentInfo>,
     /// By the records so far.
-    bound: Bound,
+    bound: PromiseFloor,
     /// All slots below are in a durable checkpoint: by what was said when it was opened, and by the records since, with those
     /// that are being written. Less than `bound` says if that checkpoint was lost.
     forgotten: Slot,
@@ -147,21 +148,21 @@ pub struct Journal<F: Files, R> {
 
 /// A segment, and why it may be needed.
 #[derive(Clone, Copy, Debug)]
-struct Kept {
+struct SegmentInfo {
     number: u32,
     first_group: u64,
     /// The slots of which it accepts values.
-    slots: Slots,
+    slots: AcceptedRange,
     /// It begins in the middle of a commit.
     continues: bool,
 }
 
 /// The oldest segment that is needed once all slots below this one are forgotten.
-fn oldest_needed(row: &VecDeque<Kept>, below: Slot) -> usize {
+fn oldest_needed(row: &VecDeque<SegmentInfo>, below: Slot) -> usize {
     if below <= Slot(1) {
         return 0;
     }
-    let is_needed = |kept: &Kept| kept.slots.is_some_and(|slots| slots.last >= below);
+    let is_needed = |kept: &SegmentInfo| kept.slots.is_some_and(|slots| slots.last >= below);
     let last = row.len().saturating_sub(1);
     let mut oldest = row.iter().position(is_needed).unwrap_or(last).min(last);
     // A commit is kept or removed as a whole.
@@ -173,7 +174,7 @@ fn oldest_needed(row: &VecDeque<Kept>, below: Slot) -> usize {
 
 /// The segment that takes the next group.
 #[derive(Debug)]
-struct Active<File> {
+struct ActiveSegment<File> {
     number: u32,
     file: File,
     header: Header,
@@ -184,7 +185,7 @@ struct Active<File> {
     sectors: usize,
 }
 
-impl<File> Active<File> {
+impl<File> ActiveSegment<File> {
     fn free(&self) -> usize {
         self.sectors - self.next
     }
@@ -209,16 +210,16 @@ impl<F: Files, R: Record> Journal<F, R> {
     /// Reads the journal in this folder and begins a new segment, with the records of the last one at its head: a short one
     /// if there is no room for another. It may be interrupted at any moment, and only ever leaves a journal that holds the
     /// same.
-    pub fn open(files: F, options: Options) -> Result<(Journal<F, R>, Recovered<R>), OpenError> {
+    pub fn open(files: F, options: JournalOptions) -> Result<(Journal<F, R>, RecoveredJournal<R>), OpenError> {
         let bytes = options.segment_bytes;
         let is_fit = bytes.is_multiple_of(SECTOR_BYTES as u64) && (LEAST_BYTES..=1 << 30).contains(&bytes);
         assert!(is_fit, "a segment of {bytes} bytes is too small, too large or no whole number of sectors");
-        let mut row = Row::read(&files, options)?;
+        let mut row = SegmentSet::read(&files, options)?;
         row.seal_last_but_one(&files, options.owner)?;
 
         let segment_bytes = row.last.segment_bytes.max(options.segment_bytes);
         let mut length = if row.numbers.is_empty() { segment_bytes.min(FIRST_SEGMENT_BYTES) } else { segment_bytes };
-        let mut bound = Bound::by(&row.records);
+        let mut bound = PromiseFloor::by(&row.records);
         let forgotten = options.forgotten.unwrap_or(bound.below);
         let spare = ready_spare(&files, length)?;
         let had_room = spare.is_some();
@@ -239,10 +240,10 @@ impl<F: Files, R: Record> Journal<F, R> {
         let number = row.numbers.last().map_or(1, |last| last + 1);
         let mut kept = row.kept;
         let (first_group, slots, continues) = (row.last.first_group, row.last.slots, row.last.continues);
-        kept.push_back(Kept { number, first_group, slots, continues });
+        kept.push_back(SegmentInfo { number, first_group, slots, continues });
         let oldest = oldest_needed(&kept, bound.below.min(forgotten));
         let removed: Vec<u32> = kept.drain(..oldest).map(|kept| kept.number).chain(row.unneeded).collect();
-        let base = Base { oldest: kept[0].number, oldest_group: kept[0].first_group, bound };
+        let base = SegmentBase { oldest: kept[0].number, oldest_group: kept[0].first_group, bound };
         let seed = Seed::new(options.owner, number);
         let header = Header {
             version: VERSION,
@@ -266,13 +267,13 @@ impl<F: Files, R: Record> Journal<F, R> {
 
         let next_record = row.records.len() as u64 + 1;
         let recovered =
-            Recovered { records: row.records, segment: number, torn_tail_cut: row.is_cut, damage: row.damage };
+            RecoveredJournal { records: row.records, segment: number, torn_tail_cut: row.is_cut, damage: row.damage };
         let sectors = sectors_of(length);
         let mut journal = Journal {
             files,
             owner: options.owner,
             segment_bytes,
-            active: Active { number, file, header, seed, next, sectors },
+            active: ActiveSegment { number, file, header, seed, next, sectors },
             spare: None,
             next_group: row.next_group,
             next_record,
@@ -364,7 +365,7 @@ impl<F: Files, R: Record> Journal<F, R> {
         while done < payload.len() {
             let left = payload.len() - done;
             let is_fresh = self.active.next == FIRST_SECTOR;
-            if Group::sectors_of(left) > self.active.free() && !is_fresh {
+            if GroupHeader::sectors_of(left) > self.active.free() && !is_fresh {
                 self.move_on()?;
             }
             // Less than all of it only if the commit is larger than a whole segment.
@@ -388,9 +389,9 @@ impl<F: Files, R: Record> Journal<F, R> {
     }
 
     /// The hot path: one write, one sync.
-    fn write_group(&mut self, payload: &[u8], flags: u32, slots: Slots) -> Result<(), JournalError> {
+    fn write_group(&mut self, payload: &[u8], flags: u32, slots: AcceptedRange) -> Result<(), JournalError> {
         let length = payload.len() as u32;
-        let group = Group { number: self.next_group, length, flags, slots, slots_before: self.slots_before };
+        let group = GroupHeader { number: self.next_group, length, flags, slots, slots_before: self.slots_before };
         self.sectors.clear();
         group.write(payload, self.active.seed, self.active.next, &mut self.sectors);
         let offset = (self.active.next * SECTOR_BYTES) as u64;
@@ -412,7 +413,7 @@ impl<F: Files, R: Record> Journal<F, R> {
         let old = &self.active;
         let number = old.number + 1;
         let oldest = self.row[oldest_needed(&self.row, self.bound.below.min(self.forgotten))];
-        let base = Base { oldest: oldest.number, oldest_group: oldest.first_group, bound: self.bound };
+        let base = SegmentBase { oldest: oldest.number, oldest_group: oldest.first_group, bound: self.bound };
         let header = Header {
             version: VERSION,
             segment: number,
@@ -432,9 +433,9 @@ impl<F: Files, R: Record> Journal<F, R> {
         old.file.sync_data().map_err(fatal("seal", old.number))?;
         let seed = Seed::new(self.owner, number);
         let sectors = sectors_of(self.segment_bytes);
-        self.active = Active { number, file, header, seed, next: FIRST_SECTOR, sectors };
+        self.active = ActiveSegment { number, file, header, seed, next: FIRST_SECTOR, sectors };
         let first_group = self.next_group;
-        self.row.push_back(Kept { number, first_group, slots: None, continues: false });
+        self.row.push_back(SegmentInfo { number, first_group, slots: None, continues: false });
         while self.row.front().is_some_and(|kept| kept.number < oldest.number) {
             let Some(kept) = self.row.pop_front() else { break };
             rules::end_segment(&self.files, &file_name(kept.number), &mut self.spare, SPARE);
@@ -443,14 +444,14 @@ impl<F: Files, R: Record> Journal<F, R> {
     }
 }
 
-impl<F: Files, R: Record> Disk<R> for Journal<F, R> {
+impl<F: Files, R: Record> StableStore<R> for Journal<F, R> {
     type Error = JournalError;
 
     fn commit(&mut self, records: &[R]) -> Result<(), JournalError> {
         if self.has_failed {
             return Err(JournalError::Failed);
         }
-        let bound = Bound::by(records);
+        let bound = PromiseFloor::by(records);
         // That slots are forgotten is said when they are in a durable checkpoint. So segments may go before it is recorded:
         // on a full disk there may be no room to record it.
         self.forgotten = self.forgotten.max(bound.below);
@@ -510,7 +511,7 @@ fn ready_spare<F: Files>(files: &F, bytes: u64) -> Result<Option<F::File>, OpenE
 /// How long a segment may be that takes the place of the last one where there is no room for one of so many bytes. A server
 /// that finds no room for the next segment accepts no values: so the last one has few as a rule, and it has room for promises
 /// for a long time. None if that is no less.
-fn short_length(last: &Last, bytes: u64) -> Option<u64> {
+fn short_length(last: &LastSegment, bytes: u64) -> Option<u64> {
     let room = (bytes / PROMISES_PART).next_multiple_of(SECTOR_BYTES as u64).max(LEAST_BYTES);
     Some(last.bytes.len() as u64 + room).filter(|length| *length < bytes)
 }

@@ -31,6 +31,6 @@ pub mod rounds;
 mod rules;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use folder::{DataFolder, FolderError};
-pub use journal::{Journal, JournalError, Recovered};
-pub use rounds::{Rounds, RoundsError};
+pub use folder::{DataDir, DataDirError};
+pub use journal::{Journal, JournalError, RecoveredJournal};
+pub use rounds::{BallotStore, BallotStoreError};

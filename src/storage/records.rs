@@ -7,10 +7,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_bytes::{ByteBuf, Bytes};
 
-use super::journal::{Bound, Record};
+use super::journal::{PromiseFloor, Record};
 use crate::codec;
 use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
-use crate::role::Server;
+use crate::role::ServerId;
 use crate::two_phase_commit::{CoordinatorRecord, ParticipantRecord};
 
 impl Record for AcceptorRecord {
@@ -32,12 +32,12 @@ impl Record for AcceptorRecord {
         }
     }
 
-    fn bound(&self) -> Bound {
+    fn bound(&self) -> PromiseFloor {
         match self {
-            AcceptorRecord::Promised(ballot) => Bound { promised: *ballot, ..Bound::NONE },
-            AcceptorRecord::Accepted(entry) => Bound { promised: entry.ballot, ..Bound::NONE },
-            AcceptorRecord::Truncated(slot) => Bound { below: *slot, ..Bound::NONE },
-            AcceptorRecord::Mended(_) | AcceptorRecord::Damaged(_) => Bound::NONE,
+            AcceptorRecord::Promised(ballot) => PromiseFloor { promised: *ballot, ..PromiseFloor::NONE },
+            AcceptorRecord::Accepted(entry) => PromiseFloor { promised: entry.ballot, ..PromiseFloor::NONE },
+            AcceptorRecord::Truncated(slot) => PromiseFloor { below: *slot, ..PromiseFloor::NONE },
+            AcceptorRecord::Mended(_) | AcceptorRecord::Damaged(_) => PromiseFloor::NONE,
         }
     }
 
@@ -45,7 +45,7 @@ impl Record for AcceptorRecord {
         Some(AcceptorRecord::Damaged(slots))
     }
 
-    fn restate(removed: Bound, others: Bound) -> Vec<AcceptorRecord> {
+    fn restate(removed: PromiseFloor, others: PromiseFloor) -> Vec<AcceptorRecord> {
         let promised = (removed.promised > others.promised).then_some(AcceptorRecord::Promised(removed.promised));
         let below = (removed.below > others.below).then_some(AcceptorRecord::Truncated(removed.below));
         promised.into_iter().chain(below).collect()
@@ -73,7 +73,7 @@ fn head<R: Listed>(number: u64) -> Vec<u8> {
 }
 
 /// A ballot that no server can have: the header of a segment says it of a list.
-const LIST: Ballot = Ballot { round: 1, server: Server(0) };
+const LIST: Ballot = Ballot { round: 1, server: ServerId(0) };
 
 impl<R: Listed> Record for R {
     fn encode(&self, number: u64, bytes: &mut Vec<u8>) {
@@ -95,8 +95,8 @@ impl<R: Listed> Record for R {
         Some(Slot(number))
     }
 
-    fn bound(&self) -> Bound {
-        Bound { promised: LIST, ..Bound::NONE }
+    fn bound(&self) -> PromiseFloor {
+        PromiseFloor { promised: LIST, ..PromiseFloor::NONE }
     }
 
     fn damaged(_slots: SlotRange) -> Option<R> {
@@ -104,7 +104,7 @@ impl<R: Listed> Record for R {
     }
 
     /// No file of a list is ever removed.
-    fn restate(_removed: Bound, _others: Bound) -> Vec<R> {
+    fn restate(_removed: PromiseFloor, _others: PromiseFloor) -> Vec<R> {
         Vec::new()
     }
 }
@@ -113,29 +113,29 @@ impl<R: Listed> Record for R {
 mod tests {
     use super::*;
     use crate::paxos::{Command, CommandId, Entry, Value};
-    use crate::role::Disk;
+    use crate::role::StableStore;
     use crate::storage::disk::MemoryFiles;
-    use crate::storage::journal::{Journal, OpenError, Options, Recovered};
+    use crate::storage::journal::{Journal, JournalOptions, OpenError, RecoveredJournal};
     use crate::two_phase_commit::TransactionId;
 
-    type Opened<R> = (Journal<MemoryFiles, R>, Recovered<R>);
+    type Opened<R> = (Journal<MemoryFiles, R>, RecoveredJournal<R>);
 
     fn open<R: Record>(files: &MemoryFiles) -> Result<Opened<R>, OpenError> {
-        let options = Options::alone(8_192, 7, false);
+        let options = JournalOptions::alone(8_192, 7, false);
         Journal::open(files.clone(), options)
     }
 
     fn id(number: u64) -> TransactionId {
-        TransactionId { number, coordinator: Server(3) }
+        TransactionId { number, coordinator: ServerId(3) }
     }
 
     fn promise(round: u64) -> AcceptorRecord {
-        AcceptorRecord::Promised(Ballot { round, server: Server(2) })
+        AcceptorRecord::Promised(Ballot { round, server: ServerId(2) })
     }
 
     fn accept(slot: u64) -> AcceptorRecord {
         let value = Value::Command(Command { id: CommandId::new(7, 0, slot), payload: vec![slot as u8; 100].into() });
-        AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: Ballot { round: slot, server: Server(2) }, value })
+        AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: Ballot { round: slot, server: ServerId(2) }, value })
     }
 
     /// The checksums of the files, by their names.

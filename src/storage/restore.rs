@@ -16,17 +16,17 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::backup::Title;
-use super::checkpoint::{Checkpoint, Mark, PART_BYTES};
+use super::backup::BackupHeader;
+use super::checkpoint::{Checkpoint, CheckpointMeta, PART_BYTES};
 use super::disk::{RealFiles, read_if_present, replace, step};
 use super::folder::{
-    COMPLETE_FILE, DataFolder, FolderError, RESTORE_FOLDER, folder_name, is_of_a_restore, lock, make_folder, sync_names,
+    COMPLETE_FILE, DataDir, DataDirError, RESTORE_FOLDER, folder_name, is_of_a_restore, lock, make_folder, sync_names,
 };
 use super::identity::IDENTITY_FILE;
 use crate::cluster::Cluster;
-use crate::kv::{Changes, Kv};
+use crate::kv::{Kv, StateDelta};
 use crate::paxos::{AcceptorRecord, StateMachine};
-use crate::role::{Disk, Server};
+use crate::role::{ServerId, StableStore};
 
 /// What [`RESTORE_FOLDER`] is called once nothing in it is needed.
 const DONE_FOLDER: &str = ".restore.done";
@@ -34,7 +34,7 @@ const DONE_FOLDER: &str = ".restore.done";
 /// A restore: which state becomes which cluster, and where.
 pub struct Restore<'a> {
     /// What the backup says of itself.
-    pub title: &'a Title,
+    pub title: &'a BackupHeader,
     /// The new cluster.
     pub cluster: &'a Cluster,
     /// Where its folders are made.
@@ -57,7 +57,7 @@ impl Restore<'_> {
         }
         make_folder(&making).map_err(failed("make the folder", &making))?;
         let _lock = lock(&making).map_err(|error| match error {
-            FolderError::InUse { .. } => format!("another restore is at work in {}", making.display()),
+            DataDirError::InUse { .. } => format!("another restore is at work in {}", making.display()),
             error => error.to_string(),
         })?;
         let files = RealFiles::open(&making).map_err(failed("open the folder", &making))?;
@@ -90,12 +90,12 @@ impl Restore<'_> {
 
     /// What is restored as what: two restores differ here.
     fn describe(&self, state: &Kv) -> String {
-        let (Title { cluster, slot, .. }, store) = (self.title, state.store().digest());
+        let (BackupHeader { cluster, slot, .. }, store) = (self.title, state.store().digest());
         let (name, servers) = (&self.cluster.name, self.cluster.servers().numbers());
         format!("cluster \"{name}\" with servers {servers}, from slot {slot} of cluster \"{cluster}\" ({store:016x})\n")
     }
 
-    fn target(&self, server: Server) -> PathBuf {
+    fn target(&self, server: ServerId) -> PathBuf {
         self.data.join(folder_name(server))
     }
 
@@ -127,7 +127,7 @@ impl Restore<'_> {
         let history = getrandom::u64().map_err(|error| format!("the system gives no random number: {error}"))?;
         state.begin_history(history.max(1));
         let changes = state.take_changes();
-        let mark = Mark { slot: self.title.slot, digest: state.digest() };
+        let mark = CheckpointMeta { slot: self.title.slot, digest: state.digest() };
         let mut folders = Vec::new();
         for server in self.cluster.servers().iter() {
             let path = making.join(folder_name(server));
@@ -144,9 +144,14 @@ impl Restore<'_> {
         Ok(())
     }
 
-    fn make(&self, path: &Path, server: Server, mark: Mark, changes: &Changes) -> Result<DataFolder, String> {
-        let folder =
-            DataFolder::make_unfinished(path, self.cluster.owner(server)).map_err(|error| error.to_string())?;
+    fn make(
+        &self,
+        path: &Path,
+        server: ServerId,
+        mark: CheckpointMeta,
+        changes: &StateDelta,
+    ) -> Result<DataDir, String> {
+        let folder = DataDir::make_unfinished(path, self.cluster.owner(server)).map_err(|error| error.to_string())?;
         let failed = |error: &dyn std::fmt::Display| format!("data folder {}: {error}", path.display());
         let files = folder.checkpoint_files().map_err(|error| failed(&error))?;
         let opened = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default());
@@ -160,14 +165,14 @@ impl Restore<'_> {
     }
 
     /// Moves a whole folder to its place, if an earlier attempt has not.
-    fn give_its_name(&self, making: &Path, server: Server) -> Result<(), String> {
+    fn give_its_name(&self, making: &Path, server: ServerId) -> Result<(), String> {
         let (from, to) = (making.join(folder_name(server)), self.target(server));
         if !from.exists() {
             let is_there = to.join(IDENTITY_FILE).exists();
             let missing = || format!("{} is neither there nor in {}", to.display(), making.display());
             return if is_there { Ok(()) } else { Err(missing()) };
         }
-        DataFolder::finish(&from).map_err(|error| error.to_string())?;
+        DataDir::finish(&from).map_err(|error| error.to_string())?;
         step().and_then(|()| fs::rename(&from, &to)).map_err(failed("rename", &from))?;
         sync_names(self.data).and_then(|()| sync_names(making)).map_err(failed("sync", self.data))
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::super::disk::stopping;
 use super::*;
-use crate::kv::{Command, Op};
+use crate::kv::{KvCommand, Op};
 use crate::paxos::{Slot, Value};
-use crate::storage::FolderError;
+use crate::storage::DataDirError;
 
 const SEGMENT_BYTES: u64 = 16 << 10;
 const SERVERS: u8 = 2;
@@ -19,18 +19,18 @@ fn cluster(name: &str) -> Cluster {
 }
 
 /// A backup, as it is read.
-fn backup() -> (Title, Kv) {
+fn backup() -> (BackupHeader, Kv) {
     let mut state = Kv::empty_like(&Kv::default());
-    state.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
+    state.apply(Slot(1), &Value::Command(KvCommand::Open { nonce: 1, label: String::new() }.to_paxos()));
     for n in 1..=KEYS {
         let op = Op::Put { key: format!("k{n}").into(), value: vec![n as u8; 20].into(), if_version: None };
         let (sequence, label) = (n as u64, String::new());
-        let write = Command::Write { session: 1, nonce: 1, sequence, first_open: 1, label, op };
+        let write = KvCommand::Write { session: 1, nonce: 1, sequence, first_open: 1, label, op };
         state.apply(Slot(1 + sequence), &Value::Command(write.to_paxos()));
     }
     state.end_session(1);
     let slot = Slot(1 + KEYS as u64);
-    (Title { cluster: "old".to_string(), history: 7, slot, digest: state.digest() }, state)
+    (BackupHeader { cluster: "old".to_string(), history: 7, slot, digest: state.digest() }, state)
 }
 
 fn restore(data: &Path, as_cluster: &str) -> Result<(), String> {
@@ -40,10 +40,10 @@ fn restore(data: &Path, as_cluster: &str) -> Result<(), String> {
 }
 
 /// How many keys a server would start with, or why it does not start.
-fn start(data: &Path, server: Server) -> Result<usize, FolderError> {
-    let folder = DataFolder::open(&data.join(folder_name(server)), cluster("new").owner(server))?;
+fn start(data: &Path, server: ServerId) -> Result<usize, DataDirError> {
+    let folder = DataDir::open(&data.join(folder_name(server)), cluster("new").owner(server))?;
     assert!(folder.takes_part(), "it is no newcomer");
-    let others = (1..=SERVERS).map(Server).filter(|other| *other != server);
+    let others = (1..=SERVERS).map(ServerId).filter(|other| *other != server);
     assert!(others.into_iter().all(|other| folder.known_peer(other).is_some_and(|known| known.bound)));
     let files = folder.checkpoint_files().unwrap();
     let (_, state) = Checkpoint::open(files, folder.storage_id(), PART_BYTES, Kv::default()).unwrap();
@@ -80,13 +80,13 @@ fn killed_when_complete() -> (tempfile::TempDir, PathBuf) {
 }
 
 /// What a server does after a restore was killed.
-fn judge(data: &Path, server: Server, begun: bool) -> &'static str {
+fn judge(data: &Path, server: ServerId, begun: bool) -> &'static str {
     match start(data, server) {
         Ok(keys) => {
             assert!(!begun && keys == KEYS, "{server} starts with {keys} keys");
             "all data"
         }
-        Err(error @ FolderError::Unfinished { .. }) => {
+        Err(error @ DataDirError::Unfinished { .. }) => {
             assert!(begun && error.to_string().contains("Run the restore again"), "{error}");
             "refused"
         }
@@ -100,9 +100,9 @@ fn a_restore_that_dies_anywhere_leaves_no_folder_that_seems_new_and_goes_on_when
     for steps in 0.. {
         let Some((_root, data)) = killed_after(steps) else { break };
         let begun = data.join(RESTORE_FOLDER).exists();
-        let has_moved = (1..=SERVERS).any(|n| data.join(folder_name(Server(n))).exists());
+        let has_moved = (1..=SERVERS).any(|n| data.join(folder_name(ServerId(n))).exists());
         let is_judged = begun || has_moved;
-        for server in (1..=SERVERS).map(Server).filter(|_| is_judged) {
+        for server in (1..=SERVERS).map(ServerId).filter(|_| is_judged) {
             *seen.entry(judge(&data, server, begun)).or_insert(0) += 1;
         }
         match restore(&data, "new") {
@@ -110,7 +110,7 @@ fn a_restore_that_dies_anywhere_leaves_no_folder_that_seems_new_and_goes_on_when
             // It had ended but for its last steps, which tidy up.
             Err(error) => assert!(error.contains("is not empty") && !begun, "step {steps}: {error}"),
         }
-        for server in (1..=SERVERS).map(Server) {
+        for server in (1..=SERVERS).map(ServerId) {
             assert_eq!(judge(&data, server, false), "all data", "step {steps}");
         }
         assert!(!data.join(RESTORE_FOLDER).exists() && !data.join(DONE_FOLDER).exists());
@@ -131,7 +131,7 @@ fn a_folder_that_is_copied_out_of_a_restore_is_refused() {
     let (root, data) = killed_when_complete();
     let elsewhere = root.path().join("elsewhere");
     fs::rename(data.join(RESTORE_FOLDER).join("server-1"), &elsewhere).unwrap();
-    let error = DataFolder::open(&elsewhere, cluster("new").owner(Server(1))).unwrap_err().to_string();
+    let error = DataDir::open(&elsewhere, cluster("new").owner(ServerId(1))).unwrap_err().to_string();
     assert!(error.contains("it is of a restore that did not finish"), "{error}");
 }
 
@@ -149,5 +149,5 @@ fn a_restore_replaces_nothing_and_a_strangers_folder_stops_no_server() {
     fs::create_dir(data.join(RESTORE_FOLDER)).unwrap();
     fs::write(data.join(RESTORE_FOLDER).join("state.db"), "x").unwrap();
     assert!(restore(&data, "new").unwrap_err().contains("holds other things"));
-    drop(DataFolder::open(&data.join("server-1"), cluster("new").owner(Server(1))).unwrap());
+    drop(DataDir::open(&data.join("server-1"), cluster("new").owner(ServerId(1))).unwrap());
 }

@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::disk::{Files, SECTOR_BYTES, StableFile, is_full, read_if_present, replace};
 use super::identity::short_disk;
 use crate::paxos::ProposerRecord;
-use crate::role::Disk;
+use crate::role::StableStore;
 
 /// The file's name.
 pub const ROUNDS_FILE: &str = "rounds";
@@ -26,7 +26,7 @@ const BYTES: usize = SECTOR_BYTES;
 /// Why the spent rounds cannot be read or written.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum RoundsError {
+pub enum BallotStoreError {
     /// The disk refused.
     #[error("cannot {doing} the file {ROUNDS_FILE}: {source}")]
     Io {
@@ -72,30 +72,30 @@ pub enum RoundsError {
     Failed,
 }
 
-impl RoundsError {
+impl BallotStoreError {
     /// The disk has no room, and nothing else is wrong.
     pub fn is_full(&self) -> bool {
-        matches!(self, RoundsError::Io { source, .. } if is_full(source))
+        matches!(self, BallotStoreError::Io { source, .. } if is_full(source))
     }
 }
 
 /// The file of spent rounds.
 #[derive(Debug)]
-pub struct Rounds<F: Files> {
+pub struct BallotStore<F: Files> {
     file: F::File,
     owner: u64,
     spent: u64,
     has_failed: bool,
 }
 
-impl<F: Files> Rounds<F> {
+impl<F: Files> BallotStore<F> {
     /// Reads the file, or makes it if there is none and `must_exist` does not say that there was one. `owner` is the
     /// storage id of the server.
-    pub fn open(files: F, owner: u64, must_exist: bool) -> Result<Rounds<F>, RoundsError> {
-        let failed = |doing| move |source| RoundsError::Io { doing, source };
+    pub fn open(files: F, owner: u64, must_exist: bool) -> Result<BallotStore<F>, BallotStoreError> {
+        let failed = |doing| move |source| BallotStoreError::Io { doing, source };
         if read_if_present(&files, ROUNDS_FILE).map_err(failed("read"))?.is_none() {
             if must_exist {
-                return Err(RoundsError::Missing);
+                return Err(BallotStoreError::Missing);
             }
             replace(&files, ROUNDS_FILE, &bytes(0, owner)).map_err(failed("make"))?;
         }
@@ -105,7 +105,7 @@ impl<F: Files> Rounds<F> {
         file.forget_cached().map_err(failed("read"))?;
         files.sync_folder().map_err(failed("sync"))?;
         let found = files.read(ROUNDS_FILE).map_err(failed("read"))?;
-        Ok(Rounds { spent: read(&found, owner)?, file, owner, has_failed: false })
+        Ok(BallotStore { spent: read(&found, owner)?, file, owner, has_failed: false })
     }
 
     /// What the proposer has to remember.
@@ -113,22 +113,22 @@ impl<F: Files> Rounds<F> {
         ProposerRecord::Spent(self.spent)
     }
 
-    fn write(&mut self, spent: u64) -> Result<(), RoundsError> {
+    fn write(&mut self, spent: u64) -> Result<(), BallotStoreError> {
         if self.has_failed {
-            return Err(RoundsError::Failed);
+            return Err(BallotStoreError::Failed);
         }
         let written = self.file.write_at(0, &bytes(spent, self.owner)).and_then(|()| self.file.sync_data());
         self.has_failed = written.is_err();
-        written.map_err(|source| RoundsError::Io { doing: "write", source })?;
+        written.map_err(|source| BallotStoreError::Io { doing: "write", source })?;
         self.spent = spent;
         Ok(())
     }
 }
 
-impl<F: Files> Disk<ProposerRecord> for Rounds<F> {
-    type Error = RoundsError;
+impl<F: Files> StableStore<ProposerRecord> for BallotStore<F> {
+    type Error = BallotStoreError;
 
-    fn commit(&mut self, records: &[ProposerRecord]) -> Result<(), RoundsError> {
+    fn commit(&mut self, records: &[ProposerRecord]) -> Result<(), BallotStoreError> {
         let spent = records.iter().map(|ProposerRecord::Spent(round)| *round).max().unwrap_or(0);
         // A higher number says all that a lower one does.
         self.write(spent.max(self.spent))
@@ -146,8 +146,8 @@ fn bytes(spent: u64, owner: u64) -> [u8; BYTES] {
     bytes
 }
 
-fn read(bytes: &[u8], owner: u64) -> Result<u64, RoundsError> {
-    let damaged = |why| RoundsError::Damaged { why };
+fn read(bytes: &[u8], owner: u64) -> Result<u64, BallotStoreError> {
+    let damaged = |why| BallotStoreError::Damaged { why };
     let bytes: &[u8; BYTES] = bytes.try_into().map_err(|_| damaged("its length is wrong"))?;
     let number = |at: usize| {
         let mut number = [0; 8];
@@ -162,10 +162,10 @@ fn read(bytes: &[u8], owner: u64) -> Result<u64, RoundsError> {
     }
     let version = number(8) >> 32;
     if version != u64::from(VERSION) {
-        return Err(RoundsError::Version { found: version as u32 });
+        return Err(BallotStoreError::Version { found: version as u32 });
     }
     if number(16) != owner {
-        return Err(RoundsError::Foreign { found: number(16), expected: owner });
+        return Err(BallotStoreError::Foreign { found: number(16), expected: owner });
     }
     Ok(number(24))
 }
@@ -173,12 +173,12 @@ fn read(bytes: &[u8], owner: u64) -> Result<u64, RoundsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::disk::{Failure, MemoryFiles};
+    use crate::storage::disk::{InjectedFailure, MemoryFiles};
 
     const OWNER: u64 = 0x5eed;
 
     fn spent(files: &MemoryFiles) -> u64 {
-        let ProposerRecord::Spent(spent) = Rounds::open(files.clone(), OWNER, true).unwrap().record();
+        let ProposerRecord::Spent(spent) = BallotStore::open(files.clone(), OWNER, true).unwrap().record();
         spent
     }
 
@@ -188,9 +188,9 @@ mod tests {
             let mut operation = 0;
             loop {
                 let files = MemoryFiles::new();
-                files.fail(operation, Failure::Stop);
+                files.fail(operation, InjectedFailure::Stop);
                 let (mut acknowledged, mut tried) = (None, 0);
-                if let Ok(mut rounds) = Rounds::open(files.clone(), OWNER, false) {
+                if let Ok(mut rounds) = BallotStore::open(files.clone(), OWNER, false) {
                     acknowledged = Some(0);
                     for round in [1_024, 2_048, 4_096] {
                         tried = round;
@@ -202,7 +202,7 @@ mod tests {
                 }
                 files.power_cut(seed);
                 match acknowledged {
-                    None => drop(Rounds::open(files.clone(), OWNER, false).unwrap()),
+                    None => drop(BallotStore::open(files.clone(), OWNER, false).unwrap()),
                     Some(low) => assert!([low, tried].contains(&spent(&files)), "operation {operation}, seed {seed}"),
                 }
                 let found = spent(&files);
@@ -221,10 +221,10 @@ mod tests {
     fn what_a_new_process_has_read_is_durable() {
         for seed in 0..16 {
             let files = MemoryFiles::new();
-            drop(Rounds::open(files.clone(), OWNER, false).unwrap());
+            drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
             // Dies after writing the file, before syncing it; the machine itself runs on.
-            let mut rounds = Rounds::open(files.clone(), OWNER, true).unwrap();
-            files.fail(1, Failure::Stop);
+            let mut rounds = BallotStore::open(files.clone(), OWNER, true).unwrap();
+            files.fail(1, InjectedFailure::Stop);
             assert!(rounds.commit(&[ProposerRecord::Spent(9)]).is_err());
             files.restart();
             assert_eq!(spent(&files), 9);
@@ -236,18 +236,18 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_cut_is_refused() {
         let files = MemoryFiles::new();
-        Rounds::open(files.clone(), OWNER, false).unwrap().commit(&[ProposerRecord::Spent(77)]).unwrap();
+        BallotStore::open(files.clone(), OWNER, false).unwrap().commit(&[ProposerRecord::Spent(77)]).unwrap();
         let whole = files.read(ROUNDS_FILE).unwrap();
         for bit in 0..whole.len() * 8 {
             let mut bytes = whole.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
             files.put(ROUNDS_FILE, &bytes);
-            let error = Rounds::open(files.clone(), OWNER, true).unwrap_err();
-            assert!(matches!(error, RoundsError::Damaged { .. }), "bit {bit}: {error}");
+            let error = BallotStore::open(files.clone(), OWNER, true).unwrap_err();
+            assert!(matches!(error, BallotStoreError::Damaged { .. }), "bit {bit}: {error}");
         }
         for length in 0..whole.len() {
             files.put(ROUNDS_FILE, &whole[..length]);
-            assert!(matches!(Rounds::open(files.clone(), OWNER, true), Err(RoundsError::Damaged { .. })));
+            assert!(matches!(BallotStore::open(files.clone(), OWNER, true), Err(BallotStoreError::Damaged { .. })));
         }
         files.put(ROUNDS_FILE, &whole);
         assert_eq!(spent(&files), 77);
@@ -256,28 +256,28 @@ mod tests {
     #[test]
     fn a_lost_or_foreign_file_is_refused() {
         let files = MemoryFiles::new();
-        assert!(matches!(Rounds::open(files.clone(), OWNER, true), Err(RoundsError::Missing)));
-        drop(Rounds::open(files.clone(), OWNER, false).unwrap());
-        assert!(matches!(Rounds::open(files, OWNER + 1, true), Err(RoundsError::Foreign { .. })));
+        assert!(matches!(BallotStore::open(files.clone(), OWNER, true), Err(BallotStoreError::Missing)));
+        drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
+        assert!(matches!(BallotStore::open(files, OWNER + 1, true), Err(BallotStoreError::Foreign { .. })));
     }
 
     #[test]
     fn after_an_error_nothing_more_is_written() {
         let files = MemoryFiles::new();
-        let mut rounds = Rounds::open(files.clone(), OWNER, false).unwrap();
+        let mut rounds = BallotStore::open(files.clone(), OWNER, false).unwrap();
         // The second operation is the sync: what it lost can still be read, and is not believed.
-        files.fail(1, Failure::Once(io::ErrorKind::Other));
-        assert!(matches!(rounds.commit(&[ProposerRecord::Spent(9)]), Err(RoundsError::Io { .. })));
-        assert!(matches!(rounds.commit(&[ProposerRecord::Spent(10)]), Err(RoundsError::Failed)));
+        files.fail(1, InjectedFailure::Once(io::ErrorKind::Other));
+        assert!(matches!(rounds.commit(&[ProposerRecord::Spent(9)]), Err(BallotStoreError::Io { .. })));
+        assert!(matches!(rounds.commit(&[ProposerRecord::Spent(10)]), Err(BallotStoreError::Failed)));
         assert_eq!(spent(&files), 0);
     }
 
     #[test]
     fn a_full_disk_is_no_matter() {
         let files = MemoryFiles::new();
-        drop(Rounds::open(files.clone(), OWNER, false).unwrap());
+        drop(BallotStore::open(files.clone(), OWNER, false).unwrap());
         files.set_capacity(Some(0));
-        let mut rounds = Rounds::open(files.clone(), OWNER, true).unwrap();
+        let mut rounds = BallotStore::open(files.clone(), OWNER, true).unwrap();
         rounds.commit(&[ProposerRecord::Spent(9)]).unwrap();
         assert_eq!(spent(&files), 9);
     }
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn a_lower_number_never_replaces_a_higher_one() {
         let files = MemoryFiles::new();
-        let mut rounds = Rounds::open(files.clone(), OWNER, false).unwrap();
+        let mut rounds = BallotStore::open(files.clone(), OWNER, false).unwrap();
         rounds.commit(&[ProposerRecord::Spent(9)]).unwrap();
         rounds.commit(&[ProposerRecord::Spent(3)]).unwrap();
         assert_eq!(spent(&files), 9);

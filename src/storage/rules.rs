@@ -4,9 +4,9 @@
 use std::io;
 
 use super::admission::Claim;
-use super::checkpoint::Mark;
+use super::checkpoint::CheckpointMeta;
 use super::disk::{Files, StableFile};
-use crate::kv::Piece;
+use crate::kv::StateEntry;
 use crate::museum::{self, Bug};
 use crate::paxos::Slot;
 
@@ -42,12 +42,12 @@ pub fn must_seal_again(is_sealed: bool) -> bool {
 }
 
 /// The sessions are part of the state as the keys are.
-pub fn is_of_the_state(piece: &Piece) -> bool {
-    !matches!(piece, Piece::Session { .. }) || !museum::is(Bug::SnapshotWithoutSessions)
+pub fn is_of_the_state(piece: &StateEntry) -> bool {
+    !matches!(piece, StateEntry::Session { .. }) || !museum::is(Bug::SnapshotWithoutSessions)
 }
 
 /// A checkpoint says the slot that its data are of.
-pub fn slot_of(mark: Mark) -> Slot {
+pub fn slot_of(mark: CheckpointMeta) -> Slot {
     if museum::is(Bug::CheckpointSlotWrong) { mark.slot.previous() } else { mark.slot }
 }
 

@@ -9,24 +9,24 @@ use rand_pcg::Pcg64Mcg;
 
 use super::event::Event;
 use super::field::{
-    AcceptedSlots, Digest, DiskName, HistoryName, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, SlotSpan, Tries,
+    AcceptedSlots, Digest, DiskName, HistoryName, MaybeBallot, Millis, Nacks, Seconds, SlotFrom, SlotSpan, TriedServers,
 };
-use super::line::{Line, LineId, Process, RoleTag, clean_label, clean_why};
-use super::text::Text;
+use super::line::{Line, LineId, ProcessId, Speaker, clean_label, clean_why};
+use super::text::QuotedText;
 use super::word::{
-    Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status,
-    Told, Voted,
+    CommandName, CrashCause, CrashPoint, DecisionReason, DropCause, LearnResult, LinkEvent, OpKind, RecoveredFrom,
+    RequestStatus, RestartMode, TransactionState, VoteValue,
 };
-use crate::paxos::{Ballot, Refused, Slot};
-use crate::role::{Server, Servers};
+use crate::paxos::{Ballot, NackedRequest, Slot};
+use crate::role::{ServerId, ServerSet};
 use crate::two_phase_commit::TransactionId;
 
 /// Where the randomness comes from.
-pub(super) struct Source(Pcg64Mcg);
+pub(super) struct EventGenerator(Pcg64Mcg);
 
-impl Source {
-    pub(super) fn new(seed: u64) -> Source {
-        Source(Pcg64Mcg::seed_from_u64(seed))
+impl EventGenerator {
+    pub(super) fn new(seed: u64) -> EventGenerator {
+        EventGenerator(Pcg64Mcg::seed_from_u64(seed))
     }
 
     fn below(&mut self, count: usize) -> usize {
@@ -37,67 +37,67 @@ impl Source {
         from[self.below(from.len())]
     }
 
-    fn many<T: Any>(&mut self, at_most: usize) -> Vec<T> {
+    fn many<T: Arbitrary>(&mut self, at_most: usize) -> Vec<T> {
         (0..self.below(at_most + 1)).map(|_| T::any(self)).collect()
     }
 }
 
 /// What can be drawn.
-pub(super) trait Any: Sized {
-    fn any(source: &mut Source) -> Self;
+pub(super) trait Arbitrary: Sized {
+    fn any(source: &mut EventGenerator) -> Self;
 }
 
-impl Any for u64 {
+impl Arbitrary for u64 {
     /// Small ones and huge ones.
-    fn any(source: &mut Source) -> u64 {
+    fn any(source: &mut EventGenerator) -> u64 {
         let shift = source.below(64);
         source.0.next_u64() >> shift
     }
 }
 
-impl Any for u32 {
-    fn any(source: &mut Source) -> u32 {
+impl Arbitrary for u32 {
+    fn any(source: &mut EventGenerator) -> u32 {
         u64::any(source) as u32
     }
 }
 
-impl Any for u8 {
-    fn any(source: &mut Source) -> u8 {
+impl Arbitrary for u8 {
+    fn any(source: &mut EventGenerator) -> u8 {
         u64::any(source) as u8
     }
 }
 
-impl<T: Any> Any for Option<T> {
-    fn any(source: &mut Source) -> Option<T> {
+impl<T: Arbitrary> Arbitrary for Option<T> {
+    fn any(source: &mut EventGenerator) -> Option<T> {
         (source.below(2) == 1).then(|| T::any(source))
     }
 }
 
-impl<A: Any, B: Any> Any for (A, B) {
-    fn any(source: &mut Source) -> (A, B) {
+impl<A: Arbitrary, B: Arbitrary> Arbitrary for (A, B) {
+    fn any(source: &mut EventGenerator) -> (A, B) {
         (A::any(source), B::any(source))
     }
 }
 
-impl Any for Server {
-    fn any(source: &mut Source) -> Server {
-        Server(source.below(usize::from(Server::MAX) + 1) as u8)
+impl Arbitrary for ServerId {
+    fn any(source: &mut EventGenerator) -> ServerId {
+        ServerId(source.below(usize::from(ServerId::MAX) + 1) as u8)
     }
 }
 
-impl Any for Servers {
-    fn any(source: &mut Source) -> Servers {
-        source.many::<Server>(6).into_iter().collect()
+impl Arbitrary for ServerSet {
+    fn any(source: &mut EventGenerator) -> ServerSet {
+        source.many::<ServerId>(6).into_iter().collect()
     }
 }
 
 /// Types made of one other.
 macro_rules! made_of {
     ($($type:ty: $part:ty => $make:expr;)*) => {$(
-        impl Any for $type {
-            fn any(source: &mut Source) -> $type {
+        impl Arbitrary for $type {
+            fn any(source: &mut EventGenerator) -> $type {
                 let make: fn($part) -> $type = $make;
-                make(Any::any(source))
+                make(Arbitrary::any(source))
             }
         }
     )*};
@@ -105,8 +105,8 @@ macro_rules! made_of {
 
 made_of! {
     Slot: u64 => Slot;
-    Ballot: (u64, Server) => |(round, server)| Ballot { round, server };
-    TransactionId: (u64, Server) => |(number, coordinator)| TransactionId { number, coordinator };
+    Ballot: (u64, ServerId) => |(round, server)| Ballot { round, server };
+    TransactionId: (u64, ServerId) => |(number, coordinator)| TransactionId { number, coordinator };
     CommandName: (u64, u64) => |(session, sequence)| match session {
         0 => CommandName::Open(sequence as u16),
         session => CommandName::Write { session, sequence },
@@ -125,33 +125,33 @@ made_of! {
     };
 }
 
-impl Any for Refused {
-    fn any(source: &mut Source) -> Refused {
+impl Arbitrary for NackedRequest {
+    fn any(source: &mut EventGenerator) -> NackedRequest {
         let slot = Slot::any(source);
-        source.pick(&[Refused::Prepare(slot), Refused::Accept(slot)])
+        source.pick(&[NackedRequest::Prepare(slot), NackedRequest::Accept(slot)])
     }
 }
 
-impl Any for AcceptedSlots {
-    fn any(source: &mut Source) -> AcceptedSlots {
+impl Arbitrary for AcceptedSlots {
+    fn any(source: &mut EventGenerator) -> AcceptedSlots {
         AcceptedSlots::new(&source.many::<(Slot, Ballot)>(20))
     }
 }
 
-impl Any for Nacks {
-    fn any(source: &mut Source) -> Nacks {
+impl Arbitrary for Nacks {
+    fn any(source: &mut EventGenerator) -> Nacks {
         Nacks(source.many(4))
     }
 }
 
-impl Any for Tries {
-    fn any(source: &mut Source) -> Tries {
-        Tries(source.many(4))
+impl Arbitrary for TriedServers {
+    fn any(source: &mut EventGenerator) -> TriedServers {
+        TriedServers(source.many(4))
     }
 }
 
 /// Bytes of all kinds: plain, with what means something in a line, raw, and long.
-fn bytes(source: &mut Source) -> Vec<u8> {
+fn bytes(source: &mut EventGenerator) -> Vec<u8> {
     let alphabet: &[u8] = source.pick(&[
         b"abcxyz019-_.".as_slice(),
         b"ab \"\\=\n\r\t,+#.;-".as_slice(),
@@ -162,14 +162,14 @@ fn bytes(source: &mut Source) -> Vec<u8> {
     (0..length).map(|_| source.pick(alphabet)).collect()
 }
 
-impl Any for Text {
-    fn any(source: &mut Source) -> Text {
-        Text::new(bytes(source))
+impl Arbitrary for QuotedText {
+    fn any(source: &mut EventGenerator) -> QuotedText {
+        QuotedText::new(bytes(source))
     }
 }
 
-impl Any for String {
-    fn any(source: &mut Source) -> String {
+impl Arbitrary for String {
+    fn any(source: &mut EventGenerator) -> String {
         String::from_utf8_lossy(&bytes(source)).into_owned()
     }
 }
@@ -177,55 +177,67 @@ impl Any for String {
 /// Vocabularies: any word of them.
 macro_rules! any_word {
     ($($type:ty),*) => {$(
-        impl Any for $type {
-            fn any(source: &mut Source) -> $type {
+        impl Arbitrary for $type {
+            fn any(source: &mut EventGenerator) -> $type {
                 source.pick(<$type>::ALL)
             }
         }
     )*};
 }
 
-any_word!(Op, Status, CrashCause, CrashPoint, Recovered, RestartMode, DropCause, LinkState, Voted, Decided, Told);
+any_word!(
+    OpKind,
+    RequestStatus,
+    CrashCause,
+    CrashPoint,
+    RecoveredFrom,
+    RestartMode,
+    DropCause,
+    LinkEvent,
+    VoteValue,
+    TransactionState,
+    DecisionReason
+);
 
-impl Any for Applied {
-    fn any(source: &mut Source) -> Applied {
+impl Arbitrary for LearnResult {
+    fn any(source: &mut EventGenerator) -> LearnResult {
         let first = Slot::any(source);
         source.pick(&[
-            Applied::Ok,
-            Applied::NotFound,
-            Applied::Mismatch,
-            Applied::Duplicate { first },
-            Applied::Superseded,
-            Applied::Expired,
-            Applied::Noop,
-            Applied::Opened,
-            Applied::Unreadable,
+            LearnResult::Ok,
+            LearnResult::NotFound,
+            LearnResult::Mismatch,
+            LearnResult::Duplicate { first },
+            LearnResult::Superseded,
+            LearnResult::Expired,
+            LearnResult::Noop,
+            LearnResult::Opened,
+            LearnResult::Unreadable,
         ])
     }
 }
 
-impl Any for Process {
-    fn any(source: &mut Source) -> Process {
+impl Arbitrary for ProcessId {
+    fn any(source: &mut EventGenerator) -> ProcessId {
         match source.below(3) {
-            0 => Process::named(source.pick(&["c1", "c12", "server", "s", "s1x", "audit_2-b"])).unwrap(),
-            1 => Process::server(Server::any(source), 1),
-            _ => Process::server(Server::any(source), u32::any(source)),
+            0 => ProcessId::named(source.pick(&["c1", "c12", "server", "s", "s1x", "audit_2-b"])).unwrap(),
+            1 => ProcessId::server(ServerId::any(source), 1),
+            _ => ProcessId::server(ServerId::any(source), u32::any(source)),
         }
     }
 }
 
 made_of! {
-    LineId: (Process, u64) => |(process, n)| LineId { process, n };
+    LineId: (ProcessId, u64) => |(process, n)| LineId { process, n };
 }
 
-impl Any for Line {
+impl Arbitrary for Line {
     /// A line whose event is always the same one.
-    fn any(source: &mut Source) -> Line {
+    fn any(source: &mut EventGenerator) -> Line {
         let micros = source.0.next_u64() % 4_000_000_000_000_000;
         Line {
             time: Timestamp::from_microsecond(micros as i64).unwrap(),
             id: LineId::any(source),
-            role: source.pick(&RoleTag::ALL),
+            role: source.pick(&Speaker::ALL),
             req: Option::<String>::any(source).and_then(clean_label),
             event: Event::Lost { n: 1 },
             re: Option::any(source),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::line::{Line, Process};
+use super::line::{Line, ProcessId};
 
 /// Threads of one process may stamp their lines a little out of order; no further than this, in seconds.
 const SLACK_SECONDS: i64 = 1;
@@ -10,7 +10,7 @@ const SLACK_SECONDS: i64 = 1;
 /// The first line that a process wrote after another one of its own, by a clock that had been set back meanwhile. Then what
 /// came before what cannot be told from time stamps.
 pub fn first_set_back<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Option<&'a Line> {
-    let mut latest: BTreeMap<&Process, i64> = BTreeMap::new();
+    let mut latest: BTreeMap<&ProcessId, i64> = BTreeMap::new();
     lines.into_iter().find(|line| {
         let second = line.time.as_second();
         let before = latest.entry(&line.id.process).or_insert(second);

@@ -3,25 +3,25 @@
 use std::collections::BTreeSet;
 
 use super::event::Event;
-use super::line::{Line, RoleTag};
-use crate::role::Server;
+use super::line::{Line, Speaker};
+use crate::role::ServerId;
 
 /// A column is so wide at most.
 const WIDTH_MAX: usize = 30;
 
 /// The table of these lines, in this order.
 pub fn table(lines: &[&Line]) -> String {
-    let servers: BTreeSet<Server> = lines.iter().filter_map(|line| line.id.process.as_server()).collect();
+    let servers: BTreeSet<ServerId> = lines.iter().filter_map(|line| line.id.process.as_server()).collect();
     let others = lines.iter().any(|line| line.id.process.as_server().is_none());
-    let mut columns: Vec<Option<Server>> = others.then_some(None).into_iter().collect();
+    let mut columns: Vec<Option<ServerId>> = others.then_some(None).into_iter().collect();
     columns.extend(servers.into_iter().map(Some));
     let cells: Vec<String> = lines.iter().map(|line| cell(line)).collect();
-    let width = |column: &Option<Server>| {
+    let width = |column: &Option<ServerId>| {
         let own = lines.iter().zip(&cells).filter(|(line, _)| line.id.process.as_server() == *column);
         own.map(|(_, cell)| cell.chars().count()).max().unwrap_or(0).clamp(4, WIDTH_MAX)
     };
     let widths: Vec<usize> = columns.iter().map(width).collect();
-    let name = |column: &Option<Server>| column.map_or("clients".to_string(), |server| server.to_string());
+    let name = |column: &Option<ServerId>| column.map_or("clients".to_string(), |server| server.to_string());
     let mut text = row("time", columns.iter().zip(&widths).map(|(column, width)| (name(column), *width)));
     for (line, cell) in lines.iter().zip(&cells) {
         let time = format!("{:.6}", line.time);
@@ -47,10 +47,10 @@ fn row(time: &str, cells: impl Iterator<Item = (String, usize)>) -> String {
 /// What a line says in a few words: the role's letter, the event, and what tells it from its like.
 fn cell(line: &Line) -> String {
     let letter = match line.role {
-        RoleTag::Proposer => "P ",
-        RoleTag::Acceptor => "A ",
-        RoleTag::Learner => "L ",
-        RoleTag::Server => "D ",
+        Speaker::Proposer => "P ",
+        Speaker::Acceptor => "A ",
+        Speaker::Learner => "L ",
+        Speaker::Server => "D ",
         _ => "",
     };
     let text = line.event.to_string();

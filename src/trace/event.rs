@@ -9,15 +9,15 @@ use log::Level;
 
 use super::field::{
     AcceptedSlots, Digest, DiskName, Field, FieldError, Fields, HistoryName, MaybeBallot, Millis, Nacks, Seconds,
-    SlotFrom, SlotSpan, Tries,
+    SlotFrom, SlotSpan, TriedServers,
 };
-use super::text::Text;
+use super::text::QuotedText;
 use super::word::{
-    Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status,
-    Told, Voted,
+    CommandName, CrashCause, CrashPoint, DecisionReason, DropCause, LearnResult, LinkEvent, OpKind, RecoveredFrom,
+    RequestStatus, RestartMode, TransactionState, VoteValue,
 };
-use crate::paxos::{Ballot, Refused, Slot};
-use crate::role::{Server, Servers};
+use crate::paxos::{Ballot, NackedRequest, Slot};
+use crate::role::{ServerId, ServerSet};
 use crate::two_phase_commit::TransactionId;
 
 /// Why the name and fields of a line are no event.
@@ -76,10 +76,10 @@ macro_rules! events {
 
             /// An event of the n-th kind, its fields drawn at random.
             #[cfg(test)]
-            pub(super) fn any(kind: usize, source: &mut super::arbitrary::Source) -> Event {
-                use super::arbitrary::Any;
-                let makers: &[fn(&mut super::arbitrary::Source) -> Event] =
-                    &[$(|source| Event::$variant { $($field: Any::any(source)),* }),*];
+            pub(super) fn any(kind: usize, source: &mut super::arbitrary::EventGenerator) -> Event {
+                use super::arbitrary::Arbitrary;
+                let makers: &[fn(&mut super::arbitrary::EventGenerator) -> Event] =
+                    &[$(|source| Event::$variant { $($field: Arbitrary::any(source)),* }),*];
                 makers[kind](source)
             }
 
@@ -104,7 +104,7 @@ events! {
         /// The ballot.
         ballot: Ballot,
         /// Whom it asks.
-        to: Servers,
+        to: ServerSet,
     }
     /// An acceptor promises.
     Promise = "PROMISE", Info, step {
@@ -115,18 +115,18 @@ events! {
         /// What it has accepted in them.
         accepted: AcceptedSlots,
         /// The ballot's owner.
-        to: Server,
+        to: ServerId,
     }
     /// An acceptor refuses.
     Nack = "NACK", Warn, step {
         /// What is refused: `7+` a PREPARE, `7` an ACCEPT.
-        slot: Refused,
+        slot: NackedRequest,
         /// The ballot refused.
         ballot: Ballot,
         /// What binds the acceptor.
         promised: Ballot,
         /// The proposer refused.
-        to: Server,
+        to: ServerId,
     }
     /// A proposer proposes.
     Accept = "ACCEPT", Info, step {
@@ -135,19 +135,19 @@ events! {
         /// The ballot.
         ballot: Ballot,
         /// What the command does.
-        op: Op,
+        op: OpKind,
         /// The key that it changes.
-        key: Option<Text>,
+        key: Option<QuotedText>,
         /// The new value.
-        value: Option<Text>,
+        value: Option<QuotedText>,
         /// Only if the key is at this version.
         if_version: Option<u64>,
         /// Where the value was accepted before, if the promises bind the proposer to it.
         adopted: MaybeBallot,
         /// Who promised.
-        quorum: Servers,
+        quorum: ServerSet,
         /// Whom it asks.
-        to: Servers,
+        to: ServerSet,
     }
     /// An acceptor accepts.
     Accepted = "ACCEPTED", Info, step {
@@ -156,7 +156,7 @@ events! {
         /// The ballot.
         ballot: Ballot,
         /// The ballot's owner, whose learner counts.
-        to: Server,
+        to: ServerId,
     }
     /// A learner has counted a majority.
     Chosen = "CHOSEN", Info, step {
@@ -165,9 +165,9 @@ events! {
         /// The ballot.
         ballot: Ballot,
         /// Who accepted.
-        quorum: Servers,
+        quorum: ServerSet,
         /// Whom it tells.
-        to: Servers,
+        to: ServerSet,
     }
     /// A learner has applied a slot.
     Learn = "LEARN", Info, step {
@@ -176,18 +176,18 @@ events! {
         /// A ballot at which it was chosen.
         ballot: Ballot,
         /// What the command does.
-        op: Op,
+        op: OpKind,
         /// The key that it changes.
-        key: Option<Text>,
+        key: Option<QuotedText>,
         /// The new value.
-        value: Option<Text>,
+        value: Option<QuotedText>,
         /// Only if the key is at this version.
         if_version: Option<u64>,
         /// Which command it is: `session-sequence`, or for an OPEN `0-~` and a part of a hash of its nonce.
         /// Labels may repeat, this does not.
         id: Option<CommandName>,
         /// What it came to.
-        result: Applied,
+        result: LearnResult,
         /// The version of the key, after it or when it was applied first.
         version: Option<u64>,
         /// The session that was opened.
@@ -222,7 +222,7 @@ events! {
         /// How long it was down.
         down: Seconds,
         /// What it knows of its past.
-        recovered: Recovered,
+        recovered: RecoveredFrom,
         /// An acceptor: what binds it.
         promised: Option<MaybeBallot>,
         /// An acceptor: in how many slots it has accepted a value.
@@ -239,11 +239,11 @@ events! {
     /// A message is not delivered.
     Drop = "DROP", Warn, rare {
         /// The message's name.
-        msg: Text,
+        msg: QuotedText,
         /// The server that it came from.
-        from: Option<Server>,
+        from: Option<ServerId>,
         /// The server that it was for, if not this one.
-        to: Option<Server>,
+        to: Option<ServerId>,
         /// Why.
         cause: DropCause,
         /// How many there were, if it was more than one.
@@ -252,17 +252,17 @@ events! {
     /// A client asks (`to=`), a server is asked (`from=`).
     Request = "REQUEST", Info, step {
         /// What.
-        op: Op,
+        op: OpKind,
         /// The key.
-        key: Option<Text>,
+        key: Option<QuotedText>,
         /// The new value.
-        value: Option<Text>,
+        value: Option<QuotedText>,
         /// Only if the key is at this version.
         if_version: Option<u64>,
         /// The client's address.
         from: Option<SocketAddr>,
         /// The server asked.
-        to: Option<Server>,
+        to: Option<ServerId>,
         /// The client's session.
         session: Option<u64>,
         /// The number of the write in its session.
@@ -271,21 +271,21 @@ events! {
     /// A server answers (`to=`), a client hears (`server=`).
     Response = "RESPONSE", Info, step {
         /// How the request ended.
-        status: Status,
+        status: RequestStatus,
         /// Where the write was applied; for a read, the last slot of the state that it was answered from.
         slot: Option<Slot>,
         /// The version of the key.
         version: Option<u64>,
         /// The value read.
-        value: Option<Text>,
+        value: Option<QuotedText>,
         /// The session opened.
         session: Option<u64>,
         /// Why it was not applied, in a word.
-        cause: Option<Text>,
+        cause: Option<QuotedText>,
         /// How long it took.
         took: Millis,
         /// The server that answered.
-        server: Option<Server>,
+        server: Option<ServerId>,
         /// The client's address.
         to: Option<SocketAddr>,
     }
@@ -294,20 +294,20 @@ events! {
         /// How long it waited.
         waited: Seconds,
         /// Why, in a word.
-        cause: Text,
+        cause: QuotedText,
         /// The server that let it down.
-        from: Server,
+        from: ServerId,
         /// The server that it asks now.
-        to: Server,
+        to: ServerId,
     }
     /// A client gives a request up.
     Timeout = "TIMEOUT", Warn, rare {
         /// How long it waited in all.
         waited: Seconds,
         /// The servers asked, in order.
-        tries: Tries,
+        tries: TriedServers,
         /// What it knows of the outcome.
-        status: Status,
+        status: RequestStatus,
     }
     /// Somebody sent bytes that are no request.
     Malformed = "MALFORMED", Warn, rare {
@@ -319,15 +319,15 @@ events! {
     /// A process starts.
     Boot = "BOOT", Info, rare {
         /// Of the program.
-        version: Text,
+        version: QuotedText,
         /// All servers: a majority is counted among them.
-        cluster: Servers,
+        cluster: ServerSet,
         /// The protocol.
-        protocol: Option<Text>,
+        protocol: Option<QuotedText>,
         /// Of all random delays.
         seed: Option<u64>,
         /// Which roles fail at random.
-        fail: Option<Text>,
+        fail: Option<QuotedText>,
         /// How long a failing role lives on average.
         mean_up: Option<Seconds>,
         /// How long a failed role is down on average.
@@ -335,9 +335,9 @@ events! {
         /// How failed roles come back.
         restart: Option<RestartMode>,
         /// The data folder.
-        data: Option<Text>,
+        data: Option<QuotedText>,
         /// Whether protocol steps are shown: `on` or `off`.
-        steps: Option<Text>,
+        steps: Option<QuotedText>,
         /// How often a process has started on the data folder.
         life: Option<u32>,
         /// The last slot that was applied when the learner started.
@@ -360,19 +360,19 @@ events! {
         /// The fingerprint of that state.
         digest: Option<Digest>,
         /// Why, in a word.
-        cause: Text,
+        cause: QuotedText,
     }
     /// A process goes on in a new log file: the one before has been moved away.
     Reopen = "REOPEN", Info, rare {
         /// What it was told by.
-        cause: Text,
+        cause: QuotedText,
     }
     /// A proposer hands a command to the leader that it hears.
     Forward = "FORWARD", Info, step {
         /// The leader's ballot.
         ballot: Ballot,
         /// The leader.
-        to: Server,
+        to: ServerId,
     }
     /// A proposer leads from a slot on.
     Lead = "LEAD", Info, rare {
@@ -381,7 +381,7 @@ events! {
         /// Its ballot.
         ballot: Ballot,
         /// Who promised.
-        quorum: Servers,
+        quorum: ServerSet,
     }
     /// A leader gives up.
     Stepdown = "STEPDOWN", Warn, rare {
@@ -397,14 +397,14 @@ events! {
         /// The last slot known to be chosen.
         known: Slot,
         /// The peer.
-        to: Server,
+        to: ServerId,
     }
     /// A learner asks proposers to get every slot up to this one chosen.
     Fill = "FILL", Info, step {
         /// The slot.
         slot: Slot,
         /// The servers whose proposers are asked.
-        to: Servers,
+        to: ServerSet,
     }
     /// A learner takes a whole state in place of its own, or a server has saved its state.
     Snapshot = "SNAPSHOT", Info, rare {
@@ -413,7 +413,7 @@ events! {
         /// Its fingerprint.
         digest: Digest,
         /// Who sent it, if it came from elsewhere.
-        from: Option<Server>,
+        from: Option<ServerId>,
     }
     /// An acceptor has forgotten what is in its server's durable checkpoint.
     Truncate = "TRUNCATE", Info, rare {
@@ -439,62 +439,62 @@ events! {
         /// The transaction.
         tx: TransactionId,
         /// What the command does.
-        op: Op,
+        op: OpKind,
         /// The key that it changes.
-        key: Option<Text>,
+        key: Option<QuotedText>,
         /// The new value.
-        value: Option<Text>,
+        value: Option<QuotedText>,
         /// Only if the key is at this version.
         if_version: Option<u64>,
         /// The session that goes for the one that is opened.
         evict: Option<u64>,
         /// Whom it asks.
-        to: Servers,
+        to: ServerSet,
     }
     /// A participant votes.
     Vote = "VOTE", Info, step {
         /// The transaction.
         tx: TransactionId,
         /// Yes or no.
-        vote: Voted,
+        vote: VoteValue,
         /// Why not, in a word.
-        cause: Option<Text>,
+        cause: Option<QuotedText>,
         /// The transaction in the way.
         by: Option<TransactionId>,
         /// The coordinator.
-        to: Server,
+        to: ServerId,
     }
     /// A coordinator has decided, or tells again what is decided.
     Decide = "DECIDE", Info, step {
         /// The transaction.
         tx: TransactionId,
         /// Commit or abort.
-        decision: Decided,
+        decision: TransactionState,
         /// Whether it is said for the first time.
-        told: Told,
+        told: DecisionReason,
         /// Who has voted yes.
-        yes: Servers,
+        yes: ServerSet,
         /// Who has voted no.
-        no: Option<Server>,
+        no: Option<ServerId>,
         /// Whom it tells.
-        to: Servers,
+        to: ServerSet,
     }
     /// A participant has done what was committed, and says so.
     Ack = "ACK", Info, step {
         /// The transaction.
         tx: TransactionId,
         /// What the command does.
-        op: Op,
+        op: OpKind,
         /// The key that it changes.
-        key: Option<Text>,
+        key: Option<QuotedText>,
         /// The new value.
-        value: Option<Text>,
+        value: Option<QuotedText>,
         /// Only if the key is at this version.
         if_version: Option<u64>,
         /// Which command it is.
         id: Option<CommandName>,
         /// What it came to.
-        result: Applied,
+        result: LearnResult,
         /// The version of the key after it.
         version: Option<u64>,
         /// The session that was opened.
@@ -502,7 +502,7 @@ events! {
         /// How many transactions have been committed here.
         applied: u64,
         /// The coordinator.
-        to: Server,
+        to: ServerId,
     }
     /// A participant has dropped what it was prepared for.
     Aborted = "ABORTED", Info, step {
@@ -514,36 +514,36 @@ events! {
         /// The transaction.
         tx: TransactionId,
         /// Who asked.
-        to: Server,
+        to: ServerId,
     }
     /// A participant is in doubt, and asks.
     Inquire = "INQUIRE", Warn, step {
         /// The transaction.
         tx: TransactionId,
         /// Whom it asks.
-        to: Servers,
+        to: ServerSet,
     }
     /// A participant tells another what it knows.
     Answer = "ANSWER", Info, step {
         /// The transaction.
         tx: TransactionId,
         /// What it knows.
-        known: Decided,
+        known: TransactionState,
         /// Whom.
-        to: Server,
+        to: ServerId,
     }
     /// A participant may neither do nor drop what it is prepared for.
     Blocked = "BLOCKED", Warn, rare {
         /// The transaction.
         tx: TransactionId,
         /// The key that stays locked.
-        key: Option<Text>,
+        key: Option<QuotedText>,
         /// The coordinator that is waited for.
-        coordinator: Server,
+        coordinator: ServerId,
         /// Who is prepared, and cannot help.
-        prepared: Servers,
+        prepared: ServerSet,
         /// Who does not answer.
-        silent: Servers,
+        silent: ServerSet,
         /// How long it has waited: at least.
         waited: Seconds,
     }
@@ -552,7 +552,7 @@ events! {
         /// The transaction that holds it.
         tx: TransactionId,
         /// The key.
-        key: Text,
+        key: QuotedText,
     }
     /// Everybody has acknowledged a commit: the coordinator forgets it.
     End = "END", Info, step {
@@ -578,28 +578,28 @@ events! {
     /// A connection to a peer.
     Link = "LINK", Info, rare {
         /// The peer.
-        peer: Server,
+        peer: ServerId,
         /// What became of it.
-        state: LinkState,
+        state: LinkEvent,
         /// Why, in a word or two.
-        cause: Option<Text>,
+        cause: Option<QuotedText>,
     }
     /// A part of a client's programme begins.
     Phase = "PHASE", Info, rare {
         /// What it is called.
-        name: Text,
+        name: QuotedText,
     }
     /// Something outside failed: a disk, a socket, a file.
     Fault = "FAULT", Error, rare {
         /// What failed.
-        part: Text,
+        part: QuotedText,
         /// How.
-        cause: Text,
+        cause: QuotedText,
     }
     /// A rule that must always hold is broken.
     Violation = "VIOLATION", Error, rare {
         /// Which rule.
-        rule: Text,
+        rule: QuotedText,
         /// The slot that it is about.
         slot: Option<Slot>,
         /// The ballot that it is about.
@@ -611,11 +611,16 @@ impl Event {
     /// How loud the event is: Info a step, Warn a fault, refusal or retry, Error a broken rule or a failed disk.
     pub fn level(&self) -> Level {
         match self {
-            Event::Restart { recovered: Recovered::Nothing, .. }
+            Event::Restart { recovered: RecoveredFrom::Nothing, .. }
             | Event::Boot { restart: Some(RestartMode::Lost), .. }
-            | Event::Link { state: LinkState::Lost | LinkState::Refused, .. }
-            | Event::Response { status: Status::NotApplied | Status::Unknown | Status::Expired, .. } => Level::Warn,
-            Event::Vote { vote: Voted::No, .. } | Event::Decide { decision: Decided::Abort, .. } => Level::Warn,
+            | Event::Link { state: LinkEvent::Lost | LinkEvent::Refused, .. }
+            | Event::Response {
+                status: RequestStatus::NotApplied | RequestStatus::Unknown | RequestStatus::Expired,
+                ..
+            } => Level::Warn,
+            Event::Vote { vote: VoteValue::No, .. } | Event::Decide { decision: TransactionState::Abort, .. } => {
+                Level::Warn
+            }
             Event::Digest { equal: Some(equal), of: Some(of), .. } if equal < of => Level::Error,
             _ => self.usual_level(),
         }

@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::trace::arbitrary::{Any, Source};
+use crate::trace::arbitrary::{Arbitrary, EventGenerator};
 use crate::trace::{Line, clean_label};
 
 fn line(kind: usize, seed: u64) -> Line {
-    let source = &mut Source::new(seed);
+    let source = &mut EventGenerator::new(seed);
     let event = Event::any(kind, source);
     Line { event, ..Line::any(source) }
 }
@@ -41,13 +41,13 @@ proptest! {
     /// Whatever a client calls its keys, values and requests: the line says what happened, and nothing else.
     #[test]
     fn no_client_can_forge_a_field_or_a_line(key: Vec<u8>, value in forgery(), label in forgery()) {
-        let (key, value) = (Some(Text::new(key)), Some(Text::new(value)));
+        let (key, value) = (Some(QuotedText::new(key)), Some(QuotedText::new(value)));
         let event = Event::Accept {
-            slot: Slot(7), ballot: Ballot { round: 3, server: Server(1) }, op: Op::Put, key, value, if_version: None,
-            adopted: MaybeBallot(None), quorum: Servers::first(3), to: Servers::first(5),
+            slot: Slot(7), ballot: Ballot { round: 3, server: ServerId(1) }, op: OpKind::Put, key, value, if_version: None,
+            adopted: MaybeBallot(None), quorum: ServerSet::first(3), to: ServerSet::first(5),
         };
         // As a writer has it: cut if it is long, and left out if it is empty.
-        let line = Line { event, req: clean_label(label), why: None, re: None, ..Line::any(&mut Source::new(1)) };
+        let line = Line { event, req: clean_label(label), why: None, re: None, ..Line::any(&mut EventGenerator::new(1)) };
         let text = line.to_string();
         prop_assert_eq!(text.lines().count(), 1);
         prop_assert_eq!(text.parse::<Line>(), Ok(line));
@@ -80,9 +80,9 @@ fn forgery() -> impl Strategy<Value = String> {
 
 #[test]
 fn the_level_says_what_needs_attention() {
-    let link = |state| Event::Link { peer: Server(2), state, cause: None };
-    assert_eq!(link(LinkState::Up).level(), Level::Info);
-    assert_eq!(link(LinkState::Lost).level(), Level::Warn);
+    let link = |state| Event::Link { peer: ServerId(2), state, cause: None };
+    assert_eq!(link(LinkEvent::Up).level(), Level::Info);
+    assert_eq!(link(LinkEvent::Lost).level(), Level::Warn);
     let digest = |equal| Event::Digest { slot: Slot(1), digest: Digest(1), equal: Some(equal), of: Some(5) };
     assert_eq!(digest(5).level(), Level::Info);
     assert_eq!(digest(4).level(), Level::Error);

@@ -3,23 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::event::Event;
-use super::line::RoleTag;
+use super::line::Speaker;
 use super::parse::Run;
-use super::text::Text;
-use super::word::{CommandName, Op};
-use crate::role::Server;
+use super::text::QuotedText;
+use super::word::{CommandName, OpKind};
+use crate::role::ServerId;
 
 /// A request and what became of it, by the lines of its client. Lines are named by their index in the run.
 #[derive(Clone, Debug)]
-pub struct Exchange<'a> {
+pub struct RequestSpan<'a> {
     /// The client's REQUEST.
     pub request: usize,
     /// What it asks.
-    pub op: Op,
+    pub op: OpKind,
     /// Of which key.
-    pub key: Option<&'a Text>,
+    pub key: Option<&'a QuotedText>,
     /// The new value.
-    pub value: Option<&'a Text>,
+    pub value: Option<&'a QuotedText>,
     /// Which command it is, if its client says so.
     pub id: Option<CommandName>,
     /// The client's RESPONSE or TIMEOUT.
@@ -28,8 +28,8 @@ pub struct Exchange<'a> {
 
 /// Pairs each request of a client with the line that ends it. A client may use a label twice, one after the other; so where
 /// lines are missing, what was open has no end.
-pub fn exchanges(run: &Run) -> Vec<Exchange<'_>> {
-    let mut exchanges: Vec<Exchange<'_>> = Vec::new();
+pub fn exchanges(run: &Run) -> Vec<RequestSpan<'_>> {
+    let mut exchanges: Vec<RequestSpan<'_>> = Vec::new();
     for lines in run.by_process().into_values() {
         let mut open: BTreeMap<&str, usize> = BTreeMap::new();
         let mut next = 1;
@@ -39,13 +39,13 @@ pub fn exchanges(run: &Run) -> Vec<Exchange<'_>> {
                 open.clear();
             }
             next = line.id.n.saturating_add(1);
-            let Some(req) = line.req.as_deref().filter(|_| line.role == RoleTag::Client) else { continue };
+            let Some(req) = line.req.as_deref().filter(|_| line.role == Speaker::Client) else { continue };
             match &line.event {
                 Event::Request { op, key, value, session, sequence, .. } => {
                     let id = session.zip(*sequence).map(|(session, sequence)| CommandName::Write { session, sequence });
                     let (key, value) = (key.as_ref(), value.as_ref());
                     open.insert(req, exchanges.len());
-                    exchanges.push(Exchange { request: at, op: *op, key, value, id, reply: None });
+                    exchanges.push(RequestSpan { request: at, op: *op, key, value, id, reply: None });
                 }
                 Event::Response { .. } | Event::Timeout { .. } => {
                     if let Some(exchange) = open.remove(req) {
@@ -63,9 +63,9 @@ pub fn exchanges(run: &Run) -> Vec<Exchange<'_>> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// The role's server.
-    pub server: Server,
+    pub server: ServerId,
     /// The role.
-    pub role: RoleTag,
+    pub role: Speaker,
     /// Its CRASH.
     pub crash: usize,
     /// Its RESTART, or the BOOT of its server's next process; None if it stayed down.
@@ -76,7 +76,7 @@ pub struct Outage {
 pub fn outages(run: &Run) -> Vec<Outage> {
     let mut outages: Vec<Outage> = Vec::new();
     for (server, lines) in run.by_server() {
-        let mut open: BTreeMap<RoleTag, usize> = BTreeMap::new();
+        let mut open: BTreeMap<Speaker, usize> = BTreeMap::new();
         for at in lines {
             let line = run.line(at);
             match line.event {

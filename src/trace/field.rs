@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::text::{Text, closing_quote};
-use crate::paxos::{Ballot, Refused, Slot};
-use crate::role::{Server, Servers};
+use super::text::{QuotedText, closing_quote};
+use crate::paxos::{Ballot, NackedRequest, Slot};
+use crate::role::{ServerId, ServerSet};
 use crate::two_phase_commit::TransactionId;
 
 /// A part of an event.
@@ -22,7 +22,7 @@ pub trait Field: Sized {
 }
 
 /// A value that stands behind `key=`.
-pub trait Word: Sized {
+pub trait FieldValue: Sized {
     /// Writes the value.
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result;
 
@@ -73,7 +73,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<T: Word> Field for T {
+impl<T: FieldValue> Field for T {
     fn write(&self, key: &str, to: &mut Formatter<'_>) -> fmt::Result {
         write!(to, " {key}=")?;
         self.print(to)
@@ -86,7 +86,7 @@ impl<T: Word> Field for T {
 }
 
 /// A field that is left out when there is nothing to say.
-impl<T: Word> Field for Option<T> {
+impl<T: FieldValue> Field for Option<T> {
     fn write(&self, key: &str, to: &mut Formatter<'_>) -> fmt::Result {
         self.as_ref().map_or(Ok(()), |value| value.write(key, to))
     }
@@ -101,7 +101,7 @@ impl<T: Word> Field for Option<T> {
 /// whole line is written again and compared.
 macro_rules! displayed {
     ($($type:ty),*) => {$(
-        impl Word for $type {
+        impl FieldValue for $type {
             fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(self, to)
             }
@@ -115,17 +115,17 @@ macro_rules! displayed {
 
 displayed!(u8, u32, u64, Ballot, SocketAddr, TransactionId);
 
-impl Word for Text {
+impl FieldValue for QuotedText {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, to)
     }
 
-    fn parse(text: &str) -> Option<Text> {
-        Text::parse(text)
+    fn parse(text: &str) -> Option<QuotedText> {
+        QuotedText::parse(text)
     }
 }
 
-impl Word for Slot {
+impl FieldValue for Slot {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, to)
     }
@@ -135,40 +135,40 @@ impl Word for Slot {
     }
 }
 
-impl Word for Server {
+impl FieldValue for ServerId {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, to)
     }
 
-    fn parse(text: &str) -> Option<Server> {
-        text.strip_prefix('s')?.parse().ok().map(Server).filter(|server| server.0 <= Server::MAX)
+    fn parse(text: &str) -> Option<ServerId> {
+        text.strip_prefix('s')?.parse().ok().map(ServerId).filter(|server| server.0 <= ServerId::MAX)
     }
 }
 
 /// `s1,s2,s5`, or `none`.
-impl Word for Servers {
+impl FieldValue for ServerSet {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, to)
     }
 
-    fn parse(text: &str) -> Option<Servers> {
-        parse_list(text, ',', Server::parse).map(|servers| servers.into_iter().collect())
+    fn parse(text: &str) -> Option<ServerSet> {
+        parse_list(text, ',', ServerId::parse).map(|servers| servers.into_iter().collect())
     }
 }
 
 /// `7+` for a PREPARE of all slots from 7, `7` for an ACCEPT in slot 7.
-impl Word for Refused {
+impl FieldValue for NackedRequest {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Prepare(slot) => SlotFrom(*slot).print(to),
-            Refused::Accept(slot) => slot.print(to),
+            NackedRequest::Prepare(slot) => SlotFrom(*slot).print(to),
+            NackedRequest::Accept(slot) => slot.print(to),
         }
     }
 
-    fn parse(text: &str) -> Option<Refused> {
+    fn parse(text: &str) -> Option<NackedRequest> {
         match SlotFrom::parse(text) {
-            Some(SlotFrom(slot)) => Some(Refused::Prepare(slot)),
-            None => Slot::parse(text).map(Refused::Accept),
+            Some(SlotFrom(slot)) => Some(NackedRequest::Prepare(slot)),
+            None => Slot::parse(text).map(NackedRequest::Accept),
         }
     }
 }
@@ -177,7 +177,7 @@ impl Word for Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlotFrom(pub Slot);
 
-impl Word for SlotFrom {
+impl FieldValue for SlotFrom {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         write!(to, "{}+", self.0)
     }
@@ -196,7 +196,7 @@ pub struct SlotSpan {
     pub last: Option<Slot>,
 }
 
-impl Word for SlotSpan {
+impl FieldValue for SlotSpan {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         match self.last {
             None => write!(to, "{}+", self.first),
@@ -225,7 +225,7 @@ impl From<Ballot> for MaybeBallot {
     }
 }
 
-impl Word for MaybeBallot {
+impl FieldValue for MaybeBallot {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(ballot) => ballot.print(to),
@@ -246,7 +246,7 @@ impl Word for MaybeBallot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskName(pub u16);
 
-impl Word for DiskName {
+impl FieldValue for DiskName {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         write!(to, "{:04x}", self.0)
     }
@@ -259,7 +259,7 @@ impl Word for DiskName {
 impl DiskName {
     /// The one that is written so.
     pub fn new(text: &str) -> Option<DiskName> {
-        Word::parse(text)
+        FieldValue::parse(text)
     }
 }
 
@@ -274,7 +274,7 @@ impl HistoryName {
     }
 }
 
-impl Word for HistoryName {
+impl FieldValue for HistoryName {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(name) => write!(to, "{name:08x}"),
@@ -295,12 +295,12 @@ pub struct AcceptedSlots {
     /// The first of them, at most [`AcceptedSlots::SHOWN`], in slot order.
     pub first: Vec<(Slot, Ballot)>,
     /// The others, if there are any.
-    pub more: Option<MoreSlots>,
+    pub more: Option<OmittedSlots>,
 }
 
 /// Slots that a line has no room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MoreSlots {
+pub struct OmittedSlots {
     /// How many they are.
     pub count: u64,
     /// The sum of the [`fingerprint`]s of all slots of the report: whoever knows what was accepted can tell that it is
@@ -325,12 +325,12 @@ impl AcceptedSlots {
     pub fn new(accepted: &[(Slot, Ballot)]) -> AcceptedSlots {
         let (first, rest) = accepted.split_at(accepted.len().min(AcceptedSlots::SHOWN));
         let sum = || accepted.iter().fold(0, |sum: u64, (slot, ballot)| sum.wrapping_add(fingerprint(*slot, *ballot)));
-        let more = (!rest.is_empty()).then(|| MoreSlots { count: rest.len() as u64, sum: sum() });
+        let more = (!rest.is_empty()).then(|| OmittedSlots { count: rest.len() as u64, sum: sum() });
         AcceptedSlots { first: first.to_vec(), more }
     }
 }
 
-impl Word for AcceptedSlots {
+impl FieldValue for AcceptedSlots {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         if self.first.is_empty() {
             return to.write_str("none");
@@ -339,7 +339,7 @@ impl Word for AcceptedSlots {
             write!(to, "{}{slot}@{ballot}", if n == 0 { "" } else { "," })?;
         }
         match &self.more {
-            Some(MoreSlots { count, sum }) => write!(to, ",+{count}#{sum:016x}"),
+            Some(OmittedSlots { count, sum }) => write!(to, ",+{count}#{sum:016x}"),
             None => Ok(()),
         }
     }
@@ -348,7 +348,7 @@ impl Word for AcceptedSlots {
         let (shown, more) = match text.rsplit_once(",+") {
             Some((shown, more)) => {
                 let (count, sum) = more.split_once('#')?;
-                (shown, Some(MoreSlots { count: count.parse().ok()?, sum: u64::from_str_radix(sum, 16).ok()? }))
+                (shown, Some(OmittedSlots { count: count.parse().ok()?, sum: u64::from_str_radix(sum, 16).ok()? }))
             }
             None => (text, None),
         };
@@ -362,9 +362,9 @@ impl Word for AcceptedSlots {
 
 /// Who refused, and what binds each: `s4(4.2),s5(4.2)`, or `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Nacks(pub Vec<(Server, Ballot)>);
+pub struct Nacks(pub Vec<(ServerId, Ballot)>);
 
-impl Word for Nacks {
+impl FieldValue for Nacks {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return to.write_str("none");
@@ -378,7 +378,7 @@ impl Word for Nacks {
     fn parse(text: &str) -> Option<Nacks> {
         let pair = |text: &str| {
             let (server, ballot) = text.strip_suffix(')')?.split_once('(')?;
-            Some((Server::parse(server)?, Ballot::parse(ballot)?))
+            Some((ServerId::parse(server)?, Ballot::parse(ballot)?))
         };
         parse_list(text, ',', pair).map(Nacks)
     }
@@ -386,9 +386,9 @@ impl Word for Nacks {
 
 /// Servers in the order in which they were tried, perhaps one of them twice: `s2,s4,s2`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tries(pub Vec<Server>);
+pub struct TriedServers(pub Vec<ServerId>);
 
-impl Word for Tries {
+impl FieldValue for TriedServers {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
             return to.write_str("none");
@@ -399,8 +399,8 @@ impl Word for Tries {
         Ok(())
     }
 
-    fn parse(text: &str) -> Option<Tries> {
-        parse_list(text, ',', Server::parse).map(Tries)
+    fn parse(text: &str) -> Option<TriedServers> {
+        parse_list(text, ',', ServerId::parse).map(TriedServers)
     }
 }
 
@@ -426,7 +426,7 @@ impl From<Millis> for Duration {
     }
 }
 
-impl Word for Millis {
+impl FieldValue for Millis {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         write!(to, "{}.{:03}ms", self.micros / 1_000, self.micros % 1_000)
     }
@@ -454,7 +454,7 @@ impl From<Seconds> for Duration {
     }
 }
 
-impl Word for Seconds {
+impl FieldValue for Seconds {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         write!(to, "{}.{:03}s", self.millis / 1_000, self.millis % 1_000)
     }
@@ -475,7 +475,7 @@ fn thousandths(text: &str) -> Option<u64> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub u64);
 
-impl Word for Digest {
+impl FieldValue for Digest {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         write!(to, "{:016x}", self.0)
     }

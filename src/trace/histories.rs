@@ -13,7 +13,7 @@ use super::event::Event;
 use super::field::DiskName;
 use super::line::{Line, LineId};
 use super::parse::Run;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// The histories of a run.
 #[derive(Clone, Debug)]
@@ -21,14 +21,14 @@ pub enum Histories {
     /// All lines are of one.
     One,
     /// One after the other.
-    Several(Vec<History>),
+    Several(Vec<RunHistory>),
     /// They are of more than one, and cannot be told apart: why, in a sentence, and a line that shows it.
     Mixed(String, usize),
 }
 
 /// The lines of one history.
 #[derive(Clone, Debug)]
-pub struct History {
+pub struct RunHistory {
     /// The lines.
     pub run: Run,
     /// Where each of them stands in the run that they were taken from.
@@ -37,8 +37,8 @@ pub struct History {
 
 /// A server's change from one folder to another.
 #[derive(Clone, Copy)]
-struct Change {
-    server: Server,
+struct DirChange {
+    server: ServerId,
     /// Its last line before.
     before: Timestamp,
     /// Its first line on the new folder, and when.
@@ -47,11 +47,11 @@ struct Change {
 }
 
 /// A time in which servers changed their folders.
-struct Cut {
-    changes: Vec<Change>,
+struct HistoryBoundary {
+    changes: Vec<DirChange>,
 }
 
-impl Cut {
+impl HistoryBoundary {
     fn begins(&self) -> Timestamp {
         self.changes.iter().map(|change| change.before).max().unwrap_or(Timestamp::MIN)
     }
@@ -79,18 +79,18 @@ impl Cut {
 
     /// A reply between the two histories of a server whose first lines on the new folder are missing: it may be of either.
     fn doubtful_reply(&self, run: &Run) -> Option<usize> {
-        let is_whole = |change: &Change| {
+        let is_whole = |change: &DirChange| {
             let id = &run.line(change.first).id;
             (id.process.life(), id.n) == (1, 1)
         };
-        let whole: Servers =
+        let whole: ServerSet =
             self.changes.iter().filter(|change| is_whole(change)).map(|change| change.server).collect();
         let server = |line: &Line| line.re.as_ref().and_then(|re| re.process.as_server());
         self.between(run).find(|(_, line)| server(line).is_some_and(|server| !whole.contains(server))).map(|(at, _)| at)
     }
 
     /// Whether all lines of both sides can be told apart with this change.
-    fn fits(&self, change: Change) -> bool {
+    fn fits(&self, change: DirChange) -> bool {
         self.begins().max(change.before) < self.ends().min(change.since)
     }
 }
@@ -99,14 +99,14 @@ impl Histories {
     /// Tells them apart.
     pub fn of(run: &Run) -> Histories {
         let servers = in_order(run);
-        let mut changes: Vec<Change> =
+        let mut changes: Vec<DirChange> =
             servers.iter().flat_map(|(server, lines)| changes(run, *server, lines)).collect();
         changes.sort_by_key(|change| change.since);
-        let mut cuts: Vec<Cut> = Vec::new();
+        let mut cuts: Vec<HistoryBoundary> = Vec::new();
         for change in changes {
             match cuts.last_mut().filter(|cut| cut.fits(change)) {
                 Some(cut) => cut.changes.push(change),
-                None => cuts.push(Cut { changes: vec![change] }),
+                None => cuts.push(HistoryBoundary { changes: vec![change] }),
             }
         }
         let moments: Vec<Timestamp> = cuts.iter().map(|cut| cut.moment(run)).collect();
@@ -138,7 +138,7 @@ impl Histories {
         if parts.len() == 1 {
             return Histories::One;
         }
-        Histories::Several(parts.into_iter().map(|at| History { run: run.only(&at), at }).collect())
+        Histories::Several(parts.into_iter().map(|at| RunHistory { run: run.only(&at), at }).collect())
     }
 }
 
@@ -165,8 +165,8 @@ fn refers_across(run: &Run, parts: &[Vec<usize>]) -> Option<usize> {
 }
 
 /// Each server's lines in the order in which they were written, whatever its lives are called.
-fn in_order(run: &Run) -> BTreeMap<Server, Vec<usize>> {
-    let mut servers: BTreeMap<Server, Vec<usize>> = BTreeMap::new();
+fn in_order(run: &Run) -> BTreeMap<ServerId, Vec<usize>> {
+    let mut servers: BTreeMap<ServerId, Vec<usize>> = BTreeMap::new();
     for (at, entry) in run.lines.iter().enumerate() {
         if let Some(server) = entry.line.id.process.as_server() {
             servers.entry(server).or_default().push(at);
@@ -180,19 +180,19 @@ fn in_order(run: &Run) -> BTreeMap<Server, Vec<usize>> {
 
 /// What a BOOT line says of the folder.
 #[derive(Clone, Copy, Default)]
-struct Folder {
+struct DirOfLine {
     disk: Option<DiskName>,
     history: Option<u32>,
 }
 
-impl Folder {
-    fn of(event: &Event) -> Folder {
-        let Event::Boot { history, disk, .. } = event else { return Folder::default() };
+impl DirOfLine {
+    fn of(event: &Event) -> DirOfLine {
+        let Event::Boot { history, disk, .. } = event else { return DirOfLine::default() };
         // A folder without a history may still come to be of any.
-        Folder { disk: *disk, history: history.and_then(|history| history.0) }
+        DirOfLine { disk: *disk, history: history.and_then(|history| history.0) }
     }
 
-    fn is_other(self, then: Folder) -> bool {
+    fn is_other(self, then: DirOfLine) -> bool {
         fn differ<T: PartialEq>(before: Option<T>, then: Option<T>) -> bool {
             before.is_some() && then.is_some() && before != then
         }
@@ -201,16 +201,16 @@ impl Folder {
 }
 
 /// Where a server's lines go on from another folder.
-fn changes(run: &Run, server: Server, lines: &[usize]) -> Vec<Change> {
+fn changes(run: &Run, server: ServerId, lines: &[usize]) -> Vec<DirChange> {
     let mut changes = Vec::new();
-    let mut folder = Folder::default();
+    let mut folder = DirOfLine::default();
     // Where the process of the line began.
     let mut begun = 0;
     for place in 0..lines.len() {
         let line = run.line(lines[place]);
         let change = |place: usize| {
             let [before, first] = [lines[place - 1], lines[place]];
-            Change { server, before: run.line(before).time, first, since: run.line(first).time }
+            DirChange { server, before: run.line(before).time, first, since: run.line(first).time }
         };
         if let Some(before) = place.checked_sub(1).map(|before| &run.line(lines[before]).id) {
             if line.id.process != before.process {
@@ -219,15 +219,15 @@ fn changes(run: &Run, server: Server, lines: &[usize]) -> Vec<Change> {
             // Both are ordered by life and number.
             if line.id <= *before {
                 changes.push(change(place));
-                (folder, begun) = (Folder::default(), place);
+                (folder, begun) = (DirOfLine::default(), place);
             }
         }
-        let then = Folder::of(&line.event);
+        let then = DirOfLine::of(&line.event);
         if folder.is_other(then) {
             if begun > 0 {
                 changes.push(change(begun));
             }
-            folder = Folder::default();
+            folder = DirOfLine::default();
         }
         folder.disk = then.disk.or(folder.disk);
         folder.history = then.history.or(folder.history);
@@ -238,7 +238,7 @@ fn changes(run: &Run, server: Server, lines: &[usize]) -> Vec<Change> {
 /// The servers whose lines may be of more than one folder without showing it: some are missing, and before or behind the gap
 /// no BOOT line tells the disk. If servers were never seen at one time, and none of their lines follow from each other's,
 /// it is all of them: they may be of different histories.
-pub(super) fn perhaps_of_several_folders(run: &Run) -> Servers {
+pub(super) fn perhaps_of_several_folders(run: &Run) -> ServerSet {
     let servers = in_order(run);
     if !are_of_one_time(run, &servers) {
         return servers.into_keys().collect();
@@ -247,7 +247,7 @@ pub(super) fn perhaps_of_several_folders(run: &Run) -> Servers {
         let [a, b] = [&run.line(*a).id, &run.line(*b).id];
         a.process == b.process && a.n.checked_add(1) == Some(b.n)
     };
-    let disk = |at: &usize| Folder::of(&run.line(*at).event).disk;
+    let disk = |at: &usize| DirOfLine::of(&run.line(*at).event).disk;
     let may_be = |lines: &[usize]| {
         let disks: Vec<_> = lines.chunk_by(is_next).map(|part| part.iter().find_map(disk)).collect();
         // A life that was killed before its BOOT line is on the disk of those before and behind it.
@@ -261,22 +261,22 @@ pub(super) fn perhaps_of_several_folders(run: &Run) -> Servers {
 }
 
 /// Whether the times of all servers overlap, one with the next, or lines of one follow from lines of another.
-fn are_of_one_time(run: &Run, servers: &BTreeMap<Server, Vec<usize>>) -> bool {
+fn are_of_one_time(run: &Run, servers: &BTreeMap<ServerId, Vec<usize>>) -> bool {
     let span = |lines: &Vec<usize>| {
         let times = || lines.iter().map(|at| run.line(*at).time);
         Some((times().min()?, times().max()?))
     };
-    let mut spans: Vec<(Timestamp, Timestamp, Server)> =
+    let mut spans: Vec<(Timestamp, Timestamp, ServerId)> =
         servers.iter().filter_map(|(server, lines)| span(lines).map(|(from, to)| (from, to, *server))).collect();
     spans.sort();
-    let mut groups: Vec<(Timestamp, Servers)> = Vec::new();
+    let mut groups: Vec<(Timestamp, ServerSet)> = Vec::new();
     for (from, to, server) in spans {
         match groups.last_mut().filter(|(end, _)| from <= *end) {
             Some((end, group)) => {
                 *end = to.max(*end);
                 group.insert(server);
             }
-            None => groups.push((to, Servers::only(server))),
+            None => groups.push((to, ServerSet::only(server))),
         }
     }
     groups.len() <= 1 || {
@@ -288,10 +288,10 @@ fn are_of_one_time(run: &Run, servers: &BTreeMap<Server, Vec<usize>>) -> bool {
 /// Whether lines of these servers name lines of those, or the other way round, and most of them for the same request.
 fn follows(
     run: &Run,
-    servers: &BTreeMap<Server, Vec<usize>>,
+    servers: &BTreeMap<ServerId, Vec<usize>>,
     here: &BTreeMap<&LineId, usize>,
-    these: Servers,
-    those: Servers,
+    these: ServerSet,
+    those: ServerSet,
 ) -> bool {
     let (mut same, mut other) = (0, 0);
     for (server, lines) in servers {
@@ -312,7 +312,7 @@ fn follows(
 
 /// A reply of a server that had not written its first line yet, by the clocks of the two, and that follows from none of its
 /// lines: it may be of a history whose lines are gone.
-fn reply_of_before(run: &Run, servers: &BTreeMap<Server, Vec<usize>>) -> Option<usize> {
+fn reply_of_before(run: &Run, servers: &BTreeMap<ServerId, Vec<usize>>) -> Option<usize> {
     let here = run.by_id();
     (0..run.lines.len()).find(|at| {
         let line = run.line(*at);
@@ -331,8 +331,8 @@ fn reply_of_before(run: &Run, servers: &BTreeMap<Server, Vec<usize>>) -> Option<
 /// folder between them.
 fn overlap(
     run: &Run,
-    cuts: &[Cut],
-    server: Server,
+    cuts: &[HistoryBoundary],
+    server: ServerId,
     pair: &[usize],
     part: impl Fn(usize) -> usize,
 ) -> Option<Histories> {
@@ -348,7 +348,7 @@ fn overlap(
             run.line(pair[1]).id
         )
     } else {
-        let Change { server: new, first, .. } = cuts[before].changes[0];
+        let DirChange { server: new, first, .. } = cuts[before].changes[0];
         format!("{new} is on a new data folder from {} on, and {server} is not: {cannot}", run.line(first).id)
     };
     Some(Histories::Mixed(says, pair[1]))
@@ -356,7 +356,7 @@ fn overlap(
 
 /// Two servers of one history call it alike.
 fn two_names(run: &Run, part: &[usize]) -> Option<(String, usize)> {
-    let mut named = part.iter().filter_map(|at| Some((*at, Folder::of(&run.line(*at).event).history?)));
+    let mut named = part.iter().filter_map(|at| Some((*at, DirOfLine::of(&run.line(*at).event).history?)));
     let (first, name) = named.next()?;
     let (other, _) = named.find(|(_, other)| *other != name)?;
     let (first, id) = (&run.line(first).id, &run.line(other).id);

@@ -8,9 +8,9 @@ use log::Level;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::event::{Event, EventError};
-use super::field::{Fields, Word};
-use super::text::{self, Text, floor_char_boundary, is_invisible};
-use crate::role::{RoleName, Server};
+use super::field::{FieldValue, Fields};
+use super::text::{self, QuotedText, floor_char_boundary, is_invisible};
+use crate::role::{RoleKind, ServerId};
 
 /// The longest name of a process that is no server, in bytes.
 pub const NAME_MAX_BYTES: usize = 32;
@@ -19,8 +19,8 @@ pub const LABEL_MAX_BYTES: usize = 64;
 
 /// A process that writes lines: `s2`, in its third life on one data folder `s2@3`; or a client, `c1`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Process {
-    who: Who,
+pub struct ProcessId {
+    who: ProcessName,
     #[serde(deserialize_with = "decode_life")]
     life: u32,
 }
@@ -33,8 +33,8 @@ fn decode_life<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
 
 /// Who it is, in all its lives.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-enum Who {
-    Server(Server),
+enum ProcessName {
+    Server(ServerId),
     Other(Name),
 }
 
@@ -68,22 +68,22 @@ impl From<Name> for String {
     }
 }
 
-impl Process {
+impl ProcessId {
     /// A server in one of its lives, counted from 1.
-    pub fn server(server: Server, life: u32) -> Process {
-        Process { who: Who::Server(server), life: life.max(1) }
+    pub fn server(server: ServerId, life: u32) -> ProcessId {
+        ProcessId { who: ProcessName::Server(server), life: life.max(1) }
     }
 
     /// A process that is no server; an error says what a name may be.
-    pub fn named(name: &str) -> Result<Process, String> {
-        Ok(Process { who: Who::Other(name.to_owned().try_into()?), life: 1 })
+    pub fn named(name: &str) -> Result<ProcessId, String> {
+        Ok(ProcessId { who: ProcessName::Other(name.to_owned().try_into()?), life: 1 })
     }
 
     /// Which server it is, if it is one.
-    pub fn as_server(&self) -> Option<Server> {
+    pub fn as_server(&self) -> Option<ServerId> {
         match self.who {
-            Who::Server(server) => Some(server),
-            Who::Other(_) => None,
+            ProcessName::Server(server) => Some(server),
+            ProcessName::Other(_) => None,
         }
     }
 
@@ -93,33 +93,33 @@ impl Process {
     }
 }
 
-impl Display for Process {
+impl Display for ProcessId {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match &self.who {
-            Who::Server(server) => Display::fmt(server, f)?,
-            Who::Other(Name(name)) => f.write_str(name)?,
+            ProcessName::Server(server) => Display::fmt(server, f)?,
+            ProcessName::Other(Name(name)) => f.write_str(name)?,
         }
         if self.life == 1 { Ok(()) } else { write!(f, "@{}", self.life) }
     }
 }
 
-impl Debug for Process {
+impl Debug for ProcessId {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         Display::fmt(self, f)
     }
 }
 
-impl FromStr for Process {
+impl FromStr for ProcessId {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Process, String> {
+    fn from_str(text: &str) -> Result<ProcessId, String> {
         let (name, life) = text.split_once('@').map_or((text, Some(1)), |(name, life)| (name, life.parse().ok()));
         let life = life.filter(|life| *life > 0).ok_or_else(|| format!("'{text}' has no life behind the @"))?;
-        let who = match Server::parse(name) {
-            Some(server) => Who::Server(server),
-            None => Who::Other(name.to_owned().try_into()?),
+        let who = match ServerId::parse(name) {
+            Some(server) => ProcessName::Server(server),
+            None => ProcessName::Other(name.to_owned().try_into()?),
         };
-        Ok(Process { who, life })
+        Ok(ProcessId { who, life })
     }
 }
 
@@ -127,7 +127,7 @@ impl FromStr for Process {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LineId {
     /// Who wrote it.
-    pub process: Process,
+    pub process: ProcessId,
     /// Its number among that process's lines, from 1 and without a gap.
     pub n: u64,
 }
@@ -154,7 +154,7 @@ impl FromStr for LineId {
     }
 }
 
-impl Word for LineId {
+impl FieldValue for LineId {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         Display::fmt(self, to)
     }
@@ -166,7 +166,7 @@ impl Word for LineId {
 
 /// What the envelope of a message carries for people, beside the message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Context {
+pub struct TraceContext {
     /// The line that told of the sending.
     pub re: Option<LineId>,
     /// Which client's which request it is about, as in `c1-5`: a label, nothing relies on it.
@@ -175,7 +175,7 @@ pub struct Context {
 
 /// The part of a process that speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RoleTag {
+pub enum Speaker {
     /// A client.
     Client,
     /// A server as such: its front desk, its links, its process.
@@ -196,44 +196,44 @@ pub enum RoleTag {
     Audit,
 }
 
-impl RoleTag {
+impl Speaker {
     /// All of them.
-    pub const ALL: [RoleTag; 9] = [
-        RoleTag::Client,
-        RoleTag::Server,
-        RoleTag::Proposer,
-        RoleTag::Acceptor,
-        RoleTag::Learner,
-        RoleTag::Coordinator,
-        RoleTag::Participant,
-        RoleTag::Chaos,
-        RoleTag::Audit,
+    pub const ALL: [Speaker; 9] = [
+        Speaker::Client,
+        Speaker::Server,
+        Speaker::Proposer,
+        Speaker::Acceptor,
+        Speaker::Learner,
+        Speaker::Coordinator,
+        Speaker::Participant,
+        Speaker::Chaos,
+        Speaker::Audit,
     ];
 
     /// As it is printed.
     pub fn as_str(self) -> &'static str {
         match self {
-            RoleTag::Client => "client",
-            RoleTag::Server => "server",
-            RoleTag::Proposer => "proposer",
-            RoleTag::Acceptor => "acceptor",
-            RoleTag::Learner => "learner",
-            RoleTag::Coordinator => "coordinator",
-            RoleTag::Participant => "participant",
-            RoleTag::Chaos => "chaos",
-            RoleTag::Audit => "audit",
+            Speaker::Client => "client",
+            Speaker::Server => "server",
+            Speaker::Proposer => "proposer",
+            Speaker::Acceptor => "acceptor",
+            Speaker::Learner => "learner",
+            Speaker::Coordinator => "coordinator",
+            Speaker::Participant => "participant",
+            Speaker::Chaos => "chaos",
+            Speaker::Audit => "audit",
         }
     }
 }
 
-impl From<RoleName> for RoleTag {
-    fn from(role: RoleName) -> RoleTag {
+impl From<RoleKind> for Speaker {
+    fn from(role: RoleKind) -> Speaker {
         match role {
-            RoleName::Proposer => RoleTag::Proposer,
-            RoleName::Acceptor => RoleTag::Acceptor,
-            RoleName::Learner => RoleTag::Learner,
-            RoleName::Coordinator => RoleTag::Coordinator,
-            RoleName::Participant => RoleTag::Participant,
+            RoleKind::Proposer => Speaker::Proposer,
+            RoleKind::Acceptor => Speaker::Acceptor,
+            RoleKind::Learner => Speaker::Learner,
+            RoleKind::Coordinator => Speaker::Coordinator,
+            RoleKind::Participant => Speaker::Participant,
         }
     }
 }
@@ -246,7 +246,7 @@ pub struct Line {
     /// Which line it is.
     pub id: LineId,
     /// Who speaks.
-    pub role: RoleTag,
+    pub role: Speaker,
     /// Which request it is about.
     pub req: Option<String>,
     /// What happened.
@@ -332,7 +332,7 @@ impl FromStr for Line {
         let (time, _level, id, role, name) = (word(), word(), word(), word(), word());
         let time = time.parse().map_err(|_| LineError::Head("the time"))?;
         let id = id.parse().map_err(|_| LineError::Head("the id"))?;
-        let role = RoleTag::ALL.into_iter().find(|tag| tag.as_str() == role).ok_or(LineError::Head("the role"))?;
+        let role = Speaker::ALL.into_iter().find(|tag| tag.as_str() == role).ok_or(LineError::Head("the role"))?;
         let mut fields = Fields::new(rest);
         let req = fields.take("req").map(parse_label).transpose()?;
         let event = Event::read(name, &mut fields)?;
@@ -350,7 +350,7 @@ impl FromStr for Line {
 }
 
 fn parse_label(text: &str) -> Result<String, LineError> {
-    let label = Text::parse(text).and_then(|text| text.as_str().map(str::to_owned));
+    let label = QuotedText::parse(text).and_then(|text| text.as_str().map(str::to_owned));
     label.and_then(clean_label).ok_or_else(|| LineError::Rest(format!("req={text}")))
 }
 
@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn a_line_that_a_message_names_can_be_read_where_it_is_written() {
         for life in [0, 1, 2, u32::MAX] {
-            let process = Process { who: Who::Other(Name("c1".to_string())), life };
+            let process = ProcessId { who: ProcessName::Other(Name("c1".to_string())), life };
             let sent = crate::codec::encode(&LineId { process, n: 5 });
             match crate::codec::decode::<LineId>(&sent) {
                 Ok(id) => assert_eq!(id.to_string().parse(), Ok(id)),

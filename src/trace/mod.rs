@@ -35,17 +35,17 @@ pub use commit_facts::{coordinator, participant};
 pub use event::{Event, EventError};
 pub use facts::{acceptor, fenced, learner, proposer};
 pub use field::{
-    AcceptedSlots, Digest, DiskName, FieldError, HistoryName, MaybeBallot, Millis, MoreSlots, Nacks, Seconds, SlotFrom,
-    SlotSpan, Tries,
+    AcceptedSlots, Digest, DiskName, FieldError, HistoryName, MaybeBallot, Millis, Nacks, OmittedSlots, Seconds,
+    SlotFrom, SlotSpan, TriedServers,
 };
-pub use line::{Context, Line, LineError, LineId, Process, RoleTag};
-pub use sink::Bound;
-pub use text::Text;
+pub use line::{Line, LineError, LineId, ProcessId, Speaker, TraceContext};
+pub use sink::LogLimits;
+pub use text::QuotedText;
 pub use word::{
-    Applied, CommandName, CrashCause, CrashPoint, Decided, DropCause, LinkState, Op, Recovered, RestartMode, Status,
-    Told, Voted,
+    CommandName, CrashCause, CrashPoint, DecisionReason, DropCause, LearnResult, LinkEvent, OpKind, RecoveredFrom,
+    RequestStatus, RestartMode, TransactionState, VoteValue,
 };
-pub use writer::{Draft, Re, Trace};
+pub use writer::{Parent, PendingLine, Trace};
 #[cfg(any(test, fuzzing))]
 pub(crate) use {
     line::{clean_label, clean_why},

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::line::{Line, LineError, LineId, Process};
-use crate::role::Server;
+use super::line::{Line, LineError, LineId, ProcessId};
+use crate::role::ServerId;
 
 /// Why a folder is no run that can be read.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub enum RunError {
 
 /// A line of a run.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct RunLine {
     /// What it says.
     pub line: Line,
     /// The file that it stands in.
@@ -58,7 +58,7 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// All lines.
-    pub lines: Vec<Entry>,
+    pub lines: Vec<RunLine>,
     /// Files whose last line was torn: it is ignored.
     pub torn: Vec<String>,
     /// Hashes of the lines: a file and its copy hold the same ones, and each counts once.
@@ -107,7 +107,7 @@ impl Run {
                 cause,
                 text: text.clone().into_owned(),
             })?;
-            self.lines.push(Entry { line, file: file.clone(), number: at + 1, late: end > early });
+            self.lines.push(RunLine { line, file: file.clone(), number: at + 1, late: end > early });
         }
         Ok(())
     }
@@ -124,8 +124,8 @@ impl Run {
     }
 
     /// The indices of each process's lines, in the order in which they were written.
-    pub fn by_process(&self) -> BTreeMap<&Process, Vec<usize>> {
-        let mut by_process: BTreeMap<&Process, Vec<usize>> = BTreeMap::new();
+    pub fn by_process(&self) -> BTreeMap<&ProcessId, Vec<usize>> {
+        let mut by_process: BTreeMap<&ProcessId, Vec<usize>> = BTreeMap::new();
         for (at, entry) in self.lines.iter().enumerate() {
             by_process.entry(&entry.line.id.process).or_default().push(at);
         }
@@ -166,8 +166,8 @@ impl Run {
     }
 
     /// The indices of each server's lines, life after life.
-    pub fn by_server(&self) -> BTreeMap<Server, Vec<usize>> {
-        let mut by_server: BTreeMap<Server, Vec<usize>> = BTreeMap::new();
+    pub fn by_server(&self) -> BTreeMap<ServerId, Vec<usize>> {
+        let mut by_server: BTreeMap<ServerId, Vec<usize>> = BTreeMap::new();
         // Processes are ordered by server and life.
         for (process, lines) in self.by_process() {
             if let Some(server) = process.as_server() {

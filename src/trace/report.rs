@@ -7,15 +7,15 @@ use jiff::Timestamp;
 
 use super::audit::{Rules, rules_of};
 use super::event::Event;
-use super::exchange::{Exchange, Outage, exchanges, outages};
-use super::line::RoleTag;
+use super::exchange::{Outage, RequestSpan, exchanges, outages};
+use super::line::Speaker;
 use super::parse::Run;
-use super::word::{Op, Recovered, Status};
-use crate::role::Servers;
+use super::word::{OpKind, RecoveredFrom, RequestStatus};
+use crate::role::ServerSet;
 
 /// Whether a point is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
+pub enum PointStatus {
     /// These lines show it.
     Shown,
     /// This run does not show it.
@@ -26,13 +26,13 @@ pub enum Mark {
 
 /// One point.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Point {
+pub struct Requirement {
     /// Its name, as `G4`.
     pub name: &'static str,
     /// What is asked for.
     pub asks: &'static str,
     /// Whether it is shown.
-    pub mark: Mark,
+    pub mark: PointStatus,
     /// What the lines show, what is missing, or where to look.
     pub says: String,
     /// Lines that show it, by their index in the run.
@@ -40,26 +40,26 @@ pub struct Point {
 }
 
 /// What was found out about a point: shown, with lines; or a sentence that says what is missing.
-type Found = Result<(String, Vec<usize>), String>;
+type PointResult = Result<(String, Vec<usize>), String>;
 
 /// All points of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// In the order of their names.
-    pub points: Vec<Point>,
+    pub points: Vec<Requirement>,
 }
 
 impl Report {
     /// Looks for every point.
     pub fn new(run: &Run) -> Report {
-        let look = Look::new(run);
-        let point = |name, asks, found: Found| match found {
-            Ok((says, lines)) => Point { name, asks, mark: Mark::Shown, says, lines },
-            Err(says) => Point { name, asks, mark: Mark::NotShown, says, lines: Vec::new() },
+        let look = RunView::new(run);
+        let point = |name, asks, found: PointResult| match found {
+            Ok((says, lines)) => Requirement { name, asks, mark: PointStatus::Shown, says, lines },
+            Err(says) => Requirement { name, asks, mark: PointStatus::NotShown, says, lines: Vec::new() },
         };
         let elsewhere = |name, asks, says: &str| {
             let says = says.to_string();
-            Point { name, asks, mark: Mark::Elsewhere, says, lines: Vec::new() }
+            Requirement { name, asks, mark: PointStatus::Elsewhere, says, lines: Vec::new() }
         };
         let points = vec![
             point("G1", "five server processes and a scripted client", look.processes()),
@@ -100,23 +100,23 @@ impl Report {
 
     /// The report for people, with at most `lines` lines a point.
     pub fn explain<'a>(&'a self, run: &'a Run, lines: usize) -> impl Display + 'a {
-        Explained { report: self, run, lines }
+        ReportText { report: self, run, lines }
     }
 }
 
-struct Explained<'a> {
+struct ReportText<'a> {
     report: &'a Report,
     run: &'a Run,
     lines: usize,
 }
 
-impl Display for Explained<'_> {
+impl Display for ReportText<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for Point { name, asks, mark, says, lines } in &self.report.points {
+        for Requirement { name, asks, mark, says, lines } in &self.report.points {
             let mark = match mark {
-                Mark::Shown => "[x]",
-                Mark::NotShown => "[ ]",
-                Mark::Elsewhere => "-->",
+                PointStatus::Shown => "[x]",
+                PointStatus::NotShown => "[ ]",
+                PointStatus::Elsewhere => "-->",
             };
             writeln!(f, "{mark} {name:<3} {asks}")?;
             writeln!(f, "        {says}")?;
@@ -126,38 +126,38 @@ impl Display for Explained<'_> {
             }
         }
         let count = |mark| self.report.points.iter().filter(|point| point.mark == mark).count();
-        let (shown, not) = (count(Mark::Shown), count(Mark::NotShown));
+        let (shown, not) = (count(PointStatus::Shown), count(PointStatus::NotShown));
         writeln!(f, "{shown} points shown, {not} not shown by this run")
     }
 }
 
 /// A time in the programme of a client.
 #[derive(Clone, Copy)]
-struct Phase {
+struct ClientPhase {
     line: usize,
     from: Timestamp,
     to: Timestamp,
 }
 
 /// The run, with what several points look at.
-struct Look<'a> {
+struct RunView<'a> {
     run: &'a Run,
-    cluster: Servers,
-    exchanges: Vec<Exchange<'a>>,
+    cluster: ServerSet,
+    exchanges: Vec<RequestSpan<'a>>,
     outages: Vec<Outage>,
-    phases: BTreeMap<String, Phase>,
+    phases: BTreeMap<String, ClientPhase>,
     /// Two-phase commit, not Paxos.
     commits: bool,
 }
 
-impl<'a> Look<'a> {
-    fn new(run: &'a Run) -> Look<'a> {
+impl<'a> RunView<'a> {
+    fn new(run: &'a Run) -> RunView<'a> {
         let clusters = run.lines.iter().filter_map(|entry| match entry.line.event {
             Event::Boot { cluster, .. } => Some(cluster),
             _ => None,
         });
         let cluster = clusters.max_by_key(|cluster| cluster.len()).unwrap_or_default();
-        Look {
+        RunView {
             run,
             cluster,
             exchanges: exchanges(run),
@@ -176,18 +176,18 @@ impl<'a> Look<'a> {
     }
 
     /// The exchanges that began in a phase.
-    fn in_phase(&self, phase: Phase) -> impl Iterator<Item = &Exchange<'a>> {
+    fn in_phase(&self, phase: ClientPhase) -> impl Iterator<Item = &RequestSpan<'a>> {
         self.exchanges.iter().filter(move |exchange| (phase.from..phase.to).contains(&self.time(exchange.request)))
     }
 
-    fn status(&self, exchange: &Exchange<'_>) -> Option<Status> {
+    fn status(&self, exchange: &RequestSpan<'_>) -> Option<RequestStatus> {
         match self.run.line(exchange.reply?).event {
             Event::Response { status, .. } | Event::Timeout { status, .. } => Some(status),
             _ => None,
         }
     }
 
-    fn processes(&self) -> Found {
+    fn processes(&self) -> PointResult {
         let mut boots = BTreeMap::new();
         for (at, entry) in self.run.lines.iter().enumerate() {
             if let (Event::Boot { .. }, Some(server)) = (&entry.line.event, entry.line.id.process.as_server()) {
@@ -202,7 +202,7 @@ impl<'a> Look<'a> {
         Ok((format!("{} servers have started, and a client has asked", boots.len()), lines))
     }
 
-    fn steps(&self) -> Found {
+    fn steps(&self) -> PointResult {
         let paxos = ["PREPARE", "PROMISE", "ACCEPT", "ACCEPTED", "CHOSEN", "LEARN"].as_slice();
         let names = if self.commits { ["VOTEREQ", "VOTE", "DECIDE", "ACK"].as_slice() } else { paxos };
         let lines: Vec<usize> = names.iter().filter_map(|name| self.find(|event| event.name() == *name)).collect();
@@ -212,30 +212,31 @@ impl<'a> Look<'a> {
         Ok((format!("all {} lines have the form; one of each step:", self.run.lines.len()), lines))
     }
 
-    fn workload(&self) -> Found {
+    fn workload(&self) -> PointResult {
         let phase = |name: &str| self.phases.get(name).copied().ok_or(format!("there is no PHASE name={name}"));
         let (before, at_work, after) = (phase("prepopulate")?, phase("operations")?, phase("readback")?);
-        let is_answered = |exchange: &&Exchange<'_>| self.status(exchange) == Some(Status::Ok);
-        let populated = self.in_phase(before).filter(|exchange| exchange.op == Op::Put).filter(is_answered).count();
+        let is_answered = |exchange: &&RequestSpan<'_>| self.status(exchange) == Some(RequestStatus::Ok);
+        let populated = self.in_phase(before).filter(|exchange| exchange.op == OpKind::Put).filter(is_answered).count();
         if populated == 0 {
             return Err("no PUT was answered in the pre-population".into());
         }
-        for op in [Op::Put, Op::Get, Op::Delete] {
+        for op in [OpKind::Put, OpKind::Get, OpKind::Delete] {
             let ended = self.in_phase(at_work).filter(|exchange| exchange.op == op && exchange.reply.is_some()).count();
             if ended < 5 {
                 return Err(format!("only {ended} {} have an outcome", op.as_str()));
             }
         }
         // Asked first: a server whose roles are down may have sent the client on to the next.
-        let asked = |exchange: &Exchange<'_>| match self.run.line(exchange.request).event {
+        let asked = |exchange: &RequestSpan<'_>| match self.run.line(exchange.request).event {
             Event::Request { to, .. } => to,
             _ => None,
         };
-        let servers: Servers = self.in_phase(at_work).filter_map(asked).collect();
+        let servers: ServerSet = self.in_phase(at_work).filter_map(asked).collect();
         if !self.cluster.without(servers).is_empty() {
             return Err(format!("no operation was asked of {}", self.cluster.without(servers)));
         }
-        let reread = self.in_phase(after).filter(|exchange| exchange.op == Op::Get && exchange.reply.is_some()).count();
+        let reread =
+            self.in_phase(after).filter(|exchange| exchange.op == OpKind::Get && exchange.reply.is_some()).count();
         if reread == 0 {
             return Err("nothing was read again at the end".into());
         }
@@ -246,14 +247,14 @@ impl<'a> Look<'a> {
 
     /// The time between the first and the last request, in the operations if there is such a phase.
     fn busy(&self) -> Option<(Timestamp, Timestamp)> {
-        let all = Phase { line: 0, from: Timestamp::MIN, to: Timestamp::MAX };
+        let all = ClientPhase { line: 0, from: Timestamp::MIN, to: Timestamp::MAX };
         let phase = self.phases.get("operations").copied().unwrap_or(all);
         let first = self.in_phase(phase).map(|exchange| self.time(exchange.request)).min()?;
         let last = self.in_phase(phase).filter_map(|exchange| Some(self.time(exchange.reply?))).max()?;
         Some((first, last))
     }
 
-    fn acceptor_outage(&self) -> Found {
+    fn acceptor_outage(&self) -> PointResult {
         let (first, last) = self.busy().ok_or("no client has asked for anything")?;
         let during = |outage: &&Outage| {
             outage.role == self.voter()
@@ -267,13 +268,13 @@ impl<'a> Look<'a> {
         let outage = found.first().ok_or(none)?;
         let lines: Vec<usize> = [Some(outage.crash), outage.restart].into_iter().flatten().collect();
         let survived = match lines.last().map(|at| &self.run.line(*at).event) {
-            Some(Event::Restart { recovered: Recovered::Nothing, .. }) => "UNSAFE: with nothing",
+            Some(Event::Restart { recovered: RecoveredFrom::Nothing, .. }) => "UNSAFE: with nothing",
             _ => "with what its disk knows",
         };
         Ok((format!("{} times {a_voter} died and came back, {survived}", found.len()), lines))
     }
 
-    fn no_majority(&self) -> Found {
+    fn no_majority(&self) -> PointResult {
         let without = self.times_without_majority();
         if without.is_empty() {
             let enough = if self.commits { "every participant" } else { "a majority of acceptors" };
@@ -281,8 +282,8 @@ impl<'a> Look<'a> {
         }
         let shown = without.into_iter().find_map(|(from, to, crash)| {
             let victim = self.exchanges.iter().find(|exchange| self.suffers(exchange, from, to))?;
-            let later = |exchange: &&Exchange<'_>| {
-                self.time(exchange.request) > to && self.status(exchange) == Some(Status::Ok)
+            let later = |exchange: &&RequestSpan<'_>| {
+                self.time(exchange.request) > to && self.status(exchange) == Some(RequestStatus::Ok)
             };
             let later = self.exchanges.iter().find(later)?;
             let lines = [Some(crash), Some(victim.request), victim.reply, Some(later.request), later.reply];
@@ -298,17 +299,20 @@ impl<'a> Look<'a> {
     }
 
     /// The role whose answers are counted.
-    fn voter(&self) -> RoleTag {
-        if self.commits { RoleTag::Participant } else { RoleTag::Acceptor }
+    fn voter(&self) -> Speaker {
+        if self.commits { Speaker::Participant } else { Speaker::Acceptor }
     }
 
     /// Whether a request met a time without a majority: it waited until the end of it, or got no result.
-    fn suffers(&self, exchange: &Exchange<'_>, from: Timestamp, to: Timestamp) -> bool {
+    fn suffers(&self, exchange: &RequestSpan<'_>, from: Timestamp, to: Timestamp) -> bool {
         let Some(reply) = exchange.reply.map(|reply| self.time(reply)) else { return false };
         let asked = self.time(exchange.request);
         let waited = asked > from && reply >= to;
-        let failed = matches!(self.status(exchange), Some(Status::Unknown | Status::NotApplied));
-        matches!(exchange.op, Op::Put | Op::Get | Op::Delete) && asked < to && reply > from && (waited || failed)
+        let failed = matches!(self.status(exchange), Some(RequestStatus::Unknown | RequestStatus::NotApplied));
+        matches!(exchange.op, OpKind::Put | OpKind::Get | OpKind::Delete)
+            && asked < to
+            && reply > from
+            && (waited || failed)
     }
 
     /// The times for which fewer acceptors than a majority were up: when, until when, and the crash that began each.
@@ -339,10 +343,10 @@ impl<'a> Look<'a> {
         times
     }
 
-    fn all_roles(&self) -> Found {
+    fn all_roles(&self) -> PointResult {
         let mut lines = Vec::new();
-        let paxos = [RoleTag::Proposer, RoleTag::Acceptor, RoleTag::Learner].as_slice();
-        let commit = [RoleTag::Coordinator, RoleTag::Participant].as_slice();
+        let paxos = [Speaker::Proposer, Speaker::Acceptor, Speaker::Learner].as_slice();
+        let commit = [Speaker::Coordinator, Speaker::Participant].as_slice();
         for role in if self.commits { commit } else { paxos } {
             let outage = self.outages.iter().find(|outage| outage.role == *role && outage.restart.is_some());
             let outage = outage.ok_or(format!("no {} died and came back", role.as_str()))?;
@@ -351,7 +355,7 @@ impl<'a> Look<'a> {
         Ok(("a role of each kind died and came back".into(), lines))
     }
 
-    fn malformed(&self) -> Found {
+    fn malformed(&self) -> PointResult {
         // A greeting that was refused has a line, too, and its bytes were understood: it has no length.
         let line = self
             .find(|event| matches!(event, Event::Malformed { length: 1.., .. }))
@@ -359,16 +363,16 @@ impl<'a> Look<'a> {
         Ok(("noted with its length and sender".into(), vec![line]))
     }
 
-    fn concurrent(&self) -> Found {
-        let mut writes: Vec<(Timestamp, Timestamp, &Exchange<'_>)> = Vec::new();
-        for exchange in self.exchanges.iter().filter(|exchange| matches!(exchange.op, Op::Put | Op::Delete)) {
+    fn concurrent(&self) -> PointResult {
+        let mut writes: Vec<(Timestamp, Timestamp, &RequestSpan<'_>)> = Vec::new();
+        for exchange in self.exchanges.iter().filter(|exchange| matches!(exchange.op, OpKind::Put | OpKind::Delete)) {
             if let Some(reply) = exchange.reply {
                 writes.push((self.time(exchange.request), self.time(reply), exchange));
             }
         }
         writes.sort_by_key(|(from, ..)| *from);
         for (at, (_, to, exchange)) in writes.iter().enumerate() {
-            let client = |exchange: &Exchange<'_>| &self.run.line(exchange.request).id.process;
+            let client = |exchange: &RequestSpan<'_>| &self.run.line(exchange.request).id.process;
             let meanwhile = writes[at + 1..].iter().take_while(|(from, ..)| from < to);
             let mut rivals = meanwhile.map(|(.., rival)| rival);
             if let Some(rival) = rivals.find(|rival| rival.key == exchange.key && client(rival) != client(exchange)) {
@@ -379,7 +383,7 @@ impl<'a> Look<'a> {
         Err("no two clients had a write of one key open at the same time".into())
     }
 
-    fn digests(&self) -> Found {
+    fn digests(&self) -> PointResult {
         let told = |event: &Event| matches!(event, Event::Digest { equal: Some(_), of: Some(_), .. });
         let line = (0..self.run.lines.len()).rev().find(|at| told(&self.run.line(*at).event));
         let line = line.ok_or("no line compares the replicas; did the client's programme end?")?;
@@ -393,8 +397,8 @@ impl<'a> Look<'a> {
 }
 
 /// Each phase lasts until the next one of the same client.
-fn phases(run: &Run) -> BTreeMap<String, Phase> {
-    let mut phases: BTreeMap<String, Phase> = BTreeMap::new();
+fn phases(run: &Run) -> BTreeMap<String, ClientPhase> {
+    let mut phases: BTreeMap<String, ClientPhase> = BTreeMap::new();
     for lines in run.by_process().into_values() {
         let mut open: Option<String> = None;
         for at in lines {
@@ -404,7 +408,7 @@ fn phases(run: &Run) -> BTreeMap<String, Phase> {
                 before.to = line.time;
             }
             let name = name.as_str().unwrap_or_default().to_string();
-            phases.insert(name.clone(), Phase { line: at, from: line.time, to: Timestamp::MAX });
+            phases.insert(name.clone(), ClientPhase { line: at, from: line.time, to: Timestamp::MAX });
             open = Some(name);
         }
     }

@@ -86,7 +86,7 @@ impl Medium for File {
 
 /// How much is kept of the lines of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub struct LogLimits {
     /// A file that would grow beyond this is renamed to `NAME.1`, that one to `NAME.2` and so on, and a new one is begun.
     pub file_bytes: u64,
     /// How many renamed files are kept.
@@ -97,12 +97,12 @@ pub struct Bound {
 pub(super) struct LogFile {
     path: PathBuf,
     file: File,
-    bound: Option<Bound>,
+    bound: Option<LogLimits>,
 }
 
 impl LogFile {
     /// Opens a file for more lines, readable for this user alone if it is new: lines show keys and values.
-    pub(super) fn open(path: &Path, bound: Option<Bound>) -> io::Result<LogFile> {
+    pub(super) fn open(path: &Path, bound: Option<LogLimits>) -> io::Result<LogFile> {
         Ok(LogFile { path: path.to_path_buf(), file: append_to(path)?, bound })
     }
 
@@ -151,7 +151,7 @@ impl Medium for LogFile {
     }
 
     fn make_room(&mut self, bytes: u64) {
-        let Some(Bound { file_bytes, keep }) = self.bound else { return };
+        let Some(LogLimits { file_bytes, keep }) = self.bound else { return };
         let length = self.length();
         if length > 0 && length.saturating_add(bytes) > file_bytes {
             // A file that grows too long is better than lines that are lost; the next group tries again.

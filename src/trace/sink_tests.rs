@@ -4,19 +4,19 @@ use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
-struct Place {
+struct SinkTarget {
     _folder: tempfile::TempDir,
     path: PathBuf,
 }
 
-impl Place {
-    fn new() -> Place {
+impl SinkTarget {
+    fn new() -> SinkTarget {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("server-1.log");
-        Place { _folder: folder, path }
+        SinkTarget { _folder: folder, path }
     }
 
-    fn open(&self, bound: Option<Bound>) -> Sink {
+    fn open(&self, bound: Option<LogLimits>) -> Sink {
         Sink::new(LogFile::open(&self.path, bound).unwrap())
     }
 
@@ -33,11 +33,11 @@ impl Place {
     }
 }
 
-const TWO_LINES: Bound = Bound { file_bytes: 12, keep: 2 };
+const TWO_LINES: LogLimits = LogLimits { file_bytes: 12, keep: 2 };
 
 #[test]
 fn a_file_that_is_long_makes_way_and_the_oldest_go() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     let mut sink = place.open(Some(TWO_LINES));
     sink.take(b"longer than the bound\n");
     assert_eq!(place.names(), ["server-1.log"], "no empty file makes way");
@@ -53,9 +53,9 @@ fn a_file_that_is_long_makes_way_and_the_oldest_go() {
 
 #[test]
 fn fewer_files_are_kept_when_the_bound_says_so() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     for keep in [5, 2] {
-        let mut sink = place.open(Some(Bound { keep, ..TWO_LINES }));
+        let mut sink = place.open(Some(LogLimits { keep, ..TWO_LINES }));
         (0..8).for_each(|n| sink.take(format!("line {n} of {keep}\n").as_bytes()));
     }
     assert_eq!(place.names(), ["server-1.log", "server-1.log.1", "server-1.log.2"]);
@@ -63,7 +63,7 @@ fn fewer_files_are_kept_when_the_bound_says_so() {
 
 #[test]
 fn a_bound_holds_for_what_an_earlier_life_wrote() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     place.open(None).take(b"an earlier life\n");
     place.open(Some(TWO_LINES)).take(b"new\n");
     assert_eq!((place.text("").unwrap(), place.text(".1").unwrap()), ("new\n".into(), "an earlier life\n".into()));
@@ -71,7 +71,7 @@ fn a_bound_holds_for_what_an_earlier_life_wrote() {
 
 #[test]
 fn lines_go_on_in_the_old_file_if_no_new_one_can_be_had() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     let mut sink = place.open(Some(TWO_LINES));
     sink.take(b"the first\n");
     // Where the new file would be made there is a folder.
@@ -88,7 +88,7 @@ fn lines_go_on_in_the_old_file_if_no_new_one_can_be_had() {
 
 #[test]
 fn after_a_move_the_lines_go_on_under_the_name() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     let mut sink = place.open(None);
     sink.take(b"before\n");
     fs::rename(&place.path, place.path.with_extension("moved")).unwrap();
@@ -101,7 +101,7 @@ fn after_a_move_the_lines_go_on_under_the_name() {
 
 #[test]
 fn a_file_that_cannot_be_opened_again_leaves_the_old_one_in_use() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     let mut sink = place.open(None);
     let moved = place.path.with_extension("moved");
     fs::rename(&place.path, &moved).unwrap();
@@ -113,7 +113,7 @@ fn a_file_that_cannot_be_opened_again_leaves_the_old_one_in_use() {
 
 #[test]
 fn a_file_that_others_have_emptied_is_not_filled_with_zeros() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     let mut sink = place.open(None);
     sink.take(b"a line that was copied away\n");
     fs::write(&place.path, "").unwrap();
@@ -126,7 +126,7 @@ fn a_file_that_others_have_emptied_is_not_filled_with_zeros() {
 
 #[test]
 fn a_new_file_is_for_this_user_alone() {
-    let place = Place::new();
+    let place = SinkTarget::new();
     let mut sink = place.open(Some(TWO_LINES));
     sink.take(b"the first\n");
     sink.take(b"the second\n");

@@ -9,11 +9,11 @@ use super::exchange::outages;
 use super::field::{SlotFrom, SlotSpan};
 use super::line::Line;
 use super::parse::Run;
-use crate::paxos::{Ballot, Refused, Slot};
+use crate::paxos::{Ballot, NackedRequest, Slot};
 
 /// Which lines to tell; each filter narrows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filter {
+pub struct LineFilter {
     /// Those of this request, by its label.
     pub req: Option<String>,
     /// Those about this slot: its ballots, its value, and the requests for the commands that were proposed in it.
@@ -21,23 +21,23 @@ pub struct Filter {
 }
 
 /// The lines to tell, by their index in the run and in the order in which to tell them.
-pub fn story(run: &Run, filter: &Filter) -> Vec<usize> {
+pub fn story(run: &Run, filter: &LineFilter) -> Vec<usize> {
     let mut told: BTreeSet<usize> = (0..run.lines.len()).collect();
     if let Some(req) = &filter.req {
         told.retain(|at| run.line(*at).req.as_ref() == Some(req));
     }
     if let Some(slot) = filter.slot {
-        let about = About::new(run, slot);
+        let about = FilterTarget::new(run, slot);
         told.retain(|at| about.has(run.line(*at)));
     }
-    if filter != &Filter::default() {
+    if filter != &LineFilter::default() {
         add_failures(run, &mut told);
     }
     in_order(run, &told)
 }
 
 /// What a slot's story is about.
-struct About {
+struct FilterTarget {
     slot: Slot,
     /// The ballots at which something was proposed in it.
     ballots: BTreeSet<Ballot>,
@@ -45,9 +45,9 @@ struct About {
     labels: BTreeSet<String>,
 }
 
-impl About {
-    fn new(run: &Run, slot: Slot) -> About {
-        let mut about = About { slot, ballots: BTreeSet::new(), labels: BTreeSet::new() };
+impl FilterTarget {
+    fn new(run: &Run, slot: Slot) -> FilterTarget {
+        let mut about = FilterTarget { slot, ballots: BTreeSet::new(), labels: BTreeSet::new() };
         for entry in &run.lines {
             if let Event::Accept { slot: at, ballot, key, .. } = &entry.line.event
                 && *at == slot
@@ -67,11 +67,11 @@ impl About {
             | Event::Chosen { slot, .. }
             | Event::Learn { slot, .. }
             | Event::Fill { slot, .. }
-            | Event::Nack { slot: Refused::Accept(slot), .. }
+            | Event::Nack { slot: NackedRequest::Accept(slot), .. }
             | Event::Violation { slot: Some(slot), .. } => *slot == self.slot,
             Event::Prepare { slot: SlotFrom(from), ballot, .. }
             | Event::Promise { slot: SlotSpan { first: from, .. }, ballot, .. }
-            | Event::Nack { slot: Refused::Prepare(from), ballot, .. }
+            | Event::Nack { slot: NackedRequest::Prepare(from), ballot, .. }
             | Event::Retry { slot: from, ballot, .. } => *from == self.slot || self.ballots.contains(ballot),
             Event::Request { .. } | Event::Response { .. } | Event::Timeout { .. } | Event::Failover { .. } => {
                 line.req.as_ref().is_some_and(|req| self.labels.contains(req))
@@ -165,7 +165,7 @@ mod tests {
 2026-08-21T14:03:09.000000Z WARN  s3.5    acceptor CRASH    cause=timer up=4.402s down=2.150s
 ";
 
-    fn told(filter: Filter) -> Vec<String> {
+    fn told(filter: LineFilter) -> Vec<String> {
         let mut run = Run::default();
         run.add("all.log", LINES.as_bytes(), u64::MAX).unwrap();
         story(&run, &filter).into_iter().map(|at| run.line(at).id.to_string()).collect()
@@ -174,20 +174,20 @@ mod tests {
     #[test]
     fn a_request_is_told_by_cause_with_the_crashes_around_it() {
         let expected = ["s3.1", "c1.9", "s1.1", "s2.1", "s1.2", "s2.2", "s1.4", "s3.4"];
-        assert_eq!(told(Filter { req: Some("c1-5".into()), slot: None }), expected);
+        assert_eq!(told(LineFilter { req: Some("c1-5".into()), slot: None }), expected);
     }
 
     #[test]
     fn a_slot_is_told_with_its_ballots_and_the_request_that_it_holds() {
         let expected = ["s3.1", "c1.9", "s1.1", "s2.1", "s1.2", "s2.2", "s1.4", "s3.4"];
-        assert_eq!(told(Filter { req: None, slot: Some(Slot(7)) }), expected);
-        assert_eq!(told(Filter { req: None, slot: Some(Slot(8)) }), ["s3.1", "s1.3", "s3.4"]);
-        assert_eq!(told(Filter { req: Some("c2-1".into()), slot: Some(Slot(7)) }), [""; 0]);
+        assert_eq!(told(LineFilter { req: None, slot: Some(Slot(7)) }), expected);
+        assert_eq!(told(LineFilter { req: None, slot: Some(Slot(8)) }), ["s3.1", "s1.3", "s3.4"]);
+        assert_eq!(told(LineFilter { req: Some("c2-1".into()), slot: Some(Slot(7)) }), [""; 0]);
     }
 
     #[test]
     fn without_a_filter_everything_is_told() {
-        let all = told(Filter::default());
+        let all = told(LineFilter::default());
         assert_eq!(all.len(), LINES.lines().count());
         let place = |id: &str| all.iter().position(|other| other == id).unwrap();
         assert!(place("s1.1") < place("s2.1") && place("s2.2") < place("s1.4"));
@@ -198,7 +198,7 @@ mod tests {
         let circle = LINES.replace("to=s1,s2,s3 re=c1.9", "to=s1,s2,s3 re=s1.4");
         let mut run = Run::default();
         run.add("all.log", circle.as_bytes(), u64::MAX).unwrap();
-        let mut all = story(&run, &Filter::default());
+        let mut all = story(&run, &LineFilter::default());
         all.sort_unstable();
         assert!(all.into_iter().eq(0..LINES.lines().count()));
     }

@@ -9,21 +9,21 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::Level;
 
 use super::paint::painted_text;
-use super::waiting::{Group, Waiting};
+use super::waiting::{LineBatch, QueuedBytes};
 
 /// At most so many groups of lines wait for the terminal; more are not shown.
 const QUEUE_MAX: usize = 1_024;
 
 /// Shows lines from a thread of its own.
 pub(super) struct Terminal {
-    lines: Sender<Item>,
-    waiting: Waiting,
+    lines: Sender<TerminalItem>,
+    waiting: QueuedBytes,
     /// Lines not shown since the last that were.
     unseen: AtomicU64,
 }
 
-enum Item {
-    Lines { text: Group, levels: Vec<Level>, unseen: u64 },
+enum TerminalItem {
+    Lines { text: LineBatch, levels: Vec<Level>, unseen: u64 },
     Flush(Sender<()>),
 }
 
@@ -39,7 +39,7 @@ impl Terminal {
         let (lines, items) = bounded(QUEUE_MAX);
         // It ends when the last sender does, and nobody joins it: it may hang in a terminal that takes nothing.
         thread::Builder::new().name("terminal".into()).spawn(move || show_all(&items, to, colour))?;
-        Ok(Terminal { lines, waiting: Waiting::default(), unseen: AtomicU64::new(0) })
+        Ok(Terminal { lines, waiting: QueuedBytes::default(), unseen: AtomicU64::new(0) })
     }
 
     /// Queues a group of lines, or drops it. Never waits.
@@ -47,7 +47,8 @@ impl Terminal {
         let count = levels.len() as u64;
         let unseen = self.unseen.swap(0, Ordering::Relaxed);
         let group = self.waiting.group(text);
-        let has_room = group.is_some_and(|text| self.lines.try_send(Item::Lines { text, levels, unseen }).is_ok());
+        let has_room =
+            group.is_some_and(|text| self.lines.try_send(TerminalItem::Lines { text, levels, unseen }).is_ok());
         if !has_room {
             self.unseen.fetch_add(unseen + count, Ordering::Relaxed);
         }
@@ -56,7 +57,7 @@ impl Terminal {
     /// Waits until all that was queued is shown, but not longer than this.
     pub(super) fn flush(&self, at_most: Duration) {
         let (done, shown) = bounded(1);
-        if self.lines.send_timeout(Item::Flush(done), at_most).is_ok() {
+        if self.lines.send_timeout(TerminalItem::Flush(done), at_most).is_ok() {
             // Time is up, or the thread is gone: nothing more can be done for the terminal.
             let _ = shown.recv_timeout(at_most);
         }
@@ -64,12 +65,12 @@ impl Terminal {
 }
 
 /// The thread: shows what is queued until nobody can queue more.
-fn show_all(items: &Receiver<Item>, mut to: impl Write, colour: bool) {
+fn show_all(items: &Receiver<TerminalItem>, mut to: impl Write, colour: bool) {
     for item in items {
         let shown = match item {
-            Item::Lines { text, levels, unseen } => show_group(&mut to, colour, &text, &levels, unseen),
+            TerminalItem::Lines { text, levels, unseen } => show_group(&mut to, colour, &text, &levels, unseen),
             // Who asked may have stopped waiting.
-            Item::Flush(done) => done.send(()).map_err(io::Error::other),
+            TerminalItem::Flush(done) => done.send(()).map_err(io::Error::other),
         };
         // A closed terminal is no reason to stop: the file has the lines.
         let _ = shown;

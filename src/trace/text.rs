@@ -14,7 +14,7 @@ const HEAD_BYTES: usize = 32;
 
 /// Bytes as a line shows them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Text {
+pub enum QuotedText {
     /// All of them.
     Whole(Vec<u8>),
     /// The first few of many.
@@ -28,55 +28,55 @@ pub enum Text {
     },
 }
 
-impl Text {
+impl QuotedText {
     /// What a line shows of these bytes.
-    pub fn new(bytes: impl AsRef<[u8]>) -> Text {
+    pub fn new(bytes: impl AsRef<[u8]>) -> QuotedText {
         let bytes = bytes.as_ref();
         if bytes.len() <= WHOLE_MAX_BYTES {
-            return Text::Whole(bytes.to_vec());
+            return QuotedText::Whole(bytes.to_vec());
         }
         let head = bytes[..floor_char_boundary(bytes, HEAD_BYTES)].to_vec();
-        Text::Cut { head, length: bytes.len() as u64, hash: xxh3_64(bytes) }
+        QuotedText::Cut { head, length: bytes.len() as u64, hash: xxh3_64(bytes) }
     }
 
     /// Reads what [`Display`] wrote; None if it is nothing of the kind.
-    pub fn parse(text: &str) -> Option<Text> {
+    pub fn parse(text: &str) -> Option<QuotedText> {
         let Some(quoted) = text.strip_prefix('"') else {
-            return (!text.is_empty() && !needs_quotes(text.as_bytes())).then(|| Text::Whole(text.into()));
+            return (!text.is_empty() && !needs_quotes(text.as_bytes())).then(|| QuotedText::Whole(text.into()));
         };
         let end = closing_quote(quoted)?;
         let (inside, rest) = (&quoted[..end], &quoted[end + 1..]);
         if rest.is_empty() {
-            return unescape(inside).map(Text::Whole);
+            return unescape(inside).map(QuotedText::Whole);
         }
         let (length, hash) = rest.strip_prefix('+')?.split_once("B#")?;
         if hash.len() != 16 {
             return None;
         }
         let head = unescape(inside.strip_suffix("...")?)?;
-        Some(Text::Cut { head, length: length.parse().ok()?, hash: u64::from_str_radix(hash, 16).ok()? })
+        Some(QuotedText::Cut { head, length: length.parse().ok()?, hash: u64::from_str_radix(hash, 16).ok()? })
     }
 
     /// The text itself, if it is whole and a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
-            Text::Whole(bytes) => std::str::from_utf8(bytes).ok(),
-            Text::Cut { .. } => None,
+            QuotedText::Whole(bytes) => std::str::from_utf8(bytes).ok(),
+            QuotedText::Cut { .. } => None,
         }
     }
 }
 
-impl From<&str> for Text {
-    fn from(text: &str) -> Text {
-        Text::new(text)
+impl From<&str> for QuotedText {
+    fn from(text: &str) -> QuotedText {
+        QuotedText::new(text)
     }
 }
 
-impl Display for Text {
+impl Display for QuotedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Text::Whole(bytes) => write_bytes(bytes, f),
-            Text::Cut { head, length, hash } => {
+            QuotedText::Whole(bytes) => write_bytes(bytes, f),
+            QuotedText::Cut { head, length, hash } => {
                 f.write_char('"')?;
                 escape(head, f)?;
                 write!(f, "...\"+{length}B#{hash:016x}")
@@ -85,7 +85,7 @@ impl Display for Text {
     }
 }
 
-impl Debug for Text {
+impl Debug for QuotedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Display::fmt(self, f)
     }
@@ -192,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn shown(bytes: &[u8]) -> String {
-        Text::new(bytes).to_string()
+        QuotedText::new(bytes).to_string()
     }
 
     #[test]
@@ -211,12 +211,12 @@ mod tests {
     #[test]
     fn what_is_long_shows_its_head_its_length_and_a_hash_of_all_of_it() {
         let long = "abc".repeat(395);
-        let text = Text::new(&long);
+        let text = QuotedText::new(&long);
         assert_eq!(
             text.to_string(),
             format!(r#""abcabcabcabcabcabcabcabcabcabcab..."+1185B#{:016x}"#, xxh3_64(long.as_bytes()))
         );
-        assert_ne!(text, Text::new(long.replace("cab", "cba")), "a change behind the head changes the hash");
+        assert_ne!(text, QuotedText::new(long.replace("cab", "cba")), "a change behind the head changes the hash");
         // 31 bytes and half a character: the head ends before it.
         let umlauts = format!("x{}", "ü".repeat(40));
         assert!(shown(umlauts.as_bytes()).starts_with(&format!("\"x{}...\"+81B#", "ü".repeat(15))));
@@ -231,22 +231,22 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_read_back_exactly(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let text = Text::new(&bytes);
+            let text = QuotedText::new(&bytes);
             let shown = text.to_string();
             prop_assert!(!shown.contains(is_invisible));
             prop_assert!(shown.starts_with('"') || !shown.contains([' ', '=', '"']));
-            prop_assert_eq!(Text::parse(&shown), Some(text));
+            prop_assert_eq!(QuotedText::parse(&shown), Some(text));
         }
 
         #[test]
         fn any_string_is_read_back_exactly(string in "\\PC*|[\"\\\\nux=. ]*|(?s).*") {
-            let text = Text::new(&string);
-            prop_assert_eq!(Text::parse(&text.to_string()), Some(text));
+            let text = QuotedText::new(&string);
+            prop_assert_eq!(QuotedText::parse(&text.to_string()), Some(text));
         }
 
         #[test]
         fn nothing_makes_the_reader_panic(text in "\"?[\"\\\\nux0-9a-fé.+B#]*") {
-            let _ = Text::parse(&text);
+            let _ = QuotedText::parse(&text);
         }
     }
 }

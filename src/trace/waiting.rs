@@ -9,32 +9,32 @@ pub const WAITING_MAX_BYTES: usize = 8 << 20;
 
 /// What the groups of one channel hold.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Waiting(Arc<AtomicUsize>);
+pub(super) struct QueuedBytes(Arc<AtomicUsize>);
 
 /// A group of lines. Dropped, it makes room for the next.
 #[derive(Debug)]
-pub struct Group {
+pub struct LineBatch {
     text: String,
-    waiting: Waiting,
+    waiting: QueuedBytes,
 }
 
-impl Waiting {
+impl QueuedBytes {
     /// A group that may wait; None if there is no room for it.
-    pub(super) fn group(&self, text: String) -> Option<Group> {
+    pub(super) fn group(&self, text: String) -> Option<LineBatch> {
         // Counted first: of two groups that come at once not both get the last of the room.
         let held = self.0.fetch_add(text.len(), Ordering::Relaxed) + text.len();
-        let group = Group { text, waiting: self.clone() };
+        let group = LineBatch { text, waiting: self.clone() };
         (held <= WAITING_MAX_BYTES).then_some(group)
     }
 }
 
-impl Drop for Group {
+impl Drop for LineBatch {
     fn drop(&mut self) {
         self.waiting.0.fetch_sub(self.text.len(), Ordering::Relaxed);
     }
 }
 
-impl Deref for Group {
+impl Deref for LineBatch {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -48,9 +48,9 @@ mod tests {
 
     #[test]
     fn a_reader_that_takes_nothing_makes_no_more_than_so_many_bytes_wait() {
-        let waiting = Waiting::default();
+        let waiting = QueuedBytes::default();
         let group = || waiting.group("x".repeat(WAITING_MAX_BYTES / 4));
-        let mut held: Vec<Group> = (0..10).filter_map(|_| group()).collect();
+        let mut held: Vec<LineBatch> = (0..10).filter_map(|_| group()).collect();
         assert_eq!(held.len(), 4);
         held.pop();
         assert!(group().is_some(), "what was taken makes room");

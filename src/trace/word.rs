@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Formatter};
 
-use super::field::Word;
+use super::field::FieldValue;
 use crate::paxos::{CommandId, Slot};
 
 /// Declares a field that is one of a few words.
@@ -24,7 +24,7 @@ macro_rules! words {
             }
         }
 
-        impl Word for $name {
+        impl FieldValue for $name {
             fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
                 to.write_str(self.as_str())
             }
@@ -38,7 +38,7 @@ macro_rules! words {
 
 words! {
     /// What is asked or proposed.
-    enum Op {
+    enum OpKind {
         /// Sets a value.
         Put = "PUT",
         /// Reads a value, linearizably.
@@ -58,7 +58,7 @@ words! {
     }
 
     /// How a request ended.
-    enum Status {
+    enum RequestStatus {
         /// Done; a write was applied.
         Ok = "OK",
         /// There was nothing to read or to delete.
@@ -76,7 +76,7 @@ words! {
     }
 
     /// A participant's vote.
-    enum Voted {
+    enum VoteValue {
         /// It can, and is bound by that.
         Yes = "YES",
         /// It can not.
@@ -84,7 +84,7 @@ words! {
     }
 
     /// What is known of a transaction.
-    enum Decided {
+    enum TransactionState {
         /// It is done everywhere.
         Commit = "COMMIT",
         /// It is done nowhere.
@@ -96,7 +96,7 @@ words! {
     }
 
     /// Why a coordinator tells a decision.
-    enum Told {
+    enum DecisionReason {
         /// It has just decided.
         First = "first",
         /// Somebody has not acknowledged it, or asks.
@@ -124,7 +124,7 @@ words! {
     }
 
     /// What a restarted role knows.
-    enum Recovered {
+    enum RecoveredFrom {
         /// What its disk knows.
         Disk = "disk",
         /// Nothing: its promises are forgotten, and a chosen value may be lost.
@@ -154,7 +154,7 @@ words! {
     }
 
     /// What became of a connection to a peer.
-    enum LinkState {
+    enum LinkEvent {
         /// It stands.
         Up = "up",
         /// It is lost.
@@ -188,7 +188,7 @@ impl From<CommandId> for CommandName {
 }
 
 /// `session-sequence`, or `0-~` and a part of a hash of the nonce.
-impl Word for CommandName {
+impl FieldValue for CommandName {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         match self {
             CommandName::Open(tag) => write!(to, "0-~{tag:04x}"),
@@ -208,7 +208,7 @@ impl Word for CommandName {
 
 /// What a slot's value came to when it was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Applied {
+pub enum LearnResult {
     /// The write was done.
     Ok,
     /// There was nothing to delete.
@@ -232,34 +232,34 @@ pub enum Applied {
     Unreadable,
 }
 
-impl Word for Applied {
+impl FieldValue for LearnResult {
     fn print(&self, to: &mut Formatter<'_>) -> fmt::Result {
         to.write_str(match self {
-            Applied::Ok => "OK",
-            Applied::NotFound => "NOTFOUND",
-            Applied::Mismatch => "MISMATCH",
-            Applied::Duplicate { first } => return write!(to, "DUPLICATE(first={first})"),
-            Applied::Superseded => "SUPERSEDED",
-            Applied::Expired => "EXPIRED",
-            Applied::Noop => "NOOP",
-            Applied::Opened => "OPENED",
-            Applied::Unreadable => "UNREADABLE",
+            LearnResult::Ok => "OK",
+            LearnResult::NotFound => "NOTFOUND",
+            LearnResult::Mismatch => "MISMATCH",
+            LearnResult::Duplicate { first } => return write!(to, "DUPLICATE(first={first})"),
+            LearnResult::Superseded => "SUPERSEDED",
+            LearnResult::Expired => "EXPIRED",
+            LearnResult::Noop => "NOOP",
+            LearnResult::Opened => "OPENED",
+            LearnResult::Unreadable => "UNREADABLE",
         })
     }
 
-    fn parse(text: &str) -> Option<Applied> {
+    fn parse(text: &str) -> Option<LearnResult> {
         Some(match text {
-            "OK" => Applied::Ok,
-            "NOTFOUND" => Applied::NotFound,
-            "MISMATCH" => Applied::Mismatch,
-            "SUPERSEDED" => Applied::Superseded,
-            "EXPIRED" => Applied::Expired,
-            "NOOP" => Applied::Noop,
-            "OPENED" => Applied::Opened,
-            "UNREADABLE" => Applied::Unreadable,
+            "OK" => LearnResult::Ok,
+            "NOTFOUND" => LearnResult::NotFound,
+            "MISMATCH" => LearnResult::Mismatch,
+            "SUPERSEDED" => LearnResult::Superseded,
+            "EXPIRED" => LearnResult::Expired,
+            "NOOP" => LearnResult::Noop,
+            "OPENED" => LearnResult::Opened,
+            "UNREADABLE" => LearnResult::Unreadable,
             _ => {
                 let first = text.strip_prefix("DUPLICATE(first=")?.strip_suffix(')')?;
-                Applied::Duplicate { first: Slot::parse(first)? }
+                LearnResult::Duplicate { first: Slot::parse(first)? }
             }
         })
     }

@@ -16,29 +16,29 @@ use jiff::{SignedDuration, Timestamp};
 use log::{Level, Log, Metadata, Record};
 
 use super::event::Event;
-use super::line::{Context, Line, LineId, Process, RoleTag, clean_label, clean_why};
-use super::sink::{Bound, LogFile, Nowhere, SharedFile, Sink};
+use super::line::{Line, LineId, ProcessId, Speaker, TraceContext, clean_label, clean_why};
+use super::sink::{LogFile, LogLimits, Nowhere, SharedFile, Sink};
 use super::terminal::Terminal;
-use super::waiting::{Group, Waiting};
+use super::waiting::{LineBatch, QueuedBytes};
 
 /// A line that has no number and no time yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
+pub struct PendingLine {
     /// Who speaks.
-    pub role: RoleTag,
+    pub role: Speaker,
     /// Which request it is about.
     pub req: Option<String>,
     /// What happened.
     pub event: Event,
     /// What it follows from.
-    pub re: Re,
+    pub re: Parent,
     /// Why, in plain English.
     pub why: Option<String>,
 }
 
 /// What a line follows from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Re {
+pub enum Parent {
     /// Nothing that has a line.
     #[default]
     None,
@@ -48,48 +48,48 @@ pub enum Re {
     Earlier(usize),
 }
 
-impl From<Option<LineId>> for Re {
-    fn from(line: Option<LineId>) -> Re {
-        line.map_or(Re::None, Re::Line)
+impl From<Option<LineId>> for Parent {
+    fn from(line: Option<LineId>) -> Parent {
+        line.map_or(Parent::None, Parent::Line)
     }
 }
 
-impl Draft {
+impl PendingLine {
     /// A line that stands alone.
-    pub fn new(role: RoleTag, event: Event) -> Draft {
-        Draft { role, req: None, event, re: Re::None, why: None }
+    pub fn new(role: Speaker, event: Event) -> PendingLine {
+        PendingLine { role, req: None, event, re: Parent::None, why: None }
     }
 
     /// A line about a message or request that came with this context.
-    pub fn about(role: RoleTag, event: Event, context: &Context) -> Draft {
-        Draft { role, req: context.req.clone(), event, re: context.re.clone().into(), why: None }
+    pub fn about(role: Speaker, event: Event, context: &TraceContext) -> PendingLine {
+        PendingLine { role, req: context.req.clone(), event, re: context.re.clone().into(), why: None }
     }
 
     /// The same, with a reason.
-    pub fn why(self, why: impl Into<String>) -> Draft {
-        Draft { why: Some(why.into()), ..self }
+    pub fn why(self, why: impl Into<String>) -> PendingLine {
+        PendingLine { why: Some(why.into()), ..self }
     }
 }
 
 /// Where the time of a line comes from.
-type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+type LineClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The lines of one process, shared by its threads: a clone writes to the same place.
 #[derive(Clone, Default)]
 pub struct Trace {
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<WriterShared>>,
 }
 
-struct Shared {
-    process: Process,
+struct WriterShared {
+    process: ProcessId,
     steps: AtomicBool,
-    clock: Clock,
+    clock: LineClock,
     logger: env_logger::Logger,
     /// The file; the logger writes to it too, under the lock of `numbering`.
     sink: Arc<Mutex<Sink>>,
     terminal: Option<Terminal>,
     /// Who else takes the groups, if anybody does.
-    tap: OnceLock<Tap>,
+    tap: OnceLock<LineTap>,
     numbering: Mutex<Numbering>,
 }
 
@@ -111,40 +111,45 @@ impl Trace {
 
     /// Appends to a file, and with `terminal` shows the same lines on stderr. `RUST_LOG` filters both; a line that it
     /// takes away has no number.
-    pub fn to_file(process: Process, path: &Path, terminal: bool) -> io::Result<Trace> {
+    pub fn to_file(process: ProcessId, path: &Path, terminal: bool) -> io::Result<Trace> {
         Trace::to_bounded_file(process, path, None, terminal)
     }
 
     /// As [`Trace::to_file`]; with a bound, files that have become long make way for new ones.
-    pub fn to_bounded_file(process: Process, path: &Path, bound: Option<Bound>, terminal: bool) -> io::Result<Trace> {
+    pub fn to_bounded_file(
+        process: ProcessId,
+        path: &Path,
+        bound: Option<LogLimits>,
+        terminal: bool,
+    ) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
         let terminal = terminal.then(Terminal::stderr).transpose()?;
         Ok(Trace::open(process, Sink::new(LogFile::open(path, bound)?), &filter, Arc::new(Timestamp::now), terminal))
     }
 
     /// Appends to a file that other processes append to at the same time, each under a name of its own.
-    pub fn to_shared_file(process: Process, path: &Path) -> io::Result<Trace> {
+    pub fn to_shared_file(process: ProcessId, path: &Path) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
         Ok(Trace::open(process, Sink::new(SharedFile::open(path)?), &filter, Arc::new(Timestamp::now), None))
     }
 
     /// Shows the lines on stderr and keeps them nowhere; `RUST_LOG` filters.
-    pub fn to_terminal(process: Process) -> io::Result<Trace> {
+    pub fn to_terminal(process: ProcessId) -> io::Result<Trace> {
         let filter = std::env::var("RUST_LOG").unwrap_or_default();
         Ok(Trace::open(process, Sink::new(Nowhere), &filter, Arc::new(Timestamp::now), Some(Terminal::stderr()?)))
     }
 
     /// Keeps the lines in memory, for [`Trace::text`].
-    pub fn to_memory(process: Process) -> Trace {
+    pub fn to_memory(process: ProcessId) -> Trace {
         Trace::to_memory_at(process, Timestamp::now)
     }
 
     /// As [`Trace::to_memory`], by this clock.
-    pub fn to_memory_at(process: Process, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Trace {
+    pub fn to_memory_at(process: ProcessId, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Trace {
         Trace::open(process, Sink::new(Vec::new()), "", Arc::new(clock), None)
     }
 
-    fn open(process: Process, sink: Sink, filter: &str, clock: Clock, terminal: Option<Terminal>) -> Trace {
+    fn open(process: ProcessId, sink: Sink, filter: &str, clock: LineClock, terminal: Option<Terminal>) -> Trace {
         let sink = Arc::new(Mutex::new(sink));
         let mut builder = env_logger::Builder::new();
         builder.filter_level(log::LevelFilter::Info).parse_filters(filter);
@@ -153,7 +158,7 @@ impl Trace {
         let numbering = Mutex::new(Numbering { next: 1, last: Timestamp::MIN, lost: 0 });
         let steps = AtomicBool::new(true);
         Trace {
-            shared: Some(Arc::new(Shared {
+            shared: Some(Arc::new(WriterShared {
                 process,
                 steps,
                 clock,
@@ -181,26 +186,26 @@ impl Trace {
     /// Whether every line of a role is shown, so that a run can be proved from its lines: steps are on, and `RUST_LOG`
     /// takes none of them away. A process says so in its BOOT line.
     pub fn is_complete(&self) -> bool {
-        let lets_through = |shared: &Arc<Shared>| {
-            let info = |role: &RoleTag| Metadata::builder().level(Level::Info).target(target(*role)).build();
-            RoleTag::ALL.iter().all(|role| shared.logger.enabled(&info(role)))
+        let lets_through = |shared: &Arc<WriterShared>| {
+            let info = |role: &Speaker| Metadata::builder().level(Level::Info).target(target(*role)).build();
+            Speaker::ALL.iter().all(|role| shared.logger.enabled(&info(role)))
         };
         self.steps() && self.shared.as_ref().is_some_and(lets_through)
     }
 
     /// The process whose lines these are.
-    pub fn process(&self) -> Option<&Process> {
+    pub fn process(&self) -> Option<&ProcessId> {
         self.shared.as_ref().map(|shared| &shared.process)
     }
 
     /// Writes one line. None if it was left out, or could not be written.
-    pub fn line(&self, draft: Draft) -> Option<LineId> {
+    pub fn line(&self, draft: PendingLine) -> Option<LineId> {
         self.write_group(std::slice::from_ref(&draft)).pop().flatten()
     }
 
     /// Writes lines that belong together, in one write. For each draft the id of its line; None if it was left out, or
     /// could not be written.
-    pub fn write_group(&self, drafts: &[Draft]) -> Vec<Option<LineId>> {
+    pub fn write_group(&self, drafts: &[PendingLine]) -> Vec<Option<LineId>> {
         let Some(shared) = self.shared.as_ref().filter(|_| !drafts.is_empty()) else { return vec![None; drafts.len()] };
         let steps = self.steps();
         let shown: Vec<usize> = (0..drafts.len())
@@ -225,11 +230,11 @@ impl Trace {
 
     /// Every group of lines from now on, each behind the number of lines that were lost before it because nobody took
     /// them. One taker: a second one gets nothing.
-    pub fn tap(&self) -> Receiver<(u64, Group)> {
+    pub fn tap(&self) -> Receiver<(u64, LineBatch)> {
         let (to, groups) = bounded(TAP_MAX);
         if let Some(shared) = &self.shared {
             // The first one stays; the second's channel closes here.
-            let _ = shared.tap.set(Tap { to, waiting: Waiting::default(), lost: AtomicU64::new(0) });
+            let _ = shared.tap.set(LineTap { to, waiting: QueuedBytes::default(), lost: AtomicU64::new(0) });
         }
         groups
     }
@@ -246,14 +251,14 @@ impl Trace {
 const TAP_MAX: usize = 1_024;
 
 /// A second way for lines, beside the file. Nobody waits for it.
-struct Tap {
-    to: Sender<(u64, Group)>,
-    waiting: Waiting,
+struct LineTap {
+    to: Sender<(u64, LineBatch)>,
+    waiting: QueuedBytes,
     /// Lines that were not taken since the last that were.
     lost: AtomicU64,
 }
 
-impl Tap {
+impl LineTap {
     fn take(&self, group: &str) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         let has_room =
@@ -264,12 +269,12 @@ impl Tap {
     }
 }
 
-impl Shared {
-    fn lets_through(&self, draft: &Draft) -> bool {
+impl WriterShared {
+    fn lets_through(&self, draft: &PendingLine) -> bool {
         self.logger.enabled(&Metadata::builder().level(draft.event.level()).target(target(draft.role)).build())
     }
 
-    fn write(&self, drafts: &[Draft], shown: &[usize]) -> Vec<Option<LineId>> {
+    fn write(&self, drafts: &[PendingLine], shown: &[usize]) -> Vec<Option<LineId>> {
         let mut numbering = lock(&self.numbering);
         let count = shown.len() as u64 + u64::from(numbering.lost > 0);
         let (mut next, mut time) = (numbering.next, (self.clock)().max(Timestamp::UNIX_EPOCH));
@@ -289,16 +294,16 @@ impl Shared {
         if numbering.lost > 0 {
             let (time, id) = stamp(&mut last, &mut next);
             let event = Event::Lost { n: numbering.lost };
-            push(&mut text, &Line { time, id, role: RoleTag::Server, req: None, event, re: None, why: None });
+            push(&mut text, &Line { time, id, role: Speaker::Server, req: None, event, re: None, why: None });
             loudest.push(Level::Error);
         }
         let mut ids: Vec<Option<LineId>> = vec![None; drafts.len()];
         for &at in shown {
-            let Draft { role, req, event, re, why } = drafts[at].clone();
+            let PendingLine { role, req, event, re, why } = drafts[at].clone();
             let re = match re {
-                Re::None => None,
-                Re::Line(line) => Some(line),
-                Re::Earlier(earlier) => ids.get(earlier).cloned().flatten(),
+                Parent::None => None,
+                Parent::Line(line) => Some(line),
+                Parent::Earlier(earlier) => ids.get(earlier).cloned().flatten(),
             };
             let (time, id) = stamp(&mut last, &mut next);
             ids[at] = Some(id.clone());
@@ -322,7 +327,7 @@ impl Shared {
     }
 
     /// One record, one write: `log` and `env_logger` carry the whole group. False if the file did not take it.
-    fn hand_over(&self, first: &Draft, text: &str) -> bool {
+    fn hand_over(&self, first: &PendingLine, text: &str) -> bool {
         let (level, target) = (first.event.level(), target(first.role));
         self.logger.log(&Record::builder().args(format_args!("{text}")).level(level).target(target).build());
         !lock(&self.sink).has_refused()
@@ -341,17 +346,17 @@ fn whole_micros(time: Timestamp) -> Timestamp {
 }
 
 /// What `RUST_LOG` calls the lines of a role: `paxos_kv::acceptor`.
-fn target(role: RoleTag) -> &'static str {
+fn target(role: Speaker) -> &'static str {
     match role {
-        RoleTag::Client => "paxos_kv::client",
-        RoleTag::Server => "paxos_kv::server",
-        RoleTag::Proposer => "paxos_kv::proposer",
-        RoleTag::Acceptor => "paxos_kv::acceptor",
-        RoleTag::Learner => "paxos_kv::learner",
-        RoleTag::Coordinator => "paxos_kv::coordinator",
-        RoleTag::Participant => "paxos_kv::participant",
-        RoleTag::Chaos => "paxos_kv::chaos",
-        RoleTag::Audit => "paxos_kv::audit",
+        Speaker::Client => "paxos_kv::client",
+        Speaker::Server => "paxos_kv::server",
+        Speaker::Proposer => "paxos_kv::proposer",
+        Speaker::Acceptor => "paxos_kv::acceptor",
+        Speaker::Learner => "paxos_kv::learner",
+        Speaker::Coordinator => "paxos_kv::coordinator",
+        Speaker::Participant => "paxos_kv::participant",
+        Speaker::Chaos => "paxos_kv::chaos",
+        Speaker::Audit => "paxos_kv::audit",
     }
 }
 

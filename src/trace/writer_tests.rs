@@ -10,11 +10,11 @@ use std::thread;
 use super::super::sink::Medium;
 use super::*;
 use crate::paxos::{Ballot, Slot};
-use crate::role::Server;
+use crate::role::ServerId;
 use crate::trace::{CrashCause, DropCause};
 
-fn s1() -> Process {
-    Process::server(Server(1), 1)
+fn s1() -> ProcessId {
+    ProcessId::server(ServerId(1), 1)
 }
 
 fn lines(trace: &Trace) -> Vec<Line> {
@@ -30,15 +30,15 @@ fn numbers(lines: &[Line]) -> Vec<u64> {
 }
 
 /// A step of an acceptor, INFO.
-fn accepted(slot: u64) -> Draft {
-    let ballot = Ballot { round: 3, server: Server(1) };
-    Draft::new(RoleTag::Acceptor, Event::Accepted { slot: Slot(slot), ballot, to: Server(1) })
+fn accepted(slot: u64) -> PendingLine {
+    let ballot = Ballot { round: 3, server: ServerId(1) };
+    PendingLine::new(Speaker::Acceptor, Event::Accepted { slot: Slot(slot), ballot, to: ServerId(1) })
 }
 
 /// No step, WARN.
-fn dropped() -> Draft {
+fn dropped() -> PendingLine {
     let event = Event::Drop { msg: "PREPARE".into(), from: None, to: None, cause: DropCause::Crashed, n: None };
-    Draft::new(RoleTag::Acceptor, event)
+    PendingLine::new(Speaker::Acceptor, event)
 }
 
 fn open(medium: impl Medium + 'static, filter: &str, terminal: Option<Terminal>) -> Trace {
@@ -48,7 +48,8 @@ fn open(medium: impl Medium + 'static, filter: &str, terminal: Option<Terminal>)
 #[test]
 fn a_group_is_numbered_in_order_and_points_at_its_own_lines() {
     let trace = Trace::to_memory_at(s1(), || "2026-08-21T14:03:07.105388Z".parse().unwrap());
-    let second = Draft { re: Re::Earlier(0), req: Some("c1-5".into()), ..accepted(7) }.why("a reason\nin two lines");
+    let second =
+        PendingLine { re: Parent::Earlier(0), req: Some("c1-5".into()), ..accepted(7) }.why("a reason\nin two lines");
     let ids = trace.write_group(&[dropped(), second]);
     assert_eq!(ids.iter().flatten().map(LineId::to_string).collect::<Vec<_>>(), ["s1.1", "s1.2"]);
     assert_eq!(
@@ -79,7 +80,8 @@ fn many_threads_leave_no_gap_and_tear_no_group() {
             scope.spawn(move || {
                 for group in 0..100 {
                     let size = 1 + (writer + group) % 4;
-                    let drafts: Vec<Draft> = (0..size).map(|n| accepted(writer * 1_000 + group * 10 + n)).collect();
+                    let drafts: Vec<PendingLine> =
+                        (0..size).map(|n| accepted(writer * 1_000 + group * 10 + n)).collect();
                     let ids = trace.write_group(&drafts);
                     let first = ids[0].clone().unwrap().n;
                     assert!(ids.iter().flatten().map(|id| id.n).eq(first..first + size), "{ids:?}");
@@ -174,7 +176,7 @@ fn a_new_life_appends_behind_whole_lines() {
     Trace::to_file(s1(), &path, false).unwrap().write_group(&[dropped(), dropped()]);
     // A kill in the middle of a write, longer than the block that the search for its beginning reads.
     File::options().append(true).open(&path).unwrap().write_all(&[b'x'; 5_000]).unwrap();
-    let trace = Trace::to_file(Process::server(Server(1), 2), &path, false).unwrap();
+    let trace = Trace::to_file(ProcessId::server(ServerId(1), 2), &path, false).unwrap();
     assert_eq!(trace.line(dropped()).unwrap().to_string(), "s1@2.1");
     let ids: Vec<String> =
         parse(&std::fs::read_to_string(&path).unwrap()).iter().map(|line| line.id.to_string()).collect();
@@ -184,7 +186,7 @@ fn a_new_life_appends_behind_whole_lines() {
 #[test]
 fn a_line_that_is_filtered_out_takes_no_number() {
     let trace = open(Vec::new(), "paxos_kv::acceptor=warn", None);
-    let follows = Draft { re: Re::Earlier(0), ..dropped() };
+    let follows = PendingLine { re: Parent::Earlier(0), ..dropped() };
     let ids = trace.write_group(&[accepted(1), follows]);
     assert_eq!(ids[0], None);
     assert_eq!(ids[1].as_ref().unwrap().n, 1);
@@ -200,7 +202,7 @@ fn without_steps_only_what_is_rare_is_written() {
     assert!(!trace.steps());
     let crash =
         Event::Crash { cause: CrashCause::Timer, point: None, up: Duration::from_millis(3_230).into(), down: None };
-    let ids = trace.write_group(&[accepted(1), Draft::new(RoleTag::Acceptor, crash)]);
+    let ids = trace.write_group(&[accepted(1), PendingLine::new(Speaker::Acceptor, crash)]);
     assert_eq!(ids[0], None);
     assert_eq!(lines(&trace).len(), 1);
 }
@@ -216,8 +218,8 @@ fn a_disabled_trace_writes_nothing_and_wants_no_facts() {
 #[test]
 fn a_label_is_cut_before_it_makes_a_line_long() {
     let trace = Trace::to_memory(s1());
-    trace.line(Draft { req: Some("ü".repeat(1_000)), ..accepted(1) });
-    trace.line(Draft { req: Some(String::new()), ..accepted(1) });
+    trace.line(PendingLine { req: Some("ü".repeat(1_000)), ..accepted(1) });
+    trace.line(PendingLine { req: Some(String::new()), ..accepted(1) });
     let lines = lines(&trace);
     assert_eq!(lines[0].req, Some("ü".repeat(32)));
     assert_eq!(lines[1].req, None);
@@ -226,13 +228,13 @@ fn a_label_is_cut_before_it_makes_a_line_long() {
 #[test]
 fn names_that_come_in_messages_are_checked() {
     for name in ["", "s1", "s77", "a b", "a\nb", "a=b", "a.b", "a@2", "x".repeat(33).as_str()] {
-        assert!(Process::named(name).is_err(), "{name}");
+        assert!(ProcessId::named(name).is_err(), "{name}");
         let bytes = crate::codec::encode(&(1_u32, name.to_owned(), 1_u32));
-        assert!(crate::codec::decode::<Process>(&bytes).is_err(), "{name}");
+        assert!(crate::codec::decode::<ProcessId>(&bytes).is_err(), "{name}");
     }
-    let id = LineId { process: Process::named("c1").unwrap(), n: 9 };
-    let context = Context { re: Some(id), req: Some("c1-5".into()) };
-    assert_eq!(crate::codec::decode::<Context>(&crate::codec::encode(&context)).unwrap(), context);
+    let id = LineId { process: ProcessId::named("c1").unwrap(), n: 9 };
+    let context = TraceContext { re: Some(id), req: Some("c1-5".into()) };
+    assert_eq!(crate::codec::decode::<TraceContext>(&crate::codec::encode(&context)).unwrap(), context);
 }
 
 /// A terminal that shows nothing until it is let go.

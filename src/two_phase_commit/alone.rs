@@ -1,34 +1,34 @@
 //! One role by itself, input by input: what it writes and says, and which of its timers run.
 
-use super::tests::Memory;
-use crate::role::{Action, Input, Role, Server, Servers, step_all};
+use super::tests::CommitDisk;
+use crate::role::{Action, Input, Role, ServerId, ServerSet, step_all};
 
 /// A role without a cluster around it.
-pub(super) struct Alone<R: Role> {
+pub(super) struct RoleHarness<R: Role> {
     pub(super) role: R,
     /// The timers that it has started and that have not run out, oldest first.
     pub(super) running: Vec<R::Timer>,
 }
 
 /// What came of one input.
-pub(super) struct Said<R: Role> {
+pub(super) struct StepResult<R: Role> {
     pub(super) records: Vec<R::Record>,
-    pub(super) sent: Vec<(Servers, R::Message)>,
+    pub(super) sent: Vec<(ServerSet, R::Message)>,
     pub(super) outcomes: Vec<R::Outcome>,
     pub(super) facts: Vec<R::Fact>,
 }
 
-impl<R: Role> Alone<R> {
-    pub(super) fn new(role: R) -> Alone<R> {
-        Alone { role, running: Vec::new() }
+impl<R: Role> RoleHarness<R> {
+    pub(super) fn new(role: R) -> RoleHarness<R> {
+        RoleHarness { role, running: Vec::new() }
     }
 
     /// Takes one input. A timer that runs already must not be started: it would begin again, and under load never run out.
-    pub(super) fn take(&mut self, input: Input<R>) -> Said<R> {
+    pub(super) fn take(&mut self, input: Input<R>) -> StepResult<R> {
         let stepped = step_all(&mut self.role, [((), input)], true);
         let records = stepped.records().to_vec();
-        let mut said = Said { records, sent: Vec::new(), outcomes: Vec::new(), facts: Vec::new() };
-        let Ok(released) = stepped.commit(&mut Memory);
+        let mut said = StepResult { records, sent: Vec::new(), outcomes: Vec::new(), facts: Vec::new() };
+        let Ok(released) = stepped.commit(&mut CommitDisk);
         for action in released.into_actions().into_iter().flat_map(|(_, actions)| actions) {
             match action {
                 Action::Send { to, message } => said.sent.push((to, message)),
@@ -43,12 +43,12 @@ impl<R: Role> Alone<R> {
         said
     }
 
-    pub(super) fn hear(&mut self, from: u8, message: R::Message) -> Said<R> {
-        self.take(Input::Message { from: Server(from), message })
+    pub(super) fn hear(&mut self, from: u8, message: R::Message) -> StepResult<R> {
+        self.take(Input::Message { from: ServerId(from), message })
     }
 
     /// A timer that runs runs out.
-    pub(super) fn run_out(&mut self, timer: R::Timer) -> Said<R> {
+    pub(super) fn run_out(&mut self, timer: R::Timer) -> StepResult<R> {
         let at = self.running.iter().position(|one| *one == timer);
         self.running.remove(at.unwrap_or_else(|| panic!("{timer:?} does not run")));
         self.take(Input::Timeout(timer))

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::words::{
-    CoordinatorFact, CoordinatorOutcome, CoordinatorRecord, CoordinatorRequest, CoordinatorTimer, NotApplied,
+    AbortReason, CoordinatorNotification, CoordinatorRecord, CoordinatorRequest, CoordinatorTimer,
+    CoordinatorTraceEvent,
 };
-use super::{Decision, Known, Lock, Message, Refusal, TransactionId, Vote, Work, rules};
-use crate::kv::{Command, Outcome, Saved, Written};
+use super::{CommitMessage, Decision, InquiryReply, Lock, TransactionBody, TransactionId, Vote, VoteNoReason, rules};
+use crate::kv::{ApplyResult, KvCommand, SavedResult, WriteResult};
 use crate::paxos;
-use crate::role::{Input, Output, Role, Server, Servers};
+use crate::role::{Input, Output, Role, ServerId, ServerSet};
 
 /// A coordinator has at most so many commands at a time.
 const COMMANDS_MAX: usize = 1_024;
@@ -30,8 +31,8 @@ const TELL_AGAIN: u32 = 4;
 
 /// A command and how far it has come.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Wish {
-    work: Work,
+struct QueuedCommand {
+    work: TransactionBody,
     lock: Lock,
     /// Ticks since its client asked.
     age: u32,
@@ -40,40 +41,40 @@ struct Wish {
     /// The last pause; it doubles while one and the same transaction is in the way.
     last_pause: u32,
     /// Why it was not applied so far.
-    why: NotApplied,
+    why: AbortReason,
 }
 
 /// A transaction whose votes are counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Open {
-    wish: Wish,
-    yes: Servers,
+struct OpenTransaction {
+    wish: QueuedCommand,
+    yes: ServerSet,
     /// What all who have voted say that it would do.
-    would: Option<Written>,
+    would: Option<WriteResult>,
     /// Ticks since it began.
     ticks: u32,
 }
 
 /// A commit that not everybody has acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Owed {
-    missing: Servers,
+struct UnacknowledgedCommit {
+    missing: ServerSet,
     ticks: u32,
 }
 
 /// A coordinator. See the [module's essay](super).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Coordinator {
-    me: Server,
-    servers: Servers,
+    me: ServerId,
+    servers: ServerSet,
     /// The next number. Below [`reserved`](Self::reserved), or more have to be reserved first.
     next: u64,
     /// Every number below is durably spent; 0 at first.
     reserved: u64,
-    open: BTreeMap<TransactionId, Open>,
+    open: BTreeMap<TransactionId, OpenTransaction>,
     /// Commands without a transaction of their own, oldest first: refused, or behind another one for the same key.
-    waiting: VecDeque<Wish>,
-    committed: BTreeMap<TransactionId, Owed>,
+    waiting: VecDeque<QueuedCommand>,
+    committed: BTreeMap<TransactionId, UnacknowledgedCommit>,
     /// End records that no other record has taken along yet.
     ended: Vec<TransactionId>,
     ticks: bool,
@@ -82,7 +83,7 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// A coordinator that remembers nothing.
-    pub fn new(me: Server, servers: Servers) -> Coordinator {
+    pub fn new(me: ServerId, servers: ServerSet) -> Coordinator {
         Coordinator {
             me,
             servers,
@@ -130,15 +131,15 @@ impl Coordinator {
             same.age = 0;
             return;
         }
-        let Ok(decoded) = Command::from_paxos(&command) else {
-            return out.outcome(CoordinatorOutcome::Done { id, outcome: Outcome::Unreadable });
+        let Ok(decoded) = KvCommand::from_paxos(&command) else {
+            return out.outcome(CoordinatorNotification::Done { id, outcome: ApplyResult::Unreadable });
         };
         if self.open.len() + self.waiting.len() >= COMMANDS_MAX {
-            return out.outcome(CoordinatorOutcome::NotApplied { id, why: NotApplied::Busy });
+            return out.outcome(CoordinatorNotification::NotApplied { id, why: AbortReason::Busy });
         }
-        let work = Work { command, evict: None };
+        let work = TransactionBody { command, evict: None };
         let lock = Lock::of(&decoded);
-        self.waiting.push_back(Wish { work, lock, age: 0, pause: 0, last_pause: 1, why: NotApplied::Busy });
+        self.waiting.push_back(QueuedCommand { work, lock, age: 0, pause: 0, last_pause: 1, why: AbortReason::Busy });
         self.begin_ready(out);
         self.keep_time(out);
     }
@@ -158,12 +159,12 @@ impl Coordinator {
         }
     }
 
-    fn begin(&mut self, wish: Wish, out: &mut Output<Self>) {
+    fn begin(&mut self, wish: QueuedCommand, out: &mut Output<Self>) {
         let transaction = TransactionId { number: self.draw(out), coordinator: self.me };
         let (work, to) = (wish.work.clone(), self.servers);
-        out.fact(|| CoordinatorFact::Requested { transaction, work: work.clone(), to });
-        out.send(to, Message::VoteRequest { transaction, work });
-        self.open.insert(transaction, Open { wish, yes: Servers::NONE, would: None, ticks: 0 });
+        out.fact(|| CoordinatorTraceEvent::Requested { transaction, work: work.clone(), to });
+        out.send(to, CommitMessage::VoteRequest { transaction, work });
+        self.open.insert(transaction, OpenTransaction { wish, yes: ServerSet::NONE, would: None, ticks: 0 });
     }
 
     /// A number that was never used, in any life.
@@ -186,7 +187,7 @@ impl Coordinator {
 
     fn handle_vote(
         &mut self,
-        from: Server,
+        from: ServerId,
         transaction: TransactionId,
         vote: Vote,
         clock: u64,
@@ -218,73 +219,73 @@ impl Coordinator {
     }
 
     /// A yes for what is decided: whoever is prepared may hear at once what has become of it.
-    fn handle_late_vote(&mut self, from: Server, transaction: TransactionId, vote: Vote, out: &mut Output<Self>) {
+    fn handle_late_vote(&mut self, from: ServerId, transaction: TransactionId, vote: Vote, out: &mut Output<Self>) {
         if matches!(vote, Vote::Yes(_)) && transaction.coordinator == self.me {
-            self.tell_again(transaction, Servers::only(from), out);
+            self.tell_again(transaction, ServerSet::only(from), out);
         }
     }
 
     fn commit(&mut self, transaction: TransactionId, out: &mut Output<Self>) {
-        let Some(Open { wish, yes, would, .. }) = self.open.remove(&transaction) else { return };
+        let Some(OpenTransaction { wish, yes, would, .. }) = self.open.remove(&transaction) else { return };
         self.persist(CoordinatorRecord::Committed(transaction), out);
         let to = self.servers;
-        self.committed.insert(transaction, Owed { missing: to, ticks: 0 });
+        self.committed.insert(transaction, UnacknowledgedCommit { missing: to, ticks: 0 });
         let id = wish.work.command.id;
         let (decision, work, no) = (Decision::Commit, wish.work, None);
-        out.fact(|| CoordinatorFact::Decided { transaction, decision, work, yes, no, to });
-        out.send(to, Message::Decide { transaction, decision });
+        out.fact(|| CoordinatorTraceEvent::Decided { transaction, decision, work, yes, no, to });
+        out.send(to, CommitMessage::Decide { transaction, decision });
         let slot = transaction.as_slot();
         let outcome = match would {
-            Some(written) => Outcome::Applied(Saved { slot, written }),
+            Some(written) => ApplyResult::Applied(SavedResult { slot, written }),
             // Without an order of all writes no session is the first.
-            None => Outcome::Opened { session: slot.0, history: 0 },
+            None => ApplyResult::Opened { session: slot.0, history: 0 },
         };
-        out.outcome(CoordinatorOutcome::Done { id, outcome });
+        out.outcome(CoordinatorNotification::Done { id, outcome });
     }
 
     /// Ends a transaction that is done nowhere; gives back what it was for.
     fn abort(
         &mut self,
         transaction: TransactionId,
-        no: Option<(Server, Refusal)>,
+        no: Option<(ServerId, VoteNoReason)>,
         out: &mut Output<Self>,
-    ) -> Option<Wish> {
-        let Open { wish, yes, .. } = self.open.remove(&transaction)?;
+    ) -> Option<QueuedCommand> {
+        let OpenTransaction { wish, yes, .. } = self.open.remove(&transaction)?;
         // One that has voted no has forgotten it already.
-        let to = self.servers.without(no.map_or(Servers::NONE, |(server, _)| Servers::only(server)));
+        let to = self.servers.without(no.map_or(ServerSet::NONE, |(server, _)| ServerSet::only(server)));
         let (decision, work) = (Decision::Abort, &wish.work);
-        out.fact(|| CoordinatorFact::Decided { transaction, decision, work: work.clone(), yes, no, to });
+        out.fact(|| CoordinatorTraceEvent::Decided { transaction, decision, work: work.clone(), yes, no, to });
         if !to.is_empty() {
-            out.send(to, Message::Decide { transaction, decision });
+            out.send(to, CommitMessage::Decide { transaction, decision });
         }
         Some(wish)
     }
 
     /// What becomes of a command that somebody has voted against.
-    fn refused(&mut self, mut wish: Wish, refusal: Refusal, out: &mut Output<Self>) {
+    fn refused(&mut self, mut wish: QueuedCommand, refusal: VoteNoReason, out: &mut Output<Self>) {
         match refusal {
-            Refusal::Settled(outcome) => {
-                out.outcome(CoordinatorOutcome::Done { id: wish.work.command.id, outcome });
+            VoteNoReason::Settled(outcome) => {
+                out.outcome(CoordinatorNotification::Done { id: wish.work.command.id, outcome });
             }
             // In the place of that one; unless it has gone meanwhile.
-            Refusal::Full(oldest) => {
+            VoteNoReason::Full(oldest) => {
                 wish.work.evict = Some(oldest);
                 self.try_later(wish, out);
             }
-            Refusal::Locked(by) => {
-                let is_same = wish.why == NotApplied::Locked { by };
+            VoteNoReason::Locked(by) => {
+                let is_same = wish.why == AbortReason::Locked { by };
                 wish.last_pause = if is_same { (2 * wish.last_pause).min(PAUSE_MAX) } else { 1 };
-                wish.why = NotApplied::Locked { by };
+                wish.why = AbortReason::Locked { by };
                 self.try_later(wish, out);
             }
-            Refusal::Late | Refusal::Busy => self.try_later(wish, out),
+            VoteNoReason::Late | VoteNoReason::Busy => self.try_later(wish, out),
         }
     }
 
-    fn try_later(&mut self, mut wish: Wish, out: &mut Output<Self>) {
+    fn try_later(&mut self, mut wish: QueuedCommand, out: &mut Output<Self>) {
         if wish.age >= AGE_MAX {
             let (id, why) = (wish.work.command.id, wish.why);
-            return out.outcome(CoordinatorOutcome::NotApplied { id, why });
+            return out.outcome(CoordinatorNotification::NotApplied { id, why });
         }
         wish.pause = wish.last_pause;
         // It is older than those that wait.
@@ -310,14 +311,14 @@ impl Coordinator {
         }
     }
 
-    fn handle_ack(&mut self, from: Server, transaction: TransactionId, out: &mut Output<Self>) {
+    fn handle_ack(&mut self, from: ServerId, transaction: TransactionId, out: &mut Output<Self>) {
         let Some(owed) = self.committed.get_mut(&transaction) else { return };
-        owed.missing = owed.missing.without(Servers::only(from));
+        owed.missing = owed.missing.without(ServerSet::only(from));
         if !owed.missing.is_empty() {
             return;
         }
         self.committed.remove(&transaction);
-        out.fact(|| CoordinatorFact::Ended { transaction });
+        out.fact(|| CoordinatorTraceEvent::Ended { transaction });
         if self.ended.len() >= ENDED_MAX {
             self.persist(CoordinatorRecord::Ended(transaction), out);
         } else {
@@ -325,22 +326,22 @@ impl Coordinator {
         }
     }
 
-    fn handle_inquire(&mut self, from: Server, transaction: TransactionId, out: &mut Output<Self>) {
+    fn handle_inquire(&mut self, from: ServerId, transaction: TransactionId, out: &mut Output<Self>) {
         if transaction.coordinator != self.me {
             return;
         }
         if self.open.contains_key(&transaction) {
-            return out.send(Servers::only(from), Message::Answer { transaction, known: Known::Voting });
+            return out.send(ServerSet::only(from), CommitMessage::Answer { transaction, known: InquiryReply::Voting });
         }
-        self.tell_again(transaction, Servers::only(from), out);
+        self.tell_again(transaction, ServerSet::only(from), out);
     }
 
     /// Tells a decision once more. Without a record of it, it was an abort.
-    fn tell_again(&mut self, transaction: TransactionId, to: Servers, out: &mut Output<Self>) {
+    fn tell_again(&mut self, transaction: TransactionId, to: ServerSet, out: &mut Output<Self>) {
         let presumed = !self.committed.contains_key(&transaction);
         let decision = if presumed { Decision::Abort } else { Decision::Commit };
-        out.fact(|| CoordinatorFact::ToldAgain { transaction, decision, presumed, to });
-        out.send(to, Message::Decide { transaction, decision });
+        out.fact(|| CoordinatorTraceEvent::ToldAgain { transaction, decision, presumed, to });
+        out.send(to, CommitMessage::Decide { transaction, decision });
     }
 
     fn handle_tick(&mut self, out: &mut Output<Self>) {
@@ -354,12 +355,12 @@ impl Coordinator {
                 silent.push((*transaction, to));
             } else if open.ticks.is_multiple_of(ASK_AGAIN) {
                 let (transaction, work) = (*transaction, open.wish.work.clone());
-                out.send(to, Message::VoteRequest { transaction, work });
+                out.send(to, CommitMessage::VoteRequest { transaction, work });
             }
         }
         for (transaction, silent) in silent {
             if let Some(mut wish) = self.abort(transaction, None, out) {
-                wish.why = NotApplied::NoVote { silent };
+                wish.why = AbortReason::NoVote { silent };
                 self.try_later(wish, out);
             }
         }
@@ -385,8 +386,8 @@ impl Coordinator {
         }
         let (old, waiting) = self.waiting.drain(..).partition(|wish| wish.age >= AGE_MAX);
         self.waiting = waiting;
-        for Wish { work, why, .. } in old {
-            out.outcome(CoordinatorOutcome::NotApplied { id: work.command.id, why });
+        for QueuedCommand { work, why, .. } in old {
+            out.outcome(CoordinatorNotification::NotApplied { id: work.command.id, why });
         }
     }
 
@@ -398,12 +399,12 @@ impl Coordinator {
 }
 
 impl Role for Coordinator {
-    type Message = Message;
+    type Message = CommitMessage;
     type Record = CoordinatorRecord;
     type Timer = CoordinatorTimer;
     type Request = CoordinatorRequest;
-    type Outcome = CoordinatorOutcome;
-    type Fact = CoordinatorFact;
+    type Outcome = CoordinatorNotification;
+    type Fact = CoordinatorTraceEvent;
 
     fn replay(&mut self, record: CoordinatorRecord) {
         match record {
@@ -412,7 +413,7 @@ impl Role for Coordinator {
                 self.reserved = self.reserved.max(number);
             }
             CoordinatorRecord::Committed(transaction) => {
-                self.committed.insert(transaction, Owed { missing: self.servers, ticks: 0 });
+                self.committed.insert(transaction, UnacknowledgedCommit { missing: self.servers, ticks: 0 });
             }
             CoordinatorRecord::Ended(transaction) => {
                 self.committed.remove(&transaction);
@@ -432,10 +433,12 @@ impl Role for Coordinator {
             }
             Input::Request(CoordinatorRequest::Propose(command)) => self.handle_propose(command, out),
             Input::Message { from, message } => match message {
-                Message::Vote { transaction, vote, clock } => self.handle_vote(from, transaction, vote, clock, out),
-                Message::Ack { transaction } => self.handle_ack(from, transaction, out),
-                Message::Inquire { transaction } => self.handle_inquire(from, transaction, out),
-                Message::VoteRequest { .. } | Message::Decide { .. } | Message::Answer { .. } => {
+                CommitMessage::Vote { transaction, vote, clock } => {
+                    self.handle_vote(from, transaction, vote, clock, out)
+                }
+                CommitMessage::Ack { transaction } => self.handle_ack(from, transaction, out),
+                CommitMessage::Inquire { transaction } => self.handle_inquire(from, transaction, out),
+                CommitMessage::VoteRequest { .. } | CommitMessage::Decide { .. } | CommitMessage::Answer { .. } => {
                     unreachable!("a coordinator hears no {}", message.name())
                 }
             },

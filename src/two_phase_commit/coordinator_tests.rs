@@ -1,50 +1,55 @@
 //! A coordinator alone: its times, its limits, and whom it tells what.
 
 use super::CoordinatorTimer::{Retry, Tick};
-use super::alone::{Alone, Said};
+use super::alone::{RoleHarness, StepResult};
 use super::tests::{all, open, put};
 use super::*;
-use crate::kv::{Outcome, Written};
+use crate::kv::{ApplyResult, WriteResult};
 use crate::paxos::{Command, CommandId, Slot};
-use crate::role::{Input, Role, Server, Servers};
+use crate::role::{Input, Role, ServerId, ServerSet};
 
 const OPENED: Vote = Vote::Yes(None);
-const WRITTEN: Vote = Vote::Yes(Some(Written::Done { version: 1 }));
-const SETTLED: Vote = Vote::No(Refusal::Settled(Outcome::Superseded));
+const WRITTEN: Vote = Vote::Yes(Some(WriteResult::Done { version: 1 }));
+const SETTLED: Vote = Vote::No(VoteNoReason::Settled(ApplyResult::Superseded));
 
 /// The coordinator of server 1.
-fn coordinator() -> Alone<Coordinator> {
-    Alone::new(Coordinator::new(Server(1), all()))
+fn coordinator() -> RoleHarness<Coordinator> {
+    RoleHarness::new(Coordinator::new(ServerId(1), all()))
 }
 
 /// Its transaction of this number.
 fn own(number: u64) -> TransactionId {
-    TransactionId { number, coordinator: Server(1) }
+    TransactionId { number, coordinator: ServerId(1) }
 }
 
 /// A transaction of somebody else.
 fn foreign() -> TransactionId {
-    TransactionId { number: 70, coordinator: Server(4) }
+    TransactionId { number: 70, coordinator: ServerId(4) }
 }
 
 fn locked(by: TransactionId) -> Vote {
-    Vote::No(Refusal::Locked(by))
+    Vote::No(VoteNoReason::Locked(by))
 }
 
-fn propose(alone: &mut Alone<Coordinator>, command: Command) -> Said<Coordinator> {
+fn propose(alone: &mut RoleHarness<Coordinator>, command: Command) -> StepResult<Coordinator> {
     alone.take(Input::Request(CoordinatorRequest::Propose(command)))
 }
 
-fn vote(alone: &mut Alone<Coordinator>, from: u8, transaction: TransactionId, vote: Vote) -> Said<Coordinator> {
-    alone.hear(from, Message::Vote { transaction, vote, clock: transaction.number })
+fn vote(
+    alone: &mut RoleHarness<Coordinator>,
+    from: u8,
+    transaction: TransactionId,
+    vote: Vote,
+) -> StepResult<Coordinator> {
+    alone.hear(from, CommitMessage::Vote { transaction, vote, clock: transaction.number })
 }
 
-fn ack(alone: &mut Alone<Coordinator>, from: u8, transaction: TransactionId) -> Said<Coordinator> {
-    alone.hear(from, Message::Ack { transaction })
+fn ack(alone: &mut RoleHarness<Coordinator>, from: u8, transaction: TransactionId) -> StepResult<Coordinator> {
+    alone.hear(from, CommitMessage::Ack { transaction })
 }
 
 /// Opens a session, by its next transaction; nobody has acknowledged it.
-fn commit(alone: &mut Alone<Coordinator>) -> TransactionId {
+fn commit(alone: &mut RoleHarness<Coordinator>) -> TransactionId {
     let transaction = own(alone.role.next_number());
     propose(alone, open(transaction.number.into()));
     for from in 1..=5 {
@@ -55,20 +60,20 @@ fn commit(alone: &mut Alone<Coordinator>) -> TransactionId {
 }
 
 /// Which commands it asks for votes for, and whom.
-fn asked(said: &Said<Coordinator>) -> Vec<(CommandId, Servers)> {
-    let request = |(to, message): &(Servers, Message)| match message {
-        Message::VoteRequest { work, .. } => Some((work.command.id, *to)),
+fn asked(said: &StepResult<Coordinator>) -> Vec<(CommandId, ServerSet)> {
+    let request = |(to, message): &(ServerSet, CommitMessage)| match message {
+        CommitMessage::VoteRequest { work, .. } => Some((work.command.id, *to)),
         _ => None,
     };
     said.sent.iter().filter_map(request).collect()
 }
 
-fn decide(transaction: TransactionId, decision: Decision) -> Message {
-    Message::Decide { transaction, decision }
+fn decide(transaction: TransactionId, decision: Decision) -> CommitMessage {
+    CommitMessage::Decide { transaction, decision }
 }
 
-fn only(server: u8) -> Servers {
-    Servers::only(Server(server))
+fn only(server: u8) -> ServerSet {
+    ServerSet::only(ServerId(server))
 }
 
 #[test]
@@ -113,13 +118,13 @@ fn a_commit_is_told_every_200_ms_to_those_who_have_not_acknowledged_it_and_known
         let expected = if tick % 4 == 0 { &told[..] } else { &[] };
         assert_eq!(alone.run_out(Tick).sent, expected, "after {tick} ticks");
     }
-    assert_eq!(alone.hear(5, Message::Inquire { transaction }).sent, told);
+    assert_eq!(alone.hear(5, CommitMessage::Inquire { transaction }).sent, told);
     assert!(alone.role.knows(transaction) && alone.role.unacknowledged() == 1);
-    assert_eq!(ack(&mut alone, 5, transaction).facts, [CoordinatorFact::Ended { transaction }]);
+    assert_eq!(ack(&mut alone, 5, transaction).facts, [CoordinatorTraceEvent::Ended { transaction }]);
     assert!(!alone.role.knows(transaction) && alone.role.unacknowledged() == 0);
     // From now on it is as if it had never been.
     let presumed = [(only(5), decide(transaction, Decision::Abort))];
-    assert_eq!(alone.hear(5, Message::Inquire { transaction }).sent, presumed);
+    assert_eq!(alone.hear(5, CommitMessage::Inquire { transaction }).sent, presumed);
 }
 
 #[test]
@@ -143,8 +148,8 @@ fn whoever_is_silent_is_asked_again_and_the_command_is_given_up_after_two_tries(
     for _ in 1..=5 {
         assert!(alone.run_out(Tick).outcomes.is_empty());
     }
-    let why = NotApplied::NoVote { silent: all() };
-    assert_eq!(alone.run_out(Tick).outcomes, [CoordinatorOutcome::NotApplied { id: command.id, why }]);
+    let why = AbortReason::NoVote { silent: all() };
+    assert_eq!(alone.run_out(Tick).outcomes, [CoordinatorNotification::NotApplied { id: command.id, why }]);
     assert!(alone.role.is_idle());
 }
 
@@ -157,8 +162,8 @@ fn a_refused_command_that_finds_no_turn_for_half_a_second_is_not_applied() {
     for tick in 1..=9 {
         assert!(alone.run_out(Tick).outcomes.is_empty(), "after {tick} ticks");
     }
-    let why = NotApplied::Locked { by: foreign() };
-    assert_eq!(alone.run_out(Tick).outcomes, [CoordinatorOutcome::NotApplied { id: command.id, why }]);
+    let why = AbortReason::Locked { by: foreign() };
+    assert_eq!(alone.run_out(Tick).outcomes, [CoordinatorNotification::NotApplied { id: command.id, why }]);
 }
 
 #[test]
@@ -200,8 +205,8 @@ fn more_than_1_024_commands_at_a_time_are_refused_whether_they_wait_or_not() {
     for nonce in 1..=1_000 {
         propose(&mut alone, open(nonce));
     }
-    let busy = |said: Said<Coordinator>| {
-        matches!(said.outcomes[..], [CoordinatorOutcome::NotApplied { why: NotApplied::Busy, .. }])
+    let busy = |said: StepResult<Coordinator>| {
+        matches!(said.outcomes[..], [CoordinatorNotification::NotApplied { why: AbortReason::Busy, .. }])
     };
     // One transaction, and those that wait behind it.
     for sequence in 1..=24 {
@@ -229,14 +234,14 @@ fn whoever_votes_yes_too_late_hears_at_once_what_was_decided() {
     for word in [OPENED, SETTLED] {
         assert!(vote(&mut alone, 3, foreign(), word).sent.is_empty());
     }
-    assert!(alone.hear(3, Message::Inquire { transaction: foreign() }).sent.is_empty());
+    assert!(alone.hear(3, CommitMessage::Inquire { transaction: foreign() }).sent.is_empty());
 }
 
 #[test]
 fn a_number_that_somebody_has_made_up_leaves_room_for_names() {
     let mut alone = coordinator();
     propose(&mut alone, open(7));
-    alone.hear(2, Message::Vote { transaction: foreign(), vote: SETTLED, clock: u64::MAX });
+    alone.hear(2, CommitMessage::Vote { transaction: foreign(), vote: SETTLED, clock: u64::MAX });
     let later = commit(&mut alone);
     assert!(later.number > own(1).number);
     assert_eq!(TransactionId::of_slot(later.as_slot()), later);
@@ -258,7 +263,8 @@ fn a_restart_costs_no_more_numbers_than_are_reserved_at_once() {
 fn a_request_for_a_vote_weighs_what_it_carries() {
     for length in [0, 1, 100, 100_000] {
         let command = Command { id: CommandId::new(64, 0, 1), payload: vec![0; length].into() };
-        let message = Message::VoteRequest { transaction: own(1), work: Work { command, evict: None } };
+        let message =
+            CommitMessage::VoteRequest { transaction: own(1), work: TransactionBody { command, evict: None } };
         assert!((length..length + 64).contains(&message.size()), "{} for {length} bytes", message.size());
     }
 }

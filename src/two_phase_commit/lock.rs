@@ -1,6 +1,6 @@
 //! What a transaction holds from the vote to the decision, so that no other one gets between.
 
-use crate::kv::Command;
+use crate::kv::KvCommand;
 
 /// A thing that one transaction has at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,10 +13,10 @@ pub enum Lock {
 
 impl Lock {
     /// What a command needs.
-    pub fn of(command: &Command) -> Lock {
+    pub fn of(command: &KvCommand) -> Lock {
         match command {
-            Command::Open { nonce, .. } => Lock::Nonce(*nonce),
-            Command::Write { op, .. } => Lock::Key(op.key().to_vec()),
+            KvCommand::Open { nonce, .. } => Lock::Nonce(*nonce),
+            KvCommand::Write { op, .. } => Lock::Key(op.key().to_vec()),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::kv::{Outcome, Written};
+use crate::kv::{ApplyResult, WriteResult};
 use crate::paxos::{Command, Slot};
-use crate::role::{Lane, RoleName, Server};
+use crate::role::{Lane, RoleKind, ServerId};
 
 /// Names a transaction for ever: the number is drawn by its coordinator, never twice in all its lives. Printed `17.3`.
 ///
@@ -19,12 +19,12 @@ pub struct TransactionId {
     #[serde(deserialize_with = "decode_number")]
     pub number: u64,
     /// The server whose coordinator it is.
-    pub coordinator: Server,
+    pub coordinator: ServerId,
 }
 
 impl TransactionId {
     /// Before any other.
-    pub const ZERO: TransactionId = TransactionId { number: 0, coordinator: Server(0) };
+    pub const ZERO: TransactionId = TransactionId { number: 0, coordinator: ServerId(0) };
     /// Behind it no number has a slot.
     pub const LAST_NUMBER: u64 = Slot::LAST.0 >> 6;
 
@@ -35,7 +35,7 @@ impl TransactionId {
 
     /// The transaction that has this place.
     pub fn of_slot(slot: Slot) -> TransactionId {
-        TransactionId { number: slot.0 >> 6, coordinator: Server((slot.0 & 63) as u8) }
+        TransactionId { number: slot.0 >> 6, coordinator: ServerId((slot.0 & 63) as u8) }
     }
 }
 
@@ -65,13 +65,13 @@ impl FromStr for TransactionId {
         let parts =
             text.split_once('.').and_then(|(number, server)| Some((number.parse().ok()?, server.parse().ok()?)));
         let (number, server): (u64, u8) = parts.ok_or_else(|| format!("'{text}' is no transaction (as in 17.3)"))?;
-        Ok(TransactionId { number, coordinator: Server::try_from(server)? })
+        Ok(TransactionId { number, coordinator: ServerId::try_from(server)? })
     }
 }
 
 /// What is to be done, on every server or on none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Work {
+pub struct TransactionBody {
     /// The client's command.
     pub command: Command,
     /// The session that goes for the one that the command opens, where the table is full.
@@ -91,18 +91,18 @@ pub enum Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Vote {
     /// It is prepared, durably: it will do it if it is told to, whatever happens meanwhile. A write would do this.
-    Yes(Option<Written>),
+    Yes(Option<WriteResult>),
     /// It will not do it.
-    No(Refusal),
+    No(VoteNoReason),
 }
 
 /// Why a participant votes no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Refusal {
+pub enum VoteNoReason {
     /// Another transaction, which is not decided yet, holds what this one needs.
     Locked(TransactionId),
     /// The command needs no transaction any more: this is what it came to.
-    Settled(Outcome),
+    Settled(ApplyResult),
     /// The table of sessions is full; this one has been quiet for longest.
     Full(u64),
     /// It was asked too late: it has given the transaction up, or forgotten its time.
@@ -113,7 +113,7 @@ pub enum Refusal {
 
 /// What one participant tells another of a transaction that the other is in doubt about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Known {
+pub enum InquiryReply {
     /// It knows the decision.
     Decided(Decision),
     /// It is prepared, and in doubt itself.
@@ -124,13 +124,13 @@ pub enum Known {
 
 /// The messages of the protocol. See the table in the [module's essay](super).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Message {
+pub enum CommitMessage {
     /// Phase 1: "can you do this?"
     VoteRequest {
         /// The transaction.
         transaction: TransactionId,
         /// What it does.
-        work: Work,
+        work: TransactionBody,
     },
     /// The answer. A yes is a promise that only the decision ends.
     Vote {
@@ -163,47 +163,49 @@ pub enum Message {
         /// The transaction.
         transaction: TransactionId,
         /// What it knows.
-        known: Known,
+        known: InquiryReply,
     },
 }
 
-impl Message {
+impl CommitMessage {
     /// The roles of the receiving server that hear the message.
-    pub fn heard_by(&self) -> &'static [RoleName] {
-        use RoleName::{Coordinator, Participant};
+    pub fn heard_by(&self) -> &'static [RoleKind] {
+        use RoleKind::{Coordinator, Participant};
         match self {
-            Message::VoteRequest { .. } | Message::Decide { .. } | Message::Answer { .. } => &[Participant],
-            Message::Vote { .. } | Message::Ack { .. } => &[Coordinator],
-            Message::Inquire { .. } => &[Coordinator, Participant],
+            CommitMessage::VoteRequest { .. } | CommitMessage::Decide { .. } | CommitMessage::Answer { .. } => {
+                &[Participant]
+            }
+            CommitMessage::Vote { .. } | CommitMessage::Ack { .. } => &[Coordinator],
+            CommitMessage::Inquire { .. } => &[Coordinator, Participant],
         }
     }
 
     /// How it travels.
     pub fn lane(&self) -> Lane {
-        if matches!(self, Message::VoteRequest { .. }) { Lane::Bulk } else { Lane::Control }
+        if matches!(self, CommitMessage::VoteRequest { .. }) { Lane::Bulk } else { Lane::Control }
     }
 
     /// About how many bytes its values take.
     pub fn size(&self) -> usize {
         match self {
-            Message::VoteRequest { work, .. } => 40 + work.command.payload.len(),
-            Message::Vote { .. }
-            | Message::Decide { .. }
-            | Message::Ack { .. }
-            | Message::Inquire { .. }
-            | Message::Answer { .. } => 0,
+            CommitMessage::VoteRequest { work, .. } => 40 + work.command.payload.len(),
+            CommitMessage::Vote { .. }
+            | CommitMessage::Decide { .. }
+            | CommitMessage::Ack { .. }
+            | CommitMessage::Inquire { .. }
+            | CommitMessage::Answer { .. } => 0,
         }
     }
 
     /// The message's name, in capitals.
     pub fn name(&self) -> &'static str {
         match self {
-            Message::VoteRequest { .. } => "VOTEREQ",
-            Message::Vote { .. } => "VOTE",
-            Message::Decide { .. } => "DECIDE",
-            Message::Ack { .. } => "ACK",
-            Message::Inquire { .. } => "INQUIRE",
-            Message::Answer { .. } => "ANSWER",
+            CommitMessage::VoteRequest { .. } => "VOTEREQ",
+            CommitMessage::Vote { .. } => "VOTE",
+            CommitMessage::Decide { .. } => "DECIDE",
+            CommitMessage::Ack { .. } => "ACK",
+            CommitMessage::Inquire { .. } => "INQUIRE",
+            CommitMessage::Answer { .. } => "ANSWER",
         }
     }
 }

@@ -74,9 +74,10 @@ mod words;
 
 pub use coordinator::Coordinator;
 pub use lock::Lock;
-pub use message::{Decision, Known, Message, Refusal, TransactionId, Vote, Work};
+pub use message::{CommitMessage, Decision, InquiryReply, TransactionBody, TransactionId, Vote, VoteNoReason};
 pub use participant::{DECIDED_MAX, Participant};
 pub use words::{
-    CoordinatorFact, CoordinatorOutcome, CoordinatorRecord, CoordinatorRequest, CoordinatorTimer, InDoubt, NotApplied,
-    ParticipantFact, ParticipantOutcome, ParticipantRecord, ParticipantRequest, ParticipantTimer,
+    AbortReason, CoordinatorNotification, CoordinatorRecord, CoordinatorRequest, CoordinatorTimer,
+    CoordinatorTraceEvent, InDoubtTransaction, ParticipantNotification, ParticipantRecord, ParticipantRequest,
+    ParticipantTimer, ParticipantTraceEvent,
 };

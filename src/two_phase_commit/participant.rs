@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::words::{
-    InDoubt, LOOK_MS, ParticipantFact, ParticipantOutcome, ParticipantRecord, ParticipantRequest, ParticipantTimer,
+    InDoubtTransaction, LOOK_MS, ParticipantNotification, ParticipantRecord, ParticipantRequest, ParticipantTimer,
+    ParticipantTraceEvent,
 };
-use super::{Decision, Known, Lock, Message, Refusal, TransactionId, Vote, Work, rules};
-use crate::kv::{Command, Foreseen, Get, Kv, Outcome};
+use super::{CommitMessage, Decision, InquiryReply, Lock, TransactionBody, TransactionId, Vote, VoteNoReason, rules};
+use crate::kv::{ApplyResult, Kv, KvCommand, PredictedResult, ReadQuery};
 use crate::paxos::{Slot, StateMachine};
-use crate::role::{Input, Output, Role, Server, Servers};
+use crate::role::{Input, Output, Role, ServerId, ServerSet};
 
 /// A participant is prepared for at most so many transactions at a time.
 const PREPARED_MAX: usize = 4_096;
@@ -25,32 +26,32 @@ const READ_MAX: u32 = 8;
 
 /// A transaction that it has voted yes for, and whose decision it does not know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Prepared {
-    work: Work,
-    command: Command,
+struct PreparedTransaction {
+    work: TransactionBody,
+    command: KvCommand,
     /// Looks since it voted, or since its life began, or since the coordinator said that it still counts.
     looks: u32,
     /// Who has said since it asked last that they are prepared as well.
-    others: Servers,
+    others: ServerSet,
     /// It has called itself blocked.
     is_blocked: bool,
 }
 
 /// A read that waits for a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Waiting {
+struct BlockedRead {
     token: u64,
-    query: Get,
+    query: ReadQuery,
     looks: u32,
 }
 
 /// A participant. See the [module's essay](super).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Participant {
-    me: Server,
-    servers: Servers,
+    me: ServerId,
+    servers: ServerSet,
     kv: Kv,
-    prepared: BTreeMap<TransactionId, Prepared>,
+    prepared: BTreeMap<TransactionId, PreparedTransaction>,
     /// Who holds what: always the locks of those in `prepared`.
     locks: BTreeMap<Lock, TransactionId>,
     /// What the latest transactions came to here.
@@ -61,7 +62,7 @@ pub struct Participant {
     applied: u64,
     /// The highest number heard of.
     clock: u64,
-    reads: Vec<Waiting>,
+    reads: Vec<BlockedRead>,
     /// Records that no other record has taken along yet: aborts, which nobody has to wait for.
     aborted: Vec<TransactionId>,
     looks: bool,
@@ -69,7 +70,7 @@ pub struct Participant {
 
 impl Participant {
     /// A participant that remembers nothing. All of a cluster must have the same limit of sessions.
-    pub fn new(me: Server, servers: Servers, kv: Kv) -> Participant {
+    pub fn new(me: ServerId, servers: ServerSet, kv: Kv) -> Participant {
         Participant {
             me,
             servers,
@@ -97,12 +98,12 @@ impl Participant {
     }
 
     /// The transactions that it is prepared for.
-    pub fn in_doubt(&self) -> impl Iterator<Item = InDoubt> {
-        self.prepared.iter().map(|(transaction, prepared)| InDoubt {
+    pub fn in_doubt(&self) -> impl Iterator<Item = InDoubtTransaction> {
+        self.prepared.iter().map(|(transaction, prepared)| InDoubtTransaction {
             transaction: *transaction,
             key: match &prepared.command {
-                Command::Open { .. } => None,
-                Command::Write { op, .. } => Some(op.key().to_vec()),
+                KvCommand::Open { .. } => None,
+                KvCommand::Write { op, .. } => Some(op.key().to_vec()),
             },
             waited_ms: u64::from(prepared.looks) * LOOK_MS,
             is_blocked: prepared.is_blocked,
@@ -126,35 +127,41 @@ impl Participant {
 
     // ---- voting
 
-    fn handle_vote_request(&mut self, from: Server, transaction: TransactionId, work: Work, out: &mut Output<Self>) {
+    fn handle_vote_request(
+        &mut self,
+        from: ServerId,
+        transaction: TransactionId,
+        work: TransactionBody,
+        out: &mut Output<Self>,
+    ) {
         self.clock = self.clock.max(transaction.number);
         let Some(vote) = self.consider(transaction, &work, out) else { return };
         let clock = self.clock;
-        out.fact(|| ParticipantFact::Voted { transaction, work, vote, to: from });
-        out.send(Servers::only(from), Message::Vote { transaction, vote, clock });
+        out.fact(|| ParticipantTraceEvent::Voted { transaction, work, vote, to: from });
+        out.send(ServerSet::only(from), CommitMessage::Vote { transaction, vote, clock });
         self.keep_looking(out);
     }
 
     /// What it thinks of a transaction; None if it has done it already, so that nobody waits for its vote.
-    fn consider(&mut self, transaction: TransactionId, work: &Work, out: &mut Output<Self>) -> Option<Vote> {
+    fn consider(&mut self, transaction: TransactionId, work: &TransactionBody, out: &mut Output<Self>) -> Option<Vote> {
         if let Some(prepared) = self.prepared.get(&transaction) {
             // Its key is locked, so it would still do the same; what its session says by now is of no interest any more.
             return Some(match &prepared.command {
-                Command::Write { op, .. } => Vote::Yes(Some(self.kv.store().foresee(op))),
-                Command::Open { .. } => Vote::Yes(None),
+                KvCommand::Write { op, .. } => Vote::Yes(Some(self.kv.store().foresee(op))),
+                KvCommand::Open { .. } => Vote::Yes(None),
             });
         }
         match rules::decision_before_a_vote(&self.decided, transaction) {
             Some(Decision::Commit) => return None,
-            Some(Decision::Abort) => return Some(Vote::No(Refusal::Late)),
-            None if transaction <= self.forgotten => return Some(Vote::No(Refusal::Late)),
+            Some(Decision::Abort) => return Some(Vote::No(VoteNoReason::Late)),
+            None if transaction <= self.forgotten => return Some(Vote::No(VoteNoReason::Late)),
             None => {}
         }
-        let Ok(command) = Command::from_paxos(&work.command) else {
-            return Some(Vote::No(Refusal::Settled(Outcome::Unreadable)));
+        let Ok(command) = KvCommand::from_paxos(&work.command) else {
+            return Some(Vote::No(VoteNoReason::Settled(ApplyResult::Unreadable)));
         };
         if self.prepared.len() >= PREPARED_MAX {
-            return Some(Vote::No(Refusal::Busy));
+            return Some(Vote::No(VoteNoReason::Busy));
         }
         let would = match self.judge(&command, work.evict) {
             Ok(would) => would,
@@ -167,71 +174,78 @@ impl Participant {
     }
 
     /// Whether a command can be done here, and what it would do.
-    fn judge(&self, command: &Command, evict: Option<u64>) -> Result<Option<crate::kv::Written>, Refusal> {
+    fn judge(&self, command: &KvCommand, evict: Option<u64>) -> Result<Option<crate::kv::WriteResult>, VoteNoReason> {
         let foreseen = self.kv.foresee(command);
-        if let Foreseen::Settled(outcome) = foreseen {
-            let by = self.still_to_be_opened(command, evict).filter(|_| outcome == Outcome::Expired);
-            return Err(by.map_or(Refusal::Settled(outcome), Refusal::Locked));
+        if let PredictedResult::Settled(outcome) = foreseen {
+            let by = self.still_to_be_opened(command, evict).filter(|_| outcome == ApplyResult::Expired);
+            return Err(by.map_or(VoteNoReason::Settled(outcome), VoteNoReason::Locked));
         }
         if let Some(by) = self.still_to_be_opened(command, evict) {
-            return Err(Refusal::Locked(by));
+            return Err(VoteNoReason::Locked(by));
         }
         if let Some(by) = self.locks.get(&Lock::of(command)) {
-            return Err(Refusal::Locked(*by));
+            return Err(VoteNoReason::Locked(*by));
         }
         if let Some(by) = self.session_in_the_way(command, evict) {
-            return Err(Refusal::Locked(by));
+            return Err(VoteNoReason::Locked(by));
         }
         match foreseen {
-            Foreseen::Writes(written) => Ok(Some(written)),
-            Foreseen::Opens | Foreseen::Settled(_) => self.has_room_for_a_session(evict).map(|()| None),
+            PredictedResult::Writes(written) => Ok(Some(written)),
+            PredictedResult::Opens | PredictedResult::Settled(_) => self.has_room_for_a_session(evict).map(|()| None),
         }
     }
 
     /// The session that a command writes for, or that has to go for it, may just be in the making here: whoever knows its
     /// name knows that it is committed. Gives the transaction that opens it.
-    fn still_to_be_opened(&self, command: &Command, evict: Option<u64>) -> Option<TransactionId> {
+    fn still_to_be_opened(&self, command: &KvCommand, evict: Option<u64>) -> Option<TransactionId> {
         let session = match command {
-            Command::Write { session, .. } => Some(*session),
-            Command::Open { .. } => evict,
+            KvCommand::Write { session, .. } => Some(*session),
+            KvCommand::Open { .. } => evict,
         };
         let opened_by = session.map(|session| TransactionId::of_slot(Slot(session)));
         opened_by.filter(|transaction| self.prepared.contains_key(transaction))
     }
 
     /// A session must not go while one of its writes is under way, nor a write begin while its session goes.
-    fn session_in_the_way(&self, command: &Command, evict: Option<u64>) -> Option<TransactionId> {
-        let is_in_the_way = |other: &Prepared| match (&other.command, command) {
-            (Command::Write { session, .. }, Command::Open { .. }) => evict == Some(*session),
-            (Command::Open { .. }, Command::Write { session, .. }) => other.work.evict == Some(*session),
-            (Command::Open { .. }, Command::Open { .. }) => evict.is_some() && other.work.evict == evict,
-            (Command::Write { .. }, Command::Write { .. }) => false,
+    fn session_in_the_way(&self, command: &KvCommand, evict: Option<u64>) -> Option<TransactionId> {
+        let is_in_the_way = |other: &PreparedTransaction| match (&other.command, command) {
+            (KvCommand::Write { session, .. }, KvCommand::Open { .. }) => evict == Some(*session),
+            (KvCommand::Open { .. }, KvCommand::Write { session, .. }) => other.work.evict == Some(*session),
+            (KvCommand::Open { .. }, KvCommand::Open { .. }) => evict.is_some() && other.work.evict == evict,
+            (KvCommand::Write { .. }, KvCommand::Write { .. }) => false,
         };
         self.prepared.iter().find(|(_, other)| is_in_the_way(other)).map(|(transaction, _)| *transaction)
     }
 
-    fn has_room_for_a_session(&self, evict: Option<u64>) -> Result<(), Refusal> {
+    fn has_room_for_a_session(&self, evict: Option<u64>) -> Result<(), VoteNoReason> {
         let sessions = self.kv.sessions();
         if evict.is_some_and(|evicted| sessions.knows(evicted)) {
             return Ok(());
         }
-        let is_one_more =
-            |other: &&Prepared| matches!(other.command, Command::Open { .. }) && other.work.evict.is_none();
+        let is_one_more = |other: &&PreparedTransaction| {
+            matches!(other.command, KvCommand::Open { .. }) && other.work.evict.is_none()
+        };
         let coming = self.prepared.values().filter(is_one_more).count();
         if sessions.len() + coming < sessions.most() {
             return Ok(());
         }
-        sessions.stalest().map_or(Err(Refusal::Busy), |oldest| Err(Refusal::Full(oldest)))
+        sessions.stalest().map_or(Err(VoteNoReason::Busy), |oldest| Err(VoteNoReason::Full(oldest)))
     }
 
-    fn prepare(&mut self, transaction: TransactionId, work: Work, command: Command) {
-        let prepared = Prepared { work, command, looks: 0, others: Servers::NONE, is_blocked: false };
+    fn prepare(&mut self, transaction: TransactionId, work: TransactionBody, command: KvCommand) {
+        let prepared = PreparedTransaction { work, command, looks: 0, others: ServerSet::NONE, is_blocked: false };
         self.prepared.insert(transaction, prepared);
     }
 
     // ---- the decision
 
-    fn handle_decide(&mut self, from: Server, transaction: TransactionId, decision: Decision, out: &mut Output<Self>) {
+    fn handle_decide(
+        &mut self,
+        from: ServerId,
+        transaction: TransactionId,
+        decision: Decision,
+        out: &mut Output<Self>,
+    ) {
         if self.prepared.contains_key(&transaction) {
             return self.finish(transaction, decision, out);
         }
@@ -244,7 +258,7 @@ impl Participant {
             "{transaction} is committed, and here it was never prepared, or aborted: {known:?}"
         );
         // The word of it was lost.
-        out.send(Servers::only(from), Message::Ack { transaction });
+        out.send(ServerSet::only(from), CommitMessage::Ack { transaction });
     }
 
     fn finish(&mut self, transaction: TransactionId, decision: Decision, out: &mut Output<Self>) {
@@ -254,24 +268,24 @@ impl Participant {
                 self.persist(ParticipantRecord::Committed(transaction), out);
                 let Some(outcome) = self.settle(transaction, decision) else { return };
                 let (applied, to) = (self.applied, transaction.coordinator);
-                out.fact(|| ParticipantFact::Committed { transaction, work, outcome, applied, to });
-                out.send(Servers::only(to), Message::Ack { transaction });
+                out.fact(|| ParticipantTraceEvent::Committed { transaction, work, outcome, applied, to });
+                out.send(ServerSet::only(to), CommitMessage::Ack { transaction });
             }
             Decision::Abort => {
                 // Forgotten in a crash, it is asked for again, and the answer is the same.
                 self.aborted.push(transaction);
                 self.settle(transaction, decision);
-                out.fact(|| ParticipantFact::Aborted { transaction, work });
+                out.fact(|| ParticipantTraceEvent::Aborted { transaction, work });
             }
         }
         self.answer_reads(out);
     }
 
     /// Does or drops what it is prepared for, and frees the lock. Gives what it came to, if it was done.
-    fn settle(&mut self, transaction: TransactionId, decision: Decision) -> Option<Outcome> {
+    fn settle(&mut self, transaction: TransactionId, decision: Decision) -> Option<ApplyResult> {
         let prepared = self.prepared.remove(&transaction);
         self.remember(transaction, decision);
-        let Prepared { work, command, .. } = prepared?;
+        let PreparedTransaction { work, command, .. } = prepared?;
         let lock = Lock::of(&command);
         if self.locks.get(&lock) == Some(&transaction) {
             self.locks.remove(&lock);
@@ -303,45 +317,51 @@ impl Participant {
     // ---- in doubt
 
     /// Another participant is in doubt.
-    fn handle_inquire(&mut self, from: Server, transaction: TransactionId, out: &mut Output<Self>) {
+    fn handle_inquire(&mut self, from: ServerId, transaction: TransactionId, out: &mut Output<Self>) {
         if from == self.me {
             return;
         }
         let known = match self.decided.get(&transaction) {
-            Some(decision) => Known::Decided(*decision),
-            None if self.prepared.contains_key(&transaction) => Known::Prepared,
+            Some(decision) => InquiryReply::Decided(*decision),
+            None if self.prepared.contains_key(&transaction) => InquiryReply::Prepared,
             // It may have been committed.
             None if transaction <= self.forgotten => return,
             // It has not voted for it. It is free to say no now, and is bound by that for ever.
             None => {
                 self.persist(ParticipantRecord::Aborted(transaction), out);
                 self.remember(transaction, Decision::Abort);
-                out.fact(|| ParticipantFact::GivenUp { transaction, to: from });
-                Known::Decided(Decision::Abort)
+                out.fact(|| ParticipantTraceEvent::GivenUp { transaction, to: from });
+                InquiryReply::Decided(Decision::Abort)
             }
         };
-        out.fact(|| ParticipantFact::Answered { transaction, known, to: from });
-        out.send(Servers::only(from), Message::Answer { transaction, known });
+        out.fact(|| ParticipantTraceEvent::Answered { transaction, known, to: from });
+        out.send(ServerSet::only(from), CommitMessage::Answer { transaction, known });
     }
 
-    fn handle_answer(&mut self, from: Server, transaction: TransactionId, known: Known, out: &mut Output<Self>) {
+    fn handle_answer(
+        &mut self,
+        from: ServerId,
+        transaction: TransactionId,
+        known: InquiryReply,
+        out: &mut Output<Self>,
+    ) {
         let Some(prepared) = self.prepared.get_mut(&transaction) else { return };
         match known {
-            Known::Decided(decision) => self.finish(transaction, decision, out),
-            Known::Prepared => {
+            InquiryReply::Decided(decision) => self.finish(transaction, decision, out),
+            InquiryReply::Prepared => {
                 prepared.others.insert(from);
             }
-            Known::Voting => prepared.looks = 0,
+            InquiryReply::Voting => prepared.looks = 0,
         }
     }
 
     fn inquire(&mut self, transaction: TransactionId, out: &mut Output<Self>) {
         let to = self.servers;
         let Some(prepared) = self.prepared.get_mut(&transaction) else { return };
-        prepared.others = Servers::NONE;
+        prepared.others = ServerSet::NONE;
         let work = prepared.work.clone();
-        out.fact(|| ParticipantFact::Inquired { transaction, work, to });
-        out.send(to, Message::Inquire { transaction });
+        out.fact(|| ParticipantTraceEvent::Inquired { transaction, work, to });
+        out.send(to, CommitMessage::Inquire { transaction });
     }
 
     fn handle_look(&mut self, out: &mut Output<Self>) {
@@ -353,10 +373,10 @@ impl Participant {
             let looks = prepared.looks;
             if looks.is_multiple_of(BLOCKED_AFTER) && (looks / BLOCKED_AFTER).is_power_of_two() {
                 prepared.is_blocked = true;
-                let both = prepared.others.iter().chain([self.me]).collect::<Servers>();
+                let both = prepared.others.iter().chain([self.me]).collect::<ServerSet>();
                 let silent = everybody.without(both);
                 let (transaction, work, waited_ms) = (*transaction, prepared.work.clone(), u64::from(looks) * LOOK_MS);
-                out.news(ParticipantFact::Blocked { transaction, work, prepared: both, silent, waited_ms });
+                out.news(ParticipantTraceEvent::Blocked { transaction, work, prepared: both, silent, waited_ms });
             }
             let before = looks - 1;
             if looks >= ASK_AFTER && (before.is_power_of_two() || before.is_multiple_of(ASK_AGAIN_MAX)) {
@@ -379,22 +399,22 @@ impl Participant {
 
     // ---- reads
 
-    fn handle_read(&mut self, token: u64, query: Get, out: &mut Output<Self>) {
+    fn handle_read(&mut self, token: u64, query: ReadQuery, out: &mut Output<Self>) {
         if let Some(by) = self.holder(&query) {
-            out.fact(|| ParticipantFact::ReadWaits { by, query: query.clone() });
-            self.reads.push(Waiting { token, query, looks: 0 });
+            out.fact(|| ParticipantTraceEvent::ReadWaits { by, query: query.clone() });
+            self.reads.push(BlockedRead { token, query, looks: 0 });
             return self.keep_looking(out);
         }
         self.answer(token, &query, out);
     }
 
     /// The transaction that holds a key.
-    fn holder(&self, query: &Get) -> Option<TransactionId> {
+    fn holder(&self, query: &ReadQuery) -> Option<TransactionId> {
         self.locks.get(&Lock::Key(query.key.clone())).copied()
     }
 
-    fn answer(&self, token: u64, query: &Get, out: &mut Output<Self>) {
-        out.outcome(ParticipantOutcome::Answer { token, applied: self.applied, answer: self.kv.query(query) });
+    fn answer(&self, token: u64, query: &ReadQuery, out: &mut Output<Self>) {
+        out.outcome(ParticipantNotification::Answer { token, applied: self.applied, answer: self.kv.query(query) });
     }
 
     /// Answers the reads whose key is free.
@@ -402,7 +422,7 @@ impl Participant {
         let (free, waiting) =
             std::mem::take(&mut self.reads).into_iter().partition(|read| self.holder(&read.query).is_none());
         self.reads = waiting;
-        for Waiting { token, query, .. } in free {
+        for BlockedRead { token, query, .. } in free {
             self.answer(token, &query, out);
         }
     }
@@ -413,7 +433,7 @@ impl Participant {
         }
         for read in self.reads.extract_if(.., |read| read.looks >= READ_MAX).collect::<Vec<_>>() {
             match self.holder(&read.query) {
-                Some(by) => out.outcome(ParticipantOutcome::ReadFailed { token: read.token, by }),
+                Some(by) => out.outcome(ParticipantNotification::ReadFailed { token: read.token, by }),
                 None => self.answer(read.token, &read.query, out),
             }
         }
@@ -421,18 +441,18 @@ impl Participant {
 }
 
 impl Role for Participant {
-    type Message = Message;
+    type Message = CommitMessage;
     type Record = ParticipantRecord;
     type Timer = ParticipantTimer;
     type Request = ParticipantRequest;
-    type Outcome = ParticipantOutcome;
-    type Fact = ParticipantFact;
+    type Outcome = ParticipantNotification;
+    type Fact = ParticipantTraceEvent;
 
     fn replay(&mut self, record: ParticipantRecord) {
         match record {
             ParticipantRecord::Prepared { transaction, work } => {
                 self.clock = self.clock.max(transaction.number);
-                if let Ok(command) = Command::from_paxos(&work.command) {
+                if let Ok(command) = KvCommand::from_paxos(&work.command) {
                     if rules::locks_outlive_a_crash() {
                         self.locks.insert(Lock::of(&command), transaction);
                     }
@@ -460,11 +480,13 @@ impl Role for Participant {
             }
             Input::Request(ParticipantRequest::Read { token, query }) => self.handle_read(token, query, out),
             Input::Message { from, message } => match message {
-                Message::VoteRequest { transaction, work } => self.handle_vote_request(from, transaction, work, out),
-                Message::Decide { transaction, decision } => self.handle_decide(from, transaction, decision, out),
-                Message::Inquire { transaction } => self.handle_inquire(from, transaction, out),
-                Message::Answer { transaction, known } => self.handle_answer(from, transaction, known, out),
-                Message::Vote { .. } | Message::Ack { .. } => {
+                CommitMessage::VoteRequest { transaction, work } => {
+                    self.handle_vote_request(from, transaction, work, out)
+                }
+                CommitMessage::Decide { transaction, decision } => self.handle_decide(from, transaction, decision, out),
+                CommitMessage::Inquire { transaction } => self.handle_inquire(from, transaction, out),
+                CommitMessage::Answer { transaction, known } => self.handle_answer(from, transaction, known, out),
+                CommitMessage::Vote { .. } | CommitMessage::Ack { .. } => {
                     unreachable!("a participant hears no {}", message.name())
                 }
             },

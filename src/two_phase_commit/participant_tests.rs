@@ -1,50 +1,54 @@
 //! A participant alone: what it votes, how long it waits, and what it remembers.
 
 use super::ParticipantTimer::Look;
-use super::alone::{Alone, Said};
+use super::alone::{RoleHarness, StepResult};
 use super::tests::{all, open, put};
 use super::*;
-use crate::kv::{Get, Kv, Outcome, Versioned, Written};
+use crate::kv::{ApplyResult, Kv, ReadQuery, VersionedValue, WriteResult};
 use crate::paxos::Command;
-use crate::role::{Input, Role, Server, Servers};
+use crate::role::{Input, Role, ServerId, ServerSet};
 
 /// The participant of server 5, whose table holds so many sessions.
-fn participant(sessions: usize) -> Alone<Participant> {
-    Alone::new(Participant::new(Server(5), all(), Kv::with_sessions_at_most(sessions)))
+fn participant(sessions: usize) -> RoleHarness<Participant> {
+    RoleHarness::new(Participant::new(ServerId(5), all(), Kv::with_sessions_at_most(sessions)))
 }
 
 /// A transaction of server 1.
 fn id(number: u64) -> TransactionId {
-    TransactionId { number, coordinator: Server(1) }
+    TransactionId { number, coordinator: ServerId(1) }
 }
 
-fn ask(alone: &mut Alone<Participant>, transaction: TransactionId, command: Command, evict: Option<u64>) -> Vote {
-    let said = alone.hear(1, Message::VoteRequest { transaction, work: Work { command, evict } });
+fn ask(alone: &mut RoleHarness<Participant>, transaction: TransactionId, command: Command, evict: Option<u64>) -> Vote {
+    let said = alone.hear(1, CommitMessage::VoteRequest { transaction, work: TransactionBody { command, evict } });
     match said.sent[..] {
-        [(_, Message::Vote { vote, .. })] => vote,
+        [(_, CommitMessage::Vote { vote, .. })] => vote,
         _ => panic!("no vote: {:?}", said.sent),
     }
 }
 
-fn decide(alone: &mut Alone<Participant>, transaction: TransactionId, decision: Decision) -> Said<Participant> {
-    alone.hear(1, Message::Decide { transaction, decision })
+fn decide(
+    alone: &mut RoleHarness<Participant>,
+    transaction: TransactionId,
+    decision: Decision,
+) -> StepResult<Participant> {
+    alone.hear(1, CommitMessage::Decide { transaction, decision })
 }
 
 /// Opens a session by the transaction of this number.
-fn session(alone: &mut Alone<Participant>, number: u64) -> u64 {
+fn session(alone: &mut RoleHarness<Participant>, number: u64) -> u64 {
     assert_eq!(ask(alone, id(number), open(number.into()), None), Vote::Yes(None));
     decide(alone, id(number), Decision::Commit);
     id(number).as_slot().0
 }
 
-fn read(alone: &mut Alone<Participant>, token: u64, key: &str) -> Vec<ParticipantOutcome> {
-    alone.take(Input::Request(ParticipantRequest::Read { token, query: Get { key: key.into() } })).outcomes
+fn read(alone: &mut RoleHarness<Participant>, token: u64, key: &str) -> Vec<ParticipantNotification> {
+    alone.take(Input::Request(ParticipantRequest::Read { token, query: ReadQuery { key: key.into() } })).outcomes
 }
 
-const YES: Vote = Vote::Yes(Some(Written::Done { version: 1 }));
+const YES: Vote = Vote::Yes(Some(WriteResult::Done { version: 1 }));
 
 fn locked(by: TransactionId) -> Vote {
-    Vote::No(Refusal::Locked(by))
+    Vote::No(VoteNoReason::Locked(by))
 }
 
 #[test]
@@ -74,8 +78,8 @@ fn a_read_is_answered_as_soon_as_its_key_is_free() {
     let session = session(&mut alone, 1);
     assert_eq!(alone.role.applied(), 1);
     let answer = |token, applied, value: Option<&str>, version| {
-        let answer = Versioned { value: value.map(|value| value.as_bytes().to_vec().into()), version };
-        ParticipantOutcome::Answer { token, applied, answer }
+        let answer = VersionedValue { value: value.map(|value| value.as_bytes().to_vec().into()), version };
+        ParticipantNotification::Answer { token, applied, answer }
     };
     assert_eq!(read(&mut alone, 7, "k"), [answer(7, 1, None, 0)]);
     ask(&mut alone, id(2), put(session, 1, "k"), None);
@@ -95,7 +99,7 @@ fn a_read_waits_for_a_locked_key_for_eight_looks_and_no_longer() {
     for look in 1..=7 {
         assert!(alone.run_out(Look).outcomes.is_empty(), "after {look} looks");
     }
-    assert_eq!(alone.run_out(Look).outcomes, [ParticipantOutcome::ReadFailed { token: 7, by: id(2) }]);
+    assert_eq!(alone.run_out(Look).outcomes, [ParticipantNotification::ReadFailed { token: 7, by: id(2) }]);
     assert!(decide(&mut alone, id(2), Decision::Commit).outcomes.is_empty(), "it is answered once");
 }
 
@@ -107,23 +111,25 @@ fn in_doubt_it_asks_ever_more_rarely_and_says_that_it_is_blocked_at_doubling_tim
     let (mut asks, mut blocked) = (Vec::new(), Vec::new());
     for look in 1..=41 {
         let said = alone.run_out(Look);
-        let doubts: Vec<InDoubt> = alone.role.in_doubt().collect();
+        let doubts: Vec<InDoubtTransaction> = alone.role.in_doubt().collect();
         let (key, is_blocked) = (Some(b"k".to_vec()), look >= 5);
-        assert_eq!(doubts, [InDoubt { transaction: id(2), key, waited_ms: 100 * look, is_blocked }]);
-        if said.sent == [(all(), Message::Inquire { transaction: id(2) })] {
+        assert_eq!(doubts, [InDoubtTransaction { transaction: id(2), key, waited_ms: 100 * look, is_blocked }]);
+        if said.sent == [(all(), CommitMessage::Inquire { transaction: id(2) })] {
             asks.push(look);
-            alone.hear(2, Message::Answer { transaction: id(2), known: Known::Prepared });
+            alone.hear(2, CommitMessage::Answer { transaction: id(2), known: InquiryReply::Prepared });
         }
         blocked.extend(said.facts.iter().filter_map(|fact| match fact {
-            ParticipantFact::Blocked { prepared, silent, waited_ms, .. } => Some((*waited_ms, *prepared, *silent)),
+            ParticipantTraceEvent::Blocked { prepared, silent, waited_ms, .. } => {
+                Some((*waited_ms, *prepared, *silent))
+            }
             _ => None,
         }));
     }
     assert_eq!(asks, [3, 5, 9, 17, 25, 33, 41]);
-    let both: Servers = [2, 5].map(Server).into_iter().collect();
+    let both: ServerSet = [2, 5].map(ServerId).into_iter().collect();
     assert_eq!(blocked, [500, 1_000, 2_000, 4_000].map(|waited_ms| (waited_ms, both, all().without(both))));
     // The coordinator is alive: it gets its time.
-    alone.hear(1, Message::Answer { transaction: id(2), known: Known::Voting });
+    alone.hear(1, CommitMessage::Answer { transaction: id(2), known: InquiryReply::Voting });
     let sent: Vec<usize> = (0..3).map(|_| alone.run_out(Look).sent.len()).collect();
     assert_eq!(sent, [0, 0, 1]);
 }
@@ -135,10 +141,11 @@ fn what_it_has_forgotten_it_neither_votes_for_nor_calls_aborted() {
     for number in 2..=DECIDED_MAX as u64 {
         alone.role.replay(ParticipantRecord::Aborted(id(number)));
     }
-    let inquire = |alone: &mut Alone<Participant>, transaction| {
-        alone.hear(3, Message::Inquire { transaction }).sent.pop().map(|(_, message)| message)
+    let inquire = |alone: &mut RoleHarness<Participant>, transaction| {
+        alone.hear(3, CommitMessage::Inquire { transaction }).sent.pop().map(|(_, message)| message)
     };
-    let knows = |transaction, decision| Some(Message::Answer { transaction, known: Known::Decided(decision) });
+    let knows =
+        |transaction, decision| Some(CommitMessage::Answer { transaction, known: InquiryReply::Decided(decision) });
     assert_eq!(alone.role.decision(id(1)), Some(Decision::Commit));
     assert_eq!(inquire(&mut alone, id(1)), knows(id(1), Decision::Commit));
     assert_eq!([1, 2, 9_999].map(|number| alone.role.may_have_done(id(number))), [true, false, false]);
@@ -149,9 +156,9 @@ fn what_it_has_forgotten_it_neither_votes_for_nor_calls_aborted() {
     assert_eq!([1, 2, 9_999].map(|number| alone.role.may_have_done(id(number))), [true, false, false]);
     assert_eq!(inquire(&mut alone, id(1)), None);
     assert_eq!(inquire(&mut alone, id(2)), knows(id(2), Decision::Abort));
-    assert_eq!(ask(&mut alone, id(1), open(7), None), Vote::No(Refusal::Late));
+    assert_eq!(ask(&mut alone, id(1), open(7), None), Vote::No(VoteNoReason::Late));
     let told_again = decide(&mut alone, id(1), Decision::Commit);
-    assert_eq!(told_again.sent, [(Servers::only(Server(1)), Message::Ack { transaction: id(1) })]);
+    assert_eq!(told_again.sent, [(ServerSet::only(ServerId(1)), CommitMessage::Ack { transaction: id(1) })]);
 }
 
 #[test]
@@ -160,7 +167,7 @@ fn whoever_knows_a_session_that_is_just_being_opened_here_is_asked_to_wait() {
     assert_eq!(ask(&mut alone, id(1), open(1), None), Vote::Yes(None));
     let session = id(1).as_slot().0;
     assert_eq!(ask(&mut alone, id(2), put(session, 1, "k"), None), locked(id(1)));
-    let expired = Vote::No(Refusal::Settled(Outcome::Expired));
+    let expired = Vote::No(VoteNoReason::Settled(ApplyResult::Expired));
     assert_eq!(ask(&mut alone, id(3), put(id(9).as_slot().0, 1, "k"), None), expired);
     decide(&mut alone, id(1), Decision::Commit);
     assert_eq!(ask(&mut alone, id(4), put(session, 1, "k"), None), YES);
@@ -187,7 +194,7 @@ fn sessions_that_are_being_opened_have_their_places_in_the_table() {
     for number in [4, 5] {
         assert_eq!(ask(&mut alone, id(number), open(number.into()), None), Vote::Yes(None), "two places are free");
     }
-    let full = Vote::No(Refusal::Full(first));
+    let full = Vote::No(VoteNoReason::Full(first));
     assert_eq!(ask(&mut alone, id(6), open(6), None), full);
     assert_eq!(ask(&mut alone, id(7), open(7), Some(id(99).as_slot().0)), full, "no such session makes room");
     assert_eq!(ask(&mut alone, id(8), open(8), Some(first)), Vote::Yes(None));

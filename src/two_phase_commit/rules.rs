@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use super::{Decision, TransactionId};
 use crate::museum::{self, Bug};
-use crate::role::Servers;
+use crate::role::ServerSet;
 
 /// A transaction is committed only with the votes of all. (BHG 7.3, AC3.)
-pub fn may_commit(yes: Servers, servers: Servers) -> bool {
+pub fn may_commit(yes: ServerSet, servers: ServerSet) -> bool {
     yes == servers || (museum::is(Bug::MajorityOfVotesCommits) && yes.len() > servers.len() / 2)
 }
 

@@ -3,21 +3,21 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::kv::{self, Get, Kv, Op, Outcome, Written};
+use crate::kv::{self, ApplyResult, Kv, Op, ReadQuery, WriteResult};
 use crate::paxos::{Command, CommandId, Slot};
-use crate::role::{Action, Input, Role, Server, Servers, step_all};
+use crate::role::{Action, Input, Role, ServerId, ServerSet, step_all};
 
 /// Five servers without clocks: messages are delivered in order, time-outs when a test says so.
-struct Cluster {
+struct CommitCluster {
     coordinators: Vec<Coordinator>,
     participants: Vec<Participant>,
     coordinator_disks: Vec<Vec<CoordinatorRecord>>,
     participant_disks: Vec<Vec<ParticipantRecord>>,
     /// Who does not hear anything.
-    down: Vec<(Server, bool)>,
-    mail: VecDeque<(Server, Server, Message)>,
-    outcomes: Vec<(Server, CoordinatorOutcome)>,
-    answers: Vec<(Server, ParticipantOutcome)>,
+    down: Vec<(ServerId, bool)>,
+    mail: VecDeque<(ServerId, ServerId, CommitMessage)>,
+    outcomes: Vec<(ServerId, CoordinatorNotification)>,
+    answers: Vec<(ServerId, ParticipantNotification)>,
     facts: Vec<String>,
     sent: usize,
 }
@@ -25,28 +25,28 @@ struct Cluster {
 const COORDINATOR: bool = true;
 const PARTICIPANT: bool = false;
 
-pub(super) fn all() -> Servers {
-    Servers::first(5)
+pub(super) fn all() -> ServerSet {
+    ServerSet::first(5)
 }
 
-fn at(server: Server) -> usize {
+fn at(server: ServerId) -> usize {
     usize::from(server.0) - 1
 }
 
 pub(super) fn open(nonce: u128) -> Command {
-    kv::Command::Open { nonce, label: "c1-1".to_string() }.to_paxos()
+    kv::KvCommand::Open { nonce, label: "c1-1".to_string() }.to_paxos()
 }
 
 /// A write in a session that was opened with the number of its transaction for a nonce.
 pub(super) fn put(session: u64, sequence: u64, key: &str) -> Command {
     let nonce = TransactionId::of_slot(Slot(session)).number.into();
     let op = Op::Put { key: key.into(), value: format!("{sequence}").into_bytes().into(), if_version: None };
-    kv::Command::Write { session, nonce, sequence, first_open: 1, label: "c1-2".to_string(), op }.to_paxos()
+    kv::KvCommand::Write { session, nonce, sequence, first_open: 1, label: "c1-2".to_string(), op }.to_paxos()
 }
 
-impl Cluster {
-    fn new() -> Cluster {
-        Cluster {
+impl CommitCluster {
+    fn new() -> CommitCluster {
+        CommitCluster {
             coordinators: all().iter().map(|me| Coordinator::new(me, all())).collect(),
             participants: all().iter().map(|me| Participant::new(me, all(), Kv::with_sessions_at_most(2))).collect(),
             coordinator_disks: vec![Vec::new(); 5],
@@ -60,13 +60,13 @@ impl Cluster {
         }
     }
 
-    fn coordinator(&mut self, server: Server, input: Input<Coordinator>) {
+    fn coordinator(&mut self, server: ServerId, input: Input<Coordinator>) {
         if self.down.contains(&(server, COORDINATOR)) {
             return;
         }
         let stepped = step_all(&mut self.coordinators[at(server)], [((), input)], true);
         self.coordinator_disks[at(server)].extend(stepped.records().iter().cloned());
-        for action in stepped.commit(&mut Memory).unwrap().into_actions().remove(0).1 {
+        for action in stepped.commit(&mut CommitDisk).unwrap().into_actions().remove(0).1 {
             match action {
                 Action::Send { to, message } => self.send(server, to, &message),
                 Action::Outcome(outcome) => self.outcomes.push((server, outcome)),
@@ -76,13 +76,13 @@ impl Cluster {
         }
     }
 
-    fn participant(&mut self, server: Server, input: Input<Participant>) {
+    fn participant(&mut self, server: ServerId, input: Input<Participant>) {
         if self.down.contains(&(server, PARTICIPANT)) {
             return;
         }
         let stepped = step_all(&mut self.participants[at(server)], [((), input)], true);
         self.participant_disks[at(server)].extend(stepped.records().iter().cloned());
-        for action in stepped.commit(&mut Memory).unwrap().into_actions().remove(0).1 {
+        for action in stepped.commit(&mut CommitDisk).unwrap().into_actions().remove(0).1 {
             match action {
                 Action::Send { to, message } => self.send(server, to, &message),
                 Action::Outcome(outcome) => self.answers.push((server, outcome)),
@@ -92,7 +92,7 @@ impl Cluster {
         }
     }
 
-    fn send(&mut self, from: Server, to: Servers, message: &Message) {
+    fn send(&mut self, from: ServerId, to: ServerSet, message: &CommitMessage) {
         self.sent += to.len();
         self.mail.extend(to.iter().map(|to| (from, to, message.clone())));
     }
@@ -103,13 +103,13 @@ impl Cluster {
     }
 
     /// Delivers what fits, in order; the rest stays under way.
-    fn deliver_while(&mut self, fits: impl Fn(&(Server, Server, Message)) -> bool) {
+    fn deliver_while(&mut self, fits: impl Fn(&(ServerId, ServerId, CommitMessage)) -> bool) {
         while let Some(next) = self.mail.iter().position(&fits) {
             let Some((from, to, message)) = self.mail.remove(next) else { return };
             for role in message.heard_by() {
                 let message = message.clone();
                 match role {
-                    crate::role::RoleName::Coordinator => self.coordinator(to, Input::Message { from, message }),
+                    crate::role::RoleKind::Coordinator => self.coordinator(to, Input::Message { from, message }),
                     _ => self.participant(to, Input::Message { from, message }),
                 }
             }
@@ -117,7 +117,7 @@ impl Cluster {
     }
 
     fn ask(&mut self, server: u8, command: Command) {
-        self.coordinator(Server(server), Input::Request(CoordinatorRequest::Propose(command)));
+        self.coordinator(ServerId(server), Input::Request(CoordinatorRequest::Propose(command)));
     }
 
     fn look(&mut self, times: u32) {
@@ -143,13 +143,13 @@ impl Cluster {
         self.ask(1, open(nonce));
         self.deliver();
         match self.outcomes.pop() {
-            Some((_, CoordinatorOutcome::Done { outcome: Outcome::Opened { session, .. }, .. })) => session,
+            Some((_, CoordinatorNotification::Done { outcome: ApplyResult::Opened { session, .. }, .. })) => session,
             other => panic!("no session: {other:?}"),
         }
     }
 
     fn restart_coordinator(&mut self, server: u8) {
-        let server = Server(server);
+        let server = ServerId(server);
         let mut fresh = Coordinator::new(server, all());
         self.coordinator_disks[at(server)].iter().for_each(|record| fresh.replay(record.clone()));
         self.coordinators[at(server)] = fresh;
@@ -158,7 +158,7 @@ impl Cluster {
     }
 
     fn restart_participant(&mut self, server: u8) {
-        let server = Server(server);
+        let server = ServerId(server);
         let mut fresh = Participant::new(server, all(), Kv::with_sessions_at_most(2));
         self.participant_disks[at(server)].iter().for_each(|record| fresh.replay(record.clone()));
         self.participants[at(server)] = fresh;
@@ -181,9 +181,9 @@ impl Cluster {
 }
 
 /// A disk that keeps nothing: tests keep the records themselves.
-pub(super) struct Memory;
+pub(super) struct CommitDisk;
 
-impl<R> crate::role::Disk<R> for Memory {
+impl<R> crate::role::StableStore<R> for CommitDisk {
     type Error = std::convert::Infallible;
 
     fn commit(&mut self, _records: &[R]) -> Result<(), Self::Error> {
@@ -193,21 +193,24 @@ impl<R> crate::role::Disk<R> for Memory {
 
 #[test]
 fn a_write_is_done_everywhere_with_four_messages_a_server_and_eleven_syncs() {
-    let mut cluster = Cluster::new();
+    let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
-    let (sent, records) = (cluster.sent, |cluster: &Cluster| {
+    let (sent, records) = (cluster.sent, |cluster: &CommitCluster| {
         let of = |disks: &[Vec<ParticipantRecord>]| disks.iter().map(Vec::len).sum::<usize>();
         of(&cluster.participant_disks) + cluster.coordinator_disks.iter().map(Vec::len).sum::<usize>()
     });
     let before = records(&cluster);
     cluster.ask(2, put(session, 1, "k"));
     cluster.deliver();
-    let done = CoordinatorOutcome::Done {
+    let done = CoordinatorNotification::Done {
         id: CommandId::new(session, 1, 1),
-        outcome: Outcome::Applied(kv::Saved { slot: Slot(1 << 6 | 2), written: Written::Done { version: 1 } }),
+        outcome: ApplyResult::Applied(kv::SavedResult {
+            slot: Slot(1 << 6 | 2),
+            written: WriteResult::Done { version: 1 },
+        }),
     };
     assert!(
-        cluster.outcomes.iter().any(|(server, outcome)| (*server, outcome) == (Server(2), &done)),
+        cluster.outcomes.iter().any(|(server, outcome)| (*server, outcome) == (ServerId(2), &done)),
         "{:?}",
         cluster.outcomes
     );
@@ -220,46 +223,46 @@ fn a_write_is_done_everywhere_with_four_messages_a_server_and_eleven_syncs() {
 
 #[test]
 fn a_session_is_the_transaction_that_opened_it_and_a_full_table_gives_up_the_quietest() {
-    let mut cluster = Cluster::new();
+    let mut cluster = CommitCluster::new();
     let (first, second) = (cluster.session(1), cluster.session(2));
-    assert_eq!(TransactionId::of_slot(Slot(first)), TransactionId { number: 1, coordinator: Server(1) });
+    assert_eq!(TransactionId::of_slot(Slot(first)), TransactionId { number: 1, coordinator: ServerId(1) });
     // Refused once, it tries again in the place of the quietest.
     cluster.ask(3, open(9));
     cluster.deliver();
-    cluster.coordinator(Server(3), Input::Timeout(CoordinatorTimer::Retry));
+    cluster.coordinator(ServerId(3), Input::Timeout(CoordinatorTimer::Retry));
     cluster.deliver();
-    let known = |cluster: &Cluster, session| {
+    let known = |cluster: &CommitCluster, session| {
         cluster.participants.iter().filter(|one| one.kv().sessions().knows(session)).count()
     };
     assert_eq!((known(&cluster, first), known(&cluster, second)), (0, 5));
     cluster.ask(4, put(first, 1, "k"));
     cluster.deliver();
     let last = cluster.outcomes.last();
-    assert!(matches!(last, Some((_, CoordinatorOutcome::Done { outcome: Outcome::Expired, .. }))), "{last:?}");
+    assert!(matches!(last, Some((_, CoordinatorNotification::Done { outcome: ApplyResult::Expired, .. }))), "{last:?}");
 }
 
 #[test]
 fn a_session_does_not_go_where_it_is_still_to_come() {
-    let mut cluster = Cluster::new();
-    let first = TransactionId { number: 1, coordinator: Server(1) };
-    let second = TransactionId { number: 2, coordinator: Server(2) };
-    let mut ask = |transaction: TransactionId, work: Work| {
-        let message = Message::VoteRequest { transaction, work };
-        cluster.participant(Server(5), Input::Message { from: transaction.coordinator, message });
+    let mut cluster = CommitCluster::new();
+    let first = TransactionId { number: 1, coordinator: ServerId(1) };
+    let second = TransactionId { number: 2, coordinator: ServerId(2) };
+    let mut ask = |transaction: TransactionId, work: TransactionBody| {
+        let message = CommitMessage::VoteRequest { transaction, work };
+        cluster.participant(ServerId(5), Input::Message { from: transaction.coordinator, message });
         cluster.mail.pop_back().map(|(_, _, message)| message)
     };
     // Server 5 is prepared for a session that is open everywhere else. There the tables are full, and it has to go.
-    let vote = ask(first, Work { command: open(7), evict: None });
-    assert!(matches!(vote, Some(Message::Vote { vote: Vote::Yes(None), .. })), "{vote:?}");
-    let vote = ask(second, Work { command: open(8), evict: Some(first.as_slot().0) });
+    let vote = ask(first, TransactionBody { command: open(7), evict: None });
+    assert!(matches!(vote, Some(CommitMessage::Vote { vote: Vote::Yes(None), .. })), "{vote:?}");
+    let vote = ask(second, TransactionBody { command: open(8), evict: Some(first.as_slot().0) });
     // Done in this order it would come after it was gone.
-    let refused = Vote::No(Refusal::Locked(first));
-    assert!(matches!(&vote, Some(Message::Vote { vote, .. }) if *vote == refused), "{vote:?}");
+    let refused = Vote::No(VoteNoReason::Locked(first));
+    assert!(matches!(&vote, Some(CommitMessage::Vote { vote, .. }) if *vote == refused), "{vote:?}");
 }
 
 #[test]
 fn two_coordinators_that_want_one_key_refuse_each_other_and_both_get_it_in_the_end() {
-    let mut cluster = Cluster::new();
+    let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     let other = cluster.session(2);
     cluster.ask(1, put(session, 1, "k"));
@@ -270,7 +273,7 @@ fn two_coordinators_that_want_one_key_refuse_each_other_and_both_get_it_in_the_e
     assert_eq!(cluster.versions("k"), [0; 5], "neither has all votes");
     assert!(cluster.has_said("Locked"));
     for server in [1, 2] {
-        cluster.coordinator(Server(server), Input::Timeout(CoordinatorTimer::Retry));
+        cluster.coordinator(ServerId(server), Input::Timeout(CoordinatorTimer::Retry));
         cluster.deliver();
     }
     assert_eq!(cluster.versions("k"), [2; 5]);
@@ -278,7 +281,7 @@ fn two_coordinators_that_want_one_key_refuse_each_other_and_both_get_it_in_the_e
 
 #[test]
 fn two_commands_for_one_key_at_one_server_wait_for_each_other() {
-    let mut cluster = Cluster::new();
+    let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
     cluster.ask(1, put(session, 2, "k"));
@@ -289,27 +292,27 @@ fn two_commands_for_one_key_at_one_server_wait_for_each_other() {
 
 #[test]
 fn a_missing_vote_aborts_and_the_command_is_certainly_not_applied() {
-    let mut cluster = Cluster::new();
+    let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
-    cluster.down.push((Server(5), PARTICIPANT));
+    cluster.down.push((ServerId(5), PARTICIPANT));
     cluster.ask(1, put(session, 1, "k"));
     cluster.deliver();
     assert_eq!(cluster.in_doubt(), 4);
     cluster.tick(20);
-    let (id, silent) = (CommandId::new(session, 1, 1), Servers::only(Server(5)));
-    let refused = CoordinatorOutcome::NotApplied { id, why: NotApplied::NoVote { silent } };
-    assert_eq!(cluster.outcomes.last(), Some(&(Server(1), refused)));
+    let (id, silent) = (CommandId::new(session, 1, 1), ServerSet::only(ServerId(5)));
+    let refused = CoordinatorNotification::NotApplied { id, why: AbortReason::NoVote { silent } };
+    assert_eq!(cluster.outcomes.last(), Some(&(ServerId(1), refused)));
     assert_eq!((cluster.versions("k"), cluster.in_doubt()), (vec![0; 5], 0));
 }
 
 #[test]
 fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
-    let mut cluster = Cluster::new();
+    let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
     // All have voted, and the coordinator dies before it hears the last of them.
-    cluster.deliver_while(|(_, _, message)| matches!(message, Message::VoteRequest { .. }));
-    cluster.down.push((Server(1), COORDINATOR));
+    cluster.deliver_while(|(_, _, message)| matches!(message, CommitMessage::VoteRequest { .. }));
+    cluster.down.push((ServerId(1), COORDINATOR));
     cluster.deliver();
     cluster.look(100);
     assert_eq!(cluster.in_doubt(), 5, "nobody has given up");
@@ -319,13 +322,13 @@ fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
     );
     // A read waits, and is told in the end that the key is locked.
     cluster.participant(
-        Server(2),
-        Input::Request(ParticipantRequest::Read { token: 3, query: Get { key: b"k".to_vec() } }),
+        ServerId(2),
+        Input::Request(ParticipantRequest::Read { token: 3, query: ReadQuery { key: b"k".to_vec() } }),
     );
     assert!(cluster.answers.is_empty());
     cluster.look(8);
     assert!(
-        matches!(cluster.answers[..], [(Server(2), ParticipantOutcome::ReadFailed { token: 3, .. })]),
+        matches!(cluster.answers[..], [(ServerId(2), ParticipantNotification::ReadFailed { token: 3, .. })]),
         "{:?}",
         cluster.answers
     );
@@ -338,12 +341,12 @@ fn whoever_is_prepared_decides_nothing_alone_and_says_that_it_is_blocked() {
 
 #[test]
 fn a_commit_outlives_its_coordinator_and_every_participant() {
-    let mut cluster = Cluster::new();
+    let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
-    cluster.deliver_while(|(_, _, message)| !matches!(message, Message::Decide { .. }));
+    cluster.deliver_while(|(_, _, message)| !matches!(message, CommitMessage::Decide { .. }));
     // It has decided, and told its client; nobody else has heard a word of it.
-    assert!(matches!(cluster.outcomes.last(), Some((_, CoordinatorOutcome::Done { .. }))));
+    assert!(matches!(cluster.outcomes.last(), Some((_, CoordinatorNotification::Done { .. }))));
     cluster.mail.clear();
     for server in 1..=5 {
         cluster.restart_participant(server);
@@ -357,12 +360,12 @@ fn a_commit_outlives_its_coordinator_and_every_participant() {
 
 #[test]
 fn one_that_knows_the_decision_ends_the_doubt_of_the_others() {
-    let mut cluster = Cluster::new();
+    let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
     // Server 3 alone hears DECIDE before the coordinator is gone.
-    cluster.deliver_while(|(_, to, message)| !matches!(message, Message::Decide { .. }) || *to == Server(3));
-    cluster.down.push((Server(1), COORDINATOR));
+    cluster.deliver_while(|(_, to, message)| !matches!(message, CommitMessage::Decide { .. }) || *to == ServerId(3));
+    cluster.down.push((ServerId(1), COORDINATOR));
     cluster.mail.clear();
     assert_eq!(cluster.in_doubt(), 4);
     cluster.look(5);
@@ -371,16 +374,17 @@ fn one_that_knows_the_decision_ends_the_doubt_of_the_others() {
 
 #[test]
 fn one_that_has_not_voted_ends_the_doubt_of_the_others_and_never_votes_yes_afterwards() {
-    let mut cluster = Cluster::new();
+    let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     cluster.ask(1, put(session, 1, "k"));
     // The request to server 5 is late.
-    cluster.deliver_while(|(_, to, message)| matches!(message, Message::VoteRequest { .. }) && *to != Server(5));
-    cluster.down.push((Server(1), COORDINATOR));
+    cluster
+        .deliver_while(|(_, to, message)| matches!(message, CommitMessage::VoteRequest { .. }) && *to != ServerId(5));
+    cluster.down.push((ServerId(1), COORDINATOR));
     let late = cluster
         .mail
         .iter()
-        .position(|(_, to, message)| *to == Server(5) && matches!(message, Message::VoteRequest { .. }));
+        .position(|(_, to, message)| *to == ServerId(5) && matches!(message, CommitMessage::VoteRequest { .. }));
     let late = cluster.mail.remove(late.unwrap()).unwrap();
     cluster.look(5);
     assert_eq!((cluster.in_doubt(), cluster.versions("k")), (0, vec![0; 5]));
@@ -393,43 +397,43 @@ fn one_that_has_not_voted_ends_the_doubt_of_the_others_and_never_votes_yes_after
 
 #[test]
 fn a_vote_that_is_asked_for_again_is_the_same_whatever_the_session_says_by_then() {
-    let mut cluster = Cluster::new();
+    let mut cluster = CommitCluster::new();
     let session = cluster.session(1);
     // The first write is prepared on server 2 alone; its client gives it up and writes something else.
     cluster.ask(1, put(session, 1, "k"));
-    let asked = |(_, to, message): &(Server, Server, Message)| {
-        matches!(message, Message::VoteRequest { .. }) && *to == Server(2)
+    let asked = |(_, to, message): &(ServerId, ServerId, CommitMessage)| {
+        matches!(message, CommitMessage::VoteRequest { .. }) && *to == ServerId(2)
     };
     cluster.deliver_while(asked);
     let rest: Vec<_> = cluster.mail.drain(..).collect();
     let op = Op::Put { key: b"other".to_vec(), value: b"v".to_vec().into(), if_version: None };
-    let second = kv::Command::Write { session, nonce: 1, sequence: 2, first_open: 2, label: "c1-3".to_string(), op };
+    let second = kv::KvCommand::Write { session, nonce: 1, sequence: 2, first_open: 2, label: "c1-3".to_string(), op };
     cluster.ask(3, second.to_paxos());
     cluster.deliver();
     assert_eq!(cluster.versions("other"), [1; 5]);
     // Servers that see the first one now refuse it; server 2, asked again, votes as it did.
-    let (_, _, request) = rest.iter().find(|(_, to, _)| *to == Server(3)).cloned().unwrap();
+    let (_, _, request) = rest.iter().find(|(_, to, _)| *to == ServerId(3)).cloned().unwrap();
     cluster.facts.clear();
-    cluster.participant(Server(2), Input::Message { from: Server(1), message: request });
+    cluster.participant(ServerId(2), Input::Message { from: ServerId(1), message: request });
     assert!(cluster.has_said("vote: Yes(Some(Done { version: 1 }))"), "{:?}", cluster.facts);
 }
 
 #[test]
 fn a_coordinator_uses_no_number_twice() {
-    let mut coordinator = Coordinator::new(Server(1), all());
+    let mut coordinator = Coordinator::new(ServerId(1), all());
     let mut records = Vec::new();
     let mut seen = std::collections::BTreeSet::new();
     for life in 0..3 {
-        let mut fresh = Coordinator::new(Server(1), all());
+        let mut fresh = Coordinator::new(ServerId(1), all());
         records.iter().for_each(|record: &CoordinatorRecord| fresh.replay(record.clone()));
         coordinator = fresh;
         for n in 0..3 {
             let input = Input::Request(CoordinatorRequest::Propose(open(life * 10 + n)));
             let stepped = step_all(&mut coordinator, [((), input)], true);
             records.extend(stepped.records().iter().cloned());
-            for (_, actions) in stepped.commit(&mut Memory).unwrap().into_actions() {
+            for (_, actions) in stepped.commit(&mut CommitDisk).unwrap().into_actions() {
                 for action in actions {
-                    if let Action::Send { message: Message::VoteRequest { transaction, .. }, .. } = action {
+                    if let Action::Send { message: CommitMessage::VoteRequest { transaction, .. }, .. } = action {
                         assert!(seen.insert(transaction), "{transaction} twice");
                     }
                 }
@@ -442,7 +446,7 @@ fn a_coordinator_uses_no_number_twice() {
 
 #[test]
 fn a_transaction_is_named_in_one_way() {
-    let id = TransactionId { number: 17, coordinator: Server(3) };
+    let id = TransactionId { number: 17, coordinator: ServerId(3) };
     assert_eq!((id.to_string(), "17.3".parse()), ("17.3".to_string(), Ok(id)));
     assert_eq!(TransactionId::of_slot(id.as_slot()), id);
     for wrong in ["17", "17.", ".3", "17.64", "a.3"] {

@@ -4,10 +4,10 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Known, Refusal, TransactionId, Vote, Work};
-use crate::kv::{Get, Outcome, Versioned};
+use super::{Decision, InquiryReply, TransactionBody, TransactionId, Vote, VoteNoReason};
+use crate::kv::{ApplyResult, ReadQuery, VersionedValue};
 use crate::paxos::{self, CommandId};
-use crate::role::{Server, Servers, Timed};
+use crate::role::{ServerId, ServerSet, TimerSpec};
 
 /// The length of a coordinator's tick, in milliseconds.
 pub(super) const TICK_MS: u64 = 50;
@@ -34,30 +34,30 @@ pub enum CoordinatorRequest {
 
 /// What it tells its server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum CoordinatorOutcome {
+pub enum CoordinatorNotification {
     /// What a command came to.
     Done {
         /// The command.
         id: CommandId,
         /// What it came to, on all servers.
-        outcome: Outcome,
+        outcome: ApplyResult,
     },
     /// The command is certainly not applied by this try: every transaction for it was aborted.
     NotApplied {
         /// The command.
         id: CommandId,
         /// Why.
-        why: NotApplied,
+        why: AbortReason,
     },
 }
 
 /// Why a command is not applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum NotApplied {
+pub enum AbortReason {
     /// These servers did not vote in time, and all must.
     NoVote {
         /// They.
-        silent: Servers,
+        silent: ServerSet,
     },
     /// Its key was held by this transaction, again and again.
     Locked {
@@ -70,15 +70,15 @@ pub enum NotApplied {
 
 /// A step of a coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum CoordinatorFact {
+pub enum CoordinatorTraceEvent {
     /// It asks for votes.
     Requested {
         /// The transaction.
         transaction: TransactionId,
         /// What it does.
-        work: Work,
+        work: TransactionBody,
         /// Whom it asks.
-        to: Servers,
+        to: ServerSet,
     },
     /// It has decided.
     Decided {
@@ -87,13 +87,13 @@ pub enum CoordinatorFact {
         /// How.
         decision: Decision,
         /// What it does.
-        work: Work,
+        work: TransactionBody,
         /// Who has voted yes.
-        yes: Servers,
+        yes: ServerSet,
         /// Who has voted no, and why, if that is the reason.
-        no: Option<(Server, Refusal)>,
+        no: Option<(ServerId, VoteNoReason)>,
         /// Whom it tells.
-        to: Servers,
+        to: ServerSet,
     },
     /// It tells a decision that it took before.
     ToldAgain {
@@ -104,7 +104,7 @@ pub enum CoordinatorFact {
         /// Whether it has no record of it, and so knows that it was aborted.
         presumed: bool,
         /// Whom.
-        to: Servers,
+        to: ServerSet,
     },
     /// Everybody has acknowledged a commit: it may be forgotten.
     Ended {
@@ -122,7 +122,7 @@ pub enum CoordinatorTimer {
     Retry,
 }
 
-impl Timed for CoordinatorTimer {
+impl TimerSpec for CoordinatorTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         match self {
             CoordinatorTimer::Tick => TICK_MS..=TICK_MS,
@@ -140,7 +140,7 @@ pub enum ParticipantRecord {
         /// The transaction.
         transaction: TransactionId,
         /// What it does.
-        work: Work,
+        work: TransactionBody,
     },
     /// It was done.
     Committed(TransactionId),
@@ -156,13 +156,13 @@ pub enum ParticipantRequest {
         /// Comes back in the answer.
         token: u64,
         /// What is asked.
-        query: Get,
+        query: ReadQuery,
     },
 }
 
 /// What it tells its server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ParticipantOutcome {
+pub enum ParticipantNotification {
     /// The answer of a read.
     Answer {
         /// Of the request.
@@ -170,7 +170,7 @@ pub enum ParticipantOutcome {
         /// So many transactions had been committed here.
         applied: u64,
         /// What the key holds.
-        answer: Versioned,
+        answer: VersionedValue,
     },
     /// A read has waited for too long for a key that is locked.
     ReadFailed {
@@ -183,80 +183,80 @@ pub enum ParticipantOutcome {
 
 /// A step of a participant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ParticipantFact {
+pub enum ParticipantTraceEvent {
     /// It has voted.
     Voted {
         /// The transaction.
         transaction: TransactionId,
         /// What it does.
-        work: Work,
+        work: TransactionBody,
         /// How.
         vote: Vote,
         /// The coordinator.
-        to: Server,
+        to: ServerId,
     },
     /// It has done what a committed transaction says.
     Committed {
         /// The transaction.
         transaction: TransactionId,
         /// What it did.
-        work: Work,
+        work: TransactionBody,
         /// What it came to.
-        outcome: Outcome,
+        outcome: ApplyResult,
         /// How many transactions have been committed here by now.
         applied: u64,
         /// The coordinator, which hears of it.
-        to: Server,
+        to: ServerId,
     },
     /// It has dropped a transaction for which it was prepared.
     Aborted {
         /// The transaction.
         transaction: TransactionId,
         /// What it would have done.
-        work: Work,
+        work: TransactionBody,
     },
     /// It was asked about a transaction for which it has not voted, and now never will.
     GivenUp {
         /// The transaction.
         transaction: TransactionId,
         /// Who asked.
-        to: Server,
+        to: ServerId,
     },
     /// It is in doubt, and asks.
     Inquired {
         /// The transaction.
         transaction: TransactionId,
         /// What it does.
-        work: Work,
+        work: TransactionBody,
         /// Whom it asks.
-        to: Servers,
+        to: ServerSet,
     },
     /// It has told another one what it knows.
     Answered {
         /// The transaction.
         transaction: TransactionId,
         /// What it knows.
-        known: Known,
+        known: InquiryReply,
         /// Whom.
-        to: Server,
+        to: ServerId,
     },
     /// A read waits for a lock.
     ReadWaits {
         /// The transaction that holds it.
         by: TransactionId,
         /// What is asked.
-        query: Get,
+        query: ReadQuery,
     },
     /// Everybody who answers is prepared, and the coordinator does not: nobody may decide.
     Blocked {
         /// The transaction.
         transaction: TransactionId,
         /// What it would do.
-        work: Work,
+        work: TransactionBody,
         /// Those who have said that they are prepared too, and itself.
-        prepared: Servers,
+        prepared: ServerSet,
         /// Those who have said nothing, the coordinator's server perhaps among them.
-        silent: Servers,
+        silent: ServerSet,
         /// For how long it has been prepared, in milliseconds by its own clock: at least.
         waited_ms: u64,
     },
@@ -269,7 +269,7 @@ pub enum ParticipantTimer {
     Look,
 }
 
-impl Timed for ParticipantTimer {
+impl TimerSpec for ParticipantTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         LOOK_MS..=LOOK_MS
     }
@@ -277,7 +277,7 @@ impl Timed for ParticipantTimer {
 
 /// A transaction in doubt, for those who look on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InDoubt {
+pub struct InDoubtTransaction {
     /// Which.
     pub transaction: TransactionId,
     /// The key that it locks; none if it opens a session.

@@ -4,20 +4,20 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use paxos_kv::paxos::Slot;
-use paxos_kv::sim::Faults;
-use paxos_kv::trace::story::{Filter, story};
-use paxos_kv::trace::timeline::facts::Facts;
+use paxos_kv::sim::FaultSet;
+use paxos_kv::trace::story::{LineFilter, story};
+use paxos_kv::trace::timeline::facts::PageCounts;
 use serde_json::json;
 
 use super::chromium::Browser;
 use super::reading::{drawn, run_of, simulated};
 
-/// What the page counts, as [`Facts`] does.
-pub fn counted(browser: &mut Browser) -> Facts {
+/// What the page counts, as [`PageCounts`] does.
+pub fn counted(browser: &mut Browser) -> PageCounts {
     let mut count = |expression: &str| {
         browser.number(&format!("(() => {{ const run = paxosTimeline.run; return {expression}; }})()"))
     };
-    Facts {
+    PageCounts {
         lines: count("run.lines.length"),
         servers: count("run.cluster.size"),
         others: count("new Set(run.lines.filter((line) => !line.server).map((line) => line.process)).size"),
@@ -35,7 +35,7 @@ fn the_page_finds_the_lanes_messages_and_outages_that_the_typed_lines_have() {
     let folder = tempfile::tempdir().unwrap();
     let mut messages = 0;
     for seed in [7, 8, 9, 11, 23] {
-        let run = simulated(folder.path(), seed, Faults::all());
+        let run = simulated(folder.path(), seed, FaultSet::all());
         let (file, facts) = drawn(&run, folder.path(), "facts");
         messages += facts.messages;
         browser.open_file(&file, "");
@@ -51,12 +51,13 @@ fn the_page_finds_the_lanes_messages_and_outages_that_the_typed_lines_have() {
 fn a_filter_shows_the_lines_that_the_command_logs_prints() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let run = simulated(folder.path(), 7, Faults::all());
+    let run = simulated(folder.path(), 7, FaultSet::all());
     let (file, _) = drawn(&run, folder.path(), "filter");
     let labels: BTreeSet<String> = run.lines.iter().filter_map(|entry| entry.line.req.clone()).take(200).collect();
-    let mut asked: Vec<Filter> = labels.iter().map(|req| Filter { req: Some(req.clone()), slot: None }).collect();
-    asked.extend((1..=20).map(|slot| Filter { req: None, slot: Some(Slot(slot)) }));
-    asked.extend(labels.iter().take(3).map(|req| Filter { req: Some(req.clone()), slot: Some(Slot(3)) }));
+    let mut asked: Vec<LineFilter> =
+        labels.iter().map(|req| LineFilter { req: Some(req.clone()), slot: None }).collect();
+    asked.extend((1..=20).map(|slot| LineFilter { req: None, slot: Some(Slot(slot)) }));
+    asked.extend(labels.iter().take(3).map(|req| LineFilter { req: Some(req.clone()), slot: Some(Slot(3)) }));
     browser.open_file(&file, "");
     for filter in asked {
         let expected: BTreeSet<String> =
@@ -75,7 +76,7 @@ fn a_filter_shows_the_lines_that_the_command_logs_prints() {
 fn a_cause_stands_above_what_comes_from_it() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let run = simulated(folder.path(), 23, Faults::all());
+    let run = simulated(folder.path(), 23, FaultSet::all());
     let (file, _) = drawn(&run, folder.path(), "order");
     browser.open_file(&file, "");
     let wrong = "paxosTimeline.run.lines.filter((line) => line.causes.some(({ from }) => from.row >= line.row)).length";
@@ -87,7 +88,7 @@ fn a_cause_stands_above_what_comes_from_it() {
 fn steps_back_undo_steps_forward() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let run = simulated(folder.path(), 7, Faults::all());
+    let run = simulated(folder.path(), 7, FaultSet::all());
     let (file, _) = drawn(&run, folder.path(), "steps");
     browser.open_file(&file, "");
     let see = |browser: &mut Browser| {
@@ -199,7 +200,7 @@ fn what_a_client_writes_stays_text() {
         "'\"--><svg onload=document.title='owned'>",
         "%STYLE%%DATA%%SCRIPT%",
     ] {
-        let text = paxos_kv::trace::Text::from(hostile);
+        let text = paxos_kv::trace::QuotedText::from(hostile);
         let lines = STORY.replace("key=color", &format!("key={text}")).replace("value=blue", &format!("value={text}"));
         let lines = lines.replace("req=c1-5", &format!("req={text}"));
         let (file, _) = drawn(&run_of(&lines), browser.folder(), hostile);
@@ -286,7 +287,7 @@ fn a_hundred_thousand_lines_open_in_seconds() {
     browser.open_file(&file, "");
     browser.settle();
     let opened = begun.elapsed();
-    assert_eq!(counted(&mut browser), Facts::new(&run));
+    assert_eq!(counted(&mut browser), PageCounts::new(&run));
     browser.key("End");
     browser.settle();
     assert_eq!(browser.number("paxosTimeline.cursor") + 1, run.lines.len());

@@ -184,7 +184,7 @@ fn viewers_that_never_read_cost_the_cluster_nothing() {
     for n in 0..300 {
         put(&mut client, n);
     }
-    let status = client.status(paxos_kv::role::Server(1)).unwrap();
+    let status = client.status(paxos_kv::role::ServerId(1)).unwrap();
     assert_eq!(status.roles.iter().map(|role| role.crashes).sum::<u32>(), 0);
     assert!(status.applied.0 >= 300);
 }

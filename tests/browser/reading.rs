@@ -4,23 +4,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use paxos_kv::protocol::Protocol;
-use paxos_kv::sim::{Faults, batch};
+use paxos_kv::sim::{FaultSet, batch};
 use paxos_kv::trace::Line;
 use paxos_kv::trace::audit::Audit;
 use paxos_kv::trace::parse::Run;
-use paxos_kv::trace::timeline::facts::Facts;
+use paxos_kv::trace::timeline::facts::PageCounts;
 use paxos_kv::trace::timeline::{LINES_MAX, last_history, page};
 use serde_json::{Value, json};
 
 use super::chromium::Browser;
 
 /// What `timeline` draws of a simulated run: its last history, read from files in this folder.
-pub fn simulated(folder: &Path, seed: u64, faults: Faults) -> Run {
+pub fn simulated(folder: &Path, seed: u64, faults: FaultSet) -> Run {
     let dir = folder.join(format!("sim-{seed}"));
     fs::create_dir_all(&dir).unwrap();
     for (name, text) in batch::run_one(
         seed,
-        batch::Setting { allowed: faults, bug: None, protocol: Some(Protocol::BasicPaxos), harm_only: false },
+        batch::BatchConfig { allowed: faults, bug: None, protocol: Some(Protocol::BasicPaxos), harm_only: false },
         true,
     )
     .lines
@@ -31,7 +31,7 @@ pub fn simulated(folder: &Path, seed: u64, faults: Faults) -> Run {
 }
 
 /// The page of a run, in a file beside it, and what it draws.
-pub fn drawn(run: &Run, folder: &Path, title: &str) -> (PathBuf, Facts) {
+pub fn drawn(run: &Run, folder: &Path, title: &str) -> (PathBuf, PageCounts) {
     let file = folder.join("page.html");
     let page = page(run, &Audit::new(run), title, LINES_MAX);
     fs::write(&file, page.html).unwrap();
@@ -92,7 +92,7 @@ fn the_page_reads_lines_as_the_rust_reader_does() {
     must_agree(&mut browser, &run_of(&shapes));
     let folder = tempfile::tempdir().unwrap();
     for seed in [7, 11, 23] {
-        must_agree(&mut browser, &simulated(folder.path(), seed, Faults::all()));
+        must_agree(&mut browser, &simulated(folder.path(), seed, FaultSet::all()));
     }
     browser.must_be_content();
 }
@@ -114,7 +114,7 @@ fn texts_of_clients_are_read_back_byte_by_byte() {
     ];
     let mut lines = String::new();
     for (n, text) in texts.iter().enumerate() {
-        let shown = paxos_kv::trace::Text::from(*text);
+        let shown = paxos_kv::trace::QuotedText::from(*text);
         lines += &format!(
             "2026-08-21T14:03:07.{n:06}Z INFO  c1.{:<4} client   REQUEST  req=c1-{n} op=PUT key={shown} value={shown} to=s1 \
              session=3\n",

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use paxos_kv::trace::audit::{Audit, Verdict};
+use paxos_kv::trace::audit::{Audit, AuditVerdict};
 use paxos_kv::trace::parse::Run;
 use paxos_kv::trace::report::Report;
-use paxos_kv::trace::timeline::facts::Facts;
+use paxos_kv::trace::timeline::facts::PageCounts;
 
 use super::chromium::Browser;
 use super::drawing::counted;
@@ -17,7 +17,7 @@ fn sample() -> &'static Path {
 #[test]
 fn the_sample_is_proved_and_its_report_is_the_one_beside_it() {
     let run = Run::read(sample()).unwrap();
-    assert_eq!(Audit::new(&run).verdict(), Verdict::Proved);
+    assert_eq!(Audit::new(&run).verdict(), AuditVerdict::Proved);
     let told = std::fs::read_to_string(sample().join("report.txt")).unwrap();
     assert!(
         told.starts_with(&Report::new(&run).explain(&run, 6).to_string()),
@@ -30,7 +30,7 @@ fn the_page_of_the_sample_draws_its_lines() {
     let Some(mut browser) = Browser::open(1280, 800) else { return };
     let run = Run::read(sample()).unwrap();
     browser.open_file(&sample().join("run.html"), "");
-    assert_eq!(counted(&mut browser), Facts::new(&run));
+    assert_eq!(counted(&mut browser), PageCounts::new(&run));
     assert_eq!(browser.number("document.querySelectorAll('#lanes .role').length"), 5 * 4);
     assert_eq!(browser.text("document.querySelector('#verdict').textContent"), "✓ proved");
     // A request by its address, a step on and a step back.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use paxos_kv::client::{Client, ClientOptions};
 use paxos_kv::cluster;
 use paxos_kv::net::ServerStatus;
-use paxos_kv::role::Server;
-use paxos_kv::trace::{Process, Trace};
+use paxos_kv::role::ServerId;
+use paxos_kv::trace::{ProcessId, Trace};
 
 /// How long anything may take that should happen soon.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ impl Cluster {
 
     /// Where browsers watch it.
     pub fn page_of(&self, id: u8) -> SocketAddr {
-        self.cluster.member(Server(id)).and_then(|member| member.http).unwrap()
+        self.cluster.member(ServerId(id)).and_then(|member| member.http).unwrap()
     }
 
     /// A cluster of which nothing runs yet.
@@ -142,22 +142,22 @@ impl Cluster {
     /// A client that asks this server first, without lines.
     pub fn client(&self, name: &str, server: u8) -> Client {
         let mut options = ClientOptions::new(self.cluster.clone(), name);
-        options.first_server = Some(Server(server));
+        options.first_server = Some(ServerId(server));
         Client::connect(options).unwrap()
     }
 
     /// A client whose lines go beside the servers'.
     pub fn client_with_lines(&self, name: &str, server: u8) -> Client {
         let mut options = ClientOptions::new(self.cluster.clone(), name);
-        options.first_server = Some(Server(server));
+        options.first_server = Some(ServerId(server));
         let path = self.folder.path().join(format!("client-{name}.log"));
-        options.trace = Trace::to_file(Process::named(name).unwrap(), &path, false).unwrap();
+        options.trace = Trace::to_file(ProcessId::named(name).unwrap(), &path, false).unwrap();
         Client::connect(options).unwrap()
     }
 
     /// How a server is, if it answers.
     pub fn status(&self, id: u8) -> Option<ServerStatus> {
-        self.client("probe", id).status(Server(id)).ok()
+        self.client("probe", id).status(ServerId(id)).ok()
     }
 
     /// The server that leads, once all these servers know the same one.
@@ -173,7 +173,7 @@ impl Cluster {
     /// Waits until every server answers and all are connected to each other.
     pub fn await_all(&mut self) {
         let others = self.cluster.servers().len() - 1;
-        for Server(id) in self.cluster.servers().iter() {
+        for ServerId(id) in self.cluster.servers().iter() {
             await_some("the server answers and is connected", || {
                 if let Some(Ok(Some(status))) = self.processes[usize::from(id) - 1].as_mut().map(Child::try_wait) {
                     let why = std::fs::read_to_string(self.folder.path().join(format!("server-{id}.err")));

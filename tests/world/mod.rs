@@ -7,10 +7,10 @@
 use std::mem::{discriminant, take};
 
 use paxos_kv::paxos::{
-    Acceptor, Learner, LearnerOutcome, LearnerRequest, Life, Message, Policy, Proposer, ProposerRequest, Quorums,
-    StateMachine,
+    Acceptor, Incarnation, Learner, LearnerNotification, LearnerRequest, Message, Policy, Proposer, ProposerRequest,
+    Quorums, StateMachine,
 };
-use paxos_kv::role::{Action, Disk, Input, Role, RoleName, Server, Servers, step_all};
+use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet, StableStore, step_all};
 
 /// Where in a turn the role's thread ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ struct RamDisk<'a, T> {
     keep: Option<usize>,
 }
 
-impl<T: Clone> Disk<T> for RamDisk<'_, T> {
+impl<T: Clone> StableStore<T> for RamDisk<'_, T> {
     type Error = ();
 
     fn commit(&mut self, records: &[T]) -> Result<(), ()> {
@@ -132,9 +132,9 @@ pub enum What {
 /// Something on its way.
 #[derive(Clone, Debug)]
 pub struct Packet {
-    pub from: Server,
-    pub to: Server,
-    pub role: RoleName,
+    pub from: ServerId,
+    pub to: ServerId,
+    pub role: RoleKind,
     pub what: What,
 }
 
@@ -159,7 +159,7 @@ impl<M: StateMachine> Cluster<M> {
     pub fn new(count: u8, machine: M) -> Cluster<M> {
         let node = || Node { proposer: Host::default(), acceptor: Host::default(), learner: Host::default() };
         Cluster {
-            quorums: Quorums::majority(Servers::first(count)),
+            quorums: Quorums::majority(ServerSet::first(count)),
             packets: Vec::new(),
             policy: Policy::BasicPaxos,
             nodes: (0..count).map(|_| node()).collect(),
@@ -172,59 +172,59 @@ impl<M: StateMachine> Cluster<M> {
         Cluster { policy, ..self }
     }
 
-    pub fn node(&self, server: Server) -> &Node<M> {
+    pub fn node(&self, server: ServerId) -> &Node<M> {
         &self.nodes[usize::from(server.0) - 1]
     }
 
-    fn node_mut(&mut self, server: Server) -> &mut Node<M> {
+    fn node_mut(&mut self, server: ServerId) -> &mut Node<M> {
         &mut self.nodes[usize::from(server.0) - 1]
     }
 
-    pub fn servers(&self) -> impl Iterator<Item = Server> + use<M> {
+    pub fn servers(&self) -> impl Iterator<Item = ServerId> + use<M> {
         self.quorums.servers().iter()
     }
 
     /// Begins a new life of a role, from what its disk knows.
-    pub fn start(&mut self, server: Server, role: RoleName) -> Turn<M> {
+    pub fn start(&mut self, server: ServerId, role: RoleKind) -> Turn<M> {
         let (quorums, policy, machine) = (self.quorums, self.policy, self.machine.clone());
         let node = self.node_mut(server);
         match role {
-            RoleName::Proposer => {
+            RoleKind::Proposer => {
                 node.proposer.lives += 1;
                 node.proposer.begin(Proposer::new(server, quorums, policy));
                 self.at_proposer(server, vec![Input::Start], Crash::No)
             }
-            RoleName::Acceptor => {
+            RoleKind::Acceptor => {
                 node.acceptor.lives += 1;
                 node.acceptor.begin(Acceptor::new());
                 self.at_acceptor(server, vec![Input::Start], Crash::No)
             }
-            RoleName::Learner => {
+            RoleKind::Learner => {
                 node.learner.lives += 1;
-                let life = Life(node.learner.lives);
+                let life = Incarnation(node.learner.lives);
                 node.learner.begin(Learner::new(server, quorums, life, Default::default(), machine).under(policy));
                 self.at_learner(server, vec![Input::Start], Crash::No)
             }
-            RoleName::Coordinator | RoleName::Participant => Turn::Down,
+            RoleKind::Coordinator | RoleKind::Participant => Turn::Down,
         }
     }
 
     /// Ends the life of a role between two turns. The supervisor tells the proposer that its learner is gone.
-    pub fn crash(&mut self, server: Server, role: RoleName) {
+    pub fn crash(&mut self, server: ServerId, role: RoleKind) {
         let node = self.node_mut(server);
         match role {
-            RoleName::Proposer => node.proposer.crash(),
-            RoleName::Acceptor => node.acceptor.crash(),
-            RoleName::Learner => node.learner.crash(),
-            RoleName::Coordinator | RoleName::Participant => {}
+            RoleKind::Proposer => node.proposer.crash(),
+            RoleKind::Acceptor => node.acceptor.crash(),
+            RoleKind::Learner => node.learner.crash(),
+            RoleKind::Coordinator | RoleKind::Participant => {}
         }
-        if role == RoleName::Learner {
+        if role == RoleKind::Learner {
             self.at_proposer(server, vec![Input::Request(ProposerRequest::LearnerDown)], Crash::No);
         }
     }
 
     /// Forgets what the role had on disk: the end of all guarantees.
-    pub fn wipe_acceptor(&mut self, server: Server) {
+    pub fn wipe_acceptor(&mut self, server: ServerId) {
         self.node_mut(server).acceptor.disk.clear();
     }
 
@@ -232,20 +232,20 @@ impl<M: StateMachine> Cluster<M> {
     pub fn deliver(&mut self, packets: Vec<Packet>, crash: Crash) -> Turn<M> {
         let Some((to, role)) = packets.first().map(|packet| (packet.to, packet.role)) else { return Turn::Down };
         match role {
-            RoleName::Proposer => {
+            RoleKind::Proposer => {
                 let inputs = packets.into_iter().map(|packet| match packet.what {
                     What::Message(message) => Input::Message { from: packet.from, message },
                     What::Applied(request) => Input::Request(request),
                 });
                 self.at_proposer(to, inputs.collect(), crash)
             }
-            RoleName::Acceptor => self.at_acceptor(to, messages(packets), crash),
-            RoleName::Learner => self.at_learner(to, messages(packets), crash),
-            RoleName::Coordinator | RoleName::Participant => Turn::Down,
+            RoleKind::Acceptor => self.at_acceptor(to, messages(packets), crash),
+            RoleKind::Learner => self.at_learner(to, messages(packets), crash),
+            RoleKind::Coordinator | RoleKind::Participant => Turn::Down,
         }
     }
 
-    pub fn at_proposer(&mut self, server: Server, inputs: Vec<Input<Proposer>>, crash: Crash) -> Turn<M> {
+    pub fn at_proposer(&mut self, server: ServerId, inputs: Vec<Input<Proposer>>, crash: Crash) -> Turn<M> {
         let Some(ran) = self.node_mut(server).proposer.turn(inputs, crash) else { return Turn::Down };
         for action in &ran.actions {
             match action {
@@ -257,7 +257,7 @@ impl<M: StateMachine> Cluster<M> {
         Turn::Proposer(ran)
     }
 
-    pub fn at_acceptor(&mut self, server: Server, inputs: Vec<Input<Acceptor>>, crash: Crash) -> Turn<M> {
+    pub fn at_acceptor(&mut self, server: ServerId, inputs: Vec<Input<Acceptor>>, crash: Crash) -> Turn<M> {
         let Some(ran) = self.node_mut(server).acceptor.turn(inputs, crash) else { return Turn::Down };
         for action in &ran.actions {
             match action {
@@ -269,7 +269,7 @@ impl<M: StateMachine> Cluster<M> {
         Turn::Acceptor(ran)
     }
 
-    pub fn at_learner(&mut self, server: Server, inputs: Vec<Input<Learner<M>>>, crash: Crash) -> Turn<M> {
+    pub fn at_learner(&mut self, server: ServerId, inputs: Vec<Input<Learner<M>>>, crash: Crash) -> Turn<M> {
         let Some(ran) = self.node_mut(server).learner.turn(inputs, crash) else { return Turn::Down };
         if ran.crashed {
             self.at_proposer(server, vec![Input::Request(ProposerRequest::LearnerDown)], Crash::No);
@@ -278,9 +278,9 @@ impl<M: StateMachine> Cluster<M> {
             match action {
                 Action::Send { to, message } => self.send(server, *to, message),
                 Action::Arm(timer) => self.node_mut(server).learner.arm(*timer),
-                Action::Outcome(LearnerOutcome::Advanced { applied, ids }) => {
+                Action::Outcome(LearnerNotification::Advanced { applied, ids }) => {
                     let what = What::Applied(ProposerRequest::Applied { slot: *applied, ids: ids.clone() });
-                    let packet = Packet { from: server, to: server, role: RoleName::Proposer, what };
+                    let packet = Packet { from: server, to: server, role: RoleKind::Proposer, what };
                     self.packets.push(packet);
                 }
                 Action::Outcome(_) | Action::Fact(_) => {}
@@ -290,22 +290,22 @@ impl<M: StateMachine> Cluster<M> {
     }
 
     /// Fires the n-th pending timer of a proposer.
-    pub fn fire_proposer(&mut self, server: Server, n: usize, crash: Crash) -> Turn<M> {
+    pub fn fire_proposer(&mut self, server: ServerId, n: usize, crash: Crash) -> Turn<M> {
         let timer = self.node_mut(server).proposer.timers.remove(n);
         self.at_proposer(server, vec![Input::Timeout(timer)], crash)
     }
 
     /// Fires the n-th pending timer of a learner.
-    pub fn fire_learner(&mut self, server: Server, n: usize, crash: Crash) -> Turn<M> {
+    pub fn fire_learner(&mut self, server: ServerId, n: usize, crash: Crash) -> Turn<M> {
         let timer = self.node_mut(server).learner.timers.remove(n);
         self.at_learner(server, vec![Input::Timeout(timer)], crash)
     }
 
-    pub fn read(&mut self, server: Server, token: u64, query: M::Query) -> Turn<M> {
+    pub fn read(&mut self, server: ServerId, token: u64, query: M::Query) -> Turn<M> {
         self.at_learner(server, vec![Input::Request(LearnerRequest::Read { token, query })], Crash::No)
     }
 
-    fn send(&mut self, from: Server, to: Servers, message: &Message) {
+    fn send(&mut self, from: ServerId, to: ServerSet, message: &Message) {
         for to in to.iter() {
             for role in message.heard_by() {
                 self.packets.push(Packet { from, to, role: *role, what: What::Message(message.clone()) });

@@ -7,11 +7,11 @@ use std::hash::Hash;
 
 use goldenscript::{ArgumentConsumer, Context};
 use paxos_kv::paxos::{
-    AcceptorFact, AcceptorOutcome, AcceptorRecord, Ballot, Command, CommandId, Entry, LearnerFact, LearnerOutcome,
-    Message, Page, Policy, ProposerFact, ProposerOutcome, ProposerRecord, ProposerRequest, Refused, Slot, SlotRange,
-    StateMachine, Value,
+    AcceptorNotification, AcceptorRecord, AcceptorTraceEvent, Ballot, Command, CommandId, Entry, LearnerNotification,
+    LearnerTraceEvent, Message, NackedRequest, Page, Policy, ProposerNotification, ProposerRecord, ProposerRequest,
+    ProposerTraceEvent, Slot, SlotRange, StateMachine, Value,
 };
-use paxos_kv::role::{Action, Input, Role, RoleName, Server, Servers, Timed};
+use paxos_kv::role::{Action, Input, Role, RoleKind, ServerId, ServerSet, TimerSpec};
 
 use crate::world::{Cluster, Crash, Packet, Ran, Turn, What};
 
@@ -94,9 +94,9 @@ pub struct Scenario {
 /// Which messages on their way a command means.
 struct Filter {
     name: Option<String>,
-    from: Servers,
-    to: Servers,
-    role: Option<RoleName>,
+    from: ServerSet,
+    to: ServerSet,
+    role: Option<RoleKind>,
     slot: Option<Slot>,
     ballot: Option<Ballot>,
     count: usize,
@@ -218,7 +218,7 @@ impl Scenario {
             }
             "forget" => {
                 let (server, role) = server_role(&pos(args)?)?;
-                assert!(role == RoleName::Acceptor, "only an acceptor has a memory to lose here");
+                assert!(role == RoleKind::Acceptor, "only an acceptor has a memory to lose here");
                 self.cluster()?.wipe_acceptor(server);
                 writeln!(self.out, "{server} acceptor's disk is wiped")?;
             }
@@ -245,7 +245,7 @@ impl Scenario {
     fn begin(&mut self, count: u8, policy: Policy) -> Result<()> {
         self.cluster = Some(Cluster::new(count, Names::default()).under(policy));
         for server in self.cluster()?.servers() {
-            for role in RoleName::ALL {
+            for role in RoleKind::ALL {
                 self.cluster()?.start(server, role);
             }
         }
@@ -287,7 +287,7 @@ impl Scenario {
                 let What::Message(message) = &packet.what else { continue };
                 writeln!(self.out, "{to} {} hears {} from {}", lower(packet.role), words(message), packet.from)?;
                 // What the learner does with an ACCEPT, and anybody with a BEAT, is mostly to remember it.
-                let learner = packet.role == RoleName::Learner;
+                let learner = packet.role == RoleKind::Learner;
                 quiet &=
                     matches!(message, Message::Beat { .. }) || learner && matches!(message, Message::Accept { .. });
             }
@@ -311,14 +311,14 @@ impl Scenario {
         let node = self.cluster()?.node(server);
         let named = |timer: &str| timer.to_lowercase().starts_with(wanted);
         let timers: Vec<String> = match role {
-            RoleName::Proposer => node.proposer.timers.iter().map(|timer| format!("{timer:?}")).collect(),
+            RoleKind::Proposer => node.proposer.timers.iter().map(|timer| format!("{timer:?}")).collect(),
             _ => node.learner.timers.iter().map(|timer| format!("{timer:?}")).collect(),
         };
         let n = timers.iter().position(|timer| named(timer)).ok_or_else(|| format!("armed: {timers:?}"))?;
         writeln!(self.out, "{server} {}'s timer {wanted} runs out", lower(role))?;
         let before = self.out.len();
         let turn = match role {
-            RoleName::Proposer => self.cluster()?.fire_proposer(server, n, Crash::No),
+            RoleKind::Proposer => self.cluster()?.fire_proposer(server, n, Crash::No),
             _ => self.cluster()?.fire_learner(server, n, Crash::No),
         };
         self.tell(server, turn)?;
@@ -329,7 +329,7 @@ impl Scenario {
     }
 
     /// Says what a turn did, and lets the proposer hear at once what its own learner applied.
-    fn tell(&mut self, server: Server, turn: Turn<Names>) -> Result<()> {
+    fn tell(&mut self, server: ServerId, turn: Turn<Names>) -> Result<()> {
         match turn {
             Turn::Acceptor(ran) => self.tell_ran(&ran, acceptor_record, acceptor_fact, acceptor_outcome),
             Turn::Proposer(ran) => self.tell_ran(&ran, proposer_record, proposer_fact, proposer_outcome),
@@ -378,15 +378,15 @@ impl Scenario {
     }
 
     /// What the new life of a role knows.
-    fn remembered(&mut self, server: Server, role: RoleName) -> Result<()> {
-        if role == RoleName::Acceptor {
+    fn remembered(&mut self, server: ServerId, role: RoleKind) -> Result<()> {
+        if role == RoleKind::Acceptor {
             let knows = self.acceptor(server)?;
             writeln!(self.out, "    remembers {knows}")?;
         }
         Ok(())
     }
 
-    fn acceptor(&mut self, server: Server) -> Result<String> {
+    fn acceptor(&mut self, server: ServerId) -> Result<String> {
         let Some(acceptor) = &self.cluster()?.node(server).acceptor.role else { return Ok("it is down".to_string()) };
         let accepted =
             acceptor.accepted().iter().map(|(slot, (ballot, value))| format!("{slot}={}@{ballot}", name(value)));
@@ -395,7 +395,7 @@ impl Scenario {
         Ok(format!("promised {}, accepted {accepted}", acceptor.promised()))
     }
 
-    fn show(&mut self, server: Server) -> Result<()> {
+    fn show(&mut self, server: ServerId) -> Result<()> {
         let acceptor = self.acceptor(server)?;
         writeln!(self.out, "{server} acceptor: {acceptor}")?;
         let learner = match &self.cluster()?.node(server).learner.role {
@@ -468,8 +468,8 @@ fn words(message: &Message) -> String {
             text
         }
         Message::Nack { ballot, refused, promised } => match refused {
-            Refused::Prepare(from) => format!("{name} {ballot} for slots {from}+, promised {promised}"),
-            Refused::Accept(slot) => format!("{name} {ballot} slot {slot}, promised {promised}"),
+            NackedRequest::Prepare(from) => format!("{name} {ballot} for slots {from}+, promised {promised}"),
+            NackedRequest::Accept(slot) => format!("{name} {ballot} slot {slot}, promised {promised}"),
         },
         Message::Truncated { ballot, slot, below } => {
             format!("{name} {ballot} slot {slot}, all below slot {below} chosen and forgotten")
@@ -528,7 +528,7 @@ fn on_its_way(packet: &Packet) -> String {
     format!("{} from {} to {} {}", words(message), packet.from, packet.to, lower(packet.role))
 }
 
-fn timer_words<T: Timed>(timer: &T) -> Option<String> {
+fn timer_words<T: TimerSpec>(timer: &T) -> Option<String> {
     let name = format!("{timer:?}");
     // The clocks of the roles tick always.
     if name == "Tick" || name == "Beat" || name == "Pulse" {
@@ -553,88 +553,88 @@ fn proposer_record(ProposerRecord::Spent(below): &ProposerRecord) -> String {
     format!("rounds below {below} are spent")
 }
 
-fn acceptor_fact(_: &AcceptorFact) -> Option<String> {
+fn acceptor_fact(_: &AcceptorTraceEvent) -> Option<String> {
     None // Each is a message too.
 }
 
-fn acceptor_outcome(AcceptorOutcome::Damaged { slots }: &AcceptorOutcome) -> Option<String> {
+fn acceptor_outcome(AcceptorNotification::Damaged { slots }: &AcceptorNotification) -> Option<String> {
     Some(format!("asks what was chosen in {slots:?}"))
 }
 
-fn proposer_fact(fact: &ProposerFact) -> Option<String> {
+fn proposer_fact(fact: &ProposerTraceEvent) -> Option<String> {
     match fact {
-        ProposerFact::Prepared { .. } => None,
-        ProposerFact::Proposed { slot, adopted: Some(ballot), quorum, value, .. } => {
+        ProposerTraceEvent::Prepared { .. } => None,
+        ProposerTraceEvent::Proposed { slot, adopted: Some(ballot), quorum, value, .. } => {
             Some(format!("slot {slot}: bound to {} by {ballot}, the highest accepted among {quorum}", name(value)))
         }
-        ProposerFact::Proposed { slot, adopted: None, quorum, value, .. } => {
+        ProposerTraceEvent::Proposed { slot, adopted: None, quorum, value, .. } => {
             Some(format!("slot {slot}: free for {}, by the promises of {quorum}", name(value)))
         }
-        ProposerFact::Retried { ballot, nacks, answered, next, reason, .. } => {
+        ProposerTraceEvent::Retried { ballot, nacks, answered, next, reason, .. } => {
             let nacks: Vec<String> = nacks.iter().map(|(server, promised)| format!("{server}({promised})")).collect();
             let nacks = if nacks.is_empty() { "none".to_string() } else { nacks.join(" ") };
             Some(format!("gives {ballot} up: {reason:?}, nacks {nacks}, answered {answered}, next round {next}"))
         }
-        ProposerFact::Led { from, ballot, quorum } => {
+        ProposerTraceEvent::Led { from, ballot, quorum } => {
             Some(format!("leads at {ballot} from slot {from} on, by the promises of {quorum}"))
         }
-        ProposerFact::SteppedDown { ballot, open, why } => {
+        ProposerTraceEvent::SteppedDown { ballot, open, why } => {
             Some(format!("leads no longer at {ballot}: {why:?}, {open} slots open"))
         }
-        ProposerFact::Forwarded { .. } => None,
+        ProposerTraceEvent::Forwarded { .. } => None,
     }
 }
 
-fn proposer_outcome(outcome: &ProposerOutcome) -> Option<String> {
+fn proposer_outcome(outcome: &ProposerNotification) -> Option<String> {
     match outcome {
-        ProposerOutcome::NotApplied { id, why } => {
+        ProposerNotification::NotApplied { id, why } => {
             Some(format!("tells the client: {} is certainly not applied ({why:?})", id_name(*id)))
         }
-        ProposerOutcome::Recall(_) => None,
+        ProposerNotification::Recall(_) => None,
     }
 }
 
-fn learner_fact(fact: &LearnerFact<Outcome>) -> Option<String> {
+fn learner_fact(fact: &LearnerTraceEvent<Outcome>) -> Option<String> {
     match fact {
-        LearnerFact::Chosen { slot, ballot, quorum, .. } => {
+        LearnerTraceEvent::Chosen { slot, ballot, quorum, .. } => {
             Some(format!("slot {slot} is chosen at {ballot} by {quorum}"))
         }
-        LearnerFact::Learned { slot, value, outcome, .. } => Some(match outcome {
+        LearnerTraceEvent::Learned { slot, value, outcome, .. } => Some(match outcome {
             Outcome::Duplicate(first) => format!("applies slot {slot} = {}: a duplicate of slot {first}", name(value)),
             Outcome::Noop | Outcome::Taken => format!("applies slot {slot} = {}", name(value)),
         }),
-        LearnerFact::Installed { slot, from, .. } => Some(format!("takes the state of slot {slot} from {from}")),
-        LearnerFact::CaughtUp { .. } | LearnerFact::Filled { .. } => None,
+        LearnerTraceEvent::Installed { slot, from, .. } => Some(format!("takes the state of slot {slot} from {from}")),
+        LearnerTraceEvent::CaughtUp { .. } | LearnerTraceEvent::Filled { .. } => None,
     }
 }
 
-fn learner_outcome(outcome: &LearnerOutcome<Names>) -> Option<String> {
+fn learner_outcome(outcome: &LearnerNotification<Names>) -> Option<String> {
     match outcome {
-        LearnerOutcome::Applied { .. }
-        | LearnerOutcome::Advanced { .. }
-        | LearnerOutcome::Counted
-        | LearnerOutcome::Durable { .. }
-        | LearnerOutcome::Checkpoint { .. }
-        | LearnerOutcome::SnapshotAsked { .. }
-        | LearnerOutcome::Pinned { .. }
-        | LearnerOutcome::LeftBehind(_)
-        | LearnerOutcome::CheckpointLate { .. }
-        | LearnerOutcome::Installed { .. }
-        | LearnerOutcome::Recalled { .. }
-        | LearnerOutcome::Mended { .. } => None,
-        LearnerOutcome::Fenced { slot, against, .. } => {
+        LearnerNotification::Applied { .. }
+        | LearnerNotification::Advanced { .. }
+        | LearnerNotification::Counted
+        | LearnerNotification::Durable { .. }
+        | LearnerNotification::Checkpoint { .. }
+        | LearnerNotification::SnapshotAsked { .. }
+        | LearnerNotification::Pinned { .. }
+        | LearnerNotification::LeftBehind(_)
+        | LearnerNotification::CheckpointLate { .. }
+        | LearnerNotification::Installed { .. }
+        | LearnerNotification::Recalled { .. }
+        | LearnerNotification::Mended { .. } => None,
+        LearnerNotification::Fenced { slot, against, .. } => {
             Some(format!("finds its state wrong after slot {slot}, by {against}"))
         }
-        LearnerOutcome::Answer { token, slot, answer } => {
+        LearnerNotification::Answer { token, slot, answer } => {
             Some(format!("answers read r{token} as of slot {slot}: {answer}"))
         }
-        LearnerOutcome::ReadFailed { token, answered } => {
+        LearnerNotification::ReadFailed { token, answered } => {
             Some(format!("read r{token} has failed, answered {answered}"))
         }
     }
 }
 
-fn lower(role: RoleName) -> String {
+fn lower(role: RoleKind) -> String {
     format!("{role:?}").to_lowercase()
 }
 
@@ -680,19 +680,19 @@ fn key(args: &mut ArgumentConsumer<'_>, key: &str) -> Result<String> {
     Ok(args.take_key(key).ok_or_else(|| format!("{key}= is missing"))?.to_string())
 }
 
-fn server(text: &str) -> Result<Server> {
-    Ok(Server(text.strip_prefix('s').ok_or("a server is s1, s2, ...")?.parse()?))
+fn server(text: &str) -> Result<ServerId> {
+    Ok(ServerId(text.strip_prefix('s').ok_or("a server is s1, s2, ...")?.parse()?))
 }
 
-fn servers(text: Option<&str>) -> Result<Servers> {
-    text.map_or(Ok(Servers::NONE), |text| text.split('/').map(server).collect())
+fn servers(text: Option<&str>) -> Result<ServerSet> {
+    text.map_or(Ok(ServerSet::NONE), |text| text.split('/').map(server).collect())
 }
 
-fn role_name(text: &str) -> Result<RoleName> {
-    RoleName::ALL.into_iter().find(|role| lower(*role) == text).ok_or_else(|| format!("no role {text}").into())
+fn role_name(text: &str) -> Result<RoleKind> {
+    RoleKind::ALL.into_iter().find(|role| lower(*role) == text).ok_or_else(|| format!("no role {text}").into())
 }
 
-fn server_role(text: &str) -> Result<(Server, RoleName)> {
+fn server_role(text: &str) -> Result<(ServerId, RoleKind)> {
     let (at, role) = text.split_once('.').ok_or("a role is s1.acceptor")?;
     Ok((server(at)?, role_name(role)?))
 }
@@ -727,7 +727,7 @@ fn message(args: &mut ArgumentConsumer<'_>) -> Result<Message> {
         }
         "NACK" => Message::Nack {
             ballot: ballot(args, "ballot")?,
-            refused: Refused::Accept(slot(args, "slot")?),
+            refused: NackedRequest::Accept(slot(args, "slot")?),
             promised: ballot(args, "promised")?,
         },
         "TRUNCATED" => Message::Truncated {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::frames::{Piece, Splitter};
-use super::weather::{Effect, Memory, Weather};
+use super::frames::{FrameSplitter, StreamPiece};
+use super::weather::{DirectionFaults, LinkEffect, SharedReplayBuffer};
 use crate::random::Random;
 
 /// So many bytes are taken at a time, and held while they wait.
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// Two sockets that belong together.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ProxyConnection {
     caller: TcpStream,
     called: TcpStream,
     /// Bytes of it were swallowed: it can never make sense again.
@@ -27,14 +27,14 @@ pub struct Connection {
     is_broken: AtomicBool,
 }
 
-impl Connection {
+impl ProxyConnection {
     /// Of the one who has called the proxy, and the one whom the proxy has called for it.
-    pub fn new(caller: TcpStream, called: TcpStream) -> std::io::Result<Connection> {
+    pub fn new(caller: TcpStream, called: TcpStream) -> std::io::Result<ProxyConnection> {
         for stream in [&caller, &called] {
             stream.set_nodelay(true)?;
             stream.set_write_timeout(Some(LOOK))?;
         }
-        Ok(Connection { caller, called, has_lost: AtomicBool::new(false), is_broken: AtomicBool::new(false) })
+        Ok(ProxyConnection { caller, called, has_lost: AtomicBool::new(false), is_broken: AtomicBool::new(false) })
     }
 
     /// Whether bytes of it were swallowed.
@@ -67,28 +67,28 @@ impl Connection {
 }
 
 /// Carries the bytes of one way.
-pub struct Pump {
+pub struct DirectionPump {
     /// The connection.
-    pub connection: Arc<Connection>,
+    pub connection: Arc<ProxyConnection>,
     /// From the caller to the called side; else the answers.
     pub forward: bool,
     /// What befalls them.
-    pub weather: Arc<Weather>,
+    pub weather: Arc<DirectionFaults>,
     /// Where messages are remembered, if they may be said again.
-    pub memory: Option<Arc<Memory>>,
+    pub memory: Option<Arc<SharedReplayBuffer>>,
     /// Which bits go wrong.
     pub random: Random,
     /// So many bytes have gone through since this strike began to count them.
     pub counted: (usize, u64),
 }
 
-impl Pump {
+impl DirectionPump {
     /// Carries bytes until one of the two sides, or the weather, ends it.
     pub fn run(mut self) {
         let connection = self.connection.clone();
         let mut source = if self.forward { &connection.caller } else { &connection.called };
         let target = if self.forward { &connection.called } else { &connection.caller };
-        let mut splitter = self.memory.is_some().then(Splitter::default);
+        let mut splitter = self.memory.is_some().then(FrameSplitter::default);
         let mut buffer = vec![0; PART_BYTES];
         loop {
             let count = match source.read(&mut buffer) {
@@ -110,8 +110,8 @@ impl Pump {
             splitter.push(&buffer[..count]);
             while let Some(piece) = splitter.next() {
                 let went = match piece {
-                    Piece::Bytes(bytes) => self.pass(target, bytes),
-                    Piece::Frame(frame) => self.pass_frame(target, frame),
+                    StreamPiece::Bytes(bytes) => self.pass(target, bytes),
+                    StreamPiece::Frame(frame) => self.pass_frame(target, frame),
                 };
                 if !went {
                     return;
@@ -126,7 +126,7 @@ impl Pump {
     /// A message goes through, perhaps twice, perhaps with an old one.
     fn pass_frame(&mut self, target: &TcpStream, frame: Vec<u8>) -> bool {
         let per_mille = self.weather.effects().into_iter().find_map(|(_, effect)| match effect {
-            Effect::Repeat { per_mille } => Some(per_mille),
+            LinkEffect::Repeat { per_mille } => Some(per_mille),
             _ => None,
         });
         let twice = per_mille.is_some_and(|n| self.random.within(0..=999) < n);
@@ -147,26 +147,26 @@ impl Pump {
         for (strike, effect) in self.weather.effects() {
             match effect {
                 // It has come meanwhile: the next part waits.
-                Effect::Hold | Effect::Repeat { .. } => {}
-                Effect::Swallow => {
+                LinkEffect::Hold | LinkEffect::Repeat { .. } => {}
+                LinkEffect::Swallow => {
                     connection.has_lost.store(true, Ordering::Relaxed);
                     return true;
                 }
-                Effect::Slow { delay, jitter } => {
+                LinkEffect::Slow { delay, jitter } => {
                     let more = self.random.within(0..=jitter.as_micros() as u64);
                     std::thread::sleep(delay + Duration::from_micros(more));
                 }
-                Effect::Narrow { bytes_per_second } => {
+                LinkEffect::Narrow { bytes_per_second } => {
                     let takes = Duration::from_secs(1).mul_f64(bytes.len() as f64 / bytes_per_second.max(1) as f64);
                     std::thread::sleep(takes.min(Duration::from_secs(2)));
                 }
-                Effect::Corrupt { per_mille } => {
+                LinkEffect::Corrupt { per_mille } => {
                     if self.random.within(0..=999) < per_mille && !bytes.is_empty() {
                         let bit = self.random.within(0..=bytes.len() as u64 * 8 - 1);
                         bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
                     }
                 }
-                Effect::Break { after, abruptly } => {
+                LinkEffect::Break { after, abruptly } => {
                     if self.counted.0 != strike + 1 {
                         self.counted = (strike + 1, 0);
                     }

@@ -15,13 +15,13 @@ const OLD_MAX_BYTES: usize = 16 << 10;
 
 /// A stream of bytes, cut into its frames.
 #[derive(Debug, Default)]
-pub struct Splitter {
+pub struct FrameSplitter {
     bytes: Vec<u8>,
-    stage: Stage,
+    stage: SplitState,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+enum SplitState {
     /// The preamble and the introduction are never said twice: nobody would listen to the rest.
     #[default]
     Greeting,
@@ -32,29 +32,29 @@ enum Stage {
 
 /// A part of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum StreamPiece {
     /// A whole message.
     Frame(Vec<u8>),
     /// Something else.
     Bytes(Vec<u8>),
 }
 
-impl Splitter {
+impl FrameSplitter {
     /// More has come.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The next whole piece.
-    pub fn next(&mut self) -> Option<Piece> {
-        let head = if self.stage == Stage::Greeting { PREAMBLE_BYTES } else { 0 };
-        if self.stage == Stage::Raw {
-            return (!self.bytes.is_empty()).then(|| Piece::Bytes(std::mem::take(&mut self.bytes)));
+    pub fn next(&mut self) -> Option<StreamPiece> {
+        let head = if self.stage == SplitState::Greeting { PREAMBLE_BYTES } else { 0 };
+        if self.stage == SplitState::Raw {
+            return (!self.bytes.is_empty()).then(|| StreamPiece::Bytes(std::mem::take(&mut self.bytes)));
         }
         let length = self.bytes.get(head..head + 4)?;
         let payload = length.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte));
         if payload > FRAME_MAX_BYTES {
-            self.stage = Stage::Raw;
+            self.stage = SplitState::Raw;
             return self.next();
         }
         let whole = head + HEADER_BYTES + payload;
@@ -63,18 +63,18 @@ impl Splitter {
         }
         let rest = self.bytes.split_off(whole);
         let piece = std::mem::replace(&mut self.bytes, rest);
-        match std::mem::replace(&mut self.stage, Stage::Frames) {
-            Stage::Greeting => Some(Piece::Bytes(piece)),
-            Stage::Frames | Stage::Raw => Some(Piece::Frame(piece)),
+        match std::mem::replace(&mut self.stage, SplitState::Frames) {
+            SplitState::Greeting => Some(StreamPiece::Bytes(piece)),
+            SplitState::Frames | SplitState::Raw => Some(StreamPiece::Frame(piece)),
         }
     }
 }
 
 /// Frames that were said before, also on connections and in lives that are over.
 #[derive(Debug, Default)]
-pub struct Old(VecDeque<Vec<u8>>);
+pub struct ReplayBuffer(VecDeque<Vec<u8>>);
 
-impl Old {
+impl ReplayBuffer {
     /// Remembers one; the oldest is forgotten.
     pub fn keep(&mut self, frame: &[u8]) {
         if frame.len() > OLD_MAX_BYTES {
@@ -110,29 +110,30 @@ mod tests {
         let greeting = [&b"PXKV\x05\x00"[..], &frame(b"hello")].concat();
         let stream = [greeting.clone(), frame(b"one"), frame(b""), frame(b"three")].concat();
         for step in 1..=stream.len() {
-            let (mut splitter, mut pieces) = (Splitter::default(), Vec::new());
+            let (mut splitter, mut pieces) = (FrameSplitter::default(), Vec::new());
             for part in stream.chunks(step) {
                 splitter.push(part);
                 pieces.extend(std::iter::from_fn(|| splitter.next()));
             }
-            let wanted = [Piece::Bytes(greeting.clone())];
-            let wanted = wanted.into_iter().chain([&b"one"[..], b"", b"three"].map(|one| Piece::Frame(frame(one))));
+            let wanted = [StreamPiece::Bytes(greeting.clone())];
+            let wanted =
+                wanted.into_iter().chain([&b"one"[..], b"", b"three"].map(|one| StreamPiece::Frame(frame(one))));
             assert_eq!(pieces, wanted.collect::<Vec<_>>(), "in parts of {step} bytes");
         }
     }
 
     #[test]
     fn what_is_no_frame_is_passed_on_as_it_is() {
-        let (mut splitter, noise) = (Splitter::default(), [255; 40]);
+        let (mut splitter, noise) = (FrameSplitter::default(), [255; 40]);
         splitter.push(&noise);
-        assert_eq!(splitter.next(), Some(Piece::Bytes(noise.to_vec())));
+        assert_eq!(splitter.next(), Some(StreamPiece::Bytes(noise.to_vec())));
         splitter.push(b"more");
-        assert_eq!((splitter.next(), splitter.next()), (Some(Piece::Bytes(b"more".to_vec())), None));
+        assert_eq!((splitter.next(), splitter.next()), (Some(StreamPiece::Bytes(b"more".to_vec())), None));
     }
 
     #[test]
     fn the_newest_frames_are_remembered_and_long_ones_are_not() {
-        let mut old = Old::default();
+        let mut old = ReplayBuffer::default();
         (0..100).for_each(|n| old.keep(&[n]));
         old.keep(&vec![0; OLD_MAX_BYTES + 1]);
         assert_eq!((old.len(), old.get(0), old.get(63), old.get(64)), (64, Some(&[36][..]), Some(&[99][..]), None));

@@ -18,13 +18,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub use connection::Connection;
-use connection::Pump;
-pub use weather::Effect;
-use weather::{Memory, Weather};
+use connection::DirectionPump;
+pub use connection::ProxyConnection;
+pub use weather::LinkEffect;
+use weather::{DirectionFaults, SharedReplayBuffer};
 
 use crate::random::Random;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// So many connections of one listener live at a time; more are closed at once.
 const CONNECTIONS_MAX: usize = 256;
@@ -33,59 +33,59 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A place that bytes come from or go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Place {
+pub enum ProxyEnd {
     /// All clients.
     Clients,
     /// A server.
-    Server(Server),
+    Server(ServerId),
 }
 
 /// Bytes from here to there.
-pub type Way = (Place, Place);
+pub type Direction = (ProxyEnd, ProxyEnd);
 
 /// All listeners. It closes everything when it goes.
-pub struct Net {
-    weather: BTreeMap<Way, Arc<Weather>>,
-    doors: Vec<Door>,
+pub struct ProxyNetwork {
+    weather: BTreeMap<Direction, Arc<DirectionFaults>>,
+    doors: Vec<ProxyListener>,
     is_over: Arc<AtomicBool>,
 }
 
-struct Door {
-    way: Way,
+struct ProxyListener {
+    way: Direction,
     address: SocketAddr,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// What a listener's threads know.
-struct Keeper {
+struct ProxyShared {
     target: SocketAddr,
-    there: Arc<Weather>,
-    back: Arc<Weather>,
-    memory: Option<Arc<Memory>>,
+    there: Arc<DirectionFaults>,
+    back: Arc<DirectionFaults>,
+    memory: Option<Arc<SharedReplayBuffer>>,
     open: Arc<AtomicUsize>,
     seed: u64,
 }
 
-impl Net {
+impl ProxyNetwork {
     /// Listens for every way between the servers, and from clients to each. `targets` says where a server really listens, for
     /// servers and for clients; `address` gives free addresses. Where messages may be said again they are cut out.
     pub fn open(
-        targets: &BTreeMap<Server, (SocketAddr, SocketAddr)>,
+        targets: &BTreeMap<ServerId, (SocketAddr, SocketAddr)>,
         seed: u64,
         repeats: bool,
         mut address: impl FnMut() -> io::Result<TcpListener>,
-    ) -> io::Result<Net> {
-        let servers: Vec<Server> = targets.keys().copied().collect();
-        let mut places = vec![Place::Clients];
-        places.extend(servers.iter().copied().map(Place::Server));
+    ) -> io::Result<ProxyNetwork> {
+        let servers: Vec<ServerId> = targets.keys().copied().collect();
+        let mut places = vec![ProxyEnd::Clients];
+        places.extend(servers.iter().copied().map(ProxyEnd::Server));
         let pairs = || places.iter().flat_map(|from| places.iter().map(|to| (*from, *to))).filter(|(a, b)| a != b);
-        let weather: BTreeMap<Way, Arc<Weather>> = pairs().map(|way| (way, Arc::default())).collect();
-        let mut net = Net { weather, doors: Vec::new(), is_over: Arc::default() };
+        let weather: BTreeMap<Direction, Arc<DirectionFaults>> = pairs().map(|way| (way, Arc::default())).collect();
+        let mut net = ProxyNetwork { weather, doors: Vec::new(), is_over: Arc::default() };
         for (number, way) in pairs().enumerate() {
-            let (from, Place::Server(to)) = way else { continue };
+            let (from, ProxyEnd::Server(to)) = way else { continue };
             let (peer, client) = targets[&to];
-            let is_peer = from != Place::Clients;
-            let keeper = Keeper {
+            let is_peer = from != ProxyEnd::Clients;
+            let keeper = ProxyShared {
                 target: if is_peer { peer } else { client },
                 there: net.weather[&way].clone(),
                 back: net.weather[&(way.1, way.0)].clone(),
@@ -101,28 +101,28 @@ impl Net {
                 .name(format!("door-{number}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || keeper.listen(&listener, &is_over))?;
-            net.doors.push(Door { way, address, thread: Some(thread) });
+            net.doors.push(ProxyListener { way, address, thread: Some(thread) });
         }
         Ok(net)
     }
 
     /// Where one place finds another.
-    pub fn address(&self, way: Way) -> Option<SocketAddr> {
+    pub fn address(&self, way: Direction) -> Option<SocketAddr> {
         self.doors.iter().find(|door| door.way == way).map(|door| door.address)
     }
 
     /// A strike begins on these ways.
-    pub fn begin(&self, strike: usize, ways: &[Way], effect: Effect) {
+    pub fn begin(&self, strike: usize, ways: &[Direction], effect: LinkEffect) {
         ways.iter().filter_map(|way| self.weather.get(way)).for_each(|weather| weather.begin(strike, effect));
     }
 
     /// It is over.
-    pub fn end(&self, strike: usize, ways: &[Way]) {
+    pub fn end(&self, strike: usize, ways: &[Direction]) {
         ways.iter().filter_map(|way| self.weather.get(way)).for_each(|weather| weather.end(strike));
     }
 }
 
-impl Drop for Net {
+impl Drop for ProxyNetwork {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.weather.values().for_each(|weather| weather.close());
@@ -136,7 +136,7 @@ impl Drop for Net {
     }
 }
 
-impl Keeper {
+impl ProxyShared {
     fn listen(self, listener: &TcpListener, is_over: &AtomicBool) {
         let keeper = Arc::new(self);
         for number in 0.. {
@@ -170,10 +170,10 @@ impl Keeper {
             return Ok(());
         }
         let called = TcpStream::connect_timeout(&self.target, CONNECT_TIMEOUT)?;
-        let connection = Arc::new(Connection::new(caller, called)?);
+        let connection = Arc::new(ProxyConnection::new(caller, called)?);
         self.there.admit(&connection);
         self.back.admit(&connection);
-        let pump = |forward: bool| Pump {
+        let pump = |forward: bool| DirectionPump {
             connection: connection.clone(),
             forward,
             weather: if forward { self.there.clone() } else { self.back.clone() },

@@ -5,16 +5,16 @@ use std::time::Instant;
 
 use super::*;
 
-const HERE: Way = (Place::Server(Server(1)), Place::Server(Server(2)));
-const BACK: Way = (Place::Server(Server(2)), Place::Server(Server(1)));
+const HERE: Direction = (ProxyEnd::Server(ServerId(1)), ProxyEnd::Server(ServerId(2)));
+const BACK: Direction = (ProxyEnd::Server(ServerId(2)), ProxyEnd::Server(ServerId(1)));
 
 /// A network of two, in which server 2 says everything back.
-fn net(repeats: bool) -> Net {
+fn net(repeats: bool) -> ProxyNetwork {
     let free = || TcpListener::bind("127.0.0.1:0");
     let mut targets = BTreeMap::new();
     for server in [1, 2] {
         let (peer, client) = (free().unwrap(), free().unwrap());
-        targets.insert(Server(server), (peer.local_addr().unwrap(), client.local_addr().unwrap()));
+        targets.insert(ServerId(server), (peer.local_addr().unwrap(), client.local_addr().unwrap()));
         std::thread::spawn(move || {
             for stream in peer.incoming().flatten() {
                 std::thread::spawn(move || {
@@ -29,10 +29,10 @@ fn net(repeats: bool) -> Net {
             }
         });
     }
-    Net::open(&targets, 1, repeats, free).unwrap()
+    ProxyNetwork::open(&targets, 1, repeats, free).unwrap()
 }
 
-fn call(net: &Net) -> TcpStream {
+fn call(net: &ProxyNetwork) -> TcpStream {
     let stream = TcpStream::connect(net.address(HERE).unwrap()).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     stream
@@ -61,14 +61,14 @@ fn what_is_held_back_comes_later_and_what_is_swallowed_never() {
     let net = net(false);
     let mut stream = call(&net);
     assert!(echo(&mut stream, b"one").is_some());
-    net.begin(1, &[HERE], Effect::Hold);
+    net.begin(1, &[HERE], LinkEffect::Hold);
     assert_eq!(echo(&mut stream, b"two"), None);
     net.end(1, &[HERE]);
     let mut heard = [0; 3];
     stream.read_exact(&mut heard).unwrap();
     assert_eq!(&heard, b"two");
 
-    net.begin(2, &[HERE], Effect::Swallow);
+    net.begin(2, &[HERE], LinkEffect::Swallow);
     assert_eq!(echo(&mut stream, b"three"), None);
     assert_eq!(echo(&mut stream, b"four"), None, "the connection seems to live");
     net.end(2, &[HERE]);
@@ -85,7 +85,7 @@ fn one_way_can_be_cut_and_the_other_not() {
     let net = net(false);
     let mut stream = call(&net);
     assert!(echo(&mut stream, b"one").is_some());
-    net.begin(1, &[BACK], Effect::Hold);
+    net.begin(1, &[BACK], LinkEffect::Hold);
     assert_eq!(echo(&mut stream, b"two"), None, "it is heard, and its answer is not");
     net.end(1, &[BACK]);
     let mut heard = [0; 3];
@@ -95,17 +95,17 @@ fn one_way_can_be_cut_and_the_other_not() {
 #[test]
 fn connections_break_after_so_many_bytes_and_bits_go_wrong() {
     let net = net(false);
-    net.begin(1, &[HERE], Effect::Break { after: 1_500, abruptly: true });
+    net.begin(1, &[HERE], LinkEffect::Break { after: 1_500, abruptly: true });
     let mut stream = call(&net);
     assert!(echo(&mut stream, &[7; 1_000]).is_some());
     assert_eq!(echo(&mut stream, &[7; 1_000]), None);
     net.end(1, &[HERE]);
-    net.begin(2, &[HERE], Effect::Corrupt { per_mille: 1_000 });
+    net.begin(2, &[HERE], LinkEffect::Corrupt { per_mille: 1_000 });
     let heard = echo(&mut call(&net), &[0; 100]).unwrap();
     assert_eq!(heard.iter().map(|byte| byte.count_ones()).sum::<u32>(), 1);
     net.end(2, &[HERE]);
     let begun = Instant::now();
-    net.begin(3, &[HERE], Effect::Slow { delay: Duration::from_millis(80), jitter: Duration::ZERO });
+    net.begin(3, &[HERE], LinkEffect::Slow { delay: Duration::from_millis(80), jitter: Duration::ZERO });
     assert!(echo(&mut call(&net), b"slow").is_some());
     assert!(begun.elapsed() >= Duration::from_millis(80));
 }
@@ -118,7 +118,7 @@ fn messages_come_twice_and_old_ones_again_but_no_introduction() {
     let greeting = [&b"PXKV\x05\x00"[..], &frame(b'g')].concat();
     assert_eq!(echo(&mut stream, &greeting), Some(greeting));
     assert_eq!(echo(&mut stream, &frame(b'a')), Some(frame(b'a')));
-    net.begin(1, &[HERE], Effect::Repeat { per_mille: 1_000 });
+    net.begin(1, &[HERE], LinkEffect::Repeat { per_mille: 1_000 });
     stream.write_all(&frame(b'b')).unwrap();
     let mut heard = vec![0; 39];
     stream.read_exact(&mut heard).unwrap();

@@ -4,12 +4,12 @@ use std::fmt::{self, Display, Formatter};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::connection::Connection;
-use super::frames::Old;
+use super::connection::ProxyConnection;
+use super::frames::ReplayBuffer;
 
 /// Something that befalls bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum LinkEffect {
     /// Nothing gets through, and all of it comes later, in order: a partition that TCP survives.
     Hold,
     /// Nothing gets through, and nobody is told: a black hole. What it has swallowed is gone, so the connections that lost
@@ -46,41 +46,41 @@ pub enum Effect {
     },
 }
 
-impl Display for Effect {
+impl Display for LinkEffect {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Effect::Hold => f.write_str("hold all back"),
-            Effect::Swallow => f.write_str("swallow all"),
-            Effect::Slow { delay, jitter } => {
+            LinkEffect::Hold => f.write_str("hold all back"),
+            LinkEffect::Swallow => f.write_str("swallow all"),
+            LinkEffect::Slow { delay, jitter } => {
                 write!(f, "late by {} to {} ms", delay.as_millis(), (*delay + *jitter).as_millis())
             }
-            Effect::Narrow { bytes_per_second } => write!(f, "at most {} KiB/s", bytes_per_second >> 10),
-            Effect::Break { after, abruptly: true } => write!(f, "reset after {after} bytes"),
-            Effect::Break { after, abruptly: false } => write!(f, "closed after {after} bytes"),
-            Effect::Corrupt { per_mille } => write!(f, "a wrong bit in {per_mille} of 1000 parts"),
-            Effect::Repeat { per_mille } => write!(f, "{per_mille} of 1000 messages twice, as many old ones again"),
+            LinkEffect::Narrow { bytes_per_second } => write!(f, "at most {} KiB/s", bytes_per_second >> 10),
+            LinkEffect::Break { after, abruptly: true } => write!(f, "reset after {after} bytes"),
+            LinkEffect::Break { after, abruptly: false } => write!(f, "closed after {after} bytes"),
+            LinkEffect::Corrupt { per_mille } => write!(f, "a wrong bit in {per_mille} of 1000 parts"),
+            LinkEffect::Repeat { per_mille } => write!(f, "{per_mille} of 1000 messages twice, as many old ones again"),
         }
     }
 }
 
 /// The effects of one way, and the connections that use it. All threads share it.
 #[derive(Debug, Default)]
-pub struct Weather {
-    state: Mutex<State>,
+pub struct DirectionFaults {
+    state: Mutex<DirectionState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct DirectionState {
     /// By the number of the strike that brought them.
-    effects: Vec<(usize, Effect)>,
-    connections: Vec<Weak<Connection>>,
+    effects: Vec<(usize, LinkEffect)>,
+    connections: Vec<Weak<ProxyConnection>>,
     is_over: bool,
 }
 
-impl Weather {
+impl DirectionFaults {
     /// A strike begins.
-    pub fn begin(&self, strike: usize, effect: Effect) {
+    pub fn begin(&self, strike: usize, effect: LinkEffect) {
         self.lock().effects.push((strike, effect));
         self.changed.notify_all();
     }
@@ -89,7 +89,7 @@ impl Weather {
     pub fn end(&self, strike: usize) {
         let mut state = self.lock();
         state.effects.retain(|(number, _)| *number != strike);
-        let swallows = state.effects.iter().any(|(_, effect)| *effect == Effect::Swallow);
+        let swallows = state.effects.iter().any(|(_, effect)| *effect == LinkEffect::Swallow);
         state.connections.retain(|connection| connection.strong_count() > 0);
         if !swallows {
             state.connections.iter().filter_map(Weak::upgrade).filter(|one| one.has_lost()).for_each(|one| one.reset());
@@ -98,7 +98,7 @@ impl Weather {
     }
 
     /// What befalls bytes now.
-    pub fn effects(&self) -> Vec<(usize, Effect)> {
+    pub fn effects(&self) -> Vec<(usize, LinkEffect)> {
         self.lock().effects.clone()
     }
 
@@ -109,7 +109,7 @@ impl Weather {
             if state.is_over || is_broken() {
                 return false;
             }
-            if !state.effects.iter().any(|(_, effect)| *effect == Effect::Hold) {
+            if !state.effects.iter().any(|(_, effect)| *effect == LinkEffect::Hold) {
                 return true;
             }
             // Now and then it looks whether the connection is still of use to anybody.
@@ -120,7 +120,7 @@ impl Weather {
 
     /// The same, and for an end of a black hole as well.
     pub fn await_calm(&self, is_broken: impl Fn() -> bool) -> bool {
-        let blocks = |effect: &Effect| matches!(effect, Effect::Hold | Effect::Swallow);
+        let blocks = |effect: &LinkEffect| matches!(effect, LinkEffect::Hold | LinkEffect::Swallow);
         let mut state = self.lock();
         loop {
             if state.is_over || is_broken() {
@@ -135,7 +135,7 @@ impl Weather {
     }
 
     /// A connection uses this way.
-    pub fn admit(&self, connection: &Arc<Connection>) {
+    pub fn admit(&self, connection: &Arc<ProxyConnection>) {
         let mut state = self.lock();
         if state.is_over {
             return connection.reset();
@@ -153,16 +153,16 @@ impl Weather {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, DirectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What was said on a way before, by all its connections.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<Old>);
+pub struct SharedReplayBuffer(Mutex<ReplayBuffer>);
 
-impl Memory {
+impl SharedReplayBuffer {
     /// Remembers a message, and gives an old one out if asked.
     pub fn exchange(&self, frame: &[u8], draw: impl FnOnce(usize) -> Option<usize>) -> Option<Vec<u8>> {
         let mut old = self.0.lock().unwrap_or_else(PoisonError::into_inner);

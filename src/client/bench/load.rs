@@ -12,14 +12,14 @@ use crossbeam_channel::Sender;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use super::tally::{Gap, Tally};
-use super::{BenchError, Plan, key, put};
+use super::tally::{BenchTally, WriteGap};
+use super::{BenchError, BenchPlan, key, put};
 use crate::client::outcome::Try;
-use crate::client::perform::Done;
-use crate::client::workload::Action;
-use crate::client::{Client, Ticket, UNDER_WAY_MAX};
+use crate::client::perform::OperationResult;
+use crate::client::workload::Operation;
+use crate::client::{Client, RequestHandle, UNDER_WAY_MAX};
 use crate::random::Random;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// How often clients are looked after whose sockets say nothing: their tries may have run out of time.
 const LOOK: Duration = Duration::from_millis(20);
@@ -29,7 +29,7 @@ const EVENTS_MAX: usize = 256;
 const LATE_MAX: usize = 10_000;
 
 /// One client of the load.
-pub(super) struct Lane {
+pub(super) struct BenchClient {
     client: Client,
     random: Random,
     /// How many connections it had opened when its sockets were last registered, and whether each waited for room.
@@ -37,15 +37,15 @@ pub(super) struct Lane {
     /// Requests of an open loop that are due and not begun: when each was.
     late: VecDeque<Instant>,
     /// When those under way were due.
-    due: BTreeMap<Ticket, Instant>,
+    due: BTreeMap<RequestHandle, Instant>,
     /// When the next one is due.
     next: Instant,
     busy_before: u64,
 }
 
-impl Lane {
-    pub(super) fn new(client: Client, random: Random) -> Lane {
-        Lane {
+impl BenchClient {
+    pub(super) fn new(client: Client, random: Random) -> BenchClient {
+        BenchClient {
             client,
             random,
             registered: (0, Vec::new()),
@@ -59,10 +59,10 @@ impl Lane {
 
 /// Tries that brought nothing, of all clients together.
 #[derive(Debug, Default)]
-pub(super) struct Faults(Mutex<(u64, String)>);
+pub(super) struct FailedTries(Mutex<(u64, String)>);
 
-impl Faults {
-    pub(super) fn note(&self, failed: &Try, next: Server) {
+impl FailedTries {
+    pub(super) fn note(&self, failed: &Try, next: ServerId) {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if faults.0 == 0 {
             faults.1 = failed.and_next(next);
@@ -78,28 +78,28 @@ impl Faults {
 }
 
 /// One thread's share of a load.
-pub(super) struct Load<'a> {
-    lanes: Vec<Lane>,
-    plan: &'a Plan,
+pub(super) struct LoadThread<'a> {
+    lanes: Vec<BenchClient>,
+    plan: &'a BenchPlan,
     /// How long a client waits from one request to the next, in an open loop.
     interval: Option<Duration>,
     began: Instant,
     ends: Instant,
-    gap: Arc<Gap>,
+    gap: Arc<WriteGap>,
     epoll: OwnedFd,
-    tally: Tally,
+    tally: BenchTally,
 }
 
-impl<'a> Load<'a> {
+impl<'a> LoadThread<'a> {
     /// `rate` is that of one client.
     pub(super) fn new(
-        mut lanes: Vec<Lane>,
-        plan: &'a Plan,
+        mut lanes: Vec<BenchClient>,
+        plan: &'a BenchPlan,
         rate: Option<f64>,
         (began, ends): (Instant, Instant),
-        gap: Arc<Gap>,
+        gap: Arc<WriteGap>,
         number: u64,
-    ) -> Result<Load<'a>, BenchError> {
+    ) -> Result<LoadThread<'a>, BenchError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from);
         let epoll = epoll.map_err(BenchError::machine("cannot wait for sockets"))?;
         let interval = rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
@@ -110,11 +110,11 @@ impl<'a> Load<'a> {
                 lane.next += interval.mul_f64(random.within(0..=999) as f64 / 1_000.0);
             }
         }
-        Ok(Load { lanes, plan, interval, began, ends, gap, epoll, tally: Tally::default() })
+        Ok(LoadThread { lanes, plan, interval, began, ends, gap, epoll, tally: BenchTally::default() })
     }
 
     /// Runs to the end; says after each second what it brought.
-    pub(super) fn run(mut self, seconds: &Sender<Tally>) -> Result<(), BenchError> {
+    pub(super) fn run(mut self, seconds: &Sender<BenchTally>) -> Result<(), BenchError> {
         let (mut now, mut looked, mut told) = (Instant::now(), Instant::now(), self.began);
         for at in 0..self.lanes.len() {
             self.serve(at)?;
@@ -180,7 +180,7 @@ impl<'a> Load<'a> {
             let took = lane.due.remove(&ticket).map_or(ended.took, |due| now - due);
             if is_measured {
                 self.tally.count(&ended.end, took);
-                if let Ok(Done::Wrote(_)) = ended.end {
+                if let Ok(OperationResult::Wrote(_)) = ended.end {
                     self.gap.acknowledged(now);
                 }
             }
@@ -200,7 +200,7 @@ impl<'a> Load<'a> {
 
     /// A closed loop: as many as may be under way.
     fn begin_all(&mut self, at: usize) -> bool {
-        let Load { lanes, plan, .. } = self;
+        let LoadThread { lanes, plan, .. } = self;
         let lane = &mut lanes[at];
         let mut begun = false;
         while lane.client.under_way() < plan.pipeline as usize {
@@ -211,7 +211,7 @@ impl<'a> Load<'a> {
 
     /// An open loop: those that are due, as far as the client has room for them.
     fn begin_due(&mut self, at: usize, interval: Duration, now: Instant) -> bool {
-        let Load { lanes, plan, tally, .. } = self;
+        let LoadThread { lanes, plan, tally, .. } = self;
         let lane = &mut lanes[at];
         while lane.next <= now {
             lane.late.push_back(lane.next);
@@ -256,12 +256,12 @@ impl<'a> Load<'a> {
     }
 }
 
-impl Lane {
+impl BenchClient {
     /// Begins one request, to a key drawn at random.
-    fn begin(&mut self, plan: &Plan) -> Option<Ticket> {
+    fn begin(&mut self, plan: &BenchPlan) -> Option<RequestHandle> {
         let n = self.random.within(0..=plan.keys - 1);
         let reads = self.random.within(1..=100) <= u64::from(plan.reads);
-        let action = if reads { Action::Get { key: key(n) } } else { put(n, plan.value_size) };
+        let action = if reads { Operation::Get { key: key(n) } } else { put(n, plan.value_size) };
         // Keys and values are within the limits, which the command line has checked.
         self.client.queue(action).ok()
     }

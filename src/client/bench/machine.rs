@@ -2,27 +2,27 @@
 
 use std::fs;
 
-use crate::client::status::Survey;
+use crate::client::status::ClusterStatus;
 use crate::cluster::Cluster;
 
 /// The servers' processes, if all of them are on this machine.
 #[derive(Clone, Debug)]
-pub(super) struct Processes {
+pub(super) struct ServerProcesses {
     servers: Option<Vec<u32>>,
 }
 
 /// What processes have used so far, or during a bench.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Usage {
+pub(super) struct ProcessUsage {
     /// Seconds of CPU of this process.
     pub(super) own_cpu: f64,
     /// Of all servers together, and how much memory the largest of them has in bytes; None if they are elsewhere.
     pub(super) servers: Option<(f64, u64)>,
 }
 
-impl Processes {
+impl ServerProcesses {
     /// The processes of the servers that have answered.
-    pub(super) fn of(cluster: &Cluster, survey: &Survey) -> Processes {
+    pub(super) fn of(cluster: &Cluster, survey: &ClusterStatus) -> ServerProcesses {
         let is_here = |pid: u32| {
             let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&words).contains("paxos-server")
@@ -32,24 +32,24 @@ impl Processes {
             (local && is_here(status.pid)).then_some(status.pid)
         };
         let servers: Option<Vec<u32>> = survey.statuses().map(pid).collect();
-        Processes { servers: servers.filter(|pids| !pids.is_empty()) }
+        ServerProcesses { servers: servers.filter(|pids| !pids.is_empty()) }
     }
 
     /// What they have used so far. A server that has ended meanwhile counts no more.
-    pub(super) fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> ProcessUsage {
         let servers = self.servers.as_ref().map(|pids| {
             let cpu = pids.iter().filter_map(|pid| cpu_seconds(&pid.to_string())).sum();
             (cpu, pids.iter().filter_map(|pid| memory_bytes(*pid)).max().unwrap_or(0))
         });
-        Usage { own_cpu: cpu_seconds("self").unwrap_or(0.0), servers }
+        ProcessUsage { own_cpu: cpu_seconds("self").unwrap_or(0.0), servers }
     }
 }
 
-impl Usage {
+impl ProcessUsage {
     /// What was used between an earlier moment and this one.
-    pub(super) fn since(&self, before: &Usage) -> Usage {
+    pub(super) fn since(&self, before: &ProcessUsage) -> ProcessUsage {
         let servers = self.servers.zip(before.servers).map(|(now, then)| ((now.0 - then.0).max(0.0), now.1));
-        Usage { own_cpu: self.own_cpu - before.own_cpu, servers }
+        ProcessUsage { own_cpu: self.own_cpu - before.own_cpu, servers }
     }
 }
 
@@ -89,9 +89,11 @@ mod tests {
 
     #[test]
     fn what_is_used_is_a_difference_of_time_and_no_difference_of_memory() {
-        let (then, now) =
-            (Usage { own_cpu: 1.0, servers: Some((5.0, 10)) }, Usage { own_cpu: 1.5, servers: Some((7.0, 30)) });
-        assert_eq!(now.since(&then), Usage { own_cpu: 0.5, servers: Some((2.0, 30)) });
-        assert_eq!(now.since(&Usage::default()).servers, None);
+        let (then, now) = (
+            ProcessUsage { own_cpu: 1.0, servers: Some((5.0, 10)) },
+            ProcessUsage { own_cpu: 1.5, servers: Some((7.0, 30)) },
+        );
+        assert_eq!(now.since(&then), ProcessUsage { own_cpu: 0.5, servers: Some((2.0, 30)) });
+        assert_eq!(now.since(&ProcessUsage::default()).servers, None);
     }
 }

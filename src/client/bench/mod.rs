@@ -25,20 +25,20 @@ use crossbeam_channel::unbounded;
 
 use super::outcome::ClientError;
 use super::print::Printer;
-use super::status::Survey;
-use super::workload::Action;
+use super::status::ClusterStatus;
+use super::workload::Operation;
 use super::{Client, ClientOptions, UNDER_WAY_MAX};
 use crate::cluster::Cluster;
 use crate::random::Random;
-use crate::role::Server;
+use crate::role::ServerId;
 
 pub use crate::net::allow_many_sockets;
-pub use sweep::{Sweep, run as sweep};
-pub use tally::Summary;
+pub use sweep::{SweepPlan, run as sweep};
+pub use tally::BenchReport;
 
-use load::{Faults, Lane, Load};
-use machine::Processes;
-use tally::{Gap, Tally};
+use load::{BenchClient, FailedTries, LoadThread};
+use machine::ServerProcesses;
+use tally::{BenchTally, WriteGap};
 
 /// A bench has at most so many clients: a server takes 1,200 connections.
 pub const CLIENTS_MAX: u32 = 1_100;
@@ -51,7 +51,7 @@ const FILL_UNDER_WAY: usize = UNDER_WAY_MAX;
 
 /// What to measure.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct BenchPlan {
     /// How many clients there are, each with a connection and a session of its own.
     pub clients: u32,
     /// How many requests each has under way.
@@ -69,16 +69,16 @@ pub struct Plan {
     /// Requests a second, all clients together; as many as the servers take if None.
     pub rate: Option<u32>,
     /// The servers that the clients ask first, in turn; the one that leads if None, or the first that answers.
-    pub at: Option<Vec<Server>>,
+    pub at: Option<Vec<ServerId>>,
     /// The generator's threads.
     pub threads: u32,
     /// How long a whole request may take.
     pub timeout: Duration,
 }
 
-impl Default for Plan {
-    fn default() -> Plan {
-        Plan {
+impl Default for BenchPlan {
+    fn default() -> BenchPlan {
+        BenchPlan {
             clients: 64,
             pipeline: 1,
             duration: Duration::from_secs(10),
@@ -118,7 +118,7 @@ pub enum BenchError {
     #[error("server {} of the sweep has ended ({status}): {said}", .server.0)]
     ServerEnded {
         /// Which.
-        server: Server,
+        server: ServerId,
         /// How.
         status: ExitStatus,
         /// What it said last.
@@ -140,19 +140,19 @@ impl BenchError {
 }
 
 /// Measures a cluster. Each second `tell` gets a line, and one more for what went wrong in it.
-pub fn run(cluster: &Cluster, plan: &Plan, tell: &(dyn Fn(String) + Sync)) -> Result<Summary, BenchError> {
+pub fn run(cluster: &Cluster, plan: &BenchPlan, tell: &(dyn Fn(String) + Sync)) -> Result<BenchReport, BenchError> {
     let survey = survey_with_leader(cluster);
     let Some(first) = survey.statuses().next() else { return Err(BenchError::NobodyAnswers) };
     let at = plan.at.clone().unwrap_or_else(|| vec![survey.leading().unwrap_or(first.server)]);
     let (protocol, forgets) = (first.protocol.clone(), first.restart != "disk");
-    let processes = Processes::of(cluster, &survey);
+    let processes = ServerProcesses::of(cluster, &survey);
     if plan.reads > 0 && survey.statuses().all(|status| status.keys < plan.keys) {
         fill(cluster, plan, at[0])?;
     }
 
     let began = Instant::now() + plan.warm_up;
     let ends = began + plan.duration;
-    let (gap, faults) = (Arc::new(Gap::new(began)), Arc::new(Faults::default()));
+    let (gap, faults) = (Arc::new(WriteGap::new(began)), Arc::new(FailedTries::default()));
     let mut lanes = lanes(cluster, plan, &at, &faults)?;
     let (seconds, told) = unbounded();
     let per_thread = lanes.len().div_ceil(plan.threads as usize);
@@ -163,16 +163,16 @@ pub fn run(cluster: &Cluster, plan: &Plan, tell: &(dyn Fn(String) + Sync)) -> Re
             let number = threads.len() as u64;
             let (gap, seconds) = (gap.clone(), seconds.clone());
             let rate = plan.rate.map(|rate| f64::from(rate) / f64::from(plan.clients));
-            let load = move || Load::new(share, plan, rate, (began, ends), gap, number)?.run(&seconds);
+            let load = move || LoadThread::new(share, plan, rate, (began, ends), gap, number)?.run(&seconds);
             let thread = thread::Builder::new().name(format!("load-{number}")).spawn_scoped(scope, load);
             threads.push(thread.map_err(BenchError::machine("cannot start a thread"))?);
         }
         drop(seconds);
         thread::sleep(began.saturating_duration_since(Instant::now()));
         let before = processes.usage();
-        let mut all = Tally::default();
+        let mut all = BenchTally::default();
         for second in 1.. {
-            let mut one = Tally::default();
+            let mut one = BenchTally::default();
             // Every thread says what its second brought, and when it is over what was left.
             (0..threads.len()).filter_map(|_| told.recv().ok()).for_each(|tally| one.add(&tally));
             all.add(&one);
@@ -191,7 +191,7 @@ pub fn run(cluster: &Cluster, plan: &Plan, tell: &(dyn Fn(String) + Sync)) -> Re
     });
     let (tally, used) = tally?;
     let durability = if forgets { "fsync=on, but acceptors forget: UNSAFE" } else { "fsync=on" };
-    Ok(Summary {
+    Ok(BenchReport {
         plan: plan.clone(),
         tally,
         used,
@@ -204,10 +204,10 @@ pub fn run(cluster: &Cluster, plan: &Plan, tell: &(dyn Fn(String) + Sync)) -> Re
 }
 
 /// How the servers are, once one of them leads: right after their start they may be about to choose.
-fn survey_with_leader(cluster: &Cluster) -> Survey {
+fn survey_with_leader(cluster: &Cluster) -> ClusterStatus {
     let deadline = Instant::now() + ELECTION;
     loop {
-        let survey = Survey::take(cluster, Duration::from_secs(2));
+        let survey = ClusterStatus::take(cluster, Duration::from_secs(2));
         let may_lead = survey.statuses().any(|status| status.protocol == "multi-paxos");
         if !may_lead || survey.leading().is_some() || Instant::now() >= deadline {
             return survey;
@@ -217,7 +217,12 @@ fn survey_with_leader(cluster: &Cluster) -> Survey {
 }
 
 /// The clients, each with its place in the loop.
-fn lanes(cluster: &Cluster, plan: &Plan, at: &[Server], faults: &Arc<Faults>) -> Result<Vec<Lane>, BenchError> {
+fn lanes(
+    cluster: &Cluster,
+    plan: &BenchPlan,
+    at: &[ServerId],
+    faults: &Arc<FailedTries>,
+) -> Result<Vec<BenchClient>, BenchError> {
     let lane = |n: u32| {
         let options = ClientOptions {
             first_server: Some(at[n as usize % at.len()]),
@@ -228,13 +233,13 @@ fn lanes(cluster: &Cluster, plan: &Plan, at: &[Server], faults: &Arc<Faults>) ->
         let mut client = Client::connect(options)?;
         let faults = faults.clone();
         client.on_failover(move |failed, next| faults.note(failed, next));
-        Ok(Lane::new(client, Random::new(u64::from(n), 7)))
+        Ok(BenchClient::new(client, Random::new(u64::from(n), 7)))
     };
     (0..plan.clients).map(lane).collect()
 }
 
 /// Writes every key once, so that reads find something.
-fn fill(cluster: &Cluster, plan: &Plan, at: Server) -> Result<(), BenchError> {
+fn fill(cluster: &Cluster, plan: &BenchPlan, at: ServerId) -> Result<(), BenchError> {
     let options = ClientOptions { first_server: Some(at), ..ClientOptions::new(cluster.clone(), "") };
     let mut client = Client::connect(options)?;
     let mut keys = 0..plan.keys;
@@ -256,12 +261,12 @@ fn key(n: u64) -> Vec<u8> {
     format!("key-{n:012}").into_bytes()
 }
 
-fn put(n: u64, value_size: usize) -> Action {
-    Action::Put { key: key(n), value: vec![b'v'; value_size], if_version: None }
+fn put(n: u64, value_size: usize) -> Operation {
+    Operation::Put { key: key(n), value: vec![b'v'; value_size], if_version: None }
 }
 
 /// Runs a bench and prints what it brings: lines and a summary, or one JSON object.
-pub fn report(cluster: &Cluster, plan: &Plan, json: bool, printer: &Arc<Printer>) -> Result<(), BenchError> {
+pub fn report(cluster: &Cluster, plan: &BenchPlan, json: bool, printer: &Arc<Printer>) -> Result<(), BenchError> {
     allow_many_sockets();
     let tell = |line: String| if json { printer.note(line) } else { printer.line(line) };
     let summary = run(cluster, plan, &tell)?;

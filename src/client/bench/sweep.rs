@@ -11,10 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::chart::{Panel, Series, draw};
-use super::{BenchError, Plan, Summary, run as measure};
-use crate::client::status::Survey;
+use super::{BenchError, BenchPlan, BenchReport, run as measure};
+use crate::client::status::ClusterStatus;
 use crate::cluster::Cluster;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// How long servers may take to come up.
 const READY: Duration = Duration::from_secs(20);
@@ -25,7 +25,7 @@ const HEAD: &str = "protocol,servers,clients,pipeline,reads,value_size,ops_per_s
 
 /// What to measure.
 #[derive(Clone, Debug)]
-pub struct Sweep {
+pub struct SweepPlan {
     /// How the servers agree, as `paxos-server --protocol` takes it.
     pub protocols: Vec<String>,
     /// Cluster sizes.
@@ -36,7 +36,7 @@ pub struct Sweep {
     /// number of clients.
     pub value_sizes: Vec<usize>,
     /// All else.
-    pub plan: Plan,
+    pub plan: BenchPlan,
     /// Where `sweep.csv` and `sweep.svg` go.
     pub out: PathBuf,
     /// The program that serves.
@@ -44,14 +44,14 @@ pub struct Sweep {
 }
 
 /// One measurement.
-struct Cell {
+struct Measurement {
     protocol: String,
     servers: u8,
-    summary: Summary,
+    summary: BenchReport,
 }
 
 /// Measures it all; `tell` gets a line for each measurement.
-pub fn run(sweep: &Sweep, tell: &(dyn Fn(String) + Sync)) -> Result<(), BenchError> {
+pub fn run(sweep: &SweepPlan, tell: &(dyn Fn(String) + Sync)) -> Result<(), BenchError> {
     if !sweep.program.is_file() {
         return Err(BenchError::NoServer(sweep.program.clone()));
     }
@@ -63,10 +63,10 @@ pub fn run(sweep: &Sweep, tell: &(dyn Fn(String) + Sync)) -> Result<(), BenchErr
     let mut cells = Vec::new();
     for protocol in &sweep.protocols {
         for servers in &sweep.servers {
-            let cluster = Servers::start(&sweep.program, *servers, protocol)?;
+            let cluster = SweepCluster::start(&sweep.program, *servers, protocol)?;
             for plan in sweep.plans(*servers) {
                 let summary = measure(&cluster.cluster, &plan, &|_| ())?;
-                let cell = Cell { protocol: protocol.clone(), servers: *servers, summary };
+                let cell = Measurement { protocol: protocol.clone(), servers: *servers, summary };
                 writeln!(file, "{}", cell.row()).map_err(cannot_write(&csv))?;
                 tell(cell.line());
                 cells.push(cell);
@@ -79,14 +79,14 @@ pub fn run(sweep: &Sweep, tell: &(dyn Fn(String) + Sync)) -> Result<(), BenchErr
     Ok(())
 }
 
-impl Sweep {
+impl SweepPlan {
     /// What is measured on a cluster of this size.
-    fn plans(&self, servers: u8) -> Vec<Plan> {
-        let clients = self.clients.iter().map(|clients| Plan { clients: *clients, ..self.plan.clone() });
-        let mut plans: Vec<Plan> = clients.collect();
+    fn plans(&self, servers: u8) -> Vec<BenchPlan> {
+        let clients = self.clients.iter().map(|clients| BenchPlan { clients: *clients, ..self.plan.clone() });
+        let mut plans: Vec<BenchPlan> = clients.collect();
         if servers == self.size_for_values() {
             let sizes = self.value_sizes.iter().filter(|size| **size != self.plan.value_size);
-            plans.extend(sizes.map(|size| Plan { value_size: *size, ..self.plan.clone() }));
+            plans.extend(sizes.map(|size| BenchPlan { value_size: *size, ..self.plan.clone() }));
         }
         plans
     }
@@ -96,16 +96,16 @@ impl Sweep {
         fitting.or(self.servers.iter().copied().min()).unwrap_or(5)
     }
 
-    fn picture(&self, cells: &[Cell]) -> String {
-        let by_clients = |y: fn(&Cell) -> f64| {
+    fn picture(&self, cells: &[Measurement]) -> String {
+        let by_clients = |y: fn(&Measurement) -> f64| {
             let mut series = Vec::new();
             for protocol in &self.protocols {
                 for servers in &self.servers {
-                    let of = |cell: &&Cell| {
+                    let of = |cell: &&Measurement| {
                         (&cell.protocol, cell.servers) == (protocol, *servers)
                             && cell.summary.plan.value_size == self.plan.value_size
                     };
-                    let point = |cell: &Cell| (f64::from(cell.summary.plan.clients), y(cell));
+                    let point = |cell: &Measurement| (f64::from(cell.summary.plan.clients), y(cell));
                     let points = cells.iter().filter(of).map(point).collect();
                     series.push(Series { name: format!("{protocol} {servers}"), points });
                 }
@@ -114,18 +114,18 @@ impl Sweep {
         };
         let size = self.size_for_values();
         let by_size = self.protocols.iter().map(|protocol| {
-            let of = |cell: &&Cell| {
+            let of = |cell: &&Measurement| {
                 (&cell.protocol, cell.servers, cell.summary.plan.clients) == (protocol, size, self.plan.clients)
             };
-            let point = |cell: &Cell| (cell.summary.plan.value_size as f64, cell.summary.tally.per_second());
+            let point = |cell: &Measurement| (cell.summary.plan.value_size as f64, cell.summary.tally.per_second());
             let mut points: Vec<(f64, f64)> = cells.iter().filter(of).map(point).collect();
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
             points.dedup_by_key(|point| point.0);
             Series { name: format!("{protocol} {size}"), points }
         });
         let kind = kind_of(self.plan.reads);
-        let throughput = |cell: &Cell| cell.summary.tally.per_second();
-        let p99 = |cell: &Cell| cell.summary.tally.quantile_us(0.99) as f64 / 1e3;
+        let throughput = |cell: &Measurement| cell.summary.tally.per_second();
+        let p99 = |cell: &Measurement| cell.summary.tally.quantile_us(0.99) as f64 / 1e3;
         let panels = [
             Panel { title: format!("{kind}: throughput"), x: "clients", y: "ops/s", series: by_clients(throughput) },
             Panel { title: format!("{kind}: p99 latency"), x: "clients", y: "ms", series: by_clients(p99) },
@@ -154,12 +154,12 @@ fn kind_of(reads: u8) -> String {
     }
 }
 
-impl Cell {
+impl Measurement {
     fn row(&self) -> String {
-        let Cell { protocol, servers, summary } = self;
+        let Measurement { protocol, servers, summary } = self;
         let (plan, tally) = (&summary.plan, &summary.tally);
         let optional = |number: Option<f64>| number.map_or(String::new(), |number| format!("{number:.1}"));
-        let Plan { clients, pipeline, reads, value_size, .. } = plan;
+        let BenchPlan { clients, pipeline, reads, value_size, .. } = plan;
         let mut row =
             format!("{protocol},{servers},{clients},{pipeline},{reads},{value_size},{:.1}", tally.per_second());
         for share in [0.5, 0.9, 0.99, 0.999] {
@@ -170,7 +170,7 @@ impl Cell {
     }
 
     fn line(&self) -> String {
-        let Cell { protocol, servers, summary } = self;
+        let Measurement { protocol, servers, summary } = self;
         let (plan, tally) = (&summary.plan, &summary.tally);
         format!(
             "{protocol:<12} {servers} servers  {:>5} clients  {:>7} B  {:>9.0} ops/s  p50 {:>8} us  p99 {:>8} us",
@@ -184,14 +184,14 @@ impl Cell {
 }
 
 /// The servers of a sweep; they end, and their folder goes, when this is dropped.
-struct Servers {
+struct SweepCluster {
     folder: PathBuf,
     cluster: Cluster,
-    processes: Vec<(Server, Child)>,
+    processes: Vec<(ServerId, Child)>,
 }
 
-impl Servers {
-    fn start(program: &Path, count: u8, protocol: &str) -> Result<Servers, BenchError> {
+impl SweepCluster {
+    fn start(program: &Path, count: u8, protocol: &str) -> Result<SweepCluster, BenchError> {
         let folder = std::env::temp_dir().join(format!("paxos-bench-{}-{count}-{protocol}", std::process::id()));
         let cannot = |what: &str| BenchError::machine(format!("cannot {what} {}", folder.display()));
         let file = folder.join("cluster.toml");
@@ -199,7 +199,7 @@ impl Servers {
         fs::create_dir_all(&folder).and_then(|()| fs::write(&file, text)).map_err(cannot("write into"))?;
         let cluster = Cluster::read(&file).map_err(|error| std::io::Error::other(error.to_string()));
         let cluster = cluster.map_err(cannot("read the cluster file in"))?;
-        let mut servers = Servers { folder: folder.clone(), cluster, processes: Vec::new() };
+        let mut servers = SweepCluster { folder: folder.clone(), cluster, processes: Vec::new() };
         for server in servers.cluster.servers().iter() {
             let said = File::create(folder.join(format!("server-{}.err", server.0))).map_err(cannot("write into"))?;
             let mut command = Command::new(program);
@@ -223,7 +223,7 @@ impl Servers {
                     return Err(BenchError::ServerEnded { server: *server, status, said });
                 }
             }
-            let survey = Survey::take(&self.cluster, Duration::from_secs(1));
+            let survey = ClusterStatus::take(&self.cluster, Duration::from_secs(1));
             let others = self.processes.len() - 1;
             if survey.is_complete() && survey.statuses().all(|status| status.linked.len() == others) {
                 return Ok(());
@@ -234,7 +234,7 @@ impl Servers {
     }
 }
 
-impl Drop for Servers {
+impl Drop for SweepCluster {
     fn drop(&mut self) {
         for (_, process) in &self.processes {
             let pid = rustix::process::Pid::from_child(process);
@@ -271,13 +271,13 @@ fn cluster_file(count: u8) -> std::io::Result<String> {
 mod tests {
     use super::*;
 
-    fn sweep() -> Sweep {
-        Sweep {
+    fn sweep() -> SweepPlan {
+        SweepPlan {
             protocols: vec!["basic-paxos".to_string()],
             servers: vec![1, 3, 5, 7],
             clients: vec![1, 64],
             value_sizes: vec![100, 10_000],
-            plan: Plan { reads: 0, ..Plan::default() },
+            plan: BenchPlan { reads: 0, ..BenchPlan::default() },
             out: PathBuf::new(),
             program: PathBuf::from("nowhere"),
         }

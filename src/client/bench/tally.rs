@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::Plan;
-use super::machine::Usage;
+use super::BenchPlan;
+use super::machine::ProcessUsage;
 use crate::client::outcome::ClientError;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// A longer latency than two hours counts as that.
 const LATENCY_MAX_US: u64 = 2 * 60 * 60 * 1_000_000;
 
 /// What requests came to, and how long they took.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub struct BenchTally {
     /// In microseconds, to three digits. Requests without a result are not in it.
     latencies: Histogram<u64>,
     /// Certainly not applied, or refused.
@@ -31,16 +31,16 @@ pub struct Tally {
     pub took: Duration,
 }
 
-impl Default for Tally {
-    fn default() -> Tally {
+impl Default for BenchTally {
+    fn default() -> BenchTally {
         let latencies = Histogram::new_with_max(LATENCY_MAX_US, 3);
         // These bounds are always valid.
         let latencies = latencies.unwrap_or_else(|error| unreachable!("{error}"));
-        Tally { latencies, errors: 0, unknown: 0, busy: 0, not_begun: 0, took: Duration::ZERO }
+        BenchTally { latencies, errors: 0, unknown: 0, busy: 0, not_begun: 0, took: Duration::ZERO }
     }
 }
 
-impl Tally {
+impl BenchTally {
     /// A request has ended, so long after it began, or was due.
     pub(super) fn count<T>(&mut self, end: &Result<T, ClientError>, took: Duration) {
         match end {
@@ -51,7 +51,7 @@ impl Tally {
     }
 
     /// Those of another thread, or of another second.
-    pub(super) fn add(&mut self, other: &Tally) {
+    pub(super) fn add(&mut self, other: &BenchTally) {
         // Both were made alike.
         self.latencies.add(&other.latencies).unwrap_or_else(|error| unreachable!("{error}"));
         self.errors += other.errors;
@@ -100,16 +100,16 @@ impl Tally {
 
 /// The longest time without an acknowledged write.
 #[derive(Debug)]
-pub(super) struct Gap {
+pub(super) struct WriteGap {
     began: Instant,
     /// When the last one came, in microseconds since then.
     last: AtomicU64,
     longest: AtomicU64,
 }
 
-impl Gap {
-    pub(super) fn new(began: Instant) -> Gap {
-        Gap { began, last: AtomicU64::new(0), longest: AtomicU64::new(0) }
+impl WriteGap {
+    pub(super) fn new(began: Instant) -> WriteGap {
+        WriteGap { began, last: AtomicU64::new(0), longest: AtomicU64::new(0) }
     }
 
     /// A write was acknowledged.
@@ -129,22 +129,22 @@ impl Gap {
 
 /// What a bench has found.
 #[derive(Clone, Debug)]
-pub struct Summary {
-    pub(super) plan: Plan,
+pub struct BenchReport {
+    pub(super) plan: BenchPlan,
     /// All that was counted.
-    pub tally: Tally,
-    pub(super) used: Usage,
+    pub tally: BenchTally,
+    pub(super) used: ProcessUsage,
     /// What an acknowledged write survives.
     pub durability: String,
     /// How the servers agree.
     pub protocol: String,
     /// How many servers the cluster has.
     pub servers: usize,
-    pub(super) at: Vec<Server>,
+    pub(super) at: Vec<ServerId>,
     pub(super) longest_gap: Option<Duration>,
 }
 
-impl Summary {
+impl BenchReport {
     /// Microseconds of CPU of all servers together, a request; None if they are on other machines.
     pub fn server_cpu_us_per_op(&self) -> Option<f64> {
         self.used.servers.map(|(cpu, _)| self.per_op(cpu))
@@ -190,7 +190,7 @@ impl Summary {
     }
 }
 
-impl Display for Summary {
+impl Display for BenchReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (plan, tally) = (&self.plan, &self.tally);
         let host = if self.used.servers.is_some() { "this machine" } else { "other machines" };

@@ -1,17 +1,17 @@
 use super::*;
-use crate::client::outcome::{Asked, Tries};
+use crate::client::outcome::{RequestKind, Tries};
 use crate::client::{NoReply, Try, TryEnd};
-use crate::role::Servers;
+use crate::role::ServerSet;
 
 fn lost(may_be_applied: bool) -> Result<(), ClientError> {
-    let mut tries = Tries::new(Servers::first(5), Asked::Write);
+    let mut tries = Tries::new(ServerSet::first(5), RequestKind::Write);
     let end = if may_be_applied { NoReply::Silent { waited: Duration::ZERO } } else { NoReply::ConnectionRefused };
-    tries.push(Try { server: Server(1), end: TryEnd::NoReply(end), took: Duration::ZERO });
+    tries.push(Try { server: ServerId(1), end: TryEnd::NoReply(end), took: Duration::ZERO });
     Err(tries.into_error(Duration::ZERO))
 }
 
-fn tally() -> Tally {
-    let mut tally = Tally::default();
+fn tally() -> BenchTally {
+    let mut tally = BenchTally::default();
     (1..=1_000).for_each(|us| tally.count(&Ok(()), Duration::from_micros(us)));
     tally.count(&lost(true), Duration::from_secs(1));
     tally.count(&lost(false), Duration::from_secs(1));
@@ -20,15 +20,15 @@ fn tally() -> Tally {
     tally
 }
 
-fn summary() -> Summary {
-    Summary {
-        plan: Plan::default(),
+fn summary() -> BenchReport {
+    BenchReport {
+        plan: BenchPlan::default(),
         tally: tally(),
-        used: Usage { own_cpu: 0.01, servers: Some((0.05, 12 << 20)) },
+        used: ProcessUsage { own_cpu: 0.01, servers: Some((0.05, 12 << 20)) },
         durability: "fsync=on".to_string(),
         protocol: "basic-paxos".to_string(),
         servers: 5,
-        at: vec![Server(1)],
+        at: vec![ServerId(1)],
         longest_gap: Some(Duration::from_millis(12)),
     }
 }
@@ -40,13 +40,13 @@ fn requests_are_counted_by_what_they_came_to_and_only_results_have_a_latency() {
     let near = |us: u64, wanted: u64| us.abs_diff(wanted) * 1_000 <= wanted * 2;
     assert!(near(tally.quantile_us(0.5), 500) && near(tally.quantile_us(0.99), 990), "{tally:?}");
     assert!(near(tally.max_us(), 1_000));
-    let mut slow = Tally::default();
+    let mut slow = BenchTally::default();
     [7, 3_000_000, 500].into_iter().for_each(|us| slow.count(&Ok(()), Duration::from_micros(us)));
     assert!(near(slow.max_us(), 3_000_000) && slow.quantile_us(0.1) == 7, "{slow:?}");
     let mut both = tally.clone();
     both.add(&tally);
     assert_eq!((both.done(), both.errors, both.unknown, both.busy), (2_000, 2, 2, 6));
-    assert_eq!((Tally::default().quantile_us(0.99), Tally::default().max_us()), (0, 0));
+    assert_eq!((BenchTally::default().quantile_us(0.99), BenchTally::default().max_us()), (0, 0));
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn the_json_object_has_the_promised_fields_and_no_others() {
          \"errors\":1,\"unknown\":1,\"busy\":3,\"durability\":\"fsync=on\",\"protocol\":\"basic-paxos\",\"servers\":5,\
          \"server_cpu_us_per_op\":50.0,\"server_rss_mb\":12.0}"
     );
-    let elsewhere = Summary { used: Usage::default(), ..summary() };
+    let elsewhere = BenchReport { used: ProcessUsage::default(), ..summary() };
     assert!(elsewhere.json().ends_with("\"servers\":5}"), "{}", elsewhere.json());
 }
 
@@ -76,8 +76,8 @@ fn the_summary_names_durability_protocol_and_loop() {
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
-    let plan = Plan { rate: Some(2_000), ..Plan::default() };
-    let open = Summary { plan, ..summary() }.to_string();
+    let plan = BenchPlan { rate: Some(2_000), ..BenchPlan::default() };
+    let open = BenchReport { plan, ..summary() }.to_string();
     assert!(open.contains("open loop of 2000 a second, timed from when each was due"), "{open}");
 }
 
@@ -85,7 +85,7 @@ fn the_summary_names_durability_protocol_and_loop() {
 fn the_longest_gap_reaches_to_the_end() {
     let began = Instant::now();
     let at = |ms: u64| began + Duration::from_millis(ms);
-    let gap = Gap::new(began);
+    let gap = WriteGap::new(began);
     assert_eq!(gap.longest(at(100)), None, "there was no write");
     for ms in [10, 40, 30, 60] {
         gap.acknowledged(at(ms));

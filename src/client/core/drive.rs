@@ -7,17 +7,17 @@
 use std::collections::VecDeque;
 use std::mem;
 
-use super::flight::{Flight, Pauses, Reach, Step, asked, is_answer};
-use super::lines::Lines;
-use super::outcome::{Asked, ClientError, Tries, Try, TryEnd};
-use super::peer::Peer;
-use super::session::WriteId;
-use super::wire::{NoReply, Seen, Stage, Wire};
-use super::{Before, ClientCore, Finished, Ticket, Unnamed};
+use super::flight::{InFlight, InFlightState, RetryBackoff, Route, asked, is_answer};
+use super::lines::RequestTrace;
+use super::outcome::{ClientError, RequestKind, Tries, Try, TryEnd};
+use super::peer::ServerConnection;
+use super::session::AssignedWrite;
+use super::wire::{ClientObservation, ConnectionState, NoReply, Wire};
+use super::{ClientCore, EarlierWrite, Finished, QueuedWrite, RequestHandle};
 use crate::host::Time;
 use crate::net::{ClientReply, ClientRequest, Reply, Request, WhyNotApplied};
 use crate::paxos::NotApplied;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// At most this many new sessions are opened for one write whose session has ended: more than that is no accident.
 const SESSIONS_MAX: u32 = 3;
@@ -34,7 +34,7 @@ impl ClientCore {
 
     /// When [`ClientCore::progress`] must be called again, even if nothing comes before.
     pub fn due(&self) -> Option<Time> {
-        let flights = self.flights.values().map(Flight::due);
+        let flights = self.flights.values().map(InFlight::due);
         flights.chain(self.unnamed.iter().map(|write| write.deadline)).min()
     }
 
@@ -43,7 +43,7 @@ impl ClientCore {
         self.unnamed.iter_mut().for_each(|write| write.deadline = now);
         for flight in self.flights.values_mut() {
             flight.deadline = now;
-            let (Step::Due { at: due, .. } | Step::Asked { until: due, .. }) = &mut flight.step;
+            let (InFlightState::Due { at: due, .. } | InFlightState::Asked { until: due, .. }) = &mut flight.step;
             *due = now;
         }
     }
@@ -67,10 +67,10 @@ impl ClientCore {
     pub(super) fn begin(
         &mut self,
         now: Time,
-        ticket: Ticket,
+        ticket: RequestHandle,
         request: Request,
-        reach: Reach,
-        server: Server,
+        reach: Route,
+        server: ServerId,
         deadline: Time,
     ) {
         // People count the requests that lines tell of.
@@ -80,7 +80,7 @@ impl ClientCore {
         );
         self.requests += u64::from(is_counted);
         let tries = Tries::new(self.identity.servers, asked(&request));
-        let before = Before { label: self.last_label(), tries, sessions: 0 };
+        let before = EarlierWrite { label: self.last_label(), tries, sessions: 0 };
         self.begin_as(now, ticket, before, request, (reach, server), deadline);
     }
 
@@ -88,18 +88,18 @@ impl ClientCore {
     fn begin_as(
         &mut self,
         now: Time,
-        ticket: Ticket,
-        before: Before,
+        ticket: RequestHandle,
+        before: EarlierWrite,
         request: Request,
-        (reach, server): (Reach, Server),
+        (reach, server): (Route, ServerId),
         deadline: Time,
     ) {
-        let Before { label, tries, sessions } = before;
-        let lines = Lines::begin(&self.identity.trace, label, &request, server);
-        let pauses = Pauses::new(if reach == Reach::Any { tries.cluster.len() } else { 1 });
+        let EarlierWrite { label, tries, sessions } = before;
+        let lines = RequestTrace::begin(&self.identity.trace, label, &request, server);
+        let pauses = RetryBackoff::new(if reach == Route::Any { tries.cluster.len() } else { 1 });
         let request = ClientRequest { number: 0, context: lines.context(), request };
-        let step = Step::Due { at: now, server };
-        let flight = Flight { request, reach, lines, tries, pauses, begun: now, deadline, step, sessions };
+        let step = InFlightState::Due { at: now, server };
+        let flight = InFlight { request, reach, lines, tries, pauses, begun: now, deadline, step, sessions };
         self.flights.insert(ticket, flight);
     }
 
@@ -113,7 +113,7 @@ impl ClientCore {
             if !replies.is_empty() {
                 peer.hears(now);
             }
-            if let Stage::Ready { history } = wire.stage(server) {
+            if let ConnectionState::Ready { history } = wire.stage(server) {
                 peer.set_history(history);
             }
             let history = peer.history();
@@ -140,12 +140,12 @@ impl ClientCore {
         }
     }
 
-    fn peer(&mut self, server: Server) -> Option<&mut Peer> {
+    fn peer(&mut self, server: ServerId) -> Option<&mut ServerConnection> {
         self.peers.iter_mut().find(|one| one.server == server)
     }
 
     /// One reply. An error is one that this server should not have sent.
-    fn hear(&mut self, now: Time, server: Server, reply: ClientReply, wire: &mut impl Wire) -> Result<(), NoReply> {
+    fn hear(&mut self, now: Time, server: ServerId, reply: ClientReply, wire: &mut impl Wire) -> Result<(), NoReply> {
         let Some(ticket) = self.numbers.get(&reply.number).copied() else {
             return self.hear_unrequested(server, &reply, wire);
         };
@@ -191,12 +191,12 @@ impl ClientCore {
     }
 
     /// A reply that nobody waits for: to a try that was given up, or to nothing at all.
-    fn hear_unrequested(&mut self, server: Server, reply: &ClientReply, wire: &impl Wire) -> Result<(), NoReply> {
+    fn hear_unrequested(&mut self, server: ServerId, reply: &ClientReply, wire: &impl Wire) -> Result<(), NoReply> {
         let Some(peer) = self.peers.iter_mut().find(|one| one.server == server) else { return Ok(()) };
         if peer.takes_late(reply.number) {
             return Ok(());
         }
-        let of_server = |flight: &&Flight| flight.asked_of() == Some(server);
+        let of_server = |flight: &&InFlight| flight.asked_of() == Some(server);
         if let Some(flight) = self.flights.values().find(of_server) {
             flight.lines.unrequested(reply, (server, wire.address(server)), flight.request.number);
         }
@@ -204,17 +204,17 @@ impl ClientCore {
     }
 
     /// A connection is of no more use: the tries that wait on it have ended.
-    fn lose(&mut self, now: Time, server: Server, no_reply: &NoReply, wire: &mut impl Wire) {
+    fn lose(&mut self, now: Time, server: ServerId, no_reply: &NoReply, wire: &mut impl Wire) {
         let Some(at) = self.peers.iter().position(|one| one.server == server) else { return };
         self.peers.swap_remove(at);
         let (sent, address) = (wire.sent(server), wire.address(server));
         wire.close(server);
-        let of_server = |(_, flight): &(&Ticket, &Flight)| flight.asked_of() == Some(server);
-        let waiting: Vec<Ticket> = self.flights.iter().filter(of_server).map(|(ticket, _)| *ticket).collect();
+        let of_server = |(_, flight): &(&RequestHandle, &InFlight)| flight.asked_of() == Some(server);
+        let waiting: Vec<RequestHandle> = self.flights.iter().filter(of_server).map(|(ticket, _)| *ticket).collect();
         for ticket in waiting {
             let Some(flight) = self.flights.get(&ticket) else { continue };
             flight.lines.malformed(no_reply, address);
-            let Step::Asked { queued, .. } = flight.step else { continue };
+            let InFlightState::Asked { queued, .. } = flight.step else { continue };
             // What was not sent as a whole no server can have understood.
             let end = match no_reply {
                 end if sent >= queued || !end.may_have_arrived() => end.clone(),
@@ -227,15 +227,15 @@ impl ClientCore {
 
     /// Ends tries whose time is up, and begins those that are due.
     fn look_at_the_clock(&mut self, now: Time, wire: &mut impl Wire) {
-        let is_due = |(_, flight): &(&Ticket, &Flight)| flight.due() <= now;
-        let due: Vec<Ticket> = self.flights.iter().filter(is_due).map(|(ticket, _)| *ticket).collect();
+        let is_due = |(_, flight): &(&RequestHandle, &InFlight)| flight.due() <= now;
+        let due: Vec<RequestHandle> = self.flights.iter().filter(is_due).map(|(ticket, _)| *ticket).collect();
         for ticket in due {
             // Another one of these may have taken it along.
             match self.flights.get(&ticket).map(|flight| flight.step) {
-                Some(Step::Asked { server, queued, since, until }) if until <= now => {
+                Some(InFlightState::Asked { server, queued, since, until }) if until <= now => {
                     self.time_is_up(now, ticket, (server, queued, since), wire);
                 }
-                Some(Step::Due { at, server }) if at <= now => self.ask(now, ticket, server, wire),
+                Some(InFlightState::Due { at, server }) if at <= now => self.ask(now, ticket, server, wire),
                 _ => {}
             }
         }
@@ -247,15 +247,15 @@ impl ClientCore {
     fn time_is_up(
         &mut self,
         now: Time,
-        ticket: Ticket,
-        (server, queued, since): (Server, u64, Time),
+        ticket: RequestHandle,
+        (server, queued, since): (ServerId, u64, Time),
         wire: &mut impl Wire,
     ) {
         let (waited, try_timeout) = (now.since(since), self.identity.try_timeout);
         let (stage, is_sent) = (wire.stage(server), wire.sent(server) >= queued);
         let number = self.flights.get(&ticket).map_or(0, |flight| flight.request.number);
         let Some(peer) = self.peer(server) else { return };
-        if !matches!(stage, Stage::Ready { .. }) {
+        if !matches!(stage, ConnectionState::Ready { .. }) {
             let late = peer.late(stage, now);
             return self.lose(now, server, &late, wire);
         }
@@ -272,7 +272,7 @@ impl ClientCore {
     }
 
     /// Sends a request to a server, over the connection there is or a new one.
-    pub(super) fn ask(&mut self, now: Time, ticket: Ticket, server: Server, wire: &mut impl Wire) {
+    pub(super) fn ask(&mut self, now: Time, ticket: RequestHandle, server: ServerId, wire: &mut impl Wire) {
         let try_timeout = self.identity.try_timeout;
         let Some(flight) = self.flights.get_mut(&ticket) else { return };
         if !flight.has_time(now, try_timeout) {
@@ -283,15 +283,15 @@ impl ClientCore {
         flight.request.context = flight.lines.context();
         self.numbers.insert(self.frames, ticket);
         let until = flight.deadline.min(now + try_timeout);
-        flight.step = Step::Asked { server, queued: 0, since: now, until };
+        flight.step = InFlightState::Asked { server, queued: 0, since: now, until };
         if !self.peers.iter().any(|one| one.server == server) {
             if let Err(no_reply) = wire.open(server, self.history.unwrap_or_default()) {
                 return self.end_try(now, ticket, TryEnd::NoReply(no_reply), wire);
             }
-            self.peers.push(Peer::new(server, now));
+            self.peers.push(ServerConnection::new(server, now));
         }
         let queued = wire.queue(server, &flight.request);
-        flight.step = Step::Asked { server, queued, since: now, until };
+        flight.step = InFlightState::Asked { server, queued, since: now, until };
     }
 
     /// Names the writes that wait for it, in a session that is opened first if there is none.
@@ -303,14 +303,14 @@ impl ClientCore {
         }
         while !self.unnamed.is_empty() {
             let Some(id) = self.session.begin_write() else { break };
-            let Some(Unnamed { ticket, op, begun, deadline, before }) = self.unnamed.pop_front() else { return };
-            wire.observe(Seen::Named { ticket, id });
-            let WriteId { session, nonce, sequence, first_open } = id;
+            let Some(QueuedWrite { ticket, op, begun, deadline, before }) = self.unnamed.pop_front() else { return };
+            wire.observe(ClientObservation::Named { ticket, id });
+            let AssignedWrite { session, nonce, sequence, first_open } = id;
             let request = Request::Write { session, nonce, sequence, first_open, op };
             let server = self.server;
             match before {
-                None => self.begin(now, ticket, request, Reach::Any, server, deadline),
-                Some(before) => self.begin_as(now, ticket, before, request, (Reach::Any, server), deadline),
+                None => self.begin(now, ticket, request, Route::Any, server, deadline),
+                Some(before) => self.begin_as(now, ticket, before, request, (Route::Any, server), deadline),
             }
             if let Some(flight) = self.flights.get_mut(&ticket) {
                 // Its caller has waited since then.
@@ -321,16 +321,16 @@ impl ClientCore {
         let patience = self.unnamed.iter().map(|write| write.deadline).max();
         if let (Some(nonce), Some(deadline), None) = (self.session.wanted(), patience, self.opening) {
             let (ticket, server) = (self.draw_ticket(), self.server);
-            self.begin(now, ticket, Request::Open { nonce }, Reach::Any, server, deadline);
+            self.begin(now, ticket, Request::Open { nonce }, Route::Any, server, deadline);
             self.opening = Some(ticket);
             self.ask(now, ticket, server, wire);
         }
     }
 
     /// Writes whose time is up before they had a number.
-    fn fail_late(&mut self, late: VecDeque<Unnamed>, now: Time) {
+    fn fail_late(&mut self, late: VecDeque<QueuedWrite>, now: Time) {
         for write in late {
-            let new = || Tries::new(self.identity.servers, Asked::Session);
+            let new = || Tries::new(self.identity.servers, RequestKind::Session);
             let tries = write.before.map_or_else(new, |before| before.tries);
             let took = now.since(write.begun);
             self.ended.insert(write.ticket, Finished { result: Err(tries.into_error(took)), took });
@@ -349,9 +349,9 @@ impl ClientCore {
     }
 
     /// A try has brought nothing: the next server is asked, if there is time for that and sense in it.
-    fn end_try(&mut self, now: Time, ticket: Ticket, end: TryEnd, wire: &mut impl Wire) {
+    fn end_try(&mut self, now: Time, ticket: RequestHandle, end: TryEnd, wire: &mut impl Wire) {
         let Some(flight) = self.flights.get_mut(&ticket) else { return };
-        let Step::Asked { server, since, .. } = flight.step else { return };
+        let InFlightState::Asked { server, since, .. } = flight.step else { return };
         self.numbers.remove(&flight.request.number);
         let failed = Try { server, end, took: now.since(since) };
         if let TryEnd::NoReply(NoReply::OtherHistory { found, .. }) = failed.end
@@ -369,8 +369,8 @@ impl ClientCore {
             return self.end_session(now, ticket, wire);
         }
         let next = match flight.reach {
-            Reach::One => server,
-            Reach::Any => {
+            Route::One => server,
+            Route::Any => {
                 // Another request that has failed there may have moved on already: no server is skipped.
                 if self.server == server {
                     self.server = server_after(self.identity.servers, server);
@@ -381,16 +381,16 @@ impl ClientCore {
         if !flight.has_time(now + pause, self.identity.try_timeout) {
             return self.give_up(now, ticket);
         }
-        flight.step = Step::Due { at: now + pause, server: next };
+        flight.step = InFlightState::Due { at: now + pause, server: next };
         if !flight.has_failed_alike() {
             flight.lines.failover(&failed, next);
-            wire.observe(Seen::FailedOver { failed: &failed, next });
+            wire.observe(ClientObservation::FailedOver { failed: &failed, next });
         }
     }
 
     /// The servers take no more writes of the session that a write was sent in. If no try of it can have been applied, it
     /// goes on in a new session; else nobody will ever know, and it is never sent again.
-    fn end_session(&mut self, now: Time, ticket: Ticket, wire: &mut impl Wire) {
+    fn end_session(&mut self, now: Time, ticket: RequestHandle, wire: &mut impl Wire) {
         let Some(flight) = self.flights.get_mut(&ticket) else { return };
         flight.tries.took = now.since(flight.begun);
         flight.lines.session_ended(&flight.tries);
@@ -403,14 +403,14 @@ impl ClientCore {
         }
         let Some(flight) = self.flights.remove(&ticket) else { return };
         let Request::Write { op, .. } = flight.request.request else { return };
-        wire.observe(Seen::Unnamed { ticket });
-        let before = Before { label: flight.lines.label(), tries: flight.tries, sessions: flight.sessions + 1 };
-        let Flight { begun, deadline, .. } = flight;
-        self.unnamed.push_back(Unnamed { ticket, op, begun, deadline, before: Some(before) });
+        wire.observe(ClientObservation::Unnamed { ticket });
+        let before = EarlierWrite { label: flight.lines.label(), tries: flight.tries, sessions: flight.sessions + 1 };
+        let InFlight { begun, deadline, .. } = flight;
+        self.unnamed.push_back(QueuedWrite { ticket, op, begun, deadline, before: Some(before) });
     }
 
     /// Ends a request without a server's word on it.
-    fn give_up(&mut self, now: Time, ticket: Ticket) {
+    fn give_up(&mut self, now: Time, ticket: RequestHandle) {
         let Some(flight) = self.flights.get(&ticket) else { return };
         let error = flight.tries.clone().into_error(now.since(flight.begun));
         flight.lines.gave_up(&error);
@@ -423,7 +423,7 @@ impl ClientCore {
     }
 
     /// A request has ended.
-    fn finish(&mut self, now: Time, ticket: Ticket, result: Result<Reply, ClientError>) {
+    fn finish(&mut self, now: Time, ticket: RequestHandle, result: Result<Reply, ClientError>) {
         let Some(flight) = self.flights.remove(&ticket) else { return };
         self.numbers.remove(&flight.request.number);
         if let Request::Write { nonce, sequence, .. } = flight.request.request {
@@ -441,7 +441,7 @@ impl ClientCore {
     }
 
     /// The session is open. If its history is not the one that is known, the writes that wait for it hear that first.
-    fn begin_session(&mut self, now: Time, flight: Flight, session: u64, history: u64) {
+    fn begin_session(&mut self, now: Time, flight: InFlight, session: u64, history: u64) {
         if let Request::Open { nonce } = flight.request.request {
             self.session.opened(nonce, session);
         }
@@ -467,6 +467,6 @@ impl ClientCore {
 }
 
 /// The next server in order of their numbers; after the last comes the first.
-fn server_after(servers: Servers, server: Server) -> Server {
+fn server_after(servers: ServerSet, server: ServerId) -> ServerId {
     servers.iter().find(|next| *next > server).or_else(|| servers.iter().next()).unwrap_or(server)
 }

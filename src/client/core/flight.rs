@@ -3,19 +3,19 @@
 use std::mem;
 use std::time::Duration;
 
-use super::lines::Lines;
-use super::outcome::{Asked, Tries};
+use super::lines::RequestTrace;
+use super::outcome::{RequestKind, Tries};
 use crate::host::Time;
-use crate::net::{ClientRequest, Reply, Request, Unknown, WhyNotApplied};
+use crate::net::{ClientRequest, Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::random::Random;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// When every server has failed at once, the client waits: at first about the first, then twice as long up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
 
 /// Which servers a request may be asked of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum Route {
     /// The first, and if that fails the others in turn.
     Any,
     /// Always the same.
@@ -23,34 +23,34 @@ pub enum Reach {
 }
 
 /// A request under way.
-pub(super) struct Flight {
+pub(super) struct InFlight {
     /// What is asked; its number changes with each try.
     pub(super) request: ClientRequest,
-    pub(super) reach: Reach,
-    pub(super) lines: Lines,
+    pub(super) reach: Route,
+    pub(super) lines: RequestTrace,
     pub(super) tries: Tries,
-    pub(super) pauses: Pauses,
+    pub(super) pauses: RetryBackoff,
     pub(super) begun: Time,
     pub(super) deadline: Time,
-    pub(super) step: Step,
+    pub(super) step: InFlightState,
     /// How many sessions have ended under it.
     pub(super) sessions: u32,
 }
 
 /// Where a request is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Step {
+pub(super) enum InFlightState {
     /// It will be sent to this server, then.
     Due {
         /// When.
         at: Time,
         /// To whom.
-        server: Server,
+        server: ServerId,
     },
     /// It waits for its reply.
     Asked {
         /// From this server.
-        server: Server,
+        server: ServerId,
         /// How far the connection must have sent to have sent it: see `Wire::sent`.
         queued: u64,
         /// Since when.
@@ -60,20 +60,20 @@ pub(super) enum Step {
     },
 }
 
-impl Flight {
+impl InFlight {
     /// When something is to be done about it though nothing has come.
     pub(super) fn due(&self) -> Time {
         match self.step {
-            Step::Due { at, .. } => at,
-            Step::Asked { until, .. } => until,
+            InFlightState::Due { at, .. } => at,
+            InFlightState::Asked { until, .. } => until,
         }
     }
 
     /// The server that it waits for.
-    pub(super) fn asked_of(&self) -> Option<Server> {
+    pub(super) fn asked_of(&self) -> Option<ServerId> {
         match self.step {
-            Step::Due { .. } => None,
-            Step::Asked { server, .. } => Some(server),
+            InFlightState::Due { .. } => None,
+            InFlightState::Asked { server, .. } => Some(server),
         }
     }
 
@@ -92,12 +92,12 @@ impl Flight {
 }
 
 /// What kind of request it is.
-pub(super) fn asked(request: &Request) -> Asked {
+pub(super) fn asked(request: &Request) -> RequestKind {
     match request {
-        Request::Get { .. } | Request::Status | Request::State { .. } => Asked::Read,
-        Request::Open { .. } => Asked::Session,
-        Request::Write { .. } => Asked::Write,
-        Request::Crash { .. } | Request::Restart { .. } => Asked::Order,
+        Request::Get { .. } | Request::Status | Request::State { .. } => RequestKind::Read,
+        Request::Open { .. } => RequestKind::Session,
+        Request::Write { .. } => RequestKind::Write,
+        Request::Crash { .. } | Request::Restart { .. } => RequestKind::Order,
     }
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn is_answer(request: &Request, reply: &Reply) -> bool {
     match reply {
         // That a session has ended is a word on a write that was sent in it.
         Reply::NotApplied(WhyNotApplied::Expired | WhyNotApplied::Superseded)
-        | Reply::Unknown(Unknown::Expired | Unknown::Superseded) => matches!(request, Request::Write { .. }),
+        | Reply::Unknown(WhyUnknown::Expired | WhyUnknown::Superseded) => matches!(request, Request::Write { .. }),
         Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Refused(_) => true,
         Reply::Opened { .. } => matches!(request, Request::Open { .. }),
         Reply::Applied { .. } => matches!(request, Request::Write { .. }),
@@ -119,7 +119,7 @@ pub(crate) fn is_answer(request: &Request, reply: &Reply) -> bool {
 
 /// When to wait between tries: after each round of servers of which none took its time, so that a client of a cluster
 /// that is down neither spins nor sleeps while there is a server left to ask.
-pub(super) struct Pauses {
+pub(super) struct RetryBackoff {
     /// So many servers make a round.
     servers: usize,
     /// So many have failed in a row without taking time.
@@ -127,15 +127,15 @@ pub(super) struct Pauses {
     next: Duration,
 }
 
-impl Pauses {
-    pub(super) fn new(servers: usize) -> Pauses {
-        Pauses { servers, quick: 0, next: PAUSE.0 }
+impl RetryBackoff {
+    pub(super) fn new(servers: usize) -> RetryBackoff {
+        RetryBackoff { servers, quick: 0, next: PAUSE.0 }
     }
 
     /// How long to wait after a try that took so long.
     pub(super) fn after(&mut self, took: Duration, random: &mut Random) -> Duration {
         if took >= PAUSE.1 {
-            *self = Pauses::new(self.servers);
+            *self = RetryBackoff::new(self.servers);
             return Duration::ZERO;
         }
         self.quick += 1;

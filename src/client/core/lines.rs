@@ -3,16 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::outcome::{Asked, ClientError, Tries, Try, TryEnd};
+use super::outcome::{ClientError, RequestKind, Tries, Try, TryEnd};
 use super::wire::NoReply;
 use crate::codec;
-use crate::kv::{self, Written};
-use crate::net::{ClientReply, Reply, Request, Unknown, WhyNotApplied};
-use crate::role::Server;
-use crate::trace::{Context, Draft, Event, LineId, Millis, Op, Re, RoleTag, Status, Text, Trace};
+use crate::kv::{self, WriteResult};
+use crate::net::{ClientReply, Reply, Request, WhyNotApplied, WhyUnknown};
+use crate::role::ServerId;
+use crate::trace::{
+    Event, LineId, Millis, OpKind, Parent, PendingLine, QuotedText, RequestStatus, Speaker, Trace, TraceContext,
+};
 
 /// The lines of one request.
-pub(super) struct Lines {
+pub(super) struct RequestTrace {
     trace: Trace,
     /// The request's label, as in `c1-5`.
     label: String,
@@ -20,28 +22,28 @@ pub(super) struct Lines {
     sent: Option<LineId>,
 }
 
-impl Lines {
+impl RequestTrace {
     /// Tells of a new request to a server. What is not about a key is not told: nobody's state depends on it.
-    pub(super) fn begin(trace: &Trace, label: String, request: &Request, to: Server) -> Lines {
-        let mut lines = Lines { trace: Trace::disabled(), label, sent: None };
+    pub(super) fn begin(trace: &Trace, label: String, request: &Request, to: ServerId) -> RequestTrace {
+        let mut lines = RequestTrace { trace: Trace::disabled(), label, sent: None };
         // Nobody reads: the words need not even be made.
         if trace.process().is_some()
             && let Some(event) = asked(request, to)
         {
             lines.trace = trace.clone();
-            lines.sent = lines.tell(event, Re::None, None);
+            lines.sent = lines.tell(event, Parent::None, None);
         }
         lines
     }
 
     /// What goes with the request to the server.
-    pub(super) fn context(&self) -> Context {
-        Context { re: self.sent.clone(), req: (!self.label.is_empty()).then(|| self.label.clone()) }
+    pub(super) fn context(&self) -> TraceContext {
+        TraceContext { re: self.sent.clone(), req: (!self.label.is_empty()).then(|| self.label.clone()) }
     }
 
     /// A try has failed, and the next server is asked.
-    pub(super) fn failover(&mut self, failed: &Try, to: Server) {
-        let cause = Text::from(failed.end.word());
+    pub(super) fn failover(&mut self, failed: &Try, to: ServerId) {
+        let cause = QuotedText::from(failed.end.word());
         let event = Event::Failover { waited: failed.took.into(), cause, from: failed.server, to };
         let why = format!("{failed}; asking server {} for the same", to.0);
         let line = self.tell(event, self.sent.clone().into(), Some(why));
@@ -55,19 +57,19 @@ impl Lines {
         }
         let (ClientError::NotApplied(tries) | ClientError::Unknown(tries)) = error else { return };
         let (status, why) = match (tries.asked, tries.may_be_applied) {
-            (Asked::Read, _) => (Status::NotApplied, "nothing was read"),
-            (Asked::Session, true) => (Status::Unknown, "it may still be opened; the write was not sent"),
-            (Asked::Session, false) => (Status::NotApplied, "the write was not sent"),
-            (Asked::Write | Asked::Order, true) => (Status::Unknown, "may still be applied"),
-            (Asked::Write | Asked::Order, false) => (Status::NotApplied, "certainly not applied"),
+            (RequestKind::Read, _) => (RequestStatus::NotApplied, "nothing was read"),
+            (RequestKind::Session, true) => (RequestStatus::Unknown, "it may still be opened; the write was not sent"),
+            (RequestKind::Session, false) => (RequestStatus::NotApplied, "the write was not sent"),
+            (RequestKind::Write | RequestKind::Order, true) => (RequestStatus::Unknown, "may still be applied"),
+            (RequestKind::Write | RequestKind::Order, false) => (RequestStatus::NotApplied, "certainly not applied"),
         };
         let asked = tries.last.iter().map(|one| one.server).collect();
-        let event = Event::Timeout { waited: tries.took.into(), tries: crate::trace::Tries(asked), status };
+        let event = Event::Timeout { waited: tries.took.into(), tries: crate::trace::TriedServers(asked), status };
         self.tell(event, self.sent.clone().into(), Some(format!("{why}; continuing with the next request")));
     }
 
     /// A server has said how the request ended.
-    pub(super) fn replied(&self, reply: &ClientReply, from: Server, took: Duration) {
+    pub(super) fn replied(&self, reply: &ClientReply, from: ServerId, took: Duration) {
         if self.trace.process().is_some()
             && let Some(event) = heard(&reply.reply, from, took)
         {
@@ -84,21 +86,21 @@ impl Lines {
     pub(super) fn session_ended(&self, tries: &Tries) {
         let Some(last) = tries.last.last() else { return };
         let (status, why) = match (tries.may_be_applied, &last.end) {
-            (false, _) => (Status::NotApplied, "certainly not applied: it can go on in a new session"),
-            (true, TryEnd::Unknown(Unknown::Expired) | TryEnd::NotApplied(WhyNotApplied::Expired)) => {
-                (Status::Expired, "may have been applied by an earlier try; it is never sent again")
+            (false, _) => (RequestStatus::NotApplied, "certainly not applied: it can go on in a new session"),
+            (true, TryEnd::Unknown(WhyUnknown::Expired) | TryEnd::NotApplied(WhyNotApplied::Expired)) => {
+                (RequestStatus::Expired, "may have been applied by an earlier try; it is never sent again")
             }
-            (true, _) => (Status::Superseded, "may have been applied by an earlier try; it is never sent again"),
+            (true, _) => (RequestStatus::Superseded, "may have been applied by an earlier try; it is never sent again"),
         };
         let mut line = response(status, last.server, tries.took);
         if let (false, Event::Response { cause, .. }) = (tries.may_be_applied, &mut line) {
-            *cause = Some(Text::from(last.end.word()));
+            *cause = Some(QuotedText::from(last.end.word()));
         }
         self.tell(line, self.sent.clone().into(), Some(why.to_string()));
     }
 
     /// A server has sent a reply to something that was not asked.
-    pub(super) fn unrequested(&self, reply: &ClientReply, connection: (Server, SocketAddr), asked: u64) {
+    pub(super) fn unrequested(&self, reply: &ClientReply, connection: (ServerId, SocketAddr), asked: u64) {
         let (server, from) = connection;
         let length = codec::encode(reply).len() as u64;
         let why = format!(
@@ -116,16 +118,16 @@ impl Lines {
         }
     }
 
-    fn tell(&self, event: Event, re: Re, why: Option<String>) -> Option<LineId> {
-        self.trace.line(Draft { role: RoleTag::Client, req: Some(self.label.clone()), event, re, why })
+    fn tell(&self, event: Event, re: Parent, why: Option<String>) -> Option<LineId> {
+        self.trace.line(PendingLine { role: Speaker::Client, req: Some(self.label.clone()), event, re, why })
     }
 }
 
 /// The line of a request.
-fn asked(request: &Request, to: Server) -> Option<Event> {
+fn asked(request: &Request, to: ServerId) -> Option<Event> {
     let event = |op, key: Option<&[u8]>| Event::Request {
         op,
-        key: key.map(Text::new),
+        key: key.map(QuotedText::new),
         value: None,
         if_version: None,
         from: None,
@@ -134,10 +136,10 @@ fn asked(request: &Request, to: Server) -> Option<Event> {
         sequence: None,
     };
     let mut line = match request {
-        Request::Open { .. } => event(Op::Open, None),
-        Request::Get { key } => event(Op::Get, Some(key)),
-        Request::Write { op: kv::Op::Put { key, .. }, .. } => event(Op::Put, Some(key)),
-        Request::Write { op: kv::Op::Delete { key }, .. } => event(Op::Delete, Some(key)),
+        Request::Open { .. } => event(OpKind::Open, None),
+        Request::Get { key } => event(OpKind::Get, Some(key)),
+        Request::Write { op: kv::Op::Put { key, .. }, .. } => event(OpKind::Put, Some(key)),
+        Request::Write { op: kv::Op::Delete { key }, .. } => event(OpKind::Delete, Some(key)),
         Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => return None,
     };
     if let (
@@ -147,39 +149,39 @@ fn asked(request: &Request, to: Server) -> Option<Event> {
     {
         (*session, *sequence) = (Some(*in_session), Some(*number));
         if let kv::Op::Put { value: new, if_version: wanted, .. } = op {
-            (*value, *if_version) = (Some(Text::new(new)), *wanted);
+            (*value, *if_version) = (Some(QuotedText::new(new)), *wanted);
         }
     }
     Some(line)
 }
 
 /// The line of a reply that is a result.
-fn heard(reply: &Reply, from: Server, took: Duration) -> Option<Event> {
-    let mut line = response(Status::Ok, from, took);
+fn heard(reply: &Reply, from: ServerId, took: Duration) -> Option<Event> {
+    let mut line = response(RequestStatus::Ok, from, took);
     let Event::Response { status, slot, version, value, session, cause, .. } = &mut line else { return None };
     match reply {
         Reply::Opened { session: opened, .. } => *session = Some(*opened),
         Reply::Applied { slot: at, written } => {
             let now = match written {
-                Written::Done { version } => (Status::Ok, version),
-                Written::NotFound { version } => (Status::NotFound, version),
-                Written::Mismatch { version } => (Status::Mismatch, version),
+                WriteResult::Done { version } => (RequestStatus::Ok, version),
+                WriteResult::NotFound { version } => (RequestStatus::NotFound, version),
+                WriteResult::Mismatch { version } => (RequestStatus::Mismatch, version),
             };
             (*status, *slot, *version) = (now.0, Some(*at), Some(*now.1));
         }
         Reply::Value { slot: at, value: found, version: now } => {
-            (*slot, *version, *value) = (Some(*at), Some(*now), found.as_deref().map(Text::new));
+            (*slot, *version, *value) = (Some(*at), Some(*now), found.as_deref().map(QuotedText::new));
             if found.is_none() {
-                *status = Status::NotFound;
+                *status = RequestStatus::NotFound;
             }
         }
-        Reply::Refused(why) => (*status, *cause) = (Status::NotApplied, Some(Text::new(why))),
+        Reply::Refused(why) => (*status, *cause) = (RequestStatus::NotApplied, Some(QuotedText::new(why))),
         Reply::NotApplied(_) | Reply::Unknown(_) | Reply::Status(_) | Reply::State(_) | Reply::Done => return None,
     }
     Some(line)
 }
 
-fn response(status: Status, from: Server, took: Duration) -> Event {
+fn response(status: RequestStatus, from: ServerId, took: Duration) -> Event {
     Event::Response {
         status,
         slot: None,

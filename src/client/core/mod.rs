@@ -23,19 +23,19 @@ pub mod wire;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use flight::Flight;
-pub use flight::Reach;
+use flight::InFlight;
+pub use flight::Route;
 pub(crate) use flight::is_answer;
 use outcome::{ClientError, Tries};
-use peer::Peer;
-use session::{Nonces, Session};
+use peer::ServerConnection;
+use session::{ClientSession, Nonces};
 pub use wire::Wire;
 
 use crate::host::Time;
 use crate::kv::{KEY_MAX_BYTES, Op, SPAN, VALUE_MAX_BYTES};
 use crate::net::{ClientReply, Reply, Request};
 use crate::random::Random;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 use crate::trace::Trace;
 
 /// A client has at most so many requests under way: as many as a session may have open.
@@ -43,17 +43,17 @@ pub const UNDER_WAY_MAX: usize = SPAN as usize;
 
 /// Names a request under way; its result is given out once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(pub(in crate::client) u64);
+pub struct RequestHandle(pub(in crate::client) u64);
 
 /// What a client is told once and for all.
 #[derive(Clone)]
-pub struct Identity {
+pub struct ClientIdentity {
     /// Its name, as in `c1`: for people, in labels such as `c1-5`. A client without a name labels nothing.
     pub name: String,
     /// The name of the cluster, for sentences.
     pub cluster: String,
     /// The servers.
-    pub servers: Servers,
+    pub servers: ServerSet,
     /// How long one server is waited for before the next is asked.
     pub try_timeout: Duration,
     /// Where its lines go.
@@ -71,12 +71,12 @@ pub struct Finished {
 
 /// Everything that a client knows and decides.
 pub struct ClientCore {
-    identity: Identity,
+    identity: ClientIdentity,
     /// The server that the next request goes to.
-    server: Server,
+    server: ServerId,
     /// The servers that it has a connection to, in no order.
-    peers: Vec<Peer>,
-    session: Session,
+    peers: Vec<ServerConnection>,
+    session: ClientSession,
     /// Which history the cluster's data are of, since that is known.
     history: Option<u64>,
     /// The number of the last request, as people count.
@@ -85,15 +85,15 @@ pub struct ClientCore {
     frames: u64,
     tickets: u64,
     /// Requests under way; at most [`UNDER_WAY_MAX`] of the caller's, those in `unnamed` included.
-    flights: BTreeMap<Ticket, Flight>,
+    flights: BTreeMap<RequestHandle, InFlight>,
     /// The request that a number belongs to.
-    numbers: BTreeMap<u64, Ticket>,
+    numbers: BTreeMap<u64, RequestHandle>,
     /// Writes that wait for a session, or for an older write of it.
-    unnamed: VecDeque<Unnamed>,
+    unnamed: VecDeque<QueuedWrite>,
     /// The request that opens the session.
-    opening: Option<Ticket>,
+    opening: Option<RequestHandle>,
     /// Results that nobody has taken yet.
-    ended: BTreeMap<Ticket, Finished>,
+    ended: BTreeMap<RequestHandle, Finished>,
     /// Room for what a connection brings.
     replies: Vec<ClientReply>,
     /// Tries that a server was too busy for.
@@ -102,17 +102,17 @@ pub struct ClientCore {
 }
 
 /// A write that has no number yet.
-struct Unnamed {
-    ticket: Ticket,
+struct QueuedWrite {
+    ticket: RequestHandle,
     op: Op,
     begun: Time,
     deadline: Time,
     /// What became of it in sessions that have ended, if it certainly was not applied there.
-    before: Option<Before>,
+    before: Option<EarlierWrite>,
 }
 
 /// A write that has to be named anew.
-struct Before {
+struct EarlierWrite {
     label: String,
     tries: Tries,
     /// How many sessions have ended under it.
@@ -121,12 +121,12 @@ struct Before {
 
 impl ClientCore {
     /// A client that asks this server first. It connects with its first request, and opens a session with its first write.
-    pub fn new(identity: Identity, first: Server, nonces: Nonces, random: Random) -> ClientCore {
+    pub fn new(identity: ClientIdentity, first: ServerId, nonces: Nonces, random: Random) -> ClientCore {
         ClientCore {
             identity,
             server: first,
             peers: Vec::new(),
-            session: Session::new(nonces),
+            session: ClientSession::new(nonces),
             history: None,
             requests: 0,
             frames: 0,
@@ -143,23 +143,23 @@ impl ClientCore {
     }
 
     /// Who it is.
-    pub fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> &ClientIdentity {
         &self.identity
     }
 
     /// The server that the next request goes to: the one that answered last.
-    pub fn server(&self) -> Server {
+    pub fn server(&self) -> ServerId {
         self.server
     }
 
     /// Lets the next request go to this server first.
-    pub fn talk_to(&mut self, server: Server) -> Result<(), ClientError> {
+    pub fn talk_to(&mut self, server: ServerId) -> Result<(), ClientError> {
         self.knows(server)?;
         self.server = server;
         Ok(())
     }
 
-    fn knows(&self, server: Server) -> Result<(), ClientError> {
+    fn knows(&self, server: ServerId) -> Result<(), ClientError> {
         let known = self.identity.servers;
         if known.contains(server) { Ok(()) } else { Err(ClientError::NoSuchServer { server, known }) }
     }
@@ -171,7 +171,7 @@ impl ClientCore {
     }
 
     /// Its session.
-    pub fn session(&self) -> &Session {
+    pub fn session(&self) -> &ClientSession {
         &self.session
     }
 
@@ -192,7 +192,7 @@ impl ClientCore {
     }
 
     /// Whether this request is under way, or has a result that was not given out.
-    pub fn has(&self, ticket: Ticket) -> bool {
+    pub fn has(&self, ticket: RequestHandle) -> bool {
         self.flights.contains_key(&ticket)
             || self.ended.contains_key(&ticket)
             || self.unnamed.iter().any(|write| write.ticket == ticket)
@@ -204,25 +204,32 @@ impl ClientCore {
     }
 
     /// Gives the result out of a request that has ended; None if there is none.
-    pub fn take_ended(&mut self) -> Option<(Ticket, Finished)> {
+    pub fn take_ended(&mut self) -> Option<(RequestHandle, Finished)> {
         self.ended.pop_first()
     }
 
     /// Gives the result out of this request, if it has ended.
-    pub fn take(&mut self, ticket: Ticket) -> Option<Finished> {
+    pub fn take(&mut self, ticket: RequestHandle) -> Option<Finished> {
         self.ended.remove(&ticket)
     }
 
     /// Begins a write, which must end by `deadline`. What is queued is sent with the next [`transmit`](ClientCore::transmit).
-    pub fn write(&mut self, now: Time, deadline: Time, op: Op, wire: &mut impl Wire) -> Ticket {
+    pub fn write(&mut self, now: Time, deadline: Time, op: Op, wire: &mut impl Wire) -> RequestHandle {
         let ticket = self.draw_ticket();
-        self.unnamed.push_back(Unnamed { ticket, op, begun: now, deadline, before: None });
+        self.unnamed.push_back(QueuedWrite { ticket, op, begun: now, deadline, before: None });
         self.name_writes(now, wire);
         ticket
     }
 
     /// Begins a read, of any server or of the one that the next request goes to.
-    pub fn read(&mut self, now: Time, deadline: Time, key: Vec<u8>, reach: Reach, wire: &mut impl Wire) -> Ticket {
+    pub fn read(
+        &mut self,
+        now: Time,
+        deadline: Time,
+        key: Vec<u8>,
+        reach: Route,
+        wire: &mut impl Wire,
+    ) -> RequestHandle {
         let (ticket, server) = (self.draw_ticket(), self.server);
         self.begin(now, ticket, Request::Get { key }, reach, server, deadline);
         self.ask(now, ticket, server, wire);
@@ -234,20 +241,20 @@ impl ClientCore {
         &mut self,
         now: Time,
         deadline: Time,
-        server: Server,
+        server: ServerId,
         request: Request,
         wire: &mut impl Wire,
-    ) -> Result<Ticket, ClientError> {
+    ) -> Result<RequestHandle, ClientError> {
         self.knows(server)?;
         let ticket = self.draw_ticket();
-        self.begin(now, ticket, request, Reach::One, server, deadline);
+        self.begin(now, ticket, request, Route::One, server, deadline);
         self.ask(now, ticket, server, wire);
         Ok(ticket)
     }
 
-    fn draw_ticket(&mut self) -> Ticket {
+    fn draw_ticket(&mut self) -> RequestHandle {
         self.tickets += 1;
-        Ticket(self.tickets)
+        RequestHandle(self.tickets)
     }
 }
 

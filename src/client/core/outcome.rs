@@ -6,18 +6,18 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::wire::NoReply;
-use crate::kv::Written;
-use crate::net::{Unknown, WhyNotApplied};
+use crate::kv::WriteResult;
+use crate::net::{WhyNotApplied, WhyUnknown};
 use crate::paxos::{self, Slot};
-use crate::role::{RoleName, Server, Servers};
-use crate::two_phase_commit::NotApplied as Aborted;
+use crate::role::{RoleKind, ServerId, ServerSet};
+use crate::two_phase_commit::AbortReason as Aborted;
 
 /// A client remembers so many tries of a request; of earlier ones it knows how many there were, and what they mean.
 const TRIES_MAX: usize = 64;
 
 /// What a write did, in which slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum WriteResponse {
     /// Done.
     Written {
         /// Where in the log.
@@ -41,36 +41,38 @@ pub enum Outcome {
     },
 }
 
-impl Outcome {
+impl WriteResponse {
     /// What a server says that the write in this slot did.
-    pub(crate) fn new(slot: Slot, written: Written) -> Outcome {
+    pub(crate) fn new(slot: Slot, written: WriteResult) -> WriteResponse {
         match written {
-            Written::Done { version } => Outcome::Written { slot, version },
-            Written::NotFound { version } => Outcome::NotFound { slot, version },
-            Written::Mismatch { version } => Outcome::Mismatch { slot, version },
+            WriteResult::Done { version } => WriteResponse::Written { slot, version },
+            WriteResult::NotFound { version } => WriteResponse::NotFound { slot, version },
+            WriteResult::Mismatch { version } => WriteResponse::Mismatch { slot, version },
         }
     }
 
     /// Where in the log the write stands.
     pub fn slot(&self) -> Slot {
         match self {
-            Outcome::Written { slot, .. } | Outcome::NotFound { slot, .. } | Outcome::Mismatch { slot, .. } => *slot,
+            WriteResponse::Written { slot, .. }
+            | WriteResponse::NotFound { slot, .. }
+            | WriteResponse::Mismatch { slot, .. } => *slot,
         }
     }
 
     /// The key's version after the write.
     pub fn version(&self) -> u64 {
         match self {
-            Outcome::Written { version, .. }
-            | Outcome::NotFound { version, .. }
-            | Outcome::Mismatch { version, .. } => *version,
+            WriteResponse::Written { version, .. }
+            | WriteResponse::NotFound { version, .. }
+            | WriteResponse::Mismatch { version, .. } => *version,
         }
     }
 }
 
 /// What a read found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct GetResponse {
     /// The state was read after every slot up to this one was applied.
     pub slot: Slot,
     /// The value, if there is one.
@@ -92,7 +94,7 @@ pub enum ClientError {
     #[error("server {} refuses: {why}", .server.0)]
     Refused {
         /// The server.
-        server: Server,
+        server: ServerId,
         /// Its sentence.
         why: String,
     },
@@ -103,9 +105,9 @@ pub enum ClientError {
     #[error("there is no server {} in the cluster file (it has {known})", .server.0)]
     NoSuchServer {
         /// The server.
-        server: Server,
+        server: ServerId,
         /// All servers.
-        known: Servers,
+        known: ServerSet,
     },
 }
 
@@ -126,7 +128,7 @@ impl ClientError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Try {
     /// The server asked.
-    pub server: Server,
+    pub server: ServerId,
     /// How it ended.
     pub end: TryEnd,
     /// How long it took.
@@ -141,7 +143,7 @@ pub enum TryEnd {
     /// The server says: certainly not applied through this try.
     NotApplied(WhyNotApplied),
     /// The server says that it does not know.
-    Unknown(Unknown),
+    Unknown(WhyUnknown),
 }
 
 impl TryEnd {
@@ -164,7 +166,7 @@ impl TryEnd {
         matches!(
             self,
             TryEnd::NotApplied(WhyNotApplied::Superseded | WhyNotApplied::Expired)
-                | TryEnd::Unknown(Unknown::Superseded | Unknown::Expired)
+                | TryEnd::Unknown(WhyUnknown::Superseded | WhyUnknown::Expired)
         )
     }
 
@@ -181,10 +183,10 @@ impl TryEnd {
             TryEnd::NoReply(NoReply::Broken { .. }) => "connection-lost",
             TryEnd::NoReply(NoReply::Malformed { .. }) => "malformed-reply",
             TryEnd::NotApplied(why) => word(why),
-            TryEnd::Unknown(Unknown::TimedOut) => "no-outcome-in-time",
-            TryEnd::Unknown(Unknown::RoleDied(_)) => "role-died",
-            TryEnd::Unknown(Unknown::Superseded) => "superseded",
-            TryEnd::Unknown(Unknown::Expired) => "session-expired",
+            TryEnd::Unknown(WhyUnknown::TimedOut) => "no-outcome-in-time",
+            TryEnd::Unknown(WhyUnknown::RoleDied(_)) => "role-died",
+            TryEnd::Unknown(WhyUnknown::Superseded) => "superseded",
+            TryEnd::Unknown(WhyUnknown::Expired) => "session-expired",
         }
     }
 }
@@ -269,31 +271,31 @@ impl Display for Try {
                 WhyNotApplied::Superseded => f.write_str("says that this client no longer asks for it"),
                 WhyNotApplied::Expired => f.write_str("does not know the session of this client, or no longer"),
             },
-            TryEnd::Unknown(Unknown::TimedOut) => f.write_str("proposed it and saw no outcome in time"),
-            TryEnd::Unknown(Unknown::RoleDied(role)) => {
+            TryEnd::Unknown(WhyUnknown::TimedOut) => f.write_str("proposed it and saw no outcome in time"),
+            TryEnd::Unknown(WhyUnknown::RoleDied(role)) => {
                 write!(f, "proposed it, and its {} died before the outcome", role_word(*role))
             }
-            TryEnd::Unknown(Unknown::Superseded) => f.write_str("says that this client no longer asks for it"),
-            TryEnd::Unknown(Unknown::Expired) => f.write_str("says that the session has expired"),
+            TryEnd::Unknown(WhyUnknown::Superseded) => f.write_str("says that this client no longer asks for it"),
+            TryEnd::Unknown(WhyUnknown::Expired) => f.write_str("says that the session has expired"),
         }
     }
 }
 
 impl Try {
     /// The try and what the client does about it: "server 2 did not answer within 1.0 s; trying server 3".
-    pub fn and_next(&self, next: Server) -> String {
+    pub fn and_next(&self, next: ServerId) -> String {
         if next == self.server { format!("{self}; trying again") } else { format!("{self}; trying server {}", next.0) }
     }
 }
 
 /// A role as a word of a sentence.
-pub(crate) fn role_word(role: RoleName) -> &'static str {
+pub(crate) fn role_word(role: RoleKind) -> &'static str {
     role.word()
 }
 
 /// What kind of request it was: what a missing result means depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum RequestKind {
     /// A read, or a server's status: nothing is changed by it.
     Read,
     /// A session, for a write that has not been sent yet.
@@ -314,16 +316,16 @@ pub struct Tries {
     /// Whether one of them may have been applied.
     pub may_be_applied: bool,
     /// All servers of the cluster.
-    pub cluster: Servers,
+    pub cluster: ServerSet,
     /// What was asked.
-    pub asked: Asked,
+    pub asked: RequestKind,
     /// From the beginning of the first to the end of the last.
     pub took: Duration,
 }
 
 impl Tries {
     /// No try yet.
-    pub(crate) fn new(cluster: Servers, asked: Asked) -> Tries {
+    pub(crate) fn new(cluster: ServerSet, asked: RequestKind) -> Tries {
         Tries { last: Vec::new(), count: 0, may_be_applied: false, cluster, asked, took: Duration::ZERO }
     }
 
@@ -345,10 +347,12 @@ impl Tries {
         match self.asked {
             _ if self.count == 0 => !left.is_zero(),
             // A second crash would be one too many.
-            Asked::Order => false,
-            Asked::Read => !left.is_zero(),
-            Asked::Session | Asked::Write if none_was_reached() => left >= try_timeout / 10,
-            Asked::Session | Asked::Write => left >= try_timeout || (self.may_be_applied && !left.is_zero()),
+            RequestKind::Order => false,
+            RequestKind::Read => !left.is_zero(),
+            RequestKind::Session | RequestKind::Write if none_was_reached() => left >= try_timeout / 10,
+            RequestKind::Session | RequestKind::Write => {
+                left >= try_timeout || (self.may_be_applied && !left.is_zero())
+            }
         }
     }
 
@@ -357,8 +361,10 @@ impl Tries {
     pub(crate) fn into_error(self, took: Duration) -> ClientError {
         let tries = Tries { took, ..self };
         match tries.asked {
-            Asked::Write | Asked::Order if tries.may_be_applied => ClientError::Unknown(tries),
-            Asked::Read | Asked::Session | Asked::Write | Asked::Order => ClientError::NotApplied(tries),
+            RequestKind::Write | RequestKind::Order if tries.may_be_applied => ClientError::Unknown(tries),
+            RequestKind::Read | RequestKind::Session | RequestKind::Write | RequestKind::Order => {
+                ClientError::NotApplied(tries)
+            }
         }
     }
 
@@ -369,10 +375,10 @@ impl Tries {
 
     fn consequence(&self) -> &'static str {
         match self.asked {
-            Asked::Read => "The read was NOT done",
-            Asked::Session => "There is no session: the write was NOT sent",
-            Asked::Write => "The write was NOT applied",
-            Asked::Order => "It was NOT done",
+            RequestKind::Read => "The read was NOT done",
+            RequestKind::Session => "There is no session: the write was NOT sent",
+            RequestKind::Write => "The write was NOT applied",
+            RequestKind::Order => "It was NOT done",
         }
     }
 
@@ -394,7 +400,7 @@ impl Tries {
                 self.silent(*answered),
             ),
             TryEnd::NoReply(NoReply::ConnectionRefused) => {
-                let refused: Servers = self.last.iter().map(|one| one.server).collect();
+                let refused: ServerSet = self.last.iter().map(|one| one.server).collect();
                 format!("no server listens: {} refused the connection. {consequence}", self.share(refused))
             }
             _ => format!("{telling}. {consequence}"),
@@ -405,21 +411,23 @@ impl Tries {
         let telling = self.last.iter().rev().find(|one| one.end.may_be_applied());
         let what = telling.map_or_else(|| "an early try had no outcome".to_string(), ToString::to_string);
         let accept = match telling.map(|one| &one.end) {
-            Some(TryEnd::Unknown(Unknown::RoleDied(RoleName::Coordinator | RoleName::Participant))) => {
+            Some(TryEnd::Unknown(WhyUnknown::RoleDied(RoleKind::Coordinator | RoleKind::Participant))) => {
                 "it may have been committed"
             }
-            Some(TryEnd::Unknown(Unknown::TimedOut | Unknown::RoleDied(_))) => "ACCEPT may have been sent",
-            Some(TryEnd::Unknown(Unknown::Superseded | Unknown::Expired)) => "an earlier copy may have been applied",
+            Some(TryEnd::Unknown(WhyUnknown::TimedOut | WhyUnknown::RoleDied(_))) => "ACCEPT may have been sent",
+            Some(TryEnd::Unknown(WhyUnknown::Superseded | WhyUnknown::Expired)) => {
+                "an earlier copy may have been applied"
+            }
             Some(_) | None => "the request had been sent",
         };
         format!("{what}; {accept}, and it may still be applied")
     }
 
-    fn share(&self, of: Servers) -> String {
+    fn share(&self, of: ServerSet) -> String {
         format!("{} of {}", of.and(self.cluster).len(), self.cluster.len())
     }
 
-    fn silent(&self, answered: Servers) -> String {
+    fn silent(&self, answered: ServerSet) -> String {
         let silent: Vec<String> = self.cluster.without(answered).iter().map(|server| server.0.to_string()).collect();
         if silent.is_empty() { String::new() } else { format!(" (no answer: {})", silent.join(", ")) }
     }

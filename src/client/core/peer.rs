@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::outcome::seconds;
-use super::wire::{NoReply, Stage};
+use super::wire::{ConnectionState, NoReply};
 use crate::host::Time;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// A server that sends more replies than this to questions that nobody asked is not listened to any longer.
 const UNREQUESTED_MAX: usize = 16;
@@ -14,8 +14,8 @@ const GIVEN_UP_MAX: usize = 256;
 
 /// The server at the other end of a connection.
 #[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) server: Server,
+pub(super) struct ServerConnection {
+    pub(super) server: ServerId,
     /// Since when there is the connection.
     begun: Time,
     /// The history that its data are of, as far as it has said or shown; 0 if it has not.
@@ -28,9 +28,9 @@ pub(super) struct Peer {
     unrequested: usize,
 }
 
-impl Peer {
-    pub(super) fn new(server: Server, now: Time) -> Peer {
-        Peer { server, begun: now, history: 0, heard: None, given_up: BTreeSet::new(), unrequested: 0 }
+impl ServerConnection {
+    pub(super) fn new(server: ServerId, now: Time) -> ServerConnection {
+        ServerConnection { server, begun: now, history: 0, heard: None, given_up: BTreeSet::new(), unrequested: 0 }
     }
 
     /// Replies have come.
@@ -76,12 +76,14 @@ impl Peer {
     }
 
     /// Why a try brought nothing whose time is up on a connection that is only at this stage.
-    pub(super) fn late(&self, stage: Stage, now: Time) -> NoReply {
+    pub(super) fn late(&self, stage: ConnectionState, now: Time) -> NoReply {
         let waited = seconds(now.since(self.begun));
         NoReply::Unreachable {
             why: match stage {
-                Stage::Connecting => format!("no connection within {waited}"),
-                Stage::ShakingHands | Stage::Ready { .. } => format!("no answer to the handshake within {waited}"),
+                ConnectionState::Connecting => format!("no connection within {waited}"),
+                ConnectionState::ShakingHands | ConnectionState::Ready { .. } => {
+                    format!("no answer to the handshake within {waited}")
+                }
             },
         }
     }

@@ -14,7 +14,7 @@ use crate::kv::SPAN;
 pub type Nonces = Box<dyn FnMut() -> u128 + Send>;
 
 /// A client's session, or the wish for one.
-pub struct Session {
+pub struct ClientSession {
     /// The slot of its OPEN, once a server has said that this was applied.
     open: Option<u64>,
     /// What the OPEN says, in every resend, and then every write: two copies of an OPEN open one session.
@@ -28,7 +28,7 @@ pub struct Session {
 
 /// How a write is named in the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct WriteId {
+pub struct AssignedWrite {
     /// The session.
     pub session: u64,
     /// What opened it.
@@ -39,17 +39,17 @@ pub struct WriteId {
     pub first_open: u64,
 }
 
-impl std::fmt::Debug for WriteId {
+impl std::fmt::Debug for AssignedWrite {
     /// Without the nonce, which nobody may see.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{} first_open={}", self.session, self.sequence, self.first_open)
     }
 }
 
-impl Session {
+impl ClientSession {
     /// No session yet.
-    pub fn new(mut nonces: Nonces) -> Session {
-        Session { open: None, nonce: nonces(), last: 0, asked: BTreeSet::new(), nonces }
+    pub fn new(mut nonces: Nonces) -> ClientSession {
+        ClientSession { open: None, nonce: nonces(), last: 0, asked: BTreeSet::new(), nonces }
     }
 
     /// What an OPEN has to say; None if the session is open.
@@ -73,7 +73,7 @@ impl Session {
 
     /// Names another write beside those that are still asked for; None without a session, or while the oldest of them is
     /// so far behind that the servers would not take this one.
-    pub fn begin_write(&mut self) -> Option<WriteId> {
+    pub fn begin_write(&mut self) -> Option<AssignedWrite> {
         let (session, nonce) = (self.open?, self.nonce);
         let sequence = self.last + 1;
         let first_open = self.asked.first().copied().unwrap_or(sequence);
@@ -82,7 +82,7 @@ impl Session {
         }
         self.last = sequence;
         self.asked.insert(sequence);
-        Some(WriteId { session, nonce, sequence, first_open })
+        Some(AssignedWrite { session, nonce, sequence, first_open })
     }
 
     /// The client no longer asks for a write of the session with this nonce, whatever came of it: if it turns up after a
@@ -112,25 +112,25 @@ impl Session {
 mod tests {
     use super::*;
 
-    fn session() -> Session {
+    fn session() -> ClientSession {
         let mut last = 0;
-        Session::new(Box::new(move || {
+        ClientSession::new(Box::new(move || {
             last += 10;
             last
         }))
     }
 
-    fn open(session: &mut Session, slot: u64) {
+    fn open(session: &mut ClientSession, slot: u64) {
         session.opened(session.nonce, slot);
     }
 
     /// The servers say that the session has ended.
-    fn end(session: &mut Session) {
+    fn end(session: &mut ClientSession) {
         session.ended(session.nonce);
     }
 
     /// A write that ends before the next one begins.
-    fn named(session: &mut Session) -> Option<(u64, u64, u64)> {
+    fn named(session: &mut ClientSession) -> Option<(u64, u64, u64)> {
         let id = session.begin_write()?;
         session.end_write(id.nonce, id.sequence);
         Some((id.session, id.sequence, id.first_open))
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(session.begin_write(), None);
         open(&mut session, 7);
         let nonce = session.nonce;
-        let named = |session: &mut Session| session.begin_write().map(|id| (id.sequence, id.first_open));
+        let named = |session: &mut ClientSession| session.begin_write().map(|id| (id.sequence, id.first_open));
         for sequence in 1..=SPAN {
             assert_eq!(named(&mut session), Some((sequence, 1)));
         }

@@ -5,16 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::outcome::{ClientError, TryEnd};
-use super::session::WriteId;
-use super::wire::{NoReply, Seen, Stage, Wire};
-use super::{ClientCore, Finished, Identity, Reach, Ticket};
+use super::session::AssignedWrite;
+use super::wire::{ClientObservation, ConnectionState, NoReply, Wire};
+use super::{ClientCore, ClientIdentity, Finished, RequestHandle, Route};
 use crate::host::Time;
-use crate::kv::{Op, Written};
-use crate::net::{ClientReply, ClientRequest, Reply, Request, Unknown, WhyNotApplied};
+use crate::kv::{Op, WriteResult};
+use crate::net::{ClientReply, ClientRequest, Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::{NotApplied, Slot};
 use crate::random::Random;
-use crate::role::{RoleName, Server, Servers};
-use crate::trace::{Context, Trace};
+use crate::role::{RoleKind, ServerId, ServerSet};
+use crate::trace::{Trace, TraceContext};
 
 /// How long a try takes.
 const TRY: Duration = Duration::from_secs(1);
@@ -24,8 +24,8 @@ const ALL: Duration = Duration::from_secs(10);
 const HISTORY: u64 = 1;
 
 /// A connection that does as it is told.
-struct Line {
-    stage: Stage,
+struct ScriptedConnection {
+    stage: ConnectionState,
     /// What was queued on it.
     queued: Vec<ClientRequest>,
     /// So many of these are sent.
@@ -38,9 +38,9 @@ struct Line {
 
 /// The connections, and what was done with them.
 struct Script {
-    lines: BTreeMap<Server, Line>,
+    lines: BTreeMap<ServerId, ScriptedConnection>,
     /// What each server does with a new connection; it is ready at once if there is nothing else.
-    opens: BTreeMap<Server, Result<Stage, NoReply>>,
+    opens: BTreeMap<ServerId, Result<ConnectionState, NoReply>>,
     /// The next connections take nothing.
     is_clogged: bool,
     /// Each connection that was begun, and the history that the client knew.
@@ -48,82 +48,82 @@ struct Script {
     closed: Vec<u8>,
     /// Each try: the server, the request's number, and the request.
     asked: Vec<(u8, u64, Request)>,
-    named: Vec<(Ticket, WriteId)>,
-    unnamed: Vec<Ticket>,
+    named: Vec<(RequestHandle, AssignedWrite)>,
+    unnamed: Vec<RequestHandle>,
     failovers: Vec<(TryEnd, u8)>,
 }
 
 impl Wire for Script {
-    fn open(&mut self, server: Server, history: u64) -> Result<(), NoReply> {
+    fn open(&mut self, server: ServerId, history: u64) -> Result<(), NoReply> {
         assert!(!self.lines.contains_key(&server), "one connection a server");
         self.opened.push((server.0, history));
-        let stage = self.opens.get(&server).cloned().unwrap_or(Ok(Stage::Ready { history: HISTORY }))?;
+        let stage = self.opens.get(&server).cloned().unwrap_or(Ok(ConnectionState::Ready { history: HISTORY }))?;
         let is_clogged = self.is_clogged;
-        let line = Line { stage, queued: Vec::new(), sent: 0, is_clogged, inbox: Vec::new(), lost: None };
+        let line = ScriptedConnection { stage, queued: Vec::new(), sent: 0, is_clogged, inbox: Vec::new(), lost: None };
         self.lines.insert(server, line);
         Ok(())
     }
 
-    fn close(&mut self, server: Server) {
+    fn close(&mut self, server: ServerId) {
         self.closed.push(server.0);
         self.lines.remove(&server);
     }
 
-    fn stage(&self, server: Server) -> Stage {
+    fn stage(&self, server: ServerId) -> ConnectionState {
         self.lines[&server].stage
     }
 
-    fn address(&self, server: Server) -> SocketAddr {
+    fn address(&self, server: ServerId) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, server.0.into()))
     }
 
-    fn queue(&mut self, server: Server, request: &ClientRequest) -> u64 {
+    fn queue(&mut self, server: ServerId, request: &ClientRequest) -> u64 {
         self.asked.push((server.0, request.number, request.request.clone()));
         let line = self.lines.get_mut(&server).unwrap();
         line.queued.push(request.clone());
         line.queued.len() as u64
     }
 
-    fn sent(&self, server: Server) -> u64 {
+    fn sent(&self, server: ServerId) -> u64 {
         self.lines[&server].sent as u64
     }
 
-    fn transmit(&mut self, server: Server) -> Result<(), NoReply> {
+    fn transmit(&mut self, server: ServerId) -> Result<(), NoReply> {
         let line = self.lines.get_mut(&server).unwrap();
-        if matches!(line.stage, Stage::Ready { .. }) && !line.is_clogged {
+        if matches!(line.stage, ConnectionState::Ready { .. }) && !line.is_clogged {
             line.sent = line.queued.len();
         }
         Ok(())
     }
 
-    fn receive(&mut self, server: Server, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
+    fn receive(&mut self, server: ServerId, replies: &mut Vec<ClientReply>) -> Result<(), NoReply> {
         let line = self.lines.get_mut(&server).unwrap();
         replies.append(&mut line.inbox);
         line.lost.take().map_or(Ok(()), Err)
     }
 
-    fn observe(&mut self, seen: Seen<'_>) {
+    fn observe(&mut self, seen: ClientObservation<'_>) {
         match seen {
-            Seen::Named { ticket, id } => self.named.push((ticket, id)),
-            Seen::Unnamed { ticket } => self.unnamed.push(ticket),
-            Seen::FailedOver { failed, next } => self.failovers.push((failed.end.clone(), next.0)),
+            ClientObservation::Named { ticket, id } => self.named.push((ticket, id)),
+            ClientObservation::Unnamed { ticket } => self.unnamed.push(ticket),
+            ClientObservation::FailedOver { failed, next } => self.failovers.push((failed.end.clone(), next.0)),
         }
     }
 }
 
 /// A client of three servers, and its time.
-struct Case {
+struct ClientCase {
     core: ClientCore,
     wire: Script,
     now: Time,
 }
 
-impl Case {
-    fn new() -> Case {
-        let identity = Identity {
+impl ClientCase {
+    fn new() -> ClientCase {
+        let identity = ClientIdentity {
             name: "c1".to_string(),
             cluster: "three".to_string(),
-            servers: Servers::first(3),
+            servers: ServerSet::first(3),
             try_timeout: TRY,
             trace: Trace::disabled(),
         };
@@ -143,12 +143,12 @@ impl Case {
             unnamed: Vec::new(),
             failovers: Vec::new(),
         };
-        Case { core: ClientCore::new(identity, Server(1), nonces, Random::new(1, 1)), wire, now: Time(1_000) }
+        ClientCase { core: ClientCore::new(identity, ServerId(1), nonces, Random::new(1, 1)), wire, now: Time(1_000) }
     }
 
     /// A client that has a session.
-    fn with_session() -> Case {
-        let mut case = Case::new();
+    fn with_session() -> ClientCase {
+        let mut case = ClientCase::new();
         let ticket = case.put("first");
         case.progress();
         case.replies(1, Reply::Opened { session: 7, history: HISTORY });
@@ -167,15 +167,15 @@ impl Case {
         self.progress();
     }
 
-    fn put(&mut self, key: &str) -> Ticket {
+    fn put(&mut self, key: &str) -> RequestHandle {
         let op = Op::Put { key: key.as_bytes().to_vec(), value: b"v".to_vec().into(), if_version: None };
         let ticket = self.core.write(self.now, self.now + ALL, op, &mut self.wire);
         self.core.transmit(self.now, &mut self.wire);
         ticket
     }
 
-    fn get(&mut self) -> Ticket {
-        let ticket = self.core.read(self.now, self.now + ALL, b"k".to_vec(), Reach::Any, &mut self.wire);
+    fn get(&mut self) -> RequestHandle {
+        let ticket = self.core.read(self.now, self.now + ALL, b"k".to_vec(), Route::Any, &mut self.wire);
         self.core.transmit(self.now, &mut self.wire);
         ticket
     }
@@ -188,9 +188,9 @@ impl Case {
 
     /// The server answers this request.
     fn says(&mut self, server: u8, number: u64, reply: Reply) {
-        let reply = ClientReply { number, context: Context::default(), reply };
+        let reply = ClientReply { number, context: TraceContext::default(), reply };
         self.now = self.now + Duration::from_millis(1);
-        self.wire.lines.get_mut(&Server(server)).unwrap().inbox.push(reply);
+        self.wire.lines.get_mut(&ServerId(server)).unwrap().inbox.push(reply);
         self.progress();
     }
 
@@ -199,14 +199,14 @@ impl Case {
     }
 
     fn loses(&mut self, server: u8, why: NoReply) {
-        self.wire.lines.get_mut(&Server(server)).unwrap().lost = Some(why);
+        self.wire.lines.get_mut(&ServerId(server)).unwrap().lost = Some(why);
         self.progress();
         // The next try is due at once, unless all servers have failed.
         self.progress();
     }
 
-    fn opens(&mut self, server: u8, how: Result<Stage, NoReply>) {
-        self.wire.opens.insert(Server(server), how);
+    fn opens(&mut self, server: u8, how: Result<ConnectionState, NoReply>) {
+        self.wire.opens.insert(ServerId(server), how);
     }
 
     /// The servers that were asked, in order.
@@ -214,16 +214,16 @@ impl Case {
         self.wire.asked.iter().map(|one| one.0).collect()
     }
 
-    fn result(&mut self, ticket: Ticket) -> Result<Reply, ClientError> {
+    fn result(&mut self, ticket: RequestHandle) -> Result<Reply, ClientError> {
         self.ended(ticket).expect("it has ended")
     }
 
-    fn ended(&mut self, ticket: Ticket) -> Option<Result<Reply, ClientError>> {
+    fn ended(&mut self, ticket: RequestHandle) -> Option<Result<Reply, ClientError>> {
         self.core.take(ticket).map(|Finished { result, .. }| result)
     }
 
     /// Lets time pass until a request has ended.
-    fn waits(&mut self, ticket: Ticket) -> Result<Reply, ClientError> {
+    fn waits(&mut self, ticket: RequestHandle) -> Result<Reply, ClientError> {
         loop {
             if let Some(result) = self.ended(ticket) {
                 return result;
@@ -235,7 +235,7 @@ impl Case {
 }
 
 fn applied() -> Reply {
-    Reply::Applied { slot: Slot(9), written: Written::Done { version: 1 } }
+    Reply::Applied { slot: Slot(9), written: WriteResult::Done { version: 1 } }
 }
 
 fn found() -> Reply {
@@ -251,7 +251,7 @@ fn expired() -> Reply {
 }
 
 /// (session, nonce, sequence) of each try of a write.
-fn writes(case: &Case) -> Vec<(u64, u128, u64)> {
+fn writes(case: &ClientCase) -> Vec<(u64, u128, u64)> {
     let name = |(_, _, request): &(u8, u64, Request)| match request {
         Request::Write { session, nonce, sequence, .. } => Some((*session, *nonce, *sequence)),
         _ => None,
@@ -261,7 +261,7 @@ fn writes(case: &Case) -> Vec<(u64, u128, u64)> {
 
 #[test]
 fn each_try_has_a_number_of_its_own_and_all_tries_of_a_write_one_name() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let ticket = case.put("k");
     case.replies(1, busy());
     case.replies(2, busy());
@@ -271,12 +271,12 @@ fn each_try_has_a_number_of_its_own_and_all_tries_of_a_write_one_name() {
     assert_eq!(case.asked(), [1, 2, 3]);
     case.replies(3, applied());
     assert_eq!(case.result(ticket), Ok(applied()));
-    assert_eq!(case.core.server(), Server(3), "the next request goes to the one that answered");
+    assert_eq!(case.core.server(), ServerId(3), "the next request goes to the one that answered");
 }
 
 #[test]
 fn many_that_fail_on_one_server_all_go_to_the_next_one() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     (0..4).for_each(|_| _ = case.put("k"));
     for number in case.wire.asked.clone().into_iter().map(|one| one.1) {
         case.says(1, number, busy());
@@ -286,22 +286,22 @@ fn many_that_fail_on_one_server_all_go_to_the_next_one() {
 
 #[test]
 fn a_connection_that_ends_takes_along_what_waits_on_it_and_nothing_else() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let (one, other) = (case.put("a"), case.put("b"));
-    case.core.talk_to(Server(3)).unwrap();
+    case.core.talk_to(ServerId(3)).unwrap();
     let elsewhere = case.put("c");
     case.breaks(1);
     assert_eq!(case.asked(), [1, 1, 3, 3, 3]);
     assert!([one, other, elsewhere].into_iter().all(|ticket| case.core.has(ticket)));
-    assert_eq!(case.core.server(), Server(3), "the one that failed is not the current one");
+    assert_eq!(case.core.server(), ServerId(3), "the one that failed is not the current one");
 }
 
 #[test]
 fn what_was_not_sent_as_a_whole_is_certainly_not_applied() {
     for (is_clogged, is_unknown) in [(true, false), (false, true)] {
         for why in [NoReply::Broken { why: String::new() }, NoReply::Malformed { length: 1, what: String::new() }] {
-            let mut case = Case::with_session();
-            case.wire.lines.get_mut(&Server(1)).unwrap().is_clogged = is_clogged;
+            let mut case = ClientCase::with_session();
+            case.wire.lines.get_mut(&ServerId(1)).unwrap().is_clogged = is_clogged;
             let ticket = case.put("k");
             for server in [2, 3] {
                 case.opens(server, Err(NoReply::ConnectionRefused));
@@ -316,7 +316,7 @@ fn what_was_not_sent_as_a_whole_is_certainly_not_applied() {
 
 #[test]
 fn silence_moves_one_request_if_the_server_answers_others_and_else_gives_its_connection_up() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let (silent, answered) = (case.get(), case.get());
     case.replies(1, found());
     assert!(case.result(answered).is_ok());
@@ -334,7 +334,7 @@ fn silence_moves_one_request_if_the_server_answers_others_and_else_gives_its_con
     case.replies(2, found());
     assert!(case.result(silent).is_ok());
 
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let first = case.get();
     case.passes(TRY / 2);
     let tickets = [first, case.get()];
@@ -350,10 +350,10 @@ fn silence_moves_one_request_if_the_server_answers_others_and_else_gives_its_con
 
 #[test]
 fn a_request_that_has_no_more_time_takes_no_other_along() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let patient = case.put("k");
     let hasty = Duration::from_millis(10);
-    let read = case.core.read(case.now, case.now + hasty, b"k".to_vec(), Reach::Any, &mut case.wire);
+    let read = case.core.read(case.now, case.now + hasty, b"k".to_vec(), Route::Any, &mut case.wire);
     case.core.transmit(case.now, &mut case.wire);
     case.passes(hasty);
     assert!(case.result(read).is_err());
@@ -362,8 +362,8 @@ fn a_request_that_has_no_more_time_takes_no_other_along() {
     case.says(1, number, applied());
     assert!(case.result(patient).is_ok());
     // What is not sent yet would go out after its client was told that it is not applied.
-    case.core.talk_to(Server(1)).unwrap();
-    case.wire.lines.get_mut(&Server(1)).unwrap().is_clogged = true;
+    case.core.talk_to(ServerId(1)).unwrap();
+    case.wire.lines.get_mut(&ServerId(1)).unwrap().is_clogged = true;
     let op = Op::Delete { key: b"k".to_vec() };
     let write = case.core.write(case.now, case.now + TRY, op, &mut case.wire);
     case.core.transmit(case.now, &mut case.wire);
@@ -374,9 +374,9 @@ fn a_request_that_has_no_more_time_takes_no_other_along() {
 
 #[test]
 fn that_a_session_has_ended_is_an_answer_to_a_write_alone() {
-    let ended = [expired(), Reply::Unknown(Unknown::Expired), Reply::NotApplied(WhyNotApplied::Superseded)];
+    let ended = [expired(), Reply::Unknown(WhyUnknown::Expired), Reply::NotApplied(WhyNotApplied::Superseded)];
     for reply in ended {
-        let mut case = Case::with_session();
+        let mut case = ClientCase::with_session();
         let read = case.get();
         case.replies(1, reply.clone());
         case.progress();
@@ -384,7 +384,7 @@ fn that_a_session_has_ended_is_an_answer_to_a_write_alone() {
         case.replies(2, found());
         assert!(case.result(read).is_ok());
 
-        let mut case = Case::new();
+        let mut case = ClientCase::new();
         let write = case.put("k");
         case.progress();
         case.replies(1, reply.clone());
@@ -399,10 +399,10 @@ fn that_a_session_has_ended_is_an_answer_to_a_write_alone() {
 #[test]
 fn a_server_that_owes_too_many_answers_is_given_up() {
     for are_late in [true, false] {
-        let mut case = Case::with_session();
+        let mut case = ClientCase::with_session();
         for round in 0..=256 {
             let deadline = case.now + TRY;
-            let silent = case.core.read(case.now, deadline, b"k".to_vec(), Reach::One, &mut case.wire);
+            let silent = case.core.read(case.now, deadline, b"k".to_vec(), Route::One, &mut case.wire);
             let number = case.wire.asked.last().unwrap().1;
             let answered = case.get();
             case.replies(1, found());
@@ -420,8 +420,8 @@ fn a_server_that_owes_too_many_answers_is_given_up() {
 
 #[test]
 fn a_connection_that_is_not_ready_in_time_has_carried_nothing() {
-    for stage in [Stage::Connecting, Stage::ShakingHands] {
-        let mut case = Case::with_session();
+    for stage in [ConnectionState::Connecting, ConnectionState::ShakingHands] {
+        let mut case = ClientCase::with_session();
         case.breaks(1);
         for server in 1..=3 {
             case.opens(server, Ok(stage));
@@ -439,7 +439,7 @@ fn a_connection_that_is_not_ready_in_time_has_carried_nothing() {
 #[test]
 fn no_write_is_tried_with_too_little_time_for_an_answer() {
     // It would most likely end without an answer, and be unknown, though it is certainly not applied so far.
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let ticket = case.put("k");
     case.now = case.now + (ALL - TRY / 2);
     case.replies(1, busy());
@@ -449,10 +449,10 @@ fn no_write_is_tried_with_too_little_time_for_an_answer() {
 
 #[test]
 fn only_the_server_that_was_asked_can_answer() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let ticket = case.get();
     let number = case.wire.asked[0].1;
-    case.core.talk_to(Server(2)).unwrap();
+    case.core.talk_to(ServerId(2)).unwrap();
     case.get();
     case.says(2, number, found());
     assert!(case.ended(ticket).is_none());
@@ -462,11 +462,11 @@ fn only_the_server_that_was_asked_can_answer() {
 
 #[test]
 fn a_reply_of_another_kind_ends_the_connection_and_nothing_behind_it_is_believed() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let (one, other) = (case.put("a"), case.put("b"));
     let [(_, first, _), (_, second, _)] = case.wire.asked[..] else { panic!() };
-    let context = Context::default;
-    let inbox = &mut case.wire.lines.get_mut(&Server(1)).unwrap().inbox;
+    let context = TraceContext::default;
+    let inbox = &mut case.wire.lines.get_mut(&ServerId(1)).unwrap().inbox;
     inbox.push(ClientReply { number: first, context: context(), reply: found() });
     inbox.push(ClientReply { number: second, context: context(), reply: applied() });
     case.progress();
@@ -476,7 +476,7 @@ fn a_reply_of_another_kind_ends_the_connection_and_nothing_behind_it_is_believed
 
 #[test]
 fn who_answers_what_nobody_asked_is_not_listened_to_for_long() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     case.get();
     for n in 0..16 {
         case.says(1, 1_000 + n, found());
@@ -489,10 +489,10 @@ fn who_answers_what_nobody_asked_is_not_listened_to_for_long() {
 #[test]
 fn a_refusal_is_the_last_word_unless_an_earlier_try_may_have_been_applied() {
     let refused = || Reply::Refused("no".to_string());
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let ticket = case.put("k");
     case.replies(1, refused());
-    assert!(matches!(case.result(ticket), Err(ClientError::Refused { server: Server(1), .. })));
+    assert!(matches!(case.result(ticket), Err(ClientError::Refused { server: ServerId(1), .. })));
     let ticket = case.put("k");
     case.breaks(1);
     case.replies(2, refused());
@@ -501,7 +501,7 @@ fn a_refusal_is_the_last_word_unless_an_earlier_try_may_have_been_applied() {
 
 #[test]
 fn after_a_round_of_quick_failures_comes_a_pause_and_after_slow_ones_none() {
-    let mut case = Case::new();
+    let mut case = ClientCase::new();
     for server in 1..=3 {
         case.opens(server, Err(NoReply::ConnectionRefused));
     }
@@ -511,7 +511,7 @@ fn after_a_round_of_quick_failures_comes_a_pause_and_after_slow_ones_none() {
     let pause = case.core.due().unwrap().since(case.now);
     assert!((Duration::from_millis(5)..=Duration::from_millis(15)).contains(&pause), "{pause:?}");
 
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     case.get();
     for _ in 0..5 {
         case.passes(TRY);
@@ -522,27 +522,27 @@ fn after_a_round_of_quick_failures_comes_a_pause_and_after_slow_ones_none() {
 
 #[test]
 fn a_request_to_one_server_goes_to_no_other_and_an_order_is_given_once() {
-    let mut case = Case::with_session();
-    let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Reach::One, &mut case.wire);
+    let mut case = ClientCase::with_session();
+    let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Route::One, &mut case.wire);
     case.replies(1, busy());
     case.passes(TRY);
     case.replies(1, found());
     assert!(case.result(read).is_ok());
     assert_eq!(case.asked(), [1, 1]);
-    let crash = Request::Crash { role: Some(RoleName::Learner), down_ms: None };
-    let order = case.core.ask_one(case.now, case.now + ALL, Server(2), crash, &mut case.wire).unwrap();
+    let crash = Request::Crash { role: Some(RoleKind::Learner), down_ms: None };
+    let order = case.core.ask_one(case.now, case.now + ALL, ServerId(2), crash, &mut case.wire).unwrap();
     case.progress();
     case.breaks(2);
     assert!(case.result(order).unwrap_err().is_unknown());
     assert_eq!(case.asked(), [1, 1, 2]);
-    assert_eq!(case.core.server(), Server(1));
-    let nobody = case.core.ask_one(case.now, case.now + ALL, Server(9), Request::Status, &mut case.wire);
+    assert_eq!(case.core.server(), ServerId(1));
+    let nobody = case.core.ask_one(case.now, case.now + ALL, ServerId(9), Request::Status, &mut case.wire);
     assert!(matches!(nobody, Err(ClientError::NoSuchServer { .. })));
 }
 
 #[test]
 fn writes_wait_for_one_session_and_go_out_in_it_side_by_side() {
-    let mut case = Case::new();
+    let mut case = ClientCase::new();
     let tickets = ["a", "b", "c"].map(|key| case.put(key));
     assert_eq!(case.wire.asked.len(), 1, "one OPEN for all");
     assert_eq!(case.core.under_way(), 3, "the OPEN is not the caller's");
@@ -555,10 +555,10 @@ fn writes_wait_for_one_session_and_go_out_in_it_side_by_side() {
 
 #[test]
 fn a_write_goes_on_in_a_new_session_only_if_no_try_of_it_may_have_been_applied() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let (certain, perhaps) = (case.put("a"), case.put("b"));
     let (first, second) = (case.wire.asked[0].1, case.wire.asked[1].1);
-    case.says(1, second, Reply::Unknown(Unknown::TimedOut));
+    case.says(1, second, Reply::Unknown(WhyUnknown::TimedOut));
     case.replies(2, expired());
     case.says(1, first, expired());
     assert!(case.result(perhaps).unwrap_err().is_unknown());
@@ -577,7 +577,7 @@ fn a_write_goes_on_in_a_new_session_only_if_no_try_of_it_may_have_been_applied()
 
 #[test]
 fn a_late_word_on_a_session_that_has_ended_ends_no_other() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let (one, other) = (case.put("a"), case.put("b"));
     let (first, second) = (case.wire.asked[0].1, case.wire.asked[1].1);
     case.says(1, first, expired());
@@ -590,7 +590,7 @@ fn a_late_word_on_a_session_that_has_ended_ends_no_other() {
 
 #[test]
 fn a_write_without_a_number_ends_when_its_time_is_up() {
-    let mut case = Case::new();
+    let mut case = ClientCase::new();
     let op = Op::Delete { key: b"k".to_vec() };
     let hasty = case.core.write(case.now, case.now + TRY / 4, op, &mut case.wire);
     let patient = case.put("k");
@@ -601,7 +601,7 @@ fn a_write_without_a_number_ends_when_its_time_is_up() {
 
 #[test]
 fn without_a_session_all_writes_hear_why_and_the_next_one_asks_with_the_same_nonce() {
-    let mut case = Case::new();
+    let mut case = ClientCase::new();
     let tickets = ["a", "b"].map(|key| case.put(key));
     for ticket in tickets {
         let error = case.waits(ticket).unwrap_err();
@@ -618,15 +618,15 @@ fn without_a_session_all_writes_hear_why_and_the_next_one_asks_with_the_same_non
 #[test]
 fn another_history_is_told_once_and_its_session_is_another() {
     let other = || NoReply::OtherHistory { cluster: "three".to_string(), known: HISTORY, found: 2 };
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     case.breaks(1);
-    case.opens(1, Ok(Stage::ShakingHands));
+    case.opens(1, Ok(ConnectionState::ShakingHands));
     let ticket = case.put("k");
     assert_eq!(case.wire.opened.last(), Some(&(1, HISTORY)), "the server is told what this client knows");
     case.loses(1, other());
     assert!(matches!(case.result(ticket), Err(ClientError::NotApplied(_))));
     assert_eq!(case.core.history(), Some(2));
-    case.opens(1, Ok(Stage::Ready { history: 2 }));
+    case.opens(1, Ok(ConnectionState::Ready { history: 2 }));
     case.put("k");
     assert!(matches!(case.wire.asked.last(), Some((1, _, Request::Open { nonce: 2 }))), "{:?}", case.wire.asked);
     // A session that is opened in a third history says so, too.
@@ -638,9 +638,9 @@ fn another_history_is_told_once_and_its_session_is_another() {
 
 #[test]
 fn what_a_server_reads_from_empty_data_is_not_believed_by_who_knows_better() {
-    let mut case = Case::with_session();
-    case.opens(2, Ok(Stage::Ready { history: 0 }));
-    case.core.talk_to(Server(2)).unwrap();
+    let mut case = ClientCase::with_session();
+    case.opens(2, Ok(ConnectionState::Ready { history: 0 }));
+    case.core.talk_to(ServerId(2)).unwrap();
     let read = case.get();
     case.replies(2, found());
     assert!(case.ended(read).is_none() && case.wire.closed.contains(&2));
@@ -649,7 +649,7 @@ fn what_a_server_reads_from_empty_data_is_not_believed_by_who_knows_better() {
     case.replies(3, found());
     assert!(case.result(read).is_ok());
     // Who has applied a write of this session has the data.
-    case.core.talk_to(Server(2)).unwrap();
+    case.core.talk_to(ServerId(2)).unwrap();
     let write = case.put("k");
     case.replies(2, applied());
     assert!(case.result(write).is_ok());
@@ -660,12 +660,12 @@ fn what_a_server_reads_from_empty_data_is_not_believed_by_who_knows_better() {
 
 #[test]
 fn a_write_that_was_not_sent_to_a_server_without_data_is_not_applied() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     case.breaks(1);
-    case.opens(2, Ok(Stage::Ready { history: 0 }));
-    case.core.talk_to(Server(2)).unwrap();
+    case.opens(2, Ok(ConnectionState::Ready { history: 0 }));
+    case.core.talk_to(ServerId(2)).unwrap();
     let read = case.get();
-    case.wire.lines.get_mut(&Server(2)).unwrap().is_clogged = true;
+    case.wire.lines.get_mut(&ServerId(2)).unwrap().is_clogged = true;
     let write = case.put("k");
     for server in 1..=3 {
         case.opens(server, Err(NoReply::ConnectionRefused));
@@ -682,7 +682,7 @@ fn a_write_that_was_not_sent_to_a_server_without_data_is_not_applied() {
 
 #[test]
 fn who_does_not_want_to_wait_is_told_what_is_known() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let (write, read) = (case.put("a"), case.get());
     case.core.end_time(case.now);
     case.progress();
@@ -692,9 +692,9 @@ fn who_does_not_want_to_wait_is_told_what_is_known() {
 
 #[test]
 fn connections_that_nobody_waits_on_are_closed_but_for_the_next_requests_one() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let read = case.get();
-    case.core.talk_to(Server(2)).unwrap();
+    case.core.talk_to(ServerId(2)).unwrap();
     case.get();
     case.progress();
     assert!(case.wire.closed.is_empty());
@@ -705,8 +705,8 @@ fn connections_that_nobody_waits_on_are_closed_but_for_the_next_requests_one() {
 
 #[test]
 fn a_failure_is_told_once_while_it_stays_the_same() {
-    let mut case = Case::with_session();
-    let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Reach::One, &mut case.wire);
+    let mut case = ClientCase::with_session();
+    let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Route::One, &mut case.wire);
     for _ in 0..3 {
         case.replies(1, busy());
         case.passes(TRY);
@@ -720,9 +720,9 @@ fn a_failure_is_told_once_while_it_stays_the_same() {
 
 #[test]
 fn the_connection_of_the_next_request_stays_though_nobody_waits_on_it() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     case.get();
-    case.core.talk_to(Server(2)).unwrap();
+    case.core.talk_to(ServerId(2)).unwrap();
     let read = case.get();
     case.replies(2, found());
     assert!(case.result(read).is_ok());
@@ -731,9 +731,9 @@ fn the_connection_of_the_next_request_stays_though_nobody_waits_on_it() {
 
 #[test]
 fn people_count_what_lines_tell_of() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let label = case.core.last_label();
-    case.core.ask_one(case.now, case.now + ALL, Server(2), Request::Status, &mut case.wire).unwrap();
+    case.core.ask_one(case.now, case.now + ALL, ServerId(2), Request::Status, &mut case.wire).unwrap();
     assert_eq!(case.core.last_label(), label);
     case.get();
     assert_ne!(case.core.last_label(), label);
@@ -741,8 +741,8 @@ fn people_count_what_lines_tell_of() {
 
 #[test]
 fn a_server_that_alone_may_answer_and_fails_at_once_is_asked_again_after_a_pause() {
-    let mut case = Case::with_session();
-    case.core.read(case.now, case.now + ALL, b"k".to_vec(), Reach::One, &mut case.wire);
+    let mut case = ClientCase::with_session();
+    case.core.read(case.now, case.now + ALL, b"k".to_vec(), Route::One, &mut case.wire);
     case.replies(1, busy());
     case.progress();
     assert_eq!(case.asked(), [1]);
@@ -751,10 +751,10 @@ fn a_server_that_alone_may_answer_and_fails_at_once_is_asked_again_after_a_pause
 
 #[test]
 fn what_came_before_a_connection_ended_still_counts() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let (answered, lost) = (case.put("a"), case.put("b"));
-    let reply = ClientReply { number: case.wire.asked[0].1, context: Context::default(), reply: applied() };
-    case.wire.lines.get_mut(&Server(1)).unwrap().inbox.push(reply);
+    let reply = ClientReply { number: case.wire.asked[0].1, context: TraceContext::default(), reply: applied() };
+    case.wire.lines.get_mut(&ServerId(1)).unwrap().inbox.push(reply);
     case.breaks(1);
     assert_eq!(case.result(answered), Ok(applied()));
     assert!(case.core.has(lost));
@@ -762,8 +762,8 @@ fn what_came_before_a_connection_ended_still_counts() {
 
 #[test]
 fn who_knows_no_history_believes_a_server_without_data() {
-    let mut case = Case::new();
-    case.opens(1, Ok(Stage::Ready { history: 0 }));
+    let mut case = ClientCase::new();
+    case.opens(1, Ok(ConnectionState::Ready { history: 0 }));
     let read = case.get();
     case.progress();
     case.replies(1, found());
@@ -780,14 +780,14 @@ fn who_knows_no_history_believes_a_server_without_data() {
 
 #[test]
 fn where_all_servers_have_lost_their_data_that_is_told_once() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     case.breaks(1);
-    (1..=3).for_each(|server| case.opens(server, Ok(Stage::Ready { history: 0 })));
+    (1..=3).for_each(|server| case.opens(server, Ok(ConnectionState::Ready { history: 0 })));
     let deadline = case.now + TRY;
-    let read = case.core.read(case.now, deadline, b"k".to_vec(), Reach::Any, &mut case.wire);
+    let read = case.core.read(case.now, deadline, b"k".to_vec(), Route::Any, &mut case.wire);
     while !case.core.has_ended() {
         let server = case.wire.asked.last().unwrap().0;
-        if case.wire.lines.contains_key(&Server(server)) {
+        if case.wire.lines.contains_key(&ServerId(server)) {
             case.replies(server, found());
         } else {
             case.now = case.now.max(case.core.due().unwrap());
@@ -801,7 +801,7 @@ fn where_all_servers_have_lost_their_data_that_is_told_once() {
 
 #[test]
 fn who_did_not_answer_in_time_is_said_to_be_silent() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     case.get();
     case.passes(TRY);
     let failed: Vec<&str> = case.wire.failovers.iter().map(|(end, _)| end.word()).collect();
@@ -816,9 +816,9 @@ fn who_did_not_answer_in_time_is_said_to_be_silent() {
 
 #[test]
 fn no_try_lasts_longer_than_its_request() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let deadline = case.now + TRY / 4;
-    let read = case.core.read(case.now, deadline, b"k".to_vec(), Reach::Any, &mut case.wire);
+    let read = case.core.read(case.now, deadline, b"k".to_vec(), Route::Any, &mut case.wire);
     assert_eq!(case.core.due(), Some(deadline));
     case.passes(TRY / 4);
     assert!(case.result(read).is_err());
@@ -826,8 +826,8 @@ fn no_try_lasts_longer_than_its_request() {
 
 #[test]
 fn a_late_answer_to_an_earlier_try_is_none_to_the_next_one_of_the_same_server() {
-    let mut case = Case::with_session();
-    let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Reach::One, &mut case.wire);
+    let mut case = ClientCase::with_session();
+    let read = case.core.read(case.now, case.now + ALL, b"k".to_vec(), Route::One, &mut case.wire);
     case.core.transmit(case.now, &mut case.wire);
     let number = case.wire.asked[0].1;
     let answered = case.get();
@@ -845,7 +845,7 @@ fn a_late_answer_to_an_earlier_try_is_none_to_the_next_one_of_the_same_server() 
 
 #[test]
 fn a_session_whose_server_cannot_tell_its_history_is_of_the_known_one() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let write = case.put("k");
     case.replies(1, expired());
     case.replies(1, Reply::Opened { session: 20, history: 0 });
@@ -856,7 +856,7 @@ fn a_session_whose_server_cannot_tell_its_history_is_of_the_known_one() {
 
 #[test]
 fn a_write_that_has_ended_is_no_longer_asked_for() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     case.put("k");
     case.replies(1, applied());
     case.put("k");
@@ -866,17 +866,17 @@ fn a_write_that_has_ended_is_no_longer_asked_for() {
 
 #[test]
 fn a_failure_elsewhere_does_not_move_the_current_server() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let read = case.get();
-    case.core.talk_to(Server(3)).unwrap();
+    case.core.talk_to(ServerId(3)).unwrap();
     case.replies(1, busy());
-    assert_eq!((case.asked(), case.core.server()), (vec![1, 3], Server(3)));
+    assert_eq!((case.asked(), case.core.server()), (vec![1, 3], ServerId(3)));
     assert!(case.core.has(read));
 }
 
 #[test]
 fn busy_tries_are_counted_whoever_is_busy() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     case.get();
     case.replies(1, Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::Busy)));
     case.replies(2, Reply::NotApplied(WhyNotApplied::DiskFull));
@@ -885,7 +885,7 @@ fn busy_tries_are_counted_whoever_is_busy() {
 
 #[test]
 fn pauses_become_twice_as_long_up_to_a_fifth_of_a_second() {
-    let mut case = Case::new();
+    let mut case = ClientCase::new();
     (1..=3).for_each(|server| case.opens(server, Err(NoReply::ConnectionRefused)));
     case.get();
     let mut pauses = Vec::new();
@@ -903,7 +903,7 @@ fn pauses_become_twice_as_long_up_to_a_fifth_of_a_second() {
 #[test]
 fn a_write_is_tried_as_long_as_there_may_be_an_answer_that_says_more() {
     // Nobody was reached: tries take no time, and a tenth of one is enough.
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     case.breaks(1);
     (1..=3).for_each(|server| case.opens(server, Err(NoReply::ConnectionRefused)));
     let begun = case.now;
@@ -919,10 +919,10 @@ fn a_write_is_tried_as_long_as_there_may_be_an_answer_that_says_more() {
     assert!(tries.count > 64 && tries.last.len() == 64, "{} tries", tries.count);
 
     // It may be applied already: another try can only make that certain.
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let ticket = case.put("k");
     case.now = case.now + (ALL - TRY / 2);
-    case.replies(1, Reply::Unknown(Unknown::TimedOut));
+    case.replies(1, Reply::Unknown(WhyUnknown::TimedOut));
     case.progress();
     assert_eq!(case.asked(), [1, 2]);
     case.replies(2, applied());
@@ -931,10 +931,10 @@ fn a_write_is_tried_as_long_as_there_may_be_an_answer_that_says_more() {
 
 #[test]
 fn a_request_that_a_full_connection_did_not_take_in_time_is_certainly_not_applied() {
-    let mut case = Case::with_session();
+    let mut case = ClientCase::with_session();
     let answered = case.get();
     let number = case.wire.asked[0].1;
-    case.wire.lines.get_mut(&Server(1)).unwrap().is_clogged = true;
+    case.wire.lines.get_mut(&ServerId(1)).unwrap().is_clogged = true;
     let write = case.put("k");
     case.says(1, number, found());
     assert!(case.result(answered).is_ok());
@@ -946,8 +946,8 @@ fn a_request_that_a_full_connection_did_not_take_in_time_is_certainly_not_applie
 
 #[test]
 fn who_does_not_want_to_wait_ends_what_waits_for_room_in_its_session_too() {
-    let mut case = Case::with_session();
-    let writes: Vec<Ticket> = (0..=crate::kv::SPAN).map(|_| case.put("k")).collect();
+    let mut case = ClientCase::with_session();
+    let writes: Vec<RequestHandle> = (0..=crate::kv::SPAN).map(|_| case.put("k")).collect();
     case.core.end_time(case.now);
     case.progress();
     assert_eq!(case.core.under_way(), 0);

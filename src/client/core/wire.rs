@@ -3,45 +3,45 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Ticket;
+use super::RequestHandle;
 use super::outcome::Try;
-use super::session::WriteId;
+use super::session::AssignedWrite;
 use crate::net::{ClientReply, ClientRequest};
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// The connections of one client. No call waits, and none calls back.
 pub trait Wire {
     /// Begins to connect to a server, for a client that knows this history, or none if 0.
-    fn open(&mut self, server: Server, history: u64) -> Result<(), NoReply>;
+    fn open(&mut self, server: ServerId, history: u64) -> Result<(), NoReply>;
 
     /// Ends the connection. What it holds is not sent any more.
-    fn close(&mut self, server: Server);
+    fn close(&mut self, server: ServerId);
 
     /// How far the connection is.
-    fn stage(&self, server: Server) -> Stage;
+    fn stage(&self, server: ServerId) -> ConnectionState;
 
     /// Where the server listens.
-    fn address(&self, server: Server) -> SocketAddr;
+    fn address(&self, server: ServerId) -> SocketAddr;
 
     /// Queues a request: it is sent as a whole once [`sent`](Wire::sent) has come as far as this says.
-    fn queue(&mut self, server: Server, request: &ClientRequest) -> u64;
+    fn queue(&mut self, server: ServerId, request: &ClientRequest) -> u64;
 
     /// How much of what was queued is sent.
-    fn sent(&self, server: Server) -> u64;
+    fn sent(&self, server: ServerId) -> u64;
 
     /// Sends what the connection takes at once. After an error it is of no more use.
-    fn transmit(&mut self, server: Server) -> Result<(), NoReply>;
+    fn transmit(&mut self, server: ServerId) -> Result<(), NoReply>;
 
     /// Takes what has come. After an error the connection is of no more use, but the replies before it count.
-    fn receive(&mut self, server: Server, replies: &mut Vec<ClientReply>) -> Result<(), NoReply>;
+    fn receive(&mut self, server: ServerId, replies: &mut Vec<ClientReply>) -> Result<(), NoReply>;
 
     /// Sees what the client does. Nothing depends on it.
-    fn observe(&mut self, _seen: Seen<'_>) {}
+    fn observe(&mut self, _seen: ClientObservation<'_>) {}
 }
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum ConnectionState {
     /// Nobody has answered yet.
     Connecting,
     /// The server has not said yet that it talks to this client.
@@ -55,25 +55,25 @@ pub enum Stage {
 
 /// What a client does.
 #[derive(Clone, Copy, Debug)]
-pub enum Seen<'a> {
+pub enum ClientObservation<'a> {
     /// A write has got its name.
     Named {
         /// Which write.
-        ticket: Ticket,
+        ticket: RequestHandle,
         /// The name.
-        id: WriteId,
+        id: AssignedWrite,
     },
     /// A write was certainly not applied under the name that it had, and waits for another one.
     Unnamed {
         /// Which write.
-        ticket: Ticket,
+        ticket: RequestHandle,
     },
     /// A try has brought nothing, and another one follows.
     FailedOver {
         /// The try.
         failed: &'a Try,
         /// Who is asked next.
-        next: Server,
+        next: ServerId,
     },
 }
 

@@ -12,21 +12,21 @@ use super::command_line::Text;
 use super::fake::{Act, FakeCluster, good_reply, serves};
 use crate::client::cli::run;
 use crate::client::print::Printer;
-use crate::kv::{Command, Kv, Op, encode_part, without_sessions};
+use crate::kv::{Kv, KvCommand, Op, encode_part, without_sessions};
 use crate::net::{Reply, Request, StatePart};
-use crate::paxos::{Slot, SnapshotPart, StateMachine, Value};
+use crate::paxos::{Slot, SnapshotChunk, StateMachine, Value};
 use crate::storage::backup;
 
 /// A store with one key, whose server names this digest of it.
 fn store(value: &str, wrong: u64) -> FakeCluster {
     let mut kv = Kv::empty_like(&Kv::default());
-    kv.apply(Slot(1), &Value::Command(Command::Open { nonce: 1, label: String::new() }.to_paxos()));
+    kv.apply(Slot(1), &Value::Command(KvCommand::Open { nonce: 1, label: String::new() }.to_paxos()));
     let op = Op::Put { key: b"k".to_vec(), value: value.as_bytes().into(), if_version: None };
-    let write = Command::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, label: String::new(), op };
+    let write = KvCommand::Write { session: 1, nonce: 1, sequence: 1, first_open: 1, label: String::new(), op };
     kv.apply(Slot(2), &Value::Command(write.to_paxos()));
     let digest = kv.digest() ^ wrong;
     let (bytes, left_out) = without_sessions(&encode_part(&kv.take_changes().pieces)).unwrap();
-    let part = SnapshotPart { slot: Slot(2), digest, index: 0, bytes: bytes.into(), next: None };
+    let part = SnapshotChunk { slot: Slot(2), digest, index: 0, bytes: bytes.into(), next: None };
     FakeCluster::start(vec![serves(move |n, request| {
         Act::Reply(match request {
             Request::State { .. } => Reply::State(Some(StatePart { part: part.clone(), left_out })),

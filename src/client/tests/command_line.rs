@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use super::fake::{Act, Fake, FakeCluster, good, opens_and, serves};
 use crate::client::cli::run;
 use crate::client::print::Printer;
-use crate::kv::{Op, Written};
-use crate::net::{Reply, Request, Unknown, WhyNotApplied};
+use crate::kv::{Op, WriteResult};
+use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::{NotApplied, Slot};
 
 #[derive(Clone, Default)]
@@ -54,7 +54,7 @@ fn answers(reply: Reply) -> FakeCluster {
     FakeCluster::start(vec![opens_and(move |_, _| Act::Reply(reply.clone()))])
 }
 
-fn applied(written: Written) -> FakeCluster {
+fn applied(written: WriteResult) -> FakeCluster {
     answers(Reply::Applied { slot: Slot(9), written })
 }
 
@@ -62,7 +62,7 @@ fn applied(written: Written) -> FakeCluster {
 fn success_is_0_and_stdout_is_data() {
     let value = Reply::Value { slot: Slot(9), value: Some(b"deep blue".to_vec().into()), version: 3 };
     assert_eq!(paxos_client(&answers(value), &["get", "color"]), (0, "deep blue\n".to_string(), String::new()));
-    let done = applied(Written::Done { version: 3 });
+    let done = applied(WriteResult::Done { version: 3 });
     assert_eq!(paxos_client(&done, &["put", "k", "v"]), (0, "OK version=3 slot=9\n".to_string(), String::new()));
     assert_eq!(paxos_client(&done, &["delete", "k"]).0, 0);
     let (code, text, _) = paxos_client(&done, &["servers"]);
@@ -73,7 +73,7 @@ fn success_is_0_and_stdout_is_data() {
 fn a_missing_key_is_3_and_says_so_on_stderr() {
     let none = Reply::Value { slot: Slot(9), value: None, version: 2 };
     for (cluster, words) in
-        [(answers(none), ["get", "a b"]), (applied(Written::NotFound { version: 2 }), ["delete", "a b"])]
+        [(answers(none), ["get", "a b"]), (applied(WriteResult::NotFound { version: 2 }), ["delete", "a b"])]
     {
         let expected = "error: there is no key \"a b\" (version 2)\n".to_string();
         assert_eq!(paxos_client(&cluster, &words), (3, String::new(), expected));
@@ -82,14 +82,14 @@ fn a_missing_key_is_3_and_says_so_on_stderr() {
 
 #[test]
 fn not_applied_is_4_with_what_was_found_and_what_next() {
-    let mismatch = applied(Written::Mismatch { version: 3 });
+    let mismatch = applied(WriteResult::Mismatch { version: 3 });
     let (code, data, notes) = paxos_client(&mismatch, &["put", "color", "red", "--if-version", "2"]);
     assert_eq!((code, data.as_str()), (4, ""));
     assert_eq!(notes, "error: color is at version 3: nothing was written. Try: paxos-client get color\n");
     let asked = &mismatch.requests()[1].1;
     assert!(matches!(asked, Request::Write { op: Op::Put { if_version: Some(2), .. }, .. }), "{asked:?}");
 
-    let answered = std::iter::once(crate::role::Server(1)).collect();
+    let answered = std::iter::once(crate::role::ServerId(1)).collect();
     let no_quorum = answers(Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered })));
     let (code, _, notes) = paxos_client(&no_quorum, &["put", "color", "red"]);
     assert_eq!(code, 4);
@@ -101,7 +101,7 @@ fn not_applied_is_4_with_what_was_found_and_what_next() {
 
 #[test]
 fn an_unknown_outcome_is_5_and_says_how_to_find_out() {
-    let unknown = answers(Reply::Unknown(Unknown::Expired));
+    let unknown = answers(Reply::Unknown(WhyUnknown::Expired));
     let (code, _, notes) = paxos_client(&unknown, &["put", "color", "red"]);
     assert_eq!(code, 5);
     assert!(notes.starts_with("error: outcome unknown: server 1 says that the session has expired"), "{notes}");
@@ -218,12 +218,12 @@ fn a_file_ends_with_the_worst_of_its_outcomes() {
                 _ => Vec::new(),
             };
             Act::Reply(match (key.as_slice(), request) {
-                (b"unknown", _) => Reply::Unknown(Unknown::Superseded),
+                (b"unknown", _) => Reply::Unknown(WhyUnknown::Superseded),
                 (b"no", _) => Reply::Refused("no".to_string()),
                 (b"missing", Request::Get { .. }) => Reply::Value { slot: Slot(1), value: None, version: 0 },
                 (_, Request::Get { .. }) => Reply::Value { slot: Slot(1), value: Some(Vec::new().into()), version: 1 },
-                (b"old", _) => Reply::Applied { slot: Slot(1), written: Written::Mismatch { version: 9 } },
-                (_, _) => Reply::Applied { slot: Slot(1), written: Written::Done { version: 1 } },
+                (b"old", _) => Reply::Applied { slot: Slot(1), written: WriteResult::Mismatch { version: 9 } },
+                (_, _) => Reply::Applied { slot: Slot(1), written: WriteResult::Done { version: 1 } },
             })
         })]);
         paxos_client(&cluster, &["run", path]).0
@@ -369,10 +369,10 @@ fn a_program_gets_one_object_a_result_and_errors_too() {
     let none = Reply::Value { slot: Slot(9), value: None, version: 2 };
     let (code, text, notes) = paxos_client(&answers(none), &["-o", "json", "get", "color"]);
     assert_eq!((code, &json(&text)["status"], notes.as_str()), (3, &"NOTFOUND".into(), ""));
-    let mismatch = applied(Written::Mismatch { version: 4 });
+    let mismatch = applied(WriteResult::Mismatch { version: 4 });
     let (code, text, _) = paxos_client(&mismatch, &["put", "k", "v", "--if-version", "1", "-o", "json"]);
     assert_eq!((code, &json(&text)["status"], &json(&text)["version"]), (4, &"MISMATCH".into(), &4.into()));
-    let unknown = answers(Reply::Unknown(Unknown::Superseded));
+    let unknown = answers(Reply::Unknown(WhyUnknown::Superseded));
     let (code, text, _) = paxos_client(&unknown, &["put", "k", "v", "-o", "json"]);
     assert_eq!((code, &json(&text)["status"]), (5, &"UNKNOWN".into()));
     let (code, text, _) = paxos_client(&answers(Reply::Done), &["run", "/nowhere", "-o", "json"]);
@@ -401,9 +401,9 @@ fn shells_learn_the_words() {
 
 #[test]
 fn every_example_of_the_help_can_be_typed() {
-    use crate::client::arguments::Cli;
+    use crate::client::arguments::ClientCli;
     use clap::{CommandFactory, Parser};
-    let help = Cli::command().render_long_help().to_string();
+    let help = ClientCli::command().render_long_help().to_string();
     let examples = help.lines().filter_map(|line| Some(&line[line.find("paxos-client ")?..]));
     let mut seen = 0;
     for example in examples.filter(|example| !example.contains('<') && !example.starts_with("paxos-client [")) {
@@ -413,7 +413,7 @@ fn every_example_of_the_help_can_be_typed() {
             std::process::Command::new("bash").args(["-c", &format!("printf '%s\\0' {typed}")]).output().unwrap();
         let words = String::from_utf8(words.stdout).unwrap();
         let words: Vec<OsString> = words.split_terminator('\0').map(OsString::from).collect();
-        Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{typed}: {error}"));
+        ClientCli::try_parse_from(words).unwrap_or_else(|error| panic!("{typed}: {error}"));
         seen += 1;
     }
     assert!(seen >= 10, "{seen} examples");

@@ -9,14 +9,14 @@ use socket2::{Domain, Socket, Type};
 
 use crate::client::ClientOptions;
 use crate::cluster::Cluster;
-use crate::kv::Written;
+use crate::kv::WriteResult;
 use crate::net::{
-    Answer, CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, Reply, Request, Welcome, answer,
-    frame, turn_away,
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Hello, HelloReply, Reply, Request, Welcome,
+    answer, frame, turn_away,
 };
 use crate::paxos::Slot;
-use crate::role::Server;
-use crate::trace::Context;
+use crate::role::ServerId;
+use crate::trace::TraceContext;
 
 /// A try in these tests; long enough for a machine that has other things to do.
 pub const TRY: Duration = Duration::from_millis(400);
@@ -69,7 +69,7 @@ pub fn good() -> Fake {
 pub fn good_reply(slot: u64, request: &Request) -> Reply {
     match request {
         Request::Open { .. } => Reply::Opened { session: 7, history: 1 },
-        Request::Write { .. } => Reply::Applied { slot: Slot(slot), written: Written::Done { version: slot } },
+        Request::Write { .. } => Reply::Applied { slot: Slot(slot), written: WriteResult::Done { version: slot } },
         Request::Get { .. } => Reply::Value { slot: Slot(slot), value: Some(b"value".to_vec().into()), version: slot },
         Request::Status | Request::State { .. } | Request::Crash { .. } | Request::Restart { .. } => Reply::Done,
     }
@@ -90,7 +90,7 @@ pub struct FakeCluster {
     /// As a file.
     pub file: tempfile::NamedTempFile,
     /// Every request that any of them has received, in order.
-    pub received: Arc<Mutex<Vec<(Server, Request)>>>,
+    pub received: Arc<Mutex<Vec<(ServerId, Request)>>>,
     /// Keeps the addresses of absent servers from being given to others.
     reserved: Vec<Socket>,
 }
@@ -101,7 +101,7 @@ impl FakeCluster {
         let received = Arc::new(Mutex::new(Vec::new()));
         let (mut text, mut reserved) = ("cluster = \"fake\"\n".to_string(), Vec::new());
         for (n, fake) in fakes.into_iter().enumerate() {
-            let server = Server(n as u8 + 1);
+            let server = ServerId(n as u8 + 1);
             let address = match fake {
                 Fake::Absent => {
                     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -128,7 +128,7 @@ impl FakeCluster {
     /// A client's options: server 1 first, short tries.
     pub fn options(&self) -> ClientOptions {
         ClientOptions {
-            first_server: Some(Server(1)),
+            first_server: Some(ServerId(1)),
             timeout: 4 * TRY,
             try_timeout: TRY,
             ..ClientOptions::new(self.cluster.clone(), "c1")
@@ -139,7 +139,7 @@ impl FakeCluster {
     pub fn wake(&mut self, fake: Fake) {
         let socket = self.reserved.remove(0);
         socket.listen(16).unwrap();
-        accept(Server(1), socket.into(), fake, self.received.clone());
+        accept(ServerId(1), socket.into(), fake, self.received.clone());
     }
 
     /// The requests received so far, as `server: request`.
@@ -148,7 +148,7 @@ impl FakeCluster {
     }
 }
 
-fn accept(server: Server, listener: TcpListener, fake: Fake, received: Arc<Mutex<Vec<(Server, Request)>>>) {
+fn accept(server: ServerId, listener: TcpListener, fake: Fake, received: Arc<Mutex<Vec<(ServerId, Request)>>>) {
     let fake = Arc::new(Mutex::new((0, fake)));
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
@@ -160,10 +160,10 @@ fn accept(server: Server, listener: TcpListener, fake: Fake, received: Arc<Mutex
 
 /// One connection, until the client or the test ends it.
 fn serve(
-    server: Server,
+    server: ServerId,
     stream: TcpStream,
     fake: &Mutex<(usize, Fake)>,
-    received: &Mutex<Vec<(Server, Request)>>,
+    received: &Mutex<Vec<(ServerId, Request)>>,
 ) -> Option<()> {
     let mut reader = FrameReader::new(stream, CLIENT_FRAME_MAX_BYTES);
     match fake.lock().unwrap().1 {
@@ -189,7 +189,7 @@ fn serve(
             act(*n - 1, &request)
         };
         let reply = |number, reply| {
-            let bytes = frame(&ClientReply { number, context: Context::default(), reply });
+            let bytes = frame(&ClientReply { number, context: TraceContext::default(), reply });
             std::io::Write::write_all(&mut reader.stream(), &bytes).ok()
         };
         match act {
@@ -216,6 +216,6 @@ fn serve(
 }
 
 /// The words of a server that lets in whoever comes.
-pub fn welcome(hello: &Hello) -> Answer {
-    Answer::Welcome(Welcome { history: 1, members: hello.members })
+pub fn welcome(hello: &Hello) -> HelloReply {
+    HelloReply::Welcome(Welcome { history: 1, members: hello.members })
 }

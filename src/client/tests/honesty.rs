@@ -3,19 +3,19 @@
 use std::time::{Duration, Instant};
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, serves};
-use crate::client::workload::Action;
-use crate::client::{Asked, Client, ClientError, NoReply, Outcome, Tries, Try, TryEnd, UNDER_WAY_MAX};
-use crate::net::{Reply, Request, Unknown, WhyNotApplied, frame};
+use crate::client::workload::Operation;
+use crate::client::{Client, ClientError, NoReply, RequestKind, Tries, Try, TryEnd, UNDER_WAY_MAX, WriteResponse};
+use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown, frame};
 use crate::paxos::{NotApplied, Slot};
-use crate::role::{RoleName, Server, Servers};
-use crate::trace::{Event, Line, Process, Trace};
+use crate::role::{RoleKind, ServerId, ServerSet};
+use crate::trace::{Event, Line, ProcessId, Trace};
 
 fn no_quorum() -> Reply {
-    let answered = [Server(1), Server(2)].into_iter().collect();
+    let answered = [ServerId(1), ServerId(2)].into_iter().collect();
     Reply::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered }))
 }
 
-fn put(cluster: &FakeCluster) -> Result<Outcome, ClientError> {
+fn put(cluster: &FakeCluster) -> Result<WriteResponse, ClientError> {
     Client::connect(cluster.options()).unwrap().put(b"k", b"v")
 }
 
@@ -31,18 +31,18 @@ fn ends() -> Vec<(TryEnd, bool)> {
         (TryEnd::NoReply(NoReply::Broken { why: why() }), true),
         (TryEnd::NoReply(NoReply::Malformed { length: 1, what: why() }), true),
         (TryEnd::NotApplied(WhyNotApplied::Busy), false),
-        (TryEnd::NotApplied(WhyNotApplied::RoleDown(RoleName::Learner)), false),
+        (TryEnd::NotApplied(WhyNotApplied::RoleDown(RoleKind::Learner)), false),
         (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::Outrun)), false),
         (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::Busy)), false),
         (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::LearnerBehind)), false),
-        (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered: Servers::NONE })), false),
-        (TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(Servers::NONE)), false),
+        (TryEnd::NotApplied(WhyNotApplied::Proposer(NotApplied::NoQuorum { answered: ServerSet::NONE })), false),
+        (TryEnd::NotApplied(WhyNotApplied::NoReadQuorum(ServerSet::NONE)), false),
         (TryEnd::NotApplied(WhyNotApplied::Superseded), false),
         (TryEnd::NotApplied(WhyNotApplied::Expired), false),
-        (TryEnd::Unknown(Unknown::TimedOut), true),
-        (TryEnd::Unknown(Unknown::RoleDied(RoleName::Proposer)), true),
-        (TryEnd::Unknown(Unknown::Superseded), true),
-        (TryEnd::Unknown(Unknown::Expired), true),
+        (TryEnd::Unknown(WhyUnknown::TimedOut), true),
+        (TryEnd::Unknown(WhyUnknown::RoleDied(RoleKind::Proposer)), true),
+        (TryEnd::Unknown(WhyUnknown::Superseded), true),
+        (TryEnd::Unknown(WhyUnknown::Expired), true),
     ]
 }
 
@@ -52,13 +52,14 @@ fn one_try_that_may_have_been_applied_makes_a_write_unknown_in_every_combination
     for (a, a_may) in &ends {
         for (b, b_may) in &ends {
             for (c, c_may) in &ends {
-                for asked in [Asked::Write, Asked::Order, Asked::Read, Asked::Session] {
-                    let mut tries = Tries::new(Servers::first(5), asked);
+                for asked in [RequestKind::Write, RequestKind::Order, RequestKind::Read, RequestKind::Session] {
+                    let mut tries = Tries::new(ServerSet::first(5), asked);
                     for end in [a, b, c] {
-                        tries.push(Try { server: Server(1), end: end.clone(), took: TRY });
+                        tries.push(Try { server: ServerId(1), end: end.clone(), took: TRY });
                     }
                     let error = tries.into_error(3 * TRY);
-                    let unknown = (*a_may || *b_may || *c_may) && matches!(asked, Asked::Write | Asked::Order);
+                    let unknown =
+                        (*a_may || *b_may || *c_may) && matches!(asked, RequestKind::Write | RequestKind::Order);
                     assert_eq!(error.is_unknown(), unknown, "{a:?} {b:?} {c:?} {asked:?}");
                     assert_eq!(error.to_string().contains("unknown"), unknown, "{error}");
                 }
@@ -69,10 +70,10 @@ fn one_try_that_may_have_been_applied_makes_a_write_unknown_in_every_combination
 
 #[test]
 fn an_uncertain_try_is_not_forgotten_however_many_follow() {
-    let mut tries = Tries::new(Servers::first(5), Asked::Write);
-    tries.push(Try { server: Server(1), end: TryEnd::Unknown(Unknown::TimedOut), took: TRY });
+    let mut tries = Tries::new(ServerSet::first(5), RequestKind::Write);
+    tries.push(Try { server: ServerId(1), end: TryEnd::Unknown(WhyUnknown::TimedOut), took: TRY });
     for _ in 0..1_000 {
-        tries.push(Try { server: Server(2), end: TryEnd::NotApplied(WhyNotApplied::Busy), took: TRY });
+        tries.push(Try { server: ServerId(2), end: TryEnd::NotApplied(WhyNotApplied::Busy), took: TRY });
     }
     assert_eq!((tries.count, tries.last.len()), (1_001, 64));
     assert!(tries.into_error(TRY).is_unknown());
@@ -95,11 +96,11 @@ fn each_kind_of_failure_on_the_wire_is_told_as_what_it_is() {
         ("no reply", opens_and(move |_, _| Act::Bytes(foreign())), true),
         ("half a frame", opens_and(|_, _| Act::Bytes(frame(&no_quorum())[..6].to_vec())), true),
         ("wrong kind", opens_and(|_, _| Act::Reply(Reply::Done)), true),
-        ("unknown", opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::TimedOut))), true),
-        ("superseded", opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::Superseded))), true),
+        ("unknown", opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::TimedOut))), true),
+        ("superseded", opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::Superseded))), true),
         ("certainly superseded", opens_and(|_, _| Act::Reply(Reply::NotApplied(WhyNotApplied::Superseded))), false),
         ("certainly expired", opens_and(|_, _| Act::Reply(Reply::NotApplied(WhyNotApplied::Expired))), false),
-        ("expired", opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::Expired))), true),
+        ("expired", opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::Expired))), true),
     ];
     for (name, fake, unknown) in cases {
         let error = put(&FakeCluster::start(vec![fake])).unwrap_err();
@@ -116,7 +117,10 @@ fn a_later_no_does_not_undo_an_earlier_perhaps() {
     assert!(error.is_unknown(), "{error}");
     // A result does: it is the result of this very write.
     let perhaps = opens_and(|_, _| Act::Close);
-    assert_eq!(put(&FakeCluster::start(vec![perhaps, good()])), Ok(Outcome::Written { slot: Slot(1), version: 1 }));
+    assert_eq!(
+        put(&FakeCluster::start(vec![perhaps, good()])),
+        Ok(WriteResponse::Written { slot: Slot(1), version: 1 })
+    );
     // And a refusal is no word on what an earlier try has done.
     let perhaps = opens_and(|_, _| Act::Close);
     let refuses = opens_and(|_, _| Act::Reply(Reply::Refused("no".to_string())));
@@ -128,7 +132,7 @@ fn a_refusal_is_final_and_comes_with_its_sentence() {
     let refuses = opens_and(|_, _| Act::Reply(Reply::Refused("not in lab mode".to_string())));
     let cluster = FakeCluster::start(vec![refuses, good()]);
     let error = put(&cluster).unwrap_err();
-    assert_eq!(error, ClientError::Refused { server: Server(1), why: "not in lab mode".to_string() });
+    assert_eq!(error, ClientError::Refused { server: ServerId(1), why: "not in lab mode".to_string() });
 }
 
 #[test]
@@ -164,16 +168,16 @@ fn as_long_as_nobody_is_reached_the_time_is_used_and_who_comes_back_in_it_is_ask
 #[test]
 fn a_write_is_not_sent_with_little_time_unless_nobody_was_reached_before() {
     let half = TRY / 2;
-    for asked in [Asked::Session, Asked::Write] {
+    for asked in [RequestKind::Session, RequestKind::Write] {
         for (end, may_be_applied) in ends() {
-            let mut tries = Tries::new(Servers::first(3), asked);
-            tries.push(Try { server: Server(1), end: end.clone(), took: TRY });
+            let mut tries = Tries::new(ServerSet::first(3), asked);
+            tries.push(Try { server: ServerId(1), end: end.clone(), took: TRY });
             let not_reached = matches!(end, TryEnd::NoReply(NoReply::ConnectionRefused | NoReply::Unreachable { .. }));
             assert_eq!(tries.are_worth_another(half, TRY), not_reached || may_be_applied, "{end:?}");
             assert!(tries.are_worth_another(TRY, TRY) && !tries.are_worth_another(Duration::ZERO, TRY), "{end:?}");
             // One that answered is enough to know how long an answer takes.
             let busy = TryEnd::NotApplied(WhyNotApplied::Busy);
-            tries.push(Try { server: Server(2), end: busy, took: TRY });
+            tries.push(Try { server: ServerId(2), end: busy, took: TRY });
             assert_eq!(tries.are_worth_another(half, TRY), may_be_applied, "{end:?}");
         }
     }
@@ -215,7 +219,7 @@ fn what_is_asked_of_a_client_that_was_stopped_is_not_sent() {
     let before = cluster.requests().len();
     assert!(matches!(client.put(b"k", b"w"), Err(ClientError::NotApplied(_))));
     assert!(matches!(client.get(b"k"), Err(ClientError::NotApplied(_))));
-    assert!(matches!(client.crash(Server(1), None, None), Err(ClientError::NotApplied(_))));
+    assert!(matches!(client.crash(ServerId(1), None, None), Err(ClientError::NotApplied(_))));
     assert_eq!(cluster.requests().len(), before);
 }
 
@@ -232,7 +236,7 @@ fn what_waits_for_room_while_the_client_is_stopped_is_not_sent() {
     let cluster = FakeCluster::start(vec![silent]);
     let mut client = Client::connect(cluster.options()).unwrap();
     client.stop_when(stop);
-    let get = || Action::Get { key: b"k".to_vec() };
+    let get = || Operation::Get { key: b"k".to_vec() };
     for _ in 0..UNDER_WAY_MAX {
         client.queue(get()).unwrap();
     }
@@ -243,13 +247,13 @@ fn what_waits_for_room_while_the_client_is_stopped_is_not_sent() {
 
 #[test]
 fn replies_to_other_requests_are_told_and_not_believed() {
-    let trace = Trace::to_memory(Process::named("c1").unwrap());
-    let right = || Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 3 } };
+    let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
+    let right = || Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 3 } };
     let confused = opens_and(move |_, _| Act::Unrequested(vec![1_000, 2_000], right()));
     let cluster = FakeCluster::start(vec![confused]);
     let options = crate::client::ClientOptions { trace: trace.clone(), ..cluster.options() };
     let mut client = Client::connect(options).unwrap();
-    assert_eq!(client.put(b"k", b"v"), Ok(Outcome::Written { slot: Slot(9), version: 3 }));
+    assert_eq!(client.put(b"k", b"v"), Ok(WriteResponse::Written { slot: Slot(9), version: 3 }));
     assert_eq!(trace.text().matches("received an unrequested reply").count(), 2, "{}", trace.text());
 
     let flood = opens_and(move |_, _| Act::Unrequested((1..100).collect(), right()));
@@ -305,25 +309,25 @@ fn what_is_too_large_is_never_sent() {
 fn a_server_that_does_not_exist_is_an_error_of_the_caller() {
     let cluster = FakeCluster::start(vec![good()]);
     let mut client = Client::connect(cluster.options()).unwrap();
-    let wrong = Err(ClientError::NoSuchServer { server: Server(9), known: Servers::first(1) });
-    assert_eq!(client.talk_to(Server(9)), wrong);
-    assert_eq!(client.crash(Server(9), None, None), wrong);
+    let wrong = Err(ClientError::NoSuchServer { server: ServerId(9), known: ServerSet::first(1) });
+    assert_eq!(client.talk_to(ServerId(9)), wrong);
+    assert_eq!(client.crash(ServerId(9), None, None), wrong);
 }
 
 #[test]
 fn a_crash_is_ordered_once_and_from_one_server() {
     let cluster = FakeCluster::start(vec![serves(|_, _| Act::Close), good()]);
     let mut client = Client::connect(cluster.options()).unwrap();
-    assert!(client.crash(Server(1), None, Some(TRY)).unwrap_err().is_unknown());
+    assert!(client.crash(ServerId(1), None, Some(TRY)).unwrap_err().is_unknown());
     assert_eq!(cluster.requests().len(), 1);
-    client.crash(Server(2), Some(RoleName::Acceptor), None).unwrap();
-    let order = Request::Crash { role: Some(RoleName::Acceptor), down_ms: None };
+    client.crash(ServerId(2), Some(RoleKind::Acceptor), None).unwrap();
+    let order = Request::Crash { role: Some(RoleKind::Acceptor), down_ms: None };
     assert_eq!(cluster.requests()[1], (2, order));
 }
 
 #[test]
 fn every_request_is_told_with_its_detours_and_its_end() {
-    let trace = Trace::to_memory(Process::named("c1").unwrap());
+    let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
     let cluster = FakeCluster::start(vec![opens_and(|_, _| Act::Close), good()]);
     let options = crate::client::ClientOptions { trace: trace.clone(), ..cluster.options() };
     let mut client = Client::connect(options).unwrap();
@@ -335,12 +339,12 @@ fn every_request_is_told_with_its_detours_and_its_end() {
     assert!(lines[2..].iter().all(|line| line.req.as_deref() == Some("c1-2")));
 
     // A request without an end is told as well.
-    let trace = Trace::to_memory(Process::named("c1").unwrap());
+    let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
     let cluster = FakeCluster::start(vec![opens_and(|_, _| Act::Nothing)]);
     let options = crate::client::ClientOptions { trace: trace.clone(), timeout: TRY, ..cluster.options() };
     Client::connect(options).unwrap().put(b"k", b"v").unwrap_err();
     let last: Line = trace.text().lines().last().unwrap().parse().unwrap();
-    assert!(matches!(last.event, Event::Timeout { status: crate::trace::Status::Unknown, .. }), "{last}");
+    assert!(matches!(last.event, Event::Timeout { status: crate::trace::RequestStatus::Unknown, .. }), "{last}");
 }
 
 #[test]

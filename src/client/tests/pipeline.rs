@@ -5,24 +5,24 @@ use std::net::TcpListener;
 use std::thread;
 
 use super::fake::{Act, Fake, FakeCluster, TRY, good, good_reply, opens_and, welcome};
-use crate::client::workload::Action;
-use crate::client::{Client, ClientError, ClientOptions, Done, Ticket, UNDER_WAY_MAX};
+use crate::client::workload::Operation;
+use crate::client::{Client, ClientError, ClientOptions, OperationResult, RequestHandle, UNDER_WAY_MAX};
 use crate::cluster::Cluster;
-use crate::kv::{Op, SPAN, Written};
+use crate::kv::{Op, SPAN, WriteResult};
 use crate::net::{
-    Answer, CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, Reply, Request, Unknown, Welcome,
-    WhyNotApplied, answer, frame,
+    CLIENT_FRAME_MAX_BYTES, ClientReply, ClientRequest, FrameReader, HelloReply, Reply, Request, Welcome,
+    WhyNotApplied, WhyUnknown, answer, frame,
 };
 use crate::paxos::Slot;
-use crate::role::Servers;
-use crate::trace::{Context, Process, Trace};
+use crate::role::ServerSet;
+use crate::trace::{ProcessId, Trace, TraceContext};
 
-fn put(n: usize) -> Action {
-    Action::Put { key: format!("k{n}").into_bytes(), value: b"v".to_vec(), if_version: None }
+fn put(n: usize) -> Operation {
+    Operation::Put { key: format!("k{n}").into_bytes(), value: b"v".to_vec(), if_version: None }
 }
 
-fn get(n: usize) -> Action {
-    Action::Get { key: format!("k{n}").into_bytes() }
+fn get(n: usize) -> Operation {
+    Operation::Get { key: format!("k{n}").into_bytes() }
 }
 
 /// (server, sequence, first_open) of each write, by key.
@@ -68,7 +68,7 @@ fn nothing_is_sent_to_a_server_that_says_that_its_cluster_has_other_servers() {
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut reader = FrameReader::new(stream.unwrap(), CLIENT_FRAME_MAX_BYTES);
-            let five = Answer::Welcome(Welcome { history: 1, members: Servers::first(5) });
+            let five = HelloReply::Welcome(Welcome { history: 1, members: ServerSet::first(5) });
             answer(&mut reader, |_| five).unwrap().unwrap();
             if let Ok(Some(request)) = reader.read::<ClientRequest>(None) {
                 tell.send(request).unwrap();
@@ -101,7 +101,7 @@ fn hear(reader: &mut FrameReader) -> ClientRequest {
 fn answer_read(reader: &FrameReader, request: &ClientRequest, version: u64) {
     let Request::Get { key } = &request.request else { panic!("{request:?}") };
     let reply = Reply::Value { slot: Slot(1), value: Some(key.clone().into()), version };
-    let bytes = frame(&ClientReply { number: request.number, context: Context::default(), reply });
+    let bytes = frame(&ClientReply { number: request.number, context: TraceContext::default(), reply });
     std::io::Write::write_all(&mut reader.stream(), &bytes).unwrap();
 }
 
@@ -114,10 +114,10 @@ fn each_request_gets_its_own_reply_in_whatever_order_they_come() {
         heard.iter().rev().for_each(|request| answer_read(reader, request, 1));
     });
     let mut client = Client::connect(ClientOptions::new(server.cluster.clone(), "c1")).unwrap();
-    let tickets: Vec<Ticket> = (0..COUNT).map(|n| client.submit(get(n)).unwrap()).collect();
+    let tickets: Vec<RequestHandle> = (0..COUNT).map(|n| client.submit(get(n)).unwrap()).collect();
     assert_eq!(client.under_way(), COUNT);
     for (n, ticket) in tickets.into_iter().enumerate() {
-        let Ok(Done::Read(found)) = client.wait(ticket).end else { panic!("a read failed") };
+        let Ok(OperationResult::Read(found)) = client.wait(ticket).end else { panic!("a read failed") };
         assert_eq!(found.value.unwrap(), format!("k{n}").into_bytes());
     }
     assert_eq!(client.under_way(), 0);
@@ -128,7 +128,7 @@ fn each_request_gets_its_own_reply_in_whatever_order_they_come() {
 
 #[test]
 fn a_late_answer_to_a_try_that_was_given_up_is_no_surprise_and_no_answer() {
-    let trace = Trace::to_memory(Process::named("c1").unwrap());
+    let trace = Trace::to_memory(ProcessId::named("c1").unwrap());
     let server = scripted(|reader| {
         let (slow, quick) = (hear(reader), hear(reader));
         answer_read(reader, &quick, 1);
@@ -142,7 +142,7 @@ fn a_late_answer_to_a_try_that_was_given_up_is_no_surprise_and_no_answer() {
     let mut client = Client::connect(options).unwrap();
     let [slow, quick] = [0, 1].map(|n| client.queue(get(n)).unwrap());
     client.wait(quick).end.unwrap();
-    let Ok(Done::Read(found)) = client.wait(slow).end else { panic!("a read failed") };
+    let Ok(OperationResult::Read(found)) = client.wait(slow).end else { panic!("a read failed") };
     assert_eq!(found.version, 2);
     assert!(!trace.text().contains("MALFORMED"), "{}", trace.text());
     drop(client);
@@ -154,7 +154,7 @@ fn a_connection_that_breaks_moves_all_that_wait_on_it_under_their_own_names() {
     let breaks = opens_and(|_, request| if is_key(request, "k15") { Act::Close } else { Act::Nothing });
     let cluster = FakeCluster::start(vec![breaks, good()]);
     let mut client = Client::connect(cluster.options()).unwrap();
-    let tickets: Vec<Ticket> = (0..16).map(|n| client.submit(put(n)).unwrap()).collect();
+    let tickets: Vec<RequestHandle> = (0..16).map(|n| client.submit(put(n)).unwrap()).collect();
     for ticket in tickets {
         client.wait(ticket).end.unwrap();
     }
@@ -179,7 +179,7 @@ fn a_request_that_is_not_answered_moves_alone_if_others_are() {
         let cluster = FakeCluster::start(vec![skips, good()]);
         let mut client = Client::connect(cluster.options()).unwrap();
         client.put(b"first", b"opens the session").unwrap();
-        let tickets: Vec<Ticket> = (0..8).map(|n| client.queue(put(n)).unwrap()).collect();
+        let tickets: Vec<RequestHandle> = (0..8).map(|n| client.queue(put(n)).unwrap()).collect();
         for ticket in tickets {
             client.wait(ticket).end.unwrap();
         }
@@ -222,13 +222,13 @@ fn no_write_is_sent_that_is_a_span_ahead_of_the_oldest_one_open() {
 #[test]
 fn a_write_that_ends_unknown_is_left_behind_and_the_others_go_on() {
     let unknown = |n: usize, request: &Request| match request {
-        one if is_key(one, "k2") => Act::Reply(Reply::Unknown(Unknown::TimedOut)),
+        one if is_key(one, "k2") => Act::Reply(Reply::Unknown(WhyUnknown::TimedOut)),
         other => Act::Reply(good_reply(n as u64, other)),
     };
     let cluster = FakeCluster::start(vec![opens_and(unknown), opens_and(unknown)]);
     let options = ClientOptions { timeout: TRY, ..cluster.options() };
     let mut client = Client::connect(options).unwrap();
-    let tickets: Vec<Ticket> = (0..5).map(|n| client.submit(put(n)).unwrap()).collect();
+    let tickets: Vec<RequestHandle> = (0..5).map(|n| client.submit(put(n)).unwrap()).collect();
     let ends: Vec<_> = tickets.into_iter().map(|ticket| client.wait(ticket).end).collect();
     assert!(ends.iter().enumerate().all(|(n, end)| end.is_ok() == (n != 2)), "{ends:?}");
     assert!(ends[2].as_ref().is_err_and(ClientError::is_unknown));
@@ -242,7 +242,7 @@ fn a_write_that_ends_unknown_is_left_behind_and_the_others_go_on() {
 fn without_a_session_no_write_is_sent_and_all_that_wait_hear_why() {
     let cluster = FakeCluster::start(vec![super::fake::serves(|_, _| Act::Nothing)]);
     let mut client = Client::connect(cluster.options()).unwrap();
-    let tickets: Vec<Ticket> = (0..4).map(|n| client.submit(put(n)).unwrap()).collect();
+    let tickets: Vec<RequestHandle> = (0..4).map(|n| client.submit(put(n)).unwrap()).collect();
     for ticket in tickets {
         let error = client.wait(ticket).end.unwrap_err();
         assert!(matches!(error, ClientError::NotApplied(_)), "{error}");
@@ -271,11 +271,11 @@ fn an_expired_session_ends_its_writes_and_no_other_session() {
     // The session expires while three writes are under way; what is written then is written in a new one.
     let cluster = FakeCluster::start(vec![super::fake::serves(|n, request| match request {
         Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
-        Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(Unknown::Expired)),
-        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: Written::Done { version: 1 } }),
+        Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(WhyUnknown::Expired)),
+        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: WriteResult::Done { version: 1 } }),
     })]);
     let mut client = Client::connect(cluster.options()).unwrap();
-    let tickets: Vec<Ticket> = (0..3).map(|n| client.submit(put(n)).unwrap()).collect();
+    let tickets: Vec<RequestHandle> = (0..3).map(|n| client.submit(put(n)).unwrap()).collect();
     for ticket in tickets {
         assert!(client.wait(ticket).end.unwrap_err().is_unknown());
     }
@@ -293,7 +293,7 @@ fn a_server_that_swallows_everything_holds_up_nobody_for_longer_than_a_try() {
     let cluster = FakeCluster::start(vec![Fake::Mute, good()]);
     let mut client = Client::connect(cluster.options()).unwrap();
     let begun = std::time::Instant::now();
-    let tickets: Vec<Ticket> = (0..8).map(|n| client.submit(get(n)).unwrap()).collect();
+    let tickets: Vec<RequestHandle> = (0..8).map(|n| client.submit(get(n)).unwrap()).collect();
     for ticket in tickets {
         client.wait(ticket).end.unwrap();
     }

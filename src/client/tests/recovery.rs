@@ -1,10 +1,10 @@
 //! A write is sent under a second name only if it certainly was not applied under the first.
 
 use super::fake::{Act, Fake, FakeCluster, good, opens_and, serves};
-use crate::client::{Client, ClientError, Outcome};
-use crate::net::{Reply, Request, Unknown, WhyNotApplied};
+use crate::client::{Client, ClientError, WriteResponse};
+use crate::net::{Reply, Request, WhyNotApplied, WhyUnknown};
 use crate::paxos::Slot;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// (server, session, sequence, first_open) of each write.
 fn writes(cluster: &FakeCluster) -> Vec<(u8, u64, u64, u64)> {
@@ -32,7 +32,7 @@ fn a_write_goes_to_the_next_server_under_the_same_name() {
         client.put(b"a", b"1").unwrap();
         assert_eq!(writes(&cluster), [(1, 7, 1, 1), (2, 7, 1, 1)]);
         // The client stays with the server that answered.
-        assert_eq!(client.server(), Server(2));
+        assert_eq!(client.server(), ServerId(2));
         client.delete(b"a").unwrap();
         assert_eq!(writes(&cluster)[2..], [(2, 7, 2, 2)]);
         assert_eq!(opens(&cluster).len(), 1);
@@ -43,9 +43,9 @@ fn a_write_goes_to_the_next_server_under_the_same_name() {
 fn after_the_last_server_comes_the_first() {
     let cluster = FakeCluster::start(vec![good(), Fake::Absent, Fake::TurnsAway]);
     let mut client = Client::connect(cluster.options()).unwrap();
-    client.talk_to(Server(2)).unwrap();
+    client.talk_to(ServerId(2)).unwrap();
     client.put(b"a", b"1").unwrap();
-    assert_eq!(client.server(), Server(1));
+    assert_eq!(client.server(), ServerId(1));
 }
 
 #[test]
@@ -55,7 +55,10 @@ fn a_session_is_opened_under_one_nonce_however_often_it_is_asked_for() {
         serves(|n, _| match n {
             0 => Act::Close,
             1 => Act::Reply(Reply::Opened { session: 40, history: 1 }),
-            n => Act::Reply(Reply::Applied { slot: Slot(n as u64), written: crate::kv::Written::Done { version: 1 } }),
+            n => Act::Reply(Reply::Applied {
+                slot: Slot(n as u64),
+                written: crate::kv::WriteResult::Done { version: 1 },
+            }),
         }),
     ]);
     let mut client = Client::connect(cluster.options()).unwrap();
@@ -85,14 +88,14 @@ fn a_write_without_a_session_is_certainly_not_applied() {
 fn an_expired_session_ends_the_write_and_the_next_one_opens_another() {
     let expires = |n, request: &Request| match request {
         Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
-        Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(Unknown::Expired)),
-        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 1 } }),
+        Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(WhyUnknown::Expired)),
+        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
     };
     let cluster = FakeCluster::start(vec![serves(expires), good()]);
     let mut client = Client::connect(cluster.options()).unwrap();
     assert!(client.put(b"a", b"1").unwrap_err().is_unknown());
     assert_eq!(writes(&cluster), [(1, 10, 1, 1)], "it is not sent again, anywhere");
-    assert_eq!(client.put(b"a", b"2"), Ok(Outcome::Written { slot: Slot(9), version: 1 }));
+    assert_eq!(client.put(b"a", b"2"), Ok(WriteResponse::Written { slot: Slot(9), version: 1 }));
     let opens = opens(&cluster);
     assert_eq!(opens.len(), 2);
     assert_ne!(opens[0].1, opens[1].1);
@@ -105,8 +108,8 @@ fn a_superseded_write_ends_its_session_and_the_next_one_opens_another() {
     let cluster = FakeCluster::start(vec![
         serves(|n, request| match request {
             Request::Open { .. } => Act::Reply(Reply::Opened { session: 10 + n as u64, history: 1 }),
-            Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(Unknown::Superseded)),
-            _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 1 } }),
+            Request::Write { session: 10, .. } => Act::Reply(Reply::Unknown(WhyUnknown::Superseded)),
+            _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
         }),
         good(),
     ]);
@@ -126,7 +129,7 @@ fn takes_writes_from(good: u64, why: WhyNotApplied) -> Fake {
             Act::Reply(Reply::Opened { session: last, history: 1 })
         }
         Request::Write { session, .. } if *session < good => Act::Reply(Reply::NotApplied(why)),
-        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::Written::Done { version: 1 } }),
+        _ => Act::Reply(Reply::Applied { slot: Slot(9), written: crate::kv::WriteResult::Done { version: 1 } }),
     })
 }
 
@@ -135,7 +138,7 @@ fn a_write_that_is_certainly_not_applied_goes_on_in_a_new_session_by_itself() {
     for why in [WhyNotApplied::Expired, WhyNotApplied::Superseded] {
         let cluster = FakeCluster::start(vec![takes_writes_from(20, why)]);
         let mut client = Client::connect(cluster.options()).unwrap();
-        assert_eq!(client.put(b"a", b"1"), Ok(Outcome::Written { slot: Slot(9), version: 1 }));
+        assert_eq!(client.put(b"a", b"1"), Ok(WriteResponse::Written { slot: Slot(9), version: 1 }));
         assert_eq!(writes(&cluster), [(1, 10, 1, 1), (1, 20, 1, 1)]);
         client.put(b"a", b"2").unwrap();
         assert_eq!(writes(&cluster)[2..], [(1, 20, 2, 2)], "the new session goes on");
@@ -165,7 +168,7 @@ fn a_write_that_an_earlier_try_may_have_applied_never_goes_on_in_a_new_session()
 #[test]
 fn what_was_not_learnt_is_never_asked_for_again() {
     // The unknown write's number is below the next one's first_open: if it turns up later, it is superseded.
-    let unknown = opens_and(|_, _| Act::Reply(Reply::Unknown(Unknown::TimedOut)));
+    let unknown = opens_and(|_, _| Act::Reply(Reply::Unknown(WhyUnknown::TimedOut)));
     let cluster = FakeCluster::start(vec![unknown]);
     let mut client = Client::connect(cluster.options()).unwrap();
     assert!(client.put(b"a", b"1").unwrap_err().is_unknown());

@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use crate::paxos::{Ballot, CommandId, Entry, LeftBehind, PartName, Slot, SlotRange, StateMachine, Value};
-use crate::role::{Server, Servers, Timed};
+use crate::paxos::{Ballot, ChunkRequest, CommandId, Entry, LeftBehind, Slot, SlotRange, StateMachine, Value};
+use crate::role::{ServerId, ServerSet, TimerSpec};
 
 /// A time-out of a learner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,7 +29,7 @@ pub enum LearnerTimer {
     },
 }
 
-impl Timed for LearnerTimer {
+impl TimerSpec for LearnerTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         match *self {
             LearnerTimer::Beat => 100..=100,
@@ -73,7 +73,7 @@ pub enum LearnerRequest<Q> {
 
 /// What a learner tells its server.
 #[derive(Clone, Debug)]
-pub enum LearnerOutcome<M: StateMachine> {
+pub enum LearnerNotification<M: StateMachine> {
     /// A slot was applied. Said of every slot, whoever proposed it, for those who wait for an outcome.
     Applied {
         /// The slot.
@@ -106,7 +106,7 @@ pub enum LearnerOutcome<M: StateMachine> {
         /// As in the request.
         token: u64,
         /// The acceptors that answered the last round.
-        answered: Servers,
+        answered: ServerSet,
     },
     /// The state is to be written down.
     Checkpoint {
@@ -125,15 +125,15 @@ pub enum LearnerOutcome<M: StateMachine> {
     /// A peer needs the durable checkpoint, or the next part of one.
     SnapshotAsked {
         /// The peer.
-        to: Server,
+        to: ServerId,
         /// The part; the first one of the last checkpoint if None.
-        part: Option<PartName>,
+        part: Option<ChunkRequest>,
     },
     /// These peers fetch a state: what they read from stays readable as of its slot. Said when a life begins, and when it
     /// changes.
     Pinned {
         /// The peers.
-        peers: Servers,
+        peers: ServerSet,
     },
     /// A peer that fetches the state is so slow that the log could not be kept for it.
     LeftBehind(LeftBehind),
@@ -149,7 +149,7 @@ pub enum LearnerOutcome<M: StateMachine> {
         /// Its digest.
         digest: u64,
         /// Who sent it.
-        from: Server,
+        from: ServerId,
     },
     /// A command was applied in a slot that this learner has not seen.
     Recalled {
@@ -172,13 +172,13 @@ pub enum LearnerOutcome<M: StateMachine> {
         /// A slot after which they were still equal, if one is known.
         equal: Option<Slot>,
         /// The servers that have another one.
-        against: Servers,
+        against: ServerSet,
     },
 }
 
 /// A step of a learner.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum LearnerFact<O> {
+pub enum LearnerTraceEvent<O> {
     /// A majority has accepted a slot at one ballot of this server's.
     Chosen {
         /// The slot.
@@ -186,7 +186,7 @@ pub enum LearnerFact<O> {
         /// The ballot.
         ballot: Ballot,
         /// Who accepted.
-        quorum: Servers,
+        quorum: ServerSet,
         /// The value, if it was heard at this ballot.
         value: Option<Value>,
     },
@@ -206,7 +206,7 @@ pub enum LearnerFact<O> {
         /// The first slot missing.
         from: Slot,
         /// The peer asked.
-        to: Server,
+        to: ServerId,
         /// How far that peer, or another, is known to be.
         known: Slot,
     },
@@ -215,7 +215,7 @@ pub enum LearnerFact<O> {
         /// Up to this slot.
         slot: Slot,
         /// The servers whose proposers are asked.
-        to: Servers,
+        to: ServerSet,
     },
     /// It has taken a whole state in place of its own.
     Installed {
@@ -224,6 +224,6 @@ pub enum LearnerFact<O> {
         /// Its digest.
         digest: u64,
         /// Who sent it.
-        from: Server,
+        from: ServerId,
     },
 }

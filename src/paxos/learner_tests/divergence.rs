@@ -1,18 +1,18 @@
 //! Who finds itself contradicted by as many as agree with it falls silent, and nobody else does.
 
 use super::{
-    Alone, Did, LearnerOutcome, LearnerRequest, Life, Message, Numbers, Quorums, Retention, Server, Servers, Slot,
-    alone, begun, checkpoint_ended, entry, failed, read, right, servers, told, wrong,
+    Alone, Did, Incarnation, LearnerNotification, LearnerRequest, Message, Numbers, Quorums, Retention, ServerId,
+    ServerSet, Slot, alone, begun, checkpoint_ended, entry, failed, read, right, servers, told, wrong,
 };
-use crate::paxos::{Learner, SlotRange, SnapshotPart};
+use crate::paxos::{Learner, SlotRange, SnapshotChunk};
 
 /// More beats than a doubt waits for judgement.
 const LONG: usize = 10;
 
 /// Fenced after which slot, last known to be equal after which one, against whom.
-fn fenced(did: &Did) -> Option<(u64, Option<u64>, Servers)> {
+fn fenced(did: &Did) -> Option<(u64, Option<u64>, ServerSet)> {
     let all = told(did, |outcome| match outcome {
-        LearnerOutcome::Fenced { slot, equal, against } => Some((slot.0, equal.map(|slot| slot.0), *against)),
+        LearnerNotification::Fenced { slot, equal, against } => Some((slot.0, equal.map(|slot| slot.0), *against)),
         _ => None,
     });
     assert!(all.len() <= 1, "it is said once");
@@ -34,7 +34,7 @@ fn verdict<const N: usize>(
     count: u8,
     applied: u64,
     beats: [(u8, u64, bool); N],
-) -> Option<(u64, Option<u64>, Servers)> {
+) -> Option<(u64, Option<u64>, ServerSet)> {
     fenced(&hearing(count, applied, beats).beat(LONG))
 }
 
@@ -113,8 +113,8 @@ fn a_peer_that_is_ahead_is_compared_when_its_slot_is_reached() {
 
 #[test]
 fn a_life_begins_with_the_state_of_its_checkpoint() {
-    let quorums = Quorums::majority(Servers::first(3));
-    let mut learner = begun(Learner::new(Server(1), quorums, Life(2), Slot(10), Numbers::up_to(10)));
+    let quorums = Quorums::majority(ServerSet::first(3));
+    let mut learner = begun(Learner::new(ServerId(1), quorums, Incarnation(2), Slot(10), Numbers::up_to(10)));
     learner.hear_beat(2, 10, wrong(10));
     assert_eq!(fenced(&learner.beat(LONG)), Some((10, None, servers([2]))));
 }
@@ -128,7 +128,7 @@ fn a_peer_that_was_put_right_is_no_doubt_any_more() {
 fn a_state_that_came_in_is_judged_anew() {
     let mut learner = hearing(3, 3, [(2, 3, false)]);
     let (slot, digest, bytes) = (Slot(6), right(6), b"1 2 3 4 5 6"[..].into());
-    learner.hear(3, Message::Snapshot(SnapshotPart { slot, digest, index: 0, bytes, next: None }));
+    learner.hear(3, Message::Snapshot(SnapshotChunk { slot, digest, index: 0, bytes, next: None }));
     assert_eq!(learner.applied(), 6);
     let mut learner_at_six = learner.clone();
     assert_eq!(fenced(&learner.beat(LONG)), None, "what was wrong was the state before");

@@ -1,11 +1,11 @@
 //! What is chosen, who is asked for what was missed, and who is believed.
 
 use super::{
-    Alone, Ballot, CommandId, Did, LearnerOutcome, LearnerRequest, LearnerTimer, Message, Slot, alone, armed, ballot,
-    begun, catch_up, entry, learner, sent, servers, told, value,
+    Alone, Ballot, CommandId, Did, LearnerNotification, LearnerRequest, LearnerTimer, Message, Slot, alone, armed,
+    ballot, begun, catch_up, entry, learner, sent, servers, told, value,
 };
-use crate::paxos::{Entry, LearnerFact, SlotRange, Value};
-use crate::role::{Action, Server, Servers};
+use crate::paxos::{Entry, LearnerTraceEvent, SlotRange, Value};
+use crate::role::{Action, ServerId, ServerSet};
 
 fn accept(round: u64, slot: u64, number: u64) -> Message {
     Message::Accept { ballot: ballot(round), first: Slot(slot), values: vec![value(number)] }
@@ -23,7 +23,7 @@ fn chosen(round: u64) -> Message {
 /// The value that is said to be chosen, if one is.
 fn fact_of_choice(did: &Did) -> Option<Option<Value>> {
     did.iter().find_map(|action| match action {
-        Action::Fact(LearnerFact::Chosen { value, .. }) => Some(value.clone()),
+        Action::Fact(LearnerTraceEvent::Chosen { value, .. }) => Some(value.clone()),
         _ => None,
     })
 }
@@ -145,20 +145,20 @@ fn what_is_remembered_of_commands_is_told_to_whoever_waited_for_them() {
         CommandId::new(1, 0, 3),
     ]));
     let recalled = told(&did, |outcome| match outcome {
-        LearnerOutcome::Recalled { slot, id, outcome } => Some((slot.0, id.sequence, *outcome)),
+        LearnerNotification::Recalled { slot, id, outcome } => Some((slot.0, id.sequence, *outcome)),
         _ => None,
     });
     assert_eq!(recalled, [(3, 2, 2), (3, 3, 3)]);
 }
 
 /// Server 3, for which a read has found slot 7, asks to have the log filled. Server 1's last beat was so many beats before.
-fn fill_is_asked_of(mut learner: Alone, beats: usize) -> Servers {
+fn fill_is_asked_of(mut learner: Alone, beats: usize) -> ServerSet {
     learner.beat(1);
     learner.step(super::read(1));
     learner.answer_round(7);
     learner.hear_beat(1, 0, super::right(0));
     learner.beat(beats);
-    let asked: Vec<Servers> =
+    let asked: Vec<ServerSet> =
         sent(&learner.fire(LearnerTimer::Fill { tries: 0 })).into_iter().map(|(to, _)| to).collect();
     assert_eq!(asked.len(), 1);
     asked[0]
@@ -167,7 +167,7 @@ fn fill_is_asked_of(mut learner: Alone, beats: usize) -> Servers {
 #[test]
 fn the_lowest_server_that_beat_within_300_ms_is_asked_to_fill_the_log() {
     for (beats, asked) in [(0, 1), (1, 1), (2, 1), (3, 3), (4, 3)] {
-        assert_eq!(fill_is_asked_of(alone(3, 3), beats), Servers::only(Server(asked)), "{beats} beats later");
+        assert_eq!(fill_is_asked_of(alone(3, 3), beats), ServerSet::only(ServerId(asked)), "{beats} beats later");
     }
 }
 
@@ -180,7 +180,7 @@ fn where_there_are_leaders_the_own_proposer_is_asked_to_fill_the_log() {
 #[test]
 fn votes_for_another_servers_ballot_are_not_counted() {
     let mut learner = alone(1, 3);
-    let other = Ballot { round: 4, server: Server(2) };
+    let other = Ballot { round: 4, server: ServerId(2) };
     for acceptor in 1..=3 {
         let vote = Message::Accepted { ballot: other, slots: SlotRange::only(Slot(1)) };
         assert_eq!(sent(&learner.hear(acceptor, vote)), []);
@@ -192,7 +192,7 @@ fn claims_at_the_end_of_all_slots_change_nothing_that_was_applied() {
     let mut learner = alone(1, 3);
     learner.learn(5);
     let all = SlotRange { first: Slot(0), last: Slot::LAST };
-    let highest = Ballot { round: Ballot::LAST_ROUND, server: Server(1) };
+    let highest = Ballot { round: Ballot::LAST_ROUND, server: ServerId(1) };
     let claims = [
         Message::CatchUp { from: Slot::LAST },
         Message::Chosen { ballot: highest, slots: all },

@@ -8,10 +8,10 @@ mod retention;
 mod snapshots;
 
 use super::{
-    Ballot, Command, CommandId, Entry, Learner, LearnerOutcome, LearnerRequest, LearnerTimer, Life, Message, Quorums,
-    Retention, Slot, StateMachine, Value,
+    Ballot, Command, CommandId, Entry, Incarnation, Learner, LearnerNotification, LearnerRequest, LearnerTimer,
+    Message, Quorums, Retention, Slot, StateMachine, Value,
 };
-use crate::role::{Action, Input, NoDisk, Server, Servers, turn};
+use crate::role::{Action, Input, NoStableStore, ServerId, ServerSet, turn};
 
 /// The state machine of these tests: the numbers of the commands applied. The command of slot 7 is number 7.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -113,8 +113,8 @@ fn learner(me: u8, servers: u8) -> Learner<Numbers> {
 
 /// The same, with a state that says that it has so many bytes.
 fn learner_of(me: u8, servers: u8, size: u64) -> Learner<Numbers> {
-    let quorums = Quorums::majority(Servers::first(servers));
-    Learner::new(Server(me), quorums, Life(1), Slot(0), Numbers { size, ..Numbers::default() })
+    let quorums = Quorums::majority(ServerSet::first(servers));
+    Learner::new(ServerId(me), quorums, Incarnation(1), Slot(0), Numbers { size, ..Numbers::default() })
 }
 
 fn begun(learner: Learner<Numbers>) -> Alone {
@@ -128,7 +128,7 @@ impl Alone {
     /// One turn for all these inputs.
     fn turn(&mut self, inputs: impl IntoIterator<Item = Input<Learner<Numbers>>>) -> Did {
         let inputs = inputs.into_iter().map(|input| ((), input));
-        let Ok(actions) = turn(&mut self.0, inputs, &mut NoDisk, true);
+        let Ok(actions) = turn(&mut self.0, inputs, &mut NoStableStore, true);
         actions.into_iter().flat_map(|(_, actions)| actions).collect()
     }
 
@@ -137,7 +137,7 @@ impl Alone {
     }
 
     fn hear(&mut self, from: u8, message: Message) -> Did {
-        self.step(Input::Message { from: Server(from), message })
+        self.step(Input::Message { from: ServerId(from), message })
     }
 
     fn ask(&mut self, request: LearnerRequest<()>) -> Did {
@@ -168,7 +168,7 @@ impl Alone {
     fn answer_round(&mut self, slot: u64) -> Did {
         let round = self.0.round();
         let mut did = Did::new();
-        for acceptor in 1..=Server::MAX {
+        for acceptor in 1..=ServerId::MAX {
             let Some(id) = self.0.round().filter(|id| Some(*id) == round) else { break };
             did.extend(self.hear(acceptor, Message::ReadAnswer { id, slot: Slot(slot) }));
         }
@@ -181,7 +181,7 @@ impl Alone {
 }
 
 fn ballot(round: u64) -> Ballot {
-    Ballot { round, server: Server(1) }
+    Ballot { round, server: ServerId(1) }
 }
 
 fn value(number: u64) -> Value {
@@ -192,8 +192,8 @@ fn entry(slot: u64) -> Entry {
     Entry { slot: Slot(slot), ballot: ballot(1), value: value(slot) }
 }
 
-fn servers<const N: usize>(numbers: [u8; N]) -> Servers {
-    numbers.into_iter().map(Server).collect()
+fn servers<const N: usize>(numbers: [u8; N]) -> ServerSet {
+    numbers.into_iter().map(ServerId).collect()
 }
 
 /// The digest after this slot.
@@ -207,7 +207,7 @@ fn wrong(slot: u64) -> u64 {
 }
 
 /// What its server is told of this kind.
-fn told<T>(did: &Did, pick: impl Fn(&LearnerOutcome<Numbers>) -> Option<T>) -> Vec<T> {
+fn told<T>(did: &Did, pick: impl Fn(&LearnerNotification<Numbers>) -> Option<T>) -> Vec<T> {
     let outcomes =
         did.iter().filter_map(|action| if let Action::Outcome(outcome) = action { Some(outcome) } else { None });
     outcomes.filter_map(pick).collect()
@@ -215,19 +215,19 @@ fn told<T>(did: &Did, pick: impl Fn(&LearnerOutcome<Numbers>) -> Option<T>) -> V
 
 /// The reads that have failed.
 fn failed(did: &Did) -> Vec<u64> {
-    told(did, |outcome| if let LearnerOutcome::ReadFailed { token, .. } = outcome { Some(*token) } else { None })
+    told(did, |outcome| if let LearnerNotification::ReadFailed { token, .. } = outcome { Some(*token) } else { None })
 }
 
 /// The checkpoints begun: their slot, and what has changed.
 fn checkpoints(did: &Did) -> Vec<(u64, Vec<u64>)> {
     told(did, |outcome| match outcome {
-        LearnerOutcome::Checkpoint { slot, changes, .. } => Some((slot.0, changes.clone())),
+        LearnerNotification::Checkpoint { slot, changes, .. } => Some((slot.0, changes.clone())),
         _ => None,
     })
 }
 
 /// What it sends, but for its beats.
-fn sent(did: &Did) -> Vec<(Servers, Message)> {
+fn sent(did: &Did) -> Vec<(ServerSet, Message)> {
     let sent = did.iter().filter_map(|action| match action {
         Action::Send { message: Message::Beat { .. }, .. } => None,
         Action::Send { to, message } => Some((*to, message.clone())),
@@ -243,7 +243,7 @@ fn armed(did: &Did) -> Vec<LearnerTimer> {
 }
 
 /// "Send me what was chosen from this slot on", to this server.
-fn catch_up(to: u8, from: u64) -> (Servers, Message) {
+fn catch_up(to: u8, from: u64) -> (ServerSet, Message) {
     (servers([to]), Message::CatchUp { from: Slot(from) })
 }
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    Alone, Did, LearnerOutcome, LearnerTimer, Message, Retention, Server, Servers, Slot, armed, begun,
+    Alone, Did, LearnerNotification, LearnerTimer, Message, Retention, ServerId, ServerSet, Slot, armed, begun,
     checkpoint_ended, entry, keeping, learner_of, sent, servers, told,
 };
 use crate::paxos::pins::FACTOR;
-use crate::paxos::{LeftBehind, PartName, PartToken};
+use crate::paxos::{ChunkRequest, LeftBehind, PartToken};
 
 /// What one value of these tests takes in a log.
 const SIZE: u64 = 40;
@@ -33,7 +33,7 @@ fn catch_up(learner: &mut Alone, from: u8, slot: u64) -> Did {
 }
 
 fn fetch(learner: &mut Alone, from: u8, slot: u64) -> Did {
-    learner.hear(from, Message::Fetch(PartName { slot: Slot(slot), index: 1, token: PartToken::first() }))
+    learner.hear(from, Message::Fetch(ChunkRequest { slot: Slot(slot), index: 1, token: PartToken::first() }))
 }
 
 /// All slots up to this one are applied, and in the checkpoint.
@@ -48,12 +48,12 @@ fn log_begins(learner: &Alone) -> u64 {
     learner.0.log_begins().0
 }
 
-fn pinned(did: &Did) -> Vec<Servers> {
-    told(did, |outcome| if let LearnerOutcome::Pinned { peers } = outcome { Some(*peers) } else { None })
+fn pinned(did: &Did) -> Vec<ServerSet> {
+    told(did, |outcome| if let LearnerNotification::Pinned { peers } = outcome { Some(*peers) } else { None })
 }
 
 fn left_behind(did: &Did) -> Vec<LeftBehind> {
-    told(did, |outcome| if let LearnerOutcome::LeftBehind(left) = outcome { Some(*left) } else { None })
+    told(did, |outcome| if let LearnerNotification::LeftBehind(left) = outcome { Some(*left) } else { None })
 }
 
 /// The slots of the entries that are sent.
@@ -96,7 +96,7 @@ fn what_is_kept_for_a_silent_peer_is_let_go_after_a_minute() {
     write(&mut learner, 24);
     assert_eq!((pinned(&learner.beat(599)), log_begins(&learner)), (vec![], 9));
     let did = learner.beat(2);
-    assert_eq!((pinned(&did), log_begins(&learner)), (vec![Servers::NONE], 24));
+    assert_eq!((pinned(&did), log_begins(&learner)), (vec![ServerSet::NONE], 24));
     assert_eq!(left_behind(&did), [], "nothing is known of how fast it is");
 }
 
@@ -113,7 +113,7 @@ fn a_peer_for_which_four_times_the_usual_log_is_too_little_is_left_behind_and_na
     assert_eq!(log_begins(&learner), most, "as usual: that is the slot of its last checkpoint");
     let did = learner.beat(1);
     let (written, kept) = ((most + 1 - 10) * SIZE, FACTOR * 6 * SIZE);
-    assert_eq!(left_behind(&did), [LeftBehind { peer: Server(5), parts: 2, beats: 3, written, kept }]);
+    assert_eq!(left_behind(&did), [LeftBehind { peer: ServerId(5), parts: 2, beats: 3, written, kept }]);
     assert_eq!(pinned(&did), [], "that was said when it was let go");
     assert_eq!(learner.0.log_pinned_from(), None);
 }
@@ -198,5 +198,5 @@ fn after_a_question_that_was_asked_twice_each_entry_is_sent_once() {
 #[test]
 fn a_life_begins_without_pins_and_says_so() {
     let mut learner = keeping(1, 5, SHORT);
-    assert_eq!(pinned(&learner.step(super::Input::Start)), [Servers::NONE]);
+    assert_eq!(pinned(&learner.step(super::Input::Start)), [ServerSet::NONE]);
 }

@@ -1,6 +1,6 @@
 //! How many reads may wait, and for what.
 
-use super::{Alone, Did, LearnerOutcome, LearnerTimer, Message, NONE, alone, failed, read, sent, told};
+use super::{Alone, Did, LearnerNotification, LearnerTimer, Message, NONE, alone, failed, read, sent, told};
 
 fn reads(learner: &mut Alone, tokens: std::ops::RangeInclusive<u64>) -> Did {
     learner.turn(tokens.map(read))
@@ -9,7 +9,7 @@ fn reads(learner: &mut Alone, tokens: std::ops::RangeInclusive<u64>) -> Did {
 /// Token, slot and answer of each read that is answered.
 fn answers(did: &Did) -> Vec<(u64, u64, usize)> {
     told(did, |outcome| match outcome {
-        LearnerOutcome::Answer { token, slot, answer } => Some((*token, slot.0, *answer)),
+        LearnerNotification::Answer { token, slot, answer } => Some((*token, slot.0, *answer)),
         _ => None,
     })
 }

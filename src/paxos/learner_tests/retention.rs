@@ -1,8 +1,8 @@
 //! When the state is written down, and what of the log is kept when it is.
 
 use super::{
-    Alone, Did, Entry, LearnerOutcome, LearnerRequest, Message, NONE, Retention, Slot, alone, ballot, checkpoint_ended,
-    checkpoints, keeping, told, value,
+    Alone, Did, Entry, LearnerNotification, LearnerRequest, Message, NONE, Retention, Slot, alone, ballot,
+    checkpoint_ended, checkpoints, keeping, told, value,
 };
 use crate::paxos::{FULL_FACTOR, HARD_FACTOR, LATE_FACTOR, SlotRange};
 
@@ -12,7 +12,7 @@ const SIZE: u64 = 40;
 const EVERY_FOUR: Retention = Retention { checkpoint_slots: 4, ..Retention::EVERYTHING };
 
 fn durable(did: &Did) -> Vec<u64> {
-    told(did, |outcome| if let LearnerOutcome::Durable { slot } = outcome { Some(slot.0) } else { None })
+    told(did, |outcome| if let LearnerNotification::Durable { slot } = outcome { Some(slot.0) } else { None })
 }
 
 /// The slots from which on its log is whole, and how many of them there are, by their bytes.
@@ -65,12 +65,12 @@ fn a_checkpoint_is_begun_after_values_of_so_many_bytes() {
 #[test]
 fn one_that_is_late_is_told_once_and_much_later_writes_should_wait() {
     let mut learner = keeping(1, 3, Retention { checkpoint_bytes: 2 * SIZE, ..Retention::EVERYTHING });
-    let late = |did: &Did| {
-        told(
-            did,
-            |outcome| if let LearnerOutcome::CheckpointLate { bytes } = outcome { Some(bytes / SIZE) } else { None },
-        )
-    };
+    let late =
+        |did: &Did| {
+            told(did, |outcome| {
+                if let LearnerNotification::CheckpointLate { bytes } = outcome { Some(bytes / SIZE) } else { None }
+            })
+        };
     learner.learn(2 * LATE_FACTOR - 1);
     assert_eq!(late(&learner.beat(1)), NONE);
     learner.learn(2 * LATE_FACTOR);
@@ -178,8 +178,8 @@ fn if_no_checkpoint_succeeds_the_log_grows_to_eight_times_its_size_and_loses_its
 #[test]
 fn the_own_acceptor_hears_what_it_cannot_read_now_or_when_it_is_known() {
     let mended = |did: &Did| {
-        let entries = |outcome: &LearnerOutcome<_>| match outcome {
-            LearnerOutcome::Mended { entries } => Some(entries.clone()),
+        let entries = |outcome: &LearnerNotification<_>| match outcome {
+            LearnerNotification::Mended { entries } => Some(entries.clone()),
             _ => None,
         };
         told(did, entries)

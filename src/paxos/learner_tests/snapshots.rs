@@ -1,21 +1,21 @@
 //! Whoever is too far behind for the log gets a whole state, part by part.
 
 use super::{
-    Alone, Did, LearnerOutcome, LearnerTimer, Message, Numbers, Retention, Server, Servers, Slot, alone, armed,
-    catch_up, checkpoint_ended, checkpoints, entry, keeping, read, right, sent, servers, told, wrong,
+    Alone, Did, LearnerNotification, LearnerTimer, Message, Numbers, Retention, ServerId, ServerSet, Slot, alone,
+    armed, catch_up, checkpoint_ended, checkpoints, entry, keeping, read, right, sent, servers, told, wrong,
 };
-use crate::paxos::{PartName, PartToken, SnapshotPart};
+use crate::paxos::{ChunkRequest, PartToken, SnapshotChunk};
 
 /// Who is sent which part; the first one of the last checkpoint if None.
-fn asked_for(did: &Did) -> Vec<(Server, Option<PartName>)> {
+fn asked_for(did: &Did) -> Vec<(ServerId, Option<ChunkRequest>)> {
     told(did, |outcome| match outcome {
-        LearnerOutcome::SnapshotAsked { to, part } => Some((*to, part.clone())),
+        LearnerNotification::SnapshotAsked { to, part } => Some((*to, part.clone())),
         _ => None,
     })
 }
 
-fn name(slot: u64, index: u32) -> PartName {
-    PartName { slot: Slot(slot), index, token: token(index) }
+fn name(slot: u64, index: u32) -> ChunkRequest {
+    ChunkRequest { slot: Slot(slot), index, token: token(index) }
 }
 
 /// Where part `index` begins.
@@ -24,20 +24,20 @@ fn token(index: u32) -> PartToken {
 }
 
 /// Two slots a part: a part of the state after `slot`, which has `slot / 2` of them.
-fn part(slot: u64, index: u32) -> SnapshotPart {
+fn part(slot: u64, index: u32) -> SnapshotChunk {
     let begin = 2 * u64::from(index);
     let bytes = format!("{} {}", begin + 1, begin + 2).into_bytes().into();
     let next = (begin + 2 < slot).then(|| token(index + 1));
-    SnapshotPart { slot: Slot(slot), digest: right(slot), index, bytes, next }
+    SnapshotChunk { slot: Slot(slot), digest: right(slot), index, bytes, next }
 }
 
-fn fetch(to: u8, slot: u64, index: u32) -> (Servers, Message) {
+fn fetch(to: u8, slot: u64, index: u32) -> (ServerSet, Message) {
     (servers([to]), Message::Fetch(name(slot, index)))
 }
 
-fn installed(did: &Did) -> Vec<(u64, Server)> {
+fn installed(did: &Did) -> Vec<(u64, ServerId)> {
     told(did, |outcome| match outcome {
-        LearnerOutcome::Installed { slot, from, .. } => Some((slot.0, *from)),
+        LearnerNotification::Installed { slot, from, .. } => Some((slot.0, *from)),
         _ => None,
     })
 }
@@ -52,7 +52,7 @@ fn far_behind() -> Alone {
 }
 
 impl Alone {
-    fn hear_part(&mut self, from: u8, part: SnapshotPart) -> Did {
+    fn hear_part(&mut self, from: u8, part: SnapshotChunk) -> Did {
         self.hear(from, Message::Snapshot(part))
     }
 }
@@ -64,7 +64,7 @@ fn who_asks_for_slots_that_are_forgotten_gets_the_checkpoint_that_holds_them() {
     learner.ask(checkpoint_ended(8, true));
     for from in [1, 7, 8] {
         let did = learner.hear(2, Message::CatchUp { from: Slot(from) });
-        assert_eq!((asked_for(&did), sent(&did)), (vec![(Server(2), None)], vec![]));
+        assert_eq!((asked_for(&did), sent(&did)), (vec![(ServerId(2), None)], vec![]));
     }
     let did = learner.hear(2, Message::CatchUp { from: Slot(9) });
     let entries = Message::Entries { entries: vec![entry(9), entry(10)], applied: Slot(10) };
@@ -81,14 +81,14 @@ fn instead_of_a_checkpoint_that_is_too_old_a_new_one_is_made() {
     assert_eq!((asked_for(&did), sent(&did)), (vec![], vec![(servers([2]), nothing)]));
     assert_eq!(checkpoints(&did), [(12, (1..=12).collect())]);
     learner.ask(checkpoint_ended(12, true));
-    assert_eq!(asked_for(&learner.hear(2, Message::CatchUp { from: Slot(3) })), [(Server(2), None)]);
+    assert_eq!(asked_for(&learner.hear(2, Message::CatchUp { from: Slot(3) })), [(ServerId(2), None)]);
 }
 
 #[test]
 fn who_asks_for_the_next_part_gets_it() {
     let mut learner = alone(1, 3);
     let did = learner.hear(3, Message::Fetch(name(8, 4)));
-    assert_eq!(asked_for(&did), [(Server(3), Some(name(8, 4)))]);
+    assert_eq!(asked_for(&did), [(ServerId(3), Some(name(8, 4)))]);
 }
 
 #[test]
@@ -105,11 +105,11 @@ fn a_state_comes_part_by_part_and_takes_the_place_of_the_old_one_when_it_is_whol
         assert_eq!((learner.applied(), learner.0.machine()), (0, &Numbers::default()));
     }
     let did = learner.hear_part(2, part(6, 2));
-    assert_eq!((installed(&did), learner.applied()), (vec![(6, Server(2))], 6));
+    assert_eq!((installed(&did), learner.applied()), (vec![(6, ServerId(2))], 6));
     assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6]);
     assert_eq!(checkpoints(&did), [(6, vec![1, 2, 3, 4, 5, 6])], "it is written down here, too");
     let answered =
-        told(&did, |outcome| if let LearnerOutcome::Answer { token, .. } = outcome { Some(*token) } else { None });
+        told(&did, |outcome| if let LearnerNotification::Answer { token, .. } = outcome { Some(*token) } else { None });
     assert_eq!(answered, [1]);
     assert_eq!((sent(&did), learner.0.log_begins(), learner.0.log_bytes()), (vec![], Slot(7), 0));
     // It has what it asked for: nothing is asked again, and it goes on with the next slot.
@@ -133,16 +133,16 @@ fn only_the_next_part_of_the_same_state_from_the_same_peer_counts() {
     learner.hear_part(2, part(6, 1));
     let others = [
         (2, part(6, 1)),
-        (2, SnapshotPart { index: 3, ..part(6, 2) }),
-        (2, SnapshotPart { slot: Slot(7), ..part(6, 2) }),
-        (2, SnapshotPart { digest: wrong(6), ..part(6, 2) }),
+        (2, SnapshotChunk { index: 3, ..part(6, 2) }),
+        (2, SnapshotChunk { slot: Slot(7), ..part(6, 2) }),
+        (2, SnapshotChunk { digest: wrong(6), ..part(6, 2) }),
         (3, part(6, 2)),
     ];
     for (from, part) in others {
         let did = learner.hear_part(from, part.clone());
         assert!(did.is_empty(), "{part:?} from s{from}: {did:?}");
     }
-    assert_eq!(installed(&learner.hear_part(2, part(6, 2))), [(6, Server(2))]);
+    assert_eq!(installed(&learner.hear_part(2, part(6, 2))), [(6, ServerId(2))]);
     assert_eq!(learner.0.machine().all, [1, 2, 3, 4, 5, 6]);
 }
 
@@ -177,10 +177,10 @@ fn a_peer_that_begins_anew_with_another_state_is_followed() {
 
 #[test]
 fn a_state_that_is_not_what_it_should_be_is_not_taken() {
-    let spoilt = |part: SnapshotPart| SnapshotPart { digest: wrong(6), ..part };
-    let garbage = |part: SnapshotPart| SnapshotPart { bytes: b"?"[..].into(), ..part };
-    let same = |part: SnapshotPart| part;
-    let ways: [[&dyn Fn(SnapshotPart) -> SnapshotPart; 3]; 2] = [[&spoilt; 3], [&same, &same, &garbage]];
+    let spoilt = |part: SnapshotChunk| SnapshotChunk { digest: wrong(6), ..part };
+    let garbage = |part: SnapshotChunk| SnapshotChunk { bytes: b"?"[..].into(), ..part };
+    let same = |part: SnapshotChunk| part;
+    let ways: [[&dyn Fn(SnapshotChunk) -> SnapshotChunk; 3]; 2] = [[&spoilt; 3], [&same, &same, &garbage]];
     for way in ways {
         let mut learner = far_behind();
         for (index, way) in [0, 1].into_iter().zip(way) {

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::words::{ProposerFact, RetryReason};
+use super::words::{ProposerTraceEvent, RetryReason};
 use crate::paxos::{Ballot, Command, Slot};
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// A ballot at work.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,14 +21,14 @@ pub(super) struct Attempt {
     /// Its first PREPARE was refused, and it has prepared again above.
     is_again: bool,
     /// Who refused, the PREPARE or an ACCEPT: whoever refused the one will refuse the other too.
-    nacks: BTreeMap<Server, Ballot>,
+    nacks: BTreeMap<ServerId, Ballot>,
     /// Who has answered anything.
-    answered: Servers,
+    answered: ServerSet,
 }
 
 impl Attempt {
     pub(super) fn new(ballot: Ballot, from: Slot, fill: Option<Slot>, is_again: bool) -> Attempt {
-        Attempt { ballot, from, fill, is_again, nacks: BTreeMap::new(), answered: Servers::NONE }
+        Attempt { ballot, from, fill, is_again, nacks: BTreeMap::new(), answered: ServerSet::NONE }
     }
 
     pub(super) fn ballot(&self) -> Ballot {
@@ -51,17 +51,17 @@ impl Attempt {
     }
 
     /// Who has answered anything.
-    pub(super) fn answered(&self) -> Servers {
+    pub(super) fn answered(&self) -> ServerSet {
         self.answered
     }
 
     /// An acceptor has answered.
-    pub(super) fn note_answer(&mut self, acceptor: Server) {
+    pub(super) fn note_answer(&mut self, acceptor: ServerId) {
         self.answered.insert(acceptor);
     }
 
     /// An acceptor has refused, since it is bound to this ballot. True if it is the first one.
-    pub(super) fn note_refusal(&mut self, acceptor: Server, promised: Ballot) -> bool {
+    pub(super) fn note_refusal(&mut self, acceptor: ServerId, promised: Ballot) -> bool {
         let is_first = self.nacks.is_empty();
         self.nacks.insert(acceptor, promised);
         self.answered.insert(acceptor);
@@ -69,13 +69,21 @@ impl Attempt {
     }
 
     /// Who has refused.
-    pub(super) fn refusals(&self) -> Servers {
+    pub(super) fn refusals(&self) -> ServerSet {
         self.nacks.keys().copied().collect()
     }
 
     /// The sentence that says why the attempt is lost.
-    pub(super) fn lost(self, next: u64, reason: RetryReason, command: Option<Command>) -> ProposerFact {
+    pub(super) fn lost(self, next: u64, reason: RetryReason, command: Option<Command>) -> ProposerTraceEvent {
         let Attempt { ballot, from, nacks, answered, .. } = self;
-        ProposerFact::Retried { ballot, from, nacks: nacks.into_iter().collect(), answered, next, reason, command }
+        ProposerTraceEvent::Retried {
+            ballot,
+            from,
+            nacks: nacks.into_iter().collect(),
+            answered,
+            next,
+            reason,
+            command,
+        }
     }
 }

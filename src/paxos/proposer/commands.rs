@@ -1,8 +1,8 @@
 //! The commands that wait for their outcome at one proposer: its own clients', and at a leader those of others.
 //!
-//! [`Commands`] knows of each whether something is under way for it, and whether it was ever in an ACCEPT or a FORWARD: after
+//! [`OwnCommands`] knows of each whether something is under way for it, and whether it was ever in an ACCEPT or a FORWARD: after
 //! that whoever prepares next may be bound to it (*Paxos Made Simple*, section 2.2, P2c), and nobody may call it "not
-//! applied". [`Guests`] is a queue, and promises its owners nothing. Neither knows of ballots.
+//! applied". [`ForwardedQueue`] is a queue, and promises its owners nothing. Neither knows of ballots.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -33,21 +33,21 @@ const SETTLED_MAX: usize = 4_096;
 
 /// A command that waits for its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Pending {
+struct PendingCommand {
     command: Command,
     /// The tick when it was last asked for.
     since: u64,
     /// It was in an ACCEPT or a FORWARD of this life: it may be chosen at any time, by anybody.
     sent: bool,
     /// It was handed to a leader, and may be lost.
-    handed: Option<Handed>,
+    handed: Option<ForwardedAt>,
     /// How often it was handed to this leader.
     times: u32,
 }
 
 /// That a command was handed to a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Handed {
+struct ForwardedAt {
     /// At this pulse.
     at: u64,
     /// If it was not lost, it is probably in a slot up to this one. Not known before it has had its time.
@@ -56,8 +56,8 @@ struct Handed {
 
 /// A proposer's own commands, in the order in which they came.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Commands {
-    by_arrival: BTreeMap<u64, Pending>,
+pub(super) struct OwnCommands {
+    by_arrival: BTreeMap<u64, PendingCommand>,
     by_id: BTreeMap<CommandId, u64>,
     /// Nothing is under way for these: neither a proposal nor a FORWARD.
     idle: BTreeSet<u64>,
@@ -69,10 +69,10 @@ pub(super) struct Commands {
     /// There was no room for all of them.
     has_lost_count: bool,
     /// Commands that were sent in this life, and whose outcome is known.
-    settled: Settled,
+    settled: CompletedIds,
 }
 
-impl Commands {
+impl OwnCommands {
     pub(super) fn is_empty(&self) -> bool {
         self.by_arrival.is_empty()
     }
@@ -110,7 +110,7 @@ impl Commands {
             self.idle.insert(self.arrivals);
         }
         let sent = proposed || self.has_lost_count || self.was_sent(command.id);
-        let pending = Pending { command, since: tick, sent, handed: None, times: 0 };
+        let pending = PendingCommand { command, since: tick, sent, handed: None, times: 0 };
         self.by_arrival.insert(self.arrivals, pending);
         true
     }
@@ -201,7 +201,7 @@ impl Commands {
                     break;
                 }
                 (count, bytes) = (count + 1, bytes + size);
-                (pending.sent, pending.handed) = (true, Some(Handed { at: pulse, due: None }));
+                (pending.sent, pending.handed) = (true, Some(ForwardedAt { at: pulse, due: None }));
                 pending.times += 1;
                 commands.push(pending.command.clone());
             }
@@ -212,7 +212,7 @@ impl Commands {
 
     /// Forgets those that were last asked for before this tick and were never sent.
     pub(super) fn give_up(&mut self, before: u64) -> Vec<CommandId> {
-        let old = |pending: &&Pending| pending.since <= before && rules::is_certainly_not_applied(pending.sent);
+        let old = |pending: &&PendingCommand| pending.since <= before && rules::is_certainly_not_applied(pending.sent);
         let old: Vec<CommandId> = self.by_arrival.values().filter(old).map(|pending| pending.command.id).collect();
         old.iter().for_each(|id| self.remove(*id));
         old
@@ -221,12 +221,12 @@ impl Commands {
 
 /// The latest commands that were sent and have come to an outcome: nobody may call one of them "not applied" again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Settled {
+struct CompletedIds {
     ids: BTreeSet<CommandId>,
     by_age: VecDeque<CommandId>,
 }
 
-impl Settled {
+impl CompletedIds {
     fn add(&mut self, id: CommandId) {
         if self.ids.insert(id) {
             self.by_age.push_back(id);
@@ -241,13 +241,13 @@ impl Settled {
 
 /// Commands that others have handed to a leader. It does not own them: whoever does will hand them over again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Guests {
+pub(super) struct ForwardedQueue {
     queue: VecDeque<Command>,
     ids: BTreeSet<CommandId>,
     bytes: usize,
 }
 
-impl Guests {
+impl ForwardedQueue {
     pub(super) fn contains(&self, id: CommandId) -> bool {
         self.ids.contains(&id)
     }
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_command_that_was_in_an_accept_for_somebody_else_is_never_given_up_as_not_applied() {
-        let mut commands = Commands::default();
+        let mut commands = OwnCommands::default();
         commands.proposed(ID);
         assert!(commands.push(command(), 1, false));
         assert_eq!(commands.give_up(100), [], "it may be chosen");
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_late_copy_of_a_command_that_was_handed_over_is_never_given_up_as_not_applied() {
-        let mut commands = Commands::default();
+        let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
         assert_eq!(commands.take_idle(1), [command()]);
         commands.remove(ID);
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_was_handed_over_goes_again_when_its_outcome_could_be_seen_here_and_was_not() {
-        let mut commands = Commands::default();
+        let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
         assert_eq!(commands.take_idle(10), [command()]);
         commands.release_forwarded(16, 6, Slot(7), Slot(7));
@@ -343,9 +343,9 @@ mod tests {
 
     #[test]
     fn the_same_leader_is_handed_a_command_again_after_twice_the_time_and_another_one_at_once() {
-        let mut commands = Commands::default();
+        let mut commands = OwnCommands::default();
         assert!(commands.push(command(), 1, false));
-        let handed = |commands: &mut Commands, pulses: std::ops::Range<u64>| -> Vec<u64> {
+        let handed = |commands: &mut OwnCommands, pulses: std::ops::Range<u64>| -> Vec<u64> {
             let look = |pulse: &u64| {
                 commands.release_forwarded(*pulse, 6, Slot(7), Slot(7));
                 !commands.take_idle(*pulse).is_empty()
@@ -361,7 +361,7 @@ mod tests {
 
     #[test]
     fn what_was_never_sent_is_given_up_however_often_it_comes() {
-        let mut commands = Commands::default();
+        let mut commands = OwnCommands::default();
         for tick in [1, 101] {
             assert!(commands.push(command(), tick, false));
             assert_eq!(commands.give_up(tick), [ID]);
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn of_settled_commands_the_latest_are_remembered() {
-        let mut settled = Settled::default();
+        let mut settled = CompletedIds::default();
         (0..SETTLED_MAX as u64 + 2).for_each(|sequence| settled.add(CommandId::new(3, 0, sequence)));
         assert_eq!((settled.ids.len(), settled.by_age.len()), (SETTLED_MAX, SETTLED_MAX));
         assert!(!settled.ids.contains(&CommandId::new(3, 0, 1)) && settled.ids.contains(&CommandId::new(3, 0, 2)));
@@ -382,13 +382,13 @@ mod tests {
 
     #[test]
     fn a_proposer_keeps_so_many_commands_and_so_many_bytes() {
-        let mut commands = Commands::default();
+        let mut commands = OwnCommands::default();
         assert!((1..=COMMANDS_MAX as u64).all(|sequence| commands.push(sized(sequence, 1), 1, false)));
         assert!(!commands.push(sized(0, 0), 1, false), "one more");
         commands.remove(CommandId::new(4, 0, 7));
         assert!(commands.push(sized(0, 0), 1, false));
 
-        let mut commands = Commands::default();
+        let mut commands = OwnCommands::default();
         let half = COMMANDS_MAX_BYTES / 2;
         assert!(commands.push(sized(1, half), 1, false) && commands.push(sized(2, half), 1, false));
         assert!(!commands.push(sized(3, 1), 1, false), "one byte more");
@@ -398,13 +398,13 @@ mod tests {
 
     #[test]
     fn a_leader_keeps_as_many_of_others() {
-        let mut guests = Guests::default();
+        let mut guests = ForwardedQueue::default();
         assert!((1..=COMMANDS_MAX as u64).all(|sequence| guests.push(sized(sequence, 1))));
         assert!(!guests.push(sized(0, 0)), "one more");
         guests.remove(CommandId::new(4, 0, 7));
         assert!(guests.push(sized(0, 0)) && !guests.push(sized(7, 0)));
 
-        let (mut guests, half) = (Guests::default(), GUESTS_MAX_BYTES / 2);
+        let (mut guests, half) = (ForwardedQueue::default(), GUESTS_MAX_BYTES / 2);
         for _ in 0..3 {
             assert!(guests.push(sized(1, half)) && guests.push(sized(2, half)));
             assert!(!guests.push(sized(3, 1)), "one byte more");
@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_leader_is_handed_so_many_commands_and_bytes_at_a_time() {
-        let mut commands = Commands::default();
+        let mut commands = OwnCommands::default();
         (1..=HANDED_MAX as u64 + 5).for_each(|sequence| assert!(commands.push(sized(sequence, 1), 1, false)));
         assert_eq!((commands.take_idle(1).len(), commands.take_idle(1).len(), commands.idle()), (HANDED_MAX, 0, 5));
         (1..=2).for_each(|sequence| commands.remove(CommandId::new(4, 0, sequence)));
@@ -426,7 +426,7 @@ mod tests {
         commands.release_all();
         assert_eq!(commands.take_idle(1).len(), HANDED_MAX, "the next leader is handed the oldest first");
 
-        let mut commands = Commands::default();
+        let mut commands = OwnCommands::default();
         let sizes = [HANDED_MAX_BYTES + 1, 1, HANDED_MAX_BYTES / 2, HANDED_MAX_BYTES / 2];
         (1..).zip(sizes).for_each(|(sequence, size)| assert!(commands.push(sized(sequence, size), 1, false)));
         assert_eq!(commands.take_idle(1).len(), 1, "one that is larger goes alone");
@@ -438,7 +438,7 @@ mod tests {
 
     #[test]
     fn who_has_lost_count_of_what_it_has_spoken_of_calls_nothing_not_applied() {
-        let mut commands = Commands::default();
+        let mut commands = OwnCommands::default();
         (0..SPOKEN_MAX as u64).for_each(|sequence| commands.proposed(CommandId::new(9, 0, sequence)));
         commands.proposed(CommandId::new(9, 0, 5));
         assert!(commands.push(sized(1, 0), 1, false));

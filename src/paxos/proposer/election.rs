@@ -34,9 +34,9 @@
 
 use std::collections::BTreeMap;
 
-use super::words::{ProposerTimer, Speaker, StepDown};
+use super::words::{ProposerTimer, ProposerVocabulary, StepDownReason};
 use crate::paxos::{Ballot, Message, Quorums};
-use crate::role::{Output, Server, Servers};
+use crate::role::{Output, ServerId, ServerSet};
 
 /// Who has heard or heard of a leader within so many pulses has one: 150 ms.
 const HEARD_PULSES: u64 = 5;
@@ -58,12 +58,12 @@ pub fn in_place_of_proposer(message: &Message) -> Option<Message> {
 /// What a proposer knows of leaders, and asks about them. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Election {
-    me: Server,
+    me: ServerId,
     quorums: Quorums,
     /// Pulses of this life so far.
     pulses: u64,
     /// The leader of the highest ballot heard of, unless it is this proposer.
-    leader: Option<Leader>,
+    leader: Option<KnownLeader>,
     /// Pre-votes of this life so far.
     questions: u64,
     /// The pre-vote under way.
@@ -75,7 +75,7 @@ pub(super) struct Election {
     /// The last leader whose closed connection has brought an election forward: each can do so once.
     hastened: Option<Ballot>,
     /// As a leader: the pulse when each server last answered.
-    answers: BTreeMap<Server, u64>,
+    answers: BTreeMap<ServerId, u64>,
     /// As a leader: the pulse when a slot was applied last, or a vote counted, or the first was opened.
     moved_at: u64,
 }
@@ -86,12 +86,12 @@ struct PreVote {
     /// Which question.
     id: u64,
     /// Who hears none.
-    without: Servers,
+    without: ServerSet,
 }
 
 /// What a proposer that leads says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reign {
+pub(super) struct LeaderPosition {
     pub ballot: Ballot,
     /// Slots are open, or pages of promises are still to come.
     pub has_open: bool,
@@ -99,11 +99,11 @@ pub(super) struct Reign {
 
 /// How a proposer knows of a leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Known {
+pub enum LeaderEvidence {
     /// It is the leader.
     Leads {
         /// Who has promised it the ballot.
-        quorum: Servers,
+        quorum: ServerSet,
     },
     /// The leader's heartbeats come.
     Heard,
@@ -113,7 +113,7 @@ pub enum Known {
 
 /// A leader as a follower sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Leader {
+struct KnownLeader {
     ballot: Ballot,
     /// The pulse when its last heartbeat came; None if it is only heard of.
     heard_at: Option<u64>,
@@ -122,7 +122,7 @@ struct Leader {
 }
 
 impl Election {
-    pub(super) fn new(me: Server, quorums: Quorums) -> Election {
+    pub(super) fn new(me: ServerId, quorums: Quorums) -> Election {
         Election {
             me,
             quorums,
@@ -149,7 +149,7 @@ impl Election {
         self.questions
     }
 
-    fn others(&self) -> Servers {
+    fn others(&self) -> ServerSet {
         self.quorums.others(self.me)
     }
 
@@ -168,44 +168,44 @@ impl Election {
     }
 
     /// The leader to follow, and how it is known.
-    pub(super) fn leader(&self) -> Option<(Ballot, Known)> {
-        let heard = self.heard().map(|ballot| (ballot, Known::Heard));
-        heard.or_else(|| self.heard_of().map(|ballot| (ballot, Known::HeardOf)))
+    pub(super) fn leader(&self) -> Option<(Ballot, LeaderEvidence)> {
+        let heard = self.heard().map(|ballot| (ballot, LeaderEvidence::Heard));
+        heard.or_else(|| self.heard_of().map(|ballot| (ballot, LeaderEvidence::HeardOf)))
     }
 
     /// That leader's word was of no use: it must be heard again before anything else is handed to it.
-    pub(super) fn doubt(&mut self, server: Server) {
+    pub(super) fn doubt(&mut self, server: ServerId) {
         if let Some(leader) = self.leader.as_mut().filter(|leader| leader.ballot.server == server) {
             leader.heard_at = None;
         }
     }
 
     /// A life begins.
-    pub(super) fn start<R: Speaker>(&mut self, out: &mut Output<R>) {
+    pub(super) fn start<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) {
         out.arm(ProposerTimer::Pulse);
         self.wait(out);
     }
 
     /// Waits for a whole time-out before it stands.
-    pub(super) fn wait<R: Speaker>(&self, out: &mut Output<R>) {
+    pub(super) fn wait<R: ProposerVocabulary>(&self, out: &mut Output<R>) {
         out.arm(ProposerTimer::Election { soon: false });
     }
 
     /// 30 ms have passed. A leader says that it is there, or hears why it should step down; it has patience for so many pulses.
-    pub(super) fn pulse<R: Speaker>(
+    pub(super) fn pulse<R: ProposerVocabulary>(
         &mut self,
-        reign: Option<Reign>,
+        reign: Option<LeaderPosition>,
         patience: u64,
         out: &mut Output<R>,
-    ) -> Option<StepDown> {
+    ) -> Option<StepDownReason> {
         self.pulses += 1;
         out.arm(ProposerTimer::Pulse);
-        let Reign { ballot, has_open } = reign?;
+        let LeaderPosition { ballot, has_open } = reign?;
         if !self.is_answered() {
-            return Some(StepDown::Unheard);
+            return Some(StepDownReason::Unheard);
         }
         if has_open && self.pulses - self.moved_at >= patience {
-            return Some(StepDown::Stalled);
+            return Some(StepDownReason::Stalled);
         }
         out.send(self.others(), Message::Heartbeat { ballot });
         None
@@ -218,7 +218,7 @@ impl Election {
     }
 
     /// It leads: it says so at once.
-    pub(super) fn begin_reign<R: Speaker>(&mut self, ballot: Ballot, out: &mut Output<R>) {
+    pub(super) fn begin_reign<R: ProposerVocabulary>(&mut self, ballot: Ballot, out: &mut Output<R>) {
         let now = self.pulses;
         self.answers = self.others().iter().map(|server| (server, now)).collect();
         self.moves();
@@ -231,8 +231,8 @@ impl Election {
     }
 
     /// It leads no longer. A leader that could do nothing lets others stand first.
-    pub(super) fn end_reign<R: Speaker>(&mut self, why: StepDown, out: &mut Output<R>) {
-        self.rests = matches!(why, StepDown::Unheard | StepDown::Stalled);
+    pub(super) fn end_reign<R: ProposerVocabulary>(&mut self, why: StepDownReason, out: &mut Output<R>) {
+        self.rests = matches!(why, StepDownReason::Unheard | StepDownReason::Stalled);
         self.wait(out);
     }
 
@@ -248,14 +248,14 @@ impl Election {
         }
         let now = Some(self.pulses);
         let heard_at = if directly { now } else { before.and_then(|leader| leader.heard_at) };
-        self.leader = Some(Leader { ballot, heard_at, known_at: now });
+        self.leader = Some(KnownLeader { ballot, heard_at, known_at: now });
         (self.pre_vote, self.rests) = (None, false);
         true
     }
 
     /// Answers the heartbeat of a leader that is followed, and now and then says to the others that it was heard.
-    pub(super) fn answer_heartbeat<R: Speaker>(&mut self, leader: Ballot, out: &mut Output<R>) {
-        let sender = Servers::only(leader.server);
+    pub(super) fn answer_heartbeat<R: ProposerVocabulary>(&mut self, leader: Ballot, out: &mut Output<R>) {
+        let sender = ServerSet::only(leader.server);
         out.send(sender, Message::HeartbeatAnswer { ballot: leader });
         if self.relayed_at.is_none_or(|at| self.pulses - at >= RELAY_PULSES) {
             self.relayed_at = Some(self.pulses);
@@ -264,23 +264,23 @@ impl Election {
     }
 
     /// HEARTBEATANSWER: a server hears this leader, if it `leads` at that ballot still.
-    pub(super) fn handle_heartbeat_answer(&mut self, sender: Server, ballot: Ballot, leads: Option<Ballot>) {
+    pub(super) fn handle_heartbeat_answer(&mut self, sender: ServerId, ballot: Ballot, leads: Option<Ballot>) {
         if leads == Some(ballot) && self.others().contains(sender) {
             self.answers.insert(sender, self.pulses);
         }
     }
 
     /// No word of a leader for a whole time-out. True if it may stand now.
-    pub(super) fn time_out<R: Speaker>(&mut self, out: &mut Output<R>) -> bool {
+    pub(super) fn time_out<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> bool {
         self.wait(out);
         !std::mem::take(&mut self.rests)
     }
 
     /// Asks whether a majority has lost the leader too. True if there is nobody to wait for.
-    pub(super) fn ask<R: Speaker>(&mut self, out: &mut Output<R>) -> bool {
+    pub(super) fn ask<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> bool {
         self.questions += 1;
         let id = self.questions;
-        self.pre_vote = Some(PreVote { id, without: Servers::NONE });
+        self.pre_vote = Some(PreVote { id, without: ServerSet::NONE });
         out.send(self.others(), Message::PreVote { id });
         self.handle_pre_vote_answer(self.me, id, false)
     }
@@ -291,13 +291,19 @@ impl Election {
     }
 
     /// PREVOTE: somebody would stand. Nothing is promised by the answer.
-    pub(super) fn handle_pre_vote<R: Speaker>(&self, sender: Server, id: u64, leads: bool, out: &mut Output<R>) {
+    pub(super) fn handle_pre_vote<R: ProposerVocabulary>(
+        &self,
+        sender: ServerId,
+        id: u64,
+        leads: bool,
+        out: &mut Output<R>,
+    ) {
         let hears = leads || self.leader().is_some();
-        out.send(Servers::only(sender), Message::PreVoteAnswer { id, hears });
+        out.send(ServerSet::only(sender), Message::PreVoteAnswer { id, hears });
     }
 
     /// PREVOTEANSWER. True if with it a majority hears of no leader: time to prepare a ballot.
-    pub(super) fn handle_pre_vote_answer(&mut self, sender: Server, id: u64, hears: bool) -> bool {
+    pub(super) fn handle_pre_vote_answer(&mut self, sender: ServerId, id: u64, hears: bool) -> bool {
         let Some(pre_vote) = self.pre_vote.as_mut().filter(|pre_vote| pre_vote.id == id) else { return false };
         if hears || !self.quorums.servers().contains(sender) {
             return false;
@@ -309,7 +315,7 @@ impl Election {
 
     /// The connection from a server has closed. If it led, there is no need to wait for its silence. That is only an
     /// opinion until the others share it, and each leader's end hastens one election.
-    pub(super) fn peer_gone<R: Speaker>(&mut self, server: Server, out: &mut Output<R>) {
+    pub(super) fn peer_gone<R: ProposerVocabulary>(&mut self, server: ServerId, out: &mut Output<R>) {
         let Some(leader) = self.leader.as_mut().filter(|leader| leader.ballot.server == server) else {
             return;
         };
@@ -325,12 +331,12 @@ impl Election {
 mod tests {
     use super::*;
 
-    const S1: Server = Server(1);
-    const S2: Server = Server(2);
-    const S3: Server = Server(3);
+    const S1: ServerId = ServerId(1);
+    const S2: ServerId = ServerId(2);
+    const S3: ServerId = ServerId(3);
 
     fn begun() -> Election {
-        Election::new(S1, Quorums::majority(Servers::first(3)))
+        Election::new(S1, Quorums::majority(ServerSet::first(3)))
     }
 
     #[test]
@@ -340,20 +346,20 @@ mod tests {
         assert_eq!(election.leader(), None);
         assert!(!election.hear(low, true, Some(high)), "its own ballot at work is above");
         assert!(election.hear(low, true, None));
-        assert_eq!(election.leader(), Some((low, Known::Heard)));
+        assert_eq!(election.leader(), Some((low, LeaderEvidence::Heard)));
         assert!(election.hear(high, false, Some(low)));
-        assert_eq!((election.leader(), election.heard()), (Some((high, Known::HeardOf)), None));
+        assert_eq!((election.leader(), election.heard()), (Some((high, LeaderEvidence::HeardOf)), None));
         assert!(!election.hear(low, true, None), "a later one is known");
         assert!(election.hear(high, true, None));
         election.doubt(S3);
-        assert_eq!(election.leader(), Some((high, Known::HeardOf)));
-        assert!(!election.hear(Ballot { round: 9, server: Server(4) }, true, None), "a stranger");
+        assert_eq!(election.leader(), Some((high, LeaderEvidence::HeardOf)));
+        assert!(!election.hear(Ballot { round: 9, server: ServerId(4) }, true, None), "a stranger");
     }
 
     #[test]
     fn a_pre_vote_is_won_once_by_a_majority_that_hears_no_leader() {
         let mut election = begun();
-        election.pre_vote = Some(PreVote { id: 7, without: Servers::only(S1) });
+        election.pre_vote = Some(PreVote { id: 7, without: ServerSet::only(S1) });
         assert!(!election.handle_pre_vote_answer(S2, 6, false), "to another question");
         assert!(!election.handle_pre_vote_answer(S2, 7, true), "it hears a leader");
         assert!(election.handle_pre_vote_answer(S3, 7, false));

@@ -12,10 +12,10 @@
 //!
 //! [`Forwarding`] remembers to whom commands were handed last; which of them are under way the commands know themselves.
 
-use super::commands::Commands;
-use super::words::{ProposerFact, Speaker};
+use super::commands::OwnCommands;
+use super::words::{ProposerTraceEvent, ProposerVocabulary};
 use crate::paxos::{Ballot, Message, Slot};
-use crate::role::{Output, Servers};
+use crate::role::{Output, ServerSet};
 
 /// A command is handed over again after so many pulses and the one under way: about 200 ms.
 const AGAIN_PULSES: u64 = 6;
@@ -36,10 +36,10 @@ impl Forwarding {
     }
 
     /// Hands to the leader what it has not been handed, or so long ago that it may have been lost.
-    pub(super) fn forward<R: Speaker>(
+    pub(super) fn forward<R: ProposerVocabulary>(
         &mut self,
         leader: Ballot,
-        commands: &mut Commands,
+        commands: &mut OwnCommands,
         pulse: u64,
         out: &mut Output<R>,
     ) {
@@ -49,9 +49,9 @@ impl Forwarding {
         }
         let commands = commands.take_idle(pulse);
         let (mut part, mut size) = (Vec::new(), 0);
-        let to = Servers::only(leader.server);
+        let to = ServerSet::only(leader.server);
         for command in commands {
-            out.fact(|| ProposerFact::Forwarded { command: command.clone(), leader });
+            out.fact(|| ProposerTraceEvent::Forwarded { command: command.clone(), leader });
             if size + command.payload.len() > FORWARD_BYTES && !part.is_empty() {
                 out.send(to, Message::Forward { commands: std::mem::take(&mut part) });
                 size = 0;
@@ -66,7 +66,7 @@ impl Forwarding {
 
     /// 30 ms have passed: what was handed over long ago, and is in no slot up to `known` although all of them are `applied`
     /// here, is to be handed over again.
-    pub(super) fn release_late(&self, commands: &mut Commands, pulse: u64, known: Slot, applied: Slot) {
+    pub(super) fn release_late(&self, commands: &mut OwnCommands, pulse: u64, known: Slot, applied: Slot) {
         commands.release_forwarded(pulse, AGAIN_PULSES, known, applied);
     }
 }

@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn attempts_last_as_long_as_a_late_answer_took_until_something_is_applied() {
         let mut pace = Pace::default();
-        let ballot = |round| Ballot { round, server: crate::role::Server(1) };
+        let ballot = |round| Ballot { round, server: crate::role::ServerId(1) };
         (1..=5).for_each(|round| pace.prepare(ballot(round), 10 * round));
         pace.answered_late(ballot(1), 90);
         assert_eq!(pace.doublings_of_attempt(100), 0, "that was too long ago to know");

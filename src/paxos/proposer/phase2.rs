@@ -6,17 +6,17 @@
 //! at once goes out in one message: a *group* is all that has come while the groups before it were under way, and it never
 //! waits for more to come. (*Paxos Made Simple*, sections 2.2 and 3.)
 //!
-//! [`Proposing`] has the slots of the ballot. It takes commands where they wait, and says by itself what is to be said; when
+//! [`Phase2`] has the slots of the ballot. It takes commands where they wait, and says by itself what is to be said; when
 //! the ballot is lost, or has done all that it was for, is the proposer's business.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::attempt::Attempt;
-use super::commands::{Commands, Guests};
-use super::words::{ProposerFact, ProposerTimer, Speaker};
+use super::commands::{ForwardedQueue, OwnCommands};
+use super::words::{ProposerTimer, ProposerTraceEvent, ProposerVocabulary};
 use crate::paxos::promises::Promises;
 use crate::paxos::{Ballot, CommandId, Message, Page, Policy, Quorums, Slot, Value, rules};
-use crate::role::{Output, Server, Servers};
+use crate::role::{Output, ServerId, ServerSet};
 
 /// At most so many slots are open at one ballot: as many as a server's clients may have under way, halved, so that two
 /// groups of them are. A learner looks twice as far ahead.
@@ -33,18 +33,18 @@ const ACCEPT_BYTES: usize = 1 << 20;
 
 /// How much may be open at one ballot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Window {
+pub(super) struct InFlightLimits {
     pub slots: u64,
     pub bytes: usize,
 }
 
 /// What is proposed in a slot, and why it may be.
-struct Bound {
+struct SafeProposal {
     value: Value,
     /// The ballot at which it was accepted before; None if the slot was free.
     adopted: Option<Ballot>,
     /// The acceptors that have said so.
-    quorum: Servers,
+    quorum: ServerSet,
 }
 
 /// With each doubling of so many open bytes, slots are proposed again after twice the time.
@@ -52,7 +52,7 @@ const RESEND_BYTES: usize = 256 << 10;
 
 /// A ballot in phase 2.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Proposing {
+pub(super) struct Phase2 {
     attempt: Attempt,
     quorums: Quorums,
     /// Whether the ballot is kept when all is done.
@@ -60,7 +60,7 @@ pub(super) struct Proposing {
     /// What the promises bind to, and who has promised.
     promises: Promises,
     /// The acceptors whose promises settle all slots that are left, once they are a quorum.
-    quorum: Servers,
+    quorum: ServerSet,
     /// The last slot that must be proposed in, with a no-op if with nothing else.
     bound_to: Slot,
     /// The first slot that is not proposed in yet.
@@ -68,7 +68,7 @@ pub(super) struct Proposing {
     /// Commands that may still be proposed at this ballot.
     commands_left: u64,
     /// At most so many slots are open, with values of about so many bytes.
-    window: Window,
+    window: InFlightLimits,
     /// The slots that were proposed in and that the own learner has not applied yet.
     open: BTreeMap<Slot, Value>,
     /// The pulse when the first of each run of slots was proposed in that were proposed together.
@@ -86,7 +86,7 @@ pub(super) struct Proposing {
     resend_tries: u32,
 }
 
-impl Proposing {
+impl Phase2 {
     /// A quorum has promised, and settles the first slot: what it binds the proposer to comes first.
     pub(super) fn new(
         attempt: Attempt,
@@ -94,19 +94,19 @@ impl Proposing {
         first: Slot,
         quorums: Quorums,
         policy: Policy,
-        (window, resend_tries): (Window, u32),
-    ) -> Proposing {
+        (window, resend_tries): (InFlightLimits, u32),
+    ) -> Phase2 {
         let voters = promises.promised().and(quorums.servers());
         let ballot = attempt.ballot();
         assert!(quorums.is_prepared(voters), "{ballot} was promised by {voters} alone: no quorum");
         let commands_left = if attempt.fill().is_some() { 0 } else { policy.commands_per_ballot() };
         let bound_to = attempt.fill().unwrap_or_default();
-        let mut new = Proposing {
+        let mut new = Phase2 {
             attempt,
             quorums,
             is_kept: policy.keeps_ballot(),
             promises,
-            quorum: Servers::NONE,
+            quorum: ServerSet::NONE,
             bound_to,
             next: first,
             commands_left,
@@ -125,7 +125,7 @@ impl Proposing {
     }
 
     /// A page of a promise has come; true if it brings something.
-    pub(super) fn hear(&mut self, acceptor: Server, page: Page) -> bool {
+    pub(super) fn hear(&mut self, acceptor: ServerId, page: Page) -> bool {
         if self.is_settled() || !self.promises.add(acceptor, page, self.next, &self.quorums) {
             return false;
         }
@@ -144,17 +144,17 @@ impl Proposing {
         let last = self.bound_to.max(self.next.previous()).plus(self.commands_left);
         // Slots that are left now may be others than before: who settled those need not settle these.
         let settle = self.promises.settle_all(self.next, last);
-        self.quorum = if self.quorums.is_prepared(settle) { settle } else { Servers::NONE };
+        self.quorum = if self.quorums.is_prepared(settle) { settle } else { ServerSet::NONE };
     }
 
     /// The pages of promises to be asked for at this tick.
-    pub(super) fn ask(&mut self, now: u64) -> Vec<(Server, Slot)> {
+    pub(super) fn ask(&mut self, now: u64) -> Vec<(ServerId, Slot)> {
         if self.is_settled() { Vec::new() } else { self.promises.ask(now, self.next, &self.quorums) }
     }
 
     /// The acceptors whose promises settle this slot; None if they are no quorum. They are all that have answered for it, also
     /// those that settle too little elsewhere to be in `quorum`: what is adopted here may be from one of them.
-    fn settled_by(&self, slot: Slot) -> Option<Servers> {
+    fn settled_by(&self, slot: Slot) -> Option<ServerSet> {
         Some(self.promises.settle(slot)).filter(|acceptors| self.quorums.is_prepared(*acceptors))
     }
 
@@ -176,7 +176,7 @@ impl Proposing {
     }
 
     /// Who promised the ballot.
-    pub(super) fn quorum(&self) -> Servers {
+    pub(super) fn quorum(&self) -> ServerSet {
         if self.is_settled() { self.quorum } else { self.promises.promised() }
     }
 
@@ -221,7 +221,7 @@ impl Proposing {
     /// All slots below this one are chosen, and are closed. A command that was in one and still waits has lost it to another,
     /// and needs a new one. What lies below was perhaps chosen by others: a leader that comes late never fights for it. Gives the
     /// pulse when the first of them was proposed in that was open.
-    pub(super) fn close_below(&mut self, below: Slot, commands: &mut Commands) -> Option<u64> {
+    pub(super) fn close_below(&mut self, below: Slot, commands: &mut OwnCommands) -> Option<u64> {
         let mut proposed_at = None;
         while let Some(first) = self.open.first_entry().filter(|first| *first.key() < below) {
             let (slot, value) = first.remove_entry();
@@ -258,21 +258,21 @@ impl Proposing {
     }
 
     /// The next value that the promises bind to, and the quorum that settles its slot, if there is room for it.
-    fn next_bound(&mut self) -> Option<(Slot, Bound)> {
+    fn next_bound(&mut self) -> Option<(Slot, SafeProposal)> {
         let slot = Some(self.next).filter(|next| *next <= self.bound_to && self.has_room())?;
         let quorum = self.settled_by(slot)?;
         Some(match self.promises.take(slot) {
-            Some((ballot, value)) => (slot, Bound { value, adopted: Some(ballot), quorum }),
-            None => (slot, Bound { value: Value::Noop, adopted: None, quorum }),
+            Some((ballot, value)) => (slot, SafeProposal { value, adopted: Some(ballot), quorum }),
+            None => (slot, SafeProposal { value: Value::Noop, adopted: None, quorum }),
         })
     }
 
     /// Proposes what can be proposed now. True if these are the first slots that are open.
-    pub(super) fn go_on<R: Speaker>(
+    pub(super) fn go_on<R: ProposerVocabulary>(
         &mut self,
         pulse: u64,
-        own: &mut Commands,
-        guests: &mut Guests,
+        own: &mut OwnCommands,
+        guests: &mut ForwardedQueue,
         out: &mut Output<R>,
     ) -> bool {
         let was_empty = self.open.is_empty();
@@ -290,7 +290,12 @@ impl Proposing {
 
     /// Adds a group of commands behind what is bound: all that wait, as far as there is room. Own commands and those of
     /// others take turns.
-    fn add_commands(&mut self, own: &mut Commands, guests: &mut Guests, batch: &mut BTreeMap<Slot, Bound>) {
+    fn add_commands(
+        &mut self,
+        own: &mut OwnCommands,
+        guests: &mut ForwardedQueue,
+        batch: &mut BTreeMap<Slot, SafeProposal>,
+    ) {
         if self.next <= self.bound_to || !self.is_settled() || own.idle() + guests.len() < self.worth() {
             return;
         }
@@ -315,22 +320,27 @@ impl Proposing {
             self.commands_left -= 1;
             let (slot, value) = (self.next, Value::Command(command));
             self.insert(slot, value.clone());
-            batch.insert(slot, Bound { value, adopted: None, quorum: self.quorum });
+            batch.insert(slot, SafeProposal { value, adopted: None, quorum: self.quorum });
         }
         if self.next > first {
             self.groups.push_back(self.next.previous());
         }
     }
 
-    fn send_batch<R: Speaker>(&mut self, batch: BTreeMap<Slot, Bound>, own: &mut Commands, out: &mut Output<R>) {
+    fn send_batch<R: ProposerVocabulary>(
+        &mut self,
+        batch: BTreeMap<Slot, SafeProposal>,
+        own: &mut OwnCommands,
+        out: &mut Output<R>,
+    ) {
         let (ballot, from, to) = (self.attempt.ballot(), self.attempt.from(), self.quorums.servers());
         let mut values = Vec::new();
-        for (slot, Bound { value, adopted, quorum }) in batch {
+        for (slot, SafeProposal { value, adopted, quorum }) in batch {
             assert!(slot >= from, "ballot {ballot} was prepared from {from:?}, not for {slot:?}");
             if let Some(id) = value.id() {
                 own.proposed(id);
             }
-            out.fact(|| ProposerFact::Proposed { slot, ballot, value: value.clone(), adopted, quorum, to });
+            out.fact(|| ProposerTraceEvent::Proposed { slot, ballot, value: value.clone(), adopted, quorum, to });
             values.push((slot, value));
         }
         if self.is_kept && !self.is_resending {
@@ -342,7 +352,7 @@ impl Proposing {
     }
 
     /// ACCEPT for each of these slots, in as few messages as their order and size allow.
-    fn send_accepts<R: Speaker>(&self, proposals: Vec<(Slot, Value)>, out: &mut Output<R>) {
+    fn send_accepts<R: ProposerVocabulary>(&self, proposals: Vec<(Slot, Value)>, out: &mut Output<R>) {
         let (to, ballot) = (self.quorums.servers(), self.attempt.ballot());
         let (mut first, mut values, mut size) = (Slot(0), Vec::new(), 0);
         for (slot, value) in proposals {
@@ -364,7 +374,7 @@ impl Proposing {
     /// Slots that were open when the timer was started are proposed again, at the same ballot: messages are lost. Of large
     /// values a few at a time, and later: what is still on its way is not sent twice.
     /// The first time comes `least` doublings late, where rounds take long.
-    pub(super) fn resend<R: Speaker>(&mut self, tries: u32, least: u32, out: &mut Output<R>) {
+    pub(super) fn resend<R: ProposerVocabulary>(&mut self, tries: u32, least: u32, out: &mut Output<R>) {
         let mut room = ACCEPT_BYTES;
         let late = self.open.range(..self.resend_below).map_while(|(slot, value)| {
             let fits = room == ACCEPT_BYTES || value.size() <= room;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::paxos::Slot;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// So many ticks (of 100 ms) a proposer believes that slots are in somebody's checkpoint, and then it asks again: a
 /// checkpoint can be lost, and then what the other acceptors hold is all that there is.
@@ -19,7 +19,7 @@ const BEHIND: u64 = 64;
 
 /// How far everybody is. See the head of its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Progress {
+pub(super) struct PeerProgressTable {
     /// What the own learner has applied; None while it is down.
     applied: Option<Slot>,
     /// All slots below were chosen: an acceptor has said so, and that its server's checkpoint holds them. At least 0.
@@ -27,10 +27,10 @@ pub(super) struct Progress {
     /// The tick when it was said first.
     truncated_at: u64,
     /// What the peers' learners have applied, and the tick when they said so.
-    peers: BTreeMap<Server, (Slot, u64)>,
+    peers: BTreeMap<ServerId, (Slot, u64)>,
 }
 
-impl Progress {
+impl PeerProgressTable {
     /// What the own learner has applied; None while it is down.
     pub(super) fn applied(&self) -> Option<Slot> {
         self.applied
@@ -47,7 +47,7 @@ impl Progress {
     }
 
     /// A peer's learner says how far it is.
-    pub(super) fn peer_applied(&mut self, peer: Server, slot: Slot, now: u64) {
+    pub(super) fn peer_applied(&mut self, peer: ServerId, slot: Slot, now: u64) {
         self.peers.insert(peer, (slot, now));
     }
 
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn what_is_chosen_is_known_from_the_learner_and_for_a_while_from_an_acceptor() {
-        let mut progress = Progress::default();
+        let mut progress = PeerProgressTable::default();
         assert_eq!((progress.applied(), progress.first_open()), (None, Slot(1)));
         assert!(progress.learner_applied(Slot(4)) && !progress.learner_applied(Slot(4)));
         progress.note_truncated(Slot(9), 5);
@@ -101,11 +101,11 @@ mod tests {
 
     #[test]
     fn only_a_living_peer_can_be_far_ahead() {
-        let mut progress = Progress::default();
+        let mut progress = PeerProgressTable::default();
         progress.learner_applied(Slot(10));
-        progress.peer_applied(Server(2), Slot(10 + BEHIND), 1);
+        progress.peer_applied(ServerId(2), Slot(10 + BEHIND), 1);
         assert!(!progress.is_behind(1));
-        progress.peer_applied(Server(2), Slot(11 + BEHIND), 1);
+        progress.peer_applied(ServerId(2), Slot(11 + BEHIND), 1);
         assert!(progress.is_behind(FRESH_TICKS) && !progress.is_behind(1 + FRESH_TICKS));
     }
 }

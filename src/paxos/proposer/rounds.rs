@@ -3,9 +3,9 @@
 //!
 //! So a round is spent durably before it is spoken of; [`Rounds`] spends many at a time, to write seldom.
 
-use super::words::{ProposerRecord, Speaker};
+use super::words::{ProposerRecord, ProposerVocabulary};
 use crate::paxos::{Ballot, rules};
-use crate::role::{Output, Server};
+use crate::role::{Output, ServerId};
 
 /// A life reserves so many rounds at a time.
 const ROUNDS_RESERVED: u64 = 1_024;
@@ -13,7 +13,7 @@ const ROUNDS_RESERVED: u64 = 1_024;
 /// The rounds that a proposer may still use. See the head of its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rounds {
-    me: Server,
+    me: ServerId,
     /// The round of the next ballot; at least 1.
     next: u64,
     /// This life may use rounds below this one without another record.
@@ -21,7 +21,7 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
-    pub(super) fn new(me: Server) -> Rounds {
+    pub(super) fn new(me: ServerId) -> Rounds {
         Rounds { me, next: 1, reserved: 1 }
     }
 
@@ -47,13 +47,13 @@ impl Rounds {
     }
 
     /// A life begins, or has used up what it had: it spends rounds before it speaks of any.
-    pub(super) fn reserve<R: Speaker>(&mut self, out: &mut Output<R>) {
+    pub(super) fn reserve<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) {
         self.reserved = self.next + ROUNDS_RESERVED;
         out.persist(ProposerRecord::Spent(self.reserved));
     }
 
     /// A ballot that nobody has used. None if there is none left.
-    pub(super) fn next_ballot<R: Speaker>(&mut self, out: &mut Output<R>) -> Option<Ballot> {
+    pub(super) fn next_ballot<R: ProposerVocabulary>(&mut self, out: &mut Output<R>) -> Option<Ballot> {
         if self.are_spent() {
             return None;
         }

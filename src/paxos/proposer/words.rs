@@ -5,22 +5,28 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::paxos::{Ballot, Command, CommandId, Message, Slot, Value};
-use crate::role::{Role, Server, Servers, Timed};
+use crate::role::{Role, ServerId, ServerSet, TimerSpec};
 
 /// A role that speaks these words. There is one, the proposer, but its parts need not know it: what they want said they
 /// write into the output of whoever speaks so.
-pub(super) trait Speaker:
-    Role<Message = Message, Record = ProposerRecord, Timer = ProposerTimer, Outcome = ProposerOutcome, Fact = ProposerFact>
+pub(super) trait ProposerVocabulary:
+    Role<
+        Message = Message,
+        Record = ProposerRecord,
+        Timer = ProposerTimer,
+        Outcome = ProposerNotification,
+        Fact = ProposerTraceEvent,
+    >
 {
 }
 
-impl<R> Speaker for R where
+impl<R> ProposerVocabulary for R where
     R: Role<
             Message = Message,
             Record = ProposerRecord,
             Timer = ProposerTimer,
-            Outcome = ProposerOutcome,
-            Fact = ProposerFact,
+            Outcome = ProposerNotification,
+            Fact = ProposerTraceEvent,
         >
 {
 }
@@ -83,7 +89,7 @@ pub(super) const SLOW_ROUND_MS: u64 = 640;
 /// After how long slots that are still open are proposed again at first, in milliseconds.
 pub(super) const RESEND_MS: u64 = 50;
 
-impl Timed for ProposerTimer {
+impl TimerSpec for ProposerTimer {
     fn delay_ms(&self) -> RangeInclusive<u64> {
         match *self {
             ProposerTimer::Tick => 100..=100,
@@ -131,7 +137,7 @@ pub enum ProposerRequest {
     /// The own learner has died.
     LearnerDown,
     /// The last connection from this server has closed: it is gone, or will have to call again.
-    PeerGone(Server),
+    PeerGone(ServerId),
 }
 
 /// Why a command is certainly not applied through this proposer.
@@ -140,7 +146,7 @@ pub enum NotApplied {
     /// No quorum of acceptors has answered.
     NoQuorum {
         /// Those that have.
-        answered: Servers,
+        answered: ServerSet,
     },
     /// Rival proposers were faster each time, or the commands before it took too long.
     Outrun,
@@ -156,7 +162,7 @@ pub enum NotApplied {
 
 /// What a proposer tells its server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ProposerOutcome {
+pub enum ProposerNotification {
     /// In this life the command was in no ACCEPT and in no FORWARD, and is forgotten.
     NotApplied {
         /// The command.
@@ -181,7 +187,7 @@ pub enum RetryReason {
 
 /// Why a leader leads no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum StepDown {
+pub enum StepDownReason {
     /// An acceptor is bound to this ballot.
     Nacked(Ballot),
     /// Somebody leads at this ballot.
@@ -198,7 +204,7 @@ pub enum StepDown {
 
 /// A step of a proposer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ProposerFact {
+pub enum ProposerTraceEvent {
     /// It asks for promises.
     Prepared {
         /// The ballot.
@@ -206,7 +212,7 @@ pub enum ProposerFact {
         /// The first slot of interest.
         from: Slot,
         /// Whom it asks.
-        to: Servers,
+        to: ServerSet,
         /// It means to keep the ballot.
         to_lead: bool,
         /// The command that it is for; none if it only fills slots, or is to lead.
@@ -223,9 +229,9 @@ pub enum ProposerFact {
         /// The ballot at which it was accepted before, if the promises bind the proposer to it.
         adopted: Option<Ballot>,
         /// Who promised.
-        quorum: Servers,
+        quorum: ServerSet,
         /// Whom it asks.
-        to: Servers,
+        to: ServerSet,
     },
     /// The attempt is lost; it will try again.
     Retried {
@@ -234,9 +240,9 @@ pub enum ProposerFact {
         /// Its first slot.
         from: Slot,
         /// Who refused, and what binds each.
-        nacks: Vec<(Server, Ballot)>,
+        nacks: Vec<(ServerId, Ballot)>,
         /// Who has answered at all.
-        answered: Servers,
+        answered: ServerSet,
         /// The next round.
         next: u64,
         /// Why.
@@ -251,7 +257,7 @@ pub enum ProposerFact {
         /// Its ballot.
         ballot: Ballot,
         /// Who promised.
-        quorum: Servers,
+        quorum: ServerSet,
     },
     /// It leads no longer.
     SteppedDown {
@@ -260,7 +266,7 @@ pub enum ProposerFact {
         /// So many slots were open, and may be chosen or not.
         open: usize,
         /// Why.
-        why: StepDown,
+        why: StepDownReason,
     },
     /// It hands a command to the leader.
     Forwarded {

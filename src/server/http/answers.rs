@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::feed::Feed;
 use crate::net::ServerStatus;
-use crate::trace::RoleTag;
+use crate::trace::Speaker;
 
 /// A whole answer.
 pub fn answer(status: u16, kind: &str, body: &str) -> String {
@@ -45,7 +45,7 @@ pub fn metrics(status: &ServerStatus, feed: &Feed) -> String {
     };
     let one = |value| vec![(String::new(), value)];
     let by_role = |value: fn(&crate::net::RoleStatus) -> u64| -> Vec<(String, u64)> {
-        let label = |role| format!("{{role=\"{}\"}}", RoleTag::from(role).as_str());
+        let label = |role| format!("{{role=\"{}\"}}", Speaker::from(role).as_str());
         status.roles.iter().map(|role| (label(role.role), value(role))).collect()
     };
     let info = format!(

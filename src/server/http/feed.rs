@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// So many lines are kept for viewers that come late or read slowly, and so many bytes of them.
 const LINES_MAX: usize = 30_000;
@@ -16,7 +16,7 @@ const BATCH_MAX_BYTES: usize = 256 << 10;
 
 /// Something that viewers hear of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Item {
+pub enum FeedItem {
     /// A line, of this server or of another.
     Line {
         /// Of this one.
@@ -30,7 +30,7 @@ pub enum Item {
 
 /// How this server hears of the lines of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hearing {
+pub enum PeerFeedState {
     /// It is this one.
     Here,
     /// Nobody watches, so nobody listens.
@@ -43,30 +43,30 @@ pub enum Hearing {
     Nowhere,
 }
 
-impl Hearing {
+impl PeerFeedState {
     /// In a word.
     pub fn word(self) -> &'static str {
         match self {
-            Hearing::Here => "here",
-            Hearing::Idle => "idle",
-            Hearing::Up => "up",
-            Hearing::Gone => "gone",
-            Hearing::Nowhere => "nowhere",
+            PeerFeedState::Here => "here",
+            PeerFeedState::Idle => "idle",
+            PeerFeedState::Up => "up",
+            PeerFeedState::Gone => "gone",
+            PeerFeedState::Nowhere => "nowhere",
         }
     }
 }
 
 /// What a viewer takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct FeedBatch {
     /// In order.
-    pub items: Vec<Item>,
+    pub items: Vec<FeedItem>,
     /// How many came and went before the viewer took them.
     pub missed: u64,
     /// Where the viewer goes on.
     pub next: u64,
     /// Who is heard, if that has changed.
-    pub hearing: Option<BTreeMap<Server, Hearing>>,
+    pub hearing: Option<BTreeMap<ServerId, PeerFeedState>>,
     /// The number of that change.
     pub change: u64,
 }
@@ -74,40 +74,40 @@ pub struct Batch {
 /// The lines.
 #[derive(Default)]
 pub struct Feed {
-    ring: Mutex<Ring>,
+    ring: Mutex<LineRing>,
     news: Condvar,
     viewers: AtomicUsize,
     lost: AtomicU64,
 }
 
 #[derive(Default)]
-struct Ring {
-    items: VecDeque<Item>,
+struct LineRing {
+    items: VecDeque<FeedItem>,
     bytes: usize,
     /// How many items there have been before the first one here.
     gone: u64,
-    hearing: BTreeMap<Server, Hearing>,
+    hearing: BTreeMap<ServerId, PeerFeedState>,
     changes: u64,
 }
 
 /// Counts a viewer while it watches.
-pub struct Seat<'a>(&'a Feed);
+pub struct ViewerGuard<'a>(&'a Feed);
 
-impl Drop for Seat<'_> {
+impl Drop for ViewerGuard<'_> {
     fn drop(&mut self) {
         self.0.viewers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Feed {
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+    fn ring(&self) -> MutexGuard<'_, LineRing> {
         // Each change under this lock is whole.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One more item; the oldest go when there are too many.
-    pub fn push(&self, item: Item) {
-        if let Item::Lost(n) = item {
+    pub fn push(&self, item: FeedItem) {
+        if let FeedItem::Lost(n) = item {
             self.lost.fetch_add(n, Ordering::Relaxed);
         }
         let mut ring = self.ring();
@@ -125,12 +125,12 @@ impl Feed {
     /// The lines of a group, of this server or of another.
     pub fn push_lines(&self, own: bool, group: &str) {
         for line in group.lines() {
-            self.push(Item::Line { own, text: line.into() });
+            self.push(FeedItem::Line { own, text: line.into() });
         }
     }
 
     /// What is known of the way to a server.
-    pub fn tell(&self, server: Server, hearing: Hearing) {
+    pub fn tell(&self, server: ServerId, hearing: PeerFeedState) {
         let mut ring = self.ring();
         if ring.hearing.insert(server, hearing) != Some(hearing) {
             ring.changes += 1;
@@ -141,19 +141,19 @@ impl Feed {
 
     /// What has come since `next`, waiting so long for something to come; `change` is what the viewer knows of who is
     /// heard.
-    pub fn take(&self, next: u64, change: u64, patience: Duration) -> Batch {
+    pub fn take(&self, next: u64, change: u64, patience: Duration) -> FeedBatch {
         let ring = self.ring();
-        let idle = |ring: &mut Ring| ring.gone + ring.items.len() as u64 <= next && ring.changes == change;
+        let idle = |ring: &mut LineRing| ring.gone + ring.items.len() as u64 <= next && ring.changes == change;
         let (ring, _) = self.news.wait_timeout_while(ring, patience, idle).unwrap_or_else(PoisonError::into_inner);
         let from = next.max(ring.gone);
         let mut bytes = 0;
-        let fits = |item: &&Item| {
+        let fits = |item: &&FeedItem| {
             bytes += size(item);
             bytes <= BATCH_MAX_BYTES.max(size(item))
         };
         let items = ring.items.iter().skip((from - ring.gone) as usize).take(BATCH_MAX).take_while(fits);
-        let items: Vec<Item> = items.cloned().collect();
-        Batch {
+        let items: Vec<FeedItem> = items.cloned().collect();
+        FeedBatch {
             missed: from - next,
             next: from + items.len() as u64,
             items,
@@ -168,9 +168,9 @@ impl Feed {
     }
 
     /// Counts a viewer.
-    pub fn sit(&self) -> Seat<'_> {
+    pub fn sit(&self) -> ViewerGuard<'_> {
         self.viewers.fetch_add(1, Ordering::Relaxed);
-        Seat(self)
+        ViewerGuard(self)
     }
 
     /// How many watch.
@@ -189,10 +189,10 @@ impl Feed {
     }
 }
 
-fn size(item: &Item) -> usize {
+fn size(item: &FeedItem) -> usize {
     match item {
-        Item::Line { text, .. } => text.len() + 48,
-        Item::Lost(_) => 48,
+        FeedItem::Line { text, .. } => text.len() + 48,
+        FeedItem::Lost(_) => 48,
     }
 }
 
@@ -202,8 +202,8 @@ mod tests {
 
     const NOW: Duration = Duration::ZERO;
 
-    fn texts(batch: &Batch) -> Vec<&str> {
-        batch.items.iter().map(|item| if let Item::Line { text, .. } = item { text } else { "LOST" }).collect()
+    fn texts(batch: &FeedBatch) -> Vec<&str> {
+        batch.items.iter().map(|item| if let FeedItem::Line { text, .. } = item { text } else { "LOST" }).collect()
     }
 
     #[test]
@@ -212,10 +212,10 @@ mod tests {
         feed.push_lines(true, "a\nb\n");
         let batch = feed.take(0, 0, NOW);
         assert_eq!((texts(&batch), batch.next, batch.missed), (vec!["a", "b"], 2, 0));
-        assert_eq!(feed.take(2, 0, NOW), Batch { next: 2, ..Batch::default() });
+        assert_eq!(feed.take(2, 0, NOW), FeedBatch { next: 2, ..FeedBatch::default() });
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| feed.take(2, 0, Duration::from_secs(30)));
-            feed.push(Item::Lost(3));
+            feed.push(FeedItem::Lost(3));
             assert_eq!(texts(&waits.join().unwrap()), ["LOST"]);
         });
         assert_eq!(feed.lost(), 3);
@@ -247,10 +247,10 @@ mod tests {
     #[test]
     fn a_change_of_who_is_heard_is_news_once() {
         let feed = Feed::default();
-        feed.tell(Server(2), Hearing::Up);
-        feed.tell(Server(2), Hearing::Up);
+        feed.tell(ServerId(2), PeerFeedState::Up);
+        feed.tell(ServerId(2), PeerFeedState::Up);
         let batch = feed.take(0, 0, NOW);
-        assert_eq!((batch.hearing.unwrap()[&Server(2)], batch.change), (Hearing::Up, 1));
+        assert_eq!((batch.hearing.unwrap()[&ServerId(2)], batch.change), (PeerFeedState::Up, 1));
         assert_eq!(feed.take(0, 1, NOW).hearing, None);
     }
 

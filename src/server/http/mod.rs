@@ -27,16 +27,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::clients::FrontDesk;
-use super::house::House;
+use super::clients::ClientListener;
+use super::house::ServerContext;
 use super::peers::tell_trouble;
-use crate::host::Order;
+use crate::host::LabRequest;
 use crate::host::limits::{ASKERS_MAX, BROWSER_STRANGERS_MAX, RELAYS_MAX, VIEWERS_MAX};
-use crate::net::{Connections, Place, ServerStatus, dial, listen, write_before};
-use crate::role::{RoleName, Server};
+use crate::net::{ConnectionLimit, ConnectionPermit, ServerStatus, dial, listen, write_before};
+use crate::role::{RoleKind, ServerId};
 use crate::trace::timeline;
-use feed::{Batch, Feed, Hearing, Item};
-use request::{LAB_FIELD, Refusal, Request};
+use feed::{Feed, FeedBatch, FeedItem, PeerFeedState};
+use request::{HttpRefusal, HttpRequest, LAB_FIELD};
 
 /// The group of those who get an answer, and how many there may be. For one more the oldest goes: it takes its time.
 const ASKERS: (u8, usize) = (0, ASKERS_MAX);
@@ -57,22 +57,22 @@ const LINGER_MAX_BYTES: u64 = 64 << 10;
 const PASS_ON: Duration = Duration::from_secs(2);
 
 /// What the window shows, and where it is.
-struct Window {
-    desk: FrontDesk,
+struct PageWindow {
+    desk: ClientListener,
     feed: Arc<Feed>,
     address: SocketAddr,
 }
 
 /// Opens the window.
-pub fn serve(desk: FrontDesk, listener: TcpListener) -> io::Result<()> {
+pub fn serve(desk: ClientListener, listener: TcpListener) -> io::Result<()> {
     let feed = Arc::new(Feed::default());
     let address = listener.local_addr()?;
     let me = desk.house.core.config.me;
-    feed.tell(me, Hearing::Here);
+    feed.tell(me, PeerFeedState::Here);
     for (server, member) in desk.cluster.members().filter(|(server, _)| *server != me) {
         match member.http {
             Some(address) => relay::start(server, address, feed.clone())?,
-            None => feed.tell(server, Hearing::Nowhere),
+            None => feed.tell(server, PeerFeedState::Nowhere),
         }
     }
     let groups = desk.house.core.trace.tap();
@@ -80,7 +80,7 @@ pub fn serve(desk: FrontDesk, listener: TcpListener) -> io::Result<()> {
     thread::Builder::new().name("feed".to_string()).spawn(move || {
         for (lost, group) in groups {
             if lost > 0 {
-                own.push(Item::Lost(lost));
+                own.push(FeedItem::Lost(lost));
             }
             own.push_lines(true, &group);
         }
@@ -91,24 +91,28 @@ pub fn serve(desk: FrontDesk, listener: TcpListener) -> io::Result<()> {
         let _ = (&*stream).write_all(answers::answer(503, "text/plain", sentence).as_bytes());
     };
     let trouble = tell_trouble(desk.house.clone(), "no connection from a browser can be taken on");
-    let window = Window { desk, feed, address };
-    let serve = move |stream: Arc<TcpStream>, _, mut place: Place| window.answer(&stream, &mut place);
-    listen("http", listener, Connections::new(BROWSER_STRANGERS_MAX, KNOWN_MAX), serve, busy, trouble)
+    let window = PageWindow { desk, feed, address };
+    let serve = move |stream: Arc<TcpStream>, _, mut place: ConnectionPermit| window.answer(&stream, &mut place);
+    listen("http", listener, ConnectionLimit::new(BROWSER_STRANGERS_MAX, KNOWN_MAX), serve, busy, trouble)
 }
 
-impl Window {
+impl PageWindow {
     /// One connection, one request.
-    fn answer(&self, stream: &TcpStream, place: &mut Place) {
+    fn answer(&self, stream: &TcpStream, place: &mut ConnectionPermit) {
         let answered = stream.set_write_timeout(Some(TAKE)).and_then(|()| match request::read(stream)? {
-            Some(Ok(request)) => self.take(&request, &Caller { stream, wants_body: request.method != "HEAD" }, place),
-            Some(Err(refusal)) => Caller { stream, wants_body: true }.refuse(&refusal).and_then(|()| linger(stream)),
+            Some(Ok(request)) => {
+                self.take(&request, &HttpCaller { stream, wants_body: request.method != "HEAD" }, place)
+            }
+            Some(Err(refusal)) => {
+                HttpCaller { stream, wants_body: true }.refuse(&refusal).and_then(|()| linger(stream))
+            }
             None => Ok(()),
         });
         // A viewer that has gone is no news.
         let _ = answered;
     }
 
-    fn take(&self, request: &Request, caller: &Caller<'_>, place: &mut Place) -> io::Result<()> {
+    fn take(&self, request: &HttpRequest, caller: &HttpCaller<'_>, place: &mut ConnectionPermit) -> io::Result<()> {
         let path = request.path.as_str();
         let is_viewer = matches!(path, "/events" | "/feed");
         if !is_viewer && !place.join_last(ASKERS.0, ASKERS.1) {
@@ -142,7 +146,7 @@ impl Window {
 
     /// The page, and what it must know to begin.
     fn page(&self) -> String {
-        let FrontDesk { house, cluster, .. } = &self.desk;
+        let ClientListener { house, cluster, .. } = &self.desk;
         let others = cluster.members().filter(|(server, _)| *server != house.core.config.me);
         let others = others.filter_map(|(_, member)| Some(format!("http://{}/", member.http?))).collect();
         timeline::live(
@@ -154,7 +158,7 @@ impl Window {
     }
 
     /// Tells a browser every line there is, and each that comes.
-    fn watch(&self, caller: &Caller<'_>) -> io::Result<()> {
+    fn watch(&self, caller: &HttpCaller<'_>) -> io::Result<()> {
         let _seat = self.feed.sit();
         if !caller.begin("text/event-stream")? {
             return Ok(());
@@ -171,7 +175,7 @@ impl Window {
     }
 
     /// Tells another server the lines of this one.
-    fn feed(&self, caller: &Caller<'_>) -> io::Result<()> {
+    fn feed(&self, caller: &HttpCaller<'_>) -> io::Result<()> {
         if !caller.begin("text/plain")? {
             return Ok(());
         }
@@ -185,7 +189,7 @@ impl Window {
                 text.push_str(&format!("LOST {}\n", batch.missed));
             }
             for item in &batch.items {
-                if let Item::Line { own: true, text: line } = item {
+                if let FeedItem::Line { own: true, text: line } = item {
                     text.push_str(line);
                     text.push('\n');
                 }
@@ -196,7 +200,7 @@ impl Window {
     }
 
     /// Crashes or restarts a role, of this server or, by way of its own window, of another.
-    fn order(&self, request: &Request) -> Result<String, Refusal> {
+    fn order(&self, request: &HttpRequest) -> Result<String, HttpRefusal> {
         request.check_change(self.desk.house.core.config.lab)?;
         let target = request.asked("role").and_then(read_target);
         let (server, role) = target.ok_or((400, "which role? As in ?role=3.acceptor".to_string()))?;
@@ -208,16 +212,16 @@ impl Window {
             return self.pass_on(server, request);
         }
         let is_crash = request.path == "/crash";
-        let order = |role| if is_crash { Order::Crash { role, down } } else { Order::Restart { role } };
-        let House { core, threads, .. } = &*self.desk.house;
+        let order = |role| if is_crash { LabRequest::Crash { role, down } } else { LabRequest::Restart { role } };
+        let ServerContext { core, threads, .. } = &*self.desk.house;
         core.order_roles(threads, order, Some(role)).map_err(|why| (400, why))?;
         Ok(json!({ "done": request.path.trim_start_matches('/'), "server": server.0 }).to_string())
     }
 
-    fn pass_on(&self, server: Server, request: &Request) -> Result<String, Refusal> {
+    fn pass_on(&self, server: ServerId, request: &HttpRequest) -> Result<String, HttpRefusal> {
         let address = self.desk.cluster.member(server).and_then(|member| member.http);
         let address = address.ok_or((404, format!("the cluster file names no http address of server {}", server.0)))?;
-        let Request { path, query, .. } = request;
+        let HttpRequest { path, query, .. } = request;
         let call = || -> io::Result<String> {
             let mut stream = dial(address, PASS_ON)?;
             stream.set_read_timeout(Some(PASS_ON))?;
@@ -235,13 +239,13 @@ impl Window {
 }
 
 /// Reads `3.acceptor`.
-fn read_target(text: &str) -> Option<(Server, RoleName)> {
+fn read_target(text: &str) -> Option<(ServerId, RoleKind)> {
     let (server, role) = text.split_once('.')?;
-    Some((Server(server.parse().ok()?), RoleName::named(role)?))
+    Some((ServerId(server.parse().ok()?), RoleKind::named(role)?))
 }
 
 /// What a viewer is told, as server-sent events: lines without a name, everything else with one.
-fn events(batch: &Batch) -> String {
+fn events(batch: &FeedBatch) -> String {
     let mut text = String::new();
     if let Some(hearing) = &batch.hearing {
         let words: serde_json::Map<_, _> =
@@ -254,11 +258,11 @@ fn events(batch: &Batch) -> String {
     let mut open = false;
     for item in &batch.items {
         match item {
-            Item::Line { text: line, .. } => {
+            FeedItem::Line { text: line, .. } => {
                 text.push_str(&format!("data: {line}\n"));
                 open = true;
             }
-            Item::Lost(lost) => {
+            FeedItem::Lost(lost) => {
                 text.push_str(if open { "\n" } else { "" });
                 text.push_str(&format!("event: lost\ndata: {lost}\n\n"));
                 open = false;
@@ -278,17 +282,17 @@ fn linger(stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Who has asked something. Asked with HEAD, an answer is its head.
-struct Caller<'a> {
+struct HttpCaller<'a> {
     stream: &'a TcpStream,
     wants_body: bool,
 }
 
-impl Caller<'_> {
+impl HttpCaller<'_> {
     fn say(&self, kind: &str, body: &str) -> io::Result<()> {
         self.answer(200, kind, body)
     }
 
-    fn refuse(&self, (status, sentence): &Refusal) -> io::Result<()> {
+    fn refuse(&self, (status, sentence): &HttpRefusal) -> io::Result<()> {
         self.answer(*status, "text/plain", &format!("{sentence}\n"))
     }
 
@@ -313,39 +317,45 @@ mod tests {
 
     #[test]
     fn events_end_where_they_should() {
-        let line = |text: &str| Item::Line { own: true, text: text.into() };
-        let batch =
-            Batch { items: vec![line("a"), line("b"), Item::Lost(3), line("c")], missed: 2, ..Batch::default() };
+        let line = |text: &str| FeedItem::Line { own: true, text: text.into() };
+        let batch = FeedBatch {
+            items: vec![line("a"), line("b"), FeedItem::Lost(3), line("c")],
+            missed: 2,
+            ..FeedBatch::default()
+        };
         assert_eq!(events(&batch), "event: lost\ndata: 2\n\ndata: a\ndata: b\n\nevent: lost\ndata: 3\n\ndata: c\n\n");
-        assert_eq!(events(&Batch::default()), ":\n\n");
-        let hearing = Some([(Server(2), Hearing::Gone)].into());
-        assert_eq!(events(&Batch { hearing, ..Batch::default() }), "event: hearing\ndata: {\"2\":\"gone\"}\n\n:\n\n");
+        assert_eq!(events(&FeedBatch::default()), ":\n\n");
+        let hearing = Some([(ServerId(2), PeerFeedState::Gone)].into());
+        assert_eq!(
+            events(&FeedBatch { hearing, ..FeedBatch::default() }),
+            "event: hearing\ndata: {\"2\":\"gone\"}\n\n:\n\n"
+        );
     }
 
     #[test]
     fn who_asks_with_head_gets_the_head_alone() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let told = |wants_body, tell: &dyn Fn(&Caller<'_>)| {
+        let told = |wants_body, tell: &dyn Fn(&HttpCaller<'_>)| {
             let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (far, _) = listener.accept().unwrap();
-            tell(&Caller { stream: &far, wants_body });
+            tell(&HttpCaller { stream: &far, wants_body });
             drop(far);
             let mut text = String::new();
             near.read_to_string(&mut text).unwrap();
             text
         };
-        let say = |caller: &Caller<'_>| caller.say("text/plain", "a body").unwrap();
+        let say = |caller: &HttpCaller<'_>| caller.say("text/plain", "a body").unwrap();
         assert_eq!(format!("{}a body", told(false, &say)), told(true, &say));
         assert!(told(false, &say).contains("Content-Length: 6\r\n"));
-        let refuse = |caller: &Caller<'_>| caller.refuse(&(404, "nothing".to_string())).unwrap();
+        let refuse = |caller: &HttpCaller<'_>| caller.refuse(&(404, "nothing".to_string())).unwrap();
         assert!(told(false, &refuse).ends_with("\r\n\r\n") && told(true, &refuse).ends_with("\r\n\r\nnothing\n"));
-        let begin = |caller: &Caller<'_>| assert_eq!(caller.begin("text/plain").unwrap(), caller.wants_body);
+        let begin = |caller: &HttpCaller<'_>| assert_eq!(caller.begin("text/plain").unwrap(), caller.wants_body);
         assert_eq!(told(false, &begin), told(true, &begin));
     }
 
     #[test]
     fn roles_are_named_as_on_the_command_line() {
-        assert_eq!(read_target("3.acceptor"), Some((Server(3), RoleName::Acceptor)));
+        assert_eq!(read_target("3.acceptor"), Some((ServerId(3), RoleKind::Acceptor)));
         for wrong in ["", "3", "acceptor", "3.desk", "x.acceptor"] {
             assert_eq!(read_target(wrong), None, "{wrong}");
         }

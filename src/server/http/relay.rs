@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::feed::{Feed, Hearing, Item};
+use super::feed::{Feed, FeedItem, PeerFeedState};
 use crate::net::dial;
-use crate::role::Server;
+use crate::role::ServerId;
 use crate::trace::Line;
 
 /// A peer must take the call, and say something, within so long.
@@ -20,17 +20,17 @@ const PAUSE: Duration = Duration::from_millis(300);
 const LINE_MAX_BYTES: u64 = 64 << 10;
 
 /// Hears a peer for as long as the process lives.
-pub fn start(peer: Server, address: SocketAddr, feed: Arc<Feed>) -> io::Result<()> {
-    feed.tell(peer, Hearing::Idle);
+pub fn start(peer: ServerId, address: SocketAddr, feed: Arc<Feed>) -> io::Result<()> {
+    feed.tell(peer, PeerFeedState::Idle);
     let hear_always = move || {
         let mut last = None;
         loop {
             if feed.viewers() == 0 {
-                feed.tell(peer, Hearing::Idle);
+                feed.tell(peer, PeerFeedState::Idle);
             } else {
                 // Whatever ended it, the answer is to call again.
                 let _ = hear(peer, address, &feed, &mut last);
-                feed.tell(peer, Hearing::Gone);
+                feed.tell(peer, PeerFeedState::Gone);
             }
             thread::sleep(PAUSE);
         }
@@ -39,7 +39,7 @@ pub fn start(peer: Server, address: SocketAddr, feed: Arc<Feed>) -> io::Result<(
 }
 
 /// One connection, until it breaks or nobody watches any more.
-fn hear(peer: Server, address: SocketAddr, feed: &Feed, last: &mut Option<(u32, u64)>) -> io::Result<()> {
+fn hear(peer: ServerId, address: SocketAddr, feed: &Feed, last: &mut Option<(u32, u64)>) -> io::Result<()> {
     let mut stream = dial(address, CALL)?;
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     stream.set_write_timeout(Some(CALL))?;
@@ -60,12 +60,12 @@ fn hear(peer: Server, address: SocketAddr, feed: &Feed, last: &mut Option<(u32, 
     while !text.trim_end().is_empty() {
         next(&mut text)?;
     }
-    feed.tell(peer, Hearing::Up);
+    feed.tell(peer, PeerFeedState::Up);
     while feed.viewers() > 0 {
         next(&mut text)?;
         let line = text.trim_end();
         if let Some(lost) = line.strip_prefix("LOST ").and_then(|n| n.parse().ok()) {
-            feed.push(Item::Lost(lost));
+            feed.push(FeedItem::Lost(lost));
         } else if let Some(number) = number_of(peer, line)
             && Some(number) > *last
         {
@@ -78,7 +78,7 @@ fn hear(peer: Server, address: SocketAddr, feed: &Feed, last: &mut Option<(u32, 
 }
 
 /// The life and number of a line, if it is a line of this server. Whatever else a peer says is not passed on.
-fn number_of(peer: Server, text: &str) -> Option<(u32, u64)> {
+fn number_of(peer: ServerId, text: &str) -> Option<(u32, u64)> {
     let line: Line = text.parse().ok()?;
     (line.id.process.as_server() == Some(peer)).then_some((line.id.process.life(), line.id.n))
 }
@@ -90,8 +90,8 @@ mod tests {
     #[test]
     fn only_lines_of_the_peer_itself_are_passed_on() {
         let line = "2026-08-21T14:03:07.105612Z WARN  s3@2.7  acceptor DROP     msg=ACCEPT cause=crashed";
-        assert_eq!(number_of(Server(3), line), Some((2, 7)));
-        assert_eq!(number_of(Server(2), line), None);
-        assert_eq!(number_of(Server(3), "HTTP/1.1 200 OK"), None);
+        assert_eq!(number_of(ServerId(3), line), Some((2, 7)));
+        assert_eq!(number_of(ServerId(2), line), None);
+        assert_eq!(number_of(ServerId(3), "HTTP/1.1 200 OK"), None);
     }
 }

@@ -17,7 +17,7 @@ pub const LAB_FIELD: &str = "x-paxos-lab";
 
 /// A request without its body: none here has one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Request {
+pub struct HttpRequest {
     /// GET or POST.
     pub method: String,
     /// Without the query.
@@ -30,10 +30,10 @@ pub struct Request {
 }
 
 /// Why a request is turned down: a status and a sentence.
-pub type Refusal = (u16, String);
+pub type HttpRefusal = (u16, String);
 
 /// Reads the head of a request. None: the caller said nothing that could be answered.
-pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<Request, Refusal>>> {
+pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<HttpRequest, HttpRefusal>>> {
     let deadline = Instant::now() + HEAD_DEADLINE;
     let mut head = Vec::new();
     let mut block = [0; 1_024];
@@ -58,7 +58,7 @@ pub fn read(mut stream: &TcpStream) -> io::Result<Option<Result<Request, Refusal
 }
 
 /// The request of a head that is there as a whole; None if more must come.
-pub(crate) fn parse(head: &[u8]) -> Option<Result<Request, Refusal>> {
+pub(crate) fn parse(head: &[u8]) -> Option<Result<HttpRequest, HttpRefusal>> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut fields);
     match parsed.parse(head) {
@@ -66,7 +66,7 @@ pub(crate) fn parse(head: &[u8]) -> Option<Result<Request, Refusal>> {
         Ok(httparse::Status::Complete(_)) => {}
         Err(error) => return Some(Err((400, format!("this is no request: {error}")))),
     }
-    let mut request = Request { method: parsed.method?.to_string(), ..Request::default() };
+    let mut request = HttpRequest { method: parsed.method?.to_string(), ..HttpRequest::default() };
     let (path, query) = parsed.path?.split_once('?').unwrap_or((parsed.path?, ""));
     (request.path, request.query) = (path.to_string(), query.to_string());
     for field in parsed.headers.iter() {
@@ -87,10 +87,10 @@ pub(crate) fn parse(head: &[u8]) -> Option<Result<Request, Refusal>> {
     Some(Ok(request))
 }
 
-impl Request {
+impl HttpRequest {
     /// Whether the request may be answered at all: it names this server by its address (a name that somebody else has
     /// pointed here is not), and does not come from a page of another site.
-    pub fn check_caller(&self, bound: SocketAddr) -> Result<(), Refusal> {
+    pub fn check_caller(&self, bound: SocketAddr) -> Result<(), HttpRefusal> {
         let host = self.host.as_deref().unwrap_or_default();
         if !is_own(host, bound) {
             let address = match bound.ip().is_unspecified() {
@@ -112,7 +112,7 @@ impl Request {
     }
 
     /// Whether the request may change something.
-    pub fn check_change(&self, lab: bool) -> Result<(), Refusal> {
+    pub fn check_change(&self, lab: bool) -> Result<(), HttpRefusal> {
         if !lab {
             return Err((403, "this server was not started with --lab: its roles cannot be crashed".to_string()));
         }
@@ -155,7 +155,7 @@ mod tests {
         "127.0.0.1:7301".parse().unwrap()
     }
 
-    fn of(head: &str) -> Result<Request, Refusal> {
+    fn of(head: &str) -> Result<HttpRequest, HttpRefusal> {
         parse(head.as_bytes()).expect("the head is whole")
     }
 
@@ -207,9 +207,9 @@ mod tests {
         let post = of("POST /crash HTTP/1.1\r\nHost: 127.0.0.1:7301\r\nX-Paxos-Lab: yes\r\n\r\n").unwrap();
         assert_eq!(post.check_change(true), Ok(()));
         assert_eq!(post.check_change(false).unwrap_err().0, 403);
-        let get = Request { method: "GET".to_string(), ..post.clone() };
+        let get = HttpRequest { method: "GET".to_string(), ..post.clone() };
         assert_eq!(get.check_change(true).unwrap_err().0, 405);
-        let bare = Request { lab: false, ..post };
+        let bare = HttpRequest { lab: false, ..post };
         assert_eq!(bare.check_change(true).unwrap_err().0, 403);
     }
 }

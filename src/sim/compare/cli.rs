@@ -8,8 +8,8 @@ use clap::Args;
 
 use super::super::cli::write_lines;
 use super::super::nature::{MS, SECOND};
-use super::super::world::Verdict;
-use super::{Cell, Scenario, page, play};
+use super::super::world::RunVerdict;
+use super::{ComparisonCell, Scenario, page, play};
 use crate::protocol::Protocol;
 
 /// The command line of the comparison.
@@ -23,7 +23,7 @@ Examples:
                                                  one cell, and its lines, for logs, audit and timeline
 
 Exit codes: 0 done, 1 failure, 2 usage, 7 somebody was inconsistent, 8 not everything was decided at the end.")]
-pub struct Arguments {
+pub struct CompareArgs {
     /// Decides the work, and how long everything takes
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -42,7 +42,7 @@ pub struct Arguments {
 }
 
 /// Plays what the command line says; what to print, and the exit code.
-pub fn run(arguments: &Arguments) -> Result<(String, u8), String> {
+pub fn run(arguments: &CompareArgs) -> Result<(String, u8), String> {
     let scenarios = Scenario::ALL.into_iter().filter(|one| arguments.scenario.is_none_or(|only| only == *one));
     let protocols = || Protocol::ALL.into_iter().filter(|one| arguments.protocol.is_none_or(|only| only == *one));
     let mut cells = Vec::new();
@@ -72,13 +72,13 @@ pub fn run(arguments: &Arguments) -> Result<(String, u8), String> {
 }
 
 /// The command that plays one cell again.
-pub(super) fn replay(seed: u64, cell: &Cell) -> String {
+pub(super) fn replay(seed: u64, cell: &ComparisonCell) -> String {
     let seed = if seed == 1 { String::new() } else { format!(" --seed {seed}") };
     format!("paxos-lab compare{seed} --scenario {} --protocol {}", cell.scenario.word(), cell.protocol.name())
 }
 
 /// The cells as a table for a terminal.
-pub(super) fn table(seed: u64, cells: &[Cell]) -> String {
+pub(super) fn table(seed: u64, cells: &[ComparisonCell]) -> String {
     let mut text = format!(
         "seed {seed}: five servers, five clients that wait 2 s at most, 8 virtual seconds, the fault at 2 s\n\n"
     );
@@ -129,10 +129,10 @@ pub(super) fn span(micros: u64) -> String {
     if micros >= SECOND { format!("{:.2} s", micros as f64 / SECOND as f64) } else { format!("{} ms", micros / MS) }
 }
 
-pub(super) fn consistent(verdict: &Verdict) -> String {
+pub(super) fn consistent(verdict: &RunVerdict) -> String {
     match verdict {
-        Verdict::Clean => "always".to_string(),
-        Verdict::Unsafe(violation) => format!("NO: {violation}"),
-        Verdict::Stuck(why) => format!("always; not all decided: {why}"),
+        RunVerdict::Clean => "always".to_string(),
+        RunVerdict::Unsafe(violation) => format!("NO: {violation}"),
+        RunVerdict::Stuck(why) => format!("always; not all decided: {why}"),
     }
 }

@@ -13,19 +13,19 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use super::client::{SimClient, Wish};
-use super::faults::{Faults, Trouble};
-use super::history::What;
-use super::nature::{Counts, Event, MS, Micros, SECOND};
-use super::network::{LANE_BYTES, Node, Weather};
-use super::plan::Plan;
-use super::world::{Death, Verdict, World};
-use crate::host::queue::CrashOrder;
+use super::client::{ClientStep, SimClient};
+use super::faults::{ActiveFault, FaultSet};
+use super::history::RequestedOperation;
+use super::nature::{MS, Micros, SECOND, SimEvent, TrafficCounts};
+use super::network::{Endpoint, LANE_BYTES, LinkFaults};
+use super::plan::RunPlan;
+use super::world::{CrashKind, RunVerdict, Simulation};
+use crate::host::queue::CrashRequest;
 use crate::kv::Op;
-use crate::paxos::Known;
+use crate::paxos::LeaderEvidence;
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::role::{RoleName, Server, Servers};
+use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::{CrashCause, CrashPoint};
 use crate::two_phase_commit::TransactionId;
 
@@ -112,7 +112,7 @@ impl Scenario {
 
 /// What a cell came to.
 #[derive(Clone, Debug)]
-pub struct Cell {
+pub struct ComparisonCell {
     /// What went wrong.
     pub scenario: Scenario,
     /// Under which protocol.
@@ -134,7 +134,7 @@ pub struct Cell {
     /// The oldest of them: for how long.
     pub in_doubt_for: Micros,
     /// What it took, up to the moment of the fault.
-    pub cost: Cost,
+    pub cost: WriteCost,
     /// Operations with a result in each tenth of a second.
     pub bars: Vec<u32>,
     /// When the fault struck, if one did.
@@ -142,19 +142,19 @@ pub struct Cell {
     /// How long it took, once all were back, until everything was decided and equal.
     pub settled_in: Micros,
     /// What the observer says of all of it.
-    pub verdict: Verdict,
+    pub verdict: RunVerdict,
 }
 
 /// What writes take before anything goes wrong.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Cost {
+pub struct WriteCost {
     /// Writes that were done.
     pub writes: usize,
     /// Messages and syncs.
-    pub counts: Counts,
+    pub counts: TrafficCounts,
 }
 
-impl Cost {
+impl WriteCost {
     /// Messages to other servers for one write.
     pub fn messages(&self) -> f64 {
         self.a_write(self.counts.messages)
@@ -176,8 +176,8 @@ impl Cost {
 }
 
 /// Plays one cell; with `lines`, gives those of all servers and clients, too.
-pub fn play(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> (Cell, Vec<(String, String)>) {
-    let mut stage = Stage::new(seed, scenario, protocol, lines);
+pub fn play(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> (ComparisonCell, Vec<(String, String)>) {
+    let mut stage = ScenarioRun::new(seed, scenario, protocol, lines);
     stage.until(STRIKES);
     stage.cost = stage.cost_so_far();
     stage.strike();
@@ -192,37 +192,45 @@ pub fn play(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> (
 }
 
 /// A world and what has been done to it.
-struct Stage {
+struct ScenarioRun {
     scenario: Scenario,
     protocol: Protocol,
-    world: World,
-    cost: Cost,
+    world: Simulation,
+    cost: WriteCost,
     struck: Option<Micros>,
-    victims: Vec<Server>,
-    died: Option<(Server, RoleName)>,
+    victims: Vec<ServerId>,
+    died: Option<(ServerId, RoleKind)>,
 }
 
-impl Stage {
-    fn new(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> Stage {
-        let mut world = World::new(plan(seed, protocol), lines);
+impl ScenarioRun {
+    fn new(seed: u64, scenario: Scenario, protocol: Protocol, lines: bool) -> ScenarioRun {
+        let mut world = Simulation::new(plan(seed, protocol), lines);
         let mut random = Random::new(seed, 77);
         for number in 0..usize::from(SERVERS) {
             // The wishes depend on the seed alone: each protocol is asked for the same.
             let wishes = (0..3_000).map(|n| wish(&mut random, number, n)).collect();
             let cluster = world.plan.cluster();
-            let server = Server(number as u8 + 1);
+            let server = ServerId(number as u8 + 1);
             let pace = (2 * MS..=10 * MS, PATIENCE);
             let client = SimClient::new(&mut world.nature, number, cluster, wishes, server, pace, lines);
             world.clients.push(client);
         }
-        Stage { scenario, protocol, world, cost: Cost::default(), struck: None, victims: Vec::new(), died: None }
+        ScenarioRun {
+            scenario,
+            protocol,
+            world,
+            cost: WriteCost::default(),
+            struck: None,
+            victims: Vec::new(),
+            died: None,
+        }
     }
 
     /// Lets time pass up to this moment.
     fn until(&mut self, moment: Micros) {
         let wait = moment.saturating_sub(self.world.nature.now());
         // Time goes on from event to event: one that does nothing brings it there.
-        self.world.nature.after(wait, Event::Heal(Trouble::Cut(Vec::new())));
+        self.world.nature.after(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
         self.world.play_until(moment, |_| false);
     }
 
@@ -254,19 +262,19 @@ impl Stage {
     }
 
     /// The server whose proposer leads, or coordinates: without a leader the first.
-    fn leader(&self) -> Server {
+    fn leader(&self) -> ServerId {
         let leads = |one: &&super::server::SimServer| {
             let proposer = one.process.as_ref().and_then(|process| process.proposer.as_ref());
             let leader = proposer.and_then(|living| living.role().leader());
-            matches!(leader, Some((_, Known::Leads { .. })))
+            matches!(leader, Some((_, LeaderEvidence::Leads { .. })))
         };
-        self.world.servers.iter().find(leads).map_or(Server(1), |one| one.me)
+        self.world.servers.iter().find(leads).map_or(ServerId(1), |one| one.me)
     }
 
     /// Highest number first: the leader is a case of its own.
-    fn others_than_the_leader(&self) -> Vec<Server> {
-        let others = self.world.plan.cluster().without(Servers::only(self.leader()));
-        let mut others: Vec<Server> = others.iter().collect();
+    fn others_than_the_leader(&self) -> Vec<ServerId> {
+        let others = self.world.plan.cluster().without(ServerSet::only(self.leader()));
+        let mut others: Vec<ServerId> = others.iter().collect();
         others.reverse();
         others
     }
@@ -274,7 +282,7 @@ impl Stage {
     fn kill(&mut self, count: usize) {
         self.victims = self.others_than_the_leader().into_iter().take(count).collect();
         for server in self.victims.clone() {
-            self.world.stop(server, Death::Process);
+            self.world.stop(server, CrashKind::Process);
         }
     }
 
@@ -283,13 +291,13 @@ impl Stage {
         let server = self.leader();
         self.world.play_until(BACK, |world| is_between_the_phases(world, server));
         let role = self.protocol.leader();
-        let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+        let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
         self.world.at(server, |one, nature| one.crash(nature, role, order));
         self.died = Some((server, role));
     }
 
     fn cut(&mut self, on: bool) {
-        let nodes = |servers: &[u8]| servers.iter().map(|one| Node::Server(Server(*one))).collect::<Vec<_>>();
+        let nodes = |servers: &[u8]| servers.iter().map(|one| Endpoint::Server(ServerId(*one))).collect::<Vec<_>>();
         for few in nodes(&[1, 2]) {
             for many in nodes(&[3, 4, 5]) {
                 self.world.nature.network.cut(few, many, on);
@@ -298,13 +306,14 @@ impl Stage {
         }
     }
 
-    fn cost_so_far(&self) -> Cost {
+    fn cost_so_far(&self) -> WriteCost {
         let operations = self.world.nature.history.operations().iter();
-        let done = operations.filter(|one| one.has_result() && matches!(one.what, What::Write(_))).count();
-        Cost { writes: done, counts: self.world.nature.counts }
+        let done =
+            operations.filter(|one| one.has_result() && matches!(one.what, RequestedOperation::Write(_))).count();
+        WriteCost { writes: done, counts: self.world.nature.counts }
     }
 
-    fn measure(&mut self) -> Cell {
+    fn measure(&mut self) -> ComparisonCell {
         let struck = self.struck;
         let operations = self.world.nature.history.operations().to_vec();
         let mut times: Vec<Micros> =
@@ -324,14 +333,14 @@ impl Stage {
             longest_gap = longest_gap.max(edge.saturating_sub(before));
             before = edge;
         }
-        let is_write = |one: &&super::history::Operation| matches!(one.what, What::Write(_));
+        let is_write = |one: &&super::history::ClientRecord| matches!(one.what, RequestedOperation::Write(_));
         let done = || operations.iter().filter(|one| one.has_result());
         let (in_doubt, in_doubt_for) = self.doubts();
-        let refused = operations.iter().filter(|one| one.heard == super::history::Heard::Refused).count();
-        let unknown = operations.iter().filter(|one| one.heard == super::history::Heard::Unknown).count();
+        let refused = operations.iter().filter(|one| one.heard == super::history::ObservedResult::Refused).count();
+        let unknown = operations.iter().filter(|one| one.heard == super::history::ObservedResult::Unknown).count();
         let (writes, reads) = (done().filter(is_write).count(), done().count() - done().filter(is_write).count());
         let (settled_in, verdict) = self.settle();
-        Cell {
+        ComparisonCell {
             scenario: self.scenario,
             protocol: self.protocol,
             writes,
@@ -366,10 +375,10 @@ impl Stage {
     }
 
     /// All come back, and in the end everybody must agree.
-    fn settle(&mut self) -> (Micros, Verdict) {
+    fn settle(&mut self) -> (Micros, RunVerdict) {
         let begun = self.world.nature.now();
         for server in self.victims.clone() {
-            self.world.nature.after(MS, Event::Start { server });
+            self.world.nature.after(MS, SimEvent::Start { server });
         }
         self.end_fault();
         let verdict = self.world.finish();
@@ -379,12 +388,12 @@ impl Stage {
 
 /// Whether this server's coordinator or proposer has asked for something that others have answered, and has not heard yet
 /// what comes of it.
-fn is_between_the_phases(world: &World, server: Server) -> bool {
+fn is_between_the_phases(world: &Simulation, server: ServerId) -> bool {
     let me = &world.servers[usize::from(server.0) - 1];
     let Some(mine) = me.process.as_ref() else { return true };
     let others = world.servers.iter().filter(|one| one.me != server).filter_map(|one| one.process.as_ref());
     if mine.coordinator.is_some() {
-        let is_mine = |doubt: &crate::two_phase_commit::InDoubt| doubt.transaction.coordinator == server;
+        let is_mine = |doubt: &crate::two_phase_commit::InDoubtTransaction| doubt.transaction.coordinator == server;
         let counts = |transaction| mine.coordinator.as_ref().is_some_and(|living| living.role().counts(transaction));
         let prepared = others.filter_map(|process| {
             let participant = process.participant.as_ref()?.role();
@@ -403,17 +412,17 @@ fn is_between_the_phases(world: &World, server: Server) -> bool {
 }
 
 /// What a client asks for as its n-th: seven of ten are writes.
-fn wish(random: &mut Random, client: usize, n: usize) -> Wish {
+fn wish(random: &mut Random, client: usize, n: usize) -> ClientStep {
     let key = format!("k{}", random.within(1..=10)).into_bytes();
     if random.within(0..=9) < 3 {
-        return Wish::Read(key);
+        return ClientStep::Read(key);
     }
-    Wish::Write(Op::Put { key, value: format!("v{}-{n}", client + 1).into_bytes().into(), if_version: None })
+    ClientStep::Write(Op::Put { key, value: format!("v{}-{n}", client + 1).into_bytes().into(), if_version: None })
 }
 
 /// A calm place: what goes wrong is the scenario's.
-fn plan(seed: u64, protocol: Protocol) -> Plan {
-    let weather = Weather {
+fn plan(seed: u64, protocol: Protocol) -> RunPlan {
+    let weather = LinkFaults {
         latency: 300,
         jitter: 200,
         reorders: false,
@@ -426,7 +435,7 @@ fn plan(seed: u64, protocol: Protocol) -> Plan {
         rate: None,
         lane_bytes: LANE_BYTES,
     };
-    Plan {
+    RunPlan {
         servers: SERVERS,
         clients: 0,
         weather,
@@ -439,8 +448,8 @@ fn plan(seed: u64, protocol: Protocol) -> Plan {
         sessions: crate::kv::SESSIONS_MAX,
         clocks: vec![100; usize::from(SERVERS)],
         safety: 60 * SECOND,
-        healthy: Servers::first(SERVERS),
+        healthy: ServerSet::first(SERVERS),
         fault_lasts: 3_600 * SECOND,
-        ..Plan::new(seed, Faults::NONE, Some(protocol))
+        ..RunPlan::new(seed, FaultSet::NONE, Some(protocol))
     }
 }

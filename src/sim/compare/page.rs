@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::cli::{consistent, replay, span};
-use super::{BACK, BAR, Cell, END, Scenario};
+use super::{BACK, BAR, ComparisonCell, END, Scenario};
 use crate::protocol::Protocol;
 
 /// The height of a small picture, and the width of a bar of it.
@@ -11,7 +11,7 @@ const HEIGHT: f64 = 46.0;
 const STEP: f64 = 3.0;
 
 /// The page of these cells.
-pub(super) fn page(seed: u64, cells: &[Cell]) -> String {
+pub(super) fn page(seed: u64, cells: &[ComparisonCell]) -> String {
     let mut protocols: Vec<Protocol> = cells.iter().map(|cell| cell.protocol).collect();
     protocols.sort_by_key(|protocol| protocol.name().len());
     protocols.dedup();
@@ -19,7 +19,7 @@ pub(super) fn page(seed: u64, cells: &[Cell]) -> String {
     let most = cells.iter().flat_map(|cell| &cell.bars).copied().max().unwrap_or(1).max(1);
     let mut rows = String::new();
     for scenario in Scenario::ALL {
-        let of: Vec<&Cell> = cells.iter().filter(|cell| cell.scenario == scenario).collect();
+        let of: Vec<&ComparisonCell> = cells.iter().filter(|cell| cell.scenario == scenario).collect();
         if of.is_empty() {
             continue;
         }
@@ -50,7 +50,7 @@ pub(super) fn page(seed: u64, cells: &[Cell]) -> String {
 }
 
 /// One cell: its picture, its numbers, and how to see it again.
-fn draw(seed: u64, cell: &Cell, most: u32) -> String {
+fn draw(seed: u64, cell: &ComparisonCell, most: u32) -> String {
     let width = cell.bars.len() as f64 * STEP;
     let x = |micros: u64| micros as f64 / BAR as f64 * STEP;
     let mut svg = format!(
@@ -99,16 +99,16 @@ fn draw(seed: u64, cell: &Cell, most: u32) -> String {
     )
 }
 
-fn cost(cells: &[Cell], protocol: Protocol) -> String {
+fn cost(cells: &[ComparisonCell], protocol: Protocol) -> String {
     let of = cells.iter().filter(|cell| cell.protocol == protocol).map(|cell| cell.cost);
     let costs: Vec<_> = of.collect();
-    let mean = |value: fn(&super::Cost) -> f64| costs.iter().map(value).sum::<f64>() / costs.len().max(1) as f64;
+    let mean = |value: fn(&super::WriteCost) -> f64| costs.iter().map(value).sum::<f64>() / costs.len().max(1) as f64;
     format!(
         "<tr><th scope=\"row\">{}</th><td>{:.1}</td><td>{:.1}</td><td>{:.1}</td></tr>",
         protocol.name(),
-        mean(super::Cost::messages),
-        mean(super::Cost::all_messages),
-        mean(super::Cost::syncs)
+        mean(super::WriteCost::messages),
+        mean(super::WriteCost::all_messages),
+        mean(super::WriteCost::syncs)
     )
 }
 

@@ -2,9 +2,9 @@
 
 use super::*;
 
-fn cell(seed: u64, scenario: Scenario, protocol: Protocol) -> Cell {
+fn cell(seed: u64, scenario: Scenario, protocol: Protocol) -> ComparisonCell {
     let (cell, _) = play(seed, scenario, protocol, false);
-    assert_eq!(cell.verdict, Verdict::Clean, "{} under {}", scenario.word(), protocol.name());
+    assert_eq!(cell.verdict, RunVerdict::Clean, "{} under {}", scenario.word(), protocol.name());
     cell
 }
 
@@ -63,7 +63,7 @@ fn a_write_costs_what_the_textbooks_say() {
 
 #[test]
 fn the_page_has_a_cell_for_each_and_needs_nothing_else() {
-    let cells: Vec<Cell> = [Scenario::NoFault, Scenario::LeaderDies]
+    let cells: Vec<ComparisonCell> = [Scenario::NoFault, Scenario::LeaderDies]
         .into_iter()
         .flat_map(|scenario| Protocol::ALL.map(|protocol| cell(1, scenario, protocol)))
         .collect();

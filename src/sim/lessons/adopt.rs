@@ -1,6 +1,6 @@
 //! Why a proposer may not always propose what it wants.
 
-use super::{Do, Lesson, MS, When};
+use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
@@ -26,15 +26,15 @@ pub(super) const LESSON: Lesson = Lesson {
     protocol: Protocol::BasicPaxos,
     forgets: false,
     script: &[
-        (When::At(30 * MS), Do::Put(1, &[("sky", "grey"), ("color", "blue")])),
-        (When::Seen(1, "proposer PREPARE  req=c1-3"), Do::Cut(1, 5)),
-        (When::Seen(1, "proposer PREPARE  req=c1-3"), Do::Cut(3, 5)),
-        (When::Seen(1, "proposer PREPARE  req=c1-3"), Do::Cut(2, 5)),
-        (When::Seen(1, "proposer PREPARE  req=c1-3"), Do::Cut(4, 5)),
-        (When::Seen(1, "proposer ACCEPT   req=c1-3"), Do::Cut(1, 3)),
-        (When::Seen(1, "proposer ACCEPT   req=c1-3"), Do::Cut(1, 4)),
-        (When::Seen(2, "acceptor ACCEPTED req=c1-3"), Do::Cut(1, 2)),
-        (When::At(120 * MS), Do::Put(3, &[("color", "red")])),
+        (LessonTime::At(30 * MS), LessonAction::Put(1, &[("sky", "grey"), ("color", "blue")])),
+        (LessonTime::Seen(1, "proposer PREPARE  req=c1-3"), LessonAction::Cut(1, 5)),
+        (LessonTime::Seen(1, "proposer PREPARE  req=c1-3"), LessonAction::Cut(3, 5)),
+        (LessonTime::Seen(1, "proposer PREPARE  req=c1-3"), LessonAction::Cut(2, 5)),
+        (LessonTime::Seen(1, "proposer PREPARE  req=c1-3"), LessonAction::Cut(4, 5)),
+        (LessonTime::Seen(1, "proposer ACCEPT   req=c1-3"), LessonAction::Cut(1, 3)),
+        (LessonTime::Seen(1, "proposer ACCEPT   req=c1-3"), LessonAction::Cut(1, 4)),
+        (LessonTime::Seen(2, "acceptor ACCEPTED req=c1-3"), LessonAction::Cut(1, 2)),
+        (LessonTime::At(120 * MS), LessonAction::Put(3, &[("color", "red")])),
     ],
     end: 500 * MS,
 };

@@ -1,8 +1,8 @@
 //! Why anybody would want Paxos.
 
-use super::{Do, Lesson, MS, When};
+use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;
-use crate::role::RoleName::{Coordinator, Participant};
+use crate::role::RoleKind::{Coordinator, Participant};
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "two-phase-commit",
@@ -31,14 +31,14 @@ pub(super) const LESSON: Lesson = Lesson {
     protocol: Protocol::TwoPhaseCommit,
     forgets: false,
     script: &[
-        (When::At(20 * MS), Do::Put(1, &[("color", "blue"), ("color", "red")])),
-        (When::Seen(5, "participant ACK      req=c1-2"), Do::Crash(5, Participant)),
-        (When::Seen(2, "participant VOTE     req=c1-3"), Do::Nothing),
-        (When::Seen(3, "participant VOTE     req=c1-3"), Do::Nothing),
-        (When::Seen(4, "participant VOTE     req=c1-3"), Do::Crash(1, Coordinator)),
-        (When::Seen(2, "participant BLOCKED"), Do::Get(2, "color")),
-        (When::At(1_550 * MS), Do::Restart(1, Coordinator)),
-        (When::Seen(2, "participant ABORTED"), Do::Restart(5, Participant)),
+        (LessonTime::At(20 * MS), LessonAction::Put(1, &[("color", "blue"), ("color", "red")])),
+        (LessonTime::Seen(5, "participant ACK      req=c1-2"), LessonAction::Crash(5, Participant)),
+        (LessonTime::Seen(2, "participant VOTE     req=c1-3"), LessonAction::Nothing),
+        (LessonTime::Seen(3, "participant VOTE     req=c1-3"), LessonAction::Nothing),
+        (LessonTime::Seen(4, "participant VOTE     req=c1-3"), LessonAction::Crash(1, Coordinator)),
+        (LessonTime::Seen(2, "participant BLOCKED"), LessonAction::Get(2, "color")),
+        (LessonTime::At(1_550 * MS), LessonAction::Restart(1, Coordinator)),
+        (LessonTime::Seen(2, "participant ABORTED"), LessonAction::Restart(5, Participant)),
     ],
     end: 2_000 * MS,
 };

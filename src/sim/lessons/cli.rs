@@ -9,7 +9,7 @@ use clap::Args;
 use super::{LESSONS, Lesson};
 use crate::trace::audit::Audit;
 use crate::trace::parse::Run;
-use crate::trace::timeline::{self, Shown};
+use crate::trace::timeline::{self, LessonText};
 
 /// The command line of the lessons.
 #[derive(Clone, Debug, Args)]
@@ -20,7 +20,7 @@ Examples:
   paxos-lab lesson lost-memory -o /tmp/l.html    the page there
 
 Each takes a moment to play and a minute to read, and ends with a question and where its answer stands.")]
-pub struct Arguments {
+pub struct LessonArgs {
     /// Which [default: list them]
     name: Option<String>,
     /// The page to write [default: lesson-NAME.html]
@@ -29,7 +29,7 @@ pub struct Arguments {
 }
 
 /// Plays a lesson, or lists them; what to print, and the exit code.
-pub fn run(arguments: &Arguments) -> Result<(String, u8), String> {
+pub fn run(arguments: &LessonArgs) -> Result<(String, u8), String> {
     let Some(name) = &arguments.name else { return Ok((list(), 0)) };
     let lesson = Lesson::named(name).ok_or_else(|| format!("there is no lesson '{name}'. There are:\n{}", list()))?;
     let out = arguments.out.clone().unwrap_or_else(|| format!("lesson-{name}.html").into());
@@ -60,7 +60,7 @@ pub fn page(lesson: &Lesson) -> Result<String, String> {
     let look = lesson.look.iter().map(|(sentence, words)| Ok((*sentence, line_of(&run, words)?)));
     let look = look.collect::<Result<Vec<_>, String>>()?;
     let shown =
-        Shown { title: lesson.title, says: lesson.says, look, question: lesson.question, answer: lesson.answer };
+        LessonText { title: lesson.title, says: lesson.says, look, question: lesson.question, answer: lesson.answer };
     Ok(timeline::lesson(&run, &Audit::new(&run), shown))
 }
 

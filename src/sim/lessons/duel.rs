@@ -1,6 +1,6 @@
 //! Two proposers at once.
 
-use super::{Do, Lesson, MS, When};
+use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
@@ -24,8 +24,8 @@ pub(super) const LESSON: Lesson = Lesson {
     protocol: Protocol::BasicPaxos,
     forgets: false,
     script: &[
-        (When::At(30 * MS), Do::Put(1, &[("color", "blue"), ("color", "navy")])),
-        (When::At(30 * MS), Do::Put(5, &[("color", "red"), ("color", "crimson")])),
+        (LessonTime::At(30 * MS), LessonAction::Put(1, &[("color", "blue"), ("color", "navy")])),
+        (LessonTime::At(30 * MS), LessonAction::Put(5, &[("color", "red"), ("color", "crimson")])),
     ],
     end: 500 * MS,
 };

@@ -1,8 +1,8 @@
 //! What a majority is for.
 
-use super::{Do, Lesson, MS, When};
+use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;
-use crate::role::RoleName::Acceptor;
+use crate::role::RoleKind::Acceptor;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "lost-acceptor",
@@ -23,13 +23,13 @@ pub(super) const LESSON: Lesson = Lesson {
     protocol: Protocol::BasicPaxos,
     forgets: false,
     script: &[
-        (When::At(30 * MS), Do::Put(1, &[("color", "blue")])),
-        (When::At(80 * MS), Do::Crash(4, Acceptor)),
-        (When::At(85 * MS), Do::Crash(5, Acceptor)),
-        (When::At(90 * MS), Do::Put(1, &[("color", "green")])),
-        (When::At(150 * MS), Do::Crash(3, Acceptor)),
-        (When::At(160 * MS), Do::Put(1, &[("color", "red")])),
-        (When::At(500 * MS), Do::Restart(4, Acceptor)),
+        (LessonTime::At(30 * MS), LessonAction::Put(1, &[("color", "blue")])),
+        (LessonTime::At(80 * MS), LessonAction::Crash(4, Acceptor)),
+        (LessonTime::At(85 * MS), LessonAction::Crash(5, Acceptor)),
+        (LessonTime::At(90 * MS), LessonAction::Put(1, &[("color", "green")])),
+        (LessonTime::At(150 * MS), LessonAction::Crash(3, Acceptor)),
+        (LessonTime::At(160 * MS), LessonAction::Put(1, &[("color", "red")])),
+        (LessonTime::At(500 * MS), LessonAction::Restart(4, Acceptor)),
     ],
     end: 900 * MS,
 };

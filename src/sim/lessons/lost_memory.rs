@@ -1,8 +1,8 @@
 //! Why an acceptor must remember.
 
-use super::{Do, Lesson, MS, When};
+use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;
-use crate::role::RoleName::Acceptor;
+use crate::role::RoleKind::Acceptor;
 
 pub(super) const LESSON: Lesson = Lesson {
     name: "lost-memory",
@@ -26,14 +26,14 @@ pub(super) const LESSON: Lesson = Lesson {
     protocol: Protocol::BasicPaxos,
     forgets: true,
     script: &[
-        (When::At(10 * MS), Do::Cut(1, 3)),
-        (When::At(10 * MS), Do::Cut(2, 3)),
-        (When::At(30 * MS), Do::Put(1, &[("color", "blue")])),
-        (When::At(90 * MS), Do::Crash(2, Acceptor)),
-        (When::At(95 * MS), Do::Cut(1, 2)),
-        (When::At(100 * MS), Do::Restart(2, Acceptor)),
-        (When::At(105 * MS), Do::Join(2, 3)),
-        (When::At(105 * MS), Do::Put(3, &[("color", "red")])),
+        (LessonTime::At(10 * MS), LessonAction::Cut(1, 3)),
+        (LessonTime::At(10 * MS), LessonAction::Cut(2, 3)),
+        (LessonTime::At(30 * MS), LessonAction::Put(1, &[("color", "blue")])),
+        (LessonTime::At(90 * MS), LessonAction::Crash(2, Acceptor)),
+        (LessonTime::At(95 * MS), LessonAction::Cut(1, 2)),
+        (LessonTime::At(100 * MS), LessonAction::Restart(2, Acceptor)),
+        (LessonTime::At(105 * MS), LessonAction::Join(2, 3)),
+        (LessonTime::At(105 * MS), LessonAction::Put(3, &[("color", "red")])),
     ],
     end: 300 * MS,
 };

@@ -17,16 +17,16 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use super::client::{SimClient, Wish};
-use super::faults::{Faults, Trouble};
-use super::nature::{Event, MS, Micros, SECOND};
-use super::network::{LANE_BYTES, Node, Weather};
-use super::plan::Plan;
-use super::world::World;
-use crate::host::queue::CrashOrder;
+use super::client::{ClientStep, SimClient};
+use super::faults::{ActiveFault, FaultSet};
+use super::nature::{MS, Micros, SECOND, SimEvent};
+use super::network::{Endpoint, LANE_BYTES, LinkFaults};
+use super::plan::RunPlan;
+use super::world::Simulation;
+use crate::host::queue::CrashRequest;
 use crate::kv::Op;
 use crate::protocol::Protocol;
-use crate::role::{RoleName, Server, Servers};
+use crate::role::{RoleKind, ServerId, ServerSet};
 use crate::trace::parse::{Run, RunError};
 use crate::trace::{CrashCause, CrashPoint};
 
@@ -62,14 +62,14 @@ pub struct Lesson {
     protocol: Protocol,
     /// Acceptors come back without their memory.
     forgets: bool,
-    script: &'static [(When, Do)],
+    script: &'static [(LessonTime, LessonAction)],
     /// When the scene ends.
     end: Micros,
 }
 
 /// When something happens: the steps of a script come one after the other.
 #[derive(Clone, Copy, Debug)]
-enum When {
+enum LessonTime {
     /// At a moment.
     At(Micros),
     /// Once a server has written a line that holds these words.
@@ -78,15 +78,15 @@ enum When {
 
 /// What happens.
 #[derive(Clone, Copy, Debug)]
-enum Do {
+enum LessonAction {
     /// A client does these, one after the other: PUT key value.
     Put(u8, &'static [(&'static str, &'static str)]),
     /// A client reads a key.
     Get(u8, &'static str),
     /// A role dies, until it is started again.
-    Crash(u8, RoleName),
+    Crash(u8, RoleKind),
     /// It lives again.
-    Restart(u8, RoleName),
+    Restart(u8, RoleKind),
     /// Nothing: a step of the script that only waits.
     Nothing,
     /// Two servers do not hear each other any more.
@@ -103,19 +103,19 @@ impl Lesson {
 
     /// Plays the scene: its lines, by file.
     pub fn play(&self) -> Vec<(String, String)> {
-        let mut world = World::new(self.plan(), true);
+        let mut world = Simulation::new(self.plan(), true);
         for server in &mut world.servers {
             server.forgets = self.forgets;
         }
         for (when, what) in self.script {
             match *when {
-                When::At(moment) => {
+                LessonTime::At(moment) => {
                     // Time goes on from event to event: one that does nothing brings it there.
                     let wait = moment.saturating_sub(world.nature.now());
-                    world.nature.after(wait, Event::Heal(Trouble::Cut(Vec::new())));
+                    world.nature.after(wait, SimEvent::Heal(ActiveFault::Cut(Vec::new())));
                     world.play_until(moment, |_| false);
                 }
-                When::Seen(server, words) => world.play_until(self.end, |world| has_said(world, server, words)),
+                LessonTime::Seen(server, words) => world.play_until(self.end, |world| has_said(world, server, words)),
             }
             self.act(&mut world, *what);
         }
@@ -133,8 +133,8 @@ impl Lesson {
     }
 
     /// A calm place: what goes wrong is in the script.
-    fn plan(&self) -> Plan {
-        let weather = Weather {
+    fn plan(&self) -> RunPlan {
+        let weather = LinkFaults {
             latency: 700,
             jitter: 500,
             reorders: false,
@@ -147,7 +147,7 @@ impl Lesson {
             rate: None,
             lane_bytes: LANE_BYTES,
         };
-        Plan {
+        RunPlan {
             servers: self.servers,
             clients: 0,
             weather,
@@ -155,53 +155,55 @@ impl Lesson {
             sync: 250..=450,
             clocks: vec![100; usize::from(self.servers)],
             safety: 60 * SECOND,
-            healthy: Servers::first(self.servers),
+            healthy: ServerSet::first(self.servers),
             fault_lasts: 3_600 * SECOND,
             is_acquainted: true,
-            ..Plan::new(7, Faults::NONE, Some(self.protocol))
+            ..RunPlan::new(7, FaultSet::NONE, Some(self.protocol))
         }
     }
 
-    fn act(&self, world: &mut World, what: Do) {
+    fn act(&self, world: &mut Simulation, what: LessonAction) {
         match what {
-            Do::Put(server, pairs) => {
+            LessonAction::Put(server, pairs) => {
                 let put = |(key, value): &(&str, &str)| {
                     let (key, value) = (key.as_bytes().to_vec(), value.as_bytes().to_vec());
-                    Wish::Write(Op::Put { key, value: value.into(), if_version: None })
+                    ClientStep::Write(Op::Put { key, value: value.into(), if_version: None })
                 };
                 add_client(world, server, pairs.iter().map(put).collect());
             }
-            Do::Get(server, key) => add_client(world, server, [Wish::Read(key.as_bytes().to_vec())].into()),
-            Do::Crash(server, role) => {
-                let order = CrashOrder { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
-                world.at(Server(server), |one, nature| one.crash(nature, role, order));
+            LessonAction::Get(server, key) => {
+                add_client(world, server, [ClientStep::Read(key.as_bytes().to_vec())].into())
             }
-            Do::Restart(server, role) => {
-                world.at(Server(server), |one, nature| one.bring_back(nature, role));
+            LessonAction::Crash(server, role) => {
+                let order = CrashRequest { point: CrashPoint::BeforeStep, cause: CrashCause::Admin, down: None };
+                world.at(ServerId(server), |one, nature| one.crash(nature, role, order));
             }
-            Do::Nothing => {}
-            Do::Cut(a, b) => cut(world, a, b, true),
-            Do::Join(a, b) => cut(world, a, b, false),
+            LessonAction::Restart(server, role) => {
+                world.at(ServerId(server), |one, nature| one.bring_back(nature, role));
+            }
+            LessonAction::Nothing => {}
+            LessonAction::Cut(a, b) => cut(world, a, b, true),
+            LessonAction::Join(a, b) => cut(world, a, b, false),
         }
     }
 }
 
-fn cut(world: &mut World, a: u8, b: u8, on: bool) {
-    let [a, b] = [a, b].map(|server| Node::Server(Server(server)));
+fn cut(world: &mut Simulation, a: u8, b: u8, on: bool) {
+    let [a, b] = [a, b].map(|server| Endpoint::Server(ServerId(server)));
     for (from, to) in [(a, b), (b, a)] {
         world.nature.network.cut(from, to, on);
     }
 }
 
-fn add_client(world: &mut World, server: u8, wishes: VecDeque<Wish>) {
+fn add_client(world: &mut Simulation, server: u8, wishes: VecDeque<ClientStep>) {
     let number = world.clients.len();
     let pace = (MS..=2 * MS, 10 * SECOND);
     let cluster = world.plan.cluster();
-    let client = SimClient::new(&mut world.nature, number, cluster, wishes, Server(server), pace, true);
+    let client = SimClient::new(&mut world.nature, number, cluster, wishes, ServerId(server), pace, true);
     world.clients.push(client);
 }
 
-fn has_said(world: &World, server: u8, words: &str) -> bool {
+fn has_said(world: &Simulation, server: u8, words: &str) -> bool {
     let process = world.servers[usize::from(server) - 1].process.as_ref();
     process.is_some_and(|process| process.core.trace.text().contains(words))
 }

@@ -1,6 +1,6 @@
 //! The protocol when nothing goes wrong.
 
-use super::{Do, Lesson, MS, When};
+use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
@@ -23,6 +23,9 @@ pub(super) const LESSON: Lesson = Lesson {
     servers: 5,
     protocol: Protocol::BasicPaxos,
     forgets: false,
-    script: &[(When::At(30 * MS), Do::Put(1, &[("color", "blue")])), (When::At(80 * MS), Do::Get(4, "color"))],
+    script: &[
+        (LessonTime::At(30 * MS), LessonAction::Put(1, &[("color", "blue")])),
+        (LessonTime::At(80 * MS), LessonAction::Get(4, "color")),
+    ],
     end: 120 * MS,
 };

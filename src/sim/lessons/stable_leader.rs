@@ -1,6 +1,6 @@
 //! What a leader saves.
 
-use super::{Do, Lesson, MS, When};
+use super::{Lesson, LessonAction, LessonTime, MS};
 use crate::protocol::Protocol;
 
 pub(super) const LESSON: Lesson = Lesson {
@@ -22,6 +22,9 @@ pub(super) const LESSON: Lesson = Lesson {
     servers: 5,
     protocol: Protocol::MultiPaxos,
     forgets: false,
-    script: &[(When::At(900 * MS), Do::Put(2, &[("color", "blue"), ("shape", "circle"), ("city", "Lyon")]))],
+    script: &[(
+        LessonTime::At(900 * MS),
+        LessonAction::Put(2, &[("color", "blue"), ("shape", "circle"), ("city", "Lyon")]),
+    )],
     end: 1_000 * MS,
 };

@@ -2,7 +2,7 @@
 
 use super::cli::line_of;
 use super::*;
-use crate::trace::audit::{Audit, Rule, Verdict};
+use crate::trace::audit::{Audit, AuditVerdict, Rule};
 
 #[test]
 fn every_lesson_has_the_lines_that_it_points_at_in_that_order() {
@@ -36,11 +36,11 @@ fn the_audit_proves_every_lesson_but_the_one_that_breaks_paxos() {
     for lesson in LESSONS {
         let audit = Audit::new(&lesson.run().unwrap());
         if lesson.forgets {
-            assert_eq!(audit.verdict(), Verdict::Violated, "{}", lesson.name);
+            assert_eq!(audit.verdict(), AuditVerdict::Violated, "{}", lesson.name);
             assert!(!audit.unsafe_lines.is_empty());
             assert!(audit.findings.iter().any(|finding| finding.rule == Rule::Agreement), "two values in one slot");
         } else {
-            assert_eq!(audit.verdict(), Verdict::Proved, "{}: {:?}", lesson.name, audit.findings);
+            assert_eq!(audit.verdict(), AuditVerdict::Proved, "{}: {:?}", lesson.name, audit.findings);
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{Files, SECTOR_BYTES, StableFile};
 
 /// How an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum InjectedFailure {
     /// The machine stops in the middle of it: this operation and all that follow fail, until
     /// [`MemoryFiles::power_cut`] or [`MemoryFiles::restart`].
     Stop,
@@ -27,7 +27,7 @@ pub enum Failure {
 
 /// How many operations of each kind there were, failed ones included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct OperationCounts {
     /// Files made.
     pub creates: u64,
     /// Writes at an offset.
@@ -44,7 +44,7 @@ pub struct Counts {
     pub folder_syncs: u64,
 }
 
-impl Counts {
+impl OperationCounts {
     /// All of them.
     pub fn total(&self) -> u64 {
         self.creates + self.writes + self.syncs + self.lengths + self.renames + self.removes + self.folder_syncs
@@ -53,18 +53,18 @@ impl Counts {
 
 /// A folder in memory. A handle: clones are the same folder.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryFiles(Arc<Mutex<State>>);
+pub struct MemoryFiles(Arc<Mutex<MemoryState>>);
 
 /// An open file in memory. It dies with the life of the machine that it was opened in.
 #[derive(Debug)]
 pub struct MemoryFile {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<MemoryState>>,
     inode: u64,
     life: u64,
 }
 
 #[derive(Clone, Debug, Default)]
-struct State {
+struct MemoryState {
     inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
     /// The names that programs see.
@@ -72,15 +72,15 @@ struct State {
     /// The names that would survive.
     durable_names: BTreeMap<String, u64>,
     /// What happened to names since the folder was synced, in order.
-    changes: Vec<Change>,
-    counts: Counts,
+    changes: Vec<FileChange>,
+    counts: OperationCounts,
     /// The operation, numbered from 0, that will fail.
-    failure: Option<(u64, Failure)>,
+    failure: Option<(u64, InjectedFailure)>,
     stopped: bool,
     /// The sum of the files' lengths cannot grow beyond this.
     capacity: Option<u64>,
     /// The other folders on its disk, and how much all of them hold together.
-    neighbours: Vec<Weak<Mutex<State>>>,
+    neighbours: Vec<Weak<Mutex<MemoryState>>>,
     disk_capacity: Option<u64>,
     /// After so many reads one fails.
     failing_read: Option<u64>,
@@ -106,16 +106,16 @@ struct Inode {
 }
 
 #[derive(Clone, Debug)]
-enum Change {
+enum FileChange {
     Made { name: String, inode: u64 },
     Renamed { from: String, to: String, inode: u64 },
     Removed { name: String },
 }
 
 /// What becomes of an operation.
-enum Fate {
+enum OperationFate {
     Works,
-    Fails(Failure),
+    Fails(InjectedFailure),
 }
 
 impl MemoryFiles {
@@ -169,12 +169,12 @@ impl MemoryFiles {
     }
 
     /// How many operations there were.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> OperationCounts {
         self.state().counts
     }
 
     /// Makes an operation fail: 0 is the next one, 1 the one after it. At most one failure is planned at a time.
-    pub fn fail(&self, operation: u64, failure: Failure) {
+    pub fn fail(&self, operation: u64, failure: InjectedFailure) {
         let mut state = self.state();
         state.failure = Some((state.counts.total() + operation, failure));
     }
@@ -195,7 +195,7 @@ impl MemoryFiles {
         self.state().has_failed
     }
 
-    /// Whether a planned [`Failure::Stop`] has struck: then whoever uses the folder is no more, though it may not know.
+    /// Whether a planned [`InjectedFailure::Stop`] has struck: then whoever uses the folder is no more, though it may not know.
     pub fn has_stopped(&self) -> bool {
         self.state().stopped
     }
@@ -256,13 +256,13 @@ impl MemoryFiles {
         state.inodes.retain(|number, _| named.contains(number));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryState> {
         lock(&self.0)
     }
 }
 
 /// A test that panicked while it held the lock changes nothing about what the others see.
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<MemoryState>) -> MutexGuard<'_, MemoryState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -274,19 +274,19 @@ fn stopped() -> io::Error {
     io::Error::other("the machine has stopped")
 }
 
-impl Change {
+impl FileChange {
     fn happen(&self, names: &mut BTreeMap<String, u64>) {
         match self {
-            Change::Made { name, inode } => {
+            FileChange::Made { name, inode } => {
                 names.insert(name.clone(), *inode);
             }
-            Change::Renamed { from, to, inode } => {
+            FileChange::Renamed { from, to, inode } => {
                 if names.get(from) == Some(inode) {
                     names.remove(from);
                 }
                 names.insert(to.clone(), *inode);
             }
-            Change::Removed { name } => {
+            FileChange::Removed { name } => {
                 names.remove(name);
             }
         }
@@ -370,7 +370,7 @@ impl Inode {
     }
 }
 
-impl State {
+impl MemoryState {
     fn add_inode(&mut self, inode: Inode) -> u64 {
         self.next_inode += 1;
         self.inodes.insert(self.next_inode, inode);
@@ -378,7 +378,7 @@ impl State {
     }
 
     /// Counts an operation and finds out whether it is the one that fails.
-    fn operation(&mut self, kind: impl FnOnce(&mut Counts) -> &mut u64) -> io::Result<Fate> {
+    fn operation(&mut self, kind: impl FnOnce(&mut OperationCounts) -> &mut u64) -> io::Result<OperationFate> {
         if self.stopped {
             return Err(stopped());
         }
@@ -387,10 +387,10 @@ impl State {
         match self.failure {
             Some((failing, failure)) if failing == number => {
                 (self.failure, self.has_failed) = (None, true);
-                self.stopped = failure == Failure::Stop;
-                Ok(Fate::Fails(failure))
+                self.stopped = failure == InjectedFailure::Stop;
+                Ok(OperationFate::Fails(failure))
             }
-            _ => Ok(Fate::Works),
+            _ => Ok(OperationFate::Works),
         }
     }
 
@@ -424,22 +424,22 @@ impl State {
         }
         let free = self.free();
         let made = length.min(free) as usize;
-        let works = matches!(fate, Fate::Works) && made as u64 == length;
+        let works = matches!(fate, OperationFate::Works) && made as u64 == length;
         // What is left of a file whose making failed: its name, and an unsynced length.
         let durable = if works { vec![0; made] } else { Vec::new() };
         let inode = self.add_inode(Inode { durable, is_in_making: !works, ..Inode::durable(vec![0; made]) });
         self.names.insert(name.to_string(), inode);
-        self.changes.push(Change::Made { name: name.to_string(), inode });
+        self.changes.push(FileChange::Made { name: name.to_string(), inode });
         match fate {
-            Fate::Works if works => Ok(inode),
-            Fate::Works => Err(io::ErrorKind::StorageFull.into()),
-            Fate::Fails(failure) => Err(failure.error()),
+            OperationFate::Works if works => Ok(inode),
+            OperationFate::Works => Err(io::ErrorKind::StorageFull.into()),
+            OperationFate::Fails(failure) => Err(failure.error()),
         }
     }
 
     /// Changes a name. One that fails with an error has not happened; the last one of a life may have.
-    fn change(&mut self, change: Change, fate: &Fate) -> io::Result<()> {
-        if !matches!(fate, Fate::Fails(Failure::Once(_))) {
+    fn change(&mut self, change: FileChange, fate: &OperationFate) -> io::Result<()> {
+        if !matches!(fate, OperationFate::Fails(InjectedFailure::Once(_))) {
             change.happen(&mut self.names);
             self.changes.push(change);
         }
@@ -447,20 +447,20 @@ impl State {
     }
 }
 
-impl Fate {
+impl OperationFate {
     fn result(&self) -> io::Result<()> {
         match self {
-            Fate::Works => Ok(()),
-            Fate::Fails(failure) => Err(failure.error()),
+            OperationFate::Works => Ok(()),
+            OperationFate::Fails(failure) => Err(failure.error()),
         }
     }
 }
 
-impl Failure {
+impl InjectedFailure {
     fn error(self) -> io::Error {
         match self {
-            Failure::Stop => stopped(),
-            Failure::Once(kind) => kind.into(),
+            InjectedFailure::Stop => stopped(),
+            InjectedFailure::Once(kind) => kind.into(),
         }
     }
 }
@@ -503,20 +503,20 @@ impl Files for MemoryFiles {
         let mut state = self.state();
         let fate = state.operation(|counts| &mut counts.renames)?;
         let inode = state.inode_of(from)?;
-        state.change(Change::Renamed { from: from.to_string(), to: to.to_string(), inode }, &fate)
+        state.change(FileChange::Renamed { from: from.to_string(), to: to.to_string(), inode }, &fate)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.state();
         let fate = state.operation(|counts| &mut counts.removes)?;
         state.inode_of(name)?;
-        state.change(Change::Removed { name: name.to_string() }, &fate)
+        state.change(FileChange::Removed { name: name.to_string() }, &fate)
     }
 
     fn sync_folder(&self) -> io::Result<()> {
         let mut state = self.state();
         let fate = state.operation(|counts| &mut counts.folder_syncs)?;
-        if matches!(fate, Fate::Works) {
+        if matches!(fate, OperationFate::Works) {
             state.durable_names = state.names.clone();
             state.changes.clear();
         }
@@ -529,7 +529,7 @@ impl Files for MemoryFiles {
 }
 
 impl MemoryFile {
-    fn running(&self) -> io::Result<MutexGuard<'_, State>> {
+    fn running(&self) -> io::Result<MutexGuard<'_, MemoryState>> {
         let state = lock(&self.state);
         if state.life != self.life {
             return Err(io::Error::other("the file was opened before the machine was started again"));
@@ -555,10 +555,10 @@ impl StableFile for MemoryFile {
         assert!(offset + bytes.len() <= inode.bytes.len(), "a write behind the end of a file of fixed length");
         match fate {
             // An error in the middle: the first half is written, in whole sectors.
-            Fate::Fails(Failure::Once(_)) => {
+            OperationFate::Fails(InjectedFailure::Once(_)) => {
                 inode.write(offset, &bytes[..bytes.len() / 2 / SECTOR_BYTES * SECTOR_BYTES]);
             }
-            Fate::Works | Fate::Fails(Failure::Stop) => inode.write(offset, bytes),
+            OperationFate::Works | OperationFate::Fails(InjectedFailure::Stop) => inode.write(offset, bytes),
         }
         fate.result()
     }
@@ -568,10 +568,10 @@ impl StableFile for MemoryFile {
         let fate = state.operation(|counts| &mut counts.syncs)?;
         let Some(inode) = state.inodes.get_mut(&self.inode) else { return Err(io::ErrorKind::NotFound.into()) };
         match fate {
-            Fate::Works => inode.sync(),
+            OperationFate::Works => inode.sync(),
             // Programs see the bytes until the machine stops, but nothing will ever write them.
-            Fate::Fails(Failure::Once(_)) => inode.dirty.clear(),
-            Fate::Fails(Failure::Stop) => {}
+            OperationFate::Fails(InjectedFailure::Once(_)) => inode.dirty.clear(),
+            OperationFate::Fails(InjectedFailure::Stop) => {}
         }
         fate.result()
     }

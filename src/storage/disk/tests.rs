@@ -49,7 +49,7 @@ fn a_failed_sync_loses_for_good_what_programs_go_on_to_see() {
     let files = MemoryFiles::new();
     let file = file(&files, 1);
     file.write_at(0, &[7; SECTOR_BYTES]).unwrap();
-    files.fail(0, Failure::Once(io::ErrorKind::Other));
+    files.fail(0, InjectedFailure::Once(io::ErrorKind::Other));
     assert!(file.sync_data().is_err());
     assert!(file.sync_data().is_ok(), "asked again, the kernel has nothing left to write");
     assert_eq!(files.read("a").unwrap(), [7; SECTOR_BYTES]);
@@ -61,7 +61,7 @@ fn a_failed_sync_loses_for_good_what_programs_go_on_to_see() {
 fn a_stopped_machine_does_nothing_and_old_handles_stay_dead() {
     let files = MemoryFiles::new();
     let file = file(&files, 1);
-    files.fail(1, Failure::Stop);
+    files.fail(1, InjectedFailure::Stop);
     file.write_at(0, &[1]).unwrap();
     assert!(file.sync_data().is_err());
     assert!(files.list().is_err());
@@ -90,7 +90,7 @@ fn a_replaced_file_is_the_old_or_the_new_one_after_a_crash_at_any_step() {
         for seed in 0..32 {
             let files = MemoryFiles::new();
             files.put("a", &old);
-            files.fail(operation, Failure::Stop);
+            files.fail(operation, InjectedFailure::Stop);
             replaced = replace(&files, "a", &new).is_ok();
             files.power_cut(seed);
             let found = files.read("a").unwrap();

@@ -9,12 +9,12 @@ use crate::protocol::Family;
 use crate::storage::disk::{is_full, is_short_of_files};
 use crate::storage::identity::{IDENTITY_FILE, IdentityError};
 use crate::storage::journal::OpenError;
-use crate::storage::rounds::RoundsError;
+use crate::storage::rounds::BallotStoreError;
 
 /// Why a data folder cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum FolderError {
+pub enum DataDirError {
     /// The disk refused.
     #[error("cannot {doing} {path}: {source}. Name a folder that this user may write to (--data)")]
     Io {
@@ -95,22 +95,22 @@ pub enum FolderError {
         /// The folder.
         path: PathBuf,
         /// Why.
-        source: RoundsError,
+        source: BallotStoreError,
     },
 }
 
-impl FolderError {
+impl DataDirError {
     /// The disk has no room, or no more files may be opened. Nothing else is wrong, and later there may be some.
     pub fn is_full(&self) -> bool {
         match self {
-            FolderError::Journal { source, .. } => match &**source {
+            DataDirError::Journal { source, .. } => match &**source {
                 OpenError::Full { .. } => true,
                 OpenError::Io { source, .. } => is_short_of_files(source),
                 _ => false,
             },
-            FolderError::Identity { source, .. } => source.is_full(),
-            FolderError::Rounds { source, .. } => source.is_full(),
-            FolderError::Io { source, .. } => is_full(source),
+            DataDirError::Identity { source, .. } => source.is_full(),
+            DataDirError::Rounds { source, .. } => source.is_full(),
+            DataDirError::Io { source, .. } => is_full(source),
             _ => false,
         }
     }
@@ -118,12 +118,14 @@ impl FolderError {
     /// The disk has refused to read or to write.
     pub fn is_io(&self) -> bool {
         match self {
-            FolderError::Io { .. } => true,
-            FolderError::Journal { source, .. } => matches!(**source, OpenError::Io { .. }),
-            FolderError::Identity { source, .. } => {
+            DataDirError::Io { .. } => true,
+            DataDirError::Journal { source, .. } => matches!(**source, OpenError::Io { .. }),
+            DataDirError::Identity { source, .. } => {
                 matches!(source, IdentityError::Io { .. } | IdentityError::Failed)
             }
-            FolderError::Rounds { source, .. } => matches!(source, RoundsError::Io { .. } | RoundsError::Failed),
+            DataDirError::Rounds { source, .. } => {
+                matches!(source, BallotStoreError::Io { .. } | BallotStoreError::Failed)
+            }
             _ => false,
         }
     }
@@ -131,14 +133,14 @@ impl FolderError {
     /// What another server is told: not where this one has its folder.
     pub fn reason(&self) -> String {
         match self {
-            FolderError::Identity { source, .. } => source.to_string(),
+            DataDirError::Identity { source, .. } => source.to_string(),
             other => other.to_string(),
         }
     }
 
     /// Writing the identity has failed in a way after which nobody knows what is on the disk: the process must stop.
     pub fn is_fatal(&self) -> bool {
-        let FolderError::Identity { source, .. } = self else { return false };
+        let DataDirError::Identity { source, .. } = self else { return false };
         matches!(source, IdentityError::Failed | IdentityError::Io { .. }) && !source.is_full()
     }
 }

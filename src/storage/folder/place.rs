@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::error::FolderError;
+use super::error::DataDirError;
 use crate::storage::disk::{Files, RealFiles, step};
 
 /// The file that a process locks.
@@ -16,7 +16,7 @@ pub(super) const LOCK_FILE: &str = "lock";
 pub(super) const DISCARDED_FOLDER: &str = "journal.discarded";
 
 /// Where the files of a data folder are. A handle, as [`Files`] is.
-pub trait Place {
+pub trait DirStorage {
     /// Its files.
     type Files: Files;
 
@@ -27,18 +27,18 @@ pub trait Place {
     fn top(&self) -> &Self::Files;
 
     /// The files of a part of it, which is made if it is not there.
-    fn part(&self, part: Part) -> Result<Self::Files, FolderError>;
+    fn part(&self, part: DirPart) -> Result<Self::Files, DataDirError>;
 
     /// Whether a part of it is there.
-    fn has(&self, part: Part) -> bool;
+    fn has(&self, part: DirPart) -> bool;
 
     /// Removes a part of it, whole or not at all.
-    fn discard(&self, part: Part) -> Result<(), FolderError>;
+    fn discard(&self, part: DirPart) -> Result<(), DataDirError>;
 }
 
 /// A folder in a data folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum DirPart {
     /// The acceptor's journal, or the participant's.
     Journal,
     /// The coordinator's journal.
@@ -47,34 +47,34 @@ pub enum Part {
     Checkpoint,
 }
 
-impl Part {
+impl DirPart {
     /// The name of the folder.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Part::Journal => "journal",
-            Part::Coordinator => "coordinator",
-            Part::Checkpoint => "checkpoint",
+            DirPart::Journal => "journal",
+            DirPart::Coordinator => "coordinator",
+            DirPart::Checkpoint => "checkpoint",
         }
     }
 }
 
 /// A folder of the operating system, held by this process for as long as the value lives.
 #[derive(Debug)]
-pub struct RealPlace {
+pub struct RealDir {
     pub(super) path: PathBuf,
     pub(super) files: RealFiles,
     /// The lock ends with this file.
     _lock: File,
 }
 
-impl RealPlace {
-    pub(super) fn hold(path: &Path) -> Result<RealPlace, FolderError> {
+impl RealDir {
+    pub(super) fn hold(path: &Path) -> Result<RealDir, DataDirError> {
         let lock = lock(path)?;
         let files = RealFiles::open(path).map_err(failed("open the folder", path))?;
-        Ok(RealPlace { path: path.to_path_buf(), files, _lock: lock })
+        Ok(RealDir { path: path.to_path_buf(), files, _lock: lock })
     }
 
-    fn finish_discarding(&self) -> Result<(), FolderError> {
+    fn finish_discarding(&self) -> Result<(), DataDirError> {
         let path = self.path.join(DISCARDED_FOLDER);
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -83,7 +83,7 @@ impl RealPlace {
     }
 }
 
-impl Place for RealPlace {
+impl DirStorage for RealDir {
     type Files = RealFiles;
 
     fn path(&self) -> &Path {
@@ -94,18 +94,18 @@ impl Place for RealPlace {
         &self.files
     }
 
-    fn part(&self, part: Part) -> Result<RealFiles, FolderError> {
+    fn part(&self, part: DirPart) -> Result<RealFiles, DataDirError> {
         self.finish_discarding()?;
         let path = self.path.join(part.name());
         make_folder(&path).map_err(failed("make the folder", &path))?;
         RealFiles::open(&path).map_err(failed("open the folder", &path))
     }
 
-    fn has(&self, part: Part) -> bool {
+    fn has(&self, part: DirPart) -> bool {
         self.path.join(part.name()).exists()
     }
 
-    fn discard(&self, part: Part) -> Result<(), FolderError> {
+    fn discard(&self, part: DirPart) -> Result<(), DataDirError> {
         self.finish_discarding()?;
         let (from, to) = (self.path.join(part.name()), self.path.join(DISCARDED_FOLDER));
         match fs::rename(&from, &to) {
@@ -117,9 +117,9 @@ impl Place for RealPlace {
     }
 }
 
-pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FolderError + use<> {
+pub(super) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError + use<> {
     let path = path.to_path_buf();
-    move |source| FolderError::Io { doing, path, source }
+    move |source| DataDirError::Io { doing, path, source }
 }
 
 /// Makes a folder for this user alone, with the folders above it, and makes each new name durable.
@@ -151,7 +151,7 @@ pub(super) fn above(path: &Path) -> &Path {
 }
 
 /// Locks a folder for this process: until the file is closed.
-pub(in crate::storage) fn lock(path: &Path) -> Result<File, FolderError> {
+pub(in crate::storage) fn lock(path: &Path) -> Result<File, DataDirError> {
     let name = path.join(LOCK_FILE);
     let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&name);
     let file = opened.map_err(failed("write to", &name))?;
@@ -160,10 +160,10 @@ pub(in crate::storage) fn lock(path: &Path) -> Result<File, FolderError> {
 }
 
 /// Locks the file that says that somebody uses a folder; free again when it is closed.
-pub(super) fn hold(file: &File, path: &Path) -> Result<(), FolderError> {
+pub(super) fn hold(file: &File, path: &Path) -> Result<(), DataDirError> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::InUse { path: path.to_path_buf() }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(DataDirError::InUse { path: path.to_path_buf() }),
         Err(error) => Err(failed("lock", &path.join(LOCK_FILE))(error.into())),
     }
 }

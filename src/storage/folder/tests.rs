@@ -6,11 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use super::place::DISCARDED_FOLDER;
 use super::*;
 use crate::paxos::{AcceptorRecord, Ballot, ProposerRecord, Quorums};
-use crate::role::{Disk, Servers};
-use crate::storage::rounds::RoundsError;
+use crate::role::{ServerSet, StableStore};
+use crate::storage::rounds::BallotStoreError;
 
 const SEGMENT_BYTES: u64 = 256 << 10;
-const SERVER: Server = Server(2);
+const SERVER: ServerId = ServerId(2);
 
 fn place() -> (tempfile::TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
@@ -18,16 +18,16 @@ fn place() -> (tempfile::TempDir, PathBuf) {
     (root, path)
 }
 
-fn owner(cluster: &str, server: Server) -> Owner<'_> {
-    Owner { cluster, quorums: Quorums::majority(Servers::first(5)), server }
+fn owner(cluster: &str, server: ServerId) -> Owner<'_> {
+    Owner { cluster, quorums: Quorums::majority(ServerSet::first(5)), server }
 }
 
-fn open(path: &Path) -> DataFolder {
-    DataFolder::open(path, owner("lab", SERVER)).unwrap()
+fn open(path: &Path) -> DataDir {
+    DataDir::open(path, owner("lab", SERVER)).unwrap()
 }
 
 fn promise(round: u64) -> AcceptorRecord {
-    AcceptorRecord::Promised(Ballot { round, server: Server(1) })
+    AcceptorRecord::Promised(Ballot { round, server: ServerId(1) })
 }
 
 #[test]
@@ -37,10 +37,10 @@ fn a_new_folder_is_private_and_its_lives_are_counted() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     let storage = folder.storage_id();
     assert_eq!((folder.life(), folder.begin_role_life().unwrap()), (1, 1));
-    folder.bind_peer(Server(4), 9).unwrap();
+    folder.bind_peer(ServerId(4), 9).unwrap();
     drop(folder);
     let folder = open(&path);
-    assert_eq!((folder.life(), folder.storage_id(), folder.known_peer(Server(4)).unwrap().storage), (2, storage, 9));
+    assert_eq!((folder.life(), folder.storage_id(), folder.known_peer(ServerId(4)).unwrap().storage), (2, storage, 9));
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn two_folders_never_have_one_storage_id() {
 fn a_second_server_on_the_folder_is_refused_until_the_first_is_gone() {
     let (_root, path) = place();
     let first = open(&path);
-    let error = DataFolder::open(&path, owner("lab", SERVER)).unwrap_err().to_string();
+    let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err().to_string();
     assert!(error.starts_with(&format!("data folder {} is in use by another server", path.display())), "{error}");
     drop(first);
     open(&path);
@@ -65,9 +65,9 @@ fn the_folder_of_another_cluster_or_server_is_refused_and_left_alone() {
     let (_root, path) = place();
     drop(open(&path));
     let before = fs::read(path.join(IDENTITY_FILE)).unwrap();
-    for (cluster, server) in [("home", SERVER), ("lab", Server(3))] {
-        let error = DataFolder::open(&path, owner(cluster, server)).unwrap_err();
-        assert!(matches!(error, FolderError::Identity { .. }), "{error}");
+    for (cluster, server) in [("home", SERVER), ("lab", ServerId(3))] {
+        let error = DataDir::open(&path, owner(cluster, server)).unwrap_err();
+        assert!(matches!(error, DataDirError::Identity { .. }), "{error}");
         assert!(error.to_string().contains("it belongs to"), "{error}");
     }
     assert_eq!(fs::read(path.join(IDENTITY_FILE)).unwrap(), before);
@@ -77,12 +77,12 @@ fn the_folder_of_another_cluster_or_server_is_refused_and_left_alone() {
 fn a_folder_of_other_things_is_refused() {
     let (root, path) = place();
     fs::write(root.path().join("photo.jpg"), "x").unwrap();
-    let error = DataFolder::open(root.path(), owner("lab", SERVER)).unwrap_err();
-    assert!(matches!(&error, FolderError::NotADataFolder { holds, .. } if holds == "photo.jpg"), "{error}");
+    let error = DataDir::open(root.path(), owner("lab", SERVER)).unwrap_err();
+    assert!(matches!(&error, DataDirError::NotADataFolder { holds, .. } if holds == "photo.jpg"), "{error}");
     drop(open(&path).open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap());
     fs::remove_file(path.join(IDENTITY_FILE)).unwrap();
-    let error = DataFolder::open(&path, owner("lab", SERVER)).unwrap_err();
-    assert!(matches!(error, FolderError::NotADataFolder { .. }), "{error}");
+    let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err();
+    assert!(matches!(error, DataDirError::NotADataFolder { .. }), "{error}");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn the_root_of_a_file_system_can_be_a_data_folder() {
 }
 
 fn check(path: &Path) -> Result<(), String> {
-    DataFolder::check(path, owner("lab", SERVER), Family::Paxos).map_err(|error| error.to_string())
+    DataDir::check(path, owner("lab", SERVER), Family::Paxos).map_err(|error| error.to_string())
 }
 
 /// All that is below a folder, and when it was changed.
@@ -121,16 +121,15 @@ fn a_check_says_what_a_start_would_say_and_changes_nothing() {
     assert!(check(&path).unwrap_err().contains("in use by another server"));
     drop(folder);
     check(&path).unwrap();
-    let says =
-        |cluster, server, family| DataFolder::check(&path, owner(cluster, server), family).unwrap_err().to_string();
+    let says = |cluster, server, family| DataDir::check(&path, owner(cluster, server), family).unwrap_err().to_string();
     assert!(says("home", SERVER, Family::Paxos).contains("belongs to cluster"));
-    assert!(says("lab", Server(3), Family::Paxos).contains("belongs to server"));
+    assert!(says("lab", ServerId(3), Family::Paxos).contains("belongs to server"));
     assert!(says("lab", SERVER, Family::TwoPhaseCommit).contains("Paxos"));
     let file = path.join(IDENTITY_FILE);
     for place in [&file, &file.join("data")] {
         assert!(check(place).unwrap_err().starts_with("cannot make the folder"));
     }
-    assert!(check(&path.join(Part::Journal.name())).unwrap_err().contains("no data folder"));
+    assert!(check(&path.join(DirPart::Journal.name())).unwrap_err().contains("no data folder"));
     assert_eq!(image(root.path()), before);
     open(&path);
 }
@@ -141,8 +140,8 @@ fn a_place_that_cannot_be_a_folder_is_refused_in_one_sentence() {
     let path = root.path().join("file");
     fs::write(&path, "").unwrap();
     for path in [path.clone(), path.join("data")] {
-        let error = DataFolder::open(&path, owner("lab", SERVER)).unwrap_err();
-        assert!(matches!(error, FolderError::Io { .. }), "{error}");
+        let error = DataDir::open(&path, owner("lab", SERVER)).unwrap_err();
+        assert!(matches!(error, DataDirError::Io { .. }), "{error}");
         assert!(error.to_string().starts_with("cannot make the folder"), "{error}");
     }
 }
@@ -171,9 +170,9 @@ fn a_server_that_lost_its_memory_is_refused_and_never_starts_afresh() {
     for file in fs::read_dir(folder.journal_path()).unwrap() {
         fs::remove_file(file.unwrap().path()).unwrap();
     }
-    let is_missing = |folder: &DataFolder| {
+    let is_missing = |folder: &DataDir| {
         let error = folder.open_journal::<AcceptorRecord>(SEGMENT_BYTES).unwrap_err();
-        matches!(error, FolderError::Journal { source, .. } if matches!(*source, OpenError::Missing))
+        matches!(error, DataDirError::Journal { source, .. } if matches!(*source, OpenError::Missing))
     };
     assert!(is_missing(&folder), "an empty folder");
     fs::remove_dir(folder.journal_path()).unwrap();
@@ -182,7 +181,7 @@ fn a_server_that_lost_its_memory_is_refused_and_never_starts_afresh() {
     assert!(is_missing(&folder), "no folder");
     fs::remove_file(folder.rounds_path()).unwrap();
     let error = folder.open_rounds().unwrap_err();
-    assert!(matches!(error, FolderError::Rounds { source: RoundsError::Missing, .. }), "{error}");
+    assert!(matches!(error, DataDirError::Rounds { source: BallotStoreError::Missing, .. }), "{error}");
 }
 
 #[test]

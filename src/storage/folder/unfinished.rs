@@ -5,9 +5,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::error::FolderError;
+use super::error::DataDirError;
 use super::place::{LOCK_FILE, above};
-use crate::role::Server;
+use crate::role::ServerId;
 use crate::storage::disk::name_in_making;
 
 /// The folder in which a restore makes others before it gives them their names beside it.
@@ -16,19 +16,19 @@ pub(in crate::storage) const RESTORE_FOLDER: &str = ".restore";
 pub(in crate::storage) const COMPLETE_FILE: &str = "complete";
 
 /// The name that a restore gives to the folder of a server.
-pub(in crate::storage) fn folder_name(server: Server) -> String {
+pub(in crate::storage) fn folder_name(server: ServerId) -> String {
     format!("server-{}", server.0)
 }
 
 /// A restore gives the folders their names one by one. Between the first and the last some are there and some are not, and
 /// an empty one must not be taken for that of a new server.
-pub(super) fn refuse_unfinished(path: &Path, server: Server) -> Result<(), FolderError> {
+pub(super) fn refuse_unfinished(path: &Path, server: ServerId) -> Result<(), DataDirError> {
     // The folder may not exist yet; the one above it is known by the name or by what the name leads to.
     let real = fs::canonicalize(path).ok();
     for path in [Some(path), real.as_deref()].into_iter().flatten() {
         let restore = above(path).join(RESTORE_FOLDER);
         if path.file_name().is_some_and(|name| *name == *folder_name(server)) && may_be_of_a_restore(&restore) {
-            return Err(FolderError::Unfinished { path: path.to_path_buf(), restore });
+            return Err(DataDirError::Unfinished { path: path.to_path_buf(), restore });
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use crate::storage::identity::short_disk;
 
 /// Which part of a segment is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DamagedPart {
+pub enum CorruptRegion {
     /// The first sector, which says what the file is.
     Header,
     /// The second sector, which says where the segment ends.
@@ -22,27 +22,27 @@ pub enum DamagedPart {
 /// A place of the journal that was written and can no longer be read. It may have held anything, so it never counts as
 /// "nothing was accepted".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
+pub struct Corruption {
     /// The name of the file.
     pub file: String,
     /// The first byte of the first bad sector.
     pub offset: u64,
     /// What the sector is for.
-    pub part: DamagedPart,
+    pub part: CorruptRegion,
     /// The lowest and the highest slot known to be concerned, as far as the sectors around it tell.
     pub slots: Option<SlotRange>,
     /// Whether `slots` covers all that is lost; if not, any other slot may be concerned too.
     pub slots_complete: bool,
 }
 
-impl Display for Damage {
+impl Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Damage { file, offset, part, slots, slots_complete } = self;
+        let Corruption { file, offset, part, slots, slots_complete } = self;
         write!(f, "journal file {file} is damaged at byte {offset}: ")?;
         match part {
-            DamagedPart::Header => f.write_str("its header cannot be read, or it never was a journal file; ")?,
-            DamagedPart::Seal => f.write_str("the mark of its end cannot be read; ")?,
-            DamagedPart::Groups => {}
+            CorruptRegion::Header => f.write_str("its header cannot be read, or it never was a journal file; ")?,
+            CorruptRegion::Seal => f.write_str("the mark of its end cannot be read; ")?,
+            CorruptRegion::Groups => {}
         }
         let others = if *slots_complete { "" } else { ", and perhaps others that nothing names any more" };
         match (slots, slots_complete) {
@@ -170,19 +170,19 @@ pub enum OpenError {
         "{0}. What was accepted or promised there must not be taken for nothing, so the server does not start. Keep the \
          folder as it is; the other servers go on as long as they are a majority"
     )]
-    Damaged(Damage),
+    Damaged(Corruption),
     /// Sectors can no longer be read, and with them what the acceptor promised last.
     #[error(
         "{0}, and nothing that was written later tells what was promised there, so the server does not start. Keep the \
          folder as it is; the other servers go on as long as they are a majority"
     )]
-    PromiseLost(Damage),
+    PromiseLost(Corruption),
     /// Sectors can no longer be read, and what stood there no other server can say.
     #[error(
         "{0}, and nobody else knows what stood there: what this server has promised and done is not known any more. Put \
          the folder back as it was"
     )]
-    Lost(Damage),
+    Lost(Corruption),
     /// Whole sectors hold what this program cannot read.
     #[error("journal file {file} holds at byte {offset} what this program cannot read: {cause}")]
     Unreadable {

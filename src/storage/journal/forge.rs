@@ -3,20 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::file_name;
-use super::record::{Bound, encode};
-use super::sector::{Base, FIRST_OF_COMMIT, Group, Header, LAST_OF_COMMIT, Seal, Seed, Slots, VERSION};
-use crate::fuzz::source::Source;
+use super::record::{PromiseFloor, encode};
+use super::sector::{
+    AcceptedRange, FIRST_OF_COMMIT, GroupHeader, Header, LAST_OF_COMMIT, Seal, Seed, SegmentBase, VERSION,
+};
+use crate::fuzz::source::Choices;
 use crate::paxos::{AcceptorRecord, Ballot, Slot, SlotRange};
-use crate::role::Server;
+use crate::role::ServerId;
 use crate::storage::disk::SECTOR_BYTES;
 
 /// The storage id in them.
 pub(crate) const OWNER: u64 = 0x5eed;
 
 /// The files of a journal that is right unless the choices say otherwise.
-pub(crate) fn forge(source: &mut Source<'_>) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn forge(source: &mut Choices<'_>) -> BTreeMap<String, Vec<u8>> {
     let mut image = BTreeMap::new();
-    let mut before = Before { group: 1, slots: None };
+    let mut before = GroupTotals { group: 1, slots: None };
     let count = 1 + u32::from(source.below(3));
     for number in 1..=count {
         let segment = segment(source, number, number == count, &mut before);
@@ -26,18 +28,21 @@ pub(crate) fn forge(source: &mut Source<'_>) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// What the groups so far have come to.
-struct Before {
+struct GroupTotals {
     /// The number of the next one.
     group: u64,
-    slots: Slots,
+    slots: AcceptedRange,
 }
 
-fn segment(source: &mut Source<'_>, number: u32, is_last: bool, before: &mut Before) -> Vec<u8> {
+fn segment(source: &mut Choices<'_>, number: u32, is_last: bool, before: &mut GroupTotals) -> Vec<u8> {
     let sectors = 4 + usize::from(source.below(5));
-    let base = Base {
+    let base = SegmentBase {
         oldest: source.twist(1) as u32,
         oldest_group: source.twist(1),
-        bound: Bound { promised: Ballot { round: source.twist(0), server: Server(0) }, below: Slot(source.twist(1)) },
+        bound: PromiseFloor {
+            promised: Ballot { round: source.twist(0), server: ServerId(0) },
+            below: Slot(source.twist(1)),
+        },
     };
     let header = Header {
         version: source.twist(VERSION.into()) as u32,
@@ -70,7 +75,7 @@ fn segment(source: &mut Source<'_>, number: u32, is_last: bool, before: &mut Bef
 }
 
 /// Appends a group, of which some sectors may be missing.
-fn group(source: &mut Source<'_>, seed: Seed, before: &mut Before, groups: &mut Vec<u8>) {
+fn group(source: &mut Choices<'_>, seed: Seed, before: &mut GroupTotals, groups: &mut Vec<u8>) {
     let mut payload = Vec::new();
     let mut of_records = None;
     match source.below(4) {
@@ -81,7 +86,7 @@ fn group(source: &mut Source<'_>, seed: Seed, before: &mut Before, groups: &mut 
         }
     }
     payload.resize(payload.len().max(1), 0);
-    let group = Group {
+    let group = GroupHeader {
         number: source.twist(before.group),
         length: source.twist(payload.len() as u64) as u32,
         flags: source.twist(u64::from(FIRST_OF_COMMIT | LAST_OF_COMMIT)) as u32,
@@ -95,10 +100,10 @@ fn group(source: &mut Source<'_>, seed: Seed, before: &mut Before, groups: &mut 
         let at = start + lost * SECTOR_BYTES;
         groups[at..at + SECTOR_BYTES].fill(if source.below(2) == 0 { 0 } else { 0x5a });
     }
-    *before = Before { group: group.number.wrapping_add(1), slots: group.slots };
+    *before = GroupTotals { group: group.number.wrapping_add(1), slots: group.slots };
 }
 
-fn slots(source: &mut Source<'_>, right: Slots) -> Slots {
+fn slots(source: &mut Choices<'_>, right: AcceptedRange) -> AcceptedRange {
     match source.twist(0) {
         0 => right,
         first => Some(SlotRange { first: Slot(first), last: Slot(source.twist(first).max(first)) }),

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use super::error::{Damage, DamagedPart, OpenError};
-use super::record::{Bound, Record, decode, hull};
+use super::error::{CorruptRegion, Corruption, OpenError};
+use super::record::{PromiseFloor, Record, decode, hull};
 use super::sector::{
-    Base, DamagedSector, FIRST_OF_COMMIT, FIRST_SECTOR, Group, GroupSector, Header, LAST_OF_COMMIT, Seal, Seed, Slots,
-    VERSION,
+    AcceptedRange, CorruptSector, FIRST_OF_COMMIT, FIRST_SECTOR, GroupHeader, GroupSector, Header, LAST_OF_COMMIT,
+    Seal, Seed, SegmentBase, VERSION,
 };
 use crate::paxos::Ballot;
 use crate::storage::disk::SECTOR_BYTES;
@@ -18,9 +18,9 @@ use crate::storage::rules;
 
 /// Reads segments one after the other.
 #[derive(Debug)]
-pub(super) struct Reader<R> {
+pub(super) struct JournalReader<R> {
     owner: u64,
-    base: Base,
+    base: SegmentBase,
     /// The number of the segment before, 0 if there is none.
     segment_before: u32,
     /// That segment is not sealed.
@@ -28,14 +28,14 @@ pub(super) struct Reader<R> {
     /// The number of the group to come.
     next_group: u64,
     /// The slots of the last group.
-    slots_before: Slots,
+    slots_before: AcceptedRange,
     /// The payload of a commit whose last group is still to come, if there is one.
     open_commit: Option<Vec<u8>>,
     /// Groups that go on with a commit go on with one of which a part is damaged.
     skips: bool,
     torn: bool,
     records: Vec<R>,
-    damage: Vec<Damage>,
+    damage: Vec<Corruption>,
     /// In the last segment something was lost before these records: only those behind tell what was promised.
     unknown_until: Option<usize>,
 }
@@ -55,34 +55,34 @@ pub(super) struct Segment<'a> {
 
 /// What was found in a segment beside the records.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct SegmentContents {
     /// The sectors up to the end of the last whole group.
     pub used: usize,
     pub is_sealed: bool,
     /// Those of them that are damaged.
     pub damaged: Vec<usize>,
     /// All slots of which its groups accept values, damaged ones included.
-    pub slots: Slots,
+    pub slots: AcceptedRange,
     /// Its first group goes on with a commit of the segment before.
     pub continues: bool,
 }
 
 /// What was found in all of them.
 #[derive(Debug)]
-pub(super) struct Read<R> {
+pub(super) struct JournalContents<R> {
     pub records: Vec<R>,
     pub next_group: u64,
-    pub slots_before: Slots,
+    pub slots_before: AcceptedRange,
     /// The end of the last commit was missing.
     pub is_cut: bool,
     /// What can no longer be read, all of it named.
-    pub damage: Vec<Damage>,
+    pub damage: Vec<Corruption>,
 }
 
-impl<R: Record> Reader<R> {
+impl<R: Record> JournalReader<R> {
     /// A reader of a journal whose last segment says this of it.
-    pub(super) fn new(owner: u64, base: Base) -> Reader<R> {
-        Reader {
+    pub(super) fn new(owner: u64, base: SegmentBase) -> JournalReader<R> {
+        JournalReader {
             owner,
             base,
             segment_before: 0,
@@ -99,12 +99,12 @@ impl<R: Record> Reader<R> {
     }
 
     /// Reads the next segment.
-    pub(super) fn segment(&mut self, segment: Segment<'_>) -> Result<Found, OpenError> {
+    pub(super) fn segment(&mut self, segment: Segment<'_>) -> Result<SegmentContents, OpenError> {
         let is_oldest = segment.number == self.base.oldest && self.base.oldest > 1;
         let header = match header(self.owner, segment) {
             // All that it says stands elsewhere too.
             Err(OpenError::Damaged(damage)) if !segment.is_last => {
-                self.damage.push(Damage { slots: None, slots_complete: true, ..damage });
+                self.damage.push(Corruption { slots: None, slots_complete: true, ..damage });
                 None
             }
             header => Some(header?),
@@ -123,14 +123,14 @@ impl<R: Record> Reader<R> {
             }
         }
         let seed = Seed::new(self.owner, segment.number);
-        let sectors = Group::read_all(segment.bytes, seed);
+        let sectors = GroupHeader::read_all(segment.bytes, seed);
         let told =
             segment.next.map(|next| Seal { last_group: next.first_group.saturating_sub(1), slots: next.slots_before });
         let (seal, is_sealed) = match Seal::read(&segment.bytes[SECTOR_BYTES..2 * SECTOR_BYTES], seed) {
             Ok(seal) => (seal.or(told), seal.is_some()),
-            Err(DamagedSector) => {
-                let what = Lost { slots: None, complete: told.is_some() };
-                let damage = damage(segment.file, 1, DamagedPart::Seal, what);
+            Err(CorruptSector) => {
+                let what = LostSlots { slots: None, complete: told.is_some() };
+                let damage = damage(segment.file, 1, CorruptRegion::Seal, what);
                 if told.is_none() {
                     return Err(OpenError::Damaged(damage));
                 }
@@ -141,17 +141,17 @@ impl<R: Record> Reader<R> {
         let walked = self.groups(segment, &sectors, seal)?;
         if walked.used > 0 && self.is_open_before {
             // It was sealed before this one took its first group.
-            let what = Lost { slots: None, complete: false };
+            let what = LostSlots { slots: None, complete: false };
             let file = super::file_name(self.segment_before);
-            return Err(OpenError::Damaged(damage(&file, 1, DamagedPart::Seal, what)));
+            return Err(OpenError::Damaged(damage(&file, 1, CorruptRegion::Seal, what)));
         }
         self.is_open_before = !is_sealed;
         self.segment_before = segment.number;
-        let Walked { used, damaged, slots, continues } = walked;
+        let GroupScan { used, damaged, slots, continues } = walked;
         // One without a group is in the middle of a commit if what comes behind it is.
         let continues = continues || used == 0 && (self.open_commit.is_some() || self.skips);
         let damaged = damaged.into_iter().map(|at| FIRST_SECTOR + at).collect();
-        Ok(Found { used: FIRST_SECTOR + used, is_sealed, damaged, slots, continues })
+        Ok(SegmentContents { used: FIRST_SECTOR + used, is_sealed, damaged, slots, continues })
     }
 
     /// The seal of the segment read last.
@@ -160,17 +160,17 @@ impl<R: Record> Reader<R> {
     }
 
     /// What all segments held. The promise must be known: to the record that was lost, what comes later is bound too.
-    pub(super) fn finish(mut self) -> Result<Read<R>, OpenError> {
-        let is_known_since = |at: usize| Bound::by(&self.records[at..]).promised > Ballot::ZERO;
+    pub(super) fn finish(mut self) -> Result<JournalContents<R>, OpenError> {
+        let is_known_since = |at: usize| PromiseFloor::by(&self.records[at..]).promised > Ballot::ZERO;
         let promise_is_known = self.unknown_until.is_none_or(is_known_since);
         if !promise_is_known && let Some(damage) = self.damage.pop() {
             return Err(OpenError::PromiseLost(damage));
         }
-        let others = Bound::by(&self.records);
+        let others = PromiseFloor::by(&self.records);
         self.records.extend(R::restate(self.base.bound, others));
         let is_cut = self.torn || self.open_commit.is_some();
-        let Reader { records, next_group, slots_before, damage, .. } = self;
-        Ok(Read { records, next_group, slots_before, is_cut, damage })
+        let JournalReader { records, next_group, slots_before, damage, .. } = self;
+        Ok(JournalContents { records, next_group, slots_before, is_cut, damage })
     }
 
     /// Takes the groups of a segment, and judges what is none.
@@ -179,8 +179,8 @@ impl<R: Record> Reader<R> {
         segment: Segment<'_>,
         sectors: &[GroupSector],
         seal: Option<Seal>,
-    ) -> Result<Walked, OpenError> {
-        let mut walked = Walked { used: 0, damaged: Vec::new(), slots: None, continues: false };
+    ) -> Result<GroupScan, OpenError> {
+        let mut walked = GroupScan { used: 0, damaged: Vec::new(), slots: None, continues: false };
         loop {
             let used = walked.used;
             if let Some(group) = whole_group(&sectors[used..], self.next_group) {
@@ -216,14 +216,19 @@ impl<R: Record> Reader<R> {
         tail: &[GroupSector],
         seal: Option<Seal>,
         is_end: bool,
-        walked: &mut Walked,
+        walked: &mut GroupScan,
     ) -> Result<bool, OpenError> {
         let bad = tail.iter().position(|sector| *sector == GroupSector::Damaged);
         let bad = bad.or_else(|| tail.iter().position(|sector| *sector == GroupSector::Zero)).unwrap_or(0);
         let place = FIRST_SECTOR + walked.used + bad;
         if is_end && seal.is_some() {
             // Behind the last group: nothing was ever there.
-            self.damage.push(damage(segment.file, place, DamagedPart::Groups, Lost { slots: None, complete: true }));
+            self.damage.push(damage(
+                segment.file,
+                place,
+                CorruptRegion::Groups,
+                LostSlots { slots: None, complete: true },
+            ));
             return Ok(false);
         }
         let behind = next_group_behind(tail, self.next_group);
@@ -231,7 +236,7 @@ impl<R: Record> Reader<R> {
         if self.open_commit.take().is_some() {
             lost.add(self.slots_before);
         }
-        let damage = damage(segment.file, place, DamagedPart::Groups, lost);
+        let damage = damage(segment.file, place, CorruptRegion::Groups, lost);
         // In the last segment nobody knows where the groups end.
         if !lost.complete || (behind.is_none() && seal.is_none()) {
             return Err(OpenError::Damaged(damage));
@@ -261,7 +266,7 @@ impl<R: Record> Reader<R> {
     }
 
     /// What was recorded of these slots is lost. False if no other server can say it again.
-    fn lose(&mut self, slots: Slots, is_last: bool) -> bool {
+    fn lose(&mut self, slots: AcceptedRange, is_last: bool) -> bool {
         let record = slots.map(R::damaged);
         let is_known_elsewhere = !matches!(record, Some(None));
         self.records.extend(record.flatten());
@@ -269,7 +274,7 @@ impl<R: Record> Reader<R> {
         is_known_elsewhere
     }
 
-    fn group(&mut self, group: Group, sectors: &[u8], is_last: bool) -> Result<(), String> {
+    fn group(&mut self, group: GroupHeader, sectors: &[u8], is_last: bool) -> Result<(), String> {
         let is_first = group.flags & FIRST_OF_COMMIT != 0;
         if self.skips && !is_first && self.open_commit.is_none() {
             // The rest of a commit of which a part is lost: it says nothing any more.
@@ -300,17 +305,17 @@ impl<R: Record> Reader<R> {
 }
 
 /// What was found among the groups of a segment.
-struct Walked {
+struct GroupScan {
     /// Sectors up to the end of the last whole group.
     used: usize,
     /// Those of them that are damaged.
     damaged: Vec<usize>,
-    slots: Slots,
+    slots: AcceptedRange,
     continues: bool,
 }
 
 /// The first whole group behind damage, and where it begins.
-fn next_group_behind(tail: &[GroupSector], number: u64) -> Option<(usize, Group)> {
+fn next_group_behind(tail: &[GroupSector], number: u64) -> Option<(usize, GroupHeader)> {
     (1..tail.len()).find_map(|at| {
         let GroupSector::Valid { index: 0, group } = tail[at] else { return None };
         let is_later = group.number > number;
@@ -327,8 +332,8 @@ pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenErr
         return Err(OpenError::Length { file, found, expected: (FIRST_SECTOR * SECTOR_BYTES) as u64 });
     }
     let Ok(header) = Header::read(&bytes[..SECTOR_BYTES]) else {
-        let sectors = Group::read_all(bytes, Seed::new(owner, number));
-        return Err(OpenError::Damaged(damage(&file, 0, DamagedPart::Header, held(&sectors))));
+        let sectors = GroupHeader::read_all(bytes, Seed::new(owner, number));
+        return Err(OpenError::Damaged(damage(&file, 0, CorruptRegion::Header, held(&sectors))));
     };
     if header.version != VERSION {
         return Err(OpenError::Version { file, found: header.version, known: VERSION });
@@ -350,7 +355,7 @@ pub(super) fn header(owner: u64, segment: Segment<'_>) -> Result<Header, OpenErr
 }
 
 /// The group that begins here, if it has this number and every sector of it is there.
-fn whole_group(sectors: &[GroupSector], number: u64) -> Option<Group> {
+fn whole_group(sectors: &[GroupSector], number: u64) -> Option<GroupHeader> {
     let Some(GroupSector::Valid { index: 0, group }) = sectors.first() else { return None };
     let its = sectors.get(..group.sectors())?;
     let is_whole = its
@@ -363,7 +368,7 @@ fn whole_group(sectors: &[GroupSector], number: u64) -> Option<Group> {
 /// Whether these sectors are what a crash in the middle of writing the group `number` leaves: some of its sectors, each
 /// in its place, and nothing else but zeros.
 fn is_torn(tail: &[GroupSector], number: u64) -> bool {
-    let mut torn: Option<Group> = None;
+    let mut torn: Option<GroupHeader> = None;
     for (place, sector) in tail.iter().enumerate() {
         match sector {
             GroupSector::Zero => {}
@@ -381,13 +386,13 @@ fn is_torn(tail: &[GroupSector], number: u64) -> bool {
 
 /// Which slots are concerned.
 #[derive(Clone, Copy, Debug)]
-struct Lost {
-    slots: Slots,
+struct LostSlots {
+    slots: AcceptedRange,
     complete: bool,
 }
 
-impl Lost {
-    fn add(&mut self, slots: Slots) {
+impl LostSlots {
+    fn add(&mut self, slots: AcceptedRange) {
         self.slots = hull(self.slots, slots);
     }
 }
@@ -395,8 +400,13 @@ impl Lost {
 /// What the neighbours of damaged sectors tell about the groups from `next_group` to the one that is found behind them, or
 /// to the last one of the segment. Each sector knows the slots of its own group and of the one before; a seal knows those
 /// of the last.
-fn lost(lost_sectors: &[GroupSector], next_group: u64, seal: Option<Seal>, behind: Option<(usize, Group)>) -> Lost {
-    let mut known: BTreeMap<u64, Slots> = BTreeMap::new();
+fn lost(
+    lost_sectors: &[GroupSector],
+    next_group: u64,
+    seal: Option<Seal>,
+    behind: Option<(usize, GroupHeader)>,
+) -> LostSlots {
+    let mut known: BTreeMap<u64, AcceptedRange> = BTreeMap::new();
     for sector in lost_sectors {
         if let GroupSector::Valid { group, .. } = sector {
             known.insert(group.number, group.slots);
@@ -414,7 +424,7 @@ fn lost(lost_sectors: &[GroupSector], next_group: u64, seal: Option<Seal>, behin
         }
         (None, None) => known.keys().next_back().map_or(next_group, |last| last.saturating_add(1)),
     };
-    let mut lost = Lost { slots: None, complete: behind.is_some() || seal.is_some() };
+    let mut lost = LostSlots { slots: None, complete: behind.is_some() || seal.is_some() };
     // No more groups than sectors: a number that says otherwise is not to be believed.
     let most = next_group.saturating_add(lost_sectors.len() as u64);
     lost.complete &= end <= most;
@@ -428,8 +438,8 @@ fn lost(lost_sectors: &[GroupSector], next_group: u64, seal: Option<Seal>, behin
 }
 
 /// The slots of all groups of a segment.
-fn held(sectors: &[GroupSector]) -> Lost {
-    let mut held = Lost { slots: None, complete: false };
+fn held(sectors: &[GroupSector]) -> LostSlots {
+    let mut held = LostSlots { slots: None, complete: false };
     for sector in sectors {
         if let GroupSector::Valid { group, .. } = sector {
             held.add(group.slots);
@@ -438,8 +448,8 @@ fn held(sectors: &[GroupSector]) -> Lost {
     held
 }
 
-fn damage(file: &str, sector: usize, part: DamagedPart, lost: Lost) -> Damage {
-    Damage {
+fn damage(file: &str, sector: usize, part: CorruptRegion, lost: LostSlots) -> Corruption {
+    Corruption {
         file: file.to_string(),
         offset: (sector * SECTOR_BYTES) as u64,
         part,

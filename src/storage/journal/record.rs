@@ -1,6 +1,6 @@
 //! What the journal must know of the records that it keeps.
 
-use super::sector::Slots;
+use super::sector::AcceptedRange;
 use crate::paxos::{Ballot, Slot, SlotRange};
 
 /// A kind of record. A journal keeps one kind, and numbers its records from 1: those that are still there.
@@ -15,40 +15,40 @@ pub trait Record: Sized {
     fn slot(&self, number: u64) -> Option<Slot>;
 
     /// What it binds its role to.
-    fn bound(&self) -> Bound;
+    fn bound(&self) -> PromiseFloor;
 
     /// Stands for what was recorded of these slots and can no longer be read. None if no other server can say it again.
     fn damaged(slots: SlotRange) -> Option<Self>;
 
     /// The removed files have bound the role to something: says again what the other records do not say.
-    fn restate(removed: Bound, others: Bound) -> Vec<Self>;
+    fn restate(removed: PromiseFloor, others: PromiseFloor) -> Vec<Self>;
 }
 
 /// What a role is bound to, as the header of a segment says it of all segments before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub struct PromiseFloor {
     /// It takes part in nothing below this ballot.
     pub promised: Ballot,
     /// It has forgotten all slots below.
     pub below: Slot,
 }
 
-impl Bound {
+impl PromiseFloor {
     /// To nothing.
-    pub const NONE: Bound = Bound { promised: Ballot::ZERO, below: Slot(1) };
+    pub const NONE: PromiseFloor = PromiseFloor { promised: Ballot::ZERO, below: Slot(1) };
 
-    pub(super) fn and(self, other: Bound) -> Bound {
-        Bound { promised: self.promised.max(other.promised), below: self.below.max(other.below) }
+    pub(super) fn and(self, other: PromiseFloor) -> PromiseFloor {
+        PromiseFloor { promised: self.promised.max(other.promised), below: self.below.max(other.below) }
     }
 
     /// By all of these records.
-    pub(super) fn by<R: Record>(records: &[R]) -> Bound {
-        records.iter().map(R::bound).fold(Bound::NONE, Bound::and)
+    pub(super) fn by<R: Record>(records: &[R]) -> PromiseFloor {
+        records.iter().map(R::bound).fold(PromiseFloor::NONE, PromiseFloor::and)
     }
 }
 
 /// The lowest to the highest slot of both.
-pub(super) fn hull(one: Slots, other: Slots) -> Slots {
+pub(super) fn hull(one: AcceptedRange, other: AcceptedRange) -> AcceptedRange {
     match (one, other) {
         (Some(a), Some(b)) => Some(SlotRange { first: a.first.min(b.first), last: a.last.max(b.last) }),
         (a, b) => a.or(b),
@@ -56,7 +56,7 @@ pub(super) fn hull(one: Slots, other: Slots) -> Slots {
 }
 
 /// The records as bytes, each behind its length, and the slots that they are of. The first of them has this number.
-pub(super) fn encode<R: Record>(records: &[R], first: u64, payload: &mut Vec<u8>) -> Slots {
+pub(super) fn encode<R: Record>(records: &[R], first: u64, payload: &mut Vec<u8>) -> AcceptedRange {
     let mut slots = None;
     for (number, record) in (first..).zip(records) {
         let start = payload.len();

@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 
-use super::reader::{self, Reader, Segment};
+use super::reader::{self, JournalReader, Segment};
 use super::record::Record;
-use super::sector::{Base, Header, Seal, Seed, Slots};
-use super::{Damage, Kept, OpenError, Options, SPARE, SPARE_IN_MAKING, failed, file_name, segment_number};
+use super::sector::{AcceptedRange, Header, Seal, Seed, SegmentBase};
+use super::{
+    Corruption, JournalOptions, OpenError, SPARE, SPARE_IN_MAKING, SegmentInfo, failed, file_name, segment_number,
+};
 use crate::storage::disk::{Files, SECTOR_BYTES, StableFile};
 use crate::storage::rules;
 
 /// The row of segments that a new life finds.
-pub(super) struct Row<R> {
+pub(super) struct SegmentSet<R> {
     /// The segments that are there, in order.
     pub(super) numbers: Vec<u32>,
     /// Those that the new segment replaces: the last, and what an interrupted opening left of those before it.
@@ -18,23 +20,23 @@ pub(super) struct Row<R> {
     /// Those that the last segment says nobody needs: an interrupted process has left them.
     pub(super) unneeded: Vec<u32>,
     /// The others but the last.
-    pub(super) kept: VecDeque<Kept>,
-    pub(super) last: Last,
+    pub(super) kept: VecDeque<SegmentInfo>,
+    pub(super) last: LastSegment,
     /// The last segment but one, and its seal.
     pub(super) last_but_one: Option<(u32, Seal)>,
     pub(super) records: Vec<R>,
     pub(super) next_group: u64,
-    pub(super) slots_before: Slots,
+    pub(super) slots_before: AcceptedRange,
     pub(super) is_cut: bool,
-    pub(super) damage: Vec<Damage>,
+    pub(super) damage: Vec<Corruption>,
 }
 
 /// The last segment.
-pub(super) struct Last {
+pub(super) struct LastSegment {
     pub(super) follows: u32,
     pub(super) first_group: u64,
     /// Of the group before its first.
-    pub(super) slots_before: Slots,
+    pub(super) slots_before: AcceptedRange,
     /// Length of its file; 0 if there is none.
     pub(super) segment_bytes: u64,
     /// Its sectors up to the end of its last whole group.
@@ -42,13 +44,13 @@ pub(super) struct Last {
     /// Those of them that are damaged.
     pub(super) damaged: Vec<usize>,
     /// The slots of which it accepts values.
-    pub(super) slots: Slots,
+    pub(super) slots: AcceptedRange,
     /// It begins in the middle of a commit.
     pub(super) continues: bool,
 }
 
 /// What a new journal continues.
-const NOTHING: Last = Last {
+const NOTHING: LastSegment = LastSegment {
     follows: 0,
     first_group: 1,
     slots_before: None,
@@ -59,11 +61,11 @@ const NOTHING: Last = Last {
     continues: false,
 };
 
-impl<R: Record> Row<R> {
+impl<R: Record> SegmentSet<R> {
     /// Reads everything and changes nothing.
-    pub(super) fn read<F: Files>(files: &F, options: Options) -> Result<Row<R>, OpenError> {
+    pub(super) fn read<F: Files>(files: &F, options: JournalOptions) -> Result<SegmentSet<R>, OpenError> {
         let numbers = segments(files)?;
-        let mut row = Row {
+        let mut row = SegmentSet {
             replaced: Vec::new(),
             unneeded: Vec::new(),
             kept: VecDeque::new(),
@@ -83,7 +85,7 @@ impl<R: Record> Row<R> {
         let mut bytes = files.read(&file).map_err(failed("read", file.clone()))?;
         let segment = Segment { file: &file, number: last, bytes: &bytes, next: None, is_last: true };
         let header = reader::header(options.owner, segment)?;
-        let Base { oldest, .. } = header.base;
+        let SegmentBase { oldest, .. } = header.base;
         // The last segment says which one it follows: what stands in between was replaced by it.
         row.replaced = row.numbers.iter().copied().filter(|number| *number > header.follows).collect();
         row.unneeded = row.numbers.iter().copied().filter(|number| *number < oldest && *number < last).collect();
@@ -93,7 +95,7 @@ impl<R: Record> Row<R> {
             return Err(OpenError::MissingSegment { file: file_name(oldest), before: file });
         }
 
-        let mut reader = Reader::new(options.owner, header.base);
+        let mut reader = JournalReader::new(options.owner, header.base);
         let mut before = None;
         let read = |number: u32| files.read(&file_name(number)).map_err(failed("read", file_name(number)));
         let mut following = needed.first().copied().map(read).transpose()?;
@@ -106,7 +108,7 @@ impl<R: Record> Row<R> {
             };
             let first_group = reader.seal().last_group + 1;
             let found = reader.segment(Segment { file: &file, number, bytes: &bytes, next, is_last: false })?;
-            row.kept.push_back(Kept { number, first_group, slots: found.slots, continues: found.continues });
+            row.kept.push_back(SegmentInfo { number, first_group, slots: found.slots, continues: found.continues });
             before = Some((number, reader.seal())).filter(|_| rules::must_seal_again(found.is_sealed));
         }
         let found = reader.segment(segment)?;
@@ -115,8 +117,8 @@ impl<R: Record> Row<R> {
         }
         bytes.truncate(found.used * SECTOR_BYTES);
         let Header { follows, first_group, slots_before, bytes: segment_bytes, .. } = header;
-        let reader::Found { damaged, slots, continues, .. } = found;
-        row.last = Last { follows, first_group, slots_before, segment_bytes, bytes, damaged, slots, continues };
+        let reader::SegmentContents { damaged, slots, continues, .. } = found;
+        row.last = LastSegment { follows, first_group, slots_before, segment_bytes, bytes, damaged, slots, continues };
         row.last_but_one = before;
         let read = reader.finish()?;
         row.records = read.records;

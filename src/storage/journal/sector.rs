@@ -20,9 +20,9 @@
 //! records, each behind its length (4 bytes). Slots are the lowest and the highest that its records are of
 //! (1 and 0 if of none): when sectors are damaged, their neighbours still know what was in them.
 
-use super::record::Bound;
+use super::record::PromiseFloor;
 use crate::paxos::{Ballot, Slot, SlotRange};
-use crate::role::Server;
+use crate::role::ServerId;
 use crate::storage::disk::SECTOR_BYTES;
 
 /// The version of this layout.
@@ -46,7 +46,7 @@ const SEAL_MAGIC: &[u8; 8] = b"PaxosEnd";
 /// A sector's bytes.
 pub(super) type Sector = [u8; SECTOR_BYTES];
 /// The slots of which a group accepts values, as a hull; None if it only holds promises.
-pub(super) type Slots = Option<SlotRange>;
+pub(super) type AcceptedRange = Option<SlotRange>;
 
 /// The seed of a segment's checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,20 +93,20 @@ pub(super) struct Header {
     pub owner: u64,
     pub first_group: u64,
     /// The slots of the group before the first.
-    pub slots_before: Slots,
+    pub slots_before: AcceptedRange,
     /// What the journal was when the segment was made.
-    pub base: Base,
+    pub base: SegmentBase,
 }
 
 /// What is known when a segment is made: so that the segments before it may be damaged or gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Base {
+pub(super) struct SegmentBase {
     /// The oldest segment that is needed; those before it were removed on purpose.
     pub oldest: u32,
     /// The first group in that one.
     pub oldest_group: u64,
     /// What the role was bound to.
-    pub bound: Bound,
+    pub bound: PromiseFloor,
 }
 
 impl Header {
@@ -130,9 +130,9 @@ impl Header {
     }
 
     /// The header, or an error if the sector is damaged or never was one.
-    pub(super) fn read(sector: &[u8]) -> Result<Header, DamagedSector> {
+    pub(super) fn read(sector: &[u8]) -> Result<Header, CorruptSector> {
         if !Seed::HEADER.holds(sector) || sector[4..12] != *HEADER_MAGIC {
-            return Err(DamagedSector);
+            return Err(CorruptSector);
         }
         let header = Header {
             version: number::<4>(sector, 12) as u32,
@@ -142,17 +142,17 @@ impl Header {
             owner: number::<8>(sector, 32),
             first_group: number::<8>(sector, 40),
             slots_before: slots(sector, 48),
-            base: Base {
+            base: SegmentBase {
                 oldest: number::<4>(sector, 64) as u32,
                 oldest_group: number::<8>(sector, 88),
-                bound: Bound {
-                    promised: Ballot { round: number::<8>(sector, 72), server: Server(sector[68]) },
+                bound: PromiseFloor {
+                    promised: Ballot { round: number::<8>(sector, 72), server: ServerId(sector[68]) },
                     below: Slot(number::<8>(sector, 80)),
                 },
             },
         };
         let is_sane = is_group(header.first_group) && is_group(header.base.oldest_group);
-        if is_sane { Ok(header) } else { Err(DamagedSector) }
+        if is_sane { Ok(header) } else { Err(CorruptSector) }
     }
 }
 
@@ -161,7 +161,7 @@ impl Header {
 pub(super) struct Seal {
     pub last_group: u64,
     /// Its slots.
-    pub slots: Slots,
+    pub slots: AcceptedRange,
 }
 
 impl Seal {
@@ -175,49 +175,49 @@ impl Seal {
     }
 
     /// The seal, None if the segment is open, or an error if the sector is damaged.
-    pub(super) fn read(sector: &[u8], seed: Seed) -> Result<Option<Seal>, DamagedSector> {
+    pub(super) fn read(sector: &[u8], seed: Seed) -> Result<Option<Seal>, CorruptSector> {
         if is_zero(sector) {
             return Ok(None);
         }
         if !seed.holds(sector) || sector[4..12] != *SEAL_MAGIC {
-            return Err(DamagedSector);
+            return Err(CorruptSector);
         }
         let seal = Seal { last_group: number::<8>(sector, 12), slots: slots(sector, 20) };
-        if seal.last_group <= GROUP_MAX { Ok(Some(seal)) } else { Err(DamagedSector) }
+        if seal.last_group <= GROUP_MAX { Ok(Some(seal)) } else { Err(CorruptSector) }
     }
 }
 
 /// The sector holds something that was never written there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DamagedSector;
+pub(super) struct CorruptSector;
 
 /// What every sector of a group says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Group {
+pub(super) struct GroupHeader {
     pub number: u64,
     /// Payload bytes, at least 1.
     pub length: u32,
     pub flags: u32,
-    pub slots: Slots,
-    pub slots_before: Slots,
+    pub slots: AcceptedRange,
+    pub slots_before: AcceptedRange,
 }
 
 /// One sector of the part of a segment that holds groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum GroupSector {
-    Valid { index: u32, group: Group },
+    Valid { index: u32, group: GroupHeader },
     Zero,
     Damaged,
 }
 
-impl Group {
+impl GroupHeader {
     /// How many sectors a payload takes.
     pub(super) fn sectors_of(length: usize) -> usize {
         length.div_ceil(PAYLOAD_BYTES)
     }
 
     pub(super) fn sectors(&self) -> usize {
-        Group::sectors_of(self.length as usize)
+        GroupHeader::sectors_of(self.length as usize)
     }
 
     /// Appends the group's sectors; the first of them goes to this place in the segment.
@@ -241,7 +241,7 @@ impl Group {
     /// All sectors of a segment behind its header and seal.
     pub(super) fn read_all(segment: &[u8], seed: Seed) -> Vec<GroupSector> {
         let sectors = segment.chunks_exact(SECTOR_BYTES).enumerate().skip(FIRST_SECTOR);
-        sectors.map(|(place, sector)| Group::read(sector, seed.at(place))).collect()
+        sectors.map(|(place, sector)| GroupHeader::read(sector, seed.at(place))).collect()
     }
 
     fn read(sector: &[u8], seed: Seed) -> GroupSector {
@@ -251,7 +251,7 @@ impl Group {
         if !seed.holds(sector) {
             return GroupSector::Damaged;
         }
-        let group = Group {
+        let group = GroupHeader {
             number: number::<8>(sector, 16),
             length: number::<4>(sector, 8) as u32,
             flags: number::<4>(sector, 12) as u32,
@@ -295,13 +295,13 @@ fn number<const BYTES: usize>(sector: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-fn put_slots(sector: &mut [u8], at: usize, slots: Slots) {
+fn put_slots(sector: &mut [u8], at: usize, slots: AcceptedRange) {
     let (first, last) = slots.map_or((1, 0), |range| (range.first.0, range.last.0));
     put(sector, at, &first.to_le_bytes());
     put(sector, at + 8, &last.to_le_bytes());
 }
 
-fn slots(sector: &[u8], at: usize) -> Slots {
+fn slots(sector: &[u8], at: usize) -> AcceptedRange {
     let (first, last) = (number::<8>(sector, at), number::<8>(sector, at + 8));
     (first <= last).then_some(SlotRange { first: Slot(first), last: Slot(last) })
 }

@@ -5,10 +5,10 @@
 //! which a disk writes whole or not at all, and it takes no room. What was promised and forgotten stands in it, so it stands
 //! for the removed files as the header of a new segment would.
 
-use super::record::{Bound, Record};
-use super::row::{Last, Row};
-use super::sector::{Base, Header, VERSION};
-use super::{Active, Journal, JournalError, Kept, OpenError, failed, fatal, file_name, oldest_needed};
+use super::record::{PromiseFloor, Record};
+use super::row::{LastSegment, SegmentSet};
+use super::sector::{Header, SegmentBase, VERSION};
+use super::{ActiveSegment, Journal, JournalError, OpenError, SegmentInfo, failed, fatal, file_name, oldest_needed};
 use crate::paxos::Slot;
 use crate::storage::disk::{Files, StableFile, remove_if_present};
 use crate::storage::rules;
@@ -25,9 +25,9 @@ impl<F: Files, R: Record> Journal<F, R> {
         if oldest == 0 {
             return Ok(());
         }
-        let bound = self.bound.and(Bound { below: self.forgotten, ..Bound::NONE });
+        let bound = self.bound.and(PromiseFloor { below: self.forgotten, ..PromiseFloor::NONE });
         let header = Header { base: base_of(&self.row[oldest], bound), ..self.active.header };
-        let Active { file, number, .. } = &self.active;
+        let ActiveSegment { file, number, .. } = &self.active;
         let written = file.write_at(0, &header.write()).and_then(|()| file.sync_data());
         // Nobody knows which of the two headers the disk holds after an error.
         self.has_failed |= written.is_err();
@@ -42,7 +42,7 @@ impl<F: Files, R: Record> Journal<F, R> {
     }
 }
 
-impl<R: Record> Row<R> {
+impl<R: Record> SegmentSet<R> {
     /// The same for a journal that is being opened, whose role is bound to this, and that has no room for its new segment. All
     /// slots below `forgotten` are in a durable checkpoint. Says below which slot all are forgotten now: segments that are
     /// gone must not be taken for such in which nothing was accepted.
@@ -50,14 +50,14 @@ impl<R: Record> Row<R> {
         &mut self,
         files: &F,
         owner: u64,
-        bound: Bound,
+        bound: PromiseFloor,
         forgotten: Slot,
     ) -> Result<Slot, OpenError> {
         let Some(&number) = self.numbers.last() else { return Ok(bound.below) };
-        let Last { first_group, slots, continues, .. } = self.last;
+        let LastSegment { first_group, slots, continues, .. } = self.last;
         let mut row = self.kept.clone();
-        row.push_back(Kept { number, first_group, slots, continues });
-        let then = bound.and(Bound { below: forgotten, ..Bound::NONE });
+        row.push_back(SegmentInfo { number, first_group, slots, continues });
+        let then = bound.and(PromiseFloor { below: forgotten, ..PromiseFloor::NONE });
         let oldest = oldest_needed(&row, forgotten);
         // The last segment may be the copy that an interrupted opening has made, and was durable before it had its name.
         let (copied, last) = self.replaced.iter().partition(|replaced| **replaced != number);
@@ -84,8 +84,8 @@ impl<R: Record> Row<R> {
     }
 
     /// Gives the last segment, which has this number, a header that names another oldest one.
-    fn rewrite_header<F: Files>(&self, files: &F, owner: u64, number: u32, base: Base) -> Result<(), OpenError> {
-        let Last { follows, first_group, slots_before, segment_bytes: bytes, .. } = self.last;
+    fn rewrite_header<F: Files>(&self, files: &F, owner: u64, number: u32, base: SegmentBase) -> Result<(), OpenError> {
+        let LastSegment { follows, first_group, slots_before, segment_bytes: bytes, .. } = self.last;
         let header =
             Header { version: VERSION, segment: number, follows, bytes, owner, first_group, slots_before, base };
         let name = file_name(number);
@@ -95,6 +95,6 @@ impl<R: Record> Row<R> {
     }
 }
 
-fn base_of(oldest: &Kept, bound: Bound) -> Base {
-    Base { oldest: oldest.number, oldest_group: oldest.first_group, bound }
+fn base_of(oldest: &SegmentInfo, bound: PromiseFloor) -> SegmentBase {
+    SegmentBase { oldest: oldest.number, oldest_group: oldest.first_group, bound }
 }

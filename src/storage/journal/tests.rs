@@ -10,22 +10,22 @@ use std::sync::Arc;
 
 use super::*;
 use crate::paxos::{AcceptorRecord, Ballot, Command, CommandId, Entry, Slot, SlotRange, Value};
-use crate::role::Server;
-use crate::storage::disk::{Counts, Failure, MemoryFiles, RealFiles};
+use crate::role::ServerId;
+use crate::storage::disk::{InjectedFailure, MemoryFiles, OperationCounts, RealFiles};
 
 const OWNER: u64 = 0x9f3a_12c4_5e07_d211;
 /// Six sectors for groups.
 const SMALL: u64 = 4_096;
 
-fn options(segment_bytes: u64) -> Options {
-    Options::alone(segment_bytes, OWNER, false)
+fn options(segment_bytes: u64) -> JournalOptions {
+    JournalOptions::alone(segment_bytes, OWNER, false)
 }
 
-type Journal<F> = super::Journal<F, AcceptorRecord>;
-type Recovered = super::Recovered<AcceptorRecord>;
+type TestJournal<F> = super::Journal<F, AcceptorRecord>;
+type Recovered = super::RecoveredJournal<AcceptorRecord>;
 
-fn open(files: &MemoryFiles, segment_bytes: u64) -> Result<(Journal<MemoryFiles>, Recovered), OpenError> {
-    Journal::open(files.clone(), options(segment_bytes))
+fn open(files: &MemoryFiles, segment_bytes: u64) -> Result<(TestJournal<MemoryFiles>, Recovered), OpenError> {
+    TestJournal::open(files.clone(), options(segment_bytes))
 }
 
 /// What a journal would give back; the disk is left as it is.
@@ -34,13 +34,13 @@ fn recovered(files: &MemoryFiles, segment_bytes: u64) -> Vec<AcceptorRecord> {
 }
 
 fn promise(round: u64) -> AcceptorRecord {
-    AcceptorRecord::Promised(Ballot { round, server: Server(1) })
+    AcceptorRecord::Promised(Ballot { round, server: ServerId(1) })
 }
 
 fn accept(slot: u64, bytes: usize) -> AcceptorRecord {
     let payload: Arc<[u8]> = (0..bytes).map(|n| (n as u64 * 31 + slot) as u8).collect();
     let value = Value::Command(Command { id: CommandId::new(7, 0, slot), payload });
-    AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: Ballot { round: 3, server: Server(2) }, value })
+    AcceptorRecord::Accepted(Entry { slot: Slot(slot), ballot: Ballot { round: 3, server: ServerId(2) }, value })
 }
 
 /// A record that no other number gives: a promise, or a value of some sectors.
@@ -73,7 +73,7 @@ fn a_commit_is_one_write_and_one_sync() {
     let before = files.counts();
     for number in 1..=50 {
         journal.commit(&[record(number), record(number + 100)]).unwrap();
-        let expected = Counts { writes: before.writes + number, syncs: before.syncs + number, ..before };
+        let expected = OperationCounts { writes: before.writes + number, syncs: before.syncs + number, ..before };
         assert_eq!(files.counts(), expected);
     }
 }
@@ -232,7 +232,7 @@ fn an_error_of_the_disk_ends_the_journal_and_is_never_retried() {
         let files = MemoryFiles::new();
         let (mut journal, _) = open(&files, SMALL).unwrap();
         journal.commit(&[promise(1)]).unwrap();
-        files.fail(operation, Failure::Once(io::ErrorKind::Other));
+        files.fail(operation, InjectedFailure::Once(io::ErrorKind::Other));
         assert!(matches!(journal.commit(&[promise(2)]), Err(JournalError::Io { .. })));
         let before = files.counts();
         // The disk works again, but nobody knows what became of the bytes.
@@ -251,7 +251,7 @@ fn what_a_new_process_has_read_is_durable() {
         let files = MemoryFiles::new();
         let (mut journal, _) = open(&files, SMALL).unwrap();
         journal.commit(&[promise(1)]).unwrap();
-        files.fail(1, Failure::Once(io::ErrorKind::Other));
+        files.fail(1, InjectedFailure::Once(io::ErrorKind::Other));
         assert!(journal.commit(&[promise(2), accept(1, 700)]).is_err());
         let (_, back) = open(&files, SMALL).unwrap();
         assert_eq!(back.records, [promise(1), promise(2), accept(1, 700)]);
@@ -266,7 +266,7 @@ fn a_real_folder_works_the_same() {
     let files = RealFiles::open(folder.path()).unwrap();
     let all: Vec<_> = (0..300).map(record).collect();
     for (life, batches) in all.chunks(100).enumerate() {
-        let (mut journal, back) = Journal::open(files.clone(), options(64 << 10)).unwrap();
+        let (mut journal, back) = TestJournal::open(files.clone(), options(64 << 10)).unwrap();
         assert_eq!(back.records, all[..life * 100]);
         for batch in batches.chunks(9) {
             journal.commit(batch).unwrap();
@@ -281,6 +281,6 @@ fn a_real_folder_works_the_same() {
     let last = row::segments(&files).unwrap().pop().unwrap();
     let path = folder.path().join(file_name(last));
     std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(5_000).unwrap();
-    let error = Journal::open(files, options(64 << 10)).unwrap_err();
+    let error = TestJournal::open(files, options(64 << 10)).unwrap_err();
     assert!(matches!(error, OpenError::Length { found: 5_000, .. }), "{error}");
 }

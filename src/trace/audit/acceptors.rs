@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::field::{AcceptedSlots, MaybeBallot, MoreSlots, SlotSpan, fingerprint};
-use super::super::line::{Line, RoleTag};
-use super::super::word::Recovered;
-use super::guess::{Guess, Guessed, guess};
-use super::{Case, Rule};
+use super::super::field::{AcceptedSlots, MaybeBallot, OmittedSlots, SlotSpan, fingerprint};
+use super::super::line::{Line, Speaker};
+use super::super::word::RecoveredFrom;
+use super::guess::{Inference, UnloggedAccept, guess};
+use super::{Rule, RunIndex};
 use crate::paxos::{Ballot, Slot};
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
 /// What one PROMISE line says of the slots from its first on.
 #[derive(Clone, Debug)]
-pub(super) struct Report {
+pub(super) struct PromiseContents {
     /// The line.
     pub at: usize,
     /// It holds values of the ballot that it promises: it repeats an earlier answer, whose line may be missing.
@@ -30,29 +30,29 @@ pub(super) struct Report {
 
 /// What an acceptor reported of a slot, as far as lines tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Say {
+pub(super) struct SlotReport {
     /// The ballot at which it had accepted a value there, or a lower one; None if it had accepted none.
     pub at_least: Option<Ballot>,
     /// It is exactly that.
     pub exactly: bool,
 }
 
-impl Report {
+impl PromiseContents {
     /// What the acceptor reported of a slot; None if it was not asked about it.
-    pub fn says(&self, slot: Slot) -> Option<Say> {
+    pub fn says(&self, slot: Slot) -> Option<SlotReport> {
         let reported = self.reported.get(&slot).copied();
         // What the slot held when the earlier answer was given, this one does not tell.
         let is_of_promised = reported.is_some() && reported == self.repeats;
         let at_least = reported.filter(|_| !is_of_promised);
         let exactly = !is_of_promised && self.known_to.is_none_or(|last| slot <= last);
         let is_told = slot >= self.from && self.last.is_none_or(|last| slot <= last);
-        is_told.then_some(Say { at_least, exactly })
+        is_told.then_some(SlotReport { at_least, exactly })
     }
 }
 
 /// What an acceptor must know, by its lines so far.
 #[derive(Default)]
-struct Past {
+struct AcceptorHistory {
     /// The highest ballot that it was seen bound to, and where.
     promised: Option<(Ballot, usize)>,
     /// The highest ballot at which it was seen to accept in each slot, and where.
@@ -69,11 +69,11 @@ struct Past {
     has_spoken: bool,
 }
 
-pub(super) fn check(case: &mut Case<'_>) {
+pub(super) fn check(case: &mut RunIndex<'_>) {
     for (server, lines) in case.by_server.clone() {
         let first = &case.run.line(lines[0]).id.process;
         let is_born_here = first.life() == 1 && case.known.is_whole(first);
-        let mut past = Past { may_know_more: !is_born_here, ..Past::default() };
+        let mut past = AcceptorHistory { may_know_more: !is_born_here, ..AcceptorHistory::default() };
         for at in lines {
             past.take(case, server, at);
         }
@@ -83,12 +83,12 @@ pub(super) fn check(case: &mut Case<'_>) {
     }
 }
 
-impl Past {
+impl AcceptorHistory {
     /// Holds a line against the past, then makes it part of it.
-    fn take(&mut self, case: &mut Case<'_>, server: Server, at: usize) {
+    fn take(&mut self, case: &mut RunIndex<'_>, server: ServerId, at: usize) {
         let line = case.run.line(at);
         self.look_for_gap(case, line);
-        self.has_spoken |= line.role == RoleTag::Acceptor;
+        self.has_spoken |= line.role == Speaker::Acceptor;
         if let Event::Truncate { below } = line.event {
             self.truncated_below = self.truncated_below.max(below);
             self.accepted = self.accepted.split_off(&self.truncated_below);
@@ -98,7 +98,7 @@ impl Past {
             line.event,
             Event::Restart { .. } | Event::Boot { .. } | Event::Truncate { .. } | Event::Damaged { .. }
         );
-        if line.role == RoleTag::Acceptor && !is_wake {
+        if line.role == Speaker::Acceptor && !is_wake {
             self.check_waking(case);
         }
         match &line.event {
@@ -122,7 +122,7 @@ impl Past {
                     if !before.is_empty() {
                         return;
                     }
-                    let is_open = !case.not_all_there(Servers::only(server), &[at]).is_empty();
+                    let is_open = !case.not_all_there(ServerSet::only(server), &[at]).is_empty();
                     report.repeats = is_open.then_some(*ballot);
                 }
                 case.promises.entry((*ballot, server)).or_default().push(report);
@@ -146,7 +146,7 @@ impl Past {
             }
             Event::Crash { .. } => {
                 case.counts.deaths += 1;
-                self.may_know_more |= line.role == RoleTag::Acceptor;
+                self.may_know_more |= line.role == Speaker::Acceptor;
             }
             Event::Restart { promised: Some(promised), accepted: Some(count), .. } => {
                 self.wakes(case, *promised, *count, at);
@@ -161,7 +161,7 @@ impl Past {
 
     /// A death is told by the next life; where lines are missing, the acceptor may have accepted, and forgotten, anything
     /// meanwhile. What it promised binds it all the same.
-    fn look_for_gap(&mut self, case: &mut Case<'_>, line: &Line) {
+    fn look_for_gap(&mut self, case: &mut RunIndex<'_>, line: &Line) {
         let (life, n) = (line.id.process.life(), line.id.n);
         let before = self.last.replace((life, n));
         let is_next = before.is_some_and(|(before, last)| before == life && last.checked_add(1) == Some(n));
@@ -180,7 +180,7 @@ impl Past {
     }
 
     /// The acceptor takes part in a ballot.
-    fn bind(&mut self, case: &mut Case<'_>, ballot: Ballot, at: usize, did: &str) {
+    fn bind(&mut self, case: &mut RunIndex<'_>, ballot: Ballot, at: usize, did: &str) {
         if let Some((promised, before)) = self.promised
             && ballot < promised
         {
@@ -194,7 +194,7 @@ impl Past {
     }
 
     /// The acceptor says what it is bound to: no less than its lines, and no more unless it may know more.
-    fn is_bound_to(&mut self, case: &mut Case<'_>, says_bound: Ballot, at: usize) {
+    fn is_bound_to(&mut self, case: &mut RunIndex<'_>, says_bound: Ballot, at: usize) {
         let who = &case.run.line(at).id.process;
         let lines: Vec<usize> = self.promised.map(|(_, before)| before).into_iter().chain([at]).collect();
         let promised = self.promised.map(|(promised, _)| promised);
@@ -212,8 +212,8 @@ impl Past {
 
     /// The acceptor lives again and says what it knows. A lost memory is no broken promise yet: it becomes one when the
     /// acceptor acts on it.
-    fn wakes(&mut self, case: &mut Case<'_>, promised: MaybeBallot, count: u64, at: usize) {
-        if matches!(case.run.line(at).event, Event::Restart { recovered: Recovered::Nothing, .. }) {
+    fn wakes(&mut self, case: &mut RunIndex<'_>, promised: MaybeBallot, count: u64, at: usize) {
+        if matches!(case.run.line(at).event, Event::Restart { recovered: RecoveredFrom::Nothing, .. }) {
             return;
         }
         if let Some((before, line)) = self.promised
@@ -235,7 +235,7 @@ impl Past {
     }
 
     /// It has said what it has forgotten on purpose: the rest it must know.
-    fn check_waking(&mut self, case: &mut Case<'_>) {
+    fn check_waking(&mut self, case: &mut RunIndex<'_>) {
         let Some((count, at)) = self.woke.take() else { return };
         if count < self.accepted.len() as u64 {
             let who = &case.run.line(at).id.process;
@@ -245,7 +245,7 @@ impl Past {
     }
 
     /// Holds what a PROMISE reports against what was accepted; gives the report, as complete as lines make it.
-    fn report(&mut self, case: &mut Case<'_>, span: SlotSpan, told: &AcceptedSlots, at: usize) -> Report {
+    fn report(&mut self, case: &mut RunIndex<'_>, span: SlotSpan, told: &AcceptedSlots, at: usize) -> PromiseContents {
         // It says nothing of slots that it has forgotten, nor of those behind its page.
         let (from, end) = (span.first.max(self.truncated_below), span.last.unwrap_or(Slot(u64::MAX)));
         let last_shown = told.more.and(told.first.last()).map_or(end, |(slot, _)| *slot);
@@ -260,15 +260,15 @@ impl Past {
         let mut known_to = None;
         if let Some(more) = told.more {
             match self.find_rest(case, (from, end), last_shown, &told.first, more, at) {
-                Rest::Found => {}
-                Rest::Unknown => known_to = Some(last_shown),
-                Rest::Other => {
+                OmittedReport::Found => {}
+                OmittedReport::Unknown => known_to = Some(last_shown),
+                OmittedReport::Other => {
                     known_to = Some(last_shown);
                     let who = &case.run.line(at).id.process;
                     let says = format!("{who} reports other slots behind {last_shown} than it has accepted");
                     case.violated(Rule::Promise, &[at], says);
                 }
-                Rest::NotProposed => {
+                OmittedReport::NotProposed => {
                     known_to = Some(last_shown);
                     let who = &case.run.line(at).id.process;
                     let says =
@@ -280,11 +280,11 @@ impl Past {
         let reported = self.accepted.range(from..=end.max(from)).map(|(slot, (ballot, _))| (*slot, *ballot));
         let mut reported: BTreeMap<Slot, Ballot> = reported.filter(|(slot, _)| *slot > last_shown).collect();
         reported.extend(told.first.iter().copied());
-        Report { at, repeats: None, from, last: span.last, reported, known_to }
+        PromiseContents { at, repeats: None, from, last: span.last, reported, known_to }
     }
 
     /// The slots that the line shows are those that were accepted.
-    fn check_shown(&self, case: &mut Case<'_>, from: Slot, last: Slot, told: &AcceptedSlots, at: usize) {
+    fn check_shown(&self, case: &mut RunIndex<'_>, from: Slot, last: Slot, told: &AcceptedSlots, at: usize) {
         let who = &case.run.line(at).id.process;
         let reported: BTreeMap<Slot, Ballot> = told.first.iter().copied().collect();
         for (slot, (ballot, line)) in self.accepted.range(from..=last.max(from)) {
@@ -307,14 +307,14 @@ impl Past {
     /// the one told; and with them what it may have accepted without a line, before it died.
     fn find_rest(
         &mut self,
-        case: &Case<'_>,
+        case: &RunIndex<'_>,
         (from, end): (Slot, Slot),
         last_shown: Slot,
         shown: &[(Slot, Ballot)],
-        told: MoreSlots,
+        told: OmittedSlots,
         at: usize,
-    ) -> Rest {
-        let Event::Promise { ballot: promised, .. } = case.run.line(at).event else { return Rest::Unknown };
+    ) -> OmittedReport {
+        let Event::Promise { ballot: promised, .. } = case.run.line(at).event else { return OmittedReport::Unknown };
         let known: BTreeMap<Slot, Ballot> =
             self.accepted.range(from..=end.max(from)).map(|(slot, (b, _))| (*slot, *b)).collect();
         let known: BTreeMap<Slot, Ballot> = known.into_iter().filter(|(slot, _)| *slot > last_shown).collect();
@@ -324,16 +324,16 @@ impl Past {
         let known_sum = sum(&mut known.iter().map(|(slot, ballot)| (*slot, *ballot)));
         let lacks = told.sum.wrapping_sub(known_sum).wrapping_sub(sum(&mut shown.iter().copied()));
         if lacks == 0 && told.count == known.len() as u64 {
-            return Rest::Found;
+            return OmittedReport::Found;
         }
         if !self.may_know_more {
-            return Rest::Other;
+            return OmittedReport::Other;
         }
         // What was proposed behind the slots shown, and is not known to be accepted or overruled.
         let perhaps = case.accepts.range((last_shown.next(), Ballot::ZERO)..).map(|(key, _)| *key);
         let perhaps = perhaps.filter(|(slot, _)| *slot <= end);
         let perhaps = perhaps.filter(|(slot, ballot)| *ballot <= promised && known.get(slot) < Some(ballot));
-        let perhaps = perhaps.map(|(slot, ballot)| Guess {
+        let perhaps = perhaps.map(|(slot, ballot)| UnloggedAccept {
             slot,
             ballot,
             gain: fingerprint(slot, ballot)
@@ -342,18 +342,18 @@ impl Past {
         });
         let new = told.count.wrapping_sub(known.len() as u64);
         match guess(&perhaps.collect::<Vec<_>>(), lacks, new) {
-            Guessed::These(slots) => {
+            Inference::These(slots) => {
                 self.accepted.extend(slots.into_iter().map(|guess| (guess.slot, (guess.ballot, at))));
-                Rest::Found
+                OmittedReport::Found
             }
-            Guessed::None => Rest::NotProposed,
-            Guessed::TooMany => Rest::Unknown,
+            Inference::None => OmittedReport::NotProposed,
+            Inference::TooMany => OmittedReport::Unknown,
         }
     }
 }
 
 /// Whether it is known what a PROMISE line has no room for.
-enum Rest {
+enum OmittedReport {
     /// It is what the acceptor is now known to have accepted.
     Found,
     /// There are too many possibilities.
@@ -365,7 +365,7 @@ enum Rest {
 }
 
 /// Nobody accepts what nobody has proposed.
-fn check_was_proposed(case: &mut Case<'_>, slot: Slot, ballot: Ballot, at: usize) {
+fn check_was_proposed(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
     if case.is_claim(at) && !case.accepts.contains_key(&(slot, ballot)) {
         let says = format!("slot {slot} was accepted at {ballot}, and no line of {} proposes it", ballot.server);
         case.missing(Rule::Ballot, [ballot.server].into_iter().collect(), &[at], says);

@@ -4,51 +4,55 @@ use std::collections::BTreeMap;
 
 use super::super::clocks::first_set_back;
 use super::super::event::Event;
-use super::super::exchange::{Exchange, exchanges};
-use super::super::text::Text;
-use super::super::word::{Applied, Op, Status};
-use super::{Case, Rule};
+use super::super::exchange::{RequestSpan, exchanges};
+use super::super::text::QuotedText;
+use super::super::word::{LearnResult, OpKind, RequestStatus};
+use super::{Rule, RunIndex};
 use crate::paxos::Slot;
 
 /// A result that a client was told.
-struct Told<'a> {
-    status: Status,
+struct ReportedResult<'a> {
+    status: RequestStatus,
     slot: Option<Slot>,
     version: Option<u64>,
-    value: Option<&'a Text>,
+    value: Option<&'a QuotedText>,
 }
 
-pub(super) fn check(case: &mut Case<'_>) {
+pub(super) fn check(case: &mut RunIndex<'_>) {
     let exchanges = exchanges(case.run);
-    let store = Store::new(case);
+    let store = ExpectedValues::new(case);
     for exchange in &exchanges {
         let Some(reply) = exchange.reply.filter(|reply| case.is_claim(*reply)) else { continue };
         let Some(told) = told(&case.run.line(reply).event) else { continue };
         case.counts.replies += 1;
         match (exchange.op, told.status) {
-            (Op::Put | Op::Delete, Status::Ok | Status::NotFound | Status::Mismatch) => {
+            (OpKind::Put | OpKind::Delete, RequestStatus::Ok | RequestStatus::NotFound | RequestStatus::Mismatch) => {
                 check_write(case, exchange, reply, &told);
             }
-            (Op::Put | Op::Delete, Status::NotApplied) => check_not_applied(case, exchange, reply),
-            (Op::Get, Status::Ok | Status::NotFound) => check_read(case, &store, exchange, reply, &told),
+            (OpKind::Put | OpKind::Delete, RequestStatus::NotApplied) => check_not_applied(case, exchange, reply),
+            (OpKind::Get, RequestStatus::Ok | RequestStatus::NotFound) => {
+                check_read(case, &store, exchange, reply, &told)
+            }
             _ => {}
         }
     }
     check_real_time(case, &exchanges);
 }
 
-fn told(event: &Event) -> Option<Told<'_>> {
+fn told(event: &Event) -> Option<ReportedResult<'_>> {
     match event {
         Event::Response { status, slot, version, value, .. } => {
-            Some(Told { status: *status, slot: *slot, version: *version, value: value.as_ref() })
+            Some(ReportedResult { status: *status, slot: *slot, version: *version, value: value.as_ref() })
         }
-        Event::Timeout { status, .. } => Some(Told { status: *status, slot: None, version: None, value: None }),
+        Event::Timeout { status, .. } => {
+            Some(ReportedResult { status: *status, slot: None, version: None, value: None })
+        }
         _ => None,
     }
 }
 
 /// An acknowledged write stands in its slot, with this result.
-fn check_write(case: &mut Case<'_>, exchange: &Exchange<'_>, reply: usize, told: &Told<'_>) {
+fn check_write(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize, told: &ReportedResult<'_>) {
     let lines = [exchange.request, reply];
     let Some(slot) = told.slot else {
         return case.violated(Rule::Reply, &lines, "a write is acknowledged without a slot".into());
@@ -72,18 +76,18 @@ fn check_write(case: &mut Case<'_>, exchange: &Exchange<'_>, reply: usize, told:
     }
 }
 
-fn status(result: Applied) -> Option<Status> {
+fn status(result: LearnResult) -> Option<RequestStatus> {
     match result {
-        Applied::Ok => Some(Status::Ok),
-        Applied::NotFound => Some(Status::NotFound),
-        Applied::Mismatch => Some(Status::Mismatch),
+        LearnResult::Ok => Some(RequestStatus::Ok),
+        LearnResult::NotFound => Some(RequestStatus::NotFound),
+        LearnResult::Mismatch => Some(RequestStatus::Mismatch),
         // A reply names the slot of the effect, never that of a repetition.
         _ => None,
     }
 }
 
 /// "Certainly not applied" is certain.
-fn check_not_applied(case: &mut Case<'_>, exchange: &Exchange<'_>, reply: usize) {
+fn check_not_applied(case: &mut RunIndex<'_>, exchange: &RequestSpan<'_>, reply: usize) {
     let (Some(wanted), req) = (exchange.id, &case.run.line(exchange.request).req) else { return };
     let effect = case.learns.values().map(|lines| lines[0]).find(|at| {
         let line = case.run.line(*at);
@@ -98,7 +102,13 @@ fn check_not_applied(case: &mut Case<'_>, exchange: &Exchange<'_>, reply: usize)
 }
 
 /// A read answers with the last write applied at or before its slot.
-fn check_read(case: &mut Case<'_>, store: &Store<'_>, exchange: &Exchange<'_>, reply: usize, told: &Told<'_>) {
+fn check_read(
+    case: &mut RunIndex<'_>,
+    store: &ExpectedValues<'_>,
+    exchange: &RequestSpan<'_>,
+    reply: usize,
+    told: &ReportedResult<'_>,
+) {
     let lines = [exchange.request, reply];
     let (Some(slot), Some(key)) = (told.slot, exchange.key) else {
         return case.violated(Rule::Reply, &lines, "a read is answered without a slot or a key".into());
@@ -110,7 +120,7 @@ fn check_read(case: &mut Case<'_>, store: &Store<'_>, exchange: &Exchange<'_>, r
     }
     let write = store.at(key, slot);
     let found = write.map_or((0, None), |write| (write.version, write.value));
-    let has_status = (told.status == Status::Ok) == found.1.is_some();
+    let has_status = (told.status == RequestStatus::Ok) == found.1.is_some();
     if (told.version, told.value) != (Some(found.0), found.1) || !has_status {
         let says = format!("a read from slot {slot} does not answer with the last write before it");
         let lines: Vec<usize> = write.map(|write| write.learn).into_iter().chain(lines).collect();
@@ -119,68 +129,70 @@ fn check_read(case: &mut Case<'_>, store: &Store<'_>, exchange: &Exchange<'_>, r
 }
 
 /// What each key held after each slot.
-struct Store<'a> {
-    keys: BTreeMap<&'a Text, BTreeMap<Slot, Write<'a>>>,
+struct ExpectedValues<'a> {
+    keys: BTreeMap<&'a QuotedText, BTreeMap<Slot, AppliedWrite<'a>>>,
     /// All slots up to this one are known.
     known: Slot,
 }
 
 /// A write that was applied.
-struct Write<'a> {
+struct AppliedWrite<'a> {
     learn: usize,
     version: u64,
     /// None if it removed the value.
-    value: Option<&'a Text>,
+    value: Option<&'a QuotedText>,
 }
 
-impl<'a> Store<'a> {
-    fn new(case: &Case<'a>) -> Store<'a> {
-        let mut store = Store { keys: BTreeMap::new(), known: Slot(0) };
+impl<'a> ExpectedValues<'a> {
+    fn new(case: &RunIndex<'a>) -> ExpectedValues<'a> {
+        let mut store = ExpectedValues { keys: BTreeMap::new(), known: Slot(0) };
         for (slot, lines) in &case.learns {
             if *slot != store.known.next() {
                 break;
             }
             store.known = *slot;
             let at = lines[0];
-            if let Event::Learn { key: Some(key), value, result: Applied::Ok, version: Some(version), .. } =
+            if let Event::Learn { key: Some(key), value, result: LearnResult::Ok, version: Some(version), .. } =
                 &case.run.line(at).event
             {
                 store
                     .keys
                     .entry(key)
                     .or_default()
-                    .insert(*slot, Write { learn: at, version: *version, value: value.as_ref() });
+                    .insert(*slot, AppliedWrite { learn: at, version: *version, value: value.as_ref() });
             }
         }
         store
     }
 
     /// The last write to the key at or before a slot.
-    fn at(&self, key: &Text, slot: Slot) -> Option<&Write<'a>> {
+    fn at(&self, key: &QuotedText, slot: Slot) -> Option<&AppliedWrite<'a>> {
         self.keys.get(key)?.range(..=slot).next_back().map(|(_, write)| write)
     }
 }
 
 /// A place in the order of everything: reads stand behind the slot that they saw.
-type Place = (Slot, bool);
+type OrderPosition = (Slot, bool);
 
 /// A request or its reply, and the place that the reply names.
 struct Moment {
     at: usize,
     is_reply: bool,
-    place: Place,
+    place: OrderPosition,
     /// The lines of both.
     lines: [usize; 2],
 }
 
 /// Whatever was answered before something was asked stands before it in the log. Two reads may share a place.
-fn check_real_time(case: &mut Case<'_>, exchanges: &[Exchange<'_>]) {
+fn check_real_time(case: &mut RunIndex<'_>, exchanges: &[RequestSpan<'_>]) {
     let run = case.run;
-    let place = |exchange: &Exchange<'_>| -> Option<Place> {
+    let place = |exchange: &RequestSpan<'_>| -> Option<OrderPosition> {
         let told = told(&run.line(exchange.reply?).event)?;
         match (exchange.op, told.status) {
-            (Op::Put | Op::Delete, Status::Ok | Status::NotFound | Status::Mismatch) => Some((told.slot?, false)),
-            (Op::Get, Status::Ok | Status::NotFound) => Some((told.slot?, true)),
+            (OpKind::Put | OpKind::Delete, RequestStatus::Ok | RequestStatus::NotFound | RequestStatus::Mismatch) => {
+                Some((told.slot?, false))
+            }
+            (OpKind::Get, RequestStatus::Ok | RequestStatus::NotFound) => Some((told.slot?, true)),
             _ => None,
         }
     };
@@ -224,7 +236,7 @@ fn check_real_time(case: &mut Case<'_>, exchanges: &[Exchange<'_>]) {
 
 /// Of moments in the order of time: what was asked for after a later place was answered.
 fn out_of_place(moments: &[Moment]) -> BTreeMap<[usize; 4], String> {
-    let mut latest: Option<(Place, [usize; 2])> = None;
+    let mut latest: Option<(OrderPosition, [usize; 2])> = None;
     let mut broken = BTreeMap::new();
     for Moment { is_reply, place, lines, .. } in moments {
         if *is_reply {

@@ -7,31 +7,33 @@
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::exchange::{Exchange, exchanges};
-use super::super::text::Text;
-use super::super::word::{Applied, CommandName, Decided, Op, Status, Told, Voted};
-use super::{Case, CommitCounts, Rule};
-use crate::role::{Server, Servers};
+use super::super::exchange::{RequestSpan, exchanges};
+use super::super::text::QuotedText;
+use super::super::word::{
+    CommandName, DecisionReason, LearnResult, OpKind, RequestStatus, TransactionState, VoteValue,
+};
+use super::{CommitCounts, Rule, RunIndex};
+use crate::role::{ServerId, ServerSet};
 use crate::two_phase_commit::TransactionId;
 
 /// What the lines say of one transaction. Lines are named by their index in the run.
 #[derive(Default)]
 struct Transaction {
-    yes: BTreeMap<Server, usize>,
+    yes: BTreeMap<ServerId, usize>,
     /// Who has said that it is committed: DECIDE, ACK, ANSWER.
     commits: Vec<usize>,
     /// Who has said that it is aborted. A coordinator that has no record says so of anything, and is left out.
     aborts: Vec<usize>,
     /// A decision that a participant may have heard of.
-    words: Vec<(usize, Decided)>,
-    acks: BTreeMap<Server, usize>,
-    dropped: BTreeMap<Server, usize>,
+    words: Vec<(usize, TransactionState)>,
+    acks: BTreeMap<ServerId, usize>,
+    dropped: BTreeMap<ServerId, usize>,
     /// Its coordinator has heard that all have done it.
     is_ended: bool,
 }
 
 /// Audits a run of two-phase commit.
-pub(super) fn check(case: &mut Case<'_>) {
+pub(super) fn check(case: &mut RunIndex<'_>) {
     let transactions = collect(case);
     for (id, transaction) in &transactions {
         check_atomic(case, *id, transaction);
@@ -54,7 +56,7 @@ pub(super) fn check(case: &mut Case<'_>) {
     });
 }
 
-fn collect(case: &mut Case<'_>) -> BTreeMap<TransactionId, Transaction> {
+fn collect(case: &mut RunIndex<'_>) -> BTreeMap<TransactionId, Transaction> {
     let mut all: BTreeMap<TransactionId, Transaction> = BTreeMap::new();
     for (server, lines) in case.by_server.clone() {
         for at in lines {
@@ -62,7 +64,7 @@ fn collect(case: &mut Case<'_>) -> BTreeMap<TransactionId, Transaction> {
                 Event::VoteReq { tx, .. } => {
                     all.entry(*tx).or_default();
                 }
-                Event::Vote { tx, vote: Voted::Yes, .. } => {
+                Event::Vote { tx, vote: VoteValue::Yes, .. } => {
                     all.entry(*tx).or_default().yes.entry(server).or_insert(at);
                     case.counts.answers += 1;
                 }
@@ -71,8 +73,8 @@ fn collect(case: &mut Case<'_>) -> BTreeMap<TransactionId, Transaction> {
                     let one = all.entry(*tx).or_default();
                     one.words.push((at, *decision));
                     match (decision, told) {
-                        (Decided::Commit, _) => one.commits.push(at),
-                        (_, Told::First) => one.aborts.push(at),
+                        (TransactionState::Commit, _) => one.commits.push(at),
+                        (_, DecisionReason::First) => one.aborts.push(at),
                         _ => {}
                     }
                 }
@@ -82,10 +84,10 @@ fn collect(case: &mut Case<'_>) -> BTreeMap<TransactionId, Transaction> {
                     one.acks.entry(server).or_insert(at);
                     case.counts.applied += 1;
                 }
-                Event::Answer { tx, known: known @ (Decided::Commit | Decided::Abort), .. } => {
+                Event::Answer { tx, known: known @ (TransactionState::Commit | TransactionState::Abort), .. } => {
                     let one = all.entry(*tx).or_default();
                     one.words.push((at, *known));
-                    if *known == Decided::Commit { one.commits.push(at) } else { one.aborts.push(at) }
+                    if *known == TransactionState::Commit { one.commits.push(at) } else { one.aborts.push(at) }
                 }
                 Event::End { tx } => all.entry(*tx).or_default().is_ended = true,
                 Event::GiveUp { tx, .. } => all.entry(*tx).or_default().aborts.push(at),
@@ -103,7 +105,7 @@ fn collect(case: &mut Case<'_>) -> BTreeMap<TransactionId, Transaction> {
 }
 
 /// No server commits what another aborts.
-fn check_atomic(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
+fn check_atomic(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     if let (Some(commit), Some(abort)) = (one.commits.first(), one.aborts.first()) {
         let says = format!("transaction {id} is committed on one server and aborted on another");
         case.violated(Rule::Atomic, &[*commit, *abort], says);
@@ -111,9 +113,9 @@ fn check_atomic(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
 }
 
 /// A commit has the votes of all servers.
-fn check_votes(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
+fn check_votes(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     let Some(commit) = one.commits.iter().copied().find(|at| case.is_claim(*at)) else { return };
-    let voted: Servers = one.yes.keys().copied().collect();
+    let voted: ServerSet = one.yes.keys().copied().collect();
     let silent = case.cluster.without(voted);
     if !silent.is_empty() {
         let says = format!("transaction {id} is committed without a vote of {silent}");
@@ -122,9 +124,9 @@ fn check_votes(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
 }
 
 /// Whoever has voted yes does what it is told, and nothing else.
-fn check_nobody_alone(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
-    let done = one.acks.iter().map(|(server, at)| (*server, *at, Decided::Commit));
-    let dropped = one.dropped.iter().map(|(server, at)| (*server, *at, Decided::Abort));
+fn check_nobody_alone(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
+    let done = one.acks.iter().map(|(server, at)| (*server, *at, TransactionState::Commit));
+    let dropped = one.dropped.iter().map(|(server, at)| (*server, *at, TransactionState::Abort));
     for (server, at, decision) in done.chain(dropped) {
         if !case.is_claim(at) {
             continue;
@@ -138,7 +140,7 @@ fn check_nobody_alone(case: &mut Case<'_>, id: TransactionId, one: &Transaction)
 }
 
 /// All servers do the same, and it comes to the same.
-fn check_same(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
+fn check_same(case: &mut RunIndex<'_>, id: TransactionId, one: &Transaction) {
     let effect = |at: usize| match &case.run.line(at).event {
         Event::Ack { op, key, value, if_version, id, result, version, session, .. } => {
             Some((*op, key.as_ref(), value.as_ref(), *if_version, *id, *result, *version, *session))
@@ -154,18 +156,18 @@ fn check_same(case: &mut Case<'_>, id: TransactionId, one: &Transaction) {
 }
 
 /// The command of an ACK line and what it came to.
-fn effect<'a>(case: &Case<'a>, one: &Transaction) -> Option<(usize, &'a Event)> {
+fn effect<'a>(case: &RunIndex<'a>, one: &Transaction) -> Option<(usize, &'a Event)> {
     let at = *one.acks.values().next()?;
     Some((at, &case.run.line(at).event))
 }
 
 /// Each write has its effect in one transaction.
-fn check_once(case: &mut Case<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
+fn check_once(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
     let mut effects: BTreeMap<CommandName, (TransactionId, usize)> = BTreeMap::new();
     for (transaction, one) in transactions {
         let Some((at, Event::Ack { id: Some(id), op, .. })) = effect(case, one) else { continue };
         // A client whose session is forgotten may open another one.
-        if *op == Op::Open {
+        if *op == OpKind::Open {
             continue;
         }
         if let Some((first, before)) = effects.insert(*id, (*transaction, at)) {
@@ -177,10 +179,10 @@ fn check_once(case: &mut Case<'_>, transactions: &BTreeMap<TransactionId, Transa
 
 /// The versions of a key count its writes: no two have the same, on each server they only grow, and a condition on one
 /// holds. A participant that was killed between its disk and its line has done a write that it tells nobody of.
-fn check_versions(case: &mut Case<'_>) {
-    let mut written: BTreeMap<(Text, u64), (TransactionId, usize)> = BTreeMap::new();
+fn check_versions(case: &mut RunIndex<'_>) {
+    let mut written: BTreeMap<(QuotedText, u64), (TransactionId, usize)> = BTreeMap::new();
     for (server, lines) in case.by_server.clone() {
-        let mut versions: BTreeMap<Text, (u64, usize)> = BTreeMap::new();
+        let mut versions: BTreeMap<QuotedText, (u64, usize)> = BTreeMap::new();
         for at in lines {
             let Event::Ack { tx, key: Some(key), result, version: Some(version), if_version, .. } =
                 &case.run.line(at).event
@@ -189,10 +191,10 @@ fn check_versions(case: &mut Case<'_>) {
             };
             let (tx, key, version) = (*tx, key.clone(), *version);
             let (before, line) = versions.insert(key.clone(), (version, at)).unwrap_or((0, at));
-            let is_write = *result == Applied::Ok;
+            let is_write = *result == LearnResult::Ok;
             let holds = match result {
-                Applied::Ok => if_version.is_none_or(|wanted| wanted + 1 == version),
-                Applied::Mismatch => if_version.is_some_and(|wanted| wanted != version),
+                LearnResult::Ok => if_version.is_none_or(|wanted| wanted + 1 == version),
+                LearnResult::Mismatch => if_version.is_some_and(|wanted| wanted != version),
                 _ => true,
             };
             let grows = if is_write { version > before } else { version >= before };
@@ -214,19 +216,19 @@ fn check_versions(case: &mut Case<'_>) {
 }
 
 /// What clients were told of their writes is so. Whether their reads make sense, the search decides: there is no log.
-fn check_clients(case: &mut Case<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
+fn check_clients(case: &mut RunIndex<'_>, transactions: &BTreeMap<TransactionId, Transaction>) {
     let run = case.run;
     for exchange in &exchanges(run) {
         let Some(reply) = exchange.reply.filter(|reply| case.is_claim(*reply)) else { continue };
         let Event::Response { status, slot, version, .. } = &run.line(reply).event else { continue };
         case.counts.replies += 1;
-        if !matches!(exchange.op, Op::Put | Op::Delete) {
+        if !matches!(exchange.op, OpKind::Put | OpKind::Delete) {
             continue;
         }
         let lines = [exchange.request, reply];
         match status {
-            Status::NotApplied => check_not_applied(case, exchange, reply, transactions),
-            Status::Ok | Status::NotFound | Status::Mismatch => {
+            RequestStatus::NotApplied => check_not_applied(case, exchange, reply, transactions),
+            RequestStatus::Ok | RequestStatus::NotFound | RequestStatus::Mismatch => {
                 let transaction = slot.map(TransactionId::of_slot);
                 let found = transaction.and_then(|id| transactions.get(&id)).filter(|one| !one.commits.is_empty());
                 let Some(one) = found else {
@@ -252,19 +254,19 @@ fn check_clients(case: &mut Case<'_>, transactions: &BTreeMap<TransactionId, Tra
     }
 }
 
-fn status_of(result: Applied) -> Option<Status> {
+fn status_of(result: LearnResult) -> Option<RequestStatus> {
     match result {
-        Applied::Ok => Some(Status::Ok),
-        Applied::NotFound => Some(Status::NotFound),
-        Applied::Mismatch => Some(Status::Mismatch),
+        LearnResult::Ok => Some(RequestStatus::Ok),
+        LearnResult::NotFound => Some(RequestStatus::NotFound),
+        LearnResult::Mismatch => Some(RequestStatus::Mismatch),
         _ => None,
     }
 }
 
 /// "Certainly not applied" is certain.
 fn check_not_applied(
-    case: &mut Case<'_>,
-    exchange: &Exchange<'_>,
+    case: &mut RunIndex<'_>,
+    exchange: &RequestSpan<'_>,
     reply: usize,
     transactions: &BTreeMap<TransactionId, Transaction>,
 ) {

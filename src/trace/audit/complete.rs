@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::line::{Line, RoleTag};
+use super::super::line::{Line, Speaker};
 use super::super::parse::Run;
-use super::super::word::{Recovered, RestartMode};
-use super::{Case, Rule};
+use super::super::word::{RecoveredFrom, RestartMode};
+use super::{Rule, RunIndex};
 use crate::protocol::Protocol;
-use crate::role::{Server, Servers};
+use crate::role::{ServerId, ServerSet};
 
-pub(super) fn check(case: &mut Case<'_>) {
+pub(super) fn check(case: &mut RunIndex<'_>) {
     let is_agreed = find_cluster(case);
     let gaps = find_gaps(case).iter().chain(find_named(case).iter()).collect();
     for server in case.cluster.iter() {
@@ -23,11 +23,11 @@ pub(super) fn check(case: &mut Case<'_>) {
             Err((says, lines)) => case.unproven(Rule::Complete, &lines, says),
         }
     }
-    let here: Servers = case.by_server.keys().copied().collect();
+    let here: ServerSet = case.by_server.keys().copied().collect();
     case.knows_clock &= case.cluster.without(here).is_empty();
     if !is_agreed {
         // No majority can be counted among servers that disagree.
-        case.cluster = Servers::NONE;
+        case.cluster = ServerSet::NONE;
     }
 }
 
@@ -63,14 +63,14 @@ fn shown_by(line: &Line) -> Option<Rules> {
             let is_commit = protocol.as_str() == Some(Protocol::TwoPhaseCommit.name());
             Some(if is_commit { Rules::TwoPhaseCommit } else { Rules::Paxos })
         }
-        (_, RoleTag::Coordinator | RoleTag::Participant) => Some(Rules::TwoPhaseCommit),
-        (_, RoleTag::Proposer | RoleTag::Acceptor | RoleTag::Learner) => Some(Rules::Paxos),
+        (_, Speaker::Coordinator | Speaker::Participant) => Some(Rules::TwoPhaseCommit),
+        (_, Speaker::Proposer | Speaker::Acceptor | Speaker::Learner) => Some(Rules::Paxos),
         _ => None,
     }
 }
 
 /// Whether all BOOT lines name the same cluster.
-fn find_cluster(case: &mut Case<'_>) -> bool {
+fn find_cluster(case: &mut RunIndex<'_>) -> bool {
     let mut is_agreed = true;
     let mut first: Option<usize> = None;
     for (at, entry) in case.run.lines.iter().enumerate() {
@@ -96,7 +96,7 @@ fn find_cluster(case: &mut Case<'_>) -> bool {
 }
 
 /// Which rules the rest of the audit holds the lines against; if there are none, that is not proved.
-pub(super) fn find_rules(case: &mut Case<'_>) -> Rules {
+pub(super) fn find_rules(case: &mut RunIndex<'_>) -> Rules {
     let rules = rules_of(case.run);
     if let Rules::Unknown(other) = rules {
         let says = match other {
@@ -109,8 +109,8 @@ pub(super) fn find_rules(case: &mut Case<'_>) -> Rules {
 }
 
 /// Each process numbers its lines from 1 without a gap. Gives the servers where one is.
-fn find_gaps(case: &mut Case<'_>) -> Servers {
-    let mut gaps = Servers::NONE;
+fn find_gaps(case: &mut RunIndex<'_>) -> ServerSet {
+    let mut gaps = ServerSet::NONE;
     for (process, lines) in case.run.by_process() {
         let mut expected = 1;
         for at in lines {
@@ -136,9 +136,9 @@ fn find_gaps(case: &mut Case<'_>) -> Servers {
 
 /// A line is on its file before a word of it travels: one that another line names was there. Gives the servers whose lines
 /// are gone.
-fn find_named(case: &mut Case<'_>) -> Servers {
+fn find_named(case: &mut RunIndex<'_>) -> ServerSet {
     let here = case.run.by_id();
-    let mut gone: BTreeMap<Server, Vec<usize>> = BTreeMap::new();
+    let mut gone: BTreeMap<ServerId, Vec<usize>> = BTreeMap::new();
     for at in (0..case.run.lines.len()).filter(|at| case.is_claim(*at)) {
         let Some(re) = &case.run.line(at).re else { continue };
         if let Some(server) = re.process.as_server().filter(|server| case.by_server.contains_key(server))
@@ -160,7 +160,7 @@ fn find_named(case: &mut Case<'_>) -> Servers {
 }
 
 /// Whether all lines of a server are there, as far as that shows; if so, whether they begin with its first one.
-fn has_all(case: &Case<'_>, server: Server, gaps: Servers) -> Result<bool, (String, Vec<usize>)> {
+fn has_all(case: &RunIndex<'_>, server: ServerId, gaps: ServerSet) -> Result<bool, (String, Vec<usize>)> {
     let Some(lines) = case.by_server.get(&server) else {
         return Err((format!("there is no line of server {}", server.0), Vec::new()));
     };
@@ -194,7 +194,7 @@ fn has_all(case: &Case<'_>, server: Server, gaps: Servers) -> Result<bool, (Stri
 
 /// Whether all that any server was asked for is in these lines.
 pub(crate) fn shows_all_requests(run: &Run) -> bool {
-    let mut case = Case::new(run);
+    let mut case = RunIndex::new(run);
     find_cluster(&mut case) && !case.cluster.is_empty() && case.cluster.iter().all(|server| case.known.has_all(server))
 }
 
@@ -203,7 +203,8 @@ pub(super) fn unsafe_lines(run: &Run) -> Vec<usize> {
     let says_so = |event: &Event| {
         matches!(
             event,
-            Event::Boot { restart: Some(RestartMode::Lost), .. } | Event::Restart { recovered: Recovered::Nothing, .. }
+            Event::Boot { restart: Some(RestartMode::Lost), .. }
+                | Event::Restart { recovered: RecoveredFrom::Nothing, .. }
         )
     };
     (0..run.lines.len()).filter(|at| says_so(&run.line(*at).event)).collect()

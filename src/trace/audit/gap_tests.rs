@@ -9,29 +9,29 @@ use crate::linearizability;
 use crate::paxos::Slot;
 use crate::protocol::Protocol;
 use crate::random::Random;
-use crate::sim::batch::{Setting, run_one};
-use crate::sim::faults::{Fault, Faults};
-use crate::trace::{Event, Line, LineId, Op};
+use crate::sim::batch::{BatchConfig, run_one};
+use crate::sim::faults::{Fault, FaultSet};
+use crate::trace::{Event, Line, LineId, OpKind};
 
 /// The files of a run, line by line.
-type Files = Vec<(String, Vec<Line>)>;
+type GapFiles = Vec<(String, Vec<Line>)>;
 
 /// The lines of a correct run.
-fn simulated(seed: u64, protocol: Protocol, allowed: Faults) -> Files {
-    let setting = Setting { allowed, bug: None, protocol: Some(protocol), harm_only: false };
+fn simulated(seed: u64, protocol: Protocol, allowed: FaultSet) -> GapFiles {
+    let setting = BatchConfig { allowed, bug: None, protocol: Some(protocol), harm_only: false };
     let lines = |text: &str| text.lines().map(|line| line.parse().unwrap()).collect();
     run_one(seed, setting, true).lines.iter().map(|(name, text)| (name.clone(), lines(text))).collect()
 }
 
 /// So many runs of one history whose lines prove them. (A server that lost its disk has a new folder, and its lines prove
 /// nothing.)
-fn proved(protocol: Protocol, count: usize) -> impl Iterator<Item = (u64, Files)> {
-    let allowed = Faults::all().without(Fault::BegunAnew);
+fn proved(protocol: Protocol, count: usize) -> impl Iterator<Item = (u64, GapFiles)> {
+    let allowed = FaultSet::all().without(Fault::BegunAnew);
     let runs = (1..).map(move |seed| (seed, simulated(seed, protocol, allowed)));
-    runs.filter(|(_, files)| Audit::new(&run_of(files)).verdict() == Verdict::Proved).take(count)
+    runs.filter(|(_, files)| Audit::new(&run_of(files)).verdict() == AuditVerdict::Proved).take(count)
 }
 
-fn run_of(files: &Files) -> Run {
+fn run_of(files: &GapFiles) -> Run {
     let mut run = Run::default();
     for (name, lines) in files {
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
@@ -45,7 +45,7 @@ fn below(random: &mut Random, count: u64) -> u64 {
 }
 
 /// Takes lines away, one way or another; says how.
-fn lose(files: &mut Files, random: &mut Random) -> String {
+fn lose(files: &mut GapFiles, random: &mut Random) -> String {
     let file = below(random, files.len() as u64) as usize;
     let (name, lines) = &mut files[file];
     let mut place = || below(random, lines.len() as u64 + 1) as usize;
@@ -93,7 +93,7 @@ fn lose(files: &mut Files, random: &mut Random) -> String {
 }
 
 /// As if a server had been started with `--steps off` in some of its lives.
-fn hide_steps(files: &mut Files, file: usize, lives: &BTreeSet<u32>) {
+fn hide_steps(files: &mut GapFiles, file: usize, lives: &BTreeSet<u32>) {
     let mut numbers: BTreeMap<LineId, Option<LineId>> = BTreeMap::new();
     let mut next: BTreeMap<u32, u64> = BTreeMap::new();
     let lines = std::mem::take(&mut files[file].1);
@@ -123,12 +123,12 @@ fn hide_steps(files: &mut Files, file: usize, lives: &BTreeSet<u32>) {
 }
 
 #[track_caller]
-fn accuses_nobody(files: &Files, what: &str) {
+fn accuses_nobody(files: &GapFiles, what: &str) {
     let run = run_of(files);
     let audit = Audit::new(&run);
-    assert_ne!(audit.verdict(), Verdict::Violated, "{what}\n{}", audit.explain(&run));
+    assert_ne!(audit.verdict(), AuditVerdict::Violated, "{what}\n{}", audit.explain(&run));
     let search = linearizability::check_run(&run, Instant::now() + Duration::from_millis(200));
-    assert!(!matches!(search, linearizability::Verdict::Violation(_)), "{what}\n{search:?}");
+    assert!(!matches!(search, linearizability::LinearizabilityVerdict::Violation(_)), "{what}\n{search:?}");
 }
 
 /// Loses lines of so many runs of each protocol, each so often.
@@ -191,14 +191,14 @@ fn a_run_without_one_of_its_lines_is_not_proved() {
             };
             let run = run_of(&files);
             let audit = Audit::new(&run);
-            assert_eq!(audit.verdict(), Verdict::Unproven, "{protocol} {says}\n{}", audit.explain(&run));
+            assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{protocol} {says}\n{}", audit.explain(&run));
         }
     }
 }
 
 /// Two runs in the same files, one a day after the other; the first of them is the proved run number `others`, from 0.
-fn one_after_the_other(protocol: Protocol, others: usize) -> Files {
-    let servers = |files: &Files| files.iter().filter(|(name, _)| name.starts_with("server-")).count();
+fn one_after_the_other(protocol: Protocol, others: usize) -> GapFiles {
+    let servers = |files: &GapFiles| files.iter().filter(|(name, _)| name.starts_with("server-")).count();
     let mut runs = proved(protocol, usize::MAX).map(|(_, files)| files).skip(others);
     let first = runs.next().unwrap();
     let second = runs.find(|files| servers(files) == servers(&first)).unwrap();
@@ -217,13 +217,13 @@ fn two_histories_in_the_same_files_are_judged_each_by_itself() {
         let run = run_of(&whole);
         let audit = Audit::new(&run);
         let text = audit.explain(&run).to_string();
-        assert_eq!((audit.verdict(), audit.counts.histories), (Verdict::Proved, 2), "{protocol}: {text}");
+        assert_eq!((audit.verdict(), audit.counts.histories), (AuditVerdict::Proved, 2), "{protocol}: {text}");
         assert!(text.contains("these lines are of 2 histories"), "{text}");
         lose_lines_of_both(&whole, 10, &protocol.to_string());
     }
 }
 
-fn lose_lines_of_both(whole: &Files, times: u64, what: &str) {
+fn lose_lines_of_both(whole: &GapFiles, times: u64, what: &str) {
     for time in 0..times {
         let mut random = Random::new(1, time);
         let mut files = whole.clone();
@@ -241,7 +241,7 @@ fn two_histories_in_the_same_files_accuse_nobody_at_length() {
             let whole = one_after_the_other(protocol, others);
             let what = format!("{protocol} {others}");
             accuses_nobody(&whole, &what);
-            proved += usize::from(Audit::new(&run_of(&whole)).verdict() == Verdict::Proved);
+            proved += usize::from(Audit::new(&run_of(&whole)).verdict() == AuditVerdict::Proved);
             lose_lines_of_both(&whole, 20, &what);
         }
         // Where clocks are far apart, two histories cannot always be told apart.
@@ -255,14 +255,14 @@ fn a_violation_is_found_in_the_history_that_it_is_in() {
     let mut files = one_after_the_other(Protocol::BasicPaxos, 0);
     contradict(&mut files);
     let audit = Audit::new(&run_of(&files));
-    assert_eq!(audit.verdict(), Verdict::Violated);
+    assert_eq!(audit.verdict(), AuditVerdict::Violated);
     let says = "in history 2 of 2: two learners apply different commands";
     assert!(audit.findings.iter().any(|finding| finding.says.starts_with(says)), "{:?}", audit.findings);
 }
 
 #[test]
 fn one_server_on_a_new_folder_proves_nothing_and_accuses_nobody() {
-    let mut files = simulated(1, Protocol::BasicPaxos, Faults::NONE);
+    let mut files = simulated(1, Protocol::BasicPaxos, FaultSet::NONE);
     let (_, lines) = files.iter_mut().find(|(name, _)| name == "server-2.log").unwrap();
     // In the middle of the run it begins once more, while the others go on.
     let begun = lines[0].time;
@@ -273,16 +273,16 @@ fn one_server_on_a_new_folder_proves_nothing_and_accuses_nobody() {
     let run = run_of(&files);
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
-    assert_eq!(audit.verdict(), Verdict::Unproven, "{text}");
+    assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{text}");
     assert!(text.contains("s2 is on a new data folder from") && text.contains("of more than one history"), "{text}");
 }
 
 /// The last command that two servers have applied is another one in the later line. Gives their files.
-fn contradict(files: &mut Files) -> [String; 2] {
+fn contradict(files: &mut GapFiles) -> [String; 2] {
     let mut places = Vec::new();
     for (file, (_, lines)) in files.iter().enumerate() {
         places.extend(lines.iter().enumerate().filter_map(|(at, line)| match line.event {
-            Event::Learn { slot, op: Op::Put, .. } => Some((line.time, file, at, slot)),
+            Event::Learn { slot, op: OpKind::Put, .. } => Some((line.time, file, at, slot)),
             _ => None,
         }));
     }
@@ -307,12 +307,13 @@ fn two_commands_in_one_slot_are_found_whatever_else_is_missing() {
         for time in 0..15 {
             let mut random = Random::new(2, time);
             // Of the two servers the lines are there, of everybody else whatever is left.
-            let (kept, mut others): (Files, Files) = whole.iter().cloned().partition(|(name, _)| both.contains(name));
+            let (kept, mut others): (GapFiles, GapFiles) =
+                whole.iter().cloned().partition(|(name, _)| both.contains(name));
             let says = lose(&mut others, &mut random);
             others.extend(kept);
             let run = run_of(&others);
             let audit = Audit::new(&run);
-            assert_eq!(audit.verdict(), Verdict::Violated, "{protocol} {time}: {says}\n{}", audit.explain(&run));
+            assert_eq!(audit.verdict(), AuditVerdict::Violated, "{protocol} {time}: {says}\n{}", audit.explain(&run));
             assert!(audit.findings.iter().any(|finding| finding.rule == Rule::Agreement), "{says}");
         }
     }
@@ -321,14 +322,14 @@ fn two_commands_in_one_slot_are_found_whatever_else_is_missing() {
 #[test]
 fn a_vote_that_was_never_given_is_found_unless_its_line_may_be_missing() {
     // A CHOSEN that counts a server which did not accept: known to be false, as that server has heard of it since.
-    let mut whole = simulated(5, Protocol::BasicPaxos, Faults::NONE);
+    let mut whole = simulated(5, Protocol::BasicPaxos, FaultSet::NONE);
     let (chosen, slot, ballot, liar) = lie(&mut whole);
     let run = run_of(&whole);
     let audit = Audit::new(&run);
     let found = |audit: &Audit, verdict| {
         audit.findings.iter().any(|finding| finding.rule == Rule::Majority && finding.verdict == verdict)
     };
-    assert!(found(&audit, Verdict::Violated), "{chosen} {slot} {ballot}\n{}", audit.explain(&run));
+    assert!(found(&audit, AuditVerdict::Violated), "{chosen} {slot} {ballot}\n{}", audit.explain(&run));
     // Without what that server wrote later nobody knows.
     let name = format!("server-{}.log", liar.0);
     let (_, lines) = whole.iter_mut().find(|(file, _)| *file == name).unwrap();
@@ -336,11 +337,11 @@ fn a_vote_that_was_never_given_is_found_unless_its_line_may_be_missing() {
     lines.truncate(end);
     let run = run_of(&whole);
     let audit = Audit::new(&run);
-    assert!(!found(&audit, Verdict::Violated) && found(&audit, Verdict::Unproven), "{}", audit.explain(&run));
+    assert!(!found(&audit, AuditVerdict::Violated) && found(&audit, AuditVerdict::Unproven), "{}", audit.explain(&run));
 }
 
 /// Takes the line away in which the first voter of a slot accepted: its process never wrote it.
-fn lie(files: &mut Files) -> (LineId, Slot, crate::paxos::Ballot, crate::role::Server) {
+fn lie(files: &mut GapFiles) -> (LineId, Slot, crate::paxos::Ballot, crate::role::ServerId) {
     let lines = files.iter().flat_map(|(_, lines)| lines);
     let (id, slot, ballot, quorum) = lines
         .clone()

@@ -9,20 +9,20 @@
 use std::collections::BTreeMap;
 
 use super::super::event::Event;
-use super::super::line::{LineId, Process};
+use super::super::line::{LineId, ProcessId};
 use super::super::parse::Run;
-use crate::role::Server;
+use crate::role::ServerId;
 
 /// The lines of each process, and what is known of those that are missing.
-pub(super) struct Known<'a> {
+pub(super) struct KnownLines<'a> {
     run: &'a Run,
-    processes: BTreeMap<&'a Process, Lines>,
+    processes: BTreeMap<&'a ProcessId, ProcessLines>,
     /// How far each process was heard of by another one, as far as that was asked for.
-    heard: BTreeMap<&'a Process, BTreeMap<&'a Process, u64>>,
+    heard: BTreeMap<&'a ProcessId, BTreeMap<&'a ProcessId, u64>>,
 }
 
 /// The lines of a process.
-struct Lines {
+struct ProcessLines {
     /// In the order in which they were written.
     at: Vec<usize>,
     /// They begin with its first, none is missing between them, and they show the steps of the protocol.
@@ -31,8 +31,8 @@ struct Lines {
     is_over: bool,
 }
 
-impl<'a> Known<'a> {
-    pub fn new(run: &'a Run) -> Known<'a> {
+impl<'a> KnownLines<'a> {
+    pub fn new(run: &'a Run) -> KnownLines<'a> {
         let lines = |at: Vec<usize>| {
             let counts = at.iter().zip(1..).all(|(at, n)| run.line(*at).id.n == n);
             let lost = at.iter().any(|at| matches!(run.line(*at).event, Event::Lost { .. }));
@@ -42,14 +42,14 @@ impl<'a> Known<'a> {
             });
             let shows_steps = boots.next() == Some(true) && boots.all(|shows| shows);
             let is_over = at.last().is_some_and(|at| matches!(run.line(*at).event, Event::Stop { .. }));
-            Lines { at, is_whole: counts && !lost && shows_steps, is_over }
+            ProcessLines { at, is_whole: counts && !lost && shows_steps, is_over }
         };
         let processes = run.by_process().into_iter().map(|(process, at)| (process, lines(at))).collect();
-        Known { run, processes, heard: BTreeMap::new() }
+        KnownLines { run, processes, heard: BTreeMap::new() }
     }
 
     /// Whether the lines of a process begin with its first and show all that it did, as far as they go.
-    pub fn is_whole(&self, process: &Process) -> bool {
+    pub fn is_whole(&self, process: &ProcessId) -> bool {
         self.processes.get(process).is_some_and(|lines| lines.is_whole)
     }
 
@@ -60,7 +60,7 @@ impl<'a> Known<'a> {
     }
 
     /// Whether all lines of a server are there, from its first to the STOP of its last life.
-    pub fn has_all(&self, server: Server) -> bool {
+    pub fn has_all(&self, server: ServerId) -> bool {
         self.lives(server).is_some_and(|lives| {
             lives.iter().all(|life| self.processes.get(life).is_some_and(|lines| lines.is_whole && lines.is_over))
         })
@@ -68,11 +68,11 @@ impl<'a> Known<'a> {
 
     /// Whether all is there that a server wrote before this line: what it has no line of it had not done by then. A life
     /// that has heard of the line was later, and so are all lives behind it.
-    pub fn has_all_before(&mut self, server: Server, at: usize) -> bool {
+    pub fn has_all_before(&mut self, server: ServerId, at: usize) -> bool {
         let run = self.run;
         let moment = &run.line(at).id;
         for life in self.lives(server).unwrap_or_default() {
-            let Some(Lines { is_whole: true, is_over, .. }) = self.processes.get(life) else { return false };
+            let Some(ProcessLines { is_whole: true, is_over, .. }) = self.processes.get(life) else { return false };
             let is_over = *is_over;
             if self.heard_by(life).get(&moment.process).is_some_and(|heard| moment.n <= *heard) {
                 return true;
@@ -85,18 +85,18 @@ impl<'a> Known<'a> {
     }
 
     /// The lives of a server, if there is one and none is missing before the last.
-    fn lives(&self, server: Server) -> Option<Vec<&'a Process>> {
-        let lives: Vec<&'a Process> =
+    fn lives(&self, server: ServerId) -> Option<Vec<&'a ProcessId>> {
+        let lives: Vec<&'a ProcessId> =
             self.processes.keys().copied().filter(|process| process.as_server() == Some(server)).collect();
         let in_a_row = lives.iter().zip(1..).all(|(process, life)| process.life() == life);
         (in_a_row && !lives.is_empty()).then_some(lives)
     }
 
     /// Of each process the last line of which this one has heard before its own last line.
-    fn heard_by(&mut self, process: &'a Process) -> &BTreeMap<&'a Process, u64> {
+    fn heard_by(&mut self, process: &'a ProcessId) -> &BTreeMap<&'a ProcessId, u64> {
         let (run, processes) = (self.run, &self.processes);
         self.heard.entry(process).or_insert_with(|| {
-            let mut heard: BTreeMap<&Process, u64> = BTreeMap::new();
+            let mut heard: BTreeMap<&ProcessId, u64> = BTreeMap::new();
             let last = processes.get(process).and_then(|lines| lines.at.last());
             let mut open: Vec<_> = last.map(|at| (process, run.line(*at).id.n)).into_iter().collect();
             while let Some((process, n)) = open.pop() {

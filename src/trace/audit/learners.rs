@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use super::super::event::Event;
 use super::super::field::Digest;
-use super::super::line::{LineId, RoleTag};
-use super::super::word::{Applied, CommandName, Op};
-use super::case::Told;
-use super::{Case, Rule};
+use super::super::line::{LineId, Speaker};
+use super::super::word::{CommandName, LearnResult, OpKind};
+use super::case::LoggedValue;
+use super::{Rule, RunIndex};
 use crate::paxos::Slot;
-use crate::role::Servers;
+use crate::role::ServerSet;
 
-pub(super) fn check(case: &mut Case<'_>) {
+pub(super) fn check(case: &mut RunIndex<'_>) {
     check_order(case);
     for (slot, lines) in case.learns.clone() {
         case.counts.applied += lines.len();
@@ -24,9 +24,9 @@ pub(super) fn check(case: &mut Case<'_>) {
 }
 
 /// In each life a learner applies one slot after the other, from where it began.
-fn check_order(case: &mut Case<'_>) {
+fn check_order(case: &mut RunIndex<'_>) {
     for lines in case.by_server.clone().into_values() {
-        let mut last = Last::Unknown;
+        let mut last = LearnerPosition::Unknown;
         let mut before: Option<&LineId> = None;
         for at in lines {
             let line = case.run.line(at);
@@ -34,29 +34,29 @@ fn check_order(case: &mut Case<'_>) {
             let follows = before
                 .is_some_and(|before| before.process == line.id.process && before.n.checked_add(1) == Some(line.id.n));
             if !follows || matches!(line.event, Event::Lost { .. }) {
-                last = Last::Unknown;
+                last = LearnerPosition::Unknown;
             }
             before = Some(&line.id);
             match line.event {
                 Event::Learn { slot, applied, .. } => {
                     let follows = match last {
-                        Last::Slot(before) => slot == before.next(),
+                        LearnerPosition::Slot(before) => slot == before.next(),
                         // A fast learner may have applied something before its process wrote what it began with.
-                        Last::AtMost(before) => slot <= before.next(),
-                        Last::Unknown => true,
+                        LearnerPosition::AtMost(before) => slot <= before.next(),
+                        LearnerPosition::Unknown => true,
                     };
                     if !follows || applied != slot {
                         let says = format!("{} applies slot {slot} out of order", line.id.process);
                         case.violated(Rule::Apply, &[at], says);
                     }
-                    last = Last::Slot(slot);
+                    last = LearnerPosition::Slot(slot);
                 }
-                Event::Restart { applied: Some(applied), .. } => last = Last::Slot(applied),
-                Event::Snapshot { slot, .. } if line.role == RoleTag::Learner => last = Last::Slot(slot),
-                Event::Boot { applied: Some(applied), ref steps, .. } if last == Last::Unknown => {
+                Event::Restart { applied: Some(applied), .. } => last = LearnerPosition::Slot(applied),
+                Event::Snapshot { slot, .. } if line.role == Speaker::Learner => last = LearnerPosition::Slot(slot),
+                Event::Boot { applied: Some(applied), ref steps, .. } if last == LearnerPosition::Unknown => {
                     // One that shows no steps does not tell what it applies.
                     let shows = steps.as_ref().is_none_or(|steps| steps.as_str() == Some("on"));
-                    last = if shows { Last::AtMost(applied) } else { Last::Unknown };
+                    last = if shows { LearnerPosition::AtMost(applied) } else { LearnerPosition::Unknown };
                 }
                 _ => {}
             }
@@ -66,21 +66,21 @@ fn check_order(case: &mut Case<'_>) {
 
 /// Where a learner stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Last {
+enum LearnerPosition {
     Slot(Slot),
     AtMost(Slot),
     Unknown,
 }
 
 /// Everybody who applies a slot applies the same command, to the same effect.
-fn check_same(case: &mut Case<'_>, slot: Slot, lines: &[usize]) {
+fn check_same(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
     let effect = |at: usize| match case.run.line(at).event {
         Event::Learn { id, result, version, session, .. } => Some((id, result, version, session)),
         _ => None,
     };
     let first = lines[0];
     let other = |differs: &dyn Fn(usize) -> bool| lines.iter().copied().find(|at| differs(*at));
-    let value = |at: usize| Told::of(case.run.line(at));
+    let value = |at: usize| LoggedValue::of(case.run.line(at));
     if let Some(at) = other(&|at| value(at) != value(first)) {
         case.violated(Rule::Agreement, &[first, at], format!("two learners apply different commands in slot {slot}"));
     } else if let Some(at) = other(&|at| effect(at) != effect(first)) {
@@ -90,7 +90,7 @@ fn check_same(case: &mut Case<'_>, slot: Slot, lines: &[usize]) {
 }
 
 /// What is applied was chosen, and is the value that was chosen.
-fn check_was_chosen(case: &mut Case<'_>, slot: Slot, lines: &[usize]) {
+fn check_was_chosen(case: &mut RunIndex<'_>, slot: Slot, lines: &[usize]) {
     for at in lines.iter().copied().filter(|at| case.is_claim(*at)) {
         let Event::Learn { ballot, .. } = case.run.line(at).event else { continue };
         if !case.chosen.contains_key(&slot) {
@@ -98,21 +98,21 @@ fn check_was_chosen(case: &mut Case<'_>, slot: Slot, lines: &[usize]) {
             return case.missing_anywhere(Rule::Majority, &[at], says);
         }
         match case.proposed(slot, ballot) {
-            Some((proposal, value)) if Told::of(case.run.line(at)) != Some(value) => {
+            Some((proposal, value)) if LoggedValue::of(case.run.line(at)) != Some(value) => {
                 let says = format!("slot {slot} is applied with another value than was chosen at {ballot}");
                 return case.violated(Rule::Agreement, &[proposal, at], says);
             }
             Some(_) => {}
             None => {
                 let says = format!("slot {slot} is applied with a value that nobody proposed at {ballot}");
-                return case.missing(Rule::Agreement, Servers::only(ballot.server), &[at], says);
+                return case.missing(Rule::Agreement, ServerSet::only(ballot.server), &[at], says);
             }
         }
     }
 }
 
 /// Equal slots, equal states.
-fn check_digests(case: &mut Case<'_>) {
+fn check_digests(case: &mut RunIndex<'_>) {
     let mut digests: BTreeMap<Slot, (Digest, usize)> = BTreeMap::new();
     for at in 0..case.run.lines.len() {
         let told = match case.run.line(at).event {
@@ -137,33 +137,37 @@ fn check_digests(case: &mut Case<'_>) {
 }
 
 /// Each command has its effect in one slot; wherever else it stands it is known to be a repetition.
-fn check_once(case: &mut Case<'_>) {
+fn check_once(case: &mut RunIndex<'_>) {
     let mut effects: BTreeMap<CommandName, (Slot, usize)> = BTreeMap::new();
     for (slot, lines) in case.learns.clone() {
         let at = lines[0];
         let Event::Learn { id: Some(id), result, op, .. } = case.run.line(at).event else { continue };
         match result {
             // An OPEN that is repeated finds its session again.
-            _ if op == Op::Open => {}
-            Applied::Ok | Applied::NotFound | Applied::Mismatch => {
+            _ if op == OpKind::Open => {}
+            LearnResult::Ok | LearnResult::NotFound | LearnResult::Mismatch => {
                 if let Some((first, before)) = effects.insert(id, (slot, at)) {
                     let says = format!("one write has its effect twice: in slot {first} and in slot {slot}");
                     case.violated(Rule::Once, &[before, at], says);
                 }
             }
-            Applied::Duplicate { first } => {
+            LearnResult::Duplicate { first } => {
                 if effects.get(&id).is_none_or(|(effect, _)| *effect != first) && case.learns.contains_key(&first) {
                     let says = format!("slot {slot} repeats a write that slot {first} does not hold");
                     case.violated(Rule::Once, &[at], says);
                 }
             }
-            Applied::Superseded | Applied::Expired | Applied::Noop | Applied::Opened | Applied::Unreadable => {}
+            LearnResult::Superseded
+            | LearnResult::Expired
+            | LearnResult::Noop
+            | LearnResult::Opened
+            | LearnResult::Unreadable => {}
         }
     }
 }
 
 /// The versions of a key count its writes, and a condition on one holds.
-fn check_versions(case: &mut Case<'_>) {
+fn check_versions(case: &mut RunIndex<'_>) {
     let mut versions = BTreeMap::new();
     let mut expected = Slot(1);
     for (slot, lines) in case.learns.clone() {
@@ -178,16 +182,16 @@ fn check_versions(case: &mut Case<'_>) {
         };
         let before = versions.get(key).copied().unwrap_or(0);
         let right = match result {
-            Applied::Ok => *version == Some(before + 1) && if_version.is_none_or(|wanted| wanted == before),
-            Applied::NotFound => *version == Some(before),
-            Applied::Mismatch => *version == Some(before) && if_version.is_some_and(|wanted| wanted != before),
+            LearnResult::Ok => *version == Some(before + 1) && if_version.is_none_or(|wanted| wanted == before),
+            LearnResult::NotFound => *version == Some(before),
+            LearnResult::Mismatch => *version == Some(before) && if_version.is_some_and(|wanted| wanted != before),
             _ => continue,
         };
         if !right {
             let says = format!("the key of slot {slot} was at version {before}, and its result says otherwise");
             case.violated(Rule::Apply, &[at], says);
         }
-        if *result == Applied::Ok {
+        if *result == LearnResult::Ok {
             versions.insert(key.clone(), before + 1);
         }
     }

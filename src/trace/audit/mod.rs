@@ -29,9 +29,9 @@ mod versions;
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use super::histories::{Histories, History, perhaps_of_several_folders};
+use super::histories::{Histories, RunHistory, perhaps_of_several_folders};
 use super::parse::Run;
-use case::Case;
+use case::RunIndex;
 pub(crate) use complete::shows_all_requests;
 pub(super) use complete::{Rules, rules_of};
 
@@ -86,7 +86,7 @@ impl Rule {
 
 /// How much a finding says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum AuditVerdict {
     /// Every rule was kept.
     Proved,
     /// No rule was seen broken, but lines are missing: nothing is proved.
@@ -95,13 +95,13 @@ pub enum Verdict {
     Violated,
 }
 
-impl Verdict {
+impl AuditVerdict {
     /// The exit code of a program that came to this verdict.
     pub fn exit_code(self) -> u8 {
         match self {
-            Verdict::Proved => 0,
-            Verdict::Unproven => 6,
-            Verdict::Violated => 7,
+            AuditVerdict::Proved => 0,
+            AuditVerdict::Unproven => 6,
+            AuditVerdict::Violated => 7,
         }
     }
 }
@@ -111,8 +111,8 @@ impl Verdict {
 pub struct Finding {
     /// What it is about.
     pub rule: Rule,
-    /// Never [`Verdict::Proved`].
-    pub verdict: Verdict,
+    /// Never [`AuditVerdict::Proved`].
+    pub verdict: AuditVerdict,
     /// What is wrong, in a sentence.
     pub says: String,
     /// The lines that show it, by their index in the run.
@@ -121,7 +121,7 @@ pub struct Finding {
 
 /// How much was checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct AuditCounts {
     /// Lines read.
     pub lines: usize,
     /// Promises, refusals and acceptances that were held against the acceptor's past.
@@ -142,9 +142,9 @@ pub struct Counts {
     pub histories: usize,
 }
 
-impl Counts {
+impl AuditCounts {
     /// Both together.
-    fn add(&mut self, other: Counts) {
+    fn add(&mut self, other: AuditCounts) {
         self.lines += other.lines;
         self.answers += other.answers;
         self.proposals += other.proposals;
@@ -182,7 +182,7 @@ pub struct Audit {
     /// Everything that is wrong or missing, by rule.
     pub findings: Vec<Finding>,
     /// How much was checked.
-    pub counts: Counts,
+    pub counts: AuditCounts,
     /// Lines that say that acceptors come back without their memory.
     pub unsafe_lines: Vec<usize>,
 }
@@ -201,14 +201,14 @@ impl Audit {
     fn of_one(run: &Run) -> Audit {
         let doubtful = perhaps_of_several_folders(run);
         let mut audit = Audit::of_lines(run);
-        if doubtful.is_empty() || audit.verdict() != Verdict::Violated {
+        if doubtful.is_empty() || audit.verdict() != AuditVerdict::Violated {
             return audit;
         }
         let is_sure =
             |at: &usize| run.line(*at).id.process.as_server().is_some_and(|server| !doubtful.contains(server));
         let sure: Vec<usize> = (0..run.lines.len()).filter(is_sure).collect();
         let mut proved = Audit::of_lines(&run.only(&sure)).findings;
-        proved.retain(|finding| finding.verdict == Verdict::Violated);
+        proved.retain(|finding| finding.verdict == AuditVerdict::Violated);
         proved.iter_mut().flat_map(|finding| &mut finding.lines).for_each(|line| *line = sure[*line]);
         audit.findings.retain(|finding| !proved.iter().any(|one| one.lines == finding.lines));
         let seems = format!(
@@ -221,7 +221,7 @@ impl Audit {
     }
 
     fn of_lines(run: &Run) -> Audit {
-        let mut case = Case::new(run);
+        let mut case = RunIndex::new(run);
         complete::check(&mut case);
         match complete::find_rules(&mut case) {
             Rules::TwoPhaseCommit => commits::check(&mut case),
@@ -239,16 +239,16 @@ impl Audit {
         let unsafe_lines = complete::unsafe_lines(run);
         let mut audit = Audit {
             findings: case.findings,
-            counts: Counts { lines: run.lines.len(), histories: 1, ..case.counts },
+            counts: AuditCounts { lines: run.lines.len(), histories: 1, ..case.counts },
             unsafe_lines,
         };
         audit.sort();
         audit
     }
 
-    fn of_several(parts: &[History]) -> Audit {
-        let mut all = Audit { findings: Vec::new(), counts: Counts::default(), unsafe_lines: Vec::new() };
-        for (n, History { run, at }) in parts.iter().enumerate() {
+    fn of_several(parts: &[RunHistory]) -> Audit {
+        let mut all = Audit { findings: Vec::new(), counts: AuditCounts::default(), unsafe_lines: Vec::new() };
+        for (n, RunHistory { run, at }) in parts.iter().enumerate() {
             let audit = Audit::of_one(run);
             all.counts.add(audit.counts);
             all.unsafe_lines.extend(audit.unsafe_lines.iter().map(|line| at[*line]));
@@ -265,14 +265,14 @@ impl Audit {
     /// The same of lines of which nobody knows which belong together: they accuse nobody.
     fn into_mixed(mut self, says: String, at: usize) -> Audit {
         self.soften(", or so it seems in lines of more than one history");
-        self.findings.push(Finding { rule: Rule::Complete, verdict: Verdict::Unproven, says, lines: vec![at] });
+        self.findings.push(Finding { rule: Rule::Complete, verdict: AuditVerdict::Unproven, says, lines: vec![at] });
         self.sort();
         self
     }
 
     fn soften(&mut self, why: &str) {
-        for finding in self.findings.iter_mut().filter(|finding| finding.verdict == Verdict::Violated) {
-            finding.verdict = Verdict::Unproven;
+        for finding in self.findings.iter_mut().filter(|finding| finding.verdict == AuditVerdict::Violated) {
+            finding.verdict = AuditVerdict::Unproven;
             finding.says.push_str(why);
         }
     }
@@ -282,25 +282,25 @@ impl Audit {
     }
 
     /// The worst of the findings.
-    pub fn verdict(&self) -> Verdict {
-        self.findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Proved)
+    pub fn verdict(&self) -> AuditVerdict {
+        self.findings.iter().map(|finding| finding.verdict).max().unwrap_or(AuditVerdict::Proved)
     }
 
     /// The audit for people, with the lines that show what it says.
     pub fn explain<'a>(&'a self, run: &'a Run) -> impl Display + 'a {
-        Explained { audit: self, run }
+        AuditText { audit: self, run }
     }
 }
 
 /// At most so many findings of a rule are shown, and so many lines of each.
 const SHOWN_MAX: usize = 5;
 
-struct Explained<'a> {
+struct AuditText<'a> {
     audit: &'a Audit,
     run: &'a Run,
 }
 
-impl Explained<'_> {
+impl AuditText<'_> {
     fn lines(&self, lines: &[usize], f: &mut Formatter<'_>) -> fmt::Result {
         for at in lines.iter().take(SHOWN_MAX) {
             let entry = &self.run.lines[*at];
@@ -310,7 +310,7 @@ impl Explained<'_> {
     }
 }
 
-impl Display for Explained<'_> {
+impl Display for AuditText<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Audit { findings, counts, unsafe_lines } = self.audit;
         if !unsafe_lines.is_empty() {
@@ -319,7 +319,7 @@ impl Display for Explained<'_> {
         }
         for alike in findings.chunk_by(|a, b| (a.verdict, a.rule) == (b.verdict, b.rule)) {
             let Finding { rule, verdict, .. } = alike[0];
-            let word = if verdict == Verdict::Violated { "VIOLATION" } else { "not provable" };
+            let word = if verdict == AuditVerdict::Violated { "VIOLATION" } else { "not provable" };
             for finding in alike.iter().take(SHOWN_MAX) {
                 writeln!(f, "{word} ({}): {}", rule.name(), finding.says)?;
                 self.lines(&finding.lines, f)?;
@@ -328,7 +328,7 @@ impl Display for Explained<'_> {
                 writeln!(f, "{word} ({}): {} more of this kind", rule.name(), alike.len() - SHOWN_MAX)?;
             }
         }
-        let Counts { lines, answers, proposals, chosen, applied, replies, deaths, commits, histories } = counts;
+        let AuditCounts { lines, answers, proposals, chosen, applied, replies, deaths, commits, histories } = counts;
         if *histories > 1 {
             writeln!(
                 f,
@@ -351,10 +351,10 @@ impl Display for Explained<'_> {
         }
         f.write_str("verdict: ")?;
         f.write_str(match self.audit.verdict() {
-            Verdict::Proved if unsafe_lines.is_empty() => "PROVED, every rule was kept",
-            Verdict::Proved => "every rule was kept, by luck: this run was UNSAFE",
-            Verdict::Unproven => "NOT PROVABLE, lines are missing; no rule was seen broken",
-            Verdict::Violated => "VIOLATION, a rule was broken",
+            AuditVerdict::Proved if unsafe_lines.is_empty() => "PROVED, every rule was kept",
+            AuditVerdict::Proved => "every rule was kept, by luck: this run was UNSAFE",
+            AuditVerdict::Unproven => "NOT PROVABLE, lines are missing; no rule was seen broken",
+            AuditVerdict::Violated => "VIOLATION, a rule was broken",
         })?;
         f.write_char('\n')
     }

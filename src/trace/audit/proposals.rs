@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use super::super::event::Event;
 use super::super::field::SlotFrom;
-use super::acceptors::{Report, Say};
-use super::case::Told;
-use super::{Case, Rule};
+use super::acceptors::{PromiseContents, SlotReport};
+use super::case::LoggedValue;
+use super::{Rule, RunIndex};
 use crate::paxos::{Ballot, Slot};
-use crate::role::Servers;
+use crate::role::ServerSet;
 
-pub(super) fn check(case: &mut Case<'_>) {
+pub(super) fn check(case: &mut RunIndex<'_>) {
     check_owners(case);
     check_one_value(case);
     let accepts: Vec<usize> = case.accepts.values().flatten().copied().collect();
@@ -24,7 +24,7 @@ pub(super) fn check(case: &mut Case<'_>) {
 }
 
 /// A ballot has one owner, whose server is part of it, and one first slot: a second life never uses it again.
-fn check_owners(case: &mut Case<'_>) {
+fn check_owners(case: &mut RunIndex<'_>) {
     for at in 0..case.run.lines.len() {
         let line = case.run.line(at);
         let (Event::Prepare { ballot, .. } | Event::Accept { ballot, .. } | Event::Chosen { ballot, .. }) = line.event
@@ -48,10 +48,10 @@ fn check_owners(case: &mut Case<'_>) {
 }
 
 /// One value a slot and ballot.
-fn check_one_value(case: &mut Case<'_>) {
+fn check_one_value(case: &mut RunIndex<'_>) {
     for ((slot, ballot), lines) in case.accepts.clone() {
-        let first = Told::of(case.run.line(lines[0]));
-        if let Some(other) = lines.iter().find(|at| Told::of(case.run.line(**at)) != first) {
+        let first = LoggedValue::of(case.run.line(lines[0]));
+        if let Some(other) = lines.iter().find(|at| LoggedValue::of(case.run.line(**at)) != first) {
             let says = format!("two values are proposed in slot {slot} at the one ballot {ballot}");
             case.violated(Rule::Ballot, &[lines[0], *other], says);
         }
@@ -60,7 +60,7 @@ fn check_one_value(case: &mut Case<'_>) {
 
 /// A proposer proposes what a majority's promises bind it to: in each slot the value of the highest ballot reported, and
 /// a value of its own only where a whole quorum has accepted nothing.
-fn check_bound(case: &mut Case<'_>, at: usize) {
+fn check_bound(case: &mut RunIndex<'_>, at: usize) {
     let Event::Accept { slot, ballot, adopted, quorum, .. } = case.run.line(at).event else { return };
     check_from(case, slot, ballot, at);
     if !case.is_majority(quorum) && !case.cluster.is_empty() {
@@ -69,7 +69,7 @@ fn check_bound(case: &mut Case<'_>, at: usize) {
     }
     let open = case.not_all_there(quorum, &[at]);
     let reports = |server| case.promises.get(&(ballot, server)).map(Vec::as_slice).unwrap_or_default();
-    let silent: Servers = quorum.iter().filter(|server| reports(*server).is_empty()).collect();
+    let silent: ServerSet = quorum.iter().filter(|server| reports(*server).is_empty()).collect();
     if !silent.is_empty() {
         let says = format!("{ballot} proposes in slot {slot} on promises of {silent} that were never given");
         return case.missing(Rule::Adopt, silent, &[at], says);
@@ -78,47 +78,47 @@ fn check_bound(case: &mut Case<'_>, at: usize) {
     // What an acceptor may have accepted without a line must at least have been proposed.
     let was_proposed = adopted.is_some_and(|ballot| case.accepts.contains_key(&(slot, ballot)));
     let could_be_more = has_rival(case, slot, adopted, at);
-    let no_more = |say: Say| match say {
-        Say { at_least, .. } if at_least > adopted => Fit::No,
-        Say { exactly, .. } if exactly || !could_be_more => Fit::Yes,
-        Say { .. } => Fit::Perhaps,
+    let no_more = |say: SlotReport| match say {
+        SlotReport { at_least, .. } if at_least > adopted => PromiseFit::No,
+        SlotReport { exactly, .. } if exactly || !could_be_more => PromiseFit::Yes,
+        SlotReport { .. } => PromiseFit::Perhaps,
     };
     // That somebody reported it matters less than that nobody reported more: it was proposed, so it was safe.
-    let that = |say: Say| match say {
-        Say { at_least, .. } if at_least == adopted => Fit::Yes,
-        Say { at_least, exactly: false } if at_least < adopted => {
+    let that = |say: SlotReport| match say {
+        SlotReport { at_least, .. } if at_least == adopted => PromiseFit::Yes,
+        SlotReport { at_least, exactly: false } if at_least < adopted => {
             if was_proposed {
-                Fit::Yes
+                PromiseFit::Yes
             } else {
-                Fit::Perhaps
+                PromiseFit::Perhaps
             }
         }
-        Say { .. } => Fit::No,
+        SlotReport { .. } => PromiseFit::No,
     };
-    let no_more = quorum.iter().map(|server| Fit::of_one(reports(server), slot, no_more)).min();
+    let no_more = quorum.iter().map(|server| PromiseFit::of_one(reports(server), slot, no_more)).min();
     // A report that is higher binds, whatever else was answered. But what was adopted an acceptor may have reported in an
     // answer that is missing, once its disk was mended.
-    let that = quorum.iter().map(|server| match Fit::of_one(reports(server), slot, that) {
-        Fit::No if open.contains(server) => Fit::Perhaps,
+    let that = quorum.iter().map(|server| match PromiseFit::of_one(reports(server), slot, that) {
+        PromiseFit::No if open.contains(server) => PromiseFit::Perhaps,
         fit => fit,
     });
     let that = that.max();
     let evidence = quorum.iter().flat_map(|server| reports(server).iter().map(|report| report.at)).chain([at]);
     let evidence: Vec<usize> = evidence.collect();
     match no_more.min(that) {
-        Some(Fit::Yes) => {
+        Some(PromiseFit::Yes) => {
             if let Some(before) = adopted {
                 check_adopted(case, slot, before, at);
             }
         }
-        Some(Fit::Perhaps) => {
+        Some(PromiseFit::Perhaps) => {
             let says = format!(
                 "{ballot} proposes in slot {slot} as if {}, and the lines do not tell all that its promises say of that slot",
                 told(adopted)
             );
             case.unproven(Rule::Adopt, &evidence, says);
         }
-        Some(Fit::No) | None => {
+        Some(PromiseFit::No) | None => {
             let says = format!("{ballot} proposes in slot {slot} as if {}: its promises say otherwise", told(adopted));
             case.violated(Rule::Adopt, &evidence, says);
         }
@@ -127,27 +127,27 @@ fn check_bound(case: &mut Case<'_>, at: usize) {
 
 /// Whether another value was proposed in the slot, below this proposal and above what it adopts: an acceptor could have
 /// accepted that one, and then this proposal would be wrong.
-fn has_rival(case: &Case<'_>, slot: Slot, adopted: Option<Ballot>, at: usize) -> bool {
+fn has_rival(case: &RunIndex<'_>, slot: Slot, adopted: Option<Ballot>, at: usize) -> bool {
     let Event::Accept { ballot, .. } = case.run.line(at).event else { return false };
-    let value = Told::of(case.run.line(at));
+    let value = LoggedValue::of(case.run.line(at));
     let between = case.accepts.range((slot, adopted.unwrap_or(Ballot::ZERO))..(slot, ballot));
-    between.flat_map(|(_, lines)| lines).any(|rival| Told::of(case.run.line(*rival)) != value)
+    between.flat_map(|(_, lines)| lines).any(|rival| LoggedValue::of(case.run.line(*rival)) != value)
 }
 
 /// How an acceptor's promise fits a proposal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
+enum PromiseFit {
     No,
     /// The lines do not tell all that the promise said.
     Perhaps,
     Yes,
 }
 
-impl Fit {
+impl PromiseFit {
     /// An acceptor that was asked twice has answered twice: one of its answers must fit. (One that was asked about later
     /// slots only says nothing against it: that the proposal is not below them is checked apart.)
-    fn of_one(reports: &[Report], slot: Slot, fit: impl Fn(Say) -> Fit) -> Fit {
-        reports.iter().map(|report| report.says(slot).map_or(Fit::Yes, &fit)).max().unwrap_or(Fit::No)
+    fn of_one(reports: &[PromiseContents], slot: Slot, fit: impl Fn(SlotReport) -> PromiseFit) -> PromiseFit {
+        reports.iter().map(|report| report.says(slot).map_or(PromiseFit::Yes, &fit)).max().unwrap_or(PromiseFit::No)
     }
 }
 
@@ -157,26 +157,26 @@ fn told(adopted: Option<Ballot>) -> String {
 }
 
 /// The value of a proposal that is bound is that of the ballot that it names.
-fn check_adopted(case: &mut Case<'_>, slot: Slot, before: Ballot, at: usize) {
+fn check_adopted(case: &mut RunIndex<'_>, slot: Slot, before: Ballot, at: usize) {
     match case.proposed(slot, before) {
         Some((earlier, value)) => {
-            if Told::of(case.run.line(at)) != Some(value) {
+            if LoggedValue::of(case.run.line(at)) != Some(value) {
                 let says = format!("another value than the one that was accepted in slot {slot} at {before}");
                 case.violated(Rule::Adopt, &[earlier, at], says);
             }
         }
         None => {
             let says = format!("no line proposes in slot {slot} at {before} what is adopted here");
-            case.missing(Rule::Adopt, Servers::only(before.server), &[at], says);
+            case.missing(Rule::Adopt, ServerSet::only(before.server), &[at], says);
         }
     }
 }
 
 /// The ballot was prepared, for this slot too.
-fn check_from(case: &mut Case<'_>, slot: Slot, ballot: Ballot, at: usize) {
+fn check_from(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
     let Some(prepare) = case.prepares.get(&ballot).map(|lines| lines[0]) else {
         let says = format!("{ballot} proposes in slot {slot}, and was never prepared");
-        return case.missing(Rule::Adopt, Servers::only(ballot.server), &[at], says);
+        return case.missing(Rule::Adopt, ServerSet::only(ballot.server), &[at], says);
     };
     if let Event::Prepare { slot: SlotFrom(from), .. } = case.run.line(prepare).event
         && slot < from
@@ -187,10 +187,10 @@ fn check_from(case: &mut Case<'_>, slot: Slot, ballot: Ballot, at: usize) {
 }
 
 /// A slot is chosen when a majority has accepted it at one ballot; and then it is chosen for good.
-fn check_chosen(case: &mut Case<'_>) {
+fn check_chosen(case: &mut RunIndex<'_>) {
     for (slot, lines) in case.chosen.clone() {
         case.counts.chosen += 1;
-        let mut values: BTreeMap<Ballot, Told<'_>> = BTreeMap::new();
+        let mut values: BTreeMap<Ballot, LoggedValue<'_>> = BTreeMap::new();
         for at in &lines {
             let Event::Chosen { ballot, quorum, .. } = case.run.line(*at).event else { continue };
             check_last_vote(case, slot, ballot, *at);
@@ -212,7 +212,7 @@ fn check_chosen(case: &mut Case<'_>) {
 
 /// The vote that made the majority says what its line says. An acceptor that tells others another ballot than it has written
 /// down mostly accepts at that one too, a moment later, and then every line that is looked for is there.
-fn check_last_vote(case: &mut Case<'_>, slot: Slot, ballot: Ballot, at: usize) {
+fn check_last_vote(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, at: usize) {
     let vote = case.run.line(at).re.as_ref().and_then(|re| case.known.line(re));
     if let Some(vote) = vote
         && let Event::Accepted { ballot: given, .. } = case.run.line(vote).event
@@ -223,7 +223,7 @@ fn check_last_vote(case: &mut Case<'_>, slot: Slot, ballot: Ballot, at: usize) {
     }
 }
 
-fn check_majority(case: &mut Case<'_>, slot: Slot, ballot: Ballot, quorum: Servers, at: usize) {
+fn check_majority(case: &mut RunIndex<'_>, slot: Slot, ballot: Ballot, quorum: ServerSet, at: usize) {
     let accepted = case.accepted.get(&(slot, ballot)).copied().unwrap_or_default();
     let lacking = quorum.without(accepted);
     if !case.cluster.is_empty() && !case.is_majority(quorum) {
@@ -237,8 +237,8 @@ fn check_majority(case: &mut Case<'_>, slot: Slot, ballot: Ballot, quorum: Serve
 }
 
 /// Whether anybody noticed or not: what majorities have accepted in a slot is one value.
-fn check_every_majority(case: &mut Case<'_>) {
-    let mut values: BTreeMap<Slot, (usize, Told<'_>)> = BTreeMap::new();
+fn check_every_majority(case: &mut RunIndex<'_>) {
+    let mut values: BTreeMap<Slot, (usize, LoggedValue<'_>)> = BTreeMap::new();
     for ((slot, ballot), servers) in case.accepted.clone() {
         let Some((at, value)) = case.proposed(slot, ballot).filter(|_| case.is_majority(servers)) else { continue };
         match values.get(&slot) {

@@ -98,7 +98,7 @@ fn with(after: &str, line: &str) -> String {
 }
 
 #[track_caller]
-fn finds(script: &str, verdict: Verdict, rule: Rule, part_of_sentence: &str) {
+fn finds(script: &str, verdict: AuditVerdict, rule: Rule, part_of_sentence: &str) {
     let run = run(script);
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
@@ -110,12 +110,12 @@ fn finds(script: &str, verdict: Verdict, rule: Rule, part_of_sentence: &str) {
 
 #[track_caller]
 fn breaks(script: &str, rule: Rule, part_of_sentence: &str) {
-    finds(script, Verdict::Violated, rule, part_of_sentence);
+    finds(script, AuditVerdict::Violated, rule, part_of_sentence);
 }
 
 #[track_caller]
 fn hides(script: &str, rule: Rule, part_of_sentence: &str) {
-    finds(script, Verdict::Unproven, rule, part_of_sentence);
+    finds(script, AuditVerdict::Unproven, rule, part_of_sentence);
 }
 
 #[test]
@@ -123,8 +123,8 @@ fn an_honest_run_is_proved() {
     let run = run(HONEST);
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
-    assert_eq!(audit.verdict(), Verdict::Proved, "{text}");
-    let expected = Counts {
+    assert_eq!(audit.verdict(), AuditVerdict::Proved, "{text}");
+    let expected = AuditCounts {
         lines: run.lines.len(),
         answers: 35,
         proposals: 6,
@@ -156,7 +156,7 @@ fn what_is_missing_is_not_proved() {
     let lived = without("s3@2").replace(" life=1 applied=0 promised=none", " life=2 applied=0 promised=1.3");
     let lived = lived.replace("ALL server BOOT", "s1@2,s2@2,s3@2,s4@2,s5@2 server BOOT");
     let audit = Audit::new(&run(&lived.lines().take(1).map(|line| format!("{line}\n")).collect::<String>()));
-    assert_eq!((audit.verdict(), audit.findings.len()), (Verdict::Unproven, 5));
+    assert_eq!((audit.verdict(), audit.findings.len()), (AuditVerdict::Unproven, 5));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_gap_in_the_numbers_is_not_proved() {
     let at = run.lines.iter().position(|entry| entry.line.id.to_string() == "s4.5").unwrap();
     run.lines.remove(at);
     let audit = Audit::new(&run);
-    assert_eq!(audit.verdict(), Verdict::Unproven, "{}", audit.explain(&run));
+    assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{}", audit.explain(&run));
     assert!(audit.findings.iter().any(|finding| finding.says == "s4.5 should stand where s4.6 does"));
 }
 
@@ -178,7 +178,7 @@ fn claims_that_rest_on_a_server_without_lines_are_not_proved() {
     let script = script.replace("s4,s5 acceptor", "s5 acceptor").replace("s1,s2,s3,s4 acceptor", "s1,s2,s3 acceptor");
     let run = run(&script);
     let audit = Audit::new(&run);
-    assert_eq!(audit.verdict(), Verdict::Unproven, "{}", audit.explain(&run));
+    assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{}", audit.explain(&run));
     let rules: Vec<Rule> = audit.findings.iter().map(|finding| finding.rule).collect();
     assert!(rules.contains(&Rule::Majority) && rules.contains(&Rule::Adopt), "{}", audit.explain(&run));
 }
@@ -187,10 +187,10 @@ fn claims_that_rest_on_a_server_without_lines_are_not_proved() {
 fn late_lines_are_evidence_but_ask_for_none() {
     // What proves this CHOSEN is on a file that was read before it was written.
     let mut run = run(&tampered(&[("s2,s4,s5 acceptor ACCEPTED", "s2 acceptor ACCEPTED")]));
-    assert_eq!(Audit::new(&run).verdict(), Verdict::Violated);
+    assert_eq!(Audit::new(&run).verdict(), AuditVerdict::Violated);
     let at = run.lines.iter().position(|entry| entry.line.to_string().contains("CHOSEN   req=c2-2")).unwrap();
     run.lines[at].late = true;
-    assert_eq!(Audit::new(&run).verdict(), Verdict::Proved, "{}", Audit::new(&run).explain(&run));
+    assert_eq!(Audit::new(&run).verdict(), AuditVerdict::Proved, "{}", Audit::new(&run).explain(&run));
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn steps_that_are_shown_only_later_accuse_nobody() {
     let run = run(&steps_off_then_on("1.1"));
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
-    assert_eq!(audit.verdict(), Verdict::Unproven, "{text}");
+    assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{text}");
     let says = "proposes in slot 9 as if 1.1 was the highest accepted there, and the lines do not tell all";
     assert!(text.contains(says) && text.contains("did not show protocol steps"), "{text}");
     // Where the lines do tell, they accuse.
@@ -267,7 +267,7 @@ fn steps_that_are_shown_only_later_accuse_nobody() {
         steps_off_then_on("1.1").replace("ACCEPT slot=9", "ACCEPT slot=8").replace("adopted=1.1", "adopted=none");
     let run = super::script::run(&other);
     let audit = Audit::new(&run);
-    assert_eq!(audit.verdict(), Verdict::Violated, "{}", audit.explain(&run));
+    assert_eq!(audit.verdict(), AuditVerdict::Violated, "{}", audit.explain(&run));
     assert!(audit.findings[0].says.contains("slot 8 as if nothing had been accepted there"), "{:?}", audit.findings[0]);
 }
 
@@ -279,7 +279,7 @@ fn lines_that_a_full_disk_took_accuse_nobody() {
     let run = run(&lost);
     let audit = Audit::new(&run);
     let text = audit.explain(&run).to_string();
-    assert_eq!(audit.verdict(), Verdict::Unproven, "{text}");
+    assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{text}");
     assert!(
         text.contains("s4 could not write 1 lines") && text.contains("s4 did not accept it (lines of s4 are missing)")
     );
@@ -319,7 +319,7 @@ fn servers_that_disagree_on_the_cluster_count_no_majorities() {
 fn an_acceptance_may_be_durable_without_its_line_if_the_acceptor_died() {
     // s2 accepted slot 3 at 3.1 and died before it said so: the honest run shows that at its end.
     let once_more = "s1 acceptor PROMISE slot=5+ ballot=6.2 accepted=none to=s2";
-    assert_eq!(Audit::new(&run(&with("s2 acceptor PROMISE slot=1+", once_more))).verdict(), Verdict::Proved);
+    assert_eq!(Audit::new(&run(&with("s2 acceptor PROMISE slot=1+", once_more))).verdict(), AuditVerdict::Proved);
     // What nobody ever proposed it cannot have accepted, dead or not.
     breaks(&tampered(&[("3@3.1,5@5.2", "3@3.2,5@5.2")]), Rule::Ballot, "no line of s2 proposes it");
 }
@@ -331,7 +331,7 @@ fn a_run_without_memory_is_called_unsafe_and_its_broken_promises_are_found() {
     let run = run(&script);
     let audit = Audit::new(&run);
     assert!(audit.explain(&run).to_string().starts_with("UNSAFE: "));
-    assert_eq!(audit.verdict(), Verdict::Proved, "nothing has come of it yet: {}", audit.explain(&run));
+    assert_eq!(audit.verdict(), AuditVerdict::Proved, "nothing has come of it yet: {}", audit.explain(&run));
     assert!(audit.explain(&run).to_string().ends_with("by luck: this run was UNSAFE\n"));
     breaks(
         &script.replace("accepted=1@1.1,2@2.1,3@3.1,5@5.2", "accepted=5@5.2"),
@@ -398,7 +398,7 @@ fn lines_of_clients_of_a_history_whose_servers_lines_are_gone_accuse_nobody() {
         run(HONEST).lines.into_iter().filter(|entry| entry.line.id.process.as_server().is_none()).collect();
     both.lines.extend(before);
     let audit = Audit::new(&both);
-    assert_eq!(audit.verdict(), Verdict::Unproven, "{}", audit.explain(&both));
+    assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{}", audit.explain(&both));
 }
 
 #[test]
@@ -420,7 +420,7 @@ fn servers_that_were_never_seen_together_are_not_held_against_each_other() {
     later.lines.iter_mut().for_each(|entry| entry.line.time += jiff::SignedDuration::from_hours(24));
     both.lines.extend(later.lines);
     let audit = Audit::new(&both);
-    assert_eq!(audit.verdict(), Verdict::Unproven, "{}", audit.explain(&both));
+    assert_eq!(audit.verdict(), AuditVerdict::Unproven, "{}", audit.explain(&both));
 }
 
 #[test]
@@ -471,7 +471,7 @@ fn proposes_again(long_promise: &str, adopted: &str) -> String {
 fn what_a_promise_has_no_room_for_is_known_from_the_acceptances() {
     let long = format!("s1 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@4.5,{} to=s2", rest("3@4.5 4@4.5"));
     let honest = run(&proposes_again(&long, "4.5"));
-    assert_eq!(Audit::new(&honest).verdict(), Verdict::Proved, "{}", Audit::new(&honest).explain(&honest));
+    assert_eq!(Audit::new(&honest).verdict(), AuditVerdict::Proved, "{}", Audit::new(&honest).explain(&honest));
     breaks(&proposes_again(&long, "none"), Rule::Adopt, "as if nothing had been accepted");
 }
 
@@ -480,12 +480,12 @@ fn what_a_dead_acceptor_accepted_without_a_line_is_found_by_its_fingerprint() {
     // s2 was proposed slot 4 at 4.5, has no line of accepting it, and died: it may have, and here it has.
     let long = format!("s2 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@3.1,{} to=s2", rest("3@3.1 4@4.5 5@5.2"));
     let honest = run(&proposes_again(&long, "4.5"));
-    assert_eq!(Audit::new(&honest).verdict(), Verdict::Proved, "{}", Audit::new(&honest).explain(&honest));
+    assert_eq!(Audit::new(&honest).verdict(), AuditVerdict::Proved, "{}", Audit::new(&honest).explain(&honest));
     // What was never proposed it cannot have accepted.
     let long = format!("s2 acceptor PROMISE slot=3+ ballot=7.2 accepted=3@3.1,{} to=s2", rest("3@3.1 4@4.2 5@5.2"));
     let run = run(&proposes_again(&long, "4.5"));
     let audit = Audit::new(&run);
-    assert_eq!(audit.verdict(), Verdict::Violated, "{}", audit.explain(&run));
+    assert_eq!(audit.verdict(), AuditVerdict::Violated, "{}", audit.explain(&run));
     assert!(
         audit
             .findings
@@ -519,7 +519,7 @@ fn a_vote_that_was_given_at_another_ballot_makes_no_majority() {
     };
     let chosen = "slot=5 ballot=5.2 quorum=s2,s4,s5 to=ALL";
     let because_of = |vote: &str| tampered(&[(chosen, &format!("{chosen} re={vote}"))]);
-    assert_eq!(Audit::new(&run(&because_of(&votes("c2-2")))).verdict(), Verdict::Proved);
+    assert_eq!(Audit::new(&run(&because_of(&votes("c2-2")))).verdict(), AuditVerdict::Proved);
     breaks(&because_of(&votes("c2-1")), Rule::Majority, "because of a vote that was given at 4.5");
 }
 
@@ -623,7 +623,7 @@ fn a_repetition_is_held_against_its_first_effect() {
         + promises.replace("s4,s5", "s5").as_str();
     let script = |first| with("s2 acceptor PROMISE slot=1+", &format!("{promises}\n{}", repeated(first)));
     let honest = run(&script(5));
-    assert_eq!(Audit::new(&honest).verdict(), Verdict::Proved, "{}", Audit::new(&honest).explain(&honest));
+    assert_eq!(Audit::new(&honest).verdict(), AuditVerdict::Proved, "{}", Audit::new(&honest).explain(&honest));
     breaks(&script(4), Rule::Once, "slot 4 does not hold");
 }
 
@@ -703,7 +703,7 @@ fn replies_that_cannot_be_of_one_log_are_caught_without_the_log() {
         let audit = Audit::new(&run);
         (audit.verdict(), audit.explain(&run).to_string())
     };
-    assert_eq!(verdict(&hidden).0, Verdict::Unproven, "{}", verdict(&hidden).1);
+    assert_eq!(verdict(&hidden).0, AuditVerdict::Unproven, "{}", verdict(&hidden).1);
     for (what, with) in [
         ("status=OK slot=4 version=3 value=green", "status=OK slot=4 version=3 value=red"),
         ("status=OK slot=4 version=3 value=green", "status=OK slot=4 version=2 value=green"),
@@ -712,6 +712,6 @@ fn replies_that_cannot_be_of_one_log_are_caught_without_the_log() {
     ] {
         assert!(hidden.contains(what), "{what}");
         let (verdict, text) = verdict(&hidden.replace(what, with));
-        assert!(verdict == Verdict::Violated && text.contains("which is of no one log"), "{with}: {text}");
+        assert!(verdict == AuditVerdict::Violated && text.contains("which is of no one log"), "{with}: {text}");
     }
 }

@@ -5,26 +5,26 @@ use std::collections::BTreeMap;
 
 use super::super::event::Event;
 use super::super::exchange::exchanges;
-use super::super::text::Text;
-use super::super::word::{Op, Status};
-use super::{Case, Rule};
+use super::super::text::QuotedText;
+use super::super::word::{OpKind, RequestStatus};
+use super::{Rule, RunIndex};
 use crate::paxos::Slot;
 
 /// What a reply says of a key.
-struct Said<'a> {
+struct KeyClaim<'a> {
     /// Reads stand behind the slot that they saw.
     place: (Slot, bool),
     version: u64,
     /// It made this version.
     is_new: bool,
     /// What the key holds then: None if nothing. Unknown where a write was refused.
-    value: Option<Option<&'a Text>>,
+    value: Option<Option<&'a QuotedText>>,
     lines: [usize; 2],
 }
 
 /// In the order of the slots a key's version never falls, rises with each write, and stands for one value.
-pub(super) fn check(case: &mut Case<'_>) {
-    let mut keys: BTreeMap<&Text, Vec<Said<'_>>> = BTreeMap::new();
+pub(super) fn check(case: &mut RunIndex<'_>) {
+    let mut keys: BTreeMap<&QuotedText, Vec<KeyClaim<'_>>> = BTreeMap::new();
     for exchange in exchanges(case.run) {
         let (Some(key), Some(reply)) = (exchange.key, exchange.reply.filter(|reply| case.is_claim(*reply))) else {
             continue;
@@ -35,15 +35,17 @@ pub(super) fn check(case: &mut Case<'_>) {
             continue;
         };
         let (is_read, is_new, value) = match (exchange.op, status) {
-            (Op::Get, Status::Ok) => (true, false, value.as_ref().map(Some)),
-            (Op::Get, Status::NotFound) | (Op::Delete, Status::NotFound) => (exchange.op == Op::Get, false, Some(None)),
-            (Op::Put, Status::Ok) => (false, true, exchange.value.map(Some)),
-            (Op::Delete, Status::Ok) => (false, true, Some(None)),
-            (Op::Put, Status::Mismatch) => (false, false, None),
+            (OpKind::Get, RequestStatus::Ok) => (true, false, value.as_ref().map(Some)),
+            (OpKind::Get, RequestStatus::NotFound) | (OpKind::Delete, RequestStatus::NotFound) => {
+                (exchange.op == OpKind::Get, false, Some(None))
+            }
+            (OpKind::Put, RequestStatus::Ok) => (false, true, exchange.value.map(Some)),
+            (OpKind::Delete, RequestStatus::Ok) => (false, true, Some(None)),
+            (OpKind::Put, RequestStatus::Mismatch) => (false, false, None),
             _ => continue,
         };
         let (place, lines) = ((*slot, is_read), [exchange.request, reply]);
-        keys.entry(key).or_default().push(Said { place, version: *version, is_new, value, lines });
+        keys.entry(key).or_default().push(KeyClaim { place, version: *version, is_new, value, lines });
     }
     for (key, mut said) in keys {
         said.sort_by_key(|one| one.place);

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::facts::Facts;
+use super::facts::PageCounts;
 use super::{LINES_MAX, last_history, page};
-use crate::trace::audit::{Audit, Verdict};
+use crate::trace::audit::{Audit, AuditVerdict};
 use crate::trace::parse::Run;
 
 /// The command line of the picture.
@@ -22,7 +22,7 @@ Examples:
 The page opens from a file, in any browser, and needs no network. If the audit finds a violation, it opens at the first
 wrong line; if lines are missing and it can prove nothing, the page says so. Its address takes #req=c1-5, #slot=7, #server=3,
 #at=s1.204 and #view=time.")]
-pub struct Arguments {
+pub struct TimelineArgs {
     /// Folder of the run, as runs/latest
     dir: PathBuf,
     /// The page to write
@@ -42,14 +42,14 @@ fn parse_lines(text: &str) -> Result<usize, String> {
 }
 
 /// Writes the page; what to print, and the exit code.
-pub fn run(arguments: &Arguments) -> Result<(String, u8), String> {
-    let Arguments { dir, out, title, lines } = arguments;
+pub fn run(arguments: &TimelineArgs) -> Result<(String, u8), String> {
+    let TimelineArgs { dir, out, title, lines } = arguments;
     let (run, earlier) = last_history(Run::read(dir).map_err(|error| error.to_string())?);
     let title = title.clone().unwrap_or_else(|| name(dir));
     let audit = Audit::new(&run);
     let page = page(&run, &audit, &title, *lines);
     fs::write(out, &page.html).map_err(|error| format!("cannot write {}: {error}", out.display()))?;
-    let Facts { lines, servers, others, messages, outages, .. } = page.facts;
+    let PageCounts { lines, servers, others, messages, outages, .. } = page.facts;
     let mut text = format!(
         "{}: {lines} lines of {servers} servers and {others} clients, {messages} messages, {outages} outages\n",
         out.display(),
@@ -83,9 +83,9 @@ pub fn run(arguments: &Arguments) -> Result<(String, u8), String> {
 fn said(audit: &Audit) -> String {
     let why = audit.findings.first().map_or("", |finding| &finding.says);
     match audit.verdict() {
-        Verdict::Proved => "the audit proves that every rule was kept".to_string(),
-        Verdict::Unproven => format!("the audit: not provable, for {why}"),
-        Verdict::Violated => format!("the audit: VIOLATION, {why}"),
+        AuditVerdict::Proved => "the audit proves that every rule was kept".to_string(),
+        AuditVerdict::Unproven => format!("the audit: not provable, for {why}"),
+        AuditVerdict::Violated => format!("the audit: VIOLATION, {why}"),
     }
 }
 

@@ -3,18 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::paxos::{Ballot, Refused, Slot};
-use crate::role::{Server, Servers};
+use crate::paxos::{Ballot, NackedRequest, Slot};
+use crate::role::{ServerId, ServerSet};
 use crate::trace::event::Event;
 use crate::trace::exchange::{exchanges, outages};
-use crate::trace::line::Process;
+use crate::trace::line::ProcessId;
 use crate::trace::parse::Run;
-use crate::trace::word::Told;
+use crate::trace::word::DecisionReason;
 use crate::two_phase_commit::TransactionId;
 
 /// How much there is to draw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct PageCounts {
     /// Lines.
     pub lines: usize,
     /// Servers.
@@ -29,11 +29,11 @@ pub struct Facts {
     pub requests: usize,
 }
 
-impl Facts {
+impl PageCounts {
     /// Counts.
-    pub fn new(run: &Run) -> Facts {
-        let mut servers = Servers::NONE;
-        let mut others: BTreeSet<&Process> = BTreeSet::new();
+    pub fn new(run: &Run) -> PageCounts {
+        let mut servers = ServerSet::NONE;
+        let mut others: BTreeSet<&ProcessId> = BTreeSet::new();
         for entry in &run.lines {
             let process = &entry.line.id.process;
             let is_new = match process.as_server() {
@@ -47,7 +47,7 @@ impl Facts {
         let others = others.len();
         let messages = messages(run).len();
         let outages = outages(run).len() + gaps(run);
-        Facts {
+        PageCounts {
             lines: run.lines.len(),
             servers: servers.len(),
             others,
@@ -59,7 +59,7 @@ impl Facts {
 }
 
 /// An answer of an acceptor, by what it answers and who gives it.
-type Answer = (Kind, Option<Slot>, Ballot, Server);
+type AcceptorReply = (ReplyKind, Option<Slot>, Ballot, ServerId);
 
 /// A transaction as a key beside those of ballots: it has a number and a server as well.
 fn key_of(transaction: TransactionId) -> Ballot {
@@ -67,7 +67,7 @@ fn key_of(transaction: TransactionId) -> Ballot {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum ReplyKind {
     Promise,
     Accepted,
     Nack,
@@ -92,21 +92,21 @@ pub fn messages(run: &Run) -> BTreeSet<(usize, usize)> {
         if let Some(cause) = line.re.as_ref().and_then(|re| by_id.get(re)) {
             add(*cause, at);
         }
-        let rests_on: Vec<Answer> = match &line.event {
+        let rests_on: Vec<AcceptorReply> = match &line.event {
             Event::Accept { ballot, quorum, .. } if first_accepts.get(ballot) == Some(&at) => {
-                quorum.iter().map(|server| (Kind::Promise, None, *ballot, server)).collect()
+                quorum.iter().map(|server| (ReplyKind::Promise, None, *ballot, server)).collect()
             }
             Event::Lead { ballot, quorum, .. } => {
-                quorum.iter().map(|server| (Kind::Promise, None, *ballot, server)).collect()
+                quorum.iter().map(|server| (ReplyKind::Promise, None, *ballot, server)).collect()
             }
             Event::Chosen { slot, ballot, quorum, .. } => {
-                quorum.iter().map(|server| (Kind::Accepted, Some(*slot), *ballot, server)).collect()
+                quorum.iter().map(|server| (ReplyKind::Accepted, Some(*slot), *ballot, server)).collect()
             }
-            Event::Decide { tx, told: Told::First, yes, no, .. } => {
-                yes.iter().chain(*no).map(|server| (Kind::Vote, None, key_of(*tx), server)).collect()
+            Event::Decide { tx, told: DecisionReason::First, yes, no, .. } => {
+                yes.iter().chain(*no).map(|server| (ReplyKind::Vote, None, key_of(*tx), server)).collect()
             }
             Event::Retry { ballot, nack, .. } => {
-                nack.0.iter().map(|(server, _)| (Kind::Nack, None, *ballot, *server)).collect()
+                nack.0.iter().map(|(server, _)| (ReplyKind::Nack, None, *ballot, *server)).collect()
             }
             _ => Vec::new(),
         };
@@ -120,17 +120,17 @@ pub fn messages(run: &Run) -> BTreeSet<(usize, usize)> {
 }
 
 /// The lines that answer, in the order of time.
-fn answers(run: &Run) -> BTreeMap<Answer, Vec<usize>> {
-    let mut answers: BTreeMap<Answer, Vec<usize>> = BTreeMap::new();
+fn answers(run: &Run) -> BTreeMap<AcceptorReply, Vec<usize>> {
+    let mut answers: BTreeMap<AcceptorReply, Vec<usize>> = BTreeMap::new();
     for (at, entry) in run.lines.iter().enumerate() {
         let Some(server) = entry.line.id.process.as_server() else { continue };
         let answer = match &entry.line.event {
-            Event::Promise { ballot, .. } => (Kind::Promise, None, *ballot, server),
-            Event::Accepted { slot, ballot, .. } => (Kind::Accepted, Some(*slot), *ballot, server),
-            Event::Nack { ballot, slot: Refused::Prepare(_) | Refused::Accept(_), .. } => {
-                (Kind::Nack, None, *ballot, server)
+            Event::Promise { ballot, .. } => (ReplyKind::Promise, None, *ballot, server),
+            Event::Accepted { slot, ballot, .. } => (ReplyKind::Accepted, Some(*slot), *ballot, server),
+            Event::Nack { ballot, slot: NackedRequest::Prepare(_) | NackedRequest::Accept(_), .. } => {
+                (ReplyKind::Nack, None, *ballot, server)
             }
-            Event::Vote { tx, .. } => (Kind::Vote, None, key_of(*tx), server),
+            Event::Vote { tx, .. } => (ReplyKind::Vote, None, key_of(*tx), server),
             _ => continue,
         };
         answers.entry(answer).or_default().push(at);

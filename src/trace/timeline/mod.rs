@@ -16,9 +16,9 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use facts::Facts;
+use facts::PageCounts;
 
-use super::audit::{Audit, Verdict};
+use super::audit::{Audit, AuditVerdict};
 use super::histories::Histories;
 use super::parse::Run;
 
@@ -43,14 +43,14 @@ pub fn last_history(run: Run) -> (Run, usize) {
 
 /// What the page knows besides its lines.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Data {
+pub(crate) struct PageData {
     pub title: String,
     /// `proved`, `unproven` or `violated`; none while a run is watched.
     pub verdict: Option<&'static str>,
     /// Acceptors come back without their memory.
     #[serde(rename = "unsafe")]
     pub is_unsafe: bool,
-    pub findings: Vec<Finding>,
+    pub findings: Vec<PageFinding>,
     /// How many findings are not told.
     pub more: usize,
     /// The line at which the page opens: the first that is wrong.
@@ -68,14 +68,14 @@ pub(crate) struct Data {
     /// Whether the server that is watched shows the steps of the protocol.
     pub steps: bool,
     /// What the page teaches, if it does.
-    pub lesson: Option<Shown<'static>>,
+    pub lesson: Option<LessonText<'static>>,
     /// Where else the cluster can be watched.
     pub others: Vec<String>,
 }
 
 /// What the audit says.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Finding {
+pub(crate) struct PageFinding {
     rule: &'static str,
     verdict: &'static str,
     says: String,
@@ -84,7 +84,7 @@ pub(crate) struct Finding {
 
 /// A lesson, as the page shows it.
 #[derive(Clone, Debug, Serialize)]
-pub struct Shown<'a> {
+pub struct LessonText<'a> {
     /// What it is called.
     pub title: &'a str,
     /// What happens.
@@ -99,11 +99,11 @@ pub struct Shown<'a> {
 
 /// A page and what is to be said about it.
 #[derive(Clone, Debug)]
-pub struct Page {
+pub struct TimelinePage {
     /// The whole page.
     pub html: String,
     /// What it draws.
-    pub facts: Facts,
+    pub facts: PageCounts,
     /// How many lines of the run it does not hold.
     pub left_out: usize,
     /// How many of these have the number of another line: histories that cannot be told apart.
@@ -113,7 +113,7 @@ pub struct Page {
 }
 
 /// The page of a lesson. It opens at the first line to look at, also where a rule is broken: that comes in its time.
-pub fn lesson(run: &Run, audit: &Audit, shown: Shown<'static>) -> String {
+pub fn lesson(run: &Run, audit: &Audit, shown: LessonText<'static>) -> String {
     let kept = drawn(run, audit, LINES_MAX);
     let mut data = data_of(run, audit, shown.title, &kept);
     data.first = None;
@@ -122,12 +122,12 @@ pub fn lesson(run: &Run, audit: &Audit, shown: Shown<'static>) -> String {
 }
 
 /// The page of a run, with at most `most` of its lines.
-pub fn page(run: &Run, audit: &Audit, title: &str, most: usize) -> Page {
+pub fn page(run: &Run, audit: &Audit, title: &str, most: usize) -> TimelinePage {
     let kept = drawn(run, audit, most);
     let data = data_of(run, audit, title, &kept);
-    Page {
+    TimelinePage {
         html: page::assemble(&data, "connect-src 'none'"),
-        facts: Facts::new(&run.only(&kept)),
+        facts: PageCounts::new(&run.only(&kept)),
         left_out: data.left_out,
         repeated: run.lines.len() - distinct(run).len(),
         opens_at: data.first,
@@ -146,15 +146,15 @@ fn distinct(run: &Run) -> Vec<usize> {
 }
 
 /// What the page knows; it holds these lines.
-fn data_of(run: &Run, audit: &Audit, title: &str, kept: &[usize]) -> Data {
+fn data_of(run: &Run, audit: &Audit, title: &str, kept: &[usize]) -> PageData {
     let text: String = kept.iter().map(|at| format!("{}\n", run.line(*at))).collect();
-    let findings = audit.findings.iter().take(FINDINGS_MAX).map(|finding| Finding {
+    let findings = audit.findings.iter().take(FINDINGS_MAX).map(|finding| PageFinding {
         rule: finding.rule.name(),
         verdict: word(finding.verdict),
         says: finding.says.clone(),
         lines: finding.lines.iter().take(FINDING_LINES_MAX).map(|at| run.line(*at).id.to_string()).collect(),
     });
-    Data {
+    PageData {
         title: title.to_string(),
         verdict: Some(word(audit.verdict())),
         is_unsafe: !audit.unsafe_lines.is_empty(),
@@ -164,28 +164,28 @@ fn data_of(run: &Run, audit: &Audit, title: &str, kept: &[usize]) -> Data {
         left_out: run.lines.len() - kept.len(),
         torn: run.torn.clone(),
         packed: page::pack(&text),
-        ..Data::default()
+        ..PageData::default()
     }
 }
 
 /// The page that a server serves: it begins empty, and asks that server for lines.
 pub fn live(title: &str, lab: bool, steps: bool, others: Vec<String>) -> String {
     let packed = page::pack("");
-    let data = Data { title: title.to_string(), live: true, lab, steps, others, packed, ..Data::default() };
+    let data = PageData { title: title.to_string(), live: true, lab, steps, others, packed, ..PageData::default() };
     page::assemble(&data, "connect-src 'self'")
 }
 
-fn word(verdict: Verdict) -> &'static str {
+fn word(verdict: AuditVerdict) -> &'static str {
     match verdict {
-        Verdict::Proved => "proved",
-        Verdict::Unproven => "unproven",
-        Verdict::Violated => "violated",
+        AuditVerdict::Proved => "proved",
+        AuditVerdict::Unproven => "unproven",
+        AuditVerdict::Violated => "violated",
     }
 }
 
 /// The first line that breaks a rule: of each violation the last of its lines, since the others were right until then.
 fn first_wrong(run: &Run, audit: &Audit) -> Option<usize> {
-    let violations = audit.findings.iter().filter(|finding| finding.verdict == Verdict::Violated);
+    let violations = audit.findings.iter().filter(|finding| finding.verdict == AuditVerdict::Violated);
     let ends = violations.filter_map(|finding| finding.lines.iter().copied().max_by_key(|at| run.line(*at).time));
     ends.min_by_key(|at| run.line(*at).time)
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
-use super::Data;
+use super::PageData;
 
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -25,7 +25,7 @@ const SCRIPT: &str = concat!(
 const LIVE: &str = include_str!("page/live.js");
 
 /// The page; `reach` is what it may talk to, in the words of a content security policy.
-pub(crate) fn assemble(data: &Data, reach: &str) -> String {
+pub(crate) fn assemble(data: &PageData, reach: &str) -> String {
     let policy =
         format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; {reach}");
     // Each part is put in once, the data last: what stands in it is never searched for places to fill.
@@ -42,7 +42,7 @@ pub(crate) fn assemble(data: &Data, reach: &str) -> String {
 }
 
 /// JSON that no reader of HTML takes for the end of its script.
-fn json(data: &Data) -> String {
+fn json(data: &PageData) -> String {
     serde_json::to_string(data).unwrap_or_default().replace('<', "\\u003c").replace('>', "\\u003e")
 }
 

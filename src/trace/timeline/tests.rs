@@ -1,6 +1,6 @@
 //! The page as text, and what is chosen for it. What a browser makes of it is tested in one.
 
-use super::facts::{Facts, messages};
+use super::facts::{PageCounts, messages};
 use super::*;
 use crate::trace::audit::Audit;
 
@@ -49,9 +49,9 @@ fn messages_are_found_by_the_line_that_they_name_and_by_quorum() {
             "s2.2>s1.7"
         ]
     );
-    let facts = Facts::new(&run);
+    let facts = PageCounts::new(&run);
     // The acceptor's crash, the second life of s2, the end of s1.
-    assert_eq!(facts, Facts { lines: 15, servers: 3, others: 1, messages: 10, outages: 3, requests: 1 });
+    assert_eq!(facts, PageCounts { lines: 15, servers: 3, others: 1, messages: 10, outages: 3, requests: 1 });
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn what_cannot_be_proved_says_why_and_opens_at_the_beginning() {
 #[test]
 fn nothing_that_people_wrote_is_markup() {
     let hostile = "</script><img src=x onerror=alert(1)>%SCRIPT%%DATA%";
-    let lines = STORY.replace("key=color", &format!("key={}", crate::trace::Text::from(hostile)));
+    let lines = STORY.replace("key=color", &format!("key={}", crate::trace::QuotedText::from(hostile)));
     let run = run_of(&lines);
     let html = page(&run, &Audit::new(&run), hostile, LINES_MAX).html;
     assert!(!html.contains("<img") && !html.contains("</script><"), "it is escaped");

@@ -1,13 +1,13 @@
 //! Attempts: where they begin, what they are for, and what is told of those that fail.
 
 use super::*;
-use crate::role::Timed;
+use crate::role::TimerSpec;
 
 /// Who is told that its command is certainly not applied, and why.
 fn not_applied(said: &Said) -> Vec<(u64, NotApplied)> {
-    let told = |outcome: &ProposerOutcome| match outcome {
-        ProposerOutcome::NotApplied { id, why } => Some((id.sequence, *why)),
-        ProposerOutcome::Recall(_) => None,
+    let told = |outcome: &ProposerNotification| match outcome {
+        ProposerNotification::NotApplied { id, why } => Some((id.sequence, *why)),
+        ProposerNotification::Recall(_) => None,
     };
     said.outcomes.iter().filter_map(told).collect()
 }
@@ -47,7 +47,9 @@ fn that_slots_are_in_a_checkpoint_is_believed_for_a_second() {
 fn an_attempt_names_the_command_that_it_is_for() {
     let command_of = |said: &Said| {
         said.facts.iter().find_map(|fact| match fact {
-            ProposerFact::Prepared { command, .. } | ProposerFact::Retried { command, .. } => Some(command.clone()),
+            ProposerTraceEvent::Prepared { command, .. } | ProposerTraceEvent::Retried { command, .. } => {
+                Some(command.clone())
+            }
             _ => None,
         })
     };
@@ -78,7 +80,7 @@ fn refusals_of_an_older_ballot_do_not_end_an_attempt() {
     assert_eq!(second.round, 4);
     for server in [S1, S2, S3] {
         assert!(proposer.hear(server, nack(first, ballot(3, S2))).is_nothing(), "it is of the first attempt");
-        assert!(proposer.hear(Server(server.0 + 5), nack(second, ballot(6, S2))).is_nothing(), "a stranger");
+        assert!(proposer.hear(ServerId(server.0 + 5), nack(second, ballot(6, S2))).is_nothing(), "a stranger");
     }
     proposer.hear(S1, promise(second, Vec::new()));
     assert_eq!(proposer.hear(S2, promise(second, Vec::new())).proposed(), [(1, 1)]);
@@ -92,7 +94,7 @@ fn who_gives_a_command_up_says_why() {
         proposer
     };
     let mut alone = silent(Policy::BasicPaxos);
-    assert_eq!(not_applied(&alone.ticks(8)), [(1, NotApplied::NoQuorum { answered: Servers::NONE })]);
+    assert_eq!(not_applied(&alone.ticks(8)), [(1, NotApplied::NoQuorum { answered: ServerSet::NONE })]);
     let mut outrun = silent(Policy::BasicPaxos);
     for server in [S2, S3] {
         outrun.hear(server, nack(ballot(1, S1), ballot(3, server)));
@@ -111,8 +113,8 @@ fn who_gives_a_command_up_says_why() {
 }
 
 /// The pages that it asks for now, and of whom.
-fn pages(said: &Said) -> Vec<(Servers, u64)> {
-    let page = |(to, message): &(Servers, Message)| match message {
+fn pages(said: &Said) -> Vec<(ServerSet, u64)> {
+    let page = |(to, message): &(ServerSet, Message)| match message {
         Message::Prepare { from, .. } if to.len() == 1 => Some((*to, from.0)),
         _ => None,
     };
@@ -128,12 +130,12 @@ fn a_proposer_asks_for_page_after_page_and_proposes_in_what_is_settled() {
     let said = hear(&mut proposer, S1, page(1, Some(3), vec![accepted(1, old, 1)]));
     assert_eq!(
         (pages(&said), said.proposed()),
-        (vec![(Servers::only(S1), 3)], Vec::new()),
+        (vec![(ServerSet::only(S1), 3)], Vec::new()),
         "one acceptor is no quorum"
     );
     let said = hear(&mut proposer, S2, page(1, Some(2), vec![accepted(1, old, 1)]));
     assert_eq!(said.proposed(), [(1, 1)], "of slot 2 the second one has not spoken");
-    assert_eq!(pages(&said), [(Servers::only(S2), 2)]);
+    assert_eq!(pages(&said), [(ServerSet::only(S2), 2)]);
     let said = hear(&mut proposer, S2, page(1, Some(2), vec![accepted(1, old, 1)]));
     assert_eq!((pages(&said), said.proposed()), (Vec::new(), Vec::new()), "a page that comes twice");
     let said = hear(&mut proposer, S2, page(3, None, vec![accepted(3, old, 3)]));
@@ -155,7 +157,7 @@ fn a_page_that_is_lost_is_asked_for_again_and_of_another_acceptor_too() {
     }
     assert_eq!(pages(&proposer.fire(ProposerTimer::Tick)), [], "they have their time");
     let said = proposer.fire(ProposerTimer::Tick);
-    assert_eq!(pages(&said), [S1, S2, S3].map(|server| (Servers::only(server), 2)));
+    assert_eq!(pages(&said), [S1, S2, S3].map(|server| (ServerSet::only(server), 2)));
 }
 
 #[test]
@@ -169,14 +171,15 @@ fn where_an_acceptor_cannot_read_a_slot_another_is_asked() {
     [S1, S2, S3].into_iter().for_each(|server| drop(hear(&mut proposer, server, first())));
     // Acceptors 1 and 2 answer for all slots, and 1 has lost one of them.
     let said = hear(&mut proposer, S1, Page { damaged: vec![lost], ..page(2, None, Vec::new()) });
-    assert_eq!(pages(&said), [(Servers::only(S3), 2)]);
+    assert_eq!(pages(&said), [(ServerSet::only(S3), 2)]);
     assert_eq!(hear(&mut proposer, S2, page(2, None, vec![accepted(2, old, 2)])).proposed(), []);
     assert_eq!(hear(&mut proposer, S3, page(2, None, Vec::new())).proposed(), [(2, 2), (3, 9)]);
 }
 
 #[test]
 fn who_settled_other_slots_need_not_settle_those_that_are_left_when_the_log_has_grown() {
-    let proposer = Proposer::new(S1, Quorums::majority(Servers::first(3)), Policy::BasicPaxos).with_window(1, 1 << 20);
+    let proposer =
+        Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::BasicPaxos).with_window(1, 1 << 20);
     let mut proposer = Lone::of(proposer);
     let (ballot, _) = proposer.step(propose(9)).prepared().expect("it prepares");
     let old = Ballot { round: 0, ..ballot };
@@ -201,7 +204,7 @@ fn no_page_is_passed_over_because_of_what_was_said_at_another_ballot() {
     let truncated = Page { truncated_below: Slot(10), ..page(1, None, Vec::new()) };
     proposer.hear(S3, Message::Promise { ballot: old, page: truncated });
     proposer.fire(ProposerTimer::Tick);
-    assert_eq!(pages(&proposer.fire(ProposerTimer::Tick)), [(Servers::only(S1), 2)]);
+    assert_eq!(pages(&proposer.fire(ProposerTimer::Tick)), [(ServerSet::only(S1), 2)]);
 }
 
 #[test]
@@ -254,13 +257,13 @@ fn who_settles_only_some_slots_is_named_where_its_value_is_adopted() {
     proposer.hear(S1, Message::Promise { ballot, page: damaged });
     proposer.hear(S2, promise(ballot, vec![accepted(1, old, 1)]));
     let said = proposer.hear(S3, promise(ballot, Vec::new()));
-    let quorum = |fact: &ProposerFact| match fact {
-        ProposerFact::Proposed { slot, quorum, .. } => Some((slot.0, *quorum)),
+    let quorum = |fact: &ProposerTraceEvent| match fact {
+        ProposerTraceEvent::Proposed { slot, quorum, .. } => Some((slot.0, *quorum)),
         _ => None,
     };
-    let without = Servers::first(3).without(Servers::only(S1));
+    let without = ServerSet::first(3).without(ServerSet::only(S1));
     let quorums: Vec<_> = said.facts.iter().filter_map(quorum).collect();
-    assert_eq!(quorums, [(1, without), (2, Servers::first(3)), (3, without)]);
+    assert_eq!(quorums, [(1, without), (2, ServerSet::first(3)), (3, without)]);
 }
 
 #[test]
@@ -317,7 +320,7 @@ fn a_slot_at_the_end_of_all_slots_is_not_filled_at_once() {
 #[test]
 fn nothing_is_proposed_behind_the_last_slot() {
     let (mut leader, ballot) =
-        Lone::of(Proposer::new(S1, Quorums::majority(Servers::first(3)), Policy::MultiPaxos)).led();
+        Lone::of(Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos)).led();
     leader.hear(S2, Message::Truncated { ballot, slot: Slot(1), below: Slot::LAST });
     let proposed: Vec<_> = (1..=4).flat_map(|number| leader.step(propose(number)).proposed()).collect();
     assert_eq!(proposed, [(Slot::LAST.0, 1)]);

@@ -28,10 +28,10 @@ fn full_leader() -> (Lone, Ballot) {
 #[test]
 fn a_command_is_handed_over_once_and_to_the_next_leader_at_once() {
     let mut follower = follower();
-    assert_eq!(follower.step(propose(1)).forwarded(), [(Servers::only(S2), vec![1])]);
-    assert_eq!(follower.step(propose(2)).forwarded(), [(Servers::only(S2), vec![2])]);
+    assert_eq!(follower.step(propose(1)).forwarded(), [(ServerSet::only(S2), vec![1])]);
+    assert_eq!(follower.step(propose(2)).forwarded(), [(ServerSet::only(S2), vec![2])]);
     let said = follower.hear(S3, Message::Heartbeat { ballot: ballot(2, S3) });
-    assert_eq!(said.forwarded(), [(Servers::only(S3), vec![1, 2])]);
+    assert_eq!(said.forwarded(), [(ServerSet::only(S3), vec![1, 2])]);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_leader_that_has_no_room_says_that_it_leads() {
     let (mut leader, ballot) = full_leader();
     assert!(leader.hear(S2, forward(100..1_124)).is_nothing(), "so many have room");
     let said = leader.hear(S2, forward([2_000, 100]));
-    assert_eq!(said.sent, [(Servers::only(S2), Message::Refused { leader: Some(ballot) })]);
+    assert_eq!(said.sent, [(ServerSet::only(S2), Message::Refused { leader: Some(ballot) })]);
 }
 
 #[test]
@@ -120,14 +120,14 @@ fn a_leader_steps_down_for_a_slot_that_it_has_passed_only_if_nobody_alive_has_it
     let beat =
         |applied| vec![Input::Message { from: S2, message: Message::Beat { applied: Slot(applied), digest: 0 } }];
     let applied = |slot| vec![Input::Request(ProposerRequest::Applied { slot: Slot(slot), ids: Vec::new() })];
-    assert_eq!(fill(Vec::new(), 5), (Some(StepDown::Below(Slot(5))), 0));
-    assert_eq!(fill(Vec::new(), 9), (Some(StepDown::Below(Slot(9))), 0));
+    assert_eq!(fill(Vec::new(), 5), (Some(StepDownReason::Below(Slot(5))), 0));
+    assert_eq!(fill(Vec::new(), 9), (Some(StepDownReason::Below(Slot(9))), 0));
     assert_eq!(fill(Vec::new(), 10), (None, 1), "its ballot can propose there");
     assert_eq!(fill(Vec::new(), 12), (None, 3));
     assert_eq!((fill(beat(5), 5), fill(beat(7), 5)), ((None, 0), (None, 0)), "a living peer has it");
-    assert_eq!(fill(beat(5), 6), (Some(StepDown::Below(Slot(6))), 0));
+    assert_eq!(fill(beat(5), 6), (Some(StepDownReason::Below(Slot(6))), 0));
     assert_eq!((fill(applied(5), 5), fill(applied(7), 5)), ((None, 0), (None, 0)), "it has it itself");
-    assert_eq!(fill(applied(5), 6), (Some(StepDown::Below(Slot(6))), 0));
+    assert_eq!(fill(applied(5), 6), (Some(StepDownReason::Below(Slot(6))), 0));
     // What an acceptor forgot and said so with its promise is not proposed in either.
     let mut leader = Lone::new(Policy::MultiPaxos);
     let ballot = leader.stand();
@@ -136,7 +136,7 @@ fn a_leader_steps_down_for_a_slot_that_it_has_passed_only_if_nobody_alive_has_it
     leader.hear(S1, Message::Promise { ballot, page: page(1, None, Vec::new()) });
     assert_eq!(leader.0.leads(), Some(ballot));
     let said = leader.hear(S3, Message::Fill { slot: Slot(9) });
-    assert_eq!(said.stepped_down(), Some(StepDown::Below(Slot(9))));
+    assert_eq!(said.stepped_down(), Some(StepDownReason::Below(Slot(9))));
 }
 
 #[test]
@@ -148,6 +148,6 @@ fn who_takes_a_whole_state_asks_what_became_of_the_commands_that_wait() {
         let commands: Vec<Command> = [7, 8].map(command).into();
         commands.iter().for_each(|one| drop(proposer.step(Input::Request(ProposerRequest::Propose(one.clone())))));
         let ids = commands.iter().map(|one| one.id).collect();
-        assert_eq!(proposer.step(installed(9)).outcomes, [ProposerOutcome::Recall(ids)]);
+        assert_eq!(proposer.step(installed(9)).outcomes, [ProposerNotification::Recall(ids)]);
     }
 }

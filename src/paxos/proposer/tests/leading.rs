@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn heartbeat(round: u64, server: Server) -> Message {
+fn heartbeat(round: u64, server: ServerId) -> Message {
     Message::Heartbeat { ballot: ballot(round, server) }
 }
 
@@ -12,7 +12,7 @@ fn a_leader_is_stalled_only_while_something_is_open_and_nothing_is_applied() {
     assert_eq!(leader.answered_pulses(40), None, "nothing is open");
     leader.step(propose(1));
     assert_eq!(leader.answered_pulses(16), None, "it has had 480 ms");
-    assert_eq!(leader.answered_pulses(1), Some(StepDown::Stalled));
+    assert_eq!(leader.answered_pulses(1), Some(StepDownReason::Stalled));
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn where_rounds_take_long_a_leader_waits_for_longer() {
         None,
         "the round before took 480 ms, and this one may take four times as long"
     );
-    assert_eq!(leader.answered_pulses(1), Some(StepDown::Stalled));
+    assert_eq!(leader.answered_pulses(1), Some(StepDownReason::Stalled));
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_leader_learns_from_the_promises_how_long_rounds_take() {
         "what takes 1.2 s is not sent again sooner: {said:?}"
     );
     assert_eq!(leader.answered_pulses(159), None);
-    assert_eq!(leader.answered_pulses(1), Some(StepDown::Stalled));
+    assert_eq!(leader.answered_pulses(1), Some(StepDownReason::Stalled));
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn a_leader_that_waits_for_pages_steps_down_if_none_comes() {
     assert_eq!(leader.answered_pulses(16), None);
     leader.hear(S1, Message::Promise { ballot, page: page(2, Some(3), Vec::new()) });
     assert_eq!(leader.answered_pulses(16), None, "a page is a move");
-    assert_eq!(leader.answered_pulses(1), Some(StepDown::Stalled));
+    assert_eq!(leader.answered_pulses(1), Some(StepDownReason::Stalled));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn its_own_beats_do_not_make_a_stalled_leader_move() {
         leader.beat(S1, 0);
         leader.answered_pulses(1)
     });
-    assert_eq!(beats.collect::<Vec<_>>().last(), Some(&Some(StepDown::Stalled)));
+    assert_eq!(beats.collect::<Vec<_>>().last(), Some(&Some(StepDownReason::Stalled)));
 }
 
 #[test]
@@ -79,11 +79,11 @@ fn only_answers_of_others_to_its_own_ballot_let_a_leader_stay() {
     let older = Ballot { round: ballot.round - 1, ..ballot };
     for _ in 0..9 {
         assert_eq!(leader.pulse().stepped_down(), None);
-        for (from, ballot) in [(S2, older), (S1, ballot), (Server(9), ballot), (Server(8), older)] {
+        for (from, ballot) in [(S2, older), (S1, ballot), (ServerId(9), ballot), (ServerId(8), older)] {
             leader.hear(from, Message::HeartbeatAnswer { ballot });
         }
     }
-    assert_eq!(leader.pulse().stepped_down(), Some(StepDown::Unheard));
+    assert_eq!(leader.pulse().stepped_down(), Some(StepDownReason::Unheard));
 }
 
 #[test]
@@ -91,16 +91,16 @@ fn a_refusal_ends_the_reign_that_it_is_of_and_no_other() {
     let (mut leader, ours) = Lone::leader();
     let older = Ballot { round: ours.round - 1, ..ours };
     assert!(leader.hear(S2, nack(older, ballot(7, S3))).is_nothing());
-    assert!(leader.hear(Server(9), nack(ours, ballot(7, S3))).is_nothing(), "a stranger");
+    assert!(leader.hear(ServerId(9), nack(ours, ballot(7, S3))).is_nothing(), "a stranger");
     let said = leader.hear(S2, nack(ours, ballot(7, S3)));
-    assert_eq!(said.stepped_down(), Some(StepDown::Nacked(ballot(7, S3))));
+    assert_eq!(said.stepped_down(), Some(StepDownReason::Nacked(ballot(7, S3))));
 }
 
 #[test]
 fn a_leader_tells_who_has_promised() {
     let (leader, ballot) = Lone::leader();
-    let quorum = Servers::first(2);
-    assert_eq!(leader.0.leader(), Some((ballot, Known::Leads { quorum })));
+    let quorum = ServerSet::first(2);
+    assert_eq!(leader.0.leader(), Some((ballot, LeaderEvidence::Leads { quorum })));
     assert_eq!(leader.0.next_round(), ballot.round + 1);
     // One that gives its ballot up after each command leads nobody.
     let mut basic = Lone::new(Policy::BasicPaxos);
@@ -114,7 +114,7 @@ fn a_leader_tells_who_has_promised() {
 fn a_leader_without_a_learner_says_that_it_leads_no_longer() {
     let (mut leader, _) = Lone::leader();
     let said = leader.step(Input::Request(ProposerRequest::LearnerDown));
-    assert_eq!(said.stepped_down(), Some(StepDown::LearnerDown));
+    assert_eq!(said.stepped_down(), Some(StepDownReason::LearnerDown));
     assert_eq!(said.armed, [ProposerTimer::Election { soon: false }]);
 }
 
@@ -130,7 +130,7 @@ fn who_leads_or_prepares_above_obeys_nobody_below() {
     assert_eq!(leader.0.leads(), Some(ours));
     assert_eq!(
         leader.hear(S3, heartbeat(ours.round, S3)).stepped_down(),
-        Some(StepDown::Rival(Ballot { round: ours.round, server: S3 }))
+        Some(StepDownReason::Rival(Ballot { round: ours.round, server: S3 }))
     );
     // Where nobody leads nobody is obeyed.
     let said = Lone::new(Policy::BasicPaxos).hear(S3, heartbeat(9, S3));
@@ -151,7 +151,7 @@ fn a_leader_is_heard_for_five_pulses_and_relayed_every_second_one() {
     for _ in 0..4 {
         follower.pulse();
     }
-    assert_eq!(follower.0.leader(), Some((ballot(1, S2), Known::Heard)));
+    assert_eq!(follower.0.leader(), Some((ballot(1, S2), LeaderEvidence::Heard)));
     follower.pulse();
     assert_eq!(follower.0.leader(), None);
 }
@@ -160,9 +160,9 @@ fn a_leader_is_heard_for_five_pulses_and_relayed_every_second_one() {
 fn who_has_only_heard_of_a_leader_says_so_to_a_candidate_and_hands_it_nothing() {
     let mut follower = Lone::new(Policy::MultiPaxos);
     follower.hear(S3, Message::Relay { ballot: ballot(1, S2) });
-    assert_eq!(follower.0.leader(), Some((ballot(1, S2), Known::HeardOf)));
+    assert_eq!(follower.0.leader(), Some((ballot(1, S2), LeaderEvidence::HeardOf)));
     let answer = follower.hear(S3, Message::PreVote { id: 4 });
-    assert_eq!(answer.sent, [(Servers::only(S3), Message::PreVoteAnswer { id: 4, hears: true })]);
+    assert_eq!(answer.sent, [(ServerSet::only(S3), Message::PreVoteAnswer { id: 4, hears: true })]);
     assert_eq!(follower.step(propose(1)).forwarded(), []);
 }
 
@@ -194,11 +194,11 @@ fn a_candidate_that_waits_for_promises_is_left_alone_until_its_time_is_up() {
     let mut candidate = Lone::new(Policy::MultiPaxos);
     let ballot = candidate.stand();
     let said = candidate.pulse();
-    let relay = (Servers::first(3).without(Servers::only(S1)), Message::Relay { ballot });
+    let relay = (ServerSet::first(3).without(ServerSet::only(S1)), Message::Relay { ballot });
     assert_eq!(said.sent, [relay]);
     let mut other = Lone::new(Policy::MultiPaxos);
     other.hear(S2, Message::Relay { ballot: super::ballot(9, S2) });
-    assert_eq!(other.0.leader(), Some((super::ballot(9, S2), Known::HeardOf)));
+    assert_eq!(other.0.leader(), Some((super::ballot(9, S2), LeaderEvidence::HeardOf)));
     candidate.fire(ProposerTimer::Attempt { ballot, doublings: 0 });
     assert_eq!(candidate.pulse().sent, [], "nobody has promised: others may stand");
 }

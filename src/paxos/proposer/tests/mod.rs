@@ -6,7 +6,7 @@ mod leading;
 mod work;
 
 use super::*;
-use crate::paxos::{Entry, Page, Refused, SlotRange, Value};
+use crate::paxos::{Entry, NackedRequest, Page, SlotRange, Value};
 use crate::role::{Action, step_all};
 
 /// Proposer 1 of three servers, whose learner has applied nothing.
@@ -15,10 +15,10 @@ struct Lone(Proposer);
 /// What came of one turn.
 #[derive(Debug, Default)]
 struct Said {
-    sent: Vec<(Servers, Message)>,
+    sent: Vec<(ServerSet, Message)>,
     armed: Vec<ProposerTimer>,
-    outcomes: Vec<ProposerOutcome>,
-    facts: Vec<ProposerFact>,
+    outcomes: Vec<ProposerNotification>,
+    facts: Vec<ProposerTraceEvent>,
 }
 
 impl Said {
@@ -33,9 +33,9 @@ impl Said {
     }
 
     /// The numbers of the commands in each FORWARD, and to whom it goes.
-    fn forwarded(&self) -> Vec<(Servers, Vec<u64>)> {
+    fn forwarded(&self) -> Vec<(ServerSet, Vec<u64>)> {
         let numbers = |commands: &[Command]| commands.iter().map(|command| command.id.sequence).collect();
-        let forward = |(to, message): &(Servers, Message)| match message {
+        let forward = |(to, message): &(ServerSet, Message)| match message {
             Message::Forward { commands } => Some((*to, numbers(commands))),
             _ => None,
         };
@@ -51,9 +51,9 @@ impl Said {
     }
 
     /// Why it leads no longer.
-    fn stepped_down(&self) -> Option<StepDown> {
+    fn stepped_down(&self) -> Option<StepDownReason> {
         self.facts.iter().find_map(|fact| match fact {
-            ProposerFact::SteppedDown { why, .. } => Some(*why),
+            ProposerTraceEvent::SteppedDown { why, .. } => Some(*why),
             _ => None,
         })
     }
@@ -67,9 +67,9 @@ impl Said {
     }
 }
 
-const S1: Server = Server(1);
-const S2: Server = Server(2);
-const S3: Server = Server(3);
+const S1: ServerId = ServerId(1);
+const S2: ServerId = ServerId(2);
+const S3: ServerId = ServerId(3);
 
 fn id(number: u64) -> CommandId {
     CommandId::new(7, 0, number)
@@ -84,7 +84,7 @@ fn command(number: u64) -> Command {
     sized(number, 1)
 }
 
-fn ballot(round: u64, server: Server) -> Ballot {
+fn ballot(round: u64, server: ServerId) -> Ballot {
     Ballot { round, server }
 }
 
@@ -103,7 +103,7 @@ fn page(from: u64, to: Option<u64>, accepted: Vec<Entry>) -> Page {
 }
 
 fn nack(ballot: Ballot, promised: Ballot) -> Message {
-    Message::Nack { ballot, refused: Refused::Prepare(Slot(1)), promised }
+    Message::Nack { ballot, refused: NackedRequest::Prepare(Slot(1)), promised }
 }
 
 fn accepted(slot: u64, ballot: Ballot, number: u64) -> Entry {
@@ -112,7 +112,7 @@ fn accepted(slot: u64, ballot: Ballot, number: u64) -> Entry {
 
 impl Lone {
     fn new(policy: Policy) -> Lone {
-        Lone::of(Proposer::new(S1, Quorums::majority(Servers::first(3)), policy))
+        Lone::of(Proposer::new(S1, Quorums::majority(ServerSet::first(3)), policy))
     }
 
     fn of(proposer: Proposer) -> Lone {
@@ -168,7 +168,7 @@ impl Lone {
         self.turn([input])
     }
 
-    fn hear(&mut self, from: Server, message: Message) -> Said {
+    fn hear(&mut self, from: ServerId, message: Message) -> Said {
         self.step(Input::Message { from, message })
     }
 
@@ -186,7 +186,7 @@ impl Lone {
     }
 
     /// Pulses of a leader that is answered each time; ends early with the first at which it steps down.
-    fn answered_pulses(&mut self, count: u64) -> Option<StepDown> {
+    fn answered_pulses(&mut self, count: u64) -> Option<StepDownReason> {
         for _ in 0..count {
             let ballot = self.0.leads().expect("it leads");
             if let Some(why) = self.pulse().stepped_down() {
@@ -203,7 +203,7 @@ impl Lone {
     }
 
     /// The learner of a server says how far it is.
-    fn beat(&mut self, from: Server, applied: u64) -> Said {
+    fn beat(&mut self, from: ServerId, applied: u64) -> Said {
         self.hear(from, Message::Beat { applied: Slot(applied), digest: 0 })
     }
 }
@@ -211,7 +211,7 @@ impl Lone {
 /// A disk that takes everything.
 struct Spending;
 
-impl crate::role::Disk<ProposerRecord> for Spending {
+impl crate::role::StableStore<ProposerRecord> for Spending {
     type Error = std::convert::Infallible;
 
     fn commit(&mut self, _: &[ProposerRecord]) -> Result<(), Self::Error> {

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_shell_knows_when_there_is_something_to_do() {
-    let new = Proposer::new(S1, Quorums::majority(Servers::first(3)), Policy::MultiPaxos);
+    let new = Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos);
     assert!(new.wants_applied(), "it does not know that its learner lives");
     let (mut leader, _) = Lone::leader();
     assert_eq!((leader.0.wants_applied(), leader.0.worth()), (false, 1));
@@ -39,7 +39,8 @@ fn a_ballot_for_one_command_waits_for_no_other() {
 
 #[test]
 fn at_most_a_window_of_slots_is_open() {
-    let small = Proposer::new(S1, Quorums::majority(Servers::first(3)), Policy::MultiPaxos).with_window(2, OPEN_BYTES);
+    let small =
+        Proposer::new(S1, Quorums::majority(ServerSet::first(3)), Policy::MultiPaxos).with_window(2, OPEN_BYTES);
     let (mut leader, _) = Lone::of(small.clone()).led();
     assert_eq!(leader.turn([propose(1), propose(2), propose(3)]).proposed(), [(1, 1), (2, 2)]);
     assert_eq!(leader.0.worth(), usize::MAX - 1);

@@ -18,7 +18,11 @@ impl Story {
         assert!(self.written.starts_with(records), "{what:?}: another history");
     }
 
-    fn commit(&mut self, journal: &mut Journal<MemoryFiles>, records: &[AcceptorRecord]) -> Result<(), JournalError> {
+    fn commit(
+        &mut self,
+        journal: &mut TestJournal<MemoryFiles>,
+        records: &[AcceptorRecord],
+    ) -> Result<(), JournalError> {
         self.written.extend_from_slice(records);
         journal.commit(records)?;
         self.acknowledged = self.written.len();
@@ -63,7 +67,7 @@ fn a_crash_at_any_step_keeps_what_was_acknowledged() {
     let mut operation = 0;
     loop {
         let files = MemoryFiles::new();
-        files.fail(operation, Failure::Stop);
+        files.fail(operation, InjectedFailure::Stop);
         let mut story = Story::default();
         if run(&files, &mut story) {
             break;
@@ -88,7 +92,7 @@ fn an_error_at_any_step_and_a_power_cut_later_keep_what_was_acknowledged() {
     let mut operation = 0;
     loop {
         let files = MemoryFiles::new();
-        files.fail(operation, Failure::Once(io::ErrorKind::Other));
+        files.fail(operation, InjectedFailure::Once(io::ErrorKind::Other));
         let mut story = Story::default();
         let done = run(&files, &mut story);
         files.restart();
@@ -109,7 +113,7 @@ fn a_crash_at_any_step_of_recovery_changes_nothing() {
     let mut recoveries = 0;
     for operation in 0..200 {
         let files = MemoryFiles::new();
-        files.fail(operation, Failure::Stop);
+        files.fail(operation, InjectedFailure::Stop);
         let mut story = Story::default();
         if run(&files, &mut story) {
             break;
@@ -124,7 +128,7 @@ fn a_crash_at_any_step_of_recovery_changes_nothing() {
             let there = recovered(&cut, SMALL);
             for step in 0.. {
                 let again = cut.fork();
-                again.fail(step, Failure::Stop);
+                again.fail(step, InjectedFailure::Stop);
                 let is_done = open(&again, SMALL).is_ok() && again.list().is_ok();
                 let what = (operation, seed, step);
                 let killed = again.fork();
@@ -155,9 +159,9 @@ fn every_subset_of_a_groups_sectors_is_cut_unless_it_is_all_of_them() {
     let (mut journal, _) = open(&files, 16 << 10).unwrap();
     journal.commit(&synced).unwrap();
     files.sync_folder().unwrap();
-    files.fail(1, Failure::Stop);
+    files.fail(1, InjectedFailure::Stop);
     assert!(journal.commit(&last).is_err());
-    let sectors = Group::sectors_of(3_060);
+    let sectors = GroupHeader::sectors_of(3_060);
     for kept in 0..1_u32 << sectors {
         let cut = files.fork();
         let mut choice = 0;
@@ -182,7 +186,7 @@ fn a_split_commit_is_there_as_a_whole_or_not_at_all() {
         let files = MemoryFiles::new();
         let (mut journal, _) = open(&files, SMALL).unwrap();
         journal.commit(&[promise(1)]).unwrap();
-        files.fail(operation, Failure::Stop);
+        files.fail(operation, InjectedFailure::Stop);
         let large = [accept(1, 2_500), accept(2, 2_500), accept(3, 2_500)];
         let is_done = journal.commit(&large).is_ok();
         files.power_cut(operation);
@@ -199,7 +203,7 @@ fn a_split_commit_is_there_as_a_whole_or_not_at_all() {
 
 /// What happens to a journal, at random.
 #[derive(Clone, Debug)]
-enum Step {
+enum CrashStep {
     Commit(Vec<usize>),
     /// The power fails in the middle of a later operation.
     CrashLater {
@@ -210,13 +214,13 @@ enum Step {
     PowerCut(u64),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<CrashStep>> {
     let size = prop_oneof![4 => 0..200_usize, 2 => 200..2_000_usize, 1 => 2_000..9_000_usize];
     let step = prop_oneof![
-        6 => prop::collection::vec(size, 1..8).prop_map(Step::Commit),
-        1 => (0..12_u64, any::<u64>()).prop_map(|(operation, seed)| Step::CrashLater { operation, seed }),
-        1 => Just(Step::Kill),
-        1 => any::<u64>().prop_map(Step::PowerCut),
+        6 => prop::collection::vec(size, 1..8).prop_map(CrashStep::Commit),
+        1 => (0..12_u64, any::<u64>()).prop_map(|(operation, seed)| CrashStep::CrashLater { operation, seed }),
+        1 => Just(CrashStep::Kill),
+        1 => any::<u64>().prop_map(CrashStep::PowerCut),
     ];
     prop::collection::vec(step, 1..40)
 }
@@ -235,7 +239,7 @@ proptest! {
         for step in steps {
             let mut is_down = false;
             match step {
-                Step::Commit(sizes) => {
+                CrashStep::Commit(sizes) => {
                     let records: Vec<_> = sizes
                         .into_iter()
                         .map(|size| {
@@ -252,15 +256,15 @@ proptest! {
                         files.power_cut(crash_seed);
                     }
                 }
-                Step::CrashLater { operation, seed } => {
+                CrashStep::CrashLater { operation, seed } => {
                     crash_seed = seed;
-                    files.fail(operation, Failure::Stop);
+                    files.fail(operation, InjectedFailure::Stop);
                 }
-                Step::Kill => {
+                CrashStep::Kill => {
                     files.restart();
                     is_down = true;
                 }
-                Step::PowerCut(seed) => {
+                CrashStep::PowerCut(seed) => {
                     files.power_cut(seed);
                     is_down = true;
                 }

@@ -55,7 +55,7 @@ fn a_promise_outlives_the_file_that_it_was_made_in() {
     assert!(!segments_of(&files).contains(&file_name(1)));
     let (_, back) = open(&files, SMALL).unwrap();
     let found = acceptor(&back.records);
-    assert_eq!((found.promised(), found.truncated_below()), (Ballot { round: 77, server: Server(1) }, Slot(2)));
+    assert_eq!((found.promised(), found.truncated_below()), (Ballot { round: 77, server: ServerId(1) }, Slot(2)));
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_crash_at_any_operation_loses_nothing_that_was_acknowledged() {
     for operation in 0..260 {
         let files = MemoryFiles::new();
         let (mut journal, _) = open(&files, SMALL).unwrap();
-        files.fail(operation, Failure::Stop);
+        files.fail(operation, InjectedFailure::Stop);
         let acknowledged = commits.iter().take_while(|commit| journal.commit(commit).is_ok()).count();
         files.power_cut(operation);
         let mut found = Vec::new();

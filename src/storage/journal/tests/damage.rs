@@ -60,14 +60,14 @@ fn open_with(sample: &Sample, file: &str, change: impl FnOnce(&mut Vec<u8>)) -> 
 
 /// What is known by some records. (Not an acceptor: the sample's ballots rise and fall.)
 #[derive(Default)]
-struct Known {
+struct KnownGroups {
     promised: Option<Ballot>,
     accepted: BTreeMap<Slot, Entry>,
     damaged: Vec<SlotRange>,
 }
 
-fn known(records: &[AcceptorRecord]) -> Known {
-    let mut known = Known::default();
+fn known(records: &[AcceptorRecord]) -> KnownGroups {
+    let mut known = KnownGroups::default();
     for record in records {
         match record {
             AcceptorRecord::Promised(ballot) => known.promised = known.promised.max(Some(*ballot)),
@@ -265,11 +265,11 @@ fn groups_that_vanish_from_the_end_of_a_full_segment_are_damage() {
 fn a_sector_of_another_segment_or_server_is_damage_even_in_its_place() {
     let first_group = |owner: u64, segment: u32, round: u64| {
         let files = MemoryFiles::new();
-        let options = Options { owner, ..options(SMALL) };
+        let options = JournalOptions { owner, ..options(SMALL) };
         for _ in 1..segment {
-            drop(Journal::open(files.clone(), options).unwrap());
+            drop(TestJournal::open(files.clone(), options).unwrap());
         }
-        let (mut journal, _) = Journal::open(files.clone(), options).unwrap();
+        let (mut journal, _) = TestJournal::open(files.clone(), options).unwrap();
         journal.commit(&[promise(round)]).unwrap();
         assert_eq!(journal.segment(), segment);
         files
@@ -372,8 +372,8 @@ fn a_missing_segment_is_missed_wherever_it_was() {
     }
     let mut image = sample.image.clone();
     image.retain(|name, _| name == SPARE);
-    let must_exist = Options { must_exist: true, ..options(SMALL) };
-    let error = Journal::open(MemoryFiles::from_image(&image), must_exist).unwrap_err();
+    let must_exist = JournalOptions { must_exist: true, ..options(SMALL) };
+    let error = TestJournal::open(MemoryFiles::from_image(&image), must_exist).unwrap_err();
     assert!(matches!(error, OpenError::Missing), "{error}");
 }
 
@@ -384,7 +384,7 @@ fn the_end_is_missed_after_a_restart_too() {
     let (mut journal, _) = open(&files, SMALL).unwrap();
     journal.commit(&[accept(1, 2_000)]).unwrap();
     // Write, sync, rename, sync the folder; the next one would write the seal.
-    files.fail(4, Failure::Stop);
+    files.fail(4, InjectedFailure::Stop);
     assert!(journal.commit(&[accept(2, 2_000)]).is_err());
     files.power_cut_by(&mut || false);
     assert_eq!(segments_of(&files), [file_name(1), file_name(2)]);
@@ -416,11 +416,11 @@ fn files_that_do_not_belong_are_named() {
     let error = with(&file_name(9), b"");
     assert!(matches!(error, OpenError::Length { found: 0, .. }), "{error}");
 
-    let options = Options { owner: 1, ..options(SMALL) };
-    let error = Journal::open(MemoryFiles::from_image(&sample.image), options).unwrap_err();
+    let options = JournalOptions { owner: 1, ..options(SMALL) };
+    let error = TestJournal::open(MemoryFiles::from_image(&sample.image), options).unwrap_err();
     assert!(matches!(error, OpenError::Foreign { found: OWNER, expected: 1, .. }), "{error}");
     let others = MemoryFiles::new();
-    drop(Journal::open(others.clone(), options).unwrap());
+    drop(TestJournal::open(others.clone(), options).unwrap());
     let error = with(&file_name(2), &others.read(&file_name(1)).unwrap());
     assert!(matches!(error, OpenError::Foreign { found: 1, expected: OWNER, .. }), "{error}");
 }
@@ -441,7 +441,7 @@ fn an_old_copy_of_a_file_is_refused() {
     let (mut journal, _) = open(&files, SMALL).unwrap();
     journal.commit(&[accept(3, 2_000)]).unwrap();
     let error = open(&aged, SMALL).unwrap_err();
-    assert!(matches!(error, OpenError::Damaged(Damage { part: DamagedPart::Seal, .. })), "{error}");
+    assert!(matches!(error, OpenError::Damaged(Corruption { part: CorruptRegion::Seal, .. })), "{error}");
 
     // One that was replaced: another stands in its place.
     files.put(&file_name(2), &replaced);
@@ -463,7 +463,7 @@ fn a_journal_of_another_format_is_refused() {
 fn a_disk_that_cannot_be_read_is_named() {
     let files = MemoryFiles::new();
     drop(open(&files, SMALL).unwrap());
-    files.fail(0, Failure::Stop);
+    files.fail(0, InjectedFailure::Stop);
     assert!(files.sync_folder().is_err());
     let error = open(&files, SMALL).unwrap_err();
     assert!(matches!(error, OpenError::Io { doing: "list", .. }), "{error}");

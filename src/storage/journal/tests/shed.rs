@@ -6,12 +6,12 @@ fn truncated(below: u64) -> AcceptorRecord {
     AcceptorRecord::Truncated(Slot(below))
 }
 
-fn open_beside(files: &MemoryFiles, forgotten: u64) -> Result<(Journal<MemoryFiles>, Recovered), OpenError> {
-    Journal::open(files.clone(), Options { forgotten: Some(Slot(forgotten)), ..options(SMALL) })
+fn open_beside(files: &MemoryFiles, forgotten: u64) -> Result<(TestJournal<MemoryFiles>, Recovered), OpenError> {
+    TestJournal::open(files.clone(), JournalOptions { forgotten: Some(Slot(forgotten)), ..options(SMALL) })
 }
 
 /// A journal that has filled its disk: each of five slots takes a segment, and there is no room for a spare one.
-fn filled(files: &MemoryFiles) -> Journal<MemoryFiles> {
+fn filled(files: &MemoryFiles) -> TestJournal<MemoryFiles> {
     let (mut journal, _) = open(files, SMALL).unwrap();
     files.set_capacity(Some(5 * SMALL));
     for slot in 1..=5 {
@@ -27,7 +27,7 @@ fn known(files: &MemoryFiles) -> (u64, Vec<u64>, Slot) {
     let files = files.fork();
     files.set_capacity(None);
     let records = open(&files, SMALL).unwrap().1.records;
-    let bound = Bound::by(&records);
+    let bound = PromiseFloor::by(&records);
     let slot = |record: &AcceptorRecord| match record {
         AcceptorRecord::Accepted(entry) => Some(entry.slot.0),
         _ => None,
@@ -74,7 +74,7 @@ fn a_journal_that_is_opened_on_a_disk_full_of_it_removes_what_the_checkpoint_has
         let files = MemoryFiles::new();
         drop(filled(&files));
         let (mut journal, back) = open_beside(&files, forgotten).unwrap();
-        assert_eq!(Bound::by(&back.records).promised.round, 5);
+        assert_eq!(PromiseFloor::by(&back.records).promised.round, 5);
         assert!(journal.has_room(), "slots below {forgotten}: {:?}", files.list());
         journal.commit(&[promise(9)]).unwrap();
         drop(journal);
@@ -138,8 +138,8 @@ fn a_life_that_begins_with_the_next_segment_has_a_next_one_too_however_full_the_
     files.set_capacity(Some(2 * SMALL));
     let left_free = LeftFree { always: SMALL, to_grow: SMALL };
     for _ in 0..2 {
-        let options = Options { left_free, ..options(SMALL) };
-        let (journal, _) = Journal::<MemoryFiles>::open(files.clone(), options).unwrap();
+        let options = JournalOptions { left_free, ..options(SMALL) };
+        let (journal, _) = TestJournal::<MemoryFiles>::open(files.clone(), options).unwrap();
         assert!(journal.has_room(), "the file that was replaced has left room for it");
     }
 }
@@ -149,8 +149,8 @@ fn a_few_segments_and_the_next_one_there_are_also_where_a_checkpoint_cannot_grow
     let files = MemoryFiles::new();
     files.set_capacity(Some(5 * SMALL));
     let left_free = LeftFree { always: SMALL, to_grow: 100 * SMALL };
-    let options = Options { left_free, ..options(SMALL) };
-    let (mut journal, _) = Journal::<MemoryFiles>::open(files.clone(), options).unwrap();
+    let options = JournalOptions { left_free, ..options(SMALL) };
+    let (mut journal, _) = TestJournal::<MemoryFiles>::open(files.clone(), options).unwrap();
     for slot in 1..=20 {
         journal.commit(&[accept(slot, 2_000)]).unwrap();
         assert!(journal.has_room() || segments_of(&files).len() > FEW_SEGMENTS);
@@ -168,10 +168,10 @@ fn an_error_while_segments_go_ends_the_journal() {
     for operation in 0..12 {
         let files = MemoryFiles::new();
         let mut journal = filled(&files);
-        files.fail(operation, Failure::Once(io::ErrorKind::Other));
+        files.fail(operation, InjectedFailure::Once(io::ErrorKind::Other));
         // The record is written and synced; then the header is.
         let committed = journal.commit(&[truncated(4)]);
-        files.fail(u64::MAX / 2, Failure::Stop);
+        files.fail(u64::MAX / 2, InjectedFailure::Stop);
         let goes_on = journal.commit(&[promise(99)]);
         assert!(committed.is_ok() || goes_on.is_err(), "operation {operation}");
         if let Err(error) = goes_on {
@@ -204,11 +204,11 @@ fn shed(files: &MemoryFiles, when: When, operation: u64) -> bool {
     if when == When::Opening {
         drop(journal);
         files.restart();
-        files.fail(operation, Failure::Stop);
+        files.fail(operation, InjectedFailure::Stop);
         let Ok((opened, _)) = open_beside(files, 4) else { return false };
         journal = opened;
     } else {
-        files.fail(operation, Failure::Stop);
+        files.fail(operation, InjectedFailure::Stop);
         if journal.commit(&[truncated(4)]).is_err() {
             return false;
         }
@@ -250,7 +250,7 @@ fn a_second_crash_while_segments_go_loses_nothing_that_is_needed_either() {
         let files = MemoryFiles::new();
         shed(&files, When::Forgotten, first);
         files.restart();
-        files.fail(second, Failure::Stop);
+        files.fail(second, InjectedFailure::Stop);
         let _ = open_beside(&files, 4);
         for seed in 0..16 {
             let (what, cut) = (format!("operations {first} and {second}, seed {seed}"), files.fork());
@@ -265,8 +265,8 @@ fn a_second_crash_while_segments_go_loses_nothing_that_is_needed_either() {
 /// Much longer than what stands in the last one.
 const LONG: u64 = 64 << 10;
 
-fn open_long(files: &MemoryFiles) -> Result<(Journal<MemoryFiles>, Recovered), OpenError> {
-    Journal::open(files.clone(), options(LONG))
+fn open_long(files: &MemoryFiles) -> Result<(TestJournal<MemoryFiles>, Recovered), OpenError> {
+    TestJournal::open(files.clone(), options(LONG))
 }
 
 /// A journal whose last segment is nearly empty, on a disk that has no room for another.
@@ -285,7 +285,7 @@ fn a_life_begins_in_a_short_segment_where_there_is_no_room_for_a_whole_one() {
     nearly_empty(&files);
     // Nothing is left for a next one.
     let left_free = LeftFree { always: 2 * LONG, to_grow: 0 };
-    let opened = Journal::<MemoryFiles>::open(files.clone(), Options { left_free, ..options(LONG) });
+    let opened = TestJournal::<MemoryFiles>::open(files.clone(), JournalOptions { left_free, ..options(LONG) });
     let (mut journal, back) = opened.unwrap();
     assert_eq!((back.records.len(), journal.has_room()), (4, false));
     assert!(files.used_bytes() < LONG + LONG / 4, "it takes no more than it needs");
@@ -305,7 +305,7 @@ fn a_crash_while_a_life_begins_in_a_short_segment_loses_nothing() {
         let files = MemoryFiles::new();
         nearly_empty(&files);
         let expected = recovered(&files, LONG);
-        files.fail(operation, Failure::Stop);
+        files.fail(operation, InjectedFailure::Stop);
         let is_done = open_long(&files).is_ok_and(|(mut journal, _)| journal.commit(&[promise(9)]).is_ok());
         for seed in 0..16 {
             let (what, cut) = (format!("operation {operation}, seed {seed}"), files.fork());
